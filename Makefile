@@ -1,0 +1,68 @@
+# Every target builds the environment it needs. `make help` lists them.
+PYTHON ?= python3.11
+VENV := .venv
+RUN := $(VENV)/bin
+DATA ?=
+export TF_CPP_MIN_LOG_LEVEL := 3
+export MLFLOW_DISABLE_TELEMETRY := true
+
+.DEFAULT_GOAL := help
+.PHONY: help install demo test check format bench peers docs settings mlflow lock clean
+
+help: ## List the targets.
+	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## (.*)/  make \1\t\2/' | expand -t 18
+
+install: $(VENV)/.installed ## Build .venv from requirements.lock.
+
+$(VENV)/.installed: requirements.lock pyproject.toml
+	@command -v $(PYTHON) >/dev/null || { echo "$(PYTHON) was not found. Install Python 3.11, or say where it is: make install PYTHON=/path/to/python3.11"; exit 1; }
+	test -x $(RUN)/python || $(PYTHON) -m venv $(VENV)
+	$(RUN)/python -m pip install --disable-pip-version-check --requirement requirements.lock
+	$(RUN)/python -m pip install --disable-pip-version-check --no-deps --no-build-isolation --editable .
+	touch $@
+
+demo: install ## Simulate, train, score and explain; the results go to demo/.
+	$(RUN)/detector demo
+
+test: install ## Run the tests and doctests, with coverage.
+	$(RUN)/python -m pytest --cov --cov-report=term
+
+check: install ## Lint, format, types, architecture, documentation.
+	$(RUN)/ruff check .
+	$(RUN)/ruff format --check .
+	$(RUN)/mypy
+	$(RUN)/lint-imports
+	$(RUN)/mkdocs build --strict --quiet
+
+format: install ## Mend what the linter can mend.
+	$(RUN)/ruff check --fix .
+	$(RUN)/ruff format .
+
+bench: install ## Measure speed, and quality where DATA=folder of .npz files is given.
+	$(RUN)/python -m benchmarks.speed
+ifneq ($(DATA),)
+	$(RUN)/python -m benchmarks.tabular "$(DATA)" --protocol one-class
+	$(RUN)/python -m benchmarks.tabular "$(DATA)" --protocol contaminated
+endif
+
+peers: install ## Add PyOD to .venv, for the comparisons of `make bench`.
+	$(RUN)/python -m pip install --disable-pip-version-check --editable ".[bench]"
+
+docs: install ## Serve the documentation on this machine.
+	$(RUN)/mkdocs serve
+
+settings: install ## Write docs/configuration.md from the settings themselves.
+	$(RUN)/python -m pipelines.config.reference docs/configuration.md
+
+mlflow: install ## Look at the runs of the demo in the browser.
+	$(RUN)/mlflow server --backend-store-uri sqlite:///demo/mlflow.db --host 127.0.0.1 --port 5000
+
+lock: ## Install the newest allowed versions and write requirements.lock.
+	$(PYTHON) -m venv --clear .venv-lock
+	.venv-lock/bin/python -m pip install --editable ".[train,service,dev]"
+	{ sed -n '/^#/p' requirements.lock; .venv-lock/bin/python -m pip freeze --all --exclude-editable --exclude pip; } > requirements.new
+	mv requirements.new requirements.lock
+	rm -rf .venv-lock
+
+clean: ## Remove the environment, caches and what the demo wrote.
+	rm -rf $(VENV) .venv-lock build site *.egg-info .coverage .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis demo
