@@ -1,0 +1,203 @@
+"""A fitted detector as a folder of ONNX, npz and JSON; never a pickle, so loading runs no code.
+
+::
+
+    bundle/
+    ├── bundle.json     format, versions, settings, metrics, and the SHA-256 of every other file
+    ├── arrays.npz      scaling, trees, references, calibration risks
+    ├── graph.onnx      rows → scaler → autoencoder, forest, neighbours
+    ├── inside.onnx     rows → what reasons are made of
+    └── decoder.onnx    code → row (only with an autoencoder)
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from detector.calibrate import Calibrator
+from detector.columns import TableEncoder
+from detector.errors import BundleError
+from detector.forest import Trees
+from detector.fuse import Fusion
+from detector.graph import Graph
+from detector.neighbours import References
+from detector.schema import Schema
+from detector.scorer import TabularScorer
+
+FORMAT = 1
+MANIFEST = "bundle.json"
+
+
+def save(scorer: TabularScorer, folder: Path | str) -> Path:
+    """Write a scorer to a folder, replacing a bundle that is there.
+
+    The bundle is written beside its place and then moved, so a reader never sees half of one.
+
+    Parameters
+    ----------
+    scorer : TabularScorer
+        What ``TabularDetector.fit`` left in ``scorer_``.
+    folder : path
+        Made if it does not exist.
+
+    Returns
+    -------
+    Path
+        The folder.
+
+    Raises
+    ------
+    BundleError
+        If the folder exists and holds something else than a bundle.
+    """
+    folder = Path(folder)
+    if folder.exists() and not (folder.is_dir() and ((folder / MANIFEST).exists() or not any(folder.iterdir()))):
+        raise BundleError(f"{folder} exists and is not a bundle. Name another folder, or remove it.")
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    building = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
+    try:
+        columns, column_arrays = scorer.columns.state()
+        arrays = _prefixed("columns", column_arrays) | _prefixed("calibrator", scorer.calibrator.state())
+        if scorer.trees is not None:
+            arrays |= _prefixed("trees", scorer.trees.state())
+        for name, references in scorer.references.items():
+            arrays |= _prefixed(name, references.state())
+        arrays |= _prefixed("usual", scorer.usual)
+        np.savez_compressed(building / "arrays.npz", **arrays)  # type: ignore[arg-type]  # numpy types the flag too
+        (building / "graph.onnx").write_bytes(scorer.graph.content)
+        (building / "inside.onnx").write_bytes(scorer.inside.content)
+        if scorer.decoder is not None:
+            (building / "decoder.onnx").write_bytes(scorer.decoder.content)
+        manifest = {
+            "format": FORMAT,
+            "name": scorer.name,
+            "schema": scorer.schema.to_dict(),
+            "columns": columns,
+            "fusion": scorer.fusion.state(),
+            "metrics": scorer.metrics,
+            "files": {path.name: _digest(path) for path in sorted(building.iterdir())},
+        }
+        manifest["digest"] = _own_digest(manifest)
+        (building / MANIFEST).write_text(json.dumps(manifest, indent=2, ensure_ascii=False), encoding="utf-8")
+        building.chmod(0o755)
+        _move(building, folder)
+    finally:
+        shutil.rmtree(building, ignore_errors=True)
+    return folder
+
+
+def load(folder: Path | str) -> TabularScorer:
+    """Read a scorer back and check that no byte of it has changed.
+
+    Parameters
+    ----------
+    folder : path
+        As ``save`` wrote it.
+
+    Raises
+    ------
+    BundleError
+        If the folder is no bundle, a file of it is missing or changed, or it was written by a newer version.
+    """
+    folder = Path(folder)
+    manifest = _manifest(folder)
+    for name, digest in manifest["files"].items():
+        path = folder / name
+        if Path(name).name != name or not path.is_file():
+            raise BundleError(f"{path} is missing from the bundle. Copy the whole folder again, or train again.")
+        if _digest(path) != digest:
+            raise BundleError(f"{path} has changed since it was saved. Copy the bundle again, or train again.")
+    try:
+        return _assemble(folder, manifest)
+    except (KeyError, TypeError, ValueError, OSError) as error:
+        if isinstance(error, BundleError):
+            raise
+        raise BundleError(f"{folder / MANIFEST} does not describe a detector: {error!r}. Train again.") from error
+
+
+def fingerprint(folder: Path | str) -> str:
+    """A short name for exactly this bundle: the first 12 digits of its manifest's SHA-256."""
+    _manifest(Path(folder))
+    return _digest(Path(folder) / MANIFEST)[:12]
+
+
+def _manifest(folder: Path) -> dict[str, Any]:
+    path = folder / MANIFEST
+    if not path.is_file():
+        raise BundleError(f"{folder} holds no trained detector (no {MANIFEST}). Run `detector train` first.")
+    try:
+        manifest = json.loads(path.read_text(encoding="utf-8"))
+        version = manifest["format"]
+        _ = manifest["files"].items()
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise BundleError(f"{path} is damaged: {error!r}. Copy the bundle again, or train again.") from error
+    if version != FORMAT:
+        raise BundleError(f"{path} has format {version}; this version reads format {FORMAT}. Train again.")
+    if manifest.get("digest") != _own_digest(manifest):
+        raise BundleError(f"{path} has changed since it was saved. Copy the bundle again, or train again.")
+    return dict(manifest)
+
+
+def _move(building: Path, folder: Path) -> None:
+    """Put a finished folder in its place; should that fail, the older one is put back."""
+    if not folder.exists():
+        building.replace(folder)
+        return
+    retired = Path(tempfile.mkdtemp(prefix=f".{folder.name}-old-", dir=folder.parent))
+    try:
+        folder.replace(retired)
+        try:
+            building.replace(folder)
+        except OSError:
+            retired.replace(folder)
+            raise
+    finally:
+        shutil.rmtree(retired, ignore_errors=True)
+
+
+def _own_digest(manifest: dict[str, Any]) -> str:
+    """The SHA-256 of everything in the manifest but itself."""
+    text = json.dumps({key: value for key, value in manifest.items() if key != "digest"}, sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def _assemble(folder: Path, manifest: dict[str, Any]) -> TabularScorer:
+    with np.load(folder / "arrays.npz", allow_pickle=False) as stored:
+        arrays = {name: stored[name] for name in stored.files}
+    trees = _under("trees", arrays)
+    references = {name: _under(name, arrays) for name in ("neighbours", "novelty")}
+    decoder = "decoder.onnx" in manifest["files"]
+    return TabularScorer(
+        name=manifest["name"],
+        schema=Schema.from_dict(manifest["schema"]),
+        columns=TableEncoder.from_state(manifest["columns"], _under("columns", arrays)),
+        graph=Graph((folder / "graph.onnx").read_bytes()),
+        inside=Graph((folder / "inside.onnx").read_bytes()),
+        decoder=Graph((folder / "decoder.onnx").read_bytes()) if decoder else None,
+        fusion=Fusion.from_state(manifest["fusion"]),
+        calibrator=Calibrator.from_state(_under("calibrator", arrays)),
+        trees=Trees.from_state(trees) if trees else None,
+        references={name: References.from_state(part) for name, part in references.items() if part},
+        usual=_under("usual", arrays),
+        metrics=manifest["metrics"],
+    )
+
+
+def _digest(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def _prefixed(part: str, arrays: dict[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
+    return {f"{part}/{name}": array for name, array in arrays.items()}
+
+
+def _under(part: str, arrays: dict[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
+    return {name.removeprefix(f"{part}/"): array for name, array in arrays.items() if name.startswith(f"{part}/")}

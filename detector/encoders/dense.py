@@ -1,0 +1,272 @@
+"""A dense autoencoder for tables: numbers, categories by embedding, missing cells by indicator."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from detector.errors import SettingError
+from detector.training import OnEpoch, Training, keras_session, train
+
+if TYPE_CHECKING:
+    import onnx
+
+UNSEEN = 1
+LOSSES = ("mse", "mae", "huber", "log_cosh")
+
+
+@dataclass(frozen=True)
+class FittedNetwork:
+    """A trained network as ONNX models, with what Keras itself said on some rows, for comparison.
+
+    Parameters
+    ----------
+    scorer : ModelProto
+        ``values``, ``missing``, ``labels`` → ``error``: squared residual of each number, 0 where missing; cross-entropy
+        of each category.
+    encoder : ModelProto
+        The same → ``code``, ``expected`` (scaled values), ``likelihood`` (a probability for each level of each
+        category, side by side).
+    decoder : ModelProto
+        ``code`` → ``expected``, ``likelihood``.
+    probe_error : array of shape (n_probe, n_inputs)
+        ``error`` as Keras computes it on the probe rows.
+    weights : dict of str to array
+        For a warm start.
+    history : dict of str to list of float
+        See ``training.train``.
+    """
+
+    scorer: onnx.ModelProto
+    encoder: onnx.ModelProto
+    decoder: onnx.ModelProto
+    probe_error: NDArray[np.float32]
+    weights: dict[str, NDArray[np.float32]]
+    history: dict[str, list[float]]
+
+
+@dataclass(frozen=True)
+class DenseAutoencoder:
+    """A wide denoising autoencoder (Vincent et al., JMLR 2010) for mixed tables.
+
+    Parameters
+    ----------
+    hidden : tuple of int
+        Units of the encoder's hidden layers; the decoder mirrors them.
+    code : int
+        Length of the code a row is encoded to.
+    embedding : int
+        Length of the vector a category is embedded to.
+    noise : float
+        Largest standard deviation of the noise put on scaled values in training.
+    mask : float
+        Largest share of a row's cells hidden in training.
+    groups : int
+        At scoring the columns are hidden in so many groups, one after the other, and each is judged by what the others
+        say of it. 0 judges the plain reconstruction: faster, and blinder, as a wide network can copy.
+    loss : str
+        How a number's residual counts in training: "mse", "mae", "huber" or "log_cosh". Categories always count by
+        cross-entropy.
+    training : Training
+        Epochs, batches, learning rate, trimming.
+
+    Raises
+    ------
+    SettingError
+        If a size is not positive or the loss unknown.
+    """
+
+    hidden: tuple[int, ...] = (256,)
+    code: int = 128
+    embedding: int = 8
+    noise: float = 1.0
+    mask: float = 0.8
+    groups: int = 4
+    loss: str = "mse"
+    training: Training = field(default_factory=Training)
+
+    def __post_init__(self) -> None:
+        if min((*self.hidden, self.code, self.embedding)) < 1:
+            raise SettingError(
+                f"Layer sizes must be positive. Received: hidden={self.hidden}, code={self.code}, "
+                f"embedding={self.embedding}."
+            )
+        if self.loss not in LOSSES:
+            raise SettingError(f"loss must be one of {', '.join(LOSSES)}. Received: loss={self.loss!r}.")
+        if self.noise < 0 or not 0 <= self.mask < 1 or self.groups < 0:
+            raise SettingError(
+                f"noise and groups must not be negative and mask lie in [0, 1). Received: noise={self.noise}, "
+                f"groups={self.groups}, mask={self.mask}."
+            )
+
+    def fit(
+        self,
+        views: dict[str, NDArray[np.float32]],
+        cardinalities: Sequence[int],
+        *,
+        probe: dict[str, NDArray[np.float32]],
+        random_state: int,
+        on_epoch: OnEpoch | None = None,
+    ) -> FittedNetwork:
+        """Train on prepared rows.
+
+        Parameters
+        ----------
+        views : dict of str to array of shape (n_rows, ·)
+            ``values`` and ``missing``, ``labels``, as ``TableEncoder.to_onnx`` gives them; those without a column are
+            absent.
+        cardinalities : sequence of int
+            Number of codes of each label column.
+        probe : dict of str to array
+            Other rows, prepared alike, on which Keras's own answer is kept.
+        random_state : int
+            Seeds weights, noise and the held-out rows.
+        on_epoch : callable, optional
+            See ``training.train``.
+        """
+        inputs = {name: views[name] for name in ("values", "missing", "labels") if name in views}
+        with keras_session(random_state):
+            networks = _build(
+                self, {name: array.shape[1] for name, array in inputs.items()}, cardinalities, random_state
+            )
+            rows = list(inputs.values())
+            history = train(networks["trainer"], rows, self.training, random_state=random_state, on_epoch=on_epoch)
+            answer = networks["scorer"].predict([probe[name] for name in inputs], batch_size=1024, verbose=0)
+            return FittedNetwork(
+                scorer=_export(networks["scorer"], list(inputs), ["error"]),
+                encoder=_export(networks["encoder"], list(inputs), ["code", *networks["heads"]]),
+                decoder=_export(networks["decoder"], ["code"], networks["heads"]),
+                probe_error=np.asarray(answer),
+                weights={weight.path: np.asarray(weight) for weight in networks["encoder"].weights},
+                history=history,
+            )
+
+
+def _build(
+    settings: DenseAutoencoder, widths: dict[str, int], cardinalities: Sequence[int], seed: int
+) -> dict[str, Any]:
+    import keras
+    from keras import layers, ops
+
+    from detector.encoders.layers import Corruption
+
+    clean = {name: keras.Input((width,), name=name) for name, width in widths.items()}
+    n_values, n_labels = widths.get("values", 0), widths.get("labels", 0)
+    offsets = np.concatenate([[0], np.cumsum(cardinalities)])[:-1].astype("float32") if n_labels else None
+    embed = layers.Embedding(sum(cardinalities), settings.embedding, name="embedding") if n_labels else None
+    encode = [layers.Dense(units, activation="relu") for units in settings.hidden]
+    to_code = layers.Dense(settings.code, activation="relu", name="to_code")
+    decode = [layers.Dense(units, activation="relu") for units in reversed(settings.hidden)]
+    to_values = layers.Dense(n_values, name="to_values") if n_values else None
+    to_levels = [
+        layers.Dense(size, activation="softmax", name=f"to_levels_{i}") for i, size in enumerate(cardinalities)
+    ]
+
+    def encoded(given: dict[str, Any]) -> Any:
+        parts = [given[name] for name in ("values", "missing") if name in given]
+        if embed is not None:
+            parts.append(layers.Flatten()(embed(ops.cast(given["labels"] + offsets, "int32"))))
+        h = layers.Concatenate()(parts) if len(parts) > 1 else parts[0]
+        for layer in encode:
+            h = layer(h)
+        return to_code(h)
+
+    def decoded(code: Any) -> dict[str, Any]:
+        h = code
+        for layer in decode:
+            h = layer(h)
+        heads = {"expected": to_values(h)} if to_values is not None else {}
+        levels = [layer(h) for layer in to_levels]
+        if levels:
+            heads["likelihood"] = layers.Concatenate()(levels) if len(levels) > 1 else levels[0]
+        return heads
+
+    def errors(heads: dict[str, Any], penalty: Any) -> Any:
+        parts = []
+        if n_values:
+            parts.append(penalty(clean["values"] - heads["expected"]) * (1.0 - clean["missing"]))
+        start = 0
+        for i, size in enumerate(cardinalities):
+            truth = ops.one_hot(ops.cast(clean["labels"][:, i], "int32"), size)
+            likelihood = ops.sum(truth * heads["likelihood"][:, start : start + size], axis=1, keepdims=True)
+            parts.append(-ops.log(likelihood + 1e-7))
+            start += size
+        return layers.Concatenate()(parts) if len(parts) > 1 else parts[0]
+
+    damaged = Corruption(noise=settings.noise, mask=settings.mask, unseen=UNSEEN, seed=seed)(clean)
+    row_loss = ops.mean(errors(decoded(encoded(damaged)), _penalty(settings.loss)), axis=1)
+    code = encoded(clean)
+    heads = decoded(code)
+    given = keras.Input((settings.code,), name="code")
+    given_heads = decoded(given)
+    inputs = list(clean.values())
+    if settings.groups:
+        judged = [
+            errors(decoded(encoded(_hide(clean, hidden, n_values))), ops.square) * hidden
+            for hidden in _column_groups(settings.groups, n_values + n_labels, seed)
+        ]
+        error = layers.Add()(judged) if len(judged) > 1 else judged[0]
+    else:
+        error = errors(heads, ops.square)
+    return {
+        "trainer": keras.Model(inputs, row_loss),
+        "scorer": keras.Model(inputs, error),
+        "encoder": keras.Model(inputs, [code, *heads.values()]),
+        "decoder": keras.Model(given, list(given_heads.values())),
+        "heads": list(heads),
+    }
+
+
+def _column_groups(groups: int, n_columns: int, seed: int) -> list[NDArray[np.float32]]:
+    """Random groups of columns, as rows of ones and zeros that add up to ones."""
+    groups = min(groups, n_columns)
+    member = np.random.default_rng(seed).permutation(n_columns) % groups
+    return [(member == group).astype(np.float32)[None, :] for group in range(groups)]
+
+
+def _hide(row: dict[str, Any], hidden: NDArray[np.float32], n_values: int) -> dict[str, Any]:
+    """The row as it looks with some columns hidden."""
+    values, labels = hidden[:, :n_values], hidden[:, n_values:]
+    shown = dict(row)
+    if "values" in row:
+        shown["values"] = row["values"] * (1.0 - values)
+        shown["missing"] = row["missing"] * (1.0 - values) + values
+    if "labels" in row:
+        shown["labels"] = row["labels"] * (1.0 - labels) + UNSEEN * labels
+    return shown
+
+
+def _penalty(loss: str) -> Any:
+    from keras import ops
+
+    def log_cosh(r: Any) -> Any:
+        return ops.abs(r) + ops.softplus(-2.0 * ops.abs(r)) - np.log(2.0)
+
+    def huber(r: Any) -> Any:
+        return ops.where(ops.abs(r) <= 1.0, 0.5 * ops.square(r), ops.abs(r) - 0.5)
+
+    return {"mse": ops.square, "mae": ops.abs, "huber": huber, "log_cosh": log_cosh}[loss]
+
+
+def _export(network: Any, inputs: list[str], outputs: list[str]) -> onnx.ModelProto:
+    import onnx
+
+    network([np.zeros((1, *tensor.shape[1:]), dtype="float32") for tensor in network.inputs])
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "network.onnx"
+        network.export(path, format="onnx", verbose=False)
+        model = onnx.load(path)
+    renamed = dict(zip((tensor.name for tensor in model.graph.output), outputs, strict=True))
+    renamed |= dict(zip((tensor.name for tensor in model.graph.input), inputs, strict=True))
+    for node in model.graph.node:
+        node.input[:] = [renamed.get(name, name) for name in node.input]
+        node.output[:] = [renamed.get(name, name) for name in node.output]
+    for tensor in (*model.graph.input, *model.graph.output):
+        tensor.name = renamed[tensor.name]
+    return model

@@ -1,0 +1,88 @@
+"""Every error this project raises on purpose.
+
+::
+
+    DetectorError
+    ├── SchemaError          (ValueError)     a column is missing, misnamed or of the wrong kind
+    ├── DataError            (ValueError)     the rows cannot be used: none, one, all constant
+    ├── ShapeError           (ValueError)     an array has the wrong shape
+    ├── SettingError         (ValueError)     a parameter or a configuration key has no meaning
+    ├── UnfittedError        (ValueError, AttributeError)  something was asked of a detector before ``fit``
+    ├── BundleError          (ValueError)     a saved detector is incomplete, changed or too new
+    ├── ParityError          (ArithmeticError)  the ONNX graph and the model it came from disagree
+    ├── SourceError          (OSError)        a file, a folder or a database cannot be read
+    ├── SinkError            (OSError)        results cannot be written
+    ├── TrackingError        (OSError)        MLflow cannot be reached or does not know a model
+    └── MissingExtraError    (ImportError)    an optional part is not installed
+
+A message says what was expected, what was received and what to do next.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from difflib import get_close_matches
+
+
+class DetectorError(Exception):
+    """The root: ``except DetectorError`` catches all that this project raises on purpose."""
+
+
+class SchemaError(DetectorError, ValueError):
+    """A column is missing, misnamed or of the wrong kind."""
+
+
+class DataError(DetectorError, ValueError):
+    """The rows cannot be used: there are none, or nothing in them varies."""
+
+
+class ShapeError(DetectorError, ValueError):
+    """An array has the wrong shape."""
+
+
+class SettingError(DetectorError, ValueError):
+    """A parameter or a configuration key has no meaning."""
+
+
+class UnfittedError(DetectorError, ValueError, AttributeError):
+    """Something was asked of a detector before ``fit``."""
+
+
+class BundleError(DetectorError, ValueError):
+    """A saved detector is incomplete, changed or written by a newer version."""
+
+
+class ParityError(DetectorError, ArithmeticError):
+    """The ONNX graph and the model it came from disagree."""
+
+
+class SourceError(DetectorError, OSError):
+    """A file, a folder or a database cannot be read."""
+
+
+class SinkError(DetectorError, OSError):
+    """Results cannot be written."""
+
+
+class TrackingError(DetectorError, OSError):
+    """MLflow cannot be reached or does not know a model."""
+
+
+class MissingExtraError(DetectorError, ImportError):
+    """An optional part is not installed."""
+
+
+def nearest(name: str, known: Iterable[str]) -> str:
+    """Say which known name was probably meant, or list them all.
+
+    >>> nearest("amuont", ["amount", "country"])
+    "Did you mean 'amount'?"
+    >>> nearest("zzz", ["amount", "country"])
+    'Known: amount, country.'
+    """
+    names = sorted(map(str, known))
+    same = [other for other in names if other.casefold() == str(name).casefold()]
+    if close := same or get_close_matches(str(name), names, n=1):
+        return f"Did you mean {close[0]!r}?"
+    shown = ", ".join(names[:20]) + (f" and {len(names) - 20} more" if len(names) > 20 else "")
+    return f"Known: {shown}." if names else "There are none."

@@ -1,0 +1,143 @@
+"""Risk → ranked reasons: which feature, what was observed, what was expected, and its share of the risk."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from detector.errors import SettingError
+
+WEEKDAYS = ("Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday", "Sunday")
+
+
+@dataclass(frozen=True)
+class Reason:
+    """One feature's part in a row's risk.
+
+    Parameters
+    ----------
+    feature : str
+        Its name.
+    observed, expected : str
+        As a person would write them.
+    share : float
+        Part of the risk, between 0 and 1.
+
+    >>> Reason("amount", "950.00", "about 42", 0.61).text
+    'amount 950.00, expected about 42; 61 % of the risk'
+    """
+
+    feature: str
+    observed: str
+    expected: str
+    share: float
+
+    @property
+    def text(self) -> str:
+        """The reason in words."""
+        expected = f", expected {self.expected}" if self.expected else ""
+        return f"{self.feature} {self.observed}{expected}; {100 * self.share:.0f} % of the risk"
+
+
+def risk_shares(
+    attributions: Mapping[str, NDArray[np.floating[Any]]], excess: Mapping[str, NDArray[np.floating[Any]]]
+) -> NDArray[np.float64]:
+    """Join what each member says about the features into one share a feature.
+
+    Parameters
+    ----------
+    attributions : mapping of str to array of shape (n_rows, n_features)
+        How much each feature adds to a member's score; negative parts count as nothing.
+    excess : mapping of str to array of shape (n_rows,)
+        How much each member adds to the risk; negative parts count as nothing.
+
+    Returns
+    -------
+    array of shape (n_rows, n_features)
+        Shares that sum to 1 in each row.
+
+    >>> risk_shares({"forest": np.array([[3.0, 1.0, -2.0]])}, {"forest": np.array([2.0])})
+    array([[0.75, 0.25, 0.  ]])
+    """
+    joined = sum(_normalised(attributions[name]) * np.maximum(excess[name], 1e-9)[:, None] for name in attributions)
+    return _normalised(np.asarray(joined))
+
+
+def top_features(shares: NDArray[np.float64], top: int, *, least: float = 0.02) -> list[list[int]]:
+    """The features with the largest shares of each row, largest first, at least one.
+
+    Raises
+    ------
+    SettingError
+        If ``top`` is below 1.
+
+    >>> top_features(np.array([[0.1, 0.89, 0.01]]), top=3)
+    [[1, 0]]
+    """
+    if top < 1:
+        raise SettingError(f"top must be at least 1. Received: top={top}.")
+    order = np.argsort(-shares, axis=1, kind="stable")[:, :top]
+    kept = np.take_along_axis(shares, order, axis=1) >= least
+    kept[:, 0] = True
+    return [[int(i) for i in row[keep]] for row, keep in zip(order, kept, strict=True)]
+
+
+def number(value: float, decimals: int) -> str:
+    """An observed number with the digits its column is written with.
+
+    >>> number(950.0, 2), number(float("nan"), 2)
+    ('950.00', 'missing')
+    """
+    return "missing" if np.isnan(value) else f"{value:.{decimals}f}"
+
+
+def about(value: float, decimals: int) -> str:
+    """An expected number, no more exact than the model that expects it.
+
+    >>> about(41.87, 2), about(0.0312, 3), about(123456.0, 0)
+    ('about 42', 'about 0.031', 'about 123000')
+    """
+    if not np.isfinite(value):
+        return "a value"
+    if value == 0 or round(value, decimals) == 0:
+        return "about 0"
+    magnitude = int(np.floor(np.log10(abs(value))))
+    digits = 2 if magnitude < 2 else 3
+    rounded = round(value, digits - 1 - magnitude)
+    return f"about {rounded:.{max(0, min(digits - 1 - magnitude, decimals))}f}"
+
+
+def clock(hours: float) -> str:
+    """An hour of the day.
+
+    >>> clock(3.25)
+    '03:15'
+    """
+    if np.isnan(hours):
+        return "missing"
+    minutes = round(hours * 60) % (24 * 60)
+    return f"{minutes // 60:02d}:{minutes % 60:02d}"
+
+
+def weekday(days: float) -> str:
+    """A day of the week, Monday first.
+
+    >>> weekday(5.9)
+    'Saturday'
+    """
+    return "missing" if np.isnan(days) else WEEKDAYS[int(days) % 7]
+
+
+def in_words(reasons: Sequence[Reason]) -> str:
+    """Reasons as one line."""
+    return " | ".join(reason.text for reason in reasons)
+
+
+def _normalised(parts: NDArray[np.floating[Any]]) -> NDArray[np.float64]:
+    positive = np.maximum(np.asarray(parts, dtype=np.float64), 0.0)
+    total = positive.sum(axis=1, keepdims=True)
+    return np.where(total > 0, positive / np.where(total > 0, total, 1.0), 1.0 / positive.shape[1])

@@ -1,0 +1,202 @@
+"""What a table's columns mean: key, time, entity, label, and the features by kind."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass, replace
+from typing import Any, Self
+
+import pandas as pd
+
+from detector.errors import SchemaError, nearest
+
+ROLES = ("key", "time", "entity", "label")
+KINDS = ("numeric", "categorical", "boolean", "datetime")
+
+
+@dataclass(frozen=True)
+class Schema:
+    """The meaning of a table's columns.
+
+    Parameters
+    ----------
+    key, time, entity, label : str or None
+        The column that names a row, says when it happened, says to whom it belongs, and holds the known
+        truth (1 anomalous, 0 normal, missing unknown). None of them is a feature, except that ``time``
+        may also stand in ``datetime``.
+    numeric, categorical, boolean, datetime : tuple of str
+        The feature columns, by kind.
+
+    Raises
+    ------
+    SchemaError
+        If a column has two meanings, or if a kind is given as one text in place of a list.
+
+    >>> Schema(key="id", numeric=("amount",), categorical=("country",)).features
+    ('amount', 'country')
+    """
+
+    key: str | None = None
+    time: str | None = None
+    entity: str | None = None
+    label: str | None = None
+    numeric: tuple[str, ...] = ()
+    categorical: tuple[str, ...] = ()
+    boolean: tuple[str, ...] = ()
+    datetime: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        for kind in KINDS:
+            names = getattr(self, kind)
+            if isinstance(names, str):
+                raise SchemaError(f"{kind} expected a list of columns, got {names!r}. Write [{names!r}].")
+            object.__setattr__(self, kind, tuple(names))
+        features = list(self.features)
+        for name in features:
+            if features.count(name) > 1:
+                raise SchemaError(f"Column {name!r} is listed as a feature twice. Keep one kind for it.")
+        for role, name in self.roles.items():
+            other = next(other for other, owner in self.roles.items() if owner == name)
+            if other != role:
+                raise SchemaError(f"Column {name!r} is the {other} and the {role}. Keep one of the two.")
+            if name in features and not (role == "time" and name in self.datetime):
+                raise SchemaError(f"Column {name!r} is the {role} and a feature. Keep one of the two.")
+
+    @property
+    def features(self) -> tuple[str, ...]:
+        """The feature columns, numeric first."""
+        return self.numeric + self.boolean + self.datetime + self.categorical
+
+    @property
+    def roles(self) -> dict[str, str]:
+        """The columns that are not features, by role."""
+        return {role: name for role in ROLES if (name := getattr(self, role)) is not None}
+
+    def kind_of(self, column: str) -> str:
+        """The kind of a feature column."""
+        for kind in KINDS:
+            if column in getattr(self, kind):
+                return kind
+        raise SchemaError(f"Column {column!r} is not a feature. {nearest(column, self.features)}")
+
+    def check(self, columns: Iterable[Any], *, labelled: bool = False) -> None:
+        """Raise if a column this schema needs is not among ``columns``.
+
+        Parameters
+        ----------
+        columns : iterable
+            The names the table has.
+        labelled : bool
+            Whether the label column is needed too.
+
+        Raises
+        ------
+        SchemaError
+            Naming the column that is there twice, or the missing column and the nearest one there is.
+        """
+        present = _names_once(columns)
+        needed = [name for role, name in self.roles.items() if role != "label" or labelled]
+        for name in (*needed, *self.features):
+            if name not in present:
+                raise SchemaError(f"Column {name!r} is missing from the table. {nearest(name, present)}")
+
+    @classmethod
+    def infer(
+        cls,
+        frame: pd.DataFrame,
+        *,
+        key: str | None = None,
+        time: str | None = None,
+        entity: str | None = None,
+        label: str | None = None,
+        ignore: Iterable[str] = (),
+    ) -> Self:
+        """Guess the kind of every column that has no role and is not ignored.
+
+        Text that parses as numbers is numeric; other text and pandas categories are categorical; true and
+        false are boolean; dates are datetime.
+
+        Parameters
+        ----------
+        frame : DataFrame
+            A sample of the table; a few thousand rows are enough.
+        key, time, entity, label : str or None
+            The columns that have a role.
+        ignore : iterable of str
+            Columns to leave out.
+
+        Raises
+        ------
+        SchemaError
+            If a named column is not in the frame, or if two columns have one name.
+
+        >>> frame = pd.DataFrame({"id": [1, 2], "amount": ["3.5", "4"], "shop": ["a", "b"]})
+        >>> Schema.infer(frame, key="id")
+        Schema(key='id', time=None, entity=None, label=None, numeric=('amount',), categorical=('shop',), \
+boolean=(), datetime=())
+        """
+        roles = (key, time, entity, label)
+        columns = _names_once(frame.columns)
+        for name in (*ignore, *(role for role in roles if role is not None)):
+            if name not in columns:
+                raise SchemaError(f"Column {name!r} is missing from the table. {nearest(name, columns)}")
+        taken = {*ignore, *roles}
+        kinds: dict[str, list[str]] = {kind: [] for kind in KINDS}
+        for position, name in enumerate(columns):
+            if name not in taken:
+                kinds[_guess_kind(frame.iloc[:, position])].append(name)
+        features: dict[str, Any] = {kind: tuple(names) for kind, names in kinds.items()}
+        return cls(key=key, time=time, entity=entity, label=label, **features)
+
+    def without(self, columns: Iterable[str]) -> Self:
+        """The same schema with some feature columns left out."""
+        gone = set(columns)
+        left: dict[str, Any] = {kind: tuple(c for c in getattr(self, kind) if c not in gone) for kind in KINDS}
+        return replace(self, **left)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values, ready for JSON."""
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> Self:
+        """The inverse of ``to_dict``.
+
+        Raises
+        ------
+        SchemaError
+            If a key is neither a role nor a kind.
+        """
+        for name in values:
+            if name not in (*ROLES, *KINDS):
+                raise SchemaError(f"A schema has no {name!r}. {nearest(name, (*ROLES, *KINDS))}")
+        return cls(**values)
+
+
+def _names_once(columns: Iterable[Any]) -> list[str]:
+    names = [str(column) for column in columns]
+    if len(set(names)) < len(names):
+        name = next(name for position, name in enumerate(names) if name in names[:position])
+        raise SchemaError(f"The table has two columns named {name!r}. Rename or drop one of them.")
+    return names
+
+
+def _guess_kind(column: pd.Series) -> str:
+    if pd.api.types.is_bool_dtype(column):
+        return "boolean"
+    if pd.api.types.is_numeric_dtype(column):
+        return "numeric"
+    if pd.api.types.is_datetime64_any_dtype(column):
+        return "datetime"
+    if isinstance(column.dtype, pd.CategoricalDtype):
+        return "categorical"
+    values = column.dropna().astype(str).str.strip()
+    if values.empty:
+        return "numeric"
+    if set(values.str.lower().unique()[:3]) <= {"true", "false"}:
+        return "boolean"
+    if pd.to_numeric(values, errors="coerce").notna().mean() > 0.5:
+        return "numeric"
+    if pd.to_datetime(values.head(200), errors="coerce", format="ISO8601", utc=True).notna().mean() > 0.5:
+        return "datetime"
+    return "categorical"

@@ -1,0 +1,292 @@
+"""What is left of a detector after training: all that scoring needs, without TensorFlow or scikit-learn."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from detector import explain
+from detector.calibrate import Calibrator
+from detector.clean import clean
+from detector.columns import UNSEEN, Encoded, TableEncoder, from_cycle
+from detector.errors import SettingError, ShapeError
+from detector.explain import Reason
+from detector.forest import Trees
+from detector.fuse import Fusion
+from detector.graph import Graph
+from detector.neighbours import References
+from detector.policy import Policy, severity
+from detector.schema import Schema
+
+DEFAULT_POLICY = Policy(quantile=0.99)
+
+
+@dataclass(frozen=True)
+class Verdicts:
+    """What a detector says of a table.
+
+    Parameters
+    ----------
+    frame : DataFrame
+        One row a scored row: key, time and entity (or ``row``, the position), ``risk``, ``p_value``, ``flagged``,
+        ``severity``, ``reasons``, and each member's z-score.
+    quarantine : DataFrame
+        Rows that could not be scored, with ``row`` and ``reason``.
+    """
+
+    frame: pd.DataFrame
+    quarantine: pd.DataFrame
+
+
+@dataclass(frozen=True)
+class TabularScorer:
+    """A fitted detector for tables. Made by ``TabularDetector.fit`` or ``bundle.load``.
+
+    Parameters
+    ----------
+    name : str
+        What it is called.
+    schema : Schema
+        Columns the table must have.
+    columns : TableEncoder
+        How rows become numbers.
+    graph : Graph
+        Scaler, autoencoder, forest and neighbours as one ONNX graph: rows → members' scores.
+    inside : Graph
+        The same scaler and autoencoder, rows → what reasons are made of: prepared rows, code, reconstruction, surprise.
+    decoder : Graph or None
+        Code → row; None without an autoencoder.
+    fusion : Fusion
+        How the members' scores become one risk.
+    calibrator : Calibrator
+        How a risk becomes a p-value.
+    trees : Trees or None
+        The forest again, for reasons.
+    references : dict of str to References
+        The neighbours again, for reasons.
+    usual : dict of str to array of shape (n_features,)
+        What each feature adds to each member's score in rows the member was not fitted on: the level from which reasons
+        count, or a column nobody can predict would be to blame for every row.
+    metrics : dict
+        Facts recorded while fitting.
+    """
+
+    name: str
+    schema: Schema
+    columns: TableEncoder
+    graph: Graph
+    inside: Graph
+    decoder: Graph | None
+    fusion: Fusion
+    calibrator: Calibrator
+    trees: Trees | None
+    references: dict[str, References]
+    usual: dict[str, NDArray[np.float64]] = field(default_factory=dict)
+    metrics: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def members(self) -> tuple[str, ...]:
+        """The members' names."""
+        return self.fusion.members
+
+    def judge(
+        self,
+        frame: pd.DataFrame,
+        *,
+        policy: Policy | None = None,
+    ) -> Verdicts:
+        """Clean, score, flag and explain a whole table at once.
+
+        Parameters
+        ----------
+        frame : DataFrame
+            The table as it comes.
+        policy : Policy, optional
+            Which rows to flag; without one, rows above the 99 % quantile of held-out normal rows.
+
+        Raises
+        ------
+        SchemaError
+            If a column is missing.
+        """
+        cleaned = clean(frame, self.schema)
+        rows, measures = cleaned.rows, self.measure(cleaned.rows)
+        day = rows[self.schema.time].to_numpy() if self.schema.time is not None else None
+        flagged = (policy or DEFAULT_POLICY).decide(measures["p_value"], measures["risk"], day=day)
+        verdicts = self.verdicts(rows, measures, flagged=flagged)
+        verdicts.loc[flagged, "reasons"] = [explain.in_words(each) for each in self.explain(rows[flagged])]
+        return Verdicts(verdicts.reset_index(drop=True), cleaned.quarantine)
+
+    def verdicts(self, rows: pd.DataFrame, measures: pd.DataFrame, *, flagged: NDArray[np.bool_]) -> pd.DataFrame:
+        """Measured rows as people read them, with severities; ``reasons`` is left empty.
+
+        Parameters
+        ----------
+        rows : DataFrame
+            With the key, time and entity columns, if the schema has them.
+        measures : DataFrame
+            As ``measure`` returns it.
+        flagged : boolean array of shape (n_rows,)
+            The policy's decision.
+        """
+        named = [name for role in ("key", "time", "entity") if (name := self.schema.roles.get(role))]
+        frame = rows[named].copy() if named else pd.DataFrame({"row": rows.index}, index=rows.index)
+        frame["risk"], frame["p_value"] = measures["risk"], measures["p_value"]
+        frame["flagged"] = flagged
+        frame["severity"] = self._severity(measures, flagged)
+        frame["reasons"] = pd.Series("", index=frame.index, dtype="str")
+        return pd.concat([frame, measures[list(self.members)]], axis=1)
+
+    def measure(self, rows: pd.DataFrame) -> pd.DataFrame:
+        """Risk, p-value and each member's z-score for cleaned rows; a function of each row alone."""
+        z = self._member_z(self.columns.encode(rows))
+        risk = self.fusion.risk(z)
+        measures = {"risk": risk, "p_value": self.calibrator.p_value(risk)}
+        return pd.DataFrame(measures | {name: z[:, i] for i, name in enumerate(self.members)}, index=rows.index)
+
+    def encode(self, rows: pd.DataFrame) -> NDArray[np.float32]:
+        """The autoencoder's code of each cleaned row, shape (n_rows, n_code)."""
+        return self._autoencoder("code", self.columns.encode(rows))["code"]
+
+    def decode(self, code: NDArray[np.floating[Any]]) -> pd.DataFrame:
+        """Codes back as a frame in the units of the table."""
+        if self.decoder is None:
+            raise SettingError("This detector has no autoencoder, so it cannot decode. Train one with an autoencoder.")
+        code = np.asarray(code, dtype=np.float32)
+        width = int(self.metrics["code_size"])
+        if code.ndim != 2 or code.shape[1] != width:
+            raise ShapeError(f"Expected codes of shape (n_rows, {width}), received {code.shape}.")
+        return self._as_frame(self.decoder.run({"code": code}))
+
+    def reconstruct(self, rows: pd.DataFrame) -> pd.DataFrame:
+        """What the autoencoder makes of cleaned rows, in the units of the table."""
+        frame = self._as_frame(self._autoencoder("expected likelihood", self.columns.encode(rows)))
+        return frame.set_index(rows.index)
+
+    def feature_errors(self, rows: pd.DataFrame) -> pd.DataFrame:
+        """The autoencoder's surprise about each feature of cleaned rows, in nats."""
+        surprise = self._autoencoder("surprise", self.columns.encode(rows))["surprise"]
+        summed = _sum_by(surprise, self.columns.input_features, len(self.columns.features))
+        return pd.DataFrame(summed, index=rows.index, columns=[feature.name for feature in self.columns.features])
+
+    def explain(self, rows: pd.DataFrame, *, top: int = 3) -> list[list[Reason]]:
+        """Reasons for cleaned rows, most important first.
+
+        Parameters
+        ----------
+        rows : DataFrame
+            As ``clean`` returns them.
+        top : int
+            Reasons a row at most; those under 2 % of the risk are left out.
+        """
+        if rows.empty:
+            return []
+        encoded = self.columns.encode(rows)
+        shares = self._shares(encoded)
+        chosen = explain.top_features(shares, top)
+        expected = self._expected(encoded, chosen)
+        return [
+            [Reason(self.columns.features[f].name, *self._describe(encoded, expected, i, f), shares[i, f]) for f in row]
+            for i, row in enumerate(chosen)
+        ]
+
+    def with_name(self, name: str) -> TabularScorer:
+        """The same scorer under another name."""
+        return replace(self, name=name)
+
+    def _severity(self, measures: pd.DataFrame, flagged: NDArray[np.bool_]) -> NDArray[np.object_]:
+        """From p-values that go on beyond the calibration rows where a tail could be fitted: severities need them."""
+        p_value = measures["p_value"].to_numpy().copy()
+        if self.calibrator.pareto is not None and flagged.any():
+            p_value[flagged] = self.calibrator.p_value(measures["risk"].to_numpy()[flagged], tail="pareto")
+        return severity(p_value, flagged)
+
+    def _member_z(self, encoded: Encoded) -> NDArray[np.float64]:
+        scores = self.graph.run(encoded.inputs(), self.members)
+        return self.fusion.standardise(np.hstack([scores[name] for name in self.members]))
+
+    def _autoencoder(self, outputs: str, encoded: Encoded) -> dict[str, NDArray[np.float32]]:
+        if "autoencoder" not in self.members:
+            raise SettingError("This detector has no autoencoder. Train one with an autoencoder.")
+        return self.inside.run(encoded.inputs(), [name for name in outputs.split() if name in self.inside.outputs])
+
+    def attributions(self, rows: pd.DataFrame) -> dict[str, NDArray[np.float64]]:
+        """How much each feature adds to each member's score, on the member's own scale, shape (n_rows, n_features)."""
+        return self._attributions(self.columns.encode(rows))
+
+    def _attributions(self, encoded: Encoded) -> dict[str, NDArray[np.float64]]:
+        n_features = len(self.columns.features)
+        found = self.inside.run(encoded.inputs())
+        attributions = {}
+        if "autoencoder" in self.members:
+            attributions["autoencoder"] = _sum_by(found["surprise"], self.columns.input_features, n_features)
+        if self.trees is not None:
+            parts = self.trees.contributions(found["table"])
+            attributions["forest"] = _sum_by(parts, self.columns.table_features, n_features)
+        for name, member in self.references.items():
+            parts = (found["space"] - member.nearest_mean(found["space"])) ** 2
+            attributions[name] = _sum_by(parts, self.columns.space_features, n_features)
+        return attributions
+
+    def _shares(self, encoded: Encoded) -> NDArray[np.float64]:
+        """Each feature's share of the risk: what it adds beyond what it adds to a usual row."""
+        attributions = self._attributions(encoded)
+        beyond = {name: parts - self.usual.get(name, 0.0) for name, parts in attributions.items()}
+        risk = self.fusion.contributions(self._member_z(encoded))
+        return explain.risk_shares(beyond, {name: risk[:, i] for i, name in enumerate(self.members)})
+
+    def _expected(
+        self, encoded: Encoded, chosen: list[list[int]]
+    ) -> dict[tuple[int, int], tuple[NDArray[Any], NDArray[Any]]]:
+        """What each chosen feature should have been: the reconstruction of the row with that feature hidden."""
+        pairs = [(i, f) for i, row in enumerate(chosen) for f in row]
+        at = np.array([i for i, _ in pairs])
+        hidden = Encoded(encoded.numeric[at].copy(), encoded.codes[at].copy())
+        if "autoencoder" not in self.members:
+            typical = np.broadcast_to(self.columns.centre, hidden.numeric.shape)
+            commonest = np.array([np.argmax(seen[2:]) + 2 for seen in self.columns.counts], dtype=np.int64)
+            return {pair: (typical[n], commonest) for n, pair in enumerate(pairs)}
+        for n, (_, f) in enumerate(pairs):
+            feature = self.columns.features[f]
+            hidden.numeric[n, list(feature.numeric)] = np.nan
+            if feature.code is not None:
+                hidden.codes[n, feature.code] = UNSEEN
+        found = self._autoencoder("expected likelihood", hidden)
+        numeric = self.columns.unscale(found["expected"]) if "expected" in found else hidden.numeric
+        codes = self.columns.likeliest(found["likelihood"]) if "likelihood" in found else hidden.codes
+        return {pair: (numeric[n], codes[n]) for n, pair in enumerate(pairs)}
+
+    def _describe(self, encoded: Encoded, expected: dict[Any, Any], row: int, f: int) -> tuple[str, str]:
+        feature = self.columns.features[f]
+        numeric, codes = expected[row, f]
+        if feature.code is not None:
+            names = self.columns.level_names(feature.code)
+            return str(names[encoded.codes[row, feature.code]]), str(names[codes[feature.code]])
+        at = list(feature.numeric)
+        if feature.kind == "datetime":
+            part = feature.name.rsplit(" ", 1)[1]
+            say = explain.clock if part == "hour" else explain.weekday
+            pair = np.stack([encoded.numeric[row, at], numeric[at]])
+            observed, usual = from_cycle(pair, part)
+            return say(float(observed)), say(float(usual))
+        decimals = self.columns.decimals[at[0]]
+        return explain.number(encoded.numeric[row, at[0]], decimals), explain.about(float(numeric[at[0]]), decimals)
+
+    def _as_frame(self, found: dict[str, NDArray[np.float32]]) -> pd.DataFrame:
+        n_rows = len(next(iter(found.values())))
+        values = found.get("expected", np.empty((n_rows, 0), dtype=np.float32))
+        codes = (
+            self.columns.likeliest(found["likelihood"]) if "likelihood" in found else np.empty((n_rows, 0), np.int64)
+        )
+        return self.columns.decode(values, codes)
+
+
+def _sum_by(parts: NDArray[Any], groups: NDArray[np.int64], n_groups: int) -> NDArray[np.float64]:
+    summed = np.zeros((len(parts), n_groups))
+    for column, group in enumerate(groups):
+        summed[:, group] += parts[:, column]
+    return summed
