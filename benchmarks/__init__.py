@@ -1,0 +1,1 @@
+"""Quality and speed, measured beside simple and well-known peers."""

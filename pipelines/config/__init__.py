@@ -1,0 +1,149 @@
+"""The configuration: one typed YAML file that says what is read, learned, flagged and written.
+
+The text under a field is its documentation and its comment in the file that ``detector init`` writes.
+Unknown keys are errors. Relative paths are relative to the folder of the file, ``~`` is the home folder, and
+``${NAME}`` in a path or a URL is the environment variable of that name, so that secrets stay out of files.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any, Self
+
+from pydantic import Field, NonNegativeInt, PrivateAttr, model_validator
+
+from pipelines.config.data import ColumnsSection, OutputSection, SourceSection
+from pipelines.config.learning import (
+    AutoencoderSection,
+    BudgetSection,
+    ForestSection,
+    NeighboursSection,
+    PolicySection,
+    TrainSection,
+)
+from pipelines.config.reading import read_settings
+from pipelines.config.section import Section
+from pipelines.config.values import Place, Uri, hide_password
+
+__all__ = [
+    "AutoencoderSection",
+    "BudgetSection",
+    "ColumnsSection",
+    "Config",
+    "ForestSection",
+    "NeighboursSection",
+    "OutputSection",
+    "PolicySection",
+    "Section",
+    "SourceSection",
+    "TrackingSection",
+    "TrainSection",
+    "load_config",
+]
+
+FILE_NAME = "detector.yaml"
+
+# Read like values of the file, not built here, so that their paths start from the folder of the file.
+_DEFAULT_OUTPUT: Any = {"path": "scores.parquet"}
+_DEFAULT_TRACKING: Any = {}
+
+
+class TrackingSection(Section):
+    """Where runs and models are recorded: MLflow."""
+
+    enabled: bool = True
+    """Whether training is logged and the model registered."""
+
+    uri: Uri = "sqlite:///mlflow.db"
+    """A database file, a folder, or the address of an MLflow server."""
+
+    experiment: str | None = None
+    """The experiment that holds the runs. By default the name above."""
+
+    model: str | None = None
+    """The name of the registered model. By default the name above."""
+
+    alias: str = "champion"
+    """The alias that marks the version that serves."""
+
+
+class Config(Section):
+    """Everything a job needs to know."""
+
+    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")] = "transactions"
+    """What is watched: letters, digits, dots, dashes and underscores."""
+
+    random_state: NonNegativeInt = 0
+    """The seed; the same seed on the same rows gives the same detector."""
+
+    source: SourceSection
+    """Where the rows come from: files, or a database."""
+
+    columns: ColumnsSection = ColumnsSection()
+    """What the columns mean. Columns that are named nowhere are looked at, and their kind is guessed."""
+
+    train: TrainSection = TrainSection()
+    """How the detector learns."""
+
+    policy: PolicySection = PolicySection(fdr=0.1)
+    """Which rows are flagged. Of several rules, all must agree: a cap and a floor."""
+
+    output: OutputSection = Field(default=_DEFAULT_OUTPUT)
+    """Where the scores go: a file, or a database table."""
+
+    bundle: Place = Path("bundle")
+    """The folder that holds the trained detector."""
+
+    report: Place = Path("report.html")
+    """The page that tells about the last training."""
+
+    tracking: TrackingSection = Field(default=_DEFAULT_TRACKING)
+    """Where runs and models are recorded: MLflow."""
+
+    _file: Path | None = PrivateAttr(default=None)
+
+    @model_validator(mode="after")
+    def _two_places(self) -> Self:
+        if self.source.path is not None and self.source.path in (self.output.path, self.output.quarantine):
+            raise ValueError("`output` would replace the file that `source` reads. Name another file.")
+        if self.source.url is not None and (self.source.url, self.source.table) == (
+            self.output.url,
+            self.output.table,
+        ):
+            raise ValueError("`output` would append to the table that `source` reads. Name another table.")
+        return self
+
+    @property
+    def file(self) -> Path | None:
+        """The file this was read from."""
+        return self._file
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values for a log, passwords hidden."""
+        values = self.model_dump(mode="json")
+        for section, key in (("source", "url"), ("output", "url"), ("tracking", "uri")):
+            if values[section][key] is not None:
+                values[section][key] = hide_password(values[section][key])
+        return values
+
+
+def load_config(path: str | Path) -> Config:
+    """Read and check a configuration file.
+
+    Parameters
+    ----------
+    path : str or Path
+        The file, or a folder that holds a ``detector.yaml``.
+
+    Raises
+    ------
+    SettingError
+        If there is no such file, it is not YAML, or a key or value has no meaning: all of them at once, each
+        with its line.
+    """
+    file = Path(path)
+    if file.is_dir():
+        file = file / FILE_NAME
+    config = read_settings(file, Config)
+    config._file = file.absolute()
+    return config

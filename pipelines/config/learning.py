@@ -1,0 +1,142 @@
+"""The parts of the configuration about learning and deciding."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal, Self
+
+from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
+
+from pipelines.config.section import Section
+from pipelines.config.values import Share
+
+
+class AutoencoderSection(Section):
+    """The network that learns to rebuild a normal row from a noisy copy of it."""
+
+    enabled: bool = True
+    """Whether this member takes part."""
+
+    hidden: tuple[PositiveInt, ...] = (256,)
+    """Width of each hidden layer, from the input inwards; the decoder mirrors them."""
+
+    code: PositiveInt = 128
+    """Width of the innermost layer."""
+
+    noise: Annotated[float, Field(ge=0)] = 1.0
+    """Largest standard deviation of the noise that training adds to scaled inputs; each row draws its own."""
+
+    mask: Annotated[float, Field(ge=0, lt=1)] = 0.8
+    """Largest share of a row's cells that training hides; every second row has some hidden."""
+
+    groups: NonNegativeInt = 4
+    """At scoring, columns are hidden in so many groups and judged by the others; 0 is faster and blinder."""
+
+    loss: Literal["mse", "mae", "huber", "log_cosh"] = "mse"
+    """How a reconstruction error counts: mse, or one that large errors pull less."""
+
+    trim: Annotated[float, Field(ge=0, lt=0.5)] = 0.0
+    """Share of the worst rows of a batch that the loss leaves out."""
+
+    epochs: PositiveInt = 30
+    """Most passes over the rows; training stops earlier when held-out rows no longer gain."""
+
+    batch_size: PositiveInt = 256
+    """Rows a step."""
+
+    max_steps: PositiveInt = 6000
+    """Most steps in all, whatever the number of rows."""
+
+    learning_rate: PositiveFloat = 1e-3
+    """First step size; it falls to nothing along half a cosine."""
+
+    patience: PositiveInt = 10
+    """Passes without gain after which training stops."""
+
+
+class ForestSection(Section):
+    """The isolation forest: how few random cuts set a row apart."""
+
+    enabled: bool = True
+    """Whether this member takes part."""
+
+    trees: PositiveInt = 200
+    """Number of trees; below 100 the result depends on the seed."""
+
+    max_samples: PositiveInt = 256
+    """Rows each tree sees."""
+
+
+class NeighboursSection(Section):
+    """The neighbours: how far a row is from the bulk of the known rows, and from any known row at all."""
+
+    enabled: bool = True
+    """Whether this member takes part."""
+
+    references: PositiveInt = 10_000
+    """Most known rows to remember; scoring time grows with it."""
+
+    clean_references: PositiveInt = 512
+    """Known rows that stand for the bulk."""
+
+
+class TrainSection(Section):
+    """How the detector learns."""
+
+    rows: PositiveInt | None = 200_000
+    """Most rows to learn from, a random sample of all; empty for every row."""
+
+    review_share: Annotated[float, Field(gt=0, le=0.5)] = 0.1
+    """Share of the rows kept from the detector altogether, at most 20,000, to tell how good it is."""
+
+    calibration_share: Annotated[float, Field(gt=0, le=0.5)] = 0.2
+    """Share of the rows kept from all members, to calibrate on."""
+
+    clean_share: Annotated[float, Field(ge=0, lt=1)] = 0.25
+    """Share of the rows, the forest's most unusual, that the other members do not learn from."""
+
+    tail: Literal["empirical", "pareto"] = "empirical"
+    """How p-values go on beyond the riskiest held-out row: not at all, or along a fitted Pareto tail."""
+
+    autoencoder: AutoencoderSection = AutoencoderSection()
+    """The network that learns to rebuild a normal row from a noisy copy of it."""
+
+    forest: ForestSection = ForestSection()
+    """The isolation forest: how few random cuts set a row apart."""
+
+    neighbours: NeighboursSection = NeighboursSection()
+    """The neighbours: how far a row is from the bulk of the known rows, and from any known row at all."""
+
+    @model_validator(mode="after")
+    def _some_member(self) -> Self:
+        if not (self.autoencoder.enabled or self.forest.enabled or self.neighbours.enabled):
+            raise ValueError("autoencoder, forest and neighbours are all disabled. Enable at least one.")
+        return self
+
+
+class BudgetSection(Section):
+    """How many rows people can look at."""
+
+    rows: PositiveInt
+    """Most rows to flag."""
+
+    per: Literal["batch", "day"] = "day"
+    """In one run (batch), or on each day of the time column (day)."""
+
+
+class PolicySection(Section):
+    """Which rows are flagged. Of several rules, all must agree: a cap and a floor."""
+
+    fdr: Share | None = None
+    """False discovery rate: the share of false alarms among the flagged rows (Benjamini-Hochberg)."""
+
+    quantile: Share | None = None
+    """Flag rows riskier than this share of normal rows, such as 0.999."""
+
+    budget: BudgetSection | None = None
+    """Flag at most so many rows, the riskiest first."""
+
+    @model_validator(mode="after")
+    def _some_rule(self) -> Self:
+        if self.fdr is None and self.quantile is None and self.budget is None:
+            raise ValueError("expected `fdr`, `quantile` or `budget`, or several; without any, nothing decides.")
+        return self

@@ -1,0 +1,206 @@
+"""A YAML file to a checked model; every error in plain words, with its place and its line."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, TypeVar, get_args
+
+import yaml
+from pydantic import BaseModel, ValidationError
+from pydantic_core import ErrorDetails
+
+from detector.errors import SettingError, nearest
+
+Steps = tuple[str | int, ...]
+Model = TypeVar("Model", bound=BaseModel)
+
+_PLAIN = {
+    "missing": "is required",
+    "int_type": "expected a whole number",
+    "int_parsing": "expected a whole number",
+    "int_from_float": "expected a whole number",
+    "float_type": "expected a number",
+    "float_parsing": "expected a number",
+    "finite_number": "expected a finite number",
+    "bool_type": "expected true or false",
+    "bool_parsing": "expected true or false",
+    "string_type": "expected text",
+    "path_type": "expected a path",
+    "tuple_type": "expected a list, such as [a, b]",
+    "list_type": "expected a list, such as [a, b]",
+    "model_type": "expected a section with keys of its own, indented below it",
+    "model_attributes_type": "expected a section with keys of its own, indented below it",
+    "greater_than": "expected more than {gt}",
+    "greater_than_equal": "expected at least {ge}",
+    "less_than": "expected less than {lt}",
+    "less_than_equal": "expected at most {le}",
+    "string_too_short": "expected at least {min_length} character(s)",
+    "string_too_long": "expected at most {max_length} character(s)",
+    "string_pattern_mismatch": "expected letters, digits, dots, dashes and underscores only",
+    "literal_error": "expected {expected}",
+}
+_SECRET = ("url", "uri")
+
+
+class _Loader(yaml.SafeLoader):
+    """YAML 1.2: ``no`` is a country, not false; ``12:30`` a time, not 750. A key given twice is an error."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        seen: set[str] = set()
+        for key, _ in node.value:
+            if key.value in seen:
+                problem = f"the key {key.value!r} is given twice; keep one of them"
+                raise yaml.MarkedYAMLError(problem=problem, problem_mark=key.start_mark)
+            seen.add(key.value)
+        values: dict[Any, Any] = super().construct_mapping(node, deep=deep)
+        return values
+
+
+_Loader.yaml_implicit_resolvers = {}
+for _tag, _pattern, _first in (
+    ("null", r"^(?:~|null|Null|NULL|)$", ["~", "n", "N", ""]),
+    ("bool", r"^(?:true|True|TRUE|false|False|FALSE)$", list("tTfF")),
+    ("int", r"^[-+]?[0-9]+$", list("-+0123456789")),
+    ("float", r"^[-+]?(?:\.[0-9]+|[0-9]+\.?[0-9]*)(?:[eE][-+]?[0-9]+)?$", list("-+.0123456789")),
+):
+    _Loader.add_implicit_resolver(f"tag:yaml.org,2002:{_tag}", re.compile(_pattern), _first)
+_Loader.add_constructor("tag:yaml.org,2002:int", lambda _, node: int(node.value))
+_Loader.add_constructor("tag:yaml.org,2002:float", lambda _, node: float(node.value))
+
+
+def read_settings(file: Path, model: type[Model]) -> Model:
+    """Read a YAML file as a model.
+
+    Parameters
+    ----------
+    file : Path
+        The file; its folder is what relative paths in it are relative to.
+    model : type
+        The pydantic model to read it as.
+
+    Raises
+    ------
+    SettingError
+        Naming the file, and for each mistake its line, its place, what was expected and what was received.
+    """
+    values, lines = _parse(file)
+    try:
+        return model.model_validate(values, context={"folder": file.absolute().parent})
+    except ValidationError as error:
+        mistakes = _explain(error.errors(include_url=False), model, lines)
+    raise SettingError(f"{file} cannot be used:\n" + "\n".join(f"  {mistake}" for mistake in mistakes))
+
+
+def _parse(file: Path) -> tuple[Mapping[str, Any], dict[Steps, int]]:
+    try:
+        text = file.read_text(encoding="utf-8-sig")
+    except FileNotFoundError:
+        folder = file.parent
+        if not folder.is_dir():
+            raise SettingError(f"There is no configuration {file}: there is no folder {folder}.") from None
+        others = [other.name for other in folder.iterdir() if other.suffix in (".yaml", ".yml")]
+        hint = nearest(file.name, others) if others else f"Write one with `detector init {folder}`."
+        raise SettingError(f"There is no configuration {file}. {hint}") from None
+    except UnicodeDecodeError:
+        raise SettingError(f"{file} is not a text file in UTF-8. A configuration is YAML text.") from None
+    except OSError as error:
+        raise SettingError(f"{file} cannot be read: {error.strerror}.") from None
+    loader = _Loader(text)
+    try:
+        node = loader.get_single_node()
+        values = None if node is None else loader.construct_document(node)
+    except yaml.MarkedYAMLError as error:
+        line = f" line {error.problem_mark.line + 1}" if error.problem_mark else ""
+        raise SettingError(f"{file}{line}: not valid YAML: {error.problem or error.context}.") from None
+    except yaml.YAMLError as error:
+        raise SettingError(f"{file}: not valid YAML: {' '.join(str(error).split())}.") from None
+    finally:
+        loader.dispose()
+    if values is None or node is None:
+        raise SettingError(f"{file} is empty. Write a configuration with `detector init {file.parent}`.")
+    if not isinstance(values, Mapping):
+        raise SettingError(f"{file}: expected keys such as `source:`, received {_shown(values)}.")
+    return values, dict(_lines(node, ()))
+
+
+def _lines(node: yaml.Node, place: Steps) -> list[tuple[Steps, int]]:
+    found: list[tuple[Steps, int]] = [(place, node.start_mark.line + 1)]
+    if isinstance(node, yaml.MappingNode):
+        for key, value in node.value:
+            inner = (*place, key.value)
+            found += [*_lines(value, inner), (inner, key.start_mark.line + 1)]
+    elif isinstance(node, yaml.SequenceNode):
+        for position, value in enumerate(node.value):
+            found += _lines(value, (*place, position))
+    return found
+
+
+def _explain(errors: Sequence[ErrorDetails], model: type[BaseModel], lines: Mapping[Steps, int]) -> list[str]:
+    """One line a place; what the members of a union expect is joined by "or"."""
+    expected: dict[Steps, list[str]] = {}
+    received: dict[Steps, str] = {}
+    for error in errors:
+        place, owner = _place(error["loc"], model)
+        name = str(place[-1]) if place else ""
+        kind, context = error["type"], error.get("ctx", {})
+        if kind == "extra_forbidden":
+            text = f"is not a key. {nearest(name, owner.model_fields)}"
+        elif kind == "value_error":
+            text = str(context["error"])
+        else:
+            text = _PLAIN.get(kind, error["msg"]).format(**context)
+            if kind != "missing" and name not in _SECRET:
+                received[place] = f", received {_shown(error['input'])}"
+        expected.setdefault(place, []).append(text)
+    return [
+        _mistake(place, _line(place, lines), _join(expected[place]) + received.get(place, ""))
+        for place in sorted(expected, key=lambda place: _line(place, lines))
+    ]
+
+
+def _mistake(place: Steps, line: int, text: str) -> str:
+    where = f"line {line}: " + (".".join(map(str, place)) + ": " if place else "")
+    return where + text + ("" if text.endswith((".", "?")) else ".")
+
+
+def _join(texts: Sequence[str]) -> str:
+    first, *others = dict.fromkeys(texts)
+    return " or ".join([first, *(text.removeprefix("expected ") for text in others)])
+
+
+def _line(place: Steps, lines: Mapping[Steps, int]) -> int:
+    while place not in lines:
+        place = place[:-1]
+    return lines[place]
+
+
+def _place(location: Steps, model: type[BaseModel]) -> tuple[Steps, type[BaseModel]]:
+    """The part of a pydantic location that the file has, without the tags of unions, and its section."""
+    place: list[str | int] = []
+    owner: type[BaseModel] = model
+    inner: type[BaseModel] | None = model
+    for step in location:
+        if isinstance(step, int):
+            place.append(step)
+        elif inner is not None:
+            owner = inner
+            place.append(step)
+            field = owner.model_fields.get(step)
+            inner = section_of(field.annotation) if field else None
+    return tuple(place), owner
+
+
+def section_of(annotation: Any) -> type[BaseModel] | None:
+    """The section that a field holds, also where it may be left out; None for a plain value."""
+    for candidate in (annotation, *get_args(annotation)):
+        if isinstance(candidate, type) and issubclass(candidate, BaseModel):
+            return candidate
+    return None
+
+
+def _shown(value: Any) -> str:
+    text = repr(value) if isinstance(value, str | int | float | bool | list) else type(value).__name__
+    text = {"NoneType": "nothing", "dict": "a section", "True": "true", "False": "false"}.get(text, text)
+    return text if len(text) <= 60 else text[:57] + "..."

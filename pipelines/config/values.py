@@ -1,0 +1,89 @@
+"""The kinds of value a setting can have that plain types do not say: places, addresses, shares."""
+
+from __future__ import annotations
+
+import os
+import re
+from pathlib import Path
+from typing import Annotated
+from urllib.parse import quote, urlsplit
+
+from pydantic import AfterValidator, Field, ValidationInfo
+
+_VARIABLE = re.compile(r"\$\{([^}]*)\}")
+_RELATIVE_SQLITE = re.compile(r"^(sqlite(?:\+\w+)?:///)(?!/|:memory:|file:)([^?]+)(.*)$")
+_SECRET_KEYS = re.compile(r"([?&][^=&]*(?:password|passwd|pwd|secret|token|key)[^=&]*=)[^&]*", re.IGNORECASE)
+
+
+def _folder(info: ValidationInfo) -> Path | None:
+    return info.context["folder"] if info.context else None
+
+
+def _variable(name: str) -> str:
+    if name not in os.environ:
+        raise ValueError(f"the environment variable {name} is not set. Set it, or write its value here.")
+    return os.environ[name]
+
+
+def _resolve(value: str, info: ValidationInfo) -> str:
+    text = _VARIABLE.sub(lambda match: _variable(match[1]), value)
+    if not text.strip():
+        raise ValueError("expected a path, received empty text.")
+    path, folder = Path(text).expanduser(), _folder(info)
+    return str(path) if folder is None else os.path.normpath(folder / path)
+
+
+def resolve_path(value: str, info: ValidationInfo) -> str:
+    """Expand variables and ``~``, and take a relative path from the folder of the configuration file."""
+    return _resolve(value, info)
+
+
+def resolve_url(value: str, info: ValidationInfo) -> str:
+    """Expand variables, and take a relative SQLite file from the folder of the configuration file.
+
+    A variable in the place of a user or a password is escaped, so that it may hold ``@`` or ``/``.
+    """
+    scheme, mark, rest = value.partition("://")
+    user, at, address = rest.rpartition("@")
+    escaped = _VARIABLE.sub(lambda match: quote(_variable(match[1]), safe=""), user)
+    text = _VARIABLE.sub(lambda match: _variable(match[1]), scheme + mark) + escaped + at
+    text += _VARIABLE.sub(lambda match: _variable(match[1]), address)
+    if "://" not in text and not text.startswith(("databricks", "file:")):
+        raise ValueError("expected a URL, such as sqlite:///data.db or postgresql://user:${PASSWORD}@host/name.")
+    relative = _RELATIVE_SQLITE.match(text)
+    folder = _folder(info)
+    if relative and folder is not None:
+        return f"{relative[1]}{os.path.normpath(folder / relative[2])}{relative[3]}"
+    return text
+
+
+def resolve_uri(value: str, info: ValidationInfo) -> str:
+    """The same for a tracking server, where a plain path stands for a folder."""
+    return resolve_url(value, info) if ":" in value or value == "databricks" else _resolve(value, info)
+
+
+def hide_password(url: str) -> str:
+    """The same URL, with stars for the password.
+
+    >>> hide_password("postgresql://ann:secret@host/name?sslpassword=x")
+    'postgresql://ann:***@host/name?sslpassword=***'
+    """
+    password = urlsplit(url).password
+    shown = url.replace(f":{password}@", ":***@", 1) if password else url
+    return _SECRET_KEYS.sub(r"\1***", shown)
+
+
+Location = Annotated[str, AfterValidator(resolve_path)]
+"""A file, a folder or a pattern."""
+
+Place = Annotated[Path, AfterValidator(lambda value, info: Path(_resolve(str(value), info)))]
+"""A file or a folder, never a pattern."""
+
+Url = Annotated[str, AfterValidator(resolve_url)]
+"""The address of a database or a server; it may hold a password, so `Section` hides it."""
+
+Uri = Annotated[str, AfterValidator(resolve_uri)]
+"""The address of a tracking server; like `Url`, or a folder."""
+
+Share = Annotated[float, Field(gt=0, lt=1)]
+"""A number between 0 and 1, both excluded."""

@@ -1,0 +1,96 @@
+"""Look at everything a configuration names, and say all that is wrong in one go."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pandas as pd
+
+from detector.errors import MissingExtraError, SettingError, SourceError
+from pipelines.config import Config
+from pipelines.doctor.check import Check, State, as_summary, as_table
+from pipelines.doctor.columns import check_columns
+from pipelines.doctor.places import check_bundle, check_output, check_tracking
+from pipelines.progress import progress
+from pipelines.sources import Source, open_source
+
+__all__ = ["Check", "State", "as_summary", "as_table", "examine"]
+
+SAMPLE_ROWS = 50_000
+SCAN_ROWS = 2_000_000
+FEW_ROWS = 500
+
+
+def examine(config: Config, *, rows: int = SAMPLE_ROWS) -> list[Check]:
+    """Check every path, column and connection.
+
+    Parameters
+    ----------
+    config : Config
+        What to check.
+    rows : int
+        How many rows to look at: drawn from all where there are at most two million, else the first.
+
+    Returns
+    -------
+    list of Check
+        In the order of the configuration. What is wrong is not raised, and nothing is written.
+    """
+    checks: list[Check] = []
+    frame: pd.DataFrame | None = None
+    total: int | None = None
+    try:
+        source = open_source(config.source)
+        total = source.estimate()
+        frame = _look(source, rows, total)
+        checks.extend(_source(source, frame, total))
+    except (SourceError, SettingError, MissingExtraError) as error:
+        place = "source.path" if config.source.url is None else "source.url"
+        checks.append(Check(place, "problem", str(error), "Correct it; the columns could not be checked."))
+    if frame is not None:
+        checks.extend(check_columns(config.columns, frame))
+    checks.extend(_policy(config, total))
+    checks.extend(check_output(config))
+    checks.append(check_bundle(config))
+    checks.append(check_tracking(config))
+    return checks
+
+
+def _look(source: Source, rows: int, total: int | None) -> pd.DataFrame:
+    """Some rows: of all if that is quick, else the first."""
+    if total is None or total > SCAN_ROWS:
+        return source.read(limit=rows)
+    with progress("Reading", total=total) as advance:
+        return source.sample(rows, advance=advance)
+
+
+def _source(source: Source, frame: pd.DataFrame, total: int | None) -> Iterator[Check]:
+    counted = "" if total is None else f", {'' if source.count() is not None else 'about '}{total:,} rows"
+    yield Check("source", "ok", f"{source.describe()}: {len(frame.columns)} columns{counted}")
+    rejected = source.rejected["reason"]
+    if len(rejected):
+        found = f"{len(rejected):,} lines have a wrong number of fields. {rejected.iloc[0]}"
+        yield Check("source", "warning", found, "They will go to the quarantine.")
+    if len(frame) < FEW_ROWS:
+        found = f"only {len(frame):,} rows"
+        yield Check("source", "warning", found, f"Learning what is normal takes {FEW_ROWS} rows or more.")
+
+
+def _policy(config: Config, total: int | None) -> Iterator[Check]:
+    policy, train = config.policy, config.train
+    rules = [
+        *([f"fdr {policy.fdr:g}"] if policy.fdr is not None else []),
+        *([f"quantile {policy.quantile:g}"] if policy.quantile is not None else []),
+        *([f"budget of {policy.budget.rows:,} rows a {policy.budget.per}"] if policy.budget else []),
+    ]
+    yield Check("policy", "ok", " and ".join(rules))
+    if policy.budget is not None and policy.budget.per == "day" and config.columns.time is None:
+        found = "a budget a day needs the time of each row"
+        yield Check("policy.budget.per", "problem", found, "Set `columns.time`, or `per: batch`.")
+    if total is None:
+        return
+    learned = total if train.rows is None else min(total, train.rows)
+    smallest = 1 / (round(learned * train.calibration_share) + 1)
+    if policy.quantile is not None and 1 - policy.quantile < smallest:
+        found = f"with {learned:,} rows to learn from, no quantile above {1 - smallest:.6g} can be told apart"
+        yield Check("policy.quantile", "warning", found, "Lower it, or learn from more rows: `train.rows`.")

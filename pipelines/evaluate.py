@@ -1,0 +1,116 @@
+"""Evaluate: compare the trained detector's verdicts with known labels, and write the report."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+
+from detector import bundle
+from detector.clean import clean
+from detector.errors import DataError, SettingError
+from pipelines.config import Config
+from pipelines.learner import policy_of
+from pipelines.progress import progress
+from pipelines.report import ReportContent, column_facts, quarantine_counts, write_report
+from pipelines.review import Review, figures, review
+from pipelines.sources import open_source
+
+
+@dataclass(frozen=True)
+class EvaluationReport:
+    """What an evaluation found."""
+
+    rows: int
+    quarantined: int
+    reviewed: Review
+    report: Path
+
+    def summary(self) -> list[str]:
+        """The evaluation in a few lines."""
+        truth, interval = self.reviewed.truth or {}, self.reviewed.interval
+        lines = [
+            f"Evaluated {self.rows:,} rows, {truth['labelled']:,.0f} labelled, {truth['anomalies']:,.0f} anomalous.",
+            f"AUROC {truth['auroc']:.3f}, average precision {truth['ap']:.3f}"
+            + (f" (95 % interval {interval.low:.3f} to {interval.high:.3f})" if interval else "")
+            + f"; a blind guess has {truth['prevalence']:.3f}.",
+            f"Flagged {truth['flagged']:,.0f}: precision {truth['precision']:.3f}, recall {truth['recall']:.3f}.",
+            f"Of the {truth['budget']:,.0f} riskiest rows, {truth['precision_at_budget']:.1%} are anomalous.",
+        ]
+        members = [name.removeprefix("ap_") for name in truth if name.startswith("ap_")]
+        lines += [f"  {name:<12} AUROC {truth[f'auroc_{name}']:.3f}  AP {truth[f'ap_{name}']:.3f}" for name in members]
+        if self.quarantined:
+            lines.append(f"{self.quarantined:,} rows could not be used; the report says why.")
+        return [*lines, f"Report: {self.report}"]
+
+
+def evaluate(config: Config, *, input: str, now: datetime) -> EvaluationReport:  # noqa: A002 - the option's name
+    """Judge labelled rows and compare.
+
+    Parameters
+    ----------
+    config : Config
+        Names the label column, the bundle and the policy.
+    input : str
+        A file, folder or pattern.
+    now : datetime
+        When this run happens.
+
+    Raises
+    ------
+    SettingError
+        If the configuration names no label.
+    DataError
+        If the rows do not hold both anomalous and normal ones.
+    """
+    started = time.perf_counter()
+    scorer = bundle.load(config.bundle)
+    schema = scorer.schema
+    if schema.label is None:
+        raise SettingError(
+            "`columns.label` names no column, so there is no truth to compare with. Name it, train again."
+        )
+    source = open_source(config.source.at(input))
+    schema.check(source.columns(), labelled=True)
+    wanted = list(dict.fromkeys([*schema.roles.values(), *schema.features]))
+    with progress("Reading", total=source.estimate()) as advance:
+        frame = source.read(columns=wanted, numeric=schema.numeric, advance=advance)
+    cleaned = clean(frame, schema, labelled=True)
+    policy = policy_of(config.policy)
+    with progress("Scoring", total=None):
+        if cleaned.rows.empty:
+            raise DataError(f"None of the {len(frame):,} rows can be used: {'; '.join(cleaned.reasons())}. Mend them.")
+        reviewed = review(scorer, cleaned.rows, policy=policy)
+    if reviewed.truth is None:
+        raise DataError(
+            f"{schema.label!r} holds no known anomaly or no known normal row among the {len(cleaned.rows):,} rows "
+            f"read, so there is nothing to compare with. Label some of both (1 anomalous, 0 normal)."
+        )
+    drawn = figures(scorer, cleaned.rows, reviewed, policy=policy)
+    report = config.report.with_name(f"{config.report.stem}.evaluation.html")
+    write_report(
+        report,
+        ReportContent(
+            name=scorer.name,
+            job="Evaluation",
+            made_at=now,
+            rows=len(frame),
+            flagged=int(reviewed.verdicts["flagged"].sum()),
+            quarantined=len(cleaned.quarantine),
+            source=source.describe(),
+            seconds=time.perf_counter() - started,
+            truth=reviewed.truth,
+            ap_interval=reviewed.interval,
+            alerts=reviewed.alerts,
+            reasons=reviewed.reasons,
+            policy=policy.describe(),
+            figures=drawn,
+            columns=column_facts(frame, schema),
+            quarantine=quarantine_counts(cleaned.quarantine),
+            members=scorer.members,
+            model=scorer.metrics,
+            places={"Bundle": str(config.bundle)},
+        ),
+    )
+    return EvaluationReport(len(frame), len(cleaned.quarantine) + len(source.rejected), reviewed, report)

@@ -1,0 +1,101 @@
+"""Progress of everything that takes longer than a moment, on standard error."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    SpinnerColumn,
+    TaskID,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+
+Advance = Callable[[int], None]
+
+_running: list[Progress] = []
+
+
+@contextmanager
+def progress(label: str, *, total: int | None = None, unit: str = "rows") -> Iterator[Advance]:
+    """Show how far a piece of work has come, while the ``with`` block runs.
+
+    On a terminal it is a bar, or a spinner if the total is unknown; blocks inside each other share the
+    screen. Elsewhere (a log file, cron) it is one line at the start and one at the end.
+
+    Parameters
+    ----------
+    label : str
+        What is being done: "Scoring".
+    total : int, optional
+        How many steps there are, or about how many; zero and None mean unknown.
+    unit : str
+        What is counted.
+
+    Yields
+    ------
+    callable
+        To be called with the number of steps done since the last call.
+
+    >>> with progress("Scoring", total=3) as advance:
+    ...     advance(3)
+    """
+    done = 0
+    started = time.monotonic()
+
+    def count(steps: int) -> None:
+        nonlocal done
+        done += steps
+
+    if not sys.stderr.isatty():
+        print(f"{label} …", file=sys.stderr, flush=True)  # noqa: T201 - standard error is where it belongs
+        yield count
+        seconds = time.monotonic() - started
+        counted = f"{done:,} {unit} in " if done else ""
+        print(f"{label}: {counted}{seconds:.1f} s", file=sys.stderr, flush=True)  # noqa: T201
+        return
+    with _bar() as bar:
+        task = bar.add_task(label, total=total or None)
+
+        def advance(steps: int) -> None:
+            count(steps)
+            _move(bar, task, done)
+
+        yield advance
+        bar.update(task, total=done or 1, completed=done or 1)
+
+
+@contextmanager
+def _bar() -> Iterator[Progress]:
+    """The bar that is on the screen, or a new one."""
+    if _running:
+        yield _running[-1]
+        return
+    columns = (
+        SpinnerColumn(),
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        TimeRemainingColumn(),
+    )
+    with Progress(*columns, console=Console(stderr=True)) as bar:
+        _running.append(bar)
+        try:
+            yield bar
+        finally:
+            _running.remove(bar)
+
+
+def _move(bar: Progress, task: TaskID, done: int) -> None:
+    """Show what is done; a total that was guessed too low grows with it."""
+    total = bar.tasks[bar.task_ids.index(task)].total
+    bar.update(task, completed=done, total=total if total is None else max(total, done))

@@ -1,0 +1,210 @@
+"""Score what the source holds: read in batches, judge, decide over all of it, explain what is flagged, write."""
+
+from __future__ import annotations
+
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from detector import bundle
+from detector.clean import clean
+from detector.explain import in_words
+from detector.policy import Policy
+from detector.schema import Schema
+from detector.scorer import TabularScorer
+from pipelines.config import Config
+from pipelines.keys import KeyLedger
+from pipelines.learner import policy_of
+from pipelines.progress import progress
+from pipelines.sinks import QuarantineSink, open_sink
+from pipelines.sources import Source, open_source
+
+BATCH = 65_536
+
+
+@dataclass(frozen=True)
+class ScoreReport:
+    """What a scoring run did."""
+
+    rows: int
+    scored: int
+    flagged: int
+    quarantined: int
+    seconds: float
+    output: str
+    quarantine: str
+    policy: str
+    note: str | None
+
+    def summary(self) -> list[str]:
+        """The run in a few lines."""
+        share = f" ({100 * self.flagged / self.scored:.2g} %)" if self.scored else ""
+        lines = [
+            f"Scored {self.scored:,} of {self.rows:,} rows in {self.seconds:.1f} s; flagged {self.flagged:,}{share}.",
+            f"Policy: {self.policy}.",
+            f"Scores: {self.output}",
+        ]
+        if self.quarantined:
+            lines.append(f"{self.quarantined:,} rows could not be used; see why in {self.quarantine}")
+        if self.note and not self.flagged:
+            lines.append(self.note)
+        return lines
+
+
+def score(config: Config, *, input: str | None = None, output: str | None = None, now: datetime) -> ScoreReport:  # noqa: A002
+    """Judge rows with the trained detector.
+
+    All rows are scored first; the policy then decides over all of them, because a budget or a false discovery rate is
+    a property of the whole batch. Memory stays bounded: between the two, scores wait in a temporary file.
+
+    Parameters
+    ----------
+    config : Config
+        Names the source, the bundle, the policy and the output.
+    input, output : str, optional
+        A file, folder or pattern to read, and a file to write, instead of the configured ones.
+    now : datetime
+        When this run happens; written beside every score.
+
+    Raises
+    ------
+    BundleError
+        If there is no trained detector, or it was changed.
+    SourceError, SinkError
+        If the rows cannot be read or the scores not be written; nothing is half written.
+    SchemaError
+        If a column is missing.
+    """
+    started = time.perf_counter()
+    scorer = bundle.load(config.bundle)
+    version = bundle.fingerprint(config.bundle)
+    source = open_source(config.source.at(input) if input is not None else config.source)
+    target = config.output.at(output) if output is not None else config.output
+    policy = policy_of(config.policy)
+    scorer.schema.check(source.columns())
+    with ExitStack() as stack:
+        sink = stack.enter_context(open_sink(target))
+        quarantine = stack.enter_context(QuarantineSink(target.quarantine_path, columns=source.columns()))
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="detector-")))
+        waiting = Waiting(folder, scorer, policy)
+        rows = _measure(source, scorer, waiting, quarantine)
+        flagged = waiting.decide()
+        for verdicts in waiting.verdicts(flagged):
+            sink.write(verdicts.assign(model_version=version, scored_at=pd.Timestamp(now).tz_convert(None)))
+    return ScoreReport(
+        rows=rows,
+        scored=len(flagged),
+        flagged=int(flagged.sum()),
+        quarantined=quarantine.rows,
+        seconds=time.perf_counter() - started,
+        output=sink.describe(),
+        quarantine=quarantine.describe(),
+        policy=policy.describe(),
+        note=policy.power_note(len(flagged), scorer.calibrator.size) if len(flagged) else None,
+    )
+
+
+def _measure(source: Source, scorer: TabularScorer, waiting: Waiting, quarantine: QuarantineSink) -> int:
+    schema, ledger, rows = scorer.schema, KeyLedger(), 0
+    wanted = [name for name in source.columns() if name in _read_columns(schema)]
+    with progress("Scoring", total=source.estimate()) as advance:
+        for batch in source.batches(BATCH, columns=wanted, numeric=schema.numeric):
+            cleaned = clean(batch, schema, offset=rows)
+            good = cleaned.rows
+            quarantine.write(cleaned.quarantine)
+            if schema.key is not None:
+                again = ledger.repeats(good[schema.key])
+                if again.any():
+                    bad = batch.loc[good.index[again]]
+                    told = [f"{schema.key}: key {key} appears again in an earlier batch" for key in bad[schema.key]]
+                    bad.insert(0, "reason", told)
+                    bad.insert(0, "row", bad.index)
+                    quarantine.write(bad)
+                    good = good[~again]
+            if len(good):
+                waiting.add(good, scorer.measure(good))
+            rows += len(batch)
+            advance(len(batch))
+        quarantine.write(source.rejected)
+    return rows + len(source.rejected)
+
+
+def _read_columns(schema: Schema) -> set[str]:
+    return {*schema.features, *(name for role, name in schema.roles.items() if role != "label")}
+
+
+class Waiting:
+    """Measured rows between scoring and decision: two numbers a row in memory, the rest in a temporary file.
+
+    Parameters
+    ----------
+    folder : Path
+        For the temporary files.
+    scorer : TabularScorer
+        Names the columns and explains.
+    policy : Policy
+        Decides; rows it can never flag are not kept for explanation.
+    """
+
+    def __init__(self, folder: Path, scorer: TabularScorer, policy: Policy) -> None:
+        self.scorer = scorer
+        self.policy = policy
+        self.folder = folder
+        self._risk: list[NDArray[np.float64]] = []
+        self._p_value: list[NDArray[np.float64]] = []
+        self._day: list[NDArray[np.datetime64]] = []
+
+    def add(self, rows: pd.DataFrame, measures: pd.DataFrame) -> None:
+        """Keep one batch."""
+        schema, number = self.scorer.schema, len(self._risk)
+        risk, p_value = measures["risk"].to_numpy(), measures["p_value"].to_numpy()
+        self._risk.append(risk)
+        self._p_value.append(p_value)
+        if self.policy.needs_day and schema.time is not None:
+            self._day.append(rows[schema.time].to_numpy().astype("datetime64[D]"))
+        named = [name for role, name in schema.roles.items() if role != "label"]
+        _write(self.folder / f"{number}.measures", pd.concat([rows[named], measures], axis=1))
+        _write(self.folder / f"{number}.candidates", rows[self.policy.candidates(p_value, risk)])
+
+    def decide(self) -> NDArray[np.bool_]:
+        """Which of all rows are flagged."""
+        if not self._risk:
+            return np.zeros(0, dtype=bool)
+        day = np.concatenate(self._day) if self._day else None
+        return self.policy.decide(np.concatenate(self._p_value), np.concatenate(self._risk), day=day)
+
+    def verdicts(self, flagged: NDArray[np.bool_]) -> Iterator[pd.DataFrame]:
+        """The rows in order, batch by batch, with flags and reasons."""
+        start = 0
+        with progress("Explaining and writing", total=len(flagged)) as advance:
+            for number, risk in enumerate(self._risk):
+                marks = flagged[start : start + len(risk)]
+                measures = _read(self.folder / f"{number}.measures")
+                verdicts = self.scorer.verdicts(measures, measures, flagged=marks)
+                if marks.any():
+                    candidates = _read(self.folder / f"{number}.candidates")
+                    chosen = candidates.loc[verdicts.index[marks]]
+                    verdicts.loc[chosen.index, "reasons"] = [in_words(each) for each in self.scorer.explain(chosen)]
+                yield verdicts
+                start += len(risk)
+                advance(len(risk))
+
+
+def _write(path: Path, frame: pd.DataFrame) -> None:
+    table = pa.Table.from_pandas(frame, preserve_index=True)
+    with pa.OSFile(str(path), "wb") as file, pa.ipc.new_file(file, table.schema) as writer:
+        writer.write_table(table)
+
+
+def _read(path: Path) -> pd.DataFrame:
+    with pa.memory_map(str(path)) as file:
+        return pa.ipc.open_file(file).read_all().to_pandas()

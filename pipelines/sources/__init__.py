@@ -1,0 +1,41 @@
+"""Where rows come from: CSV and Parquet files, folders and patterns of them, and any SQL database.
+
+All are read in batches of bounded memory. Text stays text, whatever the rows before it were like: what a
+value means is decided in ``detector.clean``, never by the batch it came in.
+"""
+
+from __future__ import annotations
+
+from pipelines.config.data import SourceSection
+from pipelines.sources.files import FileReader
+from pipelines.sources.source import Reader, Source
+
+__all__ = ["Reader", "Source", "open_source"]
+
+
+def open_source(section: SourceSection) -> Source:
+    """Open what a configuration names.
+
+    Parameters
+    ----------
+    section : SourceSection
+        ``section.at(path)`` names another file with the same separator and encoding.
+
+    Raises
+    ------
+    SourceError
+        If a file, folder, database or table is not there or cannot be read: what was expected, what is there
+        instead, and what to do.
+    """
+    if section.path is not None:
+        return Source(
+            FileReader(
+                section.path,
+                separator=section.separator,
+                encoding=section.encoding,
+                decimal=section.decimal,
+            )
+        )
+    from pipelines.sources.sql import SqlReader
+
+    return Source(SqlReader(str(section.url), table=section.table, query=section.query))

@@ -1,0 +1,149 @@
+"""How a CSV file is written: its encoding, its separator, its header."""
+
+from __future__ import annotations
+
+import codecs
+import csv
+import io
+import re
+import zlib
+from dataclasses import dataclass
+from pathlib import Path
+
+import pyarrow as pa
+
+from detector.errors import SourceError
+
+HEAD_BYTES = 1 << 18
+SEPARATORS = (",", ";", "\t", "|")
+COMPRESSED = (".gz", ".bz2", ".zst")
+_BOMS = ((codecs.BOM_UTF8, "utf-8"), (codecs.BOM_UTF16_LE, "utf-16"), (codecs.BOM_UTF16_BE, "utf-16"))
+_NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?")
+
+
+@dataclass(frozen=True)
+class Dialect:
+    """How one CSV file is written.
+
+    Parameters
+    ----------
+    encoding, separator : str
+        How characters are written, and what separates the fields.
+    columns : tuple of str
+        The names in the header; one without a name is called after its position.
+    blank_lines : int
+        Empty lines above the header.
+    record_bytes : float
+        Mean length of the first records, zero if there is nothing but a header.
+    """
+
+    encoding: str
+    separator: str
+    columns: tuple[str, ...]
+    blank_lines: int
+    record_bytes: float
+
+
+def open_bytes(path: Path) -> pa.NativeFile:
+    """The bytes of a file, decompressed if its name ends in .gz, .bz2 or .zst."""
+    return pa.input_stream(str(path), compression="detect", buffer_size=1 << 20)
+
+
+def read_dialect(path: Path, *, separator: str | None, encoding: str) -> Dialect:
+    """Look at the head of a CSV file.
+
+    Parameters
+    ----------
+    path : Path
+        The file.
+    separator : str or None
+        What separates the fields, or None to find out.
+    encoding : str
+        How characters are written, unless the file begins with a byte order mark.
+
+    Raises
+    ------
+    SourceError
+        If the file is empty, unreadable, not text in that encoding, or has no header.
+    """
+    try:
+        with open_bytes(path) as stream:
+            head = stream.read(HEAD_BYTES)
+    except PermissionError as error:
+        raise SourceError(f"{path} may not be read by this user. Change its permissions.") from error
+    except (OSError, pa.ArrowException, zlib.error) as error:
+        raise SourceError(f"{path} cannot be read, or is not compressed as its name says: {error}") from error
+    encoding = next((name for mark, name in _BOMS if head.startswith(mark)), encoding)
+    text = _decode(path, head, encoding)
+    body = text.lstrip("\r\n")
+    if not body.strip():
+        raise SourceError(f"{path} is empty: it has no header and no rows. Check what was to fill it.")
+    if "\0" in body[:4096]:
+        raise SourceError(f"{path} is not text. Expected CSV or Parquet; save it as one of the two.")
+    found = separator or _find_separator(body)
+    records = _records(body, found, whole=len(head) < HEAD_BYTES)
+    columns = tuple(name.strip() or f"column_{n}" for n, name in enumerate(records[0], start=1))
+    _check_header(path, columns)
+    blank_lines = len(text[: len(text) - len(body)].splitlines())
+    only_header = len(head) < HEAD_BYTES and not body.partition("\n")[2].strip()
+    size = 0.0 if only_header else len(head) / len(records)
+    return Dialect(encoding, found, columns, blank_lines, size)
+
+
+def _decode(path: Path, head: bytes, encoding: str) -> str:
+    decoder = codecs.getincrementaldecoder(encoding)()
+    try:
+        return decoder.decode(head, final=len(head) < HEAD_BYTES).removeprefix("\ufeff")
+    except UnicodeError:
+        raise undecodable(path, encoding) from None
+
+
+def undecodable(path: Path, encoding: str) -> SourceError:
+    """The error for bytes that are no characters, with the line of the first one."""
+    where = ""
+    if codecs.lookup(encoding).name == "utf-8":
+        with open_bytes(path) as stream:
+            for number, line in enumerate(io.BufferedReader(stream), start=1):
+                try:
+                    line.decode("utf-8")
+                except UnicodeDecodeError as error:
+                    where = f" line {number} holds the byte 0x{line[error.start]:02X}."
+                    break
+    return SourceError(
+        f"{path} is not text in {encoding}:{where or ' some bytes are no characters.'} "
+        f"Set `source.encoding` to how it was written, often cp1252, latin-1 or utf-16."
+    )
+
+
+def _records(text: str, separator: str, *, whole: bool) -> list[list[str]]:
+    """The first records; if the text is cut off, without the last one."""
+    records: list[list[str]] = []
+    try:
+        records.extend(record for record in csv.reader(io.StringIO(text), delimiter=separator) if record)
+    except csv.Error:  # a quote that is never closed: what comes before it is enough
+        return records or [text.splitlines()[0].split(separator)]
+    return records if whole or len(records) == 1 else records[:-1]
+
+
+def _find_separator(text: str) -> str:
+    """The separator by which most of the first records have as many fields as the header, two at least."""
+    best, best_rank = ",", (0.0, 0)
+    lines = "\n".join(text.splitlines()[:100])
+    for candidate in SEPARATORS:
+        widths = [len(record) for record in _records(lines, candidate, whole=True)]
+        if widths[0] > 1:
+            rank = (sum(width == widths[0] for width in widths) / len(widths), widths[0])
+            best, best_rank = max((best, best_rank), (candidate, rank), key=lambda pair: pair[1])
+    return best
+
+
+def _check_header(path: Path, columns: tuple[str, ...]) -> None:
+    numbers = [name for name in columns if _NUMBER.fullmatch(name)]
+    if len(numbers) == len(columns) and not all(name.isdecimal() for name in numbers):
+        raise SourceError(
+            f"{path} has no header: its first line is {', '.join(columns[:5])}… "
+            f"Add a first line with the names of the columns."
+        )
+    if len(set(columns)) < len(columns):
+        twice = next(name for name in columns if columns.count(name) > 1)
+        raise SourceError(f"{path} has two columns named {twice!r}. Rename one, or add the missing header.")

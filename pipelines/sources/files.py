@@ -1,0 +1,181 @@
+"""A file, a folder or a pattern of files as one table."""
+
+from __future__ import annotations
+
+import glob
+from collections.abc import Iterator, Sequence
+from functools import reduce
+from pathlib import Path
+
+import pyarrow as pa
+
+from detector.errors import SourceError, nearest
+from pipelines.sources.arrow import unify
+from pipelines.sources.csvfile import CsvFile
+from pipelines.sources.dialect import COMPRESSED
+from pipelines.sources.parquet import MAGIC, ParquetFile
+
+CSV_SUFFIXES = (".csv", ".tsv", ".txt")
+PARQUET_SUFFIXES = (".parquet", ".pq")
+_FOREIGN = {
+    b"PK\x03\x04": "a zip or an Excel file",
+    b"\xd0\xcf\x11\xe0": "an old Excel file",
+    b"ARROW1": "an Arrow file",
+    b"SQLite format 3": "an SQLite database: give `source.url: sqlite:///FILE` and `source.table`",
+}
+
+
+class FileReader:
+    """CSV or Parquet files with the same columns, one after the other in the order of their names.
+
+    Parameters
+    ----------
+    path : str
+        A file; a folder, whose CSV or Parquet files are read (not those of its subfolders); or a pattern,
+        where ``**`` stands for subfolders.
+    separator, encoding, decimal
+        How CSV files are written; see ``SourceSection``.
+
+    Raises
+    ------
+    SourceError
+        If there is no such file, it cannot be read, or the files have different columns.
+    """
+
+    def __init__(self, path: str, *, separator: str | None = None, encoding: str = "utf-8", decimal: str = ".") -> None:
+        self.path = path
+        self.rejected: list[str] = []
+        self.parts: list[CsvFile | ParquetFile] = []
+        for file in find_files(path):
+            if _is_parquet(file):
+                self.parts.append(ParquetFile(file))
+            else:
+                self.parts.append(CsvFile(file, separator=separator, encoding=encoding, decimal=decimal))
+            self.parts[-1].rejected = self.rejected
+            _check_columns(self.parts[0], self.parts[-1])
+        self.schema: pa.Schema = reduce(unify, (part.schema for part in self.parts))
+
+    def describe(self) -> str:
+        """The path, and how many files it stands for."""
+        if len(self.parts) == 1:
+            return str(self.parts[0].path)
+        return f"{self.path} ({len(self.parts)} files)"
+
+    def columns(self) -> list[str]:
+        """The names of the columns, in the order of the first file."""
+        return list(self.schema.names)
+
+    def count(self) -> int | None:
+        """The number of rows, if all files are Parquet."""
+        rows = [part.rows for part in self.parts]
+        return None if None in rows else sum(row for row in rows if row is not None)
+
+    def estimate(self) -> int | None:
+        """About how many rows; None if a file is compressed."""
+        rows = [part.estimate() for part in self.parts]
+        return None if None in rows else sum(row for row in rows if row is not None)
+
+    def tables(self, columns: Sequence[str], *, size: int) -> Iterator[pa.Table]:
+        """The rows of all files, in order."""
+        schema = pa.schema([self.schema.field(name) for name in columns])
+        for part in self.parts:
+            yield from part.tables(schema, size=size)
+
+
+def find_files(path: str) -> list[Path]:
+    """The files that a path stands for, in the order of their names.
+
+    Raises
+    ------
+    SourceError
+        If there are none, naming what is there instead.
+    """
+    place = Path(path)
+    if place.is_file():
+        return [place]
+    if place.is_dir():
+        return _files_in(place)
+    if glob.has_magic(path):
+        found = sorted(Path(name) for name in glob.glob(path, recursive=True) if Path(name).is_file())  # noqa: PTH207
+        if not found:
+            raise SourceError(f"No file matches {path}. {_what_is_there(place)}")
+        return found
+    raise SourceError(f"There is no file or folder {path}. {_what_is_there(place)}")
+
+
+def _files_in(folder: Path) -> list[Path]:
+    try:
+        files = sorted(f for f in folder.iterdir() if f.is_file() and not f.name.startswith((".", "_")))
+    except PermissionError as error:
+        raise SourceError(f"{folder} may not be read by this user. Change its permissions.") from error
+    csv_files = [file for file in files if _data_suffix(file) in CSV_SUFFIXES]
+    parquet_files = [file for file in files if _data_suffix(file) in PARQUET_SUFFIXES]
+    if csv_files and parquet_files:
+        raise SourceError(
+            f"{folder} holds CSV and Parquet files, such as {csv_files[0].name} and {parquet_files[0].name}. "
+            f"Name the ones to read with a pattern: {folder / '*.parquet'} or {folder / '*.csv'}."
+        )
+    if not csv_files and not parquet_files:
+        inside = next((f for s in (*PARQUET_SUFFIXES, *CSV_SUFFIXES) for f in folder.glob(f"**/*{s}")), None)
+        hint = f" Its subfolders do: use {folder / '**' / ('*' + inside.suffix)}." if inside else ""
+        raise SourceError(f"The folder {folder} holds no CSV or Parquet file.{hint}")
+    return csv_files or parquet_files
+
+
+def _what_is_there(place: Path) -> str:
+    folder = place.parent
+    while glob.has_magic(str(folder)) or not folder.exists():
+        if not glob.has_magic(str(folder)) and folder != folder.parent and folder.parent.is_dir():
+            return f"There is no folder {folder}. {nearest(folder.name, _names(folder.parent))}"
+        folder = folder.parent
+    if not folder.is_dir():
+        return f"{folder} is a file, not a folder."
+    return f"In {folder}: {nearest(place.name, _names(folder))}"
+
+
+def _names(folder: Path) -> list[str]:
+    try:
+        return [entry.name for entry in folder.iterdir() if not entry.name.startswith(".")]
+    except OSError:
+        return []
+
+
+def _data_suffix(file: Path) -> str:
+    suffixes = [suffix.lower() for suffix in file.suffixes]
+    if len(suffixes) > 1 and suffixes[-1] in COMPRESSED:
+        suffixes.pop()
+    return suffixes[-1] if suffixes else ""
+
+
+def _is_parquet(file: Path) -> bool:
+    """Whether to read a file as Parquet, by its name, or by its first bytes where the name does not tell."""
+    try:
+        with file.open("rb") as stream:
+            head = stream.read(16)
+    except OSError as error:
+        raise SourceError(f"{file} cannot be read: {error.strerror}.") from error
+    if not head:
+        raise SourceError(f"{file} is empty: it has no bytes at all. Check what was to fill it.")
+    if head.startswith(MAGIC):
+        return True
+    for mark, kind in _FOREIGN.items():
+        if head.startswith(mark):
+            raise SourceError(f"{file} is {kind}. Expected CSV or Parquet; save it as one of the two.")
+    suffix = _data_suffix(file)
+    if suffix in (".json", ".jsonl", ".ndjson", ".xml", ".html"):
+        kind = suffix[1:].upper()
+        raise SourceError(f"{file} is {kind}. Expected CSV or Parquet; save it as one of the two.")
+    return suffix in PARQUET_SUFFIXES
+
+
+def _check_columns(first: CsvFile | ParquetFile, other: CsvFile | ParquetFile) -> None:
+    if set(first.columns) == set(other.columns):
+        return
+    missing = [name for name in first.columns if name not in other.columns]
+    extra = [name for name in other.columns if name not in first.columns]
+    parts = [f"lacks {', '.join(map(repr, missing))}"] if missing else []
+    parts += [f"has {', '.join(map(repr, extra))} besides"] if extra else []
+    raise SourceError(
+        f"The files have different columns: compared with {first.path.name}, {other.path} "
+        f"{' and '.join(parts)}. Move it away, or name the files to read with a pattern."
+    )

@@ -1,0 +1,120 @@
+"""Facts of a training in the shapes MLflow keeps them: settings, the dataset, the model's signature."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import pandas as pd
+
+from pipelines.tracking.address import mask_passwords
+
+if TYPE_CHECKING:
+    from mlflow.entities import DatasetInput
+    from mlflow.models import ModelSignature
+
+_TYPES = {"numeric": "double", "boolean": "boolean", "datetime": "datetime"}
+_LONGEST = 6000
+
+
+@dataclass(frozen=True)
+class DatasetFacts:
+    """Which rows a model learnt from.
+
+    Parameters
+    ----------
+    name : str
+        What a reviewer calls the data.
+    source : str
+        Where they came from; passwords in URLs are hidden.
+    rows : int
+        How many.
+    digest : str
+        Their fingerprint: equal rows, equal digest.
+    columns : mapping
+        Name to kind ("numeric", "categorical", "boolean", "datetime") or role.
+    """
+
+    name: str
+    source: str
+    rows: int
+    digest: str
+    columns: Mapping[str, str] = field(default_factory=dict)
+
+
+def flat_params(params: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
+    """Nested settings as names with dots and text; settings that are None are left out.
+
+    >>> flat_params({"name": "payments", "train": {"forest": {"trees": 200}, "rows": None}})
+    {'name': 'payments', 'train.forest.trees': '200'}
+    """
+    flat: dict[str, str] = {}
+    for name, value in params.items():
+        if isinstance(value, Mapping):
+            flat |= flat_params(value, f"{prefix}{name}.")
+        elif value is not None:
+            shown = ", ".join(map(str, value)) if isinstance(value, (list, tuple)) else str(value)
+            flat[f"{prefix}{name}"] = mask_passwords(shown)[:_LONGEST]
+    return flat
+
+
+def dataset_input(facts: DatasetFacts) -> DatasetInput:
+    """The dataset as MLflow links it to a run, with the true number of rows and no copy of any."""
+    from mlflow.entities import Dataset, DatasetInput, InputTag
+
+    columns = [
+        {"type": _TYPES.get(kind, "string"), "name": name, "required": True} for name, kind in facts.columns.items()
+    ]
+    dataset = Dataset(
+        name=facts.name[:500],
+        digest=facts.digest[:36],
+        source_type="local",
+        source=json.dumps({"uri": mask_passwords(facts.source)}),
+        schema=json.dumps({"mlflow_colspec": columns}),
+        profile=json.dumps({"num_rows": facts.rows, "num_elements": facts.rows * len(facts.columns)}),
+    )
+    return DatasetInput(dataset, [InputTag("mlflow.data.context", "training")])
+
+
+def signature_of(example: pd.DataFrame, predictions: pd.DataFrame) -> ModelSignature:
+    """Columns in and out.
+
+    Only text is typed on the way in. MLflow refuses a whole batch whose amounts happen to be whole numbers if
+    the example had decimals, and the other way round; the detector's own cleaning reads both, and sets aside
+    single rows it cannot read.
+    """
+    from mlflow.models import ModelSignature, infer_signature
+    from mlflow.types.schema import AnyType, ColSpec, DataType, Schema
+
+    anything = AnyType()  # type: ignore[no-untyped-call]  # MLflow annotates its classes but in part
+    inputs = Schema(
+        [
+            ColSpec(DataType.string if kind == "text" else anything, name)
+            for name, kind in typed_columns(example).items()
+        ]
+    )
+    return ModelSignature(inputs=inputs, outputs=infer_signature(predictions).inputs)
+
+
+def typed_columns(example: pd.DataFrame) -> dict[str, str]:
+    """Each column's kind for a reader: number, text, true or false, or date.
+
+    >>> typed_columns(pd.DataFrame({"amount": [1.5], "shop": ["a"], "time": ["2025-03-04 08:00:00"]}))
+    {'amount': 'number', 'shop': 'text', 'time': 'date'}
+    """
+    return {str(name): _kind(example[name]) for name in example.columns}
+
+
+def _kind(column: pd.Series) -> str:
+    if pd.api.types.is_bool_dtype(column):
+        return "true or false"
+    if pd.api.types.is_numeric_dtype(column):
+        return "number"
+    values = column.dropna().astype(str)
+    if not values.empty and pd.to_datetime(values, errors="coerce", format="ISO8601").notna().all():
+        return "date"
+    if not values.empty and pd.to_numeric(values, errors="coerce").notna().all():
+        return "number"
+    return "text"

@@ -1,0 +1,279 @@
+"""Train: read, clean, fit, review on rows kept apart, keep the bundle, write the report, log to MLflow."""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pandas as pd
+
+from detector import bundle
+from detector.clean import Cleaned, clean
+from detector.errors import DataError
+from detector.schema import Schema
+from pipelines.config import Config
+from pipelines.learner import detector_of, policy_of
+from pipelines.progress import progress
+from pipelines.report import ReportContent, column_facts, quarantine_counts, write_report
+from pipelines.review import Review, figures, review
+from pipelines.sinks import QuarantineSink
+from pipelines.sources import Source, open_source
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+    from detector.assembly import OnStep
+    from detector.tabular import TabularDetector
+    from pipelines.tracking import LoggedModel
+
+MOST_REVIEW_ROWS = 20_000
+EXAMPLE_ROWS = 5
+
+
+@dataclass(frozen=True)
+class TrainReport:
+    """What a training did."""
+
+    rows: int
+    quarantined: int
+    reviewed: Review
+    metrics: dict[str, float]
+    seconds: float
+    bundle: Path
+    report: Path
+    quarantine: Path
+    logged: LoggedModel | None
+    note: str | None
+
+    def summary(self) -> list[str]:
+        """The training in a few lines."""
+        truth = self.reviewed.truth
+        lines = [f"Trained on {self.rows:,} rows in {self.seconds:.0f} s."]
+        if truth is not None:
+            lines.append(
+                f"On rows kept apart: AUROC {truth['auroc']:.3f}, average precision {truth['ap']:.3f} "
+                f"(a blind guess has {truth['prevalence']:.3f})."
+            )
+        if self.quarantined:
+            lines.append(f"{self.quarantined:,} rows could not be used; see why in {self.quarantine}")
+        if self.note:
+            lines.append(self.note)
+        lines += [f"Bundle: {self.bundle}", f"Report: {self.report}"]
+        if self.logged is not None:
+            lines.append(f"MLflow: {self.logged.model_uri}, version {self.logged.version}, run {self.logged.run_id}")
+            lines.append(f"  {self.logged.url or self.logged.open_with}")
+        return lines
+
+
+def train(config: Config, *, now: datetime) -> TrainReport:
+    """Learn what is normal from the configured source.
+
+    Rows whose label says anomalous are never learnt from. A share of all rows is kept from the detector and used to
+    tell how good it is.
+
+    Parameters
+    ----------
+    config : Config
+        Everything else.
+    now : datetime
+        When this run happens.
+
+    Raises
+    ------
+    DetectorError
+        With what to do; the earlier bundle and report stay as they were.
+    """
+    started = time.perf_counter()
+    source = open_source(config.source)
+    frame = _read(source, config)
+    schema = config.columns.schema_of(frame)
+    cleaned = clean(frame, schema, labelled=schema.label is not None)
+    quarantine = config.bundle.with_name(f"{config.bundle.name}.quarantine.csv")
+    with QuarantineSink(quarantine, columns=[str(name) for name in frame.columns]) as sink:
+        sink.write(cleaned.quarantine)
+        sink.write(source.rejected)
+    rows, kept_apart = _split(cleaned, config, schema)
+    with _steps() as on_step:
+        detector = detector_of(config, schema, on_step=on_step).fit(rows)
+    detector.on_step = None
+    policy = policy_of(config.policy)
+    with progress("Reviewing", total=None):
+        reviewed = review(detector.scorer_, kept_apart, policy=policy)
+        drawn = figures(detector.scorer_, kept_apart, reviewed, policy=policy, history=detector.history_)
+    bundle.save(detector.scorer_, config.bundle)
+    logged = None
+    if config.tracking.enabled:
+        with progress("Logging to MLflow", total=None):
+            logged = _log(config, detector, source, rows, kept_apart, reviewed, drawn)
+    content = _content(config, detector, source, frame, cleaned, reviewed, drawn, logged, now=now, started=started)
+    write_report(config.report, content)
+    return TrainReport(
+        rows=len(rows),
+        quarantined=len(cleaned.quarantine) + len(source.rejected),
+        reviewed=reviewed,
+        metrics=reviewed.all_metrics,
+        seconds=time.perf_counter() - started,
+        bundle=config.bundle,
+        report=config.report,
+        quarantine=quarantine,
+        logged=logged,
+        note=policy.power_note(len(rows), detector.scorer_.calibrator.size),
+    )
+
+
+def _read(source: Source, config: Config) -> pd.DataFrame:
+    with progress("Reading", total=source.estimate()) as advance:
+        if config.train.rows is None:
+            return source.read(advance=advance)
+        return source.sample(config.train.rows, random_state=config.random_state, advance=advance)
+
+
+def _split(cleaned: Cleaned, config: Config, schema: Schema) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Rows to learn from, and rows kept apart for the review."""
+    rows = cleaned.rows
+    if len(rows) < 3:
+        why = "; ".join(f"{reason} ({count})" for reason, count in list(cleaned.reasons().items())[:3])
+        raise DataError(
+            f"Expected at least 3 usable rows to learn from, received {len(rows)}"
+            f"{f'; left out: {why}' if why else ''}. Give more rows, or mend the columns named."
+        )
+    order = np.random.default_rng(config.random_state).permutation(len(rows))
+    apart = max(1, min(MOST_REVIEW_ROWS, round(config.train.review_share * len(rows))))
+    kept_apart, learnt = rows.iloc[np.sort(order[:apart])], rows.iloc[np.sort(order[apart:])]
+    if schema.label is not None:
+        learnt = learnt[learnt[schema.label] != 1]
+    if len(learnt) < 2:
+        raise DataError(
+            f"Only {len(learnt)} rows are left to learn from, after those labelled anomalous in {schema.label!r}. "
+            f"Give normal rows as well."
+        )
+    return learnt, kept_apart
+
+
+@contextmanager
+def _steps() -> Iterator[OnStep]:
+    """A progress bar for the longest step, the autoencoder; the others are short."""
+    with progress("Training", total=None, unit="epochs") as advance:
+        last = 0
+
+        def on_step(what: str, done: int, planned: int) -> None:  # noqa: ARG001 - what the library tells
+            nonlocal last
+            if what == "autoencoder":
+                advance(done - last)
+                last = done
+
+        yield on_step
+
+
+def _log(
+    config: Config,
+    detector: TabularDetector,
+    source: Source,
+    rows: pd.DataFrame,
+    kept_apart: pd.DataFrame,
+    reviewed: Review,
+    drawn: dict[str, Figure],
+) -> LoggedModel:
+    from pipelines.tracking import DatasetFacts, log_training
+
+    scorer, schema = detector.scorer_, detector.scorer_.schema
+    features = [*(name for role, name in schema.roles.items() if role != "label"), *schema.features]
+    example = kept_apart[list(dict.fromkeys(features))].head(EXAMPLE_ROWS)
+    kinds = {name: schema.kind_of(name) for name in schema.features} | {
+        name: role for role, name in schema.roles.items()
+    }
+    facts = {name: value for name, value in scorer.metrics.items() if isinstance(value, int | float)}
+    policy = policy_of(config.policy)
+    return log_training(
+        uri=config.tracking.uri,
+        experiment=config.tracking.experiment or config.name,
+        model_name=config.tracking.model or config.name,
+        alias=config.tracking.alias,
+        bundle=config.bundle,
+        example=example,
+        predictions=scorer.judge(example, policy=policy).frame,
+        dataset=DatasetFacts(
+            name=config.name, source=source.describe(), rows=len(rows), digest=fingerprint(rows), columns=kinds
+        ),
+        params=config.to_dict(),
+        metrics=facts | reviewed.all_metrics,
+        curves=detector.history_,
+        figures=drawn,
+        config_text=config.file.read_text(encoding="utf-8") if config.file is not None else "",
+        tags={"job": "train", "rows": str(len(rows)), "members": ", ".join(scorer.members)},
+        description=_description(config, len(rows), reviewed),
+        policy=policy,
+    )
+
+
+def _description(config: Config, rows: int, reviewed: Review) -> str:
+    lines = [f"**{config.name}**: learnt from {rows:,} rows."]
+    if reviewed.truth is not None:
+        lines.append(
+            f"On {reviewed.truth['labelled']:,.0f} labelled rows kept apart: AUROC {reviewed.truth['auroc']:.3f}, "
+            f"average precision {reviewed.truth['ap']:.3f} at a prevalence of {reviewed.truth['prevalence']:.4f}."
+        )
+    lines.append(f"Flags {policy_of(config.policy).describe()}: {reviewed.metrics['flagged_share']:.2%} of those rows.")
+    return "\n\n".join(lines)
+
+
+def _content(
+    config: Config,
+    detector: TabularDetector,
+    source: Source,
+    frame: pd.DataFrame,
+    cleaned: Cleaned,
+    reviewed: Review,
+    drawn: dict[str, Figure],
+    logged: LoggedModel | None,
+    *,
+    now: datetime,
+    started: float,
+) -> ReportContent:
+    scorer, policy = detector.scorer_, policy_of(config.policy)
+    places = {"Bundle": str(config.bundle)}
+    if logged is not None:
+        places |= {"MLflow model": logged.model_uri, "MLflow run": logged.url or str(logged.open_with)}
+    notes = [f"{name} was left out: {reason}." for name, reason in scorer.columns.dropped.items()]
+    if note := policy.power_note(len(reviewed.verdicts), scorer.calibrator.size):
+        notes.append(note)
+    return ReportContent(
+        name=config.name,
+        job="Training",
+        made_at=now,
+        rows=len(frame),
+        flagged=int(reviewed.verdicts["flagged"].sum()),
+        quarantined=len(cleaned.quarantine),
+        source=source.describe(),
+        seconds=time.perf_counter() - started,
+        truth=reviewed.truth,
+        ap_interval=reviewed.interval,
+        alerts=reviewed.alerts,
+        reasons=reviewed.reasons,
+        policy=policy.describe(),
+        calibration={name: value for name, value in reviewed.metrics.items() if name.startswith(("calib", "share_"))},
+        figures=drawn,
+        columns=column_facts(frame, scorer.schema),
+        quarantine=quarantine_counts(cleaned.quarantine),
+        members=scorer.members,
+        model=scorer.metrics,
+        places=places,
+        notes=notes,
+    )
+
+
+def fingerprint(rows: pd.DataFrame) -> str:
+    """A short name for exactly these rows: equal rows, equal fingerprint.
+
+    >>> fingerprint(pd.DataFrame({"a": [1.0]})) == fingerprint(pd.DataFrame({"a": [2.0]}))
+    False
+    """
+    each = pd.util.hash_pandas_object(rows, index=False).to_numpy()
+    return hashlib.sha256(each.tobytes()).hexdigest()[:16]

@@ -1,0 +1,219 @@
+"""The benchmarks measure what they say."""
+
+from __future__ import annotations
+
+import json
+import zipfile
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from benchmarks import speed, tabular
+
+ROWS = 240
+
+
+def write_set(path: Path, *, rows: int = ROWS, anomalies: int = 12) -> Path:
+    """A small set whose anomalies lie far out."""
+    rng = np.random.default_rng(0)
+    X, y = rng.normal(size=(rows, 3)), np.zeros(rows, dtype=int)
+    X[:anomalies] *= 8
+    y[:anomalies] = 1
+    np.savez(path, X=X, y=y)
+    return path
+
+
+def test_load_returns_rows_and_truth(tmp_path: Path) -> None:
+    """A set is read as numbers and 0 or 1."""
+    X, y = tabular.load(write_set(tmp_path / "one.npz"))
+
+    assert X.shape == (ROWS, 3)
+    assert y.sum() == 12
+
+
+def test_load_names_a_file_that_is_none(tmp_path: Path) -> None:
+    """A broken file ends the run with its name."""
+    path = tmp_path / "broken.npz"
+    path.write_bytes(b"PK\x03\x04 not really")
+
+    with pytest.raises(SystemExit, match="broken.npz is not an .npz file"):
+        tabular.load(path)
+
+
+def test_load_names_a_set_without_its_truth(tmp_path: Path) -> None:
+    """A file without ``y`` is named, and so is what is missing."""
+    path = tmp_path / "half.npz"
+    np.savez(path, X=np.zeros((3, 1)))
+
+    with pytest.raises(SystemExit, match="half.npz is not an .npz file with arrays X and y"):
+        tabular.load(path)
+
+
+@pytest.mark.parametrize("y", [[0, 0, 0], [0, 1, 2], [0, 1]])
+def test_load_refuses_other_labels(tmp_path: Path, y: list[int]) -> None:
+    """Every row needs a label, and both kinds must be there."""
+    path = tmp_path / "labels.npz"
+    np.savez(path, X=np.ones((3, 1)), y=y)
+
+    with pytest.raises(SystemExit, match="in y a 0 or 1 for each row"):
+        tabular.load(path)
+
+
+def test_load_runs_no_code(tmp_path: Path) -> None:
+    """A set with a pickle inside is refused."""
+    path = tmp_path / "pickle.npz"
+    np.savez(path, X=np.array([{}], dtype=object), y=[1])
+    assert zipfile.is_zipfile(path)
+
+    with pytest.raises(SystemExit, match="pickle.npz is not"):
+        tabular.load(path)
+
+
+def test_one_class_fits_no_anomaly() -> None:
+    """Half of the normal rows are fitted; all others, every anomaly among them, are scored."""
+    X, y = np.arange(100.0)[:, None], (np.arange(100) < 10).astype(int)
+
+    parts = tabular.split(X, y, protocol="one-class", seed=0)
+
+    assert (parts.train >= 10).all()
+    assert len(parts.train) == 45
+    assert parts.truth.sum() == 10
+    assert set(parts.train.ravel()).isdisjoint(parts.test.ravel())
+
+
+def test_contaminated_scores_what_it_fits() -> None:
+    """All rows are fitted, and the same are scored."""
+    X, y = np.arange(100.0)[:, None], (np.arange(100) < 10).astype(int)
+
+    parts = tabular.split(X, y, protocol="contaminated", seed=0)
+
+    assert parts.same
+    assert parts.train is parts.test
+    assert len(parts.test) == 100
+
+
+def test_large_sets_are_sampled_down_by_the_seed() -> None:
+    """The rows kept are those of ``numpy.random.default_rng(seed)``."""
+    X, y = np.arange(12_000.0)[:, None], np.zeros(12_000, dtype=int)
+
+    parts = tabular.split(X, y, protocol="contaminated", seed=3)
+
+    kept = np.random.default_rng(3).choice(12_000, 10_000, replace=False)
+    np.testing.assert_array_equal(parts.test.ravel(), kept)
+
+
+def test_a_row_is_not_its_own_neighbour() -> None:
+    """Where the rows to score were fitted, the nearest row is another one."""
+    X = np.arange(12.0)[:, None]
+    parts = tabular.Split(X, X, np.zeros(12, dtype=np.int64), same=True)
+
+    distance = tabular.exact_neighbours(parts, 0)
+
+    assert distance.min() > 0.9 * (1 + 1 + 2 + 2 + 3) / 5 / X.std()
+
+
+def test_table_shows_the_mean_and_its_spread_over_seeds() -> None:
+    """Below the sets stand the mean over all, and how much it moves with the seed."""
+    records = pd.DataFrame(
+        {"set": ["a", "b", "a", "b"], "seed": [0, 0, 1, 1], "method": "m", "ap": [0.1, 0.3, 0.3, 0.5]}
+    )
+
+    lines = tabular.table(records, "ap").splitlines()
+
+    assert [line.split()[-1] for line in lines[1:]] == ["0.200", "0.400", "0.300", "0.141"]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("protocol", tabular.PROTOCOLS)
+def test_tabular_ends_with_the_means(tmp_path: Path, capsys: pytest.CaptureFixture[str], protocol: str) -> None:
+    """The last line is the fusion's means; above it, members and peers stand side by side."""
+    write_set(tmp_path / "small.npz")
+
+    tabular.main([str(tmp_path), "--protocol", protocol, "--seeds", "1"])
+
+    printed = capsys.readouterr().out
+    means = json.loads(printed.splitlines()[-1])
+    assert set(means) == {"auroc", "ap"}
+    assert means["auroc"] > 0.9
+    header = next(line for line in printed.splitlines() if "fusion" in line)
+    assert all(name in header for name in ("autoencoder", "forest", "neighbours", "exact 5-NN"))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "complaint"),
+    [(["--protocol", "one-class"], "no .npz files"), (["--protocol", "both"], "invalid choice")],
+)
+def test_tabular_refuses_bad_arguments(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], arguments: list[str], complaint: str
+) -> None:
+    """A wrong command line ends with 2 and says why."""
+    with pytest.raises(SystemExit, match="2"):
+        tabular.main([str(tmp_path), *arguments])
+
+    assert complaint in capsys.readouterr().err
+
+
+def test_rows_for_speed_are_written_in_chunks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The file holds as many rows as asked for, whatever the chunk, and no chunk twice."""
+    monkeypatch.setattr(speed, "CHUNK", 100)
+
+    frame = pd.read_parquet(speed.write_rows(tmp_path / "rows.parquet", 250, seed=0))
+
+    assert frame.shape == (250, speed.FEATURES)
+    assert not frame.duplicated().any()
+
+
+@pytest.mark.parametrize(("pyod", "ratio"), [({}, None), ({"IForest": 50.0, "both": 20.0}, 10.0)])
+def test_speed_report_ends_with_the_figures(pyod: dict[str, float], ratio: float | None) -> None:
+    """The ratio is against both of PyOD's models in turn, and null without PyOD."""
+    measured = {
+        "train_seconds": 9.0,
+        "rows_per_second": 200.0,
+        "cold_start_seconds": 1.0,
+        "peak_memory_mb": 300.0,
+    }
+    found = {
+        "detectors": {"autoencoder + forest": measured, "default, all members": measured},
+        "members": {"forest": 100.0},
+        "pyod": pyod,
+        "peak_memory_mb": 500.0,
+    }
+
+    printed = speed.report(found, speed.Sizes(score=1, memory=5, train=1, sample=1))
+
+    assert json.loads(printed.splitlines()[-1]) == {
+        "rows_per_second": 200,
+        "ratio_to_pyod": ratio,
+        "peak_memory_mb": 500,
+        "cold_start_seconds": 1.0,
+        "train_seconds": 9.0,
+    }
+
+
+@pytest.mark.slow
+def test_speed_measures_every_part(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    """On few rows, the whole benchmark runs and every figure is a number above nothing."""
+    monkeypatch.setattr(speed, "RUNS", 1)
+    monkeypatch.setattr(speed, "COLD_STARTS", 1)
+    monkeypatch.setattr(speed, "pyod_rates", lambda folder, sizes: {"IForest": 1.0, "both": 1.0})
+
+    speed.main(["--rows", "500", "--memory-rows", "500", "--train-rows", "1000", "--sample", "100"])
+
+    figures = json.loads(capsys.readouterr().out.splitlines()[-1])
+    assert all(value > 0 for value in figures.values())
+
+
+def test_speed_refuses_too_few_rows(capsys: pytest.CaptureFixture[str]) -> None:
+    """A wrong command line ends with 2 and says why."""
+    with pytest.raises(SystemExit, match="2"):
+        speed.main(["--train-rows", "10"])
+
+    assert "--train-rows at least 1000" in capsys.readouterr().err
+
+
+def test_speed_shows_why_a_process_failed() -> None:
+    """What a failed process said is not lost."""
+    with pytest.raises(SystemExit, match="nothing to score"):
+        speed._run([speed.sys.executable, "-c", "raise SystemExit('nothing to score')"])

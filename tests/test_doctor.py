@@ -1,0 +1,272 @@
+from __future__ import annotations
+
+import json
+import sqlite3
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from pipelines.config import Config
+from pipelines.doctor import Check, as_summary, as_table, examine
+
+
+@pytest.fixture
+def frame() -> pd.DataFrame:
+    generator = np.random.default_rng(0)
+    rows = 1_000
+    return pd.DataFrame(
+        {
+            "id": [f"T{n:05}" for n in range(rows)],
+            "time": pd.date_range("2024-01-01", periods=rows, freq="h").astype(str),
+            "card": generator.integers(0, 50, rows),
+            "amount": generator.gamma(2, 30, rows).round(2),
+            "country": generator.choice(["DE", "FR", "AT"], rows),
+            "fraud": generator.binomial(1, 0.02, rows),
+        }
+    )
+
+
+COLUMNS = {"key": "id", "time": "time", "entity": "card", "label": "fraud"}
+
+
+def config_for(folder: Path, frame: pd.DataFrame | None = None, **settings: Any) -> Config:
+    if frame is not None:
+        frame.to_csv(folder / "data.csv", index=False)
+    given = {"source": {"path": "data.csv"}, "columns": COLUMNS, "tracking": {"enabled": False}} | settings
+    return Config.model_validate(given, context={"folder": folder})
+
+
+def found(checks: list[Check], place: str, state: str | None = None) -> str:
+    return " | ".join(
+        f"{check.found} > {check.advice}" for check in checks if check.place == place and state in (None, check.state)
+    )
+
+
+def test_sound_configuration_has_no_problem(tmp_path: Path, frame: pd.DataFrame) -> None:
+    """Where all is well, every check says ok and what it saw, and nothing is written."""
+    config = config_for(tmp_path, frame)
+
+    checks = examine(config)
+
+    assert {check.state for check in checks} == {"ok"}
+    assert "6 columns" in found(checks, "source")
+    assert "2 features: 1 numeric, 1 categorical" in found(checks, "columns")
+    assert "2024-01-01 00:00 to 2024-02-11 15:00" in found(checks, "columns.time")
+    assert [path.name for path in tmp_path.iterdir()] == ["data.csv"]
+
+
+def test_all_problems_are_told_at_once(tmp_path: Path, frame: pd.DataFrame) -> None:
+    """One run names everything that is wrong, in all parts of the configuration."""
+    (tmp_path / "bundle").write_text("")
+    config = config_for(
+        tmp_path,
+        frame,
+        columns={"key": "idd", "time": "tme", "numeric": ["amuont"], "ignore": ["cuntry"]},
+        output={"path": "scores.xlsx"},
+        policy={"quantile": 0.99999},
+    )
+
+    checks = examine(config)
+
+    assert "no column 'idd' > Did you mean 'id'?" in found(checks, "columns.key", "problem")
+    assert "no column 'tme' > Did you mean 'time'?" in found(checks, "columns.time", "problem")
+    assert "no column 'amuont' > Did you mean 'amount'?" in found(checks, "columns.numeric", "problem")
+    assert "no column 'cuntry' > Did you mean 'country'?" in found(checks, "columns.ignore", "problem")
+    assert "neither .parquet nor .csv" in found(checks, "output.path", "problem")
+    assert "is a file" in found(checks, "bundle", "problem")
+    assert "no quantile above" in found(checks, "policy.quantile", "warning")
+
+
+@pytest.mark.parametrize(
+    ("column", "values", "place", "state", "text"),
+    [
+        ("id", lambda n: n // 2, "columns.key", "problem", "is the same in 50% of the rows"),
+        ("id", lambda n: "" if n == 3 else n, "columns.key", "warning", "0.10% missing, 0% repeated"),
+        ("id", lambda n: 7 if n in (3, 4) else n, "columns.key", "warning", "0.20% repeated"),
+        ("time", lambda n: "noon", "columns.time", "problem", "holds no time, such as 'noon'"),
+        ("time", lambda n: "?" if n < 500 else "2024-01-01", "columns.time", "warning", "50% unreadable"),
+        ("card", lambda n: "" if n < 500 else n, "columns.entity", "warning", "50% missing"),
+        ("fraud", lambda n: 0, "columns.label", "warning", "0 anomalous, 1,000 normal"),
+        ("fraud", lambda n: 1, "columns.label", "problem", "no normal row to learn from"),
+        ("fraud", lambda n: int(n > 10), "columns.label", "warning", "is 1 the anomaly?"),
+        ("fraud", lambda n: n % 3, "columns.label", "problem", "33% unreadable, such as '2'"),
+        ("fraud", lambda n: "" if n % 2 else n % 4 // 2, "columns.label", "ok", "50% unknown"),
+        ("amount", lambda n: "", "columns.numeric", "warning", "is always missing"),
+        ("amount", lambda n: n % 9 if n < 100 else "", "columns.numeric", "warning", "90% missing"),
+        ("amount", lambda n: 5, "columns.numeric", "warning", "is always '5'"),
+        ("amount", lambda n: n, "columns.numeric", "warning", "different in nearly every row"),
+        ("amount", lambda n: "abc" if n == 7 else n % 9, "columns.numeric", "warning", "0.10% is not a number"),
+        ("amount", lambda n: "inf" if n == 7 else n % 9, "columns.numeric", "warning", "0.10% infinite"),
+        ("country", lambda n: f"c{n}", "columns.categorical", "warning", "different in nearly every row"),
+    ],
+)
+def test_column_that_is_odd(
+    tmp_path: Path, frame: pd.DataFrame, column: str, values: Any, place: str, state: str, text: str
+) -> None:
+    """What is odd about a column is told as strongly as it matters."""
+    frame[column] = [values(n) for n in range(len(frame))]
+
+    assert text in found(examine(config_for(tmp_path, frame)), place, state)
+
+
+def test_column_that_is_not_of_its_kind(tmp_path: Path, frame: pd.DataFrame) -> None:
+    """Words listed as numbers are a problem with a way out; the others are still checked."""
+    config = config_for(tmp_path, frame, columns=COLUMNS | {"numeric": ["country"], "boolean": ["amount"]})
+
+    checks = examine(config)
+
+    assert "100% is not a number" in found(checks, "columns.numeric", "problem")
+    assert "is not true or false" in found(checks, "columns.boolean", "problem")
+
+
+def test_dates_listed_as_numbers(tmp_path: Path, frame: pd.DataFrame) -> None:
+    """A typed column that can never be of its kind is a problem, not an exception."""
+    frame.assign(when=pd.Timestamp("2024-01-01")).to_parquet(tmp_path / "data.parquet")
+    config = config_for(tmp_path, source={"path": "data.parquet"}, columns={"numeric": ["when"]})
+
+    assert "should hold a number" in found(examine(config), "columns.numeric", "problem")
+
+
+def test_column_with_two_meanings(tmp_path: Path, frame: pd.DataFrame) -> None:
+    """A key that is a feature as well is a problem."""
+    checks = examine(config_for(tmp_path, frame, columns={"key": "id", "categorical": ["id"]}))
+
+    assert "is the key and a feature" in found(checks, "columns", "problem")
+
+
+def test_no_feature_at_all(tmp_path: Path, frame: pd.DataFrame) -> None:
+    """With everything left out there is nothing to learn from."""
+    checks = examine(config_for(tmp_path, frame, columns={"others": "ignore"}))
+
+    assert "no column is a feature" in found(checks, "columns", "problem")
+
+
+def test_truth_among_the_features(tmp_path: Path, frame: pd.DataFrame) -> None:
+    """A column that looks like the label and is not named so would be learned from."""
+    checks = examine(config_for(tmp_path, frame, columns={"key": "id", "time": "time"}))
+
+    assert "the feature 'fraud' looks like the known truth > Set `label: fraud`" in found(checks, "columns.label")
+
+
+def test_source_that_is_not_there(tmp_path: Path) -> None:
+    """Without a source the rest is still checked."""
+    (tmp_path / "data.tsv").write_text("x")
+
+    checks = examine(config_for(tmp_path))
+
+    assert "no file or folder" in found(checks, "source.path", "problem")
+    assert "Did you mean 'data.tsv'?" in found(checks, "source.path", "problem")
+    assert found(checks, "output.path", "ok")
+
+
+def test_lines_that_do_not_fit_are_told(tmp_path: Path) -> None:
+    """Few rows and lines with a wrong number of fields are warnings."""
+    (tmp_path / "data.csv").write_text("a,b\n1,2\n3\n4,5\n")
+
+    checks = examine(config_for(tmp_path, columns={}))
+
+    assert "data.csv line 3: 1 field where the header has 2" in found(checks, "source", "warning")
+    assert "only 2 rows" in found(checks, "source", "warning")
+
+
+def test_long_source_is_judged_by_its_first_rows(
+    tmp_path: Path, frame: pd.DataFrame, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where reading all would take long, the first rows have to do."""
+    monkeypatch.setattr("pipelines.doctor.SCAN_ROWS", 10)
+
+    assert found(examine(config_for(tmp_path, frame), rows=20), "columns.time").startswith(
+        "'time': 2024-01-01 00:00 to 2024-01-01 19:00"
+    )
+
+
+def test_budget_a_day_needs_a_time(tmp_path: Path, frame: pd.DataFrame) -> None:
+    """A budget for each day means nothing without a time column."""
+    checks = examine(config_for(tmp_path, frame, columns={"key": "id"}, policy={"budget": {"rows": 5}}))
+
+    assert "needs the time of each row" in found(checks, "policy.budget.per", "problem")
+
+
+@pytest.mark.parametrize(
+    ("source", "output"),
+    [("data", {"path": "data/scores.csv"}), ("data/*.csv", {"path": "out.csv", "quarantine": "data/bad.csv"})],
+)
+def test_result_among_the_source_files(
+    tmp_path: Path, frame: pd.DataFrame, source: str, output: dict[str, str]
+) -> None:
+    """A result that the next run would read as input is a problem."""
+    (tmp_path / "data").mkdir()
+    frame.to_csv(tmp_path / "data" / "a.csv", index=False)
+
+    checks = examine(config_for(tmp_path, source={"path": source}, output=output))
+
+    assert any("lies among the source files" in check.found for check in checks if check.state == "problem")
+
+
+def test_place_that_is_a_folder_or_below_a_file(tmp_path: Path, frame: pd.DataFrame) -> None:
+    """A folder is no file, and a file is no folder."""
+    (tmp_path / "report.html").mkdir()
+    config = config_for(tmp_path, frame, output={"path": "data.csv/scores.csv"}, bundle="data.csv/bundle")
+
+    checks = examine(config)
+
+    assert "report.html is a folder" in found(checks, "report", "problem")
+    assert "data.csv is a file, not a folder" in found(checks, "output.path", "problem")
+    assert "data.csv is a file, not a folder" in found(checks, "bundle", "problem")
+
+
+@pytest.mark.parametrize("there", [True, False])
+def test_output_database_is_looked_at_and_not_created(tmp_path: Path, frame: pd.DataFrame, there: bool) -> None:
+    """Whether the table is there is said; a database that is not there is not made by looking."""
+    if there:
+        connection = sqlite3.connect(tmp_path / "out.db")
+        connection.execute("CREATE TABLE scores (x)")
+        connection.close()
+    config = config_for(tmp_path, frame, output={"url": "sqlite:///out.db", "table": "scores"})
+
+    checks = examine(config)
+
+    assert ("is there and is appended to" in found(checks, "output.table", "ok")) == there
+    assert (tmp_path / "out.db").exists() == there
+
+
+def test_output_database_that_does_not_answer(tmp_path: Path, frame: pd.DataFrame) -> None:
+    """An unreachable database is a problem without its password."""
+    url = "postgresql://ann:s3cret@127.0.0.1:9/x?connect_timeout=2"
+    checks = examine(config_for(tmp_path, frame, output={"url": url, "table": "scores"}))
+
+    assert "cannot be reached" in found(checks, "output.url", "problem")
+    assert "s3cret" not in str(checks)
+
+
+def test_tracking_that_does_not_answer(tmp_path: Path, frame: pd.DataFrame) -> None:
+    """An unreachable MLflow server is a problem with a way out."""
+    checks = examine(config_for(tmp_path, frame, tracking={"uri": "http://127.0.0.1:9"}))
+
+    assert "tracking.enabled: false" in found(checks, "tracking.uri", "problem")
+
+
+def test_tracking_database_can_be_new(tmp_path: Path, frame: pd.DataFrame) -> None:
+    """The default, an SQLite file that is not there yet, is fine."""
+    assert "mlflow.db" in found(examine(config_for(tmp_path, frame, tracking={})), "tracking.uri", "ok")
+
+
+def test_bundle_is_loaded(tmp_path: Path, frame: pd.DataFrame) -> None:
+    """A bundle that is damaged is a problem; one that is empty is not there yet."""
+    (tmp_path / "bundle").mkdir()
+    assert "is empty" in found(examine(config_for(tmp_path, frame)), "bundle", "ok")
+
+    (tmp_path / "bundle" / "manifest.json").write_text(json.dumps({"files": {}}))
+
+    assert "Train again" in found(examine(config_for(tmp_path, frame)), "bundle", "problem")
+
+
+def test_checks_are_printed_as_a_table() -> None:
+    """The table has a row a check, and the summary counts them."""
+    checks = [Check("a", "ok", "x"), Check("b", "problem", "[y]", "z"), Check("c", "problem", "w")]
+
+    assert as_table(checks).row_count == 3
+    assert as_summary(checks) == "1 ok, 0 warnings, 2 problems."

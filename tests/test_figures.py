@@ -1,0 +1,148 @@
+"""Each figure draws what it is given, says so in its title, and survives data that are thin or odd."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Callable
+from xml.etree import ElementTree as ET
+
+import matplotlib as mpl
+import numpy as np
+import pandas as pd
+import pytest
+from matplotlib.figure import Figure
+
+from detector.errors import DataError, MissingExtraError
+from pipelines import figure_style, figures
+from pipelines.figure_style import title_of
+
+RANDOM = np.random.default_rng(0)
+LABELS = (RANDOM.random(600) < 0.1).astype(float)
+RISK = RANDOM.normal(size=600) + 3 * LABELS
+P_VALUE = np.clip(RANDOM.random(600), 1 / 500, 1)
+ERRORS = pd.DataFrame(RANDOM.gamma(2, size=(600, 30)), columns=[f"column_{i}" for i in range(30)])
+MEMBERS = pd.DataFrame({"forest": RISK, "neighbours": RISK + RANDOM.normal(size=600)})
+
+DRAWINGS: dict[str, Callable[[], Figure]] = {
+    "loss": lambda: figures.loss_curves({"loss": [3, 2, 1], "val_loss": [3, 1, 2], "learning_rate": [0.1, 0.2, 0.1]}),
+    "loss alone": lambda: figures.loss_curves({"loss": [3.0]}),
+    "loss diverged": lambda: figures.loss_curves({"loss": [1, np.nan], "val_loss": [np.nan, np.nan]}),
+    "risk": lambda: figures.risk_histogram(RISK),
+    "risk and labels": lambda: figures.risk_histogram(RISK, labels=LABELS, threshold=2.0),
+    "risk of one row": lambda: figures.risk_histogram([1.0], threshold=1.0),
+    "risk with infinities": lambda: figures.risk_histogram([1.0, np.inf, np.nan, 2.0]),
+    "precision and recall": lambda: figures.precision_recall(LABELS, RISK, budget=50),
+    "feature error": lambda: figures.feature_error(ERRORS),
+    "feature error apart": lambda: figures.feature_error(ERRORS, unusual=LABELS == 1),
+    "code and labels": lambda: figures.code_map(RANDOM.normal(size=(600, 5)), labels=LABELS, risk=RISK),
+    "code and risk": lambda: figures.code_map(RANDOM.normal(size=(9_000, 5)), risk=RANDOM.normal(size=9_000)),
+    "code of one dimension": lambda: figures.code_map(RANDOM.normal(size=(10, 1))),
+    "code that never varies": lambda: figures.code_map(np.ones((10, 3))),
+    "alert rate": lambda: figures.alert_rate(P_VALUE, chosen=0.01),
+    "alert rate, none chosen": lambda: figures.alert_rate(P_VALUE),
+    "calibration": lambda: figures.calibration(P_VALUE),
+    "members": lambda: figures.member_correlation(MEMBERS),
+    "one member": lambda: figures.member_correlation(MEMBERS[["forest"]]),
+    "constant member": lambda: figures.member_correlation(MEMBERS.assign(still=1.0)),
+}
+
+
+@pytest.mark.parametrize("draw", DRAWINGS.values(), ids=list(DRAWINGS))
+def test_figure_has_title_and_units_and_renders(draw: Callable[[], Figure]) -> None:
+    """Every figure has a title and axis labels, and becomes well-formed SVG."""
+    figure = draw()
+
+    svg = figure_style.to_svg(figure)
+
+    assert title_of(figure)
+    assert figure.axes[-1].get_xlabel() or figure.axes[0].get_xlabel()
+    assert ET.fromstring(svg).tag.endswith("svg")
+
+
+def test_titles_say_what_one_sees() -> None:
+    """Titles are computed from the data."""
+    assert title_of(DRAWINGS["loss"]()) == "Held-out loss is lowest at epoch 2 of 3"
+    assert title_of(figures.alert_rate([0.001, 0.5, 0.6, 1.0], chosen=0.01)) == (
+        "The chosen threshold flags 25 % of the rows"
+    )
+    apart = ERRORS.mask(pd.DataFrame({"column_7": LABELS == 1}).reindex(columns=ERRORS.columns, fill_value=False), 99)
+    assert title_of(figures.feature_error(apart, unusual=LABELS == 1)) == "Unusual rows differ most in column_7"
+
+
+def test_anomalies_are_never_sampled_away() -> None:
+    """Of 50,000 dots a sample is drawn, but each of the 20 known anomalies is there."""
+    labels = np.zeros(50_000)
+    labels[:20] = 1
+
+    figure = figures.code_map(RANDOM.normal(size=(50_000, 3)), labels=labels)
+
+    normal, anomalous = figure.axes[0].collections
+    assert len(anomalous.get_offsets()) == 20
+    assert len(normal.get_offsets()) == figures.DOTS
+
+
+def test_svg_is_small_and_takes_the_ink_of_the_page() -> None:
+    """Dots are one picture, text is text, and ink is the page's own colour."""
+    svg = figure_style.to_svg(DRAWINGS["code and risk"]())
+
+    assert len(svg) < 400_000
+    assert svg.startswith("<svg")
+    assert svg.endswith("</svg>")
+    assert "<text" in svg
+    assert "currentColor" in svg
+    assert figure_style.INK not in svg
+
+
+def test_column_names_are_text_and_not_markup_or_mathematics() -> None:
+    """A column may be called anything."""
+    errors = pd.DataFrame({"paid_$a_{b}$": [1.0, 2.0], "<script>alert(1)</script>": [0.5, 0.1]})
+
+    svg = figure_style.to_svg(figures.feature_error(errors))
+
+    assert "paid_$a_{b}$" in svg
+    assert "<script" not in svg
+
+
+def test_png_bytes() -> None:
+    """PNG for MLflow."""
+    assert figure_style.to_png(DRAWINGS["members"]()).startswith(b"\x89PNG")
+
+
+def test_settings_of_matplotlib_stay_as_they_were() -> None:
+    """The house style holds while drawing only."""
+    before = dict(mpl.rcParams)
+
+    figure_style.to_svg(DRAWINGS["risk"]())
+
+    assert dict(mpl.rcParams) == before
+
+
+def test_import_is_cheap() -> None:
+    """Matplotlib is loaded when something is drawn, and pyplot never."""
+    code = (
+        "import sys, pipelines.figures as f; assert 'matplotlib' not in sys.modules;"
+        "f.loss_curves({'loss': [1.0, 2.0]}); assert 'matplotlib.pyplot' not in sys.modules"
+    )
+
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_without_matplotlib_the_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The error says what to install."""
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+
+    with pytest.raises(MissingExtraError, match=r"anomaly-detector\[train\]"):
+        figures.loss_curves({"loss": [1.0]})
+
+
+def test_nothing_to_draw_is_an_error() -> None:
+    """Each empty input says what is missing."""
+    with pytest.raises(DataError, match="at least one epoch"):
+        figures.loss_curves({})
+    with pytest.raises(DataError, match="no risk to draw"):
+        figures.risk_histogram([])
+    with pytest.raises(DataError, match="at least one row and one feature"):
+        figures.feature_error(pd.DataFrame())
+    with pytest.raises(DataError, match=r"received shape \(1, 3\)"):
+        figures.code_map(np.ones((1, 3)))

@@ -1,0 +1,107 @@
+"""Run an ONNX graph in blocks."""
+
+from __future__ import annotations
+
+import pickle
+
+import numpy as np
+import pytest
+
+from detector import onnx_text
+from detector.errors import BundleError
+from detector.graph import Graph
+
+BLOCK = 64
+WIDTH = 300
+
+
+@pytest.fixture(scope="module")
+def content() -> bytes:
+    """A long sum and a softmax, so that the order of additions shows in the last digits."""
+    weight = np.random.default_rng(0).normal(size=(WIDTH, 7)).astype(np.float32)
+    model = onnx_text.model(
+        "long_sum",
+        [f"float[n, {WIDTH}] x"],
+        ["float[n, 7] product", "float[n, 7] share"],
+        ["product = MatMul (x, weight)", "share = Softmax (product)"],
+        {"weight": weight},
+    )
+    return onnx_text.join({"long_sum": model}, ["product", "share"])
+
+
+@pytest.fixture(scope="module")
+def graph(content: bytes) -> Graph:
+    return Graph(content, block=BLOCK)
+
+
+@pytest.fixture(scope="module")
+def rows() -> np.ndarray:
+    return np.random.default_rng(1).normal(size=(5 * BLOCK + 3, WIDTH)).astype(np.float32)
+
+
+@pytest.mark.parametrize("size", [1, 2, BLOCK - 1, BLOCK, BLOCK + 1, 2 * BLOCK, 5 * BLOCK + 3])
+def test_graph_gives_a_row_the_same_result_in_any_batch(graph: Graph, rows: np.ndarray, size: int) -> None:
+    """To the last bit, whatever the batch and wherever in it the row lies."""
+    whole = graph.run({"x": rows})
+
+    cut = [graph.run({"x": rows[start : start + size]}) for start in range(0, len(rows), size)]
+
+    for name in ("product", "share"):
+        assert np.array_equal(np.concatenate([part[name] for part in cut]), whole[name])
+
+
+def test_graph_gives_a_row_the_same_result_in_any_order(graph: Graph, rows: np.ndarray) -> None:
+    """To the last bit, whichever rows stand beside it."""
+    order = np.random.default_rng(2).permutation(len(rows))
+
+    shuffled = graph.run({"x": rows[order]})["share"]
+
+    assert np.array_equal(shuffled, graph.run({"x": rows})["share"][order])
+
+
+def test_graph_computes_what_its_lines_say(graph: Graph, rows: np.ndarray, content: bytes) -> None:
+    """Rows stay in order over block borders, and padding leaves no trace."""
+    weight = np.random.default_rng(0).normal(size=(WIDTH, 7)).astype(np.float32)
+
+    product = graph.run({"x": rows})["product"]
+
+    assert product.dtype == np.float32
+    assert np.allclose(product, rows @ weight, atol=1e-4)
+
+
+@pytest.mark.parametrize("threads", [1, 2, 5])
+def test_graph_gives_the_same_with_any_number_of_threads(content: bytes, rows: np.ndarray, threads: int) -> None:
+    """Threads take blocks, not parts of one."""
+    found = Graph(content, block=BLOCK, threads=threads).run({"x": rows})["share"]
+
+    assert np.array_equal(found, Graph(content, block=BLOCK, threads=3).run({"x": rows})["share"])
+
+
+def test_graph_computes_no_rows(graph: Graph) -> None:
+    """An empty table has empty results of the right width."""
+    found = graph.run({"x": np.empty((0, WIDTH), dtype=np.float32)})
+
+    assert {name: array.shape for name, array in found.items()} == {"product": (0, 7), "share": (0, 7)}
+
+
+def test_graph_gives_only_the_outputs_asked_for(graph: Graph, rows: np.ndarray) -> None:
+    """In the order asked for; all of them if none is named."""
+    assert list(graph.run({"x": rows[:2]}, ["share"])) == ["share"]
+    assert list(graph.run({"x": rows[:2]}, ["share", "product"])) == ["share", "product"]
+    assert list(graph.run({"x": rows[:2]})) == graph.outputs == ["product", "share"]
+
+
+def test_graph_can_be_pickled(graph: Graph, rows: np.ndarray) -> None:
+    """Joblib and Spark send detectors to other processes."""
+    restored = pickle.loads(pickle.dumps(graph))  # noqa: S301 - our own bytes
+
+    assert restored.content == graph.content
+    assert restored.block == graph.block
+    assert np.array_equal(restored.run({"x": rows})["share"], graph.run({"x": rows})["share"])
+
+
+@pytest.mark.parametrize("content", [b"", b"no model at all"])
+def test_graph_refuses_what_is_no_model(content: bytes) -> None:
+    """A damaged file is a bundle error, not a message from the inside of ONNX Runtime."""
+    with pytest.raises(BundleError, match=r"graph cannot be loaded: .* Train the detector again"):
+        Graph(content)
