@@ -29,6 +29,7 @@ MEMBERS = ("autoencoder", "forest", "neighbours")
 MOST_CALIBRATION_ROWS = 50_000
 MOST_ROWS_FOR_USUAL = 2_000
 PARITY = 1e-3
+BULK_NEIGHBOURS = 20
 FLOOR = 1e-3
 
 OnStep = Callable[[str, int, int], None]
@@ -142,8 +143,8 @@ def assemble(rows: pd.DataFrame, schema: Schema, recipe: Recipe) -> tuple[Tabula
     references = {}
     if "neighbours" in recipe.members:
         recipe.tell("neighbours")
-        bulk = References.fit(fitted["space"][usual], references=recipe.clean_references, k=5)
-        memory = References.fit(fitted["space"], references=recipe.references, k=1)
+        bulk = References.fit(fitted["space"][usual], references=recipe.clean_references, k=BULK_NEIGHBOURS)
+        memory = References.fit(fitted["space"], references=recipe.references, k=1, weights=columns.space_weights)
         references = {"neighbours": bulk, "novelty": memory}
         kinds |= {"neighbours": RARITY, "novelty": NOVELTY}
         parts |= {name: member.to_onnx(name) for name, member in references.items()}
@@ -151,13 +152,13 @@ def assemble(rows: pd.DataFrame, schema: Schema, recipe: Recipe) -> tuple[Tabula
     recipe.tell("calibration")
     names = tuple(kinds)
     found = _run(parts).run(encoded.take(kept_back).inputs())
+    metrics |= _parity(found, held_out, network, forest if "forest" in recipe.members else None)
     scores = np.hstack([found[name] for name in names])
     fusion = Fusion.fit(scores, names, tuple(kinds.values()), novelty_weight=recipe.novelty_weight)
     calibrator = Calibrator(fusion.risk(fusion.standardise(scores)), tail=recipe.tail)
     if references:
         references["novelty"] = references["novelty"].extended(held_out["space"], recipe.references)
         parts["novelty"] = references["novelty"].to_onnx("novelty")
-    metrics |= _parity(found, held_out, network, forest if "forest" in recipe.members else None)
     scorer = TabularScorer(
         name=recipe.name,
         schema=schema,

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import shutil
 import tempfile
 from pathlib import Path
@@ -34,6 +35,7 @@ from detector.scorer import TabularScorer
 
 FORMAT = 1
 MANIFEST = "bundle.json"
+NEEDED = ("arrays.npz", "graph.onnx", "inside.onnx")
 
 
 def save(scorer: TabularScorer, folder: Path | str) -> Path:
@@ -56,12 +58,10 @@ def save(scorer: TabularScorer, folder: Path | str) -> Path:
     Raises
     ------
     BundleError
-        If the folder exists and holds something else than a bundle.
+        See ``check_place``.
     """
     folder = Path(folder)
-    if folder.exists() and not (folder.is_dir() and ((folder / MANIFEST).exists() or not any(folder.iterdir()))):
-        raise BundleError(f"{folder} exists and is not a bundle. Name another folder, or remove it.")
-    folder.parent.mkdir(parents=True, exist_ok=True)
+    check_place(folder)
     building = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
     try:
         columns, column_arrays = scorer.columns.state()
@@ -94,6 +94,26 @@ def save(scorer: TabularScorer, folder: Path | str) -> Path:
     return folder
 
 
+def check_place(folder: Path) -> None:
+    """Make sure that a bundle can be written to a folder; the folders above it are made.
+
+    Raises
+    ------
+    BundleError
+        If the folder exists and holds something else than a bundle, or cannot be made.
+    """
+    if folder.exists() and not (folder.is_dir() and ((folder / MANIFEST).exists() or not any(folder.iterdir()))):
+        raise BundleError(f"{folder} exists and is not a bundle. Name another folder, or remove it.")
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+    except FileExistsError:
+        raise BundleError(f"{folder} cannot be made: {folder.parent} is a file. Name another folder.") from None
+    except OSError as error:
+        raise BundleError(f"{folder} cannot be made: {error.strerror}. Name another folder.") from error
+    if not os.access(folder.parent, os.W_OK | os.X_OK):
+        raise BundleError(f"{folder} cannot be made: this user may not write to {folder.parent}. Name another folder.")
+
+
 def load(folder: Path | str) -> TabularScorer:
     """Read a scorer back and check that no byte of it has changed.
 
@@ -109,11 +129,11 @@ def load(folder: Path | str) -> TabularScorer:
     """
     folder = Path(folder)
     manifest = _manifest(folder)
-    for name, digest in manifest["files"].items():
+    for name in {**dict.fromkeys(NEEDED), **manifest["files"]}:
         path = folder / name
-        if Path(name).name != name or not path.is_file():
+        if name not in manifest["files"] or Path(name).name != name or not path.is_file():
             raise BundleError(f"{path} is missing from the bundle. Copy the whole folder again, or train again.")
-        if _digest(path) != digest:
+        if _digest(path) != manifest["files"][name]:
             raise BundleError(f"{path} has changed since it was saved. Copy the bundle again, or train again.")
     try:
         return _assemble(folder, manifest)

@@ -56,7 +56,7 @@ def clean(
     *,
     labelled: bool = False,
     drop_duplicates: bool = True,
-    offset: int = 0,
+    positions: pd.Index | None = None,
 ) -> Cleaned:
     """Type every column the schema names, and set aside the rows that cannot be used.
 
@@ -73,8 +73,8 @@ def clean(
         read where it can be.
     drop_duplicates : bool
         Whether a key's second appearance is a fault. Only good rows count as its first.
-    offset : int
-        The position of the frame's first row, where the frame is one batch of a longer table.
+    positions : Index, optional
+        Where each row stands in the table, where the frame is a batch or a sample of it; 0, 1, ... by default.
 
     Returns
     -------
@@ -105,7 +105,7 @@ def clean(
         )
     schema.check(frame.columns, labelled=labelled)
     frame = frame.set_axis([str(name) for name in frame.columns], axis="columns")
-    frame = frame.set_axis(pd.RangeIndex(offset, offset + len(frame)), axis="index")
+    frame = frame.set_axis(pd.RangeIndex(len(frame)) if positions is None else positions, axis="index")
     faults = _Faults(frame)
     rows = pd.DataFrame(_typed(frame, schema, faults, labelled=labelled), index=frame.index, copy=False)
     if schema.key is not None and drop_duplicates:
@@ -146,9 +146,9 @@ class _Faults:
                 free = f"source_{free}"
             aside = aside.rename(columns={name: free})
         reasons = ["; ".join(self._reasons[position]) for position in np.flatnonzero(self.bad).tolist()]
-        aside.insert(0, "row", aside.index.to_numpy(dtype=np.int64))
-        aside.insert(1, "reason", pd.Series(reasons, index=aside.index, dtype="str"))
-        return aside.reset_index(drop=True)
+        row = pd.Series(aside.index.to_numpy(dtype=np.int64), index=aside.index, name="row")
+        reason = pd.Series(reasons, index=aside.index, dtype="str", name="reason")
+        return pd.concat([row, reason, aside], axis="columns").reset_index(drop=True)
 
 
 def _typed(frame: pd.DataFrame, schema: Schema, faults: _Faults, *, labelled: bool) -> dict[str, pd.Series]:

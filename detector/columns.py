@@ -84,11 +84,15 @@ class TableEncoder:
         Columns that cannot be used, and why.
     centre, scale : array of shape (n_numeric,)
         A value is scaled to ``(value - centre) / scale``.
+    breadth : array of shape (n_numeric,)
+        The spread of all training rows, in scales: above 1 where unusual rows lie far out.
     tail : float
         Scaled values beyond this are damped logarithmically, so that one huge value neither rules the training nor
         loses its rank.
     decimals : tuple of int
         Digits after the point each numeric column is written with.
+    least, most : array of shape (n_numeric,)
+        The range of the training values; no row is expected outside it.
     missing_rate : array of shape (n_numeric,)
         Share of missing values in training.
     levels : tuple of tuple of str
@@ -101,8 +105,11 @@ class TableEncoder:
     dropped: dict[str, str]
     centre: NDArray[np.float64]
     scale: NDArray[np.float64]
+    breadth: NDArray[np.float64]
     tail: float
     decimals: tuple[int, ...]
+    least: NDArray[np.float64]
+    most: NDArray[np.float64]
     missing_rate: NDArray[np.float64]
     levels: tuple[tuple[str, ...], ...]
     counts: tuple[NDArray[np.int64], ...]
@@ -119,7 +126,7 @@ class TableEncoder:
         *,
         usual: NDArray[np.bool_] | None = None,
         max_levels: int = 100,
-        tail: float = 5.0,
+        tail: float = 10.0,
     ) -> Self:
         """Learn the columns of cleaned rows.
 
@@ -157,7 +164,9 @@ class TableEncoder:
             shown = "; ".join(f"{name}: {reason}" for name, reason in list(dropped.items())[:5])
             raise DataError(f"No column varies, so there is nothing to learn ({shown}). Add a column that does.")
         numeric = _numeric(rows, used)
-        centre, scale = _location_and_scale(numeric, np.ones(len(rows), dtype=bool) if usual is None else usual)
+        every = np.ones(len(rows), dtype=bool)
+        centre, scale = _location_and_scale(numeric, every if usual is None else usual)
+        breadth = _location_and_scale(numeric, every)[1] / scale
         levels, counts = [], []
         for name in used.boolean + used.categorical:
             known, seen = _levels(_as_text(rows[name], name in used.boolean), max_levels)
@@ -168,8 +177,11 @@ class TableEncoder:
             dropped=dropped,
             centre=centre,
             scale=scale,
+            breadth=breadth,
             tail=tail,
             decimals=tuple(_decimals(numeric[:, i]) for i in range(len(used.numeric))),
+            least=np.nanmin(numeric, axis=0, initial=np.inf),
+            most=np.nanmax(numeric, axis=0, initial=-np.inf),
             missing_rate=np.isnan(numeric).mean(axis=0),
             levels=tuple(levels),
             counts=tuple(counts),
@@ -199,6 +211,13 @@ class TableEncoder:
         numeric = [*self._of_numeric(range(len(self.centre))), *self._of_numeric(gaps)]
         widths = [min(size, ONE_HOT_LEVELS) for size in self.cardinalities]
         return np.array([*numeric, *np.repeat(self._of_codes(), widths)], dtype=np.int64)
+
+    @property
+    def space_weights(self) -> NDArray[np.float32]:
+        """What to multiply the columns of ``space`` by, to measure distances in the spread of all training rows."""
+        weights = np.ones(len(self.space_features), dtype=np.float32)
+        weights[: len(self.breadth)] = 1.0 / self.breadth
+        return weights
 
     def encode(self, rows: pd.DataFrame) -> Encoded:
         """Turn cleaned rows into arrays."""
@@ -336,7 +355,8 @@ class TableEncoder:
             "levels": [list(known) for known in self.levels],
             "counts": [seen.tolist() for seen in self.counts],
         }
-        return values, {"centre": self.centre, "scale": self.scale, "missing_rate": self.missing_rate}
+        names = ("centre", "scale", "breadth", "least", "most", "missing_rate")
+        return values, {name: getattr(self, name) for name in names}
 
     @classmethod
     def from_state(cls, values: dict[str, Any], arrays: dict[str, NDArray[Any]]) -> Self:
@@ -348,9 +368,7 @@ class TableEncoder:
             decimals=tuple(values["decimals"]),
             levels=tuple(tuple(known) for known in values["levels"]),
             counts=tuple(np.array(seen, dtype=np.int64) for seen in values["counts"]),
-            centre=arrays["centre"],
-            scale=arrays["scale"],
-            missing_rate=arrays["missing_rate"],
+            **{name: arrays[name] for name in ("centre", "scale", "breadth", "least", "most", "missing_rate")},
         )
 
 

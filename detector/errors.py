@@ -72,8 +72,10 @@ class MissingExtraError(DetectorError, ImportError):
     """An optional part is not installed."""
 
 
-def nearest(name: str, known: Iterable[str]) -> str:
+def nearest(name: str, known: Iterable[str], *, spare: Iterable[str] | None = None) -> str:
     """Say which known name was probably meant, or list them all.
+
+    With ``spare`` only one of those can have been meant.
 
     >>> nearest("amuont", ["amount", "country"])
     "Did you mean 'amount'?"
@@ -81,8 +83,9 @@ def nearest(name: str, known: Iterable[str]) -> str:
     'Known: amount, country.'
     """
     names = sorted(map(str, known))
-    same = [other for other in names if other.casefold() == str(name).casefold()]
-    if close := same or get_close_matches(str(name), names, n=1):
+    meant = names if spare is None else sorted(map(str, spare))
+    same = [other for other in meant if other.casefold() == str(name).casefold()]
+    if close := same or get_close_matches(str(name), meant, n=1):
         return f"Did you mean {close[0]!r}?"
     shown = ", ".join(names[:20]) + (f" and {len(names) - 20} more" if len(names) > 20 else "")
     return f"Known: {shown}." if names else "There are none."

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -18,9 +19,9 @@ BLOCK = 256
 class Graph:
     """An ONNX model that scores rows in blocks of one fixed size.
 
-    A float32 sum depends in its last digits on the shape it is computed in, so a row scored alone and the same row
-    scored among a million would differ. Every block here has the same shape, the last one padded, so a row's result
-    does not depend on the batch it arrives in.
+    A float32 sum or logarithm depends in its last digits on the shape it is computed in, so a row scored alone and
+    the same row scored among a million would differ. Every block here has the same shape, the last one padded, so a
+    row's result does not depend on the batch it arrives in.
 
     Parameters
     ----------
@@ -51,8 +52,8 @@ class Graph:
         self.threads = threads
         self.outputs = [output.name for output in self._session.get_outputs()]
 
-    def __reduce__(self) -> tuple[type[Graph], tuple[bytes]]:
-        return type(self), (self.content,)
+    def __reduce__(self) -> tuple[Any, ...]:
+        return partial(type(self), block=self.block, threads=self.threads), (self.content,)
 
     def run(
         self, inputs: Mapping[str, NDArray[Any]], outputs: Sequence[str] | None = None

@@ -28,13 +28,24 @@ class References:
         In the scaled space in which distances mean something.
     k : int
         Neighbours whose distances are averaged.
+    weights : array of shape (n_inputs,), float32
+        What a row is multiplied by before distances are measured; the references are so already.
     """
 
     rows: NDArray[np.float32]
     k: int
+    weights: NDArray[np.float32]
 
     @classmethod
-    def fit(cls, X: NDArray[np.float32], *, references: int = 1000, k: int = 5, random_state: int = 0) -> Self:
+    def fit(
+        cls,
+        X: NDArray[np.float32],
+        *,
+        references: int = 1000,
+        k: int = 5,
+        weights: NDArray[np.float32] | None = None,
+        random_state: int = 0,
+    ) -> Self:
         """Keep a random sample of the rows.
 
         Parameters
@@ -45,6 +56,8 @@ class References:
             Rows kept at most. Scoring time grows with it.
         k : int
             See the class; at most the number of rows.
+        weights : array of shape (n_inputs,), optional
+            See the class; all 1 if not given.
         random_state : int
             Decides the sample.
 
@@ -57,7 +70,8 @@ class References:
             raise SettingError(f"references and k must be at least 1. Received: references={references}, k={k}.")
         if len(X) > references:
             X = X[np.sort(np.random.default_rng(random_state).choice(len(X), references, replace=False))]
-        return cls(np.ascontiguousarray(X, dtype=np.float32), min(k, len(X)))
+        weights = np.ones(X.shape[1], dtype=np.float32) if weights is None else weights
+        return cls(np.ascontiguousarray(X * weights, dtype=np.float32), min(k, len(X)), weights)
 
     def extended(self, X: NDArray[np.float32], most: int) -> Self:
         """These references and the first of other rows, ``most`` together.
@@ -66,11 +80,11 @@ class References:
         side of caution.
         """
         room = max(0, most - len(self.rows))
-        return replace(self, rows=np.concatenate([self.rows, X[:room].astype(np.float32)]))
+        return replace(self, rows=np.concatenate([self.rows, (X[:room] * self.weights).astype(np.float32)]))
 
     def squared_distances(self, X: NDArray[np.floating[Any]]) -> NDArray[np.float64]:
         """Squared distance of each row to each reference, shape (n_rows, n_references)."""
-        X = np.asarray(X, dtype=np.float64)
+        X = np.asarray(X, dtype=np.float64) * self.weights
         rows = self.rows.astype(np.float64)
         product = (X**2).sum(axis=1)[:, None] + (rows**2).sum(axis=1) - 2 * X @ rows.T
         return np.asarray(np.maximum(product, 0.0))
@@ -80,10 +94,10 @@ class References:
         nearest = np.partition(self.squared_distances(X), self.k - 1, axis=1)[:, : self.k]
         return np.asarray(np.sqrt(nearest).mean(axis=1))
 
-    def nearest_mean(self, X: NDArray[np.floating[Any]]) -> NDArray[np.float64]:
-        """Mean of the k nearest references, shape (n_rows, n_inputs): what the row's surroundings look like."""
+    def differences(self, X: NDArray[np.floating[Any]]) -> NDArray[np.float64]:
+        """Squared difference, input by input, from the mean of the k nearest references, shape (n_rows, n_inputs)."""
         nearest = np.argpartition(self.squared_distances(X), self.k - 1, axis=1)[:, : self.k]
-        return np.asarray(self.rows[nearest].mean(axis=1, dtype=np.float64))
+        return np.asarray((X * self.weights - self.rows[nearest].mean(axis=1, dtype=np.float64)) ** 2)
 
     def to_onnx(self, name: str) -> onnx.ModelProto:
         """``space`` → ``name`` (n, 1), the mean distance; by matrix products over chunks of the references.
@@ -97,15 +111,16 @@ class References:
         constants: dict[str, NDArray[Any] | np.generic] = {
             "k": np.array([self.k]),
             "nought": np.float32(0),
+            "weights": self.weights,
             "ones": np.ones((self.rows.shape[1], 1), dtype=np.float32),
             "share": np.full((self.k, 1), 1 / self.k, dtype=np.float32),
         }
-        lines, nearest = [], []
+        lines, nearest = ["weighted = Mul (space, weights)"], []
         for i, chunk in enumerate(chunks):
             constants[f"transposed_{i}"] = -2.0 * chunk.T
             constants[f"norm_{i}"] = (chunk.astype(np.float64) ** 2).sum(axis=1).astype(np.float32)
             constants[f"k_{i}"] = np.array([min(self.k, len(chunk))])
-            lines += [f"product_{i} = MatMul (space, transposed_{i})", f"shifted_{i} = Add (product_{i}, norm_{i})"]
+            lines += [f"product_{i} = MatMul (weighted, transposed_{i})", f"shifted_{i} = Add (product_{i}, norm_{i})"]
             if self.k == 1:
                 lines.append(f"near_{i} = ReduceMin <axes = [1], keepdims = 1> (shifted_{i})")
             else:
@@ -114,7 +129,7 @@ class References:
         lines += [
             f"candidates = Concat <axis = 1> ({', '.join(nearest)})",
             "near, place = TopK <axis = 1, largest = 0, sorted = 0> (candidates, k)",
-            "square = Mul (space, space)",
+            "square = Mul (weighted, weighted)",
             "norm = MatMul (square, ones)",
             "squared = Add (near, norm)",
             "bounded = Max (squared, nought)",
@@ -125,9 +140,9 @@ class References:
 
     def state(self) -> dict[str, NDArray[Any]]:
         """The arrays, for npz."""
-        return {"rows": self.rows, "k": np.array(self.k)}
+        return {"rows": self.rows, "k": np.array(self.k), "weights": self.weights}
 
     @classmethod
     def from_state(cls, arrays: dict[str, NDArray[Any]]) -> Self:
         """The inverse of ``state``."""
-        return cls(arrays["rows"], int(arrays["k"]))
+        return cls(arrays["rows"], int(arrays["k"]), arrays["weights"])

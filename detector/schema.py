@@ -96,9 +96,11 @@ class Schema:
         """
         present = _names_once(columns)
         needed = [name for role, name in self.roles.items() if role != "label" or labelled]
-        for name in (*needed, *self.features):
+        wanted = (*needed, *self.features)
+        for name in wanted:
             if name not in present:
-                raise SchemaError(f"Column {name!r} is missing from the table. {nearest(name, present)}")
+                spare = [other for other in present if other not in wanted]
+                raise SchemaError(f"Column {name!r} is missing from the table. {nearest(name, present, spare=spare)}")
 
     @classmethod
     def infer(

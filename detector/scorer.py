@@ -228,8 +228,7 @@ class TabularScorer:
             parts = self.trees.contributions(found["table"])
             attributions["forest"] = _sum_by(parts, self.columns.table_features, n_features)
         for name, member in self.references.items():
-            parts = (found["space"] - member.nearest_mean(found["space"])) ** 2
-            attributions[name] = _sum_by(parts, self.columns.space_features, n_features)
+            attributions[name] = _sum_by(member.differences(found["space"]), self.columns.space_features, n_features)
         return attributions
 
     def _shares(self, encoded: Encoded) -> NDArray[np.float64]:
@@ -256,7 +255,9 @@ class TabularScorer:
             if feature.code is not None:
                 hidden.codes[n, feature.code] = UNSEEN
         found = self._autoencoder("expected likelihood", hidden)
-        numeric = self.columns.unscale(found["expected"]) if "expected" in found else hidden.numeric
+        numeric = hidden.numeric
+        if "expected" in found:
+            numeric = np.clip(self.columns.unscale(found["expected"]), self.columns.least, self.columns.most)
         codes = self.columns.likeliest(found["likelihood"]) if "likelihood" in found else hidden.codes
         return {pair: (numeric[n], codes[n]) for n, pair in enumerate(pairs)}
 

@@ -91,7 +91,7 @@ class TabularDetector(OutlierMixin, BaseEstimator):  # type: ignore[misc]  # sci
         schema: Schema | None = None,
         members: tuple[str, ...] = MEMBERS,
         autoencoder: DenseAutoencoder | None = None,
-        trees: int = 200,
+        trees: int = 100,
         max_samples: int = 256,
         references: int = 10_000,
         clean_references: int = 512,

@@ -7,9 +7,8 @@ import os
 import random
 import sys
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,64 +16,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from detector.errors import DataError, MissingExtraError, SettingError
+from detector.training_choices import LOSSES, OPTIMISERS, SCHEDULES, Training, one_of
 
 if TYPE_CHECKING:
     import keras
 
+__all__ = ["LOSSES", "OPTIMISERS", "SCHEDULES", "OnEpoch", "Rows", "Training", "keras_session", "penalty", "train"]
+
 OnEpoch = Callable[[int, int], None]
-
-
-@dataclass(frozen=True)
-class Training:
-    """How a network is trained.
-
-    Parameters
-    ----------
-    epochs : int
-        Passes over the rows at most. A pass over a small table is repeated until it has ``least_steps`` updates.
-    batch_size : int
-        Rows an update.
-    least_steps : int
-        Updates an epoch at least.
-    max_steps : int
-        Updates in all at most: bounds the time on large tables.
-    learning_rate : float
-        Peak step size of Adam; it falls to zero along half a cosine.
-    patience : int
-        Epochs without a better held-out loss after which training stops; the best weights are kept.
-    trim : float
-        Share of each batch, the worst rows, that the loss leaves out; 0 for none.
-    holdout : float
-        Share of the rows kept back for early stopping.
-    """
-
-    epochs: int = 30
-    batch_size: int = 256
-    least_steps: int = 50
-    max_steps: int = 6000
-    learning_rate: float = 1e-3
-    patience: int = 10
-    trim: float = 0.0
-    holdout: float = 0.1
-
-    def __post_init__(self) -> None:
-        for name in ("epochs", "max_steps", "batch_size", "least_steps", "patience"):
-            if getattr(self, name) < 1:
-                raise SettingError(f"{name} must be at least 1. Received: {name}={getattr(self, name)}.")
-        if not self.learning_rate > 0:
-            raise SettingError(f"learning_rate must be positive. Received: learning_rate={self.learning_rate}.")
-        for name in ("trim", "holdout"):
-            if not 0 <= getattr(self, name) < 1:
-                raise SettingError(f"{name} must lie in [0, 1). Received: {name}={getattr(self, name)}.")
-
-    def plan(self, n_rows: int) -> tuple[int, int]:
-        """Epochs, and updates in each, for a table of so many rows.
-
-        >>> Training(epochs=30, batch_size=100, least_steps=50, max_steps=6000).plan(100_000)
-        (6, 1000)
-        """
-        steps = min(max(self.least_steps, -(-n_rows // self.batch_size)), self.max_steps)
-        return max(1, min(self.epochs, self.max_steps // steps)), steps
+Rows = Any
+"""Rows to learn from: an array, or a SciPy CSR array, of which only a batch at a time is made dense."""
 
 
 @contextmanager
@@ -129,11 +80,12 @@ def _silent_start() -> Iterator[None]:
 
 def train(
     model: keras.Model,
-    inputs: Sequence[NDArray[np.float32]],
+    inputs: Sequence[Rows],
     training: Training,
     *,
     random_state: int,
     on_epoch: OnEpoch | None = None,
+    initial: Mapping[str, NDArray[np.float32]] | None = None,
 ) -> dict[str, list[float]]:
     """Train a model whose output is each row's own loss, shape (n_rows,) or (n_rows, 1).
 
@@ -141,14 +93,16 @@ def train(
     ----------
     model : keras.Model
         Trained in place; ends with its best weights.
-    inputs : sequence of array
-        One array an input of the model, rows first.
+    inputs : sequence of array or CSR array
+        One an input of the model, rows first.
     training : Training
         See there.
     random_state : int
         Decides which rows are held out.
     on_epoch : callable, optional
         Told the number of epochs done and planned after each.
+    initial : mapping of str to array, optional
+        Weights of an earlier model of the same shape, in order, to start from.
 
     Returns
     -------
@@ -159,16 +113,19 @@ def train(
     ------
     DataError
         If the loss stops being a number.
+    SettingError
+        If the earlier weights have other shapes.
     """
     import keras
 
-    order = np.random.default_rng(random_state).permutation(len(inputs[0]))
+    if initial is not None:
+        _start_from(model, initial)
+    order = np.random.default_rng(random_state).permutation(inputs[0].shape[0])
     n_held_out = int(len(order) * training.holdout)
     held_out, rows = order[:n_held_out], order[n_held_out:]
     epochs, steps = training.plan(len(rows))
-    schedule = keras.optimizers.schedules.CosineDecay(training.learning_rate, epochs * steps, alpha=0.01)
     model.compile(
-        optimizer=keras.optimizers.Adam(schedule, clipnorm=1.0),
+        optimizer=_optimiser(training, epochs * steps),
         loss=_mean_row_loss(training.trim),
         steps_per_execution=min(steps, 25),
         jit_compile=False,
@@ -176,12 +133,18 @@ def train(
     log = _log_callback(epochs, on_epoch)
     monitor = "val_loss" if n_held_out else "loss"
     stop = keras.callbacks.EarlyStopping(monitor, patience=training.patience, restore_best_weights=True)
+    lower = keras.callbacks.ReduceLROnPlateau(monitor, factor=training.decay, patience=training.plateau_patience)
     model.fit(
         _batches([array[rows] for array in inputs], training.batch_size, random_state),
         steps_per_epoch=steps,
         epochs=epochs,
         validation_data=_once([array[held_out] for array in inputs]) if n_held_out else None,
-        callbacks=[log, stop, keras.callbacks.TerminateOnNaN()],
+        callbacks=[
+            log,
+            stop,
+            keras.callbacks.TerminateOnNaN(),
+            *([lower] if training.schedule == "plateau" else []),
+        ],
         verbose=0,
     )
     if not np.isfinite(log.curves["loss"][-1]):
@@ -193,32 +156,96 @@ def train(
     return curves
 
 
-def _batches(inputs: Sequence[NDArray[np.float32]], batch_size: int, seed: int) -> Any:
+def _start_from(model: keras.Model, initial: Mapping[str, NDArray[np.float32]]) -> None:
+    given, wanted = [array.shape for array in initial.values()], [tuple(weight.shape) for weight in model.weights]
+    if given != wanted:
+        raise SettingError(
+            f"The earlier weights do not fit this network: expected arrays of shapes {wanted}, received {given}. "
+            f"Use the same architecture and columns, or start without earlier weights."
+        )
+    model.set_weights(list(initial.values()))
+
+
+def _optimiser(training: Training, updates: int) -> keras.optimizers.Optimizer:
+    import keras
+
+    rate, clip = _schedule(training, updates), training.clip or None
+    if training.optimiser == "sgd":
+        return keras.optimizers.SGD(rate, momentum=training.momentum, clipnorm=clip)
+    if training.optimiser == "rmsprop":
+        return keras.optimizers.RMSprop(rate, clipnorm=clip)
+    if training.optimiser == "adamw":
+        return keras.optimizers.AdamW(rate, weight_decay=training.weight_decay, clipnorm=clip)
+    return keras.optimizers.Adam(rate, clipnorm=clip)
+
+
+def _schedule(training: Training, updates: int) -> Any:
+    from keras.optimizers import schedules
+
+    peak = training.learning_rate
+    if training.schedule == "cosine":
+        return schedules.CosineDecay(peak, updates, alpha=0.01)
+    if training.schedule == "warmup_cosine":
+        rising = int(training.warmup * updates)
+        start, target = (peak / 100, peak) if rising else (peak, None)
+        return schedules.CosineDecay(start, updates - rising, alpha=0.01, warmup_target=target, warmup_steps=rising)
+    if training.schedule == "exponential":
+        return schedules.ExponentialDecay(peak, updates, training.decay)
+    if training.schedule == "step":
+        return schedules.ExponentialDecay(peak, -(-updates // 3), training.decay, staircase=True)
+    return peak
+
+
+def penalty(loss: str) -> Callable[[Any], Any]:
+    """How a residual counts: squared, absolute, or squared near 0 and absolute far from it (Huber, log-cosh).
+
+    Raises
+    ------
+    SettingError
+        If the name is unknown.
+    """
+    one_of("loss", loss, LOSSES)
+    from keras import ops
+
+    def log_cosh(r: Any) -> Any:
+        return ops.abs(r) + ops.softplus(-2.0 * ops.abs(r)) - np.log(2.0)
+
+    def huber(r: Any) -> Any:
+        return ops.where(ops.abs(r) <= 1.0, 0.5 * ops.square(r), ops.abs(r) - 0.5)
+
+    known: dict[str, Callable[[Any], Any]] = {"mse": ops.square, "mae": ops.abs, "huber": huber, "log_cosh": log_cosh}
+    return known[loss]
+
+
+def _batches(inputs: Sequence[Rows], batch_size: int, seed: int) -> Any:
     """Shuffled batches without end; the target is a dummy, as the model's output is its own loss."""
     from tensorflow.data import Dataset
 
-    n_rows = len(inputs[0])
+    n_rows = inputs[0].shape[0]
     rows = Dataset.range(n_rows).shuffle(n_rows, seed=seed).repeat().batch(min(batch_size, n_rows))
-    return rows.map(lambda at: (_gather(inputs, at), _zeros(at))).prefetch(2)
+    return rows.map(_picker(inputs)).prefetch(2)
 
 
-def _once(inputs: Sequence[NDArray[np.float32]]) -> Any:
+def _once(inputs: Sequence[Rows]) -> Any:
     from tensorflow.data import Dataset
 
-    rows = Dataset.range(len(inputs[0])).batch(4096)
-    return rows.map(lambda at: (_gather(inputs, at), _zeros(at)))
+    return Dataset.range(inputs[0].shape[0]).batch(4096).map(_picker(inputs))
 
 
-def _gather(inputs: Sequence[NDArray[np.float32]], at: Any) -> tuple[Any, ...]:
+def _picker(inputs: Sequence[Rows]) -> Any:
+    """From positions to rows; not rewritten by AutoGraph, which would read this file again while training."""
     import tensorflow as tf
 
-    return tuple(tf.gather(array, at) for array in inputs)
+    def rows_of(array: Rows, at: Any) -> Any:
+        if isinstance(array, np.ndarray):
+            return tf.gather(array, at)
+        dense = tf.numpy_function(lambda chosen: array[chosen].toarray(), [at], tf.float32)
+        return tf.ensure_shape(dense, (None, array.shape[1]))
 
+    def pick(at: Any) -> tuple[tuple[Any, ...], Any]:
+        return tuple(rows_of(array, at) for array in inputs), tf.zeros_like(at, dtype=tf.float32)
 
-def _zeros(at: Any) -> Any:
-    import tensorflow as tf
-
-    return tf.zeros_like(at, dtype=tf.float32)
+    return tf.autograph.experimental.do_not_convert(pick)
 
 
 def _mean_row_loss(trim: float) -> Callable[[Any, Any], Any]:

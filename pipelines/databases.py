@@ -93,7 +93,7 @@ class Database:
         text = " ".join(text.split("\n[SQL:")[0].split())
         for secret in _secrets(self.url):
             text = text.replace(secret, "***")
-        return text[:500]
+        return text[:500].rstrip(".?! ")
 
     @contextmanager
     def connect(self) -> Iterator[Connection]:

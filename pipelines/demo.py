@@ -11,6 +11,7 @@ from typing import Any
 import pandas as pd
 from rich import box
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from detector import evaluate
@@ -118,13 +119,13 @@ def _alerts(scores: pd.DataFrame) -> Table:
         truth = f"[green]{row.scenario.replace('_', ' ')}[/]" if row.is_fraud else "[dim]honest[/]"
         values = [
             f"{row.time:%d %b %H:%M}",
-            str(row.card_id),
+            escape(str(row.card_id)),
             str(rows_of[row.card_id]),
             severity,
             f"{row.p_value:.1g}",
             truth,
         ]
-        table.add_row(*values, row.reasons.replace(" of the risk", ""))
+        table.add_row(*values, escape(row.reasons.replace(" of the risk", "")))
     return table
 
 

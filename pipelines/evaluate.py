@@ -12,7 +12,7 @@ from detector.clean import clean
 from detector.errors import DataError, SettingError
 from pipelines.config import Config
 from pipelines.learner import policy_of
-from pipelines.progress import progress
+from pipelines.progress import counted, progress
 from pipelines.report import ReportContent, column_facts, quarantine_counts, write_report
 from pipelines.review import Review, figures, review
 from pipelines.sources import open_source
@@ -41,7 +41,7 @@ class EvaluationReport:
         members = [name.removeprefix("ap_") for name in truth if name.startswith("ap_")]
         lines += [f"  {name:<12} AUROC {truth[f'auroc_{name}']:.3f}  AP {truth[f'ap_{name}']:.3f}" for name in members]
         if self.quarantined:
-            lines.append(f"{self.quarantined:,} rows could not be used; the report says why.")
+            lines.append(f"{counted(self.quarantined)} could not be used; the report says why.")
         return [*lines, f"Report: {self.report}"]
 
 
@@ -71,16 +71,17 @@ def evaluate(config: Config, *, input: str, now: datetime) -> EvaluationReport: 
         raise SettingError(
             "`columns.label` names no column, so there is no truth to compare with. Name it, train again."
         )
+    policy = policy_of(config.policy, schema)
     source = open_source(config.source.at(input))
     schema.check(source.columns(), labelled=True)
     wanted = list(dict.fromkeys([*schema.roles.values(), *schema.features]))
     with progress("Reading", total=source.estimate()) as advance:
         frame = source.read(columns=wanted, numeric=schema.numeric, advance=advance)
     cleaned = clean(frame, schema, labelled=True)
-    policy = policy_of(config.policy)
     with progress("Scoring", total=None):
         if cleaned.rows.empty:
-            raise DataError(f"None of the {len(frame):,} rows can be used: {'; '.join(cleaned.reasons())}. Mend them.")
+            why = "; ".join(f"{reason} ({counted(count)})" for reason, count in cleaned.reasons().items())
+            raise DataError(f"None of the {counted(len(frame))} can be used: {why}. Mend them.")
         reviewed = review(scorer, cleaned.rows, policy=policy)
     if reviewed.truth is None:
         raise DataError(

@@ -45,14 +45,14 @@ def loss_curves(history: Mapping[str, Sequence[float]]) -> Figure:
     Parameters
     ----------
     history : mapping
-        One value an epoch: ``loss``, and where known ``val_loss`` and ``learning_rate``.
+        One value an epoch: ``loss``, and where known ``held_out_loss`` and ``learning_rate``.
 
     Raises
     ------
     DataError
         If there is no epoch.
     """
-    loss, held_out = list(history.get("loss", [])), list(history.get("val_loss", []))
+    loss, held_out = list(history.get("loss", [])), list(history.get("held_out_loss", []))
     rate = list(history.get("learning_rate", []))
     if not loss:
         raise DataError("loss_curves needs at least one epoch of 'loss'. Was the autoencoder fitted?")

@@ -4,19 +4,54 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from detector.errors import SchemaError, SettingError
 from detector.policy import Budget, Policy
+from detector.schema import Schema
 
 if TYPE_CHECKING:
     from detector.assembly import OnStep
-    from detector.schema import Schema
     from detector.tabular import TabularDetector
     from pipelines.config import Config, PolicySection
 
 
-def policy_of(section: PolicySection) -> Policy:
-    """The flagging rule a configuration asks for."""
+# Columns of the scores that a column of the table would hide.
+TAKEN = ("risk", "p_value", "flagged", "severity", "reasons", "truth", "model_version", "scored_at")
+MEMBERS = ("autoencoder", "forest", "neighbours", "novelty")
+
+
+def policy_of(section: PolicySection, schema: Schema) -> Policy:
+    """The flagging rule a configuration asks for.
+
+    Raises
+    ------
+    SettingError
+        If it has a budget a day, and the rows have no time.
+    """
+    if section.budget is not None and section.budget.per == "day" and schema.time is None:
+        raise SettingError(
+            "`policy.budget` is per day, but `columns.time` names no column. Name it (and train again), "
+            "or set `per: batch` in the budget."
+        )
     budget = None if section.budget is None else Budget(rows=section.budget.rows, per=section.budget.per)
     return Policy(quantile=section.quantile, fdr=section.fdr, budget=budget)
+
+
+def refuse_taken_names(schema: Schema) -> None:
+    """Make sure that the columns that go with the scores can stand beside them.
+
+    Raises
+    ------
+    SchemaError
+        If the key, the time or the entity has the name of a column of the scores.
+
+    >>> refuse_taken_names(Schema(key="id", numeric=("risk",)))
+    """
+    for role, name in schema.roles.items():
+        if role != "label" and name in TAKEN + MEMBERS:
+            raise SchemaError(
+                f"The {role} column is named {name!r}, and so is a column of the scores. Rename it; "
+                f"for a database, in `source.query`: SELECT {name} AS {name}_{role}, ..."
+            )
 
 
 def detector_of(config: Config, schema: Schema, *, on_step: OnStep | None = None) -> TabularDetector:

@@ -24,6 +24,15 @@ Advance = Callable[[int], None]
 _running: list[Progress] = []
 
 
+def counted(rows: int) -> str:
+    """A number of rows in words.
+
+    >>> counted(1), counted(20_000)
+    ('1 row', '20,000 rows')
+    """
+    return f"{rows:,} row" + ("" if rows == 1 else "s")
+
+
 @contextmanager
 def progress(label: str, *, total: int | None = None, unit: str = "rows") -> Iterator[Advance]:
     """Show how far a piece of work has come, while the ``with`` block runs.

@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
@@ -162,7 +163,8 @@ def write_report(path: Path, content: ReportContent) -> Path:
         draft.write_text(page, encoding="utf-8")
         draft.replace(path)
     except OSError as error:
-        draft.unlink(missing_ok=True)
+        with suppress(OSError):
+            draft.unlink()
         raise SinkError(
             f"The report could not be written to {path}: {error.strerror or error}. "
             f"Choose another place with the setting 'report'."

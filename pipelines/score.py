@@ -24,7 +24,7 @@ from detector.scorer import TabularScorer
 from pipelines.config import Config
 from pipelines.keys import KeyLedger
 from pipelines.learner import policy_of
-from pipelines.progress import progress
+from pipelines.progress import counted, progress
 from pipelines.sinks import QuarantineSink, open_sink
 from pipelines.sources import Source, open_source
 
@@ -47,14 +47,14 @@ class ScoreReport:
 
     def summary(self) -> list[str]:
         """The run in a few lines."""
-        share = f" ({100 * self.flagged / self.scored:.2g} %)" if self.scored else ""
+        flagged = f"{self.flagged:,} ({100 * self.flagged / self.scored:.2g} %)" if self.flagged else "none"
         lines = [
-            f"Scored {self.scored:,} of {self.rows:,} rows in {self.seconds:.1f} s; flagged {self.flagged:,}{share}.",
+            f"Scored {self.scored:,} of {counted(self.rows)} in {self.seconds:.1f} s; flagged {flagged}.",
             f"Policy: {self.policy}.",
             f"Scores: {self.output}",
         ]
         if self.quarantined:
-            lines.append(f"{self.quarantined:,} rows could not be used; see why in {self.quarantine}")
+            lines.append(f"{counted(self.quarantined)} could not be used; see why in {self.quarantine}")
         if self.note and not self.flagged:
             lines.append(self.note)
         return lines
@@ -89,11 +89,13 @@ def score(config: Config, *, input: str | None = None, output: str | None = None
     version = bundle.fingerprint(config.bundle)
     source = open_source(config.source.at(input) if input is not None else config.source)
     target = config.output.at(output) if output is not None else config.output
-    policy = policy_of(config.policy)
+    policy = policy_of(config.policy, scorer.schema)
     scorer.schema.check(source.columns())
     with ExitStack() as stack:
         sink = stack.enter_context(open_sink(target))
-        quarantine = stack.enter_context(QuarantineSink(target.quarantine_path, columns=source.columns()))
+        quarantine = stack.enter_context(
+            QuarantineSink(target.quarantine_path, columns=_read_columns(source, scorer.schema))
+        )
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="detector-")))
         waiting = Waiting(folder, scorer, policy)
         rows = _measure(source, scorer, waiting, quarantine)
@@ -115,31 +117,33 @@ def score(config: Config, *, input: str | None = None, output: str | None = None
 
 def _measure(source: Source, scorer: TabularScorer, waiting: Waiting, quarantine: QuarantineSink) -> int:
     schema, ledger, rows = scorer.schema, KeyLedger(), 0
-    wanted = [name for name in source.columns() if name in _read_columns(schema)]
+    wanted = _read_columns(source, schema)
     with progress("Scoring", total=source.estimate()) as advance:
         for batch in source.batches(BATCH, columns=wanted, numeric=schema.numeric):
-            cleaned = clean(batch, schema, offset=rows)
+            cleaned = clean(batch, schema, positions=batch.index)
             good = cleaned.rows
             quarantine.write(cleaned.quarantine)
             if schema.key is not None:
                 again = ledger.repeats(good[schema.key])
-                if again.any():
-                    bad = batch.loc[good.index[again]]
-                    told = [f"{schema.key}: key {key} appears again in an earlier batch" for key in bad[schema.key]]
-                    bad.insert(0, "reason", told)
-                    bad.insert(0, "row", bad.index)
-                    quarantine.write(bad)
-                    good = good[~again]
-            if len(good):
-                waiting.add(good, scorer.measure(good))
+                quarantine.write(_repeated(batch.loc[good.index[again]], schema.key))
+                good = good[~again]
+            waiting.add(good, scorer.measure(good))
             rows += len(batch)
             advance(len(batch))
         quarantine.write(source.rejected)
     return rows + len(source.rejected)
 
 
-def _read_columns(schema: Schema) -> set[str]:
-    return {*schema.features, *(name for role, name in schema.roles.items() if role != "label")}
+def _read_columns(source: Source, schema: Schema) -> list[str]:
+    needed = {*schema.features, *(name for role, name in schema.roles.items() if role != "label")}
+    return [name for name in source.columns() if name in needed]
+
+
+def _repeated(rows: pd.DataFrame, key: str) -> pd.DataFrame:
+    """Rows whose key came in an earlier batch, as ``clean`` sets rows aside."""
+    reasons = [f"{key}: key {value} appears again (first in an earlier batch)" for value in rows[key]]
+    aside = rows.rename(columns={name: f"source_{name}" for name in ("row", "reason")})
+    return pd.concat([pd.DataFrame({"row": rows.index, "reason": reasons}, index=rows.index), aside], axis=1)
 
 
 class Waiting:
@@ -183,10 +187,12 @@ class Waiting:
         return self.policy.decide(np.concatenate(self._p_value), np.concatenate(self._risk), day=day)
 
     def verdicts(self, flagged: NDArray[np.bool_]) -> Iterator[pd.DataFrame]:
-        """The rows in order, batch by batch, with flags and reasons."""
+        """The rows in order, batch by batch, with flags and reasons; one empty frame if there are none."""
         start = 0
         with progress("Explaining and writing", total=len(flagged)) as advance:
             for number, risk in enumerate(self._risk):
+                if not len(risk) and (len(flagged) or number):
+                    continue  # its columns are all missing, so their types are unknown
                 marks = flagged[start : start + len(risk)]
                 measures = _read(self.folder / f"{number}.measures")
                 verdicts = self.scorer.verdicts(measures, measures, flagged=marks)

@@ -100,6 +100,10 @@ class FileSink:
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
             self._temporary.touch()
+        except FileExistsError:
+            raise SinkError(
+                f"{self.path} cannot be written: {self.path.parent} is a file. Choose another place."
+            ) from None
         except OSError as error:
             raise SinkError(f"{self.path} cannot be written: {error.strerror}. Choose another place.") from error
         return self
@@ -153,7 +157,8 @@ class FileSink:
 
     def _open(self, schema: pa.Schema) -> pq.ParquetWriter | pa_csv.CSVWriter:
         if self.path.suffix.lower() in PARQUET_SUFFIXES:
-            return pq.ParquetWriter(self._temporary, schema, compression="zstd")
+            repeated = [field.name for field in schema if pa.types.is_string(field.type)]
+            return pq.ParquetWriter(self._temporary, schema, compression="zstd", use_dictionary=repeated)
         delimiter = "\t" if self.path.suffix.lower() == ".tsv" else ","
         return pa_csv.CSVWriter(self._temporary, schema, write_options=pa_csv.WriteOptions(delimiter=delimiter))
 

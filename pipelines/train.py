@@ -17,10 +17,11 @@ import pandas as pd
 from detector import bundle
 from detector.clean import Cleaned, clean
 from detector.errors import DataError
+from detector.policy import Policy
 from detector.schema import Schema
 from pipelines.config import Config
-from pipelines.learner import detector_of, policy_of
-from pipelines.progress import progress
+from pipelines.learner import detector_of, policy_of, refuse_taken_names
+from pipelines.progress import counted, progress
 from pipelines.report import ReportContent, column_facts, quarantine_counts, write_report
 from pipelines.review import Review, figures, review
 from pipelines.sinks import QuarantineSink
@@ -49,20 +50,24 @@ class TrainReport:
     bundle: Path
     report: Path
     quarantine: Path
+    left_out: list[str]
     logged: LoggedModel | None
     note: str | None
 
     def summary(self) -> list[str]:
         """The training in a few lines."""
         truth = self.reviewed.truth
-        lines = [f"Trained on {self.rows:,} rows in {self.seconds:.0f} s."]
+        lines = [f"Trained on {counted(self.rows)} in {self.seconds:.0f} s."]
+        if self.left_out:
+            lines.append(f"Left out, because nothing can be learnt from them: {'; '.join(self.left_out)}.")
         if truth is not None:
             lines.append(
-                f"On rows kept apart: AUROC {truth['auroc']:.3f}, average precision {truth['ap']:.3f} "
+                f"On {truth['labelled']:,.0f} labelled rows kept apart, {truth['anomalies']:,.0f} of them anomalous: "
+                f"AUROC {truth['auroc']:.3f}, average precision {truth['ap']:.3f} "
                 f"(a blind guess has {truth['prevalence']:.3f})."
             )
         if self.quarantined:
-            lines.append(f"{self.quarantined:,} rows could not be used; see why in {self.quarantine}")
+            lines.append(f"{counted(self.quarantined)} could not be used; see why in {self.quarantine}")
         if self.note:
             lines.append(self.note)
         lines += [f"Bundle: {self.bundle}", f"Report: {self.report}"]
@@ -91,11 +96,14 @@ def train(config: Config, *, now: datetime) -> TrainReport:
         With what to do; the earlier bundle and report stay as they were.
     """
     started = time.perf_counter()
+    _check_places(config)
     source = open_source(config.source)
     frame = _read(source, config)
     schema = config.columns.schema_of(frame)
-    cleaned = clean(frame, schema, labelled=schema.label is not None)
-    quarantine = config.bundle.with_name(f"{config.bundle.name}.quarantine.csv")
+    refuse_taken_names(schema)
+    policy = policy_of(config.policy, schema)
+    cleaned = clean(frame, schema, labelled=schema.label is not None, positions=frame.index)
+    quarantine = _quarantine(config)
     with QuarantineSink(quarantine, columns=[str(name) for name in frame.columns]) as sink:
         sink.write(cleaned.quarantine)
         sink.write(source.rejected)
@@ -103,7 +111,6 @@ def train(config: Config, *, now: datetime) -> TrainReport:
     with _steps() as on_step:
         detector = detector_of(config, schema, on_step=on_step).fit(rows)
     detector.on_step = None
-    policy = policy_of(config.policy)
     with progress("Reviewing", total=None):
         reviewed = review(detector.scorer_, kept_apart, policy=policy)
         drawn = figures(detector.scorer_, kept_apart, reviewed, policy=policy, history=detector.history_)
@@ -123,9 +130,23 @@ def train(config: Config, *, now: datetime) -> TrainReport:
         bundle=config.bundle,
         report=config.report,
         quarantine=quarantine,
+        left_out=_left_out(detector),
         logged=logged,
         note=policy.power_note(len(rows), detector.scorer_.calibrator.size),
     )
+
+
+def _check_places(config: Config) -> None:
+    """Find out before the long part what would otherwise fail after it."""
+    bundle.check_place(config.bundle)
+    if config.tracking.enabled:
+        from pipelines.tracking import require
+
+        require(config.tracking.uri)
+
+
+def _quarantine(config: Config) -> Path:
+    return config.bundle.with_name(f"{config.bundle.name}.quarantine.csv")
 
 
 def _read(source: Source, config: Config) -> pd.DataFrame:
@@ -139,10 +160,10 @@ def _split(cleaned: Cleaned, config: Config, schema: Schema) -> tuple[pd.DataFra
     """Rows to learn from, and rows kept apart for the review."""
     rows = cleaned.rows
     if len(rows) < 3:
-        why = "; ".join(f"{reason} ({count})" for reason, count in list(cleaned.reasons().items())[:3])
+        why = "; ".join(f"{reason} ({counted(count)})" for reason, count in list(cleaned.reasons().items())[:3])
         raise DataError(
-            f"Expected at least 3 usable rows to learn from, received {len(rows)}"
-            f"{f'; left out: {why}' if why else ''}. Give more rows, or mend the columns named."
+            f"Expected at least 3 usable rows to learn from, received {len(rows)}. "
+            + (f"Left out: {why}. See each in {_quarantine(config)}, and mend them." if why else "Give more rows.")
         )
     order = np.random.default_rng(config.random_state).permutation(len(rows))
     apart = max(1, min(MOST_REVIEW_ROWS, round(config.train.review_share * len(rows))))
@@ -151,8 +172,8 @@ def _split(cleaned: Cleaned, config: Config, schema: Schema) -> tuple[pd.DataFra
         learnt = learnt[learnt[schema.label] != 1]
     if len(learnt) < 2:
         raise DataError(
-            f"Only {len(learnt)} rows are left to learn from, after those labelled anomalous in {schema.label!r}. "
-            f"Give normal rows as well."
+            f"Expected at least 2 rows to learn from, received {len(learnt)}: {schema.label!r} calls the others "
+            f"anomalous (1). Give normal rows (0, or empty for unknown) as well."
         )
     return learnt, kept_apart
 
@@ -190,7 +211,7 @@ def _log(
         name: role for role, name in schema.roles.items()
     }
     facts = {name: value for name, value in scorer.metrics.items() if isinstance(value, int | float)}
-    policy = policy_of(config.policy)
+    policy = policy_of(config.policy, schema)
     return log_training(
         uri=config.tracking.uri,
         experiment=config.tracking.experiment or config.name,
@@ -208,19 +229,19 @@ def _log(
         figures=drawn,
         config_text=config.file.read_text(encoding="utf-8") if config.file is not None else "",
         tags={"job": "train", "rows": str(len(rows)), "members": ", ".join(scorer.members)},
-        description=_description(config, len(rows), reviewed),
+        description=_description(config, len(rows), reviewed, policy),
         policy=policy,
     )
 
 
-def _description(config: Config, rows: int, reviewed: Review) -> str:
+def _description(config: Config, rows: int, reviewed: Review, policy: Policy) -> str:
     lines = [f"**{config.name}**: learnt from {rows:,} rows."]
     if reviewed.truth is not None:
         lines.append(
             f"On {reviewed.truth['labelled']:,.0f} labelled rows kept apart: AUROC {reviewed.truth['auroc']:.3f}, "
             f"average precision {reviewed.truth['ap']:.3f} at a prevalence of {reviewed.truth['prevalence']:.4f}."
         )
-    lines.append(f"Flags {policy_of(config.policy).describe()}: {reviewed.metrics['flagged_share']:.2%} of those rows.")
+    lines.append(f"Flags {policy.describe()}: {reviewed.metrics['flagged_share']:.2%} of those rows.")
     return "\n\n".join(lines)
 
 
@@ -237,11 +258,11 @@ def _content(
     now: datetime,
     started: float,
 ) -> ReportContent:
-    scorer, policy = detector.scorer_, policy_of(config.policy)
+    scorer, policy = detector.scorer_, policy_of(config.policy, detector.scorer_.schema)
     places = {"Bundle": str(config.bundle)}
     if logged is not None:
         places |= {"MLflow model": logged.model_uri, "MLflow run": logged.url or str(logged.open_with)}
-    notes = [f"{name} was left out: {reason}." for name, reason in scorer.columns.dropped.items()]
+    notes = [f"{sentence}." for sentence in _left_out(detector)]
     if note := policy.power_note(len(reviewed.verdicts), scorer.calibrator.size):
         notes.append(note)
     return ReportContent(
@@ -249,7 +270,6 @@ def _content(
         job="Training",
         made_at=now,
         rows=len(frame),
-        flagged=int(reviewed.verdicts["flagged"].sum()),
         quarantined=len(cleaned.quarantine),
         source=source.describe(),
         seconds=time.perf_counter() - started,
@@ -267,6 +287,11 @@ def _content(
         places=places,
         notes=notes,
     )
+
+
+def _left_out(detector: TabularDetector) -> list[str]:
+    """Columns that no member uses, each with why."""
+    return [f"{name} ({reason})" for name, reason in detector.scorer_.columns.dropped.items()]
 
 
 def fingerprint(rows: pd.DataFrame) -> str:

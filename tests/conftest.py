@@ -10,25 +10,32 @@ os.environ.setdefault("MPLBACKEND", "Agg")
 os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
 os.environ.setdefault("GIT_PYTHON_REFRESH", "quiet")
 
+import shutil
+from collections.abc import Callable
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
 import numpy as np
 import pandas as pd
 import pytest
+import yaml
 from hypothesis import settings
 
 from detector.encoders.dense import DenseAutoencoder
 from detector.schema import Schema
 from detector.tabular import TabularDetector
 from detector.training import Training
+from pipelines.config import Config, load_config
+from pipelines.simulate import simulate_transactions
 
 settings.register_profile("steady", derandomize=True, deadline=None, max_examples=50)
 settings.load_profile("steady")
 
 
-@pytest.fixture(scope="session")
-def mixed_rows() -> pd.DataFrame:
-    """A thousand rows with every kind of column, gaps and a rare category; the amount follows the country."""
-    rng = np.random.default_rng(5)
-    n = 1000
+def draw_mixed(seed: int, n: int) -> pd.DataFrame:
+    """Rows with every kind of column, gaps and a rare category; the amount follows the country, the fee the amount."""
+    rng = np.random.default_rng(seed)
     country = rng.choice(["de", "fr", "pl"], n, p=[0.6, 0.35, 0.05])
     amount = rng.lognormal(3.0, 0.3, n) * np.where(country == "pl", 4.0, 1.0)
     rows = pd.DataFrame(
@@ -46,6 +53,18 @@ def mixed_rows() -> pd.DataFrame:
     rows.loc[::10, "weight"] = np.nan
     rows.loc[5::50, "country"] = None
     return rows
+
+
+@pytest.fixture(scope="session")
+def mixed_rows() -> pd.DataFrame:
+    """A thousand rows of ``draw_mixed``, to learn from."""
+    return draw_mixed(5, 1000)
+
+
+@pytest.fixture(scope="session")
+def fresh_rows() -> pd.DataFrame:
+    """Two thousand other rows from where ``mixed_rows`` came from; no detector has seen them."""
+    return draw_mixed(6, 2000)
 
 
 @pytest.fixture(scope="session")
@@ -82,3 +101,50 @@ def quick() -> TabularDetector:
     rng = np.random.default_rng(0)
     rows = pd.DataFrame({"amount": rng.normal(40, 5, 400), "fee": rng.normal(1, 0.1, 400)})
     return TabularDetector(members=("forest", "neighbours"), trees=50).fit(rows)
+
+
+@pytest.fixture(scope="session")
+def payments() -> pd.DataFrame:
+    """1,500 simulated card payments of three weeks, one in 25 a fraud."""
+    columns = ["transaction_id", "time", "card_id", "merchant_category", "channel", "country", "amount", "is_fraud"]
+    return simulate_transactions(1500, seed=3, days=21, fraud_rate=0.04)[columns]
+
+
+@pytest.fixture(scope="session")
+def configure() -> Callable[..., Config]:
+    """Write a small ``detector.yaml`` to a folder and read it; sections given replace those here."""
+
+    def _configure(folder: Path, **sections: Any) -> Config:
+        columns = {"key": "transaction_id", "time": "time", "entity": "card_id", "label": "is_fraud"}
+        values = {
+            "name": "payments",
+            "source": {"path": "payments.parquet"},
+            "columns": columns | {"datetime": ["time"]},
+            "train": {"autoencoder": {"hidden": [16], "code": 8, "epochs": 2}, "forest": {"trees": 50}},
+            "policy": {"quantile": 0.99},
+            "tracking": {"enabled": False},
+        }
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / "detector.yaml").write_text(yaml.safe_dump(values | sections), encoding="utf-8")
+        return load_config(folder)
+
+    return _configure
+
+
+@pytest.fixture(scope="session")
+def trained_once(
+    tmp_path_factory: pytest.TempPathFactory, payments: pd.DataFrame, configure: Callable[..., Config]
+) -> Path:
+    """A folder with the payments, a configuration and a detector trained on them; tests must not change it."""
+    from pipelines.train import train
+
+    folder = tmp_path_factory.mktemp("trained")
+    payments.to_parquet(folder / "payments.parquet")
+    train(configure(folder), now=datetime(2026, 3, 1, tzinfo=UTC))
+    return folder
+
+
+@pytest.fixture
+def trained(trained_once: Path, tmp_path: Path) -> Path:
+    """A copy of that folder, to do anything with."""
+    return Path(shutil.copytree(trained_once, tmp_path / "project"))

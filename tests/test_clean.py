@@ -144,7 +144,7 @@ def test_clean_keeps_equal_rows_without_a_key() -> None:
 
 def test_clean_counts_positions_from_the_offset() -> None:
     """In a later batch the positions are those in the whole table."""
-    cleaned = clean(_table(id=[1, 2, 1, 3], amount=["1", "x", "3", "4"]), SCHEMA, offset=1000)
+    cleaned = clean(_table(id=[1, 2, 1, 3], amount=["1", "x", "3", "4"]), SCHEMA, positions=pd.RangeIndex(1000, 1004))
 
     assert cleaned.rows.index.tolist() == [1000, 1003]
     assert cleaned.quarantine["row"].tolist() == [1001, 1002]

@@ -92,7 +92,13 @@ def test_top_features_refuse_to_name_none(top: int) -> None:
 
 @pytest.mark.parametrize(
     ("value", "decimals", "text"),
-    [(950.0, 2, "950.00"), (3.0, 0, "3"), (-0.125, 3, "-0.125"), (1e9 + 0.25, 2, "1000000000.25"), (np.nan, 2, "missing")],
+    [
+        (950.0, 2, "950.00"),
+        (3.0, 0, "3"),
+        (-0.125, 3, "-0.125"),
+        (1e9 + 0.25, 2, "1000000000.25"),
+        (np.nan, 2, "missing"),
+    ],
 )
 def test_observed_number_has_the_digits_of_its_column(value: float, decimals: int, text: str) -> None:
     """As the table writes it; a missing one says so."""

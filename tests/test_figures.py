@@ -25,9 +25,11 @@ ERRORS = pd.DataFrame(RANDOM.gamma(2, size=(600, 30)), columns=[f"column_{i}" fo
 MEMBERS = pd.DataFrame({"forest": RISK, "neighbours": RISK + RANDOM.normal(size=600)})
 
 DRAWINGS: dict[str, Callable[[], Figure]] = {
-    "loss": lambda: figures.loss_curves({"loss": [3, 2, 1], "val_loss": [3, 1, 2], "learning_rate": [0.1, 0.2, 0.1]}),
+    "loss": lambda: figures.loss_curves(
+        {"loss": [3, 2, 1], "held_out_loss": [3, 1, 2], "learning_rate": [0.1, 0.2, 0.1]}
+    ),
     "loss alone": lambda: figures.loss_curves({"loss": [3.0]}),
-    "loss diverged": lambda: figures.loss_curves({"loss": [1, np.nan], "val_loss": [np.nan, np.nan]}),
+    "loss diverged": lambda: figures.loss_curves({"loss": [1, np.nan], "held_out_loss": [np.nan, np.nan]}),
     "risk": lambda: figures.risk_histogram(RISK),
     "risk and labels": lambda: figures.risk_histogram(RISK, labels=LABELS, threshold=2.0),
     "risk of one row": lambda: figures.risk_histogram([1.0], threshold=1.0),

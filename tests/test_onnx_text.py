@@ -12,7 +12,7 @@ from detector.onnx_text import IR_VERSION, OPSET, OPSET_ML, join, model
 
 def shift(name: str, by: float, *, source: str = "x", target: str = "y") -> onnx.ModelProto:
     """``target = (source + by) * 2``, with inner names that every call shares."""
-    lines = ["inner = Add (%s, constant)" % source, f"{target} = Mul (inner, two)"]
+    lines = [f"inner = Add ({source}, constant)", f"{target} = Mul (inner, two)"]
     constants = {"constant": np.float32(by), "two": np.float32(2)}
     return model(name, [f"float[n, p] {source}"], [f"float[n, p] {target}"], lines, constants)
 
@@ -83,6 +83,6 @@ def test_join_checks_what_it_built() -> None:
 
 
 def test_model_says_where_a_line_is_wrong() -> None:
-    """A slip in a line is an error with the line in it."""
-    with pytest.raises(onnx.parser.ParseError, match="y = Add"):
+    """A slip in a line is an error with its place."""
+    with pytest.raises(onnx.parser.ParseError, match=r"line: 4 .*Expected character \)"):
         model("wrong", ["float[n] x"], ["float[n] y"], ["y = Add (x"], {})

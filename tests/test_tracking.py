@@ -107,7 +107,7 @@ def first(uri: str, folder: Path, scorer: TabularScorer) -> LoggedModel:
         scorer,
         params={"random_state": 0, "train": {"rows": None, "forest": {"trees": 20}}},
         metrics={"ap": 0.7, "share_below_0.01": 0.012, "auroc": None},
-        curves={"loss": [3.0, 2.0, 1.0], "val_loss": [3.0, 2.5, 2.6]},
+        curves={"loss": [3.0, 2.0, 1.0], "held_out_loss": [3.0, 2.5, 2.6]},
         figures={"loss": figures.loss_curves({"loss": [3.0, 2.0, 1.0]})},
         config_text="source:\n  url: postgresql://ann:s3cret@db/x\n",
         tags={"job": "train"},
@@ -148,7 +148,7 @@ def test_run_holds_settings_metrics_and_curves(client: MlflowClient, first: Logg
     assert "auroc" not in run.data.metrics
     assert run.data.tags["job"] == "train"
     assert run.data.tags["mlflow.note.content"] == "Learnt from **300 rows** of March."
-    history = client.get_metric_history(first.run_id, "epoch/val_loss")
+    history = client.get_metric_history(first.run_id, "epoch/held_out_loss")
     assert [(point.step, point.value) for point in history] == [(1, 3.0), (2, 2.5), (3, 2.6)]
 
 

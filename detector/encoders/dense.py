@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,13 +12,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from detector.errors import SettingError
-from detector.training import OnEpoch, Training, keras_session, train
+from detector.training import LOSSES, OnEpoch, Training, keras_session, penalty, train
 
 if TYPE_CHECKING:
     import onnx
 
 UNSEEN = 1
-LOSSES = ("mse", "mae", "huber", "log_cosh")
 
 
 @dataclass(frozen=True)
@@ -82,12 +81,12 @@ class DenseAutoencoder:
         If a size is not positive or the loss unknown.
     """
 
-    hidden: tuple[int, ...] = (256,)
-    code: int = 128
+    hidden: tuple[int, ...] = (128,)
+    code: int = 64
     embedding: int = 8
     noise: float = 1.0
     mask: float = 0.8
-    groups: int = 4
+    groups: int = 2
     loss: str = "mse"
     training: Training = field(default_factory=Training)
 
@@ -187,10 +186,10 @@ def _build(
             heads["likelihood"] = layers.Concatenate()(levels) if len(levels) > 1 else levels[0]
         return heads
 
-    def errors(heads: dict[str, Any], penalty: Any) -> Any:
+    def errors(heads: dict[str, Any], count: Callable[[Any], Any]) -> Any:
         parts = []
         if n_values:
-            parts.append(penalty(clean["values"] - heads["expected"]) * (1.0 - clean["missing"]))
+            parts.append(count(clean["values"] - heads["expected"]) * (1.0 - clean["missing"]))
         start = 0
         for i, size in enumerate(cardinalities):
             truth = ops.one_hot(ops.cast(clean["labels"][:, i], "int32"), size)
@@ -200,7 +199,7 @@ def _build(
         return layers.Concatenate()(parts) if len(parts) > 1 else parts[0]
 
     damaged = Corruption(noise=settings.noise, mask=settings.mask, unseen=UNSEEN, seed=seed)(clean)
-    row_loss = ops.mean(errors(decoded(encoded(damaged)), _penalty(settings.loss)), axis=1)
+    row_loss = ops.mean(errors(decoded(encoded(damaged)), penalty(settings.loss)), axis=1)
     code = encoded(clean)
     heads = decoded(code)
     given = keras.Input((settings.code,), name="code")
@@ -240,18 +239,6 @@ def _hide(row: dict[str, Any], hidden: NDArray[np.float32], n_values: int) -> di
     if "labels" in row:
         shown["labels"] = row["labels"] * (1.0 - labels) + UNSEEN * labels
     return shown
-
-
-def _penalty(loss: str) -> Any:
-    from keras import ops
-
-    def log_cosh(r: Any) -> Any:
-        return ops.abs(r) + ops.softplus(-2.0 * ops.abs(r)) - np.log(2.0)
-
-    def huber(r: Any) -> Any:
-        return ops.where(ops.abs(r) <= 1.0, 0.5 * ops.square(r), ops.abs(r) - 0.5)
-
-    return {"mse": ops.square, "mae": ops.abs, "huber": huber, "log_cosh": log_cosh}[loss]
 
 
 def _export(network: Any, inputs: list[str], outputs: list[str]) -> onnx.ModelProto:

@@ -16,10 +16,10 @@ class AutoencoderSection(Section):
     enabled: bool = True
     """Whether this member takes part."""
 
-    hidden: tuple[PositiveInt, ...] = (256,)
+    hidden: tuple[PositiveInt, ...] = (128,)
     """Width of each hidden layer, from the input inwards; the decoder mirrors them."""
 
-    code: PositiveInt = 128
+    code: PositiveInt = 64
     """Width of the innermost layer."""
 
     noise: Annotated[float, Field(ge=0)] = 1.0
@@ -28,7 +28,7 @@ class AutoencoderSection(Section):
     mask: Annotated[float, Field(ge=0, lt=1)] = 0.8
     """Largest share of a row's cells that training hides; every second row has some hidden."""
 
-    groups: NonNegativeInt = 4
+    groups: NonNegativeInt = 2
     """At scoring, columns are hidden in so many groups and judged by the others; 0 is faster and blinder."""
 
     loss: Literal["mse", "mae", "huber", "log_cosh"] = "mse"
@@ -59,7 +59,7 @@ class ForestSection(Section):
     enabled: bool = True
     """Whether this member takes part."""
 
-    trees: PositiveInt = 200
+    trees: PositiveInt = 100
     """Number of trees; below 100 the result depends on the seed."""
 
     max_samples: PositiveInt = 256

@@ -101,7 +101,8 @@ def _parse(file: Path) -> tuple[Mapping[str, Any], dict[Steps, int]]:
         if not folder.is_dir():
             raise SettingError(f"There is no configuration {file}: there is no folder {folder}.") from None
         others = [other.name for other in folder.iterdir() if other.suffix in (".yaml", ".yml")]
-        hint = nearest(file.name, others) if others else f"Write one with `detector init {folder}`."
+        wanted = folder if file.suffix in (".yaml", ".yml") else file
+        hint = nearest(file.name, others) if others else f"Write one with `detector init {wanted}`."
         raise SettingError(f"There is no configuration {file}. {hint}") from None
     except UnicodeDecodeError:
         raise SettingError(f"{file} is not a text file in UTF-8. A configuration is YAML text.") from None
@@ -112,8 +113,11 @@ def _parse(file: Path) -> tuple[Mapping[str, Any], dict[Steps, int]]:
         node = loader.get_single_node()
         values = None if node is None else loader.construct_document(node)
     except yaml.MarkedYAMLError as error:
-        line = f" line {error.problem_mark.line + 1}" if error.problem_mark else ""
-        raise SettingError(f"{file}{line}: not valid YAML: {error.problem or error.context}.") from None
+        line = error.problem_mark.line if error.problem_mark else None
+        where = "" if line is None else f" line {line + 1}"
+        unquoted = line is not None and "${" in "".join(text.splitlines()[line : line + 1])
+        hint = " Put the value with ${...} in quotes." if unquoted else ""
+        raise SettingError(f"{file}{where}: not valid YAML: {error.problem or error.context}.{hint}") from None
     except yaml.YAMLError as error:
         raise SettingError(f"{file}: not valid YAML: {' '.join(str(error).split())}.") from None
     finally:

@@ -7,6 +7,7 @@ package does not import MLflow.
 from pipelines.tracking.address import mask_passwords, open_command, reachable
 from pipelines.tracking.facts import DatasetFacts
 from pipelines.tracking.models import fetch_bundle
+from pipelines.tracking.session import require
 from pipelines.tracking.training import LoggedModel, log_training
 
 __all__ = [
@@ -17,4 +18,5 @@ __all__ = [
     "mask_passwords",
     "open_command",
     "reachable",
+    "require",
 ]

@@ -29,6 +29,27 @@ _SETTINGS = {
 _QUIET = ("alembic", "mlflow", "mlflow.store.db.utils", "mlflow.tracking.fluent")
 
 
+def require(uri: str) -> None:
+    """Make sure, without importing MLflow, that it is installed and that its store answers.
+
+    Raises
+    ------
+    MissingExtraError
+        If MLflow is not installed.
+    TrackingError
+        If the store does not answer.
+    """
+    try:
+        version("mlflow")  # `import mlflow` would find the project's folder of that name
+    except PackageNotFoundError as error:
+        raise MissingExtraError(
+            "Tracking needs MLflow. Install the training extra: pip install 'anomaly-detector[train]', "
+            "or set 'tracking.enabled: false'."
+        ) from error
+    if fault := reachable(uri):
+        raise TrackingError(fault)
+
+
 @contextmanager
 def session(uri: str) -> Iterator[MlflowClient]:
     """Open a client for a store that answers.
@@ -43,15 +64,7 @@ def session(uri: str) -> Iterator[MlflowClient]:
     TrackingError
         If the store does not answer, and for whatever MLflow raises inside.
     """
-    try:
-        version("mlflow")  # `import mlflow` would find the project's folder of that name
-    except PackageNotFoundError as error:
-        raise MissingExtraError(
-            "Tracking needs MLflow. Install the training extra: pip install 'anomaly-detector[train]', "
-            "or set 'tracking.enabled: false'."
-        ) from error
-    if fault := reachable(uri):
-        raise TrackingError(fault)
+    require(uri)
     with _environment(_SETTINGS), warnings.catch_warnings():
         warnings.simplefilter("ignore")
         import mlflow  # sets its own log levels, so it is made quiet afterwards

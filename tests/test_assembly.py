@@ -1,0 +1,298 @@
+"""Members, fitted and joined."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from detector import assembly
+from detector.assembly import MEMBERS, Recipe, assemble
+from detector.calibrate import Calibrator
+from detector.encoders.dense import DenseAutoencoder, FittedNetwork
+from detector.errors import DataError, ParityError, SettingError
+from detector.forest import Trees
+from detector.neighbours import References
+from detector.schema import Schema
+from detector.scorer import TabularScorer
+from detector.tabular import TabularDetector
+from detector.training import Training
+
+SCHEMA = Schema(numeric=("a", "b"))
+
+
+def recipe(**changed: Any) -> Recipe:
+    return Recipe(
+        **{
+            "members": ("forest", "neighbours"),
+            "autoencoder": DenseAutoencoder(
+                hidden=(4,), code=2, groups=0, training=Training(epochs=1, least_steps=1, max_steps=1)
+            ),
+            "trees": 10,
+            "max_samples": 64,
+            "references": 100,
+            "clean_references": 50,
+            "clean_share": 0.25,
+            "novelty_weight": 3.0,
+            "calibration_share": 0.2,
+            "tail": "empirical",
+            "max_levels": 100,
+            "name": "test",
+            "random_state": 0,
+        }
+        | changed
+    )
+
+
+def draw(seed: int, n: int) -> pd.DataFrame:
+    return pd.DataFrame(np.random.default_rng(seed).normal(size=(n, 2)), columns=["a", "b"])
+
+
+@pytest.fixture(scope="module")
+def table() -> pd.DataFrame:
+    return draw(0, 500)
+
+
+@pytest.fixture(scope="module")
+def assembled(table: pd.DataFrame) -> TabularScorer:
+    return assemble(table, SCHEMA, recipe())[0]
+
+
+@pytest.mark.parametrize("members", [(), ("forest", "knn"), "forest"])
+def test_recipe_refuses_members_it_does_not_know(members: Any) -> None:
+    """And lists those it knows."""
+    with pytest.raises(
+        SettingError, match="members must be some of autoencoder, forest, neighbours. Received: members="
+    ):
+        recipe(members=members)
+
+
+@pytest.mark.parametrize("name", ["trees", "max_samples", "references", "clean_references", "max_levels"])
+def test_recipe_refuses_counts_below_one(name: str) -> None:
+    """No tree, no reference, no level means nothing."""
+    with pytest.raises(SettingError, match=f"{name} must be at least 1. Received: {name}=0"):
+        recipe(**{name: 0})
+
+
+@pytest.mark.parametrize("share", [0.0, 1.0, -1.0])
+def test_recipe_needs_rows_to_calibrate_on_and_rows_to_learn_from(share: float) -> None:
+    """Neither none nor all."""
+    with pytest.raises(SettingError, match=f"calibration_share must lie between 0 and 1. .*calibration_share={share}"):
+        recipe(calibration_share=share)
+
+
+@pytest.mark.parametrize("share", [1.0, -0.1])
+def test_recipe_leaves_rows_that_count_as_clean(share: float) -> None:
+    """All rows cannot be unusual."""
+    with pytest.raises(SettingError, match=rf"clean_share must lie in \[0, 1\). Received: clean_share={share}"):
+        recipe(clean_share=share)
+
+
+def test_recipe_refuses_a_tail_it_does_not_know_before_anything_is_trained() -> None:
+    """A slip in a setting is found in the first second, not after the training."""
+    with pytest.raises(SettingError, match="tail must be one of empirical, pareto. Received: tail='fat'"):
+        recipe(tail="fat")
+
+
+@pytest.mark.parametrize(
+    ("members", "columns"),
+    [
+        (("forest",), ("forest",)),
+        (("neighbours",), ("neighbours", "novelty")),
+        (("neighbours", "forest"), ("forest", "neighbours", "novelty")),
+    ],
+)
+def test_assembly_joins_the_members_asked_for(
+    table: pd.DataFrame, members: tuple[str, ...], columns: tuple[str, ...]
+) -> None:
+    """Neighbours give density and novelty; what was not asked for is not in the graph."""
+    scorer, curves = assemble(table, SCHEMA, recipe(members=members))
+
+    assert scorer.members == columns
+    assert set(scorer.graph.outputs) == set(columns)
+    assert (scorer.trees is not None) == ("forest" in members)
+    assert set(scorer.references) == {"neighbours", "novelty"} & set(columns)
+    assert curves == {}
+
+
+def test_assembly_calibrates_on_rows_no_member_saw(table: pd.DataFrame, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The two parts are disjoint and together are the table; members get the one, the calibrator the other."""
+    fitted_on: list[np.ndarray] = []
+    forest = assembly._forest
+
+    def watched(rows: np.ndarray, how: Recipe) -> Any:
+        fitted_on.append(rows)
+        return forest(rows, how)
+
+    monkeypatch.setattr(assembly, "_forest", watched)
+    learnt, kept_back = assembly._split(len(table), recipe())
+
+    scorer, _ = assemble(table, SCHEMA, recipe())
+
+    assert sorted([*learnt, *kept_back]) == list(range(500))
+    assert {len(rows) for rows in fitted_on} == {400} == {len(learnt)}
+    assert scorer.calibrator.size == scorer.metrics["rows_calibration"] == len(kept_back) == 100
+    assert scorer.metrics["rows_fitted"] == 400
+
+
+def test_calibration_rows_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of ten million rows not two million are kept back."""
+    monkeypatch.setattr(assembly, "MOST_CALIBRATION_ROWS", 10)
+
+    learnt, kept_back = assembly._split(500, recipe())
+
+    assert (len(learnt), len(kept_back)) == (490, 10)
+
+
+def test_novelty_is_calibrated_before_it_remembers_the_calibration_rows(assembled: TabularScorer) -> None:
+    """Calibrated after, every calibration row would lie at distance 0 from itself and p-values would mean nothing."""
+    memory = assembled.references["novelty"]
+
+    assert len(memory.rows) == 100
+    assert assembled.fusion.location[assembled.members.index("novelty")] > 0.01
+    assert np.median(assembled.measure(draw(1, 300))["p_value"]) == pytest.approx(0.5, abs=0.12)
+
+
+def test_clean_share_leaves_the_most_unusual_rows_out(table: pd.DataFrame) -> None:
+    """The density member's references hold none of the planted outliers, though one row in twenty is one."""
+    planted = table.copy()
+    planted.iloc[::20] += 30
+
+    scorer, _ = assemble(planted, SCHEMA, recipe(clean_references=1000))
+
+    values = scorer.columns.unscale(scorer.references["neighbours"].rows)
+    assert scorer.metrics["rows_cleaned_out"] == 100
+    assert len(values) == 300
+    assert np.abs(values).max() < 10
+
+
+def test_assembly_says_how_far_it_is(table: pd.DataFrame) -> None:
+    """For a progress bar: each stage as it starts."""
+    told: list[tuple[str, int, int]] = []
+
+    assemble(table, SCHEMA, recipe(on_step=lambda *step: told.append(step)))
+
+    assert [what for what, _, _ in told] == ["isolation forest", "neighbours", "calibration"]
+
+
+def test_assembly_repeats_itself_with_the_same_seed(table: pd.DataFrame, assembled: TabularScorer) -> None:
+    """Same rows, same seed, same graph to the last byte; another seed, another graph."""
+    again, _ = assemble(table, SCHEMA, recipe())
+    other, _ = assemble(table, SCHEMA, recipe(random_state=1))
+
+    assert again.graph.content == assembled.graph.content
+    assert np.array_equal(again.calibrator.risk, assembled.calibrator.risk)
+    assert other.graph.content != assembled.graph.content
+
+
+def test_assembly_refuses_a_table_in_which_nothing_varies() -> None:
+    """There is nothing to learn."""
+    with pytest.raises(DataError, match="No column varies"):
+        assemble(pd.DataFrame({"a": [1.0] * 50, "b": [2.0] * 50}), SCHEMA, recipe())
+
+
+def test_graph_agrees_with_keras_and_scikit_learn(fitted: TabularDetector) -> None:
+    """The differences found at fit are recorded, and rounding is all there is."""
+    metrics = fitted.scorer_.metrics
+
+    assert 0 < metrics["parity_autoencoder"] < 1e-4
+    assert 0 < metrics["parity_forest"] < 1e-5
+
+
+def test_neighbours_in_the_graph_agree_with_the_plain_way(fitted: TabularDetector, fresh_rows: pd.DataFrame) -> None:
+    """Distances by matrix products in float32 are those of float64, on tables with categories and gaps too."""
+    scorer = fitted.scorer_
+    encoded = scorer.columns.encode(fitted._rows(fresh_rows))
+    space = scorer.inside.run(encoded.inputs(), ["space"])["space"]
+
+    found = scorer.graph.run(encoded.inputs())
+
+    for name, member in scorer.references.items():
+        assert np.allclose(found[name][:, 0], member.score(space), atol=5e-3)
+
+
+def test_assembly_refuses_a_forest_that_changed_on_the_way(
+    table: pd.DataFrame, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One per cent in the trees' depths is noticed before anything is saved."""
+    faithful = Trees.from_forest
+
+    def distorted(forest: Any) -> Trees:
+        trees = faithful(forest)
+        return replace(trees, depth=1.01 * trees.depth)
+
+    monkeypatch.setattr(Trees, "from_forest", distorted)
+
+    with pytest.raises(ParityError, match=r"differs from the fitted model by 0\.0\d+ \(parity_forest\); at most 0.001"):
+        assemble(table, SCHEMA, recipe())
+
+
+@pytest.mark.parametrize("spoilt", [lambda error: error + 0.01, lambda error: error * np.nan], ids=["shifted", "NaN"])
+def test_assembly_refuses_a_network_that_changed_on_the_way(
+    table: pd.DataFrame, monkeypatch: pytest.MonkeyPatch, network: FittedNetwork, spoilt: Any
+) -> None:
+    """Keras and the graph must say the same of the calibration rows; NaN is not the same as anything."""
+    changed = replace(network, probe_error=spoilt(network.probe_error))
+    monkeypatch.setattr(DenseAutoencoder, "fit", lambda *_, **__: changed)
+
+    with pytest.raises(ParityError, match=r"\(parity_autoencoder\); at most 0.001 is allowed. Please report"):
+        assemble(table, SCHEMA, recipe(members=("autoencoder",)))
+
+
+def test_assembly_accepts_the_network_as_it_is(
+    table: pd.DataFrame, monkeypatch: pytest.MonkeyPatch, network: FittedNetwork
+) -> None:
+    """The same network, not distorted, passes: the check above is not one that always fails."""
+    monkeypatch.setattr(DenseAutoencoder, "fit", lambda *_, **__: network)
+
+    scorer, curves = assemble(table, SCHEMA, recipe(members=("autoencoder",)))
+
+    assert scorer.members == ("autoencoder",)
+    assert curves == network.history
+    assert scorer.metrics["epochs"] == 1
+
+
+@pytest.fixture(scope="module")
+def network(table: pd.DataFrame) -> FittedNetwork:
+    """The network that ``assemble`` trains on the table, caught on its way."""
+    caught: list[FittedNetwork] = []
+    fit = DenseAutoencoder.fit
+
+    def watched(*given: Any, **named: Any) -> FittedNetwork:
+        caught.append(fit(*given, **named))
+        return caught[-1]
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(DenseAutoencoder, "fit", watched)
+        assemble(table, SCHEMA, recipe(members=("autoencoder",)))
+    return caught[0]
+
+
+def test_assembly_records_what_it_did(fitted: TabularDetector) -> None:
+    """Plain numbers for MLflow and the bundle's JSON."""
+    metrics = fitted.scorer_.metrics
+
+    assert metrics["rows_fitted"] + metrics["rows_calibration"] == 1000
+    assert metrics["rows_cleaned_out"] == 200
+    assert metrics["epochs"] == len(fitted.history_["loss"]) == 6
+    assert metrics["code_size"] == 16
+    gap = metrics["reconstruction_error_holdout"] - metrics["reconstruction_error_train"]
+    assert metrics["generalisation_gap"] == pytest.approx(gap)
+    assert metrics["fit_seconds"] > 0
+    assert all(type(value) in (int, float) for value in metrics.values())
+
+
+def test_every_member_can_be_asked_for() -> None:
+    """The names in the documentation are the names that work."""
+    assert recipe(members=MEMBERS).members == ("autoencoder", "forest", "neighbours")
+
+
+def test_usual_attributions_are_the_level_reasons_count_from(assembled: TabularScorer) -> None:
+    """One level a member and feature, from rows the member was not fitted on."""
+    assert set(assembled.usual) == {"forest", "neighbours", "novelty"}
+    assert all(level.shape == (2,) and np.isfinite(level).all() for level in assembled.usual.values())
+    assert isinstance(assembled.calibrator, Calibrator)
+    assert isinstance(assembled.references["novelty"], References)

@@ -1,0 +1,86 @@
+"""What is imported when: scoring needs little, and importing the package needs almost nothing."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+import detector
+from detector.bundle import save
+from detector.tabular import TabularDetector
+
+ONLY_FOR_FITTING = ["tensorflow", "keras", "onnx", "tf2onnx", "sklearn", "mlflow", "matplotlib", "pyspark"]
+ROOT = Path(__file__).parents[1]
+
+
+def modules_after(code: str, *arguments: str) -> set[str]:
+    """The top-level modules that a fresh interpreter has loaded after some code."""
+    script = f"import sys\n{code}\nprint(*sorted({{name.partition('.')[0] for name in sys.modules}}))"
+    done = subprocess.run(
+        [sys.executable, "-W", "error", "-c", script, *arguments], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    return set(done.stdout.split())
+
+
+@pytest.mark.slow
+def test_scoring_imports_nothing_that_only_fitting_needs(
+    fitted: TabularDetector, fresh_rows: pd.DataFrame, tmp_path: Path
+) -> None:
+    """Load a bundle with all members, judge, explain, encode, decode: no TensorFlow, no scikit-learn, no onnx."""
+    save(fitted.scorer_, tmp_path / "bundle")
+    fresh_rows.iloc[:50].to_pickle(tmp_path / "rows.pkl")
+    code = (
+        "import pandas as pd, detector\n"
+        "scorer = detector.load(sys.argv[1])\n"
+        "rows = pd.read_pickle(sys.argv[2])\n"
+        "verdicts = scorer.judge(rows, policy=detector.Policy(budget=detector.Budget(rows=5)))\n"
+        "assert verdicts.frame['flagged'].sum() == 5 and verdicts.frame['reasons'].ne('').sum() == 5\n"
+        "from detector.clean import clean\n"
+        "cleaned = clean(rows, scorer.schema).rows\n"
+        "assert len(scorer.decode(scorer.encode(cleaned))) == len(scorer.reconstruct(cleaned)) == 50\n"
+        "scorer.feature_errors(cleaned)"
+    )
+
+    loaded = modules_after(code, str(tmp_path / "bundle"), str(tmp_path / "rows.pkl"))
+
+    assert "onnxruntime" in loaded
+    assert loaded.isdisjoint(ONLY_FOR_FITTING)
+
+
+def test_importing_the_package_is_cheap() -> None:
+    """Not even NumPy is loaded before a name is used."""
+    loaded = modules_after("import detector\nassert 'TabularDetector' in dir(detector)")
+
+    assert "detector" in loaded
+    assert loaded.isdisjoint([*ONLY_FOR_FITTING, "numpy", "pandas", "onnxruntime"])
+
+
+@pytest.mark.slow
+def test_importing_the_estimator_loads_no_tensorflow() -> None:
+    """Defining a detector is quick; TensorFlow comes with ``fit``."""
+    loaded = modules_after("import detector\ndetector.TabularDetector()")
+
+    assert "sklearn" in loaded
+    assert loaded.isdisjoint(["tensorflow", "keras", "onnx", "mlflow"])
+
+
+def test_every_public_name_can_be_had() -> None:
+    """``__all__`` is what there is, and each name is the thing of that name."""
+    assert [getattr(detector, name).__name__ for name in detector.__all__] == detector.__all__
+    assert set(dir(detector)) == {*detector.__all__, "__version__"}
+
+
+def test_package_knows_its_version() -> None:
+    """As installed, or said to be unknown."""
+    assert detector.__version__[0].isdigit()
+
+
+def test_unknown_name_is_an_attribute_error() -> None:
+    """As in any module."""
+    with pytest.raises(AttributeError, match="module 'detector' has no attribute 'Tabular'"):
+        _ = detector.Tabular

@@ -1,0 +1,141 @@
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+
+from detector import bundle
+from detector.errors import SchemaError, SettingError
+from detector.policy import Budget, Policy
+from detector.schema import Schema
+from pipelines.config import Config, PolicySection, TrainSection
+from pipelines.learner import MEMBERS, TAKEN, detector_of, policy_of, refuse_taken_names
+from pipelines.score import score
+
+TIMED = Schema(time="when", numeric=("amount",))
+Configure = Callable[..., Config]
+
+
+@pytest.mark.parametrize(
+    ("rules", "policy"),
+    [
+        ({"quantile": 0.9}, Policy(quantile=0.9)),
+        ({"fdr": 0.2, "budget": {"rows": 3, "per": "batch"}}, Policy(fdr=0.2, budget=Budget(rows=3))),
+        ({"budget": {"rows": 3}}, Policy(budget=Budget(rows=3, per="day"))),
+    ],
+)
+def test_policy_is_what_the_configuration_says(rules: dict[str, Any], policy: Policy) -> None:
+    """Every rule reaches the library."""
+    assert policy_of(PolicySection(**rules), TIMED) == policy
+
+
+def test_daily_budget_without_a_time_is_an_error() -> None:
+    """It could not be told which rows share a day; per batch nothing is missing."""
+    untimed = Schema(numeric=("amount",))
+
+    assert policy_of(PolicySection(budget={"rows": 3, "per": "batch"}), untimed).budget == Budget(rows=3)
+    with pytest.raises(SettingError, match="`columns.time` names no column. .* `per: batch`"):
+        policy_of(PolicySection(budget={"rows": 3}), untimed)
+
+
+@pytest.mark.parametrize("role", ["key", "time", "entity"])
+@pytest.mark.parametrize("name", ["risk", "flagged", "forest", "scored_at"])
+def test_columns_named_like_scores_are_refused(role: str, name: str) -> None:
+    """A key called "risk" would be written over, or stand in the scores twice."""
+    with pytest.raises(SchemaError, match=f"The {role} column is named '{name}'.* AS {name}_{role}"):
+        refuse_taken_names(Schema(**{role: name}, numeric=("amount",)))
+
+
+def test_features_and_label_may_be_named_like_scores() -> None:
+    """They are not written beside the scores."""
+    refuse_taken_names(Schema(key="id", label="flagged", numeric=("risk", "forest")))
+
+
+def test_taken_names_are_those_of_the_scores(trained: Path, configure: Configure) -> None:
+    """The names refused are exactly the columns that scoring adds, and the label's."""
+    config = configure(trained)
+
+    report = score(config, now=pd.Timestamp("2026-03-02", tz="UTC").to_pydatetime())
+
+    columns = set(pd.read_parquet(report.output)) - {"transaction_id", "time", "card_id"}
+    assert columns | {"truth"} == set(TAKEN + MEMBERS)
+    assert set(MEMBERS) == set(bundle.load(config.bundle).members)
+
+
+NETWORK = {
+    "hidden": ("hidden", [48, 24], (48, 24)),
+    "code": ("code", 12, 12),
+    "noise": ("noise", 0.3, 0.3),
+    "mask": ("mask", 0.2, 0.2),
+    "groups": ("groups", 3, 3),
+    "loss": ("loss", "huber", "huber"),
+}
+TRAINING = {
+    "epochs": 7,
+    "batch_size": 33,
+    "max_steps": 44,
+    "learning_rate": 0.05,
+    "patience": 3,
+    "trim": 0.1,
+}
+
+
+def detector(tmp_path: Path, configure: Configure, **train: Any) -> Any:
+    return detector_of(configure(tmp_path, train=train, random_state=5), TIMED)
+
+
+@pytest.mark.parametrize("setting", NETWORK)
+def test_settings_of_the_network_arrive(tmp_path: Path, configure: Configure, setting: str) -> None:
+    """Each setting of the autoencoder changes the network that is trained."""
+    name, given, expected = NETWORK[setting]
+
+    assert getattr(detector(tmp_path, configure, autoencoder={setting: given}).autoencoder, name) == expected
+
+
+@pytest.mark.parametrize("setting", TRAINING)
+def test_settings_of_the_training_arrive(tmp_path: Path, configure: Configure, setting: str) -> None:
+    """Each setting of the training changes how the network is trained."""
+    made = detector(tmp_path, configure, autoencoder={setting: TRAINING[setting]})
+
+    assert getattr(made.autoencoder.training, setting) == TRAINING[setting]
+
+
+@pytest.mark.parametrize(
+    ("given", "name", "expected"),
+    [
+        ({"forest": {"trees": 9}}, "trees", 9),
+        ({"forest": {"max_samples": 99}}, "max_samples", 99),
+        ({"neighbours": {"references": 99}}, "references", 99),
+        ({"neighbours": {"clean_references": 9}}, "clean_references", 9),
+        ({"clean_share": 0.4}, "clean_share", 0.4),
+        ({"calibration_share": 0.4}, "calibration_share", 0.4),
+        ({"tail": "pareto"}, "tail", "pareto"),
+        ({"forest": {"enabled": False}}, "members", ("autoencoder", "neighbours")),
+        ({}, "random_state", 5),
+        ({}, "name", "payments"),
+        ({}, "schema", TIMED),
+    ],
+)
+def test_settings_of_the_detector_arrive(
+    tmp_path: Path, configure: Configure, given: dict[str, Any], name: str, expected: Any
+) -> None:
+    """Each setting of the other members changes the detector."""
+    assert getattr(detector(tmp_path, configure, **given), name) == expected
+
+
+def test_no_setting_is_left_untested() -> None:
+    """A new setting of training must be added here, or nobody would notice that it does nothing."""
+    sections = TrainSection.model_fields
+    network = sections["autoencoder"].annotation.model_fields
+
+    assert set(network) == {"enabled", *NETWORK, *TRAINING}
+    assert set(sections) - {"autoencoder", "forest", "neighbours"} == {
+        "rows",  # of the job, see test_train
+        "review_share",  # of the job, see test_train
+        "calibration_share",
+        "clean_share",
+        "tail",
+    }

@@ -1,0 +1,301 @@
+"""The training job."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from detector import bundle
+from detector.errors import BundleError, DataError, SchemaError, SettingError, SinkError, TrackingError
+from detector.tabular import TabularDetector
+from pipelines import train as job
+from pipelines.config import Config
+from pipelines.review import Review, review
+from pipelines.score import score
+from pipelines.train import TrainReport, train
+
+NOW = datetime(2026, 3, 2, 12, tzinfo=UTC)
+FOREST_ONLY = {"autoencoder": {"enabled": False}, "neighbours": {"enabled": False}, "forest": {"trees": 20}}
+COLUMNS = {"key": "transaction_id", "time": "time", "entity": "card_id", "label": "is_fraud"}
+
+Configure = Callable[..., Config]
+Seen = dict[str, pd.DataFrame]
+
+
+@pytest.fixture
+def undrawn(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Leave out the pictures, which take most of the time."""
+    monkeypatch.setattr(job, "figures", lambda *_, **__: {})
+
+
+@pytest.fixture
+def seen(monkeypatch: pytest.MonkeyPatch, undrawn: None) -> Iterator[Seen]:
+    """The rows that the detector is fitted on, and those that it is reviewed on."""
+    rows: Seen = {}
+    fit = TabularDetector.fit
+
+    def _fit(self: TabularDetector, X: pd.DataFrame, y: Any = None) -> TabularDetector:
+        rows["fit"] = X
+        return fit(self, X, y)
+
+    def _review(scorer: Any, kept_apart: pd.DataFrame, **options: Any) -> Review:
+        rows["review"] = kept_apart
+        return review(scorer, kept_apart, **options)
+
+    monkeypatch.setattr(TabularDetector, "fit", _fit)
+    monkeypatch.setattr(job, "review", _review)
+    yield rows
+    assert set(rows) == {"fit", "review"}
+
+
+def quick(folder: Path, configure: Configure, table: pd.DataFrame, **sections: Any) -> TrainReport:
+    """Train a small forest on a table; returns what the job says."""
+    folder.mkdir(exist_ok=True)
+    table.to_csv(folder / "table.csv", index=False)
+    values = {"source": {"path": "table.csv"}, "train": FOREST_ONLY, "columns": COLUMNS} | sections
+    return train(configure(folder, **values), now=NOW)
+
+
+def test_training_leaves_a_bundle_and_a_report(trained_once: Path, payments: pd.DataFrame) -> None:
+    """The bundle scores, the page shows the pictures, and without bad rows there is no quarantine."""
+    scorer = bundle.load(trained_once / "bundle")
+    page = (trained_once / "report.html").read_text(encoding="utf-8")
+
+    assert scorer.name == "payments"
+    assert scorer.members == ("autoencoder", "forest", "neighbours", "novelty")
+    assert len(scorer.judge(payments.head(10)).frame) == 10
+    assert page.count("<svg") >= 7
+    assert "1 March 2026" in page.replace("01 March", "1 March")
+    assert not (trained_once / "bundle.quarantine.csv").exists()
+    assert sorted(path.name for path in trained_once.iterdir()) == [
+        "bundle",
+        "detector.yaml",
+        "payments.parquet",
+        "report.html",
+    ]
+
+
+def test_bad_rows_go_to_quarantine(tmp_path: Path, configure: Configure, payments: pd.DataFrame, seen: Seen) -> None:
+    """Each row is learnt from, kept apart, a known anomaly, or in quarantine with its reason and all its columns."""
+    table = payments.head(400).astype({"amount": object, "is_fraud": object})
+    table.loc[7, "amount"] = "much"
+    table.loc[9, "is_fraud"] = "perhaps"
+    table.loc[11, "time"] = pd.NaT
+    table = pd.concat([table, table.iloc[[20]]], ignore_index=True)
+
+    report = quick(tmp_path, configure, table)
+
+    aside = pd.read_csv(report.quarantine)
+    assert aside["row"].tolist() == [7, 9, 11, 400]
+    assert aside.columns.tolist() == ["row", "reason", *table.columns]
+    assert aside["reason"].tolist() == [
+        "amount: 'much' is not a number",
+        "is_fraud: 'perhaps' is neither 0 nor 1",
+        "time: the time is missing",
+        "transaction_id: key T000000020 appears again (first at row 20)",
+    ]
+    frauds = (payments.head(400)["is_fraud"] == 1).drop([7, 9, 11]).sum()
+    in_review = (seen["review"]["is_fraud"] == 1).sum()
+    assert len(seen["fit"]) + len(seen["review"]) + (frauds - in_review) == 401 - 4
+    assert f"4 rows could not be used; see why in {report.quarantine}" in report.summary()
+    assert (report.rows, report.quarantined) == (len(seen["fit"]), 4)
+
+
+def test_known_anomalies_are_never_learnt_from(
+    tmp_path: Path, configure: Configure, payments: pd.DataFrame, seen: Seen
+) -> None:
+    """Neither fitted nor calibrated on; rows whose label is missing are."""
+    table = payments.assign(is_fraud=payments["is_fraud"].astype("Int64"))
+    table.loc[::3, "is_fraud"] = pd.NA
+
+    report = quick(tmp_path, configure, table)
+
+    assert (seen["fit"]["is_fraud"] != 1).all()
+    assert seen["fit"]["is_fraud"].isna().any()
+    assert (seen["review"]["is_fraud"] == 1).any()
+    metrics = bundle.load(report.bundle).metrics
+    assert metrics["rows_fitted"] + metrics["rows_calibration"] == len(seen["fit"])
+
+
+@pytest.mark.parametrize("share", [0.1, 0.4])
+def test_review_rows_are_kept_apart(
+    tmp_path: Path, configure: Configure, payments: pd.DataFrame, seen: Seen, share: float
+) -> None:
+    """The share asked for is reviewed, and no reviewed row was learnt from."""
+    quick(tmp_path, configure, payments, train=FOREST_ONLY | {"review_share": share})
+
+    assert len(seen["review"]) == 1500 * share
+    assert seen["fit"].index.intersection(seen["review"].index).empty
+    assert set(seen["fit"]["transaction_id"]).isdisjoint(seen["review"]["transaction_id"])
+
+
+@pytest.mark.usefixtures("undrawn")
+def test_same_seed_gives_the_same_scores(
+    trained_once: Path, tmp_path: Path, configure: Configure, payments: pd.DataFrame
+) -> None:
+    """Trained again on the same rows, every member says exactly the same; another seed says something else."""
+    shutil.copy(trained_once / "payments.parquet", tmp_path)
+
+    again = train(configure(tmp_path), now=NOW)
+    other = quick(tmp_path / "other", configure, payments, random_state=1)
+    one = quick(tmp_path / "one", configure, payments, random_state=0)
+
+    def _frame(folder: Path) -> pd.DataFrame:
+        return bundle.load(folder).judge(payments).frame
+
+    pd.testing.assert_frame_equal(_frame(trained_once / "bundle"), _frame(again.bundle), check_exact=True)
+    assert not np.array_equal(_frame(other.bundle)["risk"], _frame(one.bundle)["risk"])
+
+
+@pytest.mark.usefixtures("undrawn")
+def test_sample_is_of_the_whole_file(tmp_path: Path, configure: Configure, payments: pd.DataFrame, seen: Seen) -> None:
+    """Of more rows than `train.rows` a random part is read; a quarantined row has its number in the file."""
+    table = payments.astype({"amount": object})
+    table.loc[table.index % 2 == 1, "amount"] = "much"
+
+    columns = COLUMNS | {"numeric": ["amount"]}
+    report = quick(tmp_path, configure, table, columns=columns, train=FOREST_ONLY | {"rows": 300})
+
+    aside = pd.read_csv(report.quarantine)
+    assert len(aside) + len(seen["review"]) + len(seen["fit"]) <= 300
+    assert report.quarantined == len(aside) > 100
+    assert aside["row"].max() > 1400
+    assert (payments["transaction_id"][aside["row"]].to_numpy() == aside["transaction_id"]).all()
+    kept = seen["review"]
+    assert (payments["transaction_id"][kept.index].to_numpy() == kept["transaction_id"]).all()
+
+
+@pytest.mark.usefixtures("undrawn")
+def test_summary_tells_what_matters(tmp_path: Path, configure: Configure, payments: pd.DataFrame) -> None:
+    """How many rows, which columns were of no use, how good it is, where things are."""
+    table = payments.assign(empty=None, always=7)
+
+    report = quick(tmp_path, configure, table, policy={"fdr": 0.01})
+
+    summary = "\n".join(report.summary())
+    truth = report.reviewed.truth
+    assert truth is not None
+    assert f"Trained on {report.rows:,} rows in" in summary
+    assert "empty (always missing); always (always 7)" in summary
+    assert f"{truth['anomalies']:.0f} of them anomalous: AUROC {truth['auroc']:.3f}" in summary
+    assert "false discovery rate of 1 %" in summary
+    assert f"Bundle: {report.bundle}" in summary
+    page = report.report.read_text(encoding="utf-8")
+    assert "empty (always missing)" in page
+
+
+@pytest.mark.usefixtures("undrawn")
+def test_failed_training_leaves_the_earlier_one(
+    trained: Path, configure: Configure, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Bundle and report are replaced only when there are new ones."""
+    before = bundle.fingerprint(trained / "bundle"), (trained / "report.html").read_bytes()
+
+    def _fail(*_: Any, **__: Any) -> None:
+        raise DataError("Training diverged.")
+
+    monkeypatch.setattr(TabularDetector, "fit", _fail)
+    with pytest.raises(DataError, match="diverged"):
+        train(configure(trained), now=NOW)
+
+    assert (bundle.fingerprint(trained / "bundle"), (trained / "report.html").read_bytes()) == before
+
+
+@pytest.mark.parametrize(
+    ("change", "error", "message"),
+    [
+        ({"bundle": "table.csv"}, BundleError, "exists and is not a bundle"),
+        ({"bundle": "table.csv/bundle"}, BundleError, "table.csv is a file"),
+        ({"tracking": {"uri": "http://localhost:1"}}, TrackingError, "No MLflow server answers"),
+        ({"tracking": {"uri": "sqlite:///table.csv"}}, TrackingError, "is not an SQLite file"),
+        ({"policy": {"budget": {"rows": 3}}, "columns": {}}, SettingError, "`columns.time` names no column"),
+        ({"columns": {"key": "forest"}}, SchemaError, "The key column is named 'forest'"),
+    ],
+    ids=["bundle", "bundle's folder", "server", "store", "budget", "name"],
+)
+def test_faults_are_found_before_training(
+    tmp_path: Path,
+    configure: Configure,
+    payments: pd.DataFrame,
+    monkeypatch: pytest.MonkeyPatch,
+    change: dict[str, Any],
+    error: type[Exception],
+    message: str,
+) -> None:
+    """What would fail after minutes of training fails before it."""
+    monkeypatch.setattr(job, "detector_of", lambda *_, **__: pytest.fail("trained"))
+
+    with pytest.raises(error, match=message):
+        quick(tmp_path, configure, payments.rename(columns={"amount": "forest"}), **change)
+
+
+@pytest.mark.usefixtures("undrawn")
+def test_report_that_cannot_be_written(tmp_path: Path, configure: Configure, payments: pd.DataFrame) -> None:
+    """The page has no place: an error, and the bundle is there all the same."""
+    with pytest.raises(SinkError, match="report could not be written"):
+        quick(tmp_path, configure, payments, report="table.csv/report.html")
+
+    assert bundle.load(tmp_path / "bundle").members == ("forest",)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"amount": "much"}, r"received 0. Left out: amount: not a number \(400 rows\). See each in .*quarantine.csv"),
+        ({"is_fraud": 1}, r"received 0: 'is_fraud' calls the others anomalous"),
+    ],
+    ids=["no usable row", "no normal row"],
+)
+def test_nothing_to_learn_from(
+    tmp_path: Path, configure: Configure, payments: pd.DataFrame, change: dict[str, Any], message: str
+) -> None:
+    """The message says which fault took the rows away, and where each is listed."""
+    columns = COLUMNS | {"numeric": ["amount"]}
+
+    with pytest.raises(DataError, match=message):
+        quick(tmp_path, configure, payments.head(400).assign(**change), columns=columns)
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore")  # MLflow's own, when a store is made
+def test_registered_model_scores_like_the_command(tmp_path: Path, configure: Configure, payments: pd.DataFrame) -> None:
+    """With tracking on, ``models:/NAME@champion`` loaded by MLflow judges a frame as ``detector score`` does."""
+    import mlflow
+
+    uri = f"sqlite:///{tmp_path}/mlflow.db"
+    sections = {"train": {"autoencoder": {"hidden": [16], "code": 8, "epochs": 2}}, "policy": {"quantile": 0.9}}
+    report = quick(tmp_path, configure, payments, tracking={"uri": uri}, **sections)
+    fresh = payments[payments["time"] >= "2024-10-15"].drop(columns="is_fraud").reset_index(drop=True)
+    fresh.to_parquet(tmp_path / "fresh.parquet")
+
+    before = mlflow.get_tracking_uri(), mlflow.get_registry_uri()
+    mlflow.set_tracking_uri(uri)
+    mlflow.set_registry_uri(uri)
+    try:
+        model = mlflow.pyfunc.load_model("models:/payments@champion")
+        run = mlflow.get_run(str(report.logged and report.logged.run_id))
+        history = mlflow.MlflowClient(uri).get_metric_history(run.info.run_id, "epoch/loss")
+    finally:
+        mlflow.set_tracking_uri(before[0])
+        mlflow.set_registry_uri(before[1])
+    loaded = model.predict(fresh)
+    commanded = pd.read_parquet(
+        score(configure(tmp_path, **sections), input=str(tmp_path / "fresh.parquet"), now=NOW).output
+    )
+
+    pd.testing.assert_frame_equal(loaded, commanded[loaded.columns], check_dtype=False)
+    assert commanded["flagged"].any()
+    assert len(history) == 2
+    truth = report.reviewed.truth
+    assert truth is not None
+    assert run.data.metrics["auroc"] == pytest.approx(truth["auroc"])
+    assert {"reconstruction_error_holdout", "generalisation_gap", "precision_at_budget"} <= set(run.data.metrics)
+    assert run.data.params["train.autoencoder.code"] == "8"
+    assert any(line.startswith("MLflow: models:/payments@champion, version 1") for line in report.summary())
