@@ -21,6 +21,7 @@ from detector.explain import in_words
 from detector.policy import Policy
 from detector.schema import Schema
 from detector.scorer import TabularScorer
+from pipelines.ahead import ahead
 from pipelines.config import Config
 from pipelines.keys import KeyLedger
 from pipelines.learner import policy_of
@@ -100,7 +101,7 @@ def score(config: Config, *, input: str | None = None, output: str | None = None
         waiting = Waiting(folder, scorer, policy)
         rows = _measure(source, scorer, waiting, quarantine)
         flagged = waiting.decide()
-        for verdicts in waiting.verdicts(flagged):
+        for verdicts in ahead(waiting.verdicts(flagged)):
             sink.write(verdicts.assign(model_version=version, scored_at=pd.Timestamp(now).tz_convert(None)))
     return ScoreReport(
         rows=rows,
@@ -119,7 +120,7 @@ def _measure(source: Source, scorer: TabularScorer, waiting: Waiting, quarantine
     schema, ledger, rows = scorer.schema, KeyLedger(), 0
     wanted = _read_columns(source, schema)
     with progress("Scoring", total=source.estimate()) as advance:
-        for batch in source.batches(BATCH, columns=wanted, numeric=schema.numeric):
+        for batch in ahead(source.batches(BATCH, columns=wanted, numeric=schema.numeric)):
             cleaned = clean(batch, schema, positions=batch.index)
             good = cleaned.rows
             quarantine.write(cleaned.quarantine)
