@@ -37,6 +37,20 @@ class Reason:
     share: float
 
     @property
+    def telling(self) -> bool:
+        """Whether what was observed differs, as written, from what was expected.
+
+        >>> Reason("hour", "03:00", "16:20", 0.3).telling, Reason("payments", "0", "about 0", 0.3).telling
+        (True, False)
+        """
+        decimals = len(self.observed.partition(".")[2])
+        try:
+            rounded = about(float(self.observed), decimals)
+        except ValueError:
+            rounded = self.observed
+        return rounded != self.expected
+
+    @property
     def text(self) -> str:
         """The reason in words."""
         expected = f", expected {self.expected}" if self.expected else ""
@@ -84,6 +98,11 @@ def top_features(shares: NDArray[np.float64], top: int, *, least: float = 0.02) 
     kept = np.take_along_axis(shares, order, axis=1) >= least
     kept[:, 0] = True
     return [[int(i) for i in row[keep]] for row, keep in zip(order, kept, strict=True)]
+
+
+def tell(reasons: Sequence[Reason], top: int) -> list[Reason]:
+    """The first ``top`` reasons that say something; the first of all if none does."""
+    return [reason for reason in reasons if reason.telling][:top] or list(reasons[:1])
 
 
 def number(value: float, decimals: int) -> str:

@@ -23,6 +23,7 @@ from detector.policy import Policy, severity
 from detector.schema import Schema
 
 DEFAULT_POLICY = Policy(quantile=0.99)
+SPARE_REASONS = 2
 
 
 @dataclass(frozen=True)
@@ -181,18 +182,20 @@ class TabularScorer:
         rows : DataFrame
             As ``clean`` returns them.
         top : int
-            Reasons a row at most; those under 2 % of the risk are left out.
+            Reasons a row at most; left out are those under 2 % of the risk and those where what was observed is, as
+            written, what was expected.
         """
         if rows.empty:
             return []
         encoded = self.columns.encode(rows)
         shares = self._shares(encoded)
-        chosen = explain.top_features(shares, top)
+        chosen = explain.top_features(shares, top + SPARE_REASONS)
         expected = self._expected(encoded, chosen)
-        return [
+        reasons = [
             [Reason(self.columns.features[f].name, *self._describe(encoded, expected, i, f), shares[i, f]) for f in row]
             for i, row in enumerate(chosen)
         ]
+        return [explain.tell(each, top) for each in reasons]
 
     def with_name(self, name: str) -> TabularScorer:
         """The same scorer under another name."""
