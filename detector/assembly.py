@@ -13,7 +13,7 @@ from sklearn.ensemble import IsolationForest
 
 from detector.calibrate import TAILS, Calibrator
 from detector.columns import TableEncoder
-from detector.encoders.dense import DenseAutoencoder, FittedNetwork
+from detector.encoders.table import FittedNetwork, TableAutoencoder
 from detector.errors import ParityError, SettingError
 from detector.forest import Trees
 from detector.fuse import NOVELTY, RARITY, Fusion
@@ -47,7 +47,7 @@ class Recipe:
     """
 
     members: tuple[str, ...]
-    autoencoder: DenseAutoencoder
+    autoencoder: TableAutoencoder
     trees: int
     max_samples: int
     references: int
@@ -59,6 +59,7 @@ class Recipe:
     max_levels: int
     name: str
     random_state: int
+    warm_start: TabularScorer | None = None
     on_step: OnStep | None = None
 
     def __post_init__(self) -> None:
@@ -130,6 +131,7 @@ def assemble(rows: pd.DataFrame, schema: Schema, recipe: Recipe) -> tuple[Tabula
             columns.cardinalities,
             probe=held_out,
             random_state=recipe.random_state,
+            initial=_earlier_weights(recipe),
             on_epoch=lambda done, planned: recipe.tell("autoencoder", done, planned),
         )
         history = network.history
@@ -173,6 +175,7 @@ def assemble(rows: pd.DataFrame, schema: Schema, recipe: Recipe) -> tuple[Tabula
         calibrator=calibrator,
         trees=trees if "forest" in recipe.members else None,
         references=references,
+        weights=network.weights if network is not None else {},
         metrics=metrics,
     )
     sample = rows.iloc[kept_back[:MOST_ROWS_FOR_USUAL]]
@@ -192,6 +195,14 @@ def _forest(table: NDArray[np.float32], recipe: Recipe) -> IsolationForest:
     return IsolationForest(
         n_estimators=recipe.trees, max_samples=min(recipe.max_samples, len(table)), random_state=recipe.random_state
     ).fit(table)
+
+
+def _earlier_weights(recipe: Recipe) -> dict[str, NDArray[np.float32]] | None:
+    if recipe.warm_start is None:
+        return None
+    if not recipe.warm_start.weights:
+        raise SettingError("The earlier detector has no autoencoder to start from. Train without a warm start.")
+    return recipe.warm_start.weights
 
 
 def _usual(rows: pd.DataFrame, schema: Schema, recipe: Recipe) -> NDArray[np.bool_]:

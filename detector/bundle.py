@@ -18,27 +18,23 @@ import os
 import shutil
 import tempfile
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
-from numpy.typing import NDArray
 
-from detector.calibrate import Calibrator
-from detector.columns import TableEncoder
 from detector.errors import BundleError
-from detector.forest import Trees
-from detector.fuse import Fusion
-from detector.graph import Graph
-from detector.neighbours import References
-from detector.schema import Schema
+from detector.parts import Parts
 from detector.scorer import TabularScorer
 
 FORMAT = 1
 MANIFEST = "bundle.json"
-NEEDED = ("arrays.npz", "graph.onnx", "inside.onnx")
+ARRAYS = "arrays.npz"
+
+Scorer: TypeAlias = TabularScorer
+KINDS: dict[str, type[Scorer]] = {"table": TabularScorer}
 
 
-def save(scorer: TabularScorer, folder: Path | str) -> Path:
+def save(scorer: Scorer, folder: Path | str) -> Path:
     """Write a scorer to a folder, replacing a bundle that is there.
 
     The bundle is written beside its place and then moved, so a reader never sees half of one.
@@ -64,25 +60,14 @@ def save(scorer: TabularScorer, folder: Path | str) -> Path:
     check_place(folder)
     building = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
     try:
-        columns, column_arrays = scorer.columns.state()
-        arrays = _prefixed("columns", column_arrays) | _prefixed("calibrator", scorer.calibrator.state())
-        if scorer.trees is not None:
-            arrays |= _prefixed("trees", scorer.trees.state())
-        for name, references in scorer.references.items():
-            arrays |= _prefixed(name, references.state())
-        arrays |= _prefixed("usual", scorer.usual)
-        np.savez_compressed(building / "arrays.npz", **arrays)  # type: ignore[arg-type]  # numpy types the flag too
-        (building / "graph.onnx").write_bytes(scorer.graph.content)
-        (building / "inside.onnx").write_bytes(scorer.inside.content)
-        if scorer.decoder is not None:
-            (building / "decoder.onnx").write_bytes(scorer.decoder.content)
+        parts = scorer.to_parts()
+        np.savez_compressed(building / ARRAYS, **parts.arrays)  # type: ignore[arg-type]  # numpy types the flag too
+        for name, content in parts.graphs.items():
+            (building / f"{name}.onnx").write_bytes(content)
         manifest = {
             "format": FORMAT,
-            "name": scorer.name,
-            "schema": scorer.schema.to_dict(),
-            "columns": columns,
-            "fusion": scorer.fusion.state(),
-            "metrics": scorer.metrics,
+            "kind": next(kind for kind, made in KINDS.items() if isinstance(scorer, made)),
+            **parts.facts,
             "files": {path.name: _digest(path) for path in sorted(building.iterdir())},
         }
         manifest["digest"] = _own_digest(manifest)
@@ -114,7 +99,7 @@ def check_place(folder: Path) -> None:
         raise BundleError(f"{folder} cannot be made: this user may not write to {folder.parent}. Name another folder.")
 
 
-def load(folder: Path | str) -> TabularScorer:
+def load(folder: Path | str) -> Scorer:
     """Read a scorer back and check that no byte of it has changed.
 
     Parameters
@@ -129,7 +114,7 @@ def load(folder: Path | str) -> TabularScorer:
     """
     folder = Path(folder)
     manifest = _manifest(folder)
-    for name in {**dict.fromkeys(NEEDED), **manifest["files"]}:
+    for name in {ARRAYS: None, **manifest["files"]}:
         path = folder / name
         if name not in manifest["files"] or Path(name).name != name or not path.is_file():
             raise BundleError(f"{path} is missing from the bundle. Copy the whole folder again, or train again.")
@@ -189,35 +174,12 @@ def _own_digest(manifest: dict[str, Any]) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
-def _assemble(folder: Path, manifest: dict[str, Any]) -> TabularScorer:
-    with np.load(folder / "arrays.npz", allow_pickle=False) as stored:
+def _assemble(folder: Path, manifest: dict[str, Any]) -> Scorer:
+    with np.load(folder / ARRAYS, allow_pickle=False) as stored:
         arrays = {name: stored[name] for name in stored.files}
-    trees = _under("trees", arrays)
-    references = {name: _under(name, arrays) for name in ("neighbours", "novelty")}
-    decoder = "decoder.onnx" in manifest["files"]
-    return TabularScorer(
-        name=manifest["name"],
-        schema=Schema.from_dict(manifest["schema"]),
-        columns=TableEncoder.from_state(manifest["columns"], _under("columns", arrays)),
-        graph=Graph((folder / "graph.onnx").read_bytes()),
-        inside=Graph((folder / "inside.onnx").read_bytes()),
-        decoder=Graph((folder / "decoder.onnx").read_bytes()) if decoder else None,
-        fusion=Fusion.from_state(manifest["fusion"]),
-        calibrator=Calibrator.from_state(_under("calibrator", arrays)),
-        trees=Trees.from_state(trees) if trees else None,
-        references={name: References.from_state(part) for name, part in references.items() if part},
-        usual=_under("usual", arrays),
-        metrics=manifest["metrics"],
-    )
+    graphs = {Path(name).stem: (folder / name).read_bytes() for name in manifest["files"] if name.endswith(".onnx")}
+    return KINDS[manifest["kind"]].from_parts(Parts(manifest, arrays, graphs))
 
 
 def _digest(path: Path) -> str:
     return hashlib.sha256(path.read_bytes()).hexdigest()
-
-
-def _prefixed(part: str, arrays: dict[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
-    return {f"{part}/{name}": array for name, array in arrays.items()}
-
-
-def _under(part: str, arrays: dict[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
-    return {name.removeprefix(f"{part}/"): array for name, array in arrays.items() if name.startswith(f"{part}/")}

@@ -19,6 +19,7 @@ from detector.forest import Trees
 from detector.fuse import Fusion
 from detector.graph import Graph
 from detector.neighbours import References
+from detector.parts import Parts, under
 from detector.policy import Policy, severity
 from detector.schema import Schema
 
@@ -72,6 +73,8 @@ class TabularScorer:
     usual : dict of str to array of shape (n_features,)
         What each feature adds to each member's score in rows the member was not fitted on: the level from which reasons
         count, or a column nobody can predict would be to blame for every row.
+    weights : dict of str to array
+        The autoencoder's, for a warm start of the next one; scoring does not use them.
     metrics : dict
         Facts recorded while fitting.
     """
@@ -87,6 +90,7 @@ class TabularScorer:
     trees: Trees | None
     references: dict[str, References]
     usual: dict[str, NDArray[np.float64]] = field(default_factory=dict)
+    weights: dict[str, NDArray[np.float32]] = field(default_factory=dict)
     metrics: dict[str, Any] = field(default_factory=dict)
 
     @property
@@ -200,6 +204,48 @@ class TabularScorer:
     def with_name(self, name: str) -> TabularScorer:
         """The same scorer under another name."""
         return replace(self, name=name)
+
+    def to_parts(self) -> Parts:
+        """Everything, as a bundle keeps it."""
+        columns, column_arrays = self.columns.state()
+        arrays = under("columns", column_arrays) | under("calibrator", self.calibrator.state())
+        if self.trees is not None:
+            arrays |= under("trees", self.trees.state())
+        for name, references in self.references.items():
+            arrays |= under(name, references.state())
+        arrays |= under("usual", self.usual) | under("weights", self.weights)
+        graphs = {"graph": self.graph.content, "inside": self.inside.content}
+        if self.decoder is not None:
+            graphs["decoder"] = self.decoder.content
+        facts = {
+            "name": self.name,
+            "schema": self.schema.to_dict(),
+            "columns": columns,
+            "fusion": self.fusion.state(),
+            "metrics": self.metrics,
+        }
+        return Parts(facts, arrays, graphs)
+
+    @classmethod
+    def from_parts(cls, parts: Parts) -> TabularScorer:
+        """The inverse of ``to_parts``."""
+        facts, graphs, trees = parts.facts, parts.graphs, parts.part("trees")
+        references = {name: parts.part(name) for name in ("neighbours", "novelty")}
+        return cls(
+            name=facts["name"],
+            schema=Schema.from_dict(facts["schema"]),
+            columns=TableEncoder.from_state(facts["columns"], parts.part("columns")),
+            graph=Graph(graphs["graph"]),
+            inside=Graph(graphs["inside"]),
+            decoder=Graph(graphs["decoder"]) if "decoder" in graphs else None,
+            fusion=Fusion.from_state(facts["fusion"]),
+            calibrator=Calibrator.from_state(parts.part("calibrator")),
+            trees=Trees.from_state(trees) if trees else None,
+            references={name: References.from_state(part) for name, part in references.items() if part},
+            usual=parts.part("usual"),
+            weights=parts.part("weights"),
+            metrics=facts["metrics"],
+        )
 
     def _severity(self, measures: pd.DataFrame, flagged: NDArray[np.bool_]) -> NDArray[np.object_]:
         """From p-values that go on beyond the calibration rows where a tail could be fitted: severities need them."""

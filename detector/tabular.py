@@ -15,7 +15,7 @@ from sklearn.utils.validation import validate_data
 
 from detector.assembly import MEMBERS, OnStep, Recipe, assemble
 from detector.clean import clean
-from detector.encoders.dense import DenseAutoencoder
+from detector.encoders.table import TableAutoencoder
 from detector.errors import DataError, SchemaError, SettingError, UnfittedError
 from detector.explain import Reason
 from detector.policy import Policy
@@ -38,7 +38,7 @@ class TabularDetector(OutlierMixin, BaseEstimator):  # type: ignore[misc]  # sci
         What the columns mean. Without one, kinds are inferred from the frame, and every array column is numeric.
     members : tuple of str
         Which of "autoencoder", "forest", "neighbours" to join.
-    autoencoder : DenseAutoencoder, optional
+    autoencoder : TableAutoencoder, optional
         Its architecture and training; the defaults if not given.
     trees : int
         Trees of the isolation forest.
@@ -66,6 +66,8 @@ class TabularDetector(OutlierMixin, BaseEstimator):  # type: ignore[misc]  # sci
         What the detector is called.
     random_state : int
         Seeds everything.
+    warm_start : TabularScorer, optional
+        An earlier detector of the same columns and architecture, with whose weights the autoencoder starts.
     on_step : callable, optional
         Told (what, done, planned) while fitting.
 
@@ -90,7 +92,7 @@ class TabularDetector(OutlierMixin, BaseEstimator):  # type: ignore[misc]  # sci
         *,
         schema: Schema | None = None,
         members: tuple[str, ...] = MEMBERS,
-        autoencoder: DenseAutoencoder | None = None,
+        autoencoder: TableAutoencoder | None = None,
         trees: int = 100,
         max_samples: int = 256,
         references: int = 10_000,
@@ -103,6 +105,7 @@ class TabularDetector(OutlierMixin, BaseEstimator):  # type: ignore[misc]  # sci
         max_levels: int = 100,
         name: str = "detector",
         random_state: int = 0,
+        warm_start: TabularScorer | None = None,
         on_step: OnStep | None = None,
     ) -> None:
         self.schema = schema
@@ -120,6 +123,7 @@ class TabularDetector(OutlierMixin, BaseEstimator):  # type: ignore[misc]  # sci
         self.max_levels = max_levels
         self.name = name
         self.random_state = random_state
+        self.warm_start = warm_start
         self.on_step = on_step
 
     def fit(self, X: pd.DataFrame | NDArray[Any], y: Any = None) -> Self:  # noqa: ARG002 - scikit-learn's signature
@@ -146,7 +150,7 @@ class TabularDetector(OutlierMixin, BaseEstimator):  # type: ignore[misc]  # sci
         """
         started = time.perf_counter()
         settings = {field.name: getattr(self, field.name) for field in fields(Recipe)}
-        recipe = Recipe(**settings | {"autoencoder": self.autoencoder or DenseAutoencoder()})
+        recipe = Recipe(**settings | {"autoencoder": self.autoencoder or TableAutoencoder()})
         if not 0 < self.contamination <= 0.5:
             raise SettingError(f"contamination must lie in (0, 0.5]. Received: contamination={self.contamination}.")
         rows = self._rows(X, reset=True)

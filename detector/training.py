@@ -21,7 +21,18 @@ from detector.training_choices import LOSSES, OPTIMISERS, SCHEDULES, Training, o
 if TYPE_CHECKING:
     import keras
 
-__all__ = ["LOSSES", "OPTIMISERS", "SCHEDULES", "OnEpoch", "Rows", "Training", "keras_session", "penalty", "train"]
+__all__ = [
+    "LOSSES",
+    "OPTIMISERS",
+    "SCHEDULES",
+    "OnEpoch",
+    "Rows",
+    "Training",
+    "keras_session",
+    "penalty",
+    "start_from",
+    "train",
+]
 
 OnEpoch = Callable[[int, int], None]
 Rows = Any
@@ -119,7 +130,7 @@ def train(
     import keras
 
     if initial is not None:
-        _start_from(model, initial)
+        start_from(model, initial)
     order = np.random.default_rng(random_state).permutation(inputs[0].shape[0])
     n_held_out = int(len(order) * training.holdout)
     held_out, rows = order[:n_held_out], order[n_held_out:]
@@ -156,7 +167,14 @@ def train(
     return curves
 
 
-def _start_from(model: keras.Model, initial: Mapping[str, NDArray[np.float32]]) -> None:
+def start_from(model: keras.Model, initial: Mapping[str, NDArray[np.float32]]) -> None:
+    """Give a model the weights of an earlier one of the same shape, in order.
+
+    Raises
+    ------
+    SettingError
+        If the earlier weights have other shapes.
+    """
     given, wanted = [array.shape for array in initial.values()], [tuple(weight.shape) for weight in model.weights]
     if given != wanted:
         raise SettingError(

@@ -10,8 +10,10 @@ from detector.schema import Schema
 
 if TYPE_CHECKING:
     from detector.assembly import OnStep
+    from detector.scorer import TabularScorer
     from detector.tabular import TabularDetector
-    from pipelines.config import Config, PolicySection
+    from detector.training_choices import Training
+    from pipelines.config import Config, PolicySection, TrainingSection
 
 
 # Columns of the scores that a column of the table would hide.
@@ -56,9 +58,8 @@ def refuse_taken_names(schema: Schema) -> None:
 
 def detector_of(config: Config, schema: Schema, *, on_step: OnStep | None = None) -> TabularDetector:
     """An unfitted detector as a configuration describes it."""
-    from detector.encoders.dense import DenseAutoencoder
+    from detector.encoders.table import TableAutoencoder
     from detector.tabular import TabularDetector
-    from detector.training import Training
 
     section = config.train
     chosen = {name: getattr(section, name) for name in ("autoencoder", "forest", "neighbours")}
@@ -66,21 +67,14 @@ def detector_of(config: Config, schema: Schema, *, on_step: OnStep | None = None
     return TabularDetector(
         schema=schema,
         members=tuple(name for name, member in chosen.items() if member.enabled),
-        autoencoder=DenseAutoencoder(
+        autoencoder=TableAutoencoder(
             hidden=network.hidden,
             code=network.code,
             noise=network.noise,
             mask=network.mask,
             groups=network.groups,
             loss=network.loss,
-            training=Training(
-                epochs=network.epochs,
-                batch_size=network.batch_size,
-                max_steps=network.max_steps,
-                learning_rate=network.learning_rate,
-                patience=network.patience,
-                trim=network.trim,
-            ),
+            training=training_of(network.training),
         ),
         trees=section.forest.trees,
         max_samples=section.forest.max_samples,
@@ -91,5 +85,26 @@ def detector_of(config: Config, schema: Schema, *, on_step: OnStep | None = None
         tail=section.tail,
         name=config.name,
         random_state=config.random_state,
+        warm_start=_earlier(config) if network.training.warm_start else None,
         on_step=on_step,
     )
+
+
+def training_of(section: TrainingSection) -> Training:
+    """How a network is trained, as a configuration says."""
+    from detector.training_choices import Training
+
+    return Training(**section.model_dump(exclude={"warm_start"}))
+
+
+def _earlier(config: Config) -> TabularScorer | None:
+    """The detector in the bundle, if there is one of this kind; training starts from nothing otherwise."""
+    from detector import bundle
+    from detector.errors import BundleError
+    from detector.scorer import TabularScorer
+
+    try:
+        earlier = bundle.load(config.bundle)
+    except BundleError:
+        return None
+    return earlier if isinstance(earlier, TabularScorer) and earlier.weights else None

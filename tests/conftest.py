@@ -22,7 +22,7 @@ import pytest
 import yaml
 from hypothesis import settings
 
-from detector.encoders.dense import DenseAutoencoder
+from detector.encoders.table import TableAutoencoder
 from detector.schema import Schema
 from detector.tabular import TabularDetector
 from detector.training import Training
@@ -82,15 +82,15 @@ def mixed_schema() -> Schema:
 
 
 @pytest.fixture(scope="session")
-def tiny_autoencoder() -> DenseAutoencoder:
+def tiny_autoencoder() -> TableAutoencoder:
     """A network that trains in about a second."""
-    return DenseAutoencoder(
+    return TableAutoencoder(
         hidden=(32,), code=16, groups=2, training=Training(epochs=6, least_steps=30, batch_size=64, learning_rate=5e-3)
     )
 
 
 @pytest.fixture(scope="session")
-def fitted(mixed_rows: pd.DataFrame, mixed_schema: Schema, tiny_autoencoder: DenseAutoencoder) -> TabularDetector:
+def fitted(mixed_rows: pd.DataFrame, mixed_schema: Schema, tiny_autoencoder: TableAutoencoder) -> TabularDetector:
     """A detector with all members, fitted once for the whole session; tests must not change it."""
     return TabularDetector(schema=mixed_schema, autoencoder=tiny_autoencoder, trees=50, name="mixed").fit(mixed_rows)
 
@@ -120,7 +120,7 @@ def configure() -> Callable[..., Config]:
             "name": "payments",
             "source": {"path": "payments.parquet"},
             "columns": columns | {"datetime": ["time"]},
-            "train": {"autoencoder": {"hidden": [16], "code": 8, "epochs": 2}, "forest": {"trees": 50}},
+            "train": {"autoencoder": {"hidden": [16], "code": 8, "training": {"epochs": 2}}, "forest": {"trees": 50}},
             "policy": {"quantile": 0.99},
             "tracking": {"enabled": False},
         }

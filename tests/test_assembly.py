@@ -12,7 +12,7 @@ import pytest
 from detector import assembly
 from detector.assembly import MEMBERS, Recipe, assemble
 from detector.calibrate import Calibrator
-from detector.encoders.dense import DenseAutoencoder, FittedNetwork
+from detector.encoders.table import TableAutoencoder, FittedNetwork
 from detector.errors import DataError, ParityError, SettingError
 from detector.forest import Trees
 from detector.neighbours import References
@@ -28,7 +28,7 @@ def recipe(**changed: Any) -> Recipe:
     return Recipe(
         **{
             "members": ("forest", "neighbours"),
-            "autoencoder": DenseAutoencoder(
+            "autoencoder": TableAutoencoder(
                 hidden=(4,), code=2, groups=0, training=Training(epochs=1, least_steps=1, max_steps=1)
             ),
             "trees": 10,
@@ -236,7 +236,7 @@ def test_assembly_refuses_a_network_that_changed_on_the_way(
 ) -> None:
     """Keras and the graph must say the same of the calibration rows; NaN is not the same as anything."""
     changed = replace(network, probe_error=spoilt(network.probe_error))
-    monkeypatch.setattr(DenseAutoencoder, "fit", lambda *_, **__: changed)
+    monkeypatch.setattr(TableAutoencoder, "fit", lambda *_, **__: changed)
 
     with pytest.raises(ParityError, match=r"\(parity_autoencoder\); at most 0.001 is allowed. Please report"):
         assemble(table, SCHEMA, recipe(members=("autoencoder",)))
@@ -246,7 +246,7 @@ def test_assembly_accepts_the_network_as_it_is(
     table: pd.DataFrame, monkeypatch: pytest.MonkeyPatch, network: FittedNetwork
 ) -> None:
     """The same network, not distorted, passes: the check above is not one that always fails."""
-    monkeypatch.setattr(DenseAutoencoder, "fit", lambda *_, **__: network)
+    monkeypatch.setattr(TableAutoencoder, "fit", lambda *_, **__: network)
 
     scorer, curves = assemble(table, SCHEMA, recipe(members=("autoencoder",)))
 
@@ -259,14 +259,14 @@ def test_assembly_accepts_the_network_as_it_is(
 def network(table: pd.DataFrame) -> FittedNetwork:
     """The network that ``assemble`` trains on the table, caught on its way."""
     caught: list[FittedNetwork] = []
-    fit = DenseAutoencoder.fit
+    fit = TableAutoencoder.fit
 
     def watched(*given: Any, **named: Any) -> FittedNetwork:
         caught.append(fit(*given, **named))
         return caught[-1]
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(DenseAutoencoder, "fit", watched)
+        patch.setattr(TableAutoencoder, "fit", watched)
         assemble(table, SCHEMA, recipe(members=("autoencoder",)))
     return caught[0]
 

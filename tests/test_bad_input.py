@@ -144,9 +144,9 @@ UNTRAINABLE: dict[str, tuple[Any, dict[str, Any], int, str]] = {
     "column with two roles": (good(), {"columns": {"key": "id", "time": "id"}}, USAGE, "'id' is the key and the time"),
     "unknown key": (
         good(),
-        {"train": {"autoencoder": {"epoch": 2}}},
+        {"train": {"autoencoder": {"training": {"epoch": 2}}}},
         USAGE,
-        "train.autoencoder.epoch: is not a key. Did you mean 'epochs'?",
+        "train.autoencoder.training.epoch: is not a key. Did you mean 'epochs'?",
     ),
     "unknown section": (good(), {"polcy": {"fdr": 0.1}}, USAGE, "polcy: is not a key. Did you mean 'policy'?"),
     "rate out of range": (good(), {"policy": {"fdr": 2.0}}, USAGE, "policy.fdr: expected"),

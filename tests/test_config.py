@@ -136,12 +136,12 @@ def test_passwords_are_not_shown(write: Write) -> None:
     [
         (MINIMAL + "trian: {}\n", r"line 2: trian: is not a key. Did you mean 'train'\?"),
         (
-            MINIMAL + "train:\n  autoencoder:\n    epoks: 3\n",
-            r"line 4: train.autoencoder.epoks: is not a key. Did you mean 'epochs'\?",
+            MINIMAL + "train:\n  autoencoder:\n    training:\n      epoks: 3\n",
+            r"line 5: train.autoencoder.training.epoks: is not a key. Did you mean 'epochs'\?",
         ),
         (
-            MINIMAL + "train:\n  autoencoder:\n    epochs: many\n",
-            r"line 4: train.autoencoder.epochs: expected a whole number, received 'many'\.",
+            MINIMAL + "train:\n  autoencoder:\n    training:\n      epochs: many\n",
+            r"line 5: train.autoencoder.training.epochs: expected a whole number, received 'many'\.",
         ),
         (MINIMAL + "train: {rows: 0}\n", r"train.rows: expected more than 0, received 0"),
         (MINIMAL + "columns: {others: guess}\n", r"expected 'infer' or 'ignore', received 'guess'"),
@@ -254,12 +254,10 @@ def test_binary_file_is_named(tmp_path: Path) -> None:
 
 def test_words_of_yaml_1_1_stay_words(write: Write) -> None:
     """Norway is not false, a time is not a number in base 60, and 2e-3 is a number."""
-    config = load_config(
-        write(MINIMAL + "columns: {ignore: [no, on, 12:30, 7]}\ntrain: {autoencoder: {learning_rate: 2e-3}}\n")
-    )
+    config = load_config(write(MINIMAL + "columns: {ignore: [no, on, 12:30, 7]}\ntrain: {clean_share: 2e-3}\n"))
 
     assert config.columns.ignore == ("no", "on", "12:30", "7")
-    assert config.train.autoencoder.learning_rate == 2e-3
+    assert config.train.clean_share == 2e-3
 
 
 def test_config_is_frozen(write: Write) -> None:

@@ -11,6 +11,7 @@ from detector import bundle
 from detector.errors import SchemaError, SettingError
 from detector.policy import Budget, Policy
 from detector.schema import Schema
+from detector.tabular import TabularDetector
 from pipelines.config import Config, PolicySection, TrainSection
 from pipelines.learner import MEMBERS, TAKEN, detector_of, policy_of, refuse_taken_names
 from pipelines.score import score
@@ -80,6 +81,14 @@ TRAINING = {
     "learning_rate": 0.05,
     "patience": 3,
     "trim": 0.1,
+    "optimiser": "sgd",
+    "schedule": "step",
+    "decay": 0.3,
+    "warmup": 0.2,
+    "plateau_patience": 5,
+    "momentum": 0.5,
+    "weight_decay": 0.2,
+    "clip": 2.0,
 }
 
 
@@ -98,7 +107,7 @@ def test_settings_of_the_network_arrive(tmp_path: Path, configure: Configure, se
 @pytest.mark.parametrize("setting", TRAINING)
 def test_settings_of_the_training_arrive(tmp_path: Path, configure: Configure, setting: str) -> None:
     """Each setting of the training changes how the network is trained."""
-    made = detector(tmp_path, configure, autoencoder={setting: TRAINING[setting]})
+    made = detector(tmp_path, configure, autoencoder={"training": {setting: TRAINING[setting]}})
 
     assert getattr(made.autoencoder.training, setting) == TRAINING[setting]
 
@@ -131,7 +140,8 @@ def test_no_setting_is_left_untested() -> None:
     sections = TrainSection.model_fields
     network = sections["autoencoder"].annotation.model_fields
 
-    assert set(network) == {"enabled", *NETWORK, *TRAINING}
+    assert set(network) == {"enabled", "training", *NETWORK}
+    assert set(network["training"].annotation.model_fields) == {*TRAINING, "warm_start"}
     assert set(sections) - {"autoencoder", "forest", "neighbours"} == {
         "rows",  # of the job, see test_train
         "review_share",  # of the job, see test_train
@@ -139,3 +149,16 @@ def test_no_setting_is_left_untested() -> None:
         "clean_share",
         "tail",
     }
+
+
+def test_warm_start_takes_the_detector_in_the_bundle(
+    tmp_path: Path, configure: Configure, fitted: TabularDetector
+) -> None:
+    """Its weights are where the next network starts; without a bundle it starts from nothing."""
+    warm = {"training": {"warm_start": True}}
+
+    assert detector(tmp_path, configure, autoencoder=warm).warm_start is None
+    bundle.save(fitted.scorer_, configure(tmp_path).bundle)
+    started = detector(tmp_path, configure, autoencoder=warm).warm_start
+    assert started.weights.keys() == fitted.scorer_.weights.keys()
+    assert detector(tmp_path, configure).warm_start is None

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pickle
 import warnings
 from collections import Counter
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -15,14 +16,14 @@ from sklearn.exceptions import NotFittedError
 from sklearn.utils import estimator_checks
 from sklearn.utils.estimator_checks import check_estimator, parametrize_with_checks
 
-from detector.encoders.dense import DenseAutoencoder
+from detector.encoders.table import TableAutoencoder
 from detector.errors import DataError, SchemaError, SettingError, UnfittedError
 from detector.policy import Policy
 from detector.schema import Schema
 from detector.tabular import TabularDetector
 from detector.training import Training
 
-SMALL = DenseAutoencoder(
+SMALL = TableAutoencoder(
     hidden=(8,), code=4, embedding=2, groups=0, training=Training(epochs=1, least_steps=5, batch_size=64)
 )
 
@@ -403,3 +404,19 @@ def test_detector_reports_its_progress() -> None:
 
     assert told[0] == ("isolation forest", 0, 1)
     assert told[-1][0] == "calibration"
+
+
+@pytest.mark.slow
+def test_warm_start_begins_where_the_earlier_detector_ended(
+    fitted: TabularDetector, mixed_rows: pd.DataFrame, mixed_schema: Schema, tiny_autoencoder: TableAutoencoder
+) -> None:
+    """One short epoch from the earlier weights is better than one from nothing; other shapes are refused."""
+    brief = replace(tiny_autoencoder, training=replace(tiny_autoencoder.training, epochs=1, least_steps=1))
+    settings = {"schema": mixed_schema, "members": ("autoencoder",), "trees": 10}
+
+    cold = TabularDetector(autoencoder=brief, **settings).fit(mixed_rows)
+    warm = TabularDetector(autoencoder=brief, warm_start=fitted.scorer_, **settings).fit(mixed_rows)
+
+    assert warm.history_["held_out_loss"][0] < 0.9 * cold.history_["held_out_loss"][0]
+    with pytest.raises(SettingError, match="earlier weights do not fit this network"):
+        TabularDetector(autoencoder=replace(brief, code=9), warm_start=fitted.scorer_, **settings).fit(mixed_rows)

@@ -270,7 +270,10 @@ def test_registered_model_scores_like_the_command(tmp_path: Path, configure: Con
     import mlflow
 
     uri = f"sqlite:///{tmp_path}/mlflow.db"
-    sections = {"train": {"autoencoder": {"hidden": [16], "code": 8, "epochs": 2}}, "policy": {"quantile": 0.9}}
+    sections = {
+        "train": {"autoencoder": {"hidden": [16], "code": 8, "training": {"epochs": 2}}},
+        "policy": {"quantile": 0.9},
+    }
     report = quick(tmp_path, configure, payments, tracking={"uri": uri}, **sections)
     fresh = payments[payments["time"] >= "2024-10-15"].drop(columns="is_fraud").reset_index(drop=True)
     fresh.to_parquet(tmp_path / "fresh.parquet")

@@ -19,6 +19,7 @@ from pipelines.config.learning import (
     ForestSection,
     NeighboursSection,
     PolicySection,
+    TrainingSection,
     TrainSection,
 )
 from pipelines.config.reading import read_settings
@@ -38,6 +39,7 @@ __all__ = [
     "SourceSection",
     "TrackingSection",
     "TrainSection",
+    "TrainingSection",
     "load_config",
 ]
 

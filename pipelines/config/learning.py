@@ -10,6 +10,55 @@ from pipelines.config.section import Section
 from pipelines.config.values import Share
 
 
+class TrainingSection(Section):
+    """How a network is trained."""
+
+    epochs: PositiveInt = 30
+    """Most passes over the rows; training stops earlier when held-out rows no longer gain."""
+
+    batch_size: PositiveInt = 256
+    """Rows a step."""
+
+    max_steps: PositiveInt = 6000
+    """Most steps in all, whatever the number of rows."""
+
+    optimiser: Literal["adam", "adamw", "rmsprop", "sgd"] = "adam"
+    """How steps are taken: adam, adamw (with decoupled weight decay), rmsprop, or sgd (with momentum)."""
+
+    learning_rate: PositiveFloat = 1e-3
+    """Largest step size; the schedule decides how it is reached and left."""
+
+    schedule: Literal["cosine", "constant", "exponential", "plateau", "step", "warmup_cosine"] = "cosine"
+    """The step size over time: falling evenly (cosine, exponential), in thirds (step), or when gains end (plateau)."""
+
+    decay: Annotated[float, Field(gt=0, lt=1)] = 0.1
+    """Factor by which exponential (over the whole training), step and plateau lower the step size."""
+
+    warmup: Annotated[float, Field(ge=0, lt=1)] = 0.1
+    """Share of the steps in which warmup_cosine rises."""
+
+    plateau_patience: PositiveInt = 3
+    """Passes without gain after which plateau lowers the step size."""
+
+    momentum: Annotated[float, Field(ge=0, lt=1)] = 0.9
+    """How much of the last step sgd keeps."""
+
+    weight_decay: Annotated[float, Field(ge=0)] = 1e-4
+    """Share of each weight that adamw takes off a step, times the step size."""
+
+    clip: Annotated[float, Field(ge=0)] = 1.0
+    """Longest gradient of a weight matrix; longer ones are cut. 0 cuts nothing."""
+
+    patience: PositiveInt = 10
+    """Passes without gain after which training stops; the best weights are kept."""
+
+    trim: Annotated[float, Field(ge=0, lt=0.5)] = 0.0
+    """Share of the worst rows of a batch that the loss leaves out."""
+
+    warm_start: bool = False
+    """Whether training starts from the weights in the bundle, if there is one; columns and sizes must be the same."""
+
+
 class AutoencoderSection(Section):
     """The network that learns to rebuild a normal row from a noisy copy of it."""
 
@@ -34,23 +83,8 @@ class AutoencoderSection(Section):
     loss: Literal["mse", "mae", "huber", "log_cosh"] = "mse"
     """How a reconstruction error counts: mse, or one that large errors pull less."""
 
-    trim: Annotated[float, Field(ge=0, lt=0.5)] = 0.0
-    """Share of the worst rows of a batch that the loss leaves out."""
-
-    epochs: PositiveInt = 30
-    """Most passes over the rows; training stops earlier when held-out rows no longer gain."""
-
-    batch_size: PositiveInt = 256
-    """Rows a step."""
-
-    max_steps: PositiveInt = 6000
-    """Most steps in all, whatever the number of rows."""
-
-    learning_rate: PositiveFloat = 1e-3
-    """First step size; it falls to nothing along half a cosine."""
-
-    patience: PositiveInt = 10
-    """Passes without gain after which training stops."""
+    training: TrainingSection = TrainingSection()
+    """How the network is trained."""
 
 
 class ForestSection(Section):

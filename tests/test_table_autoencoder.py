@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from detector.encoders.dense import UNSEEN, DenseAutoencoder, FittedNetwork, _column_groups
+from detector.encoders.table import UNSEEN, TableAutoencoder, FittedNetwork, _column_groups
 from detector.errors import SettingError
 from detector.graph import Graph
 from detector.onnx_text import join
@@ -40,7 +40,7 @@ def draw(seed: int, n: int) -> Views:
 @cache
 def trained(groups: int, loss: str) -> FittedNetwork:
     """One network for each way to train and to judge, trained when first asked for."""
-    settings = DenseAutoencoder(hidden=(24,), code=8, embedding=3, groups=groups, loss=loss, training=SHORT)
+    settings = TableAutoencoder(hidden=(24,), code=8, embedding=3, groups=groups, loss=loss, training=SHORT)
     return settings.fit(draw(0, 600), CARDINALITIES, probe=draw(1, 300), random_state=0)
 
 
@@ -70,20 +70,20 @@ def plain() -> FittedNetwork:
 def test_autoencoder_refuses_layers_without_units(changed: dict[str, Any]) -> None:
     """A layer of no units lets nothing through."""
     with pytest.raises(SettingError, match="Layer sizes must be positive. Received: hidden="):
-        DenseAutoencoder(**changed)
+        TableAutoencoder(**changed)
 
 
 def test_autoencoder_refuses_a_loss_it_does_not_know() -> None:
     """And lists those it knows."""
     with pytest.raises(SettingError, match="one of mse, mae, huber, log_cosh. Received: loss='rmse'"):
-        DenseAutoencoder(loss="rmse")
+        TableAutoencoder(loss="rmse")
 
 
 @pytest.mark.parametrize("changed", [{"noise": -0.1}, {"mask": 1.0}, {"mask": -0.1}, {"groups": -1}])
 def test_autoencoder_refuses_noise_that_means_nothing(changed: dict[str, Any]) -> None:
     """Negative noise or groups, or a mask that hides all."""
     with pytest.raises(SettingError, match=r"mask lie in \[0, 1\). Received: noise="):
-        DenseAutoencoder(**changed)
+        TableAutoencoder(**changed)
 
 
 def test_graph_scores_like_keras(network: FittedNetwork, probe: Views) -> None:
@@ -210,7 +210,7 @@ def test_corruption_draws_its_noise_level_for_each_row() -> None:
 @pytest.mark.parametrize("seed", [0, 1])
 def test_fitting_repeats_itself_with_the_same_seed(plain: FittedNetwork, probe: Views, seed: int) -> None:
     """The seed of before gives the weights of before, to the last bit; another seed, others."""
-    settings = DenseAutoencoder(hidden=(24,), code=8, embedding=3, groups=0, loss="mse", training=SHORT)
+    settings = TableAutoencoder(hidden=(24,), code=8, embedding=3, groups=0, loss="mse", training=SHORT)
     random.random()  # whatever the caller drew in between
 
     again = settings.fit(draw(0, 600), CARDINALITIES, probe=probe, random_state=seed)

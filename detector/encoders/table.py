@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from detector.errors import SettingError
-from detector.training import LOSSES, OnEpoch, Training, keras_session, penalty, train
+from detector.training import LOSSES, OnEpoch, Training, keras_session, penalty, start_from, train
 
 if TYPE_CHECKING:
     import onnx
@@ -51,7 +51,7 @@ class FittedNetwork:
 
 
 @dataclass(frozen=True)
-class DenseAutoencoder:
+class TableAutoencoder:
     """A wide denoising autoencoder (Vincent et al., JMLR 2010) for mixed tables.
 
     Parameters
@@ -111,6 +111,7 @@ class DenseAutoencoder:
         *,
         probe: dict[str, NDArray[np.float32]],
         random_state: int,
+        initial: Mapping[str, NDArray[np.float32]] | None = None,
         on_epoch: OnEpoch | None = None,
     ) -> FittedNetwork:
         """Train on prepared rows.
@@ -126,6 +127,8 @@ class DenseAutoencoder:
             Other rows, prepared alike, on which Keras's own answer is kept.
         random_state : int
             Seeds weights, noise and the held-out rows.
+        initial : mapping of str to array, optional
+            The ``weights`` of an earlier network of the same shape, to start from.
         on_epoch : callable, optional
             See ``training.train``.
         """
@@ -134,6 +137,8 @@ class DenseAutoencoder:
             networks = _build(
                 self, {name: array.shape[1] for name, array in inputs.items()}, cardinalities, random_state
             )
+            if initial is not None:
+                start_from(networks["encoder"], initial)
             rows = list(inputs.values())
             history = train(networks["trainer"], rows, self.training, random_state=random_state, on_epoch=on_epoch)
             answer = networks["scorer"].predict([probe[name] for name in inputs], batch_size=1024, verbose=0)
@@ -148,7 +153,7 @@ class DenseAutoencoder:
 
 
 def _build(
-    settings: DenseAutoencoder, widths: dict[str, int], cardinalities: Sequence[int], seed: int
+    settings: TableAutoencoder, widths: dict[str, int], cardinalities: Sequence[int], seed: int
 ) -> dict[str, Any]:
     import keras
     from keras import layers, ops
