@@ -18,6 +18,7 @@ from detector.clean import clean
 from detector.encoders.table import TableAutoencoder
 from detector.errors import DataError, SchemaError, SettingError, UnfittedError
 from detector.explain import Reason
+from detector.filters import Filters
 from detector.policy import Policy
 from detector.schema import Schema
 from detector.scorer import TabularScorer, Verdicts
@@ -48,6 +49,8 @@ class TabularDetector(OutlierMixin, BaseEstimator):  # type: ignore[misc]  # sci
         Rows the novelty member remembers at most. Scoring time grows with it.
     clean_references : int
         Rows of the bulk the density member measures distances to.
+    filters : Filters, optional
+        What is left out of training altogether; nothing if not given.
     clean_share : float
         Share of the training rows, those the forest finds most unusual, that the density member and
         the autoencoder do not learn from.
@@ -77,6 +80,8 @@ class TabularDetector(OutlierMixin, BaseEstimator):  # type: ignore[misc]  # sci
         All that scoring needs.
     history_ : dict of str to list of float
         Loss, held-out loss and learning rate of each epoch.
+    left_out_ : DataFrame
+        The rows ``filters`` took out of training: ``row``, their place in ``X``, and ``reason``.
     offset_ : float
         ``decision_function`` is ``score_samples`` minus this.
 
@@ -97,6 +102,7 @@ class TabularDetector(OutlierMixin, BaseEstimator):  # type: ignore[misc]  # sci
         max_samples: int = 256,
         references: int = 10_000,
         clean_references: int = 512,
+        filters: Filters | None = None,
         clean_share: float = 0.25,
         novelty_weight: float = 3.0,
         calibration_share: float = 0.2,
@@ -115,6 +121,7 @@ class TabularDetector(OutlierMixin, BaseEstimator):  # type: ignore[misc]  # sci
         self.max_samples = max_samples
         self.references = references
         self.clean_references = clean_references
+        self.filters = filters
         self.clean_share = clean_share
         self.novelty_weight = novelty_weight
         self.calibration_share = calibration_share
@@ -162,8 +169,16 @@ class TabularDetector(OutlierMixin, BaseEstimator):  # type: ignore[misc]  # sci
                 f"Expected at least 3 usable rows, two to learn from and one to calibrate on; received n_samples = "
                 f"{len(rows)}. Give more rows, or see the quarantine for why rows were left out."
             )
-        self.scorer_, self.history_ = assemble(rows, schema, recipe)
-        self.scorer_.metrics["fit_seconds"] = time.perf_counter() - started
+        filters = self.filters or Filters()
+        filtered = filters.apply(rows, schema, random_state=self.random_state)
+        self.scorer_, self.history_ = assemble(filtered.rows, schema, recipe)
+        if filters.refit:
+            risk = self.scorer_.measure(filtered.rows)["risk"].to_numpy()
+            filtered = filtered.without_highest(risk, filters.refit, "trimmed refit")
+            self.scorer_, self.history_ = assemble(filtered.rows, schema, recipe)
+        rows, self.left_out_ = filtered.rows, filtered.left
+        counts = {f"rows_left_out_{what.replace(' ', '_')}": n for what, n in filtered.counts.items()}
+        self.scorer_.metrics.update(counts, fit_seconds=time.perf_counter() - started)
         sample = rows.iloc[:: max(1, len(rows) // MOST_ROWS_FOR_OFFSET)]
         self.offset_ = float(np.percentile(-self.scorer_.measure(sample)["risk"], 100 * self.contamination))
         return self

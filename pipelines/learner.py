@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from detector.errors import SchemaError, SettingError
@@ -10,10 +12,11 @@ from detector.schema import Schema
 
 if TYPE_CHECKING:
     from detector.assembly import OnStep
+    from detector.filters import Filters
     from detector.scorer import TabularScorer
     from detector.tabular import TabularDetector
     from detector.training_choices import Training
-    from pipelines.config import Config, PolicySection, TrainingSection
+    from pipelines.config import CleaningSection, Config, PolicySection, TrainingSection
 
 
 # Columns of the scores that a column of the table would hide.
@@ -80,6 +83,7 @@ def detector_of(config: Config, schema: Schema, *, on_step: OnStep | None = None
         max_samples=section.forest.max_samples,
         references=section.neighbours.references,
         clean_references=section.neighbours.clean_references,
+        filters=_filters(section.cleaning),
         clean_share=section.clean_share,
         calibration_share=section.calibration_share,
         tail=section.tail,
@@ -95,6 +99,22 @@ def training_of(section: TrainingSection) -> Training:
     from detector.training_choices import Training
 
     return Training(**section.model_dump(exclude={"warm_start"}))
+
+
+def _filters(section: CleaningSection) -> Filters:
+    """What is left out of training; an excluded bound becomes the nearest number beyond it."""
+    from detector.filters import Bounds, Filters
+
+    rules: dict[str, Bounds] = {}
+    for column, comparison, number in section.bounds():
+        bounds = rules.get(column, Bounds())
+        if comparison.startswith(">"):
+            least = number if comparison == ">=" else math.nextafter(number, math.inf)
+            rules[column] = replace(bounds, least=max(least, bounds.least))
+        else:
+            most = number if comparison == "<=" else math.nextafter(number, -math.inf)
+            rules[column] = replace(bounds, most=min(most, bounds.most))
+    return Filters(rules=rules, isolation=section.isolation, density=section.density, refit=section.refit)
 
 
 def _earlier(config: Config) -> TabularScorer | None:

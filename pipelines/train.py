@@ -17,6 +17,7 @@ import pandas as pd
 from detector import bundle
 from detector.clean import Cleaned, clean
 from detector.errors import DataError
+from detector.filters import count_reasons
 from detector.policy import Policy
 from detector.schema import Schema
 from pipelines.config import Config
@@ -50,6 +51,7 @@ class TrainReport:
     bundle: Path
     report: Path
     quarantine: Path
+    filtered: str | None
     left_out: list[str]
     logged: LoggedModel | None
     note: str | None
@@ -68,8 +70,7 @@ class TrainReport:
             )
         if self.quarantined:
             lines.append(f"{counted(self.quarantined)} could not be used; see why in {self.quarantine}")
-        if self.note:
-            lines.append(self.note)
+        lines += [text for text in (self.filtered, self.note) if text]
         lines += [f"Bundle: {self.bundle}", f"Report: {self.report}"]
         if self.logged is not None:
             lines.append(f"MLflow: {self.logged.model_uri}, version {self.logged.version}, run {self.logged.run_id}")
@@ -111,6 +112,7 @@ def train(config: Config, *, now: datetime) -> TrainReport:
     with _steps() as on_step:
         detector = detector_of(config, schema, on_step=on_step).fit(rows)
     detector.on_step = None
+    filtered = _write_filtered(config, detector, rows, frame)
     with progress("Reviewing", total=None):
         reviewed = review(detector.scorer_, kept_apart, policy=policy)
         drawn = figures(detector.scorer_, kept_apart, reviewed, policy=policy, history=detector.history_)
@@ -119,7 +121,9 @@ def train(config: Config, *, now: datetime) -> TrainReport:
     if config.tracking.enabled:
         with progress("Logging to MLflow", total=None):
             logged = _log(config, detector, source, rows, kept_apart, reviewed, drawn)
-    content = _content(config, detector, source, frame, cleaned, reviewed, drawn, logged, now=now, started=started)
+    content = _content(
+        config, detector, source, frame, cleaned, reviewed, drawn, logged, filtered, now=now, started=started
+    )
     write_report(config.report, content)
     return TrainReport(
         rows=len(rows),
@@ -130,6 +134,7 @@ def train(config: Config, *, now: datetime) -> TrainReport:
         bundle=config.bundle,
         report=config.report,
         quarantine=quarantine,
+        filtered=filtered,
         left_out=_left_out(detector),
         logged=logged,
         note=policy.power_note(len(rows), detector.scorer_.calibrator.size),
@@ -147,6 +152,20 @@ def _check_places(config: Config) -> None:
 
 def _quarantine(config: Config) -> Path:
     return config.bundle.with_name(f"{config.bundle.name}.quarantine.csv")
+
+
+def _write_filtered(config: Config, detector: TabularDetector, rows: pd.DataFrame, frame: pd.DataFrame) -> str | None:
+    """Keep the rows that the cleaning settings left out of training, each with its reason; say how many."""
+    left = detector.left_out_
+    path = config.bundle.with_name(f"{config.bundle.name}.left_out.csv")
+    with QuarantineSink(path, columns=[str(name) for name in frame.columns]) as sink:
+        place = rows.index[left["row"].to_numpy(dtype=np.intp)]
+        aside = frame.loc[place].rename(columns={name: f"source_{name}" for name in ("row", "reason")})
+        sink.write(aside.assign(row=place, reason=left["reason"].to_numpy()))
+    if left.empty:
+        return None
+    shown = ", ".join(f"{kind} {count:,}" for kind, count in count_reasons(left).items())
+    return f"Left out of training by `train.cleaning`: {shown}. See each in {path}"
 
 
 def _read(source: Source, config: Config) -> pd.DataFrame:
@@ -254,6 +273,7 @@ def _content(
     reviewed: Review,
     drawn: dict[str, Figure],
     logged: LoggedModel | None,
+    filtered: str | None,
     *,
     now: datetime,
     started: float,
@@ -262,7 +282,7 @@ def _content(
     places = {"Bundle": str(config.bundle)}
     if logged is not None:
         places |= {"MLflow model": logged.model_uri, "MLflow run": logged.url or str(logged.open_with)}
-    notes = [f"{sentence}." for sentence in _left_out(detector)]
+    notes = [f"{sentence}." for sentence in _left_out(detector)] + ([filtered] if filtered else [])
     if note := policy.power_note(len(reviewed.verdicts), scorer.calibrator.size):
         notes.append(note)
     return ReportContent(

@@ -9,6 +9,7 @@ import pytest
 
 from detector import bundle
 from detector.errors import SchemaError, SettingError
+from detector.filters import Bounds, Filters
 from detector.policy import Budget, Policy
 from detector.schema import Schema
 from detector.tabular import TabularDetector
@@ -122,6 +123,16 @@ def test_settings_of_the_training_arrive(tmp_path: Path, configure: Configure, s
         ({"clean_share": 0.4}, "clean_share", 0.4),
         ({"calibration_share": 0.4}, "calibration_share", 0.4),
         ({"tail": "pareto"}, "tail", "pareto"),
+        (
+            {"cleaning": {"isolation": 0.02, "density": 0.01, "refit": 0.03}},
+            "filters",
+            Filters(isolation=0.02, density=0.01, refit=0.03),
+        ),
+        (
+            {"cleaning": {"rules": ["amount >= 0", "amount<=1e4"]}},
+            "filters",
+            Filters(rules={"amount": Bounds(least=0, most=10_000)}),
+        ),
         ({"forest": {"enabled": False}}, "members", ("autoencoder", "neighbours")),
         ({}, "random_state", 5),
         ({}, "name", "payments"),
@@ -142,7 +153,7 @@ def test_no_setting_is_left_untested() -> None:
 
     assert set(network) == {"enabled", "training", *NETWORK}
     assert set(network["training"].annotation.model_fields) == {*TRAINING, "warm_start"}
-    assert set(sections) - {"autoencoder", "forest", "neighbours"} == {
+    assert set(sections) - {"autoencoder", "forest", "neighbours", "cleaning"} == {
         "rows",  # of the job, see test_train
         "review_share",  # of the job, see test_train
         "calibration_share",
@@ -162,3 +173,11 @@ def test_warm_start_takes_the_detector_in_the_bundle(
     started = detector(tmp_path, configure, autoencoder=warm).warm_start
     assert started.weights.keys() == fitted.scorer_.weights.keys()
     assert detector(tmp_path, configure).warm_start is None
+
+
+def test_rule_can_leave_out_its_bound(tmp_path: Path, configure: Configure) -> None:
+    """``amount > 0`` is no place for 0."""
+    bounds = detector(tmp_path, configure, cleaning={"rules": ["amount > 0", "amount < 5"]}).filters.rules["amount"]
+
+    assert 0 < bounds.least < 1e-300
+    assert 4.999 < bounds.most < 5

@@ -302,3 +302,19 @@ def test_registered_model_scores_like_the_command(tmp_path: Path, configure: Con
     assert {"reconstruction_error_holdout", "generalisation_gap", "precision_at_budget"} <= set(run.data.metrics)
     assert run.data.params["train.autoencoder.code"] == "8"
     assert any(line.startswith("MLflow: models:/payments@champion, version 1") for line in report.summary())
+
+
+def test_rows_left_out_by_cleaning_are_kept_in_a_file(
+    tmp_path: Path, configure: Configure, payments: pd.DataFrame
+) -> None:
+    """With their place in the table, the reason and all columns; the summary says how many and where."""
+    cleaning = {"rules": ["amount < 300"], "isolation": 0.01}
+
+    report = quick(tmp_path, configure, payments, train=FOREST_ONLY | {"cleaning": cleaning})
+
+    left = pd.read_csv(tmp_path / "bundle.left_out.csv")
+    rule = left[left["reason"].str.startswith("rule")]
+    assert (rule["amount"] >= 300).all()
+    assert (payments["amount"].iloc[rule["row"]].to_numpy() == rule["amount"].to_numpy()).all()
+    assert f"rule {len(rule):,}" in str(report.filtered)
+    assert any("bundle.left_out.csv" in line for line in report.summary())

@@ -16,6 +16,7 @@ from pipelines.config.data import ColumnsSection, OutputSection, SourceSection
 from pipelines.config.learning import (
     AutoencoderSection,
     BudgetSection,
+    CleaningSection,
     ForestSection,
     NeighboursSection,
     PolicySection,
@@ -29,6 +30,7 @@ from pipelines.config.values import Place, Uri, hide_password
 __all__ = [
     "AutoencoderSection",
     "BudgetSection",
+    "CleaningSection",
     "ColumnsSection",
     "Config",
     "ForestSection",

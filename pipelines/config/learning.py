@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Iterator
 from typing import Annotated, Literal, Self
 
-from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
+from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt, field_validator, model_validator
 
 from pipelines.config.section import Section
 from pipelines.config.values import Share
+
+RULE = re.compile(r"(.+?)\s*(<=|>=|<|>)\s*([-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?)")
 
 
 class TrainingSection(Section):
@@ -113,6 +117,36 @@ class NeighboursSection(Section):
     """Known rows that stand for the bulk."""
 
 
+class CleaningSection(Section):
+    """What is left out of training, though it can be read. The rows and reasons go to a file beside the bundle."""
+
+    rules: tuple[str, ...] = ()
+    """What a normal row obeys, such as ["amount > 0", "amount <= 10000"]: numeric columns, and < <= > >=."""
+
+    isolation: Annotated[float, Field(ge=0, lt=0.5)] = 0.0
+    """Share of the rows to leave out, those an isolation forest finds easiest to isolate."""
+
+    density: Annotated[float, Field(ge=0, lt=0.5)] = 0.0
+    """Share of the rows to leave out, those farthest from their nearest neighbours."""
+
+    refit: Annotated[float, Field(ge=0, lt=0.5)] = 0.0
+    """Share of the rows, those a first detector finds riskiest, that a second one does not learn from; trains twice."""
+
+    @field_validator("rules")
+    @classmethod
+    def _readable(cls, rules: tuple[str, ...]) -> tuple[str, ...]:
+        for rule in rules:
+            if RULE.fullmatch(rule.strip()) is None:
+                raise ValueError(f"expected a column, one of < <= > >=, and a number, received {rule!r}.")
+        return rules
+
+    def bounds(self) -> Iterator[tuple[str, str, float]]:
+        """The rules in parts: column, comparison, number."""
+        for rule in self.rules:
+            column, comparison, number = RULE.fullmatch(rule.strip()).groups()  # type: ignore[union-attr]  # checked
+            yield column, comparison, float(number)
+
+
 class TrainSection(Section):
     """How the detector learns."""
 
@@ -124,6 +158,9 @@ class TrainSection(Section):
 
     calibration_share: Annotated[float, Field(gt=0, le=0.5)] = 0.2
     """Share of the rows kept from all members, to calibrate on."""
+
+    cleaning: CleaningSection = CleaningSection()
+    """What is left out of training, though it can be read. The rows and reasons go to a file beside the bundle."""
 
     clean_share: Annotated[float, Field(ge=0, lt=1)] = 0.25
     """Share of the rows, the forest's most unusual, that the other members do not learn from."""
