@@ -1,4 +1,4 @@
-"""Find, calibrate and explain anomalies in tables.
+"""Find, calibrate and explain anomalies in tables and in series of sensors.
 
 Importing this package is cheap: a name is loaded when it is first used, and TensorFlow only while fitting.
 
@@ -17,17 +17,27 @@ if TYPE_CHECKING:
     from detector.bundle import load, save
     from detector.errors import DetectorError
     from detector.explain import Reason
+    from detector.filters import Bounds, Filters
     from detector.policy import Budget, Policy
+    from detector.sampling import Sampling
     from detector.schema import Schema
     from detector.scorer import TabularScorer, Verdicts
+    from detector.sequence import SequenceDetector
+    from detector.series_scorer import SequenceScorer, SeriesVerdicts
     from detector.tabular import TabularDetector
 
 __all__ = [
+    "Bounds",
     "Budget",
     "DetectorError",
+    "Filters",
     "Policy",
     "Reason",
+    "Sampling",
     "Schema",
+    "SequenceDetector",
+    "SequenceScorer",
+    "SeriesVerdicts",
     "TabularDetector",
     "TabularScorer",
     "Verdicts",
@@ -36,11 +46,17 @@ __all__ = [
 ]
 
 _HOMES = {
+    "Bounds": "filters",
     "Budget": "policy",
     "DetectorError": "errors",
+    "Filters": "filters",
     "Policy": "policy",
     "Reason": "explain",
+    "Sampling": "sampling",
     "Schema": "schema",
+    "SequenceDetector": "sequence",
+    "SequenceScorer": "series_scorer",
+    "SeriesVerdicts": "series_scorer",
     "TabularDetector": "tabular",
     "TabularScorer": "scorer",
     "Verdicts": "scorer",

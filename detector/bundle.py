@@ -3,11 +3,10 @@
 ::
 
     bundle/
-    ├── bundle.json     format, versions, settings, metrics, and the SHA-256 of every other file
-    ├── arrays.npz      scaling, trees, references, calibration risks
-    ├── graph.onnx      rows → scaler → autoencoder, forest, neighbours
-    ├── inside.onnx     rows → what reasons are made of
-    └── decoder.onnx    code → row (only with an autoencoder)
+    ├── bundle.json     format, kind, settings, metrics, and the SHA-256 of every other file
+    ├── arrays.npz      scaling, trees, references, components, calibration risks
+    └── *.onnx          of a table: graph (rows → members' scores), inside (rows → what reasons are made of) and
+                        decoder (code → row); of series: each model's network and forest, where it has them
 """
 
 from __future__ import annotations
@@ -25,13 +24,14 @@ import numpy as np
 from detector.errors import BundleError
 from detector.parts import Parts
 from detector.scorer import TabularScorer
+from detector.series_scorer import SequenceScorer
 
 FORMAT = 1
 MANIFEST = "bundle.json"
 ARRAYS = "arrays.npz"
 
-Scorer: TypeAlias = TabularScorer
-KINDS: dict[str, type[Scorer]] = {"table": TabularScorer}
+Scorer: TypeAlias = TabularScorer | SequenceScorer
+KINDS: dict[str, type[TabularScorer] | type[SequenceScorer]] = {"table": TabularScorer, "series": SequenceScorer}
 
 
 def save(scorer: Scorer, folder: Path | str) -> Path:
@@ -112,7 +112,7 @@ def load(folder: Path | str) -> Scorer:
     BundleError
         If the folder is no bundle, a file of it is missing or changed, or it was written by a newer version.
     """
-    folder = Path(folder)
+    folder = Path(folder).resolve()  # a link to a bundle may be moved to another one meanwhile
     manifest = _manifest(folder)
     for name in {ARRAYS: None, **manifest["files"]}:
         path = folder / name

@@ -1,0 +1,115 @@
+"""What every encoder refuses, and how it says so."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from sklearn.utils.validation import validate_data
+
+from detector.errors import DataError, SettingError, ShapeError
+
+
+def check_numbers(estimator: Any, X: Any, *, reset: bool, allow_nan: bool = True, accept_sparse: bool = False) -> Any:
+    """Validate rows as scikit-learn does, and raise this project's errors.
+
+    Raises
+    ------
+    ShapeError
+        If the rows differ in length, or from those fitted, or are not flat.
+    DataError
+        If they are not numbers, infinite, or too few.
+    """
+    if isinstance(X, list | tuple) and len(lengths := {len(row) for row in X if isinstance(row, Sequence)}) > 1:
+        raise ShapeError(
+            f"Expected rows of one length, received rows of {min(lengths)} to {max(lengths)} values. Pad short windows "
+            f"with NaN; for token sequences use TokenAutoencoder."
+        )
+    shape: tuple[int, ...] = tuple(getattr(X, "shape", ()))
+    if len(shape) > 2:
+        raise ShapeError(
+            f"Expected flat rows (n_rows, n_features), received shape {shape}. Flatten windows and images with "
+            f"X.reshape(len(X), -1) and say their form by the estimator's parameters."
+        )
+    wanted = getattr(estimator, "n_features_in_", None)
+    differs = not reset and len(shape) == 2 and shape[1] != wanted
+    try:
+        return validate_data(
+            estimator,
+            X,
+            reset=reset,
+            dtype=[np.float64, np.float32],
+            ensure_all_finite="allow-nan" if allow_nan else True,
+            accept_sparse="csr" if accept_sparse else False,
+            ensure_min_samples=2 if reset else 1,
+        )
+    except ValueError as error:
+        raise (ShapeError if differs else DataError)(f"{error}") from error
+
+
+def check_sizes(estimator: Any, *names: str) -> None:
+    """Refuse sizes that are not positive whole numbers; a name may hold one or a tuple.
+
+    Raises
+    ------
+    SettingError
+        Naming the parameter.
+    """
+    for name in names:
+        value = getattr(estimator, name)
+        sizes = value if isinstance(value, tuple | list) else (value,)
+        if not all(isinstance(size, int | np.integer) and size >= 1 for size in sizes):
+            raise SettingError(f"{name} must be positive whole numbers. Received: {name}={value!r}.")
+
+
+def check_shares(estimator: Any, *names: str) -> None:
+    """Refuse shares outside [0, 1).
+
+    Raises
+    ------
+    SettingError
+        Naming the parameter.
+    """
+    for name in names:
+        if not 0 <= getattr(estimator, name) < 1:
+            raise SettingError(f"{name} must lie in [0, 1). Received: {name}={getattr(estimator, name)!r}.")
+
+
+def check_not_negative(estimator: Any, *names: str) -> None:
+    """Refuse negative numbers.
+
+    Raises
+    ------
+    SettingError
+        Naming the parameter.
+    """
+    for name in names:
+        if not getattr(estimator, name) >= 0:
+            raise SettingError(f"{name} must not be negative. Received: {name}={getattr(estimator, name)!r}.")
+
+
+def split_window(timesteps: int | None, n_features: int) -> tuple[int, int]:
+    """Time steps and sensors of a flattened window; without ``timesteps`` it is one sensor's.
+
+    Raises
+    ------
+    SettingError
+        If ``timesteps`` is not a positive whole number.
+    ShapeError
+        If it does not divide the number of columns.
+
+    >>> split_window(64, 512), split_window(None, 512)
+    ((64, 8), (512, 1))
+    """
+    if timesteps is None:
+        return n_features, 1
+    if not isinstance(timesteps, int | np.integer) or timesteps < 1:
+        raise SettingError(f"timesteps must be a positive whole number or None. Received: timesteps={timesteps!r}.")
+    if n_features % timesteps:
+        raise ShapeError(
+            f"Expected windows of {timesteps} time steps flattened to rows of timesteps * sensors, received rows "
+            f"of {n_features}, which {timesteps} does not divide. Flatten (n, timesteps, sensors) with "
+            f"X.reshape(len(X), -1), and pad shorter windows with NaN."
+        )
+    return int(timesteps), n_features // int(timesteps)

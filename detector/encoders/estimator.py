@@ -1,0 +1,302 @@
+"""What all autoencoders share: fit in Keras, answer from ONNX, as scikit-learn estimators."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, Self
+
+import numpy as np
+from numpy.typing import NDArray
+from sklearn.base import TransformerMixin
+from sklearn.exceptions import NotFittedError
+
+from detector.encoders.checks import check_numbers, check_sizes
+from detector.encoders.export import cut, export, largest_difference
+from detector.encoders.scaling import Scaling
+from detector.errors import ShapeError, UnfittedError
+from detector.graph import Graph
+from detector.training import LOSSES, OnEpoch, Rows, Training, keras_session, train
+from detector.training_choices import one_of
+
+BLOCKS = 16
+PROBE_ROWS = 256
+ANSWERS = ("code", "expected", "error")
+
+Weights = Mapping[str, NDArray[np.float32]]
+
+
+class UnfittedEncoderError(UnfittedError, NotFittedError):  # type: ignore[misc]  # scikit-learn ships no types
+    """``UnfittedError`` for those who expect scikit-learn's."""
+
+
+@dataclass(frozen=True)
+class Network:
+    """An architecture as functions of Keras tensors; all layers in them are made once, beforehand.
+
+    Parameters
+    ----------
+    encode : callable
+        Rows → code.
+    decode : callable
+        Code → what is expected of the row, flat.
+    error : callable
+        Rows, expected → (n_rows, 1), what a row is judged by.
+    loss : callable
+        The same for training.
+    damage : callable, optional
+        Rows → rows made harder, for training.
+    penalty : callable, optional
+        Code → (n_rows, 1) or a scalar, added to the loss.
+    objective : callable, optional
+        Rows → (n_rows, 1): the whole loss, where it is not that of a damaged row's reconstruction.
+    surprise : callable, optional
+        Rows → (n_rows, 1): the whole error, where it is not that of the reconstruction.
+    choose : callable, optional
+        What is expected → what is answered, where that is a choice, such as the likeliest token.
+    settle : callable, optional
+        Told some rows after training, for what is learnt then.
+    """
+
+    encode: Callable[[Any], Any]
+    decode: Callable[[Any], Any]
+    error: Callable[[Any, Any], Any]
+    loss: Callable[[Any, Any], Any]
+    damage: Callable[[Any], Any] = lambda rows: rows
+    penalty: Callable[[Any], Any] | None = None
+    objective: Callable[[Any], Any] | None = None
+    surprise: Callable[[Any], Any] | None = None
+    choose: Callable[[Any], Any] | None = None
+    settle: Callable[[Any], None] | None = None
+
+    def chosen(self, expected: Any) -> Any:
+        """What is expected, as it is given back."""
+        return expected if self.choose is None else self.choose(expected)
+
+    def answers(self, rows: Any) -> tuple[Any, Any, Any]:
+        """Code, what is answered, and what each row is judged by."""
+        code = self.encode(rows)
+        expected = self.decode(code)
+        error = self.error(rows, expected) if self.surprise is None else self.surprise(rows)
+        return code, self.chosen(expected), error
+
+    def row_loss(self, rows: Any) -> Any:
+        """What training minimises, for each row."""
+        if self.objective is not None:
+            return self.objective(rows)
+        code = self.encode(self.damage(rows))
+        loss = self.loss(rows, self.decode(code))
+        return loss if self.penalty is None else loss + self.penalty(code)
+
+
+class AutoencoderMixin(TransformerMixin):  # type: ignore[misc]  # scikit-learn ships no types
+    """The methods of every autoencoder; an architecture adds ``_build`` and, where rows are no numbers, their handling.
+
+    Attributes
+    ----------
+    graph_ : Graph
+        ``values`` → ``code``, ``expected``, ``error``: all answers come from here.
+    decoder_ : Graph
+        ``code`` → ``expected``.
+    scaling_ : Scaling
+        How numbers are scaled before they reach the graph.
+    weights_ : dict of str to array
+        All weights, for the ``initial_weights`` of another fit.
+    history_ : dict of str to list of float
+        Loss, held-out loss and learning rate of each epoch.
+    parity_ : float
+        Largest difference between the graph's answers and Keras's.
+    """
+
+    code: int
+    training: Training | None
+    initial_weights: Weights | None
+    on_epoch: OnEpoch | None
+    random_state: int
+    _choices: tuple[str, ...] = ()
+
+    def fit(self, X: Any, y: Any = None) -> Self:  # noqa: ARG002 - scikit-learn's signature
+        """Learn to rebuild rows.
+
+        Parameters
+        ----------
+        X : array of shape (n_rows, n_features), or what the class says
+            At least 2 rows. NaN is a missing value, unless the class says otherwise.
+        y : ignored
+
+        Returns
+        -------
+        self
+
+        Raises
+        ------
+        DataError
+            If there are too few rows, they are not numbers, or training diverges.
+        ShapeError
+            If the rows have the wrong shape.
+        SettingError
+            If a parameter has no meaning.
+        ParityError
+            If the ONNX graph answers differently from Keras.
+        """
+        self._check_settings()
+        rows = self._values(self._checked(X, reset=True))
+        chosen = np.random.default_rng(self.random_state).permutation(rows.shape[0])[:PROBE_ROWS]
+        probe = dense_rows(rows[np.sort(chosen)])
+        with keras_session(self.random_state):
+            network = self._build(rows)
+            trainer, scorer = _models(network, rows.shape[1])
+            self.history_ = train(
+                trainer,
+                [rows],
+                self.training or Training(),
+                random_state=self.random_state,
+                on_epoch=self.on_epoch,
+                initial=self.initial_weights,
+            )
+            if network.settle is not None:
+                network.settle(probe)
+            answers = [np.asarray(answer.numpy()) for answer in scorer(probe)]
+            whole, decoder = _export(network, scorer, self.code)
+            self.weights_ = {
+                f"{i}/{weight.path}": np.asarray(weight.numpy()) for i, weight in enumerate(trainer.weights)
+            }
+        self.graph_ = Graph(whole.SerializeToString())
+        self.decoder_ = Graph(decoder.SerializeToString())
+        answered = dict(zip(ANSWERS, answers, strict=True))
+        found = self.graph_.run({"values": probe})
+        found["decoded"] = self.decoder_.run({"code": found["code"]})["expected"]
+        answered["decoded"] = answered["expected"]
+        self.parity_ = largest_difference(answered, found, choices=self._choices)
+        return self
+
+    def encode(self, X: Any) -> NDArray[np.float32]:
+        """Each row's code, shape (n_rows, code).
+
+        Raises
+        ------
+        UnfittedError
+            If called before ``fit``; this and the next hold for every method.
+        ShapeError, DataError
+            If the rows are not like those fitted.
+        """
+        return self._answer(X, "code")
+
+    def transform(self, X: Any) -> NDArray[np.float32]:
+        """The same as ``encode``, for scikit-learn's pipelines."""
+        return self.encode(X)
+
+    def decode(self, code: NDArray[np.floating[Any]]) -> Any:
+        """Codes back as rows, in the units of the rows fitted.
+
+        Raises
+        ------
+        ShapeError
+            If a code has another length.
+        """
+        self._check_fitted()
+        code = np.asarray(code, dtype=np.float32)
+        if code.ndim != 2 or code.shape[1] != self.code:
+            raise ShapeError(
+                f"decode expected codes of shape (n_rows, {self.code}), received shape {code.shape}. Pass what encode "
+                f"gave back."
+            )
+        return self._restored(self.decoder_.run({"code": code})["expected"])
+
+    def reconstruct(self, X: Any) -> Any:
+        """What the network makes of each row, in the units and the form of the rows given."""
+        return self._restored(self._answer(X, "expected"))
+
+    def score_samples(self, X: Any) -> NDArray[np.float64]:
+        """Minus each row's error: higher is more normal, as everywhere in scikit-learn.
+
+        The error is the mean squared residual of the scaled values that are there, unless the class says otherwise. A
+        row without any value cannot be judged: NaN.
+        """
+        return -self._answer(X, "error")[:, 0].astype(np.float64)
+
+    def _answer(self, X: Any, output: str) -> NDArray[np.float32]:
+        self._check_fitted()
+        data = self._checked(X, reset=False)
+        parts = [self._answer_part(rows, output) for rows in self._parts(data)]
+        return np.concatenate(parts)
+
+    def _answer_part(self, rows: NDArray[np.float32], output: str) -> NDArray[np.float32]:
+        found = self.graph_.run({"values": rows}, [output])[output]
+        if output == "error":
+            found[np.isnan(rows).all(axis=1)] = np.nan
+        return found
+
+    def _parts(self, data: Any) -> Iterator[NDArray[np.float32]]:
+        """Prepared rows, a bounded number at a time."""
+        size = BLOCKS * self.graph_.block
+        for start in range(0, data.shape[0], size):
+            yield dense_rows(self._values(data[start : start + size]))
+
+    def _check_settings(self) -> None:
+        """Refuse parameters without meaning; an architecture adds its own."""
+        check_sizes(self, "code")
+        one_of("loss", getattr(self, "loss", "mse"), LOSSES)
+
+    def _checked(self, X: Any, *, reset: bool) -> Any:
+        """Rows as given, validated; ``reset`` while fitting, when what they are like is kept."""
+        data = check_numbers(self, X, reset=reset)
+        if reset:
+            width = self._width(data.shape[1])
+            self.scaling_ = Scaling.fit(data, width) if getattr(self, "standardise", True) else Scaling.none(width)
+        return data
+
+    def _width(self, n_features: int) -> int:
+        """How many columns are scaled each on its own."""
+        return n_features
+
+    def _values(self, data: Any) -> Rows:
+        """Validated rows as the graph takes them."""
+        return self.scaling_.scaled(data)
+
+    def _restored(self, expected: NDArray[np.float32]) -> Any:
+        """The graph's expectation in the form of the rows given."""
+        return self.scaling_.unscaled(expected)
+
+    def _build(self, rows: Rows) -> Network:
+        """Make the layers. ``rows`` are there for what can be learnt from them beforehand."""
+        raise NotImplementedError
+
+    def _check_fitted(self) -> None:
+        if not hasattr(self, "graph_"):
+            raise UnfittedEncoderError(
+                f"This {type(self).__name__} is not fitted yet. Call fit before asking it for anything."
+            )
+
+    def __sklearn_tags__(self) -> Any:
+        tags = super().__sklearn_tags__()
+        tags.input_tags.allow_nan = True
+        tags.transformer_tags.preserves_dtype = []  # a code is float32
+        return tags
+
+
+def dense_rows(rows: Rows) -> NDArray[np.float32]:
+    """Rows as an ordinary array."""
+    return rows if isinstance(rows, np.ndarray) else np.asarray(rows.toarray(), dtype=np.float32)
+
+
+def _models(network: Network, width: int) -> tuple[Any, Any]:
+    """Rows → each row's loss, and rows → all answers."""
+    import keras
+
+    from detector.encoders.parts import Trainer
+
+    rows = keras.Input((width,), name="values")
+    return Trainer(rows, network.row_loss(rows)), keras.Model(rows, network.answers(rows))
+
+
+def _export(network: Network, scorer: Any, code: int) -> tuple[Any, Any]:
+    """The network as two ONNX models: rows → all answers, and code → what is expected."""
+    import keras
+
+    whole = export(scorer, ["values"], ANSWERS)
+    decoder = cut(whole, "code", "expected")
+    if decoder is None:
+        given = keras.Input((code,), name="code")
+        decoder = export(keras.Model(given, network.chosen(network.decode(given))), ["code"], ["expected"])
+    return whole, decoder

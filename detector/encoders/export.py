@@ -1,0 +1,101 @@
+"""Keras networks → ONNX models, and the proof that both say the same."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Collection, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from detector.errors import ParityError
+
+if TYPE_CHECKING:
+    import onnx
+
+PARITY = 1e-3
+
+
+def export(network: Any, inputs: Sequence[str], outputs: Sequence[str]) -> onnx.ModelProto:
+    """A Keras model as ONNX, its inputs and outputs under the names given, in order."""
+    import onnx
+
+    network([np.zeros((1, *tensor.shape[1:]), dtype="float32") for tensor in network.inputs])
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "network.onnx"
+        network.export(path, format="onnx", verbose=False)
+        model = onnx.load(path)
+    renamed = dict(zip((tensor.name for tensor in model.graph.output), outputs, strict=True))
+    renamed |= dict(zip((tensor.name for tensor in model.graph.input), inputs, strict=True))
+    for node in model.graph.node:
+        node.input[:] = [renamed.get(name, name) for name in node.input]
+        node.output[:] = [renamed.get(name, name) for name in node.output]
+    for tensor in (*model.graph.input, *model.graph.output):
+        tensor.name = renamed[tensor.name]
+    return model
+
+
+def cut(model: onnx.ModelProto, given: str, wanted: str) -> onnx.ModelProto | None:
+    """The part of a model that leads from one of its outputs to another; None if more than that output is needed.
+
+    Cutting the decoder out of an exported autoencoder is many times faster than exporting it as well.
+    """
+    import onnx
+
+    known = {tensor.name: tensor for tensor in model.graph.output}
+    constants = {tensor.name: tensor for tensor in model.graph.initializer}
+    makers = {name: node for node in model.graph.node for name in node.output}
+    needed: set[str] = set()
+    waiting = [wanted]
+    while waiting:
+        name = waiting.pop()
+        if name in needed or name == given or name in constants or not name:
+            continue
+        if name not in makers or _has_graph(makers[name]):
+            return None
+        needed.add(name)
+        waiting.extend(makers[name].input)
+    nodes = [node for node in model.graph.node if needed.intersection(node.output)]
+    used = {name for node in nodes for name in node.input}
+    part = onnx.helper.make_graph(
+        nodes,
+        "decoder",
+        [known[given]],
+        [known[wanted]],
+        [tensor for name, tensor in constants.items() if name in used],
+    )
+    return onnx.helper.make_model(part, ir_version=model.ir_version, opset_imports=model.opset_import)
+
+
+def _has_graph(node: onnx.NodeProto) -> bool:
+    """Whether a node holds a graph of its own, a loop's body, that may read any name."""
+    return any(attribute.HasField("g") for attribute in node.attribute)
+
+
+def largest_difference(
+    expected: Mapping[str, NDArray[Any]], received: Mapping[str, NDArray[Any]], *, choices: Collection[str] = ()
+) -> float:
+    """How far two sets of answers are apart, relative to values above 1; of choices, the share that differs.
+
+    Raises
+    ------
+    ParityError
+        If that is not less than ``PARITY``.
+
+    >>> largest_difference({"code": np.array([1.0, 100.0])}, {"code": np.array([1.0, 100.05])})
+    0.0005
+    """
+    worst = 0.0
+    for name, wanted in expected.items():
+        difference = np.abs(wanted - received[name]) / np.maximum(1.0, np.abs(wanted))
+        largest = float(np.mean(difference > PARITY) if name in choices else difference.max(initial=0.0))
+        largest = round(largest, 9)
+        if not largest < PARITY:
+            raise ParityError(
+                f"The ONNX graph differs from the Keras network by {largest:.2g} ({name}); at most {PARITY:g} is "
+                f"allowed. Please report this with the versions of onnxruntime and keras."
+            )
+        worst = max(worst, largest)
+    return worst

@@ -1,0 +1,202 @@
+"""Keras parts that several architectures share. Imports Keras, so it is imported only where a network is built."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import keras
+import numpy as np
+from keras import ops
+from numpy.typing import NDArray
+
+from detector.encoders.linear import principal_components
+from detector.encoders.vocabulary import END, UNKNOWN
+
+
+def seen(rows: Any) -> Any:
+    """1 where a value is there, 0 where it is NaN."""
+    return 1.0 - ops.cast(ops.isnan(rows), "float32")
+
+
+def filled(rows: Any) -> Any:
+    """The rows with 0, the mean, in place of NaN."""
+    return ops.where(ops.isnan(rows), 0.0, rows)
+
+
+def mean_over_seen(penalty: Callable[[Any], Any]) -> Callable[[Any, Any], Any]:
+    """(rows, expected) → (n_rows, 1): how the residuals of the values that are there count on average.
+
+    Sums are matrix products: those of ONNX Runtime do not depend on where a row lies in memory, its reductions do.
+    """
+
+    def error(rows: Any, expected: Any) -> Any:
+        ones = np.ones((rows.shape[-1], 1), dtype="float32")
+        there = seen(rows)
+        total = ops.matmul(penalty(filled(rows) - expected) * there, ones)
+        return total / ops.maximum(ops.matmul(there, ones), 1.0)
+
+    return error
+
+
+class Trainer(keras.Model):  # type: ignore[misc]  # keras ships no types
+    """A model whose optimiser has its variables before the first step, which TensorFlow else traces twice."""
+
+    def compile(self, *args: Any, **kwargs: Any) -> None:
+        """As in Keras."""
+        super().compile(*args, **kwargs)
+        self.optimizer.build(self.trainable_variables)
+
+
+class Damage(keras.layers.Layer):  # type: ignore[misc]  # keras ships no types
+    """Noise on every value, and a share of the values hidden, so that a network cannot simply copy.
+
+    A hidden value is one of ``hidden``: NaN, or 0 where zeros are usual. Acts in validation too, so that early
+    stopping watches the task that is trained.
+    """
+
+    def __init__(self, *, noise: float = 0.0, mask: float = 0.0, hidden: float = float("nan"), seed: int) -> None:
+        super().__init__()
+        self.noise = noise
+        self.mask = mask
+        self.hidden = hidden
+        self.generator = keras.random.SeedGenerator(seed)
+
+    def call(self, rows: Any) -> Any:
+        """Rows of shape (n_rows, width)."""
+        if self.noise:
+            rows = rows + self.noise * keras.random.normal(ops.shape(rows), seed=self.generator)
+        if self.mask:
+            rows = ops.where(keras.random.uniform(ops.shape(rows), seed=self.generator) < self.mask, self.hidden, rows)
+        return rows
+
+
+class LinearPath:
+    """A linear encoder and decoder that start as the principal components of the rows.
+
+    Added to a network whose last layers start at zero, it makes the whole start as PCA, so that training can only
+    improve on it.
+    """
+
+    def __init__(self, rows: NDArray[np.float32], code: int, *, random_state: int) -> None:
+        there, back = principal_components(rows, code, random_state=random_state)
+        constant = keras.initializers.Constant
+        self.to_code = keras.layers.Dense(code, use_bias=False, kernel_initializer=constant(there))
+        self.from_code = keras.layers.Dense(rows.shape[1], use_bias=False, kernel_initializer=constant(back))
+
+
+def chain(*made: Any) -> Callable[[Any], Any]:
+    """Layers one after the other."""
+
+    def through(h: Any) -> Any:
+        for layer in made:
+            h = layer(h)
+        return h
+
+    return through
+
+
+def beside(parts: Sequence[Any]) -> Any:
+    """Tensors side by side, one or more."""
+    return keras.layers.Concatenate()(list(parts)) if len(parts) > 1 else parts[0]
+
+
+def stack(sizes: Sequence[int]) -> Callable[[Any], Any]:
+    """Dense layers with ReLU, one after the other."""
+    return chain(*[keras.layers.Dense(units, activation="relu") for units in sizes])
+
+
+def mean_of(penalty: Callable[[Any], Any]) -> Callable[[Any, Any], Any]:
+    """The same where nothing is missing."""
+
+    def error(rows: Any, expected: Any) -> Any:
+        share = np.full((rows.shape[-1], 1), 1.0 / rows.shape[-1], dtype="float32")
+        return ops.matmul(penalty(rows - expected), share)
+
+    return error
+
+
+class Draw(keras.layers.Layer):  # type: ignore[misc]  # keras ships no types
+    """A code drawn from its mean and log-variance, in a way that gradients pass (reparameterisation)."""
+
+    def __init__(self, seed: int) -> None:
+        super().__init__()
+        self.generator = keras.random.SeedGenerator(seed)
+
+    def call(self, given: list[Any]) -> Any:
+        """Mean and log-variance, each of shape (n_rows, code)."""
+        mean, log_variance = given
+        return mean + ops.exp(0.5 * log_variance) * keras.random.normal(ops.shape(mean), seed=self.generator)
+
+
+class WarmUp(keras.layers.Layer):  # type: ignore[misc]  # keras ships no types
+    """Multiply by a weight that rises from 0 in so many updates; outside training by the whole weight.
+
+    Held-out losses are thus comparable over the epochs, as early stopping needs.
+    """
+
+    def __init__(self, weight: float, updates: int) -> None:
+        super().__init__()
+        self.weight = weight
+        self.updates = updates
+        self.done = self.add_weight(shape=(), initializer="zeros", trainable=False, name="done")
+
+    def call(self, loss: Any, *, training: bool = False) -> Any:
+        """A loss of any shape."""
+        if not training or not self.updates:
+            return self.weight * loss
+        share = ops.minimum(self.done / self.updates, 1.0)
+        self.done.assign_add(1.0)
+        return self.weight * share * loss
+
+    def compute_output_spec(self, loss: Any, *, training: bool = False) -> Any:  # noqa: ARG002 - Keras's signature
+        """Said outright, as Keras takes a sum of squares and exponentials for a sparse tensor."""
+        return keras.KerasTensor(loss.shape, loss.dtype)
+
+
+class HideTokens(keras.layers.Layer):  # type: ignore[misc]  # keras ships no types
+    """Make a share of the tokens look unknown, so that the network learns to do without them."""
+
+    def __init__(self, *, mask: float, seed: int) -> None:
+        super().__init__()
+        self.mask = mask
+        self.generator = keras.random.SeedGenerator(seed)
+
+    def call(self, rows: Any) -> Any:
+        """Numbers of tokens, as ``Vocabulary.numbers`` gives them."""
+        chosen = keras.random.uniform(ops.shape(rows), seed=self.generator) < self.mask
+        return ops.where(ops.logical_and(chosen, rows > END), float(UNKNOWN), rows)
+
+
+class Uncertainty(keras.layers.Layer):  # type: ignore[misc]  # keras ships no types
+    """Add up losses of different kinds, each weighed by how uncertain it stays; the weights are learnt."""
+
+    def __init__(self, n_losses: int) -> None:
+        super().__init__()
+        self.n_losses = n_losses
+        self.log_variance = self.add_weight(shape=(n_losses,), initializer="zeros", name="log_variance")
+
+    def call(self, losses: Any) -> Any:
+        """(n_rows, n_losses) → (n_rows, 1)."""
+        weighed = losses * ops.exp(-self.log_variance) + self.log_variance
+        return ops.matmul(weighed, np.ones((self.n_losses, 1), dtype="float32"))
+
+
+class Usual(keras.layers.Layer):  # type: ignore[misc]  # keras ships no types
+    """Divide values of different kinds by what is usual for each; ``level`` is set, not learnt."""
+
+    def __init__(self, n_values: int) -> None:
+        super().__init__()
+        self.level = self.add_weight(shape=(n_values,), initializer="ones", trainable=False, name="level")
+
+    def call(self, values: Any) -> Any:
+        """(n_rows, n_values)."""
+        return values / self.level
+
+
+def join_matrix(wide: int, narrow: int, *, seed: int) -> tuple[Any, Any]:
+    """Initialisers of a linear map and of its inverse, as far as it has one."""
+    drawn = np.random.default_rng(seed).normal(size=(max(wide, narrow), min(wide, narrow)))
+    turned = np.linalg.qr(drawn)[0].astype("float32")
+    there = turned if wide >= narrow else turned.T
+    return keras.initializers.Constant(there), keras.initializers.Constant(there.T)

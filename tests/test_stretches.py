@@ -1,0 +1,64 @@
+"""Stretches: nothing is carried, smoothed or joined over their ends."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from detector.stretches import bounds, carry_on, near, runs, smooth
+from tests.series_examples import one
+
+
+def test_smoothing_keeps_the_sum_inside() -> None:
+    """A spike is spread, not shrunk; without smoothing nothing is touched."""
+    values = np.zeros((100, 1))
+    values[50] = 1.0
+
+    result = smooth(values, one(100), 3.0)
+
+    assert result.sum() == pytest.approx(1)
+    assert result[47, 0] == pytest.approx(result[53, 0])
+    assert smooth(values, one(100), 0.0) is values
+
+
+def test_smoothing_stays_in_its_stretch_and_trails_if_asked() -> None:
+    """Neither the other stretch nor the past knows of a spike."""
+    values = np.zeros((10, 1))
+    values[4] = 1.0
+
+    apart = smooth(values, np.repeat([0, 1], 5), 2.0)
+    trailing = smooth(values, one(10), 2.0, trailing=True)
+
+    assert not apart[5:].any()
+    assert not trailing[:4].any()
+    assert trailing[5] > 0
+
+
+def test_values_are_carried_within_a_stretch_only() -> None:
+    """At its beginning the alternative stands in."""
+    values = np.array([[1.0], [np.nan], [np.nan], [2.0]])
+
+    carried = carry_on(values, np.array([0, 0, 1, 1]), np.array([7.0]))
+
+    assert carried.ravel().tolist() == [1.0, 1.0, 7.0, 2.0]
+
+
+@given(st.lists(st.tuples(st.booleans(), st.integers(0, 2)), min_size=1, max_size=20), st.integers(0, 3))
+def test_runs_and_neighbours_are_what_loops_find(rows: list[tuple[bool, int]], far: int) -> None:
+    """Any flags, any stretches."""
+    flagged = np.array([flag for flag, _ in rows])
+    stretch = np.array(sorted(place for _, place in rows))
+
+    wide = near(flagged, stretch, far)
+    found = runs(flagged, stretch, far)
+
+    pairs = [(i, j) for i in range(len(rows)) for j in range(len(rows)) if stretch[i] == stretch[j] and flagged[j]]
+    assert wide.tolist() == [any(i == a and abs(i - j) <= far for a, j in pairs) for i in range(len(rows))]
+    covered = {row for first, last in found for row in range(first, last + 1)}
+    assert set(np.flatnonzero(flagged).tolist()) <= covered
+    assert all(flagged[first] and flagged[last] and stretch[first] == stretch[last] for first, last in found)
+    for (_, before), (after, _) in zip(found[:-1], found[1:], strict=True):
+        assert after - before > far + 1 or stretch[after] != stretch[before]
+    assert bounds(stretch)[-1][1] == len(rows)
