@@ -25,6 +25,7 @@ from pipelines.train import train
 SEED = 7
 FRESH_SHARE = 0.25
 SHOWN = 12
+COLOURS = {"critical": "bold red", "high": "red", "medium": "yellow", "low": "cyan"}
 CONFIG = """\
 # The configuration of `detector demo`: simulated card payments.
 name: demo-payments
@@ -88,7 +89,7 @@ def run_demo(folder: Path, *, now: datetime, rows: int = 60_000) -> None:
         console.print(line, highlight=False)
 
     console.rule("[bold]5  Where things are[/]")
-    console.print(_places(folder, config.report, trained.logged))
+    console.print(show_places(folder, config.report, trained.logged, template="table"))
     console.print(f"Done in {time.perf_counter() - started:.0f} s.", highlight=False)
 
 
@@ -113,9 +114,8 @@ def _alerts(scores: pd.DataFrame) -> Table:
     for name in ("time", "card", "rows", "severity", "p-value", "truth"):
         table.add_column(name, no_wrap=True)
     table.add_column("reasons")
-    colours = {"critical": "bold red", "high": "red", "medium": "yellow", "low": "cyan"}
     for row in flagged.itertuples():
-        severity = f"[{colours[row.severity]}]{row.severity}[/]"
+        severity = f"[{COLOURS[row.severity]}]{row.severity}[/]"
         truth = f"[green]{row.scenario.replace('_', ' ')}[/]" if row.is_fraud else "[dim]honest[/]"
         values = [
             f"{row.time:%d %b %H:%M}",
@@ -146,7 +146,8 @@ def _against_truth(scores: pd.DataFrame) -> Sequence[str]:
     return lines
 
 
-def _places(folder: Path, report: Path, logged: Any) -> Table:
+def show_places(folder: Path, report: Path, logged: Any, *, template: str) -> Table:
+    """Where the results of a demo are, and what to do next."""
     table = Table(box=None, show_header=False, pad_edge=False)
     table.add_row("Report", str(report))
     table.add_row("Scores", str(folder / "scores.parquet"))
@@ -154,5 +155,7 @@ def _places(folder: Path, report: Path, logged: Any) -> Table:
     if logged is not None:
         table.add_row("MLflow model", f"{logged.model_uri} (version {logged.version})")
         table.add_row("MLflow run", logged.url or logged.open_with)
-    table.add_row("Next", "detector init mine --template table, then set `source` and `columns` for your own data")
+    table.add_row(
+        "Next", f"detector init mine --template {template}, then set `source` and `columns` for your own data"
+    )
     return table

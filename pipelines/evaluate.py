@@ -11,10 +11,11 @@ from detector import bundle
 from detector.clean import clean
 from detector.errors import DataError, SettingError
 from pipelines.config import Config
+from pipelines.kinds import KINDS
 from pipelines.learner import policy_of
 from pipelines.progress import counted, progress
 from pipelines.report import ReportContent, column_facts, quarantine_counts, write_report
-from pipelines.review import Review, figures, review
+from pipelines.review import Review
 from pipelines.sources import open_source
 
 
@@ -38,6 +39,11 @@ class EvaluationReport:
             f"Flagged {truth['flagged']:,.0f}: precision {truth['precision']:.3f}, recall {truth['recall']:.3f}.",
             f"Of the {truth['budget']:,.0f} riskiest rows, {truth['precision_at_budget']:.1%} are anomalous.",
         ]
+        if "known_events" in truth:
+            lines.append(
+                f"Events: found {truth['found_events']:.0f} of {truth['known_events']:.0f}; of "
+                f"{truth['flagged_events']:.0f} flagged stretches {truth['false_events']:.0f} are false alarms."
+            )
         members = [name.removeprefix("ap_") for name in truth if name.startswith("ap_")]
         lines += [f"  {name:<12} AUROC {truth[f'auroc_{name}']:.3f}  AP {truth[f'ap_{name}']:.3f}" for name in members]
         if self.quarantined:
@@ -66,7 +72,7 @@ def evaluate(config: Config, *, input: str, now: datetime) -> EvaluationReport: 
     """
     started = time.perf_counter()
     scorer = bundle.load(config.bundle)
-    schema = scorer.schema
+    schema, kind = scorer.schema, KINDS[config.kind]
     if schema.label is None:
         raise SettingError(
             "`columns.label` names no column, so there is no truth to compare with. Name it, train again."
@@ -82,13 +88,12 @@ def evaluate(config: Config, *, input: str, now: datetime) -> EvaluationReport: 
         if cleaned.rows.empty:
             why = "; ".join(f"{reason} ({counted(count)})" for reason, count in cleaned.reasons().items())
             raise DataError(f"None of the {counted(len(frame))} can be used: {why}. Mend them.")
-        reviewed = review(scorer, cleaned.rows, policy=policy)
+        reviewed, drawn = kind.review(scorer, cleaned.rows, config, {})
     if reviewed.truth is None:
         raise DataError(
             f"{schema.label!r} holds no known anomaly or no known normal row among the {len(cleaned.rows):,} rows "
             f"read, so there is nothing to compare with. Label some of both (1 anomalous, 0 normal)."
         )
-    drawn = figures(scorer, cleaned.rows, reviewed, policy=policy)
     report = config.report.with_name(f"{config.report.stem}.evaluation.html")
     write_report(
         report,
@@ -104,6 +109,7 @@ def evaluate(config: Config, *, input: str, now: datetime) -> EvaluationReport: 
             truth=reviewed.truth,
             ap_interval=reviewed.interval,
             alerts=reviewed.alerts,
+            unit=kind.unit,
             reasons=reviewed.reasons,
             policy=policy.describe(),
             figures=drawn,

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from detector.assembly import OnStep
     from detector.filters import Filters
     from detector.scorer import TabularScorer
+    from detector.sequence import SequenceDetector
     from detector.tabular import TabularDetector
     from detector.training_choices import Training
     from pipelines.config import CleaningSection, Config, PolicySection, TrainingSection
@@ -91,6 +92,25 @@ def detector_of(config: Config, schema: Schema, *, on_step: OnStep | None = None
         random_state=config.random_state,
         warm_start=_earlier(config) if network.training.warm_start else None,
         on_step=on_step,
+    )
+
+
+def sequence_detector_of(config: Config, schema: Schema, *, on_step: OnStep | None = None) -> SequenceDetector:
+    """An unfitted detector of series as a configuration describes it."""
+    from detector.sampling import Sampling
+    from detector.sequence import SequenceDetector
+
+    section = config.series
+    return SequenceDetector(
+        schema=schema,
+        sampling=Sampling(**section.sampling.model_dump()),
+        encoder=section.encoder.kind,
+        fall_back=section.encoder.fall_back,
+        training=training_of(section.encoder.training) if section.encoder.kind is not None else None,
+        name=config.name,
+        random_state=config.random_state,
+        on_step=on_step,
+        **section.model_dump(exclude={"sampling", "encoder", "join"}),
     )
 
 

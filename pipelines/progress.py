@@ -22,15 +22,21 @@ from rich.progress import (
 Advance = Callable[[int], None]
 
 _running: list[Progress] = []
+_quiet: list[bool] = []
 
 
-def counted(rows: int) -> str:
-    """A number of rows in words.
+def be_quiet() -> None:
+    """Show nothing from now on in this process: a service has a log instead."""
+    _quiet.append(True)
 
-    >>> counted(1), counted(20_000)
-    ('1 row', '20,000 rows')
+
+def counted(count: int, what: str = "row") -> str:
+    """A number of rows, or of something else, in words.
+
+    >>> counted(1), counted(20_000, "event")
+    ('1 row', '20,000 events')
     """
-    return f"{rows:,} row" + ("" if rows == 1 else "s")
+    return f"{count:,} {what}" + ("" if count == 1 else "s")
 
 
 @contextmanager
@@ -64,6 +70,9 @@ def progress(label: str, *, total: int | None = None, unit: str = "rows") -> Ite
         nonlocal done
         done += steps
 
+    if _quiet:
+        yield count
+        return
     if not sys.stderr.isatty():
         print(f"{label} …", file=sys.stderr, flush=True)  # noqa: T201 - standard error is where it belongs
         yield count

@@ -11,9 +11,9 @@ import numpy as np
 import pandas as pd
 
 from detector import bundle
+from detector.bundle import Scorer
 from detector.errors import SettingError
 from detector.policy import Budget, Policy
-from detector.scorer import TabularScorer
 
 
 class ScoredTable:
@@ -21,13 +21,13 @@ class ScoredTable:
 
     Parameters
     ----------
-    scorer : TabularScorer
+    scorer : TabularScorer or SequenceScorer
         The detector.
     policy : Policy, optional
         Which rows to flag; without one, the detector's default.
     """
 
-    def __init__(self, scorer: TabularScorer, policy: Policy | None = None) -> None:
+    def __init__(self, scorer: Scorer, policy: Policy | None = None) -> None:
         self.scorer = scorer
         self.policy = policy
 

@@ -43,6 +43,7 @@ CAPTIONS = {
     "alert_rate": "What another threshold would cost in alerts. Above the dashed line, more rows are unusual "
     "than normal rows alone would explain.",
     "calibration": "On normal rows, a threshold of 1 % should flag 1 %. Inside the band the difference is chance.",
+    "risk_over_time": "The risk, what is flagged (orange), and what is known to be anomalous (dark, above).",
     "members": "How alike the members order the rows. Members that agree on everything add nothing to each other.",
 }
 
@@ -105,6 +106,8 @@ class ReportContent:
     alerts : DataFrame or None
         Flagged rows as in ``Verdicts.frame``, riskiest first, and optionally ``truth`` (1, 0, missing). The
         first 15 are open to see, the first 100 at a click.
+    unit : str
+        What the alerts are: "rows" or "events".
     reasons : sequence or None
         The reasons of each row of ``alerts``; without them its ``reasons`` text is shown.
     policy : str or None
@@ -137,6 +140,7 @@ class ReportContent:
     ap_interval: Interval | None = None
     alerts: pd.DataFrame | None = None
     reasons: Sequence[Sequence[Reason]] | None = None
+    unit: str = "rows"
     policy: str | None = None
     calibration: Mapping[str, float] | None = None
     figures: Mapping[str, Figure] = field(default_factory=dict)
@@ -244,6 +248,9 @@ def _truth_tiles(content: ReportContent) -> list[tuple[str, str, str]]:
     if "recall" in truth:
         anomalies = f"of {_count(truth['anomalies'])} known anomalies" if "anomalies" in truth else "of known anomalies"
         tiles.append(("Anomalies flagged", _share(truth["recall"]), anomalies))
+    if "known_events" in truth:
+        note = f"of {_count(truth['known_events'])} known; {_count(truth['false_events'])} false alarms"
+        tiles.append(("Events found", _count(truth["found_events"]), note))
     if "precision_at_budget" in truth:
         found = _share(truth["recall_at_budget"])
         note = f"right among the {_count(truth['budget'])} riskiest; finds {found} of all"

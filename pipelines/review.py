@@ -72,16 +72,16 @@ def review(scorer: TabularScorer, rows: pd.DataFrame, *, policy: Policy) -> Revi
     day = rows[scorer.schema.time].to_numpy() if scorer.schema.time is not None else None
     flagged = policy.decide(measures["p_value"], measures["risk"], day=day)
     verdicts = scorer.verdicts(rows, measures, flagged=flagged)
-    labels = _labels(rows, scorer.schema.label)
+    labels = labels_of(rows, scorer.schema.label)
     normal = measures["p_value"][(labels != 1)]
     metrics = {"flagged_share": float(flagged.mean()), "review_rows": float(len(rows))}
     if len(normal):
         metrics |= evaluate.calibration_metrics(normal)
     if len(rows) > 1 and len(scorer.members) > 1:
-        metrics |= _correlations(measures[list(scorer.members)])
+        metrics |= correlations(measures[list(scorer.members)])
     truth = interval = None
     if evaluate.has_both_classes(labels):
-        truth = _against_labels(labels, measures, flagged, policy)
+        truth = against_labels(labels, measures, flagged, policy)
         interval = evaluate.average_precision_interval(labels, measures["risk"])
         verdicts["truth"] = labels
     alerts = verdicts[flagged].nlargest(MOST_SHOWN, "risk")
@@ -127,15 +127,17 @@ def figures(
     return drawn
 
 
-def _labels(rows: pd.DataFrame, label: str | None) -> NDArray[np.float64]:
+def labels_of(rows: pd.DataFrame, label: str | None) -> NDArray[np.float64]:
+    """The known truth of each row: 1, 0, or NaN where it is unknown."""
     if label is None or label not in rows:
         return np.full(len(rows), np.nan)
     return evaluate.read_labels(rows[label])
 
 
-def _against_labels(
+def against_labels(
     labels: NDArray[np.float64], measures: pd.DataFrame, flagged: NDArray[np.bool_], policy: Policy
 ) -> dict[str, float]:
+    """Figures of merit of the risk, the decisions and each member."""
     found = evaluate.ranking_metrics(labels, measures["risk"])
     found |= evaluate.budget_metrics(labels, measures["risk"], _budget(policy, len(labels)))
     found |= evaluate.decision_metrics(labels, flagged)
@@ -152,7 +154,8 @@ def _budget(policy: Policy, rows: int) -> int:
     return max(1, round(DEFAULT_BUDGET_SHARE * rows))
 
 
-def _correlations(scores: pd.DataFrame) -> dict[str, float]:
+def correlations(scores: pd.DataFrame) -> dict[str, float]:
+    """Rank correlation of each pair of members."""
     matrix: Any = evaluate.member_correlation(scores)
     names = list(matrix.columns)
     pairs = [(a, b) for i, a in enumerate(names) for b in names[i + 1 :]]

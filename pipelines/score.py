@@ -21,11 +21,13 @@ from detector.explain import in_words
 from detector.policy import Policy
 from detector.schema import Schema
 from detector.scorer import TabularScorer
+from detector.series_scorer import SequenceScorer
 from pipelines.ahead import ahead
 from pipelines.config import Config
 from pipelines.keys import KeyLedger
 from pipelines.learner import policy_of
 from pipelines.progress import counted, progress
+from pipelines.score_series import SeriesReport, score_series
 from pipelines.sinks import QuarantineSink, open_sink
 from pipelines.sources import Source, open_source
 
@@ -61,11 +63,18 @@ class ScoreReport:
         return lines
 
 
-def score(config: Config, *, input: str | None = None, output: str | None = None, now: datetime) -> ScoreReport:  # noqa: A002
+def score(
+    config: Config,
+    *,
+    input: str | None = None,  # noqa: A002 - the option's name
+    output: str | None = None,
+    now: datetime,
+) -> ScoreReport | SeriesReport:
     """Judge rows with the trained detector.
 
-    All rows are scored first; the policy then decides over all of them, because a budget or a false discovery rate is
-    a property of the whole batch. Memory stays bounded: between the two, scores wait in a temporary file.
+    Series are judged whole, see ``score_series``. Of a table, all rows are scored first; the policy then decides over
+    all of them, because a budget or a false discovery rate is a property of the whole batch. Memory stays bounded:
+    between the two, scores wait in a temporary file.
 
     Parameters
     ----------
@@ -86,12 +95,14 @@ def score(config: Config, *, input: str | None = None, output: str | None = None
         If a column is missing.
     """
     started = time.perf_counter()
-    scorer = bundle.load(config.bundle)
-    version = bundle.fingerprint(config.bundle)
+    folder = config.bundle.resolve()  # a link to a bundle may be moved to another one meanwhile
+    scorer, version = bundle.load(folder), bundle.fingerprint(folder)
     source = open_source(config.source.at(input) if input is not None else config.source)
     target = config.output.at(output) if output is not None else config.output
-    policy = policy_of(config.policy, scorer.schema)
     scorer.schema.check(source.columns())
+    if isinstance(scorer, SequenceScorer):
+        return score_series(config, scorer, source, target, version=version, now=now, started=started)
+    policy = policy_of(config.policy, scorer.schema)
     with ExitStack() as stack:
         sink = stack.enter_context(open_sink(target))
         quarantine = stack.enter_context(

@@ -6,7 +6,7 @@ import hashlib
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -19,12 +19,14 @@ from detector.clean import Cleaned, clean
 from detector.errors import DataError
 from detector.filters import count_reasons
 from detector.policy import Policy
-from detector.schema import Schema
 from pipelines.config import Config
-from pipelines.learner import detector_of, policy_of, refuse_taken_names
+from pipelines.kinds import KINDS
+from pipelines.learner import policy_of, refuse_taken_names
 from pipelines.progress import counted, progress
+from pipelines.remembered import REFERENCE, remember
 from pipelines.report import ReportContent, column_facts, quarantine_counts, write_report
-from pipelines.review import Review, figures, review
+from pipelines.review import Review
+from pipelines.shelf import Shelf
 from pipelines.sinks import QuarantineSink
 from pipelines.sources import Source, open_source
 
@@ -35,8 +37,7 @@ if TYPE_CHECKING:
     from detector.tabular import TabularDetector
     from pipelines.tracking import LoggedModel
 
-MOST_REVIEW_ROWS = 20_000
-EXAMPLE_ROWS = 5
+NONE_LEFT_OUT = pd.DataFrame({"row": [], "reason": []}, dtype=object)
 
 
 @dataclass(frozen=True)
@@ -55,6 +56,7 @@ class TrainReport:
     left_out: list[str]
     logged: LoggedModel | None
     note: str | None
+    unsent: list[str] = field(default_factory=list)
 
     def summary(self) -> list[str]:
         """The training in a few lines."""
@@ -75,7 +77,7 @@ class TrainReport:
         if self.logged is not None:
             lines.append(f"MLflow: {self.logged.model_uri}, version {self.logged.version}, run {self.logged.run_id}")
             lines.append(f"  {self.logged.url or self.logged.open_with}")
-        return lines
+        return lines + self.unsent
 
 
 def train(config: Config, *, now: datetime) -> TrainReport:
@@ -99,8 +101,10 @@ def train(config: Config, *, now: datetime) -> TrainReport:
     started = time.perf_counter()
     _check_places(config)
     source = open_source(config.source)
-    frame = _read(source, config)
-    schema = config.columns.schema_of(frame)
+    kind = KINDS[config.kind]
+    with progress("Reading", total=source.estimate()) as advance:
+        frame = kind.read(source, config, advance)
+    schema = kind.schema(frame, config)
     refuse_taken_names(schema)
     policy = policy_of(config.policy, schema)
     cleaned = clean(frame, schema, labelled=schema.label is not None, positions=frame.index)
@@ -108,19 +112,21 @@ def train(config: Config, *, now: datetime) -> TrainReport:
     with QuarantineSink(quarantine, columns=[str(name) for name in frame.columns]) as sink:
         sink.write(cleaned.quarantine)
         sink.write(source.rejected)
-    rows, kept_apart = _split(cleaned, config, schema)
-    with _steps() as on_step:
-        detector = detector_of(config, schema, on_step=on_step).fit(rows)
+    _refuse_too_few(cleaned, quarantine)
+    rows, kept_apart = kind.split(cleaned.rows, config, schema)
+    with fitting_steps() as on_step:
+        detector = kind.detector(config, schema, on_step).fit(rows)
     detector.on_step = None
     filtered = _write_filtered(config, detector, rows, frame)
     with progress("Reviewing", total=None):
-        reviewed = review(detector.scorer_, kept_apart, policy=policy)
-        drawn = figures(detector.scorer_, kept_apart, reviewed, policy=policy, history=detector.history_)
-    bundle.save(detector.scorer_, config.bundle)
-    logged = None
+        reviewed, drawn = kind.review(detector.scorer_, kept_apart, config, detector.history_)
+    remember(detector.scorer_, rows, kept_apart, policy=policy, now=now)
+    Shelf(config.bundle).put(detector.scorer_, now=now)
+    logged: LoggedModel | None = None
+    unsent: list[str] = []
     if config.tracking.enabled:
         with progress("Logging to MLflow", total=None):
-            logged = _log(config, detector, source, rows, kept_apart, reviewed, drawn)
+            logged, unsent = _log(config, detector, source, rows, kept_apart, reviewed, drawn)
     content = _content(
         config, detector, source, frame, cleaned, reviewed, drawn, logged, filtered, now=now, started=started
     )
@@ -135,9 +141,10 @@ def train(config: Config, *, now: datetime) -> TrainReport:
         report=config.report,
         quarantine=quarantine,
         filtered=filtered,
-        left_out=_left_out(detector),
+        left_out=kind.left_out(detector),
         logged=logged,
         note=policy.power_note(len(rows), detector.scorer_.calibrator.size),
+        unsent=unsent,
     )
 
 
@@ -147,7 +154,7 @@ def _check_places(config: Config) -> None:
     if config.tracking.enabled:
         from pipelines.tracking import require
 
-        require(config.tracking.uri)
+        require(config.tracking.uri, may_be_down=True)
 
 
 def _quarantine(config: Config) -> Path:
@@ -156,7 +163,7 @@ def _quarantine(config: Config) -> Path:
 
 def _write_filtered(config: Config, detector: TabularDetector, rows: pd.DataFrame, frame: pd.DataFrame) -> str | None:
     """Keep the rows that the cleaning settings left out of training, each with its reason; say how many."""
-    left = detector.left_out_
+    left = getattr(detector, "left_out_", NONE_LEFT_OUT)  # a detector of series has no filters
     path = config.bundle.with_name(f"{config.bundle.name}.left_out.csv")
     with QuarantineSink(path, columns=[str(name) for name in frame.columns]) as sink:
         place = rows.index[left["row"].to_numpy(dtype=np.intp)]
@@ -168,44 +175,24 @@ def _write_filtered(config: Config, detector: TabularDetector, rows: pd.DataFram
     return f"Left out of training by `train.cleaning`: {shown}. See each in {path}"
 
 
-def _read(source: Source, config: Config) -> pd.DataFrame:
-    with progress("Reading", total=source.estimate()) as advance:
-        if config.train.rows is None:
-            return source.read(advance=advance)
-        return source.sample(config.train.rows, random_state=config.random_state, advance=advance)
-
-
-def _split(cleaned: Cleaned, config: Config, schema: Schema) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Rows to learn from, and rows kept apart for the review."""
-    rows = cleaned.rows
-    if len(rows) < 3:
+def _refuse_too_few(cleaned: Cleaned, quarantine: Path) -> None:
+    if len(cleaned.rows) < 3:
         why = "; ".join(f"{reason} ({counted(count)})" for reason, count in list(cleaned.reasons().items())[:3])
         raise DataError(
-            f"Expected at least 3 usable rows to learn from, received {len(rows)}. "
-            + (f"Left out: {why}. See each in {_quarantine(config)}, and mend them." if why else "Give more rows.")
+            f"Expected at least 3 usable rows to learn from, received {len(cleaned.rows)}. "
+            + (f"Left out: {why}. See each in {quarantine}, and mend them." if why else "Give more rows.")
         )
-    order = np.random.default_rng(config.random_state).permutation(len(rows))
-    apart = max(1, min(MOST_REVIEW_ROWS, round(config.train.review_share * len(rows))))
-    kept_apart, learnt = rows.iloc[np.sort(order[:apart])], rows.iloc[np.sort(order[apart:])]
-    if schema.label is not None:
-        learnt = learnt[learnt[schema.label] != 1]
-    if len(learnt) < 2:
-        raise DataError(
-            f"Expected at least 2 rows to learn from, received {len(learnt)}: {schema.label!r} calls the others "
-            f"anomalous (1). Give normal rows (0, or empty for unknown) as well."
-        )
-    return learnt, kept_apart
 
 
 @contextmanager
-def _steps() -> Iterator[OnStep]:
+def fitting_steps() -> Iterator[OnStep]:
     """A progress bar for the longest step, the autoencoder; the others are short."""
     with progress("Training", total=None, unit="epochs") as advance:
         last = 0
 
         def on_step(what: str, done: int, planned: int) -> None:  # noqa: ARG001 - what the library tells
             nonlocal last
-            if what == "autoencoder":
+            if planned > 1:
                 advance(done - last)
                 last = done
 
@@ -220,25 +207,27 @@ def _log(
     kept_apart: pd.DataFrame,
     reviewed: Review,
     drawn: dict[str, Figure],
-) -> LoggedModel:
-    from pipelines.tracking import DatasetFacts, log_training
+) -> tuple[LoggedModel | None, list[str]]:
+    """Tell MLflow; if its server is down, say so, and tell it later."""
+    from pipelines.telling import experiment_of, model_of, send_waiting, spool_of, waiting_note
+    from pipelines.tracking import DatasetFacts, keep_training
 
     scorer, schema = detector.scorer_, detector.scorer_.schema
     features = [*(name for role, name in schema.roles.items() if role != "label"), *schema.features]
-    example = kept_apart[list(dict.fromkeys(features))].head(EXAMPLE_ROWS)
+    example = KINDS[config.kind].example(kept_apart, scorer)[list(dict.fromkeys(features))]
     kinds = {name: schema.kind_of(name) for name in schema.features} | {
         name: role for role, name in schema.roles.items()
     }
     facts = {name: value for name, value in scorer.metrics.items() if isinstance(value, int | float)}
     policy = policy_of(config.policy, schema)
-    return log_training(
-        uri=config.tracking.uri,
-        experiment=config.tracking.experiment or config.name,
-        model_name=config.tracking.model or config.name,
+    entry = keep_training(
+        spool_of(config),
+        experiment=experiment_of(config),
+        model_name=model_of(config),
         alias=config.tracking.alias,
+        serving=config.tracking.alias,
         bundle=config.bundle,
         example=example,
-        predictions=scorer.judge(example, policy=policy).frame,
         dataset=DatasetFacts(
             name=config.name, source=source.describe(), rows=len(rows), digest=fingerprint(rows), columns=kinds
         ),
@@ -251,6 +240,8 @@ def _log(
         description=_description(config, len(rows), reviewed, policy),
         policy=policy,
     )
+    sent = send_waiting(config)
+    return sent.models.get(entry), waiting_note(sent)
 
 
 def _description(config: Config, rows: int, reviewed: Review, policy: Policy) -> str:
@@ -282,7 +273,7 @@ def _content(
     places = {"Bundle": str(config.bundle)}
     if logged is not None:
         places |= {"MLflow model": logged.model_uri, "MLflow run": logged.url or str(logged.open_with)}
-    notes = [f"{sentence}." for sentence in _left_out(detector)] + ([filtered] if filtered else [])
+    notes = [f"{sentence}." for sentence in KINDS[config.kind].left_out(detector)] + ([filtered] if filtered else [])
     if note := policy.power_note(len(reviewed.verdicts), scorer.calibrator.size):
         notes.append(note)
     return ReportContent(
@@ -296,6 +287,7 @@ def _content(
         truth=reviewed.truth,
         ap_interval=reviewed.interval,
         alerts=reviewed.alerts,
+        unit=KINDS[config.kind].unit,
         reasons=reviewed.reasons,
         policy=policy.describe(),
         calibration={name: value for name, value in reviewed.metrics.items() if name.startswith(("calib", "share_"))},
@@ -303,15 +295,10 @@ def _content(
         columns=column_facts(frame, scorer.schema),
         quarantine=quarantine_counts(cleaned.quarantine),
         members=scorer.members,
-        model=scorer.metrics,
+        model={name: value for name, value in scorer.metrics.items() if name != REFERENCE},
         places=places,
         notes=notes,
     )
-
-
-def _left_out(detector: TabularDetector) -> list[str]:
-    """Columns that no member uses, each with why."""
-    return [f"{name} ({reason})" for name, reason in detector.scorer_.columns.dropped.items()]
 
 
 def fingerprint(rows: pd.DataFrame) -> str:

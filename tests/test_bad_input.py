@@ -21,7 +21,7 @@ import pytest
 from typer.testing import CliRunner
 
 from detector.errors import SettingError
-from pipelines import evaluate, train
+from pipelines import kinds
 from pipelines.cli import app
 
 ROOT = Path(__file__).parents[1]
@@ -72,8 +72,7 @@ def good(rows: int = ROWS, *, seed: int = 0) -> Table:
 @pytest.fixture(autouse=True)
 def _undrawn(monkeypatch: pytest.MonkeyPatch) -> None:
     """Leave out the pictures, which take most of the time."""
-    monkeypatch.setattr(train, "figures", lambda *_, **__: {})
-    monkeypatch.setattr(evaluate, "figures", lambda *_, **__: {})
+    monkeypatch.setattr(kinds, "figures", lambda *_, **__: {})
 
 
 @pytest.fixture
@@ -100,7 +99,7 @@ def trained_table(tmp_path_factory: pytest.TempPathFactory, configure: Configure
     good().to_csv(folder / "table.csv", index=False)
     configure(folder, source={"path": "table.csv"}, columns=COLUMNS, train=MEMBERS)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(train, "figures", lambda *_, **__: {})
+        patch.setattr(kinds, "figures", lambda *_, **__: {})
         assert detector("train", folder).exit_code == 0
     return folder
 

@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 from rich.console import Console
 
-from pipelines import demo, train
+from pipelines import demo, kinds
 from pipelines.config import load_config
 
 NOW = datetime(2026, 3, 2, 12, tzinfo=UTC)
@@ -24,7 +24,7 @@ tracking: {enabled: false}
 def small(monkeypatch: pytest.MonkeyPatch) -> None:
     """No autoencoder, no MLflow (test_train has them), no pictures (test_review has them)."""
     monkeypatch.setattr(demo, "CONFIG", demo.CONFIG.replace("fdr: 0.2", "quantile: 0.98") + SMALL)
-    monkeypatch.setattr(train, "figures", lambda *_, **__: {})
+    monkeypatch.setattr(kinds, "figures", lambda *_, **__: {})
 
 
 def test_demo_configuration_can_be_read(tmp_path: Path) -> None:

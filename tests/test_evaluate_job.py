@@ -17,6 +17,7 @@ from detector import bundle
 from detector.errors import BundleError, DataError, SchemaError, SettingError
 from detector.policy import Policy
 from pipelines import evaluate as job
+from pipelines import kinds
 from pipelines.config import Config
 from pipelines.evaluate import evaluate
 
@@ -32,7 +33,7 @@ def config(trained: Path, configure: Configure) -> Config:
 @pytest.fixture
 def undrawn(monkeypatch: pytest.MonkeyPatch) -> None:
     """Leave out the pictures, which take most of the time."""
-    monkeypatch.setattr(job, "figures", lambda *_, **__: {})
+    monkeypatch.setattr(kinds, "figures", lambda *_, **__: {})
 
 
 def test_figures_agree_with_scikit_learn(config: Config, payments: pd.DataFrame) -> None:

@@ -19,6 +19,7 @@ from detector import bundle
 from detector.errors import BundleError, SchemaError, SettingError, SinkError
 from detector.policy import Budget, Policy
 from detector.scorer import TabularScorer
+from pipelines import kinds
 from pipelines import score as job
 from pipelines.config import Config
 from pipelines.score import ScoreReport, score
@@ -163,7 +164,7 @@ def test_columns_named_row_and_reason_survive_quarantine(
     """Columns that are called like those of the quarantine are kept beside them, also across batches."""
     from pipelines import train
 
-    monkeypatch.setattr(train, "figures", lambda *_, **__: {})
+    monkeypatch.setattr(kinds, "figures", lambda *_, **__: {})
     rng = np.random.default_rng(0)
     table = pd.DataFrame({"row": np.arange(200), "reason": rng.choice(["a", "b"], 200), "x": rng.normal(size=200)})
     table.to_csv(tmp_path / "table.csv", index=False)

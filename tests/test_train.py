@@ -15,7 +15,7 @@ import pytest
 from detector import bundle
 from detector.errors import BundleError, DataError, SchemaError, SettingError, SinkError, TrackingError
 from detector.tabular import TabularDetector
-from pipelines import train as job
+from pipelines import kinds
 from pipelines.config import Config
 from pipelines.review import Review, review
 from pipelines.score import score
@@ -32,7 +32,7 @@ Seen = dict[str, pd.DataFrame]
 @pytest.fixture
 def undrawn(monkeypatch: pytest.MonkeyPatch) -> None:
     """Leave out the pictures, which take most of the time."""
-    monkeypatch.setattr(job, "figures", lambda *_, **__: {})
+    monkeypatch.setattr(kinds, "figures", lambda *_, **__: {})
 
 
 @pytest.fixture
@@ -50,7 +50,7 @@ def seen(monkeypatch: pytest.MonkeyPatch, undrawn: None) -> Iterator[Seen]:
         return review(scorer, kept_apart, **options)
 
     monkeypatch.setattr(TabularDetector, "fit", _fit)
-    monkeypatch.setattr(job, "review", _review)
+    monkeypatch.setattr(kinds, "review", _review)
     yield rows
     assert set(rows) == {"fit", "review"}
 
@@ -213,12 +213,11 @@ def test_failed_training_leaves_the_earlier_one(
     [
         ({"bundle": "table.csv"}, BundleError, "exists and is not a bundle"),
         ({"bundle": "table.csv/bundle"}, BundleError, "table.csv is a file"),
-        ({"tracking": {"uri": "http://localhost:1"}}, TrackingError, "No MLflow server answers"),
         ({"tracking": {"uri": "sqlite:///table.csv"}}, TrackingError, "is not an SQLite file"),
         ({"policy": {"budget": {"rows": 3}}, "columns": {}}, SettingError, "`columns.time` names no column"),
         ({"columns": {"key": "forest"}}, SchemaError, "The key column is named 'forest'"),
     ],
-    ids=["bundle", "bundle's folder", "server", "store", "budget", "name"],
+    ids=["bundle", "bundle's folder", "store", "budget", "name"],
 )
 def test_faults_are_found_before_training(
     tmp_path: Path,
@@ -230,7 +229,7 @@ def test_faults_are_found_before_training(
     message: str,
 ) -> None:
     """What would fail after minutes of training fails before it."""
-    monkeypatch.setattr(job, "detector_of", lambda *_, **__: pytest.fail("trained"))
+    monkeypatch.setattr(kinds, "detector_of", lambda *_, **__: pytest.fail("trained"))
 
     with pytest.raises(error, match=message):
         quick(tmp_path, configure, payments.rename(columns={"amount": "forest"}), **change)

@@ -152,6 +152,18 @@ class OutputSection(Section):
         return OutputSection(path=path)
 
     @property
+    def events(self) -> OutputSection:
+        """Where the events of series go: beside the scores.
+
+        >>> OutputSection(path="out/scores.parquet").events.path
+        'out/scores.events.parquet'
+        """
+        if self.path is not None:
+            path = Path(self.path)
+            return OutputSection(path=str(path.with_name(f"{path.stem}.events{path.suffix}")))
+        return OutputSection(url=self.url, table=f"{self.table}_events")
+
+    @property
     def quarantine_path(self) -> Path:
         """Where rows that cannot be used are written.
 

@@ -1,0 +1,104 @@
+"""The part of the configuration about sensors: how series are made regular, and how they are judged."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal, Self
+
+from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
+
+from pipelines.config.learning import TrainingSection
+from pipelines.config.section import Section
+from pipelines.config.values import Share
+
+
+class SamplingSection(Section):
+    """What becomes of gaps, uneven times, missing values, disorder and repeats."""
+
+    every: str | None = None
+    """The time between two readings, such as 1min. Found by itself when left out."""
+
+    align: Literal["steps", "mean", "last"] = "steps"
+    """Sensors that report together: steps. Apart, or faster than needed: the mean or the last of each interval."""
+
+    missing: Literal["mask", "previous", "reject"] = "mask"
+    """A missing value stays unknown (mask), is the one before it (previous), or is an error (reject)."""
+
+    limit: NonNegativeInt = 5
+    """A gap of more steps splits a series in two; a shorter one is missing values."""
+
+    jitter: Annotated[float, Field(ge=0, le=1)] = 0.5
+    """How much longer than the interval, as a share of it, a step may be. 1 for clocks that cut off fractions."""
+
+    unsorted: Literal["sort", "reject"] = "sort"
+    """Readings that come after later ones: sort them in, or refuse them all."""
+
+    repeated: Literal["quarantine", "reject"] = "quarantine"
+    """A second reading of the same time: set it aside, or refuse them all."""
+
+
+class EncoderSection(Section):
+    """The network that rebuilds windows; it must beat a linear model on held-out rows, or that one is used."""
+
+    kind: Literal["conv1d", "lstm", "gru", "transformer", "variational"] | None = None
+    """Which: conv1d, lstm, gru, transformer or variational. By default none: a linear model (principal components)."""
+
+    fall_back: bool = True
+    """Whether the linear model takes its place where it is better."""
+
+    training: TrainingSection = TrainingSection()
+    """How the network is trained."""
+
+
+class SeriesSection(Section):
+    """How sensors are judged, where `kind` is sensors: windows of readings, rebuilt by a model of normal ones."""
+
+    models: Literal["shared", "entity"] = "shared"
+    """One model for all entities (shared), which must be alike, or one for each (entity)."""
+
+    members: tuple[Literal["reconstruction", "forest", "forecast"], ...] = ("reconstruction",)
+    """What judges a row: how its windows are rebuilt, a forest on their features, and a one-step forecast."""
+
+    window: Annotated[int, Field(ge=2)] = 32
+    """Rows in a window."""
+
+    short: Literal["reject", "pad"] = "reject"
+    """A series shorter than a window: an error, or judged as if its first row had lasted longer."""
+
+    residuals: Literal["z", "mahalanobis"] = "z"
+    """Whether residuals are compared with usual ones sensor by sensor (z), or all together (mahalanobis)."""
+
+    smoothing: Annotated[float, Field(ge=0)] = 5.0
+    """Rows over which the risk is smoothed. More finds long anomalies, less finds short ones; 0 for none."""
+
+    trailing: bool = False
+    """Whether a row is judged by the rows before it alone, as they arrive; else by those on both sides."""
+
+    quantile: Share = 0.99
+    """A row is riskier than usual above this quantile of the risks of rows not learnt from."""
+
+    join: NonNegativeInt = 5
+    """Flagged stretches with at most so many quiet steps between them are one event."""
+
+    trees: PositiveInt = 100
+    """Trees of the isolation forest."""
+
+    lags: PositiveInt = 8
+    """Rows a forecast is made from."""
+
+    variance: Annotated[float, Field(gt=0, le=1)] = 0.95
+    """Share of the windows' variance that the linear model keeps."""
+
+    range_floor: PositiveFloat = 0.1
+    """Least range of a sensor, as a share of the median range of the sensors that move."""
+
+    sampling: SamplingSection = SamplingSection()
+    """What becomes of gaps, uneven times, missing values, disorder and repeats."""
+
+    encoder: EncoderSection = EncoderSection()
+    """The network that rebuilds windows; it must beat a linear model on held-out rows, or that one is used."""
+
+    @model_validator(mode="after")
+    def _some_member(self) -> Self:
+        if not self.members:
+            raise ValueError("expected at least one of reconstruction, forest and forecast in `members`.")
+        return self

@@ -1,0 +1,203 @@
+"""Sensors through the same commands as tables: train, score, evaluate, report."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from datetime import UTC, datetime
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import yaml
+from typer.testing import CliRunner
+
+from detector import bundle
+from detector.series_scorer import SequenceScorer
+from pipelines.cli import app
+from pipelines.config import Config, load_config
+from pipelines.evaluate import evaluate
+from pipelines.score import score
+from pipelines.simulate import simulate_sensors
+from pipelines.train import TrainReport, train
+
+NOW = datetime(2026, 3, 1, tzinfo=UTC)
+SETTINGS = {
+    "name": "machines",
+    "kind": "sensors",
+    "source": {"path": "readings.parquet"},
+    "columns": {
+        "time": "time",
+        "entity": "machine",
+        "label": "anomaly",
+        "ignore": ["anomaly_kind", "anomaly_sensor"],
+    },
+    "series": {"window": 16, "models": "entity"},
+    "train": {"review_share": 0.3},
+    "policy": {"quantile": 0.99},
+    "tracking": {"enabled": False},
+}
+
+
+@pytest.fixture(scope="module")
+def readings() -> pd.DataFrame:
+    """Two machines with four sensors; the last third has faults."""
+    return simulate_sensors(
+        9_000, seed=3, machines=2, sensors=4, normal_share=0.66, anomalies=["stuck", "level_shift", "missing"]
+    )
+
+
+@pytest.fixture(scope="module")
+def trained(readings: pd.DataFrame, tmp_path_factory: pytest.TempPathFactory) -> tuple[Config, TrainReport]:
+    """A detector in a folder, trained once; tests must not change it."""
+    folder = tmp_path_factory.mktemp("machines")
+    readings.to_parquet(folder / "readings.parquet")
+    readings.iloc[6_000:].to_parquet(folder / "fresh.parquet")
+    (folder / "detector.yaml").write_text(yaml.safe_dump(SETTINGS), encoding="utf-8")
+    config = load_config(folder)
+    return config, train(config, now=NOW)
+
+
+def test_training_finds_the_faults_in_what_was_kept_apart(trained: tuple[Config, TrainReport]) -> None:
+    """The last third of each machine's rows; its truth is by row and by event."""
+    config, report = trained
+
+    assert isinstance(bundle.load(config.bundle), SequenceScorer)
+    truth = report.reviewed.truth
+    assert truth is not None
+    assert truth["auroc"] > 0.8
+    assert truth["found_events"] >= 2
+    assert len(report.reviewed.verdicts) == pytest.approx(2_700, abs=4)
+    assert set(report.reviewed.verdicts["entity"]) == {"M1", "M2"}
+
+
+def test_report_shows_events_with_their_curves(trained: tuple[Config, TrainReport]) -> None:
+    """One figure an event, observed against expected."""
+    page = trained[0].report.read_text(encoding="utf-8")
+
+    assert "Flagged events, riskiest first" in page
+    assert "Events found" in page
+    assert page.count("observed") >= len(trained[1].reviewed.alerts.head(6))
+    assert "mathdefault" not in page
+
+
+def test_scoring_writes_every_row_and_every_event(trained: tuple[Config, TrainReport], tmp_path: Path) -> None:
+    """Rows in the order they came; events beside them."""
+    config = trained[0]
+    folder = config.bundle.parent
+
+    report = score(config, input=str(folder / "fresh.parquet"), output=str(tmp_path / "out.parquet"), now=NOW)
+
+    fresh, rows = pd.read_parquet(folder / "fresh.parquet"), pd.read_parquet(tmp_path / "out.parquet")
+    events = pd.read_parquet(tmp_path / "out.events.parquet")
+    assert rows["machine"].tolist() == fresh["machine"].tolist()
+    assert rows["time"].tolist() == fresh["time"].tolist()
+    assert rows["flagged"].sum() == report.flagged > 0
+    assert rows.loc[rows["flagged"], "reasons"].str.contains("% of the risk").all()
+    assert 0 < len(events) <= report.flagged
+    assert (events["start"] <= events["end"]).all()
+    assert {"entity", "severity", "sensors", "reasons", "model_version"} <= set(events)
+    assert any(str(events["start"].iloc[0]) in line for line in report.summary())
+
+
+def test_evaluation_counts_events(trained: tuple[Config, TrainReport]) -> None:
+    """As ``detector evaluate`` prints it."""
+    config = trained[0]
+
+    report = evaluate(config, input=str(config.bundle.parent / "fresh.parquet"), now=NOW)
+
+    assert any(line.startswith("Events: found") for line in report.summary())
+    assert "Flagged events" in report.report.read_text(encoding="utf-8")
+
+
+def test_scoring_sensors_loads_neither_tensorflow_nor_scikit_learn(
+    trained: tuple[Config, TrainReport], tmp_path: Path
+) -> None:
+    """In a process of its own."""
+    folder = trained[0].bundle.parent
+    code = (
+        "import sys; from pipelines.cli import app\n"
+        f"try: app(['score', {str(folder)!r}, '--input', {str(folder / 'fresh.parquet')!r}, "
+        f"'--output', {str(tmp_path / 'o.csv')!r}])\n"
+        "except SystemExit as done: print('exit', done.code)\n"
+        "print(sorted({'tensorflow', 'keras', 'sklearn'} & set(sys.modules)))"
+    )
+
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+
+    assert done.stdout.splitlines()[-2:] == ["exit 0", "[]"]
+
+
+def test_only_the_latest_rows_are_learnt_from(readings: pd.DataFrame, tmp_path: Path) -> None:
+    """A random sample would tear series apart."""
+    readings.sample(frac=1, random_state=0).to_parquet(tmp_path / "readings.parquet")
+    settings = SETTINGS | {"train": {"rows": 1_000, "review_share": 0.3}}
+    (tmp_path / "detector.yaml").write_text(yaml.safe_dump(settings), encoding="utf-8")
+
+    report = train(load_config(tmp_path), now=NOW)
+
+    assert report.rows + len(report.reviewed.verdicts) == 1_000
+    assert report.reviewed.verdicts["time"].max() == readings["time"].max()
+
+
+def test_registered_model_scores_like_the_command(
+    readings: pd.DataFrame, tmp_path: Path, trained: tuple[Config, TrainReport]
+) -> None:
+    """What MLflow loads judges a frame as ``detector score`` does, row by row."""
+    from pipelines.pyfunc import ScoredTable
+
+    config = trained[0]
+    fresh = readings.iloc[6_000:].sample(frac=1, random_state=1)
+    fresh.to_parquet(tmp_path / "mixed.parquet")
+    score(config, input=str(tmp_path / "mixed.parquet"), output=str(tmp_path / "out.parquet"), now=NOW)
+    commanded = pd.read_parquet(tmp_path / "out.parquet")
+
+    from pipelines.learner import policy_of
+
+    scorer = bundle.load(config.bundle)
+    loaded = ScoredTable(scorer, policy_of(config.policy, scorer.schema)).predict(fresh)
+
+    assert loaded.index.equals(fresh.index)
+    assert np.allclose(loaded["risk"].to_numpy(), commanded["risk"].to_numpy())
+    assert loaded["flagged"].tolist() == commanded["flagged"].tolist()
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda rows: rows.iloc[:5], "a window 16"),
+        (lambda rows: rows.drop(columns="speed_rpm"), "Column 'speed_rpm' is missing"),
+        (lambda rows: rows.assign(machine="M9"), "No model was fitted for 'M9'"),
+        (lambda rows: rows.iloc[:0], "no rows"),
+    ],
+    ids=["too short", "lost sensor", "unknown machine", "empty"],
+)
+def test_what_cannot_be_scored_is_said(
+    trained: tuple[Config, TrainReport], tmp_path: Path, change: object, message: str
+) -> None:
+    """One message, an exit code, nothing half written."""
+    folder = trained[0].bundle.parent
+    change(pd.read_parquet(folder / "fresh.parquet")).to_parquet(tmp_path / "in.parquet")  # type: ignore[operator]
+
+    done = CliRunner().invoke(
+        app, ["score", str(folder), "--input", str(tmp_path / "in.parquet"), "--output", str(tmp_path / "out.parquet")]
+    )
+
+    assert done.exit_code in (1, 2)
+    assert message in done.output
+    assert "Traceback" not in done.output
+    assert not (tmp_path / "out.parquet").exists()
+
+
+def test_simulated_sensors_are_written(tmp_path: Path) -> None:
+    """As many rows and machines as asked for, truth included."""
+    done = CliRunner().invoke(
+        app, ["simulate", "sensors", "--rows", "500", "--machines", "2", "--out", str(tmp_path / "m.parquet")]
+    )
+
+    rows = pd.read_parquet(tmp_path / "m.parquet")
+    assert done.exit_code == 0, done.output
+    assert len(rows) == 500
+    assert rows["machine"].nunique() == 2
+    assert rows["anomaly"].sum() > 0
