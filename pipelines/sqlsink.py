@@ -60,7 +60,7 @@ class SqlSink:
             if self._table is None:
                 self._table = self._prepare(frame)
             for start in range(0, len(frame), ROWS_AN_INSERT):
-                rows = _plain_rows(frame.iloc[start : start + ROWS_AN_INSERT])
+                rows = plain_rows(frame.iloc[start : start + ROWS_AN_INSERT])
                 self._connection.execute(sa.insert(self._table), rows)
         except SQLAlchemyError as error:
             raise self._failure(error) from None
@@ -124,7 +124,8 @@ def _kind(kind: sa.types.TypeEngine[Any]) -> str | None:
     return next((name for name, types in _KINDS.items() if isinstance(kind, types)), None)
 
 
-def _plain_rows(frame: pd.DataFrame) -> list[dict[str, Any]]:
+def plain_rows(frame: pd.DataFrame) -> list[dict[str, Any]]:
+    """Rows as database drivers take them: plain Python values, None where one is missing."""
     columns = {}
     for name in frame.columns:
         column = frame[name]

@@ -15,6 +15,7 @@ from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
 DATABASES = ("postgresql", "mysql", "mssql")
+SERVERS = ("http", "https", "databricks")
 _SQLITE_HEADER = b"SQLite format 3\0"
 
 

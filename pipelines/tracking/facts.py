@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -60,7 +61,16 @@ def flat_params(params: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
     return flat
 
 
-def dataset_input(facts: DatasetFacts) -> DatasetInput:
+def metric_name(name: str) -> str:
+    """A name that MLflow takes: what it does not allow becomes an underscore.
+
+    >>> metric_name("psi/amount (€)")
+    'psi/amount ___'
+    """
+    return re.sub(r"[^\w\-. :/]", "_", name, flags=re.ASCII)[:250]
+
+
+def dataset_input(facts: DatasetFacts, context: str = "training") -> DatasetInput:
     """The dataset as MLflow links it to a run, with the true number of rows and no copy of any."""
     from mlflow.entities import Dataset, DatasetInput, InputTag
 
@@ -75,7 +85,7 @@ def dataset_input(facts: DatasetFacts) -> DatasetInput:
         schema=json.dumps({"mlflow_colspec": columns}),
         profile=json.dumps({"num_rows": facts.rows, "num_elements": facts.rows * len(facts.columns)}),
     )
-    return DatasetInput(dataset, [InputTag("mlflow.data.context", "training")])
+    return DatasetInput(dataset, [InputTag("mlflow.data.context", context)])
 
 
 def signature_of(example: pd.DataFrame, predictions: pd.DataFrame) -> ModelSignature:

@@ -12,7 +12,7 @@ from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING
 
 from detector.errors import DetectorError, MissingExtraError, TrackingError
-from pipelines.tracking.address import local_path, mask_passwords, reachable, scheme_of
+from pipelines.tracking.address import DATABASES, SERVERS, local_path, mask_passwords, reachable, scheme_of
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -29,8 +29,15 @@ _SETTINGS = {
 _QUIET = ("alembic", "mlflow", "mlflow.store.db.utils", "mlflow.tracking.fluent")
 
 
-def require(uri: str) -> None:
+def require(uri: str, *, may_be_down: bool = False) -> None:
     """Make sure, without importing MLflow, that it is installed and that its store answers.
+
+    Parameters
+    ----------
+    uri : str
+        The store.
+    may_be_down : bool
+        Whether a server or a database that does not answer will do, because what it is told can wait.
 
     Raises
     ------
@@ -46,6 +53,8 @@ def require(uri: str) -> None:
             "Tracking needs MLflow. Install the training extra: pip install 'anomaly-detector[train]', "
             "or set 'tracking.enabled: false'."
         ) from error
+    if may_be_down and scheme_of(uri) in (*SERVERS, *DATABASES):
+        return
     if fault := reachable(uri):
         raise TrackingError(fault)
 

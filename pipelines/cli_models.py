@@ -1,0 +1,123 @@
+"""The commands about detectors in time: ``retrain``, ``drift``, and ``models`` to list, compare and move them."""
+
+from __future__ import annotations
+
+import json
+import os
+from datetime import UTC, datetime
+from typing import Annotated, Any
+
+import typer
+
+from pipelines.cli import ConfigFile, app, say
+
+Name = Annotated[str, typer.Argument(metavar="NAME", help="A detector's name, or its first letters.")]
+Why = Annotated[str, typer.Option("--reason", help="Why; kept with the move.")]
+
+models_app = typer.Typer(
+    no_args_is_help=True, help="The detectors kept on disk, and which of them serves.", rich_markup_mode="rich"
+)
+app.add_typer(models_app, name="models")
+
+
+@app.command(epilog="Example: [bold]detector retrain payments/detector.yaml[/]")
+def retrain(
+    config: ConfigFile,
+    trigger: Annotated[str, typer.Option(help="Why it is done; noted in MLflow.")] = "asked for",
+) -> None:
+    """Learn again from recent rows, compare with the detector that serves, and keep the better one."""
+    from pipelines.config import load_config
+
+    settings = load_config(config)
+    from pipelines.retrain import retrain as run
+
+    report = run(settings, now=_now(), trigger=trigger)
+    _tell(report.summary(), report.outcome())
+
+
+@app.command(epilog="Example: [bold]detector drift payments/detector.yaml[/]")
+def drift(config: ConfigFile) -> None:
+    """Compare the rows that came since the last look with those learnt from."""
+    from pipelines.config import load_config
+    from pipelines.monitor import watch
+
+    report = watch(load_config(config), now=_now())
+    _tell(report.summary(), report.outcome())
+
+
+@models_app.command("list", epilog="Example: [bold]detector models list payments/detector.yaml[/]")
+def list_models(config: ConfigFile) -> None:
+    """Show the detectors on disk, the latest last, and every move of the champion."""
+    from pipelines.config import load_config
+    from pipelines.models import moves_table, overview, table
+
+    settings = load_config(config)
+    for part in (table(settings), moves_table(settings), *overview(settings)):
+        say(part)
+
+
+@models_app.command(epilog="Example: [bold]detector models compare payments/detector.yaml 3f2a 81be[/]")
+def compare(
+    config: ConfigFile,
+    first: Annotated[str, typer.Argument(metavar="[CHAMPION]", help="By default the champion.")] = "",
+    second: Annotated[str, typer.Argument(metavar="[CHALLENGER]", help="By default the challenger.")] = "",
+) -> None:
+    """Compare two detectors on recent rows that neither learnt from; nothing is moved."""
+    from pipelines.config import load_config
+    from pipelines.models import compare_models
+
+    for line in compare_models(load_config(config), first, second, now=_now()):
+        say(line)
+
+
+@models_app.command(epilog="Example: [bold]detector models promote payments/detector.yaml 3f2a[/]")
+def promote(
+    config: ConfigFile,
+    name: Annotated[str, typer.Argument(metavar="[NAME]", help="By default the challenger.")] = "",
+    reason: Why = "A person decided so.",
+) -> None:
+    """Let a detector serve, from one moment to the next."""
+    from pipelines.config import load_config
+    from pipelines.models import promote_model
+
+    for line in promote_model(load_config(config), name, reason=reason, now=_now()):
+        say(line)
+
+
+@models_app.command(
+    epilog="Example: [bold]detector models rollback payments/detector.yaml --reason 'too many alerts'[/]"
+)
+def rollback(config: ConfigFile, reason: Why = "A person decided so.") -> None:
+    """Let the detector serve that served before."""
+    from pipelines.config import load_config
+    from pipelines.models import rollback_model
+
+    for line in rollback_model(load_config(config), reason=reason, now=_now()):
+        say(line)
+
+
+@app.command(hidden=True)  # as the service calls it
+@models_app.command(epilog="Example: [bold]detector models flush payments/detector.yaml[/]")
+def flush(config: ConfigFile) -> None:
+    """Send MLflow what waits for it."""
+    from pipelines.config import load_config
+    from pipelines.telling import send_waiting, spool_of, waiting_note
+
+    settings = load_config(config)
+    sent = send_waiting(settings)
+    lines = [f"Sent {sent.entries:,} to MLflow; {sent.waiting:,} wait."]
+    lines += waiting_note(sent)
+    lines += [f"Refused and put aside: {name}: {reason}" for name, reason in spool_of(settings).refused()]
+    _tell(lines, {"rows": sent.entries, "note": lines[0], "outcome": "done" if sent.entries else "skipped"})
+
+
+def _tell(lines: list[str], outcome: dict[str, Any]) -> None:
+    """For people; and for the service, which started the command, as the last line."""
+    for line in lines:
+        say(line)
+    if "DETECTOR_RUN" in os.environ:
+        say(json.dumps(outcome, ensure_ascii=False))
+
+
+def _now() -> datetime:
+    return datetime.now(UTC)

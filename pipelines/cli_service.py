@@ -1,0 +1,185 @@
+"""The commands of the service: serve, jobs, backfill, replay."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+if TYPE_CHECKING:
+    from pipelines.config import Config
+    from pipelines.store import Run, Store
+
+ConfigFile = Annotated[
+    Path, typer.Argument(metavar="CONFIG", help="The configuration file, or the folder of its detector.yaml.")
+]
+JobName = Annotated[str, typer.Argument(metavar="JOB", help="score, retrain, drift, deliver or housekeeping.")]
+Reason = Annotated[str, typer.Option(metavar="TEXT", help="Why, for the trail.")]
+
+jobs_app = typer.Typer(no_args_is_help=True, help="See and steer what the service does.", rich_markup_mode="rich")
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands."""
+    app.add_typer(jobs_app, name="jobs")
+    app.command(epilog="Example: [bold]detector serve payments/detector.yaml[/]")(serve)
+    app.command(epilog='Example: [bold]detector backfill payments --reason "history"[/]')(backfill)
+    app.command(epilog='Example: [bold]detector replay payments --batch 12 --reason "new detector"[/]')(replay)
+
+
+def serve(config: ConfigFile) -> None:
+    """Score, learn again and look for drift on a schedule, until it is told to end."""
+    settings, store = _open(config)
+    from pipelines.progress import be_quiet
+    from pipelines.service.logs import configure
+    from pipelines.service.serve import serve as run
+
+    be_quiet()
+    configure(settings.service.log)
+    run(settings, store)
+
+
+def backfill(
+    config: ConfigFile,
+    reason: Reason = "",
+    file: Annotated[
+        list[str] | None, typer.Option(metavar="NAME", help="A file; without any, all that were skipped.")
+    ] = None,
+    since: Annotated[str | None, typer.Option(metavar="POSITION", help="Of a table: after this position.")] = None,
+    until: Annotated[str | None, typer.Option(metavar="POSITION", help="Of a table: up to this position.")] = None,
+) -> None:
+    """Score rows that were left out; rows that have scores are left alone."""
+    _again(config, "backfill", reason=reason, files=file, since=since, until=until)
+
+
+def replay(
+    config: ConfigFile,
+    reason: Reason = "",
+    batch: Annotated[list[int] | None, typer.Option(metavar="N", help="A batch; without any, all.")] = None,
+    since: Annotated[str | None, typer.Option(metavar="TIME", help="Scored at this time or later.")] = None,
+    until: Annotated[str | None, typer.Option(metavar="TIME", help="Scored before this time.")] = None,
+) -> None:
+    """Score batches again with the detector that serves now."""
+    _again(config, "replay", reason=reason, batches=batch, since=since, until=until)
+
+
+@jobs_app.command("list", epilog="Example: [bold]detector jobs list payments --last 20[/]")
+def list_jobs(
+    config: ConfigFile,
+    last: Annotated[int, typer.Option(min=0, help="Runs to show.")] = 10,
+) -> None:
+    """Show when each job runs next, and the last runs."""
+    from rich.console import Console
+
+    settings, store = _open(config)
+    console = Console()
+    console.print(_jobs_table(settings, store))
+    if last:
+        console.print(_runs_table(store, last))
+
+
+@jobs_app.command("run", epilog="Example: [bold]detector jobs run payments score[/]")
+def run_job(config: ConfigFile, job: JobName) -> None:
+    """Run a job now and wait for it; an instance that serves is asked to."""
+    settings, store = _open(config)
+    _tell(_run(settings, store, job, {}))
+
+
+@jobs_app.command("pause", epilog="Example: [bold]detector jobs pause payments retrain[/]")
+def pause(config: ConfigFile, job: JobName) -> None:
+    """Leave a job out until it is resumed."""
+    _set_paused(config, job, paused=True)
+    typer.echo(f"{job} is paused. Resume it with: detector jobs resume {config} {job}")
+
+
+@jobs_app.command("resume", epilog="Example: [bold]detector jobs resume payments retrain[/]")
+def resume(config: ConfigFile, job: JobName) -> None:
+    """Run a job on schedule again."""
+    _set_paused(config, job, paused=False)
+    typer.echo(f"{job} runs on schedule again.")
+
+
+def _open(config: Path) -> tuple[Config, Store]:
+    from pipelines.config import load_config
+    from pipelines.store import open_store
+
+    settings = load_config(config)
+    return settings, open_store(settings.service.store)
+
+
+def _run(settings: Config, store: Store, job: str, arguments: dict[str, Any]) -> Run:
+    from pipelines.service.logs import configure
+    from pipelines.service.once import run_once
+
+    configure(settings.service.log)
+    return run_once(settings, store, job, arguments)
+
+
+def _tell(run: Run) -> None:
+    typer.echo(f"{run.job}: {run.note or run.outcome} (run {run.id})")
+
+
+def _again(config: Path, job: str, *, reason: str, **arguments: Any) -> None:
+    from pipelines.again import who
+
+    settings, store = _open(config)
+    given = {name: value for name, value in arguments.items() if value}
+    _tell(_run(settings, store, job, given | {"actor": who(), "reason": reason}))
+
+
+def _set_paused(config: Path, job: str, *, paused: bool) -> None:
+    from detector.errors import SettingError, nearest
+    from pipelines.config.service import JobsSection
+    from pipelines.store import JobState
+
+    if job not in JobsSection.model_fields:
+        raise SettingError(f"There is no job {job!r}. {nearest(job, JobsSection.model_fields)}")
+    _, store = _open(config)
+    with store.write() as session:
+        session.merge(JobState(job=job, paused=paused))
+
+
+def _jobs_table(settings: Config, store: Store) -> object:
+    import sqlalchemy as sa
+    from rich.table import Table
+
+    from pipelines.schedule import sections_of
+    from pipelines.service.times import next_times
+    from pipelines.store import JobState, Run
+
+    table = Table(title=f"Jobs of {settings.name}", title_justify="left")
+    for column in ("job", "when", "next", "last run", "outcome", "rows"):
+        table.add_column(column)
+    times = next_times(store)
+    with store.read() as session:
+        paused = {state.job for state in session.scalars(sa.select(JobState).where(JobState.paused))}
+        for name, section in sections_of(settings.service).items():
+            last = session.scalars(sa.select(Run).where(Run.job == name).order_by(Run.id.desc()).limit(1)).first()
+            due = "off" if not section.enabled else "paused" if name in paused else _shown(times.get(name))
+            row = [_shown(last.started_at), last.outcome, f"{last.rows:,}"] if last is not None else ["never", "", ""]
+            table.add_row(name, section.when, due, *row)
+    return table
+
+
+def _runs_table(store: Store, last: int) -> object:
+    import sqlalchemy as sa
+    from rich.table import Table
+    from rich.text import Text
+
+    from pipelines.store import Run
+
+    table = Table(title="Last runs", title_justify="left")
+    for column in ("run", "job", "why", "start", "seconds", "outcome", "rows", "note"):
+        table.add_column(column, overflow="fold")
+    with store.read() as session:
+        for run in session.scalars(sa.select(Run).order_by(Run.id.desc()).limit(last)):
+            seconds = "" if run.ended_at is None else f"{(run.ended_at - run.started_at).total_seconds():.1f}"
+            told = Text(run.error or run.note)
+            start = _shown(run.started_at)
+            table.add_row(str(run.id), run.job, run.trigger, start, seconds, run.outcome, f"{run.rows:,}", told)
+    return table
+
+
+def _shown(moment: Any) -> str:
+    return "" if moment is None else moment.astimezone().strftime("%Y-%m-%d %H:%M:%S")

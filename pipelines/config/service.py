@@ -1,0 +1,147 @@
+"""The part of the configuration about the service: when its jobs run, and where it keeps its state."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt, field_validator
+
+from pipelines.config.section import Section
+from pipelines.config.values import Url, hide_password
+from pipelines.when import parse, zone_of
+
+
+class JobSection(Section):
+    """When a job runs."""
+
+    enabled: bool = True
+    """Whether it runs at all."""
+
+    when: str = "every 5m"
+    """Such as `every 5m` (s, m, h, d), or five fields as in crontab, with a time zone behind them if need be."""
+
+    jitter: NonNegativeInt = 0
+    """Seconds by which a run is put off at most, at random, so that not all services start at once."""
+
+    grace: PositiveInt = 43_200
+    """Seconds after which a missed run is left out; of several missed runs, one is made up for."""
+
+    @field_validator("when")
+    @classmethod
+    def _readable(cls, value: str) -> str:
+        parse(value)
+        return value
+
+
+class RetrainJob(JobSection):
+    """When the detector is trained again."""
+
+    when: str = "0 3 * * sun"
+    """Such as `every 5m` (s, m, h, d), or five fields as in crontab, with a time zone behind them if need be."""
+
+
+class DriftJob(JobSection):
+    """When drift is looked for."""
+
+    when: str = "30 4 * * *"
+    """Such as `every 5m` (s, m, h, d), or five fields as in crontab, with a time zone behind them if need be."""
+
+
+class DeliverJob(JobSection):
+    """When what waits is sent."""
+
+    when: str = "every 1m"
+    """Such as `every 5m` (s, m, h, d), or five fields as in crontab, with a time zone behind them if need be."""
+
+
+class HousekeepingJob(JobSection):
+    """When the service tidies up."""
+
+    when: str = "15 2 * * *"
+    """Such as `every 5m` (s, m, h, d), or five fields as in crontab, with a time zone behind them if need be."""
+
+
+class JobsSection(Section):
+    """When the jobs run."""
+
+    score: JobSection = JobSection()
+    """Score what has come since the last run."""
+
+    retrain: RetrainJob = RetrainJob()
+    """Learn again, compare with the detector that serves, keep the better one."""
+
+    drift: DriftJob = DriftJob()
+    """Compare recent rows with those learnt from."""
+
+    deliver: DeliverJob = DeliverJob()
+    """Send out what waits to be sent."""
+
+    housekeeping: HousekeepingJob = HousekeepingJob()
+    """Tidy up: old records, files left over from a crash, rows that came too late."""
+
+
+class ServiceSection(Section):
+    """What `detector serve` does, and when."""
+
+    store: Url = "sqlite:///service.db"
+    """The database of the service's own state: an SQLite file, or a PostgreSQL database."""
+
+    timezone: str = "UTC"
+    """The time zone of jobs that name none."""
+
+    jobs: JobsSection = JobsSection()
+    """When the jobs run."""
+
+    cursor: str | None = None
+    """For a table: the column that grows with every row that comes in, a number or a time of arrival."""
+
+    lateness: NonNegativeFloat = 60.0
+    """For a table: how far behind the newest row a late one is looked for, in seconds, or in numbers."""
+
+    start: Literal["all", "new"] = "all"
+    """What the first run scores: all that is there, or only what comes after; `detector backfill` scores the rest."""
+
+    settle: NonNegativeFloat = 5.0
+    """For files: seconds that a file must not have changed before it is read."""
+
+    broken_after: PositiveFloat = 3_600.0
+    """For files: seconds after which a file that is still incomplete is set aside, with the reason."""
+
+    replaced: Literal["keep", "rescore"] = "keep"
+    """A file that was scored and is then replaced: keep its scores and say so, or score it as a new file."""
+
+    batch_rows: PositiveInt = 1_000_000
+    """Rows of one batch, about; a whole file is never split."""
+
+    lease: PositiveFloat = 15.0
+    """Seconds without a sign of life after which another instance takes over."""
+
+    stop_within: PositiveFloat = 20.0
+    """Seconds that a batch in hand is given to finish when the service is to end; then it is undone."""
+
+    keep_runs: PositiveInt = 90
+    """Days that records of runs are kept."""
+
+    host: str = "127.0.0.1"
+    """The address to answer on: 0.0.0.0 for all."""
+
+    port: Annotated[int, Field(ge=0, le=65_535)] = 8321
+    """The port to answer on, with /healthz, /readyz and /metrics; 0 for any that is free."""
+
+    log: Literal["pretty", "json"] = "pretty"
+    """How the log is written: for people, or one JSON object a line."""
+
+    @field_validator("timezone")
+    @classmethod
+    def _known_zone(cls, value: str) -> str:
+        zone_of(value)
+        return value
+
+    def __repr_args__(self) -> Iterable[tuple[str | None, Any]]:
+        for name, value in super().__repr_args__():
+            yield name, hide_password(value) if name == "store" else value
+
+
+# Read like values of the file, so that its path starts from the folder of the file.
+DEFAULT_SERVICE: Any = {}

@@ -1,0 +1,366 @@
+"""Score what has come in since the last time, every row once, whenever this process may be killed.
+
+A batch is claimed first: its window is written down, so that after a crash the same rows are taken again. Then it is
+read, judged and staged, which can take minutes and changes nothing. In the end one transaction puts the scores in their
+place, moves the cursor and closes the batch. What cannot be part of that transaction (a file, another database) is
+written just before it, in a way that doing it twice is the same as doing it once.
+"""
+
+from __future__ import annotations
+
+import copy
+import logging
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import date
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import sqlalchemy as sa
+from sqlalchemy.orm import Session
+
+from detector import bundle
+from detector.errors import DetectorError, SettingError
+from detector.scorer import TabularScorer
+from pipelines.ahead import ahead
+from pipelines.config import Config, PolicySection
+from pipelines.faults import fault
+from pipelines.intake import Intake, Reading, open_intake
+from pipelines.jobs import Context, JobOutcome
+from pipelines.judging import Judge, Judged, Surroundings, TabularJudge
+from pipelines.landing import Landing, Staged, open_landing, quarantine_folder
+from pipelines.landing.landing import ROW_COLUMNS
+from pipelines.learner import policy_of
+from pipelines.progress import counted
+from pipelines.shadow import score_shadow, trial_of
+from pipelines.sinks import QuarantineSink
+from pipelines.store import Batch, DayFlags
+
+log = logging.getLogger("detector.score")
+
+OnCommit = Callable[[Session, Batch, Judged], None]
+"""Called in the transaction of a batch, before its commit: what must agree with the scores can be written here."""
+
+ON_COMMIT: list[OnCommit] = []
+
+_loaded: dict[tuple[Path, PolicySection], Judge] = {}
+
+
+@dataclass
+class Totals:
+    """What a run of several batches came to."""
+
+    batches: int = 0
+    rows: int = 0
+    scored: int = 0
+    flagged: int = 0
+    quarantined: int = 0
+
+    def add(self, batch: Batch) -> None:
+        """One more batch."""
+        self.batches += 1
+        for name in ("rows", "scored", "flagged", "quarantined"):
+            setattr(self, name, getattr(self, name) + getattr(batch, name))
+
+
+def score_new(context: Context) -> JobOutcome:
+    """Score all that has come in, batch by batch; a batch that an earlier run left open comes first.
+
+    Raises
+    ------
+    BundleError
+        If there is no trained detector.
+    SourceError, SinkError, StoreError
+        If something cannot be read or written; the batch in hand is undone, and taken again by the next run.
+    """
+    scoring = Scoring(context, load_judge(context.config))
+    totals, notices = Totals(), []
+    scoring.tidy()
+    while not context.stopping():
+        batch = scoring.next_batch()
+        notices += [notice for notice in scoring.intake.notices if notice not in notices]
+        if batch is None:
+            break
+        if (refused := scoring.run(batch)) is not None:
+            notices.append(refused)
+            continue
+        totals.add(batch)
+        scoring.score_in_the_shadow(batch)
+    for notice in notices:
+        log.warning(notice)
+    return outcome_of_totals(totals, notices)
+
+
+def outcome_of_totals(totals: Totals, notices: Sequence[str]) -> JobOutcome:
+    """What a run came to, for its record."""
+    facts = {name: value for name, value in vars(totals).items() if name != "rows"}
+    if notices:
+        facts["notices"] = list(notices[:20])
+    if not totals.batches:
+        return JobOutcome(outcome="skipped", note="; ".join(notices) or "nothing new", facts=facts)
+    note = f"scored {totals.scored:,} of {counted(totals.rows)}, flagged {totals.flagged:,}"
+    if totals.quarantined:
+        note += f", set aside {totals.quarantined:,}"
+    return JobOutcome(rows=totals.rows, note="; ".join([note, *notices]), facts=facts)
+
+
+def load_judge(config: Config) -> Judge:
+    """The trained detector, kept in memory until another one takes its place."""
+    folder = config.bundle.resolve()  # a link to a bundle may be moved to another one meanwhile
+    version = bundle.fingerprint(folder)
+    key = (folder, config.policy)
+    judge = _loaded.get(key)
+    if judge is None or judge.version != version:
+        judge = judge_of(bundle.load(folder), version=version, config=config)
+        _loaded.clear()
+        _loaded[key] = judge
+    return judge
+
+
+def judge_of(scorer: bundle.Scorer, *, version: str, config: Config) -> Judge:
+    """What scores batches with a detector of that kind.
+
+    Raises
+    ------
+    SettingError
+        If detectors of that kind cannot be served.
+    """
+    if isinstance(scorer, TabularScorer):
+        return TabularJudge(scorer, version=version, policy=policy_of(config.policy, scorer.schema))
+    raise SettingError(
+        f"{config.bundle} holds a detector for series, which `detector score` judges whole. "
+        f"Batch by batch, only detectors for tables are served."
+    )
+
+
+class Scoring:
+    """The batches of one source, scored by one detector into one place.
+
+    Parameters
+    ----------
+    context : Context
+        Of the run.
+    judge : Judge
+        The detector.
+    """
+
+    def __init__(self, context: Context, judge: Judge) -> None:
+        self.context = context
+        self.store = context.store
+        self.judge = judge
+        self.intake: Intake = open_intake(context.config, self.store, judge.schema)
+        self.landing: Landing = open_landing(context.config, self.store, judge.schema)
+        self.source = context.config.name
+
+    def tidy(self) -> None:
+        """Clear away what a crash left over."""
+        if found := self.landing.tidy():
+            log.warning("cleared away %d files of scores that a crash had left over", found)
+
+    def next_batch(self) -> Batch | None:
+        """The batch that is open, if its rows are still there, or a new claim; None if nothing is ready."""
+        with self.store.read() as session:
+            found = sa.select(Batch).where(Batch.source == self.source, Batch.state == "claimed").order_by(Batch.id)
+            batch = session.scalars(found).first()
+            session.expunge_all()
+        if batch is not None:
+            if self.intake.is_intact(batch.window):
+                log.info("taking batch %d again, which an earlier run left open", batch.id)
+                return batch
+            log.warning("batch %d is given up: its input has changed since it was claimed", batch.id)
+            self.give_up(batch)
+        proposal = self.intake.propose(self.context.now)
+        if proposal is None:
+            return None
+        return self.claim(proposal.window, proposal.claim, purpose="score")
+
+    def claim(self, window: Mapping[str, Any], mark: Callable[[Session, int], None], *, purpose: str) -> Batch:
+        """Write down which rows come next."""
+        with self.store.write() as session:
+            batch = Batch(
+                source=self.source,
+                purpose=purpose,
+                window=dict(window),
+                state="claimed",
+                model_version="",
+                run=self.context.run,
+                claimed_at=self.context.now,
+            )
+            session.add(batch)
+            session.flush()
+            mark(session, batch.id)
+            self.context.fence(session)
+            fault("score.claiming")
+            session.flush()
+            session.expunge(batch)
+        fault("score.claimed")
+        return batch
+
+    def give_up(self, batch: Batch) -> None:
+        """Forget a claim of which nothing was kept."""
+        self.landing.discard(batch.id)
+        with self.store.write() as session:
+            self.intake.release(session, batch.window)
+            session.execute(sa.delete(Batch).where(Batch.id == batch.id))
+            self.context.fence(session)
+
+    def run(self, batch: Batch) -> str | None:
+        """Score a claimed batch; what is said if a part of it had to be set aside, and the rest was given back."""
+        started = time.perf_counter()
+        try:
+            self.process(batch, finish=self.finish, thoroughly=batch.purpose == "backfill")
+        except DetectorError as error:
+            refused = self.intake.refuse(batch.window, error, now=self.context.now)
+            if refused is None:
+                raise
+            self.give_up(batch)
+            return refused
+        log.info(
+            "batch %d: scored %d rows, flagged %d",
+            batch.id,
+            batch.scored,
+            batch.flagged,
+            extra={"batch": batch.id, "rows": batch.rows, "seconds": round(time.perf_counter() - started, 3)},
+        )
+        return None
+
+    def score_in_the_shadow(self, batch: Batch) -> None:
+        """Have a challenger score the batch too, if one is on trial; that it fails harms nothing."""
+        config = self.context.config
+        if trial_of(config) is None:
+            return
+        try:
+            rows = pd.concat(list(self.intake.open(batch.window).frames()))
+            score_shadow(config, rows, batch=f"batch-{batch.id}", now=self.context.now)
+        except DetectorError as error:
+            log.warning("the challenger could not score batch %d: %s", batch.id, error)
+
+    def process(
+        self,
+        batch: Batch,
+        *,
+        finish: Callable[[Session, Batch, Reading], None],
+        thoroughly: bool = False,
+        replaces: bool = False,
+        reading: Reading | None = None,
+    ) -> None:
+        """Read, judge, stage; then put everything in its place in one transaction, which ``finish`` completes."""
+        reading = reading or self.intake.open(batch.window)
+        fault("score.opened")
+        with tempfile.TemporaryDirectory(prefix="detector-") as name:
+            folder, path = Path(name), quarantine_folder(self.context.config) / f"batch-{batch.id:08d}.csv"
+            with QuarantineSink(path, columns=reading.columns) as quarantine:
+                judged = self.judge.judge(
+                    _with_fault(reading),
+                    Surroundings(
+                        folder=folder,
+                        quarantine=quarantine,
+                        given=partial(self._given, batch.id),
+                        known=partial(self.landing.known, batch=batch.id, thoroughly=thoroughly),
+                        checkpoint=self.context.checkpoint,
+                    ),
+                )
+                fault("score.judged")
+                frames = self._described(judged.frames, reading, batch)
+                staged = self.landing.stage(
+                    ahead(frames), batch=batch.id, version=self.judge.version, folder=folder, replaces=replaces
+                )
+            fault("score.staged")
+            self._commit(batch, reading, judged, staged, quarantine.rows, finish)
+
+    def _commit(
+        self,
+        batch: Batch,
+        reading: Reading,
+        judged: Judged,
+        staged: Staged,
+        quarantined: int,
+        finish: Callable[[Session, Batch, Reading], None],
+    ) -> None:
+        self.context.checkpoint()
+        with self.store.write() as session:
+            self.context.fence(session)
+        self.landing.deliver(staged)
+        with self.store.write() as session:
+            self.landing.commit(staged, session, now=self.context.now)
+            batch.model_version, batch.run = self.judge.version, self.context.run
+            batch.rows, batch.scored, batch.flagged = reading.rows, judged.scored, judged.flagged
+            batch.quarantined = quarantined
+            batch.state, batch.done_at = "done", self.context.now
+            kept = session.merge(batch)
+            session.execute(sa.delete(DayFlags).where(DayFlags.batch == batch.id))
+            for day, flagged in judged.by_day.items():
+                session.add(DayFlags(batch=batch.id, day=day, source=self.source, flagged=flagged))
+            fault("score.moving")
+            finish(session, kept, reading)
+            for hook in ON_COMMIT:
+                hook(session, kept, judged)
+            session.flush()
+            self.context.fence(session)
+            self.landing.show(staged)
+            fault("score.committing")
+        fault("score.committed")
+
+    def finish(self, session: Session, batch: Batch, reading: Reading) -> None:
+        """Move the cursor over what a batch has read."""
+        window = copy.deepcopy(batch.window)
+        self.intake.settle(session, window, reading, batch=batch.id, now=self.context.now)
+        batch.window = window
+
+    def _given(self, batch: int, days: Sequence[date]) -> dict[date, int]:
+        """How many rows of some days other batches have flagged."""
+        statement = (
+            sa.select(DayFlags.day, sa.func.sum(DayFlags.flagged))
+            .where(DayFlags.source == self.source, DayFlags.batch != batch, DayFlags.day.in_(list(days)))
+            .group_by(DayFlags.day)
+        )
+        with self.store.read() as session:
+            return {day: int(flagged) for day, flagged in session.execute(statement)}
+
+    def _described(self, frames: Iterator[pd.DataFrame], reading: Reading, batch: Batch) -> Iterator[pd.DataFrame]:
+        """The verdicts with their model, batch and time, and where each row came from if no key names it."""
+        scored_at = pd.Timestamp(self.context.now).tz_convert(None)
+        for frame in frames:
+            self.context.checkpoint()
+            if frame.empty:
+                continue
+            named = frame
+            if self.judge.schema.key is None:
+                named = _place(frame, reading.spans)
+            yield named.assign(model_version=self.judge.version, scored_at=scored_at, batch=batch.id)
+
+
+def _place(frame: pd.DataFrame, spans: Sequence[tuple[str, int, int]]) -> pd.DataFrame:
+    """Say of each row which file it came from, and its number there."""
+    if not spans:
+        raise SettingError("`columns.key` names no column, so rows of a table cannot be told apart. Name it.")
+    positions = frame.index.to_numpy()
+    starts = np.array([start for _, start, _ in spans])
+    at = np.searchsorted(starts, positions, side="right") - 1
+    names = np.array([name for name, _, _ in spans], dtype=object)
+    first = np.array([number for _, _, number in spans])
+    rest = frame.drop(columns=[name for name in ROW_COLUMNS if name in frame.columns])
+    if at[0] == at[-1]:  # positions grow, so all rows are of one file
+        rest.insert(0, "file", pd.Series(str(names[at[0]]), index=frame.index, dtype="str"))
+    else:
+        rest.insert(0, "file", pd.Series(names[at], index=frame.index, dtype="str"))
+    rest.insert(1, "row", positions - starts[at] + first[at])
+    return rest
+
+
+def _with_fault(reading: Reading) -> Reading:
+    """The same, with a point at which each part that was read can be the last."""
+    frames = reading.frames
+
+    def _frames() -> Iterator[pd.DataFrame]:
+        for frame in frames():
+            fault("score.read")
+            yield frame
+
+    reading.frames = _frames
+    return reading

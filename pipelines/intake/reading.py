@@ -1,0 +1,114 @@
+"""What an intake must be able to do."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any, Protocol
+
+import pandas as pd
+from sqlalchemy.orm import Session
+
+
+@dataclass(frozen=True)
+class Lag:
+    """How far the scores are behind the source.
+
+    Parameters
+    ----------
+    waiting : int
+        Files, or rows, that wait.
+    seconds : float
+        Age of the oldest file that waits, or how far the newest row is ahead of the cursor; 0 if nothing waits.
+    """
+
+    waiting: int = 0
+    seconds: float = 0.0
+
+
+def _nothing(session: Session, batch: int) -> None:
+    del session, batch
+
+
+@dataclass(frozen=True)
+class Proposal:
+    """A window that could be scored next.
+
+    Parameters
+    ----------
+    window : mapping
+        As JSON can hold it: enough to read exactly the same rows again after a crash.
+    claim : callable
+        Marks the window as taken, given the session of the transaction that inserts the batch and the batch's number.
+    """
+
+    window: Mapping[str, Any]
+    claim: Callable[[Session, int], None] = _nothing
+
+
+@dataclass
+class Reading:
+    """What reading a window came to; complete once its frames are used up.
+
+    Parameters
+    ----------
+    columns : tuple of str
+        The columns that a quarantine shows.
+    frames : callable
+        Yields the rows, their index counting on through the whole window.
+    """
+
+    columns: Sequence[str]
+    frames: Callable[[], Iterator[pd.DataFrame]]
+    rows: int = 0
+    rejected: list[pd.DataFrame] = field(default_factory=list)
+    """Lines that could not be read, with ``row`` and ``reason``."""
+    spans: list[tuple[str, int, int]] = field(default_factory=list)
+    """For files: name in the scores, index of its first row here, number of that row in the file."""
+    state: dict[str, Any] = field(default_factory=dict)
+    """What the intake wants to remember for ``settle``."""
+
+
+class Intake(Protocol):
+    """A source that is followed."""
+
+    name: str
+    """Under which the state is kept."""
+
+    notices: list[str]
+    """What people should know of the last look."""
+
+    def propose(self, now: datetime) -> Proposal | None:
+        """Look what is there, and propose the next window; None if nothing is ready."""
+        ...
+
+    def is_intact(self, window: Mapping[str, Any]) -> bool:
+        """Whether a window that was claimed earlier can still be read as it was."""
+        ...
+
+    def release(self, session: Session, window: Mapping[str, Any]) -> None:
+        """Give back a window of which nothing was kept."""
+        ...
+
+    def open(self, window: Mapping[str, Any]) -> Reading:
+        """Read a window."""
+        ...
+
+    def refuse(self, window: Mapping[str, Any], error: Exception, *, now: datetime) -> str | None:
+        """Set the part of a window aside that cannot be read, and say so; None if the error is not the rows' fault."""
+        ...
+
+    def settle(self, session: Session, window: dict[str, Any], reading: Reading, *, batch: int, now: datetime) -> None:
+        """Write down, in the transaction of the scores, that a window is done; what a replay needs is added to it.
+
+        Raises
+        ------
+        SourceError
+            If what was read has changed meanwhile; nothing is kept then.
+        """
+        ...
+
+    def lag(self, now: datetime) -> Lag:
+        """How far the scores are behind."""
+        ...

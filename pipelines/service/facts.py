@@ -1,0 +1,121 @@
+"""What the service knows about itself when it is asked."""
+
+from __future__ import annotations
+
+import json
+import logging
+import time
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import sqlalchemy as sa
+
+from detector import bundle
+from detector.errors import DetectorError
+from pipelines.config import Config
+from pipelines.intake import Lag
+from pipelines.store import DayFlags, Run, Store
+
+log = logging.getLogger("detector.service")
+
+LAG_SECONDS = 15.0
+"""The source is not asked more often than this, however often the metrics are."""
+
+
+class Facts:
+    """Health, readiness and the figures that are asked for rather than counted.
+
+    Parameters
+    ----------
+    config : Config
+        Of the service.
+    store : Store
+        Its state.
+    is_leader : callable
+        Whether this instance leads.
+    last_beat : callable
+        When the main loop last went round, by the monotonic clock.
+    """
+
+    def __init__(
+        self, config: Config, store: Store, *, is_leader: Callable[[], bool], last_beat: Callable[[], float]
+    ) -> None:
+        self.config = config
+        self.store = store
+        self.is_leader = is_leader
+        self.last_beat = last_beat
+        self._lag = Lag()
+        self._lag_at = float("-inf")
+
+    def health(self) -> tuple[bool, dict[str, Any]]:
+        """Whether the process does its work: the main loop went round not long ago."""
+        silent = time.monotonic() - self.last_beat()
+        return silent < 60.0 + 2 * self.config.service.lease, {"seconds_since_last_round": round(silent, 1)}
+
+    def readiness(self) -> tuple[bool, dict[str, Any]]:
+        """Whether the instance could score: the state can be reached, and there is a trained detector."""
+        found: dict[str, Any] = {"leader": self.is_leader(), "store": "ok", "detector": "ok"}
+        try:
+            self.store.revision()
+        except DetectorError as error:
+            found["store"] = str(error)
+        try:
+            found["model_version"] = bundle.fingerprint(self.config.bundle)
+        except DetectorError as error:
+            found["detector"] = str(error)
+        return found["store"] == found["detector"] == "ok", found
+
+    def gauges(self) -> Iterator[tuple[str, str, float]]:
+        """Name, meaning and value of each figure."""
+        yield "leader", "Whether this instance leads: 1 or 0.", float(self.is_leader())
+        ready, _ = self.readiness()
+        yield "ready", "Whether this instance could score: 1 or 0.", float(ready)
+        if not ready:
+            return
+        try:
+            lag = self.lag()
+            yield "lag_waiting", "Files or rows of the source that were not scored yet.", float(lag.waiting)
+            yield "lag_seconds", "Age of the oldest file that waits, or how far the newest row is ahead.", lag.seconds
+            yield "model_age_seconds", "Since the detector that serves was trained.", self.model_age()
+            yield "alerts_today", "Rows flagged, of those that happened today (UTC).", float(self._flagged_today())
+            ended = self._last_success()
+            if ended is not None:
+                yield "last_score_timestamp_seconds", "When scoring last ended well.", ended.timestamp()
+        except DetectorError as error:
+            log.warning("the metrics are incomplete: %s", error)
+
+    def lag(self) -> Lag:
+        """How far the scores are behind the source; at most 15 seconds old."""
+        if time.monotonic() - self._lag_at >= LAG_SECONDS:
+            from pipelines.incremental import load_judge
+            from pipelines.intake import open_intake
+
+            intake = open_intake(self.config, self.store, load_judge(self.config).schema)
+            self._lag, self._lag_at = intake.lag(datetime.now(UTC)), time.monotonic()
+        return self._lag
+
+    def model_age(self) -> float:
+        """Seconds since the detector was trained, or since its file was written if it does not say."""
+        path = Path(self.config.bundle) / bundle.MANIFEST
+        trained = json.loads(path.read_text(encoding="utf-8")).get("metrics", {}).get("trained_at")
+        moment = datetime.fromisoformat(trained).timestamp() if isinstance(trained, str) else path.stat().st_mtime
+        return max(0.0, time.time() - moment)
+
+    def _flagged_today(self) -> int:
+        today = sa.select(sa.func.sum(DayFlags.flagged)).where(
+            DayFlags.source == self.config.name, DayFlags.day == datetime.now(UTC).date()
+        )
+        with self.store.read() as session:
+            return int(session.scalar(today) or 0)
+
+    def _last_success(self) -> datetime | None:
+        last = (
+            sa.select(Run.ended_at)
+            .where(Run.job == "score", Run.outcome.in_(("done", "skipped")), Run.ended_at.is_not(None))
+            .order_by(Run.id.desc())
+            .limit(1)
+        )
+        with self.store.read() as session:
+            return session.scalar(last)

@@ -1,0 +1,94 @@
+"""What the service answers over HTTP: whether it lives, whether it is ready, and its metrics."""
+
+from __future__ import annotations
+
+import logging
+import socket
+import threading
+import time
+
+import uvicorn
+from fastapi import FastAPI, Response
+from fastapi.responses import JSONResponse
+from prometheus_client import CONTENT_TYPE_LATEST
+
+from detector.errors import SettingError
+from pipelines.service.facts import Facts
+from pipelines.service.metrics import Metrics
+
+log = logging.getLogger("detector.service")
+
+PATIENCE = 5.0
+
+
+def application(facts: Facts, metrics: Metrics) -> FastAPI:
+    """The web application; more pages can be added to it."""
+    app = FastAPI(title="Anomaly detector", docs_url=None, redoc_url=None, openapi_url=None)
+
+    @app.get("/healthz")
+    def healthz() -> JSONResponse:
+        well, found = facts.health()
+        return JSONResponse({"status": "ok" if well else "stuck"} | found, status_code=200 if well else 503)
+
+    @app.get("/readyz")
+    def readyz() -> JSONResponse:
+        ready, found = facts.readiness()
+        return JSONResponse({"status": "ready" if ready else "not ready"} | found, status_code=200 if ready else 503)
+
+    @app.get("/metrics")
+    def read_metrics() -> Response:
+        return Response(metrics.text(), media_type=CONTENT_TYPE_LATEST)
+
+    return app
+
+
+class HttpServer:
+    """uvicorn in a thread of this process.
+
+    Parameters
+    ----------
+    app : FastAPI
+        What it serves.
+    host : str
+        The address to answer on.
+    port : int
+        0 for any that is free.
+
+    Raises
+    ------
+    SettingError
+        If the port is taken or the address is not this machine's.
+    """
+
+    def __init__(self, app: FastAPI, *, host: str, port: int) -> None:
+        kind = socket.AF_INET6 if ":" in host else socket.AF_INET
+        self._socket = socket.socket(kind, socket.SOCK_STREAM)
+        self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            self._socket.bind((host, port))
+        except OSError as error:
+            self._socket.close()
+            raise SettingError(
+                f"Nothing can be answered on {host}:{port}: {error.strerror}. Set `service.host` and `service.port`."
+            ) from None
+        self.address = f"http://{host}:{self._socket.getsockname()[1]}"
+        self._server = uvicorn.Server(uvicorn.Config(app, log_config=None, access_log=False, lifespan="off"))
+        self._thread = threading.Thread(target=self._serve, name="http", daemon=True)
+
+    def _serve(self) -> None:
+        self._server.run(sockets=[self._socket])
+
+    def start(self) -> None:
+        """Begin to answer."""
+        self._thread.start()
+        deadline = time.monotonic() + PATIENCE
+        while not self._server.started and time.monotonic() < deadline:
+            time.sleep(0.01)
+        log.info("answering on %s: /healthz, /readyz, /metrics", self.address)
+
+    def stop(self) -> None:
+        """End, once the answers in hand are given."""
+        self._server.should_exit = True
+        if self._thread.is_alive():
+            self._thread.join(PATIENCE)
+        self._socket.close()

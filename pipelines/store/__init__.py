@@ -1,0 +1,41 @@
+"""The service's own state: what was read, which batch is in hand, what every run did, who leads.
+
+SQLite by default, PostgreSQL by URL. Everything that must agree is written in one transaction: the scores where they go
+to the same database, and always the cursor, the batch and the manifest.
+"""
+
+from __future__ import annotations
+
+from pipelines.store.engine import Store, open_store, upsert
+from pipelines.store.tables import (
+    Audit,
+    Base,
+    Batch,
+    Cursor,
+    DayFlags,
+    JobState,
+    Lease,
+    RecentKey,
+    Request,
+    Run,
+    ScoreFile,
+    SourceFile,
+)
+
+__all__ = [
+    "Audit",
+    "Base",
+    "Batch",
+    "Cursor",
+    "DayFlags",
+    "JobState",
+    "Lease",
+    "RecentKey",
+    "Request",
+    "Run",
+    "ScoreFile",
+    "SourceFile",
+    "Store",
+    "open_store",
+    "upsert",
+]

@@ -1,0 +1,202 @@
+"""Open the service's state, and bring its tables up to date."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy.engine import Connection, Engine
+from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.orm import Session
+
+from detector.errors import SinkError, StoreError
+from pipelines.databases import Database
+from pipelines.store.tables import Base
+
+HEAD = "0002"
+"""The newest migration; the tables are looked at with Alembic only if they do not have it."""
+
+BUSY_SECONDS = 30
+MIGRATIONS = Path(__file__).parent / "migrations"
+_MIGRATION_LOCK = 4_719_012_638  # any number, the same for all instances
+
+
+class Store:
+    """The service's state in a database.
+
+    Parameters
+    ----------
+    url : str
+        Any SQLAlchemy URL of SQLite or PostgreSQL; an SQLite file is created when missing, and uses a write-ahead log.
+
+    Raises
+    ------
+    StoreError
+        If it is another kind of database, or an SQLite file that cannot be there.
+    """
+
+    def __init__(self, url: str) -> None:
+        try:
+            self._database = Database(url, failure=SinkError, create=True)
+        except SinkError as error:
+            raise StoreError(f"`service.store`: {error}") from None
+        self.name = self._database.name
+        self.url = self._database.url
+        self.kind = self.url.get_backend_name()
+        if self.kind not in ("sqlite", "postgresql"):
+            raise StoreError(
+                f"`service.store` must be SQLite or PostgreSQL, received {self.name}. "
+                f"Name an SQLite file, such as sqlite:///service.db, or a PostgreSQL database."
+            )
+        self.engine = _sqlite(self.url) if self.kind == "sqlite" else _postgresql(self.url)
+
+    def __repr__(self) -> str:
+        return f"Store({self.name})"
+
+    def close(self) -> None:
+        """Let go of all connections."""
+        self.engine.dispose()
+
+    def is_same_database(self, url: str) -> bool:
+        """Whether a URL names the database that the state is in, so that one transaction can hold both."""
+        other = Database(url, failure=SinkError, create=True).url
+        if self.kind != other.get_backend_name():
+            return False
+        if self.kind == "sqlite":
+            return bool(self.url.database and other.database) and _real(self.url) == _real(other)
+        return all(getattr(self.url, part) == getattr(other, part) for part in ("host", "port", "database", "username"))
+
+    @contextmanager
+    def write(self) -> Iterator[Session]:
+        """One transaction that may write; all of it is kept, or nothing.
+
+        Raises
+        ------
+        StoreError
+            If the database cannot be reached or refuses.
+        """
+        with self._session({}) as session:
+            yield session
+            try:
+                session.commit()
+            except SQLAlchemyError as error:
+                raise self.failure(error) from error
+
+    @contextmanager
+    def read(self) -> Iterator[Session]:
+        """One look at the state; what is changed in it is undone.
+
+        Raises
+        ------
+        StoreError
+            If the database cannot be reached or refuses.
+        """
+        with self._session({"reads_only": True}) as session:
+            yield session
+
+    def failure(self, error: SQLAlchemyError) -> StoreError:
+        """The error to raise for one of the database's."""
+        return StoreError(f"The service's state in {self.name} cannot be used: {self._database.cause(error)}.")
+
+    @contextmanager
+    def _session(self, options: dict[str, Any]) -> Iterator[Session]:
+        try:
+            with self.engine.connect().execution_options(**options) as connection, Session(connection) as session:
+                yield session
+        except SQLAlchemyError as error:
+            raise self.failure(error) from error
+
+    def revision(self) -> str | None:
+        """The newest migration that the tables have had; None before the first."""
+        with self.read() as session:
+            if not sa.inspect(session.connection()).has_table("alembic_version"):
+                return None
+            found = session.execute(sa.text("SELECT version_num FROM alembic_version")).scalar()
+        return None if found is None else str(found)
+
+    def upgrade(self) -> None:
+        """Bring the tables up to date; nothing happens if they are. Several instances may do so at once.
+
+        Raises
+        ------
+        StoreError
+            If the tables were made by a newer version, or cannot be changed.
+        """
+        if self.revision() == HEAD:
+            return
+        from alembic import command
+        from alembic.config import Config
+        from alembic.util import CommandError
+
+        config = Config()
+        config.set_main_option("script_location", str(MIGRATIONS).replace("%", "%%"))
+        try:
+            with self.engine.begin() as connection:  # with SQLite, this waits for another instance that is at it
+                if self.kind == "postgresql":
+                    connection.execute(sa.select(sa.func.pg_advisory_xact_lock(_MIGRATION_LOCK)))
+                config.attributes["connection"] = connection
+                command.upgrade(config, "head")
+        except CommandError as error:
+            raise StoreError(
+                f"The service's state in {self.name} was written by a newer version ({error}). "
+                f"Install that version, or restore the backup made before the upgrade."
+            ) from None
+        except SQLAlchemyError as error:
+            raise self.failure(error) from error
+
+
+def open_store(url: str) -> Store:
+    """Open the state and bring its tables up to date.
+
+    Raises
+    ------
+    StoreError
+        If it cannot be reached, or a newer version wrote it.
+    """
+    store = Store(url)
+    store.upgrade()
+    return store
+
+
+def upsert(session: Session, table: type[Base], rows: Sequence[Mapping[str, Any]]) -> None:
+    """Insert rows, or replace those that are there with the same primary key."""
+    if not rows:
+        return
+    dialect = session.get_bind().dialect.name
+    statement = postgresql.insert(table) if dialect == "postgresql" else sqlite.insert(table)
+    keys = [column.name for column in sa.inspect(table).primary_key]
+    others = {name: statement.excluded[name] for name in rows[0] if name not in keys}
+    session.execute(statement.on_conflict_do_update(index_elements=keys, set_=others), list(rows))
+
+
+def _real(url: sa.URL) -> Path:
+    return Path(str(url.database)).resolve()
+
+
+def _sqlite(url: sa.URL) -> Engine:
+    engine = sa.create_engine(url, connect_args={"timeout": BUSY_SECONDS})
+
+    @sa.event.listens_for(engine, "connect")
+    def _prepare(connection: Any, _: object) -> None:
+        connection.isolation_level = None  # the driver's own BEGIN comes too late for a consistent read
+        cursor = connection.cursor()
+        cursor.execute("PRAGMA journal_mode=WAL")
+        cursor.execute("PRAGMA synchronous=FULL")  # or a power cut could undo what a message has already told
+        cursor.close()
+
+    @sa.event.listens_for(engine, "begin")
+    def _begin(connection: Connection) -> None:
+        # A transaction that reads first and writes then can fail at once when another writes: so writers say it first.
+        reads_only = connection.get_execution_options().get("reads_only", False)
+        connection.exec_driver_sql("BEGIN" if reads_only else "BEGIN IMMEDIATE")
+
+    return engine
+
+
+def _postgresql(url: sa.URL) -> Engine:
+    # A connection that a restart of the server has cut is noticed before it is used.
+    return sa.create_engine(url, pool_pre_ping=True, connect_args={"connect_timeout": 10})

@@ -1,0 +1,206 @@
+"""Runs and experiments in MLflow: made, filled and ended."""
+
+from __future__ import annotations
+
+import getpass
+import os
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import detector
+from detector.errors import TrackingError
+from pipelines.tracking.address import DATABASES, artifact_root, mask_passwords, scheme_of
+from pipelines.tracking.facts import flat_params, metric_name
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+    from mlflow import MlflowClient
+    from mlflow.entities import Run
+
+ENTRY = "mlflow.detector.entry"  # MLflow's pages hide tags that begin so
+BUNDLE = "detector.bundle"
+Point = tuple[int, str, float]
+"""Milliseconds since 1970, the metric, its value."""
+
+
+def experiment_id(client: MlflowClient, uri: str, name: str) -> str:
+    """The id of an experiment, which is made if it does not exist.
+
+    Raises
+    ------
+    TrackingError
+        If it was deleted, or if the store keeps no files.
+    """
+    found = client.get_experiment_by_name(name)
+    if found is None:
+        if scheme_of(uri) in DATABASES:
+            raise TrackingError(
+                f"A database keeps runs but no files, so the experiment {name!r} cannot be made in "
+                f"{mask_passwords(uri)}. Put an MLflow server in front of it and name the server's address."
+            )
+        # Without the tag, MLflow's pages open in their layout for language models.
+        tags = {"mlflow.experimentKind": "custom_model_development"}
+        return str(client.create_experiment(name, artifact_location=artifact_root(uri), tags=tags))
+    if found.lifecycle_stage != "active":
+        raise TrackingError(
+            f"The experiment {name!r} was deleted. Restore it with "
+            f"'mlflow experiments restore --experiment-id {found.experiment_id}', or name another."
+        )
+    return str(found.experiment_id)
+
+
+def create_run(
+    client: MlflowClient,
+    experiment: str,
+    name: str,
+    *,
+    tags: Mapping[str, str],
+    description: str = "",
+    parent: str | None = None,
+    started: float | None = None,
+) -> Run:
+    """Begin a run.
+
+    Parameters
+    ----------
+    client : MlflowClient
+    experiment : str
+        The experiment's id.
+    name : str
+        What a reviewer reads in the list.
+    tags : mapping
+        Columns of that list.
+    description : str
+        Markdown.
+    parent : str, optional
+        The run it hangs below; under ``mlflow run`` that command's.
+    started : float, optional
+        When the work began, in seconds since 1970; now by default.
+    """
+    noted = {"mlflow.source.name": f"detector {tags.get('job', 'train')}", "mlflow.user": getpass.getuser()}
+    noted["detector.version"] = str(detector.__version__)
+    if description:
+        noted["mlflow.note.content"] = description
+    outer = os.environ.get("MLFLOW_RUN_ID")  # set by `mlflow run`
+    if parent is None and outer and os.environ.get("MLFLOW_EXPERIMENT_ID") == experiment:
+        parent = outer
+    if parent is not None:
+        noted["mlflow.parentRunId"] = parent
+    begun = None if started is None else round(started * 1000)
+    return client.create_run(experiment, run_name=name, tags=noted | dict(tags), start_time=begun)
+
+
+@contextmanager
+def closing(client: MlflowClient, run_id: str, *, ended: float | None = None) -> Iterator[None]:
+    """End the run: finished, or failed if something goes wrong on the way."""
+    status, at = "FAILED", None if ended is None else round(ended * 1000)
+    try:
+        yield
+        status = "FINISHED"
+    finally:
+        _attempt(lambda: client.set_terminated(run_id, status, end_time=at), needed=status == "FINISHED")
+
+
+def forget(client: MlflowClient, experiment: str, entry: str) -> None:
+    """Remove the runs that an earlier attempt to send the same entry left, and the versions it registered."""
+    for run in client.search_runs([experiment], filter_string=f"tags.`{ENTRY}` = '{entry}'", max_results=50):
+        for version in client.search_model_versions(f"run_id = '{run.info.run_id}'"):
+            client.delete_model_version(version.name, version.version)
+        client.delete_run(run.info.run_id)
+
+
+def log_settings(client: MlflowClient, run_id: str, params: Mapping[str, Any]) -> None:
+    """Log settings with dots in their names."""
+    from mlflow.entities import Param
+
+    settings = [Param(name, value) for name, value in flat_params(params).items()]
+    for start in range(0, len(settings), 100):
+        client.log_batch(run_id, params=settings[start : start + 100])
+
+
+def log_curves(client: MlflowClient, run_id: str, curves: Mapping[str, Sequence[float]]) -> None:
+    """Log one value an epoch."""
+    from mlflow.entities import Metric
+
+    now = time.time_ns() // 1_000_000
+    _log_points(
+        client,
+        run_id,
+        [
+            Metric(f"epoch/{name}", float(value), now, epoch)
+            for name, values in curves.items()
+            for epoch, value in enumerate(values, start=1)
+        ],
+    )
+
+
+def log_usage(client: MlflowClient, run_id: str, usage: Sequence[Point]) -> None:
+    """Log what the machine did meanwhile, where MLflow's page for system metrics looks for it."""
+    from mlflow.entities import Metric
+
+    begun = min((at for at, _, _ in usage), default=0)
+    points = [Metric(f"system/{name}", value, at, (at - begun) // 1000) for at, name, value in usage]
+    _log_points(client, run_id, points)
+
+
+def log_metrics(
+    client: MlflowClient,
+    run_id: str,
+    metrics: Mapping[str, float | None],
+    *,
+    step: int = 0,
+    at: float | None = None,
+    model_id: str | None = None,
+    dataset: Any = None,
+) -> None:
+    """Log final values, or one point of a time series; those that are None are left out."""
+    from mlflow.entities import Metric
+
+    now = time.time_ns() // 1_000_000 if at is None else round(at * 1000)
+    linked: dict[str, Any] = {}
+    if dataset is not None:
+        linked = {"dataset_name": dataset.name, "dataset_digest": dataset.digest}
+    _log_points(
+        client,
+        run_id,
+        [
+            Metric(metric_name(name), float(value), now, step, model_id=model_id, run_id=run_id, **linked)
+            for name, value in metrics.items()
+            if value is not None
+        ],
+    )
+
+
+def log_files(
+    client: MlflowClient, run_id: str, figures: Mapping[str, Figure | bytes], texts: Mapping[str, str]
+) -> None:
+    """Log figures as PNG, and texts by their file names."""
+    from pipelines.figure_style import to_png
+
+    with tempfile.TemporaryDirectory() as folder:
+        for name, text in texts.items():
+            Path(folder, name).write_text(mask_passwords(text), encoding="utf-8")
+        if figures:
+            Path(folder, "figures").mkdir()
+        for name, figure in figures.items():
+            content = figure if isinstance(figure, bytes) else to_png(figure)
+            Path(folder, "figures", f"{name}.png").write_bytes(content)
+        if any(Path(folder).iterdir()):
+            client.log_artifacts(run_id, folder)
+
+
+def _log_points(client: MlflowClient, run_id: str, points: Sequence[Any]) -> None:
+    for start in range(0, len(points), 1000):
+        client.log_batch(run_id, metrics=points[start : start + 1000])
+
+
+def _attempt(action: Callable[[], None], *, needed: bool) -> None:
+    try:
+        action()
+    except Exception:
+        if needed:  # else an earlier error is on its way and says more
+            raise

@@ -1,0 +1,177 @@
+"""What is to be told to MLflow, kept on disk until it was: a server that is down delays logging and loses nothing.
+
+Every entry is a folder, numbered in the order it was put there::
+
+    spool/
+    ├── 000007-training/   entry.json, bundle/, example.parquet, *.png
+    ├── 000008-move/       entry.json
+    └── refused/           what a server that answers refused several times, with its reason
+
+Nothing here imports MLflow.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import shutil
+import tempfile
+import uuid
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pipelines.faults import fault
+
+MOST_ATTEMPTS = 5
+REFUSED = "refused"
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One thing to be told.
+
+    Parameters
+    ----------
+    folder : Path
+        Where it lies.
+    kind : str
+        What it is: "training", "note", "move", "monitoring".
+    name : str
+        Unique for ever; MLflow's runs are marked with it, so that sending it again doubles nothing.
+    values : dict
+        Its plain facts. Files lie beside them.
+    """
+
+    folder: Path
+    kind: str
+    name: str
+    values: dict[str, Any]
+
+
+class Spool:
+    """Entries on disk, oldest first.
+
+    Parameters
+    ----------
+    folder : Path
+        Made when the first entry is put there.
+
+    >>> spool = Spool(Path(tempfile.mkdtemp()))
+    >>> spool.put("note", {"reason": "too few rows"})[:6]
+    '000001'
+    >>> [entry.kind for entry in spool.entries()]
+    ['note']
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def put(self, kind: str, values: Mapping[str, Any], files: Callable[[Path], None] | None = None) -> str:
+        """Keep an entry; it is there as a whole, or not at all.
+
+        Parameters
+        ----------
+        kind, values
+            As in `Entry`.
+        files : callable, optional
+            Told the folder to write files to.
+
+        Returns
+        -------
+        str
+            The name of its folder.
+        """
+        self.folder.mkdir(parents=True, exist_ok=True)
+        building = Path(tempfile.mkdtemp(prefix=".building-", dir=self.folder))
+        try:
+            if files is not None:
+                files(building)
+            content = {"kind": kind, "name": uuid.uuid4().hex, "values": dict(values)}
+            (building / "entry.json").write_text(json.dumps(content, ensure_ascii=False), encoding="utf-8")
+            fault("spool.built")
+            number = max((int(name.split("-")[0]) for name in self._names()), default=0)
+            while True:
+                number += 1
+                place = self.folder / f"{number:06d}-{kind}"
+                if any(name.startswith(f"{number:06d}-") for name in self._names()):
+                    continue
+                building.replace(place)
+                return place.name
+        finally:
+            shutil.rmtree(building, ignore_errors=True)
+
+    def entries(self) -> list[Entry]:
+        """All that waits, oldest first."""
+        found = []
+        for name in self._names():
+            try:
+                content = json.loads((self.folder / name / "entry.json").read_text(encoding="utf-8"))
+                found.append(Entry(self.folder / name, content["kind"], content["name"], content["values"]))
+            except FileNotFoundError:
+                continue  # another process has just sent it
+            except (ValueError, KeyError, TypeError) as error:
+                self.refuse(self.folder / name, f"The entry is damaged: {error!r}.")
+        return found
+
+    def waiting(self) -> int:
+        """How many wait."""
+        return len(self._names())
+
+    def refused(self) -> list[tuple[str, str]]:
+        """What was given up, with its reason."""
+        return [
+            (folder.name, (folder / "reason.txt").read_text(encoding="utf-8"))
+            for folder in sorted((self.folder / REFUSED).glob("*"))
+            if (folder / "reason.txt").exists()
+        ]
+
+    def done(self, entry: Entry) -> None:
+        """Forget an entry that was sent."""
+        gone = entry.folder.with_name(f".sent-{entry.folder.name}-{entry.name[:6]}")
+        entry.folder.replace(gone)
+        shutil.rmtree(gone, ignore_errors=True)
+
+    def failed(self, entry: Entry, reason: str) -> bool:
+        """Count an attempt that a server which answers refused; after five the entry is put aside.
+
+        Returns
+        -------
+        bool
+            Whether it was put aside.
+        """
+        path = entry.folder / "attempts"
+        attempts = 1 + (int(path.read_text()) if path.exists() else 0)
+        path.write_text(str(attempts))
+        if attempts < MOST_ATTEMPTS:
+            return False
+        self.refuse(entry.folder, reason)
+        return True
+
+    def refuse(self, folder: Path, reason: str) -> None:
+        """Put an entry aside for a person to look at."""
+        (folder / "reason.txt").write_text(reason, encoding="utf-8")
+        target = self.folder / REFUSED / f"{folder.name}-{uuid.uuid4().hex[:6]}"
+        target.parent.mkdir(exist_ok=True)
+        folder.replace(target)
+
+    @contextmanager
+    def sending(self) -> Iterator[bool]:
+        """Be the only process that sends; False if another one does."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        with (self.folder / ".lock").open("w") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                yield False
+                return
+            yield True
+
+    def _names(self) -> list[str]:
+        try:
+            return sorted(name for name in os.listdir(self.folder) if name[:6].isdigit())  # noqa: PTH208 - only names
+        except FileNotFoundError:
+            return []

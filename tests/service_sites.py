@@ -1,0 +1,65 @@
+"""Projects for the tests of the service: input that grows, a tiny detector, and what became of the rows."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from typing import Any
+
+import pandas as pd
+
+from benchmarks.soak import Site, draw
+from pipelines.config import load_config
+from pipelines.incremental import score_new
+from pipelines.jobs import Context, JobOutcome
+from pipelines.store import Store, open_store
+
+NOTHING_WRONG = {"lost": 0, "doubled": 0, "unknown": 0, "open": 0}
+
+
+@contextmanager
+def opened(site: Site) -> Iterator[Store]:
+    """The site's state, closed in the end."""
+    store = open_store(load_config(site.folder).service.store)
+    try:
+        yield store
+    finally:
+        store.close()
+
+
+def score(site: Site, *, now: datetime | None = None, **given: Any) -> JobOutcome:
+    """One run of the scoring job in this process."""
+    with opened(site) as store:
+        return score_new(context(site, store, now=now, **given))
+
+
+def context(
+    site: Site, store: Store, *, now: datetime | None = None, arguments: Mapping[str, Any] | None = None, **given: Any
+) -> Context:
+    return Context(load_config(site.folder), store, now or datetime.now(UTC), arguments=arguments or {}, **given)
+
+
+def put(site: Site, name: str, first: int, rows: int, *, age: float = 10.0) -> pd.DataFrame:
+    """A file of consecutive keys that was written some seconds ago."""
+    frame = draw(rows, first=first, seed=first)
+    path = site.input / name
+    frame.to_csv(path, index=False) if name.endswith(".csv") else frame.to_parquet(path)
+    back_date(path, age)
+    return frame
+
+
+def back_date(path: os.PathLike[str], age: float) -> None:
+    moment = datetime.now(UTC).timestamp() - age
+    os.utime(path, (moment, moment))
+
+
+def states(site: Site) -> dict[str, tuple[str, str, int]]:
+    """State, reason and rows of each file."""
+    import sqlalchemy as sa
+
+    from pipelines.store import SourceFile
+
+    with opened(site) as store, store.read() as session:
+        return {file.name: (file.state, file.reason, file.rows) for file in session.scalars(sa.select(SourceFile))}

@@ -1,0 +1,37 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from benchmarks import day
+from pipelines.config import load_config
+from pipelines.shelf import Shelf
+from pipelines.telling import spool_of
+
+
+@pytest.mark.slow
+def test_season_holds_all_that_can_happen(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Retrainings by schedule and by drift, a promotion, rejected challengers and a way back, each with its reason.
+
+    MLflow is down, so the whole story waits for it, in order.
+    """
+    monkeypatch.setattr("pipelines.kinds.figures", lambda *_, **__: {})
+    monkeypatch.setattr("pipelines.story.comparison_figure", lambda _: None)
+    monkeypatch.setattr("pipelines.figure_style.to_png", lambda _: b"")
+
+    season = day.play(tmp_path, uri="http://127.0.0.1:9")
+
+    config = load_config(tmp_path)
+    state = Shelf(config.bundle).state()
+    assert season.verdicts[0] == "promote"
+    assert season.verdicts.count("promote") >= 2
+    assert season.verdicts.count("keep") >= 2
+    assert any("retrain (drift)" in line for line in season.lines)
+    assert not any("moved" in line or "Drift in" in line for line in season.lines[:5])
+    assert len(set(season.served)) >= 2
+    assert season.served[-1] == state.champion == state.moves[-1].to
+    assert season.served[-1] in season.served[:-1]
+    kinds = [entry.kind for entry in spool_of(config).entries()]
+    assert kinds.count("training") == len(season.verdicts)
+    assert kinds[-1] == "move"

@@ -1,0 +1,114 @@
+"""Processes that really die: SIGKILL at every point of a scoring run, then a new start."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from benchmarks import soak
+from benchmarks.soak import KILLED, Site, run
+from tests.service_sites import NOTHING_WRONG, score
+
+ROOT = Path(__file__).parents[1]
+ALWAYS = [
+    "leader.begun",
+    "run.begun",
+    "score.looked",
+    "score.claiming",
+    "score.claimed",
+    "score.opened",
+    "score.read",
+    "score.judged",
+    "landing.write",
+    "score.staged",
+    "score.moving",
+    "score.committing",
+    "score.committed",
+    "run.ending",
+]
+CASES = [
+    *(("files to files", False, point) for point in [*ALWAYS, "landing.rename", "landing.renamed"]),
+    *(("table to table", False, point) for point in [*ALWAYS[5:-1], "landing.insert", "landing.delivered"]),
+    *(("files to table", True, point) for point in ("landing.insert", "score.moving", "score.committed")),
+    *(("table to files", False, point) for point in ("landing.renamed", "score.committing", "score.committed")),
+]
+
+
+@pytest.mark.parametrize(("way", "shares", "point"), CASES, ids=str)
+def test_killed_run_loses_and_doubles_nothing(
+    tiny_bundle: Path, tmp_path: Path, way: str, shares: bool, point: str
+) -> None:
+    """After SIGKILL at any point, the next run scores every row once, with what has come in meanwhile."""
+    site = Site(tmp_path / "site", tiny_bundle, way, shares=shares)
+    site.add(60)
+
+    assert run(site.folder, f"{point}:1") == KILLED
+    site.add(40)
+    assert run(site.folder) == 0
+
+    assert site.count() == NOTHING_WRONG
+    assert score(site).outcome == "skipped"
+
+
+def test_many_batches_with_random_kills(tiny_bundle: Path, tmp_path: Path) -> None:
+    """The short form of `make soak`: batch after batch, killed at random."""
+    site = Site(tmp_path / "site", tiny_bundle, "files to files")
+
+    found = soak.soak(site, 20, random.Random(3))
+
+    assert {name: found[name] for name in NOTHING_WRONG} == NOTHING_WRONG
+    assert found["kills"] > 3
+    assert found["failures"] == 0
+
+
+def test_full_disk_keeps_nothing_and_the_next_run_all(tiny_bundle: Path, tmp_path: Path) -> None:
+    """Where the operating system refuses to write on, the batch is undone; with room again, it is scored."""
+    site = Site(tmp_path / "site", tiny_bundle, "files to files")
+    site.add(3_000)
+    code = (
+        "import resource, signal, sys\n"
+        "from benchmarks.soak import score_in_child\n"
+        "signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
+        "import pipelines.landing.files as files\n"
+        "stage = files.FileLanding.stage\n"
+        "def limited(*args, **given):\n"
+        "    resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, resource.RLIM_INFINITY))\n"
+        "    try:\n"
+        "        return stage(*args, **given)\n"
+        "    finally:\n"
+        "        resource.setrlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))\n"
+        "files.FileLanding.stage = limited\n"
+        "score_in_child(sys.argv[1], '')\n"
+    )
+
+    done = subprocess.run(
+        [sys.executable, "-c", code, str(site.folder)],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+        env=os.environ | {"PYTHONPATH": str(ROOT)},
+    )
+
+    assert done.returncode == 1
+    assert "Is the disk full?" in done.stderr
+    assert site.scored() == {}
+    assert list((site.folder / "scores").glob(".*")) == []
+    assert score(site).rows == 3_000
+    assert site.count() == NOTHING_WRONG
+
+
+def test_soak_prints_one_json_line(capsys: pytest.CaptureFixture[str]) -> None:
+    """The last line of the long form is a JSON object with the figures, and the exit code says whether all is well."""
+    code = soak.main(["--batches", "4", "--seed", "1"])
+
+    found = json.loads(capsys.readouterr().out.splitlines()[-1])
+    assert code == 0
+    assert {name: found[name] for name in NOTHING_WRONG} == NOTHING_WRONG
+    assert found["batches"] == 4

@@ -1,0 +1,384 @@
+"""The service as it runs: processes, signals, HTTP."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import re
+import signal
+import sqlite3
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Iterator
+from io import StringIO
+from pathlib import Path
+from typing import Any
+
+import pytest
+import sqlalchemy as sa
+from typer.testing import CliRunner
+
+from benchmarks.service import memory_of
+from benchmarks.soak import Site
+from detector.errors import SettingError
+from pipelines import jobs
+from pipelines.cli import app
+from pipelines.commands import CommandError, outcome_of, run_command
+from pipelines.jobs import Context, JobOutcome, StoppedError
+from pipelines.service.facts import Facts
+from pipelines.service.http import HttpServer, application
+from pipelines.service.logs import configure
+from pipelines.service.metrics import Metrics
+from pipelines.service.once import JobFailedError, run_once
+from pipelines.service.serve import Service
+from pipelines.store import Request, Run
+from tests.service_sites import NOTHING_WRONG, context, opened, put, score
+
+ROOT = Path(__file__).parents[1]
+QUIET: dict[str, Any] = {name: {"enabled": False} for name in ("retrain", "drift", "deliver", "housekeeping")}
+SERVED: dict[str, Any] = {"log": "json", "jobs": QUIET | {"score": {"when": "every 1s"}}, "lease": 2.0}
+
+
+class Instance:
+    """`detector serve` in a process of its own."""
+
+    def __init__(self, site: Site, *, fault: str = "") -> None:
+        self.log = site.folder / f"serve-{time.monotonic_ns()}.log"
+        environment = os.environ | {"PYTHONPATH": str(ROOT), "DETECTOR_FAULT": fault}
+        with self.log.open("w") as stream:
+            self.process = subprocess.Popen(
+                [sys.executable, "-m", "pipelines", "serve", str(site.folder)], stderr=stream, cwd=ROOT, env=environment
+            )
+
+    def lines(self) -> list[dict[str, Any]]:
+        """What it has logged; every line is JSON."""
+        return [json.loads(line) for line in self.log.read_text().splitlines()]
+
+    def said(self, text: str) -> bool:
+        """Whether a message holds a text."""
+        return text in self.log.read_text()
+
+    def get(self, page: str) -> tuple[int, str]:
+        """What it answers."""
+        found = re.search(r"answering on (http://[0-9.]+:[0-9]+)", self.log.read_text())
+        assert found is not None
+        try:
+            with urllib.request.urlopen(found[1] + page, timeout=5) as answer:
+                return answer.status, answer.read().decode()
+        except urllib.error.HTTPError as error:
+            with error:
+                return error.code, error.read().decode()
+
+    def end(self, number: int = signal.SIGTERM) -> int:
+        """Send a signal and wait."""
+        if self.process.poll() is None:
+            self.process.send_signal(number)
+        return self.process.wait(20)
+
+
+@pytest.fixture
+def start() -> Iterator[Callable[..., Instance]]:
+    begun: list[Instance] = []
+
+    def _start(site: Site, **given: Any) -> Instance:
+        begun.append(Instance(site, **given))
+        return begun[-1]
+
+    yield _start
+    for instance in begun:
+        instance.end(signal.SIGKILL)
+
+
+def wait_until(condition: Callable[[], object], seconds: float = 30.0) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition() and time.monotonic() < deadline:
+        time.sleep(0.1)
+    assert condition()
+
+
+@pytest.mark.slow
+def test_serves_takes_over_and_ends(tiny_bundle: Path, tmp_path: Path, start: Callable[..., Instance]) -> None:
+    """Of two instances one leads; killed, it is succeeded; the rest of the day is answered over HTTP."""
+    site = Site(tmp_path / "site", tiny_bundle, "files to files", settings=SERVED)
+    site.add(50)
+    first = start(site)
+    wait_until(lambda: first.said("this instance leads now") and len(site.scored()) == 50)
+    second = start(site)
+    wait_until(lambda: second.said("answering on"))
+
+    code, text = first.get("/healthz")
+    assert (code, json.loads(text)["status"]) == (200, "ok")
+    assert json.loads(first.get("/readyz")[1])["leader"] is True
+    assert json.loads(second.get("/readyz")[1])["leader"] is False
+    metrics = first.get("/metrics")[1]
+    for name in (
+        "rows_scored_total 50",
+        'job_seconds_count{job="score"}',
+        "lag_waiting 0",
+        "model_age_seconds",
+        "leader 1",
+    ):
+        assert f"detector_{name}" in metrics
+    memory = memory_of(first.process.pid)
+    assert memory < 300, f"{memory:.0f} MB"
+
+    assert run_job_command(site) == "score: nothing new"
+    first.end(signal.SIGKILL)
+    site.add(30)
+    wait_until(lambda: len(site.scored()) == 80)
+    assert second.said("this instance leads now")
+    assert second.end() == 0
+    assert second.said("SIGTERM")
+    assert site.count() == NOTHING_WRONG
+
+
+def has_open_batch(site: Site) -> bool:
+    """Whether a batch is in hand, once there is a state at all."""
+    try:
+        return site.count()["open"] == 1
+    except sqlite3.OperationalError:
+        return False
+
+
+def run_job_command(site: Site) -> str:
+    """`detector jobs run CONFIG score`, which asks the instance that leads; what it printed, without the number."""
+    done = CliRunner().invoke(app, ["jobs", "run", str(site.folder), "score"])
+    assert done.exit_code == 0, done.output
+    return done.stdout.strip().splitlines()[-1].partition(" (run")[0]
+
+
+@pytest.mark.slow
+def test_sigterm_undoes_a_step_that_takes_too_long(
+    tiny_bundle: Path, tmp_path: Path, start: Callable[..., Instance]
+) -> None:
+    """The batch in hand is given its time, then the process ends without it; the next one scores it."""
+    site = Site(tmp_path / "site", tiny_bundle, "files to files", settings=SERVED | {"stop_within": 0.5, "lease": 2.0})
+    site.add(50)
+    instance = start(site, fault="score.judged:1:pause")
+    wait_until(lambda: has_open_batch(site))
+
+    code = instance.end()
+
+    assert code == 1
+    assert site.scored() == {}
+    assert score(site).rows == 50
+    assert site.count() == NOTHING_WRONG
+
+
+def service_of(site: Site, store: Any) -> Service:
+    return Service(context(site, store).config, store)
+
+
+@pytest.fixture
+def site(tiny_bundle: Path, tmp_path: Path) -> Site:
+    return Site(
+        tmp_path / "site", tiny_bundle, "files to files", settings={"jobs": QUIET | {"score": {"enabled": False}}}
+    )
+
+
+def test_sigterm_lets_a_short_step_finish(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is in hand when the service is to end is finished if there is time."""
+    import threading
+
+    begun, ended = threading.Event(), []
+
+    def slow(given: Context) -> JobOutcome:
+        begun.set()
+        time.sleep(0.5)
+        given.checkpoint()
+        ended.append(given.stopping())
+        return JobOutcome()
+
+    monkeypatch.setitem(jobs.JOBS, "score", slow)
+    with opened(site) as store:
+        service = service_of(site, store)
+        with store.write() as session:
+            session.add(Request(job="score", arguments={}, asked_at=context(site, store).now))
+        thread = threading.Thread(target=service.run)
+        thread.start()
+        assert begun.wait(10)
+        service.end()
+        thread.join(10)
+        with store.read() as session:
+            assert session.scalars(sa.select(Run.outcome)).all() == ["done"]
+
+    assert ended == [True]
+    assert not service.leadership.is_leader
+
+
+def test_job_brings_another_with_it(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    """After a drift comes a training, with a record that says why."""
+    monkeypatch.setitem(jobs.JOBS, "drift", lambda _: JobOutcome(then=("retrain",), gauges={"drift:amount": 0.4}))
+    monkeypatch.setitem(jobs.JOBS, "retrain", lambda _: JobOutcome())
+    with opened(site) as store:
+        service = service_of(site, store)
+        service.leadership.lead()
+        service.run_and_follow("drift", trigger="request")
+        with store.read() as session:
+            assert session.execute(sa.select(Run.job, Run.trigger).order_by(Run.id)).all() == [
+                ("drift", "request"),
+                ("retrain", "drift"),
+            ]
+
+    assert 'detector_drift{of="amount"} 0.4' in service.metrics.text().decode()
+
+
+def test_failures_are_counted_and_told(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A command whose job fails says why, and the metrics count it."""
+
+    def fail(_: Context) -> JobOutcome:
+        raise SettingError("no such thing")
+
+    monkeypatch.setitem(jobs.JOBS, "score", fail)
+    with opened(site) as store:
+        config = context(site, store).config
+        with pytest.raises(JobFailedError, match="The job score failed: no such thing"):
+            run_once(config, store, "score")
+        with pytest.raises(SettingError, match="Did you mean 'score'"):
+            run_once(config, store, "scor")
+        service = service_of(site, store)
+        service.leadership.lead()
+        service.run_and_follow("score", trigger="schedule")
+
+    assert 'detector_job_failures_total{job="score"} 1.0' in service.metrics.text().decode()
+
+
+def test_readiness_tells_what_is_missing(site: Site, tmp_path: Path) -> None:
+    """Without a detector the instance is not ready, and says what to do."""
+    config = site.folder / "detector.yaml"
+    text = config.read_text()
+    with opened(site) as store:
+        service = service_of(site, store)
+        assert service.facts.readiness()[0]
+        config.write_text(re.sub(r"bundle: .*", "bundle: nothing", text))
+        ready, found = service_of(site, store).facts.readiness()
+
+    assert not ready
+    assert "Run `detector train` first" in found["detector"]
+
+
+def test_health_tells_a_loop_that_stands_still(site: Site) -> None:
+    """A main loop that has not gone round for long is not well."""
+    with opened(site) as store:
+        facts = Facts(
+            context(site, store).config, store, is_leader=lambda: True, last_beat=lambda: time.monotonic() - 1_000
+        )
+        assert not facts.health()[0]
+
+
+def test_lag_counts_what_waits(tiny_bundle: Path, tmp_path: Path) -> None:
+    """Files that wait, or rows behind the cursor."""
+    files = Site(tmp_path / "a", tiny_bundle, "files to files")
+    put(files, "a.csv", 0, 10, age=100)
+    table = Site(tmp_path / "b", tiny_bundle, "table to files")
+    table.add(10)
+    score(table)
+    table.add(7)
+    with opened(files) as store:
+        lag = service_of(files, store).facts.lag()
+    with opened(table) as store:
+        rows = service_of(table, store).facts.lag().waiting
+
+    assert (lag.waiting, rows) == (1, 7)
+    assert 99 < lag.seconds < 200
+
+
+def test_port_that_is_taken_is_told(site: Site) -> None:
+    """The message names the settings."""
+    with opened(site) as store:
+        service = service_of(site, store)
+        web = application(service.facts, Metrics(service.facts))
+        first = HttpServer(web, host="127.0.0.1", port=0)
+        first.start()
+        port = int(first.address.rpartition(":")[2])
+        with pytest.raises(SettingError, match=r"Set `service.host` and `service.port`"):
+            HttpServer(web, host="127.0.0.1", port=port)
+        for page, status in (("/healthz", 200), ("/readyz", 200), ("/metrics", 200)):
+            with urllib.request.urlopen(first.address + page, timeout=5) as answer:
+                assert answer.status == status
+        first.stop()
+
+
+@pytest.mark.parametrize("kind", ["pretty", "json"])
+def test_log_has_both_forms(kind: Any) -> None:
+    """Lines for people, or one JSON object a line, with what the call added and the error."""
+    root, stream = logging.getLogger(), StringIO()
+    handlers, level = root.handlers[:], root.level
+    try:
+        configure(kind, stream=stream)
+        try:
+            raise ValueError("oh")
+        except ValueError:
+            logging.getLogger("detector.test").exception("bad %s", "news", extra={"rows": 3})
+    finally:
+        root.handlers[:] = handlers
+        root.setLevel(level)
+
+    text = stream.getvalue()
+    if kind == "pretty":
+        assert "ERROR    bad news" in text
+    else:
+        found = json.loads(text)
+        assert (found["message"], found["rows"], found["level"]) == ("bad news", 3, "error")
+        assert "ValueError: oh" in found["error"]
+
+
+def test_commands_list_pause_and_resume(site: Site) -> None:
+    """`detector jobs` shows every job and the last runs, and pauses one."""
+    site.add(20)
+    cli, config = CliRunner(), str(site.folder)
+
+    assert "scored 20 of 20 rows" in cli.invoke(app, ["jobs", "run", config, "score"]).stdout
+    assert cli.invoke(app, ["replay", config, "--batch", "1", "--reason", "test"]).exit_code == 0
+    assert cli.invoke(app, ["backfill", config]).exit_code == 0
+    assert cli.invoke(app, ["jobs", "pause", config, "score"]).exit_code == 0
+    with opened(site) as store:
+        service = service_of(site, store)
+        service.leadership.lead()
+        service._due("score")
+        with store.read() as session:
+            jobs_run = session.scalars(sa.select(Run.job).order_by(Run.id)).all()
+        service.leadership.release()
+    listed = cli.invoke(app, ["jobs", "list", config], env={"COLUMNS": "160"}).stdout
+    assert cli.invoke(app, ["jobs", "resume", config, "score"]).exit_code == 0
+    wrong = cli.invoke(app, ["jobs", "pause", config, "scroe"])
+
+    assert jobs_run == ["score", "replay", "backfill"]
+    for word in ("housekeeping", "15 2 * * *", "backfill", "scored 20 of 20 rows", "never"):
+        assert word in listed
+    assert wrong.exit_code == 2
+    assert "Did you mean 'score'" in wrong.stderr
+
+
+def test_command_job_returns_its_last_line(site: Site) -> None:
+    """A job that is a command is a process; what it prints last is its outcome, its failure is the end of its words."""
+    with opened(site) as store:
+        given = context(site, store)
+        assert "jobs" in run_command("--help", given).note or run_command("--version", given).note
+        with pytest.raises(CommandError, match=r"(?s)`detector scroe` ended with code 2: .*scroe"):
+            run_command("scroe", given)
+
+
+def test_command_job_ends_with_the_service(site: Site) -> None:
+    """It gets SIGTERM, and its run counts as stopped."""
+    with opened(site) as store, pytest.raises(StoppedError, match="ended with it"):
+        run_command("serve", context(site, store, stopping=lambda: True))
+
+
+@pytest.mark.parametrize(
+    ("said", "expected"),
+    [
+        ("a\nb\n", JobOutcome(note="b")),
+        ("", JobOutcome()),
+        ('x\n{"rows": 2, "then": ["retrain"], "more": 1}', JobOutcome(rows=2, then=("retrain",))),
+        ('{"outcome": "odd"}', JobOutcome()),
+        ("{broken", JobOutcome(note="{broken")),
+    ],
+)
+def test_outcome_of_a_command(said: str, expected: JobOutcome) -> None:
+    """Fields it does not know are left out."""
+    assert outcome_of(said) == expected

@@ -1,0 +1,202 @@
+"""The service's state, in SQLite and in PostgreSQL."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta, timezone
+from pathlib import Path
+from typing import Any
+
+import pytest
+import sqlalchemy as sa
+from alembic.autogenerate import compare_metadata
+from alembic.migration import MigrationContext
+from alembic.script import ScriptDirectory
+
+from benchmarks.soak import KILLED, Site, run
+from detector.errors import StoreError
+from pipelines import incremental
+from pipelines.alerts import tables as _alert_tables  # noqa: F401 - they are in the same database
+from pipelines.leader import Leadership
+from pipelines.store import Base, Batch, Cursor, Run, Store, open_store
+from pipelines.store.engine import HEAD, MIGRATIONS
+from tests.postgres_server import PostgresServer
+from tests.service_sites import opened, put, score
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Store]:
+    if request.param == "sqlite":
+        url = f"sqlite:///{tmp_path}/service.db"
+    else:
+        url = request.getfixturevalue("postgres").url(f"test_{abs(hash(tmp_path))}")
+    store = open_store(url)
+    yield store
+    store.close()
+
+
+def test_tables_are_what_the_migrations_make(store: Store) -> None:
+    """Nothing would be generated for a next migration."""
+    with store.engine.connect() as connection:
+        context = MigrationContext.configure(connection, opts={"compare_type": True})
+        assert compare_metadata(context, Base.metadata) == []
+    assert store.revision() == HEAD
+
+
+def test_head_is_the_newest_migration() -> None:
+    """The shortcut that leaves Alembic out at start knows the right one."""
+    assert ScriptDirectory(str(MIGRATIONS)).get_current_head() == HEAD
+
+
+def test_upgrade_can_be_repeated(store: Store) -> None:
+    """A second start changes nothing."""
+    with store.write() as session:
+        session.add(Cursor(source="a", position={"number": 1}, rows=1, moved_at=datetime.now(UTC)))
+
+    store.upgrade()
+
+    with store.read() as session:
+        assert session.get_one(Cursor, "a").position == {"number": 1}
+
+
+def test_state_of_a_newer_version_is_refused(store: Store) -> None:
+    """The message says what to install or restore."""
+    with store.write() as session:
+        session.execute(sa.text("UPDATE alembic_version SET version_num = '9999'"))
+
+    with pytest.raises(StoreError, match=r"written by a newer version .*restore the backup"):
+        store.upgrade()
+
+
+def test_times_keep_their_moment(store: Store) -> None:
+    """A time comes back as UTC, whatever zone it was given in."""
+    moment = datetime(2026, 3, 1, 12, tzinfo=timezone(timedelta(hours=5)))
+    with store.write() as session:
+        session.add(Run(job="score", trigger="", instance="", started_at=moment, outcome="done", facts={}))
+
+    with store.read() as session:
+        found = session.scalars(sa.select(Run.started_at)).one()
+
+    assert found == moment
+    assert found.tzinfo == UTC
+
+
+def test_failed_transaction_keeps_nothing(store: Store) -> None:
+    """All of it, or nothing."""
+
+    def fail() -> None:
+        with store.write() as session:
+            session.add(Cursor(source="a", rows=1, moved_at=datetime.now(UTC)))
+            session.flush()
+            raise RuntimeError("no")
+
+    with pytest.raises(RuntimeError, match="no"):
+        fail()
+
+    with store.read() as session:
+        assert session.get(Cursor, "a") is None
+
+
+def test_leadership_works(store: Store) -> None:
+    """The lease does the same in both databases."""
+    first, second = (Leadership(store, seconds=0.05, instance=name) for name in ("a", "b"))
+
+    assert [first.lead(), second.lead(), first.lead()] == [True, False, True]
+    first.release()
+    assert second.lead()
+
+
+def test_sqlite_writes_ahead_and_waits(tmp_path: Path) -> None:
+    """Readers are not held up by a writer; a power cut loses nothing that was committed."""
+    store = open_store(f"sqlite:///{tmp_path}/service.db")
+    with store.read() as session:
+        found = {name: session.execute(sa.text(f"PRAGMA {name}")).scalar() for name in ("journal_mode", "synchronous")}
+    store.close()
+
+    assert found == {"journal_mode": "wal", "synchronous": 2}
+
+
+@pytest.mark.parametrize(
+    ("url", "match"),
+    [
+        ("mysql+pymysql://ann:secret@localhost/x", "SQLite or PostgreSQL|needs the Python package"),
+        ("sqlite:////nowhere/at/all/service.db", "There is no folder"),
+    ],
+)
+def test_place_that_cannot_be_is_refused(url: str, match: str) -> None:
+    """The message names the setting, and no password."""
+    with pytest.raises((StoreError, ImportError), match=match) as caught:
+        open_store(url)
+
+    assert "secret" not in str(caught.value)
+
+
+def test_same_database_is_told(tmp_path: Path) -> None:
+    """One transaction can hold scores and cursor only in one database."""
+    store = Store(f"sqlite:///{tmp_path}/a.db")
+
+    assert store.is_same_database(f"sqlite:///{tmp_path}/../{tmp_path.name}/a.db")
+    assert not store.is_same_database(f"sqlite:///{tmp_path}/b.db")
+    assert not store.is_same_database("postgresql://localhost/a")
+    store.close()
+
+
+class PostgresSite(Site):
+    """A site whose state and scores are in PostgreSQL."""
+
+    def counts(self) -> tuple[int, int, int]:
+        """Rows, different keys, open batches."""
+        with opened(self) as store, store.read() as session:
+            try:
+                rows, keys = session.execute(sa.text("SELECT count(*), count(DISTINCT id) FROM scores")).one()
+            except sa.exc.ProgrammingError:
+                session.rollback()
+                rows = keys = 0
+            open_batches = session.scalar(sa.select(sa.func.count()).where(Batch.state != "done"))
+        return int(rows), int(keys), int(open_batches or 0)
+
+
+@pytest.fixture
+def postgres_site(postgres: PostgresServer, tiny_bundle: Path, tmp_path: Path) -> PostgresSite:
+    url = postgres.url(f"site_{abs(hash(tmp_path))}")
+    return PostgresSite(tmp_path / "site", tiny_bundle, "files to table", shares=True, store=url)
+
+
+@pytest.mark.parametrize("point", ["score.claimed", "landing.insert", "score.committing", "score.committed"])
+def test_killed_run_on_postgresql(postgres_site: PostgresSite, point: str) -> None:
+    """As with SQLite: after SIGKILL the next run scores every row once."""
+    put(postgres_site, "a.parquet", 0, 50)
+
+    assert run(postgres_site.folder, f"{point}:1") == KILLED
+    put(postgres_site, "b.parquet", 50, 20)
+    assert run(postgres_site.folder) == 0
+
+    assert postgres_site.counts() == (70, 70, 0)
+
+
+@pytest.mark.parametrize("point", ["score.judged", "score.moving"])
+def test_database_restart_in_the_middle(
+    postgres: PostgresServer, postgres_site: PostgresSite, monkeypatch: pytest.MonkeyPatch, point: str
+) -> None:
+    """A run whose database is restarted under it goes on or fails; the next one works, and every row is scored once."""
+    put(postgres_site, "a.parquet", 0, 50)
+    reached = incremental.fault
+
+    def restart(name: str) -> None:
+        reached(name)
+        if name == point:
+            postgres.stop()
+            postgres.start()
+
+    monkeypatch.setattr(incremental, "fault", restart)
+    outcomes: list[Any] = []
+    try:
+        outcomes.append(score(postgres_site).rows)
+    except StoreError as error:
+        outcomes.append(str(error))
+    monkeypatch.undo()
+    score(postgres_site)
+
+    assert outcomes[0] == 50 or "cannot be used" in outcomes[0]
+    assert (point == "score.moving") == isinstance(outcomes[0], str)
+    assert postgres_site.counts() == (50, 50, 0)
