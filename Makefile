@@ -7,7 +7,7 @@ export TF_CPP_MIN_LOG_LEVEL := 3
 export MLFLOW_DISABLE_TELEMETRY := true
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test check format bench peers docs settings mlflow lock clean
+.PHONY: help install demo test check format bench soak peers docs settings mlflow lock clean
 
 help: ## List the targets.
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## (.*)/  make \1\t\2/' | expand -t 18
@@ -25,7 +25,7 @@ demo: install ## Simulate, train, score and explain; the results go to demo/.
 	$(RUN)/detector demo
 
 test: install ## Run the tests and doctests, with coverage.
-	$(RUN)/python -m pytest --cov --cov-report=term
+	$(RUN)/python -m pytest --numprocesses 2 --dist loadfile --cov --cov-report=term
 
 check: install ## Lint, format, types, architecture, documentation.
 	$(RUN)/ruff check .
@@ -44,6 +44,9 @@ ifneq ($(DATA),)
 	$(RUN)/python -m benchmarks.tabular "$(DATA)" --protocol one-class
 	$(RUN)/python -m benchmarks.tabular "$(DATA)" --protocol contaminated
 endif
+
+soak: install ## Score 1,000 batches while the process is killed at random, and count rows lost or doubled.
+	$(RUN)/python -m benchmarks.soak --batches 1000
 
 peers: install ## Add PyOD to .venv, for the comparisons of `make bench`.
 	$(RUN)/python -m pip install --disable-pip-version-check --editable ".[bench]"

@@ -12,6 +12,7 @@
     ├── ParityError          (ArithmeticError)  the ONNX graph and the model it came from disagree
     ├── SourceError          (OSError)        a file, a folder or a database cannot be read
     ├── SinkError            (OSError)        results cannot be written
+    ├── StoreError           (OSError)        the service's state cannot be reached, or is another instance's
     ├── TrackingError        (OSError)        MLflow cannot be reached or does not know a model
     └── MissingExtraError    (ImportError)    an optional part is not installed
 
@@ -62,6 +63,10 @@ class SourceError(DetectorError, OSError):
 
 class SinkError(DetectorError, OSError):
     """Results cannot be written."""
+
+
+class StoreError(DetectorError, OSError):
+    """The service's state cannot be read or written, or another instance has taken over."""
 
 
 class TrackingError(DetectorError, OSError):

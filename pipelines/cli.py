@@ -18,6 +18,7 @@ import typer
 from typer.core import TyperGroup
 
 from detector.errors import DetectorError, SchemaError, SettingError
+from pipelines import cli_alerts, cli_backtest, cli_service
 
 EXIT_FAILURE, EXIT_USAGE, EXIT_INTERRUPTED = 1, 2, 130
 
@@ -60,12 +61,17 @@ simulate_app = typer.Typer(
     no_args_is_help=True, help="Make data with known anomalies, to try things on.", rich_markup_mode="rich"
 )
 app.add_typer(simulate_app, name="simulate")
+app.add_typer(cli_alerts.alerts_app, name="alerts")
+cli_service.register(app)
+cli_backtest.register(app)
 
 
 class Template(StrEnum):
     """What a new configuration is for."""
 
     table = "table"
+    transactions = "transactions"
+    sensors = "sensors"
 
 
 class Report(Protocol):
@@ -118,7 +124,7 @@ def init(
         file.write_text(render(template.value), encoding="utf-8")
     except OSError as error:
         raise SinkError(f"{file} cannot be written: {error.strerror}. Name another folder.") from error
-    _say(f"Wrote {file}.\nSet `source` and `columns` in it, then run: detector doctor {file}")
+    say(f"Wrote {file}.\nSet `source` and `columns` in it, then run: detector doctor {file}")
 
 
 @app.command(epilog="Example: [bold]detector train payments/detector.yaml[/]")
@@ -160,11 +166,24 @@ def evaluate(
     input: Annotated[  # noqa: A002 - the option's name
         str, typer.Option(metavar="FILE", help="Rows with the label column (a file, folder or pattern).")
     ],
+    encoders: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAMES",
+            help="Compare encoders on these rows instead, such as dense,variational (see docs/encoders).",
+        ),
+    ] = None,
 ) -> None:
-    """Compare the trained detector's verdicts with known labels."""
+    """Compare the trained detector's verdicts with known labels, or several encoders with each other."""
     from pipelines.config import load_config
 
     settings = load_config(config)
+    if encoders is not None:
+        from pipelines.evaluate_encoders import evaluate_encoders
+
+        names = [name.strip() for name in encoders.split(",") if name.strip()]
+        _tell(evaluate_encoders(settings, encoders=names, input=input, now=_now()))
+        return
     from pipelines.evaluate import evaluate as run
 
     _tell(run(settings, input=input, now=_now()))
@@ -177,21 +196,46 @@ def doctor(config: ConfigFile) -> None:
     from pipelines.doctor import as_summary, as_table, examine
 
     checks = examine(load_config(config))
-    _say(as_table(checks))
-    _say(as_summary(checks))
+    say(as_table(checks))
+    say(as_summary(checks))
     if any(check.state == "problem" for check in checks):
         raise typer.Exit(EXIT_FAILURE)
 
 
 @app.command(epilog="Example: [bold]detector demo --folder demo[/]")
 def demo(
+    template: Annotated[Template, typer.Option(help="What to show: card payments, or sensors.")] = Template.table,
     folder: Annotated[Path, typer.Option(help="Where its data and results go.")] = Path("demo"),
-    rows: Annotated[int, typer.Option(min=2_000, help="Transactions to simulate for training.")] = 60_000,
+    rows: Annotated[int, typer.Option(min=2_000, help="Rows to simulate for training.")] = 60_000,
 ) -> None:
-    """Show the whole job on simulated card payments: simulate, train, score, explain."""
-    from pipelines.demo import run_demo
+    """Show the whole job on simulated data: simulate, train, score, explain."""
+    if template is Template.sensors:
+        from pipelines.demo_sensors import run_sensor_demo
 
-    run_demo(folder, now=_now(), rows=rows)
+        run_sensor_demo(folder, now=_now(), rows=rows)
+    else:
+        from pipelines.demo import run_demo
+
+        run_demo(folder, now=_now(), rows=rows)
+
+
+@simulate_app.command(epilog="Example: [bold]detector simulate sensors --rows 20000 --seed 1 --out machines.parquet[/]")
+def sensors(
+    rows: Annotated[int, typer.Option(min=1, help="How many, of all machines together.")],
+    out: Annotated[Path, typer.Option(metavar="FILE", help="Where to write them: .parquet or .csv.")],
+    seed: Annotated[int, typer.Option(min=0, help="The same seed gives the same data.")] = 0,
+    machines: Annotated[int, typer.Option(min=1, help="How many machines.")] = 1,
+    sensors: Annotated[int, typer.Option(min=2, max=96, help="How many sensors each has.")] = 8,
+) -> None:
+    """Machines whose sensors drift, stick, jump, spike, fall silent or lose touch, with the truth in columns."""
+    from pipelines.progress import progress
+    from pipelines.simulate import simulate_sensors
+    from pipelines.sinks import FileSink
+
+    with FileSink(out) as sink, progress("Simulating", total=None):
+        frame = simulate_sensors(rows, seed=seed, machines=machines, sensors=sensors)
+        sink.write(frame)
+    say(f"Wrote {len(frame):,} rows of {machines:,} machine{'s' if machines > 1 else ''} to {out}.")
 
 
 @simulate_app.command(
@@ -211,7 +255,7 @@ def transactions(
         frame = simulate(rows, seed=seed)
         sink.write(frame)
         advance(len(frame))
-    _say(f"Wrote {len(frame):,} transactions to {out}.")
+    say(f"Wrote {len(frame):,} transactions to {out}.")
 
 
 def _now() -> datetime:
@@ -226,10 +270,11 @@ def _refuse_overwriting(source: str | None, target: str | None) -> None:
 def _tell(report: Report) -> None:
     summary = report.summary()
     for part in summary if isinstance(summary, list | tuple) else (summary,):
-        _say(part)
+        say(part)
 
 
-def _say(content: object) -> None:
+def say(content: object) -> None:
+    """Print text as it is, and what rich can print as rich prints it."""
     if isinstance(content, str):
         typer.echo(content)  # as it is: a value such as "[red]" is no markup
         return
@@ -250,3 +295,6 @@ def _debugging(ctx: Any) -> bool:
 def _is_usage_error(error: Exception) -> bool:
     """Whether the command line itself was wrong, which Typer reports with exit code 2."""
     return hasattr(error, "exit_code") and hasattr(error, "format_message")
+
+
+from pipelines import cli_models  # noqa: E402, F401 - it registers its commands

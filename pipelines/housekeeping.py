@@ -27,10 +27,13 @@ def deliver(context: Context) -> JobOutcome:
         The first failure, once all had their turn.
     """
     sent: dict[str, int] = {}
+    gauges: dict[str, float] = {}
     failures: list[DetectorError] = []
     for name, send in DELIVERIES.items():
         try:
-            sent[name] = send(context)
+            found = send(context)
+            sent[name] = found.rows if isinstance(found, JobOutcome) else found
+            gauges |= found.gauges if isinstance(found, JobOutcome) else {}
         except DetectorError as error:
             log.warning("%s could not be sent: %s", name, error)
             failures.append(error)
@@ -38,8 +41,8 @@ def deliver(context: Context) -> JobOutcome:
         raise failures[0]
     told = ", ".join(f"{count:,} {name}" for name, count in sent.items() if count)
     if not told:
-        return JobOutcome(outcome="skipped", note="nothing waits to be sent")
-    return JobOutcome(rows=sum(sent.values()), note=f"sent {told}", facts=sent)
+        return JobOutcome(outcome="skipped", note="nothing waits to be sent", gauges=gauges)
+    return JobOutcome(rows=sum(sent.values()), note=f"sent {told}", facts=sent, gauges=gauges)
 
 
 def tidy(context: Context) -> JobOutcome:

@@ -28,6 +28,8 @@ from detector import bundle
 from detector.errors import DetectorError, SettingError
 from detector.scorer import TabularScorer
 from pipelines.ahead import ahead
+from pipelines.alerts.gathering import Gathered
+from pipelines.alerts.outbox import enqueue
 from pipelines.config import Config, PolicySection
 from pipelines.faults import fault
 from pipelines.intake import Intake, Reading, open_intake
@@ -131,7 +133,8 @@ def judge_of(scorer: bundle.Scorer, *, version: str, config: Config) -> Judge:
         If detectors of that kind cannot be served.
     """
     if isinstance(scorer, TabularScorer):
-        return TabularJudge(scorer, version=version, policy=policy_of(config.policy, scorer.schema))
+        kept = config.alerts.columns_wanted(config.columns) if config.alerts.enabled else ()
+        return TabularJudge(scorer, version=version, policy=policy_of(config.policy, scorer.schema), kept=kept)
     raise SettingError(
         f"{config.bundle} holds a detector for series, which `detector score` judges whole. "
         f"Batch by batch, only detectors for tables are served."
@@ -266,12 +269,14 @@ class Scoring:
                     ),
                 )
                 fault("score.judged")
-                frames = self._described(judged.frames, reading, batch)
+                gathered = Gathered(self.context.config)
+                frames = self._bare(gathered.watch(self._described(judged.frames, reading, batch)))
                 staged = self.landing.stage(
                     ahead(frames), batch=batch.id, version=self.judge.version, folder=folder, replaces=replaces
                 )
             fault("score.staged")
-            self._commit(batch, reading, judged, staged, quarantine.rows, finish)
+            told = gathered.verdicts() if batch.purpose == "score" else None
+            self._commit(batch, reading, judged, staged, quarantine.rows, finish, told)
 
     def _commit(
         self,
@@ -281,6 +286,7 @@ class Scoring:
         staged: Staged,
         quarantined: int,
         finish: Callable[[Session, Batch, Reading], None],
+        told: pd.DataFrame | None,
     ) -> None:
         self.context.checkpoint()
         with self.store.write() as session:
@@ -298,6 +304,8 @@ class Scoring:
                 session.add(DayFlags(batch=batch.id, day=day, source=self.source, flagged=flagged))
             fault("score.moving")
             finish(session, kept, reading)
+            if told is not None:
+                enqueue(session, told, config=self.context.config, now=self.context.now)
             for hook in ON_COMMIT:
                 hook(session, kept, judged)
             session.flush()
@@ -311,6 +319,11 @@ class Scoring:
         window = copy.deepcopy(batch.window)
         self.intake.settle(session, window, reading, batch=batch.id, now=self.context.now)
         batch.window = window
+
+    def _bare(self, frames: Iterator[pd.DataFrame]) -> Iterator[pd.DataFrame]:
+        """Without the features that only alerts tell."""
+        beside = list(getattr(self.judge, "kept", ()))
+        return (frame.drop(columns=beside, errors="ignore") for frame in frames)
 
     def _given(self, batch: int, days: Sequence[date]) -> dict[date, int]:
         """How many rows of some days other batches have flagged."""

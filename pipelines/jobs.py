@@ -144,5 +144,8 @@ JOBS: dict[str, Job] = {
 }
 """Every job by its name; ``service.jobs`` says when, and the last two run only when asked for."""
 
-DELIVERIES: dict[str, Callable[[Context], int]] = {"mlflow": _lazily("pipelines.telling", "deliver_tracking")}
-"""What waits to be sent out (alerts, records of runs): each function sends what it can and says how many."""
+DELIVERIES: dict[str, Callable[[Context], JobOutcome | int]] = {
+    "alerts": _lazily("pipelines.alerts.delivery", "deliver"),
+    "mlflow": _lazily("pipelines.telling", "deliver_tracking"),
+}
+"""What waits to be sent out: each function sends what it can and says how many, or all that it did."""

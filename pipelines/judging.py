@@ -95,17 +95,20 @@ class TabularJudge:
     policy : Policy
         Decides over each batch. A budget a day counts what other batches of the day have flagged: a row once flagged
         stays flagged, because its alert is out, and later batches get what is left of the day.
+    kept : sequence of str
+        Features whose values alerts tell.
     """
 
-    def __init__(self, scorer: TabularScorer, *, version: str, policy: Policy) -> None:
+    def __init__(self, scorer: TabularScorer, *, version: str, policy: Policy, kept: Sequence[str] = ()) -> None:
         self.scorer = scorer
         self.schema = scorer.schema
         self.version = version
         self.policy = policy
+        self.kept = tuple(kept)
 
     def judge(self, reading: Reading, around: Surroundings) -> Judged:
         """Measure all rows, then decide, then explain."""
-        waiting, ledger = Waiting(around.folder, self.scorer, self.policy), KeyLedger()
+        waiting, ledger = Waiting(around.folder, self.scorer, self.policy, kept=self.kept), KeyLedger()
         parts: dict[str, list[NDArray[Any]]] = {"risk": [], "p_value": [], "day": []}
         scored = 0
         for frame in ahead(reading.frames()):

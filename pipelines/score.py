@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from datetime import datetime
@@ -169,12 +169,15 @@ class Waiting:
         Names the columns and explains.
     policy : Policy
         Decides; rows it can never flag are not kept for explanation.
+    kept : sequence of str
+        Features whose values stay beside the verdicts.
     """
 
-    def __init__(self, folder: Path, scorer: TabularScorer, policy: Policy) -> None:
+    def __init__(self, folder: Path, scorer: TabularScorer, policy: Policy, *, kept: Sequence[str] = ()) -> None:
         self.scorer = scorer
         self.policy = policy
         self.folder = folder
+        self.kept = [name for name in kept if name in scorer.schema.features]
         self._risk: list[NDArray[np.float64]] = []
         self._p_value: list[NDArray[np.float64]] = []
         self._day: list[NDArray[np.datetime64]] = []
@@ -188,7 +191,7 @@ class Waiting:
         if self.policy.needs_day and schema.time is not None:
             self._day.append(rows[schema.time].to_numpy().astype("datetime64[D]"))
         named = [name for role, name in schema.roles.items() if role != "label"]
-        _write(self.folder / f"{number}.measures", pd.concat([rows[named], measures], axis=1))
+        _write(self.folder / f"{number}.measures", pd.concat([rows[named + self.kept], measures], axis=1))
         _write(self.folder / f"{number}.candidates", rows[self.policy.candidates(p_value, risk)])
 
     def decide(self) -> NDArray[np.bool_]:
@@ -212,7 +215,7 @@ class Waiting:
                     candidates = _read(self.folder / f"{number}.candidates")
                     chosen = candidates.loc[verdicts.index[marks]]
                     verdicts.loc[chosen.index, "reasons"] = [in_words(each) for each in self.scorer.explain(chosen)]
-                yield verdicts
+                yield verdicts.join(measures[self.kept]) if self.kept else verdicts
                 start += len(risk)
                 advance(len(risk))
 

@@ -11,7 +11,7 @@ os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
 os.environ.setdefault("GIT_PYTHON_REFRESH", "quiet")
 
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -28,6 +28,7 @@ from detector.tabular import TabularDetector
 from detector.training import Training
 from pipelines.config import Config, load_config
 from pipelines.simulate import simulate_transactions
+from tests.postgres_server import PostgresServer, running_postgres
 
 settings.register_profile("steady", derandomize=True, deadline=None, max_examples=50)
 settings.load_profile("steady")
@@ -148,3 +149,18 @@ def trained_once(
 def trained(trained_once: Path, tmp_path: Path) -> Path:
     """A copy of that folder, to do anything with."""
     return Path(shutil.copytree(trained_once, tmp_path / "project"))
+
+
+@pytest.fixture(scope="session")
+def tiny_bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A saved detector of one small forest, for the tests of the service."""
+    from benchmarks.soak import train
+
+    return train(tmp_path_factory.mktemp("tiny"))
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[PostgresServer]:
+    """A PostgreSQL server of this test run's own."""
+    with running_postgres() as server:
+        yield server

@@ -12,7 +12,7 @@ import pytest
 from detector import assembly
 from detector.assembly import MEMBERS, Recipe, assemble
 from detector.calibrate import Calibrator
-from detector.encoders.table import TableAutoencoder, FittedNetwork
+from detector.encoders.table import FittedNetwork, TableAutoencoder
 from detector.errors import DataError, ParityError, SettingError
 from detector.forest import Trees
 from detector.neighbours import References

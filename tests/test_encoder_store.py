@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -15,6 +16,7 @@ import pytest
 from detector import encoders
 from detector.encoders import DenseAutoencoder, TokenAutoencoder, load, save
 from detector.errors import BundleError, UnfittedError
+from detector.training import Training
 from tests.encoder_homes import BRIEF
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -51,7 +53,7 @@ def test_saving_replaces_an_encoder_and_nothing_else(fitted: DenseAutoencoder, f
     assert sorted(path.name for path in tmp_path.iterdir()) == ["encoder", "mine"]
     with pytest.raises(BundleError, match="mine exists and is not an encoder. Name another folder"):
         save(fitted, tmp_path / "mine")
-    with pytest.raises(BundleError, match="cannot be made: .*irectory"):
+    with pytest.raises(BundleError, match="encoder cannot be made: .*. Name another folder"):
         save(fitted, tmp_path / "mine" / "letter.txt" / "encoder")
 
 
@@ -128,10 +130,19 @@ def test_importing_encoders_loads_no_tensorflow() -> None:
 
 @pytest.mark.slow
 def test_lists_of_any_lengths_become_vectors_and_lists_again() -> None:
-    """The example of the README."""
+    """The example of the README, with fewer epochs."""
     histories = [[3, 1, 4], [1, 5, 9, 2, 6], [5, 3], [5, 8, 9, 7]]
-    encoder = TokenAutoencoder(code=8).fit(histories)
+    encoder = TokenAutoencoder(code=8, training=Training(epochs=5)).fit(histories)
     vectors = encoder.encode(histories)
 
     assert vectors.shape == (4, 8)
     assert encoder.decode(vectors) == histories
+
+
+def test_documentation_makes_every_encoder() -> None:
+    """The examples run, and none is forgotten."""
+    text = (ROOT / "docs" / "encoders.md").read_text(encoding="utf-8")
+    example = next(block for block in re.findall(r"```python\n(.*?)```", text, re.DOTALL) if "rng" in block)
+
+    exec(compile(example, "docs/encoders.md", "exec"), {})  # our own
+    assert all(f"encoders.{name}(" in example for name in encoders.__all__ if name.endswith("Autoencoder"))

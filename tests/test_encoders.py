@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import gc
 import pickle
 import subprocess
 import sys
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +39,16 @@ from tests.encoder_homes import BRIEF, HOMES, at_home, fresh, linear_error, stra
 
 ROOT = Path(__file__).resolve().parents[1]
 KINDS = sorted({type(home.encoder) for home in HOMES.values()}, key=lambda kind: kind.__name__)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _small_garbage() -> Iterator[None]:
+    """Keras collects garbage after each fit; what was imported before need not be looked at a hundred times."""
+    gc.freeze()
+    yield
+    gc.unfreeze()
+
+
 every_encoder = pytest.mark.parametrize("name", list(HOMES))
 
 
@@ -234,7 +245,7 @@ def test_encoder_refuses_rows_that_are_no_matrix(
         kind().fit(rows)
 
 
-@pytest.mark.parametrize("name", ["dense", "sparse", "conv1d", "conv2d", "lstm", "transformer", "mixed"])
+@pytest.mark.parametrize("name", ["dense", "sparse", "conv1d", "conv2d", "recurrent", "transformer", "mixed"])
 def test_encoder_refuses_rows_of_another_width(name: str) -> None:
     """A window that is too short, an image of another size, a column too many."""
     wrong = np.zeros((3, at_home(name).n_features_in_ - 1))
@@ -243,7 +254,7 @@ def test_encoder_refuses_rows_of_another_width(name: str) -> None:
         at_home(name).score_samples(wrong)
 
 
-@pytest.mark.parametrize("name", ["dense", "variational", "conv1d", "conv2d", "lstm", "transformer", "mixed"])
+@pytest.mark.parametrize("name", ["dense", "variational", "conv1d", "conv2d", "recurrent", "transformer", "mixed"])
 def test_missing_values_are_not_judged(name: str) -> None:
     """A row with NaN is scored by its other values; one without any value cannot be judged."""
     rows = np.array(fresh(name, 3))
@@ -317,7 +328,7 @@ lists and several kinds of data a mapping, which scikit-learn's checks cannot ma
 
 LIGHT = frozenset(
     {
-        "check_do_not_raise_errors_in_init_or_set_param",
+        "check_do_not_raise_errors_in_init_or_set_params",
         "check_estimator_cloneable",
         "check_estimator_repr",
         "check_estimator_tags_renamed",
@@ -331,8 +342,8 @@ LIGHT = frozenset(
 
 
 def selected(estimator: BaseEstimator, added: set[str] | None) -> list[tuple[Any, Callable[[Any], None]]]:
-    """Pairs of estimator and check."""
-    pairs = list(estimator_checks_generator(estimator))
+    """Pairs of estimator and check; the array API is checked only where it is switched on, so it is left out."""
+    pairs = [pair for pair in estimator_checks_generator(estimator) if _name(pair[1]) != "check_array_api_input"]
     return [pair for pair in pairs if added is None or _name(pair[1]) in LIGHT | added]
 
 
@@ -360,8 +371,9 @@ def test_scikit_learns_checks_are_not_vacuous() -> None:
     assert all(names[type(estimator)] == LIGHT | added for estimator, added in CHECKED.items() if added is not None)
     assert names[DenseAutoencoder] >= LIGHT | {"check_fit_idempotent", "check_methods_subset_invariance"}
     assert failures(Broken()) >= {
+        "check_fit1d",
+        "check_methods_sample_order_invariance",
         "check_methods_subset_invariance",
-        "check_fit2d_1sample",
         "check_n_features_in_after_fitting",
     }
 
@@ -403,7 +415,7 @@ class Broken(AutoencoderMixin, BaseEstimator):
 def failures(estimator: Any) -> set[str]:
     """Names of the checks that an estimator fails."""
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", SkipTestWarning)  # the array API is checked only where it is switched on
+        warnings.simplefilter("ignore", SkipTestWarning)  # that of the array API
         results = check_estimator(estimator, on_fail=None)
     return {result["check_name"] for result in results if result["status"] == "failed"}
 

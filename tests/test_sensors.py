@@ -14,10 +14,12 @@ import yaml
 from typer.testing import CliRunner
 
 from detector import bundle
+from detector.errors import SettingError
 from detector.series_scorer import SequenceScorer
 from pipelines.cli import app
 from pipelines.config import Config, load_config
 from pipelines.evaluate import evaluate
+from pipelines.evaluate_encoders import evaluate_encoders
 from pipelines.score import score
 from pipelines.simulate import simulate_sensors
 from pipelines.train import TrainReport, train
@@ -109,6 +111,27 @@ def test_evaluation_counts_events(trained: tuple[Config, TrainReport]) -> None:
 
     assert any(line.startswith("Events: found") for line in report.summary())
     assert "Flagged events" in report.report.read_text(encoding="utf-8")
+
+
+@pytest.mark.slow
+def test_encoders_are_compared_on_the_same_windows(trained: tuple[Config, TrainReport]) -> None:
+    """One line an encoder, what it stands, a figure of each; an unknown name is refused."""
+    config = trained[0]
+    brief = config.series.encoder.model_copy(
+        update={"training": config.series.encoder.training.model_copy(update={"epochs": 1, "max_steps": 50})}
+    )
+    config = config.model_copy(update={"series": config.series.model_copy(update={"encoder": brief})})
+    fresh = str(config.bundle.parent / "fresh.parquet")
+
+    report = evaluate_encoders(config, encoders=["dense"], input=fresh, now=NOW)
+
+    assert list(report.table.index) == ["dense"]
+    assert 0 < report.table.loc["dense", "error_held_out"] < 1
+    assert set(report.robustness["damage"]) == {"noise", "missing", "contamination"}
+    assert any("rows/s" in line for line in report.summary())
+    assert report.report.read_text(encoding="utf-8").count("<svg") >= 2
+    with pytest.raises(SettingError, match="no encoder 'conv2d' for sensors. Did you mean 'conv1d'"):
+        evaluate_encoders(config, encoders=["conv2d"], input=fresh, now=NOW)
 
 
 def test_scoring_sensors_loads_neither_tensorflow_nor_scikit_learn(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -59,6 +61,6 @@ def test_runs_and_neighbours_are_what_loops_find(rows: list[tuple[bool, int]], f
     covered = {row for first, last in found for row in range(first, last + 1)}
     assert set(np.flatnonzero(flagged).tolist()) <= covered
     assert all(flagged[first] and flagged[last] and stretch[first] == stretch[last] for first, last in found)
-    for (_, before), (after, _) in zip(found[:-1], found[1:], strict=True):
+    for (_, before), (after, _) in pairwise(found):
         assert after - before > far + 1 or stretch[after] != stretch[before]
     assert bounds(stretch)[-1][1] == len(rows)

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from detector.encoders.table import UNSEEN, TableAutoencoder, FittedNetwork, _column_groups
+from detector.encoders.table import UNSEEN, FittedNetwork, TableAutoencoder, _column_groups
 from detector.errors import SettingError
 from detector.graph import Graph
 from detector.onnx_text import join

@@ -8,11 +8,13 @@ Unknown keys are errors. Relative paths are relative to the folder of the file, 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, NonNegativeInt, PrivateAttr, model_validator
 
+from pipelines.config.alerting import DEFAULT_ALERTS, AlertsSection
 from pipelines.config.data import ColumnsSection, OutputSection, SourceSection
+from pipelines.config.features import FeaturesSection
 from pipelines.config.learning import (
     AutoencoderSection,
     BudgetSection,
@@ -24,20 +26,29 @@ from pipelines.config.learning import (
     TrainSection,
 )
 from pipelines.config.reading import read_settings
+from pipelines.config.retraining import DriftSection, RetrainSection
 from pipelines.config.section import Section
+from pipelines.config.series import SeriesSection
+from pipelines.config.service import DEFAULT_SERVICE, ServiceSection
 from pipelines.config.values import Place, Uri, hide_password
 
 __all__ = [
+    "AlertsSection",
     "AutoencoderSection",
     "BudgetSection",
     "CleaningSection",
     "ColumnsSection",
     "Config",
+    "DriftSection",
+    "FeaturesSection",
     "ForestSection",
     "NeighboursSection",
     "OutputSection",
     "PolicySection",
+    "RetrainSection",
     "Section",
+    "SeriesSection",
+    "ServiceSection",
     "SourceSection",
     "TrackingSection",
     "TrainSection",
@@ -77,6 +88,9 @@ class Config(Section):
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")] = "transactions"
     """What is watched: letters, digits, dots, dashes and underscores."""
 
+    kind: Literal["table", "sensors"] = "table"
+    """What the rows are: each to be judged by itself (table), or readings of sensors in the order of time (sensors)."""
+
     random_state: NonNegativeInt = 0
     """The seed; the same seed on the same rows gives the same detector."""
 
@@ -86,8 +100,14 @@ class Config(Section):
     columns: ColumnsSection = ColumnsSection()
     """What the columns mean. Columns that are named nowhere are looked at, and their kind is guessed."""
 
+    features: FeaturesSection = FeaturesSection()
+    """What is measured of each row's past: of its card, account, terminal or device, as it was at that time."""
+
     train: TrainSection = TrainSection()
     """How the detector learns."""
+
+    series: SeriesSection = SeriesSection()
+    """How sensors are judged, where `kind` is sensors: windows of readings, rebuilt by a model of normal ones."""
 
     policy: PolicySection = PolicySection(fdr=0.1)
     """Which rows are flagged. Of several rules, all must agree: a cap and a floor."""
@@ -104,10 +124,23 @@ class Config(Section):
     tracking: TrackingSection = Field(default=_DEFAULT_TRACKING)
     """Where runs and models are recorded: MLflow."""
 
+    retrain: RetrainSection = RetrainSection()
+    """How `detector retrain` learns again, and what a new detector must show before it serves."""
+
+    drift: DriftSection = DriftSection()
+    """How `detector drift` compares recent rows with those learnt from."""
+
+    service: ServiceSection = Field(default=DEFAULT_SERVICE)
+    """What `detector serve` does, and when."""
+
+    alerts: AlertsSection = Field(default=DEFAULT_ALERTS)
+    """What becomes an alert, when it is told, and where it goes."""
+
     _file: Path | None = PrivateAttr(default=None)
 
     @model_validator(mode="after")
     def _two_places(self) -> Self:
+        self.alerts.check(self.columns)
         if self.source.path is not None and self.source.path in (self.output.path, self.output.quarantine):
             raise ValueError("`output` would replace the file that `source` reads. Name another file.")
         if self.source.url is not None and (self.source.url, self.source.table) == (
@@ -125,7 +158,7 @@ class Config(Section):
     def to_dict(self) -> dict[str, Any]:
         """Plain values for a log, passwords hidden."""
         values = self.model_dump(mode="json")
-        for section, key in (("source", "url"), ("output", "url"), ("tracking", "uri")):
+        for section, key in (("source", "url"), ("output", "url"), ("tracking", "uri"), ("service", "store")):
             if values[section][key] is not None:
                 values[section][key] = hide_password(values[section][key])
         return values

@@ -23,7 +23,13 @@ with all of this as comments. `detector doctor FILE` checks it.
 This page is written by `make settings` from the same text.
 """
 
-_KINDS = {"integer": "whole number", "number": "number", "string": "text", "boolean": "true or false"}
+_KINDS = {
+    "integer": "whole number",
+    "number": "number",
+    "string": "text",
+    "boolean": "true or false",
+    "object": "mapping",
+}
 _BOUNDS = {
     "minimum": "at least {}",
     "exclusiveMinimum": "above {}",

@@ -19,4 +19,5 @@ class Section(BaseModel):
 
     def __repr_args__(self) -> Iterable[tuple[str | None, Any]]:
         for name, value in super().__repr_args__():
-            yield name, hide_password(value) if name in ("url", "uri") and value else value
+            hidden = name in ("url", "uri") and isinstance(value, str)
+            yield name, hide_password(value) if hidden else value

@@ -17,7 +17,7 @@ from pipelines.config.reading import section_of
 
 WIDTH = 100
 HEADER = """\
-# What the detector reads, learns, flags and writes. Every key is here, with its default.
+# What the detector reads, learns, flags and writes, with the defaults.
 # A key behind "# " is off; take the "# " away to use it.
 # Paths are relative to this file. ${NAME} in a path or a URL is an environment variable: a place for
 # passwords.
@@ -28,7 +28,63 @@ HEADER = """\
 """
 TEMPLATES: dict[str, dict[str, Any]] = {
     "table": {"source": {"path": "data.csv"}},
+    "transactions": {
+        "name": "payments",
+        "source": {"path": "payments.parquet"},
+        "columns": {
+            "key": "transaction_id",
+            "time": "time",
+            "entity": "card_id",
+            "label": "is_fraud",
+            "numeric": ["amount"],
+            "categorical": ["merchant_category", "channel"],
+            "others": "ignore",
+        },
+        "features": {
+            "history": [
+                "ratio of amount by card_id over 30d, 90d",
+                "zscore of amount by card_id over 90d",
+                "count by card_id over 1h, 1d",
+                "since by card_id over 90d",
+                "new of device by card_id over 90d",
+                "new of terminal_id by card_id over 90d",
+                "speed of latitude, longitude by card_id over 1d",
+                "risk by terminal_id over 1d, 7d, 30d delay 7d",
+            ],
+            "calendar": ["night", "weekend"],
+            "reported": "reported_at",
+        },
+        "train": {"autoencoder": {"enabled": False}, "neighbours": {"enabled": False}},
+        "policy": {"fdr": 0.2, "budget": {"rows": 100, "per": "day"}},
+    },
+    "sensors": {
+        "name": "machines",
+        "kind": "sensors",
+        "source": {"path": "data.csv"},
+        "columns": {"time": "time"},
+        "policy": {"quantile": 0.99},
+    },
 }
+HIDDEN: dict[str, frozenset[str]] = {
+    "table": frozenset({"series"}),
+    "transactions": frozenset({"series"}),
+    "sensors": frozenset(
+        {
+            "columns.categorical",
+            "columns.datetime",
+            "features",
+            "train.autoencoder",
+            "train.calibration_share",
+            "train.clean_share",
+            "train.cleaning",
+            "train.forest",
+            "train.neighbours",
+            "train.tail",
+        }
+    ),
+}
+"""What a template leaves out, because it means nothing for rows of that kind."""
+
 _EXAMPLES: dict[str, Any] = {
     "source.url": "sqlite:///data.db",
     "source.table": "transactions",
@@ -38,13 +94,41 @@ _EXAMPLES: dict[str, Any] = {
     "columns.time": "time",
     "columns.entity": "account_id",
     "columns.label": "fraud",
+    "policy.fdr": 0.1,
     "policy.quantile": 0.999,
     "policy.budget": {"rows": 100},
     "output.url": "sqlite:///data.db",
     "output.table": "scores",
     "output.quarantine": "quarantine.csv",
+    "alerts.amount": "amount",
+    "alerts.large_amount": 5000,
+    "alerts.small_amount": 20,
+    "alerts.mask_secret": "${MASK_SECRET}",
+    "alerts.quiet": {"since": "22:00"},
+    "alerts.review_url": "https://review.example.com/alerts/{id}",
+    "alerts.run_url": "https://mlflow.example.com/#/models/transactions",
+    "alerts.answers": {"url": "https://detector.example.com", "secret": "${ANSWER_SECRET}"},
+    "alerts.templates": "templates",
+    "alerts.webhook": {"url": "https://example.com/alerts", "secrets": ["${WEBHOOK_SECRET}"]},
+    "alerts.alertmanager": {"url": "https://alertmanager.example.com"},
+    "alerts.pagerduty": {"routing_key": "${PAGERDUTY_KEY}"},
+    "alerts.slack": {"url": "${SLACK_URL}"},
+    "alerts.email": {
+        "host": "smtp.example.com",
+        "user": "detector",
+        "sender": "detector@example.com",
+        "to": ["risk@example.com"],
+    },
+    "alerts.email.password": "${MAIL_PASSWORD}",
+    "alerts.apprise": {"urls": ["${APPRISE_URL}"]},
+    "service.cursor": "arrived_at",
     "tracking.experiment": "transactions",
     "tracking.model": "transactions",
+    "features.currency": "currency",
+    "features.reported": "reported_at",
+    "features.lateness": 3600,
+    "series.encoder.kind": "conv1d",
+    "series.sampling.every": "1min",
 }
 
 
@@ -63,14 +147,18 @@ def render(template: str) -> str:
     """
     if template not in TEMPLATES:
         raise SettingError(f"There is no template {template!r}. {nearest(template, TEMPLATES)}")
-    return HEADER + "\n".join(_section(Config, TEMPLATES[template])) + "\n"
+    return HEADER + "\n".join(_section(Config, TEMPLATES[template], hidden=HIDDEN[template])) + "\n"
 
 
-def _section(model: type[BaseModel], given: Mapping[str, Any], *, place: tuple[str, ...] = ()) -> Iterator[str]:
+def _section(
+    model: type[BaseModel], given: Mapping[str, Any], *, hidden: frozenset[str], place: tuple[str, ...] = ()
+) -> Iterator[str]:
     """The lines of one section; what has no default is off, and shows an example."""
     margin = "  " * len(place)
     for name, field in model.model_fields.items():
         here = (*place, name)
+        if ".".join(here) in hidden:
+            continue
         inner = section_of(field.annotation)
         value = given.get(name, _default(field))
         mark = margin
@@ -80,12 +168,22 @@ def _section(model: type[BaseModel], given: Mapping[str, Any], *, place: tuple[s
             yield ""
         yield from (f"{margin}# {line}" for line in wrap(field.description or "", WIDTH - len(margin)))
         if inner is None:
-            yield f"{mark}{name}: {_scalar(value)}"
+            yield from (f"{mark}{line}" for line in _lines(name, value, WIDTH - len(mark)))
         else:
             yield f"{mark}{name}:"
             values = value.model_dump() if isinstance(value, BaseModel) else value
-            for line in _section(inner, values, place=here):
+            for line in _section(inner, values, hidden=hidden, place=here):
                 yield f"{mark}{line.removeprefix(margin)}" if line else line
+
+
+def _lines(name: str, value: Any, width: int) -> Iterator[str]:
+    """A key and its value: a list that is too long for one line takes one line an item."""
+    line = f"{name}: {_scalar(value)}"
+    if len(line) <= width or not isinstance(value, list | tuple):
+        yield line
+        return
+    yield f"{name}:"
+    yield from (f"  - {_scalar(item)}" for item in value)
 
 
 def _default(field: FieldInfo) -> Any:
@@ -98,6 +196,8 @@ def _scalar(value: Any) -> str:
         return json.dumps(value)
     if isinstance(value, list | tuple):
         return "[" + ", ".join(_scalar(item) for item in value) + "]"
+    if isinstance(value, Mapping):
+        return "{" + ", ".join(f"{key}: {_scalar(item)}" for key, item in value.items()) + "}"
     text = str(value)
     plain = text.replace("_", "").replace("-", "").replace(".", "").replace("/", "")
     return text if plain.isalnum() and not text[0].isdigit() else json.dumps(text)

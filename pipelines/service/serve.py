@@ -14,6 +14,7 @@ from types import FrameType
 import sqlalchemy as sa
 
 from detector.errors import DetectorError, StoreError
+from pipelines.alerts.router import answer_router
 from pipelines.config import Config
 from pipelines.jobs import Context, JobOutcome
 from pipelines.leader import BEATS, Leadership
@@ -244,7 +245,9 @@ def serve(config: Config, store: Store) -> None:
         If the port is taken.
     """
     service = Service(config, store)
-    server = HttpServer(application(service.facts, service.metrics), host=config.service.host, port=config.service.port)
+    app = application(service.facts, service.metrics)
+    app.include_router(answer_router(config, store, clock=lambda: datetime.now(UTC)))
+    server = HttpServer(app, host=config.service.host, port=config.service.port)
 
     def end(number: int, _: FrameType | None) -> None:
         log.info("%s", signal.Signals(number).name)

@@ -1,0 +1,202 @@
+"""Card fraud by the prequential protocol of the Fraud Detection Handbook, with and without labels in the model.
+
+``python -m benchmarks.transactions DATA_DIR [--weeks N] [--seeds N]``; DATA_DIR holds ``transactions.parquet``. The
+last line is JSON. For each week: train on 7 days, wait 7 for labels, test on 7, without cards known by then to be
+compromised (Le Borgne et al., Reproducible Machine Learning for Credit Card Fraud Detection, chapters 3 to 5).
+
+Three detectors:
+
+``no labels``
+    ``TabularDetector`` on the amount beside the card's own history; nothing made of labels.
+``delayed risk``
+    The same with the terminal's share of fraud known seven days before the row, which the Handbook counts among the
+    features of unsupervised models, too. Its training knows no label. These are ``ap`` and ``cp100``.
+``with labels``
+    Boosted trees over all features and the second detector's scores, learnt from the labels of the training week.
+
+In the first week no label can be known in training, because the data begin there; all means hold it, and a second table
+leaves it out.
+
+The configuration was chosen on the weeks that start on 15 April and 6 May; all weeks are reported. Of the members the
+forest alone was best there (AP .54; neighbours .19; both .17): a binary risk makes distances jump.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import time
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+from sklearn.metrics import average_precision_score, roc_auc_score
+
+from detector.features import FeatureSet, Money
+from detector.head_fit import HeadRecipe, fit_head
+from detector.schema import Schema
+from detector.tabular import TabularDetector
+
+CARD, TERMINAL = "customer_id", "terminal_id"
+DAYS, DELAY = 7, 7
+LINES = (
+    "count by customer_id over 1h, 1d, 7d, 30d",
+    "sum of tx_amount by customer_id over 1d, 7d with row",
+    "mean of tx_amount by customer_id over 1d, 7d, 30d with row",
+    "mean of tx_amount by customer_id over 30d, 90d",
+    "std of tx_amount by customer_id over 30d",
+    "max of tx_amount by customer_id over 7d, 30d",
+    "ratio of tx_amount by customer_id over 7d, 30d, 90d",
+    "ratio of tx_amount by customer_id over 90d delay 14d",
+    "zscore of tx_amount by customer_id over 30d, 90d",
+    "since by customer_id over 90d",
+    "frauds by customer_id over 30d delay 7d",
+    "count by terminal_id over 1d, 7d, 30d",
+    "count by terminal_id over 1d, 7d, 30d delay 7d",
+    "ratio of tx_amount by terminal_id over 30d",
+    "mean of tx_amount by terminal_id over 1d, 7d, 30d",
+    "risk by terminal_id over 1d, 7d, 30d delay 7d",
+    "frauds by terminal_id over 7d, 28d delay 7d",
+)
+OWN_HISTORY = (
+    "tx_amount",
+    "tx_amount_ratio_90d_by_customer_id",
+    "tx_amount_ratio_90d_by_customer_id_delay_14d",
+    "tx_amount_zscore_90d_by_customer_id",
+)
+RISK = tuple(f"risk_{window}_by_terminal_id_delay_7d" for window in ("1d", "7d", "30d"))
+METRICS = ("auroc", "ap", "cp100")
+
+
+def features() -> FeatureSet:
+    """What is measured of each transaction."""
+    return FeatureSet(
+        LINES,
+        time="tx_datetime",
+        key="transaction_id",
+        calendar=("hour", "night", "weekend"),
+        money=Money("tx_amount"),
+        label="tx_fraud",
+    )
+
+
+def split(frame: pd.DataFrame, start: pd.Timestamp) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """A week to learn from and, after a week's delay, one to test on, without the cards known to be compromised."""
+    day = (frame["tx_datetime"].dt.normalize() - start).dt.days
+    fraud = frame["tx_fraud"] == 1
+    train = frame[(day >= 0) & (day < DAYS)]
+    known = set(train.loc[train["tx_fraud"] == 1, CARD])
+    parts = []
+    for number in range(DAYS):
+        known |= set(frame.loc[(day == DAYS + number - 1) & fraud, CARD])
+        today = frame[day == DAYS + DELAY + number]
+        parts.append(today[~today[CARD].isin(known)])
+    return train, pd.concat(parts)
+
+
+def card_precision(test: pd.DataFrame, score: NDArray[np.float64], *, k: int = 100) -> float:
+    """Share of the k riskiest cards of a day that are compromised, averaged; caught cards leave the later days."""
+    table = test[[CARD, "tx_fraud"]].assign(day=test["tx_datetime"].dt.normalize(), score=score)
+    caught: set[int] = set()
+    daily = []
+    for _, day in table.groupby("day", sort=True):
+        cards = day[~day[CARD].isin(caught)].groupby(CARD)[["score", "tx_fraud"]].max()
+        top = cards.nlargest(k, "score")
+        found = top.index[top["tx_fraud"] == 1]
+        caught |= set(found)
+        daily.append(len(found) / k)
+    return float(np.mean(daily))
+
+
+def judged(test: pd.DataFrame, score: NDArray[np.float64]) -> tuple[float, float, float]:
+    """AUROC, average precision and card precision at 100."""
+    truth = test["tx_fraud"]
+    return (
+        float(roc_auc_score(truth, score)),
+        float(average_precision_score(truth, score)),
+        card_precision(test, score),
+    )
+
+
+def detector(columns: tuple[str, ...], seed: int) -> TabularDetector:
+    """The product's detector for tables, unsupervised: the label is no part of its schema."""
+    return TabularDetector(schema=Schema(numeric=columns), members=("forest",), random_state=seed)
+
+
+def one_week(train: pd.DataFrame, test: pd.DataFrame, seed: int, columns: list[str]) -> dict[str, tuple[float, ...]]:
+    """The three detectors on one week."""
+    own = detector(OWN_HISTORY, seed).fit(train).scorer_
+    risk = detector((*OWN_HISTORY, *RISK), seed).fit(train).scorer_
+    learnt, asked = risk.measure(train), risk.measure(test)
+    head = fit_head(
+        train,
+        learnt,
+        train["tx_fraud"],
+        train["tx_datetime"],
+        columns=columns,
+        recipe=HeadRecipe(folds=1),
+        random_state=seed,
+    )
+    return {
+        "no labels": judged(test, own.measure(test)["risk"].to_numpy()),
+        "delayed risk": judged(test, asked["risk"].to_numpy()),
+        "with labels": judged(test, head.probability(test, asked)),
+        "perfect": judged(test, test["tx_fraud"].to_numpy(dtype=np.float64)),
+    }
+
+
+def printed(name: str, values: NDArray[np.float64], seeds: int) -> NDArray[np.float64]:
+    """Print means over weeks and seeds with their deviation over weeks, and return the means."""
+    means, spread = values.mean(axis=0), values.reshape(-1, seeds, len(METRICS)).mean(axis=1).std(axis=0)
+    print(f"{name:<14}" + "".join(f"{mean:>11.3f} ± {about:.3f}" for mean, about in zip(means, spread, strict=True)))
+    return np.asarray(means)
+
+
+def main() -> None:
+    """Measure and print."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("data", type=Path, metavar="DATA_DIR")
+    parser.add_argument("--weeks", type=int, default=None, help="the first so many weeks; all by default")
+    parser.add_argument("--seeds", type=int, default=3)
+    options = parser.parse_args()
+    frame = pd.read_parquet(options.data / "transactions.parquet")
+    began = time.perf_counter()
+    measured = features()
+    frame = measured.compute(frame)
+    took = time.perf_counter() - began
+    print(f"{len(measured.names)} features of {len(frame):,} rows in {took:.1f} s: {len(frame) / took:,.0f} rows/s")
+    first, last = frame["tx_datetime"].min().normalize(), frame["tx_datetime"].max().normalize()
+    starts = pd.date_range(first, last - pd.Timedelta(days=2 * DAYS + DELAY - 1), freq=f"{DAYS}D")[: options.weeks]
+    columns = ["tx_amount", *measured.names]
+    found: dict[str, list[tuple[float, ...]]] = {}
+    for start in starts:
+        train, test = split(frame, start)
+        for seed in range(options.seeds):
+            week = one_week(train, test, seed, columns)
+            for name, values in week.items():
+                found.setdefault(name, []).append(values)
+            shown = "  ".join(f"{name} {values[1]:.3f} {values[2]:.3f}" for name, values in week.items())
+            print(f"{start:%d %b} seed {seed}  {shown}", flush=True)
+    print(f"\n{len(starts)} weeks, {options.seeds} seeds: mean ± deviation over weeks")
+    print(f"{'':<14}" + "".join(f"{metric:>18}" for metric in METRICS))
+    means = {name: printed(name, np.array(rows), options.seeds) for name, rows in found.items()}
+    if len(starts) > 1:
+        print("from the second week on")
+        for name, rows in found.items():
+            printed(name, np.array(rows)[options.seeds :], options.seeds)
+    result = {
+        "ap": means["delayed risk"][1],
+        "cp100": means["delayed risk"][2],
+        "auroc": means["delayed risk"][0],
+        "ap_without_risk": means["no labels"][1],
+        "cp100_without_risk": means["no labels"][2],
+        "ap_with_labels": means["with labels"][1],
+        "cp100_with_labels": means["with labels"][2],
+        "cp100_ceiling": means["perfect"][2],
+    }
+    print(json.dumps({name: round(float(value), 4) for name, value in result.items()}))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,13 @@
+"""Point-in-time features: what a row looks like beside the past of its card, account, terminal or device."""
+
+from __future__ import annotations
+
+from detector.features.feature import Feature
+from detector.features.feature_set import FeatureSet
+from detector.features.history import History
+from detector.features.history_file import load_history, save_history
+from detector.features.latest import latest_events
+from detector.features.money import Money
+from detector.features.words import in_own_words
+
+__all__ = ["Feature", "FeatureSet", "History", "Money", "in_own_words", "latest_events", "load_history", "save_history"]

@@ -1,0 +1,186 @@
+"""What one feature measures: of which column, by whom, over how long, the row itself counted or not.
+
+A line such as ``mean of amount by card_id over 1d, 30d`` stands for one feature a window:
+
+``count by card_id over 1h``
+    Events of the card. ``sum``, ``mean``, ``std`` and ``max`` need ``of amount``.
+``distinct of terminal_id by card_id over 7d``
+    How many different terminals.
+``ratio of amount by card_id over 30d``, ``zscore of amount by card_id over 30d``
+    The row's amount beside the card's own mean, the row itself never counted.
+``new of device by card_id over 90d``
+    1 if the card did not use this device within the window, 0 if it did; missing without any history.
+``since by card_id over 90d``
+    Minutes since the event before.
+``distance of latitude, longitude by card_id over 90d``, ``speed of ...``
+    Kilometres, and kilometres an hour, from the last known place.
+``frauds by terminal_id over 28d delay 7d``, ``risk by terminal_id over 28d delay 7d``
+    Events known to be fraud, and their share of all: of the window that ends ``delay`` before the row, and known
+    by then.
+
+Windows end at the row. An event counts if it comes before the row in the order of (time, key) and is younger than
+the window: one exactly as old as the window does not count. ``with row`` counts the row itself as well.
+``delay`` moves the whole window back; then an event counts if it is at least as old as the delay.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any, Self
+
+from detector.errors import SettingError, nearest
+from detector.features.duration import microseconds, short
+
+OF_NUMBER = ("sum", "mean", "std", "max", "ratio", "zscore")
+OF_ANY = ("distinct", "new")
+OF_PLACE = ("distance", "speed")
+OF_NOTHING = ("count", "since", "frauds", "risk")
+OF_LABEL = ("frauds", "risk")
+MEASURES = OF_NOTHING + OF_NUMBER + OF_ANY + OF_PLACE
+MAY_COUNT_ROW = ("count", "sum", "mean", "std", "max", "distinct")
+MAY_BE_DELAYED = ("count", "sum", "mean", "std", "max", "ratio", "zscore", "distinct", "frauds", "risk")
+
+_LINE = re.compile(
+    r"(?P<measure>\w+)(?:\s+of\s+(?P<of>.+?))?\s+by\s+(?P<by>.+?)\s+over\s+(?P<windows>[\w\s,]+?)"
+    r"(?:\s+delay\s+(?P<delay>\w+))?(?P<row>\s+with\s+row)?",
+)
+
+
+@dataclass(frozen=True)
+class Feature:
+    """One number about a row's past.
+
+    Parameters
+    ----------
+    measure : str
+        One of ``MEASURES``.
+    by : tuple of str
+        The columns that name the entity: rows belong together if all of them are equal.
+    window : int
+        How far back, in microseconds.
+    of : tuple of str
+        The column measured; latitude and longitude for a place.
+    delay : int
+        How long before the row the window ends, in microseconds.
+    with_row : bool
+        Whether the row itself counts.
+
+    Raises
+    ------
+    SettingError
+        If these do not go together.
+
+    >>> Feature("mean", by=("card",), of=("amount",), window=microseconds("30d")).name
+    'amount_mean_30d_by_card'
+    """
+
+    measure: str
+    by: tuple[str, ...]
+    window: int
+    of: tuple[str, ...] = ()
+    delay: int = 0
+    with_row: bool = False
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "by", tuple(self.by))
+        object.__setattr__(self, "of", tuple(self.of))
+        if self.measure not in MEASURES:
+            raise SettingError(f"There is no measure {self.measure!r}. {nearest(self.measure, MEASURES)}")
+        wanted = 0 if self.measure in OF_NOTHING else 2 if self.measure in OF_PLACE else 1
+        if len(self.of) != wanted:
+            raise SettingError(
+                f"{self.measure} expected {_columns(wanted)} behind `of`, received {_columns(len(self.of))}. "
+                f"Write, for example, `{_EXAMPLES[self.measure]}`."
+            )
+        if not self.by or self.window <= 0 or self.delay < 0:
+            raise SettingError(f"{self.measure} expected an entity and a window. Write `by <column> over <window>`.")
+        if self.with_row and self.measure not in MAY_COUNT_ROW:
+            raise SettingError(f"{self.measure} never counts the row itself. Take `with row` away.")
+        if self.delay and self.measure not in MAY_BE_DELAYED:
+            raise SettingError(f"{self.measure} looks at the latest event and knows no delay. Take `delay` away.")
+        if self.delay and self.with_row:
+            raise SettingError("A window with a delay ends before the row. Take `with row` or `delay` away.")
+
+    @property
+    def name(self) -> str:
+        """The name of its column."""
+        of = "_".join(self.of) + "_" if self.of else ""
+        delay = f"_delay_{short(self.delay)}" if self.delay else ""
+        row = "_with_row" if self.with_row else ""
+        return f"{of}{self.measure}_{short(self.window)}_by_{'_'.join(self.by)}{delay}{row}"
+
+    @property
+    def reach(self) -> int:
+        """How far back it looks in all, in microseconds."""
+        return self.window + self.delay
+
+    @property
+    def needs_label(self) -> bool:
+        """Whether it is made of labels."""
+        return self.measure in OF_LABEL
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values, for JSON."""
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> Self:
+        """The inverse of ``to_dict``."""
+        return cls(**values)
+
+    @classmethod
+    def parse(cls, line: str) -> list[Self]:
+        """Read a line, one feature a window.
+
+        Raises
+        ------
+        SettingError
+            If it is no such line.
+
+        >>> [feature.name for feature in Feature.parse("count by card over 1h, 1d with row")]
+        ['count_1h_by_card_with_row', 'count_1d_by_card_with_row']
+        """
+        match = _LINE.fullmatch(line.strip())
+        if match is None:
+            raise SettingError(
+                f"A feature expected a line such as `mean of amount by card_id over 1d, 30d`, received {line!r}. "
+                f"Write: measure [of column] by column over window [, window] [delay window] [with row]."
+            )
+        return [
+            cls(
+                measure=match["measure"],
+                by=_names(match["by"]),
+                of=_names(match["of"] or ""),
+                window=microseconds(window),
+                delay=microseconds(match["delay"]) if match["delay"] else 0,
+                with_row=bool(match["row"]),
+            )
+            for window in match["windows"].split(",")
+        ]
+
+
+def parse(lines: Sequence[str]) -> tuple[Feature, ...]:
+    """Read several lines; a feature said twice counts once.
+
+    >>> [feature.name for feature in parse(["since by card over 90d"])]
+    ['since_90d_by_card']
+    """
+    return tuple(dict.fromkeys(feature for line in lines for feature in Feature.parse(line)))
+
+
+def _names(text: str) -> tuple[str, ...]:
+    return tuple(name.strip().strip('"') for name in text.split(",") if name.strip())
+
+
+def _columns(number: int) -> str:
+    return {0: "no column", 1: "one column"}.get(number, f"{number} columns")
+
+
+_EXAMPLES = {
+    **{name: f"{name} by card_id over 1d" for name in OF_NOTHING},
+    **{name: f"{name} of amount by card_id over 30d" for name in OF_NUMBER},
+    **{name: f"{name} of terminal_id by card_id over 30d" for name in OF_ANY},
+    **{name: f"{name} of latitude, longitude by card_id over 30d" for name in OF_PLACE},
+}

@@ -1,0 +1,237 @@
+"""All features of a table as one definition, and the batch path: rows → rows with feature columns."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any, Self
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from detector.errors import SchemaError, SettingError, nearest
+from detector.features import table as reading
+from detector.features.calendar import calendar, check_calendar
+from detector.features.duration import microseconds
+from detector.features.feature import Feature, parse
+from detector.features.measure import KNOWN_AT, column_keys, measure
+from detector.features.money import Money
+from detector.features.track import Ints, Track
+
+Groups = dict[tuple[str, ...], list[Feature]]
+
+
+@dataclass(frozen=True)
+class FeatureSet:
+    """Point-in-time features of a table's rows.
+
+    Parameters
+    ----------
+    features : tuple of Feature, or lines
+        What is measured; text is read by ``Feature.parse``.
+    time : str
+        The column that says when.
+    key : str, optional
+        The column that orders rows of one moment; without it they keep the order they came in.
+    calendar : tuple of str
+        Some of ``CALENDAR``.
+    money : Money
+        The rules of the amount column.
+    label : str, optional
+        1 where a row is known to be fraud.
+    reported : str, optional
+        When that became known; without it, when it happened. The delay of each feature comes on top.
+    decimals : int
+        Numbers count in so many decimals: whole cents by default. That makes sums exact.
+    most_events : int
+        A window holds at most so many events of one entity, those just before the row: counts go no higher.
+
+    Raises
+    ------
+    SettingError
+        If a setting has no meaning.
+
+    >>> features = FeatureSet(("ratio of amount by card over 30d",), time="time")
+    >>> rows = pd.DataFrame({"time": pd.to_datetime(["2024-01-01", "2024-01-02"]), "card": "c", "amount": [10.0, 30.0]})
+    >>> features.compute(rows)["amount_ratio_30d_by_card"].tolist()
+    [nan, 3.0]
+    """
+
+    features: tuple[Feature, ...] | tuple[str, ...]
+    time: str
+    key: str | None = None
+    calendar: tuple[str, ...] = ()
+    money: Money = field(default_factory=Money)
+    label: str | None = None
+    reported: str | None = None
+    decimals: int = 2
+    most_events: int = 2_000
+
+    def __post_init__(self) -> None:
+        lines = [feature for feature in self.features if isinstance(feature, str)]
+        given = [feature for feature in self.features if isinstance(feature, Feature)]
+        object.__setattr__(self, "features", tuple(dict.fromkeys([*given, *parse(lines)])))
+        object.__setattr__(self, "calendar", tuple(self.calendar))
+        check_calendar(self.calendar)
+        if not 0 <= self.decimals <= 6:
+            raise SettingError(f"decimals must lie between 0 and 6. Received: decimals={self.decimals}.")
+        if not 1 <= self.most_events <= 100_000:
+            raise SettingError(f"most_events must lie in 1 to 100,000. Received: most_events={self.most_events}.")
+        if self.label is None and (needing := next((f for f in self.all if f.needs_label), None)):
+            raise SettingError(f"{needing.name} is made of labels, but no label column is named. Name it.")
+
+    @property
+    def all(self) -> tuple[Feature, ...]:
+        """The features, read."""
+        return tuple(feature for feature in self.features if isinstance(feature, Feature))
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The columns that ``compute`` adds."""
+        return tuple(feature.name for feature in self.all) + self.calendar
+
+    @property
+    def scale(self) -> int:
+        """Units to one."""
+        return int(10**self.decimals)
+
+    @property
+    def needs(self) -> tuple[str, ...]:
+        """The columns that rows must have."""
+        roles = [self.time, *([self.key] if self.key else [])]
+        columns = [name for feature in self.all for name in (*self.grouped_by(feature), *feature.of)]
+        if any(feature.needs_label for feature in self.all):
+            columns += [name for name in (self.label, self.reported) if name is not None]
+        if self.money.currency is not None and self.money.column in columns:
+            columns.append(self.money.currency)
+        return tuple(dict.fromkeys(roles + columns))
+
+    def without_labels(self) -> Self:
+        """The same without the features that are made of labels."""
+        kept = tuple(feature for feature in self.all if not feature.needs_label)
+        return type(self)(**{**vars(self), "features": kept})
+
+    def grouped_by(self, feature: Feature) -> tuple[str, ...]:
+        """The columns whose values an event must share with the row; the currency too if amounts are kept apart."""
+        return feature.by + (self.money.apart_by if feature.of == (self.money.column,) else ())
+
+    def groups(self) -> Groups:
+        """The features of each way to group rows."""
+        found: Groups = {}
+        for feature in self.all:
+            found.setdefault(self.grouped_by(feature), []).append(feature)
+        return found
+
+    def compute(self, rows: pd.DataFrame) -> pd.DataFrame:
+        """Add the features to each row, as they were at its time.
+
+        Parameters
+        ----------
+        rows : DataFrame
+            As ``clean`` returns them, or at least with dates as dates and numbers as numbers; in any order.
+
+        Returns
+        -------
+        DataFrame
+            The same rows in the same order with a float64 column for each feature.
+
+        Raises
+        ------
+        SchemaError
+            If a column is missing, or there already.
+        DataError
+            If a time is missing, or an amount is against the rules of ``money``.
+        """
+        self.check(rows)
+        read = self.read(rows)
+        values: dict[str, NDArray[np.float64]] = {}
+        for by, features in self.groups().items():
+            place, track = _track(rows, read, by, features, self.most_events)
+            for feature in features:
+                values[feature.name] = np.full(len(rows), np.nan)
+                values[feature.name][place] = measure(feature, track, scale=self.scale)
+        values |= {name: calendar(read.time, name) for name in self.calendar}
+        added = pd.DataFrame({name: values[name] for name in self.names}, index=rows.index, copy=False)
+        return pd.concat([rows, added], axis="columns")
+
+    def check(self, rows: pd.DataFrame) -> None:
+        """Raise if a column is missing, or one of the features is there already."""
+        for name in self.needs:
+            if name not in rows.columns:
+                raise SchemaError(f"A feature needs the column {name!r}. {nearest(name, map(str, rows.columns))}")
+        for name in self.names:
+            if name in rows.columns:
+                raise SchemaError(f"The table has a column {name!r} already, and so is a feature named. Rename one.")
+
+    def read(self, rows: pd.DataFrame, *, lasting: bool = False) -> reading.Table:
+        """The rows as whole numbers; with ``lasting``, names have the same codes in every frame."""
+        time = reading.times(rows[self.time])
+        order = reading.ordered(time, rows[self.key] if self.key else None)
+        columns = {key: self._column(rows, key, time, lasting) for key in self._keys()}
+        return reading.Table(time, order, columns)
+
+    def faults(self, rows: pd.DataFrame, *, now: pd.Timestamp | None = None, ahead: str = "5m") -> pd.Series:
+        """Why each row cannot have features: so that it can be set aside before; empty text where it can.
+
+        Parameters
+        ----------
+        rows : DataFrame
+            Rows with a time.
+        now : Timestamp, optional
+            A row later than this, and ``ahead``, comes from a clock that runs wrong.
+        ahead : str
+            How far clocks may run ahead.
+        """
+        reasons = np.full(len(rows), "", dtype=object)
+        if self.money.column in self.needs:
+            reasons = self.money.faults(rows)
+            if self.money.currency is None or self.money.mixed != "convert":
+                amount = rows[self.money.column].to_numpy(dtype=np.float64, na_value=0.0)
+                reasons[np.abs(amount) * self.scale >= reading.MOST_UNITS] = f"{self.money.column}: too large to count"
+        if now is not None:
+            late = (rows[self.time] > now + pd.Timedelta(microseconds=microseconds(ahead))).to_numpy()
+            reasons[late] = f"{self.time}: lies in the future by more than {ahead}"
+        return pd.Series(reasons, index=rows.index, dtype="str", name="reason")
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values, for JSON."""
+        values = {**vars(self), "features": [feature.to_dict() for feature in self.all]}
+        return values | {
+            "calendar": list(self.calendar),
+            "money": {**vars(self.money), "rates": dict(self.money.rates)},
+        }
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> Self:
+        """The inverse of ``to_dict``."""
+        features = tuple(Feature.from_dict(feature) for feature in values["features"])
+        return cls(**{**values, "features": features, "money": Money(**values["money"])})
+
+    def _keys(self) -> Sequence[str]:
+        return tuple(dict.fromkeys(key for feature in self.all for key in column_keys(feature)))
+
+    def _column(self, rows: pd.DataFrame, key: str, time: Ints, lasting: bool) -> Ints:
+        if key == KNOWN_AT:
+            reported = rows[self.reported] if self.reported else None
+            return reading.known_times(time, rows[str(self.label)], reported)
+        kind, name = key.split(":", 1)
+        if kind == "name":
+            return (reading.lasting_codes if lasting else reading.codes)(rows[name])
+        if kind == "number" and name == self.money.column:
+            return reading.units(self.money.read(rows), name, self.scale)
+        values = rows[name].to_numpy(dtype=np.float64, na_value=np.nan)
+        return reading.places(values) if kind == "place" else reading.units(values, name, self.scale)
+
+
+def _track(
+    rows: pd.DataFrame, read: reading.Table, by: tuple[str, ...], features: list[Feature], most_events: int
+) -> tuple[NDArray[np.intp], Track]:
+    """The rows that have an entity, in order, as a track that is asked about all of them."""
+    entity = reading.groups(rows, by)[read.order]
+    order = np.argsort(entity, kind="stable")
+    order = order[np.searchsorted(entity[order], 0) :]
+    place = read.order[order]
+    keys = dict.fromkeys(key for feature in features for key in column_keys(feature))
+    columns = {key: read.columns[key][place] for key in keys}
+    return place, Track(entity[order], read.time[place], np.arange(len(place)), most_events, columns)

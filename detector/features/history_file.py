@@ -1,0 +1,94 @@
+"""A history as one file: plain arrays and JSON, nothing that runs."""
+
+from __future__ import annotations
+
+import json
+import zipfile
+from collections.abc import Iterator
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from detector.errors import BundleError
+from detector.features.duration import short
+from detector.features.feature_set import FeatureSet
+from detector.features.history import History
+
+VERSION = 1
+
+
+def save_history(history: History, path: Path) -> Path:
+    """Write a history, replacing an older one only once all of it is written.
+
+    Parameters
+    ----------
+    history : History
+        What to keep.
+    path : Path
+        A file that ends in ``.npz``.
+    """
+    about = {
+        "version": VERSION,
+        "features": history.features.to_dict(),
+        "lateness": short(history.lateness) if history.lateness else None,
+        "latest": history.latest,
+    }
+    arrays = {"about": _text(json.dumps(about))}
+    for number, (by, entities) in enumerate(history.entities.items()):
+        packed = [stored[0] for stored in entities.values()]
+        tails = {place: stored[1] for place, stored in enumerate(entities.values()) if stored[1]}
+        arrays[f"{number}.names"] = _text(json.dumps(list(entities)))
+        arrays[f"{number}.keys"] = _text(json.dumps(tails, default=_plain))
+        arrays[f"{number}.ends"] = np.cumsum([0, *map(len, packed)], dtype=np.int64)
+        arrays[f"{number}.events"] = np.frombuffer(b"".join(packed), dtype=history.layouts[by].dtype)
+    unfinished = path.with_name(f"{path.name}.part")
+    with unfinished.open("wb") as file:
+        np.savez(file, **arrays)  # type: ignore[arg-type]  # NumPy's stub takes the names for its own arguments
+    return unfinished.replace(path)
+
+
+def load_history(path: Path) -> History:
+    """The inverse of ``save_history``.
+
+    Raises
+    ------
+    BundleError
+        If the file is missing, broken, or of a newer version.
+    """
+    try:
+        with np.load(path, allow_pickle=False) as arrays:
+            about = json.loads(arrays["about"].tobytes())
+            if about["version"] != VERSION:
+                raise BundleError(
+                    f"{path} is a history of version {about['version']}, this program reads {VERSION}. Update it."
+                )
+            history = History(FeatureSet.from_dict(about["features"]), lateness=about["lateness"])
+            history.latest = about["latest"]
+            for number, by in enumerate(history.layouts):
+                history.entities[by] = dict(_entities(arrays, number))
+    except FileNotFoundError:
+        raise BundleError(f"There is no history {path}. Learn one first.") from None
+    except (OSError, ValueError, KeyError, TypeError, zipfile.BadZipFile) as error:
+        if isinstance(error, BundleError):
+            raise
+        raise BundleError(f"{path} is no history, or is broken ({type(error).__name__}). Learn it again.") from error
+    return history
+
+
+def _entities(arrays: Any, number: int) -> Iterator[tuple[str, tuple[bytes, tuple[Any, ...]]]]:
+    names = json.loads(arrays[f"{number}.names"].tobytes())
+    tails = json.loads(arrays[f"{number}.keys"].tobytes())
+    packed = arrays[f"{number}.events"].tobytes()
+    for place, (name, (begin, end)) in enumerate(zip(names, pairwise(arrays[f"{number}.ends"].tolist()), strict=True)):
+        yield name, (packed[begin:end], tuple(tails.get(str(place), ())))
+
+
+def _text(text: str) -> NDArray[np.uint8]:
+    return np.frombuffer(text.encode(), dtype=np.uint8)
+
+
+def _plain(key: Any) -> Any:
+    return key.item() if isinstance(key, np.generic) else str(key)

@@ -1,0 +1,80 @@
+"""One row as whole numbers, without a frame around it: what scoring online can afford."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from detector.errors import DataError
+from detector.features import table as reading
+from detector.features.feature_set import FeatureSet
+from detector.features.measure import KNOWN_AT
+from detector.features.track import NEVER
+from detector.features.windowed import MISSING
+
+SEPARATOR = "\x1f"
+
+
+def read_row(features: FeatureSet, row: Mapping[str, Any], keys: Iterable[str]) -> dict[str, int]:
+    """What a track carries of a row, and its ``time``, by the rules of ``FeatureSet.read``.
+
+    Raises
+    ------
+    DataError
+        If there is no time, or an amount is against the rules.
+    """
+    time = to_microseconds(row[features.time])
+    values = {"time": time}
+    for key in keys:
+        if key == KNOWN_AT:
+            values[key] = known_at(features, row, time)
+            continue
+        kind, name = key.split(":", 1)
+        value = row[name]
+        if kind == "name":
+            values[key] = MISSING if absent(value) else reading.lasting_code(value)
+            continue
+        number = np.array([np.nan if absent(value) else value], dtype=np.float64)
+        if kind == "place":
+            values[key] = int(reading.places(number)[0])
+            continue
+        if name == features.money.column:
+            number = np.array([features.money.read_one(row)])
+        values[key] = int(reading.units(number, name, features.scale)[0])
+    return values
+
+
+def known_at(features: FeatureSet, row: Mapping[str, Any], time: int) -> int:
+    """When a row was known to be fraud, as far as it says so itself."""
+    if row.get(str(features.label)) != 1:
+        return NEVER
+    if features.reported is None:
+        return time
+    told = row.get(features.reported)
+    return NEVER if told is None or pd.isna(told) else max(time, to_microseconds(told))
+
+
+def entity_name(row: Mapping[str, Any], by: tuple[str, ...]) -> str | None:
+    """The name of a row's entity; None if part of it is missing."""
+    parts = [row[name] for name in by]
+    return None if any(map(absent, parts)) else SEPARATOR.join(reading.text(part) for part in parts)
+
+
+def absent(value: Any) -> bool:
+    """Whether a value is missing, in any of the ways there are."""
+    return value is None or value is pd.NaT or value is pd.NA or (isinstance(value, float) and np.isnan(value))
+
+
+def to_microseconds(moment: Any) -> int:
+    """A moment in microseconds since 1970; without a zone it is UTC."""
+    if isinstance(moment, np.datetime64):
+        return int(moment.astype("datetime64[us]").astype(np.int64))
+    stamp = pd.Timestamp(moment)
+    if stamp is pd.NaT:
+        raise DataError("A row needs a time, received none. Set it aside, or give its time.")
+    if stamp.tzinfo is not None:
+        stamp = stamp.tz_convert("UTC").tz_localize(None)
+    return int(stamp.as_unit("us")._value)

@@ -1,0 +1,168 @@
+"""A frame of rows → whole numbers: times, amounts in units, names as codes, and when a label became known."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from hashlib import blake2b
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from detector.errors import DataError
+from detector.features.track import NEVER, Ints
+from detector.features.windowed import DEGREE, MISSING
+
+MOST_UNITS = 2.0**31
+Codes = Callable[[pd.Series], Ints]
+
+
+@dataclass(frozen=True)
+class Table:
+    """Rows as whole numbers, in the order they came.
+
+    Parameters
+    ----------
+    time : array of shape (n_rows,)
+        Microseconds since 1970.
+    order : array of shape (n_rows,)
+        Positions of the rows in order of (time, key); without a key, rows of one moment in the order they came.
+    columns : dict of str to array of shape (n_rows,)
+        What a track carries, by ``column_keys``.
+    """
+
+    time: Ints
+    order: NDArray[np.intp]
+    columns: dict[str, Ints]
+
+
+def times(column: pd.Series) -> Ints:
+    """Microseconds since 1970.
+
+    Raises
+    ------
+    DataError
+        If the column holds no dates, or misses one.
+
+    >>> times(pd.Series(pd.to_datetime(["1970-01-01 00:00:01"])))
+    array([1000000])
+    """
+    if not pd.api.types.is_datetime64_any_dtype(column) or column.isna().any():
+        raise DataError(
+            f"Features expected a date in every row of {column.name!r}, received type {column.dtype} with "
+            f"{int(column.isna().sum())} missing. Pass the rows through clean(), which reads dates and sets such "
+            f"rows aside."
+        )
+    if column.dt.tz is not None:
+        column = column.dt.tz_convert("UTC").dt.tz_localize(None)
+    return np.asarray(column.to_numpy().astype("datetime64[us]").astype(np.int64))
+
+
+def ordered(time: Ints, key: pd.Series | None) -> NDArray[np.intp]:
+    """Positions in order of (time, key)."""
+    if key is None:
+        return np.argsort(time, kind="stable")
+    gaps = np.diff(time)
+    if len(gaps) == 0 or bool((gaps > 0).all()):
+        return np.arange(len(time))
+    return np.lexsort((ranks(key), time))
+
+
+def ranks(key: pd.Series) -> Ints:
+    """Numbers that stand in the order of the keys.
+
+    >>> ranks(pd.Series(["b", "a", "c"]))
+    array([1, 0, 2])
+    """
+    if pd.api.types.is_integer_dtype(key) and not key.isna().any():
+        return np.asarray(key.to_numpy(dtype=np.int64))
+    return np.asarray(pd.factorize(key, sort=True)[0].astype(np.int64))
+
+
+def units(values: NDArray[np.float64], name: str, scale: int) -> Ints:
+    """Numbers as whole units, ``MISSING`` where NaN.
+
+    Raises
+    ------
+    DataError
+        If one is infinite or beyond 2^31 units.
+
+    >>> units(np.array([0.29, 12.5]), "amount", 100)
+    array([  29, 1250])
+    """
+    known = ~np.isnan(values)
+    whole = np.rint(np.where(known, values, 0.0) * scale)
+    if len(whole) and float(np.abs(whole).max()) >= MOST_UNITS:
+        row = int(np.abs(whole).argmax())
+        raise DataError(
+            f"{name} {values[row]:g} is beyond {MOST_UNITS / scale:,.0f}, the most that is counted with {scale:,} "
+            f"units to one. Set the row aside, or count with fewer decimals."
+        )
+    return np.where(known, whole.astype(np.int64), MISSING)
+
+
+def places(values: NDArray[np.float64]) -> Ints:
+    """Degrees in hundred-thousandths, ``MISSING`` where unknown or no place on earth."""
+    known = np.abs(values) <= 360
+    return np.where(known, np.rint(np.where(known, values, 0.0) * DEGREE).astype(np.int64), MISSING)
+
+
+def codes(column: pd.Series) -> Ints:
+    """A number for each different name, good within this frame only; ``MISSING`` where there is none."""
+    found = pd.factorize(column)[0].astype(np.int64)
+    return np.where(found < 0, MISSING, found)
+
+
+def lasting_codes(column: pd.Series) -> Ints:
+    """A number for each different name, the same in every frame: 63 bits of a hash of its text.
+
+    >>> bool(lasting_codes(pd.Series(["a", 7]))[1] == lasting_codes(pd.Series(["7"]))[0])
+    True
+    """
+    numbers, names = pd.factorize(column)
+    hashed = np.array([*map(lasting_code, names), MISSING], dtype=np.int64)
+    return np.asarray(hashed[numbers])
+
+
+def lasting_code(name: Any) -> int:
+    """The number of one name."""
+    return int.from_bytes(blake2b(text(name).encode(), digest_size=8).digest(), "little") >> 1
+
+
+def text(name: Any) -> str:
+    """A name as text, the same whether it came as text, as an integer or as a whole float.
+
+    >>> text(7.0), text("a")
+    ('7', 'a')
+    """
+    if isinstance(name, str):
+        return name
+    return str(int(name)) if isinstance(name, float | np.floating) and float(name).is_integer() else str(name)
+
+
+def known_times(time: Ints, label: pd.Series, reported: pd.Series | None) -> Ints:
+    """When each row was known to be fraud: as reported, never before it happened; ``NEVER`` for all others."""
+    fraud = label.to_numpy(dtype=np.float64, na_value=np.nan) == 1
+    known = time.copy()
+    if reported is not None:
+        told = reported.notna().to_numpy()
+        fraud = fraud & told
+        known[told] = np.maximum(time[told], times(reported[told]))
+    return np.where(fraud, known, NEVER)
+
+
+def groups(rows: pd.DataFrame, by: Iterable[str]) -> Ints:
+    """A number from 0 for each entity, -1 where a column is missing."""
+    found: Ints | None = None
+    for name in by:
+        numbers, names = pd.factorize(rows[name])
+        if found is None:
+            found = numbers.astype(np.int64)
+        else:
+            joined = np.where((found < 0) | (numbers < 0), -1, found * len(names) + numbers)
+            found = pd.factorize(np.where(joined < 0, -1, joined), sort=True)[0].astype(np.int64)
+            found = found - 1 if (joined < 0).any() else found
+    assert found is not None
+    return found

@@ -1,0 +1,110 @@
+"""A feature in words: "5.2 times its 30-day mean" in place of "amount_ratio_30d_by_card_id 5.20"."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from detector.features.duration import spoken
+from detector.features.feature import Feature
+
+if TYPE_CHECKING:
+    from detector.explain import Reason
+
+STATISTICS = {"mean": "mean", "std": "deviation", "max": "largest", "sum": "sum"}
+
+
+def in_own_words(reasons: Sequence[Reason], features: Iterable[Feature]) -> list[Reason]:
+    """The same reasons, those of features as people speak of an entity's history.
+
+    Parameters
+    ----------
+    reasons : sequence of Reason
+        As ``TabularScorer.explain`` returns them for one row.
+    features : iterable of Feature
+        Those among the columns.
+
+    >>> from detector.explain import Reason
+    >>> (feature,) = Feature.parse("ratio of amount by card_id over 30d")
+    >>> (reason,) = in_own_words([Reason(feature.name, "5.20", "about 1.1", 0.61)], [feature])
+    >>> reason.text
+    'amount 5.2 times its 30-day mean of card_id, expected about 1.1; 61 % of the risk'
+    """
+    known = {feature.name: feature for feature in features}
+    return [_said(reason, known[reason.feature]) if reason.feature in known else reason for reason in reasons]
+
+
+def say(feature: Feature, value: float) -> tuple[str, str]:
+    """What was measured, and its value, in words.
+
+    >>> say(*Feature.parse("since by card_id over 90d"), 3.0)
+    ('last event of this card_id', '3 minutes before')
+    >>> say(*Feature.parse("new of device by card_id over 90d"), 1.0)
+    ('device', 'not seen with this card_id in 90 days')
+    """
+    whose, of, span = " and ".join(feature.by), ", ".join(feature.of), spoken(feature.window)
+    days = _plural(feature.window)
+    ending = f" that end {_plural(feature.delay)} before" if feature.delay else " before"
+    number = _number(value)
+    match feature.measure:
+        case "ratio":
+            return of, f"{number} times its {span} mean of {whose}"
+        case "zscore":
+            side = "above" if value >= 0 else "below"
+            return of, f"{_number(abs(value))} deviations {side} its {span} mean of {whose}"
+        case "count":
+            return f"events of this {whose}", f"{number} in the {days}{ending}"
+        case "distinct":
+            return f"different {of} of this {whose}", f"{number} in the {days}{ending}"
+        case "new":
+            return of, f"not seen with this {whose} in {days}" if value else f"seen with this {whose} before"
+        case "since":
+            return f"last event of this {whose}", f"{_minutes(value)} before"
+        case "distance":
+            return f"place of this {whose}", f"{number} km from the last"
+        case "speed":
+            return f"travel of this {whose}", f"{number} km/h since the last place"
+        case "risk":
+            return f"known fraud of this {whose}", f"{_number(100 * value)} % of the {days}{ending}"
+        case "frauds":
+            return f"known fraud of this {whose}", f"{number} in the {days}{ending}"
+    return f"{STATISTICS[feature.measure]} {of} of this {whose}", f"{number} in the {days}{ending}"
+
+
+def _said(reason: Reason, feature: Feature) -> Reason:
+    try:
+        value = float(reason.observed)
+    except ValueError:
+        return replace(reason, feature=say(feature, 0.0)[0])
+    name, observed = say(feature, value)
+    expected = "" if feature.measure == "new" else reason.expected
+    if expected and feature.measure == "risk":
+        expected = _percent(expected)
+    return replace(reason, feature=name, observed=observed, expected=expected)
+
+
+def _percent(expected: str) -> str:
+    try:
+        return f"about {_number(100 * float(expected.removeprefix('about ')))} %"
+    except ValueError:
+        return expected
+
+
+def _number(value: float) -> str:
+    if abs(value) >= 100 or value == int(value):
+        return f"{value:,.0f}"
+    return f"{value:.1f}" if abs(value) >= 1 else f"{value:.2g}"
+
+
+def _plural(length: int) -> str:
+    number, _, unit = spoken(length).partition("-")
+    return f"{number} {unit}" if number == "1" else f"{number} {unit}s"
+
+
+def _minutes(value: float) -> str:
+    if value >= 2 * 24 * 60:
+        return f"{value / 24 / 60:.0f} days"
+    if value >= 120:
+        return f"{value / 60:.0f} hours"
+    return "less than a minute" if value < 1 else f"{value:.0f} minute{'' if round(value) == 1 else 's'}"

@@ -1,0 +1,1 @@
+"""The places alerts go to, one file each."""

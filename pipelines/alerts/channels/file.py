@@ -1,0 +1,91 @@
+"""A file with one JSON object a line: the default, which needs nothing."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+from datetime import datetime
+from pathlib import Path
+
+from pipelines.alerts.channels.channel import DeliveryError
+from pipelines.alerts.message import Message
+from pipelines.config.alerting import AlertsSection, FileSection
+
+
+def as_dict(message: Message) -> dict[str, object]:
+    """An alert as plain values, for machines."""
+    return {
+        "id": message.id,
+        "incident": message.incident,
+        "kind": message.kind,
+        "source": message.source,
+        "about": message.label,
+        "severity": message.severity,
+        "title": message.title,
+        "text": message.sentence,
+        "first_at": message.first_at.isoformat(),
+        "last_at": message.last_at.isoformat(),
+        "created_at": message.created_at.isoformat(),
+        "rows": message.rows,
+        "p_value": message.p_value,
+        "rarity": message.rarity,
+        "amount": message.amount,
+        "reasons": message.reasons,
+        "columns": message.facts.get("columns", {}),
+        "keys": message.facts.get("keys", [])[:100],
+        "model_version": message.model_version,
+        "links": {
+            name: url
+            for name, url in (
+                ("answer", message.answer_url),
+                ("review", message.review_url),
+                ("run", message.run_url),
+            )
+            if url
+        },
+    }
+
+
+class FileChannel:
+    """Appends to a file, one alert a line.
+
+    Parameters
+    ----------
+    path : Path
+        The file; its folder is made if it is missing.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def send(self, message: Message, *, now: datetime) -> None:
+        """Append a line, whole or not at all: a line that a crash cut off is ended first.
+
+        Raises
+        ------
+        DeliveryError
+            If the file cannot be written.
+        """
+        line = json.dumps(as_dict(message) | {"sent_at": now.isoformat()}, ensure_ascii=False, default=str) + "\n"
+        try:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            with self.path.open("ab+") as file:
+                fcntl.flock(file, fcntl.LOCK_EX)
+                end = file.seek(0, os.SEEK_END)
+                if end:
+                    file.seek(end - 1)
+                    if file.read(1) != b"\n":
+                        line = "\n" + line
+                file.write(line.encode())
+        except OSError as error:
+            raise DeliveryError(f"{self.path} cannot be written: {error.strerror}.") from error
+
+    def close(self) -> None:
+        """Nothing is held."""
+
+
+def open_channel(section: FileSection, alerts: AlertsSection, number: int) -> FileChannel:
+    """The channel of a configuration."""
+    del alerts, number
+    return FileChannel(section.path)

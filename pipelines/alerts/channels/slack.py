@@ -1,0 +1,98 @@
+"""Slack, by an incoming webhook: a headline, what happened, why, and buttons that are links."""
+
+from __future__ import annotations
+
+import json
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from pipelines.alerts.addresses import networks_of
+from pipelines.alerts.channels.channel import DeliveryError
+from pipelines.alerts.http import Poster, expect_success
+from pipelines.alerts.message import Message
+from pipelines.alerts.templating import render
+from pipelines.config.alerting import AlertsSection, SlackSection
+
+MOST_HEADER, MOST_SECTION, MOST_FIELD, MOST_FIELDS = 150, 3_000, 2_000, 10
+_SIGNS = {"critical": "🔴", "high": "🟠", "medium": "🟡", "low": "🔵"}
+
+
+def escape(text: str) -> str:
+    """Slack's three signs, so that no value can ring everybody or pretend to be a link.
+
+    >>> escape("<!channel> & co")
+    '&lt;!channel&gt; &amp; co'
+    """
+    return text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
+
+
+def payload_of(message: Message, *, templates: Path | None = None) -> dict[str, Any]:
+    """What to post."""
+    sign = "🟢" if message.kind == "recovered" else _SIGNS.get(message.severity, "⚪")
+    body = escape(render("slack.j2", message, folder=templates).strip())
+    blocks: list[dict[str, Any]] = [
+        {"type": "header", "text": _plain(f"{sign} {message.title}", MOST_HEADER)},
+        {"type": "section", "text": {"type": "mrkdwn", "text": _cut(body, MOST_SECTION)}},
+    ]
+    fields = [
+        {"type": "mrkdwn", "text": _cut(f"*{escape(name)}*\n{escape(value)}", MOST_FIELD)}
+        for name, value in message.table
+        if name != "How rare"
+    ]
+    if fields and message.kind not in ("digest", "test"):
+        blocks.append({"type": "section", "fields": fields[:MOST_FIELDS]})
+    buttons = [("Fraud, or fine?", message.answer_url), ("Review", message.review_url), ("MLflow", message.run_url)]
+    if elements := [_button(text, url) for text, url in buttons if url]:
+        blocks.append({"type": "actions", "elements": elements})
+    blocks.append({"type": "context", "elements": [_plain(f"{message.source} · {message.id}", MOST_FIELD)]})
+    return {"text": _cut(escape(message.sentence), MOST_SECTION), "blocks": blocks}
+
+
+def _plain(text: str, most: int) -> dict[str, Any]:
+    return {"type": "plain_text", "text": _cut(text, most), "emoji": True}
+
+
+def _button(text: str, url: str) -> dict[str, Any]:
+    return {"type": "button", "text": _plain(text, 75), "url": url, "action_id": text.split(",")[0].lower()}
+
+
+def _cut(text: str, most: int) -> str:
+    return text if len(text) <= most else text[: most - 1] + "…"
+
+
+class SlackChannel:
+    """Posts to a channel of Slack.
+
+    Parameters
+    ----------
+    poster : Poster
+        Where to.
+    templates : Path or None
+        A folder with a ``slack.j2`` of your own.
+    """
+
+    def __init__(self, poster: Poster, *, templates: Path | None = None) -> None:
+        self.poster = poster
+        self._templates = templates
+
+    def send(self, message: Message, *, now: datetime) -> None:
+        """Post one message. Slack keeps no ids: after a crash at the wrong moment it may show one twice."""
+        body = json.dumps(payload_of(message, templates=self._templates), ensure_ascii=False).encode()
+        reply = self.poster.post(body, {"Content-Type": "application/json; charset=utf-8"})
+        if reply.status == 400 and reply.body.strip() in (b"no_text", b"invalid_token", b"user_not_found"):
+            raise DeliveryError(f"{self.poster.host} answered 400: check `alerts.slack.url`.")
+        expect_success(reply, host=self.poster.host, now=now)
+
+    def close(self) -> None:
+        """Let go of the connection."""
+        self.poster.close()
+
+
+def open_channel(section: SlackSection, alerts: AlertsSection, number: int) -> SlackChannel:
+    """The channel of a configuration."""
+    del number
+    poster = Poster(
+        section.url.get_secret_value(), timeout=alerts.retry.timeout, allowed=networks_of(alerts.allow_addresses)
+    )
+    return SlackChannel(poster, templates=alerts.templates)

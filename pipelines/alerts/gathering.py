@@ -1,0 +1,56 @@
+"""What alerts need of a batch, picked up while its verdicts pass on their way to where they are kept."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+
+import pandas as pd
+
+from pipelines.config import Config
+
+MOST_ROWS = 200_000
+
+
+class Gathered:
+    """Keeps the flagged rows; of the others all of a small batch, and of a large one the last of each key.
+
+    Parameters
+    ----------
+    config : Config
+        Names the columns of the key.
+
+    >>> gathered = Gathered(Config.model_validate({"source": {"path": "a.csv"}, "columns": {"entity": "card"}}))
+    >>> frames = [pd.DataFrame({"card": ["a", "b"], "flagged": [True, False]})]
+    >>> len(list(gathered.watch(frames))), len(gathered.verdicts())
+    (1, 2)
+    """
+
+    def __init__(self, config: Config, *, most_rows: int = MOST_ROWS) -> None:
+        self._by = list(config.alerts.group_by(config.columns))
+        self._most = most_rows
+        self._flagged: list[pd.DataFrame] = []
+        self._others: list[pd.DataFrame] = []
+        self._rows = 0
+
+    def watch(self, frames: Iterable[pd.DataFrame]) -> Iterator[pd.DataFrame]:
+        """The same frames, in the same order."""
+        for frame in frames:
+            flags = frame["flagged"].to_numpy(dtype=bool)
+            if flags.any():
+                self._flagged.append(frame[flags])
+            if not flags.all():
+                self._others.append(frame[~flags])
+                self._rows += len(self._others[-1])
+            if self._rows > self._most:
+                self._thin()
+            yield frame
+
+    def verdicts(self) -> pd.DataFrame:
+        """What was kept; for ``enqueue``."""
+        kept = [*self._flagged, *self._others]
+        return pd.concat(kept, ignore_index=True) if kept else pd.DataFrame(columns=["flagged"])
+
+    def _thin(self) -> None:
+        joined = pd.concat(self._others)
+        joined = joined.drop_duplicates(self._by, keep="last") if self._by else joined.tail(1)
+        self._others, self._rows = [joined], 0

@@ -1,0 +1,155 @@
+"""The tables of alerts, beside the other tables of the service's state; a migration creates and changes them."""
+
+from __future__ import annotations
+
+from datetime import date, datetime
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy.orm import Mapped, mapped_column
+
+from pipelines.store.tables import Base
+
+
+class AlertGroup(Base):
+    """The latest event of one key: what later flags are compared with, so that it is told once."""
+
+    __tablename__ = "alert_groups"
+    __table_args__ = (sa.Index(None, "source", "last_at"),)
+
+    id: Mapped[str] = mapped_column(primary_key=True)
+    """The source and the key, hashed: the key itself may be something nobody is to read."""
+    source: Mapped[str]
+    incident: Mapped[str]
+    """Names the event to those who are told; the same for all that is told of it."""
+    label: Mapped[str]
+    """The key as people may read it."""
+    severity: Mapped[str]
+    told_severity: Mapped[str]
+    """The highest severity that was told; empty if nothing was, for lack of room in the day."""
+    told_at: Mapped[datetime | None]
+    """When the rows were that were told last, by their own time."""
+    first_at: Mapped[datetime]
+    last_at: Mapped[datetime]
+    rows: Mapped[int] = mapped_column(sa.BigInteger)
+    is_open: Mapped[bool]
+
+
+class Alert(Base):
+    """Something to tell people, whether it was told or not."""
+
+    __tablename__ = "alerts"
+    __table_args__ = (sa.Index(None, "source", "created_at"), sa.Index(None, "incident"))
+
+    id: Mapped[str] = mapped_column(primary_key=True)
+    source: Mapped[str]
+    kind: Mapped[str]
+    """opened, worse, again, recovered, digest, or test."""
+    group: Mapped[str]
+    incident: Mapped[str]
+    label: Mapped[str]
+    severity: Mapped[str]
+    created_at: Mapped[datetime]
+    first_at: Mapped[datetime]
+    last_at: Mapped[datetime]
+    rows: Mapped[int] = mapped_column(sa.BigInteger)
+    p_value: Mapped[float]
+    amount: Mapped[float | None]
+    model_version: Mapped[str]
+    pattern: Mapped[str]
+    """The feature of the first reason."""
+    facts: Mapped[dict[str, Any]]
+    """Reasons, columns to show, keys of rows, figures of a digest; masked where they are to be."""
+
+
+class Delivery(Base):
+    """One alert on its way to one target."""
+
+    __tablename__ = "alert_deliveries"
+    __table_args__ = (
+        sa.UniqueConstraint("alert", "target"),
+        sa.Index(None, "target", "state", "next_at"),
+        sa.Index("ix_alert_deliveries_order", "target", "group", "state", "id"),
+    )
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    """In the order in which they came to be; those of one group go out in this order."""
+    alert: Mapped[str]
+    target: Mapped[str]
+    group: Mapped[str]
+    state: Mapped[str]
+    """waiting, sent, dead, or held (for the end of the quiet hours), then digested."""
+    attempts: Mapped[int] = mapped_column(default=0)
+    created_at: Mapped[datetime]
+    next_at: Mapped[datetime]
+    """Not before this; while it is being sent, when the attempt counts as lost."""
+    sent_at: Mapped[datetime | None]
+    error: Mapped[str] = mapped_column(sa.Text, default="")
+
+
+class TargetState(Base):
+    """Whether a target takes alerts at present."""
+
+    __tablename__ = "alert_targets"
+
+    name: Mapped[str] = mapped_column(primary_key=True)
+    state: Mapped[str] = mapped_column(default="up")
+    """up, down (tried again at ``retry_at``), or disabled (until `detector alerts retry --target`)."""
+    failures: Mapped[int] = mapped_column(default=0)
+    retry_at: Mapped[datetime | None]
+    since: Mapped[datetime]
+    error: Mapped[str] = mapped_column(sa.Text, default="")
+
+
+class AlertDay(Base):
+    """How many alerts a day has had, and how many more there were than it has room for."""
+
+    __tablename__ = "alert_days"
+
+    source: Mapped[str] = mapped_column(primary_key=True)
+    day: Mapped[date] = mapped_column(primary_key=True)
+    told: Mapped[int] = mapped_column(default=0)
+    more: Mapped[int] = mapped_column(default=0)
+    said: Mapped[int] = mapped_column(default=0)
+    """How many of those more were in a digest."""
+    worst: Mapped[dict[str, Any]]
+    """How many of those more there were of each severity."""
+
+
+class Silence(Base):
+    """What is not to be told for a while, and why."""
+
+    __tablename__ = "alert_silences"
+    __table_args__ = (sa.Index(None, "source", "until"),)
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    source: Mapped[str]
+    group: Mapped[str]
+    """The group it is about; empty for all."""
+    label: Mapped[str]
+    pattern: Mapped[str]
+    """The feature of the first reason it is about; empty for any."""
+    below: Mapped[str]
+    """Only events less severe than this are silenced; empty for all."""
+    since: Mapped[datetime]
+    until: Mapped[datetime]
+    reason: Mapped[str] = mapped_column(sa.Text)
+    who: Mapped[str]
+    hits: Mapped[int] = mapped_column(default=0)
+
+
+class Answer(Base):
+    """What a person said of an alert; never changed, a later one counts."""
+
+    __tablename__ = "alert_answers"
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    alert: Mapped[str] = mapped_column(index=True)
+    verdict: Mapped[str]
+    """fraud, fine, or unsure."""
+    reason: Mapped[str] = mapped_column(sa.Text)
+    who: Mapped[str]
+    via: Mapped[str]
+    """The target whose link was used, or "cli"."""
+    at: Mapped[datetime]
+    model_version: Mapped[str]

@@ -1,0 +1,197 @@
+"""The commands ``detector alerts …``: look at alerts, answer them, silence them, try out where they go."""
+
+from __future__ import annotations
+
+import getpass
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from detector.errors import SettingError
+
+if TYPE_CHECKING:
+    from pipelines.config import Config
+    from pipelines.store import Store
+
+alerts_app = typer.Typer(
+    no_args_is_help=True, help="Alerts: what was told, to whom, and what people said.", rich_markup_mode="rich"
+)
+
+ConfigFile = Annotated[
+    Path, typer.Argument(metavar="CONFIG", help="The configuration file, or the folder of its detector.yaml.")
+]
+AlertId = Annotated[str, typer.Argument(metavar="ALERT", help="An alert, or the first letters of its id.")]
+Who = Annotated[str | None, typer.Option(help="Who says so; by default the name of this account.")]
+
+
+@alerts_app.command("list", epilog="Example: [bold]detector alerts list payments --state dead[/]")
+def list_alerts(
+    config: ConfigFile,
+    state: Annotated[str | None, typer.Option(help="Only those waiting, held, sent, digested or dead.")] = None,
+    rows: Annotated[int, typer.Option(min=1, help="How many, the latest first.")] = 20,
+    targets: Annotated[bool, typer.Option("--targets", help="Show where alerts go instead.")] = False,
+    precision: Annotated[bool, typer.Option("--precision", help="Show how many were right instead.")] = False,
+) -> None:
+    """Show the latest alerts, the targets, or how many alerts were right."""
+    from pipelines.alerts.views import alerts_table, targets_table
+    from pipelines.cli import say
+
+    settings, store = _open(config)
+    with store.read() as session:
+        if precision:
+            from pipelines.alerts.answers import precision as measure
+
+            found = measure(session, source=settings.name)
+            say(found.to_string(index=False, na_rep="-") if len(found) else "No alert has been sent yet.")
+        elif targets:
+            say(targets_table(session, config=settings))
+        else:
+            say(alerts_table(session, config=settings, state=state, most=rows))
+
+
+@alerts_app.command(epilog="Example: [bold]detector alerts show payments al_3f2a91[/]")
+def show(config: ConfigFile, alert: AlertId) -> None:
+    """Show all about one alert: reasons, deliveries, answers."""
+    from pipelines.alerts.answers import find
+    from pipelines.alerts.views import alert_text
+
+    settings, store = _open(config)
+    with store.read() as session:
+        typer.echo(alert_text(session, find(session, alert), config=settings))
+
+
+@alerts_app.command(epilog="Example: [bold]detector alerts retry payments --target slack[/]")
+def retry(
+    config: ConfigFile,
+    alert: Annotated[str | None, typer.Option(help="Only this alert.")] = None,
+    target: Annotated[str | None, typer.Option(help="Only this target; it is switched on again if it was off.")] = None,
+) -> None:
+    """Send again what was put aside, and do not wait any longer with the rest."""
+    from pipelines.alerts import deliver
+    from pipelines.alerts.answers import find
+    from pipelines.alerts.views import retry as again
+    from pipelines.jobs import Context
+
+    settings, store = _open(config)
+    now = datetime.now(UTC)
+    with store.write() as session:
+        wanted = None if alert is None else find(session, alert).id
+        number = again(session, now=now, alert=wanted, target=target)
+    outcome = deliver(Context(config=settings, store=store, now=now))
+    typer.echo(f"{number:,} to be sent: {outcome.note}.")
+
+
+@alerts_app.command(epilog="Example: [bold]detector alerts answer payments al_3f2a91 fine --reason 'known trip'[/]")
+def answer(
+    config: ConfigFile,
+    alert: AlertId,
+    verdict: Annotated[str, typer.Argument(help="fraud, fine, or unsure.")],
+    reason: Annotated[str, typer.Option(help="Why.")] = "",
+    snooze: Annotated[bool, typer.Option("--snooze", help="If fine: keep this pattern quiet for a while.")] = False,
+    who: Who = None,
+) -> None:
+    """Say what an alert was; it is counted, and kept for training."""
+    from pipelines.alerts.answers import answer as keep
+    from pipelines.alerts.answers import find
+
+    settings, store = _open(config)
+    with store.write() as session:
+        kept = keep(
+            session,
+            find(session, alert),
+            verdict,
+            reason=reason,
+            who=who or getpass.getuser(),
+            via="cli",
+            config=settings,
+            now=datetime.now(UTC),
+            snooze=snooze,
+        )
+        typer.echo(f"Kept: {kept.alert} is {kept.verdict}.")
+
+
+@alerts_app.command(epilog="Example: [bold]detector alerts silence payments --entity card-7 --hours 8 --reason test[/]")
+def silence(
+    config: ConfigFile,
+    alert: Annotated[str | None, typer.Option(help="What this alert is about.")] = None,
+    entity: Annotated[list[str] | None, typer.Option(help="This entity; once for each column of `alerts.key`.")] = None,
+    everything: Annotated[bool, typer.Option("--everything", help="All alerts.")] = False,
+    pattern: Annotated[str, typer.Option(help="Only where this feature is the first reason.")] = "",
+    below: Annotated[str, typer.Option(help="Only what is less severe than low, medium, high or critical.")] = "",
+    hours: Annotated[float, typer.Option(min=0.01, help="How long.")] = 8.0,
+    reason: Annotated[str, typer.Option(help="Why.")] = "",
+    who: Who = None,
+    lift: Annotated[int | None, typer.Option(help="End the silence of this number.")] = None,
+    show_all: Annotated[bool, typer.Option("--list", help="Show what is silenced.")] = False,
+) -> None:
+    """Keep something quiet for a while, end that, or show what is silenced."""
+    from detector.policy import SEVERITIES
+    from pipelines.alerts import silences
+    from pipelines.alerts.answers import find
+    from pipelines.alerts.grouping import group_id
+    from pipelines.alerts.outbox import masks_of
+    from pipelines.alerts.views import silences_text
+
+    settings, store = _open(config)
+    now = datetime.now(UTC)
+    if below and below not in SEVERITIES:
+        raise SettingError(f"--below expected one of {', '.join(SEVERITIES)}, received {below!r}.")
+    if show_all:
+        with store.read() as session:
+            typer.echo(silences_text(silences.current(session, source=settings.name, now=now)))
+        return
+    with store.write() as session:
+        if lift is not None:
+            typer.echo(f"Silence {silences.lift(session, lift, now=now).id} is over.")
+            return
+        if sum([alert is not None, bool(entity), everything]) != 1:
+            raise SettingError("Say what to silence: --alert ALERT, --entity NAME, or --everything.")
+        group = label = ""
+        if alert is not None:
+            found = find(session, alert)
+            group, label = found.group, found.label
+        elif entity:
+            by, masks = settings.alerts.group_by(settings.columns), masks_of(settings)
+            if len(entity) != len(by):
+                raise SettingError(f"Alerts are about {', '.join(by) or 'everything'}: give --entity {len(by)} times.")
+            group = group_id(settings.name, entity)
+            label = ", ".join(masks.show(name, value) for name, value in zip(by, entity, strict=True))
+        made = silences.silence(
+            session,
+            source=settings.name,
+            group=group,
+            label=label,
+            pattern=pattern,
+            below=below,
+            until=now + timedelta(hours=hours),
+            reason=reason,
+            who=who or getpass.getuser(),
+            now=now,
+        )
+        typer.echo(f"Silence {made.id}: {label or 'everything'} until {made.until:%Y-%m-%d %H:%M} UTC.")
+
+
+@alerts_app.command("test", epilog="Example: [bold]detector alerts test payments --target slack[/]")
+def try_targets(
+    config: ConfigFile,
+    target: Annotated[str | None, typer.Option(help="Only this target.")] = None,
+) -> None:
+    """Send a test to every target, and say what each made of it."""
+    from pipelines.alerts.views import try_out
+    from pipelines.config import load_config
+
+    found = try_out(load_config(config), now=datetime.now(UTC), only=target)
+    for each, problem in found:
+        typer.echo(f"{each.name}: {problem or 'took it'}")
+    if any(problem for _, problem in found):
+        raise typer.Exit(1)
+
+
+def _open(config: Path) -> tuple[Config, Store]:
+    from pipelines.config import load_config
+    from pipelines.store import open_store
+
+    settings = load_config(config)
+    return settings, open_store(settings.service.store)

@@ -1,0 +1,49 @@
+"""The command ``detector backtest``."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+ConfigFile = Annotated[
+    Path, typer.Argument(metavar="CONFIG", help="The configuration file, or the folder of its detector.yaml.")
+]
+Day = Annotated[datetime, typer.Option("--from", formats=["%Y-%m-%d"], help="The first day that is judged.")]
+LastDay = Annotated[datetime, typer.Option("--to", formats=["%Y-%m-%d"], help="The day after the last.")]
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command."""
+    app.command(
+        epilog="Example: [bold]detector backtest payments --from 2024-03-01 --to 2024-06-01 --every 7d[/]",
+    )(backtest)
+
+
+def backtest(
+    config: ConfigFile,
+    start: Day,
+    end: LastDay,
+    every: Annotated[str, typer.Option(metavar="LENGTH", help="A period; each begins with learning again.")] = "7d",
+    train: Annotated[str, typer.Option(metavar="LENGTH", help="How far back a period learns from.")] = "28d",
+    delay: Annotated[str, typer.Option(metavar="LENGTH", help="After which labels are known, unless reported.")] = "7d",
+    k: Annotated[int, typer.Option(min=1, help="Entities a day that people can look at.")] = 100,
+    seeds: Annotated[int, typer.Option(min=1, help="Detectors of different seeds a period.")] = 1,
+    scenario: Annotated[
+        str | None, typer.Option(metavar="COLUMN", help="Names the kind of each anomaly; never learnt from.")
+    ] = None,
+    folder: Annotated[Path | None, typer.Option(help="Where the report goes; beside the report of training.")] = None,
+) -> None:
+    """Walk forward through the past: what would have been flagged, caught and missed."""
+    from rich.console import Console
+
+    from pipelines.backtest import backtest as run
+    from pipelines.backtest_plan import Plan
+    from pipelines.config import load_config
+
+    plan = Plan(start, end, every=every, train=train, delay=delay, k=k, seeds=seeds, scenario=scenario)
+    report = run(load_config(config), plan, now=datetime.now(UTC), folder=folder)
+    console = Console(soft_wrap=True)
+    console.print("\n".join(report.summary()), highlight=False, markup=False)

@@ -1,0 +1,120 @@
+"""The part of the configuration about features: what is measured of an entity's own past."""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING, Annotated, Literal, Self
+
+from pydantic import Field, PositiveInt, model_validator
+
+from detector.errors import SettingError
+from pipelines.config.section import Section
+
+if TYPE_CHECKING:
+    from detector.features import FeatureSet, Money
+    from pipelines.config.data import ColumnsSection
+
+RATE = re.compile(r"(\S+)\s+(\d+\.?\d*(?:[eE][-+]?\d+)?|\.\d+)")
+NEEDS_TIME = "features need a time. Name it in `columns.time`."
+
+
+class FeaturesSection(Section):
+    """What is measured of each row's past: of its card, account, terminal or device, as it was at that time."""
+
+    history: tuple[str, ...] = ()
+    """Lines such as "mean of amount by card_id over 1d, 30d"; see docs/features.md for all measures."""
+
+    calendar: tuple[str, ...] = ()
+    """What the clock says: hour, weekday, night, weekend, hour_sin, hour_cos, weekday_sin, weekday_cos."""
+
+    amount: str = "amount"
+    """The column that holds amounts of money, for the rules below."""
+
+    currency: str | None = None
+    """The column that names the currency of the amount. Without it, all are in one."""
+
+    mixed: Literal["refuse", "convert", "apart"] = "refuse"
+    """Several currencies: set other rows aside, convert by the rates, or compare within each currency only."""
+
+    rates: tuple[str, ...] = ()
+    """What one of each currency is worth, such as ["EUR 1", "SEK 0.09"]; the first is what features are in."""
+
+    negative: Literal["keep", "skip", "refuse"] = "keep"
+    """Refunds: keep the negative amount, skip it while the event counts, or set the row aside."""
+
+    zero: Literal["keep", "skip", "refuse"] = "keep"
+    """Amounts of nothing, such as checks of a card: keep, skip or refuse."""
+
+    reported: str | None = None
+    """The column that says when a label became known. Without it, when the row happened; delays come on top."""
+
+    decimals: Annotated[int, Field(ge=0, le=6)] = 2
+    """Numbers are counted in so many decimals, which makes sums exact."""
+
+    most_events: Annotated[int, Field(ge=1, le=100_000)] = 2_000
+    """A window holds at most so many events of one entity, the latest; counts go no higher."""
+
+    ahead: PositiveInt = 300
+    """Seconds that a clock may run ahead; rows further in the future are set aside."""
+
+    lateness: PositiveInt | None = None
+    """Seconds that a row may come late and still find its place in the past; empty for none."""
+
+    @model_validator(mode="after")
+    def _readable(self) -> Self:
+        from detector.features import calendar, feature
+
+        try:
+            feature.parse(self.history)
+            calendar.check_calendar(self.calendar)
+            self._money()
+        except SettingError as error:
+            raise ValueError(str(error)) from None
+        return self
+
+    @property
+    def wanted(self) -> bool:
+        """Whether there are any."""
+        return bool(self.history or self.calendar)
+
+    def feature_set(self, columns: ColumnsSection) -> FeatureSet:
+        """The features as the library knows them.
+
+        Raises
+        ------
+        SettingError
+            If there is no time, or a feature needs a label and there is none.
+        """
+        from detector.features import FeatureSet
+
+        if columns.time is None:
+            raise SettingError(NEEDS_TIME)
+        return FeatureSet(
+            self.history,
+            time=columns.time,
+            key=columns.key,
+            calendar=self.calendar,
+            money=self._money(),
+            label=columns.label,
+            reported=self.reported,
+            decimals=self.decimals,
+            most_events=self.most_events,
+        )
+
+    def _money(self) -> Money:
+        from detector.features import Money
+
+        rates = {}
+        for text in self.rates:
+            match = RATE.fullmatch(text.strip())
+            if match is None:
+                raise SettingError(f"A rate expected a currency and a number, such as SEK 0.09, received {text!r}.")
+            rates[match[1]] = float(match[2])
+        return Money(
+            self.amount,
+            currency=self.currency,
+            mixed=self.mixed,
+            rates=rates,
+            negative=self.negative,
+            zero=self.zero,
+        )

@@ -1,0 +1,171 @@
+"""Features in the jobs: raw rows → the same rows with feature columns, and the past that is kept beside a detector."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+import pandas as pd
+
+from detector.errors import DataError, SchemaError, nearest
+from detector.explain import Reason
+from detector.features import FeatureSet, History, in_own_words, load_history, save_history
+from detector.features.duration import MICROSECONDS, short
+from detector.features.feature import OF_NUMBER, OF_PLACE
+from detector.schema import Schema
+from detector.values import read_dates, read_names, read_numbers
+from pipelines.config import Config
+
+FILE = "history.npz"
+
+
+class Faults(Protocol):
+    """Says why each row cannot have features."""
+
+    def __call__(self, rows: pd.DataFrame, *, now: pd.Timestamp | None, ahead: str) -> pd.Series:
+        """Empty text where it can."""
+        ...
+
+
+@dataclass(frozen=True)
+class Featured:
+    """Rows with their features, and rows that cannot have any.
+
+    Parameters
+    ----------
+    rows : DataFrame
+        As they came, with one more float64 column a feature.
+    quarantine : DataFrame
+        ``row`` (the label in the index of the rows) and ``reason``, then the columns as they came.
+    """
+
+    rows: pd.DataFrame
+    quarantine: pd.DataFrame
+
+
+class Featuring:
+    """Adds the configured features to raw rows, before they are cleaned and scored.
+
+    Parameters
+    ----------
+    config : Config
+        With ``features`` and ``columns``.
+    history : History, optional
+        The past to start from; empty by default.
+
+    Raises
+    ------
+    SettingError
+        If the features cannot be measured with these columns.
+    """
+
+    def __init__(self, config: Config, *, history: History | None = None) -> None:
+        self.section = config.features
+        self.features: FeatureSet = config.features.feature_set(config.columns)
+        self.history = history if history is not None else self._empty()
+
+    @classmethod
+    def load(cls, config: Config, folder: Path) -> Featuring:
+        """With the past that ``save`` left in a folder.
+
+        Raises
+        ------
+        BundleError
+            If there is none, or it is broken.
+        DataError
+            If it was kept for other features than are configured now.
+        """
+        found = cls(config, history=load_history(folder / FILE))
+        if found.history.features != found.features:
+            raise DataError(
+                f"The past in {folder} was kept for other features than the configuration asks for. Train again."
+            )
+        return found
+
+    def save(self, folder: Path) -> Path:
+        """Keep the past in a folder, in one step."""
+        self.history.forget()
+        return save_history(self.history, folder / FILE)
+
+    def learn(self, frame: pd.DataFrame, *, now: pd.Timestamp | None = None) -> Featured:
+        """Add the features of a whole table, and start the past anew with it.
+
+        Parameters
+        ----------
+        frame : DataFrame
+            All rows there are, not a sample: a past with holes is another past.
+        now : Timestamp, optional
+            Rows later than this, and the configured seconds, are set aside.
+        """
+        typed, quarantine = self._usable(frame, self.features.faults, now)
+        self.history = self._empty()
+        self.history.learn(typed)
+        return Featured(self._joined(frame, self.features.compute(typed), quarantine), quarantine)
+
+    def compute(self, frame: pd.DataFrame, *, now: pd.Timestamp | None = None) -> Featured:
+        """Add the features of a whole table, and leave the past as it is."""
+        typed, quarantine = self._usable(frame, self.features.faults, now)
+        return Featured(self._joined(frame, self.features.compute(typed), quarantine), quarantine)
+
+    def push(self, frame: pd.DataFrame, *, now: pd.Timestamp | None = None) -> Featured:
+        """Add the features of new rows, which then belong to the past; rows that come too late are set aside."""
+        typed, quarantine = self._usable(frame, self.history.faults, now)
+        return Featured(self._joined(frame, self.history.push(typed), quarantine), quarantine)
+
+    def schema(self, schema: Schema) -> Schema:
+        """The meaning of the columns with the features among them; what only says when is no feature."""
+        beside = [name for name in (self.section.reported,) if name in schema.features]
+        schema = schema.without(beside)
+        return Schema(**{**schema.to_dict(), "numeric": (*schema.numeric, *self.features.names)})
+
+    def in_own_words(self, reasons: list[Reason]) -> list[Reason]:
+        """Reasons that speak of an entity's own history."""
+        return in_own_words(reasons, self.features.all)
+
+    def _empty(self) -> History:
+        lateness = self.section.lateness
+        return History(self.features, lateness=short(lateness * MICROSECONDS["s"]) if lateness else None)
+
+    def _usable(
+        self, frame: pd.DataFrame, faults: Faults, now: pd.Timestamp | None
+    ) -> tuple[pd.DataFrame, pd.DataFrame]:
+        """The rows that can have features, typed, and those that cannot, with the reason."""
+        typed = self._typed(frame)
+        typed = typed[typed[self.features.time].notna()]
+        if now is not None and now.tzinfo is not None:
+            now = now.tz_convert("UTC").tz_localize(None)
+        ahead = short(self.section.ahead * MICROSECONDS["s"])
+        reasons = faults(typed, now=now, ahead=ahead)
+        bad = reasons[reasons != ""]
+        aside = frame.loc[bad.index].rename(columns={name: f"source_{name}" for name in ("row", "reason")})
+        about = pd.DataFrame({"row": bad.index, "reason": bad.to_numpy()}, index=bad.index)
+        return typed[reasons == ""], pd.concat([about, aside], axis="columns").reset_index(drop=True)
+
+    def _typed(self, frame: pd.DataFrame) -> pd.DataFrame:
+        """The columns that features need, read as ``clean`` reads them; what cannot be read is missing."""
+        features = self.features
+        optional = {features.label, features.reported}
+        numbers = {name for each in features.all if each.measure in OF_NUMBER + OF_PLACE for name in each.of}
+        typed = {}
+        for name in features.needs:
+            if name not in frame.columns:
+                if name in optional:
+                    continue
+                raise SchemaError(f"A feature needs the column {name!r}. {nearest(name, map(str, frame.columns))}")
+            if name in (features.time, features.reported):
+                typed[name] = read_dates(frame[name])[0]
+            elif name in numbers or name == features.label:
+                values, unread = read_numbers(frame[name])
+                typed[name] = values.mask(unread)
+            else:
+                typed[name] = read_names(frame[name])
+        for known, nothing in ((features.label, float("nan")), (features.reported, pd.NaT)):
+            if known is not None and known in features.needs and known not in typed:
+                typed[known] = pd.Series(nothing, index=frame.index)
+        return pd.DataFrame(typed, index=frame.index)
+
+    def _joined(self, frame: pd.DataFrame, computed: pd.DataFrame, quarantine: pd.DataFrame) -> pd.DataFrame:
+        kept = frame.loc[~frame.index.isin(quarantine["row"])]
+        added = computed[list(self.features.names)].reindex(kept.index)
+        return pd.concat([kept, added], axis="columns")

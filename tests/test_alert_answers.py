@@ -1,0 +1,429 @@
+from __future__ import annotations
+
+import json
+import logging
+import re
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import pytest
+import requests
+import sqlalchemy as sa
+from fastapi import FastAPI
+from typer.testing import CliRunner
+
+from detector.errors import DataError, SettingError
+from pipelines.alerts import links
+from pipelines.alerts.addresses import guarded, is_allowed, networks_of
+from pipelines.alerts.answers import answer, find, labels, precision
+from pipelines.alerts.router import answer_router
+from pipelines.alerts.tables import Alert, Answer, Delivery, Silence
+from pipelines.alerts.targets import secrets_of, without_secrets
+from pipelines.cli import app
+from pipelines.config import Config, load_config
+from pipelines.service.http import HttpServer
+from pipelines.store import Store
+from tests.alert_places import NOW, SECRET, config_in, deliveries, free_port, give, receiver, rows, run, store_in
+
+LINK_SECRET = "a secret to sign links with"
+CARD = "4929123412347777"
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Store:
+    return store_in(tmp_path)
+
+
+def answering(folder: Path, monkeypatch: pytest.MonkeyPatch, **more: Any) -> Config:
+    monkeypatch.setenv("LINKS", LINK_SECRET)
+    answers = {"url": "https://detector.example.com/", "secret": "${LINKS}"}
+    return config_in(folder, answers=answers, file={"path": "alerts.jsonl"}, **more)
+
+
+def link_of(folder: Path) -> str:
+    line = (folder / "alerts.jsonl").read_text(encoding="utf-8").splitlines()[-1]
+    return str(urlsplit(json.loads(line)["links"]["answer"]).path)
+
+
+def kept(store: Store) -> list[tuple[str, str, str, str]]:
+    with store.read() as session:
+        found = session.scalars(sa.select(Answer).order_by(Answer.id)).all()
+        return [(each.verdict, each.reason, each.who, each.via) for each in found]
+
+
+def test_link_is_answered_by_the_service(store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Looking at the link changes nothing; the form behind it keeps who, why, when and by which version."""
+    config = answering(tmp_path, monkeypatch)
+    give(store, config, rows(("<b>a</b>", 0, "high"), ("<b>a</b>", 1, "high")))
+    run(store, config)
+    times = [NOW]
+    page = FastAPI()
+    page.include_router(answer_router(config, store, clock=lambda: times[0]))
+    server = HttpServer(page, host="127.0.0.1", port=0)
+    server.start()
+    url = server.address + link_of(tmp_path)
+    form = {"verdict": "fine", "reason": "known trip", "who": "ann", "snooze": "yes"}
+    try:
+        for _ in range(3):
+            looked = requests.get(url, timeout=5)
+        unchanged = kept(store)
+        nobody = requests.post(url, data=form | {"who": " "}, timeout=5)
+        wrong = requests.post(url, data=form | {"verdict": "maybe"}, timeout=5)
+        forged = requests.get(url[:-2] + ("AA" if not url.endswith("AA") else "BB"), timeout=5)
+        huge = requests.post(url, data={"reason": "x" * 50_000}, timeout=5)
+        posted = requests.post(url, data=form, timeout=5)
+        again = requests.get(url, timeout=5)
+        times[0] = NOW + timedelta(days=15)
+        old = requests.post(url, data=form, timeout=5)
+    finally:
+        server.stop()
+
+    assert (looked.status_code, unchanged) == (200, [])
+    assert "&lt;b&gt;a&lt;/b&gt;" in looked.text
+    assert looked.headers["cache-control"] == "no-store"
+    assert (nobody.status_code, wrong.status_code, forged.status_code, huge.status_code) == (400, 400, 400, 413)
+    assert "not valid" in forged.text
+    assert posted.status_code == 200
+    assert "fine, by ann on 2026-03-02" in again.text
+    assert (old.status_code, "valid until" in old.text) == (400, True)
+    assert kept(store) == [("fine", "known trip", "ann", "file")]
+    with store.read() as session:
+        assert session.scalars(sa.select(Answer.model_version)).all() == ["abc123def456"]
+        assert session.scalars(sa.select(Silence.pattern)).all() == ["amount"]
+    assert give(store, config, rows(("<b>a</b>", 300, "critical")), now=NOW + timedelta(days=1)) == []
+
+
+def test_no_answers_section_means_no_pages(store: Store, tmp_path: Path) -> None:
+    """Without a secret there is nothing to answer by."""
+    assert answer_router(config_in(tmp_path), store, clock=lambda: NOW).routes == []
+
+
+def test_changed_link_is_refused() -> None:
+    """A link for one alert is none for another, nor for longer."""
+    token = links.sign(links.Claim("al_1", "slack", NOW), LINK_SECRET)
+    other = links.sign(links.Claim("al_2", "slack", NOW + timedelta(days=99)), "another secret of mine")
+
+    mixed = f"{other.partition('.')[0]}.{token.partition('.')[2]}"
+    for wrong in (mixed, other, token[:-3], "", ".", "é.é", token.replace(".", "")):
+        with pytest.raises(DataError, match="not valid"):
+            links.read(wrong, LINK_SECRET, now=NOW)
+
+
+def test_answers_are_counted_by_channel_reason_and_week(store: Store, tmp_path: Path) -> None:
+    """The last answer counts; unsure counts for neither; labels carry when they became known."""
+    config = config_in(tmp_path, file={"path": "alerts.jsonl"})
+    give(store, config, rows(*[(name, 0, "high") for name in "abcde"]))
+    run(store, config)
+    with store.write() as session:
+        alerts = {alert.label: alert for alert in session.scalars(sa.select(Alert))}
+        said = [("a", "fine"), ("a", "fraud"), ("b", "fine"), ("c", "unsure"), ("d", "fraud")]
+        for number, (name, verdict) in enumerate(said):
+            answer(
+                session,
+                alerts[name],
+                verdict,
+                reason="",
+                who="ann",
+                via="cli",
+                config=config,
+                now=NOW + timedelta(hours=number),
+            )
+    with store.read() as session:
+        (line,) = precision(session, source="payments").to_dict("records")
+        known = labels(session, source="payments").set_index("key")
+
+    assert line == {
+        "channel": "file",
+        "reason": "amount",
+        "week": "2026-W10",
+        "alerts": 5,
+        "answered": 3,
+        "fraud": 2,
+        "precision": pytest.approx(2 / 3),
+    }
+    assert known["label"].to_dict() == {"t0": 1, "t1": 0, "t3": 1}
+    assert known.loc["t0", "known_at"] == NOW + timedelta(hours=1)
+
+
+def test_answer_to_nothing_is_refused(store: Store, tmp_path: Path) -> None:
+    """An alert that is not there, and an answer that is none, are errors that say so."""
+    config = config_in(tmp_path)
+    with store.read() as session:
+        with pytest.raises(DataError, match="There is no alert 'al_nope'"):
+            find(session, "al_nope")
+        with pytest.raises(DataError, match="There is no answer 'frod'. Did you mean 'fraud'"):
+            answer(session, Alert(), "frod", reason="", who="", via="", config=config, now=NOW)
+
+
+# The command line -----------------------------------------------------------------------------------------------------
+
+
+def told(*words: str, code: int = 0) -> str:
+    done = CliRunner().invoke(app, ["alerts", *words])
+    assert done.exit_code == code, done.output
+    return re.sub(r"\s+", " ", done.output)
+
+
+def test_command_line_shows_answers_and_silences(store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a person does with alerts by hand."""
+    config = config_in(tmp_path, file={"path": "alerts.jsonl"})
+    now = datetime.now(UTC)
+    (alert,) = give(store, config, rows(("card-7", 0, "high")), now=now)
+    run(store, config, now=now)
+    folder, name = str(tmp_path), alert["id"][:12]
+
+    assert "card-7 in payments is unusual (high)" in told("list", folder)
+    assert "1 in 20,000 normal rows" in told("show", folder, name)
+    assert "file up 0 0" in told("list", folder, "--targets").replace("low ", "")
+    assert "is fine" in told("answer", folder, name, "fine", "--reason", "known", "--who", "ann", "--snooze")
+    assert "fine by ann" in told("show", folder, name)
+    assert "0.0" in told("list", folder, "--precision")
+    assert "card-7, amount only" in told("silence", folder, "--list")
+    assert "Silence 2: card-8 until" in told(
+        "silence", folder, "--entity", "card-8", "--reason", "test", "--hours", "2"
+    )
+    assert "Silence 2 is over" in told("silence", folder, "--lift", "2")
+    assert "needs a reason" in told("silence", folder, "--everything", code=1)
+    assert "--alert ALERT" in told("silence", folder, "--reason", "x", code=2)
+    assert "There is no state 'ded'. Did you mean 'dead'?" in told("list", folder, "--state", "ded", code=1)
+
+
+def test_silenced_entity_is_the_same_by_hand(store: Store, tmp_path: Path) -> None:
+    """``--entity`` names the same group as the rows do."""
+    config = config_in(tmp_path)
+    told("silence", str(tmp_path), "--entity", "a", "--reason", "planned work")
+
+    assert give(store, config, rows(("a", 0, "critical")), now=datetime.now(UTC)) == []
+
+
+def test_dead_letters_are_sent_by_retry(store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What was put aside goes out when a person says so, and a disabled target is on again."""
+    monkeypatch.setenv("HOOK", SECRET)
+    with receiver() as server:
+        server.answer = lambda n: (410, {}, b"") if n == 1 else (200, {}, b"")
+        config = config_in(tmp_path, webhook={"url": server.url, "secrets": ["${HOOK}"]})
+        give(store, config, rows(("a", 0, "high")))
+        run(store, config)
+        run(store, config, now=NOW + timedelta(days=5))
+        before = [each["state"] for each in deliveries(store)]
+
+        said = told("retry", str(tmp_path), "--target", "webhook")
+
+        assert before == ["dead"]
+        assert "sent 1" in said
+        assert len(set(server.ids)) == 1
+    assert [each["state"] for each in deliveries(store)] == ["sent"]
+
+
+def test_targets_are_tried_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """``test`` sends to each target and says which of them did not take it."""
+    monkeypatch.setenv("HOOK", SECRET)
+    config_in(
+        tmp_path,
+        file={"path": "alerts.jsonl"},
+        webhook={"url": f"http://127.0.0.1:{free_port()}/", "secrets": ["${HOOK}"]},
+    )
+
+    said = told("test", str(tmp_path), code=1)
+
+    assert "file: took it" in said
+    assert "webhook: 127.0.0.1 cannot be reached" in said
+    assert "no target 'flie'. Did you mean 'file'" in told("test", str(tmp_path), "--target", "flie", code=1)
+
+
+# What must not be seen ------------------------------------------------------------------------------------------------
+
+
+def test_masked_columns_are_read_nowhere(
+    store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A card number and a name that are masked stand in no message, no table of ours, no log, no output."""
+    monkeypatch.setenv("MASK", "what hashes are made with")
+    monkeypatch.setenv("HOOK", SECRET)
+    with receiver() as server:
+        monkeypatch.setenv("SLACK", f"{server.url}/slack")
+        monkeypatch.setenv("PD", "p" * 32)
+        config = answering(
+            tmp_path,
+            monkeypatch,
+            mask={"card_id": "last4", "holder": "hide", "transaction_id": "hash", "country": "hash"},
+            mask_secret="${MASK}",
+            shown=["holder"],
+            recovery=True,
+            log={"enabled": True},
+            webhook={"url": server.url, "secrets": ["${HOOK}"]},
+            slack={"url": "${SLACK}"},
+            pagerduty={"routing_key": "${PD}", "url": f"{server.url}/pd"},
+            alertmanager={"url": server.url},
+        )
+        given = rows((CARD, 0, "high"), holder="Anna Secretname").assign(transaction_id="tx-998877")
+        reasons = "country Ruritania, expected Freedonia; 61 % of the risk | holder Anna Secretname; 9 % of the risk"
+        with caplog.at_level(logging.DEBUG):
+            (alert,) = give(store, config, given.assign(reasons=reasons))
+            give(store, config, rows((CARD, 60, ""), flagged=False))
+            run(store, config)
+        seen = b"\n".join(body for _, _, body in server.got).decode()
+        paths = {path for path, _, _ in server.got}
+    seen += caplog.text + json.dumps(alert, default=str) + (tmp_path / "alerts.jsonl").read_text(encoding="utf-8")
+    seen += told("list", str(tmp_path)) + told("show", str(tmp_path), alert["id"])
+    for file in tmp_path.glob("service.db*"):
+        seen += file.read_bytes().decode("latin-1")
+
+    assert paths == {"/", "/slack", "/pd", "/api/v2/alerts"}
+    assert "…7777" in seen
+    for hidden in (CARD, "Secretname", "tx-998877", "Ruritania", "Freedonia"):
+        assert hidden not in seen, hidden
+
+
+@pytest.mark.filterwarnings("ignore:'imghdr' is deprecated:DeprecationWarning")
+def test_secrets_are_shown_nowhere(
+    store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Every secret of every channel is absent from texts, dumps, logs, the state, errors and the command line."""
+    (tmp_path / "key.txt").write_text("f" * 32 + "\n", encoding="utf-8")
+    port = free_port()
+    secrets = {
+        "HOOK": SECRET,
+        "HOOK_URL": f"http://user:hook-password-1@127.0.0.1:{port}/hook-token-2",
+        "SLACK": f"http://127.0.0.1:{port}/services/slack-token-3",
+        "MAIL": "mail-password-4",
+        "LINKS": "link-secret-5-long-enough",
+        "MASK": "mask-secret-6",
+        "APPRISE": f"json://127.0.0.1:{port}/apprise-token-7",
+    }
+    for name, value in secrets.items():
+        monkeypatch.setenv(name, value)
+    config = config_in(
+        tmp_path,
+        mask={"card_id": "hash"},
+        mask_secret="${MASK}",
+        answers={"url": "https://d.example.com", "secret": "${LINKS}"},
+        webhook={"url": "${HOOK_URL}", "secrets": ["${HOOK}"]},
+        slack={"url": "${SLACK}"},
+        pagerduty={"routing_key": "file:key.txt", "url": f"http://127.0.0.1:{port}/v2"},
+        email={
+            "host": "127.0.0.1",
+            "port": port,
+            "user": "u",
+            "password": "${MAIL}",
+            "sender": "a@example.com",
+            "to": ["b@example.com"],
+        },
+        apprise={"urls": ["${APPRISE}"]},
+    )
+    with caplog.at_level(logging.DEBUG):
+        give(store, config, rows(("a", 0, "critical")))
+        outcome = run(store, config)
+    seen = "\n".join(
+        [
+            repr(config),
+            str(config.to_dict()),
+            config.model_dump_json(),
+            caplog.text,
+            str(outcome),
+            told("list", str(tmp_path), "--targets"),
+            told("test", str(tmp_path), code=1),
+        ]
+    )
+    for file in tmp_path.glob("service.db*"):
+        seen += file.read_bytes().decode("latin-1")
+
+    assert outcome.rows == 0
+    assert len(outcome.facts["failed"]) == 5
+    tokens = ("hook-password-1", "hook-token-2", "slack-token-3", "apprise-token-7", "f" * 32)
+    for hidden in (*secrets.values(), SECRET.removeprefix("whsec_"), *tokens):
+        assert hidden not in seen, hidden
+    assert without_secrets("x slack-token-3 x", secrets_of(config.alerts)) == "x *** x"
+
+
+@pytest.mark.parametrize(
+    ("section", "message"),
+    [
+        ({"pagerduty": {"routing_key": "plain-key-123"}}, "a secret does not belong in this file"),
+        ({"pagerduty": {"routing_key": "${NOT_SET_AT_ALL}"}}, "variable NOT_SET_AT_ALL is not set"),
+        ({"pagerduty": {"routing_key": "file:nowhere.txt"}}, "nowhere.txt cannot be read"),
+        ({"pagerduty": {"routing_key": ["plain-key-123"]}}, "expected \\$\\{NAME\\}"),
+        ({"webhook": {"url": "https://x.example", "secrets": []}}, "expected at least one secret"),
+        ({"webhook": {"url": "https://x.example", "secrets": ["${SHORT}"]}}, "24 to 64 bytes in base64"),
+        ({"webhook": {"url": "x.example", "secrets": []}}, "expected an address with its scheme"),
+        ({"answers": {"url": "https://x", "secret": "${SHORT}"}}, "too short to sign with"),
+        ({"mask": {"card": "hash"}}, "Set `mask_secret`"),
+        ({"mask": {"card": "rot13"}}, "expected 'hash', 'last4' or 'hide'"),
+        ({"large_amount": 5}, "set `amount`"),
+        ({"amount": "a", "small_amount": 5, "large_amount": 5}, "must be less than"),
+        ({"allow_addresses": ["ten.0.0.0"]}, "expected networks such as"),
+        ({"quiet": {"since": "25:00"}}, "a time of day such as 22:00"),
+        ({"quiet": {"timezone": "Mars/Olympus"}}, "expected a time zone"),
+        ({"email": {"host": "h", "sender": "a", "to": ["b@c"]}}, "expected a mail address"),
+        ({"email": {"host": "h", "sender": "a@b", "to": []}}, "`to` is empty"),
+        (
+            {"email": {"host": "h", "sender": "a@b", "to": ["b@c"], "tls": "none", "password": "${SHORT}"}},
+            "in the clear",
+        ),
+        ({"slak": {}}, "Did you mean 'slack'"),
+    ],
+)
+def test_wrong_settings_are_named_without_the_secret(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, section: dict[str, Any], message: str
+) -> None:
+    """Each mistake is told in plain words; a secret that stands in the wrong place is not repeated."""
+    monkeypatch.setenv("SHORT", "c2hvcnQ=")
+
+    with pytest.raises(SettingError, match=message) as caught:
+        config_in(tmp_path, **section)
+
+    assert "plain-key-123" not in str(caught.value)
+    assert "c2hvcnQ=" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "address",
+    [
+        "127.0.0.1", "10.1.2.3", "172.16.0.1", "192.168.1.1", "169.254.169.254", "100.64.0.1", "0.0.0.0", "::1",
+        "fe80::1%eth0", "fd00::1", "::ffff:127.0.0.1", "64:ff9b::7f00:1", "2002:7f00:1::", "224.0.0.1", "localhost",
+    ],
+)  # fmt: skip
+def test_private_addresses_are_refused(address: str) -> None:
+    """However an inner address is written, it is not sent to; allowed networks are."""
+    assert not is_allowed(address)
+    assert is_allowed("10.1.2.3", networks_of(["10.0.0.0/8"]))
+    assert is_allowed("2606:4700::1111")
+
+
+def test_name_that_points_inwards_is_refused(store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What counts is the address behind the name, looked up when the connection is made."""
+    monkeypatch.setenv("HOOK", SECRET)
+    with receiver() as server:
+        config = config_in(
+            tmp_path,
+            allow_addresses=["10.9.9.9"],
+            webhook={"url": f"http://localhost:{server.port}/", "secrets": ["${HOOK}"]},
+        )
+        give(store, config, rows(("a", 0, "high")))
+
+        outcome = run(store, config)
+
+        assert server.got == []
+    assert "localhost is at a private address" in outcome.note
+
+
+def test_guard_is_for_its_own_thread_and_block_only() -> None:
+    """Libraries that connect by themselves are held to the same rule, and nobody else is."""
+    with receiver() as server:
+        with guarded(()), pytest.raises(requests.ConnectionError):
+            requests.post(server.url, timeout=2)
+        assert requests.post(server.url, timeout=2).status_code == 200
+
+
+def test_default_configuration_has_a_hidden_nothing(tmp_path: Path) -> None:
+    """Two targets by default, and neither is a network."""
+    (tmp_path / "detector.yaml").write_text("source: {path: a.csv}\n", encoding="utf-8")
+    config = load_config(tmp_path)
+    store = store_in(tmp_path)
+
+    give(store, config, rows(("a", 0, "high")))
+
+    with store.read() as session:
+        assert set(session.scalars(sa.select(Delivery.target))) == {"file", "log"}

@@ -1,0 +1,676 @@
+from __future__ import annotations
+
+import json
+import logging
+import shutil
+import ssl
+import subprocess
+import threading
+import time
+import urllib.request
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from email import message_from_bytes, policy
+from ipaddress import ip_address
+from pathlib import Path
+from typing import Any
+
+import jsonschema
+import pytest
+from aiosmtpd.controller import Controller
+from aiosmtpd.smtp import AuthResult
+from pydantic import SecretStr
+
+from pipelines.alerts.addresses import networks_of
+from pipelines.alerts.channels.alertmanager import alerts_of
+from pipelines.alerts.channels.channel import DeliveryError
+from pipelines.alerts.channels.email import EmailChannel, mail_of
+from pipelines.alerts.channels.pagerduty import event_of
+from pipelines.alerts.channels.slack import payload_of
+from pipelines.alerts.http import Poster
+from pipelines.alerts.message import Message
+from pipelines.alerts.picture import course_png
+from pipelines.config.alerting import EmailSection
+from pipelines.store import Store
+from tests.alert_places import NOW, Receiver, config_in, free_port, give, receiver, rows, run, store_in
+
+# As published: Alertmanager's api/v2/openapi.yaml (postableAlerts), PagerDuty's Events API v2, Slack's block limits.
+ALERTMANAGER = {
+    "type": "array",
+    "items": {
+        "type": "object",
+        "required": ["labels"],
+        "additionalProperties": False,
+        "properties": {
+            "startsAt": {"type": "string", "format": "date-time"},
+            "endsAt": {"type": "string", "format": "date-time"},
+            "annotations": {"type": "object", "additionalProperties": {"type": "string"}},
+            "labels": {"type": "object", "additionalProperties": {"type": "string"}, "required": ["alertname"]},
+            "generatorURL": {"type": "string", "format": "uri"},
+        },
+    },
+}
+PAGERDUTY = {
+    "type": "object",
+    "required": ["routing_key", "event_action", "dedup_key"],
+    "additionalProperties": False,
+    "properties": {
+        "routing_key": {"type": "string", "minLength": 32, "maxLength": 32},
+        "event_action": {"enum": ["trigger", "acknowledge", "resolve"]},
+        "dedup_key": {"type": "string", "maxLength": 255},
+        "client": {"type": "string"},
+        "client_url": {"type": "string"},
+        "images": {"type": "array"},
+        "links": {
+            "type": "array",
+            "items": {
+                "type": "object",
+                "required": ["href"],
+                "properties": {"href": {"type": "string"}, "text": {"type": "string"}},
+            },
+        },
+        "payload": {
+            "type": "object",
+            "required": ["summary", "source", "severity"],
+            "additionalProperties": False,
+            "properties": {
+                "summary": {"type": "string", "maxLength": 1024},
+                "source": {"type": "string", "minLength": 1},
+                "severity": {"enum": ["critical", "error", "warning", "info"]},
+                "timestamp": {"type": "string"},
+                "component": {"type": "string"},
+                "group": {"type": "string"},
+                "class": {"type": "string"},
+                "custom_details": {"type": "object"},
+            },
+        },
+    },
+    "if": {"properties": {"event_action": {"const": "trigger"}}},
+    "then": {"required": ["payload"]},
+}
+_PLAIN = {
+    "type": "object",
+    "required": ["type", "text"],
+    "properties": {"type": {"const": "plain_text"}, "text": {"type": "string", "minLength": 1, "maxLength": 3000}},
+}
+SLACK = {
+    "type": "object",
+    "required": ["text", "blocks"],
+    "additionalProperties": False,
+    "properties": {
+        "text": {"type": "string", "maxLength": 3000},
+        "blocks": {
+            "type": "array",
+            "maxItems": 50,
+            "items": {
+                "oneOf": [
+                    {
+                        "properties": {
+                            "type": {"const": "header"},
+                            "text": {"allOf": [_PLAIN, {"properties": {"text": {"maxLength": 150}}}]},
+                        },
+                        "required": ["type", "text"],
+                    },
+                    {
+                        "properties": {
+                            "type": {"const": "section"},
+                            "text": {
+                                "properties": {"type": {"const": "mrkdwn"}, "text": {"maxLength": 3000, "minLength": 1}}
+                            },
+                            "fields": {
+                                "maxItems": 10,
+                                "minItems": 1,
+                                "items": {"properties": {"text": {"maxLength": 2000, "minLength": 1}}},
+                            },
+                        },
+                        "required": ["type"],
+                        "anyOf": [{"required": ["text"]}, {"required": ["fields"]}],
+                    },
+                    {
+                        "properties": {
+                            "type": {"const": "actions"},
+                            "elements": {
+                                "maxItems": 25,
+                                "items": {
+                                    "required": ["type", "text", "action_id"],
+                                    "properties": {
+                                        "type": {"const": "button"},
+                                        "text": {"allOf": [_PLAIN, {"properties": {"text": {"maxLength": 75}}}]},
+                                        "url": {"maxLength": 3000},
+                                        "action_id": {"maxLength": 255},
+                                    },
+                                },
+                            },
+                        },
+                        "required": ["type", "elements"],
+                    },
+                    {
+                        "properties": {"type": {"const": "context"}, "elements": {"maxItems": 10, "items": _PLAIN}},
+                        "required": ["type", "elements"],
+                    },
+                ]
+            },
+        },
+    },
+}
+KEY = "0123456789abcdef0123456789abcdef"
+
+
+def message(kind: str = "opened", **values: Any) -> Message:
+    """An alert as a channel gets it."""
+    reason = {"feature": "amount", "observed": "950.00", "expected": "about 42", "share": 0.61, "words": ""}
+    facts = {
+        "columns": {"shop": "Books & <Co>"},
+        "keys": ["t1", "t2"],
+        "previous": "",
+        "course": [[0, 1.0, False], [60, 1.2, False], [120, 9.0, True]],
+    }
+    if kind == "digest":
+        facts = {"why": "cap", "more": 12, "by_severity": {"high": 2, "low": 10}, "a_day": 5, "day": "2026-03-02"}
+    given: dict[str, Any] = {
+        "id": "al_0123456789ab",
+        "incident": "in_0123456789ab",
+        "kind": kind,
+        "source": "payments",
+        "label": "" if kind in ("digest", "test") else "card-7",
+        "severity": "high",
+        "model_version": "abc123",
+        "first_at": NOW - timedelta(minutes=30),
+        "last_at": NOW - timedelta(minutes=5),
+        "created_at": NOW,
+        "rows": 2,
+        "p_value": 5e-5,
+        "amount": 1234.5,
+        "reasons": [reason] if kind in ("opened", "worse", "again") else [],
+        "facts": facts,
+        "answer_url": "https://detector.example.com/alerts/answer/x.y",
+    }
+    return Message(**given | values)
+
+
+KINDS = ["opened", "worse", "again", "recovered", "digest", "test"]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_payloads_have_the_published_shape(kind: str) -> None:
+    """Whatever is told, the receivers can read it."""
+    told = message(kind)
+
+    jsonschema.validate(alerts_of(told, now=NOW, lasts=timedelta(hours=1)), ALERTMANAGER)
+    jsonschema.validate(event_of(told, routing_key=KEY), PAGERDUTY)
+    jsonschema.validate(payload_of(told), SLACK)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_long_values_stay_within_the_limits(kind: str) -> None:
+    """Names and values of any length fit."""
+    reason = {"feature": "f" * 300, "observed": "o" * 300, "expected": "e" * 300, "share": 0.5, "words": ""}
+    told = message(kind, label="x" * 300, reasons=[reason] * 3)
+
+    jsonschema.validate(payload_of(told), SLACK)
+    jsonschema.validate(event_of(told, routing_key=KEY), PAGERDUTY)
+
+
+def test_content_says_what_people_ask() -> None:
+    """One sentence, how rare, what was seen and expected, when, how much, and by which detector."""
+    told = message()
+
+    assert told.sentence == (
+        "card-7 in payments is unusual (high): 2 flagged rows, 1,234.50 at stake; "
+        "mainly amount is 950.00, expected about 42."
+    )
+    assert told.rarity == "1 in 20,000 normal rows look like this"
+    assert told.reason_lines == ["amount is 950.00, expected about 42 (61 % of the risk)"]
+    assert dict(told.table) == {
+        "When": "2026-03-02 11:30 to 11:55 UTC",
+        "How rare": "1 in 20,000 normal rows look like this",
+        "At stake": "1,234.50",
+        "shop": "Books & <Co>",
+        "Rows": "t1, t2",
+        "Detector": "payments, version abc123",
+    }
+
+
+def test_history_is_told_in_its_own_words(tmp_path: Path) -> None:
+    """A feature about the entity's own past is said as the configuration says it."""
+    config = config_in(tmp_path, history={"amount_to_card_mean": "{value} times its 30-day mean"})
+    reason = "amount_to_card_mean 5.2, expected about 1.1; 70 % of the risk"
+
+    (alert,) = give(store_in(tmp_path), config, rows(("a", 0, "high"), reasons=reason))
+
+    assert alert["facts"]["reasons"][0]["words"] == "5.2 times its 30-day mean"
+
+
+# Alertmanager ---------------------------------------------------------------------------------------------------------
+
+
+def test_alertmanager_labels_hold_no_id_and_no_score() -> None:
+    """What differs from one time to the next would make it another alert there."""
+    (found,) = alerts_of(message(), now=NOW, lasts=timedelta(hours=1))
+
+    assert found["labels"] == {
+        "alertname": "Anomaly",
+        "detector": "payments",
+        "severity": "high",
+        "about": "card-7",
+    }
+    assert found["endsAt"] == "2026-03-02T13:00:00.000Z"
+
+
+def test_alertmanager_hears_the_end() -> None:
+    """Recovery resolves the alert by the same labels; one that gets worse takes the place of the milder one."""
+    facts = {"previous": "high"}
+    (over,) = alerts_of(message("recovered", facts=facts), now=NOW, lasts=timedelta(hours=1))
+    worse = alerts_of(message("worse", severity="critical", facts=facts), now=NOW, lasts=timedelta(hours=1))
+    (opened,) = alerts_of(message(), now=NOW, lasts=timedelta(hours=1))
+
+    assert over["labels"] == opened["labels"]
+    assert datetime.fromisoformat(over["endsAt"]) <= NOW
+    assert [(alert["labels"]["severity"], alert["endsAt"] > "2026-03-02T12:00:00.000Z") for alert in worse] == [
+        ("critical", True),
+        ("high", False),
+    ]
+
+
+@pytest.fixture
+def alertmanager(tmp_path: Path) -> Iterator[str]:
+    """A real one on loopback."""
+    binary = shutil.which("prometheus-alertmanager") or shutil.which("alertmanager")
+    if binary is None:
+        pytest.skip("NO ALERTMANAGER, SO IT IS NOT TESTED AGAINST: apt-get install prometheus-alertmanager")
+    (tmp_path / "am.yml").write_text("route: {receiver: none}\nreceivers: [{name: none}]\n", encoding="utf-8")
+    port = free_port()
+    process = subprocess.Popen(
+        [
+            binary,
+            f"--config.file={tmp_path}/am.yml",
+            f"--storage.path={tmp_path}/am",
+            f"--web.listen-address=127.0.0.1:{port}",
+            "--cluster.listen-address=",
+        ],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    url = f"http://127.0.0.1:{port}"
+    try:
+        for _ in range(100):
+            try:
+                urllib.request.urlopen(f"{url}/-/ready", timeout=1).close()
+                break
+            except OSError:
+                time.sleep(0.1)
+        yield url
+    finally:
+        process.terminate()
+        process.wait(10)
+
+
+def firing(url: str) -> list[dict[str, Any]]:
+    with urllib.request.urlopen(f"{url}/api/v2/alerts", timeout=5) as answer:
+        found: list[dict[str, Any]] = json.load(answer)
+    return found
+
+
+@pytest.mark.slow
+def test_real_alertmanager_takes_and_resolves(alertmanager: str, tmp_path: Path) -> None:
+    """It shows the alert, sent twice as one, and no longer once the event is over."""
+    config = config_in(tmp_path, alertmanager={"url": alertmanager}, recovery=True)
+    store, now = store_in(tmp_path), datetime.now(UTC)
+    start = now.replace(tzinfo=None) - timedelta(hours=1)
+
+    for severity in ("medium", "critical"):
+        give(store, config, rows(("m1", 0, severity)).assign(time=start), now=now)
+        run(store, config, now=now)
+    shown = firing(alertmanager)
+    give(store, config, rows(("m1", 0, ""), flagged=False).assign(time=start + timedelta(minutes=30)), now=now)
+    run(store, config, now=now)
+
+    assert [(alert["labels"]["about"], alert["labels"]["severity"]) for alert in shown] == [("m1", "critical")]
+    assert "mainly amount" in shown[0]["annotations"]["description"]
+    assert firing(alertmanager) == []
+
+
+# PagerDuty and Slack --------------------------------------------------------------------------------------------------
+
+
+def test_pagerduty_gets_one_incident_and_its_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Opened, worse and recovered share a key; severities are its own."""
+    monkeypatch.setenv("PD_KEY", KEY)
+    with receiver() as server:
+        server.answer = lambda _: (202, {}, b'{"status":"success"}')
+        config = config_in(
+            tmp_path, pagerduty={"routing_key": "${PD_KEY}", "url": f"{server.url}/v2/enqueue"}, recovery=True
+        )
+        store = store_in(tmp_path)
+        for verdicts in (rows(("a", 0, "low")), rows(("a", 5, "critical")), rows(("a", 60, ""), flagged=False)):
+            give(store, config, verdicts)
+            run(store, config)
+
+        events = server.bodies
+    for event in events:
+        jsonschema.validate(event, PAGERDUTY)
+    assert [event["event_action"] for event in events] == ["trigger", "trigger", "resolve"]
+    assert [event["payload"]["severity"] for event in events[:2]] == ["info", "critical"]
+    assert len({event["dedup_key"] for event in events}) == 1
+
+
+def test_slack_gets_blocks_and_is_left_alone_when_it_asks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Values cannot ring everybody; 429 with Retry-After is honoured."""
+    with receiver() as server:
+        monkeypatch.setenv("SLACK", f"{server.url}/services/T0/B0/token-in-the-path")
+        server.answer = lambda n: (429, {"Retry-After": "30"}, b"") if n == 1 else (200, {}, b"ok")
+        config, store = config_in(tmp_path, slack={"url": "${SLACK}"}, shown=["shop"]), store_in(tmp_path)
+        give(store, config, rows(("a", 0, "high"), shop="<!channel> & co"))
+        for seconds in (0, 20, 31):
+            run(store, config, now=NOW + timedelta(seconds=seconds))
+
+        payloads = server.bodies
+    assert len(payloads) == 2
+    jsonschema.validate(payloads[1], SLACK)
+    text = json.dumps(payloads[1], ensure_ascii=False)
+    assert "<!channel>" not in text
+    assert "&lt;!channel&gt; &amp; co" in text
+
+
+# Mail -----------------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def certificate(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A certificate for localhost, signed by itself, with its key, in one file."""
+    from cryptography import x509
+    from cryptography.hazmat.primitives import hashes, serialization
+    from cryptography.hazmat.primitives.asymmetric import ec
+
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "localhost")])
+    moment = datetime.now(UTC)
+    made = (
+        x509.CertificateBuilder()
+        .subject_name(name)
+        .issuer_name(name)
+        .public_key(key.public_key())
+        .serial_number(x509.random_serial_number())
+        .not_valid_before(moment - timedelta(days=1))
+        .not_valid_after(moment + timedelta(days=1))
+        .add_extension(
+            x509.SubjectAlternativeName([x509.DNSName("localhost"), x509.IPAddress(ip_address("127.0.0.1"))]), False
+        )
+        .add_extension(x509.BasicConstraints(ca=True, path_length=0), True)
+        .sign(key, hashes.SHA256())
+    )
+    file = tmp_path_factory.mktemp("tls") / "server.pem"
+    private = key.private_bytes(
+        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+    )
+    file.write_bytes(private + made.public_bytes(serialization.Encoding.PEM))
+    return file
+
+
+class Mailbox:
+    """Keeps what is delivered."""
+
+    def __init__(self) -> None:
+        self.mails: list[Any] = []
+        self.refuse = ""
+
+    async def handle_DATA(self, server: Any, session: Any, envelope: Any) -> str:  # noqa: N802 - the library's name
+        """Take a mail, or refuse it."""
+        if self.refuse:
+            return self.refuse
+        self.mails.append(message_from_bytes(envelope.content, policy=policy.default))
+        return "250 OK"
+
+
+def server_context(certificate: Path) -> ssl.SSLContext:
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    context.load_cert_chain(certificate)
+    return context
+
+
+@pytest.fixture
+def smtp(certificate: Path) -> Iterator[tuple[Mailbox, int]]:
+    """A mail server that wants STARTTLS and a password."""
+    box = Mailbox()
+
+    def login(server: Any, session: Any, envelope: Any, mechanism: str, data: Any) -> AuthResult:
+        return AuthResult(success=data.password == b"pass-word-1", handled=False)
+
+    controller = Controller(
+        box,
+        hostname="127.0.0.1",
+        port=free_port(),
+        tls_context=server_context(certificate),
+        require_starttls=True,
+        authenticator=login,
+        auth_required=True,
+    )
+    controller.start()
+    try:
+        yield box, controller.port
+    finally:
+        controller.stop()
+
+
+def mail_channel(port: int, certificate: Path | None, password: str = "pass-word-1") -> EmailChannel:
+    section = EmailSection.model_construct(
+        least_severity="low",
+        host="localhost",
+        port=port,
+        tls="starttls",
+        user="detector",
+        password=SecretStr(password),
+        sender="detector@example.com",
+        to=("risk@example.com", "ann@example.com"),
+    )
+    context = None if certificate is None else ssl.create_default_context(cafile=str(certificate))
+    return EmailChannel(section, timeout=3, allowed=networks_of(["127.0.0.0/8", "::1"]), context=context)
+
+
+def test_mail_is_sent_over_tls_with_a_picture(smtp: tuple[Mailbox, int], certificate: Path) -> None:
+    """Text, HTML and a plot in one mail, which is known by the alert's id."""
+    box, port = smtp
+
+    mail_channel(port, certificate).send(message(), now=NOW)
+
+    (mail,) = box.mails
+    parts = {part.get_content_type(): part for part in mail.walk()}
+    assert mail["Subject"] == "High: card-7 in payments"
+    assert mail["Message-ID"] == "<al_0123456789ab@example.com>"
+    assert "1 in 20,000 normal rows look like this" in parts["text/plain"].get_content()
+    assert "Books &amp; &lt;Co&gt;" in parts["text/html"].get_content()
+    assert parts["image/png"].get_content().startswith(b"\x89PNG")
+    assert parts["image/png"]["Content-ID"].strip("<>") in parts["text/html"].get_content()
+
+
+def test_mail_server_that_is_not_trusted_gets_nothing(smtp: tuple[Mailbox, int]) -> None:
+    """A certificate that nobody vouches for ends the connection before the password."""
+    box, port = smtp
+
+    with pytest.raises(DeliveryError, match="certificate of localhost is not to be trusted"):
+        mail_channel(port, None).send(message(), now=NOW)
+    assert box.mails == []
+
+
+def test_revoked_mail_password_is_told_without_it(smtp: tuple[Mailbox, int], certificate: Path) -> None:
+    """The reason is named, the password is not, and the alert is tried again later."""
+    _, port = smtp
+
+    with pytest.raises(DeliveryError, match="does not accept the user and the password") as caught:
+        mail_channel(port, certificate, "old-password").send(message(), now=NOW)
+    assert caught.value.kind == "later"
+    assert "old-password" not in str(caught.value)
+
+
+@pytest.mark.parametrize(("reply", "kind"), [("554 spam", "refused"), ("451 try later", "later")])
+def test_mail_that_is_refused(smtp: tuple[Mailbox, int], certificate: Path, reply: str, kind: str) -> None:
+    """A permanent refusal is about the mail, a temporary one about the server."""
+    box, port = smtp
+    box.refuse = reply
+
+    with pytest.raises(DeliveryError, match=reply[:3]) as caught:
+        mail_channel(port, certificate).send(message(), now=NOW)
+    assert caught.value.kind == kind
+
+
+def test_mail_header_cannot_be_broken() -> None:
+    """A line break in a value does not become a header."""
+    mail = mail_of(message(label="x\r\nBcc: all@example.com"), sender="a@example.com", to=["b@example.com"], now=NOW)
+
+    assert mail["Bcc"] is None
+    assert "Bcc" in mail["Subject"]
+
+
+def test_picture_is_a_png() -> None:
+    """What the mail shows can be read as a picture of the size it says."""
+    import io
+
+    from PIL import Image
+
+    picture = Image.open(io.BytesIO(course_png([[0, 1.0, False], [1, 1.0, True]])))
+
+    assert picture.size == (960, 200)
+    assert course_png([]) == b""
+
+
+# TLS, Apprise, file and log -------------------------------------------------------------------------------------------
+
+
+def tls_server(certificate: Path) -> Receiver:
+    server = Receiver()
+    server.server.socket = server_context(certificate).wrap_socket(server.server.socket, server_side=True)
+    return server
+
+
+@pytest.mark.parametrize(("trusted", "host"), [(True, "localhost"), (False, "localhost"), (True, "127.0.0.1")])
+def test_https_is_verified(certificate: Path, trusted: bool, host: str) -> None:
+    """A certificate must be trusted and be the host's."""
+    server = tls_server(certificate)
+    context = ssl.create_default_context(cafile=str(certificate) if trusted else None)
+    poster = Poster(
+        f"https://{host}:{server.port}/x", timeout=2, allowed=networks_of(["127.0.0.0/8", "::1"]), context=context
+    )
+    try:
+        if trusted:
+            assert poster.post(b"{}", {}).status == 200
+        else:
+            with pytest.raises(DeliveryError, match="certificate of localhost is not to be trusted"):
+                poster.post(b"{}", {})
+    finally:
+        poster.close()
+        server.close()
+
+
+apprise_itself = pytest.mark.filterwarnings("ignore:'imghdr' is deprecated:DeprecationWarning")
+
+
+def apprise_config(folder: Path, url: str, monkeypatch: pytest.MonkeyPatch, **more: Any) -> Any:
+    monkeypatch.setenv("APPRISE_ONE", url)
+    return config_in(folder, apprise={"urls": ["${APPRISE_ONE}"]}, **more)
+
+
+@apprise_itself
+def test_apprise_sends_to_anything(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Any service Apprise knows gets title and text."""
+    store = store_in(tmp_path)
+    with receiver() as server:
+        config = apprise_config(tmp_path, f"json://127.0.0.1:{server.port}/here", monkeypatch)
+        give(store, config, rows(("a", 0, "critical")))
+        outcome = run(store, config)
+        (body,) = server.bodies
+    assert outcome.rows == 1
+    assert (body["title"], body["type"]) == ("Critical: a in payments", "failure")
+    assert "mainly amount" in body["message"]
+
+
+@apprise_itself
+def test_apprise_cannot_reach_private_addresses(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The address that its own library connects to is checked as well."""
+    store = store_in(tmp_path)
+    with receiver() as server:
+        config = apprise_config(tmp_path, f"json://127.0.0.1:{server.port}/", monkeypatch, allow_addresses=[])
+        give(store, config, rows(("a", 0, "critical")))
+        outcome = run(store, config)
+        assert server.got == []
+    assert "did not take it" in outcome.note
+
+
+@apprise_itself
+def test_unknown_apprise_service_is_told_without_its_address(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An address Apprise cannot read is an error that shows its kind only."""
+    store = store_in(tmp_path)
+    config = apprise_config(tmp_path, "nosuch://token-secret-1/x", monkeypatch)
+    give(store, config, rows(("a", 0, "critical")))
+
+    outcome = run(store, config)
+
+    assert "begins with nosuch://" in outcome.note
+    assert "token-secret-1" not in outcome.note
+
+
+def test_file_holds_one_object_a_line(tmp_path: Path) -> None:
+    """A line that a crash cut off spoils no other."""
+    config, store = config_in(tmp_path, file={"path": "out/alerts.jsonl"}), store_in(tmp_path)
+    give(store, config, rows(("a", 0, "high")))
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "alerts.jsonl").write_text('{"id": "cut o', encoding="utf-8")
+
+    run(store, config)
+
+    lines = (tmp_path / "out" / "alerts.jsonl").read_text(encoding="utf-8").splitlines()
+    assert len(lines) == 2
+    assert json.loads(lines[1])["about"] == "a"
+
+
+def test_log_says_it_in_a_line(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """Critical alerts are errors in the log."""
+    config, store = config_in(tmp_path, log={"enabled": True}), store_in(tmp_path)
+    give(store, config, rows(("a", 0, "critical")))
+
+    with caplog.at_level(logging.INFO, logger="detector.alerts"):
+        run(store, config)
+
+    (record,) = [each for each in caplog.records if "flagged row" in each.message]
+    assert record.levelno == logging.ERROR
+    assert record.message.startswith("a in payments is unusual (critical)")
+
+
+def test_template_of_ones_own_is_sandboxed(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """A template may change the text; one that reaches for more is not used, and the alert still goes out."""
+    (tmp_path / "mine").mkdir()
+    template = tmp_path / "mine" / "log.j2"
+    template.write_text("Look at {{ alert.label }}!", encoding="utf-8")
+    config, store = config_in(tmp_path, log={"enabled": True}, templates="mine"), store_in(tmp_path)
+    give(store, config, rows(("a", 0, "high"), ("b", 0, "low")))
+
+    with caplog.at_level(logging.INFO, logger="detector.alerts"):
+        run(store, config)
+    assert "Look at a!" in caplog.text
+
+    caplog.clear()
+    from pipelines.alerts import templating
+
+    templating._environment.cache_clear()
+    template.write_text("{{ alert.__class__.__mro__[1].__subclasses__() }}", encoding="utf-8")
+    give(store, config, rows(("c", 0, "high")))
+    with caplog.at_level(logging.INFO, logger="detector.alerts"):
+        run(store, config)
+    assert "the shipped one is used" in caplog.text
+    assert "c in payments is unusual" in caplog.text
+
+
+def test_threads_end_with_the_run(tmp_path: Path) -> None:
+    """Delivery leaves no thread behind."""
+    config, store = config_in(tmp_path, log={"enabled": True}), store_in(tmp_path)
+    run(store, config)
+
+    assert not [thread.name for thread in threading.enumerate() if thread.name.startswith("alerts-")]
+
+
+def test_store_is_a_store(tmp_path: Path) -> None:
+    """The shortcut of these tests makes what the migrations make."""
+    store = store_in(tmp_path)
+
+    assert isinstance(store, Store)
+    store.upgrade()
+    assert store.revision() is not None

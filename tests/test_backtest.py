@@ -1,0 +1,211 @@
+"""The backtest: each period is judged with what was known when it began."""
+
+from datetime import UTC, datetime
+
+import numpy as np
+import pandas as pd
+import pytest
+from typer.testing import CliRunner
+
+from detector.errors import DataError, SettingError
+from pipelines.backtest import BacktestReport, _unblocked, backtest
+from pipelines.backtest_metrics import judge_period
+from pipelines.backtest_plan import Plan
+from pipelines.config import load_config
+from pipelines.simulate import simulate_transactions
+
+NOW = datetime(2025, 1, 1, tzinfo=UTC)
+START, END = datetime.fromisoformat("2024-10-15"), datetime.fromisoformat("2024-10-29")
+CONFIG = """\
+name: payments
+source: {path: payments.parquet}
+columns:
+  key: transaction_id
+  time: time
+  entity: card_id
+  label: is_fraud
+  numeric: [amount]
+  others: ignore
+features:
+  history:
+    - ratio of amount by card_id over 30d
+    - count by card_id over 1h
+    - new of device by card_id over 90d
+    - risk by terminal_id over 28d
+  reported: reported_at
+train:
+  autoencoder: {enabled: false}
+  neighbours: {enabled: false}
+  forest: {trees: 10}
+policy: {quantile: 0.98}
+tracking: {uri: "sqlite:///mlflow.db"}
+"""
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("backtest")
+    simulate_transactions(5_000, seed=3, days=36, fraud_rate=0.03).to_parquet(folder / "payments.parquet")
+    (folder / "detector.yaml").write_text(CONFIG)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def report(folder):
+    plan = Plan(START, END, every="7d", train="14d", k=10, seeds=2, scenario="scenario")
+    return backtest(load_config(folder), plan, now=NOW)
+
+
+def test_backtest_tells_what_would_have_been_caught(report):
+    """Two weeks of two seeds, in rows, cards, scenarios and money."""
+    periods = report.periods
+
+    assert len(periods) == 4
+    assert (periods["card_precision_10"] <= periods["card_precision_10_ceiling"]).all()
+    assert (periods["ap"] > 2 * periods["prevalence"]).all()
+    assert {"recall_large_amount", "amount_caught", "amount_missed", "alerts_per_day"} <= set(periods)
+    assert {"precision_predicted", "precision_realised", "with_labels_ap"} <= set(periods)
+    numbers = report.numbers()
+    assert numbers.loc["ap", "over_periods"] > 0
+    assert numbers.loc["ap", "over_seeds"] > 0
+
+
+def test_backtest_leaves_a_page_and_a_table(report, folder):
+    """The page has its figures and says what the command says."""
+    page = (folder / "backtest.html").read_text()
+    assert page.count("<svg") == 6
+    assert "Average precision" in page
+    assert "Share found, by scenario" in page
+    assert len(pd.read_csv(folder / "backtest.csv")) == 4
+    assert any("average precision" in line for line in report.summary())
+
+
+def test_backtest_is_one_run_with_a_child_a_period(report, folder):
+    """MLflow holds the means above, and each period below."""
+    from pipelines.tracking.session import session
+
+    with session(load_config(folder).tracking.uri) as client:
+        experiment = client.get_experiment_by_name("payments").experiment_id
+        runs = client.search_runs([experiment])
+    parents = [run for run in runs if "mlflow.parentRunId" not in run.data.tags]
+
+    assert len(parents) == 1
+    assert len(runs) == 3
+    assert parents[0].data.metrics["ap"] == pytest.approx(report.periods["ap"].mean())
+    assert report.places["MLflow run"].startswith(parents[0].info.run_id)
+
+
+def test_later_rows_change_no_earlier_period(folder, tmp_path):
+    """What happens and is reported after a period changes nothing of it."""
+    rows = pd.read_parquet(folder / "payments.parquet")
+    end = pd.Timestamp("2024-10-22")
+    rows["is_fraud"] = rows["is_fraud"].where((rows["reported_at"] <= end) | (rows["time"] < end), 0)
+    rows[rows["time"] < end + pd.Timedelta("1h")].to_parquet(tmp_path / "payments.parquet")
+    (tmp_path / "detector.yaml").write_text(CONFIG.replace('{uri: "sqlite:///mlflow.db"}', "{enabled: false}"))
+    plan = Plan(START, datetime.fromisoformat("2024-10-22"), every="7d", train="14d", k=10)
+
+    cut = backtest(load_config(tmp_path), plan, now=NOW).periods.iloc[0]
+
+    full = backtest(
+        load_config(folder).model_copy(update={"tracking": load_config(tmp_path).tracking}),
+        plan,
+        now=NOW,
+        folder=tmp_path,
+    ).periods.iloc[0]
+    pd.testing.assert_series_equal(cut, full)
+
+
+def test_known_cards_leave():
+    """A card whose fraud was reported before the day is blocked; one reported on the day is not yet."""
+    from detector.schema import Schema
+
+    time = pd.to_datetime(["2024-01-01 10:00", "2024-01-02 09:00", "2024-01-03 09:00"] * 2)
+    rows = pd.DataFrame({"time": time, "card": list("aaabbb"), "fraud": [1, 0, 0, 0, 0, 0]})
+    known_at = pd.Series(pd.Timestamp("2024-01-02 08:00"), index=rows.index)
+
+    asked = _unblocked(
+        rows,
+        Schema(time="time", entity="card", label="fraud"),
+        known_at,
+        begin=pd.Timestamp("2024-01-02"),
+        end=pd.Timestamp("2024-01-04"),
+    )
+
+    assert asked.index.tolist() == [1, 4, 5]
+
+
+def test_precision_promised_is_that_of_the_p_values():
+    """Ten rows, two flagged with p-values up to 0.1: one false alarm in two is expected."""
+    rows = pd.DataFrame({"card": range(10)})
+    found = judge_period(
+        rows,
+        entity=None,
+        day=pd.Series(["d"] * 10),
+        truth=pd.Series([1.0, 0.0] + [np.nan] * 8),
+        risk=np.arange(10.0)[::-1],
+        flagged=np.array([True, True] + [False] * 8),
+        p_value=np.array([0.05, 0.1] + [0.5] * 8),
+        amount=None,
+        scenario=None,
+        k=5,
+    )
+    assert found["precision_predicted"] == pytest.approx(0.5)
+    assert found["precision_realised"] == 0.5
+    assert found["alerts_per_day"] == 2
+
+
+@pytest.mark.parametrize(
+    ("setting", "message"),
+    [
+        ({"every": "7x"}, "received '7x'"),
+        ({"k": 0}, "k must be at least 1"),
+        ({"every": "90d"}, "No period of 90d fits"),
+    ],
+)
+def test_a_plan_without_meaning_is_refused(setting, message):
+    """A mistake is told before anything is read."""
+    with pytest.raises(SettingError, match=message):
+        Plan(START, END, **setting)
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "message"),
+    [
+        ("  label: is_fraud\n", "", "Name that column in `columns.label`"),
+        ("  time: time\n", "", "needs? a time"),
+    ],
+)
+def test_a_backtest_needs_time_and_truth(folder, tmp_path, before, after, message):
+    """Without either there is nothing to walk through or to count."""
+    text = CONFIG.replace(before, after).replace("payments.parquet", str(folder / "payments.parquet"))
+    (tmp_path / "detector.yaml").write_text(text)
+    with pytest.raises(SettingError, match=message):
+        backtest(load_config(tmp_path), Plan(START, END), now=NOW)
+
+
+def test_dates_outside_the_table_say_where_it_lies(folder):
+    """A walk through years without rows names those there are."""
+    with pytest.raises(DataError, match="reaches from 2024-10-01"):
+        backtest(
+            load_config(folder),
+            Plan(datetime.fromisoformat("2010-01-01"), datetime.fromisoformat("2010-01-09")),
+            now=NOW,
+        )
+
+
+def test_command_prints_the_summary(folder, monkeypatch):
+    """The command line passes everything on and prints what was found."""
+    import pipelines.backtest as job
+    from pipelines.cli import app
+
+    def stand_in(config, plan, *, now, folder):
+        periods = pd.DataFrame({"begin": [START], "seed": [0], "ap": [0.25]})
+        return BacktestReport(periods, plan, {"Report": "here"})
+
+    monkeypatch.setattr(job, "backtest", stand_in)
+    arguments = ["backtest", str(folder), "--from", "2024-10-15", "--to", "2024-11-05", "--every", "7d", "--k", "5"]
+
+    result = CliRunner().invoke(app, arguments)
+
+    assert result.exit_code == 0, result.output
+    assert "average precision 0.250" in result.output

@@ -1,0 +1,152 @@
+"""The incremental path: the same features as in batch, row by row, from a bounded past."""
+
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from detector.errors import BundleError, DataError, SettingError
+from detector.features import FeatureSet, History, load_history, save_history
+from tests.test_features import feature_set, payments, seconds, table
+
+QUIET = {"deadline": None, "suppress_health_check": [HealthCheck.too_slow, HealthCheck.function_scoped_fixture]}
+
+
+@settings(max_examples=20, **QUIET)
+@given(rows=payments(), data=st.data())
+def test_history_agrees_with_batch_to_the_last_bit(rows, data, tmp_path):
+    """Batches of any size, single rows, and a restart in between give what one batch gives."""
+    features = feature_set()
+    rows = rows.sort_values(["time", "id"], ignore_index=True)
+    history, parts, at = History(features), [], 0
+    while at < len(rows):
+        size = data.draw(st.integers(0, len(rows) - at))
+        if size == 0:
+            parts.append(pd.DataFrame([history.push_one(rows.iloc[at].to_dict())], index=[at]))
+            at += 1
+        else:
+            parts.append(history.push(rows.iloc[at : at + size])[list(features.names)])
+            at += size
+        if data.draw(st.booleans()):
+            history = load_history(save_history(history, tmp_path / "history.npz"))
+
+    found = pd.concat(parts)
+
+    pd.testing.assert_frame_equal(found, features.compute(rows)[list(features.names)], check_exact=True)
+
+
+@settings(max_examples=20, **QUIET)
+@given(payments(), st.data())
+def test_merged_histories_know_what_one_knows(rows, data):
+    """Pasts learnt apart, of any rows, join into the past of all."""
+    features = feature_set()
+    rows = rows.sort_values(["time", "id"], ignore_index=True)
+    last = rows.index[-1]
+    mine = np.array(data.draw(st.lists(st.booleans(), min_size=last, max_size=last)), dtype=bool)
+    first, second = History(features, lateness="2m"), History(features, lateness="2m")
+    first.learn(rows[:last][mine])
+    second.learn(rows[:last][~mine])
+
+    first.merge(second)
+
+    found = pd.Series(first.push_one(rows.iloc[last].to_dict()))
+    pd.testing.assert_series_equal(
+        found, features.compute(rows).loc[last, list(features.names)].astype(float), check_exact=True, check_names=False
+    )
+
+
+@settings(max_examples=20, **QUIET)
+@given(payments())
+def test_a_late_row_gets_the_features_of_its_time(rows):
+    """Within the allowed lateness rows may come in any order: the last to come is judged by all before its time."""
+    features = feature_set()
+    history = History(features, lateness="5m")
+    for _, row in rows.iloc[:-1].iterrows():
+        history.push_one(row.to_dict())
+
+    found = history.push(rows.iloc[[-1]])[list(features.names)]
+
+    pd.testing.assert_frame_equal(found, features.compute(rows).iloc[[-1]][list(features.names)], check_exact=True)
+
+
+def test_a_row_beyond_the_lateness_is_refused():
+    """A row older than what was seen is named, and nothing of its batch is taken."""
+    history = History(feature_set(), lateness="10s")
+    rows = table(30)
+    history.learn(rows)
+    known = history.events
+    late = rows.iloc[[0, 29]].assign(id=[98, 99])
+
+    with pytest.raises(DataError, match="time: too late, the latest row is of .* already"):
+        history.push(late)
+    with pytest.raises(DataError, match="too late"):
+        history.push_one(late.iloc[0].to_dict())
+
+    assert history.events == known
+    assert (history.faults(late) != "").tolist() == [True, False]
+
+
+def test_a_report_counts_from_the_moment_it_came():
+    """A fraud told later raises the risk of rows after the report and the delay."""
+    history = History(FeatureSet(("risk by shop over 1h delay 5s",), time="time", label="fraud"))
+    row = {"time": seconds(0), "shop": "x"}
+    history.push_one(row)
+
+    found = history.report(pd.DataFrame([row, row | {"shop": "never seen"}]), reported=seconds(20))
+
+    risk = [history.push_one(row | {"time": seconds(at)})["risk_1h_by_shop_delay_5s"] for at in (24, 25)]
+    assert found.tolist() == [True, False]
+    assert risk == [0.0, 1.0]
+
+
+def test_the_past_of_a_busy_entity_is_bounded():
+    """An entity with a million events takes no more room than the most that a window holds."""
+    size = 1_000_000
+    rows = pd.DataFrame({"time": seconds(np.arange(size)), "card": "a", "amount": 1.0})
+    features = FeatureSet(("mean of amount by card over 90d",), time="time", most_events=500)
+    history = History(features)
+
+    history.learn(rows)
+
+    assert history.events <= 501
+    found = history.push_one({"time": seconds(size), "card": "a", "amount": 3.0})
+    assert found == {"amount_mean_90d_by_card": 1.0}
+
+
+def test_idle_entities_are_forgotten():
+    """Who did nothing for longer than any feature looks back takes no room."""
+    history = History(FeatureSet(("count by card over 1m",), time="time"))
+    history.push_one({"time": seconds(0), "card": "a"})
+    history.push_one({"time": seconds(100), "card": "b"})
+
+    assert history.forget() == 1
+    assert len(history) == 1
+
+
+def test_histories_of_other_features_do_not_merge():
+    """A past that lacks what is measured is refused."""
+    with pytest.raises(SettingError, match="same features"):
+        History(feature_set()).merge(History(feature_set(most_events=9)))
+
+
+def test_a_broken_history_is_told(tmp_path):
+    """A missing or damaged file says so, and is never unpickled."""
+    path = tmp_path / "history.npz"
+    with pytest.raises(BundleError, match="There is no history"):
+        load_history(path)
+    path.write_bytes(b"PK nonsense")
+    with pytest.raises(BundleError, match="is broken"):
+        load_history(path)
+    np.savez(path, about=np.array([{"a": 1}], dtype=object))
+    with pytest.raises(BundleError, match="is broken"):
+        load_history(path)
+
+
+def test_a_refused_amount_changes_nothing():
+    """Of a single row with an impossible amount nothing is kept."""
+    history = History(feature_set())
+    row = table(1).iloc[0].to_dict()
+    with pytest.raises(DataError, match="beyond"):
+        history.push_one(row | {"amount": 1e12})
+    assert len(history) == 0

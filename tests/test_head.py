@@ -1,0 +1,92 @@
+"""The head: boosted trees over features and members' scores, on only where they prove themselves."""
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from detector.errors import DataError, SchemaError, SettingError
+from detector.head import Head
+from detector.head_fit import HeadRecipe, fit_head
+
+RECIPE = HeadRecipe(trees=20, learning_rate=0.2, leaves=6)
+
+
+def world(size=1_500, *, seed=0, hidden=True):
+    """Anomalies that one column tells, and the unsupervised risk only if it is not hidden from it."""
+    rng = np.random.default_rng(seed)
+    rows = pd.DataFrame({"amount": rng.normal(size=size), "frauds": rng.poisson(0.35, size).astype(float)})
+    rows.loc[::7, "amount"] = np.nan
+    chance = rng.random(size)
+    labels = pd.Series(((rows["frauds"] >= 2) & (chance < 0.9)) | (chance < 0.002)).astype(float)
+    risk = rng.normal(size=size) if hidden else labels + rng.normal(scale=0.01, size=size)
+    measures = pd.DataFrame({"risk": risk, "p_value": 0.5, "forest": rng.normal(size=size)})
+    time = pd.Series(pd.Timestamp("2024-01-01") + pd.to_timedelta(rng.permutation(size), unit="h"))
+    return rows, measures, labels, time
+
+
+@pytest.fixture(scope="module")
+def head():
+    return fit_head(*world(size=3_000), columns=("amount", "frauds"), recipe=RECIPE)
+
+
+def test_head_serves_where_it_beats_the_risk(head):
+    """What verdicts tell and the risk does not see is learnt, and probabilities are about right."""
+    rows, measures, labels, _ = world(seed=1)
+
+    probability = head.probability(rows, measures)
+
+    assert head.serves
+    assert head.facts["ap_head"] > head.facts["ap_risk"] + 0.3
+    assert probability.mean() == pytest.approx(labels.mean(), rel=0.5)
+    assert probability[labels == 1].mean() > 10 * probability[labels == 0].mean()
+
+
+def test_head_does_not_serve_where_the_risk_is_better():
+    """A risk that knows the truth stays; the head says so."""
+    head = fit_head(*world(hidden=False), columns=("amount",), recipe=RECIPE)
+    assert not head.serves
+    assert head.facts["gain_least"] <= 0
+
+
+def test_head_survives_a_bundle(head):
+    """What is saved answers the same, row by row and all at once."""
+    rows, measures, _, _ = world(seed=2, size=300)
+    again = Head.from_parts(head.to_parts())
+
+    together = again.probability(rows, measures)
+
+    assert (together == head.probability(rows, measures)).all()
+    assert again.probability(rows.iloc[[7]], measures.iloc[[7]]) == together[7]
+    assert again.columns == head.columns == ("amount", "frauds", "risk", "forest")
+
+
+def test_unknown_labels_are_not_learnt_from(head):
+    """A row without a verdict is neither normal nor anomalous."""
+    rows, measures, labels, time = world(size=3_000)
+    more = [pd.concat([part, part.iloc[:500]], ignore_index=True) for part in (rows, measures, labels, time)]
+    more[2].iloc[3_000:] = np.nan
+
+    again = fit_head(*more, columns=("amount", "frauds"), recipe=RECIPE)
+
+    assert (again.probability(rows, measures) == head.probability(rows, measures)).all()
+
+
+def test_too_few_anomalies_are_refused():
+    """From a handful of verdicts nothing is learnt."""
+    rows, measures, labels, time = world(size=200)
+    with pytest.raises(DataError, match="at least 30 labelled anomalies"):
+        fit_head(rows, measures, labels * 0, time, columns=("amount",))
+
+
+def test_a_missing_column_is_named(head):
+    """A head says which of its inputs is not there."""
+    rows, measures, _, _ = world(size=10)
+    with pytest.raises(SchemaError, match="needs the column 'frauds'"):
+        head.probability(rows.drop(columns="frauds"), measures)
+
+
+@pytest.mark.parametrize("setting", [{"trees": 0}, {"leaves": 1}, {"learning_rate": 0.0}])
+def test_settings_without_meaning_are_refused(setting):
+    """A recipe that fits nothing is an error."""
+    with pytest.raises(SettingError, match=next(iter(setting))):
+        HeadRecipe(**setting)
