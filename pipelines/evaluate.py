@@ -7,10 +7,13 @@ from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 
+import pandas as pd
+
 from detector import bundle
 from detector.clean import clean
 from detector.errors import DataError, SettingError
 from pipelines.config import Config
+from pipelines.featuring import featuring_of
 from pipelines.kinds import KINDS
 from pipelines.learner import policy_of
 from pipelines.progress import counted, progress
@@ -79,10 +82,15 @@ def evaluate(config: Config, *, input: str, now: datetime) -> EvaluationReport: 
         )
     policy = policy_of(config.policy, schema)
     source = open_source(config.source.at(input))
-    schema.check(source.columns(), labelled=True)
-    wanted = list(dict.fromkeys([*schema.roles.values(), *schema.features]))
+    featuring = featuring_of(config, trained=True)
+    given = schema if featuring is None else schema.without(featuring.features.names)
+    given.check(source.columns(), labelled=True)
+    needed = {*given.roles.values(), *given.features, *(featuring.features.needs if featuring is not None else ())}
+    wanted = [name for name in source.columns() if name in needed]
     with progress("Reading", total=source.estimate()) as advance:
-        frame = source.read(columns=wanted, numeric=schema.numeric, advance=advance)
+        frame = source.read(columns=wanted, numeric=given.numeric, advance=advance)
+    if featuring is not None:
+        frame = featuring.push(frame, now=pd.Timestamp(now)).rows
     cleaned = clean(frame, schema, labelled=True)
     with progress("Scoring", total=None):
         if cleaned.rows.empty:

@@ -8,7 +8,7 @@ from typing import Protocol
 
 import pandas as pd
 
-from detector.errors import DataError, SchemaError, nearest
+from detector.errors import DataError, SchemaError, SettingError, nearest
 from detector.explain import Reason
 from detector.features import FeatureSet, History, in_own_words, load_history, save_history
 from detector.features.duration import MICROSECONDS, short
@@ -18,6 +18,43 @@ from detector.values import read_dates, read_names, read_numbers
 from pipelines.config import Config
 
 FILE = "history.npz"
+
+
+def featuring_of(config: Config, *, trained: bool) -> Featuring | None:
+    """What adds the configured features, with the past that training left if there was one; None without features.
+
+    Raises
+    ------
+    SettingError
+        If the rows are readings of sensors.
+    BundleError, DataError
+        See ``Featuring.load``.
+    """
+    if not config.features.wanted:
+        return None
+    if config.kind != "table":
+        raise SettingError("`features` are measured of tables, and `kind` is sensors. Leave them out.")
+    return Featuring.load(config, history_folder(config)) if trained else Featuring(config)
+
+
+def refuse_features(config: Config, job: str) -> None:
+    """Make sure that a job that cannot keep the past of entities is not asked to.
+
+    Raises
+    ------
+    SettingError
+        If the configuration asks for features.
+    """
+    if config.features.wanted:
+        raise SettingError(
+            f"`{job}` does not measure `features`: they work in `detector train`, `score`, `evaluate` and `backtest`. "
+            f"Take them out, or run those on a schedule of your own."
+        )
+
+
+def history_folder(config: Config) -> Path:
+    """Where the past of the entities is kept: beside the bundle, for every detector of this configuration."""
+    return config.bundle.with_name(f"{config.bundle.name}.features")
 
 
 class Faults(Protocol):
@@ -85,6 +122,7 @@ class Featuring:
 
     def save(self, folder: Path) -> Path:
         """Keep the past in a folder, in one step."""
+        folder.mkdir(parents=True, exist_ok=True)
         self.history.forget()
         return save_history(self.history, folder / FILE)
 

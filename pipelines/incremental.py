@@ -32,6 +32,7 @@ from pipelines.alerts.gathering import Gathered
 from pipelines.alerts.outbox import enqueue
 from pipelines.config import Config, PolicySection
 from pipelines.faults import fault
+from pipelines.featuring import refuse_features
 from pipelines.intake import Intake, Reading, open_intake
 from pipelines.jobs import Context, JobOutcome
 from pipelines.judging import Judge, Judged, Surroundings, TabularJudge
@@ -113,6 +114,7 @@ def outcome_of_totals(totals: Totals, notices: Sequence[str]) -> JobOutcome:
 
 def load_judge(config: Config) -> Judge:
     """The trained detector, kept in memory until another one takes its place."""
+    refuse_features(config, "detector serve")
     folder = config.bundle.resolve()  # a link to a bundle may be moved to another one meanwhile
     version = bundle.fingerprint(folder)
     key = (folder, config.policy)

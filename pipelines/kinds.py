@@ -66,8 +66,8 @@ class Table:
     unit = "rows"
 
     def read(self, source: Source, config: Config, advance: Any) -> pd.DataFrame:
-        """A random sample."""
-        if config.train.rows is None:
+        """A random sample; all rows if their past is to be measured, which a sample would tear apart."""
+        if config.train.rows is None or config.features.wanted:
             return source.read(advance=advance)
         return source.sample(config.train.rows, random_state=config.random_state, advance=advance)
 

@@ -19,6 +19,7 @@ from detector.drift import ALERTS, RISK, Shift, persistent
 from detector.values import read_dates
 from pipelines.config import Config
 from pipelines.faults import fault
+from pipelines.featuring import refuse_features
 from pipelines.learner import policy_of
 from pipelines.progress import counted, progress
 from pipelines.remembered import reference_of
@@ -126,6 +127,7 @@ def watch(config: Config, *, now: datetime) -> DriftReport:
     SourceError
         If the rows cannot be read.
     """
+    refuse_features(config, "detector drift")
     shelf, settings = Shelf(config.bundle), config.drift
     settle_shadow(config, now=now)
     place = shelf.serving()

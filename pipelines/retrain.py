@@ -16,6 +16,7 @@ from detector.policy import Policy
 from pipelines.comparison import Comparison, compare_on
 from pipelines.config import Config
 from pipelines.faults import fault
+from pipelines.featuring import refuse_features
 from pipelines.kinds import KINDS
 from pipelines.learner import policy_of
 from pipelines.progress import counted, progress
@@ -98,6 +99,7 @@ def retrain(config: Config, *, now: datetime, trigger: str = "asked for") -> Ret
     BundleError
         If another process is retraining at this moment.
     """
+    refuse_features(config, "detector retrain")
     shelf, clock = Shelf(config.bundle), _clock_from(now)
     bundle.check_place(config.bundle)
     with shelf.locked("training", wait=False):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from datetime import datetime
@@ -17,13 +17,14 @@ from numpy.typing import NDArray
 
 from detector import bundle
 from detector.clean import clean
-from detector.explain import in_words
+from detector.explain import Reason, in_words
 from detector.policy import Policy
 from detector.schema import Schema
 from detector.scorer import TabularScorer
 from detector.series_scorer import SequenceScorer
 from pipelines.ahead import ahead
 from pipelines.config import Config
+from pipelines.featuring import Featuring, featuring_of
 from pipelines.keys import KeyLedger
 from pipelines.learner import policy_of
 from pipelines.progress import counted, progress
@@ -99,18 +100,21 @@ def score(
     scorer, version = bundle.load(folder), bundle.fingerprint(folder)
     source = open_source(config.source.at(input) if input is not None else config.source)
     target = config.output.at(output) if output is not None else config.output
-    scorer.schema.check(source.columns())
+    featuring = featuring_of(config, trained=True)
+    given = scorer.schema if featuring is None else scorer.schema.without(featuring.features.names)
+    given.check(source.columns())
     if isinstance(scorer, SequenceScorer):
         return score_series(config, scorer, source, target, version=version, now=now, started=started)
     policy = policy_of(config.policy, scorer.schema)
     with ExitStack() as stack:
         sink = stack.enter_context(open_sink(target))
         quarantine = stack.enter_context(
-            QuarantineSink(target.quarantine_path, columns=_read_columns(source, scorer.schema))
+            QuarantineSink(target.quarantine_path, columns=_read_columns(source, given, featuring))
         )
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="detector-")))
-        waiting = Waiting(folder, scorer, policy)
-        rows = _measure(source, scorer, waiting, quarantine)
+        words = in_words if featuring is None else lambda reasons: in_words(featuring.in_own_words(reasons))
+        waiting = Waiting(folder, scorer, policy, words=words)
+        rows = _measure(source, scorer, waiting, quarantine, given=given, featuring=featuring, now=now)
         flagged = waiting.decide()
         for verdicts in ahead(waiting.verdicts(flagged)):
             sink.write(verdicts.assign(model_version=version, scored_at=pd.Timestamp(now).tz_convert(None)))
@@ -127,11 +131,25 @@ def score(
     )
 
 
-def _measure(source: Source, scorer: TabularScorer, waiting: Waiting, quarantine: QuarantineSink) -> int:
+def _measure(
+    source: Source,
+    scorer: TabularScorer,
+    waiting: Waiting,
+    quarantine: QuarantineSink,
+    *,
+    given: Schema,
+    featuring: Featuring | None,
+    now: datetime,
+) -> int:
     schema, ledger, rows = scorer.schema, KeyLedger(), 0
-    wanted = _read_columns(source, schema)
+    wanted = _read_columns(source, given, featuring)
     with progress("Scoring", total=source.estimate()) as advance:
-        for batch in ahead(source.batches(BATCH, columns=wanted, numeric=schema.numeric)):
+        for raw in ahead(source.batches(BATCH, columns=wanted, numeric=given.numeric)):
+            batch = raw
+            if featuring is not None:
+                featured = featuring.push(raw, now=pd.Timestamp(now))
+                quarantine.write(featured.quarantine)
+                batch = featured.rows
             cleaned = clean(batch, schema, positions=batch.index)
             good = cleaned.rows
             quarantine.write(cleaned.quarantine)
@@ -140,14 +158,16 @@ def _measure(source: Source, scorer: TabularScorer, waiting: Waiting, quarantine
                 quarantine.write(_repeated(batch.loc[good.index[again]], schema.key))
                 good = good[~again]
             waiting.add(good, scorer.measure(good))
-            rows += len(batch)
-            advance(len(batch))
+            rows += len(raw)
+            advance(len(raw))
         quarantine.write(source.rejected)
     return rows + len(source.rejected)
 
 
-def _read_columns(source: Source, schema: Schema) -> list[str]:
+def _read_columns(source: Source, schema: Schema, featuring: Featuring | None) -> list[str]:
     needed = {*schema.features, *(name for role, name in schema.roles.items() if role != "label")}
+    if featuring is not None:
+        needed |= set(featuring.features.needs)
     return [name for name in source.columns() if name in needed]
 
 
@@ -171,12 +191,23 @@ class Waiting:
         Decides; rows it can never flag are not kept for explanation.
     kept : sequence of str
         Features whose values stay beside the verdicts.
+    words : callable
+        How reasons are told.
     """
 
-    def __init__(self, folder: Path, scorer: TabularScorer, policy: Policy, *, kept: Sequence[str] = ()) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        scorer: TabularScorer,
+        policy: Policy,
+        *,
+        kept: Sequence[str] = (),
+        words: Callable[[list[Reason]], str] = in_words,
+    ) -> None:
         self.scorer = scorer
         self.policy = policy
         self.folder = folder
+        self.words = words
         self.kept = [name for name in kept if name in scorer.schema.features]
         self._risk: list[NDArray[np.float64]] = []
         self._p_value: list[NDArray[np.float64]] = []
@@ -214,7 +245,7 @@ class Waiting:
                 if marks.any():
                     candidates = _read(self.folder / f"{number}.candidates")
                     chosen = candidates.loc[verdicts.index[marks]]
-                    verdicts.loc[chosen.index, "reasons"] = [in_words(each) for each in self.scorer.explain(chosen)]
+                    verdicts.loc[chosen.index, "reasons"] = [self.words(each) for each in self.scorer.explain(chosen)]
                 yield verdicts.join(measures[self.kept]) if self.kept else verdicts
                 start += len(risk)
                 advance(len(risk))

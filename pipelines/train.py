@@ -20,6 +20,7 @@ from detector.errors import DataError
 from detector.filters import count_reasons
 from detector.policy import Policy
 from pipelines.config import Config
+from pipelines.featuring import featuring_of, history_folder
 from pipelines.kinds import KINDS
 from pipelines.learner import policy_of, refuse_taken_names
 from pipelines.progress import counted, progress
@@ -102,14 +103,22 @@ def train(config: Config, *, now: datetime) -> TrainReport:
     _check_places(config)
     source = open_source(config.source)
     kind = KINDS[config.kind]
+    featuring = featuring_of(config, trained=False)
     with progress("Reading", total=source.estimate()) as advance:
         frame = kind.read(source, config, advance)
     schema = kind.schema(frame, config)
     refuse_taken_names(schema)
+    unmeasured = pd.DataFrame()
+    if featuring is not None:
+        with progress("Measuring features", total=None):
+            featured = featuring.learn(frame, now=pd.Timestamp(now))
+        schema, unmeasured = featuring.schema(schema), featured.quarantine
+        frame = _some(featured.rows, config)
     policy = policy_of(config.policy, schema)
     cleaned = clean(frame, schema, labelled=schema.label is not None, positions=frame.index)
     quarantine = _quarantine(config)
     with QuarantineSink(quarantine, columns=[str(name) for name in frame.columns]) as sink:
+        sink.write(unmeasured)
         sink.write(cleaned.quarantine)
         sink.write(source.rejected)
     _refuse_too_few(cleaned, quarantine)
@@ -122,6 +131,8 @@ def train(config: Config, *, now: datetime) -> TrainReport:
         reviewed, drawn = kind.review(detector.scorer_, kept_apart, config, detector.history_)
     remember(detector.scorer_, rows, kept_apart, policy=policy, now=now)
     Shelf(config.bundle).put(detector.scorer_, now=now)
+    if featuring is not None:
+        featuring.save(history_folder(config))
     logged: LoggedModel | None = None
     unsent: list[str] = []
     if config.tracking.enabled:
@@ -133,7 +144,7 @@ def train(config: Config, *, now: datetime) -> TrainReport:
     write_report(config.report, content)
     return TrainReport(
         rows=len(rows),
-        quarantined=len(cleaned.quarantine) + len(source.rejected),
+        quarantined=len(unmeasured) + len(cleaned.quarantine) + len(source.rejected),
         reviewed=reviewed,
         metrics=reviewed.all_metrics,
         seconds=time.perf_counter() - started,
@@ -159,6 +170,16 @@ def _check_places(config: Config) -> None:
 
 def _quarantine(config: Config) -> Path:
     return config.bundle.with_name(f"{config.bundle.name}.quarantine.csv")
+
+
+def _some(frame: pd.DataFrame, config: Config) -> pd.DataFrame:
+    """A random sample of as many rows as are to be learnt from, in order."""
+    most = config.train.rows
+    return (
+        frame
+        if most is None or len(frame) <= most
+        else frame.sample(most, random_state=config.random_state).sort_index()
+    )
 
 
 def _write_filtered(config: Config, detector: TabularDetector, rows: pd.DataFrame, frame: pd.DataFrame) -> str | None:

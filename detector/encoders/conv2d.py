@@ -48,8 +48,8 @@ class Conv2dAutoencoder(AutoencoderMixin, BaseEstimator):  # type: ignore[misc] 
     random_state : int
         Seeds weights, masks and the held-out rows.
 
-    >>> Conv2dAutoencoder(shape=(8, 8), code=16)
-    Conv2dAutoencoder(code=16, shape=(8, 8))
+    >>> Conv2dAutoencoder(shape=(8, 8), code=10)
+    Conv2dAutoencoder(code=10, shape=(8, 8))
     """
 
     def __init__(

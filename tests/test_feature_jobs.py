@@ -1,0 +1,92 @@
+"""Features of an entity's past through train, score and evaluate; and the jobs that cannot keep a past say so."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pandas as pd
+import pytest
+import yaml
+
+from detector.errors import SettingError
+from pipelines.config import Config, load_config
+from pipelines.evaluate import evaluate
+from pipelines.incremental import load_judge
+from pipelines.monitor import watch
+from pipelines.retrain import retrain
+from pipelines.score import score
+from pipelines.simulate import simulate_transactions
+from pipelines.train import train
+
+NOW = datetime(2026, 3, 1, tzinfo=UTC)
+SETTINGS = {
+    "name": "payments",
+    "source": {"path": "past.parquet"},
+    "columns": {
+        "key": "transaction_id",
+        "time": "time",
+        "entity": "card_id",
+        "label": "is_fraud",
+        "numeric": ["amount"],
+        "others": "ignore",
+    },
+    "features": {"history": ["count by card_id over 1d", "ratio of amount by card_id over 30d"]},
+    "train": {"autoencoder": {"enabled": False}, "neighbours": {"enabled": False}},
+    "policy": {"quantile": 0.98},
+    "tracking": {"enabled": False},
+}
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory: pytest.TempPathFactory) -> Config:
+    """A detector trained on the first part of the payments."""
+    folder = tmp_path_factory.mktemp("featured")
+    payments = simulate_transactions(3_000, seed=3)
+    payments.iloc[:2_400].to_parquet(folder / "past.parquet")
+    payments.iloc[2_400:].to_parquet(folder / "fresh.parquet")
+    (folder / "detector.yaml").write_text(yaml.safe_dump(SETTINGS), encoding="utf-8")
+    config = load_config(folder)
+    train(config, now=NOW)
+    return config
+
+
+def test_new_rows_are_measured_against_the_past_of_training(site: Config, tmp_path: Path) -> None:
+    """Every row is scored, and reasons speak of the card's own history."""
+    fresh = str(site.bundle.parent / "fresh.parquet")
+
+    report = score(site, input=fresh, output=str(tmp_path / "scores.parquet"), now=NOW)
+
+    scores = pd.read_parquet(tmp_path / "scores.parquet")
+    assert report.scored == len(scores) == 600
+    assert scores.loc[scores["flagged"], "reasons"].str.contains("times its 30-day mean").any()
+
+
+def test_scoring_again_gives_the_same(site: Config, tmp_path: Path) -> None:
+    """Scoring by hand leaves the past as it was."""
+    fresh = str(site.bundle.parent / "fresh.parquet")
+    first, second = tmp_path / "first.parquet", tmp_path / "second.parquet"
+
+    for place in (first, second):
+        score(site, input=fresh, output=str(place), now=NOW)
+
+    pd.testing.assert_series_equal(pd.read_parquet(first)["risk"], pd.read_parquet(second)["risk"], check_exact=True)
+
+
+def test_evaluation_measures_too(site: Config) -> None:
+    """With labels, on rows that came later."""
+    report = evaluate(site, input=str(site.bundle.parent / "fresh.parquet"), now=NOW)
+
+    assert report.rows == 600
+    assert report.reviewed.truth is not None
+
+
+def test_jobs_without_a_past_refuse_features(site: Config) -> None:
+    """Rather than score rows without what the detector learnt from."""
+    for job, name in (
+        (lambda: retrain(site, now=NOW), "retrain"),
+        (lambda: watch(site, now=NOW), "drift"),
+        (lambda: load_judge(site), "serve"),
+    ):
+        with pytest.raises(SettingError, match=f"`detector {name}` does not measure `features`"):
+            job()
