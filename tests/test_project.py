@@ -8,6 +8,7 @@ import re
 import subprocess
 import sys
 import tomllib
+from collections.abc import Iterator
 from importlib import import_module, metadata
 from pathlib import Path
 from typing import Any
@@ -166,11 +167,19 @@ def test_documented_make_targets_exist(path: Path) -> None:
     assert named <= targets
 
 
+def pages_of(entries: list[dict[str, Any]]) -> Iterator[str]:
+    """The pages that a navigation names, those of its groups among them."""
+    for entry in entries:
+        for page in entry.values():
+            yield from pages_of(page) if isinstance(page, list) else [page]
+
+
 def test_every_page_is_in_the_navigation() -> None:
     """No page of the documentation is left out."""
     navigation = yaml.safe_load((ROOT / "mkdocs.yml").read_text(encoding="utf-8"))["nav"]
 
-    assert sorted(page for entry in navigation for page in entry.values()) == [page.name for page in PAGES]
+    pages = (ROOT / "docs").rglob("*.md")
+    assert sorted(pages_of(navigation)) == sorted(page.relative_to(ROOT / "docs").as_posix() for page in pages)
 
 
 def test_configuration_page_is_current() -> None:
