@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
+import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
 from detector.errors import DataError, SchemaError, SettingError, nearest
 from detector.explain import Reason
@@ -37,21 +40,6 @@ def featuring_of(config: Config, *, trained: bool) -> Featuring | None:
     return Featuring.load(config, history_folder(config)) if trained else Featuring(config)
 
 
-def refuse_features(config: Config, job: str) -> None:
-    """Make sure that a job that cannot keep the past of entities is not asked to.
-
-    Raises
-    ------
-    SettingError
-        If the configuration asks for features.
-    """
-    if config.features.wanted:
-        raise SettingError(
-            f"`{job}` does not measure `features`: they work in `detector train`, `score`, `evaluate` and `backtest`. "
-            f"Take them out, or run those on a schedule of your own."
-        )
-
-
 def history_folder(config: Config) -> Path:
     """Where the past of the entities is kept: beside the bundle, for every detector of this configuration."""
     return config.bundle.with_name(f"{config.bundle.name}.features")
@@ -75,10 +63,13 @@ class Featured:
         As they came, with one more float64 column a feature.
     quarantine : DataFrame
         ``row`` (the label in the index of the rows) and ``reason``, then the columns as they came.
+    taken : DataFrame
+        What of the rows belongs to the past: the columns that features need, typed.
     """
 
     rows: pd.DataFrame
     quarantine: pd.DataFrame
+    taken: pd.DataFrame
 
 
 class Featuring:
@@ -100,7 +91,7 @@ class Featuring:
     def __init__(self, config: Config, *, history: History | None = None) -> None:
         self.section = config.features
         self.features: FeatureSet = config.features.feature_set(config.columns)
-        self.history = history if history is not None else self._empty()
+        self.history = history if history is not None else self.empty()
 
     @classmethod
     def load(cls, config: Config, folder: Path) -> Featuring:
@@ -136,20 +127,91 @@ class Featuring:
         now : Timestamp, optional
             Rows later than this, and the configured seconds, are set aside.
         """
-        typed, quarantine = self._usable(frame, self.features.faults, now)
-        self.history = self._empty()
-        self.history.learn(typed)
-        return Featured(self._joined(frame, self.features.compute(typed), quarantine), quarantine)
+        featured = self.compute(frame, now=now)
+        self.history = self.empty()
+        self.history.learn(featured.taken)
+        return featured
 
-    def compute(self, frame: pd.DataFrame, *, now: pd.Timestamp | None = None) -> Featured:
-        """Add the features of a whole table, and leave the past as it is."""
-        typed, quarantine = self._usable(frame, self.features.faults, now)
-        return Featured(self._joined(frame, self.features.compute(typed), quarantine), quarantine)
+    def compute(
+        self, frame: pd.DataFrame, *, now: pd.Timestamp | None = None, before: pd.DataFrame | None = None
+    ) -> Featured:
+        """Add the features of a whole table, and leave the past as it is.
 
-    def push(self, frame: pd.DataFrame, *, now: pd.Timestamp | None = None) -> Featured:
-        """Add the features of new rows, which then belong to the past; rows that come too late are set aside."""
+        Parameters
+        ----------
+        frame : DataFrame
+        now : Timestamp, optional
+            Rows later than this, and the configured seconds, are set aside.
+        before : DataFrame, optional
+            Other rows, as ``typed`` returns them, that are in the past of these.
+        """
+        typed, quarantine = self._usable(frame, self.features.faults, now)
+        taken = typed[~self._again(typed)]
+        every = taken if before is None else pd.concat([before, taken], ignore_index=True)
+        computed = self.features.compute(every).iloc[len(every) - len(taken) :].set_axis(taken.index)
+        return Featured(self._joined(frame, computed, quarantine), quarantine, taken)
+
+    def push(
+        self,
+        frame: pd.DataFrame,
+        *,
+        now: pd.Timestamp | None = None,
+        known: Callable[[pd.Series], NDArray[np.bool_]] | None = None,
+    ) -> Featured:
+        """Add the features of new rows, which then belong to the past; rows that come too late are set aside.
+
+        Parameters
+        ----------
+        frame : DataFrame
+        now : Timestamp, optional
+            Rows later than this, and the configured seconds, are set aside.
+        known : callable
+            Which keys belong to the past already. Such rows, and those whose key came before among these, have no
+            features: they are not rows of their own.
+        """
         typed, quarantine = self._usable(frame, self.history.faults, now)
-        return Featured(self._joined(frame, self.history.push(typed), quarantine), quarantine)
+        again = self._again(typed)
+        if known is not None and self.features.key is not None:
+            again = again | known(typed[self.features.key])
+        taken = typed[~again]
+        return Featured(self._joined(frame, self.history.push(taken), quarantine), quarantine, taken)
+
+    @property
+    def reach(self) -> pd.Timedelta:
+        """How far back the features look."""
+        return pd.Timedelta(microseconds=max((each.reach for each in self.features.all), default=0))
+
+    @property
+    def optional(self) -> tuple[str, ...]:
+        """The columns that tell what is known of a row, which it may come without."""
+        return tuple(name for name in (self.features.label, self.features.reported) if name in self.features.needs)
+
+    def typed(self, frame: pd.DataFrame, *, now: pd.Timestamp | None = None) -> pd.DataFrame:
+        """The columns that features need of the rows that can have features, whenever they come."""
+        return self._usable(frame, self.features.faults, now)[0]
+
+    def raw_schema(self, schema: Schema) -> Schema:
+        """What the columns of rows mean that do not have their features yet, with all that features need.
+
+        Raises
+        ------
+        DataError
+            If a detector with this schema has learnt from other features.
+        """
+        names = set(self.features.names)
+        if missing := names - set(schema.numeric):
+            raise DataError(
+                f"The detector has learnt without the feature {min(missing)!r} that is configured. Train it again: "
+                f"detector train CONFIG."
+            )
+        raw = schema.without(self.features.names)
+        known = {*raw.features, *raw.roles.values(), *self.optional}
+        return Schema(
+            **{
+                **raw.to_dict(),
+                "categorical": (*raw.categorical, *(name for name in self.features.needs if name not in known)),
+            }
+        )
 
     def schema(self, schema: Schema) -> Schema:
         """The meaning of the columns with the features among them; what only says when is no feature."""
@@ -161,9 +223,18 @@ class Featuring:
         """Reasons that speak of an entity's own history."""
         return in_own_words(reasons, self.features.all)
 
-    def _empty(self) -> History:
+    def empty(self) -> History:
+        """A past in which nothing has happened yet."""
         lateness = self.section.lateness
         return History(self.features, lateness=short(lateness * MICROSECONDS["s"]) if lateness else None)
+
+    def _again(self, typed: pd.DataFrame) -> NDArray[np.bool_]:
+        """Which rows have no key of their own."""
+        if self.features.key is None:
+            return np.zeros(len(typed), dtype=bool)
+        key = typed[self.features.key]
+        again: NDArray[np.bool_] = (key.isna() | key.duplicated()).to_numpy(dtype=bool)
+        return again
 
     def _usable(
         self, frame: pd.DataFrame, faults: Faults, now: pd.Timestamp | None

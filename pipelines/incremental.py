@@ -26,19 +26,21 @@ from sqlalchemy.orm import Session
 
 from detector import bundle
 from detector.errors import DetectorError, SettingError
+from detector.explain import in_words
 from detector.scorer import TabularScorer
 from pipelines.ahead import ahead
 from pipelines.alerts.gathering import Gathered
 from pipelines.alerts.outbox import enqueue
 from pipelines.config import Config, PolicySection
 from pipelines.faults import fault
-from pipelines.featuring import refuse_features
+from pipelines.featuring import featuring_of
 from pipelines.intake import Intake, Reading, open_intake
 from pipelines.jobs import Context, JobOutcome
 from pipelines.judging import Judge, Judged, Surroundings, TabularJudge
 from pipelines.landing import Landing, Staged, open_landing, quarantine_folder
 from pipelines.landing.landing import ROW_COLUMNS
 from pipelines.learner import policy_of
+from pipelines.past import past_of
 from pipelines.progress import counted
 from pipelines.shadow import score_shadow, trial_of
 from pipelines.sinks import QuarantineSink
@@ -114,7 +116,6 @@ def outcome_of_totals(totals: Totals, notices: Sequence[str]) -> JobOutcome:
 
 def load_judge(config: Config) -> Judge:
     """The trained detector, kept in memory until another one takes its place."""
-    refuse_features(config, "detector serve")
     folder = config.bundle.resolve()  # a link to a bundle may be moved to another one meanwhile
     version = bundle.fingerprint(folder)
     key = (folder, config.policy)
@@ -136,7 +137,10 @@ def judge_of(scorer: bundle.Scorer, *, version: str, config: Config) -> Judge:
     """
     if isinstance(scorer, TabularScorer):
         kept = config.alerts.columns_wanted(config.columns) if config.alerts.enabled else ()
-        return TabularJudge(scorer, version=version, policy=policy_of(config.policy, scorer.schema), kept=kept)
+        featuring = featuring_of(config, trained=False)
+        words = in_words if featuring is None else lambda reasons: in_words(featuring.in_own_words(reasons))
+        policy = policy_of(config.policy, scorer.schema)
+        return TabularJudge(scorer, version=version, policy=policy, kept=kept, words=words)
     raise SettingError(
         f"{config.bundle} holds a detector for series, which `detector score` judges whole. "
         f"Batch by batch, only detectors for tables are served."
@@ -158,7 +162,10 @@ class Scoring:
         self.context = context
         self.store = context.store
         self.judge = judge
-        self.intake: Intake = open_intake(context.config, self.store, judge.schema)
+        self.past = past_of(context.config, self.store)
+        raw = judge.schema if self.past is None else self.past.featuring.raw_schema(judge.schema)
+        also = () if self.past is None else self.past.featuring.optional
+        self.intake: Intake = open_intake(context.config, self.store, raw, also=also)
         self.landing: Landing = open_landing(context.config, self.store, judge.schema)
         self.source = context.config.name
 
@@ -240,7 +247,8 @@ class Scoring:
         if trial_of(config) is None:
             return
         try:
-            rows = pd.concat(list(self.intake.open(batch.window).frames()))
+            frames = self.past.rows if self.past is not None else self.intake.open(batch.window).frames()
+            rows = pd.concat(list(frames))
             score_shadow(config, rows, batch=f"batch-{batch.id}", now=self.context.now)
         except DetectorError as error:
             log.warning("the challenger could not score batch %d: %s", batch.id, error)
@@ -255,18 +263,28 @@ class Scoring:
         reading: Reading | None = None,
     ) -> None:
         """Read, judge, stage; then put everything in its place in one transaction, which ``finish`` completes."""
-        reading = reading or self.intake.open(batch.window)
+        reading = _with_fault(reading or self.intake.open(batch.window))
+        known = partial(self.landing.known, batch=batch.id, thoroughly=thoroughly)
+        moves = self.past is not None and batch.purpose == "score" and not replaces
         fault("score.opened")
         with tempfile.TemporaryDirectory(prefix="detector-") as name:
             folder, path = Path(name), quarantine_folder(self.context.config) / f"batch-{batch.id:08d}.csv"
             with QuarantineSink(path, columns=reading.columns) as quarantine:
+                if self.past is not None:
+                    reading = (
+                        self.past.of(reading, self.intake, quarantine, known=known, now=self.context.now)
+                        if moves
+                        else self.past.at_their_time(
+                            reading, self.intake, batch.window, quarantine, now=self.context.now
+                        )
+                    )
                 judged = self.judge.judge(
-                    _with_fault(reading),
+                    reading,
                     Surroundings(
                         folder=folder,
                         quarantine=quarantine,
                         given=partial(self._given, batch.id),
-                        known=partial(self.landing.known, batch=batch.id, thoroughly=thoroughly),
+                        known=known,
                         checkpoint=self.context.checkpoint,
                     ),
                 )
@@ -278,7 +296,11 @@ class Scoring:
                 )
             fault("score.staged")
             told = gathered.verdicts() if batch.purpose == "score" else None
+            if moves and self.past is not None:
+                self.past.keep(batch.id)
             self._commit(batch, reading, judged, staged, quarantine.rows, finish, told)
+            if moves and self.past is not None:
+                self.past.moved(batch.id)
 
     def _commit(
         self,

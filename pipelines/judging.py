@@ -13,6 +13,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from detector.clean import clean
+from detector.explain import Reason, in_words
 from detector.policy import Budget, Policy
 from detector.schema import Schema
 from detector.scorer import TabularScorer
@@ -97,18 +98,30 @@ class TabularJudge:
         stays flagged, because its alert is out, and later batches get what is left of the day.
     kept : sequence of str
         Features whose values alerts tell.
+    words : callable
+        How reasons are told.
     """
 
-    def __init__(self, scorer: TabularScorer, *, version: str, policy: Policy, kept: Sequence[str] = ()) -> None:
+    def __init__(
+        self,
+        scorer: TabularScorer,
+        *,
+        version: str,
+        policy: Policy,
+        kept: Sequence[str] = (),
+        words: Callable[[list[Reason]], str] = in_words,
+    ) -> None:
         self.scorer = scorer
         self.schema = scorer.schema
         self.version = version
         self.policy = policy
         self.kept = tuple(kept)
+        self.words = words
 
     def judge(self, reading: Reading, around: Surroundings) -> Judged:
         """Measure all rows, then decide, then explain."""
-        waiting, ledger = Waiting(around.folder, self.scorer, self.policy, kept=self.kept), KeyLedger()
+        waiting = Waiting(around.folder, self.scorer, self.policy, kept=self.kept, words=self.words)
+        ledger = KeyLedger()
         parts: dict[str, list[NDArray[Any]]] = {"risk": [], "p_value": [], "day": []}
         scored = 0
         for frame in ahead(reading.frames()):

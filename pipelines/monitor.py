@@ -19,7 +19,7 @@ from detector.drift import ALERTS, RISK, Shift, persistent
 from detector.values import read_dates
 from pipelines.config import Config
 from pipelines.faults import fault
-from pipelines.featuring import refuse_features
+from pipelines.featuring import Featuring, featuring_of
 from pipelines.learner import policy_of
 from pipelines.progress import counted, progress
 from pipelines.remembered import reference_of
@@ -28,6 +28,7 @@ from pipelines.shelf import Shelf
 from pipelines.sources import Source, open_source
 from pipelines.swap import write_whole
 from pipelines.telling import send_waiting, tell_monitoring, waiting_note
+from pipelines.window import rows_between
 
 STATE = "drift.json"
 MOST_CHECKS = 100
@@ -127,7 +128,6 @@ def watch(config: Config, *, now: datetime) -> DriftReport:
     SourceError
         If the rows cannot be read.
     """
-    refuse_features(config, "detector drift")
     shelf, settings = Shelf(config.bundle), config.drift
     settle_shadow(config, now=now)
     place = shelf.serving()
@@ -171,6 +171,9 @@ def watch(config: Config, *, now: datetime) -> DriftReport:
 def _new_rows(source: Source, config: Config, *, since: str, now: datetime) -> tuple[pd.DataFrame, str]:
     """Rows later than the last look, the latest of them if they are many, and where the next look begins."""
     time, most = config.columns.time, config.drift.most_rows
+    featuring = featuring_of(config, trained=False)
+    if featuring is not None and time is not None:
+        return _new_measured(source, config, featuring, time, since=since, now=now)
     parts: list[pd.DataFrame] = []
     seen, latest = 0, since
     end = pd.Timestamp(now.astimezone(UTC)).tz_localize(None).to_datetime64()
@@ -193,6 +196,23 @@ def _new_rows(source: Source, config: Config, *, since: str, now: datetime) -> t
             advance(len(batch))
     frame = _latest(pd.concat(parts), time, most) if parts else pd.DataFrame()
     return frame, str(seen) if time is None else latest
+
+
+def _new_measured(
+    source: Source, config: Config, featuring: Featuring, time: str, *, since: str, now: datetime
+) -> tuple[pd.DataFrame, str]:
+    """The same with features, which look back beyond the last look."""
+    begin = pd.Timestamp(since) if since else None
+    end = pd.Timestamp(now.astimezone(UTC)).tz_localize(None)
+    frame = rows_between(source, time, since=None if begin is None else begin - featuring.reach, until=end)
+    if frame.empty:
+        return frame, since
+    rows = featuring.compute(frame, now=end).rows
+    when = read_dates(rows[time])[0]
+    if begin is not None:
+        rows, when = rows[(when > begin).to_numpy()], when[when > begin]
+    latest = max(since, pd.Timestamp(when.max()).isoformat()) if len(rows) else since
+    return _latest(rows, time, config.drift.most_rows), latest
 
 
 def _latest(frame: pd.DataFrame, time: str | None, most: int) -> pd.DataFrame:

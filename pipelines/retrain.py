@@ -16,7 +16,7 @@ from detector.policy import Policy
 from pipelines.comparison import Comparison, compare_on
 from pipelines.config import Config
 from pipelines.faults import fault
-from pipelines.featuring import refuse_features
+from pipelines.featuring import featuring_of, history_folder
 from pipelines.kinds import KINDS
 from pipelines.learner import policy_of
 from pipelines.progress import counted, progress
@@ -99,7 +99,6 @@ def retrain(config: Config, *, now: datetime, trigger: str = "asked for") -> Ret
     BundleError
         If another process is retraining at this moment.
     """
-    refuse_features(config, "detector retrain")
     shelf, clock = Shelf(config.bundle), _clock_from(now)
     bundle.check_place(config.bundle)
     with shelf.locked("training", wait=False):
@@ -121,9 +120,10 @@ def retrain(config: Config, *, now: datetime, trigger: str = "asked for") -> Ret
 def _retrain(config: Config, shelf: Shelf, *, now: datetime, trigger: str, clock: Clock) -> RetrainReport:
     champion = bundle.load(shelf.place) if shelf.place.exists() else None
     source = open_source(config.source)
-    frame = recent(source, config, now=now)
+    featuring = featuring_of(config, trained=False)
+    frame = recent(source, config, now=now, featuring=featuring)
     until = "" if champion is None else str(champion.metrics.get("learnt_until", ""))
-    window = split(frame, config, now=now, champion_until=until)
+    window = split(frame, config, now=now, champion_until=until, featuring=featuring)
     policy = policy_of(config.policy, window.schema)
     if champion is not None and len(window.compare) < config.retrain.least_rows:
         return _skipped(config, shelf, window, until, trigger=trigger, clock=clock, now=now)
@@ -149,6 +149,8 @@ def _retrain(config: Config, shelf: Shelf, *, now: datetime, trigger: str, clock
     if config.tracking.enabled:
         story = Story(config, window, learnt, decision, found, reviewed, drawn, champion, policy, source, trigger)
         story.keep(shelf, name)
+    if featuring is not None:
+        featuring.save(history_folder(config))
     fault("retrain.kept")
     _act(config, shelf, name, decision, now=now)
     return RetrainReport(

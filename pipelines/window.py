@@ -15,6 +15,7 @@ from detector.evaluate import read_labels
 from detector.schema import Schema
 from detector.values import read_dates
 from pipelines.config import Config
+from pipelines.featuring import Featuring
 from pipelines.kinds import KINDS
 from pipelines.learner import refuse_taken_names
 from pipelines.progress import counted, progress
@@ -65,7 +66,7 @@ class Window:
         return f"{self.since[:10]} to {self.until[:10]}, {rows}" if self.since else rows
 
 
-def recent(source: Source, config: Config, *, now: datetime) -> pd.DataFrame:
+def recent(source: Source, config: Config, *, now: datetime, featuring: Featuring | None = None) -> pd.DataFrame:
     """The rows of the last days before the latest one, or, where there is no time, the last rows; in order.
 
     Rows later than ``now`` are left out: their clock is wrong. Where there are more than can be learnt from, every
@@ -79,6 +80,9 @@ def recent(source: Source, config: Config, *, now: datetime) -> pd.DataFrame:
         How many days and rows.
     now : datetime
         Nothing after it is believed.
+    featuring : Featuring, optional
+        Its features are added, from as many rows before those days as they look back to; it then holds the past up to
+        now. Rows that can have none are left out.
 
     Raises
     ------
@@ -101,6 +105,10 @@ def recent(source: Source, config: Config, *, now: datetime) -> pd.DataFrame:
             f"No row of {source.describe()} has a {time!r} up to {now:%Y-%m-%d %H:%M}. Check the column, or the clock."
         )
     since = latest - timedelta(days=days)
+    if featuring is not None:
+        featured = featuring.learn(rows_between(source, time, since=since - featuring.reach, until=end), now=end).rows
+        featured = featured[(read_dates(featured[time])[0] >= since).to_numpy()]
+        return featured.iloc[:: -(-len(featured) // most) or 1]
     parts: list[pd.DataFrame] = []
     every, seen, held_rows = 1, 0, 0
     with progress("Reading", total=source.estimate()) as advance:
@@ -119,7 +127,26 @@ def recent(source: Source, config: Config, *, now: datetime) -> pd.DataFrame:
     return pd.concat(parts)
 
 
-def split(frame: pd.DataFrame, config: Config, *, now: datetime, champion_until: str = "") -> Window:
+def rows_between(source: Source, time: str, *, since: pd.Timestamp | None, until: pd.Timestamp) -> pd.DataFrame:
+    """All rows from one time to another, in the order they lie in."""
+    parts: list[pd.DataFrame] = []
+    with progress("Reading", total=source.estimate()) as advance:
+        for batch in source.batches(BATCH):
+            when = read_dates(batch[time])[0]
+            inside = when <= until
+            parts.append(batch[(inside if since is None else inside & (when >= since)).to_numpy()])
+            advance(len(batch))
+    return pd.concat(parts, ignore_index=True) if parts else pd.DataFrame()
+
+
+def split(
+    frame: pd.DataFrame,
+    config: Config,
+    *,
+    now: datetime,
+    champion_until: str = "",
+    featuring: Featuring | None = None,
+) -> Window:
     """Part the rows by time, so that neither detector has learnt from those compared on.
 
     Parameters
@@ -132,6 +159,8 @@ def split(frame: pd.DataFrame, config: Config, *, now: datetime, champion_until:
         Labels of rows younger than the delay before it are not believed.
     champion_until : str
         The latest row the champion learnt from, where known: only later ones are compared on.
+    featuring : Featuring, optional
+        Whose features the rows have.
 
     Raises
     ------
@@ -139,8 +168,11 @@ def split(frame: pd.DataFrame, config: Config, *, now: datetime, champion_until:
         If fewer than three rows are left to learn from.
     """
     settings = config.retrain
-    schema = KINDS[config.kind].schema(frame, config)
+    raw = frame if featuring is None else frame.drop(columns=list(featuring.features.names))
+    schema = KINDS[config.kind].schema(raw, config)
     refuse_taken_names(schema)
+    if featuring is not None:
+        schema = featuring.schema(schema)
     frame = frame.reset_index(drop=True)
     cleaned = clean(frame, schema, labelled=schema.label is not None)
     rows = cleaned.rows

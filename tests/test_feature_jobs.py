@@ -1,4 +1,4 @@
-"""Features of an entity's past through train, score and evaluate; and the jobs that cannot keep a past say so."""
+"""Features of an entity's past through train, score and evaluate."""
 
 from __future__ import annotations
 
@@ -9,12 +9,8 @@ import pandas as pd
 import pytest
 import yaml
 
-from detector.errors import SettingError
 from pipelines.config import Config, load_config
 from pipelines.evaluate import evaluate
-from pipelines.incremental import load_judge
-from pipelines.monitor import watch
-from pipelines.retrain import retrain
 from pipelines.score import score
 from pipelines.simulate import simulate_transactions
 from pipelines.train import train
@@ -79,14 +75,3 @@ def test_evaluation_measures_too(site: Config) -> None:
 
     assert report.rows == 600
     assert report.reviewed.truth is not None
-
-
-def test_jobs_without_a_past_refuse_features(site: Config) -> None:
-    """Rather than score rows without what the detector learnt from."""
-    for job, name in (
-        (lambda: retrain(site, now=NOW), "retrain"),
-        (lambda: watch(site, now=NOW), "drift"),
-        (lambda: load_judge(site), "serve"),
-    ):
-        with pytest.raises(SettingError, match=f"`detector {name}` does not measure `features`"):
-            job()

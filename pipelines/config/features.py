@@ -57,7 +57,7 @@ class FeaturesSection(Section):
     ahead: PositiveInt = 300
     """Seconds that a clock may run ahead; rows further in the future are set aside."""
 
-    lateness: PositiveInt | None = None
+    lateness: PositiveInt | None = 3_600
     """Seconds that a row may come late and still find its place in the past; empty for none."""
 
     @model_validator(mode="after")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from detector.errors import SettingError
 from detector.schema import Schema
 from pipelines.config import Config
@@ -12,8 +14,8 @@ from pipelines.store import Store
 __all__ = ["Intake", "Lag", "Proposal", "Reading", "open_intake"]
 
 
-def open_intake(config: Config, store: Store, schema: Schema) -> Intake:
-    """The intake of a configuration's source.
+def open_intake(config: Config, store: Store, schema: Schema, *, also: Sequence[str] = ()) -> Intake:
+    """The intake of a configuration's source; ``also`` names columns to read where they are there.
 
     Raises
     ------
@@ -32,6 +34,7 @@ def open_intake(config: Config, store: Store, schema: Schema) -> Intake:
             rescores_replaced=section.replaced == "rescore",
             starts_new=section.start == "new",
             batch_rows=section.batch_rows,
+            also=also,
         )
     if source.table is None:
         raise SettingError(

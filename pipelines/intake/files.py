@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pandas as pd
@@ -62,17 +62,19 @@ def columns_of(path: Path, section: SourceSection) -> list[str]:
     return FileWindow(path, section).source.columns()
 
 
-def columns_needed(columns: list[str], schema: Schema) -> list[str]:
-    """Those of the columns that scoring uses, in their order."""
-    needed = {*schema.features, *(name for role, name in schema.roles.items() if role != "label")}
+def columns_needed(columns: list[str], schema: Schema, also: Sequence[str] = ()) -> list[str]:
+    """Those of the columns that scoring uses, and some others, in their order."""
+    needed = {*schema.features, *(name for role, name in schema.roles.items() if role != "label"), *also}
     return [name for name in columns if name in needed]
 
 
-def frames_of(window: FileWindow, schema: Schema, *, skip: int = 0, upto: int | None = None) -> Iterator[pd.DataFrame]:
-    """The rows of a file after the first ``skip``, and before row number ``upto``."""
+def frames_of(
+    window: FileWindow, schema: Schema, *, also: Sequence[str] = (), skip: int = 0, upto: int | None = None
+) -> Iterator[pd.DataFrame]:
+    """The rows of a file after the first ``skip``, and before row number ``upto``; ``also`` names more columns."""
     if window.is_empty:
         return
-    columns = columns_needed(window.source.columns(), schema)
+    columns = columns_needed(window.source.columns(), schema, also)
     for frame in window.source.batches(BATCH, columns=columns, numeric=schema.numeric):
         start = max(0, min(len(frame), skip - window.rows))
         end = len(frame) if upto is None else max(0, min(len(frame), upto - window.rows))

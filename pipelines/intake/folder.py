@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -21,6 +22,8 @@ from pipelines.intake.fingerprint import ends_a_line, fingerprint
 from pipelines.intake.listing import Sighting, base_of, can_grow, list_files, unfinished
 from pipelines.intake.reading import Lag, Proposal, Reading
 from pipelines.store import SourceFile, Store
+
+log = logging.getLogger("detector.intake")
 
 MOST_FILES = 1_000
 DONE = ("scored", "changed")
@@ -65,6 +68,8 @@ class FolderIntake:
         Whether files that are there at the very first look are left out.
     batch_rows : int
         Rows of one batch, about.
+    also : sequence of str
+        Columns to read where a file has them.
     """
 
     def __init__(
@@ -79,6 +84,7 @@ class FolderIntake:
         rescores_replaced: bool,
         starts_new: bool,
         batch_rows: int,
+        also: Sequence[str] = (),
     ) -> None:
         self.store = store
         self.name = name
@@ -89,6 +95,7 @@ class FolderIntake:
         self.rescores_replaced = rescores_replaced
         self.starts_new = starts_new
         self.batch_rows = batch_rows
+        self.also = tuple(also)
         self.notices: list[str] = []
 
     @property
@@ -314,7 +321,7 @@ class FolderIntake:
             reading.spans.append((name, reading.rows, entry["from"]))
             try:
                 window = FileWindow(self.base / entry["name"], self.source)
-                for frame in frames_of(window, self.schema, skip=entry["from"], upto=entry.get("rows")):
+                for frame in frames_of(window, self.schema, also=self.also, skip=entry["from"], upto=entry.get("rows")):
                     frame.index = pd.RangeIndex(reading.rows, reading.rows + len(frame))
                     reading.rows += len(frame)
                     yield frame
@@ -345,6 +352,28 @@ class FolderIntake:
                 )
             rows = entry["rows"] = reading.state["rows"][entry["name"]]
             self._note(session, entry | {"state": "scored", "reason": "", "rows": rows, "batch": batch}, now)
+
+    def passed(self, window: Mapping[str, Any] | None = None) -> Iterator[pd.DataFrame]:
+        """The rows of the files that were scored or skipped and are still there."""
+        own = {entry["name"]: entry for entry in (window or {"files": ()})["files"]}
+        with self.store.read() as session:
+            files = session.execute(
+                sa.select(SourceFile.name, SourceFile.state, SourceFile.rows)
+                .where(SourceFile.source == self.name, SourceFile.state.in_(("scored", "skipped")))
+                .order_by(SourceFile.id)
+            ).all()
+        for name, state, rows in files:
+            parts = [(0, rows if state == "scored" else None)]
+            if name in own:
+                parts = [(0, own[name]["from"])]
+                parts += [(own[name]["rows"], rows)] if "rows" in own[name] else []
+            for skip, upto in parts:
+                try:
+                    yield from frames_of(
+                        FileWindow(self.base / name, self.source), self.schema, also=self.also, skip=skip, upto=upto
+                    )
+                except (SourceError, SchemaError) as error:
+                    log.warning("%s is not in the past: %s", name, error)
 
     def lag(self, now: datetime) -> Lag:
         """How many files wait, and for how long the oldest of them has."""

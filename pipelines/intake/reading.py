@@ -109,6 +109,14 @@ class Intake(Protocol):
         """
         ...
 
+    def passed(self, window: Mapping[str, Any] | None = None) -> Iterator[pd.DataFrame]:
+        """The rows that lie behind: scored, or left out at the start; without those of a window.
+
+        What cannot be read any more is left out; a table leaves it to the caller to tell the window's rows by their
+        key.
+        """
+        ...
+
     def lag(self, now: datetime) -> Lag:
         """How far the scores are behind."""
         ...

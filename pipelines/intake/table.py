@@ -209,6 +209,14 @@ class TableIntake:
         rows = [{"source": self.name, "key": key, "place": place} for key, place in keys.items()]
         upsert(session, RecentKey, rows)
 
+    def passed(self, window: Mapping[str, Any] | None = None) -> Iterator[pd.DataFrame]:
+        """The rows up to the cursor."""
+        del window
+        position = from_json(self._position(), self.cursor)
+        if position is not None:
+            self._reader.bounds = (None, position)
+            yield from Source(self._reader).batches(BATCH)
+
     def lag(self, now: datetime) -> Lag:
         """How many rows there are behind the cursor, and how far the newest is ahead of it, if the column is a time."""
         del now

@@ -1,0 +1,317 @@
+"""The past of a source's entities in the service: it moves with the cursor, and a crash loses nothing of it.
+
+A snapshot holds the past after some batch. What a later batch adds to it lies beside, in a file that is written under
+the batch's number before the batch is committed, and counts once the database says that the batch is done. Where the
+files do not fit the database (it was restored, or other features were configured), the past is built anew from the rows
+of the source that lie behind the cursor.
+"""
+
+from __future__ import annotations
+
+import logging
+import re
+from collections.abc import Callable, Iterator, Mapping
+from datetime import datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import sqlalchemy as sa
+from numpy.typing import NDArray
+
+from detector.errors import BundleError
+from detector.features import History, load_history, save_history
+from detector.values import read_dates
+from pipelines.config import Config
+from pipelines.faults import fault
+from pipelines.featuring import FILE, Featuring, featuring_of, history_folder
+from pipelines.intake import Intake, Reading
+from pipelines.sinks import QuarantineSink
+from pipelines.store import Batch, Store
+
+log = logging.getLogger("detector.past")
+
+SNAPSHOT = re.compile(r"past-(\d{8})\.npz")
+ROWS, BATCHES = 500_000, 100
+"""After so many rows or batches a snapshot is written, and the files before it are deleted."""
+SLICE = 65_536
+MOST_HELD = 2_000_000
+LABELS_EVERY = timedelta(days=1)
+
+Known = Callable[[pd.Series], NDArray[np.bool_]]
+
+_kept: dict[Path, Past] = {}
+
+
+def past_of(config: Config, store: Store) -> Past | None:
+    """The past of the configured source, kept in memory between runs; None if no features are configured.
+
+    Raises
+    ------
+    SettingError
+        If the features cannot be measured.
+    """
+    featuring = featuring_of(config, trained=False)
+    if featuring is None:
+        return None
+    folder = history_folder(config) / config.name
+    past = _kept.get(folder)
+    if past is None or past.featuring.history.features != featuring.features or past.store is not store:
+        past = _kept[folder] = Past(featuring, folder, store, config.name)
+    return past
+
+
+class Past:
+    """The past of one source's entities.
+
+    Parameters
+    ----------
+    featuring : Featuring
+        Holds the history in memory.
+    folder : Path
+        Where it is kept.
+    store : Store
+        Knows which batches are done.
+    source : str
+        The name of the source.
+    """
+
+    def __init__(self, featuring: Featuring, folder: Path, store: Store, source: str) -> None:
+        self.featuring = featuring
+        self.folder = folder
+        self.store = store
+        self.source = source
+        self.rows: list[pd.DataFrame] = []
+        """The rows of the batch in hand, with their features."""
+        self._mark: int | None = None
+        """The batch up to which the history in memory goes; None while a batch is in hand."""
+        self._added = pd.DataFrame()
+        self._since = (0, 0)
+        """Rows and batches since the last snapshot."""
+        self._labels_at: datetime | None = None
+
+    def of(
+        self, reading: Reading, intake: Intake, quarantine: QuarantineSink, *, known: Known, now: datetime
+    ) -> Reading:
+        """The rows of a new batch with their features. They are read as a whole: an entity's lie in any order.
+
+        Parameters
+        ----------
+        reading : Reading
+        intake : Intake
+            Where it comes from, for what lies behind the cursor.
+        quarantine : QuarantineSink
+            For rows that cannot have features.
+        known : callable
+            Which keys were scored before; such rows do not belong to the past a second time.
+        now : datetime
+        """
+        frames = reading.frames
+
+        def featured() -> Iterator[pd.DataFrame]:
+            whole = _joined(frames())
+            self._catch_up(intake, now)
+            if whole is None:
+                self._added, self.rows = pd.DataFrame(), []
+                return
+            if self._mark == 0:
+                self._begin(whole)
+            self._mark = None
+            found = self.featuring.push(whole, now=pd.Timestamp(now), known=known)
+            del whole
+            quarantine.write(found.quarantine)
+            self._added = found.taken
+            self.rows = _sliced(found.rows)
+            yield from self.rows
+
+        reading.frames = featured
+        return reading
+
+    def at_their_time(
+        self, reading: Reading, intake: Intake, window: Mapping[str, Any], quarantine: QuarantineSink, *, now: datetime
+    ) -> Reading:
+        """The same for rows behind the cursor: what their past was is read from the source; the history stays."""
+        frames, features = reading.frames, self.featuring.features
+
+        def featured() -> Iterator[pd.DataFrame]:
+            whole = _joined(frames())
+            if whole is None:
+                return
+            own = self.featuring.typed(whole)
+            begin, end = own[features.time].min() - self.featuring.reach, own[features.time].max()
+            before = self._passed(intake, since=begin, until=end, window=window)
+            if before is not None and features.key is not None:
+                before = before[~before[features.key].isin(set(own[features.key]))]
+            found = self.featuring.compute(whole, now=pd.Timestamp(now), before=before)
+            quarantine.write(found.quarantine)
+            yield from _sliced(found.rows)
+
+        reading.frames = featured
+        return reading
+
+    def keep(self, batch: int) -> None:
+        """Write down what a batch adds, before its transaction; doing it twice is the same as doing it once."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        path = self._path(batch)
+        unfinished = path.with_suffix(".part")
+        self._added.to_parquet(unfinished)
+        fault("past.write")
+        unfinished.replace(path)
+        fault("past.written")
+
+    def moved(self, batch: int) -> None:
+        """The batch is done: the history in memory goes up to it."""
+        self._mark = batch
+        rows, batches = self._since
+        self._since = (rows + len(self._added), batches + 1)
+        self._added = pd.DataFrame()
+        if self._since[0] >= ROWS or self._since[1] >= BATCHES:
+            self._write_snapshot(batch)
+
+    def _catch_up(self, intake: Intake, now: datetime) -> None:
+        """Bring the history to where the database says that the scores are."""
+        mark = self._last_done()
+        if self._mark != mark or not mark:
+            self._load(mark, intake)
+        if self.featuring.optional and (self._labels_at is None or now - self._labels_at >= LABELS_EVERY):
+            self._learn_labels(intake, mark, now)
+
+    def _load(self, mark: int, intake: Intake) -> None:
+        base, history = self._snapshot(mark)
+        following = self._done_after(base)
+        if not mark or history is None or not all(self._path(batch).exists() for batch in following):
+            self._build_anew(mark, intake)
+            return
+        rows = 0
+        for batch in following:
+            added = pd.read_parquet(self._path(batch))
+            rows += len(added)
+            if len(added):
+                history.learn(added)
+        self.featuring.history = history
+        self._mark, self._since = mark, (rows, len(following))
+
+    def _build_anew(self, mark: int, intake: Intake) -> None:
+        passed = self._passed(intake)
+        self.featuring.history = self.featuring.empty()
+        if passed is not None:
+            log.info("the past of %s is built from %d rows of the source", self.source, len(passed))
+            self.featuring.history.learn(passed)
+        elif mark:
+            log.warning("the past of %s is lost and begins anew: the source holds none of its scored rows", self.source)
+        self._mark = mark
+        self._write_snapshot(mark)
+
+    def _begin(self, whole: pd.DataFrame) -> None:
+        """Before the very first batch: go on from the past that training left, if the batch comes after it."""
+        if self.featuring.history.latest is None:
+            try:
+                trained = load_history(self.folder.parent / FILE)
+            except BundleError:
+                trained = None
+            if trained is not None and trained.features == self.featuring.features and trained.latest is not None:
+                first = read_dates(whole[self.featuring.features.time])[0].min()
+                if first >= pd.Timestamp(trained.latest - trained.lateness, unit="us"):
+                    self.featuring.history = trained
+        self._write_snapshot(0)
+
+    def _learn_labels(self, intake: Intake, mark: int, now: datetime) -> None:
+        """Tell the history which of its rows are known to be fraud by now."""
+        self._labels_at = now
+        features = self.featuring.features
+        passed = self._passed(intake)
+        if passed is None:
+            return
+        frauds = passed[passed[str(features.label)] == 1]
+        if features.reported is not None:
+            frauds = frauds[frauds[features.reported] <= pd.Timestamp(now).tz_convert(None)]
+        if len(frauds):
+            self.featuring.history.report(frauds)
+            self._write_snapshot(mark)
+
+    def _passed(
+        self,
+        intake: Intake,
+        *,
+        since: pd.Timestamp | None = None,
+        until: pd.Timestamp | None = None,
+        window: Mapping[str, Any] | None = None,
+    ) -> pd.DataFrame | None:
+        """The rows behind the cursor that features still look back to, typed; None if there are none."""
+        time = self.featuring.features.time
+        parts: list[pd.DataFrame] = []
+        for frame in intake.passed(window):
+            typed = self.featuring.typed(frame)
+            if since is not None:
+                typed = typed[typed[time] >= since]
+            if until is not None:
+                typed = typed[typed[time] <= until]
+            parts.append(typed)
+            if sum(map(len, parts)) > MOST_HELD:
+                parts = [self._young(pd.concat(parts, ignore_index=True))]
+        joined = pd.concat(parts, ignore_index=True) if parts else pd.DataFrame()
+        if joined.empty:
+            return None
+        return joined if since is not None else self._young(joined)
+
+    def _young(self, rows: pd.DataFrame) -> pd.DataFrame:
+        time = rows[self.featuring.features.time]
+        lateness = pd.Timedelta(microseconds=self.featuring.history.lateness)
+        return rows[time > time.max() - self.featuring.reach - lateness]
+
+    def _snapshot(self, mark: int) -> tuple[int, History | None]:
+        """The latest snapshot that is not ahead of the database, if it is of these features."""
+        numbers = sorted(self._snapshots())
+        for number in [each for each in numbers if each > mark]:  # the database was set back
+            self._snapshots()[number].unlink()
+        fitting = [each for each in numbers if each <= mark]
+        if not fitting:
+            return 0, None
+        try:
+            history = load_history(self._snapshots()[fitting[-1]])
+        except BundleError as error:
+            log.warning("%s", error)
+            return 0, None
+        fits = history.features == self.featuring.features and history.lateness == self.featuring.history.lateness
+        return fitting[-1], history if fits else None
+
+    def _snapshots(self) -> dict[int, Path]:
+        found = self.folder.glob("past-*.npz")
+        return {int(match[1]): path for path in found if (match := SNAPSHOT.fullmatch(path.name))}
+
+    def _write_snapshot(self, mark: int) -> None:
+        """Write the history, then delete what it makes needless."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        self.featuring.history.forget()
+        fault("past.snapshot")
+        save_history(self.featuring.history, self.folder / f"past-{mark:08d}.npz")
+        fault("past.snapped")
+        self._since = (0, 0)
+        for path in self.folder.iterdir():
+            number = int("".join(filter(str.isdigit, path.name)) or 0)
+            if number < mark or (number == mark and path.suffix == ".parquet") or path.suffix == ".part":
+                path.unlink(missing_ok=True)
+
+    def _path(self, batch: int) -> Path:
+        return self.folder / f"batch-{batch:08d}.parquet"
+
+    def _last_done(self) -> int:
+        with self.store.read() as session:
+            return session.scalar(self._done(sa.func.max(Batch.id))) or 0
+
+    def _done_after(self, base: int) -> list[int]:
+        with self.store.read() as session:
+            return list(session.scalars(self._done(Batch.id).where(Batch.id > base).order_by(Batch.id)))
+
+    def _done(self, what: Any) -> Any:
+        return sa.select(what).where(Batch.source == self.source, Batch.state == "done", Batch.purpose == "score")
+
+
+def _joined(frames: Iterator[pd.DataFrame]) -> pd.DataFrame | None:
+    parts = [frame for frame in frames if len(frame)]
+    return pd.concat(parts) if parts else None
+
+
+def _sliced(rows: pd.DataFrame) -> list[pd.DataFrame]:
+    return [rows.iloc[start : start + SLICE] for start in range(0, max(len(rows), 1), SLICE)]

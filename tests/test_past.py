@@ -1,0 +1,325 @@
+"""The past of entities in the service: it moves with the cursor, survives kills, and can be built anew."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+import sqlalchemy as sa
+import yaml
+
+from detector import bundle
+from detector.errors import DataError
+from pipelines import past
+from pipelines.again import replay
+from pipelines.config import Config, load_config
+from pipelines.featuring import Featuring, history_folder
+from pipelines.incremental import load_judge, score_new
+from pipelines.jobs import Context, JobOutcome
+from pipelines.monitor import watch
+from pipelines.retrain import retrain
+from pipelines.shadow import begin_shadow
+from pipelines.shelf import Shelf
+from pipelines.simulate import simulate_transactions
+from pipelines.store import open_store
+from pipelines.train import train
+
+ROOT = Path(__file__).parents[1]
+KILLED = -9
+START = datetime(2026, 3, 1, tzinfo=UTC)
+SETTINGS: dict[str, Any] = {
+    "name": "payments",
+    "source": {"path": "in/*.parquet"},
+    "columns": {
+        "key": "transaction_id",
+        "time": "time",
+        "entity": "card_id",
+        "label": "is_fraud",
+        "numeric": ["amount"],
+        "others": "ignore",
+    },
+    "features": {
+        "history": [
+            "count by card_id over 1d",
+            "ratio of amount by card_id over 30d",
+            "risk by merchant_category over 30d delay 1d",
+        ]
+    },
+    "train": {"autoencoder": {"enabled": False}, "neighbours": {"enabled": False}, "forest": {"trees": 20}},
+    "policy": {"quantile": 0.98},
+    "output": {"path": "scores.parquet"},
+    "retrain": {"days": 10, "least_rows": 50, "label_delay_days": 1},
+    "drift": {"least_rows": 50},
+    "tracking": {"enabled": False},
+    "alerts": {"enabled": False},
+}
+PAYMENTS = simulate_transactions(1_500, start=START.replace(tzinfo=None), days=30, seed=3)
+LATER = START + timedelta(days=60)
+
+
+def settle(folder: Path, **sections: Any) -> Config:
+    (folder / "in").mkdir(parents=True, exist_ok=True)
+    (folder / "detector.yaml").write_text(yaml.safe_dump(SETTINGS | sections), encoding="utf-8")
+    return load_config(folder)
+
+
+def put(folder: Path, name: str, rows: pd.DataFrame) -> None:
+    path = folder / "in" / f"{name}.parquet"
+    rows.to_parquet(path)
+    moment = LATER.timestamp() - 3_600
+    os.utime(path, (moment, moment))
+
+
+def run(config: Config, job: Any = score_new, **arguments: Any) -> JobOutcome:
+    """One run as after a restart: nothing is left in memory."""
+    past._kept.clear()
+    store = open_store(config.service.store)
+    try:
+        outcome: JobOutcome = job(Context(config, store, LATER, arguments=arguments))
+        return outcome
+    finally:
+        store.close()
+
+
+def scores(folder: Path) -> pd.Series:
+    found = [pd.read_parquet(path) for path in (folder / "scores").glob("*.parquet")]
+    return pd.concat(found).set_index("transaction_id")["risk"].sort_index()
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a detector that learnt from the first half of the payments, which lie elsewhere."""
+    folder = tmp_path_factory.mktemp("trained")
+    config = settle(folder, source={"path": "past.parquet"})
+    PAYMENTS.iloc[:750].to_parquet(folder / "past.parquet")
+    train(config, now=LATER)
+    return folder
+
+
+@pytest.fixture
+def home(trained: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(trained, tmp_path / "home", symlinks=True))
+
+
+def expected(config: Config, begin: int, *, before: pd.DataFrame | None = None) -> pd.Series:
+    """The risk of payments from one on, their features measured in one go."""
+    featuring = Featuring(config)
+    known = None if before is None else featuring.typed(before)
+    rows = featuring.compute(PAYMENTS.iloc[begin:], before=known).rows
+    scorer = bundle.load(config.bundle)
+    risk = scorer.measure(rows.reset_index(drop=True))["risk"]
+    return pd.Series(risk.to_numpy(), index=rows["transaction_id"].to_numpy(), name="risk").sort_index()
+
+
+def test_batches_go_on_from_the_past_of_training(home: Path) -> None:
+    """Every batch is measured as if all rows ever had been measured at once, however the source is cut."""
+    config = settle(home)
+    for number, begin in enumerate(range(750, 1_500, 250)):
+        put(home, f"part{number}", PAYMENTS.iloc[begin : begin + 250].sample(frac=1, random_state=number))
+        assert run(config).rows == 250
+
+    pd.testing.assert_series_equal(
+        scores(home), expected(config, 750, before=PAYMENTS.iloc[:750]), check_names=False, rtol=1e-6
+    )
+
+
+def test_source_that_begins_earlier_has_its_own_past(home: Path) -> None:
+    """Where the source holds the rows that training saw, the past begins with them and not after them."""
+    config = settle(home)
+    put(home, "all", PAYMENTS)
+
+    assert run(config).facts["quarantined"] == 0
+    pd.testing.assert_series_equal(scores(home), expected(config, 0), check_names=False, rtol=1e-6)
+
+
+def test_rows_left_out_at_the_start_are_the_past(home: Path) -> None:
+    """``start: new`` scores no old row, and remembers them all."""
+    config = settle(home, service={"start": "new"})
+    put(home, "old", PAYMENTS.iloc[:1_000])
+    assert run(config).rows == 0
+    put(home, "new", PAYMENTS.iloc[1_000:])
+
+    assert run(config).rows == 500
+    pd.testing.assert_series_equal(
+        scores(home), expected(config, 1_000, before=PAYMENTS.iloc[:1_000]), check_names=False, rtol=1e-6
+    )
+
+
+@pytest.mark.parametrize(
+    "point", ["score.judged", "past.write", "past.written", "past.snapshot", "past.snapped", "score.committed"]
+)
+def test_killed_run_leaves_the_past_as_it_should_be(home: Path, point: str) -> None:
+    """After SIGKILL the same rows are measured against the same past, and the next ones against both."""
+    config = settle(home)
+    put(home, "part1", PAYMENTS.iloc[750:1_000])
+    code = (
+        "import sys\nfrom tests import test_past\nfrom pipelines import past\nfrom pathlib import Path\n"
+        "past.BATCHES = 1\n"
+        "test_past.run(test_past.load_config(Path(sys.argv[1])))\n"
+    )
+    # The first snapshot is the one before the first batch; the second is the one after it.
+    number = 2 if point.startswith("past.snap") else 1
+    killed = subprocess.run(
+        [sys.executable, "-c", code, str(home)],
+        cwd=ROOT,
+        check=False,
+        env=os.environ | {"DETECTOR_FAULT": f"{point}:{number}"},
+    )
+    assert killed.returncode == KILLED
+    put(home, "part2", PAYMENTS.iloc[1_000:])
+
+    run(config)
+
+    pd.testing.assert_series_equal(
+        scores(home), expected(config, 750, before=PAYMENTS.iloc[:750]), check_names=False, rtol=1e-6
+    )
+
+
+def test_lost_past_is_built_from_the_source(home: Path) -> None:
+    """A folder that was deleted, or a database that was restored, costs a look at what was scored."""
+    config = settle(home)
+    put(home, "part1", PAYMENTS.iloc[:1_000])
+    run(config)
+    shutil.rmtree(history_folder(config))
+    put(home, "part2", PAYMENTS.iloc[1_000:])
+
+    run(config)
+
+    pd.testing.assert_series_equal(scores(home), expected(config, 0), check_names=False, rtol=1e-6)
+
+
+def test_snapshot_ahead_of_a_restored_database_is_not_believed(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It knows rows that the database has not scored."""
+    monkeypatch.setattr(past, "BATCHES", 1)
+    config = settle(home)
+    put(home, "part1", PAYMENTS.iloc[:800])
+    run(config)
+    shutil.copy(home / "service.db", home / "backup.db")
+    put(home, "part2", PAYMENTS.iloc[800:1_200])
+    run(config)
+    shutil.copy(home / "backup.db", home / "service.db")
+    for leftover in home.glob("service.db-*"):
+        leftover.unlink()
+    shutil.rmtree(home / "scores")
+    put(home, "part2", PAYMENTS.iloc[800:])
+
+    run(config)
+
+    pd.testing.assert_series_equal(
+        scores(home), expected(config, 0).loc[PAYMENTS["transaction_id"].iloc[800:].sort_values()],
+        check_names=False, rtol=1e-6,
+    )  # fmt: skip
+
+
+def test_rows_that_come_twice_are_in_the_past_once(home: Path) -> None:
+    """A delivery that is repeated changes no count."""
+    config = settle(home, output={"url": f"sqlite:///{home / 'scores.db'}", "table": "scores"})
+    put(home, "part1", PAYMENTS.iloc[:1_000])
+    run(config)
+    put(home, "part2", PAYMENTS.iloc[800:1_200])
+    put(home, "part3", PAYMENTS.iloc[1_200:])
+
+    run(config)
+
+    engine = sa.create_engine(str(config.output.url))
+    found = pd.read_sql("SELECT transaction_id, risk FROM scores", engine).set_index("transaction_id")["risk"]
+    engine.dispose()
+    pd.testing.assert_series_equal(found.sort_index(), expected(config, 0), check_names=False, rtol=1e-6)
+
+
+def test_replay_measures_rows_as_they_were_at_their_time(home: Path) -> None:
+    """The past has moved on since; scoring a batch again gives the same scores."""
+    config = settle(home)
+    for number, begin in enumerate(range(0, 1_500, 500)):
+        put(home, f"part{number}", PAYMENTS.iloc[begin : begin + 500])
+        run(config)
+    before = scores(home)
+
+    assert run(config, replay, batches=[2]).rows == 500
+
+    pd.testing.assert_series_equal(scores(home), before, rtol=1e-6)
+
+
+def test_labels_that_come_later_are_learnt(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A row found to be fraud after it was scored counts in the risk of the next ones."""
+    config = settle(home)
+    put(home, "part1", PAYMENTS.iloc[:1_000].assign(is_fraud=None))
+    run(config)
+    put(home, "part2", PAYMENTS.iloc[1_000:1_001])
+    told = PAYMENTS.iloc[:1_000].assign(is_fraud=1)
+    monkeypatch.setattr("pipelines.intake.folder.FolderIntake.passed", lambda *_: iter([told]))
+    seen: list[pd.DataFrame] = []
+    push = Featuring.push
+    monkeypatch.setattr(Featuring, "push", lambda *args, **given: seen.append(push(*args, **given)) or seen[-1])
+
+    run(config)
+
+    assert seen[-1].rows[seen[-1].rows.columns[-1]].item() == 1.0  # type: ignore[attr-defined]  # a Featured
+
+
+def test_detector_of_other_features_is_refused(home: Path) -> None:
+    """Before anything is scored, with what to do."""
+    config = settle(home, features={"history": ["count by card_id over 7d"]})
+    put(home, "part1", PAYMENTS)
+
+    with pytest.raises(DataError, match=r"without the feature 'count_7d_by_card_id'.*detector train"):
+        run(config)
+
+
+def test_file_without_a_needed_column_is_set_aside(home: Path) -> None:
+    """With the name of the column; the others are scored."""
+    config = settle(home)
+    put(home, "part1", PAYMENTS.iloc[:800].drop(columns="merchant_category"))
+    put(home, "part2", PAYMENTS.iloc[800:])
+
+    outcome = run(config)
+
+    assert outcome.facts["scored"] == 700
+    assert "merchant_category" in str(outcome.facts["notices"])
+
+
+def test_retraining_and_drift_measure_features(home: Path) -> None:
+    """A challenger learns from the same features, and drift looks at them."""
+    config = settle(home)
+    put(home, "all", PAYMENTS)
+    run(config)
+
+    report = retrain(config, now=LATER)
+    looked = watch(config, now=LATER)
+
+    assert report.challenger
+    scorer = bundle.load(Shelf(config.bundle).path_of(report.challenger))
+    assert "amount_ratio_30d_by_card_id" in scorer.schema.numeric
+    assert "amount_ratio_30d_by_card_id" in {shift.name for shift in looked.shifts}
+
+
+def test_challenger_in_the_shadow_is_given_the_features(home: Path) -> None:
+    """It scores the same rows."""
+    config = settle(home, retrain={"shadow_days": 5})
+    put(home, "part1", PAYMENTS.iloc[:1_000])
+    shelf = Shelf(config.bundle)
+    shelf.adopt(now=LATER)
+    begin_shadow(config, str(shelf.state().champion), reason="", now=LATER)
+
+    run(config)
+
+    (kept,) = (shelf.folder / "shadow").rglob("*.parquet")
+    assert len(pd.read_parquet(kept)) == 1_000
+
+
+def test_judge_speaks_of_the_history(home: Path) -> None:
+    """Reasons of the service are in the words of those of `detector score`."""
+    judge = load_judge(settle(home))
+    put(home, "all", PAYMENTS)
+    run(settle(home))
+
+    found = pd.concat([pd.read_parquet(path) for path in (home / "scores").glob("*.parquet")])
+    assert judge.version == found["model_version"].iloc[0]
+    assert found.loc[found["flagged"], "reasons"].str.contains("times its 30-day mean").any()
