@@ -82,8 +82,7 @@ class Past:
         self.folder = folder
         self.store = store
         self.source = source
-        self.rows: list[pd.DataFrame] = []
-        """The rows of the batch in hand, with their features."""
+        self._rows: list[pd.DataFrame] = []
         self._mark: int | None = None
         """The batch up to which the history in memory goes; None while a batch is in hand."""
         self._added = pd.DataFrame()
@@ -113,7 +112,7 @@ class Past:
             whole = _joined(frames())
             self._catch_up(intake, now)
             if whole is None:
-                self._added, self.rows = pd.DataFrame(), []
+                self._added, self._rows = pd.DataFrame(), []
                 return
             if self._mark == 0:
                 self._begin(whole)
@@ -122,8 +121,8 @@ class Past:
             del whole
             quarantine.write(found.quarantine)
             self._added = found.taken
-            self.rows = _sliced(found.rows)
-            yield from self.rows
+            self._rows = _sliced(found.rows)
+            yield from self._rows
 
         reading.frames = featured
         return reading
@@ -168,6 +167,11 @@ class Past:
         self._added = pd.DataFrame()
         if self._since[0] >= ROWS or self._since[1] >= BATCHES:
             self._write_snapshot(batch)
+
+    def let_go(self) -> list[pd.DataFrame]:
+        """The rows of the last batch with their features, in parts; they are held no longer."""
+        rows, self._rows = self._rows, []
+        return rows
 
     def _catch_up(self, intake: Intake, now: datetime) -> None:
         """Bring the history to where the database says that the scores are."""

@@ -20,7 +20,7 @@ from detector.errors import DataError
 from pipelines import past
 from pipelines.again import replay
 from pipelines.config import Config, load_config
-from pipelines.featuring import Featuring, history_folder
+from pipelines.featuring import Featured, Featuring, history_folder
 from pipelines.incremental import load_judge, score_new
 from pipelines.jobs import Context, JobOutcome
 from pipelines.monitor import watch
@@ -247,6 +247,26 @@ def test_replay_measures_rows_as_they_were_at_their_time(home: Path) -> None:
     pd.testing.assert_series_equal(scores(home), before, rtol=1e-6)
 
 
+def test_table_is_measured_batch_by_batch(home: Path) -> None:
+    """A table that grows, from the first row on; rows left out of the past are none."""
+    engine = sa.create_engine(f"sqlite:///{home / 'bank.db'}")
+    rows = PAYMENTS.assign(number=range(len(PAYMENTS)))
+    config = settle(
+        home,
+        source={"url": str(engine.url), "table": "payments"},
+        service={"cursor": "number", "lateness": 100, "batch_rows": 400},
+    )
+    for begin, end in ((0, 900), (900, 1_500)):
+        rows.iloc[begin:end].to_sql("payments", engine, if_exists="append", index=False)
+        assert run(config).rows == end - begin
+    engine.dispose()
+
+    pd.testing.assert_series_equal(scores(home), expected(config, 0), check_names=False, rtol=1e-6)
+    before = scores(home)
+    assert run(config, replay, batches=[3]).rows
+    pd.testing.assert_series_equal(scores(home), before, rtol=1e-6)
+
+
 def test_labels_that_come_later_are_learnt(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A row found to be fraud after it was scored counts in the risk of the next ones."""
     config = settle(home)
@@ -255,13 +275,18 @@ def test_labels_that_come_later_are_learnt(home: Path, monkeypatch: pytest.Monke
     put(home, "part2", PAYMENTS.iloc[1_000:1_001])
     told = PAYMENTS.iloc[:1_000].assign(is_fraud=1)
     monkeypatch.setattr("pipelines.intake.folder.FolderIntake.passed", lambda *_: iter([told]))
-    seen: list[pd.DataFrame] = []
+    seen: list[Featured] = []
     push = Featuring.push
-    monkeypatch.setattr(Featuring, "push", lambda *args, **given: seen.append(push(*args, **given)) or seen[-1])
+
+    def watched(*args: Any, **given: Any) -> Featured:
+        seen.append(push(*args, **given))
+        return seen[-1]
+
+    monkeypatch.setattr(Featuring, "push", watched)
 
     run(config)
 
-    assert seen[-1].rows[seen[-1].rows.columns[-1]].item() == 1.0  # type: ignore[attr-defined]  # a Featured
+    assert seen[-1].rows.iloc[0]["risk_30d_by_merchant_category_delay_1d"] == 1.0
 
 
 def test_detector_of_other_features_is_refused(home: Path) -> None:
