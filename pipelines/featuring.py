@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -21,6 +21,7 @@ from detector.values import read_dates, read_names, read_numbers
 from pipelines.config import Config
 
 FILE = "history.npz"
+SLICE = 65_536
 
 
 def featuring_of(config: Config, *, trained: bool) -> Featuring | None:
@@ -43,6 +44,17 @@ def featuring_of(config: Config, *, trained: bool) -> Featuring | None:
 def history_folder(config: Config) -> Path:
     """Where the past of the entities is kept: beside the bundle, for every detector of this configuration."""
     return config.bundle.with_name(f"{config.bundle.name}.features")
+
+
+def joined(frames: Iterable[pd.DataFrame]) -> pd.DataFrame | None:
+    """All rows as one frame, because those of an entity may lie in any order; None if there are none."""
+    parts = [frame for frame in frames if len(frame)]
+    return pd.concat(parts) if parts else None
+
+
+def slices(rows: pd.DataFrame) -> list[pd.DataFrame]:
+    """The rows in parts of a size that scoring likes; at least one part."""
+    return [rows.iloc[start : start + SLICE] for start in range(0, max(len(rows), 1), SLICE)]
 
 
 class Faults(Protocol):

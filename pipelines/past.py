@@ -25,7 +25,7 @@ from detector.features import History, load_history, save_history
 from detector.values import read_dates
 from pipelines.config import Config
 from pipelines.faults import fault
-from pipelines.featuring import FILE, Featuring, featuring_of, history_folder
+from pipelines.featuring import FILE, Featuring, featuring_of, history_folder, joined, slices
 from pipelines.intake import Intake, Reading
 from pipelines.sinks import QuarantineSink
 from pipelines.store import Batch, Store
@@ -35,7 +35,6 @@ log = logging.getLogger("detector.past")
 SNAPSHOT = re.compile(r"past-(\d{8})\.npz")
 ROWS, BATCHES = 500_000, 100
 """After so many rows or batches a snapshot is written, and the files before it are deleted."""
-SLICE = 65_536
 MOST_HELD = 2_000_000
 LABELS_EVERY = timedelta(days=1)
 
@@ -109,7 +108,7 @@ class Past:
         frames = reading.frames
 
         def featured() -> Iterator[pd.DataFrame]:
-            whole = _joined(frames())
+            whole = joined(frames())
             self._catch_up(intake, now)
             if whole is None:
                 self._added, self._rows = pd.DataFrame(), []
@@ -121,7 +120,7 @@ class Past:
             del whole
             quarantine.write(found.quarantine)
             self._added = found.taken
-            self._rows = _sliced(found.rows)
+            self._rows = slices(found.rows)
             yield from self._rows
 
         reading.frames = featured
@@ -134,7 +133,7 @@ class Past:
         frames, features = reading.frames, self.featuring.features
 
         def featured() -> Iterator[pd.DataFrame]:
-            whole = _joined(frames())
+            whole = joined(frames())
             if whole is None:
                 return
             own = self.featuring.typed(whole)
@@ -144,7 +143,7 @@ class Past:
                 before = before[~before[features.key].isin(set(own[features.key]))]
             found = self.featuring.compute(whole, now=pd.Timestamp(now), before=before)
             quarantine.write(found.quarantine)
-            yield from _sliced(found.rows)
+            yield from slices(found.rows)
 
         reading.frames = featured
         return reading
@@ -310,12 +309,3 @@ class Past:
 
     def _done(self, what: Any) -> Any:
         return sa.select(what).where(Batch.source == self.source, Batch.state == "done", Batch.purpose == "score")
-
-
-def _joined(frames: Iterator[pd.DataFrame]) -> pd.DataFrame | None:
-    parts = [frame for frame in frames if len(frame)]
-    return pd.concat(parts) if parts else None
-
-
-def _sliced(rows: pd.DataFrame) -> list[pd.DataFrame]:
-    return [rows.iloc[start : start + SLICE] for start in range(0, max(len(rows), 1), SLICE)]

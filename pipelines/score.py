@@ -24,7 +24,7 @@ from detector.scorer import TabularScorer
 from detector.series_scorer import SequenceScorer
 from pipelines.ahead import ahead
 from pipelines.config import Config
-from pipelines.featuring import Featuring, featuring_of
+from pipelines.featuring import Featuring, featuring_of, joined, slices
 from pipelines.keys import KeyLedger
 from pipelines.learner import policy_of
 from pipelines.progress import counted, progress
@@ -143,13 +143,21 @@ def _measure(
 ) -> int:
     schema, ledger, rows = scorer.schema, KeyLedger(), 0
     wanted = _read_columns(source, given, featuring)
+
+    def _with_features(batches: Iterator[pd.DataFrame]) -> Iterator[pd.DataFrame]:
+        nonlocal rows
+        if featuring is None:
+            for batch in batches:
+                rows += len(batch)
+                yield batch
+        elif (whole := joined(batches)) is not None:
+            rows = len(whole)
+            featured = featuring.push(whole, now=pd.Timestamp(now))
+            quarantine.write(featured.quarantine)
+            yield from slices(featured.rows)
+
     with progress("Scoring", total=source.estimate()) as advance:
-        for raw in ahead(source.batches(BATCH, columns=wanted, numeric=given.numeric)):
-            batch = raw
-            if featuring is not None:
-                featured = featuring.push(raw, now=pd.Timestamp(now))
-                quarantine.write(featured.quarantine)
-                batch = featured.rows
+        for batch in ahead(_with_features(source.batches(BATCH, columns=wanted, numeric=given.numeric))):
             cleaned = clean(batch, schema, positions=batch.index)
             good = cleaned.rows
             quarantine.write(cleaned.quarantine)
@@ -158,8 +166,7 @@ def _measure(
                 quarantine.write(_repeated(batch.loc[good.index[again]], schema.key))
                 good = good[~again]
             waiting.add(good, scorer.measure(good))
-            rows += len(raw)
-            advance(len(raw))
+            advance(len(batch))
         quarantine.write(source.rejected)
     return rows + len(source.rejected)
 

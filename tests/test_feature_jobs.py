@@ -58,6 +58,20 @@ def test_new_rows_are_measured_against_the_past_of_training(site: Config, tmp_pa
     assert scores.loc[scores["flagged"], "reasons"].str.contains("times its 30-day mean").any()
 
 
+def test_rows_may_lie_in_any_order(site: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also where a file is read in several parts."""
+    monkeypatch.setattr("pipelines.score.BATCH", 100)
+    fresh = pd.read_parquet(site.bundle.parent / "fresh.parquet")
+    found = []
+    for name, rows in (("sorted", fresh), ("mixed", fresh.sample(frac=1, random_state=1))):
+        rows.to_parquet(tmp_path / f"{name}.parquet")
+        output = tmp_path / f"{name}.scores.parquet"
+        score(site, input=str(tmp_path / f"{name}.parquet"), output=str(output), now=NOW)
+        found.append(pd.read_parquet(output).set_index("transaction_id")["risk"].sort_index())
+
+    pd.testing.assert_series_equal(*found, check_exact=True)
+
+
 def test_scoring_again_gives_the_same(site: Config, tmp_path: Path) -> None:
     """Scoring by hand leaves the past as it was."""
     fresh = str(site.bundle.parent / "fresh.parquet")
