@@ -53,7 +53,7 @@ def test_sound_configuration_has_no_problem(tmp_path: Path, frame: pd.DataFrame)
 
     assert {check.state for check in checks} == {"ok"}
     assert "6 columns" in found(checks, "source")
-    assert "2 features: 1 numeric, 1 categorical" in found(checks, "columns")
+    assert "2 to learn from: 1 numeric, 1 categorical" in found(checks, "columns")
     assert "2024-01-01 00:00 to 2024-02-11 15:00" in found(checks, "columns.time")
     assert [path.name for path in tmp_path.iterdir()] == ["data.csv"]
 
@@ -270,3 +270,30 @@ def test_checks_are_printed_as_a_table() -> None:
 
     assert as_table(checks).row_count == 3
     assert as_summary(checks) == "1 ok, 0 warnings, 2 problems."
+
+
+def test_features_are_measured_of_the_sample(tmp_path: Path, frame: pd.DataFrame) -> None:
+    """How many there are and of whom; rows that cannot have any are counted, with the reason."""
+    frame.loc[:9, "amount"] = -5.0
+    settings = {"history": ["mean of amount by card over 7d"], "negative": "refuse"}
+
+    checks = examine(config_for(tmp_path, frame, features=settings))
+
+    text = found(checks, "features", "warning")
+    assert text.startswith("1 features measured by card; 1.00% of the rows cannot have any (amount: ")
+
+
+@pytest.mark.parametrize(
+    ("history", "state", "text"),
+    [
+        ("mean of amuont by card over 7d", "problem", "no column 'amuont', of which amuont_mean_7d_by_card is made"),
+        ("risk by card over 7d delay 1d", "warning", "no column 'fraud' yet"),
+    ],
+)
+def test_features_name_the_column_they_miss(
+    tmp_path: Path, frame: pd.DataFrame, history: str, state: str, text: str
+) -> None:
+    """A label may come later; any other column may not."""
+    checks = examine(config_for(tmp_path, frame.drop(columns="fraud"), features={"history": [history]}))
+
+    assert text in found(checks, "features", state)

@@ -10,6 +10,7 @@ from detector.errors import MissingExtraError, SettingError, SourceError
 from pipelines.config import Config
 from pipelines.doctor.check import Check, State, as_summary, as_table
 from pipelines.doctor.columns import check_columns
+from pipelines.doctor.features import check_features
 from pipelines.doctor.places import check_bundle, check_output, check_tracking
 from pipelines.progress import progress
 from pipelines.sources import Source, open_source
@@ -49,6 +50,7 @@ def examine(config: Config, *, rows: int = SAMPLE_ROWS) -> list[Check]:
         checks.append(Check(place, "problem", str(error), "Correct it; the columns could not be checked."))
     if frame is not None:
         checks.extend(check_columns(config.columns, frame))
+        checks.extend(check_features(config, frame))
     checks.extend(_policy(config, total))
     checks.extend(check_output(config))
     checks.append(check_bundle(config))

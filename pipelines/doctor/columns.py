@@ -42,7 +42,7 @@ def check_columns(section: ColumnsSection, frame: pd.DataFrame) -> Iterator[Chec
         yield Check("columns", "problem", "no column is a feature", "Name some as numeric or categorical.")
         return
     kinds = ", ".join(f"{len(names)} {kind}" for kind in KINDS if (names := getattr(schema, kind)))
-    yield Check("columns", "ok", f"{len(schema.features)} features: {kinds}")
+    yield Check("columns", "ok", f"{len(schema.features)} to learn from: {kinds}")
     yield from _roles(schema, frame)
     for name in schema.features:
         yield from _feature(name, schema.kind_of(name), frame[name], guessed=name not in _listed(section))

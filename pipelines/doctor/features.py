@@ -1,0 +1,50 @@
+"""Whether the configured features can be measured of the rows, judged by some of them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pandas as pd
+
+from detector.errors import DataError, SettingError, nearest
+from pipelines.config import Config
+from pipelines.doctor.check import Check
+from pipelines.featuring import Featuring, featuring_of
+
+
+def check_features(config: Config, frame: pd.DataFrame) -> Iterator[Check]:
+    """Every column a feature needs: whether it is there; the rows: how many cannot have features, and why."""
+    try:
+        featuring = featuring_of(config, trained=False)
+    except SettingError as error:
+        yield Check("features", "problem", str(error), "Correct it; the features could not be checked.")
+        return
+    if featuring is None:
+        return
+    features, present = featuring.features, [str(name) for name in frame.columns]
+    lost = [name for name in features.needs if name not in present and name not in featuring.optional]
+    for name in lost:
+        using = [feature.name for feature in features.all if name in (*feature.of, *feature.by)]
+        found = f"there is no column {name!r}" + (f", of which {using[0]} is made" if using else "")
+        yield Check("features", "problem", found, nearest(name, present))
+    for name in featuring.optional:
+        if name not in present:
+            found = f"there is no column {name!r} yet: what is made of labels stays empty"
+            yield Check("features", "warning", found, "It may come later.")
+    if not lost:
+        yield _measured(featuring, frame)
+
+
+def _measured(featuring: Featuring, frame: pd.DataFrame) -> Check:
+    names = featuring.features.names
+    try:
+        aside = featuring.compute(frame).quarantine
+    except DataError as error:
+        return Check("features", "problem", str(error), "Correct the rows, or leave the feature out.")
+    by = ", ".join(dict.fromkeys(name for feature in featuring.features.all for name in feature.by))
+    found = f"{len(names)} features measured" + (f" by {by}" if by else "")
+    if len(aside):
+        reason = aside["reason"].value_counts().index[0]
+        found += f"; {len(aside) / len(frame):.2%} of the rows cannot have any ({reason})"
+        return Check("features", "warning", found, "These rows will go to the quarantine.")
+    return Check("features", "ok", found)
