@@ -8,7 +8,7 @@
   is the cause, it is counted in how many its column is among the reasons.
 - *Sensors*: simulated machines with faults of known kind and sensor; rows that are at fault and flagged are counted.
 
-Reasons are read from the text that alerts are made of. The last line is one JSON object.
+Reasons are read from the text that alerts are made of; the rate is the best of five. The last line is one JSON object.
 """
 
 from __future__ import annotations
@@ -33,6 +33,7 @@ from pipelines.simulate import simulate_transactions, with_history
 from pipelines.simulate.sensors import simulate_sensors
 
 TOP = 3
+REPEATS = 5
 IGNORED = ("terminal_id", "scenario", "reported_at", "device_id", "is_fraud", "transaction_id", "time", "card_id")
 
 
@@ -78,10 +79,12 @@ def tables(rows: int, *, seed: int) -> dict[str, Any]:
     worst = pd.Series(hits, index=truth.to_numpy()).groupby(level=0).agg(["mean", "size"])
     print(worst.round(3).sort_values("mean").to_string(), flush=True)
     many = chosen.iloc[np.resize(np.arange(len(chosen)), 4_000)].reset_index(drop=True)
-    started, worked = time.perf_counter(), time.process_time()
-    scorer.explain(many, top=TOP)
-    rate = len(many) / (time.perf_counter() - started)
-    core = len(many) / (time.process_time() - worked)
+    rate, core = 0.0, 0.0
+    for _ in range(REPEATS):
+        started, worked = time.perf_counter(), time.process_time()
+        scorer.explain(many, top=TOP)
+        rate = max(rate, len(many) / (time.perf_counter() - started))
+        core = max(core, len(many) / (time.process_time() - worked))
     return {
         "table_rows_spoilt": len(spoilt),
         "table_rows_flagged": int(flagged.sum()),

@@ -7,7 +7,7 @@ that a large number such as an account balance keeps its cents.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Self
 
@@ -52,7 +52,7 @@ class Encoded:
         arrays: dict[str, NDArray[Any]] = {"numeric": self.numeric, "codes": self.codes}
         return {name: array for name, array in arrays.items() if array.shape[1]}
 
-    def take(self, rows: NDArray[Any]) -> Encoded:
+    def take(self, rows: NDArray[Any] | Sequence[int]) -> Encoded:
         """The rows at these positions or under this mask."""
         return Encoded(self.numeric[rows], self.codes[rows])
 

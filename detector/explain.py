@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -111,7 +112,7 @@ def number(value: float, decimals: int) -> str:
     >>> number(950.0, 2), number(float("nan"), 2)
     ('950.00', 'missing')
     """
-    return "missing" if np.isnan(value) else f"{value:.{decimals}f}"
+    return "missing" if math.isnan(value) else f"{value:.{decimals}f}"
 
 
 def about(value: float, decimals: int) -> str:
@@ -120,11 +121,11 @@ def about(value: float, decimals: int) -> str:
     >>> about(41.87, 2), about(0.0312, 3), about(123456.0, 0)
     ('about 42', 'about 0.031', 'about 123000')
     """
-    if not np.isfinite(value):
+    if not math.isfinite(value):
         return "a value"
     if value == 0 or round(value, decimals) == 0:
         return "about 0"
-    magnitude = int(np.floor(np.log10(abs(value))))
+    magnitude = math.floor(math.log10(abs(value)))
     digits = 2 if magnitude < 2 else 3
     rounded = round(value, digits - 1 - magnitude)
     return f"about {rounded:.{max(0, min(digits - 1 - magnitude, decimals))}f}"

@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from sklearn.ensemble import IsolationForest
 
 LEAF = -1
+PART = 256
+"""Rows that walk through the trees together: what they need stays in the processor's cache."""
 
 
 @dataclass(frozen=True)
@@ -78,22 +80,17 @@ class Trees:
         array of shape (n_rows, n_inputs)
         """
         X = np.asarray(X, dtype=np.float32)
-        n_rows, n_inputs = X.shape
-        trees = np.arange(len(self.feature))
-        node = np.zeros((n_rows, len(trees)), dtype=np.int32)
-        total = np.zeros(n_rows * n_inputs)
-        row = np.arange(n_rows)[:, None]
-        while True:
-            split = self.feature[trees, node]
-            inner = split >= 0
-            if not inner.any():
-                return total.reshape(n_rows, n_inputs) / (len(trees) * self.normaliser)
-            goes_left = X[row, np.maximum(split, 0)] <= self.threshold[trees, node]
-            following = np.where(inner, np.where(goes_left, self.left[trees, node], self.right[trees, node]), node)
-            gain = self.depth[trees, node] - self.depth[trees, following]
-            place = (row * n_inputs + np.maximum(split, 0))[inner]
-            total += np.bincount(place, weights=gain[inner], minlength=total.size)
-            node = following
+        n_trees, n_nodes = self.feature.shape
+        first = n_nodes * np.arange(n_trees, dtype=np.int32)[:, None]
+        walk = _Walk(
+            self.feature.ravel(),
+            self.threshold.ravel(),
+            np.stack([self.right + first, self.left + first], axis=-1).astype(np.int32).ravel(),
+            self.depth.ravel(),
+        )
+        roots = first.ravel()
+        found = [walk.gains(X[start : start + PART], roots) for start in range(0, len(X), PART)]
+        return np.asarray(np.concatenate(found or [np.zeros(X.shape)]) / (n_trees * self.normaliser))
 
     def to_onnx(self) -> onnx.ModelProto:
         """``table`` → ``forest`` (n, 1): minus the mean path length over c(psi); higher is more anomalous.
@@ -143,6 +140,41 @@ class Trees:
         """The inverse of ``state``."""
         named = {name: arrays[name] for name in ("feature", "threshold", "left", "right", "depth")}
         return cls(**named, normaliser=float(arrays["normaliser"]))
+
+
+@dataclass(frozen=True)
+class _Walk:
+    """All trees as one flat list of nodes.
+
+    Parameters
+    ----------
+    feature, threshold, depth : array of shape (n_nodes,)
+        As in ``Trees``.
+    child : array of shape (2 * n_nodes,)
+        Where a row goes on from each node: to the right, to the left.
+    """
+
+    feature: NDArray[np.int32]
+    threshold: NDArray[np.float32]
+    child: NDArray[np.int32]
+    depth: NDArray[np.float64]
+
+    def gains(self, X: NDArray[np.float32], roots: NDArray[np.int32]) -> NDArray[np.float64]:
+        """How much expected depth each input of each row cost, over all trees, shape (n_rows, n_inputs)."""
+        n_rows, n_inputs = X.shape
+        values, total = np.ascontiguousarray(X).ravel(), np.zeros(n_rows * n_inputs)
+        node = np.tile(roots, n_rows)
+        start = np.repeat(np.arange(n_rows) * n_inputs, len(roots))
+        while len(node):
+            split = self.feature[node]
+            inner = split >= 0
+            if not inner.all():  # those that are in a leaf have arrived
+                node, start, split = node[inner], start[inner], split[inner]
+            place = start + split
+            following = self.child[2 * node + (values[place] <= self.threshold[node])]
+            total += np.bincount(place, weights=self.depth[node] - self.depth[following], minlength=total.size)
+            node = following
+        return total.reshape(n_rows, n_inputs)
 
 
 def mean_path_length(n: NDArray[Any]) -> NDArray[np.float64]:

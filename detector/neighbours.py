@@ -14,6 +14,8 @@ if TYPE_CHECKING:
     import onnx
 
 CHUNK = 1000
+PART = 256
+"""Rows whose distances are looked at together: they stay in the processor's cache."""
 
 
 @dataclass(frozen=True)
@@ -96,8 +98,17 @@ class References:
 
     def differences(self, X: NDArray[np.floating[Any]]) -> NDArray[np.float64]:
         """Squared difference, input by input, from the mean of the k nearest references, shape (n_rows, n_inputs)."""
-        nearest = np.argpartition(self.squared_distances(X), self.k - 1, axis=1)[:, : self.k]
+        weighted = np.asarray(X * self.weights, dtype=np.float32)
+        half = 0.5 * (self.rows.astype(np.float64) ** 2).sum(axis=1).astype(np.float32)
+        nearest = np.concatenate([self._nearest(part, half) for part in _parts(weighted)] or [np.zeros((0, 1), int)])
         return np.asarray((X * self.weights - self.rows[nearest].mean(axis=1, dtype=np.float64)) ** 2)
+
+    def _nearest(self, weighted: NDArray[np.float32], half: NDArray[np.float32]) -> NDArray[np.int64]:
+        """Which references are nearest: |x - r|² less |x|², halved, has the same order."""
+        distances = half - weighted @ self.rows.T
+        if self.k == 1:
+            return np.asarray(distances.argmin(axis=1)[:, None])
+        return np.asarray(np.argpartition(distances, self.k - 1, axis=1)[:, : self.k])
 
     def to_onnx(self, name: str) -> onnx.ModelProto:
         """``space`` → ``name`` (n, 1), the mean distance; by matrix products over chunks of the references.
@@ -146,3 +157,7 @@ class References:
     def from_state(cls, arrays: dict[str, NDArray[Any]]) -> Self:
         """The inverse of ``state``."""
         return cls(arrays["rows"], int(arrays["k"]), arrays["weights"])
+
+
+def _parts(rows: NDArray[np.float32]) -> list[NDArray[np.float32]]:
+    return [rows[start : start + PART] for start in range(0, len(rows), PART)]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -194,12 +195,13 @@ class TabularScorer:
         encoded = self.columns.encode(rows)
         shares = self._shares(encoded)
         chosen = explain.top_features(shares, top + SPARE_REASONS)
-        expected = self._expected(encoded, chosen)
-        reasons = [
-            [Reason(self.columns.features[f].name, *self._describe(encoded, expected, i, f), shares[i, f]) for f in row]
-            for i, row in enumerate(chosen)
-        ]
-        return [explain.tell(each, top) for each in reasons]
+        told = self._reasons(encoded, shares, [row[:top] for row in chosen])
+        quiet = [not all(reason.telling for reason in each) for each in told]
+        short = [i for i, row in enumerate(chosen) if quiet[i] and len(row) > top]
+        spare = self._reasons(encoded.take(short), shares[short], [chosen[i][top:] for i in short]) if short else []
+        for i, more in zip(short, spare, strict=True):
+            told[i] += more
+        return [explain.tell(each, top) for each in told]
 
     def with_name(self, name: str) -> TabularScorer:
         """The same scorer under another name."""
@@ -269,7 +271,8 @@ class TabularScorer:
 
     def _attributions(self, encoded: Encoded) -> dict[str, NDArray[np.float64]]:
         n_features = len(self.columns.features)
-        found = self.inside.run(encoded.inputs())
+        wanted = {"surprise": "autoencoder" in self.members, "table": self.trees is not None, "space": self.references}
+        found = self.inside.run(encoded.inputs(), [name for name, is_needed in wanted.items() if is_needed])
         attributions = {}
         if "autoencoder" in self.members:
             attributions["autoencoder"] = _sum_by(found["surprise"], self.columns.input_features, n_features)
@@ -287,44 +290,58 @@ class TabularScorer:
         risk = self.fusion.contributions(self._member_z(encoded))
         return explain.risk_shares(beyond, {name: risk[:, i] for i, name in enumerate(self.members)})
 
-    def _expected(
-        self, encoded: Encoded, chosen: list[list[int]]
-    ) -> dict[tuple[int, int], tuple[NDArray[Any], NDArray[Any]]]:
-        """What each chosen feature should have been: the reconstruction of the row with that feature hidden."""
-        pairs = [(i, f) for i, row in enumerate(chosen) for f in row]
-        at = np.array([i for i, _ in pairs])
-        hidden = Encoded(encoded.numeric[at].copy(), encoded.codes[at].copy())
+    def _reasons(
+        self, encoded: Encoded, shares: NDArray[np.float64], chosen: Sequence[Sequence[int]]
+    ) -> list[list[Reason]]:
+        """The chosen features of each row in words."""
+        row = np.repeat(np.arange(len(chosen)), [len(each) for each in chosen])
+        feature = np.array([f for each in chosen for f in each], dtype=np.int64)
+        seen = Encoded(encoded.numeric[row], encoded.codes[row])
+        expected = self._expected(seen, feature)
+        reasons: list[list[Reason]] = [[] for _ in chosen]
+        levels = [self.columns.level_names(code) for code in range(len(self.columns.levels))]
+        for n, (i, f, share) in enumerate(zip(row.tolist(), feature.tolist(), shares[row, feature], strict=True)):
+            observed, usual = self._describe(seen, expected, n, f, levels)
+            reasons[i].append(Reason(self.columns.features[f].name, observed, usual, share))
+        return reasons
+
+    def _expected(self, seen: Encoded, feature: NDArray[np.int64]) -> Encoded:
+        """What the given feature of each row should have been: the row's reconstruction with that feature hidden."""
+        hidden = Encoded(seen.numeric.copy(), seen.codes.copy())
         if "autoencoder" not in self.members:
-            typical = np.broadcast_to(self.columns.centre, hidden.numeric.shape)
-            commonest = np.array([np.argmax(seen[2:]) + 2 for seen in self.columns.counts], dtype=np.int64)
-            return {pair: (typical[n], commonest) for n, pair in enumerate(pairs)}
-        for n, (_, f) in enumerate(pairs):
-            feature = self.columns.features[f]
-            hidden.numeric[n, list(feature.numeric)] = np.nan
-            if feature.code is not None:
-                hidden.codes[n, feature.code] = UNSEEN
+            hidden.numeric[:] = self.columns.centre
+            hidden.codes[:] = [np.argmax(seen[2:]) + 2 for seen in self.columns.counts]
+            return hidden
+        for f in np.unique(feature):
+            at, what = feature == f, self.columns.features[f]
+            for column in what.numeric:
+                hidden.numeric[at, column] = np.nan
+            if what.code is not None:
+                hidden.codes[at, what.code] = UNSEEN
         found = self._autoencoder("expected likelihood", hidden)
-        numeric = hidden.numeric
+        numeric, codes = hidden.numeric, hidden.codes
         if "expected" in found:
             numeric = np.clip(self.columns.unscale(found["expected"]), self.columns.least, self.columns.most)
-        codes = self.columns.likeliest(found["likelihood"]) if "likelihood" in found else hidden.codes
-        return {pair: (numeric[n], codes[n]) for n, pair in enumerate(pairs)}
+        if "likelihood" in found:
+            codes = self.columns.likeliest(found["likelihood"])
+        return Encoded(numeric, codes)
 
-    def _describe(self, encoded: Encoded, expected: dict[Any, Any], row: int, f: int) -> tuple[str, str]:
+    def _describe(
+        self, seen: Encoded, expected: Encoded, row: int, f: int, levels: Sequence[NDArray[Any]]
+    ) -> tuple[str, str]:
         feature = self.columns.features[f]
-        numeric, codes = expected[row, f]
-        if feature.code is not None:
-            names = self.columns.level_names(feature.code)
-            return str(names[encoded.codes[row, feature.code]]), str(names[codes[feature.code]])
+        if (code := feature.code) is not None:
+            return str(levels[code][seen.codes[row, code]]), str(levels[code][expected.codes[row, code]])
         at = list(feature.numeric)
         if feature.kind == "datetime":
             part = feature.name.rsplit(" ", 1)[1]
             say = explain.clock if part == "hour" else explain.weekday
-            pair = np.stack([encoded.numeric[row, at], numeric[at]])
+            pair = np.stack([seen.numeric[row, at], expected.numeric[row, at]])
             observed, usual = from_cycle(pair, part)
             return say(float(observed)), say(float(usual))
-        decimals = self.columns.decimals[at[0]]
-        return explain.number(encoded.numeric[row, at[0]], decimals), explain.about(float(numeric[at[0]]), decimals)
+        decimals, column = self.columns.decimals[at[0]], at[0]
+        observed, usual = float(seen.numeric[row, column]), float(expected.numeric[row, column])
+        return explain.number(observed, decimals), explain.about(usual, decimals)
 
     def _as_frame(self, found: dict[str, NDArray[np.float32]]) -> pd.DataFrame:
         n_rows = len(next(iter(found.values())))

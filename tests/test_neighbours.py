@@ -55,3 +55,17 @@ def test_references_refuse_none(references: int, k: int) -> None:
     """No reference or no neighbour means nothing."""
     with pytest.raises(SettingError, match="must be at least 1"):
         References.fit(np.zeros((3, 1), dtype=np.float32), references=references, k=k)
+
+
+@pytest.mark.parametrize("k", [1, 5])
+def test_differences_are_from_the_nearest(k: int) -> None:
+    """Row by row, whatever the number of rows: the mean of the k nearest references, found the obvious way."""
+    rng = np.random.default_rng(1)
+    references = References.fit(rng.normal(size=(400, 7)).astype(np.float32), k=k)
+    rows = rng.normal(size=(600, 7)).astype(np.float32)
+
+    found = references.differences(rows)
+
+    nearest = np.argsort(references.squared_distances(rows), axis=1)[:, :k]
+    assert np.allclose(found, (rows - references.rows[nearest].mean(axis=1)) ** 2, atol=1e-5)
+    assert references.differences(rows[:0]).shape == (0, 7)
