@@ -12,6 +12,7 @@ import pandas as pd
 from detector import bundle
 from detector.clean import clean
 from detector.errors import DataError, SettingError
+from pipelines.alerts.truth import answered_rows, realised, with_answers
 from pipelines.config import Config
 from pipelines.featuring import featuring_of
 from pipelines.kinds import KINDS
@@ -30,6 +31,8 @@ class EvaluationReport:
     quarantined: int
     reviewed: Review
     report: Path
+    answered: int = 0
+    realised: str | None = None
 
     def summary(self) -> list[str]:
         """The evaluation in a few lines."""
@@ -49,13 +52,17 @@ class EvaluationReport:
             )
         members = [name.removeprefix("ap_") for name in truth if name.startswith("ap_")]
         lines += [f"  {name:<12} AUROC {truth[f'auroc_{name}']:.3f}  AP {truth[f'ap_{name}']:.3f}" for name in members]
+        if self.answered:
+            lines.append(f"{counted(self.answered)} of these people have judged, by answering alerts.")
+        if self.realised:
+            lines.append(self.realised)
         if self.quarantined:
             lines.append(f"{counted(self.quarantined)} could not be used; the report says why.")
         return [*lines, f"Report: {self.report}"]
 
 
 def evaluate(config: Config, *, input: str, now: datetime) -> EvaluationReport:  # noqa: A002 - the option's name
-    """Judge labelled rows and compare.
+    """Judge labelled rows and compare; what people said of alerts counts among the labels, see ``with_answers``.
 
     Parameters
     ----------
@@ -84,13 +91,15 @@ def evaluate(config: Config, *, input: str, now: datetime) -> EvaluationReport: 
     source = open_source(config.source.at(input))
     featuring = featuring_of(config, trained=True)
     given = schema if featuring is None else schema.without(featuring.features.names)
-    given.check(source.columns(), labelled=True)
+    said = answered_rows(config)
+    given.check(source.columns(), labelled=said.empty)
     needed = {*given.roles.values(), *given.features, *(featuring.features.needs if featuring is not None else ())}
     wanted = [name for name in source.columns() if name in needed]
     with progress("Reading", total=source.estimate()) as advance:
         frame = source.read(columns=wanted, numeric=given.numeric, advance=advance)
     if featuring is not None:
         frame = featuring.push(frame, now=pd.Timestamp(now)).rows
+    frame, answered = with_answers(frame, schema, said)
     cleaned = clean(frame, schema, labelled=True)
     with progress("Scoring", total=None):
         if cleaned.rows.empty:
@@ -128,4 +137,11 @@ def evaluate(config: Config, *, input: str, now: datetime) -> EvaluationReport: 
             places={"Bundle": str(config.bundle)},
         ),
     )
-    return EvaluationReport(len(frame), len(cleaned.quarantine) + len(source.rejected), reviewed, report)
+    return EvaluationReport(
+        rows=len(frame),
+        quarantined=len(cleaned.quarantine) + len(source.rejected),
+        reviewed=reviewed,
+        report=report,
+        answered=answered,
+        realised=realised(config),
+    )

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
+import pandas as pd
 import pytest
 import requests
 import sqlalchemy as sa
@@ -15,12 +16,14 @@ from fastapi import FastAPI
 from typer.testing import CliRunner
 
 from detector.errors import DataError, SettingError
+from detector.schema import Schema
 from pipelines.alerts import links
 from pipelines.alerts.addresses import guarded, is_allowed, networks_of
 from pipelines.alerts.answers import answer, find, labels, precision
 from pipelines.alerts.router import answer_router
 from pipelines.alerts.tables import Alert, Answer, Delivery, Silence
 from pipelines.alerts.targets import secrets_of, without_secrets
+from pipelines.alerts.truth import answered_rows, realised, with_answers
 from pipelines.cli import app
 from pipelines.config import Config, load_config
 from pipelines.service.http import HttpServer
@@ -145,6 +148,29 @@ def test_answers_are_counted_by_channel_reason_and_week(store: Store, tmp_path: 
     }
     assert known["label"].to_dict() == {"t0": 1, "t1": 0, "t3": 1}
     assert known.loc["t0", "known_at"] == NOW + timedelta(hours=1)
+
+
+def test_answers_are_labels_in_evaluation(store: Store, tmp_path: Path) -> None:
+    """Either source may say fraud; fine counts where the label column says nothing; a look makes no state."""
+    assert answered_rows(config_in(tmp_path / "new")).empty
+    assert realised(config_in(tmp_path / "new")) is None
+    assert not (tmp_path / "new" / "service.db").exists()
+    config = config_in(tmp_path, log={"enabled": True})
+    names = {each["label"]: each["id"] for each in give(store, config, rows(*((f"c{i}", i, "high") for i in range(4))))}
+    run(store, config)
+    with store.write() as session:
+        for who, verdict in (("c0", "fraud"), ("c1", "fine"), ("c2", "fine"), ("c3", "unsure")):
+            answer(session, find(session, names[who]), verdict, reason="", who="ann", via="log", config=config, now=NOW)
+    table = pd.DataFrame({"transaction_id": ["t0", "t1", "t2", "t3"], "is_fraud": [0, 1, None, None]})
+    schema = Schema(key="transaction_id", label="is_fraud")
+
+    joined, said = with_answers(table, schema, answered_rows(config))
+
+    assert joined["is_fraud"].tolist() == pytest.approx([1, 1, 0, float("nan")], nan_ok=True)
+    assert said == 3
+    assert realised(config) == "Alerts that people answered and that were fraud: log 1 of 3."
+    assert with_answers(table, Schema(label="is_fraud"), answered_rows(config))[1] == 0
+    assert with_answers(table[["transaction_id"]], schema, answered_rows(config))[0]["is_fraud"].isna().sum() == 1
 
 
 def test_answer_to_nothing_is_refused(store: Store, tmp_path: Path) -> None:
