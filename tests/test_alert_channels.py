@@ -28,9 +28,10 @@ from pipelines.alerts.channels.email import EmailChannel, mail_of
 from pipelines.alerts.channels.pagerduty import event_of
 from pipelines.alerts.channels.slack import payload_of
 from pipelines.alerts.http import Poster
-from pipelines.alerts.message import Message
+from pipelines.alerts.message import Message, reason_in_words
 from pipelines.alerts.picture import course_png
 from pipelines.config.alerting import EmailSection
+from pipelines.config.features import FeaturesSection
 from pipelines.store import Store
 from tests.alert_places import NOW, Receiver, config_in, free_port, give, receiver, rows, run, store_in
 
@@ -239,6 +240,26 @@ def test_history_is_told_in_its_own_words(tmp_path: Path) -> None:
     (alert,) = give(store_in(tmp_path), config, rows(("a", 0, "high"), reasons=reason))
 
     assert alert["facts"]["reasons"][0]["words"] == "5.2 times its 30-day mean"
+
+
+def test_measured_history_is_told_as_it_was_measured(tmp_path: Path) -> None:
+    """Features of the configuration are read back from the scores with their names, however many words they have."""
+    features = ["count by card_id over 1h", "new of device by card_id over 90d", "ratio of amount by card_id over 30d"]
+    config = config_in(tmp_path).model_copy(update={"features": FeaturesSection(history=tuple(features))})
+    reason = (
+        "events of this card_id 12 in the 1 hour before, expected about 1; 50 % of the risk"
+        " | device not seen with this card_id in 90 days; 30 % of the risk"
+        " | amount 950.00, expected about 42; 9 % of the risk"
+    )
+
+    (alert,) = give(store_in(tmp_path), config, rows(("a", 0, "high"), reasons=reason))
+
+    assert alert["pattern"] == "events of this card_id"
+    assert [reason_in_words(each) for each in alert["facts"]["reasons"]] == [
+        "events of this card_id: 12 in the 1 hour before, expected about 1",
+        "device: not seen with this card_id in 90 days",
+        "amount is 950.00, expected about 42",
+    ]
 
 
 # Alertmanager ---------------------------------------------------------------------------------------------------------

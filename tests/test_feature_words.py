@@ -38,11 +38,13 @@ def test_every_measure_can_say_itself(line, value, text):
 
 def test_reasons_keep_what_is_no_feature():
     """Other columns speak for themselves; a missing value stays missing; a share is said in per cent."""
-    features = [*Feature.parse("ratio of amount by card over 30d"), *Feature.parse("risk by shop over 28d")]
+    lines = ("ratio of amount by card over 30d", "risk by shop over 28d", "since by card over 90d")
+    features = [feature for line in lines for feature in Feature.parse(line)]
     reasons = [
         Reason("country", "BR", "DE", 0.5),
         Reason(features[0].name, "missing", "about 1", 0.3),
         Reason(features[1].name, "0.12", "about 0.01", 0.2),
+        Reason(features[2].name, "3", "about 1440", 0.1),
     ]
 
     said = in_own_words(reasons, features)
@@ -50,6 +52,7 @@ def test_reasons_keep_what_is_no_feature():
     assert said[0] == reasons[0]
     assert said[1].text == "amount missing, expected about 1; 30 % of the risk"
     assert said[2].text == "known fraud of this shop 12 % of the 28 days before, expected about 1 %; 20 % of the risk"
+    assert said[3].text == "last event of this card 3 minutes before, expected about 24 hours; 10 % of the risk"
 
 
 def events(size=300, seed=0):

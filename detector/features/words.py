@@ -79,16 +79,17 @@ def _said(reason: Reason, feature: Feature) -> Reason:
         return replace(reason, feature=say(feature, 0.0)[0])
     name, observed = say(feature, value)
     expected = "" if feature.measure == "new" else reason.expected
-    if expected and feature.measure == "risk":
-        expected = _percent(expected)
+    if expected and feature.measure in ("risk", "since"):
+        expected = _in_unit(expected, feature.measure)
     return replace(reason, feature=name, observed=observed, expected=expected)
 
 
-def _percent(expected: str) -> str:
+def _in_unit(expected: str, measure: str) -> str:
     try:
-        return f"about {_number(100 * float(expected.removeprefix('about ')))} %"
+        value = float(expected.removeprefix("about "))
     except ValueError:
         return expected
+    return f"about {_number(100 * value)} %" if measure == "risk" else f"about {_minutes(value)}"
 
 
 def _number(value: float) -> str:

@@ -20,7 +20,7 @@ MOST_POINTS = 60
 MOST_TEXT = 300
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)  # for a row without a time, which then stands at the left edge
 _REASON = re.compile(r"(?P<what>.+?)(?:, expected (?P<expected>.*))?; (?P<share>\d+) % of the risk", re.DOTALL)
-_CYCLE = re.compile(r"(?P<feature>.+ (?:hour|weekday)) (?P<observed>\S+)")
+_CYCLE = re.compile(r"(?P<feature>.+ (?:hour|weekday)) (?P<observed>\d\d:\d\d|[A-Z][a-z]+day|missing)")
 
 
 def read_reasons(text: object, features: Sequence[str] = ()) -> list[Reason]:
@@ -75,7 +75,7 @@ def facts_of(
     shown = [name for name in settings.shown if name in flagged]
     return {
         "columns": {name: masks.show(name, _written(peak[name]))[:MOST_TEXT] for name in shown},
-        "reasons": [_masked(reason, masks, settings.history) for reason in reasons],
+        "reasons": [_masked(reason, masks, settings.history, spoken_features(config)) for reason in reasons],
         "keys": [] if key is None else [masks.show(key, _written(value)) for value in rows[key].iloc[:MOST_KEYS]],
         "previous": candidate.previous,
         "course": _course(rows if everything is None else everything, columns.time),
@@ -90,7 +90,16 @@ def known_features(config: Config) -> tuple[str, ...]:
         names = getattr(columns, kind)
         if isinstance(names, list | tuple):
             named += names
-    return tuple(dict.fromkeys(named))
+    return tuple(dict.fromkeys([*named, *spoken_features(config)]))
+
+
+def spoken_features(config: Config) -> tuple[str, ...]:
+    """What reasons call the features of an entity's history, such as "events of this card_id"."""
+    if not config.features.wanted or config.columns.time is None:
+        return ()
+    from detector.features.words import say
+
+    return tuple(dict.fromkeys(say(each, 0.0)[0] for each in config.features.feature_set(config.columns).all))
 
 
 def label_of(row: pd.Series, by: Sequence[str], masks: Masks) -> str:
@@ -112,11 +121,13 @@ def _parted(what: str, known: Sequence[str]) -> tuple[str, str]:
     return feature, observed
 
 
-def _masked(reason: Reason, masks: Masks, history: Mapping[str, str]) -> dict[str, Any]:
+def _masked(reason: Reason, masks: Masks, history: Mapping[str, str], spoken: Sequence[str]) -> dict[str, Any]:
     hidden = masks.is_masked(reason.feature)
     observed = masks.show(reason.feature, reason.observed)[:MOST_TEXT]
     expected = (HIDDEN if hidden and reason.expected else reason.expected)[:MOST_TEXT]
     phrase = history.get(reason.feature, "")
+    if not phrase and reason.feature in spoken and " " in observed:  # in words already: "12 in the 1 hour before"
+        phrase = "{value}, expected about {expected}" if expected.startswith("about ") else "{value}"
     return {
         "feature": reason.feature,
         "observed": observed,
