@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from detector.errors import BundleError, DataError, SettingError
 from detector.features import FeatureSet, History, load_history, save_history
+from detector.features import history as history_module
 from tests.test_features import feature_set, payments, seconds, table
 
 QUIET = {"deadline": None, "suppress_health_check": [HealthCheck.too_slow, HealthCheck.function_scoped_fixture]}
@@ -19,6 +20,7 @@ def test_history_agrees_with_batch_to_the_last_bit(rows, data, tmp_path):
     """Batches of any size, single rows, and a restart in between give what one batch gives."""
     features = feature_set()
     rows = rows.sort_values(["time", "id"], ignore_index=True)
+    few = data.draw(st.sampled_from([0, history_module.FEW_TAILS]))
     history, parts, at = History(features), [], 0
     while at < len(rows):
         size = data.draw(st.integers(0, len(rows) - at))
@@ -26,7 +28,9 @@ def test_history_agrees_with_batch_to_the_last_bit(rows, data, tmp_path):
             parts.append(pd.DataFrame([history.push_one(rows.iloc[at].to_dict())], index=[at]))
             at += 1
         else:
-            parts.append(history.push(rows.iloc[at : at + size])[list(features.names)])
+            with pytest.MonkeyPatch.context() as patch:
+                patch.setattr(history_module, "FEW_TAILS", few)
+                parts.append(history.push(rows.iloc[at : at + size])[list(features.names)])
             at += size
         if data.draw(st.booleans()):
             history = load_history(save_history(history, tmp_path / "history.npz"))
@@ -68,6 +72,17 @@ def test_a_late_row_gets_the_features_of_its_time(rows):
     found = history.push(rows.iloc[[-1]])[list(features.names)]
 
     pd.testing.assert_frame_equal(found, features.compute(rows).iloc[[-1]][list(features.names)], check_exact=True)
+
+
+def test_one_event_and_a_table_agree_on_large_numbers_and_long_pasts():
+    """Squares beyond 64 bits, and a past longer than a window holds, come out the same one by one."""
+    rows = table(60, cards=2).assign(amount=np.array([21_000_000.0, -21_000_000.0, 5.0] * 20))
+    features = feature_set(most_events=7)
+    history = History(features)
+
+    found = pd.DataFrame([history.push_one(row) for row in rows.to_dict("records")])
+
+    pd.testing.assert_frame_equal(found, features.compute(rows)[list(features.names)], check_exact=True)
 
 
 def test_a_row_beyond_the_lateness_is_refused():

@@ -9,7 +9,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from detector.errors import DataError, SchemaError, SettingError
-from detector.features import Feature, FeatureSet, Money
+from detector.features import Feature, FeatureSet, Money, answers
+from detector.features.ordering import stable
 
 LINES = (
     "count by card over 10s, 1m",
@@ -183,6 +184,25 @@ def test_rows_come_back_in_the_order_they_came():
 
     assert computed.index.equals(shuffled.index)
     pd.testing.assert_frame_equal(computed.sort_index(), features.compute(rows), check_exact=True)
+
+
+def test_pieces_of_a_table_answer_as_the_whole(monkeypatch):
+    """How many entities are measured at once, and on which core, changes nothing."""
+    rows = table(400, cards=8)
+    features = feature_set()
+    whole = features.compute(rows)
+
+    monkeypatch.setattr(answers, "PIECE", 16)
+
+    pd.testing.assert_frame_equal(features.compute(rows), whole, check_exact=True)
+
+
+def test_codes_of_any_size_are_sorted_stably():
+    """Sorting by halves is what NumPy's own stable sort gives, below and above 16 and 32 bits."""
+    rng = np.random.default_rng(0)
+    for largest in (5, 1 << 17, 1 << 40):
+        codes = rng.integers(0, largest, 500) // 3
+        assert (stable(codes) == np.argsort(codes, kind="stable")).all()
 
 
 def table(size, *, seed=0, cards=4):

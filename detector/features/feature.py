@@ -28,6 +28,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from functools import cached_property
 from typing import Any, Self
 
 from detector.errors import SettingError, nearest
@@ -103,7 +104,7 @@ class Feature:
         if self.delay and self.with_row:
             raise SettingError("A window with a delay ends before the row. Take `with row` or `delay` away.")
 
-    @property
+    @cached_property
     def name(self) -> str:
         """The name of its column."""
         of = "_".join(self.of) + "_" if self.of else ""

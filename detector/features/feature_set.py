@@ -8,16 +8,18 @@ from typing import Any, Self
 
 import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
 
 from detector.errors import SchemaError, SettingError, nearest
 from detector.features import table as reading
-from detector.features.calendar import calendar, check_calendar
+from detector.features.answers import Answers, Lined
+from detector.features.calendar import check_calendar
 from detector.features.duration import microseconds
 from detector.features.feature import Feature, parse
-from detector.features.measure import KNOWN_AT, column_keys, measure
+from detector.features.measure import column_keys
 from detector.features.money import Money
-from detector.features.track import Ints, Track
+from detector.features.ordering import by_entity
+from detector.features.track import Ints
+from detector.features.windowed import KNOWN_AT
 
 Groups = dict[tuple[str, ...], list[Feature]]
 
@@ -145,15 +147,16 @@ class FeatureSet:
         """
         self.check(rows)
         read = self.read(rows)
-        values: dict[str, NDArray[np.float64]] = {}
+        answers = self.answers(read.time)
         for by, features in self.groups().items():
-            place, track = _track(rows, read, by, features, self.most_events)
-            for feature in features:
-                values[feature.name] = np.full(len(rows), np.nan)
-                values[feature.name][place] = measure(feature, track, scale=self.scale)
-        values |= {name: calendar(read.time, name) for name in self.calendar}
-        added = pd.DataFrame({name: values[name] for name in self.names}, index=rows.index, copy=False)
-        return pd.concat([rows, added], axis="columns")
+            entity = reading.groups(rows, by)
+            order, counts = by_entity(entity, read.order)
+            answers.add(features, Lined(order, counts, read.time, read.columns))
+        return answers.beside(rows)
+
+    def answers(self, time: Ints) -> Answers:
+        """Room for the features of rows of these times."""
+        return Answers(self.names, time, most_events=self.most_events, scale=self.scale, clock=self.calendar)
 
     def check(self, rows: pd.DataFrame) -> None:
         """Raise if a column is missing, or one of the features is there already."""
@@ -222,16 +225,3 @@ class FeatureSet:
             return reading.units(self.money.read(rows), name, self.scale)
         values = rows[name].to_numpy(dtype=np.float64, na_value=np.nan)
         return reading.places(values) if kind == "place" else reading.units(values, name, self.scale)
-
-
-def _track(
-    rows: pd.DataFrame, read: reading.Table, by: tuple[str, ...], features: list[Feature], most_events: int
-) -> tuple[NDArray[np.intp], Track]:
-    """The rows that have an entity, in order, as a track that is asked about all of them."""
-    entity = reading.groups(rows, by)[read.order]
-    order = np.argsort(entity, kind="stable")
-    order = order[np.searchsorted(entity[order], 0) :]
-    place = read.order[order]
-    keys = dict.fromkeys(key for feature in features for key in column_keys(feature))
-    columns = {key: read.columns[key][place] for key in keys}
-    return place, Track(entity[order], read.time[place], np.arange(len(place)), most_events, columns)

@@ -7,25 +7,27 @@ agree to the last bit.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from itertools import pairwise
+from math import nan
 from typing import Any
 
 import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
 
 from detector.errors import DataError, SettingError
 from detector.features import table as reading
 from detector.features.calendar import calendar
 from detector.features.duration import microseconds
 from detector.features.feature_set import FeatureSet
-from detector.features.measure import KNOWN_AT, measure
+from detector.features.lining import Joined, Keys
+from detector.features.one_event import Asked, Seen
 from detector.features.one_row import entity_name, read_row, to_microseconds
-from detector.features.ordering import inserted, order_of, padded, place_of
-from detector.features.record import EMPTY, Layout, Past, Stored
-from detector.features.track import NEVER, Ints, Track
+from detector.features.ordering import by_key
+from detector.features.record import EMPTY, Layout
+from detector.features.track import NEVER
+from detector.features.windowed import KNOWN_AT
 
 By = tuple[str, ...]
+FEW_TAILS = 1_000
 
 
 class History:
@@ -55,8 +57,12 @@ class History:
         self.lateness = microseconds(lateness) if lateness else 0
         self.latest: int | None = None
         self._groups = features.groups()
+        self._asked = {by: [Asked.of(feature) for feature in measured] for by, measured in self._groups.items()}
+        self._names = features.names
         self.layouts = {by: Layout.of(measured) for by, measured in self._groups.items()}
-        self.entities: dict[By, dict[str, Stored]] = {by: {} for by in self._groups}
+        self.entities: dict[By, dict[str, bytes]] = {by: {} for by in self._groups}
+        self.tails: dict[By, dict[str, Keys]] = {by: {} for by in self._groups}
+        self._tails_kept = 0
         self._keys = tuple(dict.fromkeys(key for layout in self.layouts.values() for key in layout.keys))
 
     def __len__(self) -> int:
@@ -65,10 +71,7 @@ class History:
     @property
     def events(self) -> int:
         """How many events are kept in all."""
-        return sum(
-            sum(len(packed) for packed, _ in entities.values()) // self.layouts[by].dtype.itemsize
-            for by, entities in self.entities.items()
-        )
+        return sum(sum(map(len, entities.values())) // self.layouts[by].size for by, entities in self.entities.items())
 
     def faults(self, rows: pd.DataFrame, *, now: pd.Timestamp | None = None, ahead: str = "5m") -> pd.Series:
         """Why each row cannot be pushed, as ``FeatureSet.faults`` and for rows that come too late."""
@@ -113,32 +116,31 @@ class History:
             raise DataError(f"{self._too_late()}. Set such rows aside, or allow more lateness.")
         found: dict[str, float] = {}
         latest = time if self.latest is None else max(time, self.latest)
-        updates: list[tuple[By, str, Stored]] = []
-        for by, measured in self._groups.items():
+        updates: list[tuple[By, str, bytes, Keys]] = []
+        key = None if self.features.key is None else row[self.features.key]
+        for by, measured in self._asked.items():
             name = entity_name(row, by)
             if name is None:
-                found |= dict.fromkeys((feature.name for feature in measured), np.nan)
+                found.update((asked.name, nan) for asked in measured)
                 continue
-            layout, (packed, keys) = self.layouts[by], self.entities[by].get(name, EMPTY)
-            past = layout.read(packed)
-            place, keys = place_of(past["time"], keys, time, row[self.features.key] if self.features.key else None)
-            past = {column: inserted(events, place, values[column]) for column, events in past.items()}
-            track = Track(
-                np.zeros(len(past["time"]), dtype=np.int64),
-                past["time"],
-                np.array([place]),
-                self.features.most_events,
-                past,
-            )
-            for feature in measured:
-                found[feature.name] = float(measure(feature, track, scale=self.features.scale)[0])
-            updates.append((by, name, self._kept(layout, past, keys, latest)))
-        for by, name, stored in updates:
-            self.entities[by][name] = stored
+            layout, packed = self.layouts[by], self.entities[by].get(name, EMPTY)
+            place, tail = self._place(by, name, packed, time=time, key=key)
+            cut = place * layout.size
+            packed = b"".join((packed[:cut], layout.pack_one(values), packed[cut:]))
+            seen = Seen(layout.events(packed), place, most_events=self.features.most_events, scale=self.features.scale)
+            for asked in measured:
+                found[asked.name] = asked.answer(seen, asked)
+            updates.append((by, name, *self._kept(layout, packed, seen, tail, latest)))
+        for by, name, packed, tail in updates:
+            self.entities[by][name] = packed
+            if tail:
+                self.tails[by][name] = tail
         self.latest = latest
-        clock = np.array([time])
-        found |= {name: float(calendar(clock, name)[0]) for name in self.features.calendar}
-        return {name: found[name] for name in self.features.names}
+        self._shut_tails()
+        if self.features.calendar:
+            clock = np.array([time])
+            found |= {name: float(calendar(clock, name)[0]) for name in self.features.calendar}
+        return {name: found[name] for name in self._names}
 
     def report(self, rows: pd.DataFrame, *, reported: pd.Timestamp | None = None) -> pd.Series:
         """Tell that rows pushed earlier turned out to be fraud.
@@ -182,23 +184,22 @@ class History:
         self.latest = max((own for own in (self.latest, other.latest) if own is not None), default=None)
         for by, entities in other.entities.items():
             layout, own = self.layouts[by], self.entities[by]
-            for name, (packed, keys) in entities.items():
-                if name not in own:
-                    own[name] = (packed, keys)
+            for name, packed in entities.items():
+                mine = own.get(name, EMPTY)
+                if not mine:
+                    own[name] = packed
+                    if tail := other.tails[by].get(name):
+                        self.tails[by][name] = tail
                     continue
-                mine, my_keys = own[name]
-                past = {
-                    column: np.concatenate([ours, theirs])
-                    for (column, ours), theirs in zip(
-                        layout.read(mine).items(), layout.read(packed).values(), strict=True
-                    )
-                }
-                n_mine, n_theirs = (len(part) // layout.dtype.itemsize for part in (mine, packed))
-                every = padded(my_keys, n_mine) + padded(keys, n_theirs)
-                order = order_of(past["time"], np.zeros(len(every), dtype=np.int64), every)
-                past = {column: events[order] for column, events in past.items()}
-                kept = tuple(key for key in (every[i] for i in order) if key is not None)
-                own[name] = self._kept(layout, past, kept, self.latest or 0)
+                events = np.concatenate([layout.events(mine), layout.events(packed)])
+                every = [*self._padded(by, name), *other._padded(by, name)]
+                order = by_key(every)
+                order = order[np.argsort(events["time"][order], kind="stable")]
+                events = events[order]
+                tail = tuple(key for key in (every[place] for place in order) if key is not None)
+                seen = Seen(events, 0, most_events=self.features.most_events, scale=self.features.scale)
+                own[name], tail = self._kept(layout, events.tobytes(), seen, tail, self.latest or 0)
+                self.tails[by][name] = tail
 
     def forget(self) -> int:
         """Drop the entities whose past no feature looks back to; say how many."""
@@ -206,15 +207,11 @@ class History:
         for by, entities in self.entities.items():
             layout = self.layouts[by]
             oldest = (self.latest or 0) - self.lateness - layout.reach
-            size = layout.dtype.itemsize
-            idle = [
-                name
-                for name, (packed, _) in entities.items()
-                if int.from_bytes(packed[-size : len(packed) - size + 8], "little", signed=True) <= oldest
-            ]
+            idle = [name for name, packed in entities.items() if layout.last_time(packed) <= oldest]
             gone += len(idle)
             for name in idle:
                 del entities[name]
+                self.tails[by].pop(name, None)
         return gone
 
     def _too_late(self) -> str:
@@ -237,86 +234,70 @@ class History:
                 f"{reasons.iloc[row]} (row {rows.index[row]}). Set such rows aside, or allow more lateness."
             )
         latest = max(int(read.time.max()), self.latest if self.latest is not None else int(read.time.max()))
-        values: dict[str, NDArray[np.float64]] = {}
-        for by in self._groups:
-            place, track = self._extend(given, read, by, latest)
-            for feature in self._groups[by] if answer else ():
-                values[feature.name] = np.full(len(rows), np.nan)
-                values[feature.name][place] = measure(feature, track, scale=self.features.scale)
+        answers = self.features.answers(read.time) if answer else None
+        key, open_from = self.features.key, latest - self.lateness
+        for by, measured in self._groups.items():
+            layout, tails = self.layouts[by], self.tails[by]
+            joined = Joined.of(given, read, by=by, key=key, layout=layout, entities=self.entities[by], tails=tails)
+            if answers is not None:
+                answers.add(measured, joined.lined)
+            if key is not None:
+                tails.update(joined.open_keys(given[key], tails, open_from=open_from))
+            kept = joined.kept(layout, open_from=open_from, most_events=self.features.most_events)
+            self.entities[by].update(kept)
         self.latest = latest
-        if not answer:
-            return rows
-        values |= {name: calendar(read.time, name) for name in self.features.calendar}
-        added = pd.DataFrame({name: values[name] for name in self.features.names}, index=rows.index, copy=False)
-        return pd.concat([rows, added], axis="columns")
+        self._shut_tails()
+        return rows if answers is None else answers.beside(rows)
 
-    def _extend(self, rows: pd.DataFrame, read: reading.Table, by: By, latest: int) -> tuple[NDArray[np.intp], Track]:
-        """The stored past of the entities in these rows with the rows in it, which are then stored."""
-        layout, own = self.layouts[by], self.entities[by]
-        codes = reading.groups(rows, by)
-        new = np.flatnonzero(codes >= 0)
-        first = new[np.unique(codes[new], return_index=True)[1]]
-        names = [str(entity_name(row, by)) for row in rows.loc[:, list(by)].iloc[first].to_dict("records")]
-        stored = [own.get(name, EMPTY) for name in names]
-        counts = np.array([len(packed) // layout.dtype.itemsize for packed, _ in stored], dtype=np.int64)
-        past = layout.read(b"".join(packed for packed, _ in stored))
-        ranked = np.unique(codes[new], return_inverse=True)[1]
-        entity = np.concatenate([np.repeat(np.arange(len(names)), counts), ranked])
-        events = {"time": np.concatenate([past["time"], read.time[new]])}
-        events |= {key: np.concatenate([past[key], read.columns[key][new]]) for key in layout.keys}
-        keys: list[Any] = []
-        if self.features.key is not None:
-            for (_, tail), count in zip(stored, counts, strict=True):
-                keys += padded(tail, int(count))
-            keys += rows[self.features.key].iloc[new].tolist()
-        order = order_of(events["time"], entity, keys)
-        events = {name: column[order] for name, column in events.items()}
-        asked = np.flatnonzero(order >= int(counts.sum()))
-        place = new[order[asked] - int(counts.sum())]
-        bounds = np.searchsorted(entity[order], np.arange(len(names) + 1))
-        lined = [keys[i] for i in order] if keys else []
-        packed = layout.pack(events)
-        starts = self._starts(events["time"], bounds, layout, latest)
-        open_from = latest - self.lateness
-        for number, name in enumerate(names):
-            begin, end = int(starts[number]), int(bounds[number + 1])
-            last: tuple[Any, ...] = ()
-            if lined:
-                since = begin + int(np.searchsorted(events["time"][begin:end], open_from))
-                last = tuple(lined[since:end])
-            own[name] = (packed[begin:end].tobytes(), last)
-        return place, Track(entity[order], events["time"], asked, self.features.most_events, events)
+    def _place(self, by: By, name: str, packed: bytes, *, time: int, key: Any) -> tuple[int, Keys]:
+        """Where a row belongs among the events of its entity, and the keys of the last ones with its own among them."""
+        layout = self.layouts[by]
+        size, tail = len(packed) // layout.size, self.tails[by].get(name, ())
+        if not size or layout.last_time(packed) < time:
+            return size, () if key is None else (*tail, key)
+        times = layout.events(packed)["time"]
+        place = int(times.searchsorted(time, "right"))
+        if key is None:
+            return place, ()
+        known_from = size - len(tail)
+        while place > known_from and times[place - 1] == time and tail[place - 1 - known_from] > key:
+            place -= 1
+        at = place - known_from
+        return place, (*tail[:at], key, *tail[at:]) if at >= 0 else tail
 
-    def _starts(self, time: Ints, bounds: NDArray[np.intp], layout: Layout, latest: int) -> Ints:
-        """From which of its events on each entity is kept."""
-        open_from = latest - self.lateness
-        begin = np.empty(len(bounds) - 1, dtype=np.int64)
-        for number, (first, end) in enumerate(pairwise(bounds)):
-            own = time[first:end]
-            young = int(np.searchsorted(own, open_from - layout.reach, side="right"))
-            enough = int(np.searchsorted(own, open_from)) - self.features.most_events
-            begin[number] = first + max(0, min(young, len(own) - 1), enough)
-        return begin
+    def _kept(self, layout: Layout, packed: bytes, seen: Seen, tail: Keys, latest: int) -> tuple[bytes, Keys]:
+        """What is stored of an entity from now on, and the keys of the events that another may still tie with."""
+        open_from, size = latest - self.lateness, len(seen.time)
+        closed = int(seen.time.searchsorted(open_from))
+        old = int(seen.time.searchsorted(open_from - layout.reach, "right"))
+        begin = max(0, min(old, size - 1), closed - self.features.most_events)
+        return packed[begin * layout.size :], tail[max(0, len(tail) - (size - closed)) :] if closed < size else ()
 
-    def _kept(self, layout: Layout, past: Past, keys: tuple[Any, ...], latest: int) -> Stored:
-        time = past["time"]
-        begin = int(self._starts(time, np.array([0, len(time)]), layout, latest)[0])
-        still = len(time) - int(np.searchsorted(time, latest - self.lateness))
-        tail = keys[max(0, len(keys) - still) :] if still else ()
-        packed = layout.write(past if begin == 0 else {name: column[begin:] for name, column in past.items()})
-        return packed, tail
+    def _padded(self, by: By, name: str) -> list[Any]:
+        """One key an event of an entity; None where it is no longer kept, because no row can tie with it."""
+        size, tail = len(self.entities[by][name]) // self.layouts[by].size, self.tails[by].get(name, ())
+        return [None] * (size - len(tail)) + list(tail)
+
+    def _shut_tails(self) -> None:
+        """Let go of the keys that no row can tie with any more, whenever they have doubled."""
+        if sum(map(len, self.tails.values())) <= 2 * self._tails_kept + FEW_TAILS:
+            return
+        open_from = (self.latest or 0) - self.lateness
+        for by, tails in self.tails.items():
+            entities, layout = self.entities[by], self.layouts[by]
+            self.tails[by] = {n: tail for n, tail in tails.items() if layout.last_time(entities[n]) >= open_from}
+        self._tails_kept = sum(map(len, self.tails.values()))
 
     def _mark(self, by: By, name: str | None, time: int, known_at: int) -> bool:
         if name is None or name not in self.entities[by]:
             return False
-        packed, keys = self.entities[by][name]
-        past = self.layouts[by].read(packed)
-        at = np.flatnonzero(past["time"] == time)
+        events = self.layouts[by].events(self.entities[by][name])
+        at = np.flatnonzero(events["time"] == time)
         if not len(at):
             return False
-        unmarked = at[past[KNOWN_AT][at] == NEVER]
+        unmarked = at[events[KNOWN_AT][at] == NEVER]
         if len(unmarked):
-            known = past[KNOWN_AT].copy()
-            known[unmarked[0]] = known_at
-            self.entities[by][name] = (self.layouts[by].write(past | {KNOWN_AT: known}), keys)
+            events = events.copy()
+            events[KNOWN_AT][unmarked[0]] = known_at
+            self.entities[by][name] = events.tobytes()
         return True

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import zipfile
-from collections.abc import Iterator
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -17,7 +16,7 @@ from detector.features.duration import short
 from detector.features.feature_set import FeatureSet
 from detector.features.history import History
 
-VERSION = 1
+VERSION = 2
 
 
 def save_history(history: History, path: Path) -> Path:
@@ -38,12 +37,10 @@ def save_history(history: History, path: Path) -> Path:
     }
     arrays = {"about": _text(json.dumps(about))}
     for number, (by, entities) in enumerate(history.entities.items()):
-        packed = [stored[0] for stored in entities.values()]
-        tails = {place: stored[1] for place, stored in enumerate(entities.values()) if stored[1]}
         arrays[f"{number}.names"] = _text(json.dumps(list(entities)))
-        arrays[f"{number}.keys"] = _text(json.dumps(tails, default=_plain))
-        arrays[f"{number}.ends"] = np.cumsum([0, *map(len, packed)], dtype=np.int64)
-        arrays[f"{number}.events"] = np.frombuffer(b"".join(packed), dtype=history.layouts[by].dtype)
+        arrays[f"{number}.keys"] = _text(json.dumps(history.tails[by], default=_plain))
+        arrays[f"{number}.ends"] = np.cumsum([0, *map(len, entities.values())], dtype=np.int64)
+        arrays[f"{number}.events"] = np.frombuffer(b"".join(entities.values()), dtype=history.layouts[by].dtype)
     unfinished = path.with_name(f"{path.name}.part")
     with unfinished.open("wb") as file:
         np.savez(file, **arrays)  # type: ignore[arg-type]  # NumPy's stub takes the names for its own arguments
@@ -63,12 +60,14 @@ def load_history(path: Path) -> History:
             about = json.loads(arrays["about"].tobytes())
             if about["version"] != VERSION:
                 raise BundleError(
-                    f"{path} is a history of version {about['version']}, this program reads {VERSION}. Update it."
+                    f"{path} is a history of version {about['version']}, this program reads {VERSION}. Learn it again."
                 )
             history = History(FeatureSet.from_dict(about["features"]), lateness=about["lateness"])
             history.latest = about["latest"]
             for number, by in enumerate(history.layouts):
-                history.entities[by] = dict(_entities(arrays, number))
+                history.entities[by] = _entities(arrays, number)
+                tails = json.loads(arrays[f"{number}.keys"].tobytes())
+                history.tails[by] = {name: tuple(keys) for name, keys in tails.items()}
     except FileNotFoundError:
         raise BundleError(f"There is no history {path}. Learn one first.") from None
     except (OSError, ValueError, KeyError, TypeError, zipfile.BadZipFile) as error:
@@ -78,12 +77,10 @@ def load_history(path: Path) -> History:
     return history
 
 
-def _entities(arrays: Any, number: int) -> Iterator[tuple[str, tuple[bytes, tuple[Any, ...]]]]:
+def _entities(arrays: Any, number: int) -> dict[str, bytes]:
     names = json.loads(arrays[f"{number}.names"].tobytes())
-    tails = json.loads(arrays[f"{number}.keys"].tobytes())
-    packed = arrays[f"{number}.events"].tobytes()
-    for place, (name, (begin, end)) in enumerate(zip(names, pairwise(arrays[f"{number}.ends"].tolist()), strict=True)):
-        yield name, (packed[begin:end], tuple(tails.get(str(place), ())))
+    packed, ends = arrays[f"{number}.events"].tobytes(), arrays[f"{number}.ends"].tolist()
+    return dict(zip(names, (packed[begin:end] for begin, end in pairwise(ends)), strict=True))
 
 
 def _text(text: str) -> NDArray[np.uint8]:

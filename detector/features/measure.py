@@ -9,10 +9,9 @@ import numpy as np
 from detector.features import windowed
 from detector.features.feature import OF_ANY, OF_LABEL, OF_PLACE, Feature
 from detector.features.track import Bounds, Track
-from detector.features.windowed import MISSING, Floats
+from detector.features.windowed import KNOWN_AT, MISSING, Floats
 
 LEAST_SPREAD = 0.1
-KNOWN_AT = "known_at"
 
 
 def column_keys(feature: Feature) -> tuple[str, ...]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from math import nan
 from typing import Any
 
 import numpy as np
@@ -11,9 +12,8 @@ import pandas as pd
 from detector.errors import DataError
 from detector.features import table as reading
 from detector.features.feature_set import FeatureSet
-from detector.features.measure import KNOWN_AT
 from detector.features.track import NEVER
-from detector.features.windowed import MISSING
+from detector.features.windowed import KNOWN_AT, MISSING
 
 SEPARATOR = "\x1f"
 
@@ -37,13 +37,10 @@ def read_row(features: FeatureSet, row: Mapping[str, Any], keys: Iterable[str]) 
         if kind == "name":
             values[key] = MISSING if absent(value) else reading.lasting_code(value)
             continue
-        number = np.array([np.nan if absent(value) else value], dtype=np.float64)
-        if kind == "place":
-            values[key] = int(reading.places(number)[0])
-            continue
-        if name == features.money.column:
-            number = np.array([features.money.read_one(row)])
-        values[key] = int(reading.units(number, name, features.scale)[0])
+        if name == features.money.column and kind == "number":
+            value = features.money.read_one(row)
+        number = nan if absent(value) else float(value)
+        values[key] = reading.place(number) if kind == "place" else reading.unit(number, name, features.scale)
     return values
 
 

@@ -1,8 +1,7 @@
-"""Where new events belong among stored ones, in order of (time, key)."""
+"""Events in order: entity after entity, each in order of (time, key)."""
 
 from __future__ import annotations
 
-from itertools import repeat
 from typing import Any
 
 import numpy as np
@@ -11,34 +10,52 @@ from numpy.typing import NDArray
 
 from detector.features.track import Ints
 
-
-def place_of(time: Ints, keys: tuple[Any, ...], moment: int, key: Any) -> tuple[int, tuple[Any, ...]]:
-    """Where a row belongs in a past, and the keys of the last events with its own among them."""
-    place = int(np.searchsorted(time, moment, side="right"))
-    if key is None:
-        return place, ()
-    known_from = len(time) - len(keys)
-    while place > known_from and time[place - 1] == moment and keys[place - 1 - known_from] > key:
-        place -= 1
-    at = place - known_from
-    return place, (*keys[:at], key, *keys[at:]) if at >= 0 else keys
+Places = NDArray[np.intp]
+HALF = 16
 
 
-def inserted(events: Ints, place: int, value: int) -> Ints:
-    """Events with one more at a place."""
-    grown = np.empty(len(events) + 1, dtype=np.int64)
-    grown[:place], grown[place], grown[place + 1 :] = events[:place], value, events[place:]
-    return grown
+def by_entity(entity: Ints, order: Places) -> tuple[Places, Ints]:
+    """Entity after entity, each in the order given, and how many rows each has; rows without one (-1) are left out.
+
+    >>> by_entity(np.array([1, -1, 0, 1]), np.array([3, 2, 1, 0]))
+    (array([2, 3, 0]), array([1, 2]))
+    """
+    if len(entity) and int(entity.min()) < 0:
+        order = order[entity[order] >= 0]
+    given = entity[order]
+    return order[stable(given)], np.bincount(given)
 
 
-def padded(tail: tuple[Any, ...], size: int) -> list[Any]:
-    """One key an event; None where it is no longer kept, because no row can tie with it."""
-    return [*repeat(None, size - len(tail)), *tail]
+def stable(entity: Ints) -> Places:
+    """``argsort`` that keeps the order of equals, for codes from 0: by halves, as NumPy counts short integers.
+
+    >>> stable(np.array([70_000, 1, 70_000, 0]))
+    array([3, 1, 0, 2])
+    """
+    largest = int(entity.max(initial=0))
+    if largest >= 1 << (2 * HALF):
+        return np.argsort(entity, kind="stable")
+    first = np.argsort((entity & 0xFFFF).astype(np.uint16), kind="stable")
+    if largest < 1 << HALF:
+        return first
+    return first[np.argsort((entity[first] >> HALF).astype(np.uint16), kind="stable")]
 
 
-def order_of(time: Ints, entity: Ints, keys: list[Any]) -> NDArray[np.intp]:
-    """Entity after entity, in order of (time, key); what has no key stays where it is."""
-    if not any(key is not None for key in keys):
-        return np.lexsort((time, entity))
-    rank = pd.factorize(pd.Series(keys, dtype=object), sort=True)[0]
-    return np.lexsort((rank, time, entity))
+def in_time(entity: Ints, time: Ints) -> Places:
+    """Entity after entity, each in order of time; equals stay as they are.
+
+    >>> in_time(np.array([0, 0, 0]), np.array([2, 1, 2]))
+    array([1, 0, 2])
+    """
+    order = stable(entity)
+    back = (np.diff(time[order]) < 0) & (np.diff(entity[order]) == 0)
+    return np.lexsort((time, entity)) if back.any() else order
+
+
+def by_key(events: list[Any]) -> Places:
+    """Positions in order of keys of any kind; None stays where it is.
+
+    >>> by_key(["b", "a"])
+    array([1, 0])
+    """
+    return np.argsort(pd.factorize(pd.Series(events, dtype=object), sort=True)[0], kind="stable")

@@ -1,9 +1,10 @@
-"""How the past of one entity is kept: a few bytes an event, and the keys of the events another may still tie with."""
+"""How the past of one entity is kept: a few bytes an event, side by side."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from struct import Struct
 from typing import Any, Self
 
 import numpy as np
@@ -15,11 +16,9 @@ from detector.features.track import Ints
 from detector.features.windowed import MISSING
 
 GAP = np.iinfo(np.int32).min
-Past = dict[str, Ints]
-Stored = tuple[bytes, tuple[Any, ...]]
-"""The events of an entity, packed, and the keys of the last ones."""
-
-EMPTY: Stored = (b"", ())
+NARROW = ("number:", "place:")
+LAST = Struct("<q")
+EMPTY = b""
 
 
 @dataclass(frozen=True)
@@ -39,6 +38,13 @@ class Layout:
     keys: tuple[str, ...]
     dtype: np.dtype[Any]
     reach: int
+    row: Struct = field(init=False, repr=False, compare=False)
+    size: int = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        codes = ("i" if key.startswith(NARROW) else "q" for key in self.keys)
+        object.__setattr__(self, "row", Struct(f"<q{''.join(codes)}"))
+        object.__setattr__(self, "size", self.row.size)
 
     @classmethod
     def of(cls, features: Iterable[Feature]) -> Self:
@@ -49,29 +55,38 @@ class Layout:
         """
         features = list(features)
         keys = tuple(dict.fromkeys(key for feature in features for key in column_keys(feature)))
-        sizes = [(key, "<i4" if key.startswith(("number:", "place:")) else "<i8") for key in keys]
+        sizes = [(key, "<i4" if key.startswith(NARROW) else "<i8") for key in keys]
         return cls(keys, np.dtype([("time", "<i8"), *sizes]), max(feature.reach for feature in features))
 
-    def read(self, packed: bytes) -> Past:
-        """The events as whole numbers."""
-        events = np.frombuffer(packed, dtype=self.dtype)
-        return {name: _wide(events[name]) for name in self.dtype.names or ()}
+    def events(self, packed: bytes) -> NDArray[Any]:
+        """The events as they are stored."""
+        return np.frombuffer(packed, dtype=self.dtype)
 
-    def write(self, past: Past) -> bytes:
-        """The inverse of ``read``."""
-        return self.pack(past).tobytes()
+    def pack_one(self, values: Mapping[str, int]) -> bytes:
+        """One event as it is stored."""
+        kept = [GAP if (value := values[key]) == MISSING and key.startswith(NARROW) else value for key in self.keys]
+        return self.row.pack(values["time"], *kept)
 
-    def pack(self, past: Past) -> NDArray[Any]:
+    def pack(self, past: Mapping[str, Ints]) -> bytes:
         """Events side by side, as they are stored."""
         events = np.empty(len(past["time"]), dtype=self.dtype)
         for name in self.dtype.names or ():
             values = past[name]
-            narrow = self.dtype[name].itemsize == 4
-            events[name] = np.where(values == MISSING, GAP, values) if narrow else values
-        return events
+            events[name] = np.where(values == MISSING, GAP, values) if name.startswith(NARROW) else values
+        return events.tobytes()
+
+    def last_time(self, packed: bytes) -> int:
+        """When the latest event was."""
+        time: int = LAST.unpack_from(packed, len(packed) - self.size)[0]
+        return time
 
 
-def _wide(values: NDArray[Any]) -> Ints:
+def wide(values: NDArray[Any]) -> Ints:
+    """A stored column as whole numbers of 8 bytes."""
     if values.dtype.itemsize == 8:
-        return np.asarray(values, dtype=np.int64)
-    return np.where(values == GAP, MISSING, values.astype(np.int64))
+        return np.ascontiguousarray(values, dtype=np.int64)
+    known = values.astype(np.int64)
+    gaps = known == GAP
+    if gaps.any():
+        known[gaps] = MISSING
+    return known

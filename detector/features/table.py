@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from hashlib import blake2b
+from math import isnan
 from typing import Any
 
 import numpy as np
@@ -95,18 +96,43 @@ def units(values: NDArray[np.float64], name: str, scale: int) -> Ints:
     known = ~np.isnan(values)
     whole = np.rint(np.where(known, values, 0.0) * scale)
     if len(whole) and float(np.abs(whole).max()) >= MOST_UNITS:
-        row = int(np.abs(whole).argmax())
-        raise DataError(
-            f"{name} {values[row]:g} is beyond {MOST_UNITS / scale:,.0f}, the most that is counted with {scale:,} "
-            f"units to one. Set the row aside, or count with fewer decimals."
-        )
+        raise _beyond(float(values[int(np.abs(whole).argmax())]), name, scale)
     return np.where(known, whole.astype(np.int64), MISSING)
+
+
+def unit(value: float, name: str, scale: int) -> int:
+    """One number as whole units, by the same rules.
+
+    >>> unit(0.29, "amount", 100)
+    29
+    """
+    if isnan(value):
+        return MISSING
+    if abs(value * scale) >= MOST_UNITS - 0.5:
+        raise _beyond(value, name, scale)
+    return round(value * scale)
+
+
+def _beyond(value: float, name: str, scale: int) -> DataError:
+    return DataError(
+        f"{name} {value:g} is beyond {MOST_UNITS / scale:,.0f}, the most that is counted with {scale:,} "
+        f"units to one. Set the row aside, or count with fewer decimals."
+    )
 
 
 def places(values: NDArray[np.float64]) -> Ints:
     """Degrees in hundred-thousandths, ``MISSING`` where unknown or no place on earth."""
     known = np.abs(values) <= 360
     return np.where(known, np.rint(np.where(known, values, 0.0) * DEGREE).astype(np.int64), MISSING)
+
+
+def place(value: float) -> int:
+    """One number of degrees, by the same rules.
+
+    >>> place(9.25)
+    925000
+    """
+    return round(value * DEGREE) if abs(value) <= 360 else MISSING
 
 
 def codes(column: pd.Series) -> Ints:

@@ -17,6 +17,7 @@ Floats = NDArray[np.float64]
 
 MISSING = np.iinfo(np.int64).min
 SAFE = 2.0**61
+KNOWN_AT = "known_at"
 EARTH_KM = 6371.0
 DEGREE = 100_000  # places are kept in hundred-thousandths of a degree, about a metre
 
@@ -105,17 +106,26 @@ def moved(track: Track, latitude: str, longitude: str, bounds: Bounds) -> tuple[
     latest = np.concatenate([[-1], np.maximum.accumulate(marked)])[bounds[1]]
     known = (latest >= bounds[0]) & place[track.at]
     here, there = track.at, np.maximum(latest, 0)
-    lat, past_lat = (np.radians(track.columns[latitude][rows] / DEGREE) for rows in (here, there))
-    turn = np.radians((track.columns[longitude][here] - track.columns[longitude][there]) / DEGREE)
-    half = np.sin((lat - past_lat) / 2) ** 2 + np.cos(lat) * np.cos(past_lat) * np.sin(turn / 2) ** 2
-    far = 2 * EARTH_KM * np.arcsin(np.sqrt(np.clip(half, 0, 1)))
+    (lat, lon), (past_lat, past_lon) = (
+        (track.columns[latitude][rows], track.columns[longitude][rows]) for rows in (here, there)
+    )
+    far = kilometres(lat, lon, past_lat, past_lon)
     hours = np.maximum(track.time[here] - track.time[there], 60_000_000) / 3600e6
     return np.where(known, far, np.nan), hours
 
 
+def kilometres(latitude: Ints, longitude: Ints, past_latitude: Ints, past_longitude: Ints) -> Floats:
+    """The great circle between places in hundred-thousandths of a degree."""
+    lat, past = np.radians(latitude / DEGREE), np.radians(past_latitude / DEGREE)
+    turn = np.radians((longitude - past_longitude) / DEGREE)
+    half = np.sin((lat - past) / 2) ** 2 + np.cos(lat) * np.cos(past) * np.sin(turn / 2) ** 2
+    found: Floats = 2 * EARTH_KM * np.arcsin(np.sqrt(np.clip(half, 0, 1)))
+    return found
+
+
 def frauds(track: Track, bounds: Bounds, *, delay: int) -> Ints:
     """How many events of each window were known to be fraud ``delay`` before the row."""
-    known = track.columns["known_at"]
+    known = track.columns[KNOWN_AT]
     events = np.flatnonzero(known < NEVER - delay)
     when = np.maximum(known[events], track.time[events]) + delay
     first = np.maximum(track.rows_from(track.entity[events], when), track.rows_past(events))
@@ -135,7 +145,7 @@ def _prefix(values: NDArray[Any]) -> NDArray[Any]:
 
 
 def _between(prefix: NDArray[Any], bounds: Bounds) -> NDArray[Any]:
-    result: NDArray[Any] = prefix[bounds[1]] - prefix[bounds[0]]
+    result: NDArray[Any] = prefix.take(bounds[1]) - prefix.take(bounds[0])
     return result
 
 

@@ -1,0 +1,229 @@
+"""The same measures as in ``measure``, of one event among those of its entity: no array longer than it has to be.
+
+A number is whole until the last division, so both ways agree to the last bit; a test holds them to it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from math import nan, sqrt
+from typing import Any, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from detector.features.feature import Feature
+from detector.features.measure import LEAST_SPREAD, column_keys
+from detector.features.record import wide
+from detector.features.track import Ints
+from detector.features.windowed import KNOWN_AT, MISSING, kilometres
+
+MOST_SQUARES = 2.0**62
+
+
+@dataclass(frozen=True)
+class Asked:
+    """A feature with all that can be known of it beforehand."""
+
+    name: str
+    answer: Callable[[Seen, Asked], float]
+    keys: tuple[str, ...]
+    window: tuple[int, int, bool]
+
+    @classmethod
+    def of(cls, feature: Feature) -> Self:
+        """Prepare a feature."""
+        window = (feature.reach, feature.delay, feature.with_row)
+        return cls(feature.name, _ANSWERS[feature.measure], column_keys(feature), window)
+
+
+class Seen:
+    """The events of one entity, seen from one of them.
+
+    Parameters
+    ----------
+    events : structured array of shape (n_events,)
+        As a layout stores them, in order, the one that is asked about among them.
+    at : int
+        Which that is.
+    most_events : int
+        See ``FeatureSet``.
+    scale : int
+        Units to one.
+    """
+
+    def __init__(self, events: NDArray[Any], at: int, *, most_events: int, scale: int) -> None:
+        self.events, self.at, self.scale = events, at, scale
+        self.first = max(0, at - most_events)
+        self.time: Ints = np.ascontiguousarray(events["time"])
+        self.now = int(self.time[at])
+        self._windows: dict[tuple[int, int, bool], tuple[int, int]] = {}
+        self._columns: dict[str, tuple[Ints, Ints | None, Ints]] = {}
+
+    def bounds(self, asked: Asked) -> tuple[int, int]:
+        """The first event of the window, and the one behind its last."""
+        found = self._windows.get(asked.window)
+        if found is None:
+            reach, delay, with_row = asked.window
+            left = max(int(self.time.searchsorted(self.now - reach, "right")), self.first)
+            if delay:
+                right = max(min(int(self.time.searchsorted(self.now - delay, "right")), self.at), left)
+            else:
+                right = self.at + with_row
+            found = self._windows[asked.window] = (left, right)
+        return found
+
+    def own(self, key: str) -> int:
+        """The value of the event itself."""
+        return int(self.column(key)[0][self.at])
+
+    def column(self, key: str) -> tuple[Ints, Ints | None, Ints]:
+        """Values, how many are known up to each (None if all are), and sums up to each."""
+        found = self._columns.get(key)
+        if found is None:
+            values = wide(self.events[key])
+            known, filled = None, values
+            if key.startswith("number:") and int(values.min()) == MISSING:
+                there = values != MISSING
+                known, filled = there.cumsum(), np.where(there, values, 0)
+            found = self._columns[key] = (values, known, filled.cumsum())
+        return found
+
+    def known(self, asked: Asked) -> int:
+        """How many events of the window have a value."""
+        left, right = self.bounds(asked)
+        known = self.column(asked.keys[0])[1]
+        return right - left if known is None else _between(known, left, right)
+
+    def total(self, asked: Asked) -> int:
+        """The sum of the window, in units."""
+        return _between(self.column(asked.keys[0])[2], *self.bounds(asked))
+
+    def cut(self, asked: Asked) -> Ints:
+        """The values of the window."""
+        left, right = self.bounds(asked)
+        return self.column(asked.keys[0])[0][left:right]
+
+
+def _between(sums: Ints, left: int, right: int) -> int:
+    if left >= right:
+        return 0
+    return int(sums[right - 1]) - (int(sums[left - 1]) if left else 0)
+
+
+def _count(seen: Seen, asked: Asked) -> float:
+    left, right = seen.bounds(asked)
+    return float(right - left)
+
+
+def _sum(seen: Seen, asked: Asked) -> float:
+    return float(seen.total(asked)) / seen.scale
+
+
+def _mean(seen: Seen, asked: Asked) -> float:
+    count = seen.known(asked)
+    return float(seen.total(asked)) / float(count * seen.scale) if count else nan
+
+
+def _std(seen: Seen, asked: Asked) -> float:
+    count, total = seen.known(asked), seen.total(asked)
+    if count < 2:
+        return nan
+    centre = total // count
+    values = seen.cut(asked)
+    apart = (values if count == len(values) else values[values != MISSING]) - centre
+    top = max(float(apart.max()), -float(apart.min()))
+    exact = top * top * count < MOST_SQUARES
+    about = float(int(apart.dot(apart)) if exact else sum(value * value for value in apart.tolist()))
+    rest = float(total - count * centre)
+    variance = (about - rest * rest / count) / (count - 1)
+    return sqrt(max(variance, 0.0)) / seen.scale
+
+
+def _max(seen: Seen, asked: Asked) -> float:
+    values = seen.cut(asked)
+    largest = int(values.max()) if len(values) else MISSING
+    return nan if largest == MISSING else float(largest) / seen.scale
+
+
+def _ratio(seen: Seen, asked: Asked) -> float:
+    mean = _mean(seen, asked)
+    return _own(seen, asked) / mean if mean > 0 else nan
+
+
+def _zscore(seen: Seen, asked: Asked) -> float:
+    mean, spread = _mean(seen, asked), _std(seen, asked)
+    if spread != spread:
+        return nan
+    return (_own(seen, asked) - mean) / max(spread, LEAST_SPREAD * abs(mean), 1 / seen.scale)
+
+
+def _own(seen: Seen, asked: Asked) -> float:
+    own = seen.own(asked.keys[0])
+    return nan if own == MISSING else float(own) / seen.scale
+
+
+def _distinct(seen: Seen, asked: Asked) -> float:
+    values = set(seen.cut(asked).tolist())
+    return float(len(values) - (MISSING in values))
+
+
+def _new(seen: Seen, asked: Asked) -> float:
+    values, own = seen.cut(asked), seen.own(asked.keys[0])
+    return nan if own == MISSING or not len(values) else float(not (values == own).any())
+
+
+def _since(seen: Seen, asked: Asked) -> float:
+    left, right = seen.bounds(asked)
+    return float(seen.now - int(seen.time[right - 1])) / 60e6 if right > left else nan
+
+
+def _distance(seen: Seen, asked: Asked) -> float:
+    return _moved(seen, asked)[0]
+
+
+def _speed(seen: Seen, asked: Asked) -> float:
+    far, hours = _moved(seen, asked)
+    return far / hours
+
+
+def _moved(seen: Seen, asked: Asked) -> tuple[float, float]:
+    left, right = seen.bounds(asked)
+    latitude, longitude = (seen.column(key)[0] for key in asked.keys)
+    here = slice(seen.at, seen.at + 1)
+    places = np.flatnonzero((latitude[left:right] != MISSING) & (longitude[left:right] != MISSING))
+    if not len(places) or latitude[seen.at] == MISSING or longitude[seen.at] == MISSING:
+        return nan, 1.0
+    there = slice(last := left + int(places[-1]), last + 1)
+    far = kilometres(latitude[here], longitude[here], latitude[there], longitude[there])
+    return float(far[0]), float(max(seen.now - int(seen.time[last]), 60_000_000)) / 3600e6
+
+
+def _frauds(seen: Seen, asked: Asked) -> float:
+    left, right = seen.bounds(asked)
+    known = seen.events[KNOWN_AT][left:right]
+    return float(np.count_nonzero(known <= seen.now - asked.window[1]))
+
+
+def _risk(seen: Seen, asked: Asked) -> float:
+    left, right = seen.bounds(asked)
+    return _frauds(seen, asked) / float(right - left) if right > left else nan
+
+
+_ANSWERS: dict[str, Callable[[Seen, Asked], float]] = {
+    "count": _count,
+    "sum": _sum,
+    "mean": _mean,
+    "std": _std,
+    "max": _max,
+    "ratio": _ratio,
+    "zscore": _zscore,
+    "distinct": _distinct,
+    "new": _new,
+    "since": _since,
+    "distance": _distance,
+    "speed": _speed,
+    "frauds": _frauds,
+    "risk": _risk,
+}
