@@ -28,6 +28,8 @@ from detector.schema import Schema
         ("distance of lat, lon by card over 1d", 12.3, "place of this card 12.3 km from the last"),
         ("risk by shop over 28d delay 7d", 0.12, "known fraud of this shop 12 % of the 28 days that end 7 days before"),
         ("frauds by shop over 28d", 2, "known fraud of this shop 2 in the 28 days before"),
+        ("last 1 of amount by card over 7d", 12.5, "amount of this card 1 event before 12.5"),
+        ("gap 1 by card over 7d", 3, "time between events of this card now 3 minutes"),
         ("max of amount by card over 7d", 1234.5, "largest amount of this card 1,234 in the 7 days before"),
     ],
 )

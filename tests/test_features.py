@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from detector.errors import DataError, SchemaError, SettingError
 from detector.features import Feature, FeatureSet, Money, answers
 from detector.features.ordering import stable
+from detector.features.table import lasting_code
 
 LINES = (
     "count by card over 10s, 1m",
@@ -31,6 +32,9 @@ LINES = (
     "count by card, shop over 1m",
     "frauds by shop over 30s delay 5s",
     "risk by shop over 30s delay 5s",
+    "last 2 of amount by card over 1m",
+    "gap 2 by card over 1m",
+    "code 2 of shop by card over 1m",
 )
 
 
@@ -116,6 +120,8 @@ def slow(feature, row, window):  # noqa: C901 - one case a measure
             return math.nan if pd.isna(row[of]) or not window else float(row[of] not in known)
         case "since":
             return (row["time"] - window[-1]["time"]).total_seconds() / 60 if window else math.nan
+        case "last" | "gap" | "code":
+            return slow_event(feature, row, window)
         case "speed":
             return slow_speed(row, window)
         case "frauds" | "risk":
@@ -127,6 +133,17 @@ def slow(feature, row, window):  # noqa: C901 - one case a measure
 
 def deviation(known, mean):
     return math.sqrt(sum((value - mean) ** 2 for value in known) / (len(known) - 1)) if len(known) > 1 else math.nan
+
+
+def slow_event(feature, row, window):
+    events = [*window, row]
+    if feature.back >= len(events):
+        return math.nan
+    event = events[-1 - feature.back]
+    if feature.measure == "gap":
+        return (events[-feature.back]["time"] - event["time"]).total_seconds() / 60
+    value = event[feature.of[0]]
+    return math.nan if pd.isna(value) else lasting_code(value) % 16 if feature.measure == "code" else value
 
 
 def slow_speed(row, window):
@@ -287,6 +304,9 @@ def test_calendar_reads_the_clock():
         ("count by card over 1d delay 1d with row", "Take `with row` or `delay` away"),
         ("risk by card over 1d", "no label column"),
         ("speed of latitude by card over 1d", "speed expected 2 columns"),
+        ("last of amount by card over 1d", "last expected 1 to 100 events, received 0.*`last 8 of amount by card_id"),
+        ("gap 101 by card over 1d", "gap expected 1 to 100 events, received 101"),
+        ("mean 3 of amount by card over 1d", "mean expected no number of events, received 3"),
     ],
 )
 def test_a_line_that_means_nothing_is_refused(line, message):

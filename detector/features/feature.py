@@ -14,6 +14,9 @@ A line such as ``mean of amount by card_id over 1d, 30d`` stands for one feature
     Minutes since the event before.
 ``distance of latitude, longitude by card_id over 90d``, ``speed of ...``
     Kilometres, and kilometres an hour, from the last known place.
+``last 8 of amount by card_id over 90d``, ``gap 8 by card_id over 90d``, ``code 8 of channel by card_id over 90d``
+    Of each of the last 8 events: its amount, the minutes to the event behind it, and what its value is called, a
+    number from 0 to 15 by a hash of the name. ``gap 1`` leads to the row itself; ``code`` also has 0, the row.
 ``frauds by terminal_id over 28d delay 7d``, ``risk by terminal_id over 28d delay 7d``
     Events known to be fraud, and their share of all: of the window that ends ``delay`` before the row, and known
     by then.
@@ -34,17 +37,19 @@ from typing import Any, Self
 from detector.errors import SettingError, nearest
 from detector.features.duration import microseconds, short
 
-OF_NUMBER = ("sum", "mean", "std", "max", "ratio", "zscore")
-OF_ANY = ("distinct", "new")
+OF_NUMBER = ("sum", "mean", "std", "max", "ratio", "zscore", "last")
+OF_ANY = ("distinct", "new", "code")
 OF_PLACE = ("distance", "speed")
-OF_NOTHING = ("count", "since", "frauds", "risk")
+OF_NOTHING = ("count", "since", "frauds", "risk", "gap")
+OF_EVENT = ("last", "gap", "code")
+MOST_EVENTS_BACK = 100
 OF_LABEL = ("frauds", "risk")
 MEASURES = OF_NOTHING + OF_NUMBER + OF_ANY + OF_PLACE
 MAY_COUNT_ROW = ("count", "sum", "mean", "std", "max", "distinct")
 MAY_BE_DELAYED = ("count", "sum", "mean", "std", "max", "ratio", "zscore", "distinct", "frauds", "risk")
 
 _LINE = re.compile(
-    r"(?P<measure>\w+)(?:\s+of\s+(?P<of>.+?))?\s+by\s+(?P<by>.+?)\s+over\s+(?P<windows>[\w\s,]+?)"
+    r"(?P<measure>\w+)(?:\s+(?P<back>\d{1,9}))?(?:\s+of\s+(?P<of>.+?))?\s+by\s+(?P<by>.+?)\s+over\s+(?P<windows>[\w\s,]+?)"
     r"(?:\s+delay\s+(?P<delay>\w+))?(?P<row>\s+with\s+row)?",
 )
 
@@ -67,6 +72,8 @@ class Feature:
         How long before the row the window ends, in microseconds.
     with_row : bool
         Whether the row itself counts.
+    back : int
+        Which event before the row is meant, where it is a single one; 0 is the row itself.
 
     Raises
     ------
@@ -83,6 +90,7 @@ class Feature:
     of: tuple[str, ...] = ()
     delay: int = 0
     with_row: bool = False
+    back: int = 0
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "by", tuple(self.by))
@@ -97,6 +105,12 @@ class Feature:
             )
         if not self.by or self.window <= 0 or self.delay < 0:
             raise SettingError(f"{self.measure} expected an entity and a window. Write `by <column> over <window>`.")
+        least = 0 if self.measure == "code" else 1
+        if not (least <= self.back <= MOST_EVENTS_BACK if self.measure in OF_EVENT else self.back == 0):
+            raise SettingError(
+                f"{self.measure} expected {_number_of_events(self.measure)}, received {self.back}. "
+                f"Write, for example, `{_EXAMPLES[self.measure]}`."
+            )
         if self.with_row and self.measure not in MAY_COUNT_ROW:
             raise SettingError(f"{self.measure} never counts the row itself. Take `with row` away.")
         if self.delay and self.measure not in MAY_BE_DELAYED:
@@ -110,7 +124,8 @@ class Feature:
         of = "_".join(self.of) + "_" if self.of else ""
         delay = f"_delay_{short(self.delay)}" if self.delay else ""
         row = "_with_row" if self.with_row else ""
-        return f"{of}{self.measure}_{short(self.window)}_by_{'_'.join(self.by)}{delay}{row}"
+        back = f"_{self.back}" if self.measure in OF_EVENT else ""
+        return f"{of}{self.measure}{back}_{short(self.window)}_by_{'_'.join(self.by)}{delay}{row}"
 
     @property
     def reach(self) -> int:
@@ -147,8 +162,12 @@ class Feature:
         if match is None:
             raise SettingError(
                 f"A feature expected a line such as `mean of amount by card_id over 1d, 30d`, received {line!r}. "
-                f"Write: measure [of column] by column over window [, window] [delay window] [with row]."
+                f"Write: measure [number] [of column] by column over window [, window] [delay window] [with row]."
             )
+        events = int(match["back"] or 0)
+        backs: Sequence[int] = [events]
+        if match["measure"] in OF_EVENT and 1 <= events <= MOST_EVENTS_BACK:
+            backs = range(0 if match["measure"] == "code" else 1, events + 1)
         return [
             cls(
                 measure=match["measure"],
@@ -157,8 +176,10 @@ class Feature:
                 window=microseconds(window),
                 delay=microseconds(match["delay"]) if match["delay"] else 0,
                 with_row=bool(match["row"]),
+                back=back,
             )
             for window in match["windows"].split(",")
+            for back in backs
         ]
 
 
@@ -175,13 +196,19 @@ def _names(text: str) -> tuple[str, ...]:
     return tuple(name.strip().strip('"') for name in text.split(",") if name.strip())
 
 
+def _number_of_events(measure: str) -> str:
+    return f"1 to {MOST_EVENTS_BACK} events" if measure in OF_EVENT else "no number of events"
+
+
 def _columns(number: int) -> str:
     return {0: "no column", 1: "one column"}.get(number, f"{number} columns")
 
 
+_OF_EVENTS = {"last": "of amount ", "gap": "", "code": "of channel "}
 _EXAMPLES = {
     **{name: f"{name} by card_id over 1d" for name in OF_NOTHING},
     **{name: f"{name} of amount by card_id over 30d" for name in OF_NUMBER},
     **{name: f"{name} of terminal_id by card_id over 30d" for name in OF_ANY},
+    **{name: f"{name} 8 {of}by card_id over 90d" for name, of in _OF_EVENTS.items()},
     **{name: f"{name} of latitude, longitude by card_id over 30d" for name in OF_PLACE},
 }

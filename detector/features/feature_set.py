@@ -146,7 +146,7 @@ class FeatureSet:
             If a time is missing, or an amount is against the rules of ``money``.
         """
         self.check(rows)
-        read = self.read(rows)
+        read = self.read(rows, lasting=any(feature.measure == "code" for feature in self.all))
         answers = self.answers(read.time)
         for by, features in self.groups().items():
             entity = reading.groups(rows, by)

@@ -9,7 +9,7 @@ import numpy as np
 from detector.features import windowed
 from detector.features.feature import OF_ANY, OF_LABEL, OF_PLACE, Feature
 from detector.features.track import Bounds, Track
-from detector.features.windowed import KNOWN_AT, MISSING, Floats
+from detector.features.windowed import CODES, KNOWN_AT, MISSING, Floats
 
 LEAST_SPREAD = 0.1
 
@@ -108,6 +108,20 @@ def _risk(feature: Feature, track: Track, bounds: Bounds, scale: int) -> Floats:
     return np.where(count > 0, _frauds(feature, track, bounds, scale) / np.maximum(count, 1), np.nan)
 
 
+def _last(feature: Feature, track: Track, bounds: Bounds, scale: int) -> Floats:
+    found = windowed.earlier(track, column_keys(feature)[0], bounds, back=feature.back)
+    return np.where(found == MISSING, np.nan, found / scale)
+
+
+def _gap(feature: Feature, track: Track, bounds: Bounds, scale: int) -> Floats:  # noqa: ARG001
+    return windowed.gaps(track, bounds, back=feature.back)
+
+
+def _code(feature: Feature, track: Track, bounds: Bounds, scale: int) -> Floats:  # noqa: ARG001
+    found = windowed.earlier(track, column_keys(feature)[0], bounds, back=feature.back)
+    return np.where(found == MISSING, np.nan, (found % CODES).astype(np.float64))
+
+
 _MEASURES: dict[str, Callable[[Feature, Track, Bounds, int], Floats]] = {
     "count": _count,
     "sum": _sum,
@@ -123,4 +137,7 @@ _MEASURES: dict[str, Callable[[Feature, Track, Bounds, int], Floats]] = {
     "speed": _speed,
     "frauds": _frauds,
     "risk": _risk,
+    "last": _last,
+    "gap": _gap,
+    "code": _code,
 }

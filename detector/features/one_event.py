@@ -17,7 +17,7 @@ from detector.features.feature import Feature
 from detector.features.measure import LEAST_SPREAD, column_keys
 from detector.features.record import wide
 from detector.features.track import Ints
-from detector.features.windowed import KNOWN_AT, MISSING, kilometres
+from detector.features.windowed import CODES, KNOWN_AT, MISSING, kilometres
 
 MOST_SQUARES = 2.0**62
 
@@ -30,12 +30,13 @@ class Asked:
     answer: Callable[[Seen, Asked], float]
     keys: tuple[str, ...]
     window: tuple[int, int, bool]
+    back: int
 
     @classmethod
     def of(cls, feature: Feature) -> Self:
         """Prepare a feature."""
         window = (feature.reach, feature.delay, feature.with_row)
-        return cls(feature.name, _ANSWERS[feature.measure], column_keys(feature), window)
+        return cls(feature.name, _ANSWERS[feature.measure], column_keys(feature), window, feature.back)
 
 
 class Seen:
@@ -211,6 +212,27 @@ def _risk(seen: Seen, asked: Asked) -> float:
     return _frauds(seen, asked) / float(right - left) if right > left else nan
 
 
+def _last(seen: Seen, asked: Asked) -> float:
+    found = _earlier(seen, asked)
+    return nan if found == MISSING else float(found) / seen.scale
+
+
+def _gap(seen: Seen, asked: Asked) -> float:
+    place = seen.at - asked.back
+    return float(int(seen.time[place + 1]) - int(seen.time[place])) / 60e6 if place >= seen.bounds(asked)[0] else nan
+
+
+def _code(seen: Seen, asked: Asked) -> float:
+    found = _earlier(seen, asked)
+    return nan if found == MISSING else float(found % CODES)
+
+
+def _earlier(seen: Seen, asked: Asked) -> int:
+    place = seen.at - asked.back
+    there = not asked.back or place >= seen.bounds(asked)[0]
+    return int(seen.column(asked.keys[0])[0][place]) if there else MISSING
+
+
 _ANSWERS: dict[str, Callable[[Seen, Asked], float]] = {
     "count": _count,
     "sum": _sum,
@@ -226,4 +248,7 @@ _ANSWERS: dict[str, Callable[[Seen, Asked], float]] = {
     "speed": _speed,
     "frauds": _frauds,
     "risk": _risk,
+    "last": _last,
+    "gap": _gap,
+    "code": _code,
 }

@@ -19,6 +19,7 @@ MISSING = np.iinfo(np.int64).min
 SAFE = 2.0**61
 KNOWN_AT = "known_at"
 EARTH_KM = 6371.0
+CODES = 16  # so many numbers stand for names
 DEGREE = 100_000  # places are kept in hundred-thousandths of a degree, about a metre
 
 
@@ -96,6 +97,20 @@ def since(track: Track, bounds: Bounds) -> Floats:
     left, right = bounds
     before = track.time[np.maximum(right - 1, 0)]
     return np.where(right > left, (track.time[track.at] - before) / 60e6, np.nan)
+
+
+def earlier(track: Track, column: str, bounds: Bounds, *, back: int) -> Ints:
+    """The value of one event before each row, 0 for the row itself; ``MISSING`` where the window does not reach."""
+    place = track.at - back
+    there = (place >= bounds[0]) | (back == 0)
+    return np.where(there, track.columns[column][np.maximum(place, 0)], MISSING)
+
+
+def gaps(track: Track, bounds: Bounds, *, back: int) -> Floats:
+    """Minutes from one event before each row to the next; NaN where the window does not reach."""
+    place = track.at - back
+    between = track.time[np.maximum(place + 1, 0)] - track.time[np.maximum(place, 0)]
+    return np.where(place >= bounds[0], between / 60e6, np.nan)
 
 
 def moved(track: Track, latitude: str, longitude: str, bounds: Bounds) -> tuple[Floats, Floats]:

@@ -61,6 +61,12 @@ def say(feature: Feature, value: float) -> tuple[str, str]:
             return of, f"not seen with this {whose} in {days}" if value else f"seen with this {whose} before"
         case "since":
             return f"last event of this {whose}", f"{_minutes(value)} before"
+        case "last":
+            return f"{of} of this {whose} {_ago(feature.back)}", number
+        case "gap":
+            return f"time between events of this {whose} {_ago(feature.back - 1)}", _minutes(value)
+        case "code":
+            return f"{of} of this {whose} {_ago(feature.back)}", "out of order"
         case "distance":
             return f"place of this {whose}", f"{number} km from the last"
         case "speed":
@@ -78,7 +84,7 @@ def _said(reason: Reason, feature: Feature) -> Reason:
     except ValueError:
         return replace(reason, feature=say(feature, 0.0)[0])
     name, observed = say(feature, value)
-    expected = "" if feature.measure == "new" else reason.expected
+    expected = "" if feature.measure in ("new", "code") else reason.expected
     if expected and feature.measure in ("risk", "since"):
         expected = _in_unit(expected, feature.measure)
     return replace(reason, feature=name, observed=observed, expected=expected)
@@ -96,6 +102,10 @@ def _number(value: float) -> str:
     if abs(value) >= 100 or value == int(value):
         return f"{value:,.0f}"
     return f"{value:.1f}" if abs(value) >= 1 else f"{value:.2g}"
+
+
+def _ago(back: int) -> str:
+    return "now" if back == 0 else "1 event before" if back == 1 else f"{back} events before"
 
 
 def _plural(length: int) -> str:
