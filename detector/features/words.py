@@ -61,12 +61,8 @@ def say(feature: Feature, value: float) -> tuple[str, str]:
             return of, f"not seen with this {whose} in {days}" if value else f"seen with this {whose} before"
         case "since":
             return f"last event of this {whose}", f"{_minutes(value)} before"
-        case "last":
-            return f"{of} of this {whose} {_ago(feature.back)}", number
-        case "gap":
-            return f"time between events of this {whose} {_ago(feature.back - 1)}", _minutes(value)
-        case "code":
-            return f"{of} of this {whose} {_ago(feature.back)}", "out of order"
+        case "last" | "gap" | "code":
+            return _say_event(feature, value, of, whose)
         case "distance":
             return f"place of this {whose}", f"{number} km from the last"
         case "speed":
@@ -76,6 +72,13 @@ def say(feature: Feature, value: float) -> tuple[str, str]:
         case "frauds":
             return f"known fraud of this {whose}", f"{number} in the {days}{ending}"
     return f"{STATISTICS[feature.measure]} {of} of this {whose}", f"{number} in the {days}{ending}"
+
+
+def _say_event(feature: Feature, value: float, of: str, whose: str) -> tuple[str, str]:
+    if feature.measure == "gap":
+        return f"time between events of this {whose} {_ago(feature.back - 1)}", _minutes(value)
+    observed = "out of order" if feature.measure == "code" else _number(value)
+    return f"{of} of this {whose} {_ago(feature.back)}", observed
 
 
 def _said(reason: Reason, feature: Feature) -> Reason:
