@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import json
 import os
-from datetime import UTC, datetime
 from typing import Annotated, Any
 
 import typer
 
-from pipelines.cli import ConfigFile, app, say
+from pipelines.cli.words import ConfigFile, now, say
 
 Name = Annotated[str, typer.Argument(metavar="NAME", help="A detector's name, or its first letters.")]
 Why = Annotated[str, typer.Option("--reason", help="Why; kept with the move.")]
@@ -17,10 +16,16 @@ Why = Annotated[str, typer.Option("--reason", help="Why; kept with the move.")]
 models_app = typer.Typer(
     no_args_is_help=True, help="The detectors kept on disk, and which of them serves.", rich_markup_mode="rich"
 )
-app.add_typer(models_app, name="models")
 
 
-@app.command(epilog="Example: [bold]detector retrain payments/detector.yaml[/]")
+def register(app: typer.Typer) -> None:
+    """Add the commands."""
+    app.add_typer(models_app, name="models")
+    app.command(epilog="Example: [bold]detector retrain payments/detector.yaml[/]")(retrain)
+    app.command(epilog="Example: [bold]detector drift payments/detector.yaml[/]")(drift)
+    app.command(hidden=True)(flush)  # as the service calls it
+
+
 def retrain(
     config: ConfigFile,
     trigger: Annotated[str, typer.Option(help="Why it is done; noted in MLflow.")] = "asked for",
@@ -31,17 +36,16 @@ def retrain(
     settings = load_config(config)
     from pipelines.retrain import retrain as run
 
-    report = run(settings, now=_now(), trigger=trigger)
+    report = run(settings, now=now(), trigger=trigger)
     _tell(report.summary(), report.outcome())
 
 
-@app.command(epilog="Example: [bold]detector drift payments/detector.yaml[/]")
 def drift(config: ConfigFile) -> None:
     """Compare the rows that came since the last look with those learnt from."""
     from pipelines.config import load_config
     from pipelines.monitor import watch
 
-    report = watch(load_config(config), now=_now())
+    report = watch(load_config(config), now=now())
     _tell(report.summary(), report.outcome())
 
 
@@ -66,7 +70,7 @@ def compare(
     from pipelines.config import load_config
     from pipelines.models import compare_models
 
-    for line in compare_models(load_config(config), first, second, now=_now()):
+    for line in compare_models(load_config(config), first, second, now=now()):
         say(line)
 
 
@@ -80,7 +84,7 @@ def promote(
     from pipelines.config import load_config
     from pipelines.models import promote_model
 
-    for line in promote_model(load_config(config), name, reason=reason, now=_now()):
+    for line in promote_model(load_config(config), name, reason=reason, now=now()):
         say(line)
 
 
@@ -92,11 +96,10 @@ def rollback(config: ConfigFile, reason: Why = "A person decided so.") -> None:
     from pipelines.config import load_config
     from pipelines.models import rollback_model
 
-    for line in rollback_model(load_config(config), reason=reason, now=_now()):
+    for line in rollback_model(load_config(config), reason=reason, now=now()):
         say(line)
 
 
-@app.command(hidden=True)  # as the service calls it
 @models_app.command(epilog="Example: [bold]detector models flush payments/detector.yaml[/]")
 def flush(config: ConfigFile) -> None:
     """Send MLflow what waits for it."""
@@ -117,7 +120,3 @@ def _tell(lines: list[str], outcome: dict[str, Any]) -> None:
         say(line)
     if "DETECTOR_RUN" in os.environ:
         say(json.dumps(outcome, ensure_ascii=False))
-
-
-def _now() -> datetime:
-    return datetime.now(UTC)

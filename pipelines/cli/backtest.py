@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
+from datetime import datetime
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-ConfigFile = Annotated[
-    Path, typer.Argument(metavar="CONFIG", help="The configuration file, or the folder of its detector.yaml.")
-]
+from pipelines.cli.words import ConfigFile, now, tell
+
 Day = Annotated[datetime, typer.Option("--from", formats=["%Y-%m-%d"], help="The first day that is judged.")]
 LastDay = Annotated[datetime, typer.Option("--to", formats=["%Y-%m-%d"], help="The day after the last.")]
 
@@ -37,13 +36,9 @@ def backtest(
     folder: Annotated[Path | None, typer.Option(help="Where the report goes; beside the report of training.")] = None,
 ) -> None:
     """Walk forward through the past: what would have been flagged, caught and missed."""
-    from rich.console import Console
-
     from pipelines.backtest import backtest as run
     from pipelines.backtest_plan import Plan
     from pipelines.config import load_config
 
     plan = Plan(start, end, every=every, train=train, delay=delay, k=k, seeds=seeds, scenario=scenario)
-    report = run(load_config(config), plan, now=datetime.now(UTC), folder=folder)
-    console = Console(soft_wrap=True)
-    console.print("\n".join(report.summary()), highlight=False, markup=False)
+    tell(run(load_config(config), plan, now=now(), folder=folder))

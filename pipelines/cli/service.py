@@ -7,13 +7,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from pipelines.cli.words import ConfigFile
+
 if TYPE_CHECKING:
     from pipelines.config import Config
     from pipelines.store import Run, Store
 
-ConfigFile = Annotated[
-    Path, typer.Argument(metavar="CONFIG", help="The configuration file, or the folder of its detector.yaml.")
-]
 JobName = Annotated[str, typer.Argument(metavar="JOB", help="score, retrain, drift, deliver or housekeeping.")]
 Reason = Annotated[str, typer.Option(metavar="TEXT", help="Why, for the trail.")]
 

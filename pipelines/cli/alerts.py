@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import getpass
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from detector.errors import SettingError
+from pipelines.cli.words import ConfigFile, now, say
 
 if TYPE_CHECKING:
     from pipelines.config import Config
@@ -19,9 +20,6 @@ alerts_app = typer.Typer(
     no_args_is_help=True, help="Alerts: what was told, to whom, and what people said.", rich_markup_mode="rich"
 )
 
-ConfigFile = Annotated[
-    Path, typer.Argument(metavar="CONFIG", help="The configuration file, or the folder of its detector.yaml.")
-]
 AlertId = Annotated[str, typer.Argument(metavar="ALERT", help="An alert, or the first letters of its id.")]
 Who = Annotated[str | None, typer.Option(help="Who says so; by default the name of this account.")]
 
@@ -36,7 +34,6 @@ def list_alerts(
 ) -> None:
     """Show the latest alerts, the targets, or how many alerts were right."""
     from pipelines.alerts.views import alerts_table, targets_table
-    from pipelines.cli import say
 
     settings, store = _open(config)
     with store.read() as session:
@@ -75,11 +72,11 @@ def retry(
     from pipelines.jobs import Context
 
     settings, store = _open(config)
-    now = datetime.now(UTC)
+    moment = now()
     with store.write() as session:
         wanted = None if alert is None else find(session, alert).id
-        number = again(session, now=now, alert=wanted, target=target)
-    outcome = deliver(Context(config=settings, store=store, now=now))
+        number = again(session, now=moment, alert=wanted, target=target)
+    outcome = deliver(Context(config=settings, store=store, now=moment))
     typer.echo(f"{number:,} to be sent: {outcome.note}.")
 
 
@@ -106,7 +103,7 @@ def answer(
             who=who or getpass.getuser(),
             via="cli",
             config=settings,
-            now=datetime.now(UTC),
+            now=now(),
             snooze=snooze,
         )
         typer.echo(f"Kept: {kept.alert} is {kept.verdict}.")
@@ -135,16 +132,16 @@ def silence(
     from pipelines.alerts.views import silences_text
 
     settings, store = _open(config)
-    now = datetime.now(UTC)
+    moment = now()
     if below and below not in SEVERITIES:
         raise SettingError(f"--below expected one of {', '.join(SEVERITIES)}, received {below!r}.")
     if show_all:
         with store.read() as session:
-            typer.echo(silences_text(silences.current(session, source=settings.name, now=now)))
+            typer.echo(silences_text(silences.current(session, source=settings.name, now=moment)))
         return
     with store.write() as session:
         if lift is not None:
-            typer.echo(f"Silence {silences.lift(session, lift, now=now).id} is over.")
+            typer.echo(f"Silence {silences.lift(session, lift, now=moment).id} is over.")
             return
         if sum([alert is not None, bool(entity), everything]) != 1:
             raise SettingError("Say what to silence: --alert ALERT, --entity NAME, or --everything.")
@@ -165,10 +162,10 @@ def silence(
             label=label,
             pattern=pattern,
             below=below,
-            until=now + timedelta(hours=hours),
+            until=moment + timedelta(hours=hours),
             reason=reason,
             who=who or getpass.getuser(),
-            now=now,
+            now=moment,
         )
         typer.echo(f"Silence {made.id}: {label or 'everything'} until {made.until:%Y-%m-%d %H:%M} UTC.")
 
@@ -182,7 +179,7 @@ def try_targets(
     from pipelines.alerts.views import try_out
     from pipelines.config import load_config
 
-    found = try_out(load_config(config), now=datetime.now(UTC), only=target)
+    found = try_out(load_config(config), now=now(), only=target)
     for each, problem in found:
         typer.echo(f"{each.name}: {problem or 'took it'}")
     if any(problem for _, problem in found):

@@ -1,0 +1,19 @@
+"""The command line ``detector``: it reads options, calls one job, prints what the job says.
+
+Exit codes: 0 done; 2 the command or the configuration is wrong; 1 the job failed; 130 interrupted.
+Heavy packages are imported inside the commands, so that ``--help`` is quick and scoring loads no TensorFlow.
+"""
+
+from __future__ import annotations
+
+from pipelines.cli import alerts, backtest, jobs, models, service, simulate
+from pipelines.cli.program import app
+
+__all__ = ["app"]
+
+jobs.register(app)
+app.add_typer(simulate.simulate_app, name="simulate")
+app.add_typer(alerts.alerts_app, name="alerts")
+service.register(app)
+backtest.register(app)
+models.register(app)

@@ -1,0 +1,147 @@
+"""The commands of one job: init, train, score, evaluate, doctor, demo."""
+
+from __future__ import annotations
+
+import os
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from detector.errors import SettingError
+from pipelines.cli.program import EXIT_FAILURE
+from pipelines.cli.words import ConfigFile, now, say, tell
+
+
+class Template(StrEnum):
+    """What a new configuration is for."""
+
+    table = "table"
+    transactions = "transactions"
+    sensors = "sensors"
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands."""
+    app.command(epilog="Example: [bold]detector init payments --template table[/]")(init)
+    app.command(epilog="Example: [bold]detector train payments/detector.yaml[/]")(train)
+    app.command(
+        epilog="Example: [bold]detector score payments/detector.yaml --input today.parquet --output alerts.csv[/]"
+    )(score)
+    app.command(epilog="Example: [bold]detector evaluate payments/detector.yaml --input labelled.parquet[/]")(evaluate)
+    app.command(epilog="Example: [bold]detector doctor payments/detector.yaml[/]")(doctor)
+    app.command(epilog="Example: [bold]detector demo --folder demo[/]")(demo)
+
+
+def init(
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="The folder to write it to.")],
+    template: Annotated[Template, typer.Option(help="What it is for.")] = Template.table,
+    force: Annotated[bool, typer.Option("--force", help="Replace the one that is there.")] = False,
+) -> None:
+    """Write a commented detector.yaml to start from."""
+    from detector.errors import SinkError
+    from pipelines.config import FILE_NAME
+    from pipelines.config.template import render
+
+    file = folder / FILE_NAME
+    if file.exists() and not force:
+        raise SettingError(f"{file} is there already. Name another folder, or add --force to replace it.")
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        file.write_text(render(template.value), encoding="utf-8")
+    except OSError as error:
+        raise SinkError(f"{file} cannot be written: {error.strerror}. Name another folder.") from error
+    say(f"Wrote {file}.\nSet `source` and `columns` in it, then run: detector doctor {file}")
+
+
+def train(config: ConfigFile) -> None:
+    """Learn what is normal, and keep the detector, the report and the MLflow run."""
+    from pipelines.config import load_config
+
+    settings = load_config(config)
+    from pipelines.train import train as run
+
+    tell(run(settings, now=now()))
+
+
+def score(
+    config: ConfigFile,
+    input: Annotated[  # noqa: A002 - the option's name
+        str | None,
+        typer.Option(metavar="FILE", help="Score these rows (a file, folder or pattern) instead."),
+    ] = None,
+    output: Annotated[
+        str | None,
+        typer.Option(metavar="FILE", help="Write here (.parquet or .csv) instead."),
+    ] = None,
+) -> None:
+    """Judge rows with the trained detector: risk, p-value, flag, severity and reasons."""
+    from pipelines.config import load_config
+
+    settings = load_config(config)
+    _refuse_overwriting(input or settings.source.path, output or settings.output.path)
+    from pipelines.score import score as run
+
+    tell(run(settings, input=input, output=output, now=now()))
+
+
+def evaluate(
+    config: ConfigFile,
+    input: Annotated[  # noqa: A002 - the option's name
+        str, typer.Option(metavar="FILE", help="Rows with the label column (a file, folder or pattern).")
+    ],
+    encoders: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAMES",
+            help="Compare encoders on these rows instead, such as dense,variational (see docs/encoders).",
+        ),
+    ] = None,
+) -> None:
+    """Compare the trained detector's verdicts with known labels, or several encoders with each other."""
+    from pipelines.config import load_config
+
+    settings = load_config(config)
+    if encoders is not None:
+        from pipelines.evaluate_encoders import evaluate_encoders
+
+        names = [name.strip() for name in encoders.split(",") if name.strip()]
+        tell(evaluate_encoders(settings, encoders=names, input=input, now=now()))
+        return
+    from pipelines.evaluate import evaluate as run
+
+    tell(run(settings, input=input, now=now()))
+
+
+def doctor(config: ConfigFile) -> None:
+    """Check every path, column and connection of a configuration, and say what is wrong."""
+    from pipelines.config import load_config
+    from pipelines.doctor import as_summary, as_table, examine
+
+    checks = examine(load_config(config))
+    say(as_table(checks))
+    say(as_summary(checks))
+    if any(check.state == "problem" for check in checks):
+        raise typer.Exit(EXIT_FAILURE)
+
+
+def demo(
+    template: Annotated[Template, typer.Option(help="What to show: card payments, or sensors.")] = Template.table,
+    folder: Annotated[Path, typer.Option(help="Where its data and results go.")] = Path("demo"),
+    rows: Annotated[int, typer.Option(min=2_000, help="Rows to simulate for training.")] = 60_000,
+) -> None:
+    """Show the whole job on simulated data: simulate, train, score, explain."""
+    if template is Template.sensors:
+        from pipelines.demo_sensors import run_sensor_demo
+
+        run_sensor_demo(folder, now=now(), rows=rows)
+    else:
+        from pipelines.demo import run_demo
+
+        run_demo(folder, now=now(), rows=rows)
+
+
+def _refuse_overwriting(source: str | None, target: str | None) -> None:
+    if source is not None and target is not None and os.path.abspath(source) == os.path.abspath(target):  # noqa: PTH100
+        raise SettingError(f"The input and the output are the same file, {target}. Name another output.")

@@ -1,0 +1,80 @@
+"""The program itself: its options, and how errors end it."""
+
+from __future__ import annotations
+
+from importlib.metadata import version
+from typing import Annotated, Any
+
+import typer
+from typer.core import TyperGroup
+
+from detector.errors import DetectorError, SchemaError, SettingError
+
+EXIT_FAILURE, EXIT_USAGE, EXIT_INTERRUPTED = 1, 2, 130
+
+
+class PlainErrors(TyperGroup):
+    """Commands whose errors are a message and an exit code; a traceback only if asked for."""
+
+    def invoke(self, ctx: Any) -> Any:
+        """Run the command."""
+        try:
+            return super().invoke(ctx)
+        except KeyboardInterrupt:
+            raise typer.Exit(EXIT_INTERRUPTED) from None
+        except DetectorError as error:
+            if _debugging(ctx):
+                raise
+            _complain(str(error))
+            usage = isinstance(error, SettingError | SchemaError)
+            raise typer.Exit(EXIT_USAGE if usage else EXIT_FAILURE) from None
+        except (typer.Exit, typer.Abort, BrokenPipeError):
+            raise
+        except Exception as error:
+            if _debugging(ctx) or _is_usage_error(error):
+                raise
+            _complain(
+                f"Something unexpected went wrong: {type(error).__name__}: {error}\n"
+                f"`detector --debug …` or DETECTOR_DEBUG=1 shows where. Please report it with that."
+            )
+            raise typer.Exit(EXIT_FAILURE) from None
+
+
+app = typer.Typer(
+    cls=PlainErrors,
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    rich_markup_mode="rich",
+)
+
+
+def _show_version(asked: bool) -> None:
+    if asked:
+        typer.echo(f"detector {version('anomaly-detector')}")
+        raise typer.Exit
+
+
+@app.callback(epilog="First steps: [bold]detector demo[/], or [bold]detector init payments[/] for your own data.")
+def main(
+    debug: Annotated[
+        bool, typer.Option("--debug", envvar="DETECTOR_DEBUG", help="Show the traceback of an error.")
+    ] = False,
+    show_version: Annotated[
+        bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Show the version.")
+    ] = False,
+) -> None:
+    """Find anomalies and fraud in tables: calibrated, explained, few."""
+
+
+def _complain(message: str) -> None:
+    typer.secho(message, fg=typer.colors.RED, err=True)
+
+
+def _debugging(ctx: Any) -> bool:
+    return bool(ctx.params.get("debug"))
+
+
+def _is_usage_error(error: Exception) -> bool:
+    """Whether the command line itself was wrong, which Typer reports with exit code 2."""
+    return hasattr(error, "exit_code") and hasattr(error, "format_message")

@@ -1,0 +1,53 @@
+"""The commands that make data with known anomalies."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from pipelines.cli.words import say
+
+simulate_app = typer.Typer(
+    no_args_is_help=True, help="Make data with known anomalies, to try things on.", rich_markup_mode="rich"
+)
+
+
+@simulate_app.command(epilog="Example: [bold]detector simulate sensors --rows 20000 --seed 1 --out machines.parquet[/]")
+def sensors(
+    rows: Annotated[int, typer.Option(min=1, help="How many, of all machines together.")],
+    out: Annotated[Path, typer.Option(metavar="FILE", help="Where to write them: .parquet or .csv.")],
+    seed: Annotated[int, typer.Option(min=0, help="The same seed gives the same data.")] = 0,
+    machines: Annotated[int, typer.Option(min=1, help="How many machines.")] = 1,
+    sensors: Annotated[int, typer.Option(min=2, max=96, help="How many sensors each has.")] = 8,
+) -> None:
+    """Machines whose sensors drift, stick, jump, spike, fall silent or lose touch, with the truth in columns."""
+    from pipelines.progress import progress
+    from pipelines.simulate import simulate_sensors
+    from pipelines.sinks import FileSink
+
+    with FileSink(out) as sink, progress("Simulating", total=None):
+        frame = simulate_sensors(rows, seed=seed, machines=machines, sensors=sensors)
+        sink.write(frame)
+    say(f"Wrote {len(frame):,} rows of {machines:,} machine{'s' if machines > 1 else ''} to {out}.")
+
+
+@simulate_app.command(
+    epilog="Example: [bold]detector simulate transactions --rows 100000 --seed 1 --out payments.parquet[/]"
+)
+def transactions(
+    rows: Annotated[int, typer.Option(min=1, help="How many.")],
+    out: Annotated[Path, typer.Option(metavar="FILE", help="Where to write them: .parquet or .csv.")],
+    seed: Annotated[int, typer.Option(min=0, help="The same seed gives the same data.")] = 0,
+) -> None:
+    """Card payments, a few of them fraudulent, with the truth in a column."""
+    from pipelines.progress import progress
+    from pipelines.simulate.transactions import simulate
+    from pipelines.sinks import FileSink
+
+    with FileSink(out) as sink, progress("Simulating", total=rows) as advance:
+        frame = simulate(rows, seed=seed)
+        sink.write(frame)
+        advance(len(frame))
+    say(f"Wrote {len(frame):,} transactions to {out}.")
