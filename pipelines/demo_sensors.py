@@ -92,7 +92,9 @@ def run_sensor_demo(folder: Path, *, now: datetime, rows: int = 60_000) -> None:
         console.print(line, highlight=False)
 
     console.rule("[bold]5  Where things are[/]")
-    console.print(show_places(folder, config.report, trained.logged, template="sensors"))
+    console.print(
+        show_places(folder, config.report, trained.logged, scores=folder / "scores.parquet", template="sensors")
+    )
     console.print(f"Done in {time.perf_counter() - started:.0f} s.", highlight=False)
 
 

@@ -233,7 +233,7 @@ class Featuring:
 
     def in_own_words(self, reasons: list[Reason]) -> list[Reason]:
         """Reasons that speak of an entity's own history."""
-        return in_own_words(reasons, self.features.all)
+        return in_own_words(reasons, self.features.all, calendar=self.features.calendar)
 
     def empty(self) -> History:
         """A past in which nothing has happened yet."""

@@ -247,7 +247,7 @@ def test_measured_history_is_told_as_it_was_measured(tmp_path: Path) -> None:
     features = ["count by card_id over 1h", "new of device by card_id over 90d", "ratio of amount by card_id over 30d"]
     config = config_in(tmp_path).model_copy(update={"features": FeaturesSection(history=tuple(features))})
     reason = (
-        "events of this card_id 12 in the 1 hour before, expected about 1; 50 % of the risk"
+        "events of this card_id 12 in the hour before, expected about 1; 50 % of the risk"
         " | device not seen with this card_id in 90 days; 30 % of the risk"
         " | amount 950.00, expected about 42; 9 % of the risk"
     )
@@ -256,7 +256,7 @@ def test_measured_history_is_told_as_it_was_measured(tmp_path: Path) -> None:
 
     assert alert["pattern"] == "events of this card_id"
     assert [reason_in_words(each) for each in alert["facts"]["reasons"]] == [
-        "events of this card_id: 12 in the 1 hour before, expected about 1",
+        "events of this card_id: 12 in the hour before, expected about 1",
         "device: not seen with this card_id in 90 days",
         "amount is 950.00, expected about 42",
     ]

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 import re
 from datetime import UTC, datetime
 from io import StringIO
@@ -11,6 +12,7 @@ from rich.console import Console
 
 from pipelines import demo, kinds
 from pipelines.config import load_config
+from pipelines.config.template import TEMPLATES
 
 NOW = datetime(2026, 3, 2, 12, tzinfo=UTC)
 SMALL = """
@@ -23,7 +25,7 @@ tracking: {enabled: false}
 @pytest.fixture
 def small(monkeypatch: pytest.MonkeyPatch) -> None:
     """No autoencoder, no MLflow (test_train has them), no pictures (test_review has them)."""
-    monkeypatch.setattr(demo, "CONFIG", demo.CONFIG.replace("fdr: 0.2", "quantile: 0.98") + SMALL)
+    monkeypatch.setattr(demo, "CONFIG", demo.CONFIG.replace("0.998", "0.97") + SMALL)
     monkeypatch.setattr(kinds, "figures", lambda *_, **__: {})
 
 
@@ -35,6 +37,9 @@ def test_demo_configuration_can_be_read(tmp_path: Path) -> None:
 
     assert config.name == "demo-payments"
     assert config.tracking.enabled
+    template = TEMPLATES["transactions"]["features"]
+    assert list(config.features.history) == template["history"]
+    assert (list(config.features.calendar), config.features.reported) == (template["calendar"], template["reported"])
 
 
 @pytest.mark.slow
@@ -42,54 +47,66 @@ def test_demo_configuration_can_be_read(tmp_path: Path) -> None:
 def test_demo_shows_the_whole_job(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """It trains on the past, scores later rows, shows alerts with reasons, compares with the truth, says where."""
     folder = tmp_path / "new" / "demo"
-
     demo.run_demo(folder, now=NOW, rows=3_000)
 
-    shown = capsys.readouterr().out
-    past, fresh = pd.read_parquet(folder / "payments.parquet"), pd.read_parquet(folder / "fresh.parquet")
-    scores = pd.read_parquet(folder / "scores.parquet")
+    shown = capsys.readouterr().out.rpartition("Train on what is past")[2]
+    past, fresh = (pd.read_parquet(folder / "payments" / f"{name}.parquet") for name in ("past", "fresh"))
+    scores = pd.concat([pd.read_parquet(file) for file in (folder / "scores").glob("*.parquet")])
+    alerts = [json.loads(line) for line in (folder / "alerts.jsonl").read_text(encoding="utf-8").splitlines()]
     assert (len(past), len(fresh), len(scores)) == (3000, 750, 750)
     assert past["time"].max() <= fresh["time"].min()
     assert fresh["time"].max() < pd.Timestamp(NOW.replace(tzinfo=None))
-    for step in ("1  Train", "2  Score", "3  Alerts", "4  Against the known truth", "5  Where things are"):
+    for step in ("2  Score", "3  Against the known truth", "4  Alerts", "5  Where things are"):
         assert step in shown
     frauds = int(fresh["is_fraud"].sum())
     found = re.search(r"Flagged (\d+) of 750: precision ([\d.]+), recall ([\d.]+) of (\d+) frauds", shown)
     assert found is not None
     assert (int(found[1]), int(found[4])) == (scores["flagged"].sum(), frauds)
-    assert scores["flagged"].any()
-    assert "expected" in shown
-    assert str(folder / "scores.parquet") in shown.replace("\n", "")
-    assert all((folder / name).exists() for name in ("detector.yaml", "bundle", "report.html"))
+    assert 1 <= len([each for each in alerts if each["kind"] == "opened"]) <= 12
+    assert "of card_id" in json.dumps(alerts) or "of this card_id" in json.dumps(alerts)
+    flagged = set(scores.loc[scores["flagged"], "transaction_id"])
+    assert {key for each in alerts for key in each["keys"]} <= flagged
+    assert f"detector alerts show {folder}" in shown.replace("\n", "")
+    assert 'slack: {url: "${SLACK_URL}"}' in shown
+    assert "detector alerts test" in shown
+    kept = ("detector.yaml", "bundle", "report.html", "scores")
+    assert all((folder / name).exists() for name in kept)
 
 
-@pytest.mark.parametrize("flagged", [0, 3])
-def test_alerts_are_shown_as_they_are(flagged: int) -> None:
-    """Square brackets in the data are no markup, a card appears once, and no alert at all is no fault."""
-    rows = pd.DataFrame(
-        {
-            "time": pd.date_range("2026-03-01", periods=4, freq="h"),
-            "card_id": ["C[red]1", "C[red]1", "C2", "C3"],
-            "risk": [9.0, 8.0, 7.0, 0.0],
-            "p_value": 0.001,
-            "flagged": [position < flagged for position in range(4)],
-            "severity": ["critical", "high", "low", ""],
-            "reasons": ["shop [/bold] new; 61 % of the risk", "", "", ""],
-            "is_fraud": [1, 1, 0, 0],
-            "scenario": ["lost_card", "lost_card", "", ""],
-        }
-    )
+@pytest.mark.parametrize("first_line", ["name: mine", demo.CONFIG.partition("\n")[0]])
+def test_only_what_a_demo_left_is_cleared_away(tmp_path: Path, first_line: str) -> None:
+    """A folder of somebody else is left alone; in a demo's own, its input, scores and alerts go."""
+    (tmp_path / "payments").mkdir()
+    (tmp_path / "mine.txt").touch()
+    (tmp_path / "detector.yaml").write_text(f"{first_line}\n", encoding="utf-8")
 
-    table = demo._alerts(rows)
+    demo.clear_away(tmp_path, demo.CONFIG)
+
+    assert (tmp_path / "payments").exists() == (first_line == "name: mine")
+    assert (tmp_path / "mine.txt").exists()
+
+
+@pytest.mark.parametrize("told", [0, 2])
+def test_alerts_are_shown_as_they_are(told: int) -> None:
+    """Square brackets in the data are no markup, the truth stands beside, and no alert at all is no fault."""
+    truth = pd.DataFrame({"transaction_id": ["t1", "t2", "t3"], "scenario": ["lost_card", "", ""]})
+    reason = {"feature": "shop", "observed": "[/bold] new", "expected": "", "share": 0.6, "words": ""}
+    event = {"first_at": "2026-03-01T00:00:00+00:00", "rows": 2, "amount": 1234.5, "reasons": [reason]}
+    events = [
+        event | {"about": "C[red]1", "severity": "critical", "keys": ["t1", "t2"]},
+        event | {"about": "C2", "severity": "low", "keys": ["t3"], "amount": None},
+    ][:told]
+
+    table = demo._alerts(events, truth)
 
     console = Console(file=StringIO(), width=140)
     console.print(table)
     _, *lines = console.file.getvalue().splitlines()
     cells = [re.split(r"  +", line.strip()) for line in lines if line.strip(" ─")]
-    assert table.row_count == min(flagged, 2)
-    if flagged:
-        first, second = cells
-        assert first == [
-            "01 Mar 00:00", "C[red]1", "2", "critical", "0.001", "lost card", "shop [/bold] new; 61 %"
-        ]  # fmt: skip
-        assert second[:3] == ["01 Mar 02:00", "C2", "1"]
+    assert (
+        cells
+        == [
+            ["01 Mar 00:00", "C[red]1", "critical", "2", "1,234.50", "lost card", "shop is [/bold] new"],
+            ["01 Mar 00:00", "C2", "low", "2", "honest", "shop is [/bold] new"],
+        ][:told]
+    )

@@ -17,16 +17,16 @@ from detector.schema import Schema
     [
         ("ratio of amount by card over 30d", 5.2, "amount 5.2 times its 30-day mean of card"),
         ("zscore of amount by card over 30d", -4.1, "amount 4.1 deviations below its 30-day mean of card"),
-        ("count by card over 1h", 12, "events of this card 12 in the 1 hour before"),
+        ("count by card over 1h", 12, "events of this card 12 in the hour before"),
         ("count by card over 7d delay 7d", 3, "events of this card 3 in the 7 days that end 7 days before"),
-        ("distinct of shop by card over 1d", 9, "different shop of this card 9 in the 1 day before"),
+        ("distinct of shop by card over 1d", 9, "different shop of this card 9 in the day before"),
         ("new of device by card over 90d", 0, "device seen with this card before"),
         ("since by card over 90d", 0.5, "last event of this card less than a minute before"),
         ("since by card over 90d", 600, "last event of this card 10 hours before"),
         ("since by card over 90d", 9000, "last event of this card 6 days before"),
         ("speed of lat, lon by card over 1d", 950, "travel of this card 950 km/h since the last place"),
         ("distance of lat, lon by card over 1d", 12.3, "place of this card 12.3 km from the last"),
-        ("risk by shop over 28d delay 7d", 0.12, "known fraud of this shop 12 % of the 28 days that end 7 days before"),
+        ("risk by shop over 28d delay 7d", 0.12, "known fraud of this shop 12 % in the 28 days that end 7 days before"),
         ("frauds by shop over 28d", 2, "known fraud of this shop 2 in the 28 days before"),
         ("last 1 of amount by card over 7d", 12.5, "amount of this card 1 event before 12.5"),
         ("gap 1 by card over 7d", 3, "time between events of this card now 3 minutes"),
@@ -53,8 +53,19 @@ def test_reasons_keep_what_is_no_feature():
 
     assert said[0] == reasons[0]
     assert said[1].text == "amount missing, expected about 1; 30 % of the risk"
-    assert said[2].text == "known fraud of this shop 12 % of the 28 days before, expected about 1 %; 20 % of the risk"
+    assert said[2].text == "known fraud of this shop 12 % in the 28 days before, expected about 1 %; 20 % of the risk"
     assert said[3].text == "last event of this card 3 minutes before, expected about 24 hours; 10 % of the risk"
+
+
+def test_flags_of_the_calendar_are_said_as_times():
+    """Nobody reads "night 1"; a column of that name that is no calendar feature stays what it is."""
+    reasons = [Reason("night", "1", "about 0", 0.6), Reason("weekend", "0", "about 1", 0.4)]
+
+    said = in_own_words(reasons, [], calendar=["night", "weekend", "hour"])
+
+    assert said[0].text == "time at night, expected by day; 60 % of the risk"
+    assert said[1].text == "time on a working day, expected on a weekend; 40 % of the risk"
+    assert in_own_words(reasons, []) == reasons
 
 
 def events(size=300, seed=0):

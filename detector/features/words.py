@@ -12,10 +12,13 @@ from detector.features.feature import Feature
 if TYPE_CHECKING:
     from detector.explain import Reason
 
+FLAGS = {"night": ("by day", "at night"), "weekend": ("on a working day", "on a weekend")}
 STATISTICS = {"mean": "mean", "std": "deviation", "max": "largest", "sum": "sum"}
 
 
-def in_own_words(reasons: Sequence[Reason], features: Iterable[Feature]) -> list[Reason]:
+def in_own_words(
+    reasons: Sequence[Reason], features: Iterable[Feature], *, calendar: Sequence[str] = ()
+) -> list[Reason]:
     """The same reasons, those of features as people speak of an entity's history.
 
     Parameters
@@ -24,6 +27,8 @@ def in_own_words(reasons: Sequence[Reason], features: Iterable[Feature]) -> list
         As ``TabularScorer.explain`` returns them for one row.
     features : iterable of Feature
         Those among the columns.
+    calendar : sequence of str
+        Calendar features among the columns; night and weekend have words of their own.
 
     >>> from detector.explain import Reason
     >>> (feature,) = Feature.parse("ratio of amount by card_id over 30d")
@@ -32,7 +37,15 @@ def in_own_words(reasons: Sequence[Reason], features: Iterable[Feature]) -> list
     'amount 5.2 times its 30-day mean of card_id, expected about 1.1; 61 % of the risk'
     """
     known = {feature.name: feature for feature in features}
-    return [_said(reason, known[reason.feature]) if reason.feature in known else reason for reason in reasons]
+    flags = [name for name in calendar if name in FLAGS]
+    return [
+        _said(reason, known[reason.feature])
+        if reason.feature in known
+        else _flag(reason)
+        if reason.feature in flags
+        else reason
+        for reason in reasons
+    ]
 
 
 def say(feature: Feature, value: float) -> tuple[str, str]:
@@ -45,6 +58,7 @@ def say(feature: Feature, value: float) -> tuple[str, str]:
     """
     whose, of, span = " and ".join(feature.by), ", ".join(feature.of), spoken(feature.window)
     days = _plural(feature.window)
+    past = f"in the {days.removeprefix('1 ')}"
     ending = f" that end {_plural(feature.delay)} before" if feature.delay else " before"
     number = _number(value)
     match feature.measure:
@@ -54,9 +68,9 @@ def say(feature: Feature, value: float) -> tuple[str, str]:
             side = "above" if value >= 0 else "below"
             return of, f"{_number(abs(value))} deviations {side} its {span} mean of {whose}"
         case "count":
-            return f"events of this {whose}", f"{number} in the {days}{ending}"
+            return f"events of this {whose}", f"{number} {past}{ending}"
         case "distinct":
-            return f"different {of} of this {whose}", f"{number} in the {days}{ending}"
+            return f"different {of} of this {whose}", f"{number} {past}{ending}"
         case "new":
             return of, f"not seen with this {whose} in {days}" if value else f"seen with this {whose} before"
         case "since":
@@ -68,10 +82,16 @@ def say(feature: Feature, value: float) -> tuple[str, str]:
         case "speed":
             return f"travel of this {whose}", f"{number} km/h since the last place"
         case "risk":
-            return f"known fraud of this {whose}", f"{_number(100 * value)} % of the {days}{ending}"
+            return f"known fraud of this {whose}", f"{_number(100 * value)} % {past}{ending}"
         case "frauds":
-            return f"known fraud of this {whose}", f"{number} in the {days}{ending}"
-    return f"{STATISTICS[feature.measure]} {of} of this {whose}", f"{number} in the {days}{ending}"
+            return f"known fraud of this {whose}", f"{number} {past}{ending}"
+    return f"{STATISTICS[feature.measure]} {of} of this {whose}", f"{number} {past}{ending}"
+
+
+def _flag(reason: Reason) -> Reason:
+    no, yes = FLAGS[reason.feature]
+    observed, other = (yes, no) if reason.observed == "1" else (no, yes)
+    return replace(reason, feature="time", observed=observed, expected=other)
 
 
 def _say_event(feature: Feature, value: float, of: str, whose: str) -> tuple[str, str]:

@@ -126,7 +126,7 @@ def _masked(reason: Reason, masks: Masks, history: Mapping[str, str], spoken: Se
     observed = masks.show(reason.feature, reason.observed)[:MOST_TEXT]
     expected = (HIDDEN if hidden and reason.expected else reason.expected)[:MOST_TEXT]
     phrase = history.get(reason.feature, "")
-    if not phrase and reason.feature in spoken and " " in observed:  # in words already: "12 in the 1 hour before"
+    if not phrase and reason.feature in spoken and " " in observed:  # in words already: "12 in the hour before"
         phrase = "{value}, expected about {expected}" if expected.startswith("about ") else "{value}"
     return {
         "feature": reason.feature,
