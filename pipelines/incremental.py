@@ -12,6 +12,7 @@ import copy
 import logging
 import tempfile
 import time
+from bisect import bisect_right
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date
@@ -347,7 +348,7 @@ class Scoring:
     def _bare(self, frames: Iterator[pd.DataFrame]) -> Iterator[pd.DataFrame]:
         """Without the features that only alerts tell."""
         beside = list(getattr(self.judge, "kept", ()))
-        return (frame.drop(columns=beside, errors="ignore") for frame in frames)
+        return frames if not beside else (frame.drop(columns=beside, errors="ignore") for frame in frames)
 
     def _given(self, batch: int, days: Sequence[date]) -> dict[date, int]:
         """How many rows of some days other batches have flagged."""
@@ -377,17 +378,17 @@ def _place(frame: pd.DataFrame, spans: Sequence[tuple[str, int, int]]) -> pd.Dat
     if not spans:
         raise SettingError("`columns.key` names no column, so rows of a table cannot be told apart. Name it.")
     positions = frame.index.to_numpy()
-    starts = np.array([start for _, start, _ in spans])
-    at = np.searchsorted(starts, positions, side="right") - 1
-    names = np.array([name for name, _, _ in spans], dtype=object)
-    first = np.array([number for _, _, number in spans])
-    rest = frame.drop(columns=[name for name in ROW_COLUMNS if name in frame.columns])
-    if at[0] == at[-1]:  # positions grow, so all rows are of one file
-        rest.insert(0, "file", pd.Series(str(names[at[0]]), index=frame.index, dtype="str"))
+    starts = [start for _, start, _ in spans]
+    first, last = (bisect_right(starts, positions[end]) - 1 for end in (0, -1))
+    if first == last:  # positions grow, so all rows are of one file
+        name, start, number = spans[first]
+        file, row = pd.Series(name, index=frame.index, dtype="str"), positions + (number - start)
     else:
-        rest.insert(0, "file", pd.Series(names[at], index=frame.index, dtype="str"))
-    rest.insert(1, "row", positions - starts[at] + first[at])
-    return rest
+        at = np.searchsorted(starts, positions, side="right") - 1
+        file = pd.Series(np.array([name for name, _, _ in spans], dtype=object)[at], index=frame.index, dtype="str")
+        row = positions + np.array([number - start for _, start, number in spans])[at]
+    rest = {name: frame[name] for name in frame.columns if name not in ROW_COLUMNS}
+    return pd.DataFrame(dict(zip(ROW_COLUMNS, (file, row), strict=True)) | rest, index=frame.index, copy=False)
 
 
 def _with_fault(reading: Reading) -> Reading:

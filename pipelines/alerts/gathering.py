@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 
+import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
 from pipelines.config import Config
 
@@ -29,7 +31,7 @@ class Gathered:
         self._by = list(config.alerts.group_by(config.columns))
         self._most = most_rows
         self._flagged: list[pd.DataFrame] = []
-        self._others: list[pd.DataFrame] = []
+        self._others: list[tuple[pd.DataFrame, NDArray[np.bool_]]] = []  # frames as they passed, and which rows count
         self._rows = 0
 
     def watch(self, frames: Iterable[pd.DataFrame]) -> Iterator[pd.DataFrame]:
@@ -39,18 +41,27 @@ class Gathered:
             if flags.any():
                 self._flagged.append(frame[flags])
             if not flags.all():
-                self._others.append(frame[~flags])
-                self._rows += len(self._others[-1])
+                self._others.append((frame, ~flags))
+                self._rows += len(flags)
             if self._rows > self._most:
                 self._thin()
             yield frame
 
     def verdicts(self) -> pd.DataFrame:
         """What was kept; for ``enqueue``."""
-        kept = [*self._flagged, *self._others]
+        kept = [*self._flagged, *(frame[others] for frame, others in self._others)]
         return pd.concat(kept, ignore_index=True) if kept else pd.DataFrame(columns=["flagged"])
 
     def _thin(self) -> None:
-        joined = pd.concat(self._others)
-        joined = joined.drop_duplicates(self._by, keep="last") if self._by else joined.tail(1)
-        self._others, self._rows = [joined], 0
+        """Of all but the flagged rows, keep the last of each key; no row is copied that goes."""
+        joined = pd.concat([frame.iloc[self._last(frame, others)] for frame, others in self._others])
+        joined = joined.iloc[self._last(joined, np.ones(len(joined), dtype=bool))]
+        self._others, self._rows = [(joined, np.ones(len(joined), dtype=bool))], 0
+
+    def _last(self, frame: pd.DataFrame, others: NDArray[np.bool_]) -> NDArray[np.intp]:
+        positions = np.flatnonzero(others)
+        if not self._by:
+            return positions[-1:]
+        last = ~frame[self._by].iloc[positions].duplicated(keep="last")
+        chosen: NDArray[np.intp] = positions[last.to_numpy(dtype=bool)]
+        return chosen

@@ -106,7 +106,7 @@ class FileLanding:
             return Staged(batch=batch, version=version, rows=0, paths=(), replaces=replaces)
         name = f"batch-{batch:08d}-{version}{self.suffix}"
         hidden = self.folder / f".{name}"
-        with FileSink(hidden) as sink:
+        with FileSink(hidden, repeated=("batch", "scored_at")) as sink:
             for frame in chain([first], coming):
                 fault("landing.write")
                 sink.write(frame)
