@@ -2,8 +2,9 @@
 
 ``python -m benchmarks.soak [--batches 1000]``
 
-The batches are shared out among four ways from source to scores. Every run is a process of its own, as after a restart;
-every second one, about, is killed with SIGKILL at a random point. The last line is one JSON object.
+The batches are shared out among four ways from source to scores, which go on side by side. Every run is a process of
+its own, as after a restart; about half of them are killed with SIGKILL, some at a named point, some at any moment. Each
+way says how far it is; the last line is one JSON object.
 """
 
 from __future__ import annotations
@@ -19,7 +20,9 @@ import sys
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -38,17 +41,17 @@ POINTS = (
     "score.judged",
     "landing.write",
     "score.staged",
-    "landing.rename",
-    "landing.renamed",
-    "landing.insert",
-    "landing.delivered",
     "score.moving",
     "score.committing",
     "score.committed",
     "run.ending",
 )
+POINTS_OF_FILES = ("landing.rename", "landing.renamed")
+POINTS_OF_A_TABLE = ("landing.insert", "landing.delivered")
 KILLED = -9
-KILL_SHARE = 0.5
+POINT_SHARE, MOMENT_SHARE = 0.35, 0.25
+"""Of the runs, those to be killed at a named point, and at any moment of the time that a run takes."""
+REPORT_EVERY = 25
 NEEDED_BY_CHILDREN = [
     "pipelines.incremental",
     "pipelines.landing.table",
@@ -193,30 +196,63 @@ def score_in_child(folder: str, fault: str, log: str = os.devnull) -> None:
         run_once(config, open_store(config.service.store), "score")
 
 
-def run(folder: Path, fault: str = "") -> int:
-    """Score in a process of its own; its exit code. The process is forked from one that has all modules loaded."""
+def run(folder: Path, fault: str = "", *, kill_after: float | None = None) -> int:
+    """Score in a process of its own; its exit code. The process is forked from one that has all modules loaded.
+
+    Parameters
+    ----------
+    folder : Path
+        The site's.
+    fault : str
+        Where the process kills itself, as ``DETECTOR_FAULT`` says it.
+    kill_after : float, optional
+        Seconds after which it is killed, wherever it is.
+    """
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(NEEDED_BY_CHILDREN)
     child = context.Process(target=score_in_child, args=(str(folder), fault, str(folder / "run.log")))
     child.start()
-    child.join()
+    child.join(kill_after)
+    if child.is_alive():
+        child.kill()
+        child.join()
     return int(child.exitcode or 0)
 
 
-def soak(site: Site, batches: int, rng: random.Random) -> dict[str, int]:
+def soak(site: Site, batches: int, rng: random.Random, *, say: Callable[[str], object] = len) -> dict[str, int]:
     """Add so many batches, scoring after each, with kills; then score to the end."""
-    kills = failures = 0
-    for _ in range(batches):
+    points = [*POINTS, *(POINTS_OF_FILES if site.target == "files" else POINTS_OF_A_TABLE)]
+    kills = failures = runs = 0
+    usual, started = 1.0, time.monotonic()
+    for number in range(1, batches + 1):
         site.add(rng.randint(1, 200))
-        while True:
-            fault = f"{rng.choice(POINTS)}:{rng.choice((1, 1, 1, 2))}" if rng.random() < KILL_SHARE else ""
-            code = run(site.folder, fault)
+        code = KILLED
+        while code == KILLED:
+            lot, begun = rng.random(), time.monotonic()
+            fault = f"{rng.choice(points)}:1" if lot < POINT_SHARE else ""
+            moment = rng.uniform(0, usual) if POINT_SHARE <= lot < POINT_SHARE + MOMENT_SHARE else None
+            code = run(site.folder, fault, kill_after=moment)
+            if code == 0:
+                usual = time.monotonic() - begun
+            runs += 1
             kills += code == KILLED
-            failures += code not in (0, KILLED)
-            if code != KILLED:
-                break
+            if code not in (0, KILLED):
+                failures += 1
+                say(f"a run failed with {code}:\n{(site.folder / 'run.log').read_text(encoding='utf-8')[-3_000:]}")
+        if number % REPORT_EVERY == 0:
+            minutes = (time.monotonic() - started) / 60
+            say(f"{number} of {batches} batches, {runs} runs, {kills} killed, {failures} failed, {minutes:.1f} min")
     failures += run(site.folder) != 0
-    return site.count() | {"batches": batches, "rows": site.written, "kills": kills, "failures": failures}
+    counts = site.count()
+    say(f"{batches} batches: {', '.join(f'{count} {name}' for name, count in counts.items())}")
+    return counts | {"batches": batches, "rows": site.written, "runs": runs, "kills": kills, "failures": failures}
+
+
+def soak_way(way: str, batches: int, *, folder: Path, bundle: Path, seed: int) -> dict[str, int]:
+    """Soak one way from source to scores, and say how far it is."""
+    site = Site(folder / way.replace(" ", "-"), bundle, way, shares=way == "files to table")
+    rng = random.Random(f"{seed} {way}")
+    return soak(site, batches, rng, say=lambda text: print(f"{way}: {text}", file=sys.stderr, flush=True))
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -225,16 +261,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--batches", type=int, default=1_000, help="in all (default: 1000)")
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args(arguments)
-    rng, started, totals = random.Random(options.seed), time.monotonic(), Counter[str]()
+    started, totals = time.monotonic(), Counter[str]()
     folder = Path(tempfile.mkdtemp(prefix="soak-"))
+    shares = [options.batches // len(WAYS) + (n < options.batches % len(WAYS)) for n in range(len(WAYS))]
     try:
-        bundle = train(folder)
-        for number, way in enumerate(WAYS):
-            share = options.batches // len(WAYS) + (number < options.batches % len(WAYS))
-            site = Site(folder / str(number), bundle, way, shares=way == "files to table")
-            found = soak(site, share, rng)
-            print(f"{way}: {found}", file=sys.stderr, flush=True)
-            totals.update(found)
+        go = partial(soak_way, folder=folder, bundle=train(folder), seed=options.seed)
+        # Processes, not threads: two threads that start children at once mix up their exit codes.
+        with ProcessPoolExecutor(len(WAYS), mp_context=multiprocessing.get_context("spawn")) as pool:
+            for found in pool.map(go, WAYS, shares):
+                totals.update(found)
     finally:
         shutil.rmtree(folder, ignore_errors=True)
     print(json.dumps(dict(totals) | {"seconds": round(time.monotonic() - started)}))
