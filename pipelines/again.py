@@ -59,16 +59,21 @@ def backfill(context: Context) -> JobOutcome:
             raise SettingError("A table has no files. Say from where to where with --since and --until.")
         windows = intake.left_out(arguments.get("since"), arguments.get("until"))
         marks = [_nothing for _ in windows]
-    totals, notices = Totals(), []
+    totals, notices, trail = Totals(), [], _begin_trail(context, "backfill")
+
+    def finish(session: Session, kept: Batch, reading: Reading) -> None:
+        scoring.finish(session, kept, reading)
+        record = session.get_one(Audit, trail)
+        record.batches, record.rows = record.batches + 1, record.rows + kept.rows
+
     for window, mark in zip(windows, marks, strict=True):
         if context.stopping():
             break
         batch = scoring.claim(window, mark, purpose="backfill")
-        if (refused := scoring.run(batch)) is not None:
+        if (refused := scoring.run(batch, finish=finish)) is not None:
             notices.append(refused)
             continue
         totals.add(batch)
-    _audit(context, "backfill", batches=totals.batches, rows=totals.rows)
     return outcome_of_totals(totals, notices)
 
 
@@ -170,9 +175,13 @@ def _record(context: Context, action: str, *, batches: int, rows: int, **note: A
     )
 
 
-def _audit(context: Context, action: str, *, batches: int, rows: int) -> None:
+def _begin_trail(context: Context, action: str) -> int:
+    """Write down that it was asked for, before anything is done; the number of the record."""
     with context.store.write() as session:
-        session.add(_record(context, action, batches=batches, rows=rows))
+        record = _record(context, action, batches=0, rows=0)
+        session.add(record)
+        session.flush()
+        return record.id
 
 
 def _nothing(session: Session, batch: int) -> None:

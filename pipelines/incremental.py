@@ -54,6 +54,9 @@ OnCommit = Callable[[Session, Batch, Judged], None]
 
 ON_COMMIT: list[OnCommit] = []
 
+Finish = Callable[[Session, Batch, Reading], None]
+"""Completes the transaction of a batch: moves the cursor, or leaves a trail."""
+
 _loaded: dict[tuple[Path, PolicySection], Judge] = {}
 
 
@@ -222,11 +225,11 @@ class Scoring:
             session.execute(sa.delete(Batch).where(Batch.id == batch.id))
             self.context.fence(session)
 
-    def run(self, batch: Batch) -> str | None:
+    def run(self, batch: Batch, *, finish: Finish | None = None) -> str | None:
         """Score a claimed batch; what is said if a part of it had to be set aside, and the rest was given back."""
         started = time.perf_counter()
         try:
-            self.process(batch, finish=self.finish, thoroughly=batch.purpose == "backfill")
+            self.process(batch, finish=finish or self.finish, thoroughly=batch.purpose == "backfill")
         except DetectorError as error:
             refused = self.intake.refuse(batch.window, error, now=self.context.now)
             if refused is None:
@@ -258,7 +261,7 @@ class Scoring:
         self,
         batch: Batch,
         *,
-        finish: Callable[[Session, Batch, Reading], None],
+        finish: Finish,
         thoroughly: bool = False,
         replaces: bool = False,
         reading: Reading | None = None,
@@ -310,7 +313,7 @@ class Scoring:
         judged: Judged,
         staged: Staged,
         quarantined: int,
-        finish: Callable[[Session, Batch, Reading], None],
+        finish: Finish,
         told: pd.DataFrame | None,
     ) -> None:
         self.context.checkpoint()

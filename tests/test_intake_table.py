@@ -20,6 +20,7 @@ from detector.schema import Schema
 from detector.tabular import TabularDetector
 from pipelines import again
 from pipelines.housekeeping import deliver, tidy
+from pipelines.incremental import Scoring
 from pipelines.jobs import DELIVERIES, JobOutcome
 from pipelines.store import Audit, Batch, Cursor, RecentKey, Run
 from tests.service_sites import context, opened, put, score
@@ -140,6 +141,23 @@ def test_backfill_scores_what_the_start_left_out(build: Build) -> None:
         assert (trail.actor, trail.reason, trail.action, trail.rows) == ("ann", "asked", "backfill", 20)
         assert trail.arguments == {"until": "19"}
         assert session.get_one(Cursor, "soak").position == {"column": "id", "number": 24}
+
+
+def test_backfill_that_is_cut_short_leaves_its_trail(build: Build, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Who asked is written down before anything is done; the open batch is scored by the next run."""
+    site = build("table to table", settings={"start": "new", "lateness": 0})
+    insert(site, draw(20, first=0, seed=0))
+    score(site)
+    with monkeypatch.context() as cut:
+        cut.setattr(Scoring, "process", lambda *_, **__: pytest.fail("the power is cut"))
+        with pytest.raises(pytest.fail.Exception, match="power is cut"):
+            run(site, again.backfill)
+
+    assert score(site).rows == 20
+    assert keys(site) == list(range(20))
+    with opened(site) as store, store.read() as session:
+        trail = session.scalars(sa.select(Audit)).one()
+        assert (trail.actor, trail.action, trail.batches) == ("ann", "backfill", 0)
 
 
 def test_backfill_of_files_takes_those_that_were_skipped(build: Build) -> None:

@@ -344,12 +344,15 @@ def test_commands_list_pause_and_resume(site: Site) -> None:
             jobs_run = session.scalars(sa.select(Run.job).order_by(Run.id)).all()
         service.leadership.release()
     listed = cli.invoke(app, ["jobs", "list", config], env={"COLUMNS": "160"}).stdout
+    trail = cli.invoke(app, ["jobs", "trail", config], env={"COLUMNS": "160"}).stdout
     assert cli.invoke(app, ["jobs", "resume", config, "score"]).exit_code == 0
     wrong = cli.invoke(app, ["jobs", "pause", config, "scroe"])
 
     assert jobs_run == ["score", "replay", "backfill"]
     for word in ("housekeeping", "15 2 * * *", "backfill", "scored 20 of 20 rows", "never"):
         assert word in listed
+    for word in ("replay", "test", "model_before", "20", "backfill"):
+        assert word in trail
     assert wrong.exit_code == 2
     assert "Did you mean 'score'" in wrong.stderr
 

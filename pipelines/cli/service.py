@@ -78,6 +78,18 @@ def list_jobs(
         console.print(_runs_table(store, last))
 
 
+@jobs_app.command("trail", epilog="Example: [bold]detector jobs trail payments --last 20[/]")
+def show_trail(
+    config: ConfigFile,
+    last: Annotated[int, typer.Option(min=1, help="Records to show.")] = 20,
+) -> None:
+    """Show who had rows backfilled or replayed, when, why, and how many."""
+    from rich.console import Console
+
+    _, store = _open(config)
+    Console().print(_trail_table(store, last))
+
+
 @jobs_app.command("run", epilog="Example: [bold]detector jobs run payments score[/]")
 def run_job(config: ConfigFile, job: JobName) -> None:
     """Run a job now and wait for it; an instance that serves is asked to."""
@@ -177,6 +189,24 @@ def _runs_table(store: Store, last: int) -> object:
             told = Text(run.error or run.note)
             start = _shown(run.started_at)
             table.add_row(str(run.id), run.job, run.trigger, start, seconds, run.outcome, f"{run.rows:,}", told)
+    return table
+
+
+def _trail_table(store: Store, last: int) -> object:
+    import sqlalchemy as sa
+    from rich.table import Table
+    from rich.text import Text
+
+    from pipelines.store import Audit
+
+    table = Table(title="Backfills and replays", title_justify="left")
+    for column in ("when", "who", "what", "why", "asked for", "batches", "rows"):
+        table.add_column(column, overflow="fold")
+    with store.read() as session:
+        for trail in session.scalars(sa.select(Audit).order_by(Audit.id.desc()).limit(last)):
+            asked = ", ".join(f"{name} {value}" for name, value in trail.arguments.items())
+            told = Text(trail.reason), Text(asked), str(trail.batches), f"{trail.rows:,}"
+            table.add_row(_shown(trail.at), Text(trail.actor), trail.action, *told)
     return table
 
 
