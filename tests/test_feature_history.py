@@ -115,6 +115,19 @@ def test_a_report_counts_from_the_moment_it_came():
     assert risk == [0.0, 1.0]
 
 
+def test_a_report_told_again_changes_nothing():
+    """Labels may be told every day; of two events of one moment, one stays honest."""
+    history = History(FeatureSet(("frauds by shop over 1h",), time="time", label="fraud"))
+    row = {"time": seconds(0), "shop": "x"}
+    history.push_one(row)
+    history.push_one(row)
+
+    for _ in range(2):
+        assert history.report(pd.DataFrame([row]), reported=seconds(1)).all()
+
+    assert history.push_one(row | {"time": seconds(2)})["frauds_1h_by_shop"] == 1.0
+
+
 def test_the_past_of_a_busy_entity_is_bounded():
     """An entity with a million events takes no more room than the most that a window holds."""
     size = 1_000_000

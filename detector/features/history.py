@@ -6,6 +6,7 @@ agree to the last bit.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping
 from math import nan
 from typing import Any
@@ -143,7 +144,9 @@ class History:
         return {name: found[name] for name in self._names}
 
     def report(self, rows: pd.DataFrame, *, reported: pd.Timestamp | None = None) -> pd.Series:
-        """Tell that rows pushed earlier turned out to be fraud.
+        """Tell that rows pushed earlier turned out to be fraud; telling it again changes nothing.
+
+        An event is known by its entity and time, so those of one entity at the same moment must be told together.
 
         Parameters
         ----------
@@ -163,10 +166,13 @@ class History:
         for by, layout in self.layouts.items():
             if KNOWN_AT not in layout.keys:
                 continue
+            told_of: Counter[tuple[str | None, int]] = Counter()
             for position, (row, told) in enumerate(zip(rows.to_dict("records"), known, strict=True)):
                 moment = reported if reported is not None else told if not pd.isna(told) else None
-                when = int(times[position]) if moment is None else max(int(times[position]), to_microseconds(moment))
-                found.iloc[position] |= self._mark(by, entity_name(row, by), int(times[position]), when)
+                name, time = entity_name(row, by), int(times[position])
+                when = time if moment is None else max(time, to_microseconds(moment))
+                told_of[name, time] += 1
+                found.iloc[position] |= self._mark(by, name, time, when, at_least=told_of[name, time])
         return found
 
     def merge(self, other: History) -> None:
@@ -288,7 +294,8 @@ class History:
             self.tails[by] = {n: tail for n, tail in tails.items() if layout.last_time(entities[n]) >= open_from}
         self._tails_kept = sum(map(len, self.tails.values()))
 
-    def _mark(self, by: By, name: str | None, time: int, known_at: int) -> bool:
+    def _mark(self, by: By, name: str | None, time: int, known_at: int, *, at_least: int) -> bool:
+        """Mark one more event of that time, unless so many are marked."""
         if name is None or name not in self.entities[by]:
             return False
         events = self.layouts[by].events(self.entities[by][name])
@@ -296,7 +303,7 @@ class History:
         if not len(at):
             return False
         unmarked = at[events[KNOWN_AT][at] == NEVER]
-        if len(unmarked):
+        if len(unmarked) > len(at) - at_least:
             events = events.copy()
             events[KNOWN_AT][unmarked[0]] = known_at
             self.entities[by][name] = events.tobytes()
