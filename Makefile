@@ -7,7 +7,7 @@ export TF_CPP_MIN_LOG_LEVEL := 3
 export MLFLOW_DISABLE_TELEMETRY := true
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test check format bench soak peers docs settings mlflow lock clean
+.PHONY: help install demo test alertmanager check format bench soak peers docs settings mlflow lock clean
 
 help: ## List the targets.
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## (.*)/  make \1\t\2/' | expand -t 18
@@ -26,6 +26,13 @@ demo: install ## Simulate, train, score and explain; the results go to demo/.
 
 test: install ## Run the tests and doctests, with coverage.
 	$(RUN)/python -m pytest --numprocesses 2 --dist loadfile --cov --cov-report=term
+
+alertmanager: install ## Fetch Debian's Alertmanager into .venv, for the test that alerts are taken by a real one.
+	test -x $(RUN)/prometheus-alertmanager || { \
+	  folder=$$(mktemp -d) && trap 'rm -rf "$$folder"' EXIT && \
+	  { apt-get update -qq 2>/dev/null || true; } && \
+	  (cd "$$folder" && apt-get download -qq prometheus-alertmanager && dpkg -x *.deb .) && \
+	  cp "$$folder/usr/bin/prometheus-alertmanager" $(RUN)/; }
 
 check: install ## Lint, format, types, architecture, documentation.
 	$(RUN)/ruff check .
