@@ -12,9 +12,12 @@ from numpy.typing import NDArray
 from sklearn.ensemble import IsolationForest
 
 from detector.calibrate import TAILS, Calibrator
-from detector.columns import TableEncoder
+from detector.columns import Encoded, TableEncoder
+from detector.encoders.events import EventAutoencoder
+from detector.encoders.export import largest_difference
 from detector.encoders.table import FittedNetwork, TableAutoencoder
-from detector.errors import ParityError, SettingError
+from detector.errors import ParityError, SchemaError, SettingError, nearest
+from detector.event_window import EventWindow, Steps
 from detector.forest import Trees
 from detector.fuse import NOVELTY, RARITY, Fusion
 from detector.graph import Graph
@@ -26,8 +29,10 @@ if TYPE_CHECKING:
     import onnx
 
 MEMBERS = ("autoencoder", "forest", "neighbours")
+SEQUENCE = "sequence"
 MOST_CALIBRATION_ROWS = 50_000
 MOST_ROWS_FOR_USUAL = 2_000
+MOST_PROBE_ROWS = 2_000
 PARITY = 1e-3
 BULK_NEIGHBOURS = 20
 FLOOR = 1e-3
@@ -59,12 +64,18 @@ class Recipe:
     max_levels: int
     name: str
     random_state: int
+    events: EventAutoencoder | None = None
+    steps: Steps | None = None
     warm_start: TabularScorer | None = None
     on_step: OnStep | None = None
 
     def __post_init__(self) -> None:
-        if not self.members or any(name not in MEMBERS for name in self.members):
-            raise SettingError(f"members must be some of {', '.join(MEMBERS)}. Received: members={self.members!r}.")
+        if not self.members or any(name not in (*MEMBERS, SEQUENCE) for name in self.members):
+            raise SettingError(
+                f"members must be some of {', '.join((*MEMBERS, SEQUENCE))}. Received: members={self.members!r}."
+            )
+        if SEQUENCE in self.members and self.steps is None:
+            raise SettingError("The member sequence expected steps, received none. Say which columns are its events.")
         for name in ("trees", "max_samples", "references", "clean_references", "max_levels"):
             if getattr(self, name) < 1:
                 raise SettingError(f"{name} must be at least 1. Received: {name}={getattr(self, name)}.")
@@ -108,11 +119,15 @@ def assemble(rows: pd.DataFrame, schema: Schema, recipe: Recipe) -> tuple[Tabula
         If no column varies, or training diverges.
     ParityError
         If the ONNX graph answers differently from Keras or scikit-learn.
+    SchemaError
+        If a column of the events is not numeric, or missing.
     """
     learnt, kept_back = _split(len(rows), recipe)
     recipe.tell("isolation forest")
-    usual = _usual(rows.iloc[learnt], schema, recipe)
-    columns = TableEncoder.fit(rows.iloc[learnt], schema, usual=usual, max_levels=recipe.max_levels)
+    steps = recipe.steps if SEQUENCE in recipe.members else None
+    of_rows = schema if steps is None else _of_rows(schema, steps)
+    usual = _usual(rows.iloc[learnt], of_rows, recipe)
+    columns = TableEncoder.fit(rows.iloc[learnt], of_rows, usual=usual, max_levels=recipe.max_levels)
     encoded = columns.encode(rows)
     prepare = columns.to_onnx()
     views = _run({"prepare": prepare}).run(encoded.inputs())
@@ -151,6 +166,15 @@ def assemble(rows: pd.DataFrame, schema: Schema, recipe: Recipe) -> tuple[Tabula
         kinds |= {"neighbours": RARITY, "novelty": NOVELTY}
         parts |= {name: member.to_onnx(name) for name, member in references.items()}
 
+    window = None
+    if steps is not None:
+        window = EventWindow.fit(rows.iloc[learnt[usual]], steps)
+        encoded = replace(encoded, window=window.encode(rows))
+        own, curves, metrics["parity_sequence"] = _sequence(window, encoded, learnt[usual], kept_back, recipe)
+        history |= {f"sequence_{name}": curve for name, curve in curves.items()}
+        parts |= own
+        kinds[SEQUENCE] = RARITY
+
     recipe.tell("calibration")
     names = tuple(kinds)
     found = _run(parts).run(encoded.take(kept_back).inputs())
@@ -167,7 +191,7 @@ def assemble(rows: pd.DataFrame, schema: Schema, recipe: Recipe) -> tuple[Tabula
         columns=columns,
         graph=_run(parts, outputs=names),
         inside=_run(
-            {name: part for name, part in parts.items() if name not in kinds or name == "autoencoder"}
+            {name: part for name, part in parts.items() if name not in kinds or name in ("autoencoder", SEQUENCE)}
             | ({"encoder": network.encoder} if network is not None else {})
         ),
         decoder=_run({"decoder": network.decoder}) if network is not None else None,
@@ -175,6 +199,7 @@ def assemble(rows: pd.DataFrame, schema: Schema, recipe: Recipe) -> tuple[Tabula
         calibrator=calibrator,
         trees=trees if "forest" in recipe.members else None,
         references=references,
+        window=window,
         weights=network.weights if network is not None else {},
         metrics=metrics,
     )
@@ -183,6 +208,42 @@ def assemble(rows: pd.DataFrame, schema: Schema, recipe: Recipe) -> tuple[Tabula
     if network is not None:
         metrics |= _reconstruction(scorer, rows.iloc[learnt], rows.iloc[kept_back])
     return scorer, history
+
+
+def _of_rows(schema: Schema, steps: Steps) -> Schema:
+    """The columns that are features of the row itself."""
+    for name in steps.columns:
+        if name is not None and name not in schema.numeric:
+            raise SchemaError(f"The events of a row need the numeric column {name!r}. {nearest(name, schema.numeric)}")
+    return schema.without(steps.beside)
+
+
+def _sequence(
+    window: EventWindow,
+    encoded: Encoded,
+    learnt: NDArray[np.intp],
+    kept_back: NDArray[np.intp],
+    recipe: Recipe,
+) -> tuple[dict[str, onnx.ModelProto], dict[str, list[float]], float]:
+    """The parts of the graph that judge a row among the events before it, the training curves, and the parity."""
+    prepare = window.to_onnx()
+    steps = _run({"window": prepare}, outputs=["steps"])
+    fitted, held_out = (
+        steps.run({"window": encoded.take(at).inputs()["window"]})["steps"] for at in (learnt, kept_back)
+    )
+    settings = recipe.events or EventAutoencoder()
+    probe = held_out[:MOST_PROBE_ROWS]
+    network = settings.fit(
+        fitted,
+        timesteps=window.steps.length,
+        probe=probe,
+        random_state=recipe.random_state,
+        on_epoch=lambda done, planned: recipe.tell(SEQUENCE, done, planned),
+    )
+    found = _run({SEQUENCE: network.scorer}, outputs=["residual"]).run({"steps": probe})
+    parity = largest_difference({"sequence": network.probe_residual}, {"sequence": found["residual"]})
+    parts = {"window": prepare, SEQUENCE: network.scorer, "blame": window.score_onnx(settings.own_weight)}
+    return parts, network.history, parity
 
 
 def _split(n_rows: int, recipe: Recipe) -> tuple[NDArray[np.intp], NDArray[np.intp]]:

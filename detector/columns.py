@@ -39,10 +39,13 @@ class Encoded:
         In the units of the table; NaN where missing.
     codes : array of shape (n_rows, n_categorical), int64
         0 missing, 1 unseen or rare, 2 and above the known levels.
+    window : array, optional
+        The row among the events before it, where a member reads these.
     """
 
     numeric: NDArray[np.float64]
     codes: NDArray[np.int64]
+    window: NDArray[np.float64] | None = None
 
     def __len__(self) -> int:
         return len(self.numeric)
@@ -50,11 +53,13 @@ class Encoded:
     def inputs(self) -> dict[str, NDArray[Any]]:
         """The arrays under the names the graph knows, without those that have no column."""
         arrays: dict[str, NDArray[Any]] = {"numeric": self.numeric, "codes": self.codes}
+        if self.window is not None:
+            arrays["window"] = self.window
         return {name: array for name, array in arrays.items() if array.shape[1]}
 
     def take(self, rows: NDArray[Any] | Sequence[int]) -> Encoded:
         """The rows at these positions or under this mask."""
-        return Encoded(self.numeric[rows], self.codes[rows])
+        return Encoded(self.numeric[rows], self.codes[rows], None if self.window is None else self.window[rows])
 
 
 @dataclass(frozen=True)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -15,6 +16,7 @@ from detector.calibrate import Calibrator
 from detector.clean import clean
 from detector.columns import UNSEEN, Encoded, TableEncoder, from_cycle
 from detector.errors import SettingError, ShapeError
+from detector.event_window import EventWindow
 from detector.explain import Reason
 from detector.forest import Trees
 from detector.fuse import Fusion
@@ -71,6 +73,8 @@ class TabularScorer:
         The forest again, for reasons.
     references : dict of str to References
         The neighbours again, for reasons.
+    window : EventWindow or None
+        The row among the events before it, where a member reads these.
     usual : dict of str to array of shape (n_features,)
         What each feature adds to each member's score in rows the member was not fitted on: the level from which reasons
         count, or a column nobody can predict would be to blame for every row.
@@ -90,6 +94,7 @@ class TabularScorer:
     calibrator: Calibrator
     trees: Trees | None
     references: dict[str, References]
+    window: EventWindow | None = None
     usual: dict[str, NDArray[np.float64]] = field(default_factory=dict)
     weights: dict[str, NDArray[np.float32]] = field(default_factory=dict)
     metrics: dict[str, Any] = field(default_factory=dict)
@@ -149,14 +154,14 @@ class TabularScorer:
 
     def measure(self, rows: pd.DataFrame) -> pd.DataFrame:
         """Risk, p-value and each member's z-score for cleaned rows; a function of each row alone."""
-        z = self._member_z(self.columns.encode(rows))
+        z = self._member_z(self._encode(rows))
         risk = self.fusion.risk(z)
         measures = {"risk": risk, "p_value": self.calibrator.p_value(risk)}
         return pd.DataFrame(measures | {name: z[:, i] for i, name in enumerate(self.members)}, index=rows.index)
 
     def encode(self, rows: pd.DataFrame) -> NDArray[np.float32]:
         """The autoencoder's code of each cleaned row, shape (n_rows, n_code)."""
-        return self._autoencoder("code", self.columns.encode(rows))["code"]
+        return self._autoencoder("code", self._encode(rows))["code"]
 
     def decode(self, code: NDArray[np.floating[Any]]) -> pd.DataFrame:
         """Codes back as a frame in the units of the table."""
@@ -170,12 +175,12 @@ class TabularScorer:
 
     def reconstruct(self, rows: pd.DataFrame) -> pd.DataFrame:
         """What the autoencoder makes of cleaned rows, in the units of the table."""
-        frame = self._as_frame(self._autoencoder("expected likelihood", self.columns.encode(rows)))
+        frame = self._as_frame(self._autoencoder("expected likelihood", self._encode(rows)))
         return frame.set_index(rows.index)
 
     def feature_errors(self, rows: pd.DataFrame) -> pd.DataFrame:
         """The autoencoder's surprise about each feature of cleaned rows, in nats."""
-        surprise = self._autoencoder("surprise", self.columns.encode(rows))["surprise"]
+        surprise = self._autoencoder("surprise", self._encode(rows))["surprise"]
         summed = _sum_by(surprise, self.columns.input_features, len(self.columns.features))
         return pd.DataFrame(summed, index=rows.index, columns=[feature.name for feature in self.columns.features])
 
@@ -192,7 +197,7 @@ class TabularScorer:
         """
         if rows.empty:
             return []
-        encoded = self.columns.encode(rows)
+        encoded = self._encode(rows)
         shares = self._shares(encoded)
         chosen = explain.top_features(shares, top + SPARE_REASONS)
         told = self._reasons(encoded, shares, [row[:top] for row in chosen])
@@ -224,6 +229,7 @@ class TabularScorer:
             "schema": self.schema.to_dict(),
             "columns": columns,
             "fusion": self.fusion.state(),
+            "window": None if self.window is None else self.window.state(),
             "metrics": self.metrics,
         }
         return Parts(facts, arrays, graphs)
@@ -244,6 +250,7 @@ class TabularScorer:
             calibrator=Calibrator.from_state(parts.part("calibrator")),
             trees=Trees.from_state(trees) if trees else None,
             references={name: References.from_state(part) for name, part in references.items() if part},
+            window=EventWindow.from_state(facts["window"]) if facts.get("window") else None,
             usual=parts.part("usual"),
             weights=parts.part("weights"),
             metrics=facts["metrics"],
@@ -256,6 +263,17 @@ class TabularScorer:
             p_value[flagged] = self.calibrator.p_value(measures["risk"].to_numpy()[flagged], tail="pareto")
         return severity(p_value, flagged)
 
+    @property
+    def _feature_names(self) -> list[str]:
+        """What reasons may name: the features of the row, then the columns that only its window has."""
+        own = [feature.name for feature in self.columns.features]
+        beside = () if self.window is None else self.window.steps.columns
+        return own + [name for name in dict.fromkeys(beside) if name is not None and name not in own]
+
+    def _encode(self, rows: pd.DataFrame) -> Encoded:
+        encoded = self.columns.encode(rows)
+        return encoded if self.window is None else replace(encoded, window=self.window.encode(rows))
+
     def _member_z(self, encoded: Encoded) -> NDArray[np.float64]:
         scores = self.graph.run(encoded.inputs(), self.members)
         return self.fusion.standardise(np.hstack([scores[name] for name in self.members]))
@@ -267,11 +285,16 @@ class TabularScorer:
 
     def attributions(self, rows: pd.DataFrame) -> dict[str, NDArray[np.float64]]:
         """How much each feature adds to each member's score, on the member's own scale, shape (n_rows, n_features)."""
-        return self._attributions(self.columns.encode(rows))
+        return self._attributions(self._encode(rows))
 
     def _attributions(self, encoded: Encoded) -> dict[str, NDArray[np.float64]]:
         n_features = len(self.columns.features)
-        wanted = {"surprise": "autoencoder" in self.members, "table": self.trees is not None, "space": self.references}
+        wanted = {
+            "surprise": "autoencoder" in self.members,
+            "table": self.trees is not None,
+            "space": self.references,
+            "blame": self.window is not None,
+        }
         found = self.inside.run(encoded.inputs(), [name for name, is_needed in wanted.items() if is_needed])
         attributions = {}
         if "autoencoder" in self.members:
@@ -281,7 +304,26 @@ class TabularScorer:
             attributions["forest"] = _sum_by(parts, self.columns.table_features, n_features)
         for name, member in self.references.items():
             attributions[name] = _sum_by(member.differences(found["space"]), self.columns.space_features, n_features)
-        return attributions
+        if self.window is None:
+            return attributions
+        names = self._feature_names
+        beside = ((0, 0), (0, len(names) - n_features))
+        attributions = {name: np.pad(parts, beside) for name, parts in attributions.items()}
+        owner = {name: f for f, name in enumerate(names)}
+        known = [place for place, name in enumerate(self.window.steps.columns) if name is not None]
+        owners = np.array([owner[str(self.window.steps.columns[place])] for place in known])
+        return attributions | {"sequence": _sum_by(found["blame"][:, known], owners, len(names))}
+
+    def _foreseen(self, encoded: Encoded) -> dict[str, Callable[[int], tuple[str, str]]]:
+        """For each column that only the window has, what was observed of a row, and what the events lead to expect."""
+        if self.window is None or encoded.window is None:
+            return {}
+        expected = self.window.unscale(self.inside.run(encoded.inputs(), ["foreseen"])["foreseen"])
+        return {
+            name: partial(_told, encoded.window[:, place], expected[:, place])
+            for place, name in enumerate(self.window.steps.columns)
+            if name is not None
+        }
 
     def _shares(self, encoded: Encoded) -> NDArray[np.float64]:
         """Each feature's share of the risk: what it adds beyond what it adds to a usual row."""
@@ -296,13 +338,18 @@ class TabularScorer:
         """The chosen features of each row in words."""
         row = np.repeat(np.arange(len(chosen)), [len(each) for each in chosen])
         feature = np.array([f for each in chosen for f in each], dtype=np.int64)
-        seen = Encoded(encoded.numeric[row], encoded.codes[row])
-        expected = self._expected(seen, feature)
+        names, n_features = self._feature_names, len(self.columns.features)
+        own = feature < n_features
+        seen = Encoded(encoded.numeric[row[own]], encoded.codes[row[own]])
+        expected, foreseen = self._expected(seen, feature[own]), self._foreseen(encoded)
         reasons: list[list[Reason]] = [[] for _ in chosen]
         levels = [self.columns.level_names(code) for code in range(len(self.columns.levels))]
-        for n, (i, f, share) in enumerate(zip(row.tolist(), feature.tolist(), shares[row, feature], strict=True)):
-            observed, usual = self._describe(seen, expected, n, f, levels)
-            reasons[i].append(Reason(self.columns.features[f].name, observed, usual, share))
+        place = np.cumsum(own) - 1
+        for n, i, f, share in zip(
+            place.tolist(), row.tolist(), feature.tolist(), shares[row, feature].tolist(), strict=True
+        ):
+            said = self._describe(seen, expected, n, f, levels) if f < n_features else foreseen[names[f]](i)
+            reasons[i].append(Reason(names[f], *said, share))
         return reasons
 
     def _expected(self, seen: Encoded, feature: NDArray[np.int64]) -> Encoded:
@@ -350,6 +397,10 @@ class TabularScorer:
             self.columns.likeliest(found["likelihood"]) if "likelihood" in found else np.empty((n_rows, 0), np.int64)
         )
         return self.columns.decode(values, codes)
+
+
+def _told(observed: NDArray[np.float64], expected: NDArray[np.float64], row: int) -> tuple[str, str]:
+    return explain.number(float(observed[row]), 2), explain.about(float(expected[row]), 2)
 
 
 def _sum_by(parts: NDArray[Any], groups: NDArray[np.int64], n_groups: int) -> NDArray[np.float64]:

@@ -15,8 +15,10 @@ from sklearn.utils.validation import validate_data
 
 from detector.assembly import MEMBERS, OnStep, Recipe, assemble
 from detector.clean import clean
+from detector.encoders.events import EventAutoencoder
 from detector.encoders.table import TableAutoencoder
 from detector.errors import DataError, SchemaError, SettingError, UnfittedError
+from detector.event_window import Steps
 from detector.explain import Reason
 from detector.filters import Filters
 from detector.policy import Policy
@@ -38,7 +40,7 @@ class TabularDetector(OutlierMixin, BaseEstimator):  # type: ignore[misc]  # sci
     schema : Schema, optional
         What the columns mean. Without one, kinds are inferred from the frame, and every array column is numeric.
     members : tuple of str
-        Which of "autoencoder", "forest", "neighbours" to join.
+        Which of "autoencoder", "forest", "neighbours", and "sequence", to join.
     autoencoder : TableAutoencoder, optional
         Its architecture and training; the defaults if not given.
     trees : int
@@ -69,6 +71,10 @@ class TabularDetector(OutlierMixin, BaseEstimator):  # type: ignore[misc]  # sci
         What the detector is called.
     random_state : int
         Seeds everything.
+    events : EventAutoencoder, optional
+        How the member "sequence" is made and trained; the defaults if not given.
+    steps : Steps, optional
+        The columns that hold the events before each row, for that member.
     warm_start : TabularScorer, optional
         An earlier detector of the same columns and architecture, with whose weights the autoencoder starts.
     on_step : callable, optional
@@ -111,6 +117,8 @@ class TabularDetector(OutlierMixin, BaseEstimator):  # type: ignore[misc]  # sci
         max_levels: int = 100,
         name: str = "detector",
         random_state: int = 0,
+        events: EventAutoencoder | None = None,
+        steps: Steps | None = None,
         warm_start: TabularScorer | None = None,
         on_step: OnStep | None = None,
     ) -> None:
@@ -130,6 +138,8 @@ class TabularDetector(OutlierMixin, BaseEstimator):  # type: ignore[misc]  # sci
         self.max_levels = max_levels
         self.name = name
         self.random_state = random_state
+        self.events = events
+        self.steps = steps
         self.warm_start = warm_start
         self.on_step = on_step
 

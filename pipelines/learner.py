@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 # Columns of the scores that a column of the table would hide.
 TAKEN = ("risk", "p_value", "flagged", "severity", "reasons", "truth", "model_version", "scored_at")
-MEMBERS = ("autoencoder", "forest", "neighbours", "novelty")
+MEMBERS = ("autoencoder", "forest", "neighbours", "novelty", "sequence")
 
 
 def policy_of(section: PolicySection, schema: Schema) -> Policy:
@@ -61,13 +61,21 @@ def refuse_taken_names(schema: Schema) -> None:
 
 
 def detector_of(config: Config, schema: Schema, *, on_step: OnStep | None = None) -> TabularDetector:
-    """An unfitted detector as a configuration describes it."""
+    """An unfitted detector as a configuration describes it.
+
+    Raises
+    ------
+    SettingError
+        If the member `sequence` takes part, and no feature says what came before a row.
+    """
+    from detector.encoders.events import EventAutoencoder
     from detector.encoders.table import TableAutoencoder
+    from detector.features.steps import steps_of
     from detector.tabular import TabularDetector
 
     section = config.train
-    chosen = {name: getattr(section, name) for name in ("autoencoder", "forest", "neighbours")}
-    network = section.autoencoder
+    chosen = {name: getattr(section, name) for name in ("autoencoder", "forest", "neighbours", "sequence")}
+    network, events = section.autoencoder, section.sequence
     return TabularDetector(
         schema=schema,
         members=tuple(name for name, member in chosen.items() if member.enabled),
@@ -90,6 +98,12 @@ def detector_of(config: Config, schema: Schema, *, on_step: OnStep | None = None
         tail=section.tail,
         name=config.name,
         random_state=config.random_state,
+        events=EventAutoencoder(
+            kind=events.encoder,
+            training=training_of(events.training),
+            **events.model_dump(exclude={"enabled", "encoder", "training"}),
+        ),
+        steps=steps_of(config.features.feature_set(config.columns).all) if events.enabled else None,
         warm_start=_earlier(config) if network.training.warm_start else None,
         on_step=on_step,
     )

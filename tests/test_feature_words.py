@@ -1,15 +1,10 @@
-"""Features in words, and the sequence view."""
+"""Features in words."""
 
-import numpy as np
-import pandas as pd
 import pytest
 
-from detector.errors import SchemaError, SettingError
 from detector.explain import Reason
-from detector.features import Feature, in_own_words, latest_events
+from detector.features import Feature, in_own_words
 from detector.features.words import say
-from detector.fuse import RARITY, Fusion
-from detector.schema import Schema
 
 
 @pytest.mark.parametrize(
@@ -66,62 +61,3 @@ def test_flags_of_the_calendar_are_said_as_times():
     assert said[0].text == "time at night, expected by day; 60 % of the risk"
     assert said[1].text == "time on a working day, expected on a weekend; 40 % of the risk"
     assert in_own_words(reasons, []) == reasons
-
-
-def events(size=300, seed=0):
-    rng = np.random.default_rng(seed)
-    rows = pd.DataFrame({"card": rng.integers(0, 12, size), "amount": rng.normal(10, 1, size)})
-    rows["time"] = pd.Timestamp("2024-01-01") + pd.to_timedelta(rng.permutation(size), unit="h")
-    return rows
-
-
-def test_latest_events_look_back_only():
-    """Each window ends with its row; a later row changes none before it; the order of the table does not matter."""
-    rows, schema = events(), Schema(entity="card", time="time")
-
-    windows = latest_events(rows, schema, ["amount"], k=4)
-
-    assert (windows[:, -1, 0] == rows["amount"]).all()
-    past = rows[rows["time"] < rows["time"].median()]
-    again = latest_events(past.iloc[::-1], schema, ["amount"], k=4)[::-1]
-    np.testing.assert_array_equal(again, windows[past.index])
-
-
-def test_rows_without_entity_see_only_themselves():
-    """An unknown card has no past."""
-    rows = events(3).assign(card=pd.array([None, None, None], dtype="str"))
-    windows = latest_events(rows, Schema(entity="card", time="time"), ["amount"], k=2)
-    assert np.isnan(windows[:, 0]).all()
-
-
-def test_latest_events_need_entity_time_and_columns():
-    """What is missing is named."""
-    with pytest.raises(SchemaError, match="need an entity and a time"):
-        latest_events(events(3), Schema(entity="card"), ["amount"], k=2)
-    with pytest.raises(SchemaError, match="'amuont' is missing"):
-        latest_events(events(3), Schema(entity="card", time="time"), ["amuont"], k=2)
-    with pytest.raises(SettingError, match="k must be at least 1"):
-        latest_events(events(3), Schema(entity="card", time="time"), ["amount"], k=0)
-
-
-@pytest.mark.slow
-def test_a_sequence_encoder_joins_the_row_score():
-    """A card that swings where others are steady: no row is odd by itself, the windows are, and so is the fusion."""
-    from detector.encoders.recurrent import RecurrentAutoencoder
-    from detector.training_choices import Training
-
-    rows, schema = events(600), Schema(entity="card", time="time")
-    strange = rows["card"] == 11
-    turn = rows[strange].sort_values("time").index
-    rows.loc[turn, "amount"] = 10 + np.where(np.arange(len(turn)) % 2, 1.8, -1.8)
-    windows = latest_events(rows, schema, ["amount"], k=6).reshape(len(rows), -1)
-    encoder = RecurrentAutoencoder(timesteps=6, code=2, units=8, training=Training(epochs=3))
-    encoder.fit(windows[~strange])
-    row_risk = np.abs(rows["amount"] - 10).to_numpy()
-
-    scores = np.column_stack([row_risk, np.log(-encoder.score_samples(windows))])
-    fusion = Fusion.fit(scores[~strange], ("row", "sequence"), (RARITY, RARITY), novelty_weight=1.0)
-    risk = fusion.risk(fusion.standardise(scores))
-
-    assert np.isfinite(risk).all()
-    assert np.median(risk[strange]) > np.quantile(risk[~strange], 0.8)

@@ -9,7 +9,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from detector.errors import DataError, SchemaError, SettingError
-from detector.features import Feature, FeatureSet, Money, answers
+from detector.features import Feature, FeatureSet, History, Money, answers
 from detector.features.ordering import stable
 from detector.features.table import lasting_code
 
@@ -355,6 +355,31 @@ def test_a_refund_counts_as_told():
     assert total("skip") == 10.0
     with pytest.raises(DataError, match=r"the amount is negative, and `negative` is set to refuse \(row 1\)"):
         total("refuse")
+
+
+def test_an_amount_of_nothing_counts_as_told():
+    """A check of a card lowers the mean, or is left out of it, or sets the row aside."""
+    rows = pd.DataFrame({"time": seconds(range(3)), "card": "a", "amount": [10.0, 0.0, 1.0]})
+
+    def mean(zero):
+        features = FeatureSet(("mean of amount by card over 1h",), time="time", money=Money(zero=zero))
+        return features.compute(rows)["amount_mean_1h_by_card"].iloc[-1]
+
+    assert mean("keep") == 5.0
+    assert mean("skip") == 10.0
+    with pytest.raises(DataError, match=r"the amount is zero, and `zero` is set to refuse \(row 1\)"):
+        mean("refuse")
+
+
+def test_an_entity_never_seen_has_no_history():
+    """Its counts are 0 and all else is missing, in a table and online."""
+    features = FeatureSet(("count by card over 1h", "mean of amount by card over 1h"), time="time")
+    history = History(features)
+    history.learn(table(20))
+    new = table(1).assign(card="never seen", time=seconds(1_000))
+    for found in (history.push_one(new.iloc[0].to_dict()), features.compute(new).iloc[0]):
+        assert found["count_1h_by_card"] == 0
+        assert math.isnan(found["amount_mean_1h_by_card"])
 
 
 def test_mixed_currencies_are_refused_converted_or_kept_apart():

@@ -6,8 +6,7 @@ from detector.features.feature import Feature
 from detector.features.feature_set import FeatureSet
 from detector.features.history import History
 from detector.features.history_file import load_history, save_history
-from detector.features.latest import latest_events
 from detector.features.money import Money
 from detector.features.words import in_own_words
 
-__all__ = ["Feature", "FeatureSet", "History", "Money", "in_own_words", "latest_events", "load_history", "save_history"]
+__all__ = ["Feature", "FeatureSet", "History", "Money", "in_own_words", "load_history", "save_history"]

@@ -117,6 +117,43 @@ class NeighboursSection(Section):
     """Known rows that stand for the bulk."""
 
 
+class SequenceSection(Section):
+    """The network that reads a row among the events before it: what this entity did, in which order.
+
+    Its window is made of `last`, `gap` and `code` in `features.history`, of one entity.
+    """
+
+    enabled: bool = False
+    """Whether this member takes part."""
+
+    encoder: Literal["gru", "lstm", "transformer", "conv1d"] = "gru"
+    """What reads the window."""
+
+    code: PositiveInt = 16
+    """Width of the innermost layer."""
+
+    units: PositiveInt = 32
+    """Width of the network; for a transformer a multiple of 4."""
+
+    mask: Annotated[float, Field(ge=0, lt=1)] = 0.1
+    """Share of the readings before the row that training hides; the row itself is always hidden."""
+
+    own_weight: Annotated[float, Field(gt=0, le=1)] = 0.8
+    """What the row itself counts against all that was before it."""
+
+    loss: Literal["mse", "mae", "huber", "log_cosh"] = "mse"
+    """How a reconstruction error counts: mse, or one that large errors pull less."""
+
+    training: TrainingSection = TrainingSection()
+    """How the network is trained; a warm start does not reach it."""
+
+    @model_validator(mode="after")
+    def _whole_heads(self) -> Self:
+        if self.encoder == "transformer" and self.units % 4:
+            raise ValueError(f"units expected a multiple of 4 for a transformer, received {self.units}.")
+        return self
+
+
 class CleaningSection(Section):
     """What is left out of training, though it can be read. The rows and reasons go to a file beside the bundle."""
 
@@ -177,10 +214,14 @@ class TrainSection(Section):
     neighbours: NeighboursSection = NeighboursSection()
     """The neighbours: how far a row is from the bulk of the known rows, and from any known row at all."""
 
+    sequence: SequenceSection = SequenceSection()
+    """The network that reads a row among the events before it: what this entity did, in which order."""
+
     @model_validator(mode="after")
     def _some_member(self) -> Self:
-        if not (self.autoencoder.enabled or self.forest.enabled or self.neighbours.enabled):
-            raise ValueError("autoencoder, forest and neighbours are all disabled. Enable at least one.")
+        members = (self.autoencoder, self.forest, self.neighbours, self.sequence)
+        if not any(member.enabled for member in members):
+            raise ValueError("autoencoder, forest, neighbours and sequence are all disabled. Enable at least one.")
         return self
 
 
