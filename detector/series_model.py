@@ -98,8 +98,18 @@ class SeriesModel:
 
     @property
     def memory(self) -> int:
-        """How many steps before a step bear on its risk."""
-        return self.length - 1 + reach(self.recipe.smoothing) + (self.recipe.lags if self.forecast else 0)
+        """How many steps before a step bear on its risk, as long as no sensor has been silent."""
+        return self._reach + (self.recipe.lags if self.forecast else 0)
+
+    @property
+    def ahead(self) -> int:
+        """How many steps after a step bear on its risk."""
+        return 0 if self.recipe.trailing else self._reach
+
+    @property
+    def _reach(self) -> int:
+        windows = 2 if self.forest is not None else 1  # the forest looks at what windows left of the rows of a window
+        return windows * (self.length - 1) + reach(self.recipe.smoothing)
 
 
 class Prepared:

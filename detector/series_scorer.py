@@ -52,8 +52,8 @@ class SeriesVerdicts:
 class SequenceScorer:
     """A fitted detector for series. Made by ``SequenceDetector.fit`` or ``bundle.load``.
 
-    A row's risk depends on the rows around it, so series are judged whole, not in batches. With ``trailing`` models it
-    depends on the rows before it alone: then a batch that begins ``memory`` steps earlier is enough.
+    A row's risk depends on the rows around it, so series are judged whole; ``detector.series_tail`` judges them part by
+    part, by the rows that it keeps. With ``trailing`` models it depends on the rows before it alone.
 
     Parameters
     ----------
@@ -243,12 +243,29 @@ class SequenceScorer:
         if not len(rows):
             raise DataError("No row can be read: received n_samples = 0. Give rows with readings.")
         series = regularise(rows, self.schema, self.sampling)
-        places = places_by_entity(series, shared=self.shared)
-        parts = [(self._model(entity), place) for entity, place in places.items()]
+        judged = self.judge_series(series)
         self._check_lengths(series)
-        return JudgedSeries(series, parts)
+        return judged
 
-    def _model(self, entity: Any) -> SeriesModel:
+    def judge_series(self, series: RegularSeries) -> JudgedSeries:
+        """Series on regular steps as their models see them, however short they are.
+
+        Raises
+        ------
+        SchemaError
+            If an entity has no model.
+        """
+        places = places_by_entity(series, shared=self.shared)
+        return JudgedSeries(series, [(self.model_of(entity), place) for entity, place in places.items()])
+
+    def model_of(self, entity: Any) -> SeriesModel:
+        """What an entity is judged by.
+
+        Raises
+        ------
+        SchemaError
+            If it has no model.
+        """
         if self.shared:
             return self.models[SHARED]
         if entity not in self.models:
@@ -262,7 +279,7 @@ class SequenceScorer:
         if self.short == "pad":
             return
         for entity, place in places_by_entity(series, shared=series.entities is None).items():
-            length = self._model(entity).length
+            length = self.model_of(entity).length
             if len(place) < length:
                 whose = f"The series of {entity!r}" if series.entities is not None else "The series"
                 raise DataError(

@@ -189,7 +189,7 @@ def test_trailing_risk_knows_no_future() -> None:
 
     np.testing.assert_allclose(whole[:50], begun, rtol=1e-4, atol=1e-4)
     assert whole[:45].max() < 2 * model.threshold
-    assert model.memory == 7 + 8 + 3
+    assert model.memory == 2 * 7 + 8 + 3
 
 
 def test_stretches_do_not_know_each_other(model: SeriesModel) -> None:

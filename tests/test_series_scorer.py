@@ -160,7 +160,7 @@ def test_a_scorer_can_be_renamed_and_tells_its_facts(scorer: SequenceScorer) -> 
     assert renamed.members == MEMBERS
     assert renamed.sensors == tuple(SENSORS)
     assert renamed.calibrator is scorer.models[""].calibrator
-    assert renamed.memory == 7 + 8 + 3
+    assert renamed.memory == 2 * 7 + 8 + 3
     assert renamed.metrics["rows_fitted"] == 600
     assert sum(renamed.metrics[f"weight_{name}"] for name in MEMBERS) == pytest.approx(1)
 
