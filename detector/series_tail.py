@@ -16,6 +16,7 @@ import pandas as pd
 from detector.errors import DataError
 from detector.judged_series import JudgedSeries
 from detector.regular import RegularSeries, regularise
+from detector.schema import Schema
 from detector.series_model import SeriesModel
 from detector.series_scorer import SHARED, SequenceScorer
 from detector.stretches import Counts, Flags, bounds, carry_on
@@ -41,13 +42,17 @@ class Tail:
         """Of series that have not begun; with the columns of ``rows``."""
         return cls(rows.iloc[:0], np.zeros(0, dtype=bool))
 
-    def newest(self, scorer: SequenceScorer) -> pd.Series:
-        """The time of each series' last row, by entity; by empty text where there is one series."""
-        schema = scorer.schema
-        if schema.time is None:
-            return pd.Series(dtype="datetime64[us]")
-        whose = self.rows[schema.entity] if schema.entity is not None else pd.Series(SHARED, index=self.rows.index)
-        return self.rows[schema.time].groupby(whose.to_numpy(), sort=False).max()
+    def newest(self, schema: Schema) -> pd.Series:
+        """The time of each series' last row; see ``newest_of``."""
+        return newest_of(self.rows, schema)
+
+
+def newest_of(rows: pd.DataFrame, schema: Schema) -> pd.Series:
+    """The time of each series' last row, by entity, or by empty text where there is one series; none without times."""
+    if schema.time is None or rows.empty:
+        return pd.Series(dtype="datetime64[us]")
+    whose = rows[schema.entity] if schema.entity is not None else pd.Series(SHARED, index=rows.index)
+    return rows[schema.time].groupby(whose.to_numpy(), sort=False).max()
 
 
 @dataclass(frozen=True)
@@ -133,7 +138,8 @@ def continue_series(
 def _late(scorer: SequenceScorer, tail: Tail, rows: pd.DataFrame) -> pd.Series:
     """Why rows come too late to be scored."""
     none = pd.Series(index=rows.index[:0], dtype="str", name="reason")
-    schema, newest = scorer.schema, tail.newest(scorer)
+    schema = scorer.schema
+    newest = tail.newest(schema)
     if schema.time is None or newest.empty or rows.empty:
         return none
     whose = rows[schema.entity] if schema.entity is not None else pd.Series(SHARED, index=rows.index)

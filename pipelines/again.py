@@ -17,6 +17,7 @@ from pipelines.incremental import Scoring, Totals, load_judge, outcome_of_totals
 from pipelines.intake import Reading
 from pipelines.intake.folder import FolderIntake
 from pipelines.jobs import Context, JobOutcome
+from pipelines.series_judge import SeriesJudge
 from pipelines.store import Audit, Batch
 
 log = logging.getLogger("detector.again")
@@ -87,9 +88,14 @@ def replay(context: Context) -> JobOutcome:
     Raises
     ------
     SettingError
-        If there is no such batch.
+        If there is no such batch, or if the detector is one for series.
     """
     scoring = Scoring(context, load_judge(context.config))
+    if isinstance(scoring.judge, SeriesJudge):
+        raise SettingError(
+            "A batch of sensors cannot be scored again by itself: what was kept of the rows before it has moved on. "
+            "Score the whole series instead: detector score CONFIG --input PATH --output FILE."
+        )
     scoring.tidy()
     totals, notices = Totals(), []
     for batch in _chosen(context, scoring.source):

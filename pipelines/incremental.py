@@ -12,7 +12,6 @@ import copy
 import logging
 import tempfile
 import time
-from bisect import bisect_right
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date
@@ -20,30 +19,31 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pandas as pd
 import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
 from detector import bundle
-from detector.errors import DetectorError, SettingError
+from detector.errors import DetectorError
 from detector.explain import in_words
-from detector.scorer import TabularScorer
+from detector.series_scorer import SequenceScorer
 from pipelines.ahead import ahead
 from pipelines.alerts.gathering import Gathered
 from pipelines.alerts.outbox import enqueue
-from pipelines.config import Config, PolicySection
+from pipelines.config import Config, PolicySection, SeriesSection
 from pipelines.faults import fault
 from pipelines.featuring import featuring_of
 from pipelines.intake import Intake, Reading, open_intake
 from pipelines.jobs import Context, JobOutcome
 from pipelines.judging import Judge, Judged, Surroundings, TabularJudge
 from pipelines.landing import Landing, Staged, open_landing, quarantine_folder
-from pipelines.landing.landing import ROW_COLUMNS
 from pipelines.learner import policy_of
 from pipelines.past import past_of
+from pipelines.placing import placed
 from pipelines.progress import counted
+from pipelines.series_judge import SeriesJudge
 from pipelines.shadow import score_shadow, trial_of
+from pipelines.silent import Silence, with_notices
 from pipelines.sinks import QuarantineSink
 from pipelines.store import Batch, DayFlags
 
@@ -57,7 +57,7 @@ ON_COMMIT: list[OnCommit] = []
 Finish = Callable[[Session, Batch, Reading], None]
 """Completes the transaction of a batch: moves the cursor, or leaves a trail."""
 
-_loaded: dict[tuple[Path, PolicySection], Judge] = {}
+_loaded: dict[tuple[Path, PolicySection, SeriesSection], Judge] = {}
 
 
 @dataclass
@@ -100,6 +100,8 @@ def score_new(context: Context) -> JobOutcome:
             continue
         totals.add(batch)
         scoring.score_in_the_shadow(batch)
+    if not totals.batches:
+        scoring.tell_silence()
     for notice in notices:
         log.warning(notice)
     return outcome_of_totals(totals, notices)
@@ -122,7 +124,7 @@ def load_judge(config: Config) -> Judge:
     """The trained detector, kept in memory until another one takes its place."""
     folder = config.bundle.resolve()  # a link to a bundle may be moved to another one meanwhile
     version = bundle.fingerprint(folder)
-    key = (folder, config.policy)
+    key = (folder, config.policy, config.series)
     judge = _loaded.get(key)
     if judge is None or judge.version != version:
         judge = judge_of(bundle.load(folder), version=version, config=config)
@@ -137,18 +139,15 @@ def judge_of(scorer: bundle.Scorer, *, version: str, config: Config) -> Judge:
     Raises
     ------
     SettingError
-        If detectors of that kind cannot be served.
+        If the policy does not fit the rows.
     """
-    if isinstance(scorer, TabularScorer):
-        kept = config.alerts.columns_wanted(config.columns) if config.alerts.enabled else ()
-        featuring = featuring_of(config, trained=False)
-        words = in_words if featuring is None else lambda reasons: in_words(featuring.in_own_words(reasons))
-        policy = policy_of(config.policy, scorer.schema)
-        return TabularJudge(scorer, version=version, policy=policy, kept=kept, words=words)
-    raise SettingError(
-        f"{config.bundle} holds a detector for series, which `detector score` judges whole. "
-        f"Batch by batch, only detectors for tables are served."
-    )
+    kept = config.alerts.columns_wanted(config.columns) if config.alerts.enabled else ()
+    policy = policy_of(config.policy, scorer.schema)
+    if isinstance(scorer, SequenceScorer):
+        return SeriesJudge(scorer, version=version, policy=policy, kept=kept, silence=Silence.of(config))
+    featuring = featuring_of(config, trained=False)
+    words = in_words if featuring is None else lambda reasons: in_words(featuring.in_own_words(reasons))
+    return TabularJudge(scorer, version=version, policy=policy, kept=kept, words=words)
 
 
 class Scoring:
@@ -257,6 +256,17 @@ class Scoring:
         except DetectorError as error:
             log.warning("the challenger could not score batch %d: %s", batch.id, error)
 
+    def tell_silence(self) -> None:
+        """Have machines told that say nothing, where nobody else says anything either."""
+        if not isinstance(self.judge, SeriesJudge):
+            return
+        notices = self.judge.silent(self.store, self.source, self.context.now)
+        if notices.empty:
+            return
+        with self.store.write() as session:
+            enqueue(session, notices, config=self.context.config, now=self.context.now)
+            self.context.fence(session)
+
     def process(
         self,
         batch: Batch,
@@ -290,16 +300,21 @@ class Scoring:
                         given=partial(self._given, batch.id),
                         known=known,
                         checkpoint=self.context.checkpoint,
+                        store=self.store,
+                        source=self.source,
+                        now=self.context.now,
+                        goes_on=batch.purpose == "score" and not replaces,
                     ),
                 )
                 fault("score.judged")
                 gathered = Gathered(self.context.config)
-                frames = self._bare(gathered.watch(self._described(judged.frames, reading, batch)))
+                described = self._described(judged.frames, reading, batch, placed_already=judged.is_placed)
+                frames = self._bare(gathered.watch(described))
                 staged = self.landing.stage(
                     ahead(frames), batch=batch.id, version=self.judge.version, folder=folder, replaces=replaces
                 )
             fault("score.staged")
-            told = gathered.verdicts() if batch.purpose == "score" else None
+            told = with_notices(gathered.verdicts(), judged.notices) if batch.purpose == "score" else None
             if moves and self.past is not None:
                 self.past.keep(batch.id)
             self._commit(batch, reading, judged, staged, quarantine.rows, finish, told)
@@ -334,6 +349,7 @@ class Scoring:
             finish(session, kept, reading)
             if told is not None:
                 enqueue(session, told, config=self.context.config, now=self.context.now)
+            judged.keep(session, batch.id)
             for hook in ON_COMMIT:
                 hook(session, kept, judged)
             session.flush()
@@ -363,7 +379,9 @@ class Scoring:
         with self.store.read() as session:
             return {day: int(flagged) for day, flagged in session.execute(statement)}
 
-    def _described(self, frames: Iterator[pd.DataFrame], reading: Reading, batch: Batch) -> Iterator[pd.DataFrame]:
+    def _described(
+        self, frames: Iterator[pd.DataFrame], reading: Reading, batch: Batch, *, placed_already: bool
+    ) -> Iterator[pd.DataFrame]:
         """The verdicts with their model, batch and time, and where each row came from if no key names it."""
         scored_at = pd.Timestamp(self.context.now).tz_convert(None)
         for frame in frames:
@@ -371,27 +389,9 @@ class Scoring:
             if frame.empty:
                 continue
             named = frame
-            if self.judge.schema.key is None:
-                named = _place(frame, reading.spans)
+            if self.judge.schema.key is None and not placed_already:
+                named = placed(frame, reading.spans)
             yield named.assign(model_version=self.judge.version, scored_at=scored_at, batch=batch.id)
-
-
-def _place(frame: pd.DataFrame, spans: Sequence[tuple[str, int, int]]) -> pd.DataFrame:
-    """Say of each row which file it came from, and its number there."""
-    if not spans:
-        raise SettingError("`columns.key` names no column, so rows of a table cannot be told apart. Name it.")
-    positions = frame.index.to_numpy()
-    starts = [start for _, start, _ in spans]
-    first, last = (bisect_right(starts, positions[end]) - 1 for end in (0, -1))
-    if first == last:  # positions grow, so all rows are of one file
-        name, start, number = spans[first]
-        file, row = pd.Series(name, index=frame.index, dtype="str"), positions + (number - start)
-    else:
-        at = np.searchsorted(starts, positions, side="right") - 1
-        file = pd.Series(np.array([name for name, _, _ in spans], dtype=object)[at], index=frame.index, dtype="str")
-        row = positions + np.array([number - start for _, start, number in spans])[at]
-    rest = {name: frame[name] for name in frame.columns if name not in ROW_COLUMNS}
-    return pd.DataFrame(dict(zip(ROW_COLUMNS, (file, row), strict=True)) | rest, index=frame.index, copy=False)
 
 
 def _with_fault(reading: Reading) -> Reading:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import date
+from datetime import date, datetime
 from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
+from sqlalchemy.orm import Session
 
 from detector.clean import clean
 from detector.explain import Reason, in_words
@@ -22,6 +23,7 @@ from pipelines.intake import Reading
 from pipelines.keys import KeyLedger
 from pipelines.score import Waiting
 from pipelines.sinks import QuarantineSink
+from pipelines.store import Store
 
 NO_DAY = date.min
 """Under which rows without a time are counted."""
@@ -43,6 +45,14 @@ class Surroundings:
         Which keys have scores from another batch.
     checkpoint : callable
         To be called every now and then; raises if the work is to be undone.
+    store : Store
+        The service's state.
+    source : str
+        The name of the source there.
+    now : datetime
+        When this happens.
+    goes_on : bool
+        Whether the batch follows the one before; if not, it was left out once, and is scored by itself.
     """
 
     folder: Path
@@ -50,6 +60,15 @@ class Surroundings:
     given: Callable[[Sequence[date]], Mapping[date, int]]
     known: Callable[[pd.Series], NDArray[np.bool_]]
     checkpoint: Callable[[], None]
+    store: Store
+    source: str
+    now: datetime
+    goes_on: bool = True
+
+
+def keep_nothing(session: Session, batch: int) -> None:
+    """What a judge keeps that needs no memory."""
+    del session, batch
 
 
 @dataclass(frozen=True)
@@ -64,12 +83,21 @@ class Judged:
         Flagged rows of each day; empty if the rows have no time.
     frames : iterator of DataFrame
         The verdicts in order, indexed as the rows were; one empty frame if there are none.
+    is_placed : bool
+        Whether they say already which file and row they are of, where no key does.
+    notices : DataFrame or None
+        What is to be told beside them, in the same columns.
+    keep : callable
+        Writes what the next batch needs, in the transaction of this one, given its session and the batch's number.
     """
 
     scored: int
     flagged: int
     by_day: Mapping[date, int]
     frames: Iterator[pd.DataFrame]
+    is_placed: bool = False
+    notices: pd.DataFrame | None = None
+    keep: Callable[[Session, int], None] = keep_nothing
 
 
 class Judge(Protocol):
@@ -128,7 +156,7 @@ class TabularJudge:
             around.checkpoint()
             cleaned = clean(frame, self.schema, positions=frame.index)
             around.quarantine.write(cleaned.quarantine)
-            good = self._each_once(cleaned.rows, frame, ledger, around)
+            good = each_once(cleaned.rows, frame, ledger, around, key=self.schema.key)
             measures = self.scorer.measure(good)
             waiting.add(good, measures)
             for name in ("risk", "p_value"):
@@ -143,40 +171,56 @@ class TabularJudge:
         by_day = {} if day is None else counts_by_day(day[flagged])
         return Judged(scored, int(flagged.sum()), by_day, waiting.verdicts(flagged))
 
-    def _each_once(
-        self, good: pd.DataFrame, frame: pd.DataFrame, ledger: KeyLedger, around: Surroundings
-    ) -> pd.DataFrame:
-        """Without the rows whose key came before, in this batch or in an earlier one."""
-        key = self.schema.key
-        if key is None:
-            return good
-        again = ledger.repeats(good[key])
-        earlier = around.known(good[key]) & ~again
-        for rows, where in ((again, "first in an earlier part of this batch"), (earlier, "scored before")):
-            if rows.any():
-                around.quarantine.write(_aside(frame.loc[good.index[rows]], key, where))
-        return good[~again & ~earlier]
-
     def _decide(
         self, waiting: Waiting, parts: Mapping[str, list[NDArray[Any]]], day: NDArray[Any] | None, around: Surroundings
     ) -> NDArray[np.bool_]:
         budget = self.policy.budget
         if budget is None or budget.per != "day" or day is None:
             return waiting.decide()
-        p_value, risk = np.concatenate(parts["p_value"]), np.concatenate(parts["risk"])
-        possible = np.ones(len(risk), dtype=bool)
-        if self.policy.quantile is not None or self.policy.fdr is not None:
-            possible = Policy(quantile=self.policy.quantile, fdr=self.policy.fdr).decide(p_value, risk)
-        days = np.unique(day[possible])
-        given = around.given([as_date(each) for each in days])
-        flagged = np.zeros(len(risk), dtype=bool)
-        for each in days:
-            room = budget.rows - given.get(as_date(each), 0)
-            if room > 0:
-                of_day = possible & (np.isnat(day) if np.isnat(each) else day == each)
-                best = Policy(budget=Budget(rows=room)).decide(p_value[of_day], risk[of_day])
-                flagged[np.flatnonzero(of_day)[best]] = True
-        return flagged
+        return decide_by_day(
+            self.policy, np.concatenate(parts["p_value"]), np.concatenate(parts["risk"]), day=day, given=around.given
+        )
+
+
+def each_once(
+    good: pd.DataFrame, frame: pd.DataFrame, ledger: KeyLedger, around: Surroundings, *, key: str | None
+) -> pd.DataFrame:
+    """Without the rows whose key came before, in this batch or in an earlier one; those are set aside."""
+    if key is None:
+        return good
+    again = ledger.repeats(good[key])
+    earlier = around.known(good[key]) & ~again
+    for rows, where in ((again, "first in an earlier part of this batch"), (earlier, "scored before")):
+        if rows.any():
+            around.quarantine.write(_aside(frame.loc[good.index[rows]], key, where))
+    return good[~again & ~earlier]
+
+
+def decide_by_day(
+    policy: Policy,
+    p_value: NDArray[np.float64],
+    risk: NDArray[np.float64],
+    *,
+    day: NDArray[Any],
+    given: Callable[[Sequence[date]], Mapping[date, int]],
+) -> NDArray[np.bool_]:
+    """A policy's decision where its budget is a day's, and other batches have used some of it."""
+    budget = policy.budget
+    if budget is None or budget.per != "day":
+        return policy.decide(p_value, risk)
+    possible = np.ones(len(risk), dtype=bool)
+    if policy.quantile is not None or policy.fdr is not None:
+        possible = Policy(quantile=policy.quantile, fdr=policy.fdr).decide(p_value, risk)
+    days = np.unique(day[possible])
+    used = given([as_date(each) for each in days])
+    flagged = np.zeros(len(risk), dtype=bool)
+    for each in days:
+        room = budget.rows - used.get(as_date(each), 0)
+        if room > 0:
+            of_day = possible & (np.isnat(day) if np.isnat(each) else day == each)
+            best = Policy(budget=Budget(rows=room)).decide(p_value[of_day], risk[of_day])
+            flagged[np.flatnonzero(of_day)[best]] = True
+    return flagged
 
 
 def as_date(day: np.datetime64) -> date:

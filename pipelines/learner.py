@@ -124,7 +124,7 @@ def sequence_detector_of(config: Config, schema: Schema, *, on_step: OnStep | No
         name=config.name,
         random_state=config.random_state,
         on_step=on_step,
-        **section.model_dump(exclude={"sampling", "encoder", "join"}),
+        **section.model_dump(exclude={"sampling", "encoder", "join", "silent_minutes", "silent_by_clock"}),
     )
 
 

@@ -7,12 +7,14 @@ import os
 import random
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from benchmarks import soak
 from benchmarks.soak import KILLED, Site, run
+from tests.sensor_sites import SensorSite, bundle_of, detector
 from tests.service_sites import NOTHING_WRONG, score
 
 ROOT = Path(__file__).parents[1]
@@ -40,6 +42,13 @@ CASES = [
 ]
 
 
+@pytest.fixture(scope="module")
+def sensor_site(tmp_path_factory: pytest.TempPathFactory) -> Callable[[Path], SensorSite]:
+    """Makes projects of a detector that looks to both sides, so that rows wait."""
+    bundle = bundle_of(tmp_path_factory.mktemp("sensors"), trailing=False)
+    return lambda folder: SensorSite(folder, bundle)
+
+
 @pytest.mark.parametrize(("way", "shares", "point"), CASES, ids=str)
 def test_killed_run_loses_and_doubles_nothing(
     tiny_bundle: Path, tmp_path: Path, way: str, shares: bool, point: str
@@ -65,6 +74,42 @@ def test_many_batches_with_random_kills(tiny_bundle: Path, tmp_path: Path) -> No
     assert {name: found[name] for name in NOTHING_WRONG} == NOTHING_WRONG
     assert found["kills"] > 3
     assert found["failures"] == 0
+
+
+SENSOR_POINTS = ["landing.renamed", "score.moving", "score.committing"]
+
+
+@pytest.mark.parametrize("point", [*SENSOR_POINTS, "score.committed"])
+def test_killed_run_keeps_the_memory_of_sensors(
+    sensor_site: Callable[[Path], SensorSite], tmp_path: Path, point: str
+) -> None:
+    """What the next rows are scored with moves with the cursor: scores stay those of the whole series."""
+    site = sensor_site(tmp_path / "site")
+    site.add(60)
+    assert run(site.folder) == 0
+    site.add(50)
+
+    assert run(site.folder, f"{point}:1") == KILLED
+    site.add(40)
+    assert run(site.folder) == 0
+
+    assert len(site.verdicts()) == 150 - 2 * detector(trailing=False).scorer_.models[""].ahead
+    assert site.scored_as_whole(detector(trailing=False).scorer_)
+
+
+def test_sensors_with_random_kills(sensor_site: Callable[[Path], SensorSite], tmp_path: Path) -> None:
+    """Batch after batch, of rows that wait for others, each run killed at random."""
+    site, rng, kills = sensor_site(tmp_path / "site"), random.Random(5), 0
+
+    for _ in range(5):
+        site.add(rng.randint(1, 90))
+        while (code := run(site.folder, f"{rng.choice(soak.POINTS)}:1" if rng.random() < 0.6 else "")) != 0:
+            assert code == KILLED
+            kills += 1
+
+    assert kills > 2
+    assert len(site.verdicts()) >= site.written - 2 * 16
+    assert site.scored_as_whole(detector(trailing=False).scorer_)
 
 
 def test_full_disk_keeps_nothing_and_the_next_run_all(tiny_bundle: Path, tmp_path: Path) -> None:

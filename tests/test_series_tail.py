@@ -207,4 +207,4 @@ def test_series_without_times_go_on_in_the_order_they_come() -> None:
     parts, tail = go_on(scorer, rows.iloc[:100], [30, 60])
 
     np.testing.assert_allclose(told(parts)["risk"], whole, rtol=1e-4, atol=1e-5)
-    assert tail.newest(scorer).empty
+    assert tail.newest(scorer.schema).empty

@@ -79,6 +79,12 @@ class SeriesSection(Section):
     join: NonNegativeInt = 5
     """Flagged stretches with at most so many quiet steps between them are one event."""
 
+    silent_minutes: PositiveFloat = 15.0
+    """In the service: a machine whose newest row is so much older than that of the others is told to be silent."""
+
+    silent_by_clock: bool = False
+    """Whether it is compared with the clock as well, for machines whose rows come at once, with their true time."""
+
     trees: PositiveInt = 100
     """Trees of the isolation forest."""
 

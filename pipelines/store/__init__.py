@@ -19,6 +19,7 @@ from pipelines.store.tables import (
     Request,
     Run,
     ScoreFile,
+    SeriesTail,
     SourceFile,
 )
 
@@ -34,6 +35,7 @@ __all__ = [
     "Request",
     "Run",
     "ScoreFile",
+    "SeriesTail",
     "SourceFile",
     "Store",
     "open_store",

@@ -17,7 +17,7 @@ from detector.errors import SinkError, StoreError
 from pipelines.databases import Database
 from pipelines.store.tables import Base
 
-HEAD = "0002"
+HEAD = "0003"
 """The newest migration; the tables are looked at with Alembic only if they do not have it."""
 
 BUSY_SECONDS = 30

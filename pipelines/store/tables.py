@@ -119,6 +119,18 @@ class RecentKey(Base):
     """The ingestion column as a number."""
 
 
+class SeriesTail(Base):
+    """The last rows of each series of a source, which the next ones are scored with."""
+
+    __tablename__ = "series_tails"
+
+    source: Mapped[str] = mapped_column(primary_key=True)
+    batch: Mapped[int]
+    """The batch they go up to."""
+    rows: Mapped[bytes] = mapped_column(sa.LargeBinary)
+    """An Arrow file, see ``pipelines.tails``."""
+
+
 class ScoreFile(Base):
     """A file of scores that counts; another one in the folder is left over from a crash."""
 
