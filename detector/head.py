@@ -1,7 +1,8 @@
 """What verdicts teach: boosted trees over features and members' scores, as one ONNX tree ensemble.
 
-The head answers with a probability. It serves only if, on labelled rows later than those it learnt from, it ranked
-better than the unsupervised risk; see ``detector.head_fit``.
+The head answers with log-odds, a probability, and a conformal p-value from rows it did not learn from. It serves only
+if, on labelled rows later than those it learnt from, it ranked better than the unsupervised risk; see
+``detector.head_fit``.
 """
 
 from __future__ import annotations
@@ -14,9 +15,10 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from detector.calibrate import Calibrator
 from detector.errors import SchemaError, nearest
 from detector.graph import Graph
-from detector.parts import Parts
+from detector.parts import Parts, under
 
 if TYPE_CHECKING:
     import onnx
@@ -36,7 +38,11 @@ class Head:
     graph : Graph
         ``rows`` (n, n_columns) → ``head`` (n, 1), log-odds.
     slope, intercept : float
-        Calibration: the probability is the logistic function of slope · log-odds + intercept.
+        Calibration: the risk, in log-odds, is slope · raw + intercept.
+    calibrator : Calibrator
+        How that risk becomes a p-value: by rows, not known to be anomalous, that the head did not learn from.
+    typical : tuple of float
+        The median of each input in those rows: what reasons compare a row with.
     facts : dict
         What was found while fitting.
     """
@@ -45,6 +51,8 @@ class Head:
     graph: Graph
     slope: float
     intercept: float
+    calibrator: Calibrator
+    typical: tuple[float, ...]
     facts: dict[str, Any] = field(default_factory=dict)
 
     @property
@@ -52,36 +60,66 @@ class Head:
         """Whether it beat the unsupervised risk on later labelled rows."""
         return bool(self.facts.get("serves", False))
 
-    def probability(self, rows: pd.DataFrame, measures: pd.DataFrame) -> NDArray[np.float64]:
-        """The probability that each row is an anomaly.
+    def risk(self, rows: pd.DataFrame, measures: pd.DataFrame) -> NDArray[np.float64]:
+        """The calibrated log-odds that each row is an anomaly; higher is more anomalous.
 
         Parameters
         ----------
         rows : DataFrame
             Cleaned rows with their features.
         measures : DataFrame
-            As ``TabularScorer.measure`` returns them.
+            The unsupervised ones, as ``TabularScorer.unsupervised`` returns them.
 
         Raises
         ------
         SchemaError
             If a column is missing.
         """
-        raw = self.graph.run({"rows": inputs(rows, measures, self.columns)})[OUTPUT][:, 0].astype(np.float64)
-        odds: NDArray[np.float64] = 1 / (1 + np.exp(-(self.slope * raw + self.intercept)))
+        return self._risk(inputs(rows, measures, self.columns))
+
+    def probability(self, rows: pd.DataFrame, measures: pd.DataFrame) -> NDArray[np.float64]:
+        """The probability that each row is an anomaly: the logistic function of ``risk``."""
+        odds: NDArray[np.float64] = 1 / (1 + np.exp(-self.risk(rows, measures)))
         return odds
+
+    def contributions(self, rows: pd.DataFrame, measures: pd.DataFrame) -> NDArray[np.float64]:
+        """How far the risk falls when one input is replaced by a typical value, shape (n_rows, n_columns)."""
+        table = inputs(rows, measures, self.columns)
+        risk, falls = self._risk(table), np.zeros(table.shape)
+        for place, value in enumerate(self.typical):
+            changed = table.copy()
+            changed[:, place] = value
+            falls[:, place] = risk - self._risk(changed)
+        return falls
 
     def to_parts(self) -> Parts:
         """Everything, as a bundle keeps it."""
-        facts = {"columns": list(self.columns), "slope": self.slope, "intercept": self.intercept, "facts": self.facts}
-        return Parts(facts, {}, {OUTPUT: self.graph.content})
+        facts = {
+            "columns": list(self.columns),
+            "slope": self.slope,
+            "intercept": self.intercept,
+            "facts": self.facts,
+        }
+        arrays = under("calibrator", self.calibrator.state()) | {"typical": np.array(self.typical)}
+        return Parts(facts, arrays, {OUTPUT: self.graph.content})
 
     @classmethod
     def from_parts(cls, parts: Parts) -> Self:
         """The inverse of ``to_parts``."""
         facts = parts.facts
-        graph = Graph(parts.graphs[OUTPUT])
-        return cls(tuple(facts["columns"]), graph, facts["slope"], facts["intercept"], facts["facts"])
+        return cls(
+            columns=tuple(facts["columns"]),
+            graph=Graph(parts.graphs[OUTPUT]),
+            slope=float(facts["slope"]),
+            intercept=float(facts["intercept"]),
+            calibrator=Calibrator.from_state(parts.part("calibrator")),
+            typical=tuple(parts.arrays["typical"].tolist()),
+            facts=facts["facts"],
+        )
+
+    def _risk(self, table: NDArray[np.float32]) -> NDArray[np.float64]:
+        raw = self.graph.run({"rows": table})[OUTPUT][:, 0].astype(np.float64)
+        return np.asarray(self.slope * raw + self.intercept)
 
 
 def inputs(rows: pd.DataFrame, measures: pd.DataFrame, columns: Sequence[str]) -> NDArray[np.float32]:
@@ -98,10 +136,10 @@ def inputs(rows: pd.DataFrame, measures: pd.DataFrame, columns: Sequence[str]) -
     return table
 
 
-def boosting_to_onnx(model: HistGradientBoostingClassifier, n_columns: int) -> onnx.ModelProto:
-    """Boosted trees of two classes as one tree ensemble: ``rows`` → ``head``, log-odds.
+def boosting_to_onnx(models: Sequence[HistGradientBoostingClassifier], n_columns: int) -> onnx.ModelProto:
+    """Boosted trees of two classes, averaged over several models, as one tree ensemble: ``rows`` → ``head``, log-odds.
 
-    The model must have been fitted on float32 numbers: then a threshold rounded down to float32 sends every row to
+    The models must have been fitted on float32 numbers: then a threshold rounded down to float32 sends every row to
     the side scikit-learn sends it to.
     """
     from onnx.helper import make_node
@@ -110,7 +148,8 @@ def boosting_to_onnx(model: HistGradientBoostingClassifier, n_columns: int) -> o
 
     parts: dict[str, list[Any]] = {name: [] for name in ("tree", "node", "column", "value", "mode", "yes", "no", "gap")}
     leaves: dict[str, list[Any]] = {name: [] for name in ("tree", "node", "weight")}
-    for number, (trees,) in enumerate(model._predictors):
+    every = [trees for model in models for (trees,) in model._predictors]
+    for number, trees in enumerate(every):
         nodes = trees.nodes
         leaf = nodes["is_leaf"].astype(bool)
         threshold = nodes["num_threshold"].astype(np.float32)
@@ -126,7 +165,7 @@ def boosting_to_onnx(model: HistGradientBoostingClassifier, n_columns: int) -> o
         parts["gap"] += np.where(leaf, 0, nodes["missing_go_to_left"]).astype(int).tolist()
         leaves["tree"] += [number] * int(leaf.sum())
         leaves["node"] += np.flatnonzero(leaf).tolist()
-        leaves["weight"] += nodes["value"][leaf].tolist()
+        leaves["weight"] += (nodes["value"][leaf] / len(models)).tolist()
     built = onnx_text.model("head", [f"float[n, {n_columns}] rows"], [f"float[n, 1] {OUTPUT}"], [], {})
     built.graph.node.append(
         make_node(
@@ -135,7 +174,7 @@ def boosting_to_onnx(model: HistGradientBoostingClassifier, n_columns: int) -> o
             [OUTPUT],
             domain="ai.onnx.ml",
             n_targets=1,
-            base_values=[float(np.ravel(model._baseline_prediction)[0])],
+            base_values=[float(np.mean([np.ravel(model._baseline_prediction)[0] for model in models]))],
             nodes_treeids=parts["tree"],
             nodes_nodeids=parts["node"],
             nodes_featureids=parts["column"],

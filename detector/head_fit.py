@@ -11,8 +11,8 @@ import pandas as pd
 from numpy.typing import NDArray
 from sklearn.ensemble import HistGradientBoostingClassifier
 from sklearn.linear_model import LogisticRegression
-from sklearn.metrics import average_precision_score
 
+from detector.calibrate import Calibrator
 from detector.errors import DataError, ParityError, SettingError
 from detector.graph import Graph
 from detector.head import OUTPUT, Head, boosting_to_onnx, inputs
@@ -20,6 +20,7 @@ from detector.head import OUTPUT, Head, boosting_to_onnx, inputs
 PARITY = 1e-3
 RESAMPLES = 100
 MEASURES_LEFT_OUT = ("p_value",)
+MOST_CALIBRATION_ROWS = 50_000
 
 
 @dataclass(frozen=True)
@@ -29,7 +30,9 @@ class HeadRecipe:
     Parameters
     ----------
     trees : int
-        Boosted trees.
+        Boosted trees a model.
+    models : int
+        Models of different seeds, averaged; each tree sees a random half of the inputs if there are several.
     learning_rate : float
         What each tree adds.
     leaves : int
@@ -40,6 +43,8 @@ class HeadRecipe:
         Later parts of the rows it must prove itself on, each after learning from all before it.
     least_anomalies : int
         Fewest known anomalies, below which nothing can be learnt.
+    calibration_share : float
+        Share of the rows not known to be anomalous that the head does not learn from: they make its p-values.
 
     Raises
     ------
@@ -48,31 +53,45 @@ class HeadRecipe:
     """
 
     trees: int = 100
+    models: int = 1
     learning_rate: float = 0.05
     leaves: int = 16
     regularisation: float = 5.0
     folds: int = 2
     least_anomalies: int = 30
+    calibration_share: float = 0.2
 
     def __post_init__(self) -> None:
-        for name in ("trees", "folds", "least_anomalies"):
+        for name in ("trees", "models", "folds", "least_anomalies"):
             if getattr(self, name) < 1:
                 raise SettingError(f"{name} must be at least 1. Received: {name}={getattr(self, name)}.")
         if not 0 < self.learning_rate <= 1:
             raise SettingError(f"learning_rate must lie in (0, 1]. Received: learning_rate={self.learning_rate}.")
         if self.leaves < 2:
             raise SettingError(f"leaves must be at least 2. Received: leaves={self.leaves}.")
+        if not 0 < self.calibration_share < 1:
+            raise SettingError(
+                f"calibration_share must lie in (0, 1). Received: calibration_share={self.calibration_share}."
+            )
 
-    def model(self, random_state: int) -> HistGradientBoostingClassifier:
-        """The unfitted trees."""
-        return HistGradientBoostingClassifier(
-            max_iter=self.trees,
-            learning_rate=self.learning_rate,
-            max_leaf_nodes=self.leaves,
-            l2_regularization=self.regularisation,
-            early_stopping=False,
-            random_state=random_state,
-        )
+    def fit(
+        self, table: NDArray[np.float32], truth: NDArray[np.bool_], weight: NDArray[np.float64], random_state: int
+    ) -> list[HistGradientBoostingClassifier]:
+        """Trees that learnt from rows; a column that is missing throughout counts as 0, for it cannot be binned."""
+        empty = np.isnan(table).all(axis=0)
+        filled = np.where(empty, np.float32(0), table) if empty.any() else table
+        return [
+            HistGradientBoostingClassifier(
+                max_iter=self.trees,
+                learning_rate=self.learning_rate,
+                max_leaf_nodes=self.leaves,
+                l2_regularization=self.regularisation,
+                max_features=0.5 if self.models > 1 else 1.0,
+                early_stopping=False,
+                random_state=random_state + number,
+            ).fit(filled, truth, sample_weight=weight)
+            for number in range(self.models)
+        ]
 
 
 def fit_head(
@@ -82,6 +101,9 @@ def fit_head(
     time: pd.Series,
     *,
     columns: Sequence[str],
+    known_at: pd.Series | None = None,
+    weight: NDArray[np.float64] | None = None,
+    tail: str = "empirical",
     recipe: HeadRecipe | None = None,
     random_state: int = 0,
 ) -> Head:
@@ -90,25 +112,31 @@ def fit_head(
     Parameters
     ----------
     rows : DataFrame
-        Cleaned rows with their features.
+        Cleaned rows with their features; rows that the members did not learn from, or their scores are too good.
     measures : DataFrame
-        As ``TabularScorer.measure`` returns them; risk and members' scores become inputs too.
+        As ``TabularScorer.unsupervised`` returns them; risk and members' scores become inputs too.
     labels : Series
         1 anomalous, 0 normal, missing unknown; only what was known when it is fitted.
     time : Series
         When each row happened: folds are later than what is learnt from.
     columns : sequence of str
         Numeric columns of ``rows`` to learn from.
+    known_at : Series, optional
+        When each label became known; a fold is judged by what was known when it began. At once by default.
+    weight : array of shape (n_rows,), optional
+        How many rows each stands for, where those not known to be anomalous are a sample.
+    tail : str
+        See ``Calibrator``; empirical where there are too few rows for a Pareto tail.
     recipe : HeadRecipe, optional
         How.
     random_state : int
-        Seeds the trees and the resampling.
+        Seeds the trees, the resampling, and the choice of rows to calibrate on.
 
     Returns
     -------
     Head
-        With ``facts``: ``ap_head`` and ``ap_risk`` on the later rows, the lower end ``gain_least`` of a 90 % paired
-        bootstrap interval of their difference, and ``serves``, whether that end is above zero.
+        With ``facts``: ``ap_head`` and ``ap_risk`` on the later rows with their 90 % intervals (``_low``, ``_high``),
+        the same of the paired ``gain``, and ``serves``, whether ``gain_low`` is above zero.
 
     Raises
     ------
@@ -117,83 +145,129 @@ def fit_head(
     """
     recipe = recipe or HeadRecipe()
     known = labels.notna().to_numpy()
-    truth = (labels.to_numpy(dtype=np.float64, na_value=0.0) == 1)[known]
-    if truth.sum() < recipe.least_anomalies or truth.all():
+    truth = labels.to_numpy(dtype=np.float64, na_value=0.0) == 1
+    if truth.sum() < recipe.least_anomalies or truth[known].all():
         raise DataError(
             f"A head needs at least {recipe.least_anomalies} labelled anomalies and normal rows beside them, received "
-            f"{int(truth.sum())} among {len(truth):,} labelled rows. Wait for more verdicts."
+            f"{int(truth.sum())} among {int(known.sum()):,} labelled rows. Wait for more verdicts."
         )
     names = (*columns, *(name for name in measures.columns if name not in MEASURES_LEFT_OUT))
-    table = inputs(rows, measures, names)[known]
-    risk = measures["risk"].to_numpy()[known]
-    later, raw = _later(table, truth, time[known], recipe, random_state)
-    calibration = LogisticRegression(C=1e6).fit(raw[:, None], truth[later])
-    facts = _compare(raw, risk[later], truth[later], random_state)
-    model = recipe.model(random_state).fit(_fillable(table), truth)
-    graph = _graph(model, table)
-    facts |= {"rows_learnt": len(table), "anomalies_learnt": int(truth.sum()), "rows_later": len(later)}
-    slope, intercept = float(calibration.coef_[0, 0]), float(calibration.intercept_[0])
-    return Head(names, graph, max(slope, 1e-6), intercept, facts)
+    table = inputs(rows, measures, names)
+    counts = np.ones(len(table)) if weight is None else np.asarray(weight, dtype=np.float64)
+    kept_back = _kept_back(truth, known, recipe, random_state)
+    learnt = known & ~kept_back
+    later, raw = _later(table, truth, known, time, time if known_at is None else known_at, counts, recipe, random_state)
+    calibration = LogisticRegression(C=1e6).fit(raw[:, None], truth[later], sample_weight=counts[later])
+    facts = _compare(raw, measures["risk"].to_numpy()[later], truth[later], counts[later], random_state)
+    models = recipe.fit(table[learnt], truth[learnt], counts[learnt], random_state)
+    graph = _graph(models, table[learnt])
+    slope, intercept = max(float(calibration.coef_[0, 0]), 1e-6), float(calibration.intercept_[0])
+    normal = table[kept_back]
+    risk = slope * graph.run({"rows": normal})[OUTPUT][:, 0].astype(np.float64) + intercept
+    calibrator = Calibrator(risk)
+    if tail == "pareto" and calibrator.pareto is not None:
+        calibrator = Calibrator(risk, tail=tail)
+    facts |= {
+        "rows_learnt": int(learnt.sum()),
+        "anomalies_learnt": int(truth[learnt].sum()),
+        "rows_later": len(later),
+        "anomalies_later": int(truth[later].sum()),
+        "rows_calibrated": calibrator.size,
+    }
+    empty = np.isnan(normal).all(axis=0)
+    typical = np.full(len(names), np.nan)
+    typical[~empty] = np.nanmedian(normal[:, ~empty], axis=0)
+    return Head(names, graph, slope, intercept, calibrator, tuple(typical.tolist()), facts)
+
+
+def _kept_back(
+    truth: NDArray[np.bool_], known: NDArray[np.bool_], recipe: HeadRecipe, random_state: int
+) -> NDArray[np.bool_]:
+    """A random share of the rows not known to be anomalous; at least one of those known to be normal is learnt from."""
+    normal = np.flatnonzero(~truth)
+    size = max(1, min(MOST_CALIBRATION_ROWS, round(recipe.calibration_share * len(normal))))
+    kept = np.zeros(len(truth), dtype=bool)
+    kept[np.random.default_rng(random_state).choice(normal, size, replace=False)] = True
+    if not (known & ~kept & ~truth).any():
+        kept[np.flatnonzero(known & ~truth)[0]] = False
+    return kept
 
 
 def _later(
-    table: NDArray[np.float32], truth: NDArray[np.bool_], time: pd.Series, recipe: HeadRecipe, random_state: int
+    table: NDArray[np.float32],
+    truth: NDArray[np.bool_],
+    known: NDArray[np.bool_],
+    time: pd.Series,
+    known_at: pd.Series,
+    weight: NDArray[np.float64],
+    recipe: HeadRecipe,
+    random_state: int,
 ) -> tuple[NDArray[np.intp], NDArray[np.float64]]:
-    """Rows that models of only earlier rows were asked about, and their answers in log-odds."""
-    order = np.argsort(time.to_numpy(), kind="stable")
+    """Labelled rows that models of only what was known before were asked about, and their answers in log-odds."""
+    when, since = time.to_numpy(), known_at.to_numpy()
+    order = np.flatnonzero(known)[np.argsort(when[known], kind="stable")]
     parts = np.array_split(order, recipe.folds + 1)
     asked, answers = [], []
     for number in range(1, len(parts)):
         past = np.concatenate(parts[:number])
+        if len(parts[number]):
+            past = past[since[past] <= when[parts[number][0]]]
         if not truth[past].any() or truth[past].all():
             continue
-        model = recipe.model(random_state).fit(_fillable(table[past]), truth[past])
+        models = recipe.fit(table[past], truth[past], weight[past], random_state)
         asked.append(parts[number])
-        answers.append(model.decision_function(table[parts[number]]))
+        answers.append(np.mean([model.decision_function(table[parts[number]]) for model in models], axis=0))
     if not asked or not truth[np.concatenate(asked)].any() or truth[np.concatenate(asked)].all():
         raise DataError("A head needs anomalies among the earlier and the later labelled rows. Wait for more verdicts.")
     return np.concatenate(asked), np.concatenate(answers)
 
 
-def _fillable(table: NDArray[np.float32]) -> NDArray[np.float32]:
-    """The same rows with 0 in columns that are missing throughout: scikit-learn cannot bin those."""
-    empty = np.isnan(table).all(axis=0)
-    return np.where(empty, np.float32(0), table) if empty.any() else table
-
-
 def _compare(
-    raw: NDArray[np.float64], risk: NDArray[np.float64], truth: NDArray[np.bool_], random_state: int
+    raw: NDArray[np.float64],
+    risk: NDArray[np.float64],
+    truth: NDArray[np.bool_],
+    weight: NDArray[np.float64],
+    random_state: int,
 ) -> dict[str, Any]:
     """Average precision of both on the same later rows, and how sure the difference is."""
     rng = np.random.default_rng(random_state)
-    gains = []
+    head, members = _Ranked(raw, truth, weight), _Ranked(risk, truth, weight)
+    found: dict[str, list[float]] = {"ap_head": [], "ap_risk": [], "gain": []}
     for _ in range(RESAMPLES):
-        weight = np.bincount(rng.integers(0, len(truth), len(truth)), minlength=len(truth))
-        if weight[truth].any():
-            gains.append(_precision(raw, truth, weight) - _precision(risk, truth, weight))
-    least = float(np.quantile(gains, 0.05))
-    return {
-        "ap_head": float(average_precision_score(truth, raw)),
-        "ap_risk": float(average_precision_score(truth, risk)),
-        "gain_least": least,
-        "serves": least > 0,
-    }
+        drawn = np.bincount(rng.integers(0, len(truth), len(truth)), minlength=len(truth))
+        if drawn[truth].any():
+            pair = head.precision(drawn), members.precision(drawn)
+            for name, value in zip(found, (*pair, pair[0] - pair[1]), strict=True):
+                found[name].append(value)
+    once = np.ones(len(truth), dtype=np.intp)
+    facts: dict[str, Any] = {"ap_head": head.precision(once), "ap_risk": members.precision(once)}
+    facts["gain"] = facts["ap_head"] - facts["ap_risk"]
+    for name, values in found.items():
+        facts[f"{name}_low"], facts[f"{name}_high"] = (float(np.quantile(values, at)) for at in (0.05, 0.95))
+    return facts | {"serves": facts["gain_low"] > 0}
 
 
-def _precision(score: NDArray[np.float64], truth: NDArray[np.bool_], weight: NDArray[np.intp]) -> float:
+class _Ranked:
     """Average precision of resampled rows; ties stand in the order of the rows."""
-    order = np.argsort(-score, kind="stable")
-    found = np.cumsum(weight[order] * truth[order])
-    precision = found / np.maximum(np.cumsum(weight[order]), 1)
-    return float((precision * weight[order] * truth[order]).sum() / found[-1])
+
+    def __init__(self, score: NDArray[np.float64], truth: NDArray[np.bool_], weight: NDArray[np.float64]) -> None:
+        self._order = np.argsort(-score, kind="stable")
+        self._truth, self._weight = truth[self._order], weight[self._order]
+
+    def precision(self, drawn: NDArray[np.intp]) -> float:
+        weight = drawn[self._order] * self._weight
+        found = np.cumsum(weight * self._truth)
+        precision = found / np.maximum(np.cumsum(weight), 1e-12)
+        return float((precision * weight * self._truth).sum() / found[-1])
 
 
-def _graph(model: HistGradientBoostingClassifier, table: NDArray[np.float32]) -> Graph:
+def _graph(models: Sequence[HistGradientBoostingClassifier], table: NDArray[np.float32]) -> Graph:
     from detector import onnx_text
 
-    graph = Graph(onnx_text.join({OUTPUT: boosting_to_onnx(model, table.shape[1])}, [OUTPUT]))
+    graph = Graph(onnx_text.join({OUTPUT: boosting_to_onnx(models, table.shape[1])}, [OUTPUT]))
     sample = table[:: max(1, len(table) // 2_000)]
-    difference = float(np.abs(graph.run({"rows": sample})[OUTPUT][:, 0] - model.decision_function(sample)).max())
+    wanted = np.mean([model.decision_function(sample) for model in models], axis=0)
+    difference = float(np.abs(graph.run({"rows": sample})[OUTPUT][:, 0] - wanted).max())
     if not difference < PARITY:
         raise ParityError(
             f"The head's graph differs from scikit-learn by {difference:.2g}; at most {PARITY:g} is allowed. Please "

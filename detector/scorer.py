@@ -21,6 +21,7 @@ from detector.explain import Reason
 from detector.forest import Trees
 from detector.fuse import Fusion
 from detector.graph import Graph
+from detector.head import Head
 from detector.neighbours import References
 from detector.parts import Parts, under
 from detector.policy import Policy, severity
@@ -28,6 +29,7 @@ from detector.schema import Schema
 
 DEFAULT_POLICY = Policy(quantile=0.99)
 SPARE_REASONS = 2
+UNSUPERVISED = "unsupervised_risk"
 
 
 @dataclass(frozen=True)
@@ -38,7 +40,8 @@ class Verdicts:
     ----------
     frame : DataFrame
         One row a scored row: key, time and entity (or ``row``, the position), ``risk``, ``p_value``, ``flagged``,
-        ``severity``, ``reasons``, and each member's z-score.
+        ``severity``, ``reasons``, each member's z-score, ``unsupervised_risk``, and ``decided_by``: "head" where
+        ``risk`` is that of a head that learnt from labels, else "members".
     quarantine : DataFrame
         Rows that could not be scored, with ``row`` and ``reason``.
     """
@@ -82,6 +85,8 @@ class TabularScorer:
         The autoencoder's, for a warm start of the next one; scoring does not use them.
     metrics : dict
         Facts recorded while fitting.
+    head : Head or None
+        What labels taught. If it serves, ``risk`` and ``p_value`` are its own.
     """
 
     name: str
@@ -98,6 +103,17 @@ class TabularScorer:
     usual: dict[str, NDArray[np.float64]] = field(default_factory=dict)
     weights: dict[str, NDArray[np.float32]] = field(default_factory=dict)
     metrics: dict[str, Any] = field(default_factory=dict)
+    head: Head | None = None
+
+    @property
+    def serving_head(self) -> Head | None:
+        """The head, if it has proved itself."""
+        return self.head if self.head is not None and self.head.serves else None
+
+    @property
+    def calibration(self) -> Calibrator:
+        """How the risk that decides becomes a p-value: the serving head's calibrator, or the members'."""
+        return self.calibrator if self.serving_head is None else self.serving_head.calibrator
 
     @property
     def members(self) -> tuple[str, ...]:
@@ -150,10 +166,30 @@ class TabularScorer:
         frame["flagged"] = flagged
         frame["severity"] = self._severity(measures, flagged)
         frame["reasons"] = pd.Series("", index=frame.index, dtype="str")
-        return pd.concat([frame, measures[list(self.members)]], axis=1)
+        decided = "members" if self.serving_head is None else "head"
+        return pd.concat(
+            [
+                frame,
+                measures[[*self.members, UNSUPERVISED]],
+                pd.Series(decided, index=frame.index, dtype="str", name="decided_by"),
+            ],
+            axis=1,
+        )
 
     def measure(self, rows: pd.DataFrame) -> pd.DataFrame:
-        """Risk, p-value and each member's z-score for cleaned rows; a function of each row alone."""
+        """Risk, p-value, each member's z-score and the unsupervised risk of cleaned rows; a function of each row alone.
+
+        Without a serving head, the unsupervised risk is the risk.
+        """
+        measures, head = self.unsupervised(rows), self.serving_head
+        alone = measures["risk"]
+        if head is None:
+            return measures.assign(**{UNSUPERVISED: alone})
+        risk = head.risk(rows, measures)
+        return measures.assign(risk=risk, p_value=head.calibrator.p_value(risk), **{UNSUPERVISED: alone})
+
+    def unsupervised(self, rows: pd.DataFrame) -> pd.DataFrame:
+        """Risk, p-value and each member's z-score without the head, for cleaned rows."""
         z = self._member_z(self._encode(rows))
         risk = self.fusion.risk(z)
         measures = {"risk": risk, "p_value": self.calibrator.p_value(risk)}
@@ -194,11 +230,18 @@ class TabularScorer:
         top : int
             Reasons a row at most; left out are those under 2 % of the risk and those where what was observed is, as
             written, what was expected.
+
+        Notes
+        -----
+        If a head serves, a share is of how far the head's log-odds fall when one of its inputs is replaced by a typical
+        value; what falls with the members' scores is shared among the features as the members see them.
         """
         if rows.empty:
             return []
         encoded = self._encode(rows)
         shares = self._shares(encoded)
+        if self.serving_head is not None:
+            shares = self._shares_of_head(self.serving_head, rows, shares)
         chosen = explain.top_features(shares, top + SPARE_REASONS)
         told = self._reasons(encoded, shares, [row[:top] for row in chosen])
         quiet = [not all(reason.telling for reason in each) for each in told]
@@ -212,6 +255,10 @@ class TabularScorer:
         """The same scorer under another name."""
         return replace(self, name=name)
 
+    def with_head(self, head: Head | None) -> TabularScorer:
+        """The same scorer with a head, or without one."""
+        return replace(self, head=head)
+
     def to_parts(self) -> Parts:
         """Everything, as a bundle keeps it."""
         columns, column_arrays = self.columns.state()
@@ -224,6 +271,10 @@ class TabularScorer:
         graphs = {"graph": self.graph.content, "inside": self.inside.content}
         if self.decoder is not None:
             graphs["decoder"] = self.decoder.content
+        head = None if self.head is None else self.head.to_parts()
+        if head is not None:
+            arrays |= under("head", head.arrays)
+            graphs |= head.graphs
         facts = {
             "name": self.name,
             "schema": self.schema.to_dict(),
@@ -231,6 +282,7 @@ class TabularScorer:
             "fusion": self.fusion.state(),
             "window": None if self.window is None else self.window.state(),
             "metrics": self.metrics,
+            "head": None if head is None else head.facts,
         }
         return Parts(facts, arrays, graphs)
 
@@ -239,6 +291,7 @@ class TabularScorer:
         """The inverse of ``to_parts``."""
         facts, graphs, trees = parts.facts, parts.graphs, parts.part("trees")
         references = {name: parts.part(name) for name in ("neighbours", "novelty")}
+        head = facts.get("head")
         return cls(
             name=facts["name"],
             schema=Schema.from_dict(facts["schema"]),
@@ -254,13 +307,14 @@ class TabularScorer:
             usual=parts.part("usual"),
             weights=parts.part("weights"),
             metrics=facts["metrics"],
+            head=None if head is None else Head.from_parts(Parts(head, parts.part("head"), graphs)),
         )
 
     def _severity(self, measures: pd.DataFrame, flagged: NDArray[np.bool_]) -> NDArray[np.object_]:
         """From p-values that go on beyond the calibration rows where a tail could be fitted: severities need them."""
         p_value = measures["p_value"].to_numpy().copy()
-        if self.calibrator.pareto is not None and flagged.any():
-            p_value[flagged] = self.calibrator.p_value(measures["risk"].to_numpy()[flagged], tail="pareto")
+        if self.calibration.pareto is not None and flagged.any():
+            p_value[flagged] = self.calibration.p_value(measures["risk"].to_numpy()[flagged], tail="pareto")
         return severity(p_value, flagged)
 
     @property
@@ -331,6 +385,19 @@ class TabularScorer:
         beyond = {name: parts - self.usual.get(name, 0.0) for name, parts in attributions.items()}
         risk = self.fusion.contributions(self._member_z(encoded))
         return explain.risk_shares(beyond, {name: risk[:, i] for i, name in enumerate(self.members)})
+
+    def _shares_of_head(self, head: Head, rows: pd.DataFrame, members: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Each feature's share of the head's risk; what the members' scores add is shared as the members share it."""
+        falls = np.maximum(head.contributions(rows, self.unsupervised(rows)), 0.0)
+        places = {feature.name: place for place, feature in enumerate(self.columns.features)}
+        shares = np.zeros(members.shape)
+        for fall, name in zip(falls.T, head.columns, strict=True):
+            if name in places:
+                shares[:, places[name]] += fall
+            else:
+                shares += fall[:, None] * members
+        total = shares.sum(axis=1, keepdims=True)
+        return np.where(total > 0, shares / np.where(total > 0, total, 1.0), members)
 
     def _reasons(
         self, encoded: Encoded, shares: NDArray[np.float64], chosen: Sequence[Sequence[int]]

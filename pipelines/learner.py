@@ -21,7 +21,18 @@ if TYPE_CHECKING:
 
 
 # Columns of the scores that a column of the table would hide.
-TAKEN = ("risk", "p_value", "flagged", "severity", "reasons", "truth", "model_version", "scored_at")
+TAKEN = (
+    "risk",
+    "p_value",
+    "flagged",
+    "severity",
+    "reasons",
+    "unsupervised_risk",
+    "decided_by",
+    "truth",
+    "model_version",
+    "scored_at",
+)
 MEMBERS = ("autoencoder", "forest", "neighbours", "novelty", "sequence")
 
 

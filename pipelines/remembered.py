@@ -9,8 +9,10 @@ from typing import Any
 import pandas as pd
 
 from detector.bundle import Scorer
+from detector.calibrate import Calibrator
 from detector.drift import Reference
 from detector.policy import Policy, level
+from detector.scorer import TabularScorer
 from pipelines.window import span_of
 
 REFERENCE = "reference"
@@ -36,13 +38,19 @@ def remember(scorer: Scorer, learnt: pd.DataFrame, held_out: pd.DataFrame, *, po
     scorer.metrics.update(made_at=now.isoformat(), rows_learnt=len(learnt))
     if until:
         scorer.metrics.update(learnt_since=since, learnt_until=until)
-    risk, p_value = scorer.calibrator.risk, scorer.calibrator.p_value(scorer.calibrator.risk)
+    calibrator = calibration_of(scorer)
+    risk, p_value = calibrator.risk, calibrator.p_value(calibrator.risk)
     if len(held_out):
         measures = scorer.measure(held_out).dropna(subset=["risk"])
         risk, p_value = measures["risk"].to_numpy(), measures["p_value"].to_numpy()
     alert_level = ALERT_LEVEL if policy.quantile is None else level(policy.quantile)
     reference = Reference.of(learnt, scorer.schema, risk=risk, p_value=p_value, alert_level=alert_level)
     scorer.metrics[REFERENCE] = reference.to_dict()
+
+
+def calibration_of(scorer: Scorer) -> Calibrator:
+    """How the risk that decides becomes a p-value."""
+    return scorer.calibration if isinstance(scorer, TabularScorer) else scorer.calibrator
 
 
 def reference_of(metrics: Mapping[str, Any]) -> Reference | None:

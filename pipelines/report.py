@@ -66,7 +66,7 @@ _SHARES = {
     "precision",
     "recall",
 }
-_VERDICT = {"risk", "p_value", "flagged", "severity", "reasons", "truth"}
+_VERDICT = {"risk", "p_value", "flagged", "severity", "reasons", "truth", "unsupervised_risk", "decided_by"}
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from detector import evaluate
 from detector.explain import Reason, in_words
 from detector.policy import Policy
-from detector.scorer import TabularScorer
+from detector.scorer import UNSUPERVISED, TabularScorer
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -141,7 +141,8 @@ def against_labels(
     found = evaluate.ranking_metrics(labels, measures["risk"])
     found |= evaluate.budget_metrics(labels, measures["risk"], _budget(policy, len(labels)))
     found |= evaluate.decision_metrics(labels, flagged)
-    for name in measures.columns.drop(["risk", "p_value"]):
+    decided = np.array_equal(measures["risk"], measures[UNSUPERVISED])
+    for name in measures.columns.drop(["risk", "p_value", *([UNSUPERVISED] if decided else [])]):
         member = evaluate.ranking_metrics(labels, measures[name])
         found |= {f"auroc_{name}": member["auroc"], f"ap_{name}": member["ap"]}
     return found

@@ -127,7 +127,7 @@ def score(
         output=sink.describe(),
         quarantine=quarantine.describe(),
         policy=policy.describe(),
-        note=policy.power_note(len(flagged), scorer.calibrator.size) if len(flagged) else None,
+        note=policy.power_note(len(flagged), scorer.calibration.size) if len(flagged) else None,
     )
 
 

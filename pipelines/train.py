@@ -21,10 +21,11 @@ from detector.filters import count_reasons
 from detector.policy import Policy
 from pipelines.config import Config
 from pipelines.featuring import featuring_of, history_folder
+from pipelines.head import head_note, lesson_of, tags_of, taught, without
 from pipelines.kinds import KINDS
 from pipelines.learner import policy_of, refuse_taken_names
 from pipelines.progress import counted, progress
-from pipelines.remembered import REFERENCE, remember
+from pipelines.remembered import REFERENCE, calibration_of, remember
 from pipelines.report import ReportContent, column_facts, quarantine_counts, write_report
 from pipelines.review import Review
 from pipelines.shelf import Shelf
@@ -57,6 +58,7 @@ class TrainReport:
     left_out: list[str]
     logged: LoggedModel | None
     note: str | None
+    head: str | None = None
     unsent: list[str] = field(default_factory=list)
 
     def summary(self) -> list[str]:
@@ -73,7 +75,7 @@ class TrainReport:
             )
         if self.quarantined:
             lines.append(f"{counted(self.quarantined)} could not be used; see why in {self.quarantine}")
-        lines += [text for text in (self.filtered, self.note) if text]
+        lines += [text for text in (self.head, self.filtered, self.note) if text]
         lines += [f"Bundle: {self.bundle}", f"Report: {self.report}"]
         if self.logged is not None:
             lines.append(f"MLflow: {self.logged.model_uri}, version {self.logged.version}, run {self.logged.run_id}")
@@ -122,10 +124,16 @@ def train(config: Config, *, now: datetime) -> TrainReport:
         sink.write(cleaned.quarantine)
         sink.write(source.rejected)
     _refuse_too_few(cleaned, quarantine)
+    usable = _with_reports(cleaned.rows, frame, config)
     rows, kept_apart = kind.split(cleaned.rows, config, schema)
+    lesson = lesson_of(usable.drop(index=kept_apart.index), config, schema, now=now)
+    rows = without(rows, lesson)
     with fitting_steps() as on_step:
         detector = kind.detector(config, schema, on_step).fit(rows)
     detector.on_step = None
+    if lesson is not None:
+        with progress("Learning from labels", total=None):
+            detector.scorer_ = taught(detector.scorer_, lesson, config)
     filtered = _write_filtered(config, detector, rows, frame)
     with progress("Reviewing", total=None):
         reviewed, drawn = kind.review(detector.scorer_, kept_apart, config, detector.history_)
@@ -154,7 +162,8 @@ def train(config: Config, *, now: datetime) -> TrainReport:
         filtered=filtered,
         left_out=kind.left_out(detector),
         logged=logged,
-        note=policy.power_note(len(rows), detector.scorer_.calibrator.size),
+        note=policy.power_note(len(rows), calibration_of(detector.scorer_).size),
+        head=head_note(detector.scorer_),
         unsent=unsent,
     )
 
@@ -179,6 +188,16 @@ def _some(frame: pd.DataFrame, config: Config) -> pd.DataFrame:
         frame
         if most is None or len(frame) <= most
         else frame.sample(most, random_state=config.random_state).sort_index()
+    )
+
+
+def _with_reports(rows: pd.DataFrame, frame: pd.DataFrame, config: Config) -> pd.DataFrame:
+    """Cleaned rows with the time at which each label was reported, if a column says so."""
+    reported = config.features.reported
+    return (
+        rows
+        if reported is None or reported not in frame
+        else rows.assign(**{reported: frame.loc[rows.index, reported]})
     )
 
 
@@ -230,7 +249,7 @@ def _log(
     drawn: dict[str, Figure],
 ) -> tuple[LoggedModel | None, list[str]]:
     """Tell MLflow; if its server is down, say so, and tell it later."""
-    from pipelines.telling import experiment_of, model_of, send_waiting, spool_of, waiting_note
+    from pipelines.telling import cut, experiment_of, model_of, send_waiting, spool_of, waiting_note
     from pipelines.tracking import DatasetFacts, keep_training
 
     scorer, schema = detector.scorer_, detector.scorer_.schema
@@ -257,7 +276,7 @@ def _log(
         curves=detector.history_,
         figures=drawn,
         config_text=config.file.read_text(encoding="utf-8") if config.file is not None else "",
-        tags={"job": "train", "rows": str(len(rows)), "members": ", ".join(scorer.members)},
+        tags={"job": "train", "rows": str(len(rows)), "members": ", ".join(scorer.members)} | cut(tags_of(scorer)),
         description=_description(config, len(rows), reviewed, policy),
         policy=policy,
     )
@@ -295,8 +314,8 @@ def _content(
     if logged is not None:
         places |= {"MLflow model": logged.model_uri, "MLflow run": logged.url or str(logged.open_with)}
     notes = [f"{sentence}." for sentence in KINDS[config.kind].left_out(detector)] + ([filtered] if filtered else [])
-    if note := policy.power_note(len(reviewed.verdicts), scorer.calibrator.size):
-        notes.append(note)
+    said = (head_note(scorer), policy.power_note(len(reviewed.verdicts), calibration_of(scorer).size))
+    notes += [note for note in said if note is not None]
     return ReportContent(
         name=config.name,
         job="Training",

@@ -91,14 +91,14 @@ def test_no_rows_are_measured_and_explained(scorer: TabularScorer, rows: pd.Data
     """An empty batch has no risks and no reasons, but its columns."""
     nothing = scorer.measure(rows.iloc[:0])
 
-    assert nothing.shape == (0, 6)
+    assert nothing.shape == (0, 7)
     assert scorer.explain(rows.iloc[:0]) == []
 
 
 def test_measures_name_the_members(measured: pd.DataFrame, scorer: TabularScorer) -> None:
     """Risk, p-value, then one column a member, all of them numbers."""
     assert scorer.members == ("autoencoder", "forest", "neighbours", "novelty")
-    assert list(measured) == ["risk", "p_value", *scorer.members]
+    assert list(measured) == ["risk", "p_value", *scorer.members, "unsupervised_risk"]
     assert np.isfinite(measured.to_numpy()).all()
 
 
@@ -234,7 +234,8 @@ def test_verdicts_name_each_row(verdicts: Verdicts, scorer: TabularScorer) -> No
     """Key and time first, then what was found; one row for each that could be read."""
     frame = verdicts.frame
 
-    assert list(frame) == ["id", "when", "risk", "p_value", "flagged", "severity", "reasons", *scorer.members]
+    tail = ["unsupervised_risk", "decided_by"]
+    assert list(frame) == ["id", "when", "risk", "p_value", "flagged", "severity", "reasons", *scorer.members, *tail]
     assert len(frame) == 297
     assert frame["id"].is_unique
     assert frame.index.tolist() == list(range(297))

@@ -8,6 +8,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt, field_validator, model_validator
 
+from pipelines.config.head import HeadSection
 from pipelines.config.section import Section
 from pipelines.config.values import Share
 
@@ -216,6 +217,9 @@ class TrainSection(Section):
 
     sequence: SequenceSection = SequenceSection()
     """The network that reads a row among the events before it: what this entity did, in which order."""
+
+    head: HeadSection = HeadSection()
+    """What labels teach: boosted trees over columns, features and the members' scores, once there are enough labels."""
 
     @model_validator(mode="after")
     def _some_member(self) -> Self:

@@ -78,6 +78,7 @@ HIDDEN: dict[str, frozenset[str]] = {
             "train.clean_share",
             "train.cleaning",
             "train.forest",
+            "train.head",
             "train.neighbours",
             "train.tail",
         }
@@ -121,6 +122,9 @@ _EXAMPLES: dict[str, Any] = {
     },
     "alerts.email.password": "${MAIL_PASSWORD}",
     "alerts.apprise": {"urls": ["${APPRISE_URL}"]},
+    "train.head.reports": {"source": {"path": "chargebacks.csv"}},
+    "train.head.reports.key": "transaction_id",
+    "train.head.reports.label": "fraud",
     "service.cursor": "arrived_at",
     "tracking.experiment": "transactions",
     "tracking.model": "transactions",
