@@ -264,14 +264,29 @@ def test_nothing_to_learn_from(
 
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")  # MLflow's own, when a store is made
-def test_registered_model_scores_like_the_command(tmp_path: Path, configure: Configure, payments: pd.DataFrame) -> None:
-    """With tracking on, ``models:/NAME@champion`` loaded by MLflow judges a frame as ``detector score`` does."""
+def test_registered_model_scores_like_the_command(
+    tmp_path: Path, configure: Configure, payments: pd.DataFrame, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """``models:/NAME@champion`` loaded by MLflow judges as ``detector score`` does; nowhere is a secret of alerts."""
     import mlflow
+
+    secrets = {
+        "HOOK": "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSwMfKQ9r8GKYo=",
+        "SLACK": "https://hooks.example.com/services/slack-token-3",
+        "LINKS": "link-secret-5-long-enough",
+    }
+    for name, value in secrets.items():
+        monkeypatch.setenv(name, value)
 
     uri = f"sqlite:///{tmp_path}/mlflow.db"
     sections = {
         "train": {"autoencoder": {"hidden": [16], "code": 8, "training": {"epochs": 2}}},
         "policy": {"quantile": 0.9},
+        "alerts": {
+            "webhook": {"url": "https://example.com", "secrets": ["${HOOK}"]},
+            "slack": {"url": "${SLACK}"},
+            "answers": {"url": "https://example.com", "secret": "${LINKS}"},
+        },
     }
     report = quick(tmp_path, configure, payments, tracking={"uri": uri}, **sections)
     fresh = payments[payments["time"] >= "2024-10-15"].drop(columns="is_fraud").reset_index(drop=True)
@@ -301,6 +316,12 @@ def test_registered_model_scores_like_the_command(tmp_path: Path, configure: Con
     assert {"reconstruction_error_holdout", "generalisation_gap", "precision_at_budget"} <= set(run.data.metrics)
     assert run.data.params["train.autoencoder.code"] == "8"
     assert any(line.startswith("MLflow: models:/payments@champion, version 1") for line in report.summary())
+    files = [file for file in tmp_path.rglob("*") if file.is_file()]
+    assert {"bundle", "mlartifacts", "mlflow.db", "report.html"} <= {
+        file.relative_to(tmp_path).parts[0] for file in files
+    }
+    shown = [file for file in files if any(value.encode() in file.read_bytes() for value in secrets.values())]
+    assert shown == []
 
 
 def test_rows_left_out_by_cleaning_are_kept_in_a_file(
