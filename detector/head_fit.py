@@ -15,7 +15,7 @@ from sklearn.linear_model import LogisticRegression
 from detector.calibrate import Calibrator
 from detector.errors import DataError, ParityError, SettingError
 from detector.graph import Graph
-from detector.head import OUTPUT, Head, boosting_to_onnx, inputs
+from detector.head import OUTPUT, Head, between_equals, boosting_to_onnx, inputs
 
 PARITY = 1e-3
 RESAMPLES = 100
@@ -88,7 +88,7 @@ class HeadRecipe:
                 l2_regularization=self.regularisation,
                 max_features=0.5 if self.models > 1 else 1.0,
                 early_stopping=False,
-                random_state=random_state + number,
+                random_state=int(np.random.SeedSequence([random_state, number]).generate_state(1)[0]),
             ).fit(filled, truth, sample_weight=weight)
             for number in range(self.models)
         ]
@@ -164,6 +164,7 @@ def fit_head(
     slope, intercept = max(float(calibration.coef_[0, 0]), 1e-6), float(calibration.intercept_[0])
     normal = table[kept_back]
     risk = slope * graph.run({"rows": normal})[OUTPUT][:, 0].astype(np.float64) + intercept
+    risk += between_equals(normal, names)
     calibrator = Calibrator(risk)
     if tail == "pareto" and calibrator.pareto is not None:
         calibrator = Calibrator(risk, tail=tail)

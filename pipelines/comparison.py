@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -14,7 +15,7 @@ from detector.clean import clean
 from detector.errors import DataError
 from detector.inject import inject
 from detector.policy import Policy
-from detector.scorer import TabularScorer
+from detector.scorer import UNSUPERVISED, TabularScorer
 from pipelines.window import Window
 
 BUDGET_SHARE = 0.01
@@ -73,7 +74,7 @@ class Comparison:
         The challenger's average precision minus the champion's on labels; its recall minus the champion's on
         injected anomalies.
     stability : float
-        Spearman's rank correlation of the two risks.
+        Spearman's rank correlation of the two risks; of the unsupervised ones if a head decides for only one.
     rows, anomalies : int
         Rows compared on, and (injected) anomalies among those the gain is of.
     days : float
@@ -206,7 +207,7 @@ def compare_on(
         challenger=sides[1],
         basis="labels" if labelled else "injected anomalies",
         gain=gain,
-        stability=compare.rank_stability(sides[0].risk, sides[1].risk),
+        stability=_stability(champion, challenger, measures),
         rows=len(rows),
         anomalies=int((truth == 1).sum()),
         days=days,
@@ -215,6 +216,13 @@ def compare_on(
         truth=truth,
         judged=judged,
     )
+
+
+def _stability(champion: Scorer, challenger: Scorer, measures: Sequence[pd.DataFrame]) -> float:
+    """How alike they rank: a head that begins to decide, or ends, is meant to rank otherwise."""
+    heads = [isinstance(each, TabularScorer) and each.serving_head is not None for each in (champion, challenger)]
+    name = UNSUPERVISED if heads[0] != heads[1] and all(UNSUPERVISED in each for each in measures) else "risk"
+    return compare.rank_stability(measures[0][name], measures[1][name])
 
 
 def _measured(scorer: Scorer, rows: pd.DataFrame) -> pd.DataFrame:

@@ -27,7 +27,7 @@ class Lesson:
     Parameters
     ----------
     rows : DataFrame
-        All known anomalies, and a sample of the others; empty where there is nothing to learn.
+        All known anomalies, and a sample of the others; only the anomalies where there is too little to learn from.
     known : Known
         What is known of them.
     weight : array of shape (n_rows,)
@@ -65,12 +65,17 @@ def lesson_of(rows: pd.DataFrame, config: Config, schema: Schema, *, now: dateti
     if config.kind != "table" or not section.enabled:
         return None
     if schema.time is None:
-        return _nothing(rows, "`columns.time` names no column, so no rows are later than others.")
-    known = known_labels(rows, config, schema, now=now)
+        return _nothing(rows.iloc[:0], "`columns.time` names no column, so no rows are later than others.")
+    return lesson_from(rows, known_labels(rows, config, schema, now=now), config)
+
+
+def lesson_from(rows: pd.DataFrame, known: Known, config: Config) -> Lesson:
+    """The same where it is clear what is known of the rows."""
+    section = config.train.head
     anomalous = (known.label == 1).to_numpy()
     if anomalous.sum() < section.least_anomalies:
         return _nothing(
-            rows,
+            rows[anomalous],
             f"{anomalous.sum():,} anomalies are known; `train.head.least_anomalies` asks for "
             f"{section.least_anomalies:,}.",
         )
@@ -83,6 +88,16 @@ def lesson_of(rows: pd.DataFrame, config: Config, schema: Schema, *, now: dateti
     weight = np.where(anomalous[places], 1.0, len(others) / max(1, len(drawn)))
     chosen = Known(known.label.iloc[places], known.known_at.iloc[places], known.counts)
     return Lesson(rows.iloc[places], chosen, weight)
+
+
+def with_reports(rows: pd.DataFrame, frame: pd.DataFrame, config: Config) -> pd.DataFrame:
+    """Cleaned rows with the time at which each label was reported, if a column of the raw ones says so."""
+    reported = config.features.reported
+    return (
+        rows
+        if reported is None or reported not in frame
+        else rows.assign(**{reported: frame.loc[rows.index, reported]})
+    )
 
 
 def without(rows: pd.DataFrame, lesson: Lesson | None) -> pd.DataFrame:
@@ -163,4 +178,4 @@ def _told(facts: dict[str, object]) -> str:
 
 def _nothing(rows: pd.DataFrame, reason: str) -> Lesson:
     none = pd.Series(dtype="float64")
-    return Lesson(rows.iloc[:0], Known(none, none), np.zeros(0), reason)
+    return Lesson(rows, Known(none, none), np.zeros(0), reason)

@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import sqlalchemy as sa
-from sqlalchemy.orm import Session
 
 from detector.errors import SchemaError, nearest
 from detector.evaluate import read_labels
@@ -19,9 +15,9 @@ from detector.schema import Schema
 from detector.values import read_dates, read_names
 from pipelines.alerts.outbox import masks_of
 from pipelines.alerts.tables import Alert, Answer
+from pipelines.alerts.truth import store_of
 from pipelines.config import Config
 from pipelines.sources import open_source
-from pipelines.store import Store
 
 SAID = {"fraud": 1.0, "fine": 0.0, "unsure": np.nan}
 STATEMENT = ["key", "label", "known_at"]
@@ -92,6 +88,8 @@ def known_labels(rows: pd.DataFrame, config: Config, schema: Schema, *, now: dat
             places = pd.DataFrame({"row": np.arange(len(rows)), "key": keys.to_numpy()})
             said.append(found[found["known_at"] <= at].merge(places, on="key").drop(columns="key"))
             counts[what] = said[-1]["row"].nunique()
+    if schema.label is None and config.train.head.reports is None and not counts.get("verdicts"):
+        label[:] = np.nan  # nobody has ever said anything, so silence means nothing
     last = pd.concat(said).sort_values("known_at", kind="stable").drop_duplicates("row", keep="last")
     label[last["row"]], known_at[last["row"]] = last["label"], last["known_at"]
     return Known(pd.Series(label, index=rows.index), pd.Series(known_at, index=rows.index), counts)
@@ -105,9 +103,10 @@ def verdicts(config: Config) -> pd.DataFrame:
     """
     if not config.train.head.verdicts:
         return _nothing()
-    with _session(config) as session:
-        if session is None:
-            return _nothing()
+    store = store_of(config)
+    if store is None:
+        return _nothing()
+    with store.read() as session:
         last = sa.select(sa.func.max(Answer.id)).group_by(Answer.alert)
         statement = (
             sa.select(Answer.verdict, Answer.at, Alert.facts)
@@ -120,6 +119,7 @@ def verdicts(config: Config) -> pd.DataFrame:
             for verdict, at, facts in session.execute(statement)
             for key in facts.get("keys", [])
         ]
+    store.close()
     return pd.DataFrame(found, columns=STATEMENT) if found else _nothing()
 
 
@@ -144,21 +144,6 @@ def _masked(names: pd.Series, config: Config, key: str) -> pd.Series:
     """Keys as they are kept beside alerts."""
     masks = masks_of(config)
     return names.map(lambda name: masks.show(key, name)) if masks.is_masked(key) else names
-
-
-@contextmanager
-def _session(config: Config) -> Iterator[Session | None]:
-    """A look at the service's state; None if there is none, and none is made for it."""
-    url = sa.make_url(config.service.store)
-    if url.get_backend_name() == "sqlite" and not (url.database and Path(url.database).is_file()):
-        yield None
-        return
-    store = Store(config.service.store)
-    try:
-        with store.read() as session:
-            yield session if sa.inspect(session.connection()).has_table(Answer.__tablename__) else None
-    finally:
-        store.close()
 
 
 def _nothing() -> pd.DataFrame:

@@ -17,6 +17,7 @@ from pipelines.comparison import Comparison, compare_on
 from pipelines.config import Config
 from pipelines.faults import fault
 from pipelines.featuring import featuring_of, history_folder
+from pipelines.head import head_note, taught
 from pipelines.kinds import KINDS
 from pipelines.learner import policy_of
 from pipelines.progress import counted, progress
@@ -159,6 +160,7 @@ def _retrain(config: Config, shelf: Shelf, *, now: datetime, trigger: str, clock
         challenger=name,
         rows=len(window.learn),
         metrics={} if found is None else found.metrics(),
+        notes=[note for note in (head_note(challenger),) if note is not None],
     )
 
 
@@ -167,6 +169,8 @@ def _fit(config: Config, window: Window, clock: Clock) -> Learnt:
     with measured() as usage, fitting_steps() as on_step:
         fault("retrain.fitting")
         detector = KINDS[config.kind].detector(config, window.schema, on_step).fit(window.learn)
+        if window.lesson is not None:
+            detector.scorer_ = taught(detector.scorer_, window.lesson, config)
     detector.on_step = None
     fault("retrain.fitted")
     return Learnt(detector, usage, begun, clock())

@@ -15,6 +15,7 @@ from detector.policy import Policy
 from pipelines.comparison import Comparison
 from pipelines.comparison_figure import comparison_figure
 from pipelines.config import Config
+from pipelines.head import head_note, tags_of
 from pipelines.kinds import KINDS
 from pipelines.promotion import Decision, note_of
 from pipelines.remembered import reference_of
@@ -93,6 +94,8 @@ class Story:
             "challenger": name,
             "champion": shelf.state().champion or "none",
         }
+        if (said := head_note(scorer)) is not None:
+            facts["labels"] = said
         note = note_of(self.decision, self.found, facts=facts)
         drawn = {} if self.found is None else {"comparison": comparison_figure(self.found)}
         drawn |= self.drawn
@@ -127,6 +130,7 @@ class Story:
                     "compared by": "" if self.found is None else self.found.basis,
                     "members": ", ".join(scorer.members),
                 }
+                | tags_of(scorer)
             ),
             description=note,
             policy=self.policy,

@@ -21,7 +21,7 @@ from detector.filters import count_reasons
 from detector.policy import Policy
 from pipelines.config import Config
 from pipelines.featuring import featuring_of, history_folder
-from pipelines.head import head_note, lesson_of, tags_of, taught, without
+from pipelines.head import head_note, lesson_of, tags_of, taught, with_reports, without
 from pipelines.kinds import KINDS
 from pipelines.learner import policy_of, refuse_taken_names
 from pipelines.progress import counted, progress
@@ -124,7 +124,7 @@ def train(config: Config, *, now: datetime) -> TrainReport:
         sink.write(cleaned.quarantine)
         sink.write(source.rejected)
     _refuse_too_few(cleaned, quarantine)
-    usable = _with_reports(cleaned.rows, frame, config)
+    usable = with_reports(cleaned.rows, frame, config)
     rows, kept_apart = kind.split(cleaned.rows, config, schema)
     lesson = lesson_of(usable.drop(index=kept_apart.index), config, schema, now=now)
     rows = without(rows, lesson)
@@ -188,16 +188,6 @@ def _some(frame: pd.DataFrame, config: Config) -> pd.DataFrame:
         frame
         if most is None or len(frame) <= most
         else frame.sample(most, random_state=config.random_state).sort_index()
-    )
-
-
-def _with_reports(rows: pd.DataFrame, frame: pd.DataFrame, config: Config) -> pd.DataFrame:
-    """Cleaned rows with the time at which each label was reported, if a column says so."""
-    reported = config.features.reported
-    return (
-        rows
-        if reported is None or reported not in frame
-        else rows.assign(**{reported: frame.loc[rows.index, reported]})
     )
 
 

@@ -16,7 +16,9 @@ from detector.schema import Schema
 from detector.values import read_dates
 from pipelines.config import Config
 from pipelines.featuring import Featuring
+from pipelines.head import Lesson, lesson_of, with_reports, without
 from pipelines.kinds import KINDS
+from pipelines.labels import known_labels
 from pipelines.learner import refuse_taken_names
 from pipelines.progress import counted, progress
 from pipelines.sources import Source
@@ -47,6 +49,8 @@ class Window:
         The span of the rows learnt from, or "" where there is no time.
     compare_days : float
         How many days the rows compared on span; 0 where there is no time.
+    lesson : Lesson or None
+        What a head learns from, of the rows before those compared on; the members do not learn from these.
     """
 
     schema: Schema
@@ -58,6 +62,7 @@ class Window:
     since: str
     until: str
     compare_days: float
+    lesson: Lesson | None = None
 
     @property
     def span(self) -> str:
@@ -180,12 +185,16 @@ def split(
         rows = rows.sort_values(schema.time, kind="stable")
     labels = read_labels(rows[schema.label]) if schema.label is not None else np.full(len(rows), np.nan)
     believed = labels.copy()
-    if schema.time is not None:
+    told = with_reports(rows, frame, config)
+    if schema.time is not None and config.kind == "table":
+        believed = known_labels(told, config, schema, now=now).label.to_numpy(copy=True)
+    elif schema.time is not None:
         end = pd.Timestamp(now.astimezone(UTC)).tz_localize(None) - timedelta(days=settings.label_delay_days)
         believed[(rows[schema.time] > end).to_numpy()] = np.nan
     first = _first_compared(rows, believed, config, schema, champion_until)
     compare, learn = rows.iloc[first:], rows.iloc[:first]
-    learn = learn[labels[:first] != 1]
+    lesson = lesson_of(told.iloc[:first], config, schema, now=now)
+    learn = without(learn[labels[:first] != 1], lesson)
     believed = believed[first:]
     chosen = _some(len(compare), MOST_COMPARED, config)
     compare, believed = compare.iloc[chosen], believed[chosen]
@@ -200,7 +209,7 @@ def split(
     if schema.time is not None and len(compare):
         spanned = compare[schema.time].max() - compare[schema.time].min()
         days = max(spanned.total_seconds() / 86_400, 1 / 24)
-    return Window(schema, learn, compare, frame, believed, len(cleaned.quarantine), since, until, days)
+    return Window(schema, learn, compare, frame, believed, len(cleaned.quarantine), since, until, days, lesson)
 
 
 def span_of(rows: pd.DataFrame, schema: Schema) -> tuple[str, str]:

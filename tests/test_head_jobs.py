@@ -15,6 +15,7 @@ from detector import bundle
 from detector.scorer import TabularScorer
 from pipelines import kinds
 from pipelines.config import Config
+from pipelines.retrain import retrain
 from pipelines.score import score
 from pipelines.train import train
 
@@ -129,6 +130,24 @@ def test_labels_that_are_not_known_yet_teach_nothing(tmp_path: Path, configure: 
     scorer = bundle.load(tmp_path / "bundle")
     assert isinstance(scorer, TabularScorer)
     assert scorer.head is None
+
+
+def test_retraining_fits_a_head_and_compares_by_it(
+    home: Path, tmp_path: Path, configure: Configure, undrawn: None
+) -> None:
+    """A challenger with a head replaces a champion without one: by labels, though it ranks otherwise."""
+    payments().query("when < '2026-02-10'").to_parquet(tmp_path / "rows.parquet")
+    train(settings(tmp_path, configure, enabled=False), now=NOW)
+    payments().to_parquet(tmp_path / "rows.parquet")
+
+    report = retrain(settings(tmp_path, configure), now=NOW)
+
+    scorer = bundle.load(tmp_path / "bundle")
+    assert isinstance(scorer, TabularScorer)
+    assert report.decision.verdict == "promote", report.summary()
+    assert scorer.serving_head is not None
+    assert report.metrics["gain_low"] > 0.3
+    assert any(note.startswith("Learning from labels: decides.") for note in report.notes)
 
 
 @pytest.fixture
