@@ -44,8 +44,8 @@ class HeadSection(Section):
     models: PositiveInt = 3
     """Models of different seeds, averaged."""
 
-    reports: ReportsSection | None = None
-    """Reports of fraud that come later than the rows, by key. A row in none of them is normal after the label delay."""
-
     verdicts: bool = True
     """Whether answers to alerts count as labels too, from the moment they were given."""
+
+    reports: ReportsSection | None = None
+    """Reports of fraud that come later than the rows, by key. A row in none of them is normal after the label delay."""
