@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from pipelines.comparison import Comparison
-from pipelines.figure_style import BLUE, GREY, INK, ORANGE, in_house_style, percent
+from pipelines.figure_style import BLUE, GREY, INK, ORANGE, count_axis, in_house_style, percent
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -40,6 +40,7 @@ def _recall(axes: Axes, found: Comparison) -> None:
         axes.plot(at + 1, recall[at], "o", color=colour, markersize=6)
     axes.axvline(found.budget, color=INK, linestyle="--", linewidth=1, label=f"{found.budget:,} rows looked at")
     axes.set(xscale="log", ylim=(0, 1.02), xlabel="riskiest rows looked at", ylabel="share of anomalies found")
+    count_axis(axes.xaxis)
     kind = "known" if found.basis == "labels" else "injected"
     axes.set_title(
         f"Challenger finds {percent(at_budget[1])} of {kind} anomalies, champion {percent(at_budget[0])}", fontsize=10

@@ -102,9 +102,12 @@ def test_note_without_a_comparison_is_short() -> None:
 
 
 def test_figure_says_what_it_shows() -> None:
-    """The titles hold the shares found."""
+    """The titles hold the shares found, and no number is written as a formula."""
     left, right = comparison_figure(FOUND).axes
+    numbers = [label.get_text() for label in left.get_xticklabels()]
 
     assert left.get_title(loc="left").startswith("Challenger finds ")
     assert "known anomalies, champion" in left.get_title(loc="left")
     assert "diagonal" in right.get_title(loc="left")
+    assert {"1", "10", "100"} <= set(numbers)
+    assert not any("$" in number for number in numbers)
