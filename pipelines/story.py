@@ -161,7 +161,7 @@ class Story:
             metrics |= self.reviewed.all_metrics
         if self.found is not None:
             metrics |= self.found.metrics()
-            metrics["alerts_a_day"] = self.found.challenger.alerts
+            metrics["alerts_a_day"] = round(self.found.challenger.alerts, 2)
             metrics["ap"] = self.found.challenger.precision if self.found.basis == "labels" else metrics.get("ap")
         return {name: value for name, value in metrics.items() if value is not None and np.isfinite(value)}
 

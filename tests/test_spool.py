@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import base64
+import json
 import os
 import signal
 import socket
@@ -7,6 +9,7 @@ import subprocess
 import sys
 import time
 import urllib.request
+import zlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -23,6 +26,7 @@ from pipelines.retrain import retrain
 from pipelines.shelf import Shelf
 from pipelines.telling import send_waiting, spool_of, tell_note
 from pipelines.tracking import DatasetFacts, Spool, keep_training
+from pipelines.tracking.experiments import REVIEW
 from pipelines.tracking.spool import MOST_ATTEMPTS
 from pipelines.train import train
 from tests.moving_world import after, settle, world
@@ -56,7 +60,7 @@ class Server:
                 env=os.environ | {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"},
                 start_new_session=True,
             )
-        for _ in range(600):
+        for _ in range(2_400):  # a busy machine takes minutes to import it
             try:
                 urllib.request.urlopen(f"{self.uri}/health", timeout=1).close()
                 return
@@ -123,8 +127,9 @@ def test_what_waited_arrives_whole_and_in_order(told: tuple[Config, MlflowClient
     assert first.tags["detector.bundle"] == state.champion == bundle.fingerprint(config.bundle)
     assert second.tags["detector.bundle"] == state.before_champion()
     assert "challenger" not in client.get_registered_model("world").aliases
-    assert (first.tags["decision"], first.tags["reason"]) == ("rolled back to", "a person did not trust it")
-    assert second.description.startswith("Promoted")
+    assert (second.tags["decision"], first.tags["reason"]) == ("promote", "a person did not trust it")
+    assert first.tags["last move"].startswith("rolled back to, 2026-")
+    assert str(second.description).startswith("Promoted. The challenger serves: ")
 
 
 def test_retraining_reads_well(told: tuple[Config, MlflowClient]) -> None:
@@ -134,7 +139,7 @@ def test_retraining_reads_well(told: tuple[Config, MlflowClient]) -> None:
     tags, metrics = run.data.tags, run.data.metrics
 
     assert run.info.run_name == "retrain v2: promote"
-    assert (tags["decision"], tags["trigger"], tags["compared by"]) == ("promoted", "drift", "labels")
+    assert (tags["decision"], tags["trigger"], tags["compared by"]) == ("promote", "drift", "labels")
     assert tags["data window"].startswith("2026-01-20 to 2026-02")
     assert "risk" in tags["drift"]
     assert {"rows", "ap", "ap_champion", "ap_challenger", "gain_low", "alerts_a_day", "drifted_columns"} <= set(metrics)
@@ -154,7 +159,25 @@ def test_way_back_has_a_run_of_its_own(told: tuple[Config, MlflowClient]) -> Non
     (run,) = runs(told[1], "world", "tags.job = 'rollback'")
 
     assert run.info.run_name == "rollback: v1 serves"
+    assert run.data.tags["decision"] == "rolled back to v1"
     assert "a person did not trust it" in run.data.tags["mlflow.note.content"]
+
+
+def test_experiments_say_what_they_hold(told: tuple[Config, MlflowClient]) -> None:
+    """A description each, and a saved view with the columns that a review needs, which the runs do have."""
+    _, client = told
+    trainings, monitoring = (client.get_experiment_by_name(name) for name in ("world", "world monitoring"))
+    assert trainings is not None
+    assert monitoring is not None
+    view = json.loads(trainings.tags[REVIEW])
+    shown = json.loads(zlib.decompress(base64.b64decode(view["state"].removeprefix("deflate;"))))
+    (run,) = runs(client, "world", "tags.job = 'retrain'")
+    known = {f"tags.`{name}`" for name in run.data.tags} | {f"metrics.`{name}`" for name in run.data.metrics}
+
+    assert view["name"] == "Review"
+    assert set(shown["selectedColumns"]) <= known
+    assert "**Views**, **Review**" in trainings.tags["mlflow.note.content"]
+    assert "drift" in monitoring.tags["mlflow.note.content"]
 
 
 def test_drift_is_a_time_series_on_one_run(told: tuple[Config, MlflowClient]) -> None:

@@ -27,7 +27,15 @@ from detector.errors import MissingExtraError, SchemaError, SettingError, Tracki
 from pipelines import figures
 from pipelines.cli import app
 from pipelines.pyfunc import ScoredTable, policy_from_config, policy_to_config
-from pipelines.tracking import DatasetFacts, LoggedModel, fetch_bundle, log_training, runs, session, training
+from pipelines.tracking import (
+    DatasetFacts,
+    LoggedModel,
+    experiments,
+    fetch_bundle,
+    log_training,
+    session,
+    training,
+)
 from pipelines.tracking.address import mask_passwords, open_command, reachable
 from pipelines.tracking.facts import flat_params
 
@@ -465,7 +473,7 @@ def test_database_without_a_server_is_refused(
             return None
 
     with pytest.raises(TrackingError, match="Put an MLflow server in front of it"):
-        runs.experiment_id(Empty(), "postgresql://ann:s3cret@db/mlflow", "payments")  # type: ignore[arg-type]
+        experiments.experiment_id(Empty(), "postgresql://ann:s3cret@db/mlflow", "payments")  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(

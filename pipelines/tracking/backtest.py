@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 
 from pipelines.tracking.address import open_command
-from pipelines.tracking.runs import closing, create_run, experiment_id, log_files, log_metrics, log_settings
+from pipelines.tracking.experiments import experiment_id
+from pipelines.tracking.runs import closing, create_run, log_files, log_metrics, log_settings
 from pipelines.tracking.session import session
 
 if TYPE_CHECKING:

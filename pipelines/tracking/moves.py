@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from pipelines.tracking.runs import BUNDLE, ENTRY, closing, create_run, experiment_id, forget, log_metrics
+from pipelines.tracking.experiments import MONITORING as ABOUT_MONITORING
+from pipelines.tracking.experiments import TRAININGS, experiment_id
+from pipelines.tracking.runs import BUNDLE, ENTRY, closing, create_run, forget, log_metrics
 from pipelines.tracking.spool import Entry
 
 if TYPE_CHECKING:
@@ -18,8 +20,8 @@ def send_move(client: MlflowClient, uri: str, entry: Entry) -> None:
     """Give an alias to the version of a bundle, and say why on it.
 
     The entry's values: ``experiment``, ``model_name``, ``bundle`` (its fingerprint), ``alias``, ``drop`` (an alias
-    this version no longer has, or ""), ``tags`` (for the version and its run), and ``run`` (the name of a run of its
-    own, or ""), ``note``, ``at``.
+    this version no longer has, or ""), ``tags`` (for the version), and ``run`` (the name of a run of its own, or ""),
+    with its ``decision``, ``note`` and time ``at``.
     """
     values = entry.values
     name = values["model_name"]
@@ -31,14 +33,19 @@ def send_move(client: MlflowClient, uri: str, entry: Entry) -> None:
             client.delete_registered_model_alias(name, values["drop"])
         for key, value in values["tags"].items():
             client.set_model_version_tag(name, version.version, key, value)
-            if version.run_id:
-                client.set_tag(version.run_id, key, value)
     if values["run"]:
-        place = experiment_id(client, uri, values["experiment"])
+        place = experiment_id(client, uri, values["experiment"], about=TRAININGS)
         forget(client, place, entry.name)
-        title = values["run"].format(version=version.version if version is not None else "?")
-        tags = {**values["tags"], "job": values["job"], ENTRY: entry.name, BUNDLE: values["bundle"]}
-        run = create_run(client, place, title, tags=tags, description=values["note"], started=values["at"])
+        number = version.version if version is not None else "?"
+        tags = {"decision": f"{values['decision']} v{number}", "reason": values["tags"]["reason"], "job": values["job"]}
+        run = create_run(
+            client,
+            place,
+            values["run"].format(version=number),
+            tags=tags | {ENTRY: entry.name, BUNDLE: values["bundle"]},
+            description=values["note"],
+            started=values["at"],
+        )
         with closing(client, run.info.run_id, ended=values["at"]):
             pass
 
@@ -49,7 +56,7 @@ def send_note(client: MlflowClient, uri: str, entry: Entry) -> None:
     The entry's values: ``experiment``, ``run``, ``tags``, ``note``, ``metrics``, ``failed``, ``started``, ``ended``.
     """
     values = entry.values
-    place = experiment_id(client, uri, values["experiment"])
+    place = experiment_id(client, uri, values["experiment"], about=TRAININGS)
     forget(client, place, entry.name)
     tags = {**values["tags"], ENTRY: entry.name}
     run = create_run(client, place, values["run"], tags=tags, description=values["note"], started=values["started"])
@@ -64,7 +71,7 @@ def send_monitoring(client: MlflowClient, uri: str, entry: Entry) -> None:
     The entry's values: ``experiment``, ``model_name``, ``metrics``, ``step``, ``at``, ``tags``, ``note``.
     """
     values = entry.values
-    place = experiment_id(client, uri, values["experiment"])
+    place = experiment_id(client, uri, values["experiment"], about=ABOUT_MONITORING)
     found = client.search_runs([place], filter_string=f"tags.`{MONITORING}` = '{values['model_name']}'", max_results=1)
     if found:
         run_id = found[0].info.run_id

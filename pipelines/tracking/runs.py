@@ -1,4 +1,4 @@
-"""Runs and experiments in MLflow: made, filled and ended."""
+"""Runs in MLflow: made, filled and ended."""
 
 from __future__ import annotations
 
@@ -12,8 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import detector
-from detector.errors import TrackingError
-from pipelines.tracking.address import DATABASES, artifact_root, mask_passwords, scheme_of
+from pipelines.tracking.address import mask_passwords
 from pipelines.tracking.facts import flat_params, metric_name
 
 if TYPE_CHECKING:
@@ -25,32 +24,6 @@ ENTRY = "mlflow.detector.entry"  # MLflow's pages hide tags that begin so
 BUNDLE = "detector.bundle"
 Point = tuple[int, str, float]
 """Milliseconds since 1970, the metric, its value."""
-
-
-def experiment_id(client: MlflowClient, uri: str, name: str) -> str:
-    """The id of an experiment, which is made if it does not exist.
-
-    Raises
-    ------
-    TrackingError
-        If it was deleted, or if the store keeps no files.
-    """
-    found = client.get_experiment_by_name(name)
-    if found is None:
-        if scheme_of(uri) in DATABASES:
-            raise TrackingError(
-                f"A database keeps runs but no files, so the experiment {name!r} cannot be made in "
-                f"{mask_passwords(uri)}. Put an MLflow server in front of it and name the server's address."
-            )
-        # Without the tag, MLflow's pages open in their layout for language models.
-        tags = {"mlflow.experimentKind": "custom_model_development"}
-        return str(client.create_experiment(name, artifact_location=artifact_root(uri), tags=tags))
-    if found.lifecycle_stage != "active":
-        raise TrackingError(
-            f"The experiment {name!r} was deleted. Restore it with "
-            f"'mlflow experiments restore --experiment-id {found.experiment_id}', or name another."
-        )
-    return str(found.experiment_id)
 
 
 def create_run(

@@ -16,6 +16,7 @@ from detector.bundle import fingerprint
 from detector.policy import Policy
 from pipelines.pyfunc import policy_to_config
 from pipelines.tracking.address import mask_passwords, open_command, scheme_of
+from pipelines.tracking.experiments import TRAININGS, experiment_id
 from pipelines.tracking.facts import DatasetFacts, dataset_input, signature_of, typed_columns
 from pipelines.tracking.runs import (
     BUNDLE,
@@ -23,7 +24,6 @@ from pipelines.tracking.runs import (
     Point,
     closing,
     create_run,
-    experiment_id,
     forget,
     log_curves,
     log_files,
@@ -162,7 +162,7 @@ def log_training(
     name = fingerprint(bundle) if (bundle / "bundle.json").exists() else ""
     noted = {**(tags or {}), **({ENTRY: entry} if entry else {}), **({BUNDLE: name} if name else {})}
     with session(uri) as client:
-        place = experiment_id(client, uri, experiment)
+        place = experiment_id(client, uri, experiment, about=TRAININGS)
         if entry:
             forget(client, place, entry)
         run = create_run(client, place, model_name, tags=noted, description=description, started=started)
@@ -265,9 +265,11 @@ def _register(
 
 
 def _described(description: str, example: pd.DataFrame) -> str:
+    if description.startswith("## "):  # the list of versions shows the first line alone: say more than the title there
+        title, _, rest = description.removeprefix("## ").partition("\n\n")
+        description = f"{title}. {rest}"
     inputs = "\n".join(f"- `{name}`: {kind}" for name, kind in typed_columns(example).items())
-    # The list of versions shows the first line as it is.
-    return f"{description.removeprefix('## ')}\n\n**Input columns**\n\n{inputs}".strip()
+    return f"{description}\n\n**Input columns**\n\n{inputs}".strip()
 
 
 def _give_alias(client: MlflowClient, model_name: str, number: int, alias: str, *, promote: bool) -> bool:

@@ -1,0 +1,79 @@
+"""Experiments in MLflow: made with a description, and with the columns a reviewer wants as a saved view."""
+
+from __future__ import annotations
+
+import base64
+import json
+import zlib
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from detector.errors import TrackingError
+from pipelines.tracking.address import DATABASES, artifact_root, mask_passwords, scheme_of
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+
+NOTE = "mlflow.note.content"
+REVIEW = "mlflow.sharedViewState.detector-review"
+"""MLflow's pages keep a saved view of the runs in such a tag."""
+COLUMNS = (
+    *(f"tags.`{name}`" for name in ("decision", "reason", "trigger", "data window", "drift")),
+    *(f"metrics.`{name}`" for name in ("rows", "ap", "ap_champion", "ap_challenger", "alerts_a_day")),
+)
+TRAININGS = (
+    "One run a training, named after what was decided, and one for each move that a person made; below a training, its "
+    "members. Choose **Views**, **Review** for the data window, rows, average precision, alerts a day, drift and "
+    "decision of each."
+)
+MONITORING = (
+    "One run a model. Each look at drift is a point of its curves: *Model metrics*. Tags tell of the last look."
+)
+
+
+def experiment_id(client: MlflowClient, uri: str, name: str, *, about: str = "") -> str:
+    """The id of an experiment, which is made if it does not exist.
+
+    Parameters
+    ----------
+    client : MlflowClient
+    uri : str
+        Where runs are kept.
+    name : str
+    about : str
+        Markdown for the head of its page; ``TRAININGS`` brings a view of the runs with it.
+
+    Raises
+    ------
+    TrackingError
+        If it was deleted, or if the store keeps no files.
+    """
+    found = client.get_experiment_by_name(name)
+    if found is None:
+        if scheme_of(uri) in DATABASES:
+            raise TrackingError(
+                f"A database keeps runs but no files, so the experiment {name!r} cannot be made in "
+                f"{mask_passwords(uri)}. Put an MLflow server in front of it and name the server's address."
+            )
+        # Without the tag, MLflow's pages open in their layout for language models.
+        tags = {"mlflow.experimentKind": "custom_model_development"}
+        tags |= {NOTE: about} if about else {}
+        tags |= {REVIEW: saved_view("Review", COLUMNS)} if about == TRAININGS else {}
+        return str(client.create_experiment(name, artifact_location=artifact_root(uri), tags=tags))
+    if found.lifecycle_stage != "active":
+        raise TrackingError(
+            f"The experiment {name!r} was deleted. Restore it with "
+            f"'mlflow experiments restore --experiment-id {found.experiment_id}', or name another."
+        )
+    return str(found.experiment_id)
+
+
+def saved_view(name: str, columns: Sequence[str]) -> str:
+    """A view of the list of runs, the latest first, as MLflow's pages save it.
+
+    >>> json.loads(saved_view("Review", ["metrics.`ap`"]))["name"]
+    'Review'
+    """
+    shown = {"orderByKey": "attributes.start_time", "orderByAsc": False, "selectedColumns": list(columns)}
+    packed = base64.b64encode(zlib.compress(json.dumps(shown).encode())).decode("ascii")
+    return json.dumps({"name": name, "createdAt": 0, "updatedAt": 0, "state": f"deflate;{packed}"})
