@@ -19,7 +19,7 @@ from detector.encoders.table import FittedNetwork, TableAutoencoder
 from detector.errors import ParityError, SchemaError, SettingError, nearest
 from detector.event_window import EventWindow, Steps
 from detector.forest import Trees
-from detector.fuse import NOVELTY, RARITY, Fusion
+from detector.fuse import NOVELTY, ORDER, RARITY, Fusion
 from detector.graph import Graph
 from detector.neighbours import References
 from detector.schema import Schema
@@ -173,7 +173,7 @@ def assemble(rows: pd.DataFrame, schema: Schema, recipe: Recipe) -> tuple[Tabula
         own, curves, metrics["parity_sequence"] = _sequence(window, encoded, learnt[usual], kept_back, recipe)
         history |= {f"sequence_{name}": curve for name, curve in curves.items()}
         parts |= own
-        kinds[SEQUENCE] = RARITY
+        kinds[SEQUENCE] = ORDER if kinds else RARITY
 
     recipe.tell("calibration")
     names = tuple(kinds)

@@ -12,7 +12,10 @@ from detector.errors import ShapeError
 
 RARITY = "rarity"
 NOVELTY = "novelty"
+ORDER = "order"
 HINGE = 0.5
+ORDER_HINGE = 3.0
+ORDER_WEIGHT = 2.0
 
 
 @dataclass(frozen=True)
@@ -25,12 +28,15 @@ class Fusion:
     novelty decides; where anomalies were among the training rows, their like is not novel, and rarity decides. No
     switch between the two cases is needed, and none was found that could tell them apart from the training rows.
 
+    Order is what a member says that reads a row among the events before it. Histories are noisy, so it adds to the risk
+    only what its z-score has above ``ORDER_HINGE``; in the mean of the others it would hide what they find.
+
     Parameters
     ----------
     members : tuple of str
         Their names, in the order of the columns.
     kinds : tuple of str
-        "rarity" or "novelty" for each.
+        "rarity", "novelty" or "order" for each.
     location, scale : array of shape (n_members,)
         A member's score becomes ``(score - location) / scale``.
     novelty_weight : float
@@ -90,10 +96,12 @@ class Fusion:
 
     def contributions(self, z: NDArray[np.floating[Any]]) -> NDArray[np.float64]:
         """Each member's part of the risk, shape (n_rows, n_members)."""
-        novel = np.array([kind == NOVELTY for kind in self.kinds])
+        kinds = np.array(self.kinds)
+        rare, novel, order = (kinds == kind for kind in (RARITY, NOVELTY, ORDER))
         parts = np.zeros(z.shape)
-        parts[:, ~novel] = z[:, ~novel] / max(1, (~novel).sum())
+        parts[:, rare] = z[:, rare] / max(1, rare.sum())
         parts[:, novel] = self.novelty_weight * np.maximum(z[:, novel] - self.hinge, 0.0)
+        parts[:, order] = ORDER_WEIGHT * np.maximum(z[:, order] - ORDER_HINGE, 0.0)
         return parts
 
     def state(self) -> dict[str, Any]:

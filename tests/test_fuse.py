@@ -56,3 +56,9 @@ def test_fusion_state_survives_a_round_trip(fusion: Fusion) -> None:
     z = np.random.default_rng(2).normal(size=(20, 3))
 
     assert np.array_equal(Fusion.from_state(fusion.state()).risk(z), fusion.risk(z))
+
+
+def test_order_counts_only_far_beyond_what_histories_do() -> None:
+    """What the events before a row lead to expect adds nothing until it is missed by far."""
+    fusion = Fusion(("row", "sequence"), ("rarity", "order"), np.zeros(2), np.ones(2), 3.0)
+    assert fusion.risk(np.array([[1.0, -4.0], [1.0, 3.0], [1.0, 3.5]])).tolist() == [1.0, 1.0, 2.0]
