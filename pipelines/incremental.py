@@ -255,6 +255,8 @@ class Scoring:
             score_shadow(config, pd.concat(list(frames)), batch=f"batch-{batch.id}", now=self.context.now)
         except DetectorError as error:
             log.warning("the challenger could not score batch %d: %s", batch.id, error)
+        except Exception:
+            log.exception("the challenger could not score batch %d", batch.id)
 
     def tell_silence(self) -> None:
         """Have machines told that say nothing, where nobody else says anything either."""

@@ -385,3 +385,24 @@ def test_without_a_detector_nothing_is_scored(build: Build, tmp_path: Path) -> N
     """The message says what to do."""
     with pytest.raises(BundleError, match="Run `detector train` first"):
         score(build(bundle=tmp_path / "nothing"))
+
+
+@pytest.mark.parametrize("failure", [SourceError("gone"), ValueError("no column"), MemoryError()])
+def test_challenger_that_fails_in_the_shadow_harms_nothing(
+    build: Build, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, failure: Exception
+) -> None:
+    """The champion's scores are kept, and the run goes on with the next batch."""
+
+    def fail(*_: object, **__: object) -> None:
+        raise failure
+
+    monkeypatch.setattr("pipelines.incremental.trial_of", lambda _: object())
+    monkeypatch.setattr("pipelines.incremental.score_shadow", fail)
+    site = build(settings={"batch_rows": 20})
+    put(site, "a.parquet", 0, 20)
+    put(site, "b.parquet", 20, 20)
+
+    found = score(site)
+
+    assert (found.outcome, found.rows, found.facts["batches"]) == ("done", 40, 2)
+    assert caplog.text.count("the challenger could not score batch") == 2
