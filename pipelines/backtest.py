@@ -12,22 +12,21 @@ from numpy.typing import NDArray
 
 from detector.clean import clean
 from detector.errors import DataError, SettingError
-from detector.head import Head
-from detector.head_fit import HeadRecipe, fit_head
 from detector.policy import Policy
 from detector.schema import Schema
-from detector.scorer import TabularScorer
 from detector.values import read_dates
 from pipelines.backtest_metrics import judge_period
 from pipelines.backtest_plan import Plan, length
 from pipelines.config import Config
 from pipelines.config.features import NEEDS_TIME
 from pipelines.featuring import Featuring
+from pipelines.head import lesson_from, taught, without
+from pipelines.labels import Known
 from pipelines.learner import detector_of, policy_of
 from pipelines.progress import progress
 from pipelines.sources import open_source
 
-SUPERVISED = "with_labels_"
+SUPERVISED, UNSUPERVISED = "with_labels_", "unsupervised_"
 LEAST_ROWS = 50
 
 
@@ -38,8 +37,9 @@ class BacktestReport:
     Parameters
     ----------
     periods : DataFrame
-        One row a period and seed: ``begin``, ``seed``, and the numbers of ``judge_period``; those of a detector that
-        learnt from labels begin with ``with_labels_``.
+        One row a period and seed: ``begin``, ``seed``, and the numbers of ``judge_period`` as the detector would have
+        decided. Where labels sufficed for a head, those of the head begin with ``with_labels_``, those of the members
+        with ``unsupervised_``, and ``head_decides`` is 1 if it had proved itself by then.
     plan : Plan
         How it walked.
     places : dict of str to str
@@ -80,7 +80,8 @@ class BacktestReport:
             "With labels": (
                 (f"{SUPERVISED}ap", "average precision"),
                 (f"{SUPERVISED}card_precision_{k}", "precision of the riskiest"),
-                (f"{SUPERVISED}serves", "share of periods in which it may serve"),
+                (f"{UNSUPERVISED}ap", "without them"),
+                ("head_decides", "share of periods in which the head decides"),
             ),
         }
         for title, names in told.items():
@@ -190,7 +191,12 @@ def _period(
     drawn = learnt
     if config.train.rows is not None and len(learnt) > config.train.rows:
         drawn = learnt.sample(config.train.rows, random_state=seed)
-    scorer = detector_of(config.model_copy(update={"random_state": seed}), schema).fit(drawn).scorer_
+    own = config.model_copy(update={"random_state": seed})
+    lesson = None
+    if config.train.head.enabled:
+        lesson = lesson_from(drawn, Known(drawn[label], known_at[drawn.index]), own)
+    members = without(drawn, lesson)
+    scorer = taught(detector_of(own, schema).fit(members).scorer_, lesson, own)
     measures = scorer.measure(asked)
     day = asked[str(schema.time)].dt.normalize()
     p_value, risk = measures["p_value"].to_numpy(), measures["risk"].to_numpy()
@@ -212,12 +218,12 @@ def _period(
         )
 
     values = judged(risk)
-    head = _head(learnt, scorer, schema, seed)
-    if head is not None:
-        supervised = judged(head.probability(asked, measures))
-        ranked = ("auroc", "ap", f"card_precision_{plan.k}")
-        values |= {f"{SUPERVISED}{name}": supervised[name] for name in ranked if name in supervised}
-        values[f"{SUPERVISED}serves"] = float(head.serves)
+    if (head := scorer.head) is not None:
+        alone = scorer.unsupervised(asked)
+        for kind, score in ((SUPERVISED, head.risk(asked, alone)), (UNSUPERVISED, alone["risk"].to_numpy())):
+            found, ranked = judged(score), ("auroc", "ap", f"card_precision_{plan.k}")
+            values |= {f"{kind}{name}": found[name] for name in ranked if name in found}
+        values["head_decides"] = float(head.serves)
     return values
 
 
@@ -233,24 +239,6 @@ def _unblocked(
     blocked = known_at[frauds].groupby(rows.loc[frauds, schema.entity]).min()
     since = asked[schema.entity].map(blocked)
     return asked[~(since <= asked[str(schema.time)].dt.normalize()).to_numpy(dtype=bool)]
-
-
-def _head(learnt: pd.DataFrame, scorer: TabularScorer, schema: Schema, seed: int) -> Head | None:
-    """A head from the labels known by then; none if they are too few."""
-    labels = learnt[str(schema.label)]
-    columns = schema.numeric + schema.boolean
-    try:
-        return fit_head(
-            learnt,
-            scorer.measure(learnt),
-            labels,
-            learnt[str(schema.time)],
-            columns=columns,
-            recipe=HeadRecipe(),
-            random_state=seed,
-        )
-    except DataError:
-        return None
 
 
 def _told(report: BacktestReport, config: Config, *, now: datetime, folder: Path) -> BacktestReport:

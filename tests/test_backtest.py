@@ -37,6 +37,7 @@ train:
   autoencoder: {enabled: false}
   neighbours: {enabled: false}
   forest: {trees: 10}
+  head: {least_anomalies: 30, trees: 30, models: 1}
 policy: {quantile: 0.98}
 tracking: {uri: "sqlite:///mlflow.db"}
 """
@@ -52,7 +53,7 @@ def folder(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def report(folder):
-    plan = Plan(START, END, every="7d", train="14d", k=10, seeds=2, scenario="scenario")
+    plan = Plan(START, END, every="7d", train="14d", delay="2d", k=10, seeds=2, scenario="scenario")
     return backtest(load_config(folder), plan, now=NOW)
 
 
@@ -64,7 +65,10 @@ def test_backtest_tells_what_would_have_been_caught(report):
     assert (periods["card_precision_10"] <= periods["card_precision_10_ceiling"]).all()
     assert (periods["ap"] > 2 * periods["prevalence"]).all()
     assert {"recall_large_amount", "amount_caught", "amount_missed", "alerts_per_day"} <= set(periods)
-    assert {"precision_predicted", "precision_realised", "with_labels_ap"} <= set(periods)
+    assert {"precision_predicted", "precision_realised", "with_labels_ap", "unsupervised_ap"} <= set(periods)
+    taught = periods[periods["head_decides"].notna()]
+    chosen = np.where(taught["head_decides"] == 1, taught["with_labels_ap"], taught["unsupervised_ap"])
+    assert taught["ap"].to_numpy() == pytest.approx(chosen)
     numbers = report.numbers()
     assert numbers.loc["ap", "over_periods"] > 0
     assert numbers.loc["ap", "over_seeds"] > 0
