@@ -141,6 +141,8 @@ class Config(Section):
     @model_validator(mode="after")
     def _two_places(self) -> Self:
         self.alerts.check(self.columns)
+        if self.train.sequence.enabled:
+            self.features.check_events()
         if self.source.path is not None and self.source.path in (self.output.path, self.output.quarantine):
             raise ValueError("`output` would replace the file that `source` reads. Name another file.")
         if self.source.url is not None and (self.source.url, self.source.table) == (

@@ -77,6 +77,22 @@ class FeaturesSection(Section):
         """Whether there are any."""
         return bool(self.history or self.calendar)
 
+    def check_events(self) -> None:
+        """Make sure that there are events for the member `sequence` to read.
+
+        Raises
+        ------
+        ValueError
+            If no feature is of single events, or they are of several entities.
+        """
+        from detector.features import feature
+        from detector.features.steps import steps_of
+
+        try:
+            steps_of(feature.parse(self.history))
+        except SettingError as error:
+            raise ValueError(f"train.sequence: {error}") from None
+
     def feature_set(self, columns: ColumnsSection) -> FeatureSet:
         """The features as the library knows them.
 
