@@ -7,6 +7,7 @@ from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
 from detector.calibrate import Calibrator
 from detector.clean import clean
@@ -237,6 +238,17 @@ class SequenceScorer:
         """
         chosen = events.to_frame().T if isinstance(events, pd.Series) else events
         return self.judge_rows(clean(frame, self.schema).rows).curves(chosen, margin=margin)
+
+    def can_judge(self, rows: pd.DataFrame) -> NDArray[np.bool_]:
+        """Which cleaned rows belong to a series that has a model and is as long as its window."""
+        entity = self.schema.entity
+        whose = pd.Series(SHARED, index=rows.index) if entity is None else rows[entity]
+        known = whose.notna() & (self.shared | whose.isin(self.models))
+        if self.short == "pad":
+            return np.asarray(known, dtype=bool)
+        length = {name: self.model_of(name).length for name in whose[known].unique().tolist()}
+        size = whose.groupby(whose.to_numpy(), sort=False).transform("size")
+        return np.asarray(known & (size >= whose.map(length)), dtype=bool)
 
     def judge_rows(self, rows: pd.DataFrame) -> JudgedSeries:
         """Cleaned rows as their models see them."""

@@ -16,6 +16,7 @@ from detector.errors import DataError
 from detector.inject import inject
 from detector.policy import Policy
 from detector.scorer import UNSUPERVISED, TabularScorer
+from detector.series_scorer import SequenceScorer
 from pipelines.window import Window
 
 BUDGET_SHARE = 0.01
@@ -158,7 +159,8 @@ def compare_on(
     """
     rows = window.compare
     theirs = clean(window.raw.loc[rows.index], champion.schema, positions=rows.index).rows
-    both = rows.index.intersection(theirs.index, sort=False)
+    theirs = _judgeable(champion, theirs)
+    both = _judgeable(challenger, rows).index.intersection(theirs.index, sort=False)
     if len(both) < 2:
         raise DataError("The champion can read none of the recent rows: their columns changed. Promote by hand.")
     labels = pd.Series(window.labels, index=rows.index).loc[both].to_numpy()
@@ -223,6 +225,11 @@ def _stability(champion: Scorer, challenger: Scorer, measures: Sequence[pd.DataF
     heads = [isinstance(each, TabularScorer) and each.serving_head is not None for each in (champion, challenger)]
     name = UNSUPERVISED if heads[0] != heads[1] and all(UNSUPERVISED in each for each in measures) else "risk"
     return compare.rank_stability(measures[0][name], measures[1][name])
+
+
+def _judgeable(scorer: Scorer, rows: pd.DataFrame) -> pd.DataFrame:
+    """Without machines that a detector of series does not know, or of which there is too little."""
+    return rows[scorer.can_judge(rows)] if isinstance(scorer, SequenceScorer) else rows
 
 
 def _measured(scorer: Scorer, rows: pd.DataFrame) -> pd.DataFrame:

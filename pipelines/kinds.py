@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 MOST_REVIEW_ROWS = 20_000
 EXAMPLE_ROWS = 5
+WINDOWS_TO_LEARN = 8
 
 
 class Kind(Protocol):
@@ -43,6 +44,14 @@ class Kind(Protocol):
 
     def detector(self, config: Config, schema: Schema, on_step: OnStep) -> Any:
         """An unfitted one."""
+        ...
+
+    def enough(self, rows: pd.DataFrame, config: Config, schema: Schema) -> tuple[pd.DataFrame, list[str]]:
+        """The rows that a retraining can learn from, and what is left out for now, with why."""
+        ...
+
+    def judgeable(self, rows: pd.DataFrame, scorer: Any) -> pd.DataFrame:
+        """The cleaned rows that a detector can judge."""
         ...
 
     def review(
@@ -92,6 +101,19 @@ class Table:
     def detector(self, config: Config, schema: Schema, on_step: OnStep) -> Any:
         """A ``TabularDetector``."""
         return detector_of(config, schema, on_step=on_step)
+
+    def enough(
+        self,
+        rows: pd.DataFrame,
+        config: Config,  # noqa: ARG002 - as the others
+        schema: Schema,  # noqa: ARG002 - as the others
+    ) -> tuple[pd.DataFrame, list[str]]:
+        """All of them."""
+        return rows, []
+
+    def judgeable(self, rows: pd.DataFrame, scorer: Any) -> pd.DataFrame:  # noqa: ARG002 - as the others
+        """All of them."""
+        return rows
 
     def review(
         self, scorer: Any, rows: pd.DataFrame, config: Config, history: dict[str, list[float]]
@@ -147,6 +169,23 @@ class Sensors:
     def detector(self, config: Config, schema: Schema, on_step: OnStep) -> Any:
         """A ``SequenceDetector``."""
         return sequence_detector_of(config, schema, on_step=on_step)
+
+    def enough(self, rows: pd.DataFrame, config: Config, schema: Schema) -> tuple[pd.DataFrame, list[str]]:
+        """Where each machine has a model, those of which there are eight windows: a new one waits until there are."""
+        if schema.entity is None or config.series.models == "shared":
+            return rows, []
+        least = WINDOWS_TO_LEARN * config.series.window
+        size = rows.groupby(schema.entity, sort=False)[schema.entity].transform("size")
+        few = rows[schema.entity][size < least].value_counts(sort=False)
+        if not len(few) or (size < least).all():
+            return rows, []
+        words = f"rows to learn from, {least} are needed."
+        notes = [f"{name!r} has no model yet: {count} {words}" for name, count in few.items()]
+        return rows[size >= least], notes
+
+    def judgeable(self, rows: pd.DataFrame, scorer: Any) -> pd.DataFrame:
+        """Those of machines that it knows, and of which there is a window."""
+        return rows[scorer.can_judge(rows)]
 
     def review(
         self, scorer: Any, rows: pd.DataFrame, config: Config, history: dict[str, list[float]]

@@ -16,6 +16,7 @@ import pandas as pd
 from detector import bundle
 from detector.clean import clean
 from detector.drift import ALERTS, RISK, Shift, persistent
+from detector.series_scorer import SequenceScorer
 from detector.values import read_dates
 from pipelines.config import Config
 from pipelines.faults import fault
@@ -141,6 +142,8 @@ def watch(config: Config, *, now: datetime) -> DriftReport:
     since = memory.looked_until or str(champion.metrics.get("learnt_until", ""))
     frame, until = _new_rows(open_source(config.source), config, since=since, now=now)
     rows = clean(frame, champion.schema).rows if len(frame) else pd.DataFrame()
+    if isinstance(champion, SequenceScorer) and len(rows):
+        rows = rows[champion.can_judge(rows)]
     if len(rows) < settings.least_rows:
         return _nothing(
             f"{counted(len(rows))} came since the last look; `drift.least_rows` asks for {settings.least_rows:,}."

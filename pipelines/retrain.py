@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
@@ -128,12 +128,16 @@ def _retrain(config: Config, shelf: Shelf, *, now: datetime, trigger: str, clock
     policy = policy_of(config.policy, window.schema)
     if champion is not None and len(window.compare) < config.retrain.least_rows:
         return _skipped(config, shelf, window, until, trigger=trigger, clock=clock, now=now)
-    kind, learnt = KINDS[config.kind], _fit(config, window, clock)
+    kind = KINDS[config.kind]
+    enough, notes = kind.enough(window.learn, config, window.schema)
+    window = replace(window, learn=enough)
+    learnt = _fit(config, window, clock)
     challenger = learnt.detector.scorer_
     with progress("Comparing", total=None):
         held_out = window.compare
         if window.schema.label is not None:
             held_out = held_out.assign(**{window.schema.label: window.labels})
+        held_out = kind.judgeable(held_out, challenger)
         remember(challenger, window.learn, held_out, policy=policy, now=now)
         reviewed: Review | None = None
         drawn: dict[str, Figure] = {}
@@ -160,7 +164,7 @@ def _retrain(config: Config, shelf: Shelf, *, now: datetime, trigger: str, clock
         challenger=name,
         rows=len(window.learn),
         metrics={} if found is None else found.metrics(),
-        notes=[note for note in (head_note(challenger),) if note is not None],
+        notes=[*notes, *(note for note in (head_note(challenger),) if note is not None)],
     )
 
 

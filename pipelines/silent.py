@@ -75,19 +75,15 @@ class Silence:
 def notices_of(
     scorer: SequenceScorer, silent: pd.Series, present: pd.Timestamp, *, version: str, entity: str | None, time: str
 ) -> pd.DataFrame:
-    """What alerts are made of: a flagged row for each silent machine, now.
-
-    >>> Reason("rows", "none since 10:00", "one every 1 min", 1.0).text
-    'rows none since 10:00, expected one every 1 min; 100 % of the risk'
-    """
+    """What alerts are made of: a flagged row for each silent machine, now."""
     lines = []
-    every = pd.Timedelta(microseconds=scorer.sampling.interval or 0)
+    pace = timedelta(microseconds=scorer.sampling.interval or 0).total_seconds()
     for name, since in silent.items():
         model = scorer.model_of(name)
         risk = np.array([model.threshold + model.alarm * max(1, int(model.scaling.known.sum()))])
         p_value = model.calibrator.p_value(risk)
         tail = p_value if model.calibrator.pareto is None else model.calibrator.p_value(risk, tail="pareto")
-        pace = f"one every {every.total_seconds():g} s"
+        silence = f"of {(present - since).total_seconds() / 60:.0f} min"
         lines.append(
             {
                 time: present,
@@ -95,7 +91,7 @@ def notices_of(
                 "p_value": float(p_value[0]),
                 "flagged": True,
                 "severity": severity(tail, np.array([True]))[0],
-                "reasons": in_words([Reason("rows", f"none since {since:%Y-%m-%d %H:%M:%S}", pace, 1.0)]),
+                "reasons": in_words([Reason("silence", silence, f"a reading every {pace:g} s", 1.0)]),
                 "model_version": version,
             }
             | ({} if entity is None else {entity: name})

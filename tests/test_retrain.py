@@ -407,6 +407,32 @@ def test_series_are_retrained_too(tmp_path: Path) -> None:
     assert report.metrics["calibration_distance_champion"] > 0.5 > report.metrics["calibration_distance_challenger"]
 
 
+def test_a_new_machine_stops_no_retraining(tmp_path: Path) -> None:
+    """It is learnt once there are eight windows of it; until then the others go on without it."""
+    columns = {"time": "at", "entity": "pump", "key": None, "label": None}
+    series = {"models": "entity", "window": 16}
+    rng, step = np.random.default_rng(0), np.arange(2000)
+    one = pd.DataFrame(
+        {
+            "at": pd.Timestamp(after(0)).tz_localize(None) + pd.to_timedelta(step * 20, unit="min"),
+            "pump": "old",
+            "x": np.sin(step / 20) + rng.normal(0, 0.1, 2000),
+            "y": np.cos(step / 20) + rng.normal(0, 0.1, 2000),
+        }
+    )
+    new = one.iloc[1500:].assign(pump="new")
+    given = {"kind": "sensors", "columns": columns, "series": series}
+    retrain(settle(tmp_path, one.head(1000), **given), now=after(14))
+
+    short = retrain(settle(tmp_path, pd.concat([one.head(1530), new.head(30)]), **given), now=after(22))
+    longer = retrain(settle(tmp_path, pd.concat([one, new]), **given), now=after(28))
+
+    assert short.decision.verdict in ("keep", "promote")
+    assert longer.challenger
+    scorer = bundle.load(Shelf(load_config(tmp_path).bundle).path_of(longer.challenger))
+    assert set(scorer.models) == {"old", "new"}
+
+
 POINTS = [
     "adopt.copied",
     "adopt.listed",

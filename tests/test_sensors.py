@@ -20,6 +20,7 @@ from pipelines.cli import app
 from pipelines.config import Config, load_config
 from pipelines.evaluate import evaluate
 from pipelines.evaluate_encoders import evaluate_encoders
+from pipelines.kinds import KINDS
 from pipelines.score import score
 from pipelines.simulate import simulate_sensors
 from pipelines.train import TrainReport, train
@@ -224,3 +225,20 @@ def test_simulated_sensors_are_written(tmp_path: Path) -> None:
     assert len(rows) == 500
     assert rows["machine"].nunique() == 2
     assert rows["anomaly"].sum() > 0
+
+
+def test_a_machine_of_which_there_is_too_little_is_not_learnt_yet(
+    trained: tuple[Config, TrainReport], readings: pd.DataFrame
+) -> None:
+    """A retraining says so and goes on; with one model for all, or of one machine alone, nothing is left out."""
+    config, _ = trained
+    rows = pd.concat([readings.assign(machine="M1").head(200), readings.assign(machine="M9").head(100)])
+    schema = KINDS["sensors"].schema(rows, config)
+
+    enough, notes = KINDS["sensors"].enough(rows, config, schema)
+    shared = config.model_copy(update={"series": config.series.model_copy(update={"models": "shared"})})
+
+    assert enough["machine"].unique().tolist() == ["M1"]
+    assert notes == ["'M9' has no model yet: 100 rows to learn from, 128 are needed."]
+    assert len(KINDS["sensors"].enough(rows, shared, schema)[0]) == 300
+    assert len(KINDS["sensors"].enough(rows.tail(100), config, schema)[0]) == 100

@@ -107,7 +107,7 @@ def test_a_silent_machine_is_told_when_others_report(trailing: Path, tmp_path: P
         site.put(rows[part])
         score(site)
 
-    assert alerts(site) == [("opened", "b", "rows"), ("recovered", "b", "")]
+    assert alerts(site) == [("opened", "b", "silence"), ("recovered", "b", "")]
     assert len(site.verdicts()) == (~silent).sum()
 
 
@@ -121,7 +121,7 @@ def test_a_machine_alone_is_told_silent_by_the_clock(trailing: Path, tmp_path: P
     score(site, now=minute(60).tz_localize("UTC").to_pydatetime())
     score(site, now=minute(61).tz_localize("UTC").to_pydatetime())
 
-    assert alerts(site) == [("opened", "a", "rows"), ("opened", "b", "rows")]
+    assert alerts(site) == [("opened", "a", "silence"), ("opened", "b", "silence")]
 
 
 def test_without_the_clock_a_quiet_source_is_no_alert(trailing: Path, tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -304,3 +305,13 @@ def test_severities_go_on_beyond_the_calibration_rows() -> None:
 
     assert event["p_value"] == pytest.approx(1 / 1001)
     assert event["severity"] == "critical"
+
+
+def test_rows_that_can_be_judged_are_told() -> None:
+    """Of a machine with a model, and as many of it as a window has."""
+    own = small(schema=PUMPS, models="entity").fit(two_pumps().iloc[:500]).scorer_
+    rows = clean(pd.concat([readings(20, pump=name) for name in ("a", "new")] + [readings(5, pump="b")]), PUMPS).rows
+
+    assert own.can_judge(rows).tolist() == [True] * 20 + [False] * 25
+    assert replace(own, short="pad").can_judge(rows).sum() == 25
+    assert small(schema=PUMPS).fit(two_pumps().iloc[:500]).scorer_.can_judge(rows).sum() == 40

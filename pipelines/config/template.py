@@ -62,7 +62,8 @@ TEMPLATES: dict[str, dict[str, Any]] = {
         "kind": "sensors",
         "source": {"path": "data.csv"},
         "columns": {"time": "time"},
-        "policy": {"quantile": 0.99},
+        "policy": {"quantile": 0.999},
+        "alerts": {"recovery": True},
     },
 }
 HIDDEN: dict[str, frozenset[str]] = {
