@@ -41,7 +41,7 @@ class Head:
     slope, intercept : float
         Calibration: the risk, in log-odds, is slope · raw + intercept.
     calibrator : Calibrator
-        How that risk becomes a p-value: by rows, not known to be anomalous, that the head did not learn from.
+        How that risk becomes a p-value: by rows known to be normal that the head did not learn from.
     typical : tuple of float
         The median of each input in those rows: what reasons compare a row with.
     facts : dict

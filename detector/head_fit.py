@@ -44,7 +44,8 @@ class HeadRecipe:
     least_anomalies : int
         Fewest known anomalies, below which nothing can be learnt.
     calibration_share : float
-        Share of the rows not known to be anomalous that the head does not learn from: they make its p-values.
+        Share of the rows known to be normal that the head does not learn from: they make its p-values. Rows not known
+        yet are no part of them, or the frauds among those would take the smallest p-values away from others.
 
     Raises
     ------
@@ -59,7 +60,7 @@ class HeadRecipe:
     regularisation: float = 5.0
     folds: int = 2
     least_anomalies: int = 30
-    calibration_share: float = 0.2
+    calibration_share: float = 0.4
 
     def __post_init__(self) -> None:
         for name in ("trees", "models", "folds", "least_anomalies"):
@@ -146,7 +147,7 @@ def fit_head(
     recipe = recipe or HeadRecipe()
     known = labels.notna().to_numpy()
     truth = labels.to_numpy(dtype=np.float64, na_value=0.0) == 1
-    if truth.sum() < recipe.least_anomalies or truth[known].all():
+    if truth.sum() < recipe.least_anomalies or (known & ~truth).sum() < 2:
         raise DataError(
             f"A head needs at least {recipe.least_anomalies} labelled anomalies and normal rows beside them, received "
             f"{int(truth.sum())} among {int(known.sum()):,} labelled rows. Wait for more verdicts."
@@ -159,7 +160,9 @@ def fit_head(
     later, raw = _later(table, truth, known, time, time if known_at is None else known_at, counts, recipe, random_state)
     calibration = LogisticRegression(C=1e6).fit(raw[:, None], truth[later], sample_weight=counts[later])
     facts = _compare(raw, measures["risk"].to_numpy()[later], truth[later], counts[later], random_state)
-    models = recipe.fit(table[learnt], truth[learnt], counts[learnt], random_state)
+    left = counts.copy()  # those kept back are stood for by the others
+    left[learnt & ~truth] *= counts[known & ~truth].sum() / counts[learnt & ~truth].sum()
+    models = recipe.fit(table[learnt], truth[learnt], left[learnt], random_state)
     graph = _graph(models, table[learnt])
     slope, intercept = max(float(calibration.coef_[0, 0]), 1e-6), float(calibration.intercept_[0])
     normal = table[kept_back]
@@ -184,13 +187,11 @@ def fit_head(
 def _kept_back(
     truth: NDArray[np.bool_], known: NDArray[np.bool_], recipe: HeadRecipe, random_state: int
 ) -> NDArray[np.bool_]:
-    """A random share of the rows not known to be anomalous; at least one of those known to be normal is learnt from."""
-    normal = np.flatnonzero(~truth)
-    size = max(1, min(MOST_CALIBRATION_ROWS, round(recipe.calibration_share * len(normal))))
+    """A random share of the rows known to be normal; at least one is learnt from."""
+    normal = np.flatnonzero(known & ~truth)
+    size = min(MOST_CALIBRATION_ROWS, round(recipe.calibration_share * len(normal)), len(normal) - 1)
     kept = np.zeros(len(truth), dtype=bool)
-    kept[np.random.default_rng(random_state).choice(normal, size, replace=False)] = True
-    if not (known & ~kept & ~truth).any():
-        kept[np.flatnonzero(known & ~truth)[0]] = False
+    kept[np.random.default_rng(random_state).choice(normal, max(1, size), replace=False)] = True
     return kept
 
 

@@ -43,6 +43,8 @@ class Side:
         Distance of the p-values of normal rows from uniform.
     alerts : float
         Rows flagged a day, or among a thousand where there is no time.
+    right : float
+        Those of them that are known to be anomalous.
     """
 
     risk: NDArray[np.float64]
@@ -51,6 +53,7 @@ class Side:
     recall: float
     calibration: float
     alerts: float
+    right: float = 0.0
 
     def metrics(self, name: str) -> dict[str, float]:
         """The figures by name, for a log."""
@@ -200,9 +203,11 @@ def compare_on(
             precision=evaluate.ranking_metrics(truth, risk)["ap"],
             recall=recall,
             calibration=evaluate.calibration_metrics(measured["p_value"][normal])["calibration_distance"],
-            alerts=_alerts(policy, measured, when, days),
+            alerts=alerts,
+            right=right,
         )
         for measured, risk, recall in zip(measures, judged, recalls, strict=True)
+        for alerts, right in [_alerts(policy, measured, when, days, anomalous=labels == 1)]
     ]
     return Comparison(
         champion=sides[0],
@@ -243,9 +248,18 @@ def _measured(scorer: Scorer, rows: pd.DataFrame) -> pd.DataFrame:
     )
 
 
-def _alerts(policy: Policy, measures: pd.DataFrame, when: NDArray[np.datetime64] | None, days: float) -> float:
-    flagged = int(policy.decide(measures["p_value"], measures["risk"], day=when).sum())
-    return flagged / max(days, 1.0) if days else 1000.0 * flagged / len(measures)
+def _alerts(
+    policy: Policy,
+    measures: pd.DataFrame,
+    when: NDArray[np.datetime64] | None,
+    days: float,
+    *,
+    anomalous: NDArray[np.bool_],
+) -> tuple[float, float]:
+    """Flagged rows a day, or among a thousand, and those of them that are known to be anomalous."""
+    flagged = policy.decide(measures["p_value"], measures["risk"], day=when)
+    share = 1 / max(days, 1.0) if days else 1000.0 / len(measures)
+    return float(flagged.sum()) * share, float((flagged & anomalous).sum()) * share
 
 
 def _riskiest(risk: NDArray[np.float64], rows: int) -> NDArray[np.bool_]:

@@ -75,9 +75,11 @@ def decide(found: Comparison, settings: RetrainSection) -> Decision:
     )
     most = settings.most_alert_change * max(found.champion.alerts, 1.0)
     calm = Check(
-        f"It raises at most {settings.most_alert_change:g} times the champion's alerts, or that one is wrong",
-        broken or found.challenger.alerts <= most,
-        f"{found.challenger.alerts:.1f} {found.alert_unit}; champion {found.champion.alerts:.1f}",
+        f"It raises at most {settings.most_alert_change:g} times the champion's alerts, known anomalies not counted, "
+        f"or that one is wrong",
+        broken or found.challenger.alerts - found.challenger.right <= most,
+        f"{found.challenger.alerts:.1f} {found.alert_unit}, {found.challenger.right:.1f} of them right; champion "
+        f"{found.champion.alerts:.1f}",
     )
     steady = Check(
         f"It ranks rows as the champion does (correlation at least {settings.least_stability:g}), or that one is wrong",
