@@ -84,10 +84,13 @@ def _over_time(periods: pd.DataFrame, lines: dict[str, str], title: str) -> Figu
     figure, (axes,) = empty_figure()
     for column, label in lines.items():
         mean, colour = periods.groupby("begin")[column].mean(), COLOURS[label]
-        wide = {"linewidth": 6, "alpha": 0.35} if colour == INK else {"marker": "o", "markersize": 4}
-        axes.plot(mean.index, mean, color=colour, label=label, **wide)
+        wide = {"linewidth": 6, "alpha": 0.35, "markersize": 9} if colour == INK else {"markersize": 4}
+        axes.plot(mean.index, mean, color=colour, label=label, marker="o", **wide)
         if periods["seed"].nunique() > 1:
             axes.scatter(periods["begin"], periods[column], color=colour, s=8, alpha=0.5)
+    first, last = periods["begin"].min(), periods["begin"].max()
+    margin = max((last - first) / 20, pd.Timedelta(days=1))
+    axes.set_xlim(first - margin, last + margin)
     axes.set_title(title)
     axes.set_ylim(bottom=0)
     axes.legend()
