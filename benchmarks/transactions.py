@@ -13,12 +13,21 @@ Three detectors:
     features of unsupervised models, too. Its training knows no label. These are ``ap`` and ``cp100``.
 ``with labels``
     Boosted trees over all features and the second detector's scores, learnt from the labels of the training week.
+``more labels``
+    The same head, learnt from the four weeks that end with the training week: all their frauds, and three in ten of the
+    other rows, which count more for it. Their labels were known, too; the published figures learn from one week.
 
 In the first week no label can be known in training, because the data begin there; all means hold it, and a second table
 leaves it out.
 
 The configuration was chosen on the weeks that start on 15 April and 6 May; all weeks are reported. Of the members the
 forest alone was best there (AP .54; neighbours .19; both .17): a binary risk makes distances jump.
+
+What the head learns from was chosen on those two and the week of 27 May, by the trees alone and one seed: AP / CP@100
+.682 / .330 before; .691 / .333 with more windows of the terminal's known frauds; .705 / .332 with their age (frauds
+known two, three and four weeks before: a compromise has an end); .707 / .335 as the mean of three models; .727 / .335
+with four weeks of labels. A perfect score reaches .441 there: of the frauds at compromised terminals a third come
+before any of them is known.
 """
 
 from __future__ import annotations
@@ -34,8 +43,10 @@ from numpy.typing import NDArray
 from sklearn.metrics import average_precision_score, roc_auc_score
 
 from detector.features import FeatureSet, Money
+from detector.head import Head
 from detector.head_fit import HeadRecipe, fit_head
 from detector.schema import Schema
+from detector.scorer import TabularScorer
 from detector.tabular import TabularDetector
 
 CARD, TERMINAL = "customer_id", "terminal_id"
@@ -57,7 +68,19 @@ LINES = (
     "ratio of tx_amount by terminal_id over 30d",
     "mean of tx_amount by terminal_id over 1d, 7d, 30d",
     "risk by terminal_id over 1d, 7d, 30d delay 7d",
-    "frauds by terminal_id over 7d, 28d delay 7d",
+    "frauds by terminal_id over 1d, 3d, 7d, 14d, 21d, 28d, 90d delay 7d",
+    "count by terminal_id over 3d, 14d, 21d, 90d delay 7d",
+    "risk by terminal_id over 3d, 14d, 28d delay 7d",
+    "risk by terminal_id over 7d delay 14d",
+    "risk by terminal_id over 7d delay 21d",
+    "risk by terminal_id over 7d, 14d delay 28d",
+    "frauds by terminal_id over 7d delay 14d",
+    "frauds by terminal_id over 7d delay 21d",
+    "frauds by terminal_id over 7d, 14d delay 28d",
+    "frauds by terminal_id over 30d delay 35d",
+    "max of tx_amount by customer_id over 1d with row",
+    "ratio of tx_amount by customer_id over 30d delay 7d",
+    "std of tx_amount by customer_id over 90d",
 )
 OWN_HISTORY = (
     "tx_amount",
@@ -67,6 +90,8 @@ OWN_HISTORY = (
 )
 RISK = tuple(f"risk_{window}_by_terminal_id_delay_7d" for window in ("1d", "7d", "30d"))
 METRICS = ("auroc", "ap", "cp100")
+HEAD = HeadRecipe(models=3, folds=1, calibration_share=0.05)
+MORE_DAYS, MORE_SHARE = 28, 0.3
 
 
 def features() -> FeatureSet:
@@ -124,24 +149,45 @@ def detector(columns: tuple[str, ...], seed: int) -> TabularDetector:
     return TabularDetector(schema=Schema(numeric=columns), members=("forest",), random_state=seed)
 
 
-def one_week(train: pd.DataFrame, test: pd.DataFrame, seed: int, columns: list[str]) -> dict[str, tuple[float, ...]]:
-    """The three detectors on one week."""
-    own = detector(OWN_HISTORY, seed).fit(train).scorer_
-    risk = detector((*OWN_HISTORY, *RISK), seed).fit(train).scorer_
-    learnt, asked = risk.measure(train), risk.measure(test)
-    head = fit_head(
-        train,
-        learnt,
-        train["tx_fraud"],
-        train["tx_datetime"],
+def more_labels(frame: pd.DataFrame, start: pd.Timestamp, seed: int) -> tuple[pd.DataFrame, NDArray[np.float64]]:
+    """The four weeks that end with the training week, normal rows sampled; and how many rows each stands for."""
+    end = start + pd.Timedelta(days=DAYS)
+    rows = frame[(frame["tx_datetime"] >= end - pd.Timedelta(days=MORE_DAYS)) & (frame["tx_datetime"] < end)]
+    fraud = rows["tx_fraud"].to_numpy() == 1
+    rows = rows[fraud | (np.random.default_rng(seed).random(len(rows)) < MORE_SHARE)]
+    return rows, np.where(rows["tx_fraud"] == 1, 1.0, 1 / MORE_SHARE)
+
+
+def head_of(
+    rows: pd.DataFrame, risk: TabularScorer, columns: list[str], seed: int, weight: NDArray[np.float64] | None = None
+) -> Head:
+    """The product's head."""
+    return fit_head(
+        rows,
+        risk.unsupervised(rows),
+        rows["tx_fraud"],
+        rows["tx_datetime"],
         columns=columns,
-        recipe=HeadRecipe(folds=1),
+        weight=weight,
+        recipe=HEAD,
         random_state=seed,
     )
+
+
+def one_week(frame: pd.DataFrame, start: pd.Timestamp, seed: int, columns: list[str]) -> dict[str, tuple[float, ...]]:
+    """The detectors on one week."""
+    train, test = split(frame, start)
+    own = detector(OWN_HISTORY, seed).fit(train).scorer_
+    risk = detector((*OWN_HISTORY, *RISK), seed).fit(train).scorer_
+    asked = risk.unsupervised(test)
+    head = head_of(train, risk, columns, seed)
+    rows, weight = more_labels(frame, start, seed)
+    more = head_of(rows, risk, columns, seed, weight)
     return {
         "no labels": judged(test, own.measure(test)["risk"].to_numpy()),
         "delayed risk": judged(test, asked["risk"].to_numpy()),
-        "with labels": judged(test, head.probability(test, asked)),
+        "with labels": judged(test, head.risk(test, asked)),
+        "more labels": judged(test, more.risk(test, asked)),
         "perfect": judged(test, test["tx_fraud"].to_numpy(dtype=np.float64)),
     }
 
@@ -171,9 +217,8 @@ def main() -> None:
     columns = ["tx_amount", *measured.names]
     found: dict[str, list[tuple[float, ...]]] = {}
     for start in starts:
-        train, test = split(frame, start)
         for seed in range(options.seeds):
-            week = one_week(train, test, seed, columns)
+            week = one_week(frame, start, seed, columns)
             for name, values in week.items():
                 found.setdefault(name, []).append(values)
             shown = "  ".join(f"{name} {values[1]:.3f} {values[2]:.3f}" for name, values in week.items())
@@ -193,6 +238,8 @@ def main() -> None:
         "cp100_without_risk": means["no labels"][2],
         "ap_with_labels": means["with labels"][1],
         "cp100_with_labels": means["with labels"][2],
+        "ap_with_more_labels": means["more labels"][1],
+        "cp100_with_more_labels": means["more labels"][2],
         "cp100_ceiling": means["perfect"][2],
     }
     print(json.dumps({name: round(float(value), 4) for name, value in result.items()}))
