@@ -141,8 +141,8 @@ def against_labels(
     found = evaluate.ranking_metrics(labels, measures["risk"])
     found |= evaluate.budget_metrics(labels, measures["risk"], _budget(policy, len(labels)))
     found |= evaluate.decision_metrics(labels, flagged)
-    decided = np.array_equal(measures["risk"], measures[UNSUPERVISED])
-    for name in measures.columns.drop(["risk", "p_value", *([UNSUPERVISED] if decided else [])]):
+    same = [UNSUPERVISED] if UNSUPERVISED in measures and measures[UNSUPERVISED].equals(measures["risk"]) else []
+    for name in measures.columns.drop(["risk", "p_value", *same]):
         member = evaluate.ranking_metrics(labels, measures[name])
         found |= {f"auroc_{name}": member["auroc"], f"ap_{name}": member["ap"]}
     return found
