@@ -19,12 +19,12 @@ REVIEW = "mlflow.sharedViewState.detector-review"
 """MLflow's pages keep a saved view of the runs in such a tag."""
 COLUMNS = (
     *(f"tags.`{name}`" for name in ("decision", "reason", "trigger", "data window", "drift")),
-    *(f"metrics.`{name}`" for name in ("rows", "ap", "ap_champion", "ap_challenger", "alerts_a_day")),
+    *(f"metrics.`{name}`" for name in ("rows", "ap", "ap_champion", "alerts_a_day")),
 )
-TRAININGS = (
+TRAININGS = (  # the page shows the first line alone
+    "**Views**, **Review** shows the decision, data window, drift, rows, average precision, alerts a day of each.\n\n"
     "One run a training, named after what was decided, and one for each move that a person made; below a training, its "
-    "members. Choose **Views**, **Review** for the data window, rows, average precision, alerts a day, drift and "
-    "decision of each."
+    "members."
 )
 MONITORING = (
     "One run a model. Each look at drift is a point of its curves: *Model metrics*. Tags tell of the last look."
