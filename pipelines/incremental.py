@@ -24,7 +24,7 @@ import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
 from detector import bundle
-from detector.errors import DetectorError
+from detector.errors import DetectorError, SettingError, nearest
 from detector.explain import in_words
 from detector.series_scorer import SequenceScorer
 from pipelines.ahead import ahead
@@ -139,9 +139,15 @@ def judge_of(scorer: bundle.Scorer, *, version: str, config: Config) -> Judge:
     Raises
     ------
     SettingError
-        If the policy does not fit the rows.
+        If the policy does not fit the rows, or alerts name a column whose values are not at hand.
     """
     kept = config.alerts.columns_wanted(config.columns) if config.alerts.enabled else ()
+    for name in kept:
+        if name not in scorer.schema.features:
+            raise SettingError(
+                f"`alerts` names the column {name!r}, which the detector does not learn from, so its values are not at "
+                f"hand. Name the key, the time, the entity or a feature. {nearest(name, scorer.schema.features)}"
+            )
     policy = policy_of(config.policy, scorer.schema)
     if isinstance(scorer, SequenceScorer):
         return SeriesJudge(scorer, version=version, policy=policy, kept=kept, silence=Silence.of(config))

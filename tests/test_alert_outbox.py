@@ -10,11 +10,13 @@ import pytest
 import sqlalchemy as sa
 
 from detector.errors import SettingError
+from detector.tabular import TabularDetector
 from pipelines.alerts import enqueue
 from pipelines.alerts.digests import end_quiet
 from pipelines.alerts.grouping import Known, advance, events_of
 from pipelines.alerts.tables import Alert, AlertGroup, Delivery, Silence
 from pipelines.config import Config, load_config
+from pipelines.incremental import judge_of
 from pipelines.store import Store
 from tests.alert_places import NOW, config_in, deliveries, give, rows, run, store_in
 
@@ -138,6 +140,17 @@ def test_missing_amount_column_is_named(store: Store, tmp_path: Path) -> None:
         SettingError, match=r"the column 'amuont', which the verdicts do not have. Did you mean 'amount'"
     ):
         give(store, config, rows(("a", 0, "low"), amount=3.0))
+
+
+@pytest.mark.parametrize("setting", [{"shown": ["amuont"]}, {"key": ["amuont"]}, {"amount": "amuont"}])
+def test_column_that_is_not_at_hand_is_told_at_the_start(
+    quick: TabularDetector, tmp_path: Path, setting: dict[str, Any]
+) -> None:
+    """Before anything is scored, and not when the first row is flagged."""
+    with pytest.raises(SettingError, match="names the column 'amuont', which the detector does not learn.*'amount'"):
+        judge_of(quick.scorer_, version="1", config=config_in(tmp_path, **setting))
+
+    assert judge_of(quick.scorer_, version="1", config=config_in(tmp_path, shown=["fee"])).version == "1"
 
 
 def test_key_can_be_other_columns(store: Store, tmp_path: Path) -> None:
