@@ -67,6 +67,9 @@ features:                    # what a card, a terminal did before: as it was kno
   calendar: [night, weekend]
   reported: reported_at
 
+train:
+  head: {enabled: false}     # true: learn from labels too; it takes longer, and shows less of what is found without any
+
 policy:
   quantile: 0.998            # flag what is rarer than one normal row in 500 ...
   budget: {rows: 60, per: day}   # ... and never more than people can look at

@@ -16,16 +16,18 @@ from pipelines.config.template import TEMPLATES
 
 NOW = datetime(2026, 3, 2, 12, tzinfo=UTC)
 SMALL = """
-train:
-  autoencoder: {enabled: false}
 tracking: {enabled: false}
 """
+
+
+def _small(config: str) -> str:
+    return config.replace("0.998", "0.97").replace("train:\n", "train:\n  autoencoder: {enabled: false}\n") + SMALL
 
 
 @pytest.fixture
 def small(monkeypatch: pytest.MonkeyPatch) -> None:
     """No autoencoder, no MLflow (test_train has them), no pictures (test_review has them)."""
-    monkeypatch.setattr(demo, "CONFIG", demo.CONFIG.replace("0.998", "0.97") + SMALL)
+    monkeypatch.setattr(demo, "CONFIG", _small(demo.CONFIG))
     monkeypatch.setattr(kinds, "figures", lambda *_, **__: {})
 
 
