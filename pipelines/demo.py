@@ -6,7 +6,7 @@ import json
 import os
 import shutil
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -35,8 +35,9 @@ from pipelines.train import train
 
 SEED = 7
 FRESH_SHARE = 0.25
+Truth = Callable[[Mapping[str, Any]], set[str]]
 STATE = ("service.db", "service.db-wal", "service.db-shm")
-LEFT_BEHIND = ("payments", "scores", "bundle", "bundle.features", "alerts.jsonl", *STATE)
+LEFT_BEHIND = ("payments", "readings", "scores", "bundle", "bundle.features", "alerts.jsonl", *STATE)
 COLOURS = {"critical": "bold red", "high": "red", "medium": "yellow", "low": "cyan"}
 CONFIG = """\
 # The configuration of `detector demo`: simulated card payments.
@@ -113,7 +114,7 @@ def run_demo(folder: Path, *, now: datetime, rows: int = 60_000) -> None:
     (folder / FILE_NAME).write_text(CONFIG, encoding="utf-8")
     config = load_config(folder)
     past, fresh = _simulate(rows, until=now)
-    _put(past, config, "past", now=now)
+    put(past, config, "past", now=now)
 
     console.rule("[bold]1  Train[/] on what is past")
     console.print(f"{len(past):,} simulated card payments, {int(past['is_fraud'].sum())} of them fraud.")
@@ -125,7 +126,7 @@ def run_demo(folder: Path, *, now: datetime, rows: int = 60_000) -> None:
         context = Context(config, store, now)
         console.rule("[bold]2  Score[/] what comes in, as `detector serve` does")
         score_new(context)  # the first look of a service: what is there was learnt from
-        _put(fresh, config, "fresh", now=now)
+        put(fresh, config, "fresh", now=now)
         began = time.perf_counter()
         report = score_new(context)
         console.print(f"{report.note.capitalize()}, in {time.perf_counter() - began:.1f} s.", highlight=False)
@@ -138,7 +139,8 @@ def run_demo(folder: Path, *, now: datetime, rows: int = 60_000) -> None:
 
         console.rule("[bold]4  Alerts[/], one for each card, told once")
         deliver(context)
-        show_alerts(console, config, store, truth=scores)
+        scenario = scores.set_index("transaction_id")["scenario"]
+        show_alerts(console, config, store, truth=lambda event: {str(scenario[key]) for key in event["keys"]})
     finally:
         store.close()
 
@@ -167,7 +169,7 @@ def _simulate(rows: int, *, until: datetime) -> tuple[pd.DataFrame, pd.DataFrame
     return frame.iloc[:rows], frame.iloc[rows:]
 
 
-def _put(rows: pd.DataFrame, config: Config, name: str, *, now: datetime) -> None:
+def put(rows: pd.DataFrame, config: Config, name: str, *, now: datetime) -> None:
     """Have rows come in at that time: a file, whole at once."""
     path = Path(str(config.source.path)) / f"{name}.parquet"
     path.parent.mkdir(exist_ok=True)
@@ -176,7 +178,7 @@ def _put(rows: pd.DataFrame, config: Config, name: str, *, now: datetime) -> Non
     os.utime(path, (now.timestamp(), now.timestamp()))
 
 
-def show_alerts(console: Console, config: Config, store: Store, *, truth: pd.DataFrame) -> None:
+def show_alerts(console: Console, config: Config, store: Store, *, truth: Truth) -> None:
     """What the local channel has got, one of them in full, and how to send them elsewhere.
 
     Parameters
@@ -187,12 +189,12 @@ def show_alerts(console: Console, config: Config, store: Store, *, truth: pd.Dat
         Names the file.
     store : Store
         Where alerts are kept.
-    truth : DataFrame
-        Rows by ``transaction_id``, with the known ``scenario`` of each, empty for honest ones.
+    truth : callable
+        For an alert, as the file has it, the kinds of anomaly it really holds.
     """
     told = [json.loads(line) for line in config.alerts.file.path.read_text(encoding="utf-8").splitlines()]
     events = [each for each in told if each["kind"] != "digest"]
-    console.print(_alerts(events, truth))
+    console.print(_alerts(events, truth, entity=str(config.columns.entity).removesuffix("_id")))
     for digest in told[len(events) :]:
         console.print(escape(digest["text"]), highlight=False)
     name = escape(str(config.file.parent if config.file is not None else "."))
@@ -211,22 +213,22 @@ def show_alerts(console: Console, config: Config, store: Store, *, truth: pd.Dat
     console.print(f"and try it out: [bold]detector alerts test {name}[/]. All channels: docs/alerts.md")
 
 
-def _alerts(events: Sequence[Mapping[str, Any]], truth: pd.DataFrame) -> Table:
-    scenario = truth.set_index("transaction_id")["scenario"]
+def _alerts(events: Sequence[Mapping[str, Any]], truth: Truth, *, entity: str) -> Table:
     table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False)
-    for name in ("when", "card", "severity", "rows", "at stake", "truth"):
+    stakes = ("at stake",) if any(event["amount"] is not None for event in events) else ()
+    for name in ("when", entity, "severity", "rows", *stakes, "truth"):
         table.add_column(name, no_wrap=True, justify="right" if name in ("rows", "at stake") else "left")
     table.add_column("why")
     for event in events:
-        kinds = sorted({str(scenario[key]).replace("_", " ") for key in event["keys"] if scenario[key]})
+        kinds = sorted(kind.replace("_", " ") for kind in truth(event) if kind)
         table.add_row(
             f"{datetime.fromisoformat(event['first_at']):%d %b %H:%M}",
             escape(event["about"]),
             f"[{COLOURS[event['severity']]}]{event['severity']}[/]",
             str(event["rows"]),
-            "" if event["amount"] is None else money(event["amount"]),
-            f"[green]{escape(', '.join(kinds))}[/]" if kinds else "[dim]honest[/]",
-            escape("; ".join(reason_in_words(each) for each in event["reasons"][:2])),
+            *("" if event["amount"] is None else money(event["amount"]) for _ in stakes),
+            f"[green]{escape(', '.join(kinds))}[/]" if kinds else "[dim]nothing wrong[/]",
+            escape("; ".join(reason_in_words(each) for each in event["reasons"][:2]) or event["kind"]),
         )
     return table
 

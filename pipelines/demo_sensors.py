@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 from rich import box
@@ -16,11 +17,15 @@ from rich.table import Table
 from detector import evaluate
 from detector.event_metrics import event_metrics
 from pipelines.config import FILE_NAME, load_config
-from pipelines.demo import COLOURS, show_places
+from pipelines.demo import COLOURS, clear_away, put, show_alerts, show_places
+from pipelines.housekeeping import deliver
+from pipelines.incremental import score_new
+from pipelines.jobs import Context
 from pipelines.progress import progress
 from pipelines.score import score
 from pipelines.simulate import simulate_sensors
 from pipelines.sinks import FileSink
+from pipelines.store import open_store
 from pipelines.train import train
 
 SEED = 7
@@ -34,7 +39,7 @@ name: demo-machines
 kind: sensors
 
 source:
-  path: readings.parquet
+  path: readings             # a folder; what is put there later is scored once
 
 columns:
   time: time
@@ -48,8 +53,17 @@ series:
 policy:
   quantile: 0.999            # one normal minute in a thousand
 
+alerts:
+  file: {path: alerts.jsonl} # one JSON object a line; the channel that needs nothing
+  log: {enabled: false}      # the other one: the log of the service
+  recovery: true             # say so when a machine is well again
+
 output:
   path: scores.parquet
+
+service:
+  start: new                 # what is there at the start is what was learnt from
+  settle: 0
 """
 
 
@@ -67,10 +81,11 @@ def run_sensor_demo(folder: Path, *, now: datetime, rows: int = 60_000) -> None:
     """
     started = time.perf_counter()
     console = Console(width=None if Console().is_terminal else 140)
-    folder.mkdir(parents=True, exist_ok=True)
-    past, fresh = _simulate(folder, rows, until=now)
+    clear_away(folder, CONFIG)
     (folder / FILE_NAME).write_text(CONFIG, encoding="utf-8")
     config = load_config(folder)
+    past, fresh = _simulate(folder, rows, until=now)
+    put(past, config, "past", now=now)
 
     console.rule("[bold]1  Train[/] on what is past")
     console.print(f"{len(past):,} simulated minutes of {MACHINES} machines with {SENSORS} sensors each.")
@@ -91,7 +106,19 @@ def run_sensor_demo(folder: Path, *, now: datetime, rows: int = 60_000) -> None:
     for line in _against_truth(pd.read_parquet(folder / "scores.parquet"), events, fresh):
         console.print(line, highlight=False)
 
-    console.rule("[bold]5  Where things are[/]")
+    console.rule("[bold]5  Alerts[/], as `detector serve` tells them: one for each event, and when it is over")
+    store = open_store(config.service.store)
+    try:
+        context = Context(config, store, now)
+        score_new(context)  # the first look of a service: what is there was learnt from
+        put(fresh, config, "fresh", now=now)
+        console.print(f"{score_new(context).note.capitalize()}.", highlight=False)
+        deliver(context)
+        show_alerts(console, config, store, truth=lambda event: _kinds(event, fresh))
+    finally:
+        store.close()
+
+    console.rule("[bold]6  Where things are[/]")
     console.print(
         show_places(folder, config.report, trained.logged, scores=folder / "scores.parquet", template="sensors")
     )
@@ -105,11 +132,15 @@ def _simulate(folder: Path, rows: int, *, until: datetime) -> tuple[pd.DataFrame
         frame = simulate_sensors(
             total, seed=SEED, machines=MACHINES, sensors=SENSORS, normal_share=0.7, anomaly_share=0.08, start=start
         )
-    past, fresh = frame.iloc[:rows], frame.iloc[rows:]
-    for name, part in (("readings", past), ("fresh", fresh)):
-        with FileSink(folder / f"{name}.parquet") as sink:
-            sink.write(part)
-    return past, fresh
+    with FileSink(folder / "fresh.parquet") as sink:
+        sink.write(frame.iloc[rows:])
+    return frame.iloc[:rows], frame.iloc[rows:]
+
+
+def _kinds(event: Mapping[str, Any], fresh: pd.DataFrame) -> set[str]:
+    """The kinds of fault that an alert holds."""
+    first, last = (pd.Timestamp(event[name]).tz_localize(None) for name in ("first_at", "last_at"))
+    return set(fresh.loc[(fresh["machine"] == event["about"]) & fresh["time"].between(first, last), "anomaly_kind"])
 
 
 def _events(events: pd.DataFrame, fresh: pd.DataFrame) -> Table:
