@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
-from functools import partial
 from typing import Any
 
 import numpy as np
@@ -12,9 +10,10 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from detector import explain
+from detector.blame import Blame, sum_by
 from detector.calibrate import Calibrator
 from detector.clean import clean
-from detector.columns import UNSEEN, Encoded, TableEncoder, from_cycle
+from detector.columns import Encoded, TableEncoder
 from detector.errors import SettingError, ShapeError
 from detector.event_window import EventWindow
 from detector.explain import Reason
@@ -28,7 +27,6 @@ from detector.policy import Policy, severity
 from detector.schema import Schema
 
 DEFAULT_POLICY = Policy(quantile=0.99)
-SPARE_REASONS = 2
 UNSUPERVISED = "unsupervised_risk"
 
 
@@ -190,14 +188,14 @@ class TabularScorer:
 
     def unsupervised(self, rows: pd.DataFrame) -> pd.DataFrame:
         """Risk, p-value and each member's z-score without the head, for cleaned rows."""
-        z = self._member_z(self._encode(rows))
+        z = self.standardised(self.encoded(rows))
         risk = self.fusion.risk(z)
         measures = {"risk": risk, "p_value": self.calibrator.p_value(risk)}
         return pd.DataFrame(measures | {name: z[:, i] for i, name in enumerate(self.members)}, index=rows.index)
 
     def encode(self, rows: pd.DataFrame) -> NDArray[np.float32]:
         """The autoencoder's code of each cleaned row, shape (n_rows, n_code)."""
-        return self._autoencoder("code", self._encode(rows))["code"]
+        return self.autoencoder("code", self.encoded(rows))["code"]
 
     def decode(self, code: NDArray[np.floating[Any]]) -> pd.DataFrame:
         """Codes back as a frame in the units of the table."""
@@ -211,13 +209,13 @@ class TabularScorer:
 
     def reconstruct(self, rows: pd.DataFrame) -> pd.DataFrame:
         """What the autoencoder makes of cleaned rows, in the units of the table."""
-        frame = self._as_frame(self._autoencoder("expected likelihood", self._encode(rows)))
+        frame = self._as_frame(self.autoencoder("expected likelihood", self.encoded(rows)))
         return frame.set_index(rows.index)
 
     def feature_errors(self, rows: pd.DataFrame) -> pd.DataFrame:
         """The autoencoder's surprise about each feature of cleaned rows, in nats."""
-        surprise = self._autoencoder("surprise", self._encode(rows))["surprise"]
-        summed = _sum_by(surprise, self.columns.input_features, len(self.columns.features))
+        surprise = self.autoencoder("surprise", self.encoded(rows))["surprise"]
+        summed = sum_by(surprise, self.columns.input_features, len(self.columns.features))
         return pd.DataFrame(summed, index=rows.index, columns=[feature.name for feature in self.columns.features])
 
     def explain(self, rows: pd.DataFrame, *, top: int = 3) -> list[list[Reason]]:
@@ -236,20 +234,11 @@ class TabularScorer:
         If a head serves, a share is of how far the head's log-odds fall when one of its inputs is replaced by a typical
         value; what falls with the members' scores is shared among the features as the members see them.
         """
-        if rows.empty:
-            return []
-        encoded = self._encode(rows)
-        shares = self._shares(encoded)
-        if self.serving_head is not None:
-            shares = self._shares_of_head(self.serving_head, rows, shares)
-        chosen = explain.top_features(shares, top + SPARE_REASONS)
-        told = self._reasons(encoded, shares, [row[:top] for row in chosen])
-        quiet = [not all(reason.telling for reason in each) for each in told]
-        short = [i for i, row in enumerate(chosen) if quiet[i] and len(row) > top]
-        spare = self._reasons(encoded.take(short), shares[short], [chosen[i][top:] for i in short]) if short else []
-        for i, more in zip(short, spare, strict=True):
-            told[i] += more
-        return [explain.tell(each, top) for each in told]
+        return Blame(self).explain(rows, top=top)
+
+    def attributions(self, rows: pd.DataFrame) -> dict[str, NDArray[np.float64]]:
+        """How much each feature adds to each member's score, on the member's own scale, shape (n_rows, n_features)."""
+        return Blame(self).attributions(self.encoded(rows))
 
     def with_name(self, name: str) -> TabularScorer:
         """The same scorer under another name."""
@@ -317,145 +306,21 @@ class TabularScorer:
             p_value[flagged] = self.calibration.p_value(measures["risk"].to_numpy()[flagged], tail="pareto")
         return severity(p_value, flagged)
 
-    @property
-    def _feature_names(self) -> list[str]:
-        """What reasons may name: the features of the row, then the columns that only its window has."""
-        own = [feature.name for feature in self.columns.features]
-        beside = () if self.window is None else self.window.steps.columns
-        return own + [name for name in dict.fromkeys(beside) if name is not None and name not in own]
-
-    def _encode(self, rows: pd.DataFrame) -> Encoded:
+    def encoded(self, rows: pd.DataFrame) -> Encoded:
+        """Cleaned rows as the graphs take them."""
         encoded = self.columns.encode(rows)
         return encoded if self.window is None else replace(encoded, window=self.window.encode(rows))
 
-    def _member_z(self, encoded: Encoded) -> NDArray[np.float64]:
+    def standardised(self, encoded: Encoded) -> NDArray[np.float64]:
+        """Each member's z-score, shape (n_rows, n_members)."""
         scores = self.graph.run(encoded.inputs(), self.members)
         return self.fusion.standardise(np.hstack([scores[name] for name in self.members]))
 
-    def _autoencoder(self, outputs: str, encoded: Encoded) -> dict[str, NDArray[np.float32]]:
+    def autoencoder(self, outputs: str, encoded: Encoded) -> dict[str, NDArray[np.float32]]:
+        """What the autoencoder makes of rows, those of the named outputs that there are."""
         if "autoencoder" not in self.members:
             raise SettingError("This detector has no autoencoder. Train one with an autoencoder.")
         return self.inside.run(encoded.inputs(), [name for name in outputs.split() if name in self.inside.outputs])
-
-    def attributions(self, rows: pd.DataFrame) -> dict[str, NDArray[np.float64]]:
-        """How much each feature adds to each member's score, on the member's own scale, shape (n_rows, n_features)."""
-        return self._attributions(self._encode(rows))
-
-    def _attributions(self, encoded: Encoded) -> dict[str, NDArray[np.float64]]:
-        n_features = len(self.columns.features)
-        wanted = {
-            "surprise": "autoencoder" in self.members,
-            "table": self.trees is not None,
-            "space": self.references,
-            "blame": self.window is not None,
-        }
-        found = self.inside.run(encoded.inputs(), [name for name, is_needed in wanted.items() if is_needed])
-        attributions = {}
-        if "autoencoder" in self.members:
-            attributions["autoencoder"] = _sum_by(found["surprise"], self.columns.input_features, n_features)
-        if self.trees is not None:
-            parts = self.trees.contributions(found["table"])
-            attributions["forest"] = _sum_by(parts, self.columns.table_features, n_features)
-        for name, member in self.references.items():
-            attributions[name] = _sum_by(member.differences(found["space"]), self.columns.space_features, n_features)
-        if self.window is None:
-            return attributions
-        names = self._feature_names
-        beside = ((0, 0), (0, len(names) - n_features))
-        attributions = {name: np.pad(parts, beside) for name, parts in attributions.items()}
-        owner = {name: f for f, name in enumerate(names)}
-        known = [place for place, name in enumerate(self.window.steps.columns) if name is not None]
-        owners = np.array([owner[str(self.window.steps.columns[place])] for place in known])
-        return attributions | {"sequence": _sum_by(found["blame"][:, known], owners, len(names))}
-
-    def _foreseen(self, encoded: Encoded) -> dict[str, Callable[[int], tuple[str, str]]]:
-        """For each column that only the window has, what was observed of a row, and what the events lead to expect."""
-        if self.window is None or encoded.window is None:
-            return {}
-        expected = self.window.unscale(self.inside.run(encoded.inputs(), ["foreseen"])["foreseen"])
-        return {
-            name: partial(_told, encoded.window[:, place], expected[:, place])
-            for place, name in enumerate(self.window.steps.columns)
-            if name is not None
-        }
-
-    def _shares(self, encoded: Encoded) -> NDArray[np.float64]:
-        """Each feature's share of the risk: what it adds beyond what it adds to a usual row."""
-        attributions = self._attributions(encoded)
-        beyond = {name: parts - self.usual.get(name, 0.0) for name, parts in attributions.items()}
-        risk = self.fusion.contributions(self._member_z(encoded))
-        return explain.risk_shares(beyond, {name: risk[:, i] for i, name in enumerate(self.members)})
-
-    def _shares_of_head(self, head: Head, rows: pd.DataFrame, members: NDArray[np.float64]) -> NDArray[np.float64]:
-        """Each feature's share of the head's risk; what the members' scores add is shared as the members share it."""
-        falls = np.maximum(head.contributions(rows, self.unsupervised(rows)), 0.0)
-        places = {feature.name: place for place, feature in enumerate(self.columns.features)}
-        shares = np.zeros(members.shape)
-        for fall, name in zip(falls.T, head.columns, strict=True):
-            if name in places:
-                shares[:, places[name]] += fall
-            else:
-                shares += fall[:, None] * members
-        total = shares.sum(axis=1, keepdims=True)
-        return np.where(total > 0, shares / np.where(total > 0, total, 1.0), members)
-
-    def _reasons(
-        self, encoded: Encoded, shares: NDArray[np.float64], chosen: Sequence[Sequence[int]]
-    ) -> list[list[Reason]]:
-        """The chosen features of each row in words."""
-        row = np.repeat(np.arange(len(chosen)), [len(each) for each in chosen])
-        feature = np.array([f for each in chosen for f in each], dtype=np.int64)
-        names, n_features = self._feature_names, len(self.columns.features)
-        own = feature < n_features
-        seen = Encoded(encoded.numeric[row[own]], encoded.codes[row[own]])
-        expected, foreseen = self._expected(seen, feature[own]), self._foreseen(encoded)
-        reasons: list[list[Reason]] = [[] for _ in chosen]
-        levels = [self.columns.level_names(code) for code in range(len(self.columns.levels))]
-        place = np.cumsum(own) - 1
-        for n, i, f, share in zip(
-            place.tolist(), row.tolist(), feature.tolist(), shares[row, feature].tolist(), strict=True
-        ):
-            said = self._describe(seen, expected, n, f, levels) if f < n_features else foreseen[names[f]](i)
-            reasons[i].append(Reason(names[f], *said, share))
-        return reasons
-
-    def _expected(self, seen: Encoded, feature: NDArray[np.int64]) -> Encoded:
-        """What the given feature of each row should have been: the row's reconstruction with that feature hidden."""
-        hidden = Encoded(seen.numeric.copy(), seen.codes.copy())
-        if "autoencoder" not in self.members:
-            hidden.numeric[:] = self.columns.centre
-            hidden.codes[:] = [np.argmax(seen[2:]) + 2 for seen in self.columns.counts]
-            return hidden
-        for f in np.unique(feature):
-            at, what = feature == f, self.columns.features[f]
-            for column in what.numeric:
-                hidden.numeric[at, column] = np.nan
-            if what.code is not None:
-                hidden.codes[at, what.code] = UNSEEN
-        found = self._autoencoder("expected likelihood", hidden)
-        numeric, codes = hidden.numeric, hidden.codes
-        if "expected" in found:
-            numeric = np.clip(self.columns.unscale(found["expected"]), self.columns.least, self.columns.most)
-        if "likelihood" in found:
-            codes = self.columns.likeliest(found["likelihood"])
-        return Encoded(numeric, codes)
-
-    def _describe(
-        self, seen: Encoded, expected: Encoded, row: int, f: int, levels: Sequence[NDArray[Any]]
-    ) -> tuple[str, str]:
-        feature = self.columns.features[f]
-        if (code := feature.code) is not None:
-            return str(levels[code][seen.codes[row, code]]), str(levels[code][expected.codes[row, code]])
-        at = list(feature.numeric)
-        if feature.kind == "datetime":
-            part = feature.name.rsplit(" ", 1)[1]
-            say = explain.clock if part == "hour" else explain.weekday
-            pair = np.stack([seen.numeric[row, at], expected.numeric[row, at]])
-            observed, usual = from_cycle(pair, part)
-            return say(float(observed)), say(float(usual))
-        decimals, column = self.columns.decimals[at[0]], at[0]
-        observed, usual = float(seen.numeric[row, column]), float(expected.numeric[row, column])
-        return explain.number(observed, decimals), explain.about(usual, decimals)
 
     def _as_frame(self, found: dict[str, NDArray[np.float32]]) -> pd.DataFrame:
         n_rows = len(next(iter(found.values())))
@@ -464,14 +329,3 @@ class TabularScorer:
             self.columns.likeliest(found["likelihood"]) if "likelihood" in found else np.empty((n_rows, 0), np.int64)
         )
         return self.columns.decode(values, codes)
-
-
-def _told(observed: NDArray[np.float64], expected: NDArray[np.float64], row: int) -> tuple[str, str]:
-    return explain.number(float(observed[row]), 2), explain.about(float(expected[row]), 2)
-
-
-def _sum_by(parts: NDArray[Any], groups: NDArray[np.int64], n_groups: int) -> NDArray[np.float64]:
-    summed = np.zeros((len(parts), n_groups))
-    for column, group in enumerate(groups):
-        summed[:, group] += parts[:, column]
-    return summed
