@@ -49,11 +49,6 @@ from pipelines.store import Batch, DayFlags
 
 log = logging.getLogger("detector.score")
 
-OnCommit = Callable[[Session, Batch, Judged], None]
-"""Called in the transaction of a batch, before its commit: what must agree with the scores can be written here."""
-
-ON_COMMIT: list[OnCommit] = []
-
 Finish = Callable[[Session, Batch, Reading], None]
 """Completes the transaction of a batch: moves the cursor, or leaves a trail."""
 
@@ -358,8 +353,6 @@ class Scoring:
             if told is not None:
                 enqueue(session, told, config=self.context.config, now=self.context.now)
             judged.keep(session, batch.id)
-            for hook in ON_COMMIT:
-                hook(session, kept, judged)
             session.flush()
             self.context.fence(session)
             self.landing.show(staged)

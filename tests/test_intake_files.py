@@ -16,7 +16,7 @@ from detector.errors import BundleError, SinkError, SourceError, StoreError
 from detector.schema import Schema
 from detector.tabular import TabularDetector
 from pipelines import incremental
-from pipelines.store import Batch, DayFlags
+from pipelines.store import DayFlags
 from tests.service_sites import back_date, context, opened, put, score, states
 
 Build = Callable[..., Site]
@@ -359,26 +359,6 @@ def test_unknown_score_files_are_moved_away(build: Build) -> None:
 
     assert keys(site) == list(range(20))
     assert (site.folder / "scores" / ".orphans" / "batch-00000099-abc.parquet").is_file()
-
-
-def test_hook_is_part_of_the_transaction(build: Build, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What must agree with the scores is written with them, or not at all."""
-    site = build()
-    put(site, "a.parquet", 0, 20)
-
-    def hook(session: Any, batch: Batch, _: object) -> None:
-        session.execute(sa.update(Batch).values(purpose="hooked"))
-        if batch.id == 1:
-            raise RuntimeError("refused")
-
-    monkeypatch.setattr(incremental, "ON_COMMIT", [hook])
-    with pytest.raises(RuntimeError, match="refused"):
-        score(site)
-
-    with opened(site) as store, store.read() as session:
-        assert session.scalars(sa.select(Batch.purpose)).all() == ["score"]
-    monkeypatch.undo()
-    assert score(site).rows == 20
 
 
 def test_without_a_detector_nothing_is_scored(build: Build, tmp_path: Path) -> None:
