@@ -7,16 +7,19 @@ from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 
 from detector import bundle
 from detector.clean import clean
 from detector.errors import DataError, SettingError
+from detector.exploration import missed
+from detector.schema import Schema
 from pipelines.alerts.truth import answered_rows, realised, with_answers
 from pipelines.config import Config
 from pipelines.featuring import featuring_of
 from pipelines.kinds import KINDS
-from pipelines.learner import policy_of
+from pipelines.learner import exploration_of, policy_of
 from pipelines.progress import counted, progress
 from pipelines.report import ReportContent, column_facts, quarantine_counts, write_report
 from pipelines.review import Review
@@ -33,6 +36,7 @@ class EvaluationReport:
     report: Path
     answered: int = 0
     realised: str | None = None
+    missed: str | None = None
 
     def summary(self) -> list[str]:
         """The evaluation in a few lines."""
@@ -56,6 +60,8 @@ class EvaluationReport:
             lines.append(f"{counted(self.answered)} of these people have judged, by answering alerts.")
         if self.realised:
             lines.append(self.realised)
+        if self.missed:
+            lines.append(self.missed)
         if self.quarantined:
             lines.append(f"{counted(self.quarantined)} could not be used; the report says why.")
         return [*lines, f"Report: {self.report}"]
@@ -144,4 +150,27 @@ def evaluate(config: Config, *, input: str, now: datetime) -> EvaluationReport: 
         report=report,
         answered=answered,
         realised=realised(config),
+        missed=_missed(cleaned.rows, reviewed.verdicts, config=config, schema=schema),
+    )
+
+
+def _missed(rows: pd.DataFrame, verdicts: pd.DataFrame, *, config: Config, schema: Schema) -> str | None:
+    """How many anomalies a day nothing flags, by the labels of rows drawn at random; None if they cannot be told again.
+
+    The chance of a row is known here only where the day has the budget, and not each batch its own.
+    """
+    exploration = exploration_of(config)
+    if exploration is None or exploration.among is None or schema.key is None or schema.time is None:
+        return None
+    chance = exploration.chance(len(rows))
+    drawn = (exploration.lots(rows[schema.key]) < chance) & ~verdicts["flagged"].to_numpy(dtype=bool)
+    truth = verdicts["truth"].to_numpy(dtype=np.float64)[drawn]
+    known = truth[~np.isnan(truth)]
+    if not len(known):
+        return f"None of the {counted(int(drawn.sum()))} drawn at random has a label, so what is missed is unknown."
+    days = rows[schema.time].dt.normalize().nunique()
+    a_day = missed(truth, np.full(len(truth), chance)) / max(days, 1)
+    return (
+        f"About {a_day:,.3g} anomalies a day are missed: {known.sum():,.0f} of {counted(len(known))} that were drawn "
+        f"at random and have a label."
     )

@@ -37,7 +37,7 @@ from pipelines.intake import Intake, Reading, open_intake
 from pipelines.jobs import Context, JobOutcome
 from pipelines.judging import Judge, Judged, Surroundings, TabularJudge
 from pipelines.landing import Landing, Staged, open_landing, quarantine_folder
-from pipelines.learner import policy_of
+from pipelines.learner import exploration_of, policy_of
 from pipelines.past import past_of
 from pipelines.placing import placed
 from pipelines.progress import counted
@@ -148,7 +148,8 @@ def judge_of(scorer: bundle.Scorer, *, version: str, config: Config) -> Judge:
         return SeriesJudge(scorer, version=version, policy=policy, kept=kept, silence=Silence.of(config))
     featuring = featuring_of(config, trained=False)
     words = in_words if featuring is None else lambda reasons: in_words(featuring.in_own_words(reasons))
-    return TabularJudge(scorer, version=version, policy=policy, kept=kept, words=words)
+    exploration = exploration_of(config)
+    return TabularJudge(scorer, version=version, policy=policy, kept=kept, words=words, exploration=exploration)
 
 
 class Scoring:

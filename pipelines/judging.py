@@ -15,12 +15,14 @@ from sqlalchemy.orm import Session
 
 from detector.clean import clean
 from detector.explain import Reason, in_words
+from detector.exploration import Exploration
 from detector.policy import Budget, Policy
 from detector.schema import Schema
 from detector.scorer import TabularScorer
 from pipelines.ahead import ahead
 from pipelines.intake import Reading
 from pipelines.keys import KeyLedger
+from pipelines.placing import placed
 from pipelines.score import Waiting
 from pipelines.sinks import QuarantineSink
 from pipelines.store import Store
@@ -128,6 +130,8 @@ class TabularJudge:
         Features whose values alerts tell.
     words : callable
         How reasons are told.
+    exploration : Exploration, optional
+        Draws rows that are not flagged, see ``Waiting``.
     """
 
     def __init__(
@@ -138,6 +142,7 @@ class TabularJudge:
         policy: Policy,
         kept: Sequence[str] = (),
         words: Callable[[list[Reason]], str] = in_words,
+        exploration: Exploration | None = None,
     ) -> None:
         self.scorer = scorer
         self.schema = scorer.schema
@@ -145,10 +150,18 @@ class TabularJudge:
         self.policy = policy
         self.kept = tuple(kept)
         self.words = words
+        self.exploration = exploration
 
     def judge(self, reading: Reading, around: Surroundings) -> Judged:
         """Measure all rows, then decide, then explain."""
-        waiting = Waiting(around.folder, self.scorer, self.policy, kept=self.kept, words=self.words)
+        waiting = Waiting(
+            around.folder,
+            self.scorer,
+            self.policy,
+            kept=self.kept,
+            words=self.words,
+            exploration=self.exploration,
+        )
         ledger = KeyLedger()
         parts: dict[str, list[NDArray[Any]]] = {"risk": [], "p_value": [], "day": []}
         scored = 0
@@ -158,7 +171,7 @@ class TabularJudge:
             around.quarantine.write(cleaned.quarantine)
             good = each_once(cleaned.rows, frame, ledger, around, key=self.schema.key)
             measures = self.scorer.measure(good)
-            waiting.add(good, measures)
+            waiting.add(good, measures, names=self._names(good, reading))
             for name in ("risk", "p_value"):
                 parts[name].append(measures[name].to_numpy())
             if self.schema.time is not None:
@@ -170,6 +183,13 @@ class TabularJudge:
         flagged = self._decide(waiting, parts, day, around)
         by_day = {} if day is None else counts_by_day(day[flagged])
         return Judged(scored, int(flagged.sum()), by_day, waiting.verdicts(flagged))
+
+    def _names(self, good: pd.DataFrame, reading: Reading) -> list[tuple[str, int]] | None:
+        """The file and row of each, if rows are drawn by them."""
+        if self.exploration is None or self.schema.key is not None or good.empty:
+            return None
+        where = placed(good[[]], reading.spans)
+        return list(zip(where["file"].tolist(), where["row"].tolist(), strict=True))
 
     def _decide(
         self, waiting: Waiting, parts: Mapping[str, list[NDArray[Any]]], day: NDArray[Any] | None, around: Surroundings

@@ -7,6 +7,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from detector.errors import SchemaError, SettingError
+from detector.exploration import Exploration
 from detector.policy import Budget, Policy
 from detector.schema import Schema
 
@@ -29,6 +30,8 @@ TAKEN = (
     "reasons",
     "unsupervised_risk",
     "decided_by",
+    "explored",
+    "chance",
     "truth",
     "model_version",
     "scored_at",
@@ -37,7 +40,7 @@ MEMBERS = ("autoencoder", "forest", "neighbours", "novelty", "sequence")
 
 
 def policy_of(section: PolicySection, schema: Schema) -> Policy:
-    """The flagging rule a configuration asks for.
+    """The flagging rule a configuration asks for; its budget is without what is kept for rows drawn at random.
 
     Raises
     ------
@@ -49,8 +52,19 @@ def policy_of(section: PolicySection, schema: Schema) -> Policy:
             "`policy.budget` is per day, but `columns.time` names no column. Name it (and train again), "
             "or set `per: batch` in the budget."
         )
-    budget = None if section.budget is None else Budget(rows=section.budget.rows, per=section.budget.per)
+    budget = None
+    if section.budget is not None:
+        budget = Budget(rows=section.budget.rows - section.explored, per=section.budget.per)
     return Policy(quantile=section.quantile, fdr=section.fdr, budget=budget)
+
+
+def exploration_of(config: Config) -> Exploration | None:
+    """How rows are drawn that the policy does not flag; None if none are."""
+    policy = config.policy
+    if not policy.explore or policy.budget is None:
+        return None
+    among = policy.rows_a_day if policy.budget.per == "day" else None
+    return Exploration(policy.explore * policy.budget.rows, among=among, random_state=config.random_state)
 
 
 def refuse_taken_names(schema: Schema) -> None:

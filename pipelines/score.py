@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from datetime import datetime
@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from detector import bundle
 from detector.clean import clean
 from detector.explain import Reason, in_words
+from detector.exploration import Exploration
 from detector.policy import Policy
 from detector.schema import Schema
 from detector.scorer import TabularScorer
@@ -26,7 +27,7 @@ from pipelines.ahead import ahead
 from pipelines.config import Config
 from pipelines.featuring import Featuring, featuring_of, joined, slices
 from pipelines.keys import KeyLedger
-from pipelines.learner import policy_of
+from pipelines.learner import exploration_of, policy_of
 from pipelines.progress import counted, progress
 from pipelines.score_series import SeriesReport, score_series
 from pipelines.sinks import QuarantineSink, open_sink
@@ -113,7 +114,7 @@ def score(
         )
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="detector-")))
         words = in_words if featuring is None else lambda reasons: in_words(featuring.in_own_words(reasons))
-        waiting = Waiting(folder, scorer, policy, words=words)
+        waiting = Waiting(folder, scorer, policy, words=words, exploration=exploration_of(config))
         rows = _measure(source, scorer, waiting, quarantine, given=given, featuring=featuring, now=now)
         flagged = waiting.decide()
         for verdicts in ahead(waiting.verdicts(flagged)):
@@ -200,6 +201,9 @@ class Waiting:
         Features whose values stay beside the verdicts.
     words : callable
         How reasons are told.
+    exploration : Exploration, optional
+        Draws rows that are not flagged; verdicts then say which (``explored``), and how likely each row was to be
+        looked at (``chance``).
     """
 
     def __init__(
@@ -210,24 +214,30 @@ class Waiting:
         *,
         kept: Sequence[str] = (),
         words: Callable[[list[Reason]], str] = in_words,
+        exploration: Exploration | None = None,
     ) -> None:
         self.scorer = scorer
         self.policy = policy
         self.folder = folder
         self.words = words
+        self.exploration = exploration
         self.kept = [name for name in kept if name in scorer.schema.features]
         self._risk: list[NDArray[np.float64]] = []
         self._p_value: list[NDArray[np.float64]] = []
         self._day: list[NDArray[np.datetime64]] = []
+        self._lots: list[NDArray[np.float64]] = []
 
-    def add(self, rows: pd.DataFrame, measures: pd.DataFrame) -> None:
-        """Keep one batch."""
+    def add(self, rows: pd.DataFrame, measures: pd.DataFrame, *, names: Iterable[object] | None = None) -> None:
+        """Keep one batch; ``names`` are those of its rows where no key names them, by default their positions."""
         schema, number = self.scorer.schema, len(self._risk)
         risk, p_value = measures["risk"].to_numpy(), measures["p_value"].to_numpy()
         self._risk.append(risk)
         self._p_value.append(p_value)
         if self.policy.needs_day and schema.time is not None:
             self._day.append(rows[schema.time].to_numpy().astype("datetime64[D]"))
+        if self.exploration is not None:
+            given = rows.index if names is None else names
+            self._lots.append(self.exploration.lots(given if schema.key is None else rows[schema.key]))
         named = [name for role, name in schema.roles.items() if role != "label"]
         _write(self.folder / f"{number}.measures", pd.concat([rows[named + self.kept], measures], axis=1))
         _write(self.folder / f"{number}.candidates", rows[self.policy.candidates(p_value, risk)])
@@ -253,6 +263,10 @@ class Waiting:
                     candidates = _read(self.folder / f"{number}.candidates")
                     chosen = candidates.loc[verdicts.index[marks]]
                     verdicts.loc[chosen.index, "reasons"] = [self.words(each) for each in self.scorer.explain(chosen)]
+                if self.exploration is not None:
+                    chance = self.exploration.chance(len(flagged))
+                    verdicts["explored"] = ~marks & (self._lots[number] < chance)
+                    verdicts["chance"] = np.where(marks, 1.0, chance)
                 yield verdicts.join(measures[self.kept]) if self.kept else verdicts
                 start += len(risk)
                 advance(len(risk))

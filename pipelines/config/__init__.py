@@ -141,6 +141,8 @@ class Config(Section):
     @model_validator(mode="after")
     def _two_places(self) -> Self:
         self.alerts.check(self.columns)
+        if self.policy.explore and self.kind == "sensors":
+            raise ValueError("`policy.explore` draws rows of tables, and `kind` is sensors. Leave it out.")
         if self.train.sequence.enabled:
             self.features.check_events()
         if self.source.path is not None and self.source.path in (self.output.path, self.output.quarantine):

@@ -31,7 +31,18 @@ Mask = Literal["hash", "last4", "hide"]
 
 _CLOCK = re.compile(r"(?:[01]?\d|2[0-3]):[0-5]\d")
 _VARIABLES = re.compile(r"^(?:[^${}]*\$\{[^}]+\}[^${}]*)+$")
-_NOT_A_GROUP = ("risk", "p_value", "flagged", "severity", "reasons", "unsupervised_risk", "decided_by", "row")
+_NOT_A_GROUP = (
+    "risk",
+    "p_value",
+    "flagged",
+    "severity",
+    "reasons",
+    "unsupervised_risk",
+    "decided_by",
+    "explored",
+    "chance",
+    "row",
+)
 
 
 def _read_secret(value: Any, info: ValidationInfo) -> Any:
