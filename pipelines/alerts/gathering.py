@@ -14,7 +14,7 @@ MOST_ROWS = 200_000
 
 
 class Gathered:
-    """Keeps the flagged rows; of the others all of a small batch, and of a large one the last of each key.
+    """Keeps flagged and drawn rows; of the others all of a small batch, and of a large one the last of each key.
 
     Parameters
     ----------
@@ -38,6 +38,8 @@ class Gathered:
         """The same frames, in the same order."""
         for frame in frames:
             flags = frame["flagged"].to_numpy(dtype=bool)
+            if "explored" in frame:
+                flags = flags | frame["explored"].to_numpy(dtype=bool)
             if flags.any():
                 self._flagged.append(frame[flags])
             if not flags.all():

@@ -76,6 +76,8 @@ class Message:
             return f"This is a test of the alerts of {self.source}: it came through, and nothing happened."
         if self.kind == "recovered":
             return f"{self.about} is as usual again; it was unusual from {self.when}."
+        if "chance" in self.facts:
+            return f"A row of {self.about} was drawn at random, to find out what is missed; nothing flagged it."
         unusual = {"worse": "has become more unusual", "again": "is still unusual"}.get(self.kind, "is unusual")
         text = f"{self.about} {unusual} ({self.severity}): {words.counted(self.rows, 'flagged row')}"
         if self.amount is not None:
@@ -93,6 +95,8 @@ class Message:
             return f"{self.source}: test"
         if self.kind == "recovered":
             return f"Recovered: {self.about}"
+        if "chance" in self.facts:
+            return f"Drawn at random: {self.about}"
         return f"{self.severity.capitalize()}: {self.about}"
 
     @property

@@ -12,6 +12,7 @@ import pandas as pd
 import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
+from pipelines.alerts.drawn import DRAWN, drawn_of
 from pipelines.alerts.facts import MOST_KEYS, facts_of, known_features, label_of, read_reasons
 from pipelines.alerts.grouping import Candidate, Event, Known, advance, choose, events_of, key_of, rank, told
 from pipelines.alerts.masking import Masks
@@ -96,6 +97,7 @@ def enqueue(session: Session, verdicts: pd.DataFrame, *, config: Config, now: da
             )
         )
     day.told += len(chosen)
+    alerts += _drawn(session, verdicts, settings.a_day - day.told, config, now)
     labels = _labels(flagged, events, by, masks)
     _remember(session, config.name, states, labels)
     post(session, alerts, config=config, now=now)
@@ -201,6 +203,19 @@ def _pattern(flagged: pd.DataFrame, event: Event, features: Sequence[str]) -> st
         return ""
     reasons = read_reasons(flagged["reasons"].iloc[event.peak], features)
     return reasons[0].feature if reasons else ""
+
+
+def _drawn(session: Session, verdicts: pd.DataFrame, room: int, config: Config, now: datetime) -> list[Alert]:
+    """Alerts about rows drawn at random, where the day has room; they take none from flagged rows that may come."""
+    rows, candidates = drawn_of(verdicts, config=config, now=now)
+    if not candidates or rank(config.alerts.least_severity) > rank("low"):
+        return []
+    by, masks, alerts = config.alerts.group_by(config.columns), masks_of(config), []
+    for candidate in _unsilenced(session, candidates, rows, (), config.name, now)[: max(room, 0)]:
+        row = rows.iloc[candidate.event.peak]
+        facts = facts_of(candidate, rows, config=config, masks=masks) | {"chance": float(row["chance"])}
+        alerts.append(_alert(candidate, facts, row, label_of(row, by, masks), DRAWN, config, now))
+    return alerts
 
 
 def _alert(

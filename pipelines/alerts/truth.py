@@ -11,6 +11,7 @@ import sqlalchemy as sa
 from detector.evaluate import read_labels
 from detector.schema import Schema
 from pipelines.alerts.answers import labels, precision
+from pipelines.alerts.drawn import DRAWN
 from pipelines.alerts.tables import Answer
 from pipelines.config import Config
 from pipelines.store import Store
@@ -68,7 +69,7 @@ def realised(config: Config) -> str | None:
         return None
     with store.read() as session:
         found = precision(session, source=config.name)
-    once = found[found["answered"] > 0]
+    once = found[(found["answered"] > 0) & (found["reason"] != DRAWN)]
     if once.empty:
         return None
     parts = [
