@@ -10,7 +10,6 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from detector.errors import DataError
-from detector.head_fit import HeadRecipe, fit_head
 from detector.schema import Schema
 from detector.scorer import TabularScorer
 from pipelines.config import Config
@@ -117,6 +116,8 @@ def taught(scorer: TabularScorer, lesson: Lesson | None, config: Config) -> Tabu
     config : Config
         ``train.head`` says how.
     """
+    from detector.head_fit import HeadRecipe, fit_head  # scikit-learn, which a service that scores does not need
+
     if lesson is None:
         return scorer
     reason, head = lesson.reason, None

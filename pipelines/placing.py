@@ -27,8 +27,9 @@ def placed(frame: pd.DataFrame, spans: Sequence[tuple[str, int, int]]) -> pd.Dat
     SettingError
         If the rows come from no file.
 
-    >>> placed(pd.DataFrame({"risk": [0.5]}, index=[7]), [("a.csv", 0, 0), ("b.csv", 5, 100)]).iloc[0].tolist()
-    ['b.csv', 102, 0.5]
+    >>> rows = placed(pd.DataFrame({"risk": [0.5]}, index=[7]), [("a.csv", 0, 0), ("b.csv", 5, 100)])
+    >>> rows.to_dict("records")
+    [{'file': 'b.csv', 'row': 102, 'risk': 0.5}]
     """
     if not spans:
         raise SettingError("`columns.key` names no column, so rows of a table cannot be told apart. Name it.")

@@ -65,7 +65,7 @@ def assembled(table: pd.DataFrame) -> TabularScorer:
 def test_recipe_refuses_members_it_does_not_know(members: Any) -> None:
     """And lists those it knows."""
     with pytest.raises(
-        SettingError, match="members must be some of autoencoder, forest, neighbours. Received: members="
+        SettingError, match="members must be some of autoencoder, forest, neighbours, sequence. Received: members="
     ):
         recipe(members=members)
 

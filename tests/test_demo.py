@@ -91,7 +91,7 @@ def test_only_what_a_demo_left_is_cleared_away(tmp_path: Path, first_line: str) 
 @pytest.mark.parametrize("told", [0, 2])
 def test_alerts_are_shown_as_they_are(told: int) -> None:
     """Square brackets in the data are no markup, the truth stands beside, and no alert at all is no fault."""
-    truth = pd.DataFrame({"transaction_id": ["t1", "t2", "t3"], "scenario": ["lost_card", "", ""]})
+    truth = {"t1": "lost_card", "t2": "", "t3": ""}
     reason = {"feature": "shop", "observed": "[/bold] new", "expected": "", "share": 0.6, "words": ""}
     event = {"first_at": "2026-03-01T00:00:00+00:00", "rows": 2, "amount": 1234.5, "reasons": [reason]}
     events = [
@@ -99,7 +99,7 @@ def test_alerts_are_shown_as_they_are(told: int) -> None:
         event | {"about": "C2", "severity": "low", "keys": ["t3"], "amount": None},
     ][:told]
 
-    table = demo._alerts(events, truth)
+    table = demo._alerts(events, lambda event: {truth[key] for key in event["keys"]}, entity="card")
 
     console = Console(file=StringIO(), width=140)
     console.print(table)
@@ -109,6 +109,6 @@ def test_alerts_are_shown_as_they_are(told: int) -> None:
         cells
         == [
             ["01 Mar 00:00", "C[red]1", "critical", "2", "1,234.50", "lost card", "shop is [/bold] new"],
-            ["01 Mar 00:00", "C2", "low", "2", "honest", "shop is [/bold] new"],
+            ["01 Mar 00:00", "C2", "low", "2", "nothing wrong", "shop is [/bold] new"],
         ][:told]
     )

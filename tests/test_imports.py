@@ -52,6 +52,14 @@ def test_scoring_imports_nothing_that_only_fitting_needs(
     assert loaded.isdisjoint(ONLY_FOR_FITTING)
 
 
+def test_service_imports_nothing_that_only_fitting_needs() -> None:
+    """It scores, alerts and answers for months; what training needs would be 100 MB and two seconds more."""
+    loaded = modules_after("import pipelines.service.serve, pipelines.incremental, pipelines.alerts.delivery")
+
+    assert "onnxruntime" in loaded
+    assert loaded.isdisjoint(ONLY_FOR_FITTING)
+
+
 def test_importing_the_package_is_cheap() -> None:
     """Not even NumPy is loaded before a name is used."""
     loaded = modules_after("import detector\nassert 'TabularDetector' in dir(detector)")
