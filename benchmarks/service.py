@@ -43,6 +43,7 @@ print(time.perf_counter() - started, time.process_time() - cpu)
 """
 SCHEDULED = """
 import sys, time
+import pipelines.incremental  # as a service that runs has loaded it
 from pipelines.config import load_config
 from pipelines.progress import be_quiet
 from pipelines.service.once import run_once
