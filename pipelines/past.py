@@ -9,6 +9,7 @@ of the source that lie behind the cursor.
 from __future__ import annotations
 
 import logging
+import os
 import re
 from collections.abc import Callable, Iterator, Mapping
 from datetime import datetime, timedelta
@@ -154,6 +155,7 @@ class Past:
         path = self._path(batch)
         unfinished = path.with_suffix(".part")
         self._added.to_parquet(unfinished)
+        _sync(unfinished)
         fault("past.write")
         unfinished.replace(path)
         fault("past.written")
@@ -188,7 +190,12 @@ class Past:
             return
         rows = 0
         for batch in following:
-            added = pd.read_parquet(self._path(batch))
+            try:
+                added = pd.read_parquet(self._path(batch))
+            except (OSError, ValueError) as error:  # cut off, by a power cut perhaps
+                log.warning("%s is broken: %s", self._path(batch), error)
+                self._build_anew(mark, intake)
+                return
             rows += len(added)
             if len(added):
                 history.learn(added)
@@ -288,7 +295,7 @@ class Past:
         self.folder.mkdir(parents=True, exist_ok=True)
         self.featuring.history.forget()
         fault("past.snapshot")
-        save_history(self.featuring.history, self.folder / f"past-{mark:08d}.npz")
+        _sync(save_history(self.featuring.history, self.folder / f"past-{mark:08d}.npz"))
         fault("past.snapped")
         self._since = (0, 0)
         for path in self.folder.iterdir():
@@ -309,3 +316,9 @@ class Past:
 
     def _done(self, what: Any) -> Any:
         return sa.select(what).where(Batch.source == self.source, Batch.state == "done", Batch.purpose == "score")
+
+
+def _sync(path: Path) -> None:
+    """Have the disk hold a file before a database says that it counts."""
+    with path.open("rb") as file:
+        os.fsync(file.fileno())

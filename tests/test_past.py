@@ -182,12 +182,18 @@ def test_killed_run_leaves_the_past_as_it_should_be(home: Path, point: str) -> N
     )
 
 
-def test_lost_past_is_built_from_the_source(home: Path) -> None:
-    """A folder that was deleted, or a database that was restored, costs a look at what was scored."""
+@pytest.mark.parametrize("lost", ["folder", "snapshot", "batch"])
+def test_lost_past_is_built_from_the_source(home: Path, lost: str) -> None:
+    """A folder that was deleted, or a file that a power cut has emptied, costs a look at what was scored."""
     config = settle(home)
     put(home, "part1", PAYMENTS.iloc[:1_000])
     run(config)
-    shutil.rmtree(history_folder(config))
+    folder = history_folder(config)
+    if lost == "folder":
+        shutil.rmtree(folder)
+    else:
+        (file,) = (folder / config.name).glob("past-*.npz" if lost == "snapshot" else "batch-*.parquet")
+        file.write_bytes(b"")
     put(home, "part2", PAYMENTS.iloc[1_000:])
 
     run(config)

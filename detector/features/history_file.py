@@ -70,7 +70,7 @@ def load_history(path: Path) -> History:
                 history.tails[by] = {name: tuple(keys) for name, keys in tails.items()}
     except FileNotFoundError:
         raise BundleError(f"There is no history {path}. Learn one first.") from None
-    except (OSError, ValueError, KeyError, TypeError, zipfile.BadZipFile) as error:
+    except (OSError, EOFError, ValueError, KeyError, TypeError, zipfile.BadZipFile) as error:
         if isinstance(error, BundleError):
             raise
         raise BundleError(f"{path} is no history, or is broken ({type(error).__name__}). Learn it again.") from error
