@@ -10,6 +10,7 @@ from detector.errors import SchemaError, SettingError
 from detector.exploration import Exploration
 from detector.policy import Budget, Policy
 from detector.schema import Schema
+from pipelines.config.values import VERDICTS
 
 if TYPE_CHECKING:
     from detector.assembly import OnStep
@@ -22,20 +23,7 @@ if TYPE_CHECKING:
 
 
 # Columns of the scores that a column of the table would hide.
-TAKEN = (
-    "risk",
-    "p_value",
-    "flagged",
-    "severity",
-    "reasons",
-    "unsupervised_risk",
-    "decided_by",
-    "explored",
-    "chance",
-    "truth",
-    "model_version",
-    "scored_at",
-)
+TAKEN = (*VERDICTS, "truth", "model_version", "scored_at")
 MEMBERS = ("autoencoder", "forest", "neighbours", "novelty", "sequence")
 
 

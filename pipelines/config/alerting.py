@@ -20,7 +20,7 @@ from pydantic import (
 )
 
 from pipelines.config.section import Section
-from pipelines.config.values import Place, Url, resolve_path, resolve_url
+from pipelines.config.values import VERDICTS, Place, Url, resolve_path, resolve_url
 from pipelines.when import zone_of
 
 if TYPE_CHECKING:
@@ -31,18 +31,7 @@ Mask = Literal["hash", "last4", "hide"]
 
 _CLOCK = re.compile(r"(?:[01]?\d|2[0-3]):[0-5]\d")
 _VARIABLES = re.compile(r"^(?:[^${}]*\$\{[^}]+\}[^${}]*)+$")
-_NOT_A_GROUP = (
-    "risk",
-    "p_value",
-    "flagged",
-    "severity",
-    "reasons",
-    "unsupervised_risk",
-    "decided_by",
-    "explored",
-    "chance",
-    "row",
-)
+_NOT_A_GROUP = (*VERDICTS, "row")
 
 
 def _read_secret(value: Any, info: ValidationInfo) -> Any:

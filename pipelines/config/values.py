@@ -10,6 +10,19 @@ from urllib.parse import quote, urlsplit
 
 from pydantic import AfterValidator, Field, ValidationInfo
 
+VERDICTS = (
+    "risk",
+    "p_value",
+    "flagged",
+    "severity",
+    "reasons",
+    "unsupervised_risk",
+    "decided_by",
+    "explored",
+    "chance",
+)
+"""The columns of the scores that say something of a row; no column of the table may have such a name."""
+
 _VARIABLE = re.compile(r"\$\{([^}]*)\}")
 _RELATIVE_SQLITE = re.compile(r"^(sqlite(?:\+\w+)?:///)(?!/|:memory:|file:)([^?]+)(.*)$")
 _SECRET_KEYS = re.compile(r"([?&][^=&]*(?:password|passwd|pwd|secret|token|key)[^=&]*=)[^&]*", re.IGNORECASE)
