@@ -76,9 +76,13 @@ class HeadRecipe:
             )
 
     def fit(
-        self, table: NDArray[np.float32], truth: NDArray[np.bool_], weight: NDArray[np.float64], random_state: int
+        self, table: NDArray[np.float32], truth: NDArray[np.bool_], random_state: int
     ) -> list[HistGradientBoostingClassifier]:
-        """Trees that learnt from rows; a column that is missing throughout counts as 0, for it cannot be binned."""
+        """Trees that learnt from rows; a column that is missing throughout counts as 0, for it cannot be binned.
+
+        Rows have no weights: those that stand for others are put right when the log-odds are calibrated with weights,
+        and scikit-learn bins weighted rows slowly.
+        """
         empty = np.isnan(table).all(axis=0)
         filled = np.where(empty, np.float32(0), table) if empty.any() else table
         return [
@@ -90,7 +94,7 @@ class HeadRecipe:
                 max_features=0.5 if self.models > 1 else 1.0,
                 early_stopping=False,
                 random_state=int(np.random.SeedSequence([random_state, number]).generate_state(1)[0]),
-            ).fit(filled, truth, sample_weight=weight)
+            ).fit(filled, truth)
             for number in range(self.models)
         ]
 
@@ -157,12 +161,10 @@ def fit_head(
     counts = np.ones(len(table)) if weight is None else np.asarray(weight, dtype=np.float64)
     kept_back = _kept_back(truth, known, recipe, random_state)
     learnt = known & ~kept_back
-    later, raw = _later(table, truth, known, time, time if known_at is None else known_at, counts, recipe, random_state)
+    later, raw = _later(table, truth, known, learnt, time, time if known_at is None else known_at, recipe, random_state)
     calibration = LogisticRegression(C=1e6).fit(raw[:, None], truth[later], sample_weight=counts[later])
     facts = _compare(raw, measures["risk"].to_numpy()[later], truth[later], counts[later], random_state)
-    left = counts.copy()  # those kept back are stood for by the others
-    left[learnt & ~truth] *= counts[known & ~truth].sum() / counts[learnt & ~truth].sum()
-    models = recipe.fit(table[learnt], truth[learnt], left[learnt], random_state)
+    models = recipe.fit(table[learnt], truth[learnt], random_state)
     graph = _graph(models, table[learnt])
     slope, intercept = max(float(calibration.coef_[0, 0]), 1e-6), float(calibration.intercept_[0])
     normal = table[kept_back]
@@ -199,9 +201,9 @@ def _later(
     table: NDArray[np.float32],
     truth: NDArray[np.bool_],
     known: NDArray[np.bool_],
+    learnt: NDArray[np.bool_],
     time: pd.Series,
     known_at: pd.Series,
-    weight: NDArray[np.float64],
     recipe: HeadRecipe,
     random_state: int,
 ) -> tuple[NDArray[np.intp], NDArray[np.float64]]:
@@ -213,10 +215,10 @@ def _later(
     for number in range(1, len(parts)):
         past = np.concatenate(parts[:number])
         if len(parts[number]):
-            past = past[since[past] <= when[parts[number][0]]]
+            past = past[learnt[past] & (since[past] <= when[parts[number][0]])]
         if not truth[past].any() or truth[past].all():
             continue
-        models = recipe.fit(table[past], truth[past], weight[past], random_state)
+        models = recipe.fit(table[past], truth[past], random_state)
         asked.append(parts[number])
         answers.append(np.mean([model.decision_function(table[parts[number]]) for model in models], axis=0))
     if not asked or not truth[np.concatenate(asked)].any() or truth[np.concatenate(asked)].all():

@@ -82,6 +82,26 @@ def test_p_values_of_normal_rows_are_uniform(head):
         assert (p_value <= level).mean() == pytest.approx(level, abs=0.04)
 
 
+def test_a_sample_of_the_normal_rows_stands_for_all():
+    """With one in five of them, each standing for five, the probabilities are those of all rows."""
+    rows, measures, labels, time = world(seed=5, size=12_000)
+    rng = np.random.default_rng(6)
+    kept = (labels == 1) | (rng.random(len(rows)) < 0.2)
+    weight = np.where(labels[kept] == 1, 1.0, 5.0)
+
+    head = fit_head(
+        rows[kept],
+        measures[kept],
+        labels[kept],
+        time[kept],
+        columns=("amount", "frauds"),
+        weight=weight,
+        recipe=RECIPE,
+    )
+
+    assert head.probability(rows, measures).mean() == pytest.approx(labels.mean(), rel=0.15)
+
+
 def test_a_label_that_came_late_is_not_known_before():
     """A fold is judged by what was known when it began, so labels that all come at the end prove nothing."""
     rows, measures, labels, time = world(size=3_000)

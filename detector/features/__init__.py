@@ -4,9 +4,19 @@ from __future__ import annotations
 
 from detector.features.feature import Feature
 from detector.features.feature_set import FeatureSet
+from detector.features.hindsight import compute_to_learn
 from detector.features.history import History
 from detector.features.history_file import load_history, save_history
 from detector.features.money import Money
 from detector.features.words import in_own_words
 
-__all__ = ["Feature", "FeatureSet", "History", "Money", "in_own_words", "load_history", "save_history"]
+__all__ = [
+    "Feature",
+    "FeatureSet",
+    "History",
+    "Money",
+    "compute_to_learn",
+    "in_own_words",
+    "load_history",
+    "save_history",
+]
