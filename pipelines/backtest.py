@@ -17,6 +17,7 @@ from detector.features import Money
 from detector.policy import Policy
 from detector.schema import Schema
 from detector.values import read_dates, read_names, read_numbers
+from pipelines.aside import left_out
 from pipelines.backtest_metrics import in_order, judge_period
 from pipelines.backtest_plan import Plan, length
 from pipelines.backtest_words import (
@@ -25,7 +26,6 @@ from pipelines.backtest_words import (
     UNSUPERVISED,
     cautions,
     in_words,
-    left_out,
     means_and_spreads,
 )
 from pipelines.config import Config

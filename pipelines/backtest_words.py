@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 import pandas as pd
@@ -15,7 +14,6 @@ if TYPE_CHECKING:
 
 LEAST_ROWS = 50
 SUPERVISED, UNSUPERVISED = "with_labels_", "unsupervised_"
-REASONS = 3
 
 
 def means_and_spreads(periods: pd.DataFrame) -> pd.DataFrame:
@@ -35,20 +33,6 @@ def in_words(periods: pd.DataFrame, plan: Plan) -> list[str]:
     lines += _amounts(periods)
     lines += _scenarios(periods, plan)
     return lines + _head(periods, plan)
-
-
-def left_out(reasons: Mapping[str, int], *, of: int) -> list[str]:
-    """How many rows could not be used, and the most frequent reasons.
-
-    >>> left_out({"time: missing time": 2, "amount: not a number": 3}, of=50)
-    ['5 of 50 rows could not be used: amount: not a number (3); time: missing time (2).']
-    """
-    if not (total := sum(reasons.values())):
-        return []
-    most = sorted(reasons.items(), key=lambda item: -item[1])
-    told = "; ".join(f"{reason} ({count:,})" for reason, count in most[:REASONS])
-    rest = f"; and {counted(len(most) - REASONS, 'other reason')}" if len(most) > REASONS else ""
-    return [f"{total:,} of {counted(of)} could not be used: {told}{rest}."]
 
 
 def cautions(

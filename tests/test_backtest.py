@@ -233,7 +233,7 @@ def test_a_backtest_says_what_it_left_out(folder, tmp_path):
     assert "The last period is not whole: the table ends at 2024-10-13" in told
     assert f"5 of {len(rows[days < pd.Timestamp('2024-10-14')]):,} rows could not be used: time: lies in the" in told
     assert "No head was learnt: in no period were 30 anomalies known" in told
-    assert "amount: the amount is negative, and `negative` is set to refuse (2)" in told
+    assert "amount: the amount is negative, and `negative` is set to refuse (2 rows)" in told
 
 
 def test_amounts_are_in_one_currency():
