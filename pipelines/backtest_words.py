@@ -15,6 +15,11 @@ if TYPE_CHECKING:
 LEAST_ROWS = 50
 SUPERVISED, UNSUPERVISED = "with_labels_", "unsupervised_"
 
+NOTHING = (
+    "Flagged: nothing in any period. The policy asks for more certainty than the p-values can give: learn from more "
+    "rows, or take a budget or a quantile."
+)
+
 
 def means_and_spreads(periods: pd.DataFrame) -> pd.DataFrame:
     """Mean of each number over all periods, its spread over periods and, within a period, over seeds."""
@@ -111,13 +116,13 @@ def _flagged(periods: pd.DataFrame) -> list[str]:
         return []
     total, runs = periods["flagged"].sum(), len(periods)
     if not total:
-        return ["Flagged: nothing in any period. The policy asks for more certainty than the p-values can give."]
+        return [NOTHING]
     recall = f"; {percent(weighted(periods, 'recall', 'anomalies'))} of the anomalies" if "recall" in periods else ""
     lines = [f"Flagged: {_a_day(periods['alerts_per_day'].mean())} rows a day{recall}."]
     if "precision_realised" in periods:
         realised = percent(weighted(periods, "precision_realised", "flagged"))
         promised = percent(weighted(periods, "precision_predicted", "flagged"))
-        lines.append(f"Of what was flagged {realised} is anomalous; the p-values promised {promised}.")
+        lines.append(f"Of what was flagged {realised} is anomalous; the p-values promised at least {promised}.")
     if nothing := int((periods["flagged"] == 0).sum()):
         lines.append(f"Nothing was flagged in {nothing} of {runs} trainings.")
     return lines

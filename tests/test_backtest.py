@@ -278,7 +278,7 @@ def test_shares_in_words_are_of_all_periods_together():
 
     assert told[0] == "2 periods of 7d, 1 seed each; 1,000 rows in all, 100 of them anomalous."
     assert "Flagged: 1 rows a day; 4 % of the anomalies." in told
-    assert "Of what was flagged 25 % is anomalous; the p-values promised 75 %." in told
+    assert "Of what was flagged 25 % is anomalous; the p-values promised at least 75 %." in told
     assert "Nothing was flagged in 1 of 2 trainings." in told
     assert "Amount: 50 of 200 a period caught (25 %), 150 missed." in told
     assert "  found of theft: 4 % of 100" in told
