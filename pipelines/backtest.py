@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections import Counter
+from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
 
@@ -11,12 +12,22 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from detector.clean import clean
-from detector.errors import DataError, SettingError
+from detector.errors import DataError, SchemaError, SettingError, nearest
+from detector.features import Money
 from detector.policy import Policy
 from detector.schema import Schema
-from detector.values import read_dates
-from pipelines.backtest_metrics import judge_period
+from detector.values import read_dates, read_names, read_numbers
+from pipelines.aside import left_out
+from pipelines.backtest_metrics import in_order, judge_period
 from pipelines.backtest_plan import Plan, length
+from pipelines.backtest_words import (
+    LEAST_ROWS,
+    SUPERVISED,
+    UNSUPERVISED,
+    cautions,
+    in_words,
+    means_and_spreads,
+)
 from pipelines.config import Config
 from pipelines.config.features import NEEDS_TIME
 from pipelines.featuring import Featuring
@@ -26,8 +37,8 @@ from pipelines.learner import detector_of, policy_of
 from pipelines.progress import progress
 from pipelines.sources import open_source
 
-SUPERVISED, UNSUPERVISED = "with_labels_", "unsupervised_"
-LEAST_ROWS = 50
+AMOUNT = "__amount__"
+"""Among the rows of a backtest: amounts in one currency."""
 
 
 @dataclass(frozen=True)
@@ -44,52 +55,22 @@ class BacktestReport:
         How it walked.
     places : dict of str to str
         Where the results lie.
+    notes : tuple of str
+        What a reader should know before trusting the numbers: rows and periods that were left out, and why.
     """
 
     periods: pd.DataFrame
     plan: Plan
     places: dict[str, str]
+    notes: tuple[str, ...] = ()
 
     def numbers(self) -> pd.DataFrame:
         """Mean of each number over all periods, its spread over periods and, within a period, over seeds."""
-        values = self.periods.drop(columns=["begin", "seed"])
-        by_period = values.groupby(self.periods["begin"])
-        over_seeds = by_period.std(ddof=0).mean()
-        return pd.DataFrame(
-            {"mean": values.mean(), "over_periods": by_period.mean().std(ddof=0), "over_seeds": over_seeds}
-        )
+        return means_and_spreads(self.periods)
 
     def summary(self) -> list[str]:
         """The backtest in a few lines."""
-        means, k = self.numbers()["mean"], self.plan.k
-        periods, seeds = self.periods["begin"].nunique(), self.plan.seeds
-        lines = [f"{periods} periods of {self.plan.every}, {seeds} seed{'s' if seeds > 1 else ''} each."]
-        told = {
-            "Ranking": (("auroc", "AUROC"), ("ap", "average precision"), ("prevalence", "blind guess")),
-            f"The {k} riskiest a day": (
-                (f"card_precision_{k}", "precision"),
-                (f"card_precision_{k}_ceiling", "a perfect score"),
-            ),
-            "Flagged": (
-                ("alerts_per_day", "a day"),
-                ("recall", "recall"),
-                ("precision_realised", "precision"),
-                ("precision_predicted", "promised"),
-            ),
-            "Amount": (("amount_caught", "caught a period"), ("amount_missed", "missed")),
-            "With labels": (
-                (f"{SUPERVISED}ap", "average precision"),
-                (f"{SUPERVISED}card_precision_{k}", "precision of the riskiest"),
-                (f"{UNSUPERVISED}ap", "without them"),
-                ("head_decides", "share of periods in which the head decides"),
-            ),
-        }
-        for title, names in told.items():
-            if shown := [f"{word} {_number(means[name])}" for name, word in names if name in means]:
-                lines.append(f"{title}: {', '.join(shown)}.")
-        found = [(name.removeprefix("recall_"), share) for name, share in means.items() if name.startswith("recall_")]
-        lines += [f"  found of {scenario}: {share:.0%}" for scenario, share in found]
-        return lines + [f"{what}: {where}" for what, where in self.places.items()]
+        return [*in_words(self.periods, self.plan), *self.notes, *(f"{what}: {at}" for what, at in self.places.items())]
 
 
 def backtest(config: Config, plan: Plan, *, now: datetime, folder: Path | None = None) -> BacktestReport:
@@ -114,15 +95,17 @@ def backtest(config: Config, plan: Plan, *, now: datetime, folder: Path | None =
     ------
     SettingError
         If the columns name no time or no label.
+    SchemaError
+        If there is no column ``plan.scenario`` or ``features.reported``.
     DataError
         If no period has rows to learn from and to judge.
     """
-    rows, schema = _prepare(config, plan)
+    rows, schema, notes = _prepare(config, plan, now=now)
     known_at = _known_at(rows, config, plan)
     policy = policy_of(config.policy, schema)
     found = []
     steps = [(period, seed) for period in plan.periods() for seed in range(plan.seeds)]
-    with progress("Backtesting", total=len(steps), unit="periods") as advance:
+    with progress("Backtesting", total=len(steps), unit="trainings") as advance:
         for (begin, end), seed in steps:
             values = _period(rows, schema, known_at, config, plan, policy, begin=begin, end=end, seed=seed)
             if values:
@@ -133,32 +116,66 @@ def backtest(config: Config, plan: Plan, *, now: datetime, folder: Path | None =
             f"No period from {plan.start:%Y-%m-%d} to {plan.end:%Y-%m-%d} has rows to learn from and to judge; the "
             f"table reaches from {rows[schema.time].min()} to {rows[schema.time].max()}. Choose dates within it."
         )
-    report = BacktestReport(pd.DataFrame(found), plan, {})
+    periods = in_order(pd.DataFrame(found))
+    head, time = config.train.head, rows[schema.time]
+    least = head.least_anomalies if head.enabled else None
+    notes += cautions(periods, plan, first=time.min(), last=time.max(), least_anomalies=least)
+    report = BacktestReport(periods, plan, {}, tuple(notes))
     return _told(report, config, now=now, folder=folder or config.report.parent)
 
 
-def _prepare(config: Config, plan: Plan) -> tuple[pd.DataFrame, Schema]:
-    """All rows, cleaned and with their features, and what their columns mean."""
-    columns = config.columns
+def _prepare(config: Config, plan: Plan, *, now: datetime) -> tuple[pd.DataFrame, Schema, list[str]]:
+    """All rows, cleaned and with their features, what their columns mean, and what was left out or could not be read.
+
+    Amounts are in one currency; there are none where currencies are kept apart.
+    """
+    columns, reported = config.columns, config.features.reported
     if columns.time is None:
         raise SettingError(f"A backtest and its {NEEDS_TIME}")
     if columns.label is None:
         raise SettingError("A backtest needs to know what turned out to be fraud. Name that column in `columns.label`.")
     source = open_source(config.source)
+    for name, said in ((plan.scenario, "the scenario"), (reported, "`features.reported`")):
+        if name is not None and name not in (present := source.columns()):
+            raise SchemaError(f"There is no column {name!r}, which {said} names. {nearest(name, present)}")
     with progress("Reading", total=source.estimate()) as advance:
         frame = source.read(advance=advance)
-    schema = columns.schema_of(frame)
+    schema, given = columns.schema_of(frame), len(frame) + len(source.rejected)
     if plan.scenario is not None:
         schema = schema.without([plan.scenario])
+    aside = Counter({"a line that cannot be read": len(source.rejected)})
     if config.features.wanted:
         featuring = Featuring(config)
-        schema, frame = featuring.schema(schema), featuring.compute(frame).rows
-    rows = clean(frame, schema, labelled=True, positions=frame.index).rows
+        featured = featuring.compute(frame, now=pd.Timestamp(now))
+        schema, frame = featuring.schema(schema), featured.rows
+        aside.update(featured.quarantine["reason"])
+    cleaned = clean(frame, schema, labelled=True, positions=frame.index)
+    aside.update(cleaned.counts)
+    rows = cleaned.rows
     if plan.scenario is not None:
         rows = rows.assign(**{plan.scenario: frame.loc[rows.index, plan.scenario]})
-    if config.features.reported is not None:
-        rows = rows.assign(**{config.features.reported: read_dates(frame[config.features.reported])[0]})
-    return rows.sort_values(str(schema.time), kind="stable"), schema
+    if reported is not None:
+        rows = rows.assign(**{reported: read_dates(frame[reported])[0]})
+    notes = left_out(+aside, of=given)
+    amounts, unsummed = _amounts(frame.loc[rows.index], config.features.money())
+    if amounts is not None:
+        rows = rows.assign(**{AMOUNT: amounts})
+    notes += unsummed
+    return rows.sort_values(str(schema.time), kind="stable"), schema, notes
+
+
+def _amounts(rows: pd.DataFrame, money: Money) -> tuple[pd.Series | None, list[str]]:
+    """Amounts in one currency, missing where they do not count; none, with the reason, if there are several."""
+    if money.column not in rows or money.currency not in (None, *rows.columns):
+        return None, []
+    read = pd.DataFrame({money.column: read_numbers(rows[money.column])[0]}, index=rows.index)
+    if money.currency is not None:
+        read[money.currency] = read_names(rows[money.currency])
+        names = sorted(map(str, read[money.currency].dropna().unique()))
+        if money.mixed == "apart" and len(names) > 1:
+            return None, [f"No amounts are summed: they are in {', '.join(names)}, which are kept apart."]
+    usable = money.faults(read) == ""
+    return pd.Series(money.read(read[usable]), index=rows.index[usable]).reindex(rows.index), []
 
 
 def _known_at(rows: pd.DataFrame, config: Config, plan: Plan) -> pd.Series:
@@ -201,7 +218,7 @@ def _period(
     day = asked[str(schema.time)].dt.normalize()
     p_value, risk = measures["p_value"].to_numpy(), measures["risk"].to_numpy()
     flagged = policy.decide(p_value, risk, day=day.to_numpy() if policy.needs_day else None)
-    amount = config.features.amount if config.features.amount in asked else None
+    amount = AMOUNT if AMOUNT in asked else None
 
     def judged(score: NDArray[np.float64]) -> dict[str, float]:
         return judge_period(
@@ -236,6 +253,8 @@ def _unblocked(
     if schema.entity is None:
         return asked
     frauds = rows[schema.label] == 1
+    if not frauds.any():
+        return asked
     blocked = known_at[frauds].groupby(rows.loc[frauds, schema.entity]).min()
     since = asked[schema.entity].map(blocked)
     return asked[~(since <= asked[str(schema.time)].dt.normalize()).to_numpy(dtype=bool)]
@@ -260,8 +279,4 @@ def _told(report: BacktestReport, config: Config, *, now: datetime, folder: Path
             figures=drawn,
             summary="\n\n".join(report.summary()),
         )
-    return BacktestReport(report.periods, report.plan, places)
-
-
-def _number(value: float) -> str:
-    return f"{value:,.0f}" if abs(value) >= 10 else f"{value:.3f}"
+    return replace(report, places=places)

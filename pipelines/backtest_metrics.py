@@ -11,6 +11,10 @@ from numpy.typing import NDArray
 from detector import evaluate
 
 Floats = NDArray[np.float64]
+ORDER = (
+    *("begin", "seed", "rows", "anomalies", "prevalence", "auroc", "ap", "flagged", "alerts_per_day", "recall"),
+    *("precision_realised", "precision_predicted", "amount_caught", "amount_missed"),
+)
 
 
 def card_precision(entity: pd.Series, day: pd.Series, truth: pd.Series, score: Floats, *, k: int) -> float:
@@ -64,6 +68,7 @@ def judge_period(
     found = {
         "rows": float(len(rows)),
         "anomalies": float((truth == 1).sum()),
+        "flagged": float(flagged.sum()),
         "alerts_per_day": float(flagged.sum()) / days,
     }
     if evaluate.has_both_classes(truth):
@@ -84,8 +89,25 @@ def judge_period(
     if scenario is not None:
         for name in sorted(rows.loc[fraud, scenario].dropna().astype("str").unique()):
             own = fraud & (rows[scenario].astype("str") == name).to_numpy()
+            found[f"anomalies_{name}"] = float(own.sum())
             found[f"recall_{name}"] = float(flagged[own].mean())
     return found
+
+
+def in_order(periods: pd.DataFrame) -> pd.DataFrame:
+    """The numbers in the order of ``judge_period``, whatever the first period lacked; scenarios last, by name.
+
+    >>> list(in_order(pd.DataFrame(columns=["begin", "recall_b", "anomalies_b", "recall_a", "recall", "flagged"])))
+    ['begin', 'flagged', 'recall', 'recall_a', 'anomalies_b', 'recall_b']
+    """
+
+    def place(name: str) -> tuple[int, str, str]:
+        kind, _, scenario = name.partition("_")
+        if scenario and kind in ("anomalies", "recall"):
+            return len(ORDER) + 1, scenario, kind
+        return (ORDER.index(name) if name in ORDER else len(ORDER)), "", ""
+
+    return periods[sorted(periods, key=place)]
 
 
 def _precision(truth: pd.Series, flagged: NDArray[np.bool_], p_value: Floats) -> dict[str, float]:

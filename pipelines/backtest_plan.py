@@ -54,15 +54,27 @@ class Plan:
 
     def __post_init__(self) -> None:
         for name in ("every", "train", "delay"):
-            microseconds(getattr(self, name))
+            try:
+                microseconds(getattr(self, name))
+            except SettingError as error:
+                raise SettingError(f"{name}: {error}") from None
         for name in ("k", "seeds"):
             if getattr(self, name) < 1:
                 raise SettingError(f"{name} must be at least 1. Received: {name}={getattr(self, name)}.")
+        if self.end <= self.start:
+            raise SettingError(
+                f"The end {self.end:%Y-%m-%d} does not lie after the start {self.start:%Y-%m-%d}. Choose a later end."
+            )
         if not list(self.periods()):
             raise SettingError(
                 f"No period of {self.every} fits between {self.start:%Y-%m-%d} and {self.end:%Y-%m-%d}. Choose a later "
                 f"end or shorter periods."
             )
+
+    @property
+    def learnt(self) -> pd.Timedelta:
+        """How far back it learns from."""
+        return length(self.train)
 
     def periods(self) -> Iterator[tuple[pd.Timestamp, pd.Timestamp]]:
         """Begin and end of each period."""

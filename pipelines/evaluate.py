@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections import Counter
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -16,6 +17,7 @@ from detector.errors import DataError, SettingError
 from detector.exploration import missed
 from detector.schema import Schema
 from pipelines.alerts.truth import answered_rows, realised, with_answers
+from pipelines.aside import left_out, why
 from pipelines.config import Config
 from pipelines.featuring import featuring_of
 from pipelines.kinds import KINDS
@@ -24,6 +26,8 @@ from pipelines.progress import counted, progress
 from pipelines.report import ReportContent, column_facts, quarantine_counts, write_report
 from pipelines.review import Review
 from pipelines.sources import open_source
+
+LABEL_SOME = "Label some of both (1 anomalous, 0 normal)."
 
 
 @dataclass(frozen=True)
@@ -46,7 +50,9 @@ class EvaluationReport:
             f"AUROC {truth['auroc']:.3f}, average precision {truth['ap']:.3f}"
             + (f" (95 % interval {interval.low:.3f} to {interval.high:.3f})" if interval else "")
             + f"; a blind guess has {truth['prevalence']:.3f}.",
-            f"Flagged {truth['flagged']:,.0f}: precision {truth['precision']:.3f}, recall {truth['recall']:.3f}.",
+            f"Flagged {truth['flagged']:,.0f}: precision {truth['precision']:.3f}, recall {truth['recall']:.3f}."
+            if truth["flagged"]
+            else "Flagged none, so none of the anomalies was found.",
             f"Of the {truth['budget']:,.0f} riskiest rows, {truth['precision_at_budget']:.1%} are anomalous.",
         ]
         if "known_events" in truth:
@@ -103,20 +109,26 @@ def evaluate(config: Config, *, input: str, now: datetime) -> EvaluationReport: 
     wanted = [name for name in source.columns() if name in needed]
     with progress("Reading", total=source.estimate()) as advance:
         frame = source.read(columns=wanted, numeric=given.numeric, advance=advance)
+    given_rows, aside = len(frame) + len(source.rejected), [source.rejected]
+    reasons = Counter({"a line that cannot be read": len(source.rejected)})
     if featuring is not None:
-        frame = featuring.push(frame, now=pd.Timestamp(now)).rows
+        featured = featuring.push(frame, now=pd.Timestamp(now))
+        frame, aside = featured.rows, [*aside, featured.quarantine]
+        reasons.update(featured.quarantine["reason"])
     frame, answered = with_answers(frame, schema, said)
     cleaned = clean(frame, schema, labelled=True)
+    reasons.update(cleaned.counts)
     with progress("Scoring", total=None):
         if cleaned.rows.empty:
-            why = "; ".join(f"{reason} ({counted(count)})" for reason, count in cleaned.reasons().items())
-            raise DataError(f"None of the {counted(len(frame))} can be used: {why}. Mend them.")
+            raise DataError(f"None of the {counted(given_rows)} can be used: {why(+reasons)}. Mend them.")
         reviewed, drawn = kind.review(scorer, cleaned.rows, config, {})
     if reviewed.truth is None:
+        unused = left_out(+reasons, of=given_rows)
         raise DataError(
             f"{schema.label!r} holds no known anomaly or no known normal row among the {len(cleaned.rows):,} rows "
-            f"read, so there is nothing to compare with. Label some of both (1 anomalous, 0 normal)."
+            f"read, so there is nothing to compare with. {' '.join([*unused, LABEL_SOME])}"
         )
+    quarantine = pd.concat([*aside, cleaned.quarantine], ignore_index=True)
     report = config.report.with_name(f"{config.report.stem}.evaluation.html")
     write_report(
         report,
@@ -124,9 +136,9 @@ def evaluate(config: Config, *, input: str, now: datetime) -> EvaluationReport: 
             name=scorer.name,
             job="Evaluation",
             made_at=now,
-            rows=len(frame),
+            rows=given_rows,
             flagged=int(reviewed.verdicts["flagged"].sum()),
-            quarantined=len(cleaned.quarantine),
+            quarantined=len(quarantine),
             source=source.describe(),
             seconds=time.perf_counter() - started,
             truth=reviewed.truth,
@@ -137,15 +149,15 @@ def evaluate(config: Config, *, input: str, now: datetime) -> EvaluationReport: 
             policy=policy.describe(),
             figures=drawn,
             columns=column_facts(frame, schema),
-            quarantine=quarantine_counts(cleaned.quarantine),
+            quarantine=quarantine_counts(quarantine),
             members=scorer.members,
             model=scorer.metrics,
             places={"Bundle": str(config.bundle)},
         ),
     )
     return EvaluationReport(
-        rows=len(frame),
-        quarantined=len(cleaned.quarantine) + len(source.rejected),
+        rows=given_rows,
+        quarantined=len(quarantine),
         reviewed=reviewed,
         report=report,
         answered=answered,

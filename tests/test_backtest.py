@@ -7,10 +7,12 @@ import pandas as pd
 import pytest
 from typer.testing import CliRunner
 
-from detector.errors import DataError, SettingError
-from pipelines.backtest import BacktestReport, _unblocked, backtest
+from detector.errors import DataError, SchemaError, SettingError
+from detector.features import Money
+from pipelines.backtest import BacktestReport, _amounts, _unblocked, backtest
 from pipelines.backtest_metrics import judge_period
 from pipelines.backtest_plan import Plan
+from pipelines.backtest_words import in_words
 from pipelines.config import load_config
 from pipelines.simulate import simulate_transactions
 
@@ -79,7 +81,9 @@ def test_backtest_leaves_a_page_and_a_table(report, folder):
     page = (folder / "backtest.html").read_text()
     assert page.count("<svg") == 6
     assert "Average precision" in page
-    assert "Share found, by scenario" in page
+    assert "Found, by scenario" in page
+    assert "begin of the period" in page
+    assert "NaN" not in page
     assert len(pd.read_csv(folder / "backtest.csv")) == 4
     assert any("average precision" in line for line in report.summary())
 
@@ -164,12 +168,14 @@ def test_precision_promised_is_that_of_the_p_values():
         ({"every": "7x"}, "received '7x'"),
         ({"k": 0}, "k must be at least 1"),
         ({"every": "90d"}, "No period of 90d fits"),
+        ({"train": "weekly"}, "train: A window expected a length"),
+        ({"end": START}, "does not lie after the start 2024-10-15"),
     ],
 )
 def test_a_plan_without_meaning_is_refused(setting, message):
     """A mistake is told before anything is read."""
     with pytest.raises(SettingError, match=message):
-        Plan(START, END, **setting)
+        Plan(**{"start": START, "end": END, **setting})
 
 
 @pytest.mark.parametrize(
@@ -185,6 +191,101 @@ def test_a_backtest_needs_time_and_truth(folder, tmp_path, before, after, messag
     (tmp_path / "detector.yaml").write_text(text)
     with pytest.raises(SettingError, match=message):
         backtest(load_config(tmp_path), Plan(START, END), now=NOW)
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "scenario", "message"),
+    [
+        ("", "", "scenaro", "which the scenario names. Did you mean 'scenario'"),
+        ("reported: reported_at", "reported: reportedat", None, "names. Did you mean 'reported_at'"),
+    ],
+)
+def test_a_backtest_names_the_column_that_is_missing(folder, tmp_path, before, after, scenario, message):
+    """Nothing is read before all columns that are named are there."""
+    text = CONFIG.replace(before, after) if before else CONFIG
+    (tmp_path / "detector.yaml").write_text(text.replace("payments.parquet", str(folder / "payments.parquet")))
+    with pytest.raises(SchemaError, match=message):
+        backtest(load_config(tmp_path), Plan(START, END, scenario=scenario), now=NOW)
+
+
+def test_a_backtest_says_what_it_left_out(folder, tmp_path):
+    """Rows set aside, periods without rows or without past, and amounts in one currency; without fraud no ranking."""
+    rows = pd.read_parquet(folder / "payments.parquet").assign(is_fraud=0, reported_at=pd.NaT)
+    days = rows["time"].dt.normalize()
+    rows.loc[rows.index[:3], "time"] = pd.Timestamp("2036-01-01")
+    rows.loc[rows.index[3:5], "amount"] = -1.0
+    rows["currency"] = np.where(days >= pd.Timestamp("2024-10-10"), "SEK", "EUR")
+    rows[days < pd.Timestamp("2024-10-14")].to_parquet(tmp_path / "payments.parquet")
+    money = '  negative: refuse\n  currency: currency\n  mixed: convert\n  rates: ["EUR 1", "SEK 0.1"]\n'
+    text = CONFIG.replace("  reported: ", f"{money}  reported: ").replace(
+        'uri: "sqlite:///mlflow.db"', "enabled: false"
+    )
+    (tmp_path / "detector.yaml").write_text(text)
+    plan = Plan(datetime.fromisoformat("2024-10-01"), datetime.fromisoformat("2024-10-19"), every="5d", train="5d")
+
+    report = backtest(load_config(tmp_path), plan, now=NOW)
+
+    told = "\n".join(report.summary())
+    assert "2 periods of 5d" in told
+    assert "Ranking: none" in told
+    assert "1 of 3 periods left out" in told
+    assert "From 2024-10-16 on nothing is judged" in told
+    assert "The last period is not whole: the table ends at 2024-10-13" in told
+    assert f"5 of {len(rows[days < pd.Timestamp('2024-10-14')]):,} rows could not be used: time: lies in the" in told
+    assert "No head was learnt: in no period were 30 anomalies known" in told
+    assert "amount: the amount is negative, and `negative` is set to refuse (2 rows)" in told
+
+
+def test_amounts_are_in_one_currency():
+    """Converted where that is wanted; not summed where currencies are kept apart; a skipped refund counts nothing."""
+    rows = pd.DataFrame({"amount": ["10", "20", "-5"], "currency": ["EUR", "SEK", "EUR"]})
+    money = Money("amount", currency="currency", mixed="convert", rates={"EUR": 1.0, "SEK": 0.1}, negative="skip")
+
+    amounts, notes = _amounts(rows, money)
+    apart, reasons = _amounts(rows, Money("amount", currency="currency", mixed="apart"))
+
+    assert amounts.tolist() == pytest.approx([10.0, 2.0, float("nan")], nan_ok=True)
+    assert notes == []
+    assert apart is None
+    assert reasons == ["No amounts are summed: they are in EUR, SEK, which are kept apart."]
+    assert _amounts(rows, Money("price")) == (None, [])
+
+
+def test_shares_in_words_are_of_all_periods_together():
+    """One of ten and three of ninety are four of a hundred; a period in which nothing was flagged promises nothing."""
+    periods = pd.DataFrame(
+        {
+            "begin": [START, END],
+            "seed": 0,
+            "rows": 500.0,
+            "anomalies": [10.0, 90.0],
+            "flagged": [4.0, 0.0],
+            "alerts_per_day": [2.0, 0.0],
+            "recall": [0.1, 3 / 90],
+            "precision_realised": [0.25, np.nan],
+            "precision_predicted": [0.75, np.nan],
+            "amount_caught": [100.0, 0.0],
+            "amount_missed": [100.0, 200.0],
+            "anomalies_theft": [10.0, 90.0],
+            "recall_theft": [0.1, 3 / 90],
+            "head_decides": [1.0, np.nan],
+            "with_labels_ap": [0.5, np.nan],
+            "unsupervised_ap": [0.25, np.nan],
+        }
+    )
+
+    told = in_words(periods, Plan(START, END))
+
+    assert told[0] == "2 periods of 7d, 1 seed each; 1,000 rows in all, 100 of them anomalous."
+    assert "Flagged: 1 rows a day; 4 % of the anomalies." in told
+    assert "Of what was flagged 25 % is anomalous; the p-values promised at least 75 %." in told
+    assert "Nothing was flagged in 1 of 2 trainings." in told
+    assert "Amount: 50 of 200 a period caught (25 %), 150 missed." in told
+    assert "  found of theft: 4 % of 100" in told
+    assert (
+        "With labels: a head was learnt in 1 of 2 trainings and decided in 1. There: average precision 0.500, without "
+        "labels 0.250." in told
+    )
 
 
 def test_dates_outside_the_table_say_where_it_lies(folder):
@@ -213,3 +314,14 @@ def test_command_prints_the_summary(folder, monkeypatch):
 
     assert result.exit_code == 0, result.output
     assert "average precision 0.250" in result.output
+
+
+def test_a_day_that_is_none_is_a_mistake_of_the_command_line(folder):
+    """The message says how a day is written, and nothing is read."""
+    from pipelines.cli import app
+
+    result = CliRunner().invoke(app, ["backtest", str(folder), "--from", "yesterday", "--to", "2024-11-05"])
+
+    assert result.exit_code == 2
+    assert "expected a day such as" in result.output
+    assert "Traceback" not in result.output

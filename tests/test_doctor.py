@@ -283,11 +283,22 @@ def test_features_are_measured_of_the_sample(tmp_path: Path, frame: pd.DataFrame
     assert text.startswith("1 features measured by card; 1.00% of the rows cannot have any (amount: ")
 
 
+def test_a_misspelt_column_of_amounts_or_reports_is_told(tmp_path: Path, frame: pd.DataFrame) -> None:
+    """Neither stops a training, so only the doctor can tell that rules and labels would silently count for nothing."""
+    settings = {"history": ["risk by card over 7d"], "amount": "amonut", "reported": "tme"}
+
+    checks = examine(config_for(tmp_path, frame, features=settings))
+
+    assert "rules for amounts apply to nothing > Did you mean 'amount'?" in found(checks, "features.amount", "warning")
+    assert "It may come later. Did you mean 'time'?" in found(checks, "features", "warning")
+
+
 @pytest.mark.parametrize(
     ("history", "state", "text"),
     [
         ("mean of amuont by card over 7d", "problem", "no column 'amuont', of which amuont_mean_7d_by_card is made"),
         ("risk by card over 7d delay 1d", "warning", "no column 'fraud' yet"),
+        ("max of country by card over 7d", "warning", "'country' holds no numbers, such as"),
     ],
 )
 def test_features_name_the_column_they_miss(

@@ -102,6 +102,27 @@ def test_a_row_beyond_the_lateness_is_refused():
     assert (history.faults(late) != "").tolist() == [True, False]
 
 
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"time": "soon"}, "'soon' is not a date. Set the row aside"),
+        ({"time": None}, "A row needs a time"),
+        ({"amount": "much"}, "amount: 'much' is not a number. Set the row aside"),
+        ({"amount": 1e12}, "amount 1e\\+12 is beyond"),
+    ],
+)
+def test_one_row_that_cannot_be_read_is_told(change, message):
+    """Raw rows reach a service online: what is wrong is said of the value, and nothing is taken."""
+    history = History(feature_set())
+    history.learn(table(30))
+    known = history.events
+
+    with pytest.raises(DataError, match=message):
+        history.push_one(table(31).iloc[30].to_dict() | change)
+
+    assert history.events == known
+
+
 def test_a_report_counts_from_the_moment_it_came():
     """A fraud told later raises the risk of rows after the report and the delay."""
     history = History(FeatureSet(("risk by shop over 1h delay 5s",), time="time", label="fraud"))

@@ -9,6 +9,7 @@ import pandas as pd
 import pytest
 import yaml
 
+from detector.errors import DataError
 from pipelines.config import Config, load_config
 from pipelines.evaluate import evaluate
 from pipelines.score import score
@@ -89,3 +90,18 @@ def test_evaluation_measures_too(site: Config) -> None:
 
     assert report.rows == 600
     assert report.reviewed.truth is not None
+
+
+def test_evaluation_says_which_rows_came_too_late(site: Config, tmp_path: Path) -> None:
+    """Rows that training saw lie behind its past: they count as unusable, and an error says why nothing is left."""
+    past, fresh = (pd.read_parquet(site.bundle.parent / f"{name}.parquet") for name in ("past", "fresh"))
+    pd.concat([past, fresh]).to_parquet(tmp_path / "both.parquet")
+    past.iloc[:100].to_parquet(tmp_path / "past.parquet")
+
+    report = evaluate(site, input=str(tmp_path / "both.parquet"), now=NOW)
+
+    assert report.rows == 3_000
+    assert report.quarantined > 2_300
+    assert any("could not be used" in line for line in report.summary())
+    with pytest.raises(DataError, match=r"None of the 100 rows can be used.*too late.*only 1h is allowed \(100 rows\)"):
+        evaluate(site, input=str(tmp_path / "past.parquet"), now=NOW)

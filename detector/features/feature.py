@@ -189,7 +189,15 @@ def parse(lines: Sequence[str]) -> tuple[Feature, ...]:
     >>> [feature.name for feature in parse(["since by card over 90d"])]
     ['since_90d_by_card']
     """
-    return tuple(dict.fromkeys(feature for line in lines for feature in Feature.parse(line)))
+    return tuple(dict.fromkeys(feature for line in lines for feature in _parsed(line)))
+
+
+def _parsed(line: str) -> list[Feature]:
+    """The features of a line; an error names the line, which may be one of many."""
+    try:
+        return Feature.parse(line)
+    except SettingError as error:
+        raise SettingError(str(error) if repr(line) in str(error) else f"In {line!r}: {error}") from None
 
 
 def _names(text: str) -> tuple[str, ...]:

@@ -191,7 +191,10 @@ class FeatureSet:
             reasons = self.money.faults(rows)
             if self.money.currency is None or self.money.mixed != "convert":
                 amount = rows[self.money.column].to_numpy(dtype=np.float64, na_value=0.0)
-                reasons[np.abs(amount) * self.scale >= reading.MOST_UNITS] = f"{self.money.column}: too large to count"
+                most = f"at most {reading.MOST_UNITS / self.scale:,.0f} with {self.decimals} decimals"
+                reasons[np.abs(amount) * self.scale >= reading.MOST_UNITS] = (
+                    f"{self.money.column}: too large to count, {most}"
+                )
         if now is not None:
             late = (rows[self.time] > now + pd.Timedelta(microseconds=microseconds(ahead))).to_numpy()
             reasons[late] = f"{self.time}: lies in the future by more than {ahead}"

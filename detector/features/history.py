@@ -17,7 +17,7 @@ import pandas as pd
 from detector.errors import DataError, SettingError
 from detector.features import table as reading
 from detector.features.calendar import calendar
-from detector.features.duration import microseconds
+from detector.features.duration import microseconds, short
 from detector.features.feature_set import FeatureSet
 from detector.features.lining import Joined, Keys
 from detector.features.one_event import Asked, Seen
@@ -222,7 +222,8 @@ class History:
 
     def _too_late(self) -> str:
         latest = pd.Timestamp(self.latest, unit="us")
-        return f"{self.features.time}: too late, the latest row is of {latest} already"
+        allowed = f"only {short(self.lateness)} is allowed" if self.lateness else "no lateness is allowed"
+        return f"{self.features.time}: too late, the latest row is of {latest} already and {allowed}"
 
     def _take(self, rows: pd.DataFrame, *, answer: bool) -> pd.DataFrame:
         label = self.features.label

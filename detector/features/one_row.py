@@ -24,7 +24,7 @@ def read_row(features: FeatureSet, row: Mapping[str, Any], keys: Iterable[str]) 
     Raises
     ------
     DataError
-        If there is no time, or an amount is against the rules.
+        If there is no time, an amount is against the rules, or a date or a number cannot be read.
     """
     time = to_microseconds(row[features.time])
     values = {"time": time}
@@ -37,9 +37,14 @@ def read_row(features: FeatureSet, row: Mapping[str, Any], keys: Iterable[str]) 
         if kind == "name":
             values[key] = MISSING if absent(value) else reading.lasting_code(value)
             continue
-        if name == features.money.column and kind == "number":
-            value = features.money.read_one(row)
-        number = nan if absent(value) else float(value)
+        try:
+            if name == features.money.column and kind == "number":
+                value = features.money.read_one(row)
+            number = nan if absent(value) else float(value)
+        except DataError:
+            raise
+        except (TypeError, ValueError):
+            raise DataError(f"{name}: {value!r} is not a number. Set the row aside, or mend it.") from None
         values[key] = reading.place(number) if kind == "place" else reading.unit(number, name, features.scale)
     return values
 
@@ -69,7 +74,10 @@ def to_microseconds(moment: Any) -> int:
     """A moment in microseconds since 1970; without a zone it is UTC."""
     if isinstance(moment, np.datetime64):
         return int(moment.astype("datetime64[us]").astype(np.int64))
-    stamp = pd.Timestamp(moment)
+    try:
+        stamp = pd.Timestamp(moment)
+    except (TypeError, ValueError):
+        raise DataError(f"{moment!r} is not a date. Set the row aside, or mend it.") from None
     if stamp is pd.NaT:
         raise DataError("A row needs a time, received none. Set it aside, or give its time.")
     if stamp.tzinfo is not None:

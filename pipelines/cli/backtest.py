@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import datetime
+from datetime import date, datetime, time
 from pathlib import Path
 from typing import Annotated
 
@@ -10,8 +10,19 @@ import typer
 
 from pipelines.cli.words import ConfigFile, now, tell
 
-Day = Annotated[datetime, typer.Option("--from", formats=["%Y-%m-%d"], help="The first day that is judged.")]
-LastDay = Annotated[datetime, typer.Option("--to", formats=["%Y-%m-%d"], help="The day after the last.")]
+
+def day(text: str) -> datetime:
+    """A day as people write it in a command; what is no day is a mistake of the command line."""
+    try:
+        return datetime.combine(date.fromisoformat(text), time())
+    except ValueError:
+        raise typer.BadParameter(f"expected a day such as 2024-03-01, received {text!r}.") from None
+
+
+Day = Annotated[datetime, typer.Option("--from", parser=day, metavar="DAY", help="The first day that is judged.")]
+LastDay = Annotated[
+    datetime, typer.Option("--to", parser=day, metavar="DAY", help="The day after the last that is judged.")
+]
 
 
 def register(app: typer.Typer) -> None:

@@ -67,7 +67,7 @@ class FeaturesSection(Section):
         try:
             feature.parse(self.history)
             calendar.check_calendar(self.calendar)
-            self._money()
+            self.money()
         except SettingError as error:
             raise ValueError(str(error)) from None
         return self
@@ -110,14 +110,21 @@ class FeaturesSection(Section):
             time=columns.time,
             key=columns.key,
             calendar=self.calendar,
-            money=self._money(),
+            money=self.money(),
             label=columns.label,
             reported=self.reported,
             decimals=self.decimals,
             most_events=self.most_events,
         )
 
-    def _money(self) -> Money:
+    def money(self) -> Money:
+        """What an amount means, as the library knows it.
+
+        Raises
+        ------
+        SettingError
+            If a rate cannot be read, or currencies are to be converted without any.
+        """
         from detector.features import Money
 
         rates = {}
@@ -126,6 +133,10 @@ class FeaturesSection(Section):
             if match is None:
                 raise SettingError(f"A rate expected a currency and a number, such as SEK 0.09, received {text!r}.")
             rates[match[1]] = float(match[2])
+        if self.currency is not None and self.mixed == "convert" and not rates:
+            raise SettingError(
+                'Currencies are to be converted, but no rate is given. Give `rates`, such as ["EUR 1", "SEK 0.09"].'
+            )
         return Money(
             self.amount,
             currency=self.currency,

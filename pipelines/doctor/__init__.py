@@ -68,7 +68,8 @@ def _look(source: Source, rows: int, total: int | None) -> pd.DataFrame:
 
 def _source(source: Source, frame: pd.DataFrame, total: int | None) -> Iterator[Check]:
     counted = "" if total is None else f", {'' if source.count() is not None else 'about '}{total:,} rows"
-    yield Check("source", "ok", f"{source.describe()}: {len(frame.columns)} columns{counted}")
+    looked = f"; {len(frame):,} of them looked at" if total is not None and len(frame) < total else ""
+    yield Check("source", "ok", f"{source.describe()}: {len(frame.columns)} columns{counted}{looked}")
     rejected = source.rejected["reason"]
     if len(rejected):
         found = f"{len(rejected):,} lines have a wrong number of fields. {rejected.iloc[0]}"

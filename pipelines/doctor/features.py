@@ -7,6 +7,8 @@ from collections.abc import Iterator
 import pandas as pd
 
 from detector.errors import DataError, SettingError, nearest
+from detector.features.feature import OF_NUMBER, OF_PLACE
+from detector.values import read_numbers
 from pipelines.config import Config
 from pipelines.doctor.check import Check
 from pipelines.featuring import Featuring, featuring_of
@@ -30,9 +32,26 @@ def check_features(config: Config, frame: pd.DataFrame) -> Iterator[Check]:
     for name in featuring.optional:
         if name not in present:
             found = f"there is no column {name!r} yet: what is made of labels stays empty"
-            yield Check("features", "warning", found, "It may come later.")
+            yield Check("features", "warning", found, f"It may come later. {nearest(name, present)}")
+    if config.features.history and config.features.amount not in present:
+        found = f"there is no column {config.features.amount!r}: the rules for amounts apply to nothing"
+        yield Check("features.amount", "warning", found, nearest(config.features.amount, present))
+    yield from _no_numbers(featuring, frame)
     if not lost:
         yield _measured(featuring, frame)
+
+
+def _no_numbers(featuring: Featuring, frame: pd.DataFrame) -> Iterator[Check]:
+    """Columns that a feature reads as numbers and that hold none."""
+    using = {
+        name: each.name for each in featuring.features.all if each.measure in OF_NUMBER + OF_PLACE for name in each.of
+    }
+    for name, feature in using.items():
+        if name in frame and (known := frame[name].dropna()).size:
+            values, _ = read_numbers(known)
+            if values.isna().all():
+                found = f"{name!r} holds no numbers, such as {str(known.iloc[0])!r}: {feature} stays empty"
+                yield Check("features", "warning", found, "Name a column of numbers behind `of`.")
 
 
 def _measured(featuring: Featuring, frame: pd.DataFrame) -> Check:
