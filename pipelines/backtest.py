@@ -36,6 +36,7 @@ from pipelines.labels import Known
 from pipelines.learner import detector_of, policy_of
 from pipelines.progress import progress
 from pipelines.sources import open_source
+from pipelines.warm_up import warm_from
 
 AMOUNT = "__amount__"
 """Among the rows of a backtest: amounts in one currency."""
@@ -200,7 +201,10 @@ def _period(
 ) -> dict[str, float]:
     """Learn from what was known at the begin, judge the period; nothing if there are too few rows for either."""
     time, label = rows[str(schema.time)], str(schema.label)
-    past = (time >= begin - length(plan.train)) & (time < begin)
+    since = begin - length(plan.train)
+    if config.features.wanted and (time < begin).any():
+        since = max(since, warm_from(time[time < begin], Featuring(config).reach))
+    past = (time >= since) & (time < begin)
     learnt, asked = rows[past], _unblocked(rows, schema, known_at, begin=begin, end=end)
     if len(learnt) < LEAST_ROWS or asked.empty:
         return {}

@@ -31,6 +31,7 @@ from pipelines.review import Review
 from pipelines.shelf import Shelf
 from pipelines.sinks import QuarantineSink
 from pipelines.sources import Source, open_source
+from pipelines.warm_up import warm
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -54,7 +55,7 @@ class TrainReport:
     bundle: Path
     report: Path
     quarantine: Path
-    filtered: str | None
+    told: list[str]
     left_out: list[str]
     logged: LoggedModel | None
     note: str | None
@@ -75,7 +76,7 @@ class TrainReport:
             )
         if self.quarantined:
             lines.append(f"{counted(self.quarantined)} could not be used; see why in {self.quarantine}")
-        lines += [text for text in (self.head, self.filtered, self.note) if text]
+        lines += [text for text in (self.head, *self.told, self.note) if text]
         lines += [f"Bundle: {self.bundle}", f"Report: {self.report}"]
         if self.logged is not None:
             lines.append(f"MLflow: {self.logged.model_uri}, version {self.logged.version}, run {self.logged.run_id}")
@@ -124,8 +125,11 @@ def train(config: Config, *, now: datetime) -> TrainReport:
         sink.write(cleaned.quarantine)
         sink.write(source.rejected)
     _refuse_too_few(cleaned, quarantine)
-    usable = with_reports(cleaned.rows, frame, config)
-    rows, kept_apart = kind.split(cleaned.rows, config, schema)
+    usable, early = cleaned.rows, None
+    if featuring is not None:
+        usable, early = warm(usable, featuring.features.time, featuring.reach)
+    rows, kept_apart = kind.split(usable, config, schema)
+    usable = with_reports(usable, frame, config)
     lesson = lesson_of(usable.drop(index=kept_apart.index), config, schema, now=now)
     rows = without(rows, lesson)
     with fitting_steps() as on_step:
@@ -146,9 +150,8 @@ def train(config: Config, *, now: datetime) -> TrainReport:
     if config.tracking.enabled:
         with progress("Logging to MLflow", total=None):
             logged, unsent = _log(config, detector, source, rows, kept_apart, reviewed, drawn)
-    content = _content(
-        config, detector, source, frame, cleaned, reviewed, drawn, logged, filtered, now=now, started=started
-    )
+    told = [text for text in (early, filtered) if text is not None]
+    content = _content(config, detector, source, frame, cleaned, reviewed, drawn, logged, told, now=now, started=started)
     write_report(config.report, content)
     return TrainReport(
         rows=len(rows),
@@ -159,7 +162,7 @@ def train(config: Config, *, now: datetime) -> TrainReport:
         bundle=config.bundle,
         report=config.report,
         quarantine=quarantine,
-        filtered=filtered,
+        told=told,
         left_out=kind.left_out(detector),
         logged=logged,
         note=policy.power_note(len(rows), calibration_of(detector.scorer_).size),
@@ -294,7 +297,7 @@ def _content(
     reviewed: Review,
     drawn: dict[str, Figure],
     logged: LoggedModel | None,
-    filtered: str | None,
+    told: list[str],
     *,
     now: datetime,
     started: float,
@@ -303,7 +306,7 @@ def _content(
     places = {"Bundle": str(config.bundle)}
     if logged is not None:
         places |= {"MLflow model": logged.model_uri, "MLflow run": logged.url or str(logged.open_with)}
-    notes = [f"{sentence}." for sentence in KINDS[config.kind].left_out(detector)] + ([filtered] if filtered else [])
+    notes = [f"{sentence}." for sentence in KINDS[config.kind].left_out(detector)] + told
     said = (head_note(scorer), policy.power_note(len(reviewed.verdicts), calibration_of(scorer).size))
     notes += [note for note in said if note is not None]
     return ReportContent(

@@ -22,6 +22,7 @@ from pipelines.labels import known_labels
 from pipelines.learner import refuse_taken_names
 from pipelines.progress import counted, progress
 from pipelines.sources import Source
+from pipelines.warm_up import warm_from
 
 MOST_COMPARED = 100_000
 BATCH = 65_536
@@ -112,7 +113,8 @@ def recent(source: Source, config: Config, *, now: datetime, featuring: Featurin
     since = latest - timedelta(days=days)
     if featuring is not None:
         featured = featuring.learn(rows_between(source, time, since=since - featuring.reach, until=end), now=end).rows
-        featured = featured[(read_dates(featured[time])[0] >= since).to_numpy()]
+        when = read_dates(featured[time])[0]
+        featured = featured[(when >= max(since, warm_from(when, featuring.reach))).to_numpy()]
         return featured.iloc[:: -(-len(featured) // most) or 1]
     parts: list[pd.DataFrame] = []
     every, seen, held_rows = 1, 0, 0
