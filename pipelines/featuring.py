@@ -11,16 +11,15 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from detector.errors import DataError, SchemaError, SettingError, nearest
+from detector.errors import DataError, SettingError
 from detector.explain import Reason
 from detector.features import FeatureSet, History, in_own_words, load_history, save_history
 from detector.features.duration import MICROSECONDS, short
-from detector.features.feature import OF_NUMBER, OF_PLACE
 from detector.schema import Schema
-from detector.values import read_dates, read_names, read_numbers
 from pipelines.config import Config
+from pipelines.feature_rows import FeatureRows
 
-FILE = "history.npz"
+FILE, ROWS = "history.npz", "rows.parquet"
 SLICE = 65_536
 
 
@@ -90,9 +89,7 @@ class Featuring:
     Parameters
     ----------
     config : Config
-        With ``features`` and ``columns``.
-    history : History, optional
-        The past to start from; empty by default.
+        With ``features`` and ``columns``; ``train.head`` says whose word counts.
 
     Raises
     ------
@@ -100,10 +97,12 @@ class Featuring:
         If the features cannot be measured with these columns.
     """
 
-    def __init__(self, config: Config, *, history: History | None = None) -> None:
+    def __init__(self, config: Config) -> None:
         self.section = config.features
         self.features: FeatureSet = config.features.feature_set(config.columns)
-        self.history = history if history is not None else self.empty()
+        self.reader = FeatureRows(config, self.features)
+        self.history = self.empty()
+        self._learnt: pd.DataFrame | None = None
 
     @classmethod
     def load(cls, config: Config, folder: Path) -> Featuring:
@@ -116,18 +115,39 @@ class Featuring:
         DataError
             If it was kept for other features than are configured now.
         """
-        found = cls(config, history=load_history(folder / FILE))
-        if found.history.features != found.features:
+        found = cls(config)
+        found.history = found.recall(folder)
+        return found
+
+    def recall(self, folder: Path) -> History:
+        """The past that ``save`` left in a folder, with what was said since of the rows it was learnt from.
+
+        Raises
+        ------
+        BundleError
+            If there is none, or it is broken.
+        DataError
+            If it was kept for other features than are configured now.
+        """
+        history = load_history(folder / FILE)
+        if history.features != self.features:
             raise DataError(
                 f"The past in {folder} was kept for other features than the configuration asks for. Train again."
             )
-        return found
+        _tell(history, self.reader.kept(folder / ROWS))
+        return history
 
     def save(self, folder: Path) -> Path:
-        """Keep the past in a folder, in one step."""
+        """Keep the past in a folder, and beside it the rows of which something may still be said."""
         folder.mkdir(parents=True, exist_ok=True)
         self.history.forget()
+        if self._learnt is not None:
+            self.reader.keep(self._learnt, folder / ROWS)
         return save_history(self.history, folder / FILE)
+
+    def tell(self, rows: pd.DataFrame | None) -> bool:
+        """Tell the past what is known of rows, as ``typed`` returns them; whether anything is."""
+        return _tell(self.history, rows)
 
     def learn(self, frame: pd.DataFrame, *, now: pd.Timestamp | None = None) -> Featured:
         """Add the features of a whole table, and start the past anew with it.
@@ -142,6 +162,10 @@ class Featuring:
         featured = self.compute(frame, now=now)
         self.history = self.empty()
         self.history.learn(featured.taken)
+        if self.features.knows and self.features.key is not None and len(featured.taken):
+            time = featured.taken[self.features.time]
+            oldest = time.max() - self.reach - pd.Timedelta(microseconds=self.history.lateness)
+            self._learnt = featured.taken[time > oldest]
         return featured
 
     def compute(
@@ -193,11 +217,6 @@ class Featuring:
         """How far back the features look."""
         return pd.Timedelta(microseconds=max((each.reach for each in self.features.all), default=0))
 
-    @property
-    def optional(self) -> tuple[str, ...]:
-        """The columns that tell what is known of a row, which it may come without."""
-        return tuple(name for name in (self.features.label, self.features.reported) if name in self.features.needs)
-
     def typed(self, frame: pd.DataFrame, *, now: pd.Timestamp | None = None) -> pd.DataFrame:
         """The columns that features need of the rows that can have features, whenever they come."""
         return self._usable(frame, self.features.faults, now)[0]
@@ -217,11 +236,11 @@ class Featuring:
                 f"detector train CONFIG."
             )
         raw = schema.without(self.features.names)
-        known = {*raw.features, *raw.roles.values(), *self.optional}
+        known = {*raw.features, *raw.roles.values(), *self.reader.optional}
         return Schema(
             **{
                 **raw.to_dict(),
-                "categorical": (*raw.categorical, *(name for name in self.features.needs if name not in known)),
+                "categorical": (*raw.categorical, *(name for name in self.reader.needs if name not in known)),
             }
         )
 
@@ -252,7 +271,7 @@ class Featuring:
         self, frame: pd.DataFrame, faults: Faults, now: pd.Timestamp | None
     ) -> tuple[pd.DataFrame, pd.DataFrame]:
         """The rows that can have features, typed, and those that cannot, with the reason."""
-        typed = self._typed(frame)
+        typed = self.reader.read(frame)
         typed = typed[typed[self.features.time].notna()]
         if now is not None and now.tzinfo is not None:
             now = now.tz_convert("UTC").tz_localize(None)
@@ -261,32 +280,20 @@ class Featuring:
         bad = reasons[reasons != ""]
         aside = frame.loc[bad.index].rename(columns={name: f"source_{name}" for name in ("row", "reason")})
         about = pd.DataFrame({"row": bad.index, "reason": bad.to_numpy()}, index=bad.index)
-        return typed[reasons == ""], pd.concat([about, aside], axis="columns").reset_index(drop=True)
-
-    def _typed(self, frame: pd.DataFrame) -> pd.DataFrame:
-        """The columns that features need, read as ``clean`` reads them; what cannot be read is missing."""
-        features = self.features
-        optional = {features.label, features.reported}
-        numbers = {name for each in features.all if each.measure in OF_NUMBER + OF_PLACE for name in each.of}
-        typed = {}
-        for name in features.needs:
-            if name not in frame.columns:
-                if name in optional:
-                    continue
-                raise SchemaError(f"A feature needs the column {name!r}. {nearest(name, map(str, frame.columns))}")
-            if name in (features.time, features.reported):
-                typed[name] = read_dates(frame[name])[0]
-            elif name in numbers or name == features.label:
-                values, unread = read_numbers(frame[name])
-                typed[name] = values.mask(unread)
-            else:
-                typed[name] = read_names(frame[name])
-        for known, nothing in ((features.label, float("nan")), (features.reported, pd.NaT)):
-            if known is not None and known in features.needs and known not in typed:
-                typed[known] = pd.Series(nothing, index=frame.index)
-        return pd.DataFrame(typed, index=frame.index)
+        return self.reader.with_turns(typed[reasons == ""]), pd.concat([about, aside], axis="columns").reset_index(
+            drop=True
+        )
 
     def _joined(self, frame: pd.DataFrame, computed: pd.DataFrame, quarantine: pd.DataFrame) -> pd.DataFrame:
         kept = frame.loc[~frame.index.isin(quarantine["row"])]
         added = computed[list(self.features.names)].reindex(kept.index)
         return pd.concat([kept, added], axis="columns")
+
+
+def _tell(history: History, rows: pd.DataFrame | None) -> bool:
+    """Tell a past what is known of rows; those of one moment together, as it cannot tell them apart."""
+    if rows is None or history.features.turns is None:
+        return False
+    time, known = rows[history.features.time], rows[history.features.turns[0]].notna()
+    history.report(rows[time.isin(time[known])])
+    return bool(known.any())
