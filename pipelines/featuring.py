@@ -56,6 +56,22 @@ def slices(rows: pd.DataFrame) -> list[pd.DataFrame]:
     return [rows.iloc[start : start + SLICE] for start in range(0, max(len(rows), 1), SLICE)]
 
 
+def tell(history: History, *parts: pd.DataFrame | None) -> bool:
+    """Tell a past what is known of rows, as ``Featuring.typed`` returns them; whether anything is.
+
+    A key that comes again is the same row. Rows of one moment are told together: a past cannot tell them apart.
+    """
+    given = [rows for rows in parts if rows is not None]
+    if not given or history.features.turns is None:
+        return False
+    rows, features = pd.concat(given, ignore_index=True), history.features
+    if features.key is not None:
+        rows = rows[~rows[features.key].duplicated()]
+    known = rows[history.features.turns[0]].notna()
+    history.report(rows[rows[features.time].isin(rows.loc[known, features.time])])
+    return bool(known.any())
+
+
 class Faults(Protocol):
     """Says why each row cannot have features."""
 
@@ -134,7 +150,7 @@ class Featuring:
             raise DataError(
                 f"The past in {folder} was kept for other features than the configuration asks for. Train again."
             )
-        _tell(history, self.reader.kept(folder / ROWS))
+        tell(history, self.reader.kept(folder / ROWS))
         return history
 
     def save(self, folder: Path) -> Path:
@@ -144,10 +160,6 @@ class Featuring:
         if self._learnt is not None:
             self.reader.keep(self._learnt, folder / ROWS)
         return save_history(self.history, folder / FILE)
-
-    def tell(self, rows: pd.DataFrame | None) -> bool:
-        """Tell the past what is known of rows, as ``typed`` returns them; whether anything is."""
-        return _tell(self.history, rows)
 
     def learn(self, frame: pd.DataFrame, *, now: pd.Timestamp | None = None) -> Featured:
         """Add the features of a whole table, and start the past anew with it.
@@ -288,12 +300,3 @@ class Featuring:
         kept = frame.loc[~frame.index.isin(quarantine["row"])]
         added = computed[list(self.features.names)].reindex(kept.index)
         return pd.concat([kept, added], axis="columns")
-
-
-def _tell(history: History, rows: pd.DataFrame | None) -> bool:
-    """Tell a past what is known of rows; those of one moment together, as it cannot tell them apart."""
-    if rows is None or history.features.turns is None:
-        return False
-    time, known = rows[history.features.time], rows[history.features.turns[0]].notna()
-    history.report(rows[time.isin(time[known])])
-    return bool(known.any())

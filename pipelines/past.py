@@ -26,7 +26,7 @@ from detector.features import History, load_history, save_history
 from detector.values import read_dates
 from pipelines.config import Config
 from pipelines.faults import fault
-from pipelines.featuring import ROWS, Featuring, featuring_of, history_folder, joined, slices
+from pipelines.featuring import ROWS, Featuring, featuring_of, history_folder, joined, slices, tell
 from pipelines.intake import Intake, Reading
 from pipelines.sinks import QuarantineSink
 from pipelines.store import Batch, Store
@@ -238,11 +238,7 @@ class Past:
         except BundleError as error:
             log.warning("%s", error)
             learnt = None
-        told = [rows for rows in (self._passed(intake), learnt) if rows is not None]
-        rows = pd.concat(told, ignore_index=True) if told else None
-        if rows is not None and (key := self.featuring.features.key) is not None:
-            rows = rows[~rows[key].duplicated()]
-        if self.featuring.tell(rows):
+        if tell(self.featuring.history, self._passed(intake), learnt):
             self._write_snapshot(mark)
 
     def _passed(
