@@ -194,7 +194,7 @@ class Featuring:
             Other rows, as ``typed`` returns them, that are in the past of these.
         """
         typed, quarantine = self._usable(frame, self.features.faults, now)
-        taken = typed[~self._again(typed)]
+        taken = typed[~self.again(typed)]
         every = taken if before is None else pd.concat([before, taken], ignore_index=True)
         computed = self.features.compute(every).iloc[len(every) - len(taken) :].set_axis(taken.index)
         return Featured(self._joined(frame, computed, quarantine), quarantine, taken)
@@ -218,7 +218,7 @@ class Featuring:
             features: they are not rows of their own.
         """
         typed, quarantine = self._usable(frame, self.history.faults, now)
-        again = self._again(typed)
+        again = self.again(typed)
         if known is not None and self.features.key is not None:
             again = again | known(typed[self.features.key])
         taken = typed[~again]
@@ -232,6 +232,14 @@ class Featuring:
     def typed(self, frame: pd.DataFrame, *, now: pd.Timestamp | None = None) -> pd.DataFrame:
         """The columns that features need of the rows that can have features, whenever they come."""
         return self._usable(frame, self.features.faults, now)[0]
+
+    def again(self, typed: pd.DataFrame) -> NDArray[np.bool_]:
+        """Which rows have no key of their own, so that they do not belong to the past."""
+        if self.features.key is None:
+            return np.zeros(len(typed), dtype=bool)
+        key = typed[self.features.key]
+        again: NDArray[np.bool_] = (key.isna() | key.duplicated()).to_numpy(dtype=bool)
+        return again
 
     def raw_schema(self, schema: Schema) -> Schema:
         """What the columns of rows mean that do not have their features yet, with all that features need.
@@ -270,14 +278,6 @@ class Featuring:
         """A past in which nothing has happened yet."""
         lateness = self.section.lateness
         return History(self.features, lateness=short(lateness * MICROSECONDS["s"]) if lateness else None)
-
-    def _again(self, typed: pd.DataFrame) -> NDArray[np.bool_]:
-        """Which rows have no key of their own."""
-        if self.features.key is None:
-            return np.zeros(len(typed), dtype=bool)
-        key = typed[self.features.key]
-        again: NDArray[np.bool_] = (key.isna() | key.duplicated()).to_numpy(dtype=bool)
-        return again
 
     def _usable(
         self, frame: pd.DataFrame, faults: Faults, now: pd.Timestamp | None

@@ -264,6 +264,7 @@ class Past:
         joined = pd.concat(parts, ignore_index=True) if parts else pd.DataFrame()
         if joined.empty:
             return None
+        joined = joined[~self.featuring.again(joined)]
         return joined if since is not None else self._young(joined)
 
     def _young(self, rows: pd.DataFrame) -> pd.DataFrame:
