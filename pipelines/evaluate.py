@@ -105,7 +105,7 @@ def evaluate(config: Config, *, input: str, now: datetime) -> EvaluationReport: 
     given = schema if featuring is None else schema.without(featuring.features.names)
     said = answered_rows(config)
     given.check(source.columns(), labelled=said.empty)
-    needed = {*given.roles.values(), *given.features, *(featuring.features.needs if featuring is not None else ())}
+    needed = {*given.roles.values(), *given.features, *(featuring.reader.needs if featuring is not None else ())}
     wanted = [name for name in source.columns() if name in needed]
     with progress("Reading", total=source.estimate()) as advance:
         frame = source.read(columns=wanted, numeric=given.numeric, advance=advance)

@@ -11,16 +11,15 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from detector.errors import DataError, SchemaError, SettingError, nearest
+from detector.errors import DataError, SettingError
 from detector.explain import Reason
 from detector.features import FeatureSet, History, in_own_words, load_history, save_history
 from detector.features.duration import MICROSECONDS, short
-from detector.features.feature import OF_NUMBER, OF_PLACE
 from detector.schema import Schema
-from detector.values import read_dates, read_names, read_numbers
 from pipelines.config import Config
+from pipelines.feature_rows import FeatureRows
 
-FILE = "history.npz"
+FILE, ROWS = "history.npz", "rows.parquet"
 SLICE = 65_536
 
 
@@ -57,6 +56,22 @@ def slices(rows: pd.DataFrame) -> list[pd.DataFrame]:
     return [rows.iloc[start : start + SLICE] for start in range(0, max(len(rows), 1), SLICE)]
 
 
+def tell(history: History, *parts: pd.DataFrame | None) -> bool:
+    """Tell a past what is known of rows, as ``Featuring.typed`` returns them; whether anything is.
+
+    A key that comes again is the same row. Rows of one moment are told together: a past cannot tell them apart.
+    """
+    given = [rows for rows in parts if rows is not None]
+    if not given or history.features.turns is None:
+        return False
+    rows, features = pd.concat(given, ignore_index=True), history.features
+    if features.key is not None:
+        rows = rows[~rows[features.key].duplicated()]
+    known = rows[history.features.turns[0]].notna()
+    history.report(rows[rows[features.time].isin(rows.loc[known, features.time])])
+    return bool(known.any())
+
+
 class Faults(Protocol):
     """Says why each row cannot have features."""
 
@@ -90,9 +105,7 @@ class Featuring:
     Parameters
     ----------
     config : Config
-        With ``features`` and ``columns``.
-    history : History, optional
-        The past to start from; empty by default.
+        With ``features`` and ``columns``; ``train.head`` says whose word counts.
 
     Raises
     ------
@@ -100,10 +113,12 @@ class Featuring:
         If the features cannot be measured with these columns.
     """
 
-    def __init__(self, config: Config, *, history: History | None = None) -> None:
+    def __init__(self, config: Config) -> None:
         self.section = config.features
         self.features: FeatureSet = config.features.feature_set(config.columns)
-        self.history = history if history is not None else self.empty()
+        self.reader = FeatureRows(config, self.features)
+        self.history = self.empty()
+        self._learnt: pd.DataFrame | None = None
 
     @classmethod
     def load(cls, config: Config, folder: Path) -> Featuring:
@@ -116,17 +131,34 @@ class Featuring:
         DataError
             If it was kept for other features than are configured now.
         """
-        found = cls(config, history=load_history(folder / FILE))
-        if found.history.features != found.features:
+        found = cls(config)
+        found.history = found.recall(folder)
+        return found
+
+    def recall(self, folder: Path) -> History:
+        """The past that ``save`` left in a folder, with what was said since of the rows it was learnt from.
+
+        Raises
+        ------
+        BundleError
+            If there is none, or it is broken.
+        DataError
+            If it was kept for other features than are configured now.
+        """
+        history = load_history(folder / FILE)
+        if history.features != self.features:
             raise DataError(
                 f"The past in {folder} was kept for other features than the configuration asks for. Train again."
             )
-        return found
+        tell(history, self.reader.kept(folder / ROWS))
+        return history
 
     def save(self, folder: Path) -> Path:
-        """Keep the past in a folder, in one step."""
+        """Keep the past in a folder, and beside it the rows of which something may still be said."""
         folder.mkdir(parents=True, exist_ok=True)
         self.history.forget()
+        if self._learnt is not None:
+            self.reader.keep(self._learnt, folder / ROWS)
         return save_history(self.history, folder / FILE)
 
     def learn(self, frame: pd.DataFrame, *, now: pd.Timestamp | None = None) -> Featured:
@@ -142,6 +174,10 @@ class Featuring:
         featured = self.compute(frame, now=now)
         self.history = self.empty()
         self.history.learn(featured.taken)
+        if self.features.knows and self.features.key is not None and len(featured.taken):
+            time = featured.taken[self.features.time]
+            oldest = time.max() - self.reach - pd.Timedelta(microseconds=self.history.lateness)
+            self._learnt = featured.taken[time > oldest]
         return featured
 
     def compute(
@@ -158,7 +194,7 @@ class Featuring:
             Other rows, as ``typed`` returns them, that are in the past of these.
         """
         typed, quarantine = self._usable(frame, self.features.faults, now)
-        taken = typed[~self._again(typed)]
+        taken = typed[~self.again(typed)]
         every = taken if before is None else pd.concat([before, taken], ignore_index=True)
         computed = self.features.compute(every).iloc[len(every) - len(taken) :].set_axis(taken.index)
         return Featured(self._joined(frame, computed, quarantine), quarantine, taken)
@@ -182,7 +218,7 @@ class Featuring:
             features: they are not rows of their own.
         """
         typed, quarantine = self._usable(frame, self.history.faults, now)
-        again = self._again(typed)
+        again = self.again(typed)
         if known is not None and self.features.key is not None:
             again = again | known(typed[self.features.key])
         taken = typed[~again]
@@ -193,14 +229,17 @@ class Featuring:
         """How far back the features look."""
         return pd.Timedelta(microseconds=max((each.reach for each in self.features.all), default=0))
 
-    @property
-    def optional(self) -> tuple[str, ...]:
-        """The columns that tell what is known of a row, which it may come without."""
-        return tuple(name for name in (self.features.label, self.features.reported) if name in self.features.needs)
-
     def typed(self, frame: pd.DataFrame, *, now: pd.Timestamp | None = None) -> pd.DataFrame:
         """The columns that features need of the rows that can have features, whenever they come."""
         return self._usable(frame, self.features.faults, now)[0]
+
+    def again(self, typed: pd.DataFrame) -> NDArray[np.bool_]:
+        """Which rows have no key of their own, so that they do not belong to the past."""
+        if self.features.key is None:
+            return np.zeros(len(typed), dtype=bool)
+        key = typed[self.features.key]
+        again: NDArray[np.bool_] = (key.isna() | key.duplicated()).to_numpy(dtype=bool)
+        return again
 
     def raw_schema(self, schema: Schema) -> Schema:
         """What the columns of rows mean that do not have their features yet, with all that features need.
@@ -217,11 +256,11 @@ class Featuring:
                 f"detector train CONFIG."
             )
         raw = schema.without(self.features.names)
-        known = {*raw.features, *raw.roles.values(), *self.optional}
+        known = {*raw.features, *raw.roles.values(), *self.reader.optional}
         return Schema(
             **{
                 **raw.to_dict(),
-                "categorical": (*raw.categorical, *(name for name in self.features.needs if name not in known)),
+                "categorical": (*raw.categorical, *(name for name in self.reader.needs if name not in known)),
             }
         )
 
@@ -240,19 +279,11 @@ class Featuring:
         lateness = self.section.lateness
         return History(self.features, lateness=short(lateness * MICROSECONDS["s"]) if lateness else None)
 
-    def _again(self, typed: pd.DataFrame) -> NDArray[np.bool_]:
-        """Which rows have no key of their own."""
-        if self.features.key is None:
-            return np.zeros(len(typed), dtype=bool)
-        key = typed[self.features.key]
-        again: NDArray[np.bool_] = (key.isna() | key.duplicated()).to_numpy(dtype=bool)
-        return again
-
     def _usable(
         self, frame: pd.DataFrame, faults: Faults, now: pd.Timestamp | None
     ) -> tuple[pd.DataFrame, pd.DataFrame]:
         """The rows that can have features, typed, and those that cannot, with the reason."""
-        typed = self._typed(frame)
+        typed = self.reader.read(frame)
         typed = typed[typed[self.features.time].notna()]
         if now is not None and now.tzinfo is not None:
             now = now.tz_convert("UTC").tz_localize(None)
@@ -261,30 +292,9 @@ class Featuring:
         bad = reasons[reasons != ""]
         aside = frame.loc[bad.index].rename(columns={name: f"source_{name}" for name in ("row", "reason")})
         about = pd.DataFrame({"row": bad.index, "reason": bad.to_numpy()}, index=bad.index)
-        return typed[reasons == ""], pd.concat([about, aside], axis="columns").reset_index(drop=True)
-
-    def _typed(self, frame: pd.DataFrame) -> pd.DataFrame:
-        """The columns that features need, read as ``clean`` reads them; what cannot be read is missing."""
-        features = self.features
-        optional = {features.label, features.reported}
-        numbers = {name for each in features.all if each.measure in OF_NUMBER + OF_PLACE for name in each.of}
-        typed = {}
-        for name in features.needs:
-            if name not in frame.columns:
-                if name in optional:
-                    continue
-                raise SchemaError(f"A feature needs the column {name!r}. {nearest(name, map(str, frame.columns))}")
-            if name in (features.time, features.reported):
-                typed[name] = read_dates(frame[name])[0]
-            elif name in numbers or name == features.label:
-                values, unread = read_numbers(frame[name])
-                typed[name] = values.mask(unread)
-            else:
-                typed[name] = read_names(frame[name])
-        for known, nothing in ((features.label, float("nan")), (features.reported, pd.NaT)):
-            if known is not None and known in features.needs and known not in typed:
-                typed[known] = pd.Series(nothing, index=frame.index)
-        return pd.DataFrame(typed, index=frame.index)
+        return self.reader.with_turns(typed[reasons == ""]), pd.concat([about, aside], axis="columns").reset_index(
+            drop=True
+        )
 
     def _joined(self, frame: pd.DataFrame, computed: pd.DataFrame, quarantine: pd.DataFrame) -> pd.DataFrame:
         kept = frame.loc[~frame.index.isin(quarantine["row"])]

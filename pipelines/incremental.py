@@ -169,7 +169,7 @@ class Scoring:
         self.judge = judge
         self.past = past_of(context.config, self.store)
         raw = judge.schema if self.past is None else self.past.featuring.raw_schema(judge.schema)
-        also = () if self.past is None else self.past.featuring.optional
+        also = () if self.past is None else self.past.featuring.reader.optional
         self.intake: Intake = open_intake(context.config, self.store, raw, also=also)
         self.landing: Landing = open_landing(context.config, self.store, judge.schema)
         self.source = context.config.name

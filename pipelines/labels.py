@@ -7,20 +7,12 @@ from datetime import UTC, datetime
 
 import numpy as np
 import pandas as pd
-import sqlalchemy as sa
 
-from detector.errors import SchemaError, nearest
 from detector.evaluate import read_labels
 from detector.schema import Schema
-from detector.values import read_dates, read_names
-from pipelines.alerts.outbox import masks_of
-from pipelines.alerts.tables import Alert, Answer
-from pipelines.alerts.truth import store_of
+from detector.values import read_dates
 from pipelines.config import Config
-from pipelines.sources import open_source
-
-SAID = {"fraud": 1.0, "fine": 0.0, "unsure": np.nan}
-STATEMENT = ["key", "label", "known_at"]
+from pipelines.statements import Statements
 
 
 @dataclass(frozen=True)
@@ -80,77 +72,11 @@ def known_labels(rows: pd.DataFrame, config: Config, schema: Schema, *, now: dat
     said = [pd.DataFrame({"row": frauds, "label": 1.0, "known_at": known_at[frauds]})]
     counts = {}
     if schema.key is not None:
-        names = read_names(rows[schema.key]).astype("object")
-        for what, found, keys in (
-            ("reports", _reports(config), names),
-            ("verdicts", verdicts(config), _masked(names, config, schema.key)),
-        ):
-            places = pd.DataFrame({"row": np.arange(len(rows)), "key": keys.to_numpy()})
-            said.append(found[found["known_at"] <= at].merge(places, on="key").drop(columns="key"))
+        for what, found in Statements.read(config).about(rows[schema.key]).items():
+            said.append(found[found["known_at"] <= at])
             counts[what] = said[-1]["row"].nunique()
     if schema.label is None and config.train.head.reports is None and not counts.get("verdicts"):
         label[:] = np.nan  # nobody has ever said anything, so silence means nothing
     last = pd.concat(said).sort_values("known_at", kind="stable").drop_duplicates("row", keep="last")
     label[last["row"]], known_at[last["row"]] = last["label"], last["known_at"]
     return Known(pd.Series(label, index=rows.index), pd.Series(known_at, index=rows.index), counts)
-
-
-def verdicts(config: Config) -> pd.DataFrame:
-    """What people answered to alerts: ``key`` (masked where the key is), ``label``, and ``known_at`` in UTC.
-
-    A line an answer and row, "unsure" with a missing label; of several answers to one alert the last. Nothing if there
-    is no state of a service yet.
-    """
-    if not config.train.head.verdicts:
-        return _nothing()
-    store = store_of(config)
-    if store is None:
-        return _nothing()
-    with store.read() as session:
-        last = sa.select(sa.func.max(Answer.id)).group_by(Answer.alert)
-        statement = (
-            sa.select(Answer.verdict, Answer.at, Alert.facts)
-            .join(Alert, Alert.id == Answer.alert)
-            .where(Alert.source == config.name, Answer.id.in_(last))
-            .order_by(Answer.id)
-        )
-        found = [
-            (key, SAID[verdict], pd.Timestamp(at if at.tzinfo is None else at.astimezone(UTC)).tz_localize(None))
-            for verdict, at, facts in session.execute(statement)
-            for key in facts.get("keys", [])
-        ]
-    store.close()
-    return pd.DataFrame(found, columns=STATEMENT) if found else _nothing()
-
-
-def _reports(config: Config) -> pd.DataFrame:
-    """Reports as statements; without a column that says what was found, each says that it was fraud."""
-    section = config.train.head.reports
-    if section is None:
-        return _nothing()
-    frame = open_source(section.source).read()
-    key = section.key or str(config.columns.key)
-    for name in (key, section.at, *(() if section.label is None else (section.label,))):
-        if name not in frame.columns:
-            raise SchemaError(
-                f"The reports of `train.head.reports` have no column {name!r}. {nearest(name, map(str, frame.columns))}"
-            )
-    label = np.ones(len(frame)) if section.label is None else read_labels(frame[section.label])
-    names = read_names(frame[key]).astype("object")
-    return pd.DataFrame({"key": names, "label": label, "known_at": read_dates(frame[section.at])[0]}).dropna()
-
-
-def _masked(names: pd.Series, config: Config, key: str) -> pd.Series:
-    """Keys as they are kept beside alerts."""
-    masks = masks_of(config)
-    return names.map(lambda name: masks.show(key, name)) if masks.is_masked(key) else names
-
-
-def _nothing() -> pd.DataFrame:
-    return pd.DataFrame(
-        {
-            "key": pd.Series(dtype="object"),
-            "label": pd.Series(dtype="float64"),
-            "known_at": pd.Series(dtype="datetime64[us]"),
-        }
-    )

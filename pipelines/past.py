@@ -21,12 +21,12 @@ import pandas as pd
 import sqlalchemy as sa
 from numpy.typing import NDArray
 
-from detector.errors import BundleError
+from detector.errors import BundleError, DataError
 from detector.features import History, load_history, save_history
 from detector.values import read_dates
 from pipelines.config import Config
 from pipelines.faults import fault
-from pipelines.featuring import FILE, Featuring, featuring_of, history_folder, joined, slices
+from pipelines.featuring import ROWS, Featuring, featuring_of, history_folder, joined, slices, tell
 from pipelines.intake import Intake, Reading
 from pipelines.sinks import QuarantineSink
 from pipelines.store import Batch, Store
@@ -34,10 +34,10 @@ from pipelines.store import Batch, Store
 log = logging.getLogger("detector.past")
 
 SNAPSHOT = re.compile(r"past-(\d{8})\.npz")
-ROWS, BATCHES = 500_000, 100
+MOST_ROWS, BATCHES = 500_000, 100
 """After so many rows or batches a snapshot is written, and the files before it are deleted."""
 MOST_HELD = 2_000_000
-LABELS_EVERY = timedelta(days=1)
+LOOK_EVERY = timedelta(days=1)
 
 Known = Callable[[pd.Series], NDArray[np.bool_]]
 
@@ -88,7 +88,7 @@ class Past:
         self._added = pd.DataFrame()
         self._since = (0, 0)
         """Rows and batches since the last snapshot."""
-        self._labels_at: datetime | None = None
+        self._looked_at: datetime | None = None
 
     def of(
         self, reading: Reading, intake: Intake, quarantine: QuarantineSink, *, known: Known, now: datetime
@@ -137,6 +137,7 @@ class Past:
             whole = joined(frames())
             if whole is None:
                 return
+            self.featuring.reader.look_again()
             own = self.featuring.typed(whole)
             begin, end = own[features.time].min() - self.featuring.reach, own[features.time].max()
             before = self._passed(intake, since=begin, until=end, window=window)
@@ -166,7 +167,7 @@ class Past:
         rows, batches = self._since
         self._since = (rows + len(self._added), batches + 1)
         self._added = pd.DataFrame()
-        if self._since[0] >= ROWS or self._since[1] >= BATCHES:
+        if self._since[0] >= MOST_ROWS or self._since[1] >= BATCHES:
             self._write_snapshot(batch)
 
     def let_go(self) -> list[pd.DataFrame]:
@@ -177,10 +178,14 @@ class Past:
     def _catch_up(self, intake: Intake, now: datetime) -> None:
         """Bring the history to where the database says that the scores are."""
         mark = self._last_done()
+        due = self._looked_at is None or now - self._looked_at >= LOOK_EVERY
+        if due:
+            self.featuring.reader.look_again()
         if self._mark != mark or not mark:
             self._load(mark, intake)
-        if self.featuring.optional and (self._labels_at is None or now - self._labels_at >= LABELS_EVERY):
-            self._learn_labels(intake, mark, now)
+        if due and self.featuring.features.knows:
+            self._learn_what_was_said(intake, mark)
+        self._looked_at = now if due else self._looked_at
 
     def _load(self, mark: int, intake: Intake) -> None:
         base, history = self._snapshot(mark)
@@ -217,27 +222,23 @@ class Past:
         """Before the very first batch: go on from the past that training left, if the batch comes after it."""
         if self.featuring.history.latest is None:
             try:
-                trained = load_history(self.folder.parent / FILE)
-            except BundleError:
+                trained = self.featuring.recall(self.folder.parent)
+            except (BundleError, DataError):
                 trained = None
-            if trained is not None and trained.features == self.featuring.features and trained.latest is not None:
+            if trained is not None and trained.latest is not None:
                 first = read_dates(whole[self.featuring.features.time])[0].min()
                 if first >= pd.Timestamp(trained.latest - trained.lateness, unit="us"):
                     self.featuring.history = trained
         self._write_snapshot(0)
 
-    def _learn_labels(self, intake: Intake, mark: int, now: datetime) -> None:
-        """Tell the history which of its rows are known to be fraud by now."""
-        self._labels_at = now
-        features = self.featuring.features
-        passed = self._passed(intake)
-        if passed is None:
-            return
-        frauds = passed[passed[str(features.label)] == 1]
-        if features.reported is not None:
-            frauds = frauds[frauds[features.reported] <= pd.Timestamp(now).tz_convert(None)]
-        if len(frauds):
-            self.featuring.history.report(frauds)
+    def _learn_what_was_said(self, intake: Intake, mark: int) -> None:
+        """Tell the history what labels, reports and verdicts say of its rows by now, those of training included."""
+        try:
+            learnt = self.featuring.reader.kept(self.folder.parent / ROWS)
+        except BundleError as error:
+            log.warning("%s", error)
+            learnt = None
+        if tell(self.featuring.history, self._passed(intake), learnt):
             self._write_snapshot(mark)
 
     def _passed(
@@ -263,6 +264,7 @@ class Past:
         joined = pd.concat(parts, ignore_index=True) if parts else pd.DataFrame()
         if joined.empty:
             return None
+        joined = joined[~self.featuring.again(joined)]
         return joined if since is not None else self._young(joined)
 
     def _young(self, rows: pd.DataFrame) -> pd.DataFrame:

@@ -175,7 +175,7 @@ def _measure(
 def _read_columns(source: Source, schema: Schema, featuring: Featuring | None) -> list[str]:
     needed = {*schema.features, *(name for role, name in schema.roles.items() if role != "label")}
     if featuring is not None:
-        needed |= set(featuring.features.needs)
+        needed |= set(featuring.reader.needs)
     return [name for name in source.columns() if name in needed]
 
 

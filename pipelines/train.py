@@ -151,7 +151,9 @@ def train(config: Config, *, now: datetime) -> TrainReport:
         with progress("Logging to MLflow", total=None):
             logged, unsent = _log(config, detector, source, rows, kept_apart, reviewed, drawn)
     told = [text for text in (early, filtered) if text is not None]
-    content = _content(config, detector, source, frame, cleaned, reviewed, drawn, logged, told, now=now, started=started)
+    content = _content(
+        config, detector, source, frame, cleaned, reviewed, drawn, logged, told, now=now, started=started
+    )
     write_report(config.report, content)
     return TrainReport(
         rows=len(rows),

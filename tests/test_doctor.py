@@ -308,3 +308,13 @@ def test_features_name_the_column_they_miss(
     checks = examine(config_for(tmp_path, frame.drop(columns="fraud"), features={"history": [history]}))
 
     assert text in found(checks, "features", state)
+
+
+def test_features_name_the_reports_they_cannot_read(tmp_path: Path, frame: pd.DataFrame) -> None:
+    """Features made of labels need the reports too; a file that is not there is a problem, and no crash."""
+    reports = {"source": {"path": "chargebacks.csv"}}
+    features = {"history": ["frauds by card over 1d"]}
+
+    checks = examine(config_for(tmp_path, frame, features=features, train={"head": {"reports": reports}}))
+
+    assert "chargebacks.csv" in found(checks, "features", "problem")

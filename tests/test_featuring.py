@@ -124,7 +124,11 @@ def test_a_missing_column_is_named(rows, tmp_path):
         (CONFIG + "  currency: currency\n  mixed: convert\n", "no rate is given"),
         (CONFIG.replace("[night]", "[nigth]"), "Did you mean 'night'"),
         (CONFIG.replace("time: time, ", ""), "features need a time"),
-        (CONFIG.replace(", label: is_fraud", ""), "no label column is named"),
+        (CONFIG.replace("key: transaction_id, ", "").replace(", label: is_fraud", ""), "no label column is named"),
+        (
+            CONFIG.replace(", label: is_fraud", "") + "train: {head: {verdicts: false}}\n",
+            "risk_28d_by_terminal_id_delay_1d is made of labels.*Name `columns.label`",
+        ),
     ],
 )
 def test_a_configuration_without_meaning_is_refused(tmp_path, text, message):

@@ -68,6 +68,27 @@ def test_a_label_not_known_yet_is_not_learnt_from():
     )
 
 
+def test_what_was_taken_back_is_not_learnt_from():
+    """Of a truth that turned the last word by then counts."""
+    turns = ("known", "back", "again")
+    features = FeatureSet(LINES, time="time", key="id", turns=turns)
+    rows = payments().sort_values("time", ignore_index=True)
+    rows["known"], rows["back"], rows["again"] = rows["time"].where(rows["fraud"] == 1), pd.NaT, pd.NaT
+    first = rows.index[rows["fraud"] == 1][0]
+    told = [rows.copy() for _ in range(3)]
+    told[1].loc[first, "back"] = told[2].loc[first, "back"] = rows["time"].iloc[50]
+    told[2].loc[first, "again"] = rows["time"].iloc[60]
+    never = rows.copy()
+    never.loc[first, "known"] = pd.NaT
+
+    as_fraud, taken_back, again = (compute_to_learn(features, each, now=NOW)[LABEL_MADE[0]] for each in told)
+
+    early = (rows["time"] < rows["time"].iloc[0] + pd.Timedelta(days=3)).to_numpy()
+    np.testing.assert_array_equal(as_fraud[early], again[early])
+    np.testing.assert_array_equal(taken_back[early], compute_to_learn(features, never, now=NOW)[LABEL_MADE[0]][early])
+    assert as_fraud[early].sum() > taken_back[early].sum()
+
+
 def test_without_known_frauds_rows_are_as_they_were():
     """So they are where the features are not made of labels, and where no label counts yet."""
     rows = payments()

@@ -224,12 +224,16 @@ def test_snapshot_ahead_of_a_restored_database_is_not_believed(home: Path, monke
     )  # fmt: skip
 
 
-def test_rows_that_come_twice_are_in_the_past_once(home: Path) -> None:
-    """A delivery that is repeated changes no count."""
+@pytest.mark.parametrize("lost", [False, True], ids=["kept", "built anew"])
+def test_rows_that_come_twice_are_in_the_past_once(home: Path, lost: bool) -> None:
+    """A delivery that is repeated changes no count, nor does it where the past is built from the source."""
     config = settle(home, output={"url": f"sqlite:///{home / 'scores.db'}", "table": "scores"})
     put(home, "part1", PAYMENTS.iloc[:1_000])
     run(config)
     put(home, "part2", PAYMENTS.iloc[800:1_200])
+    if lost:
+        run(config)
+        shutil.rmtree(history_folder(config))
     put(home, "part3", PAYMENTS.iloc[1_200:])
 
     run(config)

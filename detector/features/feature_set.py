@@ -18,8 +18,8 @@ from detector.features.feature import Feature, parse
 from detector.features.measure import column_keys
 from detector.features.money import Money
 from detector.features.ordering import by_entity
-from detector.features.track import Ints
-from detector.features.windowed import KNOWN_AT
+from detector.features.track import NEVER, Ints
+from detector.features.windowed import TURNS
 
 Groups = dict[tuple[str, ...], list[Feature]]
 
@@ -44,6 +44,9 @@ class FeatureSet:
         1 where a row is known to be fraud.
     reported : str, optional
         When that became known; without it, when it happened. The delay of each feature comes on top.
+    turns : tuple of three str, optional
+        In place of these two, for a truth that may change: columns that say since when a row was known to be fraud,
+        when that was taken back, and when it was said again; each missing where it was not.
     decimals : int
         Numbers count in so many decimals: whole cents by default. That makes sums exact.
     most_events : int
@@ -67,6 +70,7 @@ class FeatureSet:
     money: Money = field(default_factory=Money)
     label: str | None = None
     reported: str | None = None
+    turns: tuple[str, str, str] | None = None
     decimals: int = 2
     most_events: int = 2_000
 
@@ -80,7 +84,14 @@ class FeatureSet:
             raise SettingError(f"decimals must lie between 0 and 6. Received: decimals={self.decimals}.")
         if not 1 <= self.most_events <= 100_000:
             raise SettingError(f"most_events must lie in 1 to 100,000. Received: most_events={self.most_events}.")
-        if self.label is None and (needing := next((f for f in self.all if f.needs_label), None)):
+        if self.turns is not None:
+            object.__setattr__(self, "turns", tuple(self.turns))
+            if len(self.turns) != len(TURNS) or self.label is not None or self.reported is not None:
+                raise SettingError(
+                    f"turns expected {len(TURNS)} columns in place of label and reported. Received: "
+                    f"turns={self.turns}, label={self.label!r}, reported={self.reported!r}. Give one or the other."
+                )
+        elif self.label is None and (needing := next((f for f in self.all if f.needs_label), None)):
             raise SettingError(f"{needing.name} is made of labels, but no label column is named. Name it.")
 
     @property
@@ -103,11 +114,17 @@ class FeatureSet:
         """The columns that rows must have."""
         roles = [self.time, *([self.key] if self.key else [])]
         columns = [name for feature in self.all for name in (*self.grouped_by(feature), *feature.of)]
-        if any(feature.needs_label for feature in self.all):
-            columns += [name for name in (self.label, self.reported) if name is not None]
+        columns += self.knows
         if self.money.currency is not None and self.money.column in columns:
             columns.append(self.money.currency)
         return tuple(dict.fromkeys(roles + columns))
+
+    @property
+    def knows(self) -> tuple[str, ...]:
+        """The columns among them that tell what is known of a row; none if no feature is made of it."""
+        if not any(feature.needs_label for feature in self.all):
+            return ()
+        return self.turns or tuple(name for name in (self.label, self.reported) if name is not None)
 
     def without_labels(self) -> Self:
         """The same without the features that are made of labels."""
@@ -171,8 +188,18 @@ class FeatureSet:
         """The rows as whole numbers; with ``lasting``, names have the same codes in every frame."""
         time = reading.times(rows[self.time])
         order = reading.ordered(time, rows[self.key] if self.key else None)
-        columns = {key: self._column(rows, key, time, lasting) for key in self._keys()}
+        columns = {key: self._column(rows, key, lasting) for key in self._keys() if key not in TURNS}
+        if self.knows:
+            columns |= dict(zip(TURNS, self.turns_of(rows, time), strict=True))
         return reading.Table(time, order, columns)
+
+    def turns_of(self, rows: pd.DataFrame, time: Ints) -> list[Ints]:
+        """When rows of these times were known to be fraud, no longer, and again, as far as they say so themselves."""
+        if self.turns is not None:
+            return reading.turn_times(time, (rows[name] for name in self.turns))
+        reported = rows[self.reported] if self.reported else None
+        never = np.full(len(time), NEVER)
+        return [reading.known_times(time, rows[str(self.label)], reported), never, never]
 
     def faults(self, rows: pd.DataFrame, *, now: pd.Timestamp | None = None, ahead: str = "5m") -> pd.Series:
         """Why each row cannot have features: so that it can be set aside before; empty text where it can.
@@ -217,10 +244,7 @@ class FeatureSet:
     def _keys(self) -> Sequence[str]:
         return tuple(dict.fromkeys(key for feature in self.all for key in column_keys(feature)))
 
-    def _column(self, rows: pd.DataFrame, key: str, time: Ints, lasting: bool) -> Ints:
-        if key == KNOWN_AT:
-            reported = rows[self.reported] if self.reported else None
-            return reading.known_times(time, rows[str(self.label)], reported)
+    def _column(self, rows: pd.DataFrame, key: str, lasting: bool) -> Ints:
         kind, name = key.split(":", 1)
         if kind == "name":
             return (reading.lasting_codes if lasting else reading.codes)(rows[name])

@@ -8,8 +8,10 @@ import numpy as np
 import pandas as pd
 
 from detector.features.feature_set import FeatureSet
-from detector.features.table import known_times, times
-from detector.features.track import NEVER, Ints
+from detector.features.table import times
+from detector.features.track import NEVER
+
+KNOWN_TODAY = "known today"
 
 
 def compute_to_learn(features: FeatureSet, rows: pd.DataFrame, *, now: pd.Timestamp) -> pd.DataFrame:
@@ -49,25 +51,21 @@ def compute_to_learn(features: FeatureSet, rows: pd.DataFrame, *, now: pd.Timest
     if not made_of_labels:
         return measured
     wait = min(feature.delay for feature in made_of_labels)
-    time, counts = times(rows[features.time]), _counts_from(features, rows, wait)
-    blind = time < counts.min(initial=NEVER)
-    fraud = counts <= times(pd.Series([now]))[0]
+    time, today = times(rows[features.time]), times(pd.Series([now]))[0] - wait
+    known, taken_back, again = features.turns_of(rows, time)
+    fraud = (known <= today) & ((taken_back > today) | (again <= today))
+    blind = time < known.min(initial=NEVER - wait) + wait
     if not (fraud & blind).any():
         return measured
     early = replace(
         features,
         features=tuple(replace(feature, delay=feature.delay - wait) for feature in made_of_labels),
         calendar=(),
+        label=KNOWN_TODAY,
         reported=None,
+        turns=None,
     )
-    found = early.compute(rows.assign(**{str(features.label): fraud.astype(np.float64)})[blind])
+    found = early.compute(rows.assign(**{KNOWN_TODAY: fraud.astype(np.float64)})[blind])
     names = [feature.name for feature in made_of_labels]
     measured.loc[blind, names] = found[list(early.names)].to_numpy()
     return measured
-
-
-def _counts_from(features: FeatureSet, rows: pd.DataFrame, wait: int) -> Ints:
-    """From when on each row's label counts in the feature that waits least; ``NEVER`` where it is no fraud."""
-    reported = rows[features.reported] if features.reported else None
-    known = known_times(times(rows[features.time]), rows[str(features.label)], reported)
-    return np.where(known == NEVER, NEVER, known + wait)

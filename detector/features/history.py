@@ -6,7 +6,6 @@ agree to the last bit.
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Mapping
 from math import nan
 from typing import Any
@@ -21,10 +20,11 @@ from detector.features.duration import microseconds, short
 from detector.features.feature_set import FeatureSet
 from detector.features.lining import Joined, Keys
 from detector.features.one_event import Asked, Seen
-from detector.features.one_row import entity_name, read_row, to_microseconds
+from detector.features.one_row import entity_name, read_row
 from detector.features.ordering import by_key
 from detector.features.record import EMPTY, Layout
-from detector.features.track import NEVER
+from detector.features.track import Ints
+from detector.features.turns import told_turns, with_turns
 from detector.features.windowed import KNOWN_AT
 
 By = tuple[str, ...]
@@ -144,36 +144,35 @@ class History:
         return {name: found[name] for name in self._names}
 
     def report(self, rows: pd.DataFrame, *, reported: pd.Timestamp | None = None) -> pd.Series:
-        """Tell that rows pushed earlier turned out to be fraud; telling it again changes nothing.
+        """Tell what has become known of rows pushed earlier; telling it again changes nothing.
 
         An event is known by its entity and time, so those of one entity at the same moment must be told together.
 
         Parameters
         ----------
         rows : DataFrame
-            The rows, with time and entity, and when each was reported if the feature set names that column.
+            With time and entity. If the feature set names ``turns``, these say all that is known of a row by now.
+            Otherwise each row turned out to be fraud, when it was reported if the feature set names that column.
         reported : Timestamp, optional
-            When, for all of them, instead.
+            They all turned out to be fraud, and this is when.
 
         Returns
         -------
         Series of bool
             Whether each was found. One that was never pushed, or is older than any feature looks back, is not.
         """
-        found = pd.Series(False, index=rows.index)
-        known = [np.nan] * len(rows) if self.features.reported is None else rows[self.features.reported]
-        times = reading.times(rows[self.features.time])
+        found = np.zeros(len(rows), dtype=bool)
+        time = reading.times(rows[self.features.time])
+        turns = told_turns(self.features, rows, time, reported)
         for by, layout in self.layouts.items():
             if KNOWN_AT not in layout.keys:
                 continue
-            told_of: Counter[tuple[str | None, int]] = Counter()
-            for position, (row, told) in enumerate(zip(rows.to_dict("records"), known, strict=True)):
-                moment = reported if reported is not None else told if not pd.isna(told) else None
-                name, time = entity_name(row, by), int(times[position])
-                when = time if moment is None else max(time, to_microseconds(moment))
-                told_of[name, time] += 1
-                found.iloc[position] |= self._mark(by, name, time, when, at_least=told_of[name, time])
-        return found
+            together: dict[tuple[str | None, int], list[int]] = {}
+            for position, row in enumerate(rows[list(by)].to_dict("records")):
+                together.setdefault((entity_name(row, by), int(time[position])), []).append(position)
+            for (name, moment), told in together.items():
+                found[told] |= self._mark(by, name, moment, turns[told])
+        return pd.Series(found, index=rows.index)
 
     def merge(self, other: History) -> None:
         """Take in the past of another history of the same features, of other rows.
@@ -226,10 +225,8 @@ class History:
         return f"{self.features.time}: too late, the latest row is of {latest} already and {allowed}"
 
     def _take(self, rows: pd.DataFrame, *, answer: bool) -> pd.DataFrame:
-        label = self.features.label
-        given = rows if label is None or label in rows else rows.assign(**{label: np.nan})
-        if self.features.reported is not None and self.features.reported not in given:
-            given = given.assign(**{self.features.reported: pd.NaT})
+        unknown = {name: np.nan if name == self.features.label else pd.NaT for name in self.features.knows}
+        given = rows.assign(**{name: nothing for name, nothing in unknown.items() if name not in rows})
         self.features.check(given)
         read = self.features.read(given, lasting=True)
         if not len(rows):
@@ -295,17 +292,13 @@ class History:
             self.tails[by] = {n: tail for n, tail in tails.items() if layout.last_time(entities[n]) >= open_from}
         self._tails_kept = sum(map(len, self.tails.values()))
 
-    def _mark(self, by: By, name: str | None, time: int, known_at: int, *, at_least: int) -> bool:
-        """Mark one more event of that time, unless so many are marked."""
-        if name is None or name not in self.entities[by]:
-            return False
-        events = self.layouts[by].events(self.entities[by][name])
+    def _mark(self, by: By, name: str | None, time: int, turns: Ints) -> bool:
+        """Write down the turns of as many events of that time; whether there is any."""
+        layout = self.layouts[by]
+        events = layout.events(EMPTY if name is None else self.entities[by].get(name, EMPTY))
         at = np.flatnonzero(events["time"] == time)
-        if not len(at):
+        if name is None or not len(at):
             return False
-        unmarked = at[events[KNOWN_AT][at] == NEVER]
-        if len(unmarked) > len(at) - at_least:
-            events = events.copy()
-            events[KNOWN_AT][unmarked[0]] = known_at
-            self.entities[by][name] = events.tobytes()
+        if (changed := with_turns(events, at, turns)) is not None:
+            self.entities[by][name] = changed.tobytes()
         return True

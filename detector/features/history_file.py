@@ -16,7 +16,7 @@ from detector.features.duration import short
 from detector.features.feature_set import FeatureSet
 from detector.features.history import History
 
-VERSION = 2
+VERSION = 3
 
 
 def save_history(history: History, path: Path) -> Path:

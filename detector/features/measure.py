@@ -9,7 +9,7 @@ import numpy as np
 from detector.features import windowed
 from detector.features.feature import OF_ANY, OF_LABEL, OF_PLACE, Feature
 from detector.features.track import Bounds, Track
-from detector.features.windowed import CODES, KNOWN_AT, MISSING, Floats
+from detector.features.windowed import CODES, MISSING, TURNS, Floats
 
 LEAST_SPREAD = 0.1
 
@@ -21,7 +21,7 @@ def column_keys(feature: Feature) -> tuple[str, ...]:
     ('number:amount',)
     """
     kind = "place" if feature.measure in OF_PLACE else "name" if feature.measure in OF_ANY else "number"
-    return (KNOWN_AT,) if feature.measure in OF_LABEL else tuple(f"{kind}:{name}" for name in feature.of)
+    return TURNS if feature.measure in OF_LABEL else tuple(f"{kind}:{name}" for name in feature.of)
 
 
 def measure(feature: Feature, track: Track, *, scale: int) -> Floats:

@@ -17,7 +17,7 @@ from detector.features.feature import Feature
 from detector.features.measure import LEAST_SPREAD, column_keys
 from detector.features.record import wide
 from detector.features.track import Ints
-from detector.features.windowed import CODES, KNOWN_AT, MISSING, kilometres
+from detector.features.windowed import CODES, MISSING, TURNS, kilometres
 
 MOST_SQUARES = 2.0**62
 
@@ -203,8 +203,9 @@ def _moved(seen: Seen, asked: Asked) -> tuple[float, float]:
 
 def _frauds(seen: Seen, asked: Asked) -> float:
     left, right = seen.bounds(asked)
-    known = seen.events[KNOWN_AT][left:right]
-    return float(np.count_nonzero(known <= seen.now - asked.window[1]))
+    until = seen.now - asked.window[1]
+    known, cleared, again = (np.count_nonzero(seen.events[turn][left:right] <= until) for turn in TURNS)
+    return float(known - cleared + again)
 
 
 def _risk(seen: Seen, asked: Asked) -> float:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from itertools import accumulate
 from math import nan
 from typing import Any
 
@@ -13,7 +14,7 @@ from detector.errors import DataError
 from detector.features import table as reading
 from detector.features.feature_set import FeatureSet
 from detector.features.track import NEVER
-from detector.features.windowed import KNOWN_AT, MISSING
+from detector.features.windowed import MISSING, TURNS
 
 SEPARATOR = "\x1f"
 
@@ -28,9 +29,10 @@ def read_row(features: FeatureSet, row: Mapping[str, Any], keys: Iterable[str]) 
     """
     time = to_microseconds(row[features.time])
     values = {"time": time}
+    if features.knows:
+        values |= dict(zip(TURNS, turns_of(features, row, time), strict=True))
     for key in keys:
-        if key == KNOWN_AT:
-            values[key] = known_at(features, row, time)
+        if key in TURNS:
             continue
         kind, name = key.split(":", 1)
         value = row[name]
@@ -49,14 +51,18 @@ def read_row(features: FeatureSet, row: Mapping[str, Any], keys: Iterable[str]) 
     return values
 
 
-def known_at(features: FeatureSet, row: Mapping[str, Any], time: int) -> int:
-    """When a row was known to be fraud, as far as it says so itself."""
+def turns_of(features: FeatureSet, row: Mapping[str, Any], time: int) -> tuple[int, ...]:
+    """When a row was known to be fraud, no longer, and again, as far as it says so itself."""
+    if features.turns is not None:
+        moments = (row.get(name) for name in features.turns)
+        told = (NEVER if absent(moment) else to_microseconds(moment) for moment in moments)
+        return tuple(accumulate(told, max, initial=time))[1:]
     if row.get(str(features.label)) != 1:
-        return NEVER
+        return NEVER, NEVER, NEVER
     if features.reported is None:
-        return time
-    told = row.get(features.reported)
-    return NEVER if told is None or pd.isna(told) else max(time, to_microseconds(told))
+        return time, NEVER, NEVER
+    moment = row.get(features.reported)
+    return NEVER if absent(moment) else max(time, to_microseconds(moment)), NEVER, NEVER
 
 
 def entity_name(row: Mapping[str, Any], by: tuple[str, ...]) -> str | None:

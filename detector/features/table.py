@@ -168,6 +168,20 @@ def text(name: Any) -> str:
     return str(int(name)) if isinstance(name, float | np.floating) and float(name).is_integer() else str(name)
 
 
+def turn_times(time: Ints, columns: Iterable[pd.Series]) -> list[Ints]:
+    """When each row came to each turn, never before it happened or the turn before; ``NEVER`` where it did not.
+
+    >>> turn_times(np.array([5]), [pd.Series(pd.to_datetime(["1970-01-01"])), pd.Series([pd.NaT])])[0]
+    array([5])
+    """
+    found = []
+    for column in columns:
+        told, turn = column.notna().to_numpy(), np.full(len(time), NEVER)
+        turn[told] = times(column[told])
+        found.append(time := np.maximum(time, turn))
+    return found
+
+
 def known_times(time: Ints, label: pd.Series, reported: pd.Series | None) -> Ints:
     """When each row was known to be fraud: as reported, never before it happened; ``NEVER`` for all others."""
     fraud = label.to_numpy(dtype=np.float64, na_value=np.nan) == 1

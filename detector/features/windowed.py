@@ -17,7 +17,8 @@ Floats = NDArray[np.float64]
 
 MISSING = np.iinfo(np.int64).min
 SAFE = 2.0**61
-KNOWN_AT = "known_at"
+KNOWN_AT, CLEARED_AT, AGAIN_AT = TURNS = ("known_at", "cleared_at", "again_at")
+"""When an event was known to be fraud, when that was taken back, and when it was said again, for good."""
 EARTH_KM = 6371.0
 CODES = 16  # so many numbers stand for names
 DEGREE = 100_000  # places are kept in hundred-thousandths of a degree, about a metre
@@ -140,7 +141,13 @@ def kilometres(latitude: Ints, longitude: Ints, past_latitude: Ints, past_longit
 
 def frauds(track: Track, bounds: Bounds, *, delay: int) -> Ints:
     """How many events of each window were known to be fraud ``delay`` before the row."""
-    known = track.columns[KNOWN_AT]
+    known, cleared, again = (_turned(track, turn, bounds, delay=delay) for turn in TURNS)
+    return known - cleared + again
+
+
+def _turned(track: Track, turn: str, bounds: Bounds, *, delay: int) -> Ints:
+    """How many events of each window had come to a turn ``delay`` before the row."""
+    known = track.columns[turn]
     events = np.flatnonzero(known < NEVER - delay)
     when = np.maximum(known[events], track.time[events]) + delay
     first = np.maximum(track.rows_from(track.entity[events], when), track.rows_past(events))

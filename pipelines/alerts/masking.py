@@ -33,6 +33,10 @@ class Masks:
         """Whether the column, or the one a part such as "birth weekday" is made of, is not to be read."""
         return self._rule(column) is not None
 
+    def tells_apart(self, column: str) -> bool:
+        """Whether different values of a column are still different as people read them."""
+        return self._rule(column) in (None, "hash")
+
     def show(self, column: str, value: object) -> str:
         """A value as people may read it."""
         text, rule = str(value), self._rule(column)

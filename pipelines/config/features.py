@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     from pipelines.config.data import ColumnsSection
 
 RATE = re.compile(r"(\S+)\s+(\d+\.?\d*(?:[eE][-+]?\d+)?|\.\d+)")
+TURNS = ("fraud: known", "fraud: taken back", "fraud: said again")
+"""What the jobs call the columns that they fill with what is known of a row; no table has such columns."""
 NEEDS_TIME = "features need a time. Name it in `columns.time`."
 
 
@@ -99,7 +101,7 @@ class FeaturesSection(Section):
         Raises
         ------
         SettingError
-            If there is no time, or a feature needs a label and there is none.
+            If there is no time.
         """
         from detector.features import FeatureSet
 
@@ -111,8 +113,7 @@ class FeaturesSection(Section):
             key=columns.key,
             calendar=self.calendar,
             money=self.money(),
-            label=columns.label,
-            reported=self.reported,
+            turns=TURNS,
             decimals=self.decimals,
             most_events=self.most_events,
         )

@@ -45,7 +45,7 @@ class HeadSection(Section):
     """Models of different seeds, averaged."""
 
     verdicts: bool = True
-    """Whether answers to alerts count as labels too, from the moment they were given."""
+    """Whether answers to alerts count as labels too, from the moment they were given; also for `features`."""
 
     reports: ReportsSection | None = None
-    """Reports of fraud that come later than the rows, by key. A row in none of them is normal after the label delay."""
+    """Later reports of fraud, by key of the row; for `features` too. Rows in none are normal after the label delay."""

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import pandas as pd
 
-from detector.errors import DataError, SettingError, nearest
+from detector.errors import DetectorError, SettingError, nearest
 from detector.features.feature import OF_NUMBER, OF_PLACE
 from detector.values import read_numbers
 from pipelines.config import Config
@@ -24,12 +24,12 @@ def check_features(config: Config, frame: pd.DataFrame) -> Iterator[Check]:
     if featuring is None:
         return
     features, present = featuring.features, [str(name) for name in frame.columns]
-    lost = [name for name in features.needs if name not in present and name not in featuring.optional]
+    lost = [name for name in featuring.reader.needs if name not in present and name not in featuring.reader.optional]
     for name in lost:
         using = [feature.name for feature in features.all if name in (*feature.of, *feature.by)]
         found = f"there is no column {name!r}" + (f", of which {using[0]} is made" if using else "")
         yield Check("features", "problem", found, nearest(name, present))
-    for name in featuring.optional:
+    for name in featuring.reader.optional:
         if name not in present:
             found = f"there is no column {name!r} yet: what is made of labels stays empty"
             yield Check("features", "warning", found, f"It may come later. {nearest(name, present)}")
@@ -58,8 +58,8 @@ def _measured(featuring: Featuring, frame: pd.DataFrame) -> Check:
     names = featuring.features.names
     try:
         aside = featuring.compute(frame).quarantine
-    except DataError as error:
-        return Check("features", "problem", str(error), "Correct the rows, or leave the feature out.")
+    except DetectorError as error:
+        return Check("features", "problem", str(error), "Correct that, or leave the feature out.")
     by = ", ".join(dict.fromkeys(name for feature in featuring.features.all for name in feature.by))
     found = f"{len(names)} features measured" + (f" by {by}" if by else "")
     if len(aside):
