@@ -36,7 +36,7 @@ from pipelines.labels import Known
 from pipelines.learner import detector_of, policy_of
 from pipelines.progress import progress
 from pipelines.sources import open_source
-from pipelines.warm_up import warm_from
+from pipelines.warm_up import warm, warm_from
 
 AMOUNT = "__amount__"
 """Among the rows of a backtest: amounts in one currency."""
@@ -201,10 +201,7 @@ def _period(
 ) -> dict[str, float]:
     """Learn from what was known at the begin, judge the period; nothing if there are too few rows for either."""
     time, label = rows[str(schema.time)], str(schema.label)
-    since = begin - length(plan.train)
-    if config.features.wanted and (time < begin).any():
-        since = max(since, warm_from(time[time < begin], Featuring(config).reach))
-    past = (time >= since) & (time < begin)
+    past = (time >= begin - length(plan.train)) & (time < begin)
     learnt, asked = rows[past], _unblocked(rows, schema, known_at, begin=begin, end=end)
     if len(learnt) < LEAST_ROWS or asked.empty:
         return {}
@@ -216,7 +213,8 @@ def _period(
     lesson = None
     if config.train.head.enabled:
         lesson = lesson_from(drawn, Known(drawn[label], known_at[drawn.index]), own)
-    members = without(drawn, lesson)
+    since = warm_from(time[time < begin], Featuring(config).reach) if config.features.wanted else None
+    members, _ = warm(without(drawn, lesson), str(schema.time), since)
     scorer = taught(detector_of(own, schema).fit(members).scorer_, lesson, own)
     measures = scorer.measure(asked)
     day = asked[str(schema.time)].dt.normalize()

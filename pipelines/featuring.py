@@ -18,6 +18,7 @@ from detector.features.duration import MICROSECONDS, short
 from detector.schema import Schema
 from pipelines.config import Config
 from pipelines.feature_rows import FeatureRows
+from pipelines.warm_up import warm_from
 
 FILE, ROWS = "history.npz", "rows.parquet"
 SLICE = 65_536
@@ -118,6 +119,7 @@ class Featuring:
         self.features: FeatureSet = config.features.feature_set(config.columns)
         self.reader = FeatureRows(config, self.features)
         self.history = self.empty()
+        self.warm_from: pd.Timestamp | None = None
         self._learnt: pd.DataFrame | None = None
 
     @classmethod
@@ -162,7 +164,7 @@ class Featuring:
         return save_history(self.history, folder / FILE)
 
     def learn(self, frame: pd.DataFrame, *, now: pd.Timestamp | None = None) -> Featured:
-        """Add the features of a whole table, and start the past anew with it.
+        """Add the features of a whole table, and start the past anew with it; ``warm_from`` says from when it is long.
 
         Parameters
         ----------
@@ -174,8 +176,11 @@ class Featuring:
         featured = self.compute(frame, now=now)
         self.history = self.empty()
         self.history.learn(featured.taken)
-        if self.features.knows and self.features.key is not None and len(featured.taken):
-            time = featured.taken[self.features.time]
+        if featured.taken.empty:
+            return featured
+        time = featured.taken[self.features.time]
+        self.warm_from = warm_from(time, self.reach)
+        if self.features.knows and self.features.key is not None:
             oldest = time.max() - self.reach - pd.Timedelta(microseconds=self.history.lateness)
             self._learnt = featured.taken[time > oldest]
         return featured

@@ -125,11 +125,9 @@ def train(config: Config, *, now: datetime) -> TrainReport:
         sink.write(cleaned.quarantine)
         sink.write(source.rejected)
     _refuse_too_few(cleaned, quarantine)
-    usable, early = cleaned.rows, None
-    if featuring is not None:
-        usable, early = warm(usable, featuring.features.time, featuring.reach)
-    rows, kept_apart = kind.split(usable, config, schema)
-    usable = with_reports(usable, frame, config)
+    usable = with_reports(cleaned.rows, frame, config)
+    rows, early = warm(cleaned.rows, str(schema.time), None if featuring is None else featuring.warm_from)
+    rows, kept_apart = kind.split(rows, config, schema)
     lesson = lesson_of(usable.drop(index=kept_apart.index), config, schema, now=now)
     rows = without(rows, lesson)
     with fitting_steps() as on_step:

@@ -1,4 +1,7 @@
-"""Rows at the start of the data, whose past is too short to learn from: there every card and every device is new."""
+"""Rows at the start of the data, whose past is too short: there every card and every device is new.
+
+They look unusual and are many, so nothing that comes later would.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +11,7 @@ from pipelines.progress import counted
 
 
 def warm_from(time: pd.Series, reach: pd.Timedelta) -> pd.Timestamp:
-    """From when on rows are learnt from: where their past is as long as the features look back to.
+    """From when on rows stand for what is normal: where their past is as long as the features look back to.
 
     Where the data are shorter than twice that, from the median row on.
 
@@ -26,8 +29,10 @@ def warm_from(time: pd.Series, reach: pd.Timedelta) -> pd.Timestamp:
     return min(time.min() + reach, time.median())
 
 
-def warm(rows: pd.DataFrame, time: str, reach: pd.Timedelta) -> tuple[pd.DataFrame, str | None]:
-    """The rows to learn from, and what to say of the others, if there are any.
+def warm(rows: pd.DataFrame, time: str, since: pd.Timestamp | None) -> tuple[pd.DataFrame, str | None]:
+    """The rows that may stand for what is normal, and what to say of the others, if there are any.
+
+    A head learns from all rows: there are never enough labels, and it is told which rows are normal.
 
     Parameters
     ----------
@@ -35,14 +40,13 @@ def warm(rows: pd.DataFrame, time: str, reach: pd.Timedelta) -> tuple[pd.DataFra
         Cleaned rows with their features.
     time : str
         The column that says when.
-    reach : Timedelta
-        How far back the features look.
+    since : Timestamp, optional
+        As ``warm_from`` returns it; all rows by default.
     """
-    if rows.empty:
+    if since is None:
         return rows, None
-    since = warm_from(rows[time], reach)
     kept = rows[(rows[time] >= since).to_numpy()]
     if len(kept) == len(rows):
         return rows, None
-    early = counted(len(rows) - len(kept))
-    return kept, f"{early} before {since:%Y-%m-%d %H:%M} not learnt from: their past is too short for the features."
+    early = f"{counted(len(rows) - len(kept))} before {since:%Y-%m-%d %H:%M}"
+    return kept, f"{early} not taken for normal behaviour: their past is too short for the features."

@@ -22,7 +22,7 @@ from pipelines.labels import known_labels
 from pipelines.learner import refuse_taken_names
 from pipelines.progress import counted, progress
 from pipelines.sources import Source
-from pipelines.warm_up import warm_from
+from pipelines.warm_up import warm
 
 MOST_COMPARED = 100_000
 BATCH = 65_536
@@ -113,8 +113,7 @@ def recent(source: Source, config: Config, *, now: datetime, featuring: Featurin
     since = latest - timedelta(days=days)
     if featuring is not None:
         featured = featuring.learn(rows_between(source, time, since=since - featuring.reach, until=end), now=end).rows
-        when = read_dates(featured[time])[0]
-        featured = featured[(when >= max(since, warm_from(when, featuring.reach))).to_numpy()]
+        featured = featured[(read_dates(featured[time])[0] >= since).to_numpy()]
         return featured.iloc[:: -(-len(featured) // most) or 1]
     parts: list[pd.DataFrame] = []
     every, seen, held_rows = 1, 0, 0
@@ -197,6 +196,7 @@ def split(
     compare, learn = rows.iloc[first:], rows.iloc[:first]
     lesson = lesson_of(told.iloc[:first], config, schema, now=now)
     learn = without(learn[labels[:first] != 1], lesson)
+    learn, _ = warm(learn, str(schema.time), None if featuring is None else featuring.warm_from)
     believed = believed[first:]
     chosen = _some(len(compare), MOST_COMPARED, config)
     compare, believed = compare.iloc[chosen], believed[chosen]

@@ -48,6 +48,20 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Config:
     return config
 
 
+def test_rows_with_a_short_past_do_not_show_what_is_normal(tmp_path: Path) -> None:
+    """Features of 30 days look back beyond the half of these 14; the report says which rows were left, and why."""
+    payments = simulate_transactions(1_200, seed=3, days=14)
+    payments.to_parquet(tmp_path / "past.parquet")
+    (tmp_path / "detector.yaml").write_text(yaml.safe_dump(SETTINGS), encoding="utf-8")
+
+    report = train(load_config(tmp_path), now=NOW)
+
+    assert 400 < report.rows <= 600
+    (told,) = [line for line in report.summary() if "too short" in line]
+    assert told.startswith("600 rows before 2024-10-0")
+    assert "their past is too short for the features" in report.report.read_text(encoding="utf-8")
+
+
 def test_new_rows_are_measured_against_the_past_of_training(site: Config, tmp_path: Path) -> None:
     """Every row is scored, and reasons speak of the card's own history."""
     fresh = str(site.bundle.parent / "fresh.parquet")

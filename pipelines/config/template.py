@@ -55,7 +55,7 @@ TEMPLATES: dict[str, dict[str, Any]] = {
             "reported": "reported_at",
         },
         "train": {"autoencoder": {"enabled": False}, "neighbours": {"enabled": False}},
-        "policy": {"fdr": 0.2, "budget": {"rows": 100, "per": "day"}},
+        "policy": {"quantile": 0.998, "budget": {"rows": 100, "per": "day"}},
     },
     "sensors": {
         "name": "machines",
