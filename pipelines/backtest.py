@@ -20,6 +20,7 @@ from detector.values import read_dates, read_names, read_numbers
 from pipelines.aside import left_out
 from pipelines.backtest_metrics import in_order, judge_period
 from pipelines.backtest_plan import Plan, length
+from pipelines.backtest_truth import TRUTH, truth_of
 from pipelines.backtest_words import (
     LEAST_ROWS,
     SUPERVISED,
@@ -95,14 +96,16 @@ def backtest(config: Config, plan: Plan, *, now: datetime, folder: Path | None =
     Raises
     ------
     SettingError
-        If the columns name no time or no label.
+        If the columns name no time, or nothing tells what was fraud.
     SchemaError
         If there is no column ``plan.scenario`` or ``features.reported``.
     DataError
         If no period has rows to learn from and to judge.
     """
     rows, schema, notes = _prepare(config, plan, now=now)
-    known_at = _known_at(rows, config, plan)
+    truth = truth_of(rows, schema, config, delay=length(plan.delay), now=now)
+    schema = Schema(**{**schema.to_dict(), "label": schema.label or TRUTH})
+    rows, known_at = rows.assign(**{str(schema.label): truth.label}), truth.known_at
     policy = policy_of(config.policy, schema)
     found = []
     steps = [(period, seed) for period in plan.periods() for seed in range(plan.seeds)]
@@ -133,8 +136,6 @@ def _prepare(config: Config, plan: Plan, *, now: datetime) -> tuple[pd.DataFrame
     columns, reported = config.columns, config.features.reported
     if columns.time is None:
         raise SettingError(f"A backtest and its {NEEDS_TIME}")
-    if columns.label is None:
-        raise SettingError("A backtest needs to know what turned out to be fraud. Name that column in `columns.label`.")
     source = open_source(config.source)
     for name, said in ((plan.scenario, "the scenario"), (reported, "`features.reported`")):
         if name is not None and name not in (present := source.columns()):
@@ -150,7 +151,7 @@ def _prepare(config: Config, plan: Plan, *, now: datetime) -> tuple[pd.DataFrame
         featured = featuring.compute(frame, now=pd.Timestamp(now))
         schema, frame = featuring.schema(schema), featured.rows
         aside.update(featured.quarantine["reason"])
-    cleaned = clean(frame, schema, labelled=True, positions=frame.index)
+    cleaned = clean(frame, schema, labelled=schema.label is not None, positions=frame.index)
     aside.update(cleaned.counts)
     rows = cleaned.rows
     if plan.scenario is not None:
@@ -177,14 +178,6 @@ def _amounts(rows: pd.DataFrame, money: Money) -> tuple[pd.Series | None, list[s
             return None, [f"No amounts are summed: they are in {', '.join(names)}, which are kept apart."]
     usable = money.faults(read) == ""
     return pd.Series(money.read(read[usable]), index=rows.index[usable]).reindex(rows.index), []
-
-
-def _known_at(rows: pd.DataFrame, config: Config, plan: Plan) -> pd.Series:
-    """When the label of each row became known: as reported, or after the delay."""
-    later = rows[str(config.columns.time)] + length(plan.delay)
-    if config.features.reported is None:
-        return later
-    return rows[config.features.reported].where(rows[str(config.columns.label)] == 1, later)
 
 
 def _period(

@@ -193,6 +193,35 @@ def test_a_backtest_needs_time_and_truth(folder, tmp_path, before, after, messag
         backtest(load_config(tmp_path), Plan(START, END), now=NOW)
 
 
+def test_chargebacks_of_their_own_table_are_the_truth_too(tmp_path):
+    """Without a label column the periods are those of a label column with the same reports; a later word overrides."""
+    payments = simulate_transactions(2_500, seed=3, days=36, fraud_rate=0.03)
+    payments["is_fraud"] = payments["reported_at"].notna().astype(int)
+    frauds = payments[payments["is_fraud"] == 1]
+    reports = frauds[["transaction_id", "reported_at"]].assign(label=1)
+    payments.to_parquet(tmp_path / "payments.parquet")
+    payments.drop(columns=["is_fraud", "reported_at"]).to_parquet(tmp_path / "bare.parquet")
+    reports.to_parquet(tmp_path / "reports.parquet")
+    judged = frauds["time"] >= pd.Timestamp(START)
+    settled = reports[judged].assign(reported_at=pd.Timestamp("2024-12-01"), label=0)
+    pd.concat([reports, settled]).to_parquet(tmp_path / "settled.parquet")
+    plan, found = Plan(START, END, every="7d", train="14d", delay="2d", k=10), []
+
+    for name, source in (("labels", ""), ("reports", "reports"), ("settled", "settled")):
+        text = CONFIG
+        if source:
+            text = text.replace("  label: is_fraud\n", "").replace("  reported: reported_at\n", "")
+            reported = f"reports: {{source: {{path: {source}.parquet}}, label: label}}, "
+            text = text.replace("payments.parquet", "bare.parquet").replace("head: {", "head: {" + reported)
+        (tmp_path / "detector.yaml").write_text(text.replace('{uri: "sqlite:///mlflow.db"}', "{enabled: false}"))
+        found.append(backtest(load_config(tmp_path), plan, now=NOW, folder=tmp_path / name).periods)
+
+    labelled, told, overridden = found
+    pd.testing.assert_frame_equal(labelled, told)
+    assert told["anomalies"].min() > 0
+    assert overridden["anomalies"].sum() == 0
+
+
 @pytest.mark.parametrize(
     ("before", "after", "scenario", "message"),
     [
