@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from detector.errors import BundleError, SchemaError, SettingError, nearest
+from detector.errors import BundleError, SettingError
 from detector.features import FeatureSet
 from detector.features.feature import OF_NUMBER, OF_PLACE
 from detector.values import read_dates, read_names, read_numbers
@@ -62,7 +62,7 @@ class FeatureRows:
             if name not in frame.columns:
                 if name in self.optional:
                     continue
-                raise SchemaError(f"A feature needs the column {name!r}. {nearest(name, map(str, frame.columns))}")
+                raise features.lacking(name, frame)
             if name in (features.time, self.config.features.reported):
                 typed[name] = read_dates(frame[name])[0]
             elif name in numbers or name == label:

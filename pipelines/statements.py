@@ -81,6 +81,16 @@ class Statements:
             shown = names.map(lambda name: masks.show(key, name), na_action="ignore") if usable else names.iloc[:0]
         return {"reports": _joined(self.reports, names), "verdicts": _joined(self.verdicts, shown)}
 
+    def strangers(self, keys: pd.Series) -> list[str]:
+        """Keys that were reported and that none of the rows has, each once.
+
+        >>> reports = pd.DataFrame({"key": ["7", "9"], "label": 1.0, "known_at": pd.Timestamp("2026-01-02")})
+        >>> Statements(reports, reports.iloc[:0], "id").strangers(pd.Series([5, 7]))
+        ['9']
+        """
+        names = set(read_names(keys).dropna().astype("str"))
+        return [key for key in dict.fromkeys(self.reports["key"]) if key not in names]
+
 
 def can_be_told(config: Config) -> bool:
     """Whether anything can tell which rows are fraud."""

@@ -31,6 +31,7 @@ from pipelines.review import Review
 from pipelines.shelf import Shelf
 from pipelines.sinks import QuarantineSink
 from pipelines.sources import Source, open_source
+from pipelines.statements import Statements
 from pipelines.warm_up import warm
 
 if TYPE_CHECKING:
@@ -148,7 +149,7 @@ def train(config: Config, *, now: datetime) -> TrainReport:
     if config.tracking.enabled:
         with progress("Logging to MLflow", total=None):
             logged, unsent = _log(config, detector, source, rows, kept_apart, reviewed, drawn)
-    told = [text for text in (early, filtered) if text is not None]
+    told = [text for text in (early, filtered, _strangers(cleaned.rows, config)) if text is not None]
     content = _content(
         config, detector, source, frame, cleaned, reviewed, drawn, logged, told, now=now, started=started
     )
@@ -182,6 +183,21 @@ def _check_places(config: Config) -> None:
 
 def _quarantine(config: Config) -> Path:
     return config.bundle.with_name(f"{config.bundle.name}.quarantine.csv")
+
+
+def _strangers(rows: pd.DataFrame, config: Config) -> str | None:
+    """What to say of reports about rows that are not there."""
+    key = config.columns.key
+    if config.train.head.reports is None or key is None:
+        return None
+    statements = Statements.read(config)
+    unknown = statements.strangers(rows[key])
+    if not unknown:
+        return None
+    return (
+        f"{len(unknown):,} of {counted(statements.reports['key'].nunique(), 'reported key')} belong to no usable row, "
+        f"such as {unknown[0]!r}; they count for nothing. Check `train.head.reports.key`."
+    )
 
 
 def _some(frame: pd.DataFrame, config: Config) -> pd.DataFrame:

@@ -317,7 +317,7 @@ def test_a_line_that_means_nothing_is_refused(line, message):
 
 def test_a_missing_column_names_the_nearest():
     """A feature of a column that is not there says which was probably meant."""
-    with pytest.raises(SchemaError, match=r"needs the column 'amuont'. Did you mean 'amount'"):
+    with pytest.raises(SchemaError, match=r"The feature '\w+' needs the column 'amuont'. Did you mean 'amount'"):
         FeatureSet(("mean of amuont by card over 1d",), time="time").compute(table(3))
 
 

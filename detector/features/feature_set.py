@@ -179,10 +179,16 @@ class FeatureSet:
         """Raise if a column is missing, or one of the features is there already."""
         for name in self.needs:
             if name not in rows.columns:
-                raise SchemaError(f"A feature needs the column {name!r}. {nearest(name, map(str, rows.columns))}")
+                raise self.lacking(name, rows)
         for name in self.names:
             if name in rows.columns:
                 raise SchemaError(f"The table has a column {name!r} already, and so is a feature named. Rename one.")
+
+    def lacking(self, column: str, rows: pd.DataFrame) -> SchemaError:
+        """The error that rows lack a column."""
+        users = (feature.name for feature in self.all if column in (*self.grouped_by(feature), *feature.of))
+        user = next((f"The feature {name!r}" for name in users), "A feature")
+        return SchemaError(f"{user} needs the column {column!r}. {nearest(column, map(str, rows.columns))}")
 
     def read(self, rows: pd.DataFrame, *, lasting: bool = False) -> reading.Table:
         """The rows as whole numbers; with ``lasting``, names have the same codes in every frame."""
