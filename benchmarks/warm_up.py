@@ -21,7 +21,7 @@ from pipelines.config.data import ColumnsSection
 from pipelines.config.features import FeaturesSection
 from pipelines.config.template import TEMPLATES
 from pipelines.simulate import simulate_transactions
-from pipelines.warm_up import warm_from
+from pipelines.warm_up import warm
 
 LEVEL = 0.01
 
@@ -38,8 +38,7 @@ def one(rows: int, seed: int) -> dict[str, float]:
     first, span = frame["time"].min(), frame["time"].max() - frame["time"].min()
     past = frame[frame["time"] < first + 0.6 * span]
     later = frame[(frame["time"] >= first + 0.6 * span) & (frame["time"] < first + 0.85 * span)]
-    reach = pd.Timedelta(microseconds=max(feature.reach for feature in features.all))
-    kept = past[past["time"] >= warm_from(past["time"], reach)]
+    kept, _ = warm(past, "time", first + pd.Timedelta(microseconds=features.reach))
     schema = Schema(numeric=("amount", *features.names), categorical=("merchant_category", "channel"))
     found: dict[str, float] = {}
     fraud = (later["is_fraud"] == 1).to_numpy()

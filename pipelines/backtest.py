@@ -18,17 +18,10 @@ from detector.policy import Policy
 from detector.schema import Schema
 from detector.values import read_dates, read_names, read_numbers
 from pipelines.aside import left_out
-from pipelines.backtest_metrics import in_order, judge_period
+from pipelines.backtest_metrics import LEAST_ROWS, SUPERVISED, UNSUPERVISED, in_order, judge_period
 from pipelines.backtest_plan import Plan, length
-from pipelines.backtest_truth import TRUTH, truth_of
-from pipelines.backtest_words import (
-    LEAST_ROWS,
-    SUPERVISED,
-    UNSUPERVISED,
-    cautions,
-    in_words,
-    means_and_spreads,
-)
+from pipelines.backtest_truth import TRUTH, Told
+from pipelines.backtest_words import cautions, in_words, means_and_spreads
 from pipelines.config import Config
 from pipelines.config.features import NEEDS_TIME
 from pipelines.featuring import Featuring
@@ -37,7 +30,8 @@ from pipelines.labels import Known
 from pipelines.learner import detector_of, policy_of
 from pipelines.progress import progress
 from pipelines.sources import open_source
-from pipelines.warm_up import warm, warm_from
+from pipelines.statements import Statements
+from pipelines.warm_up import warm
 
 AMOUNT = "__amount__"
 """Among the rows of a backtest: amounts in one currency."""
@@ -103,15 +97,24 @@ def backtest(config: Config, plan: Plan, *, now: datetime, folder: Path | None =
         If no period has rows to learn from and to judge.
     """
     rows, schema, notes = _prepare(config, plan, now=now)
-    truth = truth_of(rows, schema, config, delay=length(plan.delay), now=now)
+    told = Told(rows, schema, config, Statements.read(config), length(plan.delay))
+    truth = told.truth(now)
     schema = Schema(**{**schema.to_dict(), "label": schema.label or TRUTH})
-    rows, known_at = rows.assign(**{str(schema.label): truth.label}), truth.known_at
+    rows = rows.assign(**{str(schema.label): truth.label})
+    whole_from = None
+    if config.features.wanted:
+        reach = config.features.feature_set(config.columns).reach
+        whole_from = rows[schema.time].min() + pd.Timedelta(microseconds=reach)
     policy = policy_of(config.policy, schema)
     found = []
     steps = [(period, seed) for period in plan.periods() for seed in range(plan.seeds)]
     with progress("Backtesting", total=len(steps), unit="trainings") as advance:
         for (begin, end), seed in steps:
-            values = _period(rows, schema, known_at, config, plan, policy, begin=begin, end=end, seed=seed)
+            known = told.by(begin, since=begin - plan.learnt)
+            learnt = rows.loc[known.label.index].assign(**{str(schema.label): known.label})
+            asked = _unblocked(rows, schema, truth.known_at, begin=begin, end=end)
+            own = config.model_copy(update={"random_state": seed})
+            values = _period(learnt, known, asked, schema, own, plan, policy, whole_from=whole_from)
             if values:
                 found.append({"begin": begin, "seed": seed, **values})
             advance(1)
@@ -181,34 +184,24 @@ def _amounts(rows: pd.DataFrame, money: Money) -> tuple[pd.Series | None, list[s
 
 
 def _period(
-    rows: pd.DataFrame,
+    learnt: pd.DataFrame,
+    known: Known,
+    asked: pd.DataFrame,
     schema: Schema,
-    known_at: pd.Series,
     config: Config,
     plan: Plan,
     policy: Policy,
     *,
-    begin: pd.Timestamp,
-    end: pd.Timestamp,
-    seed: int,
+    whole_from: pd.Timestamp | None,
 ) -> dict[str, float]:
     """Learn from what was known at the begin, judge the period; nothing if there are too few rows for either."""
-    time, label = rows[str(schema.time)], str(schema.label)
-    past = (time >= begin - length(plan.train)) & (time < begin)
-    learnt, asked = rows[past], _unblocked(rows, schema, known_at, begin=begin, end=end)
     if len(learnt) < LEAST_ROWS or asked.empty:
         return {}
-    learnt = learnt.assign(**{label: learnt[label].where(known_at[past] <= begin)})
-    drawn = learnt
     if config.train.rows is not None and len(learnt) > config.train.rows:
-        drawn = learnt.sample(config.train.rows, random_state=seed)
-    own = config.model_copy(update={"random_state": seed})
-    lesson = None
-    if config.train.head.enabled:
-        lesson = lesson_from(drawn, Known(drawn[label], known_at[drawn.index]), own)
-    since = warm_from(time[time < begin], Featuring(config).reach) if config.features.wanted else None
-    members, _ = warm(without(drawn, lesson), str(schema.time), since)
-    scorer = taught(detector_of(own, schema).fit(members).scorer_, lesson, own)
+        learnt = learnt.sample(config.train.rows, random_state=config.random_state)
+    lesson = lesson_from(learnt, known.of(learnt.index), config) if config.train.head.enabled else None
+    members, _ = warm(without(learnt, lesson), str(schema.time), whole_from)
+    scorer = taught(detector_of(config, schema).fit(members).scorer_, lesson, config)
     measures = scorer.measure(asked)
     day = asked[str(schema.time)].dt.normalize()
     p_value, risk = measures["p_value"].to_numpy(), measures["risk"].to_numpy()
@@ -220,7 +213,7 @@ def _period(
             asked,
             entity=schema.entity,
             day=day,
-            truth=asked[label],
+            truth=asked[str(schema.label)],
             risk=score,
             flagged=flagged,
             p_value=p_value,

@@ -11,6 +11,8 @@ from numpy.typing import NDArray
 from detector import evaluate
 
 Floats = NDArray[np.float64]
+LEAST_ROWS = 50
+SUPERVISED, UNSUPERVISED = "with_labels_", "unsupervised_"
 ORDER = (
     *("begin", "seed", "rows", "anomalies", "prevalence", "auroc", "ap", "flagged", "alerts_per_day", "recall"),
     *("precision_realised", "precision_predicted", "amount_caught", "amount_missed"),

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
-from pipelines.backtest_words import SUPERVISED, UNSUPERVISED, weighted
+from pipelines.backtest_metrics import SUPERVISED, UNSUPERVISED
+from pipelines.backtest_words import weighted
 from pipelines.figure_style import BLUE, GREY, INK, ORANGE, empty_figure, in_house_style, percent, title_of, to_svg
 
 if TYPE_CHECKING:

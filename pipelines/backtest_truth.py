@@ -1,9 +1,9 @@
-"""What the rows of a backtest turned out to be, and when that became known."""
+"""What the rows of a backtest turned out to be, and what was known of them at a moment."""
 
 from __future__ import annotations
 
-from dataclasses import replace
-from datetime import datetime
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
 
 import numpy as np
 import pandas as pd
@@ -13,13 +13,15 @@ from detector.evaluate import read_labels
 from detector.schema import Schema
 from pipelines.config import Config
 from pipelines.labels import Known, known_labels
+from pipelines.statements import Statements
 
 TRUTH = "__truth__"
 """Among the rows of a backtest without a label column: what reports and answers say."""
 
 
-def truth_of(rows: pd.DataFrame, schema: Schema, config: Config, *, delay: pd.Timedelta, now: datetime) -> Known:
-    """Labels by all that is known today; of each row the last word counts, and from its own date on.
+@dataclass(frozen=True)
+class Told:
+    """All that was ever said of the rows of a backtest.
 
     Parameters
     ----------
@@ -28,36 +30,52 @@ def truth_of(rows: pd.DataFrame, schema: Schema, config: Config, *, delay: pd.Ti
     schema : Schema
         With a time.
     config : Config
-        Names reports and the service's store.
+        Names the time of report.
+    statements : Statements
+        What reports and answers say.
     delay : Timedelta
         After which a row of which nobody said anything is known to be normal, and a label without report is known.
-    now : datetime
-        Nothing that is said later counts.
-
-    Returns
-    -------
-    Known
-        A label that is too young to be known today is there, without a date: it judges but teaches nothing. So is a
-        fraud that nobody reported, where reports have dates.
-
-    Raises
-    ------
-    SettingError
-        If there is neither a label column nor any report or answer.
     """
-    days = delay / pd.Timedelta(days=1)
-    own = config.model_copy(update={"retrain": config.retrain.model_copy(update={"label_delay_days": days})})
-    known = known_labels(rows, own, schema, now=now)
-    if schema.label is None:
-        if config.train.head.reports is None and not known.counts.get("verdicts"):
+
+    rows: pd.DataFrame
+    schema: Schema
+    config: Config
+    statements: Statements
+    delay: pd.Timedelta
+
+    def by(self, moment: pd.Timestamp, *, since: pd.Timestamp) -> Known:
+        """What was known at a moment of the rows before it and since another; both in UTC, without saying so."""
+        time = self.rows[str(self.schema.time)]
+        return self._known(self.rows[(time >= since) & (time < moment)], moment.tz_localize(UTC))
+
+    def truth(self, now: datetime) -> Known:
+        """What rows turned out to be: as known today, and by the label column where that is not known yet.
+
+        Such labels have no date: they judge, but nobody could have acted on them.
+
+        Raises
+        ------
+        SettingError
+            If there is neither a label column nor any report or answer.
+        """
+        known = self._known(self.rows, now)
+        if self.schema.label is not None:
+            given = pd.Series(np.array(read_labels(self.rows[self.schema.label])), index=self.rows.index)
+            return replace(known, label=known.label.where(known.known_at.notna(), given))
+        if self.config.train.head.reports is None and not known.counts.get("verdicts"):
             raise SettingError(
                 "A backtest needs to know what turned out to be fraud. Name that column in `columns.label`, or a table "
                 "of reports in `train.head.reports`."
             )
         return known
-    given = pd.Series(np.array(read_labels(rows[schema.label])), index=rows.index)
-    known_at = known.known_at
-    if (reported := config.features.reported) is not None:
-        unsaid = known_at == rows[str(schema.time)] + delay
-        known_at = known_at.mask((given == 1) & rows[reported].isna() & unsaid)
-    return replace(known, label=known.label.where(known.known_at.notna(), given), known_at=known_at)
+
+    def _known(self, rows: pd.DataFrame, now: datetime) -> Known:
+        """A fraud that nobody reported is not known, where reports have dates."""
+        retrain = self.config.retrain.model_copy(update={"label_delay_days": self.delay / pd.Timedelta(days=1)})
+        config = self.config.model_copy(update={"retrain": retrain})
+        known = known_labels(rows, config, self.schema, now=now, statements=self.statements)
+        reported = self.config.features.reported
+        if self.schema.label is None or reported is None:
+            return known
+        unreported = known.assumed & (known.label == 1) & rows[reported].isna()
+        return replace(known, label=known.label.mask(unreported), known_at=known.known_at.mask(unreported))

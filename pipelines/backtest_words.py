@@ -6,14 +6,12 @@ from typing import TYPE_CHECKING
 
 import pandas as pd
 
+from pipelines.backtest_metrics import LEAST_ROWS, SUPERVISED, UNSUPERVISED
 from pipelines.figure_style import percent
 from pipelines.progress import counted
 
 if TYPE_CHECKING:
     from pipelines.backtest_plan import Plan
-
-LEAST_ROWS = 50
-SUPERVISED, UNSUPERVISED = "with_labels_", "unsupervised_"
 
 NOTHING = (
     "Flagged: nothing in any period. The policy asks for more certainty than the p-values can give: learn from more "

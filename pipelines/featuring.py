@@ -18,7 +18,6 @@ from detector.features.duration import MICROSECONDS, short
 from detector.schema import Schema
 from pipelines.config import Config
 from pipelines.feature_rows import FeatureRows
-from pipelines.warm_up import warm_from
 
 FILE, ROWS = "history.npz", "rows.parquet"
 SLICE = 65_536
@@ -119,7 +118,7 @@ class Featuring:
         self.features: FeatureSet = config.features.feature_set(config.columns)
         self.reader = FeatureRows(config, self.features)
         self.history = self.empty()
-        self.warm_from: pd.Timestamp | None = None
+        self.whole_from: pd.Timestamp | None = None
         self._learnt: pd.DataFrame | None = None
 
     @classmethod
@@ -164,7 +163,9 @@ class Featuring:
         return save_history(self.history, folder / FILE)
 
     def learn(self, frame: pd.DataFrame, *, now: pd.Timestamp | None = None) -> Featured:
-        """Add the features of a whole table, and start the past anew with it; ``warm_from`` says from when it is long.
+        """Add the features of a whole table, and start the past anew with it.
+
+        ``whole_from`` then says from when on rows have a past as long as the features look back to.
 
         Parameters
         ----------
@@ -179,7 +180,7 @@ class Featuring:
         if featured.taken.empty:
             return featured
         time = featured.taken[self.features.time]
-        self.warm_from = warm_from(time, self.reach)
+        self.whole_from = time.min() + self.reach
         if self.features.knows and self.features.key is not None:
             oldest = time.max() - self.reach - pd.Timedelta(microseconds=self.history.lateness)
             self._learnt = featured.taken[time > oldest]
@@ -232,7 +233,7 @@ class Featuring:
     @property
     def reach(self) -> pd.Timedelta:
         """How far back the features look."""
-        return pd.Timedelta(microseconds=max((each.reach for each in self.features.all), default=0))
+        return pd.Timedelta(microseconds=self.features.reach)
 
     def typed(self, frame: pd.DataFrame, *, now: pd.Timestamp | None = None) -> pd.DataFrame:
         """The columns that features need of the rows that can have features, whenever they come."""

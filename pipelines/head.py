@@ -85,8 +85,8 @@ def lesson_from(rows: pd.DataFrame, known: Known, config: Config) -> Lesson:
     )
     places = np.sort(np.concatenate([np.flatnonzero(anomalous), drawn]))
     weight = np.where(anomalous[places], 1.0, len(others) / max(1, len(drawn)))
-    chosen = Known(known.label.iloc[places], known.known_at.iloc[places], known.counts)
-    return Lesson(rows.iloc[places], chosen, weight)
+    chosen = rows.iloc[places]
+    return Lesson(chosen, known.of(chosen.index), weight)
 
 
 def with_reports(rows: pd.DataFrame, frame: pd.DataFrame, config: Config) -> pd.DataFrame:
@@ -179,4 +179,4 @@ def _told(facts: dict[str, object]) -> str:
 
 def _nothing(rows: pd.DataFrame, reason: str) -> Lesson:
     none = pd.Series(dtype="float64")
-    return Lesson(rows, Known(none, none), np.zeros(0), reason)
+    return Lesson(rows, Known(none, none, none), np.zeros(0), reason)

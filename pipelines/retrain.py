@@ -164,7 +164,7 @@ def _retrain(config: Config, shelf: Shelf, *, now: datetime, trigger: str, clock
         challenger=name,
         rows=len(window.learn),
         metrics={} if found is None else found.metrics(),
-        notes=[*notes, *(note for note in (head_note(challenger),) if note is not None)],
+        notes=[*notes, *(note for note in (window.early, head_note(challenger)) if note is not None)],
     )
 
 

@@ -117,7 +117,10 @@ def train(config: Config, *, now: datetime) -> TrainReport:
         with progress("Measuring features", total=None):
             featured = featuring.learn(frame, now=pd.Timestamp(now))
         schema, unmeasured = featuring.schema(schema), featured.quarantine
-        frame = _some(featured.rows, config)
+        frame = featured.rows
+    whole = featuring is not None or config.train.rows is None
+    strangers = _strangers(frame, config) if whole else None
+    frame = _some(frame, config)
     policy = policy_of(config.policy, schema)
     cleaned = clean(frame, schema, labelled=schema.label is not None, positions=frame.index)
     quarantine = _quarantine(config)
@@ -127,7 +130,7 @@ def train(config: Config, *, now: datetime) -> TrainReport:
         sink.write(source.rejected)
     _refuse_too_few(cleaned, quarantine)
     usable = with_reports(cleaned.rows, frame, config)
-    rows, early = warm(cleaned.rows, str(schema.time), None if featuring is None else featuring.warm_from)
+    rows, early = warm(cleaned.rows, str(schema.time), None if featuring is None else featuring.whole_from)
     rows, kept_apart = kind.split(rows, config, schema)
     lesson = lesson_of(usable.drop(index=kept_apart.index), config, schema, now=now)
     rows = without(rows, lesson)
@@ -149,7 +152,7 @@ def train(config: Config, *, now: datetime) -> TrainReport:
     if config.tracking.enabled:
         with progress("Logging to MLflow", total=None):
             logged, unsent = _log(config, detector, source, rows, kept_apart, reviewed, drawn)
-    told = [text for text in (early, filtered, _strangers(cleaned.rows, config)) if text is not None]
+    told = [text for text in (early, filtered, strangers) if text is not None]
     content = _content(
         config, detector, source, frame, cleaned, reviewed, drawn, logged, told, now=now, started=started
     )
@@ -195,7 +198,7 @@ def _strangers(rows: pd.DataFrame, config: Config) -> str | None:
     if not unknown:
         return None
     return (
-        f"{len(unknown):,} of {counted(statements.reports['key'].nunique(), 'reported key')} belong to no usable row, "
+        f"{len(unknown):,} of {counted(statements.reports['key'].nunique(), 'reported key')} belong to no row, "
         f"such as {unknown[0]!r}; they count for nothing. Check `train.head.reports.key`."
     )
 

@@ -9,30 +9,15 @@ import pandas as pd
 
 from pipelines.progress import counted
 
-
-def warm_from(time: pd.Series, reach: pd.Timedelta) -> pd.Timestamp:
-    """From when on rows stand for what is normal: where their past is as long as the features look back to.
-
-    Where the data are shorter than twice that, from the median row on.
-
-    Parameters
-    ----------
-    time : Series
-        When each row happened that was measured, in any order; at least one.
-    reach : Timedelta
-        How far back the features look.
-
-    >>> days = pd.Series(pd.date_range("2024-01-01", periods=100))
-    >>> warm_from(days, pd.Timedelta(days=30)), warm_from(days, pd.Timedelta(days=90))
-    (Timestamp('2024-01-31 00:00:00'), Timestamp('2024-02-19 12:00:00'))
-    """
-    return min(time.min() + reach, time.median())
+LEAST_ROWS = 100
 
 
-def warm(rows: pd.DataFrame, time: str, since: pd.Timestamp | None) -> tuple[pd.DataFrame, str | None]:
+def warm(rows: pd.DataFrame, time: str, whole_from: pd.Timestamp | None) -> tuple[pd.DataFrame, str | None]:
     """The rows that may stand for what is normal, and what to say of the others, if there are any.
 
-    A head learns from all rows: there are never enough labels, and it is told which rows are normal.
+    Rows are kept from when on their past is as long as the features look back to; if that leaves less than half of
+    them, from their median on; all of them, if that leaves less than a hundred. A head learns from all rows: there are
+    never enough labels, and it is told which rows are normal.
 
     Parameters
     ----------
@@ -40,13 +25,20 @@ def warm(rows: pd.DataFrame, time: str, since: pd.Timestamp | None) -> tuple[pd.
         Cleaned rows with their features.
     time : str
         The column that says when.
-    since : Timestamp, optional
-        As ``warm_from`` returns it; all rows by default.
+    whole_from : Timestamp, optional
+        When the data begin, and as long after that as the features look back to; by default all rows are kept.
+
+    >>> rows = pd.DataFrame({"at": pd.date_range("2024-01-01", periods=300)})
+    >>> warm(rows, "at", pd.Timestamp("2024-01-31"))[1]
+    '30 rows before 2024-01-31 00:00 not taken for normal behaviour: their past is too short for the features.'
+    >>> len(warm(rows, "at", pd.Timestamp("2024-09-30"))[0])
+    150
     """
-    if since is None:
+    if whole_from is None or rows.empty:
         return rows, None
+    since = min(whole_from, rows[time].median())
     kept = rows[(rows[time] >= since).to_numpy()]
-    if len(kept) == len(rows):
+    if len(kept) == len(rows) or len(kept) < LEAST_ROWS:
         return rows, None
     early = f"{counted(len(rows) - len(kept))} before {since:%Y-%m-%d %H:%M}"
     return kept, f"{early} not taken for normal behaviour: their past is too short for the features."

@@ -52,6 +52,8 @@ class Window:
         How many days the rows compared on span; 0 where there is no time.
     lesson : Lesson or None
         What a head learns from, of the rows before those compared on; the members do not learn from these.
+    early : str or None
+        What to say of rows that nothing learns from because their past is too short.
     """
 
     schema: Schema
@@ -64,6 +66,7 @@ class Window:
     until: str
     compare_days: float
     lesson: Lesson | None = None
+    early: str | None = None
 
     @property
     def span(self) -> str:
@@ -196,7 +199,7 @@ def split(
     compare, learn = rows.iloc[first:], rows.iloc[:first]
     lesson = lesson_of(told.iloc[:first], config, schema, now=now)
     learn = without(learn[labels[:first] != 1], lesson)
-    learn, _ = warm(learn, str(schema.time), None if featuring is None else featuring.warm_from)
+    learn, early = warm(learn, str(schema.time), None if featuring is None else featuring.whole_from)
     believed = believed[first:]
     chosen = _some(len(compare), MOST_COMPARED, config)
     compare, believed = compare.iloc[chosen], believed[chosen]
@@ -211,7 +214,7 @@ def split(
     if schema.time is not None and len(compare):
         spanned = compare[schema.time].max() - compare[schema.time].min()
         days = max(spanned.total_seconds() / 86_400, 1 / 24)
-    return Window(schema, learn, compare, frame, believed, len(cleaned.quarantine), since, until, days, lesson)
+    return Window(schema, learn, compare, frame, believed, len(cleaned.quarantine), since, until, days, lesson, early)
 
 
 def span_of(rows: pd.DataFrame, schema: Schema) -> tuple[str, str]:

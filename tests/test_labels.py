@@ -100,6 +100,21 @@ def test_the_last_word_that_is_known_counts(tmp_path: Path, configure: Configure
     np.testing.assert_array_equal(before.label, [1, 1, np.nan, np.nan])
 
 
+def test_the_same_said_again_is_no_news(tmp_path: Path, configure: Configure) -> None:
+    """A fraud is known since the first report; a label without a date never delays a report with one."""
+    lines = [("a", "2026-03-20"), ("b", "2026-03-05"), ("c", "2026-03-06"), ("c", "2026-03-25")]
+    pd.DataFrame(lines, columns=["id", "reported_at"]).to_csv(tmp_path / "chargebacks.csv", index=False)
+    config = a_config(tmp_path, configure, reports={"source": {"path": "chargebacks.csv"}})
+    say(config, "c", "fine", datetime(2026, 3, 8, tzinfo=UTC))
+
+    table = rows(fraud=[1, 1, 0, 0], told=["2026-03-04", None, None, None])
+    found = known_labels(table, config, SCHEMA, now=NOW)
+
+    assert found.label.iloc[:3].tolist() == [1, 1, 1]
+    assert found.known_at.iloc[:3].dt.strftime("%m-%d").tolist() == ["03-04", "03-05", "03-25"]
+    assert found.assumed.tolist()[:3] == [False, False, False]
+
+
 def test_without_a_service_nothing_is_made(tmp_path: Path, configure: Configure) -> None:
     """Where no service has run there are no verdicts, and no database appears."""
     known = known_labels(rows(), a_config(tmp_path, configure), SCHEMA, now=NOW)

@@ -1,41 +1,72 @@
 """Rows whose past is too short do not show what is normal."""
 
+from datetime import UTC, datetime
+
 import pandas as pd
 import pytest
+import yaml
 
-from pipelines.warm_up import warm, warm_from
+from pipelines.config import load_config
+from pipelines.featuring import Featuring
+from pipelines.simulate import simulate_transactions
+from pipelines.sources import open_source
+from pipelines.warm_up import LEAST_ROWS, warm
+from pipelines.window import recent, split
+
+
+def days(size):
+    return pd.DataFrame({"at": pd.date_range("2024-01-01", periods=size)})
 
 
 def test_rows_stand_for_what_is_normal_once_features_can_look_back():
-    """A row exactly so old is one of them, and the others are counted with the date."""
-    rows = pd.DataFrame({"at": pd.date_range("2024-01-01", periods=100)[::-1]})
-
-    kept, told = warm(rows, "at", warm_from(rows["at"], pd.Timedelta(days=20)))
+    """A row exactly so old is one of them, in any order, and the others are counted with the date."""
+    kept, told = warm(days(200)[::-1], "at", pd.Timestamp("2024-01-21"))
 
     assert kept["at"].min() == pd.Timestamp("2024-01-21")
     assert told is not None
     assert told.startswith("20 rows before 2024-01-21 00:00 not taken for normal behaviour: ")
 
 
-def test_at_least_half_of_the_rows_are_kept():
-    """However far back features look, and however few rows there are."""
-    for size in (1, 2, 7, 100):
-        rows = pd.DataFrame({"at": pd.date_range("2024-01-01", periods=size)})
-        assert (rows["at"] >= warm_from(rows["at"], pd.Timedelta(days=366))).sum() >= size / 2
+@pytest.mark.parametrize("size", [200, 201, 1_000])
+def test_at_least_half_of_the_rows_are_kept(size):
+    """However far back features look, and also of the first rows of a longer table."""
+    kept, _ = warm(days(size), "at", pd.Timestamp("2030-01-01"))
+    assert size / 2 <= len(kept) < size
 
 
-@pytest.mark.parametrize("since", [None, pd.Timestamp(0)])
-def test_nothing_is_said_where_all_are_kept(since):
-    """Without features, or if all rows are of one moment."""
-    rows = pd.DataFrame({"at": [pd.Timestamp(0)] * 3})
+def test_few_rows_are_all_kept():
+    """Where nothing could be learnt from what is left."""
+    rows = days(2 * LEAST_ROWS - 1)
+    assert len(warm(rows.iloc[:-1], "at", pd.Timestamp("2030-01-01"))[0]) == len(rows) - 1
 
-    kept, told = warm(rows, "at", since)
 
-    assert len(kept) == 3
+@pytest.mark.parametrize("whole_from", [None, pd.Timestamp(0)])
+def test_nothing_is_said_where_all_are_kept(whole_from):
+    """Without features, or where all rows have their past."""
+    kept, told = warm(days(300), "at", whole_from)
+    assert len(kept) == 300
     assert told is None
 
 
-def test_one_wrong_date_long_ago_keeps_no_row_back():
-    """Then all other rows seem old enough."""
-    time = pd.Series([pd.Timestamp("1970-01-01"), *pd.date_range("2024-01-01", periods=9)])
-    assert warm_from(time, pd.Timedelta(days=90)) == pd.Timestamp("1970-04-01")
+def test_a_short_table_can_be_learnt_from_again(tmp_path):
+    """Where labels are believed only of its first half, half of those rows are learnt from, not none."""
+    payments = simulate_transactions(3_000, seed=1, days=45, fraud_rate=0.05)
+    payments.to_parquet(tmp_path / "payments.parquet")
+    settings = {
+        "name": "payments",
+        "source": {"path": "payments.parquet"},
+        "columns": {"key": "transaction_id", "time": "time", "label": "is_fraud", "numeric": ["amount"]},
+        "features": {"history": ["mean of amount by card_id over 90d"]},
+        "policy": {"quantile": 0.98},
+    }
+    settings["columns"]["others"] = "ignore"
+    (tmp_path / "detector.yaml").write_text(yaml.safe_dump(settings), encoding="utf-8")
+    config, now = load_config(tmp_path), datetime(2026, 3, 1, tzinfo=UTC)
+    featuring = Featuring(config)
+
+    frame = recent(open_source(config.source), config, now=now, featuring=featuring)
+    window = split(frame, config, now=now, featuring=featuring)
+
+    assert len(window.learn) > 300
+    assert window.early is not None
+    assert window.early.endswith("their past is too short for the features.")

@@ -105,6 +105,11 @@ class FeatureSet:
         return tuple(feature.name for feature in self.all) + self.calendar
 
     @property
+    def reach(self) -> int:
+        """How far back they look, in microseconds."""
+        return max((feature.reach for feature in self.all), default=0)
+
+    @property
     def scale(self) -> int:
         """Units to one."""
         return int(10**self.decimals)

@@ -13,6 +13,8 @@ from pipelines.config import Config
 from pipelines.doctor.check import Check
 from pipelines.featuring import Featuring, featuring_of
 
+MONEY = ("amount", "currency", "rates", "mixed", "negative", "zero")
+
 
 def check_features(config: Config, frame: pd.DataFrame) -> Iterator[Check]:
     """Every column a feature needs: whether it is there; the rows: how many cannot have features, and why."""
@@ -33,7 +35,9 @@ def check_features(config: Config, frame: pd.DataFrame) -> Iterator[Check]:
         if name not in present:
             found = f"there is no column {name!r} yet: what is made of labels stays empty"
             yield Check("features", "warning", found, f"It may come later. {nearest(name, present)}")
-    if config.features.history and config.features.amount not in present:
+    section = config.features
+    rules = any(getattr(section, name) != type(section).model_fields[name].default for name in MONEY)
+    if section.history and rules and section.amount not in present:
         found = f"there is no column {config.features.amount!r}: the rules for amounts apply to nothing"
         yield Check("features.amount", "warning", found, nearest(config.features.amount, present))
     yield from _no_numbers(featuring, frame)
