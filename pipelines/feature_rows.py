@@ -95,7 +95,7 @@ class FeatureRows:
 
     def keep(self, rows: pd.DataFrame, path: Path) -> None:
         """Write down of rows of which something may still be said: what a past knows them by, and their own labels."""
-        known = [name for name in (*self._known_by, *self.optional) if name in rows]
+        known = [name for name in dict.fromkeys((*self._known_by, *self.optional)) if name in rows]
         unfinished = path.with_name(f"{path.name}.part")
         rows[known].to_parquet(unfinished)
         unfinished.replace(path)

@@ -135,3 +135,14 @@ def test_a_configuration_without_meaning_is_refused(tmp_path, text, message):
     """Mistakes in the features are told before anything is read."""
     with pytest.raises(SettingError, match=message):
         Featuring(config_of(tmp_path, text))
+
+
+@pytest.mark.parametrize("reported", ["time", "is_fraud"])
+def test_a_past_is_kept_where_one_column_has_two_meanings(rows, tmp_path, reported):
+    """A column that says both when a row was and when it was reported is written down once."""
+    featuring = Featuring(config_of(tmp_path, CONFIG.replace("reported_at", reported)))
+    featuring.learn(rows[:100])
+
+    featuring.save(tmp_path)
+
+    assert list(pd.read_parquet(tmp_path / "rows.parquet")).count(reported) == 1
