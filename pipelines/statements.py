@@ -186,15 +186,17 @@ def _reports(config: Config) -> pd.DataFrame:
                 f"The reports of `train.head.reports` have no column {name!r}. {nearest(name, map(str, frame.columns))}"
             )
     label = np.ones(len(frame)) if section.label is None else read_labels(frame[section.label])
-    names = read_names(frame[key]).astype("str")
+    names = read_names(frame[key]).astype("str").astype("object")
     return pd.DataFrame({"key": names, "label": label, "known_at": read_dates(frame[section.at])[0]}).dropna()
 
 
 def _joined(statements: pd.DataFrame, names: pd.Series) -> pd.DataFrame:
     """Statements with the positions of the rows of their keys."""
-    wanted = names.isin(set(statements["key"])).to_numpy()
-    places = pd.DataFrame({"row": np.flatnonzero(wanted), "key": names[wanted].astype("object").to_numpy()})
-    found = statements.astype({"key": "object"}).merge(places, on="key") if len(places) else _nothing()
+    keys = names.astype("object")  # Arrow's text takes seconds to look up among much text
+    statements = statements[statements["key"].isin(keys.dropna())]
+    wanted = keys.isin(statements["key"]).to_numpy()
+    places = pd.DataFrame({"row": np.flatnonzero(wanted), "key": keys[wanted].to_numpy()})
+    found = statements.merge(places, on="key") if len(places) else _nothing()
     return found.reindex(columns=["row", "label", "known_at"]).astype({"row": "int64", "known_at": MOMENT})
 
 

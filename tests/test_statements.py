@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tracemalloc
 from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
@@ -105,3 +106,19 @@ def test_a_masked_key_counts_if_it_names_one_row(
     say(config, Masks({"id": rule}).show("id", keys[0]), "fraud", march(9))
 
     assert turns(config, keys=keys) == expected
+
+
+def test_statements_about_other_rows_cost_little() -> None:
+    """A small batch beside many reports copies none of those that are about other rows."""
+    keys = [f"key {each}" for each in range(100_000)]
+    reports = pd.DataFrame({"key": keys, "label": 1.0, "known_at": pd.Timestamp("2026-03-05")})
+    reports["key"] = reports["key"].astype("object")
+    statements, asked = Statements(reports, reports.iloc[:0], "id"), pd.Series(["key 7", "nobody"])
+
+    tracemalloc.start()
+    found = statements.about(asked)["reports"]
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+
+    assert found["row"].tolist() == [0]
+    assert peak < 20 * len(reports)
