@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 
 import pandas as pd
 
-from detector.errors import BundleError, SettingError
+from detector.errors import BundleError, DetectorError, SettingError
 from detector.features import FeatureSet
 from detector.features.feature import OF_NUMBER, OF_PLACE
 from detector.values import read_dates, read_names, read_numbers
 from pipelines.config import Config
 from pipelines.statements import Statements, can_be_told, known_turns
+
+log = logging.getLogger("detector.features")
 
 
 class FeatureRows:
@@ -34,6 +37,7 @@ class FeatureRows:
         self.config = config
         self.features = features
         self._statements: Statements | None = None
+        self._warned = False
         if self.features.knows and not can_be_told(config):
             name = next(feature.name for feature in self.features.all if feature.needs_label)
             raise SettingError(
@@ -89,9 +93,20 @@ class FeatureRows:
         )
         return pd.concat([typed, turns], axis="columns")
 
-    def look_again(self) -> None:
-        """Ask anew, when next it matters, what was said of rows."""
-        self._statements = None
+    def look_again(self) -> bool:
+        """Ask anew what was said of rows; whether that went well. Where it did not, what was known before stands."""
+        if not self.features.knows:
+            return True
+        try:
+            self._statements = Statements.read(self.config)
+        except DetectorError as error:
+            if not self._warned:
+                log.warning("what was said of rows cannot be read, what was known before stands: %s", error)
+            self._warned = True
+            self._statements = self._statements or Statements.none()
+            return False
+        self._warned = False
+        return True
 
     def keep(self, rows: pd.DataFrame, path: Path) -> None:
         """Write down of rows of which something may still be said: what a past knows them by, and their own labels."""

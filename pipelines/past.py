@@ -179,8 +179,7 @@ class Past:
         """Bring the history to where the database says that the scores are."""
         mark = self._last_done()
         due = self._looked_at is None or now - self._looked_at >= LOOK_EVERY
-        if due:
-            self.featuring.reader.look_again()
+        due = due and self.featuring.reader.look_again()
         if self._mark != mark or not mark:
             self._load(mark, intake)
         if due and self.featuring.features.knows:

@@ -11,10 +11,12 @@ from typing import Any
 import pandas as pd
 import pytest
 
+from detector.errors import SchemaError
 from pipelines.alerts.masking import Masks
 from pipelines.config import Config
 from pipelines.config.features import TURNS
 from pipelines.statements import Statements, known_turns
+from pipelines.store import Store
 from tests.test_labels import a_config, say
 
 Configure = Callable[..., Config]
@@ -122,3 +124,29 @@ def test_statements_about_other_rows_cost_little() -> None:
 
     assert found["row"].tolist() == [0]
     assert peak < 20 * len(reports)
+
+
+def test_reports_with_only_a_header_say_nothing(tmp_path: Path, configure: Configure) -> None:
+    """Where nobody has reported anything yet there is no statement; the columns must be there all the same."""
+    config = chargebacks(tmp_path, configure)
+    assert turns(config, keys=["a"]) == [[]]
+
+    (tmp_path / "chargebacks.csv").write_text("id,when\n")
+    with pytest.raises(SchemaError, match="no column 'reported_at'"):
+        Statements.read(config)
+
+
+def test_state_is_let_go_where_verdicts_cannot_be_read(
+    tmp_path: Path, configure: Configure, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A read that fails leaves no connection open."""
+    config = a_config(tmp_path, configure)
+    say(config, "a", "fraud", march(4))
+    closed: list[int] = []
+    monkeypatch.setattr(Store, "close", lambda _: closed.append(1))
+    monkeypatch.setattr("pipelines.statements.SAID", {})
+
+    with pytest.raises(KeyError, match="fraud"):
+        Statements.read(config)
+
+    assert len(closed) == 1
