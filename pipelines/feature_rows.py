@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import logging
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
@@ -56,6 +58,22 @@ class FeatureRows:
         """The columns among them that tell what is known of a row, which it may come without."""
         told = (self.config.columns.label, self.config.features.reported) if self.features.knows else ()
         return tuple(name for name in told if name is not None)
+
+    @property
+    def told_by(self) -> str | None:
+        """Whose word tells what is known of rows, to compare; None if no feature is made of that."""
+        if not self.features.knows:
+            return None
+        head, reports = self.config.train.head, self.config.train.head.reports
+        told: dict[str, Any] = {
+            "label": self.config.columns.label,
+            "reported": self.config.features.reported,
+            "verdicts": head.verdicts,
+        }
+        if reports is not None:  # they are the same where the folder or the database has moved
+            path = reports.source.path and Path(reports.source.path).name
+            told["reports"] = [path, reports.source.table, reports.source.query, reports.key, reports.at, reports.label]
+        return json.dumps(told)
 
     def read(self, frame: pd.DataFrame) -> pd.DataFrame:
         """The columns that features need, read as ``clean`` reads them; what cannot be read is missing."""

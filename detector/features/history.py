@@ -41,6 +41,8 @@ class History:
     lateness : str, optional
         How far behind the latest row of all a row may be and still find its place; without it rows may not go back in
         time. A late row gets the features of its own time; rows that were scored before it came stay as they were.
+    told_by : str, optional
+        Whose word tells what is known of rows. It is kept along, for those who would go on by another's word.
 
     Attributes
     ----------
@@ -53,9 +55,10 @@ class History:
     ({'amount_mean_30d_by_card': nan}, {'amount_mean_30d_by_card': 10.0})
     """
 
-    def __init__(self, features: FeatureSet, *, lateness: str | None = None) -> None:
+    def __init__(self, features: FeatureSet, *, lateness: str | None = None, told_by: str | None = None) -> None:
         self.features = features
         self.lateness = microseconds(lateness) if lateness else 0
+        self.told_by = told_by
         self.latest: int | None = None
         self._groups = features.groups()
         self._asked = {by: [Asked.of(feature) for feature in measured] for by, measured in self._groups.items()}
