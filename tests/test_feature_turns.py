@@ -120,3 +120,16 @@ def test_turns_and_a_label_are_refused(given):
     """Two truths about one row have no meaning, nor have fewer columns than turns."""
     with pytest.raises(SettingError, match="turns expected 3 columns in place of label"):
         FeatureSet(LINES, **({"time": "time", "turns": TURNS} | given))
+
+
+@pytest.mark.parametrize("order", [[0, 1], [1, 0]], ids=["untouched first", "report first"])
+def test_a_report_is_not_lost_where_fewer_events_are_stored(order):
+    """Of two rows that are told only one was pushed: what is known takes its place, not what is not."""
+    rows = pd.DataFrame({"id": [1, 2], "time": seconds(0), "shop": "x", "said": [pd.NaT, seconds(1)]})
+    rows = rows.assign(taken_back=pd.NaT, said_again=pd.NaT).astype(dict.fromkeys(TURNS, "datetime64[us]"))
+    history = History(FEATURES)
+    history.push_one({"id": 2, "time": seconds(0), "shop": "x"})
+
+    assert history.report(rows.iloc[order]).all()
+
+    assert history.push_one({"id": 3, "time": seconds(2), "shop": "x"})[NAMES[0]] == 1.0

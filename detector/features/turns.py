@@ -35,7 +35,7 @@ def with_turns(events: NDArray[Any], at: Ints, turns: Ints) -> NDArray[Any] | No
     """Events with the turns of as many of them; None if that changes nothing.
 
     Which of several events of one moment is meant cannot be told. Those that have the turns already keep them; then
-    come those of which nothing is known.
+    come those of which nothing is known. If more are told than there are, those of which nothing is told come last.
 
     Parameters
     ----------
@@ -48,7 +48,9 @@ def with_turns(events: NDArray[Any], at: Ints, turns: Ints) -> NDArray[Any] | No
     """
     kept = {place: tuple(int(events[turn][place]) for turn in TURNS) for place in at.tolist()}
     news = []
-    for told in map(tuple, turns.tolist()):
+    for told in sorted(map(tuple, turns.tolist()), key=lambda told: told[0] == NEVER):
+        if told[0] == NEVER and len(kept) <= len(news):
+            break
         same = next((place for place, known in kept.items() if known == told), None)
         if same is None:
             news.append(told)
