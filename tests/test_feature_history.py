@@ -199,3 +199,13 @@ def test_a_refused_amount_changes_nothing():
     with pytest.raises(DataError, match="beyond"):
         history.push_one(row | {"amount": 1e12})
     assert len(history) == 0
+
+
+@pytest.mark.parametrize("unknown", [pd.NA, None, np.nan], ids=["NA", "None", "NaN"])
+def test_one_row_with_an_unknown_label_is_taken(unknown):
+    """A label that is not there yet is unknown, in any of the ways there are."""
+    history = History(FeatureSet(("frauds by shop over 1h",), time="time", label="fraud"))
+    for at in (0, 1):
+        found = history.push_one({"time": seconds(at), "shop": "x", "fraud": unknown})
+
+    assert found["frauds_1h_by_shop"] == 0.0

@@ -133,3 +133,13 @@ def test_a_report_is_not_lost_where_fewer_events_are_stored(order):
     assert history.report(rows.iloc[order]).all()
 
     assert history.push_one({"id": 3, "time": seconds(2), "shop": "x"})[NAMES[0]] == 1.0
+
+
+def test_turns_without_any_date_say_nothing():
+    """Columns of plain gaps have no type of date, and need none."""
+    rows = pd.DataFrame({"id": [1, 2], "time": seconds(np.array([0, 1])), "shop": "x"})
+    gaps = pd.Series([None, None], dtype="object")
+
+    assert FEATURES.compute(rows.assign(**dict.fromkeys(TURNS, gaps)))[NAMES[0]].tolist() == [0.0, 0.0]
+    labelled = FeatureSet(LINES, time="time", key="id", label="fraud", reported="told")
+    assert labelled.compute(rows.assign(fraud=1, told=gaps))[NAMES[0]].tolist() == [0.0, 0.0]
