@@ -166,6 +166,8 @@ class Featuring:
         self.history.forget()
         if self._learnt is not None:
             self.reader.keep(self._learnt, folder / ROWS)
+        else:
+            (folder / ROWS).unlink(missing_ok=True)  # of an earlier training, with keys as they are
         return save_history(self.history, folder / FILE)
 
     def learn(self, frame: pd.DataFrame, *, now: pd.Timestamp | None = None) -> Featured:

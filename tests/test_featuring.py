@@ -178,3 +178,12 @@ def test_a_past_goes_on_where_reports_have_moved(rows, tmp_path):
     plain = CONFIG.replace("    - risk by terminal_id over 28d delay 1d\n", "")
     unlabelled = Featuring(config_of(tmp_path, plain.replace("is_fraud", "wrong")))
     assert unlabelled.goes_on_with(Featuring(config_of(tmp_path, plain)).history)
+
+
+def test_rows_of_an_earlier_training_are_not_kept(rows, tmp_path):
+    """Once no feature is made of labels, nothing is to be told of rows: their keys do not lie around."""
+    for text in (CONFIG, CONFIG.replace("    - risk by terminal_id over 28d delay 1d\n", "")):
+        featuring = Featuring(config_of(tmp_path, text))
+        featuring.learn(rows[:100])
+        featuring.save(tmp_path)
+        assert (tmp_path / "rows.parquet").exists() == ("risk" in text)
