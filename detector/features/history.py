@@ -155,7 +155,8 @@ class History:
         ----------
         rows : DataFrame
             With time and entity. If the feature set names ``turns``, these say all that is known of a row by now.
-            Otherwise each row turned out to be fraud, when it was reported if the feature set names that column.
+            Otherwise each row turned out to be fraud, when it was reported if the feature set names that column; a
+            missing date says nothing yet, and of several the first counts.
         reported : Timestamp, optional
             They all turned out to be fraud, and this is when.
 
@@ -302,6 +303,6 @@ class History:
         at = np.flatnonzero(events["time"] == time)
         if name is None or not len(at):
             return False
-        if (changed := with_turns(events, at, turns)) is not None:
+        if (changed := with_turns(events, at, turns, earlier=self.features.turns is None)) is not None:
             self.entities[by][name] = changed.tobytes()
         return True
