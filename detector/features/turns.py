@@ -50,7 +50,7 @@ def with_turns(events: NDArray[Any], at: Ints, turns: Ints, *, earlier: bool) ->
         Whether the earlier counts of what is known and what is told, as where nothing is ever taken back.
     """
     kept = {place: tuple(int(events[turn][place]) for turn in TURNS) for place in at.tolist()}
-    news = []
+    news: list[tuple[int, ...]] = []
     for told in sorted(map(tuple, turns.tolist()), key=lambda told: told[0] == NEVER):
         if told[0] == NEVER and len(kept) <= len(news):
             break
