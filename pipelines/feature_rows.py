@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import json
+import logging
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
-from detector.errors import BundleError, SettingError
+from detector.errors import BundleError, DetectorError, SettingError
 from detector.features import FeatureSet
 from detector.features.feature import OF_NUMBER, OF_PLACE
 from detector.values import read_dates, read_names, read_numbers
 from pipelines.config import Config
 from pipelines.statements import Statements, can_be_told, known_turns
+
+log = logging.getLogger("detector.features")
 
 
 class FeatureRows:
@@ -34,6 +39,7 @@ class FeatureRows:
         self.config = config
         self.features = features
         self._statements: Statements | None = None
+        self._warned = False
         if self.features.knows and not can_be_told(config):
             name = next(feature.name for feature in self.features.all if feature.needs_label)
             raise SettingError(
@@ -52,6 +58,22 @@ class FeatureRows:
         """The columns among them that tell what is known of a row, which it may come without."""
         told = (self.config.columns.label, self.config.features.reported) if self.features.knows else ()
         return tuple(name for name in told if name is not None)
+
+    @property
+    def told_by(self) -> str | None:
+        """Whose word tells what is known of rows, to compare; None if no feature is made of that."""
+        if not self.features.knows:
+            return None
+        head, reports = self.config.train.head, self.config.train.head.reports
+        told: dict[str, Any] = {
+            "label": self.config.columns.label,
+            "reported": self.config.features.reported,
+            "verdicts": head.verdicts,
+        }
+        if reports is not None:  # they are the same where the folder or the database has moved
+            path = reports.source.path and Path(reports.source.path).name
+            told["reports"] = [path, reports.source.table, reports.source.query, reports.key, reports.at, reports.label]
+        return json.dumps(told)
 
     def read(self, frame: pd.DataFrame) -> pd.DataFrame:
         """The columns that features need, read as ``clean`` reads them; what cannot be read is missing."""
@@ -89,13 +111,24 @@ class FeatureRows:
         )
         return pd.concat([typed, turns], axis="columns")
 
-    def look_again(self) -> None:
-        """Ask anew, when next it matters, what was said of rows."""
-        self._statements = None
+    def look_again(self) -> bool:
+        """Ask anew what was said of rows; whether that went well. Where it did not, what was known before stands."""
+        if not self.features.knows:
+            return True
+        try:
+            self._statements = Statements.read(self.config)
+        except DetectorError as error:
+            if not self._warned:
+                log.warning("what was said of rows cannot be read, what was known before stands: %s", error)
+            self._warned = True
+            self._statements = self._statements or Statements.none()
+            return False
+        self._warned = False
+        return True
 
     def keep(self, rows: pd.DataFrame, path: Path) -> None:
         """Write down of rows of which something may still be said: what a past knows them by, and their own labels."""
-        known = [name for name in (*self._known_by, *self.optional) if name in rows]
+        known = [name for name in dict.fromkeys((*self._known_by, *self.optional)) if name in rows]
         unfinished = path.with_name(f"{path.name}.part")
         rows[known].to_parquet(unfinished)
         unfinished.replace(path)

@@ -130,7 +130,7 @@ class Featuring:
         BundleError
             If there is none, or it is broken.
         DataError
-            If it was kept for other features than are configured now.
+            If it was kept for other features, or told by others, than are configured now.
         """
         found = cls(config)
         found.history = found.recall(folder)
@@ -144,15 +144,20 @@ class Featuring:
         BundleError
             If there is none, or it is broken.
         DataError
-            If it was kept for other features than are configured now.
+            If it was kept for other features, or told by others, than are configured now.
         """
         history = load_history(folder / FILE)
-        if history.features != self.features:
+        if not self.goes_on_with(history):
             raise DataError(
-                f"The past in {folder} was kept for other features than the configuration asks for. Train again."
+                f"The past in {folder} was kept for other features than the configuration asks for, or told by other "
+                f"labels, reports or verdicts. Train again."
             )
         tell(history, self.reader.kept(folder / ROWS))
         return history
+
+    def goes_on_with(self, history: History) -> bool:
+        """Whether a past is of the configured features, and told by those whose word counts."""
+        return history.features == self.features and history.told_by == self.reader.told_by
 
     def save(self, folder: Path) -> Path:
         """Keep the past in a folder, and beside it the rows of which something may still be said."""
@@ -160,6 +165,8 @@ class Featuring:
         self.history.forget()
         if self._learnt is not None:
             self.reader.keep(self._learnt, folder / ROWS)
+        else:
+            (folder / ROWS).unlink(missing_ok=True)  # of an earlier training, with keys as they are
         return save_history(self.history, folder / FILE)
 
     def learn(self, frame: pd.DataFrame, *, now: pd.Timestamp | None = None) -> Featured:
@@ -283,7 +290,8 @@ class Featuring:
     def empty(self) -> History:
         """A past in which nothing has happened yet."""
         lateness = self.section.lateness
-        return History(self.features, lateness=short(lateness * MICROSECONDS["s"]) if lateness else None)
+        late = short(lateness * MICROSECONDS["s"]) if lateness else None
+        return History(self.features, lateness=late, told_by=self.reader.told_by)
 
     def _usable(
         self, frame: pd.DataFrame, faults: Faults, now: pd.Timestamp | None

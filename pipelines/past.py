@@ -57,7 +57,7 @@ def past_of(config: Config, store: Store) -> Past | None:
         return None
     folder = history_folder(config) / config.name
     past = _kept.get(folder)
-    if past is None or past.featuring.history.features != featuring.features or past.store is not store:
+    if past is None or not featuring.goes_on_with(past.featuring.history) or past.store is not store:
         past = _kept[folder] = Past(featuring, folder, store, config.name)
     return past
 
@@ -179,8 +179,7 @@ class Past:
         """Bring the history to where the database says that the scores are."""
         mark = self._last_done()
         due = self._looked_at is None or now - self._looked_at >= LOOK_EVERY
-        if due:
-            self.featuring.reader.look_again()
+        due = due and self.featuring.reader.look_again()
         if self._mark != mark or not mark:
             self._load(mark, intake)
         if due and self.featuring.features.knows:
@@ -273,7 +272,7 @@ class Past:
         return rows[time > time.max() - self.featuring.reach - lateness]
 
     def _snapshot(self, mark: int) -> tuple[int, History | None]:
-        """The latest snapshot that is not ahead of the database, if it is of these features."""
+        """The latest snapshot that is not ahead of the database, if it is of these features and told by the same."""
         numbers = sorted(self._snapshots())
         for number in [each for each in numbers if each > mark]:  # the database was set back
             self._snapshots()[number].unlink()
@@ -285,7 +284,7 @@ class Past:
         except BundleError as error:
             log.warning("%s", error)
             return 0, None
-        fits = history.features == self.featuring.features and history.lateness == self.featuring.history.lateness
+        fits = self.featuring.goes_on_with(history) and history.lateness == self.featuring.history.lateness
         return fitting[-1], history if fits else None
 
     def _snapshots(self) -> dict[int, Path]:

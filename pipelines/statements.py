@@ -5,6 +5,7 @@ The one place where statements meet rows: features and the head both take them f
 
 from __future__ import annotations
 
+from contextlib import closing
 from dataclasses import dataclass, field
 from datetime import UTC
 from typing import Self
@@ -22,7 +23,7 @@ from pipelines.alerts.tables import Alert, Answer
 from pipelines.alerts.truth import store_of
 from pipelines.config import Config
 from pipelines.config.features import TURNS
-from pipelines.sources import open_source
+from pipelines.sources import NoRowsError, open_source
 
 SAID = {"fraud": 1.0, "fine": 0.0, "unsure": np.nan}
 MOMENT = "datetime64[us]"
@@ -49,6 +50,11 @@ class Statements:
     masks: Masks = field(default_factory=Masks)
 
     @classmethod
+    def none(cls) -> Self:
+        """Nothing was ever said."""
+        return cls(_nothing(), _nothing())
+
+    @classmethod
     def read(cls, config: Config) -> Self:
         """What is there at this moment; nothing where rows have no key.
 
@@ -60,7 +66,7 @@ class Statements:
             If they lack a column.
         """
         if config.columns.key is None:
-            return cls(_nothing(), _nothing())
+            return cls.none()
         return cls(_reports(config), _verdicts(config), config.columns.key, masks_of(config))
 
     def about(self, keys: pd.Series) -> dict[str, pd.DataFrame]:
@@ -157,7 +163,7 @@ def _verdicts(config: Config) -> pd.DataFrame:
     store = store_of(config) if config.train.head.verdicts else None
     if store is None:
         return _nothing()
-    with store.read() as session:
+    with closing(store), store.read() as session:
         statement = (
             sa.select(Answer.verdict, Answer.at, Alert.facts)
             .join(Alert, Alert.id == Answer.alert)
@@ -169,7 +175,6 @@ def _verdicts(config: Config) -> pd.DataFrame:
             for verdict, at, facts in session.execute(statement)
             for key in facts.get("keys", [])
         ]
-    store.close()
     return pd.DataFrame(found, columns=["key", "label", "known_at"]) if found else _nothing()
 
 
@@ -178,23 +183,31 @@ def _reports(config: Config) -> pd.DataFrame:
     section = config.train.head.reports
     if section is None:
         return _nothing()
-    frame = open_source(section.source).read()
+    source = open_source(section.source)
+    try:
+        frame = source.read()
+    except NoRowsError:  # nobody has reported anything yet
+        frame = pd.DataFrame(columns=source.columns())
     key = section.key or str(config.columns.key)
     for name in (key, section.at, *(() if section.label is None else (section.label,))):
         if name not in frame.columns:
             raise SchemaError(
                 f"The reports of `train.head.reports` have no column {name!r}. {nearest(name, map(str, frame.columns))}"
             )
+    if frame.empty:
+        return _nothing()
     label = np.ones(len(frame)) if section.label is None else read_labels(frame[section.label])
-    names = read_names(frame[key]).astype("str")
+    names = read_names(frame[key]).astype("str").astype("object")
     return pd.DataFrame({"key": names, "label": label, "known_at": read_dates(frame[section.at])[0]}).dropna()
 
 
 def _joined(statements: pd.DataFrame, names: pd.Series) -> pd.DataFrame:
     """Statements with the positions of the rows of their keys."""
-    wanted = names.isin(set(statements["key"])).to_numpy()
-    places = pd.DataFrame({"row": np.flatnonzero(wanted), "key": names[wanted].astype("object").to_numpy()})
-    found = statements.astype({"key": "object"}).merge(places, on="key") if len(places) else _nothing()
+    keys = names.astype("object")  # Arrow's text takes seconds to look up among much text
+    statements = statements[statements["key"].isin(keys.dropna())]
+    wanted = keys.isin(statements["key"]).to_numpy()
+    places = pd.DataFrame({"row": np.flatnonzero(wanted), "key": keys[wanted].to_numpy()})
+    found = statements.merge(places, on="key") if len(places) else _nothing()
     return found.reindex(columns=["row", "label", "known_at"]).astype({"row": "int64", "known_at": MOMENT})
 
 

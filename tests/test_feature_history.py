@@ -199,3 +199,38 @@ def test_a_refused_amount_changes_nothing():
     with pytest.raises(DataError, match="beyond"):
         history.push_one(row | {"amount": 1e12})
     assert len(history) == 0
+
+
+@pytest.mark.parametrize("unknown", [pd.NA, None, np.nan], ids=["NA", "None", "NaN"])
+def test_one_row_with_an_unknown_label_is_taken(unknown):
+    """A label that is not there yet is unknown, in any of the ways there are."""
+    history = History(FeatureSet(("frauds by shop over 1h",), time="time", label="fraud"))
+    for at in (0, 1):
+        found = history.push_one({"time": seconds(at), "shop": "x", "fraud": unknown})
+
+    assert found["frauds_1h_by_shop"] == 0.0
+
+
+@pytest.mark.parametrize("then", [9, None], ids=["later", "not dated"])
+def test_the_first_report_of_a_label_counts(then):
+    """A fraud told again with a later date was known before; one without a date was not known from its row on."""
+    features = FeatureSet(("frauds by shop over 1h",), time="time", label="fraud", reported="told")
+    history, row = History(features), {"time": seconds(0), "shop": "x"}
+    history.push_one(row)
+
+    for at in (5, then):
+        assert history.report(pd.DataFrame([row | {"told": pd.NaT if at is None else seconds(at)}])).all()
+
+    frauds = [history.push_one(row | {"time": seconds(at)})["frauds_1h_by_shop"] for at in (4, 6)]
+    assert frauds == [0.0, 1.0]
+
+
+def test_a_label_without_its_date_says_nothing_yet():
+    """Where reports have a date, a missing one is no report, however often it is told."""
+    features = FeatureSet(("frauds by shop over 1h",), time="time", label="fraud", reported="told")
+    history, row = History(features), {"time": seconds(0), "shop": "x"}
+    history.push_one(row)
+
+    assert history.report(pd.DataFrame([row | {"told": pd.NaT}])).all()
+
+    assert history.push_one(row | {"time": seconds(2)})["frauds_1h_by_shop"] == 0.0

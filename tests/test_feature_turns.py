@@ -120,3 +120,26 @@ def test_turns_and_a_label_are_refused(given):
     """Two truths about one row have no meaning, nor have fewer columns than turns."""
     with pytest.raises(SettingError, match="turns expected 3 columns in place of label"):
         FeatureSet(LINES, **({"time": "time", "turns": TURNS} | given))
+
+
+@pytest.mark.parametrize("order", [[0, 1], [1, 0]], ids=["untouched first", "report first"])
+def test_a_report_is_not_lost_where_fewer_events_are_stored(order):
+    """Of two rows that are told only one was pushed: what is known takes its place, not what is not."""
+    rows = pd.DataFrame({"id": [1, 2], "time": seconds(0), "shop": "x", "said": [pd.NaT, seconds(1)]})
+    rows = rows.assign(taken_back=pd.NaT, said_again=pd.NaT).astype(dict.fromkeys(TURNS, "datetime64[us]"))
+    history = History(FEATURES)
+    history.push_one({"id": 2, "time": seconds(0), "shop": "x"})
+
+    assert history.report(rows.iloc[order]).all()
+
+    assert history.push_one({"id": 3, "time": seconds(2), "shop": "x"})[NAMES[0]] == 1.0
+
+
+def test_turns_without_any_date_say_nothing():
+    """Columns of plain gaps have no type of date, and need none."""
+    rows = pd.DataFrame({"id": [1, 2], "time": seconds(np.array([0, 1])), "shop": "x"})
+    gaps = pd.Series([None, None], dtype="object")
+
+    assert FEATURES.compute(rows.assign(**dict.fromkeys(TURNS, gaps)))[NAMES[0]].tolist() == [0.0, 0.0]
+    labelled = FeatureSet(LINES, time="time", key="id", label="fraud", reported="told")
+    assert labelled.compute(rows.assign(fraud=1, told=gaps))[NAMES[0]].tolist() == [0.0, 0.0]

@@ -135,3 +135,55 @@ def test_a_configuration_without_meaning_is_refused(tmp_path, text, message):
     """Mistakes in the features are told before anything is read."""
     with pytest.raises(SettingError, match=message):
         Featuring(config_of(tmp_path, text))
+
+
+@pytest.mark.parametrize("reported", ["time", "is_fraud"])
+def test_a_past_is_kept_where_one_column_has_two_meanings(rows, tmp_path, reported):
+    """A column that says both when a row was and when it was reported is written down once."""
+    featuring = Featuring(config_of(tmp_path, CONFIG.replace("reported_at", reported)))
+    featuring.learn(rows[:100])
+
+    featuring.save(tmp_path)
+
+    assert list(pd.read_parquet(tmp_path / "rows.parquet")).count(reported) == 1
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        CONFIG.replace("label: is_fraud", "label: wrong"),
+        CONFIG.replace("reported: reported_at", "reported: seen_at"),
+        CONFIG + "train: {head: {verdicts: false}}\n",
+        CONFIG + "train: {head: {reports: {source: {path: chargebacks.csv}}}}\n",
+    ],
+    ids=["label", "reported", "verdicts", "reports"],
+)
+def test_a_past_told_by_others_is_refused(rows, tmp_path, text):
+    """Where another's word counts by now, marks of the old one would stay: the past must be learnt again."""
+    featuring = Featuring(config_of(tmp_path))
+    featuring.learn(rows[:100])
+    featuring.save(tmp_path)
+
+    with pytest.raises(DataError, match="told by other labels, reports or verdicts. Train again"):
+        Featuring.load(config_of(tmp_path, text), tmp_path)
+
+
+def test_a_past_goes_on_where_reports_have_moved(rows, tmp_path):
+    """The same reports in another folder are the same word; without features made of labels nobody's word counts."""
+    reports = "train: {head: {reports: {source: {path: %s}}}}\n"
+    featuring = Featuring(config_of(tmp_path, CONFIG + reports % "here/chargebacks.csv"))
+    moved = Featuring(config_of(tmp_path, CONFIG + reports % "there/chargebacks.csv"))
+    assert moved.goes_on_with(featuring.history)
+
+    plain = CONFIG.replace("    - risk by terminal_id over 28d delay 1d\n", "")
+    unlabelled = Featuring(config_of(tmp_path, plain.replace("is_fraud", "wrong")))
+    assert unlabelled.goes_on_with(Featuring(config_of(tmp_path, plain)).history)
+
+
+def test_rows_of_an_earlier_training_are_not_kept(rows, tmp_path):
+    """Once no feature is made of labels, nothing is to be told of rows: their keys do not lie around."""
+    for text in (CONFIG, CONFIG.replace("    - risk by terminal_id over 28d delay 1d\n", "")):
+        featuring = Featuring(config_of(tmp_path, text))
+        featuring.learn(rows[:100])
+        featuring.save(tmp_path)
+        assert (tmp_path / "rows.parquet").exists() == ("risk" in text)

@@ -98,3 +98,14 @@ def test_without_known_frauds_rows_are_as_they_were():
     pd.testing.assert_frame_equal(compute_to_learn(FEATURES, rows, now=early), FEATURES.compute(rows))
     honest = rows.assign(fraud=0.0)
     pd.testing.assert_frame_equal(compute_to_learn(FEATURES, honest, now=NOW), FEATURES.compute(honest))
+
+
+def test_other_columns_stand_in_nobodys_way():
+    """A table may have columns named like what hindsight measures on the way."""
+    rows = payments()
+    others = {"frauds_5d_by_shop": "mine", "known today": "mine"}
+
+    found = compute_to_learn(FEATURES, rows.assign(**others), now=NOW)
+
+    pd.testing.assert_frame_equal(found[LABEL_MADE], compute_to_learn(FEATURES, rows, now=NOW)[LABEL_MADE])
+    assert (found[list(others)] == "mine").all(axis=None)

@@ -299,6 +299,26 @@ def test_labels_that_come_later_are_learnt(home: Path, monkeypatch: pytest.Monke
     assert seen[-1].rows.iloc[0]["risk_30d_by_merchant_category_delay_1d"] == 1.0
 
 
+@pytest.mark.parametrize("restarted", [False, True], ids=["in memory", "restarted"])
+def test_another_label_column_makes_another_past(home: Path, restarted: bool) -> None:
+    """Marks of the column that counted before are gone: the past is built anew by the new one."""
+    columns, both = SETTINGS["columns"], PAYMENTS.assign(wrong=1)
+    put(home, "part1", both.iloc[:1_000])
+    store = open_store((config := settle(home, columns=columns | {"label": "wrong"})).service.store)
+    past._kept.clear()
+    score_new(Context(config, store, LATER, arguments={}))
+    put(home, "part2", both.iloc[1_000:])
+    config = settle(home)
+    if restarted:
+        past._kept.clear()
+
+    score_new(Context(config, store, LATER, arguments={}))
+
+    store.close()
+    fresh = expected(config, 0).loc[PAYMENTS["transaction_id"].iloc[1_000:]]
+    pd.testing.assert_series_equal(scores(home).loc[fresh.index], fresh, check_names=False, rtol=1e-6)
+
+
 def test_detector_of_other_features_is_refused(home: Path) -> None:
     """Before anything is scored, with what to do."""
     config = settle(home, features={"history": ["count by card_id over 7d"]})

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tracemalloc
 from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
@@ -10,10 +11,12 @@ from typing import Any
 import pandas as pd
 import pytest
 
+from detector.errors import SchemaError
 from pipelines.alerts.masking import Masks
 from pipelines.config import Config
 from pipelines.config.features import TURNS
 from pipelines.statements import Statements, known_turns
+from pipelines.store import Store
 from tests.test_labels import a_config, say
 
 Configure = Callable[..., Config]
@@ -105,3 +108,45 @@ def test_a_masked_key_counts_if_it_names_one_row(
     say(config, Masks({"id": rule}).show("id", keys[0]), "fraud", march(9))
 
     assert turns(config, keys=keys) == expected
+
+
+def test_statements_about_other_rows_cost_little() -> None:
+    """A small batch beside many reports copies none of those that are about other rows."""
+    keys = [f"key {each}" for each in range(100_000)]
+    reports = pd.DataFrame({"key": keys, "label": 1.0, "known_at": pd.Timestamp("2026-03-05")})
+    reports["key"] = reports["key"].astype("object")
+    statements, asked = Statements(reports, reports.iloc[:0], "id"), pd.Series(["key 7", "nobody"])
+
+    tracemalloc.start()
+    found = statements.about(asked)["reports"]
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+
+    assert found["row"].tolist() == [0]
+    assert peak < 20 * len(reports)
+
+
+def test_reports_with_only_a_header_say_nothing(tmp_path: Path, configure: Configure) -> None:
+    """Where nobody has reported anything yet there is no statement; the columns must be there all the same."""
+    config = chargebacks(tmp_path, configure)
+    assert turns(config, keys=["a"]) == [[]]
+
+    (tmp_path / "chargebacks.csv").write_text("id,when\n")
+    with pytest.raises(SchemaError, match="no column 'reported_at'"):
+        Statements.read(config)
+
+
+def test_state_is_let_go_where_verdicts_cannot_be_read(
+    tmp_path: Path, configure: Configure, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A read that fails leaves no connection open."""
+    config = a_config(tmp_path, configure)
+    say(config, "a", "fraud", march(4))
+    closed: list[int] = []
+    monkeypatch.setattr(Store, "close", lambda _: closed.append(1))
+    monkeypatch.setattr("pipelines.statements.SAID", {})
+
+    with pytest.raises(KeyError, match="fraud"):
+        Statements.read(config)
+
+    assert len(closed) == 1

@@ -234,3 +234,31 @@ def test_verdicts_that_shall_not_count_make_no_features(home: Path) -> None:
 
     assert (expected(deaf)[RISK[1]] >= expected(config)[RISK[1]]).all()
     assert expected(deaf)[RISK[1]].sum() > expected(config)[RISK[1]].sum()
+
+
+def test_service_goes_on_while_reports_are_missing(home: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """No batch fails: what was known before stands, one warning says so, and what comes counts from the next batch."""
+    config = settle(home, UNLABELLED)
+    file, aside = home / "chargebacks.csv", home / "aside.csv"
+    tell(home, config)
+    file.rename(aside)
+    store = open_store(config.service.store)
+    counts = []
+
+    for number, first in enumerate(range(0, 1_000, EVERY)):
+        part = PAYMENTS.iloc[first : first + EVERY]
+        part.to_parquet(home / "in" / f"part{number}.parquet")
+        os.utime(home / "in" / f"part{number}.parquet", (part["time"].max().replace(tzinfo=UTC).timestamp(),) * 2)
+        if number == 2:
+            aside.rename(file)
+        elif number == 3:
+            file.unlink()
+        now = part["time"].max() + timedelta(days=number, hours=1)
+        assert run_in(store, config, now).rows == EVERY
+        reader = past._kept[history_folder(config) / config.name].featuring.reader
+        counts.append(0 if reader._statements is None else len(reader._statements.reports))
+    store.close()
+
+    assert counts[:2] == [0, 0]
+    assert counts[2] == counts[3] > 0
+    assert sum("what was known before stands" in record.message for record in caplog.records) == 2

@@ -65,7 +65,8 @@ def compute_to_learn(features: FeatureSet, rows: pd.DataFrame, *, now: pd.Timest
         reported=None,
         turns=None,
     )
-    found = early.compute(rows.assign(**{KNOWN_TODAY: fraud.astype(np.float64)})[blind])
+    needed = rows.loc[blind, [name for name in early.needs if name != KNOWN_TODAY]]
+    found = early.compute(needed.assign(**{KNOWN_TODAY: fraud[blind].astype(np.float64)}))
     names = [feature.name for feature in made_of_labels]
     measured.loc[blind, names] = found[list(early.names)].to_numpy()
     return measured

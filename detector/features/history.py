@@ -41,6 +41,8 @@ class History:
     lateness : str, optional
         How far behind the latest row of all a row may be and still find its place; without it rows may not go back in
         time. A late row gets the features of its own time; rows that were scored before it came stay as they were.
+    told_by : str, optional
+        Whose word tells what is known of rows. It is kept along, for those who would go on by another's word.
 
     Attributes
     ----------
@@ -53,9 +55,10 @@ class History:
     ({'amount_mean_30d_by_card': nan}, {'amount_mean_30d_by_card': 10.0})
     """
 
-    def __init__(self, features: FeatureSet, *, lateness: str | None = None) -> None:
+    def __init__(self, features: FeatureSet, *, lateness: str | None = None, told_by: str | None = None) -> None:
         self.features = features
         self.lateness = microseconds(lateness) if lateness else 0
+        self.told_by = told_by
         self.latest: int | None = None
         self._groups = features.groups()
         self._asked = {by: [Asked.of(feature) for feature in measured] for by, measured in self._groups.items()}
@@ -152,7 +155,8 @@ class History:
         ----------
         rows : DataFrame
             With time and entity. If the feature set names ``turns``, these say all that is known of a row by now.
-            Otherwise each row turned out to be fraud, when it was reported if the feature set names that column.
+            Otherwise each row turned out to be fraud, when it was reported if the feature set names that column; a
+            missing date says nothing yet, and of several the first counts.
         reported : Timestamp, optional
             They all turned out to be fraud, and this is when.
 
@@ -299,6 +303,6 @@ class History:
         at = np.flatnonzero(events["time"] == time)
         if name is None or not len(at):
             return False
-        if (changed := with_turns(events, at, turns)) is not None:
+        if (changed := with_turns(events, at, turns, earlier=self.features.turns is None)) is not None:
             self.entities[by][name] = changed.tobytes()
         return True

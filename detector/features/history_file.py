@@ -33,6 +33,7 @@ def save_history(history: History, path: Path) -> Path:
         "version": VERSION,
         "features": history.features.to_dict(),
         "lateness": short(history.lateness) if history.lateness else None,
+        "told_by": history.told_by,
         "latest": history.latest,
     }
     arrays = {"about": _text(json.dumps(about))}
@@ -62,7 +63,8 @@ def load_history(path: Path) -> History:
                 raise BundleError(
                     f"{path} is a history of version {about['version']}, this program reads {VERSION}. Learn it again."
                 )
-            history = History(FeatureSet.from_dict(about["features"]), lateness=about["lateness"])
+            features = FeatureSet.from_dict(about["features"])
+            history = History(features, lateness=about["lateness"], told_by=about.get("told_by"))
             history.latest = about["latest"]
             for number, by in enumerate(history.layouts):
                 history.entities[by] = _entities(arrays, number)

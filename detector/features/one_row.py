@@ -57,7 +57,8 @@ def turns_of(features: FeatureSet, row: Mapping[str, Any], time: int) -> tuple[i
         moments = (row.get(name) for name in features.turns)
         told = (NEVER if absent(moment) else to_microseconds(moment) for moment in moments)
         return tuple(accumulate(told, max, initial=time))[1:]
-    if row.get(str(features.label)) != 1:
+    label = row.get(str(features.label))
+    if absent(label) or label != 1:
         return NEVER, NEVER, NEVER
     if features.reported is None:
         return time, NEVER, NEVER

@@ -177,7 +177,8 @@ def turn_times(time: Ints, columns: Iterable[pd.Series]) -> list[Ints]:
     found = []
     for column in columns:
         told, turn = column.notna().to_numpy(), np.full(len(time), NEVER)
-        turn[told] = times(column[told])
+        if told.any():
+            turn[told] = times(column[told])
         found.append(time := np.maximum(time, turn))
     return found
 
@@ -189,7 +190,8 @@ def known_times(time: Ints, label: pd.Series, reported: pd.Series | None) -> Int
     if reported is not None:
         told = reported.notna().to_numpy()
         fraud = fraud & told
-        known[told] = np.maximum(time[told], times(reported[told]))
+        if told.any():
+            known[told] = np.maximum(time[told], times(reported[told]))
     return np.where(fraud, known, NEVER)
 
 

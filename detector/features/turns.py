@@ -23,19 +23,20 @@ def told_turns(features: FeatureSet, rows: pd.DataFrame, time: Ints, reported: p
     moments = pd.Series(pd.NaT if reported is None else reported, index=rows.index)
     if reported is None and features.reported is not None:
         moments = rows[features.reported]
+    undated = NEVER if reported is None and features.reported is not None else -NEVER  # a gap says nothing yet
     found = np.full((len(rows), len(TURNS)), NEVER)
     found[:, 0] = [
-        when if pd.isna(moment) else max(when, to_microseconds(moment))
+        max(when, undated if pd.isna(moment) else to_microseconds(moment))
         for when, moment in zip(time.tolist(), moments, strict=True)
     ]
     return found
 
 
-def with_turns(events: NDArray[Any], at: Ints, turns: Ints) -> NDArray[Any] | None:
+def with_turns(events: NDArray[Any], at: Ints, turns: Ints, *, earlier: bool) -> NDArray[Any] | None:
     """Events with the turns of as many of them; None if that changes nothing.
 
     Which of several events of one moment is meant cannot be told. Those that have the turns already keep them; then
-    come those of which nothing is known.
+    come those of which nothing is known. If more are told than there are, those of which nothing is told come last.
 
     Parameters
     ----------
@@ -45,10 +46,14 @@ def with_turns(events: NDArray[Any], at: Ints, turns: Ints) -> NDArray[Any] | No
         Their positions.
     turns : array of shape (n_told, 3)
         What is told.
+    earlier : bool
+        Whether the earlier counts of what is known and what is told, as where nothing is ever taken back.
     """
     kept = {place: tuple(int(events[turn][place]) for turn in TURNS) for place in at.tolist()}
-    news = []
-    for told in map(tuple, turns.tolist()):
+    news: list[tuple[int, ...]] = []
+    for told in sorted(map(tuple, turns.tolist()), key=lambda told: told[0] == NEVER):
+        if told[0] == NEVER and len(kept) <= len(news):
+            break
         same = next((place for place, known in kept.items() if known == told), None)
         if same is None:
             news.append(told)
@@ -59,5 +64,5 @@ def with_turns(events: NDArray[Any], at: Ints, turns: Ints) -> NDArray[Any] | No
     events = events.copy()
     for place, told in zip(sorted(kept, key=lambda place: kept[place][0] != NEVER), news, strict=False):
         for turn, when in zip(TURNS, told, strict=True):
-            events[turn][place] = when
+            events[turn][place] = min(when, events[turn][place]) if earlier else when
     return events

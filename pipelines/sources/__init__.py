@@ -8,9 +8,9 @@ from __future__ import annotations
 
 from pipelines.config.data import SourceSection
 from pipelines.sources.files import FileReader
-from pipelines.sources.source import Reader, Source
+from pipelines.sources.source import NoRowsError, Reader, Source
 
-__all__ = ["Reader", "Source", "open_source"]
+__all__ = ["NoRowsError", "Reader", "Source", "open_source"]
 
 
 def open_source(section: SourceSection) -> Source:

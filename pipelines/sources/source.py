@@ -44,6 +44,10 @@ class Reader(Protocol):
         ...
 
 
+class NoRowsError(SourceError):
+    """A place has columns but no rows."""
+
+
 class Source:
     """Rows of one place, as pandas frames whose index is the row's position in the place.
 
@@ -203,4 +207,4 @@ class Source:
             if table.num_rows:
                 yield table
         if not rows:
-            raise SourceError(f"{self.describe()} has columns but no rows. Check what was to fill it.")
+            raise NoRowsError(f"{self.describe()} has columns but no rows. Check what was to fill it.")
