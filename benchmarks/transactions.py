@@ -234,11 +234,13 @@ def main() -> None:
     frame = pd.read_parquet(options.data / "transactions.parquet")
     first, last = frame["tx_datetime"].min().normalize(), frame["tx_datetime"].max().normalize()
     measured = features()
-    learnt = compute_to_learn(measured, frame, now=first + pd.Timedelta(days=DAYS + DELAY))
+    blind = first + pd.Timedelta(days=DAYS + DELAY)
+    early = compute_to_learn(measured, frame[frame["tx_datetime"] < blind], now=blind)
     began = time.perf_counter()
     frame = measured.compute(frame)
     took = time.perf_counter() - began
     print(f"{len(measured.names)} features of {len(frame):,} rows in {took:.1f} s: {len(frame) / took:,.0f} rows/s")
+    learnt = pd.concat([early, frame[frame["tx_datetime"] >= blind]])
     starts = pd.date_range(first, last - pd.Timedelta(days=2 * DAYS + DELAY - 1), freq=f"{DAYS}D")[: options.weeks]
     cases = [(start, seed) for start in starts for seed in range(options.seeds)]
     found: dict[str, list[tuple[float, ...]]] = {}

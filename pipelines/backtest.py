@@ -24,7 +24,7 @@ from pipelines.backtest_truth import TRUTH, Told
 from pipelines.backtest_words import cautions, in_words, means_and_spreads
 from pipelines.config import Config
 from pipelines.config.features import NEEDS_TIME
-from pipelines.featuring import Featuring
+from pipelines.featuring import Featuring, featuring_of
 from pipelines.head import lesson_from, taught, without
 from pipelines.labels import Known
 from pipelines.learner import detector_of, policy_of
@@ -96,42 +96,44 @@ def backtest(config: Config, plan: Plan, *, now: datetime, folder: Path | None =
     DataError
         If no period has rows to learn from and to judge.
     """
-    rows, schema, notes = _prepare(config, plan, now=now)
-    told = Told(rows, schema, config, Statements.read(config), length(plan.delay))
+    featuring = featuring_of(config, trained=False)
+    rows, schema, notes = _prepare(config, plan, featuring, now=now)
+    statements = Statements.read(config) if featuring is None else featuring.reader.statements
+    told = Told(rows, schema, config, statements, length(plan.delay))
     truth = told.truth(now)
     schema = Schema(**{**schema.to_dict(), "label": schema.label or TRUTH})
     rows = rows.assign(**{str(schema.label): truth.label})
-    whole_from = None
-    if config.features.wanted:
-        reach = config.features.feature_set(config.columns).reach
-        whole_from = rows[schema.time].min() + pd.Timedelta(microseconds=reach)
+    whole_from = None if featuring is None else rows[schema.time].min() + featuring.reach
     policy = policy_of(config.policy, schema)
     found = []
-    steps = [(period, seed) for period in plan.periods() for seed in range(plan.seeds)]
-    with progress("Backtesting", total=len(steps), unit="trainings") as advance:
-        for (begin, end), seed in steps:
+    periods = list(plan.periods())
+    with progress("Backtesting", total=len(periods) * plan.seeds, unit="trainings") as advance:
+        for begin, end in periods:
             known = told.by(begin, since=begin - plan.learnt)
             learnt = rows.loc[known.label.index].assign(**{str(schema.label): known.label})
             asked = _unblocked(rows, schema, truth.known_at, begin=begin, end=end)
-            own = config.model_copy(update={"random_state": seed})
-            values = _period(learnt, known, asked, schema, own, plan, policy, whole_from=whole_from)
-            if values:
-                found.append({"begin": begin, "seed": seed, **values})
-            advance(1)
+            for seed in range(plan.seeds):
+                own = config.model_copy(update={"random_state": seed})
+                values = _period(learnt, known, asked, schema, own, plan, policy, whole_from=whole_from)
+                if values:
+                    found.append({"begin": begin, "seed": seed, **values})
+                advance(1)
     if not found:
         raise DataError(
             f"No period from {plan.start:%Y-%m-%d} to {plan.end:%Y-%m-%d} has rows to learn from and to judge; the "
             f"table reaches from {rows[schema.time].min()} to {rows[schema.time].max()}. Choose dates within it."
         )
-    periods = in_order(pd.DataFrame(found))
+    judged = in_order(pd.DataFrame(found))
     head, time = config.train.head, rows[schema.time]
     least = head.least_anomalies if head.enabled else None
-    notes += cautions(periods, plan, first=time.min(), last=time.max(), least_anomalies=least)
-    report = BacktestReport(periods, plan, {}, tuple(notes))
+    notes += cautions(judged, plan, first=time.min(), last=time.max(), least_anomalies=least)
+    report = BacktestReport(judged, plan, {}, tuple(notes))
     return _told(report, config, now=now, folder=folder or config.report.parent)
 
 
-def _prepare(config: Config, plan: Plan, *, now: datetime) -> tuple[pd.DataFrame, Schema, list[str]]:
+def _prepare(
+    config: Config, plan: Plan, featuring: Featuring | None, *, now: datetime
+) -> tuple[pd.DataFrame, Schema, list[str]]:
     """All rows, cleaned and with their features, what their columns mean, and what was left out or could not be read.
 
     Amounts are in one currency; there are none where currencies are kept apart.
@@ -149,8 +151,7 @@ def _prepare(config: Config, plan: Plan, *, now: datetime) -> tuple[pd.DataFrame
     if plan.scenario is not None:
         schema = schema.without([plan.scenario])
     aside = Counter({"a line that cannot be read": len(source.rejected)})
-    if config.features.wanted:
-        featuring = Featuring(config)
+    if featuring is not None:
         featured = featuring.compute(frame, now=pd.Timestamp(now))
         schema, frame = featuring.schema(schema), featured.rows
         aside.update(featured.quarantine["reason"])

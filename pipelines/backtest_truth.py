@@ -71,9 +71,7 @@ class Told:
 
     def _known(self, rows: pd.DataFrame, now: datetime) -> Known:
         """A fraud that nobody reported is not known, where reports have dates."""
-        retrain = self.config.retrain.model_copy(update={"label_delay_days": self.delay / pd.Timedelta(days=1)})
-        config = self.config.model_copy(update={"retrain": retrain})
-        known = known_labels(rows, config, self.schema, now=now, statements=self.statements)
+        known = known_labels(rows, self.config, self.schema, now=now, statements=self.statements, delay=self.delay)
         reported = self.config.features.reported
         if self.schema.label is None or reported is None:
             return known

@@ -75,6 +75,13 @@ class FeatureRows:
             told["reports"] = [path, reports.source.table, reports.source.query, reports.key, reports.at, reports.label]
         return json.dumps(told)
 
+    @property
+    def statements(self) -> Statements:
+        """What reports and answers say, as read the first time or by ``look_again``."""
+        if self._statements is None:
+            self._statements = Statements.read(self.config)
+        return self._statements
+
     def read(self, frame: pd.DataFrame) -> pd.DataFrame:
         """The columns that features need, read as ``clean`` reads them; what cannot be read is missing."""
         features, label = self.features, self.config.columns.label
@@ -99,11 +106,9 @@ class FeatureRows:
         features = self.features
         if not features.knows:
             return typed
-        if self._statements is None:
-            self._statements = Statements.read(self.config)
         turns = known_turns(
             typed,
-            self._statements,
+            self.statements,
             time=features.time,
             key=features.key,
             label=self.config.columns.label,

@@ -18,6 +18,7 @@ from detector.features.duration import MICROSECONDS, short
 from detector.schema import Schema
 from pipelines.config import Config
 from pipelines.feature_rows import FeatureRows
+from pipelines.statements import Statements
 
 FILE, ROWS = "history.npz", "rows.parquet"
 SLICE = 65_536
@@ -38,6 +39,13 @@ def featuring_of(config: Config, *, trained: bool) -> Featuring | None:
     if config.kind != "table":
         raise SettingError("`features` are measured of tables, and `kind` is sensors. Leave them out.")
     return Featuring.load(config, history_folder(config)) if trained else Featuring(config)
+
+
+def statements_of(config: Config, featuring: Featuring | None) -> Statements | None:
+    """What reports and answers say, read once for features and head; None where neither asks."""
+    if featuring is not None and featuring.features.knows:
+        return featuring.reader.statements
+    return Statements.read(config) if config.kind == "table" and config.train.head.enabled else None
 
 
 def history_folder(config: Config) -> Path:
@@ -123,15 +131,7 @@ class Featuring:
 
     @classmethod
     def load(cls, config: Config, folder: Path) -> Featuring:
-        """With the past that ``save`` left in a folder.
-
-        Raises
-        ------
-        BundleError
-            If there is none, or it is broken.
-        DataError
-            If it was kept for other features, or told by others, than are configured now.
-        """
+        """With the past that ``recall`` finds in a folder, or its error."""
         found = cls(config)
         found.history = found.recall(folder)
         return found

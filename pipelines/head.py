@@ -14,6 +14,7 @@ from detector.schema import Schema
 from detector.scorer import TabularScorer
 from pipelines.config import Config
 from pipelines.labels import Known, known_labels
+from pipelines.statements import Statements
 
 MOST_ROWS = 100_000
 NUMBERS = ("rows_learnt", "anomalies_learnt", "rows_later", "anomalies_later", "rows_calibrated")
@@ -41,7 +42,9 @@ class Lesson:
     reason: str = ""
 
 
-def lesson_of(rows: pd.DataFrame, config: Config, schema: Schema, *, now: datetime) -> Lesson | None:
+def lesson_of(
+    rows: pd.DataFrame, config: Config, schema: Schema, *, now: datetime, statements: Statements | None
+) -> Lesson | None:
     """Choose the rows that a head learns from.
 
     Parameters
@@ -54,6 +57,8 @@ def lesson_of(rows: pd.DataFrame, config: Config, schema: Schema, *, now: dateti
         Their meaning.
     now : datetime
         Only what is known by then counts.
+    statements : Statements or None
+        As ``known_labels`` takes them.
 
     Returns
     -------
@@ -65,7 +70,7 @@ def lesson_of(rows: pd.DataFrame, config: Config, schema: Schema, *, now: dateti
         return None
     if schema.time is None:
         return _nothing(rows.iloc[:0], "`columns.time` names no column, so no rows are later than others.")
-    return lesson_from(rows, known_labels(rows, config, schema, now=now), config)
+    return lesson_from(rows, known_labels(rows, config, schema, now=now, statements=statements), config)
 
 
 def lesson_from(rows: pd.DataFrame, known: Known, config: Config) -> Lesson:

@@ -42,7 +42,13 @@ class Known:
 
 
 def known_labels(
-    rows: pd.DataFrame, config: Config, schema: Schema, *, now: datetime, statements: Statements | None = None
+    rows: pd.DataFrame,
+    config: Config,
+    schema: Schema,
+    *,
+    now: datetime,
+    statements: Statements | None = None,
+    delay: pd.Timedelta | None = None,
 ) -> Known:
     """Labels of rows as they are known now.
 
@@ -62,6 +68,8 @@ def known_labels(
         The moment.
     statements : Statements, optional
         What reports and answers say; read if it is not given.
+    delay : Timedelta, optional
+        After which labels are known; by default as configured.
 
     Raises
     ------
@@ -69,7 +77,8 @@ def known_labels(
         If reports lack a column.
     """
     at = pd.Timestamp(now.astimezone(UTC)).tz_localize(None)
-    later = rows[str(schema.time)] + pd.Timedelta(days=config.retrain.label_delay_days)
+    delay = pd.Timedelta(days=config.retrain.label_delay_days) if delay is None else delay
+    later = rows[str(schema.time)] + delay
     label, known_at, assumed = np.zeros(len(rows)), later.to_numpy().copy(), np.ones(len(rows), dtype=bool)
     if schema.label is not None and schema.label in rows:
         label = np.array(read_labels(rows[schema.label]))

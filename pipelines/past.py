@@ -179,12 +179,14 @@ class Past:
         """Bring the history to where the database says that the scores are."""
         mark = self._last_done()
         due = self._looked_at is None or now - self._looked_at >= LOOK_EVERY
-        due = due and self.featuring.reader.look_again()
+        due = due and self.featuring.reader.look_again()  # before the past is built anew
         if self._mark != mark or not mark:
             self._load(mark, intake)
-        if due and self.featuring.features.knows:
+        if not due:
+            return
+        if self.featuring.features.knows:
             self._learn_what_was_said(intake, mark)
-        self._looked_at = now if due else self._looked_at
+        self._looked_at = now
 
     def _load(self, mark: int, intake: Intake) -> None:
         base, history = self._snapshot(mark)

@@ -20,7 +20,7 @@ from detector.errors import DataError
 from detector.filters import count_reasons
 from detector.policy import Policy
 from pipelines.config import Config
-from pipelines.featuring import featuring_of, history_folder
+from pipelines.featuring import featuring_of, history_folder, statements_of
 from pipelines.head import head_note, lesson_of, tags_of, taught, with_reports, without
 from pipelines.kinds import KINDS
 from pipelines.learner import policy_of, refuse_taken_names
@@ -118,8 +118,9 @@ def train(config: Config, *, now: datetime) -> TrainReport:
             featured = featuring.learn(frame, now=pd.Timestamp(now))
         schema, unmeasured = featuring.schema(schema), featured.quarantine
         frame = featured.rows
+    statements = statements_of(config, featuring)
     whole = featuring is not None or config.train.rows is None
-    strangers = _strangers(frame, config) if whole else None
+    strangers = _strangers(frame, config, statements) if whole else None
     frame = _some(frame, config)
     policy = policy_of(config.policy, schema)
     cleaned = clean(frame, schema, labelled=schema.label is not None, positions=frame.index)
@@ -132,7 +133,7 @@ def train(config: Config, *, now: datetime) -> TrainReport:
     usable = with_reports(cleaned.rows, frame, config)
     rows, early = warm(cleaned.rows, str(schema.time), None if featuring is None else featuring.whole_from)
     rows, kept_apart = kind.split(rows, config, schema)
-    lesson = lesson_of(usable.drop(index=kept_apart.index), config, schema, now=now)
+    lesson = lesson_of(usable.drop(index=kept_apart.index), config, schema, now=now, statements=statements)
     rows = without(rows, lesson)
     with fitting_steps() as on_step:
         detector = kind.detector(config, schema, on_step).fit(rows)
@@ -188,13 +189,11 @@ def _quarantine(config: Config) -> Path:
     return config.bundle.with_name(f"{config.bundle.name}.quarantine.csv")
 
 
-def _strangers(rows: pd.DataFrame, config: Config) -> str | None:
+def _strangers(rows: pd.DataFrame, config: Config, statements: Statements | None) -> str | None:
     """What to say of reports about rows that are not there."""
-    key = config.columns.key
-    if config.train.head.reports is None or key is None:
+    if statements is None or config.columns.key is None:
         return None
-    statements = Statements.read(config)
-    unknown = statements.strangers(rows[key])
+    unknown = statements.strangers(rows[config.columns.key])
     if not unknown:
         return None
     return (

@@ -15,7 +15,7 @@ from detector.evaluate import read_labels
 from detector.schema import Schema
 from detector.values import read_dates
 from pipelines.config import Config
-from pipelines.featuring import Featuring
+from pipelines.featuring import Featuring, statements_of
 from pipelines.head import Lesson, lesson_of, with_reports, without
 from pipelines.kinds import KINDS
 from pipelines.labels import known_labels
@@ -53,7 +53,7 @@ class Window:
     lesson : Lesson or None
         What a head learns from, of the rows before those compared on; the members do not learn from these.
     early : str or None
-        What to say of rows that nothing learns from because their past is too short.
+        What to say of rows that only a head learns from, because their past is too short.
     """
 
     schema: Schema
@@ -190,14 +190,16 @@ def split(
     labels = read_labels(rows[schema.label]) if schema.label is not None else np.full(len(rows), np.nan)
     believed = labels.copy()
     told = with_reports(rows, frame, config)
+    statements = statements_of(config, featuring)
     if schema.time is not None and config.kind == "table":
-        believed = known_labels(told, config, schema, now=now).label.to_numpy(copy=True)
+        known = known_labels(told, config, schema, now=now, statements=statements)
+        believed = known.label.to_numpy(copy=True)
     elif schema.time is not None:
         end = pd.Timestamp(now.astimezone(UTC)).tz_localize(None) - timedelta(days=settings.label_delay_days)
         believed[(rows[schema.time] > end).to_numpy()] = np.nan
     first = _first_compared(rows, believed, config, schema, champion_until)
     compare, learn = rows.iloc[first:], rows.iloc[:first]
-    lesson = lesson_of(told.iloc[:first], config, schema, now=now)
+    lesson = lesson_of(told.iloc[:first], config, schema, now=now, statements=statements)
     learn = without(learn[labels[:first] != 1], lesson)
     learn, early = warm(learn, str(schema.time), None if featuring is None else featuring.whole_from)
     believed = believed[first:]

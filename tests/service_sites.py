@@ -9,14 +9,29 @@ from datetime import UTC, datetime
 from typing import Any
 
 import pandas as pd
+import pytest
 
 from benchmarks.soak import Site, draw
 from pipelines.config import load_config
+from pipelines.featuring import Featured, Featuring
 from pipelines.incremental import score_new
 from pipelines.jobs import Context, JobOutcome
 from pipelines.store import Store, open_store
 
 NOTHING_WRONG = {"lost": 0, "doubled": 0, "unknown": 0, "open": 0}
+
+
+def pushed(monkeypatch: pytest.MonkeyPatch) -> list[Featured]:
+    """All that is measured online from now on, as it comes."""
+    seen: list[Featured] = []
+    push = Featuring.push
+
+    def watched(*args: Any, **given: Any) -> Featured:
+        seen.append(push(*args, **given))
+        return seen[-1]
+
+    monkeypatch.setattr(Featuring, "push", watched)
+    return seen
 
 
 @contextmanager

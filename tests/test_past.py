@@ -20,7 +20,7 @@ from detector.errors import DataError
 from pipelines import past
 from pipelines.again import replay
 from pipelines.config import Config, load_config
-from pipelines.featuring import Featured, Featuring, history_folder
+from pipelines.featuring import Featuring, history_folder
 from pipelines.incremental import load_judge, score_new
 from pipelines.jobs import Context, JobOutcome
 from pipelines.monitor import watch
@@ -30,6 +30,7 @@ from pipelines.shelf import Shelf
 from pipelines.simulate import simulate_transactions
 from pipelines.store import open_store
 from pipelines.train import train
+from tests.service_sites import pushed
 
 ROOT = Path(__file__).parents[1]
 KILLED = -9
@@ -285,14 +286,7 @@ def test_labels_that_come_later_are_learnt(home: Path, monkeypatch: pytest.Monke
     put(home, "part2", PAYMENTS.iloc[1_000:1_001])
     told = PAYMENTS.iloc[:1_000].assign(is_fraud=1)
     monkeypatch.setattr("pipelines.intake.folder.FolderIntake.passed", lambda *_: iter([told]))
-    seen: list[Featured] = []
-    push = Featuring.push
-
-    def watched(*args: Any, **given: Any) -> Featured:
-        seen.append(push(*args, **given))
-        return seen[-1]
-
-    monkeypatch.setattr(Featuring, "push", watched)
+    seen = pushed(monkeypatch)
 
     run(config)
 

@@ -27,6 +27,7 @@ from pipelines.sources import open_source
 from pipelines.store import Store, open_store
 from pipelines.train import train
 from pipelines.window import recent
+from tests.service_sites import pushed
 from tests.test_labels import say
 from tests.test_past import PAYMENTS, SETTINGS
 
@@ -132,14 +133,7 @@ def test_service_measures_as_one_table_would(
     That holds also for what is said of the rows of training, after a restart, and after a loss.
     """
     config = settle(home, UNLABELLED)
-    seen: list[Featured] = []
-    push = Featuring.push
-
-    def watched(*args: Any, **given: Any) -> Featured:
-        seen.append(push(*args, **given))
-        return seen[-1]
-
-    monkeypatch.setattr(Featuring, "push", watched)
+    seen = pushed(monkeypatch)
     store = open_store(config.service.store)
     for number, first in enumerate(range(begin, len(PAYMENTS), EVERY)):
         part = PAYMENTS.iloc[first : first + EVERY]

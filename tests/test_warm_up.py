@@ -36,8 +36,8 @@ def test_at_least_half_of_the_rows_are_kept(size):
 
 def test_few_rows_are_all_kept():
     """Where nothing could be learnt from what is left."""
-    rows = days(2 * LEAST_ROWS - 1)
-    assert len(warm(rows.iloc[:-1], "at", pd.Timestamp("2030-01-01"))[0]) == len(rows) - 1
+    rows = days(2 * LEAST_ROWS - 2)
+    assert len(warm(rows, "at", pd.Timestamp("2030-01-01"))[0]) == len(rows)
 
 
 @pytest.mark.parametrize("whole_from", [None, pd.Timestamp(0)])

@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from detector.features.one_row import to_microseconds
+from detector.features.table import known_times
 from detector.features.track import NEVER, Ints
 from detector.features.windowed import TURNS
 
@@ -20,15 +20,11 @@ def told_turns(features: FeatureSet, rows: pd.DataFrame, time: Ints, reported: p
     """The turns of rows that are told, one row each; see ``History.report``."""
     if features.turns is not None and reported is None:
         return np.column_stack(features.turns_of(rows, time))
-    moments = pd.Series(pd.NaT if reported is None else reported, index=rows.index)
-    if reported is None and features.reported is not None:
-        moments = rows[features.reported]
-    undated = NEVER if reported is None and features.reported is not None else -NEVER  # a gap says nothing yet
+    moments = None if features.reported is None else rows[features.reported]
+    if reported is not None:
+        moments = pd.Series(reported, index=rows.index)
     found = np.full((len(rows), len(TURNS)), NEVER)
-    found[:, 0] = [
-        max(when, undated if pd.isna(moment) else to_microseconds(moment))
-        for when, moment in zip(time.tolist(), moments, strict=True)
-    ]
+    found[:, 0] = known_times(time, pd.Series(1.0, index=rows.index), moments)
     return found
 
 

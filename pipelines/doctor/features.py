@@ -38,8 +38,8 @@ def check_features(config: Config, frame: pd.DataFrame) -> Iterator[Check]:
     section = config.features
     rules = any(getattr(section, name) != type(section).model_fields[name].default for name in MONEY)
     if section.history and rules and section.amount not in present:
-        found = f"there is no column {config.features.amount!r}: the rules for amounts apply to nothing"
-        yield Check("features.amount", "warning", found, nearest(config.features.amount, present))
+        found = f"there is no column {section.amount!r}: the rules for amounts apply to nothing"
+        yield Check("features.amount", "warning", found, nearest(section.amount, present))
     yield from _no_numbers(featuring, frame)
     if not lost:
         yield _measured(featuring, frame)
