@@ -29,11 +29,11 @@ import sqlalchemy as sa
 import yaml
 
 from pipelines.alerts import enqueue
-from pipelines.alerts.delivery import deliver
-from pipelines.alerts.tables import Alert, AlertDay, Delivery
+from pipelines.alerts.delivery.deliver import deliver
 from pipelines.config import Config, load_config
-from pipelines.jobs import Context
+from pipelines.jobs.context import Context
 from pipelines.store import Store, open_store
+from pipelines.store.alert_tables import Alert, AlertDay, Delivery
 
 START = datetime(2026, 1, 1, 12, tzinfo=UTC)
 CHANNELS = ("file", "webhook", "alertmanager", "pagerduty", "slack")
@@ -45,9 +45,9 @@ SECRETS = {
 CHILD = """
 import sys, time
 from datetime import UTC, datetime
-from pipelines.alerts.delivery import deliver
+from pipelines.alerts.delivery.deliver import deliver
 from pipelines.config import load_config
-from pipelines.jobs import Context
+from pipelines.jobs.context import Context
 from pipelines.store import Store
 config = load_config(sys.argv[1])
 store = Store(config.service.store)

@@ -19,14 +19,14 @@ import numpy as np
 import pandas as pd
 import yaml
 
-from detector import bundle
+from detector.persist import bundle
 from pipelines.config import Config, load_config
-from pipelines.models import rollback_model
-from pipelines.monitor import watch
-from pipelines.retrain import retrain
-from pipelines.shelf import Shelf
+from pipelines.monitoring.drift import watch
+from pipelines.registry.registry import Shelf
 from pipelines.simulate import simulate_transactions
 from pipelines.tracking import open_command
+from pipelines.training.registry_commands import rollback_model
+from pipelines.training.retrain import retrain
 
 START = datetime(2026, 1, 1)  # noqa: DTZ001 - the simulator's days have no time zone
 CHANGE, LAST = 40, 75

@@ -17,13 +17,13 @@ import pandas as pd
 from sklearn.metrics import average_precision_score
 
 from benchmarks import transactions
+from detector.detectors.table.detector import TabularDetector
 from detector.encoders.events import KINDS, EventAutoencoder
 from detector.features import FeatureSet, Money
 from detector.features.feature import OF_EVENT
-from detector.features.steps import steps_of
+from detector.members.event_steps import steps_of
 from detector.schema import Schema
-from detector.tabular import TabularDetector
-from detector.training_choices import Training
+from detector.training.settings import Training
 from pipelines.simulate import simulate_transactions
 
 Split = tuple[str, FeatureSet, tuple[str, ...], pd.DataFrame, pd.DataFrame]

@@ -21,14 +21,14 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from detector.clean import clean
+from detector.cleaning.clean import clean
+from detector.detectors.series.detector import SequenceDetector
+from detector.detectors.table.detector import TabularDetector
 from detector.encoders.table import TableAutoencoder
-from detector.explain import in_words
+from detector.explain.reason import in_words
 from detector.schema import Schema
-from detector.sequence import SequenceDetector
-from detector.tabular import TabularDetector
-from detector.training import Training
-from pipelines.alerts.facts import read_reasons
+from detector.training.loop import Training
+from pipelines.alerts.message.facts import read_reasons
 from pipelines.simulate import simulate_transactions, with_history
 from pipelines.simulate.sensors import simulate_sensors
 

@@ -31,10 +31,10 @@ from rich.progress import Progress
 from sklearn.metrics import average_precision_score
 
 from benchmarks.sensor_files import Floats, Task, load_asd, load_skab, load_tsb
-from detector.sequence import SequenceDetector
-from detector.series_encoders import ENCODERS
-from detector.series_metrics import RowCounts, find_period, measure_volume
-from detector.series_recipe import MEMBERS
+from benchmarks.series_metrics import RowCounts, find_period, measure_volume
+from detector.detectors.series.detector import SequenceDetector
+from detector.detectors.series.encoders import ENCODERS
+from detector.detectors.series.recipe import MEMBERS
 
 DEFAULT = "default"
 FUSION = "fusion"

@@ -53,18 +53,18 @@ POINT_SHARE, MOMENT_SHARE = 0.35, 0.25
 """Of the runs, those to be killed at a named point, and at any moment of the time that a run takes."""
 REPORT_EVERY = 25
 NEEDED_BY_CHILDREN = [
-    "pipelines.incremental",
-    "pipelines.landing.table",
-    "pipelines.intake.table",
+    "pipelines.scoring.stream",
+    "pipelines.sinks.landing_table",
+    "pipelines.ingest.table",
     "pipelines.service.once",
 ]
 
 
 def train(folder: Path) -> Path:
     """Fit a detector of one small forest, and save its bundle."""
-    from detector.bundle import save
+    from detector.detectors.table.detector import TabularDetector
+    from detector.persist.bundle import save
     from detector.schema import Schema
-    from detector.tabular import TabularDetector
 
     schema = Schema(key="id", time="at", numeric=("amount", "fee"))
     detector = TabularDetector(schema=schema, members=("forest",), trees=20).fit(draw(600, first=0, seed=0))

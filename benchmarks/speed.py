@@ -34,9 +34,9 @@ from numpy.typing import NDArray
 from rich.console import Console
 from rich.progress import Progress
 
-from detector.bundle import save
-from detector.clean import clean
-from detector.tabular import TabularDetector
+from detector.cleaning.clean import clean
+from detector.detectors.table.detector import TabularDetector
+from detector.persist.bundle import save
 
 FEATURES = 30
 COLUMNS = [f"x{i}" for i in range(FEATURES)]

@@ -29,9 +29,9 @@ from sklearn.ensemble import IsolationForest
 from sklearn.neighbors import NearestNeighbors
 from sklearn.preprocessing import StandardScaler
 
-from detector.clean import clean
-from detector.evaluate import ranking_metrics
-from detector.tabular import TabularDetector
+from detector.cleaning.clean import clean
+from detector.detectors.table.detector import TabularDetector
+from detector.metrics.ranking import ranking_metrics
 
 PROTOCOLS = ("one-class", "contaminated")
 MAX_ROWS = 10_000

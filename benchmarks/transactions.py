@@ -46,12 +46,12 @@ from numpy.typing import NDArray
 from sklearn.metrics import average_precision_score, roc_auc_score
 from threadpoolctl import threadpool_limits
 
+from detector.detectors.table.detector import TabularDetector
+from detector.detectors.table.scorer import TabularScorer
 from detector.features import FeatureSet, Money, compute_to_learn
-from detector.head import Head
-from detector.head_fit import HeadRecipe, fit_head
+from detector.ranker.fit import HeadRecipe, fit_head
+from detector.ranker.model import Head
 from detector.schema import Schema
-from detector.scorer import TabularScorer
-from detector.tabular import TabularDetector
 
 CARD, TERMINAL = "customer_id", "terminal_id"
 DAYS, DELAY = 7, 7

@@ -1,9 +1,9 @@
 """What it costs to learn from rows whose past is too short: simulated payments, with and without them.
 
 ``python -m benchmarks.warm_up [--rows N] [--seeds N]``. A forest on the features of the template ``transactions``
-learns from the first 60 % of the days, once from all rows and once from those that ``pipelines.warm_up`` keeps, and
-judges the next 25 %. Of honest rows a hundredth should have a p-value of at most .01. No label is shown to it. The last
-line is JSON.
+learns from the first 60 % of the days, once from all rows and once from those that ``pipelines.features.burn_in``
+keeps, and judges the next 25 %. Of honest rows a hundredth should have a p-value of at most .01. No label is shown
+to it. The last line is JSON.
 """
 
 from __future__ import annotations
@@ -15,13 +15,13 @@ import numpy as np
 import pandas as pd
 from sklearn.metrics import average_precision_score
 
+from detector.detectors.table.detector import TabularDetector
 from detector.schema import Schema
-from detector.tabular import TabularDetector
 from pipelines.config.data import ColumnsSection
 from pipelines.config.features import FeaturesSection
 from pipelines.config.template import TEMPLATES
+from pipelines.features.burn_in import warm
 from pipelines.simulate import simulate_transactions
-from pipelines.warm_up import warm
 
 LEVEL = 0.01
 

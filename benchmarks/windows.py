@@ -29,7 +29,7 @@ from detector.encoders import (
     load,
     save,
 )
-from detector.training import Training
+from detector.training.loop import Training
 
 TIMESTEPS, SENSORS = 64, 8
 ENCODERS = {

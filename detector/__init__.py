@@ -14,17 +14,17 @@ from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from detector.bundle import load, save
+    from detector.decide.policy import Budget, Policy
+    from detector.detectors.series.detector import SequenceDetector
+    from detector.detectors.series.scorer import SequenceScorer, SeriesVerdicts
+    from detector.detectors.table.detector import TabularDetector
+    from detector.detectors.table.scorer import TabularScorer, Verdicts
+    from detector.detectors.table.training_filters import Bounds, Filters
     from detector.errors import DetectorError
-    from detector.explain import Reason
-    from detector.filters import Bounds, Filters
-    from detector.policy import Budget, Policy
-    from detector.sampling import Sampling
+    from detector.explain.reason import Reason
+    from detector.persist.bundle import load, save
     from detector.schema import Schema
-    from detector.scorer import TabularScorer, Verdicts
-    from detector.sequence import SequenceDetector
-    from detector.series_scorer import SequenceScorer, SeriesVerdicts
-    from detector.tabular import TabularDetector
+    from detector.series.sampling import Sampling
 
 __all__ = [
     "Bounds",
@@ -46,22 +46,22 @@ __all__ = [
 ]
 
 _HOMES = {
-    "Bounds": "filters",
-    "Budget": "policy",
+    "Bounds": "detectors.table.training_filters",
+    "Budget": "decide.policy",
     "DetectorError": "errors",
-    "Filters": "filters",
-    "Policy": "policy",
-    "Reason": "explain",
-    "Sampling": "sampling",
+    "Filters": "detectors.table.training_filters",
+    "Policy": "decide.policy",
+    "Reason": "explain.reason",
+    "Sampling": "series.sampling",
     "Schema": "schema",
-    "SequenceDetector": "sequence",
-    "SequenceScorer": "series_scorer",
-    "SeriesVerdicts": "series_scorer",
-    "TabularDetector": "tabular",
-    "TabularScorer": "scorer",
-    "Verdicts": "scorer",
-    "load": "bundle",
-    "save": "bundle",
+    "SequenceDetector": "detectors.series.detector",
+    "SequenceScorer": "detectors.series.scorer",
+    "SeriesVerdicts": "detectors.series.scorer",
+    "TabularDetector": "detectors.table.detector",
+    "TabularScorer": "detectors.table.scorer",
+    "Verdicts": "detectors.table.scorer",
+    "load": "persist.bundle",
+    "save": "persist.bundle",
 }
 
 

@@ -1,0 +1,1 @@
+"""The jobs and the service: read, call the library, write, tell."""

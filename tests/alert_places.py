@@ -17,12 +17,12 @@ import pandas as pd
 import sqlalchemy as sa
 import yaml
 
-from pipelines.alerts.delivery import deliver
-from pipelines.alerts.outbox import enqueue
-from pipelines.alerts.tables import Alert, Delivery
+from pipelines.alerts.delivery.deliver import deliver
+from pipelines.alerts.outbox.enqueue import enqueue
 from pipelines.config import Config, load_config
-from pipelines.jobs import Context, JobOutcome
+from pipelines.jobs.context import Context, JobOutcome
 from pipelines.store import Store, open_store
+from pipelines.store.alert_tables import Alert, Delivery
 
 NOW = datetime(2026, 3, 2, 12, 0, tzinfo=UTC)
 SECRET = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSwMfKQ9r8GKYo="

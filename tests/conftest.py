@@ -22,10 +22,10 @@ import pytest
 import yaml
 from hypothesis import settings
 
+from detector.detectors.table.detector import TabularDetector
 from detector.encoders.table import TableAutoencoder
 from detector.schema import Schema
-from detector.tabular import TabularDetector
-from detector.training import Training
+from detector.training.loop import Training
 from pipelines.config import Config, load_config
 from pipelines.simulate import simulate_transactions
 from tests.postgres_server import PostgresServer, running_postgres
@@ -137,7 +137,7 @@ def trained_once(
     tmp_path_factory: pytest.TempPathFactory, payments: pd.DataFrame, configure: Callable[..., Config]
 ) -> Path:
     """A folder with the payments, a configuration and a detector trained on them; tests must not change it."""
-    from pipelines.train import train
+    from pipelines.training.train import train
 
     folder = tmp_path_factory.mktemp("trained")
     payments.to_parquet(folder / "payments.parquet")

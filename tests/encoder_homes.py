@@ -12,7 +12,6 @@ from scipy.sparse import csr_array
 from sklearn.datasets import load_digits
 from sklearn.decomposition import PCA
 
-from detector.encoder_damage import unrelated
 from detector.encoders.conv1d import Conv1dAutoencoder
 from detector.encoders.conv2d import Conv2dAutoencoder
 from detector.encoders.mixed import MixedAutoencoder
@@ -23,7 +22,8 @@ from detector.encoders.sparse import SparseAutoencoder
 from detector.encoders.tokens import TokenAutoencoder
 from detector.encoders.transformer import TransformerAutoencoder
 from detector.encoders.variational import VariationalAutoencoder
-from detector.training import Training
+from detector.lab.damage import unrelated
+from detector.training.loop import Training
 
 N_TOKENS = 6
 PLACES = 7

@@ -11,10 +11,10 @@ import pandas as pd
 import yaml
 
 from benchmarks.soak import Site
-from detector.bundle import save
+from detector.detectors.series.detector import SequenceDetector
+from detector.detectors.series.scorer import SequenceScorer
+from detector.persist.bundle import save
 from detector.schema import Schema
-from detector.sequence import SequenceDetector
-from detector.series_scorer import SequenceScorer
 from tests.series_examples import SENSORS, START, readings, small
 
 PUMPS = Schema(key="id", time="when", entity="pump", numeric=tuple(SENSORS))

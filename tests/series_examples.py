@@ -10,15 +10,15 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from detector.detectors.series.detector import SequenceDetector
+from detector.detectors.series.encoders import FittedEncoder
+from detector.detectors.series.fit import FittedSeries, fit_series
+from detector.detectors.series.members import TrainingSeries
+from detector.detectors.series.model import ModelledSeries, SeriesModel
+from detector.detectors.series.recipe import MEMBERS, SeriesRecipe
 from detector.encoders.conv1d import Conv1dAutoencoder
 from detector.schema import Schema
-from detector.sequence import SequenceDetector
-from detector.series_encoders import FittedEncoder
-from detector.series_fit import FittedSeries, fit_series
-from detector.series_members import TrainingSeries
-from detector.series_model import ModelledSeries, SeriesModel
-from detector.series_recipe import MEMBERS, SeriesRecipe
-from detector.training import Training
+from detector.training.loop import Training
 
 START = pd.Timestamp("2026-03-01")
 SENSORS = ["heat", "flow", "power"]

@@ -13,9 +13,9 @@ import pytest
 
 from benchmarks.soak import Site, draw
 from pipelines.config import load_config
-from pipelines.featuring import Featured, Featuring
-from pipelines.incremental import score_new
-from pipelines.jobs import Context, JobOutcome
+from pipelines.features.engine import Featured, Featuring
+from pipelines.jobs.context import Context, JobOutcome
+from pipelines.scoring.stream import score_new
 from pipelines.store import Store, open_store
 
 NOTHING_WRONG = {"lost": 0, "doubled": 0, "unknown": 0, "open": 0}

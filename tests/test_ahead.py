@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from pipelines.ahead import ahead
+from pipelines.prefetch import ahead
 
 
 def test_ahead_makes_the_next_item_meanwhile() -> None:

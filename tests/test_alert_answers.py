@@ -17,17 +17,17 @@ from typer.testing import CliRunner
 
 from detector.errors import DataError, SettingError
 from detector.schema import Schema
-from pipelines.alerts import links
-from pipelines.alerts.addresses import guarded, is_allowed, networks_of
-from pipelines.alerts.answers import answer, find, labels, precision
-from pipelines.alerts.router import answer_router
-from pipelines.alerts.tables import Alert, Answer, Delivery, Silence
-from pipelines.alerts.targets import secrets_of, without_secrets
-from pipelines.alerts.truth import answered_rows, realised, with_answers
+from pipelines.alerts.channels.targets import secrets_of, without_secrets
+from pipelines.alerts.feedback.answers import answer, find, labels, precision
+from pipelines.alerts.feedback.router import answer_router
+from pipelines.alerts.feedback.truth import answered_rows, realised, with_answers
+from pipelines.alerts.message import links
+from pipelines.alerts.network.addresses import guarded, is_allowed, networks_of
 from pipelines.cli import app
 from pipelines.config import Config, load_config
 from pipelines.service.http import HttpServer
 from pipelines.store import Store
+from pipelines.store.alert_tables import Alert, Answer, Delivery, Silence
 from tests.alert_places import NOW, SECRET, config_in, deliveries, free_port, give, receiver, rows, run, store_in
 
 LINK_SECRET = "a secret to sign links with"

@@ -23,15 +23,15 @@ from aiosmtpd.controller import Controller
 from aiosmtpd.smtp import AuthResult
 from pydantic import SecretStr
 
-from pipelines.alerts.addresses import networks_of
 from pipelines.alerts.channels.alertmanager import alerts_of
-from pipelines.alerts.channels.channel import DeliveryError
 from pipelines.alerts.channels.email import EmailChannel, mail_of
 from pipelines.alerts.channels.pagerduty import event_of
 from pipelines.alerts.channels.slack import payload_of
-from pipelines.alerts.http import Poster
-from pipelines.alerts.message import Message, reason_in_words
-from pipelines.alerts.picture import course_png
+from pipelines.alerts.message.message import Message, reason_in_words
+from pipelines.alerts.message.picture import course_png
+from pipelines.alerts.network.addresses import networks_of
+from pipelines.alerts.network.errors import DeliveryError
+from pipelines.alerts.network.http import Poster
 from pipelines.config.alerting import EmailSection
 from pipelines.config.features import FeaturesSection
 from pipelines.store import Store
@@ -672,7 +672,7 @@ def test_template_of_ones_own_is_sandboxed(tmp_path: Path, caplog: pytest.LogCap
     assert "Look at a!" in caplog.text
 
     caplog.clear()
-    from pipelines.alerts import templating
+    from pipelines.alerts.message import templating
 
     templating._environment.cache_clear()
     template.write_text("{{ alert.__class__.__mro__[1].__subclasses__() }}", encoding="utf-8")

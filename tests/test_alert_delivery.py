@@ -20,13 +20,13 @@ import sqlalchemy as sa
 from standardwebhooks import Webhook
 
 from detector.errors import StoreError
-from pipelines.alerts import queue
 from pipelines.alerts.channels.webhook import sign
-from pipelines.alerts.http import backoff
-from pipelines.alerts.tables import Delivery, TargetState
+from pipelines.alerts.delivery import queue
+from pipelines.alerts.network.http import backoff
 from pipelines.config import Config
-from pipelines.faults import VARIABLE
 from pipelines.store import Store
+from pipelines.store.alert_tables import Delivery, TargetState
+from pipelines.testing.failpoints import VARIABLE
 from tests.alert_places import (
     NOW,
     SECRET,
@@ -390,8 +390,8 @@ def test_leader_that_was_replaced_sends_nothing(
     store: Store, server: Receiver, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """What the fence refuses is not sent."""
-    from pipelines.alerts.delivery import deliver
-    from pipelines.jobs import Context
+    from pipelines.alerts.delivery.deliver import deliver
+    from pipelines.jobs.context import Context
 
     config = hooked(tmp_path, server, monkeypatch)
     give(store, config, rows(("a", 0, "high")))

@@ -10,13 +10,13 @@ import pandas as pd
 import pytest
 
 from benchmarks.soak import Site
-from pipelines.alerts.answers import answer, find, labels, precision
-from pipelines.alerts.drawn import DRAWN
-from pipelines.alerts.gathering import Gathered
-from pipelines.alerts.message import message_of
-from pipelines.alerts.tables import Alert
-from pipelines.alerts.truth import realised
+from pipelines.alerts.feedback.answers import answer, find, labels, precision
+from pipelines.alerts.feedback.truth import realised
+from pipelines.alerts.grouping.audit_sample import DRAWN
+from pipelines.alerts.grouping.gather import Gathered
+from pipelines.alerts.message.message import message_of
 from pipelines.store import Store
+from pipelines.store.alert_tables import Alert
 from tests.alert_places import NOW, config_in, give, rows, run, store_in
 from tests.service_sites import opened, score
 

@@ -5,7 +5,7 @@ from typing import Any
 import pandas as pd
 import pytest
 
-from pipelines.alerts.gathering import Gathered
+from pipelines.alerts.grouping.gather import Gathered
 from pipelines.config import Config
 
 

@@ -9,15 +9,15 @@ import pandas as pd
 import pytest
 import sqlalchemy as sa
 
+from detector.detectors.table.detector import TabularDetector
 from detector.errors import SettingError
-from detector.tabular import TabularDetector
 from pipelines.alerts import enqueue
-from pipelines.alerts.digests import end_quiet
-from pipelines.alerts.grouping import Known, advance, events_of
-from pipelines.alerts.tables import Alert, AlertGroup, Delivery, Silence
+from pipelines.alerts.delivery.digests import end_quiet
+from pipelines.alerts.grouping.groups import Known, advance, events_of
 from pipelines.config import Config, load_config
-from pipelines.incremental import judge_of
+from pipelines.scoring.stream import judge_of
 from pipelines.store import Store
+from pipelines.store.alert_tables import Alert, AlertGroup, Delivery, Silence
 from tests.alert_places import NOW, config_in, deliveries, give, rows, run, store_in
 
 

@@ -26,13 +26,13 @@ import yaml
 from aiosmtpd.controller import Controller
 from typer.testing import CliRunner
 
-from detector.bundle import save
+from detector.detectors.table.detector import TabularDetector
+from detector.persist.bundle import save
 from detector.schema import Schema
-from detector.tabular import TabularDetector
-from pipelines.alerts.tables import Alert, Delivery
 from pipelines.cli import app
 from pipelines.config import load_config
 from pipelines.store import Store
+from pipelines.store.alert_tables import Alert, Delivery
 from tests.alert_places import SECRET, Receiver, free_port, receiver
 
 ROOT = Path(__file__).parents[1]

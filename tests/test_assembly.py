@@ -9,17 +9,17 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from detector import assembly
-from detector.assembly import MEMBERS, Recipe, assemble
-from detector.calibrate import Calibrator
+from detector.decide.calibrate import Calibrator
+from detector.detectors.table import fit as assembly
+from detector.detectors.table.detector import TabularDetector
+from detector.detectors.table.fit import MEMBERS, Recipe, assemble
+from detector.detectors.table.scorer import TabularScorer
 from detector.encoders.table import FittedNetwork, TableAutoencoder
 from detector.errors import DataError, ParityError, SettingError
-from detector.forest import Trees
-from detector.neighbours import References
+from detector.members.isolation_forest import Trees
+from detector.members.neighbours import References
 from detector.schema import Schema
-from detector.scorer import TabularScorer
-from detector.tabular import TabularDetector
-from detector.training import Training
+from detector.training.loop import Training
 
 SCHEMA = Schema(numeric=("a", "b"))
 

@@ -9,10 +9,10 @@ from typer.testing import CliRunner
 
 from detector.errors import DataError, SchemaError, SettingError
 from detector.features import Money
-from pipelines.backtest import BacktestReport, _amounts, _unblocked, backtest
-from pipelines.backtest_metrics import judge_period
-from pipelines.backtest_plan import Plan
-from pipelines.backtest_words import in_words
+from pipelines.backtest.metrics import judge_period
+from pipelines.backtest.plan import Plan
+from pipelines.backtest.run import BacktestReport, _amounts, _unblocked, backtest
+from pipelines.backtest.words import in_words
 from pipelines.config import load_config
 from pipelines.simulate import simulate_transactions
 
@@ -329,7 +329,7 @@ def test_dates_outside_the_table_say_where_it_lies(folder):
 
 def test_command_prints_the_summary(folder, monkeypatch):
     """The command line passes everything on and prints what was found."""
-    import pipelines.backtest as job
+    import pipelines.backtest.run as job
     from pipelines.cli import app
 
     def stand_in(config, plan, *, now, folder):

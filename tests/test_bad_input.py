@@ -21,8 +21,8 @@ import pytest
 from typer.testing import CliRunner
 
 from detector.errors import SettingError
-from pipelines import kinds
 from pipelines.cli import app
+from pipelines.training import kinds
 
 ROOT = Path(__file__).parents[1]
 ROWS = 300

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from benchmarks import sensor_files, sensors
 from benchmarks.sensor_files import Task
-from detector.sequence import SequenceDetector
+from detector.detectors.series.detector import SequenceDetector
 from tests.series_examples import KnownEncoder
 
 FIGURES = {"skab": {"f1", "far", "mar"}, "tsb": {"vus_pr"}, "asd": {"ap"}}
@@ -85,7 +85,8 @@ def test_an_encoder_is_scored_whether_it_beats_the_floor_or_not(
 ) -> None:
     """With its own threshold; and its held-out error says whether it does."""
     monkeypatch.setattr(
-        "detector.sequence.EncoderChoice", lambda _, fall_back, **__: KnownEncoder(off, fall_back=fall_back)
+        "detector.detectors.series.detector.EncoderChoice",
+        lambda _, fall_back, **__: KnownEncoder(off, fall_back=fall_back),
     )
     X, y = make_series()
 

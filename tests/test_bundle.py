@@ -14,11 +14,11 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from detector import bundle
-from detector.bundle import MANIFEST, fingerprint, load, save
+from detector.detectors.table.detector import TabularDetector
+from detector.detectors.table.scorer import TabularScorer
 from detector.errors import BundleError
-from detector.scorer import TabularScorer
-from detector.tabular import TabularDetector
+from detector.persist import bundle
+from detector.persist.bundle import MANIFEST, fingerprint, load, save
 
 FILES = ["arrays.npz", "bundle.json", "decoder.onnx", "graph.onnx", "inside.onnx"]
 

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from scipy import stats
 
-from detector.calibrate import BLOCK, Calibrator, ParetoTail
+from detector.decide.calibrate import BLOCK, Calibrator, ParetoTail
 from detector.errors import BundleError, DataError, SettingError, ShapeError
 
 RISKS = st.floats(-50, 50).map(lambda value: round(value, 1))

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from detector.clean import Cleaned, clean
+from detector.cleaning.clean import Cleaned, clean
 from detector.errors import DataError, SchemaError
 from detector.schema import Schema
 

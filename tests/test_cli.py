@@ -239,9 +239,9 @@ def test_interrupt_ends_quietly(config: Path, stand_in: Callable[[str, Job], Non
 def test_interrupt_of_a_process_ends_quietly(tmp_path: Path) -> None:
     """The signal that Ctrl-C sends ends a running job with 130 and no traceback."""
     code = (
-        "import sys, time, types; module = types.ModuleType('pipelines.demo');"
+        "import sys, time, types; module = types.ModuleType('pipelines.demo.transactions');"
         "module.run_demo = lambda *a, **k: (print('started', flush=True), time.sleep(60));"
-        "sys.modules['pipelines.demo'] = module; from pipelines.cli import app; app(['demo'])"
+        "sys.modules['pipelines.demo.transactions'] = module; from pipelines.cli import app; app(['demo'])"
     )
     process = subprocess.Popen(
         [sys.executable, "-c", code], cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True

@@ -2,8 +2,15 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from detector.clock import HOUR, infer_interval, is_spring_forward, read_times, refuse_summer_time, show_span
 from detector.errors import DataError
+from detector.series.timestamps import (
+    HOUR,
+    infer_interval,
+    is_spring_forward,
+    read_times,
+    refuse_summer_time,
+    show_span,
+)
 
 MINUTE = HOUR // 60
 NAMES = pd.Index(["pump", "fan"])

@@ -6,11 +6,11 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from detector.clean import clean
-from detector.columns import MISSING, UNSEEN, TableEncoder
+from detector.cleaning.clean import clean
+from detector.encoding.table import MISSING, UNSEEN, TableEncoder
 from detector.errors import DataError
-from detector.graph import Graph
-from detector.onnx_text import join
+from detector.onnx.graph import Graph
+from detector.onnx.text import join
 from detector.schema import Schema
 
 

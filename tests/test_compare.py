@@ -4,10 +4,10 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from detector.compare import precision_difference, rank_stability, recall_difference
 from detector.errors import DataError, SettingError, ShapeError
-from detector.evaluate import ranking_metrics
-from detector.inject import inject
+from detector.metrics.compare import precision_difference, rank_stability, recall_difference
+from detector.metrics.inject import inject
+from detector.metrics.ranking import ranking_metrics
 from detector.schema import Schema
 
 SCHEMA = Schema(numeric=("amount", "fee"), categorical=("country",), boolean=("online",))

@@ -6,8 +6,8 @@ import pytest
 
 from benchmarks import day
 from pipelines.config import load_config
-from pipelines.shelf import Shelf
-from pipelines.telling import spool_of
+from pipelines.registry.registry import Shelf
+from pipelines.tracking.messages import spool_of
 
 
 @pytest.mark.slow
@@ -16,9 +16,9 @@ def test_season_holds_all_that_can_happen(tmp_path: Path, monkeypatch: pytest.Mo
 
     MLflow is down, so the whole story waits for it, in order.
     """
-    monkeypatch.setattr("pipelines.kinds.figures", lambda *_, **__: {})
-    monkeypatch.setattr("pipelines.story.comparison_figure", lambda _: None)
-    monkeypatch.setattr("pipelines.figure_style.to_png", lambda _: b"")
+    monkeypatch.setattr("pipelines.training.kinds.figures", lambda *_, **__: {})
+    monkeypatch.setattr("pipelines.training.run_record.comparison_figure", lambda _: None)
+    monkeypatch.setattr("pipelines.reports.style.to_png", lambda _: b"")
 
     season = day.play(tmp_path, uri="http://127.0.0.1:9")
 

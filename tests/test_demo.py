@@ -10,9 +10,10 @@ import pandas as pd
 import pytest
 from rich.console import Console
 
-from pipelines import demo, kinds
 from pipelines.config import load_config
 from pipelines.config.template import TEMPLATES
+from pipelines.demo import transactions as demo
+from pipelines.training import kinds
 
 NOW = datetime(2026, 3, 2, 12, tzinfo=UTC)
 SMALL = """

@@ -6,8 +6,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from detector.drift import FEWEST_A_LEVEL, Reference, persistent, stability_index
 from detector.errors import BundleError, DataError, SettingError
+from detector.metrics.drift import FEWEST_A_LEVEL, Reference, persistent, stability_index
 from detector.schema import Schema
 
 SCHEMA = Schema(numeric=("amount", "balance"), categorical=("country",), boolean=("online",))

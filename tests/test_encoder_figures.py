@@ -8,8 +8,8 @@ import pandas as pd
 import pytest
 
 from detector.errors import DataError
-from pipelines.encoder_figures import encoder_robustness, encoder_table
-from pipelines.figure_style import title_of, to_png
+from pipelines.lab.figures import encoder_robustness, encoder_table
+from pipelines.reports.style import title_of, to_png
 
 TABLE = pd.DataFrame(
     {

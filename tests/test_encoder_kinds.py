@@ -24,7 +24,7 @@ from detector.encoders.transformer import TransformerAutoencoder
 from detector.encoders.variational import VariationalAutoencoder
 from detector.encoders.vocabulary import Vocabulary
 from detector.errors import DataError, SettingError, ShapeError
-from detector.training import keras_session
+from detector.training.loop import keras_session
 from tests.encoder_homes import BRIEF, HOMES, at_home, fast, fresh, indicators, share_wrong
 
 

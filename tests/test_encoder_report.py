@@ -12,12 +12,12 @@ from scipy.sparse import csr_array
 from sklearn.base import BaseEstimator
 from sklearn.decomposition import PCA
 
-from detector.encoder_cost import fit_measured
-from detector.encoder_damage import contaminated, incomplete, noisy, take, unrelated
-from detector.encoder_errors import reconstruction_errors
-from detector.encoder_report import Levels, assess, compare, robustness
 from detector.encoders import DenseAutoencoder
 from detector.errors import DataError, SettingError
+from detector.lab.cost import fit_measured
+from detector.lab.damage import contaminated, incomplete, noisy, take, unrelated
+from detector.lab.errors import reconstruction_errors
+from detector.lab.report import Levels, assess, compare, robustness
 from tests.encoder_homes import BRIEF, HOMES, at_home, fresh
 
 FEW = Levels(noise=(0.5,), missing=(0.3,), contamination=(0.3,))

@@ -19,7 +19,6 @@ from sklearn.metrics import roc_auc_score
 from sklearn.pipeline import make_pipeline
 from sklearn.utils.estimator_checks import check_estimator, estimator_checks_generator
 
-from detector.encoder_damage import take
 from detector.encoders import export
 from detector.encoders.checks import check_numbers
 from detector.encoders.conv1d import Conv1dAutoencoder
@@ -35,6 +34,7 @@ from detector.encoders.tokens import TokenAutoencoder
 from detector.encoders.transformer import TransformerAutoencoder
 from detector.encoders.variational import VariationalAutoencoder
 from detector.errors import DataError, DetectorError, ParityError, SettingError, ShapeError, UnfittedError
+from detector.lab.damage import take
 from tests.encoder_homes import BRIEF, HOMES, at_home, fresh, linear_error, strange
 
 ROOT = Path(__file__).resolve().parents[1]

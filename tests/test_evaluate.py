@@ -8,8 +8,8 @@ import pytest
 from scipy import stats
 from sklearn import metrics
 
-from detector import evaluate
 from detector.errors import DataError, SettingError, ShapeError
+from detector.metrics import ranking as evaluate
 
 
 @pytest.fixture(params=[0, 1, 2])

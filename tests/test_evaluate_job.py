@@ -13,13 +13,13 @@ import pandas as pd
 import pytest
 from sklearn.metrics import average_precision_score, precision_score, recall_score, roc_auc_score
 
-from detector import bundle
+from detector.decide.policy import Policy
 from detector.errors import BundleError, DataError, SchemaError, SettingError
-from detector.policy import Policy
-from pipelines import evaluate as job
-from pipelines import kinds
+from detector.persist import bundle
 from pipelines.config import Config
-from pipelines.evaluate import evaluate
+from pipelines.training import evaluate as job
+from pipelines.training import kinds
+from pipelines.training.evaluate import evaluate
 
 NOW = datetime(2026, 3, 2, 12, tzinfo=UTC)
 Configure = Callable[..., Config]

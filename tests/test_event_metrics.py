@@ -7,7 +7,7 @@ import math
 import pytest
 
 from detector.errors import ShapeError
-from detector.event_metrics import event_metrics
+from detector.metrics.events import event_metrics
 
 
 def test_an_event_is_found_by_one_flag_and_a_stretch_is_right_by_one_anomaly() -> None:

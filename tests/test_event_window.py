@@ -5,10 +5,10 @@ import pandas as pd
 import pytest
 
 from detector.errors import SettingError
-from detector.event_window import CODES, EventWindow, Sensor, Steps
 from detector.features import Feature
-from detector.features.steps import steps_of
-from detector.graph import Graph
+from detector.members.event_sequence import CODES, EventWindow, Sensor, Steps
+from detector.members.event_steps import steps_of
+from detector.onnx.graph import Graph
 
 STEPS = Steps((Sensor(("amount_1", "amount")), Sensor(("kind_1", "kind"), coded=True)), beside=("amount_1", "kind_1"))
 

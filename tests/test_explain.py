@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from detector.errors import SettingError
-from detector.explain import Reason, about, clock, in_words, number, risk_shares, tell, top_features, weekday
+from detector.explain.reason import Reason, about, clock, in_words, number, risk_shares, tell, top_features, weekday
 
 PARTS = arrays(np.float64, (4, 3), elements=st.floats(-1e6, 1e6))
 EXCESS = arrays(np.float64, 4, elements=st.floats(-10, 1e4))

@@ -11,13 +11,13 @@ import pytest
 import yaml
 
 from benchmarks.soak import KILLED, Site, draw, run
-from detector.bundle import save
+from detector.decide.audit_sample import Exploration, missed
+from detector.detectors.table.detector import TabularDetector
 from detector.errors import SettingError, ShapeError
-from detector.exploration import Exploration, missed
+from detector.persist.bundle import save
 from detector.schema import Schema
-from detector.tabular import TabularDetector
 from pipelines.config import Config, load_config
-from pipelines.evaluate import _missed
+from pipelines.training.evaluate import _missed
 from tests.service_sites import NOTHING_WRONG, score
 
 BUDGET = {"rows": 10, "per": "batch"}

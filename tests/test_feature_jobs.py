@@ -11,10 +11,10 @@ import yaml
 
 from detector.errors import DataError
 from pipelines.config import Config, load_config
-from pipelines.evaluate import evaluate
-from pipelines.score import score
+from pipelines.scoring.batch import score
 from pipelines.simulate import simulate_transactions
-from pipelines.train import train
+from pipelines.training.evaluate import evaluate
+from pipelines.training.train import train
 
 NOW = datetime(2026, 3, 1, tzinfo=UTC)
 SETTINGS = {
@@ -90,7 +90,7 @@ def test_new_rows_are_measured_against_the_past_of_training(site: Config, tmp_pa
 
 def test_rows_may_lie_in_any_order(site: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Also where a file is read in several parts."""
-    monkeypatch.setattr("pipelines.score.BATCH", 100)
+    monkeypatch.setattr("pipelines.scoring.batch.BATCH", 100)
     fresh = pd.read_parquet(site.bundle.parent / "fresh.parquet")
     found = []
     for name, rows in (("sorted", fresh), ("mixed", fresh.sample(frac=1, random_state=1))):

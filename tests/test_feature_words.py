@@ -2,7 +2,7 @@
 
 import pytest
 
-from detector.explain import Reason
+from detector.explain.reason import Reason
 from detector.features import Feature, in_own_words
 from detector.features.words import say
 

@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 
 from detector.errors import DataError, SchemaError, SettingError
 from detector.features import Feature, FeatureSet, History, Money, answers
+from detector.features.integers import lasting_code
 from detector.features.ordering import stable
-from detector.features.table import lasting_code
 
 LINES = (
     "count by card over 10s, 1m",

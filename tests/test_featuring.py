@@ -6,10 +6,10 @@ import pandas as pd
 import pytest
 
 from detector.errors import DataError, SchemaError, SettingError
-from detector.explain import Reason
+from detector.explain.reason import Reason
 from detector.schema import Schema
 from pipelines.config import load_config
-from pipelines.featuring import Featuring
+from pipelines.features.engine import Featuring
 from pipelines.simulate import simulate_transactions
 
 CONFIG = """\

@@ -14,8 +14,9 @@ import pytest
 from matplotlib.figure import Figure
 
 from detector.errors import DataError, MissingExtraError
-from pipelines import figure_style, figures
-from pipelines.figure_style import title_of
+from pipelines.reports import figures
+from pipelines.reports import style as figure_style
+from pipelines.reports.style import title_of
 
 RANDOM = np.random.default_rng(0)
 LABELS = (RANDOM.random(600) < 0.1).astype(float)
@@ -123,7 +124,7 @@ def test_settings_of_matplotlib_stay_as_they_were() -> None:
 def test_import_is_cheap() -> None:
     """Matplotlib is loaded when something is drawn, and pyplot never."""
     code = (
-        "import sys, pipelines.figures as f; assert 'matplotlib' not in sys.modules;"
+        "import sys, pipelines.reports.figures as f; assert 'matplotlib' not in sys.modules;"
         "f.loss_curves({'loss': [1.0, 2.0]}); assert 'matplotlib.pyplot' not in sys.modules"
     )
 

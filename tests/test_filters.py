@@ -6,10 +6,10 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from detector.detectors.table.detector import TabularDetector
+from detector.detectors.table.training_filters import Bounds, Filters
 from detector.errors import DataError, SchemaError, SettingError
-from detector.filters import Bounds, Filters
 from detector.schema import Schema
-from detector.tabular import TabularDetector
 
 SCHEMA = Schema(numeric=("amount", "fee"))
 

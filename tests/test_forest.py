@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 from sklearn.ensemble import IsolationForest
 
-from detector.forest import Trees
-from detector.graph import Graph
-from detector.onnx_text import join
+from detector.members.isolation_forest import Trees
+from detector.onnx.graph import Graph
+from detector.onnx.text import join
 
 
 @pytest.fixture(scope="module")

@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from detector.decide.fuse import Fusion
 from detector.errors import ShapeError
-from detector.fuse import Fusion
 
 
 @pytest.fixture

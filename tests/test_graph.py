@@ -7,9 +7,9 @@ import pickle
 import numpy as np
 import pytest
 
-from detector import onnx_text
 from detector.errors import BundleError
-from detector.graph import Graph
+from detector.onnx import text as onnx_text
+from detector.onnx.graph import Graph
 
 BLOCK = 64
 WIDTH = 300

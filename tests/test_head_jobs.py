@@ -11,13 +11,13 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from detector import bundle
-from detector.scorer import TabularScorer
-from pipelines import kinds
+from detector.detectors.table.scorer import TabularScorer
+from detector.persist import bundle
 from pipelines.config import Config
-from pipelines.retrain import retrain
-from pipelines.score import score
-from pipelines.train import train
+from pipelines.scoring.batch import score
+from pipelines.training import kinds
+from pipelines.training.retrain import retrain
+from pipelines.training.train import train
 
 Configure = Callable[..., Config]
 NOW = datetime(2026, 6, 1, tzinfo=UTC)

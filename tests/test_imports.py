@@ -10,8 +10,8 @@ import pandas as pd
 import pytest
 
 import detector
-from detector.bundle import save
-from detector.tabular import TabularDetector
+from detector.detectors.table.detector import TabularDetector
+from detector.persist.bundle import save
 
 ONLY_FOR_FITTING = ["tensorflow", "keras", "onnx", "tf2onnx", "sklearn", "mlflow", "matplotlib", "pyspark"]
 ROOT = Path(__file__).parents[1]
@@ -40,7 +40,7 @@ def test_scoring_imports_nothing_that_only_fitting_needs(
         "rows = pd.read_pickle(sys.argv[2])\n"
         "verdicts = scorer.judge(rows, policy=detector.Policy(budget=detector.Budget(rows=5)))\n"
         "assert verdicts.frame['flagged'].sum() == 5 and verdicts.frame['reasons'].ne('').sum() == 5\n"
-        "from detector.clean import clean\n"
+        "from detector.cleaning.clean import clean\n"
         "cleaned = clean(rows, scorer.schema).rows\n"
         "assert len(scorer.decode(scorer.encode(cleaned))) == len(scorer.reconstruct(cleaned)) == 50\n"
         "scorer.feature_errors(cleaned)"
@@ -54,7 +54,7 @@ def test_scoring_imports_nothing_that_only_fitting_needs(
 
 def test_service_imports_nothing_that_only_fitting_needs() -> None:
     """It scores, alerts and answers for months; what training needs would be 100 MB and two seconds more."""
-    loaded = modules_after("import pipelines.service.serve, pipelines.incremental, pipelines.alerts.delivery")
+    loaded = modules_after("import pipelines.service.app, pipelines.scoring.stream, pipelines.alerts.delivery.deliver")
 
     assert "onnxruntime" in loaded
     assert loaded.isdisjoint(ONLY_FOR_FITTING)

@@ -12,10 +12,10 @@ import pytest
 import sqlalchemy as sa
 
 from benchmarks.soak import Site, draw
+from detector.detectors.table.detector import TabularDetector
 from detector.errors import BundleError, SinkError, SourceError, StoreError
 from detector.schema import Schema
-from detector.tabular import TabularDetector
-from pipelines import incremental
+from pipelines.scoring import stream as incremental
 from pipelines.store import DayFlags
 from tests.service_sites import back_date, context, opened, put, score, states
 
@@ -296,7 +296,7 @@ def test_key_that_comes_again_is_set_aside_in_a_table(build: Build) -> None:
 def test_rows_without_a_key_are_named_by_file_and_number(build: Build, tmp_path: Path) -> None:
     """Without a key column each row says where it came from, also after the file has grown."""
     detector = TabularDetector(schema=Schema(numeric=("amount", "fee")), members=("forest",), trees=5)
-    from detector.bundle import save
+    from detector.persist.bundle import save
 
     bundle = save(detector.fit(draw(300, first=0, seed=0)).scorer_, tmp_path / "keyless")
     site = build(bundle=bundle)
@@ -376,8 +376,8 @@ def test_challenger_that_fails_in_the_shadow_harms_nothing(
     def fail(*_: object, **__: object) -> None:
         raise failure
 
-    monkeypatch.setattr("pipelines.incremental.trial_of", lambda _: object())
-    monkeypatch.setattr("pipelines.incremental.score_shadow", fail)
+    monkeypatch.setattr("pipelines.scoring.stream.trial_of", lambda _: object())
+    monkeypatch.setattr("pipelines.scoring.stream.score_shadow", fail)
     site = build(settings={"batch_rows": 20})
     put(site, "a.parquet", 0, 20)
     put(site, "b.parquet", 20, 20)

@@ -14,14 +14,15 @@ import pytest
 import sqlalchemy as sa
 
 from benchmarks.soak import Site, draw
-from detector.bundle import save
+from detector.detectors.table.detector import TabularDetector
 from detector.errors import SchemaError, SettingError
+from detector.persist.bundle import save
 from detector.schema import Schema
-from detector.tabular import TabularDetector
-from pipelines import again
-from pipelines.housekeeping import deliver, tidy
-from pipelines.incremental import Scoring
-from pipelines.jobs import DELIVERIES, JobOutcome
+from pipelines.jobs.context import JobOutcome
+from pipelines.jobs.registry import DELIVERIES
+from pipelines.scoring import replay as again
+from pipelines.scoring.stream import Scoring
+from pipelines.service.housekeeping import deliver, tidy
 from pipelines.store import Audit, Batch, Cursor, RecentKey, Run
 from tests.service_sites import context, opened, put, score
 

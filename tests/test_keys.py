@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipelines.keys import KeyLedger
+from pipelines.ingest.dedupe import KeyLedger
 
 Batches = list[list[int]]
 BATCHES = st.lists(st.lists(st.integers(-(2**63), 2**63 - 1) | st.integers(-20, 20), unique=True), max_size=12)

@@ -120,7 +120,7 @@ def test_full_disk_keeps_nothing_and_the_next_run_all(tiny_bundle: Path, tmp_pat
         "import resource, signal, sys\n"
         "from benchmarks.soak import score_in_child\n"
         "signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
-        "import pipelines.landing.files as files\n"
+        "import pipelines.sinks.landing_files as files\n"
         "stage = files.FileLanding.stage\n"
         "def limited(*args, **given):\n"
         "    resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, resource.RLIM_INFINITY))\n"

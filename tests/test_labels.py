@@ -13,10 +13,10 @@ import pytest
 
 from detector.errors import SchemaError
 from detector.schema import Schema
-from pipelines.alerts.tables import Alert, Answer
 from pipelines.config import Config
-from pipelines.labels import known_labels
+from pipelines.labels.known import known_labels
 from pipelines.store import open_store
+from pipelines.store.alert_tables import Alert, Answer
 
 Configure = Callable[..., Config]
 NOW = datetime(2026, 3, 31, tzinfo=UTC)

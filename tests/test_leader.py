@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from detector.errors import StoreError
-from pipelines.leader import Leadership, instance_name, is_dead
+from pipelines.service.leader import Leadership, instance_name, is_dead
 from pipelines.store import Lease, Store, open_store
 
 
@@ -132,7 +132,7 @@ def test_two_that_begin_at_once_are_one_leader(store: Store) -> None:
 
 def test_process_of_this_machine_that_is_gone_is_succeeded_at_once(store: Store) -> None:
     """A restart on the same machine need not wait for the lease of the process that was killed."""
-    code = "from pipelines.leader import instance_name; print(instance_name(), flush=True); input()"
+    code = "from pipelines.service.leader import instance_name; print(instance_name(), flush=True); input()"
     root = Path(__file__).parents[1]
     process = subprocess.Popen(
         [sys.executable, "-c", code],

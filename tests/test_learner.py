@@ -7,15 +7,15 @@ from typing import Any
 import pandas as pd
 import pytest
 
-from detector import bundle
+from detector.decide.policy import Budget, Policy
+from detector.detectors.table.detector import TabularDetector
+from detector.detectors.table.training_filters import Bounds, Filters
 from detector.errors import SchemaError, SettingError
-from detector.filters import Bounds, Filters
-from detector.policy import Budget, Policy
+from detector.persist import bundle
 from detector.schema import Schema
-from detector.tabular import TabularDetector
 from pipelines.config import Config, PolicySection, TrainSection
-from pipelines.learner import MEMBERS, TAKEN, detector_of, policy_of, refuse_taken_names
-from pipelines.score import score
+from pipelines.factory.detector import MEMBERS, TAKEN, detector_of, policy_of, refuse_taken_names
+from pipelines.scoring.batch import score
 
 TIMED = Schema(time="when", numeric=("amount",))
 Configure = Callable[..., Config]

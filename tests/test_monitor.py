@@ -8,15 +8,15 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from detector import bundle
 from detector.errors import BundleError
+from detector.persist import bundle
 from pipelines.cli import app
 from pipelines.config import load_config
-from pipelines.monitor import DriftReport, watch
-from pipelines.retrain import retrain
-from pipelines.shelf import Shelf
-from pipelines.telling import spool_of
-from pipelines.usage import measured
+from pipelines.monitoring.drift import DriftReport, watch
+from pipelines.registry.registry import Shelf
+from pipelines.tracking.messages import spool_of
+from pipelines.tracking.usage import measured
+from pipelines.training.retrain import retrain
 from tests.moving_world import after, settle, world
 
 

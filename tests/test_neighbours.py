@@ -7,9 +7,9 @@ import pytest
 from sklearn.neighbors import NearestNeighbors
 
 from detector.errors import SettingError
-from detector.graph import Graph
-from detector.neighbours import CHUNK, References
-from detector.onnx_text import join
+from detector.members.neighbours import CHUNK, References
+from detector.onnx.graph import Graph
+from detector.onnx.text import join
 
 
 @pytest.mark.parametrize("k", [1, 5])

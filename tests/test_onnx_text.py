@@ -6,8 +6,8 @@ import numpy as np
 import onnx
 import pytest
 
-from detector.graph import Graph
-from detector.onnx_text import IR_VERSION, OPSET, OPSET_ML, join, model
+from detector.onnx.graph import Graph
+from detector.onnx.text import IR_VERSION, OPSET, OPSET_ML, join, model
 
 
 def shift(name: str, by: float, *, source: str = "x", target: str = "y") -> onnx.ModelProto:

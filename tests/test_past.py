@@ -15,21 +15,21 @@ import pytest
 import sqlalchemy as sa
 import yaml
 
-from detector import bundle
 from detector.errors import DataError
-from pipelines import past
-from pipelines.again import replay
+from detector.persist import bundle
 from pipelines.config import Config, load_config
-from pipelines.featuring import Featuring, history_folder
-from pipelines.incremental import load_judge, score_new
-from pipelines.jobs import Context, JobOutcome
-from pipelines.monitor import watch
-from pipelines.retrain import retrain
-from pipelines.shadow import begin_shadow
-from pipelines.shelf import Shelf
+from pipelines.features import state as past
+from pipelines.features.engine import Featuring, history_folder
+from pipelines.jobs.context import Context, JobOutcome
+from pipelines.monitoring.drift import watch
+from pipelines.registry.registry import Shelf
+from pipelines.scoring.replay import replay
+from pipelines.scoring.shadow import begin_shadow
+from pipelines.scoring.stream import load_judge, score_new
 from pipelines.simulate import simulate_transactions
 from pipelines.store import open_store
-from pipelines.train import train
+from pipelines.training.retrain import retrain
+from pipelines.training.train import train
 from tests.service_sites import pushed
 
 ROOT = Path(__file__).parents[1]
@@ -285,7 +285,7 @@ def test_labels_that_come_later_are_learnt(home: Path, monkeypatch: pytest.Monke
     run(config)
     put(home, "part2", PAYMENTS.iloc[1_000:1_001])
     told = PAYMENTS.iloc[:1_000].assign(is_fraud=1)
-    monkeypatch.setattr("pipelines.intake.folder.FolderIntake.passed", lambda *_: iter([told]))
+    monkeypatch.setattr("pipelines.ingest.folder.FolderIntake.passed", lambda *_: iter([told]))
     seen = pushed(monkeypatch)
 
     run(config)

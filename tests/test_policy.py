@@ -9,9 +9,9 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from scipy import stats
 
-from detector.calibrate import Calibrator
+from detector.decide.calibrate import Calibrator
+from detector.decide.policy import Budget, Policy, discoveries, row_of_numbers, severity
 from detector.errors import DataError, SettingError, ShapeError
-from detector.policy import Budget, Policy, discoveries, row_of_numbers, severity
 
 P_VALUES = arrays(np.float64, st.integers(0, 30), elements=st.sampled_from([0.001, 0.01, 0.02, 0.05, 0.1, 0.5, 1.0]))
 

@@ -5,11 +5,11 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from detector.evaluate import Interval
-from pipelines.comparison import Comparison, Side
-from pipelines.comparison_figure import comparison_figure
+from detector.metrics.ranking import Interval
 from pipelines.config import RetrainSection
-from pipelines.promotion import KEEP, PROMOTE, SHADOW, Decision, decide, note_of
+from pipelines.registry.comparison import Comparison, Side
+from pipelines.registry.promotion import KEEP, PROMOTE, SHADOW, Decision, decide, note_of
+from pipelines.training.comparison_figure import comparison_figure
 
 SETTINGS = RetrainSection()
 RNG = np.random.default_rng(0)

@@ -5,9 +5,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from detector.errors import DataError
-from detector.readings import Readings, order_readings
-from detector.sampling import Sampling
 from detector.schema import Schema
+from detector.series.readings import Readings, order_readings
+from detector.series.sampling import Sampling
 
 SCHEMA = Schema(time="when", entity="pump", numeric=("heat", "flow"))
 

@@ -5,9 +5,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from detector.errors import DataError, SchemaError, SettingError, ShapeError
-from detector.regular import RegularSeries, regularise
-from detector.sampling import Sampling
 from detector.schema import Schema
+from detector.series.resample import RegularSeries, regularise
+from detector.series.sampling import Sampling
 
 SCHEMA = Schema(time="when", numeric=("heat",))
 PUMPS = Schema(time="when", entity="pump", numeric=("heat", "flow"))

@@ -13,11 +13,11 @@ import pandas as pd
 import pytest
 
 from detector.errors import SinkError
-from detector.evaluate import Interval
-from detector.explain import Reason
+from detector.explain.reason import Reason
+from detector.metrics.ranking import Interval
 from detector.schema import Schema
-from pipelines import figures
-from pipelines.report import ColumnFact, ReportContent, column_facts, quarantine_counts, render, write_report
+from pipelines.reports import figures
+from pipelines.reports.page import ColumnFact, ReportContent, column_facts, quarantine_counts, render, write_report
 
 NASTY = "<script>alert(1)</script>"
 PLAIN = ReportContent(name="payments", job="Scoring", made_at=datetime(2025, 3, 5, 9, 30, tzinfo=UTC), rows=1_000)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from detector.residual_rule import ResidualRule
+from detector.members.residuals import ResidualRule
 
 EVERY = np.full((500, 2), True)
 KNOWN = np.full(2, True)

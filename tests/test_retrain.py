@@ -12,20 +12,20 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from detector import bundle
+from detector.detectors.table.scorer import TabularScorer
 from detector.errors import DataError, DetectorError, SettingError
-from detector.scorer import TabularScorer
-from pipelines import retrain as job
+from detector.persist import bundle
 from pipelines.config import Config, load_config
-from pipelines.models import compare_models, promote_model, rollback_model
-from pipelines.remembered import reference_of
-from pipelines.retrain import retrain
-from pipelines.shadow import begin_shadow, score_shadow, settle_shadow, trial_of
-from pipelines.shelf import Shelf
+from pipelines.factory.data import recent, split
+from pipelines.factory.metadata import reference_of
+from pipelines.registry.registry import Shelf
+from pipelines.scoring.shadow import begin_shadow, score_shadow, settle_shadow, trial_of
 from pipelines.sources import open_source
-from pipelines.telling import spool_of
-from pipelines.train import train
-from pipelines.window import recent, split
+from pipelines.tracking.messages import spool_of
+from pipelines.training import retrain as job
+from pipelines.training.registry_commands import compare_models, promote_model, rollback_model
+from pipelines.training.retrain import retrain
+from pipelines.training.train import train
 from tests.moving_world import after, settle, world
 
 ROOT = Path(__file__).parents[1]
@@ -452,13 +452,13 @@ DRIVER = """
 import json, os, shutil, sys, time
 from pathlib import Path
 import sklearn.ensemble, onnxruntime, onnx
-import pipelines.retrain as job
-from detector import bundle
+import pipelines.training.retrain as job
+from detector.persist import bundle
 from pipelines.config import load_config
-from pipelines.shelf import Shelf
-from pipelines.telling import spool_of
+from pipelines.registry.registry import Shelf
+from pipelines.tracking.messages import spool_of
 from tests.moving_world import after
-import pipelines.figure_style, pipelines.kinds, pipelines.story, pipelines.tracking.sending
+import pipelines.reports.style, pipelines.training.kinds, pipelines.training.run_record, pipelines.tracking.sending
 
 def child(work):
     pid = os.fork()
@@ -487,9 +487,9 @@ def read(config, stop):
         bundle.load(config.bundle)
         time.sleep(0.1)
 
-pipelines.figure_style.to_png = lambda figure: b"png"
-pipelines.kinds.figures = lambda *given, **named: {}
-pipelines.story.comparison_figure = lambda found: None
+pipelines.reports.style.to_png = lambda figure: b"png"
+pipelines.training.kinds.figures = lambda *given, **named: {}
+pipelines.training.run_record.comparison_figure = lambda found: None
 home, points, results = Path(sys.argv[1]), sys.argv[2:], {}
 for point in points:
     folder = home.parent / point

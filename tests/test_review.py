@@ -5,11 +5,11 @@ import pandas as pd
 import pytest
 from sklearn.metrics import average_precision_score, roc_auc_score
 
-from detector.clean import clean
-from detector.policy import Budget, Policy
-from detector.scorer import TabularScorer
-from detector.tabular import TabularDetector
-from pipelines.review import MOST_SHOWN, Review, figures, review
+from detector.cleaning.clean import clean
+from detector.decide.policy import Budget, Policy
+from detector.detectors.table.detector import TabularDetector
+from detector.detectors.table.scorer import TabularScorer
+from pipelines.training.review import MOST_SHOWN, Review, figures, review
 
 POLICY = Policy(quantile=0.95)
 

@@ -4,8 +4,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from detector.errors import SettingError, ShapeError
-from detector.row_errors import How, to_rows
-from detector.windows import Windows
+from detector.series.row_errors import How, to_rows
+from detector.series.windows import Windows
 
 SIZES = st.lists(st.integers(1, 12), min_size=1, max_size=5)
 HOWS = st.sampled_from(["overlap", "least", "trailing"])

@@ -4,7 +4,7 @@ from typing import Any
 import pytest
 
 from detector.errors import SettingError
-from detector.sampling import Sampling
+from detector.series.sampling import Sampling
 
 
 @pytest.mark.parametrize("every", ["1min", "60s", timedelta(minutes=1)])

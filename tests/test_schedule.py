@@ -13,11 +13,11 @@ import pytest
 import sqlalchemy as sa
 
 from detector.errors import SettingError
-from pipelines import jobs
 from pipelines.config import ServiceSection
-from pipelines.jobs import Context, JobOutcome, StoppedError
-from pipelines.runs import close_lost, run_job
-from pipelines.schedule import TABLE, Schedule, WhenTrigger
+from pipelines.jobs import registry as jobs
+from pipelines.jobs.context import Context, JobOutcome, StoppedError
+from pipelines.service.runs import close_lost, run_job
+from pipelines.service.scheduler import TABLE, Schedule, WhenTrigger
 from pipelines.service.times import next_times
 from pipelines.store import Run, Store, open_store
 from tests.service_sites import Site, context

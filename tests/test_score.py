@@ -15,14 +15,14 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from detector import bundle
+from detector.decide.policy import Budget, Policy
+from detector.detectors.table.scorer import TabularScorer
 from detector.errors import BundleError, SchemaError, SettingError, SinkError
-from detector.policy import Budget, Policy
-from detector.scorer import TabularScorer
-from pipelines import kinds
-from pipelines import score as job
+from detector.persist import bundle
 from pipelines.config import Config
-from pipelines.score import ScoreReport, score
+from pipelines.scoring import batch as job
+from pipelines.scoring.batch import ScoreReport, score
+from pipelines.training import kinds
 
 NOW = datetime(2026, 3, 2, 12, tzinfo=UTC)
 ROOT = Path(__file__).parents[1]
@@ -162,7 +162,7 @@ def test_columns_named_row_and_reason_survive_quarantine(
     tmp_path: Path, configure: Configure, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Columns that are called like those of the quarantine are kept beside them, also across batches."""
-    from pipelines import train
+    from pipelines.training import train
 
     monkeypatch.setattr(kinds, "figures", lambda *_, **__: {})
     rng = np.random.default_rng(0)

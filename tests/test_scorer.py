@@ -10,12 +10,12 @@ import pandas as pd
 import pytest
 from scipy.stats import kstest
 
-from detector.clean import clean
+from detector.cleaning.clean import clean
+from detector.decide.policy import Budget, Policy
+from detector.detectors.table.detector import TabularDetector
+from detector.detectors.table.scorer import TabularScorer, Verdicts
 from detector.errors import SchemaError, SettingError, ShapeError
-from detector.graph import BLOCK
-from detector.policy import Budget, Policy
-from detector.scorer import TabularScorer, Verdicts
-from detector.tabular import TabularDetector
+from detector.onnx.graph import BLOCK
 
 USUAL = {
     "id": 1,

@@ -13,17 +13,17 @@ import pytest
 import yaml
 from typer.testing import CliRunner
 
-from detector import bundle
+from detector.detectors.series.scorer import SequenceScorer
 from detector.errors import SettingError
-from detector.series_scorer import SequenceScorer
+from detector.persist import bundle
 from pipelines.cli import app
 from pipelines.config import Config, load_config
-from pipelines.evaluate import evaluate
-from pipelines.evaluate_encoders import evaluate_encoders
-from pipelines.kinds import KINDS
-from pipelines.score import score
+from pipelines.lab.evaluate import evaluate_encoders
+from pipelines.scoring.batch import score
 from pipelines.simulate import simulate_sensors
-from pipelines.train import TrainReport, train
+from pipelines.training.evaluate import evaluate
+from pipelines.training.kinds import KINDS
+from pipelines.training.train import TrainReport, train
 
 NOW = datetime(2026, 3, 1, tzinfo=UTC)
 SETTINGS = {
@@ -169,7 +169,7 @@ def test_registered_model_scores_like_the_command(
     readings: pd.DataFrame, tmp_path: Path, trained: tuple[Config, TrainReport]
 ) -> None:
     """What MLflow loads judges a frame as ``detector score`` does, row by row."""
-    from pipelines.pyfunc import ScoredTable
+    from pipelines.tracking.pyfunc import ScoredTable
 
     config = trained[0]
     fresh = readings.iloc[6_000:].sample(frac=1, random_state=1)
@@ -177,7 +177,7 @@ def test_registered_model_scores_like_the_command(
     score(config, input=str(tmp_path / "mixed.parquet"), output=str(tmp_path / "out.parquet"), now=NOW)
     commanded = pd.read_parquet(tmp_path / "out.parquet")
 
-    from pipelines.learner import policy_of
+    from pipelines.factory.detector import policy_of
 
     scorer = bundle.load(config.bundle)
     loaded = ScoredTable(scorer, policy_of(config.policy, scorer.schema)).predict(fresh)

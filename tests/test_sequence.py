@@ -11,11 +11,11 @@ from sklearn.base import clone
 from sklearn.utils import estimator_checks
 from sklearn.utils.estimator_checks import check_estimator, parametrize_with_checks
 
+from detector.detectors.series.detector import SequenceDetector
+from detector.detectors.series.recipe import MEMBERS
 from detector.errors import DataError, SchemaError, SettingError, UnfittedError
-from detector.sampling import Sampling
 from detector.schema import Schema
-from detector.sequence import SequenceDetector
-from detector.series_recipe import MEMBERS
+from detector.series.sampling import Sampling
 from tests.series_examples import PUMPS, SCHEMA, SENSORS, START, readings, small, waves
 
 CONTEXT = "a row's risk depends on the rows around it, so on the batch and its order"

@@ -4,17 +4,17 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from detector import bundle
+from detector.detectors.table.detector import TabularDetector
 from detector.encoders.events import KINDS, EventAutoencoder
 from detector.errors import SchemaError, SettingError
 from detector.features import FeatureSet
-from detector.features.steps import steps_of
-from detector.graph import Graph
+from detector.members.event_steps import steps_of
+from detector.onnx.graph import Graph
+from detector.persist import bundle
 from detector.schema import Schema
-from detector.tabular import TabularDetector
-from detector.training_choices import Training
+from detector.training.settings import Training
 from pipelines.config import load_config
-from pipelines.learner import detector_of
+from pipelines.factory.detector import detector_of
 
 LINES = ("last 4 of amount by card over 90d", "gap 4 by card over 90d", "code 4 of kind by card over 90d")
 FEATURES = FeatureSet(LINES, time="time", key="id")

@@ -16,14 +16,14 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from detector import bundle
-from detector.bundle import MANIFEST, fingerprint, load, save
+from detector.detectors.series.detector import SequenceDetector
+from detector.detectors.series.scorer import SequenceScorer
+from detector.detectors.table.detector import TabularDetector
+from detector.detectors.table.scorer import TabularScorer
 from detector.errors import BundleError
-from detector.sampling import Sampling
-from detector.scorer import TabularScorer
-from detector.sequence import SequenceDetector
-from detector.series_scorer import SequenceScorer
-from detector.tabular import TabularDetector
+from detector.persist import bundle
+from detector.persist.bundle import MANIFEST, fingerprint, load, save
+from detector.series.sampling import Sampling
 from tests.series_examples import PUMPS, networked, readings, small
 
 ONLY_FOR_FITTING = {"tensorflow", "keras", "onnx", "tf2onnx", "sklearn", "mlflow", "matplotlib"}

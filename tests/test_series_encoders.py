@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 from sklearn.decomposition import PCA
 
+from detector.detectors.series.detector import FallBackWarning
+from detector.detectors.series.encoders import ENCODERS, LEAST_WINDOWS, EncoderChoice
+from detector.detectors.series.fit import fit_series
 from detector.errors import DataError, SettingError
-from detector.sequence import FallBackWarning
-from detector.series_encoders import ENCODERS, LEAST_WINDOWS, EncoderChoice
-from detector.series_fit import fit_series
-from detector.series_windows import LaidWindows
+from detector.series.segmented_windows import LaidWindows
 from tests.series_examples import (
     KnownEncoder,
     KnownNetwork,
@@ -105,7 +105,7 @@ def test_a_detector_rebuilds_windows_by_its_encoder() -> None:
 
 def test_a_detector_says_that_its_encoder_is_not_used(monkeypatch: pytest.MonkeyPatch) -> None:
     """By a warning, a message and a fact."""
-    monkeypatch.setattr("detector.sequence.EncoderChoice", lambda *_, **__: KnownEncoder(0.5))
+    monkeypatch.setattr("detector.detectors.series.detector.EncoderChoice", lambda *_, **__: KnownEncoder(0.5))
 
     with pytest.warns(FallBackWarning, match="known does not beat window-PCA"):
         fallen = small(encoder="conv1d").fit(waves(200))

@@ -11,12 +11,12 @@ import pandas as pd
 import pytest
 import sqlalchemy as sa
 
-from detector.bundle import save
+from detector.detectors.series.detector import SequenceDetector
 from detector.errors import SettingError
-from detector.sequence import SequenceDetector
-from pipelines.again import backfill, replay
-from pipelines.alerts.tables import Alert
+from detector.persist.bundle import save
+from pipelines.scoring.replay import backfill, replay
 from pipelines.store import SeriesTail
+from pipelines.store.alert_tables import Alert
 from tests.sensor_sites import PUMPS, SensorSite, bundle_of, detector, minute, pump_rows
 from tests.series_examples import SMALL
 from tests.service_sites import context, opened, score

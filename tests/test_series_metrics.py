@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from benchmarks.series_metrics import NO_PERIOD, RowCounts, find_period, measure_volume
 from detector.errors import DataError, SettingError, ShapeError
-from detector.series_metrics import NO_PERIOD, RowCounts, find_period, measure_volume
 
 
 def test_counts_add_up_over_series() -> None:

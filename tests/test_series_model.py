@@ -7,9 +7,9 @@ from typing import Any
 import numpy as np
 import pytest
 
+from detector.detectors.series.model import SeriesModel
+from detector.detectors.series.recipe import MEMBERS, SeriesRecipe
 from detector.errors import DataError, SettingError
-from detector.series_model import SeriesModel
-from detector.series_recipe import MEMBERS, SeriesRecipe
 from tests.series_examples import fit, recipe, seen, waves
 
 ALL = {"members": MEMBERS}

@@ -9,14 +9,14 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from detector.clean import clean
+from detector.cleaning.clean import clean
+from detector.decide.policy import Budget, Policy
+from detector.detectors.series.detector import SequenceDetector
+from detector.detectors.series.recipe import MEMBERS
+from detector.detectors.series.scorer import SequenceScorer, SeriesVerdicts
 from detector.errors import DataError, SchemaError, SettingError
-from detector.policy import Budget, Policy
-from detector.sampling import Sampling
 from detector.schema import Schema
-from detector.sequence import SequenceDetector
-from detector.series_recipe import MEMBERS
-from detector.series_scorer import SequenceScorer, SeriesVerdicts
+from detector.series.sampling import Sampling
 from tests.series_examples import PUMPS, SCHEMA, SENSORS, START, readings, small, waves
 
 KEYED = Schema(key="id", time="when", entity="pump", numeric=tuple(SENSORS))

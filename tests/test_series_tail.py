@@ -11,11 +11,11 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from detector.clean import clean
-from detector.sampling import Sampling
-from detector.series_recipe import MEMBERS
-from detector.series_scorer import SequenceScorer
-from detector.series_tail import Continued, Tail, continue_series
+from detector.cleaning.clean import clean
+from detector.detectors.series.recipe import MEMBERS
+from detector.detectors.series.scorer import SequenceScorer
+from detector.detectors.series.stream import Continued, Tail, continue_series
+from detector.series.sampling import Sampling
 from tests.series_examples import PUMPS, START, readings, small
 
 CHOICES: dict[str, dict[str, Any]] = {

@@ -25,16 +25,16 @@ from typer.testing import CliRunner
 from benchmarks.service import memory_of
 from benchmarks.soak import Site
 from detector.errors import SettingError
-from pipelines import jobs
 from pipelines.cli import app
-from pipelines.commands import CommandError, outcome_of, run_command
-from pipelines.jobs import Context, JobOutcome, StoppedError
+from pipelines.jobs import registry as jobs
+from pipelines.jobs.context import Context, JobOutcome, StoppedError
+from pipelines.jobs.subprocess import CommandError, outcome_of, run_command
+from pipelines.service.app import Service
 from pipelines.service.facts import Facts
 from pipelines.service.http import HttpServer, application
 from pipelines.service.logs import configure
 from pipelines.service.metrics import Metrics
 from pipelines.service.once import JobFailedError, run_once
-from pipelines.service.serve import Service
 from pipelines.store import Request, Run
 from tests.service_sites import NOTHING_WRONG, context, opened, put, score
 

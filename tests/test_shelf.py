@@ -9,10 +9,11 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from detector import TabularDetector, bundle
+from detector import TabularDetector
+from detector import atomic as swap
 from detector.errors import BundleError, SettingError
-from pipelines import swap
-from pipelines.shelf import Move, Shelf
+from detector.persist import bundle
+from pipelines.registry.registry import Move, Shelf
 
 NOW = datetime(2026, 3, 1, tzinfo=UTC)
 

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from detector.errors import SettingError, ShapeError
-from detector.silence import SilenceRule, measure_silence
+from detector.series.staleness import SilenceRule, measure_silence
 
 OBSERVED = hnp.arrays(bool, st.tuples(st.integers(1, 30), st.integers(1, 3)))
 

@@ -10,8 +10,8 @@ import pytest
 
 from detector.errors import SettingError, SinkError
 from pipelines.config import OutputSection
-from pipelines.sinks import FileSink, QuarantineSink, Sink, open_sink
-from pipelines.sqlsink import SqlSink
+from pipelines.sinks.files import FileSink, QuarantineSink, Sink, open_sink
+from pipelines.sinks.sql import SqlSink
 
 
 def verdicts(start: int = 0, rows: int = 3) -> pd.DataFrame:

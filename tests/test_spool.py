@@ -18,17 +18,18 @@ import pandas as pd
 import pytest
 from mlflow import MlflowClient
 
-from detector import TabularDetector, bundle
+from detector import TabularDetector
+from detector.persist import bundle
 from pipelines.config import Config
-from pipelines.models import promote_model, rollback_model
-from pipelines.monitor import watch
-from pipelines.retrain import retrain
-from pipelines.shelf import Shelf
-from pipelines.telling import send_waiting, spool_of, tell_note
+from pipelines.monitoring.drift import watch
+from pipelines.registry.registry import Shelf
 from pipelines.tracking import DatasetFacts, Spool, keep_training
 from pipelines.tracking.experiments import REVIEW
+from pipelines.tracking.messages import send_waiting, spool_of, tell_note
 from pipelines.tracking.spool import MOST_ATTEMPTS
-from pipelines.train import train
+from pipelines.training.registry_commands import promote_model, rollback_model
+from pipelines.training.retrain import retrain
+from pipelines.training.train import train
 from tests.moving_world import after, settle, world
 
 # MLflow and its dependencies warn about themselves on import and when a store is made.

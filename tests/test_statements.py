@@ -12,10 +12,10 @@ import pandas as pd
 import pytest
 
 from detector.errors import SchemaError
-from pipelines.alerts.masking import Masks
 from pipelines.config import Config
 from pipelines.config.features import TURNS
-from pipelines.statements import Statements, known_turns
+from pipelines.config.masking import Masks
+from pipelines.labels.feedback import Statements, known_turns
 from pipelines.store import Store
 from tests.test_labels import a_config, say
 
@@ -144,7 +144,7 @@ def test_state_is_let_go_where_verdicts_cannot_be_read(
     say(config, "a", "fraud", march(4))
     closed: list[int] = []
     monkeypatch.setattr(Store, "close", lambda _: closed.append(1))
-    monkeypatch.setattr("pipelines.statements.SAID", {})
+    monkeypatch.setattr("pipelines.labels.feedback.SAID", {})
 
     with pytest.raises(KeyError, match="fraud"):
         Statements.read(config)

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from detector.stretches import bounds, carry_on, near, runs, smooth
+from detector.series.segments import bounds, carry_on, near, runs, smooth
 from tests.series_examples import one
 
 

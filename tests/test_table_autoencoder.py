@@ -12,9 +12,9 @@ import pytest
 
 from detector.encoders.table import UNSEEN, FittedNetwork, TableAutoencoder, _column_groups
 from detector.errors import SettingError
-from detector.graph import Graph
-from detector.onnx_text import join
-from detector.training import LOSSES, Training, keras_session
+from detector.onnx.graph import Graph
+from detector.onnx.text import join
+from detector.training.loop import LOSSES, Training, keras_session
 
 CARDINALITIES = (4, 5)
 N_VALUES = 3

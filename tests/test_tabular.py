@@ -16,12 +16,12 @@ from sklearn.exceptions import NotFittedError
 from sklearn.utils import estimator_checks
 from sklearn.utils.estimator_checks import check_estimator, parametrize_with_checks
 
+from detector.decide.policy import Policy
+from detector.detectors.table.detector import TabularDetector
 from detector.encoders.table import TableAutoencoder
 from detector.errors import DataError, SchemaError, SettingError, UnfittedError
-from detector.policy import Policy
 from detector.schema import Schema
-from detector.tabular import TabularDetector
-from detector.training import Training
+from detector.training.loop import Training
 
 SMALL = TableAutoencoder(
     hidden=(8,), code=4, embedding=2, groups=0, training=Training(epochs=1, least_steps=5, batch_size=64)

@@ -13,20 +13,20 @@ import pandas as pd
 import pytest
 import yaml
 
-from detector import bundle
-from pipelines import past
-from pipelines.again import replay
+from detector.persist import bundle
 from pipelines.config import Config, load_config
-from pipelines.featuring import Featured, Featuring, history_folder
-from pipelines.incremental import score_new
-from pipelines.jobs import Context, JobOutcome
-from pipelines.monitor import watch
-from pipelines.retrain import retrain
-from pipelines.score import score
+from pipelines.factory.data import recent
+from pipelines.features import state as past
+from pipelines.features.engine import Featured, Featuring, history_folder
+from pipelines.jobs.context import Context, JobOutcome
+from pipelines.monitoring.drift import watch
+from pipelines.scoring.batch import score
+from pipelines.scoring.replay import replay
+from pipelines.scoring.stream import score_new
 from pipelines.sources import open_source
 from pipelines.store import Store, open_store
-from pipelines.train import train
-from pipelines.window import recent
+from pipelines.training.retrain import retrain
+from pipelines.training.train import train
 from tests.service_sites import pushed
 from tests.test_labels import say
 from tests.test_past import PAYMENTS, SETTINGS

@@ -24,9 +24,8 @@ from mlflow import MlflowClient
 
 from detector import Budget, Policy, Schema, TabularDetector, TabularScorer, load, save
 from detector.errors import MissingExtraError, SchemaError, SettingError, TrackingError
-from pipelines import figures
 from pipelines.cli import app
-from pipelines.pyfunc import ScoredTable, policy_from_config, policy_to_config
+from pipelines.reports import figures
 from pipelines.tracking import (
     DatasetFacts,
     LoggedModel,
@@ -38,6 +37,7 @@ from pipelines.tracking import (
 )
 from pipelines.tracking.address import mask_passwords, open_command, reachable
 from pipelines.tracking.facts import flat_params
+from pipelines.tracking.pyfunc import ScoredTable, policy_from_config, policy_to_config
 
 # MLflow and its dependencies warn about themselves on import and when a store is made.
 pytestmark = [pytest.mark.filterwarnings("ignore"), pytest.mark.slow]
@@ -283,7 +283,7 @@ def test_model_loads_without_the_project(store: str, tmp_path: Path) -> None:
 def test_requirements_name_what_the_model_imports() -> None:
     """Loading a bundle imports no third party that the model's requirements do not name."""
     code = (
-        "import sys; before = set(sys.modules); import pipelines.pyfunc;"
+        "import sys; before = set(sys.modules); import pipelines.tracking.pyfunc;"
         "tops = {name.split('.')[0] for name in set(sys.modules) - before};"
         "import importlib.metadata as m; known = m.packages_distributions();"
         "print(*sorted({d.lower() for top in tops for d in known.get(top, [])}))"

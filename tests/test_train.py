@@ -12,14 +12,14 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from detector import bundle
+from detector.detectors.table.detector import TabularDetector
 from detector.errors import BundleError, DataError, SchemaError, SettingError, SinkError, TrackingError
-from detector.tabular import TabularDetector
-from pipelines import kinds
+from detector.persist import bundle
 from pipelines.config import Config
-from pipelines.review import Review, review
-from pipelines.score import score
-from pipelines.train import TrainReport, train
+from pipelines.scoring.batch import score
+from pipelines.training import kinds
+from pipelines.training.review import Review, review
+from pipelines.training.train import TrainReport, train
 
 NOW = datetime(2026, 3, 2, 12, tzinfo=UTC)
 FOREST_ONLY = {"autoencoder": {"enabled": False}, "neighbours": {"enabled": False}, "forest": {"trees": 20}}

@@ -13,7 +13,7 @@ import pytest
 from scipy.sparse import csr_array
 
 from detector.errors import DataError, DetectorError, MissingExtraError, SettingError
-from detector.training import (
+from detector.training.loop import (
     OPTIMISERS,
     Training,
     _mean_row_loss,

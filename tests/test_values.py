@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from detector.cleaning.values import read_booleans, read_categories, read_dates, read_names, read_numbers
 from detector.errors import SchemaError
-from detector.values import read_booleans, read_categories, read_dates, read_names, read_numbers
 
 BAD = object()
 DAY = dt.datetime(2024, 1, 31)  # noqa: DTZ001  what is tested has no zone

@@ -7,11 +7,11 @@ import pytest
 import yaml
 
 from pipelines.config import load_config
-from pipelines.featuring import Featuring
+from pipelines.factory.data import recent, split
+from pipelines.features.burn_in import LEAST_ROWS, warm
+from pipelines.features.engine import Featuring
 from pipelines.simulate import simulate_transactions
 from pipelines.sources import open_source
-from pipelines.warm_up import LEAST_ROWS, warm
-from pipelines.window import recent, split
 
 
 def days(size):

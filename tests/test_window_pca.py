@@ -7,8 +7,8 @@ import pytest
 from numpy.typing import NDArray
 
 from detector.errors import DataError
-from detector.series_windows import LaidWindows, cross_fit, fold_of_rows, thinned
-from detector.window_pca import MOST_INPUTS, WindowPCA, expected_values, squared_errors
+from detector.members.window_pca import MOST_INPUTS, WindowPCA, expected_values, squared_errors
+from detector.series.segmented_windows import LaidWindows, cross_fit, fold_of_rows, thinned
 from tests.series_examples import one, waves
 
 

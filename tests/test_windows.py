@@ -4,7 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from detector.errors import DataError, SettingError, ShapeError
-from detector.windows import Short, Windows
+from detector.series.windows import Short, Windows
 
 SIZES = st.lists(st.integers(1, 12), min_size=1, max_size=5)
 

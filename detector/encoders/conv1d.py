@@ -8,7 +8,7 @@ from sklearn.base import BaseEstimator
 
 from detector.encoders.checks import check_shares, check_sizes, split_window
 from detector.encoders.estimator import AutoencoderMixin, Network, Weights
-from detector.training import OnEpoch, Rows, Training, penalty
+from detector.training.loop import OnEpoch, Rows, Training, penalty
 
 
 class Conv1dAutoencoder(AutoencoderMixin, BaseEstimator):  # type: ignore[misc]  # scikit-learn ships no types

@@ -11,7 +11,7 @@ from sklearn.base import BaseEstimator
 from detector.encoders.checks import check_shares, check_sizes
 from detector.encoders.estimator import AutoencoderMixin, Network, Weights
 from detector.errors import SettingError, ShapeError
-from detector.training import OnEpoch, Rows, Training, penalty
+from detector.training.loop import OnEpoch, Rows, Training, penalty
 
 
 class Conv2dAutoencoder(AutoencoderMixin, BaseEstimator):  # type: ignore[misc]  # scikit-learn ships no types

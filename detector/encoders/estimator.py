@@ -15,9 +15,9 @@ from detector.encoders.checks import check_numbers, check_sizes
 from detector.encoders.export import cut, export, largest_difference
 from detector.encoders.scaling import Scaling
 from detector.errors import ShapeError, UnfittedError
-from detector.graph import Graph
-from detector.training import LOSSES, OnEpoch, Rows, Training, keras_session, train
-from detector.training_choices import one_of
+from detector.onnx.graph import Graph
+from detector.training.loop import LOSSES, OnEpoch, Rows, Training, keras_session, train
+from detector.training.settings import one_of
 
 BLOCKS = 16
 PROBE_ROWS = 256

@@ -10,8 +10,8 @@ from numpy.typing import NDArray
 
 from detector.encoders.export import export
 from detector.errors import SettingError
-from detector.training import OnEpoch, Training, keras_session, penalty, train
-from detector.training_choices import one_of
+from detector.training.loop import OnEpoch, Training, keras_session, penalty, train
+from detector.training.settings import one_of
 
 if TYPE_CHECKING:
     import onnx

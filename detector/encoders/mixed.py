@@ -12,7 +12,7 @@ from detector.encoders.checks import check_not_negative, check_shares, check_siz
 from detector.encoders.estimator import AutoencoderMixin, Network, Weights
 from detector.encoders.scaling import Scaling
 from detector.errors import SettingError
-from detector.training import OnEpoch, Rows, Training, penalty
+from detector.training.loop import OnEpoch, Rows, Training, penalty
 
 
 class MixedAutoencoder(AutoencoderMixin, BaseEstimator):  # type: ignore[misc]  # scikit-learn ships no types

@@ -12,8 +12,8 @@ from sklearn.base import BaseEstimator, clone
 from detector.encoders.checks import check_sizes
 from detector.encoders.estimator import AutoencoderMixin, Network, Weights, dense_rows
 from detector.errors import DataError, SettingError, ShapeError, nearest
-from detector.training import OnEpoch, Rows, Training
-from detector.training_choices import one_of
+from detector.training.loop import OnEpoch, Rows, Training
+from detector.training.settings import one_of
 
 JOINS = ("concatenate", "shared")
 BALANCES = ("uncertainty", "initial", "none")

@@ -8,7 +8,7 @@ from sklearn.base import BaseEstimator
 
 from detector.encoders.checks import check_not_negative, check_shares, check_sizes
 from detector.encoders.estimator import AutoencoderMixin, Network, Weights
-from detector.training import OnEpoch, Rows, Training, penalty
+from detector.training.loop import OnEpoch, Rows, Training, penalty
 
 
 class DenseAutoencoder(AutoencoderMixin, BaseEstimator):  # type: ignore[misc]  # scikit-learn ships no types

@@ -6,8 +6,8 @@ from sklearn.base import BaseEstimator
 
 from detector.encoders.checks import check_shares, check_sizes, split_window
 from detector.encoders.estimator import AutoencoderMixin, Network, Weights
-from detector.training import OnEpoch, Rows, Training
-from detector.training_choices import one_of
+from detector.training.loop import OnEpoch, Rows, Training
+from detector.training.settings import one_of
 
 CELLS = ("lstm", "gru")
 

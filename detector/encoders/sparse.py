@@ -12,8 +12,8 @@ from detector.encoders.checks import check_not_negative, check_numbers, check_sh
 from detector.encoders.estimator import AutoencoderMixin, Network, Weights
 from detector.encoders.scaling import Scaling
 from detector.errors import SettingError
-from detector.training import OnEpoch, Rows, Training, penalty
-from detector.training_choices import one_of
+from detector.training.loop import OnEpoch, Rows, Training, penalty
+from detector.training.settings import one_of
 
 SPARSITIES = ("l1", "kl")
 

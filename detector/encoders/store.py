@@ -28,8 +28,8 @@ from detector.encoders.estimator import AutoencoderMixin
 from detector.encoders.scaling import Scaling
 from detector.encoders.vocabulary import Vocabulary
 from detector.errors import BundleError
-from detector.graph import Graph
-from detector.training_choices import Training
+from detector.onnx.graph import Graph
+from detector.training.settings import Training
 
 FORMAT = 1
 MANIFEST = "encoder.json"

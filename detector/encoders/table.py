@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from detector.errors import SettingError
-from detector.training import LOSSES, OnEpoch, Training, keras_session, penalty, start_from, train
+from detector.training.loop import LOSSES, OnEpoch, Training, keras_session, penalty, start_from, train
 
 if TYPE_CHECKING:
     import onnx

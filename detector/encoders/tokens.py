@@ -12,8 +12,8 @@ from detector.encoders.checks import check_shares, check_sizes
 from detector.encoders.estimator import AutoencoderMixin, Network, Weights
 from detector.encoders.vocabulary import FIRST, Token, Vocabulary, check_policies, check_sequences
 from detector.errors import SettingError
-from detector.training import OnEpoch, Rows, Training
-from detector.training_choices import one_of
+from detector.training.loop import OnEpoch, Rows, Training
+from detector.training.settings import one_of
 
 NETWORKS = ("lstm", "gru", "transformer")
 

@@ -7,7 +7,7 @@ from sklearn.base import BaseEstimator
 from detector.encoders.checks import check_shares, check_sizes, split_window
 from detector.encoders.estimator import AutoencoderMixin, Network, Weights
 from detector.errors import SettingError
-from detector.training import OnEpoch, Rows, Training
+from detector.training.loop import OnEpoch, Rows, Training
 
 
 class TransformerAutoencoder(AutoencoderMixin, BaseEstimator):  # type: ignore[misc]  # scikit-learn ships no types

@@ -10,7 +10,7 @@ from sklearn.base import BaseEstimator
 
 from detector.encoders.checks import check_not_negative, check_shares, check_sizes
 from detector.encoders.estimator import AutoencoderMixin, Network, Weights
-from detector.training import OnEpoch, Rows, Training
+from detector.training.loop import OnEpoch, Rows, Training
 
 LEAST_VARIANCE = 1e-3
 

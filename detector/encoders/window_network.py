@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from detector.encoders.estimator import Network
 from detector.encoders.parts import Damage, LinearPath, filled, mean_over_seen, seen
 from detector.encoders.sequences import Core
-from detector.training import penalty
+from detector.training.loop import penalty
 
 
 def build_window_network(

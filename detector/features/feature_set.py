@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 
 from detector.errors import SchemaError, SettingError, nearest
-from detector.features import table as reading
+from detector.features import integers as reading
 from detector.features.answers import Answers, Lined
 from detector.features.calendar import check_calendar
 from detector.features.duration import microseconds

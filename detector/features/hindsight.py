@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 
 from detector.features.feature_set import FeatureSet
-from detector.features.table import times
+from detector.features.integers import times
 from detector.features.track import NEVER
 
 KNOWN_TODAY = "known today"

@@ -14,17 +14,17 @@ import numpy as np
 import pandas as pd
 
 from detector.errors import DataError, SettingError
-from detector.features import table as reading
+from detector.features import integers as reading
 from detector.features.calendar import calendar
 from detector.features.duration import microseconds, short
 from detector.features.feature_set import FeatureSet
+from detector.features.labels import told_turns, with_turns
 from detector.features.lining import Joined, Keys
 from detector.features.one_event import Asked, Seen
 from detector.features.one_row import entity_name, read_row
 from detector.features.ordering import by_key
 from detector.features.record import EMPTY, Layout
 from detector.features.track import Ints
-from detector.features.turns import told_turns, with_turns
 from detector.features.windowed import KNOWN_AT
 
 By = tuple[str, ...]

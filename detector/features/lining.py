@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from detector.features import table as reading
+from detector.features import integers as reading
 from detector.features.answers import Lined
 from detector.features.one_row import SEPARATOR
 from detector.features.ordering import by_key, in_time

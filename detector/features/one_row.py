@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 
 from detector.errors import DataError
-from detector.features import table as reading
+from detector.features import integers as reading
 from detector.features.feature_set import FeatureSet
 from detector.features.track import NEVER
 from detector.features.windowed import MISSING, TURNS

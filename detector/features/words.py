@@ -10,7 +10,7 @@ from detector.features.duration import spoken
 from detector.features.feature import Feature
 
 if TYPE_CHECKING:
-    from detector.explain import Reason
+    from detector.explain.reason import Reason
 
 FLAGS = {"night": ("by day", "at night"), "weekend": ("on a working day", "on a weekend")}
 STATISTICS = {"mean": "mean", "std": "deviation", "max": "largest", "sum": "sum"}
@@ -30,7 +30,7 @@ def in_own_words(
     calendar : sequence of str
         Calendar features among the columns; night and weekend have words of their own.
 
-    >>> from detector.explain import Reason
+    >>> from detector.explain.reason import Reason
     >>> (feature,) = Feature.parse("ratio of amount by card_id over 30d")
     >>> (reason,) = in_own_words([Reason(feature.name, "5.20", "about 1.1", 0.61)], [feature])
     >>> reason.text

@@ -14,7 +14,7 @@ def __getattr__(name: str) -> Any:
     """Load a name when it is first used, so that the command line stays quick."""
     from importlib import import_module
 
-    homes = {"deliver": "pipelines.alerts.delivery", "enqueue": "pipelines.alerts.outbox"}
+    homes = {"deliver": "pipelines.alerts.delivery.deliver", "enqueue": "pipelines.alerts.outbox.enqueue"}
     if name not in homes:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     return getattr(import_module(homes[name]), name)

@@ -33,12 +33,12 @@ def list_alerts(
     precision: Annotated[bool, typer.Option("--precision", help="Show how many were right instead.")] = False,
 ) -> None:
     """Show the latest alerts, the targets, or how many alerts were right."""
-    from pipelines.alerts.views import alerts_table, targets_table
+    from pipelines.alerts.outbox.views import alerts_table, targets_table
 
     settings, store = _open(config)
     with store.read() as session:
         if precision:
-            from pipelines.alerts.answers import precision as measure
+            from pipelines.alerts.feedback.answers import precision as measure
 
             found = measure(session, source=settings.name)
             say(found.to_string(index=False, na_rep="-") if len(found) else "No alert has been sent yet.")
@@ -51,8 +51,8 @@ def list_alerts(
 @alerts_app.command(epilog="Example: [bold]detector alerts show payments al_3f2a91[/]")
 def show(config: ConfigFile, alert: AlertId) -> None:
     """Show all about one alert: reasons, deliveries, answers."""
-    from pipelines.alerts.answers import find
-    from pipelines.alerts.views import alert_text
+    from pipelines.alerts.feedback.answers import find
+    from pipelines.alerts.outbox.views import alert_text
 
     settings, store = _open(config)
     with store.read() as session:
@@ -67,9 +67,9 @@ def retry(
 ) -> None:
     """Send again what was put aside, and do not wait any longer with the rest."""
     from pipelines.alerts import deliver
-    from pipelines.alerts.answers import find
-    from pipelines.alerts.views import retry as again
-    from pipelines.jobs import Context
+    from pipelines.alerts.feedback.answers import find
+    from pipelines.alerts.outbox.views import retry as again
+    from pipelines.jobs.context import Context
 
     settings, store = _open(config)
     moment = now()
@@ -90,8 +90,8 @@ def answer(
     who: Who = None,
 ) -> None:
     """Say what an alert was; it is counted, and kept for training."""
-    from pipelines.alerts.answers import answer as keep
-    from pipelines.alerts.answers import find
+    from pipelines.alerts.feedback.answers import answer as keep
+    from pipelines.alerts.feedback.answers import find
 
     settings, store = _open(config)
     with store.write() as session:
@@ -124,12 +124,12 @@ def silence(
     show_all: Annotated[bool, typer.Option("--list", help="Show what is silenced.")] = False,
 ) -> None:
     """Keep something quiet for a while, end that, or show what is silenced."""
-    from detector.policy import SEVERITIES
-    from pipelines.alerts import silences
-    from pipelines.alerts.answers import find
-    from pipelines.alerts.grouping import group_id
-    from pipelines.alerts.outbox import masks_of
-    from pipelines.alerts.views import silences_text
+    from detector.decide.policy import SEVERITIES
+    from pipelines.alerts.feedback.answers import find
+    from pipelines.alerts.grouping import silences
+    from pipelines.alerts.grouping.groups import group_id
+    from pipelines.alerts.outbox.views import silences_text
+    from pipelines.config.masking import masks_of
 
     settings, store = _open(config)
     moment = now()
@@ -176,7 +176,7 @@ def try_targets(
     target: Annotated[str | None, typer.Option(help="Only this target.")] = None,
 ) -> None:
     """Send a test to every target, and say what each made of it."""
-    from pipelines.alerts.views import try_out
+    from pipelines.alerts.outbox.views import try_out
     from pipelines.config import load_config
 
     found = try_out(load_config(config), now=now(), only=target)

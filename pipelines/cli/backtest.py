@@ -47,8 +47,8 @@ def backtest(
     folder: Annotated[Path | None, typer.Option(help="Where the report goes; beside the report of training.")] = None,
 ) -> None:
     """Walk forward through the past: what would have been flagged, caught and missed."""
-    from pipelines.backtest import backtest as run
-    from pipelines.backtest_plan import Plan
+    from pipelines.backtest.plan import Plan
+    from pipelines.backtest.run import backtest as run
     from pipelines.config import load_config
 
     plan = Plan(start, end, every=every, train=train, delay=delay, k=k, seeds=seeds, scenario=scenario)

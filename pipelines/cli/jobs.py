@@ -60,7 +60,7 @@ def train(config: ConfigFile) -> None:
     from pipelines.config import load_config
 
     settings = load_config(config)
-    from pipelines.train import train as run
+    from pipelines.training.train import train as run
 
     tell(run(settings, now=now()))
 
@@ -81,7 +81,7 @@ def score(
 
     settings = load_config(config)
     _refuse_overwriting(input or settings.source.path, output or settings.output.path)
-    from pipelines.score import score as run
+    from pipelines.scoring.batch import score as run
 
     tell(run(settings, input=input, output=output, now=now()))
 
@@ -104,12 +104,12 @@ def evaluate(
 
     settings = load_config(config)
     if encoders is not None:
-        from pipelines.evaluate_encoders import evaluate_encoders
+        from pipelines.lab.evaluate import evaluate_encoders
 
         names = [name.strip() for name in encoders.split(",") if name.strip()]
         tell(evaluate_encoders(settings, encoders=names, input=input, now=now()))
         return
-    from pipelines.evaluate import evaluate as run
+    from pipelines.training.evaluate import evaluate as run
 
     tell(run(settings, input=input, now=now()))
 
@@ -133,11 +133,11 @@ def demo(
 ) -> None:
     """Show the whole job on simulated data: simulate, train, score, explain."""
     if template is Template.sensors:
-        from pipelines.demo_sensors import run_sensor_demo
+        from pipelines.demo.sensors import run_sensor_demo
 
         run_sensor_demo(folder, now=now(), rows=rows)
     else:
-        from pipelines.demo import run_demo
+        from pipelines.demo.transactions import run_demo
 
         run_demo(folder, now=now(), rows=rows)
 

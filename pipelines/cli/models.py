@@ -34,7 +34,7 @@ def retrain(
     from pipelines.config import load_config
 
     settings = load_config(config)
-    from pipelines.retrain import retrain as run
+    from pipelines.training.retrain import retrain as run
 
     report = run(settings, now=now(), trigger=trigger)
     _tell(report.summary(), report.outcome())
@@ -43,7 +43,7 @@ def retrain(
 def drift(config: ConfigFile) -> None:
     """Compare the rows that came since the last look with those learnt from."""
     from pipelines.config import load_config
-    from pipelines.monitor import watch
+    from pipelines.monitoring.drift import watch
 
     report = watch(load_config(config), now=now())
     _tell(report.summary(), report.outcome())
@@ -53,7 +53,7 @@ def drift(config: ConfigFile) -> None:
 def list_models(config: ConfigFile) -> None:
     """Show the detectors on disk, the latest last, and every move of the champion."""
     from pipelines.config import load_config
-    from pipelines.models import moves_table, overview, table
+    from pipelines.training.registry_commands import moves_table, overview, table
 
     settings = load_config(config)
     for part in (table(settings), moves_table(settings), *overview(settings)):
@@ -68,7 +68,7 @@ def compare(
 ) -> None:
     """Compare two detectors on recent rows that neither learnt from; nothing is moved."""
     from pipelines.config import load_config
-    from pipelines.models import compare_models
+    from pipelines.training.registry_commands import compare_models
 
     for line in compare_models(load_config(config), first, second, now=now()):
         say(line)
@@ -82,7 +82,7 @@ def promote(
 ) -> None:
     """Let a detector serve, from one moment to the next."""
     from pipelines.config import load_config
-    from pipelines.models import promote_model
+    from pipelines.training.registry_commands import promote_model
 
     for line in promote_model(load_config(config), name, reason=reason, now=now()):
         say(line)
@@ -94,7 +94,7 @@ def promote(
 def rollback(config: ConfigFile, reason: Why = "A person decided so.") -> None:
     """Let the detector serve that served before."""
     from pipelines.config import load_config
-    from pipelines.models import rollback_model
+    from pipelines.training.registry_commands import rollback_model
 
     for line in rollback_model(load_config(config), reason=reason, now=now()):
         say(line)
@@ -104,7 +104,7 @@ def rollback(config: ConfigFile, reason: Why = "A person decided so.") -> None:
 def flush(config: ConfigFile) -> None:
     """Send MLflow what waits for it."""
     from pipelines.config import load_config
-    from pipelines.telling import send_waiting, spool_of, waiting_note
+    from pipelines.tracking.messages import send_waiting, spool_of, waiting_note
 
     settings = load_config(config)
     sent = send_waiting(settings)

@@ -31,8 +31,8 @@ def serve(config: ConfigFile) -> None:
     """Score, learn again and look for drift on a schedule, until it is told to end."""
     settings, store = _open(config)
     from pipelines.progress import be_quiet
+    from pipelines.service.app import serve as run
     from pipelines.service.logs import configure
-    from pipelines.service.serve import serve as run
 
     be_quiet()
     configure(settings.service.log)
@@ -132,7 +132,7 @@ def _tell(run: Run) -> None:
 
 
 def _again(config: Path, job: str, *, reason: str, **arguments: Any) -> None:
-    from pipelines.again import who
+    from pipelines.scoring.replay import who
 
     settings, store = _open(config)
     given = {name: value for name, value in arguments.items() if value}
@@ -155,7 +155,7 @@ def _jobs_table(settings: Config, store: Store) -> object:
     import sqlalchemy as sa
     from rich.table import Table
 
-    from pipelines.schedule import sections_of
+    from pipelines.service.scheduler import sections_of
     from pipelines.service.times import next_times
     from pipelines.store import JobState, Run
 

@@ -25,7 +25,7 @@ def sensors(
     """Machines whose sensors drift, stick, jump, spike, fall silent or lose touch, with the truth in columns."""
     from pipelines.progress import progress
     from pipelines.simulate import simulate_sensors
-    from pipelines.sinks import FileSink
+    from pipelines.sinks.files import FileSink
 
     with FileSink(out) as sink, progress("Simulating", total=None):
         frame = simulate_sensors(rows, seed=seed, machines=machines, sensors=sensors)
@@ -44,7 +44,7 @@ def transactions(
     """Card payments, a few of them fraudulent, with the truth in a column."""
     from pipelines.progress import progress
     from pipelines.simulate.transactions import simulate
-    from pipelines.sinks import FileSink
+    from pipelines.sinks.files import FileSink
 
     with FileSink(out) as sink, progress("Simulating", total=rows) as advance:
         frame = simulate(rows, seed=seed)

@@ -21,7 +21,7 @@ from pydantic import (
 
 from pipelines.config.section import Section
 from pipelines.config.values import VERDICTS, Place, Url, resolve_path, resolve_url
-from pipelines.when import zone_of
+from pipelines.cron import zone_of
 
 if TYPE_CHECKING:
     from pipelines.config.data import ColumnsSection

@@ -9,7 +9,7 @@ from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, Pos
 
 from pipelines.config.section import Section
 from pipelines.config.values import Url, hide_password
-from pipelines.when import parse, zone_of
+from pipelines.cron import parse, zone_of
 
 
 class JobSection(Section):

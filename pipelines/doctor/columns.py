@@ -8,9 +8,9 @@ from collections.abc import Iterator
 import numpy as np
 import pandas as pd
 
+from detector.cleaning.values import Reading, read_booleans, read_categories, read_dates, read_names, read_numbers
 from detector.errors import SchemaError, nearest
 from detector.schema import KINDS, ROLES, Schema
-from detector.values import Reading, read_booleans, read_categories, read_dates, read_names, read_numbers
 from pipelines.config import ColumnsSection
 from pipelines.doctor.check import Check, State
 

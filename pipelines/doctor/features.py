@@ -6,12 +6,12 @@ from collections.abc import Iterator
 
 import pandas as pd
 
+from detector.cleaning.values import read_numbers
 from detector.errors import DetectorError, SettingError, nearest
 from detector.features.feature import OF_NUMBER, OF_PLACE
-from detector.values import read_numbers
 from pipelines.config import Config
 from pipelines.doctor.check import Check
-from pipelines.featuring import Featuring, featuring_of
+from pipelines.features.engine import Featuring, featuring_of
 
 MONEY = ("amount", "currency", "rates", "mixed", "negative", "zero")
 

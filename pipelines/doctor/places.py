@@ -11,7 +11,7 @@ from detector.errors import DetectorError
 from pipelines.config import Config
 from pipelines.config.values import hide_password
 from pipelines.doctor.check import Check
-from pipelines.sinks import CSV_SUFFIXES, PARQUET_SUFFIXES
+from pipelines.sinks.files import CSV_SUFFIXES, PARQUET_SUFFIXES
 
 
 def check_output(config: Config) -> Iterator[Check]:
@@ -47,7 +47,7 @@ def check_bundle(config: Config) -> Check:
         return Check("bundle", "problem", f"{folder} is a file", "Name a folder.")
     if not any(folder.iterdir()):
         return Check("bundle", "ok", f"{folder} is empty", "`detector train` fills it.")
-    from detector.bundle import load
+    from detector.persist.bundle import load
 
     try:
         scorer = load(folder)
@@ -70,7 +70,7 @@ def check_tracking(config: Config) -> Check:
 
 
 def _output_table(url: str, table: str) -> Check:
-    from pipelines.databases import Database
+    from pipelines.store.database import Database
 
     try:
         database = Database(url, create=True)

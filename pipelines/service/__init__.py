@@ -1,1 +1,1 @@
-"""The service: jobs on a schedule, one instance at a time, and what it tells over HTTP."""
+"""The service: scheduler, leader, runs, pages for machines and people."""

@@ -12,10 +12,10 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from detector import bundle
 from detector.errors import DetectorError
+from detector.persist import bundle
 from pipelines.config import Config
-from pipelines.intake import Lag
+from pipelines.ingest import Lag
 from pipelines.store import DayFlags, Run, Store
 
 log = logging.getLogger("detector.service")
@@ -89,8 +89,8 @@ class Facts:
     def lag(self) -> Lag:
         """How far the scores are behind the source; at most 15 seconds old."""
         if time.monotonic() - self._lag_at >= LAG_SECONDS:
-            from pipelines.incremental import load_judge
-            from pipelines.intake import open_intake
+            from pipelines.ingest import open_intake
+            from pipelines.scoring.stream import load_judge
 
             intake = open_intake(self.config, self.store, load_judge(self.config).schema)
             self._lag, self._lag_at = intake.lag(datetime.now(UTC)), time.monotonic()

@@ -13,9 +13,9 @@ import sqlalchemy as sa
 
 from detector.errors import DetectorError, SettingError, StoreError, nearest
 from pipelines.config import Config
-from pipelines.jobs import JOBS
-from pipelines.leader import BEATS
-from pipelines.service.serve import Service
+from pipelines.jobs.registry import JOBS
+from pipelines.service.app import Service
+from pipelines.service.leader import BEATS
 from pipelines.store import Request, Run, Store
 
 PAUSE = 0.2

@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 
 import sqlalchemy as sa
 
-from pipelines.schedule import TABLE
+from pipelines.service.scheduler import TABLE
 from pipelines.store import Store
 
 

@@ -1,7 +1,7 @@
 """Where rows come from: CSV and Parquet files, folders and patterns of them, and any SQL database.
 
 All are read in batches of bounded memory. Text stays text, whatever the rows before it were like: what a
-value means is decided in ``detector.clean``, never by the batch it came in.
+value means is decided in ``detector.cleaning.clean``, never by the batch it came in.
 """
 
 from __future__ import annotations

@@ -10,14 +10,14 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from detector.values import MISSING
+from detector.cleaning.values import MISSING
 
 _SECONDS = {"s": 1.0, "ms": 1e-3, "us": 1e-6, "ns": 1e-9}
 _NULLABLE = {"int64": pd.Int64Dtype(), "uint64": pd.UInt64Dtype(), "bool": pd.BooleanDtype()}
 
 
 def plain_type(kind: pa.DataType) -> pa.DataType:
-    """The type that values of a type are read as: few enough for ``detector.clean`` to know them all.
+    """The type that values of a type are read as: few enough for ``detector.cleaning.clean`` to know them all.
 
     >>> str(plain_type(pa.dictionary(pa.int8(), pa.string()))), str(plain_type(pa.decimal128(9, 2)))
     ('string', 'double')

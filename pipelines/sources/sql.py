@@ -12,8 +12,8 @@ from sqlalchemy.engine import Connection
 from sqlalchemy.exc import SQLAlchemyError
 
 from detector.errors import SourceError
-from pipelines.databases import Database
 from pipelines.sources.arrow import cast_table, plain_schema
+from pipelines.store.database import Database
 
 _COMMENTS = re.compile(r"\A(?:\s|--[^\n]*(?:\n|\Z)|/\*.*?\*/|\()*", re.DOTALL)
 _CHANGES = frozenset(

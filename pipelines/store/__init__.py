@@ -6,7 +6,7 @@ to the same database, and always the cursor, the batch and the manifest.
 
 from __future__ import annotations
 
-from pipelines.store.engine import Store, open_store, upsert
+from pipelines.store.engine import Store, existing_store, open_store, upsert
 from pipelines.store.tables import (
     Audit,
     Base,
@@ -38,6 +38,7 @@ __all__ = [
     "SeriesTail",
     "SourceFile",
     "Store",
+    "existing_store",
     "open_store",
     "upsert",
 ]

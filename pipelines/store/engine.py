@@ -14,7 +14,8 @@ from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import Session
 
 from detector.errors import SinkError, StoreError
-from pipelines.databases import Database
+from pipelines.store.alert_tables import Answer
+from pipelines.store.database import Database
 from pipelines.store.tables import Base
 
 HEAD = "0003"
@@ -200,3 +201,12 @@ def _sqlite(url: sa.URL) -> Engine:
 def _postgresql(url: sa.URL) -> Engine:
     # A connection that a restart of the server has cut is noticed before it is used.
     return sa.create_engine(url, pool_pre_ping=True, connect_args={"connect_timeout": 10})
+
+
+def existing_store(url: str) -> Store | None:
+    """The state that a service keeps at an address, if there is one; a command that only looks makes none."""
+    store = Store(url)
+    if store.kind == "sqlite" and not Path(store.url.database or "").is_file():
+        return None
+    with store.read() as session:
+        return store if sa.inspect(session.connection()).has_table(Answer.__tablename__) else None

@@ -36,7 +36,7 @@ def log_comparison(
     params : mapping
         The configuration.
     table, robustness : DataFrame
-        As ``detector.encoder_report.compare`` gives them.
+        As ``detector.lab.report.compare`` gives them.
     curves : mapping of str to mapping
         Each encoder's loss and learning rate by epoch.
     figures : mapping of str to Figure

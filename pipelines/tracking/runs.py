@@ -152,7 +152,7 @@ def log_files(
     client: MlflowClient, run_id: str, figures: Mapping[str, Figure | bytes], texts: Mapping[str, str]
 ) -> None:
     """Log figures as PNG, and texts by their file names."""
-    from pipelines.figure_style import to_png
+    from pipelines.reports.style import to_png
 
     with tempfile.TemporaryDirectory() as folder:
         for name, text in texts.items():

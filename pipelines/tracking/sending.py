@@ -11,13 +11,13 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
-from detector import bundle
+from detector.decide.policy import Policy
 from detector.errors import BundleError, TrackingError
-from detector.policy import Policy
-from pipelines.pyfunc import policy_from_config, policy_to_config
+from detector.persist import bundle
 from pipelines.tracking.address import reachable
 from pipelines.tracking.facts import DatasetFacts, flat_params
 from pipelines.tracking.moves import send_monitoring, send_move, send_note
+from pipelines.tracking.pyfunc import policy_from_config, policy_to_config
 from pipelines.tracking.runs import Point
 from pipelines.tracking.session import session
 from pipelines.tracking.spool import Entry, Spool
@@ -83,7 +83,7 @@ def keep_training(
     str
         The entry, under which `send` tells where it went.
     """
-    from pipelines.figure_style import to_png
+    from pipelines.reports.style import to_png
     from pipelines.tracking.address import mask_passwords
 
     values = {

@@ -24,7 +24,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pipelines.faults import fault
+from pipelines.testing.failpoints import fault
 
 MOST_ATTEMPTS = 5
 REFUSED = "refused"

@@ -12,12 +12,12 @@ import pandas as pd
 
 import detector
 import pipelines
-from detector.bundle import fingerprint
-from detector.policy import Policy
-from pipelines.pyfunc import policy_to_config
+from detector.decide.policy import Policy
+from detector.persist.bundle import fingerprint
 from pipelines.tracking.address import mask_passwords, open_command, scheme_of
 from pipelines.tracking.experiments import TRAININGS, experiment_id
 from pipelines.tracking.facts import DatasetFacts, dataset_input, signature_of, typed_columns
+from pipelines.tracking.pyfunc import policy_to_config
 from pipelines.tracking.runs import (
     BUNDLE,
     ENTRY,

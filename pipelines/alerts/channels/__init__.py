@@ -1,1 +1,1 @@
-"""The places alerts go to, one file each."""
+"""Where alerts go: one file a kind of target."""

@@ -6,9 +6,9 @@ import json
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from pipelines.alerts.addresses import networks_of
-from pipelines.alerts.http import Poster, expect_success
-from pipelines.alerts.message import Message
+from pipelines.alerts.message.message import Message
+from pipelines.alerts.network.addresses import networks_of
+from pipelines.alerts.network.http import Poster, expect_success
 from pipelines.config.alerting import AlertmanagerSection, AlertsSection
 
 PATH = "/api/v2/alerts"

@@ -10,10 +10,10 @@ from pathlib import Path
 from typing import Any
 
 from detector.errors import MissingExtraError, SettingError
-from pipelines.alerts.addresses import IpNetwork, guarded, networks_of
-from pipelines.alerts.channels.channel import DeliveryError
-from pipelines.alerts.message import Message
-from pipelines.alerts.templating import render
+from pipelines.alerts.message.message import Message
+from pipelines.alerts.message.templating import render
+from pipelines.alerts.network.addresses import IpNetwork, guarded, networks_of
+from pipelines.alerts.network.errors import DeliveryError
 from pipelines.config.alerting import AlertsSection, AppriseSection
 
 _TYPES = {"critical": "failure", "high": "failure", "medium": "warning", "low": "info"}

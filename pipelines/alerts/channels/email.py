@@ -12,11 +12,11 @@ from email.utils import format_datetime
 from pathlib import Path
 from typing import Any
 
-from pipelines.alerts.addresses import ForbiddenAddressError, IpNetwork, dial, networks_of
-from pipelines.alerts.channels.channel import DeliveryError
-from pipelines.alerts.message import Message
-from pipelines.alerts.picture import course_png
-from pipelines.alerts.templating import render
+from pipelines.alerts.message.message import Message
+from pipelines.alerts.message.picture import course_png
+from pipelines.alerts.message.templating import render
+from pipelines.alerts.network.addresses import ForbiddenAddressError, IpNetwork, dial, networks_of
+from pipelines.alerts.network.errors import DeliveryError
 from pipelines.config.alerting import AlertsSection, EmailSection
 
 PICTURE = "course"

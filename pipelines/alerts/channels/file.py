@@ -8,8 +8,8 @@ import os
 from datetime import datetime
 from pathlib import Path
 
-from pipelines.alerts.channels.channel import DeliveryError
-from pipelines.alerts.message import Message
+from pipelines.alerts.message.message import Message
+from pipelines.alerts.network.errors import DeliveryError
 from pipelines.config.alerting import AlertsSection, FileSection
 
 

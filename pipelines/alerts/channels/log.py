@@ -6,8 +6,8 @@ import logging
 from datetime import datetime
 from pathlib import Path
 
-from pipelines.alerts.message import Message
-from pipelines.alerts.templating import render
+from pipelines.alerts.message.message import Message
+from pipelines.alerts.message.templating import render
 from pipelines.config.alerting import AlertsSection, LogSection
 
 _LEVELS = {"critical": logging.ERROR, "high": logging.WARNING, "medium": logging.WARNING}

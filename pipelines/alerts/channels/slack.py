@@ -7,11 +7,11 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from pipelines.alerts.addresses import networks_of
-from pipelines.alerts.channels.channel import DeliveryError
-from pipelines.alerts.http import Poster, expect_success
-from pipelines.alerts.message import Message
-from pipelines.alerts.templating import render
+from pipelines.alerts.message.message import Message
+from pipelines.alerts.message.templating import render
+from pipelines.alerts.network.addresses import networks_of
+from pipelines.alerts.network.errors import DeliveryError
+from pipelines.alerts.network.http import Poster, expect_success
 from pipelines.config.alerting import AlertsSection, SlackSection
 
 MOST_HEADER, MOST_SECTION, MOST_FIELD, MOST_FIELDS = 150, 3_000, 2_000, 10

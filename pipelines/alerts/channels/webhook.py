@@ -9,10 +9,10 @@ import json
 from collections.abc import Sequence
 from datetime import UTC, datetime
 
-from pipelines.alerts.addresses import networks_of
-from pipelines.alerts.channels.channel import DeliveryError
-from pipelines.alerts.http import Poster, expect_success
-from pipelines.alerts.message import Message
+from pipelines.alerts.message.message import Message
+from pipelines.alerts.network.addresses import networks_of
+from pipelines.alerts.network.errors import DeliveryError
+from pipelines.alerts.network.http import Poster, expect_success
 from pipelines.config.alerting import AlertsSection, WebhookSection
 
 MOST_BYTES = 20_000

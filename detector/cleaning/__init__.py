@@ -1,0 +1,1 @@
+"""Rows as they come → rows that can be used, and the others with the reason why not."""

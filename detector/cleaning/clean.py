@@ -1,0 +1,201 @@
+"""Types, duplicates, impossible values: what leaves a table, and why.
+
+How a single value is read is told in ``detector.cleaning.values``. A missing feature, label or entity stays missing; a
+row without its key or its time goes to quarantine.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from detector.cleaning.values import Mask, read_booleans, read_categories, read_dates, read_names, read_numbers
+from detector.errors import DataError
+from detector.schema import Schema
+
+SHOWN = 40
+
+
+@dataclass(frozen=True)
+class Cleaned:
+    """A table in two parts: rows that can be scored, and rows that cannot.
+
+    Parameters
+    ----------
+    rows : DataFrame
+        The role columns and the features, typed; the index is the row's position in the table.
+    quarantine : DataFrame
+        ``row`` (the position), ``reason``, then the columns as they came.
+    counts : dict
+        How many rows each kind of fault sent to quarantine.
+    """
+
+    rows: pd.DataFrame
+    quarantine: pd.DataFrame
+    counts: dict[str, int] = field(default_factory=dict)
+
+    def reasons(self) -> dict[str, int]:
+        """How often each kind of fault occurred, the most frequent first.
+
+        >>> table = pd.DataFrame({"amount": ["1", "x", "y"]})
+        >>> clean(table, Schema(numeric=("amount",))).reasons()
+        {'amount: not a number': 2}
+        """
+        return dict(sorted(self.counts.items(), key=lambda item: -item[1]))
+
+
+def clean(
+    frame: pd.DataFrame,
+    schema: Schema,
+    *,
+    labelled: bool = False,
+    drop_duplicates: bool = True,
+    positions: pd.Index | None = None,
+) -> Cleaned:
+    """Type every column the schema names, and set aside the rows that cannot be used.
+
+    No row is lost: each is either in ``rows`` or in ``quarantine``, in the order it came.
+
+    Parameters
+    ----------
+    frame : DataFrame of shape (n_rows, n_columns)
+        Columns the schema does not name are left out of ``rows``.
+    schema : Schema
+        What the columns mean.
+    labelled : bool
+        Whether the label must be there. If so, a label other than 0, 1 or missing is a fault; if not, it is
+        read where it can be.
+    drop_duplicates : bool
+        Whether a key's second appearance is a fault. Only good rows count as its first.
+    positions : Index, optional
+        Where each row stands in the table, where the frame is a batch or a sample of it; 0, 1, ... by default.
+
+    Returns
+    -------
+    Cleaned
+        In ``rows`` numeric and boolean columns are float64 with NaN where missing, dates are
+        ``datetime64[us]``, categories are text. Keys and entities keep their type, save that whole floats
+        become integers and mixed objects become text.
+
+    Raises
+    ------
+    DataError
+        If ``frame`` is not a pandas DataFrame.
+    SchemaError
+        If a column is missing or there twice, or if its type can never be read as its kind.
+
+    >>> table = pd.DataFrame({"id": [7, 8, 7], "amount": [" 12.5", "abc", "3"]})
+    >>> cleaned = clean(table, Schema(key="id", numeric=("amount",)))
+    >>> cleaned.rows
+       id  amount
+    0   7    12.5
+    >>> list(cleaned.quarantine["reason"])
+    ["amount: 'abc' is not a number", 'id: key 7 appears again (first at row 0)']
+    """
+    if not isinstance(frame, pd.DataFrame):
+        raise DataError(
+            f"clean expected a pandas DataFrame, got {type(frame).__name__}. "
+            f"Convert it first, such as with .to_pandas()."
+        )
+    schema.check(frame.columns, labelled=labelled)
+    frame = frame.set_axis([str(name) for name in frame.columns], axis="columns")
+    frame = frame.set_axis(pd.RangeIndex(len(frame)) if positions is None else positions, axis="index")
+    faults = _Faults(frame)
+    rows = pd.DataFrame(_typed(frame, schema, faults, labelled=labelled), index=frame.index, copy=False)
+    if schema.key is not None and drop_duplicates:
+        _refuse_repeated(rows[schema.key], faults)
+    if not faults.bad.any():
+        return Cleaned(rows, faults.quarantine())
+    return Cleaned(rows[~faults.bad], faults.quarantine(), dict(faults.counts))
+
+
+class _Faults:
+    """Which rows are bad, and everything that is wrong with each."""
+
+    def __init__(self, frame: pd.DataFrame) -> None:
+        self.frame = frame
+        self.bad = np.zeros(len(frame), dtype=bool)
+        self.counts: Counter[str] = Counter()
+        self._reasons: dict[int, list[str]] = {}
+
+    def add(self, column: str, mask: Mask, kind: str, saying: str) -> None:
+        """Note a fault of one kind in all rows of ``mask``; ``{}`` in ``saying`` stands for the value."""
+        if mask.any():
+            sayings = [saying.replace("{}", _shown(value)) for value in self.frame[column][mask]]
+            self.note(column, np.flatnonzero(mask), kind, sayings)
+
+    def note(self, column: str, positions: NDArray[np.intp], kind: str, sayings: Iterable[str]) -> None:
+        """Note a fault of one kind in the rows at ``positions``, each in its own words."""
+        self.bad[positions] = True
+        self.counts[f"{column}: {kind}"] += len(positions)
+        for position, saying in zip(positions.tolist(), sayings, strict=True):
+            self._reasons.setdefault(position, []).append(f"{column}: {saying}")
+
+    def quarantine(self) -> pd.DataFrame:
+        """The bad rows as they came, after their position and the reasons."""
+        aside = self.frame[self.bad]
+        for name in {"row", "reason"}.intersection(aside.columns):
+            free = f"source_{name}"
+            while free in aside.columns:
+                free = f"source_{free}"
+            aside = aside.rename(columns={name: free})
+        reasons = ["; ".join(self._reasons[position]) for position in np.flatnonzero(self.bad).tolist()]
+        row = pd.Series(aside.index.to_numpy(dtype=np.int64), index=aside.index, name="row")
+        reason = pd.Series(reasons, index=aside.index, dtype="str", name="reason")
+        return pd.concat([row, reason, aside], axis="columns").reset_index(drop=True)
+
+
+def _typed(frame: pd.DataFrame, schema: Schema, faults: _Faults, *, labelled: bool) -> dict[str, pd.Series]:
+    typed: dict[str, pd.Series] = {}
+    if schema.key is not None:
+        typed[schema.key] = read_names(frame[schema.key])
+        absent = typed[schema.key].isna().to_numpy()
+        faults.add(schema.key, absent, "missing key", "the key is missing")
+    for name in dict.fromkeys(name for name in (schema.time, *schema.datetime) if name is not None):
+        typed[name], unread = read_dates(frame[name])
+        faults.add(name, unread, "not a date", "{} is not a date")
+        if name == schema.time:
+            absent = typed[name].isna().to_numpy() & ~unread
+            faults.add(name, absent, "missing time", "the time is missing")
+    if schema.entity is not None:
+        typed[schema.entity] = read_names(frame[schema.entity])
+    if schema.label is not None and schema.label in frame:
+        typed[schema.label], unread = read_booleans(frame[schema.label])
+        if labelled:
+            faults.add(schema.label, unread, "not 0 or 1", "{} is neither 0 nor 1")
+    for name in schema.numeric:
+        typed[name], unread = read_numbers(frame[name])
+        faults.add(name, unread, "not a number", "{} is not a number")
+        values = typed[name].to_numpy()
+        if not np.isfinite(values).all():
+            faults.add(name, np.isinf(values), "infinite", "{} is infinite")
+    for name in schema.boolean:
+        typed[name], unread = read_booleans(frame[name])
+        faults.add(name, unread, "not true or false", "{} is neither true nor false")
+    for name in schema.categorical:
+        typed[name] = read_categories(frame[name])
+    return {name: typed[name] for name in (*schema.roles.values(), *schema.features) if name in typed}
+
+
+def _refuse_repeated(key: pd.Series, faults: _Faults) -> None:
+    good = np.flatnonzero(~faults.bad)
+    names = key.iloc[good]
+    repeated = names.duplicated().to_numpy()
+    if not repeated.any():
+        return
+    codes = pd.factorize(names)[0]
+    first = names.index.to_numpy()[~repeated][codes[repeated]]
+    pairs = zip(names[repeated], first, strict=True)
+    sayings = [f"key {_shown(name, quote=False)} appears again (first at row {row})" for name, row in pairs]
+    faults.note(str(key.name), good[repeated], "repeated key", sayings)
+
+
+def _shown(value: Any, *, quote: bool = True) -> str:
+    text = repr(value) if isinstance(value, str) and quote else str(value)
+    return text if len(text) <= SHOWN else f"{text[:SHOWN]}…"

@@ -1,0 +1,186 @@
+"""Fit a model of series: members, what is usual for them, calibration, and the threshold."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+
+from detector.decide.calibrate import Calibrator
+from detector.decide.fuse import RARITY, Fusion
+from detector.detectors.series.encoders import EncoderChoice
+from detector.detectors.series.forest import usual_forest
+from detector.detectors.series.members import FittedMembers, OnStep, TrainingSeries, fit_members, silent
+from detector.detectors.series.model import ModelledSeries, Prepared, SeriesModel
+from detector.detectors.series.recipe import SeriesRecipe
+from detector.errors import DataError
+from detector.members.residuals import ResidualRule
+from detector.series.scaling import SeriesScaling
+from detector.series.segments import Flags, Floats, bounds, smooth
+from detector.series.staleness import SilenceRule
+
+LEAST_ROWS = 8
+WINDOW_SHARE = 8
+
+
+@dataclass(frozen=True)
+class FittedSeries:
+    """A model and what was noticed on the way.
+
+    Parameters
+    ----------
+    model : SeriesModel
+        The model.
+    history : dict of str to list of float
+        The neural encoder's training curves; empty without one.
+    message : str
+        What the caller should know, such as that an encoder was not kept; or empty.
+    """
+
+    model: SeriesModel
+    history: dict[str, list[float]] = field(default_factory=dict)
+    message: str = ""
+
+
+def fit_series(
+    series: TrainingSeries,
+    recipe: SeriesRecipe,
+    *,
+    encoder: EncoderChoice | None = None,
+    random_state: int = 0,
+    tell: OnStep = silent,
+) -> FittedSeries:
+    """Fit one model.
+
+    Parameters
+    ----------
+    series : TrainingSeries
+        Mostly normal steps.
+    recipe : SeriesRecipe
+        Settings.
+    encoder : EncoderChoice, optional
+        A neural encoder to rebuild windows, if it beats the principal components; those alone without one.
+    random_state : int
+        Seeds forest and encoder.
+    tell : callable, optional
+        Told (what, done, planned).
+
+    Raises
+    ------
+    DataError
+        If there are fewer than 8 rows, no stretch as long as a window, no sensor that reads, or too few usable
+        windows.
+
+    >>> wave = np.sin(np.arange(400.0) / 5)[:, None] * [1.0, 3.0]
+    >>> one, every = np.zeros(400, dtype=np.int64), np.full((400, 2), True)
+    >>> model = fit_series(TrainingSeries(wave, every, one, one, every[:, 0]), SeriesRecipe()).model
+    >>> model.length, model.facts["components"], model.facts["rows_calibration"]
+    (32, 2, 400)
+    """
+    length = window_length(series, recipe)
+    seen = np.where(series.observed & series.usable[:, None], series.values, np.nan)
+    scaling = SeriesScaling.fit(seen, range_floor=recipe.range_floor, reach=recipe.reach)
+    prepared = Prepared(series.values, series.stretch, scaling, recipe, length)
+    found = fit_members(series, prepared, encoder=encoder, random_state=random_state, tell=tell)
+    return FittedSeries(_join(series, prepared, found), found.history, found.message)
+
+
+def window_length(series: TrainingSeries, recipe: SeriesRecipe) -> int:
+    """The window, shortened where there are few rows.
+
+    Raises
+    ------
+    DataError
+        If there are fewer than 8 rows, or no stretch is as long as a window.
+    """
+    if len(series) < LEAST_ROWS:
+        whose = f" of {series.name}" if series.name else ""
+        raise DataError(
+            f"A model expected at least {LEAST_ROWS} training rows in order of time; received n_samples = "
+            f"{len(series)}{whose}. Give more rows{', or let entities share a model' if whose else ''}."
+        )
+    length = int(min(recipe.window, max(2, len(series) // WINDOW_SHARE)))
+    longest = max(end - first for first, end in bounds(series.stretch))
+    if longest < length:
+        raise DataError(
+            f"A window has {length} rows, but the longest unbroken stretch of the training rows {longest}. Choose a "
+            f"shorter window, or let longer gaps be bridged, such as with Sampling(limit=...)."
+        )
+    return length
+
+
+def _join(series: TrainingSeries, prepared: Prepared, found: FittedMembers) -> SeriesModel:
+    """The model, calibrated on the rows that were judged by members that did not learn from them."""
+    recipe, names = prepared.recipe, prepared.recipe.members
+    known = [~np.isnan(found.errors[name]).any(axis=1) for name in names]
+    judged = found.judged & np.column_stack(known).all(axis=1)
+    if not judged.any():
+        raise DataError("No training row is left to calibrate on. Give more normal rows, or choose fewer folds.")
+    parts, rules = _judge(series, prepared, found, judged)
+    scores = np.column_stack([parts[name].sum(axis=1) for name in names])
+    fusion = Fusion.fit(scores, names, (RARITY,) * len(names), novelty_weight=0.0)
+    z = fusion.standardise(scores)
+    risk = z @ recipe.shares
+    alone = np.quantile(z, recipe.quantile, axis=0)
+    n_sensors = series.values.shape[1]
+    model = SeriesModel(
+        recipe=recipe,
+        length=prepared.length,
+        scaling=prepared.scaling,
+        pca=found.pca,
+        network=found.network,
+        forecast=found.forecast,
+        forest=found.forest,
+        rules=rules,
+        fusion=fusion,
+        usual={name: np.zeros(n_sensors) if name == "forest" else parts[name].mean(axis=0) for name in names},
+        silence=SilenceRule.learn(series.observed, series.codes),
+        calibrator=Calibrator(risk),
+        threshold=float(np.quantile(risk, recipe.quantile)),
+        facts=_facts(series, prepared, found, judged)
+        | {f"threshold_{name}": float(value) for name, value in zip(names, alone, strict=True)},
+    )
+    if model.forest is None:
+        return model
+    seen = ModelledSeries(model, series.values, observed=series.observed, stretch=series.stretch, codes=series.codes)
+    return replace(model, usual=model.usual | {"forest": usual_forest(seen, judged)})
+
+
+def _judge(
+    series: TrainingSeries, prepared: Prepared, found: FittedMembers, judged: Flags
+) -> tuple[dict[str, Floats], dict[str, ResidualRule]]:
+    """Each member's score of the rows judged, by sensor, and the rules by which residuals became scores."""
+    recipe, scaling = prepared.recipe, prepared.scaling
+    # Rows next to each other are smoothed together only if all of them were judged.
+    together = 2 * series.stretch + judged
+    seen = series.observed & judged[:, None]
+    parts: dict[str, Floats] = {}
+    rules: dict[str, ResidualRule] = {}
+    for name in recipe.members:
+        errors = np.where(judged[:, None], found.errors[name], 0.0)
+        if name != "forest":
+            errors = prepared.widen(errors, signed=recipe.signed)
+            rules[name] = ResidualRule.fit(
+                errors,
+                seen,
+                kind=recipe.residuals,
+                known=scaling.known,
+                floor=recipe.deviation_floor,
+                cap=recipe.z_cap,
+            )
+            errors = rules[name].parts(errors, seen)
+        parts[name] = smooth(errors, together, recipe.smoothing, trailing=recipe.trailing)[judged]
+    return parts, rules
+
+
+def _facts(series: TrainingSeries, prepared: Prepared, found: FittedMembers, judged: Flags) -> dict[str, Any]:
+    facts = {
+        "rows_fitted": int(series.usable.sum()),
+        "rows_calibration": int(judged.sum()),
+        "window": prepared.length,
+        **found.facts,
+    }
+    if "reconstruction_error_train" in facts:
+        facts["generalisation_gap"] = facts["reconstruction_error_holdout"] - facts["reconstruction_error_train"]
+    return facts

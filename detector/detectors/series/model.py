@@ -1,0 +1,281 @@
+"""A fitted model of series, and what it says of each step of some; needs nothing that only fitting does."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from detector.decide.calibrate import Calibrator
+from detector.decide.fuse import Fusion
+from detector.detectors.series.network import WindowNetwork
+from detector.detectors.series.recipe import SeriesRecipe
+from detector.members.forecast import Forecast
+from detector.members.residuals import ResidualRule
+from detector.members.window_forest import WindowForest, window_features
+from detector.members.window_pca import Rebuilder, WindowPCA, expected_values, squared_errors
+from detector.series.scaling import SeriesScaling
+from detector.series.segmented_windows import LaidWindows
+from detector.series.segments import Counts, Flags, Floats, near, reach, smooth
+from detector.series.staleness import SilenceRule, measure_silence
+
+
+@dataclass(frozen=True)
+class SeriesModel:
+    """What one entity, or all that share it, are judged by. Made by ``detector.detectors.series.fit``.
+
+    Parameters
+    ----------
+    recipe : SeriesRecipe
+        How it was made.
+    length : int
+        Rows in a window.
+    scaling : SeriesScaling
+        How readings are scaled.
+    pca : WindowPCA or None
+        The linear floor; ``None`` if no sensor moved.
+    network : WindowNetwork or None
+        The neural encoder that takes its place in the reconstruction, if it beat it.
+    forecast, forest : Forecast, WindowForest or None
+        Those members, if there are.
+    rules : dict of str to ResidualRule
+        What residuals are usual, for reconstruction and forecast.
+    fusion : Fusion
+        How members' scores are standardised and joined.
+    usual : dict of str to array of shape (n_sensors,)
+        What each sensor adds to each member's score in normal rows.
+    silence : SilenceRule
+        How long each sensor is usually silent.
+    calibrator : Calibrator
+        Risk to p-value, from rows that were not learnt from.
+    threshold : float
+        The risk above which a step is flagged, if nothing else is said.
+    facts : dict
+        What was found while fitting.
+    """
+
+    recipe: SeriesRecipe
+    length: int
+    scaling: SeriesScaling
+    pca: WindowPCA | None
+    network: WindowNetwork | None
+    forecast: Forecast | None
+    forest: WindowForest | None
+    rules: dict[str, ResidualRule]
+    fusion: Fusion
+    usual: dict[str, Floats]
+    silence: SilenceRule
+    calibrator: Calibrator
+    threshold: float
+    facts: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def members(self) -> tuple[str, ...]:
+        """Their names."""
+        return self.recipe.members
+
+    @property
+    def gains(self) -> Floats:
+        """What one unit of each member's score adds to the risk."""
+        return np.asarray(self.recipe.shares / self.fusion.scale)
+
+    @property
+    def alarm(self) -> float:
+        """What a sensor that is silent for too long adds to the risk: more than one sensor can by what it reads.
+
+        And more than lies between any two normal rows, so that the silence alone is enough to flag one.
+        """
+        risk = self.calibrator.risk
+        most = sum(
+            gain * rule.cap / max(1, int(rule.known.sum()))
+            for gain, name in zip(self.gains.tolist(), self.members, strict=True)
+            if (rule := self.rules.get(name)) is not None
+        )
+        return float(1.0 + max(most, risk[-1] - risk[0]))
+
+    @property
+    def memory(self) -> int:
+        """How many steps before a step bear on its risk, as long as no sensor has been silent."""
+        return self._reach + (self.recipe.lags if self.forecast else 0)
+
+    @property
+    def ahead(self) -> int:
+        """How many steps after a step bear on its risk."""
+        return 0 if self.recipe.trailing else self._reach
+
+    @property
+    def _reach(self) -> int:
+        windows = 2 if self.forest is not None else 1  # the forest looks at what windows left of the rows of a window
+        return windows * (self.length - 1) + reach(self.recipe.smoothing)
+
+
+class Prepared:
+    """Scaled rows with windows laid over them, for fitting and for scoring.
+
+    Parameters
+    ----------
+    values : array of shape (n_rows, n_sensors)
+        NaN where missing.
+    stretch : array of shape (n_rows,)
+        Which unbroken stretch each row belongs to.
+    scaling : SeriesScaling
+        How.
+    recipe : SeriesRecipe
+        Settings.
+    length : int
+        Rows in a window.
+    overdue : boolean array of shape (n_rows, n_sensors), optional
+        Where a sensor is silent for so long that its last value is no longer believed.
+    """
+
+    def __init__(
+        self,
+        values: Floats,
+        stretch: NDArray[Any],
+        scaling: SeriesScaling,
+        recipe: SeriesRecipe,
+        length: int,
+        overdue: Flags | None = None,
+    ) -> None:
+        self.stretch, self.scaling, self.recipe, self.length = stretch, scaling, recipe, length
+        self.missing = None if overdue is None else overdue[:, scaling.moving]
+        self.scaled = scaling.scale(values, stretch)
+        self.moving = np.ascontiguousarray(self.scaled[:, scaling.moving])
+
+    @cached_property
+    def laid(self) -> LaidWindows:
+        """The windows over the moving sensors."""
+        lead = self.recipe.trailing
+        return LaidWindows.lay(self.moving, self.stretch, self.length, lead=lead, missing=self.missing)
+
+    @cached_property
+    def ahead(self) -> LaidWindows:
+        """A window for each row, of the rows it is forecast from and itself."""
+        return LaidWindows.lay(self.moving, self.stretch, self.recipe.lags + 1, lead=True)
+
+    def residuals(self, model: Rebuilder, *, pca: WindowPCA, signed: bool, chosen: Flags | None = None) -> Floats:
+        """Squared residuals of the moving sensors, or, ``signed``, residuals; NaN where no chosen window covers."""
+        if not signed:
+            return squared_errors(model, self.laid, how=self.recipe.how, pca=pca, chosen=chosen)
+        return self.moving - expected_values(model, self.laid, how=self.recipe.how, pca=pca, chosen=chosen)
+
+    def widen(self, errors: Floats, *, signed: bool) -> Floats:
+        """The same for all sensors: a constant one deviates from its value, one that never read has none."""
+        wide = self.scaled.astype(np.float64)
+        wide = wide if signed else wide**2
+        wide[:, self.scaling.moving] = errors
+        return wide
+
+
+class ModelledSeries:
+    """Steps of one or several series, as one model sees them.
+
+    Parameters
+    ----------
+    model : SeriesModel
+        The model.
+    values : array of shape (n_steps, n_sensors)
+        NaN where missing.
+    observed : boolean array of shape (n_steps, n_sensors)
+        Where a reading came.
+    stretch, codes : array of shape (n_steps,)
+        Which unbroken stretch, and which series, each step belongs to.
+    """
+
+    def __init__(self, model: SeriesModel, values: Floats, *, observed: Flags, stretch: Counts, codes: Counts) -> None:
+        self.model, self.stretch = model, stretch
+        self.observed = observed
+        self.overdue = model.silence.beyond(measure_silence(observed, codes))
+        self.prepared = Prepared(values, stretch, model.scaling, model.recipe, model.length, self.overdue)
+
+    @cached_property
+    def scores(self) -> Floats:
+        """Each member's z-score, of shape (n_steps, n_members)."""
+        scores = [self.parts[name].sum(axis=1) for name in self.model.members]
+        return self.model.fusion.standardise(np.column_stack(scores))
+
+    @cached_property
+    def risk(self) -> Floats:
+        """One risk a step: the members' mean by weight, and the alarm of each sensor that is silent for too long."""
+        fused = self.scores @ self.model.recipe.shares
+        return np.asarray(fused + self.model.alarm * self.overdue.sum(axis=1))
+
+    @cached_property
+    def expected(self) -> Floats:
+        """What each sensor should have read, in its own unit; NaN for one that never read in training."""
+        model, prepared = self.model, self.prepared
+        if model.pca is None:
+            return model.scaling.unscale(np.empty((len(prepared.scaled), 0)))
+        rebuilder = model.network or model.pca
+        return model.scaling.unscale(expected_values(rebuilder, prepared.laid, how=model.recipe.how, pca=model.pca))
+
+    def contributions(self, wanted: Flags | None = None) -> Floats:
+        """What each sensor adds to the risk of each step, which is their sum; only for the steps wanted, if given."""
+        model = self.model
+        total = model.alarm * self.overdue
+        for gain, name in zip(model.gains, model.members, strict=True):
+            parts = self.forest_by_sensor(wanted) if name == "forest" else self.parts[name]
+            total = total + gain * (parts - model.usual[name])
+        return np.asarray(total)
+
+    @cached_property
+    def _squares(self) -> Floats:
+        """Squared residuals of the moving sensors by the principal components, which the forest looks at."""
+        assert self.model.pca is not None
+        return self.prepared.residuals(self.model.pca, pca=self.model.pca, signed=False)
+
+    @cached_property
+    def _features(self) -> NDArray[np.float32]:
+        return window_features(self.prepared.laid, self._squares)
+
+    @cached_property
+    def parts(self) -> dict[str, Floats]:
+        """Each member's score, smoothed and not yet standardised: by sensor, but the forest's in one column."""
+        return {
+            name: self._forest() if name == "forest" else self._judged(name, self._errors(name))
+            for name in self.model.members
+        }
+
+    def _errors(self, name: str) -> Floats:
+        model, prepared, signed = self.model, self.prepared, self.model.recipe.signed
+        if model.pca is None:
+            return prepared.widen(np.empty((len(prepared.scaled), 0)), signed=signed)
+        if name == "forecast":
+            assert model.forecast is not None
+            errors = model.forecast.errors(prepared.ahead, prepared.ahead.whole)
+            return prepared.widen(errors if signed else errors**2, signed=signed)
+        if model.network is None and not signed:
+            return prepared.widen(self._squares, signed=False)
+        rebuilder = model.network or model.pca
+        return prepared.widen(prepared.residuals(rebuilder, pca=model.pca, signed=signed), signed=signed)
+
+    def _judged(self, name: str, errors: Floats) -> Floats:
+        return self._smooth(self.model.rules[name].parts(errors, self.observed & ~np.isnan(errors)))
+
+    def _forest(self) -> Floats:
+        model, prepared = self.model, self.prepared
+        if model.forest is None:
+            return np.zeros((len(prepared.scaled), 1))
+        laid = prepared.laid
+        found = model.forest.scores(self._features, laid, how=model.recipe.how, chosen=laid.whole)
+        ordinary = model.fusion.location[model.members.index("forest")]
+        return self._smooth(np.where(np.isnan(found), ordinary, found))
+
+    def forest_by_sensor(self, wanted: Flags | None) -> Floats:
+        """What each sensor adds to the forest's score of the steps wanted, up to a constant."""
+        model, prepared = self.model, self.prepared
+        parts = np.zeros(prepared.scaled.shape)
+        if model.forest is None:
+            return parts
+        moving, chosen = model.scaling.moving, prepared.laid.whole
+        if wanted is not None:
+            chosen &= ~prepared.laid.clear_of(near(wanted, self.stretch, reach(model.recipe.smoothing)))
+        found = model.forest.contributions(self._features, prepared.laid, how=model.recipe.how, chosen=chosen)
+        parts[:, moving] = self._smooth(np.where(np.isnan(found), model.usual["forest"][moving], found))
+        return parts
+
+    def _smooth(self, values: Floats) -> Floats:
+        return smooth(values, self.stretch, self.model.recipe.smoothing, trailing=self.model.recipe.trailing)

@@ -1,0 +1,154 @@
+"""How a series is modelled and judged, as plain settings; ``SequenceDetector`` documents their defaults."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Self, get_args
+
+import numpy as np
+from numpy.typing import NDArray
+
+from detector.errors import SettingError, nearest
+from detector.members.residuals import Residuals
+from detector.series.row_errors import How
+
+MEMBERS = ("reconstruction", "forest", "forecast")
+WEIGHTS = {"reconstruction": 1.0, "forest": 0.1, "forecast": 0.25}
+"""What a member counts where nothing else is said."""
+
+
+@dataclass(frozen=True)
+class SeriesRecipe:
+    """Settings of one model of series.
+
+    Parameters
+    ----------
+    members : tuple of str
+        What judges a row: "reconstruction" of windows, an isolation "forest" on their features, one-step "forecast".
+    weights : mapping of str to float, optional
+        What each member counts; one that is not named counts as in ``WEIGHTS``.
+    residuals : {"z", "mahalanobis"}
+        Whether a residual is compared with what is usual sensor by sensor, or all together.
+    window : int
+        Rows in a window; never more than an eighth of the training rows.
+    variance : float
+        Share of the windows' variance that the principal components keep.
+    range_floor : float
+        Least range of a sensor, as a share of the median range of the sensors that move.
+    reach : float
+        Scaled values are cut so many ranges outside the training range.
+    folds : int
+        Contiguous blocks of the training rows, each judged by models of the others.
+    deviation_floor : float
+        Least deviation of a residual, in ranges.
+    z_cap : float
+        A sensor's z-score counts at most so much, lest one sensor drown the others.
+    smoothing : float
+        Rows in which the weight of a neighbour falls to 1/e; 0 for none. More suits long anomalies, less short ones.
+    trailing : bool
+        Whether a row is judged from the rows up to it alone, for use as rows arrive. If not, windows and smoothing
+        reach to both sides, which finds more.
+    trees : int
+        Trees of the forest.
+    lags : int
+        Rows a forecast is made from.
+    quantile : float
+        The threshold is this quantile of the risks of rows that were not learnt from.
+
+    Raises
+    ------
+    SettingError
+        If a value has no meaning.
+
+    >>> SeriesRecipe(members=("reconstruction", "forest"), weights={"forest": 3.0}).shares.tolist()
+    [0.25, 0.75]
+    """
+
+    members: tuple[str, ...] = ("reconstruction",)
+    weights: Mapping[str, float] | None = None
+    residuals: Residuals = "z"
+    window: int = 32
+    variance: float = 0.95
+    range_floor: float = 0.1
+    reach: float = 10.0
+    folds: int = 5
+    deviation_floor: float = 0.05
+    z_cap: float = 100.0
+    smoothing: float = 5.0
+    trailing: bool = False
+    trees: int = 100
+    lags: int = 8
+    quantile: float = 0.99
+
+    def __post_init__(self) -> None:
+        known = [name for name in self.members if name in MEMBERS]
+        if not known or len({*known}) < len(self.members):
+            raise SettingError(
+                f"members must be some of {', '.join(MEMBERS)}, each once. Received: members={self.members!r}."
+            )
+        for name, least in (("window", 2), ("folds", 2), ("trees", 1), ("lags", 1)):
+            if getattr(self, name) < least:
+                raise SettingError(f"{name} must be at least {least}. Received: {name}={getattr(self, name)}.")
+        if not 0 < self.variance <= 1:
+            raise SettingError(f"variance must lie in (0, 1]. Received: variance={self.variance}.")
+        for name in ("range_floor", "reach", "deviation_floor", "z_cap"):
+            if not getattr(self, name) > 0:
+                raise SettingError(f"{name} must be above 0. Received: {name}={getattr(self, name)}.")
+        if not self.smoothing >= 0:
+            raise SettingError(f"smoothing must be at least 0. Received: smoothing={self.smoothing}.")
+        if not 0 < self.quantile < 1:
+            raise SettingError(f"quantile must lie between 0 and 1. Received: quantile={self.quantile}.")
+        if self.residuals not in get_args(Residuals):
+            raise SettingError(
+                f"Residuals are not judged by {self.residuals!r}. {nearest(str(self.residuals), get_args(Residuals))}"
+            )
+        self._check_weights()
+
+    def _check_weights(self) -> None:
+        for name, weight in (self.weights or {}).items():
+            if name not in MEMBERS:
+                raise SettingError(f"weights names no member by {name!r}. {nearest(str(name), MEMBERS)}")
+            if not weight >= 0:
+                raise SettingError(f"A weight must not be negative. Received: weights={{{name!r}: {weight}}}.")
+        if not sum(self._weight(name) for name in self.members) > 0:
+            raise SettingError(f"One of {', '.join(self.members)} must count. Received: weights={self.weights!r}.")
+
+    def _weight(self, name: str) -> float:
+        return float((self.weights or {}).get(name, WEIGHTS[name]))
+
+    @property
+    def shares(self) -> NDArray[np.float64]:
+        """What each member counts, as an array that sums to 1."""
+        weights = np.array([self._weight(name) for name in self.members])
+        return np.asarray(weights / weights.sum())
+
+    @property
+    def how(self) -> How:
+        """How errors of windows become errors of rows."""
+        return "trailing" if self.trailing else "overlap"
+
+    @property
+    def signed(self) -> bool:
+        """Whether residuals keep their sign."""
+        return self.residuals == "mahalanobis"
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values, ready for JSON.
+
+        >>> SeriesRecipe.from_dict(SeriesRecipe(window=8).to_dict()) == SeriesRecipe(window=8)
+        True
+        """
+        values = {name: _plain(value) for name, value in vars(self).items()}
+        if self.weights is not None:
+            values["weights"] = {name: float(weight) for name, weight in self.weights.items()}
+        return values | {"members": list(self.members)}
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> Self:
+        """The inverse of ``to_dict``."""
+        return cls(**{**values, "members": tuple(values["members"])})
+
+
+def _plain(value: Any) -> Any:
+    return value.item() if isinstance(value, np.generic) else value

@@ -1,0 +1,213 @@
+"""Whole series as their models see them: risk and p-value of each step, reasons, events and curves."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from detector.decide.policy import Policy, severity
+from detector.detectors.series.model import ModelledSeries, SeriesModel
+from detector.explain.reason import Reason, in_words
+from detector.series.resample import RegularSeries
+from detector.series.segments import Counts, Flags, Floats, near, runs
+
+TOP = 3
+LEAST_SHARE = 0.05
+MARGIN = 20
+EVENT_COLUMNS = (
+    "entity",
+    "start",
+    "end",
+    "peak",
+    "steps",
+    "risk",
+    "p_value",
+    "severity",
+    "sensors",
+    "reasons",
+    "text",
+)
+
+
+@dataclass(frozen=True)
+class Part:
+    """The steps that one model judges, and their places among all."""
+
+    place: Counts
+    seen: ModelledSeries
+
+    @property
+    def model(self) -> SeriesModel:
+        """Their model."""
+        return self.seen.model
+
+
+class JudgedSeries:
+    """Series, each step judged by its model.
+
+    Parameters
+    ----------
+    series : RegularSeries
+        All of them.
+    parts : sequence of (SeriesModel, array)
+        Each model, and the steps it judges.
+    """
+
+    def __init__(self, series: RegularSeries, parts: Sequence[tuple[SeriesModel, Counts]]) -> None:
+        self.series = series
+        self.members = parts[0][0].members
+        self.parts = [
+            Part(
+                place,
+                ModelledSeries(
+                    model,
+                    series.values[place],
+                    observed=series.observed[place],
+                    stretch=series.segment[place],
+                    codes=series.codes[place],
+                ),
+            )
+            for model, place in parts
+        ]
+
+    @cached_property
+    def risk(self) -> Floats:
+        """Of each step."""
+        return self._gather(np.empty(len(self.series)), lambda part: part.seen.risk)
+
+    @cached_property
+    def scores(self) -> Floats:
+        """Each member's z-score of each step."""
+        return self._gather(np.empty((len(self.series), len(self.members))), lambda part: part.seen.scores)
+
+    @cached_property
+    def p_value(self) -> Floats:
+        """Of each step, by its own model's calibration."""
+        empty = np.empty(len(self.series))
+        return self._gather(empty, lambda part: part.model.calibrator.p_value(part.seen.risk))
+
+    @cached_property
+    def threshold(self) -> Floats:
+        """What each step's risk is compared with, if no policy is given."""
+        return self._gather(np.empty(len(self.series)), lambda part: part.model.threshold)
+
+    @cached_property
+    def expected(self) -> Floats:
+        """What each sensor should have read, in its own unit."""
+        return self._gather(np.empty(self.series.values.shape), lambda part: part.seen.expected)
+
+    def contributions(self, wanted: Flags | None = None) -> Floats:
+        """What each sensor adds to each step's risk, which is their sum; only of the steps wanted, if given."""
+        empty = np.empty(self.series.values.shape)
+        return self._gather(empty, lambda part: part.seen.contributions(None if wanted is None else wanted[part.place]))
+
+    def flagged(self, policy: Policy | None) -> Flags:
+        """The policy's decision on each step; without one, whether its risk is above the threshold."""
+        if policy is None:
+            return np.asarray(self.risk > self.threshold)
+        return policy.decide(self.p_value, self.risk, day=self.series.times)
+
+    def severity(self, flagged: Flags) -> Any:
+        """How severe each flagged step is, by p-values that go on beyond the calibration rows where they can."""
+        p_value = self.p_value.copy()
+        for part in self.parts:
+            own = part.place[flagged[part.place]]
+            if part.model.calibrator.pareto is not None and len(own):
+                p_value[own] = part.model.calibrator.p_value(self.risk[own], tail="pareto")
+        return severity(p_value, flagged)
+
+    def reasons(self, wanted: Flags) -> dict[int, list[Reason]]:
+        """Which sensors each of those steps is to blame on, the most important first."""
+        steps = np.flatnonzero(wanted)
+        if not len(steps):
+            return {}
+        parts = self.contributions(wanted)
+        return {int(step): self._reasons(int(step), np.maximum(parts[step], 0.0)) for step in steps}
+
+    def events(self, flagged: Flags, *, join: int = 0, reasons: dict[int, list[Reason]] | None = None) -> pd.DataFrame:
+        """The flagged stretches, one line each; see ``SequenceScorer.judge``."""
+        found = runs(flagged, self.series.segment, join)
+        risk = np.where(flagged, self.risk, -np.inf)  # a pause between joined stretches is no peak
+        peaks = [first + int(np.argmax(risk[first : last + 1])) for first, last in found]
+        wanted = np.zeros(len(self.series), dtype=bool)
+        wanted[peaks] = True
+        why = self.reasons(wanted) if reasons is None else reasons
+        severe = self.severity(flagged)
+        lines = [
+            {
+                "entity": self.series.entity[first],
+                "start": self._when(first),
+                "end": self._when(last),
+                "peak": self._when(peak),
+                "steps": last - first + 1,
+                "risk": self.risk[peak],
+                "p_value": self.p_value[peak],
+                "severity": severe[peak],
+                "sensors": ", ".join(reason.feature for reason in why[peak]),
+                "reasons": why[peak],
+                "text": in_words(why[peak]),
+            }
+            for (first, last), peak in zip(found, peaks, strict=True)
+        ]
+        return pd.DataFrame(lines, columns=list(EVENT_COLUMNS))
+
+    def curves(self, events: pd.DataFrame, *, margin: int = MARGIN) -> pd.DataFrame:
+        """What sensors read and should have read around events; see ``SequenceScorer.curves``."""
+        series, when = self.series, self.when
+        pieces = []
+        for name, event in events.iterrows():
+            inside = (series.entity == event["entity"]) & (when >= event["start"]) & (when <= event["end"])
+            steps = np.flatnonzero(near(inside, series.segment, margin))
+            added = self.contributions(inside)[steps]
+            for at, sensor in enumerate(series.sensors):
+                observed = np.where(series.observed[steps, at], series.values[steps, at], np.nan)
+                piece = {
+                    "event": name,
+                    "entity": event["entity"],
+                    "sensor": sensor,
+                    "when": when[steps],
+                    "observed": observed,
+                    "expected": self.expected[steps, at],
+                    "added": np.where(inside[steps], added[:, at], np.nan),
+                    "inside": inside[steps],
+                }
+                pieces.append(pd.DataFrame(piece))
+        columns = ["event", "entity", "sensor", "when", "observed", "expected", "added", "inside"]
+        return pd.concat(pieces, ignore_index=True) if pieces else pd.DataFrame(columns=columns)
+
+    @cached_property
+    def when(self) -> Any:
+        """The time of each step; without times, the position of its row."""
+        if self.series.times is not None:
+            return self.series.times
+        rows = np.empty(len(self.series), dtype=np.int64)
+        rows[self.series.step] = self.series.rows.to_numpy()  # without times each row is a step of its own
+        return rows
+
+    def _when(self, step: int) -> Any:
+        found = self.when[step]
+        return pd.Timestamp(found) if self.series.times is not None else int(found)
+
+    def _reasons(self, step: int, parts: Floats) -> list[Reason]:
+        shares = parts / max(float(parts.sum()), np.finfo(float).tiny)
+        ranked = [int(sensor) for sensor in np.argsort(-shares, kind="stable")[:TOP]]
+        kept = [sensor for sensor in ranked if shares[sensor] >= LEAST_SHARE] or ranked[:1]
+        return [self._reason(step, sensor, float(shares[sensor])) for sensor in kept]
+
+    def _reason(self, step: int, sensor: int, share: float) -> Reason:
+        observed = "no reading"
+        if self.series.observed[step, sensor]:
+            observed = f"{self.series.values[step, sensor]:.4g}"
+        expected = self.expected[step, sensor]
+        said = "" if np.isnan(expected) else f"about {expected:.4g}"
+        return Reason(self.series.sensors[sensor], observed, said, share)
+
+    def _gather(self, into: Floats, of_part: Callable[[Part], Any]) -> Floats:
+        for part in self.parts:
+            into[part.place] = of_part(part)
+        return into

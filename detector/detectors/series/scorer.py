@@ -1,0 +1,332 @@
+"""What is left of a sequence detector after training, and all that scoring needs: no TensorFlow, no scikit-learn."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from typing import Any, Literal
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from detector.cleaning.clean import clean
+from detector.decide.calibrate import Calibrator
+from detector.decide.policy import Policy
+from detector.detectors.series.model import SeriesModel
+from detector.detectors.series.parts import describe_models, rebuild_models
+from detector.detectors.series.scored import MARGIN, JudgedSeries
+from detector.errors import DataError, SchemaError, SettingError, nearest
+from detector.explain.reason import in_words
+from detector.onnx.parts import Parts
+from detector.schema import Schema
+from detector.series.resample import RegularSeries, regularise
+from detector.series.sampling import Sampling
+from detector.series.segments import Counts
+
+SHARED = ""
+
+Models = Literal["shared", "entity"]
+Short = Literal["reject", "pad"]
+
+
+@dataclass(frozen=True)
+class SeriesVerdicts:
+    """What a detector says of series.
+
+    Parameters
+    ----------
+    frame : DataFrame
+        One row a scored row: key, time and entity (or ``row``, the position), ``risk``, ``p_value``, ``flagged``,
+        ``severity``, ``reasons``, and each member's z-score.
+    quarantine : DataFrame
+        Rows that could not be scored, with ``row`` and ``reason``.
+    events : DataFrame
+        One line a flagged stretch, see ``SequenceScorer.judge``.
+    """
+
+    frame: pd.DataFrame
+    quarantine: pd.DataFrame
+    events: pd.DataFrame
+
+
+@dataclass(frozen=True)
+class SequenceScorer:
+    """A fitted detector for series. Made by ``SequenceDetector.fit`` or ``bundle.load``.
+
+    A row's risk depends on the rows around it, so series are judged whole; ``detector.detectors.series.stream``
+    judges them part by part, by the rows that it keeps. With ``trailing`` models it depends on the rows before it
+    alone.
+
+    Parameters
+    ----------
+    name : str
+        What it is called.
+    schema : Schema
+        Columns the table must have.
+    sampling : Sampling
+        What becomes of gaps, uneven times and missing values; with the interval of the training series.
+    short : {"reject", "pad"}
+        Whether a series shorter than a window is an error, or is judged as if its first row had lasted longer.
+    shared : bool
+        Whether all entities share one model.
+    models : dict of str to SeriesModel
+        By entity; under empty text where they share one.
+    metrics : dict
+        Facts recorded while fitting.
+    """
+
+    name: str
+    schema: Schema
+    sampling: Sampling
+    short: Short
+    shared: bool
+    models: dict[Any, SeriesModel]
+    metrics: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def members(self) -> tuple[str, ...]:
+        """The members' names."""
+        return next(iter(self.models.values())).members
+
+    @property
+    def sensors(self) -> tuple[str, ...]:
+        """The columns that are read as sensors."""
+        return self.schema.numeric + self.schema.boolean
+
+    @property
+    def calibrators(self) -> dict[Any, Calibrator]:
+        """How each model's risk becomes a p-value."""
+        return {entity: model.calibrator for entity, model in self.models.items()}
+
+    @property
+    def calibrator(self) -> Calibrator:
+        """The shared model's; of several, the one with the fewest rows, whose p-values are the coarsest."""
+        return min(self.calibrators.values(), key=lambda calibrator: calibrator.size)
+
+    @property
+    def thresholds(self) -> dict[Any, float]:
+        """The risk above which each model flags a row if no policy is given."""
+        return {entity: model.threshold for entity, model in self.models.items()}
+
+    @property
+    def memory(self) -> int:
+        """How many steps before a row bear on its risk."""
+        return max(model.memory for model in self.models.values())
+
+    def with_name(self, name: str) -> SequenceScorer:
+        """The same scorer under another name."""
+        return replace(self, name=name)
+
+    def to_parts(self) -> Parts:
+        """Everything, as a bundle keeps it."""
+        models, interval = describe_models(self.models), self.sampling.interval
+        facts = {
+            "name": self.name,
+            "schema": self.schema.to_dict(),
+            "sampling": vars(self.sampling) | {"every": None if interval is None else f"{interval}us"},
+            "short": self.short,
+            "shared": self.shared,
+            "metrics": self.metrics,
+        }
+        return replace(models, facts=facts | models.facts)
+
+    @classmethod
+    def from_parts(cls, parts: Parts) -> SequenceScorer:
+        """The inverse of ``to_parts``."""
+        facts = parts.facts
+        return cls(
+            name=facts["name"],
+            schema=Schema.from_dict(facts["schema"]),
+            sampling=Sampling(**facts["sampling"]),
+            short=facts["short"],
+            shared=facts["shared"],
+            models=rebuild_models(parts),
+            metrics=facts["metrics"],
+        )
+
+    def judge(self, frame: pd.DataFrame, *, policy: Policy | None = None, join: int = 0) -> SeriesVerdicts:
+        """Clean, put on regular steps, score, flag and explain whole series.
+
+        Parameters
+        ----------
+        frame : DataFrame
+            The table as it comes.
+        policy : Policy, optional
+            Which steps to flag; a row is flagged with its step. Without one, steps whose risk is above the threshold
+            declared in training.
+        join : int
+            Flagged stretches with at most so many quiet steps between them are one event.
+
+        Returns
+        -------
+        SeriesVerdicts
+            ``events`` has ``entity`` (empty text where there is none), ``start``, ``end`` and ``peak``, as times or,
+            where there are none, as positions of rows; ``steps``; ``risk``, ``p_value`` and ``severity`` at the peak;
+            ``sensors``, the names of those at fault, the most important first; ``reasons``, for each of them what was
+            observed and expected at the peak; and ``text``, the same in words. A step without a row, in a gap, can
+            be flagged too, as when a sensor has been silent for too long.
+
+        Raises
+        ------
+        SchemaError
+            If a column is missing, or an entity has no model.
+        DataError
+            If there are no rows, a series is shorter than a window, or the sampling policy rejects something.
+        SettingError
+            If ``join`` is negative.
+        """
+        check_join(join)
+        cleaned = clean(frame, self.schema)
+        judged = self.judge_rows(cleaned.rows)
+        series, flagged = judged.series, judged.flagged(policy)
+        reasons = judged.reasons(flagged)
+        verdicts = self._named(cleaned.rows.loc[series.rows])
+        for name, values in (("risk", judged.risk), ("p_value", judged.p_value), ("flagged", flagged)):
+            verdicts[name] = series.to_rows(values)
+        verdicts["severity"] = series.to_rows(judged.severity(flagged))
+        words = [in_words(reasons[step]) if step in reasons else "" for step in series.step.tolist()]
+        verdicts["reasons"] = pd.Series(words, index=verdicts.index, dtype="str")
+        scores = pd.DataFrame(series.to_rows(judged.scores), index=verdicts.index, columns=list(self.members))
+        return SeriesVerdicts(
+            frame=pd.concat([verdicts, scores], axis=1).sort_index().reset_index(drop=True),
+            quarantine=_quarantined(frame, cleaned.quarantine, series.quarantine),
+            events=judged.events(flagged, join=join, reasons=reasons),
+        )
+
+    def measure(self, rows: pd.DataFrame) -> pd.DataFrame:
+        """Risk, p-value and each member's z-score for cleaned rows of whole series.
+
+        Parameters
+        ----------
+        rows : DataFrame
+            As ``clean`` returns them.
+
+        Returns
+        -------
+        DataFrame
+            In the order of ``rows``; NaN in a row that has no step, such as the second of one time.
+        """
+        judged = self.judge_rows(rows)
+        values = np.column_stack([judged.risk, judged.p_value, judged.scores])
+        found = pd.DataFrame(
+            judged.series.to_rows(values), index=judged.series.rows, columns=["risk", "p_value", *self.members]
+        )
+        return found.reindex(rows.index)
+
+    def curves(self, frame: pd.DataFrame, events: pd.DataFrame | pd.Series, *, margin: int = MARGIN) -> pd.DataFrame:
+        """What each sensor read and what it should have, around events: what a plot of an event needs.
+
+        Parameters
+        ----------
+        frame : DataFrame
+            The table that ``judge`` was given.
+        events : DataFrame or Series
+            Lines of ``judge(...).events``, or one of them.
+        margin : int
+            Steps before and after the event.
+
+        Returns
+        -------
+        DataFrame
+            One line a sensor and step: ``event`` (the line's index), ``entity``, ``sensor``, ``when``, ``observed``
+            and ``expected`` in the sensor's unit, ``added``, the sensor's part of the risk within the event, and
+            ``inside``, whether the step belongs to it.
+
+        Raises
+        ------
+        SchemaError, DataError
+            As ``judge``.
+        """
+        chosen = events.to_frame().T if isinstance(events, pd.Series) else events
+        return self.judge_rows(clean(frame, self.schema).rows).curves(chosen, margin=margin)
+
+    def can_judge(self, rows: pd.DataFrame) -> NDArray[np.bool_]:
+        """Which cleaned rows belong to a series that has a model and is as long as its window."""
+        entity = self.schema.entity
+        whose = pd.Series(SHARED, index=rows.index) if entity is None else rows[entity]
+        known = whose.notna() & (self.shared | whose.isin(self.models))
+        if self.short == "pad":
+            return np.asarray(known, dtype=bool)
+        length = {name: self.model_of(name).length for name in whose[known].unique().tolist()}
+        size = whose.groupby(whose.to_numpy(), sort=False).transform("size")
+        return np.asarray(known & (size >= whose.map(length)), dtype=bool)
+
+    def judge_rows(self, rows: pd.DataFrame) -> JudgedSeries:
+        """Cleaned rows as their models see them."""
+        if not len(rows):
+            raise DataError("No row can be read: received n_samples = 0. Give rows with readings.")
+        series = regularise(rows, self.schema, self.sampling)
+        judged = self.judge_series(series)
+        self._check_lengths(series)
+        return judged
+
+    def judge_series(self, series: RegularSeries) -> JudgedSeries:
+        """Series on regular steps as their models see them, however short they are.
+
+        Raises
+        ------
+        SchemaError
+            If an entity has no model.
+        """
+        places = places_by_entity(series, shared=self.shared)
+        return JudgedSeries(series, [(self.model_of(entity), place) for entity, place in places.items()])
+
+    def model_of(self, entity: Any) -> SeriesModel:
+        """What an entity is judged by.
+
+        Raises
+        ------
+        SchemaError
+            If it has no model.
+        """
+        if self.shared:
+            return self.models[SHARED]
+        if entity not in self.models:
+            raise SchemaError(
+                f"No model was fitted for {entity!r}. {nearest(str(entity), map(str, self.models))} Fit again with "
+                f"its rows, or choose models='shared'."
+            )
+        return self.models[entity]
+
+    def _check_lengths(self, series: RegularSeries) -> None:
+        if self.short == "pad":
+            return
+        for entity, place in places_by_entity(series, shared=series.entities is None).items():
+            length = self.model_of(entity).length
+            if len(place) < length:
+                whose = f"The series of {entity!r}" if series.entities is not None else "The series"
+                raise DataError(
+                    f"{whose} has {len(place)} rows, a window {length}; received n_samples = {len(place)}. Give more "
+                    f"rows, choose a shorter window, or short='pad'."
+                )
+
+    def _named(self, rows: pd.DataFrame) -> pd.DataFrame:
+        roles = self.schema.roles
+        named = [roles[role] for role in ("key", "time", "entity") if role in roles]
+        return rows[named].copy() if named else pd.DataFrame({"row": rows.index}, index=rows.index)
+
+
+def places_by_entity(series: RegularSeries, *, shared: bool) -> dict[Any, Counts]:
+    """The steps of each entity, or of all under empty text."""
+    if shared or series.entities is None:
+        return {SHARED: np.arange(len(series))}
+    return {name: np.flatnonzero(series.codes == code) for code, name in enumerate(series.entities.tolist())}
+
+
+def check_join(join: int) -> None:
+    """Refuse a negative pause between stretches.
+
+    >>> check_join(2)
+    """
+    if join < 0:
+        raise SettingError(f"join must be at least 0. Received: join={join}.")
+
+
+def _quarantined(frame: pd.DataFrame, unread: pd.DataFrame, unplaced: pd.DataFrame) -> pd.DataFrame:
+    """Rows that could not be read and rows that have no step, as they came, in the order they came."""
+    if unplaced.empty:
+        return unread
+    rows = frame.iloc[unplaced["row"].to_numpy()].reset_index(drop=True)
+    rows = rows.rename(columns={name: f"source_{name}" for name in ("row", "reason")})
+    aside = pd.concat([unplaced[["row", "reason"]].reset_index(drop=True), rows], axis=1)
+    return pd.concat([unread, aside] if len(unread) else [aside]).sort_values("row", ignore_index=True)

@@ -1,0 +1,281 @@
+"""Series that go on: scored part by part as they would be in one piece, by the rows that are kept of each.
+
+What a row's risk depends on is known: so many steps before it and, unless the model is trailing, so many after it. So
+of each series the last rows are kept. A row is settled, told and never changed again, once all of that is there.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from detector.detectors.series.model import SeriesModel
+from detector.detectors.series.scored import JudgedSeries
+from detector.detectors.series.scorer import SHARED, SequenceScorer
+from detector.errors import DataError
+from detector.schema import Schema
+from detector.series.resample import RegularSeries, regularise
+from detector.series.segments import Counts, Flags, bounds, carry_on
+
+
+@dataclass(frozen=True)
+class Tail:
+    """The last rows of each series.
+
+    Parameters
+    ----------
+    rows : DataFrame
+        Series after series, each in order of time; other columns than the schema's are carried along.
+    waiting : boolean array of shape (n_rows,)
+        The rows that are not settled.
+    """
+
+    rows: pd.DataFrame
+    waiting: Flags
+
+    @classmethod
+    def empty(cls, rows: pd.DataFrame) -> Tail:
+        """Of series that have not begun; with the columns of ``rows``."""
+        return cls(rows.iloc[:0], np.zeros(0, dtype=bool))
+
+    def newest(self, schema: Schema) -> pd.Series:
+        """The time of each series' last row; see ``newest_of``."""
+        return newest_of(self.rows, schema)
+
+
+def newest_of(rows: pd.DataFrame, schema: Schema) -> pd.Series:
+    """The time of each series' last row, by entity, or by empty text where there is one series; none without times."""
+    if schema.time is None or rows.empty:
+        return pd.Series(dtype="datetime64[us]")
+    whose = rows[schema.entity] if schema.entity is not None else pd.Series(SHARED, index=rows.index)
+    return rows[schema.time].groupby(whose.to_numpy(), sort=False).max()
+
+
+@dataclass(frozen=True)
+class Continued:
+    """What ``continue_series`` returns.
+
+    Parameters
+    ----------
+    judged : JudgedSeries or None
+        The kept rows and the new ones as their models see them; ``None`` if there are none.
+    rows : DataFrame
+        The rows that are settled now, those that waited first; these have an index below 0.
+    step : array of shape (n_settled,)
+        The step of each in ``judged``.
+    refused : DataFrame
+        Rows that cannot be scored, by the same index, with the column ``reason`` first.
+    tail : Tail
+        For the next part.
+    """
+
+    judged: JudgedSeries | None
+    rows: pd.DataFrame
+    step: Counts
+    refused: pd.DataFrame
+    tail: Tail
+
+
+def continue_series(
+    scorer: SequenceScorer, tail: Tail, rows: pd.DataFrame, *, over: Collection[Any] = (), is_last: bool = False
+) -> Continued:
+    """Judge rows that go on where the last ones ended.
+
+    Parameters
+    ----------
+    scorer : SequenceScorer
+        The detector.
+    tail : Tail
+        What was kept; its columns are those of ``rows``.
+    rows : DataFrame
+        As ``clean`` returns them, in any order; with an index of its own, from 0 on. Rows of a series that are not
+        later than its newest kept one are refused; with readings joined by interval, those of an earlier interval.
+    over : collection
+        Entities whose last rows are settled without those that might follow.
+    is_last : bool
+        Whether this is so of all.
+
+    Returns
+    -------
+    Continued
+        A series that cannot be put on regular steps, or has no model, is refused with its reason, and begins anew.
+    """
+    kept = tail.rows.set_axis(pd.RangeIndex(-len(tail.rows), 0), axis="index")
+    late = _late(scorer, tail, rows)
+    fresh = rows.drop(index=late.index)
+    joined = pd.concat([kept, fresh]) if len(kept) and len(fresh) else (kept if len(kept) else fresh)
+    waiting = pd.Series(True, index=joined.index)
+    waiting.loc[kept.index] = tail.waiting
+    series: RegularSeries | None = None
+    reasons = late
+    if len(joined):
+        series, strange = _regular(scorer, joined)
+        reasons = pd.concat([reasons, strange])
+    if series is None:
+        refused = _refused(joined, rows, waiting, reasons)
+        return Continued(None, joined.iloc[:0], np.zeros(0, np.int64), refused, Tail.empty(joined))
+    settled, short = _settled(scorer, series, over=over, is_last=is_last)
+    labels, step = series.rows, series.step
+    told = waiting.loc[labels].to_numpy() & settled[step]
+    if short:
+        hopeless = pd.Series(series.entity.take(step).map(short), index=labels)[told].dropna()
+        reasons = pd.concat([reasons, hopeless])
+        told &= ~labels.isin(hopeless.index)
+    due = np.flatnonzero(told)
+    return Continued(
+        judged=scorer.judge_series(series),
+        rows=joined.loc[labels[due]],
+        step=step[due],
+        refused=_refused(joined, rows, waiting, reasons),
+        tail=_shortened(scorer, series, joined, waiting=waiting, settled=settled),
+    )
+
+
+def _late(scorer: SequenceScorer, tail: Tail, rows: pd.DataFrame) -> pd.Series:
+    """Why rows come too late to be scored."""
+    none = pd.Series(index=rows.index[:0], dtype="str", name="reason")
+    schema = scorer.schema
+    newest = tail.newest(schema)
+    if schema.time is None or newest.empty or rows.empty:
+        return none
+    whose = rows[schema.entity] if schema.entity is not None else pd.Series(SHARED, index=rows.index)
+    last = pd.to_datetime(whose.map(newest))
+    time = rows[schema.time]
+    late = time <= last
+    if scorer.sampling.align != "steps" and (every := scorer.sampling.interval) is not None:
+        interval = pd.Timedelta(microseconds=every)
+        late = time.dt.floor(interval) < last.dt.floor(interval)
+    if not late.any():
+        return none
+    reasons = [
+        f"{schema.time}: the series has a reading of {moment} from an earlier batch"
+        if moment == end
+        else f"{schema.time}: {moment} is before {end}, the newest reading of its series in an earlier batch"
+        for moment, end in zip(time[late], last[late], strict=True)
+    ]
+    return pd.Series(reasons, index=rows.index[late], dtype="str", name="reason")
+
+
+def _regular(scorer: SequenceScorer, rows: pd.DataFrame) -> tuple[RegularSeries | None, pd.Series]:
+    """The series on regular steps, and why some rows have none."""
+    entity, reasons = scorer.schema.entity, [pd.Series(dtype="str")]
+    if entity is not None:
+        nobody = rows[entity].isna()
+        reasons.append(pd.Series(f"{entity}: the entity is missing", index=rows.index[nobody], dtype="str"))
+        rows = rows[~nobody]
+    if entity is not None and not scorer.shared:
+        unknown = ~rows[entity].isin(scorer.models)
+        words = "has no model: train again with its rows, or choose `models: shared`"
+        reasons.append(rows[entity][unknown].map(lambda name: f"{entity}: {name!r} {words}"))
+        rows = rows[~unknown]
+    try:
+        series = regularise(rows, scorer.schema, scorer.sampling) if len(rows) else None
+    except DataError as error:
+        good, bad = _apart(scorer, rows, str(error))
+        reasons.append(bad)
+        rows = rows.loc[good]
+        series = regularise(rows, scorer.schema, scorer.sampling) if len(rows) else None
+    if series is not None and len(series.quarantine):
+        reasons.append(series.quarantine.set_index("row")["reason"])
+    return series, pd.concat([each for each in reasons if len(each)] or reasons)
+
+
+def _apart(scorer: SequenceScorer, rows: pd.DataFrame, reason: str) -> tuple[pd.Index, pd.Series]:
+    """The rows of series that can be put on regular steps by themselves, and why the others cannot."""
+    entity = scorer.schema.entity
+    if entity is None:
+        return rows.index[:0], pd.Series(reason, index=rows.index)
+    good: list[Any] = []
+    bad: list[pd.Series] = []
+    for _, part in rows.groupby(entity, sort=False, dropna=False):
+        try:
+            regularise(part, scorer.schema, scorer.sampling)
+        except DataError as error:
+            bad.append(pd.Series(str(error), index=part.index))
+        else:
+            good += part.index.tolist()
+    if not bad:  # what is wrong is wrong with all of them together
+        return rows.index[:0], pd.Series(reason, index=rows.index)
+    return rows.index[rows.index.isin(good)], pd.concat(bad)
+
+
+def _settled(
+    scorer: SequenceScorer, series: RegularSeries, *, over: Collection[Any], is_last: bool
+) -> tuple[Flags, dict[Any, str]]:
+    """Which steps have all that they depend on; and series that are over before they were as long as a window."""
+    settled = np.zeros(len(series), dtype=bool)
+    short: dict[Any, str] = {}
+    joins = int(scorer.sampling.align != "steps")  # the last interval may still get readings
+    for name, model, first, end in _each(scorer, series):
+        ends = is_last or name in over
+        if scorer.short == "reject" and end - first < model.length:
+            if ends:
+                short[name] = f"its series ended after {end - first} steps, and a window has {model.length}"
+                settled[first:end] = True
+            continue
+        left = end - 1 - np.arange(first, end)
+        apart = series.segment[first:end] != series.segment[end - 1]
+        settled[first:end] = ends | apart | (left >= model.ahead + joins)
+    return settled, short
+
+
+def _shortened(
+    scorer: SequenceScorer, series: RegularSeries, rows: pd.DataFrame, *, waiting: pd.Series, settled: Flags
+) -> Tail:
+    """The rows that the next part needs.
+
+    What a sensor read before them still counts: its last value, which stands in for one that is missing, is written
+    into the first row kept. How long it has been silent counts too, so the rows reach back further than any silence
+    that is no news.
+    """
+    has_row = np.zeros(len(series), dtype=bool)
+    has_row[series.step] = True
+    begin = np.zeros(len(series), dtype=np.int64)
+    firsts = []
+    for _, model, first, end in _each(scorer, series):
+        open_ = np.flatnonzero(~settled[first:end])
+        needed = first + (int(open_[0]) if len(open_) else end - first) - _context(model)
+        start = first + int(np.flatnonzero(has_row[first : max(first, needed) + 1])[-1])
+        begin[first:end] = start
+        firsts.append(start)
+    order = np.argsort(series.step, kind="stable")
+    labels, step = series.rows[order], series.step[order]
+    inside = step >= begin[step]
+    labels, step = labels[inside], step[inside]
+    kept = rows.loc[labels].copy()
+    nothing = np.full(len(series.sensors), np.nan)
+    last = carry_on(series.values, series.segment, nothing)
+    missing = np.isnan(series.values)
+    for start in firsts:
+        at = int(np.searchsorted(step, start))
+        for sensor in np.flatnonzero(missing[start] & ~np.isnan(last[start])).tolist():
+            kept.iloc[at, kept.columns.get_loc(series.sensors[sensor])] = last[start, sensor]
+    return Tail(kept.reset_index(drop=True), waiting.loc[labels].to_numpy() & ~settled[step])
+
+
+def _context(model: SeriesModel) -> int:
+    """How many steps before one that is open are kept."""
+    limits = [limit for limit in model.silence.limits if limit is not None]
+    return model.memory + max(limits, default=0) + 1
+
+
+def _each(scorer: SequenceScorer, series: RegularSeries) -> list[tuple[Any, SeriesModel, int, int]]:
+    """Each series: its entity, its model, its first step and the step after its last."""
+    names = [SHARED] if series.entities is None else series.entities.tolist()
+    return [
+        (names[series.codes[first]], scorer.model_of(names[series.codes[first]]), first, end)
+        for first, end in bounds(series.codes)
+    ]
+
+
+def _refused(joined: pd.DataFrame, rows: pd.DataFrame, waiting: pd.Series, reasons: pd.Series) -> pd.DataFrame:
+    """The rows that have a reason, in the order they came; not those that were settled before."""
+    waited = joined.loc[waiting.index[waiting & (waiting.index < 0)]]
+    both = pd.concat([waited, rows]) if len(waited) and len(rows) else (waited if len(waited) else rows)
+    found = both.loc[both.index.isin(reasons.index)].copy()
+    found.insert(0, "reason", reasons.reindex(found.index).astype("str"))
+    return found

@@ -1,0 +1,1 @@
+"""The detector for tables: fit, score rows, say which features are to blame."""

@@ -1,0 +1,282 @@
+"""The chain for tables as one scikit-learn outlier estimator."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import fields
+from typing import Any, Self
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+from sklearn.base import BaseEstimator, OutlierMixin
+from sklearn.exceptions import NotFittedError
+from sklearn.utils.validation import validate_data
+
+from detector.cleaning.clean import clean
+from detector.decide.policy import Policy
+from detector.detectors.table.fit import MEMBERS, OnStep, Recipe, assemble
+from detector.detectors.table.scorer import TabularScorer, Verdicts
+from detector.detectors.table.training_filters import Filters
+from detector.encoders.events import EventAutoencoder
+from detector.encoders.table import TableAutoencoder
+from detector.errors import DataError, SchemaError, SettingError, UnfittedError
+from detector.explain.reason import Reason
+from detector.members.event_sequence import Steps
+from detector.schema import Schema
+
+MOST_ROWS_FOR_OFFSET = 20_000
+
+
+class UnfittedDetectorError(UnfittedError, NotFittedError):  # type: ignore[misc]  # as above
+    """``UnfittedError`` for those who expect scikit-learn's."""
+
+
+class TabularDetector(OutlierMixin, BaseEstimator):  # type: ignore[misc]  # scikit-learn ships no types
+    """Find anomalies in a table: autoencoder, isolation forest and neighbours, joined and calibrated.
+
+    Parameters
+    ----------
+    schema : Schema, optional
+        What the columns mean. Without one, kinds are inferred from the frame, and every array column is numeric.
+    members : tuple of str
+        Which of "autoencoder", "forest", "neighbours", and "sequence", to join.
+    autoencoder : TableAutoencoder, optional
+        Its architecture and training; the defaults if not given.
+    trees : int
+        Trees of the isolation forest.
+    max_samples : int
+        Rows each tree is grown on.
+    references : int
+        Rows the novelty member remembers at most. Scoring time grows with it.
+    clean_references : int
+        Rows of the bulk the density member measures distances to.
+    filters : Filters, optional
+        What is left out of training altogether; nothing if not given.
+    clean_share : float
+        Share of the training rows, those the forest finds most unusual, that the density member and
+        the autoencoder do not learn from.
+    novelty_weight : float
+        What novelty counts against rarity, see ``Fusion``.
+    calibration_share : float
+        Share of the rows kept back for calibration, at most 50,000 rows.
+    tail : str
+        "empirical" or "pareto", see ``Calibrator``.
+    contamination : float
+        Share of the training rows that ``predict`` calls anomalous, as everywhere in scikit-learn. ``judge`` does not
+        use it: it decides by calibrated p-values and a policy.
+    max_levels : int
+        Levels kept of a categorical column.
+    name : str
+        What the detector is called.
+    random_state : int
+        Seeds everything.
+    events : EventAutoencoder, optional
+        How the member "sequence" is made and trained; the defaults if not given.
+    steps : Steps, optional
+        The columns that hold the events before each row, for that member.
+    warm_start : TabularScorer, optional
+        An earlier detector of the same columns and architecture, with whose weights the autoencoder starts.
+    on_step : callable, optional
+        Told (what, done, planned) while fitting.
+
+    Attributes
+    ----------
+    scorer_ : TabularScorer
+        All that scoring needs.
+    history_ : dict of str to list of float
+        Loss, held-out loss and learning rate of each epoch.
+    left_out_ : DataFrame
+        The rows ``filters`` took out of training: ``row``, their place in ``X``, and ``reason``.
+    offset_ : float
+        ``decision_function`` is ``score_samples`` minus this.
+
+    >>> rng = np.random.default_rng(0)
+    >>> rows = pd.DataFrame({"amount": rng.normal(40, 5, 300), "fee": rng.normal(1, 0.1, 300)})
+    >>> detector = TabularDetector(members=("forest", "neighbours")).fit(rows)
+    >>> detector.predict(pd.DataFrame({"amount": [41.0, 900.0], "fee": [1.0, 1.0]}))
+    array([ 1, -1])
+    """
+
+    def __init__(
+        self,
+        *,
+        schema: Schema | None = None,
+        members: tuple[str, ...] = MEMBERS,
+        autoencoder: TableAutoencoder | None = None,
+        trees: int = 100,
+        max_samples: int = 256,
+        references: int = 10_000,
+        clean_references: int = 512,
+        filters: Filters | None = None,
+        clean_share: float = 0.25,
+        novelty_weight: float = 3.0,
+        calibration_share: float = 0.2,
+        tail: str = "empirical",
+        contamination: float = 0.01,
+        max_levels: int = 100,
+        name: str = "detector",
+        random_state: int = 0,
+        events: EventAutoencoder | None = None,
+        steps: Steps | None = None,
+        warm_start: TabularScorer | None = None,
+        on_step: OnStep | None = None,
+    ) -> None:
+        self.schema = schema
+        self.members = members
+        self.autoencoder = autoencoder
+        self.trees = trees
+        self.max_samples = max_samples
+        self.references = references
+        self.clean_references = clean_references
+        self.filters = filters
+        self.clean_share = clean_share
+        self.novelty_weight = novelty_weight
+        self.calibration_share = calibration_share
+        self.tail = tail
+        self.contamination = contamination
+        self.max_levels = max_levels
+        self.name = name
+        self.random_state = random_state
+        self.events = events
+        self.steps = steps
+        self.warm_start = warm_start
+        self.on_step = on_step
+
+    def fit(self, X: pd.DataFrame | NDArray[Any], y: Any = None) -> Self:  # noqa: ARG002 - scikit-learn's signature
+        """Learn what is usual.
+
+        Parameters
+        ----------
+        X : DataFrame or array of shape (n_rows, n_columns)
+            Training rows; those that cannot be read are left out. Rows whose label says anomalous are not learnt from.
+        y : ignored
+
+        Returns
+        -------
+        self
+
+        Raises
+        ------
+        DataError
+            If fewer than three usable rows are left, or no column varies.
+        SchemaError
+            If a column the schema names is missing, or an array is given where there is a schema.
+        SettingError
+            If a parameter has no meaning.
+        """
+        started = time.perf_counter()
+        settings = {field.name: getattr(self, field.name) for field in fields(Recipe)}
+        recipe = Recipe(**settings | {"autoencoder": self.autoencoder or TableAutoencoder()})
+        if not 0 < self.contamination <= 0.5:
+            raise SettingError(f"contamination must lie in (0, 0.5]. Received: contamination={self.contamination}.")
+        rows = self._rows(X, reset=True)
+        schema = self._schema
+        if schema.label is not None and schema.label in rows:
+            rows = rows[~(rows[schema.label] == 1)]
+        if len(rows) < 3:
+            raise DataError(
+                f"Expected at least 3 usable rows, two to learn from and one to calibrate on; received n_samples = "
+                f"{len(rows)}. Give more rows, or see the quarantine for why rows were left out."
+            )
+        filters = self.filters or Filters()
+        filtered = filters.apply(rows, schema, random_state=self.random_state)
+        self.scorer_, self.history_ = assemble(filtered.rows, schema, recipe)
+        if filters.refit:
+            risk = self.scorer_.measure(filtered.rows)["risk"].to_numpy()
+            filtered = filtered.without_highest(risk, filters.refit, "trimmed refit")
+            self.scorer_, self.history_ = assemble(filtered.rows, schema, recipe)
+        rows, self.left_out_ = filtered.rows, filtered.left
+        counts = {f"rows_left_out_{what.replace(' ', '_')}": n for what, n in filtered.counts.items()}
+        self.scorer_.metrics.update(counts, fit_seconds=time.perf_counter() - started)
+        sample = rows.iloc[:: max(1, len(rows) // MOST_ROWS_FOR_OFFSET)]
+        self.offset_ = float(np.percentile(-self.scorer_.measure(sample)["risk"], 100 * self.contamination))
+        return self
+
+    def judge(self, X: pd.DataFrame | NDArray[Any], *, policy: Policy | None = None) -> Verdicts:
+        """Clean, score, flag and explain; see ``TabularScorer.judge``."""
+        return self._fitted().judge(self._frame(X, reset=False), policy=policy)
+
+    def risk(self, X: pd.DataFrame | NDArray[Any]) -> NDArray[np.float64]:
+        """Anomaly score of each row, higher is more anomalous; NaN where a row cannot be read."""
+        return self._measured(X, "risk")
+
+    def p_value(self, X: pd.DataFrame | NDArray[Any]) -> NDArray[np.float64]:
+        """Share of normal rows at least as unusual as each row; NaN where a row cannot be read."""
+        return self._measured(X, "p_value")
+
+    def score_samples(self, X: pd.DataFrame | NDArray[Any]) -> NDArray[np.float64]:
+        """Minus the risk: higher is more normal, as everywhere in scikit-learn."""
+        return -self.risk(X)
+
+    def decision_function(self, X: pd.DataFrame | NDArray[Any]) -> NDArray[np.float64]:
+        """``score_samples`` shifted so that rows below 0 are anomalous."""
+        return self.score_samples(X) - self.offset_
+
+    def predict(self, X: pd.DataFrame | NDArray[Any]) -> NDArray[np.int64]:
+        """1 for normal rows, -1 for anomalous ones and those that cannot be read."""
+        return np.where(self.decision_function(X) >= 0, 1, -1)
+
+    def explain(self, X: pd.DataFrame | NDArray[Any], *, top: int = 3) -> list[list[Reason]]:
+        """Reasons for each readable row, most important first."""
+        return self._fitted().explain(self._rows(X), top=top)
+
+    def encode(self, X: pd.DataFrame | NDArray[Any]) -> NDArray[np.float32]:
+        """The autoencoder's code of each readable row, shape (n_rows, n_code)."""
+        return self._fitted().encode(self._rows(X))
+
+    def decode(self, code: NDArray[np.floating[Any]]) -> pd.DataFrame:
+        """Codes back as a frame in the units of the table."""
+        return self._fitted().decode(code)
+
+    def reconstruct(self, X: pd.DataFrame | NDArray[Any]) -> pd.DataFrame:
+        """What the autoencoder makes of each readable row, in the units of the table."""
+        return self._fitted().reconstruct(self._rows(X))
+
+    def __sklearn_tags__(self) -> Any:
+        tags = super().__sklearn_tags__()
+        tags.input_tags.allow_nan = True
+        return tags
+
+    def _fitted(self) -> TabularScorer:
+        if not hasattr(self, "scorer_"):
+            raise UnfittedDetectorError(
+                "This TabularDetector is not fitted yet. Call fit before asking it for anything."
+            )
+        return self.scorer_
+
+    def _measured(self, X: pd.DataFrame | NDArray[Any], name: str) -> NDArray[np.float64]:
+        scorer = self._fitted()
+        frame = self._frame(X, reset=False)
+        cleaned = clean(frame, self._schema, drop_duplicates=False)
+        measured = np.full(len(frame), np.nan)
+        measured[cleaned.rows.index] = scorer.measure(cleaned.rows)[name]
+        return measured
+
+    def _rows(self, X: pd.DataFrame | NDArray[Any], *, reset: bool = False) -> pd.DataFrame:
+        return clean(self._frame(X, reset=reset), self._schema, drop_duplicates=reset).rows
+
+    def _frame(self, X: pd.DataFrame | NDArray[Any], *, reset: bool) -> pd.DataFrame:
+        """The frame as given if there is a schema or the kinds are mixed; else checked as scikit-learn does."""
+        if isinstance(X, pd.DataFrame) and self._is_mixed(X):
+            if reset:
+                self.feature_names_in_ = np.array([str(name) for name in X.columns], dtype=object)
+                self.n_features_in_ = X.shape[1]
+                self._schema = self.schema or Schema.infer(X)
+            return X
+        if self.schema is not None:
+            raise SchemaError(
+                f"A detector with a schema expects a pandas DataFrame with named columns, received {type(X).__name__}. "
+                f"Convert it, such as with pd.DataFrame(X, columns=[...])."
+            )
+        names = [str(name) for name in X.columns] if isinstance(X, pd.DataFrame) else []
+        values = validate_data(self, X, reset=reset, dtype=np.float64, ensure_all_finite="allow-nan")
+        if reset:
+            names = names or [f"x{i}" for i in range(values.shape[1])]
+            self._schema = Schema(numeric=tuple(names))
+        elif not set(self._schema.features) <= set(names):  # by position, as scikit-learn does
+            names = list(getattr(self, "feature_names_in_", self._schema.numeric))
+        return pd.DataFrame(values, columns=names)
+
+    def _is_mixed(self, X: pd.DataFrame) -> bool:
+        return self.schema is not None or not all(pd.api.types.is_numeric_dtype(dtype) for dtype in X.dtypes)

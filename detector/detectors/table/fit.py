@@ -1,0 +1,353 @@
+"""Fit the members on prepared rows and join them into one scorer: the way from rows to risk, in order."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+from sklearn.ensemble import IsolationForest
+
+from detector.decide.calibrate import TAILS, Calibrator
+from detector.decide.fuse import NOVELTY, ORDER, RARITY, Fusion
+from detector.detectors.table.scorer import TabularScorer
+from detector.encoders.events import EventAutoencoder
+from detector.encoders.export import largest_difference
+from detector.encoders.table import FittedNetwork, TableAutoencoder
+from detector.encoding.table import Encoded, TableEncoder
+from detector.errors import ParityError, SchemaError, SettingError, nearest
+from detector.members.event_sequence import EventWindow, Steps
+from detector.members.isolation_forest import Trees
+from detector.members.neighbours import References
+from detector.onnx.graph import Graph
+from detector.schema import Schema
+
+if TYPE_CHECKING:
+    import onnx
+
+MEMBERS = ("autoencoder", "forest", "neighbours")
+SEQUENCE = "sequence"
+MOST_CALIBRATION_ROWS = 50_000
+MOST_ROWS_FOR_USUAL = 2_000
+MOST_PROBE_ROWS = 2_000
+PARITY = 1e-3
+BULK_NEIGHBOURS = 20
+FLOOR = 1e-3
+
+OnStep = Callable[[str, int, int], None]
+Views = dict[str, NDArray[np.float32]]
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How a table's members are fitted; the parameters are those of ``TabularDetector``.
+
+    Raises
+    ------
+    SettingError
+        If a parameter has no meaning.
+    """
+
+    members: tuple[str, ...]
+    autoencoder: TableAutoencoder
+    trees: int
+    max_samples: int
+    references: int
+    clean_references: int
+    clean_share: float
+    novelty_weight: float
+    calibration_share: float
+    tail: str
+    max_levels: int
+    name: str
+    random_state: int
+    events: EventAutoencoder | None = None
+    steps: Steps | None = None
+    warm_start: TabularScorer | None = None
+    on_step: OnStep | None = None
+
+    def __post_init__(self) -> None:
+        if not self.members or any(name not in (*MEMBERS, SEQUENCE) for name in self.members):
+            raise SettingError(
+                f"members must be some of {', '.join((*MEMBERS, SEQUENCE))}. Received: members={self.members!r}."
+            )
+        if SEQUENCE in self.members and self.steps is None:
+            raise SettingError("The member sequence expected steps, received none. Say which columns are its events.")
+        for name in ("trees", "max_samples", "references", "clean_references", "max_levels"):
+            if getattr(self, name) < 1:
+                raise SettingError(f"{name} must be at least 1. Received: {name}={getattr(self, name)}.")
+        if not 0 < self.calibration_share < 1:
+            raise SettingError(
+                f"calibration_share must lie between 0 and 1. Received: calibration_share={self.calibration_share}."
+            )
+        if self.tail not in TAILS:
+            raise SettingError(f"tail must be one of {', '.join(TAILS)}. Received: tail={self.tail!r}.")
+        if not 0 <= self.clean_share < 1:
+            raise SettingError(f"clean_share must lie in [0, 1). Received: clean_share={self.clean_share}.")
+
+    def tell(self, what: str, done: int = 0, planned: int = 1) -> None:
+        """Report progress to whoever asked for it."""
+        if self.on_step is not None:
+            self.on_step(what, done, planned)
+
+
+def assemble(rows: pd.DataFrame, schema: Schema, recipe: Recipe) -> tuple[TabularScorer, dict[str, list[float]]]:
+    """Fit every member on one part of the rows and calibrate them on the other.
+
+    Parameters
+    ----------
+    rows : DataFrame
+        As ``clean`` returns them; at least 2.
+    schema : Schema
+        Their meaning.
+    recipe : Recipe
+        How.
+
+    Returns
+    -------
+    TabularScorer
+        The fitted detector.
+    dict of str to list of float
+        The autoencoder's training curves; empty without one.
+
+    Raises
+    ------
+    DataError
+        If no column varies, or training diverges.
+    ParityError
+        If the ONNX graph answers differently from Keras or scikit-learn.
+    SchemaError
+        If a column of the events is not numeric, or missing.
+    """
+    learnt, kept_back = _split(len(rows), recipe)
+    recipe.tell("isolation forest")
+    steps = recipe.steps if SEQUENCE in recipe.members else None
+    of_rows = schema if steps is None else _of_rows(schema, steps)
+    usual = _usual(rows.iloc[learnt], of_rows, recipe)
+    columns = TableEncoder.fit(rows.iloc[learnt], of_rows, usual=usual, max_levels=recipe.max_levels)
+    encoded = columns.encode(rows)
+    prepare = columns.to_onnx()
+    views = _run({"prepare": prepare}).run(encoded.inputs())
+    fitted, held_out = _take(views, learnt), _take(views, kept_back)
+    parts: dict[str, onnx.ModelProto] = {"prepare": prepare}
+    kinds: dict[str, str] = {}
+    metrics: dict[str, Any] = {"rows_fitted": len(learnt), "rows_calibration": len(kept_back)}
+    metrics["rows_cleaned_out"] = int((~usual).sum())
+    forest = _forest(fitted["table"], recipe)
+    trees = Trees.from_forest(forest)
+
+    network, history = None, {}
+    if "autoencoder" in recipe.members:
+        network = recipe.autoencoder.fit(
+            _take(fitted, usual),
+            columns.cardinalities,
+            probe=held_out,
+            random_state=recipe.random_state,
+            initial=_earlier_weights(recipe),
+            on_epoch=lambda done, planned: recipe.tell("autoencoder", done, planned),
+        )
+        history = network.history
+        parts |= {"autoencoder": network.scorer, "surprise": _surprise(network, columns, len(learnt))}
+        kinds["autoencoder"] = RARITY
+        metrics["code_size"] = recipe.autoencoder.code
+        metrics["epochs"] = len(history["loss"])
+    if "forest" in recipe.members:
+        parts["forest"] = trees.to_onnx()
+        kinds["forest"] = RARITY
+    references = {}
+    if "neighbours" in recipe.members:
+        recipe.tell("neighbours")
+        bulk = References.fit(fitted["space"][usual], references=recipe.clean_references, k=BULK_NEIGHBOURS)
+        memory = References.fit(fitted["space"], references=recipe.references, k=1, weights=columns.space_weights)
+        references = {"neighbours": bulk, "novelty": memory}
+        kinds |= {"neighbours": RARITY, "novelty": NOVELTY}
+        parts |= {name: member.to_onnx(name) for name, member in references.items()}
+
+    window = None
+    if steps is not None:
+        window = EventWindow.fit(rows.iloc[learnt[usual]], steps)
+        encoded = replace(encoded, window=window.encode(rows))
+        own, curves, metrics["parity_sequence"] = _sequence(window, encoded, learnt[usual], kept_back, recipe)
+        history |= {f"sequence_{name}": curve for name, curve in curves.items()}
+        parts |= own
+        kinds[SEQUENCE] = ORDER if kinds else RARITY
+
+    recipe.tell("calibration")
+    names = tuple(kinds)
+    found = _run(parts).run(encoded.take(kept_back).inputs())
+    metrics |= _parity(found, held_out, network, forest if "forest" in recipe.members else None)
+    scores = np.hstack([found[name] for name in names])
+    fusion = Fusion.fit(scores, names, tuple(kinds.values()), novelty_weight=recipe.novelty_weight)
+    calibrator = Calibrator(fusion.risk(fusion.standardise(scores)), tail=recipe.tail)
+    if references:
+        references["novelty"] = references["novelty"].extended(held_out["space"], recipe.references)
+        parts["novelty"] = references["novelty"].to_onnx("novelty")
+    scorer = TabularScorer(
+        name=recipe.name,
+        schema=schema,
+        columns=columns,
+        graph=_run(parts, outputs=names),
+        inside=_run(
+            {name: part for name, part in parts.items() if name not in kinds or name in ("autoencoder", SEQUENCE)}
+            | ({"encoder": network.encoder} if network is not None else {})
+        ),
+        decoder=_run({"decoder": network.decoder}) if network is not None else None,
+        fusion=fusion,
+        calibrator=calibrator,
+        trees=trees if "forest" in recipe.members else None,
+        references=references,
+        window=window,
+        weights=network.weights if network is not None else {},
+        metrics=metrics,
+    )
+    sample = rows.iloc[kept_back[:MOST_ROWS_FOR_USUAL]]
+    scorer = replace(scorer, usual={name: parts.mean(axis=0) for name, parts in scorer.attributions(sample).items()})
+    if network is not None:
+        metrics |= _reconstruction(scorer, rows.iloc[learnt], rows.iloc[kept_back])
+    return scorer, history
+
+
+def _of_rows(schema: Schema, steps: Steps) -> Schema:
+    """The columns that are features of the row itself."""
+    for name in steps.columns:
+        if name is not None and name not in schema.numeric:
+            raise SchemaError(f"The events of a row need the numeric column {name!r}. {nearest(name, schema.numeric)}")
+    return schema.without(steps.beside)
+
+
+def _sequence(
+    window: EventWindow,
+    encoded: Encoded,
+    learnt: NDArray[np.intp],
+    kept_back: NDArray[np.intp],
+    recipe: Recipe,
+) -> tuple[dict[str, onnx.ModelProto], dict[str, list[float]], float]:
+    """The parts of the graph that judge a row among the events before it, the training curves, and the parity."""
+    prepare = window.to_onnx()
+    steps = _run({"window": prepare}, outputs=["steps"])
+    fitted, held_out = (
+        steps.run({"window": encoded.take(at).inputs()["window"]})["steps"] for at in (learnt, kept_back)
+    )
+    settings = recipe.events or EventAutoencoder()
+    probe = held_out[:MOST_PROBE_ROWS]
+    network = settings.fit(
+        fitted,
+        timesteps=window.steps.length,
+        probe=probe,
+        random_state=recipe.random_state,
+        on_epoch=lambda done, planned: recipe.tell(SEQUENCE, done, planned),
+    )
+    found = _run({SEQUENCE: network.scorer}, outputs=["residual"]).run({"steps": probe})
+    parity = largest_difference({"sequence": network.probe_residual}, {"sequence": found["residual"]})
+    parts = {"window": prepare, SEQUENCE: network.scorer, "blame": window.score_onnx(settings.own_weight)}
+    return parts, network.history, parity
+
+
+def _split(n_rows: int, recipe: Recipe) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
+    order = np.random.default_rng(recipe.random_state).permutation(n_rows)
+    n_held_out = max(1, min(MOST_CALIBRATION_ROWS, round(recipe.calibration_share * n_rows)))
+    return np.sort(order[n_held_out:]), np.sort(order[:n_held_out])
+
+
+def _forest(table: NDArray[np.float32], recipe: Recipe) -> IsolationForest:
+    return IsolationForest(
+        n_estimators=recipe.trees, max_samples=min(recipe.max_samples, len(table)), random_state=recipe.random_state
+    ).fit(table)
+
+
+def _earlier_weights(recipe: Recipe) -> dict[str, NDArray[np.float32]] | None:
+    if recipe.warm_start is None:
+        return None
+    if not recipe.warm_start.weights:
+        raise SettingError("The earlier detector has no autoencoder to start from. Train without a warm start.")
+    return recipe.warm_start.weights
+
+
+def _usual(rows: pd.DataFrame, schema: Schema, recipe: Recipe) -> NDArray[np.bool_]:
+    """All rows but the share that a first forest finds most unusual."""
+    columns = TableEncoder.fit(rows, schema, max_levels=recipe.max_levels)
+    table = _run({"prepare": columns.to_onnx()}).run(columns.encode(rows).inputs(), ["table"])["table"]
+    normality = _forest(table, recipe).score_samples(table)
+    usual = np.ones(len(rows), dtype=bool)
+    usual[np.argsort(normality, kind="stable")[: int(recipe.clean_share * len(rows))]] = False
+    return usual
+
+
+def _surprise(network: FittedNetwork, columns: TableEncoder, n_rows: int) -> onnx.ModelProto:
+    """``error`` → ``surprise`` of each input in nats, and its logarithm summed as the member's score.
+
+    A number's residual counts as under one Gaussian for all columns, whose variance is the mean squared residual of
+    rows the network was not trained on; a category by its cross-entropy; a missing cell by how rare gaps are in
+    its column.
+    """
+    from detector.onnx import text as onnx_text
+
+    n_numeric, n_labels = len(columns.centre), len(columns.levels)
+    variance = max(float(network.probe_error[:, :n_numeric].mean()), 1e-6) if n_numeric else 1.0
+    constants: dict[str, Any] = {
+        "weight": np.array([0.5 / variance] * n_numeric + [1.0] * n_labels, dtype=np.float32),
+        "floor": np.float32(FLOOR),
+        "share": np.full((n_numeric + n_labels, 1), 1 / (n_numeric + n_labels), dtype=np.float32),
+    }
+    lines = ["weighted = Mul (error, weight)"]
+    inputs = [f"float[n, {n_numeric + n_labels}] error"]
+    if n_numeric:
+        cost = np.hstack([np.diag(columns.missing_surprise(n_rows)), np.zeros((n_numeric, n_labels), dtype=np.float32)])
+        constants["cost"] = cost.astype(np.float32)
+        inputs.append(f"float[n, {n_numeric}] missing")
+        lines += ["gap = MatMul (missing, cost)", "surprise = Add (weighted, gap)"]
+    else:
+        lines.append("surprise = Identity (weighted)")
+    lines += [
+        "mean = MatMul (surprise, share)",
+        "lifted = Add (mean, floor)",
+        "autoencoder = Log (lifted)",
+    ]
+    outputs = [f"float[n, {n_numeric + n_labels}] surprise", "float[n, 1] autoencoder"]
+    return onnx_text.model("surprise", inputs, outputs, lines, constants)
+
+
+def _parity(
+    found: Views, held_out: Views, network: FittedNetwork | None, forest: IsolationForest | None
+) -> dict[str, float]:
+    """Largest differences between the graph and the models it came from; raises if one is not small."""
+    differences = {}
+    if network is not None:
+        size = np.maximum(1.0, np.abs(network.probe_error))
+        differences["parity_autoencoder"] = float((np.abs(found["error"] - network.probe_error) / size).max())
+    if forest is not None:
+        normality = -(2.0 ** found["forest"][:, 0].astype(np.float64))
+        differences["parity_forest"] = float(np.abs(normality - forest.score_samples(held_out["table"])).max())
+    for name, difference in differences.items():
+        if not difference < PARITY:
+            raise ParityError(
+                f"The ONNX graph differs from the fitted model by {difference:.2g} ({name}); at most {PARITY:g} is "
+                f"allowed. Please report this with the versions of onnxruntime, keras and scikit-learn."
+            )
+    return differences
+
+
+def _reconstruction(scorer: TabularScorer, learnt: pd.DataFrame, kept_back: pd.DataFrame) -> dict[str, float]:
+    """Mean surprise a feature, in nats, on rows trained on and on rows kept back."""
+    sample = learnt.iloc[:: max(1, len(learnt) // 10_000)]
+    train = float(scorer.feature_errors(sample).to_numpy().mean())
+    held_out = float(scorer.feature_errors(kept_back).to_numpy().mean())
+    return {
+        "reconstruction_error_train": train,
+        "reconstruction_error_holdout": held_out,
+        "generalisation_gap": held_out - train,
+    }
+
+
+def _run(parts: dict[str, onnx.ModelProto], *, outputs: Sequence[str] = ()) -> Graph:
+    from detector.onnx import text as onnx_text
+
+    every = [output.name for part in parts.values() for output in part.graph.output]
+    return Graph(onnx_text.join(parts, outputs or every))
+
+
+def _take(views: Views, rows: NDArray[Any]) -> Views:
+    return {name: view[rows] for name, view in views.items()}

@@ -1,0 +1,331 @@
+"""What is left of a detector after training: all that scoring needs, without TensorFlow or scikit-learn."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from detector.cleaning.clean import clean
+from detector.decide.calibrate import Calibrator
+from detector.decide.fuse import Fusion
+from detector.decide.policy import Policy, severity
+from detector.encoding.table import Encoded, TableEncoder
+from detector.errors import SettingError, ShapeError
+from detector.explain import reason as explain
+from detector.explain.reason import Reason
+from detector.explain.table import Blame, sum_by
+from detector.members.event_sequence import EventWindow
+from detector.members.isolation_forest import Trees
+from detector.members.neighbours import References
+from detector.onnx.graph import Graph
+from detector.onnx.parts import Parts, under
+from detector.ranker.model import Head
+from detector.schema import Schema
+
+DEFAULT_POLICY = Policy(quantile=0.99)
+UNSUPERVISED = "unsupervised_risk"
+
+
+@dataclass(frozen=True)
+class Verdicts:
+    """What a detector says of a table.
+
+    Parameters
+    ----------
+    frame : DataFrame
+        One row a scored row: key, time and entity (or ``row``, the position), ``risk``, ``p_value``, ``flagged``,
+        ``severity``, ``reasons``, each member's z-score, ``unsupervised_risk``, and ``decided_by``: "head" where
+        ``risk`` is that of a head that learnt from labels, else "members".
+    quarantine : DataFrame
+        Rows that could not be scored, with ``row`` and ``reason``.
+    """
+
+    frame: pd.DataFrame
+    quarantine: pd.DataFrame
+
+
+@dataclass(frozen=True)
+class TabularScorer:
+    """A fitted detector for tables. Made by ``TabularDetector.fit`` or ``bundle.load``.
+
+    Parameters
+    ----------
+    name : str
+        What it is called.
+    schema : Schema
+        Columns the table must have.
+    columns : TableEncoder
+        How rows become numbers.
+    graph : Graph
+        Scaler, autoencoder, forest and neighbours as one ONNX graph: rows → members' scores.
+    inside : Graph
+        The same scaler and autoencoder, rows → what reasons are made of: prepared rows, code, reconstruction, surprise.
+    decoder : Graph or None
+        Code → row; None without an autoencoder.
+    fusion : Fusion
+        How the members' scores become one risk.
+    calibrator : Calibrator
+        How a risk becomes a p-value.
+    trees : Trees or None
+        The forest again, for reasons.
+    references : dict of str to References
+        The neighbours again, for reasons.
+    window : EventWindow or None
+        The row among the events before it, where a member reads these.
+    usual : dict of str to array of shape (n_features,)
+        What each feature adds to each member's score in rows the member was not fitted on: the level from which reasons
+        count, or a column nobody can predict would be to blame for every row.
+    weights : dict of str to array
+        The autoencoder's, for a warm start of the next one; scoring does not use them.
+    metrics : dict
+        Facts recorded while fitting.
+    head : Head or None
+        What labels taught. If it serves, ``risk`` and ``p_value`` are its own.
+    """
+
+    name: str
+    schema: Schema
+    columns: TableEncoder
+    graph: Graph
+    inside: Graph
+    decoder: Graph | None
+    fusion: Fusion
+    calibrator: Calibrator
+    trees: Trees | None
+    references: dict[str, References]
+    window: EventWindow | None = None
+    usual: dict[str, NDArray[np.float64]] = field(default_factory=dict)
+    weights: dict[str, NDArray[np.float32]] = field(default_factory=dict)
+    metrics: dict[str, Any] = field(default_factory=dict)
+    head: Head | None = None
+
+    @property
+    def serving_head(self) -> Head | None:
+        """The head, if it has proved itself."""
+        return self.head if self.head is not None and self.head.serves else None
+
+    @property
+    def calibration(self) -> Calibrator:
+        """How the risk that decides becomes a p-value: the serving head's calibrator, or the members'."""
+        return self.calibrator if self.serving_head is None else self.serving_head.calibrator
+
+    @property
+    def members(self) -> tuple[str, ...]:
+        """The members' names."""
+        return self.fusion.members
+
+    def judge(
+        self,
+        frame: pd.DataFrame,
+        *,
+        policy: Policy | None = None,
+    ) -> Verdicts:
+        """Clean, score, flag and explain a whole table at once.
+
+        Parameters
+        ----------
+        frame : DataFrame
+            The table as it comes.
+        policy : Policy, optional
+            Which rows to flag; without one, rows above the 99 % quantile of held-out normal rows.
+
+        Raises
+        ------
+        SchemaError
+            If a column is missing.
+        """
+        cleaned = clean(frame, self.schema)
+        rows, measures = cleaned.rows, self.measure(cleaned.rows)
+        day = rows[self.schema.time].to_numpy() if self.schema.time is not None else None
+        flagged = (policy or DEFAULT_POLICY).decide(measures["p_value"], measures["risk"], day=day)
+        verdicts = self.verdicts(rows, measures, flagged=flagged)
+        verdicts.loc[flagged, "reasons"] = [explain.in_words(each) for each in self.explain(rows[flagged])]
+        return Verdicts(verdicts.reset_index(drop=True), cleaned.quarantine)
+
+    def verdicts(self, rows: pd.DataFrame, measures: pd.DataFrame, *, flagged: NDArray[np.bool_]) -> pd.DataFrame:
+        """Measured rows as people read them, with severities; ``reasons`` is left empty.
+
+        Parameters
+        ----------
+        rows : DataFrame
+            With the key, time and entity columns, if the schema has them.
+        measures : DataFrame
+            As ``measure`` returns it.
+        flagged : boolean array of shape (n_rows,)
+            The policy's decision.
+        """
+        named = [name for role in ("key", "time", "entity") if (name := self.schema.roles.get(role))]
+        frame = rows[named].copy() if named else pd.DataFrame({"row": rows.index}, index=rows.index)
+        frame["risk"], frame["p_value"] = measures["risk"], measures["p_value"]
+        frame["flagged"] = flagged
+        frame["severity"] = self._severity(measures, flagged)
+        frame["reasons"] = pd.Series("", index=frame.index, dtype="str")
+        decided = "members" if self.serving_head is None else "head"
+        return pd.concat(
+            [
+                frame,
+                measures[[*self.members, UNSUPERVISED]],
+                pd.Series(decided, index=frame.index, dtype="str", name="decided_by"),
+            ],
+            axis=1,
+        )
+
+    def measure(self, rows: pd.DataFrame) -> pd.DataFrame:
+        """Risk, p-value, each member's z-score and the unsupervised risk of cleaned rows; a function of each row alone.
+
+        Without a serving head, the unsupervised risk is the risk.
+        """
+        measures, head = self.unsupervised(rows), self.serving_head
+        alone = measures["risk"]
+        if head is None:
+            return measures.assign(**{UNSUPERVISED: alone})
+        risk = head.risk(rows, measures)
+        return measures.assign(risk=risk, p_value=head.calibrator.p_value(risk), **{UNSUPERVISED: alone})
+
+    def unsupervised(self, rows: pd.DataFrame) -> pd.DataFrame:
+        """Risk, p-value and each member's z-score without the head, for cleaned rows."""
+        z = self.standardised(self.encoded(rows))
+        risk = self.fusion.risk(z)
+        measures = {"risk": risk, "p_value": self.calibrator.p_value(risk)}
+        return pd.DataFrame(measures | {name: z[:, i] for i, name in enumerate(self.members)}, index=rows.index)
+
+    def encode(self, rows: pd.DataFrame) -> NDArray[np.float32]:
+        """The autoencoder's code of each cleaned row, shape (n_rows, n_code)."""
+        return self.autoencoder("code", self.encoded(rows))["code"]
+
+    def decode(self, code: NDArray[np.floating[Any]]) -> pd.DataFrame:
+        """Codes back as a frame in the units of the table."""
+        if self.decoder is None:
+            raise SettingError("This detector has no autoencoder, so it cannot decode. Train one with an autoencoder.")
+        code = np.asarray(code, dtype=np.float32)
+        width = int(self.metrics["code_size"])
+        if code.ndim != 2 or code.shape[1] != width:
+            raise ShapeError(f"Expected codes of shape (n_rows, {width}), received {code.shape}.")
+        return self._as_frame(self.decoder.run({"code": code}))
+
+    def reconstruct(self, rows: pd.DataFrame) -> pd.DataFrame:
+        """What the autoencoder makes of cleaned rows, in the units of the table."""
+        frame = self._as_frame(self.autoencoder("expected likelihood", self.encoded(rows)))
+        return frame.set_index(rows.index)
+
+    def feature_errors(self, rows: pd.DataFrame) -> pd.DataFrame:
+        """The autoencoder's surprise about each feature of cleaned rows, in nats."""
+        surprise = self.autoencoder("surprise", self.encoded(rows))["surprise"]
+        summed = sum_by(surprise, self.columns.input_features, len(self.columns.features))
+        return pd.DataFrame(summed, index=rows.index, columns=[feature.name for feature in self.columns.features])
+
+    def explain(self, rows: pd.DataFrame, *, top: int = 3) -> list[list[Reason]]:
+        """Reasons for cleaned rows, most important first.
+
+        Parameters
+        ----------
+        rows : DataFrame
+            As ``clean`` returns them.
+        top : int
+            Reasons a row at most; left out are those under 2 % of the risk and those where what was observed is, as
+            written, what was expected.
+
+        Notes
+        -----
+        If a head serves, a share is of how far the head's log-odds fall when one of its inputs is replaced by a typical
+        value; what falls with the members' scores is shared among the features as the members see them.
+        """
+        return Blame(self).explain(rows, top=top)
+
+    def attributions(self, rows: pd.DataFrame) -> dict[str, NDArray[np.float64]]:
+        """How much each feature adds to each member's score, on the member's own scale, shape (n_rows, n_features)."""
+        return Blame(self).attributions(self.encoded(rows))
+
+    def with_name(self, name: str) -> TabularScorer:
+        """The same scorer under another name."""
+        return replace(self, name=name)
+
+    def with_head(self, head: Head | None) -> TabularScorer:
+        """The same scorer with a head, or without one."""
+        return replace(self, head=head)
+
+    def to_parts(self) -> Parts:
+        """Everything, as a bundle keeps it."""
+        columns, column_arrays = self.columns.state()
+        arrays = under("columns", column_arrays) | under("calibrator", self.calibrator.state())
+        if self.trees is not None:
+            arrays |= under("trees", self.trees.state())
+        for name, references in self.references.items():
+            arrays |= under(name, references.state())
+        arrays |= under("usual", self.usual) | under("weights", self.weights)
+        graphs = {"graph": self.graph.content, "inside": self.inside.content}
+        if self.decoder is not None:
+            graphs["decoder"] = self.decoder.content
+        head = None if self.head is None else self.head.to_parts()
+        if head is not None:
+            arrays |= under("head", head.arrays)
+            graphs |= head.graphs
+        facts = {
+            "name": self.name,
+            "schema": self.schema.to_dict(),
+            "columns": columns,
+            "fusion": self.fusion.state(),
+            "window": None if self.window is None else self.window.state(),
+            "metrics": self.metrics,
+            "head": None if head is None else head.facts,
+        }
+        return Parts(facts, arrays, graphs)
+
+    @classmethod
+    def from_parts(cls, parts: Parts) -> TabularScorer:
+        """The inverse of ``to_parts``."""
+        facts, graphs, trees = parts.facts, parts.graphs, parts.part("trees")
+        references = {name: parts.part(name) for name in ("neighbours", "novelty")}
+        head = facts.get("head")
+        return cls(
+            name=facts["name"],
+            schema=Schema.from_dict(facts["schema"]),
+            columns=TableEncoder.from_state(facts["columns"], parts.part("columns")),
+            graph=Graph(graphs["graph"]),
+            inside=Graph(graphs["inside"]),
+            decoder=Graph(graphs["decoder"]) if "decoder" in graphs else None,
+            fusion=Fusion.from_state(facts["fusion"]),
+            calibrator=Calibrator.from_state(parts.part("calibrator")),
+            trees=Trees.from_state(trees) if trees else None,
+            references={name: References.from_state(part) for name, part in references.items() if part},
+            window=EventWindow.from_state(facts["window"]) if facts.get("window") else None,
+            usual=parts.part("usual"),
+            weights=parts.part("weights"),
+            metrics=facts["metrics"],
+            head=None if head is None else Head.from_parts(Parts(head, parts.part("head"), graphs)),
+        )
+
+    def _severity(self, measures: pd.DataFrame, flagged: NDArray[np.bool_]) -> NDArray[np.object_]:
+        """From p-values that go on beyond the calibration rows where a tail could be fitted: severities need them."""
+        p_value = measures["p_value"].to_numpy().copy()
+        if self.calibration.pareto is not None and flagged.any():
+            p_value[flagged] = self.calibration.p_value(measures["risk"].to_numpy()[flagged], tail="pareto")
+        return severity(p_value, flagged)
+
+    def encoded(self, rows: pd.DataFrame) -> Encoded:
+        """Cleaned rows as the graphs take them."""
+        encoded = self.columns.encode(rows)
+        return encoded if self.window is None else replace(encoded, window=self.window.encode(rows))
+
+    def standardised(self, encoded: Encoded) -> NDArray[np.float64]:
+        """Each member's z-score, shape (n_rows, n_members)."""
+        scores = self.graph.run(encoded.inputs(), self.members)
+        return self.fusion.standardise(np.hstack([scores[name] for name in self.members]))
+
+    def autoencoder(self, outputs: str, encoded: Encoded) -> dict[str, NDArray[np.float32]]:
+        """What the autoencoder makes of rows, those of the named outputs that there are."""
+        if "autoencoder" not in self.members:
+            raise SettingError("This detector has no autoencoder. Train one with an autoencoder.")
+        return self.inside.run(encoded.inputs(), [name for name in outputs.split() if name in self.inside.outputs])
+
+    def _as_frame(self, found: dict[str, NDArray[np.float32]]) -> pd.DataFrame:
+        n_rows = len(next(iter(found.values())))
+        values = found.get("expected", np.empty((n_rows, 0), dtype=np.float32))
+        codes = (
+            self.columns.likeliest(found["likelihood"]) if "likelihood" in found else np.empty((n_rows, 0), np.int64)
+        )
+        return self.columns.decode(values, codes)

@@ -1,0 +1,1 @@
+"""Columns of any kind → the numbers that networks and forests take, and back."""

@@ -1,0 +1,196 @@
+"""Which features of a row are to blame for its risk: what each member found, shared out and told in words."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from detector.encoding.table import UNSEEN, Encoded, TableEncoder, from_cycle
+from detector.explain import reason as explain
+from detector.explain.reason import Reason
+from detector.ranker.model import Head
+
+if TYPE_CHECKING:
+    from detector.detectors.table.scorer import TabularScorer
+
+SPARE_REASONS = 2
+
+
+@dataclass(frozen=True)
+class Blame:
+    """What stands behind the risks of a scorer.
+
+    Parameters
+    ----------
+    scorer : TabularScorer
+        The detector.
+    """
+
+    scorer: TabularScorer
+
+    @property
+    def _columns(self) -> TableEncoder:
+        return self.scorer.columns
+
+    @property
+    def feature_names(self) -> list[str]:
+        """What reasons may name: the features of the row, then the columns that only its window has."""
+        own = [feature.name for feature in self._columns.features]
+        beside = () if self.scorer.window is None else self.scorer.window.steps.columns
+        return own + [name for name in dict.fromkeys(beside) if name is not None and name not in own]
+
+    def explain(self, rows: pd.DataFrame, *, top: int) -> list[list[Reason]]:
+        """Reasons for cleaned rows, most important first; see ``TabularScorer.explain``."""
+        if rows.empty:
+            return []
+        encoded = self.scorer.encoded(rows)
+        shares = self._shares(encoded)
+        if self.scorer.serving_head is not None:
+            shares = self._shares_of_head(self.scorer.serving_head, rows, shares)
+        chosen = explain.top_features(shares, top + SPARE_REASONS)
+        told = self._reasons(encoded, shares, [row[:top] for row in chosen])
+        quiet = [not all(reason.telling for reason in each) for each in told]
+        short = [i for i, row in enumerate(chosen) if quiet[i] and len(row) > top]
+        spare = self._reasons(encoded.take(short), shares[short], [chosen[i][top:] for i in short]) if short else []
+        for i, more in zip(short, spare, strict=True):
+            told[i] += more
+        return [explain.tell(each, top) for each in told]
+
+    def attributions(self, encoded: Encoded) -> dict[str, NDArray[np.float64]]:
+        """How much each feature adds to each member's score, shape (n_rows, n_features)."""
+        n_features = len(self._columns.features)
+        wanted = {
+            "surprise": "autoencoder" in self.scorer.members,
+            "table": self.scorer.trees is not None,
+            "space": self.scorer.references,
+            "blame": self.scorer.window is not None,
+        }
+        found = self.scorer.inside.run(encoded.inputs(), [name for name, is_needed in wanted.items() if is_needed])
+        attributions = {}
+        if "autoencoder" in self.scorer.members:
+            attributions["autoencoder"] = sum_by(found["surprise"], self._columns.input_features, n_features)
+        if self.scorer.trees is not None:
+            parts = self.scorer.trees.contributions(found["table"])
+            attributions["forest"] = sum_by(parts, self._columns.table_features, n_features)
+        for name, member in self.scorer.references.items():
+            attributions[name] = sum_by(member.differences(found["space"]), self._columns.space_features, n_features)
+        if self.scorer.window is None:
+            return attributions
+        names = self.feature_names
+        beside = ((0, 0), (0, len(names) - n_features))
+        attributions = {name: np.pad(parts, beside) for name, parts in attributions.items()}
+        owner = {name: f for f, name in enumerate(names)}
+        known = [place for place, name in enumerate(self.scorer.window.steps.columns) if name is not None]
+        owners = np.array([owner[str(self.scorer.window.steps.columns[place])] for place in known])
+        return attributions | {"sequence": sum_by(found["blame"][:, known], owners, len(names))}
+
+    def _foreseen(self, encoded: Encoded) -> dict[str, Callable[[int], tuple[str, str]]]:
+        """For each column that only the window has, what was observed of a row, and what the events lead to expect."""
+        if self.scorer.window is None or encoded.window is None:
+            return {}
+        expected = self.scorer.window.unscale(self.scorer.inside.run(encoded.inputs(), ["foreseen"])["foreseen"])
+        return {
+            name: partial(_told, encoded.window[:, place], expected[:, place])
+            for place, name in enumerate(self.scorer.window.steps.columns)
+            if name is not None
+        }
+
+    def _shares(self, encoded: Encoded) -> NDArray[np.float64]:
+        """Each feature's share of the risk: what it adds beyond what it adds to a usual row."""
+        attributions = self.attributions(encoded)
+        beyond = {name: parts - self.scorer.usual.get(name, 0.0) for name, parts in attributions.items()}
+        risk = self.scorer.fusion.contributions(self.scorer.standardised(encoded))
+        return explain.risk_shares(beyond, {name: risk[:, i] for i, name in enumerate(self.scorer.members)})
+
+    def _shares_of_head(self, head: Head, rows: pd.DataFrame, members: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Each feature's share of the head's risk; what the members' scores add is shared as the members share it."""
+        falls = np.maximum(head.contributions(rows, self.scorer.unsupervised(rows)), 0.0)
+        places = {feature.name: place for place, feature in enumerate(self._columns.features)}
+        shares = np.zeros(members.shape)
+        for fall, name in zip(falls.T, head.columns, strict=True):
+            if name in places:
+                shares[:, places[name]] += fall
+            else:
+                shares += fall[:, None] * members
+        total = shares.sum(axis=1, keepdims=True)
+        return np.where(total > 0, shares / np.where(total > 0, total, 1.0), members)
+
+    def _reasons(
+        self, encoded: Encoded, shares: NDArray[np.float64], chosen: Sequence[Sequence[int]]
+    ) -> list[list[Reason]]:
+        """The chosen features of each row in words."""
+        row = np.repeat(np.arange(len(chosen)), [len(each) for each in chosen])
+        feature = np.array([f for each in chosen for f in each], dtype=np.int64)
+        names, n_features = self.feature_names, len(self._columns.features)
+        own = feature < n_features
+        seen = encoded.take(row[own])
+        expected, foreseen = self._expected(seen, feature[own]), self._foreseen(encoded)
+        reasons: list[list[Reason]] = [[] for _ in chosen]
+        levels = [self._columns.level_names(code) for code in range(len(self._columns.levels))]
+        place = np.cumsum(own) - 1
+        for n, i, f, share in zip(
+            place.tolist(), row.tolist(), feature.tolist(), shares[row, feature].tolist(), strict=True
+        ):
+            said = self._describe(seen, expected, n, f, levels) if f < n_features else foreseen[names[f]](i)
+            reasons[i].append(Reason(names[f], *said, share))
+        return reasons
+
+    def _expected(self, seen: Encoded, feature: NDArray[np.int64]) -> Encoded:
+        """What the given feature of each row should have been: the row's reconstruction with that feature hidden."""
+        hidden = Encoded(seen.numeric.copy(), seen.codes.copy(), seen.window)
+        if "autoencoder" not in self.scorer.members:
+            hidden.numeric[:] = self._columns.centre
+            hidden.codes[:] = [np.argmax(seen[2:]) + 2 for seen in self._columns.counts]
+            return hidden
+        for f in np.unique(feature):
+            at, what = feature == f, self._columns.features[f]
+            for column in what.numeric:
+                hidden.numeric[at, column] = np.nan
+            if what.code is not None:
+                hidden.codes[at, what.code] = UNSEEN
+        found = self.scorer.autoencoder("expected likelihood", hidden)
+        numeric, codes = hidden.numeric, hidden.codes
+        if "expected" in found:
+            numeric = np.clip(self._columns.unscale(found["expected"]), self._columns.least, self._columns.most)
+        if "likelihood" in found:
+            codes = self._columns.likeliest(found["likelihood"])
+        return Encoded(numeric, codes)
+
+    def _describe(
+        self, seen: Encoded, expected: Encoded, row: int, f: int, levels: Sequence[NDArray[Any]]
+    ) -> tuple[str, str]:
+        feature = self._columns.features[f]
+        if (code := feature.code) is not None:
+            return str(levels[code][seen.codes[row, code]]), str(levels[code][expected.codes[row, code]])
+        at = list(feature.numeric)
+        if feature.kind == "datetime":
+            part = feature.name.rsplit(" ", 1)[1]
+            say = explain.clock if part == "hour" else explain.weekday
+            pair = np.stack([seen.numeric[row, at], expected.numeric[row, at]])
+            observed, usual = from_cycle(pair, part)
+            return say(float(observed)), say(float(usual))
+        decimals, column = self._columns.decimals[at[0]], at[0]
+        observed, usual = float(seen.numeric[row, column]), float(expected.numeric[row, column])
+        return explain.number(observed, decimals), explain.about(usual, decimals)
+
+
+def _told(observed: NDArray[np.float64], expected: NDArray[np.float64], row: int) -> tuple[str, str]:
+    return explain.number(float(observed[row]), 2), explain.about(float(expected[row]), 2)
+
+
+def sum_by(parts: NDArray[Any], groups: NDArray[np.int64], n_groups: int) -> NDArray[np.float64]:
+    """The columns of each group summed.
+
+    >>> sum_by(np.array([[1.0, 2.0, 4.0]]), np.array([0, 1, 0]), 2)
+    array([[5., 2.]])
+    """
+    summed = np.zeros((len(parts), n_groups))
+    for column, group in enumerate(groups):
+        summed[:, group] += parts[:, column]
+    return summed

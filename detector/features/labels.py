@@ -1,0 +1,64 @@
+"""What became known of events after they were kept: when they were known to be fraud, no longer, and again."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from detector.features.integers import known_times
+from detector.features.track import NEVER, Ints
+from detector.features.windowed import TURNS
+
+if TYPE_CHECKING:
+    from detector.features.feature_set import FeatureSet
+
+
+def told_turns(features: FeatureSet, rows: pd.DataFrame, time: Ints, reported: pd.Timestamp | None) -> Ints:
+    """The turns of rows that are told, one row each; see ``History.report``."""
+    if features.turns is not None and reported is None:
+        return np.column_stack(features.turns_of(rows, time))
+    moments = None if features.reported is None else rows[features.reported]
+    if reported is not None:
+        moments = pd.Series(reported, index=rows.index)
+    found = np.full((len(rows), len(TURNS)), NEVER)
+    found[:, 0] = known_times(time, pd.Series(1.0, index=rows.index), moments)
+    return found
+
+
+def with_turns(events: NDArray[Any], at: Ints, turns: Ints, *, earlier: bool) -> NDArray[Any] | None:
+    """Events with the turns of as many of them; None if that changes nothing.
+
+    Which of several events of one moment is meant cannot be told. Those that have the turns already keep them; then
+    come those of which nothing is known. If more are told than there are, those of which nothing is told come last.
+
+    Parameters
+    ----------
+    events : structured array of shape (n_events,)
+        As a layout stores them.
+    at : array of shape (n_meant,)
+        Their positions.
+    turns : array of shape (n_told, 3)
+        What is told.
+    earlier : bool
+        Whether the earlier counts of what is known and what is told, as where nothing is ever taken back.
+    """
+    kept = {place: tuple(int(events[turn][place]) for turn in TURNS) for place in at.tolist()}
+    news: list[tuple[int, ...]] = []
+    for told in sorted(map(tuple, turns.tolist()), key=lambda told: told[0] == NEVER):
+        if told[0] == NEVER and len(kept) <= len(news):
+            break
+        same = next((place for place, known in kept.items() if known == told), None)
+        if same is None:
+            news.append(told)
+        else:
+            del kept[same]
+    if not news or not kept:
+        return None
+    events = events.copy()
+    for place, told in zip(sorted(kept, key=lambda place: kept[place][0] != NEVER), news, strict=False):
+        for turn, when in zip(TURNS, told, strict=True):
+            events[turn][place] = min(when, events[turn][place]) if earlier else when
+    return events

@@ -1,0 +1,1 @@
+"""Encoders side by side: reconstruction, generalisation, speed, memory, robustness to damaged data."""

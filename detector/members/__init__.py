@@ -1,0 +1,1 @@
+"""What scores: forest, neighbours, window PCA, forecast, event sequence. One file a member."""

@@ -1,0 +1,208 @@
+"""scikit-learn's isolation forest as one ONNX tree ensemble, and what its paths say about a row.
+
+Source: Liu, Ting and Zhou, Isolation Forest, ICDM 2008.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+if TYPE_CHECKING:
+    import onnx
+    from sklearn.ensemble import IsolationForest
+
+LEAF = -1
+PART = 256
+"""Rows that walk through the trees together: what they need stays in the processor's cache."""
+
+
+@dataclass(frozen=True)
+class Trees:
+    """A fitted isolation forest as arrays, without scikit-learn.
+
+    Parameters
+    ----------
+    feature, threshold, left, right : array of shape (n_trees, n_nodes)
+        The trees, padded with leaves; ``feature`` is -1 in a leaf. A row goes left if its value is at most the
+        threshold (float32, rounded down from scikit-learn's float64 so that no row changes side).
+    depth : array of shape (n_trees, n_nodes)
+        Expected path length of a training row that reaches the node; in a leaf, its depth plus the mean path
+        length of the rows it still holds.
+    normaliser : float
+        Mean path length of an unsuccessful search among the rows a tree was built on, c(psi) in the paper.
+    """
+
+    feature: NDArray[np.int32]
+    threshold: NDArray[np.float32]
+    left: NDArray[np.int32]
+    right: NDArray[np.int32]
+    depth: NDArray[np.float64]
+    normaliser: float
+
+    @classmethod
+    def from_forest(cls, forest: IsolationForest) -> Self:
+        """Read a fitted scikit-learn forest."""
+        n_trees = len(forest.estimators_)
+        n_nodes = max(tree.tree_.node_count for tree in forest.estimators_)
+        feature = np.full((n_trees, n_nodes), LEAF, dtype=np.int32)
+        threshold = np.zeros((n_trees, n_nodes), dtype=np.float32)
+        left = np.zeros((n_trees, n_nodes), dtype=np.int32)
+        right = np.zeros((n_trees, n_nodes), dtype=np.int32)
+        depth = np.zeros((n_trees, n_nodes))
+        for i, (estimator, names) in enumerate(zip(forest.estimators_, forest.estimators_features_, strict=True)):
+            tree = estimator.tree_
+            inner = tree.children_left >= 0
+            n = tree.node_count
+            feature[i, :n] = np.where(inner, names[np.where(inner, tree.feature, 0)], LEAF)
+            threshold[i, :n] = _round_down(tree.threshold)
+            left[i, :n] = np.where(inner, tree.children_left, np.arange(n))
+            right[i, :n] = np.where(inner, tree.children_right, np.arange(n))
+            depth[i, :n] = _expected_depth(tree.children_left, tree.children_right, tree.n_node_samples)
+        return cls(feature, threshold, left, right, depth, float(mean_path_length(np.array([forest.max_samples_]))[0]))
+
+    def contributions(self, X: NDArray[np.floating[Any]]) -> NDArray[np.float64]:
+        """How much each input shortened a row's paths, in shares of the mean path length.
+
+        At each split the expected path length changes; the change is booked to the split's input (Saabas's
+        reading of a tree, applied to depth). Positive means it made the row easier to isolate.
+
+        Parameters
+        ----------
+        X : array of shape (n_rows, n_inputs)
+            What the forest was fitted on.
+
+        Returns
+        -------
+        array of shape (n_rows, n_inputs)
+        """
+        X = np.asarray(X, dtype=np.float32)
+        n_trees, n_nodes = self.feature.shape
+        first = n_nodes * np.arange(n_trees, dtype=np.int32)[:, None]
+        walk = _Walk(
+            self.feature.ravel(),
+            self.threshold.ravel(),
+            np.stack([self.right + first, self.left + first], axis=-1).astype(np.int32).ravel(),
+            self.depth.ravel(),
+        )
+        roots = first.ravel()
+        found = [walk.gains(X[start : start + PART], roots) for start in range(0, len(X), PART)]
+        return np.asarray(np.concatenate(found or [np.zeros(X.shape)]) / (n_trees * self.normaliser))
+
+    def to_onnx(self) -> onnx.ModelProto:
+        """``table`` → ``forest`` (n, 1): minus the mean path length over c(psi); higher is more anomalous.
+
+        scikit-learn's ``score_samples`` is ``-2 ** forest``.
+        """
+        from onnx.helper import make_node
+
+        from detector.onnx import text as onnx_text
+
+        real = np.zeros(self.feature.shape, dtype=bool)
+        for i in range(len(self.feature)):
+            inner = np.flatnonzero(self.feature[i] >= 0)
+            real[i, [0, *self.left[i, inner], *self.right[i, inner]]] = True
+        tree, node = np.nonzero(real)
+        leaf = self.feature[real] < 0
+        weight = -self.depth[real][leaf] / (len(self.feature) * self.normaliser)
+        built = onnx_text.model("forest", ["float[n, table_width] table"], ["float[n, 1] forest"], [], {})
+        built.graph.node.append(
+            make_node(
+                "TreeEnsembleRegressor",
+                ["table"],
+                ["forest"],
+                domain="ai.onnx.ml",
+                n_targets=1,
+                nodes_treeids=tree.tolist(),
+                nodes_nodeids=node.tolist(),
+                nodes_featureids=np.maximum(self.feature[real], 0).tolist(),
+                nodes_values=np.where(leaf, 0, self.threshold[real]).tolist(),
+                nodes_modes=np.where(leaf, "LEAF", "BRANCH_LEQ").tolist(),
+                nodes_truenodeids=np.where(leaf, 0, self.left[real]).tolist(),
+                nodes_falsenodeids=np.where(leaf, 0, self.right[real]).tolist(),
+                target_treeids=tree[leaf].tolist(),
+                target_nodeids=node[leaf].tolist(),
+                target_ids=[0] * int(leaf.sum()),
+                target_weights=weight.tolist(),
+            )
+        )
+        return built
+
+    def state(self) -> dict[str, NDArray[Any]]:
+        """The arrays, for npz."""
+        return {**vars(self), "normaliser": np.array(self.normaliser)}
+
+    @classmethod
+    def from_state(cls, arrays: dict[str, NDArray[Any]]) -> Self:
+        """The inverse of ``state``."""
+        named = {name: arrays[name] for name in ("feature", "threshold", "left", "right", "depth")}
+        return cls(**named, normaliser=float(arrays["normaliser"]))
+
+
+@dataclass(frozen=True)
+class _Walk:
+    """All trees as one flat list of nodes.
+
+    Parameters
+    ----------
+    feature, threshold, depth : array of shape (n_nodes,)
+        As in ``Trees``.
+    child : array of shape (2 * n_nodes,)
+        Where a row goes on from each node: to the right, to the left.
+    """
+
+    feature: NDArray[np.int32]
+    threshold: NDArray[np.float32]
+    child: NDArray[np.int32]
+    depth: NDArray[np.float64]
+
+    def gains(self, X: NDArray[np.float32], roots: NDArray[np.int32]) -> NDArray[np.float64]:
+        """How much expected depth each input of each row cost, over all trees, shape (n_rows, n_inputs)."""
+        n_rows, n_inputs = X.shape
+        values, total = np.ascontiguousarray(X).ravel(), np.zeros(n_rows * n_inputs)
+        node = np.tile(roots, n_rows)
+        start = np.repeat(np.arange(n_rows) * n_inputs, len(roots))
+        while len(node):
+            split = self.feature[node]
+            inner = split >= 0
+            if not inner.all():  # those that are in a leaf have arrived
+                node, start, split = node[inner], start[inner], split[inner]
+            place = start + split
+            following = self.child[2 * node + (values[place] <= self.threshold[node])]
+            total += np.bincount(place, weights=self.depth[node] - self.depth[following], minlength=total.size)
+            node = following
+        return total.reshape(n_rows, n_inputs)
+
+
+def mean_path_length(n: NDArray[Any]) -> NDArray[np.float64]:
+    """Mean path length of an unsuccessful search in a binary search tree of n rows, c(n) in the paper.
+
+    >>> mean_path_length(np.array([1, 2, 256])).round(3)
+    array([ 0.   ,  1.   , 10.245])
+    """
+    n = np.asarray(n, dtype=np.float64)
+    large = np.maximum(n, 3)
+    long = 2 * (np.log(large - 1) + np.euler_gamma) - 2 * (large - 1) / large
+    return np.where(n <= 1, 0.0, np.where(n == 2, 1.0, long))
+
+
+def _expected_depth(left: NDArray[Any], right: NDArray[Any], n_samples: NDArray[Any]) -> NDArray[np.float64]:
+    level = np.zeros(len(left))
+    for node in range(len(left)):  # children come after their parent
+        if left[node] >= 0:
+            level[[left[node], right[node]]] = level[node] + 1
+    expected = level + mean_path_length(n_samples)
+    for node in range(len(left) - 1, -1, -1):
+        if left[node] >= 0:
+            a, b = left[node], right[node]
+            weight = n_samples[a] + n_samples[b]
+            expected[node] = (n_samples[a] * expected[a] + n_samples[b] * expected[b]) / weight
+    return expected
+
+
+def _round_down(threshold: NDArray[np.float64]) -> NDArray[np.float32]:
+    rounded = threshold.astype(np.float32)
+    return np.where(rounded > threshold, np.nextafter(rounded, np.float32(-np.inf)), rounded)

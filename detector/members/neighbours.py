@@ -1,0 +1,163 @@
+"""The density member: how far a row lies from a bounded set of reference rows."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from detector.errors import SettingError
+
+if TYPE_CHECKING:
+    import onnx
+
+CHUNK = 1000
+PART = 256
+"""Rows whose distances are looked at together: they stay in the processor's cache."""
+
+
+@dataclass(frozen=True)
+class References:
+    """Reference rows, and the mean distance to the nearest few of them as a score.
+
+    Source: Ramaswamy, Rastogi and Shim, Efficient Algorithms for Mining Outliers, SIGMOD 2000.
+
+    Parameters
+    ----------
+    rows : array of shape (n_references, n_inputs), float32
+        In the scaled space in which distances mean something.
+    k : int
+        Neighbours whose distances are averaged.
+    weights : array of shape (n_inputs,), float32
+        What a row is multiplied by before distances are measured; the references are so already.
+    """
+
+    rows: NDArray[np.float32]
+    k: int
+    weights: NDArray[np.float32]
+
+    @classmethod
+    def fit(
+        cls,
+        X: NDArray[np.float32],
+        *,
+        references: int = 1000,
+        k: int = 5,
+        weights: NDArray[np.float32] | None = None,
+        random_state: int = 0,
+    ) -> Self:
+        """Keep a random sample of the rows.
+
+        Parameters
+        ----------
+        X : array of shape (n_rows, n_inputs)
+            Prepared rows, ``space`` of ``TableEncoder.to_onnx``.
+        references : int
+            Rows kept at most. Scoring time grows with it.
+        k : int
+            See the class; at most the number of rows.
+        weights : array of shape (n_inputs,), optional
+            See the class; all 1 if not given.
+        random_state : int
+            Decides the sample.
+
+        Raises
+        ------
+        SettingError
+            If ``references`` or ``k`` is not positive.
+        """
+        if references < 1 or k < 1:
+            raise SettingError(f"references and k must be at least 1. Received: references={references}, k={k}.")
+        if len(X) > references:
+            X = X[np.sort(np.random.default_rng(random_state).choice(len(X), references, replace=False))]
+        weights = np.ones(X.shape[1], dtype=np.float32) if weights is None else weights
+        return cls(np.ascontiguousarray(X * weights, dtype=np.float32), min(k, len(X)), weights)
+
+    def extended(self, X: NDArray[np.float32], most: int) -> Self:
+        """These references and the first of other rows, ``most`` together.
+
+        More references only bring the nearest closer, so p-values calibrated before stay valid: they err on the
+        side of caution.
+        """
+        room = max(0, most - len(self.rows))
+        return replace(self, rows=np.concatenate([self.rows, (X[:room] * self.weights).astype(np.float32)]))
+
+    def squared_distances(self, X: NDArray[np.floating[Any]]) -> NDArray[np.float64]:
+        """Squared distance of each row to each reference, shape (n_rows, n_references)."""
+        X = np.asarray(X, dtype=np.float64) * self.weights
+        rows = self.rows.astype(np.float64)
+        product = (X**2).sum(axis=1)[:, None] + (rows**2).sum(axis=1) - 2 * X @ rows.T
+        return np.asarray(np.maximum(product, 0.0))
+
+    def score(self, X: NDArray[np.floating[Any]]) -> NDArray[np.float64]:
+        """Mean distance to the k nearest references, shape (n_rows,); the slow, obvious way."""
+        nearest = np.partition(self.squared_distances(X), self.k - 1, axis=1)[:, : self.k]
+        return np.asarray(np.sqrt(nearest).mean(axis=1))
+
+    def differences(self, X: NDArray[np.floating[Any]]) -> NDArray[np.float64]:
+        """Squared difference, input by input, from the mean of the k nearest references, shape (n_rows, n_inputs)."""
+        weighted = np.asarray(X * self.weights, dtype=np.float32)
+        half = 0.5 * (self.rows.astype(np.float64) ** 2).sum(axis=1).astype(np.float32)
+        nearest = np.concatenate([self._nearest(part, half) for part in _parts(weighted)] or [np.zeros((0, 1), int)])
+        return np.asarray((X * self.weights - self.rows[nearest].mean(axis=1, dtype=np.float64)) ** 2)
+
+    def _nearest(self, weighted: NDArray[np.float32], half: NDArray[np.float32]) -> NDArray[np.int64]:
+        """Which references are nearest: |x - r|² less |x|², halved, has the same order."""
+        distances = half - weighted @ self.rows.T
+        if self.k == 1:
+            return np.asarray(distances.argmin(axis=1)[:, None])
+        return np.asarray(np.argpartition(distances, self.k - 1, axis=1)[:, : self.k])
+
+    def to_onnx(self, name: str) -> onnx.ModelProto:
+        """``space`` → ``name`` (n, 1), the mean distance; by matrix products over chunks of the references.
+
+        |x - r|² = |x|² + |r|² - 2 x·r; the first term is the same for all references and added last. Sums are matrix
+        products, because ONNX Runtime's own reductions add in an order that depends on where a row lies in memory.
+        """
+        from detector.onnx import text as onnx_text
+
+        chunks = np.array_split(self.rows, -(-len(self.rows) // CHUNK))
+        constants: dict[str, NDArray[Any] | np.generic] = {
+            "k": np.array([self.k]),
+            "nought": np.float32(0),
+            "weights": self.weights,
+            "ones": np.ones((self.rows.shape[1], 1), dtype=np.float32),
+            "share": np.full((self.k, 1), 1 / self.k, dtype=np.float32),
+        }
+        lines, nearest = ["weighted = Mul (space, weights)"], []
+        for i, chunk in enumerate(chunks):
+            constants[f"transposed_{i}"] = -2.0 * chunk.T
+            constants[f"norm_{i}"] = (chunk.astype(np.float64) ** 2).sum(axis=1).astype(np.float32)
+            constants[f"k_{i}"] = np.array([min(self.k, len(chunk))])
+            lines += [f"product_{i} = MatMul (weighted, transposed_{i})", f"shifted_{i} = Add (product_{i}, norm_{i})"]
+            if self.k == 1:
+                lines.append(f"near_{i} = ReduceMin <axes = [1], keepdims = 1> (shifted_{i})")
+            else:
+                lines.append(f"near_{i}, place_{i} = TopK <axis = 1, largest = 0, sorted = 0> (shifted_{i}, k_{i})")
+            nearest.append(f"near_{i}")
+        lines += [
+            f"candidates = Concat <axis = 1> ({', '.join(nearest)})",
+            "near, place = TopK <axis = 1, largest = 0, sorted = 0> (candidates, k)",
+            "square = Mul (weighted, weighted)",
+            "norm = MatMul (square, ones)",
+            "squared = Add (near, norm)",
+            "bounded = Max (squared, nought)",
+            "distance = Sqrt (bounded)",
+            f"{name} = MatMul (distance, share)",
+        ]
+        return onnx_text.model(name, ["float[n, space_width] space"], [f"float[n, 1] {name}"], lines, constants)
+
+    def state(self) -> dict[str, NDArray[Any]]:
+        """The arrays, for npz."""
+        return {"rows": self.rows, "k": np.array(self.k), "weights": self.weights}
+
+    @classmethod
+    def from_state(cls, arrays: dict[str, NDArray[Any]]) -> Self:
+        """The inverse of ``state``."""
+        return cls(arrays["rows"], int(arrays["k"]), arrays["weights"])
+
+
+def _parts(rows: NDArray[np.float32]) -> list[NDArray[np.float32]]:
+    return [rows[start : start + PART] for start in range(0, len(rows), PART)]

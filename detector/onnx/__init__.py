@@ -1,0 +1,1 @@
+"""Graphs: written as text, run by ONNX Runtime, kept as parts of a bundle."""

@@ -1,0 +1,1 @@
+"""A detector on disk: ONNX, arrays and JSON with checksums, never a pickle."""

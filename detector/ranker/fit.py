@@ -1,0 +1,280 @@
+"""Fit a head on labelled rows, cross-validated in time, and find out whether it may serve."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+from sklearn.ensemble import HistGradientBoostingClassifier
+from sklearn.linear_model import LogisticRegression
+
+from detector.decide.calibrate import Calibrator
+from detector.errors import DataError, ParityError, SettingError
+from detector.onnx.graph import Graph
+from detector.ranker.model import OUTPUT, Head, between_equals, boosting_to_onnx, inputs
+
+PARITY = 1e-3
+RESAMPLES = 100
+MEASURES_LEFT_OUT = ("p_value",)
+MOST_CALIBRATION_ROWS = 50_000
+
+
+@dataclass(frozen=True)
+class HeadRecipe:
+    """How a head is fitted.
+
+    Parameters
+    ----------
+    trees : int
+        Boosted trees a model.
+    models : int
+        Models of different seeds, averaged; each tree sees a random half of the inputs if there are several.
+    learning_rate : float
+        What each tree adds.
+    leaves : int
+        Most leaves of a tree.
+    regularisation : float
+        What keeps leaves of few rows small.
+    folds : int
+        Later parts of the rows it must prove itself on, each after learning from all before it.
+    least_anomalies : int
+        Fewest known anomalies, below which nothing can be learnt.
+    calibration_share : float
+        Share of the rows known to be normal that the head does not learn from: they make its p-values. Rows not known
+        yet are no part of them, or the frauds among those would take the smallest p-values away from others.
+
+    Raises
+    ------
+    SettingError
+        If one has no meaning.
+    """
+
+    trees: int = 100
+    models: int = 1
+    learning_rate: float = 0.05
+    leaves: int = 16
+    regularisation: float = 5.0
+    folds: int = 2
+    least_anomalies: int = 30
+    calibration_share: float = 0.4
+
+    def __post_init__(self) -> None:
+        for name in ("trees", "models", "folds", "least_anomalies"):
+            if getattr(self, name) < 1:
+                raise SettingError(f"{name} must be at least 1. Received: {name}={getattr(self, name)}.")
+        if not 0 < self.learning_rate <= 1:
+            raise SettingError(f"learning_rate must lie in (0, 1]. Received: learning_rate={self.learning_rate}.")
+        if self.leaves < 2:
+            raise SettingError(f"leaves must be at least 2. Received: leaves={self.leaves}.")
+        if not 0 < self.calibration_share < 1:
+            raise SettingError(
+                f"calibration_share must lie in (0, 1). Received: calibration_share={self.calibration_share}."
+            )
+
+    def fit(
+        self, table: NDArray[np.float32], truth: NDArray[np.bool_], random_state: int
+    ) -> list[HistGradientBoostingClassifier]:
+        """Trees that learnt from rows; a column that is missing throughout counts as 0, for it cannot be binned.
+
+        Rows have no weights: those that stand for others are put right when the log-odds are calibrated with weights,
+        and scikit-learn bins weighted rows slowly.
+        """
+        empty = np.isnan(table).all(axis=0)
+        filled = np.where(empty, np.float32(0), table) if empty.any() else table
+        return [
+            HistGradientBoostingClassifier(
+                max_iter=self.trees,
+                learning_rate=self.learning_rate,
+                max_leaf_nodes=self.leaves,
+                l2_regularization=self.regularisation,
+                max_features=0.5 if self.models > 1 else 1.0,
+                early_stopping=False,
+                random_state=int(np.random.SeedSequence([random_state, number]).generate_state(1)[0]),
+            ).fit(filled, truth)
+            for number in range(self.models)
+        ]
+
+
+def fit_head(
+    rows: pd.DataFrame,
+    measures: pd.DataFrame,
+    labels: pd.Series,
+    time: pd.Series,
+    *,
+    columns: Sequence[str],
+    known_at: pd.Series | None = None,
+    weight: NDArray[np.float64] | None = None,
+    tail: str = "empirical",
+    recipe: HeadRecipe | None = None,
+    random_state: int = 0,
+) -> Head:
+    """Learn from labelled rows.
+
+    Parameters
+    ----------
+    rows : DataFrame
+        Cleaned rows with their features; rows that the members did not learn from, or their scores are too good.
+    measures : DataFrame
+        As ``TabularScorer.unsupervised`` returns them; risk and members' scores become inputs too.
+    labels : Series
+        1 anomalous, 0 normal, missing unknown; only what was known when it is fitted.
+    time : Series
+        When each row happened: folds are later than what is learnt from.
+    columns : sequence of str
+        Numeric columns of ``rows`` to learn from.
+    known_at : Series, optional
+        When each label became known; a fold is judged by what was known when it began. At once by default.
+    weight : array of shape (n_rows,), optional
+        How many rows each stands for, where those not known to be anomalous are a sample.
+    tail : str
+        See ``Calibrator``; empirical where there are too few rows for a Pareto tail.
+    recipe : HeadRecipe, optional
+        How.
+    random_state : int
+        Seeds the trees, the resampling, and the choice of rows to calibrate on.
+
+    Returns
+    -------
+    Head
+        With ``facts``: ``ap_head`` and ``ap_risk`` on the later rows with their 90 % intervals (``_low``, ``_high``),
+        the same of the paired ``gain``, and ``serves``, whether ``gain_low`` is above zero.
+
+    Raises
+    ------
+    DataError
+        If there are too few anomalies, or none in the earlier or the later rows.
+    """
+    recipe = recipe or HeadRecipe()
+    known = labels.notna().to_numpy()
+    truth = labels.to_numpy(dtype=np.float64, na_value=0.0) == 1
+    if truth.sum() < recipe.least_anomalies or (known & ~truth).sum() < 2:
+        raise DataError(
+            f"A head needs at least {recipe.least_anomalies} labelled anomalies and normal rows beside them, received "
+            f"{int(truth.sum())} among {int(known.sum()):,} labelled rows. Wait for more verdicts."
+        )
+    names = (*columns, *(name for name in measures.columns if name not in MEASURES_LEFT_OUT))
+    table = inputs(rows, measures, names)
+    counts = np.ones(len(table)) if weight is None else np.asarray(weight, dtype=np.float64)
+    kept_back = _kept_back(truth, known, recipe, random_state)
+    learnt = known & ~kept_back
+    later, raw = _later(table, truth, known, learnt, time, time if known_at is None else known_at, recipe, random_state)
+    calibration = LogisticRegression(C=1e6).fit(raw[:, None], truth[later], sample_weight=counts[later])
+    facts = _compare(raw, measures["risk"].to_numpy()[later], truth[later], counts[later], random_state)
+    models = recipe.fit(table[learnt], truth[learnt], random_state)
+    graph = _graph(models, table[learnt])
+    slope, intercept = max(float(calibration.coef_[0, 0]), 1e-6), float(calibration.intercept_[0])
+    normal = table[kept_back]
+    risk = slope * graph.run({"rows": normal})[OUTPUT][:, 0].astype(np.float64) + intercept
+    risk += between_equals(normal, names)
+    calibrator = Calibrator(risk)
+    if tail == "pareto" and calibrator.pareto is not None:
+        calibrator = Calibrator(risk, tail=tail)
+    facts |= {
+        "rows_learnt": int(learnt.sum()),
+        "anomalies_learnt": int(truth[learnt].sum()),
+        "rows_later": len(later),
+        "anomalies_later": int(truth[later].sum()),
+        "rows_calibrated": calibrator.size,
+    }
+    empty = np.isnan(normal).all(axis=0)
+    typical = np.full(len(names), np.nan)
+    typical[~empty] = np.nanmedian(normal[:, ~empty], axis=0)
+    return Head(names, graph, slope, intercept, calibrator, tuple(typical.tolist()), facts)
+
+
+def _kept_back(
+    truth: NDArray[np.bool_], known: NDArray[np.bool_], recipe: HeadRecipe, random_state: int
+) -> NDArray[np.bool_]:
+    """A random share of the rows known to be normal; at least one is learnt from."""
+    normal = np.flatnonzero(known & ~truth)
+    size = min(MOST_CALIBRATION_ROWS, round(recipe.calibration_share * len(normal)), len(normal) - 1)
+    kept = np.zeros(len(truth), dtype=bool)
+    kept[np.random.default_rng(random_state).choice(normal, max(1, size), replace=False)] = True
+    return kept
+
+
+def _later(
+    table: NDArray[np.float32],
+    truth: NDArray[np.bool_],
+    known: NDArray[np.bool_],
+    learnt: NDArray[np.bool_],
+    time: pd.Series,
+    known_at: pd.Series,
+    recipe: HeadRecipe,
+    random_state: int,
+) -> tuple[NDArray[np.intp], NDArray[np.float64]]:
+    """Labelled rows that models of only what was known before were asked about, and their answers in log-odds."""
+    when, since = time.to_numpy(), known_at.to_numpy()
+    order = np.flatnonzero(known)[np.argsort(when[known], kind="stable")]
+    parts = np.array_split(order, recipe.folds + 1)
+    asked, answers = [], []
+    for number in range(1, len(parts)):
+        past = np.concatenate(parts[:number])
+        if len(parts[number]):
+            past = past[learnt[past] & (since[past] <= when[parts[number][0]])]
+        if not truth[past].any() or truth[past].all():
+            continue
+        models = recipe.fit(table[past], truth[past], random_state)
+        asked.append(parts[number])
+        answers.append(np.mean([model.decision_function(table[parts[number]]) for model in models], axis=0))
+    if not asked or not truth[np.concatenate(asked)].any() or truth[np.concatenate(asked)].all():
+        raise DataError("A head needs anomalies among the earlier and the later labelled rows. Wait for more verdicts.")
+    return np.concatenate(asked), np.concatenate(answers)
+
+
+def _compare(
+    raw: NDArray[np.float64],
+    risk: NDArray[np.float64],
+    truth: NDArray[np.bool_],
+    weight: NDArray[np.float64],
+    random_state: int,
+) -> dict[str, Any]:
+    """Average precision of both on the same later rows, and how sure the difference is."""
+    rng = np.random.default_rng(random_state)
+    head, members = _Ranked(raw, truth, weight), _Ranked(risk, truth, weight)
+    found: dict[str, list[float]] = {"ap_head": [], "ap_risk": [], "gain": []}
+    for _ in range(RESAMPLES):
+        drawn = np.bincount(rng.integers(0, len(truth), len(truth)), minlength=len(truth))
+        if drawn[truth].any():
+            pair = head.precision(drawn), members.precision(drawn)
+            for name, value in zip(found, (*pair, pair[0] - pair[1]), strict=True):
+                found[name].append(value)
+    once = np.ones(len(truth), dtype=np.intp)
+    facts: dict[str, Any] = {"ap_head": head.precision(once), "ap_risk": members.precision(once)}
+    facts["gain"] = facts["ap_head"] - facts["ap_risk"]
+    for name, values in found.items():
+        facts[f"{name}_low"], facts[f"{name}_high"] = (float(np.quantile(values, at)) for at in (0.05, 0.95))
+    return facts | {"serves": facts["gain_low"] > 0}
+
+
+class _Ranked:
+    """Average precision of resampled rows; ties stand in the order of the rows."""
+
+    def __init__(self, score: NDArray[np.float64], truth: NDArray[np.bool_], weight: NDArray[np.float64]) -> None:
+        self._order = np.argsort(-score, kind="stable")
+        self._truth, self._weight = truth[self._order], weight[self._order]
+
+    def precision(self, drawn: NDArray[np.intp]) -> float:
+        weight = drawn[self._order] * self._weight
+        found = np.cumsum(weight * self._truth)
+        precision = found / np.maximum(np.cumsum(weight), 1e-12)
+        return float((precision * weight * self._truth).sum() / found[-1])
+
+
+def _graph(models: Sequence[HistGradientBoostingClassifier], table: NDArray[np.float32]) -> Graph:
+    from detector.onnx import text as onnx_text
+
+    graph = Graph(onnx_text.join({OUTPUT: boosting_to_onnx(models, table.shape[1])}, [OUTPUT]))
+    sample = table[:: max(1, len(table) // 2_000)]
+    wanted = np.mean([model.decision_function(sample) for model in models], axis=0)
+    difference = float(np.abs(graph.run({"rows": sample})[OUTPUT][:, 0] - wanted).max())
+    if not difference < PARITY:
+        raise ParityError(
+            f"The head's graph differs from scikit-learn by {difference:.2g}; at most {PARITY:g} is allowed. Please "
+            f"report this with the versions of onnxruntime and scikit-learn."
+        )
+    return graph

@@ -1,0 +1,205 @@
+"""What verdicts teach: boosted trees over features and members' scores, as one ONNX tree ensemble.
+
+The head answers with log-odds, a probability, and a conformal p-value from rows it did not learn from. It serves only
+if, on labelled rows later than those it learnt from, it ranked better than the unsupervised risk; see
+``detector.ranker.fit``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Self
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from detector.decide.calibrate import Calibrator
+from detector.errors import SchemaError, nearest
+from detector.onnx.graph import Graph
+from detector.onnx.parts import Parts, under
+
+if TYPE_CHECKING:
+    import onnx
+    from sklearn.ensemble import HistGradientBoostingClassifier
+
+OUTPUT = "head"
+TIE = 0.01
+
+
+@dataclass(frozen=True)
+class Head:
+    """A fitted head, without scikit-learn.
+
+    Parameters
+    ----------
+    columns : tuple of str
+        Its inputs: numeric columns of the rows, then columns of the measures; missing values are allowed.
+    graph : Graph
+        ``rows`` (n, n_columns) → ``head`` (n, 1), log-odds.
+    slope, intercept : float
+        Calibration: the risk, in log-odds, is slope · raw + intercept.
+    calibrator : Calibrator
+        How that risk becomes a p-value: by rows known to be normal that the head did not learn from.
+    typical : tuple of float
+        The median of each input in those rows: what reasons compare a row with.
+    facts : dict
+        What was found while fitting.
+    """
+
+    columns: tuple[str, ...]
+    graph: Graph
+    slope: float
+    intercept: float
+    calibrator: Calibrator
+    typical: tuple[float, ...]
+    facts: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def serves(self) -> bool:
+        """Whether it beat the unsupervised risk on later labelled rows."""
+        return bool(self.facts.get("serves", False))
+
+    def risk(self, rows: pd.DataFrame, measures: pd.DataFrame) -> NDArray[np.float64]:
+        """The calibrated log-odds that each row is an anomaly; higher is more anomalous.
+
+        Parameters
+        ----------
+        rows : DataFrame
+            Cleaned rows with their features.
+        measures : DataFrame
+            The unsupervised ones, as ``TabularScorer.unsupervised`` returns them.
+
+        Raises
+        ------
+        SchemaError
+            If a column is missing.
+        """
+        return self._risk(inputs(rows, measures, self.columns))
+
+    def probability(self, rows: pd.DataFrame, measures: pd.DataFrame) -> NDArray[np.float64]:
+        """The probability that each row is an anomaly: the logistic function of ``risk``."""
+        odds: NDArray[np.float64] = 1 / (1 + np.exp(-self.risk(rows, measures)))
+        return odds
+
+    def contributions(self, rows: pd.DataFrame, measures: pd.DataFrame) -> NDArray[np.float64]:
+        """How far the risk falls when one input is replaced by a typical value, shape (n_rows, n_columns)."""
+        table = inputs(rows, measures, self.columns)
+        risk, falls = self._risk(table), np.zeros(table.shape)
+        for place, value in enumerate(self.typical):
+            changed = table.copy()
+            changed[:, place] = value
+            falls[:, place] = risk - self._risk(changed)
+        return falls
+
+    def to_parts(self) -> Parts:
+        """Everything, as a bundle keeps it."""
+        facts = {
+            "columns": list(self.columns),
+            "slope": self.slope,
+            "intercept": self.intercept,
+            "facts": self.facts,
+        }
+        arrays = under("calibrator", self.calibrator.state()) | {"typical": np.array(self.typical)}
+        return Parts(facts, arrays, {OUTPUT: self.graph.content})
+
+    @classmethod
+    def from_parts(cls, parts: Parts) -> Self:
+        """The inverse of ``to_parts``."""
+        facts = parts.facts
+        return cls(
+            columns=tuple(facts["columns"]),
+            graph=Graph(parts.graphs[OUTPUT]),
+            slope=float(facts["slope"]),
+            intercept=float(facts["intercept"]),
+            calibrator=Calibrator.from_state(parts.part("calibrator")),
+            typical=tuple(parts.arrays["typical"].tolist()),
+            facts=facts["facts"],
+        )
+
+    def _risk(self, table: NDArray[np.float32]) -> NDArray[np.float64]:
+        raw = self.graph.run({"rows": table})[OUTPUT][:, 0].astype(np.float64)
+        return np.asarray(self.slope * raw + self.intercept + between_equals(table, self.columns))
+
+
+def inputs(rows: pd.DataFrame, measures: pd.DataFrame, columns: Sequence[str]) -> NDArray[np.float32]:
+    """The columns a head reads, side by side.
+
+    >>> inputs(pd.DataFrame({"amount": [3.0]}), pd.DataFrame({"risk": [0.5]}), ("amount", "risk"))
+    array([[3. , 0.5]], dtype=float32)
+    """
+    table = np.empty((len(rows), len(columns)), dtype=np.float32)
+    for place, name in enumerate(columns):
+        if name not in rows and name not in measures:
+            raise SchemaError(f"The head needs the column {name!r}. {nearest(name, [*rows, *measures])}")
+        table[:, place] = (rows if name in rows else measures)[name].to_numpy(dtype=np.float64, na_value=np.nan)
+    return table
+
+
+def between_equals(table: NDArray[np.float32], columns: Sequence[str]) -> NDArray[np.float64]:
+    """What orders rows that the trees cannot tell apart: the unsupervised risk, pressed into 1 % of a log-odds.
+
+    Trees give whole groups of rows one value, and p-values of groups are not uniform.
+
+    >>> between_equals(np.array([[1.0], [-1.0]], dtype=np.float32), ("risk",))
+    array([ 0.005, -0.005])
+    """
+    risk = table[:, list(columns).index("risk")].astype(np.float64)
+    return np.asarray(TIE * risk / (1 + np.abs(risk)))
+
+
+def boosting_to_onnx(models: Sequence[HistGradientBoostingClassifier], n_columns: int) -> onnx.ModelProto:
+    """Boosted trees of two classes, averaged over several models, as one tree ensemble: ``rows`` → ``head``, log-odds.
+
+    The models must have been fitted on float32 numbers: then a threshold rounded down to float32 sends every row to
+    the side scikit-learn sends it to.
+    """
+    from onnx.helper import make_node
+
+    from detector.onnx import text as onnx_text
+
+    parts: dict[str, list[Any]] = {name: [] for name in ("tree", "node", "column", "value", "mode", "yes", "no", "gap")}
+    leaves: dict[str, list[Any]] = {name: [] for name in ("tree", "node", "weight")}
+    every = [trees for model in models for (trees,) in model._predictors]
+    for number, trees in enumerate(every):
+        nodes = trees.nodes
+        leaf = nodes["is_leaf"].astype(bool)
+        threshold = nodes["num_threshold"].astype(np.float32)
+        above = threshold.astype(np.float64) > nodes["num_threshold"]
+        threshold = np.where(above, np.nextafter(threshold, np.float32(-np.inf)), threshold)
+        parts["tree"] += [number] * len(nodes)
+        parts["node"] += range(len(nodes))
+        parts["column"] += np.where(leaf, 0, nodes["feature_idx"]).tolist()
+        parts["value"] += np.where(leaf, 0, threshold).tolist()
+        parts["mode"] += np.where(leaf, "LEAF", "BRANCH_LEQ").tolist()
+        parts["yes"] += np.where(leaf, 0, nodes["left"]).tolist()
+        parts["no"] += np.where(leaf, 0, nodes["right"]).tolist()
+        parts["gap"] += np.where(leaf, 0, nodes["missing_go_to_left"]).astype(int).tolist()
+        leaves["tree"] += [number] * int(leaf.sum())
+        leaves["node"] += np.flatnonzero(leaf).tolist()
+        leaves["weight"] += (nodes["value"][leaf] / len(models)).tolist()
+    built = onnx_text.model("head", [f"float[n, {n_columns}] rows"], [f"float[n, 1] {OUTPUT}"], [], {})
+    built.graph.node.append(
+        make_node(
+            "TreeEnsembleRegressor",
+            ["rows"],
+            [OUTPUT],
+            domain="ai.onnx.ml",
+            n_targets=1,
+            base_values=[float(np.mean([np.ravel(model._baseline_prediction)[0] for model in models]))],
+            nodes_treeids=parts["tree"],
+            nodes_nodeids=parts["node"],
+            nodes_featureids=parts["column"],
+            nodes_values=parts["value"],
+            nodes_modes=parts["mode"],
+            nodes_truenodeids=parts["yes"],
+            nodes_falsenodeids=parts["no"],
+            nodes_missing_value_tracks_true=parts["gap"],
+            target_treeids=leaves["tree"],
+            target_nodeids=leaves["node"],
+            target_ids=[0] * len(leaves["tree"]),
+            target_weights=leaves["weight"],
+        )
+    )
+    return built

@@ -1,0 +1,1 @@
+"""Readings → regular steps → segments → windows, and window errors back to rows."""

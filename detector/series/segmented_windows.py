@@ -1,0 +1,216 @@
+"""Windows laid over series so that each row is covered, and what models say of windows brought back to rows."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, replace
+from typing import Any, Self, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from detector.series.row_errors import How, to_rows
+from detector.series.segments import Counts, Flags, Floats, bounds
+from detector.series.windows import Windows
+
+BLOCK = 2048
+
+Model = TypeVar("Model")
+
+
+@dataclass(frozen=True)
+class LaidWindows:
+    """Windows over rows, with stand-in rows in front of a stretch that is too short. Make one with ``lay``.
+
+    Parameters
+    ----------
+    values : array of shape (n_laid_rows, n_columns)
+        The rows and those that stand in.
+    windows : Windows
+        Where the windows lie in them.
+    source : array of shape (n_laid_rows,)
+        The true row that each is, or stands for.
+    own : array of shape (n_rows,)
+        Where the true rows are among them.
+    missing : boolean array of the shape of ``values``, or None
+        Values that are not to be believed: of rows that stand in, and of sensors silent for too long.
+    """
+
+    values: NDArray[np.float32]
+    windows: Windows
+    source: Counts
+    own: Counts
+    missing: Flags | None = None
+
+    @classmethod
+    def lay(
+        cls,
+        values: NDArray[np.float32],
+        stretch: NDArray[Any],
+        length: int,
+        *,
+        lead: bool = False,
+        missing: Flags | None = None,
+    ) -> Self:
+        """Lay a window at every row of each stretch.
+
+        Parameters
+        ----------
+        values : array of shape (n_rows, n_columns)
+            Without NaN.
+        stretch : array of shape (n_rows,)
+            Which unbroken stretch each row belongs to, as for ``Windows.plan``.
+        length : int
+            Rows in a window.
+        lead : bool
+            Whether there is a window that ends at the very first row of a stretch, as if that had lasted longer. If
+            not, only a stretch shorter than a window is lengthened so.
+        missing : boolean array of the shape of ``values``, optional
+            Where a sensor has been silent for too long.
+
+        >>> laid = LaidWindows.lay(np.array([[1.0], [2.0], [3.0]], dtype=np.float32), np.array([0, 1, 1]), 2)
+        >>> laid.windows.cut(laid.values).tolist()
+        [[1.0, 1.0], [2.0, 3.0]]
+        """
+        ends = bounds(stretch)
+        more = [length - 1 if lead else max(0, length - (end - first)) for first, end in ends]
+        source = np.concatenate(
+            [np.r_[np.full(n, first), first:end] for n, (first, end) in zip(more, ends, strict=True)]
+        ).astype(np.int64)
+        own = np.concatenate([np.arange(*pair) + n for n, pair in zip(np.cumsum(more), ends, strict=True)])
+        windows = Windows.plan(np.asarray(stretch)[source], length=length)
+        laid = cls(np.ascontiguousarray(values[source]), windows, source, own.astype(np.int64))
+        doubtful = np.repeat(laid.stands_in[:, None], values.shape[1], axis=1)
+        if missing is not None:
+            doubtful |= missing[source]
+        return replace(laid, missing=doubtful) if doubtful.any() else laid
+
+    @property
+    def stands_in(self) -> Flags:
+        """The laid rows that are no true rows."""
+        flags = np.ones(len(self.source), dtype=bool)
+        flags[self.own] = False
+        return flags
+
+    @property
+    def whole(self) -> Flags:
+        """The windows of true rows alone."""
+        return self.learnable(np.ones(len(self.own), dtype=bool))
+
+    def of(self, values: NDArray[np.floating[Any]]) -> LaidWindows:
+        """The same windows over other columns of the true rows."""
+        return replace(self, values=np.ascontiguousarray(values[self.source], dtype=np.float32))
+
+    def clear_of(self, rows: Flags) -> Flags:
+        """The windows in which no true row is among ``rows``.
+
+        >>> laid = LaidWindows.lay(np.zeros((4, 1), dtype=np.float32), np.zeros(4), 2)
+        >>> laid.clear_of(np.array([True, False, False, False])).tolist()
+        [False, True, True]
+        """
+        count = np.append(0, np.cumsum(rows[self.source]))
+        return np.asarray(count[self.windows.stops] == count[self.windows.starts])
+
+    def learnable(self, usable: Flags) -> Flags:
+        """The windows of usable rows alone: no row that stands in for one before the beginning, and none not usable.
+
+        >>> laid = LaidWindows.lay(np.zeros((3, 1), dtype=np.float32), np.zeros(3), 2, lead=True)
+        >>> laid.learnable(np.array([True, True, True])).tolist()
+        [False, True, True]
+        """
+        bad = np.append(0, np.cumsum(self.stands_in | ~usable[self.source]))
+        return np.asarray(bad[self.windows.stops] == bad[self.windows.starts])
+
+    def some(self, chosen: Flags | None) -> Windows:
+        """All windows, or those chosen."""
+        whole = self.windows
+        if chosen is None:
+            return whole
+        return Windows(whole.stops[chosen], whole.padding[chosen], whole.length, whole.n_rows)
+
+    def blocks(self, chosen: Flags | None = None) -> Iterator[tuple[slice, NDArray[np.float32]]]:
+        """The windows, flattened, a block at a time, each with its place among those chosen."""
+        return self.some(chosen).blocks(self.values, size=BLOCK)
+
+    def doubtful_blocks(self, chosen: Flags | None = None) -> Iterator[NDArray[np.bool_] | None]:
+        """Which values of each of these blocks are not to be believed; ``None`` where all are."""
+        windows = self.some(chosen)
+        if self.missing is None:
+            yield from [None] * -(-len(windows) // BLOCK)
+            return
+        for _, block in windows.blocks(self.missing, size=BLOCK):
+            yield block if block.any() else None
+
+    def to_rows(self, found: Iterable[tuple[slice, NDArray[Any]]], *, how: How, chosen: Flags | None = None) -> Floats:
+        """What was found for windows, block by block, for the true rows; NaN where none of those chosen covers."""
+        windows = self.some(chosen)
+        if not len(windows):
+            return np.full((len(self.own), 1), np.nan)
+        values = to_rows(windows, found, how=how).values
+        return (values[:, None] if values.ndim == 1 else values)[self.own]
+
+
+def fold_of_rows(n_rows: int, folds: int) -> Counts:
+    """The contiguous fold of each row.
+
+    >>> fold_of_rows(5, 2).tolist()
+    [0, 0, 1, 1, 1]
+    """
+    edges = np.linspace(0, n_rows, folds + 1).astype(np.int64)
+    return np.repeat(np.arange(folds, dtype=np.int64), np.diff(edges))
+
+
+def thinned(chosen: Flags, most: int) -> Flags:
+    """At most so many of those chosen, evenly spread.
+
+    >>> thinned(np.array([True, True, False, True]), 2).tolist()
+    [True, False, False, True]
+    """
+    places = np.flatnonzero(chosen)
+    if len(places) <= most:
+        return chosen
+    kept = np.zeros(len(chosen), dtype=bool)
+    kept[places[np.linspace(0, len(places) - 1, most).astype(np.int64)]] = True
+    return kept
+
+
+def cross_fit(
+    laid: LaidWindows,
+    usable: Flags,
+    folds: int,
+    *,
+    fit: Callable[[LaidWindows, Flags], Model],
+    errors: Callable[[Model, LaidWindows, Flags], Floats],
+) -> tuple[Floats, Model]:
+    """Judge each row by a model of the other folds, and fit a model on all.
+
+    Parameters
+    ----------
+    laid : LaidWindows
+        The windows.
+    usable : boolean array of shape (n_rows,)
+        No window that touches another row is learnt from or judged, nor one with rows that stand in.
+    folds : int
+        Contiguous blocks of rows.
+    fit : callable
+        Windows, and which of them to learn from → model.
+    errors : callable
+        Model, windows, and which of them to judge → (n_rows, n_columns).
+
+    Returns
+    -------
+    array of shape (n_rows, n_columns)
+        NaN where no usable window covers a row.
+    model
+        Of all usable windows.
+    """
+    good = laid.learnable(usable)
+    fold = fold_of_rows(len(usable), folds)
+    parts: list[Floats] = []
+    for part in range(folds):
+        inside = fold == part
+        apart = laid.clear_of(inside)
+        parts.append(errors(fit(laid, good & apart), laid, good & ~apart)[inside])
+    width = max(found.shape[1] for found in parts)
+    wide = [np.broadcast_to(found, (len(found), width)) if np.isnan(found).all() else found for found in parts]
+    return np.concatenate(wide), fit(laid, good)

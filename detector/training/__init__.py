@@ -1,0 +1,1 @@
+"""The Keras loop and its settings; nothing else trains."""

@@ -1,0 +1,176 @@
+"""What waits to be sent: taking it out, and writing down what became of it, each within a transaction."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+import sqlalchemy as sa
+from sqlalchemy.orm import Session, aliased
+
+from pipelines.alerts.network.errors import DeliveryError
+from pipelines.alerts.network.http import backoff
+from pipelines.config.alerting import RetrySection
+from pipelines.store.alert_tables import Alert, Delivery, TargetState
+
+
+@dataclass(frozen=True)
+class Parcel:
+    """A delivery in hand.
+
+    Parameters
+    ----------
+    delivery : int
+        Its number.
+    alert : Alert
+        Detached from the session.
+    attempts : int
+        How often it was tried before.
+    created_at : datetime
+        When it came to be.
+    """
+
+    delivery: int
+    alert: Alert
+    attempts: int
+    created_at: datetime
+
+
+@dataclass(frozen=True)
+class Result:
+    """What became of a delivery: sent where there is no error."""
+
+    parcel: Parcel
+    at: datetime
+    error: DeliveryError | None = None
+    text: str = ""
+
+
+def is_due(session: Session, target: str, *, now: datetime) -> bool:
+    """Whether there may be something to take; a look that locks nothing."""
+    state = session.get(TargetState, target)
+    if state is not None and (state.state == "disabled" or (state.retry_at is not None and state.retry_at > now)):
+        return False
+    due = sa.select(Delivery.id).where(Delivery.target == target, Delivery.state == "waiting", Delivery.next_at <= now)
+    return session.execute(due.limit(1)).first() is not None
+
+
+def take(session: Session, target: str, *, now: datetime, most: int, lease: timedelta) -> list[Parcel]:
+    """Take out what is due for a target: of each group only the first that is not settled, so that order is kept.
+
+    While a delivery is in hand it is not due; if this process dies, it is due again when the lease is over.
+    """
+    state = session.get(TargetState, target)
+    if state is not None and (state.state == "disabled" or (state.retry_at is not None and state.retry_at > now)):
+        return []
+    if state is not None and state.state == "down":
+        most = 1  # first see whether it is back
+    earlier = aliased(Delivery)
+    first = ~sa.exists().where(
+        earlier.target == target,
+        earlier.group == Delivery.group,
+        earlier.state == "waiting",
+        earlier.id < Delivery.id,
+    )
+    statement = (
+        sa.select(Delivery, Alert)
+        .join(Alert, Alert.id == Delivery.alert)
+        .where(Delivery.target == target, Delivery.state == "waiting", Delivery.next_at <= now, first)
+        .order_by(Delivery.next_at, Delivery.id)
+        .limit(most)
+    )
+    parcels = []
+    for delivery, alert in session.execute(statement):
+        delivery.next_at = now + lease
+        parcels.append(Parcel(delivery.id, alert, delivery.attempts, delivery.created_at))
+    session.flush()
+    for parcel in parcels:
+        session.expunge(parcel.alert)
+    return parcels
+
+
+def settle(
+    session: Session,
+    target: str,
+    results: Sequence[Result],
+    untouched: Sequence[Parcel],
+    *,
+    now: datetime,
+    retry: RetrySection,
+    draw: random.Random,
+) -> None:
+    """Write down what became of deliveries; those that were not tried are due again at once."""
+    if sent := [result for result in results if result.error is None]:
+        session.execute(
+            sa.update(Delivery),
+            [
+                {
+                    "id": result.parcel.delivery,
+                    "state": "sent",
+                    "sent_at": result.at,
+                    "attempts": result.parcel.attempts + 1,
+                    "error": "",
+                }
+                for result in sent
+            ],
+        )
+    if untouched:
+        session.execute(sa.update(Delivery), [{"id": parcel.delivery, "next_at": now} for parcel in untouched])
+    state = session.get(TargetState, target)
+    if state is None:
+        state = TargetState(name=target, state="up", failures=0, retry_at=None, since=now, error="")
+        session.add(state)
+    for result in results:
+        if result.error is None:
+            if state.state == "down" or state.failures:
+                state.state, state.failures, state.retry_at, state.since, state.error = "up", 0, None, now, ""
+            continue
+        _failed(session, state, result, result.error, now=now, retry=retry, draw=draw)
+
+
+def _failed(
+    session: Session,
+    state: TargetState,
+    result: Result,
+    error: DeliveryError,
+    *,
+    now: datetime,
+    retry: RetrySection,
+    draw: random.Random,
+) -> None:
+    parcel, attempts = result.parcel, result.parcel.attempts + 1
+    values: dict[str, object] = {"attempts": attempts, "error": result.text}
+    if error.kind == "refused":
+        values |= {"state": "dead"}
+    else:
+        own = backoff(attempts, first=retry.first_seconds, most=retry.most_seconds, draw=draw)
+        values |= {"next_at": now + timedelta(seconds=max(own, error.after or 0.0))}
+        state.failures += 1
+        pause = backoff(state.failures, first=retry.first_seconds, most=retry.most_seconds, draw=draw)
+        if state.state != "disabled":
+            state.since = now if state.state == "up" else state.since
+            state.state = "disabled" if error.kind == "gone" else "down"
+        state.retry_at = now + timedelta(seconds=max(pause, error.after or 0.0))
+        state.error = result.text
+    session.execute(sa.update(Delivery).where(Delivery.id == parcel.delivery).values(**values))
+
+
+def give_up(session: Session, *, now: datetime, hours: float) -> int:
+    """Put aside what has waited too long."""
+    old = sa.update(Delivery).where(
+        Delivery.state == "waiting", Delivery.created_at < now - timedelta(hours=hours), Delivery.next_at <= now
+    )
+    done = session.execute(
+        old.values(
+            state="dead", error=sa.case((Delivery.error == "", "not taken in time"), else_=Delivery.error)
+        ).execution_options(synchronize_session=False)
+    )
+    return int(done.rowcount)  # type: ignore[attr-defined]  # an UPDATE has one
+
+
+def counts(session: Session) -> dict[str, int]:
+    """How many deliveries are in each state."""
+    found = session.execute(sa.select(Delivery.state, sa.func.count()).group_by(Delivery.state))
+    return {state: int(number) for state, number in found}

@@ -1,0 +1,1 @@
+"""What people answer to alerts, by link or by command."""

@@ -1,0 +1,170 @@
+"""What people said of alerts: kept with who, when and the detector's version; and what it says of the alerts."""
+
+from __future__ import annotations
+
+from datetime import datetime, timedelta
+from typing import Any, Literal, get_args
+
+import pandas as pd
+import sqlalchemy as sa
+from sqlalchemy.orm import Session
+
+from detector.errors import DataError, nearest
+from pipelines.alerts.grouping.silences import silence
+from pipelines.config import Config
+from pipelines.store.alert_tables import Alert, Answer, Delivery
+
+Said = Literal["fraud", "fine", "unsure"]
+VERDICTS = get_args(Said)
+MOST_TEXT = 1_000
+
+
+def find(session: Session, alert: str) -> Alert:
+    """The alert of that name, or of the only one that begins so.
+
+    Raises
+    ------
+    DataError
+        If there is none, or more than one.
+    """
+    wanted = alert if alert.startswith("al_") else f"al_{alert}"
+    pattern = wanted.replace("_", r"\_").replace("%", r"\%") + "%"
+    found = session.scalars(sa.select(Alert).where(Alert.id.like(pattern, escape="\\")).limit(2)).all()
+    if len(found) != 1:
+        what = "There is no alert" if not found else "There are several alerts"
+        raise DataError(f"{what} {alert!r}. `detector alerts list` shows them.")
+    return found[0]
+
+
+def answer(
+    session: Session,
+    alert: Alert,
+    verdict: str,
+    *,
+    reason: str,
+    who: str,
+    via: str,
+    config: Config,
+    now: datetime,
+    snooze: bool = False,
+) -> Answer:
+    """Keep what a person said. An earlier answer stays; the last one counts.
+
+    Parameters
+    ----------
+    session : Session
+        Of the caller's transaction.
+    alert : Alert
+        What it is about.
+    verdict : {"fraud", "fine", "unsure"}
+        What they said.
+    reason, who, via : str
+        Why, who, and where the link was sent to.
+    config : Config
+        Says how long a snooze lasts.
+    now : datetime
+        When.
+    snooze : bool
+        Whether "fine" keeps this pattern of this entity quiet for a while.
+
+    Raises
+    ------
+    DataError
+        If there is no such verdict, or the alert is no event.
+    """
+    if verdict not in VERDICTS:
+        raise DataError(f"There is no answer {verdict!r}. {nearest(verdict, VERDICTS)}")
+    if alert.kind not in ("opened", "worse", "again"):
+        raise DataError(f"{alert.id} is about no event ({alert.kind}), so there is nothing to answer.")
+    kept = Answer(
+        alert=alert.id,
+        verdict=verdict,
+        reason=reason[:MOST_TEXT],
+        who=who[:200],
+        via=via[:100],
+        at=now,
+        model_version=alert.model_version,
+    )
+    session.add(kept)
+    days = 7.0 if config.alerts.answers is None else config.alerts.answers.snooze_days
+    if snooze and verdict == "fine" and days:
+        silence(
+            session,
+            source=alert.source,
+            group=alert.group,
+            label=alert.label,
+            pattern=alert.pattern,
+            until=now + timedelta(days=days),
+            reason=f"fine: {reason}"[:MOST_TEXT],
+            who=who,
+            now=now,
+        )
+    session.flush()
+    return kept
+
+
+def precision(session: Session, *, source: str) -> pd.DataFrame:
+    """How many answered alerts were fraud, by target, first reason and week.
+
+    Returns
+    -------
+    DataFrame
+        Columns ``channel``, ``reason``, ``week``, ``alerts`` (told), ``answered`` (fraud or fine), ``fraud``, and
+        ``precision``, missing where nobody has answered.
+    """
+    last = sa.select(sa.func.max(Answer.id)).group_by(Answer.alert)
+    said = sa.select(Answer).where(Answer.id.in_(last)).subquery()
+    statement = (
+        sa.select(Delivery.target, Alert.pattern, Alert.created_at, said.c.verdict)
+        .join(Alert, Alert.id == Delivery.alert)
+        .outerjoin(said, said.c.alert == Alert.id)
+        .where(Alert.source == source, Delivery.state == "sent", Alert.kind.in_(("opened", "worse", "again")))
+    )
+    found = [
+        {
+            "channel": target,
+            "reason": pattern,
+            "week": f"{at.isocalendar().year}-W{at.isocalendar().week:02d}",
+            "answered": verdict in ("fraud", "fine"),
+            "fraud": verdict == "fraud",
+        }
+        for target, pattern, at, verdict in session.execute(statement)
+    ]
+    frame = pd.DataFrame(found, columns=["channel", "reason", "week", "answered", "fraud"])
+    grouped = frame.groupby(["channel", "reason", "week"], as_index=False)
+    table = grouped.agg(alerts=("fraud", "size"), answered=("answered", "sum"), fraud=("fraud", "sum"))
+    answered = table["answered"].astype("float64")
+    return table.assign(precision=table["fraud"] / answered.where(answered > 0))
+
+
+def labels(session: Session, *, source: str) -> pd.DataFrame:
+    """Rows that people have judged, for evaluation and training: what they said counts from ``known_at`` on.
+
+    Returns
+    -------
+    DataFrame
+        Columns ``key`` (masked where the key is), ``label`` (1 fraud, 0 fine), ``known_at``, ``who``, ``alert`` and
+        ``model_version``; one line a row, by the last answer.
+    """
+    statement = (
+        sa.select(Answer, Alert.facts)
+        .join(Alert, Alert.id == Answer.alert)
+        .where(Alert.source == source, Answer.verdict.in_(("fraud", "fine")))
+        .order_by(Answer.id)
+    )
+    latest: dict[str, dict[str, Any]] = {}
+    newest = session.execute(sa.select(Answer.alert, sa.func.max(Answer.id)).group_by(Answer.alert))
+    final = {alert: number for alert, number in newest}  # noqa: C416 - a row is no pair to the type checker
+    for said, facts in session.execute(statement):
+        if final[said.alert] != said.id:
+            continue
+        for key in facts.get("keys", []):
+            latest[key] = {
+                "key": key,
+                "label": int(said.verdict == "fraud"),
+                "known_at": said.at,
+                "who": said.who,
+                "alert": said.alert,
+                "model_version": said.model_version,
+            }
+    return pd.DataFrame(list(latest.values()), columns=["key", "label", "known_at", "who", "alert", "model_version"])

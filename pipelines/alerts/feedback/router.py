@@ -1,0 +1,128 @@
+"""The pages behind the links of alerts. Looking at one changes nothing, because mail scanners look at every link."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from datetime import datetime
+from typing import Annotated, Any
+from urllib.parse import parse_qs
+
+import sqlalchemy as sa
+from fastapi import APIRouter, Path, Request
+from fastapi.concurrency import run_in_threadpool
+from fastapi.responses import HTMLResponse
+from jinja2 import Environment, FileSystemLoader
+
+from detector.errors import DataError, DetectorError
+from pipelines.alerts.feedback.answers import answer, find
+from pipelines.alerts.message import links
+from pipelines.alerts.message.message import message_of
+from pipelines.alerts.message.templating import SHIPPED
+from pipelines.config import Config
+from pipelines.store import Store
+from pipelines.store.alert_tables import Answer
+
+MOST_BYTES = 20_000
+HEADERS = {
+    "Cache-Control": "no-store",
+    "Content-Security-Policy": "default-src 'none'; style-src 'unsafe-inline'; form-action 'self'; "
+    "frame-ancestors 'none'; base-uri 'none'",
+    "Referrer-Policy": "no-referrer",
+    "X-Content-Type-Options": "nosniff",
+    "X-Robots-Tag": "noindex",
+}
+log = logging.getLogger("detector.alerts")
+_pages = Environment(loader=FileSystemLoader(SHIPPED), autoescape=True, trim_blocks=True, lstrip_blocks=True)
+
+Token = Annotated[str, Path(max_length=500)]
+
+
+def answer_router(config: Config, store: Store, *, clock: Callable[[], datetime]) -> APIRouter:
+    """The pages to include in the service's application; none if ``alerts.answers`` is not set.
+
+    Parameters
+    ----------
+    config : Config
+        Holds what links are signed with.
+    store : Store
+        Where answers are kept.
+    clock : callable
+        The time now, with a zone.
+    """
+    router = APIRouter()
+    section = config.alerts.answers
+    if section is None:
+        return router
+    secret = section.secret.get_secret_value()
+
+    def show(token: str) -> HTMLResponse:
+        claim = links.read(token, secret, now=clock())
+        with store.read() as session:
+            alert = find(session, claim.alert)
+            message = message_of(alert, section=config.alerts, target=claim.via)
+            last = session.scalar(sa.select(Answer).where(Answer.alert == alert.id).order_by(Answer.id.desc()).limit(1))
+            earlier = f"{last.verdict}, by {last.who} on {last.at:%Y-%m-%d %H:%M} UTC" if last is not None else ""
+        lines = [*message.reason_lines, *(f"{name}: {value}" for name, value in message.table)]
+        return _page(
+            title="Fraud, or fine?",
+            text=message.sentence,
+            lines=lines,
+            form=True,
+            earlier=earlier,
+            snooze_days=f"{section.snooze_days:g}" if section.snooze_days else "",
+        )
+
+    def keep(token: str, form: dict[str, str]) -> HTMLResponse:
+        now = clock()
+        claim = links.read(token, secret, now=now)
+        who = form.get("who", "").strip()
+        if not who:
+            raise DataError("Please say who you are. Go back and fill in the first field.")
+        with store.write() as session:
+            alert = find(session, claim.alert)
+            said = answer(
+                session,
+                alert,
+                form.get("verdict", ""),
+                reason=form.get("reason", "").strip(),
+                who=who,
+                via=claim.via,
+                config=config,
+                now=now,
+                snooze=form.get("snooze") == "yes",
+            )
+            verdict = said.verdict
+        return _page(title="Thank you", text=f"Kept: {verdict}. To change it, open the link again.")
+
+    @router.get(f"{links.PATH}/{{token}}", response_class=HTMLResponse)
+    def look(token: Token) -> HTMLResponse:
+        return _answered(lambda: show(token))
+
+    @router.post(f"{links.PATH}/{{token}}", response_class=HTMLResponse)
+    async def take(token: Token, request: Request) -> HTMLResponse:
+        body = b""
+        async for part in request.stream():
+            body += part
+            if len(body) > MOST_BYTES:
+                return _page(title="Too long", text="Please write less.", status=413)
+        fields = parse_qs(body.decode("utf-8", errors="replace"), max_num_fields=20, keep_blank_values=True)
+        form = {name: values[-1] for name, values in fields.items()}
+        return await run_in_threadpool(_answered, lambda: keep(token, form))
+
+    return router
+
+
+def _answered(make: Callable[[], HTMLResponse]) -> HTMLResponse:
+    try:
+        return make()
+    except DataError as error:
+        return _page(title="That did not work", text=str(error), status=400)
+    except DetectorError as error:
+        log.warning("an answer could not be kept: %s", error)
+        return _page(title="That did not work", text="The answer could not be kept. Try again in a minute.", status=503)
+
+
+def _page(*, title: str, text: str, status: int = 200, **more: Any) -> HTMLResponse:
+    values = {"title": title, "text": text, "lines": [], "form": False, "earlier": "", "snooze_days": ""} | more
+    return HTMLResponse(_pages.get_template("answer.html.j2").render(values), status_code=status, headers=HEADERS)

@@ -1,0 +1,1 @@
+"""An alert in words: facts, sentence, templates, links."""

@@ -1,0 +1,196 @@
+"""An alert as a channel needs it: what happened in one sentence, and everything behind it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from typing import Any
+from urllib.parse import quote
+
+from pipelines.alerts.message import links, words
+from pipelines.config.alerting import AlertsSection
+from pipelines.store.alert_tables import Alert
+
+
+@dataclass(frozen=True)
+class Message:
+    """An alert for one target. Everything in it may be read by people: masked values are masked already.
+
+    Parameters
+    ----------
+    id : str
+        The alert's; the same however often it is sent.
+    incident : str
+        The event's; the same for all that is told of it.
+    kind : str
+        opened, worse, again, recovered, digest, or test.
+    source, label, severity, model_version : str
+        Whose rows, about what, how bad, found by which detector.
+    first_at, last_at, created_at : datetime
+        Of the event, and of the alert.
+    rows : int
+        Flagged rows.
+    p_value : float
+        Of the worst row.
+    amount : float or None
+        At stake.
+    reasons : list of dict
+        feature, observed, expected, share, words.
+    facts : mapping
+        All else.
+    review_url, run_url, answer_url : str
+        Where to look; empty if there is no such place.
+    """
+
+    id: str
+    incident: str
+    kind: str
+    source: str
+    label: str
+    severity: str
+    model_version: str
+    first_at: datetime
+    last_at: datetime
+    created_at: datetime
+    rows: int
+    p_value: float
+    amount: float | None
+    reasons: list[dict[str, Any]]
+    facts: Mapping[str, Any] = field(default_factory=dict)
+    review_url: str = ""
+    run_url: str = ""
+    answer_url: str = ""
+
+    @property
+    def about(self) -> str:
+        """What it is about, with the name of what is watched."""
+        return f"{self.label} in {self.source}" if self.label else self.source
+
+    @property
+    def sentence(self) -> str:
+        """What happened."""
+        if self.kind == "digest":
+            return self._digest()
+        if self.kind == "test":
+            return f"This is a test of the alerts of {self.source}: it came through, and nothing happened."
+        if self.kind == "recovered":
+            return f"{self.about} is as usual again; it was unusual from {self.when}."
+        if "chance" in self.facts:
+            return f"A row of {self.about} was drawn at random, to find out what is missed; nothing flagged it."
+        unusual = {"worse": "has become more unusual", "again": "is still unusual"}.get(self.kind, "is unusual")
+        text = f"{self.about} {unusual} ({self.severity}): {words.counted(self.rows, 'flagged row')}"
+        if self.amount is not None:
+            text += f", {words.money(self.amount)} at stake"
+        if self.reasons:
+            text += f"; mainly {reason_in_words(self.reasons[0])}"
+        return f"{text}."
+
+    @property
+    def title(self) -> str:
+        """A headline."""
+        if self.kind == "digest":
+            return f"{self.source}: {words.counted(int(self.facts.get('more', 0)), 'more alert')}"
+        if self.kind == "test":
+            return f"{self.source}: test"
+        if self.kind == "recovered":
+            return f"Recovered: {self.about}"
+        if "chance" in self.facts:
+            return f"Drawn at random: {self.about}"
+        return f"{self.severity.capitalize()}: {self.about}"
+
+    @property
+    def when(self) -> str:
+        """The time of the event."""
+        return words.span(self.first_at, self.last_at)
+
+    @property
+    def rarity(self) -> str:
+        """The p-value in words; empty where there is none."""
+        return words.rarity(self.p_value) if self.kind in ("opened", "worse", "again") else ""
+
+    @property
+    def reason_lines(self) -> list[str]:
+        """Every reason in words; of a digest, what it holds."""
+        if self.kind == "digest":
+            return [str(line) for line in self.facts.get("top", [])]
+        return [f"{reason_in_words(each)} ({100 * float(each['share']):.0f} % of the risk)" for each in self.reasons]
+
+    @property
+    def table(self) -> list[tuple[str, str]]:
+        """Names and values worth showing."""
+        rows = [("When", self.when)]
+        if self.kind in ("opened", "worse", "again"):
+            rows.append(("How rare", self.rarity))
+        if self.amount is not None:
+            rows.append(("At stake", words.money(self.amount)))
+        rows += [(str(name), str(value)) for name, value in self.facts.get("columns", {}).items()]
+        keys = self.facts.get("keys", [])
+        if keys:
+            more = f" and {len(keys) - 5:,} more" if len(keys) > 5 else ""
+            rows.append(("Rows", ", ".join(keys[:5]) + more))
+        if self.model_version:
+            rows.append(("Detector", f"{self.source}, version {self.model_version}"))
+        return rows
+
+    def _digest(self) -> str:
+        more, of_each = int(self.facts.get("more", 0)), self.facts.get("by_severity", {})
+        parts = ", ".join(
+            f"{of_each[name]:,} {name}" for name in ("critical", "high", "medium", "low") if name in of_each
+        )
+        if self.facts.get("why") == "quiet":
+            return f"{words.counted(more, 'alert')} of {self.source} came in the quiet hours ({parts})."
+        room = self.facts.get("a_day")
+        return (
+            f"{words.counted(more, 'more event')} of {self.source} on {self.facts.get('day')} would have been alerts "
+            f"({parts}), beyond the {room} a day; they are in the scores."
+        )
+
+
+def reason_in_words(reason: Mapping[str, Any]) -> str:
+    """One reason, by the phrase that the configuration has for it.
+
+    >>> reason_in_words({"feature": "amount", "observed": "950.00", "expected": "about 42", "words": ""})
+    'amount is 950.00, expected about 42'
+    """
+    if reason.get("words"):
+        return f"{reason['feature']}: {reason['words']}"
+    expected = f", expected {reason['expected']}" if reason.get("expected") else ""
+    return f"{reason['feature']} is {reason['observed']}{expected}"
+
+
+def message_of(alert: Alert, *, section: AlertsSection, target: str) -> Message:
+    """The message about an alert for one target; its link says where it was answered."""
+    answers, answer_url = section.answers, ""
+    if answers is not None and alert.kind in ("opened", "worse", "again"):
+        until = alert.created_at + timedelta(days=answers.days)
+        token = links.sign(links.Claim(alert.id, target, until), answers.secret.get_secret_value())
+        answer_url = f"{answers.url.rstrip('/')}{links.PATH}/{token}"
+    return Message(
+        id=alert.id,
+        incident=alert.incident,
+        kind=alert.kind,
+        source=alert.source,
+        label=alert.label,
+        severity=alert.severity,
+        model_version=alert.model_version,
+        first_at=alert.first_at,
+        last_at=alert.last_at,
+        created_at=alert.created_at,
+        rows=alert.rows,
+        p_value=alert.p_value,
+        amount=alert.amount,
+        reasons=list(alert.facts.get("reasons", [])),
+        facts=alert.facts,
+        review_url=_filled(section.review_url, alert),
+        run_url=_filled(section.run_url, alert) if alert.model_version else "",
+        answer_url=answer_url,
+    )
+
+
+def _filled(address: str | None, alert: Alert) -> str:
+    if not address:
+        return ""
+    for name, value in (("id", alert.id), ("entity", alert.label), ("version", alert.model_version)):
+        address = address.replace("{" + name + "}", quote(value, safe=""))
+    return address

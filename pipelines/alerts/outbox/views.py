@@ -1,0 +1,176 @@
+"""Alerts as tables and texts for the command line, and what it may do with them."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Sequence
+from datetime import datetime
+
+import sqlalchemy as sa
+from rich import box
+from rich.markup import escape
+from rich.table import Table
+from sqlalchemy.orm import Session
+
+from detector.errors import DataError, DetectorError, nearest
+from pipelines.alerts.channels.targets import Target, secrets_of, targets_of, without_secrets
+from pipelines.alerts.message.message import message_of
+from pipelines.alerts.network.errors import DeliveryError
+from pipelines.config import Config
+from pipelines.store.alert_tables import Alert, Answer, Delivery, Silence, TargetState
+
+STATES = ("waiting", "held", "sent", "digested", "dead")
+_COLOURS = {"critical": "bold red", "high": "red", "medium": "yellow", "low": "cyan"}
+
+
+def alerts_table(session: Session, *, config: Config, state: str | None, most: int) -> Table:
+    """The latest alerts, and how far each is."""
+    statement = sa.select(Alert).where(Alert.source == config.name).order_by(Alert.created_at.desc(), Alert.id)
+    if state is not None:
+        if state not in STATES:
+            raise DataError(f"There is no state {state!r}. {nearest(state, STATES)}")
+        statement = statement.where(Alert.id.in_(sa.select(Delivery.alert).where(Delivery.state == state)))
+    table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False)
+    for name in ("id", "created (UTC)", "severity", "what"):
+        table.add_column(name, no_wrap=name != "what")
+    for name in ("deliveries", "answer"):
+        table.add_column(name)
+    for alert in session.scalars(statement.limit(most)):
+        message = message_of(alert, section=config.alerts, target="")
+        found = session.execute(
+            sa.select(Delivery.state, sa.func.count()).where(Delivery.alert == alert.id).group_by(Delivery.state)
+        )
+        states = ", ".join(f"{number} {name}" for name, number in sorted((row[0], row[1]) for row in found))
+        said = session.scalar(
+            sa.select(Answer.verdict).where(Answer.alert == alert.id).order_by(Answer.id.desc()).limit(1)
+        )
+        colour = _COLOURS.get(alert.severity, "default")
+        table.add_row(
+            alert.id[:11],
+            f"{alert.created_at:%Y-%m-%d %H:%M}",
+            f"[{colour}]{escape(alert.severity)}[/]",
+            escape(message.sentence),
+            states,
+            said or "",
+        )
+    return table
+
+
+def targets_table(session: Session, *, config: Config) -> Table:
+    """Every target: whether it takes alerts, and what waits for it."""
+    table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False)
+    for name in ("target", "from", "state", "waiting", "put aside", "last error"):
+        table.add_column(name)
+    for target in targets_of(config):
+        state = session.get(TargetState, target.name)
+        counted = session.execute(
+            sa.select(Delivery.state, sa.func.count()).where(Delivery.target == target.name).group_by(Delivery.state)
+        )
+        found = {row[0]: int(row[1]) for row in counted}
+        waiting = found.get("waiting", 0) + found.get("held", 0)
+        shown = ("up", "") if state is None else (state.state, state.error)
+        table.add_row(
+            target.name, target.least_severity, shown[0], str(waiting), str(found.get("dead", 0)), escape(shown[1])
+        )
+    return table
+
+
+def alert_text(session: Session, alert: Alert, *, config: Config) -> str:
+    """All about one alert."""
+    message = message_of(alert, section=config.alerts, target="cli")
+    lines = [message.title, message.sentence, "", f"Id: {alert.id}", f"Event: {alert.incident} ({alert.kind})"]
+    lines += [f"{name}: {value}" for name, value in message.table]
+    if message.reason_lines:
+        lines += ["", "Why:", *(f"- {line}" for line in message.reason_lines)]
+    links = (("Answer", message.answer_url), ("Review", message.review_url), ("MLflow", message.run_url))
+    lines += [f"{name}: {url}" for name, url in links if url]
+    lines += ["", "Deliveries:"]
+    for each in session.scalars(sa.select(Delivery).where(Delivery.alert == alert.id).order_by(Delivery.id)):
+        when = f" at {each.sent_at:%Y-%m-%d %H:%M}" if each.sent_at else ""
+        tries = f", {each.attempts} tries" if each.attempts > 1 else ""
+        lines.append(f"- {each.target}: {each.state}{when}{tries}" + (f"; {each.error}" if each.error else ""))
+    answers = session.scalars(sa.select(Answer).where(Answer.alert == alert.id).order_by(Answer.id)).all()
+    if answers:
+        lines += ["", "Answers:"]
+        lines += [f"- {a.verdict} by {a.who}, {a.at:%Y-%m-%d %H:%M}, via {a.via}: {a.reason}" for a in answers]
+    return "\n".join(lines)
+
+
+def silences_text(silences: Sequence[Silence]) -> str:
+    """Silences, one a line."""
+    if not silences:
+        return "Nothing is silenced."
+    return "\n".join(
+        f"{each.id}: {each.label or 'everything'}"
+        + (f", {each.pattern} only" if each.pattern else "")
+        + (f", below {each.below}" if each.below else "")
+        + f", until {each.until:%Y-%m-%d %H:%M} UTC, by {each.who}: {each.reason} (needed {each.hits} times)"
+        for each in silences
+    )
+
+
+def retry(session: Session, *, now: datetime, alert: str | None, target: str | None) -> int:
+    """Send again what was put aside or waits, of an alert, a target, or all; a target that was off is on again."""
+    statement = sa.update(Delivery).where(Delivery.state.in_(("dead", "waiting")))
+    states = sa.update(TargetState)
+    if alert is not None:
+        statement = statement.where(Delivery.alert == alert)
+    if target is not None:
+        statement, states = statement.where(Delivery.target == target), states.where(TargetState.name == target)
+    done = session.execute(
+        statement.values(state="waiting", next_at=now, created_at=now, attempts=0).execution_options(
+            synchronize_session=False
+        )
+    )
+    if alert is None or target is not None:
+        session.execute(states.values(state="up", failures=0, retry_at=None, since=now, error=""))
+    return int(done.rowcount)  # type: ignore[attr-defined]  # an UPDATE has one
+
+
+def try_out(config: Config, *, now: datetime, only: str | None) -> list[tuple[Target, str]]:
+    """Send a test to every target, or to one; what went wrong with each, or "".
+
+    Raises
+    ------
+    DataError
+        If there is no such target.
+    """
+    targets = targets_of(config)
+    if only is not None and only not in [target.name for target in targets]:
+        raise DataError(f"There is no target {only!r}. {nearest(only, [target.name for target in targets])}")
+    alert = _test_alert(config, now)
+    return [(target, _try(config, target, alert, now)) for target in targets if only in (None, target.name)]
+
+
+def _try(config: Config, target: Target, alert: Alert, now: datetime) -> str:
+    try:
+        channel = target.open(config)
+        try:
+            channel.send(message_of(alert, section=config.alerts, target=target.name), now=now)
+        finally:
+            channel.close()
+    except (DeliveryError, DetectorError) as error:
+        return without_secrets(str(error), secrets_of(config.alerts))
+    return ""
+
+
+def _test_alert(config: Config, now: datetime) -> Alert:
+    name = secrets.token_hex(12)
+    return Alert(
+        id=f"al_{name}",
+        source=config.name,
+        kind="test",
+        group="test",
+        incident=f"in_{name}",
+        label="",
+        severity="low",
+        created_at=now,
+        first_at=now,
+        last_at=now,
+        rows=0,
+        p_value=1.0,
+        amount=None,
+        model_version="",
+        pattern="",
+        facts={},
+    )

@@ -1,0 +1,231 @@
+"""The backtest as figures, a page and a table."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import datetime
+from html import escape
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pandas as pd
+
+from pipelines.backtest.metrics import SUPERVISED, UNSUPERVISED
+from pipelines.backtest.words import weighted
+from pipelines.reports.style import BLUE, GREY, INK, ORANGE, empty_figure, in_house_style, percent, title_of, to_svg
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+    from pipelines.backtest.run import BacktestReport
+
+COLOURS = {
+    "as it decides": INK,
+    "members": BLUE,
+    "head": ORANGE,
+    "a blind guess": GREY,
+    "a perfect score": GREY,
+    "as it turned out": BLUE,
+    "as the p-values promised": ORANGE,
+    "caught": BLUE,
+    "missed": ORANGE,
+    "flagged rows": BLUE,
+}
+WORDS = {
+    "begin": "begins on",
+    "prevalence": "share of anomalies",
+    "auroc": "AUROC",
+    "ap": "average precision",
+    "flagged": "flagged rows",
+    "alerts_per_day": "flagged rows a day",
+    "recall": "share of anomalies flagged",
+    "precision_realised": "precision, as it turned out",
+    "precision_predicted": "precision, as promised",
+    "head_decides": "head decides",
+}
+COUNTS = ("rows", "flagged", "amount")
+STYLE = """
+:root{--ground:#f6f7f8;--card:#fff;--ink:#24303c;--soft:#5b6773;--rule:#dfe4e8}
+@media(prefers-color-scheme:dark){:root{--ground:#12161b;--card:#1a2027;--ink:#dfe5ea;--soft:#98a4af;--rule:#2d363f}}
+body{margin:0;background:var(--ground);color:var(--ink);font:15px/1.5 system-ui,sans-serif}
+main{max-width:1120px;margin:0 auto;padding:2rem 1.25rem 4rem}
+.figures{display:grid;grid-template-columns:repeat(auto-fit,minmax(440px,1fr));gap:1rem}
+figure,.card{background:var(--card);border:1px solid var(--rule);border-radius:10px;padding:1rem;margin:0}
+figure svg{width:100%;height:auto}.soft{color:var(--soft)}.scroll{overflow-x:auto}
+table{border-collapse:collapse;width:100%;font-size:.88rem}
+th,td{text-align:right;padding:.3rem .6rem;border-bottom:1px solid var(--rule)}
+th:first-child,td:first-child{text-align:left;white-space:nowrap}
+th{vertical-align:bottom}dt{font-weight:600}dd{margin:0 0 .5rem}
+"""
+MEANS = (
+    "Each number is averaged over the periods, whatever their size. <em>over periods</em> is how much it differs from "
+    "one to the next (standard deviation), <em>over seeds</em> how much by chance alone within one."
+)
+
+
+def figures(report: BacktestReport) -> dict[str, Figure]:
+    """What a person would rather look at than read; what was not measured is not drawn."""
+    periods, k = report.periods, report.plan.k
+    drawn = {}
+    ranked = {
+        "ap": "as it decides",
+        "with_labels_ap": "head",
+        "unsupervised_ap": "members",
+        "prevalence": "a blind guess",
+    }
+    cards = {
+        f"card_precision_{k}": "as it decides",
+        f"with_labels_card_precision_{k}": "head",
+        f"unsupervised_card_precision_{k}": "members",
+        f"card_precision_{k}_ceiling": "a perfect score",
+    }
+    promised = {"precision_realised": "as it turned out", "precision_predicted": "as the p-values promised"}
+    amounts = {"amount_caught": "caught", "amount_missed": "missed"}
+    for name, title, unit, lines in (
+        ("ranking", "Average precision", "average precision", ranked),
+        ("cards", f"The {k} riskiest entities of a day", "share that is anomalous", cards),
+        ("precision", "What was flagged", "share that is anomalous", promised),
+        ("amounts", "Amount of frauds", "amount a period", amounts),
+        ("alerts", "Flagged rows", "rows a day", {"alerts_per_day": "flagged rows"}),
+    ):
+        present = {column: label for column, label in lines.items() if column in periods}
+        if present:
+            drawn[name] = _over_time(periods, present, title, unit)
+    scenarios = [name for name in periods if name.startswith("recall_")]
+    if scenarios:
+        drawn["scenarios"] = _scenarios(periods, scenarios)
+    return drawn
+
+
+@in_house_style
+def _over_time(periods: pd.DataFrame, lines: dict[str, str], title: str, unit: str) -> Figure:
+    """One line a number, with a dot for each seed."""
+    figure, (axes,) = empty_figure()
+    for column, label in lines.items():
+        mean, colour = periods.groupby("begin")[column].mean(), COLOURS[label]
+        beside = {"members", "head"} & set(lines.values())
+        wide = {"linewidth": 6, "alpha": 0.35, "markersize": 9} if colour == INK and beside else {"markersize": 4}
+        line = "--" if colour == GREY else "-"
+        axes.plot(mean.index, mean, color=colour, label=label, marker="o", linestyle=line, clip_on=False, **wide)
+        if periods["seed"].nunique() > 1 and colour != GREY:
+            axes.scatter(periods["begin"], periods[column], color=colour, s=8, alpha=0.5, clip_on=False)
+    first, last = periods["begin"].min(), periods["begin"].max()
+    margin = max((last - first) / 20, pd.Timedelta(days=1))
+    axes.set_xlim(first - margin, last + margin)
+    axes.set_title(title)
+    axes.set_xlabel("begin of the period")
+    axes.set_ylabel(unit)
+    nothing = not periods[list(lines)].fillna(0).to_numpy().any()
+    axes.set_ylim(0, 1 if nothing or "precision_realised" in lines else None)
+    axes.yaxis.set_major_formatter(lambda value, _: f"{value:,.10g}")
+    if len(lines) > 1:
+        axes.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=4, borderaxespad=0.2)
+        axes.set_title(title, pad=26)
+    _dates(axes)
+    return figure
+
+
+@in_house_style
+def _scenarios(periods: pd.DataFrame, columns: Sequence[str]) -> Figure:
+    """A bar for each kind of anomaly: the share found over all periods together."""
+    figure, (axes,) = empty_figure()
+    seeds, found = periods["seed"].nunique(), {}
+    for column in columns:
+        name = column.removeprefix("recall_")
+        many = periods[f"anomalies_{name}"].sum() / seeds
+        found[f"{name.replace('_', ' ')} ({many:,.0f})"] = weighted(periods, column, f"anomalies_{name}")
+    shares = pd.Series(found).sort_values()
+    bars = axes.barh(shares.index, shares, color=BLUE)
+    axes.bar_label(bars, [percent(share) for share in shares], padding=4)
+    axes.set_xlim(0, 1.1)
+    axes.set_xticks([0, 0.25, 0.5, 0.75, 1], ["0 %", "25 %", "50 %", "75 %", "100 %"])
+    axes.set_xlabel("share of the anomalies that were flagged (how many there were)")
+    axes.set_title("Found, by scenario")
+    return figure
+
+
+def _dates(axes: Axes) -> None:
+    from matplotlib import dates
+
+    locator: Any = dates.AutoDateLocator()  # type: ignore[no-untyped-call]
+    axes.xaxis.set_major_locator(locator)
+    axes.xaxis.set_major_formatter(dates.ConciseDateFormatter(locator))  # type: ignore[no-untyped-call]
+
+
+def write(
+    report: BacktestReport, drawn: dict[str, Figure], name: str, folder: Path, *, now: datetime
+) -> dict[str, str]:
+    """Write ``backtest.html`` and ``backtest.csv``; say where they are."""
+    folder.mkdir(parents=True, exist_ok=True)
+    table, page = folder / "backtest.csv", folder / "backtest.html"
+    report.periods.to_csv(table, index=False)
+    plan = report.plan
+    last = list(plan.periods())[-1][1] - pd.Timedelta(days=1)
+    about = (
+        f"{plan.start:%d %B %Y} to {last:%d %B %Y}, every {plan.every}, learnt from {plan.train}, labels known "
+        f"after {plan.delay} where no report says otherwise. Made {now:%Y-%m-%d %H:%M}."
+    )
+    parts = [f"<figure aria-label='{escape(title_of(each))}'>{to_svg(each)}</figure>" for each in drawn.values()]
+    seeds = "Lines are means of the seeds, dots single seeds. " if plan.seeds > 1 else ""
+    lines = "".join(f"<li>{escape(line.strip())}</li>" for line in report.summary())
+    page.write_text(
+        "<!doctype html><html lang='en'><head><meta charset='utf-8'><meta name='viewport' "
+        "content='width=device-width, initial-scale=1'><meta name='color-scheme' content='light dark'>"
+        f"<title>{escape(name)} – backtest</title><style>{STYLE}</style></head><body><main>"
+        f"<h1>{escape(name)}: backtest</h1><p class='soft'>{escape(about)}</p>"
+        f"<div class='card'><ul>{lines}</ul></div><h2>Over time</h2><p class='soft'>{seeds}</p>"
+        f"<div class='figures'>{''.join(parts)}</div>"
+        f"<h2>Means and spreads</h2><p class='soft'>{MEANS}</p><div class='card scroll'>{_means(report)}</div>"
+        f"<h2>Every period</h2><div class='card scroll'>{_periods(report)}</div>"
+        "</main></body></html>",
+        encoding="utf-8",
+    )
+    return {"Report": str(page), "Table": str(table)}
+
+
+def _means(report: BacktestReport) -> str:
+    numbers = report.numbers().drop(columns=[] if report.plan.seeds > 1 else ["over_seeds"])
+    told = numbers.T.apply(lambda values: [_told(values.name, value) for value in values])
+    return _table(told.T.set_axis(numbers.columns, axis="columns"))
+
+
+def _periods(report: BacktestReport) -> str:
+    periods = report.periods
+    whole = (periods["begin"] == periods["begin"].dt.normalize()).all()
+    begin = periods["begin"].dt.strftime("%Y-%m-%d" if whole else "%Y-%m-%d %H:%M")
+    told = periods.drop(columns="begin").apply(lambda values: [_told(values.name, value) for value in values])
+    return _table(told.set_index(begin))
+
+
+def _told(name: object, value: float) -> str:
+    """A number as a reader wants it: counts and money whole, shares to three digits; nothing where it is missing."""
+    if pd.isna(value):
+        return "–"
+    whole = float(value).is_integer() and str(name).startswith((*COUNTS, "anomalies", "seed", "head_decides"))
+    money = str(name).startswith("amount")
+    return f"{value + 0.0:,.0f}" if whole or money else f"{value + 0.0:,.1f}" if abs(value) >= 10 else f"{value:.3f}"
+
+
+def _word(name: object) -> str:
+    """The name of a number in words.
+
+    >>> _word("with_labels_card_precision_20"), _word("recall_card_testing")
+    ('the 20 riskiest a day, head', 'card testing: share flagged')
+    """
+    text = str(name)
+    for start, end in ((SUPERVISED, ", head"), (UNSUPERVISED, ", members")):
+        if text.startswith(start):
+            return _word(text.removeprefix(start)) + end
+    for start, end in (("anomalies_", ": anomalies"), ("recall_", ": share flagged")):
+        if text.startswith(start):
+            return text.removeprefix(start).replace("_", " ") + end
+    if text.startswith("card_precision_"):
+        k, _, ceiling = text.removeprefix("card_precision_").partition("_")
+        return f"the {k} riskiest a day" + (", perfect score" if ceiling else "")
+    return WORDS.get(text, text.replace("_", " "))
+
+
+def _table(frame: pd.DataFrame) -> str:
+    shown = frame.rename(index=_word, columns=_word)
+    return str(shown.to_html(border=0, index_names=False))

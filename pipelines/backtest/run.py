@@ -1,0 +1,271 @@
+"""Backtest: walk forward through the past, learn again each period, and count what would have been caught."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass, replace
+from datetime import datetime
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from detector.cleaning.clean import clean
+from detector.cleaning.values import read_dates, read_names, read_numbers
+from detector.decide.policy import Policy
+from detector.errors import DataError, SchemaError, SettingError, nearest
+from detector.features import Money
+from detector.schema import Schema
+from pipelines.backtest.metrics import LEAST_ROWS, SUPERVISED, UNSUPERVISED, in_order, judge_period
+from pipelines.backtest.plan import Plan, length
+from pipelines.backtest.truth import TRUTH, Told
+from pipelines.backtest.words import cautions, in_words, means_and_spreads
+from pipelines.config import Config
+from pipelines.config.features import NEEDS_TIME
+from pipelines.factory.detector import detector_of, policy_of
+from pipelines.factory.labelled_set import lesson_from, taught, without
+from pipelines.features.burn_in import warm
+from pipelines.features.engine import Featuring, featuring_of
+from pipelines.labels.feedback import Statements
+from pipelines.labels.known import Known
+from pipelines.progress import progress
+from pipelines.sinks.quarantine import left_out
+from pipelines.sources import open_source
+
+AMOUNT = "__amount__"
+"""Among the rows of a backtest: amounts in one currency."""
+
+
+@dataclass(frozen=True)
+class BacktestReport:
+    """What a backtest found.
+
+    Parameters
+    ----------
+    periods : DataFrame
+        One row a period and seed: ``begin``, ``seed``, and the numbers of ``judge_period`` as the detector would have
+        decided. Where labels sufficed for a head, those of the head begin with ``with_labels_``, those of the members
+        with ``unsupervised_``, and ``head_decides`` is 1 if it had proved itself by then.
+    plan : Plan
+        How it walked.
+    places : dict of str to str
+        Where the results lie.
+    notes : tuple of str
+        What a reader should know before trusting the numbers: rows and periods that were left out, and why.
+    """
+
+    periods: pd.DataFrame
+    plan: Plan
+    places: dict[str, str]
+    notes: tuple[str, ...] = ()
+
+    def numbers(self) -> pd.DataFrame:
+        """Mean of each number over all periods, its spread over periods and, within a period, over seeds."""
+        return means_and_spreads(self.periods)
+
+    def summary(self) -> list[str]:
+        """The backtest in a few lines."""
+        return [*in_words(self.periods, self.plan), *self.notes, *(f"{what}: {at}" for what, at in self.places.items())]
+
+
+def backtest(config: Config, plan: Plan, *, now: datetime, folder: Path | None = None) -> BacktestReport:
+    """Do each period what the service would have done, with what was known then.
+
+    At the begin of a period the detector learns from the rows of the ``train`` span before it, without those known by
+    then to be anomalous. Entities known by the day of a row to be compromised leave what is judged: their card is
+    blocked. Features that use labels use only those known in time.
+
+    Parameters
+    ----------
+    config : Config
+        Names the source, the columns, the features, the detector and the policy.
+    plan : Plan
+        When, how often, how long.
+    now : datetime
+        When this run happens.
+    folder : Path, optional
+        Where the report and the table go; beside the configured report by default.
+
+    Raises
+    ------
+    SettingError
+        If the columns name no time, or nothing tells what was fraud.
+    SchemaError
+        If there is no column ``plan.scenario`` or ``features.reported``.
+    DataError
+        If no period has rows to learn from and to judge.
+    """
+    featuring = featuring_of(config, trained=False)
+    rows, schema, notes = _prepare(config, plan, featuring, now=now)
+    statements = Statements.read(config) if featuring is None else featuring.reader.statements
+    told = Told(rows, schema, config, statements, length(plan.delay))
+    truth = told.truth(now)
+    schema = Schema(**{**schema.to_dict(), "label": schema.label or TRUTH})
+    rows = rows.assign(**{str(schema.label): truth.label})
+    whole_from = None if featuring is None else rows[schema.time].min() + featuring.reach
+    policy = policy_of(config.policy, schema)
+    found = []
+    periods = list(plan.periods())
+    with progress("Backtesting", total=len(periods) * plan.seeds, unit="trainings") as advance:
+        for begin, end in periods:
+            known = told.by(begin, since=begin - plan.learnt)
+            learnt = rows.loc[known.label.index].assign(**{str(schema.label): known.label})
+            asked = _unblocked(rows, schema, truth.known_at, begin=begin, end=end)
+            for seed in range(plan.seeds):
+                own = config.model_copy(update={"random_state": seed})
+                values = _period(learnt, known, asked, schema, own, plan, policy, whole_from=whole_from)
+                if values:
+                    found.append({"begin": begin, "seed": seed, **values})
+                advance(1)
+    if not found:
+        raise DataError(
+            f"No period from {plan.start:%Y-%m-%d} to {plan.end:%Y-%m-%d} has rows to learn from and to judge; the "
+            f"table reaches from {rows[schema.time].min()} to {rows[schema.time].max()}. Choose dates within it."
+        )
+    judged = in_order(pd.DataFrame(found))
+    head, time = config.train.head, rows[schema.time]
+    least = head.least_anomalies if head.enabled else None
+    notes += cautions(judged, plan, first=time.min(), last=time.max(), least_anomalies=least)
+    report = BacktestReport(judged, plan, {}, tuple(notes))
+    return _told(report, config, now=now, folder=folder or config.report.parent)
+
+
+def _prepare(
+    config: Config, plan: Plan, featuring: Featuring | None, *, now: datetime
+) -> tuple[pd.DataFrame, Schema, list[str]]:
+    """All rows, cleaned and with their features, what their columns mean, and what was left out or could not be read.
+
+    Amounts are in one currency; there are none where currencies are kept apart.
+    """
+    columns, reported = config.columns, config.features.reported
+    if columns.time is None:
+        raise SettingError(f"A backtest and its {NEEDS_TIME}")
+    source = open_source(config.source)
+    for name, said in ((plan.scenario, "the scenario"), (reported, "`features.reported`")):
+        if name is not None and name not in (present := source.columns()):
+            raise SchemaError(f"There is no column {name!r}, which {said} names. {nearest(name, present)}")
+    with progress("Reading", total=source.estimate()) as advance:
+        frame = source.read(advance=advance)
+    schema, given = columns.schema_of(frame), len(frame) + len(source.rejected)
+    if plan.scenario is not None:
+        schema = schema.without([plan.scenario])
+    aside = Counter({"a line that cannot be read": len(source.rejected)})
+    if featuring is not None:
+        featured = featuring.compute(frame, now=pd.Timestamp(now))
+        schema, frame = featuring.schema(schema), featured.rows
+        aside.update(featured.quarantine["reason"])
+    cleaned = clean(frame, schema, labelled=schema.label is not None, positions=frame.index)
+    aside.update(cleaned.counts)
+    rows = cleaned.rows
+    if plan.scenario is not None:
+        rows = rows.assign(**{plan.scenario: frame.loc[rows.index, plan.scenario]})
+    if reported is not None:
+        rows = rows.assign(**{reported: read_dates(frame[reported])[0]})
+    notes = left_out(+aside, of=given)
+    amounts, unsummed = _amounts(frame.loc[rows.index], config.features.money())
+    if amounts is not None:
+        rows = rows.assign(**{AMOUNT: amounts})
+    notes += unsummed
+    return rows.sort_values(str(schema.time), kind="stable"), schema, notes
+
+
+def _amounts(rows: pd.DataFrame, money: Money) -> tuple[pd.Series | None, list[str]]:
+    """Amounts in one currency, missing where they do not count; none, with the reason, if there are several."""
+    if money.column not in rows or money.currency not in (None, *rows.columns):
+        return None, []
+    read = pd.DataFrame({money.column: read_numbers(rows[money.column])[0]}, index=rows.index)
+    if money.currency is not None:
+        read[money.currency] = read_names(rows[money.currency])
+        names = sorted(map(str, read[money.currency].dropna().unique()))
+        if money.mixed == "apart" and len(names) > 1:
+            return None, [f"No amounts are summed: they are in {', '.join(names)}, which are kept apart."]
+    usable = money.faults(read) == ""
+    return pd.Series(money.read(read[usable]), index=rows.index[usable]).reindex(rows.index), []
+
+
+def _period(
+    learnt: pd.DataFrame,
+    known: Known,
+    asked: pd.DataFrame,
+    schema: Schema,
+    config: Config,
+    plan: Plan,
+    policy: Policy,
+    *,
+    whole_from: pd.Timestamp | None,
+) -> dict[str, float]:
+    """Learn from what was known at the begin, judge the period; nothing if there are too few rows for either."""
+    if len(learnt) < LEAST_ROWS or asked.empty:
+        return {}
+    if config.train.rows is not None and len(learnt) > config.train.rows:
+        learnt = learnt.sample(config.train.rows, random_state=config.random_state)
+    lesson = lesson_from(learnt, known.of(learnt.index), config) if config.train.head.enabled else None
+    members, _ = warm(without(learnt, lesson), str(schema.time), whole_from)
+    scorer = taught(detector_of(config, schema).fit(members).scorer_, lesson, config)
+    measures = scorer.measure(asked)
+    day = asked[str(schema.time)].dt.normalize()
+    p_value, risk = measures["p_value"].to_numpy(), measures["risk"].to_numpy()
+    flagged = policy.decide(p_value, risk, day=day.to_numpy() if policy.needs_day else None)
+    amount = AMOUNT if AMOUNT in asked else None
+
+    def judged(score: NDArray[np.float64]) -> dict[str, float]:
+        return judge_period(
+            asked,
+            entity=schema.entity,
+            day=day,
+            truth=asked[str(schema.label)],
+            risk=score,
+            flagged=flagged,
+            p_value=p_value,
+            amount=amount,
+            scenario=plan.scenario,
+            k=plan.k,
+        )
+
+    values = judged(risk)
+    if (head := scorer.head) is not None:
+        alone = scorer.unsupervised(asked)
+        for kind, score in ((SUPERVISED, head.risk(asked, alone)), (UNSUPERVISED, alone["risk"].to_numpy())):
+            found, ranked = judged(score), ("auroc", "ap", f"card_precision_{plan.k}")
+            values |= {f"{kind}{name}": found[name] for name in ranked if name in found}
+        values["head_decides"] = float(head.serves)
+    return values
+
+
+def _unblocked(
+    rows: pd.DataFrame, schema: Schema, known_at: pd.Series, *, begin: pd.Timestamp, end: pd.Timestamp
+) -> pd.DataFrame:
+    """The rows of a period without those of entities known, before their day, to be compromised."""
+    time = rows[str(schema.time)]
+    asked = rows[(time >= begin) & (time < end)]
+    if schema.entity is None:
+        return asked
+    frauds = rows[schema.label] == 1
+    if not frauds.any():
+        return asked
+    blocked = known_at[frauds].groupby(rows.loc[frauds, schema.entity]).min()
+    since = asked[schema.entity].map(blocked)
+    return asked[~(since <= asked[str(schema.time)].dt.normalize()).to_numpy(dtype=bool)]
+
+
+def _told(report: BacktestReport, config: Config, *, now: datetime, folder: Path) -> BacktestReport:
+    """Write the report and the table, and log both to MLflow."""
+    from pipelines.backtest.report import figures, write
+
+    drawn = figures(report)
+    places = write(report, drawn, config.name, folder, now=now)
+    if config.tracking.enabled:
+        from pipelines.tracking.backtest import log_backtest
+
+        places["MLflow run"] = log_backtest(
+            config.tracking.uri,
+            config.tracking.experiment or config.name,
+            name=f"backtest {config.name}",
+            params={**{name: str(value) for name, value in vars(report.plan).items()}, "config": config.to_dict()},
+            periods=report.periods,
+            means=report.numbers()["mean"].to_dict(),
+            figures=drawn,
+            summary="\n\n".join(report.summary()),
+        )
+    return replace(report, places=places)

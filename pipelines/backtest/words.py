@@ -1,0 +1,169 @@
+"""A backtest in words: what was found, and what to know before trusting it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pandas as pd
+
+from pipelines.backtest.metrics import LEAST_ROWS, SUPERVISED, UNSUPERVISED
+from pipelines.progress import counted
+from pipelines.reports.style import percent
+
+if TYPE_CHECKING:
+    from pipelines.backtest.plan import Plan
+
+NOTHING = (
+    "Flagged: nothing in any period. The policy asks for more certainty than the p-values can give: learn from more "
+    "rows, or take a budget or a quantile."
+)
+
+
+def means_and_spreads(periods: pd.DataFrame) -> pd.DataFrame:
+    """Mean of each number over all periods, its spread over periods and, within a period, over seeds."""
+    values = periods.drop(columns=["begin", "seed"])
+    by_period = values.groupby(periods["begin"])
+    over_seeds = by_period.std(ddof=0).mean()
+    return pd.DataFrame({"mean": values.mean(), "over_periods": by_period.mean().std(ddof=0), "over_seeds": over_seeds})
+
+
+def in_words(periods: pd.DataFrame, plan: Plan) -> list[str]:
+    """What was found, in a few lines. Shares of anomalies, flagged rows and money are of all periods together."""
+    begins = periods["begin"].nunique()
+    lines = [f"{counted(begins, 'period')} of {plan.every}, {counted(plan.seeds, 'seed')} each{_size(periods, plan)}."]
+    lines += _ranking(periods, plan)
+    lines += _flagged(periods)
+    lines += _amounts(periods)
+    lines += _scenarios(periods, plan)
+    return lines + _head(periods, plan)
+
+
+def cautions(
+    periods: pd.DataFrame, plan: Plan, *, first: pd.Timestamp, last: pd.Timestamp, least_anomalies: int | None
+) -> list[str]:
+    """Why the periods are fewer, shorter or worse taught than the plan says.
+
+    Parameters
+    ----------
+    periods : DataFrame
+        Those that were judged.
+    plan : Plan
+    first, last : Timestamp
+        Where the table begins and ends.
+    least_anomalies : int, optional
+        How many known anomalies a head needs; nothing is said of a head by default.
+    """
+    planned, begins = list(plan.periods()), periods["begin"].drop_duplicates()
+    notes = []
+    if missing := len(planned) - len(begins):
+        notes.append(
+            f"{missing} of {counted(len(planned), 'period')} left out: without rows, or with fewer than {LEAST_ROWS} "
+            f"before them to learn from."
+        )
+    if planned[-1][1] < pd.Timestamp(plan.end):
+        notes.append(f"From {planned[-1][1]:%Y-%m-%d} on nothing is judged: what is left is no whole {plan.every}.")
+    ends = dict(planned)
+    if last < ends[begins.max()] - pd.Timedelta(days=1):
+        notes.append(f"The last period is not whole: the table ends at {last:%Y-%m-%d %H:%M}.")
+    if short := int((begins - plan.learnt < first.normalize()).sum()):
+        notes.append(
+            f"{counted(short, 'period')} learnt from less than {plan.train}: the table begins at "
+            f"{first:%Y-%m-%d %H:%M}."
+        )
+    if least_anomalies is not None and "head_decides" not in periods:
+        notes.append(
+            f"No head was learnt: in no period were {least_anomalies} anomalies known (`train.head.least_anomalies`)."
+        )
+    return notes
+
+
+def _size(periods: pd.DataFrame, plan: Plan) -> str:
+    if "anomalies" not in periods:
+        return ""
+    rows, anomalies = periods["rows"].sum() / plan.seeds, periods["anomalies"].sum() / plan.seeds
+    return f"; {rows:,.0f} rows in all, {anomalies:,.0f} of them anomalous"
+
+
+def _ranking(periods: pd.DataFrame, plan: Plan) -> list[str]:
+    numbers, k, walked = means_and_spreads(periods), plan.k, periods["begin"].nunique()
+    told = {"auroc": "AUROC", "ap": "average precision", "prevalence": "a blind guess"}
+    shown = [f"{word} {_spread(numbers, name, plan, walked)}" for name, word in told.items() if name in numbers.index]
+    if not shown:
+        return ["Ranking: none, because no period holds both anomalous and normal rows."]
+    lines = [f"Ranking: {', '.join(shown)}."]
+    if (name := f"card_precision_{k}") in numbers.index:
+        ceiling = percent(float(numbers.loc[f"{name}_ceiling", "mean"]))
+        lines.append(
+            f"The {k} riskiest entities a day: {percent(float(numbers.loc[name, 'mean']))} are anomalous; "
+            f"a perfect score would have {ceiling}."
+        )
+    return lines
+
+
+def _spread(numbers: pd.DataFrame, name: str, plan: Plan, walked: int) -> str:
+    mean, periods, seeds = numbers.loc[name, ["mean", "over_periods", "over_seeds"]]
+    if name == "prevalence":
+        return f"{mean:.3f}"
+    spreads = [f"± {periods:.3f} over periods"] if walked > 1 else []
+    spreads += [f"± {seeds:.3f} over seeds"] if plan.seeds > 1 else []
+    return f"{mean:.3f}" + (f" ({', '.join(spreads)})" if spreads else "")
+
+
+def _flagged(periods: pd.DataFrame) -> list[str]:
+    if "flagged" not in periods:
+        return []
+    total, runs = periods["flagged"].sum(), len(periods)
+    if not total:
+        return [NOTHING]
+    recall = f"; {percent(weighted(periods, 'recall', 'anomalies'))} of the anomalies" if "recall" in periods else ""
+    lines = [f"Flagged: {_a_day(periods['alerts_per_day'].mean())} rows a day{recall}."]
+    if "precision_realised" in periods:
+        realised = percent(weighted(periods, "precision_realised", "flagged"))
+        promised = percent(weighted(periods, "precision_predicted", "flagged"))
+        lines.append(f"Of what was flagged {realised} is anomalous; the p-values promised at least {promised}.")
+    if nothing := int((periods["flagged"] == 0).sum()):
+        lines.append(f"Nothing was flagged in {nothing} of {runs} trainings.")
+    return lines
+
+
+def _amounts(periods: pd.DataFrame) -> list[str]:
+    if "amount_caught" not in periods:
+        return []
+    caught, missed = periods["amount_caught"].mean(), periods["amount_missed"].mean()
+    share = f" ({percent(caught / (caught + missed))})" if caught >= 0 and caught + missed > 0 else ""
+    return [f"Amount: {caught:,.0f} of {caught + missed:,.0f} a period caught{share}, {missed:,.0f} missed."]
+
+
+def _scenarios(periods: pd.DataFrame, plan: Plan) -> list[str]:
+    lines = []
+    for name in periods:
+        if name.startswith("recall_"):
+            scenario = name.removeprefix("recall_")
+            many = periods[f"anomalies_{scenario}"].sum() / plan.seeds
+            share = percent(weighted(periods, name, f"anomalies_{scenario}"))
+            lines.append(f"  found of {scenario}: {share} of {many:,.0f}")
+    return lines
+
+
+def _head(periods: pd.DataFrame, plan: Plan) -> list[str]:
+    if "head_decides" not in periods:
+        return []
+    taught = periods[periods["head_decides"].notna()]
+    means, decided = taught.mean(numeric_only=True), int(taught["head_decides"].sum())
+    shown = [
+        f"{word} {means[f'{SUPERVISED}{name}']:.3f}, without labels {means[f'{UNSUPERVISED}{name}']:.3f}"
+        for name, word in (("ap", "average precision"), (f"card_precision_{plan.k}", "precision of the riskiest"))
+        if f"{SUPERVISED}{name}" in means
+    ]
+    often = f"in {len(taught)} of {counted(len(periods), 'training')} and decided in {decided}"
+    return [f"With labels: a head was learnt {often}. There: {'; '.join(shown)}."]
+
+
+def weighted(periods: pd.DataFrame, name: str, weight: str) -> float:
+    """A share over all periods together, each as heavy as what it is a share of."""
+    known = periods[name].notna()
+    return float((periods[name] * periods[weight])[known].sum() / periods.loc[known, weight].sum())
+
+
+def _a_day(number: float) -> str:
+    return f"{number:,.0f}" if number >= 10 else f"{number:.2g}"

@@ -1,0 +1,1 @@
+"""The whole way on simulated data: one tour for payments, one for machines."""

@@ -1,0 +1,189 @@
+"""The whole job on simulated machines: simulate, train, log, register, score what comes next, explain, compare."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from datetime import datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+from rich import box
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from detector.metrics import ranking as evaluate
+from detector.metrics.events import event_metrics
+from pipelines.config import FILE_NAME, load_config
+from pipelines.demo.transactions import COLOURS, clear_away, put, show_alerts, show_places
+from pipelines.jobs.context import Context
+from pipelines.progress import progress
+from pipelines.scoring.batch import score
+from pipelines.scoring.stream import score_new
+from pipelines.service.housekeeping import deliver
+from pipelines.simulate import simulate_sensors
+from pipelines.sinks.files import FileSink
+from pipelines.store import open_store
+from pipelines.training.train import train
+
+SEED = 7
+MACHINES = 3
+SENSORS = 6
+FRESH_SHARE = 0.25
+SHOWN = 12
+CONFIG = """\
+# The configuration of `detector demo --template sensors`: simulated machines.
+name: demo-machines
+kind: sensors
+
+source:
+  path: readings             # a folder; what is put there later is scored once
+
+columns:
+  time: time
+  entity: machine
+  label: anomaly             # used to leave known faults out of training, and to tell how good the detector is
+  ignore: [anomaly_kind, anomaly_sensor]
+
+series:
+  models: entity             # the machines are not alike: one model for each
+
+policy:
+  quantile: 0.999            # one normal minute in a thousand
+
+alerts:
+  file: {path: alerts.jsonl} # one JSON object a line; the channel that needs nothing
+  log: {enabled: false}      # the other one: the log of the service
+  recovery: true             # say so when a machine is well again
+
+output:
+  path: scores.parquet
+
+service:
+  start: new                 # what is there at the start is what was learnt from
+  settle: 0
+"""
+
+
+def run_sensor_demo(folder: Path, *, now: datetime, rows: int = 60_000) -> None:
+    """Run the whole job in a folder and print what a new user should see.
+
+    Parameters
+    ----------
+    folder : Path
+        Gets the data, the configuration and all results; what an earlier demo left is replaced.
+    now : datetime
+        When this run happens.
+    rows : int
+        Readings of all machines to train on; a quarter as many, later ones are scored.
+    """
+    started = time.perf_counter()
+    console = Console(width=None if Console().is_terminal else 140)
+    clear_away(folder, CONFIG)
+    (folder / FILE_NAME).write_text(CONFIG, encoding="utf-8")
+    config = load_config(folder)
+    past, fresh = _simulate(folder, rows, until=now)
+    put(past, config, "past", now=now)
+
+    console.rule("[bold]1  Train[/] on what is past")
+    console.print(f"{len(past):,} simulated minutes of {MACHINES} machines with {SENSORS} sensors each.")
+    trained = train(config, now=now)
+    console.print("\n".join(trained.summary()), highlight=False)
+
+    console.rule("[bold]2  Score[/] what comes next")
+    report = score(config, input=str(folder / "fresh.parquet"), now=now)
+    console.print(
+        f"Scored {report.scored:,} rows in {report.seconds:.1f} s; flagged {report.flagged:,}.", highlight=False
+    )
+    events = pd.read_parquet(folder / "scores.events.parquet")
+
+    console.rule("[bold]3  Events[/], the riskiest first")
+    console.print(_events(events, fresh))
+
+    console.rule("[bold]4  Against the known truth[/]")
+    for line in _against_truth(pd.read_parquet(folder / "scores.parquet"), events, fresh):
+        console.print(line, highlight=False)
+
+    console.rule("[bold]5  Alerts[/], as `detector serve` tells them: one for each event, and when it is over")
+    store = open_store(config.service.store)
+    try:
+        context = Context(config, store, now)
+        score_new(context)  # the first look of a service: what is there was learnt from
+        put(fresh, config, "fresh", now=now)
+        console.print(f"{score_new(context).note.capitalize()}.", highlight=False)
+        deliver(context)
+        show_alerts(console, config, store, truth=lambda event: _kinds(event, fresh))
+    finally:
+        store.close()
+
+    console.rule("[bold]6  Where things are[/]")
+    console.print(
+        show_places(folder, config.report, trained.logged, scores=folder / "scores.parquet", template="sensors")
+    )
+    console.print(f"Done in {time.perf_counter() - started:.0f} s.", highlight=False)
+
+
+def _simulate(folder: Path, rows: int, *, until: datetime) -> tuple[pd.DataFrame, pd.DataFrame]:
+    total = rows + round(FRESH_SHARE * rows)
+    start = until.replace(minute=0, second=0, microsecond=0, tzinfo=None) - timedelta(minutes=total // MACHINES)
+    with progress("Simulating machines", total=None):
+        frame = simulate_sensors(
+            total, seed=SEED, machines=MACHINES, sensors=SENSORS, normal_share=0.7, anomaly_share=0.08, start=start
+        )
+    with FileSink(folder / "fresh.parquet") as sink:
+        sink.write(frame.iloc[rows:])
+    return frame.iloc[:rows], frame.iloc[rows:]
+
+
+def _kinds(event: Mapping[str, Any], fresh: pd.DataFrame) -> set[str]:
+    """The kinds of fault that an alert holds."""
+    first, last = (pd.Timestamp(event[name]).tz_localize(None) for name in ("first_at", "last_at"))
+    return set(fresh.loc[(fresh["machine"] == event["about"]) & fresh["time"].between(first, last), "anomaly_kind"])
+
+
+def _events(events: pd.DataFrame, fresh: pd.DataFrame) -> Table:
+    table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False)
+    for name in ("from", "to", "machine", "severity", "truth"):
+        table.add_column(name, no_wrap=True)
+    table.add_column("reasons")
+    for event in events.nlargest(SHOWN, "risk").itertuples():
+        truth = _truth_of(event, fresh)
+        table.add_row(
+            f"{event.start:%d %b %H:%M}",
+            f"{event.end:%H:%M}",
+            escape(str(event.entity)),
+            f"[{COLOURS[event.severity]}]{event.severity}[/]",
+            f"[green]{escape(truth)}[/]" if truth else "[dim]normal[/]",
+            escape(event.reasons.replace(" of the risk", "")),
+        )
+    return table
+
+
+def _truth_of(event: object, fresh: pd.DataFrame) -> str:
+    """The kinds of fault that an event holds."""
+    inside = fresh[(fresh["machine"] == event.entity) & fresh["time"].between(event.start, event.end)]  # type: ignore[attr-defined]  # a line of the events
+    return ", ".join(sorted({kind.replace("_", " ") for kind in inside["anomaly_kind"] if kind}))
+
+
+def _against_truth(scores: pd.DataFrame, events: pd.DataFrame, fresh: pd.DataFrame) -> Sequence[str]:
+    known = fresh[["time", "machine", "anomaly", "anomaly_kind"]]
+    joined = scores.merge(known, on=["time", "machine"]).sort_values(["machine", "time"], ignore_index=True)
+    ranked = evaluate.ranking_metrics(joined["anomaly"], joined["risk"])
+    decided = evaluate.decision_metrics(joined["anomaly"], joined["flagged"])
+    found = event_metrics(joined["anomaly"], joined["flagged"], joined["machine"])
+    lines = [
+        f"AUROC {ranked['auroc']:.3f}, average precision {ranked['ap']:.3f} (blind: {ranked['prevalence']:.3f}).",
+        (
+            f"Flagged {decided['flagged']:.0f} of {len(joined):,} rows: precision {decided['precision']:.2f}, recall "
+            f"{decided['recall']:.2f}. Found {found['found_events']:.0f} of {found['known_events']:.0f} faults; "
+            f"{len(events)} events."
+        ),
+    ]
+    faults = joined[joined["anomaly"] == 1]
+    number = (faults.index.to_series().diff() != 1).cumsum()
+    each = faults.groupby(number.to_numpy()).agg(kind=("anomaly_kind", "first"), found=("flagged", "any"))
+    for kind, hit in each.groupby("kind")["found"]:
+        lines.append(f"  {str(kind).replace('_', ' '):<22}{int(hit.sum()):>4} of {len(hit)}")
+    return lines

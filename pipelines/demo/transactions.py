@@ -1,0 +1,264 @@
+"""The whole job on simulated card payments: simulate, train, score what comes in, compare with the truth, alert."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import time
+from collections.abc import Callable, Mapping, Sequence
+from datetime import datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+from rich import box
+from rich.console import Console
+from rich.markup import escape
+from rich.panel import Panel
+from rich.table import Table
+
+from detector.metrics import ranking as evaluate
+from pipelines.alerts.feedback.answers import find
+from pipelines.alerts.message.message import reason_in_words
+from pipelines.alerts.message.words import money
+from pipelines.alerts.outbox.views import alert_text
+from pipelines.config import FILE_NAME, Config, load_config
+from pipelines.jobs.context import Context
+from pipelines.progress import progress
+from pipelines.scoring.stream import score_new
+from pipelines.service.housekeeping import deliver
+from pipelines.simulate import simulate_transactions
+from pipelines.sinks.files import FileSink
+from pipelines.store import Store, open_store
+from pipelines.training.train import train
+
+SEED = 7
+FRESH_SHARE = 0.25
+Truth = Callable[[Mapping[str, Any]], set[str]]
+STATE = ("service.db", "service.db-wal", "service.db-shm")
+LEFT_BEHIND = ("payments", "readings", "scores", "bundle", "bundle.features", "alerts.jsonl", *STATE)
+COLOURS = {"critical": "bold red", "high": "red", "medium": "yellow", "low": "cyan"}
+CONFIG = """\
+# The configuration of `detector demo`: simulated card payments.
+name: demo-payments
+
+source:
+  path: payments             # a folder; what is put there later is scored once
+
+columns:
+  key: transaction_id
+  time: time
+  entity: card_id
+  label: is_fraud            # used to leave known fraud out of training, and to tell how good the detector is
+  numeric: [amount]
+  categorical: [merchant_category, channel]
+  others: ignore
+
+features:                    # what a card, a terminal did before: as it was known at the time of each row
+  history:
+  - ratio of amount by card_id over 30d, 90d
+  - zscore of amount by card_id over 90d
+  - count by card_id over 1h, 1d
+  - since by card_id over 90d
+  - new of device by card_id over 90d
+  - new of terminal_id by card_id over 90d
+  - speed of latitude, longitude by card_id over 1d
+  - risk by terminal_id over 1d, 7d, 30d delay 7d
+  calendar: [night, weekend]
+  reported: reported_at
+
+train:
+  head: {enabled: false}     # true: learn from labels too; it takes longer, and shows less of what is found without any
+
+policy:
+  quantile: 0.998            # flag what is rarer than one normal row in 500 ...
+  budget: {rows: 60, per: day}   # ... and never more than people can look at
+
+alerts:
+  a_day: 12                  # the most severe ones; one digest says how many more there were
+  amount: amount
+  large_amount: 1000
+  shown: [merchant_category, channel]
+  file: {path: alerts.jsonl} # one JSON object a line; the channel that needs nothing
+  log: {enabled: false}      # the other one: the log of the service
+
+output:
+  path: scores.parquet
+
+service:
+  start: new                 # what is there at the start is what was learnt from
+  settle: 0
+"""
+TARGETS = """\
+alerts:
+  slack: {url: "${SLACK_URL}"}
+  webhook: {url: "https://example.com/alerts", secrets: ["${WEBHOOK_SECRET}"]}"""
+
+
+def run_demo(folder: Path, *, now: datetime, rows: int = 60_000) -> None:
+    """Run the whole job in a folder and print what a new user should see.
+
+    Parameters
+    ----------
+    folder : Path
+        Gets the data, the configuration and all results; what an earlier demo left is replaced.
+    now : datetime
+        When this run happens.
+    rows : int
+        Transactions to train on; a quarter as many, later ones are scored.
+    """
+    started = time.perf_counter()
+    console = Console(width=None if Console().is_terminal else 140)
+    clear_away(folder, CONFIG)
+    (folder / FILE_NAME).write_text(CONFIG, encoding="utf-8")
+    config = load_config(folder)
+    past, fresh = _simulate(rows, until=now)
+    put(past, config, "past", now=now)
+
+    console.rule("[bold]1  Train[/] on what is past")
+    console.print(f"{len(past):,} simulated card payments, {int(past['is_fraud'].sum())} of them fraud.")
+    trained = train(config, now=now)
+    console.print("\n".join(trained.summary()), highlight=False)
+
+    store = open_store(config.service.store)
+    try:
+        context = Context(config, store, now)
+        console.rule("[bold]2  Score[/] what comes in, as `detector serve` does")
+        score_new(context)  # the first look of a service: what is there was learnt from
+        put(fresh, config, "fresh", now=now)
+        began = time.perf_counter()
+        report = score_new(context)
+        console.print(f"{report.note.capitalize()}, in {time.perf_counter() - began:.1f} s.", highlight=False)
+        written = pd.concat([pd.read_parquet(file) for file in sorted((folder / "scores").glob("*.parquet"))])
+        scores = written.merge(fresh[["transaction_id", "amount", "is_fraud", "scenario"]], on="transaction_id")
+
+        console.rule("[bold]3  Against the known truth[/]")
+        for line in _against_truth(scores):
+            console.print(line, highlight=False)
+
+        console.rule("[bold]4  Alerts[/], one for each card, told once")
+        deliver(context)
+        scenario = scores.set_index("transaction_id")["scenario"]
+        show_alerts(console, config, store, truth=lambda event: {str(scenario[key]) for key in event["keys"]})
+    finally:
+        store.close()
+
+    console.rule("[bold]5  Where things are[/]")
+    console.print(show_places(folder, config.report, trained.logged, scores=folder / "scores", template="transactions"))
+    console.print(f"Done in {time.perf_counter() - started:.0f} s.", highlight=False)
+
+
+def clear_away(folder: Path, config: str) -> None:
+    """Make the folder, without what an earlier demo of the same configuration left in it."""
+    folder.mkdir(parents=True, exist_ok=True)
+    file = folder / FILE_NAME
+    if not file.is_file() or not file.read_text(encoding="utf-8").startswith(config.partition("\n")[0]):
+        return
+    for name in LEFT_BEHIND:
+        path = folder / name
+        shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
+
+
+def _simulate(rows: int, *, until: datetime) -> tuple[pd.DataFrame, pd.DataFrame]:
+    total = rows + round(FRESH_SHARE * rows)
+    days = max(14, min(120, total // 600))
+    start = until.replace(hour=0, minute=0, second=0, microsecond=0, tzinfo=None) - timedelta(days=days)
+    with progress("Simulating payments", total=None):
+        frame = simulate_transactions(total, seed=SEED, start=start, days=days)
+    return frame.iloc[:rows], frame.iloc[rows:]
+
+
+def put(rows: pd.DataFrame, config: Config, name: str, *, now: datetime) -> None:
+    """Have rows come in at that time: a file, whole at once."""
+    path = Path(str(config.source.path)) / f"{name}.parquet"
+    path.parent.mkdir(exist_ok=True)
+    with FileSink(path) as sink:
+        sink.write(rows)
+    os.utime(path, (now.timestamp(), now.timestamp()))
+
+
+def show_alerts(console: Console, config: Config, store: Store, *, truth: Truth) -> None:
+    """What the local channel has got, one of them in full, and how to send them elsewhere.
+
+    Parameters
+    ----------
+    console : Console
+        Where to print.
+    config : Config
+        Names the file.
+    store : Store
+        Where alerts are kept.
+    truth : callable
+        For an alert, as the file has it, the kinds of anomaly it really holds.
+    """
+    told = [json.loads(line) for line in config.alerts.file.path.read_text(encoding="utf-8").splitlines()]
+    events = [each for each in told if each["kind"] != "digest"]
+    console.print(_alerts(events, truth, entity=str(config.columns.entity).removesuffix("_id")))
+    for digest in told[len(events) :]:
+        console.print(escape(digest["text"]), highlight=False)
+    name = escape(str(config.file.parent if config.file is not None else "."))
+    if events:
+        with store.read() as session:
+            text = alert_text(session, find(session, events[0]["id"]), config=config)
+        console.print(Panel(escape(text), title=f"detector alerts show {name} {events[0]['id'][:9]}", expand=False))
+        console.print(
+            f"Answer it: [bold]detector alerts answer {name} {events[0]['id'][:9]} fraud --reason 'customer called'[/]"
+        )
+    console.print(
+        f"These are lines of [bold]{escape(str(config.alerts.file.path))}[/], the channel that needs nothing."
+    )
+    console.print("To have them in Slack or at an address of your own, add to the configuration:")
+    console.print(escape(TARGETS), highlight=False, style="bold")
+    console.print(f"and try it out: [bold]detector alerts test {name}[/]. All channels: docs/alerts.md")
+
+
+def _alerts(events: Sequence[Mapping[str, Any]], truth: Truth, *, entity: str) -> Table:
+    table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False)
+    stakes = ("at stake",) if any(event["amount"] is not None for event in events) else ()
+    for name in ("when", entity, "severity", "rows", *stakes, "truth"):
+        table.add_column(name, no_wrap=True, justify="right" if name in ("rows", "at stake") else "left")
+    table.add_column("why")
+    for event in events:
+        kinds = sorted(kind.replace("_", " ") for kind in truth(event) if kind)
+        table.add_row(
+            f"{datetime.fromisoformat(event['first_at']):%d %b %H:%M}",
+            escape(event["about"]),
+            f"[{COLOURS[event['severity']]}]{event['severity']}[/]",
+            str(event["rows"]),
+            *("" if event["amount"] is None else money(event["amount"]) for _ in stakes),
+            f"[green]{escape(', '.join(kinds))}[/]" if kinds else "[dim]nothing wrong[/]",
+            escape("; ".join(reason_in_words(each) for each in event["reasons"][:2]) or event["kind"]),
+        )
+    return table
+
+
+def _against_truth(scores: pd.DataFrame) -> Sequence[str]:
+    ranked = evaluate.ranking_metrics(scores["is_fraud"], scores["risk"])
+    decided = evaluate.decision_metrics(scores["is_fraud"], scores["flagged"])
+    lines = [
+        f"AUROC {ranked['auroc']:.3f}, average precision {ranked['ap']:.3f} (blind: {ranked['prevalence']:.3f}).",
+        (
+            f"Flagged {decided['flagged']:.0f} of {len(scores):,}: precision {decided['precision']:.2f}, "
+            f"recall {decided['recall']:.2f} of {ranked['anomalies']:.0f} frauds."
+        ),
+    ]
+    frauds = scores[scores["is_fraud"] == 1]
+    for scenario, found in frauds.groupby("scenario")["flagged"]:
+        lines.append(f"  {str(scenario).replace('_', ' '):<22}{int(found.sum()):>4} of {len(found)}")
+    return lines
+
+
+def show_places(folder: Path, report: Path, logged: Any, *, scores: Path, template: str) -> Table:
+    """Where the results of a demo are, and what to do next."""
+    table = Table(box=None, show_header=False, pad_edge=False)
+    table.add_row("Report", str(report))
+    table.add_row("Scores", str(scores))
+    table.add_row("Configuration", str(folder / FILE_NAME))
+    if logged is not None:
+        table.add_row("MLflow model", f"{logged.model_uri} (version {logged.version})")
+        table.add_row("MLflow run", logged.url or logged.open_with)
+    table.add_row(
+        "Next", f"detector init mine --template {template}, then set `source` and `columns` for your own data"
+    )
+    return table

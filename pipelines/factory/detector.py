@@ -1,0 +1,188 @@
+"""From the configuration to the library's own objects."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+import pandas as pd
+
+from detector.decide.audit_sample import Exploration
+from detector.decide.policy import Budget, Policy
+from detector.errors import SchemaError, SettingError
+from detector.schema import Schema
+from pipelines.config.values import VERDICTS
+
+if TYPE_CHECKING:
+    from detector.detectors.series.detector import SequenceDetector
+    from detector.detectors.table.detector import TabularDetector
+    from detector.detectors.table.fit import OnStep
+    from detector.detectors.table.scorer import TabularScorer
+    from detector.detectors.table.training_filters import Filters
+    from detector.training.settings import Training
+    from pipelines.config import CleaningSection, Config, PolicySection, TrainingSection
+
+
+# Columns of the scores that a column of the table would hide.
+TAKEN = (*VERDICTS, "truth", "model_version", "scored_at")
+MEMBERS = ("autoencoder", "forest", "neighbours", "novelty", "sequence")
+
+
+def policy_of(section: PolicySection, schema: Schema) -> Policy:
+    """The flagging rule a configuration asks for; its budget is without what is kept for rows drawn at random.
+
+    Raises
+    ------
+    SettingError
+        If it has a budget a day, and the rows have no time.
+    """
+    if section.budget is not None and section.budget.per == "day" and schema.time is None:
+        raise SettingError(
+            "`policy.budget` is per day, but `columns.time` names no column. Name it (and train again), "
+            "or set `per: batch` in the budget."
+        )
+    budget = None
+    if section.budget is not None:
+        budget = Budget(rows=section.budget.rows - section.explored, per=section.budget.per)
+    return Policy(quantile=section.quantile, fdr=section.fdr, budget=budget)
+
+
+def exploration_of(config: Config) -> Exploration | None:
+    """How rows are drawn that the policy does not flag; None if none are."""
+    policy = config.policy
+    if not policy.explore or policy.budget is None:
+        return None
+    among = policy.rows_a_day if policy.budget.per == "day" else None
+    return Exploration(policy.explore * policy.budget.rows, among=among, random_state=config.random_state)
+
+
+def refuse_taken_names(schema: Schema) -> None:
+    """Make sure that the columns that go with the scores can stand beside them.
+
+    Raises
+    ------
+    SchemaError
+        If the key, the time or the entity has the name of a column of the scores.
+
+    >>> refuse_taken_names(Schema(key="id", numeric=("risk",)))
+    """
+    for role, name in schema.roles.items():
+        if role != "label" and name in TAKEN + MEMBERS:
+            raise SchemaError(
+                f"The {role} column is named {name!r}, and so is a column of the scores. Rename it; "
+                f"for a database, in `source.query`: SELECT {name} AS {name}_{role}, ..."
+            )
+
+
+def detector_of(config: Config, schema: Schema, *, on_step: OnStep | None = None) -> TabularDetector:
+    """An unfitted detector as a configuration describes it.
+
+    Raises
+    ------
+    SettingError
+        If the member `sequence` takes part, and no feature says what came before a row.
+    """
+    from detector.detectors.table.detector import TabularDetector
+    from detector.encoders.events import EventAutoencoder
+    from detector.encoders.table import TableAutoencoder
+    from detector.members.event_steps import steps_of
+
+    section = config.train
+    chosen = {name: getattr(section, name) for name in ("autoencoder", "forest", "neighbours", "sequence")}
+    network, events = section.autoencoder, section.sequence
+    return TabularDetector(
+        schema=schema,
+        members=tuple(name for name, member in chosen.items() if member.enabled),
+        autoencoder=TableAutoencoder(
+            hidden=network.hidden,
+            code=network.code,
+            noise=network.noise,
+            mask=network.mask,
+            groups=network.groups,
+            loss=network.loss,
+            training=training_of(network.training),
+        ),
+        trees=section.forest.trees,
+        max_samples=section.forest.max_samples,
+        references=section.neighbours.references,
+        clean_references=section.neighbours.clean_references,
+        filters=_filters(section.cleaning),
+        clean_share=section.clean_share,
+        calibration_share=section.calibration_share,
+        tail=section.tail,
+        name=config.name,
+        random_state=config.random_state,
+        events=EventAutoencoder(
+            kind=events.encoder,
+            training=training_of(events.training),
+            **events.model_dump(exclude={"enabled", "encoder", "training"}),
+        ),
+        steps=steps_of(config.features.feature_set(config.columns).all) if events.enabled else None,
+        warm_start=_earlier(config) if network.training.warm_start else None,
+        on_step=on_step,
+    )
+
+
+def sequence_detector_of(config: Config, schema: Schema, *, on_step: OnStep | None = None) -> SequenceDetector:
+    """An unfitted detector of series as a configuration describes it."""
+    from detector.detectors.series.detector import SequenceDetector
+    from detector.series.sampling import Sampling
+
+    section = config.series
+    return SequenceDetector(
+        schema=schema,
+        sampling=Sampling(**section.sampling.model_dump()),
+        encoder=section.encoder.kind,
+        fall_back=section.encoder.fall_back,
+        training=training_of(section.encoder.training) if section.encoder.kind is not None else None,
+        name=config.name,
+        random_state=config.random_state,
+        on_step=on_step,
+        **section.model_dump(exclude={"sampling", "encoder", "join", "silent_minutes", "silent_by_clock"}),
+    )
+
+
+def training_of(section: TrainingSection) -> Training:
+    """How a network is trained, as a configuration says."""
+    from detector.training.settings import Training
+
+    return Training(**section.model_dump(exclude={"warm_start"}))
+
+
+def _filters(section: CleaningSection) -> Filters:
+    """What is left out of training; an excluded bound becomes the nearest number beyond it."""
+    from detector.detectors.table.training_filters import Bounds, Filters
+
+    rules: dict[str, Bounds] = {}
+    for column, comparison, number in section.bounds():
+        bounds = rules.get(column, Bounds())
+        if comparison.startswith(">"):
+            least = number if comparison == ">=" else math.nextafter(number, math.inf)
+            rules[column] = replace(bounds, least=max(least, bounds.least))
+        else:
+            most = number if comparison == "<=" else math.nextafter(number, -math.inf)
+            rules[column] = replace(bounds, most=min(most, bounds.most))
+    return Filters(rules=rules, isolation=section.isolation, density=section.density, refit=section.refit)
+
+
+def _earlier(config: Config) -> TabularScorer | None:
+    """The detector in the bundle, if there is one of this kind; training starts from nothing otherwise."""
+    from detector.detectors.table.scorer import TabularScorer
+    from detector.errors import BundleError
+    from detector.persist import bundle
+
+    try:
+        earlier = bundle.load(config.bundle)
+    except BundleError:
+        return None
+    return earlier if isinstance(earlier, TabularScorer) and earlier.weights else None
+
+
+def schema_of(frame: pd.DataFrame, config: Config) -> Schema:
+    """What the columns mean, as configured and guessed; where readings are expected, only numbers and truths are."""
+    found = config.columns.schema_of(frame)
+    if config.kind == "table":
+        return found
+    named = {*config.columns.categorical, *config.columns.datetime}
+    return found.without([name for name in found.categorical + found.datetime if name not in named])

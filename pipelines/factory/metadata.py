@@ -1,0 +1,62 @@
+"""What a detector remembers of its training beside the model: when, of which days, and what rows looked like."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import datetime
+from typing import Any
+
+import pandas as pd
+
+from detector.decide.calibrate import Calibrator
+from detector.decide.policy import Policy, level
+from detector.detectors.table.scorer import TabularScorer
+from detector.metrics.drift import Reference
+from detector.persist.bundle import Scorer
+from pipelines.factory.data import span_of
+
+REFERENCE = "reference"
+ALERT_LEVEL = 0.01
+
+
+def remember(scorer: Scorer, learnt: pd.DataFrame, held_out: pd.DataFrame, *, policy: Policy, now: datetime) -> None:
+    """Write into a detector's facts what later jobs ask for: its days, its rows, and the reference for drift.
+
+    Parameters
+    ----------
+    scorer : Scorer
+        A detector just fitted; its ``metrics`` grow.
+    learnt, held_out : DataFrame
+        Rows it was fitted on, and rows it was not, as ``clean`` returns them. Without rows held out, those that the
+        detector kept back for its calibration are used.
+    policy : Policy
+        Its quantile, if it has one, says what counts as an alert.
+    now : datetime
+        When it was fitted.
+    """
+    since, until = span_of(learnt, scorer.schema)
+    scorer.metrics.update(made_at=now.isoformat(), rows_learnt=len(learnt))
+    if until:
+        scorer.metrics.update(learnt_since=since, learnt_until=until)
+    calibrator = calibration_of(scorer)
+    risk, p_value = calibrator.risk, calibrator.p_value(calibrator.risk)
+    if len(held_out):
+        measures = scorer.measure(held_out).dropna(subset=["risk"])
+        risk, p_value = measures["risk"].to_numpy(), measures["p_value"].to_numpy()
+    alert_level = ALERT_LEVEL if policy.quantile is None else level(policy.quantile)
+    reference = Reference.of(learnt, scorer.schema, risk=risk, p_value=p_value, alert_level=alert_level)
+    scorer.metrics[REFERENCE] = reference.to_dict()
+
+
+def calibration_of(scorer: Scorer) -> Calibrator:
+    """How the risk that decides becomes a p-value."""
+    return scorer.calibration if isinstance(scorer, TabularScorer) else scorer.calibrator
+
+
+def reference_of(metrics: Mapping[str, Any]) -> Reference | None:
+    """The reference a detector remembers; None if it was trained before there was one.
+
+    >>> reference_of({}) is None
+    True
+    """
+    return Reference.from_dict(metrics[REFERENCE]) if REFERENCE in metrics else None

@@ -1,0 +1,316 @@
+"""Features in the jobs: raw rows → the same rows with feature columns, and the past that is kept beside a detector."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from detector.errors import DataError, SettingError
+from detector.explain.reason import Reason
+from detector.features import FeatureSet, History, in_own_words, load_history, save_history
+from detector.features.duration import MICROSECONDS, short
+from detector.schema import Schema
+from pipelines.config import Config
+from pipelines.features.rows import FeatureRows
+from pipelines.labels.feedback import Statements
+
+FILE, ROWS = "history.npz", "rows.parquet"
+SLICE = 65_536
+
+
+def featuring_of(config: Config, *, trained: bool) -> Featuring | None:
+    """What adds the configured features, with the past that training left if there was one; None without features.
+
+    Raises
+    ------
+    SettingError
+        If the rows are readings of sensors.
+    BundleError, DataError
+        See ``Featuring.load``.
+    """
+    if not config.features.wanted:
+        return None
+    if config.kind != "table":
+        raise SettingError("`features` are measured of tables, and `kind` is sensors. Leave them out.")
+    return Featuring.load(config, history_folder(config)) if trained else Featuring(config)
+
+
+def statements_of(config: Config, featuring: Featuring | None) -> Statements | None:
+    """What reports and answers say, read once for features and head; None where neither asks."""
+    if featuring is not None and featuring.features.knows:
+        return featuring.reader.statements
+    return Statements.read(config) if config.kind == "table" and config.train.head.enabled else None
+
+
+def history_folder(config: Config) -> Path:
+    """Where the past of the entities is kept: beside the bundle, for every detector of this configuration."""
+    return config.bundle.with_name(f"{config.bundle.name}.features")
+
+
+def joined(frames: Iterable[pd.DataFrame]) -> pd.DataFrame | None:
+    """All rows as one frame, because those of an entity may lie in any order; None if there are none."""
+    parts = [frame for frame in frames if len(frame)]
+    return pd.concat(parts) if parts else None
+
+
+def slices(rows: pd.DataFrame) -> list[pd.DataFrame]:
+    """The rows in parts of a size that scoring likes; at least one part."""
+    return [rows.iloc[start : start + SLICE] for start in range(0, max(len(rows), 1), SLICE)]
+
+
+def tell(history: History, *parts: pd.DataFrame | None) -> bool:
+    """Tell a past what is known of rows, as ``Featuring.typed`` returns them; whether anything is.
+
+    A key that comes again is the same row. Rows of one moment are told together: a past cannot tell them apart.
+    """
+    given = [rows for rows in parts if rows is not None]
+    if not given or history.features.turns is None:
+        return False
+    rows, features = pd.concat(given, ignore_index=True), history.features
+    if features.key is not None:
+        rows = rows[~rows[features.key].duplicated()]
+    known = rows[history.features.turns[0]].notna()
+    history.report(rows[rows[features.time].isin(rows.loc[known, features.time])])
+    return bool(known.any())
+
+
+class Faults(Protocol):
+    """Says why each row cannot have features."""
+
+    def __call__(self, rows: pd.DataFrame, *, now: pd.Timestamp | None, ahead: str) -> pd.Series:
+        """Empty text where it can."""
+        ...
+
+
+@dataclass(frozen=True)
+class Featured:
+    """Rows with their features, and rows that cannot have any.
+
+    Parameters
+    ----------
+    rows : DataFrame
+        As they came, with one more float64 column a feature.
+    quarantine : DataFrame
+        ``row`` (the label in the index of the rows) and ``reason``, then the columns as they came.
+    taken : DataFrame
+        What of the rows belongs to the past: the columns that features need, typed.
+    """
+
+    rows: pd.DataFrame
+    quarantine: pd.DataFrame
+    taken: pd.DataFrame
+
+
+class Featuring:
+    """Adds the configured features to raw rows, before they are cleaned and scored.
+
+    Parameters
+    ----------
+    config : Config
+        With ``features`` and ``columns``; ``train.head`` says whose word counts.
+
+    Raises
+    ------
+    SettingError
+        If the features cannot be measured with these columns.
+    """
+
+    def __init__(self, config: Config) -> None:
+        self.section = config.features
+        self.features: FeatureSet = config.features.feature_set(config.columns)
+        self.reader = FeatureRows(config, self.features)
+        self.history = self.empty()
+        self.whole_from: pd.Timestamp | None = None
+        self._learnt: pd.DataFrame | None = None
+
+    @classmethod
+    def load(cls, config: Config, folder: Path) -> Featuring:
+        """With the past that ``recall`` finds in a folder, or its error."""
+        found = cls(config)
+        found.history = found.recall(folder)
+        return found
+
+    def recall(self, folder: Path) -> History:
+        """The past that ``save`` left in a folder, with what was said since of the rows it was learnt from.
+
+        Raises
+        ------
+        BundleError
+            If there is none, or it is broken.
+        DataError
+            If it was kept for other features, or told by others, than are configured now.
+        """
+        history = load_history(folder / FILE)
+        if not self.goes_on_with(history):
+            raise DataError(
+                f"The past in {folder} was kept for other features than the configuration asks for, or told by other "
+                f"labels, reports or verdicts. Train again."
+            )
+        tell(history, self.reader.kept(folder / ROWS))
+        return history
+
+    def goes_on_with(self, history: History) -> bool:
+        """Whether a past is of the configured features, and told by those whose word counts."""
+        return history.features == self.features and history.told_by == self.reader.told_by
+
+    def save(self, folder: Path) -> Path:
+        """Keep the past in a folder, and beside it the rows of which something may still be said."""
+        folder.mkdir(parents=True, exist_ok=True)
+        self.history.forget()
+        if self._learnt is not None:
+            self.reader.keep(self._learnt, folder / ROWS)
+        else:
+            (folder / ROWS).unlink(missing_ok=True)  # of an earlier training, with keys as they are
+        return save_history(self.history, folder / FILE)
+
+    def learn(self, frame: pd.DataFrame, *, now: pd.Timestamp | None = None) -> Featured:
+        """Add the features of a whole table, and start the past anew with it.
+
+        ``whole_from`` then says from when on rows have a past as long as the features look back to.
+
+        Parameters
+        ----------
+        frame : DataFrame
+            All rows there are, not a sample: a past with holes is another past.
+        now : Timestamp, optional
+            Rows later than this, and the configured seconds, are set aside.
+        """
+        featured = self.compute(frame, now=now)
+        self.history = self.empty()
+        self.history.learn(featured.taken)
+        if featured.taken.empty:
+            return featured
+        time = featured.taken[self.features.time]
+        self.whole_from = time.min() + self.reach
+        if self.features.knows and self.features.key is not None:
+            oldest = time.max() - self.reach - pd.Timedelta(microseconds=self.history.lateness)
+            self._learnt = featured.taken[time > oldest]
+        return featured
+
+    def compute(
+        self, frame: pd.DataFrame, *, now: pd.Timestamp | None = None, before: pd.DataFrame | None = None
+    ) -> Featured:
+        """Add the features of a whole table, and leave the past as it is.
+
+        Parameters
+        ----------
+        frame : DataFrame
+        now : Timestamp, optional
+            Rows later than this, and the configured seconds, are set aside.
+        before : DataFrame, optional
+            Other rows, as ``typed`` returns them, that are in the past of these.
+        """
+        typed, quarantine = self._usable(frame, self.features.faults, now)
+        taken = typed[~self.again(typed)]
+        every = taken if before is None else pd.concat([before, taken], ignore_index=True)
+        computed = self.features.compute(every).iloc[len(every) - len(taken) :].set_axis(taken.index)
+        return Featured(self._joined(frame, computed, quarantine), quarantine, taken)
+
+    def push(
+        self,
+        frame: pd.DataFrame,
+        *,
+        now: pd.Timestamp | None = None,
+        known: Callable[[pd.Series], NDArray[np.bool_]] | None = None,
+    ) -> Featured:
+        """Add the features of new rows, which then belong to the past; rows that come too late are set aside.
+
+        Parameters
+        ----------
+        frame : DataFrame
+        now : Timestamp, optional
+            Rows later than this, and the configured seconds, are set aside.
+        known : callable
+            Which keys belong to the past already. Such rows, and those whose key came before among these, have no
+            features: they are not rows of their own.
+        """
+        typed, quarantine = self._usable(frame, self.history.faults, now)
+        again = self.again(typed)
+        if known is not None and self.features.key is not None:
+            again = again | known(typed[self.features.key])
+        taken = typed[~again]
+        return Featured(self._joined(frame, self.history.push(taken), quarantine), quarantine, taken)
+
+    @property
+    def reach(self) -> pd.Timedelta:
+        """How far back the features look."""
+        return pd.Timedelta(microseconds=self.features.reach)
+
+    def typed(self, frame: pd.DataFrame, *, now: pd.Timestamp | None = None) -> pd.DataFrame:
+        """The columns that features need of the rows that can have features, whenever they come."""
+        return self._usable(frame, self.features.faults, now)[0]
+
+    def again(self, typed: pd.DataFrame) -> NDArray[np.bool_]:
+        """Which rows have no key of their own, so that they do not belong to the past."""
+        if self.features.key is None:
+            return np.zeros(len(typed), dtype=bool)
+        key = typed[self.features.key]
+        again: NDArray[np.bool_] = (key.isna() | key.duplicated()).to_numpy(dtype=bool)
+        return again
+
+    def raw_schema(self, schema: Schema) -> Schema:
+        """What the columns of rows mean that do not have their features yet, with all that features need.
+
+        Raises
+        ------
+        DataError
+            If a detector with this schema has learnt from other features.
+        """
+        names = set(self.features.names)
+        if missing := names - set(schema.numeric):
+            raise DataError(
+                f"The detector has learnt without the feature {min(missing)!r} that is configured. Train it again: "
+                f"detector train CONFIG."
+            )
+        raw = schema.without(self.features.names)
+        known = {*raw.features, *raw.roles.values(), *self.reader.optional}
+        return Schema(
+            **{
+                **raw.to_dict(),
+                "categorical": (*raw.categorical, *(name for name in self.reader.needs if name not in known)),
+            }
+        )
+
+    def schema(self, schema: Schema) -> Schema:
+        """The meaning of the columns with the features among them; what only says when is no feature."""
+        beside = [name for name in (self.section.reported,) if name in schema.features]
+        schema = schema.without(beside)
+        return Schema(**{**schema.to_dict(), "numeric": (*schema.numeric, *self.features.names)})
+
+    def in_own_words(self, reasons: list[Reason]) -> list[Reason]:
+        """Reasons that speak of an entity's own history."""
+        return in_own_words(reasons, self.features.all, calendar=self.features.calendar)
+
+    def empty(self) -> History:
+        """A past in which nothing has happened yet."""
+        lateness = self.section.lateness
+        late = short(lateness * MICROSECONDS["s"]) if lateness else None
+        return History(self.features, lateness=late, told_by=self.reader.told_by)
+
+    def _usable(
+        self, frame: pd.DataFrame, faults: Faults, now: pd.Timestamp | None
+    ) -> tuple[pd.DataFrame, pd.DataFrame]:
+        """The rows that can have features, typed, and those that cannot, with the reason."""
+        typed = self.reader.read(frame)
+        typed = typed[typed[self.features.time].notna()]
+        if now is not None and now.tzinfo is not None:
+            now = now.tz_convert("UTC").tz_localize(None)
+        ahead = short(self.section.ahead * MICROSECONDS["s"])
+        reasons = faults(typed, now=now, ahead=ahead)
+        bad = reasons[reasons != ""]
+        aside = frame.loc[bad.index].rename(columns={name: f"source_{name}" for name in ("row", "reason")})
+        about = pd.DataFrame({"row": bad.index, "reason": bad.to_numpy()}, index=bad.index)
+        return self.reader.with_turns(typed[reasons == ""]), pd.concat([about, aside], axis="columns").reset_index(
+            drop=True
+        )
+
+    def _joined(self, frame: pd.DataFrame, computed: pd.DataFrame, quarantine: pd.DataFrame) -> pd.DataFrame:
+        kept = frame.loc[~frame.index.isin(quarantine["row"])]
+        added = computed[list(self.features.names)].reindex(kept.index)
+        return pd.concat([kept, added], axis="columns")

@@ -1,0 +1,161 @@
+"""Raw rows → what features need of them, typed, and with what is known of each by labels, reports and verdicts."""
+
+from __future__ import annotations
+
+import json
+import logging
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from detector.cleaning.values import read_dates, read_names, read_numbers
+from detector.errors import BundleError, DetectorError, SettingError
+from detector.features import FeatureSet
+from detector.features.feature import OF_NUMBER, OF_PLACE
+from pipelines.config import Config
+from pipelines.labels.feedback import Statements, can_be_told, known_turns
+
+log = logging.getLogger("detector.features")
+
+
+class FeatureRows:
+    """Reads rows for features.
+
+    Parameters
+    ----------
+    config : Config
+        Names the columns, and whose word counts.
+    features : FeatureSet
+        What is to be measured.
+
+    Raises
+    ------
+    SettingError
+        If a feature is made of labels, and nothing can tell them.
+    """
+
+    def __init__(self, config: Config, features: FeatureSet) -> None:
+        self.config = config
+        self.features = features
+        self._statements: Statements | None = None
+        self._warned = False
+        if self.features.knows and not can_be_told(config):
+            name = next(feature.name for feature in self.features.all if feature.needs_label)
+            raise SettingError(
+                f"{name} is made of labels, but no label column is named, and no report or answer to an alert can name "
+                f"a row. Name `columns.label`, or `columns.key` and `train.head.reports`."
+            )
+
+    @property
+    def needs(self) -> tuple[str, ...]:
+        """The columns to read."""
+        features = self.features
+        return (*(name for name in features.needs if name not in features.knows), *self.optional)
+
+    @property
+    def optional(self) -> tuple[str, ...]:
+        """The columns among them that tell what is known of a row, which it may come without."""
+        told = (self.config.columns.label, self.config.features.reported) if self.features.knows else ()
+        return tuple(name for name in told if name is not None)
+
+    @property
+    def told_by(self) -> str | None:
+        """Whose word tells what is known of rows, to compare; None if no feature is made of that."""
+        if not self.features.knows:
+            return None
+        head, reports = self.config.train.head, self.config.train.head.reports
+        told: dict[str, Any] = {
+            "label": self.config.columns.label,
+            "reported": self.config.features.reported,
+            "verdicts": head.verdicts,
+        }
+        if reports is not None:  # they are the same where the folder or the database has moved
+            path = reports.source.path and Path(reports.source.path).name
+            told["reports"] = [path, reports.source.table, reports.source.query, reports.key, reports.at, reports.label]
+        return json.dumps(told)
+
+    @property
+    def statements(self) -> Statements:
+        """What reports and answers say, as read the first time or by ``look_again``."""
+        if self._statements is None:
+            self._statements = Statements.read(self.config)
+        return self._statements
+
+    def read(self, frame: pd.DataFrame) -> pd.DataFrame:
+        """The columns that features need, read as ``clean`` reads them; what cannot be read is missing."""
+        features, label = self.features, self.config.columns.label
+        numbers = {name for each in features.all if each.measure in OF_NUMBER + OF_PLACE for name in each.of}
+        typed = {}
+        for name in self.needs:
+            if name not in frame.columns:
+                if name in self.optional:
+                    continue
+                raise features.lacking(name, frame)
+            if name in (features.time, self.config.features.reported):
+                typed[name] = read_dates(frame[name])[0]
+            elif name in numbers or name == label:
+                values, unread = read_numbers(frame[name])
+                typed[name] = values.mask(unread)
+            else:
+                typed[name] = read_names(frame[name])
+        return pd.DataFrame(typed, index=frame.index)
+
+    def with_turns(self, typed: pd.DataFrame) -> pd.DataFrame:
+        """The rows with what is known of each and since when; this, and nothing else, makes features of labels."""
+        features = self.features
+        if not features.knows:
+            return typed
+        turns = known_turns(
+            typed,
+            self.statements,
+            time=features.time,
+            key=features.key,
+            label=self.config.columns.label,
+            reported=self.config.features.reported,
+        )
+        return pd.concat([typed, turns], axis="columns")
+
+    def look_again(self) -> bool:
+        """Ask anew what was said of rows; whether that went well. Where it did not, what was known before stands."""
+        if not self.features.knows:
+            return True
+        try:
+            self._statements = Statements.read(self.config)
+        except DetectorError as error:
+            if not self._warned:
+                log.warning("what was said of rows cannot be read, what was known before stands: %s", error)
+            self._warned = True
+            self._statements = self._statements or Statements.none()
+            return False
+        self._warned = False
+        return True
+
+    def keep(self, rows: pd.DataFrame, path: Path) -> None:
+        """Write down of rows of which something may still be said: what a past knows them by, and their own labels."""
+        known = [name for name in dict.fromkeys((*self._known_by, *self.optional)) if name in rows]
+        unfinished = path.with_name(f"{path.name}.part")
+        rows[known].to_parquet(unfinished)
+        unfinished.replace(path)
+
+    def kept(self, path: Path) -> pd.DataFrame | None:
+        """The rows that were written down, with what is known of them by now; None if there are none.
+
+        Raises
+        ------
+        BundleError
+            If the file is broken.
+        """
+        if not self.features.knows or not path.is_file():
+            return None
+        try:
+            rows = pd.read_parquet(path)
+        except (OSError, ValueError) as error:
+            raise BundleError(f"{path} is broken ({type(error).__name__}). Train again.") from error
+        return self.with_turns(rows) if set(self._known_by) <= set(rows) else None  # else of other features
+
+    @property
+    def _known_by(self) -> list[str]:
+        """The columns by which a past knows a row."""
+        by = (name for each in self.features.all if each.needs_label for name in self.features.grouped_by(each))
+        return list(dict.fromkeys([self.features.time, str(self.features.key), *by]))

@@ -1,0 +1,327 @@
+"""The past of a source's entities in the service: it moves with the cursor, and a crash loses nothing of it.
+
+A snapshot holds the past after some batch. What a later batch adds to it lies beside, in a file that is written under
+the batch's number before the batch is committed, and counts once the database says that the batch is done. Where the
+files do not fit the database (it was restored, or other features were configured), the past is built anew from the rows
+of the source that lie behind the cursor.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import re
+from collections.abc import Callable, Iterator, Mapping
+from datetime import datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import sqlalchemy as sa
+from numpy.typing import NDArray
+
+from detector.cleaning.values import read_dates
+from detector.errors import BundleError, DataError
+from detector.features import History, load_history, save_history
+from pipelines.config import Config
+from pipelines.features.engine import ROWS, Featuring, featuring_of, history_folder, joined, slices, tell
+from pipelines.ingest import Intake, Reading
+from pipelines.sinks.files import QuarantineSink
+from pipelines.store import Batch, Store
+from pipelines.testing.failpoints import fault
+
+log = logging.getLogger("detector.past")
+
+SNAPSHOT = re.compile(r"past-(\d{8})\.npz")
+MOST_ROWS, BATCHES = 500_000, 100
+"""After so many rows or batches a snapshot is written, and the files before it are deleted."""
+MOST_HELD = 2_000_000
+LOOK_EVERY = timedelta(days=1)
+
+Known = Callable[[pd.Series], NDArray[np.bool_]]
+
+_kept: dict[Path, Past] = {}
+
+
+def past_of(config: Config, store: Store) -> Past | None:
+    """The past of the configured source, kept in memory between runs; None if no features are configured.
+
+    Raises
+    ------
+    SettingError
+        If the features cannot be measured.
+    """
+    featuring = featuring_of(config, trained=False)
+    if featuring is None:
+        return None
+    folder = history_folder(config) / config.name
+    past = _kept.get(folder)
+    if past is None or not featuring.goes_on_with(past.featuring.history) or past.store is not store:
+        past = _kept[folder] = Past(featuring, folder, store, config.name)
+    return past
+
+
+class Past:
+    """The past of one source's entities.
+
+    Parameters
+    ----------
+    featuring : Featuring
+        Holds the history in memory.
+    folder : Path
+        Where it is kept.
+    store : Store
+        Knows which batches are done.
+    source : str
+        The name of the source.
+    """
+
+    def __init__(self, featuring: Featuring, folder: Path, store: Store, source: str) -> None:
+        self.featuring = featuring
+        self.folder = folder
+        self.store = store
+        self.source = source
+        self._rows: list[pd.DataFrame] = []
+        self._mark: int | None = None
+        """The batch up to which the history in memory goes; None while a batch is in hand."""
+        self._added = pd.DataFrame()
+        self._since = (0, 0)
+        """Rows and batches since the last snapshot."""
+        self._looked_at: datetime | None = None
+
+    def of(
+        self, reading: Reading, intake: Intake, quarantine: QuarantineSink, *, known: Known, now: datetime
+    ) -> Reading:
+        """The rows of a new batch with their features. They are read as a whole: an entity's lie in any order.
+
+        Parameters
+        ----------
+        reading : Reading
+        intake : Intake
+            Where it comes from, for what lies behind the cursor.
+        quarantine : QuarantineSink
+            For rows that cannot have features.
+        known : callable
+            Which keys were scored before; such rows do not belong to the past a second time.
+        now : datetime
+        """
+        frames = reading.frames
+
+        def featured() -> Iterator[pd.DataFrame]:
+            whole = joined(frames())
+            self._catch_up(intake, now)
+            if whole is None:
+                self._added, self._rows = pd.DataFrame(), []
+                return
+            if self._mark == 0:
+                self._begin(whole)
+            self._mark = None
+            found = self.featuring.push(whole, now=pd.Timestamp(now), known=known)
+            del whole
+            quarantine.write(found.quarantine)
+            self._added = found.taken
+            self._rows = slices(found.rows)
+            yield from self._rows
+
+        reading.frames = featured
+        return reading
+
+    def at_their_time(
+        self, reading: Reading, intake: Intake, window: Mapping[str, Any], quarantine: QuarantineSink, *, now: datetime
+    ) -> Reading:
+        """The same for rows behind the cursor: what their past was is read from the source; the history stays."""
+        frames, features = reading.frames, self.featuring.features
+
+        def featured() -> Iterator[pd.DataFrame]:
+            whole = joined(frames())
+            if whole is None:
+                return
+            self.featuring.reader.look_again()
+            own = self.featuring.typed(whole)
+            begin, end = own[features.time].min() - self.featuring.reach, own[features.time].max()
+            before = self._passed(intake, since=begin, until=end, window=window)
+            if before is not None and features.key is not None:
+                before = before[~before[features.key].isin(set(own[features.key]))]
+            found = self.featuring.compute(whole, now=pd.Timestamp(now), before=before)
+            quarantine.write(found.quarantine)
+            yield from slices(found.rows)
+
+        reading.frames = featured
+        return reading
+
+    def keep(self, batch: int) -> None:
+        """Write down what a batch adds, before its transaction; doing it twice is the same as doing it once."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        path = self._path(batch)
+        unfinished = path.with_suffix(".part")
+        self._added.to_parquet(unfinished)
+        _sync(unfinished)
+        fault("past.write")
+        unfinished.replace(path)
+        fault("past.written")
+
+    def moved(self, batch: int) -> None:
+        """The batch is done: the history in memory goes up to it."""
+        self._mark = batch
+        rows, batches = self._since
+        self._since = (rows + len(self._added), batches + 1)
+        self._added = pd.DataFrame()
+        if self._since[0] >= MOST_ROWS or self._since[1] >= BATCHES:
+            self._write_snapshot(batch)
+
+    def let_go(self) -> list[pd.DataFrame]:
+        """The rows of the last batch with their features, in parts; they are held no longer."""
+        rows, self._rows = self._rows, []
+        return rows
+
+    def _catch_up(self, intake: Intake, now: datetime) -> None:
+        """Bring the history to where the database says that the scores are."""
+        mark = self._last_done()
+        due = self._looked_at is None or now - self._looked_at >= LOOK_EVERY
+        due = due and self.featuring.reader.look_again()  # before the past is built anew
+        if self._mark != mark or not mark:
+            self._load(mark, intake)
+        if not due:
+            return
+        if self.featuring.features.knows:
+            self._learn_what_was_said(intake, mark)
+        self._looked_at = now
+
+    def _load(self, mark: int, intake: Intake) -> None:
+        base, history = self._snapshot(mark)
+        following = self._done_after(base)
+        if not mark or history is None or not all(self._path(batch).exists() for batch in following):
+            self._build_anew(mark, intake)
+            return
+        rows = 0
+        for batch in following:
+            try:
+                added = pd.read_parquet(self._path(batch))
+            except (OSError, ValueError) as error:  # cut off, by a power cut perhaps
+                log.warning("%s is broken: %s", self._path(batch), error)
+                self._build_anew(mark, intake)
+                return
+            rows += len(added)
+            if len(added):
+                history.learn(added)
+        self.featuring.history = history
+        self._mark, self._since = mark, (rows, len(following))
+
+    def _build_anew(self, mark: int, intake: Intake) -> None:
+        passed = self._passed(intake)
+        self.featuring.history = self.featuring.empty()
+        if passed is not None:
+            log.info("the past of %s is built from %d rows of the source", self.source, len(passed))
+            self.featuring.history.learn(passed)
+        elif mark:
+            log.warning("the past of %s is lost and begins anew: the source holds none of its scored rows", self.source)
+        self._mark = mark
+        self._write_snapshot(mark)
+
+    def _begin(self, whole: pd.DataFrame) -> None:
+        """Before the very first batch: go on from the past that training left, if the batch comes after it."""
+        if self.featuring.history.latest is None:
+            try:
+                trained = self.featuring.recall(self.folder.parent)
+            except (BundleError, DataError):
+                trained = None
+            if trained is not None and trained.latest is not None:
+                first = read_dates(whole[self.featuring.features.time])[0].min()
+                if first >= pd.Timestamp(trained.latest - trained.lateness, unit="us"):
+                    self.featuring.history = trained
+        self._write_snapshot(0)
+
+    def _learn_what_was_said(self, intake: Intake, mark: int) -> None:
+        """Tell the history what labels, reports and verdicts say of its rows by now, those of training included."""
+        try:
+            learnt = self.featuring.reader.kept(self.folder.parent / ROWS)
+        except BundleError as error:
+            log.warning("%s", error)
+            learnt = None
+        if tell(self.featuring.history, self._passed(intake), learnt):
+            self._write_snapshot(mark)
+
+    def _passed(
+        self,
+        intake: Intake,
+        *,
+        since: pd.Timestamp | None = None,
+        until: pd.Timestamp | None = None,
+        window: Mapping[str, Any] | None = None,
+    ) -> pd.DataFrame | None:
+        """The rows behind the cursor that features still look back to, typed; None if there are none."""
+        time = self.featuring.features.time
+        parts: list[pd.DataFrame] = []
+        for frame in intake.passed(window):
+            typed = self.featuring.typed(frame)
+            if since is not None:
+                typed = typed[typed[time] >= since]
+            if until is not None:
+                typed = typed[typed[time] <= until]
+            parts.append(typed)
+            if sum(map(len, parts)) > MOST_HELD:
+                parts = [self._young(pd.concat(parts, ignore_index=True))]
+        joined = pd.concat(parts, ignore_index=True) if parts else pd.DataFrame()
+        if joined.empty:
+            return None
+        joined = joined[~self.featuring.again(joined)]
+        return joined if since is not None else self._young(joined)
+
+    def _young(self, rows: pd.DataFrame) -> pd.DataFrame:
+        time = rows[self.featuring.features.time]
+        lateness = pd.Timedelta(microseconds=self.featuring.history.lateness)
+        return rows[time > time.max() - self.featuring.reach - lateness]
+
+    def _snapshot(self, mark: int) -> tuple[int, History | None]:
+        """The latest snapshot that is not ahead of the database, if it is of these features and told by the same."""
+        numbers = sorted(self._snapshots())
+        for number in [each for each in numbers if each > mark]:  # the database was set back
+            self._snapshots()[number].unlink()
+        fitting = [each for each in numbers if each <= mark]
+        if not fitting:
+            return 0, None
+        try:
+            history = load_history(self._snapshots()[fitting[-1]])
+        except BundleError as error:
+            log.warning("%s", error)
+            return 0, None
+        fits = self.featuring.goes_on_with(history) and history.lateness == self.featuring.history.lateness
+        return fitting[-1], history if fits else None
+
+    def _snapshots(self) -> dict[int, Path]:
+        found = self.folder.glob("past-*.npz")
+        return {int(match[1]): path for path in found if (match := SNAPSHOT.fullmatch(path.name))}
+
+    def _write_snapshot(self, mark: int) -> None:
+        """Write the history, then delete what it makes needless."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        self.featuring.history.forget()
+        fault("past.snapshot")
+        _sync(save_history(self.featuring.history, self.folder / f"past-{mark:08d}.npz"))
+        fault("past.snapped")
+        self._since = (0, 0)
+        for path in self.folder.iterdir():
+            number = int("".join(filter(str.isdigit, path.name)) or 0)
+            if number < mark or (number == mark and path.suffix == ".parquet") or path.suffix == ".part":
+                path.unlink(missing_ok=True)
+
+    def _path(self, batch: int) -> Path:
+        return self.folder / f"batch-{batch:08d}.parquet"
+
+    def _last_done(self) -> int:
+        with self.store.read() as session:
+            return session.scalar(self._done(sa.func.max(Batch.id))) or 0
+
+    def _done_after(self, base: int) -> list[int]:
+        with self.store.read() as session:
+            return list(session.scalars(self._done(Batch.id).where(Batch.id > base).order_by(Batch.id)))
+
+    def _done(self, what: Any) -> Any:
+        return sa.select(what).where(Batch.source == self.source, Batch.state == "done", Batch.purpose == "score")
+
+
+def _sync(path: Path) -> None:
+    """Have the disk hold a file before a database says that it counts."""
+    with path.open("rb") as file:
+        os.fsync(file.fileno())

@@ -1,0 +1,414 @@
+"""A folder that grows: which of its files are scored, which wait, which are set aside, and why."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import sqlalchemy as sa
+from sqlalchemy.orm import Session
+
+from detector.errors import SchemaError, SettingError, SourceError, nearest
+from detector.schema import Schema
+from pipelines.config import SourceSection
+from pipelines.ingest.batch import Lag, Proposal, Reading
+from pipelines.ingest.files import FileWindow, columns_of, frames_of
+from pipelines.ingest.fingerprint import ends_a_line, fingerprint
+from pipelines.ingest.listing import Sighting, base_of, can_grow, list_files, unfinished
+from pipelines.store import SourceFile, Store
+from pipelines.testing.failpoints import fault
+
+log = logging.getLogger("detector.intake")
+
+MOST_FILES = 1_000
+DONE = ("scored", "changed")
+RESTORED = ("size", "changed_ns", "fingerprint", "state", "reason", "rows", "generation", "batch")
+
+
+class FileRefusedError(SourceError):
+    """One file of a window cannot be read; the others can."""
+
+    def __init__(self, message: str, *, name: str) -> None:
+        super().__init__(message)
+        self.name = name
+
+
+@dataclass
+class _Changes:
+    """What a look at the folder found: what to write down, and what is ready."""
+
+    notes: list[dict[str, Any]] = field(default_factory=list)
+    gone: list[str] = field(default_factory=list)
+    ready: list[tuple[Sighting, dict[str, Any]]] = field(default_factory=list)
+
+
+class FolderIntake:
+    """Files, each scored once: whole, and once it has settled.
+
+    Parameters
+    ----------
+    store : Store
+        Holds the manifest.
+    name : str
+        Under which it is kept there.
+    source : SourceSection
+        The folder, pattern or file, and how its CSV is written.
+    schema : Schema
+        Columns that a file must have.
+    settle, broken_after : float
+        Seconds without a change before a file is read; seconds before one that is still incomplete is set aside.
+    rescores_replaced : bool
+        Whether a file that was scored and then replaced is scored as a new one; otherwise that is only written down.
+    starts_new : bool
+        Whether files that are there at the very first look are left out.
+    batch_rows : int
+        Rows of one batch, about.
+    also : sequence of str
+        Columns to read where a file has them.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        *,
+        name: str,
+        source: SourceSection,
+        schema: Schema,
+        settle: float,
+        broken_after: float,
+        rescores_replaced: bool,
+        starts_new: bool,
+        batch_rows: int,
+        also: Sequence[str] = (),
+    ) -> None:
+        self.store = store
+        self.name = name
+        self.source = source
+        self.schema = schema
+        self.settle_seconds = settle
+        self.broken_after = broken_after
+        self.rescores_replaced = rescores_replaced
+        self.starts_new = starts_new
+        self.batch_rows = batch_rows
+        self.also = tuple(also)
+        self.notices: list[str] = []
+
+    @property
+    def base(self) -> Path:
+        """The folder that names start from."""
+        return base_of(str(self.source.path))
+
+    def propose(self, now: datetime) -> Proposal | None:
+        """Look at every file, write down what is new about it, and propose those that are ready, in order."""
+        seen = self._seen()
+        found = list_files(str(self.source.path))
+        news = {name: sighting for name, sighting in found.items() if _is_new(sighting, seen.get(name))}
+        changes = self._look(news, self._known(list(news)), now, first_look=self.starts_new and not seen)
+        changes.gone = [name for name, (_, _, state) in seen.items() if state == "waiting" and name not in found]
+        fault("score.looked")
+        self.notices = [f"{n['name']}: {n['reason']}" for n in changes.notes if n.get("state") in ("broken", "changed")]
+        if changes.notes or changes.gone:
+            with self.store.write() as session:
+                for note in changes.notes:
+                    self._note(session, note, now)
+                session.execute(
+                    sa.delete(SourceFile).where(SourceFile.source == self.name, SourceFile.name.in_(changes.gone))
+                )
+        return self._proposal(changes.ready, now)
+
+    def _seen(self) -> dict[str, tuple[int, int, str]]:
+        """Size, time and state of every file in the manifest, which can be long: no more of them."""
+        columns = sa.select(SourceFile.name, SourceFile.size, SourceFile.changed_ns, SourceFile.state)
+        with self.store.read() as session:
+            rows = session.execute(columns.where(SourceFile.source == self.name))
+            return {name: (size, changed, state) for name, size, changed, state in rows}
+
+    def _known(self, names: Sequence[str]) -> dict[str, SourceFile]:
+        """All that is known of some files."""
+        known: dict[str, SourceFile] = {}
+        with self.store.read() as session:
+            for start in range(0, len(names), MOST_FILES):
+                chosen = self._files().where(SourceFile.name.in_(names[start : start + MOST_FILES]))
+                known |= {file.name: file for file in session.scalars(chosen)}
+            session.expunge_all()
+        return known
+
+    def _look(
+        self, news: Mapping[str, Sighting], known: Mapping[str, SourceFile], now: datetime, *, first_look: bool
+    ) -> _Changes:
+        changes = _Changes()
+        for name, sighting in news.items():
+            file = known.get(name)
+            if file is not None and file.state == "claimed":
+                continue
+            if first_look:
+                changes.notes.append(_as_note(sighting, state="skipped", reason="there before the service started"))
+                continue
+            if (reason := self._wait_for(sighting, file, now)) is not None:
+                if file is None or (file.state in ("waiting", "broken") and _is_news(file, sighting, reason)):
+                    changes.notes.append(_as_note(sighting, state="waiting", reason=reason))
+                continue
+            self._judge(sighting, file, now, changes)
+        return changes
+
+    def _wait_for(self, sighting: Sighting, file: SourceFile | None, now: datetime) -> str | None:
+        """Why a file is not looked into yet; None if it has settled."""
+        age = sighting.age(now.timestamp())
+        if 0 <= age < self.settle_seconds:
+            return "it has just been written to"
+        if age < 0 and (file is None or not _same(file, sighting) or file.seen_at == now):
+            return "its time lies in the future: it is read once it is found unchanged"
+        return None
+
+    def _judge(self, sighting: Sighting, file: SourceFile | None, now: datetime, changes: _Changes) -> None:
+        """Find out of a file that has settled whether it is whole, and new."""
+        age = sighting.age(now.timestamp())
+        waited = max(age, 0.0 if file is None else (now - file.seen_at).total_seconds())
+        if reason := unfinished(sighting, age=waited, settle=self.settle_seconds):
+            state = "broken" if waited >= self.broken_after else "waiting"
+            if file is not None and file.state in DONE:
+                state, reason = "changed", f"it was scored, and then changed into something unreadable: {reason}"
+            if file is None or (file.state, file.reason) != (state, reason) or not _same(file, sighting):
+                changes.notes.append(_as_note(sighting, state=state, reason=reason))
+            return
+        try:
+            digest = fingerprint(sighting.path, size=sighting.size)
+            entry = self._entry(sighting, file, digest)
+            if isinstance(entry, dict):
+                self.schema.check(columns_of(sighting.path, self.source))
+        except (SourceError, SchemaError) as error:
+            changes.notes.append(_as_note(sighting, state="broken", reason=str(error)))
+            return
+        if isinstance(entry, dict):
+            changes.ready.append((sighting, entry))
+        elif entry is not None:
+            changes.notes.append(_as_note(sighting, state="changed", reason=entry, fingerprint=digest))
+        else:  # only its time has changed
+            changes.notes.append(_as_note(sighting, fingerprint=digest))
+
+    def _entry(self, sighting: Sighting, file: SourceFile | None, digest: str) -> dict[str, Any] | str | None:
+        """What to read of it; or why not; or None if it is the same as before."""
+        entry: dict[str, Any] = {
+            "name": sighting.name,
+            "size": sighting.size,
+            "changed_ns": sighting.changed_ns,
+            "fingerprint": digest,
+            "from": 0,
+            "generation": 1 if file is None else file.generation,
+            "before": None if file is None else {column: getattr(file, column) for column in RESTORED},
+        }
+        if file is None or file.state in ("waiting", "broken", "skipped"):
+            return entry
+        if (file.size, file.fingerprint) == (sighting.size, digest):
+            return None
+        if file.state == "scored" and sighting.size > file.size and can_grow(sighting.path):
+            same_start = fingerprint(sighting.path, size=file.size) == file.fingerprint
+            if same_start and ends_a_line(sighting.path, size=file.size):
+                return entry | {"from": file.rows}
+        if self.rescores_replaced:
+            return entry | {"generation": file.generation + 1}
+        what = "truncated" if sighting.size < file.size else "replaced"
+        return (
+            f"it was {what} after {file.rows:,} rows of it were scored; those scores stand, and what it holds now "
+            f"is not scored. Give new rows a new name, or run: detector backfill CONFIG --file {sighting.name}"
+        )
+
+    def _proposal(self, ready: list[tuple[Sighting, dict[str, Any]]], now: datetime) -> Proposal | None:
+        entries: list[dict[str, Any]] = []
+        rows = 0
+        for sighting, entry in ready[:MOST_FILES]:
+            rows += max(1, (FileWindow(sighting.path, self.source).estimate() or 0) - entry["from"])
+            if entries and rows > self.batch_rows:
+                break
+            entries.append(entry)
+        if not entries:
+            return None
+        window = {"files": entries}
+        return Proposal(window, self.mark(window, now))
+
+    def left_out(self, names: Sequence[str]) -> list[dict[str, Any]]:
+        """Windows of the files that were never scored, or not as they are now: those named, or all that were skipped.
+
+        Raises
+        ------
+        SettingError
+            If a file that is named is not there, or was scored as it is.
+        """
+        with self.store.read() as session:
+            known = {file.name: file for file in session.scalars(self._files())}
+            session.expunge_all()
+        found = list_files(str(self.source.path))
+        for name in names:
+            if name not in found:
+                raise SettingError(f"There is no file {name!r} in {self.base}. {nearest(name, found)}")
+            if name not in known or known[name].state in ("scored", "claimed", "waiting"):
+                state = known[name].state if name in known else "new"
+                raise SettingError(
+                    f"{name} is {state}: only a file that was skipped, set aside or changed can be backfilled. "
+                    f"One that was scored is scored again by `detector replay`."
+                )
+        chosen = names or [name for name, file in known.items() if file.state == "skipped" and name in found]
+        windows = []
+        for name in chosen:
+            sighting, file = found[name], known[name]
+            self.schema.check(columns_of(sighting.path, self.source))
+            entry = {
+                "name": name,
+                "size": sighting.size,
+                "changed_ns": sighting.changed_ns,
+                "fingerprint": fingerprint(sighting.path, size=sighting.size),
+                "from": 0,
+                "generation": file.generation + (file.state == "changed"),
+                "before": {column: getattr(file, column) for column in RESTORED},
+            }
+            windows.append({"files": [entry]})
+        return windows
+
+    def mark(self, window: Mapping[str, Any], now: datetime) -> Callable[[Session, int], None]:
+        """What marks the files of a window as taken."""
+
+        def claim(session: Session, batch: int) -> None:
+            for entry in window["files"]:
+                self._note(session, entry | {"state": "claimed", "reason": "", "batch": batch}, now)
+
+        return claim
+
+    def is_intact(self, window: Mapping[str, Any]) -> bool:
+        """Whether every file of it is as it was when it was claimed."""
+        return all(self._is_intact(entry) for entry in window["files"])
+
+    def _is_intact(self, entry: Mapping[str, Any]) -> bool:
+        path = self.base / entry["name"]
+        try:
+            state = path.stat()
+            if (state.st_size, state.st_mtime_ns) == (entry["size"], entry["changed_ns"]):
+                return True
+            was_scored = "rows" in entry  # then what was appended since does not matter
+            if state.st_size != entry["size"] and not (was_scored and state.st_size > entry["size"]):
+                return False
+            return bool(fingerprint(path, size=entry["size"]) == entry["fingerprint"])
+        except OSError:
+            return False
+
+    def release(self, session: Session, window: Mapping[str, Any]) -> None:
+        """Let the files be looked at anew, as they were known before."""
+        for entry in window["files"]:
+            file = session.scalars(self._files().where(SourceFile.name == entry["name"])).one_or_none()
+            if file is None or file.state != "claimed":
+                continue
+            if entry["before"] is None:
+                session.delete(file)
+            for column, value in (entry["before"] or {}).items():
+                setattr(file, column, value)
+
+    def open(self, window: Mapping[str, Any]) -> Reading:
+        """Read the files one after the other."""
+        entries = window["files"]
+        columns = columns_of(self.base / entries[0]["name"], self.source)
+        reading = Reading(columns=columns, frames=lambda: iter(()))
+        reading.frames = lambda: self._frames(entries, reading)
+        return reading
+
+    def _frames(self, entries: list[dict[str, Any]], reading: Reading) -> Iterator[pd.DataFrame]:
+        for entry in entries:
+            reading.state["file"] = entry["name"]
+            name = entry["name"] if entry["generation"] == 1 else f"{entry['name']}#{entry['generation']}"
+            reading.spans.append((name, reading.rows, entry["from"]))
+            try:
+                window = FileWindow(self.base / entry["name"], self.source)
+                for frame in frames_of(window, self.schema, also=self.also, skip=entry["from"], upto=entry.get("rows")):
+                    frame.index = pd.RangeIndex(reading.rows, reading.rows + len(frame))
+                    reading.rows += len(frame)
+                    yield frame
+            except (SourceError, SchemaError) as error:
+                raise FileRefusedError(str(error), name=entry["name"]) from error
+            reading.state.setdefault("rows", {})[entry["name"]] = window.rows
+            if not window.rejected.empty:
+                reading.rejected.append(window.rejected)
+        reading.state.pop("file", None)
+
+    def refuse(self, window: Mapping[str, Any], error: Exception, *, now: datetime) -> str | None:
+        """Set the file aside that could not be read; one whose first rows were scored keeps those scores."""
+        entry = next((entry for entry in window["files"] if entry["name"] == getattr(error, "name", None)), None)
+        if entry is None or not isinstance(error, FileRefusedError):
+            return None
+        state = "changed" if entry["from"] else "broken"
+        with self.store.write() as session:
+            self._note(session, entry | {"state": state, "reason": str(error)}, now)
+        return f"{entry['name']} is set aside: {error}"
+
+    def settle(self, session: Session, window: dict[str, Any], reading: Reading, *, batch: int, now: datetime) -> None:
+        """Mark the files as scored."""
+        for entry in window["files"]:
+            if not self._is_intact(entry):
+                raise SourceError(
+                    f"{self.base / entry['name']} changed while it was read; none of this batch was kept, and it is "
+                    f"scored anew once the file has settled. Write to another name, then rename."
+                )
+            rows = entry["rows"] = reading.state["rows"][entry["name"]]
+            self._note(session, entry | {"state": "scored", "reason": "", "rows": rows, "batch": batch}, now)
+
+    def passed(self, window: Mapping[str, Any] | None = None) -> Iterator[pd.DataFrame]:
+        """The rows of the files that were scored or skipped and are still there."""
+        own = {entry["name"]: entry for entry in (window or {"files": ()})["files"]}
+        with self.store.read() as session:
+            files = session.execute(
+                sa.select(SourceFile.name, SourceFile.state, SourceFile.rows)
+                .where(SourceFile.source == self.name, SourceFile.state.in_(("scored", "skipped")))
+                .order_by(SourceFile.id)
+            ).all()
+        for name, state, rows in files:
+            parts = [(0, rows if state == "scored" else None)]
+            if name in own:
+                parts = [(0, own[name]["from"])]
+                parts += [(own[name]["rows"], rows)] if "rows" in own[name] else []
+            for skip, upto in parts:
+                try:
+                    yield from frames_of(
+                        FileWindow(self.base / name, self.source), self.schema, also=self.also, skip=skip, upto=upto
+                    )
+                except (SourceError, SchemaError) as error:
+                    log.warning("%s is not in the past: %s", name, error)
+
+    def lag(self, now: datetime) -> Lag:
+        """How many files wait, and for how long the oldest of them has."""
+        seen, found = self._seen(), list_files(str(self.source.path))
+        waiting = [s for name, s in found.items() if _is_new(s, seen.get(name)) or seen[name][2] == "claimed"]
+        return Lag(len(waiting), max((s.age(now.timestamp()) for s in waiting), default=0.0))
+
+    def _files(self) -> sa.Select[SourceFile]:
+        return sa.select(SourceFile).where(SourceFile.source == self.name)
+
+    def _note(self, session: Session, values: Mapping[str, Any], now: datetime) -> None:
+        """Write down what is known of a file."""
+        file = session.scalars(self._files().where(SourceFile.name == values["name"])).one_or_none()
+        if file is None:
+            file = SourceFile(source=self.name, name=values["name"], seen_at=now, rows=0, state="waiting")
+            session.add(file)
+        elif (file.size, file.changed_ns) != (values["size"], values["changed_ns"]):
+            file.seen_at = now
+        for column in ("size", "changed_ns", "fingerprint", "state", "reason", "rows", "generation", "batch"):
+            if column in values:
+                setattr(file, column, values[column])
+
+
+def _is_new(sighting: Sighting, seen: tuple[int, int, str] | None) -> bool:
+    """Whether a file must be looked into: it is unknown, waits, or is not what it was."""
+    return seen is None or seen[2] == "waiting" or seen[:2] != (sighting.size, sighting.changed_ns)
+
+
+def _same(file: SourceFile, sighting: Sighting) -> bool:
+    return (file.size, file.changed_ns) == (sighting.size, sighting.changed_ns)
+
+
+def _is_news(file: SourceFile, sighting: Sighting, reason: str) -> bool:
+    return not _same(file, sighting) or file.reason != reason
+
+
+def _as_note(sighting: Sighting, **values: Any) -> dict[str, Any]:
+    return {"name": sighting.name, "size": sighting.size, "changed_ns": sighting.changed_ns} | values

@@ -1,0 +1,105 @@
+"""Which files of a folder that grows are there, and which of them are whole."""
+
+from __future__ import annotations
+
+import glob
+from dataclasses import dataclass
+from pathlib import Path
+
+from detector.errors import SourceError
+from pipelines.sources.dialect import COMPRESSED
+from pipelines.sources.files import CSV_SUFFIXES, PARQUET_SUFFIXES, find_files
+from pipelines.sources.parquet import ParquetFile
+
+UNENDED = 10
+"""A CSV file whose last line has no end is waited for so many times longer: it may be half a line."""
+
+
+@dataclass(frozen=True)
+class Sighting:
+    """A file as the file system shows it."""
+
+    name: str
+    path: Path
+    size: int
+    changed_ns: int
+
+    def age(self, now: float) -> float:
+        """Seconds since it was last written to; negative if it seems to come from the future."""
+        return now - self.changed_ns / 1e9
+
+
+def base_of(path: str) -> Path:
+    """The folder that names of files start from.
+
+    >>> base_of("data/2026-*/rows.csv").as_posix(), base_of("data/rows.csv").as_posix()
+    ('data', 'data')
+    """
+    place = Path(path)
+    if place.is_dir():
+        return place
+    base = place.parent
+    while glob.has_magic(str(base)):
+        base = base.parent
+    return base
+
+
+def list_files(path: str) -> dict[str, Sighting]:
+    """The CSV and Parquet files of a folder, a pattern or a single path, by name; an empty folder has none.
+
+    Raises
+    ------
+    SourceError
+        If there is no such folder.
+    """
+    place, base = Path(path), base_of(path)
+    if place.is_dir():
+        found = [file for file in place.iterdir() if _has_rows(file)]
+    elif glob.has_magic(path) and base.is_dir():
+        found = [Path(name) for name in glob.glob(path, recursive=True)]  # noqa: PTH207
+    else:
+        found = find_files(path)
+    sightings: dict[str, Sighting] = {}
+    for file in sorted(found):
+        try:
+            state = file.stat()
+        except FileNotFoundError:
+            continue  # it was there a moment ago
+        if file.is_file() and not file.name.startswith((".", "_")):
+            name = file.relative_to(base).as_posix()
+            sightings[name] = Sighting(name, file, state.st_size, state.st_mtime_ns)
+    return sightings
+
+
+def unfinished(sighting: Sighting, *, age: float, settle: float) -> str:
+    """Why a file that has settled still looks as if it were being written; empty if it is whole."""
+    if not sighting.size:
+        return "it is empty"
+    if is_parquet(sighting.path):
+        try:
+            ParquetFile(sighting.path)
+        except SourceError as error:
+            return str(error)
+        return ""
+    if sighting.path.suffix in COMPRESSED or age >= settle * UNENDED:
+        return ""
+    from pipelines.ingest.fingerprint import ends_a_line
+
+    return "" if ends_a_line(sighting.path, size=sighting.size) else "its last line has no end"
+
+
+def is_parquet(path: Path) -> bool:
+    """Whether the name says so."""
+    return path.suffix.lower() in PARQUET_SUFFIXES
+
+
+def can_grow(path: Path) -> bool:
+    """Whether rows can be appended to such a file."""
+    return path.suffix.lower() in CSV_SUFFIXES
+
+
+def _has_rows(file: Path) -> bool:
+    suffixes = [suffix.lower() for suffix in file.suffixes]
+    if len(suffixes) > 1 and suffixes[-1] in COMPRESSED:
+        suffixes.pop()
+    return bool(suffixes) and suffixes[-1] in CSV_SUFFIXES + PARQUET_SUFFIXES

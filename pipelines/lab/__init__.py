@@ -1,0 +1,1 @@
+"""The encoders' comparison as a command, with its pictures."""

@@ -1,0 +1,1 @@
+"""What labels, reports and answers say of rows, and since when that was known."""

@@ -1,0 +1,1 @@
+"""Whether recent rows still look like those learnt from."""

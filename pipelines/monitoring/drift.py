@@ -1,0 +1,290 @@
+"""Look whether recent rows still are what the detector learnt from; tell MLflow; ask for a retraining if they are not.
+
+The state is one file beside the detectors: the latest row looked at, the last checks, and when drift last asked.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass, field
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from detector.atomic import write_whole
+from detector.cleaning.clean import clean
+from detector.cleaning.values import read_dates
+from detector.detectors.series.scorer import SequenceScorer
+from detector.metrics.drift import ALERTS, RISK, Shift, persistent
+from detector.persist import bundle
+from pipelines.config import Config
+from pipelines.factory.data import rows_between
+from pipelines.factory.detector import policy_of
+from pipelines.factory.metadata import reference_of
+from pipelines.features.engine import Featuring, featuring_of
+from pipelines.progress import counted, progress
+from pipelines.registry.registry import Shelf
+from pipelines.scoring.shadow import settle_shadow
+from pipelines.sources import Source, open_source
+from pipelines.testing.failpoints import fault
+from pipelines.tracking.messages import send_waiting, tell_monitoring, waiting_note
+
+STATE = "drift.json"
+MOST_CHECKS = 100
+SHOWN = 5
+
+
+@dataclass(frozen=True)
+class Memory:
+    """What one look leaves for the next.
+
+    Parameters
+    ----------
+    detector : str
+        Whose reference the checks are against; another detector begins anew.
+    looked_until : str
+        The latest row looked at, in ISO 8601; or how many rows there were, where there is no time.
+    checks : list of dict
+        For each look the columns that had moved, the latest last.
+    step : int
+        How many looks there were, over all detectors.
+    asked_at : str
+        When drift last asked for a retraining; "" if never.
+    """
+
+    detector: str = ""
+    looked_until: str = ""
+    checks: list[list[str]] = field(default_factory=list)
+    step: int = 0
+    asked_at: str = ""
+
+
+@dataclass(frozen=True)
+class DriftReport:
+    """What a look found.
+
+    Parameters
+    ----------
+    rows : int
+        Rows looked at.
+    shifts : list of Shift
+        One a column, then the risk, then the alerts.
+    drifting : list of str
+        Columns that moved often enough to be called drift.
+    alerts_a_day : float
+        Rows the policy flags.
+    retrain : bool
+        Whether a retraining is asked for.
+    note : str
+        The result in a sentence.
+    """
+
+    rows: int
+    shifts: list[Shift]
+    drifting: list[str]
+    alerts_a_day: float
+    retrain: bool
+    note: str
+    notes: list[str] = field(default_factory=list)
+
+    def summary(self) -> list[str]:
+        """The look in a few lines, what moved most first."""
+        lines = [self.note]
+        for shift in sorted(self.shifts, key=_strength, reverse=True)[:SHOWN]:
+            word = "drift" if shift.name in self.drifting else "moved" if shift.moved else ""
+            limits = f"stability index {shift.psi:.2f} (limit {shift.psi_limit:.2f}), effect {shift.effect:+.2f}"
+            lines.append(f"  {shift.name:<24}{limits} (limit {shift.effect_limit:.2f})  {word}".rstrip())
+        return lines + self.notes
+
+    def outcome(self) -> dict[str, Any]:
+        """The same for the service's record of the run, with figures for its metrics page."""
+        gauges = {f"drift:{shift.name}": round(shift.psi, 4) for shift in self.shifts}
+        gauges["drift"] = max((shift.psi for shift in self.shifts), default=0.0)
+        return {
+            "rows": self.rows,
+            "note": self.note,
+            "outcome": "done" if self.shifts else "skipped",
+            "facts": {"drifting": self.drifting, "alerts_a_day": self.alerts_a_day},
+            "gauges": gauges if self.shifts else {},
+            "then": ["retrain"] if self.retrain else [],
+        }
+
+
+def watch(config: Config, *, now: datetime) -> DriftReport:
+    """Compare the rows that came since the last look with those the champion learnt from.
+
+    Parameters
+    ----------
+    config : Config
+        ``drift`` says what counts.
+    now : datetime
+        Rows after it are not believed.
+
+    Raises
+    ------
+    BundleError
+        If there is no detector.
+    SourceError
+        If the rows cannot be read.
+    """
+    shelf, settings = Shelf(config.bundle), config.drift
+    settle_shadow(config, now=now)
+    place = shelf.serving()
+    champion, name = bundle.load(place), bundle.fingerprint(place)
+    reference = reference_of(champion.metrics)
+    if reference is None:
+        return _nothing("The detector remembers no training rows to compare with. Train again: `detector retrain`.")
+    memory = _memory(shelf)
+    if memory.detector != name:
+        memory = Memory(detector=name, looked_until=memory.looked_until, step=memory.step, asked_at=memory.asked_at)
+    since = memory.looked_until or str(champion.metrics.get("learnt_until", ""))
+    frame, until = _new_rows(open_source(config.source), config, since=since, now=now)
+    rows = clean(frame, champion.schema).rows if len(frame) else pd.DataFrame()
+    if isinstance(champion, SequenceScorer) and len(rows):
+        rows = rows[champion.can_judge(rows)]
+    if len(rows) < settings.least_rows:
+        return _nothing(
+            f"{counted(len(rows))} came since the last look; `drift.least_rows` asks for {settings.least_rows:,}."
+        )
+    measures = champion.measure(rows).dropna(subset=["risk"])  # a second row of one time has no step in a series
+    rows = rows.loc[measures.index]
+    shifts = reference.compare(
+        rows, risk=measures["risk"], p_value=measures["p_value"], psi=settings.psi, effect=settings.effect
+    )
+    checks = [*memory.checks, [shift.name for shift in shifts if shift.moved]][-MOST_CHECKS:]
+    drifting = [
+        shift.name
+        for shift in shifts
+        if persistent([shift.name in each for each in checks], batches=settings.batches, needed=settings.needed)
+    ]
+    wanted = bool(drifting) and settings.retrain and _may_ask(memory, config, now)
+    alerts = _alerts(config, champion, rows, measures)
+    report = DriftReport(len(rows), shifts, drifting, alerts, wanted, _note(rows, shifts, drifting, wanted))
+    fault("drift.compared")
+    _tell(config, report, name, step=memory.step + 1, now=now)
+    asked = now.isoformat() if wanted else memory.asked_at
+    _remember(shelf, Memory(name, until, checks, memory.step + 1, asked))
+    fault("drift.remembered")
+    report.notes.extend(waiting_note(send_waiting(config)))
+    return report
+
+
+def _new_rows(source: Source, config: Config, *, since: str, now: datetime) -> tuple[pd.DataFrame, str]:
+    """Rows later than the last look, the latest of them if they are many, and where the next look begins."""
+    time, most = config.columns.time, config.drift.most_rows
+    featuring = featuring_of(config, trained=False)
+    if featuring is not None and time is not None:
+        return _new_measured(source, config, featuring, time, since=since, now=now)
+    parts: list[pd.DataFrame] = []
+    seen, latest = 0, since
+    end = pd.Timestamp(now.astimezone(UTC)).tz_localize(None).to_datetime64()
+    with progress("Reading", total=source.estimate()) as advance:
+        for batch in source.batches():
+            if time is None:
+                begin = int(since) if since.isdigit() else 0
+                chosen = np.arange(seen, seen + len(batch)) >= begin
+            else:
+                when = read_dates(batch[time])[0].to_numpy()
+                chosen = when <= end
+                if since:
+                    chosen &= when > np.datetime64(since)
+                if chosen.any():
+                    latest = max(latest, pd.Timestamp(when[chosen].max()).isoformat())
+            seen += len(batch)
+            parts.append(batch[chosen])
+            if sum(map(len, parts)) > 2 * most:
+                parts = [_latest(pd.concat(parts), time, most)]
+            advance(len(batch))
+    frame = _latest(pd.concat(parts), time, most) if parts else pd.DataFrame()
+    return frame, str(seen) if time is None else latest
+
+
+def _new_measured(
+    source: Source, config: Config, featuring: Featuring, time: str, *, since: str, now: datetime
+) -> tuple[pd.DataFrame, str]:
+    """The same with features, which look back beyond the last look."""
+    begin = pd.Timestamp(since) if since else None
+    end = pd.Timestamp(now.astimezone(UTC)).tz_localize(None)
+    frame = rows_between(source, time, since=None if begin is None else begin - featuring.reach, until=end)
+    if frame.empty:
+        return frame, since
+    rows = featuring.compute(frame, now=end).rows
+    when = read_dates(rows[time])[0]
+    if begin is not None:
+        rows, when = rows[(when > begin).to_numpy()], when[when > begin]
+    latest = max(since, pd.Timestamp(when.max()).isoformat()) if len(rows) else since
+    return _latest(rows, time, config.drift.most_rows), latest
+
+
+def _latest(frame: pd.DataFrame, time: str | None, most: int) -> pd.DataFrame:
+    if len(frame) <= most:
+        return frame
+    if time is None:
+        return frame.tail(most)
+    order = np.argsort(read_dates(frame[time])[0].to_numpy(), kind="stable")
+    return frame.iloc[np.sort(order[-most:])]
+
+
+def _alerts(config: Config, champion: bundle.Scorer, rows: pd.DataFrame, measures: pd.DataFrame) -> float:
+    """Rows flagged a day; in the batch, where there is no time."""
+    time = champion.schema.time
+    when = rows[time] if time is not None else None
+    policy = policy_of(config.policy, champion.schema)
+    flags = policy.decide(measures["p_value"], measures["risk"], day=when.to_numpy() if when is not None else None)
+    flagged = float(flags.sum())
+    if when is None:
+        return flagged
+    return flagged / max(float((when.max() - when.min()).total_seconds()) / 86_400, 1.0)
+
+
+def _may_ask(memory: Memory, config: Config, now: datetime) -> bool:
+    if not memory.asked_at:
+        return True
+    return now - datetime.fromisoformat(memory.asked_at) >= timedelta(days=config.drift.retrain_every_days)
+
+
+def _note(rows: pd.DataFrame, shifts: list[Shift], drifting: list[str], wanted: bool) -> str:
+    moved = [shift.name for shift in shifts if shift.moved]
+    if drifting:
+        after = "; a retraining is asked for" if wanted else ""
+        return f"Drift in {', '.join(drifting)}, in {counted(len(rows))}{after}."
+    if moved:
+        return f"{', '.join(moved)} moved, not yet for long, in {counted(len(rows))}."
+    return f"No drift in {counted(len(rows))}."
+
+
+def _tell(config: Config, report: DriftReport, name: str, *, step: int, now: datetime) -> None:
+    metrics = {"rows": float(report.rows), "alerts_a_day": report.alerts_a_day}
+    metrics["drifting_columns"] = float(len(report.drifting))
+    metrics["moved_columns"] = float(sum(shift.moved for shift in report.shifts))
+    for shift in report.shifts:
+        group = "detector" if shift.name in (RISK, ALERTS) else "columns"
+        column = shift.name.replace("/", "_")
+        metrics |= {f"psi {group}/{column}": shift.psi, f"effect {group}/{column}": shift.effect}
+    note = "\n\n".join(["## Drift", f"Last look on {now:%Y-%m-%d %H:%M}: {report.note}", f"Champion: {name}."])
+    tags = {"drift": ", ".join(report.drifting) or "none", "champion": name, "last look": f"{now:%Y-%m-%d %H:%M}"}
+    tell_monitoring(config, metrics=metrics, step=step, at=now, tags=tags, note=note)
+
+
+def _nothing(note: str) -> DriftReport:
+    return DriftReport(0, [], [], 0.0, retrain=False, note=note)
+
+
+def _strength(shift: Shift) -> float:
+    return max(shift.psi / shift.psi_limit, abs(shift.effect) / shift.effect_limit)
+
+
+def _memory(shelf: Shelf) -> Memory:
+    path = shelf.folder / STATE
+    try:
+        return Memory(**json.loads(path.read_text(encoding="utf-8")))
+    except FileNotFoundError:
+        return Memory()
+    except (ValueError, TypeError):  # begin anew: what it held was a convenience
+        return Memory()
+
+
+def _remember(shelf: Shelf, memory: Memory) -> None:
+    write_whole(shelf.folder / STATE, json.dumps(asdict(memory)))

@@ -1,0 +1,194 @@
+"""Score what was left out (backfill), or score again what was scored (replay); both leave a trail."""
+
+from __future__ import annotations
+
+import getpass
+import logging
+from collections.abc import Iterator
+from datetime import datetime
+from typing import Any
+
+import pandas as pd
+import sqlalchemy as sa
+from sqlalchemy.orm import Session
+
+from detector.errors import SettingError
+from pipelines.ingest import Reading
+from pipelines.ingest.folder import FolderIntake
+from pipelines.jobs.context import Context, JobOutcome
+from pipelines.scoring.series import SeriesJudge
+from pipelines.scoring.stream import Scoring, Totals, load_judge, outcome_of_totals
+from pipelines.store import Audit, Batch
+
+log = logging.getLogger("detector.again")
+
+
+def who() -> str:
+    """Who runs a command, for the trail."""
+    try:
+        return getpass.getuser()
+    except (OSError, KeyError):
+        return "unknown"
+
+
+def backfill(context: Context) -> JobOutcome:
+    """Score rows that were left out: files that were skipped or set aside, rows behind the cursor.
+
+    A row that has scores already is left alone. ``context.arguments``: ``files`` (names), or ``since`` and ``until``
+    (positions of the cursor's column); ``actor`` and ``reason`` for the trail.
+
+    Raises
+    ------
+    SettingError
+        If a file is not there or was scored, or a position cannot be read.
+    """
+    scoring = Scoring(context, load_judge(context.config))
+    scoring.tidy()
+    arguments = context.arguments
+    intake = scoring.intake
+    if isinstance(intake, FolderIntake):
+        if arguments.get("since") or arguments.get("until"):
+            raise SettingError(
+                "Files have no position. Name them with --file, or leave it out for all that were skipped."
+            )
+        windows = intake.left_out(arguments.get("files") or [])
+        marks = [intake.mark(window, context.now) for window in windows]
+    else:
+        from pipelines.ingest.table import TableIntake
+
+        if arguments.get("files") or not isinstance(intake, TableIntake):
+            raise SettingError("A table has no files. Say from where to where with --since and --until.")
+        windows = intake.left_out(arguments.get("since"), arguments.get("until"))
+        marks = [_nothing for _ in windows]
+    totals, notices, trail = Totals(), [], _begin_trail(context, "backfill")
+
+    def finish(session: Session, kept: Batch, reading: Reading) -> None:
+        scoring.finish(session, kept, reading)
+        record = session.get_one(Audit, trail)
+        record.batches, record.rows = record.batches + 1, record.rows + kept.rows
+
+    for window, mark in zip(windows, marks, strict=True):
+        if context.stopping():
+            break
+        batch = scoring.claim(window, mark, purpose="backfill")
+        if (refused := scoring.run(batch, finish=finish)) is not None:
+            notices.append(refused)
+            continue
+        totals.add(batch)
+    return outcome_of_totals(totals, notices)
+
+
+def replay(context: Context) -> JobOutcome:
+    """Score batches again, with the detector that serves now.
+
+    Scores of the same detector are replaced; those of another one stay beside the new ones, told apart by
+    ``model_version``. ``context.arguments``: ``batches`` (numbers), or ``since`` and ``until`` (times at which
+    they were scored); ``actor`` and ``reason`` for the trail.
+
+    Raises
+    ------
+    SettingError
+        If there is no such batch, or if the detector is one for series.
+    """
+    scoring = Scoring(context, load_judge(context.config))
+    if isinstance(scoring.judge, SeriesJudge):
+        raise SettingError(
+            "A batch of sensors cannot be scored again by itself: what was kept of the rows before it has moved on. "
+            "Score the whole series instead: detector score CONFIG --input PATH --output FILE."
+        )
+    scoring.tidy()
+    totals, notices = Totals(), []
+    for batch in _chosen(context, scoring.source):
+        if context.stopping():
+            break
+        if isinstance(scoring.intake, FolderIntake) and not scoring.intake.is_intact(batch.window):
+            notices.append(f"batch {batch.id} was left as it is: its files have changed or are gone")
+            continue
+        before = batch.model_version
+        reading = _reading(scoring, batch)
+
+        def finish(session: Session, kept: Batch, _: Reading, before: str = before) -> None:
+            note = {"batch": kept.id, "model_before": before, "model_after": kept.model_version}
+            session.add(_record(context, "replay", batches=1, rows=kept.rows, **note))
+
+        scoring.process(batch, finish=finish, replaces=True, reading=reading)
+        totals.add(batch)
+    return outcome_of_totals(totals, notices)
+
+
+def _chosen(context: Context, source: str) -> list[Batch]:
+    arguments = context.arguments
+    found = sa.select(Batch).where(Batch.source == source, Batch.state == "done").order_by(Batch.id)
+    if numbers := arguments.get("batches"):
+        found = found.where(Batch.id.in_(list(numbers)))
+    for name, side in (("since", Batch.done_at.__ge__), ("until", Batch.done_at.__lt__)):
+        if arguments.get(name):
+            found = found.where(side(_moment(arguments[name], context)))
+    with context.store.read() as session:
+        batches = list(session.scalars(found))
+        session.expunge_all()
+    if missing := set(numbers or ()) - {batch.id for batch in batches}:
+        raise SettingError(
+            f"There is no batch {min(missing)} that was scored. `detector jobs list` shows the last ones."
+        )
+    return batches
+
+
+def _moment(text: str, context: Context) -> datetime:
+    try:
+        moment = datetime.fromisoformat(text)
+    except ValueError:
+        raise SettingError(f"Expected a time such as 2026-03-01T12:00, received {text!r}.") from None
+    return moment.replace(tzinfo=context.now.tzinfo) if moment.tzinfo is None else moment
+
+
+def _reading(scoring: Scoring, batch: Batch) -> Reading:
+    """The rows that a batch scored, again; without keys all that it read."""
+    from pipelines.ingest.table import TableIntake
+
+    intake, key = scoring.intake, scoring.judge.schema.key
+    window = intake.again(batch.window) if isinstance(intake, TableIntake) else batch.window
+    reading = intake.open(window)
+    if key is None:
+        return reading
+    keys = scoring.landing.keys_of(batch.id)
+    frames = reading.frames
+
+    def only_those() -> Iterator[pd.DataFrame]:
+        rows = 0
+        for frame in frames():
+            chosen = frame[frame[key].astype(str).isin(keys)]
+            chosen.index = pd.RangeIndex(rows, rows + len(chosen))
+            rows += len(chosen)
+            if len(chosen):
+                yield chosen
+        reading.rows = rows
+
+    reading.frames = only_those
+    return reading
+
+
+def _record(context: Context, action: str, *, batches: int, rows: int, **note: Any) -> Audit:
+    arguments = {name: value for name, value in context.arguments.items() if name not in ("actor", "reason")}
+    return Audit(
+        at=context.now,
+        actor=str(context.arguments.get("actor") or who()),
+        action=action,
+        reason=str(context.arguments.get("reason") or ""),
+        arguments=arguments | note,
+        batches=batches,
+        rows=rows,
+    )
+
+
+def _begin_trail(context: Context, action: str) -> int:
+    """Write down that it was asked for, before anything is done; the number of the record."""
+    with context.store.write() as session:
+        record = _record(context, action, batches=0, rows=0)
+        session.add(record)
+        session.flush()
+        return record.id
+
+
+def _nothing(session: Session, batch: int) -> None:
+    """A table needs no mark."""

@@ -1,0 +1,107 @@
+"""What the service does for itself: send what waits, tidy up, look for rows that came too late."""
+
+from __future__ import annotations
+
+import logging
+import time
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import sqlalchemy as sa
+
+from detector.errors import DetectorError
+from pipelines.jobs.context import Context, JobOutcome
+from pipelines.jobs.registry import DELIVERIES
+from pipelines.sinks.landing_files import ORPHANS
+from pipelines.store import Batch, DayFlags, Request, Run
+
+log = logging.getLogger("detector.housekeeping")
+
+
+def deliver(context: Context) -> JobOutcome:
+    """Have every ``DELIVERIES`` send what it can; one that fails does not keep the others from it.
+
+    Raises
+    ------
+    DetectorError
+        The first failure, once all had their turn.
+    """
+    sent: dict[str, int] = {}
+    gauges: dict[str, float] = {}
+    failures: list[DetectorError] = []
+    for name, send in DELIVERIES.items():
+        try:
+            found = send(context)
+            sent[name] = found.rows if isinstance(found, JobOutcome) else found
+            gauges |= found.gauges if isinstance(found, JobOutcome) else {}
+        except DetectorError as error:
+            log.warning("%s could not be sent: %s", name, error)
+            failures.append(error)
+    if failures:
+        raise failures[0]
+    told = ", ".join(f"{count:,} {name}" for name, count in sent.items() if count)
+    if not told:
+        return JobOutcome(outcome="skipped", note="nothing waits to be sent", gauges=gauges)
+    return JobOutcome(rows=sum(sent.values()), note=f"sent {told}", facts=sent, gauges=gauges)
+
+
+def tidy(context: Context) -> JobOutcome:
+    """Delete old records and leftovers, let the database tidy up, and count rows that came too late."""
+    oldest = context.now - timedelta(days=context.config.service.keep_runs)
+    with context.store.write() as session:
+        runs = session.execute(
+            sa.delete(Run).where(Run.started_at < oldest, Run.outcome != "running").returning(Run.id)
+        ).all()
+        session.execute(sa.delete(Request).where(Request.asked_at < oldest, Request.taken))
+        old = sa.select(Batch.id).where(Batch.done_at < oldest)
+        session.execute(sa.delete(DayFlags).where(DayFlags.batch.in_(old)))
+    removed = _remove_orphans(context)
+    if context.store.kind == "sqlite":
+        with context.store.engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
+            connection.exec_driver_sql("PRAGMA optimize")
+    late, facts = _too_late(context)
+    facts |= {"runs_deleted": len(runs), "files_deleted": removed}
+    note = f"deleted {len(runs):,} records of runs and {removed:,} files left over from crashes"
+    if late:
+        note += f"; {late:,} rows came later than `service.lateness` allows and were not scored: `detector backfill`"
+        log.warning(note)
+    return JobOutcome(rows=len(runs) + removed, note=note, facts=facts, gauges={"rows_too_late": late})
+
+
+def _remove_orphans(context: Context) -> int:
+    output = context.config.output
+    if output.path is None:
+        return 0
+    removed = 0
+    limit = time.time() - 86_400 * context.config.service.keep_runs
+    for file in (Path(output.path).with_suffix("") / ORPHANS).glob("batch-*"):
+        if file.stat().st_mtime < limit:
+            file.unlink(missing_ok=True)
+            removed += 1
+    return removed
+
+
+def _too_late(context: Context) -> tuple[int, dict[str, Any]]:
+    """How many rows came in behind where late rows are looked for, since this was asked the last time."""
+    if context.config.source.table is None or context.config.service.cursor is None:
+        return 0, {}
+    from pipelines.ingest import open_intake
+    from pipelines.ingest.table import TableIntake
+    from pipelines.scoring.stream import load_judge
+
+    intake = open_intake(context.config, context.store, load_judge(context.config).schema)
+    if not isinstance(intake, TableIntake):
+        return 0, {}
+    with context.store.read() as session:
+        last = session.scalars(
+            sa.select(Run.facts)
+            .where(Run.job == "housekeeping", Run.outcome == "done")
+            .order_by(Run.id.desc())
+            .limit(1)
+        ).first()
+    before = (last or {}).get("settled")
+    late = 0
+    if before is not None and (again := intake.behind(before["position"])) is not None:
+        late = max(0, again["rows"] - before["rows"])
+    return late, {"settled": intake.behind(None)}

@@ -1,0 +1,140 @@
+"""Run a job and keep a record of it, whatever becomes of it."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import sqlalchemy as sa
+
+from detector.errors import DetectorError, SettingError, StoreError, nearest
+from pipelines.jobs.context import Context, JobOutcome, StoppedError
+from pipelines.jobs.registry import JOBS
+from pipelines.store import Run, Store
+from pipelines.testing.failpoints import fault
+
+log = logging.getLogger("detector.runs")
+
+OnEnd = Callable[[str, str, float, JobOutcome | None], None]
+"""Told of every run that ended: job, outcome, seconds, what the job returned."""
+
+
+def run_job(
+    context: Context, job: str, *, trigger: str, instance: str, on_end: OnEnd | None = None
+) -> tuple[int, JobOutcome | None]:
+    """Run a job, with a record of its start, end, rows, outcome and error.
+
+    Parameters
+    ----------
+    context : Context
+        Its number of the run is set here.
+    job : str
+        One of ``JOBS``.
+    trigger : str
+        Why it runs: schedule, request, or the job that asked for it.
+    instance : str
+        Who runs it.
+    on_end : callable, optional
+        Told of the end.
+
+    Returns
+    -------
+    int, JobOutcome or None
+        The number of the record; what the job returned, None if it failed or was stopped. It does not raise: the error
+        is in the record and in the log.
+
+    Raises
+    ------
+    SettingError
+        If there is no such job.
+    StoreError
+        If the record cannot be written.
+    """
+    if job not in JOBS:
+        raise SettingError(f"There is no job {job!r}. {nearest(job, JOBS)}")
+    started = time.perf_counter()
+    number = begin(context.store, job, trigger=trigger, instance=instance, now=context.now)
+    fault("run.begun")
+    found: JobOutcome | None = None
+    outcome, error = "failed", ""
+    try:
+        found = JOBS[job](replace(context, run=number))
+        outcome = found.outcome
+        log.info("%s: %s", job, found.note or outcome, extra={"job": job, "run": number, "rows": found.rows})
+    except StoppedError as stopped:
+        outcome, error = "stopped", str(stopped)
+        log.info("%s: stopped. %s", job, stopped, extra={"job": job, "run": number})
+    except DetectorError as failure:
+        outcome, error = "failed", str(failure)
+        log.error("%s failed: %s", job, failure, extra={"job": job, "run": number})
+    except Exception as failure:
+        outcome, error = "failed", f"{type(failure).__name__}: {failure}"
+        log.exception("%s failed unexpectedly", job, extra={"job": job, "run": number})
+    fault("run.ending")
+    seconds = time.perf_counter() - started
+    # The clock may have been set meanwhile; how long it took has not changed by that.
+    end(context.store, number, outcome=outcome, found=found, error=error, now=context.now + timedelta(seconds=seconds))
+    if on_end is not None:
+        on_end(job, outcome, seconds, found)
+    return number, found
+
+
+def begin(store: Store, job: str, *, trigger: str, instance: str, now: datetime) -> int:
+    """Write down that a run begins; its number."""
+    with store.write() as session:
+        run = Run(job=job, trigger=trigger, instance=instance, started_at=now, outcome="running", rows=0, facts={})
+        session.add(run)
+        session.flush()
+        return run.id
+
+
+def end(store: Store, number: int, *, outcome: str, found: JobOutcome | None, error: str = "", now: datetime) -> None:
+    """Write down how a run ended. If the database is away, the run will be found lost."""
+    values: dict[str, Any] = {"outcome": outcome, "error": error[:4_000], "ended_at": now}
+    if found is not None:
+        values |= {"rows": found.rows, "note": found.note[:4_000], "facts": dict(found.facts)}
+    try:
+        with store.write() as session:
+            session.execute(sa.update(Run).where(Run.id == number).values(**values))
+    except StoreError as failure:
+        log.error("the end of run %d could not be written down: %s", number, failure)
+
+
+def note_unrun(store: Store, job: str, outcome: str, *, instance: str, why: str) -> None:
+    """Write down a run that was due and did not happen."""
+    now = datetime.now(UTC)
+    try:
+        with store.write() as session:
+            session.add(
+                Run(
+                    job=job,
+                    trigger="schedule",
+                    instance=instance,
+                    started_at=now,
+                    ended_at=now,
+                    outcome=outcome,
+                    note=why,
+                    facts={},
+                )
+            )
+    except StoreError as failure:
+        log.error("%s: %s; that could not be written down: %s", job, why, failure)
+
+
+def close_lost(store: Store, *, now: datetime) -> int:
+    """Mark runs as lost whose process has died; called by an instance that has just become the leader."""
+    lost: Mapping[str, Any] = {
+        "outcome": "lost",
+        "ended_at": now,
+        "error": "The process ended before the run did. What it had in hand was undone and is done anew.",
+    }
+    with store.write() as session:
+        numbers = list(session.scalars(sa.select(Run.id).where(Run.outcome == "running")))
+        session.execute(sa.update(Run).where(Run.id.in_(numbers)).values(**lost))
+    if numbers:
+        log.warning("%d runs were lost with their process", len(numbers))
+    return len(numbers)

@@ -1,0 +1,1 @@
+"""Where scores and rows that cannot be used are written."""

@@ -1,0 +1,1 @@
+"""Places where tests let a process die."""

@@ -1,0 +1,1 @@
+"""Train, review, compare, promote."""

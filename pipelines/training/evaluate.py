@@ -1,0 +1,188 @@
+"""Evaluate: compare the trained detector's verdicts with known labels, and write the report."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from detector.cleaning.clean import clean
+from detector.decide.audit_sample import missed
+from detector.errors import DataError, SettingError
+from detector.persist import bundle
+from detector.schema import Schema
+from pipelines.alerts.feedback.truth import answered_rows, realised, with_answers
+from pipelines.config import Config
+from pipelines.factory.detector import exploration_of, policy_of
+from pipelines.features.engine import featuring_of
+from pipelines.progress import counted, progress
+from pipelines.reports.page import ReportContent, column_facts, quarantine_counts, write_report
+from pipelines.sinks.quarantine import left_out, why
+from pipelines.sources import open_source
+from pipelines.training.kinds import KINDS
+from pipelines.training.review import Review
+
+LABEL_SOME = "Label some of both (1 anomalous, 0 normal)."
+
+
+@dataclass(frozen=True)
+class EvaluationReport:
+    """What an evaluation found."""
+
+    rows: int
+    quarantined: int
+    reviewed: Review
+    report: Path
+    answered: int = 0
+    realised: str | None = None
+    missed: str | None = None
+
+    def summary(self) -> list[str]:
+        """The evaluation in a few lines."""
+        truth, interval = self.reviewed.truth or {}, self.reviewed.interval
+        lines = [
+            f"Evaluated {self.rows:,} rows, {truth['labelled']:,.0f} labelled, {truth['anomalies']:,.0f} anomalous.",
+            f"AUROC {truth['auroc']:.3f}, average precision {truth['ap']:.3f}"
+            + (f" (95 % interval {interval.low:.3f} to {interval.high:.3f})" if interval else "")
+            + f"; a blind guess has {truth['prevalence']:.3f}.",
+            f"Flagged {truth['flagged']:,.0f}: precision {truth['precision']:.3f}, recall {truth['recall']:.3f}."
+            if truth["flagged"]
+            else "Flagged none, so none of the anomalies was found.",
+            f"Of the {truth['budget']:,.0f} riskiest rows, {truth['precision_at_budget']:.1%} are anomalous.",
+        ]
+        if "known_events" in truth:
+            lines.append(
+                f"Events: found {truth['found_events']:.0f} of {truth['known_events']:.0f}; of "
+                f"{truth['flagged_events']:.0f} flagged stretches {truth['false_events']:.0f} are false alarms."
+            )
+        members = [name.removeprefix("ap_") for name in truth if name.startswith("ap_")]
+        lines += [f"  {name:<12} AUROC {truth[f'auroc_{name}']:.3f}  AP {truth[f'ap_{name}']:.3f}" for name in members]
+        if self.answered:
+            lines.append(f"{counted(self.answered)} of these people have judged, by answering alerts.")
+        if self.realised:
+            lines.append(self.realised)
+        if self.missed:
+            lines.append(self.missed)
+        if self.quarantined:
+            lines.append(f"{counted(self.quarantined)} could not be used; the report says why.")
+        return [*lines, f"Report: {self.report}"]
+
+
+def evaluate(config: Config, *, input: str, now: datetime) -> EvaluationReport:  # noqa: A002 - the option's name
+    """Judge labelled rows and compare; what people said of alerts counts among the labels, see ``with_answers``.
+
+    Parameters
+    ----------
+    config : Config
+        Names the label column, the bundle and the policy.
+    input : str
+        A file, folder or pattern.
+    now : datetime
+        When this run happens.
+
+    Raises
+    ------
+    SettingError
+        If the configuration names no label.
+    DataError
+        If the rows do not hold both anomalous and normal ones.
+    """
+    started = time.perf_counter()
+    scorer = bundle.load(config.bundle)
+    schema, kind = scorer.schema, KINDS[config.kind]
+    if schema.label is None:
+        raise SettingError(
+            "`columns.label` names no column, so there is no truth to compare with. Name it, train again."
+        )
+    policy = policy_of(config.policy, schema)
+    source = open_source(config.source.at(input))
+    featuring = featuring_of(config, trained=True)
+    given = schema if featuring is None else schema.without(featuring.features.names)
+    said = answered_rows(config)
+    given.check(source.columns(), labelled=said.empty)
+    needed = {*given.roles.values(), *given.features, *(featuring.reader.needs if featuring is not None else ())}
+    wanted = [name for name in source.columns() if name in needed]
+    with progress("Reading", total=source.estimate()) as advance:
+        frame = source.read(columns=wanted, numeric=given.numeric, advance=advance)
+    given_rows, aside = len(frame) + len(source.rejected), [source.rejected]
+    reasons = Counter({"a line that cannot be read": len(source.rejected)})
+    if featuring is not None:
+        featured = featuring.push(frame, now=pd.Timestamp(now))
+        frame, aside = featured.rows, [*aside, featured.quarantine]
+        reasons.update(featured.quarantine["reason"])
+    frame, answered = with_answers(frame, schema, said)
+    cleaned = clean(frame, schema, labelled=True)
+    reasons.update(cleaned.counts)
+    with progress("Scoring", total=None):
+        if cleaned.rows.empty:
+            raise DataError(f"None of the {counted(given_rows)} can be used: {why(+reasons)}. Mend them.")
+        reviewed, drawn = kind.review(scorer, cleaned.rows, config, {})
+    if reviewed.truth is None:
+        unused = left_out(+reasons, of=given_rows)
+        raise DataError(
+            f"{schema.label!r} holds no known anomaly or no known normal row among the {len(cleaned.rows):,} rows "
+            f"read, so there is nothing to compare with. {' '.join([*unused, LABEL_SOME])}"
+        )
+    quarantine = pd.concat([*aside, cleaned.quarantine], ignore_index=True)
+    report = config.report.with_name(f"{config.report.stem}.evaluation.html")
+    write_report(
+        report,
+        ReportContent(
+            name=scorer.name,
+            job="Evaluation",
+            made_at=now,
+            rows=given_rows,
+            flagged=int(reviewed.verdicts["flagged"].sum()),
+            quarantined=len(quarantine),
+            source=source.describe(),
+            seconds=time.perf_counter() - started,
+            truth=reviewed.truth,
+            ap_interval=reviewed.interval,
+            alerts=reviewed.alerts,
+            unit=kind.unit,
+            reasons=reviewed.reasons,
+            policy=policy.describe(),
+            figures=drawn,
+            columns=column_facts(frame, schema),
+            quarantine=quarantine_counts(quarantine),
+            members=scorer.members,
+            model=scorer.metrics,
+            places={"Bundle": str(config.bundle)},
+        ),
+    )
+    return EvaluationReport(
+        rows=given_rows,
+        quarantined=len(quarantine),
+        reviewed=reviewed,
+        report=report,
+        answered=answered,
+        realised=realised(config),
+        missed=_missed(cleaned.rows, reviewed.verdicts, config=config, schema=schema),
+    )
+
+
+def _missed(rows: pd.DataFrame, verdicts: pd.DataFrame, *, config: Config, schema: Schema) -> str | None:
+    """How many anomalies a day nothing flags, by the labels of rows drawn at random; None if they cannot be told again.
+
+    The chance of a row is known here only where the day has the budget, and not each batch its own.
+    """
+    exploration = exploration_of(config)
+    if exploration is None or exploration.among is None or schema.key is None or schema.time is None:
+        return None
+    chance = exploration.chance(len(rows))
+    drawn = (exploration.lots(rows[schema.key]) < chance) & ~verdicts["flagged"].to_numpy(dtype=bool)
+    truth = verdicts["truth"].to_numpy(dtype=np.float64)[drawn]
+    known = truth[~np.isnan(truth)]
+    if not len(known):
+        return f"None of the {counted(int(drawn.sum()))} drawn at random has a label, so what is missed is unknown."
+    days = rows[schema.time].dt.normalize().nunique()
+    a_day = missed(truth, np.full(len(truth), chance)) / max(days, 1)
+    return (
+        f"About {a_day:,.3g} anomalies a day are missed: {known.sum():,.0f} of {counted(len(known))} that were drawn "
+        f"at random and have a label."
+    )

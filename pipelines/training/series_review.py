@@ -1,0 +1,125 @@
+"""How good a detector of series is on a stretch it has not seen: by row and by event, and its pictures."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pandas as pd
+
+from detector.decide.policy import Policy
+from detector.detectors.series.scored import JudgedSeries
+from detector.detectors.series.scorer import SequenceScorer
+from detector.metrics import ranking as evaluate
+from detector.metrics.events import event_metrics
+from pipelines.training.review import MOST_SHOWN, Review, against_labels, correlations, labels_of
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+MOST_EVENTS_DRAWN = 6
+CURVE_MARGIN = 60
+
+
+def review_series(
+    scorer: SequenceScorer, rows: pd.DataFrame, *, policy: Policy, join: int
+) -> tuple[Review, JudgedSeries]:
+    """Judge cleaned rows of whole series that took no part in fitting.
+
+    Parameters
+    ----------
+    scorer : SequenceScorer
+        The detector.
+    rows : DataFrame
+        As ``clean`` returns them.
+    policy : Policy
+        Which steps to flag.
+    join : int
+        See ``SequenceScorer.judge``.
+
+    Returns
+    -------
+    Review
+        Its alerts are events, riskiest first.
+    JudgedSeries
+        What the pictures are drawn from.
+    """
+    judged = scorer.judge_rows(rows)
+    series, flags = judged.series, judged.flagged(policy)
+    to_rows, index = series.to_rows, series.rows
+    scores = pd.DataFrame(to_rows(judged.scores), index=index, columns=list(scorer.members))
+    measures = pd.DataFrame({"risk": to_rows(judged.risk), "p_value": to_rows(judged.p_value)}, index=index).join(
+        scores
+    )
+    flagged = np.asarray(to_rows(flags), dtype=bool)
+    named = {role: rows[name].loc[index] for role, name in scorer.schema.roles.items() if role in ("time", "entity")}
+    verdicts = pd.DataFrame(named, index=index).join(measures).assign(flagged=flagged)
+    labels = labels_of(rows.loc[index], scorer.schema.label)
+    metrics = {"flagged_share": float(flagged.mean()), "review_rows": float(len(index))}
+    if len(normal := measures["p_value"][labels != 1]):
+        metrics |= evaluate.calibration_metrics(normal)
+    if len(scorer.members) > 1:
+        metrics |= correlations(scores)
+    events = judged.events(flags, join=join).sort_values("risk", ascending=False, kind="stable")
+    truth = interval = None
+    if evaluate.has_both_classes(labels):
+        verdicts["truth"] = labels
+        truth = against_labels(labels, measures, flagged, policy)
+        truth |= event_metrics(labels, flagged, named.get("entity"))
+        interval = evaluate.average_precision_interval(labels, measures["risk"])
+        events["truth"] = [_holds_anomaly(verdicts, event) for _, event in events.iterrows()]
+    metrics["events"] = float(len(events))
+    return Review(verdicts, metrics, truth, interval, _as_alerts(events), list(events["reasons"][:MOST_SHOWN])), judged
+
+
+def series_figures(
+    reviewed: Review, judged: JudgedSeries, *, history: Mapping[str, Sequence[float]] | None = None
+) -> dict[str, Figure]:
+    """The pictures of a review: risk over time, the sensors at fault around each of the riskiest events, and more."""
+    from pipelines.reports import figures as draw
+    from pipelines.reports.series_figures import event_curves, risk_over_time
+
+    drawn: dict[str, Figure] = {}
+    if history and history.get("loss"):
+        drawn["loss"] = draw.loss_curves(history)
+    verdicts, events = reviewed.verdicts, reviewed.alerts
+    worst = events["entity"].iloc[0] if len(events) and "entity" in events else None
+    shown = verdicts[verdicts["entity"] == worst] if worst is not None else verdicts
+    drawn["risk_over_time"] = risk_over_time(
+        shown.get("time", shown.index),
+        shown["risk"],
+        flagged=shown["flagged"],
+        labels=shown.get("truth"),
+        whose=worst,
+    )
+    top = events.head(MOST_EVENTS_DRAWN)
+    curves = judged.curves(top.assign(entity=top.get("entity", "")), margin=CURVE_MARGIN)
+    for number, (name, event) in enumerate(top.iterrows(), start=1):
+        sensors = [reason.feature for reason in reviewed.reasons[number - 1]]
+        drawn[f"event_{number}"] = event_curves(curves[curves["event"] == name], event=event, sensors=sensors)
+    labels = verdicts.get("truth")
+    if labels is not None:
+        drawn["precision_recall"] = draw.precision_recall(labels, verdicts["risk"])
+    normal = verdicts["p_value"] if labels is None else verdicts["p_value"][labels != 1]
+    if len(normal):
+        drawn["calibration"] = draw.calibration(normal)
+    return drawn
+
+
+def _holds_anomaly(verdicts: pd.DataFrame, event: pd.Series) -> float:
+    """1 if the event holds a known anomaly, 0 if all its rows are known to be normal, else NaN."""
+    when = verdicts["time"] if "time" in verdicts else pd.Series(verdicts.index, index=verdicts.index)
+    inside = (when >= event["start"]) & (when <= event["end"])
+    if "entity" in verdicts:
+        inside &= verdicts["entity"] == event["entity"]
+    known = verdicts["truth"][inside]
+    if (known == 1).any():
+        return 1.0
+    return 0.0 if len(known) and known.notna().all() else float("nan")
+
+
+def _as_alerts(events: pd.DataFrame) -> pd.DataFrame:
+    """Events as a report shows alerts."""
+    shown = events.head(MOST_SHOWN).drop(columns=["reasons", "sensors", "peak"]).rename(columns={"text": "reasons"})
+    return shown.drop(columns="entity") if (shown["entity"] == "").all() else shown
