@@ -159,3 +159,17 @@ class FeatureRows:
         """The columns by which a past knows a row."""
         by = (name for each in self.features.all if each.needs_label for name in self.features.grouped_by(each))
         return list(dict.fromkeys([self.features.time, str(self.features.key), *by]))
+
+
+def same_sources(one: str | None, other: str | None) -> bool:
+    """Whether labels, reports and answers count alike in two settings, as ``told_by`` writes them.
+
+    What the file of reports is called is of no account: a renamed file says the same.
+    """
+    if one is None or other is None:
+        return one == other
+    return _without_name(json.loads(one)) == _without_name(json.loads(other))
+
+
+def _without_name(settings: dict[str, Any]) -> dict[str, Any]:
+    return settings | {"reports": settings["reports"][1:]} if settings.get("reports") else settings
