@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import smtplib
 import socket
 import ssl
@@ -15,7 +16,8 @@ from typing import Any
 from pipelines.alerts.message.message import Message
 from pipelines.alerts.message.picture import course_png
 from pipelines.alerts.message.templating import render
-from pipelines.alerts.network.addresses import ForbiddenAddressError, IpNetwork, dial, networks_of
+from pipelines.alerts.network.addresses import ForbiddenAddressError, IpNetwork, networks_of
+from pipelines.alerts.network.connection import Deadline, dial
 from pipelines.alerts.network.errors import DeliveryError
 from pipelines.config.alerting import AlertsSection, EmailSection
 
@@ -133,15 +135,44 @@ class EmailChannel:
         return server
 
 
+class _Replies(io.RawIOBase):
+    """What a server sends, each piece read within what is left of the deadline: smtplib's own file knows none."""
+
+    def __init__(self, connection: socket.socket, deadline: Deadline) -> None:
+        self._connection = connection
+        self._deadline = deadline
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        self._connection.settimeout(self._deadline.left())
+        return self._connection.recv_into(buffer)
+
+
 class _Smtp(smtplib.SMTP):
-    """Connects to allowed addresses only. The name of the method is smtplib's own hook for this."""
+    """Connects to allowed addresses only, and ends with a deadline. The methods are smtplib's own hooks for this."""
 
     def __init__(self, host: str, port: int, *, allowed: Sequence[IpNetwork], timeout: float) -> None:
         self._allowed = allowed
+        self._deadline = Deadline(3 * timeout, step=timeout)
         super().__init__(host, port, timeout=timeout)
 
     def _get_socket(self, host: str, port: int, timeout: float) -> socket.socket:
-        return dial(host, port, timeout=timeout, allowed=self._allowed)
+        del timeout
+        return dial(host, port, deadline=self._deadline, allowed=self._allowed)
+
+    def send(self, s: Any) -> None:
+        """Send before the deadline."""
+        if self.sock is not None:
+            self.sock.settimeout(self._deadline.left())
+        super().send(s)
+
+    def getreply(self) -> tuple[int, bytes]:
+        """Read a reply before the deadline."""
+        if self.file is None and self.sock is not None:
+            self.file = io.BufferedReader(_Replies(self.sock, self._deadline))
+        return super().getreply()
 
 
 class _SmtpTls(_Smtp):
