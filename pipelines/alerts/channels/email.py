@@ -1,4 +1,4 @@
-"""Mail by SMTP: text and HTML, with a small picture of how the risk went."""
+"""Mail by SMTP: text and HTML, with a sparkline of the risk."""
 
 from __future__ import annotations
 
@@ -14,14 +14,11 @@ from pathlib import Path
 from typing import Any
 
 from pipelines.alerts.message.message import Message
-from pipelines.alerts.message.picture import course_png
 from pipelines.alerts.message.templating import render
 from pipelines.alerts.network.addresses import ForbiddenAddressError, IpNetwork, networks_of
 from pipelines.alerts.network.connection import Deadline, dial
 from pipelines.alerts.network.errors import DeliveryError
 from pipelines.config.alerting import AlertsSection, EmailSection
-
-PICTURE = "course"
 
 
 def mail_of(
@@ -39,15 +36,7 @@ def mail_of(
     mail["X-Alert-Severity"] = message.severity
     mail["Auto-Submitted"] = "auto-generated"
     mail.set_content(render("text.j2", message, folder=templates))
-    html = render("mail.html.j2", message, folder=templates)
-    picture = course_png(message.facts.get("course", []))
-    tag = (
-        f'<img src="cid:{PICTURE}@{domain}" alt="Risk over time; flagged rows are red" width="480">' if picture else ""
-    )
-    mail.add_alternative(html.replace("<!--plot-->", tag), subtype="html")
-    if picture:
-        part: Any = mail.get_payload()[1]  # type: ignore[index]  # a list, now that there are alternatives
-        part.add_related(picture, maintype="image", subtype="png", cid=f"<{PICTURE}@{domain}>")
+    mail.add_alternative(render("mail.html.j2", message, folder=templates), subtype="html")
     return mail
 
 
