@@ -111,7 +111,8 @@ def parse(text: str, *, zone: str = "UTC") -> When:
         alone[i] = fields[i]
         if not _is_cron(alone):
             raise ValueError(
-                f"expected {title} from {low} to {high}, such as 1,3 or 1-5 or */2; received {fields[i]!r} as the {name}."
+                f"expected {title} from {low} to {high}, such as 1,3 or 1-5 or */2; "
+                f"received {fields[i]!r} as the {name}."
             )
     if not _is_cron(fields[:5]):
         raise ValueError(f"expected a date that exists, received {text!r}.")
