@@ -28,7 +28,6 @@ from pipelines.alerts.channels.email import EmailChannel, mail_of
 from pipelines.alerts.channels.pagerduty import event_of
 from pipelines.alerts.channels.slack import payload_of
 from pipelines.alerts.message.message import Message, reason_in_words
-from pipelines.alerts.message.picture import course_png
 from pipelines.alerts.network.addresses import networks_of
 from pipelines.alerts.network.errors import DeliveryError
 from pipelines.alerts.network.http import Poster
@@ -491,8 +490,8 @@ def mail_channel(port: int, certificate: Path | None, password: str = "pass-word
     return EmailChannel(section, timeout=3, allowed=networks_of(["127.0.0.0/8", "::1"]), context=context)
 
 
-def test_mail_is_sent_over_tls_with_a_picture(smtp: tuple[Mailbox, int], certificate: Path) -> None:
-    """Text, HTML and a plot in one mail, which is known by the alert's id."""
+def test_mail_is_sent_over_tls(smtp: tuple[Mailbox, int], certificate: Path) -> None:
+    """Text and HTML in one mail without attachments, which is known by the alert's id."""
     box, port = smtp
 
     mail_channel(port, certificate).send(message(), now=NOW)
@@ -503,8 +502,7 @@ def test_mail_is_sent_over_tls_with_a_picture(smtp: tuple[Mailbox, int], certifi
     assert mail["Message-ID"] == "<al_0123456789ab@example.com>"
     assert "1 in 20,000 normal rows look like this" in parts["text/plain"].get_content()
     assert "Books &amp; &lt;Co&gt;" in parts["text/html"].get_content()
-    assert parts["image/png"].get_content().startswith(b"\x89PNG")
-    assert parts["image/png"]["Content-ID"].strip("<>") in parts["text/html"].get_content()
+    assert set(parts) == {"multipart/alternative", "text/plain", "text/html"}
 
 
 def test_mail_server_that_is_not_trusted_gets_nothing(smtp: tuple[Mailbox, int]) -> None:
@@ -545,16 +543,15 @@ def test_mail_header_cannot_be_broken() -> None:
     assert "Bcc" in mail["Subject"]
 
 
-def test_picture_is_a_png() -> None:
-    """What the mail shows can be read as a picture of the size it says."""
-    import io
+def test_course_of_the_risk_is_a_sparkline() -> None:
+    """Text shows it in blocks, HTML marks the flagged rows; where one row is known there is none."""
+    parts = [part.get_content() for part in mail_of(message(), sender="a@b", to=["c@d"], now=NOW).iter_parts()]
+    alone = message(facts={"course": [[0, 9.0, True]]})
+    bare = [part.get_content() for part in mail_of(alone, sender="a@b", to=["c@d"], now=NOW).iter_parts()]
 
-    from PIL import Image
-
-    picture = Image.open(io.BytesIO(course_png([[0, 1.0, False], [1, 1.0, True]])))
-
-    assert picture.size == (960, 200)
-    assert course_png([]) == b""
+    assert "Risk over time: ▁▁█\n" in parts[0]
+    assert '▁▁<b style="color:#be1e1e">█</b>' in parts[1]
+    assert not any("Risk over time" in part for part in bare)
 
 
 # TLS, Apprise, file and log -------------------------------------------------------------------------------------------

@@ -117,6 +117,18 @@ class Message:
         return [f"{reason_in_words(each)} ({100 * float(each['share']):.0f} % of the risk)" for each in self.reasons]
 
     @property
+    def course(self) -> list[tuple[str, bool]]:
+        """The risk over time as blocks, and which of them were flagged."""
+        points = self.facts.get("course", [])
+        blocks = words.sparkline([float(risk) for _, risk, _ in points])
+        return [(block, bool(point[2])) for block, point in zip(blocks, points, strict=False)]
+
+    @property
+    def sparkline(self) -> str:
+        """The risk over time in one line; empty where fewer than two rows are known."""
+        return "".join(block for block, _ in self.course)
+
+    @property
     def table(self) -> list[tuple[str, str]]:
         """Names and values worth showing."""
         rows = [("When", self.when)]
