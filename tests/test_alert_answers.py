@@ -16,6 +16,7 @@ from fastapi import FastAPI
 from typer.testing import CliRunner
 
 from detector.errors import DataError, SettingError
+from detector.explain.reason import Reason
 from detector.schema import Schema
 from pipelines.alerts.channels.targets import secrets_of, without_secrets
 from pipelines.alerts.feedback.answers import answer, find, labels, precision
@@ -285,9 +286,9 @@ def test_masked_columns_are_read_nowhere(
             alertmanager={"url": server.url},
         )
         given = rows((CARD, 0, "high"), holder="Anna Secretname").assign(transaction_id="tx-998877")
-        reasons = "country Ruritania, expected Freedonia; 61 % of the risk | holder Anna Secretname; 9 % of the risk"
+        reasons = [Reason("country", "Ruritania", "Freedonia", 0.61), Reason("holder", "Anna Secretname", "", 0.09)]
         with caplog.at_level(logging.DEBUG):
-            (alert,) = give(store, config, given.assign(reasons=reasons))
+            (alert,) = give(store, config, given.assign(reasons=[reasons]))
             give(store, config, rows((CARD, 60, ""), flagged=False))
             run(store, config)
         seen = b"\n".join(body for _, _, body in server.got).decode()

@@ -11,6 +11,7 @@ import sqlalchemy as sa
 
 from detector.detectors.table.detector import TabularDetector
 from detector.errors import SettingError
+from detector.explain.reason import Reason
 from pipelines.alerts import enqueue
 from pipelines.alerts.delivery.digests import end_quiet
 from pipelines.alerts.grouping.groups import Known, advance, events_of
@@ -223,7 +224,7 @@ def test_fifty_thousand_flags_are_few_alerts(store: Store, config: Config) -> No
             "p_value": 1e-3,
             "flagged": True,
             "severity": "medium",
-            "reasons": "amount 9, expected about 1; 90 % of the risk",
+            "reasons": [[Reason("amount", "9", "about 1", 0.9)]] * n,
         }
     )
     events = verdicts["card_id"].nunique()
@@ -252,7 +253,7 @@ def test_silence_keeps_quiet_until_it_ends(store: Store, config: Config) -> None
 def test_silence_can_be_about_a_pattern_or_below_a_severity(store: Store, config: Config) -> None:
     """Only the first reason's feature is silenced, and only what is less severe."""
     silence(store, pattern="amount", below="high")
-    other = "country pl, expected de; 70 % of the risk"
+    other = [Reason("country", "pl", "de", 0.7)]
 
     verdicts = pd.concat([rows(("a", 0, "low"), ("b", 0, "high")), rows(("c", 0, "low"), reasons=other)])
     made = give(store, config, verdicts.reset_index(drop=True))

@@ -138,7 +138,8 @@ class Blame:
             place.tolist(), row.tolist(), feature.tolist(), shares[row, feature].tolist(), strict=True
         ):
             said = self._describe(seen, expected, n, f, levels) if f < n_features else foreseen[names[f]](i)
-            reasons[i].append(Reason(names[f], *said, share))
+            columns = (self._columns.features[f].column,) if f < n_features else (names[f],)
+            reasons[i].append(Reason(names[f], *said, share, columns))
         return reasons
 
     def _expected(self, seen: Encoded, feature: NDArray[np.int64]) -> Encoded:

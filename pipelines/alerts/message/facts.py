@@ -12,42 +12,21 @@ import pandas as pd
 
 from detector.explain.reason import Reason
 from pipelines.alerts.grouping.groups import Candidate, times_of
+from pipelines.alerts.message.words import one_line
 from pipelines.config import Config
 from pipelines.config.masking import HIDDEN, Masks
 
 MOST_KEYS = 1_000
 MOST_POINTS = 60
 MOST_TEXT = 300
+_PLACE = re.compile(r"\{(value|expected)\}")
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)  # for a row without a time, which then stands at the left edge
-_REASON = re.compile(r"(?P<what>.+?)(?:, expected (?P<expected>.*))?; (?P<share>\d+) % of the risk", re.DOTALL)
-_CYCLE = re.compile(r"(?P<feature>.+ (?:hour|weekday)) (?P<observed>\d\d:\d\d|[A-Z][a-z]+day|missing)")
 
 
-def read_reasons(text: object, features: Sequence[str] = ()) -> list[Reason]:
-    """Reasons from the line that scoring wrote, or as they are.
-
-    Parameters
-    ----------
-    text : str or list of Reason
-        As in the column ``reasons``.
-    features : sequence of str
-        Known names; without them, a name ends at the first space.
-
-    >>> read_reasons("amount 950.00, expected about 42; 61 % of the risk | city New York; 9 % of the risk")
-    [Reason(feature='amount', observed='950.00', expected='about 42', share=0.61), \
-Reason(feature='city', observed='New York', expected='', share=0.09)]
-    """
-    if isinstance(text, list | tuple):
-        return [each for each in text if isinstance(each, Reason)]
-    if not isinstance(text, str):
-        return []
-    known = sorted(features, key=len, reverse=True)
-    found = []
-    for part in re.split(r"(?<=% of the risk) \| ", text):
-        if (match := _REASON.fullmatch(part.strip())) is not None:
-            feature, observed = _parted(match["what"], known)
-            found.append(Reason(feature, observed, match["expected"] or "", int(match["share"]) / 100))
-    return found
+def reasons_of(row: pd.Series) -> list[Reason]:
+    """The reasons of a row, most important first; none where it has none."""
+    reasons = row.get("reasons")
+    return list(reasons) if isinstance(reasons, list | tuple) else []
 
 
 def facts_of(
@@ -70,36 +49,15 @@ def facts_of(
     """
     event, columns, settings = candidate.event, config.columns, config.alerts
     peak, rows = flagged.iloc[event.peak], flagged.iloc[event.places]
-    reasons = read_reasons(peak.get("reasons"), known_features(config))
     key = next((name for name in (columns.key, "row") if name is not None and name in flagged), None)
     shown = [name for name in settings.shown if name in flagged]
     return {
-        "columns": {name: masks.show(name, _written(peak[name]))[:MOST_TEXT] for name in shown},
-        "reasons": [_masked(reason, masks, settings.history, spoken_features(config)) for reason in reasons],
+        "columns": {name: _short(masks.show(name, _written(peak[name]))) for name in shown},
+        "reasons": [_masked(reason, masks, settings.history) for reason in reasons_of(peak)],
         "keys": [] if key is None else [masks.show(key, _written(value)) for value in rows[key].iloc[:MOST_KEYS]],
         "previous": candidate.previous,
         "course": _course(rows if everything is None else everything, columns.time),
     }
-
-
-def known_features(config: Config) -> tuple[str, ...]:
-    """The names of features that the configuration gives away."""
-    columns = config.columns
-    named: list[str] = [*config.alerts.mask, *config.alerts.history]
-    for kind in ("numeric", "categorical", "boolean", "datetime"):
-        names = getattr(columns, kind)
-        if isinstance(names, list | tuple):
-            named += names
-    return tuple(dict.fromkeys([*named, *spoken_features(config)]))
-
-
-def spoken_features(config: Config) -> tuple[str, ...]:
-    """What reasons call the features of an entity's history, such as "events of this card_id"."""
-    if not config.features.wanted or config.columns.time is None:
-        return ()
-    from detector.features.words import say
-
-    return tuple(dict.fromkeys(say(each, 0.0)[0] for each in config.features.feature_set(config.columns).all))
 
 
 def label_of(row: pd.Series, by: Sequence[str], masks: Masks) -> str:
@@ -107,34 +65,30 @@ def label_of(row: pd.Series, by: Sequence[str], masks: Masks) -> str:
     if not by:
         return ""
     if len(by) == 1:
-        return masks.show(by[0], _written(row[by[0]]))[:MOST_TEXT]
-    return ", ".join(f"{name} {masks.show(name, _written(row[name]))}" for name in by)[:MOST_TEXT]
+        return _short(masks.show(by[0], _written(row[by[0]])))
+    return _short(", ".join(f"{name} {masks.show(name, _written(row[name]))}" for name in by))
 
 
-def _parted(what: str, known: Sequence[str]) -> tuple[str, str]:
-    if (cycle := _CYCLE.fullmatch(what)) is not None:
-        return cycle["feature"], cycle["observed"]
-    for name in known:
-        if what.startswith(f"{name} "):
-            return name, what[len(name) + 1 :]
-    feature, _, observed = what.partition(" ")
-    return feature, observed
-
-
-def _masked(reason: Reason, masks: Masks, history: Mapping[str, str], spoken: Sequence[str]) -> dict[str, Any]:
-    hidden = masks.is_masked(reason.feature)
-    observed = masks.show(reason.feature, reason.observed)[:MOST_TEXT]
-    expected = (HIDDEN if hidden and reason.expected else reason.expected)[:MOST_TEXT]
+def _masked(reason: Reason, masks: Masks, history: Mapping[str, str]) -> dict[str, Any]:
+    """A reason as people may read it: masked as soon as any column is that its values may show."""
+    hidden = masks.is_masked(reason.feature, *reason.columns)
+    observed = _short(masks.show(reason.feature, reason.observed, made_of=reason.columns))
+    expected = HIDDEN if hidden and reason.expected else _short(reason.expected)
     phrase = history.get(reason.feature, "")
-    if not phrase and reason.feature in spoken and " " in observed:  # in words already: "12 in the hour before"
+    if not phrase and reason.is_phrase and not hidden:
         phrase = "{value}, expected about {expected}" if expected.startswith("about ") else "{value}"
+    values = {"value": observed, "expected": expected.removeprefix("about ")}
     return {
         "feature": reason.feature,
         "observed": observed,
         "expected": expected,
         "share": round(reason.share, 4),
-        "words": phrase.replace("{value}", observed).replace("{expected}", expected.removeprefix("about ")),
+        "words": _PLACE.sub(lambda match: values[match[1]], phrase),
     }
+
+
+def _short(text: str) -> str:
+    return one_line(text)[:MOST_TEXT]
 
 
 def _written(value: object) -> str:

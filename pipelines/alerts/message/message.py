@@ -153,10 +153,9 @@ def reason_in_words(reason: Mapping[str, Any]) -> str:
     >>> reason_in_words({"feature": "amount", "observed": "950.00", "expected": "about 42", "words": ""})
     'amount is 950.00, expected about 42'
     """
-    if reason.get("words"):
-        return f"{reason['feature']}: {reason['words']}"
     expected = f", expected {reason['expected']}" if reason.get("expected") else ""
-    return f"{reason['feature']} is {reason['observed']}{expected}"
+    said = f": {reason['words']}" if reason.get("words") else f" is {reason['observed']}{expected}"
+    return words.one_line(f"{reason['feature']}{said}")
 
 
 def message_of(alert: Alert, *, section: AlertsSection, target: str) -> Message:

@@ -17,7 +17,7 @@ from pipelines.alerts.grouping.audit_sample import DRAWN, drawn_of
 from pipelines.alerts.grouping.groups import Candidate, Event, Known, advance, choose, events_of, key_of, rank, told
 from pipelines.alerts.grouping.quiet import waits
 from pipelines.alerts.grouping.recovery import recovered
-from pipelines.alerts.message.facts import MOST_KEYS, facts_of, known_features, label_of, read_reasons
+from pipelines.alerts.message.facts import MOST_KEYS, facts_of, label_of, reasons_of
 from pipelines.config import Config
 from pipelines.config.masking import Masks, masks_of
 from pipelines.cron import zone_of
@@ -36,8 +36,8 @@ def enqueue(session: Session, verdicts: pd.DataFrame, *, config: Config, now: da
     session : Session
         Of the transaction that keeps the scores and moves the cursor.
     verdicts : DataFrame
-        The verdicts of a batch: the flagged rows at least, with the columns that ``alerts`` names. Rows that are not
-        flagged show that something has recovered, and how the risk went.
+        The verdicts of a batch: the flagged rows at least, with the columns that ``alerts`` names, and in ``reasons``
+        a list of ``Reason``. Rows that are not flagged show that something has recovered, and how the risk went.
     config : Config
         Its ``alerts`` say what becomes an alert.
     now : datetime
@@ -73,8 +73,7 @@ def enqueue(session: Session, verdicts: pd.DataFrame, *, config: Config, now: da
     states = _known(session, config.name, events)
     candidates = _candidates(events, states, window, timedelta(minutes=settings.again_minutes))
     candidates = [each for each in candidates if rank(each.event.severity) >= rank(settings.least_severity)]
-    features = known_features(config)
-    candidates = _unsilenced(session, candidates, flagged, features, config.name, now)
+    candidates = _unsilenced(session, candidates, flagged, config.name, now)
     day = _day(session, config, now)
     chosen, more = choose(candidates, room=settings.a_day - day.told)
     masks = masks_of(config)
@@ -91,7 +90,7 @@ def enqueue(session: Session, verdicts: pd.DataFrame, *, config: Config, now: da
                 facts,
                 peak,
                 label_of(peak, by, masks),
-                _pattern(flagged, candidate.event, features),
+                _pattern(flagged, candidate.event),
                 config,
                 now,
             )
@@ -162,7 +161,6 @@ def _unsilenced(
     session: Session,
     candidates: list[Candidate],
     flagged: pd.DataFrame,
-    features: Sequence[str],
     source: str,
     now: datetime,
 ) -> list[Candidate]:
@@ -174,7 +172,7 @@ def _unsilenced(
         return candidates
     kept = []
     for candidate in candidates:
-        match = next((each for each in silences if _covers(each, candidate, flagged, features)), None)
+        match = next((each for each in silences if _covers(each, candidate, flagged)), None)
         if match is None:
             kept.append(candidate)
         else:
@@ -182,20 +180,18 @@ def _unsilenced(
     return kept
 
 
-def _covers(silence: Silence, candidate: Candidate, flagged: pd.DataFrame, features: Sequence[str]) -> bool:
+def _covers(silence: Silence, candidate: Candidate, flagged: pd.DataFrame) -> bool:
     event = candidate.event
     return (
         silence.group in ("", event.group)
         and (not silence.below or rank(event.severity) < rank(silence.below))
-        and (not silence.pattern or silence.pattern == _pattern(flagged, event, features))
+        and (not silence.pattern or silence.pattern == _pattern(flagged, event))
     )
 
 
-def _pattern(flagged: pd.DataFrame, event: Event, features: Sequence[str]) -> str:
+def _pattern(flagged: pd.DataFrame, event: Event) -> str:
     """The feature of the first reason."""
-    if "reasons" not in flagged:
-        return ""
-    reasons = read_reasons(flagged["reasons"].iloc[event.peak], features)
+    reasons = reasons_of(flagged.iloc[event.peak])
     return reasons[0].feature if reasons else ""
 
 
@@ -205,7 +201,7 @@ def _drawn(session: Session, verdicts: pd.DataFrame, room: int, config: Config, 
     if not candidates or rank(config.alerts.least_severity) > rank("low"):
         return []
     by, masks, alerts = config.alerts.group_by(config.columns), masks_of(config), []
-    for candidate in _unsilenced(session, candidates, rows, (), config.name, now)[: max(room, 0)]:
+    for candidate in _unsilenced(session, candidates, rows, config.name, now)[: max(room, 0)]:
         row = rows.iloc[candidate.event.peak]
         facts = facts_of(candidate, rows, config=config, masks=masks) | {"chance": float(row["chance"])}
         alerts.append(_alert(candidate, facts, row, label_of(row, by, masks), DRAWN, config, now))
