@@ -19,13 +19,14 @@ from detector.errors import DataError, SettingError
 from detector.explain.reason import Reason
 from detector.schema import Schema
 from pipelines.alerts.channels.targets import secrets_of, without_secrets
-from pipelines.alerts.feedback.answers import answer, find, labels, precision
+from pipelines.alerts.feedback.answers import answer, find, precision, realised
 from pipelines.alerts.feedback.router import answer_router
-from pipelines.alerts.feedback.truth import answered_rows, realised, with_answers
 from pipelines.alerts.message import links
 from pipelines.alerts.network.addresses import guarded, is_allowed, networks_of
 from pipelines.cli import app
 from pipelines.config import Config, load_config
+from pipelines.labels.feedback import Statements
+from pipelines.labels.known import with_answers
 from pipelines.service.http import HttpServer
 from pipelines.store import Store
 from pipelines.store.alert_tables import Alert, Answer, Delivery, Silence
@@ -136,7 +137,6 @@ def test_answers_are_counted_by_channel_reason_and_week(store: Store, tmp_path: 
             )
     with store.read() as session:
         (line,) = precision(session, source="payments").to_dict("records")
-        known = labels(session, source="payments").set_index("key")
 
     assert line == {
         "channel": "file",
@@ -147,13 +147,18 @@ def test_answers_are_counted_by_channel_reason_and_week(store: Store, tmp_path: 
         "fraud": 2,
         "precision": pytest.approx(2 / 3),
     }
-    assert known["label"].to_dict() == {"t0": 1, "t1": 0, "t3": 1}
-    assert known.loc["t0", "known_at"] == NOW + timedelta(hours=1)
+    schema = Schema(key="transaction_id", label="is_fraud")
+    keys = pd.DataFrame({"transaction_id": ["t0", "t1", "t2", "t3"]})
+    statements = Statements.answers(config)
+    joined, _ = with_answers(keys, schema, statements)
+    said = statements.verdicts.set_index("key").loc["t0"]
+    assert said["known_at"].dt.tz_localize(UTC).tolist() == [NOW, NOW + timedelta(hours=1)]
+    assert joined["is_fraud"].tolist() == pytest.approx([1, 0, float("nan"), 1], nan_ok=True)
 
 
 def test_answers_are_labels_in_evaluation(store: Store, tmp_path: Path) -> None:
     """Either source may say fraud; fine counts where the label column says nothing; a look makes no state."""
-    assert answered_rows(config_in(tmp_path / "new")).empty
+    assert Statements.answers(config_in(tmp_path / "new")).verdicts.empty
     assert realised(config_in(tmp_path / "new")) is None
     assert not (tmp_path / "new" / "service.db").exists()
     config = config_in(tmp_path, log={"enabled": True})
@@ -165,13 +170,13 @@ def test_answers_are_labels_in_evaluation(store: Store, tmp_path: Path) -> None:
     table = pd.DataFrame({"transaction_id": ["t0", "t1", "t2", "t3"], "is_fraud": [0, 1, None, None]})
     schema = Schema(key="transaction_id", label="is_fraud")
 
-    joined, said = with_answers(table, schema, answered_rows(config))
+    joined, said = with_answers(table, schema, Statements.answers(config))
 
     assert joined["is_fraud"].tolist() == pytest.approx([1, 1, 0, float("nan")], nan_ok=True)
     assert said == 3
     assert realised(config) == "Alerts that people answered and that were fraud: log 1 of 3."
-    assert with_answers(table, Schema(label="is_fraud"), answered_rows(config))[1] == 0
-    assert with_answers(table[["transaction_id"]], schema, answered_rows(config))[0]["is_fraud"].isna().sum() == 1
+    assert with_answers(table, Schema(label="is_fraud"), Statements.answers(config))[1] == 0
+    assert with_answers(table[["transaction_id"]], schema, Statements.answers(config))[0]["is_fraud"].isna().sum() == 1
 
 
 def test_answer_to_nothing_is_refused(store: Store, tmp_path: Path) -> None:

@@ -10,11 +10,11 @@ import pandas as pd
 import pytest
 
 from benchmarks.soak import Site
-from pipelines.alerts.feedback.answers import answer, find, labels, precision
-from pipelines.alerts.feedback.truth import realised
+from pipelines.alerts.feedback.answers import answer, find, precision, realised
 from pipelines.alerts.grouping.audit_sample import DRAWN
 from pipelines.alerts.grouping.gather import Gathered
 from pipelines.alerts.message.message import message_of
+from pipelines.labels.feedback import Statements
 from pipelines.store import Store
 from pipelines.store.alert_tables import Alert
 from tests.alert_places import NOW, config_in, give, rows, run, store_in
@@ -85,9 +85,8 @@ def test_answers_are_labels_and_no_precision_of_alerts(store: Store, tmp_path: P
             )
 
     with store.read() as session:
-        said = labels(session, source="payments").set_index("key")["label"]
         told = precision(session, source="payments").set_index("reason")["precision"]
-    assert said.to_dict() == {"t0": 1, "d0": 0}
+    assert dict(Statements.answers(config).verdicts[["key", "label"]].to_numpy().tolist()) == {"t0": 1, "d0": 0}
     assert told.to_dict() == {"amount": 1.0, DRAWN: 0.0}
     assert realised(config) == "Alerts that people answered and that were fraud: log 1 of 1."
 

@@ -16,10 +16,10 @@ from detector.metrics.ranking import read_labels
 from detector.schema import Schema
 from pipelines.config import Config
 from pipelines.factory.detector import refuse_taken_names, schema_of
-from pipelines.factory.labelled_set import Lesson, lesson_of, with_reports, without
+from pipelines.factory.labelled_set import Lesson, lesson_of, without
 from pipelines.features.burn_in import warm
 from pipelines.features.engine import Featuring, statements_of
-from pipelines.labels.known import known_labels
+from pipelines.labels.known import known_labels, with_report_time
 from pipelines.progress import counted, progress
 from pipelines.sources import Source
 
@@ -188,7 +188,7 @@ def split(
         rows = rows.sort_values(schema.time, kind="stable")
     labels = read_labels(rows[schema.label]) if schema.label is not None else np.full(len(rows), np.nan)
     believed = labels.copy()
-    told = with_reports(rows, frame, config)
+    told = with_report_time(rows, frame, config)
     statements = statements_of(config, featuring)
     if schema.time is not None and config.kind == "table":
         known = known_labels(told, config, schema, now=now, statements=statements)

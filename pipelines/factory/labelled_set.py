@@ -14,7 +14,7 @@ from detector.errors import DataError
 from detector.schema import Schema
 from pipelines.config import Config
 from pipelines.labels.feedback import Statements
-from pipelines.labels.known import Known, known_labels
+from pipelines.labels.known import KnownLabels, known_labels
 
 MOST_ROWS = 100_000
 NUMBERS = ("rows_learnt", "anomalies_learnt", "rows_later", "anomalies_later", "rows_calibrated")
@@ -28,7 +28,7 @@ class Lesson:
     ----------
     rows : DataFrame
         All known anomalies, and a sample of the others; only the anomalies where there is too little to learn from.
-    known : Known
+    known : KnownLabels
         What is known of them.
     weight : array of shape (n_rows,)
         How many rows each stands for.
@@ -37,7 +37,7 @@ class Lesson:
     """
 
     rows: pd.DataFrame
-    known: Known
+    known: KnownLabels
     weight: NDArray[np.float64]
     reason: str = ""
 
@@ -73,7 +73,7 @@ def lesson_of(
     return lesson_from(rows, known_labels(rows, config, schema, now=now, statements=statements), config)
 
 
-def lesson_from(rows: pd.DataFrame, known: Known, config: Config) -> Lesson:
+def lesson_from(rows: pd.DataFrame, known: KnownLabels, config: Config) -> Lesson:
     """The same where it is clear what is known of the rows."""
     section = config.train.head
     anomalous = (known.label == 1).to_numpy()
@@ -92,16 +92,6 @@ def lesson_from(rows: pd.DataFrame, known: Known, config: Config) -> Lesson:
     weight = np.where(anomalous[places], 1.0, len(others) / max(1, len(drawn)))
     chosen = rows.iloc[places]
     return Lesson(chosen, known.of(chosen.index), weight)
-
-
-def with_reports(rows: pd.DataFrame, frame: pd.DataFrame, config: Config) -> pd.DataFrame:
-    """Cleaned rows with the time at which each label was reported, if a column of the raw ones says so."""
-    reported = config.features.reported
-    return (
-        rows
-        if reported is None or reported not in frame
-        else rows.assign(**{reported: frame.loc[rows.index, reported]})
-    )
 
 
 def without(rows: pd.DataFrame, lesson: Lesson | None) -> pd.DataFrame:
@@ -184,4 +174,4 @@ def _told(facts: dict[str, object]) -> str:
 
 def _nothing(rows: pd.DataFrame, reason: str) -> Lesson:
     none = pd.Series(dtype="float64")
-    return Lesson(rows, Known(none, none, none), np.zeros(0), reason)
+    return Lesson(rows, KnownLabels(none, none, none), np.zeros(0), reason)

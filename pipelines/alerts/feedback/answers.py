@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from datetime import datetime, timedelta
-from typing import Any, Literal, get_args
+from typing import Literal, get_args
 
 import pandas as pd
 import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
 from detector.errors import DataError, nearest
+from pipelines.alerts.grouping.audit_sample import DRAWN
 from pipelines.alerts.grouping.silences import silence
 from pipelines.config import Config
+from pipelines.store import existing_store
 from pipelines.store.alert_tables import Alert, Answer, Delivery
 
 Said = Literal["fraud", "fine", "unsure"]
@@ -137,34 +139,18 @@ def precision(session: Session, *, source: str) -> pd.DataFrame:
     return table.assign(precision=table["fraud"] / answered.where(answered > 0))
 
 
-def labels(session: Session, *, source: str) -> pd.DataFrame:
-    """Rows that people have judged, for evaluation and training: what they said counts from ``known_at`` on.
-
-    Returns
-    -------
-    DataFrame
-        Columns ``key`` (masked where the key is), ``label`` (1 fraud, 0 fine), ``known_at``, ``who``, ``alert`` and
-        ``model_version``; one line a row, by the last answer.
-    """
-    statement = (
-        sa.select(Answer, Alert.facts)
-        .join(Alert, Alert.id == Answer.alert)
-        .where(Alert.source == source, Answer.verdict.in_(("fraud", "fine")))
-        .order_by(Answer.id)
-    )
-    latest: dict[str, dict[str, Any]] = {}
-    newest = session.execute(sa.select(Answer.alert, sa.func.max(Answer.id)).group_by(Answer.alert))
-    final = {alert: number for alert, number in newest}  # noqa: C416 - a row is no pair to the type checker
-    for said, facts in session.execute(statement):
-        if final[said.alert] != said.id:
-            continue
-        for key in facts.get("keys", []):
-            latest[key] = {
-                "key": key,
-                "label": int(said.verdict == "fraud"),
-                "known_at": said.at,
-                "who": said.who,
-                "alert": said.alert,
-                "model_version": said.model_version,
-            }
-    return pd.DataFrame(list(latest.values()), columns=["key", "label", "known_at", "who", "alert", "model_version"])
+def realised(config: Config) -> str | None:
+    """In one line how many answered alerts were right; None if nobody has answered."""
+    store = existing_store(config.service.store)
+    if store is None:
+        return None
+    with store.read() as session:
+        found = precision(session, source=config.name)
+    once = found[(found["answered"] > 0) & (found["reason"] != DRAWN)]
+    if once.empty:
+        return None
+    parts = [
+        f"{channel} {fraud} of {answered}"
+        for channel, answered, fraud in once.groupby("channel")[["answered", "fraud"]].sum().itertuples(name=None)
+    ]
+    return f"Alerts that people answered and that were fraud: {', '.join(parts)}."
