@@ -14,7 +14,8 @@ from detector.errors import SettingError
 from detector.explain.reason import Reason
 from pipelines.alerts import enqueue
 from pipelines.alerts.delivery.digests import end_quiet
-from pipelines.alerts.grouping.groups import Known, advance, events_of
+from pipelines.alerts.grouping.events import Grouping, events_of
+from pipelines.alerts.grouping.groups import GroupState, advance
 from pipelines.config import Config, load_config
 from pipelines.scoring.stream import judge_of
 from pipelines.store import Store
@@ -333,17 +334,16 @@ def test_switched_off_alerts_do_nothing(store: Store, tmp_path: Path) -> None:
 def test_rows_without_time_or_entity_are_one_event(tmp_path: Path) -> None:
     """Where the table has neither, all flagged rows are told at once."""
     verdicts = rows(("a", 0, "low"), ("b", 90, "high"))[["risk", "p_value", "flagged", "severity"]].assign(row=[3, 4])
-    found = events_of(verdicts, source="x", by=(), time=None, now=NOW, window=timedelta(hours=1))
+    found = events_of(verdicts, Grouping("x", (), None, timedelta(hours=1)), now=NOW)
 
     assert [(event.rows, event.severity, event.first_at) for event in found] == [(2, "high", NOW)]
 
 
 def test_advance_needs_no_memory_of_its_own() -> None:
     """The decision is a function of the event and of what is known."""
-    event = events_of(
-        rows(("a", 0, "low")), source="x", by=("card_id",), time="time", now=NOW, window=timedelta(hours=1)
-    )[0]
-    known = Known("in_1", "low", "low", event.first_at, event.first_at, event.last_at, 1)
+    grouping = Grouping("x", ("card_id",), "time", timedelta(hours=1))
+    (event,) = events_of(rows(("a", 0, "low")), grouping, now=NOW)
+    known = GroupState("in_1", "low", "low", event.first_at, event.first_at, event.last_at, 1)
     times = {"window": timedelta(hours=1), "again": timedelta(days=1)}
 
     assert advance(event, known, name="in_2", **times) == advance(event, known, name="in_2", **times)

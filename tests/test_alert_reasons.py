@@ -24,8 +24,9 @@ from pipelines.alerts.channels.file import as_dict
 from pipelines.alerts.channels.pagerduty import event_of
 from pipelines.alerts.channels.slack import payload_of
 from pipelines.alerts.channels.webhook import body_of
-from pipelines.alerts.grouping.groups import Candidate, events_of
-from pipelines.alerts.message.facts import facts_of, label_of
+from pipelines.alerts.grouping.events import Grouping, events_of
+from pipelines.alerts.grouping.groups import Candidate
+from pipelines.alerts.message.facts import facts_of, labels_of
 from pipelines.alerts.message.message import Message
 from pipelines.alerts.message.templating import render
 from pipelines.config import Config
@@ -77,7 +78,7 @@ REASONS = st.lists(
 def message_about(reasons: list[Reason], masks: Masks, config: Config) -> Message:
     """The message about one flagged row, the way ``enqueue`` and ``message_of`` make it."""
     frame = rows(("a", 0, "high"), reasons=reasons)
-    (event,) = events_of(frame, source="s", by=["card_id"], time="time", now=NOW, window=timedelta(hours=1))
+    (event,) = events_of(frame, Grouping.of(config), now=NOW)
     candidate = Candidate("opened", event, "in_1", event.first_at, "", is_fresh=True)
     facts = json.loads(json.dumps(facts_of(candidate, frame, config=config, masks=masks)))
     return Message(
@@ -85,7 +86,7 @@ def message_about(reasons: list[Reason], masks: Masks, config: Config) -> Messag
         incident="in_1",
         kind="opened",
         source="payments",
-        label=label_of(frame.iloc[0], ["card_id"], masks),
+        label=labels_of(frame, [event], by=["card_id"], masks=masks)[event.group],
         severity="high",
         model_version="1",
         first_at=event.first_at,

@@ -10,7 +10,7 @@ from typing import Any
 from pydantic import BaseModel, SecretStr
 
 from pipelines.alerts.channels.channel import Channel
-from pipelines.alerts.grouping.groups import rank
+from pipelines.alerts.grouping.events import rank
 from pipelines.config import Config
 
 _PEOPLE = ("pagerduty", "slack", "email", "apprise")

@@ -10,7 +10,7 @@ import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
 from detector.errors import DataError, nearest
-from pipelines.alerts.grouping.audit_sample import DRAWN
+from pipelines.alerts.grouping.audit_sample import SAMPLED
 from pipelines.alerts.grouping.silences import silence
 from pipelines.config import Config
 from pipelines.store import existing_store
@@ -146,7 +146,7 @@ def realised(config: Config) -> str | None:
         return None
     with store.read() as session:
         found = precision(session, source=config.name)
-    once = found[(found["answered"] > 0) & (found["reason"] != DRAWN)]
+    once = found[(found["answered"] > 0) & (found["reason"] != SAMPLED)]
     if once.empty:
         return None
     parts = [

@@ -1,4 +1,4 @@
-"""What is kept of an alert beside its columns: reasons, values, keys, the course of the risk. Masked before kept."""
+"""What is stored of an alert beside its columns: reasons, values, keys, the risk timeline. Masked before it is stored."""
 
 from __future__ import annotations
 
@@ -11,7 +11,8 @@ import numpy as np
 import pandas as pd
 
 from detector.explain.reason import Reason
-from pipelines.alerts.grouping.groups import Candidate, times_of
+from pipelines.alerts.grouping.events import Event, reasons_of, times_of
+from pipelines.alerts.grouping.groups import Candidate
 from pipelines.alerts.message.words import one_line
 from pipelines.config import Config
 from pipelines.config.masking import HIDDEN, Masks
@@ -23,29 +24,12 @@ _PLACE = re.compile(r"\{(value|expected)\}")
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)  # for a row without a time, which then stands at the left edge
 
 
-def reasons_of(row: pd.Series) -> list[Reason]:
-    """The reasons of a row, most important first; none where it has none."""
-    reasons = row.get("reasons")
-    return list(reasons) if isinstance(reasons, list | tuple) else []
-
-
 def facts_of(
-    candidate: Candidate, flagged: pd.DataFrame, *, config: Config, masks: Masks, everything: pd.DataFrame | None = None
+    candidate: Candidate, flagged: pd.DataFrame, *, config: Config, masks: Masks, timeline: pd.DataFrame | None = None
 ) -> dict[str, Any]:
     """All that people are shown of an event, as JSON can hold it.
 
-    Parameters
-    ----------
-    candidate : Candidate
-        The event.
-    flagged : DataFrame
-        The flagged rows it is among.
-    config : Config
-        Says which columns.
-    masks : Masks
-        What nobody is to read.
-    everything : DataFrame, optional
-        All rows of its key, for the course of the risk.
+    ``flagged`` holds the rows of the event among others; ``timeline`` all rows of its key, to show how the risk went.
     """
     event, columns, settings = candidate.event, config.columns, config.alerts
     peak, rows = flagged.iloc[event.peak], flagged.iloc[event.places]
@@ -53,20 +37,36 @@ def facts_of(
     shown = [name for name in settings.shown if name in flagged]
     return {
         "columns": {name: _short(masks.show(name, _written(peak[name]))) for name in shown},
-        "reasons": [_masked(reason, masks, settings.history) for reason in reasons_of(peak)],
+        "reasons": [_masked(reason, masks, settings.history) for reason in reasons_of(peak.get("reasons"))],
         "keys": [] if key is None else [masks.show(key, _written(value)) for value in rows[key].iloc[:MOST_KEYS]],
         "previous": candidate.previous,
-        "course": _course(rows if everything is None else everything, columns.time),
+        "course": _risk_timeline(rows if timeline is None else timeline, columns.time),
     }
 
 
-def label_of(row: pd.Series, by: Sequence[str], masks: Masks) -> str:
-    """The key as people may read it: "card-7", or "shop 3, country de" where it has several columns."""
-    if not by:
-        return ""
-    if len(by) == 1:
-        return _short(masks.show(by[0], _written(row[by[0]])))
-    return _short(", ".join(f"{name} {masks.show(name, _written(row[name]))}" for name in by))
+def labels_of(flagged: pd.DataFrame, events: Sequence[Event], *, by: Sequence[str], masks: Masks) -> dict[str, str]:
+    """The key of each event's group as people may read it: "card-7", or "shop 3, country de" of several columns."""
+    columns = [(name, f"{name} " if len(by) > 1 else "", flagged[name].to_numpy()) for name in by]
+    return {
+        event.group: _short(
+            ", ".join(f"{before}{masks.show(name, _written(values[event.peak]))}" for name, before, values in columns)
+        )
+        for event in events
+    }
+
+
+def rows_of_keys(scored: pd.DataFrame, by: Sequence[str], peaks: Sequence[pd.Series]) -> list[pd.DataFrame | None]:
+    """The latest rows of the key of each of these rows, in one pass over the batch; None where there are none."""
+    if not by or not peaks or scored.empty:
+        return [None for _ in peaks]
+    inside = np.ones(len(scored), dtype=bool)
+    for name in by:
+        inside &= scored[name].isin({peak[name] for peak in peaks}).to_numpy()
+    groups = scored[inside].groupby(list(by), sort=False)
+    found = {
+        tuple(map(str, key if isinstance(key, tuple) else (key,))): part.tail(10 * MOST_KEYS) for key, part in groups
+    }
+    return [found.get(tuple(str(peak[name]) for name in by)) for peak in peaks]
 
 
 def _masked(reason: Reason, masks: Masks, history: Mapping[str, str]) -> dict[str, Any]:
@@ -97,7 +97,7 @@ def _written(value: object) -> str:
     return str(value)
 
 
-def _course(rows: pd.DataFrame, time: str | None) -> list[list[Any]]:
+def _risk_timeline(rows: pd.DataFrame, time: str | None) -> list[list[Any]]:
     """Up to 60 points: seconds since the first, risk, and whether it was flagged."""
     if time is None or time not in rows or len(rows) < 2:
         return []
