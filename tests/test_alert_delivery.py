@@ -313,15 +313,15 @@ def test_state_that_fails_after_the_send_means_the_same_id_again(
     """If what was sent cannot be written down, the run fails, and a later one sends it again under its id."""
     config = hooked(tmp_path, server, monkeypatch)
     give(store, config, rows(("a", 0, "high")))
-    settle = queue.settle
+    record = queue.record
 
     def broken(*_: Any, **__: Any) -> None:
         raise StoreError("database is locked")
 
-    monkeypatch.setattr(queue, "settle", broken)
+    monkeypatch.setattr(queue, "record", broken)
     with pytest.raises(StoreError, match="locked"):
         run(store, config)
-    monkeypatch.setattr(queue, "settle", settle)
+    monkeypatch.setattr(queue, "record", record)
     run(store, config, now=NOW + timedelta(minutes=1))
 
     assert len(server.ids) == 2

@@ -126,11 +126,8 @@ def group_id(source: str, key: Sequence[object]) -> str:
 def severity_by_amount(severity: str, amount: float | None, *, small: float | None, large: float | None) -> str:
     """One level up for a large amount, one down for a small one.
 
-    >>> (
-    ...     severity_by_amount("medium", 9_000.0, small=20, large=5_000),
-    ...     severity_by_amount("medium", 3.0, small=20, large=5_000),
-    ... )
-    ('high', 'low')
+    >>> [severity_by_amount("medium", amount, small=20, large=5_000) for amount in (9_000.0, 3.0)]
+    ['high', 'low']
     """
     level = rank(severity)
     if amount is not None and large is not None and amount >= large:

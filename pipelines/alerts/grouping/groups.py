@@ -1,6 +1,6 @@
 """Events → what to report. Pure functions of an event and what is known of its group.
 
-An event is reported once: again only when it gets more severe, or when it lasts beyond a set time after its last report.
+An event is reported once: again only when it gets more severe, or lasts beyond a set time after its last report.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What is stored of an alert beside its columns: reasons, values, keys, the risk timeline. Masked before it is stored."""
+"""Reasons, values, keys and the risk timeline of an alert: masked, then stored beside its columns."""
 
 from __future__ import annotations
 

@@ -161,12 +161,7 @@ def _overflow(
 def day_digest(day: AlertDay, *, rows: int, config: Config, now: datetime) -> Alert:
     """The digest of all that a day had no room for; they count as reported from now on."""
     day.said = day.more
-    facts = {
-        "why": "cap",
-        "more": day.more,
-        "by_severity": day.worst,
-        "a_day": config.alerts.a_day,
-        "day": str(day.day),
-    }
+    facts = {"why": "cap", "more": day.more, "by_severity": day.worst, "day": str(day.day)}
+    facts["a_day"] = config.alerts.a_day
     severity = max(day.worst, key=rank, default="low")
     return digest_alert(facts, severity=severity, rows=rows, config=config, now=now)
