@@ -102,14 +102,14 @@ def sensors(rows: int, *, seed: int) -> dict[str, Any]:
     first = int(0.4 * rows)
     detector = SequenceDetector(schema=schema).fit(table.iloc[:first])
     started = time.perf_counter()
-    verdicts = detector.scorer_.judge(table.iloc[first:]).frame
+    verdicts = detector.scorer_.score_frame(table.iloc[first:]).frame
     seconds = time.perf_counter() - started
-    judged = detector.scorer_.judge_rows(clean(table.iloc[first:], schema).rows)
-    reasons = judged.reasons(judged.flagged(None))
-    steps = zip(judged.series.rows.tolist(), judged.series.step.tolist(), strict=True)
-    named = {row: {reason.feature for reason in reasons[step][:TOP]} for row, step in steps if step in reasons}
-    right = truth.loc[list(named)].query("anomaly == 1")
-    hits = np.array([bool(set(wanted.split(",")) & named[row]) for row, wanted in right["anomaly_sensor"].items()])
+    joined = verdicts.merge(frame[["time", "machine", *truth.columns]], on=["time", "machine"])
+    right = joined[joined["flagged"] & (joined["anomaly"] == 1)]
+    named = [{reason.feature for reason in reasons[:TOP]} for reasons in right["reasons"]]
+    hits = np.array(
+        [bool(set(wanted.split(",")) & given) for wanted, given in zip(right["anomaly_sensor"], named, strict=True)]
+    )
     of_kind = pd.Series(hits, index=right["anomaly_kind"].to_numpy()).groupby(level=0).agg(["mean", "size"])
     print(of_kind.round(3).to_string(), flush=True)
     return {

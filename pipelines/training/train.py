@@ -30,7 +30,7 @@ from pipelines.labels.known import with_report_time
 from pipelines.progress import counted, progress
 from pipelines.registry.registry import Shelf
 from pipelines.reports.page import ReportContent, column_facts, quarantine_counts, write_report
-from pipelines.sinks.files import QuarantineSink
+from pipelines.sinks.quarantine import QuarantineSink
 from pipelines.sources import Source, open_source
 from pipelines.training.kinds import KINDS
 from pipelines.training.review import Review
