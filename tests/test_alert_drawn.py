@@ -99,7 +99,7 @@ def test_drawn_rows_of_a_large_batch_are_kept(tmp_path: Path) -> None:
 
     list(gathered.watch([frame]))
 
-    assert sorted(gathered.verdicts()["transaction_id"]) == ["d0", "d2"]
+    assert sorted(gathered.scores()["transaction_id"]) == ["d0", "d2"]
 
 
 def test_service_tells_what_it_drew(tiny_bundle: Path, tmp_path: Path) -> None:
