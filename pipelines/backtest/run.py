@@ -23,7 +23,7 @@ from pipelines.backtest.words import cautions, in_words, means_and_spreads
 from pipelines.config import Config
 from pipelines.config.features import NEEDS_TIME
 from pipelines.factory.detector import detector_of, policy_of
-from pipelines.factory.labelled_set import lesson_from, taught, without
+from pipelines.factory.labelled_set import labelled_set_from, train_head, without
 from pipelines.features.burn_in import warm
 from pipelines.features.engine import Featuring, featuring_of
 from pipelines.labels.feedback import Statements
@@ -199,9 +199,9 @@ def _period(
         return {}
     if config.train.rows is not None and len(learnt) > config.train.rows:
         learnt = learnt.sample(config.train.rows, random_state=config.random_state)
-    lesson = lesson_from(learnt, known.of(learnt.index), config) if config.train.head.enabled else None
+    lesson = labelled_set_from(learnt, known.of(learnt.index), config) if config.train.head.enabled else None
     members, _ = warm(without(learnt, lesson), str(schema.time), whole_from)
-    scorer = taught(detector_of(config, schema).fit(members).scorer_, lesson, config)
+    scorer = train_head(detector_of(config, schema).fit(members).scorer_, lesson, config)
     scores = scorer.score(asked, policy, explains=False)
     day = asked[str(schema.time)].dt.normalize()
     p_value, risk, flagged = (scores[name].to_numpy() for name in ("p_value", "risk", "flagged"))

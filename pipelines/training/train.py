@@ -21,7 +21,7 @@ from detector.errors import DataError
 from detector.persist import bundle
 from pipelines.config import Config
 from pipelines.factory.detector import policy_of, refuse_taken_names, schema_of
-from pipelines.factory.labelled_set import head_note, lesson_of, tags_of, taught, without
+from pipelines.factory.labelled_set import head_note, head_tags, labelled_set_of, train_head, without
 from pipelines.factory.metadata import REFERENCE, calibration_of, remember
 from pipelines.features.burn_in import warm
 from pipelines.features.engine import featuring_of, history_folder, statements_of
@@ -134,14 +134,14 @@ def train(config: Config, *, now: datetime) -> TrainReport:
     usable = with_report_time(cleaned.rows, frame, config)
     rows, early = warm(cleaned.rows, str(schema.time), None if featuring is None else featuring.whole_from)
     rows, kept_apart = kind.split(rows, config, schema)
-    lesson = lesson_of(usable.drop(index=kept_apart.index), config, schema, now=now, statements=statements)
+    lesson = labelled_set_of(usable.drop(index=kept_apart.index), config, schema, now=now, statements=statements)
     rows = without(rows, lesson)
     with fitting_steps() as on_step:
         detector = kind.detector(config, schema, on_step).fit(rows)
     detector.on_step = None
     if lesson is not None:
         with progress("Learning from labels", total=None):
-            detector.scorer_ = taught(detector.scorer_, lesson, config)
+            detector.scorer_ = train_head(detector.scorer_, lesson, config)
     filtered = _write_filtered(config, detector, rows, frame)
     with progress("Reviewing", total=None):
         reviewed, drawn = kind.review(detector.scorer_, kept_apart, config, detector.history_)
@@ -288,7 +288,7 @@ def _log(
         curves=detector.history_,
         figures=drawn,
         config_text=config.file.read_text(encoding="utf-8") if config.file is not None else "",
-        tags={"job": "train", "rows": str(len(rows)), "members": ", ".join(scorer.members)} | cut(tags_of(scorer)),
+        tags={"job": "train", "rows": str(len(rows)), "members": ", ".join(scorer.members)} | cut(head_tags(scorer)),
         description=_description(config, len(rows), reviewed, policy),
         policy=policy,
     )
