@@ -128,7 +128,7 @@ def top_features(shares: NDArray[np.float64], top: int, *, least: float = 0.02) 
     return [[int(i) for i in row[keep]] for row, keep in zip(order, kept, strict=True)]
 
 
-def tell(reasons: Sequence[Reason], top: int) -> list[Reason]:
+def most_telling(reasons: Sequence[Reason], top: int) -> list[Reason]:
     """The first ``top`` reasons that say something; the first of all if none does."""
     return [reason for reason in reasons if reason.telling][:top] or list(reasons[:1])
 
