@@ -4,18 +4,37 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from datetime import datetime
 from importlib import import_module
-from typing import Any
+from typing import Any, Protocol
 
 from pydantic import BaseModel, SecretStr
 
-from pipelines.alerts.channels.channel import Channel
 from pipelines.alerts.grouping.events import rank
+from pipelines.alerts.message.message import Message
 from pipelines.config import Config
 
 _PEOPLE = ("pagerduty", "slack", "email", "apprise")
 _HONOUR_IDS = ("webhook", "alertmanager", "pagerduty")
 _KINDS = ("file", "log", "webhook", "alertmanager", "pagerduty", "slack", "email", "apprise")
+
+
+class Channel(Protocol):
+    """A place alerts go to."""
+
+    def send(self, message: Message, *, now: datetime) -> None:
+        """Send one alert; that it returns means that the place has it.
+
+        Raises
+        ------
+        DeliveryError
+            If it has not, as far as is known.
+        """
+        ...
+
+    def close(self) -> None:
+        """Let go of connections."""
+        ...
 
 
 @dataclass(frozen=True)

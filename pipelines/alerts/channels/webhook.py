@@ -6,13 +6,13 @@ import base64
 import hashlib
 import hmac
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 
+from pipelines.alerts.channels.posting import JSON, PostingChannel
 from pipelines.alerts.message.message import Message
-from pipelines.alerts.network.addresses import networks_of
 from pipelines.alerts.network.errors import DeliveryError
-from pipelines.alerts.network.http import Poster, expect_success
+from pipelines.alerts.network.http import Reply, expect_success
 from pipelines.config.alerting import AlertsSection, WebhookSection
 
 MOST_BYTES = 20_000
@@ -85,37 +85,24 @@ def body_of(message: Message) -> bytes:
     return body
 
 
-class WebhookChannel:
-    """Posts signed events.
+class WebhookChannel(PostingChannel):
+    """Posts signed events; only an answer of 2xx counts as taken."""
 
-    Parameters
-    ----------
-    poster : Poster
-        Where to.
-    secrets : sequence of str
-        What to sign with.
-    """
+    def __init__(self, section: WebhookSection, alerts: AlertsSection) -> None:
+        super().__init__(section.url.get_secret_value(), alerts)
+        self._secrets = [each.get_secret_value() for each in section.secrets]
 
-    def __init__(self, poster: Poster, *, secrets: Sequence[str]) -> None:
-        self.poster = poster
-        self._secrets = tuple(secrets)
-
-    def send(self, message: Message, *, now: datetime) -> None:
-        """Post one event; only an answer of 2xx counts as taken."""
+    def request(self, message: Message, now: datetime) -> tuple[bytes, Mapping[str, str]]:
+        """One event, signed with each secret."""
         body = body_of(message)
-        headers = sign(body, id=message.id, now=now, secrets=self._secrets)
-        reply = self.poster.post(body, headers | {"Content-Type": "application/json"})
-        expect_success(reply, host=self.poster.host, now=now, permanent=(413,))
+        return body, sign(body, id=message.id, now=now, secrets=self._secrets) | JSON
 
-    def close(self) -> None:
-        """Let go of the connection."""
-        self.poster.close()
+    def check(self, reply: Reply, now: datetime) -> None:
+        """A body that is too large will not shrink; all else may be mended at the receiver."""
+        expect_success(reply, host=self.poster.host, now=now, permanent=(413,))
 
 
 def open_channel(section: WebhookSection, alerts: AlertsSection, number: int) -> WebhookChannel:
     """The channel of a configuration."""
     del number
-    poster = Poster(
-        section.url.get_secret_value(), timeout=alerts.retry.timeout, allowed=networks_of(alerts.allow_addresses)
-    )
-    return WebhookChannel(poster, secrets=[each.get_secret_value() for each in section.secrets])
+    return WebhookChannel(section, alerts)

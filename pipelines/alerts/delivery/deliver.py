@@ -15,8 +15,7 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
 from detector.errors import DetectorError, SettingError, StoreError
-from pipelines.alerts.channels.channel import Channel
-from pipelines.alerts.channels.targets import Target, secrets_of, targets_of, without_secrets
+from pipelines.alerts.channels.targets import Channel, Target, secrets_of, targets_of, without_secrets
 from pipelines.alerts.delivery import queue
 from pipelines.alerts.delivery.digests import end_days, end_quiet
 from pipelines.alerts.delivery.queue import Claimed, Result
