@@ -75,20 +75,8 @@ def known_labels(
     verdict counts from the moment it was said; of several the last counts, so a chargeback overrides an earlier "fine".
     The same said again is no news. What is dated later than ``now`` is not known. "Unsure" is unknown.
 
-    Parameters
-    ----------
-    rows : DataFrame
-        With the key, time and label columns, and the time of report if ``features.reported`` names one.
-    config : Config
-        Names the label delay, the reports, and the service's store.
-    schema : Schema
-        The meaning of the columns; with a time.
-    now : datetime
-        The moment.
-    statements : Statements, optional
-        What reports and answers say; read if it is not given.
-    delay : Timedelta, optional
-        After which labels are known; by default as configured.
+    ``rows`` hold the key, the time and the label, and the time of report if ``features.reported`` names one. Statements
+    are read if they are not given; the delay is the configured one.
 
     Raises
     ------
@@ -129,18 +117,8 @@ def known_labels(
 class LabelHistory:
     """All that was ever said of some rows, to look back at what was known at any moment.
 
-    Parameters
-    ----------
-    rows : DataFrame
-        Cleaned, with the time of report if ``features.reported`` names one.
-    schema : Schema
-        With a time.
-    config : Config
-        Names the time of report.
-    statements : Statements
-        What reports and answers say.
-    delay : Timedelta
-        After which a row of which nobody said anything is known to be normal, and a label without report is known.
+    Rows are cleaned and have a time, and the time of report if ``features.reported`` names one. A row of which nobody
+    said anything is known to be normal after ``delay``, which is also when a label without report is known.
     """
 
     rows: pd.DataFrame
@@ -195,19 +173,8 @@ def label_changes(
     that says when it was reported stands from the row on, whatever is said, as nobody knows which came last. Changes
     after the third do not count.
 
-    Parameters
-    ----------
-    rows : DataFrame
-        With times as dates, and labels as numbers where there are any.
-    statements : Statements
-        Later ones too: each counts from its own date on.
-    time, key, label, reported : str or None
-        The columns; the last two need not be there.
-
-    Returns
-    -------
-    DataFrame
-        The three columns ``TURNS``, dates or missing, indexed as the rows.
+    Times are dates and labels numbers. Later statements may be among them: each counts from its own date on. The
+    result has the columns ``TURNS``, dates or missing.
 
     >>> said = pd.DataFrame({"key": "a", "label": [1.0, 0.0], "known_at": pd.to_datetime(["2026-01-02", "2026-01-05"])})
     >>> rows = pd.DataFrame({"id": ["a", "b"], "at": pd.Timestamp("2026-01-01")})

@@ -39,24 +39,12 @@ class Channel(Protocol):
 
 @dataclass(frozen=True)
 class Target:
-    """A place alerts go to, by name.
+    """A place alerts go to, by name."""
 
-    Parameters
-    ----------
-    name : str
-        What it is called in the tables: the kind, with a number behind it where there are several.
-    kind : str
-        Which channel.
-    least_severity : str
-        Alerts less severe do not go there.
-    number : int
-        Which address of several.
-    """
-
-    name: str
+    name: str  # the kind, with a number behind it where there are several
     kind: str
-    least_severity: str
-    number: int = 0
+    least_severity: str  # alerts less severe do not go there
+    number: int = 0  # which address of several
 
     @property
     def wakes_people(self) -> bool:

@@ -22,16 +22,7 @@ _MOST_WORDS = 500
 def sign(body: bytes, *, id: str, now: datetime, secrets: Sequence[str]) -> dict[str, str]:  # noqa: A002 - the standard's word
     """The three headers that prove who sent a body and when.
 
-    Parameters
-    ----------
-    body : bytes
-        As it goes over the wire.
-    id : str
-        The same for every attempt.
-    now : datetime
-        Of this attempt, with a time zone.
-    secrets : sequence of str
-        ``whsec_`` and base64; the body is signed with each.
+    ``id`` is the same for every attempt, ``now`` the time of this one; ``secrets`` are ``whsec_`` and base64.
 
     >>> moment = datetime.fromtimestamp(1614265330, UTC)
     >>> sign(

@@ -52,22 +52,7 @@ def answer(
 ) -> Answer:
     """Keep what a person said. An earlier answer stays; the last one counts.
 
-    Parameters
-    ----------
-    session : Session
-        Of the caller's transaction.
-    alert : Alert
-        What it is about.
-    verdict : {"fraud", "fine", "unsure"}
-        What they said.
-    reason, who, via : str
-        Why, who, and where the link was sent to.
-    config : Config
-        Says how long a snooze lasts.
-    now : datetime
-        When.
-    snooze : bool
-        Whether "fine" keeps this pattern of this entity quiet for a while.
+    ``via`` says where the link was sent to; with ``snooze``, "fine" silences this pattern of this entity for a while.
 
     Raises
     ------

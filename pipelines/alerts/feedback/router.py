@@ -39,17 +39,7 @@ Token = Annotated[str, Path(max_length=500)]
 
 
 def answer_router(config: Config, store: Store, *, clock: Callable[[], datetime]) -> APIRouter:
-    """The pages to include in the service's application; none if ``alerts.answers`` is not set.
-
-    Parameters
-    ----------
-    config : Config
-        Holds what links are signed with.
-    store : Store
-        Where answers are kept.
-    clock : callable
-        The time now, with a zone.
-    """
+    """The pages to include in the service's application; none if ``alerts.answers`` is not set."""
     router = APIRouter()
     section = config.alerts.answers
     if section is None:

@@ -24,70 +24,32 @@ EVERYTHING = "everything"
 
 @dataclass(frozen=True)
 class Event:
-    """Flagged rows of one key without a longer pause between them.
+    """Flagged rows of one key without a longer pause between them."""
 
-    Parameters
-    ----------
-    group : str
-        The key, hashed.
-    first_at, last_at : datetime
-        Of its rows, by their own time.
-    rows : int
-        How many.
-    severity : str
-        Of all of it, with the amount taken into account.
-    risk, p_value : float
-        Of its worst row.
-    amount : float or None
-        Summed up over its rows; None if no column says it.
-    places : array
-        Where its rows are among the flagged ones, in order of time.
-    peak : int
-        Where its worst row is.
-    pattern : str
-        The feature of the worst row's first reason; empty if it has none.
-    """
-
-    group: str
+    group: str  # the key, hashed
     first_at: datetime
     last_at: datetime
     rows: int
-    severity: str
+    severity: str  # of all of it, with the amount taken into account
     risk: float
-    p_value: float
-    amount: float | None
-    places: NDArray[np.int64]
-    peak: int
-    pattern: str = ""
+    p_value: float  # of the worst row, as the risk
+    amount: float | None  # summed up over its rows; None if no column says it
+    places: NDArray[np.int64]  # of its rows among the flagged ones, in order of time
+    peak: int  # the place of its worst row
+    pattern: str = ""  # the feature of the worst row's first reason
 
 
 @dataclass(frozen=True)
 class Grouping:
-    """Which rows make one event, and what its amount does to the severity.
-
-    Parameters
-    ----------
-    source : str
-        Whose rows they are.
-    by : sequence of str
-        Columns of the key; none if all rows are about the same.
-    time : str or None
-        The column of times, taken as UTC where they name no zone; without one, all happened now.
-    window : timedelta
-        The longest pause within an event.
-    amount : str, optional
-        The column of amounts.
-    small, large : float, optional
-        Sums below and from which the severity is one level lower and higher.
-    """
+    """Which rows make one event, and what its amount does to the severity."""
 
     source: str
-    by: Sequence[str]
-    time: str | None
-    window: timedelta
+    by: Sequence[str]  # columns of the key; none if all rows are about the same
+    time: str | None  # in UTC where it names no zone; without one, all happened now
+    window: timedelta  # the longest pause within an event
     amount: str | None = None
-    small: float | None = None
-    large: float | None = None
+    small: float | None = None  # sums below this lower the severity by one level
+    large: float | None = None  # sums from this on raise it
 
     @classmethod
     def of(cls, config: Config) -> Self:
@@ -140,14 +102,7 @@ def severity_by_amount(severity: str, amount: float | None, *, small: float | No
 def events_of(flagged: pd.DataFrame, grouping: Grouping, *, now: datetime) -> list[Event]:
     """Join flagged rows of one key that are no further apart than the window.
 
-    Parameters
-    ----------
-    flagged : DataFrame
-        Scored rows that are flagged, with the columns of the grouping and perhaps ``reasons``.
-    grouping : Grouping
-        Which belong together.
-    now : datetime
-        For rows without a time.
+    ``now`` is for rows without a time.
 
     Raises
     ------

@@ -16,11 +16,6 @@ MOST_ROWS = 200_000
 class Gathered:
     """Keeps flagged and drawn rows; of the others all of a small batch, and of a large one the last of each key.
 
-    Parameters
-    ----------
-    config : Config
-        Names the columns of the key.
-
     >>> gathered = Gathered(Config.model_validate({"source": {"path": "a.csv"}, "columns": {"entity": "card"}}))
     >>> frames = [pd.DataFrame({"card": ["a", "b"], "flagged": [True, False]})]
     >>> len(list(gathered.watch(frames))), len(gathered.scores())

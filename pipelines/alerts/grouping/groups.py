@@ -17,28 +17,12 @@ Kind = Literal["opened", "worse", "again"]
 
 @dataclass(frozen=True)
 class GroupState:
-    """What is known of the latest event of a group.
+    """What is known of the latest event of a group."""
 
-    Parameters
-    ----------
-    incident : str
-        Names the event.
-    severity, told_severity : str
-        Of the event so far, and the highest one that was reported; empty if none was.
-    told_at : datetime or None
-        The time of the rows that were reported last.
-    first_at, last_at : datetime
-        Of its rows.
-    rows : int
-        How many.
-    is_open : bool
-        Whether it goes on, as far as is known.
-    """
-
-    incident: str
+    incident: str  # names the event
     severity: str
-    told_severity: str
-    told_at: datetime | None
+    told_severity: str  # the highest one that was reported; empty if none was
+    told_at: datetime | None  # the time of the rows that were reported last
     first_at: datetime
     last_at: datetime
     rows: int
@@ -47,30 +31,14 @@ class GroupState:
 
 @dataclass(frozen=True)
 class Candidate:
-    """An event that is worth a report, if there is room for it.
-
-    Parameters
-    ----------
-    kind : {"opened", "worse", "again"}
-        Why.
-    event : Event
-        What.
-    incident : str
-        The name of the event it belongs to.
-    first_at : datetime
-        When that began.
-    previous : str
-        The severity that was reported before; empty if nothing was.
-    is_fresh : bool
-        Whether it is counted for the first time.
-    """
+    """An event that is worth a report, if there is room for it."""
 
     kind: Kind
     event: Event
-    incident: str
-    first_at: datetime
-    previous: str
-    is_fresh: bool
+    incident: str  # the name of the event it belongs to
+    first_at: datetime  # when that began
+    previous: str  # the severity that was reported before; empty if nothing was
+    is_fresh: bool  # whether it is counted for the first time
 
 
 def advance(
@@ -78,23 +46,9 @@ def advance(
 ) -> tuple[Candidate | None, GroupState]:
     """Compare an event with what is known of its group.
 
-    Parameters
-    ----------
-    event : Event
-        What came.
-    known : GroupState or None
-        The latest event of its group; None for the first.
-    name : str
-        What the event is to be called if it is another one.
-    window : timedelta
-        The longest pause within an event.
-    again : timedelta
-        An event that goes on so long after its report is reported again.
-
-    Returns
-    -------
-    tuple of (Candidate or None, GroupState)
-        What to report, if anything, and what is known from now on as long as nothing is reported: see ``reported``.
+    ``name`` is for an event that is another one than the last; an event that goes on for ``again`` after its report is
+    reported again. What is returned: what to report, if anything, and what is known from now on as long as nothing is
+    reported (see ``reported``).
     """
     if known is None or event.first_at > known.last_at + window or event.last_at < known.first_at - window:
         fresh = GroupState(name, event.severity, "", None, event.first_at, event.last_at, event.rows)
