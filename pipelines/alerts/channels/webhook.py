@@ -8,6 +8,7 @@ import hmac
 import json
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
+from typing import Any
 
 from pipelines.alerts.channels.posting import JSON, PostingChannel
 from pipelines.alerts.message.message import Message
@@ -44,22 +45,10 @@ def sign(body: bytes, *, id: str, now: datetime, secrets: Sequence[str]) -> dict
 
 def body_of(message: Message) -> bytes:
     """The message in a few kilobytes, never 20 or more."""
-    data = {
-        "id": message.id,
-        "incident": message.incident,
-        "kind": message.kind,
-        "source": message.source,
-        "about": message.label,
-        "severity": message.severity,
+    data: dict[str, Any] = message.to_dict() | {
         "text": message.sentence[:_MOST_WORDS],
-        "first_at": message.first_at.isoformat(),
-        "last_at": message.last_at.isoformat(),
-        "rows": message.rows,
-        "p_value": message.p_value,
-        "amount": message.amount,
         "reasons": [line[:_MOST_WORDS] for line in message.reason_lines],
         "keys": message.facts.get("keys", [])[:10],
-        "model_version": message.model_version,
         "review_url": message.review_url,
         "answer_url": message.answer_url,
     }

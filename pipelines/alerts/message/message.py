@@ -107,6 +107,23 @@ class Message:
             rows.append(("Detector", f"{self.source}, version {self.model_version}"))
         return rows
 
+    def to_dict(self) -> dict[str, Any]:
+        """What machines are told of every alert, as plain values."""
+        return {
+            "id": self.id,
+            "incident": self.incident,
+            "kind": self.kind,
+            "source": self.source,
+            "about": self.label,
+            "severity": self.severity,
+            "first_at": self.first_at.isoformat(),
+            "last_at": self.last_at.isoformat(),
+            "rows": self.rows,
+            "p_value": self.p_value,
+            "amount": self.amount,
+            "model_version": self.model_version,
+        }
+
     def _digest(self) -> str:
         more, of_each = int(self.facts.get("more", 0)), self.facts.get("by_severity", {})
         parts = ", ".join(
