@@ -156,12 +156,19 @@ def test_answers_are_counted_by_channel_reason_and_week(store: Store, tmp_path: 
     assert joined["is_fraud"].tolist() == pytest.approx([1, 0, float("nan"), 1], nan_ok=True)
 
 
-def test_answers_are_labels_in_evaluation(store: Store, tmp_path: Path) -> None:
-    """Either source may say fraud; fine counts where the label column says nothing; a look makes no state."""
+@pytest.mark.parametrize("mask", [{}, {"transaction_id": "hash"}])
+def test_answers_are_labels_in_evaluation(
+    store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, mask: dict[str, str]
+) -> None:
+    """Either source may say fraud; fine counts where the label column says nothing; a look makes no state.
+
+    A key that alerts show hashed finds its row.
+    """
+    monkeypatch.setenv("MASK", "what hashes are made with")
     assert Statements.answers(config_in(tmp_path / "new")).verdicts.empty
     assert realised(config_in(tmp_path / "new")) is None
     assert not (tmp_path / "new" / "service.db").exists()
-    config = config_in(tmp_path, log={"enabled": True})
+    config = config_in(tmp_path, log={"enabled": True}, mask=mask, mask_secret="${MASK}")
     names = {each["label"]: each["id"] for each in give(store, config, rows(*((f"c{i}", i, "high") for i in range(4))))}
     run(store, config)
     with store.write() as session:

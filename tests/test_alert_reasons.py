@@ -27,10 +27,11 @@ from pipelines.alerts.channels.webhook import body_of
 from pipelines.alerts.grouping.events import Grouping, events_of
 from pipelines.alerts.grouping.groups import Candidate
 from pipelines.alerts.message.facts import facts_of, labels_of
-from pipelines.alerts.message.message import Message
+from pipelines.alerts.message.message import Message, message_of
 from pipelines.alerts.message.templating import render
 from pipelines.config import Config
 from pipelines.config.masking import Masks
+from pipelines.store.alert_tables import Alert
 from tests.alert_places import NOW, config_in, give, rows, store_in
 
 NAMES = (
@@ -237,3 +238,26 @@ def test_masked_value_forges_no_reason(tmp_path: Path) -> None:
 
     assert [(each["feature"], each["observed"]) for each in alert["facts"]["reasons"]] == [("note", "(hidden)")]
     assert "SECRET" not in json.dumps(alert, default=str)
+
+
+def test_alert_of_an_earlier_version_still_reads(tmp_path: Path) -> None:
+    """Alerts that are in the database as they were written then are shown and sent as they were."""
+    store, config = store_in(tmp_path), config_in(tmp_path)
+    (made,) = give(store, config, rows(("a", 0, "high")))
+    old = [
+        {"feature": "amount", "observed": "950.00", "expected": "about 42", "share": 0.61, "words": ""},
+        {"feature": "device", "observed": "(hidden)", "expected": "", "share": 0.2, "words": ""},
+        {"feature": "events of this card", "observed": "12 in the hour before", "expected": "about 1", "share": 0.1}
+        | {"words": "12 in the hour before, expected about 1"},
+    ]
+    with store.write() as session:
+        alert = session.get_one(Alert, made["id"])
+        alert.facts = {"columns": {}, "reasons": old, "keys": ["t0"], "previous": "", "course": []}
+        message = message_of(alert, section=config.alerts, target="log")
+
+    assert message.reason_lines == [
+        "amount is 950.00, expected about 42 (61 % of the risk)",
+        "device is (hidden) (20 % of the risk)",
+        "events of this card: 12 in the hour before, expected about 1 (10 % of the risk)",
+    ]
+    assert all("950.00" in text for text in renderings(message))
