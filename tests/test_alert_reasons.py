@@ -240,6 +240,16 @@ def test_masked_value_forges_no_reason(tmp_path: Path) -> None:
     assert "SECRET" not in json.dumps(alert, default=str)
 
 
+def test_masked_amount_decides_and_is_not_shown(tmp_path: Path) -> None:
+    """It raises the severity of an event; of one row its sum would be the value itself."""
+    config = config_in(tmp_path, amount="amount", large_amount=1000, mask={"amount": "hide"})
+
+    (alert,) = give(store_in(tmp_path), config, rows(("a", 0, "medium"), amount=31_337.0, reasons=()))
+
+    assert (alert["severity"], alert["amount"]) == ("high", None)
+    assert "31337" not in json.dumps(alert, default=str)
+
+
 def test_alert_of_an_earlier_version_still_reads(tmp_path: Path) -> None:
     """Alerts that are in the database as they were written then are shown and sent as they were."""
     store, config = store_in(tmp_path), config_in(tmp_path)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import closing
 from datetime import datetime, timedelta
 from typing import Literal, get_args
 
@@ -129,7 +130,7 @@ def realised(config: Config) -> str | None:
     store = existing_store(config.service.store)
     if store is None:
         return None
-    with store.read() as session:
+    with closing(store), store.read() as session:
         found = precision(session, source=config.name)
     once = found[(found["answered"] > 0) & (found["reason"] != SAMPLED)]
     if once.empty:

@@ -11,6 +11,7 @@ import pandas as pd
 
 from pipelines.alerts.grouping.groups import Candidate
 from pipelines.config import Config
+from pipelines.config.masking import masks_of
 from pipelines.store.alert_tables import Alert, AlertGroup
 
 
@@ -19,6 +20,8 @@ def event_alert(
 ) -> Alert:
     """An alert about an event; ``peak`` is its worst row."""
     event, version = candidate.event, peak.get("model_version")
+    amount = config.alerts.amount
+    hidden = amount is not None and masks_of(config).is_masked(amount)  # of a single row the sum is the value
     return _alert(
         config,
         now,
@@ -31,7 +34,7 @@ def event_alert(
         last_at=event.last_at,
         rows=event.rows,
         p_value=event.p_value,
-        amount=event.amount,
+        amount=None if hidden else event.amount,
         model_version=version if isinstance(version, str) else "",
         pattern=event.pattern,
         facts=facts,
