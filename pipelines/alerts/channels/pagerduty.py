@@ -1,4 +1,4 @@
-"""PagerDuty, Events API v2: an event is one incident there, whatever is told of it, and recovery resolves it."""
+"""PagerDuty, Events API v2: an event is one incident there, whatever is reported of it, and recovery resolves it."""
 
 from __future__ import annotations
 

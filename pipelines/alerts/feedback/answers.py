@@ -1,4 +1,4 @@
-"""What people said of alerts: kept with who, when and the detector's version; and what it says of the alerts."""
+"""What people said of alerts: stored with who, when and the detector's version; and how right the alerts were."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def answer(
     now: datetime,
     snooze: bool = False,
 ) -> Answer:
-    """Keep what a person said. An earlier answer stays; the last one counts.
+    """Store what a person said. An earlier answer stays; the last one counts.
 
     ``via`` says where the link was sent to; with ``snooze``, "fine" silences this pattern of this entity for a while.
 
@@ -64,7 +64,7 @@ def answer(
         raise DataError(f"There is no answer {verdict!r}. {nearest(verdict, VERDICTS)}")
     if alert.kind not in ("opened", "worse", "again"):
         raise DataError(f"{alert.id} is about no event ({alert.kind}), so there is nothing to answer.")
-    kept = Answer(
+    said = Answer(
         alert=alert.id,
         verdict=verdict,
         reason=reason[:MOST_TEXT],
@@ -73,7 +73,7 @@ def answer(
         at=now,
         model_version=alert.model_version,
     )
-    session.add(kept)
+    session.add(said)
     days = 7.0 if config.alerts.answers is None else config.alerts.answers.snooze_days
     if snooze and verdict == "fine" and days:
         silence(
@@ -88,7 +88,7 @@ def answer(
             now=now,
         )
     session.flush()
-    return kept
+    return said
 
 
 def precision(session: Session, *, source: str) -> pd.DataFrame:
@@ -97,7 +97,7 @@ def precision(session: Session, *, source: str) -> pd.DataFrame:
     Returns
     -------
     DataFrame
-        Columns ``channel``, ``reason``, ``week``, ``alerts`` (told), ``answered`` (fraud or fine), ``fraud``, and
+        Columns ``channel``, ``reason``, ``week``, ``alerts`` (sent), ``answered`` (fraud or fine), ``fraud``, and
         ``precision``, missing where nobody has answered.
     """
     last = sa.select(sa.func.max(Answer.id)).group_by(Answer.alert)
