@@ -23,6 +23,8 @@ from aiosmtpd.controller import Controller
 from aiosmtpd.smtp import AuthResult
 from pydantic import SecretStr
 
+from detector.explain.reason import Reason
+from detector.features import Feature, in_own_words
 from pipelines.alerts.channels.alertmanager import alerts_of
 from pipelines.alerts.channels.email import EmailChannel, mail_of
 from pipelines.alerts.channels.pagerduty import event_of
@@ -236,24 +238,26 @@ def test_content_says_what_people_ask() -> None:
 def test_history_is_told_in_its_own_words(tmp_path: Path) -> None:
     """A feature about the entity's own past is said as the configuration says it."""
     config = config_in(tmp_path, history={"amount_to_card_mean": "{value} times its 30-day mean"})
-    reason = "amount_to_card_mean 5.2, expected about 1.1; 70 % of the risk"
+    reason = Reason("amount_to_card_mean", "5.2", "about 1.1", 0.7)
 
-    (alert,) = give(store_in(tmp_path), config, rows(("a", 0, "high"), reasons=reason))
+    (alert,) = give(store_in(tmp_path), config, rows(("a", 0, "high"), reasons=[reason]))
 
     assert alert["facts"]["reasons"][0]["words"] == "5.2 times its 30-day mean"
 
 
 def test_measured_history_is_told_as_it_was_measured(tmp_path: Path) -> None:
-    """Features of the configuration are read back from the scores with their names, however many words they have."""
+    """Features of an entity's history keep their names, however many words they have, and say what was measured."""
     features = ["count by card_id over 1h", "new of device by card_id over 90d", "ratio of amount by card_id over 30d"]
     config = config_in(tmp_path).model_copy(update={"features": FeaturesSection(history=tuple(features))})
-    reason = (
-        "events of this card_id 12 in the hour before, expected about 1; 50 % of the risk"
-        " | device not seen with this card_id in 90 days; 30 % of the risk"
-        " | amount 950.00, expected about 42; 9 % of the risk"
-    )
+    (count,), (new,), _ = (Feature.parse(line) for line in features)
+    reasons = [
+        Reason(count.name, "12", "about 1", 0.5),
+        Reason(new.name, "1", "about 0", 0.3),
+        Reason("amount", "950.00", "about 42", 0.09),
+    ]
 
-    (alert,) = give(store_in(tmp_path), config, rows(("a", 0, "high"), reasons=reason))
+    given = rows(("a", 0, "high"), reasons=in_own_words(reasons, [count, new]))
+    (alert,) = give(store_in(tmp_path), config, given)
 
     assert alert["pattern"] == "events of this card_id"
     assert [reason_in_words(each) for each in alert["facts"]["reasons"]] == [

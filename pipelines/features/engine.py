@@ -285,7 +285,8 @@ class Featuring:
 
     def in_own_words(self, reasons: list[Reason]) -> list[Reason]:
         """Reasons that speak of an entity's own history."""
-        return in_own_words(reasons, self.features.all, calendar=self.features.calendar)
+        features = self.features
+        return in_own_words(reasons, features.all, calendar=features.calendar, time=features.time)
 
     def empty(self) -> History:
         """A past in which nothing has happened yet."""
