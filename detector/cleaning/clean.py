@@ -15,6 +15,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from detector.cleaning.quarantine import quarantine
 from detector.cleaning.values import Mask, read_booleans, read_categories, read_dates, read_names, read_numbers
 from detector.errors import DataError
 from detector.schema import Schema
@@ -139,16 +140,9 @@ class _Faults:
 
     def quarantine(self) -> pd.DataFrame:
         """The bad rows as they came, after their position and the reasons."""
-        aside = self.frame[self.bad]
-        for name in {"row", "reason"}.intersection(aside.columns):
-            free = f"source_{name}"
-            while free in aside.columns:
-                free = f"source_{free}"
-            aside = aside.rename(columns={name: free})
         reasons = ["; ".join(self._reasons[position]) for position in np.flatnonzero(self.bad).tolist()]
-        row = pd.Series(aside.index.to_numpy(dtype=np.int64), index=aside.index, name="row")
-        reason = pd.Series(reasons, index=aside.index, dtype="str", name="reason")
-        return pd.concat([row, reason, aside], axis="columns").reset_index(drop=True)
+        rows = self.frame[self.bad]
+        return quarantine(rows, reasons, positions=rows.index.to_numpy(dtype=np.int64)).reset_index(drop=True)
 
 
 def _typed(frame: pd.DataFrame, schema: Schema, faults: _Faults, *, labelled: bool) -> dict[str, pd.Series]:

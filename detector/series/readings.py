@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from detector.cleaning.quarantine import quarantine
 from detector.errors import DataError
 from detector.schema import Schema
 from detector.series.sampling import Sampling
@@ -169,10 +170,8 @@ def _quarantine(
     for place in np.flatnonzero(again):
         first = rows.index[order[firsts[place]]]
         reasons[int(order[place])] = f"{schema.time}: the series has a reading of this time (first at row {first})"
-    aside = rows.iloc[sorted(reasons)].rename(columns={"row": "source_row", "reason": "source_reason"})
-    row = pd.Series(aside.index, index=aside.index, name="row")
-    reason = pd.Series([reasons[place] for place in sorted(reasons)], index=aside.index, dtype="str", name="reason")
-    return pd.concat([row, reason, aside], axis="columns").reset_index(drop=True)
+    places = sorted(reasons)
+    return quarantine(rows.iloc[places], [reasons[place] for place in places]).reset_index(drop=True)
 
 
 def _refuse_too_fast(readings: Readings) -> Readings:
