@@ -59,12 +59,12 @@ def test_labels_of_any_common_type(labels: object) -> None:
     assert evaluate.ranking_metrics(labels, [3.0, 2.0, 1.0])["auroc"] == 0.5  # type: ignore[arg-type]
 
 
-def test_precision_at_shares_out_ties() -> None:
+def test_precision_at_budget_shares_out_ties() -> None:
     """Half of four equal rows, of which one is an anomaly, hold half an anomaly."""
     labels, risk = [1, 1, 0, 0, 0, 0], [9, 5, 5, 5, 5, 1]
 
-    assert evaluate.precision_at(labels, risk, 1) == 1.0
-    assert evaluate.precision_at(labels, risk, 3) == pytest.approx(1.5 / 3)
+    assert evaluate.budget_metrics(labels, risk, 1)["precision_at_budget"] == 1.0
+    assert evaluate.budget_metrics(labels, risk, 3)["precision_at_budget"] == pytest.approx(1.5 / 3)
 
 
 def test_budget_metrics_by_hand() -> None:
@@ -197,7 +197,7 @@ def test_wrong_arguments_are_errors() -> None:
     with pytest.raises(DataError, match="1 labelled rows have no risk"):
         evaluate.ranking_metrics([1, 0], [1.0, np.nan])
     with pytest.raises(SettingError, match="received 0"):
-        evaluate.precision_at([1, 0], [1.0, 2.0], 0)
+        evaluate.budget_metrics([1, 0], [1.0, 2.0], 0)
     with pytest.raises(SettingError, match=r"received 1\.5"):
         evaluate.average_precision_interval([1, 0], [1.0, 2.0], confidence=1.5)
     with pytest.raises(DataError, match="no p-values"):

@@ -13,10 +13,10 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
 
+from detector.arrays import Flags, Places
 from detector.cleaning.quarantine import quarantine
-from detector.cleaning.values import Mask, read_booleans, read_categories, read_dates, read_names, read_numbers
+from detector.cleaning.values import read_booleans, read_categories, read_dates, read_names, read_numbers
 from detector.errors import DataError
 from detector.schema import Schema
 
@@ -125,13 +125,13 @@ class _Faults:
         self.counts: Counter[str] = Counter()
         self._reasons: dict[int, list[str]] = {}
 
-    def add(self, column: str, mask: Mask, kind: str, saying: str) -> None:
+    def add(self, column: str, mask: Flags, kind: str, saying: str) -> None:
         """Note a fault of one kind in all rows of ``mask``; ``{}`` in ``saying`` stands for the value."""
         if mask.any():
             sayings = [saying.replace("{}", _shown(value)) for value in self.frame[column][mask]]
             self.note(column, np.flatnonzero(mask), kind, sayings)
 
-    def note(self, column: str, positions: NDArray[np.intp], kind: str, sayings: Iterable[str]) -> None:
+    def note(self, column: str, positions: Places, kind: str, sayings: Iterable[str]) -> None:
         """Note a fault of one kind in the rows at ``positions``, each in its own words."""
         self.bad[positions] = True
         self.counts[f"{column}: {kind}"] += len(positions)

@@ -15,6 +15,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from detector.arrays import Flags, Floats
 from detector.errors import DataError
 from detector.schema import Schema
 
@@ -25,7 +26,6 @@ MISSING, UNSEEN = 0, 1
 RESERVED = 2
 ONE_HOT_LEVELS = 30
 NORMAL_WIDTH = 4.653  # from the 1st to the 99th percentile of a standard normal distribution
-BOOLEAN_LEVELS = ("false", "true")
 CYCLES = {"hour": 24.0, "weekday": 7.0}
 
 
@@ -43,9 +43,9 @@ class Encoded:
         The row among the events before it, where a member reads these.
     """
 
-    numeric: NDArray[np.float64]
+    numeric: Floats
     codes: NDArray[np.int64]
-    window: NDArray[np.float64] | None = None
+    window: Floats | None = None
 
     def __len__(self) -> int:
         return len(self.numeric)
@@ -108,14 +108,14 @@ class TableEncoder:
 
     schema: Schema
     dropped: dict[str, str]
-    centre: NDArray[np.float64]
-    scale: NDArray[np.float64]
-    breadth: NDArray[np.float64]
+    centre: Floats
+    scale: Floats
+    breadth: Floats
     tail: float
     decimals: tuple[int, ...]
-    least: NDArray[np.float64]
-    most: NDArray[np.float64]
-    missing_rate: NDArray[np.float64]
+    least: Floats
+    most: Floats
+    missing_rate: Floats
     levels: tuple[tuple[str, ...], ...]
     counts: tuple[NDArray[np.int64], ...]
     features: tuple[Feature, ...] = field(init=False)
@@ -129,7 +129,7 @@ class TableEncoder:
         rows: pd.DataFrame,
         schema: Schema,
         *,
-        usual: NDArray[np.bool_] | None = None,
+        usual: Flags | None = None,
         max_levels: int = 100,
         tail: float = 10.0,
     ) -> Self:
@@ -234,7 +234,7 @@ class TableEncoder:
             codes[:, i] = np.where(text.isna(), MISSING, np.where(positions < 0, UNSEEN, positions + RESERVED))
         return Encoded(_numeric(rows, self.schema), codes)
 
-    def unscale(self, values: NDArray[np.floating[Any]]) -> NDArray[np.float64]:
+    def unscale(self, values: NDArray[np.floating[Any]]) -> Floats:
         """Scaled values, shape (n_rows, n_numeric), back in the units of the table."""
         z = np.asarray(values, dtype=np.float64)
         beyond = np.maximum(np.abs(z) - self.tail, 0.0)
@@ -377,7 +377,7 @@ class TableEncoder:
         )
 
 
-def to_cycle(times: pd.Series, part: str) -> NDArray[np.float64]:
+def to_cycle(times: pd.Series, part: str) -> Floats:
     """Hour of day or day of week as sine and cosine, shape (n_rows, 2); NaN where the time is missing.
 
     >>> to_cycle(pd.Series(pd.to_datetime(["2026-01-05 06:00"])), "hour").round(3)
@@ -389,7 +389,7 @@ def to_cycle(times: pd.Series, part: str) -> NDArray[np.float64]:
     return np.column_stack([np.sin(angle), np.cos(angle)])
 
 
-def from_cycle(pair: NDArray[np.floating[Any]], part: str) -> NDArray[np.float64]:
+def from_cycle(pair: NDArray[np.floating[Any]], part: str) -> Floats:
     """The inverse of ``to_cycle``: hours in [0, 24) or days in [0, 7), Monday first.
 
     >>> from_cycle(np.array([[1.0, 0.0]]), "hour")
@@ -415,7 +415,7 @@ def _features(schema: Schema) -> tuple[Feature, ...]:
     return tuple(features)
 
 
-def _numeric(rows: pd.DataFrame, schema: Schema) -> NDArray[np.float64]:
+def _numeric(rows: pd.DataFrame, schema: Schema) -> Floats:
     plain = rows[list(schema.numeric)].to_numpy(dtype=np.float64)
     cycles = [to_cycle(rows[name], part) for name in schema.datetime for part in CYCLES]
     return np.ascontiguousarray(np.hstack([plain, *cycles])) if cycles else np.ascontiguousarray(plain)
@@ -435,9 +435,7 @@ def _useless(column: pd.Series) -> str | None:
     return None
 
 
-def _location_and_scale(
-    numeric: NDArray[np.float64], usual: NDArray[np.bool_]
-) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+def _location_and_scale(numeric: Floats, usual: Flags) -> tuple[Floats, Floats]:
     """The mean, and a spread: the 1st to 99th percentile, in standard deviations of a normal distribution.
 
     Against the standard deviation, this keeps one huge value from flattening a column; against the quartiles, it gives
@@ -455,7 +453,7 @@ def _location_and_scale(
     return centre, scale
 
 
-def _spread(values: NDArray[np.float64]) -> float:
+def _spread(values: Floats) -> float:
     least, most = values.min(), values.max()
     if ((values == least) | (values == most)).all():
         return float(values.std())
@@ -471,7 +469,7 @@ def _levels(text: pd.Series, most: int) -> tuple[tuple[str, ...], NDArray[np.int
     return tuple(str(level) for level in kept.index), np.array(seen, dtype=np.int64)
 
 
-def _decimals(values: NDArray[np.float64]) -> int:
+def _decimals(values: Floats) -> int:
     sample = values[np.isfinite(values)][:1000]
     for digits in range(4):
         if np.allclose(sample, np.round(sample, digits), rtol=0, atol=1e-9):

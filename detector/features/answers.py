@@ -14,10 +14,11 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from detector.arrays import Integers, Places, Times
 from detector.features.calendar import calendar
 from detector.features.feature import Feature
 from detector.features.measure import column_keys, measure
-from detector.features.track import Ints, Track
+from detector.features.track import Track
 
 PIECE = 1 << 14
 WORKERS = 2
@@ -41,11 +42,11 @@ class Lined:
         The row each event answers for, -1 where it is of the past; the event's own position if not given.
     """
 
-    order: NDArray[np.intp]
-    counts: Ints
-    time: Ints
+    order: Places
+    counts: Integers
+    time: Times
     columns: Mapping[str, NDArray[Any]]
-    rows: Ints | None = None
+    rows: Integers | None = None
 
     def pieces(self) -> Iterator[tuple[int, int, int, int]]:
         """First and last entity, first and last event of pieces that hold whole entities."""
@@ -71,7 +72,7 @@ class Answers:
     """
 
     def __init__(
-        self, names: Sequence[str], time: Ints, *, most_events: int, scale: int, clock: tuple[str, ...]
+        self, names: Sequence[str], time: Times, *, most_events: int, scale: int, clock: tuple[str, ...]
     ) -> None:
         self.place = {name: number for number, name in enumerate(names)}
         self.most_events, self.scale = most_events, scale

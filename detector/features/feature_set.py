@@ -9,6 +9,7 @@ from typing import Any, Self
 import numpy as np
 import pandas as pd
 
+from detector.arrays import Integers, Times
 from detector.errors import SchemaError, SettingError, nearest
 from detector.features import integers as reading
 from detector.features.answers import Answers, Lined
@@ -18,7 +19,7 @@ from detector.features.feature import Feature, parse
 from detector.features.measure import column_keys
 from detector.features.money import Money
 from detector.features.ordering import by_entity
-from detector.features.track import NEVER, Ints
+from detector.features.track import NEVER
 from detector.features.windowed import TURNS
 
 Groups = dict[tuple[str, ...], list[Feature]]
@@ -131,11 +132,6 @@ class FeatureSet:
             return ()
         return self.turns or tuple(name for name in (self.label, self.reported) if name is not None)
 
-    def without_labels(self) -> Self:
-        """The same without the features that are made of labels."""
-        kept = tuple(feature for feature in self.all if not feature.needs_label)
-        return type(self)(**{**vars(self), "features": kept})
-
     def grouped_by(self, feature: Feature) -> tuple[str, ...]:
         """The columns whose values an event must share with the row; the currency too if amounts are kept apart."""
         return feature.by + (self.money.apart_by if feature.of == (self.money.column,) else ())
@@ -176,7 +172,7 @@ class FeatureSet:
             answers.add(features, Lined(order, counts, read.time, read.columns))
         return answers.beside(rows)
 
-    def answers(self, time: Ints) -> Answers:
+    def answers(self, time: Times) -> Answers:
         """Room for the features of rows of these times."""
         return Answers(self.names, time, most_events=self.most_events, scale=self.scale, clock=self.calendar)
 
@@ -204,7 +200,7 @@ class FeatureSet:
             columns |= dict(zip(TURNS, self.turns_of(rows, time), strict=True))
         return reading.Table(time, order, columns)
 
-    def turns_of(self, rows: pd.DataFrame, time: Ints) -> list[Ints]:
+    def turns_of(self, rows: pd.DataFrame, time: Times) -> list[Integers]:
         """When rows of these times were known to be fraud, no longer, and again, as far as they say so themselves."""
         if self.turns is not None:
             return reading.turn_times(time, (rows[name] for name in self.turns))
@@ -255,7 +251,7 @@ class FeatureSet:
     def _keys(self) -> Sequence[str]:
         return tuple(dict.fromkeys(key for feature in self.all for key in column_keys(feature)))
 
-    def _column(self, rows: pd.DataFrame, key: str, lasting: bool) -> Ints:
+    def _column(self, rows: pd.DataFrame, key: str, lasting: bool) -> Integers:
         kind, name = key.split(":", 1)
         if kind == "name":
             return (reading.lasting_codes if lasting else reading.codes)(rows[name])

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from detector.arrays import Integers
 from detector.errors import DataError, SettingError
 from detector.features import integers as reading
 from detector.features.calendar import calendar
@@ -24,7 +25,6 @@ from detector.features.one_event import Asked, Seen
 from detector.features.one_row import entity_name, read_row
 from detector.features.ordering import by_key
 from detector.features.record import EMPTY, Layout
-from detector.features.track import Ints
 from detector.features.windowed import KNOWN_AT
 
 By = tuple[str, ...]
@@ -296,7 +296,7 @@ class History:
             self.tails[by] = {n: tail for n, tail in tails.items() if layout.last_time(entities[n]) >= open_from}
         self._tails_kept = sum(map(len, self.tails.values()))
 
-    def _mark(self, by: By, name: str | None, time: int, turns: Ints) -> bool:
+    def _mark(self, by: By, name: str | None, time: int, turns: Integers) -> bool:
         """Write down the turns of as many events of that time; whether there is any."""
         layout = self.layouts[by]
         events = layout.events(EMPTY if name is None else self.entities[by].get(name, EMPTY))

@@ -9,14 +9,13 @@ from typing import Any, Self
 
 import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
 
+from detector.arrays import Flags, Integers, Places, Times
 from detector.features import integers as reading
 from detector.features.answers import Lined
 from detector.features.one_row import SEPARATOR
 from detector.features.ordering import by_key, in_time
 from detector.features.record import EMPTY, Layout, wide
-from detector.features.track import Ints
 
 Keys = tuple[Any, ...]
 
@@ -38,8 +37,8 @@ class Joined:
     """
 
     names: list[str]
-    stored: Ints
-    new: Ints
+    stored: Integers
+    new: Integers
     lined: Lined
 
     @classmethod
@@ -99,7 +98,7 @@ class Joined:
             found.setdefault(self.names[whose], []).append(key)
         return {name: tuple(each) for name, each in found.items()}
 
-    def _settle(self, entity: Ints, keys: pd.Series, tails: Mapping[str, Keys]) -> None:
+    def _settle(self, entity: Integers, keys: pd.Series, tails: Mapping[str, Keys]) -> None:
         """Order events of the same moment by key where stored and new ones meet."""
         order = self.lined.order
         lined, time = entity[order], self.lined.time[order]
@@ -113,7 +112,7 @@ class Joined:
             at = slice(*np.searchsorted(run, [number, number + 1]))
             order[at] = order[at][by_key(self._keys(order[at], lined[at], keys, tails))]
 
-    def _keys(self, events: NDArray[np.intp], entity: Ints, keys: pd.Series, tails: Mapping[str, Keys]) -> list[Any]:
+    def _keys(self, events: Places, entity: Integers, keys: pd.Series, tails: Mapping[str, Keys]) -> list[Any]:
         """The key of each event; None where it is no longer kept, as no row can tie with it."""
         n_stored = int(self.stored.sum())
         ends = np.cumsum(self.stored)
@@ -128,11 +127,11 @@ class Joined:
         return found
 
 
-def kept_from(time: Ints, counts: Ints, layout: Layout, open_from: int, most_events: int) -> Ints:
+def kept_from(time: Times, counts: Integers, layout: Layout, open_from: int, most_events: int) -> Integers:
     """How many of each entity's events, lined up, no feature will look at again; the latest always stays."""
     old = _each(time <= open_from - layout.reach, counts)
     enough = _each(time < open_from, counts) - most_events
-    found: Ints = np.maximum(np.minimum(old, counts - 1), np.maximum(enough, 0))
+    found: Integers = np.maximum(np.minimum(old, counts - 1), np.maximum(enough, 0))
     return found
 
 
@@ -149,9 +148,9 @@ def _texts(column: pd.Series) -> list[str]:
     return values if isinstance(column.dtype, pd.StringDtype) else list(map(reading.text, values))
 
 
-def _each(marked: NDArray[np.bool_], counts: Ints) -> Ints:
+def _each(marked: Flags, counts: Integers) -> Integers:
     """How many of each entity's events are marked."""
     total = np.concatenate([[0], np.cumsum(marked)])
     ends = np.cumsum(counts)
-    found: Ints = total[ends] - total[ends - counts]
+    found: Integers = total[ends] - total[ends - counts]
     return found

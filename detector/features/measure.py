@@ -6,10 +6,11 @@ from collections.abc import Callable
 
 import numpy as np
 
+from detector.arrays import Floats
 from detector.features import windowed
 from detector.features.feature import OF_ANY, OF_LABEL, OF_PLACE, Feature
 from detector.features.track import Bounds, Track
-from detector.features.windowed import CODES, MISSING, TURNS, Floats
+from detector.features.windowed import CODES, MISSING, TURNS
 
 LEAST_SPREAD = 0.1
 
@@ -27,7 +28,7 @@ def column_keys(feature: Feature) -> tuple[str, ...]:
 def measure(feature: Feature, track: Track, *, scale: int) -> Floats:
     """The feature of each row asked about.
 
-    Counts are 0 where a window is empty; everything else is NaN where it is not defined: a mean without a value, a
+    Integers are 0 where a window is empty; everything else is NaN where it is not defined: a mean without a value, a
     deviation of fewer than two, a ratio to a mean that is not positive.
     """
     bounds = track.bounds(window=feature.window, delay=feature.delay, with_row=feature.with_row)

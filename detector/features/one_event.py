@@ -13,10 +13,10 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
+from detector.arrays import Integers, Times
 from detector.features.feature import Feature
 from detector.features.measure import LEAST_SPREAD, column_keys
 from detector.features.record import wide
-from detector.features.track import Ints
 from detector.features.windowed import CODES, MISSING, TURNS, kilometres
 
 MOST_SQUARES = 2.0**62
@@ -57,10 +57,10 @@ class Seen:
     def __init__(self, events: NDArray[Any], at: int, *, most_events: int, scale: int) -> None:
         self.events, self.at, self.scale = events, at, scale
         self.first = max(0, at - most_events)
-        self.time: Ints = np.ascontiguousarray(events["time"])
+        self.time: Times = np.ascontiguousarray(events["time"])
         self.now = int(self.time[at])
         self._windows: dict[tuple[int, int, bool], tuple[int, int]] = {}
-        self._columns: dict[str, tuple[Ints, Ints | None, Ints]] = {}
+        self._columns: dict[str, tuple[Integers, Integers | None, Integers]] = {}
 
     def bounds(self, asked: Asked) -> tuple[int, int]:
         """The first event of the window, and the one behind its last."""
@@ -79,7 +79,7 @@ class Seen:
         """The value of the event itself."""
         return int(self.column(key)[0][self.at])
 
-    def column(self, key: str) -> tuple[Ints, Ints | None, Ints]:
+    def column(self, key: str) -> tuple[Integers, Integers | None, Integers]:
         """Values, how many are known up to each (None if all are), and sums up to each."""
         found = self._columns.get(key)
         if found is None:
@@ -101,13 +101,13 @@ class Seen:
         """The sum of the window, in units."""
         return _between(self.column(asked.keys[0])[2], *self.bounds(asked))
 
-    def cut(self, asked: Asked) -> Ints:
+    def cut(self, asked: Asked) -> Integers:
         """The values of the window."""
         left, right = self.bounds(asked)
         return self.column(asked.keys[0])[0][left:right]
 
 
-def _between(sums: Ints, left: int, right: int) -> int:
+def _between(sums: Integers, left: int, right: int) -> int:
     if left >= right:
         return 0
     return int(sums[right - 1]) - (int(sums[left - 1]) if left else 0)

@@ -6,15 +6,13 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
 
-from detector.features.track import Ints
+from detector.arrays import Integers, Places, Times
 
-Places = NDArray[np.intp]
 HALF = 16
 
 
-def by_entity(entity: Ints, order: Places) -> tuple[Places, Ints]:
+def by_entity(entity: Integers, order: Places) -> tuple[Places, Integers]:
     """Entity after entity, each in the order given, and how many rows each has; rows without one (-1) are left out.
 
     >>> by_entity(np.array([1, -1, 0, 1]), np.array([3, 2, 1, 0]))
@@ -26,7 +24,7 @@ def by_entity(entity: Ints, order: Places) -> tuple[Places, Ints]:
     return order[stable(given)], np.bincount(given)
 
 
-def stable(entity: Ints) -> Places:
+def stable(entity: Integers) -> Places:
     """``argsort`` that keeps the order of equals, for codes from 0: by halves, as NumPy counts short integers.
 
     >>> stable(np.array([70_000, 1, 70_000, 0]))
@@ -41,7 +39,7 @@ def stable(entity: Ints) -> Places:
     return first[np.argsort((entity[first] >> HALF).astype(np.uint16), kind="stable")]
 
 
-def in_time(entity: Ints, time: Ints) -> Places:
+def in_time(entity: Integers, time: Times) -> Places:
     """Entity after entity, each in order of time; equals stay as they are.
 
     >>> in_time(np.array([0, 0, 0]), np.array([2, 1, 2]))

@@ -10,9 +10,9 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
+from detector.arrays import Integers
 from detector.features.feature import Feature
 from detector.features.measure import column_keys
-from detector.features.track import Ints
 from detector.features.windowed import MISSING
 
 GAP = np.iinfo(np.int32).min
@@ -67,7 +67,7 @@ class Layout:
         kept = [GAP if (value := values[key]) == MISSING and key.startswith(NARROW) else value for key in self.keys]
         return self.row.pack(values["time"], *kept)
 
-    def pack(self, past: Mapping[str, Ints]) -> bytes:
+    def pack(self, past: Mapping[str, Integers]) -> bytes:
         """Events side by side, as they are stored."""
         events = np.empty(len(past["time"]), dtype=self.dtype)
         for name in self.dtype.names or ():
@@ -81,7 +81,7 @@ class Layout:
         return time
 
 
-def wide(values: NDArray[Any]) -> Ints:
+def wide(values: NDArray[Any]) -> Integers:
     """A stored column as whole numbers of 8 bytes."""
     if values.dtype.itemsize == 8:
         return np.ascontiguousarray(values, dtype=np.int64)

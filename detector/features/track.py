@@ -8,8 +8,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-Ints = NDArray[np.int64]
-Bounds = tuple[Ints, Ints]
+from detector.arrays import Integers, Times
+
+Bounds = tuple[Integers, Integers]
 
 SECOND = 1_000_000
 NEVER = np.iinfo(np.int64).max
@@ -34,9 +35,9 @@ class Track:
         What the events carry.
     """
 
-    entity: Ints
-    time: Ints
-    at: Ints
+    entity: Integers
+    time: Times
+    at: Integers
     most_events: int
     columns: dict[str, NDArray[Any]] = field(default_factory=dict)
     _cache: dict[Any, Any] = field(default_factory=dict, repr=False)
@@ -56,24 +57,24 @@ class Track:
             known = self._cache[window, delay, with_row] = (left, right)
         return known
 
-    def _left(self, reach: int) -> Ints:
-        known: Ints | None = self._cache.get(reach)
+    def _left(self, reach: int) -> Integers:
+        known: Integers | None = self._cache.get(reach)
         if known is None:
             known = self._cache[reach] = np.maximum(self.first_after(reach), self.at - self.most_events)
         return known
 
-    def first_after(self, age: int) -> Ints:
+    def first_after(self, age: int) -> Integers:
         """For each row asked about, the first event of its entity that is younger than ``age``."""
         place = self._places()
         return place.positions(self.entity[self.at], self.time[self.at] - age, side="right")
 
-    def rows_from(self, entity: Ints, time: Ints) -> Ints:
+    def rows_from(self, entity: Integers, time: Times) -> Integers:
         """Number of the first row asked about of each entity at or after each time."""
         place = self._places()
         position = place.positions(entity, time, side="left")
         return np.searchsorted(self.at, position, side="left")
 
-    def rows_past(self, positions: Ints) -> Ints:
+    def rows_past(self, positions: Integers) -> Integers:
         """Number of the first row asked about whose own position is beyond each position."""
         return np.searchsorted(self.at, positions, side="right")
 
@@ -95,14 +96,14 @@ class _Places:
     Whole seconds, or numbers of moments where microseconds would not fit beside the entity in 64 bits.
     """
 
-    combined: Ints
+    combined: Integers
     origin: int
     span: int
     unit: int
-    moments: Ints | None
+    moments: Integers | None
 
     @classmethod
-    def of(cls, entity: Ints, time: Ints) -> _Places:
+    def of(cls, entity: Integers, time: Times) -> _Places:
         if not len(time):
             return cls(time, 0, 2, 1, None)
         origin, last = int(time.min()), int(time.max())
@@ -115,7 +116,7 @@ class _Places:
         span = len(moments) + 1
         return cls(entity * span + moment + 1, origin, span, 1, moments)
 
-    def positions(self, entity: Ints, time: Ints, *, side: str) -> Ints:
+    def positions(self, entity: Integers, time: Times, *, side: str) -> Integers:
         """The first position of each entity with an event after (``right``) or from (``left``) a time on."""
         if self.moments is not None:
             before = np.searchsorted(self.moments, time, side=side)  # type: ignore[call-overload]  # "left" or "right"

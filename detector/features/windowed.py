@@ -11,9 +11,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from detector.features.track import NEVER, Bounds, Ints, Track
-
-Floats = NDArray[np.float64]
+from detector.arrays import Floats, Integers
+from detector.features.track import NEVER, Bounds, Track
 
 MISSING = np.iinfo(np.int64).min
 SAFE = 2.0**61
@@ -24,13 +23,13 @@ CODES = 16  # so many numbers stand for names
 DEGREE = 100_000  # places are kept in hundred-thousandths of a degree, about a metre
 
 
-def known_counts(track: Track, column: str, bounds: Bounds) -> Ints:
+def known_counts(track: Track, column: str, bounds: Bounds) -> Integers:
     """How many events of each window have a value."""
     prefix = track.cached(("known", column), lambda: _prefix(track.columns[column] != MISSING))
     return _between(prefix, bounds)
 
 
-def sums(track: Track, column: str, bounds: Bounds) -> Ints:
+def sums(track: Track, column: str, bounds: Bounds) -> Integers:
     """The sum of each window, in units."""
     return _between(track.cached(("sums", column), lambda: _prefix(_filled(track, column))), bounds)
 
@@ -53,7 +52,7 @@ def spreads(track: Track, column: str, bounds: Bounds) -> Floats:
     return np.where(count > 1, np.sqrt(np.maximum(variance, 0.0)), np.nan)
 
 
-def largest(track: Track, column: str, bounds: Bounds) -> Ints:
+def largest(track: Track, column: str, bounds: Bounds) -> Integers:
     """The largest value of each window, in units; ``MISSING`` where there is none.
 
     Runs of 1, 2, 4, ... events are summed up one after the other; two of them cover a window.
@@ -70,7 +69,7 @@ def largest(track: Track, column: str, bounds: Bounds) -> Ints:
     return found
 
 
-def distinct(track: Track, column: str, bounds: Bounds) -> Ints:
+def distinct(track: Track, column: str, bounds: Bounds) -> Integers:
     """How many different values each window holds.
 
     An event stands for its value in the windows that hold it and not the next event of the same value. Windows move
@@ -100,7 +99,7 @@ def since(track: Track, bounds: Bounds) -> Floats:
     return np.where(right > left, (track.time[track.at] - before) / 60e6, np.nan)
 
 
-def earlier(track: Track, column: str, bounds: Bounds, *, back: int) -> Ints:
+def earlier(track: Track, column: str, bounds: Bounds, *, back: int) -> Integers:
     """The value of one event before each row, 0 for the row itself; ``MISSING`` where the window does not reach."""
     place = track.at - back
     there = (place >= bounds[0]) | (back == 0)
@@ -130,7 +129,7 @@ def moved(track: Track, latitude: str, longitude: str, bounds: Bounds) -> tuple[
     return np.where(known, far, np.nan), hours
 
 
-def kilometres(latitude: Ints, longitude: Ints, past_latitude: Ints, past_longitude: Ints) -> Floats:
+def kilometres(latitude: Integers, longitude: Integers, past_latitude: Integers, past_longitude: Integers) -> Floats:
     """The great circle between places in hundred-thousandths of a degree."""
     lat, past = np.radians(latitude / DEGREE), np.radians(past_latitude / DEGREE)
     turn = np.radians((longitude - past_longitude) / DEGREE)
@@ -139,13 +138,13 @@ def kilometres(latitude: Ints, longitude: Ints, past_latitude: Ints, past_longit
     return found
 
 
-def frauds(track: Track, bounds: Bounds, *, delay: int) -> Ints:
+def frauds(track: Track, bounds: Bounds, *, delay: int) -> Integers:
     """How many events of each window were known to be fraud ``delay`` before the row."""
     known, cleared, again = (_turned(track, turn, bounds, delay=delay) for turn in TURNS)
     return known - cleared + again
 
 
-def _turned(track: Track, turn: str, bounds: Bounds, *, delay: int) -> Ints:
+def _turned(track: Track, turn: str, bounds: Bounds, *, delay: int) -> Integers:
     """How many events of each window had come to a turn ``delay`` before the row."""
     known = track.columns[turn]
     events = np.flatnonzero(known < NEVER - delay)
@@ -155,7 +154,7 @@ def _turned(track: Track, turn: str, bounds: Bounds, *, delay: int) -> Ints:
     return _stacked(np.minimum(first, last), last, len(bounds[0]))
 
 
-def _filled(track: Track, column: str) -> Ints:
+def _filled(track: Track, column: str) -> Integers:
     values = track.columns[column]
     return np.where(values == MISSING, 0, values)
 
@@ -171,7 +170,7 @@ def _between(prefix: NDArray[Any], bounds: Bounds) -> NDArray[Any]:
     return result
 
 
-def _neighbours(track: Track, column: str) -> tuple[Ints, Ints]:
+def _neighbours(track: Track, column: str) -> tuple[Integers, Integers]:
     """For each event the last one before and the first one behind it of the same entity and value."""
     values = track.columns[column]
     order = np.lexsort((values, track.entity))
@@ -183,14 +182,14 @@ def _neighbours(track: Track, column: str) -> tuple[Ints, Ints]:
     return earlier, following
 
 
-def _of_known(track: Track, column: str, first: Ints, last: Ints) -> tuple[Ints, Ints]:
+def _of_known(track: Track, column: str, first: Integers, last: Integers) -> tuple[Integers, Integers]:
     known = track.columns[column] != MISSING
     return first[known], last[known]
 
 
-def _stacked(first: Ints, last: Ints, rows: int) -> Ints:
+def _stacked(first: Integers, last: Integers, rows: int) -> Integers:
     """How many of the stretches from ``first`` to before ``last`` lie over each row."""
     on = first < last
     steps = np.bincount(first[on], minlength=rows + 1) - np.bincount(last[on], minlength=rows + 1)
-    result: Ints = np.cumsum(steps)[:rows]
+    result: Integers = np.cumsum(steps)[:rows]
     return result

@@ -12,6 +12,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from detector.arrays import Floats
 from detector.errors import SettingError
 
 if TYPE_CHECKING:
@@ -20,8 +21,6 @@ if TYPE_CHECKING:
 CODES = 16
 MOST = 8.0  # deviations
 FLOOR = 1e-3
-
-Floats = NDArray[np.float64]
 
 
 @dataclass(frozen=True)

@@ -14,9 +14,8 @@ import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 
+from detector.arrays import Floats
 from detector.errors import DataError, SettingError, ShapeError
-
-Floats = NDArray[np.float64]
 
 
 @dataclass(frozen=True)
@@ -164,30 +163,21 @@ def average_precision_interval(
     return Interval(ranking_metrics(labels, risk)["ap"], float(low), float(high))
 
 
-def precision_at(labels: ArrayLike, risk: ArrayLike, k: int) -> float:
-    """The share of anomalies among the ``k`` labelled rows of highest risk.
-
-    Rows of equal risk at the edge count with the share that fits, which is the mean over all orders.
-
-    Raises
-    ------
-    SettingError
-        If ``k`` is not a positive number.
-
-    >>> precision_at([1, 0, 1, 0], [0.9, 0.8, 0.7, 0.1], 2)
-    0.5
-    """
-    return budget_metrics(labels, risk, k)["precision_at_budget"]
-
-
 def budget_metrics(labels: ArrayLike, risk: ArrayLike, budget: int) -> dict[str, float]:
     """What an analyst finds who looks at the ``budget`` labelled rows of highest risk.
+
+    Rows of equal risk at the edge count with the share that fits, which is the mean over all orders.
 
     Returns
     -------
     dict
         ``budget`` (at most the number of labelled rows), ``precision_at_budget``, ``recall_at_budget``, and
         ``lift_at_budget``: how many times more anomalies than in as many rows picked blindly.
+
+    Raises
+    ------
+    SettingError
+        If ``budget`` is not a positive number.
 
     >>> budget_metrics([1, 0, 1, 0], [0.9, 0.8, 0.7, 0.1], 1)["recall_at_budget"]
     0.5

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from detector.arrays import Counts, Flags
 from detector.detectors.series.encoders import EncoderChoice
 from detector.detectors.series.fit import FittedSeries, fit_series
 from detector.detectors.series.members import OnStep, TrainingSeries, silent
@@ -18,7 +19,6 @@ from detector.errors import DataError
 from detector.schema import Schema
 from detector.series.resample import RegularSeries, regularise
 from detector.series.sampling import Sampling
-from detector.series.segments import Counts, Flags
 
 
 def fit_scorer(

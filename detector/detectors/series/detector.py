@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from sklearn.base import BaseEstimator, OutlierMixin
 from sklearn.exceptions import NotFittedError
 
+from detector.arrays import Floats
 from detector.cleaning.clean import clean
 from detector.decide.policy import Policy
 from detector.detectors.series.assembly import fit_scorer
@@ -28,7 +29,6 @@ from detector.errors import SchemaError, SettingError, UnfittedError, nearest
 from detector.members.residuals import Residuals
 from detector.schema import Schema
 from detector.series.sampling import Sampling
-from detector.series.segments import Floats
 from detector.training.settings import Training
 
 

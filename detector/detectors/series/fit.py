@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from detector.arrays import Flags, Floats
 from detector.decide.calibrate import Calibrator
 from detector.decide.fuse import RARITY, Fusion
 from detector.detectors.series.encoders import EncoderChoice
@@ -17,7 +18,7 @@ from detector.detectors.series.recipe import SeriesRecipe
 from detector.errors import DataError
 from detector.members.residuals import ResidualRule
 from detector.series.scaling import SeriesScaling
-from detector.series.segments import Flags, Floats, bounds, smooth
+from detector.series.segments import bounds, smooth
 from detector.series.staleness import SilenceRule
 
 LEAST_ROWS = 8

@@ -8,13 +8,13 @@ import numpy as np
 from numpy.typing import NDArray
 from sklearn.ensemble import IsolationForest
 
+from detector.arrays import Flags, Floats
 from detector.detectors.series.model import ModelledSeries
 from detector.errors import ParityError
 from detector.members.isolation_forest import Trees
 from detector.members.window_forest import WindowForest
 from detector.onnx.graph import Graph
 from detector.series.segmented_windows import thinned
-from detector.series.segments import Flags, Floats
 
 MAX_SAMPLES = 256
 MOST_ROWS = 2000

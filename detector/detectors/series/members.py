@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from detector.arrays import Counts, Flags, Floats
 from detector.detectors.series.encoders import EncoderChoice
 from detector.detectors.series.forest import fit_forest
 from detector.detectors.series.model import Prepared
@@ -16,7 +17,6 @@ from detector.members.forecast import Forecast
 from detector.members.window_forest import WindowForest, window_features
 from detector.members.window_pca import WindowPCA
 from detector.series.segmented_windows import LaidWindows, cross_fit, fold_of_rows
-from detector.series.segments import Counts, Flags, Floats
 
 OnStep = Callable[[str, int, int], None]
 

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from detector.arrays import Counts, Flags, Floats
 from detector.decide.calibrate import Calibrator
 from detector.decide.fuse import Fusion
 from detector.detectors.series.network import WindowNetwork
@@ -19,7 +20,7 @@ from detector.members.window_forest import WindowForest, window_features
 from detector.members.window_pca import Rebuilder, WindowPCA, expected_values, squared_errors
 from detector.series.scaling import SeriesScaling
 from detector.series.segmented_windows import LaidWindows
-from detector.series.segments import Counts, Flags, Floats, near, reach, smooth
+from detector.series.segments import near, reach, smooth
 from detector.series.staleness import SilenceRule, measure_silence
 
 

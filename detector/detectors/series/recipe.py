@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from typing import Any, Self, get_args
 
 import numpy as np
-from numpy.typing import NDArray
 
+from detector.arrays import Floats
 from detector.errors import SettingError, nearest
 from detector.members.residuals import Residuals
 from detector.series.row_errors import How
@@ -118,7 +118,7 @@ class SeriesRecipe:
         return float((self.weights or {}).get(name, WEIGHTS[name]))
 
     @property
-    def shares(self) -> NDArray[np.float64]:
+    def shares(self) -> Floats:
         """What each member counts, as an array that sums to 1."""
         weights = np.array([self._weight(name) for name in self.members])
         return np.asarray(weights / weights.sum())

@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from detector.arrays import Counts
 from detector.cleaning.clean import clean
 from detector.decide.calibrate import Calibrator
 from detector.decide.policy import Policy
@@ -21,7 +22,6 @@ from detector.onnx.parts import Parts
 from detector.schema import Schema
 from detector.series.resample import RegularSeries, regularise
 from detector.series.sampling import Sampling
-from detector.series.segments import Counts
 
 SHARED = ""
 

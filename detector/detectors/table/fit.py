@@ -11,6 +11,7 @@ import pandas as pd
 from numpy.typing import NDArray
 from sklearn.ensemble import IsolationForest
 
+from detector.arrays import Flags, Places
 from detector.decide.calibrate import TAILS, Calibrator
 from detector.decide.fuse import NOVELTY, ORDER, RARITY, Fusion
 from detector.detectors.table.scorer import TabularScorer
@@ -221,8 +222,8 @@ def _of_rows(schema: Schema, steps: Steps) -> Schema:
 def _sequence(
     window: EventWindow,
     encoded: Encoded,
-    learnt: NDArray[np.intp],
-    kept_back: NDArray[np.intp],
+    learnt: Places,
+    kept_back: Places,
     recipe: Recipe,
 ) -> tuple[dict[str, onnx.ModelProto], dict[str, list[float]], float]:
     """The parts of the graph that judge a row among the events before it, the training curves, and the parity."""
@@ -246,7 +247,7 @@ def _sequence(
     return parts, network.history, parity
 
 
-def _split(n_rows: int, recipe: Recipe) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
+def _split(n_rows: int, recipe: Recipe) -> tuple[Places, Places]:
     order = np.random.default_rng(recipe.random_state).permutation(n_rows)
     n_held_out = max(1, min(MOST_CALIBRATION_ROWS, round(recipe.calibration_share * n_rows)))
     return np.sort(order[n_held_out:]), np.sort(order[:n_held_out])
@@ -266,7 +267,7 @@ def _earlier_weights(recipe: Recipe) -> dict[str, NDArray[np.float32]] | None:
     return recipe.warm_start.weights
 
 
-def _usual(rows: pd.DataFrame, schema: Schema, recipe: Recipe) -> NDArray[np.bool_]:
+def _usual(rows: pd.DataFrame, schema: Schema, recipe: Recipe) -> Flags:
     """All rows but the share that a first forest finds most unusual."""
     columns = TableEncoder.fit(rows, schema, max_levels=recipe.max_levels)
     table = _run({"prepare": columns.to_onnx()}).run(columns.encode(rows).inputs(), ["table"])["table"]
