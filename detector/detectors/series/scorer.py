@@ -13,8 +13,7 @@ from detector.arrays import Counts
 from detector.cleaning.clean import clean
 from detector.decide.calibrate import Calibrator
 from detector.decide.policy import Policy
-from detector.detectors.series.model import SeriesModel
-from detector.detectors.series.parts import describe_models, rebuild_models
+from detector.detectors.series.model import SeriesModel, describe_models, rebuild_models
 from detector.detectors.series.scored import MARGIN, JudgedSeries
 from detector.errors import DataError, SchemaError, SettingError, nearest
 from detector.explain.reason import in_words
