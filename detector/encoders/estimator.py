@@ -12,10 +12,11 @@ from sklearn.base import TransformerMixin
 from sklearn.exceptions import NotFittedError
 
 from detector.encoders.checks import check_numbers, check_sizes
-from detector.encoders.export import cut, export, largest_difference
+from detector.encoders.export import cut, export
 from detector.encoders.scaling import Scaling
 from detector.errors import ShapeError, UnfittedError
 from detector.onnx.graph import Graph
+from detector.onnx.parity import largest_difference
 from detector.training.loop import LOSSES, OnEpoch, Rows, Training, keras_session, train
 from detector.training.settings import one_of
 
@@ -167,7 +168,7 @@ class AutoencoderMixin(TransformerMixin):  # type: ignore[misc]  # scikit-learn 
         found = self.graph_.run({"values": probe})
         found["decoded"] = self.decoder_.run({"code": found["code"]})["expected"]
         answered["decoded"] = answered["expected"]
-        self.parity_ = largest_difference(answered, found, choices=self._choices)
+        self.parity_ = largest_difference(answered, found, source="the Keras network", choices=self._choices)
         return self
 
     def encode(self, X: Any) -> NDArray[np.float32]:

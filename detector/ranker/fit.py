@@ -14,11 +14,11 @@ from sklearn.linear_model import LogisticRegression
 
 from detector.arrays import Flags, Floats, Places
 from detector.decide.calibrate import Calibrator
-from detector.errors import DataError, ParityError, SettingError
+from detector.errors import DataError, SettingError
 from detector.onnx.graph import Graph
+from detector.onnx.parity import largest_difference
 from detector.ranker.model import OUTPUT, Head, between_equals, boosting_to_onnx, inputs
 
-PARITY = 1e-3
 RESAMPLES = 100
 MEASURES_LEFT_OUT = ("p_value",)
 MOST_CALIBRATION_ROWS = 50_000
@@ -268,10 +268,6 @@ def _graph(models: Sequence[HistGradientBoostingClassifier], table: NDArray[np.f
     graph = Graph(onnx_text.join({OUTPUT: boosting_to_onnx(models, table.shape[1])}, [OUTPUT]))
     sample = table[:: max(1, len(table) // 2_000)]
     wanted = np.mean([model.decision_function(sample) for model in models], axis=0)
-    difference = float(np.abs(graph.run({"rows": sample})[OUTPUT][:, 0] - wanted).max())
-    if not difference < PARITY:
-        raise ParityError(
-            f"The head's graph differs from scikit-learn by {difference:.2g}; at most {PARITY:g} is allowed. Please "
-            f"report this with the versions of onnxruntime and scikit-learn."
-        )
+    found = graph.run({"rows": sample})[OUTPUT][:, 0]
+    largest_difference({"head": wanted}, {"head": found}, source="scikit-learn")
     return graph

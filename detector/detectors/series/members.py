@@ -14,19 +14,18 @@ from detector.arrays import Counts, Flags, Floats
 from detector.detectors.series.encoders import EncoderChoice
 from detector.detectors.series.model import ModelledSeries
 from detector.detectors.series.recipe import Prepared
-from detector.errors import ParityError
 from detector.members.forecast import Forecast
 from detector.members.isolation_forest import Trees
 from detector.members.window_forest import WindowForest, window_features
 from detector.members.window_network import WindowNetwork
 from detector.members.window_pca import WindowPCA
 from detector.onnx.graph import Graph
+from detector.onnx.parity import largest_difference
 from detector.series.segmented_windows import LaidWindows, cross_fit, fold_of_rows, thinned
 
 MAX_SAMPLES = 256
 MOST_ROWS = 2000
 PROBE = 256
-PARITY = 1e-3
 
 OnStep = Callable[[str, int, int], None]
 
@@ -216,12 +215,7 @@ def fit_forest(features: NDArray[np.float32], *, trees: int, random_state: int) 
     graph = Graph(onnx_text.join({"forest": grown.to_onnx()}, ["forest"]))
     probe = features[:PROBE]
     answered: NDArray[Any] = -(2.0 ** graph.run({"table": probe})["forest"][:, 0].astype(np.float64))
-    difference = float(np.abs(answered - forest.score_samples(probe)).max())
-    if not difference < PARITY:
-        raise ParityError(
-            f"The ONNX graph of the forest differs from scikit-learn by {difference:.2g}; at most {PARITY:g} is "
-            f"allowed. Please report this with the versions of onnxruntime and scikit-learn."
-        )
+    largest_difference({"forest": forest.score_samples(probe)}, {"forest": answered}, source="scikit-learn")
     return WindowForest(grown, graph)
 
 

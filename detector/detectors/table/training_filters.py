@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from sklearn.ensemble import IsolationForest
 
 from detector.arrays import Flags, Floats
+from detector.encoding.onnx import to_onnx
 from detector.encoding.table import TableEncoder
 from detector.errors import DataError, SchemaError, SettingError, nearest
 from detector.members.neighbours import References
@@ -203,5 +204,5 @@ def _prepared(rows: pd.DataFrame, schema: Schema, view: str) -> NDArray[np.float
     from detector.onnx import text as onnx_text
 
     columns = TableEncoder.fit(rows, schema)
-    graph = Graph(onnx_text.join({"prepare": columns.to_onnx()}, [view]))
+    graph = Graph(onnx_text.join({"prepare": to_onnx(columns)}, [view]))
     return graph.run(columns.encode(rows).inputs(), [view])[view]
