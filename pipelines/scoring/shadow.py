@@ -16,7 +16,7 @@ from detector.cleaning.clean import clean
 from detector.decide.policy import Policy
 from detector.detectors.table.scorer import TabularScorer
 from detector.metrics import compare
-from detector.metrics import ranking as evaluate
+from detector.metrics.calibration import calibration_metrics
 from detector.persist import bundle
 from pipelines.config import Config
 from pipelines.factory.detector import policy_of
@@ -153,7 +153,7 @@ def _settled(config: Config, shelf: Shelf, trial: Trial) -> tuple[str, str, dict
     }
     words = f"{challenger:,} alerts in {len(rows):,} rows, champion {champion:,}; rank correlation {stability:.2f}"
     settings = config.retrain
-    off = evaluate.calibration_metrics(rows["p_value_champion"])["calibration_distance"]
+    off = calibration_metrics(rows["p_value_champion"])["calibration_distance"]
     metrics["calibration_distance_champion"] = off
     # Four alerts more or less are chance: twice the square root of one alert, and of a few.
     if challenger > settings.most_alert_change * champion + 4.0 * np.sqrt(champion + 1.0):
