@@ -12,15 +12,13 @@ import pandas as pd
 from detector.arrays import Integers, Times
 from detector.errors import SchemaError, SettingError, nearest
 from detector.features import integers as reading
-from detector.features.answers import Answers, Lined
 from detector.features.calendar import check_calendar
 from detector.features.duration import microseconds
+from detector.features.events import NEVER, by_entity
 from detector.features.feature import Feature, parse
-from detector.features.measure import column_keys
+from detector.features.join import FeatureColumns, GroupedEvents
+from detector.features.measures import TURNS, column_keys
 from detector.features.money import Money
-from detector.features.ordering import by_entity
-from detector.features.track import NEVER
-from detector.features.windowed import TURNS
 
 Groups = dict[tuple[str, ...], list[Feature]]
 
@@ -165,16 +163,16 @@ class FeatureSet:
         """
         self.check(rows)
         read = self.read(rows, lasting=any(feature.measure == "code" for feature in self.all))
-        answers = self.answers(read.time)
+        columns = self.columns_for(read.time)
         for by, features in self.groups().items():
             entity = reading.groups(rows, by)
             order, counts = by_entity(entity, read.order)
-            answers.add(features, Lined(order, counts, read.time, read.columns))
-        return answers.beside(rows)
+            columns.add(features, GroupedEvents(order, counts, read.time, read.columns))
+        return columns.added_to(rows)
 
-    def answers(self, time: Times) -> Answers:
+    def columns_for(self, time: Times) -> FeatureColumns:
         """Room for the features of rows of these times."""
-        return Answers(self.names, time, most_events=self.most_events, scale=self.scale, clock=self.calendar)
+        return FeatureColumns(self.names, time, most_events=self.most_events, scale=self.scale, clock=self.calendar)
 
     def check(self, rows: pd.DataFrame) -> None:
         """Raise if a column is missing, or one of the features is there already."""

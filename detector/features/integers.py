@@ -13,8 +13,8 @@ import pandas as pd
 
 from detector.arrays import Floats, Integers, Places, Times
 from detector.errors import DataError
-from detector.features.track import NEVER
-from detector.features.windowed import DEGREE, MISSING
+from detector.features.events import NEVER
+from detector.features.measures import DEGREE, MISSING
 
 MOST_UNITS = 2.0**31
 Codes = Callable[[pd.Series], Integers]
@@ -31,7 +31,7 @@ class Table:
     order : array of shape (n_rows,)
         Positions of the rows in order of (time, key); without a key, rows of one moment in the order they came.
     columns : dict of str to array of shape (n_rows,)
-        What a track carries, by ``column_keys``.
+        What a sequence carries, by ``column_keys``.
     """
 
     time: Times

@@ -9,15 +9,15 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from detector.arrays import Integers, Times
+from detector.features.events import NEVER
 from detector.features.integers import known_times
-from detector.features.track import NEVER
-from detector.features.windowed import TURNS
+from detector.features.measures import TURNS
 
 if TYPE_CHECKING:
     from detector.features.feature_set import FeatureSet
 
 
-def told_turns(features: FeatureSet, rows: pd.DataFrame, time: Times, reported: pd.Timestamp | None) -> Integers:
+def reported_turns(features: FeatureSet, rows: pd.DataFrame, time: Times, reported: pd.Timestamp | None) -> Integers:
     """The turns of rows that are told, one row each; see ``History.report``."""
     if features.turns is not None and reported is None:
         return np.column_stack(features.turns_of(rows, time))

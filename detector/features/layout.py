@@ -12,8 +12,7 @@ from numpy.typing import NDArray
 
 from detector.arrays import Integers
 from detector.features.feature import Feature
-from detector.features.measure import column_keys
-from detector.features.windowed import MISSING
+from detector.features.measures import MISSING, column_keys
 
 GAP = np.iinfo(np.int32).min
 NARROW = ("number:", "place:")
@@ -28,7 +27,7 @@ class Layout:
     Parameters
     ----------
     keys : tuple of str
-        The columns of a track.
+        The columns of a sequence.
     dtype : dtype
         Time in 8 bytes, numbers and places in 4, names and report times in 8.
     reach : int
