@@ -22,10 +22,10 @@ from sklearn.utils.estimator_checks import check_estimator, estimator_checks_gen
 from detector.encoders.checks import check_numbers
 from detector.encoders.conv1d import Conv1dAutoencoder
 from detector.encoders.conv2d import Conv2dAutoencoder
+from detector.encoders.dense import DenseAutoencoder
 from detector.encoders.estimator import AutoencoderMixin
 from detector.encoders.mixed import MixedAutoencoder
 from detector.encoders.multimodal import MultimodalAutoencoder
-from detector.encoders.plain import DenseAutoencoder
 from detector.encoders.recurrent import RecurrentAutoencoder
 from detector.encoders.sparse import SparseAutoencoder
 from detector.encoders.store import load, save

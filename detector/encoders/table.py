@@ -157,7 +157,7 @@ def _build(
     import keras
     from keras import layers, ops
 
-    from detector.encoders.layers import Corruption
+    from detector.encoders.parts import Corruption
 
     clean = {name: keras.Input((width,), name=name) for name, width in widths.items()}
     n_values, n_labels = widths.get("values", 0), widths.get("labels", 0)
