@@ -10,7 +10,6 @@ import pandas as pd
 import pytest
 
 from detector import TabularDetector
-from detector import atomic as swap
 from detector.errors import BundleError, SettingError
 from detector.persist import bundle
 from pipelines.registry.registry import Move, Shelf
@@ -180,33 +179,3 @@ def test_damaged_list_says_that_the_champion_serves(shelf: Shelf) -> None:
     with pytest.raises(BundleError, match="The champion in .* still serves"):
         shelf.state()
     assert bundle.load(shelf.place).members
-
-
-def test_exchange_works_where_the_system_cannot(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """On a file system without the call, two moves do it."""
-    (tmp_path / "a").mkdir()
-    (tmp_path / "b").write_text("b")
-    monkeypatch.setattr(swap.ctypes, "CDLL", lambda *_, **__: object())
-
-    swap.exchange(tmp_path / "a", tmp_path / "b")
-
-    assert (tmp_path / "a").read_text() == "b"
-    assert (tmp_path / "b").is_dir()
-    with pytest.raises(OSError, match="nowhere"):
-        swap.exchange(tmp_path / "nowhere", tmp_path / "b")
-
-
-def test_failed_write_leaves_the_old_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A full disk costs the new text, not the old one."""
-    file = tmp_path / "state.json"
-    swap.write_whole(file, "old")
-
-    def full(_: int) -> None:
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr(swap.os, "fsync", full)
-
-    with pytest.raises(OSError, match="No space left"):
-        swap.write_whole(file, "new")
-    assert file.read_text() == "old"
-    assert [path.name for path in tmp_path.iterdir()] == ["state.json"]

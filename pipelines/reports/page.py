@@ -100,7 +100,7 @@ class ReportContent:
     seconds : float or None
         How long the job took.
     truth : mapping or None
-        Metrics of ``detector.metrics.ranking`` against known labels, joined in one mapping.
+        Metrics of ``detector.metrics`` against known labels, joined in one mapping.
     ap_interval : Interval or None
         Average precision with its bootstrap interval.
     alerts : DataFrame or None
@@ -113,7 +113,7 @@ class ReportContent:
     policy : str or None
         The flagging rule in words: ``Policy.describe()``.
     calibration : mapping or None
-        ``detector.metrics.ranking.calibration_metrics`` of held-out normal rows.
+        ``detector.metrics.calibration.calibration_metrics`` of held-out normal rows.
     figures : mapping
         By name; the names of `CAPTIONS` get their caption.
     columns : sequence of ColumnFact

@@ -14,6 +14,8 @@ from detector.decide.policy import Policy
 from detector.detectors.table.scorer import UNSUPERVISED, TabularScorer
 from detector.explain.reason import Reason, in_words
 from detector.metrics import ranking as evaluate
+from detector.metrics.budget import budget_metrics, decision_metrics
+from detector.metrics.calibration import calibration_metrics
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -75,7 +77,7 @@ def review(scorer: TabularScorer, rows: pd.DataFrame, *, policy: Policy) -> Revi
     normal = measures["p_value"][(labels != 1)]
     metrics = {"flagged_share": float(flagged.mean()), "review_rows": float(len(rows))}
     if len(normal):
-        metrics |= evaluate.calibration_metrics(normal)
+        metrics |= calibration_metrics(normal)
     if len(rows) > 1 and len(scorer.members) > 1:
         metrics |= correlations(measures[list(scorer.members)])
     truth = interval = None
@@ -138,8 +140,8 @@ def against_labels(
 ) -> dict[str, float]:
     """Figures of merit of the risk, the decisions and each member."""
     found = evaluate.ranking_metrics(labels, measures["risk"])
-    found |= evaluate.budget_metrics(labels, measures["risk"], _budget(policy, len(labels)))
-    found |= evaluate.decision_metrics(labels, flagged)
+    found |= budget_metrics(labels, measures["risk"], _budget(policy, len(labels)))
+    found |= decision_metrics(labels, flagged)
     same = [UNSUPERVISED] if UNSUPERVISED in measures and measures[UNSUPERVISED].equals(measures["risk"]) else []
     for name in measures.columns.drop(["risk", "p_value", *same]):
         member = evaluate.ranking_metrics(labels, measures[name])
