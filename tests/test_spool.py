@@ -23,7 +23,7 @@ from detector.persist import bundle
 from pipelines.config import Config
 from pipelines.monitoring.drift import watch
 from pipelines.registry.registry import Shelf
-from pipelines.tracking import DatasetFacts, Spool, keep_training
+from pipelines.tracking import DatasetFacts, Spool, TrainingRecord, keep_training
 from pipelines.tracking.experiments import REVIEW
 from pipelines.tracking.messages import send_waiting, spool_of, tell_note
 from pipelines.tracking.spool import MOST_ATTEMPTS
@@ -209,8 +209,7 @@ def test_entry_sent_twice_leaves_one_run_and_one_version(
     client = told[1]
     bundle.save(quick.scorer_, tmp_path / "bundle")
     spool = Spool(tmp_path / "spool")
-    keep_training(
-        spool,
+    record = TrainingRecord(
         experiment="twice",
         model_name="twice",
         bundle=tmp_path / "bundle",
@@ -219,6 +218,7 @@ def test_entry_sent_twice_leaves_one_run_and_one_version(
         params={"a": {"b": 1}},
         metrics={"ap": 0.5},
     )
+    keep_training(spool, record)
     from pipelines.tracking.sending import send
 
     store = f"sqlite:///{server.folder}/mlflow.db"  # the same runs, without a hundred files by HTTP

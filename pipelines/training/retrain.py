@@ -26,12 +26,13 @@ from pipelines.registry.registry import Shelf
 from pipelines.scoring.shadow import begin_shadow, settle_shadow
 from pipelines.sources import open_source
 from pipelines.testing.failpoints import fault
-from pipelines.tracking.messages import send_waiting, tell_move, tell_note, waiting_note
+from pipelines.tracking import keep_training
+from pipelines.tracking.messages import send_waiting, spool_of, tell_move, tell_note, waiting_note
 from pipelines.tracking.usage import measured
 from pipelines.training.comparison import compare_on
 from pipelines.training.kinds import KINDS
 from pipelines.training.review import Review
-from pipelines.training.run_record import Learnt, Story
+from pipelines.training.run_record import Fitted, Retraining
 from pipelines.training.train import fitting_steps
 
 if TYPE_CHECKING:
@@ -153,8 +154,8 @@ def _retrain(config: Config, shelf: Shelf, *, now: datetime, trigger: str, clock
         name = shelf.add(challenger, facts=_facts(challenger, found, reviewed), now=now)
     fault("retrain.compared")
     if config.tracking.enabled:
-        story = Story(config, window, learnt, decision, found, reviewed, drawn, champion, policy, source, trigger)
-        story.keep(shelf, name)
+        made = Retraining(config, window, learnt, decision, found, reviewed, drawn, champion, policy, source, trigger)
+        keep_training(spool_of(config), made.record(shelf, name))
     if featuring is not None:
         featuring.save(history_folder(config))
     fault("retrain.kept")
@@ -169,7 +170,7 @@ def _retrain(config: Config, shelf: Shelf, *, now: datetime, trigger: str, clock
     )
 
 
-def _fit(config: Config, window: Window, clock: Clock) -> Learnt:
+def _fit(config: Config, window: Window, clock: Clock) -> Fitted:
     begun = clock()
     with measured() as usage, fitting_steps() as on_step:
         fault("retrain.fitting")
@@ -178,7 +179,7 @@ def _fit(config: Config, window: Window, clock: Clock) -> Learnt:
             detector.scorer_ = taught(detector.scorer_, window.lesson, config)
     detector.on_step = None
     fault("retrain.fitted")
-    return Learnt(detector, usage, begun, clock())
+    return Fitted(detector, usage, begun, clock())
 
 
 def _compare(
