@@ -53,10 +53,13 @@ def config(tmp_path: Path) -> Path:
 def stand_in(monkeypatch: pytest.MonkeyPatch) -> Callable[[str, Job], None]:
     """Put a plain function in the place of a job."""
 
+    rooms = {"score": "scoring.batch", "train": "training.train"}
+
     def _put(name: str, job: Job) -> None:
-        module = ModuleType(f"pipelines.{name}")
+        place = f"pipelines.{rooms[name]}"
+        module = ModuleType(place)
         setattr(module, name, job)
-        monkeypatch.setitem(sys.modules, f"pipelines.{name}", module)
+        monkeypatch.setitem(sys.modules, place, module)
 
     return _put
 

@@ -100,7 +100,7 @@ class Service:
 
     def _keep_schedule(self) -> None:
         if self.schedule is not None and not self.schedule.is_alive:
-            log.warning("the scheduler has ended, as it does when the database is away; it is started anew")
+            log.warning("the scheduler has ended; it is started anew")
             self._stop_schedule()
         if self.schedule is None:
             schedule = Schedule(self.store, self.config.service, run=self._due, on_unrun=self._unrun)

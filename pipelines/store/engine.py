@@ -18,7 +18,7 @@ from pipelines.store.alert_tables import Answer
 from pipelines.store.database import Database
 from pipelines.store.tables import Base
 
-HEAD = "0003"
+HEAD = "0004"
 """The newest migration; the tables are looked at with Alembic only if they do not have it."""
 
 BUSY_SECONDS = 30
