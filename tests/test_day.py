@@ -16,7 +16,7 @@ def test_season_holds_all_that_can_happen(tmp_path: Path, monkeypatch: pytest.Mo
 
     MLflow is down, so the whole story waits for it, in order.
     """
-    monkeypatch.setattr("pipelines.training.kinds.figures", lambda *_, **__: {})
+    monkeypatch.setattr("pipelines.training.review.figures", lambda *_, **__: {})
     monkeypatch.setattr("pipelines.training.run_record.comparison_figure", lambda _: None)
     monkeypatch.setattr("pipelines.reports.style.to_png", lambda _: b"")
 

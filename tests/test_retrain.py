@@ -458,7 +458,7 @@ from pipelines.config import load_config
 from pipelines.registry.registry import Shelf
 from pipelines.tracking.messages import spool_of
 from tests.moving_world import after
-import pipelines.reports.style, pipelines.training.kinds, pipelines.training.run_record, pipelines.tracking.sending
+import pipelines.reports.style, pipelines.training.review, pipelines.training.run_record, pipelines.tracking.sending
 
 def child(work):
     pid = os.fork()
@@ -488,7 +488,7 @@ def read(config, stop):
         time.sleep(0.1)
 
 pipelines.reports.style.to_png = lambda figure: b"png"
-pipelines.training.kinds.figures = lambda *given, **named: {}
+pipelines.training.review.figures = lambda *given, **named: {}
 pipelines.training.run_record.comparison_figure = lambda found: None
 home, points, results = Path(sys.argv[1]), sys.argv[2:], {}
 for point in points:

@@ -18,11 +18,11 @@ from detector.errors import SettingError
 from detector.persist import bundle
 from pipelines.cli import app
 from pipelines.config import Config, load_config
+from pipelines.factory.kinds import KINDS
 from pipelines.lab.evaluate import evaluate_encoders
 from pipelines.scoring.batch import score
 from pipelines.simulate import simulate_sensors
 from pipelines.training.evaluate import evaluate
-from pipelines.training.kinds import KINDS
 from pipelines.training.train import TrainReport, train
 
 NOW = datetime(2026, 3, 1, tzinfo=UTC)

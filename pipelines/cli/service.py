@@ -155,8 +155,8 @@ def _jobs_table(settings: Config, store: Store) -> object:
     import sqlalchemy as sa
     from rich.table import Table
 
-    from pipelines.service.scheduler import sections_of
     from pipelines.service.due_times import next_times
+    from pipelines.service.scheduler import sections_of
     from pipelines.store import JobState, Run
 
     table = Table(title=f"Jobs of {settings.name}", title_justify="left")

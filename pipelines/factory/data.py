@@ -15,7 +15,8 @@ from detector.errors import DataError
 from detector.metrics.ranking import read_labels
 from detector.schema import Schema
 from pipelines.config import Config
-from pipelines.factory.detector import refuse_taken_names, schema_of
+from pipelines.factory.detector import refuse_taken_names
+from pipelines.factory.kinds import KINDS
 from pipelines.factory.labelled_set import Lesson, lesson_of, with_reports, without
 from pipelines.features.burn_in import warm
 from pipelines.features.engine import Featuring, statements_of
@@ -97,7 +98,7 @@ def recent(source: Source, config: Config, *, now: datetime, featuring: Featurin
     DataError
         If no row has a time.
     """
-    time, days, thin = config.columns.time, config.retrain.days, config.kind == "table"
+    time, days, thin = config.columns.time, config.retrain.days, KINDS[config.kind].rows_stand_alone
     most = MOST_ROWS if config.train.rows is None else 2 * config.train.rows
     if time is None:
         held = pd.DataFrame()
@@ -175,9 +176,9 @@ def split(
     DataError
         If fewer than three rows are left to learn from.
     """
-    settings = config.retrain
+    settings, kind = config.retrain, KINDS[config.kind]
     raw = frame if featuring is None else frame.drop(columns=list(featuring.features.names))
-    schema = schema_of(raw, config)
+    schema = kind.schema(raw, config)
     refuse_taken_names(schema)
     if featuring is not None:
         schema = featuring.schema(schema)
@@ -190,7 +191,7 @@ def split(
     believed = labels.copy()
     told = with_reports(rows, frame, config)
     statements = statements_of(config, featuring)
-    if schema.time is not None and config.kind == "table":
+    if schema.time is not None and kind.rows_stand_alone:
         known = known_labels(told, config, schema, now=now, statements=statements)
         believed = known.label.to_numpy(copy=True)
     elif schema.time is not None:
@@ -202,9 +203,9 @@ def split(
     learn = without(learn[labels[:first] != 1], lesson)
     learn, early = warm(learn, str(schema.time), None if featuring is None else featuring.whole_from)
     believed = believed[first:]
-    chosen = _some(len(compare), MOST_COMPARED, config)
+    chosen = kind.sample(len(compare), MOST_COMPARED, config.random_state)
     compare, believed = compare.iloc[chosen], believed[chosen]
-    learn = learn.iloc[_some(len(learn), config.train.rows, config)]
+    learn = learn.iloc[kind.sample(len(learn), config.train.rows, config.random_state)]
     if len(learn) < 3:
         raise DataError(
             f"Expected at least 3 usable rows to learn from, received {len(learn)} of {counted(len(frame))} in the "
@@ -242,15 +243,6 @@ def _first_compared(
         when = rows[schema.time].to_numpy()
         first = max(first, int(np.searchsorted(when, np.datetime64(champion_until), side="right")))
     return first
-
-
-def _some(rows: int, most: int | None, config: Config) -> NDArray[np.intp]:
-    """Positions of at most so many rows: at random in a table, the latest of series."""
-    if most is None or rows <= most:
-        return np.arange(rows)
-    if config.kind == "sensors":
-        return np.arange(rows - most, rows)
-    return np.sort(np.random.default_rng(config.random_state).permutation(rows)[:most])
 
 
 def _latest_of(frame: pd.DataFrame, time: str, most: int) -> pd.DataFrame:

@@ -6,8 +6,6 @@ import math
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-import pandas as pd
-
 from detector.decide.audit_sample import Exploration
 from detector.decide.policy import Budget, Policy
 from detector.errors import SchemaError, SettingError
@@ -177,12 +175,3 @@ def _earlier(config: Config) -> TabularScorer | None:
     except BundleError:
         return None
     return earlier if isinstance(earlier, TabularScorer) and earlier.weights else None
-
-
-def schema_of(frame: pd.DataFrame, config: Config) -> Schema:
-    """What the columns mean, as configured and guessed; where readings are expected, only numbers and truths are."""
-    found = config.columns.schema_of(frame)
-    if config.kind == "table":
-        return found
-    named = {*config.columns.categorical, *config.columns.datetime}
-    return found.without([name for name in found.categorical + found.datetime if name not in named])

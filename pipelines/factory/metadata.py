@@ -8,12 +8,11 @@ from typing import Any
 
 import pandas as pd
 
-from detector.decide.calibrate import Calibrator
 from detector.decide.policy import Policy, level
-from detector.detectors.table.scorer import TabularScorer
 from detector.metrics.drift import Reference
 from detector.persist.bundle import Scorer
 from pipelines.factory.data import span_of
+from pipelines.factory.kinds import kind_of
 
 REFERENCE = "reference"
 ALERT_LEVEL = 0.01
@@ -38,7 +37,7 @@ def remember(scorer: Scorer, learnt: pd.DataFrame, held_out: pd.DataFrame, *, po
     scorer.metrics.update(made_at=now.isoformat(), rows_learnt=len(learnt))
     if until:
         scorer.metrics.update(learnt_since=since, learnt_until=until)
-    calibrator = calibration_of(scorer)
+    calibrator = kind_of(scorer).calibration(scorer)
     risk, p_value = calibrator.risk, calibrator.p_value(calibrator.risk)
     if len(held_out):
         measures = scorer.measure(held_out).dropna(subset=["risk"])
@@ -46,11 +45,6 @@ def remember(scorer: Scorer, learnt: pd.DataFrame, held_out: pd.DataFrame, *, po
     alert_level = ALERT_LEVEL if policy.quantile is None else level(policy.quantile)
     reference = Reference.of(learnt, scorer.schema, risk=risk, p_value=p_value, alert_level=alert_level)
     scorer.metrics[REFERENCE] = reference.to_dict()
-
-
-def calibration_of(scorer: Scorer) -> Calibrator:
-    """How the risk that decides becomes a p-value."""
-    return scorer.calibration if isinstance(scorer, TabularScorer) else scorer.calibrator
 
 
 def reference_of(metrics: Mapping[str, Any]) -> Reference | None:

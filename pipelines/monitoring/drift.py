@@ -16,12 +16,12 @@ import pandas as pd
 from detector.atomic import write_whole
 from detector.cleaning.clean import clean
 from detector.cleaning.values import read_dates
-from detector.detectors.series.scorer import SequenceScorer
 from detector.metrics.drift import ALERTS, RISK, Shift, persistent
 from detector.persist import bundle
 from pipelines.config import Config
 from pipelines.factory.data import rows_between
 from pipelines.factory.detector import policy_of
+from pipelines.factory.kinds import kind_of
 from pipelines.factory.metadata import reference_of
 from pipelines.features.engine import Featuring, featuring_of
 from pipelines.progress import counted, progress
@@ -142,8 +142,8 @@ def watch(config: Config, *, now: datetime) -> DriftReport:
     since = memory.looked_until or str(champion.metrics.get("learnt_until", ""))
     frame, until = _new_rows(open_source(config.source), config, since=since, now=now)
     rows = clean(frame, champion.schema).rows if len(frame) else pd.DataFrame()
-    if isinstance(champion, SequenceScorer) and len(rows):
-        rows = rows[champion.can_judge(rows)]
+    if len(rows):
+        rows = kind_of(champion).scorable(rows, champion)
     if len(rows) < settings.least_rows:
         return _nothing(
             f"{counted(len(rows))} came since the last look; `drift.least_rows` asks for {settings.least_rows:,}."

@@ -10,20 +10,19 @@ from numpy.typing import NDArray
 
 from detector.cleaning.clean import clean
 from detector.decide.policy import Policy
-from detector.detectors.series.scorer import SequenceScorer
-from detector.detectors.table.scorer import UNSUPERVISED, TabularScorer
+from detector.detectors.table.scorer import UNSUPERVISED
 from detector.errors import DataError
 from detector.metrics import compare
 from detector.metrics import ranking as evaluate
 from detector.metrics.inject import inject
 from detector.persist.bundle import Scorer
 from pipelines.factory.data import Window
+from pipelines.factory.kinds import kind_of
 from pipelines.registry.comparison import Comparison, Side
 
 BUDGET_SHARE = 0.01
 INJECTED_SHARE, FEWEST_INJECTED, MOST_INJECTED_SHARE = 0.02, 200, 0.1
 MOST_LABELLED = 50_000
-MOST_WITHOUT_STEP = 0.2
 # A Kolmogorov-Smirnov distance that chance passes once in a hundred, times the square root of the rows.
 KS_CHANCE = 1.63
 
@@ -59,8 +58,8 @@ def compare_on(
     """
     rows = window.compare
     theirs = clean(window.raw.loc[rows.index], champion.schema, positions=rows.index).rows
-    theirs = _judgeable(champion, theirs)
-    both = _judgeable(challenger, rows).index.intersection(theirs.index, sort=False)
+    theirs = kind_of(champion).scorable(theirs, champion)
+    both = kind_of(challenger).scorable(rows, challenger).index.intersection(theirs.index, sort=False)
     if len(both) < 2:
         raise DataError("The champion can read none of the recent rows: their columns changed. Promote by hand.")
     labels = pd.Series(window.labels, index=rows.index).loc[both].to_numpy()
@@ -124,20 +123,15 @@ def compare_on(
 
 def _stability(champion: Scorer, challenger: Scorer, measures: Sequence[pd.DataFrame]) -> float:
     """How alike they rank: a head that begins to decide, or ends, is meant to rank otherwise."""
-    heads = [isinstance(each, TabularScorer) and each.serving_head is not None for each in (champion, challenger)]
+    heads = [kind_of(each).has_head(each) for each in (champion, challenger)]
     name = UNSUPERVISED if heads[0] != heads[1] and all(UNSUPERVISED in each for each in measures) else "risk"
     return compare.rank_stability(measures[0][name], measures[1][name])
-
-
-def _judgeable(scorer: Scorer, rows: pd.DataFrame) -> pd.DataFrame:
-    """Without machines that a detector of series does not know, or of which there is too little."""
-    return rows[scorer.can_judge(rows)] if isinstance(scorer, SequenceScorer) else rows
 
 
 def _measured(scorer: Scorer, rows: pd.DataFrame) -> pd.DataFrame:
     measures = scorer.measure(rows)
     unknown = ~np.isfinite(measures["risk"].to_numpy())
-    if unknown.mean() > (0.0 if isinstance(scorer, TabularScorer) else MOST_WITHOUT_STEP):
+    if unknown.mean() > kind_of(scorer).without_risk:
         raise DataError(f"The detector {scorer.name!r} gives risks that are no numbers: its training diverged.")
     # In a series, the second row of one time has no step of its own; it counts as unremarkable for both.
     return measures.assign(

@@ -19,13 +19,14 @@ from detector.schema import Schema
 from pipelines.alerts.feedback.truth import answered_rows, realised, with_answers
 from pipelines.config import Config
 from pipelines.factory.detector import exploration_of, policy_of
+from pipelines.factory.kinds import KINDS
 from pipelines.features.engine import featuring_of
 from pipelines.progress import counted, progress
 from pipelines.reports.page import ReportContent, column_facts, quarantine_counts, write_report
 from pipelines.sinks.quarantine import left_out, why
 from pipelines.sources import open_source
-from pipelines.training.kinds import KINDS
-from pipelines.training.review import Review
+from pipelines.training.merit import Review
+from pipelines.training.review import review
 
 LABEL_SOME = "Label some of both (1 anomalous, 0 normal)."
 
@@ -121,7 +122,7 @@ def evaluate(config: Config, *, input: str, now: datetime) -> EvaluationReport: 
     with progress("Scoring", total=None):
         if cleaned.rows.empty:
             raise DataError(f"None of the {counted(given_rows)} can be used: {why(+reasons)}. Mend them.")
-        reviewed, drawn = kind.review(scorer, cleaned.rows, config, {})
+        reviewed, drawn = review(scorer, cleaned.rows, config, {})
     if reviewed.truth is None:
         unused = left_out(+reasons, of=given_rows)
         raise DataError(

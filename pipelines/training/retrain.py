@@ -16,6 +16,7 @@ from detector.persist import bundle
 from pipelines.config import Config
 from pipelines.factory.data import Window, recent, split
 from pipelines.factory.detector import policy_of
+from pipelines.factory.kinds import KINDS
 from pipelines.factory.labelled_set import head_note, taught
 from pipelines.factory.metadata import remember
 from pipelines.features.engine import featuring_of, history_folder
@@ -30,8 +31,8 @@ from pipelines.tracking import keep_training
 from pipelines.tracking.messages import send_waiting, spool_of, tell_move, tell_note, waiting_note
 from pipelines.tracking.usage import measured
 from pipelines.training.comparison import compare_on
-from pipelines.training.kinds import KINDS
-from pipelines.training.review import Review
+from pipelines.training.merit import Review
+from pipelines.training.review import review
 from pipelines.training.run_record import Fitted, Retraining
 from pipelines.training.train import fitting_steps
 
@@ -139,12 +140,12 @@ def _retrain(config: Config, shelf: Shelf, *, now: datetime, trigger: str, clock
         held_out = window.compare
         if window.schema.label is not None:
             held_out = held_out.assign(**{window.schema.label: window.labels})
-        held_out = kind.judgeable(held_out, challenger)
+        held_out = kind.scorable(held_out, challenger)
         remember(challenger, window.learn, held_out, policy=policy, now=now)
         reviewed: Review | None = None
         drawn: dict[str, Figure] = {}
         if len(held_out):
-            reviewed, drawn = kind.review(challenger, held_out, config, learnt.detector.history_)
+            reviewed, drawn = review(challenger, held_out, config, learnt.detector.history_)
         found = None if champion is None else _compare(config, window, champion, challenger, policy)
     if found is None:
         decision = Decision(PROMOTE, "The detector serves: there was none before.")

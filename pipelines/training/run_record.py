@@ -17,6 +17,7 @@ from detector.schema import Schema
 from pipelines.config import Config
 from pipelines.factory.data import Window
 from pipelines.factory.detector import policy_of
+from pipelines.factory.kinds import KINDS
 from pipelines.factory.labelled_set import head_note, tags_of
 from pipelines.factory.metadata import reference_of
 from pipelines.registry.comparison import Comparison
@@ -27,8 +28,7 @@ from pipelines.tracking import DatasetFacts, TrainingRecord
 from pipelines.tracking.messages import CHALLENGER, cut, experiment_of, model_of
 from pipelines.tracking.usage import Point
 from pipelines.training.comparison_figure import comparison_figure
-from pipelines.training.kinds import KINDS
-from pipelines.training.review import Review
+from pipelines.training.merit import Review
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

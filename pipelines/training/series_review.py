@@ -13,7 +13,7 @@ from detector.detectors.series.scored import JudgedSeries
 from detector.detectors.series.scorer import SequenceScorer
 from detector.metrics import ranking as evaluate
 from detector.metrics.events import event_metrics
-from pipelines.training.review import MOST_SHOWN, Review, against_labels, correlations, labels_of
+from pipelines.training.merit import MOST_SHOWN, Review, against_labels, correlations, labels_of
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -18,9 +18,10 @@ from detector.detectors.table.training_filters import count_reasons
 from detector.errors import DataError
 from detector.persist import bundle
 from pipelines.config import Config
-from pipelines.factory.detector import policy_of, refuse_taken_names, schema_of
+from pipelines.factory.detector import policy_of, refuse_taken_names
+from pipelines.factory.kinds import KINDS
 from pipelines.factory.labelled_set import head_note, lesson_of, taught, with_reports, without
-from pipelines.factory.metadata import REFERENCE, calibration_of, remember
+from pipelines.factory.metadata import REFERENCE, remember
 from pipelines.features.burn_in import warm
 from pipelines.features.engine import featuring_of, history_folder, statements_of
 from pipelines.labels.feedback import Statements
@@ -29,8 +30,8 @@ from pipelines.registry.registry import Shelf
 from pipelines.reports.page import ReportContent, column_facts, quarantine_counts, write_report
 from pipelines.sinks.files import QuarantineSink
 from pipelines.sources import open_source
-from pipelines.training.kinds import KINDS
-from pipelines.training.review import Review
+from pipelines.training.merit import Review
+from pipelines.training.review import review
 from pipelines.training.run_record import Trained
 
 if TYPE_CHECKING:
@@ -107,7 +108,7 @@ def train(config: Config, *, now: datetime) -> TrainReport:
     featuring = featuring_of(config, trained=False)
     with progress("Reading", total=source.estimate()) as advance:
         frame = kind.read(source, config, advance)
-    schema = schema_of(frame, config)
+    schema = kind.schema(frame, config)
     refuse_taken_names(schema)
     unmeasured = pd.DataFrame()
     if featuring is not None:
@@ -140,7 +141,7 @@ def train(config: Config, *, now: datetime) -> TrainReport:
             detector.scorer_ = taught(detector.scorer_, lesson, config)
     filtered = _write_filtered(config, detector, rows, frame)
     with progress("Reviewing", total=None):
-        reviewed, figures = kind.review(detector.scorer_, kept_apart, config, detector.history_)
+        reviewed, figures = review(detector.scorer_, kept_apart, config, detector.history_)
     remember(detector.scorer_, rows, kept_apart, policy=policy, now=now)
     Shelf(config.bundle).put(detector.scorer_, now=now)
     if featuring is not None:
@@ -165,7 +166,7 @@ def train(config: Config, *, now: datetime) -> TrainReport:
         told=told,
         left_out=kind.left_out(detector),
         logged=logged,
-        note=policy.power_note(len(rows), calibration_of(detector.scorer_).size),
+        note=policy.power_note(len(rows), kind.calibration(detector.scorer_).size),
         head=head_note(detector.scorer_),
         unsent=unsent,
     )
@@ -259,13 +260,14 @@ def _content(
     trained: Trained, logged: LoggedModel | None, notes: list[str], *, now: datetime, started: float
 ) -> ReportContent:
     config, reviewed, scorer = trained.config, trained.reviewed, trained.detector.scorer_
+    kind = KINDS[config.kind]
     policy = policy_of(config.policy, scorer.schema)
     places = {"Bundle": str(config.bundle)}
     if logged is not None:
         places |= {"MLflow model": logged.model_uri, "MLflow run": logged.url or str(logged.open_with)}
-    said = (head_note(scorer), policy.power_note(len(reviewed.verdicts), calibration_of(scorer).size))
+    said = (head_note(scorer), policy.power_note(len(reviewed.verdicts), kind.calibration(scorer).size))
     notes = [
-        *(f"{sentence}." for sentence in KINDS[config.kind].left_out(trained.detector)),
+        *(f"{sentence}." for sentence in kind.left_out(trained.detector)),
         *notes,
         *(note for note in said if note is not None),
     ]
@@ -280,7 +282,7 @@ def _content(
         truth=reviewed.truth,
         ap_interval=reviewed.interval,
         alerts=reviewed.alerts,
-        unit=KINDS[config.kind].unit,
+        unit=kind.unit,
         reasons=reviewed.reasons,
         policy=policy.describe(),
         calibration={name: value for name, value in reviewed.metrics.items() if name.startswith(("calib", "share_"))},
