@@ -27,10 +27,9 @@ from pipelines.config.learning import (
 )
 from pipelines.config.reading import read_settings
 from pipelines.config.retraining import DriftSection, RetrainSection
-from pipelines.config.section import Section
 from pipelines.config.series import SeriesSection
 from pipelines.config.service import DEFAULT_SERVICE, ServiceSection
-from pipelines.config.values import Place, Uri, hide_password
+from pipelines.config.values import Place, Section, Uri, hide_password
 
 __all__ = [
     "AlertsSection",

@@ -8,8 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import ConfigDict, Field, field_validator, model_validator
 
-from pipelines.config.section import Section
-from pipelines.config.values import Location, Url
+from pipelines.config.values import Location, Section, Url
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Literal, Self
 from pydantic import Field, PositiveInt, model_validator
 
 from detector.errors import SettingError
-from pipelines.config.section import Section
+from pipelines.config.values import Section
 
 if TYPE_CHECKING:
     from detector.features import FeatureSet, Money

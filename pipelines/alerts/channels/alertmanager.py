@@ -9,7 +9,8 @@ from typing import Any
 from pipelines.alerts.message.message import Message
 from pipelines.alerts.network.addresses import networks_of
 from pipelines.alerts.network.http import Poster, expect_success
-from pipelines.config.alerting import AlertmanagerSection, AlertsSection
+from pipelines.config.alert_channels import AlertmanagerSection
+from pipelines.config.alerting import AlertsSection
 
 PATH = "/api/v2/alerts"
 NAMES = {"digest": "MoreAnomalies", "test": "AnomalyTest"}

@@ -17,7 +17,8 @@ from pipelines.alerts.message.picture import course_png
 from pipelines.alerts.message.templating import render
 from pipelines.alerts.network.addresses import ForbiddenAddressError, IpNetwork, dial, networks_of
 from pipelines.alerts.network.errors import DeliveryError
-from pipelines.config.alerting import AlertsSection, EmailSection
+from pipelines.config.alert_channels import EmailSection
+from pipelines.config.alerting import AlertsSection
 
 PICTURE = "course"
 

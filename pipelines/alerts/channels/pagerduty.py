@@ -9,7 +9,8 @@ from typing import Any
 from pipelines.alerts.message.message import Message
 from pipelines.alerts.network.addresses import networks_of
 from pipelines.alerts.network.http import Poster, expect_success
-from pipelines.config.alerting import AlertsSection, PagerDutySection
+from pipelines.config.alert_channels import PagerDutySection
+from pipelines.config.alerting import AlertsSection
 
 SEVERITIES = {"critical": "critical", "high": "error", "medium": "warning", "low": "info"}
 MOST_SUMMARY = 1024
