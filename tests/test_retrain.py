@@ -18,7 +18,7 @@ from detector.persist import bundle
 from pipelines.config import Config, load_config
 from pipelines.factory.data import recent, split
 from pipelines.factory.metadata import reference_of
-from pipelines.registry.registry import Shelf
+from pipelines.registry.registry import ModelRegistry
 from pipelines.scoring.shadow import begin_shadow, score_shadow, settle_shadow, trial_of
 from pipelines.sources import open_source
 from pipelines.tracking.messages import spool_of
@@ -53,11 +53,11 @@ def serving(config: Config) -> str:
 def test_first_detector_serves_at_once(young: Path) -> None:
     """There was none; it remembers its days and what its rows looked like."""
     config = load_config(young)
-    state = Shelf(config.bundle).state()
+    state = ModelRegistry(config.bundle).state()
     scorer = bundle.load(config.bundle)
 
     assert state.champion == serving(config)
-    assert state.moves[0].why == "The detector serves: there was none before."
+    assert state.promotions[0].why == "The detector serves: there was none before."
     assert str(scorer.metrics["learnt_since"]).startswith("2026-01-01")
     assert str(scorer.metrics["learnt_until"]).startswith("2026-01-1")
     reference = reference_of(scorer.metrics)
@@ -75,7 +75,7 @@ def test_unchanged_world_keeps_the_champion(home: Path) -> None:
     assert report.decision.verdict == "keep"
     assert serving(config) == before == report.champion
     assert report.challenger not in ("", before)
-    assert Shelf(config.bundle).state().find(report.challenger).decision.startswith("keep: The champion stays")
+    assert ModelRegistry(config.bundle).state().find(report.challenger).decision.startswith("keep: The champion stays")
     assert report.metrics["compared_anomalies"] >= 10
     assert report.outcome()["facts"]["decision"] == "keep"
 
@@ -97,7 +97,7 @@ def test_changed_world_promotes_the_challenger(changed: tuple[Path, Any]) -> Non
     assert serving(config) == report.challenger == report.champion
     assert report.metrics["gain_low"] > 0
     assert report.metrics["calibration_distance_champion"] > 0.3 > report.metrics["calibration_distance_challenger"]
-    assert "it finds more" in Shelf(config.bundle).state().moves[-1].why
+    assert "it finds more" in ModelRegistry(config.bundle).state().promotions[-1].why
 
 
 def test_detector_of_detector_train_is_taken_over(tmp_path: Path) -> None:
@@ -110,7 +110,7 @@ def test_detector_of_detector_train_is_taken_over(tmp_path: Path) -> None:
     report = retrain(config, now=after(24))
 
     assert config.bundle.is_symlink()
-    assert Shelf(config.bundle).state().kept[0].name == before
+    assert ModelRegistry(config.bundle).state().models[0].name == before
     assert report.decision.verdict == "keep"
 
 
@@ -121,7 +121,7 @@ def test_detector_train_on_a_shelf_serves_and_is_remembered(home: Path) -> None:
 
     train(config, now=after(21))
 
-    state = Shelf(config.bundle).state()
+    state = ModelRegistry(config.bundle).state()
     assert config.bundle.is_symlink()
     assert serving(config) == state.champion != before
     assert state.before_champion() == before
@@ -209,7 +209,7 @@ def test_changed_columns_are_compared_by_what_each_needs(home: Path) -> None:
 
     report = retrain(config, now=after(40))
 
-    scorer = bundle.load(Shelf(config.bundle).path_of(report.challenger))
+    scorer = bundle.load(ModelRegistry(config.bundle).path_of(report.challenger))
     assert isinstance(scorer, TabularScorer)
     assert "extra" in scorer.schema.numeric
     assert report.decision.verdict == "promote"
@@ -231,7 +231,7 @@ def spoil(home: Path, how: str) -> Config:
 def test_failing_training_leaves_the_champion_and_a_note(home: Path, how: str) -> None:
     """Whatever is wrong with the rows, what serves goes on, and MLflow hears of it."""
     config = spoil(home, how)
-    before, state = serving(config), Shelf(config.bundle).state()
+    before, state = serving(config), ModelRegistry(config.bundle).state()
     noted = config.model_copy(
         update={"tracking": config.tracking.model_copy(update={"enabled": True, "uri": "http://127.0.0.1:9"})}
     )
@@ -240,7 +240,7 @@ def test_failing_training_leaves_the_champion_and_a_note(home: Path, how: str) -
         retrain(noted, now=after(30))
 
     assert serving(config) == before
-    assert Shelf(config.bundle).state() == state
+    assert ModelRegistry(config.bundle).state() == state
     (entry,) = spool_of(noted).entries()
     assert (entry.kind, entry.values["failed"], entry.values["tags"]["decision"]) == ("note", True, "failed")
     assert entry.values["note"].startswith("## Training failed")
@@ -292,7 +292,10 @@ def test_person_decides_by_command(changed: tuple[Path, Any], tmp_path: Path) ->
         promote_model(config, first[:6], reason="", now=after(42))
     promote_model(config, second[:6], reason="looked at it", now=after(42))
     assert serving(config) == second
-    assert [move.why for move in Shelf(config.bundle).state().moves[-2:]] == ["too many alerts", "looked at it"]
+    assert [move.why for move in ModelRegistry(config.bundle).state().promotions[-2:]] == [
+        "too many alerts",
+        "looked at it",
+    ]
 
 
 def test_first_detector_has_no_way_back(home: Path) -> None:
@@ -304,7 +307,7 @@ def test_first_detector_has_no_way_back(home: Path) -> None:
 def test_two_detectors_are_compared_by_command(changed: tuple[Path, Any]) -> None:
     """On rows later than either's, without moving anything."""
     config = load_config(changed[0])
-    names = [kept.name for kept in Shelf(config.bundle).state().kept]
+    names = ModelRegistry(config.bundle).state().names
     before = serving(config)
 
     note, last = compare_models(config, names[0], names[1], now=after(40))
@@ -368,7 +371,7 @@ def test_trial_that_floods_people_is_lost(trial: tuple[Config, str]) -> None:
 
     assert settle_shadow(config, now=after(43)) == "keep"
     assert serving(config) == before
-    assert "too many alerts" in Shelf(config.bundle).state().find(name).decision
+    assert "too many alerts" in ModelRegistry(config.bundle).state().find(name).decision
 
 
 def test_trial_of_a_winner_begins_by_itself(home: Path) -> None:
@@ -429,7 +432,7 @@ def test_a_new_machine_stops_no_retraining(tmp_path: Path) -> None:
 
     assert short.decision.verdict in ("keep", "promote")
     assert longer.challenger
-    scorer = bundle.load(Shelf(load_config(tmp_path).bundle).path_of(longer.challenger))
+    scorer = bundle.load(ModelRegistry(load_config(tmp_path).bundle).path_of(longer.challenger))
     assert set(scorer.models) == {"old", "new"}
 
 
@@ -455,7 +458,7 @@ import sklearn.ensemble, onnxruntime, onnx
 import pipelines.training.retrain as job
 from detector.persist import bundle
 from pipelines.config import load_config
-from pipelines.registry.registry import Shelf
+from pipelines.registry.registry import ModelRegistry
 from pipelines.tracking.messages import spool_of
 from tests.moving_world import after
 import pipelines.reports.style, pipelines.training.review, pipelines.training.run_record, pipelines.tracking.sending
@@ -473,13 +476,14 @@ def child(work):
     return pid
 
 def state(config):
-    found, spool = Shelf(config.bundle).state(), spool_of(config).entries()
+    registry = ModelRegistry(config.bundle)
+    found, spool = registry.state(), spool_of(config).entries()
     loaded = bundle.load(config.bundle)
     return {
-        "serving": bundle.fingerprint(config.bundle), "champion": found.champion, "moving": bool(found.moving),
-        "moves": [move.to for move in found.moves], "kept": [kept.name for kept in found.kept],
+        "serving": bundle.fingerprint(config.bundle), "champion": found.champion, "moving": bool(found.begun),
+        "moves": [move.to for move in found.promotions], "kept": found.names,
         "told": [entry.values["bundle"] for entry in spool if entry.kind == "move"], "left": sorted(
-            path.name for path in [*config.bundle.parent.glob(".bundle*"), *Shelf(config.bundle).folder.glob(".new*")]),
+            path.name for path in [*config.bundle.parent.glob(".bundle*"), *registry.folder.glob(".new*")]),
     }
 
 def read(config, stop):

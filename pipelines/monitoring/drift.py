@@ -25,11 +25,11 @@ from pipelines.factory.kinds import kind_of
 from pipelines.factory.metadata import reference_of
 from pipelines.features.engine import Featuring, featuring_of
 from pipelines.progress import counted, progress
-from pipelines.registry.registry import Shelf
+from pipelines.registry.registry import ModelRegistry
 from pipelines.scoring.shadow import settle_shadow
 from pipelines.sources import Source, open_source
 from pipelines.testing.failpoints import fault
-from pipelines.tracking.messages import send_waiting, tell_monitoring, waiting_note
+from pipelines.tracking.messages import record_monitoring, send_waiting, waiting_note
 
 STATE = "drift.json"
 MOST_CHECKS = 100
@@ -129,14 +129,14 @@ def watch(config: Config, *, now: datetime) -> DriftReport:
     SourceError
         If the rows cannot be read.
     """
-    shelf, settings = Shelf(config.bundle), config.drift
+    registry, settings = ModelRegistry(config.bundle), config.drift
     settle_shadow(config, now=now)
-    place = shelf.serving()
+    place = registry.serving()
     champion, name = bundle.load(place), bundle.fingerprint(place)
     reference = reference_of(champion.metrics)
     if reference is None:
         return _nothing("The detector remembers no training rows to compare with. Train again: `detector retrain`.")
-    memory = _memory(shelf)
+    memory = _memory(registry)
     if memory.detector != name:
         memory = Memory(detector=name, looked_until=memory.looked_until, step=memory.step, asked_at=memory.asked_at)
     since = memory.looked_until or str(champion.metrics.get("learnt_until", ""))
@@ -165,7 +165,7 @@ def watch(config: Config, *, now: datetime) -> DriftReport:
     fault("drift.compared")
     _tell(config, report, name, step=memory.step + 1, now=now)
     asked = now.isoformat() if wanted else memory.asked_at
-    _remember(shelf, Memory(name, until, checks, memory.step + 1, asked))
+    _remember(registry, Memory(name, until, checks, memory.step + 1, asked))
     fault("drift.remembered")
     report.notes.extend(waiting_note(send_waiting(config)))
     return report
@@ -265,7 +265,7 @@ def _tell(config: Config, report: DriftReport, name: str, *, step: int, now: dat
         metrics |= {f"psi {group}/{column}": shift.psi, f"effect {group}/{column}": shift.effect}
     note = "\n\n".join(["## Drift", f"Last look on {now:%Y-%m-%d %H:%M}: {report.note}", f"Champion: {name}."])
     tags = {"drift": ", ".join(report.drifting) or "none", "champion": name, "last look": f"{now:%Y-%m-%d %H:%M}"}
-    tell_monitoring(config, metrics=metrics, step=step, at=now, tags=tags, note=note)
+    record_monitoring(config, metrics=metrics, step=step, at=now, tags=tags, note=note)
 
 
 def _nothing(note: str) -> DriftReport:
@@ -276,8 +276,8 @@ def _strength(shift: Shift) -> float:
     return max(shift.psi / shift.psi_limit, abs(shift.effect) / shift.effect_limit)
 
 
-def _memory(shelf: Shelf) -> Memory:
-    path = shelf.folder / STATE
+def _memory(registry: ModelRegistry) -> Memory:
+    path = registry.folder / STATE
     try:
         return Memory(**json.loads(path.read_text(encoding="utf-8")))
     except FileNotFoundError:
@@ -286,5 +286,5 @@ def _memory(shelf: Shelf) -> Memory:
         return Memory()
 
 
-def _remember(shelf: Shelf, memory: Memory) -> None:
-    write_whole(shelf.folder / STATE, json.dumps(asdict(memory)))
+def _remember(registry: ModelRegistry, memory: Memory) -> None:
+    write_whole(registry.folder / STATE, json.dumps(asdict(memory)))

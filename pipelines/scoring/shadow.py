@@ -6,6 +6,7 @@ import json
 import re
 from dataclasses import asdict, dataclass
 from datetime import datetime, timedelta
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -21,8 +22,8 @@ from detector.persist import bundle
 from pipelines.config import Config
 from pipelines.factory.detector import policy_of
 from pipelines.registry.promotion import KEEP, PROMOTE, TITLES
-from pipelines.registry.registry import Shelf
-from pipelines.tracking.messages import tell_move, tell_note
+from pipelines.registry.registry import ModelRegistry
+from pipelines.tracking.messages import record_note, record_promotion
 
 STATE = "shadow.json"
 MOST_FOR_RANKS = 100_000
@@ -85,8 +86,8 @@ def score_shadow(config: Config, frame: pd.DataFrame, *, batch: str, now: dateti
     trial = trial_of(config)
     if trial is None or now >= datetime.fromisoformat(trial.until) or frame.empty:
         return None
-    shelf = Shelf(config.bundle)
-    challenger, champion = bundle.load(shelf.path_of(trial.name)), bundle.load(shelf.place)
+    registry = ModelRegistry(config.bundle)
+    challenger, champion = bundle.load(registry.path_of(trial.name)), bundle.load(registry.place)
     if not isinstance(challenger, TabularScorer) or not isinstance(champion, TabularScorer):
         return None
     mine, theirs = _judged(challenger, frame, config), _judged(champion, frame, config)
@@ -112,15 +113,15 @@ def settle_shadow(config: Config, *, now: datetime) -> str | None:
     trial = trial_of(config)
     if trial is None or now < datetime.fromisoformat(trial.until):
         return None
-    shelf = Shelf(config.bundle)
-    verdict, reason, metrics = _settled(config, shelf, trial)
-    with shelf.locked():
+    registry = ModelRegistry(config.bundle)
+    verdict, reason, metrics = _settled(config, registry, trial)
+    with registry.locked():
         if verdict == PROMOTE:
-            shelf.promote(trial.name, why=reason, now=now, tell=lambda move: tell_move(config, move, job="retrain"))
-        elif any(kept.name == trial.name for kept in shelf.state().kept):
-            shelf.note(trial.name, f"{verdict}: {reason}", challenger=True)
+            registry.promote(trial.name, why=reason, now=now, notify=partial(record_promotion, config, job="retrain"))
+        elif trial.name in registry.state().names:
+            registry.note(trial.name, f"{verdict}: {reason}", challenger=True)
         _state(config).unlink(missing_ok=True)
-    tell_note(
+    record_note(
         config,
         run=f"shadow trial: {verdict}",
         note=f"## {TITLES[verdict]}\n\n{reason}\n\n- **trial**: {trial.since[:16]} to {trial.until[:16]}",
@@ -132,10 +133,10 @@ def settle_shadow(config: Config, *, now: datetime) -> str | None:
     return verdict
 
 
-def _settled(config: Config, shelf: Shelf, trial: Trial) -> tuple[str, str, dict[str, float]]:
-    if shelf.state().champion == trial.name:
+def _settled(config: Config, registry: ModelRegistry, trial: Trial) -> tuple[str, str, dict[str, float]]:
+    if registry.state().champion == trial.name:
         return KEEP, "It serves already; a person promoted it during its trial.", {}
-    if not shelf.path_of(trial.name).exists():
+    if not registry.path_of(trial.name).exists():
         return KEEP, "The champion stays: the challenger's bundle is gone.", {}
     files = sorted((_folder(config) / trial.name).glob("*.parquet"))
     if not files:
@@ -173,8 +174,8 @@ def _judged(scorer: TabularScorer, frame: pd.DataFrame, config: Config) -> pd.Da
 
 
 def _folder(config: Config) -> Path:
-    return Shelf(config.bundle).folder / "shadow"
+    return ModelRegistry(config.bundle).folder / "shadow"
 
 
 def _state(config: Config) -> Path:
-    return Shelf(config.bundle).folder / STATE
+    return ModelRegistry(config.bundle).folder / STATE

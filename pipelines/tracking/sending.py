@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from detector.errors import BundleError, TrackingError
 from detector.persist import bundle
 from pipelines.tracking.address import reachable
-from pipelines.tracking.moves import send_monitoring, send_move, send_note
+from pipelines.tracking.lifecycle import send_monitoring, send_note, send_promotion
 from pipelines.tracking.record import TrainingRecord
 from pipelines.tracking.session import session
 from pipelines.tracking.spool import Entry, Spool
@@ -78,7 +78,7 @@ def _send_one(entry: Entry, uri: str) -> LoggedModel | None:
         return _send_training(entry, uri)
     kinds: dict[str, Callable[[MlflowClient, str, Entry], None]] = {
         "note": send_note,
-        "move": send_move,
+        "move": send_promotion,
         "monitoring": send_monitoring,
     }
     if entry.kind not in kinds:

@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from datetime import datetime
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from detector.decide.policy import Policy
@@ -23,12 +24,12 @@ from pipelines.features.engine import featuring_of, history_folder
 from pipelines.progress import counted, progress
 from pipelines.registry.comparison import Comparison
 from pipelines.registry.promotion import FAILED, KEEP, PROMOTE, SHADOW, Decision, decide, note_of
-from pipelines.registry.registry import Shelf
+from pipelines.registry.registry import ModelRegistry
 from pipelines.scoring.shadow import begin_shadow, settle_shadow
 from pipelines.sources import open_source
 from pipelines.testing.failpoints import fault
 from pipelines.tracking import keep_training
-from pipelines.tracking.messages import send_waiting, spool_of, tell_move, tell_note, waiting_note
+from pipelines.tracking.messages import record_note, record_promotion, send_waiting, spool_of, waiting_note
 from pipelines.tracking.usage import measured
 from pipelines.training.comparison import compare_on
 from pipelines.training.merit import Review
@@ -103,26 +104,26 @@ def retrain(config: Config, *, now: datetime, trigger: str = "asked for") -> Ret
     BundleError
         If another process is retraining at this moment.
     """
-    shelf, clock = Shelf(config.bundle), _clock_from(now)
+    registry, clock = ModelRegistry(config.bundle), _clock_from(now)
     bundle.check_place(config.bundle)
-    with shelf.locked("training", wait=False):
-        with shelf.locked():
-            shelf.adopt(now=now, tell=lambda move: tell_move(config, move, job="retrain"))
+    with registry.locked("training", wait=False):
+        with registry.locked():
+            registry.adopt(now=now, notify=partial(record_promotion, config, job="retrain"))
         settle_shadow(config, now=now)
         try:
-            report = _retrain(config, shelf, now=now, trigger=trigger, clock=clock)
+            report = _retrain(config, registry, now=now, trigger=trigger, clock=clock)
         except Exception as error:
             _tell_failure(config, error, trigger=trigger, clock=clock, now=now)
             raise
-        with shelf.locked():
-            shelf.prune(config.retrain.keep_versions)
+        with registry.locked():
+            registry.prune(config.retrain.keep_versions)
     fault("retrain.decided")
     report.notes.extend(waiting_note(send_waiting(config)))
     return report
 
 
-def _retrain(config: Config, shelf: Shelf, *, now: datetime, trigger: str, clock: Clock) -> RetrainReport:
-    champion = bundle.load(shelf.place) if shelf.place.exists() else None
+def _retrain(config: Config, registry: ModelRegistry, *, now: datetime, trigger: str, clock: Clock) -> RetrainReport:
+    champion = bundle.load(registry.place) if registry.place.exists() else None
     source = open_source(config.source)
     featuring = featuring_of(config, trained=False)
     frame = recent(source, config, now=now, featuring=featuring)
@@ -130,7 +131,7 @@ def _retrain(config: Config, shelf: Shelf, *, now: datetime, trigger: str, clock
     window = split(frame, config, now=now, champion_until=until, featuring=featuring)
     policy = policy_of(config.policy, window.schema)
     if champion is not None and len(window.compare) < config.retrain.least_rows:
-        return _skipped(config, shelf, window, until, trigger=trigger, clock=clock, now=now)
+        return _skipped(config, registry, window, until, trigger=trigger, clock=clock, now=now)
     kind = KINDS[config.kind]
     enough, notes = kind.enough(window.learn, config, window.schema)
     window = replace(window, learn=enough)
@@ -151,19 +152,19 @@ def _retrain(config: Config, shelf: Shelf, *, now: datetime, trigger: str, clock
         decision = Decision(PROMOTE, "The detector serves: there was none before.")
     else:
         decision = decide(found, config.retrain)
-    with shelf.locked():
-        name = shelf.add(challenger, facts=_facts(challenger, found, reviewed), now=now)
+    with registry.locked():
+        name = registry.add(challenger, facts=_facts(challenger, found, reviewed), now=now)
     fault("retrain.compared")
     if config.tracking.enabled:
         made = Retraining(config, window, learnt, decision, found, reviewed, drawn, champion, policy, source, trigger)
-        keep_training(spool_of(config), made.record(shelf, name))
+        keep_training(spool_of(config), made.record(registry, name))
     if featuring is not None:
         featuring.save(history_folder(config))
     fault("retrain.kept")
-    _act(config, shelf, name, decision, now=now)
+    _act(config, registry, name, decision, now=now)
     return RetrainReport(
         decision=decision,
-        champion=shelf.state().champion or "",
+        champion=registry.state().champion or "",
         challenger=name,
         rows=len(window.learn),
         metrics={} if found is None else found.metrics(),
@@ -197,13 +198,15 @@ def _compare(
     )
 
 
-def _act(config: Config, shelf: Shelf, name: str, decision: Decision, *, now: datetime) -> None:
+def _act(config: Config, registry: ModelRegistry, name: str, decision: Decision, *, now: datetime) -> None:
     """Do what was decided; the last thing done, and done at once."""
-    with shelf.locked():
+    with registry.locked():
         if decision.verdict == PROMOTE:
-            shelf.promote(name, why=decision.reason, now=now, tell=lambda move: tell_move(config, move, job="retrain"))
+            registry.promote(
+                name, why=decision.reason, now=now, notify=partial(record_promotion, config, job="retrain")
+            )
             return
-        shelf.note(name, f"{decision.verdict}: {decision.reason}", challenger=True)
+        registry.note(name, f"{decision.verdict}: {decision.reason}", challenger=True)
     if decision.verdict == SHADOW:
         begin_shadow(config, name, reason=decision.reason, now=now)
 
@@ -215,7 +218,7 @@ def _clock_from(now: datetime) -> Clock:
 
 
 def _skipped(
-    config: Config, shelf: Shelf, window: Window, until: str, *, trigger: str, clock: Clock, now: datetime
+    config: Config, registry: ModelRegistry, window: Window, until: str, *, trigger: str, clock: Clock, now: datetime
 ) -> RetrainReport:
     since = f" since {until[:16].replace('T', ' ')}, when the champion's rows end" if until else ""
     decision = Decision(
@@ -225,8 +228,8 @@ def _skipped(
     )
     tags = {"job": "retrain", "decision": KEEP, "reason": decision.reason, "trigger": trigger}
     note = note_of(decision, None, facts={"trigger": trigger})
-    tell_note(config, run="retrain: nothing trained", note=note, tags=tags, started=now.timestamp(), ended=clock())
-    return RetrainReport(decision, shelf.state().champion or "", "", 0)
+    record_note(config, run="retrain: nothing trained", note=note, tags=tags, started=now.timestamp(), ended=clock())
+    return RetrainReport(decision, registry.state().champion or "", "", 0)
 
 
 def _tell_failure(config: Config, error: Exception, *, trigger: str, clock: Clock, now: datetime) -> None:
@@ -235,7 +238,7 @@ def _tell_failure(config: Config, error: Exception, *, trigger: str, clock: Cloc
     tags = {"job": "retrain", "decision": FAILED, "reason": reason, "trigger": trigger}
     note = note_of(decision, None, facts={"trigger": trigger, "at": f"{now:%Y-%m-%d %H:%M}"})
     try:
-        tell_note(
+        record_note(
             config, run="retrain: failed", note=note, tags=tags, started=now.timestamp(), ended=clock(), failed=True
         )
         send_waiting(config)

@@ -91,6 +91,7 @@ def figures(
 ) -> dict[str, Figure]:
     """The pictures of a review, by the names the report knows; at most 20,000 rows are drawn."""
     from pipelines.reports import figures as draw
+    from pipelines.reports import model_figures
 
     sample = rows.iloc[:: max(1, len(rows) // MOST_DRAWN)]
     verdicts = reviewed.verdicts.loc[sample.index]
@@ -107,12 +108,12 @@ def figures(
         )
     if "autoencoder" in scorer.members and len(sample) > 1:
         unusual = labels == 1 if labels is not None else verdicts["flagged"].to_numpy()
-        drawn["feature_error"] = draw.feature_error(scorer.feature_errors(sample), unusual=unusual)
-        drawn["code"] = draw.code_map(scorer.encode(sample), risk=verdicts["risk"], labels=labels)
+        drawn["feature_error"] = model_figures.feature_error(scorer.feature_errors(sample), unusual=unusual)
+        drawn["code"] = model_figures.code_map(scorer.encode(sample), risk=verdicts["risk"], labels=labels)
     chosen = reviewed.verdicts["p_value"][reviewed.verdicts["flagged"]].max() if len(reviewed.alerts) else None
     drawn["alert_rate"] = draw.alert_rate(reviewed.verdicts["p_value"], chosen=chosen)
     if len(normal):
         drawn["calibration"] = draw.calibration(normal)
     if len(scorer.members) > 1 and len(sample) > 1:
-        drawn["members"] = draw.member_correlation(verdicts[list(scorer.members)])
+        drawn["members"] = model_figures.member_correlation(verdicts[list(scorer.members)])
     return drawn

@@ -22,12 +22,12 @@ from pipelines.factory.labelled_set import head_note, tags_of
 from pipelines.factory.metadata import reference_of
 from pipelines.registry.comparison import Comparison
 from pipelines.registry.promotion import Decision, note_of
-from pipelines.registry.registry import Shelf
+from pipelines.registry.registry import ModelRegistry
 from pipelines.sources import Source
 from pipelines.tracking import DatasetFacts, TrainingRecord
 from pipelines.tracking.messages import CHALLENGER, cut, experiment_of, model_of
 from pipelines.tracking.usage import Point
-from pipelines.training.comparison_figure import comparison_figure
+from pipelines.training.comparison import comparison_figure
 from pipelines.training.merit import Review
 
 if TYPE_CHECKING:
@@ -107,7 +107,7 @@ class Retraining:
     source: Source
     trigger: str
 
-    def record(self, registry: Shelf, name: str) -> TrainingRecord:
+    def record(self, registry: ModelRegistry, name: str) -> TrainingRecord:
         """As MLflow holds it: a training whose model is the challenger of this name."""
         config, period, scorer = self.config, self.period, self.fitted.detector.scorer_
         drift = self._drift()

@@ -26,7 +26,7 @@ from pipelines.features.burn_in import warm
 from pipelines.features.engine import featuring_of, history_folder, statements_of
 from pipelines.labels.feedback import Statements
 from pipelines.progress import counted, progress
-from pipelines.registry.registry import Shelf
+from pipelines.registry.registry import ModelRegistry
 from pipelines.reports.page import ReportContent, column_facts, quarantine_counts, write_report
 from pipelines.sinks.files import QuarantineSink
 from pipelines.sources import open_source
@@ -143,7 +143,7 @@ def train(config: Config, *, now: datetime) -> TrainReport:
     with progress("Reviewing", total=None):
         reviewed, figures = review(detector.scorer_, kept_apart, config, detector.history_)
     remember(detector.scorer_, rows, kept_apart, policy=policy, now=now)
-    Shelf(config.bundle).put(detector.scorer_, now=now)
+    ModelRegistry(config.bundle).put(detector.scorer_, now=now)
     if featuring is not None:
         featuring.save(history_folder(config))
     trained = Trained(config, source, detector, frame, cleaned, rows, kept_apart, reviewed, figures)
