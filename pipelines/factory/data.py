@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
 from detector.cleaning.clean import clean
-from detector.cleaning.values import read_dates
+from detector.cleaning.values import naive_utc, read_dates
 from detector.errors import DataError
 from detector.metrics.ranking import read_labels
 from detector.schema import Schema
@@ -107,7 +107,7 @@ def recent(source: Source, config: Config, *, now: datetime, featuring: Featurin
                 held = pd.concat([held, batch]).tail(most) if len(held) else batch.tail(most)
                 advance(len(batch))
         return held
-    end = pd.Timestamp(now.astimezone(UTC)).tz_localize(None)
+    end = naive_utc(now)
     latest = _latest(source, time, end)
     if pd.isna(latest):
         raise DataError(
@@ -195,7 +195,7 @@ def split(
         known = known_labels(told, config, schema, now=now, statements=statements)
         believed = known.label.to_numpy(copy=True)
     elif schema.time is not None:
-        end = pd.Timestamp(now.astimezone(UTC)).tz_localize(None) - timedelta(days=settings.label_delay_days)
+        end = naive_utc(now) - timedelta(days=settings.label_delay_days)
         believed[(rows[schema.time] > end).to_numpy()] = np.nan
     first = _first_compared(rows, believed, config, schema, champion_until)
     compare, learn = rows.iloc[first:], rows.iloc[:first]

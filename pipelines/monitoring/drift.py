@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import asdict, dataclass, field
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from typing import Any
 
 import numpy as np
@@ -15,7 +15,7 @@ import pandas as pd
 
 from detector.atomic import write_whole
 from detector.cleaning.clean import clean
-from detector.cleaning.values import read_dates
+from detector.cleaning.values import naive_utc, read_dates
 from detector.metrics.drift import ALERTS, RISK, Shift, persistent
 from detector.persist import bundle
 from pipelines.config import Config
@@ -179,7 +179,7 @@ def _new_rows(source: Source, config: Config, *, since: str, now: datetime) -> t
         return _new_measured(source, config, featuring, time, since=since, now=now)
     parts: list[pd.DataFrame] = []
     seen, latest = 0, since
-    end = pd.Timestamp(now.astimezone(UTC)).tz_localize(None).to_datetime64()
+    end = naive_utc(now).to_datetime64()
     with progress("Reading", total=source.estimate()) as advance:
         for batch in source.batches():
             if time is None:
@@ -206,7 +206,7 @@ def _new_measured(
 ) -> tuple[pd.DataFrame, str]:
     """The same with features, which look back beyond the last look."""
     begin = pd.Timestamp(since) if since else None
-    end = pd.Timestamp(now.astimezone(UTC)).tz_localize(None)
+    end = naive_utc(now)
     frame = rows_between(source, time, since=None if begin is None else begin - featuring.reach, until=end)
     if frame.empty:
         return frame, since

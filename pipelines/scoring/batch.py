@@ -16,6 +16,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from detector.cleaning.clean import clean
+from detector.cleaning.values import naive_utc
 from detector.decide.audit_sample import Exploration
 from detector.decide.policy import Policy
 from detector.detectors.series.scorer import SequenceScorer
@@ -118,7 +119,7 @@ def score(
         rows = _measure(source, scorer, waiting, quarantine, given=given, featuring=featuring, now=now)
         flagged = waiting.decide()
         for verdicts in ahead(waiting.verdicts(flagged)):
-            sink.write(verdicts.assign(model_version=version, scored_at=pd.Timestamp(now).tz_convert(None)))
+            sink.write(verdicts.assign(model_version=version, scored_at=naive_utc(now)))
     return ScoreReport(
         rows=rows,
         scored=len(flagged),

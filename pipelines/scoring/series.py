@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator, Sequence
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from functools import partial
 
 import numpy as np
@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from sqlalchemy.orm import Session
 
 from detector.cleaning.clean import clean
+from detector.cleaning.values import naive_utc
 from detector.decide.policy import Policy
 from detector.detectors.series.scorer import SequenceScorer
 from detector.detectors.series.stream import Continued, Tail, continue_series, newest_of
@@ -142,7 +143,7 @@ class SeriesJudge:
         """Without rows from the future, and those whose key waits already."""
         time, key = self.schema.time, self.schema.key
         if time is not None:
-            end = pd.Timestamp((around.now + AHEAD).astimezone(UTC)).tz_localize(None)
+            end = naive_utc(around.now + AHEAD)
             future = rows[rows[time] > end]
             why = [
                 f"{time}: {moment} lies in the future; is the clock of its machine right?" for moment in future[time]

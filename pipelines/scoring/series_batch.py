@@ -9,6 +9,7 @@ from datetime import datetime
 
 import pandas as pd
 
+from detector.cleaning.values import naive_utc
 from detector.detectors.series.scorer import SequenceScorer
 from detector.errors import DataError
 from pipelines.config import Config, OutputSection
@@ -98,7 +99,7 @@ def score_series(
         frame = source.read(columns=columns, numeric=schema.numeric, advance=advance)
     if frame.empty:
         raise DataError(f"{source.describe()} holds no rows. Give rows with readings.")
-    stamp = {"model_version": version, "scored_at": pd.Timestamp(now).tz_convert(None)}
+    stamp = {"model_version": version, "scored_at": naive_utc(now)}
     with progress("Scoring", total=None):
         verdicts = scorer.judge(frame, policy=policy, join=config.series.join)
     events = verdicts.events

@@ -14,6 +14,7 @@ import pandas as pd
 
 from detector.atomic import write_whole
 from detector.cleaning.clean import clean
+from detector.cleaning.values import naive_utc
 from detector.decide.policy import Policy
 from detector.detectors.table.scorer import TabularScorer
 from detector.metrics import compare
@@ -97,7 +98,7 @@ def score_shadow(config: Config, frame: pd.DataFrame, *, batch: str, now: dateti
     path = _folder(config) / trial.name / f"{re.sub(r'[^A-Za-z0-9_.-]', '_', batch)}.parquet"
     path.parent.mkdir(parents=True, exist_ok=True)
     building = path.with_name(f".{path.name}")
-    both.assign(scored_at=pd.Timestamp(now).tz_convert(None)).to_parquet(building)
+    both.assign(scored_at=naive_utc(now)).to_parquet(building)
     building.replace(path)
     return path
 

@@ -23,6 +23,7 @@ import pandas as pd
 import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
+from detector.cleaning.values import naive_utc
 from detector.detectors.series.scorer import SequenceScorer
 from detector.errors import DetectorError, SettingError, nearest
 from detector.explain.reason import in_words
@@ -385,7 +386,7 @@ class Scoring:
         self, frames: Iterator[pd.DataFrame], reading: Reading, batch: Batch, *, placed_already: bool
     ) -> Iterator[pd.DataFrame]:
         """The verdicts with their model, batch and time, and where each row came from if no key names it."""
-        scored_at = pd.Timestamp(self.context.now).tz_convert(None)
+        scored_at = naive_utc(self.context.now)
         for frame in frames:
             self.context.checkpoint()
             if frame.empty:

@@ -17,7 +17,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from detector.cleaning.values import read_dates
+from detector.cleaning.values import naive_utc, read_dates
 from detector.decide.policy import SEVERITIES
 from detector.errors import SettingError, nearest
 
@@ -300,7 +300,7 @@ def choose(candidates: Iterable[Candidate], *, room: int) -> tuple[list[Candidat
 
 def times_of(frame: pd.DataFrame, time: str | None, now: datetime) -> NDArray[np.datetime64]:
     """When the rows happened, as UTC; now where no time is known."""
-    moment = np.datetime64(now.astimezone(UTC).replace(tzinfo=None), "us")
+    moment = np.datetime64(naive_utc(now), "us")
     if time is None or time not in frame:
         return np.full(len(frame), moment)
     when = frame[time]
