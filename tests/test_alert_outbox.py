@@ -15,7 +15,7 @@ from pipelines.alerts import enqueue
 from pipelines.alerts.delivery.digests import end_quiet
 from pipelines.alerts.grouping.groups import Known, advance, events_of
 from pipelines.config import Config, load_config
-from pipelines.scoring.stream import judge_of
+from pipelines.scoring.load import scorer_of
 from pipelines.store import Store
 from pipelines.store.alert_tables import Alert, AlertGroup, Delivery, Silence
 from tests.alert_places import NOW, config_in, deliveries, give, rows, run, store_in
@@ -148,9 +148,9 @@ def test_column_that_is_not_at_hand_is_told_at_the_start(
 ) -> None:
     """Before anything is scored, and not when the first row is flagged."""
     with pytest.raises(SettingError, match="names the column 'amuont', which the detector does not learn.*'amount'"):
-        judge_of(quick.scorer_, version="1", config=config_in(tmp_path, **setting))
+        scorer_of(quick.scorer_, version="1", config=config_in(tmp_path, **setting))
 
-    assert judge_of(quick.scorer_, version="1", config=config_in(tmp_path, shown=["fee"])).version == "1"
+    assert scorer_of(quick.scorer_, version="1", config=config_in(tmp_path, shown=["fee"])).version == "1"
 
 
 def test_key_can_be_other_columns(store: Store, tmp_path: Path) -> None:

@@ -269,7 +269,7 @@ def test_saving_that_fails_keeps_the_older_bundle(
 
     before = fingerprint(copy)
     with monkeypatch.context() as patch:
-        patch.setattr(f"detector.bundle.{step}", fail)
+        patch.setattr(f"detector.persist.bundle.{step}", fail)
         with pytest.raises(OSError, match="No space left"):
             save(quick.scorer_, copy)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,7 @@ from detector.detectors.table.detector import TabularDetector
 from detector.errors import BundleError, SinkError, SourceError, StoreError
 from detector.schema import Schema
 from pipelines.scoring import stream as incremental
+from pipelines.scoring.job import score_new
 from pipelines.store import DayFlags
 from tests.service_sites import back_date, context, opened, put, score, states
 
@@ -325,7 +326,7 @@ def test_full_database_keeps_nothing(build: Build) -> None:
 
         store.engine.dispose()
         with pytest.raises((SinkError, StoreError), match="full"):
-            incremental.score_new(context(site, store))
+            score_new(context(site, store))
 
     assert site.scored() == {}
     assert score(site).rows == 3_000
@@ -373,11 +374,14 @@ def test_challenger_that_fails_in_the_shadow_harms_nothing(
 ) -> None:
     """The champion's scores are kept, and the run goes on with the next batch."""
 
-    def fail(*_: object, **__: object) -> None:
-        raise failure
+    class Failing:
+        def watch(self, frames: Iterator[pd.DataFrame]) -> Iterator[pd.DataFrame]:
+            return frames
 
-    monkeypatch.setattr("pipelines.scoring.stream.trial_of", lambda _: object())
-    monkeypatch.setattr("pipelines.scoring.stream.score_shadow", fail)
+        def score(self, *_: object, **__: object) -> None:
+            raise failure
+
+    monkeypatch.setattr("pipelines.scoring.stream.ShadowTrial.of", lambda *_, **__: Failing())
     site = build(settings={"batch_rows": 20})
     put(site, "a.parquet", 0, 20)
     put(site, "b.parquet", 20, 20)

@@ -18,14 +18,15 @@ import yaml
 from detector.errors import DataError
 from detector.persist import bundle
 from pipelines.config import Config, load_config
-from pipelines.features import state as past
 from pipelines.features.engine import Featuring, history_folder
+from pipelines.jobs.cache import ProcessCache
 from pipelines.jobs.context import Context, JobOutcome
 from pipelines.monitoring.drift import watch
 from pipelines.registry.registry import ModelRegistry
+from pipelines.scoring.job import score_new
+from pipelines.scoring.load import load_scorer
 from pipelines.scoring.replay import replay
 from pipelines.scoring.shadow import begin_shadow
-from pipelines.scoring.stream import load_judge, score_new
 from pipelines.simulate import simulate_transactions
 from pipelines.store import open_store
 from pipelines.training.retrain import retrain
@@ -80,7 +81,6 @@ def put(folder: Path, name: str, rows: pd.DataFrame) -> None:
 
 def run(config: Config, job: Any = score_new, **arguments: Any) -> JobOutcome:
     """One run as after a restart: nothing is left in memory."""
-    past._kept.clear()
     store = open_store(config.service.store)
     try:
         outcome: JobOutcome = job(Context(config, store, LATER, arguments=arguments))
@@ -161,7 +161,8 @@ def test_killed_run_leaves_the_past_as_it_should_be(home: Path, point: str) -> N
     config = settle(home)
     put(home, "part1", PAYMENTS.iloc[750:1_000])
     code = (
-        "import sys\nfrom tests import test_past\nfrom pipelines import past\nfrom pathlib import Path\n"
+        "import sys\nfrom tests import test_past\nfrom pathlib import Path\n"
+        "from pipelines.features import state as past\n"
         "past.BATCHES = 1\n"
         "test_past.run(test_past.load_config(Path(sys.argv[1])))\n"
     )
@@ -204,7 +205,7 @@ def test_lost_past_is_built_from_the_source(home: Path, lost: str) -> None:
 
 def test_snapshot_ahead_of_a_restored_database_is_not_believed(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """It knows rows that the database has not scored."""
-    monkeypatch.setattr(past, "BATCHES", 1)
+    monkeypatch.setattr("pipelines.features.state.BATCHES", 1)
     config = settle(home)
     put(home, "part1", PAYMENTS.iloc[:800])
     run(config)
@@ -285,7 +286,7 @@ def test_labels_that_come_later_are_learnt(home: Path, monkeypatch: pytest.Monke
     run(config)
     put(home, "part2", PAYMENTS.iloc[1_000:1_001])
     told = PAYMENTS.iloc[:1_000].assign(is_fraud=1)
-    monkeypatch.setattr("pipelines.ingest.folder.FolderIntake.passed", lambda *_: iter([told]))
+    monkeypatch.setattr("pipelines.ingest.folder.FollowedFolder.passed", lambda *_: iter([told]))
     seen = pushed(monkeypatch)
 
     run(config)
@@ -299,14 +300,12 @@ def test_another_label_column_makes_another_past(home: Path, restarted: bool) ->
     columns, both = SETTINGS["columns"], PAYMENTS.assign(wrong=1)
     put(home, "part1", both.iloc[:1_000])
     store = open_store((config := settle(home, columns=columns | {"label": "wrong"})).service.store)
-    past._kept.clear()
-    score_new(Context(config, store, LATER, arguments={}))
+    cache = ProcessCache()
+    score_new(Context(config, store, LATER, cache=cache))
     put(home, "part2", both.iloc[1_000:])
     config = settle(home)
-    if restarted:
-        past._kept.clear()
 
-    score_new(Context(config, store, LATER, arguments={}))
+    score_new(Context(config, store, LATER, cache=ProcessCache() if restarted else cache))
 
     store.close()
     fresh = expected(config, 0).loc[PAYMENTS["transaction_id"].iloc[1_000:]]
@@ -365,7 +364,7 @@ def test_challenger_in_the_shadow_is_given_the_features(home: Path) -> None:
 
 def test_judge_speaks_of_the_history(home: Path) -> None:
     """Reasons of the service are in the words of those of `detector score`."""
-    judge = load_judge(settle(home))
+    judge = load_scorer(settle(home), ProcessCache())
     put(home, "all", PAYMENTS)
     run(settle(home))
 

@@ -205,7 +205,7 @@ def test_scoring_imports_nothing_that_only_fitting_needs(saved: Path, tmp_path: 
     rows.to_csv(tmp_path / "rows.csv", index=False)
     code = (
         "import sys, pandas as pd\n"
-        "from detector import bundle\n"
+        "from detector.persist import bundle\n"
         "scorer = bundle.load(sys.argv[1])\n"
         "rows = pd.read_csv(sys.argv[2])\n"
         "verdicts = scorer.judge(rows)\n"

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import pandas as pd
 from numpy.typing import NDArray
 
 from detector.errors import SettingError
@@ -155,6 +156,12 @@ def weekday(days: float) -> str:
 def in_words(reasons: Sequence[Reason]) -> str:
     """Reasons as one line."""
     return " | ".join(reason.text for reason in reasons)
+
+
+def reasons_in_words(scores: pd.DataFrame) -> pd.DataFrame:
+    """Scores as people read them: the lists in the column ``reasons`` as text."""
+    words = [in_words(each) if each else "" for each in scores["reasons"]]
+    return scores.assign(reasons=pd.Series(words, index=scores.index, dtype="str"))
 
 
 def _normalised(parts: NDArray[np.floating[Any]]) -> NDArray[np.float64]:

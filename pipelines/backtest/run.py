@@ -30,7 +30,7 @@ from pipelines.features.engine import Featuring, featuring_of
 from pipelines.labels.feedback import Statements
 from pipelines.labels.known import Known
 from pipelines.progress import progress
-from pipelines.sinks.quarantine import left_out
+from pipelines.sinks.quarantine import count_quarantined
 from pipelines.sources import open_source
 
 AMOUNT = "__amount__"
@@ -162,7 +162,7 @@ def _prepare(
         rows = rows.assign(**{plan.scenario: frame.loc[rows.index, plan.scenario]})
     if reported is not None:
         rows = rows.assign(**{reported: read_dates(frame[reported])[0]})
-    notes = left_out(+aside, of=given)
+    notes = count_quarantined(+aside, of=given)
     amounts, unsummed = _amounts(frame.loc[rows.index], config.features.money())
     if amounts is not None:
         rows = rows.assign(**{AMOUNT: amounts})
@@ -203,10 +203,9 @@ def _period(
     lesson = lesson_from(learnt, known.of(learnt.index), config) if config.train.head.enabled else None
     members, _ = warm(without(learnt, lesson), str(schema.time), whole_from)
     scorer = taught(detector_of(config, schema).fit(members).scorer_, lesson, config)
-    measures = scorer.measure(asked)
+    scores = scorer.score(asked, policy, explains=False)
     day = asked[str(schema.time)].dt.normalize()
-    p_value, risk = measures["p_value"].to_numpy(), measures["risk"].to_numpy()
-    flagged = policy.decide(p_value, risk, day=day.to_numpy() if policy.needs_day else None)
+    p_value, risk, flagged = (scores[name].to_numpy() for name in ("p_value", "risk", "flagged"))
     amount = AMOUNT if AMOUNT in asked else None
 
     def judged(score: NDArray[np.float64]) -> dict[str, float]:

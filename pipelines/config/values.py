@@ -17,6 +17,7 @@ VERDICTS = (
     "flagged",
     "severity",
     "reasons",
+    "reasons_json",
     "unsupervised_risk",
     "decided_by",
     "explored",

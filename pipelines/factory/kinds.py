@@ -66,10 +66,6 @@ class Kind(Protocol):
         """The rows that a retraining can learn from, and what is left out for now, with why."""
         ...
 
-    def scorable(self, rows: pd.DataFrame, scorer: Any) -> pd.DataFrame:
-        """The cleaned rows that a detector can score."""
-        ...
-
     def calibration(self, scorer: Any) -> Calibrator:
         """How the risk that decides becomes a p-value."""
         ...
@@ -149,10 +145,6 @@ class Table:
     ) -> tuple[pd.DataFrame, list[str]]:
         """All of them."""
         return rows, []
-
-    def scorable(self, rows: pd.DataFrame, scorer: Any) -> pd.DataFrame:  # noqa: ARG002 - as the others
-        """All of them."""
-        return rows
 
     def calibration(self, scorer: TabularScorer) -> Calibrator:
         """That of the head, if it decides."""
@@ -244,10 +236,6 @@ class Sensors:
         notes = [f"{name!r} has no model yet: {count} {words}" for name, count in few.items()]
         return rows[size >= least], notes
 
-    def scorable(self, rows: pd.DataFrame, scorer: Any) -> pd.DataFrame:
-        """Those of machines that it knows, and of which there is a window."""
-        return rows[scorer.can_judge(rows)]
-
     def calibration(self, scorer: Any) -> Calibrator:
         """One for all series."""
         calibrator: Calibrator = scorer.calibrator
@@ -284,7 +272,7 @@ class Sensors:
         random_state: int,  # noqa: ARG002 - as the others
     ) -> NDArray[np.float32]:
         """Windows without a gap, flattened, of steps that lie in one segment."""
-        series, length = scorer.judge_rows(rows).series, self._length(scorer)
+        series, length = scorer.score_steps(rows).series, self._length(scorer)
         values = np.asarray(series.values, dtype=np.float32)
         whole = [
             start

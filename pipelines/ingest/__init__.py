@@ -7,15 +7,15 @@ from collections.abc import Sequence
 from detector.errors import SettingError
 from detector.schema import Schema
 from pipelines.config import Config
-from pipelines.ingest.batch import Intake, Lag, Proposal, Reading
-from pipelines.ingest.folder import FolderIntake
+from pipelines.ingest.batch import FollowedSource, InputBatch, Lag, Proposal, ReadFacts
+from pipelines.ingest.folder import FollowedFolder
 from pipelines.store import Store
 
-__all__ = ["Intake", "Lag", "Proposal", "Reading", "open_intake"]
+__all__ = ["FollowedSource", "InputBatch", "Lag", "Proposal", "ReadFacts", "open_followed"]
 
 
-def open_intake(config: Config, store: Store, schema: Schema, *, also: Sequence[str] = ()) -> Intake:
-    """The intake of a configuration's source; ``also`` names columns to read where they are there.
+def open_followed(config: Config, store: Store, schema: Schema, *, also: Sequence[str] = ()) -> FollowedSource:
+    """The source of a configuration, to be followed; ``also`` names columns to read where they are there.
 
     Raises
     ------
@@ -24,7 +24,7 @@ def open_intake(config: Config, store: Store, schema: Schema, *, also: Sequence[
     """
     section, source = config.service, config.source
     if source.path is not None:
-        return FolderIntake(
+        return FollowedFolder(
             store,
             name=config.name,
             source=source,
@@ -49,9 +49,9 @@ def open_intake(config: Config, store: Store, schema: Schema, *, also: Sequence[
         raise SettingError(
             "`columns.key` names no column, so rows of a table cannot be told apart. Name it, and train again."
         )
-    from pipelines.ingest.table import TableIntake
+    from pipelines.ingest.table import FollowedTable
 
-    return TableIntake(
+    return FollowedTable(
         store,
         name=config.name,
         url=str(source.url),

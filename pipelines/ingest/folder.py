@@ -16,7 +16,7 @@ from sqlalchemy.orm import Session
 from detector.errors import SchemaError, SettingError, SourceError, nearest
 from detector.schema import Schema
 from pipelines.config import SourceSection
-from pipelines.ingest.batch import Lag, Proposal, Reading
+from pipelines.ingest.batch import InputBatch, Lag, Proposal, ReadFacts
 from pipelines.ingest.files import FileWindow, columns_of, frames_of
 from pipelines.ingest.fingerprint import ends_a_line, fingerprint
 from pipelines.ingest.listing import Sighting, base_of, can_grow, list_files, unfinished
@@ -47,7 +47,7 @@ class _Changes:
     ready: list[tuple[Sighting, dict[str, Any]]] = field(default_factory=list)
 
 
-class FolderIntake:
+class FollowedFolder:
     """Files, each scored once: whole, and once it has settled.
 
     Parameters
@@ -306,31 +306,29 @@ class FolderIntake:
             for column, value in (entry["before"] or {}).items():
                 setattr(file, column, value)
 
-    def open(self, window: Mapping[str, Any]) -> Reading:
+    def open(self, window: Mapping[str, Any]) -> InputBatch:
         """Read the files one after the other."""
         entries = window["files"]
         columns = columns_of(self.base / entries[0]["name"], self.source)
-        reading = Reading(columns=columns, frames=lambda: iter(()))
-        reading.frames = lambda: self._frames(entries, reading)
-        return reading
+        return InputBatch(columns, lambda facts: self._frames(entries, facts))
 
-    def _frames(self, entries: list[dict[str, Any]], reading: Reading) -> Iterator[pd.DataFrame]:
+    def _frames(self, entries: list[dict[str, Any]], facts: ReadFacts) -> Iterator[pd.DataFrame]:
         for entry in entries:
-            reading.state["file"] = entry["name"]
+            facts.state["file"] = entry["name"]
             name = entry["name"] if entry["generation"] == 1 else f"{entry['name']}#{entry['generation']}"
-            reading.spans.append((name, reading.rows, entry["from"]))
+            facts.spans.append((name, facts.rows, entry["from"]))
             try:
                 window = FileWindow(self.base / entry["name"], self.source)
                 for frame in frames_of(window, self.schema, also=self.also, skip=entry["from"], upto=entry.get("rows")):
-                    frame.index = pd.RangeIndex(reading.rows, reading.rows + len(frame))
-                    reading.rows += len(frame)
+                    frame.index = pd.RangeIndex(facts.rows, facts.rows + len(frame))
+                    facts.rows += len(frame)
                     yield frame
             except (SourceError, SchemaError) as error:
                 raise FileRefusedError(str(error), name=entry["name"]) from error
-            reading.state.setdefault("rows", {})[entry["name"]] = window.rows
+            facts.state.setdefault("rows", {})[entry["name"]] = window.rows
             if not window.rejected.empty:
-                reading.rejected.append(window.rejected)
-        reading.state.pop("file", None)
+                facts.rejected.append(window.rejected)
+        facts.state.pop("file", None)
 
     def refuse(self, window: Mapping[str, Any], error: Exception, *, now: datetime) -> str | None:
         """Set the file aside that could not be read; one whose first rows were scored keeps those scores."""
@@ -342,7 +340,7 @@ class FolderIntake:
             self._note(session, entry | {"state": state, "reason": str(error)}, now)
         return f"{entry['name']} is set aside: {error}"
 
-    def settle(self, session: Session, window: dict[str, Any], reading: Reading, *, batch: int, now: datetime) -> None:
+    def settle(self, session: Session, window: dict[str, Any], facts: ReadFacts, *, batch: int, now: datetime) -> None:
         """Mark the files as scored."""
         for entry in window["files"]:
             if not self._is_intact(entry):
@@ -350,7 +348,7 @@ class FolderIntake:
                     f"{self.base / entry['name']} changed while it was read; none of this batch was kept, and it is "
                     f"scored anew once the file has settled. Write to another name, then rename."
                 )
-            rows = entry["rows"] = reading.state["rows"][entry["name"]]
+            rows = entry["rows"] = facts.state["rows"][entry["name"]]
             self._note(session, entry | {"state": "scored", "reason": "", "rows": rows, "batch": batch}, now)
 
     def passed(self, window: Mapping[str, Any] | None = None) -> Iterator[pd.DataFrame]:

@@ -23,7 +23,7 @@ from pipelines.factory.kinds import KINDS
 from pipelines.features.engine import featuring_of
 from pipelines.progress import counted, progress
 from pipelines.reports.page import ReportContent, column_facts, quarantine_counts, write_report
-from pipelines.sinks.quarantine import left_out, why
+from pipelines.sinks.quarantine import count_quarantined, why
 from pipelines.sources import open_source
 from pipelines.training.merit import Review
 from pipelines.training.review import review
@@ -124,7 +124,7 @@ def evaluate(config: Config, *, input: str, now: datetime) -> EvaluationReport: 
             raise DataError(f"None of the {counted(given_rows)} can be used: {why(+reasons)}. Mend them.")
         reviewed, drawn = review(scorer, cleaned.rows, config, {})
     if reviewed.truth is None:
-        unused = left_out(+reasons, of=given_rows)
+        unused = count_quarantined(+reasons, of=given_rows)
         raise DataError(
             f"{schema.label!r} holds no known anomaly or no known normal row among the {len(cleaned.rows):,} rows "
             f"read, so there is nothing to compare with. {' '.join([*unused, LABEL_SOME])}"

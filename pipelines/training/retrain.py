@@ -141,7 +141,7 @@ def _retrain(config: Config, registry: ModelRegistry, *, now: datetime, trigger:
         held_out = window.compare
         if window.schema.label is not None:
             held_out = held_out.assign(**{window.schema.label: window.labels})
-        held_out = kind.scorable(held_out, challenger)
+        held_out = held_out[challenger.can_judge(held_out)]
         remember(challenger, window.learn, held_out, policy=policy, now=now)
         reviewed: Review | None = None
         drawn: dict[str, Figure] = {}

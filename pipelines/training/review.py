@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import pandas as pd
 
 from detector.decide.policy import Policy
-from detector.detectors.table.scorer import TabularScorer
+from detector.detectors.table.scorer import UNSUPERVISED, TabularScorer
 from detector.explain.reason import in_words
 from detector.metrics import ranking as evaluate
 from detector.persist.bundle import Scorer
@@ -59,10 +59,9 @@ def review_table(scorer: TabularScorer, rows: pd.DataFrame, *, policy: Policy) -
     policy : Policy
         Which rows to flag.
     """
-    measures = scorer.measure(rows)
-    day = rows[scorer.schema.time].to_numpy() if scorer.schema.time is not None else None
-    flagged = policy.decide(measures["p_value"], measures["risk"], day=day)
-    verdicts = scorer.verdicts(rows, measures, flagged=flagged)
+    verdicts = scorer.score(rows, policy, explains=False)
+    measures = verdicts[["risk", "p_value", *scorer.members, UNSUPERVISED]]
+    flagged = verdicts["flagged"].to_numpy(dtype=bool)
     labels = labels_of(rows, scorer.schema.label)
     normal = measures["p_value"][(labels != 1)]
     metrics = {"flagged_share": float(flagged.mean()), "review_rows": float(len(rows))}

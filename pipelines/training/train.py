@@ -28,7 +28,7 @@ from pipelines.labels.feedback import Statements
 from pipelines.progress import counted, progress
 from pipelines.registry.registry import ModelRegistry
 from pipelines.reports.page import ReportContent, column_facts, quarantine_counts, write_report
-from pipelines.sinks.files import QuarantineSink
+from pipelines.sinks.quarantine import QuarantineSink
 from pipelines.sources import open_source
 from pipelines.training.merit import Review
 from pipelines.training.review import review

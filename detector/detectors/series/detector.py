@@ -22,7 +22,7 @@ from detector.detectors.series.fit import FittedSeries
 from detector.detectors.series.input import Input, read_input
 from detector.detectors.series.members import OnStep
 from detector.detectors.series.recipe import SeriesRecipe
-from detector.detectors.series.scored import MARGIN, JudgedSeries
+from detector.detectors.series.scored import MARGIN, ScoredSeries
 from detector.detectors.series.scorer import SHARED, Models, SequenceScorer, SeriesVerdicts, Short, check_join
 from detector.errors import SchemaError, SettingError, UnfittedError, nearest
 from detector.members.residuals import Residuals
@@ -337,10 +337,10 @@ class SequenceDetector(OutlierMixin, BaseEstimator):  # type: ignore[misc]  # sc
             )
         return self.scorer_
 
-    def _judged(self, X: Input) -> tuple[JudgedSeries, int]:
+    def _judged(self, X: Input) -> tuple[ScoredSeries, int]:
         scorer = self._fitted()
         frame = self._frame(X, reset=False)
-        return scorer.judge_rows(clean(frame, self._schema, drop_duplicates=False).rows), len(frame)
+        return scorer.score_steps(clean(frame, self._schema, drop_duplicates=False).rows), len(frame)
 
     def _frame(self, X: Input, *, reset: bool) -> pd.DataFrame:
         """The frame as given if there is a schema; else checked as scikit-learn does."""
@@ -350,7 +350,7 @@ class SequenceDetector(OutlierMixin, BaseEstimator):  # type: ignore[misc]  # sc
         return frame
 
 
-def _by_row(judged: JudgedSeries, values: Floats, n_rows: int) -> Floats:
+def _by_row(judged: ScoredSeries, values: Floats, n_rows: int) -> Floats:
     """What is known for each step, for each row as it came; NaN for those in quarantine."""
     rows = np.full((n_rows, *values.shape[1:]), np.nan)
     rows[judged.series.rows.to_numpy()] = judged.series.to_rows(values)

@@ -9,7 +9,7 @@ import pandas as pd
 
 from pipelines.alerts.grouping.groups import Candidate, events_of
 from pipelines.config import Config
-from pipelines.sinks.landing import ROW_COLUMNS
+from pipelines.sinks.batch_sink import ROW_COLUMNS
 
 DRAWN = "drawn at random"
 """What stands for their first reason, as in `detector alerts list --precision`."""

@@ -23,7 +23,7 @@ class Gathered:
 
     >>> gathered = Gathered(Config.model_validate({"source": {"path": "a.csv"}, "columns": {"entity": "card"}}))
     >>> frames = [pd.DataFrame({"card": ["a", "b"], "flagged": [True, False]})]
-    >>> len(list(gathered.watch(frames))), len(gathered.verdicts())
+    >>> len(list(gathered.watch(frames))), len(gathered.scores())
     (1, 2)
     """
 
@@ -49,7 +49,7 @@ class Gathered:
                 self._thin()
             yield frame
 
-    def verdicts(self) -> pd.DataFrame:
+    def scores(self) -> pd.DataFrame:
         """What was kept; for ``enqueue``."""
         kept = [*self._flagged, *(frame[others] for frame, others in self._others)]
         return pd.concat(kept, ignore_index=True) if kept else pd.DataFrame(columns=["flagged"])

@@ -17,8 +17,8 @@ from numpy.typing import NDArray
 from sqlalchemy.orm import Session
 
 from detector.errors import SinkError
+from pipelines.sinks.batch_sink import Staged
 from pipelines.sinks.files import PARQUET_SUFFIXES, FileSink
-from pipelines.sinks.landing import Staged
 from pipelines.store import ScoreFile, Store, upsert
 from pipelines.testing.failpoints import fault
 
@@ -26,7 +26,7 @@ ORPHANS = ".orphans"
 STAGED = ".staged"
 
 
-class FileLanding:
+class FileBatchSink:
     """Files named after their batch and model: written under a hidden name, then renamed, then noted.
 
     Parameters

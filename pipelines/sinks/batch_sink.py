@@ -42,7 +42,7 @@ class Staged:
     replaces: bool = False
 
 
-class Landing(Protocol):
+class BatchSink(Protocol):
     """A place for scores. Putting the same batch there twice is the same as putting it there once."""
 
     def describe(self) -> str:

@@ -19,7 +19,7 @@ from sqlalchemy.exc import IntegrityError, SQLAlchemyError
 from sqlalchemy.orm import Session
 
 from detector.errors import SettingError, SinkError
-from pipelines.sinks.landing import ROW_COLUMNS, Staged
+from pipelines.sinks.batch_sink import ROW_COLUMNS, Staged
 from pipelines.sinks.sql import ROWS_AN_INSERT, SqlSink, plain_rows
 from pipelines.store import Store
 from pipelines.store.database import Database
@@ -28,7 +28,7 @@ from pipelines.testing.failpoints import fault
 KEYS_A_QUESTION = 5_000
 
 
-class TableLanding:
+class TableBatchSink:
     """A table with a unique index on the row's key and the model's version.
 
     In the database of the state, scores and cursor are one transaction. In another one, the scores are written first,

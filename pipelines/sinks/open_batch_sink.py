@@ -6,14 +6,14 @@ from pathlib import Path
 
 from detector.schema import Schema
 from pipelines.config import Config
-from pipelines.sinks.landing import Landing, Staged
-from pipelines.sinks.landing_files import FileLanding
+from pipelines.sinks.batch_files import FileBatchSink
+from pipelines.sinks.batch_sink import BatchSink, Staged
 from pipelines.store import Store
 
-__all__ = ["FileLanding", "Landing", "Staged", "open_landing", "quarantine_folder"]
+__all__ = ["BatchSink", "FileBatchSink", "Staged", "open_batch_sink", "quarantine_folder"]
 
 
-def open_landing(config: Config, store: Store, schema: Schema) -> Landing:
+def open_batch_sink(config: Config, store: Store, schema: Schema) -> BatchSink:
     """The place that a configuration's ``output`` names.
 
     A file there stands for a folder of its name: ``scores.parquet`` for ``scores/``, with one file a batch.
@@ -21,10 +21,10 @@ def open_landing(config: Config, store: Store, schema: Schema) -> Landing:
     output = config.output
     if output.path is not None:
         path = Path(output.path)
-        return FileLanding(store, path.with_suffix(""), suffix=path.suffix.lower(), key=schema.key)
-    from pipelines.sinks.landing_table import TableLanding
+        return FileBatchSink(store, path.with_suffix(""), suffix=path.suffix.lower(), key=schema.key)
+    from pipelines.sinks.batch_table import TableBatchSink
 
-    return TableLanding(store, url=str(output.url), table=str(output.table), key=schema.key)
+    return TableBatchSink(store, url=str(output.url), table=str(output.table), key=schema.key)
 
 
 def quarantine_folder(config: Config) -> Path:

@@ -1,0 +1,45 @@
+"""Quarantined rows: where each stood, why it cannot be used, and the row as it came."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+
+def quarantine(
+    rows: pd.DataFrame, reasons: Sequence[str], *, positions: pd.Index | NDArray[Any] | None = None
+) -> pd.DataFrame:
+    """Rows as a quarantine shows them: ``row``, ``reason``, then the columns as they came.
+
+    Parameters
+    ----------
+    rows : DataFrame of shape (n_rows, n_columns)
+        The rows that cannot be used. Columns that are called ``row`` or ``reason`` become ``source_row`` and
+        ``source_reason``; should there be such a column already, ``source_source_row`` and so on.
+    reasons : sequence of str
+        One for each row.
+    positions : Index or array, optional
+        Where each row stood in the table; the index of ``rows`` by default.
+
+    Returns
+    -------
+    DataFrame of shape (n_rows, n_columns + 2)
+        With the index of ``rows``.
+
+    >>> quarantine(pd.DataFrame({"row": ["x"], "amount": ["?"]}, index=[7]), ["amount: '?' is not a number"])
+       row                       reason source_row amount
+    7    7  amount: '?' is not a number          x      ?
+    """
+    for name in ("row", "reason"):
+        if name in rows.columns:
+            free = f"source_{name}"
+            while free in rows.columns:
+                free = f"source_{free}"
+            rows = rows.rename(columns={name: free})
+    row = pd.Series(np.asarray(rows.index if positions is None else positions), index=rows.index, name="row")
+    reason = pd.Series(list(reasons), index=rows.index, dtype="str", name="reason")
+    return pd.concat([row, reason, rows], axis="columns")
