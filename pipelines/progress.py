@@ -50,19 +50,10 @@ def progress(label: str, *, total: int | None = None, unit: str = "rows") -> Ite
     On a terminal it is a bar, or a spinner if the total is unknown; blocks inside each other share the
     screen. Elsewhere (a log file, cron) it is one line at the start and one at the end.
 
-    Parameters
-    ----------
-    label : str
-        What is being done: "Scoring".
-    total : int, optional
-        How many steps there are, or about how many; zero and None mean unknown.
-    unit : str
-        What is counted.
+    - ``label``: what is being done: "Scoring".
+    - ``total``: how many steps there are, or about how many; zero and None mean unknown.
 
-    Yields
-    ------
-    callable
-        To be called with the number of steps done since the last call.
+    Yields what is to be called with the number of steps done since the last call.
 
     >>> with progress("Scoring", total=3) as advance:
     ...     advance(3)

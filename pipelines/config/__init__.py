@@ -170,16 +170,10 @@ class Config(Section):
 def load_config(path: str | Path) -> Config:
     """Read and check a configuration file.
 
-    Parameters
-    ----------
-    path : str or Path
-        The file, or a folder that holds a ``detector.yaml``.
+    - ``path``: the file, or a folder that holds a ``detector.yaml``.
 
-    Raises
-    ------
-    SettingError
-        If there is no such file, it is not YAML, or a key or value has no meaning: all of them at once, each
-        with its line.
+    Raises ``SettingError`` if there is no such file, it is not YAML, or a key or value has no meaning: all of them at
+    once, each with its line.
     """
     file = Path(path)
     if file.is_dir():

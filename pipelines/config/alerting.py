@@ -237,10 +237,7 @@ class AlertsSection(Section):
     def check(self, columns: ColumnsSection) -> None:
         """Refuse a key that names each row.
 
-        Raises
-        ------
-        ValueError
-            If the key holds the column that tells rows apart.
+        Raises ``ValueError`` if the key holds the column that tells rows apart.
         """
         for name in self.key:
             if name in (columns.key, columns.time):

@@ -102,10 +102,7 @@ class ColumnsSection(Section):
     def schema_of(self, frame: pd.DataFrame) -> Schema:
         """The meaning of the columns of a table, given some of its rows.
 
-        Raises
-        ------
-        SchemaError
-            If a named column is not there, or has two meanings.
+        Raises ``SchemaError`` if a named column is not there, or has two meanings.
         """
         from detector.schema import KINDS, ROLES, Schema
 

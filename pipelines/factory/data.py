@@ -33,27 +33,14 @@ MOST_ROWS = 1_000_000
 class Window:
     """Recent rows in two parts, cleaned.
 
-    Parameters
-    ----------
-    schema : Schema
-        What their columns mean.
-    learn, compare : DataFrame
-        Rows to learn from, known anomalies left out; and later ones that are not learnt from, their index positions
-        in ``raw``.
-    raw : DataFrame
-        All rows read, as they came, for a champion whose schema differs.
-    labels : array of shape (n_compare,)
-        1, 0, or missing where unknown or younger than the label delay.
-    quarantined : int
-        Rows that could not be used.
-    since, until : str
-        The span of the rows learnt from, or "" where there is no time.
-    compare_days : float
-        How many days the rows compared on span; 0 where there is no time.
-    lesson : Lesson or None
-        What a head learns from, of the rows before those compared on; the members do not learn from these.
-    early : str or None
-        What to say of rows that only a head learns from, because their past is too short.
+    - ``learn``, ``compare``: rows to learn from, known anomalies left out; and later ones that are not learnt from,
+      their index positions in ``raw``.
+    - ``raw``: all rows read, as they came, for a champion whose schema differs.
+    - ``labels`` (n_compare,): 1, 0, or missing where unknown or younger than the label delay.
+    - ``since``, ``until``: the span of the rows learnt from, or "" where there is no time.
+    - ``compare_days``: how many days the rows compared on span; 0 where there is no time.
+    - ``lesson``: what a head learns from, of the rows before those compared on; the members do not learn from these.
+    - ``early``: what to say of rows that only a head learns from, because their past is too short.
     """
 
     schema: Schema
@@ -81,22 +68,11 @@ def recent(source: Source, config: Config, *, now: datetime, featuring: Featurin
     Rows later than ``now`` are left out: their clock is wrong. Where there are more than can be learnt from, every
     second row of a table is left out, and again; of series, whose rows belong together, the latest are held.
 
-    Parameters
-    ----------
-    source : Source
-        The place; it is read twice.
-    config : Config
-        How many days and rows.
-    now : datetime
-        Nothing after it is believed.
-    featuring : Featuring, optional
-        Its features are added, from as many rows before those days as they look back to; it then holds the past up to
-        now. Rows that can have none are left out.
+    - ``now``: nothing after it is believed.
+    - ``featuring``: its features are added, from as many rows before those days as they look back to; it then holds the
+      past up to now. Rows that can have none are left out.
 
-    Raises
-    ------
-    DataError
-        If no row has a time.
+    Raises ``DataError`` if no row has a time.
     """
     time, days, thin = config.columns.time, config.retrain.days, KINDS[config.kind].rows_stand_alone
     most = MOST_ROWS if config.train.rows is None else 2 * config.train.rows
@@ -158,23 +134,10 @@ def split(
 ) -> Window:
     """Part the rows by time, so that neither detector has learnt from those compared on.
 
-    Parameters
-    ----------
-    frame : DataFrame
-        As `recent` returns them.
-    config : Config
-        Names the columns, the label delay and the share.
-    now : datetime
-        Labels of rows younger than the delay before it are not believed.
-    champion_until : str
-        The latest row the champion learnt from, where known: only later ones are compared on.
-    featuring : Featuring, optional
-        Whose features the rows have.
+    - ``now``: labels of rows younger than the delay before it are not believed.
+    - ``champion_until``: the latest row the champion learnt from, where known: only later ones are compared on.
 
-    Raises
-    ------
-    DataError
-        If fewer than three rows are left to learn from.
+    Raises ``DataError`` if fewer than three rows are left to learn from.
     """
     settings, kind = config.retrain, KINDS[config.kind]
     raw = frame if featuring is None else frame.drop(columns=list(featuring.features.names))

@@ -21,17 +21,10 @@ ALERT_LEVEL = 0.01
 def remember(scorer: Scorer, learnt: pd.DataFrame, held_out: pd.DataFrame, *, policy: Policy, now: datetime) -> None:
     """Write into a detector's facts what later jobs ask for: its days, its rows, and the reference for drift.
 
-    Parameters
-    ----------
-    scorer : Scorer
-        A detector just fitted; its ``metrics`` grow.
-    learnt, held_out : DataFrame
-        Rows it was fitted on, and rows it was not, as ``clean`` returns them. Without rows held out, those that the
-        detector kept back for its calibration are used.
-    policy : Policy
-        Its quantile, if it has one, says what counts as an alert.
-    now : datetime
-        When it was fitted.
+    - ``scorer``: a detector just fitted; its ``metrics`` grow.
+    - ``learnt``, ``held_out``: rows it was fitted on, and rows it was not, as ``clean`` returns them. Without rows held
+      out, those that the detector kept back for its calibration are used.
+    - ``policy``: its quantile, if it has one, says what counts as an alert.
     """
     since, until = span_of(learnt, scorer.schema)
     scorer.metrics.update(made_at=now.isoformat(), rows_learnt=len(learnt))

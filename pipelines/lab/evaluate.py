@@ -68,23 +68,9 @@ def evaluate_encoders(config: Config, *, encoders: Sequence[str], input: str, no
     A table's rows are what the trained detector's members read: scaled numbers, indicators of gaps, rarities of
     categories. Of sensors, windows of readings.
 
-    Parameters
-    ----------
-    config : Config
-        Names the rows to learn from and the trained detector, which says how rows are prepared.
-    encoders : sequence of str
-        Their names.
-    input : str
-        Other rows: a file, folder or pattern.
-    now : datetime
-        When this run happens.
+    - ``config``: names the rows to learn from and the trained detector, which says how rows are prepared.
 
-    Raises
-    ------
-    SettingError
-        If an encoder is unknown for rows of this kind.
-    DataError
-        If there are too few rows.
+    Raises ``SettingError`` if an encoder is unknown for rows of this kind; ``DataError`` if there are too few rows.
     """
     from detector.lab.report import compare
     from pipelines.lab.figures import encoder_robustness, encoder_table

@@ -39,18 +39,11 @@ SHOWN = 5
 class Memory:
     """What one look leaves for the next.
 
-    Parameters
-    ----------
-    detector : str
-        Whose reference the checks are against; another detector begins anew.
-    looked_until : str
-        The latest row looked at, in ISO 8601; or how many rows there were, where there is no time.
-    checks : list of dict
-        For each look the columns that had moved, the latest last.
-    step : int
-        How many looks there were, over all detectors.
-    asked_at : str
-        When drift last asked for a retraining; "" if never.
+    - ``detector``: whose reference the checks are against; another detector begins anew.
+    - ``looked_until``: the latest row looked at, in ISO 8601; or how many rows there were, where there is no time.
+    - ``checks``: for each look the columns that had moved, the latest last.
+    - ``step``: how many looks there were, over all detectors.
+    - ``asked_at``: when drift last asked for a retraining; "" if never.
     """
 
     detector: str = ""
@@ -64,20 +57,9 @@ class Memory:
 class DriftReport:
     """What a look found.
 
-    Parameters
-    ----------
-    rows : int
-        Rows looked at.
-    shifts : list of Shift
-        One a column, then the risk, then the alerts.
-    drifting : list of str
-        Columns that moved often enough to be called drift.
-    alerts_a_day : float
-        Rows the policy flags.
-    retrain : bool
-        Whether a retraining is asked for.
-    note : str
-        The result in a sentence.
+    - ``shifts``: one a column, then the risk, then the alerts.
+    - ``drifting``: columns that moved often enough to be called drift.
+    - ``alerts_a_day``: rows the policy flags.
     """
 
     rows: int
@@ -114,19 +96,9 @@ class DriftReport:
 def watch(config: Config, *, now: datetime) -> DriftReport:
     """Compare the rows that came since the last look with those the champion learnt from.
 
-    Parameters
-    ----------
-    config : Config
-        ``drift`` says what counts.
-    now : datetime
-        Rows after it are not believed.
+    - ``now``: rows after it are not believed.
 
-    Raises
-    ------
-    BundleError
-        If there is no detector.
-    SourceError
-        If the rows cannot be read.
+    Raises ``BundleError`` if there is no detector; ``SourceError`` if the rows cannot be read.
     """
     registry, settings = ModelRegistry(config.bundle), config.drift
     settle_shadow(config, now=now)

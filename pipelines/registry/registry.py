@@ -41,10 +41,7 @@ OnPromotion = Callable[[Promotion], object]
 class ModelRegistry:
     """The detectors of one configuration.
 
-    Parameters
-    ----------
-    place : Path
-        ``config.bundle``: where scoring reads.
+    - ``place``: ``config.bundle``: where scoring reads.
     """
 
     def __init__(self, place: Path) -> None:
@@ -59,10 +56,7 @@ class ModelRegistry:
     def state(self) -> RegistryState:
         """What the registry holds.
 
-        Raises
-        ------
-        BundleError
-            If the list is damaged.
+        Raises ``BundleError`` if the list is damaged.
         """
         path = self.folder / STATE
         if not path.exists():
@@ -87,17 +81,9 @@ class ModelRegistry:
     def locked(self, what: str = LOCK, *, wait: bool = True) -> Iterator[None]:
         """Be the only one who changes the registry, or who trains for it; readers do not wait.
 
-        Parameters
-        ----------
-        what : str
-            ``LOCK`` is held for moments, "training" for as long as one takes.
-        wait : bool
-            Whether to wait for another process.
+        - ``what``: ``LOCK`` is held for moments, "training" for as long as one takes.
 
-        Raises
-        ------
-        BundleError
-            If another process holds it and ``wait`` is false.
+        Raises ``BundleError`` if another process holds it and ``wait`` is false.
         """
         self.folder.mkdir(parents=True, exist_ok=True)
         with (self.folder / f".{what}.lock").open("w") as file:
@@ -112,17 +98,10 @@ class ModelRegistry:
     def adopt(self, *, now: datetime, notify: OnPromotion = lambda _: None) -> RegistryState:
         """Recover, then bring the bundle that ``detector train`` wrote into the registry and put a link in its place.
 
-        Parameters
-        ----------
-        now : datetime
-            The time of the promotion, if the bundle does not know when it was made.
-        notify : callable
-            Called with a promotion that a killed process had made and not notified of.
+        - ``now``: the time of the promotion, if the bundle does not know when it was made.
+        - ``notify``: called with a promotion that a killed process had made and not notified of.
 
-        Raises
-        ------
-        BundleError
-            If what is there is no bundle.
+        Raises ``BundleError`` if what is there is no bundle.
         """
         self.folder.mkdir(parents=True, exist_ok=True)
         self.recover(notify)
@@ -149,10 +128,7 @@ class ModelRegistry:
     def add(self, scorer: bundle.Scorer, *, facts: dict[str, Any], now: datetime) -> str:
         """Keep a new detector, as the challenger.
 
-        Returns
-        -------
-        str
-            Its name.
+        Returns its name.
         """
         self.folder.mkdir(parents=True, exist_ok=True)
         building = Path(tempfile.mkdtemp(prefix=".new-", dir=self.folder))
@@ -173,10 +149,7 @@ class ModelRegistry:
     def put(self, scorer: bundle.Scorer, *, now: datetime) -> None:
         """Let a detector that a person trained serve; without a registry, it is the one bundle there is.
 
-        Raises
-        ------
-        BundleError
-            If the place holds something that is no bundle.
+        Raises ``BundleError`` if the place holds something that is no bundle.
         """
         if not self.managed:
             bundle.save(scorer, self.place)
@@ -195,23 +168,12 @@ class ModelRegistry:
     def promote(self, name: str, *, why: str, now: datetime, notify: OnPromotion = lambda _: None) -> Promotion:
         """Let a detector serve, from one moment to the next.
 
-        Parameters
-        ----------
-        name : str
-            The detector, or the beginning of its name.
-        why : str
-            One sentence, stored with the promotion.
-        now : datetime
-            When.
-        notify : callable
-            Called with the promotion once it is made; if the process is killed before, by `recover`.
+        - ``name``: the detector, or the beginning of its name.
+        - ``why``: one sentence, stored with the promotion.
+        - ``notify``: called with the promotion once it is made; if the process is killed before, by `recover`.
 
-        Raises
-        ------
-        SettingError
-            If there is none of that name.
-        BundleError
-            If its bundle is damaged; the champion stays.
+        Raises ``SettingError`` if there is none of that name; ``BundleError`` if its bundle is damaged; the champion
+        stays.
         """
         state = self.state()
         found = state.find(name)

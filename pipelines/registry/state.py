@@ -56,10 +56,7 @@ class RegistryState:
     def find(self, name: str) -> StoredModel:
         """The detector of a name, or of the beginning of one.
 
-        Raises
-        ------
-        SettingError
-            If there is none, or more than one.
+        Raises ``SettingError`` if there is none, or more than one.
         """
         found = [model for model in self.models if model.name.startswith(name)] if name else []
         if len(found) != 1:
@@ -85,10 +82,7 @@ class RegistryState:
     def read(cls, path: Path) -> RegistryState:
         """From the file.
 
-        Raises
-        ------
-        ValueError, KeyError, TypeError
-            If it is damaged.
+        Raises ``ValueError`` or ``KeyError`` or ``TypeError`` if it is damaged.
         """
         values = json.loads(path.read_text(encoding="utf-8"))
         return cls(

@@ -36,15 +36,9 @@ BARS = 20
 def loss_curves(history: Mapping[str, Sequence[float]]) -> Figure:
     """Loss on the rows fitted and on the rows held out, and below it the learning rate.
 
-    Parameters
-    ----------
-    history : mapping
-        One value an epoch: ``loss``, and where known ``held_out_loss`` and ``learning_rate``.
+    - ``history``: one value an epoch: ``loss``, and where known ``held_out_loss`` and ``learning_rate``.
 
-    Raises
-    ------
-    DataError
-        If there is no epoch.
+    Raises ``DataError`` if there is no epoch.
     """
     loss, held_out = list(history.get("loss", [])), list(history.get("held_out_loss", []))
     rate = list(history.get("learning_rate", []))
@@ -74,13 +68,8 @@ def loss_curves(history: Mapping[str, Sequence[float]]) -> Figure:
 def risk_histogram(risk: ArrayLike, *, labels: ArrayLike | None = None, threshold: float | None = None) -> Figure:
     """How the risk is distributed, anomalies apart where labels are known; counts on a logarithmic scale.
 
-    Parameters
-    ----------
-    risk : array of shape (n_rows,)
-    labels : array of shape (n_rows,) or None
-        1 anomalous, 0 normal, missing unknown.
-    threshold : float or None
-        The least risk that was flagged.
+    - ``labels`` (n_rows,): 1 anomalous, 0 normal, missing unknown.
+    - ``threshold``: the least risk that was flagged.
     """
     values, truth = _known(risk, labels)
     edges = np.linspace(values.min(), max(values.max(), values.min() + 1e-9), 61).tolist()
@@ -115,10 +104,7 @@ def risk_histogram(risk: ArrayLike, *, labels: ArrayLike | None = None, threshol
 def precision_recall(labels: ArrayLike, risk: ArrayLike, *, budget: int | None = None) -> Figure:
     """Precision against recall, with the line of a blind guess and, where given, the alert budget.
 
-    Raises
-    ------
-    DataError
-        If the known labels are all of one class.
+    Raises ``DataError`` if the known labels are all of one class.
     """
     facts, curve = evaluate.ranking_metrics(labels, risk), evaluate.pr_curve(labels, risk)
     figure, (axes,) = empty_figure()
@@ -149,11 +135,7 @@ def precision_recall(labels: ArrayLike, risk: ArrayLike, *, budget: int | None =
 def alert_rate(p_value: ArrayLike, *, chosen: float | None = None) -> Figure:
     """The share of rows that each threshold on the p-value would flag, and the threshold chosen.
 
-    Parameters
-    ----------
-    p_value : array of shape (n_rows,)
-    chosen : float or None
-        The largest p-value that was flagged.
+    - ``chosen``: the largest p-value that was flagged.
     """
     curve = evaluate.alert_curve(p_value)
     rows = int(np.count_nonzero(~np.isnan(np.asarray(p_value, dtype=np.float64))))
@@ -186,10 +168,7 @@ def alert_rate(p_value: ArrayLike, *, chosen: float | None = None) -> Figure:
 def calibration(p_value: ArrayLike) -> Figure:
     """Observed against nominal share of p-values of normal rows, on a logarithmic scale.
 
-    Parameters
-    ----------
-    p_value : array of shape (n_rows,)
-        Of normal rows that took no part in fitting or calibration.
+    - ``p_value`` (n_rows,): of normal rows that took no part in fitting or calibration.
     """
     facts = evaluate.calibration_metrics(p_value)
     values = np.sort(np.asarray(p_value, dtype=np.float64))

@@ -37,12 +37,8 @@ BARS = 20
 def feature_error(errors: pd.DataFrame, *, unusual: ArrayLike | None = None) -> Figure:
     """Mean reconstruction error of each feature, and where given of the unusual rows apart; the 20 largest.
 
-    Parameters
-    ----------
-    errors : DataFrame of shape (n_rows, n_features)
-        In nats.
-    unusual : array of bool of shape (n_rows,) or None
-        Rows known to be anomalous, or flagged.
+    - ``errors`` (n_rows, n_features): in nats.
+    - ``unusual``: rows known to be anomalous, or flagged.
     """
     if errors.empty:
         raise DataError("feature_error needs at least one row and one feature. Score some rows first.")
@@ -87,13 +83,8 @@ def feature_error(errors: pd.DataFrame, *, unusual: ArrayLike | None = None) -> 
 def code_map(codes: ArrayLike, *, risk: ArrayLike | None = None, labels: ArrayLike | None = None) -> Figure:
     """The autoencoder's code in its two main directions (PCA), anomalies or high risks on top.
 
-    Parameters
-    ----------
-    codes : array of shape (n_rows, n_dimensions)
-    risk : array of shape (n_rows,) or None
-        Colours the dots where there are no labels.
-    labels : array of shape (n_rows,) or None
-        1 anomalous, 0 normal, missing unknown.
+    - ``risk`` (n_rows,): colours the dots where there are no labels.
+    - ``labels`` (n_rows,): 1 anomalous, 0 normal, missing unknown.
     """
     points, explained = _principal(np.asarray(codes, dtype=np.float64))
     truth = np.full(len(points), np.nan) if labels is None else evaluate.read_labels(labels)

@@ -34,17 +34,7 @@ MOST_FOLLOWING = 5
 
 
 class Service:
-    """One instance of the service.
-
-    Parameters
-    ----------
-    config : Config
-        What it does.
-    store : Store
-        Its state, shared with the other instances.
-    clock : callable
-        A monotonic clock.
-    """
+    """One instance of the service."""
 
     def __init__(self, config: Config, store: Store, *, clock: Callable[[], float] = time.monotonic) -> None:
         self.config = config
@@ -246,10 +236,7 @@ class _Turn:
 def serve(config: Config, store: Store) -> None:
     """Run an instance, with its HTTP server, until SIGTERM or SIGINT.
 
-    Raises
-    ------
-    SettingError
-        If the port is taken.
+    Raises ``SettingError`` if the port is taken.
     """
     service = Service(config, store)
     app = application(service.facts, service.metrics)

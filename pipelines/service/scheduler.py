@@ -33,12 +33,8 @@ log = logging.getLogger("detector.schedule")
 class WhenTrigger(BaseTrigger):  # type: ignore[misc]  # APScheduler ships no types
     """The times of a setting such as ``every 5m`` or ``0 3 * * sun``.
 
-    Parameters
-    ----------
-    text, zone : str
-        As ``pipelines.cron.parse`` takes them.
-    jitter : int
-        Seconds by which each time is put off at most.
+    - ``text``, ``zone``: as ``pipelines.cron.parse`` takes them.
+    - ``jitter``: seconds by which each time is put off at most.
     """
 
     def __init__(self, text: str, *, zone: str, jitter: int = 0) -> None:
@@ -70,16 +66,9 @@ def sections_of(section: ServiceSection) -> dict[str, JobSection]:
 class Schedule:
     """The jobs of one configuration, run in threads of this process.
 
-    Parameters
-    ----------
-    store : Store
-        Where the next times are written down, so that a time missed while nothing ran is known.
-    section : ServiceSection
-        When the jobs run.
-    run : callable
-        Called with the name of a job that is due.
-    on_unrun : callable
-        Called with a job, an outcome and a reason when a time was left out.
+    - ``store``: where the next times are written down, so that a time missed while nothing ran is known.
+    - ``run``: called with the name of a job that is due.
+    - ``on_unrun``: called with a job, an outcome and a reason when a time was left out.
     """
 
     def __init__(

@@ -33,10 +33,7 @@ def send_waiting(config: Config) -> Sent:
 def deliver_tracking(context: Context) -> int:
     """Tell MLflow what waits, in a process of its own: the service itself never loads MLflow.
 
-    Returns
-    -------
-    int
-        How many entries were sent; 0, at once, if none waits or the server is down.
+    Returns how many entries were sent; 0, at once, if none waits or the server is down.
     """
     config = context.config
     if not config.tracking.enabled or not spool_of(config).waiting() or reachable(config.tracking.uri):
@@ -67,15 +64,9 @@ def waiting_note(sent: Sent) -> list[str]:
 def record_promotion(config: Config, promotion: Promotion, *, job: str = "promotion", own_run: bool = False) -> None:
     """Let the registry's alias follow a promotion on disk.
 
-    Parameters
-    ----------
-    config : Config
-    promotion : Promotion
-        As the registry made it.
-    job : str
-        What made it: "promotion", "rollback", "retrain".
-    own_run : bool
-        Whether the promotion gets a run of its own, as one that a person made; a retraining has one already.
+    - ``promotion``: as the registry made it.
+    - ``job``: what made it: "promotion", "rollback", "retrain".
+    - ``own_run``: whether the promotion gets a run of its own, as one that a person made; a retraining has one already.
     """
     if not config.tracking.enabled:
         return

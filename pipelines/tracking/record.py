@@ -27,45 +27,24 @@ EXAMPLE = "example.parquet"
 class TrainingRecord:
     """One training, as it is logged: `to_json` and `write_files` put it into the spool, `read` takes it out.
 
-    Parameters
-    ----------
-    experiment, model_name : str
-        Made if they do not exist.
-    bundle : Path
-        The folder that ``detector.bundle.save`` wrote.
-    example : DataFrame
-        Rows as the model takes them, without the label; the first 5 are kept as the example.
-    dataset, compared : DatasetFacts
-        Which rows it was trained on, and which it was compared on.
-    params : mapping
-        The settings; nested mappings become names with dots.
-    metrics : mapping
-        Final values; missing ones (None) are left out.
-    members : mapping
-        Figures of each member, which has a run of its own below this one.
-    curves : mapping
-        One value an epoch, logged as ``epoch/<name>``.
-    figures : mapping
-        By file name without suffix; PNG if they are bytes.
-    texts : mapping
-        Small text files, by name.
-    usage : sequence
-        What the machine did meanwhile: time, name, value.
-    config_text : str
-        The configuration file, logged as ``detector.yaml``; passwords in URLs are hidden.
-    tags : mapping
-    description : str
-        Markdown, shown on the run and on the model version.
-    policy : Policy or None
-        The flagging rule the loaded model uses.
-    alias : str
-        What marks this version.
-    serving : str
-        What marks the version that serves.
-    run_name : str
-        ``{model}`` and ``{version}`` are filled in.
-    started, ended : float or None
-        When the training ran, in seconds since 1970; what is logged later keeps its true time.
+    - ``experiment``, ``model_name``: made if they do not exist.
+    - ``bundle``: the folder that ``detector.bundle.save`` wrote.
+    - ``example``: rows as the model takes them, without the label; the first 5 are kept as the example.
+    - ``dataset``, ``compared``: which rows it was trained on, and which it was compared on.
+    - ``params``: the settings; nested mappings become names with dots.
+    - ``metrics``: final values; missing ones (None) are left out.
+    - ``members``: figures of each member, which has a run of its own below this one.
+    - ``curves``: one value an epoch, logged as ``epoch/<name>``.
+    - ``figures``: by file name without suffix; PNG if they are bytes.
+    - ``texts``: small text files, by name.
+    - ``usage``: what the machine did meanwhile: time, name, value.
+    - ``config_text``: the configuration file, logged as ``detector.yaml``; passwords in URLs are hidden.
+    - ``description``: Markdown, shown on the run and on the model version.
+    - ``policy``: the flagging rule the loaded model uses.
+    - ``alias``: what marks this version.
+    - ``serving``: what marks the version that serves.
+    - ``run_name``: ``{model}`` and ``{version}`` are filled in.
+    - ``started``, ``ended``: when the training ran, in seconds since 1970; what is logged later keeps its true time.
     """
 
     experiment: str
@@ -126,10 +105,7 @@ class TrainingRecord:
     def read(cls, values: Mapping[str, Any], folder: Path) -> TrainingRecord:
         """The record that was put into the spool, by this version or an earlier one.
 
-        Raises
-        ------
-        TypeError
-            If a newer version wrote it, with facts that are unknown here.
+        Raises ``TypeError`` if a newer version wrote it, with facts that are unknown here.
         """
         compared = values.get("compared")
         given = {

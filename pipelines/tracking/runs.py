@@ -38,21 +38,11 @@ def create_run(
 ) -> Run:
     """Begin a run.
 
-    Parameters
-    ----------
-    client : MlflowClient
-    experiment : str
-        The experiment's id.
-    name : str
-        What a reviewer reads in the list.
-    tags : mapping
-        Columns of that list.
-    description : str
-        Markdown.
-    parent : str, optional
-        The run it hangs below; under ``mlflow run`` that command's.
-    started : float, optional
-        When the work began, in seconds since 1970; now by default.
+    - ``name``: what a reviewer reads in the list.
+    - ``tags``: columns of that list.
+    - ``description``: Markdown.
+    - ``parent``: the run it hangs below; under ``mlflow run`` that command's.
+    - ``started``: when the work began, in seconds since 1970; now by default.
     """
     noted = {"mlflow.source.name": f"detector {tags.get('job', 'train')}", "mlflow.user": getpass.getuser()}
     noted["detector.version"] = str(detector.__version__)

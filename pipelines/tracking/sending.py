@@ -39,14 +39,6 @@ def send(spool: Spool, uri: str, *, timeout: float = 3.0) -> Sent:
 
     A server that is down is no error. One that answers and refuses an entry five times loses that entry to the
     folder ``refused``, so that it holds up no other.
-
-    Parameters
-    ----------
-    spool : Spool
-    uri : str
-        The tracking store.
-    timeout : float
-        Seconds to wait for its first answer.
     """
     if not spool.waiting():
         return Sent()

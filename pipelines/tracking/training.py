@@ -62,22 +62,12 @@ class LoggedModel:
 def log_training(uri: str, record: TrainingRecord, *, predictions: pd.DataFrame, entry: str = "") -> LoggedModel:
     """Log one training as a run, register its model, and give it an alias.
 
-    Parameters
-    ----------
-    uri : str
-        The tracking store, see `reachable`.
-    record : TrainingRecord
-    predictions : DataFrame
-        What the model says of the record's example.
-    entry : str
-        The spool's name for this. What an earlier attempt to send the same entry left is removed first.
+    - ``uri``: the tracking store, see `reachable`.
+    - ``predictions``: what the model says of the record's example.
+    - ``entry``: the spool's name for this. What an earlier attempt to send the same entry left is removed first.
 
-    Raises
-    ------
-    MissingExtraError
-        If MLflow is not installed.
-    TrackingError
-        If the store cannot be reached or refuses.
+    Raises ``MissingExtraError`` if MLflow is not installed; ``TrackingError`` if the store cannot be reached or
+    refuses.
     """
     name = fingerprint(record.bundle) if (record.bundle / "bundle.json").exists() else ""
     tags = {**record.tags, **({ENTRY: entry} if entry else {}), **({BUNDLE: name} if name else {})}

@@ -46,22 +46,12 @@ def compare_on(
 ) -> Comparison:
     """Judge both on the window's recent rows.
 
-    Parameters
-    ----------
-    window : Window
-        Whose ``compare`` neither has learnt from.
-    champion, challenger : Scorer
-    policy : Policy
-        Which rows are flagged; its budget says how many people can look at.
-    least_anomalies : int
-        Known anomalies needed to compare by labels.
-    confidence, random_state
-        Of the paired bootstrap.
+    - ``window``: whose ``compare`` neither has learnt from.
+    - ``policy``: which rows are flagged; its budget says how many people can look at.
+    - ``least_anomalies``: known anomalies needed to compare by labels.
+    - ``confidence``, ``random_state``: of the paired bootstrap.
 
-    Raises
-    ------
-    DataError
-        If the champion can read none of the rows, or a detector gives a risk that is no number.
+    Raises ``DataError`` if the champion can read none of the rows, or a detector gives a risk that is no number.
     """
     rows = window.compare
     theirs = clean(window.raw.loc[rows.index], champion.schema, positions=rows.index).rows

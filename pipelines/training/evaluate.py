@@ -77,21 +77,10 @@ class EvaluationReport:
 def evaluate(config: Config, *, input: str, now: datetime) -> EvaluationReport:  # noqa: A002 - the option's name
     """Judge labelled rows and compare; what people said of alerts counts among the labels, see ``with_answers``.
 
-    Parameters
-    ----------
-    config : Config
-        Names the label column, the bundle and the policy.
-    input : str
-        A file, folder or pattern.
-    now : datetime
-        When this run happens.
+    - ``config``: names the label column, the bundle and the policy.
 
-    Raises
-    ------
-    SettingError
-        If the configuration names no label.
-    DataError
-        If the rows do not hold both anomalous and normal ones.
+    Raises ``SettingError`` if the configuration names no label; ``DataError`` if the rows do not hold both anomalous
+    and normal ones.
     """
     started = time.perf_counter()
     scorer = bundle.load(config.bundle)

@@ -22,20 +22,11 @@ MOST_SHOWN = 100
 class Review:
     """A detector judged on rows it has not seen.
 
-    Parameters
-    ----------
-    verdicts : DataFrame
-        As ``TabularScorer.verdicts``, with ``truth`` where labels are known.
-    metrics : dict
-        Figures of merit without labels: calibration, members' rank correlation, share flagged.
-    truth : dict or None
-        Figures of merit against labels; None if the rows hold none of both classes.
-    interval : Interval or None
-        Average precision with its bootstrap interval.
-    alerts : DataFrame
-        The riskiest flagged rows, at most 100.
-    reasons : list of list of Reason
-        Theirs.
+    - ``verdicts``: as ``TabularScorer.verdicts``, with ``truth`` where labels are known.
+    - ``metrics``: figures of merit without labels: calibration, members' rank correlation, share flagged.
+    - ``truth``: figures of merit against labels; None if the rows hold none of both classes.
+    - ``interval``: average precision with its bootstrap interval.
+    - ``alerts``: the riskiest flagged rows, at most 100.
     """
 
     verdicts: pd.DataFrame

@@ -66,19 +66,10 @@ def overview(config: Config) -> list[str]:
 def promote_model(config: Config, name: str, *, reason: str, now: datetime) -> list[str]:
     """Let a detector serve.
 
-    Parameters
-    ----------
-    config : Config
-    name : str
-        Its name or the beginning of it; "" for the challenger.
-    reason : str
-        Stored with the promotion.
-    now : datetime
+    - ``name``: its name or the beginning of it; "" for the challenger.
+    - ``reason``: stored with the promotion.
 
-    Raises
-    ------
-    SettingError
-        If there is no such detector, or it serves already.
+    Raises ``SettingError`` if there is no such detector, or it serves already.
     """
     registry = ModelRegistry(config.bundle)
     with registry.locked():
@@ -98,10 +89,7 @@ def promote_model(config: Config, name: str, *, reason: str, now: datetime) -> l
 def rollback_model(config: Config, *, reason: str, now: datetime) -> list[str]:
     """Let the detector serve that served before the champion.
 
-    Raises
-    ------
-    SettingError
-        If there is none.
+    Raises ``SettingError`` if there is none.
     """
     registry = ModelRegistry(config.bundle)
     with registry.locked():
@@ -121,20 +109,11 @@ def rollback_model(config: Config, *, reason: str, now: datetime) -> list[str]:
 def compare_models(config: Config, first: str, second: str, *, now: datetime) -> list[str]:
     """Compare two detectors on recent rows, and say what would be decided.
 
-    Parameters
-    ----------
-    config : Config
-    first, second : str
-        Names; "" for the champion and for the challenger.
-    now : datetime
-        Labels younger than the label delay before it are not believed.
+    - ``first``, ``second``: names; "" for the champion and for the challenger.
+    - ``now``: labels younger than the label delay before it are not believed.
 
-    Raises
-    ------
-    SettingError
-        If there is no such detector.
-    DataError
-        If too few rows are later than those either learnt from.
+    Raises ``SettingError`` if there is no such detector; ``DataError`` if too few rows are later than those either
+    learnt from.
     """
     registry = ModelRegistry(config.bundle)
     state = registry.state()

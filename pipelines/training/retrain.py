@@ -48,18 +48,7 @@ Clock = Callable[[], float]
 class RetrainReport:
     """What a retraining did.
 
-    Parameters
-    ----------
-    decision : Decision
-        What was decided, and why.
-    champion, challenger : str
-        Names of the detector that serves now, and of the one trained; "" if there is none.
-    rows : int
-        Rows learnt from.
-    metrics : dict
-        The figures of the comparison.
-    notes : list of str
-        What else there is to say.
+    - ``champion``, ``challenger``: names of the detector that serves now, and of the one trained; "" if there is none.
     """
 
     decision: Decision
@@ -88,21 +77,12 @@ class RetrainReport:
 def retrain(config: Config, *, now: datetime, trigger: str = "asked for") -> RetrainReport:
     """Train a challenger and decide whether it serves.
 
-    Parameters
-    ----------
-    config : Config
-        ``retrain`` says which rows and which rules.
-    now : datetime
-        When this happens; labels younger than the label delay before it are not believed.
-    trigger : str
-        Why: "asked for", "schedule", "drift".
+    - ``config``: ``retrain`` says which rows and which rules.
+    - ``now``: when this happens; labels younger than the label delay before it are not believed.
+    - ``trigger``: why: "asked for", "schedule", "drift".
 
-    Raises
-    ------
-    DetectorError
-        If the rows cannot be read or nothing can be learnt from them. The champion stays; the run in MLflow says why.
-    BundleError
-        If another process is retraining at this moment.
+    Raises ``DetectorError`` if the rows cannot be read or nothing can be learnt from them. The champion stays; the run
+    in MLflow says why; ``BundleError`` if another process is retraining at this moment.
     """
     registry, clock = ModelRegistry(config.bundle), _clock_from(now)
     bundle.check_place(config.bundle)

@@ -28,16 +28,9 @@ def review(
 ) -> tuple[Review, dict[str, Figure]]:
     """Figures of merit and pictures: of a table by row, of sensors by row and by event.
 
-    Parameters
-    ----------
-    scorer : Scorer
-        A detector of the configured kind.
-    rows : DataFrame
-        As ``clean`` returns them, none of which took part in fitting; at least one.
-    config : Config
-        Says which to flag.
-    history : dict
-        The loss by epoch, drawn if there is one.
+    - ``scorer``: a detector of the configured kind.
+    - ``rows``: as ``clean`` returns them, none of which took part in fitting; at least one.
+    - ``history``: the loss by epoch, drawn if there is one.
     """
     policy = policy_of(config.policy, scorer.schema)
     if isinstance(scorer, TabularScorer):
@@ -50,14 +43,7 @@ def review(
 def review_table(scorer: TabularScorer, rows: pd.DataFrame, *, policy: Policy) -> Review:
     """Judge cleaned rows that took no part in fitting.
 
-    Parameters
-    ----------
-    scorer : TabularScorer
-        The detector.
-    rows : DataFrame
-        As ``clean`` returns them; at least one.
-    policy : Policy
-        Which rows to flag.
+    - ``rows``: as ``clean`` returns them; at least one.
     """
     verdicts = scorer.score(rows, policy, explains=False)
     measures = verdicts[["risk", "p_value", *scorer.members, UNSUPERVISED]]

@@ -89,17 +89,7 @@ def train(config: Config, *, now: datetime) -> TrainReport:
     Rows whose label says anomalous are never learnt from. A share of all rows is kept from the detector and used to
     tell how good it is.
 
-    Parameters
-    ----------
-    config : Config
-        Everything else.
-    now : datetime
-        When this run happens.
-
-    Raises
-    ------
-    DetectorError
-        With what to do; the earlier bundle and report stay as they were.
+    Raises ``DetectorError``: with what to do; the earlier bundle and report stay as they were.
     """
     started = time.perf_counter()
     _check_places(config)
