@@ -18,8 +18,8 @@ from detector.detectors.table.scorer import TabularScorer
 from detector.errors import DataError, DetectorError, SettingError
 from detector.persist import bundle
 from pipelines.config import Config, load_config
-from pipelines.factory.data import recent, split
 from pipelines.factory.metadata import reference_of
+from pipelines.factory.training_period import recent, split
 from pipelines.ingest.batch import InputBatch
 from pipelines.jobs.cache import ProcessCache
 from pipelines.registry.registry import ModelRegistry
@@ -162,19 +162,19 @@ def test_rows_are_parted_by_time_and_by_what_is_known(home: Path) -> None:
     config = settle(home, world(30))
     frame = recent(open_source(config.source), config, now=after(30))
 
-    window = split(frame, config, now=after(30), champion_until="2026-01-27T12:00:00")
+    period = split(frame, config, now=after(30), champion_until="2026-01-27T12:00:00")
 
-    assert window.learn["at"].max() <= pd.Timestamp("2026-01-27T12:00:00") < window.compare["at"].min()
-    assert window.learn["at"].min() >= pd.Timestamp(after(10)).tz_localize(None) - pd.Timedelta(hours=1)
-    assert not window.learn["bad"].eq(1).any()
-    old = (window.compare["at"] <= pd.Timestamp(after(28)).tz_localize(None)).to_numpy()
-    assert np.isnan(window.labels[~old]).all()
-    assert not np.isnan(window.labels[old]).any()
-    assert window.span == f"2026-01-10 to 2026-01-27, {len(window.learn):,} rows"
+    assert period.learn["at"].max() <= pd.Timestamp("2026-01-27T12:00:00") < period.compare["at"].min()
+    assert period.learn["at"].min() >= pd.Timestamp(after(10)).tz_localize(None) - pd.Timedelta(hours=1)
+    assert not period.learn["bad"].eq(1).any()
+    old = (period.compare["at"] <= pd.Timestamp(after(28)).tz_localize(None)).to_numpy()
+    assert np.isnan(period.labels[~old]).all()
+    assert not np.isnan(period.labels[old]).any()
+    assert period.span == f"2026-01-10 to 2026-01-27, {len(period.learn):,} rows"
 
 
 def test_rows_of_a_wrong_clock_are_left_out(home: Path) -> None:
-    """A row from the next century would otherwise empty the window."""
+    """A row from the next century would otherwise empty the period."""
     rows = world(20)
     rows.loc[5, "at"] = pd.Timestamp("2106-01-01")
     config = settle(home, rows)
@@ -202,11 +202,11 @@ def test_many_rows_are_thinned_and_bounded(home: Path) -> None:
     config = settle(home, world(20), train={"rows": 100})
 
     frame = recent(open_source(config.source), config, now=after(20))
-    window = split(frame, config, now=after(20))
+    period = split(frame, config, now=after(20))
 
     assert 200 <= len(frame) <= 400
     assert frame["at"].dt.date.nunique() == 20
-    assert len(window.learn) == 100
+    assert len(period.learn) == 100
 
 
 def test_changed_columns_are_compared_by_what_each_needs(home: Path) -> None:

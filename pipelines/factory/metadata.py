@@ -1,4 +1,4 @@
-"""What a detector remembers of its training beside the model: when, of which days, and what rows looked like."""
+"""Training metadata beside the model: when it was trained, on which days, and what rows looked like."""
 
 from __future__ import annotations
 
@@ -11,14 +11,16 @@ import pandas as pd
 from detector.decide.policy import Policy, level
 from detector.metrics.drift import Reference
 from detector.persist.bundle import Scorer
-from pipelines.factory.data import span_of
 from pipelines.factory.kinds import kind_of
+from pipelines.factory.training_period import span_of
 
 REFERENCE = "reference"
 ALERT_LEVEL = 0.01
 
 
-def remember(scorer: Scorer, learnt: pd.DataFrame, held_out: pd.DataFrame, *, policy: Policy, now: datetime) -> None:
+def add_metadata(
+    scorer: Scorer, learnt: pd.DataFrame, held_out: pd.DataFrame, *, policy: Policy, now: datetime
+) -> None:
     """Write into a detector's facts what later jobs ask for: its days, its rows, and the reference for drift.
 
     - ``scorer``: a detector just fitted; its ``metrics`` grow.
@@ -41,7 +43,7 @@ def remember(scorer: Scorer, learnt: pd.DataFrame, held_out: pd.DataFrame, *, po
 
 
 def reference_of(metrics: Mapping[str, Any]) -> Reference | None:
-    """The reference a detector remembers; None if it was trained before there was one.
+    """The reference in a detector's metadata; None if it was trained before there was one.
 
     >>> reference_of({}) is None
     True

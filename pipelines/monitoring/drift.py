@@ -19,9 +19,9 @@ from detector.cleaning.values import naive_utc, read_dates
 from detector.metrics.drift import ALERTS, RISK, Shift, persistent
 from detector.persist import bundle
 from pipelines.config import Config
-from pipelines.factory.data import rows_between
 from pipelines.factory.detector import policy_of
 from pipelines.factory.metadata import reference_of
+from pipelines.factory.training_period import rows_between
 from pipelines.features.engine import Featuring, featuring_of
 from pipelines.progress import counted, progress
 from pipelines.registry.registry import ModelRegistry

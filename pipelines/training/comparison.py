@@ -17,8 +17,10 @@ from detector.metrics import compare
 from detector.metrics import ranking as evaluate
 from detector.metrics.inject import inject
 from detector.persist.bundle import Scorer
-from pipelines.factory.data import Window
+from pipelines.config import Config
+from pipelines.factory.detector import policy_of
 from pipelines.factory.kinds import kind_of
+from pipelines.factory.training_period import TrainingPeriod
 from pipelines.registry.comparison import Comparison, Side
 from pipelines.reports.style import BLUE, GREY, INK, ORANGE, count_axis, in_house_style, percent
 
@@ -35,40 +37,36 @@ COLOURS = (("champion", BLUE), ("challenger", ORANGE))
 
 
 def compare_on(
-    window: Window,
+    period: TrainingPeriod,
     champion: Scorer,
     challenger: Scorer,
-    *,
-    policy: Policy,
-    least_anomalies: int,
-    confidence: float,
-    random_state: int,
+    config: Config,
 ) -> Comparison:
-    """Judge both on the window's recent rows.
+    """Score the recent rows of a period, which neither has learnt from, with both.
 
-    - ``window``: whose ``compare`` neither has learnt from.
-    - ``policy``: which rows are flagged; its budget says how many people can look at.
-    - ``least_anomalies``: known anomalies needed to compare by labels.
-    - ``confidence``, ``random_state``: of the paired bootstrap.
+    By labels if there are enough known anomalies, else by injected ones. The policy's budget says how many rows people
+    can look at.
 
     Raises ``DataError`` if the champion can read none of the rows, or a detector gives a risk that is no number.
     """
-    rows = window.compare
-    theirs = clean(window.raw.loc[rows.index], champion.schema, positions=rows.index).rows
+    policy, random_state = policy_of(config.policy, period.schema), config.random_state
+    confidence = config.retrain.confidence
+    rows = period.compare
+    theirs = clean(period.raw.loc[rows.index], champion.schema, positions=rows.index).rows
     theirs = theirs[champion.can_judge(theirs)]
     both = rows.index[challenger.can_judge(rows)].intersection(theirs.index, sort=False)
     if len(both) < 2:
         raise DataError("The champion can read none of the recent rows: their columns changed. Promote by hand.")
-    labels = pd.Series(window.labels, index=rows.index).loc[both].to_numpy()
+    labels = pd.Series(period.labels, index=rows.index).loc[both].to_numpy()
     rows, theirs = rows.loc[both], theirs.loc[both]
-    days = window.compare_days
+    days = period.compare_days
     if policy.budget is not None:
         budget = max(1, round(policy.budget.rows * (max(days, 1.0) if policy.budget.per == "day" else 1.0)))
     else:
         budget = max(1, round(BUDGET_SHARE * len(rows)))
     budget = min(budget, max(1, len(rows) // 10))
     scores = [_scored(scorer, part, policy) for scorer, part in ((champion, theirs), (challenger, rows))]
-    labelled = int((labels == 1).sum()) >= least_anomalies and evaluate.has_both_classes(labels)
+    labelled = int((labels == 1).sum()) >= config.retrain.least_anomalies and evaluate.has_both_classes(labels)
     if labelled:
         truth, judged = labels, (scores[0]["risk"].to_numpy(), scores[1]["risk"].to_numpy())
         gain = compare.precision_difference(
@@ -77,7 +75,7 @@ def compare_on(
         recalls = [evaluate.budget_metrics(truth, risk, budget)["recall_at_budget"] for risk in judged]
     else:
         share = max(INJECTED_SHARE, min(MOST_INJECTED_SHARE, FEWEST_INJECTED / len(rows)))
-        spoilt, mark = inject(rows, window.schema, share=share, random_state=random_state)
+        spoilt, mark = inject(rows, period.schema, share=share, random_state=random_state)
         truth = mark.astype(np.float64)
         changed = spoilt[[name for name in spoilt.columns if name in theirs.columns]]
         other = theirs.assign(**{name: changed[name] for name in changed.columns})

@@ -9,8 +9,7 @@ from typing import TYPE_CHECKING
 from detector.errors import DataError, SettingError
 from detector.persist import bundle
 from pipelines.config import Config
-from pipelines.factory.data import recent, split
-from pipelines.factory.detector import policy_of
+from pipelines.factory.training_period import recent, split
 from pipelines.progress import progress
 from pipelines.registry.promotion import decide, note_of
 from pipelines.registry.registry import ModelRegistry
@@ -123,19 +122,11 @@ def compare_models(config: Config, first: str, second: str, *, now: datetime) ->
     champion, challenger = scorers
     until = max(str(scorer.metrics.get("learnt_until", "")) for scorer in (champion, challenger))
     frame = recent(open_source(config.source), config, now=now)
-    window = split(frame, config, now=now, champion_until=until)
-    if len(window.compare) < 2:
+    period = split(frame, config, now=now, champion_until=until)
+    if len(period.compare) < 2:
         raise DataError("No recent row is later than those the two learnt from. Wait until rows have come.")
     with progress("Comparing", total=None):
-        comparison = compare_on(
-            window,
-            champion,
-            challenger,
-            policy=policy_of(config.policy, window.schema),
-            least_anomalies=config.retrain.least_anomalies,
-            confidence=config.retrain.confidence,
-            random_state=config.random_state,
-        )
+        comparison = compare_on(period, champion, challenger, config)
     decision = decide(comparison, config.retrain)
     facts = {"champion": found[0].name, "challenger": found[1].name}
     return [note_of(decision, comparison, facts=facts), "Nothing was moved."]

@@ -10,16 +10,15 @@ import numpy as np
 import pandas as pd
 
 from detector.cleaning.clean import Cleaned
-from detector.decide.policy import Policy
 from detector.errors import DataError
 from detector.persist.bundle import Scorer
 from detector.schema import Schema
 from pipelines.config import Config
-from pipelines.factory.data import Window
 from pipelines.factory.detector import policy_of
 from pipelines.factory.kinds import KINDS
 from pipelines.factory.labelled_set import head_note, tags_of
 from pipelines.factory.metadata import reference_of
+from pipelines.factory.training_period import TrainingPeriod
 from pipelines.registry.comparison import Comparison
 from pipelines.registry.promotion import Decision, note_of
 from pipelines.registry.registry import ModelRegistry
@@ -96,14 +95,13 @@ class Retraining:
     """
 
     config: Config
-    period: Window
+    period: TrainingPeriod
     fitted: Fitted
     decision: Decision
     comparison: Comparison | None
     reviewed: Review | None
     figures: dict[str, Figure]
     champion: Scorer | None
-    policy: Policy
     source: Source
     trigger: str
 
@@ -149,7 +147,7 @@ class Retraining:
             usage=self.fitted.usage,
             tags=cut(tags | tags_of(scorer)),
             description=note,
-            policy=self.policy,
+            policy=policy_of(config.policy, period.schema),
             alias=config.tracking.alias if self.champion is None else CHALLENGER,
             run_name=f"retrain v{{version}}: {self.decision.verdict}",
             started=self.fitted.started,

@@ -21,7 +21,7 @@ from pipelines.config import Config
 from pipelines.factory.detector import policy_of, refuse_taken_names
 from pipelines.factory.kinds import KINDS
 from pipelines.factory.labelled_set import head_note, lesson_of, taught, with_reports, without
-from pipelines.factory.metadata import REFERENCE, remember
+from pipelines.factory.metadata import REFERENCE, add_metadata
 from pipelines.features.burn_in import warm
 from pipelines.features.engine import featuring_of, history_folder, statements_of
 from pipelines.labels.feedback import Statements
@@ -132,7 +132,7 @@ def train(config: Config, *, now: datetime) -> TrainReport:
     filtered = _write_filtered(config, detector, rows, frame)
     with progress("Reviewing", total=None):
         reviewed, figures = review(detector.scorer_, kept_apart, config, detector.history_)
-    remember(detector.scorer_, rows, kept_apart, policy=policy, now=now)
+    add_metadata(detector.scorer_, rows, kept_apart, policy=policy, now=now)
     ModelRegistry(config.bundle).put(detector.scorer_, now=now)
     if featuring is not None:
         featuring.save(history_folder(config))

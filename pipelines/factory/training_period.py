@@ -30,7 +30,7 @@ MOST_ROWS = 1_000_000
 
 
 @dataclass(frozen=True)
-class Window:
+class TrainingPeriod:
     """Recent rows in two parts, cleaned.
 
     - ``learn``, ``compare``: rows to learn from, known anomalies left out; and later ones that are not learnt from,
@@ -131,7 +131,7 @@ def split(
     now: datetime,
     champion_until: str = "",
     featuring: Featuring | None = None,
-) -> Window:
+) -> TrainingPeriod:
     """Part the rows by time, so that neither detector has learnt from those compared on.
 
     - ``now``: labels of rows younger than the delay before it are not believed.
@@ -179,7 +179,9 @@ def split(
     if schema.time is not None and len(compare):
         spanned = compare[schema.time].max() - compare[schema.time].min()
         days = max(spanned.total_seconds() / 86_400, 1 / 24)
-    return Window(schema, learn, compare, frame, believed, len(cleaned.quarantine), since, until, days, lesson, early)
+    return TrainingPeriod(
+        schema, learn, compare, frame, believed, len(cleaned.quarantine), since, until, days, lesson, early
+    )
 
 
 def span_of(rows: pd.DataFrame, schema: Schema) -> tuple[str, str]:
