@@ -15,7 +15,7 @@ import yaml
 
 from detector.persist import bundle
 from pipelines.config import Config, load_config
-from pipelines.factory.data import recent
+from pipelines.factory.training_period import recent
 from pipelines.features.engine import Featured, Featuring, history_folder
 from pipelines.features.state import feature_state_of
 from pipelines.jobs.cache import ProcessCache

@@ -7,7 +7,7 @@ import pytest
 import yaml
 
 from pipelines.config import load_config
-from pipelines.factory.data import recent, split
+from pipelines.factory.training_period import recent, split
 from pipelines.features.burn_in import LEAST_ROWS, warm
 from pipelines.features.engine import Featuring
 from pipelines.simulate import simulate_transactions

@@ -53,18 +53,11 @@ def judge_period(
 ) -> dict[str, float]:
     """All numbers of one period and one detector.
 
-    Parameters
-    ----------
-    rows : DataFrame
-        The rows judged.
-    entity, amount, scenario : str or None
-        Columns of ``rows``; what needs one that is not there is left out.
-    day, truth : Series
-        The day of each row, and what it turned out to be (missing: unknown).
-    risk, flagged, p_value : array of shape (n_rows,)
-        The verdicts.
-    k : int
-        Entities a day that people can look at.
+    - ``rows``: the rows judged.
+    - ``entity``, ``amount``, ``scenario``: columns of ``rows``; what needs one that is not there is left out.
+    - ``day``, ``truth``: the day of each row, and what it turned out to be (missing: unknown).
+    - ``risk``, ``flagged``, ``p_value`` (n_rows,): the verdicts.
+    - ``k``: entities a day that people can look at.
     """
     days = max(day.nunique(), 1)
     found = {

@@ -42,18 +42,10 @@ TRUTH = "__truth__"
 class BacktestReport:
     """What a backtest found.
 
-    Parameters
-    ----------
-    periods : DataFrame
-        One row a period and seed: ``begin``, ``seed``, and the numbers of ``judge_period`` as the detector would have
-        decided. Where labels sufficed for a head, those of the head begin with ``with_labels_``, those of the members
-        with ``unsupervised_``, and ``head_decides`` is 1 if it had proved itself by then.
-    plan : Plan
-        How it walked.
-    places : dict of str to str
-        Where the results lie.
-    notes : tuple of str
-        What a reader should know before trusting the numbers: rows and periods that were left out, and why.
+    - ``periods``: one row a period and seed: ``begin``, ``seed``, and the numbers of ``judge_period`` as the detector
+      would have decided. Where labels sufficed for a head, those of the head begin with ``with_labels_``, those of the
+      members with ``unsupervised_``, and ``head_decides`` is 1 if it had proved itself by then.
+    - ``notes``: what a reader should know before trusting the numbers: rows and periods that were left out, and why.
     """
 
     periods: pd.DataFrame
@@ -77,25 +69,8 @@ def backtest(config: Config, plan: Plan, *, now: datetime, folder: Path | None =
     then to be anomalous. Entities known by the day of a row to be compromised leave what is judged: their card is
     blocked. Features that use labels use only those known in time.
 
-    Parameters
-    ----------
-    config : Config
-        Names the source, the columns, the features, the detector and the policy.
-    plan : Plan
-        When, how often, how long.
-    now : datetime
-        When this run happens.
-    folder : Path, optional
-        Where the report and the table go; beside the configured report by default.
-
-    Raises
-    ------
-    SettingError
-        If the columns name no time, or nothing tells what was fraud.
-    SchemaError
-        If there is no column ``plan.scenario`` or ``features.reported``.
-    DataError
-        If no period has rows to learn from and to judge.
+    Raises ``SettingError`` if the columns name no time, or nothing tells what was fraud; ``SchemaError`` if there is no
+    column ``plan.scenario`` or ``features.reported``; ``DataError`` if no period has rows to learn from and to judge.
     """
     featuring = featuring_of(config, trained=False)
     rows, schema, notes = _prepare(config, plan, featuring, now=now)

@@ -43,15 +43,8 @@ def cautions(
 ) -> list[str]:
     """Why the periods are fewer, shorter or worse taught than the plan says.
 
-    Parameters
-    ----------
-    periods : DataFrame
-        Those that were judged.
-    plan : Plan
-    first, last : Timestamp
-        Where the table begins and ends.
-    least_anomalies : int, optional
-        How many known anomalies a head needs; nothing is said of a head by default.
+    - ``first``, ``last``: where the table begins and ends.
+    - ``least_anomalies``: how many known anomalies a head needs; nothing is said of a head by default.
     """
     planned, begins = list(plan.periods()), periods["begin"].drop_duplicates()
     notes = []

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from pipelines.cli.words import ConfigFile
+from pipelines.cli.program import ConfigFile
 
 if TYPE_CHECKING:
     from pipelines.config import Config
@@ -94,7 +94,7 @@ def show_trail(
 def run_job(config: ConfigFile, job: JobName) -> None:
     """Run a job now and wait for it; an instance that serves is asked to."""
     settings, store = _open(config)
-    _tell(_run(settings, store, job, {}))
+    _print(_run(settings, store, job, {}))
 
 
 @jobs_app.command("pause", epilog="Example: [bold]detector jobs pause payments retrain[/]")
@@ -127,7 +127,7 @@ def _run(settings: Config, store: Store, job: str, arguments: dict[str, Any]) ->
     return run_once(settings, store, job, arguments)
 
 
-def _tell(run: Run) -> None:
+def _print(run: Run) -> None:
     typer.echo(f"{run.job}: {run.note or run.outcome} (run {run.id})")
 
 
@@ -136,7 +136,7 @@ def _again(config: Path, job: str, *, reason: str, **arguments: Any) -> None:
 
     settings, store = _open(config)
     given = {name: value for name, value in arguments.items() if value}
-    _tell(_run(settings, store, job, given | {"actor": who(), "reason": reason}))
+    _print(_run(settings, store, job, given | {"actor": who(), "reason": reason}))
 
 
 def _set_paused(config: Path, job: str, *, paused: bool) -> None:
@@ -155,8 +155,8 @@ def _jobs_table(settings: Config, store: Store) -> object:
     import sqlalchemy as sa
     from rich.table import Table
 
+    from pipelines.service.due_times import next_times
     from pipelines.service.scheduler import sections_of
-    from pipelines.service.times import next_times
     from pipelines.store import JobState, Run
 
     table = Table(title=f"Jobs of {settings.name}", title_justify="left")

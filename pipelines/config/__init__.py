@@ -27,10 +27,9 @@ from pipelines.config.learning import (
 )
 from pipelines.config.reading import read_settings
 from pipelines.config.retraining import DriftSection, RetrainSection
-from pipelines.config.section import Section
 from pipelines.config.series import SeriesSection
 from pipelines.config.service import DEFAULT_SERVICE, ServiceSection
-from pipelines.config.values import Place, Uri, hide_password
+from pipelines.config.values import Place, Section, Uri, hide_password
 
 __all__ = [
     "AlertsSection",
@@ -171,16 +170,10 @@ class Config(Section):
 def load_config(path: str | Path) -> Config:
     """Read and check a configuration file.
 
-    Parameters
-    ----------
-    path : str or Path
-        The file, or a folder that holds a ``detector.yaml``.
+    - ``path``: the file, or a folder that holds a ``detector.yaml``.
 
-    Raises
-    ------
-    SettingError
-        If there is no such file, it is not YAML, or a key or value has no meaning: all of them at once, each
-        with its line.
+    Raises ``SettingError`` if there is no such file, it is not YAML, or a key or value has no meaning: all of them at
+    once, each with its line.
     """
     file = Path(path)
     if file.is_dir():

@@ -7,8 +7,7 @@ from typing import Annotated, Literal, Self
 from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
 
 from pipelines.config.learning import TrainingSection
-from pipelines.config.section import Section
-from pipelines.config.values import Share
+from pipelines.config.values import Section, Share
 
 
 class SamplingSection(Section):

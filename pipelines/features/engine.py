@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from detector.cleaning.values import naive_utc
 from detector.errors import DataError, SettingError
 from detector.explain.reason import Reason
 from detector.features import FeatureSet, History, in_own_words, load_history, save_history
@@ -300,8 +301,7 @@ class Featuring:
         """The rows that can have features, typed, and those that cannot, with the reason."""
         typed = self.reader.read(frame)
         typed = typed[typed[self.features.time].notna()]
-        if now is not None and now.tzinfo is not None:
-            now = now.tz_convert("UTC").tz_localize(None)
+        now = None if now is None else naive_utc(now)
         ahead = short(self.section.ahead * MICROSECONDS["s"])
         reasons = faults(typed, now=now, ahead=ahead)
         bad = reasons[reasons != ""]

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import asdict, dataclass, field
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from typing import Any
 
 import numpy as np
@@ -15,20 +15,20 @@ import pandas as pd
 
 from detector.atomic import write_whole
 from detector.cleaning.clean import clean
-from detector.cleaning.values import read_dates
+from detector.cleaning.values import naive_utc, read_dates
 from detector.metrics.drift import ALERTS, RISK, Shift, persistent
 from detector.persist import bundle
 from pipelines.config import Config
-from pipelines.factory.data import rows_between
 from pipelines.factory.detector import policy_of
 from pipelines.factory.metadata import reference_of
+from pipelines.factory.training_period import rows_between
 from pipelines.features.engine import Featuring, featuring_of
 from pipelines.progress import counted, progress
-from pipelines.registry.registry import Shelf
+from pipelines.registry.registry import ModelRegistry
 from pipelines.scoring.shadow import settle_shadow
 from pipelines.sources import Source, open_source
 from pipelines.testing.failpoints import fault
-from pipelines.tracking.messages import send_waiting, tell_monitoring, waiting_note
+from pipelines.tracking.messages import record_monitoring, send_waiting, waiting_note
 
 STATE = "drift.json"
 MOST_CHECKS = 100
@@ -39,18 +39,11 @@ SHOWN = 5
 class Memory:
     """What one look leaves for the next.
 
-    Parameters
-    ----------
-    detector : str
-        Whose reference the checks are against; another detector begins anew.
-    looked_until : str
-        The latest row looked at, in ISO 8601; or how many rows there were, where there is no time.
-    checks : list of dict
-        For each look the columns that had moved, the latest last.
-    step : int
-        How many looks there were, over all detectors.
-    asked_at : str
-        When drift last asked for a retraining; "" if never.
+    - ``detector``: whose reference the checks are against; another detector begins anew.
+    - ``looked_until``: the latest row looked at, in ISO 8601; or how many rows there were, where there is no time.
+    - ``checks``: for each look the columns that had moved, the latest last.
+    - ``step``: how many looks there were, over all detectors.
+    - ``asked_at``: when drift last asked for a retraining; "" if never.
     """
 
     detector: str = ""
@@ -64,20 +57,9 @@ class Memory:
 class DriftReport:
     """What a look found.
 
-    Parameters
-    ----------
-    rows : int
-        Rows looked at.
-    shifts : list of Shift
-        One a column, then the risk, then the alerts.
-    drifting : list of str
-        Columns that moved often enough to be called drift.
-    alerts_a_day : float
-        Rows the policy flags.
-    retrain : bool
-        Whether a retraining is asked for.
-    note : str
-        The result in a sentence.
+    - ``shifts``: one a column, then the risk, then the alerts.
+    - ``drifting``: columns that moved often enough to be called drift.
+    - ``alerts_a_day``: rows the policy flags.
     """
 
     rows: int
@@ -114,28 +96,18 @@ class DriftReport:
 def watch(config: Config, *, now: datetime) -> DriftReport:
     """Compare the rows that came since the last look with those the champion learnt from.
 
-    Parameters
-    ----------
-    config : Config
-        ``drift`` says what counts.
-    now : datetime
-        Rows after it are not believed.
+    - ``now``: rows after it are not believed.
 
-    Raises
-    ------
-    BundleError
-        If there is no detector.
-    SourceError
-        If the rows cannot be read.
+    Raises ``BundleError`` if there is no detector; ``SourceError`` if the rows cannot be read.
     """
-    shelf, settings = Shelf(config.bundle), config.drift
+    registry, settings = ModelRegistry(config.bundle), config.drift
     settle_shadow(config, now=now)
-    place = shelf.serving()
+    place = registry.serving()
     champion, name = bundle.load(place), bundle.fingerprint(place)
     reference = reference_of(champion.metrics)
     if reference is None:
         return _nothing("The detector remembers no training rows to compare with. Train again: `detector retrain`.")
-    memory = _memory(shelf)
+    memory = _memory(registry)
     if memory.detector != name:
         memory = Memory(detector=name, looked_until=memory.looked_until, step=memory.step, asked_at=memory.asked_at)
     since = memory.looked_until or str(champion.metrics.get("learnt_until", ""))
@@ -165,7 +137,7 @@ def watch(config: Config, *, now: datetime) -> DriftReport:
     fault("drift.compared")
     _tell(config, report, name, step=memory.step + 1, now=now)
     asked = now.isoformat() if wanted else memory.asked_at
-    _remember(shelf, Memory(name, until, checks, memory.step + 1, asked))
+    _remember(registry, Memory(name, until, checks, memory.step + 1, asked))
     fault("drift.remembered")
     report.notes.extend(waiting_note(send_waiting(config)))
     return report
@@ -179,7 +151,7 @@ def _new_rows(source: Source, config: Config, *, since: str, now: datetime) -> t
         return _new_measured(source, config, featuring, time, since=since, now=now)
     parts: list[pd.DataFrame] = []
     seen, latest = 0, since
-    end = pd.Timestamp(now.astimezone(UTC)).tz_localize(None).to_datetime64()
+    end = naive_utc(now).to_datetime64()
     with progress("Reading", total=source.estimate()) as advance:
         for batch in source.batches():
             if time is None:
@@ -206,7 +178,7 @@ def _new_measured(
 ) -> tuple[pd.DataFrame, str]:
     """The same with features, which look back beyond the last look."""
     begin = pd.Timestamp(since) if since else None
-    end = pd.Timestamp(now.astimezone(UTC)).tz_localize(None)
+    end = naive_utc(now)
     frame = rows_between(source, time, since=None if begin is None else begin - featuring.reach, until=end)
     if frame.empty:
         return frame, since
@@ -261,7 +233,7 @@ def _tell(config: Config, report: DriftReport, name: str, *, step: int, now: dat
         metrics |= {f"psi {group}/{column}": shift.psi, f"effect {group}/{column}": shift.effect}
     note = "\n\n".join(["## Drift", f"Last look on {now:%Y-%m-%d %H:%M}: {report.note}", f"Champion: {name}."])
     tags = {"drift": ", ".join(report.drifting) or "none", "champion": name, "last look": f"{now:%Y-%m-%d %H:%M}"}
-    tell_monitoring(config, metrics=metrics, step=step, at=now, tags=tags, note=note)
+    record_monitoring(config, metrics=metrics, step=step, at=now, tags=tags, note=note)
 
 
 def _nothing(note: str) -> DriftReport:
@@ -272,8 +244,8 @@ def _strength(shift: Shift) -> float:
     return max(shift.psi / shift.psi_limit, abs(shift.effect) / shift.effect_limit)
 
 
-def _memory(shelf: Shelf) -> Memory:
-    path = shelf.folder / STATE
+def _memory(registry: ModelRegistry) -> Memory:
+    path = registry.folder / STATE
     try:
         return Memory(**json.loads(path.read_text(encoding="utf-8")))
     except FileNotFoundError:
@@ -282,5 +254,5 @@ def _memory(shelf: Shelf) -> Memory:
         return Memory()
 
 
-def _remember(shelf: Shelf, memory: Memory) -> None:
-    write_whole(shelf.folder / STATE, json.dumps(asdict(memory)))
+def _remember(registry: ModelRegistry, memory: Memory) -> None:
+    write_whole(registry.folder / STATE, json.dumps(asdict(memory)))

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pandas as pd
 
+from detector.cleaning.values import naive_utc
 from detector.detectors.series.scorer import SequenceScorer
 from detector.detectors.table.scorer import TabularScorer
 from detector.errors import DataError
@@ -46,7 +47,7 @@ class _Run:
 
     def stamped(self, scores: pd.DataFrame) -> pd.DataFrame:
         """Scores with the model and the time."""
-        return scores.assign(model_version=self.version, scored_at=pd.Timestamp(self.now).tz_convert(None))
+        return scores.assign(model_version=self.version, scored_at=naive_utc(self.now))
 
 
 def score(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator, Sequence
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from functools import partial
 
 import numpy as np
@@ -14,6 +14,7 @@ from sqlalchemy.orm import Session
 
 from detector.cleaning.clean import clean
 from detector.cleaning.quarantine import quarantine
+from detector.cleaning.values import naive_utc
 from detector.decide.days import counts_by_day
 from detector.decide.policy import Policy
 from detector.detectors.series.scorer import SequenceScorer
@@ -142,7 +143,7 @@ class SeriesBatchScorer:
         """Without rows from the future, and those whose key waits already."""
         time, key = self.schema.time, self.schema.key
         if time is not None:
-            end = pd.Timestamp((context.now + AHEAD).astimezone(UTC)).tz_localize(None)
+            end = naive_utc(context.now + AHEAD)
             future = rows[rows[time] > end]
             why = [f"{time}: {each} lies in the future; is the clock of its machine right?" for each in future[time]]
             context.quarantine.write(quarantine(future, why))

@@ -23,6 +23,7 @@ import pandas as pd
 import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
+from detector.cleaning.values import naive_utc
 from detector.errors import DetectorError, StoreError
 from pipelines.alerts.grouping.gather import Gathered
 from pipelines.alerts.outbox.enqueue import enqueue
@@ -290,7 +291,7 @@ class Scoring:
 
     def _described(self, scored: ScoredBatch, facts: ReadFacts, batch: Batch) -> Iterator[pd.DataFrame]:
         """The scores with their model, batch and time, and where each row came from if no key names it."""
-        scored_at = pd.Timestamp(self.context.now).tz_convert(None)
+        scored_at = naive_utc(self.context.now)
         for frame in scored.frames:
             self.context.checkpoint()
             if frame.empty:

@@ -22,10 +22,7 @@ log = logging.getLogger("detector.housekeeping")
 def deliver(context: Context) -> JobOutcome:
     """Have every ``DELIVERIES`` send what it can; one that fails does not keep the others from it.
 
-    Raises
-    ------
-    DetectorError
-        The first failure, once all had their turn.
+    Raises ``DetectorError``: the first failure, once all had their turn.
     """
     sent: dict[str, int] = {}
     gauges: dict[str, float] = {}

@@ -28,31 +28,14 @@ def run_job(
 ) -> tuple[int, JobOutcome | None]:
     """Run a job, with a record of its start, end, rows, outcome and error.
 
-    Parameters
-    ----------
-    context : Context
-        Its number of the run is set here.
-    job : str
-        One of ``JOBS``.
-    trigger : str
-        Why it runs: schedule, request, or the job that asked for it.
-    instance : str
-        Who runs it.
-    on_end : callable, optional
-        Told of the end.
+    - ``context``: its number of the run is set here.
+    - ``trigger``: why it runs: schedule, request, or the job that asked for it.
+    - ``on_end``: told of the end.
 
-    Returns
-    -------
-    int, JobOutcome or None
-        The number of the record; what the job returned, None if it failed or was stopped. It does not raise: the error
-        is in the record and in the log.
+    Returns the number of the record; what the job returned, None if it failed or was stopped. It does not raise: the
+    error is in the record and in the log.
 
-    Raises
-    ------
-    SettingError
-        If there is no such job.
-    StoreError
-        If the record cannot be written.
+    Raises ``SettingError`` if there is no such job; ``StoreError`` if the record cannot be written.
     """
     if job not in JOBS:
         raise SettingError(f"There is no job {job!r}. {nearest(job, JOBS)}")

@@ -9,12 +9,15 @@ from __future__ import annotations
 import errno
 import os
 import signal
+import threading
 import time
+from collections import Counter
 
 VARIABLE = "DETECTOR_FAULT"
 PAUSE_SECONDS = 60.0
 
-_passed: dict[str, int] = {}
+_passed: Counter[str] = Counter()
+_counting = threading.Lock()
 
 
 def fault(point: str) -> None:
@@ -34,8 +37,10 @@ def fault(point: str) -> None:
     if name != point:
         return
     number, _, kind = rest.partition(":")
-    _passed[point] = _passed.get(point, 0) + 1
-    if _passed[point] != int(number or 1):
+    with _counting:
+        _passed[point] += 1
+        is_due = _passed[point] == int(number or 1)
+    if not is_due:
         return
     if kind == "full":
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))

@@ -31,29 +31,12 @@ def log_backtest(
 ) -> str:
     """Log what each period showed, and the means over all.
 
-    Parameters
-    ----------
-    uri, experiment, name : str
-        The store, the experiment in it, and what the run is called.
-    params : mapping
-        How the backtest was made.
-    periods : DataFrame
-        One row a period and seed, with ``begin`` and ``seed``.
-    means : mapping of str to float
-        Over all periods.
-    figures : mapping of str to Figure
-    summary : str
-        Markdown.
+    - ``uri``, ``experiment``, ``name``: the store, the experiment in it, and what the run is called.
+    - ``periods``: one row a period and seed, with ``begin`` and ``seed``.
 
-    Returns
-    -------
-    str
-        The id of the run, and how to see it.
+    Returns the id of the run, and how to see it.
 
-    Raises
-    ------
-    TrackingError
-        If the store does not answer.
+    Raises ``TrackingError`` if the store does not answer.
     """
     with session(uri) as client:
         place = experiment_id(client, uri, experiment)

@@ -29,27 +29,13 @@ def log_comparison(
 ) -> str:
     """Log how several encoders did on the same rows.
 
-    Parameters
-    ----------
-    uri, experiment : str
-        The store, and the experiment in it.
-    params : mapping
-        The configuration.
-    table, robustness : DataFrame
-        As ``detector.lab.report.compare`` gives them.
-    curves : mapping of str to mapping
-        Each encoder's loss and learning rate by epoch.
-    figures : mapping of str to Figure
+    - ``uri``, ``experiment``: the store, and the experiment in it.
+    - ``table``, ``robustness``: as ``detector.lab.report.compare`` gives them.
+    - ``curves``: each encoder's loss and learning rate by epoch.
 
-    Returns
-    -------
-    str
-        The id of the run.
+    Returns the id of the run.
 
-    Raises
-    ------
-    TrackingError
-        If the store does not answer.
+    Raises ``TrackingError`` if the store does not answer.
     """
     with session(uri) as client:
         place = experiment_id(client, uri, experiment)

@@ -34,16 +34,9 @@ REFUSED = "refused"
 class Entry:
     """One thing to be told.
 
-    Parameters
-    ----------
-    folder : Path
-        Where it lies.
-    kind : str
-        What it is: "training", "note", "move", "monitoring".
-    name : str
-        Unique for ever; MLflow's runs are marked with it, so that sending it again doubles nothing.
-    values : dict
-        Its plain facts. Files lie beside them.
+    - ``kind``: what it is: "training", "note", "move", "monitoring".
+    - ``name``: unique for ever; MLflow's runs are marked with it, so that sending it again doubles nothing.
+    - ``values``: its plain facts. Files lie beside them.
     """
 
     folder: Path
@@ -55,10 +48,7 @@ class Entry:
 class Spool:
     """Entries on disk, oldest first.
 
-    Parameters
-    ----------
-    folder : Path
-        Made when the first entry is put there.
+    - ``folder``: made when the first entry is put there.
 
     >>> spool = Spool(Path(tempfile.mkdtemp()))
     >>> spool.put("note", {"reason": "too few rows"})[:6]
@@ -73,17 +63,10 @@ class Spool:
     def put(self, kind: str, values: Mapping[str, Any], files: Callable[[Path], None] | None = None) -> str:
         """Keep an entry; it is there as a whole, or not at all.
 
-        Parameters
-        ----------
-        kind, values
-            As in `Entry`.
-        files : callable, optional
-            Told the folder to write files to.
+        - ``kind``, ``values``: as in `Entry`.
+        - ``files``: told the folder to write files to.
 
-        Returns
-        -------
-        str
-            The name of its folder.
+        Returns the name of its folder.
         """
         self.folder.mkdir(parents=True, exist_ok=True)
         building = Path(tempfile.mkdtemp(prefix=".building-", dir=self.folder))
@@ -138,10 +121,7 @@ class Spool:
     def failed(self, entry: Entry, reason: str) -> bool:
         """Count an attempt that a server which answers refused; after five the entry is put aside.
 
-        Returns
-        -------
-        bool
-            Whether it was put aside.
+        Returns whether it was put aside.
         """
         path = entry.folder / "attempts"
         attempts = 1 + (int(path.read_text()) if path.exists() else 0)

@@ -19,6 +19,7 @@ from detector.schema import Schema
 from pipelines.alerts.feedback.answers import realised
 from pipelines.config import Config
 from pipelines.factory.detector import exploration_of, policy_of
+from pipelines.factory.kinds import KINDS
 from pipelines.features.engine import featuring_of
 from pipelines.labels.feedback import Statements
 from pipelines.labels.known import with_answers
@@ -26,8 +27,8 @@ from pipelines.progress import counted, progress
 from pipelines.reports.page import ReportContent, column_facts, quarantine_counts, write_report
 from pipelines.sinks.quarantine import count_quarantined, why
 from pipelines.sources import open_source
-from pipelines.training.kinds import KINDS
-from pipelines.training.review import Review
+from pipelines.training.merit import Review
+from pipelines.training.review import review
 
 LABEL_SOME = "Label some of both (1 anomalous, 0 normal)."
 
@@ -78,21 +79,10 @@ class EvaluationReport:
 def evaluate(config: Config, *, input: str, now: datetime) -> EvaluationReport:  # noqa: A002 - the option's name
     """Judge labelled rows and compare; what people said of alerts counts among the labels, see ``with_answers``.
 
-    Parameters
-    ----------
-    config : Config
-        Names the label column, the bundle and the policy.
-    input : str
-        A file, folder or pattern.
-    now : datetime
-        When this run happens.
+    - ``config``: names the label column, the bundle and the policy.
 
-    Raises
-    ------
-    SettingError
-        If the configuration names no label.
-    DataError
-        If the rows do not hold both anomalous and normal ones.
+    Raises ``SettingError`` if the configuration names no label; ``DataError`` if the rows do not hold both anomalous
+    and normal ones.
     """
     started = time.perf_counter()
     scorer = bundle.load(config.bundle)
@@ -123,7 +113,7 @@ def evaluate(config: Config, *, input: str, now: datetime) -> EvaluationReport: 
     with progress("Scoring", total=None):
         if cleaned.rows.empty:
             raise DataError(f"None of the {counted(given_rows)} can be used: {why(+reasons)}. Mend them.")
-        reviewed, drawn = kind.review(scorer, cleaned.rows, config, {})
+        reviewed, drawn = review(scorer, cleaned.rows, config, {})
     if reviewed.truth is None:
         unused = count_quarantined(+reasons, of=given_rows)
         raise DataError(

@@ -13,7 +13,7 @@ from detector.detectors.series.scorer import SequenceScorer
 from detector.metrics import ranking as evaluate
 from detector.metrics.calibration import calibration_metrics
 from detector.metrics.events import event_metrics
-from pipelines.training.review import MOST_SHOWN, Review, against_labels, correlations, labels_of
+from pipelines.training.merit import MOST_SHOWN, Review, against_labels, correlations, labels_of
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -27,23 +27,9 @@ def review_series(
 ) -> tuple[Review, ScoredSeries]:
     """Judge cleaned rows of whole series that took no part in fitting.
 
-    Parameters
-    ----------
-    scorer : SequenceScorer
-        The detector.
-    rows : DataFrame
-        As ``clean`` returns them.
-    policy : Policy
-        Which steps to flag.
-    join : int
-        See ``SequenceScorer.judge``.
+    - ``join``: see ``SequenceScorer.judge``.
 
-    Returns
-    -------
-    Review
-        Its alerts are events, riskiest first.
-    ScoredSeries
-        What the pictures are drawn from.
+    The alerts of the review are events, riskiest first; the pictures are drawn from the scored series.
     """
     judged = scorer.score_steps(rows)
     flags = judged.flagged(policy)
