@@ -151,26 +151,11 @@ class Calibrator:
         return SMALLEST_TAIL_P if self.tail == "pareto" else 1.0 / (self.size + 1)
 
     def p_value(self, risk: ArrayLike, *, tail: str | None = None) -> Floats:
-        """Compute (1 + number of held-out risks ≥ this one) / (n + 1) for each row.
+        """(1 + number of held-out risks ≥ this one) / (n + 1) for each row, in (0, 1].
 
-        Parameters
-        ----------
-        risk : array of shape (n_rows,)
-            Risks of new rows.
-        tail : {"empirical", "pareto"}, optional
-            In place of the calibrator's own.
-
-        Returns
-        -------
-        array of shape (n_rows,)
-            In (0, 1]. A tie counts against the row being anomalous.
-
-        Raises
-        ------
-        ShapeError
-            If ``risk`` is not a plain row of numbers.
-        DataError
-            If a risk is NaN, or if there is no Pareto tail.
+        A tie counts against the row being anomalous. ``tail`` ("empirical" or "pareto") takes the place of the
+        calibrator's own. Raises ``ShapeError`` if ``risk`` is not a plain row of numbers; ``DataError`` if a risk is
+        NaN, or if there is no Pareto tail.
         """
         tail = self.tail if tail is None else self._known_tail(tail)
         values = row_of_numbers(risk, "risk")
@@ -185,12 +170,8 @@ class Calibrator:
     def threshold(self, quantile: float) -> float:
         """Return the risk above which, and only above which, the p-value is at most 1 - quantile.
 
-        Infinite where there are too few held-out rows for any row to come so far.
-
-        Raises
-        ------
-        SettingError
-            If ``quantile`` is not between 0 and 1.
+        Infinite where there are too few held-out rows for any row to come so far. Raises ``SettingError`` if
+        ``quantile`` is not between 0 and 1.
 
         >>> Calibrator(np.arange(1.0, 100.0)).threshold(0.95)
         95.0
@@ -210,10 +191,7 @@ class Calibrator:
     def from_state(cls, state: Mapping[str, NDArray[Any]]) -> Self:
         """The inverse of ``state``.
 
-        Raises
-        ------
-        BundleError
-            If a part is missing or has no meaning.
+        Raises ``BundleError`` if a part is missing or has no meaning.
         """
         try:
             risk, tail = state["risk"], str(state["tail"])

@@ -62,17 +62,7 @@ class Fusion:
         *,
         novelty_weight: float,
     ) -> Self:
-        """Learn location and scale from rows that no member was fitted on.
-
-        Parameters
-        ----------
-        scores : array of shape (n_rows, n_members)
-            Higher is more anomalous.
-        members, kinds : tuple of str
-            See the class.
-        novelty_weight : float
-            See the class.
-        """
+        """Learn location and scale of scores, shape (n_rows, n_members), from rows that no member was fitted on."""
         scores = np.asarray(scores, dtype=np.float64)
         location, scale = scores.mean(axis=0), scores.std(axis=0)
         return cls(members, kinds, location, np.where(scale > 1e-9, scale, 1.0), novelty_weight)

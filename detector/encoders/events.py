@@ -98,18 +98,9 @@ class EventAutoencoder:
         random_state: int,
         on_epoch: OnEpoch | None = None,
     ) -> FittedEvents:
-        """Train on windows.
+        """Train on windows, shape (n_rows, timesteps * width), as ``EventWindow.to_onnx`` gives them.
 
-        Parameters
-        ----------
-        steps, probe : array of shape (n_rows, timesteps * width)
-            As ``EventWindow.to_onnx`` gives them; Keras's own answer is kept of the probe rows.
-        timesteps : int
-            Events a window has at most, the row itself the last.
-        random_state : int
-            Seeds weights, masks and the held-out rows.
-        on_epoch : callable, optional
-            See ``training.train``.
+        The row itself is the last of the ``timesteps`` events. Keras's own answer is kept of the probe rows.
         """
         with keras_session(random_state):
             trainer, scorer = self._models(steps, timesteps, random_state)

@@ -132,24 +132,9 @@ class TableEncoder:
     ) -> Self:
         """Learn the columns of cleaned rows.
 
-        Parameters
-        ----------
-        rows : DataFrame
-            As ``clean`` returns them.
-        schema : Schema
-            Their meaning.
-        usual : boolean array of shape (n_rows,), optional
-            The rows that centre and scale are taken from, so that anomalies cannot stretch the scale they are measured
-            on; all rows if not given.
-        max_levels : int
-            Levels kept for a categorical column; the rarer ones share the code of unseen values.
-        tail : float
-            See the class.
-
-        Raises
-        ------
-        DataError
-            If there are fewer than two rows, or no column varies.
+        Centre and scale are taken from the ``usual`` rows alone, so that anomalies cannot stretch the scale they are
+        measured on. Levels beyond ``max_levels``, the rarest, share the code of unseen values. Raises ``DataError`` if
+        there are fewer than two rows, or no column varies.
 
         >>> rows = pd.DataFrame({"amount": [1.0, 3.0], "currency": ["EUR", "EUR"]})
         >>> TableEncoder.fit(rows, Schema(numeric=("amount",), categorical=("currency",))).dropped
@@ -253,13 +238,7 @@ class TableEncoder:
         return pd.DataFrame(decoded)
 
     def likeliest(self, likelihood: NDArray[np.floating[Any]]) -> NDArray[np.int64]:
-        """The likeliest known level of each boolean and categorical column, as codes.
-
-        Parameters
-        ----------
-        likelihood : array of shape (n_rows, sum of cardinalities)
-            Probabilities side by side.
-        """
+        """The likeliest known level of each boolean and categorical column, as codes."""
         ends = np.cumsum(self.cardinalities)
         known = [likelihood[:, end - size + RESERVED : end] for end, size in zip(ends, self.cardinalities, strict=True)]
         return np.column_stack([block.argmax(axis=1) + RESERVED for block in known])

@@ -42,10 +42,7 @@ class Table:
 def times(column: pd.Series) -> Integers:
     """Microseconds since 1970.
 
-    Raises
-    ------
-    DataError
-        If the column holds no dates, or misses one.
+    Raises ``DataError`` if the column holds no dates, or misses one.
 
     >>> times(pd.Series(pd.to_datetime(["1970-01-01 00:00:01"])))
     array([1000000])
@@ -85,10 +82,7 @@ def ranks(key: pd.Series) -> Integers:
 def units(values: Floats, name: str, scale: int) -> Integers:
     """Numbers as whole units, ``MISSING`` where NaN.
 
-    Raises
-    ------
-    DataError
-        If one is infinite or beyond 2^31 units.
+    Raises ``DataError`` if one is infinite or beyond 2^31 units.
 
     >>> units(np.array([0.29, 12.5]), "amount", 100)
     array([  29, 1250])

@@ -95,12 +95,8 @@ def steps_of(features: Iterable[Feature]) -> Steps:
     """The window that ``last``, ``gap`` and ``code`` describe, the row itself its last step.
 
     A step has the amount, the minutes since the event before, and the codes. Where there are fewer events of one kind
-    than of another, the oldest steps lack it.
-
-    Raises
-    ------
-    SettingError
-        If there is no such feature, or they are of several entities.
+    than of another, the oldest steps lack it. Raises ``SettingError`` if there is no such feature, or they are of
+    several entities.
 
     >>> steps = steps_of(Feature.parse("last 1 of amount by card over 1d") + Feature.parse("gap 2 by card over 1d"))
     >>> for channel in steps.channels:

@@ -67,19 +67,10 @@ class Trees:
         return cls(feature, threshold, left, right, depth, float(mean_path_length(np.array([forest.max_samples_]))[0]))
 
     def contributions(self, X: NDArray[np.floating[Any]]) -> Floats:
-        """How much each input shortened a row's paths, in shares of the mean path length.
+        """How much each input shortened a row's paths, in shares of the mean path length, shape (n_rows, n_inputs).
 
-        At each split the expected path length changes; the change is booked to the split's input (Saabas's
-        reading of a tree, applied to depth). Positive means it made the row easier to isolate.
-
-        Parameters
-        ----------
-        X : array of shape (n_rows, n_inputs)
-            What the forest was fitted on.
-
-        Returns
-        -------
-        array of shape (n_rows, n_inputs)
+        At each split the expected path length changes; the change is booked to the split's input (Saabas's reading of a
+        tree, applied to depth). Positive means it made the row easier to isolate.
         """
         X = np.asarray(X, dtype=np.float32)
         n_trees, n_nodes = self.feature.shape

@@ -40,22 +40,11 @@ class ResidualRule:
 
     @classmethod
     def fit(cls, errors: Floats, judged: Flags, *, kind: Residuals, known: Flags, floor: float, cap: float) -> Self:
-        """Learn what is usual.
+        """Learn what is usual from errors of shape (n_rows, n_sensors).
 
-        Parameters
-        ----------
-        errors : array of shape (n_rows, n_sensors)
-            Squared residuals, in ranges, for "z"; residuals for "mahalanobis".
-        judged : boolean array of shape (n_rows, n_sensors)
-            Where a reading was compared with what was expected.
-        kind : {"z", "mahalanobis"}
-            See the class.
-        known : boolean array of shape (n_sensors,)
-            The sensors that count.
-        floor : float
-            Least deviation of a residual, in ranges.
-        cap : float
-            See the class.
+        Those count where a reading was compared with what was expected. Errors are squared residuals, in ranges, for
+        "z", and residuals for "mahalanobis"; ``floor`` is the least deviation of a residual, in ranges; ``known`` are
+        the sensors that count.
 
         >>> errors = np.array([[0.0], [2.0], [4.0]])
         >>> seen = np.full((3, 1), True)

@@ -182,18 +182,10 @@ class Reference:
     def of(
         cls, rows: pd.DataFrame, schema: Schema, *, risk: ArrayLike, p_value: ArrayLike, alert_level: float = 0.01
     ) -> Self:
-        """Count what is needed.
+        """Count what is needed of the cleaned rows learnt from.
 
-        Parameters
-        ----------
-        rows : DataFrame
-            The rows learnt from, as ``clean`` returns them.
-        schema : Schema
-            What their columns mean.
-        risk, p_value : array
-            Of held-out rows: those of rows learnt from are too small.
-        alert_level : float
-            The p-value up to which a row counts as an alert.
+        Risk and p-value are those of held-out rows: of rows learnt from they are too small. A row counts as an alert up
+        to a p-value of ``alert_level``.
         """
         profiles = [Profile.of_numbers(name, rows[name]) for name in schema.numeric]
         profiles += [Profile.of_levels(name, rows[name]) for name in schema.boolean + schema.categorical]
@@ -204,27 +196,10 @@ class Reference:
     def compare(
         self, rows: pd.DataFrame, *, risk: ArrayLike, p_value: ArrayLike, psi: float = 0.2, effect: float = 0.5
     ) -> list[Shift]:
-        """Compare a batch with the reference.
+        """Compare a cleaned batch with the reference: a ``Shift`` for each feature, then the risk, then the alerts.
 
-        Parameters
-        ----------
-        rows : DataFrame
-            The batch, as ``clean`` returns it.
-        risk, p_value : array of shape (n_rows,)
-            What the detector says of it.
-        psi, effect : float
-            What counts as moved. Usual values: an index of 0.1 is a little, 0.25 a lot; an effect of 0.2 is
-            small, 0.5 medium, 0.8 large.
-
-        Returns
-        -------
-        list of Shift
-            One a feature, then the risk, then the alerts.
-
-        Raises
-        ------
-        DataError
-            If there is no row.
+        ``psi`` and ``effect`` say what counts as moved. Usual values: an index of 0.1 is a little, 0.25 a lot; an
+        effect of 0.2 is small, 0.5 medium, 0.8 large. Raises ``DataError`` if there is no row.
         """
         if not len(rows):
             raise DataError("Drift needs at least one row, received none. Wait until rows have come.")
@@ -258,10 +233,7 @@ class Reference:
     def from_dict(cls, values: Mapping[str, Any]) -> Self:
         """The inverse of ``to_dict``.
 
-        Raises
-        ------
-        BundleError
-            If a part is missing or has no meaning.
+        Raises ``BundleError`` if a part is missing or has no meaning.
         """
         try:
             parts: list[dict[str, Any]] = [
@@ -277,12 +249,7 @@ def stability_index(reference: ArrayLike, batch: ArrayLike) -> float:
     """The population stability index of two rows of counts: Σ (q − p) · ln(q / p).
 
     It is the symmetric Kullback-Leibler divergence (Jeffreys, 1946), of shares that are smoothed a little, so that an
-    empty bin is no infinity.
-
-    Raises
-    ------
-    SettingError
-        If the two have not as many counts.
+    empty bin is no infinity. Raises ``SettingError`` if the two have not as many counts.
 
     >>> round(stability_index([500, 500], [500, 500]), 3), round(stability_index([500, 500], [900, 100]), 2)
     (0.0, 0.88)

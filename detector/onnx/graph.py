@@ -58,19 +58,7 @@ class Graph:
     def run(
         self, inputs: Mapping[str, NDArray[Any]], outputs: Sequence[str] | None = None
     ) -> dict[str, NDArray[np.float32]]:
-        """Compute outputs for rows.
-
-        Parameters
-        ----------
-        inputs : mapping of str to array of shape (n_rows, ...)
-            By the graph's input names.
-        outputs : sequence of str, optional
-            The outputs wanted; all of them if not given.
-
-        Returns
-        -------
-        dict of str to array of shape (n_rows, ...)
-        """
+        """Compute outputs, all or those named, for rows; inputs go by the graph's names, shape (n_rows, ...)."""
         names = list(outputs or self.outputs)
         n_rows = len(next(iter(inputs.values())))
         starts = range(0, max(n_rows, 1), self.block)

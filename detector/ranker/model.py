@@ -65,17 +65,8 @@ class Head:
     def risk(self, rows: pd.DataFrame, measures: pd.DataFrame) -> Floats:
         """The calibrated log-odds that each row is an anomaly; higher is more anomalous.
 
-        Parameters
-        ----------
-        rows : DataFrame
-            Cleaned rows with their features.
-        measures : DataFrame
-            The unsupervised ones, as ``TabularScorer.unsupervised`` returns them.
-
-        Raises
-        ------
-        SchemaError
-            If a column is missing.
+        ``measures`` are the unsupervised ones, as ``TabularScorer.unsupervised`` returns them. Raises ``SchemaError``
+        if a column is missing.
         """
         return self._risk(inputs(rows, measures, self.columns))
 

@@ -65,24 +65,10 @@ class Readings:
 
 
 def order_readings(rows: pd.DataFrame, schema: Schema, sensors: tuple[str, ...], sampling: Sampling) -> Readings:
-    """Put rows in order of series and time, and set aside those without an entity or with a time that was there before.
+    """Put cleaned rows in order of series and time, and quarantine those without an entity or of a time there before.
 
-    Parameters
-    ----------
-    rows : DataFrame
-        As ``clean`` returns them.
-    schema : Schema
-        Their meaning.
-    sensors : tuple of str
-        The columns to read.
-    sampling : Sampling
-        The policy.
-
-    Raises
-    ------
-    DataError
-        If no row is left, the times are not in UTC, the interval cannot be told, readings come faster than it, a clock
-        was put back by an hour, or there is disorder or a repeat that the policy rejects.
+    Raises ``DataError`` if no row is left, the times are not in UTC, the interval cannot be told, readings come faster
+    than it, a clock was put back by an hour, or there is disorder or a repeat that the policy rejects.
 
     >>> rows = pd.DataFrame({"pump": ["a", "b", "a"], "heat": [1.0, 2.0, 3.0]})
     >>> readings = order_readings(rows, Schema(entity="pump", numeric=("heat",)), ("heat",), Sampling())

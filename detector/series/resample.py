@@ -79,10 +79,7 @@ class RegularSeries:
     def to_rows(self, values: NDArray[Any]) -> NDArray[Any]:
         """What is known for each step, for each of ``rows``.
 
-        Raises
-        ------
-        ShapeError
-            If there is not one value, or one line of values, for each step.
+        Raises ``ShapeError`` if there is not one value, or one line of values, for each step.
         """
         if values.shape[:1] != (len(self),):
             raise ShapeError(
@@ -93,20 +90,8 @@ class RegularSeries:
     def overdue(self, until: pd.Timestamp) -> pd.DataFrame:
         """How many intervals ago each sensor last read, so that a machine that fell silent altogether is seen.
 
-        Parameters
-        ----------
-        until : Timestamp
-            The present, in UTC and without zone.
-
-        Returns
-        -------
-        DataFrame
-            One line an entity, one column a sensor; NaN where it never read.
-
-        Raises
-        ------
-        DataError
-            If the series have no times.
+        One line an entity, one column a sensor; NaN where it never read. ``until`` is in UTC and without zone. Raises
+        ``DataError`` if the series have no times.
         """
         if self.times is None or self.every is None:
             raise DataError("Series without times cannot be overdue. Name the time column in the schema.")

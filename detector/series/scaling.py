@@ -40,21 +40,10 @@ class SeriesScaling:
 
     @classmethod
     def fit(cls, seen: Floats, *, range_floor: float, reach: float) -> Self:
-        """Learn each sensor's range.
+        """Learn each sensor's range from normal rows, shape (n_rows, n_sensors), NaN where missing.
 
-        Parameters
-        ----------
-        seen : array of shape (n_rows, n_sensors)
-            Normal rows, NaN where missing.
-        range_floor : float
-            Least range of a sensor, as a share of the median range of the sensors that move.
-        reach : float
-            See the class.
-
-        Raises
-        ------
-        DataError
-            If no sensor has a value.
+        ``range_floor`` is the least range, as a share of the median range of the sensors that move. Raises
+        ``DataError`` if no sensor has a value.
 
         >>> scaling = SeriesScaling.fit(np.array([[0.0, 7.0], [4.0, 7.0]]), range_floor=0.1, reach=10.0)
         >>> scaling.span.tolist(), scaling.moving.tolist()

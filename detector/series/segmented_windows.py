@@ -53,21 +53,10 @@ class LaidWindows:
         lead: bool = False,
         missing: Flags | None = None,
     ) -> Self:
-        """Lay a window at every row of each stretch.
+        """Lay a window at every row of each segment; ``segment`` as for ``Windows.plan``, values without NaN.
 
-        Parameters
-        ----------
-        values : array of shape (n_rows, n_columns)
-            Without NaN.
-        stretch : array of shape (n_rows,)
-            Which unbroken stretch each row belongs to, as for ``Windows.plan``.
-        length : int
-            Rows in a window.
-        lead : bool
-            Whether there is a window that ends at the very first row of a stretch, as if that had lasted longer. If
-            not, only a stretch shorter than a window is lengthened so.
-        missing : boolean array of the shape of ``values``, optional
-            Where a sensor has been silent for too long.
+        With ``lead`` a window ends at the very first row of a segment, as if that had lasted longer; if not, only a
+        segment shorter than a window is lengthened so. ``missing`` is where a sensor has been silent for too long.
 
         >>> laid = LaidWindows.lay(np.array([[1.0], [2.0], [3.0]], dtype=np.float32), np.array([0, 1, 1]), 2)
         >>> laid.windows.cut(laid.values).tolist()
@@ -183,27 +172,11 @@ def cross_fit(
     fit: Callable[[LaidWindows, Flags], Model],
     errors: Callable[[Model, LaidWindows, Flags], Floats],
 ) -> tuple[Floats, Model]:
-    """Judge each row by a model of the other folds, and fit a model on all.
+    """Score each row by a model of the other folds, (n_rows, n_columns), and fit a model on all.
 
-    Parameters
-    ----------
-    laid : LaidWindows
-        The windows.
-    usable : boolean array of shape (n_rows,)
-        No window that touches another row is learnt from or judged, nor one with rows that stand in.
-    folds : int
-        Contiguous blocks of rows.
-    fit : callable
-        Windows, and which of them to learn from → model.
-    errors : callable
-        Model, windows, and which of them to judge → (n_rows, n_columns).
-
-    Returns
-    -------
-    array of shape (n_rows, n_columns)
-        NaN where no usable window covers a row.
-    model
-        Of all usable windows.
+    No window that touches a row that is not ``usable`` is learnt from or scored, nor one with rows that stand in; a row
+    that no usable window covers is NaN. Folds are contiguous blocks of rows. ``fit`` gets the windows and which of them
+    to learn from; ``errors`` a model, the windows, and which of them to score.
     """
     good = laid.learnable(usable)
     fold = fold_of_rows(len(usable), folds)

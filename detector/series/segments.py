@@ -13,12 +13,7 @@ KERNEL_REACH = 4.0
 
 
 def bounds(stretch: NDArray[Any]) -> list[tuple[int, int]]:
-    """The first row of each stretch, and the row after its last.
-
-    Parameters
-    ----------
-    stretch : array of shape (n_rows,)
-        Which stretch each row belongs to; the rows of one stand together.
+    """The first row of each segment, and the row after its last; the rows of one stand together.
 
     >>> bounds(np.array([0, 0, 7]))
     [(0, 2), (2, 3)]
@@ -29,16 +24,7 @@ def bounds(stretch: NDArray[Any]) -> list[tuple[int, int]]:
 
 
 def carry_on(values: Floats, stretch: NDArray[Any], otherwise: Floats) -> Floats:
-    """Put each sensor's last value of the stretch in place of NaN; what it has otherwise, before there is one.
-
-    Parameters
-    ----------
-    values : array of shape (n_rows, n_sensors)
-        NaN where missing.
-    stretch : array of shape (n_rows,)
-        As for ``bounds``.
-    otherwise : array of shape (n_sensors,)
-        Such as each sensor's median.
+    """Put each sensor's last value of the segment in place of NaN; what it has otherwise, before there is one.
 
     >>> values = np.array([[np.nan], [1.0], [np.nan], [np.nan]])
     >>> carry_on(values, np.array([0, 0, 0, 1]), np.array([5.0])).ravel().tolist()
@@ -63,20 +49,9 @@ def reach(rows: float) -> int:
 
 
 def smooth(values: Floats, stretch: NDArray[Any], rows: float, *, trailing: bool = False) -> Floats:
-    """Weigh each row with its neighbours of the same stretch, by exp(-distance / rows), as far as four times ``rows``.
+    """Weigh each row with its neighbours of the same segment, by exp(-distance / rows), as far as four times ``rows``.
 
-    The ends of a stretch are taken to go on.
-
-    Parameters
-    ----------
-    values : array of shape (n_rows, n_columns)
-        What to smooth.
-    stretch : array of shape (n_rows,)
-        As for ``bounds``.
-    rows : float
-        Distance at which the weight is 1/e; 0 leaves the values as they are.
-    trailing : bool
-        Whether only the rows before count.
+    The ends of a segment are taken to go on. 0 rows leave the values as they are; ``trailing`` counts only rows before.
 
     >>> smooth(np.array([[0.0], [0.0], [1.0], [0.0]]), np.zeros(4), 0.5, trailing=True).round(3).ravel().tolist()
     [0.0, 0.0, 0.867, 0.117]

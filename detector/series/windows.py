@@ -105,11 +105,6 @@ class Windows:
     def table(self, entity: NDArray[Any] | pd.Index) -> pd.DataFrame:
         """One line a window: ``entity``, ``start`` and ``end``, its first and last row.
 
-        Parameters
-        ----------
-        entity : array of shape (n_rows,)
-            Each row's entity.
-
         >>> Windows.plan(np.zeros(3), length=2).table(np.array(["pump"] * 3))
           entity  start  end
         0   pump      0    1
@@ -119,22 +114,10 @@ class Windows:
         return pd.DataFrame({"entity": entity[starts], "start": starts, "end": self.stops - 1})
 
     def cut(self, values: NDArray[Any]) -> NDArray[Any]:
-        """All windows at once, flattened; ``blocks`` needs less memory.
+        """All windows at once, flattened to (n_windows, length * n_sensors); ``blocks`` needs less memory.
 
-        Parameters
-        ----------
-        values : array of shape (n_rows, n_sensors), float or boolean
-            Padding is NaN, or False.
-
-        Returns
-        -------
-        array of shape (n_windows, length * n_sensors)
-            A window's first row first. The type of ``values`` is kept.
-
-        Raises
-        ------
-        ShapeError
-            If ``values`` does not have a row for each row that was planned, or holds other than floats or booleans.
+        The type of the values, float or boolean, is kept; padding is NaN, or False. Raises ``ShapeError`` if ``values``
+        does not have a row for each row that was planned, or holds other than floats or booleans.
 
         >>> Windows.plan(np.zeros(3), length=2).cut(np.array([[1.0, 2.0], [3.0, 4.0], [5.0, 6.0]]))
         array([[1., 2., 3., 4.],
@@ -145,12 +128,7 @@ class Windows:
     def blocks(self, values: NDArray[Any], *, size: int = 512) -> Iterator[tuple[slice, NDArray[Any]]]:
         """The same, ``size`` windows at a time, each block with its place among the windows.
 
-        Raises
-        ------
-        ShapeError
-            As ``cut``.
-        SettingError
-            If ``size`` is below 1.
+        Raises ``SettingError`` if ``size`` is below 1.
 
         >>> windows = Windows.plan(np.zeros(4), length=2)
         >>> [(part.start, part.stop, block.shape) for part, block in windows.blocks(np.zeros((4, 5)), size=2)]

@@ -69,12 +69,8 @@ def fit_scorer(
     """Fit all models on cleaned rows: the detector, and by entity each model with what was noticed on the way.
 
     Rows whose label is 1 are not learnt from. An interval that ``sampling`` does not give is that of the rows. For the
-    other parameters see ``SequenceScorer`` and ``fit_series``.
-
-    Raises
-    ------
-    DataError
-        If there are too few rows, a series is shorter than a window, or the sampling policy rejects something.
+    other parameters see ``SequenceScorer`` and ``fit_series``. Raises ``DataError`` if there are too few rows, a series
+    is shorter than a window, or the sampling policy rejects something.
     """
     if not len(rows):
         raise DataError("No row can be read: received n_samples = 0. Give rows with readings.")
@@ -146,26 +142,11 @@ def fit_series(
     random_state: int = 0,
     tell: OnStep = silent,
 ) -> FittedSeries:
-    """Fit one model.
+    """Fit one model on mostly normal steps.
 
-    Parameters
-    ----------
-    series : TrainingSeries
-        Mostly normal steps.
-    recipe : SeriesRecipe
-        Settings.
-    encoder : EncoderChoice, optional
-        A neural encoder to rebuild windows, if it beats the principal components; those alone without one.
-    random_state : int
-        Seeds forest and encoder.
-    tell : callable, optional
-        Told (what, done, planned).
-
-    Raises
-    ------
-    DataError
-        If there are fewer than 8 rows, no stretch as long as a window, no sensor that reads, or too few usable
-        windows.
+    With an ``encoder``, that one rebuilds windows if it beats the principal components. ``tell`` is called with what is
+    fitted, how much is done, and how much is planned. Raises ``DataError`` if there are fewer than 8 rows, no stretch
+    as long as a window, no sensor that reads, or too few usable windows.
 
     >>> wave = np.sin(np.arange(400.0) / 5)[:, None] * [1.0, 3.0]
     >>> one, every = np.zeros(400, dtype=np.int64), np.full((400, 2), True)
@@ -184,10 +165,7 @@ def fit_series(
 def window_length(series: TrainingSeries, recipe: SeriesRecipe) -> int:
     """The window, shortened where there are few rows.
 
-    Raises
-    ------
-    DataError
-        If there are fewer than 8 rows, or no stretch is as long as a window.
+    Raises ``DataError`` if there are fewer than 8 rows, or no stretch is as long as a window.
     """
     if len(series) < LEAST_ROWS:
         whose = f" of {series.name}" if series.name else ""
@@ -284,12 +262,8 @@ def _facts(series: TrainingSeries, prepared: Prepared, found: FittedMembers, jud
 def read_input(detector: Any, X: Input, *, schema: Schema | None, reset: bool) -> tuple[pd.DataFrame, Schema]:
     """Return the frame as given if there is a schema; else one of numbers, checked as scikit-learn does.
 
-    While fitting (``reset``) the detector gets its ``feature_names_in_`` and ``n_features_in_``.
-
-    Raises
-    ------
-    SchemaError
-        If an array is given where there is a schema, or a column is no sensor where there is none.
+    While fitting (``reset``) the detector gets its ``feature_names_in_`` and ``n_features_in_``. Raises ``SchemaError``
+    if an array is given where there is a schema, or a column is no sensor where there is none.
     """
     if schema is not None:
         if not isinstance(X, pd.DataFrame):

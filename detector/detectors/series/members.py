@@ -95,10 +95,7 @@ def fit_members(
 ) -> FittedMembers:
     """Fit the members that the recipe names, and the principal components always; see ``fit_series``.
 
-    Raises
-    ------
-    DataError
-        If there are too few usable windows.
+    Raises ``DataError`` if there are too few usable windows.
     """
     recipe, n = prepared.recipe, len(series)
     nothing = np.empty((n, 0))
@@ -197,10 +194,7 @@ def _fit_encoder(
 def fit_forest(features: NDArray[np.float32], *, trees: int, random_state: int) -> WindowForest:
     """Grow trees on the features of windows, one window a row, and prove their ONNX graph.
 
-    Raises
-    ------
-    ParityError
-        If the ONNX graph answers differently from scikit-learn.
+    Raises ``ParityError`` if the ONNX graph answers differently from scikit-learn.
 
     >>> features = np.random.default_rng(0).normal(size=(300, 4)).astype(np.float32)
     >>> fit_forest(features, trees=10, random_state=0).trees.feature.shape[0]
@@ -222,12 +216,7 @@ def fit_forest(features: NDArray[np.float32], *, trees: int, random_state: int) 
 def usual_forest(seen: ModelledSeries, judged: Flags) -> Floats:
     """What each sensor adds to the forest's score in normal rows, so that what is beyond it sums to the score's excess.
 
-    Parameters
-    ----------
-    seen : ModelledSeries
-        The training steps by the finished model.
-    judged : boolean array of shape (n_steps,)
-        Those that count as normal; 2,000 of them are looked at.
+    Of the rows that count as normal (``judged``), 2,000 are looked at.
     """
     model, sample = seen.model, thinned(judged, MOST_ROWS)
     usual = np.zeros(len(model.scaling.known))

@@ -96,32 +96,11 @@ class Recipe:
 
 
 def assemble(rows: pd.DataFrame, schema: Schema, recipe: Recipe) -> tuple[TabularScorer, dict[str, list[float]]]:
-    """Fit every member on one part of the rows and calibrate them on the other.
+    """Fit every member on one part of the cleaned rows and calibrate them on the other.
 
-    Parameters
-    ----------
-    rows : DataFrame
-        As ``clean`` returns them; at least 2.
-    schema : Schema
-        Their meaning.
-    recipe : Recipe
-        How.
-
-    Returns
-    -------
-    TabularScorer
-        The fitted detector.
-    dict of str to list of float
-        The autoencoder's training curves; empty without one.
-
-    Raises
-    ------
-    DataError
-        If no column varies, or training diverges.
-    ParityError
-        If the ONNX graph answers differently from Keras or scikit-learn.
-    SchemaError
-        If a column of the events is not numeric, or missing.
+    Returned with the scorer are the autoencoder's training curves by name; none without one. Raises ``DataError`` if no
+    column varies, or training diverges; ``ParityError`` if the ONNX graph answers differently from Keras or
+    scikit-learn; ``SchemaError`` if a column of the events is not numeric, or missing.
     """
     learnt, kept_back = _split(len(rows), recipe)
     recipe.tell("isolation forest")
