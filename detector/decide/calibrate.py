@@ -33,14 +33,9 @@ MAX_SHAPE = 0.9
 class ParetoTail:
     """A generalised Pareto distribution of what lies above a high threshold.
 
-    Parameters
-    ----------
-    threshold : float
-        The risk where the tail begins.
-    share : float
-        The p-value there.
-    scale, shape : float
-        A shape of 0 is the exponential distribution; the larger, the heavier.
+    - ``threshold``: the risk where the tail begins.
+    - ``share``: the p-value there.
+    - ``scale``, ``shape``: a shape of 0 is the exponential distribution; the larger, the heavier.
     """
 
     threshold: float
@@ -89,27 +84,16 @@ class Calibrator:
     For a new row from the same source as the held-out ones, P(p-value ≤ t) ≤ t for every t, whatever the
     detector and whatever the distribution (Bates, Candès, Lei, Romano and Sesia, Annals of Statistics 2023).
 
-    Parameters
-    ----------
-    risk : array of shape (n_rows,)
-        Risks of held-out normal rows; higher is more anomalous.
-    tail : {"empirical", "pareto"}
-        How ``p_value`` counts beyond the riskiest 2 %. The empirical p-value is never below 1 / (n + 1). The
-        Pareto one tells rows further out apart (Pickands, Annals of Statistics 1975; Siffer et al., KDD
-        2017), but extrapolates: the guarantee above does not hold for it.
-    max_rows : int
-        More rows than this are sampled down; a random sample keeps the guarantee.
-    random_state : int
-        Seed of that sample.
+    - ``risk``, (n_rows,): risks of held-out normal rows; higher is more anomalous.
+    - ``tail``, {"empirical", "pareto"}: how ``p_value`` counts beyond the riskiest 2 %. The empirical p-value is never
+      below 1 / (n + 1). The Pareto one tells rows further out apart (Pickands, Annals of Statistics 1975; Siffer et
+      al., KDD 2017), but extrapolates: the guarantee above does not hold for it.
+    - ``max_rows``: more rows than this are sampled down; a random sample keeps the guarantee.
+    - ``random_state``: seed of that sample.
 
-    Raises
-    ------
-    SettingError
-        If ``tail`` is neither of the two, or if ``max_rows`` is below 1.
-    ShapeError
-        If ``risk`` is not a plain row of numbers.
-    DataError
-        If there is no risk, if one is not finite, or if there are too few for a Pareto tail.
+    Raises ``SettingError`` if ``tail`` is neither of the two, or if ``max_rows`` is below 1; ``ShapeError`` if ``risk``
+    is not a plain row of numbers; ``DataError`` if there is no risk, if one is not finite, or if there are too few for
+    a Pareto tail.
 
     >>> calibrator = Calibrator(np.array([0.1, 0.2, 0.3, 0.4]))
     >>> calibrator.p_value(np.array([0.0, 0.3, 9.0]))

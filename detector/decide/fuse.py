@@ -32,18 +32,11 @@ class Fusion:
     Order is what a member says that reads a row among the events before it. Histories are noisy, so it adds to the risk
     only what its z-score has above ``ORDER_HINGE``; in the mean of the others it would hide what they find.
 
-    Parameters
-    ----------
-    members : tuple of str
-        Their names, in the order of the columns.
-    kinds : tuple of str
-        "rarity", "novelty" or "order" for each.
-    location, scale : array of shape (n_members,)
-        A member's score becomes ``(score - location) / scale``.
-    novelty_weight : float
-        What novelty counts against rarity.
-    hinge : float
-        The z-score at which novelty begins; held-out normal rows have a mean of 0.
+    - ``members``: their names, in the order of the columns.
+    - ``kinds``: "rarity", "novelty" or "order" for each.
+    - ``location``, ``scale``, (n_members,): a member's score becomes ``(score - location) / scale``.
+    - ``novelty_weight``: what novelty counts against rarity.
+    - ``hinge``: the z-score at which novelty begins; held-out normal rows have a mean of 0.
     """
 
     members: tuple[str, ...]

@@ -26,14 +26,10 @@ HEADS = 4
 class FittedEvents:
     """A trained network as an ONNX model, with what Keras itself said on some rows, for comparison.
 
-    Parameters
-    ----------
-    scorer : ModelProto
-        ``steps`` → ``residual``, the squared residual of each input, 0 where nothing is known, and ``foreseen``.
-    probe_residual : array of shape (n_probe, n_inputs)
-        ``residual`` as Keras computes it on the probe rows.
-    history : dict of str to list of float
-        See ``training.train``.
+    - ``scorer``: ``steps`` → ``residual``, the squared residual of each input, 0 where nothing is known, and
+      ``foreseen``.
+    - ``probe_residual``, (n_probe, n_inputs): ``residual`` as Keras computes it on the probe rows.
+    - ``history``: see ``training.train``.
     """
 
     scorer: onnx.ModelProto

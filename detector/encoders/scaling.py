@@ -16,10 +16,8 @@ LIMIT = 1e6
 class Scaling:
     """One centre and one scale for each column, or for each sensor or channel that comes back every few columns.
 
-    Parameters
-    ----------
-    centre, scale : array of shape (width,)
-        What is subtracted, and then divided by. Never near 0: a constant column keeps its unit.
+    - ``centre``, ``scale``, (width,): what is subtracted, and then divided by. Never near 0: a constant column keeps
+      its unit.
     """
 
     centre: NDArray[np.float64]

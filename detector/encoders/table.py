@@ -23,22 +23,14 @@ UNSEEN = 1
 class FittedNetwork:
     """A trained network as ONNX models, with what Keras itself said on some rows, for comparison.
 
-    Parameters
-    ----------
-    scorer : ModelProto
-        ``values``, ``missing``, ``labels`` → ``error``: squared residual of each number, 0 where missing; cross-entropy
-        of each category.
-    encoder : ModelProto
-        The same → ``code``, ``expected`` (scaled values), ``likelihood`` (a probability for each level of each
-        category, side by side).
-    decoder : ModelProto
-        ``code`` → ``expected``, ``likelihood``.
-    probe_error : array of shape (n_probe, n_inputs)
-        ``error`` as Keras computes it on the probe rows.
-    weights : dict of str to array
-        For a warm start.
-    history : dict of str to list of float
-        See ``training.train``.
+    - ``scorer``: ``values``, ``missing``, ``labels`` → ``error``: squared residual of each number, 0 where missing;
+      cross-entropy of each category.
+    - ``encoder``: the same → ``code``, ``expected`` (scaled values), ``likelihood`` (a probability for each level of
+      each category, side by side).
+    - ``decoder``: ``code`` → ``expected``, ``likelihood``.
+    - ``probe_error``, (n_probe, n_inputs): ``error`` as Keras computes it on the probe rows.
+    - ``weights``: for a warm start.
+    - ``history``: see ``training.train``.
     """
 
     scorer: onnx.ModelProto

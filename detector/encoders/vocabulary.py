@@ -22,12 +22,8 @@ Sequences = Sequence[Sequence[Token]]
 class Vocabulary:
     """The tokens known, and how many of them fit.
 
-    Parameters
-    ----------
-    tokens : tuple of int, or of str
-        In order; the first is number 3. Before them are padding, the unknown token and the end.
-    length : int
-        Tokens of the longest sequence.
+    - ``tokens``: in order; the first is number 3. Before them are padding, the unknown token and the end.
+    - ``length``: tokens of the longest sequence.
     """
 
     tokens: tuple[Token, ...]

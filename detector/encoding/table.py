@@ -30,14 +30,9 @@ ONE_HOT_LEVELS = 30
 class Encoded:
     """Rows as arrays.
 
-    Parameters
-    ----------
-    numeric : array of shape (n_rows, n_numeric), float64
-        In the units of the table; NaN where missing.
-    codes : array of shape (n_rows, n_categorical), int64
-        0 missing, 1 unseen or rare, 2 and above the known levels.
-    window : array, optional
-        The row among the events before it, where a member reads these.
+    - ``numeric``, (n_rows, n_numeric): in the units of the table; NaN where missing.
+    - ``codes``, (n_rows, n_categorical): 0 missing, 1 unseen or rare, 2 and above the known levels.
+    - ``window``: the row among the events before it, where a member reads these.
     """
 
     numeric: Floats
@@ -78,29 +73,17 @@ class Feature:
 class TableEncoder:
     """What was learnt about a table's columns. Make one with ``TableEncoder.fit``.
 
-    Parameters
-    ----------
-    schema : Schema
-        The feature columns in use, without the dropped ones.
-    dropped : dict of str to str
-        Columns that cannot be used, and why.
-    centre, scale : array of shape (n_numeric,)
-        A value is scaled to ``(value - centre) / scale``.
-    breadth : array of shape (n_numeric,)
-        The spread of all training rows, in scales: above 1 where unusual rows lie far out.
-    tail : float
-        Scaled values beyond this are damped logarithmically, so that one huge value neither rules the training nor
-        loses its rank.
-    decimals : tuple of int
-        Digits after the point each numeric column is written with.
-    least, most : array of shape (n_numeric,)
-        The range of the training values; no row is expected outside it.
-    missing_rate : array of shape (n_numeric,)
-        Share of missing values in training.
-    levels : tuple of tuple of str
-        The known levels of each boolean and categorical column, most frequent first.
-    counts : tuple of array
-        How often each code was seen, for each such column.
+    - ``schema``: the feature columns in use, without the dropped ones.
+    - ``dropped``: columns that cannot be used, and why.
+    - ``centre``, ``scale``, (n_numeric,): a value is scaled to ``(value - centre) / scale``.
+    - ``breadth``, (n_numeric,): the spread of all training rows, in scales: above 1 where unusual rows lie far out.
+    - ``tail``: scaled values beyond this are damped logarithmically, so that one huge value neither rules the training
+      nor loses its rank.
+    - ``decimals``: digits after the point each numeric column is written with.
+    - ``least``, ``most``, (n_numeric,): the range of the training values; no row is expected outside it.
+    - ``missing_rate``, (n_numeric,): share of missing values in training.
+    - ``levels``: the known levels of each boolean and categorical column, most frequent first.
+    - ``counts``: how often each code was seen, for each such column.
     """
 
     schema: Schema

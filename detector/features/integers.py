@@ -24,14 +24,10 @@ Codes = Callable[[pd.Series], Integers]
 class Table:
     """Rows as whole numbers, in the order they came.
 
-    Parameters
-    ----------
-    time : array of shape (n_rows,)
-        Microseconds since 1970.
-    order : array of shape (n_rows,)
-        Positions of the rows in order of (time, key); without a key, rows of one moment in the order they came.
-    columns : dict of str to array of shape (n_rows,)
-        What a sequence carries, by ``column_keys``.
+    - ``time``, (n_rows,): microseconds since 1970.
+    - ``order``, (n_rows,): positions of the rows in order of (time, key); without a key, rows of one moment in the
+      order they came.
+    - ``columns``, (n_rows,): what a sequence carries, by ``column_keys``.
     """
 
     time: Times

@@ -26,14 +26,9 @@ OnStep = Callable[[int, int, str], None]
 class Levels:
     """How much damage is tried; 0, as a reference, always comes first.
 
-    Parameters
-    ----------
-    noise : tuple of float
-        Deviations of the noise on numbers, and shares of categories and tokens replaced.
-    missing : tuple of float
-        Shares of the values lost.
-    contamination : tuple of float
-        Shares of the training rows replaced by strange ones. Each needs a fit of its own.
+    - ``noise``: deviations of the noise on numbers, and shares of categories and tokens replaced.
+    - ``missing``: shares of the values lost.
+    - ``contamination``: shares of the training rows replaced by strange ones. Each needs a fit of its own.
     """
 
     noise: tuple[float, ...] = (0.1, 0.3, 1.0)
@@ -45,14 +40,9 @@ class Levels:
 class Comparison:
     """Several encoders on the same rows.
 
-    Parameters
-    ----------
-    table : DataFrame
-        One row an encoder, columns as ``assess`` names them.
-    robustness : DataFrame
-        As ``robustness`` gives, with the encoder's name in the first column.
-    fitted : dict of str to autoencoder
-        The encoders, fitted on the training rows.
+    - ``table``: one row an encoder, columns as ``assess`` names them.
+    - ``robustness``: as ``robustness`` gives, with the encoder's name in the first column.
+    - ``fitted``: the encoders, fitted on the training rows.
     """
 
     table: pd.DataFrame

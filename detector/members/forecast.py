@@ -20,12 +20,8 @@ RIDGE = 0.01
 class Forecast:
     """A vector autoregression. Make one with ``Forecast.fit``.
 
-    Parameters
-    ----------
-    centre : array of shape (lags * n_sensors + n_sensors,)
-        Means of the inputs and of what is forecast.
-    weights : array of shape (lags * n_sensors, n_sensors)
-        Inputs → forecast, both from their means.
+    - ``centre``, (lags * n_sensors + n_sensors,): means of the inputs and of what is forecast.
+    - ``weights``, (lags * n_sensors, n_sensors): inputs → forecast, both from their means.
     """
 
     centre: Floats

@@ -26,16 +26,13 @@ PART = 256
 class Trees:
     """A fitted isolation forest as arrays, without scikit-learn.
 
-    Parameters
-    ----------
-    feature, threshold, left, right : array of shape (n_trees, n_nodes)
-        The trees, padded with leaves; ``feature`` is -1 in a leaf. A row goes left if its value is at most the
-        threshold (float32, rounded down from scikit-learn's float64 so that no row changes side).
-    depth : array of shape (n_trees, n_nodes)
-        Expected path length of a training row that reaches the node; in a leaf, its depth plus the mean path
-        length of the rows it still holds.
-    normaliser : float
-        Mean path length of an unsuccessful search among the rows a tree was built on, c(psi) in the paper.
+    - ``feature``, ``threshold``, ``left``, ``right``, (n_trees, n_nodes): the trees, padded with leaves; ``feature`` is
+      -1 in a leaf. A row goes left if its value is at most the threshold (float32, rounded down from scikit-learn's
+      float64 so that no row changes side).
+    - ``depth``, (n_trees, n_nodes): expected path length of a training row that reaches the node; in a leaf, its depth
+      plus the mean path length of the rows it still holds.
+    - ``normaliser``: mean path length of an unsuccessful search among the rows a tree was built on, c(psi) in the
+      paper.
     """
 
     feature: NDArray[np.int32]
@@ -139,12 +136,8 @@ class Trees:
 class _Walk:
     """All trees as one flat list of nodes.
 
-    Parameters
-    ----------
-    feature, threshold, depth : array of shape (n_nodes,)
-        As in ``Trees``.
-    child : array of shape (2 * n_nodes,)
-        Where a row goes on from each node: to the right, to the left.
+    - ``feature``, ``threshold``, ``depth``, (n_nodes,): as in ``Trees``.
+    - ``child``, (2 * n_nodes,): where a row goes on from each node: to the right, to the left.
     """
 
     feature: NDArray[np.int32]

@@ -25,14 +25,10 @@ class References:
 
     Source: Ramaswamy, Rastogi and Shim, Efficient Algorithms for Mining Outliers, SIGMOD 2000.
 
-    Parameters
-    ----------
-    rows : array of shape (n_references, n_inputs), float32
-        In the scaled space in which distances mean something.
-    k : int
-        Neighbours whose distances are averaged.
-    weights : array of shape (n_inputs,), float32
-        What a row is multiplied by before distances are measured; the references are so already.
+    - ``rows``, (n_references, n_inputs): in the scaled space in which distances mean something.
+    - ``k``: neighbours whose distances are averaged.
+    - ``weights``, (n_inputs,): what a row is multiplied by before distances are measured; the references are so
+      already.
     """
 
     rows: NDArray[np.float32]

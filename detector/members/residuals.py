@@ -17,19 +17,14 @@ Residuals = Literal["z", "mahalanobis"]
 class ResidualRule:
     """A z-score for each sensor, or the distance of all together. Make one with ``ResidualRule.fit``.
 
-    Parameters
-    ----------
-    usual : array of shape (n_sensors,)
-        Mean of the squared residuals; of the residuals themselves where there is a ``precision``.
-    deviation : array of shape (n_sensors,)
-        Spread of the squared residuals.
-    precision : array of shape (n_sensors, n_sensors) or None
-        The inverse of the residuals' covariance: then what counts is the Mahalanobis distance, which finds sensors
-        whose residuals no longer go together.
-    cap : float
-        The most that one sensor's z-score, or a row's squared distance a sensor, counts: lest one drown the others.
-    known : boolean array of shape (n_sensors,)
-        The sensors that count.
+    - ``usual``, (n_sensors,): mean of the squared residuals; of the residuals themselves where there is a
+      ``precision``.
+    - ``deviation``, (n_sensors,): spread of the squared residuals.
+    - ``precision``, (n_sensors, n_sensors): the inverse of the residuals' covariance: then what counts is the
+      Mahalanobis distance, which finds sensors whose residuals no longer go together.
+    - ``cap``: the most that one sensor's z-score, or a row's squared distance a sensor, counts: lest one drown the
+      others.
+    - ``known``, (n_sensors,): the sensors that count.
     """
 
     usual: Floats

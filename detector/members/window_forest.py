@@ -23,12 +23,8 @@ ROWS_AT_ONCE = 512
 class WindowForest:
     """A fitted forest. Made by ``detector.detectors.series.fit``.
 
-    Parameters
-    ----------
-    trees : Trees
-        For reasons.
-    graph : Graph
-        The same trees, for scores.
+    - ``trees``: for reasons.
+    - ``graph``: the same trees, for scores.
     """
 
     trees: Trees

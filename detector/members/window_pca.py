@@ -31,16 +31,10 @@ class Rebuilder(Protocol):
 class WindowPCA:
     """The principal components of windows. Make one with ``WindowPCA.fit``.
 
-    Parameters
-    ----------
-    centre : array of shape (n_inputs,)
-        The windows' mean.
-    directions : array of shape (n_inputs, n_components)
-        Their principal directions.
-    variances : array of shape (n_components,)
-        The windows' variance along each.
-    noise : float
-        The mean variance along the directions left out.
+    - ``centre``, (n_inputs,): the windows' mean.
+    - ``directions``, (n_inputs, n_components): their principal directions.
+    - ``variances``, (n_components,): the windows' variance along each.
+    - ``noise``: the mean variance along the directions left out.
     """
 
     centre: NDArray[np.float32]

@@ -33,15 +33,10 @@ RISK, ALERTS = "risk", "alerts"
 class Shift:
     """How far one column of a batch is from the reference.
 
-    Parameters
-    ----------
-    name : str
-        The column; "risk" and "alerts" are the detector's own.
-    psi, psi_limit : float
-        The population stability index, and what it must pass to count.
-    effect, effect_limit : float
-        Numbers: difference of the means in deviations (Cohen's d). Levels: Cohen's w. The share of alerts:
-        Cohen's h.
+    - ``name``: the column; "risk" and "alerts" are the detector's own.
+    - ``psi``, ``psi_limit``: the population stability index, and what it must pass to count.
+    - ``effect``, ``effect_limit``: numbers: difference of the means in deviations (Cohen's d). Levels: Cohen's w. The
+      share of alerts: Cohen's h.
     """
 
     name: str
@@ -60,17 +55,11 @@ class Shift:
 class Profile:
     """How one column was distributed in the reference.
 
-    Parameters
-    ----------
-    name : str
-    edges : tuple of float
-        Upper bounds of all bins but the last; empty for levels.
-    levels : tuple of str
-        The levels that have a count of their own; empty for numbers.
-    counts : tuple of int
-        Rows in each bin or level, then (levels) in all others, then missing.
-    mean, spread, low, high : float
-        Of the numbers, which are clipped to the range from ``low`` to ``high`` (the outer thousandths).
+    - ``edges``: upper bounds of all bins but the last; empty for levels.
+    - ``levels``: the levels that have a count of their own; empty for numbers.
+    - ``counts``: rows in each bin or level, then (levels) in all others, then missing.
+    - ``mean``, ``spread``, ``low``, ``high``: of the numbers, which are clipped to the range from ``low`` to ``high``
+      (the outer thousandths).
     """
 
     name: str
@@ -154,17 +143,11 @@ class Profile:
 class Reference:
     """What a detector's training rows looked like, in counts.
 
-    Parameters
-    ----------
-    rows : int
-        How many they were.
-    profiles : tuple of Profile
-        One a feature, and one for the risk of rows held out. Dates have none: time goes on without the world
-        changing.
-    alert_rows, alerts : int
-        Held-out rows, and those of them whose p-value was at most ``alert_level``.
-    alert_level : float
-        What counts as an alert here. A budget is left out on purpose: it would hide a rising tide.
+    - ``rows``: how many they were.
+    - ``profiles``: one a feature, and one for the risk of rows held out. Dates have none: time goes on without the
+      world changing.
+    - ``alert_rows``, ``alerts``: held-out rows, and those of them whose p-value was at most ``alert_level``.
+    - ``alert_level``: what counts as an alert here. A budget is left out on purpose: it would hide a rising tide.
 
     >>> rows = pd.DataFrame({"amount": np.arange(1000.0)})
     >>> reference = Reference.of(rows, Schema(numeric=("amount",)), risk=np.arange(500.0), p_value=np.ones(500))

@@ -23,19 +23,11 @@ class Graph:
     the same row scored among a million would differ. Every block here has the same shape, the last one padded, so a
     row's result does not depend on the batch it arrives in.
 
-    Parameters
-    ----------
-    content : bytes
-        A serialised ONNX model.
-    block : int
-        Rows a block.
-    threads : int
-        Blocks computed at the same time.
+    - ``content``: a serialised ONNX model.
+    - ``block``: rows a block.
+    - ``threads``: blocks computed at the same time.
 
-    Raises
-    ------
-    BundleError
-        If the content is not a model ONNX Runtime can run.
+    Raises ``BundleError`` if the content is not a model ONNX Runtime can run.
     """
 
     def __init__(self, content: bytes, *, block: int = BLOCK, threads: int = 2) -> None:

@@ -22,26 +22,16 @@ FEW = 20
 class Readings:
     """What ``order_readings`` returns.
 
-    Parameters
-    ----------
-    time, codes : array of shape (n_readings,)
-        Microseconds, or the place in the series where there are no times; and the place of the entity in ``names``.
-    values : array of shape (n_readings, n_sensors)
-        NaN where missing.
-    rows : array of shape (n_rows,)
-        The positions of the rows that have a reading.
-    reading : array of shape (n_rows,)
-        The reading of each.
-    every : int
-        The interval, in the unit of ``time``.
-    names : Index or None
-        The entities.
-    timed : bool
-        Whether there are times.
-    moved : int
-        Rows that came after a later one of their series.
-    quarantine : DataFrame
-        The rows that have no reading, and why.
+    - ``time``, ``codes``, (n_readings,): microseconds, or the place in the series where there are no times; and the
+      place of the entity in ``names``.
+    - ``values``, (n_readings, n_sensors): naN where missing.
+    - ``rows``, (n_rows,): the positions of the rows that have a reading.
+    - ``reading``, (n_rows,): the reading of each.
+    - ``every``: the interval, in the unit of ``time``.
+    - ``names``: the entities.
+    - ``timed``: whether there are times.
+    - ``moved``: rows that came after a later one of their series.
+    - ``quarantine``: the rows that have no reading, and why.
     """
 
     time: Times

@@ -27,32 +27,18 @@ SUMMER = "That is one hour: if these are local times, summer time began; convert
 class RegularSeries:
     """Series on steps of one interval, one after the other. Make one with ``regularise``.
 
-    Parameters
-    ----------
-    sensors : tuple of str
-        The columns of ``values``.
-    values : array of shape (n_steps, n_sensors)
-        NaN where missing.
-    observed : boolean array of shape (n_steps, n_sensors)
-        Where a reading came; not where a value was carried on.
-    codes : array of shape (n_steps,)
-        The place of each step's entity in ``entities``.
-    segment : array of shape (n_steps,)
-        Counts the unbroken stretches: it grows by one with each series and each gap that splits.
-    times : array of shape (n_steps,), datetime64[us], or None
-        Of the reading; where none came, in even steps between its neighbours.
-    entities : Index or None
-        The names, in order of appearance; ``None`` for a table of one series.
-    every : Timedelta or None
-        The interval.
-    rows : Index
-        The rows that have a step, in the order they came.
-    step : array of shape (n_rows,)
-        The step of each.
-    quarantine : DataFrame
-        ``row``, ``reason`` and the columns of the rows that have no step.
-    report : SamplingReport
-        What was sorted, merged, filled or is missing.
+    - ``sensors``: the columns of ``values``.
+    - ``values``, (n_steps, n_sensors): naN where missing.
+    - ``observed``, (n_steps, n_sensors): where a reading came; not where a value was carried on.
+    - ``codes``, (n_steps,): the place of each step's entity in ``entities``.
+    - ``segment``, (n_steps,): counts the unbroken stretches: it grows by one with each series and each gap that splits.
+    - ``times``, (n_steps,): of the reading; where none came, in even steps between its neighbours.
+    - ``entities``: the names, in order of appearance; ``None`` for a table of one series.
+    - ``every``: the interval.
+    - ``rows``: the rows that have a step, in the order they came.
+    - ``step``, (n_rows,): the step of each.
+    - ``quarantine``: ``row``, ``reason`` and the columns of the rows that have no step.
+    - ``report``: what was sorted, merged, filled or is missing.
     """
 
     sensors: tuple[str, ...]

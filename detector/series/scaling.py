@@ -19,16 +19,11 @@ SAME = 1e-9
 class SeriesScaling:
     """How readings become numbers around 0 to 1. Make one with ``SeriesScaling.fit``.
 
-    Parameters
-    ----------
-    low, span, middle : array of shape (n_sensors,)
-        Each sensor's least value, range with its floor, and median, in its own unit.
-    known : boolean array of shape (n_sensors,)
-        The sensors that read in training. The others are passed over.
-    moving : boolean array of shape (n_sensors,)
-        Those of them that were not constant. A constant one is expected to stay so.
-    reach : float
-        Scaled values are cut so many ranges outside the training range.
+    - ``low``, ``span``, ``middle``, (n_sensors,): each sensor's least value, range with its floor, and median, in its
+      own unit.
+    - ``known``, (n_sensors,): the sensors that read in training. The others are passed over.
+    - ``moving``, (n_sensors,): those of them that were not constant. A constant one is expected to stay so.
+    - ``reach``: scaled values are cut so many ranges outside the training range.
     """
 
     low: Floats

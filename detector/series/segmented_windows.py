@@ -23,18 +23,11 @@ Model = TypeVar("Model")
 class LaidWindows:
     """Windows over rows, with stand-in rows in front of a stretch that is too short. Make one with ``lay``.
 
-    Parameters
-    ----------
-    values : array of shape (n_laid_rows, n_columns)
-        The rows and those that stand in.
-    windows : Windows
-        Where the windows lie in them.
-    source : array of shape (n_laid_rows,)
-        The true row that each is, or stands for.
-    own : array of shape (n_rows,)
-        Where the true rows are among them.
-    missing : boolean array of the shape of ``values``, or None
-        Values that are not to be believed: of rows that stand in, and of sensors silent for too long.
+    - ``values``, (n_laid_rows, n_columns): the rows and those that stand in.
+    - ``windows``: where the windows lie in them.
+    - ``source``, (n_laid_rows,): the true row that each is, or stands for.
+    - ``own``, (n_rows,): where the true rows are among them.
+    - ``missing``: values that are not to be believed: of rows that stand in, and of sensors silent for too long.
     """
 
     values: NDArray[np.float32]

@@ -36,11 +36,8 @@ def measure_silence(observed: Flags, codes: Counts) -> Counts:
 class SilenceRule:
     """How many silent steps are usual for each sensor. Make one with ``SilenceRule.learn``.
 
-    Parameters
-    ----------
-    limits : tuple of int or None
-        For each sensor, the longest silence that is no news; ``None`` for a sensor that never read in training, whose
-        silence never is.
+    - ``limits``: for each sensor, the longest silence that is no news; ``None`` for a sensor that never read in
+      training, whose silence never is.
     """
 
     limits: tuple[int | None, ...]

@@ -24,16 +24,10 @@ Short = Literal["reject", "pad", "leave"]
 class Windows:
     """Where windows lie in ``n_rows`` rows. Make one with ``Windows.plan``.
 
-    Parameters
-    ----------
-    stops : array of shape (n_windows,)
-        The row after each window's last, increasing.
-    padding : array of shape (n_windows,)
-        How many of its first steps are no rows, because the stretch is shorter than a window.
-    length : int
-        Steps in a window.
-    n_rows : int
-        Rows there are.
+    - ``stops``, (n_windows,): the row after each window's last, increasing.
+    - ``padding``, (n_windows,): how many of its first steps are no rows, because the stretch is shorter than a window.
+    - ``length``: steps in a window.
+    - ``n_rows``: rows there are.
     """
 
     stops: Counts

@@ -38,14 +38,9 @@ Input: TypeAlias = pd.DataFrame | NDArray[Any]
 class FittedSeries:
     """A model and what was noticed on the way.
 
-    Parameters
-    ----------
-    model : SeriesModel
-        The model.
-    history : dict of str to list of float
-        The neural encoder's training curves; empty without one.
-    message : str
-        What the caller should know, such as that an encoder was not kept; or empty.
+    - ``model``: the model.
+    - ``history``: the neural encoder's training curves; empty without one.
+    - ``message``: what the caller should know, such as that an encoder was not kept; or empty.
     """
 
     model: SeriesModel

@@ -34,18 +34,11 @@ OnStep = Callable[[str, int, int], None]
 class TrainingSeries:
     """Steps to learn from.
 
-    Parameters
-    ----------
-    values : array of shape (n_steps, n_sensors)
-        NaN where missing.
-    observed : boolean array of shape (n_steps, n_sensors)
-        Where a reading came.
-    stretch, codes : array of shape (n_steps,)
-        Which unbroken stretch, and which series, each step belongs to.
-    usable : boolean array of shape (n_steps,)
-        False for steps known to be anomalous; no window that touches one is learnt from.
-    name : str
-        Whose they are, for messages; empty if it is plain.
+    - ``values``, (n_steps, n_sensors): naN where missing.
+    - ``observed``, (n_steps, n_sensors): where a reading came.
+    - ``stretch``, ``codes``, (n_steps,): which unbroken stretch, and which series, each step belongs to.
+    - ``usable``, (n_steps,): false for steps known to be anomalous; no window that touches one is learnt from.
+    - ``name``: whose they are, for messages; empty if it is plain.
     """
 
     values: Floats
@@ -63,16 +56,10 @@ class TrainingSeries:
 class FittedMembers:
     """Members, and how far each training row is from what they expect. Made by ``fit_members``.
 
-    Parameters
-    ----------
-    judged : boolean array of shape (n_rows,)
-        The rows whose errors are those of rows not learnt from.
-    errors : dict of str to array of shape (n_rows, n_moving_sensors), or (n_rows, 1) for the forest
-        NaN where no usable window covers a row.
-    pca, network, forecast, forest
-        See ``SeriesModel``.
-    facts, history, message
-        See ``FittedSeries``.
+    - ``judged``, (n_rows,): the rows whose errors are those of rows not learnt from.
+    - ``errors``, (n_rows, n_moving_sensors), or (n_rows, 1) for the forest: naN where no usable window covers a row.
+    - ``pca``, ``network``, ``forecast``, ``forest``: see ``SeriesModel``.
+    - ``facts``, ``history``, ``message``: see ``FittedSeries``.
     """
 
     judged: Flags

@@ -29,34 +29,19 @@ from detector.series.staleness import SilenceRule, measure_silence
 class SeriesModel:
     """What one entity, or all that share it, are judged by. Made by ``detector.detectors.series.fit``.
 
-    Parameters
-    ----------
-    recipe : SeriesRecipe
-        How it was made.
-    length : int
-        Rows in a window.
-    scaling : SeriesScaling
-        How readings are scaled.
-    pca : WindowPCA or None
-        The linear floor; ``None`` if no sensor moved.
-    network : WindowNetwork or None
-        The neural encoder that takes its place in the reconstruction, if it beat it.
-    forecast, forest : Forecast, WindowForest or None
-        Those members, if there are.
-    rules : dict of str to ResidualRule
-        What residuals are usual, for reconstruction and forecast.
-    fusion : Fusion
-        How members' scores are standardised and joined.
-    usual : dict of str to array of shape (n_sensors,)
-        What each sensor adds to each member's score in normal rows.
-    silence : SilenceRule
-        How long each sensor is usually silent.
-    calibrator : Calibrator
-        Risk to p-value, from rows that were not learnt from.
-    threshold : float
-        The risk above which a step is flagged, if nothing else is said.
-    facts : dict
-        What was found while fitting.
+    - ``recipe``: how it was made.
+    - ``length``: rows in a window.
+    - ``scaling``: how readings are scaled.
+    - ``pca``: the linear floor; ``None`` if no sensor moved.
+    - ``network``: the neural encoder that takes its place in the reconstruction, if it beat it.
+    - ``forecast``, ``forest``: those members, if there are.
+    - ``rules``: what residuals are usual, for reconstruction and forecast.
+    - ``fusion``: how members' scores are standardised and joined.
+    - ``usual``, (n_sensors,): what each sensor adds to each member's score in normal rows.
+    - ``silence``: how long each sensor is usually silent.
+    - ``calibrator``: risk to p-value, from rows that were not learnt from.
+    - ``threshold``: the risk above which a step is flagged, if nothing else is said.
+    - ``facts``: what was found while fitting.
     """
 
     recipe: SeriesRecipe
@@ -117,16 +102,10 @@ class SeriesModel:
 class ModelledSeries:
     """Steps of one or several series, as one model sees them.
 
-    Parameters
-    ----------
-    model : SeriesModel
-        The model.
-    values : array of shape (n_steps, n_sensors)
-        NaN where missing.
-    observed : boolean array of shape (n_steps, n_sensors)
-        Where a reading came.
-    stretch, codes : array of shape (n_steps,)
-        Which unbroken stretch, and which series, each step belongs to.
+    - ``model``: the model.
+    - ``values``, (n_steps, n_sensors): naN where missing.
+    - ``observed``, (n_steps, n_sensors): where a reading came.
+    - ``stretch``, ``codes``, (n_steps,): which unbroken stretch, and which series, each step belongs to.
     """
 
     def __init__(self, model: SeriesModel, values: Floats, *, observed: Flags, stretch: Counts, codes: Counts) -> None:

@@ -162,20 +162,12 @@ def _plain(value: Any) -> Any:
 class Prepared:
     """Scaled rows with windows laid over them, for fitting and for scoring.
 
-    Parameters
-    ----------
-    values : array of shape (n_rows, n_sensors)
-        NaN where missing.
-    stretch : array of shape (n_rows,)
-        Which unbroken stretch each row belongs to.
-    scaling : SeriesScaling
-        How.
-    recipe : SeriesRecipe
-        Settings.
-    length : int
-        Rows in a window.
-    overdue : boolean array of shape (n_rows, n_sensors), optional
-        Where a sensor is silent for so long that its last value is no longer believed.
+    - ``values``, (n_rows, n_sensors): naN where missing.
+    - ``stretch``, (n_rows,): which unbroken stretch each row belongs to.
+    - ``scaling``: how.
+    - ``recipe``: settings.
+    - ``length``: rows in a window.
+    - ``overdue``, (n_rows, n_sensors): where a sensor is silent for so long that its last value is no longer believed.
     """
 
     def __init__(
