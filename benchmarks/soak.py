@@ -54,7 +54,7 @@ POINT_SHARE, MOMENT_SHARE = 0.35, 0.25
 REPORT_EVERY = 25
 NEEDED_BY_CHILDREN = [
     "pipelines.scoring.stream",
-    "pipelines.sinks.landing_table",
+    "pipelines.sinks.batch_table",
     "pipelines.ingest.table",
     "pipelines.service.once",
 ]

@@ -15,7 +15,7 @@ from benchmarks.soak import Site, draw
 from pipelines.config import load_config
 from pipelines.features.engine import Featured, Featuring
 from pipelines.jobs.context import Context, JobOutcome
-from pipelines.scoring.stream import score_new
+from pipelines.scoring.job import score_new
 from pipelines.store import Store, open_store
 
 NOTHING_WRONG = {"lost": 0, "doubled": 0, "unknown": 0, "open": 0}

@@ -34,4 +34,4 @@ def test_flagged_rows_and_the_last_of_each_key_are_kept(columns: Any, most: int,
     passed = list(gathered.watch(frames))
 
     assert [each["row"].tolist() for each in passed] == [[0, 1, 2, 3], [4, 5, 6, 7]]
-    assert sorted(gathered.verdicts()["row"]) == kept
+    assert sorted(gathered.scores()["row"]) == kept

@@ -54,9 +54,10 @@ def stand_in(monkeypatch: pytest.MonkeyPatch) -> Callable[[str, Job], None]:
     """Put a plain function in the place of a job."""
 
     def _put(name: str, job: Job) -> None:
-        module = ModuleType(f"pipelines.{name}")
+        home = {"train": "pipelines.training.train", "score": "pipelines.scoring.batch"}[name]
+        module = ModuleType(home)
         setattr(module, name, job)
-        monkeypatch.setitem(sys.modules, f"pipelines.{name}", module)
+        monkeypatch.setitem(sys.modules, home, module)
 
     return _put
 

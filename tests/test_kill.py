@@ -120,15 +120,15 @@ def test_full_disk_keeps_nothing_and_the_next_run_all(tiny_bundle: Path, tmp_pat
         "import resource, signal, sys\n"
         "from benchmarks.soak import score_in_child\n"
         "signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
-        "import pipelines.sinks.landing_files as files\n"
-        "stage = files.FileLanding.stage\n"
+        "import pipelines.sinks.batch_files as files\n"
+        "stage = files.FileBatchSink.stage\n"
         "def limited(*args, **given):\n"
         "    resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, resource.RLIM_INFINITY))\n"
         "    try:\n"
         "        return stage(*args, **given)\n"
         "    finally:\n"
         "        resource.setrlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))\n"
-        "files.FileLanding.stage = limited\n"
+        "files.FileBatchSink.stage = limited\n"
         "score_in_child(sys.argv[1], '')\n"
     )
 

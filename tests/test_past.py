@@ -15,17 +15,18 @@ import pytest
 import sqlalchemy as sa
 import yaml
 
-from detector.errors import DataError
+from detector.errors import BundleError, DataError
 from detector.persist import bundle
 from pipelines.config import Config, load_config
-from pipelines.features import state as past
 from pipelines.features.engine import Featuring, history_folder
+from pipelines.jobs.cache import ProcessCache
 from pipelines.jobs.context import Context, JobOutcome
 from pipelines.monitoring.drift import watch
 from pipelines.registry.registry import Shelf
+from pipelines.scoring.job import score_new
+from pipelines.scoring.load import load_scorer
 from pipelines.scoring.replay import replay
 from pipelines.scoring.shadow import begin_shadow
-from pipelines.scoring.stream import load_judge, score_new
 from pipelines.simulate import simulate_transactions
 from pipelines.store import open_store
 from pipelines.training.retrain import retrain
@@ -80,7 +81,6 @@ def put(folder: Path, name: str, rows: pd.DataFrame) -> None:
 
 def run(config: Config, job: Any = score_new, **arguments: Any) -> JobOutcome:
     """One run as after a restart: nothing is left in memory."""
-    past._kept.clear()
     store = open_store(config.service.store)
     try:
         outcome: JobOutcome = job(Context(config, store, LATER, arguments=arguments))
@@ -109,11 +109,13 @@ def home(trained: Path, tmp_path: Path) -> Path:
     return Path(shutil.copytree(trained, tmp_path / "home", symlinks=True))
 
 
-def expected(config: Config, begin: int, *, before: pd.DataFrame | None = None) -> pd.Series:
+def expected(
+    config: Config, begin: int, *, before: pd.DataFrame | None = None, rows: pd.DataFrame = PAYMENTS
+) -> pd.Series:
     """The risk of payments from one on, their features measured in one go."""
     featuring = Featuring(config)
     known = None if before is None else featuring.typed(before)
-    rows = featuring.compute(PAYMENTS.iloc[begin:], before=known).rows
+    rows = featuring.compute(rows.iloc[begin:], before=known).rows
     scorer = bundle.load(config.bundle)
     risk = scorer.measure(rows.reset_index(drop=True))["risk"]
     return pd.Series(risk.to_numpy(), index=rows["transaction_id"].to_numpy(), name="risk").sort_index()
@@ -140,6 +142,37 @@ def test_source_that_begins_earlier_has_its_own_past(home: Path) -> None:
     pd.testing.assert_series_equal(scores(home), expected(config, 0), check_names=False, rtol=1e-6)
 
 
+def test_late_row_of_the_first_batch_costs_no_state(home: Path) -> None:
+    """One row from before the end of training is quarantined; the others are measured against what training saw."""
+    config, late = settle(home), PAYMENTS.iloc[[600]].assign(transaction_id="late")
+    put(home, "part1", pd.concat([PAYMENTS.iloc[750:1_000], late]))
+
+    assert run(config).facts["quarantined"] == 1
+
+    fresh = expected(config, 750, before=PAYMENTS.iloc[:750], rows=PAYMENTS.iloc[:1_000])
+    pd.testing.assert_series_equal(scores(home), fresh, check_names=False, rtol=1e-6)
+    (file,) = (home / "scores.quarantine").glob("*.csv")
+    assert pd.read_csv(file)["transaction_id"].tolist() == ["late"]
+
+
+@pytest.mark.parametrize("what", ["missing", "broken", "of other labels"])
+def test_scoring_waits_where_the_state_of_training_cannot_be_used(home: Path, what: str) -> None:
+    """Never silently without: everything would be new, and many honest rows flagged."""
+    file = history_folder(config := settle(home)) / "history.npz"
+    if what == "missing":
+        file.unlink()
+    elif what == "broken":
+        file.write_bytes(b"no archive")
+    else:
+        config = settle(home, columns=SETTINGS["columns"] | {"label": "wrong"})
+    put(home, "part1", PAYMENTS.iloc[750:].assign(wrong=0))
+
+    with pytest.raises((BundleError, DataError), match=r"Learn|Train again"):
+        run(config)
+
+    assert not list((home / "scores").glob("batch-*"))
+
+
 def test_rows_left_out_at_the_start_are_the_past(home: Path) -> None:
     """``start: new`` scores no old row, and remembers them all."""
     config = settle(home, service={"start": "new"})
@@ -161,7 +194,8 @@ def test_killed_run_leaves_the_past_as_it_should_be(home: Path, point: str) -> N
     config = settle(home)
     put(home, "part1", PAYMENTS.iloc[750:1_000])
     code = (
-        "import sys\nfrom tests import test_past\nfrom pipelines import past\nfrom pathlib import Path\n"
+        "import sys\nfrom tests import test_past\nfrom pathlib import Path\n"
+        "from pipelines.features import state as past\n"
         "past.BATCHES = 1\n"
         "test_past.run(test_past.load_config(Path(sys.argv[1])))\n"
     )
@@ -204,7 +238,7 @@ def test_lost_past_is_built_from_the_source(home: Path, lost: str) -> None:
 
 def test_snapshot_ahead_of_a_restored_database_is_not_believed(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """It knows rows that the database has not scored."""
-    monkeypatch.setattr(past, "BATCHES", 1)
+    monkeypatch.setattr("pipelines.features.state.BATCHES", 1)
     config = settle(home)
     put(home, "part1", PAYMENTS.iloc[:800])
     run(config)
@@ -285,7 +319,7 @@ def test_labels_that_come_later_are_learnt(home: Path, monkeypatch: pytest.Monke
     run(config)
     put(home, "part2", PAYMENTS.iloc[1_000:1_001])
     told = PAYMENTS.iloc[:1_000].assign(is_fraud=1)
-    monkeypatch.setattr("pipelines.ingest.folder.FolderIntake.passed", lambda *_: iter([told]))
+    monkeypatch.setattr("pipelines.ingest.folder.FollowedFolder.passed", lambda *_: iter([told]))
     seen = pushed(monkeypatch)
 
     run(config)
@@ -298,18 +332,15 @@ def test_another_label_column_makes_another_past(home: Path, restarted: bool) ->
     """Marks of the column that counted before are gone: the past is built anew by the new one."""
     columns, both = SETTINGS["columns"], PAYMENTS.assign(wrong=1)
     put(home, "part1", both.iloc[:1_000])
-    store = open_store((config := settle(home, columns=columns | {"label": "wrong"})).service.store)
-    past._kept.clear()
-    score_new(Context(config, store, LATER, arguments={}))
+    store, cache = open_store((config := settle(home)).service.store), ProcessCache()
+    score_new(Context(config, store, LATER, cache=cache))
     put(home, "part2", both.iloc[1_000:])
-    config = settle(home)
-    if restarted:
-        past._kept.clear()
+    config = settle(home, columns=columns | {"label": "wrong"})
 
-    score_new(Context(config, store, LATER, arguments={}))
+    score_new(Context(config, store, LATER, cache=ProcessCache() if restarted else cache))
 
     store.close()
-    fresh = expected(config, 0).loc[PAYMENTS["transaction_id"].iloc[1_000:]]
+    fresh = expected(config, 0, rows=both).loc[PAYMENTS["transaction_id"].iloc[1_000:]]
     pd.testing.assert_series_equal(scores(home).loc[fresh.index], fresh, check_names=False, rtol=1e-6)
 
 
@@ -365,7 +396,7 @@ def test_challenger_in_the_shadow_is_given_the_features(home: Path) -> None:
 
 def test_judge_speaks_of_the_history(home: Path) -> None:
     """Reasons of the service are in the words of those of `detector score`."""
-    judge = load_judge(settle(home))
+    judge = load_scorer(settle(home), ProcessCache())
     put(home, "all", PAYMENTS)
     run(settle(home))
 

@@ -5,6 +5,8 @@ import os
 import shutil
 import subprocess
 import sys
+import tempfile
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +20,13 @@ from detector.persist import bundle
 from pipelines.config import Config, load_config
 from pipelines.factory.data import recent, split
 from pipelines.factory.metadata import reference_of
+from pipelines.ingest.batch import InputBatch
+from pipelines.jobs.cache import ProcessCache
 from pipelines.registry.registry import Shelf
-from pipelines.scoring.shadow import begin_shadow, score_shadow, settle_shadow, trial_of
+from pipelines.scoring.contract import BatchContext
+from pipelines.scoring.load import load_scorer
+from pipelines.scoring.shadow import ShadowTrial, begin_shadow, settle_shadow, trial_of
+from pipelines.sinks.quarantine import QuarantineSink
 from pipelines.sources import open_source
 from pipelines.tracking.messages import spool_of
 from pipelines.training import retrain as job
@@ -325,13 +332,26 @@ def trial(changed: tuple[Path, Any], tmp_path: Path) -> tuple[Config, str]:
     return config, name
 
 
+def score_shadow(config: Config, frame: pd.DataFrame, *, batch: int, now: datetime) -> Path | None:
+    """Score rows with the champion, then with the challenger on trial."""
+    cache = ProcessCache()
+    trial = ShadowTrial.of(config, cache, now=now)
+    if trial is None:
+        return None
+    rows = InputBatch(tuple(frame.columns), lambda _: iter([frame.reset_index(drop=True)]))
+    with tempfile.TemporaryDirectory() as folder, QuarantineSink(Path(folder) / "bad.csv") as quarantine:
+        scored = load_scorer(config, cache).score(rows, BatchContext(Path(folder), quarantine, now))
+        assert len(list(trial.watch(scored.frames)))
+    return trial.score(rows, batch=batch)
+
+
 def test_shadow_scores_each_batch_once_and_flags_nothing(trial: tuple[Config, str]) -> None:
     """The same batch again writes the same file; after the trial nothing is written."""
     config, _ = trial
     batch = world(45, changes=20, seed=7).tail(300)
 
-    first = score_shadow(config, batch, batch="2026/02/10", now=after(41))
-    again = score_shadow(config, batch, batch="2026/02/10", now=after(42))
+    first = score_shadow(config, batch, batch=7, now=after(41))
+    again = score_shadow(config, batch, batch=7, now=after(42))
 
     assert first == again
     assert first is not None
@@ -339,8 +359,8 @@ def test_shadow_scores_each_batch_once_and_flags_nothing(trial: tuple[Config, st
     assert len(found) == 300
     assert found["risk_challenger"].corr(found["risk_champion"]) < 1
     assert found["flagged_champion"].sum() > found["flagged_challenger"].sum() > 0
-    assert len(list(first.parent.iterdir())) == 1
-    assert score_shadow(config, batch, batch="later", now=after(44)) is None
+    assert len(list(first.parent.glob("*.parquet"))) == 1
+    assert score_shadow(config, batch, batch=8, now=after(44)) is None
 
 
 @pytest.mark.parametrize("batches", [0, 2])
@@ -348,7 +368,7 @@ def test_trial_ends_with_a_decision(trial: tuple[Config, str], batches: int) -> 
     """Not before its days are over; then it serves, with or without batches in between."""
     config, name = trial
     for number in range(batches):
-        score_shadow(config, world(45, changes=20, seed=number).tail(500), batch=str(number), now=after(41))
+        score_shadow(config, world(45, changes=20, seed=number).tail(500), batch=number, now=after(41))
 
     assert settle_shadow(config, now=after(42.9)) is None
     assert settle_shadow(config, now=after(43)) == "promote"
@@ -361,7 +381,7 @@ def test_trial_that_floods_people_is_lost(trial: tuple[Config, str]) -> None:
     """Three times the champion's alerts in the shadow: the champion stays."""
     config, name = trial
     before = serving(config)
-    path = score_shadow(config, world(45, changes=20).tail(600), batch="x", now=after(41))
+    path = score_shadow(config, world(45, changes=20).tail(600), batch=1, now=after(41))
     assert path is not None
     rows = pd.read_parquet(path)
     rows.assign(flagged_champion=False, flagged_challenger=rows["risk_challenger"].rank() > 500).to_parquet(path)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sqlite3
 import subprocess
 import sys
@@ -18,6 +19,7 @@ import pytest
 from detector.decide.policy import Budget, Policy
 from detector.detectors.table.scorer import TabularScorer
 from detector.errors import BundleError, SchemaError, SettingError, SinkError
+from detector.explain.reason import Reason, in_words
 from detector.persist import bundle
 from pipelines.config import Config
 from pipelines.scoring import batch as job
@@ -51,11 +53,22 @@ def test_scores_are_those_of_the_detector(config: Config, payments: pd.DataFrame
 
     expected = bundle.load(config.bundle).judge(payments, policy=Policy(quantile=0.9)).frame
     pd.testing.assert_frame_equal(frame[expected.columns], expected, check_dtype=False)
-    assert frame.columns.tolist() == [*expected.columns, "model_version", "scored_at"]
+    written = [name for name in frame.columns if name != "reasons_json"]
+    assert written == [*expected.columns, "model_version", "scored_at"]
     assert set(frame["model_version"]) == {bundle.fingerprint(config.bundle)}
     assert set(frame["scored_at"]) == {pd.Timestamp("2026-03-02 12:00")}
     assert (report.rows, report.scored, report.quarantined) == (1500, 1500, 0)
     assert report.flagged == frame["flagged"].sum() > 0
+
+
+def test_reasons_are_written_as_text_and_as_json(config: Config) -> None:
+    """The same reasons, for people and for programs; a row that is not flagged has none."""
+    _, frame = scored(config)
+
+    for text, found, flagged in frame[["reasons", "reasons_json", "flagged"]].itertuples(index=False):
+        reasons = [Reason(**each) for each in json.loads(found)] if found else []
+        assert in_words(reasons) == text
+        assert bool(reasons) == flagged
 
 
 @pytest.mark.parametrize("size", [101, 400, 1500])

@@ -326,7 +326,7 @@ def test_the_interval_is_that_of_the_training_rows(timed: SequenceDetector) -> N
 
     with pytest.raises(DataError, match="Readings come faster than every 1 min"):
         timed.risk(fast)
-    assert timed.scorer_.judge_rows(slow).series.report.gaps["handled"].eq("masked").all()
+    assert timed.scorer_.score_steps(slow).series.report.gaps["handled"].eq("masked").all()
 
 
 @pytest.mark.parametrize(

@@ -51,7 +51,8 @@ def test_batches_have_the_scores_of_the_whole_series(trailing: Path, tmp_path: P
 
     found = site.verdicts()
     assert list(found.columns) == [
-        "id", "when", "pump", "risk", "p_value", "flagged", "severity", "reasons", "reconstruction",
+        "id", "when", "pump", "risk", "p_value", "flagged", "severity", "reasons", "reasons_json",
+        "reconstruction",
         "model_version", "scored_at", "batch",
     ]  # fmt: skip
     assert len(found) == 151

@@ -268,7 +268,7 @@ def test_a_clock_put_back_is_refused_and_one_put_forward_is_a_gap() -> None:
     with pytest.raises(DataError, match="put back by one hour .* summer time ended, and the times have no zone"):
         detector.judge(autumn)
     assert len(detector.judge(spring).frame) == 240
-    assert detector.scorer_.judge_rows(clean(spring, SCHEMA).rows).series.report.gaps["summer_time"].tolist() == [True]
+    assert detector.scorer_.score_steps(clean(spring, SCHEMA).rows).series.report.gaps["summer_time"].tolist() == [True]
 
 
 def test_a_lost_sensor_and_a_stranger_are_named() -> None:

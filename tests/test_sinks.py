@@ -10,7 +10,8 @@ import pytest
 
 from detector.errors import SettingError, SinkError
 from pipelines.config import OutputSection
-from pipelines.sinks.files import FileSink, QuarantineSink, Sink, open_sink
+from pipelines.sinks.files import FileSink, Sink, open_sink
+from pipelines.sinks.quarantine import QuarantineSink
 from pipelines.sinks.sql import SqlSink
 
 

@@ -15,7 +15,6 @@ from alembic.script import ScriptDirectory
 
 from benchmarks.soak import KILLED, Site, run
 from detector.errors import StoreError
-from pipelines.alerts import tables as _alert_tables  # noqa: F401 - they are in the same database
 from pipelines.scoring import stream as incremental
 from pipelines.service.leader import Leadership
 from pipelines.store import Base, Batch, Cursor, Run, Store, open_store

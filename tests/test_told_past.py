@@ -16,13 +16,14 @@ import yaml
 from detector.persist import bundle
 from pipelines.config import Config, load_config
 from pipelines.factory.data import recent
-from pipelines.features import state as past
 from pipelines.features.engine import Featured, Featuring, history_folder
+from pipelines.features.state import feature_state_of
+from pipelines.jobs.cache import ProcessCache
 from pipelines.jobs.context import Context, JobOutcome
 from pipelines.monitoring.drift import watch
 from pipelines.scoring.batch import score
+from pipelines.scoring.job import score_new
 from pipelines.scoring.replay import replay
-from pipelines.scoring.stream import score_new
 from pipelines.sources import open_source
 from pipelines.store import Store, open_store
 from pipelines.training.retrain import retrain
@@ -90,9 +91,17 @@ def run(config: Config, now: pd.Timestamp, job: Any = score_new, **arguments: An
         store.close()
 
 
-def run_in(store: Store, config: Config, now: pd.Timestamp, job: Any = score_new, **arguments: Any) -> JobOutcome:
+def run_in(
+    store: Store,
+    config: Config,
+    now: pd.Timestamp,
+    job: Any = score_new,
+    cache: ProcessCache | None = None,
+    **arguments: Any,
+) -> JobOutcome:
     """One run of a service that goes on."""
-    outcome: JobOutcome = job(Context(config, store, now.to_pydatetime().replace(tzinfo=UTC), arguments=arguments))
+    moment = now.to_pydatetime().replace(tzinfo=UTC)
+    outcome: JobOutcome = job(Context(config, store, moment, arguments=arguments, cache=cache or ProcessCache()))
     return outcome
 
 
@@ -116,7 +125,6 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def home(trained: Path, tmp_path: Path) -> Path:
-    past._kept.clear()
     return Path(shutil.copytree(trained, tmp_path / "home", symlinks=True))
 
 
@@ -134,7 +142,7 @@ def test_service_measures_as_one_table_would(
     """
     config = settle(home, UNLABELLED)
     seen = pushed(monkeypatch)
-    store = open_store(config.service.store)
+    store, cache = open_store(config.service.store), ProcessCache()
     for number, first in enumerate(range(begin, len(PAYMENTS), EVERY)):
         part = PAYMENTS.iloc[first : first + EVERY]
         until = part["time"].max()
@@ -145,21 +153,40 @@ def test_service_measures_as_one_table_would(
         if after == "loss":
             shutil.rmtree(history_folder(config) / config.name, ignore_errors=True)
         now = until + timedelta(hours=1)
-        assert (run_in(store, config, now) if after == "nothing" else run(config, now)).rows == len(part)
+        found = run_in(store, config, now, cache=cache) if after == "nothing" else run(config, now)
+        assert found.rows == len(part)
     store.close()
     tell(home, config)
 
-    found = pd.concat([each.rows for each in seen]).set_index("transaction_id")[RISK]
+    measured = pd.concat([each.rows for each in seen]).set_index("transaction_id")[RISK]
 
-    whole = expected(config).loc[found.index]
+    whole = expected(config).loc[measured.index]
     assert (whole.iloc[-EVERY:] > 0).mean().min() > 0.3
-    pd.testing.assert_frame_equal(found, whole, check_exact=True)
+    pd.testing.assert_frame_equal(measured, whole, check_exact=True)
+
+
+def test_renamed_file_of_reports_costs_no_state(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What training knew of the cards goes on where the same reports have another name."""
+    head = UNLABELLED["train"]["head"]
+    reports = head["reports"] | {"source": {"path": "disputes.csv"}}
+    config = settle(home, UNLABELLED, train=UNLABELLED["train"] | {"head": head | {"reports": reports}})
+    tell(home, config)
+    (home / "chargebacks.csv").rename(home / "disputes.csv")
+    seen = pushed(monkeypatch)
+    part = PAYMENTS.iloc[LEARNT : LEARNT + EVERY]
+    part.to_parquet(home / "in" / "part.parquet")
+    os.utime(home / "in" / "part.parquet", (0, 0))
+
+    assert run(config, part["time"].max() + timedelta(hours=1)).rows == EVERY
+
+    measured = pd.concat([each.rows for each in seen]).set_index("transaction_id")[RISK]
+    assert (measured > 0).mean().min() > 0.2
+    pd.testing.assert_frame_equal(measured, expected(config).loc[measured.index], check_exact=True)
 
 
 def test_replay_knows_what_was_said_by_then(home: Path) -> None:
     """Scored again after all was said, a batch has the scores that it had."""
     config = settle(home, UNLABELLED)
-    shutil.rmtree(history_folder(config))
     tell(home, config)
     for number, first in enumerate((0, 1_000)):
         path = home / "in" / f"part{number}.parquet"
@@ -236,7 +263,7 @@ def test_service_goes_on_while_reports_are_missing(home: Path, caplog: pytest.Lo
     file, aside = home / "chargebacks.csv", home / "aside.csv"
     tell(home, config)
     file.rename(aside)
-    store = open_store(config.service.store)
+    store, cache = open_store(config.service.store), ProcessCache()
     counts = []
 
     for number, first in enumerate(range(0, 1_000, EVERY)):
@@ -248,8 +275,8 @@ def test_service_goes_on_while_reports_are_missing(home: Path, caplog: pytest.Lo
         elif number == 3:
             file.unlink()
         now = part["time"].max() + timedelta(days=number, hours=1)
-        assert run_in(store, config, now).rows == EVERY
-        reader = past._kept[history_folder(config) / config.name].featuring.reader
+        assert run_in(store, config, now, cache=cache).rows == EVERY
+        reader = feature_state_of(config, store, cache).featuring.reader
         counts.append(0 if reader._statements is None else len(reader._statements.reports))
     store.close()
 

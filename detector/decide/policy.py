@@ -10,10 +10,10 @@ from math import ceil
 from typing import Literal
 
 import numpy as np
-import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 
 from detector.arrays import Flags, Floats
+from detector.decide.days import Used, group_by_day
 from detector.errors import DataError, SettingError, ShapeError
 
 PERIODS = ("batch", "day")
@@ -95,7 +95,9 @@ class Policy:
         """Whether ``decide`` must be told each row's day."""
         return self.budget is not None and self.budget.per == "day"
 
-    def decide(self, p_value: ArrayLike, risk: ArrayLike, *, day: ArrayLike | None = None) -> Flags:
+    def decide(
+        self, p_value: ArrayLike, risk: ArrayLike, *, day: ArrayLike | None = None, used: Used | None = None
+    ) -> Flags:
         """Flag the rows of one batch.
 
         Parameters
@@ -104,6 +106,8 @@ class Policy:
             As the calibrator gives them.
         day : array of shape (n_rows,), optional
             The day or the time of each row; needed for a budget a day. Rows without one share a day.
+        used : callable, optional
+            For some days: how many rows of each other batches have flagged. A budget a day has only the rest of it.
 
         Returns
         -------
@@ -131,10 +135,15 @@ class Policy:
             flagged &= discoveries(p_value, self.fdr)
         if self.budget is None:
             return flagged
-        group = np.zeros(len(risk), dtype=np.int64)
-        if self.budget.per == "day":
-            group = _days(day, len(risk))
-        return _riskiest(flagged, risk, group, self.budget.rows)
+        if self.budget.per == "batch":
+            return _riskiest(flagged, risk, np.zeros(len(risk), dtype=np.int64), np.array([self.budget.rows]))
+        group, days = group_by_day(day, len(risk))
+        room = np.full(len(days), self.budget.rows)
+        if used is not None:
+            asked = [days[number] for number in np.unique(group[flagged])]
+            spent = used(asked) if asked else {}
+            room = np.maximum(room - np.array([spent.get(each, 0) for each in days], dtype=np.int64), 0)
+        return _riskiest(flagged, risk, group, room)
 
     def candidates(self, p_value: ArrayLike, risk: ArrayLike) -> Flags:
         """Rows of one part of a batch that ``decide`` may flag once it sees the whole batch; it flags no others.
@@ -149,7 +158,7 @@ class Policy:
         if self.fdr is not None:
             possible &= p_value <= self.fdr
         if self.budget is not None and self.budget.per == "batch":
-            possible = _riskiest(possible, risk, np.zeros(len(risk), dtype=np.int64), self.budget.rows)
+            possible = _riskiest(possible, risk, np.zeros(len(risk), dtype=np.int64), np.array([self.budget.rows]))
         return possible
 
     def describe(self) -> str:
@@ -287,30 +296,21 @@ def row_of_numbers(values: ArrayLike, name: str) -> Floats:
     return numbers
 
 
-def _riskiest(candidates: Flags, risk: Floats, group: NDArray[np.int64], rows: int) -> Flags:
-    """Keep the ``rows`` riskiest candidates of each group, the earlier of equals."""
+def _riskiest(candidates: Flags, risk: Floats, group: NDArray[np.int64], room: NDArray[np.int64]) -> Flags:
+    """Keep the riskiest candidates of each group, as many as it has room for, the earlier of equals."""
     kept = np.zeros(len(candidates), dtype=bool)
     positions = np.flatnonzero(candidates)
     # NumPy sorts small integers by radix, and a partition is linear: no sort of five million risks.
     small = group[positions].astype(np.min_scalar_type(group.max(initial=0)))
     order = np.argsort(small, kind="stable")
     for members in np.split(positions[order], np.flatnonzero(np.diff(small[order])) + 1):
+        rows = int(room[group[members[0]]]) if len(members) else 0
         if len(members) <= rows:
             kept[members] = True
+        if len(members) <= rows or not rows:
             continue
         edge = np.partition(risk[members], -rows)[-rows]
         above, at = members[risk[members] > edge], members[risk[members] == edge]
         kept[above] = True
         kept[at[: rows - len(above)]] = True
     return kept
-
-
-def _days(day: ArrayLike | None, n_rows: int) -> NDArray[np.int64]:
-    if day is None:
-        raise SettingError("A budget per day needs each row's day. Give a time column, or a budget per batch.")
-    if np.shape(day) != (n_rows,):
-        raise ShapeError(f"decide expected one day for each of {n_rows} rows, got shape {np.shape(day)}.")
-    values = pd.Series(day)
-    if pd.api.types.is_datetime64_any_dtype(values):
-        values = values.dt.normalize()
-    return np.asarray(pd.factorize(values, use_na_sentinel=False)[0], dtype=np.int64)

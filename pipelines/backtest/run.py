@@ -12,29 +12,30 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from detector.cleaning.clean import clean
-from detector.cleaning.values import read_dates, read_names, read_numbers
+from detector.cleaning.values import read_names, read_numbers
 from detector.decide.policy import Policy
 from detector.errors import DataError, SchemaError, SettingError, nearest
 from detector.features import Money
 from detector.schema import Schema
 from pipelines.backtest.metrics import LEAST_ROWS, SUPERVISED, UNSUPERVISED, in_order, judge_period
 from pipelines.backtest.plan import Plan, length
-from pipelines.backtest.truth import TRUTH, Told
 from pipelines.backtest.words import cautions, in_words, means_and_spreads
 from pipelines.config import Config
 from pipelines.config.features import NEEDS_TIME
 from pipelines.factory.detector import detector_of, policy_of
-from pipelines.factory.labelled_set import lesson_from, taught, without
+from pipelines.factory.labelled_set import labelled_set_from, train_head, without
 from pipelines.features.burn_in import warm
 from pipelines.features.engine import Featuring, featuring_of
 from pipelines.labels.feedback import Statements
-from pipelines.labels.known import Known
+from pipelines.labels.known import KnownLabels, LabelHistory, with_report_time
 from pipelines.progress import progress
-from pipelines.sinks.quarantine import left_out
+from pipelines.sinks.quarantine import count_quarantined
 from pipelines.sources import open_source
 
 AMOUNT = "__amount__"
 """Among the rows of a backtest: amounts in one currency."""
+TRUTH = "__truth__"
+"""Among the rows of a backtest without a label column: what reports and answers say."""
 
 
 @dataclass(frozen=True)
@@ -99,8 +100,8 @@ def backtest(config: Config, plan: Plan, *, now: datetime, folder: Path | None =
     featuring = featuring_of(config, trained=False)
     rows, schema, notes = _prepare(config, plan, featuring, now=now)
     statements = Statements.read(config) if featuring is None else featuring.reader.statements
-    told = Told(rows, schema, config, statements, length(plan.delay))
-    truth = told.truth(now)
+    history = LabelHistory(rows, schema, config, statements, length(plan.delay))
+    truth = history.truth(now)
     schema = Schema(**{**schema.to_dict(), "label": schema.label or TRUTH})
     rows = rows.assign(**{str(schema.label): truth.label})
     whole_from = None if featuring is None else rows[schema.time].min() + featuring.reach
@@ -109,7 +110,7 @@ def backtest(config: Config, plan: Plan, *, now: datetime, folder: Path | None =
     periods = list(plan.periods())
     with progress("Backtesting", total=len(periods) * plan.seeds, unit="trainings") as advance:
         for begin, end in periods:
-            known = told.by(begin, since=begin - plan.learnt)
+            known = history.known_by(begin, since=begin - plan.learnt)
             learnt = rows.loc[known.label.index].assign(**{str(schema.label): known.label})
             asked = _unblocked(rows, schema, truth.known_at, begin=begin, end=end)
             for seed in range(plan.seeds):
@@ -157,12 +158,10 @@ def _prepare(
         aside.update(featured.quarantine["reason"])
     cleaned = clean(frame, schema, labelled=schema.label is not None, positions=frame.index)
     aside.update(cleaned.counts)
-    rows = cleaned.rows
+    rows = with_report_time(cleaned.rows, frame, config)
     if plan.scenario is not None:
         rows = rows.assign(**{plan.scenario: frame.loc[rows.index, plan.scenario]})
-    if reported is not None:
-        rows = rows.assign(**{reported: read_dates(frame[reported])[0]})
-    notes = left_out(+aside, of=given)
+    notes = count_quarantined(+aside, of=given)
     amounts, unsummed = _amounts(frame.loc[rows.index], config.features.money())
     if amounts is not None:
         rows = rows.assign(**{AMOUNT: amounts})
@@ -186,7 +185,7 @@ def _amounts(rows: pd.DataFrame, money: Money) -> tuple[pd.Series | None, list[s
 
 def _period(
     learnt: pd.DataFrame,
-    known: Known,
+    known: KnownLabels,
     asked: pd.DataFrame,
     schema: Schema,
     config: Config,
@@ -200,13 +199,12 @@ def _period(
         return {}
     if config.train.rows is not None and len(learnt) > config.train.rows:
         learnt = learnt.sample(config.train.rows, random_state=config.random_state)
-    lesson = lesson_from(learnt, known.of(learnt.index), config) if config.train.head.enabled else None
+    lesson = labelled_set_from(learnt, known.of(learnt.index), config) if config.train.head.enabled else None
     members, _ = warm(without(learnt, lesson), str(schema.time), whole_from)
-    scorer = taught(detector_of(config, schema).fit(members).scorer_, lesson, config)
-    measures = scorer.measure(asked)
+    scorer = train_head(detector_of(config, schema).fit(members).scorer_, lesson, config)
+    scores = scorer.score(asked, policy, explains=False)
     day = asked[str(schema.time)].dt.normalize()
-    p_value, risk = measures["p_value"].to_numpy(), measures["risk"].to_numpy()
-    flagged = policy.decide(p_value, risk, day=day.to_numpy() if policy.needs_day else None)
+    p_value, risk, flagged = (scores[name].to_numpy() for name in ("p_value", "risk", "flagged"))
     amount = AMOUNT if AMOUNT in asked else None
 
     def judged(score: NDArray[np.float64]) -> dict[str, float]:

@@ -16,6 +16,7 @@ VERDICTS = (
     "flagged",
     "severity",
     "reasons",
+    "reasons_json",
     "unsupervised_risk",
     "decided_by",
     "explored",

@@ -22,7 +22,7 @@ from pipelines.demo.transactions import COLOURS, clear_away, put, show_alerts, s
 from pipelines.jobs.context import Context
 from pipelines.progress import progress
 from pipelines.scoring.batch import score
-from pipelines.scoring.stream import score_new
+from pipelines.scoring.job import score_new
 from pipelines.service.housekeeping import deliver
 from pipelines.simulate import simulate_sensors
 from pipelines.sinks.files import FileSink

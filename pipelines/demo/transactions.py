@@ -27,7 +27,7 @@ from pipelines.alerts.outbox.views import alert_text
 from pipelines.config import FILE_NAME, Config, load_config
 from pipelines.jobs.context import Context
 from pipelines.progress import progress
-from pipelines.scoring.stream import score_new
+from pipelines.scoring.job import score_new
 from pipelines.service.housekeeping import deliver
 from pipelines.simulate import simulate_transactions
 from pipelines.sinks.files import FileSink

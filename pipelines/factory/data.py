@@ -16,10 +16,10 @@ from detector.metrics.ranking import read_labels
 from detector.schema import Schema
 from pipelines.config import Config
 from pipelines.factory.detector import refuse_taken_names, schema_of
-from pipelines.factory.labelled_set import Lesson, lesson_of, with_reports, without
+from pipelines.factory.labelled_set import LabelledSet, labelled_set_of, without
 from pipelines.features.burn_in import warm
 from pipelines.features.engine import Featuring, statements_of
-from pipelines.labels.known import known_labels
+from pipelines.labels.known import known_labels, with_report_time
 from pipelines.progress import counted, progress
 from pipelines.sources import Source
 
@@ -49,7 +49,7 @@ class Window:
         The span of the rows learnt from, or "" where there is no time.
     compare_days : float
         How many days the rows compared on span; 0 where there is no time.
-    lesson : Lesson or None
+    lesson : LabelledSet or None
         What a head learns from, of the rows before those compared on; the members do not learn from these.
     early : str or None
         What to say of rows that only a head learns from, because their past is too short.
@@ -64,7 +64,7 @@ class Window:
     since: str
     until: str
     compare_days: float
-    lesson: Lesson | None = None
+    lesson: LabelledSet | None = None
     early: str | None = None
 
     @property
@@ -188,7 +188,7 @@ def split(
         rows = rows.sort_values(schema.time, kind="stable")
     labels = read_labels(rows[schema.label]) if schema.label is not None else np.full(len(rows), np.nan)
     believed = labels.copy()
-    told = with_reports(rows, frame, config)
+    told = with_report_time(rows, frame, config)
     statements = statements_of(config, featuring)
     if schema.time is not None and config.kind == "table":
         known = known_labels(told, config, schema, now=now, statements=statements)
@@ -198,7 +198,7 @@ def split(
         believed[(rows[schema.time] > end).to_numpy()] = np.nan
     first = _first_compared(rows, believed, config, schema, champion_until)
     compare, learn = rows.iloc[first:], rows.iloc[:first]
-    lesson = lesson_of(told.iloc[:first], config, schema, now=now, statements=statements)
+    lesson = labelled_set_of(told.iloc[:first], config, schema, now=now, statements=statements)
     learn = without(learn[labels[:first] != 1], lesson)
     learn, early = warm(learn, str(schema.time), None if featuring is None else featuring.whole_from)
     believed = believed[first:]

@@ -22,12 +22,13 @@ import sqlalchemy as sa
 from numpy.typing import NDArray
 
 from detector.cleaning.values import read_dates
-from detector.errors import BundleError, DataError
+from detector.errors import BundleError
 from detector.features import History, load_history, save_history
 from pipelines.config import Config
 from pipelines.features.engine import ROWS, Featuring, featuring_of, history_folder, joined, slices, tell
-from pipelines.ingest import Intake, Reading
-from pipelines.sinks.files import QuarantineSink
+from pipelines.ingest import FollowedSource, InputBatch
+from pipelines.jobs.cache import ProcessCache
+from pipelines.sinks.quarantine import QuarantineSink
 from pipelines.store import Batch, Store
 from pipelines.testing.failpoints import fault
 
@@ -37,15 +38,15 @@ SNAPSHOT = re.compile(r"past-(\d{8})\.npz")
 MOST_ROWS, BATCHES = 500_000, 100
 """After so many rows or batches a snapshot is written, and the files before it are deleted."""
 MOST_HELD = 2_000_000
+MOST_LATE = 0.1
+"""A first batch with a larger share of rows from before the end of training is no late batch: it is history."""
 LOOK_EVERY = timedelta(days=1)
 
 Known = Callable[[pd.Series], NDArray[np.bool_]]
 
-_kept: dict[Path, Past] = {}
 
-
-def past_of(config: Config, store: Store) -> Past | None:
-    """The past of the configured source, kept in memory between runs; None if no features are configured.
+def feature_state_of(config: Config, store: Store, cache: ProcessCache) -> FeatureState | None:
+    """The state of the configured source, kept in memory between runs; None if no features are configured.
 
     Raises
     ------
@@ -56,14 +57,12 @@ def past_of(config: Config, store: Store) -> Past | None:
     if featuring is None:
         return None
     folder = history_folder(config) / config.name
-    past = _kept.get(folder)
-    if past is None or not featuring.goes_on_with(past.featuring.history) or past.store is not store:
-        past = _kept[folder] = Past(featuring, folder, store, config.name)
-    return past
+    token = (store, featuring.features, featuring.reader.told_by, config.features, config.train.head)
+    return cache.of(("feature state", folder), token, lambda: FeatureState(featuring, folder, store, config.name))
 
 
-class Past:
-    """The past of one source's entities.
+class FeatureState:
+    """What features know of one source's entities, up to the batch that was scored last.
 
     Parameters
     ----------
@@ -90,27 +89,17 @@ class Past:
         """Rows and batches since the last snapshot."""
         self._looked_at: datetime | None = None
 
-    def of(
-        self, reading: Reading, intake: Intake, quarantine: QuarantineSink, *, known: Known, now: datetime
-    ) -> Reading:
+    def measure(
+        self, batch: InputBatch, followed: FollowedSource, quarantine: QuarantineSink, *, known: Known, now: datetime
+    ) -> InputBatch:
         """The rows of a new batch with their features. They are read as a whole: an entity's lie in any order.
 
-        Parameters
-        ----------
-        reading : Reading
-        intake : Intake
-            Where it comes from, for what lies behind the cursor.
-        quarantine : QuarantineSink
-            For rows that cannot have features.
-        known : callable
-            Which keys were scored before; such rows do not belong to the past a second time.
-        now : datetime
+        ``known`` says which keys were scored before: such rows do not belong to the state a second time.
         """
-        frames = reading.frames
 
-        def featured() -> Iterator[pd.DataFrame]:
-            whole = joined(frames())
-            self._catch_up(intake, now)
+        def featured(frames: Iterator[pd.DataFrame]) -> Iterator[pd.DataFrame]:
+            whole = joined(frames)
+            self._catch_up(followed, now)
             if whole is None:
                 self._added, self._rows = pd.DataFrame(), []
                 return
@@ -124,31 +113,35 @@ class Past:
             self._rows = slices(found.rows)
             yield from self._rows
 
-        reading.frames = featured
-        return reading
+        return batch.map(featured)
 
-    def at_their_time(
-        self, reading: Reading, intake: Intake, window: Mapping[str, Any], quarantine: QuarantineSink, *, now: datetime
-    ) -> Reading:
+    def measure_at_their_time(
+        self,
+        batch: InputBatch,
+        followed: FollowedSource,
+        window: Mapping[str, Any],
+        quarantine: QuarantineSink,
+        *,
+        now: datetime,
+    ) -> InputBatch:
         """The same for rows behind the cursor: what their past was is read from the source; the history stays."""
-        frames, features = reading.frames, self.featuring.features
+        features = self.featuring.features
 
-        def featured() -> Iterator[pd.DataFrame]:
-            whole = joined(frames())
+        def featured(frames: Iterator[pd.DataFrame]) -> Iterator[pd.DataFrame]:
+            whole = joined(frames)
             if whole is None:
                 return
             self.featuring.reader.look_again()
             own = self.featuring.typed(whole)
             begin, end = own[features.time].min() - self.featuring.reach, own[features.time].max()
-            before = self._passed(intake, since=begin, until=end, window=window)
+            before = self._passed(followed, since=begin, until=end, window=window)
             if before is not None and features.key is not None:
                 before = before[~before[features.key].isin(set(own[features.key]))]
             found = self.featuring.compute(whole, now=pd.Timestamp(now), before=before)
             quarantine.write(found.quarantine)
             yield from slices(found.rows)
 
-        reading.frames = featured
-        return reading
+        return batch.map(featured)
 
     def keep(self, batch: int) -> None:
         """Write down what a batch adds, before its transaction; doing it twice is the same as doing it once."""
@@ -175,24 +168,24 @@ class Past:
         rows, self._rows = self._rows, []
         return rows
 
-    def _catch_up(self, intake: Intake, now: datetime) -> None:
+    def _catch_up(self, followed: FollowedSource, now: datetime) -> None:
         """Bring the history to where the database says that the scores are."""
         mark = self._last_done()
         due = self._looked_at is None or now - self._looked_at >= LOOK_EVERY
         due = due and self.featuring.reader.look_again()  # before the past is built anew
         if self._mark != mark or not mark:
-            self._load(mark, intake)
+            self._load(mark, followed)
         if not due:
             return
         if self.featuring.features.knows:
-            self._learn_what_was_said(intake, mark)
+            self._learn_what_was_said(followed, mark)
         self._looked_at = now
 
-    def _load(self, mark: int, intake: Intake) -> None:
+    def _load(self, mark: int, followed: FollowedSource) -> None:
         base, history = self._snapshot(mark)
         following = self._done_after(base)
         if not mark or history is None or not all(self._path(batch).exists() for batch in following):
-            self._build_anew(mark, intake)
+            self._build_anew(mark, followed)
             return
         rows = 0
         for batch in following:
@@ -200,7 +193,7 @@ class Past:
                 added = pd.read_parquet(self._path(batch))
             except (OSError, ValueError) as error:  # cut off, by a power cut perhaps
                 log.warning("%s is broken: %s", self._path(batch), error)
-                self._build_anew(mark, intake)
+                self._build_anew(mark, followed)
                 return
             rows += len(added)
             if len(added):
@@ -208,8 +201,8 @@ class Past:
         self.featuring.history = history
         self._mark, self._since = mark, (rows, len(following))
 
-    def _build_anew(self, mark: int, intake: Intake) -> None:
-        passed = self._passed(intake)
+    def _build_anew(self, mark: int, followed: FollowedSource) -> None:
+        passed = self._passed(followed)
         self.featuring.history = self.featuring.empty()
         if passed is not None:
             log.info("the past of %s is built from %d rows of the source", self.source, len(passed))
@@ -220,31 +213,45 @@ class Past:
         self._write_snapshot(mark)
 
     def _begin(self, whole: pd.DataFrame) -> None:
-        """Before the very first batch: go on from the past that training left, if the batch comes after it."""
+        """Before the very first batch: go on from the state that training left.
+
+        A source with many rows from before the end of training is followed from its beginning, and has a state of
+        its own. A few rows of that kind are late, and quarantined as others that come too late are.
+
+        Raises
+        ------
+        BundleError, DataError
+            If that state is missing, broken, or of other features: nothing is scored as if everything were new.
+        """
         if self.featuring.history.latest is None:
-            try:
-                trained = self.featuring.recall(self.folder.parent)
-            except (BundleError, DataError):
-                trained = None
-            if trained is not None and trained.latest is not None:
-                first = read_dates(whole[self.featuring.features.time])[0].min()
-                if first >= pd.Timestamp(trained.latest - trained.lateness, unit="us"):
+            trained = self.featuring.recall(self.folder.parent)
+            if trained.latest is not None:
+                when = read_dates(whole[self.featuring.features.time])[0].dropna()
+                end = pd.Timestamp(trained.latest - trained.lateness, unit="us")
+                if (when < end).mean() <= MOST_LATE:
                     self.featuring.history = trained
+                else:
+                    log.warning(
+                        "many rows of the first batch are older than the end of training (%s): the features of %s "
+                        "begin anew with it, and what training knew of its entities does not count",
+                        end,
+                        self.source,
+                    )
         self._write_snapshot(0)
 
-    def _learn_what_was_said(self, intake: Intake, mark: int) -> None:
+    def _learn_what_was_said(self, followed: FollowedSource, mark: int) -> None:
         """Tell the history what labels, reports and verdicts say of its rows by now, those of training included."""
         try:
             learnt = self.featuring.reader.kept(self.folder.parent / ROWS)
         except BundleError as error:
             log.warning("%s", error)
             learnt = None
-        if tell(self.featuring.history, self._passed(intake), learnt):
+        if tell(self.featuring.history, self._passed(followed), learnt):
             self._write_snapshot(mark)
 
     def _passed(
         self,
-        intake: Intake,
+        followed: FollowedSource,
         *,
         since: pd.Timestamp | None = None,
         until: pd.Timestamp | None = None,
@@ -253,7 +260,7 @@ class Past:
         """The rows behind the cursor that features still look back to, typed; None if there are none."""
         time = self.featuring.features.time
         parts: list[pd.DataFrame] = []
-        for frame in intake.passed(window):
+        for frame in followed.passed(window):
             typed = self.featuring.typed(frame)
             if since is not None:
                 typed = typed[typed[time] >= since]

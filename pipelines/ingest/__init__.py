@@ -7,15 +7,15 @@ from collections.abc import Sequence
 from detector.errors import SettingError
 from detector.schema import Schema
 from pipelines.config import Config
-from pipelines.ingest.batch import Intake, Lag, Proposal, Reading
-from pipelines.ingest.folder import FolderIntake
+from pipelines.ingest.batch import FollowedSource, InputBatch, Lag, Proposal, ReadFacts
+from pipelines.ingest.folder import FollowedFolder
 from pipelines.store import Store
 
-__all__ = ["Intake", "Lag", "Proposal", "Reading", "open_intake"]
+__all__ = ["FollowedSource", "InputBatch", "Lag", "Proposal", "ReadFacts", "open_followed"]
 
 
-def open_intake(config: Config, store: Store, schema: Schema, *, also: Sequence[str] = ()) -> Intake:
-    """The intake of a configuration's source; ``also`` names columns to read where they are there.
+def open_followed(config: Config, store: Store, schema: Schema, *, also: Sequence[str] = ()) -> FollowedSource:
+    """The source of a configuration, to be followed; ``also`` names columns to read where they are there.
 
     Raises
     ------
@@ -24,18 +24,7 @@ def open_intake(config: Config, store: Store, schema: Schema, *, also: Sequence[
     """
     section, source = config.service, config.source
     if source.path is not None:
-        return FolderIntake(
-            store,
-            name=config.name,
-            source=source,
-            schema=schema,
-            settle=section.settle,
-            broken_after=section.broken_after,
-            rescores_replaced=section.replaced == "rescore",
-            starts_new=section.start == "new",
-            batch_rows=section.batch_rows,
-            also=also,
-        )
+        return FollowedFolder(store, name=config.name, source=source, schema=schema, section=section, also=also)
     if source.table is None:
         raise SettingError(
             "`source.query` can be scored once, but not followed. Make a view of it, and name that in `source.table`."
@@ -49,9 +38,9 @@ def open_intake(config: Config, store: Store, schema: Schema, *, also: Sequence[
         raise SettingError(
             "`columns.key` names no column, so rows of a table cannot be told apart. Name it, and train again."
         )
-    from pipelines.ingest.table import TableIntake
+    from pipelines.ingest.table import FollowedTable
 
-    return TableIntake(
+    return FollowedTable(
         store,
         name=config.name,
         url=str(source.url),

@@ -1,9 +1,9 @@
-"""What an intake must be able to do."""
+"""A batch of rows, and what a source that is followed batch by batch must be able to do."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Any, Protocol
 
@@ -48,29 +48,51 @@ class Proposal:
 
 
 @dataclass
-class Reading:
-    """What reading a window came to; complete once its frames are used up.
+class ReadFacts:
+    """What reading a batch came to; filled while its rows are read, complete once they are used up."""
 
-    Parameters
-    ----------
-    columns : tuple of str
-        The columns that a quarantine shows.
-    frames : callable
-        Yields the rows, their index counting on through the whole window.
-    """
-
-    columns: Sequence[str]
-    frames: Callable[[], Iterator[pd.DataFrame]]
     rows: int = 0
     rejected: list[pd.DataFrame] = field(default_factory=list)
     """Lines that could not be read, with ``row`` and ``reason``."""
     spans: list[tuple[str, int, int]] = field(default_factory=list)
     """For files: name in the scores, index of its first row here, number of that row in the file."""
     state: dict[str, Any] = field(default_factory=dict)
-    """What the intake wants to remember for ``settle``."""
+    """What the source wants to remember for ``settle``."""
 
 
-class Intake(Protocol):
+@dataclass(frozen=True)
+class InputBatch:
+    """Rows that are scored together. It never changes; ``map`` makes another one.
+
+    Parameters
+    ----------
+    columns : sequence of str
+        The columns that a quarantine shows.
+    read : callable
+        Yields the rows, their index counting on through the whole batch, and notes what it finds.
+    facts : ReadFacts
+        What was found.
+    """
+
+    columns: Sequence[str]
+    read: Callable[[ReadFacts], Iterator[pd.DataFrame]]
+    facts: ReadFacts = field(default_factory=ReadFacts)
+
+    def frames(self) -> Iterator[pd.DataFrame]:
+        """The rows, in parts."""
+        return self.read(self.facts)
+
+    def map(self, change: Callable[[Iterator[pd.DataFrame]], Iterator[pd.DataFrame]]) -> InputBatch:
+        """The batch with something done to its rows as they are read.
+
+        >>> batch = InputBatch(("x",), lambda _: iter([pd.DataFrame({"x": [1, 2]})]))
+        >>> [frame["x"].tolist() for frame in batch.map(lambda frames: (2 * frame for frame in frames)).frames()]
+        [[2, 4]]
+        """
+        return replace(self, read=lambda facts: change(self.read(facts)))
+
+
+class FollowedSource(Protocol):
     """A source that is followed."""
 
     name: str
@@ -91,7 +113,7 @@ class Intake(Protocol):
         """Give back a window of which nothing was kept."""
         ...
 
-    def open(self, window: Mapping[str, Any]) -> Reading:
+    def open(self, window: Mapping[str, Any]) -> InputBatch:
         """Read a window."""
         ...
 
@@ -99,7 +121,7 @@ class Intake(Protocol):
         """Set the part of a window aside that cannot be read, and say so; None if the error is not the rows' fault."""
         ...
 
-    def settle(self, session: Session, window: dict[str, Any], reading: Reading, *, batch: int, now: datetime) -> None:
+    def settle(self, session: Session, window: dict[str, Any], facts: ReadFacts, *, batch: int, now: datetime) -> None:
         """Write down, in the transaction of the scores, that a window is done; what a replay needs is added to it.
 
         Raises

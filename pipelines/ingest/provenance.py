@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 
 from detector.errors import SettingError
-from pipelines.sinks.landing import ROW_COLUMNS
+from pipelines.sinks.batch_sink import ROW_COLUMNS
 
 
 def placed(frame: pd.DataFrame, spans: Sequence[tuple[str, int, int]]) -> pd.DataFrame:

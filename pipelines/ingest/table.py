@@ -11,7 +11,7 @@ import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
 from detector.errors import SchemaError, SettingError, SourceError, nearest
-from pipelines.ingest.batch import Lag, Proposal, Reading
+from pipelines.ingest.batch import InputBatch, Lag, Proposal, ReadFacts
 from pipelines.ingest.rows import WindowReader
 from pipelines.sources.source import Source
 from pipelines.store import Cursor, RecentKey, Store, upsert
@@ -20,7 +20,7 @@ from pipelines.testing.failpoints import fault
 BATCH = 65_536
 
 
-class TableIntake:
+class FollowedTable:
     """Rows of a table in the order of a column that grows with every row that comes in.
 
     Transactions end in another order than they began in, and clocks differ; so rows may come in behind the cursor. They
@@ -96,13 +96,11 @@ class TableIntake:
     def release(self, session: Session, window: Mapping[str, Any]) -> None:
         """Nothing was marked."""
 
-    def open(self, window: Mapping[str, Any]) -> Reading:
+    def open(self, window: Mapping[str, Any]) -> InputBatch:
         """Read the rows between the two positions, and the late ones before them."""
-        reading = Reading(columns=self._reader.columns(), frames=lambda: iter(()))
-        reading.frames = lambda: self._frames(window, reading)
-        return reading
+        return InputBatch(self._reader.columns(), lambda facts: self._frames(window, facts))
 
-    def _frames(self, window: Mapping[str, Any], reading: Reading) -> Iterator[pd.DataFrame]:
+    def _frames(self, window: Mapping[str, Any], facts: ReadFacts) -> Iterator[pd.DataFrame]:
         after, upto = from_json(window["after"], self.cursor), from_json(window["upto"], self.cursor)
         is_backfill = bool(window.get("backfill"))
         start = after if after is None or is_backfill else self._back(after)
@@ -123,22 +121,22 @@ class TableIntake:
             keys = frame[self.key]
             near = (places > edge) & keys.notna()
             kept.extend(zip(keys[near].astype(str), places[near], strict=True))
-            frame.index = pd.RangeIndex(reading.rows, reading.rows + len(frame))
-            reading.rows += len(frame)
+            frame.index = pd.RangeIndex(facts.rows, facts.rows + len(frame))
+            facts.rows += len(frame)
             if len(frame):
                 yield frame
-        reading.state.update(keys=kept, edge=edge)
+        facts.state.update(keys=kept, edge=edge)
 
     def refuse(self, window: Mapping[str, Any], error: Exception, *, now: datetime) -> str | None:
         """A table is read or it is not; there is no part of it to set aside."""
         del window, error, now
         return None
 
-    def settle(self, session: Session, window: dict[str, Any], reading: Reading, *, batch: int, now: datetime) -> None:
+    def settle(self, session: Session, window: dict[str, Any], facts: ReadFacts, *, batch: int, now: datetime) -> None:
         """Move the cursor, and remember the keys that late rows are told apart by."""
         del batch
         if window.get("backfill"):
-            self._remember(session, reading)
+            self._remember(session, facts)
             return
         cursor = session.get(Cursor, self.name)
         if (None if cursor is None else cursor.position) != window["after"]:
@@ -147,13 +145,13 @@ class TableIntake:
             cursor = Cursor(source=self.name, rows=0)
             session.add(cursor)
         cursor.position, cursor.moved_at = dict(window["upto"]), now
-        cursor.rows += reading.rows
+        cursor.rows += facts.rows
         session.execute(
             sa.delete(RecentKey).where(
-                RecentKey.source == self.name, RecentKey.place <= reading.state.get("edge", float("-inf"))
+                RecentKey.source == self.name, RecentKey.place <= facts.state.get("edge", float("-inf"))
             )
         )
-        self._remember(session, reading)
+        self._remember(session, facts)
 
     def left_out(self, since: str | None, until: str | None) -> list[dict[str, Any]]:
         """Windows of what lies behind the cursor, from one position to another; the first and the cursor by default.
@@ -204,8 +202,8 @@ class TableIntake:
         self._reader.bounds = (None, from_json(position, self.cursor))
         return {"position": dict(position), "rows": self._reader.count()}
 
-    def _remember(self, session: Session, reading: Reading) -> None:
-        keys = dict(reading.state.get("keys", ()))
+    def _remember(self, session: Session, facts: ReadFacts) -> None:
+        keys = dict(facts.state.get("keys", ()))
         rows = [{"source": self.name, "key": key, "place": place} for key, place in keys.items()]
         upsert(session, RecentKey, rows)
 

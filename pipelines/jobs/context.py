@@ -7,6 +7,8 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, Literal
 
+from pipelines.jobs.cache import ProcessCache
+
 if TYPE_CHECKING:
     from sqlalchemy.orm import Session
 
@@ -43,6 +45,8 @@ class Context:
     fence : callable
         To be called with the session of a transaction, last thing before its commit. It raises ``StoreError`` if
         another instance has become the leader meanwhile, so that nothing of this one is kept.
+    cache : ProcessCache
+        What earlier runs in this process have loaded.
     """
 
     config: Config
@@ -53,6 +57,7 @@ class Context:
     stopping: Callable[[], bool] = lambda: False
     abandoning: Callable[[], bool] = lambda: False
     fence: Callable[[Session], None] = _nothing
+    cache: ProcessCache = field(default_factory=ProcessCache)
 
     def checkpoint(self) -> None:
         """To be called every now and then in a long step.

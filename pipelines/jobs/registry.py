@@ -46,7 +46,7 @@ def as_command(command: str, *, seconds: Callable[[Config], float] | None = None
 
 
 JOBS: dict[str, Job] = {
-    "score": _lazily("pipelines.scoring.stream", "score_new"),
+    "score": _lazily("pipelines.scoring.job", "score_new"),
     "retrain": as_command("retrain", seconds=lambda config: 60 * config.retrain.timeout_minutes),
     "drift": as_command("drift"),
     "deliver": _lazily("pipelines.service.housekeeping", "deliver"),

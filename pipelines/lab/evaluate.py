@@ -150,7 +150,7 @@ def _prepared(scorer: bundle.Scorer, rows: pd.DataFrame, config: Config) -> NDAr
 
 def _windows(scorer: SequenceScorer, rows: pd.DataFrame) -> NDArray[np.float32]:
     """Windows without a gap, flattened, of steps that lie in one stretch."""
-    series = scorer.judge_rows(rows).series
+    series = scorer.score_steps(rows).series
     length = _length(scorer)
     values = np.asarray(series.values, dtype=np.float32)
     starts = np.arange(0, len(values) - length + 1, max(1, len(values) // MOST_ROWS))

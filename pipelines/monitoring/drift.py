@@ -16,7 +16,6 @@ import pandas as pd
 from detector.atomic import write_whole
 from detector.cleaning.clean import clean
 from detector.cleaning.values import read_dates
-from detector.detectors.series.scorer import SequenceScorer
 from detector.metrics.drift import ALERTS, RISK, Shift, persistent
 from detector.persist import bundle
 from pipelines.config import Config
@@ -142,16 +141,17 @@ def watch(config: Config, *, now: datetime) -> DriftReport:
     since = memory.looked_until or str(champion.metrics.get("learnt_until", ""))
     frame, until = _new_rows(open_source(config.source), config, since=since, now=now)
     rows = clean(frame, champion.schema).rows if len(frame) else pd.DataFrame()
-    if isinstance(champion, SequenceScorer) and len(rows):
+    if len(rows):
         rows = rows[champion.can_judge(rows)]
     if len(rows) < settings.least_rows:
         return _nothing(
             f"{counted(len(rows))} came since the last look; `drift.least_rows` asks for {settings.least_rows:,}."
         )
-    measures = champion.measure(rows).dropna(subset=["risk"])  # a second row of one time has no step in a series
-    rows = rows.loc[measures.index]
+    scores = champion.score(rows, policy_of(config.policy, champion.schema), explains=False)
+    scores = scores.dropna(subset=["risk"])  # a second row of one time has no step in a series
+    rows = rows.loc[scores.index]
     shifts = reference.compare(
-        rows, risk=measures["risk"], p_value=measures["p_value"], psi=settings.psi, effect=settings.effect
+        rows, risk=scores["risk"], p_value=scores["p_value"], psi=settings.psi, effect=settings.effect
     )
     checks = [*memory.checks, [shift.name for shift in shifts if shift.moved]][-MOST_CHECKS:]
     drifting = [
@@ -160,7 +160,7 @@ def watch(config: Config, *, now: datetime) -> DriftReport:
         if persistent([shift.name in each for each in checks], batches=settings.batches, needed=settings.needed)
     ]
     wanted = bool(drifting) and settings.retrain and _may_ask(memory, config, now)
-    alerts = _alerts(config, champion, rows, measures)
+    alerts = _alerts_a_day(rows, scores, champion.schema.time)
     report = DriftReport(len(rows), shifts, drifting, alerts, wanted, _note(rows, shifts, drifting, wanted))
     fault("drift.compared")
     _tell(config, report, name, step=memory.step + 1, now=now)
@@ -227,16 +227,12 @@ def _latest(frame: pd.DataFrame, time: str | None, most: int) -> pd.DataFrame:
     return frame.iloc[np.sort(order[-most:])]
 
 
-def _alerts(config: Config, champion: bundle.Scorer, rows: pd.DataFrame, measures: pd.DataFrame) -> float:
+def _alerts_a_day(rows: pd.DataFrame, scores: pd.DataFrame, time: str | None) -> float:
     """Rows flagged a day; in the batch, where there is no time."""
-    time = champion.schema.time
-    when = rows[time] if time is not None else None
-    policy = policy_of(config.policy, champion.schema)
-    flags = policy.decide(measures["p_value"], measures["risk"], day=when.to_numpy() if when is not None else None)
-    flagged = float(flags.sum())
-    if when is None:
+    flagged = float(scores["flagged"].sum())
+    if time is None:
         return flagged
-    return flagged / max(float((when.max() - when.min()).total_seconds()) / 86_400, 1.0)
+    return flagged / max(float((rows[time].max() - rows[time].min()).total_seconds()) / 86_400, 1.0)
 
 
 def _may_ask(memory: Memory, config: Config, now: datetime) -> bool:

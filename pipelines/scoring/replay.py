@@ -13,11 +13,13 @@ import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
 from detector.errors import SettingError
-from pipelines.ingest import Reading
-from pipelines.ingest.folder import FolderIntake
+from pipelines.ingest import InputBatch, ReadFacts
+from pipelines.ingest.folder import FollowedFolder
 from pipelines.jobs.context import Context, JobOutcome
-from pipelines.scoring.series import SeriesJudge
-from pipelines.scoring.stream import Scoring, Totals, load_judge, outcome_of_totals
+from pipelines.scoring.job import Totals
+from pipelines.scoring.load import load_scorer
+from pipelines.scoring.series import SeriesBatchScorer
+from pipelines.scoring.stream import Scoring
 from pipelines.store import Audit, Batch
 
 log = logging.getLogger("detector.again")
@@ -42,28 +44,28 @@ def backfill(context: Context) -> JobOutcome:
     SettingError
         If a file is not there or was scored, or a position cannot be read.
     """
-    scoring = Scoring(context, load_judge(context.config))
+    scoring = Scoring(context, load_scorer(context.config, context.cache))
     scoring.tidy()
     arguments = context.arguments
-    intake = scoring.intake
-    if isinstance(intake, FolderIntake):
+    followed = scoring.followed
+    if isinstance(followed, FollowedFolder):
         if arguments.get("since") or arguments.get("until"):
             raise SettingError(
                 "Files have no position. Name them with --file, or leave it out for all that were skipped."
             )
-        windows = intake.left_out(arguments.get("files") or [])
-        marks = [intake.mark(window, context.now) for window in windows]
+        windows = followed.left_out(arguments.get("files") or [])
+        marks = [followed.mark(window, context.now) for window in windows]
     else:
-        from pipelines.ingest.table import TableIntake
+        from pipelines.ingest.table import FollowedTable
 
-        if arguments.get("files") or not isinstance(intake, TableIntake):
+        if arguments.get("files") or not isinstance(followed, FollowedTable):
             raise SettingError("A table has no files. Say from where to where with --since and --until.")
-        windows = intake.left_out(arguments.get("since"), arguments.get("until"))
+        windows = followed.left_out(arguments.get("since"), arguments.get("until"))
         marks = [_nothing for _ in windows]
     totals, notices, trail = Totals(), [], _begin_trail(context, "backfill")
 
-    def finish(session: Session, kept: Batch, reading: Reading) -> None:
-        scoring.finish(session, kept, reading)
+    def finish(session: Session, kept: Batch, facts: ReadFacts) -> None:
+        scoring.finish(session, kept, facts)
         record = session.get_one(Audit, trail)
         record.batches, record.rows = record.batches + 1, record.rows + kept.rows
 
@@ -75,7 +77,7 @@ def backfill(context: Context) -> JobOutcome:
             notices.append(refused)
             continue
         totals.add(batch)
-    return outcome_of_totals(totals, notices)
+    return totals.outcome(notices)
 
 
 def replay(context: Context) -> JobOutcome:
@@ -90,8 +92,8 @@ def replay(context: Context) -> JobOutcome:
     SettingError
         If there is no such batch, or if the detector is one for series.
     """
-    scoring = Scoring(context, load_judge(context.config))
-    if isinstance(scoring.judge, SeriesJudge):
+    scoring = Scoring(context, load_scorer(context.config, context.cache))
+    if isinstance(scoring.scorer, SeriesBatchScorer):
         raise SettingError(
             "A batch of sensors cannot be scored again by itself: what was kept of the rows before it has moved on. "
             "Score the whole series instead: detector score CONFIG --input PATH --output FILE."
@@ -101,19 +103,19 @@ def replay(context: Context) -> JobOutcome:
     for batch in _chosen(context, scoring.source):
         if context.stopping():
             break
-        if isinstance(scoring.intake, FolderIntake) and not scoring.intake.is_intact(batch.window):
+        if isinstance(scoring.followed, FollowedFolder) and not scoring.followed.is_intact(batch.window):
             notices.append(f"batch {batch.id} was left as it is: its files have changed or are gone")
             continue
         before = batch.model_version
-        reading = _reading(scoring, batch)
+        rows = _rows_of(scoring, batch)
 
-        def finish(session: Session, kept: Batch, _: Reading, before: str = before) -> None:
+        def finish(session: Session, kept: Batch, _: ReadFacts, before: str = before) -> None:
             note = {"batch": kept.id, "model_before": before, "model_after": kept.model_version}
             session.add(_record(context, "replay", batches=1, rows=kept.rows, **note))
 
-        scoring.process(batch, finish=finish, replaces=True, reading=reading)
+        scoring.process(batch, mode="replay", finish=finish, rows=rows)
         totals.add(batch)
-    return outcome_of_totals(totals, notices)
+    return totals.outcome(notices)
 
 
 def _chosen(context: Context, source: str) -> list[Batch]:
@@ -142,30 +144,28 @@ def _moment(text: str, context: Context) -> datetime:
     return moment.replace(tzinfo=context.now.tzinfo) if moment.tzinfo is None else moment
 
 
-def _reading(scoring: Scoring, batch: Batch) -> Reading:
+def _rows_of(scoring: Scoring, batch: Batch) -> InputBatch:
     """The rows that a batch scored, again; without keys all that it read."""
-    from pipelines.ingest.table import TableIntake
+    from pipelines.ingest.table import FollowedTable
 
-    intake, key = scoring.intake, scoring.judge.schema.key
-    window = intake.again(batch.window) if isinstance(intake, TableIntake) else batch.window
-    reading = intake.open(window)
+    followed, key = scoring.followed, scoring.scorer.schema.key
+    window = followed.again(batch.window) if isinstance(followed, FollowedTable) else batch.window
+    rows = followed.open(window)
     if key is None:
-        return reading
-    keys = scoring.landing.keys_of(batch.id)
-    frames = reading.frames
+        return rows
+    keys = scoring.sink.keys_of(batch.id)
 
-    def only_those() -> Iterator[pd.DataFrame]:
-        rows = 0
-        for frame in frames():
+    def only_those(frames: Iterator[pd.DataFrame]) -> Iterator[pd.DataFrame]:
+        count = 0
+        for frame in frames:
             chosen = frame[frame[key].astype(str).isin(keys)]
-            chosen.index = pd.RangeIndex(rows, rows + len(chosen))
-            rows += len(chosen)
+            chosen.index = pd.RangeIndex(count, count + len(chosen))
+            count += len(chosen)
             if len(chosen):
                 yield chosen
-        reading.rows = rows
+        rows.facts.rows = count
 
-    reading.frames = only_those
-    return reading
+    return rows.map(only_those)
 
 
 def _record(context: Context, action: str, *, batches: int, rows: int, **note: Any) -> Audit:

@@ -3,28 +3,38 @@
 from __future__ import annotations
 
 import json
-import re
+import logging
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass
-from datetime import datetime, timedelta
+from datetime import date, datetime, timedelta
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
 from detector.atomic import write_whole
-from detector.cleaning.clean import clean
-from detector.decide.policy import Policy
-from detector.detectors.table.scorer import TabularScorer
+from detector.errors import DetectorError
 from detector.metrics import compare
 from detector.metrics.calibration import calibration_metrics
-from detector.persist import bundle
 from pipelines.config import Config
-from pipelines.factory.detector import policy_of
+from pipelines.ingest.batch import InputBatch
+from pipelines.jobs.cache import ProcessCache
 from pipelines.registry.promotion import KEEP, PROMOTE, TITLES
 from pipelines.registry.registry import Shelf
+from pipelines.scoring.contract import BatchContext
+from pipelines.scoring.load import load_challenger
+from pipelines.scoring.table import TableBatchScorer
+from pipelines.sinks.quarantine import QuarantineSink
 from pipelines.tracking.messages import tell_move, tell_note
 
+log = logging.getLogger("detector.score")
+
 STATE = "shadow.json"
+DAYS = "days.json"
+"""Beside the scores of a trial: what the challenger has flagged of each day, a batch."""
 MOST_FOR_RANKS = 100_000
 
 
@@ -64,41 +74,94 @@ def trial_of(config: Config) -> Trial | None:
         return None
 
 
-def score_shadow(config: Config, frame: pd.DataFrame, *, batch: str, now: datetime) -> Path | None:
-    """Score a batch with the challenger in the shadow, if there is one.
+class ShadowTrial:
+    """A batch that a challenger scores beside the champion, which has scored it already.
 
     Parameters
     ----------
-    config : Config
-    frame : DataFrame
-        The batch as it came.
-    batch : str
-        Its name. The same name writes the same file, so a batch that is scored again doubles nothing.
+    trial : Trial
+        Names the challenger.
+    scorer : TableBatchScorer
+        The challenger, which decides as the champion does: what it has flagged of a day in other batches counts.
+    folder : Path
+        Where the scores of the trial are kept, one file a batch.
     now : datetime
-        After the end of the trial nothing is scored.
-
-    Returns
-    -------
-    Path or None
-        The file with key, time, risk, p-value, and whether the champion and the challenger flag the row.
+        Of the run.
     """
-    trial = trial_of(config)
-    if trial is None or now >= datetime.fromisoformat(trial.until) or frame.empty:
-        return None
-    shelf = Shelf(config.bundle)
-    challenger, champion = bundle.load(shelf.path_of(trial.name)), bundle.load(shelf.place)
-    if not isinstance(challenger, TabularScorer) or not isinstance(champion, TabularScorer):
-        return None
-    mine, theirs = _judged(challenger, frame, config), _judged(champion, frame, config)
-    both = mine.add_suffix("_challenger").join(theirs.add_suffix("_champion"), how="inner")
-    named = [name for role, name in challenger.schema.roles.items() if role != "label"]
-    both = pd.concat([clean(frame, challenger.schema).rows.loc[both.index, named], both], axis=1)
-    path = _folder(config) / trial.name / f"{re.sub(r'[^A-Za-z0-9_.-]', '_', batch)}.parquet"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    building = path.with_name(f".{path.name}")
-    both.assign(scored_at=pd.Timestamp(now).tz_convert(None)).to_parquet(building)
-    building.replace(path)
-    return path
+
+    def __init__(self, trial: Trial, scorer: TableBatchScorer, folder: Path, *, now: datetime) -> None:
+        self.trial = trial
+        self.scorer = scorer
+        self.folder = folder
+        self.now = now
+        self._champion: list[pd.DataFrame] = []
+
+    @classmethod
+    def of(cls, config: Config, cache: ProcessCache, *, now: datetime) -> ShadowTrial | None:
+        """The trial that runs, if one does; none if its challenger cannot be loaded, which ``settle_shadow`` tells."""
+        trial = trial_of(config)
+        if trial is None or now >= datetime.fromisoformat(trial.until):
+            return None
+        try:
+            scorer = load_challenger(config, Shelf(config.bundle).path_of(trial.name), cache)
+        except DetectorError as error:
+            log.warning("the challenger %s cannot be loaded: %s", trial.name, error)
+            return None
+        return None if scorer is None else cls(trial, scorer, _folder(config) / trial.name, now=now)
+
+    def watch(self, frames: Iterator[pd.DataFrame]) -> Iterator[pd.DataFrame]:
+        """The champion's scores on their way; what is compared of them is noted."""
+        for frame in frames:
+            self._champion.append(frame[["risk", "p_value", "flagged"]])
+            yield frame
+
+    def score(self, rows: InputBatch, *, batch: int) -> Path | None:
+        """Score the rows that the champion has scored.
+
+        Returns
+        -------
+        Path or None
+            The file with key, time, risk, p-value, and whether the champion and the challenger flag the row. The same
+            batch writes the same file, so one that is scored again doubles nothing.
+        """
+        if not self._champion:
+            return None
+        champion = pd.concat(self._champion)
+        theirs = rows.map(lambda frames: (frame[frame.index.isin(champion.index)] for frame in frames))
+        name = f"batch-{batch}"
+        self.folder.mkdir(parents=True, exist_ok=True)
+        with ExitStack() as stack:
+            folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="detector-")))
+            seen = stack.enter_context(QuarantineSink(folder / "quarantine.csv"))  # the champion's is the one to read
+            used = partial(self._flagged_elsewhere, name)
+            context = BatchContext(folder=folder, quarantine=seen, now=self.now, used=used)
+            scored = self.scorer.score(theirs, context)
+            scores = pd.concat(list(scored.frames))
+        if scores.empty:
+            return None
+        named = [each for role, each in self.scorer.schema.roles.items() if role != "label"]
+        both = scores[["risk", "p_value", "flagged"]].add_suffix("_challenger")
+        both = both.join(champion.add_suffix("_champion"), how="inner")
+        both = pd.concat([scores.loc[both.index, named], both], axis=1)
+        path = self.folder / f"{name}.parquet"
+        building = path.with_name(f".{path.name}")
+        both.assign(scored_at=pd.Timestamp(self.now).tz_convert(None)).to_parquet(building)
+        building.replace(path)
+        by_day = {str(day): count for day, count in scored.by_day.items()}
+        write_whole(self.folder / DAYS, json.dumps(self._days() | {name: by_day}))
+        return path
+
+    def _days(self) -> dict[str, dict[str, int]]:
+        """How many rows of each day the challenger has flagged in each batch."""
+        try:
+            found: dict[str, dict[str, int]] = json.loads((self.folder / DAYS).read_text(encoding="utf-8"))
+        except FileNotFoundError:
+            return {}
+        return found
+
+    def _flagged_elsewhere(self, name: str, days: Sequence[date]) -> dict[date, int]:
+        found = [by_day for batch, by_day in self._days().items() if batch != name]
+        return {day: sum(by_day.get(str(day), 0) for by_day in found) for day in days}
 
 
 def settle_shadow(config: Config, *, now: datetime) -> str | None:
@@ -161,15 +224,6 @@ def _settled(config: Config, shelf: Shelf, trial: Trial) -> tuple[str, str, dict
     if stability < settings.least_stability and off <= settings.most_calibration_distance:
         return KEEP, f"The champion stays: in the shadow the challenger ranked rows quite otherwise. {words}.", metrics
     return PROMOTE, f"The challenger serves after its days in the shadow: {words}. {trial.reason}", metrics
-
-
-def _judged(scorer: TabularScorer, frame: pd.DataFrame, config: Config) -> pd.DataFrame:
-    rows = clean(frame, scorer.schema).rows
-    measures = scorer.measure(rows)
-    policy: Policy = policy_of(config.policy, scorer.schema)
-    day = rows[scorer.schema.time].to_numpy() if scorer.schema.time is not None else None
-    flagged = policy.decide(measures["p_value"], measures["risk"], day=day)
-    return measures[["risk", "p_value"]].assign(flagged=flagged)
 
 
 def _folder(config: Config) -> Path:

@@ -10,7 +10,7 @@ import pandas as pd
 
 from detector.decide.policy import severity
 from detector.detectors.series.scorer import SequenceScorer
-from detector.explain.reason import Reason, in_words
+from detector.explain.reason import Reason
 from pipelines.config import Config
 
 FORGOTTEN = timedelta(days=30)
@@ -18,7 +18,7 @@ FORGOTTEN = timedelta(days=30)
 
 
 @dataclass(frozen=True)
-class Silence:
+class Staleness:
     """When a machine counts as silent.
 
     Parameters
@@ -36,7 +36,7 @@ class Silence:
     is_told: bool = True
 
     @classmethod
-    def of(cls, config: Config) -> Silence:
+    def of(cls, config: Config) -> Staleness:
         """As configured."""
         entity = config.columns.entity
         one_each = config.alerts.group_by(config.columns) == (() if entity is None else (entity,))
@@ -47,7 +47,7 @@ class Silence:
         """The time that silence is measured to.
 
         >>> newest = pd.Series(pd.to_datetime(["2026-03-01 10:00", "2026-03-01 12:00"]))
-        >>> Silence().present(newest, datetime(2026, 3, 1, 11, tzinfo=UTC))
+        >>> Staleness().present(newest, datetime(2026, 3, 1, 11, tzinfo=UTC))
         Timestamp('2026-03-01 11:00:00')
         """
         clock = pd.Timestamp(now.astimezone(UTC)).tz_localize(None)
@@ -91,7 +91,7 @@ def notices_of(
                 "p_value": float(p_value[0]),
                 "flagged": True,
                 "severity": severity(tail, np.array([True]))[0],
-                "reasons": in_words([Reason("silence", silence, f"a reading every {pace:g} s", 1.0)]),
+                "reasons": [Reason("silence", silence, f"a reading every {pace:g} s", 1.0)],
                 "model_version": version,
             }
             | ({} if entity is None else {entity: name})

@@ -1,7 +1,7 @@
 """Score what has come in since the last time, every row once, whenever this process may be killed.
 
 A batch is claimed first: its window is written down, so that after a crash the same rows are taken again. Then it is
-read, judged and staged, which can take minutes and changes nothing. In the end one transaction puts the scores in their
+read, scored and staged, which can take minutes and changes nothing. In the end one transaction puts the scores in their
 place, moves the cursor and closes the batch. What cannot be part of that transaction (a file, another database) is
 written just before it, in a way that doing it twice is the same as doing it once.
 """
@@ -13,7 +13,7 @@ import logging
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from datetime import date
 from functools import partial
 from pathlib import Path
@@ -23,135 +23,46 @@ import pandas as pd
 import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
-from detector.detectors.series.scorer import SequenceScorer
-from detector.errors import DetectorError, SettingError, nearest
-from detector.explain.reason import in_words
-from detector.persist import bundle
+from detector.errors import DetectorError, StoreError
 from pipelines.alerts.grouping.gather import Gathered
 from pipelines.alerts.outbox.enqueue import enqueue
-from pipelines.config import Config, PolicySection, SeriesSection
-from pipelines.factory.detector import exploration_of, policy_of
-from pipelines.features.engine import featuring_of
-from pipelines.features.state import past_of
-from pipelines.ingest import Intake, Reading, open_intake
+from pipelines.features.state import FeatureState, feature_state_of
+from pipelines.ingest import FollowedSource, InputBatch, ReadFacts, open_followed
 from pipelines.ingest.provenance import placed
-from pipelines.jobs.context import Context, JobOutcome
+from pipelines.jobs.context import Context
 from pipelines.prefetch import ahead
-from pipelines.progress import counted
-from pipelines.scoring.series import SeriesJudge
-from pipelines.scoring.shadow import score_shadow, trial_of
-from pipelines.scoring.staleness import Silence, with_notices
-from pipelines.scoring.table import Judge, Judged, Surroundings, TabularJudge
-from pipelines.sinks.files import QuarantineSink
-from pipelines.sinks.open_landing import Landing, Staged, open_landing, quarantine_folder
+from pipelines.scoring.contract import BatchContext, BatchScorer, Mode, ScoredBatch
+from pipelines.scoring.shadow import ShadowTrial
+from pipelines.scoring.staleness import with_notices
+from pipelines.scoring.written import as_written
+from pipelines.sinks.batch_sink import Staged
+from pipelines.sinks.open_batch_sink import BatchSink, open_batch_sink, quarantine_folder
+from pipelines.sinks.quarantine import QuarantineSink
 from pipelines.store import Batch, DayFlags
 from pipelines.testing.failpoints import fault
 
 log = logging.getLogger("detector.score")
 
-Finish = Callable[[Session, Batch, Reading], None]
+Finish = Callable[[Session, Batch, ReadFacts], None]
 """Completes the transaction of a batch: moves the cursor, or leaves a trail."""
 
-_loaded: dict[tuple[Path, PolicySection, SeriesSection], Judge] = {}
+
+@dataclass(frozen=True)
+class Outcome:
+    """A batch that is scored and staged, and waits to be committed."""
+
+    scored: ScoredBatch
+    staged: Staged
+    facts: ReadFacts
+    quarantined: int
+    was: str
+    """The state its batch must still be in: another instance may have scored it, or given it up."""
+    alerts: pd.DataFrame | None = None
+    """What alerts are made of; None where a batch brings none."""
+    trial: ShadowTrial | None = None
 
 
 @dataclass
-class Totals:
-    """What a run of several batches came to."""
-
-    batches: int = 0
-    rows: int = 0
-    scored: int = 0
-    flagged: int = 0
-    quarantined: int = 0
-
-    def add(self, batch: Batch) -> None:
-        """One more batch."""
-        self.batches += 1
-        for name in ("rows", "scored", "flagged", "quarantined"):
-            setattr(self, name, getattr(self, name) + getattr(batch, name))
-
-
-def score_new(context: Context) -> JobOutcome:
-    """Score all that has come in, batch by batch; a batch that an earlier run left open comes first.
-
-    Raises
-    ------
-    BundleError
-        If there is no trained detector.
-    SourceError, SinkError, StoreError
-        If something cannot be read or written; the batch in hand is undone, and taken again by the next run.
-    """
-    scoring = Scoring(context, load_judge(context.config))
-    totals, notices = Totals(), []
-    scoring.tidy()
-    while not context.stopping():
-        batch = scoring.next_batch()
-        notices += [notice for notice in scoring.intake.notices if notice not in notices]
-        if batch is None:
-            break
-        if (refused := scoring.run(batch)) is not None:
-            notices.append(refused)
-            continue
-        totals.add(batch)
-        scoring.score_in_the_shadow(batch)
-    if not totals.batches:
-        scoring.tell_silence()
-    for notice in notices:
-        log.warning(notice)
-    return outcome_of_totals(totals, notices)
-
-
-def outcome_of_totals(totals: Totals, notices: Sequence[str]) -> JobOutcome:
-    """What a run came to, for its record."""
-    facts = {name: value for name, value in vars(totals).items() if name != "rows"}
-    if notices:
-        facts["notices"] = list(notices[:20])
-    if not totals.batches:
-        return JobOutcome(outcome="skipped", note="; ".join(notices) or "nothing new", facts=facts)
-    note = f"scored {totals.scored:,} of {counted(totals.rows)}, flagged {totals.flagged:,}"
-    if totals.quarantined:
-        note += f", set aside {totals.quarantined:,}"
-    return JobOutcome(rows=totals.rows, note="; ".join([note, *notices]), facts=facts)
-
-
-def load_judge(config: Config) -> Judge:
-    """The trained detector, kept in memory until another one takes its place."""
-    folder = config.bundle.resolve()  # a link to a bundle may be moved to another one meanwhile
-    version = bundle.fingerprint(folder)
-    key = (folder, config.policy, config.series)
-    judge = _loaded.get(key)
-    if judge is None or judge.version != version:
-        judge = judge_of(bundle.load(folder), version=version, config=config)
-        _loaded.clear()
-        _loaded[key] = judge
-    return judge
-
-
-def judge_of(scorer: bundle.Scorer, *, version: str, config: Config) -> Judge:
-    """What scores batches with a detector of that kind.
-
-    Raises
-    ------
-    SettingError
-        If the policy does not fit the rows, or alerts name a column whose values are not at hand.
-    """
-    kept = config.alerts.columns_wanted(config.columns) if config.alerts.enabled else ()
-    for name in kept:
-        if name not in scorer.schema.features:
-            raise SettingError(
-                f"`alerts` names the column {name!r}, which the detector does not learn from, so its values are not at "
-                f"hand. Name the key, the time, the entity or a feature. {nearest(name, scorer.schema.features)}"
-            )
-    policy = policy_of(config.policy, scorer.schema)
-    if isinstance(scorer, SequenceScorer):
-        return SeriesJudge(scorer, version=version, policy=policy, kept=kept, silence=Silence.of(config))
-    featuring = featuring_of(config, trained=False)
-    words = in_words if featuring is None else lambda reasons: in_words(featuring.in_own_words(reasons))
-    exploration = exploration_of(config)
-    return TabularJudge(scorer, version=version, policy=policy, kept=kept, words=words, exploration=exploration)
-
-
 class Scoring:
     """The batches of one source, scored by one detector into one place.
 
@@ -159,24 +70,28 @@ class Scoring:
     ----------
     context : Context
         Of the run.
-    judge : Judge
+    scorer : BatchScorer
         The detector.
     """
 
-    def __init__(self, context: Context, judge: Judge) -> None:
-        self.context = context
-        self.store = context.store
-        self.judge = judge
-        self.past = past_of(context.config, self.store)
-        raw = judge.schema if self.past is None else self.past.featuring.raw_schema(judge.schema)
-        also = () if self.past is None else self.past.featuring.reader.optional
-        self.intake: Intake = open_intake(context.config, self.store, raw, also=also)
-        self.landing: Landing = open_landing(context.config, self.store, judge.schema)
-        self.source = context.config.name
+    context: Context
+    scorer: BatchScorer
+    state: FeatureState | None = field(init=False)
+    followed: FollowedSource = field(init=False)
+    sink: BatchSink = field(init=False)
+
+    def __post_init__(self) -> None:
+        config, self.store, self.source = self.context.config, self.context.store, self.context.config.name
+        schema = self.scorer.schema
+        self.state = feature_state_of(config, self.store, self.context.cache)
+        raw = schema if self.state is None else self.state.featuring.raw_schema(schema)
+        also = () if self.state is None else self.state.featuring.reader.optional
+        self.followed = open_followed(config, self.store, raw, also=also)
+        self.sink = open_batch_sink(config, self.store, schema)
 
     def tidy(self) -> None:
         """Clear away what a crash left over."""
-        if found := self.landing.tidy():
+        if found := self.sink.tidy():
             log.warning("cleared away %d files of scores that a crash had left over", found)
 
     def next_batch(self) -> Batch | None:
@@ -186,12 +101,12 @@ class Scoring:
             batch = session.scalars(found).first()
             session.expunge_all()
         if batch is not None:
-            if self.intake.is_intact(batch.window):
+            if self.followed.is_intact(batch.window):
                 log.info("taking batch %d again, which an earlier run left open", batch.id)
                 return batch
             log.warning("batch %d is given up: its input has changed since it was claimed", batch.id)
             self.give_up(batch)
-        proposal = self.intake.propose(self.context.now)
+        proposal = self.followed.propose(self.context.now)
         if proposal is None:
             return None
         return self.claim(proposal.window, proposal.claim, purpose="score")
@@ -220,19 +135,20 @@ class Scoring:
 
     def give_up(self, batch: Batch) -> None:
         """Forget a claim of which nothing was kept."""
-        self.landing.discard(batch.id)
+        self.sink.discard(batch.id)
         with self.store.write() as session:
-            self.intake.release(session, batch.window)
+            self.followed.release(session, batch.window)
             session.execute(sa.delete(Batch).where(Batch.id == batch.id))
             self.context.fence(session)
 
     def run(self, batch: Batch, *, finish: Finish | None = None) -> str | None:
         """Score a claimed batch; what is said if a part of it had to be set aside, and the rest was given back."""
         started = time.perf_counter()
+        mode: Mode = "backfill" if batch.purpose == "backfill" else "score"
         try:
-            self.process(batch, finish=finish or self.finish, thoroughly=batch.purpose == "backfill")
+            outcome = self.process(batch, mode=mode, finish=finish or self.finish)
         except DetectorError as error:
-            refused = self.intake.refuse(batch.window, error, now=self.context.now)
+            refused = self.followed.refuse(batch.window, error, now=self.context.now)
             if refused is None:
                 raise
             self.give_up(batch)
@@ -244,134 +160,125 @@ class Scoring:
             batch.flagged,
             extra={"batch": batch.id, "rows": batch.rows, "seconds": round(time.perf_counter() - started, 3)},
         )
+        self._shadow(batch, outcome.trial)
         return None
 
-    def score_in_the_shadow(self, batch: Batch) -> None:
+    def process(self, batch: Batch, *, mode: Mode, finish: Finish, rows: InputBatch | None = None) -> Outcome:
+        """Read, score, stage; then put everything in its place in one transaction, which ``finish`` completes."""
+        rows = (rows or self.followed.open(batch.window)).map(_each_may_be_the_last)
+        fault("score.opened")
+        with tempfile.TemporaryDirectory(prefix="detector-") as folder:
+            outcome = self._stage(batch, rows, Path(folder), mode)
+            if mode == "score" and self.state is not None:
+                self.state.keep(batch.id)
+            self._commit(batch, outcome, finish)
+        if mode == "score" and self.state is not None:
+            self.state.moved(batch.id)
+        return outcome
+
+    def finish(self, session: Session, batch: Batch, facts: ReadFacts) -> None:
+        """Move the cursor over what a batch has read."""
+        window = copy.deepcopy(batch.window)
+        self.followed.settle(session, window, facts, batch=batch.id, now=self.context.now)
+        batch.window = window
+
+    def _stage(self, batch: Batch, rows: InputBatch, folder: Path, mode: Mode) -> Outcome:
+        """Score a batch and write its scores to where nobody sees them yet."""
+        config, now = self.context.config, self.context.now
+        known = partial(self.sink.known, batch=batch.id, thoroughly=mode == "backfill")
+        path = quarantine_folder(config) / f"batch-{batch.id:08d}.csv"
+        gathered = Gathered(config)
+        trial = ShadowTrial.of(config, self.context.cache, now=now) if mode == "score" else None
+        with QuarantineSink(path, columns=rows.columns) as quarantine:
+            if self.state is not None and mode == "score":
+                rows = self.state.measure(rows, self.followed, quarantine, known=known, now=now)
+            elif self.state is not None:
+                rows = self.state.measure_at_their_time(rows, self.followed, batch.window, quarantine, now=now)
+            scored = self.scorer.score(
+                rows,
+                BatchContext(
+                    folder=folder,
+                    quarantine=quarantine,
+                    now=now,
+                    mode=mode,
+                    used=partial(self._flagged_elsewhere, batch.id),
+                    known=known,
+                    checkpoint=self.context.checkpoint,
+                    store=self.store,
+                    source=self.source,
+                ),
+            )
+            fault("score.judged")
+            frames = self._described(scored, rows.facts, batch)
+            frames = gathered.watch(frames if trial is None else trial.watch(frames))
+            staged = self.sink.stage(
+                ahead(self._written(frames)),
+                batch=batch.id,
+                version=self.scorer.version,
+                folder=folder,
+                replaces=mode == "replay",
+            )
+        fault("score.staged")
+        alerts = with_notices(gathered.scores(), scored.notices) if batch.purpose == "score" else None
+        was = "done" if mode == "replay" else "claimed"
+        return Outcome(scored, staged, rows.facts, quarantine.rows, was, alerts, trial)
+
+    def _commit(self, batch: Batch, outcome: Outcome, finish: Finish) -> None:
+        scored, staged = outcome.scored, outcome.staged
+        self.context.checkpoint()
+        with self.store.write() as session:
+            self._check_is(outcome.was, batch, session)
+            self.context.fence(session)
+        self.sink.deliver(staged)
+        with self.store.write() as session:
+            self._check_is(outcome.was, batch, session)
+            self.sink.commit(staged, session, now=self.context.now)
+            batch.model_version, batch.run = self.scorer.version, self.context.run
+            batch.rows, batch.scored, batch.flagged = outcome.facts.rows, scored.scored, scored.flagged
+            batch.quarantined = outcome.quarantined
+            batch.state, batch.done_at = "done", self.context.now
+            kept = session.merge(batch)
+            session.execute(sa.delete(DayFlags).where(DayFlags.batch == batch.id))
+            for day, flagged in scored.by_day.items():
+                session.add(DayFlags(batch=batch.id, day=day, source=self.source, flagged=flagged))
+            fault("score.moving")
+            finish(session, kept, outcome.facts)
+            if outcome.alerts is not None:
+                enqueue(session, outcome.alerts, config=self.context.config, now=self.context.now)
+            scored.keep(session, batch.id)
+            session.flush()
+            self.context.fence(session)
+            self.sink.show(staged)
+            fault("score.committing")
+        fault("score.committed")
+
+    def _check_is(self, state: str, batch: Batch, session: Session) -> None:
+        found = session.get(Batch, batch.id)
+        if found is None or found.state != state:
+            became = "given up" if found is None else f"{found.state} already"
+            raise StoreError(f"Batch {batch.id} is {became}, by another run; what this one had in hand was not kept.")
+
+    def _shadow(self, batch: Batch, trial: ShadowTrial | None) -> None:
         """Have a challenger score the batch too, if one is on trial; that it fails harms nothing."""
-        config = self.context.config
-        measured = [] if self.past is None else self.past.let_go()
-        if trial_of(config) is None:
+        measured = [] if self.state is None else self.state.let_go()
+        if trial is None:
             return
         try:
-            frames = self.intake.open(batch.window).frames() if self.past is None else iter(measured)
-            score_shadow(config, pd.concat(list(frames)), batch=f"batch-{batch.id}", now=self.context.now)
+            rows = self.followed.open(batch.window)
+            if self.state is not None:
+                rows = replace(rows, read=lambda _: iter(measured))
+            trial.score(rows, batch=batch.id)
         except DetectorError as error:
             log.warning("the challenger could not score batch %d: %s", batch.id, error)
         except Exception:
             log.exception("the challenger could not score batch %d", batch.id)
 
-    def tell_silence(self) -> None:
-        """Have machines told that say nothing, where nobody else says anything either."""
-        if not isinstance(self.judge, SeriesJudge):
-            return
-        notices = self.judge.silent(self.store, self.source, self.context.now)
-        if notices.empty:
-            return
-        with self.store.write() as session:
-            enqueue(session, notices, config=self.context.config, now=self.context.now)
-            self.context.fence(session)
+    def _written(self, frames: Iterator[pd.DataFrame]) -> Iterator[pd.DataFrame]:
+        """Scores without the columns that stand there for alerts alone."""
+        for frame in frames:
+            yield as_written(frame.drop(columns=list(self.scorer.kept), errors="ignore"))
 
-    def process(
-        self,
-        batch: Batch,
-        *,
-        finish: Finish,
-        thoroughly: bool = False,
-        replaces: bool = False,
-        reading: Reading | None = None,
-    ) -> None:
-        """Read, judge, stage; then put everything in its place in one transaction, which ``finish`` completes."""
-        reading = _with_fault(reading or self.intake.open(batch.window))
-        known = partial(self.landing.known, batch=batch.id, thoroughly=thoroughly)
-        moves = self.past is not None and batch.purpose == "score" and not replaces
-        fault("score.opened")
-        with tempfile.TemporaryDirectory(prefix="detector-") as name:
-            folder, path = Path(name), quarantine_folder(self.context.config) / f"batch-{batch.id:08d}.csv"
-            with QuarantineSink(path, columns=reading.columns) as quarantine:
-                if self.past is not None:
-                    reading = (
-                        self.past.of(reading, self.intake, quarantine, known=known, now=self.context.now)
-                        if moves
-                        else self.past.at_their_time(
-                            reading, self.intake, batch.window, quarantine, now=self.context.now
-                        )
-                    )
-                judged = self.judge.judge(
-                    reading,
-                    Surroundings(
-                        folder=folder,
-                        quarantine=quarantine,
-                        given=partial(self._given, batch.id),
-                        known=known,
-                        checkpoint=self.context.checkpoint,
-                        store=self.store,
-                        source=self.source,
-                        now=self.context.now,
-                        goes_on=batch.purpose == "score" and not replaces,
-                    ),
-                )
-                fault("score.judged")
-                gathered = Gathered(self.context.config)
-                described = self._described(judged.frames, reading, batch, placed_already=judged.is_placed)
-                frames = self._bare(gathered.watch(described))
-                staged = self.landing.stage(
-                    ahead(frames), batch=batch.id, version=self.judge.version, folder=folder, replaces=replaces
-                )
-            fault("score.staged")
-            told = with_notices(gathered.verdicts(), judged.notices) if batch.purpose == "score" else None
-            if moves and self.past is not None:
-                self.past.keep(batch.id)
-            self._commit(batch, reading, judged, staged, quarantine.rows, finish, told)
-            if moves and self.past is not None:
-                self.past.moved(batch.id)
-
-    def _commit(
-        self,
-        batch: Batch,
-        reading: Reading,
-        judged: Judged,
-        staged: Staged,
-        quarantined: int,
-        finish: Finish,
-        told: pd.DataFrame | None,
-    ) -> None:
-        self.context.checkpoint()
-        with self.store.write() as session:
-            self.context.fence(session)
-        self.landing.deliver(staged)
-        with self.store.write() as session:
-            self.landing.commit(staged, session, now=self.context.now)
-            batch.model_version, batch.run = self.judge.version, self.context.run
-            batch.rows, batch.scored, batch.flagged = reading.rows, judged.scored, judged.flagged
-            batch.quarantined = quarantined
-            batch.state, batch.done_at = "done", self.context.now
-            kept = session.merge(batch)
-            session.execute(sa.delete(DayFlags).where(DayFlags.batch == batch.id))
-            for day, flagged in judged.by_day.items():
-                session.add(DayFlags(batch=batch.id, day=day, source=self.source, flagged=flagged))
-            fault("score.moving")
-            finish(session, kept, reading)
-            if told is not None:
-                enqueue(session, told, config=self.context.config, now=self.context.now)
-            judged.keep(session, batch.id)
-            session.flush()
-            self.context.fence(session)
-            self.landing.show(staged)
-            fault("score.committing")
-        fault("score.committed")
-
-    def finish(self, session: Session, batch: Batch, reading: Reading) -> None:
-        """Move the cursor over what a batch has read."""
-        window = copy.deepcopy(batch.window)
-        self.intake.settle(session, window, reading, batch=batch.id, now=self.context.now)
-        batch.window = window
-
-    def _bare(self, frames: Iterator[pd.DataFrame]) -> Iterator[pd.DataFrame]:
-        """Without the features that only alerts tell."""
-        beside = list(getattr(self.judge, "kept", ()))
-        return frames if not beside else (frame.drop(columns=beside, errors="ignore") for frame in frames)
-
-    def _given(self, batch: int, days: Sequence[date]) -> dict[date, int]:
+    def _flagged_elsewhere(self, batch: int, days: Sequence[date]) -> dict[date, int]:
         """How many rows of some days other batches have flagged."""
         statement = (
             sa.select(DayFlags.day, sa.func.sum(DayFlags.flagged))
@@ -381,29 +288,21 @@ class Scoring:
         with self.store.read() as session:
             return {day: int(flagged) for day, flagged in session.execute(statement)}
 
-    def _described(
-        self, frames: Iterator[pd.DataFrame], reading: Reading, batch: Batch, *, placed_already: bool
-    ) -> Iterator[pd.DataFrame]:
-        """The verdicts with their model, batch and time, and where each row came from if no key names it."""
+    def _described(self, scored: ScoredBatch, facts: ReadFacts, batch: Batch) -> Iterator[pd.DataFrame]:
+        """The scores with their model, batch and time, and where each row came from if no key names it."""
         scored_at = pd.Timestamp(self.context.now).tz_convert(None)
-        for frame in frames:
+        for frame in scored.frames:
             self.context.checkpoint()
             if frame.empty:
                 continue
             named = frame
-            if self.judge.schema.key is None and not placed_already:
-                named = placed(frame, reading.spans)
-            yield named.assign(model_version=self.judge.version, scored_at=scored_at, batch=batch.id)
+            if self.scorer.schema.key is None and not scored.is_placed:
+                named = placed(frame, facts.spans)
+            yield named.assign(model_version=self.scorer.version, scored_at=scored_at, batch=batch.id)
 
 
-def _with_fault(reading: Reading) -> Reading:
+def _each_may_be_the_last(frames: Iterator[pd.DataFrame]) -> Iterator[pd.DataFrame]:
     """The same, with a point at which each part that was read can be the last."""
-    frames = reading.frames
-
-    def _frames() -> Iterator[pd.DataFrame]:
-        for frame in frames():
-            fault("score.read")
-            yield frame
-
-    reading.frames = _frames
-    return reading
+    for frame in frames:
+        fault("score.read")
+        yield frame

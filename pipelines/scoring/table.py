@@ -1,120 +1,31 @@
-"""What scoring a batch asks of a fitted detector, whatever its kind, and how one for tables answers."""
+"""Batches of a table, scored: clean → each key once → measure → decide → explain."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, MutableMapping, Sequence
 from dataclasses import dataclass
-from datetime import date, datetime
 from pathlib import Path
-from typing import Any, Protocol
 
-import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
-from sqlalchemy.orm import Session
+import pyarrow as pa
 
 from detector.cleaning.clean import clean
 from detector.decide.audit_sample import Exploration
-from detector.decide.policy import Budget, Policy
+from detector.decide.days import counts_by_day
+from detector.decide.policy import Policy
 from detector.detectors.table.scorer import TabularScorer
-from detector.explain.reason import Reason, in_words
+from detector.detectors.table.scoring import TableScoring
 from detector.schema import Schema
-from pipelines.ingest import Reading
+from pipelines.features.engine import Featuring
+from pipelines.ingest.batch import InputBatch
 from pipelines.ingest.dedupe import KeyLedger
 from pipelines.ingest.provenance import placed
 from pipelines.prefetch import ahead
-from pipelines.scoring.batch import Waiting
-from pipelines.sinks.files import QuarantineSink
-from pipelines.store import Store
-
-NO_DAY = date.min
-"""Under which rows without a time are counted."""
+from pipelines.scoring.contract import BatchContext, ScoredBatch, each_once
 
 
 @dataclass(frozen=True)
-class Surroundings:
-    """What a judge is given beside the rows.
-
-    Parameters
-    ----------
-    folder : Path
-        For temporary files.
-    quarantine : QuarantineSink
-        For rows that cannot be used.
-    given : callable
-        For some days: how many rows of each other batches have flagged.
-    known : callable
-        Which keys have scores from another batch.
-    checkpoint : callable
-        To be called every now and then; raises if the work is to be undone.
-    store : Store
-        The service's state.
-    source : str
-        The name of the source there.
-    now : datetime
-        When this happens.
-    goes_on : bool
-        Whether the batch follows the one before; if not, it was left out once, and is scored by itself.
-    """
-
-    folder: Path
-    quarantine: QuarantineSink
-    given: Callable[[Sequence[date]], Mapping[date, int]]
-    known: Callable[[pd.Series], NDArray[np.bool_]]
-    checkpoint: Callable[[], None]
-    store: Store
-    source: str
-    now: datetime
-    goes_on: bool = True
-
-
-def keep_nothing(session: Session, batch: int) -> None:
-    """What a judge keeps that needs no memory."""
-    del session, batch
-
-
-@dataclass(frozen=True)
-class Judged:
-    """What became of a batch.
-
-    Parameters
-    ----------
-    scored, flagged : int
-        Rows.
-    by_day : mapping of date to int
-        Flagged rows of each day; empty if the rows have no time.
-    frames : iterator of DataFrame
-        The verdicts in order, indexed as the rows were; one empty frame if there are none.
-    is_placed : bool
-        Whether they say already which file and row they are of, where no key does.
-    notices : DataFrame or None
-        What is to be told beside them, in the same columns.
-    keep : callable
-        Writes what the next batch needs, in the transaction of this one, given its session and the batch's number.
-    """
-
-    scored: int
-    flagged: int
-    by_day: Mapping[date, int]
-    frames: Iterator[pd.DataFrame]
-    is_placed: bool = False
-    notices: pd.DataFrame | None = None
-    keep: Callable[[Session, int], None] = keep_nothing
-
-
-class Judge(Protocol):
-    """A fitted detector that scores batches."""
-
-    schema: Schema
-    version: str
-    """Names exactly this detector."""
-
-    def judge(self, reading: Reading, around: Surroundings) -> Judged:
-        """Score the rows of a batch, and decide over all of them."""
-        ...
-
-
-class TabularJudge:
+class TableBatchScorer:
     """A detector for tables.
 
     Parameters
@@ -126,145 +37,96 @@ class TabularJudge:
     policy : Policy
         Decides over each batch. A budget a day counts what other batches of the day have flagged: a row once flagged
         stays flagged, because its alert is out, and later batches get what is left of the day.
-    kept : sequence of str
-        Features whose values alerts tell.
-    words : callable
-        How reasons are told.
-    exploration : Exploration, optional
-        Draws rows that are not flagged, see ``Waiting``.
+    kept : tuple of str
+        Features whose values alerts show.
+    featuring : Featuring, optional
+        Whose features reasons speak of in their own words.
+    sample : Exploration, optional
+        Draws rows that are not flagged for an audit.
+    explains : bool
+        Whether flagged rows get reasons.
     """
 
-    def __init__(
-        self,
-        scorer: TabularScorer,
-        *,
-        version: str,
-        policy: Policy,
-        kept: Sequence[str] = (),
-        words: Callable[[list[Reason]], str] = in_words,
-        exploration: Exploration | None = None,
-    ) -> None:
-        self.scorer = scorer
-        self.schema = scorer.schema
-        self.version = version
-        self.policy = policy
-        self.kept = tuple(kept)
-        self.words = words
-        self.exploration = exploration
+    scorer: TabularScorer
+    version: str
+    policy: Policy
+    kept: tuple[str, ...] = ()
+    featuring: Featuring | None = None
+    sample: Exploration | None = None
+    explains: bool = True
 
-    def judge(self, reading: Reading, around: Surroundings) -> Judged:
+    @property
+    def schema(self) -> Schema:
+        """What the columns mean."""
+        return self.scorer.schema
+
+    def score(self, batch: InputBatch, context: BatchContext) -> ScoredBatch:
         """Measure all rows, then decide, then explain."""
-        waiting = Waiting(
-            around.folder,
+        scoring = TableScoring(
             self.scorer,
             self.policy,
             kept=self.kept,
-            words=self.words,
-            exploration=self.exploration,
+            sample=self.sample,
+            explains=self.explains,
+            spool=FrameFolder(context.folder),
         )
-        ledger = KeyLedger()
-        parts: dict[str, list[NDArray[Any]]] = {"risk": [], "p_value": [], "day": []}
-        scored = 0
-        for frame in ahead(reading.frames()):
-            around.checkpoint()
+        ledger, scored = KeyLedger(), 0
+        for frame in ahead(batch.frames()):
+            context.checkpoint()
             cleaned = clean(frame, self.schema, positions=frame.index)
-            around.quarantine.write(cleaned.quarantine)
-            good = each_once(cleaned.rows, frame, ledger, around, key=self.schema.key)
-            measures = self.scorer.measure(good)
-            waiting.add(good, measures, names=self._names(good, reading))
-            for name in ("risk", "p_value"):
-                parts[name].append(measures[name].to_numpy())
-            if self.schema.time is not None:
-                parts["day"].append(good[self.schema.time].to_numpy().astype("datetime64[D]"))
-            scored += len(good)
-        for rejected in reading.rejected:
-            around.quarantine.write(rejected)
-        day = np.concatenate(parts["day"]) if parts["day"] else None
-        flagged = self._decide(waiting, parts, day, around)
-        by_day = {} if day is None else counts_by_day(day[flagged])
-        return Judged(scored, int(flagged.sum()), by_day, waiting.verdicts(flagged))
+            context.quarantine.write(cleaned.quarantine)
+            rows = each_once(cleaned.rows, frame, ledger, context, key=self.schema.key)
+            scoring.add(rows, names=self._names(rows, batch))
+            scored += len(rows)
+            context.advance(len(frame))
+        for rejected in batch.facts.rejected:
+            context.quarantine.write(rejected)
+        flagged, day = scoring.decide(context.used), scoring.day
+        frames = map(self._in_own_words, scoring.scores(flagged))
+        return ScoredBatch(scored, int(flagged.sum()), frames, {} if day is None else counts_by_day(day[flagged]))
 
-    def _names(self, good: pd.DataFrame, reading: Reading) -> list[tuple[str, int]] | None:
-        """The file and row of each, if rows are drawn by them."""
-        if self.exploration is None or self.schema.key is not None or good.empty:
+    def _names(self, rows: pd.DataFrame, batch: InputBatch) -> list[tuple[str, int]] | None:
+        """The file and row of each, if rows are sampled by them."""
+        if self.sample is None or self.schema.key is not None or rows.empty or not batch.facts.spans:
             return None
-        where = placed(good[[]], reading.spans)
+        where = placed(rows[[]], batch.facts.spans)
         return list(zip(where["file"].tolist(), where["row"].tolist(), strict=True))
 
-    def _decide(
-        self, waiting: Waiting, parts: Mapping[str, list[NDArray[Any]]], day: NDArray[Any] | None, around: Surroundings
-    ) -> NDArray[np.bool_]:
-        budget = self.policy.budget
-        if budget is None or budget.per != "day" or day is None:
-            return waiting.decide()
-        return decide_by_day(
-            self.policy, np.concatenate(parts["p_value"]), np.concatenate(parts["risk"]), day=day, given=around.given
-        )
+    def _in_own_words(self, scores: pd.DataFrame) -> pd.DataFrame:
+        if self.featuring is None:
+            return scores
+        spoken = [self.featuring.in_own_words(each) if each else each for each in scores["reasons"]]
+        return scores.assign(reasons=pd.Series(spoken, index=scores.index, dtype=object))
 
 
-def each_once(
-    good: pd.DataFrame, frame: pd.DataFrame, ledger: KeyLedger, around: Surroundings, *, key: str | None
-) -> pd.DataFrame:
-    """Without the rows whose key came before, in this batch or in an earlier one; those are set aside."""
-    if key is None:
-        return good
-    again = ledger.repeats(good[key])
-    earlier = around.known(good[key]) & ~again
-    for rows, where in ((again, "first in an earlier part of this batch"), (earlier, "scored before")):
-        if rows.any():
-            around.quarantine.write(_aside(frame.loc[good.index[rows]], key, where))
-    return good[~again & ~earlier]
+class FrameFolder(MutableMapping[str, pd.DataFrame]):
+    """Frames that wait in a folder of Arrow files instead of in memory."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def __setitem__(self, name: str, frame: pd.DataFrame) -> None:
+        table = pa.Table.from_pandas(frame, preserve_index=True)
+        with pa.OSFile(str(self.folder / name), "wb") as file, pa.ipc.new_file(file, table.schema) as writer:
+            writer.write_table(table)
+
+    def __getitem__(self, name: str) -> pd.DataFrame:
+        with pa.memory_map(str(self.folder / name)) as file:
+            return pa.ipc.open_file(file).read_all().to_pandas()
+
+    def __delitem__(self, name: str) -> None:
+        (self.folder / name).unlink()
+
+    def __iter__(self) -> Iterator[str]:
+        return (path.name for path in self.folder.iterdir())
+
+    def __len__(self) -> int:
+        return sum(1 for _ in self)
 
 
-def decide_by_day(
-    policy: Policy,
-    p_value: NDArray[np.float64],
-    risk: NDArray[np.float64],
-    *,
-    day: NDArray[Any],
-    given: Callable[[Sequence[date]], Mapping[date, int]],
-) -> NDArray[np.bool_]:
-    """A policy's decision where its budget is a day's, and other batches have used some of it."""
-    budget = policy.budget
-    if budget is None or budget.per != "day":
-        return policy.decide(p_value, risk)
-    possible = np.ones(len(risk), dtype=bool)
-    if policy.quantile is not None or policy.fdr is not None:
-        possible = Policy(quantile=policy.quantile, fdr=policy.fdr).decide(p_value, risk)
-    days = np.unique(day[possible])
-    used = given([as_date(each) for each in days])
-    flagged = np.zeros(len(risk), dtype=bool)
-    for each in days:
-        room = budget.rows - used.get(as_date(each), 0)
-        if room > 0:
-            of_day = possible & (np.isnat(day) if np.isnat(each) else day == each)
-            best = Policy(budget=Budget(rows=room)).decide(p_value[of_day], risk[of_day])
-            flagged[np.flatnonzero(of_day)[best]] = True
-    return flagged
-
-
-def as_date(day: np.datetime64) -> date:
-    """A day as Python's own type.
-
-    >>> as_date(np.datetime64("2026-03-01"))
-    datetime.date(2026, 3, 1)
-    """
-    found = day.astype("datetime64[D]").item()
-    return found if isinstance(found, date) else NO_DAY
-
-
-def counts_by_day(days: NDArray[Any]) -> dict[date, int]:
-    """How often each day occurs.
-
-    >>> counts_by_day(np.array(["2026-03-01", "2026-03-01"], dtype="datetime64[D]"))
-    {datetime.date(2026, 3, 1): 2}
-    """
-    found, counts = np.unique(days, return_counts=True)
-    return {as_date(day): int(count) for day, count in zip(found, counts, strict=True)}
-
-
-def _aside(rows: pd.DataFrame, key: str, where: str) -> pd.DataFrame:
-    """Rows whose key came before, as ``clean`` sets rows aside."""
-    reasons = [f"{key}: key {value} appears again ({where})" for value in rows[key]]
-    shown = rows.rename(columns={name: f"source_{name}" for name in ("row", "reason")})
-    return pd.concat([pd.DataFrame({"row": rows.index, "reason": reasons}, index=rows.index), shown], axis=1)
+def read_columns(columns: Sequence[str], schema: Schema, featuring: Featuring | None) -> list[str]:
+    """Of the columns that a source has, those that scoring needs."""
+    needed = {*schema.features, *(name for role, name in schema.roles.items() if role != "label")}
+    if featuring is not None:
+        needed |= set(featuring.reader.needs)
+    return [name for name in columns if name in needed]

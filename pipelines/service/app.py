@@ -16,6 +16,7 @@ import sqlalchemy as sa
 from detector.errors import DetectorError, StoreError
 from pipelines.alerts.feedback.router import answer_router
 from pipelines.config import Config
+from pipelines.jobs.cache import ProcessCache
 from pipelines.jobs.context import Context, JobOutcome
 from pipelines.service.facts import Facts
 from pipelines.service.http import HttpServer, application
@@ -50,8 +51,13 @@ class Service:
         self.store = store
         self.clock = clock
         self.leadership = Leadership(store, seconds=config.service.lease, clock=clock)
+        self.cache = ProcessCache()
         self.facts = Facts(
-            config, store, is_leader=lambda: self.leadership.is_leader, last_beat=lambda: self._last_round
+            config,
+            store,
+            is_leader=lambda: self.leadership.is_leader,
+            last_beat=lambda: self._last_round,
+            cache=self.cache,
         )
         self.metrics = Metrics(self.facts)
         self.schedule: Schedule | None = None
@@ -156,7 +162,8 @@ class Service:
             arguments=arguments,
             stopping=self._ending.is_set,
             abandoning=self._abandoning.is_set,
-            fence=self.leadership.fence,
+            fence=self.leadership.fence_of_term(),
+            cache=self.cache,
         )
 
     def _turn(self, job: str) -> _Turn:

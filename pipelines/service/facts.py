@@ -16,6 +16,7 @@ from detector.errors import DetectorError
 from detector.persist import bundle
 from pipelines.config import Config
 from pipelines.ingest import Lag
+from pipelines.jobs.cache import ProcessCache
 from pipelines.store import DayFlags, Run, Store
 
 log = logging.getLogger("detector.service")
@@ -37,13 +38,22 @@ class Facts:
         Whether this instance leads.
     last_beat : callable
         When the main loop last went round, by the monotonic clock.
+    cache : ProcessCache, optional
+        Holds the detector that serves.
     """
 
     def __init__(
-        self, config: Config, store: Store, *, is_leader: Callable[[], bool], last_beat: Callable[[], float]
+        self,
+        config: Config,
+        store: Store,
+        *,
+        is_leader: Callable[[], bool],
+        last_beat: Callable[[], float],
+        cache: ProcessCache | None = None,
     ) -> None:
         self.config = config
         self.store = store
+        self.cache = cache or ProcessCache()
         self.is_leader = is_leader
         self.last_beat = last_beat
         self._lag = Lag()
@@ -89,10 +99,10 @@ class Facts:
     def lag(self) -> Lag:
         """How far the scores are behind the source; at most 15 seconds old."""
         if time.monotonic() - self._lag_at >= LAG_SECONDS:
-            from pipelines.ingest import open_intake
-            from pipelines.scoring.stream import load_judge
+            from pipelines.ingest import open_followed
+            from pipelines.scoring.load import load_scorer
 
-            intake = open_intake(self.config, self.store, load_judge(self.config).schema)
+            intake = open_followed(self.config, self.store, load_scorer(self.config, self.cache).schema)
             self._lag, self._lag_at = intake.lag(datetime.now(UTC)), time.monotonic()
         return self._lag
 

@@ -13,7 +13,7 @@ import sqlalchemy as sa
 from detector.errors import DetectorError
 from pipelines.jobs.context import Context, JobOutcome
 from pipelines.jobs.registry import DELIVERIES
-from pipelines.sinks.landing_files import ORPHANS
+from pipelines.sinks.batch_files import ORPHANS
 from pipelines.store import Batch, DayFlags, Request, Run
 
 log = logging.getLogger("detector.housekeeping")
@@ -86,12 +86,12 @@ def _too_late(context: Context) -> tuple[int, dict[str, Any]]:
     """How many rows came in behind where late rows are looked for, since this was asked the last time."""
     if context.config.source.table is None or context.config.service.cursor is None:
         return 0, {}
-    from pipelines.ingest import open_intake
-    from pipelines.ingest.table import TableIntake
-    from pipelines.scoring.stream import load_judge
+    from pipelines.ingest import open_followed
+    from pipelines.ingest.table import FollowedTable
+    from pipelines.scoring.load import load_scorer
 
-    intake = open_intake(context.config, context.store, load_judge(context.config).schema)
-    if not isinstance(intake, TableIntake):
+    intake = open_followed(context.config, context.store, load_scorer(context.config, context.cache).schema)
+    if not isinstance(intake, FollowedTable):
         return 0, {}
     with context.store.read() as session:
         last = session.scalars(

@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Protocol, Self
+from typing import Protocol, Self
 
 import pandas as pd
 import pyarrow as pa
@@ -166,70 +166,8 @@ class FileSink:
         return pa_csv.CSVWriter(self._temporary, schema, write_options=pa_csv.WriteOptions(delimiter=delimiter))
 
 
-class QuarantineSink:
-    """A CSV file of rows that could not be used: ``row``, ``reason``, then the original columns.
-
-    There is no file when there was no such row; one left by an earlier run is removed, so that it is not
-    taken for this one's.
-
-    Parameters
-    ----------
-    path : Path
-        The file.
-    columns : sequence of str
-        The original columns.
-
-    >>> import tempfile
-    >>> with tempfile.TemporaryDirectory() as folder:
-    ...     with QuarantineSink(Path(folder) / "bad.csv", columns=["amount"]) as sink:
-    ...         sink.write(pd.DataFrame({"row": [3], "reason": ["amount: 'x' is not a number"], "amount": ["x"]}))
-    ...     print((Path(folder) / "bad.csv").read_text().splitlines()[1])
-    "3","amount: 'x' is not a number","x"
-    """
-
-    def __init__(self, path: Path, *, columns: Sequence[str] = ()) -> None:
-        if path.suffix.lower() not in CSV_SUFFIXES:
-            raise SettingError(f"The quarantine is a .csv file, received {str(path)!r}. Rename it.")
-        taken = ("row", "reason")
-        self.path = path
-        self.columns = [*taken, *(f"source_{name}" if name in taken else name for name in columns)]
-        self._file: FileSink | None = None
-
-    @property
-    def rows(self) -> int:
-        """Rows taken so far."""
-        return 0 if self._file is None else self._file.rows
-
-    def describe(self) -> str:
-        """The path."""
-        return str(self.path)
-
-    def __enter__(self) -> Self:
-        return self
-
-    def write(self, frame: pd.DataFrame) -> None:
-        """Take some rows; columns that are missing stay empty."""
-        if frame.empty:
-            return
-        if self._file is None:
-            self._file = FileSink(self.path).__enter__()
-        self._file.write(frame.reindex(columns=self.columns).apply(_as_text))
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        if self._file is not None:
-            self._file.__exit__(kind, error, trace)
-        elif kind is None and self.path.is_file():
-            self.path.unlink()
-
-
 def _lasting(kind: pa.DataType) -> pa.DataType:
     """A type that later batches fit too: a column that is all missing at first may turn out to be text."""
     if pa.types.is_null(kind):
         return pa.string()
     return pa.string() if pa.types.is_large_string(kind) else kind
-
-
-def _as_text(column: pd.Series[Any]) -> pd.Series[str]:
-    return column.astype(object).map(str, na_action="ignore").astype("str")

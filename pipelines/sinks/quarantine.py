@@ -1,18 +1,25 @@
-"""Rows that could not be used, in one line."""
+"""Where rows that could not be used go: a CSV file with each row's reason, and one line that counts them."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
 
+import pandas as pd
+
+from detector.errors import SettingError
 from pipelines.progress import counted
+from pipelines.sinks.files import CSV_SUFFIXES, FileSink
 
 REASONS = 3
 
 
-def left_out(reasons: Mapping[str, int], *, of: int) -> list[str]:
+def count_quarantined(reasons: Mapping[str, int], *, of: int) -> list[str]:
     """How many rows could not be used, and why; nothing if there are none.
 
-    >>> left_out({"time: missing time": 1, "amount: not a number": 3}, of=50)
+    >>> count_quarantined({"time: missing time": 1, "amount: not a number": 3}, of=50)
     ['4 of 50 rows could not be used: amount: not a number (3 rows); time: missing time (1 row).']
     """
     total = sum(reasons.values())
@@ -22,5 +29,67 @@ def left_out(reasons: Mapping[str, int], *, of: int) -> list[str]:
 def why(reasons: Mapping[str, int]) -> str:
     """The most frequent reasons, each with the number of its rows."""
     most = sorted(reasons.items(), key=lambda item: -item[1])
-    told = "; ".join(f"{reason} ({counted(count)})" for reason, count in most[:REASONS])
-    return told + (f"; and {counted(len(most) - REASONS, 'other reason')}" if len(most) > REASONS else "")
+    listed = "; ".join(f"{reason} ({counted(count)})" for reason, count in most[:REASONS])
+    return listed + (f"; and {counted(len(most) - REASONS, 'other reason')}" if len(most) > REASONS else "")
+
+
+class QuarantineSink:
+    """A CSV file of rows that could not be used: ``row``, ``reason``, then the original columns.
+
+    There is no file when there was no such row; one left by an earlier run is removed, so that it is not
+    taken for this one's.
+
+    Parameters
+    ----------
+    path : Path
+        The file.
+    columns : sequence of str
+        The original columns.
+
+    >>> import tempfile
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     with QuarantineSink(Path(folder) / "bad.csv", columns=["amount"]) as sink:
+    ...         sink.write(pd.DataFrame({"row": [3], "reason": ["amount: 'x' is not a number"], "amount": ["x"]}))
+    ...     print((Path(folder) / "bad.csv").read_text().splitlines()[1])
+    "3","amount: 'x' is not a number","x"
+    """
+
+    def __init__(self, path: Path, *, columns: Sequence[str] = ()) -> None:
+        if path.suffix.lower() not in CSV_SUFFIXES:
+            raise SettingError(f"The quarantine is a .csv file, received {str(path)!r}. Rename it.")
+        taken = ("row", "reason")
+        self.path = path
+        self.columns = [*taken, *(f"source_{name}" if name in taken else name for name in columns)]
+        self._file: FileSink | None = None
+
+    @property
+    def rows(self) -> int:
+        """Rows taken so far."""
+        return 0 if self._file is None else self._file.rows
+
+    def describe(self) -> str:
+        """The path."""
+        return str(self.path)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def write(self, frame: pd.DataFrame) -> None:
+        """Take some rows; columns that are missing stay empty."""
+        if frame.empty:
+            return
+        if self._file is None:
+            self._file = FileSink(self.path).__enter__()
+        self._file.write(frame.reindex(columns=self.columns).apply(_as_text))
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._file is not None:
+            self._file.__exit__(kind, error, trace)
+        elif kind is None and self.path.is_file():
+            self.path.unlink()
+
+
+def _as_text(column: pd.Series[Any]) -> pd.Series[str]:
+    return column.astype(object).map(str, na_action="ignore").astype("str")

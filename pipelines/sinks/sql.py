@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from contextlib import ExitStack
 from types import TracebackType
 from typing import Any, Self
@@ -14,7 +15,11 @@ from sqlalchemy.exc import SQLAlchemyError
 from detector.errors import SinkError
 from pipelines.store.database import Database
 
+log = logging.getLogger("detector.sinks")
+
 ROWS_AN_INSERT = 5_000
+NEW_COLUMNS = ("reasons_json",)
+"""Columns that a table of an earlier version does not have."""
 _KINDS: dict[str, tuple[type[Any], ...]] = {
     "text": (sa.String, sa.Enum, sa.Uuid),
     "number": (sa.Numeric, sa.Float, sa.Integer),
@@ -80,6 +85,7 @@ class SqlSink:
     def _prepare(self, frame: pd.DataFrame) -> sa.Table:
         existing = self._database.table(self._connection, self._name)
         if existing is not None:
+            existing = self._with_new_columns(existing, frame)
             self._check(existing, frame)
             return existing
         schema, _, name = self._name.rpartition(".")
@@ -87,6 +93,19 @@ class SqlSink:
         table = sa.Table(name, sa.MetaData(), *columns, schema=schema or None)
         table.create(self._connection)
         return table
+
+    def _with_new_columns(self, table: sa.Table, frame: pd.DataFrame) -> sa.Table:
+        """The table, with the columns that an earlier version did not write; they stay empty in its rows."""
+        missing = [name for name in NEW_COLUMNS if name in frame.columns and name not in table.columns]
+        if not missing:
+            return table
+        quoted = self._connection.dialect.identifier_preparer.format_table(table)
+        for name in missing:
+            column = sa.schema.CreateColumn(sa.Column(name, sa.Text())).compile(dialect=self._connection.dialect)
+            self._connection.exec_driver_sql(f"ALTER TABLE {quoted} ADD COLUMN {column}")
+            log.info("the %s has a new column %r from now on", self.describe(), name)
+        found = self._database.table(self._connection, self._name)
+        return table if found is None else found
 
     def _check(self, table: sa.Table, frame: pd.DataFrame) -> None:
         problems = [f"no column {name!r}" for name in frame.columns if name not in table.columns]

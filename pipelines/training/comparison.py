@@ -10,7 +10,6 @@ from numpy.typing import NDArray
 
 from detector.cleaning.clean import clean
 from detector.decide.policy import Policy
-from detector.detectors.series.scorer import SequenceScorer
 from detector.detectors.table.scorer import UNSUPERVISED, TabularScorer
 from detector.errors import DataError
 from detector.metrics import compare
@@ -73,11 +72,10 @@ def compare_on(
     else:
         budget = max(1, round(BUDGET_SHARE * len(rows)))
     budget = min(budget, max(1, len(rows) // 10))
-    when = rows[window.schema.time].to_numpy() if window.schema.time is not None else None
-    measures = [_measured(scorer, part) for scorer, part in ((champion, theirs), (challenger, rows))]
+    scores = [_scored(scorer, part, policy) for scorer, part in ((champion, theirs), (challenger, rows))]
     labelled = int((labels == 1).sum()) >= least_anomalies and evaluate.has_both_classes(labels)
     if labelled:
-        truth, judged = labels, (measures[0]["risk"].to_numpy(), measures[1]["risk"].to_numpy())
+        truth, judged = labels, (scores[0]["risk"].to_numpy(), scores[1]["risk"].to_numpy())
         gain = compare.precision_difference(
             *_bounded(truth, judged, random_state), confidence=confidence, random_state=random_state
         )
@@ -88,7 +86,7 @@ def compare_on(
         truth = mark.astype(np.float64)
         changed = spoilt[[name for name in spoilt.columns if name in theirs.columns]]
         other = theirs.assign(**{name: changed[name] for name in changed.columns})
-        judged = (_measured(champion, other)["risk"].to_numpy(), _measured(challenger, spoilt)["risk"].to_numpy())
+        judged = (_risk(champion, other), _risk(challenger, spoilt))
         # Real anomalies are among the riskiest too, so the injected ones get as much room again.
         budget += int(mark.sum())
         caught = [_riskiest(risk, budget)[mark] for risk in judged]
@@ -97,23 +95,23 @@ def compare_on(
     normal = labels != 1
     sides = [
         Side(
-            risk=measured["risk"].to_numpy(),
-            p_value=measured["p_value"].to_numpy(),
+            risk=found["risk"].to_numpy(),
+            p_value=found["p_value"].to_numpy(),
             precision=evaluate.ranking_metrics(truth, risk)["ap"],
             recall=recall,
-            calibration=calibration_metrics(measured["p_value"][normal])["calibration_distance"],
+            calibration=calibration_metrics(found["p_value"][normal])["calibration_distance"],
             alerts=alerts,
             right=right,
         )
-        for measured, risk, recall in zip(measures, judged, recalls, strict=True)
-        for alerts, right in [_alerts(policy, measured, when, days, anomalous=labels == 1)]
+        for found, risk, recall in zip(scores, judged, recalls, strict=True)
+        for alerts, right in [_alerts(found, days, anomalous=labels == 1)]
     ]
     return Comparison(
         champion=sides[0],
         challenger=sides[1],
         basis="labels" if labelled else "injected anomalies",
         gain=gain,
-        stability=_stability(champion, challenger, measures),
+        stability=_stability(champion, challenger, scores),
         rows=len(rows),
         anomalies=int((truth == 1).sum()),
         days=days,
@@ -124,40 +122,39 @@ def compare_on(
     )
 
 
-def _stability(champion: Scorer, challenger: Scorer, measures: Sequence[pd.DataFrame]) -> float:
+def _stability(champion: Scorer, challenger: Scorer, scores: Sequence[pd.DataFrame]) -> float:
     """How alike they rank: a head that begins to decide, or ends, is meant to rank otherwise."""
     heads = [isinstance(each, TabularScorer) and each.serving_head is not None for each in (champion, challenger)]
-    name = UNSUPERVISED if heads[0] != heads[1] and all(UNSUPERVISED in each for each in measures) else "risk"
-    return compare.rank_stability(measures[0][name], measures[1][name])
+    name = UNSUPERVISED if heads[0] != heads[1] and all(UNSUPERVISED in each for each in scores) else "risk"
+    return compare.rank_stability(scores[0][name], scores[1][name])
 
 
 def _judgeable(scorer: Scorer, rows: pd.DataFrame) -> pd.DataFrame:
     """Without machines that a detector of series does not know, or of which there is too little."""
-    return rows[scorer.can_judge(rows)] if isinstance(scorer, SequenceScorer) else rows
+    return rows[scorer.can_judge(rows)]
 
 
-def _measured(scorer: Scorer, rows: pd.DataFrame) -> pd.DataFrame:
-    measures = scorer.measure(rows)
-    unknown = ~np.isfinite(measures["risk"].to_numpy())
+def _scored(scorer: Scorer, rows: pd.DataFrame, policy: Policy) -> pd.DataFrame:
+    """Scores whose risks are numbers; what has none, as the second row of one time in a series, is unremarkable."""
+    found = scorer.score(rows, policy, explains=False)
+    return found.assign(risk=_finite(scorer, found["risk"]), p_value=found["p_value"].fillna(1.0))
+
+
+def _risk(scorer: Scorer, rows: pd.DataFrame) -> NDArray[np.float64]:
+    return np.asarray(_finite(scorer, scorer.measure(rows)["risk"]))
+
+
+def _finite(scorer: Scorer, risk: pd.Series) -> pd.Series:
+    unknown = ~np.isfinite(risk.to_numpy())
     if unknown.mean() > (0.0 if isinstance(scorer, TabularScorer) else MOST_WITHOUT_STEP):
         raise DataError(f"The detector {scorer.name!r} gives risks that are no numbers: its training diverged.")
-    # In a series, the second row of one time has no step of its own; it counts as unremarkable for both.
-    return measures.assign(
-        risk=measures["risk"].where(~unknown, measures["risk"].min()), p_value=measures["p_value"].where(~unknown, 1.0)
-    )
+    return risk.where(~unknown, risk.min())
 
 
-def _alerts(
-    policy: Policy,
-    measures: pd.DataFrame,
-    when: NDArray[np.datetime64] | None,
-    days: float,
-    *,
-    anomalous: NDArray[np.bool_],
-) -> tuple[float, float]:
+def _alerts(scores: pd.DataFrame, days: float, *, anomalous: NDArray[np.bool_]) -> tuple[float, float]:
     """Flagged rows a day, or among a thousand, and those of them that are known to be anomalous."""
-    flagged = policy.decide(measures["p_value"], measures["risk"], day=when)
-    share = 1 / max(days, 1.0) if days else 1000.0 / len(measures)
+    flagged = scores["flagged"].to_numpy(dtype=bool)
+    share = 1 / max(days, 1.0) if days else 1000.0 / len(scores)
     return float(flagged.sum()) * share, float((flagged & anomalous).sum()) * share
 
 

@@ -16,13 +16,15 @@ from detector.decide.audit_sample import missed
 from detector.errors import DataError, SettingError
 from detector.persist import bundle
 from detector.schema import Schema
-from pipelines.alerts.feedback.truth import answered_rows, realised, with_answers
+from pipelines.alerts.feedback.answers import realised
 from pipelines.config import Config
 from pipelines.factory.detector import exploration_of, policy_of
 from pipelines.features.engine import featuring_of
+from pipelines.labels.feedback import Statements
+from pipelines.labels.known import with_answers
 from pipelines.progress import counted, progress
 from pipelines.reports.page import ReportContent, column_facts, quarantine_counts, write_report
-from pipelines.sinks.quarantine import left_out, why
+from pipelines.sinks.quarantine import count_quarantined, why
 from pipelines.sources import open_source
 from pipelines.training.kinds import KINDS
 from pipelines.training.review import Review
@@ -103,8 +105,8 @@ def evaluate(config: Config, *, input: str, now: datetime) -> EvaluationReport: 
     source = open_source(config.source.at(input))
     featuring = featuring_of(config, trained=True)
     given = schema if featuring is None else schema.without(featuring.features.names)
-    said = answered_rows(config)
-    given.check(source.columns(), labelled=said.empty)
+    said = Statements.answers(config)
+    given.check(source.columns(), labelled=not said.verdicts["label"].notna().any())
     needed = {*given.roles.values(), *given.features, *(featuring.reader.needs if featuring is not None else ())}
     wanted = [name for name in source.columns() if name in needed]
     with progress("Reading", total=source.estimate()) as advance:
@@ -123,7 +125,7 @@ def evaluate(config: Config, *, input: str, now: datetime) -> EvaluationReport: 
             raise DataError(f"None of the {counted(given_rows)} can be used: {why(+reasons)}. Mend them.")
         reviewed, drawn = kind.review(scorer, cleaned.rows, config, {})
     if reviewed.truth is None:
-        unused = left_out(+reasons, of=given_rows)
+        unused = count_quarantined(+reasons, of=given_rows)
         raise DataError(
             f"{schema.label!r} holds no known anomaly or no known normal row among the {len(cleaned.rows):,} rows "
             f"read, so there is nothing to compare with. {' '.join([*unused, LABEL_SOME])}"

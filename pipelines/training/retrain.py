@@ -16,7 +16,7 @@ from detector.persist import bundle
 from pipelines.config import Config
 from pipelines.factory.data import Window, recent, split
 from pipelines.factory.detector import policy_of
-from pipelines.factory.labelled_set import head_note, taught
+from pipelines.factory.labelled_set import head_note, train_head
 from pipelines.factory.metadata import remember
 from pipelines.features.engine import featuring_of, history_folder
 from pipelines.progress import counted, progress
@@ -175,7 +175,7 @@ def _fit(config: Config, window: Window, clock: Clock) -> Learnt:
         fault("retrain.fitting")
         detector = KINDS[config.kind].detector(config, window.schema, on_step).fit(window.learn)
         if window.lesson is not None:
-            detector.scorer_ = taught(detector.scorer_, window.lesson, config)
+            detector.scorer_ = train_head(detector.scorer_, window.lesson, config)
     detector.on_step = None
     fault("retrain.fitted")
     return Learnt(detector, usage, begun, clock())

@@ -70,10 +70,9 @@ def review(scorer: TabularScorer, rows: pd.DataFrame, *, policy: Policy) -> Revi
     policy : Policy
         Which rows to flag.
     """
-    measures = scorer.measure(rows)
-    day = rows[scorer.schema.time].to_numpy() if scorer.schema.time is not None else None
-    flagged = policy.decide(measures["p_value"], measures["risk"], day=day)
-    verdicts = scorer.verdicts(rows, measures, flagged=flagged)
+    verdicts = scorer.score(rows, policy, explains=False)
+    measures = verdicts[["risk", "p_value", *scorer.members, UNSUPERVISED]]
+    flagged = verdicts["flagged"].to_numpy(dtype=bool)
     labels = labels_of(rows, scorer.schema.label)
     normal = measures["p_value"][(labels != 1)]
     metrics = {"flagged_share": float(flagged.mean()), "review_rows": float(len(rows))}

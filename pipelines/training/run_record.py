@@ -14,7 +14,7 @@ from detector.errors import DataError
 from detector.persist.bundle import Scorer
 from pipelines.config import Config
 from pipelines.factory.data import Window
-from pipelines.factory.labelled_set import head_note, tags_of
+from pipelines.factory.labelled_set import head_note, head_tags
 from pipelines.factory.metadata import reference_of
 from pipelines.registry.comparison import Comparison
 from pipelines.registry.promotion import Decision, note_of
@@ -130,7 +130,7 @@ class Story:
                     "compared by": "" if self.found is None else self.found.basis,
                     "members": ", ".join(scorer.members),
                 }
-                | tags_of(scorer)
+                | head_tags(scorer)
             ),
             description=note,
             policy=self.policy,

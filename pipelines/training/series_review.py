@@ -5,11 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
-import numpy as np
 import pandas as pd
 
 from detector.decide.policy import Policy
-from detector.detectors.series.scored import JudgedSeries
+from detector.detectors.series.scored import ScoredSeries
 from detector.detectors.series.scorer import SequenceScorer
 from detector.metrics import ranking as evaluate
 from detector.metrics.calibration import calibration_metrics
@@ -25,7 +24,7 @@ CURVE_MARGIN = 60
 
 def review_series(
     scorer: SequenceScorer, rows: pd.DataFrame, *, policy: Policy, join: int
-) -> tuple[Review, JudgedSeries]:
+) -> tuple[Review, ScoredSeries]:
     """Judge cleaned rows of whole series that took no part in fitting.
 
     Parameters
@@ -43,17 +42,14 @@ def review_series(
     -------
     Review
         Its alerts are events, riskiest first.
-    JudgedSeries
+    ScoredSeries
         What the pictures are drawn from.
     """
-    judged = scorer.judge_rows(rows)
-    series, flags = judged.series, judged.flagged(policy)
-    to_rows, index = series.to_rows, series.rows
-    scores = pd.DataFrame(to_rows(judged.scores), index=index, columns=list(scorer.members))
-    measures = pd.DataFrame({"risk": to_rows(judged.risk), "p_value": to_rows(judged.p_value)}, index=index).join(
-        scores
-    )
-    flagged = np.asarray(to_rows(flags), dtype=bool)
+    judged = scorer.score_steps(rows)
+    flags = judged.flagged(policy)
+    found = scorer.of_rows(judged, rows, flags, explains=False)
+    measures, index = found[["risk", "p_value", *scorer.members]], found.index
+    flagged = found["flagged"].to_numpy(dtype=bool)
     named = {role: rows[name].loc[index] for role, name in scorer.schema.roles.items() if role in ("time", "entity")}
     verdicts = pd.DataFrame(named, index=index).join(measures).assign(flagged=flagged)
     labels = labels_of(rows.loc[index], scorer.schema.label)
@@ -61,7 +57,7 @@ def review_series(
     if len(normal := measures["p_value"][labels != 1]):
         metrics |= calibration_metrics(normal)
     if len(scorer.members) > 1:
-        metrics |= correlations(scores)
+        metrics |= correlations(measures[list(scorer.members)])
     events = judged.events(flags, join=join).sort_values("risk", ascending=False, kind="stable")
     truth = interval = None
     if evaluate.has_both_classes(labels):
@@ -75,7 +71,7 @@ def review_series(
 
 
 def series_figures(
-    reviewed: Review, judged: JudgedSeries, *, history: Mapping[str, Sequence[float]] | None = None
+    reviewed: Review, judged: ScoredSeries, *, history: Mapping[str, Sequence[float]] | None = None
 ) -> dict[str, Figure]:
     """The pictures of a review: risk over time, the sensors at fault around each of the riskiest events, and more."""
     from pipelines.reports import figures as draw

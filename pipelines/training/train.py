@@ -21,15 +21,16 @@ from detector.errors import DataError
 from detector.persist import bundle
 from pipelines.config import Config
 from pipelines.factory.detector import policy_of, refuse_taken_names, schema_of
-from pipelines.factory.labelled_set import head_note, lesson_of, tags_of, taught, with_reports, without
+from pipelines.factory.labelled_set import head_note, head_tags, labelled_set_of, train_head, without
 from pipelines.factory.metadata import REFERENCE, calibration_of, remember
 from pipelines.features.burn_in import warm
 from pipelines.features.engine import featuring_of, history_folder, statements_of
 from pipelines.labels.feedback import Statements
+from pipelines.labels.known import with_report_time
 from pipelines.progress import counted, progress
 from pipelines.registry.registry import Shelf
 from pipelines.reports.page import ReportContent, column_facts, quarantine_counts, write_report
-from pipelines.sinks.files import QuarantineSink
+from pipelines.sinks.quarantine import QuarantineSink
 from pipelines.sources import Source, open_source
 from pipelines.training.kinds import KINDS
 from pipelines.training.review import Review
@@ -130,17 +131,17 @@ def train(config: Config, *, now: datetime) -> TrainReport:
         sink.write(cleaned.quarantine)
         sink.write(source.rejected)
     _refuse_too_few(cleaned, quarantine)
-    usable = with_reports(cleaned.rows, frame, config)
+    usable = with_report_time(cleaned.rows, frame, config)
     rows, early = warm(cleaned.rows, str(schema.time), None if featuring is None else featuring.whole_from)
     rows, kept_apart = kind.split(rows, config, schema)
-    lesson = lesson_of(usable.drop(index=kept_apart.index), config, schema, now=now, statements=statements)
+    lesson = labelled_set_of(usable.drop(index=kept_apart.index), config, schema, now=now, statements=statements)
     rows = without(rows, lesson)
     with fitting_steps() as on_step:
         detector = kind.detector(config, schema, on_step).fit(rows)
     detector.on_step = None
     if lesson is not None:
         with progress("Learning from labels", total=None):
-            detector.scorer_ = taught(detector.scorer_, lesson, config)
+            detector.scorer_ = train_head(detector.scorer_, lesson, config)
     filtered = _write_filtered(config, detector, rows, frame)
     with progress("Reviewing", total=None):
         reviewed, drawn = kind.review(detector.scorer_, kept_apart, config, detector.history_)
@@ -287,7 +288,7 @@ def _log(
         curves=detector.history_,
         figures=drawn,
         config_text=config.file.read_text(encoding="utf-8") if config.file is not None else "",
-        tags={"job": "train", "rows": str(len(rows)), "members": ", ".join(scorer.members)} | cut(tags_of(scorer)),
+        tags={"job": "train", "rows": str(len(rows)), "members": ", ".join(scorer.members)} | cut(head_tags(scorer)),
         description=_description(config, len(rows), reviewed, policy),
         policy=policy,
     )

@@ -21,7 +21,7 @@ from detector.detectors.series.encoders import EncoderChoice
 from detector.detectors.series.fit import FittedSeries, Input, fit_scorer, read_input
 from detector.detectors.series.members import OnStep
 from detector.detectors.series.recipe import SeriesRecipe
-from detector.detectors.series.scored import MARGIN, JudgedSeries
+from detector.detectors.series.scored import MARGIN, ScoredSeries
 from detector.detectors.series.scorer import SHARED, Models, SequenceScorer, SeriesVerdicts, Short, check_join
 from detector.errors import SchemaError, SettingError, UnfittedError, nearest
 from detector.members.residuals import Residuals
@@ -333,10 +333,10 @@ class SequenceDetector(OutlierMixin, BaseEstimator):  # type: ignore[misc]  # sc
             )
         return self.scorer_
 
-    def _judged(self, X: Input) -> tuple[JudgedSeries, int]:
+    def _judged(self, X: Input) -> tuple[ScoredSeries, int]:
         scorer = self._fitted()
         frame = self._frame(X, reset=False)
-        return scorer.judge_rows(clean(frame, self._schema, drop_duplicates=False).rows), len(frame)
+        return scorer.score_steps(clean(frame, self._schema, drop_duplicates=False).rows), len(frame)
 
     def _frame(self, X: Input, *, reset: bool) -> pd.DataFrame:
         frame, schema = read_input(self, X, schema=self.schema, reset=reset)
@@ -345,7 +345,7 @@ class SequenceDetector(OutlierMixin, BaseEstimator):  # type: ignore[misc]  # sc
         return frame
 
 
-def _by_row(judged: JudgedSeries, values: Floats, n_rows: int) -> Floats:
+def _by_row(judged: ScoredSeries, values: Floats, n_rows: int) -> Floats:
     """What is known for each step, for each row as it came; NaN for those in quarantine."""
     rows = np.full((n_rows, *values.shape[1:]), np.nan)
     rows[judged.series.rows.to_numpy()] = judged.series.to_rows(values)

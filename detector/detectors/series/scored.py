@@ -48,7 +48,7 @@ class Part:
         return self.seen.model
 
 
-class JudgedSeries:
+class ScoredSeries:
     """Series, each step judged by its model.
 
     Parameters
@@ -106,6 +106,35 @@ class JudgedSeries:
         """What each sensor adds to each step's risk, which is their sum; only of the steps wanted, if given."""
         empty = np.empty(self.series.values.shape)
         return self._gather(empty, lambda part: part.seen.contributions(None if wanted is None else wanted[part.place]))
+
+    def row_scores(self, named: pd.DataFrame, step: Counts, flagged: Flags, *, explains: bool = True) -> pd.DataFrame:
+        """Scores of rows by their steps.
+
+        Parameters
+        ----------
+        named : DataFrame of shape (n_rows, ...)
+            What names the rows; the scores follow these columns.
+        step : array of shape (n_rows,)
+            The step of each row.
+        flagged : boolean array of shape (n_rows,)
+            The decision on each row.
+        explains : bool
+            Whether flagged rows get reasons.
+        """
+        steps = np.zeros(len(self.series), dtype=bool)
+        steps[step[flagged]] = True
+        severe = self.severity(steps)
+        reasons = np.empty(len(step), dtype=object)
+        reasons.fill(())
+        found = self.reasons(steps) if explains else {}
+        for place in np.flatnonzero(flagged & explains).tolist():
+            reasons[place] = found[int(step[place])]
+        scores = named.copy()
+        scores["risk"], scores["p_value"], scores["flagged"] = self.risk[step], self.p_value[step], flagged
+        scores["severity"] = np.where(flagged, severe[step], "")
+        scores["reasons"] = reasons
+        members = pd.DataFrame(self.scores[step], index=named.index, columns=list(self.members))
+        return pd.concat([scores, members], axis=1)
 
     def flagged(self, policy: Policy | None) -> Flags:
         """The policy's decision on each step; without one, whether its risk is above the threshold."""

@@ -9,14 +9,14 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from detector.arrays import Counts
+from detector.arrays import Counts, Flags
 from detector.cleaning.clean import clean
 from detector.decide.calibrate import Calibrator
 from detector.decide.policy import Policy
 from detector.detectors.series.model import SeriesModel, describe_models, rebuild_models
-from detector.detectors.series.scored import MARGIN, JudgedSeries
+from detector.detectors.series.scored import MARGIN, ScoredSeries
 from detector.errors import DataError, SchemaError, SettingError, nearest
-from detector.explain.reason import in_words
+from detector.explain.reason import reasons_in_words
 from detector.onnx.parts import Parts
 from detector.schema import Schema
 from detector.series.resample import RegularSeries, regularise
@@ -174,22 +174,44 @@ class SequenceScorer:
         SettingError
             If ``join`` is negative.
         """
+        found = self.score_frame(frame, policy=policy, join=join)
+        return replace(found, frame=reasons_in_words(found.frame))
+
+    def score_frame(self, frame: pd.DataFrame, *, policy: Policy | None = None, join: int = 0) -> SeriesVerdicts:
+        """As ``judge``, with a list of ``Reason`` for each row in the place of text; empty where it is not flagged."""
         check_join(join)
         cleaned = clean(frame, self.schema)
-        judged = self.judge_rows(cleaned.rows)
-        series, flagged = judged.series, judged.flagged(policy)
-        reasons = judged.reasons(flagged)
-        verdicts = self._named(cleaned.rows.loc[series.rows])
-        for name, values in (("risk", judged.risk), ("p_value", judged.p_value), ("flagged", flagged)):
-            verdicts[name] = series.to_rows(values)
-        verdicts["severity"] = series.to_rows(judged.severity(flagged))
-        words = [in_words(reasons[step]) if step in reasons else "" for step in series.step.tolist()]
-        verdicts["reasons"] = pd.Series(words, index=verdicts.index, dtype="str")
-        scores = pd.DataFrame(series.to_rows(judged.scores), index=verdicts.index, columns=list(self.members))
+        scored = self.score_steps(cleaned.rows)
+        flagged = scored.flagged(policy)
         return SeriesVerdicts(
-            frame=pd.concat([verdicts, scores], axis=1).sort_index().reset_index(drop=True),
-            quarantine=_quarantined(frame, cleaned.quarantine, series.quarantine),
-            events=judged.events(flagged, join=join, reasons=reasons),
+            frame=self.of_rows(scored, cleaned.rows, flagged).sort_index().reset_index(drop=True),
+            quarantine=_quarantined(frame, cleaned.quarantine, scored.series.quarantine),
+            events=scored.events(flagged, join=join),
+        )
+
+    def of_rows(
+        self, scored: ScoredSeries, rows: pd.DataFrame, flagged: Flags, *, explains: bool = True
+    ) -> pd.DataFrame:
+        """Scores of the cleaned rows that have a step, in the order of the steps, from decisions on the steps."""
+        step, named = scored.series.step, self._named(rows.loc[scored.series.rows])
+        return scored.row_scores(named, step, flagged[step], explains=explains)
+
+    def score(self, rows: pd.DataFrame, policy: Policy | None, *, explains: bool = True) -> pd.DataFrame:
+        """Scores of cleaned rows of whole series.
+
+        Returns
+        -------
+        DataFrame
+            As in ``SeriesVerdicts.frame``, in the order of ``rows``; ``reasons`` holds lists of ``Reason``. A row that
+            has no step, such as the second of one time, has no risk and is not flagged.
+        """
+        scored = self.score_steps(rows)
+        found = self.of_rows(scored, rows, scored.flagged(policy), explains=explains)
+        if len(found) == len(rows):
+            return found.loc[rows.index]
+        return found.reindex(rows.index).assign(
+            flagged=found["flagged"].reindex(rows.index, fill_value=False),
+            reasons=found["reasons"].reindex(rows.index, fill_value=()),
         )
 
     def measure(self, rows: pd.DataFrame) -> pd.DataFrame:
@@ -205,7 +227,7 @@ class SequenceScorer:
         DataFrame
             In the order of ``rows``; NaN in a row that has no step, such as the second of one time.
         """
-        judged = self.judge_rows(rows)
+        judged = self.score_steps(rows)
         values = np.column_stack([judged.risk, judged.p_value, judged.scores])
         found = pd.DataFrame(
             judged.series.to_rows(values), index=judged.series.rows, columns=["risk", "p_value", *self.members]
@@ -237,7 +259,7 @@ class SequenceScorer:
             As ``judge``.
         """
         chosen = events.to_frame().T if isinstance(events, pd.Series) else events
-        return self.judge_rows(clean(frame, self.schema).rows).curves(chosen, margin=margin)
+        return self.score_steps(clean(frame, self.schema).rows).curves(chosen, margin=margin)
 
     def can_judge(self, rows: pd.DataFrame) -> NDArray[np.bool_]:
         """Which cleaned rows belong to a series that has a model and is as long as its window."""
@@ -250,16 +272,16 @@ class SequenceScorer:
         size = whose.groupby(whose.to_numpy(), sort=False).transform("size")
         return np.asarray(known & (size >= whose.map(length)), dtype=bool)
 
-    def judge_rows(self, rows: pd.DataFrame) -> JudgedSeries:
+    def score_steps(self, rows: pd.DataFrame) -> ScoredSeries:
         """Cleaned rows as their models see them."""
         if not len(rows):
             raise DataError("No row can be read: received n_samples = 0. Give rows with readings.")
         series = regularise(rows, self.schema, self.sampling)
-        judged = self.judge_series(series)
+        judged = self.series_steps(series)
         self._check_lengths(series)
         return judged
 
-    def judge_series(self, series: RegularSeries) -> JudgedSeries:
+    def series_steps(self, series: RegularSeries) -> ScoredSeries:
         """Series on regular steps as their models see them, however short they are.
 
         Raises
@@ -268,7 +290,7 @@ class SequenceScorer:
             If an entity has no model.
         """
         places = places_by_entity(series, shared=self.shared)
-        return JudgedSeries(series, [(self.model_of(entity), place) for entity, place in places.items()])
+        return ScoredSeries(series, [(self.model_of(entity), place) for entity, place in places.items()])
 
     def model_of(self, entity: Any) -> SeriesModel:
         """What an entity is judged by.

@@ -15,7 +15,7 @@ import pandas as pd
 
 from detector.arrays import Counts, Flags
 from detector.detectors.series.model import SeriesModel
-from detector.detectors.series.scored import JudgedSeries
+from detector.detectors.series.scored import ScoredSeries
 from detector.detectors.series.scorer import SHARED, SequenceScorer
 from detector.errors import DataError
 from detector.schema import Schema
@@ -62,7 +62,7 @@ class Continued:
 
     Parameters
     ----------
-    judged : JudgedSeries or None
+    judged : ScoredSeries or None
         The kept rows and the new ones as their models see them; ``None`` if there are none.
     rows : DataFrame
         The rows that are settled now, those that waited first; these have an index below 0.
@@ -74,7 +74,7 @@ class Continued:
         For the next part.
     """
 
-    judged: JudgedSeries | None
+    judged: ScoredSeries | None
     rows: pd.DataFrame
     step: Counts
     refused: pd.DataFrame
@@ -128,7 +128,7 @@ def continue_series(
         told &= ~labels.isin(hopeless.index)
     due = np.flatnonzero(told)
     return Continued(
-        judged=scorer.judge_series(series),
+        judged=scorer.series_steps(series),
         rows=joined.loc[labels[due]],
         step=step[due],
         refused=_refused(joined, rows, waiting, reasons),

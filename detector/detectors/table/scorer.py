@@ -13,11 +13,11 @@ from detector.cleaning.clean import clean
 from detector.decide.calibrate import Calibrator
 from detector.decide.fuse import Fusion
 from detector.decide.policy import Policy, severity
+from detector.detectors.table.scoring import TableScoring, no_reasons
 from detector.encoding.table import Encoded, TableEncoder
 from detector.errors import SettingError, ShapeError
-from detector.explain import reason as explain
-from detector.explain.reason import Reason
-from detector.explain.table import Blame, sum_by
+from detector.explain.reason import Reason, reasons_in_words
+from detector.explain.table import TableExplainer, sum_by
 from detector.members.event_sequence import EventWindow
 from detector.members.isolation_forest import Trees
 from detector.members.neighbours import References
@@ -139,15 +139,29 @@ class TabularScorer:
             If a column is missing.
         """
         cleaned = clean(frame, self.schema)
-        rows, measures = cleaned.rows, self.measure(cleaned.rows)
-        day = rows[self.schema.time].to_numpy() if self.schema.time is not None else None
-        flagged = (policy or DEFAULT_POLICY).decide(measures["p_value"], measures["risk"], day=day)
-        verdicts = self.verdicts(rows, measures, flagged=flagged)
-        verdicts.loc[flagged, "reasons"] = [explain.in_words(each) for each in self.explain(rows[flagged])]
-        return Verdicts(verdicts.reset_index(drop=True), cleaned.quarantine)
+        scores = self.score(cleaned.rows, policy or DEFAULT_POLICY)
+        return Verdicts(reasons_in_words(scores).reset_index(drop=True), cleaned.quarantine)
 
-    def verdicts(self, rows: pd.DataFrame, measures: pd.DataFrame, *, flagged: NDArray[np.bool_]) -> pd.DataFrame:
-        """Measured rows as people read them, with severities; ``reasons`` is left empty.
+    def score(self, rows: pd.DataFrame, policy: Policy, *, explains: bool = True) -> pd.DataFrame:
+        """Measure, decide and explain cleaned rows at once; ``TableScoring`` does it part by part.
+
+        Returns
+        -------
+        DataFrame
+            As in ``Verdicts.frame``, indexed as ``rows``; ``reasons`` holds a list of ``Reason`` for each row, empty
+            where it is not flagged.
+        """
+        scoring = TableScoring(self, policy, explains=explains)
+        scoring.add(rows)
+        (scores,) = scoring.scores(scoring.decide())
+        return scores
+
+    def can_judge(self, rows: pd.DataFrame) -> NDArray[np.bool_]:
+        """Which cleaned rows can be scored: all, as each is judged by itself."""
+        return np.ones(len(rows), dtype=bool)
+
+    def as_scores(self, rows: pd.DataFrame, measures: pd.DataFrame, *, flagged: NDArray[np.bool_]) -> pd.DataFrame:
+        """Measured rows with their names, flags and severities; the lists of ``reasons`` are empty.
 
         Parameters
         ----------
@@ -163,7 +177,7 @@ class TabularScorer:
         frame["risk"], frame["p_value"] = measures["risk"], measures["p_value"]
         frame["flagged"] = flagged
         frame["severity"] = self._severity(measures, flagged)
-        frame["reasons"] = pd.Series("", index=frame.index, dtype="str")
+        frame["reasons"] = no_reasons(len(frame))
         decided = "members" if self.serving_head is None else "head"
         return pd.concat(
             [
@@ -234,11 +248,11 @@ class TabularScorer:
         If a head serves, a share is of how far the head's log-odds fall when one of its inputs is replaced by a typical
         value; what falls with the members' scores is shared among the features as the members see them.
         """
-        return Blame(self).explain(rows, top=top)
+        return TableExplainer(self).explain(rows, top=top)
 
     def attributions(self, rows: pd.DataFrame) -> dict[str, NDArray[np.float64]]:
         """How much each feature adds to each member's score, on the member's own scale, shape (n_rows, n_features)."""
-        return Blame(self).attributions(self.encoded(rows))
+        return TableExplainer(self).attributions(self.encoded(rows))
 
     def with_name(self, name: str) -> TabularScorer:
         """The same scorer under another name."""

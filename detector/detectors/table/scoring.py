@@ -1,0 +1,151 @@
+"""The one way of rows of a table to their scores: measure every part → decide over all → explain what is flagged.
+
+A budget or a false discovery rate is a property of all rows, so decisions wait until the last part was measured. Rows
+come in parts of any size, and the scores are the same however they were cut.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, MutableMapping, Sequence
+from typing import Protocol
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from detector.decide.audit_sample import Exploration
+from detector.decide.days import Used
+from detector.decide.policy import Policy
+from detector.explain.reason import Reason
+from detector.schema import Schema
+
+
+class Steps(Protocol):
+    """What a detector does with rows; a ``TabularScorer`` can."""
+
+    @property
+    def schema(self) -> Schema:
+        """What the columns mean."""
+        ...
+
+    def measure(self, rows: pd.DataFrame) -> pd.DataFrame:
+        """Risk, p-value and each member's score of cleaned rows."""
+        ...
+
+    def as_scores(self, rows: pd.DataFrame, measures: pd.DataFrame, *, flagged: NDArray[np.bool_]) -> pd.DataFrame:
+        """Measured rows with names, flags and severities; without reasons."""
+        ...
+
+    def explain(self, rows: pd.DataFrame) -> list[list[Reason]]:
+        """Reasons of cleaned rows."""
+        ...
+
+
+class TableScoring:
+    """Rows of a table on their way to scores.
+
+    Parameters
+    ----------
+    scorer : TabularScorer
+        Measures and explains.
+    policy : Policy
+        Decides; rows that it can never flag are not kept for explanation.
+    kept : sequence of str
+        Features whose values stay beside the scores.
+    sample : Exploration, optional
+        Draws rows that are not flagged for an audit; scores then say which (``explored``), and how likely each row was
+        to be looked at (``chance``).
+    explains : bool
+        Whether flagged rows get reasons.
+    spool : mutable mapping of str to DataFrame, optional
+        Where parts wait for the decision; two numbers a row stay in memory anyway. In memory by default.
+
+    >>> TableScoring(..., Policy(quantile=0.99)).decide()
+    array([], dtype=bool)
+    """
+
+    def __init__(
+        self,
+        scorer: Steps,
+        policy: Policy,
+        *,
+        kept: Sequence[str] = (),
+        sample: Exploration | None = None,
+        explains: bool = True,
+        spool: MutableMapping[str, pd.DataFrame] | None = None,
+    ) -> None:
+        self.scorer = scorer
+        self.policy = policy
+        self.sample = sample
+        self.explains = explains
+        self.kept = [name for name in kept if name in scorer.schema.features] if kept else []
+        self._spool: MutableMapping[str, pd.DataFrame] = {} if spool is None else spool
+        self._risk: list[NDArray[np.float64]] = []
+        self._p_value: list[NDArray[np.float64]] = []
+        self._day: list[NDArray[np.datetime64]] = []
+        self._lots: list[NDArray[np.float64]] = []
+
+    def add(self, rows: pd.DataFrame, *, names: Iterable[object] | None = None) -> None:
+        """Measure one part of cleaned rows.
+
+        ``names`` are those of its rows where no key names them, by default their positions.
+        """
+        schema, number = self.scorer.schema, len(self._risk)
+        measures = self.scorer.measure(rows)
+        risk, p_value = measures["risk"].to_numpy(), measures["p_value"].to_numpy()
+        self._risk.append(risk)
+        self._p_value.append(p_value)
+        if schema.time is not None:
+            self._day.append(rows[schema.time].to_numpy().astype("datetime64[D]"))
+        if self.sample is not None:
+            given = rows.index if names is None else names
+            self._lots.append(self.sample.lots(given if schema.key is None else rows[schema.key]))
+        named = [name for role, name in schema.roles.items() if role != "label"]
+        self._spool[f"{number}.measures"] = pd.concat([rows[named + self.kept], measures], axis=1)
+        if self.explains:
+            self._spool[f"{number}.candidates"] = rows[self.policy.candidates(p_value, risk)]
+
+    @property
+    def day(self) -> NDArray[np.datetime64] | None:
+        """The day of each row; None if rows have no time."""
+        return np.concatenate(self._day) if self._day else None
+
+    def decide(self, used: Used | None = None) -> NDArray[np.bool_]:
+        """Which of all rows are flagged; ``used`` says what other batches took of a day's budget."""
+        if not self._risk:
+            return np.zeros(0, dtype=bool)
+        day = self.day if self.policy.needs_day else None
+        return self.policy.decide(np.concatenate(self._p_value), np.concatenate(self._risk), day=day, used=used)
+
+    def scores(self, flagged: NDArray[np.bool_]) -> Iterator[pd.DataFrame]:
+        """The rows in order, part by part, with flags and lists of reasons; one empty frame if there are none."""
+        start = 0
+        for number, risk in enumerate(self._risk):
+            if not len(risk) and (len(flagged) or number):
+                continue  # its columns are all missing, so their types are unknown
+            marks = flagged[start : start + len(risk)]
+            measures = self._spool[f"{number}.measures"]
+            scores = self.scorer.as_scores(measures, measures, flagged=marks)
+            if marks.any() and self.explains:
+                chosen = self._spool[f"{number}.candidates"].loc[scores.index[marks]]
+                scores["reasons"] = _placed(self.scorer.explain(chosen), marks)
+            if self.sample is not None:
+                chance = self.sample.chance(len(flagged))
+                scores["explored"] = ~marks & (self._lots[number] < chance)
+                scores["chance"] = np.where(marks, 1.0, chance)
+            yield scores.join(measures[self.kept]) if self.kept else scores
+            start += len(risk)
+
+
+def no_reasons(n_rows: int) -> NDArray[np.object_]:
+    """Nothing for each row, which is neither text nor missing."""
+    found = np.empty(n_rows, dtype=object)
+    found.fill(())
+    return found
+
+
+def _placed(reasons: Sequence[list[Reason]], marks: NDArray[np.bool_]) -> NDArray[np.object_]:
+    found = no_reasons(len(marks))
+    for place, each in zip(np.flatnonzero(marks).tolist(), reasons, strict=True):
+        found[place] = each
+    return found

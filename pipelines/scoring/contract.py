@@ -1,0 +1,156 @@
+"""What scoring a batch asks of a fitted detector, whatever its kind: what it is given, and what it gives back."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from datetime import date, datetime
+from pathlib import Path
+from typing import Literal, Protocol
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+from sqlalchemy.orm import Session
+
+from detector.cleaning.quarantine import quarantine
+from detector.decide.days import Used
+from detector.schema import Schema
+from pipelines.ingest.batch import InputBatch
+from pipelines.ingest.dedupe import KeyLedger
+from pipelines.sinks.quarantine import QuarantineSink
+from pipelines.store import Store
+
+Mode = Literal["score", "backfill", "replay"]
+"""Rows that go on from the last batch; rows that were left out once; rows that were scored before."""
+
+
+def _nothing_known(keys: pd.Series) -> NDArray[np.bool_]:
+    return np.zeros(len(keys), dtype=bool)
+
+
+def _no_progress(rows: int) -> None:
+    del rows
+
+
+@dataclass(frozen=True)
+class BatchContext:
+    """What scoring a batch is given beside its rows.
+
+    Parameters
+    ----------
+    folder : Path
+        For temporary files.
+    quarantine : QuarantineSink
+        For rows that cannot be used.
+    now : datetime
+        When this happens.
+    mode : {"score", "backfill", "replay"}
+        Whether the batch follows the one before.
+    used : callable, optional
+        For some days: how many rows of each other batches have flagged.
+    known : callable
+        Which keys have scores from another batch.
+    checkpoint : callable
+        To be called every now and then; raises if the work is to be undone.
+    advance : callable
+        Called with the number of rows that were read.
+    store : Store, optional
+        The service's state, for detectors that remember something between batches.
+    source : str
+        The name of the source there.
+    """
+
+    folder: Path
+    quarantine: QuarantineSink
+    now: datetime
+    mode: Mode = "replay"
+    used: Used | None = None
+    known: Callable[[pd.Series], NDArray[np.bool_]] = _nothing_known
+    checkpoint: Callable[[], None] = lambda: None
+    advance: Callable[[int], None] = _no_progress
+    store: Store | None = None
+    source: str = ""
+
+    @property
+    def goes_on(self) -> bool:
+        """Whether what was kept of the batches before belongs to this one."""
+        return self.mode == "score"
+
+
+def keep_nothing(session: Session, batch: int) -> None:
+    """What a detector without memory keeps for the next batch."""
+    del session, batch
+
+
+@dataclass(frozen=True)
+class ScoredBatch:
+    """What became of a batch.
+
+    Parameters
+    ----------
+    scored, flagged : int
+        Rows.
+    frames : iterator of DataFrame
+        The scores in order, indexed as the rows were, with lists of ``Reason`` in the column ``reasons``; one empty
+        frame if there are none.
+    by_day : mapping of date to int
+        Flagged rows of each day; empty if the rows have no time.
+    is_placed : bool
+        Whether they say already which file and row they are of, where no key does.
+    notices : DataFrame or None
+        What is to be reported beside them, in the same columns.
+    keep : callable
+        Writes what the next batch needs, in the transaction of this one, given its session and the batch's number.
+    """
+
+    scored: int
+    flagged: int
+    frames: Iterator[pd.DataFrame]
+    by_day: Mapping[date, int] = field(default_factory=dict)
+    is_placed: bool = False
+    notices: pd.DataFrame | None = None
+    keep: Callable[[Session, int], None] = keep_nothing
+
+
+class BatchScorer(Protocol):
+    """A fitted detector that scores batches."""
+
+    @property
+    def schema(self) -> Schema:
+        """What the columns mean."""
+        ...
+
+    @property
+    def version(self) -> str:
+        """Names exactly this detector."""
+        ...
+
+    @property
+    def kept(self) -> tuple[str, ...]:
+        """Columns that stand beside the scores for alerts alone."""
+        ...
+
+    def score(self, batch: InputBatch, context: BatchContext) -> ScoredBatch:
+        """Score the rows of a batch, and decide over all of them."""
+        ...
+
+
+def each_once(
+    rows: pd.DataFrame, frame: pd.DataFrame, ledger: KeyLedger, context: BatchContext, *, key: str | None
+) -> pd.DataFrame:
+    """Without the rows whose key came before, in this batch or in an earlier one; those are quarantined.
+
+    ``frame`` holds the rows as they came.
+    """
+    if key is None:
+        return rows
+    repeated = ledger.repeats(rows[key])
+    scored = context.known(rows[key]) & ~repeated
+    for which, where in ((repeated, "first in an earlier part of this batch"), (scored, "scored before")):
+        if which.any():
+            again = frame.loc[rows.index[which]]
+            context.quarantine.write(
+                quarantine(again, [f"{key}: key {it} appears again ({where})" for it in again[key]])
+            )
+    return rows[~repeated & ~scored]

@@ -1,0 +1,88 @@
+"""The service's job ``score``: batch after batch, until nothing is left or the service ends."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from pipelines.alerts.outbox.enqueue import enqueue
+from pipelines.jobs.context import Context, JobOutcome
+from pipelines.progress import counted
+from pipelines.scoring.load import load_scorer
+from pipelines.scoring.series import SeriesBatchScorer
+from pipelines.scoring.stream import Scoring
+from pipelines.store import Batch
+
+log = logging.getLogger("detector.score")
+
+
+@dataclass
+class Totals:
+    """What a run of several batches came to."""
+
+    batches: int = 0
+    rows: int = 0
+    scored: int = 0
+    flagged: int = 0
+    quarantined: int = 0
+
+    def add(self, batch: Batch) -> None:
+        """One more batch."""
+        self.batches += 1
+        for name in ("rows", "scored", "flagged", "quarantined"):
+            setattr(self, name, getattr(self, name) + getattr(batch, name))
+
+    def outcome(self, notices: Sequence[str]) -> JobOutcome:
+        """The run as its record shows it."""
+        facts = {name: value for name, value in vars(self).items() if name != "rows"}
+        if notices:
+            facts["notices"] = list(notices[:20])
+        if not self.batches:
+            return JobOutcome(outcome="skipped", note="; ".join(notices) or "nothing new", facts=facts)
+        note = f"scored {self.scored:,} of {counted(self.rows)}, flagged {self.flagged:,}"
+        if self.quarantined:
+            note += f", set aside {self.quarantined:,}"
+        return JobOutcome(rows=self.rows, note="; ".join([note, *notices]), facts=facts)
+
+
+def score_new(context: Context) -> JobOutcome:
+    """Score all that has come in, batch by batch; a batch that an earlier run left open comes first.
+
+    Raises
+    ------
+    BundleError
+        If there is no trained detector.
+    SourceError, SinkError, StoreError
+        If something cannot be read or written; the batch in hand is undone, and taken again by the next run.
+    """
+    scoring = Scoring(context, load_scorer(context.config, context.cache))
+    totals, notices = Totals(), []
+    scoring.tidy()
+    while not context.stopping():
+        batch = scoring.next_batch()
+        notices += [notice for notice in scoring.followed.notices if notice not in notices]
+        if batch is None:
+            break
+        if (refused := scoring.run(batch)) is not None:
+            notices.append(refused)
+            continue
+        totals.add(batch)
+    if not totals.batches:
+        _report_silence(scoring)
+    for notice in notices:
+        log.warning(notice)
+    return totals.outcome(notices)
+
+
+def _report_silence(scoring: Scoring) -> None:
+    """Have machines reported that say nothing, where nobody else says anything either."""
+    context, scorer = scoring.context, scoring.scorer
+    if not isinstance(scorer, SeriesBatchScorer):
+        return
+    notices = scorer.silent(context.store, scoring.source, context.now)
+    if notices.empty:
+        return
+    with context.store.write() as session:
+        enqueue(session, notices, config=context.config, now=context.now)
+        context.fence(session)

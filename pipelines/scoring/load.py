@@ -1,0 +1,81 @@
+"""The trained detector as something that scores batches, loaded once a process."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from detector.detectors.series.scorer import SequenceScorer
+from detector.errors import SettingError, nearest
+from detector.persist import bundle
+from pipelines.config import Config
+from pipelines.factory.detector import exploration_of, policy_of
+from pipelines.features.engine import featuring_of
+from pipelines.jobs.cache import ProcessCache
+from pipelines.scoring.contract import BatchScorer
+from pipelines.scoring.series import SeriesBatchScorer
+from pipelines.scoring.staleness import Staleness
+from pipelines.scoring.table import TableBatchScorer
+
+
+def load_scorer(config: Config, cache: ProcessCache) -> BatchScorer:
+    """The detector that serves, kept in memory until another one takes its place.
+
+    Raises
+    ------
+    BundleError
+        If there is none, or it was changed.
+    SettingError
+        See ``scorer_of``.
+    """
+    folder = config.bundle.resolve()  # a link to a bundle may be moved to another one meanwhile
+    version = bundle.fingerprint(folder)
+    return cache.of(
+        "scorer",
+        _token(config, folder, version),
+        lambda: scorer_of(bundle.load(folder), version=version, config=config),
+    )
+
+
+def load_challenger(config: Config, folder: Path, cache: ProcessCache) -> TableBatchScorer | None:
+    """A detector on trial, kept likewise; None if it is one for series. It explains nothing and samples nothing."""
+    version = bundle.fingerprint(folder)
+
+    def make() -> TableBatchScorer | None:
+        scorer = bundle.load(folder)
+        if isinstance(scorer, SequenceScorer):
+            return None
+        return TableBatchScorer(scorer, version, policy_of(config.policy, scorer.schema), explains=False)
+
+    return cache.of("challenger", _token(config, folder, version), make)
+
+
+def scorer_of(scorer: bundle.Scorer, *, version: str, config: Config) -> BatchScorer:
+    """A detector with the policy and the words of a configuration.
+
+    Raises
+    ------
+    SettingError
+        If the policy does not fit the rows, or alerts name a column whose values are not at hand.
+    """
+    kept = tuple(config.alerts.columns_wanted(config.columns)) if config.alerts.enabled else ()
+    for name in kept:
+        if name not in scorer.schema.features:
+            raise SettingError(
+                f"`alerts` names the column {name!r}, which the detector does not learn from, so its values are not at "
+                f"hand. Name the key, the time, the entity or a feature. {nearest(name, scorer.schema.features)}"
+            )
+    policy = policy_of(config.policy, scorer.schema)
+    if isinstance(scorer, SequenceScorer):
+        return SeriesBatchScorer(scorer, version=version, policy=policy, kept=kept, staleness=Staleness.of(config))
+    return TableBatchScorer(
+        scorer,
+        version,
+        policy,
+        kept=kept,
+        featuring=featuring_of(config, trained=False),
+        sample=exploration_of(config),
+    )
+
+
+def _token(config: Config, folder: Path, version: str) -> object:
+    return folder, version, config.policy, config.series, config.alerts, config.columns, config.features

@@ -1,0 +1,76 @@
+"""What a scoring run did, in a few lines."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import pandas as pd
+
+from pipelines.progress import counted
+
+MOST_TOLD = 10
+
+
+@dataclass(frozen=True)
+class SeriesReport:
+    """What scoring series did."""
+
+    rows: int
+    scored: int
+    flagged: int
+    events: pd.DataFrame
+    quarantined: int
+    seconds: float
+    output: str
+    events_output: str
+    quarantine: str
+    policy: str
+
+    def summary(self) -> list[str]:
+        """The run in a few lines, with the riskiest events."""
+        lines = [
+            (
+                f"Scored {self.scored:,} of {counted(self.rows)} in {self.seconds:.1f} s; flagged "
+                f"{counted(self.flagged)} in {counted(len(self.events), 'event')}."
+            ),
+            f"Policy: {self.policy}.",
+        ]
+        top = self.events.nlargest(MOST_TOLD, "risk").sort_values("start", kind="stable")
+        for event in top.itertuples():
+            whose = f"{event.entity}  " if event.entity else ""
+            lines.append(f"  {whose}{event.start} to {event.end}  {event.severity}: {event.text}")
+        if len(self.events) > len(top):
+            lines.append(f"  and {len(self.events) - len(top):,} less risky ones")
+        lines += [f"Scores: {self.output}", f"Events: {self.events_output}"]
+        if self.quarantined:
+            lines.append(f"{counted(self.quarantined)} could not be used; see why in {self.quarantine}")
+        return lines
+
+
+@dataclass(frozen=True)
+class ScoreReport:
+    """What a scoring run did."""
+
+    rows: int
+    scored: int
+    flagged: int
+    quarantined: int
+    seconds: float
+    output: str
+    quarantine: str
+    policy: str
+    note: str | None
+
+    def summary(self) -> list[str]:
+        """The run in a few lines."""
+        flagged = f"{self.flagged:,} ({100 * self.flagged / self.scored:.2g} %)" if self.flagged else "none"
+        lines = [
+            f"Scored {self.scored:,} of {counted(self.rows)} in {self.seconds:.1f} s; flagged {flagged}.",
+            f"Policy: {self.policy}.",
+            f"Scores: {self.output}",
+        ]
+        if self.quarantined:
+            lines.append(f"{counted(self.quarantined)} could not be used; see why in {self.quarantine}")
+        if self.note and not self.flagged:
+            lines.append(self.note)
+        return lines

@@ -1,0 +1,84 @@
+"""What a place for scores must be able to do."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+from sqlalchemy.orm import Session
+
+ROW_COLUMNS = ("file", "row")
+"""What names a row where no column does: the file it came from, and its number there."""
+
+
+@dataclass(frozen=True)
+class Staged:
+    """Scores of a batch that are ready to be put in their place.
+
+    Parameters
+    ----------
+    batch : int
+        The batch's number.
+    version : str
+        The model's.
+    rows : int
+        How many.
+    paths : tuple of Path
+        Files that hold them for the time being.
+    replaces : bool
+        Whether the batch was scored before, by this model or by another one.
+    """
+
+    batch: int
+    version: str
+    rows: int
+    paths: tuple[Path, ...]
+    replaces: bool = False
+
+
+class BatchSink(Protocol):
+    """A place for scores. Putting the same batch there twice is the same as putting it there once."""
+
+    def describe(self) -> str:
+        """Where it is, without passwords."""
+        ...
+
+    def tidy(self) -> int:
+        """Clear away what a crash left over; how many things there were."""
+        ...
+
+    def known(self, keys: pd.Series, *, batch: int, thoroughly: bool = False) -> NDArray[np.bool_]:
+        """Which keys have scores from another batch. Files are only looked into ``thoroughly``: it takes time."""
+        ...
+
+    def keys_of(self, batch: int) -> set[str]:
+        """The keys, as text, of the rows of a batch that were scored."""
+        ...
+
+    def stage(
+        self, frames: Iterable[pd.DataFrame], *, batch: int, version: str, folder: Path, replaces: bool = False
+    ) -> Staged:
+        """Write scores to where they are not seen yet."""
+        ...
+
+    def deliver(self, staged: Staged) -> None:
+        """Put them in their place, if that cannot be part of the transaction of the state."""
+        ...
+
+    def commit(self, staged: Staged, session: Session, *, now: datetime) -> None:
+        """Put them in their place as part of that transaction, where possible, and note them."""
+        ...
+
+    def show(self, staged: Staged) -> None:
+        """Put them in their place, last thing before that transaction is committed, where it cannot hold them."""
+        ...
+
+    def discard(self, batch: int) -> None:
+        """Take away what there may be of a batch that was given up."""
+        ...
