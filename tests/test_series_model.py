@@ -192,7 +192,7 @@ def test_trailing_risk_knows_no_future() -> None:
     assert model.memory == 2 * 7 + 8 + 3
 
 
-def test_stretches_do_not_know_each_other(model: SeriesModel) -> None:
+def test_segments_do_not_know_each_other(model: SeriesModel) -> None:
     """Neither windows nor smoothing reach over a gap."""
     first, second = waves(60, seed=1), waves(5, seed=2) + 50
 

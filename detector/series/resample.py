@@ -31,7 +31,7 @@ class RegularSeries:
     - ``values``, (n_steps, n_sensors): naN where missing.
     - ``observed``, (n_steps, n_sensors): where a reading came; not where a value was carried on.
     - ``codes``, (n_steps,): the place of each step's entity in ``entities``.
-    - ``segment``, (n_steps,): counts the unbroken stretches: it grows by one with each series and each gap that splits.
+    - ``segment``, (n_steps,): counts the unbroken segments: it grows by one with each series and each gap that splits.
     - ``times``, (n_steps,): of the reading; where none came, in even steps between its neighbours.
     - ``entities``: the names, in order of appearance; ``None`` for a table of one series.
     - ``every``: the interval.

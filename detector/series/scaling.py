@@ -55,14 +55,14 @@ class SeriesScaling:
         least = np.where(moving, range_floor * typical, range_floor * max(1.0, typical))
         return cls(low, np.maximum(width, least), middle, known, moving, reach)
 
-    def scale(self, values: Floats, stretch: NDArray[Any]) -> NDArray[np.float32]:
-        """Readings in ranges; where one is missing, the last of the stretch stands in, or the median.
+    def scale(self, values: Floats, segment: NDArray[Any]) -> NDArray[np.float32]:
+        """Readings in ranges; where one is missing, the last of the segment stands in, or the median.
 
         >>> scaling = SeriesScaling.fit(np.array([[0.0], [4.0]]), range_floor=0.1, reach=10.0)
         >>> scaling.scale(np.array([[1.0], [np.nan], [400.0]]), np.zeros(3)).ravel().tolist()
         [0.25, 0.25, 11.0]
         """
-        filled = carry_on(values, stretch, self.middle)
+        filled = carry_on(values, segment, self.middle)
         scaled: NDArray[np.float32] = np.clip((filled - self.low) / self.span, -self.reach, 1 + self.reach).astype(
             np.float32
         )

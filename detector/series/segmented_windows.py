@@ -21,7 +21,7 @@ Model = TypeVar("Model")
 
 @dataclass(frozen=True)
 class LaidWindows:
-    """Windows over rows, with stand-in rows in front of a stretch that is too short. Make one with ``lay``.
+    """Windows over rows, with stand-in rows in front of a segment that is too short. Make one with ``lay``.
 
     - ``values``, (n_laid_rows, n_columns): the rows and those that stand in.
     - ``windows``: where the windows lie in them.
@@ -40,7 +40,7 @@ class LaidWindows:
     def lay(
         cls,
         values: NDArray[np.float32],
-        stretch: NDArray[Any],
+        segment: NDArray[Any],
         length: int,
         *,
         lead: bool = False,
@@ -55,13 +55,13 @@ class LaidWindows:
         >>> laid.windows.cut(laid.values).tolist()
         [[1.0, 1.0], [2.0, 3.0]]
         """
-        ends = bounds(stretch)
+        ends = bounds(segment)
         more = [length - 1 if lead else max(0, length - (end - first)) for first, end in ends]
         source = np.concatenate(
             [np.r_[np.full(n, first), first:end] for n, (first, end) in zip(more, ends, strict=True)]
         ).astype(np.int64)
         own = np.concatenate([np.arange(*pair) + n for n, pair in zip(np.cumsum(more), ends, strict=True)])
-        windows = Windows.plan(np.asarray(stretch)[source], length=length)
+        windows = Windows.plan(np.asarray(segment)[source], length=length)
         laid = cls(np.ascontiguousarray(values[source]), windows, source, own.astype(np.int64))
         doubtful = np.repeat(laid.stands_in[:, None], values.shape[1], axis=1)
         if missing is not None:

@@ -58,7 +58,7 @@ class SequenceDetector(OutlierMixin, BaseEstimator):  # type: ignore[misc]  # sc
         One model for all entities, which must then be alike; or one an entity, each with its own threshold.
     short : {"reject", "pad"}
         Whether a series shorter than a window is an error, or is judged as if its first row had lasted longer. A
-        short stretch between two gaps is always judged so.
+        short segment between two gaps is always judged so.
     members : tuple of str
         What judges a row: "reconstruction" of windows, an isolation "forest" on each sensor's level, spread, trend and
         residual in windows, one-step "forecast". On the sensor benchmarks the forest at a weight of 0.1 changed nothing
@@ -234,7 +234,7 @@ class SequenceDetector(OutlierMixin, BaseEstimator):  # type: ignore[misc]  # sc
         return self._fitted().judge(self._frame(X, reset=False), policy=policy, join=join)
 
     def events(self, X: Input, *, policy: Policy | None = None, join: int = 0) -> pd.DataFrame:
-        """The flagged stretches, one line each; see ``SequenceScorer.judge``."""
+        """The flagged segments, one line each; see ``SequenceScorer.judge``."""
         check_join(join)
         judged, _ = self._judged(X)
         return judged.events(judged.flagged(policy), join=join)

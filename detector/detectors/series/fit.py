@@ -107,7 +107,7 @@ def _training(series: RegularSeries, usable: Flags, place: Counts, *, name: str)
     return TrainingSeries(
         values=series.values[place],
         observed=series.observed[place],
-        stretch=series.segment[place],
+        segment=series.segment[place],
         codes=series.codes[place],
         usable=usable[place],
         name=name,
@@ -140,7 +140,7 @@ def fit_series(
     """Fit one model on mostly normal steps.
 
     With an ``encoder``, that one rebuilds windows if it beats the principal components. ``tell`` is called with what is
-    fitted, how much is done, and how much is planned. Raises ``DataError`` if there are fewer than 8 rows, no stretch
+    fitted, how much is done, and how much is planned. Raises ``DataError`` if there are fewer than 8 rows, no segment
     as long as a window, no sensor that reads, or too few usable windows.
 
     >>> wave = np.sin(np.arange(400.0) / 5)[:, None] * [1.0, 3.0]
@@ -152,7 +152,7 @@ def fit_series(
     length = window_length(series, recipe)
     seen = np.where(series.observed & series.usable[:, None], series.values, np.nan)
     scaling = SeriesScaling.fit(seen, range_floor=recipe.range_floor, reach=recipe.reach)
-    prepared = Prepared(series.values, series.stretch, scaling, recipe, length)
+    prepared = Prepared(series.values, series.segment, scaling, recipe, length)
     found = fit_members(series, prepared, encoder=encoder, random_state=random_state, tell=tell)
     return FittedSeries(_join(series, prepared, found), found.history, found.message)
 
@@ -160,7 +160,7 @@ def fit_series(
 def window_length(series: TrainingSeries, recipe: SeriesRecipe) -> int:
     """The window, shortened where there are few rows.
 
-    Raises ``DataError`` if there are fewer than 8 rows, or no stretch is as long as a window.
+    Raises ``DataError`` if there are fewer than 8 rows, or no segment is as long as a window.
     """
     if len(series) < LEAST_ROWS:
         whose = f" of {series.name}" if series.name else ""
@@ -169,7 +169,7 @@ def window_length(series: TrainingSeries, recipe: SeriesRecipe) -> int:
             f"{len(series)}{whose}. Give more rows{', or let entities share a model' if whose else ''}."
         )
     length = int(min(recipe.window, max(2, len(series) // WINDOW_SHARE)))
-    longest = max(end - first for first, end in bounds(series.stretch))
+    longest = max(end - first for first, end in bounds(series.segment))
     if longest < length:
         raise DataError(
             f"A window has {length} rows, but the longest unbroken stretch of the training rows {longest}. Choose a "
@@ -211,7 +211,7 @@ def _join(series: TrainingSeries, prepared: Prepared, found: FittedMembers) -> S
     )
     if model.forest is None:
         return model
-    seen = ModelledSeries(model, series.values, observed=series.observed, stretch=series.stretch, codes=series.codes)
+    seen = ModelledSeries(model, series.values, observed=series.observed, segment=series.segment, codes=series.codes)
     return replace(model, usual=model.usual | {"forest": usual_forest(seen, judged)})
 
 
@@ -221,7 +221,7 @@ def _judge(
     """Each member's score of the rows judged, by sensor, and the rules by which residuals became scores."""
     recipe, scaling = prepared.recipe, prepared.scaling
     # Rows next to each other are smoothed together only if all of them were judged.
-    together = 2 * series.stretch + judged
+    together = 2 * series.segment + judged
     seen = series.observed & judged[:, None]
     parts: dict[str, Floats] = {}
     rules: dict[str, ResidualRule] = {}

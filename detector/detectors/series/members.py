@@ -36,14 +36,14 @@ class TrainingSeries:
 
     - ``values``, (n_steps, n_sensors): naN where missing.
     - ``observed``, (n_steps, n_sensors): where a reading came.
-    - ``stretch``, ``codes``, (n_steps,): which unbroken stretch, and which series, each step belongs to.
+    - ``segment``, ``codes``, (n_steps,): which unbroken segment, and which series, each step belongs to.
     - ``usable``, (n_steps,): false for steps known to be anomalous; no window that touches one is learnt from.
     - ``name``: whose they are, for messages; empty if it is plain.
     """
 
     values: Floats
     observed: Flags
-    stretch: Counts
+    segment: Counts
     codes: Counts
     usable: Flags
     name: str = ""

@@ -105,14 +105,14 @@ class ModelledSeries:
     - ``model``: the model.
     - ``values``, (n_steps, n_sensors): naN where missing.
     - ``observed``, (n_steps, n_sensors): where a reading came.
-    - ``stretch``, ``codes``, (n_steps,): which unbroken stretch, and which series, each step belongs to.
+    - ``segment``, ``codes``, (n_steps,): which unbroken segment, and which series, each step belongs to.
     """
 
-    def __init__(self, model: SeriesModel, values: Floats, *, observed: Flags, stretch: Counts, codes: Counts) -> None:
-        self.model, self.stretch = model, stretch
+    def __init__(self, model: SeriesModel, values: Floats, *, observed: Flags, segment: Counts, codes: Counts) -> None:
+        self.model, self.segment = model, segment
         self.observed = observed
         self.overdue = model.silence.beyond(measure_silence(observed, codes))
-        self.prepared = Prepared(values, stretch, model.scaling, model.recipe, model.length, self.overdue)
+        self.prepared = Prepared(values, segment, model.scaling, model.recipe, model.length, self.overdue)
 
     @cached_property
     def scores(self) -> Floats:
@@ -195,13 +195,13 @@ class ModelledSeries:
             return parts
         moving, chosen = model.scaling.moving, prepared.laid.whole
         if wanted is not None:
-            chosen &= ~prepared.laid.clear_of(near(wanted, self.stretch, reach(model.recipe.smoothing)))
+            chosen &= ~prepared.laid.clear_of(near(wanted, self.segment, reach(model.recipe.smoothing)))
         found = model.forest.contributions(self._features, prepared.laid, how=model.recipe.how, chosen=chosen)
         parts[:, moving] = self._smooth(np.where(np.isnan(found), model.usual["forest"][moving], found))
         return parts
 
     def _smooth(self, values: Floats) -> Floats:
-        return smooth(values, self.stretch, self.model.recipe.smoothing, trailing=self.model.recipe.trailing)
+        return smooth(values, self.segment, self.model.recipe.smoothing, trailing=self.model.recipe.trailing)
 
 
 def describe_models(models: Mapping[Any, SeriesModel]) -> Parts:

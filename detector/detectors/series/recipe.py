@@ -163,7 +163,7 @@ class Prepared:
     """Scaled rows with windows laid over them, for fitting and for scoring.
 
     - ``values``, (n_rows, n_sensors): naN where missing.
-    - ``stretch``, (n_rows,): which unbroken stretch each row belongs to.
+    - ``segment``, (n_rows,): which unbroken segment each row belongs to.
     - ``scaling``: how.
     - ``recipe``: settings.
     - ``length``: rows in a window.
@@ -173,27 +173,27 @@ class Prepared:
     def __init__(
         self,
         values: Floats,
-        stretch: NDArray[Any],
+        segment: NDArray[Any],
         scaling: SeriesScaling,
         recipe: SeriesRecipe,
         length: int,
         overdue: Flags | None = None,
     ) -> None:
-        self.stretch, self.scaling, self.recipe, self.length = stretch, scaling, recipe, length
+        self.segment, self.scaling, self.recipe, self.length = segment, scaling, recipe, length
         self.missing = None if overdue is None else overdue[:, scaling.moving]
-        self.scaled = scaling.scale(values, stretch)
+        self.scaled = scaling.scale(values, segment)
         self.moving = np.ascontiguousarray(self.scaled[:, scaling.moving])
 
     @cached_property
     def laid(self) -> LaidWindows:
         """The windows over the moving sensors."""
         lead = self.recipe.trailing
-        return LaidWindows.lay(self.moving, self.stretch, self.length, lead=lead, missing=self.missing)
+        return LaidWindows.lay(self.moving, self.segment, self.length, lead=lead, missing=self.missing)
 
     @cached_property
     def ahead(self) -> LaidWindows:
         """A window for each row, of the rows it is forecast from and itself."""
-        return LaidWindows.lay(self.moving, self.stretch, self.recipe.lags + 1, lead=True)
+        return LaidWindows.lay(self.moving, self.segment, self.recipe.lags + 1, lead=True)
 
     def residuals(self, model: Rebuilder, *, pca: WindowPCA, signed: bool, chosen: Flags | None = None) -> Floats:
         """Squared residuals of the moving sensors, or, ``signed``, residuals; NaN where no chosen window covers."""
