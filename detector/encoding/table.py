@@ -109,13 +109,13 @@ class TableEncoder:
         rows: pd.DataFrame,
         schema: Schema,
         *,
-        usual: Flags | None = None,
+        baseline: Flags | None = None,
         max_levels: int = 100,
         tail: float = 10.0,
     ) -> Self:
         """Learn the columns of cleaned rows.
 
-        Centre and scale are taken from the ``usual`` rows alone, so that anomalies cannot stretch the scale they are
+        Centre and scale are taken from the ``baseline`` rows alone, so that anomalies cannot stretch the scale they are
         measured on. Levels beyond ``max_levels``, the rarest, share the code of unseen values. Raises ``DataError`` if
         there are fewer than two rows, or no column varies.
 
@@ -135,7 +135,7 @@ class TableEncoder:
             raise DataError(f"No column varies, so there is nothing to learn ({shown}). Add a column that does.")
         numeric = _numeric(rows, used)
         every = np.ones(len(rows), dtype=bool)
-        centre, scale = location_and_scale(numeric, every if usual is None else usual)
+        centre, scale = location_and_scale(numeric, every if baseline is None else baseline)
         breadth = location_and_scale(numeric, every)[1] / scale
         levels, counts = [], []
         for name in used.boolean + used.categorical:

@@ -49,10 +49,10 @@ class FittedEncoder:
     facts: dict[str, Any] = field(default_factory=dict)
     message: str = ""
 
-    def judged(self, error: float, floor: float, *, whose: str, fall_back: bool) -> FittedEncoder:
+    def compared(self, error: float, floor: float, *, whose: str, fall_back: bool) -> FittedEncoder:
         """The same, after its error on held-out rows was compared with that of the principal components.
 
-        >>> fitted = FittedEncoder("conv1d", None).judged(0.03, 0.02, whose="", fall_back=True)
+        >>> fitted = FittedEncoder("conv1d", None).compared(0.03, 0.02, whose="", fall_back=True)
         >>> fitted.message
         'conv1d does not beat window-PCA on held-out rows (mean squared residual 0.03 against 0.02), which is used.'
         """

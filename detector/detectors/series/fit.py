@@ -15,7 +15,14 @@ from detector.arrays import Counts, Flags, Floats
 from detector.decide.calibrate import Calibrator
 from detector.decide.fuse import RARITY, Fusion
 from detector.detectors.series.encoders import EncoderChoice
-from detector.detectors.series.members import FittedMembers, OnStep, TrainingSeries, fit_members, silent, usual_forest
+from detector.detectors.series.members import (
+    FittedMembers,
+    OnStep,
+    TrainingSeries,
+    fit_members,
+    forest_baseline,
+    silent,
+)
 from detector.detectors.series.model import ModelledSeries, SeriesModel
 from detector.detectors.series.recipe import Prepared, SeriesRecipe
 from detector.detectors.series.scorer import SequenceScorer, Short, places_by_entity
@@ -179,13 +186,13 @@ def window_length(series: TrainingSeries, recipe: SeriesRecipe) -> int:
 
 
 def _join(series: TrainingSeries, prepared: Prepared, found: FittedMembers) -> SeriesModel:
-    """The model, calibrated on the rows that were judged by members that did not learn from them."""
+    """The model, calibrated on the rows that were scored by members that did not learn from them."""
     recipe, names = prepared.recipe, prepared.recipe.members
     known = [~np.isnan(found.errors[name]).any(axis=1) for name in names]
-    judged = found.judged & np.column_stack(known).all(axis=1)
-    if not judged.any():
+    scored = found.scored & np.column_stack(known).all(axis=1)
+    if not scored.any():
         raise DataError("No training row is left to calibrate on. Give more normal rows, or choose fewer folds.")
-    parts, rules = _judge(series, prepared, found, judged)
+    parts, rules = _score(series, prepared, found, scored)
     scores = np.column_stack([parts[name].sum(axis=1) for name in names])
     fusion = Fusion.fit(scores, names, (RARITY,) * len(names), novelty_weight=0.0)
     z = fusion.standardise(scores)
@@ -202,31 +209,31 @@ def _join(series: TrainingSeries, prepared: Prepared, found: FittedMembers) -> S
         forest=found.forest,
         rules=rules,
         fusion=fusion,
-        usual={name: np.zeros(n_sensors) if name == "forest" else parts[name].mean(axis=0) for name in names},
+        baseline={name: np.zeros(n_sensors) if name == "forest" else parts[name].mean(axis=0) for name in names},
         silence=SilenceRule.learn(series.observed, series.codes),
         calibrator=Calibrator(risk),
         threshold=float(np.quantile(risk, recipe.quantile)),
-        facts=_facts(series, prepared, found, judged)
+        facts=_facts(series, prepared, found, scored)
         | {f"threshold_{name}": float(value) for name, value in zip(names, alone, strict=True)},
     )
     if model.forest is None:
         return model
     seen = ModelledSeries(model, series.values, observed=series.observed, segment=series.segment, codes=series.codes)
-    return replace(model, usual=model.usual | {"forest": usual_forest(seen, judged)})
+    return replace(model, baseline=model.baseline | {"forest": forest_baseline(seen, scored)})
 
 
-def _judge(
-    series: TrainingSeries, prepared: Prepared, found: FittedMembers, judged: Flags
+def _score(
+    series: TrainingSeries, prepared: Prepared, found: FittedMembers, scored: Flags
 ) -> tuple[dict[str, Floats], dict[str, ResidualRule]]:
-    """Each member's score of the rows judged, by sensor, and the rules by which residuals became scores."""
+    """Each member's score of the rows scored, by sensor, and the rules by which residuals became scores."""
     recipe, scaling = prepared.recipe, prepared.scaling
-    # Rows next to each other are smoothed together only if all of them were judged.
-    together = 2 * series.segment + judged
-    seen = series.observed & judged[:, None]
+    # Rows next to each other are smoothed together only if all of them were scored.
+    together = 2 * series.segment + scored
+    seen = series.observed & scored[:, None]
     parts: dict[str, Floats] = {}
     rules: dict[str, ResidualRule] = {}
     for name in recipe.members:
-        errors = np.where(judged[:, None], found.errors[name], 0.0)
+        errors = np.where(scored[:, None], found.errors[name], 0.0)
         if name != "forest":
             errors = prepared.widen(errors, signed=recipe.signed)
             rules[name] = ResidualRule.fit(
@@ -238,14 +245,14 @@ def _judge(
                 cap=recipe.z_cap,
             )
             errors = rules[name].parts(errors, seen)
-        parts[name] = smooth(errors, together, recipe.smoothing, trailing=recipe.trailing)[judged]
+        parts[name] = smooth(errors, together, recipe.smoothing, trailing=recipe.trailing)[scored]
     return parts, rules
 
 
-def _facts(series: TrainingSeries, prepared: Prepared, found: FittedMembers, judged: Flags) -> dict[str, Any]:
+def _facts(series: TrainingSeries, prepared: Prepared, found: FittedMembers, scored: Flags) -> dict[str, Any]:
     facts = {
         "rows_fitted": int(series.usable.sum()),
-        "rows_calibration": int(judged.sum()),
+        "rows_calibration": int(scored.sum()),
         "window": prepared.length,
         **found.facts,
     }

@@ -1,4 +1,4 @@
-"""Fit the members of a model of series, each row judged by members that did not learn from it."""
+"""Fit the members of a model of series, each row scored by members that did not learn from it."""
 
 from __future__ import annotations
 
@@ -56,13 +56,13 @@ class TrainingSeries:
 class FittedMembers:
     """Members, and how far each training row is from what they expect. Made by ``fit_members``.
 
-    - ``judged``, (n_rows,): the rows whose errors are those of rows not learnt from.
+    - ``scored``, (n_rows,): the rows whose errors are those of rows not learnt from.
     - ``errors``, (n_rows, n_moving_sensors), or (n_rows, 1) for the forest: naN where no usable window covers a row.
     - ``pca``, ``network``, ``forecast``, ``forest``: see ``SeriesModel``.
     - ``facts``, ``history``, ``message``: see ``FittedSeries``.
     """
 
-    judged: Flags
+    scored: Flags
     errors: dict[str, Floats]
     pca: WindowPCA | None = None
     network: WindowNetwork | None = None
@@ -165,14 +165,14 @@ def _fit_encoder(
         own = prepared.residuals(fitted.network, pca=pca, signed=False, chosen=chosen)
         both = held_out & usable & ~np.isnan(own[:, 0]) & ~np.isnan(squares[:, 0])
         error, floor = (float(values[both].mean()) if both.any() else np.inf for values in (own, squares))
-        fitted = fitted.judged(error, floor, whose=series.name, fall_back=encoder.fall_back)
+        fitted = fitted.compared(error, floor, whose=series.name, fall_back=encoder.fall_back)
     found.network, found.history, found.message = fitted.network, fitted.history, fitted.message
     found.facts |= fitted.facts
     if fitted.network is None:
         return
     in_sample = prepared.residuals(fitted.network, pca=pca, signed=False, chosen=learnt)[~held_out & usable]
     found.facts |= {"reconstruction_error_train": float(np.nanmean(in_sample)), "reconstruction_error_holdout": error}
-    found.judged = usable & held_out
+    found.scored = usable & held_out
     if prepared.recipe.signed:
         own = prepared.residuals(fitted.network, pca=pca, signed=True, chosen=chosen)
     found.errors["reconstruction"] = own
@@ -200,19 +200,19 @@ def fit_forest(features: NDArray[np.float32], *, trees: int, random_state: int) 
     return WindowForest(grown, graph)
 
 
-def usual_forest(seen: ModelledSeries, judged: Flags) -> Floats:
+def forest_baseline(seen: ModelledSeries, scored: Flags) -> Floats:
     """What each sensor adds to the forest's score in normal rows, so that what is beyond it sums to the score's excess.
 
-    Of the rows that count as normal (``judged``), 2,000 are looked at.
+    Of the rows that count as normal (``scored``), 2,000 are looked at.
     """
-    model, sample = seen.model, thinned(judged, MOST_ROWS)
-    usual = np.zeros(len(model.scaling.known))
+    model, sample = seen.model, thinned(scored, MOST_ROWS)
+    baseline = np.zeros(len(model.scaling.known))
     if model.forest is None:
-        return usual
+        return baseline
     parts = seen.forest_by_sensor(sample)[sample]
     apart = seen.parts["forest"][sample, 0] - parts.sum(axis=1)  # the same constant in each row
-    usual = np.asarray(parts.mean(axis=0), dtype=np.float64)
+    baseline = np.asarray(parts.mean(axis=0), dtype=np.float64)
     location = float(model.fusion.location[model.members.index("forest")])
     moving = model.scaling.moving
-    usual[moving] += (location - float(np.median(apart)) - usual.sum()) / moving.sum()
-    return usual
+    baseline[moving] += (location - float(np.median(apart)) - baseline.sum()) / moving.sum()
+    return baseline

@@ -27,7 +27,7 @@ from detector.series.staleness import SilenceRule, measure_silence
 
 @dataclass(frozen=True)
 class SeriesModel:
-    """What one entity, or all that share it, are judged by. Made by ``detector.detectors.series.fit``.
+    """What one entity, or all that share it, are scored by. Made by ``detector.detectors.series.fit``.
 
     - ``recipe``: how it was made.
     - ``length``: rows in a window.
@@ -37,7 +37,7 @@ class SeriesModel:
     - ``forecast``, ``forest``: those members, if there are.
     - ``rules``: what residuals are usual, for reconstruction and forecast.
     - ``fusion``: how members' scores are standardised and joined.
-    - ``usual``, (n_sensors,): what each sensor adds to each member's score in normal rows.
+    - ``baseline``, (n_sensors,): what each sensor adds to each member's score in normal rows.
     - ``silence``: how long each sensor is usually silent.
     - ``calibrator``: risk to p-value, from rows that were not learnt from.
     - ``threshold``: the risk above which a step is flagged, if nothing else is said.
@@ -53,7 +53,7 @@ class SeriesModel:
     forest: WindowForest | None
     rules: dict[str, ResidualRule]
     fusion: Fusion
-    usual: dict[str, Floats]
+    baseline: dict[str, Floats]
     silence: SilenceRule
     calibrator: Calibrator
     threshold: float
@@ -141,7 +141,7 @@ class ModelledSeries:
         total = model.alarm * self.overdue
         for gain, name in zip(model.gains, model.members, strict=True):
             parts = self.forest_by_sensor(wanted) if name == "forest" else self.parts[name]
-            total = total + gain * (parts - model.usual[name])
+            total = total + gain * (parts - model.baseline[name])
         return np.asarray(total)
 
     @cached_property
@@ -158,7 +158,7 @@ class ModelledSeries:
     def parts(self) -> dict[str, Floats]:
         """Each member's score, smoothed and not yet standardised: by sensor, but the forest's in one column."""
         return {
-            name: self._forest() if name == "forest" else self._judged(name, self._errors(name))
+            name: self._forest() if name == "forest" else self._scored(name, self._errors(name))
             for name in self.model.members
         }
 
@@ -175,7 +175,7 @@ class ModelledSeries:
         rebuilder = model.network or model.pca
         return prepared.widen(prepared.residuals(rebuilder, pca=model.pca, signed=signed), signed=signed)
 
-    def _judged(self, name: str, errors: Floats) -> Floats:
+    def _scored(self, name: str, errors: Floats) -> Floats:
         return self._smooth(self.model.rules[name].parts(errors, self.observed & ~np.isnan(errors)))
 
     def _forest(self) -> Floats:
@@ -197,7 +197,7 @@ class ModelledSeries:
         if wanted is not None:
             chosen &= ~prepared.laid.clear_of(near(wanted, self.segment, reach(model.recipe.smoothing)))
         found = model.forest.contributions(self._features, prepared.laid, how=model.recipe.how, chosen=chosen)
-        parts[:, moving] = self._smooth(np.where(np.isnan(found), model.usual["forest"][moving], found))
+        parts[:, moving] = self._smooth(np.where(np.isnan(found), model.baseline["forest"][moving], found))
         return parts
 
     def _smooth(self, values: Floats) -> Floats:
@@ -228,7 +228,7 @@ def rebuild_models(parts: Parts) -> dict[Any, SeriesModel]:
 
 def _describe(model: SeriesModel) -> Parts:
     arrays = under("scaling", model.scaling.state()) | under("calibrator", model.calibrator.state())
-    arrays |= under("usual", model.usual)
+    arrays |= under("usual", model.baseline)
     for name, rule in model.rules.items():
         arrays |= under(f"rule-{name}", rule.state())
     members = {"pca": model.pca, "network": model.network, "forecast": model.forecast, "forest": model.forest}
@@ -261,7 +261,7 @@ def _rebuild(parts: Parts) -> SeriesModel:
         forest=WindowForest.from_state(forest, graphs["forest"]) if forest else None,
         rules={name: ResidualRule.from_state(rule) for name, rule in rules.items()},
         fusion=Fusion.from_state(facts["fusion"]),
-        usual=parts.part("usual"),
+        baseline=parts.part("usual"),
         silence=SilenceRule(tuple(facts["silence"])),
         calibrator=Calibrator.from_state(parts.part("calibrator")),
         threshold=facts["threshold"],

@@ -30,7 +30,7 @@ class SeriesRecipe:
     Parameters
     ----------
     members : tuple of str
-        What judges a row: "reconstruction" of windows, an isolation "forest" on their features, one-step "forecast".
+        What scores a row: "reconstruction" of windows, an isolation "forest" on their features, one-step "forecast".
     weights : mapping of str to float, optional
         What each member counts; one that is not named counts as in ``WEIGHTS``.
     residuals : {"z", "mahalanobis"}
@@ -44,7 +44,7 @@ class SeriesRecipe:
     reach : float
         Scaled values are cut so many ranges outside the training range.
     folds : int
-        Contiguous blocks of the training rows, each judged by models of the others.
+        Contiguous blocks of the training rows, each scored by models of the others.
     deviation_floor : float
         Least deviation of a residual, in ranges.
     z_cap : float
@@ -52,7 +52,7 @@ class SeriesRecipe:
     smoothing : float
         Rows in which the weight of a neighbour falls to 1/e; 0 for none. More suits long anomalies, less short ones.
     trailing : bool
-        Whether a row is judged from the rows up to it alone, for use as rows arrive. If not, windows and smoothing
+        Whether a row is scored from the rows up to it alone, for use as rows arrive. If not, windows and smoothing
         reach to both sides, which finds more.
     trees : int
         Trees of the forest.
