@@ -132,19 +132,19 @@ def _prepare(
     schema, given = columns.schema_of(frame), len(frame) + len(source.rejected)
     if plan.scenario is not None:
         schema = schema.without([plan.scenario])
-    aside = Counter({"a line that cannot be read": len(source.rejected)})
+    quarantined = Counter({"a line that cannot be read": len(source.rejected)})
     if featuring is not None:
         featured = featuring.compute(frame, now=pd.Timestamp(now))
         schema, frame = featuring.schema(schema), featured.rows
-        aside.update(featured.quarantine["reason"])
+        quarantined.update(featured.quarantine["reason"])
     cleaned = clean(frame, schema, labelled=schema.label is not None, positions=frame.index)
-    aside.update(cleaned.counts)
+    quarantined.update(cleaned.counts)
     rows = cleaned.rows
     if plan.scenario is not None:
         rows = rows.assign(**{plan.scenario: frame.loc[rows.index, plan.scenario]})
     if reported is not None:
         rows = rows.assign(**{reported: read_dates(frame[reported])[0]})
-    notes = count_quarantined(+aside, of=given)
+    notes = count_quarantined(+quarantined, of=given)
     amounts, unsummed = _amounts(frame.loc[rows.index], config.features.money())
     if amounts is not None:
         rows = rows.assign(**{AMOUNT: amounts})

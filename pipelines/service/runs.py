@@ -20,7 +20,7 @@ from pipelines.testing.failpoints import fault
 log = logging.getLogger("detector.runs")
 
 OnEnd = Callable[[str, str, float, JobOutcome | None], None]
-"""Told of every run that ended: job, outcome, seconds, what the job returned."""
+"""Called with every run that ended: job, outcome, seconds, what the job returned."""
 
 
 def run_job(
@@ -30,7 +30,7 @@ def run_job(
 
     - ``context``: its number of the run is set here.
     - ``trigger``: why it runs: schedule, request, or the job that asked for it.
-    - ``on_end``: told of the end.
+    - ``on_end``: called at the end.
 
     Returns the number of the record; what the job returned, None if it failed or was stopped. It does not raise: the
     error is in the record and in the log.

@@ -1,4 +1,4 @@
-"""What is to be told to MLflow, kept on disk until it was: a server that is down delays logging and loses nothing.
+"""What is to be sent to MLflow, kept on disk until it was: a server that is down delays logging and loses nothing.
 
 Every entry is a folder, numbered in the order it was put there::
 
@@ -32,7 +32,7 @@ REFUSED = "refused"
 
 @dataclass(frozen=True)
 class Entry:
-    """One thing to be told.
+    """One thing to be sent.
 
     - ``kind``: what it is: "training", "note", "move", "monitoring".
     - ``name``: unique for ever; MLflow's runs are marked with it, so that sending it again doubles nothing.
