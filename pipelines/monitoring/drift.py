@@ -1,4 +1,4 @@
-"""Drift: whether recent rows still are what the detector was trained on; recorded in MLflow, it may ask for a retraining.
+"""Drift: whether recent rows still are what the detector was trained on; recorded in MLflow; may ask for a retraining.
 
 The state is one file beside the detectors: the latest row looked at, the last checks, and when drift last asked.
 """
