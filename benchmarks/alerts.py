@@ -28,6 +28,7 @@ import pandas as pd
 import sqlalchemy as sa
 import yaml
 
+from detector.explain.reason import Reason
 from pipelines.alerts import enqueue
 from pipelines.alerts.delivery.deliver import deliver
 from pipelines.config import Config, load_config
@@ -167,7 +168,7 @@ def fill(store: Store, config: Config, *, days: int, cap: int, surplus: int) -> 
                 "p_value": 1e-4,
                 "flagged": True,
                 "severity": "high",
-                "reasons": "amount 950.00, expected about 42; 61 % of the risk",
+                "reasons": [[Reason("amount", "950.00", "about 42", 0.61)]] * n,
                 "model_version": "abc123",
             }
         )

@@ -21,7 +21,7 @@ from detector.detectors.table.detector import TabularDetector
 from detector.encoders.events import KINDS, EventAutoencoder
 from detector.features import FeatureSet, Money
 from detector.features.feature import OF_EVENT
-from detector.members.event_steps import steps_of
+from detector.members.event_sequence import steps_of
 from detector.schema import Schema
 from detector.training.settings import Training
 from pipelines.simulate import simulate_transactions

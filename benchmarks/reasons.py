@@ -8,7 +8,7 @@
   is the cause, it is counted in how many its column is among the reasons.
 - *Sensors*: simulated machines with faults of known kind and sensor; rows that are at fault and flagged are counted.
 
-Reasons are read from the text that alerts are made of; the rate is the best of five. The last line is one JSON object.
+The rate is the best of five. The last line is one JSON object.
 """
 
 from __future__ import annotations
@@ -25,10 +25,8 @@ from detector.cleaning.clean import clean
 from detector.detectors.series.detector import SequenceDetector
 from detector.detectors.table.detector import TabularDetector
 from detector.encoders.table import TableAutoencoder
-from detector.explain.reason import in_words
 from detector.schema import Schema
 from detector.training.loop import Training
-from pipelines.alerts.message.facts import read_reasons
 from pipelines.simulate import simulate_transactions, with_history
 from pipelines.simulate.sensors import simulate_sensors
 
@@ -72,8 +70,7 @@ def tables(rows: int, *, seed: int) -> dict[str, Any]:
     before = scorer.measure(normal.loc[spoilt.index])
     flagged = ((measures["p_value"] <= 0.01) & (before["p_value"] > 0.01)).to_numpy()
     chosen, truth = spoilt[flagged], cause[flagged]
-    found = [read_reasons(in_words(each), schema.features) for each in scorer.explain(chosen, top=TOP)]
-    named = [[reason.feature for reason in each] for each in found]
+    named = [[reason.feature for reason in each] for each in scorer.explain(chosen, top=TOP)]
     hits = np.array([wanted in given for wanted, given in zip(truth, named, strict=True)])
     first = np.array([wanted == given[0] for wanted, given in zip(truth, named, strict=True)])
     worst = pd.Series(hits, index=truth.to_numpy()).groupby(level=0).agg(["mean", "size"])
@@ -105,16 +102,13 @@ def sensors(rows: int, *, seed: int) -> dict[str, Any]:
     first = int(0.4 * rows)
     detector = SequenceDetector(schema=schema).fit(table.iloc[:first])
     started = time.perf_counter()
-    verdicts = detector.scorer_.judge(table.iloc[first:]).frame
+    verdicts = detector.scorer_.score_frame(table.iloc[first:]).frame
     seconds = time.perf_counter() - started
     joined = verdicts.merge(frame[["time", "machine", *truth.columns]], on=["time", "machine"])
     right = joined[joined["flagged"] & (joined["anomaly"] == 1)]
-    named = [[reason.feature for reason in read_reasons(text, names)][:TOP] for text in right["reasons"]]
+    named = [{reason.feature for reason in reasons[:TOP]} for reasons in right["reasons"]]
     hits = np.array(
-        [
-            bool(set(wanted.split(",")) & set(given))
-            for wanted, given in zip(right["anomaly_sensor"], named, strict=True)
-        ]
+        [bool(set(wanted.split(",")) & given) for wanted, given in zip(right["anomaly_sensor"], named, strict=True)]
     )
     of_kind = pd.Series(hits, index=right["anomaly_kind"].to_numpy()).groupby(level=0).agg(["mean", "size"])
     print(of_kind.round(3).to_string(), flush=True)

@@ -32,7 +32,7 @@ from detector.encoders import (
 from detector.training.loop import Training
 
 TIMESTEPS, SENSORS = 64, 8
-ENCODERS = {
+ENCODERS: dict[str, Any] = {
     "conv1d": Conv1dAutoencoder,
     "dense": DenseAutoencoder,
     "recurrent": RecurrentAutoencoder,

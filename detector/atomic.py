@@ -5,12 +5,41 @@ from __future__ import annotations
 import ctypes
 import errno
 import os
+import shutil
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import IO
 
 _AT_FDCWD = -100
 _EXCHANGE = 2
 _UNSUPPORTED = (errno.ENOSYS, errno.EINVAL, errno.EPERM)
+
+
+@contextmanager
+def whole_file(path: Path) -> Iterator[IO[bytes]]:
+    """A file to write, which takes the place of another at the end; should anything fail, the other stays.
+
+    >>> import tempfile
+    >>> path = Path(tempfile.mkdtemp()) / "state.json"
+    >>> with whole_file(path) as file:
+    ...     _ = file.write(b"{}")
+    >>> path.read_text()
+    '{}'
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, name = tempfile.mkstemp(prefix=f".{path.name}-", suffix=".part", dir=path.parent)
+    try:
+        with os.fdopen(handle, "wb") as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        Path(name).chmod(0o644)
+        Path(name).replace(path)
+    except BaseException:
+        Path(name).unlink(missing_ok=True)
+        raise
 
 
 def write_whole(path: Path, text: str) -> None:
@@ -22,18 +51,37 @@ def write_whole(path: Path, text: str) -> None:
     >>> path.read_text()
     '{}'
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(prefix=f".{path.name}-", dir=path.parent)
+    with whole_file(path) as file:
+        file.write(text.encode())
+
+
+@contextmanager
+def whole_folder(folder: Path) -> Iterator[Path]:
+    """A folder to fill, which takes the place of another at the end; should anything fail, the other stays.
+
+    The folder above must exist.
+
+    >>> import tempfile
+    >>> folder = Path(tempfile.mkdtemp()) / "bundle"
+    >>> for content in "ab":
+    ...     with whole_folder(folder) as building:
+    ...         _ = (building / content).write_text(content)
+    >>> [path.name for path in folder.iterdir()]
+    ['b']
+    """
+    building = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
     try:
-        with os.fdopen(handle, "w", encoding="utf-8") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        Path(name).chmod(0o644)
-        Path(name).replace(path)
-    except BaseException:
-        Path(name).unlink(missing_ok=True)
-        raise
+        yield building
+        for path in building.iterdir():
+            with path.open("rb") as file:
+                os.fsync(file.fileno())
+        building.chmod(0o755)
+        if folder.exists():
+            exchange(building, folder)
+        else:
+            building.replace(folder)
+    finally:
+        shutil.rmtree(building, ignore_errors=True)
 
 
 def exchange(first: Path, second: Path) -> None:
@@ -62,5 +110,9 @@ def exchange(first: Path, second: Path) -> None:
             raise OSError(code, os.strerror(code), str(second))
     aside = first.with_name(f"{first.name}-aside")
     second.replace(aside)
-    first.replace(second)
+    try:
+        first.replace(second)
+    except OSError:
+        aside.replace(second)
+        raise
     aside.replace(first)

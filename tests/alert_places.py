@@ -6,7 +6,7 @@ import json
 import socket
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -17,6 +17,7 @@ import pandas as pd
 import sqlalchemy as sa
 import yaml
 
+from detector.explain.reason import Reason
 from pipelines.alerts.delivery.deliver import deliver
 from pipelines.alerts.outbox.enqueue import enqueue
 from pipelines.config import Config, load_config
@@ -26,10 +27,12 @@ from pipelines.store.alert_tables import Alert, Delivery
 
 NOW = datetime(2026, 3, 2, 12, 0, tzinfo=UTC)
 SECRET = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSwMfKQ9r8GKYo="
-REASON = "amount 950.00, expected about 42; 61 % of the risk | country pl, expected de; 20 % of the risk"
+REASONS = (Reason("amount", "950.00", "about 42", 0.61), Reason("country", "pl", "de", 0.2))
 
 
-def rows(*given: tuple[str, float, str], reasons: str = REASON, flagged: bool = True, **columns: Any) -> pd.DataFrame:
+def rows(
+    *given: tuple[str, float, str], reasons: Sequence[Reason] = REASONS, flagged: bool = True, **columns: Any
+) -> pd.DataFrame:
     """Verdicts: who, minutes after 09:00, severity; further columns the same for all rows."""
     p_values = {"low": 5e-3, "medium": 5e-4, "high": 5e-5, "critical": 1e-6, "": 0.5}
     start = pd.Timestamp("2026-03-02 09:00")
@@ -42,7 +45,7 @@ def rows(*given: tuple[str, float, str], reasons: str = REASON, flagged: bool = 
             "p_value": [p_values[severity] for _, _, severity in given],
             "flagged": flagged,
             "severity": [severity for _, _, severity in given],
-            "reasons": reasons if flagged else "",
+            "reasons": [list(reasons) if flagged else [] for _ in given],
             "model_version": "abc123def456",
         }
     )

@@ -30,7 +30,7 @@ from pipelines.config import Config, load_config
 from pipelines.simulate import simulate_transactions
 from tests.postgres_server import PostgresServer, running_postgres
 
-collect_ignore_glob = ["fixtures/*"]  # made by other versions
+collect_ignore_glob = ["fixtures/*"]  # made by another version
 
 settings.register_profile("steady", derandomize=True, deadline=None, max_examples=50)
 settings.load_profile("steady")

@@ -16,15 +16,17 @@ from fastapi import FastAPI
 from typer.testing import CliRunner
 
 from detector.errors import DataError, SettingError
+from detector.explain.reason import Reason
 from detector.schema import Schema
 from pipelines.alerts.channels.targets import secrets_of, without_secrets
-from pipelines.alerts.feedback.answers import answer, find, labels, precision
+from pipelines.alerts.feedback.answers import answer, find, precision, realised
 from pipelines.alerts.feedback.router import answer_router
-from pipelines.alerts.feedback.truth import answered_rows, realised, with_answers
 from pipelines.alerts.message import links
 from pipelines.alerts.network.addresses import guarded, is_allowed, networks_of
 from pipelines.cli import app
 from pipelines.config import Config, load_config
+from pipelines.labels.feedback import Statements
+from pipelines.labels.known import with_answers
 from pipelines.service.http import HttpServer
 from pipelines.store import Store
 from pipelines.store.alert_tables import Alert, Answer, Delivery, Silence
@@ -135,7 +137,6 @@ def test_answers_are_counted_by_channel_reason_and_week(store: Store, tmp_path: 
             )
     with store.read() as session:
         (line,) = precision(session, source="payments").to_dict("records")
-        known = labels(session, source="payments").set_index("key")
 
     assert line == {
         "channel": "file",
@@ -146,16 +147,28 @@ def test_answers_are_counted_by_channel_reason_and_week(store: Store, tmp_path: 
         "fraud": 2,
         "precision": pytest.approx(2 / 3),
     }
-    assert known["label"].to_dict() == {"t0": 1, "t1": 0, "t3": 1}
-    assert known.loc["t0", "known_at"] == NOW + timedelta(hours=1)
+    schema = Schema(key="transaction_id", label="is_fraud")
+    keys = pd.DataFrame({"transaction_id": ["t0", "t1", "t2", "t3"]})
+    statements = Statements.answers(config)
+    joined, _ = with_answers(keys, schema, statements)
+    said = statements.verdicts.set_index("key").loc["t0"]
+    assert said["known_at"].dt.tz_localize(UTC).tolist() == [NOW, NOW + timedelta(hours=1)]
+    assert joined["is_fraud"].tolist() == pytest.approx([1, 0, float("nan"), 1], nan_ok=True)
 
 
-def test_answers_are_labels_in_evaluation(store: Store, tmp_path: Path) -> None:
-    """Either source may say fraud; fine counts where the label column says nothing; a look makes no state."""
-    assert answered_rows(config_in(tmp_path / "new")).empty
+@pytest.mark.parametrize("mask", [{}, {"transaction_id": "hash"}])
+def test_answers_are_labels_in_evaluation(
+    store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, mask: dict[str, str]
+) -> None:
+    """Either source may say fraud; fine counts where the label column says nothing; a look makes no state.
+
+    A key that alerts show hashed finds its row.
+    """
+    monkeypatch.setenv("MASK", "what hashes are made with")
+    assert Statements.answers(config_in(tmp_path / "new")).verdicts.empty
     assert realised(config_in(tmp_path / "new")) is None
     assert not (tmp_path / "new" / "service.db").exists()
-    config = config_in(tmp_path, log={"enabled": True})
+    config = config_in(tmp_path, log={"enabled": True}, mask=mask, mask_secret="${MASK}")
     names = {each["label"]: each["id"] for each in give(store, config, rows(*((f"c{i}", i, "high") for i in range(4))))}
     run(store, config)
     with store.write() as session:
@@ -164,13 +177,13 @@ def test_answers_are_labels_in_evaluation(store: Store, tmp_path: Path) -> None:
     table = pd.DataFrame({"transaction_id": ["t0", "t1", "t2", "t3"], "is_fraud": [0, 1, None, None]})
     schema = Schema(key="transaction_id", label="is_fraud")
 
-    joined, said = with_answers(table, schema, answered_rows(config))
+    joined, said = with_answers(table, schema, Statements.answers(config))
 
     assert joined["is_fraud"].tolist() == pytest.approx([1, 1, 0, float("nan")], nan_ok=True)
     assert said == 3
     assert realised(config) == "Alerts that people answered and that were fraud: log 1 of 3."
-    assert with_answers(table, Schema(label="is_fraud"), answered_rows(config))[1] == 0
-    assert with_answers(table[["transaction_id"]], schema, answered_rows(config))[0]["is_fraud"].isna().sum() == 1
+    assert with_answers(table, Schema(label="is_fraud"), Statements.answers(config))[1] == 0
+    assert with_answers(table[["transaction_id"]], schema, Statements.answers(config))[0]["is_fraud"].isna().sum() == 1
 
 
 def test_answer_to_nothing_is_refused(store: Store, tmp_path: Path) -> None:
@@ -285,9 +298,9 @@ def test_masked_columns_are_read_nowhere(
             alertmanager={"url": server.url},
         )
         given = rows((CARD, 0, "high"), holder="Anna Secretname").assign(transaction_id="tx-998877")
-        reasons = "country Ruritania, expected Freedonia; 61 % of the risk | holder Anna Secretname; 9 % of the risk"
+        reasons = [Reason("country", "Ruritania", "Freedonia", 0.61), Reason("holder", "Anna Secretname", "", 0.09)]
         with caplog.at_level(logging.DEBUG):
-            (alert,) = give(store, config, given.assign(reasons=reasons))
+            (alert,) = give(store, config, given.assign(reasons=[reasons]))
             give(store, config, rows((CARD, 60, ""), flagged=False))
             run(store, config)
         seen = b"\n".join(body for _, _, body in server.got).decode()

@@ -23,12 +23,13 @@ from aiosmtpd.controller import Controller
 from aiosmtpd.smtp import AuthResult
 from pydantic import SecretStr
 
+from detector.explain.reason import Reason
+from detector.features import Feature, in_own_words
 from pipelines.alerts.channels.alertmanager import alerts_of
 from pipelines.alerts.channels.email import EmailChannel, mail_of
 from pipelines.alerts.channels.pagerduty import event_of
 from pipelines.alerts.channels.slack import payload_of
 from pipelines.alerts.message.message import Message, reason_in_words
-from pipelines.alerts.message.picture import course_png
 from pipelines.alerts.network.addresses import networks_of
 from pipelines.alerts.network.errors import DeliveryError
 from pipelines.alerts.network.http import Poster
@@ -237,24 +238,26 @@ def test_content_says_what_people_ask() -> None:
 def test_history_is_told_in_its_own_words(tmp_path: Path) -> None:
     """A feature about the entity's own past is said as the configuration says it."""
     config = config_in(tmp_path, history={"amount_to_card_mean": "{value} times its 30-day mean"})
-    reason = "amount_to_card_mean 5.2, expected about 1.1; 70 % of the risk"
+    reason = Reason("amount_to_card_mean", "5.2", "about 1.1", 0.7)
 
-    (alert,) = give(store_in(tmp_path), config, rows(("a", 0, "high"), reasons=reason))
+    (alert,) = give(store_in(tmp_path), config, rows(("a", 0, "high"), reasons=[reason]))
 
     assert alert["facts"]["reasons"][0]["words"] == "5.2 times its 30-day mean"
 
 
 def test_measured_history_is_told_as_it_was_measured(tmp_path: Path) -> None:
-    """Features of the configuration are read back from the scores with their names, however many words they have."""
+    """Features of an entity's history keep their names, however many words they have, and say what was measured."""
     features = ["count by card_id over 1h", "new of device by card_id over 90d", "ratio of amount by card_id over 30d"]
     config = config_in(tmp_path).model_copy(update={"features": FeaturesSection(history=tuple(features))})
-    reason = (
-        "events of this card_id 12 in the hour before, expected about 1; 50 % of the risk"
-        " | device not seen with this card_id in 90 days; 30 % of the risk"
-        " | amount 950.00, expected about 42; 9 % of the risk"
-    )
+    (count,), (new,), _ = (Feature.parse(line) for line in features)
+    reasons = [
+        Reason(count.name, "12", "about 1", 0.5),
+        Reason(new.name, "1", "about 0", 0.3),
+        Reason("amount", "950.00", "about 42", 0.09),
+    ]
 
-    (alert,) = give(store_in(tmp_path), config, rows(("a", 0, "high"), reasons=reason))
+    given = rows(("a", 0, "high"), reasons=in_own_words(reasons, [count, new]))
+    (alert,) = give(store_in(tmp_path), config, given)
 
     assert alert["pattern"] == "events of this card_id"
     assert [reason_in_words(each) for each in alert["facts"]["reasons"]] == [
@@ -491,8 +494,8 @@ def mail_channel(port: int, certificate: Path | None, password: str = "pass-word
     return EmailChannel(section, timeout=3, allowed=networks_of(["127.0.0.0/8", "::1"]), context=context)
 
 
-def test_mail_is_sent_over_tls_with_a_picture(smtp: tuple[Mailbox, int], certificate: Path) -> None:
-    """Text, HTML and a plot in one mail, which is known by the alert's id."""
+def test_mail_is_sent_over_tls(smtp: tuple[Mailbox, int], certificate: Path) -> None:
+    """Text and HTML in one mail without attachments, which is known by the alert's id."""
     box, port = smtp
 
     mail_channel(port, certificate).send(message(), now=NOW)
@@ -503,8 +506,7 @@ def test_mail_is_sent_over_tls_with_a_picture(smtp: tuple[Mailbox, int], certifi
     assert mail["Message-ID"] == "<al_0123456789ab@example.com>"
     assert "1 in 20,000 normal rows look like this" in parts["text/plain"].get_content()
     assert "Books &amp; &lt;Co&gt;" in parts["text/html"].get_content()
-    assert parts["image/png"].get_content().startswith(b"\x89PNG")
-    assert parts["image/png"]["Content-ID"].strip("<>") in parts["text/html"].get_content()
+    assert set(parts) == {"multipart/alternative", "text/plain", "text/html"}
 
 
 def test_mail_server_that_is_not_trusted_gets_nothing(smtp: tuple[Mailbox, int]) -> None:
@@ -545,16 +547,15 @@ def test_mail_header_cannot_be_broken() -> None:
     assert "Bcc" in mail["Subject"]
 
 
-def test_picture_is_a_png() -> None:
-    """What the mail shows can be read as a picture of the size it says."""
-    import io
+def test_course_of_the_risk_is_a_sparkline() -> None:
+    """Text shows it in blocks, HTML marks the flagged rows; where one row is known there is none."""
+    parts = [part.get_content() for part in mail_of(message(), sender="a@b", to=["c@d"], now=NOW).iter_parts()]
+    alone = message(facts={"course": [[0, 9.0, True]]})
+    bare = [part.get_content() for part in mail_of(alone, sender="a@b", to=["c@d"], now=NOW).iter_parts()]
 
-    from PIL import Image
-
-    picture = Image.open(io.BytesIO(course_png([[0, 1.0, False], [1, 1.0, True]])))
-
-    assert picture.size == (960, 200)
-    assert course_png([]) == b""
+    assert "Risk over time: ▁▁█\n" in parts[0]
+    assert '▁▁<b style="color:#be1e1e">█</b>' in parts[1]
+    assert not any("Risk over time" in part for part in bare)
 
 
 # TLS, Apprise, file and log -------------------------------------------------------------------------------------------

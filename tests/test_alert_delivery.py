@@ -20,6 +20,7 @@ import sqlalchemy as sa
 from standardwebhooks import Webhook
 
 from detector.errors import StoreError
+from detector.explain.reason import Reason
 from pipelines.alerts.channels.webhook import sign
 from pipelines.alerts.delivery import queue
 from pipelines.alerts.network.http import backoff
@@ -312,15 +313,15 @@ def test_state_that_fails_after_the_send_means_the_same_id_again(
     """If what was sent cannot be written down, the run fails, and a later one sends it again under its id."""
     config = hooked(tmp_path, server, monkeypatch)
     give(store, config, rows(("a", 0, "high")))
-    settle = queue.settle
+    record = queue.record
 
     def broken(*_: Any, **__: Any) -> None:
         raise StoreError("database is locked")
 
-    monkeypatch.setattr(queue, "settle", broken)
+    monkeypatch.setattr(queue, "record", broken)
     with pytest.raises(StoreError, match="locked"):
         run(store, config)
-    monkeypatch.setattr(queue, "settle", settle)
+    monkeypatch.setattr(queue, "record", record)
     run(store, config, now=NOW + timedelta(minutes=1))
 
     assert len(server.ids) == 2
@@ -370,8 +371,8 @@ def test_signature_is_that_of_the_standard(
 def test_huge_alert_stays_thin(store: Store, server: Receiver, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """However long the names and values, the body is under 20 kB."""
     config = hooked(tmp_path, server, monkeypatch)
-    reason = " | ".join(f"{'f' * 900}{i} {'ä' * 3000}, expected {'é' * 3000}; 30 % of the risk" for i in range(3))
-    give(store, config, rows(*[("x" * 5000, i, "high") for i in range(50)], reasons=reason))
+    reasons = [Reason("f" * 900 + str(i), "ä" * 3000, "é" * 3000, 0.3) for i in range(3)]
+    give(store, config, rows(*[("x" * 5000, i, "high") for i in range(50)], reasons=reasons))
 
     run(store, config)
 

@@ -11,9 +11,11 @@ import sqlalchemy as sa
 
 from detector.detectors.table.detector import TabularDetector
 from detector.errors import SettingError
+from detector.explain.reason import Reason
 from pipelines.alerts import enqueue
 from pipelines.alerts.delivery.digests import end_quiet
-from pipelines.alerts.grouping.groups import Known, advance, events_of
+from pipelines.alerts.grouping.events import Grouping, events_of
+from pipelines.alerts.grouping.groups import GroupState, advance
 from pipelines.config import Config, load_config
 from pipelines.scoring.load import scorer_of
 from pipelines.store import Store
@@ -223,7 +225,7 @@ def test_fifty_thousand_flags_are_few_alerts(store: Store, config: Config) -> No
             "p_value": 1e-3,
             "flagged": True,
             "severity": "medium",
-            "reasons": "amount 9, expected about 1; 90 % of the risk",
+            "reasons": [[Reason("amount", "9", "about 1", 0.9)]] * n,
         }
     )
     events = verdicts["card_id"].nunique()
@@ -252,7 +254,7 @@ def test_silence_keeps_quiet_until_it_ends(store: Store, config: Config) -> None
 def test_silence_can_be_about_a_pattern_or_below_a_severity(store: Store, config: Config) -> None:
     """Only the first reason's feature is silenced, and only what is less severe."""
     silence(store, pattern="amount", below="high")
-    other = "country pl, expected de; 70 % of the risk"
+    other = [Reason("country", "pl", "de", 0.7)]
 
     verdicts = pd.concat([rows(("a", 0, "low"), ("b", 0, "high")), rows(("c", 0, "low"), reasons=other)])
     made = give(store, config, verdicts.reset_index(drop=True))
@@ -332,17 +334,16 @@ def test_switched_off_alerts_do_nothing(store: Store, tmp_path: Path) -> None:
 def test_rows_without_time_or_entity_are_one_event(tmp_path: Path) -> None:
     """Where the table has neither, all flagged rows are told at once."""
     verdicts = rows(("a", 0, "low"), ("b", 90, "high"))[["risk", "p_value", "flagged", "severity"]].assign(row=[3, 4])
-    found = events_of(verdicts, source="x", by=(), time=None, now=NOW, window=timedelta(hours=1))
+    found = events_of(verdicts, Grouping("x", (), None, timedelta(hours=1)), now=NOW)
 
     assert [(event.rows, event.severity, event.first_at) for event in found] == [(2, "high", NOW)]
 
 
 def test_advance_needs_no_memory_of_its_own() -> None:
     """The decision is a function of the event and of what is known."""
-    event = events_of(
-        rows(("a", 0, "low")), source="x", by=("card_id",), time="time", now=NOW, window=timedelta(hours=1)
-    )[0]
-    known = Known("in_1", "low", "low", event.first_at, event.first_at, event.last_at, 1)
+    grouping = Grouping("x", ("card_id",), "time", timedelta(hours=1))
+    (event,) = events_of(rows(("a", 0, "low")), grouping, now=NOW)
+    known = GroupState("in_1", "low", "low", event.first_at, event.first_at, event.last_at, 1)
     times = {"window": timedelta(hours=1), "again": timedelta(days=1)}
 
     assert advance(event, known, name="in_2", **times) == advance(event, known, name="in_2", **times)

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import json
+import threading
 import zipfile
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
 import pytest
 
-from benchmarks import speed, tabular
+from benchmarks import speed, tabular, way
 
 ROWS = 240
 
@@ -217,3 +219,26 @@ def test_speed_shows_why_a_process_failed() -> None:
     """What a failed process said is not lost."""
     with pytest.raises(SystemExit, match="nothing to score"):
         speed._run([speed.sys.executable, "-c", "raise SystemExit('nothing to score')"])
+
+
+def test_way_counts_modules_and_changes() -> None:
+    """Calls and returns between our modules count, also in another thread; what lies between them does not."""
+    source = {
+        "detector.a": "def inner(_=None):\n    return 1",
+        "json": "def middle(_=None):\n    return inner()",
+        "pipelines.b": "def outer():\n    return sum(map(middle, [1])) + inner()",
+    }
+    made: dict[str, Any] = {}
+    for module, text in source.items():
+        scope = {"__name__": module, **made}
+        exec(text, scope)
+        made |= {name: value for name, value in scope.items() if callable(value)}
+
+    with way.Way() as found:
+        made["outer"]()
+        thread = threading.Thread(target=made["inner"])
+        thread.start()
+        thread.join()
+
+    assert found.figures() == {"modules": 2, "changes": 4}
+    assert found.visits == {"detector.a": 3, "pipelines.b": 1}

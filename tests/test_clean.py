@@ -8,6 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from detector.cleaning.clean import Cleaned, clean
+from detector.cleaning.quarantine import quarantine
 from detector.errors import DataError, SchemaError
 from detector.schema import Schema
 
@@ -106,6 +107,19 @@ def test_clean_gives_quarantined_rows_back_as_they_came() -> None:
     assert quarantine.columns[:2].tolist() == ["row", "reason"]
     came = ["row", "amount", "when", "extra", "source_row", "source_source_row"]
     assert quarantine.loc[0, came].tolist() == [1, "x", "2024-01-02", 2, "t", "q"]
+
+
+def test_quarantine_says_where_rows_stood_and_keeps_their_index() -> None:
+    """The position may be another than the index, and text stays text where there are no rows."""
+    rows = pd.DataFrame({"reason": ["r", "s"]}, index=[5, 3])
+
+    found = quarantine(rows, ["bad", "worse"], positions=np.array([-1, 8]))
+
+    assert found.to_dict("index") == {
+        5: {"row": -1, "reason": "bad", "source_reason": "r"},
+        3: {"row": 8, "reason": "worse", "source_reason": "s"},
+    }
+    assert quarantine(rows[:0], []).dtypes["reason"] == "str"
 
 
 def test_clean_keeps_the_first_of_a_repeated_key() -> None:

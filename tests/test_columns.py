@@ -7,6 +7,7 @@ import pandas as pd
 import pytest
 
 from detector.cleaning.clean import clean
+from detector.encoding.onnx import to_onnx
 from detector.encoding.table import MISSING, UNSEEN, TableEncoder
 from detector.errors import DataError
 from detector.onnx.graph import Graph
@@ -15,7 +16,7 @@ from detector.schema import Schema
 
 
 def prepared(encoder: TableEncoder, rows: pd.DataFrame) -> dict[str, np.ndarray]:
-    model = encoder.to_onnx()
+    model = to_onnx(encoder)
     return Graph(join({"prepare": model}, [o.name for o in model.graph.output])).run(encoder.encode(rows).inputs())
 
 

@@ -13,9 +13,9 @@ from sklearn.base import clone
 
 from detector.encoders.conv1d import Conv1dAutoencoder
 from detector.encoders.conv2d import Conv2dAutoencoder
+from detector.encoders.dense import DenseAutoencoder
 from detector.encoders.mixed import MixedAutoencoder
 from detector.encoders.multimodal import MultimodalAutoencoder
-from detector.encoders.plain import DenseAutoencoder
 from detector.encoders.recurrent import RecurrentAutoencoder
 from detector.encoders.sparse import SparseAutoencoder
 from detector.encoders.spectrogram import spectrograms

@@ -19,14 +19,13 @@ from sklearn.metrics import roc_auc_score
 from sklearn.pipeline import make_pipeline
 from sklearn.utils.estimator_checks import check_estimator, estimator_checks_generator
 
-from detector.encoders import export
 from detector.encoders.checks import check_numbers
 from detector.encoders.conv1d import Conv1dAutoencoder
 from detector.encoders.conv2d import Conv2dAutoencoder
+from detector.encoders.dense import DenseAutoencoder
 from detector.encoders.estimator import AutoencoderMixin
 from detector.encoders.mixed import MixedAutoencoder
 from detector.encoders.multimodal import MultimodalAutoencoder
-from detector.encoders.plain import DenseAutoencoder
 from detector.encoders.recurrent import RecurrentAutoencoder
 from detector.encoders.sparse import SparseAutoencoder
 from detector.encoders.store import load, save
@@ -35,6 +34,7 @@ from detector.encoders.transformer import TransformerAutoencoder
 from detector.encoders.variational import VariationalAutoencoder
 from detector.errors import DataError, DetectorError, ParityError, SettingError, ShapeError, UnfittedError
 from detector.lab.damage import take
+from detector.onnx import parity
 from tests.encoder_homes import BRIEF, HOMES, at_home, fresh, linear_error, strange
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -270,7 +270,7 @@ def test_missing_values_are_not_judged(name: str) -> None:
 
 def test_graph_that_differs_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
     """An encoder whose two sides disagree is never handed out."""
-    monkeypatch.setattr(export, "PARITY", 0.0)
+    monkeypatch.setattr(parity, "PARITY", 0.0)
 
     with pytest.raises(ParityError, match=r"ONNX graph differs from the Keras network by .* \(code\); at most 0"):
         DenseAutoencoder(code=2, hidden=(4,), training=BRIEF).fit(np.random.default_rng(0).normal(size=(20, 4)))

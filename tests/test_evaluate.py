@@ -10,6 +10,8 @@ from sklearn import metrics
 
 from detector.errors import DataError, SettingError, ShapeError
 from detector.metrics import ranking as evaluate
+from detector.metrics.budget import budget_metrics, decision_metrics
+from detector.metrics.calibration import alert_curve, calibration_metrics
 
 
 @pytest.fixture(params=[0, 1, 2])
@@ -59,19 +61,19 @@ def test_labels_of_any_common_type(labels: object) -> None:
     assert evaluate.ranking_metrics(labels, [3.0, 2.0, 1.0])["auroc"] == 0.5  # type: ignore[arg-type]
 
 
-def test_precision_at_shares_out_ties() -> None:
+def test_precision_at_budget_shares_out_ties() -> None:
     """Half of four equal rows, of which one is an anomaly, hold half an anomaly."""
     labels, risk = [1, 1, 0, 0, 0, 0], [9, 5, 5, 5, 5, 1]
 
-    assert evaluate.precision_at(labels, risk, 1) == 1.0
-    assert evaluate.precision_at(labels, risk, 3) == pytest.approx(1.5 / 3)
+    assert budget_metrics(labels, risk, 1)["precision_at_budget"] == 1.0
+    assert budget_metrics(labels, risk, 3)["precision_at_budget"] == pytest.approx(1.5 / 3)
 
 
 def test_budget_metrics_by_hand() -> None:
     """Two of the three highest rows are anomalies, of four among ten."""
     labels = [1, 1, 0, 1, 0, 0, 0, 1, 0, 0]
 
-    found = evaluate.budget_metrics(labels, np.arange(10, 0, -1), 3)
+    found = budget_metrics(labels, np.arange(10, 0, -1), 3)
 
     assert found["precision_at_budget"] == pytest.approx(2 / 3)
     assert found["recall_at_budget"] == pytest.approx(2 / 4)
@@ -80,7 +82,7 @@ def test_budget_metrics_by_hand() -> None:
 
 def test_budget_larger_than_the_table_is_the_table() -> None:
     """A budget of a thousand rows on four labelled rows is a budget of four."""
-    found = evaluate.budget_metrics([1, 0, 0, 0, np.nan], [5, 4, 3, 2, 1], 1_000)
+    found = budget_metrics([1, 0, 0, 0, np.nan], [5, 4, 3, 2, 1], 1_000)
 
     assert found == {
         "budget": 4.0,
@@ -95,7 +97,7 @@ def test_decision_metrics_match_scikit_learn(judged: tuple[np.ndarray, np.ndarra
     labels, risk = judged
     flagged = risk > 1.4
 
-    found = evaluate.decision_metrics([*labels, np.nan], [*flagged, True])
+    found = decision_metrics([*labels, np.nan], [*flagged, True])
 
     assert found["precision"] == pytest.approx(metrics.precision_score(labels, flagged))
     assert found["recall"] == pytest.approx(metrics.recall_score(labels, flagged))
@@ -105,7 +107,7 @@ def test_decision_metrics_match_scikit_learn(judged: tuple[np.ndarray, np.ndarra
 
 def test_decision_metrics_without_flags() -> None:
     """No flag means no precision, not a division by zero."""
-    found = evaluate.decision_metrics([1, 0], [False, False])
+    found = decision_metrics([1, 0], [False, False])
 
     assert (found["precision"], found["recall"], found["f1"]) == (0.0, 0.0, 0.0)
 
@@ -133,7 +135,7 @@ def test_interval_is_the_same_every_time(judged: tuple[np.ndarray, np.ndarray]) 
 
 def test_alert_curve_of_uniform_values_is_the_diagonal() -> None:
     """Among normal rows a threshold flags the share it names."""
-    curve = evaluate.alert_curve((np.arange(10_000) + 1) / 10_000)
+    curve = alert_curve((np.arange(10_000) + 1) / 10_000)
 
     np.testing.assert_allclose(curve["alert_rate"], curve["threshold"], atol=1e-4)
     assert curve["alert_rate"].iloc[-1] == 1.0
@@ -143,7 +145,7 @@ def test_calibration_distance_matches_scipy() -> None:
     """The distance is the Kolmogorov-Smirnov statistic."""
     values = np.random.default_rng(0).beta(0.8, 1.0, size=500)
 
-    found = evaluate.calibration_metrics([*values, np.nan])
+    found = calibration_metrics([*values, np.nan])
 
     assert found["calibration_distance"] == pytest.approx(stats.kstest(values, "uniform").statistic)
     assert found["share_below_0.01"] == pytest.approx(np.mean(values <= 0.01))
@@ -174,7 +176,7 @@ def test_one_class_is_an_error(labels: list[float]) -> None:
     with pytest.raises(DataError, match=r"received \d anomalies and \d normal rows"):
         evaluate.ranking_metrics(labels, [1.0, 2.0, 3.0])
     with pytest.raises(DataError, match="Ranking needs"):
-        evaluate.decision_metrics(labels, [True, False, True])
+        decision_metrics(labels, [True, False, True])
 
 
 @pytest.mark.parametrize("labels", [[1, 0, 2], [1, 0, -1]])
@@ -197,12 +199,12 @@ def test_wrong_arguments_are_errors() -> None:
     with pytest.raises(DataError, match="1 labelled rows have no risk"):
         evaluate.ranking_metrics([1, 0], [1.0, np.nan])
     with pytest.raises(SettingError, match="received 0"):
-        evaluate.precision_at([1, 0], [1.0, 2.0], 0)
+        budget_metrics([1, 0], [1.0, 2.0], 0)
     with pytest.raises(SettingError, match=r"received 1\.5"):
         evaluate.average_precision_interval([1, 0], [1.0, 2.0], confidence=1.5)
     with pytest.raises(DataError, match="no p-values"):
-        evaluate.alert_curve([])
+        alert_curve([])
     with pytest.raises(DataError, match=r"received 0\.1 to 1\.2"):
-        evaluate.calibration_metrics([0.1, 1.2])
+        calibration_metrics([0.1, 1.2])
     with pytest.raises(DataError, match="at least two rows, received 1"):
         evaluate.member_correlation(pd.DataFrame({"forest": [1.0]}))

@@ -6,11 +6,10 @@ import pytest
 
 from detector.errors import SettingError
 from detector.features import Feature
-from detector.members.event_sequence import CODES, EventWindow, Sensor, Steps
-from detector.members.event_steps import steps_of
+from detector.members.event_sequence import CODES, Channel, EventWindow, Steps, steps_of
 from detector.onnx.graph import Graph
 
-STEPS = Steps((Sensor(("amount_1", "amount")), Sensor(("kind_1", "kind"), coded=True)), beside=("amount_1", "kind_1"))
+STEPS = Steps((Channel(("amount_1", "amount")), Channel(("kind_1", "kind"), coded=True)), beside=("amount_1", "kind_1"))
 
 
 def rows():
@@ -64,7 +63,7 @@ def test_a_window_survives_json():
 def test_features_of_events_line_up_as_steps():
     """A step has the amount, the time since the event before it, and the code; the row is the last."""
     lines = ("last 2 of amount by card over 9d", "gap 3 by card over 9d", "code 1 of kind by card over 9d")
-    amount, gap, code = steps_of(feature for line in lines for feature in Feature.parse(line)).sensors
+    amount, gap, code = steps_of(feature for line in lines for feature in Feature.parse(line)).channels
     assert amount.columns == ("amount_last_2_9d_by_card", "amount_last_1_9d_by_card", "amount")
     assert gap.columns == ("gap_3_9d_by_card", "gap_2_9d_by_card", "gap_1_9d_by_card")
     assert code.columns == (None, "kind_code_1_9d_by_card", "kind_code_0_9d_by_card")
@@ -77,7 +76,7 @@ def test_a_sequence_is_of_one_entity(lines):
         steps_of(feature for line in lines for feature in Feature.parse(line))
 
 
-def test_sensors_of_different_lengths_are_refused():
-    """Each sensor says something, or nothing, of each event."""
-    with pytest.raises(SettingError, match=r"sensors of one length, two events or more, received lengths \[1, 2\]"):
-        Steps((Sensor(("a",)), Sensor(("b", "c"))))
+def test_channels_of_different_lengths_are_refused():
+    """Each channel says something, or nothing, of each event."""
+    with pytest.raises(SettingError, match=r"channels of one length, two events or more, received lengths \[1, 2\]"):
+        Steps((Channel(("a",)), Channel(("b", "c"))))

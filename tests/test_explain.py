@@ -9,7 +9,17 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from detector.errors import SettingError
-from detector.explain.reason import Reason, about, clock, in_words, number, risk_shares, tell, top_features, weekday
+from detector.explain.reason import (
+    Reason,
+    about,
+    clock,
+    in_words,
+    most_telling,
+    number,
+    risk_shares,
+    top_features,
+    weekday,
+)
 
 PARTS = arrays(np.float64, (4, 3), elements=st.floats(-1e6, 1e6))
 EXCESS = arrays(np.float64, 4, elements=st.floats(-10, 1e4))
@@ -75,8 +85,8 @@ def test_a_reason_that_says_nothing_is_not_told() -> None:
     empty = [Reason("weekday", "Friday", "Friday", 0.5), Reason("payments", "0.00", "about 0", 0.3)]
     large = Reason("amount", "950.00", "about 42", 0.2)
 
-    assert tell([*empty, large, large], 1) == [large]
-    assert tell(empty, 3) == empty[:1]
+    assert most_telling([*empty, large, large], 1) == [large]
+    assert most_telling(empty, 3) == empty[:1]
 
 
 def test_top_features_come_largest_first() -> None:

@@ -9,9 +9,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from detector.errors import DataError, SchemaError, SettingError
-from detector.features import Feature, FeatureSet, History, Money, answers
+from detector.features import Feature, FeatureSet, History, Money, join
+from detector.features.events import stable
 from detector.features.integers import lasting_code
-from detector.features.ordering import stable
 
 LINES = (
     "count by card over 10s, 1m",
@@ -209,7 +209,7 @@ def test_pieces_of_a_table_answer_as_the_whole(monkeypatch):
     features = feature_set()
     whole = features.compute(rows)
 
-    monkeypatch.setattr(answers, "PIECE", 16)
+    monkeypatch.setattr(join, "PIECE", 16)
 
     pd.testing.assert_frame_equal(features.compute(rows), whole, check_exact=True)
 

@@ -10,6 +10,7 @@ from typing import Any
 import pandas as pd
 import pytest
 import sqlalchemy as sa
+import yaml
 
 from benchmarks.soak import Site, draw
 from detector.detectors.table.detector import TabularDetector
@@ -18,6 +19,7 @@ from detector.schema import Schema
 from pipelines.scoring import stream as incremental
 from pipelines.scoring.job import score_new
 from pipelines.store import DayFlags
+from pipelines.store.alert_tables import Alert, Delivery
 from tests.service_sites import back_date, context, opened, put, score, states
 
 Build = Callable[..., Site]
@@ -346,6 +348,38 @@ def test_leader_that_lost_its_term_keeps_nothing(build: Build) -> None:
 
     assert site.scored() == {}
     assert score(site).rows == 20
+
+
+@pytest.mark.parametrize("meanwhile", ["scored", "given up"])
+def test_batch_that_another_run_has_dealt_with_is_not_committed(
+    build: Build, monkeypatch: pytest.MonkeyPatch, meanwhile: str
+) -> None:
+    """A leader that was paused in the middle of a batch, and leads again, keeps nothing of it and doubles nothing."""
+    site = build("files to table", shares=True, policy={"quantile": 0.9})
+    settings = yaml.safe_load((site.folder / "detector.yaml").read_text(encoding="utf-8"))
+    settings["alerts"] = {"enabled": True, "file": {"path": "alerts.jsonl"}}
+    (site.folder / "detector.yaml").write_text(yaml.safe_dump(settings), encoding="utf-8")
+    put(site, "a.parquet", 0, 200)
+    reached, paused = incremental.fault, []
+
+    def pause(point: str) -> None:
+        reached(point)
+        if point == "score.staged" and not paused:
+            paused.append(point)
+            if meanwhile == "given up":  # and its number taken by the next batch
+                put(site, "a.parquet", 0, 100)
+            assert score(site).outcome == "done"
+
+    monkeypatch.setattr(incremental, "fault", pause)
+
+    with pytest.raises(StoreError, match="done already, by another run"):
+        score(site)
+
+    assert keys(site) == list(range(200 if meanwhile == "scored" else 100))
+    with opened(site) as store, store.read() as session:
+        labels = session.scalars(sa.select(Alert.label)).all()
+        alerts = session.scalar(sa.select(sa.func.count()).select_from(Delivery).where(Delivery.target == "file"))
+    assert 0 < alerts == len(set(labels)) == len(labels)
 
 
 def test_unknown_score_files_are_moved_away(build: Build) -> None:

@@ -157,3 +157,24 @@ def test_an_instance_elsewhere_is_never_called_dead(name: str) -> None:
     """What cannot be told from here is not told."""
     assert not is_dead(name)
     assert not is_dead(instance_name())
+
+
+def test_what_began_under_an_earlier_term_is_never_committed(store: Store) -> None:
+    """Held up, succeeded, and leading again: work from before the pause stays undone, new work goes on."""
+    clock = Clock()
+    first, second = two(store, clock)
+    first.lead()
+    before = first.fence_of_term()
+    second.lead()  # sees the beat for the first time
+    clock.seconds += 16
+    second.lead()
+    second.release()
+    first.lead()
+    first.lead()
+    assert (first.term, first.is_leader) == (3, True)
+
+    with store.write() as session, pytest.raises(StoreError, match="taken over"):
+        before(session)
+    with store.write() as session:
+        first.fence_of_term()(session)
+    assert first.is_leader

@@ -15,7 +15,7 @@ import pytest
 import sqlalchemy as sa
 import yaml
 
-from detector.errors import DataError
+from detector.errors import BundleError, DataError
 from detector.persist import bundle
 from pipelines.config import Config, load_config
 from pipelines.features.engine import Featuring, history_folder
@@ -109,11 +109,13 @@ def home(trained: Path, tmp_path: Path) -> Path:
     return Path(shutil.copytree(trained, tmp_path / "home", symlinks=True))
 
 
-def expected(config: Config, begin: int, *, before: pd.DataFrame | None = None) -> pd.Series:
+def expected(
+    config: Config, begin: int, *, before: pd.DataFrame | None = None, rows: pd.DataFrame = PAYMENTS
+) -> pd.Series:
     """The risk of payments from one on, their features measured in one go."""
     featuring = Featuring(config)
     known = None if before is None else featuring.typed(before)
-    rows = featuring.compute(PAYMENTS.iloc[begin:], before=known).rows
+    rows = featuring.compute(rows.iloc[begin:], before=known).rows
     scorer = bundle.load(config.bundle)
     risk = scorer.measure(rows.reset_index(drop=True))["risk"]
     return pd.Series(risk.to_numpy(), index=rows["transaction_id"].to_numpy(), name="risk").sort_index()
@@ -138,6 +140,37 @@ def test_source_that_begins_earlier_has_its_own_past(home: Path) -> None:
 
     assert run(config).facts["quarantined"] == 0
     pd.testing.assert_series_equal(scores(home), expected(config, 0), check_names=False, rtol=1e-6)
+
+
+def test_late_row_of_the_first_batch_costs_no_state(home: Path) -> None:
+    """One row from before the end of training is quarantined; the others are measured against what training saw."""
+    config, late = settle(home), PAYMENTS.iloc[[600]].assign(transaction_id="late")
+    put(home, "part1", pd.concat([PAYMENTS.iloc[750:1_000], late]))
+
+    assert run(config).facts["quarantined"] == 1
+
+    fresh = expected(config, 750, before=PAYMENTS.iloc[:750], rows=PAYMENTS.iloc[:1_000])
+    pd.testing.assert_series_equal(scores(home), fresh, check_names=False, rtol=1e-6)
+    (file,) = (home / "scores.quarantine").glob("*.csv")
+    assert pd.read_csv(file)["transaction_id"].tolist() == ["late"]
+
+
+@pytest.mark.parametrize("what", ["missing", "broken", "of other labels"])
+def test_scoring_waits_where_the_state_of_training_cannot_be_used(home: Path, what: str) -> None:
+    """Never silently without: everything would be new, and many honest rows flagged."""
+    file = history_folder(config := settle(home)) / "history.npz"
+    if what == "missing":
+        file.unlink()
+    elif what == "broken":
+        file.write_bytes(b"no archive")
+    else:
+        config = settle(home, columns=SETTINGS["columns"] | {"label": "wrong"})
+    put(home, "part1", PAYMENTS.iloc[750:].assign(wrong=0))
+
+    with pytest.raises((BundleError, DataError), match=r"Learn|Train again"):
+        run(config)
+
+    assert not list((home / "scores").glob("batch-*"))
 
 
 def test_rows_left_out_at_the_start_are_the_past(home: Path) -> None:
@@ -299,16 +332,15 @@ def test_another_label_column_makes_another_past(home: Path, restarted: bool) ->
     """Marks of the column that counted before are gone: the past is built anew by the new one."""
     columns, both = SETTINGS["columns"], PAYMENTS.assign(wrong=1)
     put(home, "part1", both.iloc[:1_000])
-    store = open_store((config := settle(home, columns=columns | {"label": "wrong"})).service.store)
-    cache = ProcessCache()
+    store, cache = open_store((config := settle(home)).service.store), ProcessCache()
     score_new(Context(config, store, LATER, cache=cache))
     put(home, "part2", both.iloc[1_000:])
-    config = settle(home)
+    config = settle(home, columns=columns | {"label": "wrong"})
 
     score_new(Context(config, store, LATER, cache=ProcessCache() if restarted else cache))
 
     store.close()
-    fresh = expected(config, 0).loc[PAYMENTS["transaction_id"].iloc[1_000:]]
+    fresh = expected(config, 0, rows=both).loc[PAYMENTS["transaction_id"].iloc[1_000:]]
     pd.testing.assert_series_equal(scores(home).loc[fresh.index], fresh, check_names=False, rtol=1e-6)
 
 

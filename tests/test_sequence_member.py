@@ -8,7 +8,7 @@ from detector.detectors.table.detector import TabularDetector
 from detector.encoders.events import KINDS, EventAutoencoder
 from detector.errors import SchemaError, SettingError
 from detector.features import FeatureSet
-from detector.members.event_steps import steps_of
+from detector.members.event_sequence import steps_of
 from detector.onnx.graph import Graph
 from detector.persist import bundle
 from detector.schema import Schema

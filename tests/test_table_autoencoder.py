@@ -175,7 +175,7 @@ def session() -> Iterator[None]:
 @pytest.mark.usefixtures("session")
 def test_corruption_hides_cells_as_missing_and_categories_as_unseen() -> None:
     """Half of the rows have up to ``mask`` of their cells hidden; what was missing stays so."""
-    from detector.encoders.layers import Corruption
+    from detector.encoders.parts import Corruption
 
     clean = draw(2, 4000)
 
@@ -197,7 +197,7 @@ def test_corruption_hides_cells_as_missing_and_categories_as_unseen() -> None:
 @pytest.mark.usefixtures("session")
 def test_corruption_draws_its_noise_level_for_each_row() -> None:
     """Some rows stay almost clean, none is noisier than ``noise``, and a missing cell stays zero."""
-    from detector.encoders.layers import Corruption
+    from detector.encoders.parts import Corruption
 
     clean = {"values": np.zeros((2000, 50), dtype=np.float32), "missing": np.zeros((2000, 50), dtype=np.float32)}
 

@@ -165,10 +165,28 @@ def test_service_measures_as_one_table_would(
     pd.testing.assert_frame_equal(measured, whole, check_exact=True)
 
 
+def test_renamed_file_of_reports_costs_no_state(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What training knew of the cards goes on where the same reports have another name."""
+    head = UNLABELLED["train"]["head"]
+    reports = head["reports"] | {"source": {"path": "disputes.csv"}}
+    config = settle(home, UNLABELLED, train=UNLABELLED["train"] | {"head": head | {"reports": reports}})
+    tell(home, config)
+    (home / "chargebacks.csv").rename(home / "disputes.csv")
+    seen = pushed(monkeypatch)
+    part = PAYMENTS.iloc[LEARNT : LEARNT + EVERY]
+    part.to_parquet(home / "in" / "part.parquet")
+    os.utime(home / "in" / "part.parquet", (0, 0))
+
+    assert run(config, part["time"].max() + timedelta(hours=1)).rows == EVERY
+
+    measured = pd.concat([each.rows for each in seen]).set_index("transaction_id")[RISK]
+    assert (measured > 0).mean().min() > 0.2
+    pd.testing.assert_frame_equal(measured, expected(config).loc[measured.index], check_exact=True)
+
+
 def test_replay_knows_what_was_said_by_then(home: Path) -> None:
     """Scored again after all was said, a batch has the scores that it had."""
     config = settle(home, UNLABELLED)
-    shutil.rmtree(history_folder(config))
     tell(home, config)
     for number, first in enumerate((0, 1_000)):
         path = home / "in" / f"part{number}.parquet"

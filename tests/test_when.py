@@ -21,13 +21,24 @@ def times(text: str, start: datetime, *, days: int) -> list[str]:
 
 
 def test_night_job_runs_once_in_spring() -> None:
-    """02:30 does not exist on 29 March in Berlin: the run comes an hour later, and once."""
-    assert times("30 2 * * * Europe/Berlin", SPRING, days=3) == ["28 02:30+0100", "29 03:30+0200", "30 02:30+0200"]
+    """02:30 does not exist on 29 March in Berlin: the run comes when the clock has been turned, and once."""
+    assert times("30 2 * * * Europe/Berlin", SPRING, days=3) == ["28 02:30+0100", "29 03:00+0200", "30 02:30+0200"]
 
 
 def test_night_job_runs_once_in_autumn() -> None:
     """02:30 comes twice on 25 October in Berlin: the run comes the first time."""
     assert times("30 2 * * * Europe/Berlin", AUTUMN, days=3) == ["24 02:30+0200", "25 02:30+0200", "26 02:30+0100"]
+
+
+@pytest.mark.parametrize("minute", range(0, 180, 7))
+@pytest.mark.parametrize("text", ["30 2 * * *", "0 3 * * *", "15,45 1-3 * * *", "*/10 2 * * *", "0 */2 * * *"])
+def test_next_time_is_never_over(text: str, minute: int) -> None:
+    """Asked within the hours around which clocks are turned, the answer lies ahead, or a job would run for ever."""
+    when = parse(f"{text} Europe/Berlin")
+    for night in (datetime(2026, 3, 29, tzinfo=UTC), datetime(2026, 10, 25, tzinfo=UTC)):
+        moment = night + timedelta(minutes=minute, microseconds=1)
+
+        assert when.after(moment).astimezone(UTC) > moment
 
 
 @pytest.mark.parametrize("start", [SPRING, AUTUMN])
@@ -43,7 +54,8 @@ def test_hourly_job_runs_every_hour(start: datetime) -> None:
 def test_interval_does_not_heed_the_clock() -> None:
     """Every so often is every so often."""
     assert parse("every 90m").after(AUTUMN) - AUTUMN == timedelta(minutes=90)
-    assert parse("every 1d") == Interval(86_400)
+    assert parse("every 1d") == parse("every 24 hours") == Interval(86_400)
+    assert parse("every 5 minutes") == parse("every 5m") == Interval(300)
 
 
 @pytest.mark.parametrize(
@@ -52,6 +64,8 @@ def test_interval_does_not_heed_the_clock() -> None:
         ("0 3 * * 0", ["29 03:00+0000"]),
         ("0 3 * * 7", ["29 03:00+0000"]),
         ("0 3 * * sun", ["29 03:00+0000"]),
+        ("0 3 * * sat-SUN", ["28 03:00+0000", "29 03:00+0000"]),
+        ("0 3 * * 6-0", ["28 03:00+0000", "29 03:00+0000"]),
         ("0 3 * * 1-5", ["30 03:00+0000", "31 03:00+0000"]),
         ("0 3 29 * tue", ["29 03:00+0000", "31 03:00+0000"]),
         ("0 3,15 30 mar *", ["30 03:00+0000", "30 15:00+0000"]),
@@ -76,6 +90,9 @@ def test_a_rare_date_is_found() -> None:
         ("every 0s", "at least a second"),
         ("60 * * * *", "minutes from 0 to 59"),
         ("0 24 * * *", "hours from 0 to 23"),
+        ("0 0 32 * *", "days from 1 to 31"),
+        ("0 0 * 13 *", "months from 1 to 12"),
+        ("0 0 0 * *", "received '0' as the day-of-month"),
         ("0 0 31 2 *", "a date that exists"),
         ("0 0 * * mo", "weekdays from 0 to 7"),
         ("*/x * * * *", "minutes from 0 to 59"),

@@ -13,9 +13,10 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
 
-from detector.cleaning.values import Mask, read_booleans, read_categories, read_dates, read_names, read_numbers
+from detector.arrays import Flags, Places
+from detector.cleaning.quarantine import quarantine
+from detector.cleaning.values import read_booleans, read_categories, read_dates, read_names, read_numbers
 from detector.errors import DataError
 from detector.schema import Schema
 
@@ -124,13 +125,13 @@ class _Faults:
         self.counts: Counter[str] = Counter()
         self._reasons: dict[int, list[str]] = {}
 
-    def add(self, column: str, mask: Mask, kind: str, saying: str) -> None:
+    def add(self, column: str, mask: Flags, kind: str, saying: str) -> None:
         """Note a fault of one kind in all rows of ``mask``; ``{}`` in ``saying`` stands for the value."""
         if mask.any():
             sayings = [saying.replace("{}", _shown(value)) for value in self.frame[column][mask]]
             self.note(column, np.flatnonzero(mask), kind, sayings)
 
-    def note(self, column: str, positions: NDArray[np.intp], kind: str, sayings: Iterable[str]) -> None:
+    def note(self, column: str, positions: Places, kind: str, sayings: Iterable[str]) -> None:
         """Note a fault of one kind in the rows at ``positions``, each in its own words."""
         self.bad[positions] = True
         self.counts[f"{column}: {kind}"] += len(positions)
@@ -139,16 +140,9 @@ class _Faults:
 
     def quarantine(self) -> pd.DataFrame:
         """The bad rows as they came, after their position and the reasons."""
-        aside = self.frame[self.bad]
-        for name in {"row", "reason"}.intersection(aside.columns):
-            free = f"source_{name}"
-            while free in aside.columns:
-                free = f"source_{free}"
-            aside = aside.rename(columns={name: free})
         reasons = ["; ".join(self._reasons[position]) for position in np.flatnonzero(self.bad).tolist()]
-        row = pd.Series(aside.index.to_numpy(dtype=np.int64), index=aside.index, name="row")
-        reason = pd.Series(reasons, index=aside.index, dtype="str", name="reason")
-        return pd.concat([row, reason, aside], axis="columns").reset_index(drop=True)
+        rows = self.frame[self.bad]
+        return quarantine(rows, reasons, positions=rows.index.to_numpy(dtype=np.int64)).reset_index(drop=True)
 
 
 def _typed(frame: pd.DataFrame, schema: Schema, faults: _Faults, *, labelled: bool) -> dict[str, pd.Series]:

@@ -27,13 +27,12 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
 from pandas.api import types
 
+from detector.arrays import Flags
 from detector.errors import SchemaError
 
-Mask = NDArray[np.bool_]
-Reading = tuple[pd.Series, Mask]
+Reading = tuple[pd.Series, Flags]
 
 MISSING = ("", "na", "n/a", "<na>", "nan", "nat", "null", "none")
 INFINITE = {"inf": np.inf, "+inf": np.inf, "infinity": np.inf, "-inf": -np.inf, "-infinity": -np.inf}

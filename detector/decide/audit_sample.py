@@ -13,6 +13,7 @@ from hashlib import blake2b
 import numpy as np
 from numpy.typing import NDArray
 
+from detector.arrays import Floats
 from detector.errors import SettingError, ShapeError
 
 
@@ -53,7 +54,7 @@ class Exploration:
         """With what probability each of some rows is drawn, if it is not flagged."""
         return min(1.0, self.rows / max(self.among or n_rows, 1))
 
-    def lots(self, names: Iterable[object]) -> NDArray[np.float64]:
+    def lots(self, names: Iterable[object]) -> Floats:
         """A number in [0, 1) for each row; rows below their chance are drawn.
 
         >>> bool((Exploration(rows=1).lots([7, 8]) == Exploration(rows=1).lots(["7", "8"])).all())

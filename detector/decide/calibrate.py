@@ -13,7 +13,8 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from detector.decide.policy import Budget, Floats, Policy, discoveries, level, row_of_numbers, severity, share
+from detector.arrays import Floats
+from detector.decide.policy import Budget, Policy, discoveries, level, row_of_numbers, severity, share
 from detector.errors import BundleError, DataError, SettingError
 
 __all__ = ["Budget", "Calibrator", "ParetoTail", "Policy", "discoveries", "severity"]

@@ -8,6 +8,7 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
+from detector.arrays import Floats
 from detector.errors import ShapeError
 
 RARITY = "rarity"
@@ -47,8 +48,8 @@ class Fusion:
 
     members: tuple[str, ...]
     kinds: tuple[str, ...]
-    location: NDArray[np.float64]
-    scale: NDArray[np.float64]
+    location: Floats
+    scale: Floats
     novelty_weight: float
     hinge: float = HINGE
 
@@ -76,7 +77,7 @@ class Fusion:
         location, scale = scores.mean(axis=0), scores.std(axis=0)
         return cls(members, kinds, location, np.where(scale > 1e-9, scale, 1.0), novelty_weight)
 
-    def standardise(self, scores: NDArray[np.floating[Any]]) -> NDArray[np.float64]:
+    def standardise(self, scores: NDArray[np.floating[Any]]) -> Floats:
         """Each member's z-score, shape (n_rows, n_members)."""
         if scores.ndim != 2 or scores.shape[1] != len(self.members):
             raise ShapeError(
@@ -85,7 +86,7 @@ class Fusion:
             )
         return np.asarray((scores.astype(np.float64) - self.location) / self.scale)
 
-    def risk(self, z: NDArray[np.floating[Any]]) -> NDArray[np.float64]:
+    def risk(self, z: NDArray[np.floating[Any]]) -> Floats:
         """One risk a row from its z-scores, shape (n_rows,).
 
         >>> fusion = Fusion(("a", "b"), ("rarity", "novelty"), np.zeros(2), np.ones(2), 3.0)
@@ -94,7 +95,7 @@ class Fusion:
         """
         return np.asarray(self.contributions(z).sum(axis=1))
 
-    def contributions(self, z: NDArray[np.floating[Any]]) -> NDArray[np.float64]:
+    def contributions(self, z: NDArray[np.floating[Any]]) -> Floats:
         """Each member's part of the risk, shape (n_rows, n_members)."""
         kinds = np.array(self.kinds)
         rare, novel, order = (kinds == kind for kind in (RARITY, NOVELTY, ORDER))

@@ -12,11 +12,9 @@ from typing import Literal
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from detector.arrays import Flags, Floats
 from detector.decide.days import Used, group_by_day
 from detector.errors import DataError, SettingError, ShapeError
-
-Floats = NDArray[np.float64]
-Mask = NDArray[np.bool_]
 
 PERIODS = ("batch", "day")
 SEVERITIES = ("low", "medium", "high", "critical")
@@ -99,7 +97,7 @@ class Policy:
 
     def decide(
         self, p_value: ArrayLike, risk: ArrayLike, *, day: ArrayLike | None = None, used: Used | None = None
-    ) -> Mask:
+    ) -> Flags:
         """Flag the rows of one batch.
 
         Parameters
@@ -147,7 +145,7 @@ class Policy:
             room = np.maximum(room - np.array([spent.get(each, 0) for each in days], dtype=np.int64), 0)
         return _riskiest(flagged, risk, group, room)
 
-    def candidates(self, p_value: ArrayLike, risk: ArrayLike) -> Mask:
+    def candidates(self, p_value: ArrayLike, risk: ArrayLike) -> Flags:
         """Rows of one part of a batch that ``decide`` may flag once it sees the whole batch; it flags no others.
 
         >>> Policy(fdr=0.1).candidates([0.05, 0.2], [3.0, 1.0])
@@ -207,7 +205,7 @@ class Policy:
         return f"{begin} {rate} flags nothing unless at least {rows} are riskier than all of them."
 
 
-def discoveries(p_value: Floats, fdr: float) -> Mask:
+def discoveries(p_value: Floats, fdr: float) -> Flags:
     """Which p-values pass the step-up rule of Benjamini and Hochberg (JRSS B 1995).
 
     >>> discoveries(np.array([0.01, 0.04, 0.03, 0.9]), 0.1)
@@ -222,7 +220,7 @@ def discoveries(p_value: Floats, fdr: float) -> Mask:
 
 
 def severity(
-    p_value: Floats, flagged: Mask, *, levels: tuple[float, float, float] = (1e-3, 1e-4, 1e-5)
+    p_value: Floats, flagged: Flags, *, levels: tuple[float, float, float] = (1e-3, 1e-4, 1e-5)
 ) -> NDArray[np.object_]:
     """Name how severe each flagged row is: low, medium, high or critical; "" where it is not flagged.
 
@@ -298,7 +296,7 @@ def row_of_numbers(values: ArrayLike, name: str) -> Floats:
     return numbers
 
 
-def _riskiest(candidates: Mask, risk: Floats, group: NDArray[np.int64], room: NDArray[np.int64]) -> Mask:
+def _riskiest(candidates: Flags, risk: Floats, group: NDArray[np.int64], room: NDArray[np.int64]) -> Flags:
     """Keep the riskiest candidates of each group, as many as it has room for, the earlier of equals."""
     kept = np.zeros(len(candidates), dtype=bool)
     positions = np.flatnonzero(candidates)

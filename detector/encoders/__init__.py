@@ -15,9 +15,9 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from detector.encoders.conv1d import Conv1dAutoencoder
     from detector.encoders.conv2d import Conv2dAutoencoder
+    from detector.encoders.dense import DenseAutoencoder
     from detector.encoders.mixed import MixedAutoencoder
     from detector.encoders.multimodal import MultimodalAutoencoder
-    from detector.encoders.plain import DenseAutoencoder
     from detector.encoders.recurrent import RecurrentAutoencoder
     from detector.encoders.sparse import SparseAutoencoder
     from detector.encoders.spectrogram import spectrograms
@@ -45,7 +45,7 @@ __all__ = [
 _HOMES = {
     "Conv1dAutoencoder": "conv1d",
     "Conv2dAutoencoder": "conv2d",
-    "DenseAutoencoder": "plain",
+    "DenseAutoencoder": "dense",
     "MixedAutoencoder": "mixed",
     "MultimodalAutoencoder": "multimodal",
     "RecurrentAutoencoder": "recurrent",

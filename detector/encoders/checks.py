@@ -89,6 +89,20 @@ def check_not_negative(estimator: Any, *names: str) -> None:
             raise SettingError(f"{name} must not be negative. Received: {name}={getattr(estimator, name)!r}.")
 
 
+def check_heads(estimator: Any) -> None:
+    """Refuse a width that attention heads cannot share.
+
+    Raises
+    ------
+    SettingError
+        Naming both parameters.
+    """
+    if estimator.units % estimator.heads:
+        raise SettingError(
+            f"units must be a multiple of heads. Received: units={estimator.units}, heads={estimator.heads}."
+        )
+
+
 def split_window(timesteps: int | None, n_features: int) -> tuple[int, int]:
     """Time steps and sensors of a flattened window; without ``timesteps`` it is one sensor's.
 

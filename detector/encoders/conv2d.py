@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from sklearn.base import BaseEstimator
 
-from detector.encoders.checks import check_shares, check_sizes
-from detector.encoders.estimator import AutoencoderMixin, Network, Weights
+from detector.encoders.estimator import AutoencoderMixin
+from detector.encoders.network import Network
 from detector.errors import SettingError, ShapeError
-from detector.training.loop import OnEpoch, Rows, Training, penalty
+from detector.training.loop import Rows
 
 
+@dataclass(kw_only=True, eq=False, repr=False)
 class Conv2dAutoencoder(AutoencoderMixin, BaseEstimator):  # type: ignore[misc]  # scikit-learn ships no types
     """Convolutions over the plane, each halving the image, down to a code and up again.
 
@@ -25,66 +27,24 @@ class Conv2dAutoencoder(AutoencoderMixin, BaseEstimator):  # type: ignore[misc] 
     shape : tuple of int, optional
         Height, width and, where there are several, channels; one of them may be -1, as in ``numpy.reshape``. Without
         it images are square and grey.
-    code : int
-        Length of the code.
-    filters : tuple of int
-        Filters of the encoder's convolutions; the decoder mirrors them.
     kernel : int
         Height and width a filter sees.
-    linear : bool
-        Whether there is a linear path beside the network, started at the principal components of the images.
-    mask : float
-        Share of the pixels hidden in training.
-    loss : str
-        How a residual counts in training: "mse", "mae", "huber" or "log_cosh".
-    standardise : bool
-        Whether each channel is scaled to mean 0 and deviation 1.
-    training : Training, optional
-        Optimiser, schedule, epochs and so on; the defaults if not given.
-    initial_weights : mapping of str to array, optional
-        ``weights_`` of an earlier fit, to start from.
-    on_epoch : callable, optional
-        Told the number of epochs done and planned after each.
-    random_state : int
-        Seeds weights, masks and the held-out rows.
 
     >>> Conv2dAutoencoder(shape=(8, 8), code=10)
     Conv2dAutoencoder(code=10, shape=(8, 8))
     """
 
-    def __init__(
-        self,
-        *,
-        shape: tuple[int, ...] | None = None,
-        code: int = 16,
-        filters: tuple[int, ...] = (16, 32),
-        kernel: int = 3,
-        linear: bool = True,
-        mask: float = 0.0,
-        loss: str = "mse",
-        standardise: bool = True,
-        training: Training | None = None,
-        initial_weights: Weights | None = None,
-        on_epoch: OnEpoch | None = None,
-        random_state: int = 0,
-    ) -> None:
-        self.shape = shape
-        self.code = code
-        self.filters = filters
-        self.kernel = kernel
-        self.linear = linear
-        self.mask = mask
-        self.loss = loss
-        self.standardise = standardise
-        self.training = training
-        self.initial_weights = initial_weights
-        self.on_epoch = on_epoch
-        self.random_state = random_state
+    shape: tuple[int, ...] | None = None
+    code: int = 16
+    filters: tuple[int, ...] = (16, 32)
+    kernel: int = 3
+    linear: bool = True
+    mask: float = 0.0
+    loss: str = "mse"
+    standardise: bool = True
 
     def _check_settings(self) -> None:
         super()._check_settings()
-        check_sizes(self, "filters", "kernel")
-        check_shares(self, "mask")
         sizes = (1, 1) if self.shape is None else tuple(self.shape)
         if len(sizes) not in (2, 3) or any(size < 1 and size != -1 for size in sizes) or sizes.count(-1) > 1:
             raise SettingError(
@@ -96,13 +56,12 @@ class Conv2dAutoencoder(AutoencoderMixin, BaseEstimator):  # type: ignore[misc] 
         return _image_shape(self.shape, n_features)[2]
 
     def _build(self, rows: Rows) -> Network:
-        from keras import layers, ops
+        from keras import layers
 
-        from detector.encoders.parts import Damage, LinearPath, chain, filled, mean_over_seen
+        from detector.encoders.parts import chain, last_layer, rebuilding
 
         n_pixels = rows.shape[1]
         height, width, channels = _image_shape(self.shape, n_pixels)
-        last = "zeros" if self.linear else "glorot_uniform"
         low, short = height, width
         for _ in self.filters:
             low, short = -(-low // 2), -(-short // 2)
@@ -115,7 +74,7 @@ class Conv2dAutoencoder(AutoencoderMixin, BaseEstimator):  # type: ignore[misc] 
             *[convolve(filters, strides=2, activation="relu") for filters in self.filters],
             layers.Flatten(),
         )
-        to_code = layers.Dense(self.code, kernel_initializer=last)
+        to_code = layers.Dense(self.code, kernel_initializer=last_layer(self))
         widen = chain(
             layers.Dense(low * short * self.filters[-1], activation="relu"),
             layers.Reshape((low, short, self.filters[-1])),
@@ -125,27 +84,17 @@ class Conv2dAutoencoder(AutoencoderMixin, BaseEstimator):  # type: ignore[misc] 
                 for layer in (layers.UpSampling2D(2), convolve(filters, activation="relu"))
             ],
             layers.UpSampling2D(2),
-            convolve(channels, kernel_initializer=last),
+            convolve(channels, kernel_initializer=last_layer(self)),
         )
         flat = layers.Reshape((n_pixels,))
-        path = LinearPath(rows, self.code, random_state=self.random_state) if self.linear else None
 
-        def encode(x: Any) -> Any:
-            x = filled(x)
-            code = to_code(narrow(x))
-            return code if path is None else code + path.to_code(x)
+        def read(given: Any, _: Any) -> Any:
+            return to_code(narrow(given))
 
-        def decode(code: Any) -> Any:
-            expected = flat(widen(code)[:, :height, :width])
-            return expected if path is None else expected + path.from_code(code)
+        def write(code: Any) -> Any:
+            return flat(widen(code)[:, :height, :width])
 
-        return Network(
-            encode=encode,
-            decode=decode,
-            error=mean_over_seen(ops.square),
-            loss=mean_over_seen(penalty(self.loss)),
-            damage=Damage(mask=self.mask, seed=self.random_state),
-        )
+        return rebuilding(self, rows, read=read, write=write)
 
 
 def _image_shape(shape: tuple[int, ...] | None, n_pixels: int) -> tuple[int, int, int]:

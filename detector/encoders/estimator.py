@@ -2,24 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any, Self
+from typing import Any, ClassVar, Self
 
 import numpy as np
 from numpy.typing import NDArray
 from sklearn.base import TransformerMixin
 from sklearn.exceptions import NotFittedError
 
-from detector.encoders.checks import check_numbers, check_sizes
-from detector.encoders.export import cut, export, largest_difference
+from detector.encoders.checks import check_not_negative, check_numbers, check_shares, check_sizes
+from detector.encoders.export import cut, export
+from detector.encoders.network import Network
+from detector.encoders.parameters import document
 from detector.encoders.scaling import Scaling
 from detector.errors import ShapeError, UnfittedError
 from detector.onnx.graph import Graph
+from detector.onnx.parity import largest_difference
 from detector.training.loop import LOSSES, OnEpoch, Rows, Training, keras_session, train
 from detector.training.settings import one_of
 
 BLOCKS = 16
+SIZES = ("code", "hidden", "filters", "kernel", "units", "heads", "blocks", "embedding", "draws")
 PROBE_ROWS = 256
 ANSWERS = ("code", "expected", "error")
 
@@ -30,67 +34,11 @@ class UnfittedEncoderError(UnfittedError, NotFittedError):  # type: ignore[misc]
     """``UnfittedError`` for those who expect scikit-learn's."""
 
 
-@dataclass(frozen=True)
-class Network:
-    """An architecture as functions of Keras tensors; all layers in them are made once, beforehand.
-
-    Parameters
-    ----------
-    encode : callable
-        Rows → code.
-    decode : callable
-        Code → what is expected of the row, flat.
-    error : callable
-        Rows, expected → (n_rows, 1), what a row is judged by.
-    loss : callable
-        The same for training.
-    damage : callable, optional
-        Rows → rows made harder, for training.
-    penalty : callable, optional
-        Code → (n_rows, 1) or a scalar, added to the loss.
-    objective : callable, optional
-        Rows → (n_rows, 1): the whole loss, where it is not that of a damaged row's reconstruction.
-    surprise : callable, optional
-        Rows → (n_rows, 1): the whole error, where it is not that of the reconstruction.
-    choose : callable, optional
-        What is expected → what is answered, where that is a choice, such as the likeliest token.
-    settle : callable, optional
-        Told some rows after training, for what is learnt then.
-    """
-
-    encode: Callable[[Any], Any]
-    decode: Callable[[Any], Any]
-    error: Callable[[Any, Any], Any]
-    loss: Callable[[Any, Any], Any]
-    damage: Callable[[Any], Any] = lambda rows: rows
-    penalty: Callable[[Any], Any] | None = None
-    objective: Callable[[Any], Any] | None = None
-    surprise: Callable[[Any], Any] | None = None
-    choose: Callable[[Any], Any] | None = None
-    settle: Callable[[Any], None] | None = None
-
-    def chosen(self, expected: Any) -> Any:
-        """What is expected, as it is given back."""
-        return expected if self.choose is None else self.choose(expected)
-
-    def answers(self, rows: Any) -> tuple[Any, Any, Any]:
-        """Code, what is answered, and what each row is judged by."""
-        code = self.encode(rows)
-        expected = self.decode(code)
-        error = self.error(rows, expected) if self.surprise is None else self.surprise(rows)
-        return code, self.chosen(expected), error
-
-    def row_loss(self, rows: Any) -> Any:
-        """What training minimises, for each row."""
-        if self.objective is not None:
-            return self.objective(rows)
-        code = self.encode(self.damage(rows))
-        loss = self.loss(rows, self.decode(code))
-        return loss if self.penalty is None else loss + self.penalty(code)
-
-
+@dataclass(kw_only=True, eq=False, repr=False)
 class AutoencoderMixin(TransformerMixin):  # type: ignore[misc]  # scikit-learn ships no types
     """The methods of every autoencoder; an architecture adds ``_build`` and, where rows are no numbers, their handling.
+
+    An architecture is a dataclass of its parameters. Those that several share are described in ``parameters``.
 
     Attributes
     ----------
@@ -108,12 +56,17 @@ class AutoencoderMixin(TransformerMixin):  # type: ignore[misc]  # scikit-learn 
         Largest difference between the graph's answers and Keras's.
     """
 
-    code: int
-    training: Training | None
-    initial_weights: Weights | None
-    on_epoch: OnEpoch | None
-    random_state: int
-    _choices: tuple[str, ...] = ()
+    code: int = 8
+    training: Training | None = None
+    initial_weights: Weights | None = None
+    on_epoch: OnEpoch | None = None
+    random_state: int = 0
+    _choices: ClassVar[tuple[str, ...]] = ()
+
+    def __init_subclass__(cls, **options: Any) -> None:
+        super().__init_subclass__(**options)
+        named = dict.fromkeys(name for each in cls.__mro__ for name in getattr(each, "__annotations__", {}))
+        cls.__doc__ = document(cls.__doc__ or "", list(named))
 
     def fit(self, X: Any, y: Any = None) -> Self:  # noqa: ARG002 - scikit-learn's signature
         """Learn to rebuild rows.
@@ -167,7 +120,7 @@ class AutoencoderMixin(TransformerMixin):  # type: ignore[misc]  # scikit-learn 
         found = self.graph_.run({"values": probe})
         found["decoded"] = self.decoder_.run({"code": found["code"]})["expected"]
         answered["decoded"] = answered["expected"]
-        self.parity_ = largest_difference(answered, found, choices=self._choices)
+        self.parity_ = largest_difference(answered, found, source="the Keras network", choices=self._choices)
         return self
 
     def encode(self, X: Any) -> NDArray[np.float32]:
@@ -235,7 +188,9 @@ class AutoencoderMixin(TransformerMixin):  # type: ignore[misc]  # scikit-learn 
 
     def _check_settings(self) -> None:
         """Refuse parameters without meaning; an architecture adds its own."""
-        check_sizes(self, "code")
+        check_sizes(self, *(name for name in SIZES if hasattr(self, name)))
+        check_shares(self, *(name for name in ("mask", "warmup") if hasattr(self, name)))
+        check_not_negative(self, *(name for name in ("noise", "beta") if hasattr(self, name)))
         one_of("loss", getattr(self, "loss", "mse"), LOSSES)
 
     def _checked(self, X: Any, *, reset: bool) -> Any:

@@ -16,7 +16,7 @@ from detector.training.settings import one_of
 if TYPE_CHECKING:
     import onnx
 
-    from detector.encoders.estimator import Network
+    from detector.encoders.network import Network
 
 KINDS = ("gru", "lstm", "transformer", "conv1d")
 HEADS = 4

@@ -1,21 +1,16 @@
-"""Keras networks → ONNX models, and the proof that both say the same."""
+"""Keras networks → ONNX models."""
 
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from numpy.typing import NDArray
-
-from detector.errors import ParityError
 
 if TYPE_CHECKING:
     import onnx
-
-PARITY = 1e-3
 
 
 def export(network: Any, inputs: Sequence[str], outputs: Sequence[str]) -> onnx.ModelProto:
@@ -72,30 +67,3 @@ def cut(model: onnx.ModelProto, given: str, wanted: str) -> onnx.ModelProto | No
 def _has_graph(node: onnx.NodeProto) -> bool:
     """Whether a node holds a graph of its own, a loop's body, that may read any name."""
     return any(attribute.HasField("g") for attribute in node.attribute)
-
-
-def largest_difference(
-    expected: Mapping[str, NDArray[Any]], received: Mapping[str, NDArray[Any]], *, choices: Collection[str] = ()
-) -> float:
-    """How far two sets of answers are apart, relative to values above 1; of choices, the share that differs.
-
-    Raises
-    ------
-    ParityError
-        If that is not less than ``PARITY``.
-
-    >>> largest_difference({"code": np.array([1.0, 100.0])}, {"code": np.array([1.0, 100.05])})
-    0.0005
-    """
-    worst = 0.0
-    for name, wanted in expected.items():
-        difference = np.abs(wanted - received[name]) / np.maximum(1.0, np.abs(wanted))
-        largest = float(np.mean(difference > PARITY) if name in choices else difference.max(initial=0.0))
-        largest = round(largest, 9)
-        if not largest < PARITY:
-            raise ParityError(
-                f"The ONNX graph differs from the Keras network by {largest:.2g} ({name}); at most {PARITY:g} is "
-                f"allowed. Please report this with the versions of onnxruntime and keras."
-            )
-        worst = max(worst, largest)
-    return worst

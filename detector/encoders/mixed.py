@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from sklearn.base import BaseEstimator
 
-from detector.encoders.checks import check_not_negative, check_shares, check_sizes
-from detector.encoders.estimator import AutoencoderMixin, Network, Weights
+from detector.encoders.estimator import AutoencoderMixin
+from detector.encoders.network import Network
 from detector.encoders.scaling import Scaling
 from detector.errors import SettingError
-from detector.training.loop import OnEpoch, Rows, Training, penalty
+from detector.training.loop import Rows, penalty
 
 
+@dataclass(kw_only=True, eq=False, repr=False)
 class MixedAutoencoder(AutoencoderMixin, BaseEstimator):  # type: ignore[misc]  # scikit-learn ships no types
     """Numbers are rebuilt by value, categories by the probability of each level.
 
@@ -26,26 +28,8 @@ class MixedAutoencoder(AutoencoderMixin, BaseEstimator):  # type: ignore[misc]  
     categorical : tuple of int
         Positions of the columns whose numbers are codes of a category. A code not seen in fitting is never expected,
         so it costs the row dearly; NaN is a missing category and is not judged.
-    code : int
-        Length of the code.
-    hidden : tuple of int
-        Units of the encoder's hidden layers; the decoder mirrors them.
     embedding : int
         Length of the vector a category is embedded to.
-    noise : float
-        Standard deviation of the noise put on the scaled numbers in training.
-    mask : float
-        Share of the cells hidden in training.
-    loss : str
-        How a number's residual counts in training: "mse", "mae", "huber" or "log_cosh".
-    training : Training, optional
-        Optimiser, schedule, epochs and so on; the defaults if not given.
-    initial_weights : mapping of str to array, optional
-        ``weights_`` of an earlier fit, to start from.
-    on_epoch : callable, optional
-        Told the number of epochs done and planned after each.
-    random_state : int
-        Seeds weights, noise and the held-out rows.
 
     Attributes
     ----------
@@ -56,40 +40,15 @@ class MixedAutoencoder(AutoencoderMixin, BaseEstimator):  # type: ignore[misc]  
     MixedAutoencoder(categorical=(0, 3), code=4)
     """
 
+    categorical: tuple[int, ...] = ()
+    code: int = 8
+    hidden: tuple[int, ...] = (64,)
+    embedding: int = 8
+    noise: float = 0.0
+    mask: float = 0.0
+    loss: str = "mse"
+
     _choices = ("expected", "decoded")
-
-    def __init__(
-        self,
-        *,
-        categorical: tuple[int, ...] = (),
-        code: int = 8,
-        hidden: tuple[int, ...] = (64,),
-        embedding: int = 8,
-        noise: float = 0.0,
-        mask: float = 0.0,
-        loss: str = "mse",
-        training: Training | None = None,
-        initial_weights: Weights | None = None,
-        on_epoch: OnEpoch | None = None,
-        random_state: int = 0,
-    ) -> None:
-        self.categorical = categorical
-        self.code = code
-        self.hidden = hidden
-        self.embedding = embedding
-        self.noise = noise
-        self.mask = mask
-        self.loss = loss
-        self.training = training
-        self.initial_weights = initial_weights
-        self.on_epoch = on_epoch
-        self.random_state = random_state
-
-    def _check_settings(self) -> None:
-        super()._check_settings()
-        check_sizes(self, "hidden", "embedding")
-        check_shares(self, "mask")
-        check_not_negative(self, "noise")
 
     def _checked(self, X: Any, *, reset: bool) -> Any:
         data = super()._checked(X, reset=reset)

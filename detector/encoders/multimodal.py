@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from sklearn.base import BaseEstimator, clone
 
-from detector.encoders.checks import check_sizes
-from detector.encoders.estimator import AutoencoderMixin, Network, Weights, dense_rows
+from detector.encoders.estimator import AutoencoderMixin, dense_rows
+from detector.encoders.network import Network
 from detector.errors import DataError, SettingError, ShapeError, nearest
-from detector.training.loop import OnEpoch, Rows, Training
+from detector.training.loop import Rows
 from detector.training.settings import one_of
 
 JOINS = ("concatenate", "shared")
@@ -20,6 +21,7 @@ BALANCES = ("uncertainty", "initial", "none")
 PROBE_ROWS = 1000
 
 
+@dataclass(kw_only=True, eq=False, repr=False)
 class MultimodalAutoencoder(AutoencoderMixin, BaseEstimator):  # type: ignore[misc]  # scikit-learn ships no types
     """Any of the other autoencoders as branches: numbers and categories, a window, an image, tokens.
 
@@ -42,14 +44,6 @@ class MultimodalAutoencoder(AutoencoderMixin, BaseEstimator):  # type: ignore[mi
     balance : str
         How the losses are weighed: "uncertainty", by weights learnt with the network (Kendall, Gal and Cipolla,
         CVPR 2018); "initial", each divided by its value before training; "none".
-    training : Training, optional
-        Optimiser, schedule, epochs and so on; the defaults if not given.
-    initial_weights : mapping of str to array, optional
-        ``weights_`` of an earlier fit, to start from.
-    on_epoch : callable, optional
-        Told the number of epochs done and planned after each.
-    random_state : int
-        Seeds weights, noise and the held-out rows.
 
     Attributes
     ----------
@@ -58,35 +52,18 @@ class MultimodalAutoencoder(AutoencoderMixin, BaseEstimator):  # type: ignore[mi
     widths_ : list of int
         Values a row has in each branch.
 
-    >>> from detector.encoders.plain import DenseAutoencoder
+    >>> from detector.encoders.dense import DenseAutoencoder
     >>> MultimodalAutoencoder(branches={"numbers": DenseAutoencoder(code=2)}, code=4, join="shared").join
     'shared'
     """
 
-    _choices = ("expected", "decoded")
+    branches: Mapping[str, AutoencoderMixin]
+    code: int = 16
+    join: str = "concatenate"
+    units: int = 64
+    balance: str = "uncertainty"
 
-    def __init__(
-        self,
-        *,
-        branches: Mapping[str, AutoencoderMixin],
-        code: int = 16,
-        join: str = "concatenate",
-        units: int = 64,
-        balance: str = "uncertainty",
-        training: Training | None = None,
-        initial_weights: Weights | None = None,
-        on_epoch: OnEpoch | None = None,
-        random_state: int = 0,
-    ) -> None:
-        self.branches = branches
-        self.code = code
-        self.join = join
-        self.units = units
-        self.balance = balance
-        self.training = training
-        self.initial_weights = initial_weights
-        self.on_epoch = on_epoch
-        self.random_state = random_state
+    _choices = ("expected", "decoded")
 
     def branch_errors(self, X: Mapping[str, Any]) -> dict[str, NDArray[np.float64]]:
         """Each row's error in each branch, 1 where it is as large as is usual; their mean is ``-score_samples``."""
@@ -97,7 +74,6 @@ class MultimodalAutoencoder(AutoencoderMixin, BaseEstimator):  # type: ignore[mi
         super()._check_settings()
         one_of("join", self.join, JOINS)
         one_of("balance", self.balance, BALANCES)
-        check_sizes(self, "units")
         if not self.branches or not all(isinstance(branch, AutoencoderMixin) for branch in self.branches.values()):
             raise SettingError(
                 f"branches must be autoencoders by name, at least one. Received: branches={self.branches!r}."

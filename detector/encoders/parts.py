@@ -10,8 +10,11 @@ import numpy as np
 from keras import ops
 from numpy.typing import NDArray
 
-from detector.encoders.linear import principal_components
+from detector.encoders.network import Network
 from detector.encoders.vocabulary import END, UNKNOWN
+from detector.training.loop import penalty
+
+MOST_ROWS = 5000
 
 
 def seen(rows: Any) -> Any:
@@ -24,7 +27,7 @@ def filled(rows: Any) -> Any:
     return ops.where(ops.isnan(rows), 0.0, rows)
 
 
-def mean_over_seen(penalty: Callable[[Any], Any]) -> Callable[[Any, Any], Any]:
+def mean_over_seen(count: Callable[[Any], Any]) -> Callable[[Any, Any], Any]:
     """(rows, expected) → (n_rows, 1): how the residuals of the values that are there count on average.
 
     Sums are matrix products: those of ONNX Runtime do not depend on where a row lies in memory, its reductions do.
@@ -33,7 +36,7 @@ def mean_over_seen(penalty: Callable[[Any], Any]) -> Callable[[Any, Any], Any]:
     def error(rows: Any, expected: Any) -> Any:
         ones = np.ones((rows.shape[-1], 1), dtype="float32")
         there = seen(rows)
-        total = ops.matmul(penalty(filled(rows) - expected) * there, ones)
+        total = ops.matmul(count(filled(rows) - expected) * there, ones)
         return total / ops.maximum(ops.matmul(there, ones), 1.0)
 
     return error
@@ -71,6 +74,69 @@ class Damage(keras.layers.Layer):  # type: ignore[misc]  # keras ships no types
         return rows
 
 
+def principal_components(
+    rows: NDArray[np.float32], code: int, *, random_state: int
+) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """Two matrices: rows @ first is a whitened code, code @ second the best linear reconstruction.
+
+    Missing values count as 0, the mean. More than 5,000 rows are sampled down. Components that the rows do not have
+    are zeros.
+
+    >>> there, back = principal_components(np.array([[-2.0, 0], [2, 0]], dtype=np.float32), 2, random_state=0)
+    >>> np.abs(there).round(3).tolist(), np.abs(back).round(3).tolist()
+    ([[0.5, 0.0], [0.0, 0.0]], [[2.0, 0.0], [0.0, 0.0]])
+    """
+    from sklearn.decomposition import PCA
+
+    n_rows, width = rows.shape
+    if n_rows > MOST_ROWS:
+        rows = rows[np.random.default_rng(random_state).choice(n_rows, MOST_ROWS, replace=False)]
+    clean: NDArray[Any] = np.nan_to_num(rows.astype(np.float64))
+    found = PCA(min(code, *clean.shape), random_state=random_state).fit(clean - clean.mean(axis=0))
+    deviation = np.sqrt(np.square(clean @ found.components_.T).mean(axis=0))
+    real = deviation > 1e-6
+    there, back = np.zeros((width, code)), np.zeros((code, width))
+    n_found = len(deviation)
+    there[:, :n_found] = np.where(real, found.components_.T / np.where(real, deviation, 1.0), 0.0)
+    back[:n_found] = np.where(real[:, None], found.components_ * deviation[:, None], 0.0)
+    return there.astype(np.float32), back.astype(np.float32)
+
+
+class Corruption(keras.layers.Layer):  # type: ignore[misc]  # keras ships no types
+    """Damage a row, so that a network that repairs it must learn how columns depend on each other.
+
+    Gaussian noise goes onto the values, at a level that each row draws between 0 and ``noise``, because one constant
+    level is fragile (Sattarov et al., KDD 2025). Every second row also has a share of its cells hidden, drawn between 0
+    and ``mask``; a hidden cell looks like a missing one, a hidden category like an unseen one. Acts in validation
+    too, so that early stopping watches the task that is trained.
+    """
+
+    def __init__(self, *, noise: float, mask: float, unseen: int, seed: int) -> None:
+        super().__init__()
+        self.noise = noise
+        self.mask = mask
+        self.unseen = unseen
+        self.generator = keras.random.SeedGenerator(seed)
+
+    def call(self, row: dict[str, Any]) -> dict[str, Any]:
+        """``values``, ``missing`` and ``labels``, those that are there, each of shape (n_rows, ·)."""
+        n_rows = ops.shape(next(iter(row.values())))[0]
+        chosen = ops.cast(keras.random.uniform((n_rows, 1), seed=self.generator) < 0.5, "float32")
+        share = chosen * keras.random.uniform((n_rows, 1), 0.0, self.mask, seed=self.generator)
+        level = keras.random.uniform((n_rows, 1), 0.0, self.noise, seed=self.generator)
+        damaged = dict(row)
+        if "values" in row:
+            shape = ops.shape(row["values"])
+            hidden = ops.cast(keras.random.uniform(shape, seed=self.generator) < share, "float32")
+            noisy = row["values"] + level * keras.random.normal(shape, seed=self.generator)
+            damaged["missing"] = ops.maximum(row["missing"], hidden)
+            damaged["values"] = noisy * (1.0 - damaged["missing"])
+        if "labels" in row:
+            hidden = keras.random.uniform(ops.shape(row["labels"]), seed=self.generator) < share
+            damaged["labels"] = ops.where(hidden, ops.cast(self.unseen, "float32"), row["labels"])
+        return damaged
+
+
 class LinearPath:
     """A linear encoder and decoder that start as the principal components of the rows.
 
@@ -83,6 +149,47 @@ class LinearPath:
         constant = keras.initializers.Constant
         self.to_code = keras.layers.Dense(code, use_bias=False, kernel_initializer=constant(there))
         self.from_code = keras.layers.Dense(rows.shape[1], use_bias=False, kernel_initializer=constant(back))
+
+
+def rebuilding(
+    encoder: Any, rows: NDArray[np.float32], *, read: Callable[[Any, Any], Any], write: Callable[[Any], Any]
+) -> Network:
+    """A network for rows of numbers, beside a linear path if the encoder's parameters want one.
+
+    Parameters
+    ----------
+    encoder : AutoencoderMixin
+        Its parameters.
+    rows : array of shape (n_rows, n_features)
+        The linear path starts as their principal components.
+    read : callable
+        Rows with 0 in place of NaN, and the same rows as they are, → code.
+    write : callable
+        Code → rows.
+    """
+    path = LinearPath(rows, encoder.code, random_state=encoder.random_state) if encoder.linear else None
+
+    def encode(x: Any) -> Any:
+        given = filled(x)
+        code = read(given, x)
+        return code if path is None else code + path.to_code(given)
+
+    def decode(code: Any) -> Any:
+        expected = write(code)
+        return expected if path is None else expected + path.from_code(code)
+
+    return Network(
+        encode=encode,
+        decode=decode,
+        error=mean_over_seen(ops.square),
+        loss=mean_over_seen(penalty(encoder.loss)),
+        damage=Damage(noise=getattr(encoder, "noise", 0.0), mask=encoder.mask, seed=encoder.random_state),
+    )
+
+
+def last_layer(encoder: Any) -> str:
+    """How the layers before code and rows start: at zero beside a linear path, so that the whole starts as that."""
+    return "zeros" if encoder.linear else "glorot_uniform"
 
 
 def chain(*made: Any) -> Callable[[Any], Any]:
@@ -106,12 +213,12 @@ def stack(sizes: Sequence[int]) -> Callable[[Any], Any]:
     return chain(*[keras.layers.Dense(units, activation="relu") for units in sizes])
 
 
-def mean_of(penalty: Callable[[Any], Any]) -> Callable[[Any, Any], Any]:
+def mean_of(count: Callable[[Any], Any]) -> Callable[[Any, Any], Any]:
     """The same where nothing is missing."""
 
     def error(rows: Any, expected: Any) -> Any:
         share = np.full((rows.shape[-1], 1), 1.0 / rows.shape[-1], dtype="float32")
-        return ops.matmul(penalty(rows - expected), share)
+        return ops.matmul(count(rows - expected), share)
 
     return error
 

@@ -8,6 +8,9 @@ import numpy as np
 from keras import layers, ops
 from numpy.typing import NDArray
 
+from detector.encoders.network import Network
+from detector.encoders.parts import last_layer, rebuilding, seen
+
 
 class Core(Protocol):
     """Reads steps into a vector and writes a vector out as steps."""
@@ -130,6 +133,23 @@ def make_core(network: str, *, units: int, heads: int, blocks: int, timesteps: i
     if network == "transformer":
         return Attentive(width=units, heads=heads, blocks=blocks, timesteps=timesteps)
     return Recurrent(network, units=units, timesteps=timesteps)
+
+
+def build_window_network(encoder: Any, core: Core, rows: NDArray[np.float32], *, sensors: int) -> Network:
+    """Steps with a reading, and for each reading whether it is there → code → steps."""
+    width = rows.shape[1]
+    timesteps = width // sensors
+    to_code = layers.Dense(encoder.code, kernel_initializer=last_layer(encoder))
+    to_readings = layers.Dense(sensors, kernel_initializer=last_layer(encoder))
+    steps, flat = layers.Reshape((timesteps, sensors)), layers.Reshape((width,))
+
+    def read(given: Any, x: Any) -> Any:
+        there = seen(x)
+        readings = layers.Concatenate()([steps(given), steps(there)])
+        some = ops.cast(ops.matmul(steps(there), np.ones((sensors, 1), "float32"))[:, :, 0] > 0.5, "float32")
+        return to_code(core.read(readings, some))
+
+    return rebuilding(encoder, rows, read=read, write=lambda code: flat(to_readings(core.write(code))))
 
 
 def _far(there: Any) -> Any:

@@ -2,22 +2,25 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from sklearn.base import BaseEstimator
 
-from detector.encoders.checks import check_not_negative, check_numbers, check_shares, check_sizes
-from detector.encoders.estimator import AutoencoderMixin, Network, Weights
+from detector.encoders.checks import check_not_negative, check_numbers
+from detector.encoders.estimator import AutoencoderMixin
+from detector.encoders.network import Network
 from detector.encoders.scaling import Scaling
 from detector.errors import SettingError
-from detector.training.loop import OnEpoch, Rows, Training, penalty
+from detector.training.loop import Rows, penalty
 from detector.training.settings import one_of
 
 SPARSITIES = ("l1", "kl")
 
 
+@dataclass(kw_only=True, eq=False, repr=False)
 class SparseAutoencoder(AutoencoderMixin, BaseEstimator):  # type: ignore[misc]  # scikit-learn ships no types
     """Few units of the code answer to a row, and rows may come as a SciPy CSR array.
 
@@ -27,10 +30,6 @@ class SparseAutoencoder(AutoencoderMixin, BaseEstimator):  # type: ignore[misc] 
 
     Parameters
     ----------
-    code : int
-        Length of the code.
-    hidden : tuple of int
-        Units of the encoder's hidden layers; the decoder mirrors them.
     sparsity : str
         "l1": the sum of a non-negative code counts as loss. "kl": each unit of the code should be active in a share
         ``target`` of the rows, and the Kullback-Leibler divergence from that counts (Ng, CS294A notes, 2011).
@@ -40,57 +39,25 @@ class SparseAutoencoder(AutoencoderMixin, BaseEstimator):  # type: ignore[misc] 
         Activity that "kl" aims at.
     mask : float
         Share of the values set to zero at random in training.
-    loss : str
-        How a residual counts in training: "mse", "mae", "huber" or "log_cosh".
     standardise : bool
         Whether columns are scaled.
-    training : Training, optional
-        Optimiser, schedule, epochs and so on; the defaults if not given.
-    initial_weights : mapping of str to array, optional
-        ``weights_`` of an earlier fit, to start from.
-    on_epoch : callable, optional
-        Told the number of epochs done and planned after each.
-    random_state : int
-        Seeds weights, masks and the held-out rows.
 
     >>> SparseAutoencoder(sparsity="kl", target=0.1)
     SparseAutoencoder(sparsity='kl', target=0.1)
     """
 
-    def __init__(
-        self,
-        *,
-        code: int = 32,
-        hidden: tuple[int, ...] = (64,),
-        sparsity: str = "l1",
-        weight: float = 1e-3,
-        target: float = 0.05,
-        mask: float = 0.1,
-        loss: str = "mse",
-        standardise: bool = True,
-        training: Training | None = None,
-        initial_weights: Weights | None = None,
-        on_epoch: OnEpoch | None = None,
-        random_state: int = 0,
-    ) -> None:
-        self.code = code
-        self.hidden = hidden
-        self.sparsity = sparsity
-        self.weight = weight
-        self.target = target
-        self.mask = mask
-        self.loss = loss
-        self.standardise = standardise
-        self.training = training
-        self.initial_weights = initial_weights
-        self.on_epoch = on_epoch
-        self.random_state = random_state
+    code: int = 32
+    hidden: tuple[int, ...] = (64,)
+    sparsity: str = "l1"
+    weight: float = 1e-3
+    target: float = 0.05
+    mask: float = 0.1
+    loss: str = "mse"
+    standardise: bool = True
 
     def _check_settings(self) -> None:
         super()._check_settings()
         one_of("sparsity", self.sparsity, SPARSITIES)
-        check_sizes(self, "hidden")
-        check_shares(self, "mask")
         check_not_negative(self, "weight")
         if not 0 < self.target < 1:
             raise SettingError(f"target must lie between 0 and 1. Received: target={self.target}.")

@@ -13,8 +13,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import shutil
-import tempfile
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
@@ -24,6 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 import detector.encoders
+from detector.atomic import whole_folder
 from detector.encoders.estimator import AutoencoderMixin
 from detector.encoders.scaling import Scaling
 from detector.encoders.vocabulary import Vocabulary
@@ -59,22 +58,15 @@ def save(encoder: AutoencoderMixin, folder: Path | str) -> Path:
     facts = {"format": FORMAT, "encoder": writing.put(encoder)}
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
-        building = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
+        with whole_folder(folder) as building:
+            np.savez_compressed(building / ARRAYS, **writing.arrays)  # type: ignore[arg-type]  # numpy types the flag
+            for name, content in writing.graphs.items():
+                (building / name).write_bytes(content)
+            facts["files"] = {path.name: _digest(path) for path in sorted(building.iterdir())}
+            facts["digest"] = _own_digest(facts)
+            (building / MANIFEST).write_text(json.dumps(facts, indent=2, ensure_ascii=False), encoding="utf-8")
     except OSError as error:
-        raise BundleError(f"{folder} cannot be made: {error.strerror}. Name another folder.") from error
-    try:
-        np.savez_compressed(building / ARRAYS, **writing.arrays)  # type: ignore[arg-type]  # numpy types the flag too
-        for name, content in writing.graphs.items():
-            (building / name).write_bytes(content)
-        facts["files"] = {path.name: _digest(path) for path in sorted(building.iterdir())}
-        facts["digest"] = _own_digest(facts)
-        (building / MANIFEST).write_text(json.dumps(facts, indent=2, ensure_ascii=False), encoding="utf-8")
-        building.chmod(0o755)
-        if folder.exists():
-            shutil.rmtree(folder)
-        building.replace(folder)
-    finally:
-        shutil.rmtree(building, ignore_errors=True)
+        raise BundleError(f"{folder} cannot be made: {error.strerror or error}. Name another folder.") from error
     return folder
 
 

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from detector.encoders.export import export
 from detector.errors import SettingError
 from detector.training.loop import LOSSES, OnEpoch, Training, keras_session, penalty, start_from, train
 
@@ -143,9 +142,9 @@ class TableAutoencoder:
             history = train(networks["trainer"], rows, self.training, random_state=random_state, on_epoch=on_epoch)
             answer = networks["scorer"].predict([probe[name] for name in inputs], batch_size=1024, verbose=0)
             return FittedNetwork(
-                scorer=_export(networks["scorer"], list(inputs), ["error"]),
-                encoder=_export(networks["encoder"], list(inputs), ["code", *networks["heads"]]),
-                decoder=_export(networks["decoder"], ["code"], networks["heads"]),
+                scorer=export(networks["scorer"], list(inputs), ["error"]),
+                encoder=export(networks["encoder"], list(inputs), ["code", *networks["heads"]]),
+                decoder=export(networks["decoder"], ["code"], networks["heads"]),
                 probe_error=np.asarray(answer),
                 weights={weight.path: np.asarray(weight) for weight in networks["encoder"].weights},
                 history=history,
@@ -158,7 +157,7 @@ def _build(
     import keras
     from keras import layers, ops
 
-    from detector.encoders.layers import Corruption
+    from detector.encoders.parts import Corruption
 
     clean = {name: keras.Input((width,), name=name) for name, width in widths.items()}
     n_values, n_labels = widths.get("values", 0), widths.get("labels", 0)
@@ -244,21 +243,3 @@ def _hide(row: dict[str, Any], hidden: NDArray[np.float32], n_values: int) -> di
     if "labels" in row:
         shown["labels"] = row["labels"] * (1.0 - labels) + UNSEEN * labels
     return shown
-
-
-def _export(network: Any, inputs: list[str], outputs: list[str]) -> onnx.ModelProto:
-    import onnx
-
-    network([np.zeros((1, *tensor.shape[1:]), dtype="float32") for tensor in network.inputs])
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "network.onnx"
-        network.export(path, format="onnx", verbose=False)
-        model = onnx.load(path)
-    renamed = dict(zip((tensor.name for tensor in model.graph.output), outputs, strict=True))
-    renamed |= dict(zip((tensor.name for tensor in model.graph.input), inputs, strict=True))
-    for node in model.graph.node:
-        node.input[:] = [renamed.get(name, name) for name in node.input]
-        node.output[:] = [renamed.get(name, name) for name in node.output]
-    for tensor in (*model.graph.input, *model.graph.output):
-        tensor.name = renamed[tensor.name]
-    return model

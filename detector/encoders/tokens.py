@@ -2,22 +2,24 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from sklearn.base import BaseEstimator
 
-from detector.encoders.checks import check_shares, check_sizes
-from detector.encoders.estimator import AutoencoderMixin, Network, Weights
+from detector.encoders.checks import check_heads, check_sizes
+from detector.encoders.estimator import AutoencoderMixin
+from detector.encoders.network import Network
 from detector.encoders.vocabulary import FIRST, Token, Vocabulary, check_policies, check_sequences
-from detector.errors import SettingError
-from detector.training.loop import OnEpoch, Rows, Training
+from detector.training.loop import Rows
 from detector.training.settings import one_of
 
 NETWORKS = ("lstm", "gru", "transformer")
 
 
+@dataclass(kw_only=True, eq=False, repr=False)
 class TokenAutoencoder(AutoencoderMixin, BaseEstimator):  # type: ignore[misc]  # scikit-learn ships no types
     """Token lists of any lengths → vectors of one length → token lists.
 
@@ -51,14 +53,6 @@ class TokenAutoencoder(AutoencoderMixin, BaseEstimator):  # type: ignore[misc]  
         What becomes of a sequence longer than ``length``: "truncate" keeps its last tokens, "reject" is an error.
     mask : float
         Share of the tokens hidden in training, each of which looks like an unknown one.
-    training : Training, optional
-        Optimiser, schedule, epochs and so on; the defaults if not given.
-    initial_weights : mapping of str to array, optional
-        ``weights_`` of an earlier fit, to start from.
-    on_epoch : callable, optional
-        Told the number of epochs done and planned after each.
-    random_state : int
-        Seeds weights, masks and the held-out rows.
 
     Attributes
     ----------
@@ -69,55 +63,30 @@ class TokenAutoencoder(AutoencoderMixin, BaseEstimator):  # type: ignore[misc]  
     TokenAutoencoder(code=4, network='gru')
     """
 
-    _choices = ("expected", "decoded")
+    code: int = 16
+    network: str = "lstm"
+    units: int = 64
+    embedding: int = 16
+    heads: int = 4
+    blocks: int = 1
+    linear: bool = True
+    length: int | None = None
+    vocabulary: int = 1000
+    unknown: str = "token"
+    longer: str = "truncate"
+    mask: float = 0.05
 
-    def __init__(
-        self,
-        *,
-        code: int = 16,
-        network: str = "lstm",
-        units: int = 64,
-        embedding: int = 16,
-        heads: int = 4,
-        blocks: int = 1,
-        linear: bool = True,
-        length: int | None = None,
-        vocabulary: int = 1000,
-        unknown: str = "token",
-        longer: str = "truncate",
-        mask: float = 0.05,
-        training: Training | None = None,
-        initial_weights: Weights | None = None,
-        on_epoch: OnEpoch | None = None,
-        random_state: int = 0,
-    ) -> None:
-        self.code = code
-        self.network = network
-        self.units = units
-        self.embedding = embedding
-        self.heads = heads
-        self.blocks = blocks
-        self.linear = linear
-        self.length = length
-        self.vocabulary = vocabulary
-        self.unknown = unknown
-        self.longer = longer
-        self.mask = mask
-        self.training = training
-        self.initial_weights = initial_weights
-        self.on_epoch = on_epoch
-        self.random_state = random_state
+    _choices = ("expected", "decoded")
 
     def _check_settings(self) -> None:
         super()._check_settings()
         one_of("network", self.network, NETWORKS)
-        check_sizes(self, "units", "embedding", "heads", "blocks", "vocabulary")
-        check_shares(self, "mask")
+        check_sizes(self, "vocabulary")
         check_policies(self.unknown, self.longer)
         if self.length is not None:
             check_sizes(self, "length")
-        if self.network == "transformer" and self.units % self.heads:
-            raise SettingError(f"units must be a multiple of heads. Received: units={self.units}, heads={self.heads}.")
+        if self.network == "transformer":
+            check_heads(self)
 
     def _checked(self, X: Any, *, reset: bool) -> NDArray[np.float32]:
         sequences = check_sequences(X, least=2 if reset else 1)

@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from sklearn.base import BaseEstimator
 
-from detector.encoders.checks import check_not_negative, check_shares, check_sizes
-from detector.encoders.estimator import AutoencoderMixin, Network, Weights
-from detector.training.loop import OnEpoch, Rows, Training
+from detector.encoders.estimator import AutoencoderMixin
+from detector.encoders.network import Network
+from detector.training.loop import Rows, Training
 
 LEAST_VARIANCE = 1e-3
 
 
+@dataclass(kw_only=True, eq=False, repr=False)
 class VariationalAutoencoder(AutoencoderMixin, BaseEstimator):  # type: ignore[misc]  # scikit-learn ships no types
     """The code is a distribution, and a row is judged by how probable the decoder finds it.
 
@@ -27,26 +29,12 @@ class VariationalAutoencoder(AutoencoderMixin, BaseEstimator):  # type: ignore[m
 
     Parameters
     ----------
-    code : int
-        Length of the code.
-    hidden : tuple of int
-        Units of the encoder's hidden layers; the decoder mirrors them.
-    linear : bool
-        Whether there is a linear path beside the network, started at the principal components.
     beta : float
         Weight of the divergence.
     warmup : float
         Share of the planned updates in which beta rises from 0, so that the code is not given up before it is used.
     draws : int
         Codes a row is judged by; a power of 2 is drawn most evenly.
-    standardise : bool
-        Whether columns are scaled to mean 0 and deviation 1.
-    training : Training, optional
-        Optimiser, schedule, epochs and so on; the defaults if not given.
-    initial_weights : mapping of str to array, optional
-        ``weights_`` of an earlier fit, to start from.
-    on_epoch : callable, optional
-        Told the number of epochs done and planned after each.
     random_state : int
         Seeds weights, draws and the held-out rows.
 
@@ -54,50 +42,24 @@ class VariationalAutoencoder(AutoencoderMixin, BaseEstimator):  # type: ignore[m
     VariationalAutoencoder(beta=0.5, code=2)
     """
 
-    def __init__(
-        self,
-        *,
-        code: int = 8,
-        hidden: tuple[int, ...] = (64,),
-        linear: bool = True,
-        beta: float = 1.0,
-        warmup: float = 0.25,
-        draws: int = 8,
-        standardise: bool = True,
-        training: Training | None = None,
-        initial_weights: Weights | None = None,
-        on_epoch: OnEpoch | None = None,
-        random_state: int = 0,
-    ) -> None:
-        self.code = code
-        self.hidden = hidden
-        self.linear = linear
-        self.beta = beta
-        self.warmup = warmup
-        self.draws = draws
-        self.standardise = standardise
-        self.training = training
-        self.initial_weights = initial_weights
-        self.on_epoch = on_epoch
-        self.random_state = random_state
-
-    def _check_settings(self) -> None:
-        super()._check_settings()
-        check_sizes(self, "hidden", "draws")
-        check_shares(self, "warmup")
-        check_not_negative(self, "beta")
+    code: int = 8
+    hidden: tuple[int, ...] = (64,)
+    linear: bool = True
+    beta: float = 1.0
+    warmup: float = 0.25
+    draws: int = 8
+    standardise: bool = True
 
     def _build(self, rows: Rows) -> Network:
         from keras import initializers, layers, ops
 
-        from detector.encoders.parts import Draw, LinearPath, WarmUp, filled, mean_over_seen, seen, stack
+        from detector.encoders.parts import Draw, LinearPath, WarmUp, filled, last_layer, mean_over_seen, seen, stack
 
         width = rows.shape[1]
-        last = "zeros" if self.linear else "glorot_uniform"
         narrow, widen = stack(self.hidden), stack(self.hidden[::-1])
-        to_mean = layers.Dense(self.code, kernel_initializer=last)
+        to_mean = layers.Dense(self.code, kernel_initializer=last_layer(self))
         to_spread = layers.Dense(self.code, kernel_initializer="zeros", bias_initializer=initializers.Constant(-2.0))
-        to_values = layers.Dense(width, kernel_initializer=last)
+        to_values = layers.Dense(width, kernel_initializer=last_layer(self))
         to_variance = layers.Dense(width, activation="softplus", kernel_initializer="zeros")
         path = LinearPath(rows, self.code, random_state=self.random_state) if self.linear else None
         training = self.training or Training()

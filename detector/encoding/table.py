@@ -1,32 +1,29 @@
 """Table rows → the numbers a model sees, and back: scaling, tails, categories, missing values.
 
 A cleaned frame becomes two arrays, ``numeric`` (float64, NaN where missing) and ``codes`` (int64). All that
-follows, scaling included, happens inside the ONNX graph (``to_onnx``), in float64 until values are scaled, so
-that a large number such as an account balance keeps its cents.
+follows, scaling included, happens inside the ONNX graph (``detector.encoding.onnx``), in float64 until values are
+scaled, so that a large number such as an account balance keeps its cents.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Self
+from typing import Any, Self
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from detector.arrays import Flags, Floats
+from detector.encoding.cycles import CYCLES, from_cycle, to_cycle
+from detector.encoding.statistics import decimals_of, levels_of, location_and_scale, useless
 from detector.errors import DataError
 from detector.schema import Schema
-
-if TYPE_CHECKING:
-    import onnx
 
 MISSING, UNSEEN = 0, 1
 RESERVED = 2
 ONE_HOT_LEVELS = 30
-NORMAL_WIDTH = 4.653  # from the 1st to the 99th percentile of a standard normal distribution
-BOOLEAN_LEVELS = ("false", "true")
-CYCLES = {"hour": 24.0, "weekday": 7.0}
 
 
 @dataclass(frozen=True)
@@ -43,9 +40,9 @@ class Encoded:
         The row among the events before it, where a member reads these.
     """
 
-    numeric: NDArray[np.float64]
+    numeric: Floats
     codes: NDArray[np.int64]
-    window: NDArray[np.float64] | None = None
+    window: Floats | None = None
 
     def __len__(self) -> int:
         return len(self.numeric)
@@ -108,14 +105,14 @@ class TableEncoder:
 
     schema: Schema
     dropped: dict[str, str]
-    centre: NDArray[np.float64]
-    scale: NDArray[np.float64]
-    breadth: NDArray[np.float64]
+    centre: Floats
+    scale: Floats
+    breadth: Floats
     tail: float
     decimals: tuple[int, ...]
-    least: NDArray[np.float64]
-    most: NDArray[np.float64]
-    missing_rate: NDArray[np.float64]
+    least: Floats
+    most: Floats
+    missing_rate: Floats
     levels: tuple[tuple[str, ...], ...]
     counts: tuple[NDArray[np.int64], ...]
     features: tuple[Feature, ...] = field(init=False)
@@ -129,7 +126,7 @@ class TableEncoder:
         rows: pd.DataFrame,
         schema: Schema,
         *,
-        usual: NDArray[np.bool_] | None = None,
+        usual: Flags | None = None,
         max_levels: int = 100,
         tail: float = 10.0,
     ) -> Self:
@@ -163,18 +160,18 @@ class TableEncoder:
                 f"Expected at least 2 rows to learn from, received n_samples = {len(rows)} (n_samples=1 is too few). "
                 f"Give more rows."
             )
-        dropped = {name: reason for name in schema.features if (reason := _useless(rows[name]))}
+        dropped = {name: reason for name in schema.features if (reason := useless(rows[name]))}
         used = schema.without(dropped)
         if not used.features:
             shown = "; ".join(f"{name}: {reason}" for name, reason in list(dropped.items())[:5])
             raise DataError(f"No column varies, so there is nothing to learn ({shown}). Add a column that does.")
         numeric = _numeric(rows, used)
         every = np.ones(len(rows), dtype=bool)
-        centre, scale = _location_and_scale(numeric, every if usual is None else usual)
-        breadth = _location_and_scale(numeric, every)[1] / scale
+        centre, scale = location_and_scale(numeric, every if usual is None else usual)
+        breadth = location_and_scale(numeric, every)[1] / scale
         levels, counts = [], []
         for name in used.boolean + used.categorical:
-            known, seen = _levels(_as_text(rows[name], name in used.boolean), max_levels)
+            known, seen = levels_of(_as_text(rows[name], name in used.boolean), max_levels)
             levels.append(known)
             counts.append(seen)
         return cls(
@@ -184,7 +181,7 @@ class TableEncoder:
             scale=scale,
             breadth=breadth,
             tail=tail,
-            decimals=tuple(_decimals(numeric[:, i]) for i in range(len(used.numeric))),
+            decimals=tuple(decimals_of(numeric[:, i]) for i in range(len(used.numeric))),
             least=np.nanmin(numeric, axis=0, initial=np.inf),
             most=np.nanmax(numeric, axis=0, initial=-np.inf),
             missing_rate=np.isnan(numeric).mean(axis=0),
@@ -234,7 +231,7 @@ class TableEncoder:
             codes[:, i] = np.where(text.isna(), MISSING, np.where(positions < 0, UNSEEN, positions + RESERVED))
         return Encoded(_numeric(rows, self.schema), codes)
 
-    def unscale(self, values: NDArray[np.floating[Any]]) -> NDArray[np.float64]:
+    def unscale(self, values: NDArray[np.floating[Any]]) -> Floats:
         """Scaled values, shape (n_rows, n_numeric), back in the units of the table."""
         z = np.asarray(values, dtype=np.float64)
         beyond = np.maximum(np.abs(z) - self.tail, 0.0)
@@ -281,68 +278,6 @@ class TableEncoder:
         rate = (self.missing_rate * n_rows + 0.5) / (n_rows + 1.0)
         return np.asarray(np.maximum(np.log1p(-rate) - np.log(rate), 0.0), dtype=np.float32)
 
-    def to_onnx(self) -> onnx.ModelProto:
-        """The graph from ``numeric`` and ``codes`` to what the members read.
-
-        Outputs, all float32: ``values`` (n, n_numeric) scaled, 0 where missing; ``missing`` (n, n_numeric) 1 where
-        missing; ``labels`` (n, n_categorical) the codes as numbers; ``table`` (n, ·) values, indicators of columns
-        that had gaps in training, and rarities; ``space`` (n, ·) the same with categories one-hot, at most
-        ``ONE_HOT_LEVELS`` wide, so that distances mean something.
-        """
-        from detector.onnx import text as onnx_text
-
-        lines: list[str] = []
-        constants: dict[str, NDArray[Any] | np.generic] = {}
-        table, space, outputs = [], [], ["table", "space"]
-        if len(self.centre):
-            gaps = np.flatnonzero(self.missing_rate > 0)
-            constants |= {"centre": self.centre, "scale": self.scale, "zero": np.float64(0), "gaps": gaps}
-            constants |= {"tail": np.float32(self.tail), "low": np.float32(-self.tail), "one": np.float32(1)}
-            constants |= {"huge": np.float64(1e30), "tiny": np.float64(-1e30), "nought": np.float32(0)}
-            lines += [
-                "is_missing = IsNaN (numeric)",
-                "centred = Sub (numeric, centre)",
-                "divided = Div (centred, scale)",
-                "filled = Where (is_missing, zero, divided)",
-                "bounded = Clip (filled, tiny, huge)",
-                "z = Cast <to = 1> (bounded)",
-                "size = Abs (z)",
-                "sign = Sign (z)",
-                "beyond = Sub (size, tail)",
-                "excess = Max (beyond, nought)",
-                "grown = Add (excess, one)",
-                "damped = Log (grown)",
-                "signed = Mul (sign, damped)",
-                "inside = Clip (z, low, tail)",
-                "values = Add (inside, signed)",
-                "missing = Cast <to = 1> (is_missing)",
-                "gap_flags = Gather <axis = 1> (missing, gaps)",
-            ]
-            table += ["values", *(["gap_flags"] if len(gaps) else [])]
-            space += ["values", *(["gap_flags"] if len(gaps) else [])]
-            outputs += ["values", "missing"]
-        if self.levels:
-            lines.append("labels = Cast <to = 1> (codes)")
-            outputs.append("labels")
-        for i, cardinality in enumerate(self.cardinalities):
-            rarity = self.rarity(i)[:, None]
-            width = min(cardinality, ONE_HOT_LEVELS)
-            one_hot = np.zeros((cardinality, width), dtype=np.float32)
-            one_hot[np.arange(cardinality), np.minimum(np.arange(cardinality), width - 1)] = np.sqrt(0.5)
-            constants |= {f"column_{i}": np.int64(i), f"rarity_{i}": rarity, f"one_hot_{i}": one_hot}
-            lines += [
-                f"code_{i} = Gather <axis = 1> (codes, column_{i})",
-                f"rare_{i} = Gather (rarity_{i}, code_{i})",
-                f"hot_{i} = Gather (one_hot_{i}, code_{i})",
-            ]
-            table.append(f"rare_{i}")
-            space.append(f"hot_{i}")
-        lines += [f"table = Concat <axis = 1> ({', '.join(table)})", f"space = Concat <axis = 1> ({', '.join(space)})"]
-        inputs = (["double[n, p] numeric"] if len(self.centre) else []) + (["int64[n, c] codes"] if self.levels else [])
-        return onnx_text.model(
-            "prepare", inputs, [f"float[n, {name}_width] {name}" for name in outputs], lines, constants
-        )
-
     def _of_numeric(self, inputs: Iterable[int]) -> list[int]:
         owner = {i: f for f, feature in enumerate(self.features) for i in feature.numeric}
         return [owner[i] for i in inputs]
@@ -377,28 +312,6 @@ class TableEncoder:
         )
 
 
-def to_cycle(times: pd.Series, part: str) -> NDArray[np.float64]:
-    """Hour of day or day of week as sine and cosine, shape (n_rows, 2); NaN where the time is missing.
-
-    >>> to_cycle(pd.Series(pd.to_datetime(["2026-01-05 06:00"])), "hour").round(3)
-    array([[1., 0.]])
-    """
-    hours = times.dt.hour + times.dt.minute / 60.0 + times.dt.second / 3600.0
-    position = hours if part == "hour" else times.dt.day_of_week + hours / 24.0
-    angle = position.to_numpy(dtype=np.float64, na_value=np.nan) * (2 * np.pi / CYCLES[part])
-    return np.column_stack([np.sin(angle), np.cos(angle)])
-
-
-def from_cycle(pair: NDArray[np.floating[Any]], part: str) -> NDArray[np.float64]:
-    """The inverse of ``to_cycle``: hours in [0, 24) or days in [0, 7), Monday first.
-
-    >>> from_cycle(np.array([[1.0, 0.0]]), "hour")
-    array([6.])
-    """
-    turns = np.arctan2(pair[:, 0], pair[:, 1]) / (2 * np.pi)
-    return np.asarray(np.mod(turns, 1.0) * CYCLES[part])
-
-
 def _part(feature_name: str) -> str:
     return feature_name.rsplit(" ", 1)[1]
 
@@ -415,7 +328,7 @@ def _features(schema: Schema) -> tuple[Feature, ...]:
     return tuple(features)
 
 
-def _numeric(rows: pd.DataFrame, schema: Schema) -> NDArray[np.float64]:
+def _numeric(rows: pd.DataFrame, schema: Schema) -> Floats:
     plain = rows[list(schema.numeric)].to_numpy(dtype=np.float64)
     cycles = [to_cycle(rows[name], part) for name in schema.datetime for part in CYCLES]
     return np.ascontiguousarray(np.hstack([plain, *cycles])) if cycles else np.ascontiguousarray(plain)
@@ -423,57 +336,3 @@ def _numeric(rows: pd.DataFrame, schema: Schema) -> NDArray[np.float64]:
 
 def _as_text(column: pd.Series, boolean: bool) -> pd.Series:
     return column.map({0.0: "false", 1.0: "true"}) if boolean else column
-
-
-def _useless(column: pd.Series) -> str | None:
-    present = column.dropna()
-    if present.empty:
-        return "always missing"
-    first = present.iloc[0]
-    if len(present) == len(column) and bool((present == first).all()):
-        return f"always {first:g}" if isinstance(first, float) else f"always {first}"
-    return None
-
-
-def _location_and_scale(
-    numeric: NDArray[np.float64], usual: NDArray[np.bool_]
-) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """The mean, and a spread: the 1st to 99th percentile, in standard deviations of a normal distribution.
-
-    Against the standard deviation, this keeps one huge value from flattening a column; against the quartiles, it gives
-    a column that is nearly always the same its full range. A column of two values has no percentiles to speak of: its
-    standard deviation makes a rare flag weigh more than a common one. A column that varies only among unusual rows
-    takes its spread from all.
-    """
-    centre, scale = np.zeros(numeric.shape[1]), np.ones(numeric.shape[1])
-    for i, column in enumerate(numeric.T):
-        every = column[~np.isnan(column)]
-        chosen = column[usual & ~np.isnan(column)]
-        spread = _spread(chosen) if len(chosen) else 0.0
-        centre[i] = (chosen if len(chosen) else every).mean()
-        scale[i] = spread or _spread(every) or 1.0
-    return centre, scale
-
-
-def _spread(values: NDArray[np.float64]) -> float:
-    least, most = values.min(), values.max()
-    if ((values == least) | (values == most)).all():
-        return float(values.std())
-    low, high = np.percentile(values, [1, 99])
-    return float((high - low if high > low else most - least) / NORMAL_WIDTH)
-
-
-def _levels(text: pd.Series, most: int) -> tuple[tuple[str, ...], NDArray[np.int64]]:
-    frequency = text.value_counts(dropna=True)
-    frequency = frequency.sort_index().sort_values(ascending=False, kind="stable")
-    kept = frequency.iloc[:most]
-    seen = [int(text.isna().sum()), int(frequency.iloc[most:].sum()), *kept.tolist()]
-    return tuple(str(level) for level in kept.index), np.array(seen, dtype=np.int64)
-
-
-def _decimals(values: NDArray[np.float64]) -> int:
-    sample = values[np.isfinite(values)][:1000]
-    for digits in range(4):
-        if np.allclose(sample, np.round(sample, digits), rtol=0, atol=1e-9):
-            return digits
-    return 3

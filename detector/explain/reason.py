@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import asdict, dataclass, field
+from typing import Any, Self
 
 import numpy as np
 import pandas as pd
@@ -18,7 +18,7 @@ WEEKDAYS = ("Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday", 
 
 @dataclass(frozen=True)
 class Reason:
-    """One feature's part in a row's risk.
+    """One feature's part in a row's risk. It travels as data; ``text`` is for people and is never read back.
 
     Parameters
     ----------
@@ -28,15 +28,27 @@ class Reason:
         As a person would write them.
     share : float
         Part of the risk, between 0 and 1.
+    columns : tuple of str
+        The columns of the rows whose values ``observed`` and ``expected`` may show, so that whoever masks one of them
+        knows; the feature itself if none is given.
+    is_phrase : bool
+        Whether ``observed`` says by itself what was measured, such as "12 in the hour before".
 
     >>> Reason("amount", "950.00", "about 42", 0.61).text
     'amount 950.00, expected about 42; 61 % of the risk'
+    >>> Reason("birth weekday", "Monday", "", 0.1, columns=("birth",)).columns
+    ('birth',)
     """
 
     feature: str
     observed: str
     expected: str
     share: float
+    columns: tuple[str, ...] = field(default=(), repr=False)
+    is_phrase: bool = field(default=False, repr=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "columns", tuple(self.columns) or (self.feature,))
 
     @property
     def telling(self) -> bool:
@@ -57,6 +69,20 @@ class Reason:
         """The reason in words."""
         expected = f", expected {self.expected}" if self.expected else ""
         return f"{self.feature} {self.observed}{expected}; {100 * self.share:.0f} % of the risk"
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values that JSON can hold."""
+        return asdict(self) | {"share": float(self.share), "columns": list(self.columns)}
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> Self:
+        """The inverse of ``to_dict``.
+
+        >>> reason = Reason("amount", "950.00", "about 42", 0.61)
+        >>> Reason.from_dict(reason.to_dict()) == reason
+        True
+        """
+        return cls(**values)
 
 
 def risk_shares(
@@ -102,7 +128,7 @@ def top_features(shares: NDArray[np.float64], top: int, *, least: float = 0.02) 
     return [[int(i) for i in row[keep]] for row, keep in zip(order, kept, strict=True)]
 
 
-def tell(reasons: Sequence[Reason], top: int) -> list[Reason]:
+def most_telling(reasons: Sequence[Reason], top: int) -> list[Reason]:
     """The first ``top`` reasons that say something; the first of all if none does."""
     return [reason for reason in reasons if reason.telling][:top] or list(reasons[:1])
 

@@ -1,4 +1,4 @@
-"""Which features of a row are to blame for its risk: what each member found, shared out and told in words."""
+"""Attribution of a row's risk to its features: what each member found, shared out and described in reasons."""
 
 from __future__ import annotations
 
@@ -11,7 +11,8 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from detector.encoding.table import UNSEEN, Encoded, TableEncoder, from_cycle
+from detector.encoding.cycles import from_cycle
+from detector.encoding.table import UNSEEN, Encoded, TableEncoder
 from detector.explain import reason as explain
 from detector.explain.reason import Reason
 from detector.ranker.model import Head
@@ -23,14 +24,8 @@ SPARE_REASONS = 2
 
 
 @dataclass(frozen=True)
-class Blame:
-    """What stands behind the risks of a scorer.
-
-    Parameters
-    ----------
-    scorer : TabularScorer
-        The detector.
-    """
+class TableExplainer:
+    """What stands behind the risks of a scorer."""
 
     scorer: TabularScorer
 
@@ -54,13 +49,13 @@ class Blame:
         if self.scorer.serving_head is not None:
             shares = self._shares_of_head(self.scorer.serving_head, rows, shares)
         chosen = explain.top_features(shares, top + SPARE_REASONS)
-        told = self._reasons(encoded, shares, [row[:top] for row in chosen])
-        quiet = [not all(reason.telling for reason in each) for each in told]
+        reasons = self._reasons(encoded, shares, [row[:top] for row in chosen])
+        quiet = [not all(reason.telling for reason in each) for each in reasons]
         short = [i for i, row in enumerate(chosen) if quiet[i] and len(row) > top]
         spare = self._reasons(encoded.take(short), shares[short], [chosen[i][top:] for i in short]) if short else []
         for i, more in zip(short, spare, strict=True):
-            told[i] += more
-        return [explain.tell(each, top) for each in told]
+            reasons[i] += more
+        return [explain.most_telling(each, top) for each in reasons]
 
     def attributions(self, encoded: Encoded) -> dict[str, NDArray[np.float64]]:
         """How much each feature adds to each member's score, shape (n_rows, n_features)."""
@@ -96,7 +91,7 @@ class Blame:
             return {}
         expected = self.scorer.window.unscale(self.scorer.inside.run(encoded.inputs(), ["foreseen"])["foreseen"])
         return {
-            name: partial(_told, encoded.window[:, place], expected[:, place])
+            name: partial(_described, encoded.window[:, place], expected[:, place])
             for place, name in enumerate(self.scorer.window.steps.columns)
             if name is not None
         }
@@ -124,21 +119,22 @@ class Blame:
     def _reasons(
         self, encoded: Encoded, shares: NDArray[np.float64], chosen: Sequence[Sequence[int]]
     ) -> list[list[Reason]]:
-        """The chosen features of each row in words."""
-        row = np.repeat(np.arange(len(chosen)), [len(each) for each in chosen])
-        feature = np.array([f for each in chosen for f in each], dtype=np.int64)
-        names, n_features = self.feature_names, len(self._columns.features)
-        own = feature < n_features
-        seen = encoded.take(row[own])
-        expected, foreseen = self._expected(seen, feature[own]), self._foreseen(encoded)
-        reasons: list[list[Reason]] = [[] for _ in chosen]
+        """The chosen features of each row as reasons."""
+        features, names = self._columns.features, self.feature_names
+        own = [(row, f) for row, each in enumerate(chosen) for f in each if f < len(features)]
+        observed = encoded.take(np.array([row for row, _ in own], dtype=np.int64))
+        expected = self._expected(observed, np.array([f for _, f in own], dtype=np.int64))
         levels = [self._columns.level_names(code) for code in range(len(self._columns.levels))]
-        place = np.cumsum(own) - 1
-        for n, i, f, share in zip(
-            place.tolist(), row.tolist(), feature.tolist(), shares[row, feature].tolist(), strict=True
-        ):
-            said = self._describe(seen, expected, n, f, levels) if f < n_features else foreseen[names[f]](i)
-            reasons[i].append(Reason(names[f], *said, share))
+        place, foreseen = {pair: n for n, pair in enumerate(own)}, self._foreseen(encoded)
+        reasons: list[list[Reason]] = [[] for _ in chosen]
+        for row, each in enumerate(chosen):
+            for f in each:
+                if f < len(features):
+                    described = self._describe(observed, expected, place[row, f], f, levels)
+                else:
+                    described = foreseen[names[f]](row)
+                columns = (features[f].column if f < len(features) else names[f],)
+                reasons[row].append(Reason(names[f], *described, float(shares[row, f]), columns))
         return reasons
 
     def _expected(self, seen: Encoded, feature: NDArray[np.int64]) -> Encoded:
@@ -180,7 +176,7 @@ class Blame:
         return explain.number(observed, decimals), explain.about(usual, decimals)
 
 
-def _told(observed: NDArray[np.float64], expected: NDArray[np.float64], row: int) -> tuple[str, str]:
+def _described(observed: NDArray[np.float64], expected: NDArray[np.float64], row: int) -> tuple[str, str]:
     return explain.number(float(observed[row]), 2), explain.about(float(expected[row]), 2)
 
 

@@ -6,8 +6,8 @@ from detector.features.feature import Feature
 from detector.features.feature_set import FeatureSet
 from detector.features.hindsight import compute_to_learn
 from detector.features.history import History
-from detector.features.history_file import load_history, save_history
 from detector.features.money import Money
+from detector.features.storage import load_history, save_history
 from detector.features.words import in_own_words
 
 __all__ = [

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import numpy as np
-from numpy.typing import NDArray
 
+from detector.arrays import Floats, Times
 from detector.errors import SettingError, nearest
 from detector.features.duration import MICROSECONDS
-from detector.features.track import Ints
 
 CALENDAR = ("hour", "weekday", "night", "weekend", "hour_sin", "hour_cos", "weekday_sin", "weekday_cos")
 NIGHT_ENDS = 6
@@ -25,7 +24,7 @@ def check_calendar(names: tuple[str, ...]) -> None:
             raise SettingError(f"There is no calendar feature {name!r}. {nearest(name, CALENDAR)}")
 
 
-def calendar(time: Ints, name: str) -> NDArray[np.float64]:
+def calendar(time: Times, name: str) -> Floats:
     """One calendar feature of times in microseconds since 1970; night is 00:00 to 06:00, weekdays count from Monday.
 
     >>> saturday = np.array([np.datetime64("2024-06-01T03:00", "us")]).astype(np.int64)

@@ -9,17 +9,16 @@ from typing import Any, Self
 import numpy as np
 import pandas as pd
 
+from detector.arrays import Integers, Times
 from detector.errors import SchemaError, SettingError, nearest
 from detector.features import integers as reading
-from detector.features.answers import Answers, Lined
 from detector.features.calendar import check_calendar
 from detector.features.duration import microseconds
+from detector.features.events import NEVER, by_entity
 from detector.features.feature import Feature, parse
-from detector.features.measure import column_keys
+from detector.features.join import FeatureColumns, GroupedEvents
+from detector.features.measures import TURNS, column_keys
 from detector.features.money import Money
-from detector.features.ordering import by_entity
-from detector.features.track import NEVER, Ints
-from detector.features.windowed import TURNS
 
 Groups = dict[tuple[str, ...], list[Feature]]
 
@@ -131,11 +130,6 @@ class FeatureSet:
             return ()
         return self.turns or tuple(name for name in (self.label, self.reported) if name is not None)
 
-    def without_labels(self) -> Self:
-        """The same without the features that are made of labels."""
-        kept = tuple(feature for feature in self.all if not feature.needs_label)
-        return type(self)(**{**vars(self), "features": kept})
-
     def grouped_by(self, feature: Feature) -> tuple[str, ...]:
         """The columns whose values an event must share with the row; the currency too if amounts are kept apart."""
         return feature.by + (self.money.apart_by if feature.of == (self.money.column,) else ())
@@ -169,16 +163,16 @@ class FeatureSet:
         """
         self.check(rows)
         read = self.read(rows, lasting=any(feature.measure == "code" for feature in self.all))
-        answers = self.answers(read.time)
+        columns = self.columns_for(read.time)
         for by, features in self.groups().items():
             entity = reading.groups(rows, by)
             order, counts = by_entity(entity, read.order)
-            answers.add(features, Lined(order, counts, read.time, read.columns))
-        return answers.beside(rows)
+            columns.add(features, GroupedEvents(order, counts, read.time, read.columns))
+        return columns.added_to(rows)
 
-    def answers(self, time: Ints) -> Answers:
+    def columns_for(self, time: Times) -> FeatureColumns:
         """Room for the features of rows of these times."""
-        return Answers(self.names, time, most_events=self.most_events, scale=self.scale, clock=self.calendar)
+        return FeatureColumns(self.names, time, most_events=self.most_events, scale=self.scale, clock=self.calendar)
 
     def check(self, rows: pd.DataFrame) -> None:
         """Raise if a column is missing, or one of the features is there already."""
@@ -204,7 +198,7 @@ class FeatureSet:
             columns |= dict(zip(TURNS, self.turns_of(rows, time), strict=True))
         return reading.Table(time, order, columns)
 
-    def turns_of(self, rows: pd.DataFrame, time: Ints) -> list[Ints]:
+    def turns_of(self, rows: pd.DataFrame, time: Times) -> list[Integers]:
         """When rows of these times were known to be fraud, no longer, and again, as far as they say so themselves."""
         if self.turns is not None:
             return reading.turn_times(time, (rows[name] for name in self.turns))
@@ -255,7 +249,7 @@ class FeatureSet:
     def _keys(self) -> Sequence[str]:
         return tuple(dict.fromkeys(key for feature in self.all for key in column_keys(feature)))
 
-    def _column(self, rows: pd.DataFrame, key: str, lasting: bool) -> Ints:
+    def _column(self, rows: pd.DataFrame, key: str, lasting: bool) -> Integers:
         kind, name = key.split(":", 1)
         if kind == "name":
             return (reading.lasting_codes if lasting else reading.codes)(rows[name])

@@ -7,9 +7,9 @@ from dataclasses import replace
 import numpy as np
 import pandas as pd
 
+from detector.features.events import NEVER
 from detector.features.feature_set import FeatureSet
 from detector.features.integers import times
-from detector.features.track import NEVER
 
 KNOWN_TODAY = "known today"
 

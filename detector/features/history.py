@@ -1,7 +1,7 @@
 """The incremental path: a bounded past for each entity, moved on row by row or batch by batch.
 
-The same track and the same measures as in ``FeatureSet.compute`` answer, only the past comes from here; so both paths
-agree to the last bit.
+The same measures as in ``FeatureSet.compute`` of the same event sequences, only that the past comes from here; so both
+paths agree to the last bit.
 """
 
 from __future__ import annotations
@@ -12,20 +12,21 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
+from detector.arrays import Integers
 from detector.errors import DataError, SettingError
 from detector.features import integers as reading
 from detector.features.calendar import calendar
 from detector.features.duration import microseconds, short
+from detector.features.events import by_key
 from detector.features.feature_set import FeatureSet
-from detector.features.labels import told_turns, with_turns
-from detector.features.lining import Joined, Keys
-from detector.features.one_event import Asked, Seen
+from detector.features.join import Joined, Keys
+from detector.features.labels import reported_turns, with_turns
+from detector.features.layout import EMPTY, Layout
+from detector.features.measures import KNOWN_AT
+from detector.features.one_event import EntityEvents, Query
 from detector.features.one_row import entity_name, read_row
-from detector.features.ordering import by_key
-from detector.features.record import EMPTY, Layout
-from detector.features.track import Ints
-from detector.features.windowed import KNOWN_AT
 
 By = tuple[str, ...]
 FEW_TAILS = 1_000
@@ -61,7 +62,7 @@ class History:
         self.told_by = told_by
         self.latest: int | None = None
         self._groups = features.groups()
-        self._asked = {by: [Asked.of(feature) for feature in measured] for by, measured in self._groups.items()}
+        self._queries = {by: [Query.of(feature) for feature in measured] for by, measured in self._groups.items()}
         self._names = features.names
         self.layouts = {by: Layout.of(measured) for by, measured in self._groups.items()}
         self.entities: dict[By, dict[str, bytes]] = {by: {} for by in self._groups}
@@ -122,18 +123,18 @@ class History:
         latest = time if self.latest is None else max(time, self.latest)
         updates: list[tuple[By, str, bytes, Keys]] = []
         key = None if self.features.key is None else row[self.features.key]
-        for by, measured in self._asked.items():
+        for by, measured in self._queries.items():
             name = entity_name(row, by)
             if name is None:
-                found.update((asked.name, nan) for asked in measured)
+                found.update((query.name, nan) for query in measured)
                 continue
             layout, packed = self.layouts[by], self.entities[by].get(name, EMPTY)
             place, tail = self._place(by, name, packed, time=time, key=key)
             cut = place * layout.size
             packed = b"".join((packed[:cut], layout.pack_one(values), packed[cut:]))
-            seen = Seen(layout.events(packed), place, most_events=self.features.most_events, scale=self.features.scale)
-            for asked in measured:
-                found[asked.name] = asked.answer(seen, asked)
+            seen = self._events(layout.events(packed), place)
+            for query in measured:
+                found[query.name] = query.answer(seen, query)
             updates.append((by, name, *self._kept(layout, packed, seen, tail, latest)))
         for by, name, packed, tail in updates:
             self.entities[by][name] = packed
@@ -167,7 +168,7 @@ class History:
         """
         found = np.zeros(len(rows), dtype=bool)
         time = reading.times(rows[self.features.time])
-        turns = told_turns(self.features, rows, time, reported)
+        turns = reported_turns(self.features, rows, time, reported)
         for by, layout in self.layouts.items():
             if KNOWN_AT not in layout.keys:
                 continue
@@ -206,7 +207,7 @@ class History:
                 order = order[np.argsort(events["time"][order], kind="stable")]
                 events = events[order]
                 tail = tuple(key for key in (every[place] for place in order) if key is not None)
-                seen = Seen(events, 0, most_events=self.features.most_events, scale=self.features.scale)
+                seen = self._events(events, 0)
                 own[name], tail = self._kept(layout, events.tobytes(), seen, tail, self.latest or 0)
                 self.tails[by][name] = tail
 
@@ -222,6 +223,9 @@ class History:
                 del entities[name]
                 self.tails[by].pop(name, None)
         return gone
+
+    def _events(self, events: NDArray[Any], at: int) -> EntityEvents:
+        return EntityEvents(events, at, most_events=self.features.most_events, scale=self.features.scale)
 
     def _too_late(self) -> str:
         latest = pd.Timestamp(self.latest, unit="us")
@@ -242,20 +246,20 @@ class History:
                 f"{reasons.iloc[row]} (row {rows.index[row]}). Set such rows aside, or allow more lateness."
             )
         latest = max(int(read.time.max()), self.latest if self.latest is not None else int(read.time.max()))
-        answers = self.features.answers(read.time) if answer else None
+        columns = self.features.columns_for(read.time) if answer else None
         key, open_from = self.features.key, latest - self.lateness
         for by, measured in self._groups.items():
             layout, tails = self.layouts[by], self.tails[by]
             joined = Joined.of(given, read, by=by, key=key, layout=layout, entities=self.entities[by], tails=tails)
-            if answers is not None:
-                answers.add(measured, joined.lined)
+            if columns is not None:
+                columns.add(measured, joined.events)
             if key is not None:
                 tails.update(joined.open_keys(given[key], tails, open_from=open_from))
-            kept = joined.kept(layout, open_from=open_from, most_events=self.features.most_events)
-            self.entities[by].update(kept)
+            stored = joined.to_store(layout, open_from=open_from, most_events=self.features.most_events)
+            self.entities[by].update(stored)
         self.latest = latest
         self._shut_tails()
-        return rows if answers is None else answers.beside(rows)
+        return rows if columns is None else columns.added_to(rows)
 
     def _place(self, by: By, name: str, packed: bytes, *, time: int, key: Any) -> tuple[int, Keys]:
         """Where a row belongs among the events of its entity, and the keys of the last ones with its own among them."""
@@ -273,7 +277,7 @@ class History:
         at = place - known_from
         return place, (*tail[:at], key, *tail[at:]) if at >= 0 else tail
 
-    def _kept(self, layout: Layout, packed: bytes, seen: Seen, tail: Keys, latest: int) -> tuple[bytes, Keys]:
+    def _kept(self, layout: Layout, packed: bytes, seen: EntityEvents, tail: Keys, latest: int) -> tuple[bytes, Keys]:
         """What is stored of an entity from now on, and the keys of the events that another may still tie with."""
         open_from, size = latest - self.lateness, len(seen.time)
         closed = int(seen.time.searchsorted(open_from))
@@ -296,7 +300,7 @@ class History:
             self.tails[by] = {n: tail for n, tail in tails.items() if layout.last_time(entities[n]) >= open_from}
         self._tails_kept = sum(map(len, self.tails.values()))
 
-    def _mark(self, by: By, name: str | None, time: int, turns: Ints) -> bool:
+    def _mark(self, by: By, name: str | None, time: int, turns: Integers) -> bool:
         """Write down the turns of as many events of that time; whether there is any."""
         layout = self.layouts[by]
         events = layout.events(EMPTY if name is None else self.entities[by].get(name, EMPTY))

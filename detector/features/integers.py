@@ -10,14 +10,14 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
 
+from detector.arrays import Floats, Integers, Places, Times
 from detector.errors import DataError
-from detector.features.track import NEVER, Ints
-from detector.features.windowed import DEGREE, MISSING
+from detector.features.events import NEVER
+from detector.features.measures import DEGREE, MISSING
 
 MOST_UNITS = 2.0**31
-Codes = Callable[[pd.Series], Ints]
+Codes = Callable[[pd.Series], Integers]
 
 
 @dataclass(frozen=True)
@@ -31,15 +31,15 @@ class Table:
     order : array of shape (n_rows,)
         Positions of the rows in order of (time, key); without a key, rows of one moment in the order they came.
     columns : dict of str to array of shape (n_rows,)
-        What a track carries, by ``column_keys``.
+        What a sequence carries, by ``column_keys``.
     """
 
-    time: Ints
-    order: NDArray[np.intp]
-    columns: dict[str, Ints]
+    time: Times
+    order: Places
+    columns: dict[str, Integers]
 
 
-def times(column: pd.Series) -> Ints:
+def times(column: pd.Series) -> Integers:
     """Microseconds since 1970.
 
     Raises
@@ -61,7 +61,7 @@ def times(column: pd.Series) -> Ints:
     return np.asarray(column.to_numpy().astype("datetime64[us]").astype(np.int64))
 
 
-def ordered(time: Ints, key: pd.Series | None) -> NDArray[np.intp]:
+def ordered(time: Times, key: pd.Series | None) -> Places:
     """Positions in order of (time, key)."""
     if key is None:
         return np.argsort(time, kind="stable")
@@ -71,7 +71,7 @@ def ordered(time: Ints, key: pd.Series | None) -> NDArray[np.intp]:
     return np.lexsort((ranks(key), time))
 
 
-def ranks(key: pd.Series) -> Ints:
+def ranks(key: pd.Series) -> Integers:
     """Numbers that stand in the order of the keys.
 
     >>> ranks(pd.Series(["b", "a", "c"]))
@@ -82,7 +82,7 @@ def ranks(key: pd.Series) -> Ints:
     return np.asarray(pd.factorize(key, sort=True)[0].astype(np.int64))
 
 
-def units(values: NDArray[np.float64], name: str, scale: int) -> Ints:
+def units(values: Floats, name: str, scale: int) -> Integers:
     """Numbers as whole units, ``MISSING`` where NaN.
 
     Raises
@@ -120,7 +120,7 @@ def _beyond(value: float, name: str, scale: int) -> DataError:
     )
 
 
-def places(values: NDArray[np.float64]) -> Ints:
+def places(values: Floats) -> Integers:
     """Degrees in hundred-thousandths, ``MISSING`` where unknown or no place on earth."""
     known = np.abs(values) <= 360
     return np.where(known, np.rint(np.where(known, values, 0.0) * DEGREE).astype(np.int64), MISSING)
@@ -135,13 +135,13 @@ def place(value: float) -> int:
     return round(value * DEGREE) if abs(value) <= 360 else MISSING
 
 
-def codes(column: pd.Series) -> Ints:
+def codes(column: pd.Series) -> Integers:
     """A number for each different name, good within this frame only; ``MISSING`` where there is none."""
     found = pd.factorize(column)[0].astype(np.int64)
     return np.where(found < 0, MISSING, found)
 
 
-def lasting_codes(column: pd.Series) -> Ints:
+def lasting_codes(column: pd.Series) -> Integers:
     """A number for each different name, the same in every frame: 63 bits of a hash of its text.
 
     >>> bool(lasting_codes(pd.Series(["a", 7]))[1] == lasting_codes(pd.Series(["7"]))[0])
@@ -168,7 +168,7 @@ def text(name: Any) -> str:
     return str(int(name)) if isinstance(name, float | np.floating) and float(name).is_integer() else str(name)
 
 
-def turn_times(time: Ints, columns: Iterable[pd.Series]) -> list[Ints]:
+def turn_times(time: Times, columns: Iterable[pd.Series]) -> list[Integers]:
     """When each row came to each turn, never before it happened or the turn before; ``NEVER`` where it did not.
 
     >>> turn_times(np.array([5]), [pd.Series(pd.to_datetime(["1970-01-01"])), pd.Series([pd.NaT])])[0]
@@ -183,7 +183,7 @@ def turn_times(time: Ints, columns: Iterable[pd.Series]) -> list[Ints]:
     return found
 
 
-def known_times(time: Ints, label: pd.Series, reported: pd.Series | None) -> Ints:
+def known_times(time: Times, label: pd.Series, reported: pd.Series | None) -> Integers:
     """When each row was known to be fraud: as reported, never before it happened; ``NEVER`` for all others."""
     fraud = label.to_numpy(dtype=np.float64, na_value=np.nan) == 1
     known = time.copy()
@@ -195,9 +195,9 @@ def known_times(time: Ints, label: pd.Series, reported: pd.Series | None) -> Int
     return np.where(fraud, known, NEVER)
 
 
-def groups(rows: pd.DataFrame, by: Iterable[str]) -> Ints:
+def groups(rows: pd.DataFrame, by: Iterable[str]) -> Integers:
     """A number from 0 for each entity, -1 where a column is missing."""
-    found: Ints | None = None
+    found: Integers | None = None
     for name in by:
         numbers, names = pd.factorize(rows[name])
         if found is None:

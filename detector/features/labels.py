@@ -8,15 +8,16 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from detector.arrays import Integers, Times
+from detector.features.events import NEVER
 from detector.features.integers import known_times
-from detector.features.track import NEVER, Ints
-from detector.features.windowed import TURNS
+from detector.features.measures import TURNS
 
 if TYPE_CHECKING:
     from detector.features.feature_set import FeatureSet
 
 
-def told_turns(features: FeatureSet, rows: pd.DataFrame, time: Ints, reported: pd.Timestamp | None) -> Ints:
+def reported_turns(features: FeatureSet, rows: pd.DataFrame, time: Times, reported: pd.Timestamp | None) -> Integers:
     """The turns of rows that are told, one row each; see ``History.report``."""
     if features.turns is not None and reported is None:
         return np.column_stack(features.turns_of(rows, time))
@@ -28,7 +29,7 @@ def told_turns(features: FeatureSet, rows: pd.DataFrame, time: Ints, reported: p
     return found
 
 
-def with_turns(events: NDArray[Any], at: Ints, turns: Ints, *, earlier: bool) -> NDArray[Any] | None:
+def with_turns(events: NDArray[Any], at: Integers, turns: Integers, *, earlier: bool) -> NDArray[Any] | None:
     """Events with the turns of as many of them; None if that changes nothing.
 
     Which of several events of one moment is meant cannot be told. Those that have the turns already keep them; then

@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from detector.arrays import Floats
 from detector.errors import DataError, SettingError, nearest
 
 Mixed = Literal["refuse", "convert", "apart"]
@@ -67,7 +68,7 @@ class Money:
         """The column by which amounts are kept apart, if so."""
         return (self.currency,) if self.currency is not None and self.mixed == "apart" else ()
 
-    def read(self, rows: pd.DataFrame) -> NDArray[np.float64]:
+    def read(self, rows: pd.DataFrame) -> Floats:
         """Amounts in one currency, NaN where missing or skipped.
 
         Raises

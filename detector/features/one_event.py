@@ -13,21 +13,20 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
+from detector.arrays import Integers, Times
 from detector.features.feature import Feature
-from detector.features.measure import LEAST_SPREAD, column_keys
-from detector.features.record import wide
-from detector.features.track import Ints
-from detector.features.windowed import CODES, MISSING, TURNS, kilometres
+from detector.features.layout import wide
+from detector.features.measures import CODES, LEAST_SPREAD, MISSING, TURNS, column_keys, kilometres
 
 MOST_SQUARES = 2.0**62
 
 
 @dataclass(frozen=True)
-class Asked:
+class Query:
     """A feature with all that can be known of it beforehand."""
 
     name: str
-    answer: Callable[[Seen, Asked], float]
+    answer: Callable[[EntityEvents, Query], float]
     keys: tuple[str, ...]
     window: tuple[int, int, bool]
     back: int
@@ -39,7 +38,7 @@ class Asked:
         return cls(feature.name, _ANSWERS[feature.measure], column_keys(feature), window, feature.back)
 
 
-class Seen:
+class EntityEvents:
     """The events of one entity, seen from one of them.
 
     Parameters
@@ -57,29 +56,29 @@ class Seen:
     def __init__(self, events: NDArray[Any], at: int, *, most_events: int, scale: int) -> None:
         self.events, self.at, self.scale = events, at, scale
         self.first = max(0, at - most_events)
-        self.time: Ints = np.ascontiguousarray(events["time"])
+        self.time: Times = np.ascontiguousarray(events["time"])
         self.now = int(self.time[at])
         self._windows: dict[tuple[int, int, bool], tuple[int, int]] = {}
-        self._columns: dict[str, tuple[Ints, Ints | None, Ints]] = {}
+        self._columns: dict[str, tuple[Integers, Integers | None, Integers]] = {}
 
-    def bounds(self, asked: Asked) -> tuple[int, int]:
+    def bounds(self, query: Query) -> tuple[int, int]:
         """The first event of the window, and the one behind its last."""
-        found = self._windows.get(asked.window)
+        found = self._windows.get(query.window)
         if found is None:
-            reach, delay, with_row = asked.window
+            reach, delay, with_row = query.window
             left = max(int(self.time.searchsorted(self.now - reach, "right")), self.first)
             if delay:
                 right = max(min(int(self.time.searchsorted(self.now - delay, "right")), self.at), left)
             else:
                 right = self.at + with_row
-            found = self._windows[asked.window] = (left, right)
+            found = self._windows[query.window] = (left, right)
         return found
 
     def own(self, key: str) -> int:
         """The value of the event itself."""
         return int(self.column(key)[0][self.at])
 
-    def column(self, key: str) -> tuple[Ints, Ints | None, Ints]:
+    def column(self, key: str) -> tuple[Integers, Integers | None, Integers]:
         """Values, how many are known up to each (None if all are), and sums up to each."""
         found = self._columns.get(key)
         if found is None:
@@ -91,48 +90,48 @@ class Seen:
             found = self._columns[key] = (values, known, filled.cumsum())
         return found
 
-    def known(self, asked: Asked) -> int:
+    def known(self, query: Query) -> int:
         """How many events of the window have a value."""
-        left, right = self.bounds(asked)
-        known = self.column(asked.keys[0])[1]
+        left, right = self.bounds(query)
+        known = self.column(query.keys[0])[1]
         return right - left if known is None else _between(known, left, right)
 
-    def total(self, asked: Asked) -> int:
+    def total(self, query: Query) -> int:
         """The sum of the window, in units."""
-        return _between(self.column(asked.keys[0])[2], *self.bounds(asked))
+        return _between(self.column(query.keys[0])[2], *self.bounds(query))
 
-    def cut(self, asked: Asked) -> Ints:
+    def cut(self, query: Query) -> Integers:
         """The values of the window."""
-        left, right = self.bounds(asked)
-        return self.column(asked.keys[0])[0][left:right]
+        left, right = self.bounds(query)
+        return self.column(query.keys[0])[0][left:right]
 
 
-def _between(sums: Ints, left: int, right: int) -> int:
+def _between(sums: Integers, left: int, right: int) -> int:
     if left >= right:
         return 0
     return int(sums[right - 1]) - (int(sums[left - 1]) if left else 0)
 
 
-def _count(seen: Seen, asked: Asked) -> float:
-    left, right = seen.bounds(asked)
+def _count(seen: EntityEvents, query: Query) -> float:
+    left, right = seen.bounds(query)
     return float(right - left)
 
 
-def _sum(seen: Seen, asked: Asked) -> float:
-    return float(seen.total(asked)) / seen.scale
+def _sum(seen: EntityEvents, query: Query) -> float:
+    return float(seen.total(query)) / seen.scale
 
 
-def _mean(seen: Seen, asked: Asked) -> float:
-    count = seen.known(asked)
-    return float(seen.total(asked)) / float(count * seen.scale) if count else nan
+def _mean(seen: EntityEvents, query: Query) -> float:
+    count = seen.known(query)
+    return float(seen.total(query)) / float(count * seen.scale) if count else nan
 
 
-def _std(seen: Seen, asked: Asked) -> float:
-    count, total = seen.known(asked), seen.total(asked)
+def _std(seen: EntityEvents, query: Query) -> float:
+    count, total = seen.known(query), seen.total(query)
     if count < 2:
         return nan
     centre = total // count
-    values = seen.cut(asked)
+    values = seen.cut(query)
     apart = (values if count == len(values) else values[values != MISSING]) - centre
     top = max(float(apart.max()), -float(apart.min()))
     exact = top * top * count < MOST_SQUARES
@@ -142,56 +141,56 @@ def _std(seen: Seen, asked: Asked) -> float:
     return sqrt(max(variance, 0.0)) / seen.scale
 
 
-def _max(seen: Seen, asked: Asked) -> float:
-    values = seen.cut(asked)
+def _max(seen: EntityEvents, query: Query) -> float:
+    values = seen.cut(query)
     largest = int(values.max()) if len(values) else MISSING
     return nan if largest == MISSING else float(largest) / seen.scale
 
 
-def _ratio(seen: Seen, asked: Asked) -> float:
-    mean = _mean(seen, asked)
-    return _own(seen, asked) / mean if mean > 0 else nan
+def _ratio(seen: EntityEvents, query: Query) -> float:
+    mean = _mean(seen, query)
+    return _own(seen, query) / mean if mean > 0 else nan
 
 
-def _zscore(seen: Seen, asked: Asked) -> float:
-    mean, spread = _mean(seen, asked), _std(seen, asked)
+def _zscore(seen: EntityEvents, query: Query) -> float:
+    mean, spread = _mean(seen, query), _std(seen, query)
     if spread != spread:
         return nan
-    return (_own(seen, asked) - mean) / max(spread, LEAST_SPREAD * abs(mean), 1 / seen.scale)
+    return (_own(seen, query) - mean) / max(spread, LEAST_SPREAD * abs(mean), 1 / seen.scale)
 
 
-def _own(seen: Seen, asked: Asked) -> float:
-    own = seen.own(asked.keys[0])
+def _own(seen: EntityEvents, query: Query) -> float:
+    own = seen.own(query.keys[0])
     return nan if own == MISSING else float(own) / seen.scale
 
 
-def _distinct(seen: Seen, asked: Asked) -> float:
-    values = set(seen.cut(asked).tolist())
+def _distinct(seen: EntityEvents, query: Query) -> float:
+    values = set(seen.cut(query).tolist())
     return float(len(values) - (MISSING in values))
 
 
-def _new(seen: Seen, asked: Asked) -> float:
-    values, own = seen.cut(asked), seen.own(asked.keys[0])
+def _new(seen: EntityEvents, query: Query) -> float:
+    values, own = seen.cut(query), seen.own(query.keys[0])
     return nan if own == MISSING or not len(values) else float(not (values == own).any())
 
 
-def _since(seen: Seen, asked: Asked) -> float:
-    left, right = seen.bounds(asked)
+def _since(seen: EntityEvents, query: Query) -> float:
+    left, right = seen.bounds(query)
     return float(seen.now - int(seen.time[right - 1])) / 60e6 if right > left else nan
 
 
-def _distance(seen: Seen, asked: Asked) -> float:
-    return _moved(seen, asked)[0]
+def _distance(seen: EntityEvents, query: Query) -> float:
+    return _moved(seen, query)[0]
 
 
-def _speed(seen: Seen, asked: Asked) -> float:
-    far, hours = _moved(seen, asked)
+def _speed(seen: EntityEvents, query: Query) -> float:
+    far, hours = _moved(seen, query)
     return far / hours
 
 
-def _moved(seen: Seen, asked: Asked) -> tuple[float, float]:
-    left, right = seen.bounds(asked)
-    latitude, longitude = (seen.column(key)[0] for key in asked.keys)
+def _moved(seen: EntityEvents, query: Query) -> tuple[float, float]:
+    left, right = seen.bounds(query)
+    latitude, longitude = (seen.column(key)[0] for key in query.keys)
     here = slice(seen.at, seen.at + 1)
     places = np.flatnonzero((latitude[left:right] != MISSING) & (longitude[left:right] != MISSING))
     if not len(places) or latitude[seen.at] == MISSING or longitude[seen.at] == MISSING:
@@ -201,40 +200,40 @@ def _moved(seen: Seen, asked: Asked) -> tuple[float, float]:
     return float(far[0]), float(max(seen.now - int(seen.time[last]), 60_000_000)) / 3600e6
 
 
-def _frauds(seen: Seen, asked: Asked) -> float:
-    left, right = seen.bounds(asked)
-    until = seen.now - asked.window[1]
+def _frauds(seen: EntityEvents, query: Query) -> float:
+    left, right = seen.bounds(query)
+    until = seen.now - query.window[1]
     known, cleared, again = (np.count_nonzero(seen.events[turn][left:right] <= until) for turn in TURNS)
     return float(known - cleared + again)
 
 
-def _risk(seen: Seen, asked: Asked) -> float:
-    left, right = seen.bounds(asked)
-    return _frauds(seen, asked) / float(right - left) if right > left else nan
+def _risk(seen: EntityEvents, query: Query) -> float:
+    left, right = seen.bounds(query)
+    return _frauds(seen, query) / float(right - left) if right > left else nan
 
 
-def _last(seen: Seen, asked: Asked) -> float:
-    found = _earlier(seen, asked)
+def _last(seen: EntityEvents, query: Query) -> float:
+    found = _earlier(seen, query)
     return nan if found == MISSING else float(found) / seen.scale
 
 
-def _gap(seen: Seen, asked: Asked) -> float:
-    place = seen.at - asked.back
-    return float(int(seen.time[place + 1]) - int(seen.time[place])) / 60e6 if place >= seen.bounds(asked)[0] else nan
+def _gap(seen: EntityEvents, query: Query) -> float:
+    place = seen.at - query.back
+    return float(int(seen.time[place + 1]) - int(seen.time[place])) / 60e6 if place >= seen.bounds(query)[0] else nan
 
 
-def _code(seen: Seen, asked: Asked) -> float:
-    found = _earlier(seen, asked)
+def _code(seen: EntityEvents, query: Query) -> float:
+    found = _earlier(seen, query)
     return nan if found == MISSING else float(found % CODES)
 
 
-def _earlier(seen: Seen, asked: Asked) -> int:
-    place = seen.at - asked.back
-    there = not asked.back or place >= seen.bounds(asked)[0]
-    return int(seen.column(asked.keys[0])[0][place]) if there else MISSING
+def _earlier(seen: EntityEvents, query: Query) -> int:
+    place = seen.at - query.back
+    there = not query.back or place >= seen.bounds(query)[0]
+    return int(seen.column(query.keys[0])[0][place]) if there else MISSING
 
 
-_ANSWERS: dict[str, Callable[[Seen, Asked], float]] = {
+_ANSWERS: dict[str, Callable[[EntityEvents, Query], float]] = {
     "count": _count,
     "sum": _sum,
     "mean": _mean,

@@ -13,15 +13,14 @@ import pandas as pd
 from detector.cleaning.values import naive_utc
 from detector.errors import DataError
 from detector.features import integers as reading
+from detector.features.events import NEVER
 from detector.features.feature_set import FeatureSet
-from detector.features.track import NEVER
-from detector.features.windowed import MISSING, TURNS
-
-SEPARATOR = "\x1f"
+from detector.features.join import SEPARATOR
+from detector.features.measures import MISSING, TURNS
 
 
 def read_row(features: FeatureSet, row: Mapping[str, Any], keys: Iterable[str]) -> dict[str, int]:
-    """What a track carries of a row, and its ``time``, by the rules of ``FeatureSet.read``.
+    """What a sequence carries of a row, and its ``time``, by the rules of ``FeatureSet.read``.
 
     Raises
     ------

@@ -17,9 +17,12 @@ STATISTICS = {"mean": "mean", "std": "deviation", "max": "largest", "sum": "sum"
 
 
 def in_own_words(
-    reasons: Sequence[Reason], features: Iterable[Feature], *, calendar: Sequence[str] = ()
+    reasons: Sequence[Reason], features: Iterable[Feature], *, calendar: Sequence[str] = (), time: str | None = None
 ) -> list[Reason]:
     """The same reasons, those of features as people speak of an entity's history.
+
+    Each says in ``columns`` which values it may show: of a feature the columns it measures, never those of its entity,
+    which it only names.
 
     Parameters
     ----------
@@ -29,6 +32,8 @@ def in_own_words(
         Those among the columns.
     calendar : sequence of str
         Calendar features among the columns; night and weekend have words of their own.
+    time : str, optional
+        The column that calendar features are made of.
 
     >>> from detector.explain.reason import Reason
     >>> (feature,) = Feature.parse("ratio of amount by card_id over 30d")
@@ -37,12 +42,11 @@ def in_own_words(
     'amount 5.2 times its 30-day mean of card_id, expected about 1.1; 61 % of the risk'
     """
     known = {feature.name: feature for feature in features}
-    flags = [name for name in calendar if name in FLAGS]
     return [
-        _said(reason, known[reason.feature])
+        _of_history(reason, known[reason.feature])
         if reason.feature in known
-        else _flag(reason)
-        if reason.feature in flags
+        else _of_calendar(reason, time)
+        if reason.feature in calendar
         else reason
         for reason in reasons
     ]
@@ -88,7 +92,10 @@ def say(feature: Feature, value: float) -> tuple[str, str]:
     return f"{STATISTICS[feature.measure]} {of} of this {whose}", f"{number} {past}{ending}"
 
 
-def _flag(reason: Reason) -> Reason:
+def _of_calendar(reason: Reason, time: str | None) -> Reason:
+    reason = replace(reason, columns=(*reason.columns, *(() if time is None else (time,))))
+    if reason.feature not in FLAGS:
+        return reason
     no, yes = FLAGS[reason.feature]
     observed, other = (yes, no) if reason.observed == "1" else (no, yes)
     return replace(reason, feature="time", observed=observed, expected=other)
@@ -101,7 +108,8 @@ def _say_event(feature: Feature, value: float, of: str, whose: str) -> tuple[str
     return f"{of} of this {whose} {_ago(feature.back)}", observed
 
 
-def _said(reason: Reason, feature: Feature) -> Reason:
+def _of_history(reason: Reason, feature: Feature) -> Reason:
+    reason = replace(reason, columns=(*feature.of, feature.name))
     try:
         value = float(reason.observed)
     except ValueError:
@@ -110,7 +118,7 @@ def _said(reason: Reason, feature: Feature) -> Reason:
     expected = "" if feature.measure in ("new", "code") else reason.expected
     if expected and feature.measure in ("risk", "since"):
         expected = _in_unit(expected, feature.measure)
-    return replace(reason, feature=name, observed=observed, expected=expected)
+    return replace(reason, feature=name, observed=observed, expected=expected, is_phrase=" " in observed)
 
 
 def _in_unit(expected: str, measure: str) -> str:

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from detector.arrays import Floats
 from detector.errors import DataError, SettingError
 
 Categorical = Sequence[int] | Mapping[str, Sequence[int]]
@@ -188,12 +189,12 @@ def _each_form(
     )
 
 
-def _deviation(X: NDArray[Any]) -> NDArray[np.float64]:
+def _deviation(X: NDArray[Any]) -> Floats:
     """Standard deviation of each column's values that are there, 0 where there are none."""
     seen = ~np.isnan(X)
     n_seen = np.maximum(seen.sum(axis=0), 1)
     centre = np.where(seen, X, 0.0).sum(axis=0) / n_seen
-    deviation: NDArray[np.float64] = np.sqrt(np.square(np.where(seen, X - centre, 0.0)).sum(axis=0) / n_seen)
+    deviation: Floats = np.sqrt(np.square(np.where(seen, X - centre, 0.0)).sum(axis=0) / n_seen)
     return deviation
 
 

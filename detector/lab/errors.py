@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
+from detector.arrays import Floats
 from detector.encoders.estimator import dense_rows
 
 
@@ -63,7 +63,7 @@ def _by_kind(encoder: Any, wanted: Any, got: Any) -> dict[str, float]:
     return errors
 
 
-def _unexplained(wanted: NDArray[np.float64], got: NDArray[np.float64], scale: NDArray[np.float64]) -> float:
+def _unexplained(wanted: Floats, got: Floats, scale: Floats) -> float:
     """Squared residuals as a share of the squared deviations from the columns' means."""
     there = ~np.isnan(wanted)
     mean = np.where(there, wanted, 0.0).sum(axis=0) / np.maximum(there.sum(axis=0), 1)
@@ -72,7 +72,7 @@ def _unexplained(wanted: NDArray[np.float64], got: NDArray[np.float64], scale: N
     return float(left / max(whole, np.finfo(np.float64).tiny)) if left else 0.0
 
 
-def _scale(encoder: Any, n_columns: int) -> NDArray[np.float64]:
+def _scale(encoder: Any, n_columns: int) -> Floats:
     scaling = getattr(encoder, "scaling_", None)
     if scaling is None:
         return np.ones(n_columns)

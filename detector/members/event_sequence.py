@@ -1,10 +1,11 @@
 """A row and the events before it → the steps an encoder of sequences reads: logarithms, scaling, codes, what is there.
 
-As with ``columns``, all of it happens inside the ONNX graph.
+All of it happens inside the ONNX graph, as with ``detector.encoding``.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Self
 
@@ -12,7 +13,9 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from detector.arrays import Floats
 from detector.errors import SettingError
+from detector.features.feature import OF_EVENT, Feature
 
 if TYPE_CHECKING:
     import onnx
@@ -21,11 +24,9 @@ CODES = 16
 MOST = 8.0  # deviations
 FLOOR = 1e-3
 
-Floats = NDArray[np.float64]
-
 
 @dataclass(frozen=True)
-class Sensor:
+class Channel:
     """One thing known of every event.
 
     Parameters
@@ -46,7 +47,7 @@ class Steps:
 
     Parameters
     ----------
-    sensors : tuple of Sensor
+    channels : tuple of Channel
         All of one length.
     beside : tuple of str
         The columns that only the window reads: they are no features of the row.
@@ -54,52 +55,91 @@ class Steps:
     Raises
     ------
     SettingError
-        If there is no sensor, or they differ in length.
+        If there is no channel, or they differ in length.
     """
 
-    sensors: tuple[Sensor, ...]
+    channels: tuple[Channel, ...]
     beside: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
-        lengths = {len(sensor.columns) for sensor in self.sensors}
+        lengths = {len(channel.columns) for channel in self.channels}
         if len(lengths) != 1 or lengths == {1}:
             raise SettingError(
-                f"A window expected sensors of one length, two events or more, received lengths {sorted(lengths)}. "
-                f"Give each sensor a column, or None, for each event."
+                f"A window expected channels of one length, two events or more, received lengths {sorted(lengths)}. "
+                f"Give each channel a column, or None, for each event."
             )
 
     @property
     def length(self) -> int:
         """Events in all, the row itself among them."""
-        return len(self.sensors[0].columns)
+        return len(self.channels[0].columns)
 
     @property
     def columns(self) -> tuple[str | None, ...]:
         """The columns, event by event."""
-        return tuple(sensor.columns[step] for step in range(self.length) for sensor in self.sensors)
+        return tuple(channel.columns[step] for step in range(self.length) for channel in self.channels)
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values, for JSON."""
-        sensors = [{"columns": list(sensor.columns), "coded": sensor.coded} for sensor in self.sensors]
-        return {"sensors": sensors, "beside": list(self.beside)}
+        channels = [{"columns": list(channel.columns), "coded": channel.coded} for channel in self.channels]
+        return {"sensors": channels, "beside": list(self.beside)}
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> Self:
         """The inverse of ``to_dict``."""
-        sensors = tuple(Sensor(tuple(each["columns"]), coded=each["coded"]) for each in values["sensors"])
-        return cls(sensors, tuple(values["beside"]))
+        channels = tuple(Channel(tuple(each["columns"]), coded=each["coded"]) for each in values["sensors"])
+        return cls(channels, tuple(values["beside"]))
+
+
+def steps_of(features: Iterable[Feature]) -> Steps:
+    """The window that ``last``, ``gap`` and ``code`` describe, the row itself its last step.
+
+    A step has the amount, the minutes since the event before, and the codes. Where there are fewer events of one kind
+    than of another, the oldest steps lack it.
+
+    Raises
+    ------
+    SettingError
+        If there is no such feature, or they are of several entities.
+
+    >>> steps = steps_of(Feature.parse("last 1 of amount by card over 1d") + Feature.parse("gap 2 by card over 1d"))
+    >>> for channel in steps.channels:
+    ...     print(channel.columns)
+    ('amount_last_1_1d_by_card', 'amount')
+    ('gap_2_1d_by_card', 'gap_1_1d_by_card')
+    """
+    events = [feature for feature in features if feature.measure in OF_EVENT]
+    entities = {(feature.by, feature.window) for feature in events}
+    if len(entities) != 1:
+        raise SettingError(
+            f"A sequence expected features such as `last 8 of amount by card_id over 90d` of one entity and window, "
+            f"received {len(entities)} of these. Add them to `features.history`, of one entity only."
+        )
+    found: dict[tuple[str, ...], dict[int, Feature]] = {}
+    for feature in events:
+        found.setdefault((feature.measure, *feature.of), {})[feature.back] = feature
+    past = max(max(own) - (measure == "gap") for (measure, *_), own in found.items())
+    channels = []
+    for (measure, *of), own in found.items():
+        if measure == "last":
+            columns = [*(own[back].name if back in own else None for back in range(past, 0, -1)), of[0]]
+        else:
+            ahead = int(measure == "gap")
+            columns = [own[back].name if (back := step + ahead) in own else None for step in range(past, -1, -1)]
+        channels.append(Channel(tuple(columns), coded=measure == "code"))
+    return Steps(tuple(channels), beside=tuple(feature.name for feature in events))
 
 
 @dataclass(frozen=True)
 class EventWindow:
-    """What was learnt about a window's sensors. Make one with ``EventWindow.fit``.
+    """What was learnt about a window's channels. Make one with ``EventWindow.fit``.
 
     Parameters
     ----------
     steps : Steps
         The columns.
     centre, scale : tuple of float
-        Of the logarithm of each sensor, over all its events; 0 and 1 for codes.
+        Of the logarithm of each channel, over all its events; 0 and 1 for codes.
     """
 
     steps: Steps
@@ -108,19 +148,19 @@ class EventWindow:
 
     @classmethod
     def fit(cls, rows: pd.DataFrame, steps: Steps) -> Self:
-        """Learn the scale of each sensor from usual rows.
+        """Learn the scale of each channel from usual rows.
 
-        >>> steps = Steps((Sensor(("before", "now")),))
+        >>> steps = Steps((Channel(("before", "now")),))
         >>> window = EventWindow.fit(pd.DataFrame({"before": [0.0, 1.0], "now": [0.0, np.nan]}), steps)
         >>> round(window.centre[0], 3)  # of log(1), log(2), log(1)
         0.231
         """
         centre, scale = [], []
-        for sensor in steps.sensors:
-            named = [name for name in sensor.columns if name is not None]
+        for channel in steps.channels:
+            named = [name for name in channel.columns if name is not None]
             values = _logarithms(rows[named].to_numpy(dtype=np.float64, na_value=np.nan))
             values = values[~np.isnan(values)]
-            plain = sensor.coded or not len(values)
+            plain = channel.coded or not len(values)
             centre.append(0.0 if plain else float(values.mean()))
             scale.append(1.0 if plain else float(values.std()) or 1.0)
         return cls(steps, tuple(centre), tuple(scale))
@@ -128,10 +168,10 @@ class EventWindow:
     @property
     def width(self) -> int:
         """Inputs an event is made of."""
-        return sum(CODES if sensor.coded else 1 for sensor in self.steps.sensors)
+        return sum(CODES if channel.coded else 1 for channel in self.steps.channels)
 
     def encode(self, rows: pd.DataFrame) -> Floats:
-        """The window of each cleaned row as it stands in the table, shape (n_rows, length * n_sensors)."""
+        """The window of each cleaned row as it stands in the table, shape (n_rows, length * n_channels)."""
         found = np.full((len(rows), len(self.steps.columns)), np.nan)
         for place, name in enumerate(self.steps.columns):
             if name is not None:
@@ -142,20 +182,20 @@ class EventWindow:
         """What the network expects, (n_rows, length * width), in the units of ``encode``; codes as the likeliest."""
         inputs = np.asarray(expected, dtype=np.float64).reshape(len(expected), self.steps.length, self.width)
         found, at = [], 0
-        for sensor, centre, scale in zip(self.steps.sensors, self.centre, self.scale, strict=True):
-            if sensor.coded:
+        for channel, centre, scale in zip(self.steps.channels, self.centre, self.scale, strict=True):
+            if channel.coded:
                 found.append(inputs[:, :, at : at + CODES].argmax(axis=2).astype(np.float64))
             else:
                 logs = inputs[:, :, at] * scale + centre
                 found.append(np.sign(logs) * np.expm1(np.abs(logs)))
-            at += CODES if sensor.coded else 1
+            at += CODES if channel.coded else 1
         return np.stack(found, axis=2).reshape(len(expected), -1)
 
     def to_onnx(self) -> onnx.ModelProto:
-        """``window`` → ``steps`` (n, length * width), NaN where unknown, and ``there`` (n, length * n_sensors)."""
+        """``window`` → ``steps`` (n, length * width), NaN where unknown, and ``there`` (n, length * n_channels)."""
         from detector.onnx import text as onnx_text
 
-        length, coded = self.steps.length, np.array([sensor.coded for sensor in self.steps.sensors])
+        length, coded = self.steps.length, np.array([channel.coded for channel in self.steps.channels])
         every = np.arange(length * len(coded)).reshape(length, len(coded))
         numbers, codes = every[:, ~coded].ravel(), every[:, coded].ravel()
         n_numbers, n_codes = (~coded).sum(), coded.sum()
@@ -215,10 +255,10 @@ class EventWindow:
         """
         from detector.onnx import text as onnx_text
 
-        n_sensors, size = len(self.steps.sensors), len(self.steps.columns)
-        widths = [CODES if sensor.coded else 1 for sensor in self.steps.sensors] * self.steps.length
+        n_channels, size = len(self.steps.channels), len(self.steps.columns)
+        widths = [CODES if channel.coded else 1 for channel in self.steps.channels] * self.steps.length
         owner = np.repeat(np.arange(size), widths)
-        own = np.arange(size)[:, None] >= size - n_sensors
+        own = np.arange(size)[:, None] >= size - n_channels
         constants = {
             "fold": (owner[:, None] == np.arange(size)).astype(np.float32),
             "own": own.astype(np.float32),

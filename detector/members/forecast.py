@@ -8,9 +8,9 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
+from detector.arrays import Counts, Flags, Floats
 from detector.members.window_pca import MOST_INPUTS, scatter_of
 from detector.series.segmented_windows import LaidWindows, thinned
-from detector.series.segments import Counts, Flags, Floats
 
 RIDGE = 0.01
 """What is added to each input's variance, as a share of the mean variance of the inputs."""

@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
+from detector.arrays import Floats
+
 if TYPE_CHECKING:
     import onnx
     from sklearn.ensemble import IsolationForest
@@ -40,7 +42,7 @@ class Trees:
     threshold: NDArray[np.float32]
     left: NDArray[np.int32]
     right: NDArray[np.int32]
-    depth: NDArray[np.float64]
+    depth: Floats
     normaliser: float
 
     @classmethod
@@ -64,7 +66,7 @@ class Trees:
             depth[i, :n] = _expected_depth(tree.children_left, tree.children_right, tree.n_node_samples)
         return cls(feature, threshold, left, right, depth, float(mean_path_length(np.array([forest.max_samples_]))[0]))
 
-    def contributions(self, X: NDArray[np.floating[Any]]) -> NDArray[np.float64]:
+    def contributions(self, X: NDArray[np.floating[Any]]) -> Floats:
         """How much each input shortened a row's paths, in shares of the mean path length.
 
         At each split the expected path length changes; the change is booked to the split's input (Saabas's
@@ -157,9 +159,9 @@ class _Walk:
     feature: NDArray[np.int32]
     threshold: NDArray[np.float32]
     child: NDArray[np.int32]
-    depth: NDArray[np.float64]
+    depth: Floats
 
-    def gains(self, X: NDArray[np.float32], roots: NDArray[np.int32]) -> NDArray[np.float64]:
+    def gains(self, X: NDArray[np.float32], roots: NDArray[np.int32]) -> Floats:
         """How much expected depth each input of each row cost, over all trees, shape (n_rows, n_inputs)."""
         n_rows, n_inputs = X.shape
         values, total = np.ascontiguousarray(X).ravel(), np.zeros(n_rows * n_inputs)
@@ -177,7 +179,7 @@ class _Walk:
         return total.reshape(n_rows, n_inputs)
 
 
-def mean_path_length(n: NDArray[Any]) -> NDArray[np.float64]:
+def mean_path_length(n: NDArray[Any]) -> Floats:
     """Mean path length of an unsuccessful search in a binary search tree of n rows, c(n) in the paper.
 
     >>> mean_path_length(np.array([1, 2, 256])).round(3)
@@ -189,7 +191,7 @@ def mean_path_length(n: NDArray[Any]) -> NDArray[np.float64]:
     return np.where(n <= 1, 0.0, np.where(n == 2, 1.0, long))
 
 
-def _expected_depth(left: NDArray[Any], right: NDArray[Any], n_samples: NDArray[Any]) -> NDArray[np.float64]:
+def _expected_depth(left: NDArray[Any], right: NDArray[Any], n_samples: NDArray[Any]) -> Floats:
     level = np.zeros(len(left))
     for node in range(len(left)):  # children come after their parent
         if left[node] >= 0:
@@ -203,6 +205,6 @@ def _expected_depth(left: NDArray[Any], right: NDArray[Any], n_samples: NDArray[
     return expected
 
 
-def _round_down(threshold: NDArray[np.float64]) -> NDArray[np.float32]:
+def _round_down(threshold: Floats) -> NDArray[np.float32]:
     rounded = threshold.astype(np.float32)
     return np.where(rounded > threshold, np.nextafter(rounded, np.float32(-np.inf)), rounded)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
+from detector.arrays import Floats
 from detector.errors import SettingError
 
 if TYPE_CHECKING:
@@ -84,19 +85,19 @@ class References:
         room = max(0, most - len(self.rows))
         return replace(self, rows=np.concatenate([self.rows, (X[:room] * self.weights).astype(np.float32)]))
 
-    def squared_distances(self, X: NDArray[np.floating[Any]]) -> NDArray[np.float64]:
+    def squared_distances(self, X: NDArray[np.floating[Any]]) -> Floats:
         """Squared distance of each row to each reference, shape (n_rows, n_references)."""
         X = np.asarray(X, dtype=np.float64) * self.weights
         rows = self.rows.astype(np.float64)
         product = (X**2).sum(axis=1)[:, None] + (rows**2).sum(axis=1) - 2 * X @ rows.T
         return np.asarray(np.maximum(product, 0.0))
 
-    def score(self, X: NDArray[np.floating[Any]]) -> NDArray[np.float64]:
+    def score(self, X: NDArray[np.floating[Any]]) -> Floats:
         """Mean distance to the k nearest references, shape (n_rows,); the slow, obvious way."""
         nearest = np.partition(self.squared_distances(X), self.k - 1, axis=1)[:, : self.k]
         return np.asarray(np.sqrt(nearest).mean(axis=1))
 
-    def differences(self, X: NDArray[np.floating[Any]]) -> NDArray[np.float64]:
+    def differences(self, X: NDArray[np.floating[Any]]) -> Floats:
         """Squared difference, input by input, from the mean of the k nearest references, shape (n_rows, n_inputs)."""
         weighted = np.asarray(X * self.weights, dtype=np.float32)
         half = 0.5 * (self.rows.astype(np.float64) ** 2).sum(axis=1).astype(np.float32)

@@ -8,7 +8,7 @@ from typing import Any, Literal, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from detector.series.segments import Flags, Floats
+from detector.arrays import Flags, Floats
 
 Residuals = Literal["z", "mahalanobis"]
 

@@ -9,11 +9,11 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
+from detector.arrays import Flags, Floats
 from detector.members.isolation_forest import Trees
 from detector.onnx.graph import Graph
 from detector.series.row_errors import How
 from detector.series.segmented_windows import LaidWindows
-from detector.series.segments import Flags, Floats
 
 KINDS = ("level", "spread", "trend", "residual")
 ROWS_AT_ONCE = 512

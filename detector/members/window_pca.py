@@ -9,10 +9,10 @@ from typing import Any, Protocol, Self
 import numpy as np
 from numpy.typing import NDArray
 
+from detector.arrays import Flags, Floats
 from detector.errors import DataError
 from detector.series.row_errors import How
 from detector.series.segmented_windows import LaidWindows, thinned
-from detector.series.segments import Flags, Floats
 
 CODE_SHARE = 4
 TINY = 1e-9

@@ -8,12 +8,12 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 
+from detector.arrays import Floats
 from detector.errors import DataError, ShapeError
 from detector.metrics.ranking import Interval, has_both_classes, ranking_metrics, read_labels
 
-Floats = NDArray[np.float64]
 REPEATS = 500
 
 

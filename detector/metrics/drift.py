@@ -15,8 +15,9 @@ from typing import Any, Self
 
 import numpy as np
 import pandas as pd
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 
+from detector.arrays import Floats
 from detector.errors import BundleError, DataError, SettingError
 from detector.schema import Schema
 
@@ -26,8 +27,6 @@ FEWEST_A_LEVEL = 5  # rarer levels are counted together: a name that stands for 
 CHANCE_SCORE = 3.29  # standard normal score that one unmoved column in a thousand passes
 MOST_EFFECT = 10.0
 RISK, ALERTS = "risk", "alerts"
-
-Floats = NDArray[np.float64]
 
 
 @dataclass(frozen=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from detector.arrays import Flags
 from detector.errors import ShapeError
 
 
@@ -59,7 +60,7 @@ def event_metrics(labels: ArrayLike, flagged: ArrayLike, entity: ArrayLike | Non
     }
 
 
-def _stretches(marked: NDArray[np.bool_], whose: NDArray[np.int64]) -> list[tuple[int, int]]:
+def _stretches(marked: Flags, whose: NDArray[np.int64]) -> list[tuple[int, int]]:
     """First row and the row after the last of each run of marked rows of one entity."""
     starts = marked & np.r_[True, ~marked[:-1] | (whose[1:] != whose[:-1])]
     ends = marked & np.r_[~marked[1:] | (whose[1:] != whose[:-1]), True]

@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from detector.arrays import Flags, Floats, Places
 from detector.errors import DataError, SettingError
 from detector.schema import Schema
 
@@ -19,7 +20,7 @@ WAYS = ("swapped", "moved", "rare")
 
 def inject(
     rows: pd.DataFrame, schema: Schema, *, share: float = 0.02, random_state: int = 0
-) -> tuple[pd.DataFrame, NDArray[np.bool_]]:
+) -> tuple[pd.DataFrame, Flags]:
     """Spoil a share of the rows.
 
     Each spoilt row is spoilt in one of three ways, as far as the table has the columns: half of its cells are swapped
@@ -95,7 +96,7 @@ def _possible(way: str, numeric: list[str], levels: list[str]) -> bool:
     return {"swapped": len(numeric) + len(levels) > 1, "moved": bool(numeric), "rare": bool(levels)}[way]
 
 
-def _strength(random: np.random.Generator, way_of: NDArray[np.str_], column: int, columns: int) -> NDArray[np.float64]:
+def _strength(random: np.random.Generator, way_of: NDArray[np.str_], column: int, columns: int) -> Floats:
     """By how many interquartile ranges each chosen row's number in this column moves; 0 where it stays."""
     hit = random.random(len(way_of)) < min(1.0, 2.0 / columns)
     if column == 0 and columns == 1:
@@ -104,9 +105,7 @@ def _strength(random: np.random.Generator, way_of: NDArray[np.str_], column: int
     return np.where(hit & (way_of != "swapped"), size * random.choice([-1.0, 1.0], len(way_of)), 0.0)
 
 
-def _with_moved(
-    column: pd.Series, chosen: NDArray[np.intp], strength: NDArray[np.float64], random: np.random.Generator
-) -> pd.Series:
+def _with_moved(column: pd.Series, chosen: Places, strength: Floats, random: np.random.Generator) -> pd.Series:
     """The column with the chosen rows' numbers moved; a column without negative numbers gets none."""
     values = column.to_numpy(dtype=np.float64, copy=True)
     known = values[~np.isnan(values)]

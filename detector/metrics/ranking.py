@@ -1,4 +1,4 @@
-"""Is the detector any good: ranking, budget and calibration metrics on frames and arrays.
+"""How well a risk orders anomalies before normal rows.
 
 Labels are 1 (anomalous), 0 (normal) or missing (unknown). Unknown rows are left out. Every ranking metric
 is read off one table of steps: how many anomalies and how many normal rows lie at or above each risk. Rows
@@ -14,9 +14,8 @@ import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 
+from detector.arrays import Floats
 from detector.errors import DataError, SettingError, ShapeError
-
-Floats = NDArray[np.float64]
 
 
 @dataclass(frozen=True)
@@ -29,7 +28,7 @@ class Interval:
 
 
 @dataclass(frozen=True)
-class _Steps:
+class Steps:
     """Anomalies and normal rows at or above each distinct risk, highest risk first."""
 
     risk: Floats
@@ -38,6 +37,7 @@ class _Steps:
 
     @property
     def flagged(self) -> Floats:
+        """Rows at or above each risk."""
         return self.anomalies + self.normal
 
     def found(self, rows: float) -> float:
@@ -102,7 +102,7 @@ def ranking_metrics(labels: ArrayLike, risk: ArrayLike) -> dict[str, float]:
     >>> ranking_metrics([1, 0, 1, 0], [0.9, 0.8, 0.7, 0.1])["auroc"]
     0.75
     """
-    steps = _steps(labels, risk)
+    steps = count_steps(labels, risk)
     anomalies, normal = steps.anomalies[-1], steps.normal[-1]
     recall = np.append(0.0, steps.anomalies) / anomalies
     false_alarms = np.append(0.0, steps.normal) / normal
@@ -147,7 +147,7 @@ def average_precision_interval(
     """
     if not 0 < confidence < 1:
         raise SettingError(f"confidence must lie between 0 and 1, received {confidence}. A usual value is 0.95.")
-    steps = _steps(labels, risk)
+    steps = count_steps(labels, risk)
     anomalies_here = np.diff(steps.anomalies, prepend=0.0)
     at = np.flatnonzero(anomalies_here)
     anomalies = anomalies_here[at].astype(np.int64)
@@ -164,90 +164,13 @@ def average_precision_interval(
     return Interval(ranking_metrics(labels, risk)["ap"], float(low), float(high))
 
 
-def precision_at(labels: ArrayLike, risk: ArrayLike, k: int) -> float:
-    """The share of anomalies among the ``k`` labelled rows of highest risk.
-
-    Rows of equal risk at the edge count with the share that fits, which is the mean over all orders.
-
-    Raises
-    ------
-    SettingError
-        If ``k`` is not a positive number.
-
-    >>> precision_at([1, 0, 1, 0], [0.9, 0.8, 0.7, 0.1], 2)
-    0.5
-    """
-    return budget_metrics(labels, risk, k)["precision_at_budget"]
-
-
-def budget_metrics(labels: ArrayLike, risk: ArrayLike, budget: int) -> dict[str, float]:
-    """What an analyst finds who looks at the ``budget`` labelled rows of highest risk.
-
-    Returns
-    -------
-    dict
-        ``budget`` (at most the number of labelled rows), ``precision_at_budget``, ``recall_at_budget``, and
-        ``lift_at_budget``: how many times more anomalies than in as many rows picked blindly.
-
-    >>> budget_metrics([1, 0, 1, 0], [0.9, 0.8, 0.7, 0.1], 1)["recall_at_budget"]
-    0.5
-    """
-    if budget < 1:
-        raise SettingError(f"budget must be a positive number of rows, received {budget}.")
-    steps = _steps(labels, risk)
-    total = steps.flagged[-1]
-    rows = min(float(budget), float(total))
-    found = steps.found(rows)
-    precision = found / rows
-    return {
-        "budget": rows,
-        "precision_at_budget": precision,
-        "recall_at_budget": float(found / steps.anomalies[-1]),
-        "lift_at_budget": float(precision / (steps.anomalies[-1] / total)),
-    }
-
-
-def decision_metrics(labels: ArrayLike, flagged: ArrayLike) -> dict[str, float]:
-    """How right the flags were, over the rows whose label is known.
-
-    Returns
-    -------
-    dict
-        ``flagged`` (count of labelled rows flagged), ``precision`` (0 if none was flagged), ``recall``,
-        ``f1`` and ``false_alarm_rate``, the share of normal rows flagged.
-
-    Raises
-    ------
-    DataError
-        If the known labels are all of one class.
-
-    >>> decision_metrics([1, 1, 0, 0], [True, False, False, False])["precision"]
-    1.0
-    """
-    truth = read_labels(labels)
-    decided = np.asarray(flagged, dtype=bool)
-    _same_length(truth, decided, "flags")
-    known = ~np.isnan(truth)
-    truth, decided = truth[known], decided[known]
-    _two_classes(truth)
-    hits = float(np.sum(decided & (truth == 1)))
-    flags, anomalies = float(decided.sum()), float((truth == 1).sum())
-    return {
-        "flagged": flags,
-        "precision": hits / flags if flags else 0.0,
-        "recall": hits / anomalies,
-        "f1": 2 * hits / (flags + anomalies),
-        "false_alarm_rate": (flags - hits) / float((truth == 0).sum()),
-    }
-
-
 def pr_curve(labels: ArrayLike, risk: ArrayLike) -> pd.DataFrame:
     """Precision and recall at every threshold on the risk, highest threshold first.
 
     >>> pr_curve([1, 0, 1], [3, 2, 1]).round(2).values.tolist()
     [[3.0, 1.0, 0.5], [2.0, 0.5, 0.5], [1.0, 0.67, 1.0]]
     """
-    steps = _steps(labels, risk)
+    steps = count_steps(labels, risk)
     return pd.DataFrame(
         {
             "threshold": steps.risk,
@@ -255,70 +178,6 @@ def pr_curve(labels: ArrayLike, risk: ArrayLike) -> pd.DataFrame:
             "recall": steps.anomalies / steps.anomalies[-1],
         }
     )
-
-
-def alert_curve(p_value: ArrayLike, *, points: int = 100) -> pd.DataFrame:
-    """The share of rows that a threshold on the p-value would flag.
-
-    Parameters
-    ----------
-    p_value : array of shape (n_rows,)
-        In (0, 1]; small is unusual. Missing values are left out.
-    points : int
-        How many thresholds, evenly spaced on a logarithmic scale from the least p-value to 1.
-
-    Returns
-    -------
-    DataFrame
-        ``threshold`` and ``alert_rate``. Among normal rows the two are equal.
-
-    Raises
-    ------
-    DataError
-        If there is no p-value, or one lies outside [0, 1].
-
-    >>> alert_curve([0.01, 0.5, 0.9, 1.0], points=2)["alert_rate"].tolist()
-    [0.25, 1.0]
-    """
-    values = np.sort(_p_values(p_value))
-    least = max(float(values[0]), 0.1 / len(values), 1e-12)
-    thresholds = np.append(np.geomspace(least, 1.0, points)[:-1], 1.0)
-    rate = np.searchsorted(values, thresholds * (1 + 1e-12), side="right") / len(values)
-    return pd.DataFrame({"threshold": thresholds, "alert_rate": rate})
-
-
-def calibration_metrics(p_value: ArrayLike) -> dict[str, float]:
-    """How close the p-values of normal rows are to uniform, as they should be.
-
-    Parameters
-    ----------
-    p_value : array of shape (n_rows,)
-        Of normal rows that took no part in fitting or calibration.
-
-    Returns
-    -------
-    dict
-        ``calibration_rows``; ``calibration_distance``, the Kolmogorov-Smirnov distance to the uniform
-        distribution (0 is perfect); ``share_below_0.01`` and ``share_below_0.001``, which should be about
-        0.01 and 0.001.
-
-    Raises
-    ------
-    DataError
-        If there is no p-value, or one lies outside [0, 1].
-
-    >>> calibration_metrics([0.25, 0.5, 0.75, 1.0])["calibration_distance"]
-    0.25
-    """
-    values = np.sort(_p_values(p_value))
-    ranks = np.arange(len(values) + 1) / len(values)
-    distance = np.maximum(ranks[1:] - values, values - ranks[:-1]).max()
-    return {
-        "calibration_rows": float(len(values)),
-        "calibration_distance": float(distance),
-        "share_below_0.01": float(np.mean(values <= 0.01)),
-        "share_below_0.001": float(np.mean(values <= 0.001)),
-    }
 
 
 def member_correlation(scores: pd.DataFrame) -> pd.DataFrame:
@@ -341,40 +200,33 @@ def member_correlation(scores: pd.DataFrame) -> pd.DataFrame:
     return ranks.corr().clip(-1.0, 1.0)
 
 
-def _steps(labels: ArrayLike, risk: ArrayLike) -> _Steps:
+def count_steps(labels: ArrayLike, risk: ArrayLike) -> Steps:
+    """The steps of all rows whose label is known."""
     truth, values = read_labels(labels), np.asarray(risk, dtype=np.float64)
-    _same_length(truth, values, "risks")
+    check_lengths(truth, values, "risks")
     known = ~np.isnan(truth)
     truth, values = truth[known], values[known]
-    _two_classes(truth)
+    check_classes(truth)
     if np.isnan(values).any():
         raise DataError(f"{int(np.isnan(values).sum())} labelled rows have no risk. Leave quarantined rows out first.")
     order = np.argsort(-values, kind="stable")
     truth, values = truth[order], values[order]
     last = np.flatnonzero(np.append(values[1:] != values[:-1], True))
     anomalies = truth.cumsum()[last]
-    return _Steps(values[last], anomalies, last + 1.0 - anomalies)
+    return Steps(values[last], anomalies, last + 1.0 - anomalies)
 
 
-def _same_length(labels: Floats, other: NDArray[Any], name: str) -> None:
+def check_lengths(labels: Floats, other: NDArray[Any], name: str) -> None:
+    """Refuse labels and other values of different numbers of rows."""
     if labels.shape != other.shape:
         raise ShapeError(f"Expected one label per row, received {labels.shape} labels and {other.shape} {name}.")
 
 
-def _two_classes(truth: Floats) -> None:
+def check_classes(truth: Floats) -> None:
+    """Refuse known labels that are all of one class."""
     anomalies = int((truth == 1).sum())
     if anomalies in (0, len(truth)):
         raise DataError(
             f"Ranking needs known anomalies and known normal rows, received {anomalies} anomalies and "
             f"{len(truth) - anomalies} normal rows. Check the label column, or measure without labels."
         )
-
-
-def _p_values(p_value: ArrayLike) -> Floats:
-    values = np.asarray(p_value, dtype=np.float64)
-    values = values[~np.isnan(values)]
-    if not values.size:
-        raise DataError("There are no p-values to measure. Score at least one row first.")
-    if values.min() < 0 or values.max() > 1:
-        raise DataError(f"p-values lie in [0, 1], received {values.min():g} to {values.max():g}.")
-    return values

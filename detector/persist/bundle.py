@@ -14,13 +14,12 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import shutil
-import tempfile
 from pathlib import Path
 from typing import Any, TypeAlias
 
 import numpy as np
 
+from detector.atomic import whole_folder
 from detector.detectors.series.scorer import SequenceScorer
 from detector.detectors.table.scorer import TabularScorer
 from detector.errors import BundleError
@@ -58,8 +57,7 @@ def save(scorer: Scorer, folder: Path | str) -> Path:
     """
     folder = Path(folder)
     check_place(folder)
-    building = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
-    try:
+    with whole_folder(folder) as building:
         parts = scorer.to_parts()
         np.savez_compressed(building / ARRAYS, **parts.arrays)  # type: ignore[arg-type]  # numpy types the flag too
         for name, content in parts.graphs.items():
@@ -72,10 +70,6 @@ def save(scorer: Scorer, folder: Path | str) -> Path:
         }
         manifest["digest"] = _own_digest(manifest)
         (building / MANIFEST).write_text(json.dumps(manifest, indent=2, ensure_ascii=False), encoding="utf-8")
-        building.chmod(0o755)
-        _move(building, folder)
-    finally:
-        shutil.rmtree(building, ignore_errors=True)
     return folder
 
 
@@ -149,23 +143,6 @@ def _manifest(folder: Path) -> dict[str, Any]:
     if manifest.get("digest") != _own_digest(manifest):
         raise BundleError(f"{path} has changed since it was saved. Copy the bundle again, or train again.")
     return dict(manifest)
-
-
-def _move(building: Path, folder: Path) -> None:
-    """Put a finished folder in its place; should that fail, the older one is put back."""
-    if not folder.exists():
-        building.replace(folder)
-        return
-    retired = Path(tempfile.mkdtemp(prefix=f".{folder.name}-old-", dir=folder.parent))
-    try:
-        folder.replace(retired)
-        try:
-            building.replace(folder)
-        except OSError:
-            retired.replace(folder)
-            raise
-    finally:
-        shutil.rmtree(retired, ignore_errors=True)
 
 
 def _own_digest(manifest: dict[str, Any]) -> str:

@@ -12,12 +12,13 @@ from numpy.typing import NDArray
 from sklearn.ensemble import HistGradientBoostingClassifier
 from sklearn.linear_model import LogisticRegression
 
+from detector.arrays import Flags, Floats, Places
 from detector.decide.calibrate import Calibrator
-from detector.errors import DataError, ParityError, SettingError
+from detector.errors import DataError, SettingError
 from detector.onnx.graph import Graph
+from detector.onnx.parity import largest_difference
 from detector.ranker.model import OUTPUT, Head, between_equals, boosting_to_onnx, inputs
 
-PARITY = 1e-3
 RESAMPLES = 100
 MEASURES_LEFT_OUT = ("p_value",)
 MOST_CALIBRATION_ROWS = 50_000
@@ -75,9 +76,7 @@ class HeadRecipe:
                 f"calibration_share must lie in (0, 1). Received: calibration_share={self.calibration_share}."
             )
 
-    def fit(
-        self, table: NDArray[np.float32], truth: NDArray[np.bool_], random_state: int
-    ) -> list[HistGradientBoostingClassifier]:
+    def fit(self, table: NDArray[np.float32], truth: Flags, random_state: int) -> list[HistGradientBoostingClassifier]:
         """Trees that learnt from rows; a column that is missing throughout counts as 0, for it cannot be binned.
 
         Rows have no weights: those that stand for others are put right when the log-odds are calibrated with weights,
@@ -107,7 +106,7 @@ def fit_head(
     *,
     columns: Sequence[str],
     known_at: pd.Series | None = None,
-    weight: NDArray[np.float64] | None = None,
+    weight: Floats | None = None,
     tail: str = "empirical",
     recipe: HeadRecipe | None = None,
     random_state: int = 0,
@@ -186,9 +185,7 @@ def fit_head(
     return Head(names, graph, slope, intercept, calibrator, tuple(typical.tolist()), facts)
 
 
-def _kept_back(
-    truth: NDArray[np.bool_], known: NDArray[np.bool_], recipe: HeadRecipe, random_state: int
-) -> NDArray[np.bool_]:
+def _kept_back(truth: Flags, known: Flags, recipe: HeadRecipe, random_state: int) -> Flags:
     """A random share of the rows known to be normal; at least one is learnt from."""
     normal = np.flatnonzero(known & ~truth)
     size = min(MOST_CALIBRATION_ROWS, round(recipe.calibration_share * len(normal)), len(normal) - 1)
@@ -199,14 +196,14 @@ def _kept_back(
 
 def _later(
     table: NDArray[np.float32],
-    truth: NDArray[np.bool_],
-    known: NDArray[np.bool_],
-    learnt: NDArray[np.bool_],
+    truth: Flags,
+    known: Flags,
+    learnt: Flags,
     time: pd.Series,
     known_at: pd.Series,
     recipe: HeadRecipe,
     random_state: int,
-) -> tuple[NDArray[np.intp], NDArray[np.float64]]:
+) -> tuple[Places, Floats]:
     """Labelled rows that models of only what was known before were asked about, and their answers in log-odds."""
     when, since = time.to_numpy(), known_at.to_numpy()
     order = np.flatnonzero(known)[np.argsort(when[known], kind="stable")]
@@ -227,10 +224,10 @@ def _later(
 
 
 def _compare(
-    raw: NDArray[np.float64],
-    risk: NDArray[np.float64],
-    truth: NDArray[np.bool_],
-    weight: NDArray[np.float64],
+    raw: Floats,
+    risk: Floats,
+    truth: Flags,
+    weight: Floats,
     random_state: int,
 ) -> dict[str, Any]:
     """Average precision of both on the same later rows, and how sure the difference is."""
@@ -254,11 +251,11 @@ def _compare(
 class _Ranked:
     """Average precision of resampled rows; ties stand in the order of the rows."""
 
-    def __init__(self, score: NDArray[np.float64], truth: NDArray[np.bool_], weight: NDArray[np.float64]) -> None:
+    def __init__(self, score: Floats, truth: Flags, weight: Floats) -> None:
         self._order = np.argsort(-score, kind="stable")
         self._truth, self._weight = truth[self._order], weight[self._order]
 
-    def precision(self, drawn: NDArray[np.intp]) -> float:
+    def precision(self, drawn: Places) -> float:
         weight = drawn[self._order] * self._weight
         found = np.cumsum(weight * self._truth)
         precision = found / np.maximum(np.cumsum(weight), 1e-12)
@@ -271,10 +268,6 @@ def _graph(models: Sequence[HistGradientBoostingClassifier], table: NDArray[np.f
     graph = Graph(onnx_text.join({OUTPUT: boosting_to_onnx(models, table.shape[1])}, [OUTPUT]))
     sample = table[:: max(1, len(table) // 2_000)]
     wanted = np.mean([model.decision_function(sample) for model in models], axis=0)
-    difference = float(np.abs(graph.run({"rows": sample})[OUTPUT][:, 0] - wanted).max())
-    if not difference < PARITY:
-        raise ParityError(
-            f"The head's graph differs from scikit-learn by {difference:.2g}; at most {PARITY:g} is allowed. Please "
-            f"report this with the versions of onnxruntime and scikit-learn."
-        )
+    found = graph.run({"rows": sample})[OUTPUT][:, 0]
+    largest_difference({"head": wanted}, {"head": found}, source="scikit-learn")
     return graph

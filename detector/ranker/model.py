@@ -15,6 +15,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from detector.arrays import Floats
 from detector.decide.calibrate import Calibrator
 from detector.errors import SchemaError, nearest
 from detector.onnx.graph import Graph
@@ -61,7 +62,7 @@ class Head:
         """Whether it beat the unsupervised risk on later labelled rows."""
         return bool(self.facts.get("serves", False))
 
-    def risk(self, rows: pd.DataFrame, measures: pd.DataFrame) -> NDArray[np.float64]:
+    def risk(self, rows: pd.DataFrame, measures: pd.DataFrame) -> Floats:
         """The calibrated log-odds that each row is an anomaly; higher is more anomalous.
 
         Parameters
@@ -78,12 +79,12 @@ class Head:
         """
         return self._risk(inputs(rows, measures, self.columns))
 
-    def probability(self, rows: pd.DataFrame, measures: pd.DataFrame) -> NDArray[np.float64]:
+    def probability(self, rows: pd.DataFrame, measures: pd.DataFrame) -> Floats:
         """The probability that each row is an anomaly: the logistic function of ``risk``."""
-        odds: NDArray[np.float64] = 1 / (1 + np.exp(-self.risk(rows, measures)))
+        odds: Floats = 1 / (1 + np.exp(-self.risk(rows, measures)))
         return odds
 
-    def contributions(self, rows: pd.DataFrame, measures: pd.DataFrame) -> NDArray[np.float64]:
+    def contributions(self, rows: pd.DataFrame, measures: pd.DataFrame) -> Floats:
         """How far the risk falls when one input is replaced by a typical value, shape (n_rows, n_columns)."""
         table = inputs(rows, measures, self.columns)
         risk, falls = self._risk(table), np.zeros(table.shape)
@@ -118,7 +119,7 @@ class Head:
             facts=facts["facts"],
         )
 
-    def _risk(self, table: NDArray[np.float32]) -> NDArray[np.float64]:
+    def _risk(self, table: NDArray[np.float32]) -> Floats:
         raw = self.graph.run({"rows": table})[OUTPUT][:, 0].astype(np.float64)
         return np.asarray(self.slope * raw + self.intercept + between_equals(table, self.columns))
 
@@ -137,7 +138,7 @@ def inputs(rows: pd.DataFrame, measures: pd.DataFrame, columns: Sequence[str]) -
     return table
 
 
-def between_equals(table: NDArray[np.float32], columns: Sequence[str]) -> NDArray[np.float64]:
+def between_equals(table: NDArray[np.float32], columns: Sequence[str]) -> Floats:
     """What orders rows that the trees cannot tell apart: the unsupervised risk, pressed into 1 % of a log-odds.
 
     Trees give whole groups of rows one value, and p-values of groups are not uniform.

@@ -6,22 +6,13 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
 
+from detector.arrays import Codes, Flags, Floats, Places, Times
+from detector.cleaning.quarantine import quarantine
 from detector.errors import DataError
 from detector.schema import Schema
 from detector.series.sampling import Sampling
-from detector.series.timestamps import (
-    Codes,
-    Floats,
-    Times,
-    infer_interval,
-    name_series,
-    read_times,
-    refuse_summer_time,
-    show_span,
-    show_time,
-)
+from detector.series.timestamps import infer_interval, name_series, read_times, refuse_summer_time, show_span, show_time
 
 TOO_FAST = 0.25
 FEW = 20
@@ -56,7 +47,7 @@ class Readings:
     time: Times
     codes: Codes
     values: Floats
-    rows: NDArray[np.intp]
+    rows: Places
     reading: Codes
     every: int
     names: pd.Index | None
@@ -160,19 +151,15 @@ def _count_moved(time: Times, codes: Codes, index: pd.Index, names: pd.Index | N
     return int(moved.sum())
 
 
-def _quarantine(
-    rows: pd.DataFrame, schema: Schema, codes: Codes, order: NDArray[np.intp], again: NDArray[np.bool_]
-) -> pd.DataFrame:
+def _quarantine(rows: pd.DataFrame, schema: Schema, codes: Codes, order: Places, again: Flags) -> pd.DataFrame:
     """The rows as they came, after their index and the reason, in the order they came."""
     reasons = {int(row): f"{schema.entity}: the entity is missing" for row in np.flatnonzero(codes < 0)}
     firsts = np.maximum.accumulate(np.where(again, 0, np.arange(len(order))))
     for place in np.flatnonzero(again):
         first = rows.index[order[firsts[place]]]
         reasons[int(order[place])] = f"{schema.time}: the series has a reading of this time (first at row {first})"
-    aside = rows.iloc[sorted(reasons)].rename(columns={"row": "source_row", "reason": "source_reason"})
-    row = pd.Series(aside.index, index=aside.index, name="row")
-    reason = pd.Series([reasons[place] for place in sorted(reasons)], index=aside.index, dtype="str", name="reason")
-    return pd.concat([row, reason, aside], axis="columns").reset_index(drop=True)
+    places = sorted(reasons)
+    return quarantine(rows.iloc[places], [reasons[place] for place in places]).reset_index(drop=True)
 
 
 def _refuse_too_fast(readings: Readings) -> Readings:

@@ -13,11 +13,12 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from detector.arrays import Codes, Flags, Floats
 from detector.errors import DataError, SchemaError, SettingError, ShapeError
 from detector.schema import Schema
 from detector.series.readings import Readings, order_readings
 from detector.series.sampling import Sampling, SamplingReport
-from detector.series.timestamps import Codes, Floats, is_spring_forward, name_series, show_span, show_time
+from detector.series.timestamps import is_spring_forward, name_series, show_span, show_time
 
 SUMMER = "That is one hour: if these are local times, summer time began; convert them to UTC. "
 
@@ -56,7 +57,7 @@ class RegularSeries:
 
     sensors: tuple[str, ...]
     values: Floats
-    observed: NDArray[np.bool_]
+    observed: Flags
     codes: Codes
     segment: Codes
     times: NDArray[np.datetime64] | None
@@ -210,7 +211,7 @@ def _count_steps(readings: Readings, sampling: Sampling) -> Codes:
     return steps
 
 
-def _is_uneven(readings: Readings, hop: Codes, jitter: float) -> NDArray[np.bool_]:
+def _is_uneven(readings: Readings, hop: Codes, jitter: float) -> Flags:
     """Single steps that are too long or too short by more than a share of the interval."""
     off = np.abs(np.diff(readings.time) - readings.every)
     return np.asarray((off > jitter * readings.every) & (hop == 1))
@@ -244,7 +245,7 @@ def _reject(readings: Readings, hop: Codes, sensors: tuple[str, ...], sampling: 
         )
 
 
-def _carry(values: Floats, observed: NDArray[np.bool_], segment: Codes, limit: int) -> Floats:
+def _carry(values: Floats, observed: Flags, segment: Codes, limit: int) -> Floats:
     """Each sensor's last value, over at most ``limit`` steps of the same segment."""
     place = np.arange(len(values))[:, None]
     last = np.maximum.accumulate(np.where(observed, place, 0), axis=0)
@@ -277,5 +278,5 @@ def _gaps(readings: Readings, hop: Codes, sampling: Sampling) -> pd.DataFrame:
     )
 
 
-def _count(sensors: tuple[str, ...], where: NDArray[np.bool_]) -> dict[str, int]:
+def _count(sensors: tuple[str, ...], where: Flags) -> dict[str, int]:
     return dict(zip(sensors, where.sum(axis=0).tolist(), strict=True))

@@ -9,10 +9,10 @@ from typing import Any, Literal, get_args
 import numpy as np
 from numpy.typing import NDArray
 
+from detector.arrays import Counts, Floats
 from detector.errors import SettingError, ShapeError, nearest
-from detector.series.windows import Counts, Windows
+from detector.series.windows import Windows
 
-Floats = NDArray[np.float64]
 How = Literal["overlap", "least", "trailing"]
 
 
@@ -30,11 +30,6 @@ class RowErrors:
 
     values: Floats
     covering: Counts
-
-    @property
-    def uncovered(self) -> Counts:
-        """The rows that no window covers."""
-        return np.flatnonzero(self.covering == 0)
 
 
 def to_rows(

@@ -8,8 +8,9 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
+from detector.arrays import Flags, Floats
 from detector.errors import DataError
-from detector.series.segments import Flags, Floats, carry_on
+from detector.series.segments import carry_on
 
 SAME = 1e-9
 

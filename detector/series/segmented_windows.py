@@ -9,8 +9,9 @@ from typing import Any, Self, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
+from detector.arrays import Counts, Flags, Floats
 from detector.series.row_errors import How, to_rows
-from detector.series.segments import Counts, Flags, Floats, bounds
+from detector.series.segments import bounds
 from detector.series.windows import Windows
 
 BLOCK = 2048
@@ -132,7 +133,7 @@ class LaidWindows:
         """The windows, flattened, a block at a time, each with its place among those chosen."""
         return self.some(chosen).blocks(self.values, size=BLOCK)
 
-    def doubtful_blocks(self, chosen: Flags | None = None) -> Iterator[NDArray[np.bool_] | None]:
+    def doubtful_blocks(self, chosen: Flags | None = None) -> Iterator[Flags | None]:
         """Which values of each of these blocks are not to be believed; ``None`` where all are."""
         windows = self.some(chosen)
         if self.missing is None:

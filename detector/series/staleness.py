@@ -9,10 +9,8 @@ from typing import Self
 import numpy as np
 from numpy.typing import NDArray
 
+from detector.arrays import Counts, Flags, Floats
 from detector.errors import SettingError, ShapeError
-
-Counts = NDArray[np.int64]
-Flags = NDArray[np.bool_]
 
 
 def measure_silence(observed: Flags, codes: Counts) -> Counts:
@@ -100,7 +98,7 @@ class SilenceRule:
             limits.append(max(least, math.ceil(factor * usual)) if read else None)
         return cls(tuple(limits))
 
-    def beyond(self, silent: NDArray[np.int64] | NDArray[np.float64]) -> Flags:
+    def beyond(self, silent: NDArray[np.int64] | Floats) -> Flags:
         """Where a silence is longer than usual.
 
         Parameters

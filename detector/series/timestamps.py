@@ -8,13 +8,9 @@ from __future__ import annotations
 
 import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
 
+from detector.arrays import Codes, Flags, Floats, Times
 from detector.errors import DataError
-
-Codes = NDArray[np.int64]
-Floats = NDArray[np.float64]
-Times = NDArray[np.int64]
 
 HOUR = 3_600_000_000
 UNITS = {"d": 24 * HOUR, "h": HOUR, "min": HOUR // 60, "s": HOUR // 3600, "ms": 1000}
@@ -152,14 +148,14 @@ def _refuse_repeated_hour(time: Times, codes: Codes, names: pd.Index | None, eve
         )
 
 
-def is_spring_forward(before: Times, after: Times, *, every: int) -> NDArray[np.bool_]:
+def is_spring_forward(before: Times, after: Times, *, every: int) -> Flags:
     """Where a gap is one hour and ends as an hour begins: as when a clock without zone is put forward.
 
     >>> before, after = np.array([119, 119]) * HOUR // 60, np.array([180, 240]) * HOUR // 60
     >>> is_spring_forward(before, after, every=HOUR // 60).tolist()
     [True, False]
     """
-    hour: NDArray[np.bool_] = np.abs(after - before - HOUR - every) <= every // 2
+    hour: Flags = np.abs(after - before - HOUR - every) <= every // 2
     return hour & (after % HOUR < every) & (2 * every <= HOUR)
 
 

@@ -14,9 +14,9 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from detector.arrays import Counts
 from detector.errors import DataError, SettingError, ShapeError, nearest
 
-Counts = NDArray[np.int64]
 Short = Literal["reject", "pad", "leave"]
 
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import pandas as pd
 
 from detector.cleaning.clean import clean
-from detector.cleaning.values import read_dates, read_names, read_numbers
+from detector.cleaning.values import read_names, read_numbers
 from detector.decide.policy import Policy
 from detector.errors import DataError, SchemaError, SettingError, nearest
 from detector.features import Money
@@ -20,15 +20,14 @@ from detector.schema import Schema
 from pipelines.backtest.metrics import LEAST_ROWS, SUPERVISED, UNSUPERVISED, ScoredPeriod, in_order, period_metrics
 from pipelines.backtest.plan import Plan, length
 from pipelines.backtest.summary import cautions, means_and_spreads, summarise
-from pipelines.backtest.truth import TRUTH, Told
 from pipelines.config import Config
 from pipelines.config.features import NEEDS_TIME
 from pipelines.factory.detector import detector_of, policy_of
-from pipelines.factory.labelled_set import lesson_from, taught, without
+from pipelines.factory.labelled_set import labelled_set_from, train_head, without
 from pipelines.features.burn_in import warm
 from pipelines.features.engine import Featuring, featuring_of
 from pipelines.labels.feedback import Statements
-from pipelines.labels.known import Known
+from pipelines.labels.known import KnownLabels, LabelHistory, with_report_time
 from pipelines.progress import progress
 from pipelines.sinks.quarantine import count_quarantined
 from pipelines.sources import open_source
@@ -38,6 +37,8 @@ if TYPE_CHECKING:
 
 AMOUNT = "__amount__"
 """Among the rows of a backtest: amounts in one currency."""
+TRUTH = "__truth__"
+"""Among the rows of a backtest without a label column: what reports and answers say."""
 
 
 @dataclass(frozen=True)
@@ -81,8 +82,8 @@ def backtest(config: Config, plan: Plan, *, now: datetime, folder: Path | None =
     featuring = featuring_of(config, trained=False)
     rows, schema, notes = _prepare(config, plan, featuring, now=now)
     statements = Statements.read(config) if featuring is None else featuring.reader.statements
-    told = Told(rows, schema, config, statements, length(plan.delay))
-    truth = told.truth(now)
+    history = LabelHistory(rows, schema, config, statements, length(plan.delay))
+    truth = history.truth(now)
     schema = Schema(**{**schema.to_dict(), "label": schema.label or TRUTH})
     rows = rows.assign(**{str(schema.label): truth.label})
     whole_from = None if featuring is None else rows[schema.time].min() + featuring.reach
@@ -91,7 +92,7 @@ def backtest(config: Config, plan: Plan, *, now: datetime, folder: Path | None =
     periods = list(plan.periods())
     with progress("Backtesting", total=len(periods) * plan.seeds, unit="trainings") as advance:
         for begin, end in periods:
-            known = told.by(begin, since=begin - plan.learnt)
+            known = history.known_by(begin, since=begin - plan.learnt)
             learnt = rows.loc[known.label.index].assign(**{str(schema.label): known.label})
             unblocked = _unblocked(rows, schema, truth.known_at, begin=begin, end=end)
             for seed in range(plan.seeds):
@@ -139,11 +140,9 @@ def _prepare(
         quarantined.update(featured.quarantine["reason"])
     cleaned = clean(frame, schema, labelled=schema.label is not None, positions=frame.index)
     quarantined.update(cleaned.counts)
-    rows = cleaned.rows
+    rows = with_report_time(cleaned.rows, frame, config)
     if plan.scenario is not None:
         rows = rows.assign(**{plan.scenario: frame.loc[rows.index, plan.scenario]})
-    if reported is not None:
-        rows = rows.assign(**{reported: read_dates(frame[reported])[0]})
     notes = count_quarantined(+quarantined, of=given)
     amounts, unsummed = _amounts(frame.loc[rows.index], config.features.money())
     if amounts is not None:
@@ -175,15 +174,15 @@ class _Walk:
     policy: Policy
     whole_from: pd.Timestamp | None
 
-    def period(self, learnt: pd.DataFrame, known: Known, rows: pd.DataFrame, config: Config) -> dict[str, float]:
+    def period(self, learnt: pd.DataFrame, known: KnownLabels, rows: pd.DataFrame, config: Config) -> dict[str, float]:
         """Train on what was known at the begin, score the period; nothing if there are too few rows for either."""
         if len(learnt) < LEAST_ROWS or rows.empty:
             return {}
         if config.train.rows is not None and len(learnt) > config.train.rows:
             learnt = learnt.sample(config.train.rows, random_state=config.random_state)
-        lesson = lesson_from(learnt, known.of(learnt.index), config) if config.train.head.enabled else None
+        lesson = labelled_set_from(learnt, known.of(learnt.index), config) if config.train.head.enabled else None
         members, _ = warm(without(learnt, lesson), str(self.schema.time), self.whole_from)
-        scorer = taught(detector_of(config, self.schema).fit(members).scorer_, lesson, config)
+        scorer = train_head(detector_of(config, self.schema).fit(members).scorer_, lesson, config)
         scores = scorer.score(rows, self.policy, explains=False)
         scored = ScoredPeriod(
             rows,

@@ -127,7 +127,7 @@ def silence(
     from detector.decide.policy import SEVERITIES
     from pipelines.alerts.feedback.answers import find
     from pipelines.alerts.grouping import silences
-    from pipelines.alerts.grouping.groups import group_id
+    from pipelines.alerts.grouping.events import group_id
     from pipelines.alerts.outbox.views import silences_text
     from pipelines.config.masking import masks_of
 

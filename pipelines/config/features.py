@@ -85,7 +85,7 @@ class FeaturesSection(Section):
         Raises ``ValueError`` if no feature is of single events, or they are of several entities.
         """
         from detector.features import feature
-        from detector.members.event_steps import steps_of
+        from detector.members.event_sequence import steps_of
 
         try:
             steps_of(feature.parse(self.history))

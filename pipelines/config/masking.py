@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import hmac
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from pipelines.config import Config
@@ -26,22 +26,24 @@ class Masks:
     >>> masks = Masks({"card": "last4", "name": "hide"})
     >>> masks.show("card", "4929123412341234"), masks.show("name", "Ann"), masks.show("amount", 7)
     ('…1234', '(hidden)', '7')
+    >>> masks.show("card holder", "Ann")  # another column than the card
+    'Ann'
     """
 
     of: Mapping[str, str] = field(default_factory=dict)
     secret: bytes = b""
 
-    def is_masked(self, column: str) -> bool:
-        """Whether the column, or the one a part such as "birth weekday" is made of, is not to be read."""
-        return self._rule(column) is not None
+    def is_masked(self, *columns: str) -> bool:
+        """Whether any of the columns is not to be read in full."""
+        return self._rule(columns) is not None
 
     def tells_apart(self, column: str) -> bool:
         """Whether different values of a column are still different as people read them."""
-        return self._rule(column) in (None, "hash")
+        return self._rule((column,)) in (None, "hash")
 
-    def show(self, column: str, value: object) -> str:
-        """A value as people may read it."""
-        text, rule = str(value), self._rule(column)
+    def show(self, column: str, value: object, *, made_of: Sequence[str] = ()) -> str:
+        """A value as people may read it, also by the rules of the columns it is made of."""
+        text, rule = str(value), self._rule((column, *made_of))
         if rule is None:
             return text
         if rule == "last4":
@@ -51,10 +53,10 @@ class Masks:
             return f"#{digest[:12]}"
         return HIDDEN
 
-    def _rule(self, column: str) -> str | None:
-        if column in self.of:
-            return self.of[column]
-        return next((self.of[name] for name in self.of if column.startswith(f"{name} ")), None)
+    def _rule(self, columns: Sequence[str]) -> str | None:
+        """The one rule of all the columns; where they have different ones, nothing is shown."""
+        rules = {self.of[column] for column in columns if column in self.of}
+        return "hide" if len(rules) > 1 else next(iter(rules), None)
 
 
 def masks_of(config: Config) -> Masks:

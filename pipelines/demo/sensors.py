@@ -15,6 +15,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from detector.metrics import ranking as evaluate
+from detector.metrics.budget import decision_metrics
 from detector.metrics.events import event_metrics
 from pipelines.config import FILE_NAME, load_config
 from pipelines.demo.transactions import COLOURS, clear_away, put, show_alerts, show_places
@@ -165,7 +166,7 @@ def _against_truth(scores: pd.DataFrame, events: pd.DataFrame, fresh: pd.DataFra
     known = fresh[["time", "machine", "anomaly", "anomaly_kind"]]
     joined = scores.merge(known, on=["time", "machine"]).sort_values(["machine", "time"], ignore_index=True)
     ranked = evaluate.ranking_metrics(joined["anomaly"], joined["risk"])
-    decided = evaluate.decision_metrics(joined["anomaly"], joined["flagged"])
+    decided = decision_metrics(joined["anomaly"], joined["flagged"])
     found = event_metrics(joined["anomaly"], joined["flagged"], joined["machine"])
     lines = [
         f"AUROC {ranked['auroc']:.3f}, average precision {ranked['ap']:.3f} (blind: {ranked['prevalence']:.3f}).",

@@ -19,6 +19,7 @@ from rich.panel import Panel
 from rich.table import Table
 
 from detector.metrics import ranking as evaluate
+from detector.metrics.budget import decision_metrics
 from pipelines.alerts.feedback.answers import find
 from pipelines.alerts.message.message import reason_in_words
 from pipelines.alerts.message.words import money
@@ -220,7 +221,7 @@ def _alerts(events: Sequence[Mapping[str, Any]], truth: Truth, *, entity: str) -
 
 def _against_truth(scores: pd.DataFrame) -> Sequence[str]:
     ranked = evaluate.ranking_metrics(scores["is_fraud"], scores["risk"])
-    decided = evaluate.decision_metrics(scores["is_fraud"], scores["flagged"])
+    decided = decision_metrics(scores["is_fraud"], scores["flagged"])
     lines = [
         f"AUROC {ranked['auroc']:.3f}, average precision {ranked['ap']:.3f} (blind: {ranked['prevalence']:.3f}).",
         (

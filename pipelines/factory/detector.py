@@ -75,7 +75,7 @@ def detector_of(config: Config, schema: Schema, *, on_step: OnStep | None = None
     from detector.detectors.table.detector import TabularDetector
     from detector.encoders.events import EventAutoencoder
     from detector.encoders.table import TableAutoencoder
-    from detector.members.event_steps import steps_of
+    from detector.members.event_sequence import steps_of
 
     section = config.train
     chosen = {name: getattr(section, name) for name in ("autoencoder", "forest", "neighbours", "sequence")}

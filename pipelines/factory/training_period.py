@@ -17,10 +17,10 @@ from detector.schema import Schema
 from pipelines.config import Config
 from pipelines.factory.detector import refuse_taken_names
 from pipelines.factory.kinds import KINDS
-from pipelines.factory.labelled_set import Lesson, lesson_of, with_reports, without
+from pipelines.factory.labelled_set import LabelledSet, labelled_set_of, without
 from pipelines.features.burn_in import warm
 from pipelines.features.engine import Featuring, statements_of
-from pipelines.labels.known import known_labels
+from pipelines.labels.known import known_labels, with_report_time
 from pipelines.progress import counted, progress
 from pipelines.sources import Source
 
@@ -52,7 +52,7 @@ class TrainingPeriod:
     since: str
     until: str
     compare_days: float
-    lesson: Lesson | None = None
+    lesson: LabelledSet | None = None
     early: str | None = None
 
     @property
@@ -152,7 +152,7 @@ def split(
         rows = rows.sort_values(schema.time, kind="stable")
     labels = read_labels(rows[schema.label]) if schema.label is not None else np.full(len(rows), np.nan)
     believed = labels.copy()
-    told = with_reports(rows, frame, config)
+    told = with_report_time(rows, frame, config)
     statements = statements_of(config, featuring)
     if schema.time is not None and kind.rows_stand_alone:
         known = known_labels(told, config, schema, now=now, statements=statements)
@@ -162,7 +162,7 @@ def split(
         believed[(rows[schema.time] > end).to_numpy()] = np.nan
     first = _first_compared(rows, believed, config, schema, champion_until)
     compare, learn = rows.iloc[first:], rows.iloc[:first]
-    lesson = lesson_of(told.iloc[:first], config, schema, now=now, statements=statements)
+    lesson = labelled_set_of(told.iloc[:first], config, schema, now=now, statements=statements)
     learn = without(learn[labels[:first] != 1], lesson)
     learn, early = warm(learn, str(schema.time), None if featuring is None else featuring.whole_from)
     believed = believed[first:]

@@ -18,7 +18,7 @@ from detector.features import FeatureSet, History, in_own_words, load_history, s
 from detector.features.duration import MICROSECONDS, short
 from detector.schema import Schema
 from pipelines.config import Config
-from pipelines.features.rows import FeatureRows
+from pipelines.features.rows import FeatureRows, same_sources
 from pipelines.labels.feedback import Statements
 
 FILE, ROWS = "history.npz", "rows.parquet"
@@ -158,7 +158,7 @@ class Featuring:
 
     def goes_on_with(self, history: History) -> bool:
         """Whether a past is of the configured features, and told by those whose word counts."""
-        return history.features == self.features and history.told_by == self.reader.told_by
+        return history.features == self.features and same_sources(history.told_by, self.reader.told_by)
 
     def save(self, folder: Path) -> Path:
         """Keep the past in a folder, and beside it the rows of which something may still be said."""
@@ -286,7 +286,8 @@ class Featuring:
 
     def in_own_words(self, reasons: list[Reason]) -> list[Reason]:
         """Reasons that speak of an entity's own history."""
-        return in_own_words(reasons, self.features.all, calendar=self.features.calendar)
+        features = self.features
+        return in_own_words(reasons, features.all, calendar=features.calendar, time=features.time)
 
     def empty(self) -> History:
         """A past in which nothing has happened yet."""

@@ -14,7 +14,8 @@ from detector.errors import BundleError, DetectorError, SettingError
 from detector.features import FeatureSet
 from detector.features.feature import OF_NUMBER, OF_PLACE
 from pipelines.config import Config
-from pipelines.labels.feedback import Statements, can_be_told, known_turns
+from pipelines.labels.feedback import Statements
+from pipelines.labels.known import label_changes, may_be_labelled
 
 log = logging.getLogger("detector.features")
 
@@ -40,7 +41,7 @@ class FeatureRows:
         self.features = features
         self._statements: Statements | None = None
         self._warned = False
-        if self.features.knows and not can_be_told(config):
+        if self.features.knows and not may_be_labelled(config):
             name = next(feature.name for feature in self.features.all if feature.needs_label)
             raise SettingError(
                 f"{name} is made of labels, but no label column is named, and no report or answer to an alert can name "
@@ -106,7 +107,7 @@ class FeatureRows:
         features = self.features
         if not features.knows:
             return typed
-        turns = known_turns(
+        turns = label_changes(
             typed,
             self.statements,
             time=features.time,
@@ -159,3 +160,17 @@ class FeatureRows:
         """The columns by which a past knows a row."""
         by = (name for each in self.features.all if each.needs_label for name in self.features.grouped_by(each))
         return list(dict.fromkeys([self.features.time, str(self.features.key), *by]))
+
+
+def same_sources(one: str | None, other: str | None) -> bool:
+    """Whether labels, reports and answers count alike in two settings, as ``told_by`` writes them.
+
+    What the file of reports is called is of no account: a renamed file says the same.
+    """
+    if one is None or other is None:
+        return one == other
+    return _without_name(json.loads(one)) == _without_name(json.loads(other))
+
+
+def _without_name(settings: dict[str, Any]) -> dict[str, Any]:
+    return settings | {"reports": settings["reports"][1:]} if settings.get("reports") else settings

@@ -22,7 +22,7 @@ import sqlalchemy as sa
 from numpy.typing import NDArray
 
 from detector.cleaning.values import read_dates
-from detector.errors import BundleError, DataError
+from detector.errors import BundleError
 from detector.features import History, load_history, save_history
 from pipelines.config import Config
 from pipelines.features.engine import ROWS, Featuring, featuring_of, history_folder, joined, slices, tell
@@ -38,6 +38,8 @@ SNAPSHOT = re.compile(r"past-(\d{8})\.npz")
 MOST_ROWS, BATCHES = 500_000, 100
 """After so many rows or batches a snapshot is written, and the files before it are deleted."""
 MOST_HELD = 2_000_000
+MOST_LATE = 0.1
+"""A first batch with a larger share of rows from before the end of training is no late batch: it is history."""
 LOOK_EVERY = timedelta(days=1)
 
 Known = Callable[[pd.Series], NDArray[np.bool_]]
@@ -211,16 +213,30 @@ class FeatureState:
         self._write_snapshot(mark)
 
     def _begin(self, whole: pd.DataFrame) -> None:
-        """Before the very first batch: go on from the past that training left, if the batch comes after it."""
+        """Before the very first batch: go on from the state that training left.
+
+        A source with many rows from before the end of training is followed from its beginning, and has a state of
+        its own. A few rows of that kind are late, and quarantined as others that come too late are.
+
+        Raises
+        ------
+        BundleError, DataError
+            If that state is missing, broken, or of other features: nothing is scored as if everything were new.
+        """
         if self.featuring.history.latest is None:
-            try:
-                trained = self.featuring.recall(self.folder.parent)
-            except (BundleError, DataError):
-                trained = None
-            if trained is not None and trained.latest is not None:
-                first = read_dates(whole[self.featuring.features.time])[0].min()
-                if first >= pd.Timestamp(trained.latest - trained.lateness, unit="us"):
+            trained = self.featuring.recall(self.folder.parent)
+            if trained.latest is not None:
+                when = read_dates(whole[self.featuring.features.time])[0].dropna()
+                end = pd.Timestamp(trained.latest - trained.lateness, unit="us")
+                if (when < end).mean() <= MOST_LATE:
                     self.featuring.history = trained
+                else:
+                    log.warning(
+                        "many rows of the first batch are older than the end of training (%s): the features of %s "
+                        "begin anew with it, and what training knew of its entities does not count",
+                        end,
+                        self.source,
+                    )
         self._write_snapshot(0)
 
     def _learn_what_was_said(self, followed: FollowedSource, mark: int) -> None:

@@ -24,18 +24,7 @@ def open_followed(config: Config, store: Store, schema: Schema, *, also: Sequenc
     """
     section, source = config.service, config.source
     if source.path is not None:
-        return FollowedFolder(
-            store,
-            name=config.name,
-            source=source,
-            schema=schema,
-            settle=section.settle,
-            broken_after=section.broken_after,
-            rescores_replaced=section.replaced == "rescore",
-            starts_new=section.start == "new",
-            batch_rows=section.batch_rows,
-            also=also,
-        )
+        return FollowedFolder(store, name=config.name, source=source, schema=schema, section=section, also=also)
     if source.table is None:
         raise SettingError(
             "`source.query` can be scored once, but not followed. Make a view of it, and name that in `source.table`."

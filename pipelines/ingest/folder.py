@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -15,19 +14,18 @@ from sqlalchemy.orm import Session
 
 from detector.errors import SchemaError, SettingError, SourceError, nearest
 from detector.schema import Schema
-from pipelines.config import SourceSection
+from pipelines.config import ServiceSection, SourceSection
 from pipelines.ingest.batch import InputBatch, Lag, Proposal, ReadFacts
+from pipelines.ingest.file_changes import RESTORED, Inspector, is_new
 from pipelines.ingest.files import FileWindow, columns_of, frames_of
-from pipelines.ingest.fingerprint import ends_a_line, fingerprint
-from pipelines.ingest.listing import Sighting, base_of, can_grow, list_files, unfinished
+from pipelines.ingest.fingerprint import fingerprint
+from pipelines.ingest.listing import FileStat, base_of, list_files
 from pipelines.store import SourceFile, Store
 from pipelines.testing.failpoints import fault
 
 log = logging.getLogger("detector.intake")
 
 MOST_FILES = 1_000
-DONE = ("scored", "changed")
-RESTORED = ("size", "changed_ns", "fingerprint", "state", "reason", "rows", "generation", "batch")
 
 
 class FileRefusedError(SourceError):
@@ -36,15 +34,6 @@ class FileRefusedError(SourceError):
     def __init__(self, message: str, *, name: str) -> None:
         super().__init__(message)
         self.name = name
-
-
-@dataclass
-class _Changes:
-    """What a look at the folder found: what to write down, and what is ready."""
-
-    notes: list[dict[str, Any]] = field(default_factory=list)
-    gone: list[str] = field(default_factory=list)
-    ready: list[tuple[Sighting, dict[str, Any]]] = field(default_factory=list)
 
 
 class FollowedFolder:
@@ -60,14 +49,8 @@ class FollowedFolder:
         The folder, pattern or file, and how its CSV is written.
     schema : Schema
         Columns that a file must have.
-    settle, broken_after : float
-        Seconds without a change before a file is read; seconds before one that is still incomplete is set aside.
-    rescores_replaced : bool
-        Whether a file that was scored and then replaced is scored as a new one; otherwise that is only written down.
-    starts_new : bool
-        Whether files that are there at the very first look are left out.
-    batch_rows : int
-        Rows of one batch, about.
+    section : ServiceSection
+        When a file is read, and how many rows a batch has, about.
     also : sequence of str
         Columns to read where a file has them.
     """
@@ -79,23 +62,16 @@ class FollowedFolder:
         name: str,
         source: SourceSection,
         schema: Schema,
-        settle: float,
-        broken_after: float,
-        rescores_replaced: bool,
-        starts_new: bool,
-        batch_rows: int,
+        section: ServiceSection,
         also: Sequence[str] = (),
     ) -> None:
         self.store = store
         self.name = name
         self.source = source
         self.schema = schema
-        self.settle_seconds = settle
-        self.broken_after = broken_after
-        self.rescores_replaced = rescores_replaced
-        self.starts_new = starts_new
-        self.batch_rows = batch_rows
+        self.section = section
         self.also = tuple(also)
+        self.inspector = Inspector(source, schema, section)
         self.notices: list[str] = []
 
     @property
@@ -107,8 +83,10 @@ class FollowedFolder:
         """Look at every file, write down what is new about it, and propose those that are ready, in order."""
         seen = self._seen()
         found = list_files(str(self.source.path))
-        news = {name: sighting for name, sighting in found.items() if _is_new(sighting, seen.get(name))}
-        changes = self._look(news, self._known(list(news)), now, first_look=self.starts_new and not seen)
+        news = {name: stat for name, stat in found.items() if is_new(stat, seen.get(name))}
+        changes = self.inspector.look(
+            news, self._known(list(news)), now, first_look=self.section.start == "new" and not seen
+        )
         changes.gone = [name for name, (_, _, state) in seen.items() if state == "waiting" and name not in found]
         fault("score.looked")
         self.notices = [f"{n['name']}: {n['reason']}" for n in changes.notes if n.get("state") in ("broken", "changed")]
@@ -138,92 +116,12 @@ class FollowedFolder:
             session.expunge_all()
         return known
 
-    def _look(
-        self, news: Mapping[str, Sighting], known: Mapping[str, SourceFile], now: datetime, *, first_look: bool
-    ) -> _Changes:
-        changes = _Changes()
-        for name, sighting in news.items():
-            file = known.get(name)
-            if file is not None and file.state == "claimed":
-                continue
-            if first_look:
-                changes.notes.append(_as_note(sighting, state="skipped", reason="there before the service started"))
-                continue
-            if (reason := self._wait_for(sighting, file, now)) is not None:
-                if file is None or (file.state in ("waiting", "broken") and _is_news(file, sighting, reason)):
-                    changes.notes.append(_as_note(sighting, state="waiting", reason=reason))
-                continue
-            self._judge(sighting, file, now, changes)
-        return changes
-
-    def _wait_for(self, sighting: Sighting, file: SourceFile | None, now: datetime) -> str | None:
-        """Why a file is not looked into yet; None if it has settled."""
-        age = sighting.age(now.timestamp())
-        if 0 <= age < self.settle_seconds:
-            return "it has just been written to"
-        if age < 0 and (file is None or not _same(file, sighting) or file.seen_at == now):
-            return "its time lies in the future: it is read once it is found unchanged"
-        return None
-
-    def _judge(self, sighting: Sighting, file: SourceFile | None, now: datetime, changes: _Changes) -> None:
-        """Find out of a file that has settled whether it is whole, and new."""
-        age = sighting.age(now.timestamp())
-        waited = max(age, 0.0 if file is None else (now - file.seen_at).total_seconds())
-        if reason := unfinished(sighting, age=waited, settle=self.settle_seconds):
-            state = "broken" if waited >= self.broken_after else "waiting"
-            if file is not None and file.state in DONE:
-                state, reason = "changed", f"it was scored, and then changed into something unreadable: {reason}"
-            if file is None or (file.state, file.reason) != (state, reason) or not _same(file, sighting):
-                changes.notes.append(_as_note(sighting, state=state, reason=reason))
-            return
-        try:
-            digest = fingerprint(sighting.path, size=sighting.size)
-            entry = self._entry(sighting, file, digest)
-            if isinstance(entry, dict):
-                self.schema.check(columns_of(sighting.path, self.source))
-        except (SourceError, SchemaError) as error:
-            changes.notes.append(_as_note(sighting, state="broken", reason=str(error)))
-            return
-        if isinstance(entry, dict):
-            changes.ready.append((sighting, entry))
-        elif entry is not None:
-            changes.notes.append(_as_note(sighting, state="changed", reason=entry, fingerprint=digest))
-        else:  # only its time has changed
-            changes.notes.append(_as_note(sighting, fingerprint=digest))
-
-    def _entry(self, sighting: Sighting, file: SourceFile | None, digest: str) -> dict[str, Any] | str | None:
-        """What to read of it; or why not; or None if it is the same as before."""
-        entry: dict[str, Any] = {
-            "name": sighting.name,
-            "size": sighting.size,
-            "changed_ns": sighting.changed_ns,
-            "fingerprint": digest,
-            "from": 0,
-            "generation": 1 if file is None else file.generation,
-            "before": None if file is None else {column: getattr(file, column) for column in RESTORED},
-        }
-        if file is None or file.state in ("waiting", "broken", "skipped"):
-            return entry
-        if (file.size, file.fingerprint) == (sighting.size, digest):
-            return None
-        if file.state == "scored" and sighting.size > file.size and can_grow(sighting.path):
-            same_start = fingerprint(sighting.path, size=file.size) == file.fingerprint
-            if same_start and ends_a_line(sighting.path, size=file.size):
-                return entry | {"from": file.rows}
-        if self.rescores_replaced:
-            return entry | {"generation": file.generation + 1}
-        what = "truncated" if sighting.size < file.size else "replaced"
-        return (
-            f"it was {what} after {file.rows:,} rows of it were scored; those scores stand, and what it holds now "
-            f"is not scored. Give new rows a new name, or run: detector backfill CONFIG --file {sighting.name}"
-        )
-
-    def _proposal(self, ready: list[tuple[Sighting, dict[str, Any]]], now: datetime) -> Proposal | None:
+    def _proposal(self, ready: list[tuple[FileStat, dict[str, Any]]], now: datetime) -> Proposal | None:
         entries: list[dict[str, Any]] = []
         rows = 0
-        for sighting, entry in ready[:MOST_FILES]:
-            rows += max(1, (FileWindow(sighting.path, self.source).estimate() or 0) - entry["from"])
-            if entries and rows > self.batch_rows:
+        for stat, entry in ready[:MOST_FILES]:
+            rows += max(1, (FileWindow(stat.path, self.source).estimate() or 0) - entry["from"])
+            if entries and rows > self.section.batch_rows:
                 break
             entries.append(entry)
         if not entries:
@@ -255,13 +153,13 @@ class FollowedFolder:
         chosen = names or [name for name, file in known.items() if file.state == "skipped" and name in found]
         windows = []
         for name in chosen:
-            sighting, file = found[name], known[name]
-            self.schema.check(columns_of(sighting.path, self.source))
+            stat, file = found[name], known[name]
+            self.schema.check(columns_of(stat.path, self.source))
             entry = {
                 "name": name,
-                "size": sighting.size,
-                "changed_ns": sighting.changed_ns,
-                "fingerprint": fingerprint(sighting.path, size=sighting.size),
+                "size": stat.size,
+                "changed_ns": stat.changed_ns,
+                "fingerprint": fingerprint(stat.path, size=stat.size),
                 "from": 0,
                 "generation": file.generation + (file.state == "changed"),
                 "before": {column: getattr(file, column) for column in RESTORED},
@@ -376,7 +274,7 @@ class FollowedFolder:
     def lag(self, now: datetime) -> Lag:
         """How many files wait, and for how long the oldest of them has."""
         seen, found = self._seen(), list_files(str(self.source.path))
-        waiting = [s for name, s in found.items() if _is_new(s, seen.get(name)) or seen[name][2] == "claimed"]
+        waiting = [s for name, s in found.items() if is_new(s, seen.get(name)) or seen[name][2] == "claimed"]
         return Lag(len(waiting), max((s.age(now.timestamp()) for s in waiting), default=0.0))
 
     def _files(self) -> sa.Select[SourceFile]:
@@ -393,20 +291,3 @@ class FollowedFolder:
         for column in ("size", "changed_ns", "fingerprint", "state", "reason", "rows", "generation", "batch"):
             if column in values:
                 setattr(file, column, values[column])
-
-
-def _is_new(sighting: Sighting, seen: tuple[int, int, str] | None) -> bool:
-    """Whether a file must be looked into: it is unknown, waits, or is not what it was."""
-    return seen is None or seen[2] == "waiting" or seen[:2] != (sighting.size, sighting.changed_ns)
-
-
-def _same(file: SourceFile, sighting: Sighting) -> bool:
-    return (file.size, file.changed_ns) == (sighting.size, sighting.changed_ns)
-
-
-def _is_news(file: SourceFile, sighting: Sighting, reason: str) -> bool:
-    return not _same(file, sighting) or file.reason != reason
-
-
-def _as_note(sighting: Sighting, **values: Any) -> dict[str, Any]:
-    return {"name": sighting.name, "size": sighting.size, "changed_ns": sighting.changed_ns} | values

@@ -16,7 +16,7 @@ UNENDED = 10
 
 
 @dataclass(frozen=True)
-class Sighting:
+class FileStat:
     """A file as the file system shows it."""
 
     name: str
@@ -44,7 +44,7 @@ def base_of(path: str) -> Path:
     return base
 
 
-def list_files(path: str) -> dict[str, Sighting]:
+def list_files(path: str) -> dict[str, FileStat]:
     """The CSV and Parquet files of a folder, a pattern or a single path, by name; an empty folder has none.
 
     Raises
@@ -59,7 +59,7 @@ def list_files(path: str) -> dict[str, Sighting]:
         found = [Path(name) for name in glob.glob(path, recursive=True)]  # noqa: PTH207
     else:
         found = find_files(path)
-    sightings: dict[str, Sighting] = {}
+    stats: dict[str, FileStat] = {}
     for file in sorted(found):
         try:
             state = file.stat()
@@ -67,25 +67,25 @@ def list_files(path: str) -> dict[str, Sighting]:
             continue  # it was there a moment ago
         if file.is_file() and not file.name.startswith((".", "_")):
             name = file.relative_to(base).as_posix()
-            sightings[name] = Sighting(name, file, state.st_size, state.st_mtime_ns)
-    return sightings
+            stats[name] = FileStat(name, file, state.st_size, state.st_mtime_ns)
+    return stats
 
 
-def unfinished(sighting: Sighting, *, age: float, settle: float) -> str:
+def unfinished(stat: FileStat, *, age: float, settle: float) -> str:
     """Why a file that has settled still looks as if it were being written; empty if it is whole."""
-    if not sighting.size:
+    if not stat.size:
         return "it is empty"
-    if is_parquet(sighting.path):
+    if is_parquet(stat.path):
         try:
-            ParquetFile(sighting.path)
+            ParquetFile(stat.path)
         except SourceError as error:
             return str(error)
         return ""
-    if sighting.path.suffix in COMPRESSED or age >= settle * UNENDED:
+    if stat.path.suffix in COMPRESSED or age >= settle * UNENDED:
         return ""
     from pipelines.ingest.fingerprint import ends_a_line
 
-    return "" if ends_a_line(sighting.path, size=sighting.size) else "its last line has no end"
+    return "" if ends_a_line(stat.path, size=stat.size) else "its last line has no end"
 
 
 def is_parquet(path: Path) -> bool:

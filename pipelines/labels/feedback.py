@@ -1,7 +1,4 @@
-"""What reports and answers to alerts say of rows, when each was said, and what a row was therefore known to be.
-
-The one place where statements meet rows: features and the head both take them from here.
-"""
+"""Feedback: what reports and answers to alerts say of rows, and when each was said."""
 
 from __future__ import annotations
 
@@ -17,7 +14,6 @@ from detector.cleaning.values import naive_utc, read_dates, read_names
 from detector.errors import SchemaError, nearest
 from detector.metrics.ranking import read_labels
 from pipelines.config import Config
-from pipelines.config.features import TURNS
 from pipelines.config.masking import Masks, masks_of
 from pipelines.sources import NoRowsError, open_source
 from pipelines.store import existing_store
@@ -50,7 +46,7 @@ class Statements:
     @classmethod
     def none(cls) -> Self:
         """Nothing was ever said."""
-        return cls(_nothing(), _nothing())
+        return cls(no_statements(), no_statements())
 
     @classmethod
     def read(cls, config: Config) -> Self:
@@ -65,7 +61,15 @@ class Statements:
         """
         if config.columns.key is None:
             return cls.none()
-        return cls(_reports(config), _verdicts(config), config.columns.key, masks_of(config))
+        verdicts = _verdicts(config) if config.train.head.verdicts else no_statements()
+        return cls(_reports(config), verdicts, config.columns.key, masks_of(config))
+
+    @classmethod
+    def answers(cls, config: Config) -> Self:
+        """Only what people answered to alerts, whether or not anything is to learn from it."""
+        if config.columns.key is None:
+            return cls.none()
+        return cls(no_statements(), _verdicts(config), config.columns.key, masks_of(config))
 
     def about(self, keys: pd.Series) -> dict[str, pd.DataFrame]:
         """The statements about rows of these keys, by their kind: ``row`` (a position), ``label`` and ``known_at``.
@@ -96,71 +100,11 @@ class Statements:
         return [key for key in dict.fromkeys(self.reports["key"]) if key not in names]
 
 
-def can_be_told(config: Config) -> bool:
-    """Whether anything can tell which rows are fraud."""
-    head = config.train.head
-    return config.columns.label is not None or (config.columns.key is not None and bool(head.reports or head.verdicts))
-
-
-def known_turns(
-    rows: pd.DataFrame, statements: Statements, *, time: str, key: str | None, label: str | None, reported: str | None
-) -> pd.DataFrame:
-    """Since when each row was known to be fraud, when that was taken back, and when it was said again.
-
-    A row is known to be fraud while the last that was said of it is "fraud": by the label column, a report or a
-    verdict; of several at one moment in this order the last. "Fine" and "unsure" end that. A label without a column
-    that says when it was reported stands from the row on, whatever is said, as nobody knows which came last. Turns
-    after the third do not count.
-
-    Parameters
-    ----------
-    rows : DataFrame
-        With times as dates, and labels as numbers where there are any.
-    statements : Statements
-        Later ones too: each counts from its own date on.
-    time, key, label, reported : str or None
-        The columns; the last two need not be there.
-
-    Returns
-    -------
-    DataFrame
-        The three columns ``TURNS``, dates or missing, indexed as the rows.
-
-    >>> said = pd.DataFrame({"key": "a", "label": [1.0, 0.0], "known_at": pd.to_datetime(["2026-01-02", "2026-01-05"])})
-    >>> rows = pd.DataFrame({"id": ["a", "b"], "at": pd.Timestamp("2026-01-01")})
-    >>> found = known_turns(rows, Statements(said, said[:0]), time="at", key="id", label=None, reported=None)
-    >>> found.iloc[0].dt.day.tolist(), found.iloc[1].dt.day.tolist()
-    ([2.0, 5.0, nan], [nan, nan, nan])
-    """
-    said = [_nothing("row")]
-    undated = np.zeros(0, dtype=np.intp)
-    if label is not None and label in rows:
-        frauds = np.flatnonzero(rows[label].to_numpy(dtype=np.float64, na_value=np.nan) == 1)
-        if reported is None:
-            undated = frauds
-        elif reported in rows:
-            known_at = rows[reported].iloc[frauds].to_numpy()
-            said.append(pd.DataFrame({"row": frauds, "label": 1.0, "known_at": known_at}).dropna())
-    if key is not None:
-        said += statements.about(rows[key]).values()
-    words = pd.concat([each for each in said if len(each)] or said).sort_values(["row", "known_at"], kind="stable")
-    fraud = words["label"] == 1
-    turned = words[fraud != fraud.groupby(words["row"]).shift(fill_value=False)]
-    number = turned.groupby("row").cumcount()
-    found = {}
-    for place, name in enumerate(TURNS):
-        chosen, column = turned[number == place], np.full(len(rows), np.datetime64("NaT"), dtype=MOMENT)
-        column[chosen["row"].to_numpy(dtype=np.intp)] = chosen["known_at"].to_numpy().astype(MOMENT)
-        column[undated] = np.datetime64("NaT") if place else rows[time].iloc[undated].to_numpy().astype(MOMENT)
-        found[name] = column
-    return pd.DataFrame(found, index=rows.index)
-
-
 def _verdicts(config: Config) -> pd.DataFrame:
     """What people answered to alerts, as statements; nothing if there is no state of a service yet."""
-    store = existing_store(config.service.store) if config.train.head.verdicts else None
+    store = existing_store(config.service.store)
     if store is None:
-        return _nothing()
+        return no_statements()
     with closing(store), store.read() as session:
         statement = (
             sa.select(Answer.verdict, Answer.at, Alert.facts)
@@ -173,14 +117,14 @@ def _verdicts(config: Config) -> pd.DataFrame:
             for verdict, at, facts in session.execute(statement)
             for key in facts.get("keys", [])
         ]
-    return pd.DataFrame(found, columns=["key", "label", "known_at"]) if found else _nothing()
+    return pd.DataFrame(found, columns=["key", "label", "known_at"]) if found else no_statements()
 
 
 def _reports(config: Config) -> pd.DataFrame:
     """Reports as statements; without a column that says what was found, each says that it was fraud."""
     section = config.train.head.reports
     if section is None:
-        return _nothing()
+        return no_statements()
     source = open_source(section.source)
     try:
         frame = source.read()
@@ -193,7 +137,7 @@ def _reports(config: Config) -> pd.DataFrame:
                 f"The reports of `train.head.reports` have no column {name!r}. {nearest(name, map(str, frame.columns))}"
             )
     if frame.empty:
-        return _nothing()
+        return no_statements()
     label = np.ones(len(frame)) if section.label is None else read_labels(frame[section.label])
     names = read_names(frame[key]).astype("str").astype("object")
     return pd.DataFrame({"key": names, "label": label, "known_at": read_dates(frame[section.at])[0]}).dropna()
@@ -205,11 +149,12 @@ def _joined(statements: pd.DataFrame, names: pd.Series) -> pd.DataFrame:
     statements = statements[statements["key"].isin(keys.dropna())]
     wanted = keys.isin(statements["key"]).to_numpy()
     places = pd.DataFrame({"row": np.flatnonzero(wanted), "key": keys[wanted].to_numpy()})
-    found = statements.merge(places, on="key") if len(places) else _nothing()
+    found = statements.merge(places, on="key") if len(places) else no_statements()
     return found.reindex(columns=["row", "label", "known_at"]).astype({"row": "int64", "known_at": MOMENT})
 
 
-def _nothing(name: str = "key") -> pd.DataFrame:
+def no_statements(name: str = "key") -> pd.DataFrame:
+    """A frame of statements with none in it, about keys or, by another name, about positions of rows."""
     kind = "object" if name == "key" else "int64"
     return pd.DataFrame(
         {name: pd.Series(dtype=kind), "label": pd.Series(dtype="float64"), "known_at": pd.Series(dtype=MOMENT)}

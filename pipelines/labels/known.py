@@ -1,22 +1,27 @@
-"""What is known of rows at a moment: by the label column, by reports that came later, by answers to alerts."""
+"""Labels as they were known at a moment: by the label column, by reports that came later, by answers to alerts.
+
+Training, evaluation, the backtest and features of labels all take from here what a row was known to be.
+"""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-from datetime import datetime
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
 
 import numpy as np
 import pandas as pd
 
 from detector.cleaning.values import naive_utc, read_dates
+from detector.errors import SettingError
 from detector.metrics.ranking import read_labels
 from detector.schema import Schema
 from pipelines.config import Config
-from pipelines.labels.feedback import Statements
+from pipelines.config.features import TURNS
+from pipelines.labels.feedback import MOMENT, Statements, no_statements
 
 
 @dataclass(frozen=True)
-class Known:
+class KnownLabels:
     """What is known of some rows.
 
     Parameters
@@ -28,7 +33,7 @@ class Known:
     assumed : Series
         Whether nobody gave a date, so that the label delay did.
     counts : dict of str to int
-        Rows that "reports" and "verdicts" told of.
+        Rows that "reports" and "verdicts" are about.
     """
 
     label: pd.Series
@@ -36,9 +41,23 @@ class Known:
     assumed: pd.Series
     counts: dict[str, int] = field(default_factory=dict)
 
-    def of(self, index: pd.Index) -> Known:
+    def of(self, index: pd.Index) -> KnownLabels:
         """What is known of some of them."""
-        return Known(self.label[index], self.known_at[index], self.assumed[index], self.counts)
+        return KnownLabels(self.label[index], self.known_at[index], self.assumed[index], self.counts)
+
+
+def may_be_labelled(config: Config) -> bool:
+    """Whether anything can say which rows are fraud."""
+    head = config.train.head
+    return config.columns.label is not None or (config.columns.key is not None and bool(head.reports or head.verdicts))
+
+
+def with_report_time(rows: pd.DataFrame, frame: pd.DataFrame, config: Config) -> pd.DataFrame:
+    """Cleaned rows with the time at which each label was reported, if a column of the raw ones says so."""
+    reported = config.features.reported
+    if reported is None or reported not in frame:
+        return rows
+    return rows.assign(**{reported: read_dates(frame.loc[rows.index, reported])[0]})
 
 
 def known_labels(
@@ -49,27 +68,15 @@ def known_labels(
     now: datetime,
     statements: Statements | None = None,
     delay: pd.Timedelta | None = None,
-) -> Known:
+) -> KnownLabels:
     """Labels of rows as they are known now.
 
     A row is normal once the label delay has passed and nobody said otherwise. What is said of it by a report or a
     verdict counts from the moment it was said; of several the last counts, so a chargeback overrides an earlier "fine".
     The same said again is no news. What is dated later than ``now`` is not known. "Unsure" is unknown.
 
-    Parameters
-    ----------
-    rows : DataFrame
-        With the key, time and label columns, and the time of report if ``features.reported`` names one.
-    config : Config
-        Names the label delay, the reports, and the service's store.
-    schema : Schema
-        The meaning of the columns; with a time.
-    now : datetime
-        The moment.
-    statements : Statements, optional
-        What reports and answers say; read if it is not given.
-    delay : Timedelta, optional
-        After which labels are known; by default as configured.
+    ``rows`` hold the key, the time and the label, and the time of report if ``features.reported`` names one. Statements
+    are read if they are not given; the delay is the configured one.
 
     Raises
     ------
@@ -97,13 +104,132 @@ def known_labels(
         for what, found in statements.about(rows[schema.key]).items():
             said.append(found[found["known_at"] <= at].assign(assumed=False))
             counts[what] = said[-1]["row"].nunique()
-    if schema.label is None and config.train.head.reports is None and not counts.get("verdicts"):
-        label[:] = np.nan  # nobody has ever said anything, so silence means nothing
+    if not _anything_said(schema, config, counts):
+        label[:] = np.nan  # then silence means nothing
     last = _last_words(pd.concat(said))
     for values, name in ((label, "label"), (known_at, "known_at"), (assumed, "assumed")):
         values[last["row"]] = last[name]
     found = pd.DataFrame({"label": label, "known_at": known_at, "assumed": assumed}, index=rows.index)
-    return Known(found["label"], found["known_at"], found["assumed"], counts)
+    return KnownLabels(found["label"], found["known_at"], found["assumed"], counts)
+
+
+@dataclass(frozen=True)
+class LabelHistory:
+    """All that was ever said of some rows, to look back at what was known at any moment.
+
+    Rows are cleaned and have a time, and the time of report if ``features.reported`` names one. A row of which nobody
+    said anything is known to be normal after ``delay``, which is also when a label without report is known.
+    """
+
+    rows: pd.DataFrame
+    schema: Schema
+    config: Config
+    statements: Statements
+    delay: pd.Timedelta
+
+    def known_by(self, moment: pd.Timestamp, *, since: pd.Timestamp) -> KnownLabels:
+        """What was known at a moment of the rows before it and since another; both in UTC, without saying so."""
+        time = self.rows[str(self.schema.time)]
+        return self._known(self.rows[(time >= since) & (time < moment)], moment.tz_localize(UTC))
+
+    def truth(self, now: datetime) -> KnownLabels:
+        """What rows turned out to be: as known today, and by the label column where that is not known yet.
+
+        Such labels have no date: they count in the measures, but nobody could have acted on them.
+
+        Raises
+        ------
+        SettingError
+            If there is neither a label column nor any report or answer.
+        """
+        known = self._known(self.rows, now)
+        if self.schema.label is not None:
+            given = pd.Series(np.array(read_labels(self.rows[self.schema.label])), index=self.rows.index)
+            return replace(known, label=known.label.where(known.known_at.notna(), given))
+        if not _anything_said(self.schema, self.config, known.counts):
+            raise SettingError(
+                "A backtest needs to know what turned out to be fraud. Name that column in `columns.label`, or a table "
+                "of reports in `train.head.reports`."
+            )
+        return known
+
+    def _known(self, rows: pd.DataFrame, now: datetime) -> KnownLabels:
+        """A fraud that nobody reported is not known, where reports have dates."""
+        known = known_labels(rows, self.config, self.schema, now=now, statements=self.statements, delay=self.delay)
+        reported = self.config.features.reported
+        if self.schema.label is None or reported is None:
+            return known
+        unreported = known.assumed & (known.label == 1) & rows[reported].isna()
+        return replace(known, label=known.label.mask(unreported), known_at=known.known_at.mask(unreported))
+
+
+def label_changes(
+    rows: pd.DataFrame, statements: Statements, *, time: str, key: str | None, label: str | None, reported: str | None
+) -> pd.DataFrame:
+    """Label changes of each row: since when it was known to be fraud, when that was taken back, and when said again.
+
+    A row is known to be fraud while the last that was said of it is "fraud": by the label column, a report or a
+    verdict; of several at one moment in this order the last. "Fine" and "unsure" end that. A label without a column
+    that says when it was reported stands from the row on, whatever is said, as nobody knows which came last. Changes
+    after the third do not count.
+
+    Times are dates and labels numbers. Later statements may be among them: each counts from its own date on. The
+    result has the columns ``TURNS``, dates or missing.
+
+    >>> said = pd.DataFrame({"key": "a", "label": [1.0, 0.0], "known_at": pd.to_datetime(["2026-01-02", "2026-01-05"])})
+    >>> rows = pd.DataFrame({"id": ["a", "b"], "at": pd.Timestamp("2026-01-01")})
+    >>> found = label_changes(rows, Statements(said, said[:0]), time="at", key="id", label=None, reported=None)
+    >>> found.iloc[0].dt.day.tolist(), found.iloc[1].dt.day.tolist()
+    ([2.0, 5.0, nan], [nan, nan, nan])
+    """
+    said = [no_statements("row")]
+    undated = np.zeros(0, dtype=np.intp)
+    if label is not None and label in rows:
+        frauds = np.flatnonzero(rows[label].to_numpy(dtype=np.float64, na_value=np.nan) == 1)
+        if reported is None:
+            undated = frauds
+        elif reported in rows:
+            known_at = rows[reported].iloc[frauds].to_numpy()
+            said.append(pd.DataFrame({"row": frauds, "label": 1.0, "known_at": known_at}).dropna())
+    if key is not None:
+        said += statements.about(rows[key]).values()
+    words = pd.concat([each for each in said if len(each)] or said).sort_values(["row", "known_at"], kind="stable")
+    fraud = words["label"] == 1
+    turned = words[fraud != fraud.groupby(words["row"]).shift(fill_value=False)]
+    number = turned.groupby("row").cumcount()
+    found = {}
+    for place, name in enumerate(TURNS):
+        chosen, column = turned[number == place], np.full(len(rows), np.datetime64("NaT"), dtype=MOMENT)
+        column[chosen["row"].to_numpy(dtype=np.intp)] = chosen["known_at"].to_numpy().astype(MOMENT)
+        column[undated] = np.datetime64("NaT") if place else rows[time].iloc[undated].to_numpy().astype(MOMENT)
+        found[name] = column
+    return pd.DataFrame(found, index=rows.index)
+
+
+def with_answers(frame: pd.DataFrame, schema: Schema, statements: Statements) -> tuple[pd.DataFrame, int]:
+    """The rows with answers to alerts among their labels, for evaluation, and how many rows were answered.
+
+    A row is anomalous if the label column or the last answer says so; "fine" counts where the label column says
+    nothing. The rows may lack the label column.
+
+    >>> rows = pd.DataFrame({"id": [1, 2, 3], "fraud": [0, None, None]})
+    >>> said = pd.DataFrame({"key": ["1", "2"], "label": [1.0, 0.0], "known_at": pd.Timestamp("2026-01-02")})
+    >>> with_answers(rows, Schema(key="id", label="fraud"), Statements(said[:0], said, "id"))[0]["fraud"].tolist()
+    [1.0, 0.0, nan]
+    """
+    if schema.key is None or schema.label is None or statements.verdicts.empty or schema.key not in frame:
+        return frame, 0
+    last = _last_words(statements.about(frame[schema.key])["verdicts"].assign(assumed=False))
+    said = np.full(len(frame), np.nan)
+    said[last["row"]] = last["label"]
+    known = read_labels(frame[schema.label]) if schema.label in frame else np.full(len(frame), np.nan)
+    joined = np.where(np.isnan(known), said, np.where(said == 1, 1.0, known))
+    return frame.assign(**{schema.label: joined}), int((~np.isnan(said)).sum())
+
+
+def _anything_said(schema: Schema, config: Config, counts: dict[str, int]) -> bool:
+    """Whether there is a label column, a table of reports, or at least one answer."""
+    return schema.label is not None or config.train.head.reports is not None or bool(counts.get("verdicts"))
 
 
 def _last_words(said: pd.DataFrame) -> pd.DataFrame:

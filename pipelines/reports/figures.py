@@ -13,6 +13,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from detector.errors import DataError
 from detector.metrics import ranking as evaluate
+from detector.metrics.calibration import alert_curve, calibration_metrics
 from pipelines.reports.style import (
     BLUE,
     GREY,
@@ -137,7 +138,7 @@ def alert_rate(p_value: ArrayLike, *, chosen: float | None = None) -> Figure:
 
     - ``chosen``: the largest p-value that was flagged.
     """
-    curve = evaluate.alert_curve(p_value)
+    curve = alert_curve(p_value)
     rows = int(np.count_nonzero(~np.isnan(np.asarray(p_value, dtype=np.float64))))
     seen = curve[curve["alert_rate"] > 0]
     figure, (axes,) = empty_figure()
@@ -170,7 +171,7 @@ def calibration(p_value: ArrayLike) -> Figure:
 
     - ``p_value`` (n_rows,): of normal rows that took no part in fitting or calibration.
     """
-    facts = evaluate.calibration_metrics(p_value)
+    facts = calibration_metrics(p_value)
     values = np.sort(np.asarray(p_value, dtype=np.float64))
     values = values[~np.isnan(values)]
     steps = np.unique(values[np.unique(np.geomspace(1, len(values), min(400, len(values))).astype(int)) - 1])

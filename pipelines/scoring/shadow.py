@@ -19,7 +19,7 @@ from detector.atomic import write_whole
 from detector.cleaning.values import naive_utc
 from detector.errors import DetectorError
 from detector.metrics import compare
-from detector.metrics import ranking as evaluate
+from detector.metrics.calibration import calibration_metrics
 from pipelines.config import Config
 from pipelines.ingest.batch import InputBatch
 from pipelines.jobs.cache import ProcessCache
@@ -217,7 +217,7 @@ def _settled(config: Config, registry: ModelRegistry, trial: Trial) -> tuple[str
     }
     words = f"{challenger:,} alerts in {len(rows):,} rows, champion {champion:,}; rank correlation {stability:.2f}"
     settings = config.retrain
-    off = evaluate.calibration_metrics(rows["p_value_champion"])["calibration_distance"]
+    off = calibration_metrics(rows["p_value_champion"])["calibration_distance"]
     metrics["calibration_distance_champion"] = off
     # Four alerts more or less are chance: twice the square root of one alert, and of a few.
     if challenger > settings.most_alert_change * champion + 4.0 * np.sqrt(champion + 1.0):

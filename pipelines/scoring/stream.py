@@ -24,7 +24,7 @@ import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
 from detector.cleaning.values import naive_utc
-from detector.errors import DetectorError
+from detector.errors import DetectorError, StoreError
 from pipelines.alerts.grouping.gather import Gathered
 from pipelines.alerts.outbox.enqueue import enqueue
 from pipelines.features.state import FeatureState, feature_state_of
@@ -56,6 +56,8 @@ class Outcome:
     staged: Staged
     facts: ReadFacts
     quarantined: int
+    was: str
+    """The state its batch must still be in: another instance may have scored it, or given it up."""
     alerts: pd.DataFrame | None = None
     """What alerts are made of; None where a batch brings none."""
     trial: ShadowTrial | None = None
@@ -219,15 +221,18 @@ class Scoring:
             )
         fault("score.staged")
         alerts = with_notices(gathered.scores(), scored.notices) if batch.purpose == "score" else None
-        return Outcome(scored, staged, rows.facts, quarantine.rows, alerts, trial)
+        was = "done" if mode == "replay" else "claimed"
+        return Outcome(scored, staged, rows.facts, quarantine.rows, was, alerts, trial)
 
     def _commit(self, batch: Batch, outcome: Outcome, finish: Finish) -> None:
         scored, staged = outcome.scored, outcome.staged
         self.context.checkpoint()
         with self.store.write() as session:
+            self._check_is(outcome.was, batch, session)
             self.context.fence(session)
         self.sink.deliver(staged)
         with self.store.write() as session:
+            self._check_is(outcome.was, batch, session)
             self.sink.commit(staged, session, now=self.context.now)
             batch.model_version, batch.run = self.scorer.version, self.context.run
             batch.rows, batch.scored, batch.flagged = outcome.facts.rows, scored.scored, scored.flagged
@@ -247,6 +252,12 @@ class Scoring:
             self.sink.show(staged)
             fault("score.committing")
         fault("score.committed")
+
+    def _check_is(self, state: str, batch: Batch, session: Session) -> None:
+        found = session.get(Batch, batch.id)
+        if found is None or found.state != state:
+            became = "given up" if found is None else f"{found.state} already"
+            raise StoreError(f"Batch {batch.id} is {became}, by another run; what this one had in hand was not kept.")
 
     def _shadow(self, batch: Batch, trial: ShadowTrial | None) -> None:
         """Have a challenger score the batch too, if one is on trial; that it fails harms nothing."""

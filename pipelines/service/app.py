@@ -152,7 +152,7 @@ class Service:
             arguments=arguments,
             stopping=self._ending.is_set,
             abandoning=self._abandoning.is_set,
-            fence=self.leadership.fence,
+            fence=self.leadership.fence_of_term(),
             cache=self.cache,
         )
 

@@ -98,12 +98,28 @@ class Leadership:
 
         Raises ``StoreError`` if another instance leads now; the transaction must not be committed.
         """
-        mine = sa.update(Lease).where(Lease.name == NAME, Lease.holder == self.instance, Lease.term == self.term)
-        if self.term is None or not _changed(session, mine.values(beat=Lease.beat + 1)):
+        try:
+            self.fence_of_term()(session)
+        except StoreError:
             self.term = None
-            raise StoreError(
-                f"Another instance has taken over from {self.instance}; what this one had in hand was not kept."
-            )
+            raise
+
+    def fence_of_term(self) -> Callable[[Session], None]:
+        """A fence for work that begins now: it holds for this term alone.
+
+        An instance that was held up, and leads again, has another term. What it had in hand before was taken over by
+        whoever led meanwhile, so none of it may be committed.
+        """
+        term = self.term
+
+        def fence(session: Session) -> None:
+            mine = sa.update(Lease).where(Lease.name == NAME, Lease.holder == self.instance, Lease.term == term)
+            if term is None or not _changed(session, mine.values(beat=Lease.beat + 1)):
+                raise StoreError(
+                    f"Another instance has taken over from {self.instance}; what this one had in hand was not kept."
+                )
+
+        return fence
 
     def release(self) -> None:
         """Let another instance take over at once."""

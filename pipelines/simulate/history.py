@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import math
+from itertools import pairwise
+
 import numpy as np
 import pandas as pd
-import polars as pl
 
 from detector.errors import DataError, SchemaError, nearest
+from pipelines.simulate.population import Floats, Ints
 
 HISTORY_COLUMNS = (
     "amount_to_card_mean",
@@ -17,6 +20,7 @@ HISTORY_COLUMNS = (
 )
 _NEEDED = ("transaction_id", "time", "card_id", "device", "amount", "latitude", "longitude")
 _HOUR = 3_600_000_000
+_MINUTES = 1 / 60_000_000
 _EARTH_KM = 6371.0
 
 
@@ -64,54 +68,72 @@ def with_history(frame: pd.DataFrame) -> pd.DataFrame:
             f"with_history expected a date in every row of 'time', got type {frame['time'].dtype} with "
             f"{int(frame['time'].isna().sum())} missing. Use pandas.to_datetime and drop rows without a date."
         )
-    rows = pl.from_pandas(frame[list(_NEEDED)].reset_index(drop=True), nan_to_null=True)
-    rows = rows.with_columns(
-        pl.int_range(pl.len()).alias("row"),
-        pl.col("time").dt.cast_time_unit("us").to_physical().alias("time"),
+    moments = pd.DatetimeIndex(frame["time"]).as_unit("us").asi8
+    order = (
+        frame[["card_id", "transaction_id"]]
+        .set_axis(np.arange(len(frame)))
+        .assign(time=moments)
+        .sort_values(["card_id", "time", "transaction_id"], na_position="first", kind="stable")
+        .index.to_numpy()
     )
-    rows = rows.sort("card_id", "time", "transaction_id")
-    rows = rows.with_columns(pl.col("card_id").rle_id().alias("card"))
-    rows = rows.with_columns(_past_mean("amount"), _past_mean("latitude"), _past_mean("longitude"))
-    rows = rows.with_columns(
-        (pl.col("amount") / pl.col("past_amount")).alias("amount_to_card_mean"),
-        (pl.col("time").diff().over("card") / 60e6).alias("minutes_since_last"),
-        _payments_past_hour(rows).alias("payments_past_hour"),
-        _distance().alias("distance_from_usual_km"),
-        _new_device().alias("new_device"),
+    time = moments[order]
+    card = pd.factorize(frame["card_id"].to_numpy(), use_na_sentinel=False)[0][order]
+    device = pd.factorize(frame["device"].to_numpy())[0][order]
+    amount, latitude, longitude = (
+        frame[name].to_numpy(dtype=np.float64, na_value=np.nan)[order] for name in ("amount", "latitude", "longitude")
     )
-    added = rows.sort("row").select(HISTORY_COLUMNS)
-    return frame.assign(**{name: added[name].to_numpy() for name in HISTORY_COLUMNS})
+    bounds = np.append(np.flatnonzero(np.diff(card, prepend=-1)), len(card))
+    first = np.repeat(bounds[:-1], np.diff(bounds))
+    past = [_past_mean(values, bounds) for values in (amount, latitude, longitude)]
+    with np.errstate(divide="ignore", invalid="ignore"):
+        ratio = amount / past[0]
+    added = {
+        "amount_to_card_mean": ratio,
+        "minutes_since_last": np.where(first == np.arange(len(card)), np.nan, np.diff(time, prepend=0) * _MINUTES),
+        "payments_past_hour": _payments_past_hour(time, first),
+        "distance_from_usual_km": _distance(latitude, longitude, past_latitude=past[1], past_longitude=past[2]),
+        "new_device": _new_device(time, card, device),
+    }
+    back = np.argsort(order)
+    return frame.assign(**{name: added[name][back] for name in HISTORY_COLUMNS})
 
 
-def _past_mean(column: str) -> pl.Expr:
-    value, known = pl.col(column).fill_null(0.0), pl.col(column).is_not_null()
-    total = (value.cum_sum() - value).over("card")
-    count = (known.cum_sum() - known.cast(pl.UInt32)).over("card")
-    return pl.when(count > 0).then(total / count).alias(f"past_{column}")
+def _past_mean(values: Floats, bounds: Ints) -> Floats:
+    """The mean of a card's known values before each row; summed in order, so that a row's mean is its own past's."""
+    known = ~np.isnan(values)
+    filled = np.where(known, values, 0.0)
+    total, count = filled.copy(), known.astype(np.float64)
+    for start, stop in pairwise(bounds):
+        if stop - start > 1:
+            np.cumsum(filled[start:stop], out=total[start:stop])
+            np.cumsum(known[start:stop], out=count[start:stop])
+    count -= known
+    mean: Floats = np.divide(total - filled, count, out=np.full(len(values), np.nan), where=count > 0)
+    return mean
 
 
-def _payments_past_hour(rows: pl.DataFrame) -> pl.Series:
+def _payments_past_hour(time: Ints, first: Ints) -> Ints:
     """Count by position: rows stand in order, so where the window begins tells how many are in it."""
-    moments, moment = np.unique(rows["time"].to_numpy(), return_inverse=True)
-    card = rows["card"].to_numpy().astype(np.int64) * len(moments)
+    moments, moment = np.unique(time, return_inverse=True)
     # Moments are numbered, so that card and time fit into one 64-bit number in whatever unit.
+    card = first * len(moments)
     opens = np.searchsorted(moments, moments - _HOUR)[moment]
-    first = np.searchsorted(card + moment, card + opens)
-    return pl.Series(np.arange(len(card)) - first, dtype=pl.Int64)
+    return np.arange(len(card)) - np.searchsorted(card + moment, card + opens)
 
 
-def _distance() -> pl.Expr:
-    lat, past_lat = pl.col("latitude").radians(), pl.col("past_latitude").radians()
-    half_lat = ((lat - past_lat) / 2).sin() ** 2
-    half_lon = ((pl.col("longitude") - pl.col("past_longitude")).radians() / 2).sin() ** 2
-    chord = (half_lat + lat.cos() * past_lat.cos() * half_lon).clip(0, 1).sqrt()
-    return 2 * _EARTH_KM * chord.arcsin()
+def _distance(latitude: Floats, longitude: Floats, *, past_latitude: Floats, past_longitude: Floats) -> Floats:
+    lat, past_lat = np.radians(latitude), np.radians(past_latitude)
+    half_lat = np.sin((lat - past_lat) / 2) ** 2
+    half_lon = np.sin(np.radians(longitude - past_longitude) / 2) ** 2
+    chord = np.sqrt(np.clip(half_lat + np.cos(lat) * np.cos(past_lat) * half_lon, 0, 1))
+    # NumPy's arcsin gives other last digits on a CPU with AVX-512; a seed's table is the same everywhere.
+    return 2 * _EARTH_KM * np.fromiter(map(math.asin, chord), np.float64, len(chord))
 
 
-def _new_device() -> pl.Expr:
-    known = pl.col("device").is_not_null()
-    first_of_device = pl.col("time").first().over("card", "device")
-    # The card's first device is its own; the rows stand in order, so its first known one comes first.
-    first_of_card = pl.col("device").drop_nulls().first().over("card")
-    young = pl.col("time") - first_of_device <= 24 * _HOUR
-    return (known & young & (pl.col("device") != first_of_card)).fill_null(False).cast(pl.Int64)
+def _new_device(time: Ints, card: Ints, device: Ints) -> Ints:
+    """The card's first device is its own; the rows stand in order, so its first known one comes first."""
+    rows = pd.DataFrame({"card": card, "device": device, "time": time})
+    young = time - rows.groupby(["card", "device"])["time"].transform("first").to_numpy() <= 24 * _HOUR
+    own = rows["device"].where(rows["device"] >= 0).groupby(rows["card"]).transform("first")
+    strange: Ints = ((device >= 0) & young & (device != own)).to_numpy(dtype=np.int64)
+    return strange

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import math
 from datetime import datetime, time, timedelta
+from typing import Any
 
 import numpy as np
 import pandas as pd
-import polars as pl
+import pyarrow as pa
+import pyarrow.compute as pc
 
 from pipelines.simulate.arguments import START, holdable, local_time, share, whole
 from pipelines.simulate.campaigns import LATEST_REPORT_DAYS
@@ -15,6 +17,7 @@ from pipelines.simulate.patterns import PATTERNS, fraudulent_payments
 from pipelines.simulate.payments import ABSENT, CHANNELS, CHIP, ONLINE, Calendar, Payments, honest_payments
 from pipelines.simulate.population import CATEGORIES, COUNTRIES, Floats, Ints, Population, draw_population
 
+TEXT = pd.StringDtype("pyarrow", na_value=np.nan)
 SCENARIOS = tuple(pattern.name for pattern in PATTERNS)
 
 
@@ -100,7 +103,7 @@ def _as_table(rng: np.random.Generator, payments: Payments, people: Population, 
     device = np.where((payments.channel == CHIP) | lost["device"], ABSENT, payments.device)
     begin = np.datetime64(calendar.start, "us")
     fraud = payments.scenario > 0
-    table = pl.DataFrame(
+    table = pd.DataFrame(
         {
             "transaction_id": _numbered("T", np.arange(rows), width=max(9, len(str(rows)))),
             "card_id": _named(rng, "C", payments.card, kinds=people.n_cards),
@@ -119,7 +122,7 @@ def _as_table(rng: np.random.Generator, payments: Payments, people: Population, 
             "is_fraud": fraud.astype(np.int64),
             "scenario": _worded(["", *SCENARIOS], payments.scenario),
         }
-    ).to_pandas()
+    )
     table.insert(1, "time", begin + payments.time.astype("timedelta64[s]"))
     reported = np.where(payments.reported == ABSENT, 0, payments.reported).astype("timedelta64[s]")
     table["reported_at"] = np.where(payments.reported == ABSENT, np.datetime64("NaT"), begin + reported)
@@ -135,26 +138,24 @@ def _positions(rng: np.random.Generator, payments: Payments, people: Population)
     return latitude.round(4), longitude.round(4)
 
 
-def _numbered(letter: str, number: Ints, *, width: int) -> pl.Series:
-    digits = pl.Series(number).cast(pl.String).str.zfill(width)
-    return letter + digits
+def _numbered(letter: str, number: Ints, *, width: int) -> Any:
+    digits = pc.utf8_lpad(pa.array(number).cast(pa.string()), width, "0")
+    return TEXT.__from_arrow__(pc.binary_join_element_wise(letter, digits, ""))
 
 
-def _named(rng: np.random.Generator, letter: str, code: Ints, *, kinds: int) -> pl.Series:
+def _named(rng: np.random.Generator, letter: str, code: Ints, *, kinds: int) -> Any:
     """Shuffled numbers, so that a name says nothing about home, trade or fraud."""
     width = max(5, int(math.log10(max(kinds, 1))) + 1)
-    return _numbered(letter, rng.permutation(kinds), width=width).gather(code)
+    return _numbered(letter, rng.permutation(kinds), width=width).take(code)
 
 
-def _devices(rng: np.random.Generator, device: Ints) -> pl.Series:
+def _devices(rng: np.random.Generator, device: Ints) -> Any:
     kinds, code = np.unique(device, return_inverse=True)
     width = max(6, len(str(len(kinds))))
-    names = _numbered("D", rng.permutation(len(kinds)), width=width).to_list()
-    if len(kinds) and kinds[0] == ABSENT:
-        names[0] = None
-    return pl.Series(names, dtype=pl.String).gather(code)
+    names = _numbered("D", rng.permutation(len(kinds)), width=width)
+    return names.take(np.where(device == ABSENT, ABSENT, code), allow_fill=True)
 
 
-def _worded(words: list[str], code: Ints) -> pl.Series:
+def _worded(words: list[str], code: Ints) -> Any:
     """Words by number, missing where the number is -1."""
-    return pl.Series([*words, None], dtype=pl.String).gather(np.where(code == ABSENT, len(words), code))
+    return pd.array(words, dtype=TEXT).take(code, allow_fill=True)

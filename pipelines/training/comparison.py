@@ -15,6 +15,8 @@ from detector.detectors.table.scorer import UNSUPERVISED
 from detector.errors import DataError
 from detector.metrics import compare
 from detector.metrics import ranking as evaluate
+from detector.metrics.budget import budget_metrics
+from detector.metrics.calibration import calibration_metrics
 from detector.metrics.inject import inject
 from detector.persist.bundle import Scorer
 from pipelines.config import Config
@@ -72,7 +74,7 @@ def compare_on(
         gain = compare.precision_difference(
             *_bounded(truth, risks, random_state), confidence=confidence, random_state=random_state
         )
-        recalls = [evaluate.budget_metrics(truth, risk, budget)["recall_at_budget"] for risk in risks]
+        recalls = [budget_metrics(truth, risk, budget)["recall_at_budget"] for risk in risks]
     else:
         share = max(INJECTED_SHARE, min(MOST_INJECTED_SHARE, FEWEST_INJECTED / len(rows)))
         spoilt, mark = inject(rows, period.schema, share=share, random_state=random_state)
@@ -92,7 +94,7 @@ def compare_on(
             p_value=found["p_value"].to_numpy(),
             precision=evaluate.ranking_metrics(truth, risk)["ap"],
             recall=recall,
-            calibration=evaluate.calibration_metrics(found["p_value"][normal])["calibration_distance"],
+            calibration=calibration_metrics(found["p_value"][normal])["calibration_distance"],
             alerts=alerts,
             right=right,
         )

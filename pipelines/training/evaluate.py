@@ -16,11 +16,13 @@ from detector.decide.audit_sample import missed
 from detector.errors import DataError, SettingError
 from detector.persist import bundle
 from detector.schema import Schema
-from pipelines.alerts.feedback.truth import answered_rows, realised, with_answers
+from pipelines.alerts.feedback.answers import realised
 from pipelines.config import Config
 from pipelines.factory.detector import exploration_of, policy_of
 from pipelines.factory.kinds import KINDS
 from pipelines.features.engine import featuring_of
+from pipelines.labels.feedback import Statements
+from pipelines.labels.known import with_answers
 from pipelines.progress import counted, progress
 from pipelines.reports.page import ReportContent, column_facts, quarantine_counts, write_report
 from pipelines.sinks.quarantine import count_quarantined, why
@@ -93,8 +95,8 @@ def evaluate(config: Config, *, input: str, now: datetime) -> EvaluationReport: 
     source = open_source(config.source.at(input))
     featuring = featuring_of(config, trained=True)
     given = schema if featuring is None else schema.without(featuring.features.names)
-    said = answered_rows(config)
-    given.check(source.columns(), labelled=said.empty)
+    said = Statements.answers(config)
+    given.check(source.columns(), labelled=not said.verdicts["label"].notna().any())
     needed = {*given.roles.values(), *given.features, *(featuring.reader.needs if featuring is not None else ())}
     wanted = [name for name in source.columns() if name in needed]
     with progress("Reading", total=source.estimate()) as advance:

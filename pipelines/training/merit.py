@@ -13,6 +13,7 @@ from detector.decide.policy import Policy
 from detector.detectors.table.scorer import UNSUPERVISED
 from detector.explain.reason import Reason
 from detector.metrics import ranking as evaluate
+from detector.metrics.budget import budget_metrics, decision_metrics
 
 DEFAULT_BUDGET_SHARE = 0.01
 MOST_SHOWN = 100
@@ -54,8 +55,8 @@ def against_labels(
 ) -> dict[str, float]:
     """Figures of merit of the risk, the decisions and each member."""
     found = evaluate.ranking_metrics(labels, measures["risk"])
-    found |= evaluate.budget_metrics(labels, measures["risk"], budget_of(policy, len(labels)))
-    found |= evaluate.decision_metrics(labels, flagged)
+    found |= budget_metrics(labels, measures["risk"], budget_of(policy, len(labels)))
+    found |= decision_metrics(labels, flagged)
     same = [UNSUPERVISED] if UNSUPERVISED in measures and measures[UNSUPERVISED].equals(measures["risk"]) else []
     for name in measures.columns.drop(["risk", "p_value", *same]):
         member = evaluate.ranking_metrics(labels, measures[name])

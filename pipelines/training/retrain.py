@@ -15,7 +15,7 @@ from detector.persist import bundle
 from pipelines.config import Config
 from pipelines.factory.detector import policy_of
 from pipelines.factory.kinds import KINDS
-from pipelines.factory.labelled_set import head_note, taught
+from pipelines.factory.labelled_set import head_note, train_head
 from pipelines.factory.metadata import add_metadata
 from pipelines.factory.training_period import TrainingPeriod, recent, split
 from pipelines.features.engine import featuring_of, history_folder
@@ -179,7 +179,7 @@ def _fit(run: _Run, period: TrainingPeriod) -> Fitted:
         fault("retrain.fitting")
         detector = KINDS[run.config.kind].detector(run.config, period.schema, on_step).fit(period.learn)
         if period.lesson is not None:
-            detector.scorer_ = taught(detector.scorer_, period.lesson, run.config)
+            detector.scorer_ = train_head(detector.scorer_, period.lesson, run.config)
     detector.on_step = None
     fault("retrain.fitted")
     return Fitted(detector, usage, started, run.clock())

@@ -11,6 +11,7 @@ from detector.decide.policy import Policy
 from detector.detectors.table.scorer import UNSUPERVISED, TabularScorer
 from detector.explain.reason import in_words
 from detector.metrics import ranking as evaluate
+from detector.metrics.calibration import calibration_metrics
 from detector.persist.bundle import Scorer
 from pipelines.config import Config
 from pipelines.factory.detector import policy_of
@@ -52,7 +53,7 @@ def review_table(scorer: TabularScorer, rows: pd.DataFrame, *, policy: Policy) -
     normal = measures["p_value"][(labels != 1)]
     metrics = {"flagged_share": float(flagged.mean()), "review_rows": float(len(rows))}
     if len(normal):
-        metrics |= evaluate.calibration_metrics(normal)
+        metrics |= calibration_metrics(normal)
     if len(rows) > 1 and len(scorer.members) > 1:
         metrics |= correlations(measures[list(scorer.members)])
     truth = interval = None

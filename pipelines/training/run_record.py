@@ -16,7 +16,7 @@ from detector.schema import Schema
 from pipelines.config import Config
 from pipelines.factory.detector import policy_of
 from pipelines.factory.kinds import KINDS
-from pipelines.factory.labelled_set import head_note, tags_of
+from pipelines.factory.labelled_set import head_note, head_tags
 from pipelines.factory.metadata import reference_of
 from pipelines.factory.training_period import TrainingPeriod
 from pipelines.registry.comparison import Comparison
@@ -79,7 +79,7 @@ class Trained:
             curves=self.detector.history_,
             figures=self.figures,
             tags={"job": "train", "rows": str(len(self.rows)), "members": ", ".join(scorer.members)}
-            | cut(tags_of(scorer)),
+            | cut(head_tags(scorer)),
             description="\n\n".join(lines),
             policy=policy,
             alias=config.tracking.alias,
@@ -145,7 +145,7 @@ class Retraining:
             figures=compared | self.figures,
             texts={"decision.md": note},
             usage=self.fitted.usage,
-            tags=cut(tags | tags_of(scorer)),
+            tags=cut(tags | head_tags(scorer)),
             description=note,
             policy=policy_of(config.policy, period.schema),
             alias=config.tracking.alias if self.champion is None else CHALLENGER,

@@ -11,6 +11,7 @@ from detector.decide.policy import Policy
 from detector.detectors.series.scored import ScoredSeries
 from detector.detectors.series.scorer import SequenceScorer
 from detector.metrics import ranking as evaluate
+from detector.metrics.calibration import calibration_metrics
 from detector.metrics.events import event_metrics
 from pipelines.training.merit import MOST_SHOWN, Review, against_labels, correlations, labels_of
 
@@ -40,7 +41,7 @@ def review_series(
     labels = labels_of(rows.loc[index], scorer.schema.label)
     metrics = {"flagged_share": float(flagged.mean()), "review_rows": float(len(index))}
     if len(normal := measures["p_value"][labels != 1]):
-        metrics |= evaluate.calibration_metrics(normal)
+        metrics |= calibration_metrics(normal)
     if len(scorer.members) > 1:
         metrics |= correlations(measures[list(scorer.members)])
     events = scored.events(flags, join=join).sort_values("risk", ascending=False, kind="stable")

@@ -21,11 +21,12 @@ from detector.persist import bundle
 from pipelines.config import Config
 from pipelines.factory.detector import policy_of, refuse_taken_names
 from pipelines.factory.kinds import KINDS
-from pipelines.factory.labelled_set import head_note, lesson_of, taught, with_reports, without
+from pipelines.factory.labelled_set import head_note, labelled_set_of, train_head, without
 from pipelines.factory.metadata import REFERENCE, add_metadata
 from pipelines.features.burn_in import warm
 from pipelines.features.engine import featuring_of, history_folder, statements_of
 from pipelines.labels.feedback import Statements
+from pipelines.labels.known import with_report_time
 from pipelines.progress import counted, progress
 from pipelines.registry.registry import ModelRegistry
 from pipelines.reports.page import ReportContent, column_facts, quarantine_counts, write_report
@@ -119,17 +120,17 @@ def train(config: Config, *, now: datetime) -> TrainReport:
         sink.write(cleaned.quarantine)
         sink.write(source.rejected)
     _refuse_too_few(cleaned, quarantine_file)
-    usable = with_reports(cleaned.rows, frame, config)
+    usable = with_report_time(cleaned.rows, frame, config)
     rows, early = warm(cleaned.rows, str(schema.time), None if featuring is None else featuring.whole_from)
     rows, kept_apart = kind.split(rows, config, schema)
-    lesson = lesson_of(usable.drop(index=kept_apart.index), config, schema, now=now, statements=statements)
+    lesson = labelled_set_of(usable.drop(index=kept_apart.index), config, schema, now=now, statements=statements)
     rows = without(rows, lesson)
     with fitting_steps() as on_step:
         detector = kind.detector(config, schema, on_step).fit(rows)
     detector.on_step = None
     if lesson is not None:
         with progress("Learning from labels", total=None):
-            detector.scorer_ = taught(detector.scorer_, lesson, config)
+            detector.scorer_ = train_head(detector.scorer_, lesson, config)
     filtered = _write_filtered(config, detector, rows, frame)
     with progress("Reviewing", total=None):
         reviewed, figures = review(detector.scorer_, kept_apart, config, detector.history_)

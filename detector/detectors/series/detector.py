@@ -14,12 +14,11 @@ from numpy.typing import NDArray
 from sklearn.base import BaseEstimator, OutlierMixin
 from sklearn.exceptions import NotFittedError
 
+from detector.arrays import Floats
 from detector.cleaning.clean import clean
 from detector.decide.policy import Policy
-from detector.detectors.series.assembly import fit_scorer
 from detector.detectors.series.encoders import EncoderChoice
-from detector.detectors.series.fit import FittedSeries
-from detector.detectors.series.input import Input, read_input
+from detector.detectors.series.fit import FittedSeries, Input, fit_scorer, read_input
 from detector.detectors.series.members import OnStep
 from detector.detectors.series.recipe import SeriesRecipe
 from detector.detectors.series.scored import MARGIN, ScoredSeries
@@ -28,7 +27,6 @@ from detector.errors import SchemaError, SettingError, UnfittedError, nearest
 from detector.members.residuals import Residuals
 from detector.schema import Schema
 from detector.series.sampling import Sampling
-from detector.series.segments import Floats
 from detector.training.settings import Training
 
 
@@ -200,11 +198,9 @@ class SequenceDetector(OutlierMixin, BaseEstimator):  # type: ignore[misc]  # sc
         started = time.perf_counter()
         recipe = SeriesRecipe(**{field.name: getattr(self, field.name) for field in fields(SeriesRecipe)})
         self._check_settings()
-        choice = (
-            EncoderChoice(self.encoder, fall_back=self.fall_back, training=self.training)
-            if self.encoder is not None
-            else None
-        )
+        choice = None
+        if self.encoder is not None:
+            choice = EncoderChoice(self.encoder, fall_back=self.fall_back, training=self.training)
         rows = clean(self._frame(X, reset=True), self._schema).rows
         self.scorer_, fitted = fit_scorer(
             rows,
@@ -268,8 +264,8 @@ class SequenceDetector(OutlierMixin, BaseEstimator):  # type: ignore[misc]  # sc
     def p_value(self, X: Input) -> Floats:
         """Share of normal rows at least as unusual as each row; NaN where a row cannot be read.
 
-        Conformal, against risks of training rows by models that did not learn from them. Neighbouring rows are alike,
-        and the model that scores was fitted on a little more; so the p-values are approximate.
+        Conformal, by training rows that the models did not learn from. Approximate: neighbouring rows are alike, and
+        the model that scores was fitted on a little more.
         """
         judged, n_rows = self._judged(X)
         return _by_row(judged, judged.p_value, n_rows)
@@ -343,7 +339,6 @@ class SequenceDetector(OutlierMixin, BaseEstimator):  # type: ignore[misc]  # sc
         return scorer.score_steps(clean(frame, self._schema, drop_duplicates=False).rows), len(frame)
 
     def _frame(self, X: Input, *, reset: bool) -> pd.DataFrame:
-        """The frame as given if there is a schema; else checked as scikit-learn does."""
         frame, schema = read_input(self, X, schema=self.schema, reset=reset)
         if reset:
             self._schema = schema

@@ -9,14 +9,14 @@ from typing import Any
 import numpy as np
 from sklearn.base import clone
 
-from detector.detectors.series.network import WindowNetwork
+from detector.arrays import Flags
 from detector.encoders.conv1d import Conv1dAutoencoder
 from detector.encoders.recurrent import RecurrentAutoencoder
 from detector.encoders.transformer import TransformerAutoencoder
 from detector.encoders.variational import VariationalAutoencoder
 from detector.errors import SettingError, nearest
+from detector.members.window_network import WindowNetwork
 from detector.series.segmented_windows import LaidWindows, thinned
-from detector.series.segments import Flags
 from detector.training.loop import Training
 
 ENCODERS: dict[str, Callable[[], Any]] = {

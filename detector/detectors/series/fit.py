@@ -1,27 +1,37 @@
-"""Fit a model of series: members, what is usual for them, calibration, and the threshold."""
+"""Fit a detector of series: regular steps, one model for all or one an entity, members, calibration, thresholds."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+from sklearn.utils.validation import validate_data
 
+from detector.arrays import Counts, Flags, Floats
 from detector.decide.calibrate import Calibrator
 from detector.decide.fuse import RARITY, Fusion
 from detector.detectors.series.encoders import EncoderChoice
-from detector.detectors.series.forest import usual_forest
-from detector.detectors.series.members import FittedMembers, OnStep, TrainingSeries, fit_members, silent
-from detector.detectors.series.model import ModelledSeries, Prepared, SeriesModel
-from detector.detectors.series.recipe import SeriesRecipe
-from detector.errors import DataError
+from detector.detectors.series.members import FittedMembers, OnStep, TrainingSeries, fit_members, silent, usual_forest
+from detector.detectors.series.model import ModelledSeries, SeriesModel
+from detector.detectors.series.recipe import Prepared, SeriesRecipe
+from detector.detectors.series.scorer import SequenceScorer, Short, places_by_entity
+from detector.errors import DataError, SchemaError
 from detector.members.residuals import ResidualRule
+from detector.schema import Schema
+from detector.series.resample import RegularSeries, regularise
+from detector.series.sampling import Sampling
 from detector.series.scaling import SeriesScaling
-from detector.series.segments import Flags, Floats, bounds, smooth
+from detector.series.segments import bounds, smooth
 from detector.series.staleness import SilenceRule
 
 LEAST_ROWS = 8
 WINDOW_SHARE = 8
+
+Input: TypeAlias = pd.DataFrame | NDArray[Any]
 
 
 @dataclass(frozen=True)
@@ -41,6 +51,91 @@ class FittedSeries:
     model: SeriesModel
     history: dict[str, list[float]] = field(default_factory=dict)
     message: str = ""
+
+
+def fit_scorer(
+    rows: pd.DataFrame,
+    schema: Schema,
+    recipe: SeriesRecipe,
+    *,
+    name: str,
+    sampling: Sampling,
+    shared: bool,
+    short: Short,
+    encoder: EncoderChoice | None = None,
+    random_state: int = 0,
+    tell: OnStep | None = None,
+) -> tuple[SequenceScorer, dict[Any, FittedSeries]]:
+    """Fit all models on cleaned rows: the detector, and by entity each model with what was noticed on the way.
+
+    Rows whose label is 1 are not learnt from. An interval that ``sampling`` does not give is that of the rows. For the
+    other parameters see ``SequenceScorer`` and ``fit_series``.
+
+    Raises
+    ------
+    DataError
+        If there are too few rows, a series is shorter than a window, or the sampling policy rejects something.
+    """
+    if not len(rows):
+        raise DataError("No row can be read: received n_samples = 0. Give rows with readings.")
+    if schema.time is not None and len(rows) == 1 and sampling.every is None:
+        raise DataError("One row is no series: received n_samples = 1. Give the rows before it as well.")
+    series = regularise(rows, schema, sampling)
+    usable = _usable(series, rows, schema)
+    fitted = {
+        entity: fit_series(
+            _training(series, usable, place, name="" if shared else repr(entity)),
+            recipe,
+            encoder=encoder,
+            random_state=random_state,
+            tell=tell or silent,
+        )
+        for entity, place in places_by_entity(series, shared=shared).items()
+    }
+    scorer = SequenceScorer(
+        name=name,
+        schema=schema,
+        sampling=sampling if series.every is None else replace(sampling, every=series.every),
+        short=short,
+        shared=shared,
+        models={entity: found.model for entity, found in fitted.items()},
+        metrics=_metrics(fitted, recipe),
+    )
+    return scorer, fitted
+
+
+def _usable(series: RegularSeries, rows: pd.DataFrame, schema: Schema) -> Flags:
+    """The steps no row of which is known to be anomalous."""
+    usable: Flags = np.ones(len(series), dtype=bool)
+    if schema.label is not None and schema.label in rows:
+        usable[series.step[(rows[schema.label].loc[series.rows] == 1).to_numpy()]] = False
+    return usable
+
+
+def _training(series: RegularSeries, usable: Flags, place: Counts, *, name: str) -> TrainingSeries:
+    return TrainingSeries(
+        values=series.values[place],
+        observed=series.observed[place],
+        stretch=series.segment[place],
+        codes=series.codes[place],
+        usable=usable[place],
+        name=name,
+    )
+
+
+def _metrics(fitted: Mapping[Any, FittedSeries], recipe: SeriesRecipe) -> dict[str, Any]:
+    """The facts of the model; of several, sums of counts of rows, and means of other numbers."""
+    facts = [found.model.facts for found in fitted.values()]
+    metrics: dict[str, Any] = {"models": len(facts)}
+    for name in dict.fromkeys(name for known in facts for name in known):
+        values = [known[name] for known in facts if name in known]
+        if isinstance(values[0], str):
+            metrics[name] = ", ".join(sorted(set(values)))
+        else:
+            metrics[name] = sum(values) if name.startswith("rows_") else sum(values) / len(values)
+            metrics[name] = type(values[0])(metrics[name])
+    shares = dict(zip(recipe.members, recipe.shares.tolist(), strict=True))
+    return metrics | {f"weight_{member}": share for member, share in shares.items()}
 
 
 def fit_series(
@@ -184,3 +279,36 @@ def _facts(series: TrainingSeries, prepared: Prepared, found: FittedMembers, jud
     if "reconstruction_error_train" in facts:
         facts["generalisation_gap"] = facts["reconstruction_error_holdout"] - facts["reconstruction_error_train"]
     return facts
+
+
+def read_input(detector: Any, X: Input, *, schema: Schema | None, reset: bool) -> tuple[pd.DataFrame, Schema]:
+    """Return the frame as given if there is a schema; else one of numbers, checked as scikit-learn does.
+
+    While fitting (``reset``) the detector gets its ``feature_names_in_`` and ``n_features_in_``.
+
+    Raises
+    ------
+    SchemaError
+        If an array is given where there is a schema, or a column is no sensor where there is none.
+    """
+    if schema is not None:
+        if not isinstance(X, pd.DataFrame):
+            raise SchemaError(
+                f"A detector with a schema expects a pandas DataFrame with named columns, received "
+                f"{type(X).__name__}. Convert it, such as with pd.DataFrame(X, columns=[...])."
+            )
+        if reset:
+            detector.feature_names_in_ = np.array([str(name) for name in X.columns], dtype=object)
+            detector.n_features_in_ = X.shape[1]
+        return X, schema
+    if isinstance(X, pd.DataFrame):
+        for name, dtype in X.dtypes.items():
+            if not (pd.api.types.is_numeric_dtype(dtype) or pd.api.types.is_object_dtype(dtype)):
+                raise SchemaError(
+                    f"Column {name!r} is of type {dtype}, which is no sensor. Name the time, the entity and the "
+                    f"sensors with a schema."
+                )
+    values = validate_data(detector, X, reset=reset, dtype=np.float64, ensure_all_finite="allow-nan")
+    names = getattr(detector, "feature_names_in_", [f"x{i}" for i in range(values.shape[1])])
+    plain = Schema(numeric=tuple(str(name) for name in names))
+    return pd.DataFrame(values, columns=list(plain.numeric)), plain

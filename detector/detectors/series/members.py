@@ -7,16 +7,25 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
+from sklearn.ensemble import IsolationForest
 
+from detector.arrays import Counts, Flags, Floats
 from detector.detectors.series.encoders import EncoderChoice
-from detector.detectors.series.forest import fit_forest
-from detector.detectors.series.model import Prepared
-from detector.detectors.series.network import WindowNetwork
+from detector.detectors.series.model import ModelledSeries
+from detector.detectors.series.recipe import Prepared
 from detector.members.forecast import Forecast
+from detector.members.isolation_forest import Trees
 from detector.members.window_forest import WindowForest, window_features
+from detector.members.window_network import WindowNetwork
 from detector.members.window_pca import WindowPCA
-from detector.series.segmented_windows import LaidWindows, cross_fit, fold_of_rows
-from detector.series.segments import Counts, Flags, Floats
+from detector.onnx.graph import Graph
+from detector.onnx.parity import largest_difference
+from detector.series.segmented_windows import LaidWindows, cross_fit, fold_of_rows, thinned
+
+MAX_SAMPLES = 256
+MOST_ROWS = 2000
+PROBE = 256
 
 OnStep = Callable[[str, int, int], None]
 
@@ -84,16 +93,7 @@ def silent(what: str, done: int, planned: int) -> None:
 def fit_members(
     series: TrainingSeries, prepared: Prepared, *, encoder: EncoderChoice | None, random_state: int, tell: OnStep
 ) -> FittedMembers:
-    """Fit the members that the recipe names, and the principal components always.
-
-    Parameters
-    ----------
-    series : TrainingSeries
-        The rows.
-    prepared : Prepared
-        The same, scaled; with the recipe.
-    encoder, random_state, tell
-        See ``fit_series``.
+    """Fit the members that the recipe names, and the principal components always; see ``fit_series``.
 
     Raises
     ------
@@ -192,3 +192,51 @@ def _fit_encoder(
     if prepared.recipe.signed:
         own = prepared.residuals(fitted.network, pca=pca, signed=True, chosen=chosen)
     found.errors["reconstruction"] = own
+
+
+def fit_forest(features: NDArray[np.float32], *, trees: int, random_state: int) -> WindowForest:
+    """Grow trees on the features of windows, one window a row, and prove their ONNX graph.
+
+    Raises
+    ------
+    ParityError
+        If the ONNX graph answers differently from scikit-learn.
+
+    >>> features = np.random.default_rng(0).normal(size=(300, 4)).astype(np.float32)
+    >>> fit_forest(features, trees=10, random_state=0).trees.feature.shape[0]
+    10
+    """
+    from detector.onnx import text as onnx_text
+
+    forest = IsolationForest(
+        n_estimators=trees, max_samples=min(MAX_SAMPLES, len(features)), random_state=random_state
+    ).fit(features)
+    grown = Trees.from_forest(forest)
+    graph = Graph(onnx_text.join({"forest": grown.to_onnx()}, ["forest"]))
+    probe = features[:PROBE]
+    answered: NDArray[Any] = -(2.0 ** graph.run({"table": probe})["forest"][:, 0].astype(np.float64))
+    largest_difference({"forest": forest.score_samples(probe)}, {"forest": answered}, source="scikit-learn")
+    return WindowForest(grown, graph)
+
+
+def usual_forest(seen: ModelledSeries, judged: Flags) -> Floats:
+    """What each sensor adds to the forest's score in normal rows, so that what is beyond it sums to the score's excess.
+
+    Parameters
+    ----------
+    seen : ModelledSeries
+        The training steps by the finished model.
+    judged : boolean array of shape (n_steps,)
+        Those that count as normal; 2,000 of them are looked at.
+    """
+    model, sample = seen.model, thinned(judged, MOST_ROWS)
+    usual = np.zeros(len(model.scaling.known))
+    if model.forest is None:
+        return usual
+    parts = seen.forest_by_sensor(sample)[sample]
+    apart = seen.parts["forest"][sample, 0] - parts.sum(axis=1)  # the same constant in each row
+    usual = np.asarray(parts.mean(axis=0), dtype=np.float64)
+    location = float(model.fusion.location[model.members.index("forest")])
+    moving = model.scaling.moving
+    usual[moving] += (location - float(np.median(apart)) - usual.sum()) / moving.sum()
+    return usual

@@ -1,7 +1,8 @@
-"""A fitted model of series, and what it says of each step of some; needs nothing that only fitting does."""
+"""A fitted model of series, what it says of each step of some, and its parts as a bundle stores them."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
@@ -9,17 +10,18 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from detector.arrays import Counts, Flags, Floats
 from detector.decide.calibrate import Calibrator
 from detector.decide.fuse import Fusion
-from detector.detectors.series.network import WindowNetwork
-from detector.detectors.series.recipe import SeriesRecipe
+from detector.detectors.series.recipe import Prepared, SeriesRecipe
 from detector.members.forecast import Forecast
 from detector.members.residuals import ResidualRule
 from detector.members.window_forest import WindowForest, window_features
-from detector.members.window_pca import Rebuilder, WindowPCA, expected_values, squared_errors
+from detector.members.window_network import WindowNetwork
+from detector.members.window_pca import WindowPCA, expected_values
+from detector.onnx.parts import Parts, under
 from detector.series.scaling import SeriesScaling
-from detector.series.segmented_windows import LaidWindows
-from detector.series.segments import Counts, Flags, Floats, near, reach, smooth
+from detector.series.segments import near, reach, smooth
 from detector.series.staleness import SilenceRule, measure_silence
 
 
@@ -110,64 +112,6 @@ class SeriesModel:
     def _reach(self) -> int:
         windows = 2 if self.forest is not None else 1  # the forest looks at what windows left of the rows of a window
         return windows * (self.length - 1) + reach(self.recipe.smoothing)
-
-
-class Prepared:
-    """Scaled rows with windows laid over them, for fitting and for scoring.
-
-    Parameters
-    ----------
-    values : array of shape (n_rows, n_sensors)
-        NaN where missing.
-    stretch : array of shape (n_rows,)
-        Which unbroken stretch each row belongs to.
-    scaling : SeriesScaling
-        How.
-    recipe : SeriesRecipe
-        Settings.
-    length : int
-        Rows in a window.
-    overdue : boolean array of shape (n_rows, n_sensors), optional
-        Where a sensor is silent for so long that its last value is no longer believed.
-    """
-
-    def __init__(
-        self,
-        values: Floats,
-        stretch: NDArray[Any],
-        scaling: SeriesScaling,
-        recipe: SeriesRecipe,
-        length: int,
-        overdue: Flags | None = None,
-    ) -> None:
-        self.stretch, self.scaling, self.recipe, self.length = stretch, scaling, recipe, length
-        self.missing = None if overdue is None else overdue[:, scaling.moving]
-        self.scaled = scaling.scale(values, stretch)
-        self.moving = np.ascontiguousarray(self.scaled[:, scaling.moving])
-
-    @cached_property
-    def laid(self) -> LaidWindows:
-        """The windows over the moving sensors."""
-        lead = self.recipe.trailing
-        return LaidWindows.lay(self.moving, self.stretch, self.length, lead=lead, missing=self.missing)
-
-    @cached_property
-    def ahead(self) -> LaidWindows:
-        """A window for each row, of the rows it is forecast from and itself."""
-        return LaidWindows.lay(self.moving, self.stretch, self.recipe.lags + 1, lead=True)
-
-    def residuals(self, model: Rebuilder, *, pca: WindowPCA, signed: bool, chosen: Flags | None = None) -> Floats:
-        """Squared residuals of the moving sensors, or, ``signed``, residuals; NaN where no chosen window covers."""
-        if not signed:
-            return squared_errors(model, self.laid, how=self.recipe.how, pca=pca, chosen=chosen)
-        return self.moving - expected_values(model, self.laid, how=self.recipe.how, pca=pca, chosen=chosen)
-
-    def widen(self, errors: Floats, *, signed: bool) -> Floats:
-        """The same for all sensors: a constant one deviates from its value, one that never read has none."""
-        wide = self.scaled.astype(np.float64)
-        wide = wide if signed else wide**2
-        wide[:, self.scaling.moving] = errors
-        return wide
 
 
 class ModelledSeries:
@@ -279,3 +223,68 @@ class ModelledSeries:
 
     def _smooth(self, values: Floats) -> Floats:
         return smooth(values, self.stretch, self.model.recipe.smoothing, trailing=self.model.recipe.trailing)
+
+
+def describe_models(models: Mapping[Any, SeriesModel]) -> Parts:
+    """All models of a scorer; each entity's parts begin with its number."""
+    described: list[dict[str, Any]] = []
+    parts = Parts({"models": described}, {}, {})
+    for place, (entity, model) in enumerate(models.items()):
+        own = _describe(model)
+        described.append({"entity": entity} | own.facts)
+        parts.arrays.update(under(str(place), own.arrays))
+        parts.graphs.update({f"{place}-{name}": graph for name, graph in own.graphs.items()})
+    return parts
+
+
+def rebuild_models(parts: Parts) -> dict[Any, SeriesModel]:
+    """The inverse of ``describe_models``."""
+    models = {}
+    for place, facts in enumerate(parts.facts["models"]):
+        start = f"{place}-"
+        graphs = {name.removeprefix(start): one for name, one in parts.graphs.items() if name.startswith(start)}
+        models[facts["entity"]] = _rebuild(Parts(facts, parts.part(str(place)), graphs))
+    return models
+
+
+def _describe(model: SeriesModel) -> Parts:
+    arrays = under("scaling", model.scaling.state()) | under("calibrator", model.calibrator.state())
+    arrays |= under("usual", model.usual)
+    for name, rule in model.rules.items():
+        arrays |= under(f"rule-{name}", rule.state())
+    members = {"pca": model.pca, "network": model.network, "forecast": model.forecast, "forest": model.forest}
+    for name, member in members.items():
+        arrays |= under(name, member.state()) if member is not None else {}
+    facts = {
+        "recipe": model.recipe.to_dict(),
+        "length": model.length,
+        "fusion": model.fusion.state(),
+        "silence": list(model.silence.limits),
+        "threshold": model.threshold,
+        "facts": model.facts,
+    }
+    drawn = {"network": model.network, "forest": model.forest}
+    return Parts(facts, arrays, {name: one.graph.content for name, one in drawn.items() if one is not None})
+
+
+def _rebuild(parts: Parts) -> SeriesModel:
+    facts, graphs = parts.facts, parts.graphs
+    pca, forecast, network, forest = (parts.part(name) for name in ("pca", "forecast", "network", "forest"))
+    recipe = SeriesRecipe.from_dict(facts["recipe"])
+    rules = {name: rule for name in recipe.members if (rule := parts.part(f"rule-{name}"))}
+    return SeriesModel(
+        recipe=recipe,
+        length=facts["length"],
+        scaling=SeriesScaling.from_state(parts.part("scaling")),
+        pca=WindowPCA.from_state(pca) if pca else None,
+        network=WindowNetwork.from_state(network, graphs["network"]) if network else None,
+        forecast=Forecast.from_state(forecast) if forecast else None,
+        forest=WindowForest.from_state(forest, graphs["forest"]) if forest else None,
+        rules={name: ResidualRule.from_state(rule) for name, rule in rules.items()},
+        fusion=Fusion.from_state(facts["fusion"]),
+        usual=parts.part("usual"),
+        silence=SilenceRule(tuple(facts["silence"])),
+        calibrator=Calibrator.from_state(parts.part("calibrator")),
+        threshold=facts["threshold"],
+        facts=facts["facts"],
+    )

@@ -1,17 +1,22 @@
-"""How a series is modelled and judged, as plain settings; ``SequenceDetector`` documents their defaults."""
+"""How rows become windows and risks: the settings of a model of series, and its rows prepared by them."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, Self, get_args
 
 import numpy as np
 from numpy.typing import NDArray
 
+from detector.arrays import Flags, Floats
 from detector.errors import SettingError, nearest
 from detector.members.residuals import Residuals
+from detector.members.window_pca import Rebuilder, WindowPCA, expected_values, squared_errors
 from detector.series.row_errors import How
+from detector.series.scaling import SeriesScaling
+from detector.series.segmented_windows import LaidWindows
 
 MEMBERS = ("reconstruction", "forest", "forecast")
 WEIGHTS = {"reconstruction": 1.0, "forest": 0.1, "forecast": 0.25}
@@ -118,7 +123,7 @@ class SeriesRecipe:
         return float((self.weights or {}).get(name, WEIGHTS[name]))
 
     @property
-    def shares(self) -> NDArray[np.float64]:
+    def shares(self) -> Floats:
         """What each member counts, as an array that sums to 1."""
         weights = np.array([self._weight(name) for name in self.members])
         return np.asarray(weights / weights.sum())
@@ -152,3 +157,61 @@ class SeriesRecipe:
 
 def _plain(value: Any) -> Any:
     return value.item() if isinstance(value, np.generic) else value
+
+
+class Prepared:
+    """Scaled rows with windows laid over them, for fitting and for scoring.
+
+    Parameters
+    ----------
+    values : array of shape (n_rows, n_sensors)
+        NaN where missing.
+    stretch : array of shape (n_rows,)
+        Which unbroken stretch each row belongs to.
+    scaling : SeriesScaling
+        How.
+    recipe : SeriesRecipe
+        Settings.
+    length : int
+        Rows in a window.
+    overdue : boolean array of shape (n_rows, n_sensors), optional
+        Where a sensor is silent for so long that its last value is no longer believed.
+    """
+
+    def __init__(
+        self,
+        values: Floats,
+        stretch: NDArray[Any],
+        scaling: SeriesScaling,
+        recipe: SeriesRecipe,
+        length: int,
+        overdue: Flags | None = None,
+    ) -> None:
+        self.stretch, self.scaling, self.recipe, self.length = stretch, scaling, recipe, length
+        self.missing = None if overdue is None else overdue[:, scaling.moving]
+        self.scaled = scaling.scale(values, stretch)
+        self.moving = np.ascontiguousarray(self.scaled[:, scaling.moving])
+
+    @cached_property
+    def laid(self) -> LaidWindows:
+        """The windows over the moving sensors."""
+        lead = self.recipe.trailing
+        return LaidWindows.lay(self.moving, self.stretch, self.length, lead=lead, missing=self.missing)
+
+    @cached_property
+    def ahead(self) -> LaidWindows:
+        """A window for each row, of the rows it is forecast from and itself."""
+        return LaidWindows.lay(self.moving, self.stretch, self.recipe.lags + 1, lead=True)
+
+    def residuals(self, model: Rebuilder, *, pca: WindowPCA, signed: bool, chosen: Flags | None = None) -> Floats:
+        """Squared residuals of the moving sensors, or, ``signed``, residuals; NaN where no chosen window covers."""
+        if not signed:
+            return squared_errors(model, self.laid, how=self.recipe.how, pca=pca, chosen=chosen)
+        return self.moving - expected_values(model, self.laid, how=self.recipe.how, pca=pca, chosen=chosen)
+
+    def widen(self, errors: Floats, *, signed: bool) -> Floats:
+        """The same for all sensors: a constant one deviates from its value, one that never read has none."""
+        wide = self.scaled.astype(np.float64)
+        wide = wide if signed else wide**2
+        wide[:, self.scaling.moving] = errors
+        return wide

@@ -10,11 +10,12 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from detector.arrays import Counts, Flags, Floats
 from detector.decide.policy import Policy, severity
 from detector.detectors.series.model import ModelledSeries, SeriesModel
 from detector.explain.reason import Reason, in_words
 from detector.series.resample import RegularSeries
-from detector.series.segments import Counts, Flags, Floats, near, runs
+from detector.series.segments import near, runs
 
 TOP = 3
 LEAST_SHARE = 0.05

@@ -9,11 +9,11 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from detector.arrays import Counts, Flags
 from detector.cleaning.clean import clean
 from detector.decide.calibrate import Calibrator
 from detector.decide.policy import Policy
-from detector.detectors.series.model import SeriesModel
-from detector.detectors.series.parts import describe_models, rebuild_models
+from detector.detectors.series.model import SeriesModel, describe_models, rebuild_models
 from detector.detectors.series.scored import MARGIN, ScoredSeries
 from detector.errors import DataError, SchemaError, SettingError, nearest
 from detector.explain.reason import reasons_in_words
@@ -21,7 +21,6 @@ from detector.onnx.parts import Parts
 from detector.schema import Schema
 from detector.series.resample import RegularSeries, regularise
 from detector.series.sampling import Sampling
-from detector.series.segments import Counts, Flags
 
 SHARED = ""
 

@@ -13,13 +13,14 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from detector.arrays import Counts, Flags
 from detector.detectors.series.model import SeriesModel
 from detector.detectors.series.scored import ScoredSeries
 from detector.detectors.series.scorer import SHARED, SequenceScorer
 from detector.errors import DataError
 from detector.schema import Schema
 from detector.series.resample import RegularSeries, regularise
-from detector.series.segments import Counts, Flags, bounds, carry_on
+from detector.series.segments import bounds, carry_on
 
 
 @dataclass(frozen=True)

@@ -13,6 +13,7 @@ from sklearn.base import BaseEstimator, OutlierMixin
 from sklearn.exceptions import NotFittedError
 from sklearn.utils.validation import validate_data
 
+from detector.arrays import Floats
 from detector.cleaning.clean import clean
 from detector.decide.policy import Policy
 from detector.detectors.table.fit import MEMBERS, OnStep, Recipe, assemble
@@ -197,19 +198,19 @@ class TabularDetector(OutlierMixin, BaseEstimator):  # type: ignore[misc]  # sci
         """Clean, score, flag and explain; see ``TabularScorer.judge``."""
         return self._fitted().judge(self._frame(X, reset=False), policy=policy)
 
-    def risk(self, X: pd.DataFrame | NDArray[Any]) -> NDArray[np.float64]:
+    def risk(self, X: pd.DataFrame | NDArray[Any]) -> Floats:
         """Anomaly score of each row, higher is more anomalous; NaN where a row cannot be read."""
         return self._measured(X, "risk")
 
-    def p_value(self, X: pd.DataFrame | NDArray[Any]) -> NDArray[np.float64]:
+    def p_value(self, X: pd.DataFrame | NDArray[Any]) -> Floats:
         """Share of normal rows at least as unusual as each row; NaN where a row cannot be read."""
         return self._measured(X, "p_value")
 
-    def score_samples(self, X: pd.DataFrame | NDArray[Any]) -> NDArray[np.float64]:
+    def score_samples(self, X: pd.DataFrame | NDArray[Any]) -> Floats:
         """Minus the risk: higher is more normal, as everywhere in scikit-learn."""
         return -self.risk(X)
 
-    def decision_function(self, X: pd.DataFrame | NDArray[Any]) -> NDArray[np.float64]:
+    def decision_function(self, X: pd.DataFrame | NDArray[Any]) -> Floats:
         """``score_samples`` shifted so that rows below 0 are anomalous."""
         return self.score_samples(X) - self.offset_
 
@@ -245,7 +246,7 @@ class TabularDetector(OutlierMixin, BaseEstimator):  # type: ignore[misc]  # sci
             )
         return self.scorer_
 
-    def _measured(self, X: pd.DataFrame | NDArray[Any], name: str) -> NDArray[np.float64]:
+    def _measured(self, X: pd.DataFrame | NDArray[Any], name: str) -> Floats:
         scorer = self._fitted()
         frame = self._frame(X, reset=False)
         cleaned = clean(frame, self._schema, drop_duplicates=False)

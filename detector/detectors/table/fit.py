@@ -11,18 +11,20 @@ import pandas as pd
 from numpy.typing import NDArray
 from sklearn.ensemble import IsolationForest
 
+from detector.arrays import Flags, Places
 from detector.decide.calibrate import TAILS, Calibrator
 from detector.decide.fuse import NOVELTY, ORDER, RARITY, Fusion
 from detector.detectors.table.scorer import TabularScorer
 from detector.encoders.events import EventAutoencoder
-from detector.encoders.export import largest_difference
 from detector.encoders.table import FittedNetwork, TableAutoencoder
+from detector.encoding.onnx import to_onnx
 from detector.encoding.table import Encoded, TableEncoder
-from detector.errors import ParityError, SchemaError, SettingError, nearest
+from detector.errors import SchemaError, SettingError, nearest
 from detector.members.event_sequence import EventWindow, Steps
 from detector.members.isolation_forest import Trees
 from detector.members.neighbours import References
 from detector.onnx.graph import Graph
+from detector.onnx.parity import largest_difference
 from detector.schema import Schema
 
 if TYPE_CHECKING:
@@ -33,7 +35,6 @@ SEQUENCE = "sequence"
 MOST_CALIBRATION_ROWS = 50_000
 MOST_ROWS_FOR_USUAL = 2_000
 MOST_PROBE_ROWS = 2_000
-PARITY = 1e-3
 BULK_NEIGHBOURS = 20
 FLOOR = 1e-3
 
@@ -129,7 +130,7 @@ def assemble(rows: pd.DataFrame, schema: Schema, recipe: Recipe) -> tuple[Tabula
     usual = _usual(rows.iloc[learnt], of_rows, recipe)
     columns = TableEncoder.fit(rows.iloc[learnt], of_rows, usual=usual, max_levels=recipe.max_levels)
     encoded = columns.encode(rows)
-    prepare = columns.to_onnx()
+    prepare = to_onnx(columns)
     views = _run({"prepare": prepare}).run(encoded.inputs())
     fitted, held_out = _take(views, learnt), _take(views, kept_back)
     parts: dict[str, onnx.ModelProto] = {"prepare": prepare}
@@ -221,8 +222,8 @@ def _of_rows(schema: Schema, steps: Steps) -> Schema:
 def _sequence(
     window: EventWindow,
     encoded: Encoded,
-    learnt: NDArray[np.intp],
-    kept_back: NDArray[np.intp],
+    learnt: Places,
+    kept_back: Places,
     recipe: Recipe,
 ) -> tuple[dict[str, onnx.ModelProto], dict[str, list[float]], float]:
     """The parts of the graph that judge a row among the events before it, the training curves, and the parity."""
@@ -241,12 +242,14 @@ def _sequence(
         on_epoch=lambda done, planned: recipe.tell(SEQUENCE, done, planned),
     )
     found = _run({SEQUENCE: network.scorer}, outputs=["residual"]).run({"steps": probe})
-    parity = largest_difference({"sequence": network.probe_residual}, {"sequence": found["residual"]})
+    parity = largest_difference(
+        {"sequence": network.probe_residual}, {"sequence": found["residual"]}, source="the Keras network"
+    )
     parts = {"window": prepare, SEQUENCE: network.scorer, "blame": window.score_onnx(settings.own_weight)}
     return parts, network.history, parity
 
 
-def _split(n_rows: int, recipe: Recipe) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
+def _split(n_rows: int, recipe: Recipe) -> tuple[Places, Places]:
     order = np.random.default_rng(recipe.random_state).permutation(n_rows)
     n_held_out = max(1, min(MOST_CALIBRATION_ROWS, round(recipe.calibration_share * n_rows)))
     return np.sort(order[n_held_out:]), np.sort(order[:n_held_out])
@@ -266,10 +269,10 @@ def _earlier_weights(recipe: Recipe) -> dict[str, NDArray[np.float32]] | None:
     return recipe.warm_start.weights
 
 
-def _usual(rows: pd.DataFrame, schema: Schema, recipe: Recipe) -> NDArray[np.bool_]:
+def _usual(rows: pd.DataFrame, schema: Schema, recipe: Recipe) -> Flags:
     """All rows but the share that a first forest finds most unusual."""
     columns = TableEncoder.fit(rows, schema, max_levels=recipe.max_levels)
-    table = _run({"prepare": columns.to_onnx()}).run(columns.encode(rows).inputs(), ["table"])["table"]
+    table = _run({"prepare": to_onnx(columns)}).run(columns.encode(rows).inputs(), ["table"])["table"]
     normality = _forest(table, recipe).score_samples(table)
     usual = np.ones(len(rows), dtype=bool)
     usual[np.argsort(normality, kind="stable")[: int(recipe.clean_share * len(rows))]] = False
@@ -314,20 +317,13 @@ def _parity(
     found: Views, held_out: Views, network: FittedNetwork | None, forest: IsolationForest | None
 ) -> dict[str, float]:
     """Largest differences between the graph and the models it came from; raises if one is not small."""
-    differences = {}
+    pairs: dict[str, tuple[NDArray[Any], NDArray[Any]]] = {}
     if network is not None:
-        size = np.maximum(1.0, np.abs(network.probe_error))
-        differences["parity_autoencoder"] = float((np.abs(found["error"] - network.probe_error) / size).max())
+        pairs["parity_autoencoder"] = network.probe_error, found["error"]
     if forest is not None:
         normality = -(2.0 ** found["forest"][:, 0].astype(np.float64))
-        differences["parity_forest"] = float(np.abs(normality - forest.score_samples(held_out["table"])).max())
-    for name, difference in differences.items():
-        if not difference < PARITY:
-            raise ParityError(
-                f"The ONNX graph differs from the fitted model by {difference:.2g} ({name}); at most {PARITY:g} is "
-                f"allowed. Please report this with the versions of onnxruntime, keras and scikit-learn."
-            )
-    return differences
+        pairs["parity_forest"] = forest.score_samples(held_out["table"]), normality
+    return {name: largest_difference({name: wanted}, {name: given}) for name, (wanted, given) in pairs.items()}
 
 
 def _reconstruction(scorer: TabularScorer, learnt: pd.DataFrame, kept_back: pd.DataFrame) -> dict[str, float]:

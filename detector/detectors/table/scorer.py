@@ -17,7 +17,7 @@ from detector.detectors.table.scoring import TableScoring, no_reasons
 from detector.encoding.table import Encoded, TableEncoder
 from detector.errors import SettingError, ShapeError
 from detector.explain.reason import Reason, reasons_in_words
-from detector.explain.table import Blame, sum_by
+from detector.explain.table import TableExplainer, sum_by
 from detector.members.event_sequence import EventWindow
 from detector.members.isolation_forest import Trees
 from detector.members.neighbours import References
@@ -248,11 +248,11 @@ class TabularScorer:
         If a head serves, a share is of how far the head's log-odds fall when one of its inputs is replaced by a typical
         value; what falls with the members' scores is shared among the features as the members see them.
         """
-        return Blame(self).explain(rows, top=top)
+        return TableExplainer(self).explain(rows, top=top)
 
     def attributions(self, rows: pd.DataFrame) -> dict[str, NDArray[np.float64]]:
         """How much each feature adds to each member's score, on the member's own scale, shape (n_rows, n_features)."""
-        return Blame(self).attributions(self.encoded(rows))
+        return TableExplainer(self).attributions(self.encoded(rows))
 
     def with_name(self, name: str) -> TabularScorer:
         """The same scorer under another name."""

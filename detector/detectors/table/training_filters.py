@@ -11,6 +11,8 @@ import pandas as pd
 from numpy.typing import NDArray
 from sklearn.ensemble import IsolationForest
 
+from detector.arrays import Flags, Floats
+from detector.encoding.onnx import to_onnx
 from detector.encoding.table import TableEncoder
 from detector.errors import DataError, SchemaError, SettingError, nearest
 from detector.members.neighbours import References
@@ -112,7 +114,7 @@ class Filters:
                 filtered = filtered.without_highest(unusual(filtered.rows, schema, random_state), share, what)
         return filtered
 
-    def _against_rules(self, rows: pd.DataFrame, schema: Schema) -> tuple[NDArray[np.bool_], NDArray[np.object_]]:
+    def _against_rules(self, rows: pd.DataFrame, schema: Schema) -> tuple[Flags, NDArray[np.object_]]:
         bad, reason = np.zeros(len(rows), dtype=bool), np.full(len(rows), "", dtype=object)
         for name, bounds in self.rules.items():
             if name not in schema.numeric:
@@ -145,7 +147,7 @@ class Filtered:
     rows: pd.DataFrame
     left: pd.DataFrame = field(default_factory=lambda: pd.DataFrame({"row": [], "reason": []}, dtype=object))
 
-    def without(self, bad: NDArray[np.bool_], reason: NDArray[np.object_]) -> Filtered:
+    def without(self, bad: Flags, reason: NDArray[np.object_]) -> Filtered:
         """Less the bad rows."""
         if bad.all():
             raise DataError(
@@ -179,13 +181,13 @@ def count_reasons(left: pd.DataFrame) -> dict[str, int]:
     return dict(Counter(reason.partition(":")[0] for reason in left["reason"]).most_common())
 
 
-def _isolation(rows: pd.DataFrame, schema: Schema, random_state: int) -> NDArray[np.float64]:
+def _isolation(rows: pd.DataFrame, schema: Schema, random_state: int) -> Floats:
     table = _prepared(rows, schema, "table")
     forest = IsolationForest(n_estimators=TREES, max_samples=min(256, len(table)), random_state=random_state)
     return np.asarray(-forest.fit(table).score_samples(table))
 
 
-def _sparsity(rows: pd.DataFrame, schema: Schema, random_state: int) -> NDArray[np.float64]:
+def _sparsity(rows: pd.DataFrame, schema: Schema, random_state: int) -> Floats:
     """Mean distance to the nearest few of the rows in the other half: no row is its own neighbour."""
     space = _prepared(rows, schema, "space")
     half = np.random.default_rng(random_state).permutation(len(space)) % 2
@@ -202,5 +204,5 @@ def _prepared(rows: pd.DataFrame, schema: Schema, view: str) -> NDArray[np.float
     from detector.onnx import text as onnx_text
 
     columns = TableEncoder.fit(rows, schema)
-    graph = Graph(onnx_text.join({"prepare": columns.to_onnx()}, [view]))
+    graph = Graph(onnx_text.join({"prepare": to_onnx(columns)}, [view]))
     return graph.run(columns.encode(rows).inputs(), [view])[view]

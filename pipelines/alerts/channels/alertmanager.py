@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import json
+from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+from pipelines.alerts.channels.posting import JSON, PostingChannel, as_json
 from pipelines.alerts.message.message import Message
-from pipelines.alerts.network.addresses import networks_of
-from pipelines.alerts.network.http import Poster, expect_success
 from pipelines.config.alert_channels import AlertmanagerSection
 from pipelines.config.alerting import AlertsSection
 
-PATH = "/api/v2/alerts"
 NAMES = {"digest": "MoreAnomalies", "test": "AnomalyTest"}
 
 
@@ -61,39 +59,24 @@ def _alert(message: Message, severity: str, *, starts: datetime, ends: datetime)
     return alert
 
 
-class AlertmanagerChannel:
-    """Posts to one Alertmanager.
+class AlertmanagerChannel(PostingChannel):
+    """Posts to one Alertmanager."""
 
-    Parameters
-    ----------
-    poster : Poster
-        Where to.
-    lasts : timedelta
-        How long an alert counts as firing by itself.
-    """
+    path = "/api/v2/alerts"
 
-    def __init__(self, poster: Poster, *, lasts: timedelta) -> None:
-        self.poster = poster
-        self.lasts = lasts
+    def __init__(self, section: AlertmanagerSection, alerts: AlertsSection) -> None:
+        super().__init__(section.url.get_secret_value(), alerts)
+        self._lasts = timedelta(minutes=section.lasts_minutes)
 
-    def send(self, message: Message, *, now: datetime) -> None:
-        """Post one alert."""
-        body = json.dumps(alerts_of(message, now=now, lasts=self.lasts), ensure_ascii=False).encode()
-        reply = self.poster.post(body, {"Content-Type": "application/json"}, path=PATH)
-        expect_success(reply, host=self.poster.host, now=now)
-
-    def close(self) -> None:
-        """Let go of the connection."""
-        self.poster.close()
+    def request(self, message: Message, now: datetime) -> tuple[bytes, Mapping[str, str]]:
+        """The alert, and where it became more severe, the end of the one it replaces."""
+        return as_json(alerts_of(message, now=now, lasts=self._lasts)), JSON
 
 
 def open_channel(section: AlertmanagerSection, alerts: AlertsSection, number: int) -> AlertmanagerChannel:
     """The channel of a configuration."""
     del number
-    poster = Poster(
-        section.url.get_secret_value(), timeout=alerts.retry.timeout, allowed=networks_of(alerts.allow_addresses)
-    )
-    return AlertmanagerChannel(poster, lasts=timedelta(minutes=section.lasts_minutes))
+    return AlertmanagerChannel(section, alerts)
 
 
 def _written(moment: datetime) -> str:

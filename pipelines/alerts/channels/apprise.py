@@ -23,17 +23,6 @@ _TYPES = {"critical": "failure", "high": "failure", "medium": "warning", "low": 
 class AppriseChannel:
     """Sends through one service of Apprise. What it says of a failure is only that there was one.
 
-    Parameters
-    ----------
-    url : str
-        The service, as Apprise writes it.
-    allowed : sequence of networks
-        Private networks that may be sent to.
-    templates : Path or None
-        A folder with templates of your own.
-    timeout : float
-        Seconds to wait.
-
     Raises
     ------
     MissingExtraError

@@ -1,7 +1,8 @@
-"""Mail by SMTP: text and HTML, with a small picture of how the risk went."""
+"""Mail by SMTP: text and HTML, with a sparkline of the risk."""
 
 from __future__ import annotations
 
+import io
 import smtplib
 import socket
 import ssl
@@ -13,14 +14,12 @@ from pathlib import Path
 from typing import Any
 
 from pipelines.alerts.message.message import Message
-from pipelines.alerts.message.picture import course_png
 from pipelines.alerts.message.templating import render
-from pipelines.alerts.network.addresses import ForbiddenAddressError, IpNetwork, dial, networks_of
+from pipelines.alerts.network.addresses import ForbiddenAddressError, IpNetwork, networks_of
+from pipelines.alerts.network.connection import Deadline, dial
 from pipelines.alerts.network.errors import DeliveryError
 from pipelines.config.alert_channels import EmailSection
 from pipelines.config.alerting import AlertsSection
-
-PICTURE = "course"
 
 
 def mail_of(
@@ -38,15 +37,7 @@ def mail_of(
     mail["X-Alert-Severity"] = message.severity
     mail["Auto-Submitted"] = "auto-generated"
     mail.set_content(render("text.j2", message, folder=templates))
-    html = render("mail.html.j2", message, folder=templates)
-    picture = course_png(message.facts.get("course", []))
-    tag = (
-        f'<img src="cid:{PICTURE}@{domain}" alt="Risk over time; flagged rows are red" width="480">' if picture else ""
-    )
-    mail.add_alternative(html.replace("<!--plot-->", tag), subtype="html")
-    if picture:
-        part: Any = mail.get_payload()[1]  # type: ignore[index]  # a list, now that there are alternatives
-        part.add_related(picture, maintype="image", subtype="png", cid=f"<{PICTURE}@{domain}>")
+    mail.add_alternative(render("mail.html.j2", message, folder=templates), subtype="html")
     return mail
 
 
@@ -134,15 +125,44 @@ class EmailChannel:
         return server
 
 
+class _Replies(io.RawIOBase):
+    """What a server sends, each piece read within what is left of the deadline: smtplib's own file knows none."""
+
+    def __init__(self, connection: socket.socket, deadline: Deadline) -> None:
+        self._connection = connection
+        self._deadline = deadline
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        self._connection.settimeout(self._deadline.left())
+        return self._connection.recv_into(buffer)
+
+
 class _Smtp(smtplib.SMTP):
-    """Connects to allowed addresses only. The name of the method is smtplib's own hook for this."""
+    """Connects to allowed addresses only, and ends with a deadline. The methods are smtplib's own hooks for this."""
 
     def __init__(self, host: str, port: int, *, allowed: Sequence[IpNetwork], timeout: float) -> None:
         self._allowed = allowed
+        self._deadline = Deadline(3 * timeout, step=timeout)
         super().__init__(host, port, timeout=timeout)
 
     def _get_socket(self, host: str, port: int, timeout: float) -> socket.socket:
-        return dial(host, port, timeout=timeout, allowed=self._allowed)
+        del timeout
+        return dial(host, port, deadline=self._deadline, allowed=self._allowed)
+
+    def send(self, s: Any) -> None:
+        """Send before the deadline."""
+        if self.sock is not None:
+            self.sock.settimeout(self._deadline.left())
+        super().send(s)
+
+    def getreply(self) -> tuple[int, bytes]:
+        """Read a reply before the deadline."""
+        if self.file is None and self.sock is not None:
+            self.file = io.BufferedReader(_Replies(self.sock, self._deadline))
+        return super().getreply()
 
 
 class _SmtpTls(_Smtp):

@@ -16,46 +16,21 @@ from pipelines.config.alerting import AlertsSection
 
 def as_dict(message: Message) -> dict[str, object]:
     """An alert as plain values, for machines."""
-    return {
-        "id": message.id,
-        "incident": message.incident,
-        "kind": message.kind,
-        "source": message.source,
-        "about": message.label,
-        "severity": message.severity,
+    links = {"answer": message.answer_url, "review": message.review_url, "run": message.run_url}
+    return message.to_dict() | {
         "title": message.title,
         "text": message.sentence,
-        "first_at": message.first_at.isoformat(),
-        "last_at": message.last_at.isoformat(),
         "created_at": message.created_at.isoformat(),
-        "rows": message.rows,
-        "p_value": message.p_value,
         "rarity": message.rarity,
-        "amount": message.amount,
         "reasons": message.reasons,
         "columns": message.facts.get("columns", {}),
         "keys": message.facts.get("keys", [])[:100],
-        "model_version": message.model_version,
-        "links": {
-            name: url
-            for name, url in (
-                ("answer", message.answer_url),
-                ("review", message.review_url),
-                ("run", message.run_url),
-            )
-            if url
-        },
+        "links": {name: url for name, url in links.items() if url},
     }
 
 
 class FileChannel:
-    """Appends to a file, one alert a line.
-
-    Parameters
-    ----------
-    path : Path
-        The file; its folder is made if it is missing.
-    """
+    """Appends to a file, one alert a line; its folder is made if it is missing."""
 
     def __init__(self, path: Path) -> None:
         self.path = path

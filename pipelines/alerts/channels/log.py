@@ -15,13 +15,7 @@ _LEVELS = {"critical": logging.ERROR, "high": logging.WARNING, "medium": logging
 
 
 class LogChannel:
-    """Writes to the log ``detector.alerts``; severe alerts as warnings and errors.
-
-    Parameters
-    ----------
-    templates : Path or None
-        A folder with a ``log.j2`` of your own.
-    """
+    """Writes to the log ``detector.alerts``; severe alerts as warnings and errors."""
 
     def __init__(self, templates: Path | None = None) -> None:
         self._templates = templates

@@ -1,14 +1,13 @@
-"""PagerDuty, Events API v2: an event is one incident there, whatever is told of it, and recovery resolves it."""
+"""PagerDuty, Events API v2: an event is one incident there, whatever is reported of it, and recovery resolves it."""
 
 from __future__ import annotations
 
-import json
+from collections.abc import Mapping
 from datetime import datetime
 from typing import Any
 
+from pipelines.alerts.channels.posting import JSON, PostingChannel, as_json
 from pipelines.alerts.message.message import Message
-from pipelines.alerts.network.addresses import networks_of
-from pipelines.alerts.network.http import Poster, expect_success
 from pipelines.config.alert_channels import PagerDutySection
 from pipelines.config.alerting import AlertsSection
 
@@ -44,34 +43,20 @@ def event_of(message: Message, *, routing_key: str) -> dict[str, Any]:
     return event
 
 
-class PagerDutyChannel:
-    """Posts events.
+class PagerDutyChannel(PostingChannel):
+    """Posts events; PagerDuty joins those with the same key."""
 
-    Parameters
-    ----------
-    poster : Poster
-        Where to.
-    routing_key : str
-        The integration key.
-    """
+    def __init__(self, section: PagerDutySection, alerts: AlertsSection) -> None:
+        super().__init__(section.url, alerts)
+        self._routing_key = section.routing_key.get_secret_value()
 
-    def __init__(self, poster: Poster, *, routing_key: str) -> None:
-        self.poster = poster
-        self._routing_key = routing_key
-
-    def send(self, message: Message, *, now: datetime) -> None:
-        """Post one event; PagerDuty joins those with the same key."""
-        body = json.dumps(event_of(message, routing_key=self._routing_key), ensure_ascii=False, default=str).encode()
-        reply = self.poster.post(body, {"Content-Type": "application/json"})
-        expect_success(reply, host=self.poster.host, now=now)
-
-    def close(self) -> None:
-        """Let go of the connection."""
-        self.poster.close()
+    def request(self, message: Message, now: datetime) -> tuple[bytes, Mapping[str, str]]:
+        """One event."""
+        del now
+        return as_json(event_of(message, routing_key=self._routing_key)), JSON
 
 
 def open_channel(section: PagerDutySection, alerts: AlertsSection, number: int) -> PagerDutyChannel:
     """The channel of a configuration."""
     del number
-    poster = Poster(section.url, timeout=alerts.retry.timeout, allowed=networks_of(alerts.allow_addresses))
-    return PagerDutyChannel(poster, routing_key=section.routing_key.get_secret_value())
+    return PagerDutyChannel(section, alerts)

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import json
+from collections.abc import Mapping
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+from pipelines.alerts.channels.posting import PostingChannel, as_json
 from pipelines.alerts.message.message import Message
 from pipelines.alerts.message.templating import render
-from pipelines.alerts.network.addresses import networks_of
 from pipelines.alerts.network.errors import DeliveryError
-from pipelines.alerts.network.http import Poster, expect_success
+from pipelines.alerts.network.http import Reply
 from pipelines.config.alert_channels import SlackSection
 from pipelines.config.alerting import AlertsSection
 
@@ -62,38 +62,28 @@ def _cut(text: str, most: int) -> str:
     return text if len(text) <= most else text[: most - 1] + "…"
 
 
-class SlackChannel:
-    """Posts to a channel of Slack.
+class SlackChannel(PostingChannel):
+    """Posts to a channel of Slack, which keeps no ids: after a crash at the wrong moment it may show one twice."""
 
-    Parameters
-    ----------
-    poster : Poster
-        Where to.
-    templates : Path or None
-        A folder with a ``slack.j2`` of your own.
-    """
+    def __init__(self, section: SlackSection, alerts: AlertsSection) -> None:
+        super().__init__(section.url.get_secret_value(), alerts)
+        self._templates = alerts.templates
 
-    def __init__(self, poster: Poster, *, templates: Path | None = None) -> None:
-        self.poster = poster
-        self._templates = templates
+    def request(self, message: Message, now: datetime) -> tuple[bytes, Mapping[str, str]]:
+        """One message."""
+        del now
+        return as_json(payload_of(message, templates=self._templates)), {
+            "Content-Type": "application/json; charset=utf-8"
+        }
 
-    def send(self, message: Message, *, now: datetime) -> None:
-        """Post one message. Slack keeps no ids: after a crash at the wrong moment it may show one twice."""
-        body = json.dumps(payload_of(message, templates=self._templates), ensure_ascii=False).encode()
-        reply = self.poster.post(body, {"Content-Type": "application/json; charset=utf-8"})
+    def check(self, reply: Reply, now: datetime) -> None:
+        """Of a status of 400 some answers are about the address, which can be mended, and not about the alert."""
         if reply.status == 400 and reply.body.strip() in (b"no_text", b"invalid_token", b"user_not_found"):
             raise DeliveryError(f"{self.poster.host} answered 400: check `alerts.slack.url`.")
-        expect_success(reply, host=self.poster.host, now=now)
-
-    def close(self) -> None:
-        """Let go of the connection."""
-        self.poster.close()
+        super().check(reply, now)
 
 
 def open_channel(section: SlackSection, alerts: AlertsSection, number: int) -> SlackChannel:
     """The channel of a configuration."""
     del number
-    poster = Poster(
-        section.url.get_secret_value(), timeout=alerts.retry.timeout, allowed=networks_of(alerts.allow_addresses)
-    )
-    return SlackChannel(poster, templates=alerts.templates)
+    return SlackChannel(section, alerts)

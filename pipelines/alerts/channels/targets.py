@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from datetime import datetime
 from importlib import import_module
-from typing import Any
+from typing import Any, Protocol
 
 from pydantic import BaseModel, SecretStr
 
-from pipelines.alerts.channels.channel import Channel
-from pipelines.alerts.grouping.groups import rank
+from pipelines.alerts.grouping.events import rank
+from pipelines.alerts.message.message import Message
 from pipelines.config import Config
 
 _PEOPLE = ("pagerduty", "slack", "email", "apprise")
@@ -18,26 +19,32 @@ _HONOUR_IDS = ("webhook", "alertmanager", "pagerduty")
 _KINDS = ("file", "log", "webhook", "alertmanager", "pagerduty", "slack", "email", "apprise")
 
 
+class Channel(Protocol):
+    """A place alerts go to."""
+
+    def send(self, message: Message, *, now: datetime) -> None:
+        """Send one alert; that it returns means that the place has it.
+
+        Raises
+        ------
+        DeliveryError
+            If it has not, as far as is known.
+        """
+        ...
+
+    def close(self) -> None:
+        """Let go of connections."""
+        ...
+
+
 @dataclass(frozen=True)
 class Target:
-    """A place alerts go to, by name.
+    """A place alerts go to, by name."""
 
-    Parameters
-    ----------
-    name : str
-        What it is called in the tables: the kind, with a number behind it where there are several.
-    kind : str
-        Which channel.
-    least_severity : str
-        Alerts less severe do not go there.
-    number : int
-        Which address of several.
-    """
-
-    name: str
+    name: str  # the kind, with a number behind it where there are several
     kind: str
-    least_severity: str
-    number: int = 0
+    least_severity: str  # alerts less severe do not go there
+    number: int = 0  # which address of several
 
     @property
     def wakes_people(self) -> bool:

@@ -6,13 +6,14 @@ import base64
 import hashlib
 import hmac
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
+from typing import Any
 
+from pipelines.alerts.channels.posting import JSON, PostingChannel
 from pipelines.alerts.message.message import Message
-from pipelines.alerts.network.addresses import networks_of
 from pipelines.alerts.network.errors import DeliveryError
-from pipelines.alerts.network.http import Poster, expect_success
+from pipelines.alerts.network.http import Reply, expect_success
 from pipelines.config.alert_channels import WebhookSection
 from pipelines.config.alerting import AlertsSection
 
@@ -23,16 +24,7 @@ _MOST_WORDS = 500
 def sign(body: bytes, *, id: str, now: datetime, secrets: Sequence[str]) -> dict[str, str]:  # noqa: A002 - the standard's word
     """The three headers that prove who sent a body and when.
 
-    Parameters
-    ----------
-    body : bytes
-        As it goes over the wire.
-    id : str
-        The same for every attempt.
-    now : datetime
-        Of this attempt, with a time zone.
-    secrets : sequence of str
-        ``whsec_`` and base64; the body is signed with each.
+    ``id`` is the same for every attempt, ``now`` the time of this one; ``secrets`` are ``whsec_`` and base64.
 
     >>> moment = datetime.fromtimestamp(1614265330, UTC)
     >>> sign(
@@ -54,22 +46,10 @@ def sign(body: bytes, *, id: str, now: datetime, secrets: Sequence[str]) -> dict
 
 def body_of(message: Message) -> bytes:
     """The message in a few kilobytes, never 20 or more."""
-    data = {
-        "id": message.id,
-        "incident": message.incident,
-        "kind": message.kind,
-        "source": message.source,
-        "about": message.label,
-        "severity": message.severity,
+    data: dict[str, Any] = message.to_dict() | {
         "text": message.sentence[:_MOST_WORDS],
-        "first_at": message.first_at.isoformat(),
-        "last_at": message.last_at.isoformat(),
-        "rows": message.rows,
-        "p_value": message.p_value,
-        "amount": message.amount,
         "reasons": [line[:_MOST_WORDS] for line in message.reason_lines],
         "keys": message.facts.get("keys", [])[:10],
-        "model_version": message.model_version,
         "review_url": message.review_url,
         "answer_url": message.answer_url,
     }
@@ -86,37 +66,24 @@ def body_of(message: Message) -> bytes:
     return body
 
 
-class WebhookChannel:
-    """Posts signed events.
+class WebhookChannel(PostingChannel):
+    """Posts signed events; only an answer of 2xx counts as taken."""
 
-    Parameters
-    ----------
-    poster : Poster
-        Where to.
-    secrets : sequence of str
-        What to sign with.
-    """
+    def __init__(self, section: WebhookSection, alerts: AlertsSection) -> None:
+        super().__init__(section.url.get_secret_value(), alerts)
+        self._secrets = [each.get_secret_value() for each in section.secrets]
 
-    def __init__(self, poster: Poster, *, secrets: Sequence[str]) -> None:
-        self.poster = poster
-        self._secrets = tuple(secrets)
-
-    def send(self, message: Message, *, now: datetime) -> None:
-        """Post one event; only an answer of 2xx counts as taken."""
+    def request(self, message: Message, now: datetime) -> tuple[bytes, Mapping[str, str]]:
+        """One event, signed with each secret."""
         body = body_of(message)
-        headers = sign(body, id=message.id, now=now, secrets=self._secrets)
-        reply = self.poster.post(body, headers | {"Content-Type": "application/json"})
-        expect_success(reply, host=self.poster.host, now=now, permanent=(413,))
+        return body, sign(body, id=message.id, now=now, secrets=self._secrets) | JSON
 
-    def close(self) -> None:
-        """Let go of the connection."""
-        self.poster.close()
+    def check(self, reply: Reply, now: datetime) -> None:
+        """A body that is too large will not shrink; all else may be mended at the receiver."""
+        expect_success(reply, host=self.poster.host, now=now, permanent=(413,))
 
 
 def open_channel(section: WebhookSection, alerts: AlertsSection, number: int) -> WebhookChannel:
     """The channel of a configuration."""
     del number
-    poster = Poster(
-        section.url.get_secret_value(), timeout=alerts.retry.timeout, allowed=networks_of(alerts.allow_addresses)
-    )
-    return WebhookChannel(poster, secrets=[each.get_secret_value() for each in section.secrets])
+    return WebhookChannel(section, alerts)

@@ -1,6 +1,6 @@
 """Delivery: at least once, in order for each entity, one thread a target, so that a slow one keeps no other waiting.
 
-An alert is taken out of the outbox, sent, and marked as sent. If this process dies between the two last steps, it is
+An alert is claimed, sent, and recorded as sent. If this process dies between the two last steps, it is
 sent again with the same id: receivers that look at ids keep one.
 """
 
@@ -15,11 +15,10 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
 from detector.errors import DetectorError, SettingError, StoreError
-from pipelines.alerts.channels.channel import Channel
-from pipelines.alerts.channels.targets import Target, secrets_of, targets_of, without_secrets
+from pipelines.alerts.channels.targets import Channel, Target, secrets_of, targets_of, without_secrets
 from pipelines.alerts.delivery import queue
 from pipelines.alerts.delivery.digests import end_days, end_quiet
-from pipelines.alerts.delivery.queue import Parcel, Result
+from pipelines.alerts.delivery.queue import Claimed, Result
 from pipelines.alerts.message.message import message_of
 from pipelines.alerts.network.errors import DeliveryError
 from pipelines.jobs.context import Context, JobOutcome
@@ -35,24 +34,12 @@ Opener = Callable[[Target], Channel]
 
 
 @dataclass
-class Round:
-    """What the threads of one run have in common.
-
-    Parameters
-    ----------
-    context : Context
-        Of the run.
-    open_channel : callable
-        Makes the channel of a target.
-    draw : Random
-        For the jitter.
-    most_seconds : float
-        When the run ends, though more may be waiting.
-    """
+class Cycle:
+    """What the workers of one run have in common; it ends after ``most_seconds``, though more may be waiting."""
 
     context: Context
     open_channel: Opener
-    draw: random.Random
+    jitter: random.Random
     most_seconds: float = MOST_SECONDS
     started: float = field(default_factory=time.monotonic)
     sent: dict[str, int] = field(default_factory=dict)
@@ -76,17 +63,8 @@ class Round:
             return bool(self._busy)
 
 
-def deliver(context: Context, *, draw: random.Random | None = None, most_seconds: float = MOST_SECONDS) -> JobOutcome:
-    """Send what waits to be sent; a job of the service.
-
-    Parameters
-    ----------
-    context : Context
-        Of the run.
-    draw : Random, optional
-        For the jitter.
-    most_seconds : float
-        When to end, though more may be waiting.
+def deliver(context: Context, *, jitter: random.Random | None = None, most_seconds: float = MOST_SECONDS) -> JobOutcome:
+    """Send what waits to be sent, for at most so long; a job of the service.
 
     Raises
     ------
@@ -101,80 +79,71 @@ def deliver(context: Context, *, draw: random.Random | None = None, most_seconds
         context.fence(session)
     if dead:
         log.error("%d alerts were not taken in time and are put aside: see `detector alerts list --state dead`", dead)
-    shared = Round(context, lambda target: target.open(config), draw or random.Random(), most_seconds)
+    cycle = Cycle(context, lambda target: target.open(config), jitter or random.Random(), most_seconds)
     targets = targets_of(config)
     for target in targets:
-        shared.is_busy(target.name, True)
+        cycle.is_busy(target.name, True)
     threads = [
-        threading.Thread(target=_run, args=(shared, target), name=f"alerts-{target.name}", daemon=True)
+        threading.Thread(target=_run, args=(cycle, target), name=f"alerts-{target.name}", daemon=True)
         for target in targets
     ]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
-    if shared.problems:
-        raise shared.problems[0]
-    return _outcome(shared)
+    if cycle.problems:
+        raise cycle.problems[0]
+    return _outcome(cycle)
 
 
-def _outcome(shared: Round) -> JobOutcome:
-    with shared.context.store.read() as session:
+def _outcome(cycle: Cycle) -> JobOutcome:
+    with cycle.context.store.read() as session:
         found = queue.counts(session)
-    sent = sum(shared.sent.values())
+    sent = sum(cycle.sent.values())
     parts = [f"sent {sent:,}"] if sent else []
     parts += [f"{found['waiting']:,} waiting"] if found.get("waiting") else []
     parts += [f"{found['dead']:,} put aside"] if found.get("dead") else []
-    parts += [f"{name}: {text}" for name, text in sorted(shared.failed.items())]
+    parts += [f"{name}: {text}" for name, text in sorted(cycle.failed.items())]
     gauges = {f"alerts_{state}": float(found.get(state, 0)) for state in ("waiting", "held", "dead")}
-    gauges |= {f"alert_target_down:{target.name}": float(target.name in shared.failed) for target in _named(shared)}
-    idle = not sent and not shared.failed
+    gauges |= {
+        f"alert_target_down:{target.name}": float(target.name in cycle.failed)
+        for target in targets_of(cycle.context.config)
+    }
+    idle = not sent and not cycle.failed
     return JobOutcome(
         rows=sent,
         note="; ".join(parts) or "nothing to send",
         outcome="skipped" if idle else "done",
-        facts={"sent": dict(shared.sent), "failed": dict(shared.failed)},
+        facts={"sent": dict(cycle.sent), "failed": dict(cycle.failed)},
         gauges=gauges,
     )
 
 
-def _named(shared: Round) -> list[Target]:
-    return targets_of(shared.context.config)
-
-
-def _run(shared: Round, target: Target) -> None:
+def _run(cycle: Cycle, target: Target) -> None:
     """One target, until nothing is due for any."""
-    courier = Courier(shared, target)
+    worker = Worker(cycle, target)
     try:
-        while not shared.over():
-            if courier.round_trip():
-                shared.is_busy(target.name, True)
-            elif shared.is_busy(target.name, False):
+        while not cycle.over():
+            if worker.step():
+                cycle.is_busy(target.name, True)
+            elif cycle.is_busy(target.name, False):
                 time.sleep(POLL_SECONDS)
             else:
                 return
     except StoreError as error:
-        shared.problems.append(error)
+        cycle.problems.append(error)
     finally:
-        shared.is_busy(target.name, False)
-        courier.close()
+        cycle.is_busy(target.name, False)
+        worker.close()
 
 
-class Courier:
-    """Takes alerts to one target.
+class Worker:
+    """Takes alerts to one target."""
 
-    Parameters
-    ----------
-    shared : Round
-        The run.
-    target : Target
-        Where to.
-    """
-
-    def __init__(self, shared: Round, target: Target) -> None:
-        self.shared = shared
+    def __init__(self, cycle: Cycle, target: Target) -> None:
+        self.cycle = cycle
         self.target = target
-        self.alerts = shared.context.config.alerts
+        self.alerts = cycle.context.config.alerts
         self._secrets = secrets_of(self.alerts)
         self._channel: Channel | None = None
         self._lease = timedelta(seconds=3 * self.alerts.retry.timeout + 5)
@@ -184,68 +153,68 @@ class Courier:
         if self._channel is not None:
             self._channel.close()
 
-    def round_trip(self) -> bool:
-        """Take some, send them, write down what became of them; whether there were any."""
+    def step(self) -> bool:
+        """Claim some, send them, record what became of them; whether there were any."""
         most = MANY if self.target.honours_ids or not self.target.wakes_people else FEW
-        with self.shared.context.store.read() as session:
-            if not queue.is_due(session, self.target.name, now=self.shared.now()):
+        with self.cycle.context.store.read() as session:
+            if not queue.is_due(session, self.target.name, now=self.cycle.now()):
                 return False
-        with self.shared.context.store.write() as session:
-            parcels = queue.take(session, self.target.name, now=self.shared.now(), most=most, lease=self._lease)
-            if parcels:
-                self.shared.context.fence(session)
-        if not parcels:
+        with self.cycle.context.store.write() as session:
+            claimed = queue.claim(session, self.target.name, now=self.cycle.now(), most=most, lease=self._lease)
+            if claimed:
+                self.cycle.context.fence(session)
+        if not claimed:
             return False
         fault("alerts.claimed")
         began, results = time.monotonic(), []
-        while parcels:
-            result = self._send(parcels.pop(0))
+        while claimed:
+            result = self._send(claimed.pop(0))
             results.append(result)
             fault("alerts.sent")
             late = time.monotonic() - began > self._lease.total_seconds() / 2
-            if late or self.shared.over() or (result.error is not None and result.error.kind != "refused"):
+            if late or self.cycle.over() or (result.error is not None and result.error.kind != "refused"):
                 break
             if not self.target.honours_ids and self.target.wakes_people:  # a second copy would ring twice
-                self._settle(results, [])
+                self._record(results, [])
                 results = []
-        self._settle(results, parcels)
+        self._record(results, claimed)
         return True
 
-    def _send(self, parcel: Parcel) -> Result:
-        message = message_of(parcel.alert, section=self.alerts, target=self.target.name)
+    def _send(self, claimed: Claimed) -> Result:
+        message = message_of(claimed.alert, section=self.alerts, target=self.target.name)
         try:
             if self._channel is None:
-                self._channel = self.shared.open_channel(self.target)
-            self._channel.send(message, now=self.shared.now())
+                self._channel = self.cycle.open_channel(self.target)
+            self._channel.send(message, now=self.cycle.now())
         except DeliveryError as error:
-            return self._failed(parcel, error)
+            return self._failed(claimed, error)
         except (DetectorError, SettingError) as error:
-            return self._failed(parcel, DeliveryError(str(error)))
+            return self._failed(claimed, DeliveryError(str(error)))
         except Exception as error:  # noqa: BLE001 - a fault in one channel must not end the others, nor lose an alert
-            return self._failed(parcel, DeliveryError(f"{self.target.name} failed: {type(error).__name__}."))
-        self.shared.sent[self.target.name] = self.shared.sent.get(self.target.name, 0) + 1
-        self.shared.failed.pop(self.target.name, None)
-        return Result(parcel, self.shared.now())
+            return self._failed(claimed, DeliveryError(f"{self.target.name} failed: {type(error).__name__}."))
+        self.cycle.sent[self.target.name] = self.cycle.sent.get(self.target.name, 0) + 1
+        self.cycle.failed.pop(self.target.name, None)
+        return Result(claimed, self.cycle.now())
 
-    def _failed(self, parcel: Parcel, error: DeliveryError) -> Result:
+    def _failed(self, claimed: Claimed, error: DeliveryError) -> Result:
         text = without_secrets(str(error), self._secrets)[:500]
-        self.shared.failed[self.target.name] = text
-        log.warning("an alert was not delivered to %s: %s", self.target.name, text, extra={"alert": parcel.alert.id})
-        return Result(parcel, self.shared.now(), error, text)
+        self.cycle.failed[self.target.name] = text
+        log.warning("an alert was not delivered to %s: %s", self.target.name, text, extra={"alert": claimed.alert.id})
+        return Result(claimed, self.cycle.now(), error, text)
 
-    def _settle(self, results: list[Result], untouched: list[Parcel]) -> None:
-        """Write it down; tried again if the database is locked, for what is not written down is sent once more."""
+    def _record(self, results: list[Result], untouched: list[Claimed]) -> None:
+        """Record it; tried again if the database is locked, for what is not recorded is sent once more."""
         for attempt in range(STORE_TRIES):
             try:
-                with self.shared.context.store.write() as session:
-                    queue.settle(
+                with self.cycle.context.store.write() as session:
+                    queue.record(
                         session,
                         self.target.name,
                         results,
                         untouched,
-                        now=self.shared.now(),
+                        now=self.cycle.now(),
                         retry=self.alerts.retry,
-                        draw=self.shared.draw,
+                        jitter=self.cycle.jitter,
                     )
             except StoreError:
                 if attempt == STORE_TRIES - 1:

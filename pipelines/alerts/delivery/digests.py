@@ -9,10 +9,11 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
-from pipelines.alerts.grouping.groups import rank
-from pipelines.alerts.grouping.quiet import is_quiet
+from pipelines.alerts.grouping.events import rank
+from pipelines.alerts.grouping.silences import is_quiet
 from pipelines.alerts.message.message import message_of
-from pipelines.alerts.outbox.enqueue import digest_of, post
+from pipelines.alerts.outbox.alerts import digest_alert
+from pipelines.alerts.outbox.enqueue import day_digest, delivery_of, post
 from pipelines.config import Config
 from pipelines.cron import zone_of
 from pipelines.store.alert_tables import Alert, AlertDay, Delivery
@@ -21,7 +22,7 @@ MOST_LINES = 10
 
 
 def end_quiet(session: Session, *, config: Config, now: datetime) -> int:
-    """Once the quiet hours are over, tell each target what it missed: one alert as it is, several as one digest."""
+    """After the quiet hours, send each target what it missed: one alert as it is, several as one digest."""
     if is_quiet(config.alerts.quiet, now):
         return 0
     held: dict[str, list[tuple[Delivery, Alert]]] = {}
@@ -38,19 +39,7 @@ def end_quiet(session: Session, *, config: Config, now: datetime) -> int:
             waiting[0][0].state, waiting[0][0].next_at = "waiting", now
             continue
         digest = _digest(target, [alert for _, alert in waiting], config, now)
-        session.add(digest)
-        session.add(
-            Delivery(
-                alert=digest.id,
-                target=target,
-                group=digest.group,
-                state="waiting",
-                attempts=0,
-                created_at=now,
-                next_at=now,
-                error="",
-            )
-        )
+        session.add_all([digest, Delivery(**delivery_of(digest, target, now))])
         for delivery, _ in waiting:
             delivery.state = "digested"
     session.flush()
@@ -58,22 +47,13 @@ def end_quiet(session: Session, *, config: Config, now: datetime) -> int:
 
 
 def end_days(session: Session, *, config: Config, now: datetime) -> int:
-    """Tell of days that are over how many events there were beyond the cap, if it was more than was said."""
+    """Report of days that are over how many events there were beyond the cap, if there were more than reported."""
     today = now.astimezone(zone_of(config.service.timezone)).date()
     days = session.scalars(
         sa.select(AlertDay).where(AlertDay.source == config.name, AlertDay.day < today, AlertDay.more > AlertDay.said)
     ).all()
     for day in days:
-        day.said = day.more
-        facts = {
-            "why": "cap",
-            "more": day.more,
-            "by_severity": day.worst,
-            "a_day": config.alerts.a_day,
-            "day": str(day.day),
-        }
-        digest = digest_of(config, now, facts=facts, severity=_worst(day.worst), rows=0)
-        post(session, [digest], config=config, now=now)
+        post(session, [day_digest(day, rows=0, config=config, now=now)], config=config, now=now)
     return len(days)
 
 
@@ -91,8 +71,5 @@ def _digest(target: str, alerts: list[Alert], config: Config, now: datetime) -> 
         "alerts": [alert.id for alert in ranked[:100]],
     }
     rows = sum(alert.rows for alert in alerts)
-    return digest_of(config, now, facts=facts, severity=_worst(of_each), rows=rows, key=f"quiet-{target}")
-
-
-def _worst(of_each: Mapping[str, int]) -> str:
-    return max(of_each, key=rank, default="low")
+    severity, key = max(of_each, key=rank), f"quiet-{target}"
+    return digest_alert(facts, severity=severity, rows=rows, config=config, now=now, key=key)

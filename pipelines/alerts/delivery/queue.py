@@ -1,4 +1,4 @@
-"""What waits to be sent: taking it out, and writing down what became of it, each within a transaction."""
+"""The queue of deliveries: claiming what is due, and recording what became of it, each within a transaction."""
 
 from __future__ import annotations
 
@@ -17,53 +17,44 @@ from pipelines.store.alert_tables import Alert, Delivery, TargetState
 
 
 @dataclass(frozen=True)
-class Parcel:
-    """A delivery in hand.
-
-    Parameters
-    ----------
-    delivery : int
-        Its number.
-    alert : Alert
-        Detached from the session.
-    attempts : int
-        How often it was tried before.
-    created_at : datetime
-        When it came to be.
-    """
+class Claimed:
+    """A delivery in hand, with its alert, detached from the session, and how often it was tried before."""
 
     delivery: int
     alert: Alert
     attempts: int
-    created_at: datetime
 
 
 @dataclass(frozen=True)
 class Result:
     """What became of a delivery: sent where there is no error."""
 
-    parcel: Parcel
+    claimed: Claimed
     at: datetime
     error: DeliveryError | None = None
     text: str = ""
 
 
 def is_due(session: Session, target: str, *, now: datetime) -> bool:
-    """Whether there may be something to take; a look that locks nothing."""
-    state = session.get(TargetState, target)
-    if state is not None and (state.state == "disabled" or (state.retry_at is not None and state.retry_at > now)):
+    """Whether there may be something to claim; a look that locks nothing."""
+    if _is_off(session.get(TargetState, target), now):
         return False
     due = sa.select(Delivery.id).where(Delivery.target == target, Delivery.state == "waiting", Delivery.next_at <= now)
     return session.execute(due.limit(1)).first() is not None
 
 
-def take(session: Session, target: str, *, now: datetime, most: int, lease: timedelta) -> list[Parcel]:
-    """Take out what is due for a target: of each group only the first that is not settled, so that order is kept.
+def _is_off(state: TargetState | None, now: datetime) -> bool:
+    """Whether a target takes nothing now: it is disabled, or down until a later try."""
+    return state is not None and (state.state == "disabled" or (state.retry_at is not None and state.retry_at > now))
+
+
+def claim(session: Session, target: str, *, now: datetime, most: int, lease: timedelta) -> list[Claimed]:
+    """Claim what is due for a target: of each group only the first that is not delivered, so that order is kept.
 
     While a delivery is in hand it is not due; if this process dies, it is due again when the lease is over.
     """
     state = session.get(TargetState, target)
-    if state is not None and (state.state == "disabled" or (state.retry_at is not None and state.retry_at > now)):
+    if _is_off(state, now):
         return []
     if state is not None and state.state == "down":
         most = 1  # first see whether it is back
@@ -81,43 +72,43 @@ def take(session: Session, target: str, *, now: datetime, most: int, lease: time
         .order_by(Delivery.next_at, Delivery.id)
         .limit(most)
     )
-    parcels = []
+    claimed = []
     for delivery, alert in session.execute(statement):
         delivery.next_at = now + lease
-        parcels.append(Parcel(delivery.id, alert, delivery.attempts, delivery.created_at))
+        claimed.append(Claimed(delivery.id, alert, delivery.attempts))
     session.flush()
-    for parcel in parcels:
-        session.expunge(parcel.alert)
-    return parcels
+    for each in claimed:
+        session.expunge(each.alert)
+    return claimed
 
 
-def settle(
+def record(
     session: Session,
     target: str,
     results: Sequence[Result],
-    untouched: Sequence[Parcel],
+    untouched: Sequence[Claimed],
     *,
     now: datetime,
     retry: RetrySection,
-    draw: random.Random,
+    jitter: random.Random,
 ) -> None:
-    """Write down what became of deliveries; those that were not tried are due again at once."""
+    """Record what became of deliveries; those that were not tried are due again at once."""
     if sent := [result for result in results if result.error is None]:
         session.execute(
             sa.update(Delivery),
             [
                 {
-                    "id": result.parcel.delivery,
+                    "id": result.claimed.delivery,
                     "state": "sent",
                     "sent_at": result.at,
-                    "attempts": result.parcel.attempts + 1,
+                    "attempts": result.claimed.attempts + 1,
                     "error": "",
                 }
                 for result in sent
             ],
         )
     if untouched:
-        session.execute(sa.update(Delivery), [{"id": parcel.delivery, "next_at": now} for parcel in untouched])
+        session.execute(sa.update(Delivery), [{"id": each.delivery, "next_at": now} for each in untouched])
     state = session.get(TargetState, target)
     if state is None:
         state = TargetState(name=target, state="up", failures=0, retry_at=None, since=now, error="")
@@ -127,7 +118,7 @@ def settle(
             if state.state == "down" or state.failures:
                 state.state, state.failures, state.retry_at, state.since, state.error = "up", 0, None, now, ""
             continue
-        _failed(session, state, result, result.error, now=now, retry=retry, draw=draw)
+        _failed(session, state, result, result.error, now=now, retry=retry, jitter=jitter)
 
 
 def _failed(
@@ -138,27 +129,27 @@ def _failed(
     *,
     now: datetime,
     retry: RetrySection,
-    draw: random.Random,
+    jitter: random.Random,
 ) -> None:
-    parcel, attempts = result.parcel, result.parcel.attempts + 1
+    claimed, attempts = result.claimed, result.claimed.attempts + 1
     values: dict[str, object] = {"attempts": attempts, "error": result.text}
     if error.kind == "refused":
         values |= {"state": "dead"}
     else:
-        own = backoff(attempts, first=retry.first_seconds, most=retry.most_seconds, draw=draw)
+        own = backoff(attempts, first=retry.first_seconds, most=retry.most_seconds, draw=jitter)
         values |= {"next_at": now + timedelta(seconds=max(own, error.after or 0.0))}
         state.failures += 1
-        pause = backoff(state.failures, first=retry.first_seconds, most=retry.most_seconds, draw=draw)
+        pause = backoff(state.failures, first=retry.first_seconds, most=retry.most_seconds, draw=jitter)
         if state.state != "disabled":
             state.since = now if state.state == "up" else state.since
             state.state = "disabled" if error.kind == "gone" else "down"
         state.retry_at = now + timedelta(seconds=max(pause, error.after or 0.0))
         state.error = result.text
-    session.execute(sa.update(Delivery).where(Delivery.id == parcel.delivery).values(**values))
+    session.execute(sa.update(Delivery).where(Delivery.id == claimed.delivery).values(**values))
 
 
 def give_up(session: Session, *, now: datetime, hours: float) -> int:
-    """Put aside what has waited too long."""
+    """Give up what has waited too long, until somebody sends it again."""
     old = sa.update(Delivery).where(
         Delivery.state == "waiting", Delivery.created_at < now - timedelta(hours=hours), Delivery.next_at <= now
     )

@@ -1,17 +1,20 @@
-"""What people said of alerts: kept with who, when and the detector's version; and what it says of the alerts."""
+"""What people said of alerts: stored with who, when and the detector's version; and how right the alerts were."""
 
 from __future__ import annotations
 
+from contextlib import closing
 from datetime import datetime, timedelta
-from typing import Any, Literal, get_args
+from typing import Literal, get_args
 
 import pandas as pd
 import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
 from detector.errors import DataError, nearest
+from pipelines.alerts.grouping.audit_sample import SAMPLED
 from pipelines.alerts.grouping.silences import silence
 from pipelines.config import Config
+from pipelines.store import existing_store
 from pipelines.store.alert_tables import Alert, Answer, Delivery
 
 Said = Literal["fraud", "fine", "unsure"]
@@ -48,24 +51,9 @@ def answer(
     now: datetime,
     snooze: bool = False,
 ) -> Answer:
-    """Keep what a person said. An earlier answer stays; the last one counts.
+    """Store what a person said. An earlier answer stays; the last one counts.
 
-    Parameters
-    ----------
-    session : Session
-        Of the caller's transaction.
-    alert : Alert
-        What it is about.
-    verdict : {"fraud", "fine", "unsure"}
-        What they said.
-    reason, who, via : str
-        Why, who, and where the link was sent to.
-    config : Config
-        Says how long a snooze lasts.
-    now : datetime
-        When.
-    snooze : bool
-        Whether "fine" keeps this pattern of this entity quiet for a while.
+    ``via`` says where the link was sent to; with ``snooze``, "fine" silences this pattern of this entity for a while.
 
     Raises
     ------
@@ -76,7 +64,7 @@ def answer(
         raise DataError(f"There is no answer {verdict!r}. {nearest(verdict, VERDICTS)}")
     if alert.kind not in ("opened", "worse", "again"):
         raise DataError(f"{alert.id} is about no event ({alert.kind}), so there is nothing to answer.")
-    kept = Answer(
+    said = Answer(
         alert=alert.id,
         verdict=verdict,
         reason=reason[:MOST_TEXT],
@@ -85,7 +73,7 @@ def answer(
         at=now,
         model_version=alert.model_version,
     )
-    session.add(kept)
+    session.add(said)
     days = 7.0 if config.alerts.answers is None else config.alerts.answers.snooze_days
     if snooze and verdict == "fine" and days:
         silence(
@@ -100,7 +88,7 @@ def answer(
             now=now,
         )
     session.flush()
-    return kept
+    return said
 
 
 def precision(session: Session, *, source: str) -> pd.DataFrame:
@@ -109,7 +97,7 @@ def precision(session: Session, *, source: str) -> pd.DataFrame:
     Returns
     -------
     DataFrame
-        Columns ``channel``, ``reason``, ``week``, ``alerts`` (told), ``answered`` (fraud or fine), ``fraud``, and
+        Columns ``channel``, ``reason``, ``week``, ``alerts`` (sent), ``answered`` (fraud or fine), ``fraud``, and
         ``precision``, missing where nobody has answered.
     """
     last = sa.select(sa.func.max(Answer.id)).group_by(Answer.alert)
@@ -137,34 +125,18 @@ def precision(session: Session, *, source: str) -> pd.DataFrame:
     return table.assign(precision=table["fraud"] / answered.where(answered > 0))
 
 
-def labels(session: Session, *, source: str) -> pd.DataFrame:
-    """Rows that people have judged, for evaluation and training: what they said counts from ``known_at`` on.
-
-    Returns
-    -------
-    DataFrame
-        Columns ``key`` (masked where the key is), ``label`` (1 fraud, 0 fine), ``known_at``, ``who``, ``alert`` and
-        ``model_version``; one line a row, by the last answer.
-    """
-    statement = (
-        sa.select(Answer, Alert.facts)
-        .join(Alert, Alert.id == Answer.alert)
-        .where(Alert.source == source, Answer.verdict.in_(("fraud", "fine")))
-        .order_by(Answer.id)
-    )
-    latest: dict[str, dict[str, Any]] = {}
-    newest = session.execute(sa.select(Answer.alert, sa.func.max(Answer.id)).group_by(Answer.alert))
-    final = {alert: number for alert, number in newest}  # noqa: C416 - a row is no pair to the type checker
-    for said, facts in session.execute(statement):
-        if final[said.alert] != said.id:
-            continue
-        for key in facts.get("keys", []):
-            latest[key] = {
-                "key": key,
-                "label": int(said.verdict == "fraud"),
-                "known_at": said.at,
-                "who": said.who,
-                "alert": said.alert,
-                "model_version": said.model_version,
-            }
-    return pd.DataFrame(list(latest.values()), columns=["key", "label", "known_at", "who", "alert", "model_version"])
+def realised(config: Config) -> str | None:
+    """In one line how many answered alerts were right; None if nobody has answered."""
+    store = existing_store(config.service.store)
+    if store is None:
+        return None
+    with closing(store), store.read() as session:
+        found = precision(session, source=config.name)
+    once = found[(found["answered"] > 0) & (found["reason"] != SAMPLED)]
+    if once.empty:
+        return None
+    parts = [
+        f"{channel} {fraud} of {answered}"
+        for channel, answered, fraud in once.groupby("channel")[["answered", "fraud"]].sum().itertuples(name=None)
+    ]
+    return f"Alerts that people answered and that were fraud: {', '.join(parts)}."

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Annotated, Any
 from urllib.parse import parse_qs
@@ -20,6 +21,7 @@ from pipelines.alerts.message import links
 from pipelines.alerts.message.message import message_of
 from pipelines.alerts.message.templating import SHIPPED
 from pipelines.config import Config
+from pipelines.config.alerting import AnswersSection
 from pipelines.store import Store
 from pipelines.store.alert_tables import Answer
 
@@ -39,65 +41,15 @@ Token = Annotated[str, Path(max_length=500)]
 
 
 def answer_router(config: Config, store: Store, *, clock: Callable[[], datetime]) -> APIRouter:
-    """The pages to include in the service's application; none if ``alerts.answers`` is not set.
-
-    Parameters
-    ----------
-    config : Config
-        Holds what links are signed with.
-    store : Store
-        Where answers are kept.
-    clock : callable
-        The time now, with a zone.
-    """
+    """The pages to include in the service's application; none if ``alerts.answers`` is not set."""
     router = APIRouter()
-    section = config.alerts.answers
-    if section is None:
+    if config.alerts.answers is None:
         return router
-    secret = section.secret.get_secret_value()
-
-    def show(token: str) -> HTMLResponse:
-        claim = links.read(token, secret, now=clock())
-        with store.read() as session:
-            alert = find(session, claim.alert)
-            message = message_of(alert, section=config.alerts, target=claim.via)
-            last = session.scalar(sa.select(Answer).where(Answer.alert == alert.id).order_by(Answer.id.desc()).limit(1))
-            earlier = f"{last.verdict}, by {last.who} on {last.at:%Y-%m-%d %H:%M} UTC" if last is not None else ""
-        lines = [*message.reason_lines, *(f"{name}: {value}" for name, value in message.table)]
-        return _page(
-            title="Fraud, or fine?",
-            text=message.sentence,
-            lines=lines,
-            form=True,
-            earlier=earlier,
-            snooze_days=f"{section.snooze_days:g}" if section.snooze_days else "",
-        )
-
-    def keep(token: str, form: dict[str, str]) -> HTMLResponse:
-        now = clock()
-        claim = links.read(token, secret, now=now)
-        who = form.get("who", "").strip()
-        if not who:
-            raise DataError("Please say who you are. Go back and fill in the first field.")
-        with store.write() as session:
-            alert = find(session, claim.alert)
-            said = answer(
-                session,
-                alert,
-                form.get("verdict", ""),
-                reason=form.get("reason", "").strip(),
-                who=who,
-                via=claim.via,
-                config=config,
-                now=now,
-                snooze=form.get("snooze") == "yes",
-            )
-            verdict = said.verdict
-        return _page(title="Thank you", text=f"Kept: {verdict}. To change it, open the link again.")
+    pages = _Pages(config, config.alerts.answers, store, clock)
 
     @router.get(f"{links.PATH}/{{token}}", response_class=HTMLResponse)
     def look(token: Token) -> HTMLResponse:
-        return _answered(lambda: show(token))
+        return _answered(lambda: pages.question(token))
 
     @router.post(f"{links.PATH}/{{token}}", response_class=HTMLResponse)
     async def take(token: Token, request: Request) -> HTMLResponse:
@@ -108,9 +60,59 @@ def answer_router(config: Config, store: Store, *, clock: Callable[[], datetime]
                 return _page(title="Too long", text="Please write less.", status=413)
         fields = parse_qs(body.decode("utf-8", errors="replace"), max_num_fields=20, keep_blank_values=True)
         form = {name: values[-1] for name, values in fields.items()}
-        return await run_in_threadpool(_answered, lambda: keep(token, form))
+        return await run_in_threadpool(_answered, lambda: pages.store_answer(token, form))
 
     return router
+
+
+@dataclass(frozen=True)
+class _Pages:
+    config: Config
+    section: AnswersSection
+    store: Store
+    clock: Callable[[], datetime]
+
+    def question(self, token: str) -> HTMLResponse:
+        """The alert, and a form to answer it."""
+        claim = self._claim(token, self.clock())
+        with self.store.read() as session:
+            alert = find(session, claim.alert)
+            message = message_of(alert, section=self.config.alerts, target=claim.via)
+            last = session.scalar(sa.select(Answer).where(Answer.alert == alert.id).order_by(Answer.id.desc()).limit(1))
+            earlier = f"{last.verdict}, by {last.who} on {last.at:%Y-%m-%d %H:%M} UTC" if last is not None else ""
+        days = self.section.snooze_days
+        return _page(
+            title="Fraud, or fine?",
+            text=message.sentence,
+            lines=[*message.reason_lines, *(f"{name}: {value}" for name, value in message.table)],
+            form=True,
+            earlier=earlier,
+            snooze_days=f"{days:g}" if days else "",
+        )
+
+    def store_answer(self, token: str, form: dict[str, str]) -> HTMLResponse:
+        """Store what the form says."""
+        now = self.clock()
+        claim, who = self._claim(token, now), form.get("who", "").strip()
+        if not who:
+            raise DataError("Please say who you are. Go back and fill in the first field.")
+        with self.store.write() as session:
+            said = answer(
+                session,
+                find(session, claim.alert),
+                form.get("verdict", ""),
+                reason=form.get("reason", "").strip(),
+                who=who,
+                via=claim.via,
+                config=self.config,
+                now=now,
+                snooze=form.get("snooze") == "yes",
+            )
+            verdict = said.verdict
+        return _page(title="Thank you", text=f"Kept: {verdict}. To change it, open the link again.")
+
+    def _claim(self, token: str, now: datetime) -> links.Claim:
+        return links.read(token, self.section.secret.get_secret_value(), now=now)
 
 
 def _answered(make: Callable[[], HTMLResponse]) -> HTMLResponse:

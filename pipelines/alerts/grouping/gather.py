@@ -1,4 +1,4 @@
-"""What alerts need of a batch, picked up while its verdicts pass on their way to where they are kept."""
+"""What alerts need of a batch, gathered while its scores pass on their way to the sink."""
 
 from __future__ import annotations
 
@@ -14,12 +14,7 @@ MOST_ROWS = 200_000
 
 
 class Gathered:
-    """Keeps flagged and drawn rows; of the others all of a small batch, and of a large one the last of each key.
-
-    Parameters
-    ----------
-    config : Config
-        Names the columns of the key.
+    """Keeps flagged and sampled rows; of the others all of a small batch, and of a large one the last of each key.
 
     >>> gathered = Gathered(Config.model_validate({"source": {"path": "a.csv"}, "columns": {"entity": "card"}}))
     >>> frames = [pd.DataFrame({"card": ["a", "b"], "flagged": [True, False]})]
@@ -50,7 +45,7 @@ class Gathered:
             yield frame
 
     def scores(self) -> pd.DataFrame:
-        """What was kept; for ``enqueue``."""
+        """The rows that were kept, for ``enqueue``."""
         kept = [*self._flagged, *(frame[others] for frame, others in self._others)]
         return pd.concat(kept, ignore_index=True) if kept else pd.DataFrame(columns=["flagged"])
 

@@ -1,34 +1,25 @@
-"""Events that are over: the machine reads as usual again."""
+"""Events that are over: the machine reads as normal again."""
 
 from __future__ import annotations
 
-import secrets
 from datetime import UTC, datetime, timedelta
 
 import pandas as pd
 import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
-from pipelines.alerts.grouping.groups import EVERYTHING, group_id, times_of
+from pipelines.alerts.grouping.events import EVERYTHING, group_id, times_of
 from pipelines.config import Config
-from pipelines.store.alert_tables import Alert, AlertGroup
+from pipelines.store.alert_tables import AlertGroup
 
 
-def recovered(session: Session, verdicts: pd.DataFrame, *, config: Config, now: datetime) -> list[Alert]:
-    """Notices for events that were told and have had no flagged row for long enough, while rows kept coming.
+def recovered(
+    session: Session, scored: pd.DataFrame, *, config: Config, now: datetime
+) -> list[tuple[AlertGroup, datetime]]:
+    """Groups whose reported event has had no flagged row for long enough, each with the time of its last row.
 
-    A machine that falls silent has not recovered: only rows that are not flagged are evidence of it.
-
-    Parameters
-    ----------
-    session : Session
-        Of the transaction; the events are marked as over in it.
-    verdicts : DataFrame
-        The rows of a batch, flagged or not.
-    config : Config
-        Names the columns and the time to wait.
-    now : datetime
-        For rows without a time.
+    A machine that falls silent has not recovered: only rows that are not flagged are evidence of it. The groups are
+    marked as over within the caller's transaction.
     """
     groups = session.scalars(
         sa.select(AlertGroup).where(
@@ -37,44 +28,24 @@ def recovered(session: Session, verdicts: pd.DataFrame, *, config: Config, now: 
     ).all()
     if not groups:
         return []
-    latest = _latest(verdicts, config, now)
+    latest = _latest(scored, config, now)
     wait = timedelta(minutes=config.alerts.recovery_minutes)
-    notices = []
+    found = []
     for group in groups:
         seen = latest.get(group.id)
-        if seen is None or seen < group.last_at + wait:
-            continue
-        group.is_open = False
-        notices.append(
-            Alert(
-                id=f"al_{secrets.token_hex(12)}",
-                source=config.name,
-                kind="recovered",
-                group=group.id,
-                incident=group.incident,
-                label=group.label,
-                severity=group.told_severity,
-                created_at=now,
-                first_at=group.first_at,
-                last_at=group.last_at,
-                rows=group.rows,
-                p_value=1.0,
-                amount=None,
-                model_version="",
-                pattern="",
-                facts={"previous": group.told_severity, "seen_until": seen.isoformat()},
-            )
-        )
-    return notices
+        if seen is not None and seen >= group.last_at + wait:
+            group.is_open = False
+            found.append((group, seen))
+    return found
 
 
-def _latest(verdicts: pd.DataFrame, config: Config, now: datetime) -> dict[str, datetime]:
+def _latest(scored: pd.DataFrame, config: Config, now: datetime) -> dict[str, datetime]:
     """The time of the last row of each group in the batch."""
     by = config.alerts.group_by(config.columns)
-    when = pd.Series(times_of(verdicts, config.columns.time, now), index=verdicts.index)
+    when = pd.Series(times_of(scored, config.columns.time, now), index=scored.index)
     if not by:
         return {group_id(config.name, [EVERYTHING]): _utc(when.max())}
-    last = when.groupby([verdicts[name] for name in by], sort=False).max()
+    last = when.groupby([scored[name] for name in by], sort=False).max()
     return {
         group_id(config.name, list(key) if isinstance(key, tuple) else [key]): _utc(moment)
         for key, moment in last.items()

@@ -1,13 +1,18 @@
-"""Silences: what is not to be told for a while, and why."""
+"""What is not to be reported for a while, and why: silences that somebody set, and quiet hours."""
 
 from __future__ import annotations
 
-from datetime import datetime
+from collections.abc import Sequence
+from datetime import datetime, time
 
 import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
 from detector.errors import DataError
+from pipelines.alerts.grouping.events import Event, rank
+from pipelines.alerts.grouping.groups import Candidate
+from pipelines.config.alerting import QuietSection
+from pipelines.cron import zone_of
 from pipelines.store.alert_tables import Silence
 
 
@@ -24,26 +29,10 @@ def silence(
     pattern: str = "",
     below: str = "",
 ) -> Silence:
-    """Keep something quiet until a time.
+    """Keep something quiet from now until a time.
 
-    Parameters
-    ----------
-    session : Session
-        Of the caller's transaction.
-    source : str
-        Whose alerts.
-    until : datetime
-        When it ends.
-    reason, who : str
-        Why, and who said so.
-    now : datetime
-        When it begins.
-    group, label : str
-        The group it is about, and how people know it; empty for all.
-    pattern : str
-        The feature of the first reason; empty for any.
-    below : str
-        Only events less severe than this; empty for all.
+    ``group`` and ``label`` say what it is about, ``pattern`` only which first feature, ``below`` only what is less
+    severe; each is empty for all.
 
     Raises
     ------
@@ -91,3 +80,52 @@ def current(session: Session, *, source: str, now: datetime) -> list[Silence]:
     """Those that go on, the one that ends first before the others."""
     statement = sa.select(Silence).where(Silence.source == source, Silence.until > now).order_by(Silence.until)
     return list(session.scalars(statement))
+
+
+def not_silenced(session: Session, candidates: Sequence[Candidate], *, source: str, now: datetime) -> list[Candidate]:
+    """Those that nobody has silenced; how often each silence was needed is counted."""
+    silences = session.scalars(
+        sa.select(Silence).where(Silence.source == source, Silence.since <= now, Silence.until > now)
+    ).all()
+    loud = []
+    for candidate in candidates:
+        match = next((each for each in silences if _covers(each, candidate.event)), None)
+        if match is None:
+            loud.append(candidate)
+        else:
+            match.hits += 1
+    return loud
+
+
+def _covers(silence: Silence, event: Event) -> bool:
+    return (
+        silence.group in ("", event.group)
+        and (not silence.below or rank(event.severity) < rank(silence.below))
+        and (not silence.pattern or silence.pattern == event.pattern)
+    )
+
+
+def is_quiet(section: QuietSection | None, now: datetime) -> bool:
+    """Whether it is one of the quiet hours.
+
+    >>> from datetime import UTC
+    >>> is_quiet(QuietSection(), datetime(2026, 3, 1, 23, tzinfo=UTC))
+    True
+    """
+    if section is None:
+        return False
+    clock = now.astimezone(zone_of(section.timezone)).time()
+    since, until = _clock(section.since), _clock(section.until)
+    if since <= until:
+        return since <= clock < until
+    return clock >= since or clock < until
+
+
+def waits(section: QuietSection | None, severity: str, now: datetime) -> bool:
+    """Whether something of this severity waits for the end of the quiet hours."""
+    return section is not None and is_quiet(section, now) and rank(severity) < rank(section.wake_from)
+
+
+def _clock(text: str) -> time:
+    hours, _, minutes = text.partition(":")
+    return time(int(hours), int(minutes))

@@ -1,4 +1,4 @@
-"""What is kept of an alert beside its columns: reasons, values, keys, the course of the risk. Masked before kept."""
+"""Reasons, values, keys and the risk timeline of an alert: masked, then stored beside its columns."""
 
 from __future__ import annotations
 
@@ -11,130 +11,84 @@ import numpy as np
 import pandas as pd
 
 from detector.explain.reason import Reason
-from pipelines.alerts.grouping.groups import Candidate, times_of
+from pipelines.alerts.grouping.events import Event, reasons_of, times_of
+from pipelines.alerts.grouping.groups import Candidate
+from pipelines.alerts.message.words import one_line
 from pipelines.config import Config
 from pipelines.config.masking import HIDDEN, Masks
 
 MOST_KEYS = 1_000
 MOST_POINTS = 60
 MOST_TEXT = 300
+_PLACE = re.compile(r"\{(value|expected)\}")
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)  # for a row without a time, which then stands at the left edge
-_REASON = re.compile(r"(?P<what>.+?)(?:, expected (?P<expected>.*))?; (?P<share>\d+) % of the risk", re.DOTALL)
-_CYCLE = re.compile(r"(?P<feature>.+ (?:hour|weekday)) (?P<observed>\d\d:\d\d|[A-Z][a-z]+day|missing)")
-
-
-def read_reasons(text: object, features: Sequence[str] = ()) -> list[Reason]:
-    """Reasons from the line that scoring wrote, or as they are.
-
-    Parameters
-    ----------
-    text : str or list of Reason
-        As in the column ``reasons``.
-    features : sequence of str
-        Known names; without them, a name ends at the first space.
-
-    >>> read_reasons("amount 950.00, expected about 42; 61 % of the risk | city New York; 9 % of the risk")
-    [Reason(feature='amount', observed='950.00', expected='about 42', share=0.61), \
-Reason(feature='city', observed='New York', expected='', share=0.09)]
-    """
-    if isinstance(text, list | tuple):
-        return [each for each in text if isinstance(each, Reason)]
-    if not isinstance(text, str):
-        return []
-    known = sorted(features, key=len, reverse=True)
-    found = []
-    for part in re.split(r"(?<=% of the risk) \| ", text):
-        if (match := _REASON.fullmatch(part.strip())) is not None:
-            feature, observed = _parted(match["what"], known)
-            found.append(Reason(feature, observed, match["expected"] or "", int(match["share"]) / 100))
-    return found
 
 
 def facts_of(
-    candidate: Candidate, flagged: pd.DataFrame, *, config: Config, masks: Masks, everything: pd.DataFrame | None = None
+    candidate: Candidate, flagged: pd.DataFrame, *, config: Config, masks: Masks, timeline: pd.DataFrame | None = None
 ) -> dict[str, Any]:
     """All that people are shown of an event, as JSON can hold it.
 
-    Parameters
-    ----------
-    candidate : Candidate
-        The event.
-    flagged : DataFrame
-        The flagged rows it is among.
-    config : Config
-        Says which columns.
-    masks : Masks
-        What nobody is to read.
-    everything : DataFrame, optional
-        All rows of its key, for the course of the risk.
+    ``flagged`` holds the rows of the event among others; ``timeline`` all rows of its key, to show how the risk went.
     """
     event, columns, settings = candidate.event, config.columns, config.alerts
     peak, rows = flagged.iloc[event.peak], flagged.iloc[event.places]
-    reasons = read_reasons(peak.get("reasons"), known_features(config))
     key = next((name for name in (columns.key, "row") if name is not None and name in flagged), None)
     shown = [name for name in settings.shown if name in flagged]
     return {
-        "columns": {name: masks.show(name, _written(peak[name]))[:MOST_TEXT] for name in shown},
-        "reasons": [_masked(reason, masks, settings.history, spoken_features(config)) for reason in reasons],
+        "columns": {name: _short(masks.show(name, _written(peak[name]))) for name in shown},
+        "reasons": [_masked(reason, masks, settings.history) for reason in reasons_of(peak.get("reasons"))],
         "keys": [] if key is None else [masks.show(key, _written(value)) for value in rows[key].iloc[:MOST_KEYS]],
         "previous": candidate.previous,
-        "course": _course(rows if everything is None else everything, columns.time),
+        "course": _risk_timeline(rows if timeline is None else timeline, columns.time),
     }
 
 
-def known_features(config: Config) -> tuple[str, ...]:
-    """The names of features that the configuration gives away."""
-    columns = config.columns
-    named: list[str] = [*config.alerts.mask, *config.alerts.history]
-    for kind in ("numeric", "categorical", "boolean", "datetime"):
-        names = getattr(columns, kind)
-        if isinstance(names, list | tuple):
-            named += names
-    return tuple(dict.fromkeys([*named, *spoken_features(config)]))
+def labels_of(flagged: pd.DataFrame, events: Sequence[Event], *, by: Sequence[str], masks: Masks) -> dict[str, str]:
+    """The key of each event's group as people may read it: "card-7", or "shop 3, country de" of several columns."""
+    columns = [(name, f"{name} " if len(by) > 1 else "", flagged[name].to_numpy()) for name in by]
+    return {
+        event.group: _short(
+            ", ".join(f"{before}{masks.show(name, _written(values[event.peak]))}" for name, before, values in columns)
+        )
+        for event in events
+    }
 
 
-def spoken_features(config: Config) -> tuple[str, ...]:
-    """What reasons call the features of an entity's history, such as "events of this card_id"."""
-    if not config.features.wanted or config.columns.time is None:
-        return ()
-    from detector.features.words import say
-
-    return tuple(dict.fromkeys(say(each, 0.0)[0] for each in config.features.feature_set(config.columns).all))
-
-
-def label_of(row: pd.Series, by: Sequence[str], masks: Masks) -> str:
-    """The key as people may read it: "card-7", or "shop 3, country de" where it has several columns."""
-    if not by:
-        return ""
-    if len(by) == 1:
-        return masks.show(by[0], _written(row[by[0]]))[:MOST_TEXT]
-    return ", ".join(f"{name} {masks.show(name, _written(row[name]))}" for name in by)[:MOST_TEXT]
+def rows_of_keys(scored: pd.DataFrame, by: Sequence[str], peaks: Sequence[pd.Series]) -> list[pd.DataFrame | None]:
+    """The latest rows of the key of each of these rows, in one pass over the batch; None where there are none."""
+    if not by or not peaks or scored.empty:
+        return [None for _ in peaks]
+    inside = np.ones(len(scored), dtype=bool)
+    for name in by:
+        inside &= scored[name].isin({peak[name] for peak in peaks}).to_numpy()
+    groups = scored[inside].groupby(list(by), sort=False)
+    found = {
+        tuple(map(str, key if isinstance(key, tuple) else (key,))): part.tail(10 * MOST_KEYS) for key, part in groups
+    }
+    return [found.get(tuple(str(peak[name]) for name in by)) for peak in peaks]
 
 
-def _parted(what: str, known: Sequence[str]) -> tuple[str, str]:
-    if (cycle := _CYCLE.fullmatch(what)) is not None:
-        return cycle["feature"], cycle["observed"]
-    for name in known:
-        if what.startswith(f"{name} "):
-            return name, what[len(name) + 1 :]
-    feature, _, observed = what.partition(" ")
-    return feature, observed
-
-
-def _masked(reason: Reason, masks: Masks, history: Mapping[str, str], spoken: Sequence[str]) -> dict[str, Any]:
-    hidden = masks.is_masked(reason.feature)
-    observed = masks.show(reason.feature, reason.observed)[:MOST_TEXT]
-    expected = (HIDDEN if hidden and reason.expected else reason.expected)[:MOST_TEXT]
+def _masked(reason: Reason, masks: Masks, history: Mapping[str, str]) -> dict[str, Any]:
+    """A reason as people may read it: masked as soon as any column is that its values may show."""
+    hidden = masks.is_masked(reason.feature, *reason.columns)
+    observed = _short(masks.show(reason.feature, reason.observed, made_of=reason.columns))
+    expected = HIDDEN if hidden and reason.expected else _short(reason.expected)
     phrase = history.get(reason.feature, "")
-    if not phrase and reason.feature in spoken and " " in observed:  # in words already: "12 in the hour before"
+    if not phrase and reason.is_phrase and not hidden:
         phrase = "{value}, expected about {expected}" if expected.startswith("about ") else "{value}"
+    values = {"value": observed, "expected": expected.removeprefix("about ")}
     return {
         "feature": reason.feature,
         "observed": observed,
         "expected": expected,
         "share": round(reason.share, 4),
-        "words": phrase.replace("{value}", observed).replace("{expected}", expected.removeprefix("about ")),
+        "words": _PLACE.sub(lambda match: values[match[1]], phrase),
     }
+
+
+def _short(text: str) -> str:
+    return one_line(text)[:MOST_TEXT]
 
 
 def _written(value: object) -> str:
@@ -143,7 +97,7 @@ def _written(value: object) -> str:
     return str(value)
 
 
-def _course(rows: pd.DataFrame, time: str | None) -> list[list[Any]]:
+def _risk_timeline(rows: pd.DataFrame, time: str | None) -> list[list[Any]]:
     """Up to 60 points: seconds since the first, risk, and whether it was flagged."""
     if time is None or time not in rows or len(rows) < 2:
         return []

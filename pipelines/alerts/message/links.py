@@ -18,17 +18,7 @@ _CONTEXT = b"alert-answer-v1\0"
 
 @dataclass(frozen=True)
 class Claim:
-    """What a link stands for.
-
-    Parameters
-    ----------
-    alert : str
-        The alert it answers.
-    via : str
-        The target it was sent to.
-    until : datetime
-        How long it is valid.
-    """
+    """What a link stands for: an alert, the target that the link was sent to, and how long it is valid."""
 
     alert: str
     via: str

@@ -15,50 +15,24 @@ from pipelines.store.alert_tables import Alert
 
 @dataclass(frozen=True)
 class Message:
-    """An alert for one target. Everything in it may be read by people: masked values are masked already.
+    """An alert for one target. Everything in it may be read by people: masked values are masked already."""
 
-    Parameters
-    ----------
-    id : str
-        The alert's; the same however often it is sent.
-    incident : str
-        The event's; the same for all that is told of it.
-    kind : str
-        opened, worse, again, recovered, digest, or test.
-    source, label, severity, model_version : str
-        Whose rows, about what, how bad, found by which detector.
-    first_at, last_at, created_at : datetime
-        Of the event, and of the alert.
-    rows : int
-        Flagged rows.
-    p_value : float
-        Of the worst row.
-    amount : float or None
-        At stake.
-    reasons : list of dict
-        feature, observed, expected, share, words.
-    facts : mapping
-        All else.
-    review_url, run_url, answer_url : str
-        Where to look; empty if there is no such place.
-    """
-
-    id: str
-    incident: str
-    kind: str
+    id: str  # the alert's; the same however often it is sent
+    incident: str  # the event's; the same for all that is reported of it
+    kind: str  # opened, worse, again, recovered, digest, or test
     source: str
-    label: str
+    label: str  # what it is about
     severity: str
     model_version: str
-    first_at: datetime
+    first_at: datetime  # of the event, as last_at
     last_at: datetime
     created_at: datetime
     rows: int
-    p_value: float
+    p_value: float  # of the worst row
     amount: float | None
-    reasons: list[dict[str, Any]]
+    reasons: list[dict[str, Any]]  # feature, observed, expected, share, words
     facts: Mapping[str, Any] = field(default_factory=dict)
-    review_url: str = ""
+    review_url: str = ""  # where to look; empty if there is no such place
     run_url: str = ""
     answer_url: str = ""
 
@@ -117,6 +91,18 @@ class Message:
         return [f"{reason_in_words(each)} ({100 * float(each['share']):.0f} % of the risk)" for each in self.reasons]
 
     @property
+    def course(self) -> list[tuple[str, bool]]:
+        """The risk over time as blocks, and which of them were flagged."""
+        points = self.facts.get("course", [])
+        blocks = words.sparkline([float(risk) for _, risk, _ in points])
+        return [(block, bool(point[2])) for block, point in zip(blocks, points, strict=False)]
+
+    @property
+    def sparkline(self) -> str:
+        """The risk over time in one line; empty where fewer than two rows are known."""
+        return "".join(block for block, _ in self.course)
+
+    @property
     def table(self) -> list[tuple[str, str]]:
         """Names and values worth showing."""
         rows = [("When", self.when)]
@@ -132,6 +118,23 @@ class Message:
         if self.model_version:
             rows.append(("Detector", f"{self.source}, version {self.model_version}"))
         return rows
+
+    def to_dict(self) -> dict[str, Any]:
+        """What machines are told of every alert, as plain values."""
+        return {
+            "id": self.id,
+            "incident": self.incident,
+            "kind": self.kind,
+            "source": self.source,
+            "about": self.label,
+            "severity": self.severity,
+            "first_at": self.first_at.isoformat(),
+            "last_at": self.last_at.isoformat(),
+            "rows": self.rows,
+            "p_value": self.p_value,
+            "amount": self.amount,
+            "model_version": self.model_version,
+        }
 
     def _digest(self) -> str:
         more, of_each = int(self.facts.get("more", 0)), self.facts.get("by_severity", {})
@@ -153,10 +156,9 @@ def reason_in_words(reason: Mapping[str, Any]) -> str:
     >>> reason_in_words({"feature": "amount", "observed": "950.00", "expected": "about 42", "words": ""})
     'amount is 950.00, expected about 42'
     """
-    if reason.get("words"):
-        return f"{reason['feature']}: {reason['words']}"
     expected = f", expected {reason['expected']}" if reason.get("expected") else ""
-    return f"{reason['feature']} is {reason['observed']}{expected}"
+    said = f": {reason['words']}" if reason.get("words") else f" is {reason['observed']}{expected}"
+    return words.one_line(f"{reason['feature']}{said}")
 
 
 def message_of(alert: Alert, *, section: AlertsSection, target: str) -> Message:

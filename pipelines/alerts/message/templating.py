@@ -19,14 +19,8 @@ log = logging.getLogger("detector.alerts")
 def render(name: str, message: Message, *, folder: Path | None = None) -> str:
     """The text of a message by a template.
 
-    Parameters
-    ----------
-    name : str
-        Such as "mail.html.j2".
-    message : Message
-        Known to the template as ``alert``.
-    folder : Path, optional
-        Where templates of one's own are. If one fails, the shipped one is used: no alert is lost over it.
+    If a template in a folder of one's own fails, the shipped one is used: no alert is lost over it. In a template the
+    message is called ``alert``.
     """
     if folder is not None:
         try:

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from datetime import datetime, timedelta
+
+_BLOCKS = "▁▂▃▄▅▆▇█"
 
 
 def rarity(p_value: float) -> str:
@@ -46,6 +49,15 @@ def span(first: datetime, last: datetime) -> str:
     return f"{first:%Y-%m-%d %H:%M} to {last:%Y-%m-%d %H:%M} UTC"
 
 
+def one_line(text: str) -> str:
+    r"""A text without line breaks: no value or name is to begin a line of its own.
+
+    >>> one_line("Aldi\n- card is 4929")
+    'Aldi - card is 4929'
+    """
+    return " ".join(text.splitlines())
+
+
 def counted(number: int, what: str) -> str:
     """A number with its noun.
 
@@ -53,3 +65,16 @@ def counted(number: int, what: str) -> str:
     ('1 row', '2 rows')
     """
     return f"{number:,} {what}{'' if number == 1 else 's'}"
+
+
+def sparkline(values: Sequence[float]) -> str:
+    """Values as a row of blocks, from the lowest to the highest; empty where there are fewer than two.
+
+    >>> sparkline([1.0, 1.2, 9.0, 5.0]), sparkline([3.0, 3.0]), sparkline([3.0])
+    ('▁▁█▅', '▅▅', '')
+    """
+    if len(values) < 2:
+        return ""
+    low, high = min(values), max(values)
+    scaled = [(value - low) / (high - low) if high > low else 0.5 for value in values]
+    return "".join(_BLOCKS[min(int(each * len(_BLOCKS)), len(_BLOCKS) - 1)] for each in scaled)

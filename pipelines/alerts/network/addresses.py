@@ -7,19 +7,21 @@ points inwards, or does so the second time it is asked, is refused as well.
 from __future__ import annotations
 
 import ipaddress
-import socket
 import sys
-import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from contextvars import ContextVar
+from functools import cache
 
 IpAddress = ipaddress.IPv4Address | ipaddress.IPv6Address
 IpNetwork = ipaddress.IPv4Network | ipaddress.IPv6Network
 
 _NAT64 = ipaddress.ip_network("64:ff9b::/96")
-_guard = threading.local()
-_hooked = threading.Lock()
-_installed: list[bool] = []
+# Public by Python 3.11's tables, and not by the registry of IANA: site-local, IETF protocols, a relay that is no more,
+# and documentation.
+_NOT_PUBLIC = tuple(ipaddress.ip_network(text) for text in ("fec0::/10", "192.0.0.0/24", "192.88.99.0/24", "3fff::/20"))
+_CONNECTING = ("socket.connect", "socket.sendto", "socket.sendmsg")
+_guard: ContextVar[tuple[IpNetwork, ...] | None] = ContextVar("allowed", default=None)
 
 
 class ForbiddenAddressError(OSError):
@@ -45,39 +47,9 @@ def is_allowed(address: str, allowed: Sequence[IpNetwork] = ()) -> bool:
         return False  # a name: what it stands for cannot be known here
     if any(found in network for network in allowed):
         return True
+    if any(found in network for network in _NOT_PUBLIC):
+        return False
     return found.is_global and not found.is_multicast and not found.is_reserved
-
-
-def dial(host: str, port: int, *, timeout: float, allowed: Sequence[IpNetwork]) -> socket.socket:
-    """Connect to the first allowed address of a host.
-
-    Raises
-    ------
-    ForbiddenAddressError
-        If it has no other than forbidden addresses.
-    OSError
-        If none of the allowed ones answers.
-    """
-    found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
-    usable = [each for each in found if is_allowed(str(each[4][0]), allowed)]
-    if not usable:
-        raise ForbiddenAddressError(
-            f"{host} is at a private address, which alerts are not sent to. If it is meant, add its network to "
-            f"`alerts.allow_addresses`."
-        )
-    problem: OSError | None = None
-    for family, kind, protocol, _, address in usable:
-        connection = socket.socket(family, kind, protocol)
-        try:
-            connection.settimeout(timeout)
-            connection.connect(address)
-            connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        except OSError as error:
-            connection.close()
-            problem = error
-            continue
-        return connection
-    raise problem or OSError(f"{host} has no address")
 
 
 @contextmanager
@@ -87,25 +59,26 @@ def guarded(allowed: Sequence[IpNetwork]) -> Iterator[None]:
     For libraries that make connections of their own. Python reports every connection before it is made; one to a
     forbidden address is stopped there.
     """
-    with _hooked:
-        if not _installed:
-            sys.addaudithook(_refuse)
-            _installed.append(True)
-    before = getattr(_guard, "allowed", None)
-    _guard.allowed = tuple(allowed)
+    _install()
+    token = _guard.set(tuple(allowed))
     try:
         yield
     finally:
-        _guard.allowed = before
+        _guard.reset(token)
+
+
+@cache
+def _install() -> None:
+    """Once: a hook cannot be taken out again. Two of it, if two threads come at once, do no harm."""
+    sys.addaudithook(_refuse)
 
 
 def _refuse(event: str, arguments: tuple[object, ...]) -> None:
-    if event != "socket.connect":
+    if event not in _CONNECTING:
         return
-    allowed = getattr(_guard, "allowed", None)
-    if allowed is None:
+    allowed, address = _guard.get(), arguments[1]
+    if allowed is None or address is None:
         return
-    address = arguments[1]
     host = address[0] if isinstance(address, tuple) and address else address
     if not is_allowed(str(host), allowed):
         raise ForbiddenAddressError(f"{host} is a private address, which alerts are not sent to.")

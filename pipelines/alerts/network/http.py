@@ -1,30 +1,32 @@
 """POST to an address: checked where it leads, TLS verified, no redirects, bounded in time and size.
 
-The standard library's client, because it lets go of nothing here: the socket is ours, so the address that is connected
-to is the one that was checked. Proxies of the environment are not used, as they would hide that address.
+httpx over connections of our own, so that the address that is connected to is the one that was checked. Nothing is
+taken from the environment: a proxy would hide that address.
 """
 
 from __future__ import annotations
 
-import base64
-import http.client
+import logging
 import random
 import socket
 import ssl
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
-from urllib.parse import unquote, urlsplit
 
-from pipelines.alerts.network.addresses import ForbiddenAddressError, IpNetwork, dial
+import httpcore
+import httpx
+
+from pipelines.alerts.network.addresses import ForbiddenAddressError, IpNetwork
+from pipelines.alerts.network.connection import Backend, Deadline
 from pipelines.alerts.network.errors import DeliveryError
-from pipelines.alerts.network.watchdog import WATCHDOG
 
 MOST_READ = 65_536
 MOST_WAIT = 86_400.0
 USER_AGENT = "anomaly-detector"
 _PERMANENT = (400, 413, 415, 422)
+_FAILURES = (OSError, httpcore.ProtocolError, httpcore.NetworkError, httpx.HTTPError, httpx.InvalidURL)
 
 
 @dataclass(frozen=True)
@@ -54,86 +56,75 @@ class Poster:
     def __init__(
         self, url: str, *, timeout: float, allowed: Sequence[IpNetwork], context: ssl.SSLContext | None = None
     ) -> None:
-        parts = urlsplit(url)
-        if parts.scheme not in ("http", "https") or not parts.hostname:
+        try:
+            self._url = httpx.URL(url)
+        except httpx.InvalidURL:
+            self._url = httpx.URL("")
+        port = self._url.port or 443
+        if self._url.scheme not in ("http", "https") or not self._url.host or not 0 < port < 65_536:
             raise DeliveryError("The address is none that can be posted to. Expected https://host/path.", kind="later")
-        self.host = parts.hostname
-        self.port = parts.port or (443 if parts.scheme == "https" else 80)
-        self.path = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
+        logging.getLogger("httpx").setLevel(logging.WARNING)  # its messages hold addresses, which may hold a token
+        self.host = self._url.host
         self.timeout = timeout
-        self._allowed = allowed
-        self._context = (context or ssl.create_default_context()) if parts.scheme == "https" else None
-        default = parts.port is None or parts.port == (443 if parts.scheme == "https" else 80)
-        name = f"[{self.host}]" if ":" in self.host else self.host
-        self._headers = {"Host": name if default else f"{name}:{self.port}", "User-Agent": USER_AGENT}
-        if parts.username is not None:
-            pair = f"{unquote(parts.username)}:{unquote(parts.password or '')}"
-            self._headers["Authorization"] = "Basic " + base64.b64encode(pair.encode()).decode("ascii")
-        self._connection: http.client.HTTPConnection | None = None
+        self._deadline = Deadline(3 * timeout, step=timeout)
+        self._backend = Backend(self._deadline, allowed=allowed)
+        self._client = httpx.Client(
+            transport=_Transport(self._backend, context or ssl.create_default_context()),
+            headers={"User-Agent": USER_AGENT, "Accept-Encoding": "identity"},
+            timeout=None,
+            follow_redirects=False,
+            trust_env=False,
+        )
 
     def post(self, body: bytes, headers: Mapping[str, str], *, path: str = "") -> Reply:
-        """Send, and read the answer, whatever its status.
+        """Send, and read the answer, whatever its status; its body is cut off where it is long.
 
         Raises
         ------
         DeliveryError
             If no whole answer came: nothing is known then of what the target did.
         """
-        wanted = self.path.rstrip("/") + path if path else self.path
-        kept = self._connection is not None
+        self._deadline.start()
+        url = self._url.copy_with(raw_path=self._url.raw_path.rstrip(b"/") + path.encode()) if path else self._url
+        kept = self._backend.stream
         try:
-            return self._exchange(body, headers, wanted)
-        except (http.client.RemoteDisconnected, BrokenPipeError, ConnectionResetError) as error:
-            # A connection that was kept may have been closed by the other side meanwhile: that is no failure yet.
-            self.close()
-            if not kept:
-                raise DeliveryError(f"{self.host} closed the connection without an answer.") from error
-        except (OSError, http.client.HTTPException) as error:
-            self.close()
-            raise self._failure(error) from None
-        try:
-            return self._exchange(body, headers, wanted)
-        except (OSError, http.client.HTTPException) as error:
-            self.close()
+            try:
+                return self._exchange(url, body, headers)
+            except _FAILURES as error:
+                if kept is None or self._backend.stream is not kept or not self._is_closed(error):
+                    raise
+            # A connection that was kept had been closed by the other side meanwhile: that is no failure yet.
+            return self._exchange(url, body, headers)
+        except DeliveryError:
+            raise
+        except _FAILURES as error:
             raise self._failure(error) from None
 
     def close(self) -> None:
         """Let go of the connection."""
-        if self._connection is not None:
-            self._connection.close()
-            self._connection = None
+        self._client.close()
 
-    def _exchange(self, body: bytes, headers: Mapping[str, str], path: str) -> Reply:
-        connection = self._connection or self._connect()
-        self._connection = connection
-        with WATCHDOG.watch(connection, 3 * self.timeout) as watched:
+    def _exchange(self, url: httpx.URL, body: bytes, headers: Mapping[str, str]) -> Reply:
+        self._client.cookies.clear()
+        with self._client.stream("POST", url, content=body, headers=headers) as response:
+            content = b""
             try:
-                connection.request("POST", path, body=body, headers=self._headers | dict(headers))
-                answer = connection.getresponse()
-                content = answer.read(MOST_READ)
-                rest = answer.read(1) if len(content) == MOST_READ else b""
-                if answer.length and not rest:
-                    raise http.client.IncompleteRead(content, answer.length)
-                found = {name.lower(): value for name, value in answer.getheaders()}
-            except (OSError, http.client.HTTPException):
-                if watched.late:
-                    raise TimeoutError from None
-                raise
-        if rest or answer.will_close:
-            self.close()
-        return Reply(answer.status, found, content)
+                for part in response.iter_raw():
+                    content += part
+                    if len(content) > MOST_READ:
+                        break
+            except _FAILURES as error:
+                if self._is_closed(error):
+                    raise DeliveryError(f"{self.host} broke off in the middle of its answer.") from None
+                raise self._failure(error) from None
+        found = {name.lower(): value for name, value in response.headers.items()}
+        return Reply(response.status_code, found, content[:MOST_READ])
 
-    def _connect(self) -> http.client.HTTPConnection:
-        connection = http.client.HTTPConnection(self.host, self.port, timeout=self.timeout)
-        raw = dial(self.host, self.port, timeout=self.timeout, allowed=self._allowed)
-        if self._context is not None:
-            try:
-                raw = self._context.wrap_socket(raw, server_hostname=self.host)
-            except OSError:
-                raw.close()
-                raise
-        connection.sock = raw
-        return connection
+    def _is_closed(self, error: Exception) -> bool:
+        if isinstance(error, DeliveryError):  # an answer had begun
+            return False
+        ended = self._backend.stream is not None and self._backend.stream.ended
+        return ended or isinstance(error, ConnectionResetError | BrokenPipeError)
 
     def _failure(self, error: Exception) -> DeliveryError:
         if isinstance(error, ForbiddenAddressError):
@@ -144,12 +135,45 @@ class Poster:
             return DeliveryError(f"{self.host} did not answer within {self.timeout:g} seconds.")
         if isinstance(error, socket.gaierror):
             return DeliveryError(f"The name {self.host} cannot be looked up.")
-        if isinstance(error, http.client.IncompleteRead):
-            return DeliveryError(f"{self.host} broke off in the middle of its answer.")
-        if isinstance(error, http.client.HTTPException):
-            return DeliveryError(f"{self.host} gave an answer that is not HTTP ({type(error).__name__}).")
-        reason = getattr(error, "strerror", None) or type(error).__name__
-        return DeliveryError(f"{self.host} cannot be reached: {reason}.")
+        if self._is_closed(error):
+            return DeliveryError(f"{self.host} closed the connection without an answer.")
+        if isinstance(error, OSError):
+            return DeliveryError(f"{self.host} cannot be reached: {error.strerror or type(error).__name__}.")
+        return DeliveryError(f"{self.host} gave an answer that is not HTTP ({type(error).__name__}).")
+
+
+class _Transport(httpx.BaseTransport):
+    """httpx's own has no room for a backend. Errors of httpcore and the system go through as they are."""
+
+    def __init__(self, backend: Backend, context: ssl.SSLContext) -> None:
+        self._pool = httpcore.ConnectionPool(ssl_context=context, max_connections=1, network_backend=backend)
+
+    def handle_request(self, request: httpx.Request) -> httpx.Response:
+        url = request.url
+        answer = self._pool.handle_request(
+            httpcore.Request(
+                request.method,
+                httpcore.URL(scheme=url.raw_scheme, host=url.raw_host, port=url.port, target=url.raw_path),
+                headers=request.headers.raw,
+                content=request.read(),
+            )
+        )
+        assert isinstance(answer.stream, Iterable)
+        return httpx.Response(answer.status, headers=answer.headers, stream=_Body(answer))
+
+    def close(self) -> None:
+        self._pool.close()
+
+
+class _Body(httpx.SyncByteStream):
+    def __init__(self, answer: httpcore.Response) -> None:
+        self._answer = answer
+
+    def __iter__(self) -> Iterator[bytes]:
+        yield from self._answer.iter_stream()
+
+    def close(self) -> None:
+        self._answer.close()
 
 
 def expect_success(reply: Reply, *, host: str, now: datetime, permanent: Sequence[int] = _PERMANENT) -> None:

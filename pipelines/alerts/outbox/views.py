@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import secrets
 from collections.abc import Sequence
 from datetime import datetime
 
@@ -16,6 +15,7 @@ from detector.errors import DataError, DetectorError, nearest
 from pipelines.alerts.channels.targets import Target, secrets_of, targets_of, without_secrets
 from pipelines.alerts.message.message import message_of
 from pipelines.alerts.network.errors import DeliveryError
+from pipelines.alerts.outbox.alerts import trial_alert
 from pipelines.config import Config
 from pipelines.store.alert_tables import Alert, Answer, Delivery, Silence, TargetState
 
@@ -138,7 +138,7 @@ def try_out(config: Config, *, now: datetime, only: str | None) -> list[tuple[Ta
     targets = targets_of(config)
     if only is not None and only not in [target.name for target in targets]:
         raise DataError(f"There is no target {only!r}. {nearest(only, [target.name for target in targets])}")
-    alert = _test_alert(config, now)
+    alert = trial_alert(config=config, now=now)
     return [(target, _try(config, target, alert, now)) for target in targets if only in (None, target.name)]
 
 
@@ -152,25 +152,3 @@ def _try(config: Config, target: Target, alert: Alert, now: datetime) -> str:
     except (DeliveryError, DetectorError) as error:
         return without_secrets(str(error), secrets_of(config.alerts))
     return ""
-
-
-def _test_alert(config: Config, now: datetime) -> Alert:
-    name = secrets.token_hex(12)
-    return Alert(
-        id=f"al_{name}",
-        source=config.name,
-        kind="test",
-        group="test",
-        incident=f"in_{name}",
-        label="",
-        severity="low",
-        created_at=now,
-        first_at=now,
-        last_at=now,
-        rows=0,
-        p_value=1.0,
-        amount=None,
-        model_version="",
-        pattern="",
-        facts={},
-    )

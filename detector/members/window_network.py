@@ -8,6 +8,7 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
+from detector.arrays import Floats
 from detector.onnx.graph import Graph
 
 LIMIT = 1e6
@@ -27,8 +28,8 @@ class WindowNetwork:
     """
 
     graph: Graph
-    centre: NDArray[np.float64]
-    scale: NDArray[np.float64]
+    centre: Floats
+    scale: Floats
 
     def rebuild(self, X: NDArray[np.float32]) -> NDArray[np.float32]:
         """Windows, one a row, through the network."""

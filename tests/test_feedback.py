@@ -15,7 +15,8 @@ from detector.errors import SchemaError
 from pipelines.config import Config
 from pipelines.config.features import TURNS
 from pipelines.config.masking import Masks
-from pipelines.labels.feedback import Statements, known_turns
+from pipelines.labels.feedback import Statements
+from pipelines.labels.known import label_changes
 from pipelines.store import Store
 from tests.test_labels import a_config, say
 
@@ -31,7 +32,7 @@ def turns(config: Config, *, keys: list[Any], reported: str | None = "told", **c
     rows = pd.DataFrame({"id": keys, "when": pd.Timestamp("2026-03-01"), **columns})
     if "told" in rows:
         rows["told"] = pd.to_datetime(rows["told"])
-    found = known_turns(rows, Statements.read(config), time="when", key="id", label="fraud", reported=reported)
+    found = label_changes(rows, Statements.read(config), time="when", key="id", label="fraud", reported=reported)
     assert tuple(found.columns) == TURNS
     return [[int(each.day) for each in row if not pd.isna(each)] for row in found.to_numpy(dtype=object)]
 

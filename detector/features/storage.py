@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from detector.atomic import whole_file
 from detector.errors import BundleError
 from detector.features.duration import short
 from detector.features.feature_set import FeatureSet
@@ -42,10 +43,9 @@ def save_history(history: History, path: Path) -> Path:
         arrays[f"{number}.keys"] = _text(json.dumps(history.tails[by], default=_plain))
         arrays[f"{number}.ends"] = np.cumsum([0, *map(len, entities.values())], dtype=np.int64)
         arrays[f"{number}.events"] = np.frombuffer(b"".join(entities.values()), dtype=history.layouts[by].dtype)
-    unfinished = path.with_name(f"{path.name}.part")
-    with unfinished.open("wb") as file:
+    with whole_file(path) as file:
         np.savez(file, **arrays)  # type: ignore[arg-type]  # NumPy's stub takes the names for its own arguments
-    return unfinished.replace(path)
+    return path
 
 
 def load_history(path: Path) -> History:

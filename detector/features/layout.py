@@ -10,10 +10,9 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
+from detector.arrays import Integers
 from detector.features.feature import Feature
-from detector.features.measure import column_keys
-from detector.features.track import Ints
-from detector.features.windowed import MISSING
+from detector.features.measures import MISSING, column_keys
 
 GAP = np.iinfo(np.int32).min
 NARROW = ("number:", "place:")
@@ -28,7 +27,7 @@ class Layout:
     Parameters
     ----------
     keys : tuple of str
-        The columns of a track.
+        The columns of a sequence.
     dtype : dtype
         Time in 8 bytes, numbers and places in 4, names and report times in 8.
     reach : int
@@ -67,7 +66,7 @@ class Layout:
         kept = [GAP if (value := values[key]) == MISSING and key.startswith(NARROW) else value for key in self.keys]
         return self.row.pack(values["time"], *kept)
 
-    def pack(self, past: Mapping[str, Ints]) -> bytes:
+    def pack(self, past: Mapping[str, Integers]) -> bytes:
         """Events side by side, as they are stored."""
         events = np.empty(len(past["time"]), dtype=self.dtype)
         for name in self.dtype.names or ():
@@ -81,7 +80,7 @@ class Layout:
         return time
 
 
-def wide(values: NDArray[Any]) -> Ints:
+def wide(values: NDArray[Any]) -> Integers:
     """A stored column as whole numbers of 8 bytes."""
     if values.dtype.itemsize == 8:
         return np.ascontiguousarray(values, dtype=np.int64)

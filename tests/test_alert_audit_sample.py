@@ -10,11 +10,11 @@ import pandas as pd
 import pytest
 
 from benchmarks.soak import Site
-from pipelines.alerts.feedback.answers import answer, find, labels, precision
-from pipelines.alerts.feedback.truth import realised
-from pipelines.alerts.grouping.audit_sample import DRAWN
+from pipelines.alerts.feedback.answers import answer, find, precision, realised
+from pipelines.alerts.grouping.audit_sample import SAMPLED
 from pipelines.alerts.grouping.gather import Gathered
 from pipelines.alerts.message.message import message_of
+from pipelines.labels.feedback import Statements
 from pipelines.store import Store
 from pipelines.store.alert_tables import Alert
 from tests.alert_places import NOW, config_in, give, rows, run, store_in
@@ -35,7 +35,7 @@ def drawn(*names: str, flagged: tuple[str, ...] = ()) -> pd.DataFrame:
 
 
 def drawn_alerts(made: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    return [alert for alert in made if alert["pattern"] == DRAWN]
+    return [alert for alert in made if alert["pattern"] == SAMPLED]
 
 
 def test_each_drawn_row_is_an_alert_that_says_so(store: Store, tmp_path: Path) -> None:
@@ -85,10 +85,9 @@ def test_answers_are_labels_and_no_precision_of_alerts(store: Store, tmp_path: P
             )
 
     with store.read() as session:
-        said = labels(session, source="payments").set_index("key")["label"]
         told = precision(session, source="payments").set_index("reason")["precision"]
-    assert said.to_dict() == {"t0": 1, "d0": 0}
-    assert told.to_dict() == {"amount": 1.0, DRAWN: 0.0}
+    assert dict(Statements.answers(config).verdicts[["key", "label"]].to_numpy().tolist()) == {"t0": 1, "d0": 0}
+    assert told.to_dict() == {"amount": 1.0, SAMPLED: 0.0}
     assert realised(config) == "Alerts that people answered and that were fraud: log 1 of 1."
 
 
@@ -100,7 +99,7 @@ def test_drawn_rows_of_a_large_batch_are_kept(tmp_path: Path) -> None:
 
     list(gathered.watch([frame]))
 
-    assert sorted(gathered.verdicts()["transaction_id"]) == ["d0", "d2"]
+    assert sorted(gathered.scores()["transaction_id"]) == ["d0", "d2"]
 
 
 def test_service_tells_what_it_drew(tiny_bundle: Path, tmp_path: Path) -> None:
@@ -113,5 +112,5 @@ def test_service_tells_what_it_drew(tiny_bundle: Path, tmp_path: Path) -> None:
 
     frame = pd.read_parquet(site.folder / "scores")
     with opened(site) as store, store.read() as session:
-        told = [alert.facts["keys"] for alert in session.query(Alert) if alert.pattern == DRAWN]
+        told = [alert.facts["keys"] for alert in session.query(Alert) if alert.pattern == SAMPLED]
     assert sorted(told) == sorted([[str(key)] for key in frame.loc[frame["explored"], "id"]]) != []

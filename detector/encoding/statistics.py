@@ -1,0 +1,66 @@
+"""What is learnt of one column of a table: whether it is of use, centre and scale, levels, decimals."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from detector.arrays import Flags, Floats
+
+NORMAL_WIDTH = 4.653  # from the 1st to the 99th percentile of a standard normal distribution
+
+
+def useless(column: pd.Series) -> str | None:
+    """Why a column cannot be used; None if it can."""
+    present = column.dropna()
+    if present.empty:
+        return "always missing"
+    first = present.iloc[0]
+    if len(present) == len(column) and bool((present == first).all()):
+        return f"always {first:g}" if isinstance(first, float) else f"always {first}"
+    return None
+
+
+def location_and_scale(numeric: Floats, usual: Flags) -> tuple[Floats, Floats]:
+    """The mean, and a spread: the 1st to 99th percentile, in standard deviations of a normal distribution.
+
+    Against the standard deviation, this keeps one huge value from flattening a column; against the quartiles, it gives
+    a column that is nearly always the same its full range. A column of two values has no percentiles to speak of: its
+    standard deviation makes a rare flag weigh more than a common one. A column that varies only among unusual rows
+    takes its spread from all.
+    """
+    centre, scale = np.zeros(numeric.shape[1]), np.ones(numeric.shape[1])
+    for i, column in enumerate(numeric.T):
+        every = column[~np.isnan(column)]
+        chosen = column[usual & ~np.isnan(column)]
+        spread = _spread(chosen) if len(chosen) else 0.0
+        centre[i] = (chosen if len(chosen) else every).mean()
+        scale[i] = spread or _spread(every) or 1.0
+    return centre, scale
+
+
+def _spread(values: Floats) -> float:
+    least, most = values.min(), values.max()
+    if ((values == least) | (values == most)).all():
+        return float(values.std())
+    low, high = np.percentile(values, [1, 99])
+    return float((high - low if high > low else most - least) / NORMAL_WIDTH)
+
+
+def levels_of(text: pd.Series, most: int) -> tuple[tuple[str, ...], NDArray[np.int64]]:
+    """The most frequent levels, and how often each code was seen: missing, rarer, then theirs."""
+    frequency = text.value_counts(dropna=True)
+    frequency = frequency.sort_index().sort_values(ascending=False, kind="stable")
+    kept = frequency.iloc[:most]
+    seen = [int(text.isna().sum()), int(frequency.iloc[most:].sum()), *kept.tolist()]
+    return tuple(str(level) for level in kept.index), np.array(seen, dtype=np.int64)
+
+
+def decimals_of(values: Floats) -> int:
+    """How many digits after the point values are written with, at most 3."""
+    sample = values[np.isfinite(values)][:1000]
+    for digits in range(4):
+        if np.allclose(sample, np.round(sample, digits), rtol=0, atol=1e-9):
+            return digits
+    return 3

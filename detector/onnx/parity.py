@@ -1,0 +1,53 @@
+"""The proof that an ONNX graph says what the fitted model says that it was made from."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from detector.errors import ParityError
+
+PARITY = 1e-3
+
+
+def largest_difference(
+    expected: Mapping[str, NDArray[Any]],
+    received: Mapping[str, NDArray[Any]],
+    *,
+    source: str = "the fitted model",
+    choices: Collection[str] = (),
+) -> float:
+    """How far two sets of answers are apart, relative to values above 1; of choices, the share that differs.
+
+    Parameters
+    ----------
+    expected, received : mapping of str to array
+        What the fitted model answers, and what the graph does.
+    source : str
+        What the fitted model is, for the message.
+    choices : collection of str
+        Answers that are categories rather than numbers.
+
+    Raises
+    ------
+    ParityError
+        If the difference is not less than ``PARITY``.
+
+    >>> largest_difference({"code": np.array([1.0, 100.0])}, {"code": np.array([1.0, 100.05])})
+    0.0005
+    """
+    worst = 0.0
+    for name, wanted in expected.items():
+        difference = np.abs(wanted - received[name]) / np.maximum(1.0, np.abs(wanted))
+        largest = float(np.mean(difference > PARITY) if name in choices else difference.max(initial=0.0))
+        largest = round(largest, 9)
+        if not largest < PARITY:
+            raise ParityError(
+                f"The ONNX graph differs from {source} by {largest:.2g} ({name}); at most {PARITY:g} is allowed. "
+                f"Please report this with the versions of onnxruntime, keras and scikit-learn."
+            )
+        worst = max(worst, largest)
+    return worst

@@ -1,0 +1,61 @@
+"""What the database remembers of groups and days between batches."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from datetime import datetime
+
+import sqlalchemy as sa
+from sqlalchemy.orm import Session
+
+from pipelines.alerts.grouping.groups import GroupState
+from pipelines.config import Config
+from pipelines.cron import zone_of
+from pipelines.store.alert_tables import AlertDay, AlertGroup
+
+_IDS_A_QUERY = 500
+
+
+def group_states(session: Session, source: str, groups: Iterable[str]) -> dict[str, GroupState]:
+    """What is known of each group's latest event; nothing of a group without one."""
+    found = {}
+    for some in _chunks(set(groups)):
+        for row in session.scalars(sa.select(AlertGroup).where(AlertGroup.source == source, AlertGroup.id.in_(some))):
+            found[row.id] = GroupState(
+                row.incident,
+                row.severity,
+                row.told_severity,
+                row.told_at,
+                row.first_at,
+                row.last_at,
+                row.rows,
+                row.is_open,
+            )
+    return found
+
+
+def store_group_states(
+    session: Session, source: str, states: Mapping[str, GroupState], labels: Mapping[str, str]
+) -> None:
+    """Put these states in the place of earlier ones."""
+    for some in _chunks(states):
+        session.execute(sa.delete(AlertGroup).where(AlertGroup.id.in_(some)))
+    rows = [{"id": group, "source": source, "label": labels[group], **vars(state)} for group, state in states.items()]
+    if rows:
+        session.execute(sa.insert(AlertGroup), rows)
+
+
+def today(session: Session, *, config: Config, now: datetime) -> AlertDay:
+    """What the day has had so far."""
+    date = now.astimezone(zone_of(config.service.timezone)).date()
+    day = session.get(AlertDay, (config.name, date))
+    if day is None:
+        day = AlertDay(source=config.name, day=date, told=0, more=0, said=0, worst={})
+        session.add(day)
+    return day
+
+
+def _chunks(ids: Iterable[str]) -> Iterator[list[str]]:
+    """No more at once than a database takes in one query."""
+    every = list(ids)
+    return (every[start : start + _IDS_A_QUERY] for start in range(0, len(every), _IDS_A_QUERY))
