@@ -27,7 +27,7 @@ from pipelines.progress import counted, progress
 from pipelines.registry.registry import ModelRegistry
 from pipelines.scoring.shadow import settle_shadow
 from pipelines.sources import Source, open_source
-from pipelines.testing.failpoints import fault
+from pipelines.testing.failpoints import failpoint
 from pipelines.tracking.messages import record_monitoring, send_waiting, waiting_note
 
 STATE = "drift.json"
@@ -134,11 +134,11 @@ def watch(config: Config, *, now: datetime) -> DriftReport:
     wanted = bool(drifting) and settings.retrain and _may_ask(state, config, now)
     alerts = _alerts_a_day(rows, scores, champion.schema.time)
     report = DriftReport(len(rows), shifts, drifting, alerts, wanted, _note(rows, shifts, drifting, wanted))
-    fault("drift.compared")
+    failpoint("drift.compared")
     _record(config, report, name, step=state.step + 1, now=now)
     asked = now.isoformat() if wanted else state.asked_at
     _write_state(registry, DriftState(name, until, checks, state.step + 1, asked))
-    fault("drift.remembered")
+    failpoint("drift.remembered")
     report.notes.extend(waiting_note(send_waiting(config)))
     return report
 

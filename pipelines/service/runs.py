@@ -15,7 +15,7 @@ from detector.errors import DetectorError, SettingError, StoreError, nearest
 from pipelines.jobs.context import Context, JobOutcome, StoppedError
 from pipelines.jobs.registry import JOBS
 from pipelines.store import Run, Store
-from pipelines.testing.failpoints import fault
+from pipelines.testing.failpoints import failpoint
 
 log = logging.getLogger("detector.runs")
 
@@ -41,7 +41,7 @@ def run_job(
         raise SettingError(f"There is no job {job!r}. {nearest(job, JOBS)}")
     started = time.perf_counter()
     number = begin(context.store, job, trigger=trigger, instance=instance, now=context.now)
-    fault("run.begun")
+    failpoint("run.begun")
     found: JobOutcome | None = None
     outcome, error = "failed", ""
     try:
@@ -57,7 +57,7 @@ def run_job(
     except Exception as failure:
         outcome, error = "failed", f"{type(failure).__name__}: {failure}"
         log.exception("%s failed unexpectedly", job, extra={"job": job, "run": number})
-    fault("run.ending")
+    failpoint("run.ending")
     seconds = time.perf_counter() - started
     # The clock may have been set meanwhile; how long it took has not changed by that.
     end(context.store, number, outcome=outcome, found=found, error=error, now=context.now + timedelta(seconds=seconds))

@@ -24,7 +24,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pipelines.testing.failpoints import fault
+from pipelines.testing.failpoints import failpoint
 
 MOST_ATTEMPTS = 5
 REFUSED = "refused"
@@ -75,7 +75,7 @@ class Spool:
                 files(building)
             content = {"kind": kind, "name": uuid.uuid4().hex, "values": dict(values)}
             (building / "entry.json").write_text(json.dumps(content, ensure_ascii=False), encoding="utf-8")
-            fault("spool.built")
+            failpoint("spool.built")
             number = max((int(name.split("-")[0]) for name in self._names()), default=0)
             while True:
                 number += 1

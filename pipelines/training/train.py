@@ -123,14 +123,14 @@ def train(config: Config, *, now: datetime) -> TrainReport:
     usable = with_report_time(cleaned.rows, frame, config)
     rows, early = warm(cleaned.rows, str(schema.time), None if featuring is None else featuring.whole_from)
     rows, kept_apart = kind.split(rows, config, schema)
-    lesson = labelled_set_of(usable.drop(index=kept_apart.index), config, schema, now=now, statements=statements)
-    rows = without(rows, lesson)
+    labelled = labelled_set_of(usable.drop(index=kept_apart.index), config, schema, now=now, statements=statements)
+    rows = without(rows, labelled)
     with fitting_steps() as on_step:
         detector = kind.detector(config, schema, on_step).fit(rows)
     detector.on_step = None
-    if lesson is not None:
+    if labelled is not None:
         with progress("Learning from labels", total=None):
-            detector.scorer_ = train_head(detector.scorer_, lesson, config)
+            detector.scorer_ = train_head(detector.scorer_, labelled, config)
     filtered = _write_filtered(config, detector, rows, frame)
     with progress("Reviewing", total=None):
         reviewed, figures = review(detector.scorer_, kept_apart, config, detector.history_)
