@@ -27,7 +27,7 @@ FOUND = Comparison(
     budget=20,
     noise=0.05,
     truth=(RISK > 1.6).astype(float),
-    judged=(RISK, RISK + RNG.normal(0, 0.1, 1000)),
+    risks=(RISK, RISK + RNG.normal(0, 0.1, 1000)),
 )
 BROKEN = replace(GOOD, calibration=0.4)
 

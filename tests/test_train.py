@@ -338,5 +338,5 @@ def test_rows_left_out_by_cleaning_are_kept_in_a_file(
     rule = left[left["reason"].str.startswith("rule")]
     assert (rule["amount"] >= 300).all()
     assert (payments["amount"].iloc[rule["row"]].to_numpy() == rule["amount"].to_numpy()).all()
-    assert f"rule {len(rule):,}" in str(report.told)
+    assert f"rule {len(rule):,}" in str(report.notes)
     assert any("bundle.left_out.csv" in line for line in report.summary())

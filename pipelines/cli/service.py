@@ -186,9 +186,9 @@ def _runs_table(store: Store, last: int) -> object:
     with store.read() as session:
         for run in session.scalars(sa.select(Run).order_by(Run.id.desc()).limit(last)):
             seconds = "" if run.ended_at is None else f"{(run.ended_at - run.started_at).total_seconds():.1f}"
-            told = Text(run.error or run.note)
+            shown = Text(run.error or run.note)
             start = _shown(run.started_at)
-            table.add_row(str(run.id), run.job, run.trigger, start, seconds, run.outcome, f"{run.rows:,}", told)
+            table.add_row(str(run.id), run.job, run.trigger, start, seconds, run.outcome, f"{run.rows:,}", shown)
     return table
 
 
@@ -205,8 +205,8 @@ def _trail_table(store: Store, last: int) -> object:
     with store.read() as session:
         for trail in session.scalars(sa.select(Audit).order_by(Audit.id.desc()).limit(last)):
             asked = ", ".join(f"{name} {value}" for name, value in trail.arguments.items())
-            told = Text(trail.reason), Text(asked), str(trail.batches), f"{trail.rows:,}"
-            table.add_row(_shown(trail.at), Text(trail.actor), trail.action, *told)
+            cells = Text(trail.reason), Text(asked), str(trail.batches), f"{trail.rows:,}"
+            table.add_row(_shown(trail.at), Text(trail.actor), trail.action, *cells)
     return table
 
 

@@ -88,7 +88,7 @@ class Config(Section):
     """What is watched: letters, digits, dots, dashes and underscores."""
 
     kind: Literal["table", "sensors"] = "table"
-    """What the rows are: each to be judged by itself (table), or readings of sensors in the order of time (sensors)."""
+    """What the rows are: each to be scored by itself (table), or readings of sensors in the order of time (sensors)."""
 
     random_state: NonNegativeInt = 0
     """The seed; the same seed on the same rows gives the same detector."""
@@ -106,7 +106,7 @@ class Config(Section):
     """How the detector learns."""
 
     series: SeriesSection = SeriesSection()
-    """How sensors are judged, where `kind` is sensors: windows of readings, rebuilt by a model of normal ones."""
+    """How sensors are scored, where `kind` is sensors: windows of readings, rebuilt by a model of normal ones."""
 
     policy: PolicySection = PolicySection(fdr=0.1)
     """Which rows are flagged. Of several rules, all must agree: a cap and a floor."""
@@ -133,7 +133,7 @@ class Config(Section):
     """What `detector serve` does, and when."""
 
     alerts: AlertsSection = Field(default=DEFAULT_ALERTS)
-    """What becomes an alert, when it is told, and where it goes."""
+    """What becomes an alert, when it is sent, and where it goes."""
 
     _file: Path | None = PrivateAttr(default=None)
 

@@ -47,13 +47,13 @@ class QuietSection(Section):
     """When they begin, by the clock of the time zone."""
 
     until: str = "07:00"
-    """When they end; what waited is then told in one digest."""
+    """When they end; what waited is then sent in one digest."""
 
     timezone: str = "UTC"
     """Whose clock."""
 
     wake_from: Severity = "critical"
-    """Alerts at least as severe are told at once all the same."""
+    """Alerts at least as severe are sent at once all the same."""
 
     @field_validator("since", "until")
     @classmethod
@@ -114,7 +114,7 @@ _DEFAULT_FILE: Any = {}
 
 
 class AlertsSection(Section):
-    """What becomes an alert, when it is told, and where it goes."""
+    """What becomes an alert, when it is sent, and where it goes."""
 
     enabled: bool = True
     """Whether flagged rows become alerts."""
@@ -123,10 +123,10 @@ class AlertsSection(Section):
     """Columns that say what an alert is about; by default the entity. Never a unique id, or every row is an alert."""
 
     window_minutes: PositiveFloat = 60.0
-    """Flagged rows of one key, no further apart than this, are one event and told once."""
+    """Flagged rows of one key, no further apart than this, are one event and sent once."""
 
     again_minutes: PositiveFloat = 1440.0
-    """An event that lasts so long after it was told is told again."""
+    """An event that lasts so long after it was sent is sent again."""
 
     a_day: PositiveInt = 50
     """Most alerts a day; beyond that, one digest says how many more there were."""
@@ -156,7 +156,7 @@ class AlertsSection(Section):
     """Features about an entity's own past, and how to say them, such as "{value} times its 30-day mean"."""
 
     recovery: bool = False
-    """Whether it is told when an event is over, as it should be for sensors."""
+    """Whether it is reported when an event is over, as it should be for sensors."""
 
     recovery_minutes: PositiveFloat = 15.0
     """How long an entity must have been normal for that."""

@@ -83,7 +83,7 @@ class AutoencoderSection(Section):
     """Largest share of a row's cells that training hides; every second row has some hidden."""
 
     groups: NonNegativeInt = 2
-    """At scoring, columns are hidden in so many groups and judged by the others; 0 is faster and blinder."""
+    """At scoring, columns are hidden in so many groups and scored by the others; 0 is faster and blinder."""
 
     loss: Literal["mse", "mae", "huber", "log_cosh"] = "mse"
     """How a reconstruction error counts: mse, or one that large errors pull less."""
@@ -233,7 +233,7 @@ class TrainSection(Section):
     """Most rows to learn from, a random sample of all; empty for every row."""
 
     review_share: Annotated[float, Field(gt=0, le=0.5)] = 0.1
-    """Share of the rows kept from the detector altogether, at most 20,000, to tell how good it is."""
+    """Share of the rows kept from the detector altogether, at most 20,000, to measure how good it is."""
 
     calibration_share: Annotated[float, Field(gt=0, le=0.5)] = 0.2
     """Share of the rows kept from all members, to calibrate on."""
@@ -290,7 +290,7 @@ class PolicySection(Section):
     """Flag rows riskier than this share of normal rows, such as 0.999."""
 
     explore: Annotated[float, Field(ge=0, lt=1)] = 0.0
-    """Share of the budget kept for rows drawn at random, whatever their risk: they tell how much is missed."""
+    """Share of the budget kept for rows sampled at random, whatever their risk: they show how much is missed."""
 
     rows_a_day: PositiveInt | None = None
     """About how many rows come a day; needed to explore with a budget a day, for the chance of each row."""

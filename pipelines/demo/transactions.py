@@ -178,10 +178,10 @@ def show_alerts(console: Console, config: Config, store: Store, *, truth: Truth)
 
     - ``truth``: for an alert, as the file has it, the kinds of anomaly it really holds.
     """
-    told = [json.loads(line) for line in config.alerts.file.path.read_text(encoding="utf-8").splitlines()]
-    events = [each for each in told if each["kind"] != "digest"]
+    sent = [json.loads(line) for line in config.alerts.file.path.read_text(encoding="utf-8").splitlines()]
+    events = [each for each in sent if each["kind"] != "digest"]
     console.print(_alerts(events, truth, entity=str(config.columns.entity).removesuffix("_id")))
-    for digest in told[len(events) :]:
+    for digest in sent[len(events) :]:
         console.print(escape(digest["text"]), highlight=False)
     name = escape(str(config.file.parent if config.file is not None else "."))
     if events:

@@ -5,7 +5,7 @@ Whatever must know which of the two it has asks here: `KINDS` by the setting `ki
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
@@ -30,87 +30,26 @@ WINDOWS_TO_LEARN = 8
 LEAST_WINDOWS = 20
 
 
-class Kind(Protocol):
-    """How rows of one kind are learnt from, and what a detector of them holds."""
-
-    unit: str
-    """What a report calls what was flagged."""
-    rows_stand_alone: bool
-    """Whether some of the rows can be left out without harm to the others."""
-    without_risk: float
-    """The share of rows that may have no risk."""
-    encoders: tuple[str, ...]
-    """Those that can be compared on its rows."""
-
-    def read(self, source: Source, config: Config, advance: Any) -> pd.DataFrame:
-        """At most as many rows as are to be learnt from."""
-        ...
-
-    def schema(self, frame: pd.DataFrame, config: Config) -> Schema:
-        """What the columns mean, as configured and guessed."""
-        ...
-
-    def split(self, rows: pd.DataFrame, config: Config, schema: Schema) -> tuple[pd.DataFrame, pd.DataFrame]:
-        """Rows to learn from, and rows kept apart for the review."""
-        ...
-
-    def sample(self, rows: int, most: int | None, random_state: int) -> NDArray[np.intp]:
-        """Positions of at most so many rows, in order."""
-        ...
-
-    def detector(self, config: Config, schema: Schema, on_step: OnStep) -> Any:
-        """An unfitted one."""
-        ...
-
-    def enough(self, rows: pd.DataFrame, config: Config, schema: Schema) -> tuple[pd.DataFrame, list[str]]:
-        """The rows that a retraining can learn from, and what is left out for now, with why."""
-        ...
-
-    def calibration(self, scorer: Any) -> Calibrator:
-        """How the risk that decides becomes a p-value."""
-        ...
-
-    def has_head(self, scorer: Any) -> bool:
-        """Whether labels have a say in the risk that decides."""
-        ...
-
-    def left_out(self, detector: Any) -> list[str]:
-        """Columns that nothing is learnt from, each with why; and whatever else is to be said."""
-        ...
-
-    def example(self, rows: pd.DataFrame, scorer: Any) -> pd.DataFrame:
-        """Some rows that can be scored by themselves."""
-        ...
-
-    def normal(self, rows: pd.DataFrame, scorer: Any) -> pd.DataFrame:
-        """The rows that encoders are compared on."""
-        ...
-
-    def encoder_settings(self, config: Config, scorer: Any) -> tuple[TrainingSection, int | None]:
-        """How an encoder is trained, and how many time steps a row of its input holds, if it holds several."""
-        ...
-
-    def encoder_input(self, rows: pd.DataFrame, scorer: Any, most: int, random_state: int) -> NDArray[np.float32]:
-        """About so many rows, as an encoder reads them."""
-        ...
-
-
 class Table:
     """Rows that are each scored by themselves."""
 
     unit = "rows"
+    """What a report calls what was flagged."""
     rows_stand_alone = True
+    """Whether some of the rows can be left out without harm to the others."""
     without_risk = 0.0
+    """The share of rows that may have no risk."""
     encoders: tuple[str, ...] = ("dense", "sparse", "variational")
+    """Those that can be compared on such rows."""
 
     def read(self, source: Source, config: Config, advance: Any) -> pd.DataFrame:
-        """A random sample; all rows if their past is to be measured, which a sample would tear apart."""
+        """At most as many rows as are to be learnt from, a random sample; all if their past is to be measured."""
         if config.train.rows is None or config.features.wanted:
             return source.read(advance=advance)
         return source.sample(config.train.rows, random_state=config.random_state, advance=advance)
 
     def split(self, rows: pd.DataFrame, config: Config, schema: Schema) -> tuple[pd.DataFrame, pd.DataFrame]:
-        """At random; known anomalies are not learnt from."""
+        """Rows to learn from, without known anomalies, and rows kept apart for the review: at random."""
         order = np.random.default_rng(config.random_state).permutation(len(rows))
         apart = max(1, min(MOST_REVIEW_ROWS, round(config.train.review_share * len(rows))))
         kept_apart, learnt = rows.iloc[np.sort(order[:apart])], rows.iloc[np.sort(order[apart:])]
@@ -124,17 +63,17 @@ class Table:
         return learnt, kept_apart
 
     def schema(self, frame: pd.DataFrame, config: Config) -> Schema:
-        """All of them."""
+        """What the columns mean, as configured and guessed."""
         return config.columns.schema_of(frame)
 
     def sample(self, rows: int, most: int | None, random_state: int) -> NDArray[np.intp]:
-        """At random."""
+        """Positions of at most so many rows, in order: at random."""
         if most is None or rows <= most:
             return np.arange(rows)
         return np.sort(np.random.default_rng(random_state).permutation(rows)[:most])
 
     def detector(self, config: Config, schema: Schema, on_step: OnStep) -> Any:
-        """A ``TabularDetector``."""
+        """An unfitted ``TabularDetector``."""
         return detector_of(config, schema, on_step=on_step)
 
     def enough(
@@ -143,44 +82,44 @@ class Table:
         config: Config,  # noqa: ARG002 - as the others
         schema: Schema,  # noqa: ARG002 - as the others
     ) -> tuple[pd.DataFrame, list[str]]:
-        """All of them."""
+        """The rows that a retraining can learn from, and what is left out for now, with why: all, nothing."""
         return rows, []
 
-    def calibration(self, scorer: TabularScorer) -> Calibrator:
-        """That of the head, if it decides."""
-        return scorer.calibration
+    def calibration(self, scorer: Any) -> Calibrator:
+        """How the risk that decides becomes a p-value."""
+        calibration: Calibrator = scorer.calibration
+        return calibration
 
-    def has_head(self, scorer: TabularScorer) -> bool:
-        """If it has proved itself."""
+    def has_head(self, scorer: Any) -> bool:
+        """Whether labels have a say in the risk that decides."""
         return scorer.serving_head is not None
 
     def left_out(self, detector: Any) -> list[str]:
-        """Columns that do not vary."""
+        """What nothing is learnt from, each with why: columns that do not vary."""
         return [f"{name} ({reason})" for name, reason in detector.scorer_.columns.dropped.items()]
 
     def example(self, rows: pd.DataFrame, scorer: Any) -> pd.DataFrame:  # noqa: ARG002 - as the others
-        """A few."""
+        """Some rows that can be scored by themselves."""
         return rows.head(EXAMPLE_ROWS)
 
-    def normal(self, rows: pd.DataFrame, scorer: TabularScorer) -> pd.DataFrame:
-        """Those not known to be anomalous."""
+    def normal(self, rows: pd.DataFrame, scorer: Any) -> pd.DataFrame:
+        """The rows that encoders are compared on: those not known to be anomalous."""
         label = scorer.schema.label
         return rows if label is None or label not in rows else rows[rows[label] != 1]
 
     def encoder_settings(self, config: Config, scorer: Any) -> tuple[TrainingSection, int | None]:  # noqa: ARG002 - as the others
-        """Those of the member."""
+        """How an encoder is trained, and how many time steps a row of its input holds, if it holds several."""
         return config.train.autoencoder.training, None
 
-    def encoder_input(
-        self, rows: pd.DataFrame, scorer: TabularScorer, most: int, random_state: int
-    ) -> NDArray[np.float32]:
-        """What the members read."""
+    def encoder_input(self, rows: pd.DataFrame, scorer: Any, most: int, random_state: int) -> NDArray[np.float32]:
+        """About so many rows as an encoder reads them: what the members read."""
         few = rows.sample(min(len(rows), most), random_state=random_state)
-        return scorer.inside.run(scorer.columns.encode(few).inputs(), ["table"])["table"]
+        table: NDArray[np.float32] = scorer.inside.run(scorer.columns.encode(few).inputs(), ["table"])["table"]
+        return table
 
 
 class Sensors:
-    """Readings in the order of time, scored as whole series."""
+    """Readings in the order of time, scored as whole series; its methods are those of ``Table``."""
 
     unit = "events"
     rows_stand_alone = False
@@ -290,6 +229,7 @@ class Sensors:
         return max(int(model.length) for model in scorer.models.values())
 
 
+Kind = Table | Sensors
 TABLE, SENSORS = Table(), Sensors()
 KINDS: dict[str, Kind] = {"table": TABLE, "sensors": SENSORS}
 

@@ -39,7 +39,7 @@ class TrainingPeriod:
     - ``labels`` (n_compare,): 1, 0, or missing where unknown or younger than the label delay.
     - ``since``, ``until``: the span of the rows learnt from, or "" where there is no time.
     - ``compare_days``: how many days the rows compared on span; 0 where there is no time.
-    - ``lesson``: what a head learns from, of the rows before those compared on; the members do not learn from these.
+    - ``labelled``: what a head learns from, of the rows before those compared on; the members do not learn from these.
     - ``early``: what to say of rows that only a head learns from, because their past is too short.
     """
 
@@ -52,7 +52,7 @@ class TrainingPeriod:
     since: str
     until: str
     compare_days: float
-    lesson: LabelledSet | None = None
+    labelled: LabelledSet | None = None
     early: str | None = None
 
     @property
@@ -152,18 +152,18 @@ def split(
         rows = rows.sort_values(schema.time, kind="stable")
     labels = read_labels(rows[schema.label]) if schema.label is not None else np.full(len(rows), np.nan)
     believed = labels.copy()
-    told = with_report_time(rows, frame, config)
+    dated = with_report_time(rows, frame, config)
     statements = statements_of(config, featuring)
     if schema.time is not None and kind.rows_stand_alone:
-        known = known_labels(told, config, schema, now=now, statements=statements)
+        known = known_labels(dated, config, schema, now=now, statements=statements)
         believed = known.label.to_numpy(copy=True)
     elif schema.time is not None:
         end = naive_utc(now) - timedelta(days=settings.label_delay_days)
         believed[(rows[schema.time] > end).to_numpy()] = np.nan
     first = _first_compared(rows, believed, config, schema, champion_until)
     compare, learn = rows.iloc[first:], rows.iloc[:first]
-    lesson = labelled_set_of(told.iloc[:first], config, schema, now=now, statements=statements)
-    learn = without(learn[labels[:first] != 1], lesson)
+    labelled = labelled_set_of(dated.iloc[:first], config, schema, now=now, statements=statements)
+    learn = without(learn[labels[:first] != 1], labelled)
     learn, early = warm(learn, str(schema.time), None if featuring is None else featuring.whole_from)
     believed = believed[first:]
     chosen = kind.sample(len(compare), MOST_COMPARED, config.random_state)
@@ -180,7 +180,7 @@ def split(
         spanned = compare[schema.time].max() - compare[schema.time].min()
         days = max(spanned.total_seconds() / 86_400, 1 / 24)
     return TrainingPeriod(
-        schema, learn, compare, frame, believed, len(cleaned.quarantine), since, until, days, lesson, early
+        schema, learn, compare, frame, believed, len(cleaned.quarantine), since, until, days, labelled, early
     )
 
 

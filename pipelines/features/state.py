@@ -30,7 +30,7 @@ from pipelines.ingest import FollowedSource, InputBatch
 from pipelines.jobs.cache import ProcessCache
 from pipelines.sinks.quarantine import QuarantineSink
 from pipelines.store import Batch, Store
-from pipelines.testing.failpoints import fault
+from pipelines.testing.failpoints import failpoint
 
 log = logging.getLogger("detector.past")
 
@@ -150,9 +150,9 @@ class FeatureState:
         unfinished = path.with_suffix(".part")
         self._added.to_parquet(unfinished)
         _sync(unfinished)
-        fault("past.write")
+        failpoint("past.write")
         unfinished.replace(path)
-        fault("past.written")
+        failpoint("past.written")
 
     def moved(self, batch: int) -> None:
         """The batch is done: the history in memory goes up to it."""
@@ -304,9 +304,9 @@ class FeatureState:
         """Write the history, then delete what it makes needless."""
         self.folder.mkdir(parents=True, exist_ok=True)
         self.featuring.history.forget()
-        fault("past.snapshot")
+        failpoint("past.snapshot")
         _sync(save_history(self.featuring.history, self.folder / f"past-{mark:08d}.npz"))
-        fault("past.snapped")
+        failpoint("past.snapped")
         self._since = (0, 0)
         for path in self.folder.iterdir():
             number = int("".join(filter(str.isdigit, path.name)) or 0)

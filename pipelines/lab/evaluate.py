@@ -147,14 +147,17 @@ def _encoder(name: str, scorer: bundle.Scorer, config: Config) -> Any:
 
 
 def _log(config: Config, found: Comparison, figures: Mapping[str, Any]) -> str:
-    from pipelines.tracking.comparison import log_comparison
+    from pipelines.tracking.study import Part, Study, log_study
 
-    return log_comparison(
-        config.tracking.uri,
-        config.tracking.experiment or config.name,
+    study = Study(
+        name="encoders",
+        job="encoder comparison",
         params=config.to_dict(),
-        table=found.table,
-        robustness=found.robustness,
-        curves={name: encoder.history_ for name, encoder in found.fitted.items()},
         figures=figures,
+        texts={"encoders.csv": found.table.to_csv(), "robustness.csv": found.robustness.to_csv(index=False)},
+        parts=[
+            Part(str(name), values.to_dict(), found.fitted[str(name)].history_)
+            for name, values in found.table.iterrows()
+        ],
     )
+    return log_study(config.tracking.uri, config.tracking.experiment or config.name, study)

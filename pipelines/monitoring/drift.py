@@ -1,4 +1,4 @@
-"""Look whether recent rows still are what the detector learnt from; tell MLflow; ask for a retraining if they are not.
+"""Drift: whether recent rows still are what the detector was trained on; recorded in MLflow; may ask for a retraining.
 
 The state is one file beside the detectors: the latest row looked at, the last checks, and when drift last asked.
 """
@@ -27,7 +27,7 @@ from pipelines.progress import counted, progress
 from pipelines.registry.registry import ModelRegistry
 from pipelines.scoring.shadow import settle_shadow
 from pipelines.sources import Source, open_source
-from pipelines.testing.failpoints import fault
+from pipelines.testing.failpoints import failpoint
 from pipelines.tracking.messages import record_monitoring, send_waiting, waiting_note
 
 STATE = "drift.json"
@@ -36,7 +36,7 @@ SHOWN = 5
 
 
 @dataclass(frozen=True)
-class Memory:
+class DriftState:
     """What one look leaves for the next.
 
     - ``detector``: whose reference the checks are against; another detector begins anew.
@@ -107,10 +107,10 @@ def watch(config: Config, *, now: datetime) -> DriftReport:
     reference = reference_of(champion.metrics)
     if reference is None:
         return _nothing("The detector remembers no training rows to compare with. Train again: `detector retrain`.")
-    memory = _memory(registry)
-    if memory.detector != name:
-        memory = Memory(detector=name, looked_until=memory.looked_until, step=memory.step, asked_at=memory.asked_at)
-    since = memory.looked_until or str(champion.metrics.get("learnt_until", ""))
+    state = _read_state(registry)
+    if state.detector != name:
+        state = DriftState(detector=name, looked_until=state.looked_until, step=state.step, asked_at=state.asked_at)
+    since = state.looked_until or str(champion.metrics.get("learnt_until", ""))
     frame, until = _new_rows(open_source(config.source), config, since=since, now=now)
     rows = clean(frame, champion.schema).rows if len(frame) else pd.DataFrame()
     if len(rows):
@@ -125,20 +125,20 @@ def watch(config: Config, *, now: datetime) -> DriftReport:
     shifts = reference.compare(
         rows, risk=scores["risk"], p_value=scores["p_value"], psi=settings.psi, effect=settings.effect
     )
-    checks = [*memory.checks, [shift.name for shift in shifts if shift.moved]][-MOST_CHECKS:]
+    checks = [*state.checks, [shift.name for shift in shifts if shift.moved]][-MOST_CHECKS:]
     drifting = [
         shift.name
         for shift in shifts
         if persistent([shift.name in each for each in checks], batches=settings.batches, needed=settings.needed)
     ]
-    wanted = bool(drifting) and settings.retrain and _may_ask(memory, config, now)
+    wanted = bool(drifting) and settings.retrain and _may_ask(state, config, now)
     alerts = _alerts_a_day(rows, scores, champion.schema.time)
     report = DriftReport(len(rows), shifts, drifting, alerts, wanted, _note(rows, shifts, drifting, wanted))
-    fault("drift.compared")
-    _tell(config, report, name, step=memory.step + 1, now=now)
-    asked = now.isoformat() if wanted else memory.asked_at
-    _remember(registry, Memory(name, until, checks, memory.step + 1, asked))
-    fault("drift.remembered")
+    failpoint("drift.compared")
+    _record(config, report, name, step=state.step + 1, now=now)
+    asked = now.isoformat() if wanted else state.asked_at
+    _write_state(registry, DriftState(name, until, checks, state.step + 1, asked))
+    failpoint("drift.remembered")
     report.notes.extend(waiting_note(send_waiting(config)))
     return report
 
@@ -207,10 +207,10 @@ def _alerts_a_day(rows: pd.DataFrame, scores: pd.DataFrame, time: str | None) ->
     return flagged / max(float((rows[time].max() - rows[time].min()).total_seconds()) / 86_400, 1.0)
 
 
-def _may_ask(memory: Memory, config: Config, now: datetime) -> bool:
-    if not memory.asked_at:
+def _may_ask(state: DriftState, config: Config, now: datetime) -> bool:
+    if not state.asked_at:
         return True
-    return now - datetime.fromisoformat(memory.asked_at) >= timedelta(days=config.drift.retrain_every_days)
+    return now - datetime.fromisoformat(state.asked_at) >= timedelta(days=config.drift.retrain_every_days)
 
 
 def _note(rows: pd.DataFrame, shifts: list[Shift], drifting: list[str], wanted: bool) -> str:
@@ -223,7 +223,7 @@ def _note(rows: pd.DataFrame, shifts: list[Shift], drifting: list[str], wanted: 
     return f"No drift in {counted(len(rows))}."
 
 
-def _tell(config: Config, report: DriftReport, name: str, *, step: int, now: datetime) -> None:
+def _record(config: Config, report: DriftReport, name: str, *, step: int, now: datetime) -> None:
     metrics = {"rows": float(report.rows), "alerts_a_day": report.alerts_a_day}
     metrics["drifting_columns"] = float(len(report.drifting))
     metrics["moved_columns"] = float(sum(shift.moved for shift in report.shifts))
@@ -244,15 +244,15 @@ def _strength(shift: Shift) -> float:
     return max(shift.psi / shift.psi_limit, abs(shift.effect) / shift.effect_limit)
 
 
-def _memory(registry: ModelRegistry) -> Memory:
+def _read_state(registry: ModelRegistry) -> DriftState:
     path = registry.folder / STATE
     try:
-        return Memory(**json.loads(path.read_text(encoding="utf-8")))
+        return DriftState(**json.loads(path.read_text(encoding="utf-8")))
     except FileNotFoundError:
-        return Memory()
+        return DriftState()
     except (ValueError, TypeError):  # begin anew: what it held was a convenience
-        return Memory()
+        return DriftState()
 
 
-def _remember(registry: ModelRegistry, memory: Memory) -> None:
-    write_whole(registry.folder / STATE, json.dumps(asdict(memory)))
+def _write_state(registry: ModelRegistry, state: DriftState) -> None:
+    write_whole(registry.folder / STATE, json.dumps(asdict(state)))

@@ -53,8 +53,8 @@ class Comparison:
     - ``days``: what the rows span; 0 where there is no time.
     - ``budget``: the riskiest rows that count for recall.
     - ``noise``: what a calibration distance can be by chance.
-    - ``truth`` (n_rows,): what the gain is measured against, one for each value of ``judged``.
-    - ``judged``: risks that the gain is measured on: of the rows as they are, or with the injected ones among them.
+    - ``truth`` (n_rows,): what the gain is measured against, one for each value of ``risks``.
+    - ``risks``: risks that the gain is measured on: of the rows as they are, or with the injected ones among them.
     """
 
     champion: Side
@@ -68,7 +68,7 @@ class Comparison:
     budget: int
     noise: float
     truth: NDArray[np.float64]
-    judged: tuple[NDArray[np.float64], NDArray[np.float64]]
+    risks: tuple[NDArray[np.float64], NDArray[np.float64]]
 
     @property
     def figure_of_merit(self) -> str:

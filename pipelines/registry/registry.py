@@ -30,7 +30,7 @@ from detector.atomic import exchange
 from detector.errors import BundleError
 from detector.persist import bundle
 from pipelines.registry.state import STATE, Promotion, RegistryState, StoredModel
-from pipelines.testing.failpoints import fault
+from pipelines.testing.failpoints import failpoint
 
 LOCK = "shelf"
 """The name that earlier versions lock, too."""
@@ -112,7 +112,7 @@ class ModelRegistry:
         if not self.path_of(name).exists():
             building = Path(tempfile.mkdtemp(prefix=".adopted-", dir=self.folder))
             shutil.copytree(self.place, building, dirs_exist_ok=True)
-            fault("adopt.copied")
+            failpoint("adopt.copied")
             building.chmod(0o755)
             building.replace(self.path_of(name))
         if name not in state.names:
@@ -121,7 +121,7 @@ class ModelRegistry:
             model = StoredModel(name, str(made), facts, "trained by hand")
             state = replace(state, models=(*state.models, model))
         self._write(replace(state, champion=name))
-        fault("adopt.listed")
+        failpoint("adopt.listed")
         self._link(name)
         return self.state()
 
@@ -134,13 +134,13 @@ class ModelRegistry:
         building = Path(tempfile.mkdtemp(prefix=".new-", dir=self.folder))
         try:
             saved = bundle.save(scorer, building / "bundle")
-            fault("retrain.saved")
+            failpoint("retrain.saved")
             name = bundle.fingerprint(saved)
             if not self.path_of(name).exists():
                 saved.replace(self.path_of(name))
         finally:
             shutil.rmtree(building, ignore_errors=True)
-        fault("retrain.placed")
+        failpoint("retrain.placed")
         state = self.state()
         models = (*state.without([name]), StoredModel(name, now.isoformat(), listed(facts)))
         self._write(replace(state, challenger=name, models=models))
@@ -180,11 +180,11 @@ class ModelRegistry:
         bundle.load(self.path_of(found.name))
         promotion = Promotion(now.isoformat(), found.name, state.champion, why)
         self._write(replace(state, begun=promotion))
-        fault("promote.begun")
+        failpoint("promote.begun")
         self._link(found.name)
-        fault("promote.linked")
+        failpoint("promote.linked")
         notify(promotion)
-        fault("promote.told")
+        failpoint("promote.told")
         self._finish(promotion)
         return promotion
 

@@ -40,7 +40,7 @@ from pipelines.sinks.batch_sink import Staged
 from pipelines.sinks.open_batch_sink import BatchSink, open_batch_sink, quarantine_folder
 from pipelines.sinks.quarantine import QuarantineSink
 from pipelines.store import Batch, DayFlags
-from pipelines.testing.failpoints import fault
+from pipelines.testing.failpoints import failpoint
 
 log = logging.getLogger("detector.score")
 
@@ -128,10 +128,10 @@ class Scoring:
             session.flush()
             mark(session, batch.id)
             self.context.fence(session)
-            fault("score.claiming")
+            failpoint("score.claiming")
             session.flush()
             session.expunge(batch)
-        fault("score.claimed")
+        failpoint("score.claimed")
         return batch
 
     def give_up(self, batch: Batch) -> None:
@@ -167,7 +167,7 @@ class Scoring:
     def process(self, batch: Batch, *, mode: Mode, finish: Finish, rows: InputBatch | None = None) -> Outcome:
         """Read, score, stage; then put everything in its place in one transaction, which ``finish`` completes."""
         rows = (rows or self.followed.open(batch.window)).map(_each_may_be_the_last)
-        fault("score.opened")
+        failpoint("score.opened")
         with tempfile.TemporaryDirectory(prefix="detector-") as folder:
             outcome = self._stage(batch, rows, Path(folder), mode)
             if mode == "score" and self.state is not None:
@@ -209,7 +209,7 @@ class Scoring:
                     source=self.source,
                 ),
             )
-            fault("score.judged")
+            failpoint("score.judged")
             frames = self._described(scored, rows.facts, batch)
             frames = gathered.watch(frames if trial is None else trial.watch(frames))
             staged = self.sink.stage(
@@ -219,7 +219,7 @@ class Scoring:
                 folder=folder,
                 replaces=mode == "replay",
             )
-        fault("score.staged")
+        failpoint("score.staged")
         alerts = with_notices(gathered.scores(), scored.notices) if batch.purpose == "score" else None
         was = "done" if mode == "replay" else "claimed"
         return Outcome(scored, staged, rows.facts, quarantine.rows, was, alerts, trial)
@@ -242,7 +242,7 @@ class Scoring:
             session.execute(sa.delete(DayFlags).where(DayFlags.batch == batch.id))
             for day, flagged in scored.by_day.items():
                 session.add(DayFlags(batch=batch.id, day=day, source=self.source, flagged=flagged))
-            fault("score.moving")
+            failpoint("score.moving")
             finish(session, kept, outcome.facts)
             if outcome.alerts is not None:
                 enqueue(session, outcome.alerts, config=self.context.config, now=self.context.now)
@@ -250,8 +250,8 @@ class Scoring:
             session.flush()
             self.context.fence(session)
             self.sink.show(staged)
-            fault("score.committing")
-        fault("score.committed")
+            failpoint("score.committing")
+        failpoint("score.committed")
 
     def _check_is(self, state: str, batch: Batch, session: Session) -> None:
         found = session.get(Batch, batch.id)
@@ -305,5 +305,5 @@ class Scoring:
 def _each_may_be_the_last(frames: Iterator[pd.DataFrame]) -> Iterator[pd.DataFrame]:
     """The same, with a point at which each part that was read can be the last."""
     for frame in frames:
-        fault("score.read")
+        failpoint("score.read")
         yield frame

@@ -37,10 +37,10 @@ def deliver(context: Context) -> JobOutcome:
             failures.append(error)
     if failures:
         raise failures[0]
-    told = ", ".join(f"{count:,} {name}" for name, count in sent.items() if count)
-    if not told:
+    parts = ", ".join(f"{count:,} {name}" for name, count in sent.items() if count)
+    if not parts:
         return JobOutcome(outcome="skipped", note="nothing waits to be sent", gauges=gauges)
-    return JobOutcome(rows=sum(sent.values()), note=f"sent {told}", facts=sent, gauges=gauges)
+    return JobOutcome(rows=sum(sent.values()), note=f"sent {parts}", facts=sent, gauges=gauges)
 
 
 def tidy(context: Context) -> JobOutcome:

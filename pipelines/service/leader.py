@@ -21,7 +21,7 @@ from sqlalchemy.orm import Session
 
 from detector.errors import StoreError
 from pipelines.store import Lease, Store
-from pipelines.testing.failpoints import fault
+from pipelines.testing.failpoints import failpoint
 
 NAME = "service"
 BEATS = 3
@@ -90,7 +90,7 @@ class Leadership:
             if not _changed(session, taken):
                 return False
         self.term = term
-        fault("leader.begun")
+        failpoint("leader.begun")
         return True
 
     def fence(self, session: Session) -> None:
@@ -138,7 +138,7 @@ class Leadership:
             session.rollback()
             return False
         self.term = 1
-        fault("leader.begun")
+        failpoint("leader.begun")
         return True
 
     def _is_free(self, lease: Lease) -> bool:

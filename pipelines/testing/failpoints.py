@@ -1,4 +1,4 @@
-"""Faults on demand, so that tests can show what a crash leaves behind; off unless an environment variable says so.
+"""Failures on demand, so that tests can show what a crash leaves behind; off unless an environment variable says so.
 
 ``DETECTOR_FAULT=point:n`` kills this process, as ``kill -9`` would, the n-th time it comes to that point. A third word
 asks for something else: ``point:n:full`` is a full disk, ``point:n:pause`` stands still for a minute.
@@ -20,15 +20,15 @@ _passed: Counter[str] = Counter()
 _counting = threading.Lock()
 
 
-def fault(point: str) -> None:
-    """Go on, unless a fault was asked for at this point.
+def failpoint(point: str) -> None:
+    """Go on, unless a failure was asked for at this point.
 
     Raises
     ------
     OSError
-        If the fault is a full disk.
+        If it is a full disk.
 
-    >>> fault("score.claimed")
+    >>> failpoint("score.claimed")
     """
     wanted = os.environ.get(VARIABLE)
     if not wanted:

@@ -1,4 +1,4 @@
-"""What jobs tell MLflow about detectors. All of it goes through the spool: a server that is down delays it."""
+"""What jobs record in MLflow about detectors. All of it goes through the spool: a server that is down delays it."""
 
 from __future__ import annotations
 
@@ -21,17 +21,17 @@ MOST_TAG = 4_900
 
 
 def spool_of(config: Config) -> Spool:
-    """What waits to be told, beside the detectors of a configuration."""
+    """What waits to be sent, beside the detectors of a configuration."""
     return Spool(ModelRegistry(config.bundle).folder / "spool")
 
 
 def send_waiting(config: Config) -> Sent:
-    """Tell MLflow what waits, if it answers; the first attempt after a failure sends it all."""
+    """Send MLflow what waits, if it answers; the first attempt after a failure sends it all."""
     return send(spool_of(config), config.tracking.uri) if config.tracking.enabled else Sent()
 
 
 def deliver_tracking(context: Context) -> int:
-    """Tell MLflow what waits, in a process of its own: the service itself never loads MLflow.
+    """Send MLflow what waits, in a process of its own: the service itself never loads MLflow.
 
     Returns how many entries were sent; 0, at once, if none waits or the server is down.
     """

@@ -35,7 +35,7 @@ def keep_training(spool: Spool, record: TrainingRecord) -> str:
 
 
 def send(spool: Spool, uri: str, *, timeout: float = 3.0) -> Sent:
-    """Tell MLflow all that waits, oldest first, as far as it answers.
+    """Send MLflow all that waits, oldest first, as far as it answers.
 
     A server that is down is no error. One that answers and refuses an entry five times loses that entry to the
     folder ``refused``, so that it holds up no other.

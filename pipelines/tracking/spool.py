@@ -1,4 +1,4 @@
-"""What is to be told to MLflow, kept on disk until it was: a server that is down delays logging and loses nothing.
+"""What is to be sent to MLflow, kept on disk until it was: a server that is down delays logging and loses nothing.
 
 Every entry is a folder, numbered in the order it was put there::
 
@@ -24,7 +24,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pipelines.testing.failpoints import fault
+from pipelines.testing.failpoints import failpoint
 
 MOST_ATTEMPTS = 5
 REFUSED = "refused"
@@ -32,7 +32,7 @@ REFUSED = "refused"
 
 @dataclass(frozen=True)
 class Entry:
-    """One thing to be told.
+    """One thing to be sent.
 
     - ``kind``: what it is: "training", "note", "move", "monitoring".
     - ``name``: unique for ever; MLflow's runs are marked with it, so that sending it again doubles nothing.
@@ -75,7 +75,7 @@ class Spool:
                 files(building)
             content = {"kind": kind, "name": uuid.uuid4().hex, "values": dict(values)}
             (building / "entry.json").write_text(json.dumps(content, ensure_ascii=False), encoding="utf-8")
-            fault("spool.built")
+            failpoint("spool.built")
             number = max((int(name.split("-")[0]) for name in self._names()), default=0)
             while True:
                 number += 1

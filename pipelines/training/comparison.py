@@ -70,21 +70,21 @@ def compare_on(
     scores = [_scored(scorer, part, policy) for scorer, part in ((champion, theirs), (challenger, rows))]
     labelled = int((labels == 1).sum()) >= config.retrain.least_anomalies and evaluate.has_both_classes(labels)
     if labelled:
-        truth, judged = labels, (scores[0]["risk"].to_numpy(), scores[1]["risk"].to_numpy())
+        truth, risks = labels, (scores[0]["risk"].to_numpy(), scores[1]["risk"].to_numpy())
         gain = compare.precision_difference(
-            *_bounded(truth, judged, random_state), confidence=confidence, random_state=random_state
+            *_bounded(truth, risks, random_state), confidence=confidence, random_state=random_state
         )
-        recalls = [budget_metrics(truth, risk, budget)["recall_at_budget"] for risk in judged]
+        recalls = [budget_metrics(truth, risk, budget)["recall_at_budget"] for risk in risks]
     else:
         share = max(INJECTED_SHARE, min(MOST_INJECTED_SHARE, FEWEST_INJECTED / len(rows)))
         spoilt, mark = inject(rows, period.schema, share=share, random_state=random_state)
         truth = mark.astype(np.float64)
         changed = spoilt[[name for name in spoilt.columns if name in theirs.columns]]
         other = theirs.assign(**{name: changed[name] for name in changed.columns})
-        judged = (_risk(champion, other), _risk(challenger, spoilt))
+        risks = (_risk(champion, other), _risk(challenger, spoilt))
         # Real anomalies are among the riskiest too, so the injected ones get as much room again.
         budget += int(mark.sum())
-        caught = [_riskiest(risk, budget)[mark] for risk in judged]
+        caught = [_riskiest(risk, budget)[mark] for risk in risks]
         gain = compare.recall_difference(*caught, confidence=confidence, random_state=random_state)
         recalls = [float(each.mean()) for each in caught]
     normal = labels != 1
@@ -98,7 +98,7 @@ def compare_on(
             alerts=alerts,
             right=right,
         )
-        for found, risk, recall in zip(scores, judged, recalls, strict=True)
+        for found, risk, recall in zip(scores, risks, recalls, strict=True)
         for alerts, right in [_alerts(found, days, anomalous=labels == 1)]
     ]
     return Comparison(
@@ -113,7 +113,7 @@ def compare_on(
         budget=budget,
         noise=KS_CHANCE / float(np.sqrt(max(1, int(normal.sum())))),
         truth=truth,
-        judged=judged,
+        risks=risks,
     )
 
 
@@ -155,13 +155,13 @@ def _riskiest(risk: NDArray[np.float64], rows: int) -> NDArray[np.bool_]:
 
 
 def _bounded(
-    truth: NDArray[np.float64], judged: tuple[NDArray[np.float64], NDArray[np.float64]], random_state: int
+    truth: NDArray[np.float64], risks: tuple[NDArray[np.float64], NDArray[np.float64]], random_state: int
 ) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
     """At most so many labelled rows that the bootstrap takes seconds."""
     known = np.flatnonzero(~np.isnan(truth))
     if len(known) > MOST_LABELLED:
         known = np.sort(np.random.default_rng(random_state).choice(known, MOST_LABELLED, replace=False))
-    return truth[known], judged[0][known], judged[1][known]
+    return truth[known], risks[0][known], risks[1][known]
 
 
 @in_house_style
@@ -179,7 +179,7 @@ def comparison_figure(found: Comparison) -> Figure:
 def _draw_recall(axes: Axes, found: Comparison) -> None:
     known = ~np.isnan(found.truth)
     at_budget: list[float] = []
-    for (name, colour), risk in zip(COLOURS, found.judged, strict=True):
+    for (name, colour), risk in zip(COLOURS, found.risks, strict=True):
         order = np.argsort(-risk[known], kind="stable")
         recall = np.cumsum(found.truth[known][order]) / max(found.truth[known].sum(), 1.0)
         at = min(found.budget, len(recall)) - 1

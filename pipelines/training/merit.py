@@ -21,7 +21,7 @@ MOST_SHOWN = 100
 
 @dataclass(frozen=True)
 class Review:
-    """A detector judged on rows it has not seen.
+    """A detector scored on rows it has not seen.
 
     - ``verdicts``: as ``TabularScorer.verdicts``, with ``truth`` where labels are known.
     - ``metrics``: figures of merit without labels: calibration, members' rank correlation, share flagged.

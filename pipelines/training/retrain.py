@@ -25,7 +25,7 @@ from pipelines.registry.promotion import FAILED, KEEP, PROMOTE, SHADOW, Decision
 from pipelines.registry.registry import ModelRegistry, OnPromotion
 from pipelines.scoring.shadow import begin_shadow, settle_shadow
 from pipelines.sources import open_source
-from pipelines.testing.failpoints import fault
+from pipelines.testing.failpoints import failpoint
 from pipelines.tracking import keep_training
 from pipelines.tracking.messages import record_note, record_promotion, send_waiting, spool_of, waiting_note
 from pipelines.tracking.usage import measured
@@ -92,7 +92,7 @@ def retrain(config: Config, *, now: datetime, trigger: str = "asked for") -> Ret
             raise
         with run.registry.locked():
             run.registry.prune(config.retrain.keep_versions)
-    fault("retrain.decided")
+    failpoint("retrain.decided")
     report.notes.extend(waiting_note(send_waiting(config)))
     return report
 
@@ -155,13 +155,13 @@ def _retrain(run: _Run) -> RetrainReport:
         decision = decide(found, config.retrain)
     with registry.locked():
         name = registry.add(challenger, facts=_facts(challenger, found, reviewed), now=now)
-    fault("retrain.compared")
+    failpoint("retrain.compared")
     if config.tracking.enabled:
         made = Retraining(config, period, fitted, decision, found, reviewed, figures, champion, source, run.trigger)
         keep_training(spool_of(config), made.record(registry, name))
     if featuring is not None:
         featuring.save(history_folder(config))
-    fault("retrain.kept")
+    failpoint("retrain.kept")
     _act(run, name, decision)
     return RetrainReport(
         decision=decision,
@@ -176,12 +176,12 @@ def _retrain(run: _Run) -> RetrainReport:
 def _fit(run: _Run, period: TrainingPeriod) -> Fitted:
     started = run.clock()
     with measured() as usage, fitting_steps() as on_step:
-        fault("retrain.fitting")
+        failpoint("retrain.fitting")
         detector = KINDS[run.config.kind].detector(run.config, period.schema, on_step).fit(period.learn)
-        if period.lesson is not None:
-            detector.scorer_ = train_head(detector.scorer_, period.lesson, run.config)
+        if period.labelled is not None:
+            detector.scorer_ = train_head(detector.scorer_, period.labelled, run.config)
     detector.on_step = None
-    fault("retrain.fitted")
+    failpoint("retrain.fitted")
     return Fitted(detector, usage, started, run.clock())
 
 

@@ -42,7 +42,7 @@ def review(
 
 
 def review_table(scorer: TabularScorer, rows: pd.DataFrame, *, policy: Policy) -> Review:
-    """Judge cleaned rows that took no part in fitting.
+    """Score cleaned rows that took no part in fitting.
 
     - ``rows``: as ``clean`` returns them; at least one.
     """
@@ -84,22 +84,22 @@ def figures(
     labels = verdicts["truth"].to_numpy() if "truth" in verdicts else None
     threshold = float(reviewed.alerts["risk"].min()) if len(reviewed.alerts) else None
     normal = verdicts["p_value"] if labels is None else verdicts["p_value"][labels != 1]
-    drawn: dict[str, Figure] = {}
+    drawings: dict[str, Figure] = {}
     if history and history.get("loss"):
-        drawn["loss"] = draw.loss_curves(history)
-    drawn["risk"] = draw.risk_histogram(verdicts["risk"], labels=labels, threshold=threshold)
+        drawings["loss"] = draw.loss_curves(history)
+    drawings["risk"] = draw.risk_histogram(verdicts["risk"], labels=labels, threshold=threshold)
     if labels is not None and evaluate.has_both_classes(labels):
-        drawn["precision_recall"] = draw.precision_recall(
+        drawings["precision_recall"] = draw.precision_recall(
             labels, verdicts["risk"], budget=budget_of(policy, len(verdicts))
         )
     if "autoencoder" in scorer.members and len(sample) > 1:
         unusual = labels == 1 if labels is not None else verdicts["flagged"].to_numpy()
-        drawn["feature_error"] = model_figures.feature_error(scorer.feature_errors(sample), unusual=unusual)
-        drawn["code"] = model_figures.code_map(scorer.encode(sample), risk=verdicts["risk"], labels=labels)
+        drawings["feature_error"] = model_figures.feature_error(scorer.feature_errors(sample), unusual=unusual)
+        drawings["code"] = model_figures.code_map(scorer.encode(sample), risk=verdicts["risk"], labels=labels)
     chosen = reviewed.verdicts["p_value"][reviewed.verdicts["flagged"]].max() if len(reviewed.alerts) else None
-    drawn["alert_rate"] = draw.alert_rate(reviewed.verdicts["p_value"], chosen=chosen)
+    drawings["alert_rate"] = draw.alert_rate(reviewed.verdicts["p_value"], chosen=chosen)
     if len(normal):
-        drawn["calibration"] = draw.calibration(normal)
+        drawings["calibration"] = draw.calibration(normal)
     if len(scorer.members) > 1 and len(sample) > 1:
-        drawn["members"] = model_figures.member_correlation(verdicts[list(scorer.members)])
-    return drawn
+        drawings["members"] = model_figures.member_correlation(verdicts[list(scorer.members)])
+    return drawings

@@ -14,6 +14,7 @@ import numpy as np
 import pandas as pd
 
 from detector.cleaning.clean import Cleaned, clean
+from detector.cleaning.quarantine import quarantine
 from detector.detectors.table.training_filters import count_reasons
 from detector.errors import DataError
 from detector.persist import bundle
@@ -55,7 +56,7 @@ class TrainReport:
     bundle: Path
     report: Path
     quarantine: Path
-    told: list[str]
+    notes: list[str]
     left_out: list[str]
     logged: LoggedModel | None
     note: str | None
@@ -76,7 +77,7 @@ class TrainReport:
             )
         if self.quarantined:
             lines.append(f"{counted(self.quarantined)} could not be used; see why in {self.quarantine}")
-        lines += [text for text in (self.head, *self.told, self.note) if text]
+        lines += [text for text in (self.head, *self.notes, self.note) if text]
         lines += [f"Bundle: {self.bundle}", f"Report: {self.report}"]
         if self.logged is not None:
             lines.append(f"MLflow: {self.logged.model_uri}, version {self.logged.version}, run {self.logged.run_id}")
@@ -113,23 +114,23 @@ def train(config: Config, *, now: datetime) -> TrainReport:
     frame = _some(frame, config)
     policy = policy_of(config.policy, schema)
     cleaned = clean(frame, schema, labelled=schema.label is not None, positions=frame.index)
-    quarantine = _quarantine(config)
-    with QuarantineSink(quarantine, columns=[str(name) for name in frame.columns]) as sink:
+    quarantine_file = _quarantine(config)
+    with QuarantineSink(quarantine_file, columns=[str(name) for name in frame.columns]) as sink:
         sink.write(unmeasured)
         sink.write(cleaned.quarantine)
         sink.write(source.rejected)
-    _refuse_too_few(cleaned, quarantine)
+    _refuse_too_few(cleaned, quarantine_file)
     usable = with_report_time(cleaned.rows, frame, config)
     rows, early = warm(cleaned.rows, str(schema.time), None if featuring is None else featuring.whole_from)
     rows, kept_apart = kind.split(rows, config, schema)
-    lesson = labelled_set_of(usable.drop(index=kept_apart.index), config, schema, now=now, statements=statements)
-    rows = without(rows, lesson)
+    labelled = labelled_set_of(usable.drop(index=kept_apart.index), config, schema, now=now, statements=statements)
+    rows = without(rows, labelled)
     with fitting_steps() as on_step:
         detector = kind.detector(config, schema, on_step).fit(rows)
     detector.on_step = None
-    if lesson is not None:
+    if labelled is not None:
         with progress("Learning from labels", total=None):
-            detector.scorer_ = train_head(detector.scorer_, lesson, config)
+            detector.scorer_ = train_head(detector.scorer_, labelled, config)
     filtered = _write_filtered(config, detector, rows, frame)
     with progress("Reviewing", total=None):
         reviewed, figures = review(detector.scorer_, kept_apart, config, detector.history_)
@@ -143,8 +144,8 @@ def train(config: Config, *, now: datetime) -> TrainReport:
     if config.tracking.enabled:
         with progress("Logging to MLflow", total=None):
             logged, unsent = _log(trained)
-    told = [text for text in (early, filtered, strangers) if text is not None]
-    write_report(config.report, _content(trained, logged, told, now=now, started=started))
+    notes = [text for text in (early, filtered, strangers) if text is not None]
+    write_report(config.report, _content(trained, logged, notes, now=now, started=started))
     return TrainReport(
         rows=len(rows),
         quarantined=len(unmeasured) + len(cleaned.quarantine) + len(source.rejected),
@@ -153,8 +154,8 @@ def train(config: Config, *, now: datetime) -> TrainReport:
         seconds=time.perf_counter() - started,
         bundle=config.bundle,
         report=config.report,
-        quarantine=quarantine,
-        told=told,
+        quarantine=quarantine_file,
+        notes=notes,
         left_out=kind.left_out(detector),
         logged=logged,
         note=policy.power_note(len(rows), kind.calibration(detector.scorer_).size),
@@ -205,20 +206,19 @@ def _write_filtered(config: Config, detector: TabularDetector, rows: pd.DataFram
     path = config.bundle.with_name(f"{config.bundle.name}.left_out.csv")
     with QuarantineSink(path, columns=[str(name) for name in frame.columns]) as sink:
         place = rows.index[left["row"].to_numpy(dtype=np.intp)]
-        aside = frame.loc[place].rename(columns={name: f"source_{name}" for name in ("row", "reason")})
-        sink.write(aside.assign(row=place, reason=left["reason"].to_numpy()))
+        sink.write(quarantine(frame.loc[place], left["reason"].tolist()))
     if left.empty:
         return None
     shown = ", ".join(f"{kind} {count:,}" for kind, count in count_reasons(left).items())
     return f"Left out of training by `train.cleaning`: {shown}. See each in {path}"
 
 
-def _refuse_too_few(cleaned: Cleaned, quarantine: Path) -> None:
+def _refuse_too_few(cleaned: Cleaned, file: Path) -> None:
     if len(cleaned.rows) < 3:
         why = "; ".join(f"{reason} ({counted(count)})" for reason, count in list(cleaned.reasons().items())[:3])
         raise DataError(
             f"Expected at least 3 usable rows to learn from, received {len(cleaned.rows)}. "
-            + (f"Left out: {why}. See each in {quarantine}, and mend them." if why else "Give more rows.")
+            + (f"Left out: {why}. See each in {file}, and mend them." if why else "Give more rows.")
         )
 
 
@@ -228,7 +228,7 @@ def fitting_steps() -> Iterator[OnStep]:
     with progress("Training", total=None, unit="epochs") as advance:
         last = 0
 
-        def on_step(what: str, done: int, planned: int) -> None:  # noqa: ARG001 - what the library tells
+        def on_step(what: str, done: int, planned: int) -> None:  # noqa: ARG001 - as the library calls it
             nonlocal last
             if planned > 1:
                 advance(done - last)
