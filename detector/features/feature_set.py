@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
+from functools import cached_property
 from typing import Any, Self
 
 import numpy as np
@@ -93,17 +94,17 @@ class FeatureSet:
         elif self.label is None and (needing := next((f for f in self.all if f.needs_label), None)):
             raise SettingError(f"{needing.name} is made of labels, but no label column is named. Name it.")
 
-    @property
+    @cached_property
     def all(self) -> tuple[Feature, ...]:
         """The features, read."""
         return tuple(feature for feature in self.features if isinstance(feature, Feature))
 
-    @property
+    @cached_property
     def names(self) -> tuple[str, ...]:
         """The columns that ``compute`` adds."""
         return tuple(feature.name for feature in self.all) + self.calendar
 
-    @property
+    @cached_property
     def reach(self) -> int:
         """How far back they look, in microseconds."""
         return max((feature.reach for feature in self.all), default=0)
@@ -113,7 +114,7 @@ class FeatureSet:
         """Units to one."""
         return int(10**self.decimals)
 
-    @property
+    @cached_property
     def needs(self) -> tuple[str, ...]:
         """The columns that rows must have."""
         roles = [self.time, *([self.key] if self.key else [])]
@@ -123,7 +124,7 @@ class FeatureSet:
             columns.append(self.money.currency)
         return tuple(dict.fromkeys(roles + columns))
 
-    @property
+    @cached_property
     def knows(self) -> tuple[str, ...]:
         """The columns among them that tell what is known of a row; none if no feature is made of it."""
         if not any(feature.needs_label for feature in self.all):
@@ -134,6 +135,7 @@ class FeatureSet:
         """The columns whose values an event must share with the row; the currency too if amounts are kept apart."""
         return feature.by + (self.money.apart_by if feature.of == (self.money.column,) else ())
 
+    @cached_property
     def groups(self) -> Groups:
         """The features of each way to group rows."""
         found: Groups = {}
@@ -164,7 +166,7 @@ class FeatureSet:
         self.check(rows)
         read = self.read(rows, lasting=any(feature.measure == "code" for feature in self.all))
         columns = self.columns_for(read.time)
-        for by, features in self.groups().items():
+        for by, features in self.groups.items():
             entity = reading.groups(rows, by)
             order, counts = by_entity(entity, read.order)
             columns.add(features, GroupedEvents(order, counts, read.time, read.columns))
@@ -234,7 +236,10 @@ class FeatureSet:
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values, for JSON."""
-        values = {**vars(self), "features": [feature.to_dict() for feature in self.all]}
+        values = {
+            **{each.name: getattr(self, each.name) for each in fields(self)},
+            "features": [feature.to_dict() for feature in self.all],
+        }
         return values | {
             "calendar": list(self.calendar),
             "money": {**vars(self.money), "rates": dict(self.money.rates)},

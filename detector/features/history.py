@@ -61,7 +61,7 @@ class History:
         self.lateness = microseconds(lateness) if lateness else 0
         self.told_by = told_by
         self.latest: int | None = None
-        self._groups = features.groups()
+        self._groups = features.groups
         self._queries = {by: [Query.of(feature) for feature in measured] for by, measured in self._groups.items()}
         self._names = features.names
         self.layouts = {by: Layout.of(measured) for by, measured in self._groups.items()}

@@ -53,12 +53,14 @@ def feature_state_of(config: Config, store: Store, cache: ProcessCache) -> Featu
     SettingError
         If the features cannot be measured.
     """
-    engine = feature_engine_of(config, trained=False)
-    if engine is None:
-        return None
     folder = history_folder(config) / config.name
-    token = (store, engine.features, engine.reader.told_by, config.features, config.train.head)
-    return cache.of(("feature state", folder), token, lambda: FeatureState(engine, folder, store, config.name))
+
+    def make() -> FeatureState | None:
+        engine = feature_engine_of(config, trained=False)
+        return None if engine is None else FeatureState(engine, folder, store, config.name)
+
+    token = (store, config.kind, config.features, config.columns, config.train.head)
+    return cache.of(("feature state", folder), token, make)
 
 
 class FeatureState:
