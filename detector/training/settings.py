@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from detector.errors import SettingError
@@ -9,6 +10,9 @@ from detector.errors import SettingError
 OPTIMISERS = ("adam", "adamw", "rmsprop", "sgd")
 SCHEDULES = ("cosine", "constant", "exponential", "plateau", "step", "warmup_cosine")
 LOSSES = ("mse", "mae", "huber", "log_cosh")
+
+OnStep = Callable[[str, int, int], None]
+"""Called with what is fitted, how much of it is done, and how much is planned."""
 
 
 @dataclass(frozen=True)

@@ -17,10 +17,9 @@ from pipelines.config.values import VERDICTS
 if TYPE_CHECKING:
     from detector.detectors.series.detector import SequenceDetector
     from detector.detectors.table.detector import TabularDetector
-    from detector.detectors.table.fit import OnStep
     from detector.detectors.table.scorer import TabularScorer
     from detector.detectors.table.training_filters import Filters
-    from detector.training.settings import Training
+    from detector.training.settings import OnStep, Training
     from pipelines.config import CleaningSection, Config, PolicySection, TrainingSection
 
 

@@ -15,7 +15,7 @@ from pipelines.training.review import Review, figures, review
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-    from detector.detectors.table.fit import OnStep
+    from detector.training.settings import OnStep
     from pipelines.config import Config
     from pipelines.sources import Source
 

@@ -39,7 +39,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
     from detector.detectors.table.detector import TabularDetector
-    from detector.detectors.table.fit import OnStep
+    from detector.training.settings import OnStep
     from pipelines.tracking import LoggedModel
 
 NONE_LEFT_OUT = pd.DataFrame({"row": [], "reason": []}, dtype=object)
