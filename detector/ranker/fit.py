@@ -13,8 +13,9 @@ from sklearn.ensemble import HistGradientBoostingClassifier
 from sklearn.linear_model import LogisticRegression
 
 from detector.arrays import Flags, Floats, Places
+from detector.checks import check_interval, check_least
 from detector.decide.calibrate import Calibrator
-from detector.errors import DataError, SettingError
+from detector.errors import DataError
 from detector.onnx.graph import Graph
 from detector.onnx.parity import largest_difference
 from detector.ranker.model import OUTPUT, Head, between_equals, boosting_to_onnx, inputs
@@ -64,17 +65,10 @@ class HeadRecipe:
     calibration_share: float = 0.4
 
     def __post_init__(self) -> None:
-        for name in ("trees", "models", "folds", "least_anomalies"):
-            if getattr(self, name) < 1:
-                raise SettingError(f"{name} must be at least 1. Received: {name}={getattr(self, name)}.")
-        if not 0 < self.learning_rate <= 1:
-            raise SettingError(f"learning_rate must lie in (0, 1]. Received: learning_rate={self.learning_rate}.")
-        if self.leaves < 2:
-            raise SettingError(f"leaves must be at least 2. Received: leaves={self.leaves}.")
-        if not 0 < self.calibration_share < 1:
-            raise SettingError(
-                f"calibration_share must lie in (0, 1). Received: calibration_share={self.calibration_share}."
-            )
+        check_least(self, 1, "trees", "models", "folds", "least_anomalies")
+        check_least(self, 2, "leaves")
+        check_interval(self, "(0, 1]", "learning_rate")
+        check_interval(self, "(0, 1)", "calibration_share")
 
     def fit(self, table: NDArray[np.float32], truth: Flags, random_state: int) -> list[HistGradientBoostingClassifier]:
         """Trees that learnt from rows; a column that is missing throughout counts as 0, for it cannot be binned.

@@ -15,6 +15,7 @@ from sklearn.base import BaseEstimator, OutlierMixin
 from sklearn.exceptions import NotFittedError
 
 from detector.arrays import Floats
+from detector.checks import check_interval
 from detector.cleaning.clean import clean
 from detector.decide.policy import Policy
 from detector.detectors.series.encoders import EncoderChoice
@@ -271,8 +272,7 @@ class SequenceDetector(OutlierMixin, BaseEstimator):  # type: ignore[misc]  # sc
         for name, known in (("models", get_args(Models)), ("short", get_args(Short))):
             if (value := getattr(self, name)) not in known:
                 raise SettingError(f"SequenceDetector knows no {name}={value!r}. {nearest(str(value), known)}")
-        if not 0 < self.contamination <= 0.5:
-            raise SettingError(f"contamination must lie in (0, 0.5]. Received: contamination={self.contamination}.")
+        check_interval(self, "(0, 0.5]", "contamination")
         if self.models == "entity" and (self.schema is None or self.schema.entity is None):
             raise SettingError(
                 "models='entity' needs a schema that names the entity column. Name it, or share a model."

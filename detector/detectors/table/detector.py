@@ -14,6 +14,7 @@ from sklearn.exceptions import NotFittedError
 from sklearn.utils.validation import validate_data
 
 from detector.arrays import Floats
+from detector.checks import check_interval
 from detector.cleaning.clean import clean
 from detector.decide.policy import Policy
 from detector.detectors.table.fit import MEMBERS, Recipe, assemble
@@ -21,7 +22,7 @@ from detector.detectors.table.scorer import TabularScorer, Verdicts
 from detector.detectors.table.training_filters import Filters
 from detector.encoders.events import EventAutoencoder
 from detector.encoders.table import TableAutoencoder
-from detector.errors import DataError, SchemaError, SettingError, UnfittedError
+from detector.errors import DataError, SchemaError, UnfittedError
 from detector.explain.reason import Reason
 from detector.members.event_sequence import Steps
 from detector.schema import Schema
@@ -147,8 +148,7 @@ class TabularDetector(OutlierMixin, BaseEstimator):  # type: ignore[misc]  # sci
         started = time.perf_counter()
         settings = {field.name: getattr(self, field.name) for field in fields(Recipe)}
         recipe = Recipe(**settings | {"autoencoder": self.autoencoder or TableAutoencoder()})
-        if not 0 < self.contamination <= 0.5:
-            raise SettingError(f"contamination must lie in (0, 0.5]. Received: contamination={self.contamination}.")
+        check_interval(self, "(0, 0.5]", "contamination")
         rows = self._rows(X, reset=True)
         schema = self._schema
         if schema.label is not None and schema.label in rows:

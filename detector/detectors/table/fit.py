@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from sklearn.ensemble import IsolationForest
 
 from detector.arrays import Flags, Places
+from detector.checks import check_interval, check_least, one_of
 from detector.decide.calibrate import TAILS, Calibrator
 from detector.decide.fuse import NOVELTY, ORDER, RARITY, Fusion
 from detector.detectors.table.scorer import TabularScorer
@@ -77,17 +78,10 @@ class Recipe:
             )
         if SEQUENCE in self.members and self.steps is None:
             raise SettingError("The member sequence expected steps, received none. Say which columns are its events.")
-        for name in ("trees", "max_samples", "references", "clean_references", "max_levels"):
-            if getattr(self, name) < 1:
-                raise SettingError(f"{name} must be at least 1. Received: {name}={getattr(self, name)}.")
-        if not 0 < self.calibration_share < 1:
-            raise SettingError(
-                f"calibration_share must lie between 0 and 1. Received: calibration_share={self.calibration_share}."
-            )
-        if self.tail not in TAILS:
-            raise SettingError(f"tail must be one of {', '.join(TAILS)}. Received: tail={self.tail!r}.")
-        if not 0 <= self.clean_share < 1:
-            raise SettingError(f"clean_share must lie in [0, 1). Received: clean_share={self.clean_share}.")
+        check_least(self, 1, "trees", "max_samples", "references", "clean_references", "max_levels")
+        check_interval(self, "(0, 1)", "calibration_share")
+        check_interval(self, "[0, 1)", "clean_share")
+        one_of("tail", self.tail, TAILS)
 
     def report(self, what: str, done: int = 0, planned: int = 1) -> None:
         """Report progress to whoever asked for it."""
