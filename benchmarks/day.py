@@ -22,7 +22,7 @@ import yaml
 from detector.persist import bundle
 from pipelines.config import Config, load_config
 from pipelines.monitoring.drift import watch
-from pipelines.registry.registry import Shelf
+from pipelines.registry.registry import ModelRegistry
 from pipelines.simulate import simulate_transactions
 from pipelines.tracking import open_command
 from pipelines.training.registry_commands import rollback_model
@@ -114,7 +114,7 @@ def _come(folder: Path, table: pd.DataFrame, now: datetime) -> None:
 
 
 def _close(config: Config, season: Season) -> None:
-    moves = Shelf(config.bundle).state().moves
+    moves = ModelRegistry(config.bundle).state().promotions
     season.note(LAST, f"{len(season.verdicts)} retrainings: {', '.join(season.verdicts)}; {len(moves)} moves.")
     print(open_command(config.tracking.uri) or config.tracking.uri)
 

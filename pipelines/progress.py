@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import logging
 import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from contextvars import ContextVar
 
 from rich.console import Console
 from rich.progress import (
@@ -21,13 +23,15 @@ from rich.progress import (
 
 Advance = Callable[[int], None]
 
-_running: list[Progress] = []
-_quiet: list[bool] = []
+SILENT = logging.CRITICAL + 1
+
+_log = logging.getLogger("detector.progress")
+_on_screen: ContextVar[Progress | None] = ContextVar("_on_screen", default=None)
 
 
 def be_quiet() -> None:
     """Show nothing from now on in this process: a service has a log instead."""
-    _quiet.append(True)
+    _log.setLevel(SILENT)
 
 
 def counted(count: int, what: str = "row") -> str:
@@ -46,19 +50,10 @@ def progress(label: str, *, total: int | None = None, unit: str = "rows") -> Ite
     On a terminal it is a bar, or a spinner if the total is unknown; blocks inside each other share the
     screen. Elsewhere (a log file, cron) it is one line at the start and one at the end.
 
-    Parameters
-    ----------
-    label : str
-        What is being done: "Scoring".
-    total : int, optional
-        How many steps there are, or about how many; zero and None mean unknown.
-    unit : str
-        What is counted.
+    - ``label``: what is being done: "Scoring".
+    - ``total``: how many steps there are, or about how many; zero and None mean unknown.
 
-    Yields
-    ------
-    callable
-        To be called with the number of steps done since the last call.
+    Yields what is to be called with the number of steps done since the last call.
 
     >>> with progress("Scoring", total=3) as advance:
     ...     advance(3)
@@ -70,7 +65,7 @@ def progress(label: str, *, total: int | None = None, unit: str = "rows") -> Ite
         nonlocal done
         done += steps
 
-    if _quiet:
+    if _log.level == SILENT:
         yield count
         return
     if not sys.stderr.isatty():
@@ -93,9 +88,9 @@ def progress(label: str, *, total: int | None = None, unit: str = "rows") -> Ite
 
 @contextmanager
 def _bar() -> Iterator[Progress]:
-    """The bar that is on the screen, or a new one."""
-    if _running:
-        yield _running[-1]
+    """The bar that this thread has on the screen, or a new one."""
+    if (shown := _on_screen.get()) is not None:
+        yield shown
         return
     columns = (
         SpinnerColumn(),
@@ -106,11 +101,11 @@ def _bar() -> Iterator[Progress]:
         TimeRemainingColumn(),
     )
     with Progress(*columns, console=Console(stderr=True)) as bar:
-        _running.append(bar)
+        _on_screen.set(bar)
         try:
             yield bar
         finally:
-            _running.remove(bar)
+            _on_screen.set(None)
 
 
 def _move(bar: Progress, task: TaskID, done: int) -> None:

@@ -33,7 +33,7 @@ from pipelines.alerts.message.message import Message, reason_in_words
 from pipelines.alerts.network.addresses import networks_of
 from pipelines.alerts.network.errors import DeliveryError
 from pipelines.alerts.network.http import Poster
-from pipelines.config.alerting import EmailSection
+from pipelines.config.alert_channels import EmailSection
 from pipelines.config.features import FeaturesSection
 from pipelines.store import Store
 from tests.alert_places import NOW, Receiver, config_in, free_port, give, receiver, rows, run, store_in

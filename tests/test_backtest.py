@@ -9,10 +9,10 @@ from typer.testing import CliRunner
 
 from detector.errors import DataError, SchemaError, SettingError
 from detector.features import Money
-from pipelines.backtest.metrics import judge_period
+from pipelines.backtest.metrics import ScoredPeriod, period_metrics
 from pipelines.backtest.plan import Plan
 from pipelines.backtest.run import BacktestReport, _amounts, _unblocked, backtest
-from pipelines.backtest.words import in_words
+from pipelines.backtest.summary import summarise
 from pipelines.config import load_config
 from pipelines.simulate import simulate_transactions
 
@@ -145,18 +145,17 @@ def test_known_cards_leave():
 def test_precision_promised_is_that_of_the_p_values():
     """Ten rows, two flagged with p-values up to 0.1: one false alarm in two is expected."""
     rows = pd.DataFrame({"card": range(10)})
-    found = judge_period(
+    period = ScoredPeriod(
         rows,
-        entity=None,
         day=pd.Series(["d"] * 10),
         truth=pd.Series([1.0, 0.0] + [np.nan] * 8),
-        risk=np.arange(10.0)[::-1],
         flagged=np.array([True, True] + [False] * 8),
         p_value=np.array([0.05, 0.1] + [0.5] * 8),
-        amount=None,
-        scenario=None,
         k=5,
     )
+
+    found = period_metrics(period, np.arange(10.0)[::-1])
+
     assert found["precision_predicted"] == pytest.approx(0.5)
     assert found["precision_realised"] == 0.5
     assert found["alerts_per_day"] == 2
@@ -303,7 +302,7 @@ def test_shares_in_words_are_of_all_periods_together():
         }
     )
 
-    told = in_words(periods, Plan(START, END))
+    told = summarise(periods, Plan(START, END))
 
     assert told[0] == "2 periods of 7d, 1 seed each; 1,000 rows in all, 100 of them anomalous."
     assert "Flagged: 1 rows a day; 4 % of the anomalies." in told

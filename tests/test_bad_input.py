@@ -22,7 +22,7 @@ from typer.testing import CliRunner
 
 from detector.errors import SettingError
 from pipelines.cli import app
-from pipelines.training import kinds
+from pipelines.training import review
 
 ROOT = Path(__file__).parents[1]
 ROWS = 300
@@ -72,7 +72,7 @@ def good(rows: int = ROWS, *, seed: int = 0) -> Table:
 @pytest.fixture(autouse=True)
 def _undrawn(monkeypatch: pytest.MonkeyPatch) -> None:
     """Leave out the pictures, which take most of the time."""
-    monkeypatch.setattr(kinds, "figures", lambda *_, **__: {})
+    monkeypatch.setattr(review, "figures", lambda *_, **__: {})
 
 
 @pytest.fixture
@@ -99,7 +99,7 @@ def trained_table(tmp_path_factory: pytest.TempPathFactory, configure: Configure
     good().to_csv(folder / "table.csv", index=False)
     configure(folder, source={"path": "table.csv"}, columns=COLUMNS, train=MEMBERS)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(kinds, "figures", lambda *_, **__: {})
+        patch.setattr(review, "figures", lambda *_, **__: {})
         assert detector("train", folder).exit_code == 0
     return folder
 

@@ -52,12 +52,13 @@ def config(tmp_path: Path) -> Path:
 @pytest.fixture
 def stand_in(monkeypatch: pytest.MonkeyPatch) -> Callable[[str, Job], None]:
     """Put a plain function in the place of a job."""
+    rooms = {"score": "scoring.batch", "train": "training.train"}
 
     def _put(name: str, job: Job) -> None:
-        home = {"train": "pipelines.training.train", "score": "pipelines.scoring.batch"}[name]
-        module = ModuleType(home)
+        place = f"pipelines.{rooms[name]}"
+        module = ModuleType(place)
         setattr(module, name, job)
-        monkeypatch.setitem(sys.modules, home, module)
+        monkeypatch.setitem(sys.modules, place, module)
 
     return _put
 

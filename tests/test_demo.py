@@ -13,7 +13,7 @@ from rich.console import Console
 from pipelines.config import load_config
 from pipelines.config.template import TEMPLATES
 from pipelines.demo import transactions as demo
-from pipelines.training import kinds
+from pipelines.training import review
 
 NOW = datetime(2026, 3, 2, 12, tzinfo=UTC)
 SMALL = """
@@ -29,7 +29,7 @@ def _small(config: str) -> str:
 def small(monkeypatch: pytest.MonkeyPatch) -> None:
     """No autoencoder, no MLflow (test_train has them), no pictures (test_review has them)."""
     monkeypatch.setattr(demo, "CONFIG", _small(demo.CONFIG))
-    monkeypatch.setattr(kinds, "figures", lambda *_, **__: {})
+    monkeypatch.setattr(review, "figures", lambda *_, **__: {})
 
 
 def test_demo_configuration_can_be_read(tmp_path: Path) -> None:

@@ -18,7 +18,7 @@ from detector.errors import BundleError, DataError, SchemaError, SettingError
 from detector.persist import bundle
 from pipelines.config import Config
 from pipelines.training import evaluate as job
-from pipelines.training import kinds
+from pipelines.training import review
 from pipelines.training.evaluate import evaluate
 
 NOW = datetime(2026, 3, 2, 12, tzinfo=UTC)
@@ -33,7 +33,7 @@ def config(trained: Path, configure: Configure) -> Config:
 @pytest.fixture
 def undrawn(monkeypatch: pytest.MonkeyPatch) -> None:
     """Leave out the pictures, which take most of the time."""
-    monkeypatch.setattr(kinds, "figures", lambda *_, **__: {})
+    monkeypatch.setattr(review, "figures", lambda *_, **__: {})
 
 
 def test_figures_agree_with_scikit_learn(config: Config, payments: pd.DataFrame) -> None:

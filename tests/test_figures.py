@@ -14,7 +14,7 @@ import pytest
 from matplotlib.figure import Figure
 
 from detector.errors import DataError, MissingExtraError
-from pipelines.reports import figures
+from pipelines.reports import figures, model_figures
 from pipelines.reports import style as figure_style
 from pipelines.reports.style import title_of
 
@@ -36,18 +36,18 @@ DRAWINGS: dict[str, Callable[[], Figure]] = {
     "risk of one row": lambda: figures.risk_histogram([1.0], threshold=1.0),
     "risk with infinities": lambda: figures.risk_histogram([1.0, np.inf, np.nan, 2.0]),
     "precision and recall": lambda: figures.precision_recall(LABELS, RISK, budget=50),
-    "feature error": lambda: figures.feature_error(ERRORS),
-    "feature error apart": lambda: figures.feature_error(ERRORS, unusual=LABELS == 1),
-    "code and labels": lambda: figures.code_map(RANDOM.normal(size=(600, 5)), labels=LABELS, risk=RISK),
-    "code and risk": lambda: figures.code_map(RANDOM.normal(size=(9_000, 5)), risk=RANDOM.normal(size=9_000)),
-    "code of one dimension": lambda: figures.code_map(RANDOM.normal(size=(10, 1))),
-    "code that never varies": lambda: figures.code_map(np.ones((10, 3))),
+    "feature error": lambda: model_figures.feature_error(ERRORS),
+    "feature error apart": lambda: model_figures.feature_error(ERRORS, unusual=LABELS == 1),
+    "code and labels": lambda: model_figures.code_map(RANDOM.normal(size=(600, 5)), labels=LABELS, risk=RISK),
+    "code and risk": lambda: model_figures.code_map(RANDOM.normal(size=(9_000, 5)), risk=RANDOM.normal(size=9_000)),
+    "code of one dimension": lambda: model_figures.code_map(RANDOM.normal(size=(10, 1))),
+    "code that never varies": lambda: model_figures.code_map(np.ones((10, 3))),
     "alert rate": lambda: figures.alert_rate(P_VALUE, chosen=0.01),
     "alert rate, none chosen": lambda: figures.alert_rate(P_VALUE),
     "calibration": lambda: figures.calibration(P_VALUE),
-    "members": lambda: figures.member_correlation(MEMBERS),
-    "one member": lambda: figures.member_correlation(MEMBERS[["forest"]]),
-    "constant member": lambda: figures.member_correlation(MEMBERS.assign(still=1.0)),
+    "members": lambda: model_figures.member_correlation(MEMBERS),
+    "one member": lambda: model_figures.member_correlation(MEMBERS[["forest"]]),
+    "constant member": lambda: model_figures.member_correlation(MEMBERS.assign(still=1.0)),
 }
 
 
@@ -70,7 +70,7 @@ def test_titles_say_what_one_sees() -> None:
         "The chosen threshold flags 25 % of the rows"
     )
     apart = ERRORS.mask(pd.DataFrame({"column_7": LABELS == 1}).reindex(columns=ERRORS.columns, fill_value=False), 99)
-    assert title_of(figures.feature_error(apart, unusual=LABELS == 1)) == "Unusual rows differ most in column_7"
+    assert title_of(model_figures.feature_error(apart, unusual=LABELS == 1)) == "Unusual rows differ most in column_7"
 
 
 def test_anomalies_are_never_sampled_away() -> None:
@@ -78,7 +78,7 @@ def test_anomalies_are_never_sampled_away() -> None:
     labels = np.zeros(50_000)
     labels[:20] = 1
 
-    figure = figures.code_map(RANDOM.normal(size=(50_000, 3)), labels=labels)
+    figure = model_figures.code_map(RANDOM.normal(size=(50_000, 3)), labels=labels)
 
     normal, anomalous = figure.axes[0].collections
     assert len(anomalous.get_offsets()) == 20
@@ -101,7 +101,7 @@ def test_column_names_are_text_and_not_markup_or_mathematics() -> None:
     """A column may be called anything."""
     errors = pd.DataFrame({"paid_$a_{b}$": [1.0, 2.0], "<script>alert(1)</script>": [0.5, 0.1]})
 
-    svg = figure_style.to_svg(figures.feature_error(errors))
+    svg = figure_style.to_svg(model_figures.feature_error(errors))
 
     assert "paid_$a_{b}$" in svg
     assert "<script" not in svg
@@ -146,6 +146,6 @@ def test_nothing_to_draw_is_an_error() -> None:
     with pytest.raises(DataError, match="no risk to draw"):
         figures.risk_histogram([])
     with pytest.raises(DataError, match="at least one row and one feature"):
-        figures.feature_error(pd.DataFrame())
+        model_figures.feature_error(pd.DataFrame())
     with pytest.raises(DataError, match=r"received shape \(1, 3\)"):
-        figures.code_map(np.ones((1, 3)))
+        model_figures.code_map(np.ones((1, 3)))

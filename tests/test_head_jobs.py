@@ -15,7 +15,7 @@ from detector.detectors.table.scorer import TabularScorer
 from detector.persist import bundle
 from pipelines.config import Config
 from pipelines.scoring.batch import score
-from pipelines.training import kinds
+from pipelines.training import review
 from pipelines.training.retrain import retrain
 from pipelines.training.train import train
 
@@ -64,7 +64,7 @@ def home(tmp_path_factory: pytest.TempPathFactory, configure: Configure) -> Path
     folder = tmp_path_factory.mktemp("head")
     payments().to_parquet(folder / "rows.parquet")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(kinds, "figures", lambda *_, **__: {})
+        patch.setattr(review, "figures", lambda *_, **__: {})
         report = train(settings(folder, configure), now=NOW)
     (folder / "said.txt").write_text("\n".join(report.summary()))
     return folder
@@ -153,4 +153,4 @@ def test_retraining_fits_a_head_and_compares_by_it(
 @pytest.fixture
 def undrawn(monkeypatch: pytest.MonkeyPatch) -> None:
     """Leave out the pictures, which take most of the time."""
-    monkeypatch.setattr(kinds, "figures", lambda *_, **__: {})
+    monkeypatch.setattr(review, "figures", lambda *_, **__: {})

@@ -13,7 +13,7 @@ from detector.persist import bundle
 from pipelines.cli import app
 from pipelines.config import load_config
 from pipelines.monitoring.drift import DriftReport, watch
-from pipelines.registry.registry import Shelf
+from pipelines.registry.registry import ModelRegistry
 from pipelines.tracking.messages import spool_of
 from pipelines.tracking.usage import measured
 from pipelines.training.retrain import retrain
@@ -72,7 +72,7 @@ def test_new_detector_begins_anew(home: Path) -> None:
     report = look(home, 42, changes=20)
 
     assert not report.drifting
-    memory = json.loads((Shelf(config.bundle).folder / "drift.json").read_text())
+    memory = json.loads((ModelRegistry(config.bundle).folder / "drift.json").read_text())
     assert memory["detector"] == bundle.fingerprint(config.bundle)
     assert len(memory["checks"]) == 1
 
@@ -107,7 +107,7 @@ def test_many_rows_are_bounded_to_the_latest(home: Path) -> None:
 def test_damaged_memory_is_begun_anew(home: Path) -> None:
     """It held a convenience."""
     config = load_config(home)
-    (Shelf(config.bundle).folder / "drift.json").write_text("{")
+    (ModelRegistry(config.bundle).folder / "drift.json").write_text("{")
 
     assert look(home, 22).rows > 100
 
@@ -132,7 +132,7 @@ def test_without_a_detector_or_a_reference_nothing_is_said(tmp_path: Path, home:
     config = load_config(home)
     scorer = bundle.load(config.bundle)
     del scorer.metrics["reference"]
-    shutil.rmtree(Shelf(config.bundle).folder)
+    shutil.rmtree(ModelRegistry(config.bundle).folder)
     config.bundle.unlink()
     bundle.save(scorer, config.bundle)
 

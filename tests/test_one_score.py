@@ -21,10 +21,10 @@ from detector.persist import bundle
 from pipelines.backtest.plan import Plan
 from pipelines.backtest.run import backtest
 from pipelines.config import Config, load_config
-from pipelines.factory.data import Window
+from pipelines.factory.training_period import TrainingPeriod
 from pipelines.jobs.context import Context
 from pipelines.monitoring.drift import watch
-from pipelines.registry.registry import Shelf
+from pipelines.registry.registry import ModelRegistry
 from pipelines.scoring.batch import score
 from pipelines.scoring.job import score_new
 from pipelines.scoring.replay import backfill, replay
@@ -32,7 +32,7 @@ from pipelines.scoring.shadow import begin_shadow
 from pipelines.store import open_store
 from pipelines.training.comparison import compare_on
 from pipelines.training.evaluate import evaluate
-from pipelines.training.review import review
+from pipelines.training.review import review_table
 from pipelines.training.series_review import review_series
 from tests.sensor_sites import NAMES, SensorSite, bundle_of, detector, pump_rows
 
@@ -128,7 +128,7 @@ def test_days_that_come_in_parts_keep_their_budget(
     values["service"]["batch_rows"] = 300
     (trained / "detector.yaml").write_text(yaml.safe_dump(values), encoding="utf-8")
     parted = load_config(trained)
-    shelf = Shelf(parted.bundle)
+    shelf = ModelRegistry(parted.bundle)
     shelf.adopt(now=NOW)
     begin_shadow(parted, str(shelf.state().champion), reason="", now=NOW)
 
@@ -146,7 +146,7 @@ def test_days_that_come_in_parts_keep_their_budget(
 
 def test_shadow_scores_alike(site: Config, expected: pd.DataFrame) -> None:
     """A challenger that is the champion says what the champion says."""
-    shelf = Shelf(site.bundle)
+    shelf = ModelRegistry(site.bundle)
     shelf.adopt(now=NOW)
     begin_shadow(site, str(shelf.state().champion), reason="", now=NOW)
 
@@ -163,7 +163,7 @@ def test_reviews_score_alike(site: Config, expected: pd.DataFrame, payments: pd.
     """A review and an evaluation; their reasons are those of the riskiest flagged rows."""
     scorer = bundle.load(site.bundle)
     reviews = [
-        review(scorer, clean(payments, scorer.schema).rows, policy=policy_of(scorer)),
+        review_table(scorer, clean(payments, scorer.schema).rows, policy=policy_of(scorer)),
         evaluate(site, input=str(site.source.path), now=NOW).reviewed,
     ]
 
@@ -177,7 +177,7 @@ def test_comparison_scores_alike(site: Config, expected: pd.DataFrame, payments:
     """A detector compared with itself."""
     scorer = bundle.load(site.bundle)
     rows = clean(payments, scorer.schema).rows
-    window = Window(scorer.schema, rows, rows, payments, np.full(len(rows), np.nan), 0, "", "", 21.0, None, 0)
+    window = TrainingPeriod(scorer.schema, rows, rows, payments, np.full(len(rows), np.nan), 0, "", "", 21.0, None, 0)
 
     found = compare_on(
         window, scorer, scorer, policy=policy_of(scorer), least_anomalies=10, confidence=0.9, random_state=0
@@ -203,7 +203,7 @@ def test_drift_and_backtest_score_by_the_same_way(
         return found
 
     monkeypatch.setattr(TabularScorer, "score", watched)
-    shelf = Shelf(site.bundle)
+    shelf = ModelRegistry(site.bundle)
     shelf.adopt(now=NOW)
     (shelf.folder / "drift.json").write_text('{"looked_until": "2000-01-01T00:00:00"}', encoding="utf-8")
 
@@ -258,7 +258,7 @@ def test_series_score_alike_on_every_path(tmp_path: Path) -> None:
     close(site.verdicts(), SCORE)
     reviewed, _ = review_series(scorer, rows, policy=policy, join=0)
     close(reviewed.verdicts.assign(id=rows["id"]), SCORE[:3])
-    window = Window(scorer.schema, rows, rows, site.rows, np.full(len(rows), np.nan), 0, "", "", 1.0, None, 0)
+    window = TrainingPeriod(scorer.schema, rows, rows, site.rows, np.full(len(rows), np.nan), 0, "", "", 1.0, None, 0)
     same_twice = compare_on(window, scorer, scorer, policy=policy, least_anomalies=9, confidence=0.9, random_state=0)
     assert same_twice.champion.alerts == expected["flagged"].sum()
     assert len(NAMES) == 2

@@ -18,11 +18,11 @@ import yaml
 from detector.errors import BundleError, DataError
 from detector.persist import bundle
 from pipelines.config import Config, load_config
-from pipelines.features.engine import Featuring, history_folder
+from pipelines.features.engine import FeatureEngine, history_folder
 from pipelines.jobs.cache import ProcessCache
 from pipelines.jobs.context import Context, JobOutcome
 from pipelines.monitoring.drift import watch
-from pipelines.registry.registry import Shelf
+from pipelines.registry.registry import ModelRegistry
 from pipelines.scoring.job import score_new
 from pipelines.scoring.load import load_scorer
 from pipelines.scoring.replay import replay
@@ -113,9 +113,9 @@ def expected(
     config: Config, begin: int, *, before: pd.DataFrame | None = None, rows: pd.DataFrame = PAYMENTS
 ) -> pd.Series:
     """The risk of payments from one on, their features measured in one go."""
-    featuring = Featuring(config)
-    known = None if before is None else featuring.typed(before)
-    rows = featuring.compute(rows.iloc[begin:], before=known).rows
+    engine = FeatureEngine(config)
+    known = None if before is None else engine.typed(before)
+    rows = engine.compute(rows.iloc[begin:], before=known).rows
     scorer = bundle.load(config.bundle)
     risk = scorer.measure(rows.reset_index(drop=True))["risk"]
     return pd.Series(risk.to_numpy(), index=rows["transaction_id"].to_numpy(), name="risk").sort_index()
@@ -375,7 +375,7 @@ def test_retraining_and_drift_measure_features(home: Path) -> None:
     looked = watch(config, now=LATER)
 
     assert report.challenger
-    scorer = bundle.load(Shelf(config.bundle).path_of(report.challenger))
+    scorer = bundle.load(ModelRegistry(config.bundle).path_of(report.challenger))
     assert "amount_ratio_30d_by_card_id" in scorer.schema.numeric
     assert "amount_ratio_30d_by_card_id" in {shift.name for shift in looked.shifts}
 
@@ -384,13 +384,13 @@ def test_challenger_in_the_shadow_is_given_the_features(home: Path) -> None:
     """It scores the same rows."""
     config = settle(home, retrain={"shadow_days": 5})
     put(home, "part1", PAYMENTS.iloc[:1_000])
-    shelf = Shelf(config.bundle)
-    shelf.adopt(now=LATER)
-    begin_shadow(config, str(shelf.state().champion), reason="", now=LATER)
+    registry = ModelRegistry(config.bundle)
+    registry.adopt(now=LATER)
+    begin_shadow(config, str(registry.state().champion), reason="", now=LATER)
 
     run(config)
 
-    (kept,) = (shelf.folder / "shadow").rglob("*.parquet")
+    (kept,) = (registry.folder / "shadow").rglob("*.parquet")
     assert len(pd.read_parquet(kept)) == 1_000
 
 

@@ -9,7 +9,7 @@ from detector.metrics.ranking import Interval
 from pipelines.config import RetrainSection
 from pipelines.registry.comparison import Comparison, Side
 from pipelines.registry.promotion import KEEP, PROMOTE, SHADOW, Decision, decide, note_of
-from pipelines.training.comparison_figure import comparison_figure
+from pipelines.training.comparison import comparison_figure
 
 SETTINGS = RetrainSection()
 RNG = np.random.default_rng(0)
@@ -27,7 +27,7 @@ FOUND = Comparison(
     budget=20,
     noise=0.05,
     truth=(RISK > 1.6).astype(float),
-    judged=(RISK, RISK + RNG.normal(0, 0.1, 1000)),
+    risks=(RISK, RISK + RNG.normal(0, 0.1, 1000)),
 )
 BROKEN = replace(GOOD, calibration=0.4)
 

@@ -16,7 +16,7 @@ from detector.errors import SinkError
 from detector.explain.reason import Reason
 from detector.metrics.ranking import Interval
 from detector.schema import Schema
-from pipelines.reports import figures
+from pipelines.reports import figures, model_figures
 from pipelines.reports.page import ColumnFact, ReportContent, column_facts, quarantine_counts, render, write_report
 
 NASTY = "<script>alert(1)</script>"
@@ -179,7 +179,7 @@ def test_report_escapes_everything_that_comes_from_data() -> None:
         members=(NASTY,),
         places={NASTY: NASTY, "run": f"https://x/\"onmouseover='{NASTY}'"},
         notes=[NASTY],
-        figures={NASTY: figures.feature_error(pd.DataFrame({NASTY: [1.0, 2.0]}))},
+        figures={NASTY: model_figures.feature_error(pd.DataFrame({NASTY: [1.0, 2.0]}))},
     )
     reasons = [[Reason(NASTY, NASTY, NASTY, 0.5)] for _ in range(len(alerts))]
 

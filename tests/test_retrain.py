@@ -18,11 +18,11 @@ from detector.detectors.table.scorer import TabularScorer
 from detector.errors import DataError, DetectorError, SettingError
 from detector.persist import bundle
 from pipelines.config import Config, load_config
-from pipelines.factory.data import recent, split
 from pipelines.factory.metadata import reference_of
+from pipelines.factory.training_period import recent, split
 from pipelines.ingest.batch import InputBatch
 from pipelines.jobs.cache import ProcessCache
-from pipelines.registry.registry import Shelf
+from pipelines.registry.registry import ModelRegistry
 from pipelines.scoring.contract import BatchContext
 from pipelines.scoring.load import load_scorer
 from pipelines.scoring.shadow import ShadowTrial, begin_shadow, settle_shadow, trial_of
@@ -60,11 +60,11 @@ def serving(config: Config) -> str:
 def test_first_detector_serves_at_once(young: Path) -> None:
     """There was none; it remembers its days and what its rows looked like."""
     config = load_config(young)
-    state = Shelf(config.bundle).state()
+    state = ModelRegistry(config.bundle).state()
     scorer = bundle.load(config.bundle)
 
     assert state.champion == serving(config)
-    assert state.moves[0].why == "The detector serves: there was none before."
+    assert state.promotions[0].why == "The detector serves: there was none before."
     assert str(scorer.metrics["learnt_since"]).startswith("2026-01-01")
     assert str(scorer.metrics["learnt_until"]).startswith("2026-01-1")
     reference = reference_of(scorer.metrics)
@@ -82,7 +82,7 @@ def test_unchanged_world_keeps_the_champion(home: Path) -> None:
     assert report.decision.verdict == "keep"
     assert serving(config) == before == report.champion
     assert report.challenger not in ("", before)
-    assert Shelf(config.bundle).state().find(report.challenger).decision.startswith("keep: The champion stays")
+    assert ModelRegistry(config.bundle).state().find(report.challenger).decision.startswith("keep: The champion stays")
     assert report.metrics["compared_anomalies"] >= 10
     assert report.outcome()["facts"]["decision"] == "keep"
 
@@ -104,7 +104,7 @@ def test_changed_world_promotes_the_challenger(changed: tuple[Path, Any]) -> Non
     assert serving(config) == report.challenger == report.champion
     assert report.metrics["gain_low"] > 0
     assert report.metrics["calibration_distance_champion"] > 0.3 > report.metrics["calibration_distance_challenger"]
-    assert "it finds more" in Shelf(config.bundle).state().moves[-1].why
+    assert "it finds more" in ModelRegistry(config.bundle).state().promotions[-1].why
 
 
 def test_detector_of_detector_train_is_taken_over(tmp_path: Path) -> None:
@@ -117,7 +117,7 @@ def test_detector_of_detector_train_is_taken_over(tmp_path: Path) -> None:
     report = retrain(config, now=after(24))
 
     assert config.bundle.is_symlink()
-    assert Shelf(config.bundle).state().kept[0].name == before
+    assert ModelRegistry(config.bundle).state().models[0].name == before
     assert report.decision.verdict == "keep"
 
 
@@ -128,7 +128,7 @@ def test_detector_train_on_a_shelf_serves_and_is_remembered(home: Path) -> None:
 
     train(config, now=after(21))
 
-    state = Shelf(config.bundle).state()
+    state = ModelRegistry(config.bundle).state()
     assert config.bundle.is_symlink()
     assert serving(config) == state.champion != before
     assert state.before_champion() == before
@@ -162,19 +162,19 @@ def test_rows_are_parted_by_time_and_by_what_is_known(home: Path) -> None:
     config = settle(home, world(30))
     frame = recent(open_source(config.source), config, now=after(30))
 
-    window = split(frame, config, now=after(30), champion_until="2026-01-27T12:00:00")
+    period = split(frame, config, now=after(30), champion_until="2026-01-27T12:00:00")
 
-    assert window.learn["at"].max() <= pd.Timestamp("2026-01-27T12:00:00") < window.compare["at"].min()
-    assert window.learn["at"].min() >= pd.Timestamp(after(10)).tz_localize(None) - pd.Timedelta(hours=1)
-    assert not window.learn["bad"].eq(1).any()
-    old = (window.compare["at"] <= pd.Timestamp(after(28)).tz_localize(None)).to_numpy()
-    assert np.isnan(window.labels[~old]).all()
-    assert not np.isnan(window.labels[old]).any()
-    assert window.span == f"2026-01-10 to 2026-01-27, {len(window.learn):,} rows"
+    assert period.learn["at"].max() <= pd.Timestamp("2026-01-27T12:00:00") < period.compare["at"].min()
+    assert period.learn["at"].min() >= pd.Timestamp(after(10)).tz_localize(None) - pd.Timedelta(hours=1)
+    assert not period.learn["bad"].eq(1).any()
+    old = (period.compare["at"] <= pd.Timestamp(after(28)).tz_localize(None)).to_numpy()
+    assert np.isnan(period.labels[~old]).all()
+    assert not np.isnan(period.labels[old]).any()
+    assert period.span == f"2026-01-10 to 2026-01-27, {len(period.learn):,} rows"
 
 
 def test_rows_of_a_wrong_clock_are_left_out(home: Path) -> None:
-    """A row from the next century would otherwise empty the window."""
+    """A row from the next century would otherwise empty the period."""
     rows = world(20)
     rows.loc[5, "at"] = pd.Timestamp("2106-01-01")
     config = settle(home, rows)
@@ -202,11 +202,11 @@ def test_many_rows_are_thinned_and_bounded(home: Path) -> None:
     config = settle(home, world(20), train={"rows": 100})
 
     frame = recent(open_source(config.source), config, now=after(20))
-    window = split(frame, config, now=after(20))
+    period = split(frame, config, now=after(20))
 
     assert 200 <= len(frame) <= 400
     assert frame["at"].dt.date.nunique() == 20
-    assert len(window.learn) == 100
+    assert len(period.learn) == 100
 
 
 def test_changed_columns_are_compared_by_what_each_needs(home: Path) -> None:
@@ -216,7 +216,7 @@ def test_changed_columns_are_compared_by_what_each_needs(home: Path) -> None:
 
     report = retrain(config, now=after(40))
 
-    scorer = bundle.load(Shelf(config.bundle).path_of(report.challenger))
+    scorer = bundle.load(ModelRegistry(config.bundle).path_of(report.challenger))
     assert isinstance(scorer, TabularScorer)
     assert "extra" in scorer.schema.numeric
     assert report.decision.verdict == "promote"
@@ -238,7 +238,7 @@ def spoil(home: Path, how: str) -> Config:
 def test_failing_training_leaves_the_champion_and_a_note(home: Path, how: str) -> None:
     """Whatever is wrong with the rows, what serves goes on, and MLflow hears of it."""
     config = spoil(home, how)
-    before, state = serving(config), Shelf(config.bundle).state()
+    before, state = serving(config), ModelRegistry(config.bundle).state()
     noted = config.model_copy(
         update={"tracking": config.tracking.model_copy(update={"enabled": True, "uri": "http://127.0.0.1:9"})}
     )
@@ -247,7 +247,7 @@ def test_failing_training_leaves_the_champion_and_a_note(home: Path, how: str) -
         retrain(noted, now=after(30))
 
     assert serving(config) == before
-    assert Shelf(config.bundle).state() == state
+    assert ModelRegistry(config.bundle).state() == state
     (entry,) = spool_of(noted).entries()
     assert (entry.kind, entry.values["failed"], entry.values["tags"]["decision"]) == ("note", True, "failed")
     assert entry.values["note"].startswith("## Training failed")
@@ -299,7 +299,10 @@ def test_person_decides_by_command(changed: tuple[Path, Any], tmp_path: Path) ->
         promote_model(config, first[:6], reason="", now=after(42))
     promote_model(config, second[:6], reason="looked at it", now=after(42))
     assert serving(config) == second
-    assert [move.why for move in Shelf(config.bundle).state().moves[-2:]] == ["too many alerts", "looked at it"]
+    assert [move.why for move in ModelRegistry(config.bundle).state().promotions[-2:]] == [
+        "too many alerts",
+        "looked at it",
+    ]
 
 
 def test_first_detector_has_no_way_back(home: Path) -> None:
@@ -311,7 +314,7 @@ def test_first_detector_has_no_way_back(home: Path) -> None:
 def test_two_detectors_are_compared_by_command(changed: tuple[Path, Any]) -> None:
     """On rows later than either's, without moving anything."""
     config = load_config(changed[0])
-    names = [kept.name for kept in Shelf(config.bundle).state().kept]
+    names = ModelRegistry(config.bundle).state().names
     before = serving(config)
 
     note, last = compare_models(config, names[0], names[1], now=after(40))
@@ -388,7 +391,7 @@ def test_trial_that_floods_people_is_lost(trial: tuple[Config, str]) -> None:
 
     assert settle_shadow(config, now=after(43)) == "keep"
     assert serving(config) == before
-    assert "too many alerts" in Shelf(config.bundle).state().find(name).decision
+    assert "too many alerts" in ModelRegistry(config.bundle).state().find(name).decision
 
 
 def test_trial_of_a_winner_begins_by_itself(home: Path) -> None:
@@ -449,7 +452,7 @@ def test_a_new_machine_stops_no_retraining(tmp_path: Path) -> None:
 
     assert short.decision.verdict in ("keep", "promote")
     assert longer.challenger
-    scorer = bundle.load(Shelf(load_config(tmp_path).bundle).path_of(longer.challenger))
+    scorer = bundle.load(ModelRegistry(load_config(tmp_path).bundle).path_of(longer.challenger))
     assert set(scorer.models) == {"old", "new"}
 
 
@@ -475,10 +478,10 @@ import sklearn.ensemble, onnxruntime, onnx
 import pipelines.training.retrain as job
 from detector.persist import bundle
 from pipelines.config import load_config
-from pipelines.registry.registry import Shelf
+from pipelines.registry.registry import ModelRegistry
 from pipelines.tracking.messages import spool_of
 from tests.moving_world import after
-import pipelines.reports.style, pipelines.training.kinds, pipelines.training.run_record, pipelines.tracking.sending
+import pipelines.reports.style, pipelines.training.review, pipelines.training.run_record, pipelines.tracking.sending
 
 def child(work):
     pid = os.fork()
@@ -493,13 +496,14 @@ def child(work):
     return pid
 
 def state(config):
-    found, spool = Shelf(config.bundle).state(), spool_of(config).entries()
+    registry = ModelRegistry(config.bundle)
+    found, spool = registry.state(), spool_of(config).entries()
     loaded = bundle.load(config.bundle)
     return {
-        "serving": bundle.fingerprint(config.bundle), "champion": found.champion, "moving": bool(found.moving),
-        "moves": [move.to for move in found.moves], "kept": [kept.name for kept in found.kept],
+        "serving": bundle.fingerprint(config.bundle), "champion": found.champion, "moving": bool(found.begun),
+        "moves": [move.to for move in found.promotions], "kept": found.names,
         "told": [entry.values["bundle"] for entry in spool if entry.kind == "move"], "left": sorted(
-            path.name for path in [*config.bundle.parent.glob(".bundle*"), *Shelf(config.bundle).folder.glob(".new*")]),
+            path.name for path in [*config.bundle.parent.glob(".bundle*"), *registry.folder.glob(".new*")]),
     }
 
 def read(config, stop):
@@ -508,7 +512,7 @@ def read(config, stop):
         time.sleep(0.1)
 
 pipelines.reports.style.to_png = lambda figure: b"png"
-pipelines.training.kinds.figures = lambda *given, **named: {}
+pipelines.training.review.figures = lambda *given, **named: {}
 pipelines.training.run_record.comparison_figure = lambda found: None
 home, points, results = Path(sys.argv[1]), sys.argv[2:], {}
 for point in points:

@@ -9,7 +9,8 @@ from detector.cleaning.clean import clean
 from detector.decide.policy import Budget, Policy
 from detector.detectors.table.detector import TabularDetector
 from detector.detectors.table.scorer import TabularScorer
-from pipelines.training.review import MOST_SHOWN, Review, figures, review
+from pipelines.training.merit import MOST_SHOWN, Review
+from pipelines.training.review import figures, review_table
 
 POLICY = Policy(quantile=0.95)
 
@@ -31,7 +32,7 @@ def labelled(mixed_rows: pd.DataFrame, scorer: TabularScorer) -> pd.DataFrame:
 
 @pytest.fixture(scope="module")
 def reviewed(scorer: TabularScorer, labelled: pd.DataFrame) -> Review:
-    return review(scorer, labelled, policy=POLICY)
+    return review_table(scorer, labelled, policy=POLICY)
 
 
 def test_truth_agrees_with_scikit_learn(reviewed: Review, labelled: pd.DataFrame) -> None:
@@ -59,7 +60,7 @@ def test_each_member_is_judged_alone(reviewed: Review, scorer: TabularScorer) ->
 
 def test_review_without_labels(scorer: TabularScorer, labelled: pd.DataFrame) -> None:
     """Without labels there is calibration and the share flagged, but no truth."""
-    found = review(scorer, labelled.drop(columns="is_fraud"), policy=POLICY)
+    found = review_table(scorer, labelled.drop(columns="is_fraud"), policy=POLICY)
 
     assert found.truth is None
     assert found.interval is None
@@ -72,7 +73,7 @@ def test_review_without_labels(scorer: TabularScorer, labelled: pd.DataFrame) ->
 @pytest.mark.parametrize("label", [0.0, 1.0])
 def test_review_with_one_class_has_no_truth(scorer: TabularScorer, labelled: pd.DataFrame, label: float) -> None:
     """Nothing can be ranked above nothing."""
-    found = review(scorer, labelled.assign(is_fraud=label), policy=POLICY)
+    found = review_table(scorer, labelled.assign(is_fraud=label), policy=POLICY)
 
     assert found.truth is None
 
@@ -81,7 +82,7 @@ def test_calibration_is_that_of_rows_not_known_to_be_anomalous(
     scorer: TabularScorer, labelled: pd.DataFrame, reviewed: Review
 ) -> None:
     """Known anomalies have small p-values for a good reason; they must not make calibration look bad."""
-    normal = review(scorer, labelled[labelled["is_fraud"] != 1], policy=POLICY)
+    normal = review_table(scorer, labelled[labelled["is_fraud"] != 1], policy=POLICY)
 
     for name, value in normal.metrics.items():
         if name.startswith(("calibration", "share_below")):
@@ -99,7 +100,7 @@ def test_alerts_are_the_riskiest_flagged_rows(reviewed: Review) -> None:
 
 def test_alerts_are_few(scorer: TabularScorer, labelled: pd.DataFrame) -> None:
     """A policy that flags all rows still shows 100."""
-    found = review(scorer, labelled, policy=Policy(budget=Budget(rows=10_000)))
+    found = review_table(scorer, labelled, policy=Policy(budget=Budget(rows=10_000)))
 
     assert found.metrics["flagged_share"] == 1.0
     assert len(found.alerts) == MOST_SHOWN
@@ -110,7 +111,7 @@ def test_budget_is_the_policy_s_or_one_in_a_hundred(
     scorer: TabularScorer, labelled: pd.DataFrame, policy: Policy, budget: int
 ) -> None:
     """Precision is measured where people stop looking."""
-    found = review(scorer, labelled, policy=policy)
+    found = review_table(scorer, labelled, policy=policy)
 
     assert found.truth is not None
     assert found.truth["budget"] == budget
@@ -121,7 +122,7 @@ def test_review_of_hardly_any_rows(scorer: TabularScorer, labelled: pd.DataFrame
     """One row can be reviewed; figures that need more are left out."""
     few = labelled.head(rows)
 
-    found = review(scorer, few, policy=POLICY)
+    found = review_table(scorer, few, policy=POLICY)
     drawn = figures(scorer, few, found, policy=POLICY)
 
     assert len(found.verdicts) == rows
@@ -147,7 +148,7 @@ def test_figures_of_a_labelled_review(scorer: TabularScorer, labelled: pd.DataFr
 def test_figures_without_labels_or_autoencoder(quick: TabularDetector) -> None:
     """What cannot be drawn is left out."""
     rows = pd.DataFrame({"amount": np.linspace(20, 60, 80), "fee": np.linspace(0.8, 1.2, 80)})
-    found = review(quick.scorer_, rows, policy=POLICY)
+    found = review_table(quick.scorer_, rows, policy=POLICY)
 
     drawn = figures(quick.scorer_, rows, found, policy=POLICY)
 

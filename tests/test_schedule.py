@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import pickle
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -12,14 +11,14 @@ from pathlib import Path
 import pytest
 import sqlalchemy as sa
 
-from detector.errors import SettingError
+from detector.errors import SettingError, StoreError
 from pipelines.config import ServiceSection
 from pipelines.jobs import registry as jobs
 from pipelines.jobs.context import Context, JobOutcome, StoppedError
+from pipelines.service.due_times import next_times
 from pipelines.service.runs import close_lost, run_job
-from pipelines.service.scheduler import TABLE, Schedule, WhenTrigger
-from pipelines.service.times import next_times
-from pipelines.store import Run, Store, open_store
+from pipelines.service.scheduler import Schedule, WhenTrigger
+from pipelines.store import DueTime, Run, Store, open_store
 from tests.service_sites import Site, context
 
 OTHERS = {name: {"enabled": False} for name in ("retrain", "drift", "deliver", "housekeeping")}
@@ -61,14 +60,9 @@ def begin(store: Store, ran: list[str], unrun: list[tuple[str, str]]) -> Iterato
 
 
 def move_next_time(store: Store, seconds: float) -> None:
-    """As if the service had been away, or the clock been set."""
-    moment = datetime.now(UTC) + timedelta(seconds=seconds)
-    table = sa.Table(TABLE, sa.MetaData(), autoload_with=store.engine)
-    with store.engine.begin() as connection:
-        state = pickle.loads(connection.scalars(sa.select(table.c.job_state)).one())  # noqa: S301 - APScheduler's own
-        state["next_run_time"] = moment
-        values = {"next_run_time": moment.timestamp(), "job_state": pickle.dumps(state)}
-        connection.execute(sa.update(table).values(values))
+    """As if the service had been away."""
+    with store.write() as session:
+        session.execute(sa.update(DueTime).values(due_at=datetime.now(UTC) + timedelta(seconds=seconds)))
 
 
 def wait_until(condition: Callable[[], object], seconds: float = 5.0) -> None:
@@ -131,13 +125,62 @@ def test_job_longer_than_its_interval_is_not_started_twice(begin: Begin, unrun: 
 
 
 def test_clock_set_back_does_not_hold_up_jobs(begin: Begin, store: Store) -> None:
-    """A next time that lies an hour ahead, because the clock was set back an hour, is brought nearer."""
+    """A next time that lies two hours ahead, because the clock was set back, is brought nearer."""
     schedule = begin("0 * * * *")
-    move_next_time(store, 7_300)
+    schedule._scheduler.modify_job("score", next_run_time=datetime.now(UTC) + timedelta(seconds=7_300))
+    assert next_times(store)["score"] - datetime.now(UTC) > timedelta(seconds=7_000)
 
     schedule.mend()
 
     assert next_times(store)["score"] - datetime.now(UTC) <= timedelta(seconds=3_602)
+
+
+def test_clock_set_back_while_nothing_ran_does_not_hold_up_jobs(begin: Begin, store: Store) -> None:
+    """The same where the time was written down by an earlier process."""
+    begin("0 * * * *").stop(wait=True)
+    move_next_time(store, 7_300)
+
+    begin("0 * * * *")
+
+    assert next_times(store)["score"] - datetime.now(UTC) <= timedelta(seconds=3_602)
+
+
+def test_time_of_an_earlier_version_holds(begin: Begin, store: Store, ran: list[str]) -> None:
+    """It wrote down no settings; what came due while the service was brought up to date is made up for."""
+    begin("0 0 1 1 *").stop(wait=True)
+    move_next_time(store, -10)
+    with store.write() as session:
+        session.execute(sa.update(DueTime).values(settings={}))
+
+    begin("0 0 1 1 *")
+
+    wait_until(lambda: ran == ["score"])
+
+
+@pytest.mark.parametrize("changed", [{"when": "0 0 2 1 *"}, {"jitter": 5}, {"grace": 70_000}])
+def test_job_whose_times_have_changed_gets_new_ones(
+    begin: Begin, store: Store, ran: list[str], changed: dict[str, object]
+) -> None:
+    """A time that has passed belongs to the settings of before."""
+    begin("0 0 1 1 *").stop(wait=True)
+    move_next_time(store, -10)
+
+    begin(**({"when": "0 0 1 1 *"} | changed))
+
+    assert next_times(store)["score"] > datetime.now(UTC)
+    assert ran == []
+
+
+def test_state_that_cannot_be_written_does_not_end_the_schedule(
+    begin: Begin, store: Store, ran: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Jobs go on; their next times are written down when the database is back."""
+    schedule = begin("every 1s")
+    monkeypatch.setattr(store, "write", fails(StoreError("away")))
+
+    wait_until(lambda: len(ran) > 1)
+
+    assert schedule.is_alive
 
 
 def test_job_that_is_switched_off_is_gone(begin: Begin, store: Store) -> None:
@@ -160,7 +203,7 @@ def test_jitter_puts_off_by_so_much_at_most() -> None:
 
 
 def test_scheduler_that_has_ended_is_told(begin: Begin) -> None:
-    """Its thread ends if the database goes away in the wrong moment."""
+    """So that the service can start it anew."""
     schedule = begin("every 5m")
 
     assert schedule.is_alive
@@ -168,8 +211,8 @@ def test_scheduler_that_has_ended_is_told(begin: Begin) -> None:
     assert not schedule.is_alive
 
 
-def fails(error: Exception) -> Callable[[Context], JobOutcome]:
-    def job(_: Context) -> JobOutcome:
+def fails(error: Exception) -> Callable[..., JobOutcome]:
+    def job(*_: object) -> JobOutcome:
         raise error
 
     return job

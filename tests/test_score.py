@@ -24,7 +24,7 @@ from detector.persist import bundle
 from pipelines.config import Config
 from pipelines.scoring import batch as job
 from pipelines.scoring.batch import ScoreReport, score
-from pipelines.training import kinds
+from pipelines.training import review
 
 NOW = datetime(2026, 3, 2, 12, tzinfo=UTC)
 ROOT = Path(__file__).parents[1]
@@ -177,7 +177,7 @@ def test_columns_named_row_and_reason_survive_quarantine(
     """Columns that are called like those of the quarantine are kept beside them, also across batches."""
     from pipelines.training import train
 
-    monkeypatch.setattr(kinds, "figures", lambda *_, **__: {})
+    monkeypatch.setattr(review, "figures", lambda *_, **__: {})
     rng = np.random.default_rng(0)
     table = pd.DataFrame({"row": np.arange(200), "reason": rng.choice(["a", "b"], 200), "x": rng.normal(size=200)})
     table.to_csv(tmp_path / "table.csv", index=False)

@@ -18,12 +18,11 @@ from detector.errors import SettingError
 from detector.persist import bundle
 from pipelines.cli import app
 from pipelines.config import Config, load_config
-from pipelines.factory.detector import schema_of
+from pipelines.factory.kinds import KINDS
 from pipelines.lab.evaluate import evaluate_encoders
 from pipelines.scoring.batch import score
 from pipelines.simulate import simulate_sensors
 from pipelines.training.evaluate import evaluate
-from pipelines.training.kinds import KINDS
 from pipelines.training.train import TrainReport, train
 
 NOW = datetime(2026, 3, 1, tzinfo=UTC)
@@ -234,7 +233,7 @@ def test_a_machine_of_which_there_is_too_little_is_not_learnt_yet(
     """A retraining says so and goes on; with one model for all, or of one machine alone, nothing is left out."""
     config, _ = trained
     rows = pd.concat([readings.assign(machine="M1").head(200), readings.assign(machine="M9").head(100)])
-    schema = schema_of(rows, config)
+    schema = KINDS["sensors"].schema(rows, config)
 
     enough, notes = KINDS["sensors"].enough(rows, config, schema)
     shared = config.model_copy(update={"series": config.series.model_copy(update={"models": "shared"})})

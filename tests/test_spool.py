@@ -22,10 +22,10 @@ from detector import TabularDetector
 from detector.persist import bundle
 from pipelines.config import Config
 from pipelines.monitoring.drift import watch
-from pipelines.registry.registry import Shelf
-from pipelines.tracking import DatasetFacts, Spool, keep_training
+from pipelines.registry.registry import ModelRegistry
+from pipelines.tracking import DatasetFacts, Spool, TrainingRecord, keep_training
 from pipelines.tracking.experiments import REVIEW
-from pipelines.tracking.messages import send_waiting, spool_of, tell_note
+from pipelines.tracking.messages import record_note, send_waiting, spool_of
 from pipelines.tracking.spool import MOST_ATTEMPTS
 from pipelines.training.registry_commands import promote_model, rollback_model
 from pipelines.training.retrain import retrain
@@ -122,7 +122,7 @@ def test_what_waited_arrives_whole_and_in_order(told: tuple[Config, MlflowClient
     """Versions, aliases and decisions are as if the server had been there."""
     config, client = told
     first, second = client.get_model_version("world", "1"), client.get_model_version("world", "2")
-    state = Shelf(config.bundle).state()
+    state = ModelRegistry(config.bundle).state()
 
     assert client.get_model_version_by_alias("world", "champion").version == first.version
     assert first.tags["detector.bundle"] == state.champion == bundle.fingerprint(config.bundle)
@@ -209,8 +209,7 @@ def test_entry_sent_twice_leaves_one_run_and_one_version(
     client = told[1]
     bundle.save(quick.scorer_, tmp_path / "bundle")
     spool = Spool(tmp_path / "spool")
-    keep_training(
-        spool,
+    record = TrainingRecord(
         experiment="twice",
         model_name="twice",
         bundle=tmp_path / "bundle",
@@ -219,6 +218,7 @@ def test_entry_sent_twice_leaves_one_run_and_one_version(
         params={"a": {"b": 1}},
         metrics={"ap": 0.5},
     )
+    keep_training(spool, record)
     from pipelines.tracking.sending import send
 
     store = f"sqlite:///{server.folder}/mlflow.db"  # the same runs, without a hundred files by HTTP
@@ -239,8 +239,8 @@ def test_entry_that_is_refused_holds_up_no_other(told: tuple[Config, MlflowClien
     client.delete_experiment(number)
     lost = config.model_copy(update={"tracking": config.tracking.model_copy(update={"experiment": "gone"})})
     given: dict[str, Any] = {"note": "", "tags": {}, "started": 0.0, "ended": 1.0}
-    tell_note(lost, run="lost", **given)
-    tell_note(config, run="kept", **given)
+    record_note(lost, run="lost", **given)
+    record_note(config, run="kept", **given)
 
     for _ in range(MOST_ATTEMPTS - 1):
         sent = send_waiting(config)
@@ -292,7 +292,7 @@ def test_only_one_process_sends(tmp_path: Path) -> None:
 def test_server_that_goes_away_stops_no_promotion(told: tuple[Config, MlflowClient], server: Server) -> None:
     """A promotion while it is down is done at once on disk, and waits to be told."""
     config, _ = told
-    other = str(Shelf(config.bundle).state().before_champion())
+    other = str(ModelRegistry(config.bundle).state().before_champion())
     server.stop()
 
     started = time.monotonic()

@@ -17,7 +17,8 @@ from benchmarks.soak import KILLED, Site, run
 from detector.errors import StoreError
 from pipelines.scoring import stream as incremental
 from pipelines.service.leader import Leadership
-from pipelines.store import Base, Batch, Cursor, Run, Store, open_store
+from pipelines.store import Base, Batch, Cursor, DueTime, Run, Store, open_store
+from pipelines.store import alert_tables as _alert_tables  # noqa: F401 - they are in the same database
 from pipelines.store.engine import HEAD, MIGRATIONS
 from tests.postgres_server import PostgresServer
 from tests.service_sites import opened, put, score
@@ -56,6 +57,33 @@ def test_upgrade_can_be_repeated(store: Store) -> None:
 
     with store.read() as session:
         assert session.get_one(Cursor, "a").position == {"number": 1}
+
+
+def test_jobs_that_were_pickled_are_dropped_and_keep_their_times(store: Store) -> None:
+    """A state of the version that let APScheduler keep its jobs is brought up to date without reading a pickle."""
+    with store.write() as session:
+        session.execute(sa.text("DROP TABLE due_times"))
+        session.execute(sa.text("UPDATE alembic_version SET version_num = '0003'"))
+    metadata = sa.MetaData()
+    old = sa.Table(  # as APScheduler makes it
+        "apscheduler_jobs",
+        metadata,
+        sa.Column("id", sa.Unicode(191), primary_key=True),
+        sa.Column("next_run_time", sa.Float(25), index=True),
+        sa.Column("job_state", sa.LargeBinary, nullable=False),
+    )
+    metadata.create_all(store.engine)
+    moment = datetime(2026, 3, 1, 12, 0, 0, 250_000, tzinfo=UTC)
+    with store.engine.begin() as connection:
+        rows = [{"id": "score", "next_run_time": moment.timestamp()}, {"id": "drift", "next_run_time": None}]
+        connection.execute(sa.insert(old), [row | {"job_state": b"no pickle"} for row in rows])
+
+    store.upgrade()
+
+    with store.read() as session:
+        assert not sa.inspect(session.connection()).has_table("apscheduler_jobs")
+        (found,) = session.scalars(sa.select(DueTime))
+        assert (found.job, found.due_at, found.settings) == ("score", moment, {})
 
 
 def test_state_of_a_newer_version_is_refused(store: Store) -> None:

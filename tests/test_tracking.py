@@ -12,6 +12,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +30,7 @@ from pipelines.reports import figures
 from pipelines.tracking import (
     DatasetFacts,
     LoggedModel,
+    TrainingRecord,
     experiments,
     fetch_bundle,
     log_training,
@@ -86,24 +88,20 @@ def uri(folder: Path) -> str:
 def log(uri: str, folder: Path, scorer: TabularScorer, **changes: Any) -> LoggedModel:
     """One training, with little in it unless said otherwise."""
     table = rows(20, seed=1)
-    given: dict[str, Any] = {
-        "uri": uri,
-        "experiment": "payments",
-        "model_name": "payments",
-        "bundle": folder / "bundle",
-        "example": table,
-        "predictions": scorer.judge(table).frame,
-        "dataset": DatasetFacts(
+    record = TrainingRecord(
+        experiment="payments",
+        model_name="payments",
+        bundle=folder / "bundle",
+        example=table,
+        dataset=DatasetFacts(
             "March",
             "postgresql://ann:s3cret@db/x",
             300,
             "f" * 64,
             {"amount": "numeric", "shop": "categorical"},
         ),
-        "params": {},
-        "metrics": {},
-    }
-    return log_training(**(given | changes))
+    )
+    return log_training(uri, replace(record, **changes), predictions=scorer.judge(table).frame)
 
 
 @pytest.fixture(scope="module")
@@ -295,14 +293,16 @@ def test_requirements_name_what_the_model_imports() -> None:
     assert set(found.stdout.split()) - brought_along <= {*training.REQUIREMENTS}
 
 
-def test_later_training_takes_over_only_if_told(
+def test_later_training_gets_the_alias_it_names(
     uri: str, folder: Path, scorer: TabularScorer, client: MlflowClient
 ) -> None:
-    """Without promotion the champion stays; with it the alias moves."""
-    kept = log(uri, folder, scorer, promote=False)
+    """A challenger leaves the champion where it is; a champion moves the alias."""
+    kept = log(uri, folder, scorer, alias="challenger")
+    champion = client.get_model_version_by_alias("payments", "champion").version
     moved = log(uri, folder, scorer)
 
-    assert (kept.alias, kept.model_uri) == (None, f"models:/payments/{kept.version}")
+    assert (kept.alias, kept.model_uri) == ("challenger", "models:/payments@challenger")
+    assert champion < kept.version
     assert (moved.alias, moved.model_uri) == ("champion", "models:/payments@champion")
     assert client.get_model_version_by_alias("payments", "champion").version == moved.version
 
@@ -332,7 +332,7 @@ def test_logging_is_quiet_and_leaves_settings_alone(
     """Nothing is printed, and MLflow, the environment and the import path are as before."""
     before = mlflow.get_tracking_uri(), dict(os.environ), list(sys.path), logging.getLogger("mlflow").level
 
-    log(uri, folder, scorer, promote=False)
+    log(uri, folder, scorer, alias="challenger")
 
     after = mlflow.get_tracking_uri(), dict(os.environ), list(sys.path), logging.getLogger("mlflow").level
     assert after == before
@@ -374,7 +374,7 @@ def test_run_started_by_mlflow_is_the_parent(
     monkeypatch.setenv("MLFLOW_RUN_ID", first.run_id)
     monkeypatch.setenv("MLFLOW_EXPERIMENT_ID", first.experiment_id)
 
-    made = log(uri, folder, scorer, promote=False)
+    made = log(uri, folder, scorer, alias="challenger")
 
     assert client.get_run(made.run_id).data.tags["mlflow.parentRunId"] == first.run_id
     assert made.run_id != first.run_id

@@ -16,9 +16,11 @@ from detector.detectors.table.detector import TabularDetector
 from detector.errors import BundleError, DataError, SchemaError, SettingError, SinkError, TrackingError
 from detector.persist import bundle
 from pipelines.config import Config
+from pipelines.factory import kinds
 from pipelines.scoring.batch import score
-from pipelines.training import kinds
-from pipelines.training.review import Review, review
+from pipelines.training import review
+from pipelines.training.merit import Review
+from pipelines.training.review import review_table
 from pipelines.training.train import TrainReport, train
 
 NOW = datetime(2026, 3, 2, 12, tzinfo=UTC)
@@ -32,7 +34,7 @@ Seen = dict[str, pd.DataFrame]
 @pytest.fixture
 def undrawn(monkeypatch: pytest.MonkeyPatch) -> None:
     """Leave out the pictures, which take most of the time."""
-    monkeypatch.setattr(kinds, "figures", lambda *_, **__: {})
+    monkeypatch.setattr(review, "figures", lambda *_, **__: {})
 
 
 @pytest.fixture
@@ -47,10 +49,10 @@ def seen(monkeypatch: pytest.MonkeyPatch, undrawn: None) -> Iterator[Seen]:
 
     def _review(scorer: Any, kept_apart: pd.DataFrame, **options: Any) -> Review:
         rows["review"] = kept_apart
-        return review(scorer, kept_apart, **options)
+        return review_table(scorer, kept_apart, **options)
 
     monkeypatch.setattr(TabularDetector, "fit", _fit)
-    monkeypatch.setattr(kinds, "review", _review)
+    monkeypatch.setattr(review, "review_table", _review)
     yield rows
     assert set(rows) == {"fit", "review"}
 
@@ -336,5 +338,5 @@ def test_rows_left_out_by_cleaning_are_kept_in_a_file(
     rule = left[left["reason"].str.startswith("rule")]
     assert (rule["amount"] >= 300).all()
     assert (payments["amount"].iloc[rule["row"]].to_numpy() == rule["amount"].to_numpy()).all()
-    assert f"rule {len(rule):,}" in str(report.told)
+    assert f"rule {len(rule):,}" in str(report.notes)
     assert any("bundle.left_out.csv" in line for line in report.summary())

@@ -224,3 +224,13 @@ def _text_of(value: Any) -> str:
         if isinstance(value, Decimal):
             return f"{value.normalize():f}"
     return str(value)
+
+
+def naive_utc(moment: datetime) -> pd.Timestamp:
+    """A moment without its zone, as columns of times hold it: in UTC; without a zone it is in UTC already.
+
+    >>> naive_utc(datetime.fromisoformat("2026-03-01T12:00:00+02:00"))
+    Timestamp('2026-03-01 10:00:00')
+    """
+    stamp = pd.Timestamp(moment)
+    return stamp if stamp.tzinfo is None else stamp.tz_convert("UTC").tz_localize(None)

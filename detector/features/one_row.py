@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from detector.cleaning.values import naive_utc
 from detector.errors import DataError
 from detector.features import integers as reading
 from detector.features.events import NEVER
@@ -83,6 +84,4 @@ def to_microseconds(moment: Any) -> int:
         raise DataError(f"{moment!r} is not a date. Set the row aside, or mend it.") from None
     if stamp is pd.NaT:
         raise DataError("A row needs a time, received none. Set it aside, or give its time.")
-    if stamp.tzinfo is not None:
-        stamp = stamp.tz_convert("UTC").tz_localize(None)
-    return int(stamp.as_unit("us")._value)
+    return int(naive_utc(stamp).as_unit("us")._value)

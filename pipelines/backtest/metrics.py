@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -38,34 +39,29 @@ def card_precision(entity: pd.Series, day: pd.Series, truth: pd.Series, score: F
     return float(np.mean(daily)) if daily else float("nan")
 
 
-def judge_period(
-    rows: pd.DataFrame,
-    *,
-    entity: str | None,
-    day: pd.Series,
-    truth: pd.Series,
-    risk: Floats,
-    flagged: NDArray[np.bool_],
-    p_value: Floats,
-    amount: str | None,
-    scenario: str | None,
-    k: int,
-) -> dict[str, float]:
-    """All numbers of one period and one detector.
+@dataclass(frozen=True)
+class ScoredPeriod:
+    """The rows of a period and what a detector decided of them.
 
-    Parameters
-    ----------
-    rows : DataFrame
-        The rows judged.
-    entity, amount, scenario : str or None
-        Columns of ``rows``; what needs one that is not there is left out.
-    day, truth : Series
-        The day of each row, and what it turned out to be (missing: unknown).
-    risk, flagged, p_value : array of shape (n_rows,)
-        The verdicts.
-    k : int
-        Entities a day that people can look at.
+    - ``entity``, ``amount``, ``scenario``: columns of ``rows``; what needs one that is not there is left out.
+    - ``day``, ``truth``: the day of each row, and what it turned out to be (missing: unknown).
+    - ``k``: entities a day that people can look at.
     """
+
+    rows: pd.DataFrame
+    day: pd.Series
+    truth: pd.Series
+    flagged: NDArray[np.bool_]
+    p_value: Floats
+    k: int
+    entity: str | None = None
+    amount: str | None = None
+    scenario: str | None = None
+
+
+def period_metrics(period: ScoredPeriod, risk: Floats) -> dict[str, float]:
+    """All numbers of one period, ranked by a risk."""
+    rows, day, truth, flagged, k = period.rows, period.day, period.truth, period.flagged, period.k
     days = max(day.nunique(), 1)
     found = {
         "rows": float(len(rows)),
@@ -76,28 +72,28 @@ def judge_period(
     if evaluate.has_both_classes(truth):
         ranked = evaluate.ranking_metrics(truth, risk)
         found |= {"auroc": ranked["auroc"], "ap": ranked["ap"], "prevalence": ranked["prevalence"]}
-    if entity is not None:
+    if period.entity is not None:
         perfect = truth.fillna(0).to_numpy(dtype=np.float64)
-        found[f"card_precision_{k}"] = card_precision(rows[entity], day, truth, risk, k=k)
-        found[f"card_precision_{k}_ceiling"] = card_precision(rows[entity], day, truth, perfect, k=k)
-    found |= _precision(truth, flagged, p_value)
+        found[f"card_precision_{k}"] = card_precision(rows[period.entity], day, truth, risk, k=k)
+        found[f"card_precision_{k}_ceiling"] = card_precision(rows[period.entity], day, truth, perfect, k=k)
+    found |= _precision(truth, flagged, period.p_value)
     fraud = (truth == 1).to_numpy()
     if fraud.any():
         found["recall"] = float(flagged[fraud].mean())
-    if amount is not None:
-        money = rows[amount].to_numpy(dtype=np.float64, na_value=0.0)
+    if period.amount is not None:
+        money = rows[period.amount].to_numpy(dtype=np.float64, na_value=0.0)
         found["amount_caught"] = float(money[fraud & flagged].sum())
         found["amount_missed"] = float(money[fraud & ~flagged].sum())
-    if scenario is not None:
-        for name in sorted(rows.loc[fraud, scenario].dropna().astype("str").unique()):
-            own = fraud & (rows[scenario].astype("str") == name).to_numpy()
+    if period.scenario is not None:
+        for name in sorted(rows.loc[fraud, period.scenario].dropna().astype("str").unique()):
+            own = fraud & (rows[period.scenario].astype("str") == name).to_numpy()
             found[f"anomalies_{name}"] = float(own.sum())
             found[f"recall_{name}"] = float(flagged[own].mean())
     return found
 
 
 def in_order(periods: pd.DataFrame) -> pd.DataFrame:
-    """The numbers in the order of ``judge_period``, whatever the first period lacked; scenarios last, by name.
+    """The numbers in the order of ``period_metrics``, whatever the first period lacked; scenarios last, by name.
 
     >>> list(in_order(pd.DataFrame(columns=["begin", "recall_b", "anomalies_b", "recall_a", "recall", "flagged"])))
     ['begin', 'flagged', 'recall', 'recall_a', 'anomalies_b', 'recall_b']

@@ -16,27 +16,15 @@ from detector.features.duration import microseconds
 class Plan:
     """How to walk forward.
 
-    Parameters
-    ----------
-    start, end : datetime
-        The first period begins at ``start``; the last one that fits ends by ``end``.
-    every : str
-        The length of a period, and how often the detector learns again.
-    train : str
-        How far back it learns from.
-    delay : str
-        How long after a row its label is known, where the table has no time of report.
-    k : int
-        Entities a day that people can look at.
-    seeds : int
-        Detectors of different seeds a period.
-    scenario : str, optional
-        A column that names the kind of each anomaly.
+    - ``start``, ``end``: the first period begins at ``start``; the last one that fits ends by ``end``.
+    - ``every``: the length of a period, and how often the detector learns again.
+    - ``train``: how far back it learns from.
+    - ``delay``: how long after a row its label is known, where the table has no time of report.
+    - ``k``: entities a day that people can look at.
+    - ``seeds``: detectors of different seeds a period.
+    - ``scenario``: a column that names the kind of each anomaly.
 
-    Raises
-    ------
-    SettingError
-        If a length, ``k`` or ``seeds`` has no meaning, or no period fits.
+    Raises ``SettingError`` if a length, ``k`` or ``seeds`` has no meaning, or no period fits.
 
     >>> plan = Plan(datetime(2024, 3, 1), datetime(2024, 3, 20), every="7d")
     >>> [f"{begin:%d}" for begin, _ in plan.periods()]

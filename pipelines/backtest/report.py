@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 
 from pipelines.backtest.metrics import SUPERVISED, UNSUPERVISED
-from pipelines.backtest.words import weighted
+from pipelines.backtest.summary import weighted
 from pipelines.reports.style import BLUE, GREY, INK, ORANGE, empty_figure, in_house_style, percent, title_of, to_svg
 
 if TYPE_CHECKING:
@@ -65,9 +65,9 @@ MEANS = (
 
 
 def figures(report: BacktestReport) -> dict[str, Figure]:
-    """What a person would rather look at than read; what was not measured is not drawn."""
+    """What a person would rather look at than read; what was not measured is not drawings."""
     periods, k = report.periods, report.plan.k
-    drawn = {}
+    drawings = {}
     ranked = {
         "ap": "as it decides",
         "with_labels_ap": "head",
@@ -91,11 +91,11 @@ def figures(report: BacktestReport) -> dict[str, Figure]:
     ):
         present = {column: label for column, label in lines.items() if column in periods}
         if present:
-            drawn[name] = _over_time(periods, present, title, unit)
+            drawings[name] = _over_time(periods, present, title, unit)
     scenarios = [name for name in periods if name.startswith("recall_")]
     if scenarios:
-        drawn["scenarios"] = _scenarios(periods, scenarios)
-    return drawn
+        drawings["scenarios"] = _scenarios(periods, scenarios)
+    return drawings
 
 
 @in_house_style
@@ -154,7 +154,7 @@ def _dates(axes: Axes) -> None:
 
 
 def write(
-    report: BacktestReport, drawn: dict[str, Figure], name: str, folder: Path, *, now: datetime
+    report: BacktestReport, drawings: dict[str, Figure], name: str, folder: Path, *, now: datetime
 ) -> dict[str, str]:
     """Write ``backtest.html`` and ``backtest.csv``; say where they are."""
     folder.mkdir(parents=True, exist_ok=True)
@@ -166,7 +166,7 @@ def write(
         f"{plan.start:%d %B %Y} to {last:%d %B %Y}, every {plan.every}, learnt from {plan.train}, labels known "
         f"after {plan.delay} where no report says otherwise. Made {now:%Y-%m-%d %H:%M}."
     )
-    parts = [f"<figure aria-label='{escape(title_of(each))}'>{to_svg(each)}</figure>" for each in drawn.values()]
+    parts = [f"<figure aria-label='{escape(title_of(each))}'>{to_svg(each)}</figure>" for each in drawings.values()]
     seeds = "Lines are means of the seeds, dots single seeds. " if plan.seeds > 1 else ""
     lines = "".join(f"<li>{escape(line.strip())}</li>" for line in report.summary())
     page.write_text(
@@ -186,19 +186,19 @@ def write(
 
 def _means(report: BacktestReport) -> str:
     numbers = report.numbers().drop(columns=[] if report.plan.seeds > 1 else ["over_seeds"])
-    told = numbers.T.apply(lambda values: [_told(values.name, value) for value in values])
-    return _table(told.T.set_axis(numbers.columns, axis="columns"))
+    shown = numbers.T.apply(lambda values: [_shown(values.name, value) for value in values])
+    return _table(shown.T.set_axis(numbers.columns, axis="columns"))
 
 
 def _periods(report: BacktestReport) -> str:
     periods = report.periods
     whole = (periods["begin"] == periods["begin"].dt.normalize()).all()
     begin = periods["begin"].dt.strftime("%Y-%m-%d" if whole else "%Y-%m-%d %H:%M")
-    told = periods.drop(columns="begin").apply(lambda values: [_told(values.name, value) for value in values])
-    return _table(told.set_index(begin))
+    shown = periods.drop(columns="begin").apply(lambda values: [_shown(values.name, value) for value in values])
+    return _table(shown.set_index(begin))
 
 
-def _told(name: object, value: float) -> str:
+def _shown(name: object, value: float) -> str:
     """A number as a reader wants it: counts and money whole, shares to three digits; nothing where it is missing."""
     if pd.isna(value):
         return "–"

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
 
 from detector.cleaning.clean import clean
 from detector.cleaning.values import read_names, read_numbers
@@ -17,20 +17,23 @@ from detector.decide.policy import Policy
 from detector.errors import DataError, SchemaError, SettingError, nearest
 from detector.features import Money
 from detector.schema import Schema
-from pipelines.backtest.metrics import LEAST_ROWS, SUPERVISED, UNSUPERVISED, in_order, judge_period
+from pipelines.backtest.metrics import LEAST_ROWS, SUPERVISED, UNSUPERVISED, ScoredPeriod, in_order, period_metrics
 from pipelines.backtest.plan import Plan, length
-from pipelines.backtest.words import cautions, in_words, means_and_spreads
+from pipelines.backtest.summary import cautions, means_and_spreads, summarise
 from pipelines.config import Config
 from pipelines.config.features import NEEDS_TIME
 from pipelines.factory.detector import detector_of, policy_of
 from pipelines.factory.labelled_set import labelled_set_from, train_head, without
 from pipelines.features.burn_in import warm
-from pipelines.features.engine import Featuring, featuring_of
+from pipelines.features.engine import FeatureEngine, feature_engine_of
 from pipelines.labels.feedback import Statements
 from pipelines.labels.known import KnownLabels, LabelHistory, with_report_time
 from pipelines.progress import progress
 from pipelines.sinks.quarantine import count_quarantined
 from pipelines.sources import open_source
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 AMOUNT = "__amount__"
 """Among the rows of a backtest: amounts in one currency."""
@@ -42,18 +45,10 @@ TRUTH = "__truth__"
 class BacktestReport:
     """What a backtest found.
 
-    Parameters
-    ----------
-    periods : DataFrame
-        One row a period and seed: ``begin``, ``seed``, and the numbers of ``judge_period`` as the detector would have
-        decided. Where labels sufficed for a head, those of the head begin with ``with_labels_``, those of the members
-        with ``unsupervised_``, and ``head_decides`` is 1 if it had proved itself by then.
-    plan : Plan
-        How it walked.
-    places : dict of str to str
-        Where the results lie.
-    notes : tuple of str
-        What a reader should know before trusting the numbers: rows and periods that were left out, and why.
+    - ``periods``: one row a period and seed: ``begin``, ``seed``, and the numbers of ``period_metrics`` as the detector
+      would have decided. Where labels sufficed for a head, those of the head begin with ``with_labels_``, those of the
+      members with ``unsupervised_``, and ``head_decides`` is 1 if it had proved itself by then.
+    - ``notes``: what a reader should know before trusting the numbers: rows and periods that were left out, and why.
     """
 
     periods: pd.DataFrame
@@ -67,55 +62,42 @@ class BacktestReport:
 
     def summary(self) -> list[str]:
         """The backtest in a few lines."""
-        return [*in_words(self.periods, self.plan), *self.notes, *(f"{what}: {at}" for what, at in self.places.items())]
+        return [
+            *summarise(self.periods, self.plan),
+            *self.notes,
+            *(f"{what}: {at}" for what, at in self.places.items()),
+        ]
 
 
 def backtest(config: Config, plan: Plan, *, now: datetime, folder: Path | None = None) -> BacktestReport:
     """Do each period what the service would have done, with what was known then.
 
     At the begin of a period the detector learns from the rows of the ``train`` span before it, without those known by
-    then to be anomalous. Entities known by the day of a row to be compromised leave what is judged: their card is
+    then to be anomalous. Entities known by the day of a row to be compromised leave what is scored: their card is
     blocked. Features that use labels use only those known in time.
 
-    Parameters
-    ----------
-    config : Config
-        Names the source, the columns, the features, the detector and the policy.
-    plan : Plan
-        When, how often, how long.
-    now : datetime
-        When this run happens.
-    folder : Path, optional
-        Where the report and the table go; beside the configured report by default.
-
-    Raises
-    ------
-    SettingError
-        If the columns name no time, or nothing tells what was fraud.
-    SchemaError
-        If there is no column ``plan.scenario`` or ``features.reported``.
-    DataError
-        If no period has rows to learn from and to judge.
+    Raises ``SettingError`` if the columns name no time, or nothing tells what was fraud; ``SchemaError`` if there is no
+    column ``plan.scenario`` or ``features.reported``; ``DataError`` if no period has rows to learn from and to judge.
     """
-    featuring = featuring_of(config, trained=False)
-    rows, schema, notes = _prepare(config, plan, featuring, now=now)
-    statements = Statements.read(config) if featuring is None else featuring.reader.statements
+    engine = feature_engine_of(config, trained=False)
+    rows, schema, notes = _prepare(config, plan, engine, now=now)
+    statements = Statements.read(config) if engine is None else engine.reader.statements
     history = LabelHistory(rows, schema, config, statements, length(plan.delay))
     truth = history.truth(now)
     schema = Schema(**{**schema.to_dict(), "label": schema.label or TRUTH})
     rows = rows.assign(**{str(schema.label): truth.label})
-    whole_from = None if featuring is None else rows[schema.time].min() + featuring.reach
-    policy = policy_of(config.policy, schema)
+    whole_from = None if engine is None else rows[schema.time].min() + engine.reach
+    walk = _Walk(schema, plan, policy_of(config.policy, schema), whole_from)
     found = []
     periods = list(plan.periods())
     with progress("Backtesting", total=len(periods) * plan.seeds, unit="trainings") as advance:
         for begin, end in periods:
             known = history.known_by(begin, since=begin - plan.learnt)
             learnt = rows.loc[known.label.index].assign(**{str(schema.label): known.label})
-            asked = _unblocked(rows, schema, truth.known_at, begin=begin, end=end)
+            unblocked = _unblocked(rows, schema, truth.known_at, begin=begin, end=end)
             for seed in range(plan.seeds):
                 own = config.model_copy(update={"random_state": seed})
-                values = _period(learnt, known, asked, schema, own, plan, policy, whole_from=whole_from)
+                values = walk.period(learnt, known, unblocked, own)
                 if values:
                     found.append({"begin": begin, "seed": seed, **values})
                 advance(1)
@@ -124,16 +106,16 @@ def backtest(config: Config, plan: Plan, *, now: datetime, folder: Path | None =
             f"No period from {plan.start:%Y-%m-%d} to {plan.end:%Y-%m-%d} has rows to learn from and to judge; the "
             f"table reaches from {rows[schema.time].min()} to {rows[schema.time].max()}. Choose dates within it."
         )
-    judged = in_order(pd.DataFrame(found))
+    measured = in_order(pd.DataFrame(found))
     head, time = config.train.head, rows[schema.time]
     least = head.least_anomalies if head.enabled else None
-    notes += cautions(judged, plan, first=time.min(), last=time.max(), least_anomalies=least)
-    report = BacktestReport(judged, plan, {}, tuple(notes))
-    return _told(report, config, now=now, folder=folder or config.report.parent)
+    notes += cautions(measured, plan, first=time.min(), last=time.max(), least_anomalies=least)
+    report = BacktestReport(measured, plan, {}, tuple(notes))
+    return _publish(report, config, now=now, folder=folder or config.report.parent)
 
 
 def _prepare(
-    config: Config, plan: Plan, featuring: Featuring | None, *, now: datetime
+    config: Config, plan: Plan, engine: FeatureEngine | None, *, now: datetime
 ) -> tuple[pd.DataFrame, Schema, list[str]]:
     """All rows, cleaned and with their features, what their columns mean, and what was left out or could not be read.
 
@@ -151,17 +133,17 @@ def _prepare(
     schema, given = columns.schema_of(frame), len(frame) + len(source.rejected)
     if plan.scenario is not None:
         schema = schema.without([plan.scenario])
-    aside = Counter({"a line that cannot be read": len(source.rejected)})
-    if featuring is not None:
-        featured = featuring.compute(frame, now=pd.Timestamp(now))
-        schema, frame = featuring.schema(schema), featured.rows
-        aside.update(featured.quarantine["reason"])
+    quarantined = Counter({"a line that cannot be read": len(source.rejected)})
+    if engine is not None:
+        featured = engine.compute(frame, now=pd.Timestamp(now))
+        schema, frame = engine.schema(schema), featured.rows
+        quarantined.update(featured.quarantine["reason"])
     cleaned = clean(frame, schema, labelled=schema.label is not None, positions=frame.index)
-    aside.update(cleaned.counts)
+    quarantined.update(cleaned.counts)
     rows = with_report_time(cleaned.rows, frame, config)
     if plan.scenario is not None:
         rows = rows.assign(**{plan.scenario: frame.loc[rows.index, plan.scenario]})
-    notes = count_quarantined(+aside, of=given)
+    notes = count_quarantined(+quarantined, of=given)
     amounts, unsummed = _amounts(frame.loc[rows.index], config.features.money())
     if amounts is not None:
         rows = rows.assign(**{AMOUNT: amounts})
@@ -183,52 +165,44 @@ def _amounts(rows: pd.DataFrame, money: Money) -> tuple[pd.Series | None, list[s
     return pd.Series(money.read(read[usable]), index=rows.index[usable]).reindex(rows.index), []
 
 
-def _period(
-    learnt: pd.DataFrame,
-    known: KnownLabels,
-    asked: pd.DataFrame,
-    schema: Schema,
-    config: Config,
-    plan: Plan,
-    policy: Policy,
-    *,
-    whole_from: pd.Timestamp | None,
-) -> dict[str, float]:
-    """Learn from what was known at the begin, judge the period; nothing if there are too few rows for either."""
-    if len(learnt) < LEAST_ROWS or asked.empty:
-        return {}
-    if config.train.rows is not None and len(learnt) > config.train.rows:
-        learnt = learnt.sample(config.train.rows, random_state=config.random_state)
-    lesson = labelled_set_from(learnt, known.of(learnt.index), config) if config.train.head.enabled else None
-    members, _ = warm(without(learnt, lesson), str(schema.time), whole_from)
-    scorer = train_head(detector_of(config, schema).fit(members).scorer_, lesson, config)
-    scores = scorer.score(asked, policy, explains=False)
-    day = asked[str(schema.time)].dt.normalize()
-    p_value, risk, flagged = (scores[name].to_numpy() for name in ("p_value", "risk", "flagged"))
-    amount = AMOUNT if AMOUNT in asked else None
+@dataclass(frozen=True)
+class _Walk:
+    """What all periods of a backtest have in common; features are whole from ``whole_from`` on."""
 
-    def judged(score: NDArray[np.float64]) -> dict[str, float]:
-        return judge_period(
-            asked,
-            entity=schema.entity,
-            day=day,
-            truth=asked[str(schema.label)],
-            risk=score,
-            flagged=flagged,
-            p_value=p_value,
-            amount=amount,
-            scenario=plan.scenario,
-            k=plan.k,
+    schema: Schema
+    plan: Plan
+    policy: Policy
+    whole_from: pd.Timestamp | None
+
+    def period(self, learnt: pd.DataFrame, known: KnownLabels, rows: pd.DataFrame, config: Config) -> dict[str, float]:
+        """Train on what was known at the begin, score the period; nothing if there are too few rows for either."""
+        if len(learnt) < LEAST_ROWS or rows.empty:
+            return {}
+        if config.train.rows is not None and len(learnt) > config.train.rows:
+            learnt = learnt.sample(config.train.rows, random_state=config.random_state)
+        labelled = labelled_set_from(learnt, known.of(learnt.index), config) if config.train.head.enabled else None
+        members, _ = warm(without(learnt, labelled), str(self.schema.time), self.whole_from)
+        scorer = train_head(detector_of(config, self.schema).fit(members).scorer_, labelled, config)
+        scores = scorer.score(rows, self.policy, explains=False)
+        scored = ScoredPeriod(
+            rows,
+            day=rows[str(self.schema.time)].dt.normalize(),
+            truth=rows[str(self.schema.label)],
+            flagged=scores["flagged"].to_numpy(),
+            p_value=scores["p_value"].to_numpy(),
+            k=self.plan.k,
+            entity=self.schema.entity,
+            amount=AMOUNT if AMOUNT in rows else None,
+            scenario=self.plan.scenario,
         )
-
-    values = judged(risk)
-    if (head := scorer.head) is not None:
-        alone = scorer.unsupervised(asked)
-        for kind, score in ((SUPERVISED, head.risk(asked, alone)), (UNSUPERVISED, alone["risk"].to_numpy())):
-            found, ranked = judged(score), ("auroc", "ap", f"card_precision_{plan.k}")
-            values |= {f"{kind}{name}": found[name] for name in ranked if name in found}
-        values["head_decides"] = float(head.serves)
-    return values
+        values = period_metrics(scored, scores["risk"].to_numpy())
+        if (head := scorer.head) is not None:
+            alone = scorer.unsupervised(rows)
+            for kind, risk in ((SUPERVISED, head.risk(rows, alone)), (UNSUPERVISED, alone["risk"].to_numpy())):
+                found, ranked = period_metrics(scored, risk), ("auroc", "ap", f"card_precision_{self.plan.k}")
+                values |= {f"{kind}{name}": found[name] for name in ranked if name in found}
+            values["head_decides"] = float(head.serves)
+        return values
 
 
 def _unblocked(
@@ -236,34 +210,49 @@ def _unblocked(
 ) -> pd.DataFrame:
     """The rows of a period without those of entities known, before their day, to be compromised."""
     time = rows[str(schema.time)]
-    asked = rows[(time >= begin) & (time < end)]
+    inside = rows[(time >= begin) & (time < end)]
     if schema.entity is None:
-        return asked
+        return inside
     frauds = rows[schema.label] == 1
     if not frauds.any():
-        return asked
+        return inside
     blocked = known_at[frauds].groupby(rows.loc[frauds, schema.entity]).min()
-    since = asked[schema.entity].map(blocked)
-    return asked[~(since <= asked[str(schema.time)].dt.normalize()).to_numpy(dtype=bool)]
+    since = inside[schema.entity].map(blocked)
+    return inside[~(since <= inside[str(schema.time)].dt.normalize()).to_numpy(dtype=bool)]
 
 
-def _told(report: BacktestReport, config: Config, *, now: datetime, folder: Path) -> BacktestReport:
+def _publish(report: BacktestReport, config: Config, *, now: datetime, folder: Path) -> BacktestReport:
     """Write the report and the table, and log both to MLflow."""
     from pipelines.backtest.report import figures, write
 
-    drawn = figures(report)
-    places = write(report, drawn, config.name, folder, now=now)
+    drawings = figures(report)
+    places = write(report, drawings, config.name, folder, now=now)
     if config.tracking.enabled:
-        from pipelines.tracking.backtest import log_backtest
+        from pipelines.tracking import open_command
 
-        places["MLflow run"] = log_backtest(
-            config.tracking.uri,
-            config.tracking.experiment or config.name,
-            name=f"backtest {config.name}",
-            params={**{name: str(value) for name, value in vars(report.plan).items()}, "config": config.to_dict()},
-            periods=report.periods,
-            means=report.numbers()["mean"].to_dict(),
-            figures=drawn,
-            summary="\n\n".join(report.summary()),
-        )
+        run = _log(report, config, drawings)
+        seen = open_command(config.tracking.uri)
+        places["MLflow run"] = f"{run}; see it with: {seen}" if seen else run
     return replace(report, places=places)
+
+
+def _log(report: BacktestReport, config: Config, drawings: Mapping[str, Figure]) -> str:
+    """One run for all, and below it one for each period."""
+    from pipelines.tracking.study import Part, Study, log_study
+
+    periods = report.periods
+    study = Study(
+        name=f"backtest {config.name}",
+        job="backtest",
+        description="\n\n".join(report.summary()),
+        params={**{name: str(value) for name, value in vars(report.plan).items()}, "config": config.to_dict()},
+        metrics=report.numbers()["mean"].to_dict(),
+        figures=drawings,
+        texts={"backtest.csv": periods.to_csv(index=False)},
+        parts=[
+            Part(f"{begin:%Y-%m-%d}", rows.drop(columns=["begin", "seed"]).mean().to_dict())
+            for begin, rows in periods.groupby("begin")
+        ],
+        series="period",
+    )
+    return log_study(config.tracking.uri, config.tracking.experiment or config.name, study)

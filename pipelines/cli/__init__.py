@@ -6,14 +6,13 @@ Heavy packages are imported inside the commands, so that ``--help`` is quick and
 
 from __future__ import annotations
 
-from pipelines.cli import alerts, backtest, jobs, models, service, simulate
+from pipelines.cli import alerts, jobs, models, service, simulate
 from pipelines.cli.program import app
 
 __all__ = ["app"]
 
 jobs.register(app)
-app.add_typer(simulate.simulate_app, name="simulate")
+simulate.register(app)
 app.add_typer(alerts.alerts_app, name="alerts")
 service.register(app)
-backtest.register(app)
 models.register(app)

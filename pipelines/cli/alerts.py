@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from detector.errors import SettingError
-from pipelines.cli.words import ConfigFile, now, say
+from pipelines.cli.program import ConfigFile, now, say
 
 if TYPE_CHECKING:
     from pipelines.config import Config

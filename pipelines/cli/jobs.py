@@ -1,8 +1,9 @@
-"""The commands of one job: init, train, score, evaluate, doctor, demo."""
+"""The commands of one job: init, train, score, evaluate, doctor, backtest."""
 
 from __future__ import annotations
 
 import os
+from datetime import date, datetime, time
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
@@ -10,8 +11,7 @@ from typing import Annotated
 import typer
 
 from detector.errors import SettingError
-from pipelines.cli.program import EXIT_FAILURE
-from pipelines.cli.words import ConfigFile, now, say, tell
+from pipelines.cli.program import EXIT_FAILURE, ConfigFile, now, print_report, say
 
 
 class Template(StrEnum):
@@ -20,6 +20,20 @@ class Template(StrEnum):
     table = "table"
     transactions = "transactions"
     sensors = "sensors"
+
+
+def day(text: str) -> datetime:
+    """A day as people write it in a command; what is no day is a mistake of the command line."""
+    try:
+        return datetime.combine(date.fromisoformat(text), time())
+    except ValueError:
+        raise typer.BadParameter(f"expected a day such as 2024-03-01, received {text!r}.") from None
+
+
+Day = Annotated[datetime, typer.Option("--from", parser=day, metavar="DAY", help="The first day that is judged.")]
+LastDay = Annotated[
+    datetime, typer.Option("--to", parser=day, metavar="DAY", help="The day after the last that is judged.")
+]
 
 
 def register(app: typer.Typer) -> None:
@@ -31,7 +45,9 @@ def register(app: typer.Typer) -> None:
     )(score)
     app.command(epilog="Example: [bold]detector evaluate payments/detector.yaml --input labelled.parquet[/]")(evaluate)
     app.command(epilog="Example: [bold]detector doctor payments/detector.yaml[/]")(doctor)
-    app.command(epilog="Example: [bold]detector demo --folder demo[/]")(demo)
+    app.command(epilog="Example: [bold]detector backtest payments --from 2024-03-01 --to 2024-06-01 --every 7d[/]")(
+        backtest
+    )
 
 
 def init(
@@ -62,7 +78,7 @@ def train(config: ConfigFile) -> None:
     settings = load_config(config)
     from pipelines.training.train import train as run
 
-    tell(run(settings, now=now()))
+    print_report(run(settings, now=now()))
 
 
 def score(
@@ -83,7 +99,7 @@ def score(
     _refuse_overwriting(input or settings.source.path, output or settings.output.path)
     from pipelines.scoring.batch import score as run
 
-    tell(run(settings, input=input, output=output, now=now()))
+    print_report(run(settings, input=input, output=output, now=now()))
 
 
 def evaluate(
@@ -107,11 +123,11 @@ def evaluate(
         from pipelines.lab.evaluate import evaluate_encoders
 
         names = [name.strip() for name in encoders.split(",") if name.strip()]
-        tell(evaluate_encoders(settings, encoders=names, input=input, now=now()))
+        print_report(evaluate_encoders(settings, encoders=names, input=input, now=now()))
         return
     from pipelines.training.evaluate import evaluate as run
 
-    tell(run(settings, input=input, now=now()))
+    print_report(run(settings, input=input, now=now()))
 
 
 def doctor(config: ConfigFile) -> None:
@@ -126,20 +142,27 @@ def doctor(config: ConfigFile) -> None:
         raise typer.Exit(EXIT_FAILURE)
 
 
-def demo(
-    template: Annotated[Template, typer.Option(help="What to show: card payments, or sensors.")] = Template.table,
-    folder: Annotated[Path, typer.Option(help="Where its data and results go.")] = Path("demo"),
-    rows: Annotated[int, typer.Option(min=2_000, help="Rows to simulate for training.")] = 60_000,
+def backtest(
+    config: ConfigFile,
+    start: Day,
+    end: LastDay,
+    every: Annotated[str, typer.Option(metavar="LENGTH", help="A period; each begins with learning again.")] = "7d",
+    train: Annotated[str, typer.Option(metavar="LENGTH", help="How far back a period learns from.")] = "28d",
+    delay: Annotated[str, typer.Option(metavar="LENGTH", help="After which labels are known, unless reported.")] = "7d",
+    k: Annotated[int, typer.Option(min=1, help="Entities a day that people can look at.")] = 100,
+    seeds: Annotated[int, typer.Option(min=1, help="Detectors of different seeds a period.")] = 1,
+    scenario: Annotated[
+        str | None, typer.Option(metavar="COLUMN", help="Names the kind of each anomaly; never learnt from.")
+    ] = None,
+    folder: Annotated[Path | None, typer.Option(help="Where the report goes; beside the report of training.")] = None,
 ) -> None:
-    """Show the whole job on simulated data: simulate, train, score, explain."""
-    if template is Template.sensors:
-        from pipelines.demo.sensors import run_sensor_demo
+    """Walk forward through the past: what would have been flagged, caught and missed."""
+    from pipelines.backtest.plan import Plan
+    from pipelines.backtest.run import backtest as run
+    from pipelines.config import load_config
 
-        run_sensor_demo(folder, now=now(), rows=rows)
-    else:
-        from pipelines.demo.transactions import run_demo
-
-        run_demo(folder, now=now(), rows=rows)
+    plan = Plan(start, end, every=every, train=train, delay=delay, k=k, seeds=seeds, scenario=scenario)
+    print_report(run(load_config(config), plan, now=now(), folder=folder))
 
 
 def _refuse_overwriting(source: str | None, target: str | None) -> None:

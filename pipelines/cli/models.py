@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
-from pipelines.cli.words import ConfigFile, now, say
+from pipelines.cli.program import ConfigFile, now, say
 
 Name = Annotated[str, typer.Argument(metavar="NAME", help="A detector's name, or its first letters.")]
 Why = Annotated[str, typer.Option("--reason", help="Why; kept with the move.")]
@@ -37,7 +37,7 @@ def retrain(
     from pipelines.training.retrain import retrain as run
 
     report = run(settings, now=now(), trigger=trigger)
-    _tell(report.summary(), report.outcome())
+    _print(report.summary(), report.outcome())
 
 
 def drift(config: ConfigFile) -> None:
@@ -46,17 +46,17 @@ def drift(config: ConfigFile) -> None:
     from pipelines.monitoring.drift import watch
 
     report = watch(load_config(config), now=now())
-    _tell(report.summary(), report.outcome())
+    _print(report.summary(), report.outcome())
 
 
 @models_app.command("list", epilog="Example: [bold]detector models list payments/detector.yaml[/]")
 def list_models(config: ConfigFile) -> None:
     """Show the detectors on disk, the latest last, and every move of the champion."""
     from pipelines.config import load_config
-    from pipelines.training.registry_commands import moves_table, overview, table
+    from pipelines.training.registry_commands import overview, promotions_table, table
 
     settings = load_config(config)
-    for part in (table(settings), moves_table(settings), *overview(settings)):
+    for part in (table(settings), promotions_table(settings), *overview(settings)):
         say(part)
 
 
@@ -111,10 +111,10 @@ def flush(config: ConfigFile) -> None:
     lines = [f"Sent {sent.entries:,} to MLflow; {sent.waiting:,} wait."]
     lines += waiting_note(sent)
     lines += [f"Refused and put aside: {name}: {reason}" for name, reason in spool_of(settings).refused()]
-    _tell(lines, {"rows": sent.entries, "note": lines[0], "outcome": "done" if sent.entries else "skipped"})
+    _print(lines, {"rows": sent.entries, "note": lines[0], "outcome": "done" if sent.entries else "skipped"})
 
 
-def _tell(lines: list[str], outcome: dict[str, Any]) -> None:
+def _print(lines: list[str], outcome: dict[str, Any]) -> None:
     """For people; and for the service, which started the command, as the last line."""
     for line in lines:
         say(line)

@@ -1,9 +1,12 @@
-"""The program itself: its options, and how errors end it."""
+"""The program itself: its options, how errors end it, and how all commands name the configuration and print."""
 
 from __future__ import annotations
 
+import sys
+from datetime import UTC, datetime
 from importlib.metadata import version
-from typing import Annotated, Any
+from pathlib import Path
+from typing import Annotated, Any, Protocol
 
 import typer
 from typer.core import TyperGroup
@@ -11,6 +14,11 @@ from typer.core import TyperGroup
 from detector.errors import DetectorError, SchemaError, SettingError
 
 EXIT_FAILURE, EXIT_USAGE, EXIT_INTERRUPTED = 1, 2, 130
+
+
+ConfigFile = Annotated[
+    Path, typer.Argument(metavar="CONFIG", help="The configuration file, or the folder of its detector.yaml.")
+]
 
 
 class PlainErrors(TyperGroup):
@@ -78,3 +86,34 @@ def _debugging(ctx: Any) -> bool:
 def _is_usage_error(error: Exception) -> bool:
     """Whether the command line itself was wrong, which Typer reports with exit code 2."""
     return hasattr(error, "exit_code") and hasattr(error, "format_message")
+
+
+class Report(Protocol):
+    """What a job returns."""
+
+    def summary(self) -> object:
+        """What to tell the user: text, something that rich can print, or several of either."""
+        ...
+
+
+def now() -> datetime:
+    """The clock; jobs are given the time."""
+    return datetime.now(UTC)
+
+
+def print_report(report: Report) -> None:
+    """Print what a job has to say."""
+    summary = report.summary()
+    for part in summary if isinstance(summary, list | tuple) else (summary,):
+        say(part)
+
+
+def say(content: object) -> None:
+    """Print text as it is, and what rich can print as rich prints it."""
+    if isinstance(content, str):
+        typer.echo(content)  # as it is: a value such as "[red]" is no markup
+        return
+    from rich.console import Console
+
+    # A pipe has no width of its own; narrow columns would cut what to do.
+    Console(width=None if sys.stdout.isatty() else 160).print(content)

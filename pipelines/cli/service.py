@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from pipelines.cli.words import ConfigFile
+from pipelines.cli.program import ConfigFile
 
 if TYPE_CHECKING:
     from pipelines.config import Config
@@ -94,7 +94,7 @@ def show_trail(
 def run_job(config: ConfigFile, job: JobName) -> None:
     """Run a job now and wait for it; an instance that serves is asked to."""
     settings, store = _open(config)
-    _tell(_run(settings, store, job, {}))
+    _print(_run(settings, store, job, {}))
 
 
 @jobs_app.command("pause", epilog="Example: [bold]detector jobs pause payments retrain[/]")
@@ -127,7 +127,7 @@ def _run(settings: Config, store: Store, job: str, arguments: dict[str, Any]) ->
     return run_once(settings, store, job, arguments)
 
 
-def _tell(run: Run) -> None:
+def _print(run: Run) -> None:
     typer.echo(f"{run.job}: {run.note or run.outcome} (run {run.id})")
 
 
@@ -136,7 +136,7 @@ def _again(config: Path, job: str, *, reason: str, **arguments: Any) -> None:
 
     settings, store = _open(config)
     given = {name: value for name, value in arguments.items() if value}
-    _tell(_run(settings, store, job, given | {"actor": who(), "reason": reason}))
+    _print(_run(settings, store, job, given | {"actor": who(), "reason": reason}))
 
 
 def _set_paused(config: Path, job: str, *, paused: bool) -> None:
@@ -155,8 +155,8 @@ def _jobs_table(settings: Config, store: Store) -> object:
     import sqlalchemy as sa
     from rich.table import Table
 
+    from pipelines.service.due_times import next_times
     from pipelines.service.scheduler import sections_of
-    from pipelines.service.times import next_times
     from pipelines.store import JobState, Run
 
     table = Table(title=f"Jobs of {settings.name}", title_justify="left")
@@ -186,9 +186,9 @@ def _runs_table(store: Store, last: int) -> object:
     with store.read() as session:
         for run in session.scalars(sa.select(Run).order_by(Run.id.desc()).limit(last)):
             seconds = "" if run.ended_at is None else f"{(run.ended_at - run.started_at).total_seconds():.1f}"
-            told = Text(run.error or run.note)
+            shown = Text(run.error or run.note)
             start = _shown(run.started_at)
-            table.add_row(str(run.id), run.job, run.trigger, start, seconds, run.outcome, f"{run.rows:,}", told)
+            table.add_row(str(run.id), run.job, run.trigger, start, seconds, run.outcome, f"{run.rows:,}", shown)
     return table
 
 
@@ -205,8 +205,8 @@ def _trail_table(store: Store, last: int) -> object:
     with store.read() as session:
         for trail in session.scalars(sa.select(Audit).order_by(Audit.id.desc()).limit(last)):
             asked = ", ".join(f"{name} {value}" for name, value in trail.arguments.items())
-            told = Text(trail.reason), Text(asked), str(trail.batches), f"{trail.rows:,}"
-            table.add_row(_shown(trail.at), Text(trail.actor), trail.action, *told)
+            cells = Text(trail.reason), Text(asked), str(trail.batches), f"{trail.rows:,}"
+            table.add_row(_shown(trail.at), Text(trail.actor), trail.action, *cells)
     return table
 
 

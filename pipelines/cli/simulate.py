@@ -1,4 +1,4 @@
-"""The commands that make data with known anomalies."""
+"""The commands that make data with known anomalies: simulate, and demo, which shows the whole job on them."""
 
 from __future__ import annotations
 
@@ -7,11 +7,34 @@ from typing import Annotated
 
 import typer
 
-from pipelines.cli.words import say
+from pipelines.cli.jobs import Template
+from pipelines.cli.program import now, say
 
 simulate_app = typer.Typer(
     no_args_is_help=True, help="Make data with known anomalies, to try things on.", rich_markup_mode="rich"
 )
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands."""
+    app.command(epilog="Example: [bold]detector demo --folder demo[/]")(demo)
+    app.add_typer(simulate_app, name="simulate")
+
+
+def demo(
+    template: Annotated[Template, typer.Option(help="What to show: card payments, or sensors.")] = Template.table,
+    folder: Annotated[Path, typer.Option(help="Where its data and results go.")] = Path("demo"),
+    rows: Annotated[int, typer.Option(min=2_000, help="Rows to simulate for training.")] = 60_000,
+) -> None:
+    """Show the whole job on simulated data: simulate, train, score, explain."""
+    if template is Template.sensors:
+        from pipelines.demo.sensors import run_sensor_demo
+
+        run_sensor_demo(folder, now=now(), rows=rows)
+    else:
+        from pipelines.demo.transactions import run_demo
+
+        run_demo(folder, now=now(), rows=rows)
 
 
 @simulate_app.command(epilog="Example: [bold]detector simulate sensors --rows 20000 --seed 1 --out machines.parquet[/]")

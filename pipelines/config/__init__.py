@@ -27,10 +27,9 @@ from pipelines.config.learning import (
 )
 from pipelines.config.reading import read_settings
 from pipelines.config.retraining import DriftSection, RetrainSection
-from pipelines.config.section import Section
 from pipelines.config.series import SeriesSection
 from pipelines.config.service import DEFAULT_SERVICE, ServiceSection
-from pipelines.config.values import Place, Uri, hide_password
+from pipelines.config.values import Place, Section, Uri, hide_password
 
 __all__ = [
     "AlertsSection",
@@ -89,7 +88,7 @@ class Config(Section):
     """What is watched: letters, digits, dots, dashes and underscores."""
 
     kind: Literal["table", "sensors"] = "table"
-    """What the rows are: each to be judged by itself (table), or readings of sensors in the order of time (sensors)."""
+    """What the rows are: each to be scored by itself (table), or readings of sensors in the order of time (sensors)."""
 
     random_state: NonNegativeInt = 0
     """The seed; the same seed on the same rows gives the same detector."""
@@ -107,7 +106,7 @@ class Config(Section):
     """How the detector learns."""
 
     series: SeriesSection = SeriesSection()
-    """How sensors are judged, where `kind` is sensors: windows of readings, rebuilt by a model of normal ones."""
+    """How sensors are scored, where `kind` is sensors: windows of readings, rebuilt by a model of normal ones."""
 
     policy: PolicySection = PolicySection(fdr=0.1)
     """Which rows are flagged. Of several rules, all must agree: a cap and a floor."""
@@ -134,7 +133,7 @@ class Config(Section):
     """What `detector serve` does, and when."""
 
     alerts: AlertsSection = Field(default=DEFAULT_ALERTS)
-    """What becomes an alert, when it is told, and where it goes."""
+    """What becomes an alert, when it is sent, and where it goes."""
 
     _file: Path | None = PrivateAttr(default=None)
 
@@ -171,16 +170,10 @@ class Config(Section):
 def load_config(path: str | Path) -> Config:
     """Read and check a configuration file.
 
-    Parameters
-    ----------
-    path : str or Path
-        The file, or a folder that holds a ``detector.yaml``.
+    - ``path``: the file, or a folder that holds a ``detector.yaml``.
 
-    Raises
-    ------
-    SettingError
-        If there is no such file, it is not YAML, or a key or value has no meaning: all of them at once, each
-        with its line.
+    Raises ``SettingError`` if there is no such file, it is not YAML, or a key or value has no meaning: all of them at
+    once, each with its line.
     """
     file = Path(path)
     if file.is_dir():

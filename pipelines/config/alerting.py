@@ -1,79 +1,43 @@
-"""The part of the configuration about alerts: what becomes one, when, and where it goes."""
+"""The part of the configuration about alerts: what becomes one, and when."""
 
 from __future__ import annotations
 
 import ipaddress
 import re
-from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
+from typing import TYPE_CHECKING, Any, Literal, Self
 
 from pydantic import (
-    BeforeValidator,
     Field,
     NonNegativeFloat,
     PositiveFloat,
     PositiveInt,
     SecretStr,
-    ValidationInfo,
     field_validator,
     model_validator,
 )
 
-from pipelines.config.section import Section
-from pipelines.config.values import VERDICTS, Place, Url, resolve_path, resolve_url
+from pipelines.config.alert_channels import (
+    AlertmanagerSection,
+    AppriseSection,
+    EmailSection,
+    FileSection,
+    LogSection,
+    PagerDutySection,
+    Secret,
+    Severity,
+    SlackSection,
+    WebhookSection,
+)
+from pipelines.config.values import VERDICTS, Place, Section, Url
 from pipelines.cron import zone_of
 
 if TYPE_CHECKING:
     from pipelines.config.data import ColumnsSection
 
-Severity = Literal["low", "medium", "high", "critical"]
 Mask = Literal["hash", "last4", "hide"]
 
 _CLOCK = re.compile(r"(?:[01]?\d|2[0-3]):[0-5]\d")
-_VARIABLES = re.compile(r"^(?:[^${}]*\$\{[^}]+\}[^${}]*)+$")
 _NOT_A_GROUP = (*VERDICTS, "row")
-
-
-def _read_secret(value: Any, info: ValidationInfo) -> Any:
-    """The text of a variable or of a file; a secret that stands in the file itself is refused."""
-    if isinstance(value, SecretStr):
-        return value
-    if not isinstance(value, str):
-        raise ValueError("expected ${NAME} for an environment variable, or file:PATH.")
-    if value.startswith("file:"):
-        path = Path(resolve_path(value.removeprefix("file:"), info))
-        try:
-            text = path.read_text(encoding="utf-8").strip()
-        except (OSError, UnicodeDecodeError) as error:
-            raise ValueError(f"the file {path} cannot be read: {type(error).__name__}.") from None
-    elif _VARIABLES.match(value):
-        text = resolve_url(f"x://{value}", info).removeprefix("x://").strip()
-    else:
-        raise ValueError("a secret does not belong in this file. Write ${NAME} (quoted), or file:PATH.")
-    if not text:
-        raise ValueError("the secret is empty. Check the variable or the file.")
-    return SecretStr(text)
-
-
-def _read_address(value: Any, info: ValidationInfo) -> Any:
-    """An address that may be a secret in itself; it is never shown."""
-    if isinstance(value, SecretStr):
-        return value
-    if not isinstance(value, str):
-        raise ValueError("expected an address, such as https://host/path, ${NAME} or file:PATH.")
-    if value.startswith("file:"):
-        return _read_secret(value, info)
-    text = resolve_url(value if "://" in value else f"x://{value}", info).removeprefix("x://").strip()
-    if "://" not in text:
-        raise ValueError("expected an address with its scheme, such as https://host/path.")
-    return SecretStr(text)
-
-
-Secret = Annotated[SecretStr, BeforeValidator(_read_secret)]
-"""A secret: ``${NAME}`` or ``file:PATH``, never the value itself."""
-
-Address = Annotated[SecretStr, BeforeValidator(_read_address)]
-"""An address with a token in it; hidden like a secret."""
 
 
 class QuietSection(Section):
@@ -83,13 +47,13 @@ class QuietSection(Section):
     """When they begin, by the clock of the time zone."""
 
     until: str = "07:00"
-    """When they end; what waited is then told in one digest."""
+    """When they end; what waited is then sent in one digest."""
 
     timezone: str = "UTC"
     """Whose clock."""
 
     wake_from: Severity = "critical"
-    """Alerts at least as severe are told at once all the same."""
+    """Alerts at least as severe are sent at once all the same."""
 
     @field_validator("since", "until")
     @classmethod
@@ -144,134 +108,13 @@ class RetrySection(Section):
     """Seconds to wait for a target to connect or to go on answering; three times as long for all of it."""
 
 
-class ChannelSection(Section):
-    """A place alerts go to."""
-
-    least_severity: Severity = "low"
-    """Alerts less severe do not go there."""
-
-
-class FileSection(ChannelSection):
-    """A file with one JSON object a line."""
-
-    enabled: bool = True
-    """Whether alerts go there."""
-
-    path: Place = Path("alerts.jsonl")
-    """The file."""
-
-
-class LogSection(ChannelSection):
-    """The log of the service."""
-
-    enabled: bool = True
-    """Whether alerts go there."""
-
-
-class WebhookSection(ChannelSection):
-    """A receiver of your own, by Standard Webhooks 1.0."""
-
-    url: Address
-    """Where to post to."""
-
-    secrets: tuple[Secret, ...]
-    """What each message is signed with, as whsec_ and base64; two while you change over to a new one."""
-
-    @field_validator("secrets")
-    @classmethod
-    def _usable(cls, values: tuple[SecretStr, ...]) -> tuple[SecretStr, ...]:
-        import base64
-        import binascii
-
-        if not values:
-            raise ValueError("expected at least one secret. Make one: openssl rand -base64 32, with whsec_ before it.")
-        for value in values:
-            try:
-                key = base64.b64decode(value.get_secret_value().removeprefix("whsec_"), validate=True)
-            except (binascii.Error, ValueError):
-                key = b""
-            if not 24 <= len(key) <= 64:
-                raise ValueError("expected whsec_ and 24 to 64 bytes in base64, as of: openssl rand -base64 32.")
-        return values
-
-
-class AlertmanagerSection(ChannelSection):
-    """Prometheus Alertmanager."""
-
-    url: Address
-    """Its address, such as http://alertmanager:9093, without the path of the API."""
-
-    lasts_minutes: PositiveFloat = 60.0
-    """How long after being sent an alert counts as firing, if nothing else is heard of it."""
-
-
-class PagerDutySection(ChannelSection):
-    """PagerDuty, Events API v2."""
-
-    routing_key: Secret
-    """The integration key of the service: ${NAME} or file:PATH."""
-
-    url: Url = "https://events.pagerduty.com/v2/enqueue"
-    """Where events are posted to; another one for the European region."""
-
-
-class SlackSection(ChannelSection):
-    """Slack, by an incoming webhook."""
-
-    url: Address
-    """The address Slack gave, which is a secret: ${NAME} or file:PATH."""
-
-
-class EmailSection(ChannelSection):
-    """Mail by SMTP."""
-
-    host: str
-    """The mail server."""
-
-    port: Annotated[int, Field(gt=0, le=65_535)] = 587
-    """Its port: 587 with starttls, 465 with tls."""
-
-    tls: Literal["starttls", "tls", "none"] = "starttls"
-    """How the connection is kept private; `none` only for a server on this machine."""
-
-    user: str = ""
-    """The account, if it wants one."""
-
-    password: Secret | None = None
-    """Its password: ${NAME} or file:PATH."""
-
-    sender: str
-    """The address it comes from."""
-
-    to: tuple[str, ...]
-    """Whom it goes to."""
-
-    @model_validator(mode="after")
-    def _addresses(self) -> Self:
-        for address in (self.sender, *self.to):
-            if "@" not in address or any(sign in address for sign in "\r\n"):
-                raise ValueError(f"expected a mail address such as risk@example.com, received {address!r}.")
-        if not self.to:
-            raise ValueError("`to` is empty. Name at least one address.")
-        if self.tls == "none" and self.password is not None:
-            raise ValueError("`tls: none` would send the password in the clear. Use starttls or tls.")
-        return self
-
-
-class AppriseSection(ChannelSection):
-    """Any of the services that Apprise knows: Teams, Telegram, Matrix, ntfy, Opsgenie and a hundred more."""
-
-    urls: tuple[Secret, ...]
-    """Addresses as Apprise writes them, each ${NAME} or file:PATH; each is a target of its own."""
-
-
 # Read like values of the file, so that their paths start from the folder of the file.
 DEFAULT_ALERTS: Any = {}
 _DEFAULT_FILE: Any = {}
 
 
 class AlertsSection(Section):
-    """What becomes an alert, when it is told, and where it goes."""
+    """What becomes an alert, when it is sent, and where it goes."""
 
     enabled: bool = True
     """Whether flagged rows become alerts."""
@@ -280,10 +123,10 @@ class AlertsSection(Section):
     """Columns that say what an alert is about; by default the entity. Never a unique id, or every row is an alert."""
 
     window_minutes: PositiveFloat = 60.0
-    """Flagged rows of one key, no further apart than this, are one event and told once."""
+    """Flagged rows of one key, no further apart than this, are one event and sent once."""
 
     again_minutes: PositiveFloat = 1440.0
-    """An event that lasts so long after it was told is told again."""
+    """An event that lasts so long after it was sent is sent again."""
 
     a_day: PositiveInt = 50
     """Most alerts a day; beyond that, one digest says how many more there were."""
@@ -313,7 +156,7 @@ class AlertsSection(Section):
     """Features about an entity's own past, and how to say them, such as "{value} times its 30-day mean"."""
 
     recovery: bool = False
-    """Whether it is told when an event is over, as it should be for sensors."""
+    """Whether it is reported when an event is over, as it should be for sensors."""
 
     recovery_minutes: PositiveFloat = 15.0
     """How long an entity must have been normal for that."""
@@ -394,10 +237,7 @@ class AlertsSection(Section):
     def check(self, columns: ColumnsSection) -> None:
         """Refuse a key that names each row.
 
-        Raises
-        ------
-        ValueError
-            If the key holds the column that tells rows apart.
+        Raises ``ValueError`` if the key holds the column that tells rows apart.
         """
         for name in self.key:
             if name in (columns.key, columns.time):

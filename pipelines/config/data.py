@@ -8,8 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import ConfigDict, Field, field_validator, model_validator
 
-from pipelines.config.section import Section
-from pipelines.config.values import Location, Url
+from pipelines.config.values import Location, Section, Url
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -103,10 +102,7 @@ class ColumnsSection(Section):
     def schema_of(self, frame: pd.DataFrame) -> Schema:
         """The meaning of the columns of a table, given some of its rows.
 
-        Raises
-        ------
-        SchemaError
-            If a named column is not there, or has two meanings.
+        Raises ``SchemaError`` if a named column is not there, or has two meanings.
         """
         from detector.schema import KINDS, ROLES, Schema
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Literal, Self
 from pydantic import Field, PositiveInt, model_validator
 
 from detector.errors import SettingError
-from pipelines.config.section import Section
+from pipelines.config.values import Section
 
 if TYPE_CHECKING:
     from detector.features import FeatureSet, Money
@@ -82,10 +82,7 @@ class FeaturesSection(Section):
     def check_events(self) -> None:
         """Make sure that there are events for the member `sequence` to read.
 
-        Raises
-        ------
-        ValueError
-            If no feature is of single events, or they are of several entities.
+        Raises ``ValueError`` if no feature is of single events, or they are of several entities.
         """
         from detector.features import feature
         from detector.members.event_sequence import steps_of
@@ -98,10 +95,7 @@ class FeaturesSection(Section):
     def feature_set(self, columns: ColumnsSection) -> FeatureSet:
         """The features as the library knows them.
 
-        Raises
-        ------
-        SettingError
-            If there is no time.
+        Raises ``SettingError`` if there is no time.
         """
         from detector.features import FeatureSet
 
@@ -121,10 +115,7 @@ class FeaturesSection(Section):
     def money(self) -> Money:
         """What an amount means, as the library knows it.
 
-        Raises
-        ------
-        SettingError
-            If a rate cannot be read, or currencies are to be converted without any.
+        Raises ``SettingError`` if a rate cannot be read, or currencies are to be converted without any.
         """
         from detector.features import Money
 

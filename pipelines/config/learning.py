@@ -9,9 +9,8 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt, field_validator, model_validator
 
-from pipelines.config.head import HeadSection
-from pipelines.config.section import Section
-from pipelines.config.values import Share
+from pipelines.config.data import SourceSection
+from pipelines.config.values import Section, Share
 
 RULE = re.compile(r"(.+?)\s*(<=|>=|<|>)\s*([-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?)")
 
@@ -84,7 +83,7 @@ class AutoencoderSection(Section):
     """Largest share of a row's cells that training hides; every second row has some hidden."""
 
     groups: NonNegativeInt = 2
-    """At scoring, columns are hidden in so many groups and judged by the others; 0 is faster and blinder."""
+    """At scoring, columns are hidden in so many groups and scored by the others; 0 is faster and blinder."""
 
     loss: Literal["mse", "mae", "huber", "log_cosh"] = "mse"
     """How a reconstruction error counts: mse, or one that large errors pull less."""
@@ -186,6 +185,47 @@ class CleaningSection(Section):
             yield column, comparison, float(number)
 
 
+class ReportsSection(Section):
+    """Reports of fraud that come later than the rows: chargebacks in a file or a table, by the key of the row."""
+
+    source: SourceSection
+    """Where they are: files, or a database."""
+
+    key: str | None = None
+    """The column that names the reported row. By default as in `columns.key`."""
+
+    at: str = "reported_at"
+    """The column that says when it was reported; what is reported later than now is not known yet."""
+
+    label: str | None = None
+    """The column that says what was found, 1 fraud and 0 not. Without it, every report is of a fraud."""
+
+
+class HeadSection(Section):
+    """What labels teach: boosted trees over columns, features and the members' scores, once there are enough labels."""
+
+    enabled: bool = True
+    """Whether it is fitted; it decides only if it has beaten the unsupervised risk on later labelled rows."""
+
+    least_anomalies: PositiveInt = 100
+    """Fewest known anomalies to learn from."""
+
+    share: Annotated[float, Field(gt=0, lt=1)] = 0.3
+    """Share of the rows that it learns from and the members do not, or their scores would look too good to it."""
+
+    trees: PositiveInt = 100
+    """Trees a model."""
+
+    models: PositiveInt = 3
+    """Models of different seeds, averaged."""
+
+    verdicts: bool = True
+    """Whether answers to alerts count as labels too, from the moment they were given; also for `features`."""
+
+    reports: ReportsSection | None = None
+    """Later reports of fraud, by key of the row; for `features` too. Rows in none are normal after the label delay."""
+
+
 class TrainSection(Section):
     """How the detector learns."""
 
@@ -193,7 +233,7 @@ class TrainSection(Section):
     """Most rows to learn from, a random sample of all; empty for every row."""
 
     review_share: Annotated[float, Field(gt=0, le=0.5)] = 0.1
-    """Share of the rows kept from the detector altogether, at most 20,000, to tell how good it is."""
+    """Share of the rows kept from the detector altogether, at most 20,000, to measure how good it is."""
 
     calibration_share: Annotated[float, Field(gt=0, le=0.5)] = 0.2
     """Share of the rows kept from all members, to calibrate on."""
@@ -250,7 +290,7 @@ class PolicySection(Section):
     """Flag rows riskier than this share of normal rows, such as 0.999."""
 
     explore: Annotated[float, Field(ge=0, lt=1)] = 0.0
-    """Share of the budget kept for rows drawn at random, whatever their risk: they tell how much is missed."""
+    """Share of the budget kept for rows sampled at random, whatever their risk: they show how much is missed."""
 
     rows_a_day: PositiveInt | None = None
     """About how many rows come a day; needed to explore with a budget a day, for the chance of each row."""

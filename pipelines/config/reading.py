@@ -73,17 +73,11 @@ _Loader.add_constructor("tag:yaml.org,2002:float", lambda _, node: float(node.va
 def read_settings(file: Path, model: type[Model]) -> Model:
     """Read a YAML file as a model.
 
-    Parameters
-    ----------
-    file : Path
-        The file; its folder is what relative paths in it are relative to.
-    model : type
-        The pydantic model to read it as.
+    - ``file``: the file; its folder is what relative paths in it are relative to.
+    - ``model``: the pydantic model to read it as.
 
-    Raises
-    ------
-    SettingError
-        Naming the file, and for each mistake its line, its place, what was expected and what was received.
+    Raises ``SettingError``: naming the file, and for each mistake its line, its place, what was expected and what was
+    received.
     """
     values, lines = _parse(file)
     try:

@@ -6,8 +6,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt, model_validator
 
-from pipelines.config.section import Section
-from pipelines.config.values import Share
+from pipelines.config.values import Section, Share
 
 
 class RetrainSection(Section):

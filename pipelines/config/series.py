@@ -1,4 +1,4 @@
-"""The part of the configuration about sensors: how series are made regular, and how they are judged."""
+"""The part of the configuration about sensors: how series are made regular, and how they are scored."""
 
 from __future__ import annotations
 
@@ -7,8 +7,7 @@ from typing import Annotated, Literal, Self
 from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
 
 from pipelines.config.learning import TrainingSection
-from pipelines.config.section import Section
-from pipelines.config.values import Share
+from pipelines.config.values import Section, Share
 
 
 class SamplingSection(Section):
@@ -50,7 +49,7 @@ class EncoderSection(Section):
 
 
 class SeriesSection(Section):
-    """How sensors are judged, where `kind` is sensors: windows of readings, rebuilt by a model of normal ones."""
+    """How sensors are scored, where `kind` is sensors: windows of readings, rebuilt by a model of normal ones."""
 
     models: Literal["shared", "entity"] = "shared"
     """One model for all entities (shared), which must be alike, or one for each (entity)."""
@@ -62,7 +61,7 @@ class SeriesSection(Section):
     """Rows in a window."""
 
     short: Literal["reject", "pad"] = "reject"
-    """A series shorter than a window: an error, or judged as if its first row had lasted longer."""
+    """A series shorter than a window: an error, or scored as if its first row had lasted longer."""
 
     residuals: Literal["z", "mahalanobis"] = "z"
     """Whether residuals are compared with usual ones sensor by sensor (z), or all together (mahalanobis)."""
@@ -71,7 +70,7 @@ class SeriesSection(Section):
     """Rows over which the risk is smoothed. More finds long anomalies, less finds short ones; 0 for none."""
 
     trailing: bool = False
-    """Whether a row is judged by the rows before it alone, as they arrive; else by those on both sides."""
+    """Whether a row is scored by the rows before it alone, as they arrive; else by those on both sides."""
 
     quantile: Share = 0.99
     """A row is riskier than usual above this quantile of the risks of rows not learnt from."""
@@ -80,7 +79,7 @@ class SeriesSection(Section):
     """Flagged stretches with at most so many quiet steps between them are one event."""
 
     silent_minutes: PositiveFloat = 15.0
-    """In the service: a machine whose newest row is so much older than that of the others is told to be silent."""
+    """In the service: a machine whose newest row is so much older than that of the others is reported as silent."""
 
     silent_by_clock: bool = False
     """Whether it is compared with the clock as well, for machines whose rows come at once, with their true time."""

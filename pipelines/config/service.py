@@ -7,8 +7,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt, field_validator
 
-from pipelines.config.section import Section
-from pipelines.config.values import Url, hide_password
+from pipelines.config.values import Section, Url, hide_password
 from pipelines.cron import parse, zone_of
 
 

@@ -147,15 +147,7 @@ _EXAMPLES: dict[str, Any] = {
 def render(template: str) -> str:
     """A commented configuration.
 
-    Parameters
-    ----------
-    template : str
-        One of ``TEMPLATES``.
-
-    Raises
-    ------
-    SettingError
-        If there is no such template.
+    Raises ``SettingError`` if there is no such template.
     """
     if template not in TEMPLATES:
         raise SettingError(f"There is no template {template!r}. {nearest(template, TEMPLATES)}")

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import os
 import re
+from collections.abc import Iterable
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any, ClassVar
 from urllib.parse import quote, urlsplit
 
-from pydantic import AfterValidator, Field, ValidationInfo
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationInfo
 
 VERDICTS = (
     "risk",
@@ -101,3 +102,16 @@ Uri = Annotated[str, AfterValidator(resolve_uri)]
 
 Share = Annotated[float, Field(gt=0, lt=1)]
 """A number between 0 and 1, both excluded."""
+
+
+class Section(BaseModel):
+    """A frozen group of settings without unknown keys; its ``repr`` shows no password."""
+
+    model_config: ClassVar[ConfigDict] = ConfigDict(
+        extra="forbid", frozen=True, use_attribute_docstrings=True, validate_default=True
+    )
+
+    def __repr_args__(self) -> Iterable[tuple[str | None, Any]]:
+        for name, value in super().__repr_args__():
+            hidden = name in ("url", "uri") and isinstance(value, str)
+            yield name, hide_password(value) if hidden else value

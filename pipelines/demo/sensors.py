@@ -71,14 +71,8 @@ service:
 def run_sensor_demo(folder: Path, *, now: datetime, rows: int = 60_000) -> None:
     """Run the whole job in a folder and print what a new user should see.
 
-    Parameters
-    ----------
-    folder : Path
-        Gets the data, the configuration and all results; what an earlier demo left is replaced.
-    now : datetime
-        When this run happens.
-    rows : int
-        Readings of all machines to train on; a quarter as many, later ones are scored.
+    - ``folder``: gets the data, the configuration and all results; what an earlier demo left is replaced.
+    - ``rows``: readings of all machines to train on; a quarter as many, later ones are scored.
     """
     started = time.perf_counter()
     console = Console(width=None if Console().is_terminal else 140)

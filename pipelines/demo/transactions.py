@@ -100,14 +100,8 @@ alerts:
 def run_demo(folder: Path, *, now: datetime, rows: int = 60_000) -> None:
     """Run the whole job in a folder and print what a new user should see.
 
-    Parameters
-    ----------
-    folder : Path
-        Gets the data, the configuration and all results; what an earlier demo left is replaced.
-    now : datetime
-        When this run happens.
-    rows : int
-        Transactions to train on; a quarter as many, later ones are scored.
+    - ``folder``: gets the data, the configuration and all results; what an earlier demo left is replaced.
+    - ``rows``: transactions to train on; a quarter as many, later ones are scored.
     """
     started = time.perf_counter()
     console = Console(width=None if Console().is_terminal else 140)
@@ -182,21 +176,12 @@ def put(rows: pd.DataFrame, config: Config, name: str, *, now: datetime) -> None
 def show_alerts(console: Console, config: Config, store: Store, *, truth: Truth) -> None:
     """What the local channel has got, one of them in full, and how to send them elsewhere.
 
-    Parameters
-    ----------
-    console : Console
-        Where to print.
-    config : Config
-        Names the file.
-    store : Store
-        Where alerts are kept.
-    truth : callable
-        For an alert, as the file has it, the kinds of anomaly it really holds.
+    - ``truth``: for an alert, as the file has it, the kinds of anomaly it really holds.
     """
-    told = [json.loads(line) for line in config.alerts.file.path.read_text(encoding="utf-8").splitlines()]
-    events = [each for each in told if each["kind"] != "digest"]
+    sent = [json.loads(line) for line in config.alerts.file.path.read_text(encoding="utf-8").splitlines()]
+    events = [each for each in sent if each["kind"] != "digest"]
     console.print(_alerts(events, truth, entity=str(config.columns.entity).removesuffix("_id")))
-    for digest in told[len(events) :]:
+    for digest in sent[len(events) :]:
         console.print(escape(digest["text"]), highlight=False)
     name = escape(str(config.file.parent if config.file is not None else "."))
     if events:

@@ -25,17 +25,9 @@ FEW_ROWS = 500
 def examine(config: Config, *, rows: int = SAMPLE_ROWS) -> list[Check]:
     """Check every path, column and connection.
 
-    Parameters
-    ----------
-    config : Config
-        What to check.
-    rows : int
-        How many rows to look at: drawn from all where there are at most two million, else the first.
+    - ``rows``: how many rows to look at: drawn from all where there are at most two million, else the first.
 
-    Returns
-    -------
-    list of Check
-        In the order of the configuration. What is wrong is not raised, and nothing is written.
+    The checks are in the order of the configuration. What is wrong is not raised, and nothing is written.
     """
     checks: list[Check] = []
     frame: pd.DataFrame | None = None

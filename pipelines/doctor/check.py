@@ -17,16 +17,8 @@ _STYLES = {"ok": "green", "warning": "yellow", "problem": "bold red"}
 class Check:
     """One thing that was looked at.
 
-    Parameters
-    ----------
-    place : str
-        The place in the configuration: ``columns.key``.
-    state : {"ok", "warning", "problem"}
-        A warning does not stop a job; a problem does, or makes its result useless.
-    found : str
-        What is there.
-    advice : str
-        What to do about it.
+    - ``place``: the place in the configuration: ``columns.key``.
+    - ``state``: "ok", "warning", "problem". A warning does not stop a job; a problem does, or makes its result useless.
     """
 
     place: str

@@ -6,8 +6,6 @@ import math
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-import pandas as pd
-
 from detector.decide.audit_sample import Exploration
 from detector.decide.policy import Budget, Policy
 from detector.errors import SchemaError, SettingError
@@ -31,10 +29,7 @@ MEMBERS = ("autoencoder", "forest", "neighbours", "novelty", "sequence")
 def policy_of(section: PolicySection, schema: Schema) -> Policy:
     """The flagging rule a configuration asks for; its budget is without what is kept for rows drawn at random.
 
-    Raises
-    ------
-    SettingError
-        If it has a budget a day, and the rows have no time.
+    Raises ``SettingError`` if it has a budget a day, and the rows have no time.
     """
     if section.budget is not None and section.budget.per == "day" and schema.time is None:
         raise SettingError(
@@ -59,10 +54,7 @@ def exploration_of(config: Config) -> Exploration | None:
 def refuse_taken_names(schema: Schema) -> None:
     """Make sure that the columns that go with the scores can stand beside them.
 
-    Raises
-    ------
-    SchemaError
-        If the key, the time or the entity has the name of a column of the scores.
+    Raises ``SchemaError`` if the key, the time or the entity has the name of a column of the scores.
 
     >>> refuse_taken_names(Schema(key="id", numeric=("risk",)))
     """
@@ -77,10 +69,7 @@ def refuse_taken_names(schema: Schema) -> None:
 def detector_of(config: Config, schema: Schema, *, on_step: OnStep | None = None) -> TabularDetector:
     """An unfitted detector as a configuration describes it.
 
-    Raises
-    ------
-    SettingError
-        If the member `sequence` takes part, and no feature says what came before a row.
+    Raises ``SettingError`` if the member `sequence` takes part, and no feature says what came before a row.
     """
     from detector.detectors.table.detector import TabularDetector
     from detector.encoders.events import EventAutoencoder
@@ -176,12 +165,3 @@ def _earlier(config: Config) -> TabularScorer | None:
     except BundleError:
         return None
     return earlier if isinstance(earlier, TabularScorer) and earlier.weights else None
-
-
-def schema_of(frame: pd.DataFrame, config: Config) -> Schema:
-    """What the columns mean, as configured and guessed; where readings are expected, only numbers and truths are."""
-    found = config.columns.schema_of(frame)
-    if config.kind == "table":
-        return found
-    named = {*config.columns.categorical, *config.columns.datetime}
-    return found.without([name for name in found.categorical + found.datetime if name not in named])

@@ -1,4 +1,4 @@
-"""What a detector remembers of its training beside the model: when, of which days, and what rows looked like."""
+"""Training metadata beside the model: when it was trained, on which days, and what rows looked like."""
 
 from __future__ import annotations
 
@@ -8,37 +8,31 @@ from typing import Any
 
 import pandas as pd
 
-from detector.decide.calibrate import Calibrator
 from detector.decide.policy import Policy, level
-from detector.detectors.table.scorer import TabularScorer
 from detector.metrics.drift import Reference
 from detector.persist.bundle import Scorer
-from pipelines.factory.data import span_of
+from pipelines.factory.kinds import kind_of
+from pipelines.factory.training_period import span_of
 
 REFERENCE = "reference"
 ALERT_LEVEL = 0.01
 
 
-def remember(scorer: Scorer, learnt: pd.DataFrame, held_out: pd.DataFrame, *, policy: Policy, now: datetime) -> None:
+def add_metadata(
+    scorer: Scorer, learnt: pd.DataFrame, held_out: pd.DataFrame, *, policy: Policy, now: datetime
+) -> None:
     """Write into a detector's facts what later jobs ask for: its days, its rows, and the reference for drift.
 
-    Parameters
-    ----------
-    scorer : Scorer
-        A detector just fitted; its ``metrics`` grow.
-    learnt, held_out : DataFrame
-        Rows it was fitted on, and rows it was not, as ``clean`` returns them. Without rows held out, those that the
-        detector kept back for its calibration are used.
-    policy : Policy
-        Its quantile, if it has one, says what counts as an alert.
-    now : datetime
-        When it was fitted.
+    - ``scorer``: a detector just fitted; its ``metrics`` grow.
+    - ``learnt``, ``held_out``: rows it was fitted on, and rows it was not, as ``clean`` returns them. Without rows held
+      out, those that the detector kept back for its calibration are used.
+    - ``policy``: its quantile, if it has one, says what counts as an alert.
     """
     since, until = span_of(learnt, scorer.schema)
     scorer.metrics.update(made_at=now.isoformat(), rows_learnt=len(learnt))
     if until:
         scorer.metrics.update(learnt_since=since, learnt_until=until)
-    calibrator = calibration_of(scorer)
+    calibrator = kind_of(scorer).calibration(scorer)
     risk, p_value = calibrator.risk, calibrator.p_value(calibrator.risk)
     if len(held_out):
         measures = scorer.measure(held_out).dropna(subset=["risk"])
@@ -48,13 +42,8 @@ def remember(scorer: Scorer, learnt: pd.DataFrame, held_out: pd.DataFrame, *, po
     scorer.metrics[REFERENCE] = reference.to_dict()
 
 
-def calibration_of(scorer: Scorer) -> Calibrator:
-    """How the risk that decides becomes a p-value."""
-    return scorer.calibration if isinstance(scorer, TabularScorer) else scorer.calibrator
-
-
 def reference_of(metrics: Mapping[str, Any]) -> Reference | None:
-    """The reference a detector remembers; None if it was trained before there was one.
+    """The reference in a detector's metadata; None if it was trained before there was one.
 
     >>> reference_of({}) is None
     True

@@ -21,7 +21,7 @@ from pipelines.ingest.files import FileWindow, columns_of, frames_of
 from pipelines.ingest.fingerprint import fingerprint
 from pipelines.ingest.listing import FileStat, base_of, list_files
 from pipelines.store import SourceFile, Store
-from pipelines.testing.failpoints import fault
+from pipelines.testing.failpoints import failpoint
 
 log = logging.getLogger("detector.intake")
 
@@ -88,7 +88,7 @@ class FollowedFolder:
             news, self._known(list(news)), now, first_look=self.section.start == "new" and not seen
         )
         changes.gone = [name for name, (_, _, state) in seen.items() if state == "waiting" and name not in found]
-        fault("score.looked")
+        failpoint("score.looked")
         self.notices = [f"{n['name']}: {n['reason']}" for n in changes.notes if n.get("state") in ("broken", "changed")]
         if changes.notes or changes.gone:
             with self.store.write() as session:

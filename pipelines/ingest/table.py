@@ -15,7 +15,7 @@ from pipelines.ingest.batch import InputBatch, Lag, Proposal, ReadFacts
 from pipelines.ingest.rows import WindowReader
 from pipelines.sources.source import Source
 from pipelines.store import Cursor, RecentKey, Store, upsert
-from pipelines.testing.failpoints import fault
+from pipelines.testing.failpoints import failpoint
 
 BATCH = 65_536
 
@@ -81,7 +81,7 @@ class FollowedTable:
                 session.merge(Cursor(source=self.name, position=low, rows=0, moved_at=now))
         after = from_json(low, self.cursor)
         high = self._reader.highest(after, limit=self.batch_rows)
-        fault("score.looked")
+        failpoint("score.looked")
         if high is None:
             if after is None or not self._has_late(after):
                 return None

@@ -26,27 +26,15 @@ def _nothing(_: Session) -> None:
 class Context:
     """What a job is given.
 
-    Parameters
-    ----------
-    config : Config
-        As it was when the service started.
-    store : Store
-        The service's state.
-    now : datetime
-        When the run began, with a time zone.
-    run : int
-        The number of the run's record.
-    arguments : mapping
-        What ``detector backfill``, ``detector replay`` and the like ask for beyond the name of the job.
-    stopping : callable
-        True once the service is to end: no further step is begun.
-    abandoning : callable
-        True once there is no time left for the step in hand either; ``checkpoint`` ends it.
-    fence : callable
-        To be called with the session of a transaction, last thing before its commit. It raises ``StoreError`` if
-        another instance has become the leader meanwhile, so that nothing of this one is kept.
-    cache : ProcessCache
-        What earlier runs in this process have loaded.
+    - ``config``: as it was when the service started.
+    - ``now``: when the run began, with a time zone.
+    - ``run``: the number of the run's record.
+    - ``arguments``: what ``detector backfill``, ``detector replay`` and the like ask for beyond the name of the job.
+    - ``stopping``: true once the service is to end: no further step is begun.
+    - ``abandoning``: true once there is no time left for the step in hand either; ``checkpoint`` ends it.
+    - ``fence``: to be called with the session of a transaction, last thing before its commit. It raises ``StoreError``
+      if another instance has become the leader meanwhile, so that nothing of this one is kept.
+    - ``cache``: what earlier runs in this process have loaded.
     """
 
     config: Config
@@ -62,10 +50,7 @@ class Context:
     def checkpoint(self) -> None:
         """To be called every now and then in a long step.
 
-        Raises
-        ------
-        StoppedError
-            If the step is to be undone, because the service ends.
+        Raises ``StoppedError`` if the step is to be undone, because the service ends.
         """
         if self.abandoning():
             raise StoppedError("The service ends; the step in hand was undone, and is done anew at the next start.")
@@ -79,20 +64,11 @@ class StoppedError(Exception):
 class JobOutcome:
     """What a job did; kept with the record of its run.
 
-    Parameters
-    ----------
-    rows : int
-        Rows it dealt with.
-    note : str
-        One sentence for people.
-    outcome : {"done", "skipped"}
-        Skipped if there was nothing to do. A job that fails raises.
-    facts : mapping
-        Figures worth keeping, as JSON can hold them.
-    gauges : mapping of str to float
-        Figures for ``/metrics``: ``{"drift": 0.12}``, ``{"drift:amount": 0.3}``, ``{"alerts": 4}``.
-    then : tuple of str
-        Jobs to run next, such as ``("retrain",)`` after a drift.
+    - ``note``: one sentence for people.
+    - ``outcome``: "done", "skipped". Skipped if there was nothing to do. A job that fails raises.
+    - ``facts``: figures worth keeping, as JSON can hold them.
+    - ``gauges``: figures for ``/metrics``: ``{"drift": 0.12}``, ``{"drift:amount": 0.3}``, ``{"alerts": 4}``.
+    - ``then``: jobs to run next, such as ``("retrain",)`` after a drift.
     """
 
     rows: int = 0

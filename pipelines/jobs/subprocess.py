@@ -31,21 +31,11 @@ class CommandError(DetectorError, RuntimeError):
 def run_command(command: str, context: Context, *, seconds: float | None = None) -> JobOutcome:
     """Run ``detector COMMAND CONFIG`` and read what it says; see ``pipelines.jobs.registry.as_command``.
 
-    Parameters
-    ----------
-    command : str
-        One word, or two for a command of a group.
-    context : Context
-        Of the run.
-    seconds : float, optional
-        How long it may take; after that it is ended.
+    - ``command``: one word, or two for a command of a group.
+    - ``seconds``: how long it may take; after that it is ended.
 
-    Raises
-    ------
-    CommandError
-        If it ends with another exit code than 0, or took too long.
-    StoppedError
-        If the service ends meanwhile; the command is asked to end, and killed if it does not.
+    Raises ``CommandError`` if it ends with another exit code than 0, or took too long; ``StoppedError`` if the service
+    ends meanwhile; the command is asked to end, and killed if it does not.
     """
     if context.config.file is None:
         raise SettingError("A job that is a command of its own needs a configuration file, and there is none.")

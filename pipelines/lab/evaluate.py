@@ -9,28 +9,22 @@ from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
 
 from detector.cleaning.clean import clean
-from detector.detectors.table.scorer import TabularScorer
 from detector.errors import DataError, SettingError, nearest
 from detector.persist import bundle
 from pipelines.config import Config
 from pipelines.factory.detector import training_of
+from pipelines.factory.kinds import KINDS
 from pipelines.progress import progress
 from pipelines.reports.page import ReportContent, write_report
 from pipelines.sources import open_source
-from pipelines.training.kinds import KINDS
 
 if TYPE_CHECKING:
-    from detector.detectors.series.scorer import SequenceScorer
     from detector.lab.report import Comparison
 
 MOST_ROWS = 5_000
-TABLE = ("dense", "sparse", "variational")
-SENSORS = ("dense", "conv1d", "lstm", "gru", "transformer", "variational")
 SHOWN = {
     "error_held_out": "error",
     "generalisation_gap": "gap",
@@ -74,36 +68,24 @@ def evaluate_encoders(config: Config, *, encoders: Sequence[str], input: str, no
     A table's rows are what the trained detector's members read: scaled numbers, indicators of gaps, rarities of
     categories. Of sensors, windows of readings.
 
-    Parameters
-    ----------
-    config : Config
-        Names the rows to learn from and the trained detector, which says how rows are prepared.
-    encoders : sequence of str
-        Their names.
-    input : str
-        Other rows: a file, folder or pattern.
-    now : datetime
-        When this run happens.
+    - ``config``: names the rows to learn from and the trained detector, which says how rows are prepared.
 
-    Raises
-    ------
-    SettingError
-        If an encoder is unknown for rows of this kind.
-    DataError
-        If there are too few rows.
+    Raises ``SettingError`` if an encoder is unknown for rows of this kind; ``DataError`` if there are too few rows.
     """
     from detector.lab.report import compare
     from pipelines.lab.figures import encoder_robustness, encoder_table
 
     started = time.perf_counter()
-    known = TABLE if config.kind == "table" else SENSORS
+    kind = KINDS[config.kind]
     for name in encoders:
-        if name not in known:
-            raise SettingError(f"There is no encoder {name!r} for {config.kind}. {nearest(name, known)}")
+        if name not in kind.encoders:
+            raise SettingError(f"There is no encoder {name!r} for {config.kind}. {nearest(name, kind.encoders)}")
     scorer = bundle.load(config.bundle)
     with progress("Reading", total=None):
-        learnt = _prepared(scorer, _rows(config, scorer, None), config)
-        held_out = _prepared(scorer, _rows(config, scorer, input), config)
+        learnt, held_out = (
+            kind.encoder_input(_rows(config, scorer, place), scorer, MOST_ROWS, config.random_state)
+            for place in (None, input)
+        )
     chosen = {name: _encoder(name, scorer, config) for name in encoders}
     with progress("Comparing encoders", total=None):
         found = compare(chosen, learnt, held_out, random_state=config.random_state)
@@ -130,43 +112,11 @@ def _rows(config: Config, scorer: bundle.Scorer, place: str | None) -> pd.DataFr
     """Cleaned rows; those known to be anomalous are left out."""
     source = open_source(config.source if place is None else config.source.at(place))
     scorer.schema.check(source.columns())
-    frame = KINDS[config.kind].read(source, config, lambda _: None)
-    rows = clean(frame, scorer.schema).rows
-    label = scorer.schema.label
-    if label is not None and label in rows and isinstance(scorer, TabularScorer):
-        rows = rows[rows[label] != 1]
+    kind = KINDS[config.kind]
+    rows = kind.normal(clean(kind.read(source, config, lambda _: None), scorer.schema).rows, scorer)
     if len(rows) < 20:
         raise DataError(f"Expected at least 20 usable rows, received {len(rows)} from {source.describe()}. Give more.")
     return rows
-
-
-def _prepared(scorer: bundle.Scorer, rows: pd.DataFrame, config: Config) -> NDArray[np.float32]:
-    """What the members of a detector for tables read, or windows of series."""
-    if not isinstance(scorer, TabularScorer):
-        return _windows(scorer, rows)
-    few = rows.sample(min(len(rows), MOST_ROWS), random_state=config.random_state)
-    return scorer.inside.run(scorer.columns.encode(few).inputs(), ["table"])["table"]
-
-
-def _windows(scorer: SequenceScorer, rows: pd.DataFrame) -> NDArray[np.float32]:
-    """Windows without a gap, flattened, of steps that lie in one stretch."""
-    series = scorer.score_steps(rows).series
-    length = _length(scorer)
-    values = np.asarray(series.values, dtype=np.float32)
-    starts = np.arange(0, len(values) - length + 1, max(1, len(values) // MOST_ROWS))
-    whole = [
-        start
-        for start in starts
-        if series.segment[start] == series.segment[start + length - 1]
-        and not np.isnan(values[start : start + length]).any()
-    ]
-    if len(whole) < 20:
-        raise DataError(f"Expected at least 20 windows of {length} rows without a gap, received {len(whole)}.")
-    return np.stack([values[start : start + length].ravel() for start in whole])
-
-
-def _length(scorer: SequenceScorer) -> int:
-    return max(model.length for model in scorer.models.values())
 
 
 def _encoder(name: str, scorer: bundle.Scorer, config: Config) -> Any:
@@ -188,23 +138,26 @@ def _encoder(name: str, scorer: bundle.Scorer, config: Config) -> Any:
         "gru": lambda: RecurrentAutoencoder(cell="gru"),
         "transformer": TransformerAutoencoder,
     }
-    section = config.train.autoencoder if config.kind == "table" else config.series.encoder
-    settings = {"training": training_of(section.training), "random_state": config.random_state}
+    training, timesteps = KINDS[config.kind].encoder_settings(config, scorer)
+    settings = {"training": training_of(training), "random_state": config.random_state}
     encoder = made[name]()
-    if "timesteps" in encoder.get_params() and not isinstance(scorer, TabularScorer):
-        settings["timesteps"] = _length(scorer)
+    if timesteps is not None and "timesteps" in encoder.get_params():
+        settings["timesteps"] = timesteps
     return encoder.set_params(**settings)
 
 
 def _log(config: Config, found: Comparison, figures: Mapping[str, Any]) -> str:
-    from pipelines.tracking.comparison import log_comparison
+    from pipelines.tracking.study import Part, Study, log_study
 
-    return log_comparison(
-        config.tracking.uri,
-        config.tracking.experiment or config.name,
+    study = Study(
+        name="encoders",
+        job="encoder comparison",
         params=config.to_dict(),
-        table=found.table,
-        robustness=found.robustness,
-        curves={name: encoder.history_ for name, encoder in found.fitted.items()},
         figures=figures,
+        texts={"encoders.csv": found.table.to_csv(), "robustness.csv": found.robustness.to_csv(index=False)},
+        parts=[
+            Part(str(name), values.to_dict(), found.fitted[str(name)].history_)
+            for name, values in found.table.iterrows()
+        ],
     )
+    return log_study(config.tracking.uri, config.tracking.experiment or config.name, study)

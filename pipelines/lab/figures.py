@@ -26,15 +26,9 @@ MEASURES = {"error": "error", "rank_stability": "rank stability", "auroc": "AURO
 def encoder_table(table: pd.DataFrame) -> Figure:
     """Errors on fitted and on held-out rows of each encoder, with its speed, its training time and its size in words.
 
-    Parameters
-    ----------
-    table : DataFrame
-        As ``detector.lab.report.compare`` gives it.
+    - ``table``: as ``detector.lab.report.compare`` gives it.
 
-    Raises
-    ------
-    DataError
-        If there is no encoder.
+    Raises ``DataError`` if there is no encoder.
     """
     from matplotlib.figure import Figure
 
@@ -66,15 +60,9 @@ def encoder_table(table: pd.DataFrame) -> Figure:
 def encoder_robustness(robustness: pd.DataFrame) -> Figure:
     """Error, rank stability and AUROC of each encoder against noise, missing values and dirty training rows.
 
-    Parameters
-    ----------
-    robustness : DataFrame
-        As ``detector.lab.report.compare`` gives it.
+    - ``robustness``: as ``detector.lab.report.compare`` gives it.
 
-    Raises
-    ------
-    DataError
-        If no damage was tried.
+    Raises ``DataError`` if no damage was tried.
     """
     from matplotlib.figure import Figure
 

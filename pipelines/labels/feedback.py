@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from contextlib import closing
 from dataclasses import dataclass, field
-from datetime import UTC
 from typing import Self
 
 import numpy as np
 import pandas as pd
 import sqlalchemy as sa
 
-from detector.cleaning.values import read_dates, read_names
+from detector.cleaning.values import naive_utc, read_dates, read_names
 from detector.errors import SchemaError, nearest
 from detector.metrics.ranking import read_labels
 from pipelines.config import Config
@@ -114,7 +113,7 @@ def _verdicts(config: Config) -> pd.DataFrame:
             .order_by(Answer.id)
         )
         found = [
-            (key, SAID[verdict], pd.Timestamp(at if at.tzinfo is None else at.astimezone(UTC)).tz_localize(None))
+            (key, SAID[verdict], naive_utc(at))
             for verdict, at, facts in session.execute(statement)
             for key in facts.get("keys", [])
         ]

@@ -11,7 +11,7 @@ from datetime import UTC, datetime
 import numpy as np
 import pandas as pd
 
-from detector.cleaning.values import read_dates
+from detector.cleaning.values import naive_utc, read_dates
 from detector.errors import SettingError
 from detector.metrics.ranking import read_labels
 from detector.schema import Schema
@@ -83,7 +83,7 @@ def known_labels(
     SchemaError
         If reports lack a column.
     """
-    at = pd.Timestamp(now.astimezone(UTC)).tz_localize(None)
+    at = naive_utc(now)
     delay = pd.Timedelta(days=config.retrain.label_delay_days) if delay is None else delay
     later = rows[str(schema.time)] + delay
     label, known_at, assumed = np.zeros(len(rows)), later.to_numpy().copy(), np.ones(len(rows), dtype=bool)

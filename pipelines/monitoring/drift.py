@@ -1,4 +1,4 @@
-"""Look whether recent rows still are what the detector learnt from; tell MLflow; ask for a retraining if they are not.
+"""Drift: whether recent rows still are what the detector was trained on; recorded in MLflow; may ask for a retraining.
 
 The state is one file beside the detectors: the latest row looked at, the last checks, and when drift last asked.
 """
@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import asdict, dataclass, field
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from typing import Any
 
 import numpy as np
@@ -15,20 +15,20 @@ import pandas as pd
 
 from detector.atomic import write_whole
 from detector.cleaning.clean import clean
-from detector.cleaning.values import read_dates
+from detector.cleaning.values import naive_utc, read_dates
 from detector.metrics.drift import ALERTS, RISK, Shift, persistent
 from detector.persist import bundle
 from pipelines.config import Config
-from pipelines.factory.data import rows_between
 from pipelines.factory.detector import policy_of
 from pipelines.factory.metadata import reference_of
-from pipelines.features.engine import Featuring, featuring_of
+from pipelines.factory.training_period import rows_between
+from pipelines.features.engine import FeatureEngine, feature_engine_of
 from pipelines.progress import counted, progress
-from pipelines.registry.registry import Shelf
+from pipelines.registry.registry import ModelRegistry
 from pipelines.scoring.shadow import settle_shadow
 from pipelines.sources import Source, open_source
-from pipelines.testing.failpoints import fault
-from pipelines.tracking.messages import send_waiting, tell_monitoring, waiting_note
+from pipelines.testing.failpoints import failpoint
+from pipelines.tracking.messages import record_monitoring, send_waiting, waiting_note
 
 STATE = "drift.json"
 MOST_CHECKS = 100
@@ -36,21 +36,14 @@ SHOWN = 5
 
 
 @dataclass(frozen=True)
-class Memory:
+class DriftState:
     """What one look leaves for the next.
 
-    Parameters
-    ----------
-    detector : str
-        Whose reference the checks are against; another detector begins anew.
-    looked_until : str
-        The latest row looked at, in ISO 8601; or how many rows there were, where there is no time.
-    checks : list of dict
-        For each look the columns that had moved, the latest last.
-    step : int
-        How many looks there were, over all detectors.
-    asked_at : str
-        When drift last asked for a retraining; "" if never.
+    - ``detector``: whose reference the checks are against; another detector begins anew.
+    - ``looked_until``: the latest row looked at, in ISO 8601; or how many rows there were, where there is no time.
+    - ``checks``: for each look the columns that had moved, the latest last.
+    - ``step``: how many looks there were, over all detectors.
+    - ``asked_at``: when drift last asked for a retraining; "" if never.
     """
 
     detector: str = ""
@@ -64,20 +57,9 @@ class Memory:
 class DriftReport:
     """What a look found.
 
-    Parameters
-    ----------
-    rows : int
-        Rows looked at.
-    shifts : list of Shift
-        One a column, then the risk, then the alerts.
-    drifting : list of str
-        Columns that moved often enough to be called drift.
-    alerts_a_day : float
-        Rows the policy flags.
-    retrain : bool
-        Whether a retraining is asked for.
-    note : str
-        The result in a sentence.
+    - ``shifts``: one a column, then the risk, then the alerts.
+    - ``drifting``: columns that moved often enough to be called drift.
+    - ``alerts_a_day``: rows the policy flags.
     """
 
     rows: int
@@ -114,31 +96,21 @@ class DriftReport:
 def watch(config: Config, *, now: datetime) -> DriftReport:
     """Compare the rows that came since the last look with those the champion learnt from.
 
-    Parameters
-    ----------
-    config : Config
-        ``drift`` says what counts.
-    now : datetime
-        Rows after it are not believed.
+    - ``now``: rows after it are not believed.
 
-    Raises
-    ------
-    BundleError
-        If there is no detector.
-    SourceError
-        If the rows cannot be read.
+    Raises ``BundleError`` if there is no detector; ``SourceError`` if the rows cannot be read.
     """
-    shelf, settings = Shelf(config.bundle), config.drift
+    registry, settings = ModelRegistry(config.bundle), config.drift
     settle_shadow(config, now=now)
-    place = shelf.serving()
+    place = registry.serving()
     champion, name = bundle.load(place), bundle.fingerprint(place)
     reference = reference_of(champion.metrics)
     if reference is None:
         return _nothing("The detector remembers no training rows to compare with. Train again: `detector retrain`.")
-    memory = _memory(shelf)
-    if memory.detector != name:
-        memory = Memory(detector=name, looked_until=memory.looked_until, step=memory.step, asked_at=memory.asked_at)
-    since = memory.looked_until or str(champion.metrics.get("learnt_until", ""))
+    state = _read_state(registry)
+    if state.detector != name:
+        state = DriftState(detector=name, looked_until=state.looked_until, step=state.step, asked_at=state.asked_at)
+    since = state.looked_until or str(champion.metrics.get("learnt_until", ""))
     frame, until = _new_rows(open_source(config.source), config, since=since, now=now)
     rows = clean(frame, champion.schema).rows if len(frame) else pd.DataFrame()
     if len(rows):
@@ -153,20 +125,20 @@ def watch(config: Config, *, now: datetime) -> DriftReport:
     shifts = reference.compare(
         rows, risk=scores["risk"], p_value=scores["p_value"], psi=settings.psi, effect=settings.effect
     )
-    checks = [*memory.checks, [shift.name for shift in shifts if shift.moved]][-MOST_CHECKS:]
+    checks = [*state.checks, [shift.name for shift in shifts if shift.moved]][-MOST_CHECKS:]
     drifting = [
         shift.name
         for shift in shifts
         if persistent([shift.name in each for each in checks], batches=settings.batches, needed=settings.needed)
     ]
-    wanted = bool(drifting) and settings.retrain and _may_ask(memory, config, now)
+    wanted = bool(drifting) and settings.retrain and _may_ask(state, config, now)
     alerts = _alerts_a_day(rows, scores, champion.schema.time)
     report = DriftReport(len(rows), shifts, drifting, alerts, wanted, _note(rows, shifts, drifting, wanted))
-    fault("drift.compared")
-    _tell(config, report, name, step=memory.step + 1, now=now)
-    asked = now.isoformat() if wanted else memory.asked_at
-    _remember(shelf, Memory(name, until, checks, memory.step + 1, asked))
-    fault("drift.remembered")
+    failpoint("drift.compared")
+    _record(config, report, name, step=state.step + 1, now=now)
+    asked = now.isoformat() if wanted else state.asked_at
+    _write_state(registry, DriftState(name, until, checks, state.step + 1, asked))
+    failpoint("drift.remembered")
     report.notes.extend(waiting_note(send_waiting(config)))
     return report
 
@@ -174,12 +146,12 @@ def watch(config: Config, *, now: datetime) -> DriftReport:
 def _new_rows(source: Source, config: Config, *, since: str, now: datetime) -> tuple[pd.DataFrame, str]:
     """Rows later than the last look, the latest of them if they are many, and where the next look begins."""
     time, most = config.columns.time, config.drift.most_rows
-    featuring = featuring_of(config, trained=False)
-    if featuring is not None and time is not None:
-        return _new_measured(source, config, featuring, time, since=since, now=now)
+    engine = feature_engine_of(config, trained=False)
+    if engine is not None and time is not None:
+        return _new_measured(source, config, engine, time, since=since, now=now)
     parts: list[pd.DataFrame] = []
     seen, latest = 0, since
-    end = pd.Timestamp(now.astimezone(UTC)).tz_localize(None).to_datetime64()
+    end = naive_utc(now).to_datetime64()
     with progress("Reading", total=source.estimate()) as advance:
         for batch in source.batches():
             if time is None:
@@ -202,15 +174,15 @@ def _new_rows(source: Source, config: Config, *, since: str, now: datetime) -> t
 
 
 def _new_measured(
-    source: Source, config: Config, featuring: Featuring, time: str, *, since: str, now: datetime
+    source: Source, config: Config, engine: FeatureEngine, time: str, *, since: str, now: datetime
 ) -> tuple[pd.DataFrame, str]:
     """The same with features, which look back beyond the last look."""
     begin = pd.Timestamp(since) if since else None
-    end = pd.Timestamp(now.astimezone(UTC)).tz_localize(None)
-    frame = rows_between(source, time, since=None if begin is None else begin - featuring.reach, until=end)
+    end = naive_utc(now)
+    frame = rows_between(source, time, since=None if begin is None else begin - engine.reach, until=end)
     if frame.empty:
         return frame, since
-    rows = featuring.compute(frame, now=end).rows
+    rows = engine.compute(frame, now=end).rows
     when = read_dates(rows[time])[0]
     if begin is not None:
         rows, when = rows[(when > begin).to_numpy()], when[when > begin]
@@ -235,10 +207,10 @@ def _alerts_a_day(rows: pd.DataFrame, scores: pd.DataFrame, time: str | None) ->
     return flagged / max(float((rows[time].max() - rows[time].min()).total_seconds()) / 86_400, 1.0)
 
 
-def _may_ask(memory: Memory, config: Config, now: datetime) -> bool:
-    if not memory.asked_at:
+def _may_ask(state: DriftState, config: Config, now: datetime) -> bool:
+    if not state.asked_at:
         return True
-    return now - datetime.fromisoformat(memory.asked_at) >= timedelta(days=config.drift.retrain_every_days)
+    return now - datetime.fromisoformat(state.asked_at) >= timedelta(days=config.drift.retrain_every_days)
 
 
 def _note(rows: pd.DataFrame, shifts: list[Shift], drifting: list[str], wanted: bool) -> str:
@@ -251,7 +223,7 @@ def _note(rows: pd.DataFrame, shifts: list[Shift], drifting: list[str], wanted: 
     return f"No drift in {counted(len(rows))}."
 
 
-def _tell(config: Config, report: DriftReport, name: str, *, step: int, now: datetime) -> None:
+def _record(config: Config, report: DriftReport, name: str, *, step: int, now: datetime) -> None:
     metrics = {"rows": float(report.rows), "alerts_a_day": report.alerts_a_day}
     metrics["drifting_columns"] = float(len(report.drifting))
     metrics["moved_columns"] = float(sum(shift.moved for shift in report.shifts))
@@ -261,7 +233,7 @@ def _tell(config: Config, report: DriftReport, name: str, *, step: int, now: dat
         metrics |= {f"psi {group}/{column}": shift.psi, f"effect {group}/{column}": shift.effect}
     note = "\n\n".join(["## Drift", f"Last look on {now:%Y-%m-%d %H:%M}: {report.note}", f"Champion: {name}."])
     tags = {"drift": ", ".join(report.drifting) or "none", "champion": name, "last look": f"{now:%Y-%m-%d %H:%M}"}
-    tell_monitoring(config, metrics=metrics, step=step, at=now, tags=tags, note=note)
+    record_monitoring(config, metrics=metrics, step=step, at=now, tags=tags, note=note)
 
 
 def _nothing(note: str) -> DriftReport:
@@ -272,15 +244,15 @@ def _strength(shift: Shift) -> float:
     return max(shift.psi / shift.psi_limit, abs(shift.effect) / shift.effect_limit)
 
 
-def _memory(shelf: Shelf) -> Memory:
-    path = shelf.folder / STATE
+def _read_state(registry: ModelRegistry) -> DriftState:
+    path = registry.folder / STATE
     try:
-        return Memory(**json.loads(path.read_text(encoding="utf-8")))
+        return DriftState(**json.loads(path.read_text(encoding="utf-8")))
     except FileNotFoundError:
-        return Memory()
+        return DriftState()
     except (ValueError, TypeError):  # begin anew: what it held was a convenience
-        return Memory()
+        return DriftState()
 
 
-def _remember(shelf: Shelf, memory: Memory) -> None:
-    write_whole(shelf.folder / STATE, json.dumps(asdict(memory)))
+def _write_state(registry: ModelRegistry, state: DriftState) -> None:
+    write_whole(registry.folder / STATE, json.dumps(asdict(state)))

@@ -14,20 +14,12 @@ from detector.metrics import ranking as evaluate
 class Side:
     """One detector on the rows compared.
 
-    Parameters
-    ----------
-    risk, p_value : array of shape (n_rows,)
-        What it says of them.
-    precision : float
-        Average precision against labels, or against injected anomalies.
-    recall : float
-        The share of (injected) anomalies among as many of the riskiest rows as people can look at.
-    calibration : float
-        Distance of the p-values of normal rows from uniform.
-    alerts : float
-        Rows flagged a day, or among a thousand where there is no time.
-    right : float
-        Those of them that are known to be anomalous.
+    - ``risk``, ``p_value`` (n_rows,): what it says of them.
+    - ``precision``: average precision against labels, or against injected anomalies.
+    - ``recall``: the share of (injected) anomalies among as many of the riskiest rows as people can look at.
+    - ``calibration``: distance of the p-values of normal rows from uniform.
+    - ``alerts``: rows flagged a day, or among a thousand where there is no time.
+    - ``right``: those of them that are known to be anomalous.
     """
 
     risk: NDArray[np.float64]
@@ -52,28 +44,17 @@ class Side:
 class Comparison:
     """What the comparison found.
 
-    Parameters
-    ----------
-    champion, challenger : Side
-    basis : str
-        "labels" or "injected anomalies".
-    gain : Interval
-        The challenger's average precision minus the champion's on labels; its recall minus the champion's on
-        injected anomalies.
-    stability : float
-        Spearman's rank correlation of the two risks; of the unsupervised ones if a head decides for only one.
-    rows, anomalies : int
-        Rows compared on, and (injected) anomalies among those the gain is of.
-    days : float
-        What the rows span; 0 where there is no time.
-    budget : int
-        The riskiest rows that count for recall.
-    noise : float
-        What a calibration distance can be by chance.
-    truth : array of shape (n_rows,)
-        What the gain is measured against, one for each value of ``judged``.
-    judged : tuple of two arrays
-        Risks that the gain is measured on: of the rows as they are, or with the injected ones among them.
+    - ``basis``: "labels" or "injected anomalies".
+    - ``gain``: the challenger's average precision minus the champion's on labels; its recall minus the champion's on
+      injected anomalies.
+    - ``stability``: Spearman's rank correlation of the two risks; of the unsupervised ones if a head decides for only
+      one.
+    - ``rows``, ``anomalies``: rows compared on, and (injected) anomalies among those the gain is of.
+    - ``days``: what the rows span; 0 where there is no time.
+    - ``budget``: the riskiest rows that count for recall.
+    - ``noise``: what a calibration distance can be by chance.
+    - ``truth`` (n_rows,): what the gain is measured against, one for each value of ``risks``.
+    - ``risks``: risks that the gain is measured on: of the rows as they are, or with the injected ones among them.
     """
 
     champion: Side
@@ -87,7 +68,7 @@ class Comparison:
     budget: int
     noise: float
     truth: NDArray[np.float64]
-    judged: tuple[NDArray[np.float64], NDArray[np.float64]]
+    risks: tuple[NDArray[np.float64], NDArray[np.float64]]
 
     @property
     def figure_of_merit(self) -> str:

@@ -24,14 +24,9 @@ class Check:
 class Decision:
     """What was decided, and why.
 
-    Parameters
-    ----------
-    verdict : {"promote", "keep", "shadow", "failed"}
-        "shadow": it would be promoted, and first scores beside the champion.
-    reason : str
-        One sentence.
-    checks : tuple of Check
-        The rules, in order.
+    - ``verdict``: "promote", "keep", "shadow", "failed". "shadow": it would be promoted, and first scores beside the
+      champion.
+    - ``checks``: the rules, in order.
     """
 
     verdict: str
@@ -45,13 +40,6 @@ def decide(found: Comparison, settings: RetrainSection) -> Decision:
     The challenger serves if it surely finds more; or if the champion's p-values no longer mean what they say, the
     challenger's do, and it surely loses little. Beside a champion whose p-values are right it must also not flood
     people with alerts, and must rank rows much as the champion does.
-
-    Parameters
-    ----------
-    found : Comparison
-        Both on the same rows.
-    settings : RetrainSection
-        The limits.
     """
     gain, limit = found.gain, max(settings.most_calibration_distance, found.noise)
     sure = f"{settings.confidence:.0%}".replace("%", " %")

@@ -6,121 +6,42 @@
     bundle.models/
     ├── 3f2a91c04d7e/   a whole bundle, never changed, named after its fingerprint
     ├── 81be02d97a55/
-    └── models.json     which is champion, which challenger, and every move with its reason
+    └── models.json     which is champion, which challenger, and every promotion with its reason
 
 A reader follows the link once and then has one whole bundle, whatever is promoted meanwhile. Every step is either
-done or not: a process killed at any point leaves a champion that serves, and `Shelf.mend` finishes or undoes the rest.
+done or not: a process killed at any point leaves a champion that serves, and `ModelRegistry.recover` finishes or undoes
+the rest.
 """
 
 from __future__ import annotations
 
 import fcntl
-import json
 import os
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from detector.atomic import exchange, write_whole
-from detector.errors import BundleError, SettingError, nearest
+from detector.atomic import exchange
+from detector.errors import BundleError
 from detector.persist import bundle
-from pipelines.testing.failpoints import fault
+from pipelines.registry.state import STATE, Promotion, RegistryState, StoredModel
+from pipelines.testing.failpoints import failpoint
 
-STATE = "models.json"
+LOCK = "shelf"
+"""The name that earlier versions lock, too."""
 
-
-@dataclass(frozen=True)
-class Kept:
-    """One detector on the shelf.
-
-    Parameters
-    ----------
-    name : str
-        The fingerprint of its bundle; what stands beside each score as ``model_version``.
-    made_at : str
-        When it was trained, in ISO 8601.
-    facts : dict
-        What a list shows: rows, data window, figures of merit.
-    decision : str
-        What was decided about it last, and why.
-    """
-
-    name: str
-    made_at: str
-    facts: dict[str, Any] = field(default_factory=dict)
-    decision: str = ""
+OnPromotion = Callable[[Promotion], object]
 
 
-@dataclass(frozen=True)
-class Move:
-    """A change of champion: when, from which, to which, and why."""
-
-    at: str
-    to: str
-    before: str | None
-    why: str
-
-
-Tell = Callable[[Move], object]
-
-
-@dataclass(frozen=True)
-class State:
-    """What ``models.json`` says.
-
-    Parameters
-    ----------
-    champion, challenger : str or None
-        Names.
-    kept : tuple of Kept
-        Oldest first.
-    moves : tuple of Move
-        Oldest first.
-    moving : Move or None
-        A change that was begun; None once it is done.
-    """
-
-    champion: str | None = None
-    challenger: str | None = None
-    kept: tuple[Kept, ...] = ()
-    moves: tuple[Move, ...] = ()
-    moving: Move | None = None
-
-    def find(self, name: str) -> Kept:
-        """The detector of a name, or of the beginning of one.
-
-        Raises
-        ------
-        SettingError
-            If there is none, or more than one.
-        """
-        found = [kept for kept in self.kept if kept.name.startswith(name)] if name else []
-        if len(found) != 1:
-            names = [kept.name for kept in self.kept]
-            raise SettingError(f"No one detector is called {name!r}. {nearest(name, names)}")
-        return found[0]
-
-    def before_champion(self) -> str | None:
-        """The one that served before the champion and is still there."""
-        there = {kept.name for kept in self.kept}
-        for move in reversed(self.moves):
-            if move.to == self.champion and move.before in there:
-                return move.before
-        return None
-
-
-class Shelf:
+class ModelRegistry:
     """The detectors of one configuration.
 
-    Parameters
-    ----------
-    place : Path
-        ``config.bundle``: where scoring reads.
+    - ``place``: ``config.bundle``: where scoring reads.
     """
 
     def __init__(self, place: Path) -> None:
@@ -129,29 +50,19 @@ class Shelf:
 
     @property
     def managed(self) -> bool:
-        """Whether there is a shelf yet; plain ``detector train`` needs none."""
+        """Whether there is a registry yet; plain ``detector train`` needs none."""
         return (self.folder / STATE).exists()
 
-    def state(self) -> State:
-        """What is on the shelf.
+    def state(self) -> RegistryState:
+        """What the registry holds.
 
-        Raises
-        ------
-        BundleError
-            If the list is damaged.
+        Raises ``BundleError`` if the list is damaged.
         """
         path = self.folder / STATE
         if not path.exists():
-            return State()
+            return RegistryState()
         try:
-            values = json.loads(path.read_text(encoding="utf-8"))
-            return State(
-                champion=values["champion"],
-                challenger=values["challenger"],
-                kept=tuple(Kept(**each) for each in values["kept"]),
-                moves=tuple(Move(**each) for each in values["moves"]),
-                moving=Move(**values["moving"]) if values["moving"] else None,
-            )
+            return RegistryState.read(path)
         except (ValueError, KeyError, TypeError) as error:
             raise BundleError(
                 f"{path} is damaged: {error!r}. The champion in {self.place} still serves. Move {self.folder} away; "
@@ -167,20 +78,12 @@ class Shelf:
         return self.folder / name
 
     @contextmanager
-    def locked(self, what: str = "shelf", *, wait: bool = True) -> Iterator[None]:
-        """Be the only one who changes the shelf, or who trains for it; readers do not wait.
+    def locked(self, what: str = LOCK, *, wait: bool = True) -> Iterator[None]:
+        """Be the only one who changes the registry, or who trains for it; readers do not wait.
 
-        Parameters
-        ----------
-        what : str
-            "shelf" is held for moments, "training" for as long as one takes.
-        wait : bool
-            Whether to wait for another process.
+        - ``what``: ``LOCK`` is held for moments, "training" for as long as one takes.
 
-        Raises
-        ------
-        BundleError
-            If another process holds it and ``wait`` is false.
+        Raises ``BundleError`` if another process holds it and ``wait`` is false.
         """
         self.folder.mkdir(parents=True, exist_ok=True)
         with (self.folder / f".{what}.lock").open("w") as file:
@@ -192,23 +95,16 @@ class Shelf:
                 ) from None
             yield
 
-    def adopt(self, *, now: datetime, tell: Tell = lambda _: None) -> State:
-        """Mend, then bring the bundle that ``detector train`` wrote onto the shelf and put a link in its place.
+    def adopt(self, *, now: datetime, notify: OnPromotion = lambda _: None) -> RegistryState:
+        """Recover, then bring the bundle that ``detector train`` wrote into the registry and put a link in its place.
 
-        Parameters
-        ----------
-        now : datetime
-            The time of the move, if the bundle does not know when it was made.
-        tell : callable
-            Told of a move that a killed process had made and could not tell of.
+        - ``now``: the time of the promotion, if the bundle does not know when it was made.
+        - ``notify``: called with a promotion that a killed process had made and not notified of.
 
-        Raises
-        ------
-        BundleError
-            If what is there is no bundle.
+        Raises ``BundleError`` if what is there is no bundle.
         """
         self.folder.mkdir(parents=True, exist_ok=True)
-        self.mend(tell)
+        self.recover(notify)
         state = self.state()
         if not self.place.exists() or self.place.is_symlink():
             return state
@@ -216,49 +112,44 @@ class Shelf:
         if not self.path_of(name).exists():
             building = Path(tempfile.mkdtemp(prefix=".adopted-", dir=self.folder))
             shutil.copytree(self.place, building, dirs_exist_ok=True)
-            fault("adopt.copied")
+            failpoint("adopt.copied")
             building.chmod(0o755)
             building.replace(self.path_of(name))
-        if all(kept.name != name for kept in state.kept):
+        if name not in state.names:
             facts = listed(bundle.load(self.path_of(name)).metrics)
             made = facts.pop("made_at", now.isoformat())
-            state = replace(state, kept=(*state.kept, Kept(name, str(made), facts, "trained by hand")))
+            model = StoredModel(name, str(made), facts, "trained by hand")
+            state = replace(state, models=(*state.models, model))
         self._write(replace(state, champion=name))
-        fault("adopt.listed")
+        failpoint("adopt.listed")
         self._link(name)
         return self.state()
 
     def add(self, scorer: bundle.Scorer, *, facts: dict[str, Any], now: datetime) -> str:
         """Keep a new detector, as the challenger.
 
-        Returns
-        -------
-        str
-            Its name.
+        Returns its name.
         """
         self.folder.mkdir(parents=True, exist_ok=True)
         building = Path(tempfile.mkdtemp(prefix=".new-", dir=self.folder))
         try:
             saved = bundle.save(scorer, building / "bundle")
-            fault("retrain.saved")
+            failpoint("retrain.saved")
             name = bundle.fingerprint(saved)
             if not self.path_of(name).exists():
                 saved.replace(self.path_of(name))
         finally:
             shutil.rmtree(building, ignore_errors=True)
-        fault("retrain.placed")
+        failpoint("retrain.placed")
         state = self.state()
-        kept = (*(each for each in state.kept if each.name != name), Kept(name, now.isoformat(), listed(facts)))
-        self._write(replace(state, challenger=name, kept=kept))
+        models = (*state.without([name]), StoredModel(name, now.isoformat(), listed(facts)))
+        self._write(replace(state, challenger=name, models=models))
         return name
 
     def put(self, scorer: bundle.Scorer, *, now: datetime) -> None:
-        """Let a detector that a person trained serve; without a shelf, it is the one bundle there is.
+        """Let a detector that a person trained serve; without a registry, it is the one bundle there is.
 
-        Raises
-        ------
-        BundleError
-            If the place holds something that is no bundle.
+        Raises ``BundleError`` if the place holds something that is no bundle.
         """
         if not self.managed:
             bundle.save(scorer, self.place)
@@ -271,53 +162,41 @@ class Shelf:
     def note(self, name: str, decision: str, *, challenger: bool) -> None:
         """Write down what was decided about a detector, and whether it stays the challenger."""
         state = self.state()
-        kept = tuple(replace(each, decision=decision) if each.name == name else each for each in state.kept)
         left = name if challenger else (None if state.challenger == name else state.challenger)
-        self._write(replace(state, kept=kept, challenger=left))
+        self._write(replace(state, models=state.decided(name, decision), challenger=left))
 
-    def promote(self, name: str, *, why: str, now: datetime, tell: Tell = lambda _: None) -> Move:
+    def promote(self, name: str, *, why: str, now: datetime, notify: OnPromotion = lambda _: None) -> Promotion:
         """Let a detector serve, from one moment to the next.
 
-        Parameters
-        ----------
-        name : str
-            The detector, or the beginning of its name.
-        why : str
-            One sentence, kept with the move.
-        now : datetime
-            When.
-        tell : callable
-            Told of the move once it is made. If the process is killed before, `mend` tells.
+        - ``name``: the detector, or the beginning of its name.
+        - ``why``: one sentence, stored with the promotion.
+        - ``notify``: called with the promotion once it is made; if the process is killed before, by `recover`.
 
-        Raises
-        ------
-        SettingError
-            If there is none of that name.
-        BundleError
-            If its bundle is damaged; the champion stays.
+        Raises ``SettingError`` if there is none of that name; ``BundleError`` if its bundle is damaged; the champion
+        stays.
         """
         state = self.state()
         found = state.find(name)
         bundle.load(self.path_of(found.name))
-        move = Move(now.isoformat(), found.name, state.champion, why)
-        self._write(replace(state, moving=move))
-        fault("promote.begun")
+        promotion = Promotion(now.isoformat(), found.name, state.champion, why)
+        self._write(replace(state, begun=promotion))
+        failpoint("promote.begun")
         self._link(found.name)
-        fault("promote.linked")
-        tell(move)
-        fault("promote.told")
-        self._finish(move)
-        return move
+        failpoint("promote.linked")
+        notify(promotion)
+        failpoint("promote.told")
+        self._finish(promotion)
+        return promotion
 
-    def mend(self, tell: Tell = lambda _: None) -> None:
+    def recover(self, notify: OnPromotion = lambda _: None) -> None:
         """Finish or undo what a killed process had begun, and sweep up after it."""
         state = self.state()
-        if state.moving is not None:
-            if self.serving() == self.path_of(state.moving.to).resolve():
-                tell(state.moving)
-                self._finish(state.moving)
+        if state.begun is not None:
+            if self.serving() == self.path_of(state.begun.to).resolve():
+                notify(state.begun)
+                self._finish(state.begun)
             else:
-                self._write(replace(state, moving=None))
+                self._write(replace(state, begun=None))
         for pattern in (".new-*", ".adopted-*"):
             for left in self.folder.glob(pattern):
                 shutil.rmtree(left, ignore_errors=True)
@@ -328,22 +207,24 @@ class Shelf:
         """Remove the oldest detectors beyond ``keep``; never the champion, the challenger or the one before."""
         state = self.state()
         needed = {state.champion, state.challenger, state.before_champion()}
-        spare = [kept.name for kept in state.kept if kept.name not in needed]
-        gone = spare[: max(0, len(state.kept) - keep)]
+        spare = [name for name in state.names if name not in needed]
+        gone = spare[: max(0, len(state.models) - keep)]
         if gone:
-            self._write(replace(state, kept=tuple(kept for kept in state.kept if kept.name not in gone)))
+            self._write(replace(state, models=state.without(gone)))
             for name in gone:
                 shutil.rmtree(self.path_of(name), ignore_errors=True)
         return gone
 
-    def _finish(self, move: Move) -> None:
+    def _finish(self, promotion: Promotion) -> None:
         state = self.state()
-        kept = tuple(
-            replace(each, decision=f"promoted: {move.why}") if each.name == move.to else each for each in state.kept
+        self._write(
+            RegistryState(
+                champion=promotion.to,
+                challenger=None if state.challenger == promotion.to else state.challenger,
+                models=state.decided(promotion.to, f"promoted: {promotion.why}"),
+                promotions=(*state.promotions, promotion),
+            )
         )
-        challenger = None if state.challenger == move.to else state.challenger
-        done = (*state.moves, move)
-        self._write(State(champion=move.to, challenger=challenger, kept=kept, moves=done, moving=None))
 
     def _link(self, name: str) -> None:
         """Let the place point to a bundle. A folder that is there changes places with the link in one step."""
@@ -359,8 +240,8 @@ class Shelf:
         finally:
             shutil.rmtree(building, ignore_errors=True)
 
-    def _write(self, state: State) -> None:
-        write_whole(self.folder / STATE, json.dumps(asdict(state), indent=2, ensure_ascii=False))
+    def _write(self, state: RegistryState) -> None:
+        state.write(self.folder / STATE)
 
 
 def listed(facts: dict[str, Any]) -> dict[str, Any]:

@@ -84,48 +84,22 @@ class ColumnFact:
 class ReportContent:
     """What a report says. Only the first four parts are always there.
 
-    Parameters
-    ----------
-    name : str
-        What the detector is called.
-    job : str
-        "Training", "Scoring" or "Evaluation".
-    made_at : datetime
-        When, with its time zone.
-    rows : int
-        Rows read, quarantined ones included.
-    flagged, quarantined : int or None
-    source : str or None
-        Where the rows came from, without secrets.
-    seconds : float or None
-        How long the job took.
-    truth : mapping or None
-        Metrics of ``detector.metrics`` against known labels, joined in one mapping.
-    ap_interval : Interval or None
-        Average precision with its bootstrap interval.
-    alerts : DataFrame or None
-        Flagged rows as in ``Verdicts.frame``, riskiest first, and optionally ``truth`` (1, 0, missing). The
-        first 15 are open to see, the first 100 at a click.
-    unit : str
-        What the alerts are: "rows" or "events".
-    reasons : sequence or None
-        The reasons of each row of ``alerts``; without them its ``reasons`` text is shown.
-    policy : str or None
-        The flagging rule in words: ``Policy.describe()``.
-    calibration : mapping or None
-        ``detector.metrics.calibration.calibration_metrics`` of held-out normal rows.
-    figures : mapping
-        By name; the names of `CAPTIONS` get their caption.
-    columns : sequence of ColumnFact
-    quarantine : mapping
-        Rows by reason, see `quarantine_counts`.
-    members : sequence of str
-    model : mapping or None
-        ``TabularScorer.metrics``.
-    places : mapping
-        Where to find the rest: a label, and a path, a command or an address.
-    notes : sequence of str
-        Anything a reader must know first.
+    - ``job``: "Training", "Scoring" or "Evaluation".
+    - ``made_at``: when, with its time zone.
+    - ``rows``: rows read, quarantined ones included.
+    - ``source``: where the rows came from, without secrets.
+    - ``truth``: metrics of ``detector.metrics.ranking`` against known labels, joined in one mapping.
+    - ``ap_interval``: average precision with its bootstrap interval.
+    - ``alerts``: flagged rows as in ``Verdicts.frame``, riskiest first, and optionally ``truth`` (1, 0, missing). The
+      first 15 are open to see, the first 100 at a click.
+    - ``unit``: what the alerts are: "rows" or "events".
+    - ``reasons``: the reasons of each row of ``alerts``; without them its ``reasons`` text is shown.
+    - ``policy``: the flagging rule in words: ``Policy.describe()``.
+    - ``calibration``: ``detector.metrics.ranking.calibration_metrics`` of held-out normal rows.
+    - ``figures``: by name; the names of `CAPTIONS` get their caption.
+    - ``quarantine``: rows by reason, see `quarantine_counts`.
+    - ``model``: ``TabularScorer.metrics``.
+    - ``places``: where to find the rest: a label, and a path, a command or an address.
     """
 
     name: str
@@ -155,10 +129,7 @@ class ReportContent:
 def write_report(path: Path, content: ReportContent) -> Path:
     """Write the report, replacing an older one in one step.
 
-    Raises
-    ------
-    SinkError
-        If the file cannot be written.
+    Raises ``SinkError`` if the file cannot be written.
     """
     page = render(content)
     draft = path.with_name(f".{path.name}.{os.getpid()}")

@@ -31,21 +31,11 @@ def risk_over_time(
 ) -> Figure:
     """Risk against time; flagged stretches are marked, and known anomalies where there are labels.
 
-    Parameters
-    ----------
-    when : array of shape (n_rows,)
-        Times, or positions.
-    risk : array of shape (n_rows,)
-    flagged : boolean array of shape (n_rows,)
-    labels : array of shape (n_rows,), optional
-        1 for known anomalies.
-    whose : optional
-        Named in the title.
+    - ``when`` (n_rows,): times, or positions.
+    - ``labels`` (n_rows,): 1 for known anomalies.
+    - ``whose``: named in the title.
 
-    Raises
-    ------
-    DataError
-        If there are no rows.
+    Raises ``DataError`` if there are no rows.
     """
     when, risk, flagged = np.asarray(when), np.asarray(risk, dtype=float), np.asarray(flagged, dtype=bool)
     if not len(risk):
@@ -73,19 +63,11 @@ def risk_over_time(
 def event_curves(curves: pd.DataFrame, *, event: pd.Series, sensors: Sequence[str]) -> Figure:
     """What each sensor at fault read around an event, and what it should have read.
 
-    Parameters
-    ----------
-    curves : DataFrame
-        The lines of one event in ``SequenceScorer.curves``.
-    event : Series
-        Its line in the events: ``start``, ``end``, ``entity`` where there is one.
-    sensors : sequence of str
-        Those to draw, the most important first; at most three are drawn.
+    - ``curves``: the lines of one event in ``SequenceScorer.curves``.
+    - ``event``: its line in the events: ``start``, ``end``, ``entity`` where there is one.
+    - ``sensors``: those to draw, the most important first; at most three are drawn.
 
-    Raises
-    ------
-    DataError
-        If there is no sensor.
+    Raises ``DataError`` if there is no sensor.
     """
     shown = list(sensors)[:MOST_SENSORS]
     if not shown:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator, Sequence
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from functools import partial
 
 import numpy as np
@@ -14,13 +14,14 @@ from sqlalchemy.orm import Session
 
 from detector.cleaning.clean import clean
 from detector.cleaning.quarantine import quarantine
+from detector.cleaning.values import naive_utc
 from detector.decide.days import counts_by_day
 from detector.decide.policy import Policy
 from detector.detectors.series.scorer import SequenceScorer
 from detector.detectors.series.stream import Continued, Tail, continue_series, newest_of
 from pipelines.ingest.batch import InputBatch
 from pipelines.ingest.dedupe import KeyLedger
-from pipelines.ingest.provenance import placed
+from pipelines.ingest.provenance import with_provenance
 from pipelines.scoring.contract import BatchContext, ScoredBatch, each_once, keep_nothing
 from pipelines.scoring.staleness import FORGOTTEN, Staleness, notices_of
 from pipelines.scoring.state import keep_tail, load_tail
@@ -102,7 +103,7 @@ class SeriesBatchScorer:
             flagged=int(flags.sum()),
             frames=_slices(scores),
             by_day={} if self.schema.time is None else counts_by_day(_days(scores, self.schema.time)[flags]),
-            is_placed=True,
+            has_provenance=True,
             notices=notices if context.goes_on else None,
             keep=partial(_keep, source=context.source, tail=tail, scorer=self.scorer)
             if context.goes_on
@@ -130,7 +131,7 @@ class SeriesBatchScorer:
             context.quarantine.write(cleaned.quarantine)
             rows = each_once(cleaned.rows, frame, ledger, context, key=key) if context.goes_on else cleaned.rows
             if key is None and len(rows):
-                place = placed(rows[[]], batch.facts.spans)
+                place = with_provenance(rows[[]], batch.facts.spans)
                 rows = rows.assign(**{kept: place[name] for kept, name in zip(PLACES, ROW_COLUMNS, strict=True)})
             parts.append(rows.drop(columns=[self.schema.label] if self.schema.label in rows else []))
         for rejected in batch.facts.rejected:
@@ -142,7 +143,7 @@ class SeriesBatchScorer:
         """Without rows from the future, and those whose key waits already."""
         time, key = self.schema.time, self.schema.key
         if time is not None:
-            end = pd.Timestamp((context.now + AHEAD).astimezone(UTC)).tz_localize(None)
+            end = naive_utc(context.now + AHEAD)
             future = rows[rows[time] > end]
             why = [f"{time}: {each} lies in the future; is the clock of its machine right?" for each in future[time]]
             context.quarantine.write(quarantine(future, why))

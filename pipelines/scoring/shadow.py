@@ -16,6 +16,7 @@ import numpy as np
 import pandas as pd
 
 from detector.atomic import write_whole
+from detector.cleaning.values import naive_utc
 from detector.errors import DetectorError
 from detector.metrics import compare
 from detector.metrics.calibration import calibration_metrics
@@ -23,12 +24,12 @@ from pipelines.config import Config
 from pipelines.ingest.batch import InputBatch
 from pipelines.jobs.cache import ProcessCache
 from pipelines.registry.promotion import KEEP, PROMOTE, TITLES
-from pipelines.registry.registry import Shelf
+from pipelines.registry.registry import ModelRegistry
 from pipelines.scoring.contract import BatchContext
 from pipelines.scoring.load import load_challenger
 from pipelines.scoring.table import TableBatchScorer
 from pipelines.sinks.quarantine import QuarantineSink
-from pipelines.tracking.messages import tell_move, tell_note
+from pipelines.tracking.messages import record_note, record_promotion
 
 log = logging.getLogger("detector.score")
 
@@ -103,7 +104,7 @@ class ShadowTrial:
         if trial is None or now >= datetime.fromisoformat(trial.until):
             return None
         try:
-            scorer = load_challenger(config, Shelf(config.bundle).path_of(trial.name), cache)
+            scorer = load_challenger(config, ModelRegistry(config.bundle).path_of(trial.name), cache)
         except DetectorError as error:
             log.warning("the challenger %s cannot be loaded: %s", trial.name, error)
             return None
@@ -145,7 +146,7 @@ class ShadowTrial:
         both = pd.concat([scores.loc[both.index, named], both], axis=1)
         path = self.folder / f"{name}.parquet"
         building = path.with_name(f".{path.name}")
-        both.assign(scored_at=pd.Timestamp(self.now).tz_convert(None)).to_parquet(building)
+        both.assign(scored_at=naive_utc(self.now)).to_parquet(building)
         building.replace(path)
         by_day = {str(day): count for day, count in scored.by_day.items()}
         write_whole(self.folder / DAYS, json.dumps(self._days() | {name: by_day}))
@@ -175,15 +176,15 @@ def settle_shadow(config: Config, *, now: datetime) -> str | None:
     trial = trial_of(config)
     if trial is None or now < datetime.fromisoformat(trial.until):
         return None
-    shelf = Shelf(config.bundle)
-    verdict, reason, metrics = _settled(config, shelf, trial)
-    with shelf.locked():
+    registry = ModelRegistry(config.bundle)
+    verdict, reason, metrics = _settled(config, registry, trial)
+    with registry.locked():
         if verdict == PROMOTE:
-            shelf.promote(trial.name, why=reason, now=now, tell=lambda move: tell_move(config, move, job="retrain"))
-        elif any(kept.name == trial.name for kept in shelf.state().kept):
-            shelf.note(trial.name, f"{verdict}: {reason}", challenger=True)
+            registry.promote(trial.name, why=reason, now=now, notify=partial(record_promotion, config, job="retrain"))
+        elif trial.name in registry.state().names:
+            registry.note(trial.name, f"{verdict}: {reason}", challenger=True)
         _state(config).unlink(missing_ok=True)
-    tell_note(
+    record_note(
         config,
         run=f"shadow trial: {verdict}",
         note=f"## {TITLES[verdict]}\n\n{reason}\n\n- **trial**: {trial.since[:16]} to {trial.until[:16]}",
@@ -195,10 +196,10 @@ def settle_shadow(config: Config, *, now: datetime) -> str | None:
     return verdict
 
 
-def _settled(config: Config, shelf: Shelf, trial: Trial) -> tuple[str, str, dict[str, float]]:
-    if shelf.state().champion == trial.name:
+def _settled(config: Config, registry: ModelRegistry, trial: Trial) -> tuple[str, str, dict[str, float]]:
+    if registry.state().champion == trial.name:
         return KEEP, "It serves already; a person promoted it during its trial.", {}
-    if not shelf.path_of(trial.name).exists():
+    if not registry.path_of(trial.name).exists():
         return KEEP, "The champion stays: the challenger's bundle is gone.", {}
     files = sorted((_folder(config) / trial.name).glob("*.parquet"))
     if not files:
@@ -227,8 +228,8 @@ def _settled(config: Config, shelf: Shelf, trial: Trial) -> tuple[str, str, dict
 
 
 def _folder(config: Config) -> Path:
-    return Shelf(config.bundle).folder / "shadow"
+    return ModelRegistry(config.bundle).folder / "shadow"
 
 
 def _state(config: Config) -> Path:
-    return Shelf(config.bundle).folder / STATE
+    return ModelRegistry(config.bundle).folder / STATE

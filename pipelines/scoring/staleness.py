@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 
 import numpy as np
 import pandas as pd
 
+from detector.cleaning.values import naive_utc
 from detector.decide.policy import severity
 from detector.detectors.series.scorer import SequenceScorer
 from detector.explain.reason import Reason
@@ -50,7 +51,7 @@ class Staleness:
         >>> Staleness().present(newest, datetime(2026, 3, 1, 11, tzinfo=UTC))
         Timestamp('2026-03-01 11:00:00')
         """
-        clock = pd.Timestamp(now.astimezone(UTC)).tz_localize(None)
+        clock = naive_utc(now)
         return clock if self.by_clock else min(clock, newest.max())
 
     def silent(self, scorer: SequenceScorer, newest: pd.Series, present: pd.Timestamp) -> pd.Series:

@@ -23,14 +23,15 @@ import pandas as pd
 import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
+from detector.cleaning.values import naive_utc
 from detector.errors import DetectorError, StoreError
 from pipelines.alerts.grouping.gather import Gathered
 from pipelines.alerts.outbox.enqueue import enqueue
 from pipelines.features.state import FeatureState, feature_state_of
 from pipelines.ingest import FollowedSource, InputBatch, ReadFacts, open_followed
-from pipelines.ingest.provenance import placed
+from pipelines.ingest.provenance import with_provenance
 from pipelines.jobs.context import Context
-from pipelines.prefetch import ahead
+from pipelines.prefetch import prefetch
 from pipelines.scoring.contract import BatchContext, BatchScorer, Mode, ScoredBatch
 from pipelines.scoring.shadow import ShadowTrial
 from pipelines.scoring.staleness import with_notices
@@ -39,7 +40,7 @@ from pipelines.sinks.batch_sink import Staged
 from pipelines.sinks.open_batch_sink import BatchSink, open_batch_sink, quarantine_folder
 from pipelines.sinks.quarantine import QuarantineSink
 from pipelines.store import Batch, DayFlags
-from pipelines.testing.failpoints import fault
+from pipelines.testing.failpoints import failpoint
 
 log = logging.getLogger("detector.score")
 
@@ -84,8 +85,8 @@ class Scoring:
         config, self.store, self.source = self.context.config, self.context.store, self.context.config.name
         schema = self.scorer.schema
         self.state = feature_state_of(config, self.store, self.context.cache)
-        raw = schema if self.state is None else self.state.featuring.raw_schema(schema)
-        also = () if self.state is None else self.state.featuring.reader.optional
+        raw = schema if self.state is None else self.state.engine.raw_schema(schema)
+        also = () if self.state is None else self.state.engine.reader.optional
         self.followed = open_followed(config, self.store, raw, also=also)
         self.sink = open_batch_sink(config, self.store, schema)
 
@@ -127,10 +128,10 @@ class Scoring:
             session.flush()
             mark(session, batch.id)
             self.context.fence(session)
-            fault("score.claiming")
+            failpoint("score.claiming")
             session.flush()
             session.expunge(batch)
-        fault("score.claimed")
+        failpoint("score.claimed")
         return batch
 
     def give_up(self, batch: Batch) -> None:
@@ -166,7 +167,7 @@ class Scoring:
     def process(self, batch: Batch, *, mode: Mode, finish: Finish, rows: InputBatch | None = None) -> Outcome:
         """Read, score, stage; then put everything in its place in one transaction, which ``finish`` completes."""
         rows = (rows or self.followed.open(batch.window)).map(_each_may_be_the_last)
-        fault("score.opened")
+        failpoint("score.opened")
         with tempfile.TemporaryDirectory(prefix="detector-") as folder:
             outcome = self._stage(batch, rows, Path(folder), mode)
             if mode == "score" and self.state is not None:
@@ -208,17 +209,17 @@ class Scoring:
                     source=self.source,
                 ),
             )
-            fault("score.judged")
+            failpoint("score.judged")
             frames = self._described(scored, rows.facts, batch)
             frames = gathered.watch(frames if trial is None else trial.watch(frames))
             staged = self.sink.stage(
-                ahead(self._written(frames)),
+                prefetch(self._written(frames)),
                 batch=batch.id,
                 version=self.scorer.version,
                 folder=folder,
                 replaces=mode == "replay",
             )
-        fault("score.staged")
+        failpoint("score.staged")
         alerts = with_notices(gathered.scores(), scored.notices) if batch.purpose == "score" else None
         was = "done" if mode == "replay" else "claimed"
         return Outcome(scored, staged, rows.facts, quarantine.rows, was, alerts, trial)
@@ -241,7 +242,7 @@ class Scoring:
             session.execute(sa.delete(DayFlags).where(DayFlags.batch == batch.id))
             for day, flagged in scored.by_day.items():
                 session.add(DayFlags(batch=batch.id, day=day, source=self.source, flagged=flagged))
-            fault("score.moving")
+            failpoint("score.moving")
             finish(session, kept, outcome.facts)
             if outcome.alerts is not None:
                 enqueue(session, outcome.alerts, config=self.context.config, now=self.context.now)
@@ -249,8 +250,8 @@ class Scoring:
             session.flush()
             self.context.fence(session)
             self.sink.show(staged)
-            fault("score.committing")
-        fault("score.committed")
+            failpoint("score.committing")
+        failpoint("score.committed")
 
     def _check_is(self, state: str, batch: Batch, session: Session) -> None:
         found = session.get(Batch, batch.id)
@@ -290,19 +291,19 @@ class Scoring:
 
     def _described(self, scored: ScoredBatch, facts: ReadFacts, batch: Batch) -> Iterator[pd.DataFrame]:
         """The scores with their model, batch and time, and where each row came from if no key names it."""
-        scored_at = pd.Timestamp(self.context.now).tz_convert(None)
+        scored_at = naive_utc(self.context.now)
         for frame in scored.frames:
             self.context.checkpoint()
             if frame.empty:
                 continue
             named = frame
-            if self.scorer.schema.key is None and not scored.is_placed:
-                named = placed(frame, facts.spans)
+            if self.scorer.schema.key is None and not scored.has_provenance:
+                named = with_provenance(frame, facts.spans)
             yield named.assign(model_version=self.scorer.version, scored_at=scored_at, batch=batch.id)
 
 
 def _each_may_be_the_last(frames: Iterator[pd.DataFrame]) -> Iterator[pd.DataFrame]:
     """The same, with a point at which each part that was read can be the last."""
     for frame in frames:
-        fault("score.read")
+        failpoint("score.read")
         yield frame

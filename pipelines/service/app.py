@@ -34,17 +34,7 @@ MOST_FOLLOWING = 5
 
 
 class Service:
-    """One instance of the service.
-
-    Parameters
-    ----------
-    config : Config
-        What it does.
-    store : Store
-        Its state, shared with the other instances.
-    clock : callable
-        A monotonic clock.
-    """
+    """One instance of the service."""
 
     def __init__(self, config: Config, store: Store, *, clock: Callable[[], float] = time.monotonic) -> None:
         self.config = config
@@ -106,7 +96,7 @@ class Service:
 
     def _keep_schedule(self) -> None:
         if self.schedule is not None and not self.schedule.is_alive:
-            log.warning("the scheduler has ended, as it does when the database is away; it is started anew")
+            log.warning("the scheduler has ended; it is started anew")
             self._stop_schedule()
         if self.schedule is None:
             schedule = Schedule(self.store, self.config.service, run=self._due, on_unrun=self._unrun)
@@ -246,10 +236,7 @@ class _Turn:
 def serve(config: Config, store: Store) -> None:
     """Run an instance, with its HTTP server, until SIGTERM or SIGINT.
 
-    Raises
-    ------
-    SettingError
-        If the port is taken.
+    Raises ``SettingError`` if the port is taken.
     """
     service = Service(config, store)
     app = application(service.facts, service.metrics)

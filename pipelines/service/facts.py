@@ -28,18 +28,8 @@ LAG_SECONDS = 15.0
 class Facts:
     """Health, readiness and the figures that are asked for rather than counted.
 
-    Parameters
-    ----------
-    config : Config
-        Of the service.
-    store : Store
-        Its state.
-    is_leader : callable
-        Whether this instance leads.
-    last_beat : callable
-        When the main loop last went round, by the monotonic clock.
-    cache : ProcessCache, optional
-        Holds the detector that serves.
+    - ``last_beat``: when the main loop last went round, by the monotonic clock.
+    - ``cache``: holds the detector that serves.
     """
 
     def __init__(

@@ -22,10 +22,7 @@ log = logging.getLogger("detector.housekeeping")
 def deliver(context: Context) -> JobOutcome:
     """Have every ``DELIVERIES`` send what it can; one that fails does not keep the others from it.
 
-    Raises
-    ------
-    DetectorError
-        The first failure, once all had their turn.
+    Raises ``DetectorError``: the first failure, once all had their turn.
     """
     sent: dict[str, int] = {}
     gauges: dict[str, float] = {}
@@ -40,10 +37,10 @@ def deliver(context: Context) -> JobOutcome:
             failures.append(error)
     if failures:
         raise failures[0]
-    told = ", ".join(f"{count:,} {name}" for name, count in sent.items() if count)
-    if not told:
+    parts = ", ".join(f"{count:,} {name}" for name, count in sent.items() if count)
+    if not parts:
         return JobOutcome(outcome="skipped", note="nothing waits to be sent", gauges=gauges)
-    return JobOutcome(rows=sum(sent.values()), note=f"sent {told}", facts=sent, gauges=gauges)
+    return JobOutcome(rows=sum(sent.values()), note=f"sent {parts}", facts=sent, gauges=gauges)
 
 
 def tidy(context: Context) -> JobOutcome:

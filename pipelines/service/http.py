@@ -45,19 +45,9 @@ def application(facts: Facts, metrics: Metrics) -> FastAPI:
 class HttpServer:
     """uvicorn in a thread of this process.
 
-    Parameters
-    ----------
-    app : FastAPI
-        What it serves.
-    host : str
-        The address to answer on.
-    port : int
-        0 for any that is free.
+    - ``port``: 0 for any that is free.
 
-    Raises
-    ------
-    SettingError
-        If the port is taken or the address is not this machine's.
+    Raises ``SettingError`` if the port is taken or the address is not this machine's.
     """
 
     def __init__(self, app: FastAPI, *, host: str, port: int) -> None:

@@ -21,7 +21,7 @@ from sqlalchemy.orm import Session
 
 from detector.errors import StoreError
 from pipelines.store import Lease, Store
-from pipelines.testing.failpoints import fault
+from pipelines.testing.failpoints import failpoint
 
 NAME = "service"
 BEATS = 3
@@ -31,16 +31,7 @@ BEATS = 3
 class Leadership:
     """One instance's part in deciding who leads.
 
-    Parameters
-    ----------
-    store : Store
-        Shared by all instances.
-    seconds : float
-        The lease: how long a leader may be silent.
-    instance : str, optional
-        Names this process.
-    clock : callable
-        A monotonic clock.
+    - ``seconds``: the lease: how long a leader may be silent.
 
     >>> from pipelines.store import open_store
     >>> import tempfile
@@ -75,10 +66,8 @@ class Leadership:
     def lead(self) -> bool:
         """Give a sign of life if this instance leads, take over if nobody does; whether it leads now.
 
-        Raises
-        ------
-        StoreError
-            If the database cannot be asked. Who led before may go on: nothing is committed without asking.
+        Raises ``StoreError`` if the database cannot be asked. Who led before may go on: nothing is committed without
+        asking.
         """
         with self.store.write() as session:
             if self.term is not None:
@@ -101,16 +90,13 @@ class Leadership:
             if not _changed(session, taken):
                 return False
         self.term = term
-        fault("leader.begun")
+        failpoint("leader.begun")
         return True
 
     def fence(self, session: Session) -> None:
         """Give a sign of life in a transaction that is about to be committed.
 
-        Raises
-        ------
-        StoreError
-            If another instance leads now; the transaction must not be committed.
+        Raises ``StoreError`` if another instance leads now; the transaction must not be committed.
         """
         try:
             self.fence_of_term()(session)
@@ -152,7 +138,7 @@ class Leadership:
             session.rollback()
             return False
         self.term = 1
-        fault("leader.begun")
+        failpoint("leader.begun")
         return True
 
     def _is_free(self, lease: Lease) -> bool:

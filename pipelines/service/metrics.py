@@ -1,4 +1,4 @@
-"""What Prometheus is told."""
+"""What Prometheus scrapes."""
 
 from __future__ import annotations
 
@@ -15,13 +15,7 @@ BUCKETS = (0.1, 0.5, 1, 5, 15, 60, 300, 900, 3_600, 14_400)
 
 
 class Metrics:
-    """The service's metrics, in a registry of their own.
-
-    Parameters
-    ----------
-    facts : Facts
-        Asked at each scrape for what the state knows.
-    """
+    """The service's metrics, in a registry of their own."""
 
     def __init__(self, facts: Facts) -> None:
         self.registry = CollectorRegistry()

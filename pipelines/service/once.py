@@ -31,17 +31,9 @@ def run_once(config: Config, store: Store, job: str, arguments: Mapping[str, Any
     If an instance of the service leads, it is asked, so that two never score at once. An instance that has died is
     waited for as long as its lease says.
 
-    Returns
-    -------
-    Run
-        The record of the run.
+    Returns the record of the run.
 
-    Raises
-    ------
-    SettingError
-        If there is no such job.
-    JobFailedError
-        If the job failed.
+    Raises ``SettingError`` if there is no such job; ``JobFailedError`` if the job failed.
     """
     if job not in JOBS:
         raise SettingError(f"There is no job {job!r}. {nearest(job, JOBS)}")

@@ -15,12 +15,12 @@ from detector.errors import DetectorError, SettingError, StoreError, nearest
 from pipelines.jobs.context import Context, JobOutcome, StoppedError
 from pipelines.jobs.registry import JOBS
 from pipelines.store import Run, Store
-from pipelines.testing.failpoints import fault
+from pipelines.testing.failpoints import failpoint
 
 log = logging.getLogger("detector.runs")
 
 OnEnd = Callable[[str, str, float, JobOutcome | None], None]
-"""Told of every run that ended: job, outcome, seconds, what the job returned."""
+"""Called with every run that ended: job, outcome, seconds, what the job returned."""
 
 
 def run_job(
@@ -28,37 +28,20 @@ def run_job(
 ) -> tuple[int, JobOutcome | None]:
     """Run a job, with a record of its start, end, rows, outcome and error.
 
-    Parameters
-    ----------
-    context : Context
-        Its number of the run is set here.
-    job : str
-        One of ``JOBS``.
-    trigger : str
-        Why it runs: schedule, request, or the job that asked for it.
-    instance : str
-        Who runs it.
-    on_end : callable, optional
-        Told of the end.
+    - ``context``: its number of the run is set here.
+    - ``trigger``: why it runs: schedule, request, or the job that asked for it.
+    - ``on_end``: called at the end.
 
-    Returns
-    -------
-    int, JobOutcome or None
-        The number of the record; what the job returned, None if it failed or was stopped. It does not raise: the error
-        is in the record and in the log.
+    Returns the number of the record; what the job returned, None if it failed or was stopped. It does not raise: the
+    error is in the record and in the log.
 
-    Raises
-    ------
-    SettingError
-        If there is no such job.
-    StoreError
-        If the record cannot be written.
+    Raises ``SettingError`` if there is no such job; ``StoreError`` if the record cannot be written.
     """
     if job not in JOBS:
         raise SettingError(f"There is no job {job!r}. {nearest(job, JOBS)}")
     started = time.perf_counter()
     number = begin(context.store, job, trigger=trigger, instance=instance, now=context.now)
-    fault("run.begun")
+    failpoint("run.begun")
     found: JobOutcome | None = None
     outcome, error = "failed", ""
     try:
@@ -74,7 +57,7 @@ def run_job(
     except Exception as failure:
         outcome, error = "failed", f"{type(failure).__name__}: {failure}"
         log.exception("%s failed unexpectedly", job, extra={"job": job, "run": number})
-    fault("run.ending")
+    failpoint("run.ending")
     seconds = time.perf_counter() - started
     # The clock may have been set meanwhile; how long it took has not changed by that.
     end(context.store, number, outcome=outcome, found=found, error=error, now=context.now + timedelta(seconds=seconds))

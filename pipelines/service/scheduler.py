@@ -1,4 +1,4 @@
-"""When jobs run: APScheduler, used by the leader only, because its job store must never serve two schedulers.
+"""When jobs run: APScheduler, used by the leader only.
 
 The registry of jobs is in ``pipelines.jobs.registry``. A time that comes while the job still runs is left out; of
 several times missed while no instance ran, one is made up for; both leave a record.
@@ -15,7 +15,6 @@ from typing import Any
 
 from apscheduler.events import EVENT_JOB_MAX_INSTANCES, EVENT_JOB_MISSED, JobEvent
 from apscheduler.executors.pool import ThreadPoolExecutor
-from apscheduler.jobstores.sqlalchemy import SQLAlchemyJobStore
 from apscheduler.schedulers.background import BackgroundScheduler
 from apscheduler.triggers.base import BaseTrigger
 
@@ -23,31 +22,19 @@ from pipelines.config.service import JobSection, ServiceSection
 from pipelines.cron import Interval, parse
 from pipelines.jobs.context import Context, JobOutcome
 from pipelines.jobs.registry import DELIVERIES, JOBS, as_command
+from pipelines.service.due_times import DueTimes, forget_all_but, settings_of, written_times
 from pipelines.store import Store
 
 __all__ = ["DELIVERIES", "JOBS", "Context", "JobOutcome", "Schedule", "WhenTrigger", "as_command", "sections_of"]
 
 log = logging.getLogger("detector.schedule")
 
-TABLE = "apscheduler_jobs"
-_run: dict[str, Callable[[str], None]] = {}
-"""What a due job calls: APScheduler keeps the name of a function, not the function."""
-
-
-def fire(job: str) -> None:
-    """A job is due."""
-    _run["job"](job)
-
 
 class WhenTrigger(BaseTrigger):  # type: ignore[misc]  # APScheduler ships no types
     """The times of a setting such as ``every 5m`` or ``0 3 * * sun``.
 
-    Parameters
-    ----------
-    text, zone : str
-        As ``pipelines.cron.parse`` takes them.
-    jitter : int
-        Seconds by which each time is put off at most.
+    - ``text``, ``zone``: as ``pipelines.cron.parse`` takes them.
+    - ``jitter``: seconds by which each time is put off at most.
     """
 
     def __init__(self, text: str, *, zone: str, jitter: int = 0) -> None:
@@ -79,16 +66,9 @@ def sections_of(section: ServiceSection) -> dict[str, JobSection]:
 class Schedule:
     """The jobs of one configuration, run in threads of this process.
 
-    Parameters
-    ----------
-    store : Store
-        Where the next times are kept, so that a time missed while nothing ran is known.
-    section : ServiceSection
-        When the jobs run.
-    run : callable
-        Called with the name of a job that is due.
-    on_unrun : callable
-        Called with a job, an outcome and a reason when a time was left out.
+    - ``store``: where the next times are written down, so that a time missed while nothing ran is known.
+    - ``run``: called with the name of a job that is due.
+    - ``on_unrun``: called with a job, an outcome and a reason when a time was left out.
     """
 
     def __init__(
@@ -99,12 +79,13 @@ class Schedule:
         run: Callable[[str], None],
         on_unrun: Callable[[str, str, str], None],
     ) -> None:
+        self.store = store
         self.section = section
+        self._run = run
         self._on_unrun = on_unrun
-        _run["job"] = run
         self._scheduler = BackgroundScheduler(
             timezone=UTC,
-            jobstores={"default": SQLAlchemyJobStore(engine=store.engine, tablename=TABLE)},
+            jobstores={"default": DueTimes(store)},
             executors={"default": ThreadPoolExecutor(len(sections_of(section)))},
             job_defaults={"coalesce": True, "max_instances": 1},
         )
@@ -112,27 +93,22 @@ class Schedule:
 
     def start(self) -> None:
         """Begin; a job whose times have not changed keeps the next of them, even if it has passed."""
+        wanted = {name: section for name, section in sections_of(self.section).items() if section.enabled}
+        forget_all_but(self.store, set(wanted))
+        written = written_times(self.store)
         self._scheduler.start(paused=True)
-        wanted = sections_of(self.section)
-        for job in self._scheduler.get_jobs():
-            if job.id not in wanted or not wanted[job.id].enabled:
-                job.remove()
         for name, section in wanted.items():
-            if not section.enabled:
-                continue
             trigger = WhenTrigger(section.when, zone=self.section.timezone, jitter=section.jitter)
-            known = self._scheduler.get_job(name)
-            if known is not None and known.trigger == trigger and known.misfire_grace_time == section.grace:
-                continue
+            due_at, settings = written.get(name, (None, None))
+            holds = settings in ({}, settings_of(trigger, section.grace))
             self._scheduler.add_job(
-                fire,
+                self._run,
                 trigger,
                 args=[name],
                 id=name,
                 name=name,
-                replace_existing=True,
                 misfire_grace_time=section.grace,
-                next_run_time=self._first(trigger),
+                next_run_time=due_at if holds else self._first(trigger),
             )
         self.mend()
         self._scheduler.resume()
@@ -153,7 +129,7 @@ class Schedule:
 
     @property
     def is_alive(self) -> bool:
-        """Whether the thread that waits for the next time still runs; a database that is away can end it."""
+        """Whether the thread that waits for the next time still runs."""
         thread: threading.Thread | None = getattr(self._scheduler, "_thread", None)
         return thread is not None and thread.is_alive()
 

@@ -70,21 +70,11 @@ def place_faults(
 ) -> list[Fault]:
     """Spread faults over the rows from ``first`` on, one in each of as many equal slots.
 
-    Parameters
-    ----------
-    rng : Generator
-        Decides lengths, places and sensors.
-    kinds : list of str
-        One fault of each, in random order; a kind may come several times.
-    first, rows : int
-        The first row that may be at fault and the number of all rows.
-    share : float
-        About which share of these rows is at fault: lengths shrink where they would exceed it.
-    fast : list of int
-        The sensors that follow the load at once and oscillate: only there a lost correlation or another
-        frequency can be seen.
-    sensors : int
-        How many sensors there are.
+    - ``kinds``: one fault of each, in random order; a kind may come several times.
+    - ``first``, ``rows``: the first row that may be at fault and the number of all rows.
+    - ``share``: about which share of these rows is at fault: lengths shrink where they would exceed it.
+    - ``fast``: the sensors that follow the load at once and oscillate: only there a lost correlation or another
+      frequency can be seen.
     """
     if not kinds:
         return []

@@ -88,14 +88,9 @@ def _point(sensor: Sensor, number: int) -> Sensor:
 def run_machine(rng: np.random.Generator, seconds: Floats, *, ambient: Floats) -> State:
     """Let a machine work through its cycles.
 
-    Parameters
-    ----------
-    rng : Generator
-        Decides the length and the height of every cycle and when the daily pause is.
-    seconds : array of shape (n_rows,)
-        Seconds since midnight of the first day, evenly spaced.
-    ambient : array of shape (n_rows,)
-        The temperature around the machine in degrees Celsius.
+    - ``rng``: decides the length and the height of every cycle and when the daily pause is.
+    - ``seconds`` (n_rows,): seconds since midnight of the first day, evenly spaced.
+    - ``ambient`` (n_rows,): the temperature around the machine in degrees Celsius.
     """
     load = smooth(_cycles(rng, seconds), 1.6)
     speed = smooth(load, 3.0)

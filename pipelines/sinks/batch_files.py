@@ -20,7 +20,7 @@ from detector.errors import SinkError
 from pipelines.sinks.batch_sink import Staged
 from pipelines.sinks.files import PARQUET_SUFFIXES, FileSink
 from pipelines.store import ScoreFile, Store, upsert
-from pipelines.testing.failpoints import fault
+from pipelines.testing.failpoints import failpoint
 
 ORPHANS = ".orphans"
 STAGED = ".staged"
@@ -108,7 +108,7 @@ class FileBatchSink:
         hidden = self.folder / f".{name}"
         with FileSink(hidden, repeated=("batch", "scored_at")) as sink:
             for frame in chain([first], coming):
-                fault("landing.write")
+                failpoint("landing.write")
                 sink.write(frame)
         _flush(hidden)
         hidden = hidden.replace(hidden.with_name(hidden.name + STAGED))  # or a pattern such as *.parquet would find it
@@ -130,13 +130,13 @@ class FileBatchSink:
             return
         (hidden,) = staged.paths
         place = _place(hidden)
-        fault("landing.rename")
+        failpoint("landing.rename")
         try:
             hidden.replace(place)
             _flush(self.folder)
         except OSError as error:
             raise SinkError(f"{place} cannot be put in its place: {error.strerror}. Nothing was kept.") from error
-        fault("landing.renamed")
+        failpoint("landing.renamed")
 
     def discard(self, batch: int) -> None:
         """Nothing: ``tidy`` finds what does not count."""

@@ -23,7 +23,7 @@ from pipelines.sinks.batch_sink import ROW_COLUMNS, Staged
 from pipelines.sinks.sql import ROWS_AN_INSERT, SqlSink, plain_rows
 from pipelines.store import Store
 from pipelines.store.database import Database
-from pipelines.testing.failpoints import fault
+from pipelines.testing.failpoints import failpoint
 
 KEYS_A_QUESTION = 5_000
 
@@ -104,7 +104,7 @@ class TableBatchSink:
         paths: list[Path] = []
         rows = 0
         for frame in frames:
-            fault("landing.write")
+            failpoint("landing.write")
             path = folder / f"{len(paths)}.scores"
             table = pa.Table.from_pandas(frame, preserve_index=False)
             try:
@@ -123,7 +123,7 @@ class TableBatchSink:
         with self._database.connect() as connection:
             self._write(staged, connection)
             connection.commit()
-        fault("landing.delivered")
+        failpoint("landing.delivered")
 
     def commit(self, staged: Staged, session: Session, *, now: datetime) -> None:
         """To the state's own database: in its transaction."""
@@ -162,7 +162,7 @@ class TableBatchSink:
                 frame = pa.ipc.open_file(file).read_all().to_pandas()
             if number == 0:
                 sink.clear(frame, staged)
-            fault("landing.insert")
+            failpoint("landing.insert")
             sink.write(frame)
 
 

@@ -16,16 +16,10 @@ __all__ = ["NoRowsError", "Reader", "Source", "open_source"]
 def open_source(section: SourceSection) -> Source:
     """Open what a configuration names.
 
-    Parameters
-    ----------
-    section : SourceSection
-        ``section.at(path)`` names another file with the same separator and encoding.
+    - ``section``: ``section.at(path)`` names another file with the same separator and encoding.
 
-    Raises
-    ------
-    SourceError
-        If a file, folder, database or table is not there or cannot be read: what was expected, what is there
-        instead, and what to do.
+    Raises ``SourceError`` if a file, folder, database or table is not there or cannot be read: what was expected, what
+    is there instead, and what to do.
     """
     if section.path is not None:
         return Source(

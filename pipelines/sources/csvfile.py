@@ -24,19 +24,11 @@ class CsvFile:
     a stray quote swallowed are kept, at the end of their block, unless they are more than a block; that is an
     error, with the line.
 
-    Parameters
-    ----------
-    path : Path
-        The file; .gz, .bz2 and .zst are decompressed.
-    separator : str or None
-        What separates the fields, or None to find out.
-    encoding, decimal : str
-        How characters are written, and what separates whole numbers from fractions.
+    - ``path``: the file; .gz, .bz2 and .zst are decompressed.
+    - ``separator``: what separates the fields, or None to find out.
+    - ``encoding``, ``decimal``: how characters are written, and what separates whole numbers from fractions.
 
-    Raises
-    ------
-    SourceError
-        If the file is empty, not text, or has no header.
+    Raises ``SourceError`` if the file is empty, not text, or has no header.
     """
 
     def __init__(self, path: Path, *, separator: str | None, encoding: str, decimal: str) -> None:

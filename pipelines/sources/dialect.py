@@ -25,16 +25,10 @@ _NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?")
 class Dialect:
     """How one CSV file is written.
 
-    Parameters
-    ----------
-    encoding, separator : str
-        How characters are written, and what separates the fields.
-    columns : tuple of str
-        The names in the header; one without a name is called after its position.
-    blank_lines : int
-        Empty lines above the header.
-    record_bytes : float
-        Mean length of the first records, zero if there is nothing but a header.
+    - ``encoding``, ``separator``: how characters are written, and what separates the fields.
+    - ``columns``: the names in the header; one without a name is called after its position.
+    - ``blank_lines``: empty lines above the header.
+    - ``record_bytes``: mean length of the first records, zero if there is nothing but a header.
     """
 
     encoding: str
@@ -52,19 +46,10 @@ def open_bytes(path: Path) -> pa.NativeFile:
 def read_dialect(path: Path, *, separator: str | None, encoding: str) -> Dialect:
     """Look at the head of a CSV file.
 
-    Parameters
-    ----------
-    path : Path
-        The file.
-    separator : str or None
-        What separates the fields, or None to find out.
-    encoding : str
-        How characters are written, unless the file begins with a byte order mark.
+    - ``separator``: what separates the fields, or None to find out.
+    - ``encoding``: how characters are written, unless the file begins with a byte order mark.
 
-    Raises
-    ------
-    SourceError
-        If the file is empty, unreadable, not text in that encoding, or has no header.
+    Raises ``SourceError`` if the file is empty, unreadable, not text in that encoding, or has no header.
     """
     try:
         with open_bytes(path) as stream:

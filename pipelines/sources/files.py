@@ -28,18 +28,11 @@ _FOREIGN = {
 class FileReader:
     """CSV or Parquet files with the same columns, one after the other in the order of their names.
 
-    Parameters
-    ----------
-    path : str
-        A file; a folder, whose CSV or Parquet files are read (not those of its subfolders); or a pattern,
-        where ``**`` stands for subfolders.
-    separator, encoding, decimal
-        How CSV files are written; see ``SourceSection``.
+    - ``path``: a file; a folder, whose CSV or Parquet files are read (not those of its subfolders); or a pattern, where
+      ``**`` stands for subfolders.
+    - ``separator``, ``encoding``, ``decimal``: how CSV files are written; see ``SourceSection``.
 
-    Raises
-    ------
-    SourceError
-        If there is no such file, it cannot be read, or the files have different columns.
+    Raises ``SourceError`` if there is no such file, it cannot be read, or the files have different columns.
     """
 
     def __init__(self, path: str, *, separator: str | None = None, encoding: str = "utf-8", decimal: str = ".") -> None:
@@ -85,10 +78,7 @@ class FileReader:
 def find_files(path: str) -> list[Path]:
     """The files that a path stands for, in the order of their names.
 
-    Raises
-    ------
-    SourceError
-        If there are none, naming what is there instead.
+    Raises ``SourceError`` if there are none, naming what is there instead.
     """
     place = Path(path)
     if place.is_file():

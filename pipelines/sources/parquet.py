@@ -20,15 +20,7 @@ _INDEX = re.compile(r"__index_level_\d+__")
 class ParquetFile:
     """A Parquet file that is read a few row groups' pages at a time.
 
-    Parameters
-    ----------
-    path : Path
-        The file.
-
-    Raises
-    ------
-    SourceError
-        If it is truncated, damaged or no Parquet.
+    Raises ``SourceError`` if it is truncated, damaged or no Parquet.
     """
 
     def __init__(self, path: Path) -> None:

@@ -24,12 +24,7 @@ SHOWN = 120
 class BadLine:
     """One line that was left out.
 
-    Parameters
-    ----------
-    text : str
-        The line.
-    fields : int
-        How many fields it has; zero if a quote in it is not closed.
+    - ``fields``: how many fields it has; zero if a quote in it is not closed.
     """
 
     text: str
@@ -43,13 +38,6 @@ class Salvage:
     are mended. Either the record that results has a wrong number of fields; then its lines are read one by
     one. Or the number fits by chance; then the value holds line ends, its first and last line have just the
     separators that the rest of a record would have, and it ends in a quote.
-
-    Parameters
-    ----------
-    path : Path
-        The file.
-    dialect : Dialect
-        How it is written.
     """
 
     def __init__(self, path: Path, dialect: Dialect) -> None:

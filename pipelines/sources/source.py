@@ -49,13 +49,7 @@ class NoRowsError(SourceError):
 
 
 class Source:
-    """Rows of one place, as pandas frames whose index is the row's position in the place.
-
-    Parameters
-    ----------
-    reader : Reader
-        What knows the kind of place.
-    """
+    """Rows of one place, as pandas frames whose index is the row's position in the place."""
 
     def __init__(self, reader: Reader) -> None:
         self._reader = reader
@@ -93,22 +87,12 @@ class Source:
     ) -> Iterator[pd.DataFrame]:
         """Yield the rows in order, ``size`` at a time, in bounded memory.
 
-        Parameters
-        ----------
-        size : int
-            Rows a batch; the last may be shorter.
-        columns : sequence of str, optional
-            The columns to read; all by default.
-        numeric : iterable of str
-            Columns that will be taken as numbers. Text in them is parsed here, which is faster, where all
-            values of a batch are numbers; otherwise it stays text, so that nothing is lost.
+        - ``size``: rows a batch; the last may be shorter.
+        - ``columns``: the columns to read; all by default.
+        - ``numeric``: columns that will be taken as numbers. Text in them is parsed here, which is faster, where all
+          values of a batch are numbers; otherwise it stays text, so that nothing is lost.
 
-        Raises
-        ------
-        SourceError
-            If the place cannot be read, or holds no rows.
-        SchemaError
-            If a column is not there.
+        Raises ``SourceError`` if the place cannot be read, or holds no rows; ``SchemaError`` if a column is not there.
         """
         start = 0
         numbers = frozenset(numeric)
@@ -126,14 +110,9 @@ class Source:
     ) -> pd.DataFrame:
         """Read all rows, or the first ``limit``, as one frame; see ``batches`` for the rest.
 
-        Parameters
-        ----------
-        columns, numeric
-            As in ``batches``.
-        limit : int, optional
-            Most rows to read.
-        advance : callable, optional
-            Called with the number of rows after each step, for a progress bar.
+        - ``columns``, ``numeric``: as in ``batches``.
+        - ``limit``: most rows to read.
+        - ``advance``: called with the number of rows after each step, for a progress bar.
         """
         tables: list[pa.Table] = []
         held = 0
@@ -159,14 +138,9 @@ class Source:
 
         It reads the place once, and holds about twice the rows it draws.
 
-        Parameters
-        ----------
-        rows : int
-            How many to draw; all if there are fewer.
-        random_state : int
-            The seed. The draw depends on it and on the rows' order only.
-        columns, numeric, advance
-            As in ``read``.
+        - ``rows``: how many to draw; all if there are fewer.
+        - ``random_state``: the seed. The draw depends on it and on the rows' order only.
+        - ``columns``, ``numeric``, ``advance``: as in ``read``.
         """
         generator = np.random.default_rng(random_state)
         tables: list[pa.Table] = []

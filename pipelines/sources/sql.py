@@ -24,17 +24,10 @@ _CHANGES = frozenset(
 class SqlReader:
     """Rows that a database streams; nothing in it is changed.
 
-    Parameters
-    ----------
-    url : str
-        Any SQLAlchemy URL.
-    table, query : str or None
-        What to read: a table (``schema.table`` where needed), or a SELECT. One of the two.
+    - ``url``: any SQLAlchemy URL.
+    - ``table``, ``query``: what to read: a table (``schema.table`` where needed), or a SELECT. One of the two.
 
-    Raises
-    ------
-    SourceError
-        If the database cannot be reached, has no such table, or refuses the query.
+    Raises ``SourceError`` if the database cannot be reached, has no such table, or refuses the query.
     """
 
     def __init__(self, url: str, *, table: str | None = None, query: str | None = None) -> None:

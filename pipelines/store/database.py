@@ -22,23 +22,11 @@ _SECRET_WORDS = ("password", "passwd", "pwd", "secret", "token", "key")
 class Database:
     """A database and how to name it in a message.
 
-    Parameters
-    ----------
-    url : str
-        Any SQLAlchemy URL. A plain ``postgresql://`` is taken with psycopg 3.
-    failure : type
-        The error to raise.
-    create : bool
-        Whether an SQLite file that does not exist may be created.
+    - ``url``: any SQLAlchemy URL. A plain ``postgresql://`` is taken with psycopg 3.
+    - ``create``: whether an SQLite file that does not exist may be created.
 
-    Raises
-    ------
-    SettingError
-        If the URL cannot be read or names an unknown kind of database.
-    MissingExtraError
-        If the driver is not installed.
-    SourceError, SinkError
-        If an SQLite file is not there.
+    Raises ``SettingError`` if the URL cannot be read or names an unknown kind of database; ``MissingExtraError`` if the
+    driver is not installed; ``SourceError`` or ``SinkError`` if an SQLite file is not there.
     """
 
     def __init__(self, url: str, *, failure: Failure = SourceError, create: bool = False) -> None:
@@ -99,10 +87,7 @@ class Database:
     def connect(self) -> Iterator[Connection]:
         """One connection; what is not committed in it is undone.
 
-        Raises
-        ------
-        SourceError, SinkError
-            If the database cannot be reached.
+        Raises ``SourceError`` or ``SinkError`` if the database cannot be reached.
         """
         try:
             connection = self.engine.connect()

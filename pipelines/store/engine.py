@@ -18,7 +18,7 @@ from pipelines.store.alert_tables import Answer
 from pipelines.store.database import Database
 from pipelines.store.tables import Base
 
-HEAD = "0003"
+HEAD = "0004"
 """The newest migration; the tables are looked at with Alembic only if they do not have it."""
 
 BUSY_SECONDS = 30
@@ -29,15 +29,10 @@ _MIGRATION_LOCK = 4_719_012_638  # any number, the same for all instances
 class Store:
     """The service's state in a database.
 
-    Parameters
-    ----------
-    url : str
-        Any SQLAlchemy URL of SQLite or PostgreSQL; an SQLite file is created when missing, and uses a write-ahead log.
+    - ``url``: any SQLAlchemy URL of SQLite or PostgreSQL; an SQLite file is created when missing, and uses a
+      write-ahead log.
 
-    Raises
-    ------
-    StoreError
-        If it is another kind of database, or an SQLite file that cannot be there.
+    Raises ``StoreError`` if it is another kind of database, or an SQLite file that cannot be there.
     """
 
     def __init__(self, url: str) -> None:
@@ -75,10 +70,7 @@ class Store:
     def write(self) -> Iterator[Session]:
         """One transaction that may write; all of it is kept, or nothing.
 
-        Raises
-        ------
-        StoreError
-            If the database cannot be reached or refuses.
+        Raises ``StoreError`` if the database cannot be reached or refuses.
         """
         with self._session({}) as session:
             yield session
@@ -91,10 +83,7 @@ class Store:
     def read(self) -> Iterator[Session]:
         """One look at the state; what is changed in it is undone.
 
-        Raises
-        ------
-        StoreError
-            If the database cannot be reached or refuses.
+        Raises ``StoreError`` if the database cannot be reached or refuses.
         """
         with self._session({"reads_only": True}) as session:
             yield session
@@ -122,10 +111,7 @@ class Store:
     def upgrade(self) -> None:
         """Bring the tables up to date; nothing happens if they are. Several instances may do so at once.
 
-        Raises
-        ------
-        StoreError
-            If the tables were made by a newer version, or cannot be changed.
+        Raises ``StoreError`` if the tables were made by a newer version, or cannot be changed.
         """
         if self.revision() == HEAD:
             return
@@ -153,10 +139,7 @@ class Store:
 def open_store(url: str) -> Store:
     """Open the state and bring its tables up to date.
 
-    Raises
-    ------
-    StoreError
-        If it cannot be reached, or a newer version wrote it.
+    Raises ``StoreError`` if it cannot be reached, or a newer version wrote it.
     """
     store = Store(url)
     store.upgrade()

@@ -198,6 +198,17 @@ class JobState(Base):
     paused: Mapped[bool] = mapped_column(default=False)
 
 
+class DueTime(Base):
+    """When a job runs next."""
+
+    __tablename__ = "due_times"
+
+    job: Mapped[str] = mapped_column(primary_key=True)
+    due_at: Mapped[datetime]
+    settings: Mapped[dict[str, Any]]
+    """What the time was worked out from; empty if an earlier version wrote it down."""
+
+
 class Audit(Base):
     """Who had what scored again, when and why; never deleted."""
 

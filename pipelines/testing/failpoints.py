@@ -1,4 +1,4 @@
-"""Faults on demand, so that tests can show what a crash leaves behind; off unless an environment variable says so.
+"""Failures on demand, so that tests can show what a crash leaves behind; off unless an environment variable says so.
 
 ``DETECTOR_FAULT=point:n`` kills this process, as ``kill -9`` would, the n-th time it comes to that point. A third word
 asks for something else: ``point:n:full`` is a full disk, ``point:n:pause`` stands still for a minute.
@@ -9,23 +9,26 @@ from __future__ import annotations
 import errno
 import os
 import signal
+import threading
 import time
+from collections import Counter
 
 VARIABLE = "DETECTOR_FAULT"
 PAUSE_SECONDS = 60.0
 
-_passed: dict[str, int] = {}
+_passed: Counter[str] = Counter()
+_counting = threading.Lock()
 
 
-def fault(point: str) -> None:
-    """Go on, unless a fault was asked for at this point.
+def failpoint(point: str) -> None:
+    """Go on, unless a failure was asked for at this point.
 
     Raises
     ------
     OSError
-        If the fault is a full disk.
+        If it is a full disk.
 
-    >>> fault("score.claimed")
+    >>> failpoint("score.claimed")
     """
     wanted = os.environ.get(VARIABLE)
     if not wanted:
@@ -34,8 +37,10 @@ def fault(point: str) -> None:
     if name != point:
         return
     number, _, kind = rest.partition(":")
-    _passed[point] = _passed.get(point, 0) + 1
-    if _passed[point] != int(number or 1):
+    with _counting:
+        _passed[point] += 1
+        is_due = _passed[point] == int(number or 1)
+    if not is_due:
         return
     if kind == "full":
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))

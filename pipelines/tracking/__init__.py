@@ -1,12 +1,13 @@
 """Runs and models in MLflow: the one package that imports it.
 
-Every training goes through `log_training`, so that every run looks the same to a reviewer, and what jobs tell goes
-through the `Spool`, so that a server that is down loses nothing. Importing this package does not import MLflow.
+Every training is one `TrainingRecord`, so that every run looks the same to a reviewer, and all records go through the
+`Spool`, so that a server that is down loses nothing. Importing this package does not import MLflow.
 """
 
 from pipelines.tracking.address import mask_passwords, open_command, reachable
 from pipelines.tracking.facts import DatasetFacts
 from pipelines.tracking.models import fetch_bundle
+from pipelines.tracking.record import TrainingRecord
 from pipelines.tracking.sending import Sent, keep_training, send
 from pipelines.tracking.session import require
 from pipelines.tracking.spool import Spool
@@ -17,6 +18,7 @@ __all__ = [
     "LoggedModel",
     "Sent",
     "Spool",
+    "TrainingRecord",
     "fetch_bundle",
     "keep_training",
     "log_training",

@@ -22,12 +22,8 @@ _SQLITE_HEADER = b"SQLite format 3\0"
 def reachable(uri: str, *, timeout: float = 3.0) -> str | None:
     """Say what is wrong with a tracking URI, or None if it can be used.
 
-    Parameters
-    ----------
-    uri : str
-        ``sqlite:///path``, ``http(s)://server``, ``postgresql://...`` (or another database), or a folder.
-    timeout : float
-        Seconds to wait for an answer.
+    - ``uri``: ``sqlite:///path``, ``http(s)://server``, ``postgresql://...`` (or another database), or a folder.
+    - ``timeout``: seconds to wait for an answer.
 
     >>> reachable("htp://tracking")
     "htp://tracking is no tracking URI: the scheme 'htp' is unknown. Use sqlite:///FILE or http(s)://SERVER."

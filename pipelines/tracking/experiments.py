@@ -34,19 +34,10 @@ MONITORING = (
 def experiment_id(client: MlflowClient, uri: str, name: str, *, about: str = "") -> str:
     """The id of an experiment, which is made if it does not exist.
 
-    Parameters
-    ----------
-    client : MlflowClient
-    uri : str
-        Where runs are kept.
-    name : str
-    about : str
-        Markdown for the head of its page; ``TRAININGS`` brings a view of the runs with it.
+    - ``uri``: where runs are kept.
+    - ``about``: Markdown for the head of its page; ``TRAININGS`` brings a view of the runs with it.
 
-    Raises
-    ------
-    TrackingError
-        If it was deleted, or if the store keeps no files.
+    Raises ``TrackingError`` if it was deleted, or if the store keeps no files.
     """
     found = client.get_experiment_by_name(name)
     if found is None:

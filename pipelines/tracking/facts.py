@@ -24,18 +24,10 @@ _LONGEST = 6000
 class DatasetFacts:
     """Which rows a model learnt from.
 
-    Parameters
-    ----------
-    name : str
-        What a reviewer calls the data.
-    source : str
-        Where they came from; passwords in URLs are hidden.
-    rows : int
-        How many.
-    digest : str
-        Their fingerprint: equal rows, equal digest.
-    columns : mapping
-        Name to kind ("numeric", "categorical", "boolean", "datetime") or role.
+    - ``name``: what a reviewer calls the data.
+    - ``source``: where they came from; passwords in URLs are hidden.
+    - ``digest``: their fingerprint: equal rows, equal digest.
+    - ``columns``: name to kind ("numeric", "categorical", "boolean", "datetime") or role.
     """
 
     name: str

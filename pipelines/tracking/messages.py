@@ -1,4 +1,4 @@
-"""What jobs tell MLflow about detectors. All of it goes through the spool: a server that is down delays it."""
+"""What jobs record in MLflow about detectors. All of it goes through the spool: a server that is down delays it."""
 
 from __future__ import annotations
 
@@ -7,7 +7,8 @@ from datetime import datetime
 from typing import TYPE_CHECKING
 
 from pipelines.config import Config
-from pipelines.registry.registry import Move, Shelf
+from pipelines.registry.registry import ModelRegistry
+from pipelines.registry.state import Promotion
 from pipelines.tracking.address import reachable
 from pipelines.tracking.sending import Sent, send
 from pipelines.tracking.spool import Spool
@@ -20,22 +21,19 @@ MOST_TAG = 4_900
 
 
 def spool_of(config: Config) -> Spool:
-    """What waits to be told, beside the detectors of a configuration."""
-    return Spool(Shelf(config.bundle).folder / "spool")
+    """What waits to be sent, beside the detectors of a configuration."""
+    return Spool(ModelRegistry(config.bundle).folder / "spool")
 
 
 def send_waiting(config: Config) -> Sent:
-    """Tell MLflow what waits, if it answers; the first attempt after a failure sends it all."""
+    """Send MLflow what waits, if it answers; the first attempt after a failure sends it all."""
     return send(spool_of(config), config.tracking.uri) if config.tracking.enabled else Sent()
 
 
 def deliver_tracking(context: Context) -> int:
-    """Tell MLflow what waits, in a process of its own: the service itself never loads MLflow.
+    """Send MLflow what waits, in a process of its own: the service itself never loads MLflow.
 
-    Returns
-    -------
-    int
-        How many entries were sent; 0, at once, if none waits or the server is down.
+    Returns how many entries were sent; 0, at once, if none waits or the server is down.
     """
     config = context.config
     if not config.tracking.enabled or not spool_of(config).waiting() or reachable(config.tracking.uri):
@@ -63,42 +61,37 @@ def waiting_note(sent: Sent) -> list[str]:
     return [f"{what} for MLflow and will be sent later: {sent.fault}"]
 
 
-def tell_move(config: Config, move: Move, *, job: str = "promotion", own_run: bool = False) -> None:
-    """Let the registry's alias follow a move on disk.
+def record_promotion(config: Config, promotion: Promotion, *, job: str = "promotion", own_run: bool = False) -> None:
+    """Let the registry's alias follow a promotion on disk.
 
-    Parameters
-    ----------
-    config : Config
-    move : Move
-        As the shelf made it.
-    job : str
-        What made it: "promotion", "rollback", "retrain".
-    own_run : bool
-        Whether the move gets a run of its own, as one that a person made; a retraining has one already.
+    - ``promotion``: as the registry made it.
+    - ``job``: what made it: "promotion", "rollback", "retrain".
+    - ``own_run``: whether the promotion gets a run of its own, as one that a person made; a retraining has one already.
     """
     if not config.tracking.enabled:
         return
-    at = datetime.fromisoformat(move.at)
+    at = datetime.fromisoformat(promotion.at)
     verdict = {"rollback": "rolled back to"}.get(job, "promoted")
     spool_of(config).put(
         "move",
         {
             "experiment": experiment_of(config),
             "model_name": model_of(config),
-            "bundle": move.to,
+            "bundle": promotion.to,
             "alias": config.tracking.alias,
             "drop": CHALLENGER,
-            "tags": cut({"last move": f"{verdict}, {at:%Y-%m-%d %H:%M}", "reason": move.why}),
+            "tags": cut({"last move": f"{verdict}, {at:%Y-%m-%d %H:%M}", "reason": promotion.why}),
             "decision": verdict,
             "run": f"{job}: v{{version}} serves" if own_run else "",
             "job": job,
-            "note": f"## {job.capitalize()}\n\n{move.why}\n\n- **serves now**: {move.to}\n- **before**: {move.before}",
+            "note": f"## {job.capitalize()}\n\n{promotion.why}\n\n- **serves now**: {promotion.to}\n"
+            f"- **before**: {promotion.before}",
             "at": at.timestamp(),
         },
     )
 
 
-def tell_note(
+def record_note(
     config: Config,
     *,
     run: str,
@@ -127,7 +120,7 @@ def tell_note(
     )
 
 
-def tell_monitoring(
+def record_monitoring(
     config: Config, *, metrics: Mapping[str, float], step: int, at: datetime, tags: Mapping[str, str], note: str
 ) -> None:
     """Add a point to the time series of the monitoring run."""

@@ -15,22 +15,12 @@ if TYPE_CHECKING:
 def fetch_bundle(uri: str, model_name: str, *, alias: str = "champion", into: Path) -> Path:
     """Download the bundle of a registered model, and none of the code beside it.
 
-    Parameters
-    ----------
-    uri, model_name, alias : str
-        The store, the registered model and the version wanted.
-    into : Path
-        A folder; made if it does not exist.
+    - ``uri``, ``model_name``, ``alias``: the store, the registered model and the version wanted.
+    - ``into``: a folder; made if it does not exist.
 
-    Returns
-    -------
-    Path
-        The bundle's folder, for ``detector.bundle.load``.
+    Returns the bundle's folder, for ``detector.bundle.load``.
 
-    Raises
-    ------
-    TrackingError
-        If the store cannot be reached, or does not know the model or the alias; names the nearest.
+    Raises ``TrackingError`` if the store cannot be reached, or does not know the model or the alias; names the nearest.
     """
     with session(uri) as client:
         from mlflow import artifacts

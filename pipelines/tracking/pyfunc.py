@@ -19,12 +19,7 @@ from detector.persist.bundle import Scorer
 class ScoredTable:
     """A fitted detector as MLflow calls it: a frame in, one verdict for each of its rows out.
 
-    Parameters
-    ----------
-    scorer : TabularScorer or SequenceScorer
-        The detector.
-    policy : Policy, optional
-        Which rows to flag; without one, the detector's default.
+    - ``policy``: which rows to flag; without one, the detector's default.
     """
 
     def __init__(self, scorer: Scorer, policy: Policy | None = None) -> None:
@@ -34,23 +29,13 @@ class ScoredTable:
     def predict(self, frame: pd.DataFrame, params: Mapping[str, Any] | None = None) -> pd.DataFrame:  # noqa: ARG002
         """Judge every row.
 
-        Parameters
-        ----------
-        frame : DataFrame of shape (n_rows, n_columns)
-            With the columns the detector was fitted on; others are ignored.
-        params : mapping, optional
-            Taken because MLflow passes it; there are none.
+        - ``frame`` (n_rows, n_columns): with the columns the detector was fitted on; others are ignored.
+        - ``params``: taken because MLflow passes it; there are none.
 
-        Returns
-        -------
-        DataFrame of shape (n_rows, ...)
-            With the index of ``frame``. A row that cannot be read has no risk and is not flagged; its
-            severity is "quarantined" and its fault stands in ``reasons``.
+        The index is that of ``frame``. A row that cannot be read has no risk and is not flagged; its severity is
+        "quarantined" and its fault stands in ``reasons``.
 
-        Raises
-        ------
-        SchemaError
-            If a column is missing.
+        Raises ``SchemaError`` if a column is missing.
         """
         verdicts = self.scorer.judge(frame, policy=self.policy)
         faults = verdicts.quarantine

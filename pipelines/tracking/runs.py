@@ -38,21 +38,11 @@ def create_run(
 ) -> Run:
     """Begin a run.
 
-    Parameters
-    ----------
-    client : MlflowClient
-    experiment : str
-        The experiment's id.
-    name : str
-        What a reviewer reads in the list.
-    tags : mapping
-        Columns of that list.
-    description : str
-        Markdown.
-    parent : str, optional
-        The run it hangs below; under ``mlflow run`` that command's.
-    started : float, optional
-        When the work began, in seconds since 1970; now by default.
+    - ``name``: what a reviewer reads in the list.
+    - ``tags``: columns of that list.
+    - ``description``: Markdown.
+    - ``parent``: the run it hangs below; under ``mlflow run`` that command's.
+    - ``started``: when the work began, in seconds since 1970; now by default.
     """
     noted = {"mlflow.source.name": f"detector {tags.get('job', 'train')}", "mlflow.user": getpass.getuser()}
     noted["detector.version"] = str(detector.__version__)
@@ -152,16 +142,13 @@ def log_files(
     client: MlflowClient, run_id: str, figures: Mapping[str, Figure | bytes], texts: Mapping[str, str]
 ) -> None:
     """Log figures as PNG, and texts by their file names."""
-    from pipelines.reports.style import to_png
-
     with tempfile.TemporaryDirectory() as folder:
         for name, text in texts.items():
             Path(folder, name).write_text(mask_passwords(text), encoding="utf-8")
         if figures:
             Path(folder, "figures").mkdir()
         for name, figure in figures.items():
-            content = figure if isinstance(figure, bytes) else to_png(figure)
-            Path(folder, "figures", f"{name}.png").write_bytes(content)
+            Path(folder, "figures", f"{name}.png").write_bytes(as_png(figure))
         if any(Path(folder).iterdir()):
             client.log_artifacts(run_id, folder)
 
@@ -177,3 +164,10 @@ def _attempt(action: Callable[[], None], *, needed: bool) -> None:
     except Exception:
         if needed:  # else an earlier error is on its way and says more
             raise
+
+
+def as_png(figure: Figure | bytes) -> bytes:
+    """A figure as the bytes of a PNG, if it is not yet."""
+    from pipelines.reports.style import to_png
+
+    return figure if isinstance(figure, bytes) else to_png(figure)

@@ -32,19 +32,9 @@ _QUIET = ("alembic", "mlflow", "mlflow.store.db.utils", "mlflow.tracking.fluent"
 def require(uri: str, *, may_be_down: bool = False) -> None:
     """Make sure, without importing MLflow, that it is installed and that its store answers.
 
-    Parameters
-    ----------
-    uri : str
-        The store.
-    may_be_down : bool
-        Whether a server or a database that does not answer will do, because what it is told can wait.
+    - ``may_be_down``: whether a server or a database that does not answer will do, because what it is told can wait.
 
-    Raises
-    ------
-    MissingExtraError
-        If MLflow is not installed.
-    TrackingError
-        If the store does not answer.
+    Raises ``MissingExtraError`` if MLflow is not installed; ``TrackingError`` if the store does not answer.
     """
     try:
         version("mlflow")  # `import mlflow` would find the project's folder of that name
@@ -66,12 +56,8 @@ def session(uri: str) -> Iterator[MlflowClient]:
     MLflow is imported here, with its telemetry off and its log quiet. Its settings, the environment and the
     import path are put back at the end.
 
-    Raises
-    ------
-    MissingExtraError
-        If MLflow is not installed.
-    TrackingError
-        If the store does not answer, and for whatever MLflow raises inside.
+    Raises ``MissingExtraError`` if MLflow is not installed; ``TrackingError`` if the store does not answer, and for
+    whatever MLflow raises inside.
     """
     require(uri)
     with _environment(_SETTINGS), warnings.catch_warnings():

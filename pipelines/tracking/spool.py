@@ -1,4 +1,4 @@
-"""What is to be told to MLflow, kept on disk until it was: a server that is down delays logging and loses nothing.
+"""What is to be sent to MLflow, kept on disk until it was: a server that is down delays logging and loses nothing.
 
 Every entry is a folder, numbered in the order it was put there::
 
@@ -24,7 +24,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pipelines.testing.failpoints import fault
+from pipelines.testing.failpoints import failpoint
 
 MOST_ATTEMPTS = 5
 REFUSED = "refused"
@@ -32,18 +32,11 @@ REFUSED = "refused"
 
 @dataclass(frozen=True)
 class Entry:
-    """One thing to be told.
+    """One thing to be sent.
 
-    Parameters
-    ----------
-    folder : Path
-        Where it lies.
-    kind : str
-        What it is: "training", "note", "move", "monitoring".
-    name : str
-        Unique for ever; MLflow's runs are marked with it, so that sending it again doubles nothing.
-    values : dict
-        Its plain facts. Files lie beside them.
+    - ``kind``: what it is: "training", "note", "move", "monitoring".
+    - ``name``: unique for ever; MLflow's runs are marked with it, so that sending it again doubles nothing.
+    - ``values``: its plain facts. Files lie beside them.
     """
 
     folder: Path
@@ -55,10 +48,7 @@ class Entry:
 class Spool:
     """Entries on disk, oldest first.
 
-    Parameters
-    ----------
-    folder : Path
-        Made when the first entry is put there.
+    - ``folder``: made when the first entry is put there.
 
     >>> spool = Spool(Path(tempfile.mkdtemp()))
     >>> spool.put("note", {"reason": "too few rows"})[:6]
@@ -73,17 +63,10 @@ class Spool:
     def put(self, kind: str, values: Mapping[str, Any], files: Callable[[Path], None] | None = None) -> str:
         """Keep an entry; it is there as a whole, or not at all.
 
-        Parameters
-        ----------
-        kind, values
-            As in `Entry`.
-        files : callable, optional
-            Told the folder to write files to.
+        - ``kind``, ``values``: as in `Entry`.
+        - ``files``: told the folder to write files to.
 
-        Returns
-        -------
-        str
-            The name of its folder.
+        Returns the name of its folder.
         """
         self.folder.mkdir(parents=True, exist_ok=True)
         building = Path(tempfile.mkdtemp(prefix=".building-", dir=self.folder))
@@ -92,7 +75,7 @@ class Spool:
                 files(building)
             content = {"kind": kind, "name": uuid.uuid4().hex, "values": dict(values)}
             (building / "entry.json").write_text(json.dumps(content, ensure_ascii=False), encoding="utf-8")
-            fault("spool.built")
+            failpoint("spool.built")
             number = max((int(name.split("-")[0]) for name in self._names()), default=0)
             while True:
                 number += 1
@@ -138,10 +121,7 @@ class Spool:
     def failed(self, entry: Entry, reason: str) -> bool:
         """Count an attempt that a server which answers refused; after five the entry is put aside.
 
-        Returns
-        -------
-        bool
-            Whether it was put aside.
+        Returns whether it was put aside.
         """
         path = entry.folder / "attempts"
         attempts = 1 + (int(path.read_text()) if path.exists() else 0)

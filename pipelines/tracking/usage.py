@@ -20,15 +20,9 @@ Point = tuple[int, str, float]
 def measured(*, every: float = 1.0) -> Iterator[list[Point]]:
     """Measure this process while the ``with`` block runs.
 
-    Parameters
-    ----------
-    every : float
-        Seconds between two looks; they become rarer as the work goes on, so that there are at most 300.
+    - ``every``: seconds between two looks; they become rarer as the work goes on, so that there are at most 300.
 
-    Yields
-    ------
-    list
-        Filled while the block runs, and whole after it.
+    Yields a list that is filled while the block runs, and whole after it.
 
     >>> with measured() as points:
     ...     pass

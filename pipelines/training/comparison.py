@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
@@ -10,7 +11,7 @@ from numpy.typing import NDArray
 
 from detector.cleaning.clean import clean
 from detector.decide.policy import Policy
-from detector.detectors.table.scorer import UNSUPERVISED, TabularScorer
+from detector.detectors.table.scorer import UNSUPERVISED
 from detector.errors import DataError
 from detector.metrics import compare
 from detector.metrics import ranking as evaluate
@@ -18,78 +19,72 @@ from detector.metrics.budget import budget_metrics
 from detector.metrics.calibration import calibration_metrics
 from detector.metrics.inject import inject
 from detector.persist.bundle import Scorer
-from pipelines.factory.data import Window
+from pipelines.config import Config
+from pipelines.factory.detector import policy_of
+from pipelines.factory.kinds import kind_of
+from pipelines.factory.training_period import TrainingPeriod
 from pipelines.registry.comparison import Comparison, Side
+from pipelines.reports.style import BLUE, GREY, INK, ORANGE, count_axis, in_house_style, percent
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 BUDGET_SHARE = 0.01
 INJECTED_SHARE, FEWEST_INJECTED, MOST_INJECTED_SHARE = 0.02, 200, 0.1
 MOST_LABELLED = 50_000
-MOST_WITHOUT_STEP = 0.2
 # A Kolmogorov-Smirnov distance that chance passes once in a hundred, times the square root of the rows.
 KS_CHANCE = 1.63
+COLOURS = (("champion", BLUE), ("challenger", ORANGE))
 
 
 def compare_on(
-    window: Window,
+    period: TrainingPeriod,
     champion: Scorer,
     challenger: Scorer,
-    *,
-    policy: Policy,
-    least_anomalies: int,
-    confidence: float,
-    random_state: int,
+    config: Config,
 ) -> Comparison:
-    """Judge both on the window's recent rows.
+    """Score the recent rows of a period, which neither has learnt from, with both.
 
-    Parameters
-    ----------
-    window : Window
-        Whose ``compare`` neither has learnt from.
-    champion, challenger : Scorer
-    policy : Policy
-        Which rows are flagged; its budget says how many people can look at.
-    least_anomalies : int
-        Known anomalies needed to compare by labels.
-    confidence, random_state
-        Of the paired bootstrap.
+    By labels if there are enough known anomalies, else by injected ones. The policy's budget says how many rows people
+    can look at.
 
-    Raises
-    ------
-    DataError
-        If the champion can read none of the rows, or a detector gives a risk that is no number.
+    Raises ``DataError`` if the champion can read none of the rows, or a detector gives a risk that is no number.
     """
-    rows = window.compare
-    theirs = clean(window.raw.loc[rows.index], champion.schema, positions=rows.index).rows
-    theirs = _judgeable(champion, theirs)
-    both = _judgeable(challenger, rows).index.intersection(theirs.index, sort=False)
+    policy, random_state = policy_of(config.policy, period.schema), config.random_state
+    confidence = config.retrain.confidence
+    rows = period.compare
+    theirs = clean(period.raw.loc[rows.index], champion.schema, positions=rows.index).rows
+    theirs = theirs[champion.can_judge(theirs)]
+    both = rows.index[challenger.can_judge(rows)].intersection(theirs.index, sort=False)
     if len(both) < 2:
         raise DataError("The champion can read none of the recent rows: their columns changed. Promote by hand.")
-    labels = pd.Series(window.labels, index=rows.index).loc[both].to_numpy()
+    labels = pd.Series(period.labels, index=rows.index).loc[both].to_numpy()
     rows, theirs = rows.loc[both], theirs.loc[both]
-    days = window.compare_days
+    days = period.compare_days
     if policy.budget is not None:
         budget = max(1, round(policy.budget.rows * (max(days, 1.0) if policy.budget.per == "day" else 1.0)))
     else:
         budget = max(1, round(BUDGET_SHARE * len(rows)))
     budget = min(budget, max(1, len(rows) // 10))
     scores = [_scored(scorer, part, policy) for scorer, part in ((champion, theirs), (challenger, rows))]
-    labelled = int((labels == 1).sum()) >= least_anomalies and evaluate.has_both_classes(labels)
+    labelled = int((labels == 1).sum()) >= config.retrain.least_anomalies and evaluate.has_both_classes(labels)
     if labelled:
-        truth, judged = labels, (scores[0]["risk"].to_numpy(), scores[1]["risk"].to_numpy())
+        truth, risks = labels, (scores[0]["risk"].to_numpy(), scores[1]["risk"].to_numpy())
         gain = compare.precision_difference(
-            *_bounded(truth, judged, random_state), confidence=confidence, random_state=random_state
+            *_bounded(truth, risks, random_state), confidence=confidence, random_state=random_state
         )
-        recalls = [budget_metrics(truth, risk, budget)["recall_at_budget"] for risk in judged]
+        recalls = [budget_metrics(truth, risk, budget)["recall_at_budget"] for risk in risks]
     else:
         share = max(INJECTED_SHARE, min(MOST_INJECTED_SHARE, FEWEST_INJECTED / len(rows)))
-        spoilt, mark = inject(rows, window.schema, share=share, random_state=random_state)
+        spoilt, mark = inject(rows, period.schema, share=share, random_state=random_state)
         truth = mark.astype(np.float64)
         changed = spoilt[[name for name in spoilt.columns if name in theirs.columns]]
         other = theirs.assign(**{name: changed[name] for name in changed.columns})
-        judged = (_risk(champion, other), _risk(challenger, spoilt))
+        risks = (_risk(champion, other), _risk(challenger, spoilt))
         # Real anomalies are among the riskiest too, so the injected ones get as much room again.
         budget += int(mark.sum())
-        caught = [_riskiest(risk, budget)[mark] for risk in judged]
+        caught = [_riskiest(risk, budget)[mark] for risk in risks]
         gain = compare.recall_difference(*caught, confidence=confidence, random_state=random_state)
         recalls = [float(each.mean()) for each in caught]
     normal = labels != 1
@@ -103,7 +98,7 @@ def compare_on(
             alerts=alerts,
             right=right,
         )
-        for found, risk, recall in zip(scores, judged, recalls, strict=True)
+        for found, risk, recall in zip(scores, risks, recalls, strict=True)
         for alerts, right in [_alerts(found, days, anomalous=labels == 1)]
     ]
     return Comparison(
@@ -118,20 +113,15 @@ def compare_on(
         budget=budget,
         noise=KS_CHANCE / float(np.sqrt(max(1, int(normal.sum())))),
         truth=truth,
-        judged=judged,
+        risks=risks,
     )
 
 
 def _stability(champion: Scorer, challenger: Scorer, scores: Sequence[pd.DataFrame]) -> float:
     """How alike they rank: a head that begins to decide, or ends, is meant to rank otherwise."""
-    heads = [isinstance(each, TabularScorer) and each.serving_head is not None for each in (champion, challenger)]
+    heads = [kind_of(each).has_head(each) for each in (champion, challenger)]
     name = UNSUPERVISED if heads[0] != heads[1] and all(UNSUPERVISED in each for each in scores) else "risk"
     return compare.rank_stability(scores[0][name], scores[1][name])
-
-
-def _judgeable(scorer: Scorer, rows: pd.DataFrame) -> pd.DataFrame:
-    """Without machines that a detector of series does not know, or of which there is too little."""
-    return rows[scorer.can_judge(rows)]
 
 
 def _scored(scorer: Scorer, rows: pd.DataFrame, policy: Policy) -> pd.DataFrame:
@@ -146,7 +136,7 @@ def _risk(scorer: Scorer, rows: pd.DataFrame) -> NDArray[np.float64]:
 
 def _finite(scorer: Scorer, risk: pd.Series) -> pd.Series:
     unknown = ~np.isfinite(risk.to_numpy())
-    if unknown.mean() > (0.0 if isinstance(scorer, TabularScorer) else MOST_WITHOUT_STEP):
+    if unknown.mean() > kind_of(scorer).without_risk:
         raise DataError(f"The detector {scorer.name!r} gives risks that are no numbers: its training diverged.")
     return risk.where(~unknown, risk.min())
 
@@ -165,10 +155,53 @@ def _riskiest(risk: NDArray[np.float64], rows: int) -> NDArray[np.bool_]:
 
 
 def _bounded(
-    truth: NDArray[np.float64], judged: tuple[NDArray[np.float64], NDArray[np.float64]], random_state: int
+    truth: NDArray[np.float64], risks: tuple[NDArray[np.float64], NDArray[np.float64]], random_state: int
 ) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
     """At most so many labelled rows that the bootstrap takes seconds."""
     known = np.flatnonzero(~np.isnan(truth))
     if len(known) > MOST_LABELLED:
         known = np.sort(np.random.default_rng(random_state).choice(known, MOST_LABELLED, replace=False))
-    return truth[known], judged[0][known], judged[1][known]
+    return truth[known], risks[0][known], risks[1][known]
+
+
+@in_house_style
+def comparison_figure(found: Comparison) -> Figure:
+    """Recall against rows looked at, and the p-values against the diagonal they should follow."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(9.0, 3.6), layout="constrained", facecolor="white")
+    left, right = figure.subplots(1, 2, width_ratios=[3, 2])
+    _draw_recall(left, found)
+    _draw_calibration(right, found)
+    return figure
+
+
+def _draw_recall(axes: Axes, found: Comparison) -> None:
+    known = ~np.isnan(found.truth)
+    at_budget: list[float] = []
+    for (name, colour), risk in zip(COLOURS, found.risks, strict=True):
+        order = np.argsort(-risk[known], kind="stable")
+        recall = np.cumsum(found.truth[known][order]) / max(found.truth[known].sum(), 1.0)
+        at = min(found.budget, len(recall)) - 1
+        at_budget.append(float(recall[at]))
+        axes.plot(np.arange(1, len(recall) + 1), recall, color=colour, label=name)
+        axes.plot(at + 1, recall[at], "o", color=colour, markersize=6)
+    axes.axvline(found.budget, color=INK, linestyle="--", linewidth=1, label=f"{found.budget:,} rows looked at")
+    axes.set(xscale="log", ylim=(0, 1.02), xlabel="riskiest rows looked at", ylabel="share of anomalies found")
+    count_axis(axes.xaxis)
+    kind = "known" if found.basis == "labels" else "injected"
+    axes.set_title(
+        f"Challenger finds {percent(at_budget[1])} of {kind} anomalies, champion {percent(at_budget[0])}", fontsize=10
+    )
+    axes.legend()
+
+
+def _draw_calibration(axes: Axes, found: Comparison) -> None:
+    for (name, colour), side in zip(COLOURS, (found.champion, found.challenger), strict=True):
+        values = np.sort(side.p_value)
+        shares = np.arange(1, len(values) + 1) / len(values)
+        axes.plot(values, shares, color=colour, label=f"{name}, off by {side.calibration:.2f}")
+    axes.plot([0, 1], [0, 1], color=GREY, linestyle="--", linewidth=1)
+    axes.set(xlabel="p-value", ylabel="share of rows at or below", xlim=(0, 1), ylim=(0, 1))
+    axes.set_title("Right p-values follow the diagonal", fontsize=10)
+    axes.legend()

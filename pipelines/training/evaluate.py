@@ -19,15 +19,16 @@ from detector.schema import Schema
 from pipelines.alerts.feedback.answers import realised
 from pipelines.config import Config
 from pipelines.factory.detector import exploration_of, policy_of
-from pipelines.features.engine import featuring_of
+from pipelines.factory.kinds import KINDS
+from pipelines.features.engine import feature_engine_of
 from pipelines.labels.feedback import Statements
 from pipelines.labels.known import with_answers
 from pipelines.progress import counted, progress
 from pipelines.reports.page import ReportContent, column_facts, quarantine_counts, write_report
 from pipelines.sinks.quarantine import count_quarantined, why
 from pipelines.sources import open_source
-from pipelines.training.kinds import KINDS
-from pipelines.training.review import Review
+from pipelines.training.merit import Review
+from pipelines.training.review import review
 
 LABEL_SOME = "Label some of both (1 anomalous, 0 normal)."
 
@@ -76,23 +77,12 @@ class EvaluationReport:
 
 
 def evaluate(config: Config, *, input: str, now: datetime) -> EvaluationReport:  # noqa: A002 - the option's name
-    """Judge labelled rows and compare; what people said of alerts counts among the labels, see ``with_answers``.
+    """Score labelled rows and compare; what people said of alerts counts among the labels, see ``with_answers``.
 
-    Parameters
-    ----------
-    config : Config
-        Names the label column, the bundle and the policy.
-    input : str
-        A file, folder or pattern.
-    now : datetime
-        When this run happens.
+    - ``config``: names the label column, the bundle and the policy.
 
-    Raises
-    ------
-    SettingError
-        If the configuration names no label.
-    DataError
-        If the rows do not hold both anomalous and normal ones.
+    Raises ``SettingError`` if the configuration names no label; ``DataError`` if the rows do not hold both anomalous
+    and normal ones.
     """
     started = time.perf_counter()
     scorer = bundle.load(config.bundle)
@@ -103,19 +93,19 @@ def evaluate(config: Config, *, input: str, now: datetime) -> EvaluationReport: 
         )
     policy = policy_of(config.policy, schema)
     source = open_source(config.source.at(input))
-    featuring = featuring_of(config, trained=True)
-    given = schema if featuring is None else schema.without(featuring.features.names)
+    engine = feature_engine_of(config, trained=True)
+    given = schema if engine is None else schema.without(engine.features.names)
     said = Statements.answers(config)
     given.check(source.columns(), labelled=not said.verdicts["label"].notna().any())
-    needed = {*given.roles.values(), *given.features, *(featuring.reader.needs if featuring is not None else ())}
+    needed = {*given.roles.values(), *given.features, *(engine.reader.needs if engine is not None else ())}
     wanted = [name for name in source.columns() if name in needed]
     with progress("Reading", total=source.estimate()) as advance:
         frame = source.read(columns=wanted, numeric=given.numeric, advance=advance)
-    given_rows, aside = len(frame) + len(source.rejected), [source.rejected]
+    given_rows, quarantined = len(frame) + len(source.rejected), [source.rejected]
     reasons = Counter({"a line that cannot be read": len(source.rejected)})
-    if featuring is not None:
-        featured = featuring.push(frame, now=pd.Timestamp(now))
-        frame, aside = featured.rows, [*aside, featured.quarantine]
+    if engine is not None:
+        featured = engine.push(frame, now=pd.Timestamp(now))
+        frame, quarantined = featured.rows, [*quarantined, featured.quarantine]
         reasons.update(featured.quarantine["reason"])
     frame, answered = with_answers(frame, schema, said)
     cleaned = clean(frame, schema, labelled=True)
@@ -123,14 +113,14 @@ def evaluate(config: Config, *, input: str, now: datetime) -> EvaluationReport: 
     with progress("Scoring", total=None):
         if cleaned.rows.empty:
             raise DataError(f"None of the {counted(given_rows)} can be used: {why(+reasons)}. Mend them.")
-        reviewed, drawn = kind.review(scorer, cleaned.rows, config, {})
+        reviewed, figures = review(scorer, cleaned.rows, config, {})
     if reviewed.truth is None:
         unused = count_quarantined(+reasons, of=given_rows)
         raise DataError(
             f"{schema.label!r} holds no known anomaly or no known normal row among the {len(cleaned.rows):,} rows "
             f"read, so there is nothing to compare with. {' '.join([*unused, LABEL_SOME])}"
         )
-    quarantine = pd.concat([*aside, cleaned.quarantine], ignore_index=True)
+    quarantine = pd.concat([*quarantined, cleaned.quarantine], ignore_index=True)
     report = config.report.with_name(f"{config.report.stem}.evaluation.html")
     write_report(
         report,
@@ -149,7 +139,7 @@ def evaluate(config: Config, *, input: str, now: datetime) -> EvaluationReport: 
             unit=kind.unit,
             reasons=reviewed.reasons,
             policy=policy.describe(),
-            figures=drawn,
+            figures=figures,
             columns=column_facts(frame, schema),
             quarantine=quarantine_counts(quarantine),
             members=scorer.members,
@@ -169,7 +159,7 @@ def evaluate(config: Config, *, input: str, now: datetime) -> EvaluationReport: 
 
 
 def _missed(rows: pd.DataFrame, verdicts: pd.DataFrame, *, config: Config, schema: Schema) -> str | None:
-    """How many anomalies a day nothing flags, by the labels of rows drawn at random; None if they cannot be told again.
+    """How many anomalies a day nothing flags, by the labels of sampled rows; None if they cannot be found again.
 
     The chance of a row is known here only where the day has the budget, and not each batch its own.
     """
@@ -177,11 +167,11 @@ def _missed(rows: pd.DataFrame, verdicts: pd.DataFrame, *, config: Config, schem
     if exploration is None or exploration.among is None or schema.key is None or schema.time is None:
         return None
     chance = exploration.chance(len(rows))
-    drawn = (exploration.lots(rows[schema.key]) < chance) & ~verdicts["flagged"].to_numpy(dtype=bool)
-    truth = verdicts["truth"].to_numpy(dtype=np.float64)[drawn]
+    sampled = (exploration.lots(rows[schema.key]) < chance) & ~verdicts["flagged"].to_numpy(dtype=bool)
+    truth = verdicts["truth"].to_numpy(dtype=np.float64)[sampled]
     known = truth[~np.isnan(truth)]
     if not len(known):
-        return f"None of the {counted(int(drawn.sum()))} drawn at random has a label, so what is missed is unknown."
+        return f"None of the {counted(int(sampled.sum()))} drawn at random has a label, so what is missed is unknown."
     days = rows[schema.time].dt.normalize().nunique()
     a_day = missed(truth, np.full(len(truth), chance)) / max(days, 1)
     return (

@@ -6,57 +6,44 @@ Whatever goes wrong, the champion stays where it is and serves: a challenger is 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from datetime import datetime
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from detector.decide.policy import Policy
 from detector.persist import bundle
 from pipelines.config import Config
-from pipelines.factory.data import Window, recent, split
 from pipelines.factory.detector import policy_of
+from pipelines.factory.kinds import KINDS
 from pipelines.factory.labelled_set import head_note, train_head
-from pipelines.factory.metadata import remember
-from pipelines.features.engine import featuring_of, history_folder
+from pipelines.factory.metadata import add_metadata
+from pipelines.factory.training_period import TrainingPeriod, recent, split
+from pipelines.features.engine import feature_engine_of, history_folder
 from pipelines.progress import counted, progress
 from pipelines.registry.comparison import Comparison
 from pipelines.registry.promotion import FAILED, KEEP, PROMOTE, SHADOW, Decision, decide, note_of
-from pipelines.registry.registry import Shelf
+from pipelines.registry.registry import ModelRegistry, OnPromotion
 from pipelines.scoring.shadow import begin_shadow, settle_shadow
 from pipelines.sources import open_source
-from pipelines.testing.failpoints import fault
-from pipelines.tracking.messages import send_waiting, tell_move, tell_note, waiting_note
+from pipelines.testing.failpoints import failpoint
+from pipelines.tracking import keep_training
+from pipelines.tracking.messages import record_note, record_promotion, send_waiting, spool_of, waiting_note
 from pipelines.tracking.usage import measured
 from pipelines.training.comparison import compare_on
-from pipelines.training.kinds import KINDS
-from pipelines.training.review import Review
-from pipelines.training.run_record import Learnt, Story
+from pipelines.training.merit import Review
+from pipelines.training.review import review
+from pipelines.training.run_record import Fitted, Retraining
 from pipelines.training.train import fitting_steps
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 
-Clock = Callable[[], float]
-
-
 @dataclass(frozen=True)
 class RetrainReport:
     """What a retraining did.
 
-    Parameters
-    ----------
-    decision : Decision
-        What was decided, and why.
-    champion, challenger : str
-        Names of the detector that serves now, and of the one trained; "" if there is none.
-    rows : int
-        Rows learnt from.
-    metrics : dict
-        The figures of the comparison.
-    notes : list of str
-        What else there is to say.
+    - ``champion``, ``challenger``: names of the detector that serves now, and of the one trained; "" if there is none.
     """
 
     decision: Decision
@@ -85,158 +72,146 @@ class RetrainReport:
 def retrain(config: Config, *, now: datetime, trigger: str = "asked for") -> RetrainReport:
     """Train a challenger and decide whether it serves.
 
-    Parameters
-    ----------
-    config : Config
-        ``retrain`` says which rows and which rules.
-    now : datetime
-        When this happens; labels younger than the label delay before it are not believed.
-    trigger : str
-        Why: "asked for", "schedule", "drift".
+    - ``config``: ``retrain`` says which rows and which rules.
+    - ``now``: when this happens; labels younger than the label delay before it are not believed.
+    - ``trigger``: why: "asked for", "schedule", "drift".
 
-    Raises
-    ------
-    DetectorError
-        If the rows cannot be read or nothing can be learnt from them. The champion stays; the run in MLflow says why.
-    BundleError
-        If another process is retraining at this moment.
+    Raises ``DetectorError`` if the rows cannot be read or nothing can be learnt from them. The champion stays; the run
+    in MLflow says why; ``BundleError`` if another process is retraining at this moment.
     """
-    shelf, clock = Shelf(config.bundle), _clock_from(now)
+    run = _Run(config, ModelRegistry(config.bundle), now, trigger)
     bundle.check_place(config.bundle)
-    with shelf.locked("training", wait=False):
-        with shelf.locked():
-            shelf.adopt(now=now, tell=lambda move: tell_move(config, move, job="retrain"))
+    with run.registry.locked("training", wait=False):
+        with run.registry.locked():
+            run.registry.adopt(now=now, notify=run.notify)
         settle_shadow(config, now=now)
         try:
-            report = _retrain(config, shelf, now=now, trigger=trigger, clock=clock)
+            report = _retrain(run)
         except Exception as error:
-            _tell_failure(config, error, trigger=trigger, clock=clock, now=now)
+            _report_failure(run, error)
             raise
-        with shelf.locked():
-            shelf.prune(config.retrain.keep_versions)
-    fault("retrain.decided")
+        with run.registry.locked():
+            run.registry.prune(config.retrain.keep_versions)
+    failpoint("retrain.decided")
     report.notes.extend(waiting_note(send_waiting(config)))
     return report
 
 
-def _retrain(config: Config, shelf: Shelf, *, now: datetime, trigger: str, clock: Clock) -> RetrainReport:
-    champion = bundle.load(shelf.place) if shelf.place.exists() else None
+@dataclass(frozen=True)
+class _Run:
+    """What every step of one retraining is given."""
+
+    config: Config
+    registry: ModelRegistry
+    now: datetime
+    trigger: str
+    begun: float = field(default_factory=time.monotonic)
+
+    def clock(self) -> float:
+        """Seconds since 1970, from ``now`` on: a run played on another day has that day's times in MLflow."""
+        return self.now.timestamp() + time.monotonic() - self.begun
+
+    @property
+    def notify(self) -> OnPromotion:
+        """What hears of a promotion."""
+        return partial(record_promotion, self.config, job="retrain")
+
+    def record(self, run: str, decision: Decision, *, failed: bool = False) -> None:
+        """Record a run without a model."""
+        tags = {"job": "retrain", "decision": decision.verdict, "reason": decision.reason, "trigger": self.trigger}
+        facts = {"trigger": self.trigger} | ({"at": f"{self.now:%Y-%m-%d %H:%M}"} if failed else {})
+        note = note_of(decision, None, facts=facts)
+        started, ended = self.now.timestamp(), self.clock()
+        record_note(self.config, run=run, note=note, tags=tags, failed=failed, started=started, ended=ended)
+
+
+def _retrain(run: _Run) -> RetrainReport:
+    config, registry, now = run.config, run.registry, run.now
+    champion = bundle.load(registry.place) if registry.place.exists() else None
     source = open_source(config.source)
-    featuring = featuring_of(config, trained=False)
-    frame = recent(source, config, now=now, featuring=featuring)
+    engine = feature_engine_of(config, trained=False)
+    frame = recent(source, config, now=now, engine=engine)
     until = "" if champion is None else str(champion.metrics.get("learnt_until", ""))
-    window = split(frame, config, now=now, champion_until=until, featuring=featuring)
-    policy = policy_of(config.policy, window.schema)
-    if champion is not None and len(window.compare) < config.retrain.least_rows:
-        return _skipped(config, shelf, window, until, trigger=trigger, clock=clock, now=now)
-    kind = KINDS[config.kind]
-    enough, notes = kind.enough(window.learn, config, window.schema)
-    window = replace(window, learn=enough)
-    learnt = _fit(config, window, clock)
-    challenger = learnt.detector.scorer_
+    period = split(frame, config, now=now, champion_until=until, engine=engine)
+    if champion is not None and len(period.compare) < config.retrain.least_rows:
+        return _skipped(run, period, until)
+    enough, notes = KINDS[config.kind].enough(period.learn, config, period.schema)
+    period = replace(period, learn=enough)
+    fitted = _fit(run, period)
+    challenger = fitted.detector.scorer_
+    reviewed: Review | None = None
+    figures: dict[str, Figure] = {}
     with progress("Comparing", total=None):
-        held_out = window.compare
-        if window.schema.label is not None:
-            held_out = held_out.assign(**{window.schema.label: window.labels})
-        held_out = kind.judgeable(held_out, challenger)
-        remember(challenger, window.learn, held_out, policy=policy, now=now)
-        reviewed: Review | None = None
-        drawn: dict[str, Figure] = {}
+        held_out = period.compare
+        if period.schema.label is not None:
+            held_out = held_out.assign(**{period.schema.label: period.labels})
+        held_out = held_out[challenger.can_judge(held_out)]
+        add_metadata(challenger, period.learn, held_out, policy=policy_of(config.policy, period.schema), now=now)
         if len(held_out):
-            reviewed, drawn = kind.review(challenger, held_out, config, learnt.detector.history_)
-        found = None if champion is None else _compare(config, window, champion, challenger, policy)
-    if found is None:
-        decision = Decision(PROMOTE, "The detector serves: there was none before.")
-    else:
+            reviewed, figures = review(challenger, held_out, config, fitted.detector.history_)
+        found = None if champion is None else compare_on(period, champion, challenger, config)
+    decision = Decision(PROMOTE, "The detector serves: there was none before.")
+    if found is not None:
         decision = decide(found, config.retrain)
-    with shelf.locked():
-        name = shelf.add(challenger, facts=_facts(challenger, found, reviewed), now=now)
-    fault("retrain.compared")
+    with registry.locked():
+        name = registry.add(challenger, facts=_facts(challenger, found, reviewed), now=now)
+    failpoint("retrain.compared")
     if config.tracking.enabled:
-        story = Story(config, window, learnt, decision, found, reviewed, drawn, champion, policy, source, trigger)
-        story.keep(shelf, name)
-    if featuring is not None:
-        featuring.save(history_folder(config))
-    fault("retrain.kept")
-    _act(config, shelf, name, decision, now=now)
+        made = Retraining(config, period, fitted, decision, found, reviewed, figures, champion, source, run.trigger)
+        keep_training(spool_of(config), made.record(registry, name))
+    if engine is not None:
+        engine.save(history_folder(config))
+    failpoint("retrain.kept")
+    _act(run, name, decision)
     return RetrainReport(
         decision=decision,
-        champion=shelf.state().champion or "",
+        champion=registry.state().champion or "",
         challenger=name,
-        rows=len(window.learn),
+        rows=len(period.learn),
         metrics={} if found is None else found.metrics(),
-        notes=[*notes, *(note for note in (window.early, head_note(challenger)) if note is not None)],
+        notes=[*notes, *(note for note in (period.early, head_note(challenger)) if note is not None)],
     )
 
 
-def _fit(config: Config, window: Window, clock: Clock) -> Learnt:
-    begun = clock()
+def _fit(run: _Run, period: TrainingPeriod) -> Fitted:
+    started = run.clock()
     with measured() as usage, fitting_steps() as on_step:
-        fault("retrain.fitting")
-        detector = KINDS[config.kind].detector(config, window.schema, on_step).fit(window.learn)
-        if window.lesson is not None:
-            detector.scorer_ = train_head(detector.scorer_, window.lesson, config)
+        failpoint("retrain.fitting")
+        detector = KINDS[run.config.kind].detector(run.config, period.schema, on_step).fit(period.learn)
+        if period.labelled is not None:
+            detector.scorer_ = train_head(detector.scorer_, period.labelled, run.config)
     detector.on_step = None
-    fault("retrain.fitted")
-    return Learnt(detector, usage, begun, clock())
+    failpoint("retrain.fitted")
+    return Fitted(detector, usage, started, run.clock())
 
 
-def _compare(
-    config: Config, window: Window, champion: bundle.Scorer, challenger: bundle.Scorer, policy: Policy
-) -> Comparison:
-    return compare_on(
-        window,
-        champion,
-        challenger,
-        policy=policy,
-        least_anomalies=config.retrain.least_anomalies,
-        confidence=config.retrain.confidence,
-        random_state=config.random_state,
-    )
-
-
-def _act(config: Config, shelf: Shelf, name: str, decision: Decision, *, now: datetime) -> None:
+def _act(run: _Run, name: str, decision: Decision) -> None:
     """Do what was decided; the last thing done, and done at once."""
-    with shelf.locked():
+    with run.registry.locked():
         if decision.verdict == PROMOTE:
-            shelf.promote(name, why=decision.reason, now=now, tell=lambda move: tell_move(config, move, job="retrain"))
+            run.registry.promote(name, why=decision.reason, now=run.now, notify=run.notify)
             return
-        shelf.note(name, f"{decision.verdict}: {decision.reason}", challenger=True)
+        run.registry.note(name, f"{decision.verdict}: {decision.reason}", challenger=True)
     if decision.verdict == SHADOW:
-        begin_shadow(config, name, reason=decision.reason, now=now)
+        begin_shadow(run.config, name, reason=decision.reason, now=run.now)
 
 
-def _clock_from(now: datetime) -> Clock:
-    """Seconds since 1970 that begin at ``now``: a run played on another day has that day's times in MLflow."""
-    begun = time.monotonic()
-    return lambda: now.timestamp() + time.monotonic() - begun
-
-
-def _skipped(
-    config: Config, shelf: Shelf, window: Window, until: str, *, trigger: str, clock: Clock, now: datetime
-) -> RetrainReport:
+def _skipped(run: _Run, period: TrainingPeriod, until: str) -> RetrainReport:
     since = f" since {until[:16].replace('T', ' ')}, when the champion's rows end" if until else ""
     decision = Decision(
         KEEP,
-        f"The champion stays, nothing was trained: {counted(len(window.compare))} to compare on{since}; "
-        f"`retrain.least_rows` asks for {config.retrain.least_rows:,}.",
+        f"The champion stays, nothing was trained: {counted(len(period.compare))} to compare on{since}; "
+        f"`retrain.least_rows` asks for {run.config.retrain.least_rows:,}.",
     )
-    tags = {"job": "retrain", "decision": KEEP, "reason": decision.reason, "trigger": trigger}
-    note = note_of(decision, None, facts={"trigger": trigger})
-    tell_note(config, run="retrain: nothing trained", note=note, tags=tags, started=now.timestamp(), ended=clock())
-    return RetrainReport(decision, shelf.state().champion or "", "", 0)
+    run.record("retrain: nothing trained", decision)
+    return RetrainReport(decision, run.registry.state().champion or "", "", 0)
 
 
-def _tell_failure(config: Config, error: Exception, *, trigger: str, clock: Clock, now: datetime) -> None:
+def _report_failure(run: _Run, error: Exception) -> None:
     reason = f"Training failed and the champion stays. {type(error).__name__}: {error}"
-    decision = Decision(FAILED, reason)
-    tags = {"job": "retrain", "decision": FAILED, "reason": reason, "trigger": trigger}
-    note = note_of(decision, None, facts={"trigger": trigger, "at": f"{now:%Y-%m-%d %H:%M}"})
     try:
-        tell_note(
-            config, run="retrain: failed", note=note, tags=tags, started=now.timestamp(), ended=clock(), failed=True
-        )
-        send_waiting(config)
+        run.record("retrain: failed", Decision(FAILED, reason), failed=True)
+        send_waiting(run.config)
     except OSError:  # a full disk must not hide the first error
         return
 

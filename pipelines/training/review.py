@@ -3,72 +3,48 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
 
 from detector.decide.policy import Policy
 from detector.detectors.table.scorer import UNSUPERVISED, TabularScorer
-from detector.explain.reason import Reason, in_words
+from detector.explain.reason import in_words
 from detector.metrics import ranking as evaluate
-from detector.metrics.budget import budget_metrics, decision_metrics
 from detector.metrics.calibration import calibration_metrics
+from detector.persist.bundle import Scorer
+from pipelines.config import Config
+from pipelines.factory.detector import policy_of
+from pipelines.training.merit import MOST_SHOWN, Review, against_labels, budget_of, correlations, labels_of
+from pipelines.training.series_review import review_series, series_figures
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-DEFAULT_BUDGET_SHARE = 0.01
-MOST_SHOWN = 100
 MOST_DRAWN = 20_000
 
 
-@dataclass(frozen=True)
-class Review:
-    """A detector judged on rows it has not seen.
+def review(
+    scorer: Scorer, rows: pd.DataFrame, config: Config, history: dict[str, list[float]]
+) -> tuple[Review, dict[str, Figure]]:
+    """Figures of merit and pictures: of a table by row, of sensors by row and by event.
 
-    Parameters
-    ----------
-    verdicts : DataFrame
-        As ``TabularScorer.verdicts``, with ``truth`` where labels are known.
-    metrics : dict
-        Figures of merit without labels: calibration, members' rank correlation, share flagged.
-    truth : dict or None
-        Figures of merit against labels; None if the rows hold none of both classes.
-    interval : Interval or None
-        Average precision with its bootstrap interval.
-    alerts : DataFrame
-        The riskiest flagged rows, at most 100.
-    reasons : list of list of Reason
-        Theirs.
+    - ``scorer``: a detector of the configured kind.
+    - ``rows``: as ``clean`` returns them, none of which took part in fitting; at least one.
+    - ``history``: the loss by epoch, drawn if there is one.
     """
-
-    verdicts: pd.DataFrame
-    metrics: dict[str, float]
-    truth: dict[str, float] | None
-    interval: evaluate.Interval | None
-    alerts: pd.DataFrame
-    reasons: list[list[Reason]] = field(default_factory=list)
-
-    @property
-    def all_metrics(self) -> dict[str, float]:
-        """Both kinds in one mapping."""
-        return self.metrics | (self.truth or {})
+    policy = policy_of(config.policy, scorer.schema)
+    if isinstance(scorer, TabularScorer):
+        reviewed = review_table(scorer, rows, policy=policy)
+        return reviewed, figures(scorer, rows, reviewed, policy=policy, history=history)
+    reviewed, scored = review_series(scorer, rows, policy=policy, join=config.series.join)
+    return reviewed, series_figures(reviewed, scored, history=history)
 
 
-def review(scorer: TabularScorer, rows: pd.DataFrame, *, policy: Policy) -> Review:
-    """Judge cleaned rows that took no part in fitting.
+def review_table(scorer: TabularScorer, rows: pd.DataFrame, *, policy: Policy) -> Review:
+    """Score cleaned rows that took no part in fitting.
 
-    Parameters
-    ----------
-    scorer : TabularScorer
-        The detector.
-    rows : DataFrame
-        As ``clean`` returns them; at least one.
-    policy : Policy
-        Which rows to flag.
+    - ``rows``: as ``clean`` returns them; at least one.
     """
     verdicts = scorer.score(rows, policy, explains=False)
     measures = verdicts[["risk", "p_value", *scorer.members, UNSUPERVISED]]
@@ -101,64 +77,29 @@ def figures(
 ) -> dict[str, Figure]:
     """The pictures of a review, by the names the report knows; at most 20,000 rows are drawn."""
     from pipelines.reports import figures as draw
+    from pipelines.reports import model_figures
 
     sample = rows.iloc[:: max(1, len(rows) // MOST_DRAWN)]
     verdicts = reviewed.verdicts.loc[sample.index]
     labels = verdicts["truth"].to_numpy() if "truth" in verdicts else None
     threshold = float(reviewed.alerts["risk"].min()) if len(reviewed.alerts) else None
     normal = verdicts["p_value"] if labels is None else verdicts["p_value"][labels != 1]
-    drawn: dict[str, Figure] = {}
+    drawings: dict[str, Figure] = {}
     if history and history.get("loss"):
-        drawn["loss"] = draw.loss_curves(history)
-    drawn["risk"] = draw.risk_histogram(verdicts["risk"], labels=labels, threshold=threshold)
+        drawings["loss"] = draw.loss_curves(history)
+    drawings["risk"] = draw.risk_histogram(verdicts["risk"], labels=labels, threshold=threshold)
     if labels is not None and evaluate.has_both_classes(labels):
-        drawn["precision_recall"] = draw.precision_recall(
-            labels, verdicts["risk"], budget=_budget(policy, len(verdicts))
+        drawings["precision_recall"] = draw.precision_recall(
+            labels, verdicts["risk"], budget=budget_of(policy, len(verdicts))
         )
     if "autoencoder" in scorer.members and len(sample) > 1:
         unusual = labels == 1 if labels is not None else verdicts["flagged"].to_numpy()
-        drawn["feature_error"] = draw.feature_error(scorer.feature_errors(sample), unusual=unusual)
-        drawn["code"] = draw.code_map(scorer.encode(sample), risk=verdicts["risk"], labels=labels)
+        drawings["feature_error"] = model_figures.feature_error(scorer.feature_errors(sample), unusual=unusual)
+        drawings["code"] = model_figures.code_map(scorer.encode(sample), risk=verdicts["risk"], labels=labels)
     chosen = reviewed.verdicts["p_value"][reviewed.verdicts["flagged"]].max() if len(reviewed.alerts) else None
-    drawn["alert_rate"] = draw.alert_rate(reviewed.verdicts["p_value"], chosen=chosen)
+    drawings["alert_rate"] = draw.alert_rate(reviewed.verdicts["p_value"], chosen=chosen)
     if len(normal):
-        drawn["calibration"] = draw.calibration(normal)
+        drawings["calibration"] = draw.calibration(normal)
     if len(scorer.members) > 1 and len(sample) > 1:
-        drawn["members"] = draw.member_correlation(verdicts[list(scorer.members)])
-    return drawn
-
-
-def labels_of(rows: pd.DataFrame, label: str | None) -> NDArray[np.float64]:
-    """The known truth of each row: 1, 0, or NaN where it is unknown."""
-    if label is None or label not in rows:
-        return np.full(len(rows), np.nan)
-    return evaluate.read_labels(rows[label])
-
-
-def against_labels(
-    labels: NDArray[np.float64], measures: pd.DataFrame, flagged: NDArray[np.bool_], policy: Policy
-) -> dict[str, float]:
-    """Figures of merit of the risk, the decisions and each member."""
-    found = evaluate.ranking_metrics(labels, measures["risk"])
-    found |= budget_metrics(labels, measures["risk"], _budget(policy, len(labels)))
-    found |= decision_metrics(labels, flagged)
-    same = [UNSUPERVISED] if UNSUPERVISED in measures and measures[UNSUPERVISED].equals(measures["risk"]) else []
-    for name in measures.columns.drop(["risk", "p_value", *same]):
-        member = evaluate.ranking_metrics(labels, measures[name])
-        found |= {f"auroc_{name}": member["auroc"], f"ap_{name}": member["ap"]}
-    return found
-
-
-def _budget(policy: Policy, rows: int) -> int:
-    """The rows people can look at: as the policy says, else one in a hundred."""
-    if policy.budget is not None:
-        return policy.budget.rows
-    return max(1, round(DEFAULT_BUDGET_SHARE * rows))
-
-
-def correlations(scores: pd.DataFrame) -> dict[str, float]:
-    """Rank correlation of each pair of members."""
-    matrix: Any = evaluate.member_correlation(scores)
-    names = list(matrix.columns)
-    pairs = [(a, b) for i, a in enumerate(names) for b in names[i + 1 :]]
-    return {f"rank_correlation_{a}_{b}": float(matrix.loc[a, b]) for a, b in pairs if np.isfinite(matrix.loc[a, b])}
+        drawings["members"] = model_figures.member_correlation(verdicts[list(scorer.members)])
+    return drawings

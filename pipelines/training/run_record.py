@@ -1,41 +1,42 @@
-"""One retraining as a reviewer reads it in MLflow: rows, days, figures, drift, the decision and its reasons."""
+"""A training or a retraining as a reviewer reads it in MLflow: rows, days, figures, drift, the decision and why."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import hashlib
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
 
-from detector.decide.policy import Policy
+from detector.cleaning.clean import Cleaned
 from detector.errors import DataError
 from detector.persist.bundle import Scorer
+from detector.schema import Schema
 from pipelines.config import Config
-from pipelines.factory.data import Window
+from pipelines.factory.detector import policy_of
+from pipelines.factory.kinds import KINDS
 from pipelines.factory.labelled_set import head_note, head_tags
 from pipelines.factory.metadata import reference_of
+from pipelines.factory.training_period import TrainingPeriod
 from pipelines.registry.comparison import Comparison
 from pipelines.registry.promotion import Decision, note_of
-from pipelines.registry.registry import Shelf
+from pipelines.registry.registry import ModelRegistry
 from pipelines.sources import Source
-from pipelines.tracking.messages import CHALLENGER, cut, experiment_of, model_of, spool_of
+from pipelines.tracking import DatasetFacts, TrainingRecord
+from pipelines.tracking.messages import CHALLENGER, cut, experiment_of, model_of
 from pipelines.tracking.usage import Point
-from pipelines.training.comparison_figure import comparison_figure
-from pipelines.training.kinds import KINDS
-from pipelines.training.review import Review
-from pipelines.training.train import fingerprint
+from pipelines.training.comparison import comparison_figure
+from pipelines.training.merit import Review
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
     from detector.detectors.table.detector import TabularDetector
-    from pipelines.tracking import DatasetFacts
 
 
 @dataclass(frozen=True)
-class Learnt:
+class Fitted:
     """A challenger and how it came to be."""
 
     detector: TabularDetector
@@ -45,135 +46,142 @@ class Learnt:
 
 
 @dataclass(frozen=True)
-class Story:
+class Trained:
+    """All that is known of one training: what was read, the detector, and its review on rows kept apart."""
+
+    config: Config
+    source: Source
+    detector: TabularDetector
+    frame: pd.DataFrame
+    cleaned: Cleaned
+    rows: pd.DataFrame
+    kept_apart: pd.DataFrame
+    reviewed: Review
+    figures: dict[str, Figure]
+
+    def record(self) -> TrainingRecord:
+        """As MLflow holds it."""
+        config, scorer, reviewed = self.config, self.detector.scorer_, self.reviewed
+        policy = policy_of(config.policy, scorer.schema)
+        lines = [f"**{config.name}**: learnt from {len(self.rows):,} rows."]
+        if reviewed.truth is not None:
+            lines.append(
+                f"On {reviewed.truth['labelled']:,.0f} labelled rows kept apart: AUROC {reviewed.truth['auroc']:.3f}, "
+                f"average precision {reviewed.truth['ap']:.3f} at a prevalence of {reviewed.truth['prevalence']:.4f}."
+            )
+        lines.append(f"Flags {policy.describe()}: {reviewed.metrics['flagged_share']:.2%} of those rows.")
+        return TrainingRecord(
+            **_common(config),
+            bundle=config.bundle,
+            example=_example(self.kept_apart, scorer, scorer.schema, config),
+            dataset=_dataset(config.name, self.source, self.rows, scorer.schema),
+            metrics={k: v for k, v in scorer.metrics.items() if isinstance(v, int | float)} | reviewed.all_metrics,
+            curves=self.detector.history_,
+            figures=self.figures,
+            tags={"job": "train", "rows": str(len(self.rows)), "members": ", ".join(scorer.members)}
+            | cut(head_tags(scorer)),
+            description="\n\n".join(lines),
+            policy=policy,
+            alias=config.tracking.alias,
+        )
+
+
+@dataclass(frozen=True)
+class Retraining:
     """All that is known of one retraining.
 
-    Parameters
-    ----------
-    config : Config
-    window : Window
-        The rows.
-    learnt : Learnt
-        The challenger.
-    decision : Decision
-    found : Comparison or None
-        With the champion, if there is one.
-    reviewed : Review or None
-        The challenger's own figures on the rows compared on.
-    drawn : dict of str to Figure
-        And its pictures.
-    champion : Scorer or None
-    policy : Policy
-    source : Source
-    trigger : str
-        Why there was a retraining.
+    ``comparison`` is that with the champion, if there is one; ``reviewed`` and ``figures`` are the challenger's own on
+    the rows compared on; ``trigger`` says why there was a retraining.
     """
 
     config: Config
-    window: Window
-    learnt: Learnt
+    period: TrainingPeriod
+    fitted: Fitted
     decision: Decision
-    found: Comparison | None
+    comparison: Comparison | None
     reviewed: Review | None
-    drawn: dict[str, Figure]
+    figures: dict[str, Figure]
     champion: Scorer | None
-    policy: Policy
     source: Source
     trigger: str
 
-    def keep(self, shelf: Shelf, name: str) -> None:
-        """Put it into the spool, as a training whose model is the challenger of this name."""
-        from pipelines.tracking import keep_training
-
-        config, window, scorer = self.config, self.window, self.learnt.detector.scorer_
+    def record(self, registry: ModelRegistry, name: str) -> TrainingRecord:
+        """As MLflow holds it: a training whose model is the challenger of this name."""
+        config, period, scorer = self.config, self.period, self.fitted.detector.scorer_
         drift = self._drift()
         facts = {
             "trigger": self.trigger,
-            "learnt from": window.span,
+            "learnt from": period.span,
             "drift since the champion learnt": drift or "none",
             "challenger": name,
-            "champion": shelf.state().champion or "none",
+            "champion": registry.state().champion or "none",
         }
         if (said := head_note(scorer)) is not None:
             facts["labels"] = said
-        note = note_of(self.decision, self.found, facts=facts)
-        drawn = {} if self.found is None else {"comparison": comparison_figure(self.found)}
-        drawn |= self.drawn
-        roles = {name: role for role, name in window.schema.roles.items()}
-        columns = list(dict.fromkeys([*(n for n, role in roles.items() if role != "label"), *window.schema.features]))
-        rows = window.compare if len(window.compare) else window.learn
-        example = KINDS[config.kind].example(rows, scorer)[columns]
-        keep_training(
-            spool_of(config),
-            experiment=experiment_of(config),
-            model_name=model_of(config),
-            bundle=shelf.path_of(name),
-            example=example,
-            dataset=self._dataset(window, window.learn, roles),
-            compared=self._dataset(window, window.compare, roles) if len(window.compare) else None,
-            params=config.to_dict(),
+        note = note_of(self.decision, self.comparison, facts=facts)
+        compared = {} if self.comparison is None else {"comparison": comparison_figure(self.comparison)}
+        rows = period.compare if len(period.compare) else period.learn
+        tags = {
+            "job": "retrain",
+            "decision": self.decision.verdict,
+            "reason": self.decision.reason,
+            "trigger": self.trigger,
+            "data window": f"{period.since[:10]} to {period.until[:10]}" if period.since else "all rows",
+            "drift": drift or "none",
+            "compared by": "" if self.comparison is None else self.comparison.basis,
+            "members": ", ".join(scorer.members),
+        }
+        return TrainingRecord(
+            **_common(config),
+            bundle=registry.path_of(name),
+            example=_example(rows, scorer, period.schema, config),
+            dataset=_dataset(f"{config.name}, learnt", self.source, period.learn, period.schema),
+            compared=_dataset(f"{config.name}, compared", self.source, period.compare, period.schema)
+            if len(period.compare)
+            else None,
             metrics=self._metrics(drift),
             members=self._members(),
-            curves=self.learnt.detector.history_,
-            figures=drawn,
+            curves=self.fitted.detector.history_,
+            figures=compared | self.figures,
             texts={"decision.md": note},
-            usage=self.learnt.usage,
-            config_text=config.file.read_text(encoding="utf-8") if config.file is not None else "",
-            tags=cut(
-                {
-                    "job": "retrain",
-                    "decision": self.decision.verdict,
-                    "reason": self.decision.reason,
-                    "trigger": self.trigger,
-                    "data window": f"{window.since[:10]} to {window.until[:10]}" if window.since else "all rows",
-                    "drift": drift or "none",
-                    "compared by": "" if self.found is None else self.found.basis,
-                    "members": ", ".join(scorer.members),
-                }
-                | head_tags(scorer)
-            ),
+            usage=self.fitted.usage,
+            tags=cut(tags | head_tags(scorer)),
             description=note,
-            policy=self.policy,
+            policy=policy_of(config.policy, period.schema),
             alias=config.tracking.alias if self.champion is None else CHALLENGER,
-            serving=config.tracking.alias,
             run_name=f"retrain v{{version}}: {self.decision.verdict}",
-            started=self.learnt.started,
-            ended=self.learnt.ended,
+            started=self.fitted.started,
+            ended=self.fitted.ended,
         )
 
-    def _dataset(self, window: Window, rows: pd.DataFrame, roles: Mapping[str, str]) -> DatasetFacts:
-        from pipelines.tracking import DatasetFacts
-
-        kinds = {name: window.schema.kind_of(name) for name in window.schema.features} | dict(roles)
-        part = "learnt" if rows is window.learn else "compared"
-        return DatasetFacts(f"{self.config.name}, {part}", self.source.describe(), len(rows), fingerprint(rows), kinds)
-
     def _metrics(self, drift: str) -> dict[str, float | None]:
-        scorer = self.learnt.detector.scorer_
+        scorer = self.fitted.detector.scorer_
         metrics: dict[str, float | None] = {
             name: float(value)
             for name, value in scorer.metrics.items()
             if isinstance(value, int | float) and not isinstance(value, bool)
         }
-        metrics["rows"] = float(len(self.window.learn))
+        metrics["rows"] = float(len(self.period.learn))
         metrics["drifted_columns"] = float(len(drift.split(", "))) if drift else 0.0
         if self.reviewed is not None:
             metrics |= self.reviewed.all_metrics
-        if self.found is not None:
-            metrics |= self.found.metrics()
-            metrics["alerts_a_day"] = round(self.found.challenger.alerts, 2)
-            metrics["ap"] = self.found.challenger.precision if self.found.basis == "labels" else metrics.get("ap")
+        if self.comparison is not None:
+            metrics |= self.comparison.metrics()
+            metrics["alerts_a_day"] = round(self.comparison.challenger.alerts, 2)
+            metrics["ap"] = (
+                self.comparison.challenger.precision if self.comparison.basis == "labels" else metrics.get("ap")
+            )
         return {name: value for name, value in metrics.items() if value is not None and np.isfinite(value)}
 
     def _members(self) -> dict[str, dict[str, float | None]]:
         """Each member's own figures: against labels where there are some, else how far the graph is from the model."""
-        scorer, truth = self.learnt.detector.scorer_, {} if self.reviewed is None else (self.reviewed.truth or {})
+        scorer, truth = self.fitted.detector.scorer_, {} if self.reviewed is None else (self.reviewed.truth or {})
         return {
             member: {
                 "ap": truth.get(f"ap_{member}"),
                 "auroc": truth.get(f"auroc_{member}"),
                 "parity": scorer.metrics.get(f"parity_{member}"),
-                "rows": float(len(self.window.learn)),
+                "rows": float(len(self.period.learn)),
             }
             for member in scorer.members
         }
@@ -181,9 +189,9 @@ class Story:
     def _drift(self) -> str:
         """The columns that moved since the champion learnt, by name."""
         reference = None if self.champion is None else reference_of(self.champion.metrics)
-        if reference is None or self.champion is None or not len(self.window.compare):
+        if reference is None or self.champion is None or not len(self.period.compare):
             return ""
-        rows = self.window.compare
+        rows = self.period.compare
         if any(profile.name not in rows and profile.name != "risk" for profile in reference.profiles):
             return ""
         settings = self.config.drift
@@ -195,3 +203,35 @@ class Story:
             rows, risk=measures["risk"], p_value=measures["p_value"], psi=settings.psi, effect=settings.effect
         )
         return ", ".join(shift.name for shift in shifts if shift.moved)
+
+
+def _common(config: Config) -> dict[str, Any]:
+    """What the record of every training says of its configuration."""
+    return {
+        "experiment": experiment_of(config),
+        "model_name": model_of(config),
+        "serving": config.tracking.alias,
+        "params": config.to_dict(),
+        "config_text": config.file.read_text(encoding="utf-8") if config.file is not None else "",
+    }
+
+
+def _example(rows: pd.DataFrame, scorer: Any, schema: Schema, config: Config) -> pd.DataFrame:
+    columns = [*(name for role, name in schema.roles.items() if role != "label"), *schema.features]
+    return KINDS[config.kind].example(rows, scorer)[list(dict.fromkeys(columns))]
+
+
+def _dataset(name: str, source: Source, rows: pd.DataFrame, schema: Schema) -> DatasetFacts:
+    kinds = {each: schema.kind_of(each) for each in schema.features}
+    kinds |= {column: role for role, column in schema.roles.items()}
+    return DatasetFacts(name, source.describe(), len(rows), fingerprint(rows), kinds)
+
+
+def fingerprint(rows: pd.DataFrame) -> str:
+    """A short name for exactly these rows: equal rows, equal fingerprint.
+
+    >>> fingerprint(pd.DataFrame({"a": [1.0]})) == fingerprint(pd.DataFrame({"a": [2.0]}))
+    False
+    """
+    each = pd.util.hash_pandas_object(rows, index=False).to_numpy()
+    return hashlib.sha256(each.tobytes()).hexdigest()[:16]

@@ -13,7 +13,7 @@ from detector.detectors.series.scorer import SequenceScorer
 from detector.metrics import ranking as evaluate
 from detector.metrics.calibration import calibration_metrics
 from detector.metrics.events import event_metrics
-from pipelines.training.review import MOST_SHOWN, Review, against_labels, correlations, labels_of
+from pipelines.training.merit import MOST_SHOWN, Review, against_labels, correlations, labels_of
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -25,29 +25,15 @@ CURVE_MARGIN = 60
 def review_series(
     scorer: SequenceScorer, rows: pd.DataFrame, *, policy: Policy, join: int
 ) -> tuple[Review, ScoredSeries]:
-    """Judge cleaned rows of whole series that took no part in fitting.
+    """Score cleaned rows of whole series that took no part in fitting.
 
-    Parameters
-    ----------
-    scorer : SequenceScorer
-        The detector.
-    rows : DataFrame
-        As ``clean`` returns them.
-    policy : Policy
-        Which steps to flag.
-    join : int
-        See ``SequenceScorer.judge``.
+    - ``join``: see ``SequenceScorer.judge``.
 
-    Returns
-    -------
-    Review
-        Its alerts are events, riskiest first.
-    ScoredSeries
-        What the pictures are drawn from.
+    The alerts of the review are events, riskiest first; the pictures are drawn from the scored series.
     """
-    judged = scorer.score_steps(rows)
-    flags = judged.flagged(policy)
-    found = scorer.of_rows(judged, rows, flags, explains=False)
+    scored = scorer.score_steps(rows)
+    flags = scored.flagged(policy)
+    found = scorer.of_rows(scored, rows, flags, explains=False)
     measures, index = found[["risk", "p_value", *scorer.members]], found.index
     flagged = found["flagged"].to_numpy(dtype=bool)
     named = {role: rows[name].loc[index] for role, name in scorer.schema.roles.items() if role in ("time", "entity")}
@@ -58,7 +44,7 @@ def review_series(
         metrics |= calibration_metrics(normal)
     if len(scorer.members) > 1:
         metrics |= correlations(measures[list(scorer.members)])
-    events = judged.events(flags, join=join).sort_values("risk", ascending=False, kind="stable")
+    events = scored.events(flags, join=join).sort_values("risk", ascending=False, kind="stable")
     truth = interval = None
     if evaluate.has_both_classes(labels):
         verdicts["truth"] = labels
@@ -67,23 +53,23 @@ def review_series(
         interval = evaluate.average_precision_interval(labels, measures["risk"])
         events["truth"] = [_holds_anomaly(verdicts, event) for _, event in events.iterrows()]
     metrics["events"] = float(len(events))
-    return Review(verdicts, metrics, truth, interval, _as_alerts(events), list(events["reasons"][:MOST_SHOWN])), judged
+    return Review(verdicts, metrics, truth, interval, _as_alerts(events), list(events["reasons"][:MOST_SHOWN])), scored
 
 
 def series_figures(
-    reviewed: Review, judged: ScoredSeries, *, history: Mapping[str, Sequence[float]] | None = None
+    reviewed: Review, scored: ScoredSeries, *, history: Mapping[str, Sequence[float]] | None = None
 ) -> dict[str, Figure]:
     """The pictures of a review: risk over time, the sensors at fault around each of the riskiest events, and more."""
     from pipelines.reports import figures as draw
     from pipelines.reports.series_figures import event_curves, risk_over_time
 
-    drawn: dict[str, Figure] = {}
+    drawings: dict[str, Figure] = {}
     if history and history.get("loss"):
-        drawn["loss"] = draw.loss_curves(history)
+        drawings["loss"] = draw.loss_curves(history)
     verdicts, events = reviewed.verdicts, reviewed.alerts
     worst = events["entity"].iloc[0] if len(events) and "entity" in events else None
     shown = verdicts[verdicts["entity"] == worst] if worst is not None else verdicts
-    drawn["risk_over_time"] = risk_over_time(
+    drawings["risk_over_time"] = risk_over_time(
         shown.get("time", shown.index),
         shown["risk"],
         flagged=shown["flagged"],
@@ -91,17 +77,17 @@ def series_figures(
         whose=worst,
     )
     top = events.head(MOST_EVENTS_DRAWN)
-    curves = judged.curves(top.assign(entity=top.get("entity", "")), margin=CURVE_MARGIN)
+    curves = scored.curves(top.assign(entity=top.get("entity", "")), margin=CURVE_MARGIN)
     for number, (name, event) in enumerate(top.iterrows(), start=1):
         sensors = [reason.feature for reason in reviewed.reasons[number - 1]]
-        drawn[f"event_{number}"] = event_curves(curves[curves["event"] == name], event=event, sensors=sensors)
+        drawings[f"event_{number}"] = event_curves(curves[curves["event"] == name], event=event, sensors=sensors)
     labels = verdicts.get("truth")
     if labels is not None:
-        drawn["precision_recall"] = draw.precision_recall(labels, verdicts["risk"])
+        drawings["precision_recall"] = draw.precision_recall(labels, verdicts["risk"])
     normal = verdicts["p_value"] if labels is None else verdicts["p_value"][labels != 1]
     if len(normal):
-        drawn["calibration"] = draw.calibration(normal)
-    return drawn
+        drawings["calibration"] = draw.calibration(normal)
+    return drawings
 
 
 def _holds_anomaly(verdicts: pd.DataFrame, event: pd.Series) -> float:

@@ -8,7 +8,8 @@ from typing import Any
 
 from pipelines.alerts.channels.posting import JSON, PostingChannel, as_json
 from pipelines.alerts.message.message import Message
-from pipelines.config.alerting import AlertmanagerSection, AlertsSection
+from pipelines.config.alert_channels import AlertmanagerSection
+from pipelines.config.alerting import AlertsSection
 
 NAMES = {"digest": "MoreAnomalies", "test": "AnomalyTest"}
 

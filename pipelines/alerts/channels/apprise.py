@@ -14,7 +14,8 @@ from pipelines.alerts.message.message import Message
 from pipelines.alerts.message.templating import render
 from pipelines.alerts.network.addresses import IpNetwork, guarded, networks_of
 from pipelines.alerts.network.errors import DeliveryError
-from pipelines.config.alerting import AlertsSection, AppriseSection
+from pipelines.config.alert_channels import AppriseSection
+from pipelines.config.alerting import AlertsSection
 
 _TYPES = {"critical": "failure", "high": "failure", "medium": "warning", "low": "info"}
 

@@ -18,7 +18,8 @@ from pipelines.alerts.message.templating import render
 from pipelines.alerts.network.addresses import ForbiddenAddressError, IpNetwork, networks_of
 from pipelines.alerts.network.connection import Deadline, dial
 from pipelines.alerts.network.errors import DeliveryError
-from pipelines.config.alerting import AlertsSection, EmailSection
+from pipelines.config.alert_channels import EmailSection
+from pipelines.config.alerting import AlertsSection
 
 
 def mail_of(

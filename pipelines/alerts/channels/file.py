@@ -10,7 +10,8 @@ from pathlib import Path
 
 from pipelines.alerts.message.message import Message
 from pipelines.alerts.network.errors import DeliveryError
-from pipelines.config.alerting import AlertsSection, FileSection
+from pipelines.config.alert_channels import FileSection
+from pipelines.config.alerting import AlertsSection
 
 
 def as_dict(message: Message) -> dict[str, object]:

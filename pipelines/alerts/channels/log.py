@@ -8,7 +8,8 @@ from pathlib import Path
 
 from pipelines.alerts.message.message import Message
 from pipelines.alerts.message.templating import render
-from pipelines.config.alerting import AlertsSection, LogSection
+from pipelines.config.alert_channels import LogSection
+from pipelines.config.alerting import AlertsSection
 
 _LEVELS = {"critical": logging.ERROR, "high": logging.WARNING, "medium": logging.WARNING}
 

@@ -8,7 +8,8 @@ from typing import Any
 
 from pipelines.alerts.channels.posting import JSON, PostingChannel, as_json
 from pipelines.alerts.message.message import Message
-from pipelines.config.alerting import AlertsSection, PagerDutySection
+from pipelines.config.alert_channels import PagerDutySection
+from pipelines.config.alerting import AlertsSection
 
 SEVERITIES = {"critical": "critical", "high": "error", "medium": "warning", "low": "info"}
 MOST_SUMMARY = 1024

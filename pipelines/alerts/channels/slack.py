@@ -12,7 +12,8 @@ from pipelines.alerts.message.message import Message
 from pipelines.alerts.message.templating import render
 from pipelines.alerts.network.errors import DeliveryError
 from pipelines.alerts.network.http import Reply
-from pipelines.config.alerting import AlertsSection, SlackSection
+from pipelines.config.alert_channels import SlackSection
+from pipelines.config.alerting import AlertsSection
 
 MOST_HEADER, MOST_SECTION, MOST_FIELD, MOST_FIELDS = 150, 3_000, 2_000, 10
 _SIGNS = {"critical": "🔴", "high": "🟠", "medium": "🟡", "low": "🔵"}

@@ -14,7 +14,8 @@ from pipelines.alerts.channels.posting import JSON, PostingChannel
 from pipelines.alerts.message.message import Message
 from pipelines.alerts.network.errors import DeliveryError
 from pipelines.alerts.network.http import Reply, expect_success
-from pipelines.config.alerting import AlertsSection, WebhookSection
+from pipelines.config.alert_channels import WebhookSection
+from pipelines.config.alerting import AlertsSection
 
 MOST_BYTES = 20_000
 _MOST_WORDS = 500

@@ -22,7 +22,7 @@ from pipelines.alerts.delivery.queue import Claimed, Result
 from pipelines.alerts.message.message import message_of
 from pipelines.alerts.network.errors import DeliveryError
 from pipelines.jobs.context import Context, JobOutcome
-from pipelines.testing.failpoints import fault
+from pipelines.testing.failpoints import failpoint
 
 MOST_SECONDS = 45.0
 MANY, FEW = 100, 10
@@ -165,12 +165,12 @@ class Worker:
                 self.cycle.context.fence(session)
         if not claimed:
             return False
-        fault("alerts.claimed")
+        failpoint("alerts.claimed")
         began, results = time.monotonic(), []
         while claimed:
             result = self._send(claimed.pop(0))
             results.append(result)
-            fault("alerts.sent")
+            failpoint("alerts.sent")
             late = time.monotonic() - began > self._lease.total_seconds() / 2
             if late or self.cycle.over() or (result.error is not None and result.error.kind != "refused"):
                 break

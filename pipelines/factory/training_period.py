@@ -3,22 +3,23 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
 from detector.cleaning.clean import clean
-from detector.cleaning.values import read_dates
+from detector.cleaning.values import naive_utc, read_dates
 from detector.errors import DataError
 from detector.metrics.ranking import read_labels
 from detector.schema import Schema
 from pipelines.config import Config
-from pipelines.factory.detector import refuse_taken_names, schema_of
+from pipelines.factory.detector import refuse_taken_names
+from pipelines.factory.kinds import KINDS
 from pipelines.factory.labelled_set import LabelledSet, labelled_set_of, without
 from pipelines.features.burn_in import warm
-from pipelines.features.engine import Featuring, statements_of
+from pipelines.features.engine import FeatureEngine, statements_of
 from pipelines.labels.known import known_labels, with_report_time
 from pipelines.progress import counted, progress
 from pipelines.sources import Source
@@ -29,30 +30,17 @@ MOST_ROWS = 1_000_000
 
 
 @dataclass(frozen=True)
-class Window:
+class TrainingPeriod:
     """Recent rows in two parts, cleaned.
 
-    Parameters
-    ----------
-    schema : Schema
-        What their columns mean.
-    learn, compare : DataFrame
-        Rows to learn from, known anomalies left out; and later ones that are not learnt from, their index positions
-        in ``raw``.
-    raw : DataFrame
-        All rows read, as they came, for a champion whose schema differs.
-    labels : array of shape (n_compare,)
-        1, 0, or missing where unknown or younger than the label delay.
-    quarantined : int
-        Rows that could not be used.
-    since, until : str
-        The span of the rows learnt from, or "" where there is no time.
-    compare_days : float
-        How many days the rows compared on span; 0 where there is no time.
-    lesson : LabelledSet or None
-        What a head learns from, of the rows before those compared on; the members do not learn from these.
-    early : str or None
-        What to say of rows that only a head learns from, because their past is too short.
+    - ``learn``, ``compare``: rows to learn from, known anomalies left out; and later ones that are not learnt from,
+      their index positions in ``raw``.
+    - ``raw``: all rows read, as they came, for a champion whose schema differs.
+    - ``labels`` (n_compare,): 1, 0, or missing where unknown or younger than the label delay.
+    - ``since``, ``until``: the span of the rows learnt from, or "" where there is no time.
+    - ``compare_days``: how many days the rows compared on span; 0 where there is no time.
+    - ``labelled``: what a head learns from, of the rows before those compared on; the members do not learn from these.
+    - ``early``: what to say of rows that only a head learns from, because their past is too short.
     """
 
     schema: Schema
@@ -64,7 +52,7 @@ class Window:
     since: str
     until: str
     compare_days: float
-    lesson: LabelledSet | None = None
+    labelled: LabelledSet | None = None
     early: str | None = None
 
     @property
@@ -74,30 +62,19 @@ class Window:
         return f"{self.since[:10]} to {self.until[:10]}, {rows}" if self.since else rows
 
 
-def recent(source: Source, config: Config, *, now: datetime, featuring: Featuring | None = None) -> pd.DataFrame:
+def recent(source: Source, config: Config, *, now: datetime, engine: FeatureEngine | None = None) -> pd.DataFrame:
     """The rows of the last days before the latest one, or, where there is no time, the last rows; in order.
 
     Rows later than ``now`` are left out: their clock is wrong. Where there are more than can be learnt from, every
     second row of a table is left out, and again; of series, whose rows belong together, the latest are held.
 
-    Parameters
-    ----------
-    source : Source
-        The place; it is read twice.
-    config : Config
-        How many days and rows.
-    now : datetime
-        Nothing after it is believed.
-    featuring : Featuring, optional
-        Its features are added, from as many rows before those days as they look back to; it then holds the past up to
-        now. Rows that can have none are left out.
+    - ``now``: nothing after it is believed.
+    - ``engine``: its features are added, from as many rows before those days as they look back to; it then holds the
+      past up to now. Rows that can have none are left out.
 
-    Raises
-    ------
-    DataError
-        If no row has a time.
+    Raises ``DataError`` if no row has a time.
     """
-    time, days, thin = config.columns.time, config.retrain.days, config.kind == "table"
+    time, days, thin = config.columns.time, config.retrain.days, KINDS[config.kind].rows_stand_alone
     most = MOST_ROWS if config.train.rows is None else 2 * config.train.rows
     if time is None:
         held = pd.DataFrame()
@@ -106,15 +83,15 @@ def recent(source: Source, config: Config, *, now: datetime, featuring: Featurin
                 held = pd.concat([held, batch]).tail(most) if len(held) else batch.tail(most)
                 advance(len(batch))
         return held
-    end = pd.Timestamp(now.astimezone(UTC)).tz_localize(None)
+    end = naive_utc(now)
     latest = _latest(source, time, end)
     if pd.isna(latest):
         raise DataError(
             f"No row of {source.describe()} has a {time!r} up to {now:%Y-%m-%d %H:%M}. Check the column, or the clock."
         )
     since = latest - timedelta(days=days)
-    if featuring is not None:
-        featured = featuring.learn(rows_between(source, time, since=since - featuring.reach, until=end), now=end).rows
+    if engine is not None:
+        featured = engine.learn(rows_between(source, time, since=since - engine.reach, until=end), now=end).rows
         featured = featured[(read_dates(featured[time])[0] >= since).to_numpy()]
         return featured.iloc[:: -(-len(featured) // most) or 1]
     parts: list[pd.DataFrame] = []
@@ -153,34 +130,21 @@ def split(
     *,
     now: datetime,
     champion_until: str = "",
-    featuring: Featuring | None = None,
-) -> Window:
+    engine: FeatureEngine | None = None,
+) -> TrainingPeriod:
     """Part the rows by time, so that neither detector has learnt from those compared on.
 
-    Parameters
-    ----------
-    frame : DataFrame
-        As `recent` returns them.
-    config : Config
-        Names the columns, the label delay and the share.
-    now : datetime
-        Labels of rows younger than the delay before it are not believed.
-    champion_until : str
-        The latest row the champion learnt from, where known: only later ones are compared on.
-    featuring : Featuring, optional
-        Whose features the rows have.
+    - ``now``: labels of rows younger than the delay before it are not believed.
+    - ``champion_until``: the latest row the champion learnt from, where known: only later ones are compared on.
 
-    Raises
-    ------
-    DataError
-        If fewer than three rows are left to learn from.
+    Raises ``DataError`` if fewer than three rows are left to learn from.
     """
-    settings = config.retrain
-    raw = frame if featuring is None else frame.drop(columns=list(featuring.features.names))
-    schema = schema_of(raw, config)
+    settings, kind = config.retrain, KINDS[config.kind]
+    raw = frame if engine is None else frame.drop(columns=list(engine.features.names))
+    schema = kind.schema(raw, config)
     refuse_taken_names(schema)
-    if featuring is not None:
-        schema = featuring.schema(schema)
+    if engine is not None:
+        schema = engine.schema(schema)
     frame = frame.reset_index(drop=True)
     cleaned = clean(frame, schema, labelled=schema.label is not None)
     rows = cleaned.rows
@@ -188,23 +152,23 @@ def split(
         rows = rows.sort_values(schema.time, kind="stable")
     labels = read_labels(rows[schema.label]) if schema.label is not None else np.full(len(rows), np.nan)
     believed = labels.copy()
-    told = with_report_time(rows, frame, config)
-    statements = statements_of(config, featuring)
-    if schema.time is not None and config.kind == "table":
-        known = known_labels(told, config, schema, now=now, statements=statements)
+    dated = with_report_time(rows, frame, config)
+    statements = statements_of(config, engine)
+    if schema.time is not None and kind.rows_stand_alone:
+        known = known_labels(dated, config, schema, now=now, statements=statements)
         believed = known.label.to_numpy(copy=True)
     elif schema.time is not None:
-        end = pd.Timestamp(now.astimezone(UTC)).tz_localize(None) - timedelta(days=settings.label_delay_days)
+        end = naive_utc(now) - timedelta(days=settings.label_delay_days)
         believed[(rows[schema.time] > end).to_numpy()] = np.nan
     first = _first_compared(rows, believed, config, schema, champion_until)
     compare, learn = rows.iloc[first:], rows.iloc[:first]
-    lesson = labelled_set_of(told.iloc[:first], config, schema, now=now, statements=statements)
-    learn = without(learn[labels[:first] != 1], lesson)
-    learn, early = warm(learn, str(schema.time), None if featuring is None else featuring.whole_from)
+    labelled = labelled_set_of(dated.iloc[:first], config, schema, now=now, statements=statements)
+    learn = without(learn[labels[:first] != 1], labelled)
+    learn, early = warm(learn, str(schema.time), None if engine is None else engine.whole_from)
     believed = believed[first:]
-    chosen = _some(len(compare), MOST_COMPARED, config)
+    chosen = kind.sample(len(compare), MOST_COMPARED, config.random_state)
     compare, believed = compare.iloc[chosen], believed[chosen]
-    learn = learn.iloc[_some(len(learn), config.train.rows, config)]
+    learn = learn.iloc[kind.sample(len(learn), config.train.rows, config.random_state)]
     if len(learn) < 3:
         raise DataError(
             f"Expected at least 3 usable rows to learn from, received {len(learn)} of {counted(len(frame))} in the "
@@ -215,7 +179,9 @@ def split(
     if schema.time is not None and len(compare):
         spanned = compare[schema.time].max() - compare[schema.time].min()
         days = max(spanned.total_seconds() / 86_400, 1 / 24)
-    return Window(schema, learn, compare, frame, believed, len(cleaned.quarantine), since, until, days, lesson, early)
+    return TrainingPeriod(
+        schema, learn, compare, frame, believed, len(cleaned.quarantine), since, until, days, labelled, early
+    )
 
 
 def span_of(rows: pd.DataFrame, schema: Schema) -> tuple[str, str]:
@@ -242,15 +208,6 @@ def _first_compared(
         when = rows[schema.time].to_numpy()
         first = max(first, int(np.searchsorted(when, np.datetime64(champion_until), side="right")))
     return first
-
-
-def _some(rows: int, most: int | None, config: Config) -> NDArray[np.intp]:
-    """Positions of at most so many rows: at random in a table, the latest of series."""
-    if most is None or rows <= most:
-        return np.arange(rows)
-    if config.kind == "sensors":
-        return np.arange(rows - most, rows)
-    return np.sort(np.random.default_rng(config.random_state).permutation(rows)[:most])
 
 
 def _latest_of(frame: pd.DataFrame, time: str, most: int) -> pd.DataFrame:

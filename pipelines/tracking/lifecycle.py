@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 MONITORING = "detector.monitoring"
 
 
-def send_move(client: MlflowClient, uri: str, entry: Entry) -> None:
+def send_promotion(client: MlflowClient, uri: str, entry: Entry) -> None:
     """Give an alias to the version of a bundle, and say why on it.
 
     The entry's values: ``experiment``, ``model_name``, ``bundle`` (its fingerprint), ``alias``, ``drop`` (an alias

@@ -1,4 +1,4 @@
-"""A backtest in words: what was found, and what to know before trusting it."""
+"""The summary of a backtest: what was found, and what to know before trusting it."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def means_and_spreads(periods: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame({"mean": values.mean(), "over_periods": by_period.mean().std(ddof=0), "over_seeds": over_seeds})
 
 
-def in_words(periods: pd.DataFrame, plan: Plan) -> list[str]:
+def summarise(periods: pd.DataFrame, plan: Plan) -> list[str]:
     """What was found, in a few lines. Shares of anomalies, flagged rows and money are of all periods together."""
     begins = periods["begin"].nunique()
     lines = [f"{counted(begins, 'period')} of {plan.every}, {counted(plan.seeds, 'seed')} each{_size(periods, plan)}."]
@@ -41,17 +41,10 @@ def in_words(periods: pd.DataFrame, plan: Plan) -> list[str]:
 def cautions(
     periods: pd.DataFrame, plan: Plan, *, first: pd.Timestamp, last: pd.Timestamp, least_anomalies: int | None
 ) -> list[str]:
-    """Why the periods are fewer, shorter or worse taught than the plan says.
+    """Why the periods are fewer, shorter or worse trained than the plan says.
 
-    Parameters
-    ----------
-    periods : DataFrame
-        Those that were judged.
-    plan : Plan
-    first, last : Timestamp
-        Where the table begins and ends.
-    least_anomalies : int, optional
-        How many known anomalies a head needs; nothing is said of a head by default.
+    - ``first``, ``last``: where the table begins and ends.
+    - ``least_anomalies``: how many known anomalies a head needs; nothing is said of a head by default.
     """
     planned, begins = list(plan.periods()), periods["begin"].drop_duplicates()
     notes = []
@@ -86,8 +79,8 @@ def _size(periods: pd.DataFrame, plan: Plan) -> str:
 
 def _ranking(periods: pd.DataFrame, plan: Plan) -> list[str]:
     numbers, k, walked = means_and_spreads(periods), plan.k, periods["begin"].nunique()
-    told = {"auroc": "AUROC", "ap": "average precision", "prevalence": "a blind guess"}
-    shown = [f"{word} {_spread(numbers, name, plan, walked)}" for name, word in told.items() if name in numbers.index]
+    names = {"auroc": "AUROC", "ap": "average precision", "prevalence": "a blind guess"}
+    shown = [f"{word} {_spread(numbers, name, plan, walked)}" for name, word in names.items() if name in numbers.index]
     if not shown:
         return ["Ranking: none, because no period holds both anomalous and normal rows."]
     lines = [f"Ranking: {', '.join(shown)}."]
@@ -148,14 +141,14 @@ def _scenarios(periods: pd.DataFrame, plan: Plan) -> list[str]:
 def _head(periods: pd.DataFrame, plan: Plan) -> list[str]:
     if "head_decides" not in periods:
         return []
-    taught = periods[periods["head_decides"].notna()]
-    means, decided = taught.mean(numeric_only=True), int(taught["head_decides"].sum())
+    trained = periods[periods["head_decides"].notna()]
+    means, decided = trained.mean(numeric_only=True), int(trained["head_decides"].sum())
     shown = [
         f"{word} {means[f'{SUPERVISED}{name}']:.3f}, without labels {means[f'{UNSUPERVISED}{name}']:.3f}"
         for name, word in (("ap", "average precision"), (f"card_precision_{plan.k}", "precision of the riskiest"))
         if f"{SUPERVISED}{name}" in means
     ]
-    often = f"in {len(taught)} of {counted(len(periods), 'training')} and decided in {decided}"
+    often = f"in {len(trained)} of {counted(len(periods), 'training')} and decided in {decided}"
     return [f"With labels: a head was learnt {often}. There: {'; '.join(shown)}."]
 
 

@@ -1,0 +1,239 @@
+"""Tables and sensors: all that differs between rows that stand alone and readings that belong to a series.
+
+Whatever must know which of the two it has asks here: `KINDS` by the setting `kind`, `kind_of` by a detector.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from detector.decide.calibrate import Calibrator
+from detector.detectors.table.scorer import TabularScorer
+from detector.errors import DataError
+from detector.persist.bundle import Scorer
+from detector.schema import Schema
+from pipelines.factory.detector import detector_of, sequence_detector_of
+
+if TYPE_CHECKING:
+    from detector.training.settings import OnStep
+    from pipelines.config import Config
+    from pipelines.config.learning import TrainingSection
+    from pipelines.sources import Source
+
+MOST_REVIEW_ROWS = 20_000
+EXAMPLE_ROWS = 5
+WINDOWS_TO_LEARN = 8
+LEAST_WINDOWS = 20
+
+
+class Table:
+    """Rows that are each scored by themselves."""
+
+    unit = "rows"
+    """What a report calls what was flagged."""
+    rows_stand_alone = True
+    """Whether some of the rows can be left out without harm to the others."""
+    without_risk = 0.0
+    """The share of rows that may have no risk."""
+    encoders: tuple[str, ...] = ("dense", "sparse", "variational")
+    """Those that can be compared on such rows."""
+
+    def read(self, source: Source, config: Config, advance: Any) -> pd.DataFrame:
+        """At most as many rows as are to be learnt from, a random sample; all if their past is to be measured."""
+        if config.train.rows is None or config.features.wanted:
+            return source.read(advance=advance)
+        return source.sample(config.train.rows, random_state=config.random_state, advance=advance)
+
+    def split(self, rows: pd.DataFrame, config: Config, schema: Schema) -> tuple[pd.DataFrame, pd.DataFrame]:
+        """Rows to learn from, without known anomalies, and rows kept apart for the review: at random."""
+        order = np.random.default_rng(config.random_state).permutation(len(rows))
+        apart = max(1, min(MOST_REVIEW_ROWS, round(config.train.review_share * len(rows))))
+        kept_apart, learnt = rows.iloc[np.sort(order[:apart])], rows.iloc[np.sort(order[apart:])]
+        if schema.label is not None:
+            learnt = learnt[learnt[schema.label] != 1]
+        if len(learnt) < 2:
+            raise DataError(
+                f"Expected at least 2 rows to learn from, received {len(learnt)}: {schema.label!r} calls the others "
+                f"anomalous (1). Give normal rows (0, or empty for unknown) as well."
+            )
+        return learnt, kept_apart
+
+    def schema(self, frame: pd.DataFrame, config: Config) -> Schema:
+        """What the columns mean, as configured and guessed."""
+        return config.columns.schema_of(frame)
+
+    def sample(self, rows: int, most: int | None, random_state: int) -> NDArray[np.intp]:
+        """Positions of at most so many rows, in order: at random."""
+        if most is None or rows <= most:
+            return np.arange(rows)
+        return np.sort(np.random.default_rng(random_state).permutation(rows)[:most])
+
+    def detector(self, config: Config, schema: Schema, on_step: OnStep) -> Any:
+        """An unfitted ``TabularDetector``."""
+        return detector_of(config, schema, on_step=on_step)
+
+    def enough(
+        self,
+        rows: pd.DataFrame,
+        config: Config,  # noqa: ARG002 - as the others
+        schema: Schema,  # noqa: ARG002 - as the others
+    ) -> tuple[pd.DataFrame, list[str]]:
+        """The rows that a retraining can learn from, and what is left out for now, with why: all, nothing."""
+        return rows, []
+
+    def calibration(self, scorer: Any) -> Calibrator:
+        """How the risk that decides becomes a p-value."""
+        calibration: Calibrator = scorer.calibration
+        return calibration
+
+    def has_head(self, scorer: Any) -> bool:
+        """Whether labels have a say in the risk that decides."""
+        return scorer.serving_head is not None
+
+    def left_out(self, detector: Any) -> list[str]:
+        """What nothing is learnt from, each with why: columns that do not vary."""
+        return [f"{name} ({reason})" for name, reason in detector.scorer_.columns.dropped.items()]
+
+    def example(self, rows: pd.DataFrame, scorer: Any) -> pd.DataFrame:  # noqa: ARG002 - as the others
+        """Some rows that can be scored by themselves."""
+        return rows.head(EXAMPLE_ROWS)
+
+    def normal(self, rows: pd.DataFrame, scorer: Any) -> pd.DataFrame:
+        """The rows that encoders are compared on: those not known to be anomalous."""
+        label = scorer.schema.label
+        return rows if label is None or label not in rows else rows[rows[label] != 1]
+
+    def encoder_settings(self, config: Config, scorer: Any) -> tuple[TrainingSection, int | None]:  # noqa: ARG002 - as the others
+        """How an encoder is trained, and how many time steps a row of its input holds, if it holds several."""
+        return config.train.autoencoder.training, None
+
+    def encoder_input(self, rows: pd.DataFrame, scorer: Any, most: int, random_state: int) -> NDArray[np.float32]:
+        """About so many rows as an encoder reads them: what the members read."""
+        few = rows.sample(min(len(rows), most), random_state=random_state)
+        table: NDArray[np.float32] = scorer.inside.run(scorer.columns.encode(few).inputs(), ["table"])["table"]
+        return table
+
+
+class Sensors:
+    """Readings in the order of time, scored as whole series; its methods are those of ``Table``."""
+
+    unit = "events"
+    rows_stand_alone = False
+    without_risk = 0.2  # the second row of one time has no step of its own
+    encoders: tuple[str, ...] = ("dense", "conv1d", "lstm", "gru", "transformer", "variational")
+
+    def read(self, source: Source, config: Config, advance: Any) -> pd.DataFrame:
+        """The latest rows: a sample would tear the series apart."""
+        frame = source.read(advance=advance)
+        most, time = config.train.rows, config.columns.time
+        if most is None or len(frame) <= most:
+            return frame
+        if time is None or time not in frame:
+            return frame.tail(most)
+        when = pd.to_datetime(frame[time], errors="coerce", utc=True)
+        latest = when.rank(method="first", ascending=False, na_option="bottom") <= most
+        return frame[latest.to_numpy()]
+
+    def split(self, rows: pd.DataFrame, config: Config, schema: Schema) -> tuple[pd.DataFrame, pd.DataFrame]:
+        """The last part of each series is kept apart."""
+        if schema.time is not None:
+            rows = rows.sort_values(schema.time, kind="stable")
+        whose = rows[schema.entity] if schema.entity is not None else pd.Series("", index=rows.index)
+        place = whose.groupby(whose, sort=False).cumcount(ascending=False)
+        length = whose.groupby(whose, sort=False).transform("size")
+        apart = (place < np.maximum(1, config.train.review_share * length)).to_numpy()
+        return rows[~apart], rows[apart]
+
+    def schema(self, frame: pd.DataFrame, config: Config) -> Schema:
+        """Numbers and truths; others are no readings, unless they are named."""
+        found = config.columns.schema_of(frame)
+        named = {*config.columns.categorical, *config.columns.datetime}
+        return found.without([name for name in found.categorical + found.datetime if name not in named])
+
+    def sample(self, rows: int, most: int | None, random_state: int) -> NDArray[np.intp]:  # noqa: ARG002 - as the others
+        """The latest: a sample would tear the series apart."""
+        return np.arange(0 if most is None else max(0, rows - most), rows)
+
+    def detector(self, config: Config, schema: Schema, on_step: OnStep) -> Any:
+        """A ``SequenceDetector``."""
+        return sequence_detector_of(config, schema, on_step=on_step)
+
+    def enough(self, rows: pd.DataFrame, config: Config, schema: Schema) -> tuple[pd.DataFrame, list[str]]:
+        """Where each machine has a model, those of which there are eight windows: a new one waits until there are."""
+        if schema.entity is None or config.series.models == "shared":
+            return rows, []
+        least = WINDOWS_TO_LEARN * config.series.window
+        size = rows.groupby(schema.entity, sort=False)[schema.entity].transform("size")
+        few = rows[schema.entity][size < least].value_counts(sort=False)
+        if not len(few) or (size < least).all():
+            return rows, []
+        words = f"rows to learn from, {least} are needed."
+        notes = [f"{name!r} has no model yet: {count} {words}" for name, count in few.items()]
+        return rows[size >= least], notes
+
+    def calibration(self, scorer: Any) -> Calibrator:
+        """One for all series."""
+        calibrator: Calibrator = scorer.calibrator
+        return calibrator
+
+    def has_head(self, scorer: Any) -> bool:  # noqa: ARG002 - as the others
+        """Never."""
+        return False
+
+    def left_out(self, detector: Any) -> list[str]:
+        """What was noticed while fitting, such as an encoder that was not kept."""
+        return [message.rstrip(".") for message in detector.messages_]
+
+    def example(self, rows: pd.DataFrame, scorer: Any) -> pd.DataFrame:
+        """The first windows of the first series."""
+        entity = scorer.schema.entity
+        if entity is not None:
+            rows = rows[rows[entity] == rows[entity].iloc[0]]
+        return rows.head(2 * self._length(scorer))
+
+    def normal(self, rows: pd.DataFrame, scorer: Any) -> pd.DataFrame:  # noqa: ARG002 - as the others
+        """All of them: without some, windows would have gaps."""
+        return rows
+
+    def encoder_settings(self, config: Config, scorer: Any) -> tuple[TrainingSection, int | None]:
+        """Those of the member, and the longest window."""
+        return config.series.encoder.training, self._length(scorer)
+
+    def encoder_input(
+        self,
+        rows: pd.DataFrame,
+        scorer: Any,
+        most: int,
+        random_state: int,  # noqa: ARG002 - as the others
+    ) -> NDArray[np.float32]:
+        """Windows without a gap, flattened, of steps that lie in one segment."""
+        series, length = scorer.score_steps(rows).series, self._length(scorer)
+        values = np.asarray(series.values, dtype=np.float32)
+        whole = [
+            start
+            for start in np.arange(0, len(values) - length + 1, max(1, len(values) // most))
+            if series.segment[start] == series.segment[start + length - 1]
+            and not np.isnan(values[start : start + length]).any()
+        ]
+        if len(whole) < LEAST_WINDOWS:
+            raise DataError(
+                f"Expected at least {LEAST_WINDOWS} windows of {length} rows without a gap, received {len(whole)}."
+            )
+        return np.stack([values[start : start + length].ravel() for start in whole])
+
+    def _length(self, scorer: Any) -> int:
+        return max(int(model.length) for model in scorer.models.values())
+
+
+Kind = Table | Sensors
+TABLE, SENSORS = Table(), Sensors()
+KINDS: dict[str, Kind] = {"table": TABLE, "sensors": SENSORS}
+
+
+def kind_of(scorer: Scorer) -> Kind:
+    """The kind of rows that a detector scores."""
+    return TABLE if isinstance(scorer, TabularScorer) else SENSORS
