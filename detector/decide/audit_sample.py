@@ -61,17 +61,8 @@ class Exploration:
 def missed(truth: NDArray[np.floating], chance: NDArray[np.floating]) -> float:
     """About how many anomalies there are among all rows that could have been drawn.
 
-    Parameters
-    ----------
-    truth : array of shape (n_drawn,)
-        Of each drawn row: 1 anomalous, 0 normal, NaN unknown. The known ones stand for the others.
-    chance : array of shape (n_drawn,)
-        With what probability it was drawn.
-
-    Raises
-    ------
-    ShapeError
-        If there is not one chance a row, or one is zero.
+    ``truth`` is 1 anomalous, 0 normal, NaN unknown, of each row drawn; the known ones stand for the others. ``chance``
+    is with what probability it was drawn. Raises ``ShapeError`` if there is not one chance a row, or one is zero.
 
     >>> missed(np.array([1.0, 0.0, 0.0]), np.array([0.1, 0.1, 0.1]))
     10.0
