@@ -26,7 +26,7 @@ from detector.series.resample import RegularSeries, regularise
 from detector.series.sampling import Sampling
 from detector.series.scaling import SeriesScaling
 from detector.series.segments import bounds, smooth
-from detector.series.staleness import SilenceRule
+from detector.series.staleness import StalenessRule
 from detector.training.settings import OnStep
 
 LEAST_ROWS = 8
@@ -204,7 +204,7 @@ def _join(series: TrainingSeries, prepared: Prepared, found: FittedMembers) -> S
         rules=rules,
         fusion=fusion,
         baseline={name: np.zeros(n_sensors) if name == "forest" else parts[name].mean(axis=0) for name in names},
-        silence=SilenceRule.learn(series.observed, series.codes),
+        staleness=StalenessRule.learn(series.observed, series.codes),
         calibrator=Calibrator(risk),
         threshold=float(np.quantile(risk, recipe.quantile)),
         facts=_facts(series, prepared, found, scored)
