@@ -12,7 +12,7 @@ import pandas as pd
 
 from detector.arrays import Integers, Times
 from detector.errors import SchemaError, SettingError, nearest
-from detector.features import integers as reading
+from detector.features import integers
 from detector.features.calendar import check_calendar
 from detector.features.duration import microseconds
 from detector.features.events import NEVER, by_entity
@@ -167,7 +167,7 @@ class FeatureSet:
         read = self.read(rows, lasting=any(feature.measure == "code" for feature in self.all))
         columns = self.columns_for(read.time)
         for by, features in self.groups.items():
-            entity = reading.groups(rows, by)
+            entity = integers.groups(rows, by)
             order, counts = by_entity(entity, read.order)
             columns.add(features, GroupedEvents(order, counts, read.time, read.columns))
         return columns.added_to(rows)
@@ -191,22 +191,22 @@ class FeatureSet:
         user = next((f"The feature {name!r}" for name in users), "A feature")
         return SchemaError(f"{user} needs the column {column!r}. {nearest(column, map(str, rows.columns))}")
 
-    def read(self, rows: pd.DataFrame, *, lasting: bool = False) -> reading.Table:
+    def read(self, rows: pd.DataFrame, *, lasting: bool = False) -> integers.Table:
         """The rows as whole numbers; with ``lasting``, names have the same codes in every frame."""
-        time = reading.times(rows[self.time])
-        order = reading.ordered(time, rows[self.key] if self.key else None)
+        time = integers.times(rows[self.time])
+        order = integers.ordered(time, rows[self.key] if self.key else None)
         columns = {key: self._column(rows, key, lasting) for key in self._keys() if key not in TURNS}
         if self.knows:
             columns |= dict(zip(TURNS, self.turns_of(rows, time), strict=True))
-        return reading.Table(time, order, columns)
+        return integers.Table(time, order, columns)
 
     def turns_of(self, rows: pd.DataFrame, time: Times) -> list[Integers]:
         """When rows of these times were known to be fraud, no longer, and again, as far as they say so themselves."""
         if self.turns is not None:
-            return reading.turn_times(time, (rows[name] for name in self.turns))
+            return integers.turn_times(time, (rows[name] for name in self.turns))
         reported = rows[self.reported] if self.reported else None
         never = np.full(len(time), NEVER)
-        return [reading.known_times(time, rows[str(self.label)], reported), never, never]
+        return [integers.known_times(time, rows[str(self.label)], reported), never, never]
 
     def faults(self, rows: pd.DataFrame, *, now: pd.Timestamp | None = None, ahead: str = "5m") -> pd.Series:
         """Why each row cannot have features: so that it can be set aside before; empty text where it can.
@@ -225,8 +225,8 @@ class FeatureSet:
             reasons = self.money.faults(rows)
             if self.money.currency is None or self.money.mixed != "convert":
                 amount = rows[self.money.column].to_numpy(dtype=np.float64, na_value=0.0)
-                most = f"at most {reading.MOST_UNITS / self.scale:,.0f} with {self.decimals} decimals"
-                reasons[np.abs(amount) * self.scale >= reading.MOST_UNITS] = (
+                most = f"at most {integers.MOST_UNITS / self.scale:,.0f} with {self.decimals} decimals"
+                reasons[np.abs(amount) * self.scale >= integers.MOST_UNITS] = (
                     f"{self.money.column}: too large to count, {most}"
                 )
         if now is not None:
@@ -257,8 +257,8 @@ class FeatureSet:
     def _column(self, rows: pd.DataFrame, key: str, lasting: bool) -> Integers:
         kind, name = key.split(":", 1)
         if kind == "name":
-            return (reading.lasting_codes if lasting else reading.codes)(rows[name])
+            return (integers.lasting_codes if lasting else integers.codes)(rows[name])
         if kind == "number" and name == self.money.column:
-            return reading.units(self.money.read(rows), name, self.scale)
+            return integers.units(self.money.read(rows), name, self.scale)
         values = rows[name].to_numpy(dtype=np.float64, na_value=np.nan)
-        return reading.places(values) if kind == "place" else reading.units(values, name, self.scale)
+        return integers.places(values) if kind == "place" else integers.units(values, name, self.scale)

@@ -113,5 +113,5 @@ def with_notices(verdicts: pd.DataFrame, notices: pd.DataFrame | None) -> pd.Dat
 
 def _usual(scorer: SequenceScorer, entity: object) -> timedelta:
     """The shortest silence of a sensor that is news."""
-    limits = [limit for limit in scorer.model_of(entity).silence.limits if limit is not None]
+    limits = [limit for limit in scorer.model_of(entity).staleness.limits if limit is not None]
     return timedelta(microseconds=(scorer.sampling.interval or 0) * min(limits, default=0))

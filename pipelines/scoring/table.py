@@ -10,7 +10,7 @@ import pandas as pd
 import pyarrow as pa
 
 from detector.cleaning.clean import clean
-from detector.decide.audit_sample import Exploration
+from detector.decide.audit_sample import AuditSample
 from detector.decide.days import counts_by_day
 from detector.decide.policy import Policy
 from detector.detectors.table.scorer import TabularScorer
@@ -41,7 +41,7 @@ class TableBatchScorer:
         Features whose values alerts show.
     engine : FeatureEngine, optional
         Whose features reasons speak of in their own words.
-    sample : Exploration, optional
+    sample : AuditSample, optional
         Draws rows that are not flagged for an audit.
     explains : bool
         Whether flagged rows get reasons.
@@ -52,7 +52,7 @@ class TableBatchScorer:
     policy: Policy
     kept: tuple[str, ...] = ()
     engine: FeatureEngine | None = None
-    sample: Exploration | None = None
+    sample: AuditSample | None = None
     explains: bool = True
 
     @property

@@ -38,7 +38,7 @@ from pipelines.training.run_record import Trained
 
 if TYPE_CHECKING:
     from detector.detectors.table.detector import TabularDetector
-    from detector.detectors.table.fit import OnStep
+    from detector.training.settings import OnStep
     from pipelines.tracking import LoggedModel
 
 NONE_LEFT_OUT = pd.DataFrame({"row": [], "reason": []}, dtype=object)
