@@ -88,14 +88,14 @@ def recipe(**changed: Any) -> SeriesRecipe:
 
 
 def one(n: int) -> NDArray[np.int64]:
-    """One stretch."""
+    """One segment."""
     return np.zeros(n, dtype=np.int64)
 
 
 def training(values: NDArray[np.float64], **given: Any) -> TrainingSeries:
     """One series to learn from."""
     n = len(values)
-    found: dict[str, Any] = {"observed": ~np.isnan(values), "stretch": one(n), "codes": one(n)}
+    found: dict[str, Any] = {"observed": ~np.isnan(values), "segment": one(n), "codes": one(n)}
     return TrainingSeries(values=values, **(found | {"usable": np.full(n, True)} | given))
 
 
@@ -108,5 +108,5 @@ def fit(values: NDArray[np.float64], settings: SeriesRecipe | None = None, **giv
 def seen(model: SeriesModel, values: NDArray[np.float64], **given: Any) -> ModelledSeries:
     """One series as a model sees it."""
     n = len(values)
-    found: dict[str, Any] = {"observed": ~np.isnan(values), "stretch": one(n), "codes": one(n)}
+    found: dict[str, Any] = {"observed": ~np.isnan(values), "segment": one(n), "codes": one(n)}
     return ModelledSeries(model, values, **(found | given))

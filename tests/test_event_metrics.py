@@ -23,7 +23,7 @@ def test_an_event_is_found_by_one_flag_and_a_stretch_is_right_by_one_anomaly() -
     assert found["event_precision"] == pytest.approx(2 / 3)
 
 
-def test_stretches_end_where_the_entity_changes() -> None:
+def test_segments_end_where_the_entity_changes() -> None:
     """The last row of one machine and the first of the next are two events."""
     assert event_metrics([1, 1], [1, 1], ["a", "b"])["known_events"] == 2
     assert event_metrics([1, 1], [1, 1], ["a", "a"])["known_events"] == 1

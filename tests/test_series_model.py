@@ -192,11 +192,11 @@ def test_trailing_risk_knows_no_future() -> None:
     assert model.memory == 2 * 7 + 8 + 3
 
 
-def test_stretches_do_not_know_each_other(model: SeriesModel) -> None:
+def test_segments_do_not_know_each_other(model: SeriesModel) -> None:
     """Neither windows nor smoothing reach over a gap."""
     first, second = waves(60, seed=1), waves(5, seed=2) + 50
 
-    both = seen(model, np.vstack([first, second]), stretch=np.repeat([0, 1], [60, 5])).risk
+    both = seen(model, np.vstack([first, second]), segment=np.repeat([0, 1], [60, 5])).risk
 
     np.testing.assert_allclose(both[:60], seen(model, first).risk, rtol=1e-4, atol=1e-5)
     np.testing.assert_allclose(both[60:], seen(model, second).risk, rtol=1e-4, atol=1e-5)
@@ -254,7 +254,7 @@ def test_fit_refuses_what_cannot_be_learnt_from() -> None:
     with pytest.raises(DataError, match="n_samples = 7 of 'a'. Give more rows, or let entities share a model"):
         fit(waves(7), name="'a'")
     with pytest.raises(DataError, match="A window has 8 rows, but the longest unbroken stretch of the training rows 5"):
-        fit(waves(100), stretch=np.arange(100) // 5)
+        fit(waves(100), segment=np.arange(100) // 5)
     with pytest.raises(DataError, match="No sensor has a value"):
         fit(np.full((20, 2), np.nan))
     with pytest.raises(DataError, match="Too few windows of 8 usable rows are left"):

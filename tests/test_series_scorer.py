@@ -1,4 +1,4 @@
-"""The fitted chain for series: verdicts by row, events by stretch, curves around them, and bad input."""
+"""The fitted chain for series: verdicts by row, events by segment, curves around them, and bad input."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ def test_each_row_has_a_verdict(scorer: SequenceScorer, verdicts: SeriesVerdicts
     assert len(verdicts.quarantine) == 0
 
 
-def test_each_flagged_stretch_is_an_event(verdicts: SeriesVerdicts) -> None:
+def test_each_flagged_segment_is_an_event(verdicts: SeriesVerdicts) -> None:
     """Whose, from when to when, its peak, who is at fault and how severe; all as the rows say."""
     frame, event = verdicts.frame, verdicts.events.loc[verdicts.events["risk"].idxmax()]
 

@@ -17,7 +17,7 @@ def lay(values: NDArray[np.float64], length: int = 8, **more: bool) -> LaidWindo
 
 
 def test_every_row_is_covered() -> None:
-    """Also those of a stretch that is shorter than a window; what stands in for its beginning is no true row."""
+    """Also those of a segment that is shorter than a window; what stands in for its beginning is no true row."""
     values = np.arange(6.0)[:, None].astype(np.float32)
     laid = LaidWindows.lay(values, np.array([0, 0, 0, 0, 1, 1]), 3)
 

@@ -16,7 +16,7 @@ def _rows(n: int) -> np.ndarray:
 
 @given(SIZES, st.integers(1, 8), st.integers(1, 9), st.booleans())
 def test_windows_lie_as_one_would_lay_them(sizes: list[int], length: int, stride: int, tail: bool) -> None:
-    """Stretch by stretch, from its first row on, as long as one fits; then one at the end, or one with padding."""
+    """Segment by segment, from its first row on, as long as one fits; then one at the end, or one with padding."""
     expected: list[tuple[int, int, int]] = []
     begin = 0
     for size in sizes:
@@ -71,7 +71,7 @@ def test_cut_keeps_type_and_source(dtype: type) -> None:
     np.testing.assert_array_equal(values, _rows(4))
 
 
-def test_short_stretch_is_left_and_its_rows_with_it() -> None:
+def test_short_segment_is_left_and_its_rows_with_it() -> None:
     """``leave`` makes windows where they fit."""
     windows = Windows.plan(np.array([0, 0, 1, 1, 1]), length=3, short="leave")
 
@@ -85,14 +85,14 @@ def test_table_names_entity_and_rows() -> None:
     assert table.to_numpy().tolist() == [["a", 0, 1], ["b", 2, 3]]
 
 
-def test_short_stretch_is_an_error_that_says_where() -> None:
+def test_short_segment_is_an_error_that_says_where() -> None:
     """By default nothing is padded or left."""
     with pytest.raises(DataError, match=r"Stretch 7 \(rows 3 to 4\) has 2 rows, a window 3.*'pad' or 'leave'"):
         Windows.plan(np.array([5, 5, 5, 7, 7]), length=3)
 
 
 def test_no_window_at_all_is_an_error() -> None:
-    """One row, or only short stretches: there is nothing to work on."""
+    """One row, or only short segments: there is nothing to work on."""
     with pytest.raises(DataError, match="No window of 3 rows fits: the longest stretch has 2 rows.*'pad'"):
         Windows.plan(np.array([0, 1, 1]), length=3, short="leave")
 
@@ -103,7 +103,7 @@ def test_no_rows_are_an_error() -> None:
         Windows.plan(np.array([]), length=3)
 
 
-def test_torn_stretch_is_an_error() -> None:
+def test_torn_segment_is_an_error() -> None:
     """Rows of two entities in turn would make windows of one row each."""
     with pytest.raises(DataError, match="Stretch a begins again at row 2. Sort the rows"):
         Windows.plan(np.array(["a", "b", "a"]), length=1)

@@ -27,14 +27,9 @@ SHOWN = 40
 class Cleaned:
     """A table in two parts: rows that can be scored, and rows that cannot.
 
-    Parameters
-    ----------
-    rows : DataFrame
-        The role columns and the features, typed; the index is the row's position in the table.
-    quarantine : DataFrame
-        ``row`` (the position), ``reason``, then the columns as they came.
-    counts : dict
-        How many rows each kind of fault sent to quarantine.
+    - ``rows``: the role columns and the features, typed; the index is the row's position in the table.
+    - ``quarantine``: ``row`` (the position), ``reason``, then the columns as they came.
+    - ``counts``: how many rows each kind of fault sent to quarantine.
     """
 
     rows: pd.DataFrame

@@ -43,10 +43,7 @@ NUMBER = r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?"
 def read_numbers(column: pd.Series) -> Reading:
     """Float64 values with NaN where missing or unreadable, and where they are unreadable.
 
-    Raises
-    ------
-    SchemaError
-        If the column holds dates or another type that is no number.
+    Raises ``SchemaError`` if the column holds dates or another type that is no number.
 
     >>> values, unread = read_numbers(pd.Series(["3", "NA", "x"]))
     >>> values.tolist(), unread.tolist()
@@ -74,10 +71,7 @@ def read_numbers(column: pd.Series) -> Reading:
 def read_booleans(column: pd.Series) -> Reading:
     """Float64 zeros and ones with NaN where missing or unreadable, and where they are unreadable.
 
-    Raises
-    ------
-    SchemaError
-        If the column holds dates or another type that is neither true nor false.
+    Raises ``SchemaError`` if the column holds dates or another type that is neither true nor false.
 
     >>> values, unread = read_booleans(pd.Series(["Yes", "0", "2"]))
     >>> values.tolist(), unread.tolist()
@@ -100,10 +94,7 @@ def read_booleans(column: pd.Series) -> Reading:
 def read_dates(column: pd.Series) -> Reading:
     """``datetime64[us]`` values in UTC with NaT where missing or unreadable, and where they are unreadable.
 
-    Raises
-    ------
-    SchemaError
-        If the column holds booleans or another type that is no date.
+    Raises ``SchemaError`` if the column holds booleans or another type that is no date.
 
     >>> values, unread = read_dates(pd.Series(["2024-01-31T10:00:00+02:00", "31/01/24"]))
     >>> str(values[0]), unread.tolist()

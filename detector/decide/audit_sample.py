@@ -21,19 +21,11 @@ from detector.errors import SettingError, ShapeError
 class Exploration:
     """Which rows are drawn. A row's name decides, so that the same row is drawn whenever it is judged anew.
 
-    Parameters
-    ----------
-    rows : float
-        How many are to be drawn on average.
-    among : int, optional
-        Of how many; by default of those that are judged together.
-    random_state : int
-        Another one draws other rows.
+    - ``rows``: how many are to be drawn on average.
+    - ``among``: of how many; by default of those that are judged together.
+    - ``random_state``: another one draws other rows.
 
-    Raises
-    ------
-    SettingError
-        If a number is not positive.
+    Raises ``SettingError`` if a number is not positive.
 
     >>> Exploration(rows=5, among=1_000).chance(80), Exploration(rows=5).chance(80)
     (0.005, 0.0625)

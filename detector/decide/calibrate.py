@@ -33,14 +33,9 @@ MAX_SHAPE = 0.9
 class ParetoTail:
     """A generalised Pareto distribution of what lies above a high threshold.
 
-    Parameters
-    ----------
-    threshold : float
-        The risk where the tail begins.
-    share : float
-        The p-value there.
-    scale, shape : float
-        A shape of 0 is the exponential distribution; the larger, the heavier.
+    - ``threshold``: the risk where the tail begins.
+    - ``share``: the p-value there.
+    - ``scale``, ``shape``: a shape of 0 is the exponential distribution; the larger, the heavier.
     """
 
     threshold: float
@@ -89,27 +84,16 @@ class Calibrator:
     For a new row from the same source as the held-out ones, P(p-value ≤ t) ≤ t for every t, whatever the
     detector and whatever the distribution (Bates, Candès, Lei, Romano and Sesia, Annals of Statistics 2023).
 
-    Parameters
-    ----------
-    risk : array of shape (n_rows,)
-        Risks of held-out normal rows; higher is more anomalous.
-    tail : {"empirical", "pareto"}
-        How ``p_value`` counts beyond the riskiest 2 %. The empirical p-value is never below 1 / (n + 1). The
-        Pareto one tells rows further out apart (Pickands, Annals of Statistics 1975; Siffer et al., KDD
-        2017), but extrapolates: the guarantee above does not hold for it.
-    max_rows : int
-        More rows than this are sampled down; a random sample keeps the guarantee.
-    random_state : int
-        Seed of that sample.
+    - ``risk``, (n_rows,): risks of held-out normal rows; higher is more anomalous.
+    - ``tail``, {"empirical", "pareto"}: how ``p_value`` counts beyond the riskiest 2 %. The empirical p-value is never
+      below 1 / (n + 1). The Pareto one tells rows further out apart (Pickands, Annals of Statistics 1975; Siffer et
+      al., KDD 2017), but extrapolates: the guarantee above does not hold for it.
+    - ``max_rows``: more rows than this are sampled down; a random sample keeps the guarantee.
+    - ``random_state``: seed of that sample.
 
-    Raises
-    ------
-    SettingError
-        If ``tail`` is neither of the two, or if ``max_rows`` is below 1.
-    ShapeError
-        If ``risk`` is not a plain row of numbers.
-    DataError
-        If there is no risk, if one is not finite, or if there are too few for a Pareto tail.
+    Raises ``SettingError`` if ``tail`` is neither of the two, or if ``max_rows`` is below 1; ``ShapeError`` if ``risk``
+    is not a plain row of numbers; ``DataError`` if there is no risk, if one is not finite, or if there are too few for
+    a Pareto tail.
 
     >>> calibrator = Calibrator(np.array([0.1, 0.2, 0.3, 0.4]))
     >>> calibrator.p_value(np.array([0.0, 0.3, 9.0]))
@@ -151,26 +135,11 @@ class Calibrator:
         return SMALLEST_TAIL_P if self.tail == "pareto" else 1.0 / (self.size + 1)
 
     def p_value(self, risk: ArrayLike, *, tail: str | None = None) -> Floats:
-        """Compute (1 + number of held-out risks ≥ this one) / (n + 1) for each row.
+        """(1 + number of held-out risks ≥ this one) / (n + 1) for each row, in (0, 1].
 
-        Parameters
-        ----------
-        risk : array of shape (n_rows,)
-            Risks of new rows.
-        tail : {"empirical", "pareto"}, optional
-            In place of the calibrator's own.
-
-        Returns
-        -------
-        array of shape (n_rows,)
-            In (0, 1]. A tie counts against the row being anomalous.
-
-        Raises
-        ------
-        ShapeError
-            If ``risk`` is not a plain row of numbers.
-        DataError
-            If a risk is NaN, or if there is no Pareto tail.
+        A tie counts against the row being anomalous. ``tail`` ("empirical" or "pareto") takes the place of the
+        calibrator's own. Raises ``ShapeError`` if ``risk`` is not a plain row of numbers; ``DataError`` if a risk is
+        NaN, or if there is no Pareto tail.
         """
         tail = self.tail if tail is None else self._known_tail(tail)
         values = row_of_numbers(risk, "risk")
@@ -185,12 +154,8 @@ class Calibrator:
     def threshold(self, quantile: float) -> float:
         """Return the risk above which, and only above which, the p-value is at most 1 - quantile.
 
-        Infinite where there are too few held-out rows for any row to come so far.
-
-        Raises
-        ------
-        SettingError
-            If ``quantile`` is not between 0 and 1.
+        Infinite where there are too few held-out rows for any row to come so far. Raises ``SettingError`` if
+        ``quantile`` is not between 0 and 1.
 
         >>> Calibrator(np.arange(1.0, 100.0)).threshold(0.95)
         95.0
@@ -210,10 +175,7 @@ class Calibrator:
     def from_state(cls, state: Mapping[str, NDArray[Any]]) -> Self:
         """The inverse of ``state``.
 
-        Raises
-        ------
-        BundleError
-            If a part is missing or has no meaning.
+        Raises ``BundleError`` if a part is missing or has no meaning.
         """
         try:
             risk, tail = state["risk"], str(state["tail"])

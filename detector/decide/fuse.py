@@ -32,18 +32,11 @@ class Fusion:
     Order is what a member says that reads a row among the events before it. Histories are noisy, so it adds to the risk
     only what its z-score has above ``ORDER_HINGE``; in the mean of the others it would hide what they find.
 
-    Parameters
-    ----------
-    members : tuple of str
-        Their names, in the order of the columns.
-    kinds : tuple of str
-        "rarity", "novelty" or "order" for each.
-    location, scale : array of shape (n_members,)
-        A member's score becomes ``(score - location) / scale``.
-    novelty_weight : float
-        What novelty counts against rarity.
-    hinge : float
-        The z-score at which novelty begins; held-out normal rows have a mean of 0.
+    - ``members``: their names, in the order of the columns.
+    - ``kinds``: "rarity", "novelty" or "order" for each.
+    - ``location``, ``scale``, (n_members,): a member's score becomes ``(score - location) / scale``.
+    - ``novelty_weight``: what novelty counts against rarity.
+    - ``hinge``: the z-score at which novelty begins; held-out normal rows have a mean of 0.
     """
 
     members: tuple[str, ...]
@@ -62,17 +55,7 @@ class Fusion:
         *,
         novelty_weight: float,
     ) -> Self:
-        """Learn location and scale from rows that no member was fitted on.
-
-        Parameters
-        ----------
-        scores : array of shape (n_rows, n_members)
-            Higher is more anomalous.
-        members, kinds : tuple of str
-            See the class.
-        novelty_weight : float
-            See the class.
-        """
+        """Learn location and scale of scores, shape (n_rows, n_members), from rows that no member was fitted on."""
         scores = np.asarray(scores, dtype=np.float64)
         location, scale = scores.mean(axis=0), scores.std(axis=0)
         return cls(members, kinds, location, np.where(scale > 1e-9, scale, 1.0), novelty_weight)

@@ -14,12 +14,8 @@ from detector.errors import DataError, SettingError, ShapeError
 def check_numbers(estimator: Any, X: Any, *, reset: bool, allow_nan: bool = True, accept_sparse: bool = False) -> Any:
     """Validate rows as scikit-learn does, and raise this project's errors.
 
-    Raises
-    ------
-    ShapeError
-        If the rows differ in length, or from those fitted, or are not flat.
-    DataError
-        If they are not numbers, infinite, or too few.
+    Raises ``ShapeError`` if the rows differ in length, or from those fitted, or are not flat; ``DataError`` if they are
+    not numbers, infinite, or too few.
     """
     if isinstance(X, list | tuple) and len(lengths := {len(row) for row in X if isinstance(row, Sequence)}) > 1:
         raise ShapeError(
@@ -49,13 +45,7 @@ def check_numbers(estimator: Any, X: Any, *, reset: bool, allow_nan: bool = True
 
 
 def check_sizes(estimator: Any, *names: str) -> None:
-    """Refuse sizes that are not positive whole numbers; a name may hold one or a tuple.
-
-    Raises
-    ------
-    SettingError
-        Naming the parameter.
-    """
+    """Refuse sizes that are not positive whole numbers; a name may hold one or a tuple."""
     for name in names:
         value = getattr(estimator, name)
         sizes = value if isinstance(value, tuple | list) else (value,)
@@ -64,39 +54,21 @@ def check_sizes(estimator: Any, *names: str) -> None:
 
 
 def check_shares(estimator: Any, *names: str) -> None:
-    """Refuse shares outside [0, 1).
-
-    Raises
-    ------
-    SettingError
-        Naming the parameter.
-    """
+    """Refuse shares outside [0, 1)."""
     for name in names:
         if not 0 <= getattr(estimator, name) < 1:
             raise SettingError(f"{name} must lie in [0, 1). Received: {name}={getattr(estimator, name)!r}.")
 
 
 def check_not_negative(estimator: Any, *names: str) -> None:
-    """Refuse negative numbers.
-
-    Raises
-    ------
-    SettingError
-        Naming the parameter.
-    """
+    """Refuse negative numbers."""
     for name in names:
         if not getattr(estimator, name) >= 0:
             raise SettingError(f"{name} must not be negative. Received: {name}={getattr(estimator, name)!r}.")
 
 
 def check_heads(estimator: Any) -> None:
-    """Refuse a width that attention heads cannot share.
-
-    Raises
-    ------
-    SettingError
-        Naming both parameters.
-    """
+    """Refuse a width that attention heads cannot share."""
     if estimator.units % estimator.heads:
         raise SettingError(
             f"units must be a multiple of heads. Received: units={estimator.units}, heads={estimator.heads}."
@@ -106,12 +78,8 @@ def check_heads(estimator: Any) -> None:
 def split_window(timesteps: int | None, n_features: int) -> tuple[int, int]:
     """Time steps and sensors of a flattened window; without ``timesteps`` it is one sensor's.
 
-    Raises
-    ------
-    SettingError
-        If ``timesteps`` is not a positive whole number.
-    ShapeError
-        If it does not divide the number of columns.
+    Raises ``SettingError`` if ``timesteps`` is not a positive whole number; ``ShapeError`` if it does not divide the
+    number of columns.
 
     >>> split_window(64, 512), split_window(None, 512)
     ((64, 8), (512, 1))

@@ -26,14 +26,10 @@ HEADS = 4
 class FittedEvents:
     """A trained network as an ONNX model, with what Keras itself said on some rows, for comparison.
 
-    Parameters
-    ----------
-    scorer : ModelProto
-        ``steps`` → ``residual``, the squared residual of each input, 0 where nothing is known, and ``foreseen``.
-    probe_residual : array of shape (n_probe, n_inputs)
-        ``residual`` as Keras computes it on the probe rows.
-    history : dict of str to list of float
-        See ``training.train``.
+    - ``scorer``: ``steps`` → ``residual``, the squared residual of each input, 0 where nothing is known, and
+      ``foreseen``.
+    - ``probe_residual``, (n_probe, n_inputs): ``residual`` as Keras computes it on the probe rows.
+    - ``history``: see ``training.train``.
     """
 
     scorer: onnx.ModelProto
@@ -98,18 +94,9 @@ class EventAutoencoder:
         random_state: int,
         on_epoch: OnEpoch | None = None,
     ) -> FittedEvents:
-        """Train on windows.
+        """Train on windows, shape (n_rows, timesteps * width), as ``EventWindow.to_onnx`` gives them.
 
-        Parameters
-        ----------
-        steps, probe : array of shape (n_rows, timesteps * width)
-            As ``EventWindow.to_onnx`` gives them; Keras's own answer is kept of the probe rows.
-        timesteps : int
-            Events a window has at most, the row itself the last.
-        random_state : int
-            Seeds weights, masks and the held-out rows.
-        on_epoch : callable, optional
-            See ``training.train``.
+        The row itself is the last of the ``timesteps`` events. Keras's own answer is kept of the probe rows.
         """
         with keras_session(random_state):
             trainer, scorer = self._models(steps, timesteps, random_state)

@@ -11,28 +11,16 @@ from typing import Any
 class Network:
     """An architecture as functions of Keras tensors; all layers in them are made once, beforehand.
 
-    Parameters
-    ----------
-    encode : callable
-        Rows → code.
-    decode : callable
-        Code → what is expected of the row, flat.
-    error : callable
-        Rows, expected → (n_rows, 1), what a row is judged by.
-    loss : callable
-        The same for training.
-    damage : callable, optional
-        Rows → rows made harder, for training.
-    penalty : callable, optional
-        Code → (n_rows, 1) or a scalar, added to the loss.
-    objective : callable, optional
-        Rows → (n_rows, 1): the whole loss, where it is not that of a damaged row's reconstruction.
-    surprise : callable, optional
-        Rows → (n_rows, 1): the whole error, where it is not that of the reconstruction.
-    choose : callable, optional
-        What is expected → what is answered, where that is a choice, such as the likeliest token.
-    settle : callable, optional
-        Told some rows after training, for what is learnt then.
+    - ``encode``: rows → code.
+    - ``decode``: code → what is expected of the row, flat.
+    - ``error``: rows, expected → (n_rows, 1), what a row is judged by.
+    - ``loss``: the same for training.
+    - ``damage``: rows → rows made harder, for training.
+    - ``penalty``: code → (n_rows, 1) or a scalar, added to the loss.
+    - ``objective``: rows → (n_rows, 1): the whole loss, where it is not that of a damaged row's reconstruction.
+    - ``surprise``: rows → (n_rows, 1): the whole error, where it is not that of the reconstruction.
+    - ``choose``: what is expected → what is answered, where that is a choice, such as the likeliest token.
+    - ``settle``: told some rows after training, for what is learnt then.
     """
 
     encode: Callable[[Any], Any]

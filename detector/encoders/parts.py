@@ -156,16 +156,7 @@ def rebuilding(
 ) -> Network:
     """A network for rows of numbers, beside a linear path if the encoder's parameters want one.
 
-    Parameters
-    ----------
-    encoder : AutoencoderMixin
-        Its parameters.
-    rows : array of shape (n_rows, n_features)
-        The linear path starts as their principal components.
-    read : callable
-        Rows with 0 in place of NaN, and the same rows as they are, → code.
-    write : callable
-        Code → rows.
+    ``read`` turns rows with 0 in place of NaN, and the same rows as they are, into codes; ``write`` codes into rows.
     """
     path = LinearPath(rows, encoder.code, random_state=encoder.random_state) if encoder.linear else None
 

@@ -16,10 +16,8 @@ LIMIT = 1e6
 class Scaling:
     """One centre and one scale for each column, or for each sensor or channel that comes back every few columns.
 
-    Parameters
-    ----------
-    centre, scale : array of shape (width,)
-        What is subtracted, and then divided by. Never near 0: a constant column keeps its unit.
+    - ``centre``, ``scale``, (width,): what is subtracted, and then divided by. Never near 0: a constant column keeps
+      its unit.
     """
 
     centre: NDArray[np.float64]
@@ -27,14 +25,7 @@ class Scaling:
 
     @classmethod
     def fit(cls, X: NDArray[np.floating[Any]], width: int) -> Self:
-        """Take mean and deviation of the values that are not NaN.
-
-        Parameters
-        ----------
-        X : array of shape (n_rows, n_repeats * width)
-            Rows; column j belongs to sensor j modulo ``width``.
-        width : int
-            Sensors.
+        """Take mean and deviation of the values that are not NaN; column j belongs to sensor j modulo ``width``.
 
         >>> Scaling.fit(np.array([[1.0, 5.0, 3.0, 5.0]]), 2)
         Scaling(centre=array([2., 5.]), scale=array([1., 1.]))

@@ -15,23 +15,23 @@ FLOOR = 1e-10
 def spectrograms(
     windows: NDArray[np.floating[Any]], *, segment: int = 32, step: int = 16
 ) -> tuple[NDArray[np.float64], tuple[int, int]]:
-    """Log power of each frequency in each stretch of each window, for ``Conv2dAutoencoder``.
+    """Log power of each frequency in each segment of each window, for ``Conv2dAutoencoder``.
 
     Parameters
     ----------
     windows : array of shape (n_windows, timesteps)
         Readings of one sensor at even times.
     segment : int
-        Readings a stretch; the image has ``segment // 2 + 1`` frequencies, from 0 to half the sampling rate.
+        Readings a segment; the image has ``segment // 2 + 1`` frequencies, from 0 to half the sampling rate.
     step : int
-        Readings from one stretch to the next.
+        Readings from one segment to the next.
 
     Returns
     -------
-    images : array of shape (n_windows, frequencies * stretches)
+    images : array of shape (n_windows, frequencies * segments)
         In decibels, flattened.
     shape : tuple of int
-        Frequencies and stretches: the ``shape`` of the autoencoder.
+        Frequencies and segments: the ``shape`` of the autoencoder.
 
     Raises
     ------
@@ -62,7 +62,7 @@ def spectrograms(
         raise DataError("A window holds NaN or infinity, and a spectrum has no gaps. Fill or leave out such windows.")
     transform = ShortTimeFFT(hann(segment, sym=False), hop=step, fs=1.0, scale_to="psd")
     first = transform.lower_border_end[1]
-    n_stretches = (windows.shape[1] - segment) // step + 1
-    power = transform.spectrogram(windows, axis=1)[:, :, first : first + n_stretches]
+    n_segments = (windows.shape[1] - segment) // step + 1
+    power = transform.spectrogram(windows, axis=1)[:, :, first : first + n_segments]
     images = 10.0 * np.log10(power + FLOOR)
     return images.reshape(len(windows), -1), (images.shape[1], images.shape[2])

@@ -23,22 +23,14 @@ UNSEEN = 1
 class FittedNetwork:
     """A trained network as ONNX models, with what Keras itself said on some rows, for comparison.
 
-    Parameters
-    ----------
-    scorer : ModelProto
-        ``values``, ``missing``, ``labels`` → ``error``: squared residual of each number, 0 where missing; cross-entropy
-        of each category.
-    encoder : ModelProto
-        The same → ``code``, ``expected`` (scaled values), ``likelihood`` (a probability for each level of each
-        category, side by side).
-    decoder : ModelProto
-        ``code`` → ``expected``, ``likelihood``.
-    probe_error : array of shape (n_probe, n_inputs)
-        ``error`` as Keras computes it on the probe rows.
-    weights : dict of str to array
-        For a warm start.
-    history : dict of str to list of float
-        See ``training.train``.
+    - ``scorer``: ``values``, ``missing``, ``labels`` → ``error``: squared residual of each number, 0 where missing;
+      cross-entropy of each category.
+    - ``encoder``: the same → ``code``, ``expected`` (scaled values), ``likelihood`` (a probability for each level of
+      each category, side by side).
+    - ``decoder``: ``code`` → ``expected``, ``likelihood``.
+    - ``probe_error``, (n_probe, n_inputs): ``error`` as Keras computes it on the probe rows.
+    - ``weights``: for a warm start.
+    - ``history``: see ``training.train``.
     """
 
     scorer: onnx.ModelProto
@@ -115,21 +107,10 @@ class TableAutoencoder:
     ) -> FittedNetwork:
         """Train on prepared rows.
 
-        Parameters
-        ----------
-        views : dict of str to array of shape (n_rows, ·)
-            ``values`` and ``missing``, ``labels``, as ``TableEncoder.to_onnx`` gives them; those without a column are
-            absent.
-        cardinalities : sequence of int
-            Number of codes of each label column.
-        probe : dict of str to array
-            Other rows, prepared alike, on which Keras's own answer is kept.
-        random_state : int
-            Seeds weights, noise and the held-out rows.
-        initial : mapping of str to array, optional
-            The ``weights`` of an earlier network of the same shape, to start from.
-        on_epoch : callable, optional
-            See ``training.train``.
+        ``views`` are ``values`` and ``missing``, ``labels``, each of shape (n_rows, ·), as ``detector.encoding.onnx``
+        gives them; those without a column are absent. ``cardinalities`` are the numbers of codes of the label columns.
+        Of the ``probe`` rows, prepared alike, Keras's own answer is kept. ``initial`` are the weights of an earlier
+        network of the same shape, to start from.
         """
         inputs = {name: views[name] for name in ("values", "missing", "labels") if name in views}
         with keras_session(random_state):

@@ -22,12 +22,8 @@ Sequences = Sequence[Sequence[Token]]
 class Vocabulary:
     """The tokens known, and how many of them fit.
 
-    Parameters
-    ----------
-    tokens : tuple of int, or of str
-        In order; the first is number 3. Before them are padding, the unknown token and the end.
-    length : int
-        Tokens of the longest sequence.
+    - ``tokens``: in order; the first is number 3. Before them are padding, the unknown token and the end.
+    - ``length``: tokens of the longest sequence.
     """
 
     tokens: tuple[Token, ...]
@@ -54,12 +50,8 @@ class Vocabulary:
     def numbers(self, sequences: Sequences, *, unknown: str = "token", longer: str = "truncate") -> NDArray[np.float32]:
         """One row a sequence: its tokens' numbers, the end, padding. Of a longer one the last tokens are kept.
 
-        Raises
-        ------
-        DataError
-            If ``unknown`` is "reject" and a token is not known.
-        ShapeError
-            If ``longer`` is "reject" and a sequence is longer than ``length``.
+        Raises ``DataError`` if ``unknown`` is "reject" and a token is not known; ``ShapeError`` if ``longer`` is
+        "reject" and a sequence is longer than ``length``.
 
         >>> Vocabulary((5, 7), 3).numbers([[7, 6], [5, 5, 5, 7]])
         array([[4., 1., 2., 0.],
@@ -99,10 +91,7 @@ class Vocabulary:
 def check_sequences(sequences: Any, *, least: int = 1) -> Sequences:
     """Refuse what is not a list of lists of tokens, all integers or all text.
 
-    Raises
-    ------
-    DataError
-        If there are too few, or something is neither an integer nor text, or both occur.
+    Raises ``DataError`` if there are too few, or something is neither an integer nor text, or both occur.
     """
     if isinstance(sequences, str | bytes) or not isinstance(sequences, Iterable):
         raise DataError(f"Expected a list of token lists, received {type(sequences).__name__}. Wrap it in a list.")
@@ -119,13 +108,7 @@ def check_sequences(sequences: Any, *, least: int = 1) -> Sequences:
 
 
 def check_policies(unknown: str, longer: str) -> None:
-    """Refuse policies that do not exist.
-
-    Raises
-    ------
-    SettingError
-        Naming the parameter.
-    """
+    """Refuse policies that do not exist."""
     if unknown not in ("token", "reject"):
         raise SettingError(f"unknown must be one of token, reject. Received: unknown={unknown!r}.")
     if longer not in ("truncate", "reject"):

@@ -22,7 +22,7 @@ def useless(column: pd.Series) -> str | None:
     return None
 
 
-def location_and_scale(numeric: Floats, usual: Flags) -> tuple[Floats, Floats]:
+def location_and_scale(numeric: Floats, baseline: Flags) -> tuple[Floats, Floats]:
     """The mean, and a spread: the 1st to 99th percentile, in standard deviations of a normal distribution.
 
     Against the standard deviation, this keeps one huge value from flattening a column; against the quartiles, it gives
@@ -33,7 +33,7 @@ def location_and_scale(numeric: Floats, usual: Flags) -> tuple[Floats, Floats]:
     centre, scale = np.zeros(numeric.shape[1]), np.ones(numeric.shape[1])
     for i, column in enumerate(numeric.T):
         every = column[~np.isnan(column)]
-        chosen = column[usual & ~np.isnan(column)]
+        chosen = column[baseline & ~np.isnan(column)]
         spread = _spread(chosen) if len(chosen) else 0.0
         centre[i] = (chosen if len(chosen) else every).mean()
         scale[i] = spread or _spread(every) or 1.0

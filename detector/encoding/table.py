@@ -30,14 +30,9 @@ ONE_HOT_LEVELS = 30
 class Encoded:
     """Rows as arrays.
 
-    Parameters
-    ----------
-    numeric : array of shape (n_rows, n_numeric), float64
-        In the units of the table; NaN where missing.
-    codes : array of shape (n_rows, n_categorical), int64
-        0 missing, 1 unseen or rare, 2 and above the known levels.
-    window : array, optional
-        The row among the events before it, where a member reads these.
+    - ``numeric``, (n_rows, n_numeric): in the units of the table; NaN where missing.
+    - ``codes``, (n_rows, n_categorical): 0 missing, 1 unseen or rare, 2 and above the known levels.
+    - ``window``: the row among the events before it, where a member reads these.
     """
 
     numeric: Floats
@@ -78,29 +73,17 @@ class Feature:
 class TableEncoder:
     """What was learnt about a table's columns. Make one with ``TableEncoder.fit``.
 
-    Parameters
-    ----------
-    schema : Schema
-        The feature columns in use, without the dropped ones.
-    dropped : dict of str to str
-        Columns that cannot be used, and why.
-    centre, scale : array of shape (n_numeric,)
-        A value is scaled to ``(value - centre) / scale``.
-    breadth : array of shape (n_numeric,)
-        The spread of all training rows, in scales: above 1 where unusual rows lie far out.
-    tail : float
-        Scaled values beyond this are damped logarithmically, so that one huge value neither rules the training nor
-        loses its rank.
-    decimals : tuple of int
-        Digits after the point each numeric column is written with.
-    least, most : array of shape (n_numeric,)
-        The range of the training values; no row is expected outside it.
-    missing_rate : array of shape (n_numeric,)
-        Share of missing values in training.
-    levels : tuple of tuple of str
-        The known levels of each boolean and categorical column, most frequent first.
-    counts : tuple of array
-        How often each code was seen, for each such column.
+    - ``schema``: the feature columns in use, without the dropped ones.
+    - ``dropped``: columns that cannot be used, and why.
+    - ``centre``, ``scale``, (n_numeric,): a value is scaled to ``(value - centre) / scale``.
+    - ``breadth``, (n_numeric,): the spread of all training rows, in scales: above 1 where unusual rows lie far out.
+    - ``tail``: scaled values beyond this are damped logarithmically, so that one huge value neither rules the training
+      nor loses its rank.
+    - ``decimals``: digits after the point each numeric column is written with.
+    - ``least``, ``most``, (n_numeric,): the range of the training values; no row is expected outside it.
+    - ``missing_rate``, (n_numeric,): share of missing values in training.
+    - ``levels``: the known levels of each boolean and categorical column, most frequent first.
+    - ``counts``: how often each code was seen, for each such column.
     """
 
     schema: Schema
@@ -126,30 +109,15 @@ class TableEncoder:
         rows: pd.DataFrame,
         schema: Schema,
         *,
-        usual: Flags | None = None,
+        baseline: Flags | None = None,
         max_levels: int = 100,
         tail: float = 10.0,
     ) -> Self:
         """Learn the columns of cleaned rows.
 
-        Parameters
-        ----------
-        rows : DataFrame
-            As ``clean`` returns them.
-        schema : Schema
-            Their meaning.
-        usual : boolean array of shape (n_rows,), optional
-            The rows that centre and scale are taken from, so that anomalies cannot stretch the scale they are measured
-            on; all rows if not given.
-        max_levels : int
-            Levels kept for a categorical column; the rarer ones share the code of unseen values.
-        tail : float
-            See the class.
-
-        Raises
-        ------
-        DataError
-            If there are fewer than two rows, or no column varies.
+        Centre and scale are taken from the ``baseline`` rows alone, so that anomalies cannot stretch the scale they are
+        measured on. Levels beyond ``max_levels``, the rarest, share the code of unseen values. Raises ``DataError`` if
+        there are fewer than two rows, or no column varies.
 
         >>> rows = pd.DataFrame({"amount": [1.0, 3.0], "currency": ["EUR", "EUR"]})
         >>> TableEncoder.fit(rows, Schema(numeric=("amount",), categorical=("currency",))).dropped
@@ -167,7 +135,7 @@ class TableEncoder:
             raise DataError(f"No column varies, so there is nothing to learn ({shown}). Add a column that does.")
         numeric = _numeric(rows, used)
         every = np.ones(len(rows), dtype=bool)
-        centre, scale = location_and_scale(numeric, every if usual is None else usual)
+        centre, scale = location_and_scale(numeric, every if baseline is None else baseline)
         breadth = location_and_scale(numeric, every)[1] / scale
         levels, counts = [], []
         for name in used.boolean + used.categorical:
@@ -253,13 +221,7 @@ class TableEncoder:
         return pd.DataFrame(decoded)
 
     def likeliest(self, likelihood: NDArray[np.floating[Any]]) -> NDArray[np.int64]:
-        """The likeliest known level of each boolean and categorical column, as codes.
-
-        Parameters
-        ----------
-        likelihood : array of shape (n_rows, sum of cardinalities)
-            Probabilities side by side.
-        """
+        """The likeliest known level of each boolean and categorical column, as codes."""
         ends = np.cumsum(self.cardinalities)
         known = [likelihood[:, end - size + RESERVED : end] for end, size in zip(ends, self.cardinalities, strict=True)]
         return np.column_stack([block.argmax(axis=1) + RESERVED for block in known])

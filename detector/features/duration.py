@@ -14,10 +14,7 @@ LONGEST = 366 * MICROSECONDS["d"]
 def microseconds(text: str) -> int:
     """A length of time in microseconds.
 
-    Raises
-    ------
-    SettingError
-        If it is not a whole number of s, m, h or d, or is longer than 366 days.
+    Raises ``SettingError`` if it is not a whole number of s, m, h or d, or is longer than 366 days.
 
     >>> microseconds("2m"), microseconds("30d") // microseconds("1d")
     (120000000, 30)

@@ -22,18 +22,12 @@ MOST = 1 << 62
 class EventSequence:
     """The events of one way to group rows; entities lie one behind the other.
 
-    Parameters
-    ----------
-    entity : array of shape (n_events,)
-        Codes from 0, ascending.
-    time : array of shape (n_events,)
-        Microseconds, ascending within an entity; ties are in order of the key.
-    at : array of shape (n_rows,)
-        Ascending positions of the events that are asked about; all in a batch, the new ones after a stored past.
-    most_events : int
-        How many events of an entity a window holds at most: those just before the row.
-    columns : dict of str to array of shape (n_events,)
-        What the events carry.
+    - ``entity``, (n_events,): codes from 0, ascending.
+    - ``time``, (n_events,): microseconds, ascending within an entity; ties are in order of the key.
+    - ``at``, (n_rows,): ascending positions of the events that are asked about; all in a batch, the new ones after a
+      stored past.
+    - ``most_events``: how many events of an entity a window holds at most: those just before the row.
+    - ``columns``, (n_events,): what the events carry.
     """
 
     entity: Integers

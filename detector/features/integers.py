@@ -24,14 +24,10 @@ Codes = Callable[[pd.Series], Integers]
 class Table:
     """Rows as whole numbers, in the order they came.
 
-    Parameters
-    ----------
-    time : array of shape (n_rows,)
-        Microseconds since 1970.
-    order : array of shape (n_rows,)
-        Positions of the rows in order of (time, key); without a key, rows of one moment in the order they came.
-    columns : dict of str to array of shape (n_rows,)
-        What a sequence carries, by ``column_keys``.
+    - ``time``, (n_rows,): microseconds since 1970.
+    - ``order``, (n_rows,): positions of the rows in order of (time, key); without a key, rows of one moment in the
+      order they came.
+    - ``columns``, (n_rows,): what a sequence carries, by ``column_keys``.
     """
 
     time: Times
@@ -42,10 +38,7 @@ class Table:
 def times(column: pd.Series) -> Integers:
     """Microseconds since 1970.
 
-    Raises
-    ------
-    DataError
-        If the column holds no dates, or misses one.
+    Raises ``DataError`` if the column holds no dates, or misses one.
 
     >>> times(pd.Series(pd.to_datetime(["1970-01-01 00:00:01"])))
     array([1000000])
@@ -85,10 +78,7 @@ def ranks(key: pd.Series) -> Integers:
 def units(values: Floats, name: str, scale: int) -> Integers:
     """Numbers as whole units, ``MISSING`` where NaN.
 
-    Raises
-    ------
-    DataError
-        If one is infinite or beyond 2^31 units.
+    Raises ``DataError`` if one is infinite or beyond 2^31 units.
 
     >>> units(np.array([0.29, 12.5]), "amount", 100)
     array([  29, 1250])

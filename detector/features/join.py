@@ -34,18 +34,12 @@ Keys = tuple[Any, ...]
 class GroupedEvents:
     """Events by entity, each entity's in order of (time, key).
 
-    Parameters
-    ----------
-    order : array of shape (n_grouped,)
-        Their positions in the columns: entity after entity.
-    counts : array of shape (n_entities,)
-        How many events each entity has.
-    time : array of shape (n_events,)
-        Microseconds.
-    columns : mapping of str to array of shape (n_events,)
-        What the events carry.
-    rows : array of shape (n_events,), optional
-        The row each event answers for, -1 where it is of the past; the event's own position if not given.
+    - ``order``, (n_grouped,): their positions in the columns: entity after entity.
+    - ``counts``, (n_entities,): how many events each entity has.
+    - ``time``, (n_events,): microseconds.
+    - ``columns``, (n_events,): what the events carry.
+    - ``rows``, (n_events,): the row each event answers for, -1 where it is of the past; the event's own position if not
+      given.
     """
 
     order: Places
@@ -67,14 +61,9 @@ class GroupedEvents:
 class FeatureColumns:
     """The features of rows, in the making.
 
-    Parameters
-    ----------
-    names : sequence of str
-        All features, in the order of the columns.
-    time : array of shape (n_rows,)
-        Microseconds since 1970.
-    most_events, scale, clock : int, int, tuple of str
-        ``most_events``, ``scale`` and ``calendar`` of the feature set.
+    - ``names``: all features, in the order of the columns.
+    - ``time``, (n_rows,): microseconds since 1970.
+    - ``most_events``, ``scale``, ``clock``: ``most_events``, ``scale`` and ``calendar`` of the feature set.
     """
 
     def __init__(
@@ -126,16 +115,11 @@ class FeatureColumns:
 class Joined:
     """The past of some entities and new rows, in order of (time, key).
 
-    Parameters
-    ----------
-    names : list of str
-        The entities.
-    stored : array of shape (n_entities,)
-        How many events of each come from the past; they are the first events, entity after entity.
-    new : array of shape (n_new,)
-        The rows behind the other events.
-    events : GroupedEvents
-        All of them.
+    - ``names``: the entities.
+    - ``stored``, (n_entities,): how many events of each come from the past; they are the first events, entity after
+      entity.
+    - ``new``, (n_new,): the rows behind the other events.
+    - ``events``: all of them.
     """
 
     names: list[str]

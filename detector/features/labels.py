@@ -30,21 +30,12 @@ def reported_turns(features: FeatureSet, rows: pd.DataFrame, time: Times, report
 
 
 def with_turns(events: NDArray[Any], at: Integers, turns: Integers, *, earlier: bool) -> NDArray[Any] | None:
-    """Events with the turns of as many of them; None if that changes nothing.
+    """Events with the turns, shape (n_told, 3), of as many of them; None if that changes nothing.
 
-    Which of several events of one moment is meant cannot be told. Those that have the turns already keep them; then
-    come those of which nothing is known. If more are told than there are, those of which nothing is told come last.
-
-    Parameters
-    ----------
-    events : structured array of shape (n_events,)
-        As a layout stores them.
-    at : array of shape (n_meant,)
-        Their positions.
-    turns : array of shape (n_told, 3)
-        What is told.
-    earlier : bool
-        Whether the earlier counts of what is known and what is told, as where nothing is ever taken back.
+    Which of several events of one moment (``at``, their positions) is meant cannot be told. Those that have the turns
+    already keep them; then come those of which nothing is known. If more are reported than there are, those of which
+    nothing is reported come last. With ``earlier`` the earlier counts of what is known and what is reported, as where
+    nothing is ever taken back.
     """
     kept = {place: tuple(int(events[turn][place]) for turn in TURNS) for place in at.tolist()}
     news: list[tuple[int, ...]] = []

@@ -24,14 +24,9 @@ EMPTY = b""
 class Layout:
     """What is kept of each event of one way to group rows.
 
-    Parameters
-    ----------
-    keys : tuple of str
-        The columns of a sequence.
-    dtype : dtype
-        Time in 8 bytes, numbers and places in 4, names and report times in 8.
-    reach : int
-        How far back a feature looks, in microseconds.
+    - ``keys``: the columns of a sequence.
+    - ``dtype``: time in 8 bytes, numbers and places in 4, names and report times in 8.
+    - ``reach``: how far back a feature looks, in microseconds.
     """
 
     keys: tuple[str, ...]

@@ -41,16 +41,10 @@ class Query:
 class EntityEvents:
     """The events of one entity, seen from one of them.
 
-    Parameters
-    ----------
-    events : structured array of shape (n_events,)
-        As a layout stores them, in order, the one that is asked about among them.
-    at : int
-        Which that is.
-    most_events : int
-        See ``FeatureSet``.
-    scale : int
-        Units to one.
+    - ``events``, (n_events,): as a layout stores them, in order, the one that is asked about among them.
+    - ``at``: which that is.
+    - ``most_events``: see ``FeatureSet``.
+    - ``scale``: units to one.
     """
 
     def __init__(self, events: NDArray[Any], at: int, *, most_events: int, scale: int) -> None:

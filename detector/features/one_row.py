@@ -22,10 +22,7 @@ from detector.features.measures import MISSING, TURNS
 def read_row(features: FeatureSet, row: Mapping[str, Any], keys: Iterable[str]) -> dict[str, int]:
     """What a sequence carries of a row, and its ``time``, by the rules of ``FeatureSet.read``.
 
-    Raises
-    ------
-    DataError
-        If there is no time, an amount is against the rules, or a date or a number cannot be read.
+    Raises ``DataError`` if there is no time, an amount is against the rules, or a date or a number cannot be read.
     """
     time = to_microseconds(row[features.time])
     values = {"time": time}

@@ -23,14 +23,9 @@ TIMED_RUNS = 3
 class Fitted:
     """A fitted encoder and what fitting it took.
 
-    Parameters
-    ----------
-    encoder : autoencoder
-    training_seconds : float
-        Wall time, without the import of TensorFlow.
-    peak_memory_mb : float
-        How much the memory of this process grew at most, in MiB. On Linux that of this fit; elsewhere only growth
-        beyond the highest mark so far is seen.
+    - ``training_seconds``: wall time, without the import of TensorFlow.
+    - ``peak_memory_mb``: how much the memory of this process grew at most, in MiB. On Linux that of this fit; elsewhere
+      only growth beyond the highest mark so far is seen.
     """
 
     encoder: Any

@@ -102,10 +102,7 @@ def unrelated(rows: Any, *, random_state: int = 0) -> Any:
 def contaminated(rows: Any, strange: Any, share: float, *, random_state: int = 0) -> Any:
     """Replace a share of the rows by strange ones, at least one unless the share is 0.
 
-    Raises
-    ------
-    DataError
-        If there are too few strange rows.
+    Raises ``DataError`` if there are too few strange rows.
 
     >>> contaminated([[1], [2], [3], [4]], [[9]], 0.25)
     [[1], [2], [9], [4]]

@@ -15,21 +15,9 @@ def reconstruction_errors(encoder: Any, rows: Any, *, seen: Any = None) -> dict[
     """Reconstruction error as a share: 0 is perfect, and 1 is no better than knowing nothing.
 
     Of numbers it is the variance left unexplained, each column or sensor scaled as the encoder scales it; of categories
-    and tokens the share of wrong ones. ``error`` is the mean over the kinds.
-
-    Parameters
-    ----------
-    encoder : fitted autoencoder
-    rows : as the encoder takes them
-        What should come out. NaN is not judged.
-    seen : as the encoder takes them, optional
-        What is put in; the same rows if not given. With damaged rows, the error says how well damage is repaired.
-
-    Returns
-    -------
-    dict
-        ``error``, and one entry a kind: ``numbers``, ``categories``, ``tokens``; of a ``MultimodalAutoencoder`` with
-        the branch before it, such as ``window numbers``.
+    and tokens the share of wrong ones. ``error`` is the mean over the kinds, which follow as ``numbers``,
+    ``categories``, ``tokens``; of a ``MultimodalAutoencoder`` with the branch before it, such as ``window numbers``.
+    ``seen`` is what is put in, if that is damaged: the error then says how well damage is repaired.
 
     >>> class Halves:
     ...     def reconstruct(self, X):

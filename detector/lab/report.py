@@ -26,14 +26,9 @@ OnStep = Callable[[int, int, str], None]
 class Levels:
     """How much damage is tried; 0, as a reference, always comes first.
 
-    Parameters
-    ----------
-    noise : tuple of float
-        Deviations of the noise on numbers, and shares of categories and tokens replaced.
-    missing : tuple of float
-        Shares of the values lost.
-    contamination : tuple of float
-        Shares of the training rows replaced by strange ones. Each needs a fit of its own.
+    - ``noise``: deviations of the noise on numbers, and shares of categories and tokens replaced.
+    - ``missing``: shares of the values lost.
+    - ``contamination``: shares of the training rows replaced by strange ones. Each needs a fit of its own.
     """
 
     noise: tuple[float, ...] = (0.1, 0.3, 1.0)
@@ -45,14 +40,9 @@ class Levels:
 class Comparison:
     """Several encoders on the same rows.
 
-    Parameters
-    ----------
-    table : DataFrame
-        One row an encoder, columns as ``assess`` names them.
-    robustness : DataFrame
-        As ``robustness`` gives, with the encoder's name in the first column.
-    fitted : dict of str to autoencoder
-        The encoders, fitted on the training rows.
+    - ``table``: one row an encoder, columns as ``assess`` names them.
+    - ``robustness``: as ``robustness`` gives, with the encoder's name in the first column.
+    - ``fitted``: the encoders, fitted on the training rows.
     """
 
     table: pd.DataFrame
@@ -61,27 +51,12 @@ class Comparison:
 
 
 def assess(encoder: Any, train: Any, held_out: Any) -> dict[str, float]:
-    """What can be said of a fitted encoder without fitting another one.
+    """What can be said of a fitted encoder without fitting another one; of at least 10 rows it has not seen.
 
-    Parameters
-    ----------
-    encoder : fitted autoencoder
-    train : as the encoder takes them
-        The rows it was fitted on.
-    held_out : as the encoder takes them
-        Rows it has not seen, at least 10.
-
-    Returns
-    -------
-    dict
-        ``error_train`` and ``error_held_out``, as ``reconstruction_errors`` gives, and by kind of column or branch
-        ``error_held_out_<kind>`` where there are several; ``generalisation_gap``, the second minus the first;
-        ``rows_per_second`` of scoring; ``size_bytes`` of the ONNX graphs; ``parameters`` learnt; ``parity``.
-
-    Raises
-    ------
-    DataError
-        If there are too few rows.
+    ``error_train`` and ``error_held_out``, as ``reconstruction_errors`` gives, and by kind of column or branch
+    ``error_held_out_<kind>`` where there are several; ``generalisation_gap``, the second minus the first;
+    ``rows_per_second`` of scoring; ``size_bytes`` of the ONNX graphs; ``parameters`` learnt; ``parity``. Raises
+    ``DataError`` if there are too few rows.
     """
     _check_rows(held_out)
     errors = {name: reconstruction_errors(encoder, rows) for name, rows in (("train", train), ("held_out", held_out))}
@@ -189,23 +164,9 @@ def compare(
     random_state: int = 0,
     on_step: OnStep | None = None,
 ) -> Comparison:
-    """Fit several encoders on the same rows and say of each how well it rebuilds, what it costs and what it stands.
+    """Fit copies of several encoders on the same rows: how well each rebuilds, what it costs and what it stands.
 
-    Parameters
-    ----------
-    encoders : mapping of str to autoencoder
-        By name; copies of them are fitted.
-    train, held_out, levels, strange, random_state, on_step
-        See ``robustness``. No damage at all is ``Levels((), (), ())``.
-
-    Returns
-    -------
-    Comparison
-
-    Raises
-    ------
-    SettingError
-        If there is no encoder.
+    See ``robustness``. No damage at all is ``Levels((), (), ())``. Raises ``SettingError`` if there is no encoder.
     """
     if not encoders:
         raise SettingError(

@@ -29,12 +29,8 @@ FLOOR = 1e-3
 class Channel:
     """One thing known of every event.
 
-    Parameters
-    ----------
-    columns : tuple of str or None
-        Where it stands of each event, oldest first, the row itself last; None where it is not kept.
-    coded : bool
-        Whether it is a number from 0 to 15 that stands for a name.
+    - ``columns``: where it stands of each event, oldest first, the row itself last; None where it is not kept.
+    - ``coded``: whether it is a number from 0 to 15 that stands for a name.
     """
 
     columns: tuple[str | None, ...]
@@ -45,17 +41,10 @@ class Channel:
 class Steps:
     """A window as columns of the row.
 
-    Parameters
-    ----------
-    channels : tuple of Channel
-        All of one length.
-    beside : tuple of str
-        The columns that only the window reads: they are no features of the row.
+    - ``channels``: all of one length.
+    - ``beside``: the columns that only the window reads: they are no features of the row.
 
-    Raises
-    ------
-    SettingError
-        If there is no channel, or they differ in length.
+    Raises ``SettingError`` if there is no channel, or they differ in length.
     """
 
     channels: tuple[Channel, ...]
@@ -95,12 +84,8 @@ def steps_of(features: Iterable[Feature]) -> Steps:
     """The window that ``last``, ``gap`` and ``code`` describe, the row itself its last step.
 
     A step has the amount, the minutes since the event before, and the codes. Where there are fewer events of one kind
-    than of another, the oldest steps lack it.
-
-    Raises
-    ------
-    SettingError
-        If there is no such feature, or they are of several entities.
+    than of another, the oldest steps lack it. Raises ``SettingError`` if there is no such feature, or they are of
+    several entities.
 
     >>> steps = steps_of(Feature.parse("last 1 of amount by card over 1d") + Feature.parse("gap 2 by card over 1d"))
     >>> for channel in steps.channels:
@@ -134,12 +119,8 @@ def steps_of(features: Iterable[Feature]) -> Steps:
 class EventWindow:
     """What was learnt about a window's channels. Make one with ``EventWindow.fit``.
 
-    Parameters
-    ----------
-    steps : Steps
-        The columns.
-    centre, scale : tuple of float
-        Of the logarithm of each channel, over all its events; 0 and 1 for codes.
+    - ``steps``: the columns.
+    - ``centre``, ``scale``: of the logarithm of each channel, over all its events; 0 and 1 for codes.
     """
 
     steps: Steps

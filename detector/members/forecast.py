@@ -20,12 +20,8 @@ RIDGE = 0.01
 class Forecast:
     """A vector autoregression. Make one with ``Forecast.fit``.
 
-    Parameters
-    ----------
-    centre : array of shape (lags * n_sensors + n_sensors,)
-        Means of the inputs and of what is forecast.
-    weights : array of shape (lags * n_sensors, n_sensors)
-        Inputs → forecast, both from their means.
+    - ``centre``, (lags * n_sensors + n_sensors,): means of the inputs and of what is forecast.
+    - ``weights``, (lags * n_sensors, n_sensors): inputs → forecast, both from their means.
     """
 
     centre: Floats
@@ -33,19 +29,9 @@ class Forecast:
 
     @classmethod
     def fit(cls, laid: LaidWindows, chosen: Flags) -> Self:
-        """Learn from windows how their last row follows from the rows before it.
+        """Learn from the windows chosen, of ``lags + 1`` scaled rows, how their last row follows from those before it.
 
-        Parameters
-        ----------
-        laid : LaidWindows
-            Scaled rows; windows of ``lags + 1`` rows.
-        chosen : boolean array of shape (n_windows,)
-            The windows to learn from.
-
-        Raises
-        ------
-        DataError
-            If there are fewer than 2 windows.
+        Raises ``DataError`` if there are fewer than 2 windows.
 
         >>> ticking = np.tile([[0.0], [1.0]], (50, 1)).astype(np.float32)
         >>> laid = LaidWindows.lay(ticking, np.zeros(100), 2, lead=True)

@@ -26,16 +26,13 @@ PART = 256
 class Trees:
     """A fitted isolation forest as arrays, without scikit-learn.
 
-    Parameters
-    ----------
-    feature, threshold, left, right : array of shape (n_trees, n_nodes)
-        The trees, padded with leaves; ``feature`` is -1 in a leaf. A row goes left if its value is at most the
-        threshold (float32, rounded down from scikit-learn's float64 so that no row changes side).
-    depth : array of shape (n_trees, n_nodes)
-        Expected path length of a training row that reaches the node; in a leaf, its depth plus the mean path
-        length of the rows it still holds.
-    normaliser : float
-        Mean path length of an unsuccessful search among the rows a tree was built on, c(psi) in the paper.
+    - ``feature``, ``threshold``, ``left``, ``right``, (n_trees, n_nodes): the trees, padded with leaves; ``feature`` is
+      -1 in a leaf. A row goes left if its value is at most the threshold (float32, rounded down from scikit-learn's
+      float64 so that no row changes side).
+    - ``depth``, (n_trees, n_nodes): expected path length of a training row that reaches the node; in a leaf, its depth
+      plus the mean path length of the rows it still holds.
+    - ``normaliser``: mean path length of an unsuccessful search among the rows a tree was built on, c(psi) in the
+      paper.
     """
 
     feature: NDArray[np.int32]
@@ -67,19 +64,10 @@ class Trees:
         return cls(feature, threshold, left, right, depth, float(mean_path_length(np.array([forest.max_samples_]))[0]))
 
     def contributions(self, X: NDArray[np.floating[Any]]) -> Floats:
-        """How much each input shortened a row's paths, in shares of the mean path length.
+        """How much each input shortened a row's paths, in shares of the mean path length, shape (n_rows, n_inputs).
 
-        At each split the expected path length changes; the change is booked to the split's input (Saabas's
-        reading of a tree, applied to depth). Positive means it made the row easier to isolate.
-
-        Parameters
-        ----------
-        X : array of shape (n_rows, n_inputs)
-            What the forest was fitted on.
-
-        Returns
-        -------
-        array of shape (n_rows, n_inputs)
+        At each split the expected path length changes; the change is booked to the split's input (Saabas's reading of a
+        tree, applied to depth). Positive means it made the row easier to isolate.
         """
         X = np.asarray(X, dtype=np.float32)
         n_trees, n_nodes = self.feature.shape
@@ -148,12 +136,8 @@ class Trees:
 class _Walk:
     """All trees as one flat list of nodes.
 
-    Parameters
-    ----------
-    feature, threshold, depth : array of shape (n_nodes,)
-        As in ``Trees``.
-    child : array of shape (2 * n_nodes,)
-        Where a row goes on from each node: to the right, to the left.
+    - ``feature``, ``threshold``, ``depth``, (n_nodes,): as in ``Trees``.
+    - ``child``, (2 * n_nodes,): where a row goes on from each node: to the right, to the left.
     """
 
     feature: NDArray[np.int32]

@@ -25,14 +25,10 @@ class References:
 
     Source: Ramaswamy, Rastogi and Shim, Efficient Algorithms for Mining Outliers, SIGMOD 2000.
 
-    Parameters
-    ----------
-    rows : array of shape (n_references, n_inputs), float32
-        In the scaled space in which distances mean something.
-    k : int
-        Neighbours whose distances are averaged.
-    weights : array of shape (n_inputs,), float32
-        What a row is multiplied by before distances are measured; the references are so already.
+    - ``rows``, (n_references, n_inputs): in the scaled space in which distances mean something.
+    - ``k``: neighbours whose distances are averaged.
+    - ``weights``, (n_inputs,): what a row is multiplied by before distances are measured; the references are so
+      already.
     """
 
     rows: NDArray[np.float32]
@@ -49,25 +45,10 @@ class References:
         weights: NDArray[np.float32] | None = None,
         random_state: int = 0,
     ) -> Self:
-        """Keep a random sample of the rows.
+        """Keep a random sample of prepared rows, ``space`` of ``detector.encoding.onnx``.
 
-        Parameters
-        ----------
-        X : array of shape (n_rows, n_inputs)
-            Prepared rows, ``space`` of ``TableEncoder.to_onnx``.
-        references : int
-            Rows kept at most. Scoring time grows with it.
-        k : int
-            See the class; at most the number of rows.
-        weights : array of shape (n_inputs,), optional
-            See the class; all 1 if not given.
-        random_state : int
-            Decides the sample.
-
-        Raises
-        ------
-        SettingError
-            If ``references`` or ``k`` is not positive.
+        Scoring time grows with the number of ``references``; there are never more than rows, nor is ``k``. Raises
+        ``SettingError`` if ``references`` or ``k`` is not positive.
         """
         if references < 1 or k < 1:
             raise SettingError(f"references and k must be at least 1. Received: references={references}, k={k}.")

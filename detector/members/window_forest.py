@@ -23,12 +23,8 @@ ROWS_AT_ONCE = 512
 class WindowForest:
     """A fitted forest. Made by ``detector.detectors.series.fit``.
 
-    Parameters
-    ----------
-    trees : Trees
-        For reasons.
-    graph : Graph
-        The same trees, for scores.
+    - ``trees``: for reasons.
+    - ``graph``: the same trees, for scores.
     """
 
     trees: Trees
@@ -37,16 +33,7 @@ class WindowForest:
     def scores(self, features: NDArray[np.float32], laid: LaidWindows, *, how: How, chosen: Flags | None) -> Floats:
         """How easily each row's windows are isolated, of shape (n_rows, 1); higher is more anomalous.
 
-        Parameters
-        ----------
-        features : array of shape (n_windows, 4 * n_sensors)
-            Of all windows.
-        laid : LaidWindows
-            The windows.
-        how : str
-            See ``row_errors.to_rows``.
-        chosen : boolean array of shape (n_windows,), optional
-            The windows to look at.
+        ``features`` are those of all windows, shape (n_windows, 4 * n_sensors); ``chosen`` the windows to look at.
         """
         table = features if chosen is None else features[chosen]
         if not len(table):
@@ -80,19 +67,9 @@ class WindowForest:
 
 
 def window_features(laid: LaidWindows, residuals: Floats) -> NDArray[np.float32]:
-    """Each sensor's mean, standard deviation, slope and mean residual in each window.
+    """Each sensor's mean, deviation, slope and mean residual in each window: (n_windows, 4 * n_sensors), means first.
 
-    Parameters
-    ----------
-    laid : LaidWindows
-        Scaled rows.
-    residuals : array of shape (n_rows, n_sensors)
-        Squared residuals of the rows; NaN, not known, counts as none.
-
-    Returns
-    -------
-    array of shape (n_windows, 4 * n_sensors)
-        All means first.
+    Residuals are the rows' squared ones; NaN, not known, counts as none.
 
     >>> laid = LaidWindows.lay(np.array([[1.0], [2.0], [6.0]], dtype=np.float32), np.zeros(3), 3)
     >>> window_features(laid, np.array([[0.0], [1.0], [8.0]])).round(2).tolist()

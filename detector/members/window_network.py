@@ -19,12 +19,9 @@ LIMIT = 1e6
 class WindowNetwork:
     """Windows → windows as they should have been. Made by ``detector.detectors.series.encoders``.
 
-    Parameters
-    ----------
-    graph : Graph
-        ``values`` → ``expected``.
-    centre, scale : array of shape (n_sensors,)
-        What is subtracted from the sensors' scaled values, and then divided by, before they reach the graph.
+    - ``graph``: ``values`` → ``expected``.
+    - ``centre``, ``scale``, (n_sensors,): what is subtracted from the sensors' scaled values, and then divided by,
+      before they reach the graph.
     """
 
     graph: Graph

@@ -31,16 +31,10 @@ class Rebuilder(Protocol):
 class WindowPCA:
     """The principal components of windows. Make one with ``WindowPCA.fit``.
 
-    Parameters
-    ----------
-    centre : array of shape (n_inputs,)
-        The windows' mean.
-    directions : array of shape (n_inputs, n_components)
-        Their principal directions.
-    variances : array of shape (n_components,)
-        The windows' variance along each.
-    noise : float
-        The mean variance along the directions left out.
+    - ``centre``, (n_inputs,): the windows' mean.
+    - ``directions``, (n_inputs, n_components): their principal directions.
+    - ``variances``, (n_components,): the windows' variance along each.
+    - ``noise``: the mean variance along the directions left out.
     """
 
     centre: NDArray[np.float32]
@@ -50,21 +44,9 @@ class WindowPCA:
 
     @classmethod
     def fit(cls, laid: LaidWindows, chosen: Flags, *, variance: float) -> Self:
-        """Keep the fewest components that hold a share of the variance, at most a quarter as many as windows.
+        """Keep the fewest components that hold a share of the variance, at most a quarter as many as windows chosen.
 
-        Parameters
-        ----------
-        laid : LaidWindows
-            Scaled rows.
-        chosen : boolean array of shape (n_windows,)
-            The windows to learn from.
-        variance : float
-            The share.
-
-        Raises
-        ------
-        DataError
-            If there are fewer than 2 windows.
+        Raises ``DataError`` if there are fewer than 2 windows.
 
         >>> wave = np.sin(np.arange(400.0) / 5)[:, None] * [1.0, 3.0]
         >>> laid = LaidWindows.lay(wave.astype(np.float32), np.zeros(400), 32)
@@ -138,10 +120,7 @@ class WindowPCA:
 def scatter_of(laid: LaidWindows, chosen: Flags) -> tuple[Floats, Floats | None]:
     """The windows' mean, and the sums of products of what deviates from it; ``None`` where windows are few and long.
 
-    Raises
-    ------
-    DataError
-        If there are fewer than 2 windows.
+    Raises ``DataError`` if there are fewer than 2 windows.
     """
     n, width = int(chosen.sum()), laid.windows.length * laid.values.shape[1]
     if n < 2:
@@ -164,26 +143,10 @@ def scatter_of(laid: LaidWindows, chosen: Flags) -> tuple[Floats, Floats | None]
 def squared_errors(
     model: Rebuilder, laid: LaidWindows, *, how: How, pca: WindowPCA, chosen: Flags | None = None
 ) -> Floats:
-    """Squared residuals of each row and column, over the windows that cover it.
+    """Squared residuals of each row and column, over the windows that cover it; NaN where no window chosen does.
 
-    Parameters
-    ----------
-    model : Rebuilder
-        What rebuilds the windows.
-    laid : LaidWindows
-        The windows.
-    how : str
-        See ``row_errors.to_rows``.
-    pca : WindowPCA
-        What replaces doubtful values. Else a sensor that is silent, and seems to stand still, would be blamed on those
-        that move with it, and so would the standstill before a stretch begins.
-    chosen : boolean array of shape (n_windows,), optional
-        The windows to look at.
-
-    Returns
-    -------
-    array of shape (n_rows, n_columns)
-        NaN where none of the windows chosen covers a row.
+    The principal components replace doubtful values. Else a sensor that is silent, and seems to stand still, would be
+    blamed on those that move with it, and so would the standstill before a segment begins.
     """
     found = ((part, (block - model.rebuild(block)) ** 2) for part, block in _believable(laid, pca, chosen))
     return laid.to_rows(found, how=how, chosen=chosen)

@@ -33,15 +33,10 @@ RISK, ALERTS = "risk", "alerts"
 class Shift:
     """How far one column of a batch is from the reference.
 
-    Parameters
-    ----------
-    name : str
-        The column; "risk" and "alerts" are the detector's own.
-    psi, psi_limit : float
-        The population stability index, and what it must pass to count.
-    effect, effect_limit : float
-        Numbers: difference of the means in deviations (Cohen's d). Levels: Cohen's w. The share of alerts:
-        Cohen's h.
+    - ``name``: the column; "risk" and "alerts" are the detector's own.
+    - ``psi``, ``psi_limit``: the population stability index, and what it must pass to count.
+    - ``effect``, ``effect_limit``: numbers: difference of the means in deviations (Cohen's d). Levels: Cohen's w. The
+      share of alerts: Cohen's h.
     """
 
     name: str
@@ -60,17 +55,11 @@ class Shift:
 class Profile:
     """How one column was distributed in the reference.
 
-    Parameters
-    ----------
-    name : str
-    edges : tuple of float
-        Upper bounds of all bins but the last; empty for levels.
-    levels : tuple of str
-        The levels that have a count of their own; empty for numbers.
-    counts : tuple of int
-        Rows in each bin or level, then (levels) in all others, then missing.
-    mean, spread, low, high : float
-        Of the numbers, which are clipped to the range from ``low`` to ``high`` (the outer thousandths).
+    - ``edges``: upper bounds of all bins but the last; empty for levels.
+    - ``levels``: the levels that have a count of their own; empty for numbers.
+    - ``counts``: rows in each bin or level, then (levels) in all others, then missing.
+    - ``mean``, ``spread``, ``low``, ``high``: of the numbers, which are clipped to the range from ``low`` to ``high``
+      (the outer thousandths).
     """
 
     name: str
@@ -154,17 +143,11 @@ class Profile:
 class Reference:
     """What a detector's training rows looked like, in counts.
 
-    Parameters
-    ----------
-    rows : int
-        How many they were.
-    profiles : tuple of Profile
-        One a feature, and one for the risk of rows held out. Dates have none: time goes on without the world
-        changing.
-    alert_rows, alerts : int
-        Held-out rows, and those of them whose p-value was at most ``alert_level``.
-    alert_level : float
-        What counts as an alert here. A budget is left out on purpose: it would hide a rising tide.
+    - ``rows``: how many they were.
+    - ``profiles``: one a feature, and one for the risk of rows held out. Dates have none: time goes on without the
+      world changing.
+    - ``alert_rows``, ``alerts``: held-out rows, and those of them whose p-value was at most ``alert_level``.
+    - ``alert_level``: what counts as an alert here. A budget is left out on purpose: it would hide a rising tide.
 
     >>> rows = pd.DataFrame({"amount": np.arange(1000.0)})
     >>> reference = Reference.of(rows, Schema(numeric=("amount",)), risk=np.arange(500.0), p_value=np.ones(500))
@@ -182,18 +165,10 @@ class Reference:
     def of(
         cls, rows: pd.DataFrame, schema: Schema, *, risk: ArrayLike, p_value: ArrayLike, alert_level: float = 0.01
     ) -> Self:
-        """Count what is needed.
+        """Count what is needed of the cleaned rows learnt from.
 
-        Parameters
-        ----------
-        rows : DataFrame
-            The rows learnt from, as ``clean`` returns them.
-        schema : Schema
-            What their columns mean.
-        risk, p_value : array
-            Of held-out rows: those of rows learnt from are too small.
-        alert_level : float
-            The p-value up to which a row counts as an alert.
+        Risk and p-value are those of held-out rows: of rows learnt from they are too small. A row counts as an alert up
+        to a p-value of ``alert_level``.
         """
         profiles = [Profile.of_numbers(name, rows[name]) for name in schema.numeric]
         profiles += [Profile.of_levels(name, rows[name]) for name in schema.boolean + schema.categorical]
@@ -204,27 +179,10 @@ class Reference:
     def compare(
         self, rows: pd.DataFrame, *, risk: ArrayLike, p_value: ArrayLike, psi: float = 0.2, effect: float = 0.5
     ) -> list[Shift]:
-        """Compare a batch with the reference.
+        """Compare a cleaned batch with the reference: a ``Shift`` for each feature, then the risk, then the alerts.
 
-        Parameters
-        ----------
-        rows : DataFrame
-            The batch, as ``clean`` returns it.
-        risk, p_value : array of shape (n_rows,)
-            What the detector says of it.
-        psi, effect : float
-            What counts as moved. Usual values: an index of 0.1 is a little, 0.25 a lot; an effect of 0.2 is
-            small, 0.5 medium, 0.8 large.
-
-        Returns
-        -------
-        list of Shift
-            One a feature, then the risk, then the alerts.
-
-        Raises
-        ------
-        DataError
-            If there is no row.
+        ``psi`` and ``effect`` say what counts as moved. Usual values: an index of 0.1 is a little, 0.25 a lot; an
+        effect of 0.2 is small, 0.5 medium, 0.8 large. Raises ``DataError`` if there is no row.
         """
         if not len(rows):
             raise DataError("Drift needs at least one row, received none. Wait until rows have come.")
@@ -258,10 +216,7 @@ class Reference:
     def from_dict(cls, values: Mapping[str, Any]) -> Self:
         """The inverse of ``to_dict``.
 
-        Raises
-        ------
-        BundleError
-            If a part is missing or has no meaning.
+        Raises ``BundleError`` if a part is missing or has no meaning.
         """
         try:
             parts: list[dict[str, Any]] = [
@@ -277,12 +232,7 @@ def stability_index(reference: ArrayLike, batch: ArrayLike) -> float:
     """The population stability index of two rows of counts: Σ (q − p) · ln(q / p).
 
     It is the symmetric Kullback-Leibler divergence (Jeffreys, 1946), of shares that are smoothed a little, so that an
-    empty bin is no infinity.
-
-    Raises
-    ------
-    SettingError
-        If the two have not as many counts.
+    empty bin is no infinity. Raises ``SettingError`` if the two have not as many counts.
 
     >>> round(stability_index([500, 500], [500, 500]), 3), round(stability_index([500, 500], [900, 100]), 2)
     (0.0, 0.88)

@@ -1,4 +1,4 @@
-"""How many known events are found, and how many flagged stretches are false: what an operator counts."""
+"""How many known events are found, and how many flagged segments are false: what an operator counts."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from detector.errors import ShapeError
 
 
 def event_metrics(labels: ArrayLike, flagged: ArrayLike, entity: ArrayLike | None = None) -> dict[str, float]:
-    """Compare flagged stretches with known ones.
+    """Compare flagged segments with known ones.
 
-    A known event is found if one of its rows is flagged; a flagged stretch is false if it holds no known anomaly. Both
+    A known event is found if one of its rows is flagged; a flagged segment is false if it holds no known anomaly. Both
     say nothing of how much of an event is flagged: read them beside the measures by row.
 
     Parameters
@@ -21,7 +21,7 @@ def event_metrics(labels: ArrayLike, flagged: ArrayLike, entity: ArrayLike | Non
         1 anomalous, 0 normal, NaN unknown; the rows of each entity in the order of time.
     flagged : boolean array of shape (n_rows,)
     entity : array of shape (n_rows,), optional
-        Whose row it is; a stretch ends where the entity changes.
+        Whose row it is; a segment ends where the entity changes.
 
     Returns
     -------
@@ -46,7 +46,7 @@ def event_metrics(labels: ArrayLike, flagged: ArrayLike, entity: ArrayLike | Non
         )
     order = np.argsort(whose, kind="stable")
     truth, raised, whose = truth[order], raised[order], whose[order]
-    known, alarms = _stretches(truth == 1, whose), _stretches(raised, whose)
+    known, alarms = _segments(truth == 1, whose), _segments(raised, whose)
     found = sum(bool(raised[first:last].any()) for first, last in known)
     right = sum(bool((truth[first:last] == 1).any()) for first, last in alarms)
     false = sum(bool((truth[first:last] == 0).all()) for first, last in alarms)
@@ -60,7 +60,7 @@ def event_metrics(labels: ArrayLike, flagged: ArrayLike, entity: ArrayLike | Non
     }
 
 
-def _stretches(marked: Flags, whose: NDArray[np.int64]) -> list[tuple[int, int]]:
+def _segments(marked: Flags, whose: NDArray[np.int64]) -> list[tuple[int, int]]:
     """First row and the row after the last of each run of marked rows of one entity."""
     starts = marked & np.r_[True, ~marked[:-1] | (whose[1:] != whose[:-1])]
     ends = marked & np.r_[~marked[1:] | (whose[1:] != whose[:-1]), True]

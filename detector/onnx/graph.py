@@ -23,19 +23,11 @@ class Graph:
     the same row scored among a million would differ. Every block here has the same shape, the last one padded, so a
     row's result does not depend on the batch it arrives in.
 
-    Parameters
-    ----------
-    content : bytes
-        A serialised ONNX model.
-    block : int
-        Rows a block.
-    threads : int
-        Blocks computed at the same time.
+    - ``content``: a serialised ONNX model.
+    - ``block``: rows a block.
+    - ``threads``: blocks computed at the same time.
 
-    Raises
-    ------
-    BundleError
-        If the content is not a model ONNX Runtime can run.
+    Raises ``BundleError`` if the content is not a model ONNX Runtime can run.
     """
 
     def __init__(self, content: bytes, *, block: int = BLOCK, threads: int = 2) -> None:
@@ -58,19 +50,7 @@ class Graph:
     def run(
         self, inputs: Mapping[str, NDArray[Any]], outputs: Sequence[str] | None = None
     ) -> dict[str, NDArray[np.float32]]:
-        """Compute outputs for rows.
-
-        Parameters
-        ----------
-        inputs : mapping of str to array of shape (n_rows, ...)
-            By the graph's input names.
-        outputs : sequence of str, optional
-            The outputs wanted; all of them if not given.
-
-        Returns
-        -------
-        dict of str to array of shape (n_rows, ...)
-        """
+        """Compute outputs, all or those named, for rows; inputs go by the graph's names, shape (n_rows, ...)."""
         names = list(outputs or self.outputs)
         n_rows = len(next(iter(inputs.values())))
         starts = range(0, max(n_rows, 1), self.block)

@@ -22,19 +22,8 @@ def largest_difference(
 ) -> float:
     """How far two sets of answers are apart, relative to values above 1; of choices, the share that differs.
 
-    Parameters
-    ----------
-    expected, received : mapping of str to array
-        What the fitted model answers, and what the graph does.
-    source : str
-        What the fitted model is, for the message.
-    choices : collection of str
-        Answers that are categories rather than numbers.
-
-    Raises
-    ------
-    ParityError
-        If the difference is not less than ``PARITY``.
+    ``source`` says what the fitted model is, for the message; ``choices`` are answers that are categories. Raises
+    ``ParityError`` if the difference is not less than ``PARITY``.
 
     >>> largest_difference({"code": np.array([1.0, 100.0])}, {"code": np.array([1.0, 100.05])})
     0.0005

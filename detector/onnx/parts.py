@@ -16,14 +16,9 @@ Arrays = dict[str, NDArray[Any]]
 class Parts:
     """A detector in three kinds of parts, none of which can run code.
 
-    Parameters
-    ----------
-    facts : dict
-        What JSON can hold.
-    arrays : dict of str to array
-        Numbers and text, no objects.
-    graphs : dict of str to bytes
-        Serialised ONNX models.
+    - ``facts``: what JSON can hold.
+    - ``arrays``: numbers and text, no objects.
+    - ``graphs``: serialised ONNX models.
     """
 
     facts: dict[str, Any]

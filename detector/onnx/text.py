@@ -22,18 +22,9 @@ def model(
     lines: Sequence[str],
     constants: Mapping[str, NDArray[Any] | np.generic],
 ) -> onnx.ModelProto:
-    """Build a model from lines in ONNX's own text syntax.
+    """Build a model from lines in ONNX's own text syntax, one node each, such as ``"y = Add (x, one)"``.
 
-    Parameters
-    ----------
-    name : str
-        Of the graph.
-    inputs, outputs : sequence of str
-        Typed names, such as ``"float[n, 3] x"``.
-    lines : sequence of str
-        One node each, such as ``"y = Add (x, one)"``.
-    constants : mapping of str to array
-        The initialisers; their data type is kept.
+    Inputs and outputs are typed names, such as ``"float[n, 3] x"``; constants keep their data type.
 
     >>> model("sum", ["float[n] x"], ["float[n] y"], ["y = Add (x, one)"], {"one": np.float32(1)}).graph.name
     'sum'
@@ -48,21 +39,9 @@ def model(
 
 
 def join(models: Mapping[str, onnx.ModelProto], outputs: Sequence[str]) -> bytes:
-    """Join models into one, each reading what an earlier one wrote under the same name.
+    """Join models into one, each reading what an earlier one wrote under the same name; checked, and serialised.
 
     Inner names get the model's key as a prefix, so that parts cannot collide.
-
-    Parameters
-    ----------
-    models : mapping of str to ModelProto
-        In the order of the data's way through them.
-    outputs : sequence of str
-        What the joined graph gives back.
-
-    Returns
-    -------
-    bytes
-        The serialised model, checked by ``onnx.checker``.
     """
     nodes: list[Any] = []
     constants: list[Any] = []

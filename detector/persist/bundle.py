@@ -76,10 +76,7 @@ def save(scorer: Scorer, folder: Path | str) -> Path:
 def check_place(folder: Path) -> None:
     """Make sure that a bundle can be written to a folder; the folders above it are made.
 
-    Raises
-    ------
-    BundleError
-        If the folder exists and holds something else than a bundle, or cannot be made.
+    Raises ``BundleError`` if the folder exists and holds something else than a bundle, or cannot be made.
     """
     if folder.exists() and not (folder.is_dir() and ((folder / MANIFEST).exists() or not any(folder.iterdir()))):
         raise BundleError(f"{folder} exists and is not a bundle. Name another folder, or remove it.")

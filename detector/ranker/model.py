@@ -33,20 +33,12 @@ TIE = 0.01
 class Head:
     """A fitted head, without scikit-learn.
 
-    Parameters
-    ----------
-    columns : tuple of str
-        Its inputs: numeric columns of the rows, then columns of the measures; missing values are allowed.
-    graph : Graph
-        ``rows`` (n, n_columns) → ``head`` (n, 1), log-odds.
-    slope, intercept : float
-        Calibration: the risk, in log-odds, is slope · raw + intercept.
-    calibrator : Calibrator
-        How that risk becomes a p-value: by rows known to be normal that the head did not learn from.
-    typical : tuple of float
-        The median of each input in those rows: what reasons compare a row with.
-    facts : dict
-        What was found while fitting.
+    - ``columns``: its inputs: numeric columns of the rows, then columns of the measures; missing values are allowed.
+    - ``graph``: ``rows`` (n, n_columns) → ``head`` (n, 1), log-odds.
+    - ``slope``, ``intercept``: calibration: the risk, in log-odds, is slope · raw + intercept.
+    - ``calibrator``: how that risk becomes a p-value: by rows known to be normal that the head did not learn from.
+    - ``typical``: the median of each input in those rows: what reasons compare a row with.
+    - ``facts``: what was found while fitting.
     """
 
     columns: tuple[str, ...]
@@ -65,17 +57,8 @@ class Head:
     def risk(self, rows: pd.DataFrame, measures: pd.DataFrame) -> Floats:
         """The calibrated log-odds that each row is an anomaly; higher is more anomalous.
 
-        Parameters
-        ----------
-        rows : DataFrame
-            Cleaned rows with their features.
-        measures : DataFrame
-            The unsupervised ones, as ``TabularScorer.unsupervised`` returns them.
-
-        Raises
-        ------
-        SchemaError
-            If a column is missing.
+        ``measures`` are the unsupervised ones, as ``TabularScorer.unsupervised`` returns them. Raises ``SchemaError``
+        if a column is missing.
         """
         return self._risk(inputs(rows, measures, self.columns))
 

@@ -22,26 +22,16 @@ FEW = 20
 class Readings:
     """What ``order_readings`` returns.
 
-    Parameters
-    ----------
-    time, codes : array of shape (n_readings,)
-        Microseconds, or the place in the series where there are no times; and the place of the entity in ``names``.
-    values : array of shape (n_readings, n_sensors)
-        NaN where missing.
-    rows : array of shape (n_rows,)
-        The positions of the rows that have a reading.
-    reading : array of shape (n_rows,)
-        The reading of each.
-    every : int
-        The interval, in the unit of ``time``.
-    names : Index or None
-        The entities.
-    timed : bool
-        Whether there are times.
-    moved : int
-        Rows that came after a later one of their series.
-    quarantine : DataFrame
-        The rows that have no reading, and why.
+    - ``time``, ``codes``, (n_readings,): microseconds, or the place in the series where there are no times; and the
+      place of the entity in ``names``.
+    - ``values``, (n_readings, n_sensors): naN where missing.
+    - ``rows``, (n_rows,): the positions of the rows that have a reading.
+    - ``reading``, (n_rows,): the reading of each.
+    - ``every``: the interval, in the unit of ``time``.
+    - ``names``: the entities.
+    - ``timed``: whether there are times.
+    - ``moved``: rows that came after a later one of their series.
+    - ``quarantine``: the rows that have no reading, and why.
     """
 
     time: Times
@@ -65,24 +55,10 @@ class Readings:
 
 
 def order_readings(rows: pd.DataFrame, schema: Schema, sensors: tuple[str, ...], sampling: Sampling) -> Readings:
-    """Put rows in order of series and time, and set aside those without an entity or with a time that was there before.
+    """Put cleaned rows in order of series and time, and quarantine those without an entity or of a time there before.
 
-    Parameters
-    ----------
-    rows : DataFrame
-        As ``clean`` returns them.
-    schema : Schema
-        Their meaning.
-    sensors : tuple of str
-        The columns to read.
-    sampling : Sampling
-        The policy.
-
-    Raises
-    ------
-    DataError
-        If no row is left, the times are not in UTC, the interval cannot be told, readings come faster than it, a clock
-        was put back by an hour, or there is disorder or a repeat that the policy rejects.
+    Raises ``DataError`` if no row is left, the times are not in UTC, the interval cannot be told, readings come faster
+    than it, a clock was put back by an hour, or there is disorder or a repeat that the policy rejects.
 
     >>> rows = pd.DataFrame({"pump": ["a", "b", "a"], "heat": [1.0, 2.0, 3.0]})
     >>> readings = order_readings(rows, Schema(entity="pump", numeric=("heat",)), ("heat",), Sampling())

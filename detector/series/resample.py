@@ -27,32 +27,18 @@ SUMMER = "That is one hour: if these are local times, summer time began; convert
 class RegularSeries:
     """Series on steps of one interval, one after the other. Make one with ``regularise``.
 
-    Parameters
-    ----------
-    sensors : tuple of str
-        The columns of ``values``.
-    values : array of shape (n_steps, n_sensors)
-        NaN where missing.
-    observed : boolean array of shape (n_steps, n_sensors)
-        Where a reading came; not where a value was carried on.
-    codes : array of shape (n_steps,)
-        The place of each step's entity in ``entities``.
-    segment : array of shape (n_steps,)
-        Counts the unbroken stretches: it grows by one with each series and each gap that splits.
-    times : array of shape (n_steps,), datetime64[us], or None
-        Of the reading; where none came, in even steps between its neighbours.
-    entities : Index or None
-        The names, in order of appearance; ``None`` for a table of one series.
-    every : Timedelta or None
-        The interval.
-    rows : Index
-        The rows that have a step, in the order they came.
-    step : array of shape (n_rows,)
-        The step of each.
-    quarantine : DataFrame
-        ``row``, ``reason`` and the columns of the rows that have no step.
-    report : SamplingReport
-        What was sorted, merged, filled or is missing.
+    - ``sensors``: the columns of ``values``.
+    - ``values``, (n_steps, n_sensors): naN where missing.
+    - ``observed``, (n_steps, n_sensors): where a reading came; not where a value was carried on.
+    - ``codes``, (n_steps,): the place of each step's entity in ``entities``.
+    - ``segment``, (n_steps,): counts the unbroken segments: it grows by one with each series and each gap that splits.
+    - ``times``, (n_steps,): of the reading; where none came, in even steps between its neighbours.
+    - ``entities``: the names, in order of appearance; ``None`` for a table of one series.
+    - ``every``: the interval.
+    - ``rows``: the rows that have a step, in the order they came.
+    - ``step``, (n_rows,): the step of each.
+    - ``quarantine``: ``row``, ``reason`` and the columns of the rows that have no step.
+    - ``report``: what was sorted, merged, filled or is missing.
     """
 
     sensors: tuple[str, ...]
@@ -79,10 +65,7 @@ class RegularSeries:
     def to_rows(self, values: NDArray[Any]) -> NDArray[Any]:
         """What is known for each step, for each of ``rows``.
 
-        Raises
-        ------
-        ShapeError
-            If there is not one value, or one line of values, for each step.
+        Raises ``ShapeError`` if there is not one value, or one line of values, for each step.
         """
         if values.shape[:1] != (len(self),):
             raise ShapeError(
@@ -93,20 +76,8 @@ class RegularSeries:
     def overdue(self, until: pd.Timestamp) -> pd.DataFrame:
         """How many intervals ago each sensor last read, so that a machine that fell silent altogether is seen.
 
-        Parameters
-        ----------
-        until : Timestamp
-            The present, in UTC and without zone.
-
-        Returns
-        -------
-        DataFrame
-            One line an entity, one column a sensor; NaN where it never read.
-
-        Raises
-        ------
-        DataError
-            If the series have no times.
+        One line an entity, one column a sensor; NaN where it never read. ``until`` is in UTC and without zone. Raises
+        ``DataError`` if the series have no times.
         """
         if self.times is None or self.every is None:
             raise DataError("Series without times cannot be overdue. Name the time column in the schema.")

@@ -20,12 +20,9 @@ How = Literal["overlap", "least", "trailing"]
 class RowErrors:
     """Window errors by row.
 
-    Parameters
-    ----------
-    values : array of shape (n_rows, n_sensors), or (n_rows,) where a window had one error
-        NaN where no window covers the row, or none with a known error.
-    covering : array of shape (n_rows,)
-        How many windows were asked about each row.
+    - ``values``, (n_rows, n_sensors), or (n_rows,) where a window had one error: naN where no window covers the row, or
+      none with a known error.
+    - ``covering``, (n_rows,): how many windows were asked about each row.
     """
 
     values: Floats

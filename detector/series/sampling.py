@@ -93,20 +93,14 @@ class Sampling:
 class SamplingReport:
     """What it took to make series regular.
 
-    Parameters
-    ----------
-    moved : int
-        Rows that came after a later one of their series, and were sorted.
-    merged : int
-        Rows that share a step with an earlier one (``align`` is ``"mean"`` or ``"last"``).
-    uneven : int
-        Single steps that are more than half an interval too long or too short.
-    filled, missing : dict of str to int
-        Values carried on, and values still missing, by sensor. Steps within gaps count, those of a split do not.
-    gaps : DataFrame
-        One line a gap: ``entity``, the times ``after`` and ``before`` which it lies, ``steps`` that are missing,
-        ``handled`` (masked, filled or split), and ``summer_time``: whether it is the one hour left out where a clock
-        without a zone is put forward.
+    - ``moved``: rows that came after a later one of their series, and were sorted.
+    - ``merged``: rows that share a step with an earlier one (``align`` is ``"mean"`` or ``"last"``).
+    - ``uneven``: single steps that are more than half an interval too long or too short.
+    - ``filled``, ``missing``: values carried on, and values still missing, by sensor. Steps within gaps count, those of
+      a split do not.
+    - ``gaps``: one line a gap: ``entity``, the times ``after`` and ``before`` which it lies, ``steps`` that are
+      missing, ``handled`` (masked, filled or split), and ``summer_time``: whether it is the one hour left out where a
+      clock without a zone is put forward.
     """
 
     moved: int

@@ -19,16 +19,11 @@ SAME = 1e-9
 class SeriesScaling:
     """How readings become numbers around 0 to 1. Make one with ``SeriesScaling.fit``.
 
-    Parameters
-    ----------
-    low, span, middle : array of shape (n_sensors,)
-        Each sensor's least value, range with its floor, and median, in its own unit.
-    known : boolean array of shape (n_sensors,)
-        The sensors that read in training. The others are passed over.
-    moving : boolean array of shape (n_sensors,)
-        Those of them that were not constant. A constant one is expected to stay so.
-    reach : float
-        Scaled values are cut so many ranges outside the training range.
+    - ``low``, ``span``, ``middle``, (n_sensors,): each sensor's least value, range with its floor, and median, in its
+      own unit.
+    - ``known``, (n_sensors,): the sensors that read in training. The others are passed over.
+    - ``moving``, (n_sensors,): those of them that were not constant. A constant one is expected to stay so.
+    - ``reach``: scaled values are cut so many ranges outside the training range.
     """
 
     low: Floats
@@ -40,21 +35,10 @@ class SeriesScaling:
 
     @classmethod
     def fit(cls, seen: Floats, *, range_floor: float, reach: float) -> Self:
-        """Learn each sensor's range.
+        """Learn each sensor's range from normal rows, shape (n_rows, n_sensors), NaN where missing.
 
-        Parameters
-        ----------
-        seen : array of shape (n_rows, n_sensors)
-            Normal rows, NaN where missing.
-        range_floor : float
-            Least range of a sensor, as a share of the median range of the sensors that move.
-        reach : float
-            See the class.
-
-        Raises
-        ------
-        DataError
-            If no sensor has a value.
+        ``range_floor`` is the least range, as a share of the median range of the sensors that move. Raises
+        ``DataError`` if no sensor has a value.
 
         >>> scaling = SeriesScaling.fit(np.array([[0.0, 7.0], [4.0, 7.0]]), range_floor=0.1, reach=10.0)
         >>> scaling.span.tolist(), scaling.moving.tolist()
@@ -71,14 +55,14 @@ class SeriesScaling:
         least = np.where(moving, range_floor * typical, range_floor * max(1.0, typical))
         return cls(low, np.maximum(width, least), middle, known, moving, reach)
 
-    def scale(self, values: Floats, stretch: NDArray[Any]) -> NDArray[np.float32]:
-        """Readings in ranges; where one is missing, the last of the stretch stands in, or the median.
+    def scale(self, values: Floats, segment: NDArray[Any]) -> NDArray[np.float32]:
+        """Readings in ranges; where one is missing, the last of the segment stands in, or the median.
 
         >>> scaling = SeriesScaling.fit(np.array([[0.0], [4.0]]), range_floor=0.1, reach=10.0)
         >>> scaling.scale(np.array([[1.0], [np.nan], [400.0]]), np.zeros(3)).ravel().tolist()
         [0.25, 0.25, 11.0]
         """
-        filled = carry_on(values, stretch, self.middle)
+        filled = carry_on(values, segment, self.middle)
         scaled: NDArray[np.float32] = np.clip((filled - self.low) / self.span, -self.reach, 1 + self.reach).astype(
             np.float32
         )

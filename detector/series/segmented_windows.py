@@ -21,20 +21,13 @@ Model = TypeVar("Model")
 
 @dataclass(frozen=True)
 class LaidWindows:
-    """Windows over rows, with stand-in rows in front of a stretch that is too short. Make one with ``lay``.
+    """Windows over rows, with stand-in rows in front of a segment that is too short. Make one with ``lay``.
 
-    Parameters
-    ----------
-    values : array of shape (n_laid_rows, n_columns)
-        The rows and those that stand in.
-    windows : Windows
-        Where the windows lie in them.
-    source : array of shape (n_laid_rows,)
-        The true row that each is, or stands for.
-    own : array of shape (n_rows,)
-        Where the true rows are among them.
-    missing : boolean array of the shape of ``values``, or None
-        Values that are not to be believed: of rows that stand in, and of sensors silent for too long.
+    - ``values``, (n_laid_rows, n_columns): the rows and those that stand in.
+    - ``windows``: where the windows lie in them.
+    - ``source``, (n_laid_rows,): the true row that each is, or stands for.
+    - ``own``, (n_rows,): where the true rows are among them.
+    - ``missing``: values that are not to be believed: of rows that stand in, and of sensors silent for too long.
     """
 
     values: NDArray[np.float32]
@@ -47,39 +40,28 @@ class LaidWindows:
     def lay(
         cls,
         values: NDArray[np.float32],
-        stretch: NDArray[Any],
+        segment: NDArray[Any],
         length: int,
         *,
         lead: bool = False,
         missing: Flags | None = None,
     ) -> Self:
-        """Lay a window at every row of each stretch.
+        """Lay a window at every row of each segment; ``segment`` as for ``Windows.plan``, values without NaN.
 
-        Parameters
-        ----------
-        values : array of shape (n_rows, n_columns)
-            Without NaN.
-        stretch : array of shape (n_rows,)
-            Which unbroken stretch each row belongs to, as for ``Windows.plan``.
-        length : int
-            Rows in a window.
-        lead : bool
-            Whether there is a window that ends at the very first row of a stretch, as if that had lasted longer. If
-            not, only a stretch shorter than a window is lengthened so.
-        missing : boolean array of the shape of ``values``, optional
-            Where a sensor has been silent for too long.
+        With ``lead`` a window ends at the very first row of a segment, as if that had lasted longer; if not, only a
+        segment shorter than a window is lengthened so. ``missing`` is where a sensor has been silent for too long.
 
         >>> laid = LaidWindows.lay(np.array([[1.0], [2.0], [3.0]], dtype=np.float32), np.array([0, 1, 1]), 2)
         >>> laid.windows.cut(laid.values).tolist()
         [[1.0, 1.0], [2.0, 3.0]]
         """
-        ends = bounds(stretch)
+        ends = bounds(segment)
         more = [length - 1 if lead else max(0, length - (end - first)) for first, end in ends]
         source = np.concatenate(
             [np.r_[np.full(n, first), first:end] for n, (first, end) in zip(more, ends, strict=True)]
         ).astype(np.int64)
         own = np.concatenate([np.arange(*pair) + n for n, pair in zip(np.cumsum(more), ends, strict=True)])
-        windows = Windows.plan(np.asarray(stretch)[source], length=length)
+        windows = Windows.plan(np.asarray(segment)[source], length=length)
         laid = cls(np.ascontiguousarray(values[source]), windows, source, own.astype(np.int64))
         doubtful = np.repeat(laid.stands_in[:, None], values.shape[1], axis=1)
         if missing is not None:
@@ -183,27 +165,11 @@ def cross_fit(
     fit: Callable[[LaidWindows, Flags], Model],
     errors: Callable[[Model, LaidWindows, Flags], Floats],
 ) -> tuple[Floats, Model]:
-    """Judge each row by a model of the other folds, and fit a model on all.
+    """Score each row by a model of the other folds, (n_rows, n_columns), and fit a model on all.
 
-    Parameters
-    ----------
-    laid : LaidWindows
-        The windows.
-    usable : boolean array of shape (n_rows,)
-        No window that touches another row is learnt from or judged, nor one with rows that stand in.
-    folds : int
-        Contiguous blocks of rows.
-    fit : callable
-        Windows, and which of them to learn from → model.
-    errors : callable
-        Model, windows, and which of them to judge → (n_rows, n_columns).
-
-    Returns
-    -------
-    array of shape (n_rows, n_columns)
-        NaN where no usable window covers a row.
-    model
-        Of all usable windows.
+    No window that touches a row that is not ``usable`` is learnt from or scored, nor one with rows that stand in; a row
+    that no usable window covers is NaN. Folds are contiguous blocks of rows. ``fit`` gets the windows and which of them
+    to learn from; ``errors`` a model, the windows, and which of them to score.
     """
     good = laid.learnable(usable)
     fold = fold_of_rows(len(usable), folds)

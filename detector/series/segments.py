@@ -1,4 +1,4 @@
-"""Unbroken stretches of rows: where each begins, values carried on in it, and smoothing that does not leave it."""
+"""Unbroken segments of rows: where each begins, values carried on in it, and smoothing that does not leave it."""
 
 from __future__ import annotations
 
@@ -12,33 +12,19 @@ from detector.arrays import Flags, Floats
 KERNEL_REACH = 4.0
 
 
-def bounds(stretch: NDArray[Any]) -> list[tuple[int, int]]:
-    """The first row of each stretch, and the row after its last.
-
-    Parameters
-    ----------
-    stretch : array of shape (n_rows,)
-        Which stretch each row belongs to; the rows of one stand together.
+def bounds(segment: NDArray[Any]) -> list[tuple[int, int]]:
+    """The first row of each segment, and the row after its last; the rows of one stand together.
 
     >>> bounds(np.array([0, 0, 7]))
     [(0, 2), (2, 3)]
     """
-    stretch = np.asarray(stretch)
-    begins = np.append(0, np.flatnonzero(stretch[1:] != stretch[:-1]) + 1)
-    return list(zip(begins.tolist(), np.append(begins[1:], len(stretch)).tolist(), strict=True))
+    segment = np.asarray(segment)
+    begins = np.append(0, np.flatnonzero(segment[1:] != segment[:-1]) + 1)
+    return list(zip(begins.tolist(), np.append(begins[1:], len(segment)).tolist(), strict=True))
 
 
-def carry_on(values: Floats, stretch: NDArray[Any], otherwise: Floats) -> Floats:
-    """Put each sensor's last value of the stretch in place of NaN; what it has otherwise, before there is one.
-
-    Parameters
-    ----------
-    values : array of shape (n_rows, n_sensors)
-        NaN where missing.
-    stretch : array of shape (n_rows,)
-        As for ``bounds``.
-    otherwise : array of shape (n_sensors,)
-        Such as each sensor's median.
+def carry_on(values: Floats, segment: NDArray[Any], otherwise: Floats) -> Floats:
+    """Put each sensor's last value of the segment in place of NaN; what it has otherwise, before there is one.
 
     >>> values = np.array([[np.nan], [1.0], [np.nan], [np.nan]])
     >>> carry_on(values, np.array([0, 0, 0, 1]), np.array([5.0])).ravel().tolist()
@@ -49,7 +35,7 @@ def carry_on(values: Floats, stretch: NDArray[Any], otherwise: Floats) -> Floats
         return values
     place = np.arange(len(values))[:, None]
     last = np.maximum.accumulate(np.where(missing, -1, place), axis=0)
-    begins = np.concatenate([np.full(end - first, first) for first, end in bounds(stretch)])[:, None]
+    begins = np.concatenate([np.full(end - first, first) for first, end in bounds(segment)])[:, None]
     return np.where(last >= begins, np.take_along_axis(values, np.maximum(last, 0), axis=0), otherwise)
 
 
@@ -62,21 +48,10 @@ def reach(rows: float) -> int:
     return int(KERNEL_REACH * rows)
 
 
-def smooth(values: Floats, stretch: NDArray[Any], rows: float, *, trailing: bool = False) -> Floats:
-    """Weigh each row with its neighbours of the same stretch, by exp(-distance / rows), as far as four times ``rows``.
+def smooth(values: Floats, segment: NDArray[Any], rows: float, *, trailing: bool = False) -> Floats:
+    """Weigh each row with its neighbours of the same segment, by exp(-distance / rows), as far as four times ``rows``.
 
-    The ends of a stretch are taken to go on.
-
-    Parameters
-    ----------
-    values : array of shape (n_rows, n_columns)
-        What to smooth.
-    stretch : array of shape (n_rows,)
-        As for ``bounds``.
-    rows : float
-        Distance at which the weight is 1/e; 0 leaves the values as they are.
-    trailing : bool
-        Whether only the rows before count.
+    The ends of a segment are taken to go on. 0 rows leave the values as they are; ``trailing`` counts only rows before.
 
     >>> smooth(np.array([[0.0], [0.0], [1.0], [0.0]]), np.zeros(4), 0.5, trailing=True).round(3).ravel().tolist()
     [0.0, 0.0, 0.867, 0.117]
@@ -89,7 +64,7 @@ def smooth(values: Floats, stretch: NDArray[Any], rows: float, *, trailing: bool
     kernel = np.exp(-np.abs(lags) / rows)
     kernel /= kernel.sum()
     result = np.empty_like(values, dtype=np.float64)
-    for first, end in bounds(stretch):
+    for first, end in bounds(segment):
         longer = np.pad(values[first:end], ((back, ahead), (0, 0)), mode="edge")
         total = np.zeros((end - first, values.shape[1]))
         for place, weight in enumerate(kernel):
@@ -98,29 +73,29 @@ def smooth(values: Floats, stretch: NDArray[Any], rows: float, *, trailing: bool
     return result
 
 
-def runs(flagged: Flags, stretch: NDArray[Any], join: int = 0) -> list[tuple[int, int]]:
-    """First and last row of each flagged run; runs of one stretch with at most ``join`` rows between them are one.
+def runs(flagged: Flags, segment: NDArray[Any], join: int = 0) -> list[tuple[int, int]]:
+    """First and last row of each flagged run; runs of one segment with at most ``join`` rows between them are one.
 
     >>> runs(np.array([True, False, True, True]), np.array([0, 0, 0, 1]), 1)
     [(0, 2), (3, 3)]
     """
     found: list[tuple[int, int]] = []
     for row in np.flatnonzero(flagged).tolist():
-        if found and row - found[-1][1] <= join + 1 and stretch[row] == stretch[found[-1][1]]:
+        if found and row - found[-1][1] <= join + 1 and segment[row] == segment[found[-1][1]]:
             found[-1] = (found[-1][0], row)
         else:
             found.append((row, row))
     return found
 
 
-def near(flagged: Flags, stretch: NDArray[Any], rows: int) -> Flags:
-    """The flagged rows and those of the same stretch at most so many rows away.
+def near(flagged: Flags, segment: NDArray[Any], rows: int) -> Flags:
+    """The flagged rows and those of the same segment at most so many rows away.
 
     >>> near(np.array([False, True, False, False]), np.array([0, 0, 0, 0]), 1).tolist()
     [True, True, True, False]
     """
     wide = np.zeros(len(flagged), dtype=bool)
-    for first, end in bounds(stretch) if flagged.any() else []:
+    for first, end in bounds(segment) if flagged.any() else []:
         own = np.flatnonzero(flagged[first:end])
         edges = np.bincount(np.maximum(own - rows, 0), minlength=end - first + 1)
         edges = edges - np.bincount(np.minimum(own + rows + 1, end - first), minlength=end - first + 1)

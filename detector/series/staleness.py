@@ -14,21 +14,10 @@ from detector.errors import SettingError, ShapeError
 
 
 def measure_silence(observed: Flags, codes: Counts) -> Counts:
-    """How many steps each sensor has been silent for: 0 where it reads, then 1, 2, 3.
+    """How many steps each sensor has been silent for: 0 where it reads, then 1, 2, 3; both (n_steps, n_sensors).
 
-    A series that begins silent counts from its beginning.
-
-    Parameters
-    ----------
-    observed : boolean array of shape (n_steps, n_sensors)
-        Where a reading came; filled values are none.
-    codes : array of shape (n_steps,)
-        Which series each step belongs to; the steps of one stand together.
-
-    Raises
-    ------
-    ShapeError
-        If the two do not fit together.
+    A series that begins silent counts from its beginning. Filled values are no readings. Raises ``ShapeError`` if the
+    two do not fit together.
 
     >>> observed = np.array([[True], [False], [False], [True], [False]])
     >>> measure_silence(observed, np.array([0, 0, 0, 0, 1])).ravel().tolist()
@@ -47,11 +36,8 @@ def measure_silence(observed: Flags, codes: Counts) -> Counts:
 class SilenceRule:
     """How many silent steps are usual for each sensor. Make one with ``SilenceRule.learn``.
 
-    Parameters
-    ----------
-    limits : tuple of int or None
-        For each sensor, the longest silence that is no news; ``None`` for a sensor that never read in training, whose
-        silence never is.
+    - ``limits``: for each sensor, the longest silence that is no news; ``None`` for a sensor that never read in
+      training, whose silence never is.
     """
 
     limits: tuple[int | None, ...]
@@ -62,22 +48,10 @@ class SilenceRule:
     ) -> Self:
         """Take each sensor's limit from its silences in training.
 
-        Only a silence between two readings counts: a sensor not yet installed, or one that died and stayed silent,
-        must not teach that this is usual.
-
-        Parameters
-        ----------
-        observed, codes : array
-            As for ``measure_silence``.
-        quantile, factor : float
-            The limit is this quantile of the lengths, at least as long as one that occurred, times the factor.
-        least : int
-            No limit is shorter.
-
-        Raises
-        ------
-        SettingError
-            If ``quantile`` is outside 0 to 1, ``factor`` below 1 or ``least`` below 0.
+        Only a silence between two readings counts: a sensor not yet installed, or one that died and stayed silent, must
+        not teach that this is usual. The limit is the ``quantile`` of the lengths, at least as long as one that
+        occurred, times the ``factor``, and never below ``least``. Raises ``SettingError`` if ``quantile`` is outside 0
+        to 1, ``factor`` below 1 or ``least`` below 0.
 
         >>> observed = np.array([[True, False]] * 5 + [[False, False]] * 4 + [[True, False]])
         >>> SilenceRule.learn(observed, np.zeros(10, dtype=np.int64))
@@ -99,17 +73,9 @@ class SilenceRule:
         return cls(tuple(limits))
 
     def beyond(self, silent: NDArray[np.int64] | Floats) -> Flags:
-        """Where a silence is longer than usual.
+        """Where a silence, in steps, is longer than usual; NaN, never read, is not.
 
-        Parameters
-        ----------
-        silent : array of shape (..., n_sensors)
-            Steps, from ``measure_silence`` or ``RegularSeries.overdue``; NaN, never read, is not beyond.
-
-        Raises
-        ------
-        ShapeError
-            If there are more or fewer sensors than limits.
+        Raises ``ShapeError`` if there are more or fewer sensors than limits.
 
         >>> SilenceRule(limits=(3, None)).beyond(np.array([[3, 3], [4, 4]])).tolist()
         [[False, False], [True, False]]

@@ -25,10 +25,7 @@ REMEDY = (
 def read_times(column: pd.Series) -> Times:
     """A column of UTC times without zone as microseconds.
 
-    Raises
-    ------
-    DataError
-        If it holds anything else, such as times of several zones, or if a time is missing.
+    Raises ``DataError`` if it holds anything else, such as times of several zones, or if a time is missing.
 
     >>> read_times(pd.Series(pd.to_datetime(["1970-01-01 00:00:01"]))).tolist()
     [1000000]
@@ -51,18 +48,8 @@ def read_times(column: pd.Series) -> Times:
 def infer_interval(time: Times, codes: Codes, names: pd.Index | None) -> int:
     """The median of the differences between neighbouring times, over all series: the lower one of two.
 
-    Parameters
-    ----------
-    time, codes : array of shape (n_rows,)
-        Sorted by code, then time. Repeated times are passed over.
-    names : Index or None
-        The series' names by code, for messages.
-
-    Raises
-    ------
-    DataError
-        If no series has two times, or if one keeps another pace than the rest: its median is more than half as long
-        again, or as short.
+    Rows are sorted by code, then time; repeated times are passed over. Raises ``DataError`` if no series has two times,
+    or if one keeps another pace than the rest: its median is more than half as long again, or as short.
 
     >>> infer_interval(np.array([0, 60, 120, 300]), np.zeros(4, dtype=np.int64), None)
     60
@@ -91,19 +78,9 @@ def infer_interval(time: Times, codes: Codes, names: pd.Index | None) -> int:
 def refuse_summer_time(time: Times, codes: Codes, values: Floats, names: pd.Index | None, *, every: int) -> None:
     """Raise if a clock was put back by an hour, so that an hour of other readings comes twice.
 
-    Parameters
-    ----------
-    time, codes : array of shape (n_rows,)
-        In the order the rows came.
-    values : array of shape (n_rows, n_sensors)
-        Rows that repeat a time with the same values are copies; they say nothing of the clock.
-    every : int
-        The sampling interval in microseconds. From half an hour on, the two cannot be told apart.
-
-    Raises
-    ------
-    DataError
-        If all of a series' steps back in time are of one hour, or if it repeats a whole hour of times.
+    Rows are in the order they came. Those that repeat a time with the same values are copies, and say nothing of the
+    clock. From an interval of half an hour on, the two cannot be told apart. Raises ``DataError`` if all of a series'
+    steps back in time are of one hour, or if it repeats a whole hour of times.
     """
     if 2 * every > HOUR:
         return

@@ -1,6 +1,6 @@
 """Regular series → windows of fixed length. The way back is in ``detector.series.row_errors``.
 
-A window never reaches over the edge of a stretch: another entity, or a gap that splits a series. What is cut is
+A window never reaches over the edge of a segment: another entity, or a gap that splits a series. What is cut is
 flattened to ``(n_windows, timesteps * n_sensors)``, in blocks where memory counts.
 """
 
@@ -24,16 +24,10 @@ Short = Literal["reject", "pad", "leave"]
 class Windows:
     """Where windows lie in ``n_rows`` rows. Make one with ``Windows.plan``.
 
-    Parameters
-    ----------
-    stops : array of shape (n_windows,)
-        The row after each window's last, increasing.
-    padding : array of shape (n_windows,)
-        How many of its first steps are no rows, because the stretch is shorter than a window.
-    length : int
-        Steps in a window.
-    n_rows : int
-        Rows there are.
+    - ``stops``, (n_windows,): the row after each window's last, increasing.
+    - ``padding``, (n_windows,): how many of its first steps are no rows, because the segment is shorter than a window.
+    - ``length``: steps in a window.
+    - ``n_rows``: rows there are.
     """
 
     stops: Counts
@@ -43,27 +37,27 @@ class Windows:
 
     @classmethod
     def plan(
-        cls, stretch: NDArray[Any], *, length: int, stride: int = 1, short: Short = "reject", tail: bool = True
+        cls, segment: NDArray[Any], *, length: int, stride: int = 1, short: Short = "reject", tail: bool = True
     ) -> Self:
-        """Lay windows over each stretch of rows.
+        """Lay windows over each segment of rows.
 
         Parameters
         ----------
-        stretch : array of shape (n_rows,)
-            Which unbroken stretch each row belongs to, such as ``RegularSeries.segment``; the rows of one stand
+        segment : array of shape (n_rows,)
+            Which unbroken segment each row belongs to, such as ``RegularSeries.segment``; the rows of one stand
             together.
         length, stride : int
             Rows in a window, and from one window's first row to the next one's.
         short : {"reject", "pad", "leave"}
-            What becomes of a stretch shorter than a window: an error; one window, padded in front; or no window, so
+            What becomes of a segment shorter than a window: an error; one window, padded in front; or no window, so
             that its rows stay uncovered.
         tail : bool
-            Whether a last window, closer than a stride, covers the end of a stretch.
+            Whether a last window, closer than a stride, covers the end of a segment.
 
         Raises
         ------
         DataError
-            If there are no rows, if a stretch comes in two parts, if one is shorter than a window and ``short`` is
+            If there are no rows, if a segment comes in two parts, if one is shorter than a window and ``short`` is
             ``"reject"``, or if no window fits at all.
         SettingError
             If ``length`` or ``stride`` is below 1, or ``short`` unknown.
@@ -73,12 +67,12 @@ class Windows:
         ([0, 1, 4], [3, 4, 7])
         """
         _check_plan(length, stride, short)
-        begins, ends = _stretches(np.asarray(stretch))
+        begins, ends = _segments(np.asarray(segment))
         size = ends - begins
         if short == "reject" and (size < length).any():
             worst = int(np.argmax(size < length))
             raise DataError(
-                f"Stretch {stretch[begins[worst]]} (rows {begins[worst]} to {ends[worst] - 1}) has {size[worst]} rows, "
+                f"Stretch {segment[begins[worst]]} (rows {begins[worst]} to {ends[worst] - 1}) has {size[worst]} rows, "
                 f"a window {length}. Choose shorter windows, or short='pad' or 'leave'."
             )
         if short == "leave" and (size < length).all():
@@ -92,7 +86,7 @@ class Windows:
         stops = np.minimum(begin + nth * stride + length, end)
         if tail:
             stops = np.union1d(stops, ends[size >= length])
-        return cls(stops, np.maximum(length - _rows_behind(stops, begins), 0), length, len(stretch))
+        return cls(stops, np.maximum(length - _rows_behind(stops, begins), 0), length, len(segment))
 
     def __len__(self) -> int:
         return len(self.stops)
@@ -105,11 +99,6 @@ class Windows:
     def table(self, entity: NDArray[Any] | pd.Index) -> pd.DataFrame:
         """One line a window: ``entity``, ``start`` and ``end``, its first and last row.
 
-        Parameters
-        ----------
-        entity : array of shape (n_rows,)
-            Each row's entity.
-
         >>> Windows.plan(np.zeros(3), length=2).table(np.array(["pump"] * 3))
           entity  start  end
         0   pump      0    1
@@ -119,22 +108,10 @@ class Windows:
         return pd.DataFrame({"entity": entity[starts], "start": starts, "end": self.stops - 1})
 
     def cut(self, values: NDArray[Any]) -> NDArray[Any]:
-        """All windows at once, flattened; ``blocks`` needs less memory.
+        """All windows at once, flattened to (n_windows, length * n_sensors); ``blocks`` needs less memory.
 
-        Parameters
-        ----------
-        values : array of shape (n_rows, n_sensors), float or boolean
-            Padding is NaN, or False.
-
-        Returns
-        -------
-        array of shape (n_windows, length * n_sensors)
-            A window's first row first. The type of ``values`` is kept.
-
-        Raises
-        ------
-        ShapeError
-            If ``values`` does not have a row for each row that was planned, or holds other than floats or booleans.
+        The type of the values, float or boolean, is kept; padding is NaN, or False. Raises ``ShapeError`` if ``values``
+        does not have a row for each row that was planned, or holds other than floats or booleans.
 
         >>> Windows.plan(np.zeros(3), length=2).cut(np.array([[1.0, 2.0], [3.0, 4.0], [5.0, 6.0]]))
         array([[1., 2., 3., 4.],
@@ -145,12 +122,7 @@ class Windows:
     def blocks(self, values: NDArray[Any], *, size: int = 512) -> Iterator[tuple[slice, NDArray[Any]]]:
         """The same, ``size`` windows at a time, each block with its place among the windows.
 
-        Raises
-        ------
-        ShapeError
-            As ``cut``.
-        SettingError
-            If ``size`` is below 1.
+        Raises ``SettingError`` if ``size`` is below 1.
 
         >>> windows = Windows.plan(np.zeros(4), length=2)
         >>> [(part.start, part.stop, block.shape) for part, block in windows.blocks(np.zeros((4, 5)), size=2)]
@@ -195,21 +167,21 @@ def _check_plan(length: int, stride: int, short: str) -> None:
         raise SettingError(f"Windows know no short={short!r}. {nearest(short, get_args(Short))}")
 
 
-def _stretches(stretch: NDArray[Any]) -> tuple[Counts, Counts]:
-    """The first row of each stretch, and the row after its last."""
-    if not len(stretch):
+def _segments(segment: NDArray[Any]) -> tuple[Counts, Counts]:
+    """The first row of each segment, and the row after its last."""
+    if not len(segment):
         raise DataError("Windows expected at least one row, got none. Give rows.")
-    begins = np.append(0, np.flatnonzero(stretch[1:] != stretch[:-1]) + 1)
-    repeated = pd.Index(stretch[begins]).duplicated()
+    begins = np.append(0, np.flatnonzero(segment[1:] != segment[:-1]) + 1)
+    repeated = pd.Index(segment[begins]).duplicated()
     if repeated.any():
         row = begins[repeated][0]
         raise DataError(
-            f"Stretch {stretch[row]} begins again at row {row}. Sort the rows so that each stretch stands together."
+            f"Stretch {segment[row]} begins again at row {row}. Sort the rows so that each stretch stands together."
         )
-    return begins, np.append(begins[1:], len(stretch))
+    return begins, np.append(begins[1:], len(segment))
 
 
 def _rows_behind(stops: Counts, begins: Counts) -> Counts:
-    """How many rows of its stretch lie before each stop."""
+    """How many rows of its segment lie before each stop."""
     own: Counts = stops - begins[np.searchsorted(begins, stops, side="left") - 1]
     return own

@@ -43,10 +43,7 @@ Rows = Any
 def keras_session(random_state: int) -> Iterator[None]:
     """Make Keras importable, quiet and seeded; the caller's own random generators are left as they were.
 
-    Raises
-    ------
-    MissingExtraError
-        If TensorFlow is not installed.
+    Raises ``MissingExtraError`` if TensorFlow is not installed.
     """
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     os.environ.setdefault("KERAS_BACKEND", "tensorflow")
@@ -98,34 +95,11 @@ def train(
     on_epoch: OnEpoch | None = None,
     initial: Mapping[str, NDArray[np.float32]] | None = None,
 ) -> dict[str, list[float]]:
-    """Train a model whose output is each row's own loss, shape (n_rows,) or (n_rows, 1).
+    """Train a model, in place, whose output is each row's own loss, shape (n_rows,) or (n_rows, 1).
 
-    Parameters
-    ----------
-    model : keras.Model
-        Trained in place; ends with its best weights.
-    inputs : sequence of array or CSR array
-        One an input of the model, rows first.
-    training : Training
-        See there.
-    random_state : int
-        Decides which rows are held out.
-    on_epoch : callable, optional
-        Told the number of epochs done and planned after each.
-    initial : mapping of str to array, optional
-        Weights of an earlier model of the same shape, in order, to start from.
-
-    Returns
-    -------
-    dict of str to list of float
-        ``loss``, ``held_out_loss`` and ``learning_rate`` for each epoch.
-
-    Raises
-    ------
-    DataError
-        If the loss stops being a number.
-    SettingError
-        If the earlier weights have other shapes.
+    It ends with its best weights; returned are ``loss``, ``held_out_loss`` and ``learning_rate`` of each epoch.
+    ``initial`` are weights of an earlier model of the same shape, in order, to start from. Raises ``DataError`` if the
+    loss stops being a number; ``SettingError`` if the earlier weights have other shapes.
     """
     import keras
 
@@ -170,10 +144,7 @@ def train(
 def start_from(model: keras.Model, initial: Mapping[str, NDArray[np.float32]]) -> None:
     """Give a model the weights of an earlier one of the same shape, in order.
 
-    Raises
-    ------
-    SettingError
-        If the earlier weights have other shapes.
+    Raises ``SettingError`` if the earlier weights have other shapes.
     """
     given, wanted = [array.shape for array in initial.values()], [tuple(weight.shape) for weight in model.weights]
     if given != wanted:
@@ -217,10 +188,7 @@ def _schedule(training: Training, updates: int) -> Any:
 def penalty(loss: str) -> Callable[[Any], Any]:
     """How a residual counts: squared, absolute, or squared near 0 and absolute far from it (Huber, log-cosh).
 
-    Raises
-    ------
-    SettingError
-        If the name is unknown.
+    Raises ``SettingError`` if the name is unknown.
     """
     one_of("loss", loss, LOSSES)
     from keras import ops

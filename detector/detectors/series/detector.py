@@ -57,10 +57,10 @@ class SequenceDetector(OutlierMixin, BaseEstimator):  # type: ignore[misc]  # sc
     models : {"shared", "entity"}
         One model for all entities, which must then be alike; or one an entity, each with its own threshold.
     short : {"reject", "pad"}
-        Whether a series shorter than a window is an error, or is judged as if its first row had lasted longer. A
-        short stretch between two gaps is always judged so.
+        Whether a series shorter than a window is an error, or is scored as if its first row had lasted longer. A
+        short segment between two gaps is always scored so.
     members : tuple of str
-        What judges a row: "reconstruction" of windows, an isolation "forest" on each sensor's level, spread, trend and
+        What scores a row: "reconstruction" of windows, an isolation "forest" on each sensor's level, spread, trend and
         residual in windows, one-step "forecast". On the sensor benchmarks the forest at a weight of 0.1 changed nothing
         or cost a little, so it is not among the defaults; the forecast found more short anomalies and fewer long ones.
     encoder : str or autoencoder, optional
@@ -234,10 +234,10 @@ class SequenceDetector(OutlierMixin, BaseEstimator):  # type: ignore[misc]  # sc
         return self._fitted().judge(self._frame(X, reset=False), policy=policy, join=join)
 
     def events(self, X: Input, *, policy: Policy | None = None, join: int = 0) -> pd.DataFrame:
-        """The flagged stretches, one line each; see ``SequenceScorer.judge``."""
+        """The flagged segments, one line each; see ``SequenceScorer.judge``."""
         check_join(join)
-        judged, _ = self._judged(X)
-        return judged.events(judged.flagged(policy), join=join)
+        scored, _ = self._scored(X)
+        return scored.events(scored.flagged(policy), join=join)
 
     def curves(self, X: Input, events: pd.DataFrame | pd.Series, *, margin: int = MARGIN) -> pd.DataFrame:
         """What each sensor read and what it should have, around events; see ``SequenceScorer.curves``."""
@@ -258,8 +258,8 @@ class SequenceDetector(OutlierMixin, BaseEstimator):  # type: ignore[misc]  # sc
         DataError
             If there are no rows, a series is shorter than a window, or the sampling policy rejects something.
         """
-        judged, n_rows = self._judged(X)
-        return _by_row(judged, judged.risk, n_rows)
+        scored, n_rows = self._scored(X)
+        return _by_row(scored, scored.risk, n_rows)
 
     def p_value(self, X: Input) -> Floats:
         """Share of normal rows at least as unusual as each row; NaN where a row cannot be read.
@@ -267,8 +267,8 @@ class SequenceDetector(OutlierMixin, BaseEstimator):  # type: ignore[misc]  # sc
         Conformal, by training rows that the models did not learn from. Approximate: neighbouring rows are alike, and
         the model that scores was fitted on a little more.
         """
-        judged, n_rows = self._judged(X)
-        return _by_row(judged, judged.p_value, n_rows)
+        scored, n_rows = self._scored(X)
+        return _by_row(scored, scored.p_value, n_rows)
 
     def score_samples(self, X: Input) -> Floats:
         """Minus the risk: higher is more normal, as everywhere in scikit-learn."""
@@ -284,13 +284,13 @@ class SequenceDetector(OutlierMixin, BaseEstimator):  # type: ignore[misc]  # sc
 
     def contributions(self, X: Input) -> pd.DataFrame:
         """What each sensor adds to each row's risk; a row's contributions sum to its risk."""
-        judged, n_rows = self._judged(X)
-        return pd.DataFrame(_by_row(judged, judged.contributions(), n_rows), columns=list(self.sensors_))
+        scored, n_rows = self._scored(X)
+        return pd.DataFrame(_by_row(scored, scored.contributions(), n_rows), columns=list(self.sensors_))
 
     def expected(self, X: Input) -> pd.DataFrame:
         """What each sensor should have read in each row, in its own unit; NaN if it never read in training."""
-        judged, n_rows = self._judged(X)
-        return pd.DataFrame(_by_row(judged, judged.expected, n_rows), columns=list(self.sensors_))
+        scored, n_rows = self._scored(X)
+        return pd.DataFrame(_by_row(scored, scored.expected, n_rows), columns=list(self.sensors_))
 
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()
@@ -333,7 +333,7 @@ class SequenceDetector(OutlierMixin, BaseEstimator):  # type: ignore[misc]  # sc
             )
         return self.scorer_
 
-    def _judged(self, X: Input) -> tuple[ScoredSeries, int]:
+    def _scored(self, X: Input) -> tuple[ScoredSeries, int]:
         scorer = self._fitted()
         frame = self._frame(X, reset=False)
         return scorer.score_steps(clean(frame, self._schema, drop_duplicates=False).rows), len(frame)
@@ -345,8 +345,8 @@ class SequenceDetector(OutlierMixin, BaseEstimator):  # type: ignore[misc]  # sc
         return frame
 
 
-def _by_row(judged: ScoredSeries, values: Floats, n_rows: int) -> Floats:
+def _by_row(scored: ScoredSeries, values: Floats, n_rows: int) -> Floats:
     """What is known for each step, for each row as it came; NaN for those in quarantine."""
     rows = np.full((n_rows, *values.shape[1:]), np.nan)
-    rows[judged.series.rows.to_numpy()] = judged.series.to_rows(values)
+    rows[scored.series.rows.to_numpy()] = scored.series.to_rows(values)
     return rows

@@ -36,18 +36,11 @@ LEAST_WINDOWS = 16
 class FittedEncoder:
     """A fitted network and whether it is used.
 
-    Parameters
-    ----------
-    name : str
-        What was asked for.
-    network : WindowNetwork or None
-        As scoring needs it; ``None`` if the principal components are used.
-    history : dict of str to list of float
-        Training curves.
-    facts : dict
-        What was found.
-    message : str
-        What the caller should know, or empty.
+    - ``name``: what was asked for.
+    - ``network``: as scoring needs it; ``None`` if the principal components are used.
+    - ``history``: training curves.
+    - ``facts``: what was found.
+    - ``message``: what the caller should know, or empty.
     """
 
     name: str
@@ -56,10 +49,10 @@ class FittedEncoder:
     facts: dict[str, Any] = field(default_factory=dict)
     message: str = ""
 
-    def judged(self, error: float, floor: float, *, whose: str, fall_back: bool) -> FittedEncoder:
+    def compared(self, error: float, floor: float, *, whose: str, fall_back: bool) -> FittedEncoder:
         """The same, after its error on held-out rows was compared with that of the principal components.
 
-        >>> fitted = FittedEncoder("conv1d", None).judged(0.03, 0.02, whose="", fall_back=True)
+        >>> fitted = FittedEncoder("conv1d", None).compared(0.03, 0.02, whose="", fall_back=True)
         >>> fitted.message
         'conv1d does not beat window-PCA on held-out rows (mean squared residual 0.03 against 0.02), which is used.'
         """
@@ -78,20 +71,12 @@ class FittedEncoder:
 class EncoderChoice:
     """Which autoencoder is to rebuild windows.
 
-    Parameters
-    ----------
-    encoder : str or estimator
-        One of ``ENCODERS``, with as long a code as there are principal components; or an unfitted autoencoder, whose
-        ``timesteps`` and ``standardise`` are set here.
-    fall_back : bool
-        Whether the principal components are used if they are better.
-    training : Training, optional
-        How one that is named is trained; an estimator knows itself.
+    - ``encoder``: one of ``ENCODERS``, with as long a code as there are principal components; or an unfitted
+      autoencoder, whose ``timesteps`` and ``standardise`` are set here.
+    - ``fall_back``: whether the principal components are used if they are better.
+    - ``training``: how one that is named is trained; an estimator knows itself.
 
-    Raises
-    ------
-    SettingError
-        If the name is unknown, or what is given is no autoencoder.
+    Raises ``SettingError`` if the name is unknown, or what is given is no autoencoder.
     """
 
     encoder: Any

@@ -15,7 +15,14 @@ from detector.arrays import Counts, Flags, Floats
 from detector.decide.calibrate import Calibrator
 from detector.decide.fuse import RARITY, Fusion
 from detector.detectors.series.encoders import EncoderChoice
-from detector.detectors.series.members import FittedMembers, OnStep, TrainingSeries, fit_members, silent, usual_forest
+from detector.detectors.series.members import (
+    FittedMembers,
+    OnStep,
+    TrainingSeries,
+    fit_members,
+    forest_baseline,
+    silent,
+)
 from detector.detectors.series.model import ModelledSeries, SeriesModel
 from detector.detectors.series.recipe import Prepared, SeriesRecipe
 from detector.detectors.series.scorer import SequenceScorer, Short, places_by_entity
@@ -38,14 +45,9 @@ Input: TypeAlias = pd.DataFrame | NDArray[Any]
 class FittedSeries:
     """A model and what was noticed on the way.
 
-    Parameters
-    ----------
-    model : SeriesModel
-        The model.
-    history : dict of str to list of float
-        The neural encoder's training curves; empty without one.
-    message : str
-        What the caller should know, such as that an encoder was not kept; or empty.
+    - ``model``: the model.
+    - ``history``: the neural encoder's training curves; empty without one.
+    - ``message``: what the caller should know, such as that an encoder was not kept; or empty.
     """
 
     model: SeriesModel
@@ -69,12 +71,8 @@ def fit_scorer(
     """Fit all models on cleaned rows: the detector, and by entity each model with what was noticed on the way.
 
     Rows whose label is 1 are not learnt from. An interval that ``sampling`` does not give is that of the rows. For the
-    other parameters see ``SequenceScorer`` and ``fit_series``.
-
-    Raises
-    ------
-    DataError
-        If there are too few rows, a series is shorter than a window, or the sampling policy rejects something.
+    other parameters see ``SequenceScorer`` and ``fit_series``. Raises ``DataError`` if there are too few rows, a series
+    is shorter than a window, or the sampling policy rejects something.
     """
     if not len(rows):
         raise DataError("No row can be read: received n_samples = 0. Give rows with readings.")
@@ -116,7 +114,7 @@ def _training(series: RegularSeries, usable: Flags, place: Counts, *, name: str)
     return TrainingSeries(
         values=series.values[place],
         observed=series.observed[place],
-        stretch=series.segment[place],
+        segment=series.segment[place],
         codes=series.codes[place],
         usable=usable[place],
         name=name,
@@ -146,26 +144,11 @@ def fit_series(
     random_state: int = 0,
     tell: OnStep = silent,
 ) -> FittedSeries:
-    """Fit one model.
+    """Fit one model on mostly normal steps.
 
-    Parameters
-    ----------
-    series : TrainingSeries
-        Mostly normal steps.
-    recipe : SeriesRecipe
-        Settings.
-    encoder : EncoderChoice, optional
-        A neural encoder to rebuild windows, if it beats the principal components; those alone without one.
-    random_state : int
-        Seeds forest and encoder.
-    tell : callable, optional
-        Told (what, done, planned).
-
-    Raises
-    ------
-    DataError
-        If there are fewer than 8 rows, no stretch as long as a window, no sensor that reads, or too few usable
-        windows.
+    With an ``encoder``, that one rebuilds windows if it beats the principal components. ``tell`` is called with what is
+    fitted, how much is done, and how much is planned. Raises ``DataError`` if there are fewer than 8 rows, no segment
+    as long as a window, no sensor that reads, or too few usable windows.
 
     >>> wave = np.sin(np.arange(400.0) / 5)[:, None] * [1.0, 3.0]
     >>> one, every = np.zeros(400, dtype=np.int64), np.full((400, 2), True)
@@ -176,7 +159,7 @@ def fit_series(
     length = window_length(series, recipe)
     seen = np.where(series.observed & series.usable[:, None], series.values, np.nan)
     scaling = SeriesScaling.fit(seen, range_floor=recipe.range_floor, reach=recipe.reach)
-    prepared = Prepared(series.values, series.stretch, scaling, recipe, length)
+    prepared = Prepared(series.values, series.segment, scaling, recipe, length)
     found = fit_members(series, prepared, encoder=encoder, random_state=random_state, tell=tell)
     return FittedSeries(_join(series, prepared, found), found.history, found.message)
 
@@ -184,10 +167,7 @@ def fit_series(
 def window_length(series: TrainingSeries, recipe: SeriesRecipe) -> int:
     """The window, shortened where there are few rows.
 
-    Raises
-    ------
-    DataError
-        If there are fewer than 8 rows, or no stretch is as long as a window.
+    Raises ``DataError`` if there are fewer than 8 rows, or no segment is as long as a window.
     """
     if len(series) < LEAST_ROWS:
         whose = f" of {series.name}" if series.name else ""
@@ -196,7 +176,7 @@ def window_length(series: TrainingSeries, recipe: SeriesRecipe) -> int:
             f"{len(series)}{whose}. Give more rows{', or let entities share a model' if whose else ''}."
         )
     length = int(min(recipe.window, max(2, len(series) // WINDOW_SHARE)))
-    longest = max(end - first for first, end in bounds(series.stretch))
+    longest = max(end - first for first, end in bounds(series.segment))
     if longest < length:
         raise DataError(
             f"A window has {length} rows, but the longest unbroken stretch of the training rows {longest}. Choose a "
@@ -206,13 +186,13 @@ def window_length(series: TrainingSeries, recipe: SeriesRecipe) -> int:
 
 
 def _join(series: TrainingSeries, prepared: Prepared, found: FittedMembers) -> SeriesModel:
-    """The model, calibrated on the rows that were judged by members that did not learn from them."""
+    """The model, calibrated on the rows that were scored by members that did not learn from them."""
     recipe, names = prepared.recipe, prepared.recipe.members
     known = [~np.isnan(found.errors[name]).any(axis=1) for name in names]
-    judged = found.judged & np.column_stack(known).all(axis=1)
-    if not judged.any():
+    scored = found.scored & np.column_stack(known).all(axis=1)
+    if not scored.any():
         raise DataError("No training row is left to calibrate on. Give more normal rows, or choose fewer folds.")
-    parts, rules = _judge(series, prepared, found, judged)
+    parts, rules = _score(series, prepared, found, scored)
     scores = np.column_stack([parts[name].sum(axis=1) for name in names])
     fusion = Fusion.fit(scores, names, (RARITY,) * len(names), novelty_weight=0.0)
     z = fusion.standardise(scores)
@@ -229,31 +209,31 @@ def _join(series: TrainingSeries, prepared: Prepared, found: FittedMembers) -> S
         forest=found.forest,
         rules=rules,
         fusion=fusion,
-        usual={name: np.zeros(n_sensors) if name == "forest" else parts[name].mean(axis=0) for name in names},
+        baseline={name: np.zeros(n_sensors) if name == "forest" else parts[name].mean(axis=0) for name in names},
         silence=SilenceRule.learn(series.observed, series.codes),
         calibrator=Calibrator(risk),
         threshold=float(np.quantile(risk, recipe.quantile)),
-        facts=_facts(series, prepared, found, judged)
+        facts=_facts(series, prepared, found, scored)
         | {f"threshold_{name}": float(value) for name, value in zip(names, alone, strict=True)},
     )
     if model.forest is None:
         return model
-    seen = ModelledSeries(model, series.values, observed=series.observed, stretch=series.stretch, codes=series.codes)
-    return replace(model, usual=model.usual | {"forest": usual_forest(seen, judged)})
+    seen = ModelledSeries(model, series.values, observed=series.observed, segment=series.segment, codes=series.codes)
+    return replace(model, baseline=model.baseline | {"forest": forest_baseline(seen, scored)})
 
 
-def _judge(
-    series: TrainingSeries, prepared: Prepared, found: FittedMembers, judged: Flags
+def _score(
+    series: TrainingSeries, prepared: Prepared, found: FittedMembers, scored: Flags
 ) -> tuple[dict[str, Floats], dict[str, ResidualRule]]:
-    """Each member's score of the rows judged, by sensor, and the rules by which residuals became scores."""
+    """Each member's score of the rows scored, by sensor, and the rules by which residuals became scores."""
     recipe, scaling = prepared.recipe, prepared.scaling
-    # Rows next to each other are smoothed together only if all of them were judged.
-    together = 2 * series.stretch + judged
-    seen = series.observed & judged[:, None]
+    # Rows next to each other are smoothed together only if all of them were scored.
+    together = 2 * series.segment + scored
+    seen = series.observed & scored[:, None]
     parts: dict[str, Floats] = {}
     rules: dict[str, ResidualRule] = {}
     for name in recipe.members:
-        errors = np.where(judged[:, None], found.errors[name], 0.0)
+        errors = np.where(scored[:, None], found.errors[name], 0.0)
         if name != "forest":
             errors = prepared.widen(errors, signed=recipe.signed)
             rules[name] = ResidualRule.fit(
@@ -265,14 +245,14 @@ def _judge(
                 cap=recipe.z_cap,
             )
             errors = rules[name].parts(errors, seen)
-        parts[name] = smooth(errors, together, recipe.smoothing, trailing=recipe.trailing)[judged]
+        parts[name] = smooth(errors, together, recipe.smoothing, trailing=recipe.trailing)[scored]
     return parts, rules
 
 
-def _facts(series: TrainingSeries, prepared: Prepared, found: FittedMembers, judged: Flags) -> dict[str, Any]:
+def _facts(series: TrainingSeries, prepared: Prepared, found: FittedMembers, scored: Flags) -> dict[str, Any]:
     facts = {
         "rows_fitted": int(series.usable.sum()),
-        "rows_calibration": int(judged.sum()),
+        "rows_calibration": int(scored.sum()),
         "window": prepared.length,
         **found.facts,
     }
@@ -284,12 +264,8 @@ def _facts(series: TrainingSeries, prepared: Prepared, found: FittedMembers, jud
 def read_input(detector: Any, X: Input, *, schema: Schema | None, reset: bool) -> tuple[pd.DataFrame, Schema]:
     """Return the frame as given if there is a schema; else one of numbers, checked as scikit-learn does.
 
-    While fitting (``reset``) the detector gets its ``feature_names_in_`` and ``n_features_in_``.
-
-    Raises
-    ------
-    SchemaError
-        If an array is given where there is a schema, or a column is no sensor where there is none.
+    While fitting (``reset``) the detector gets its ``feature_names_in_`` and ``n_features_in_``. Raises ``SchemaError``
+    if an array is given where there is a schema, or a column is no sensor where there is none.
     """
     if schema is not None:
         if not isinstance(X, pd.DataFrame):

@@ -1,4 +1,4 @@
-"""Fit the members of a model of series, each row judged by members that did not learn from it."""
+"""Fit the members of a model of series, each row scored by members that did not learn from it."""
 
 from __future__ import annotations
 
@@ -34,23 +34,16 @@ OnStep = Callable[[str, int, int], None]
 class TrainingSeries:
     """Steps to learn from.
 
-    Parameters
-    ----------
-    values : array of shape (n_steps, n_sensors)
-        NaN where missing.
-    observed : boolean array of shape (n_steps, n_sensors)
-        Where a reading came.
-    stretch, codes : array of shape (n_steps,)
-        Which unbroken stretch, and which series, each step belongs to.
-    usable : boolean array of shape (n_steps,)
-        False for steps known to be anomalous; no window that touches one is learnt from.
-    name : str
-        Whose they are, for messages; empty if it is plain.
+    - ``values``, (n_steps, n_sensors): naN where missing.
+    - ``observed``, (n_steps, n_sensors): where a reading came.
+    - ``segment``, ``codes``, (n_steps,): which unbroken segment, and which series, each step belongs to.
+    - ``usable``, (n_steps,): false for steps known to be anomalous; no window that touches one is learnt from.
+    - ``name``: whose they are, for messages; empty if it is plain.
     """
 
     values: Floats
     observed: Flags
-    stretch: Counts
+    segment: Counts
     codes: Counts
     usable: Flags
     name: str = ""
@@ -63,19 +56,13 @@ class TrainingSeries:
 class FittedMembers:
     """Members, and how far each training row is from what they expect. Made by ``fit_members``.
 
-    Parameters
-    ----------
-    judged : boolean array of shape (n_rows,)
-        The rows whose errors are those of rows not learnt from.
-    errors : dict of str to array of shape (n_rows, n_moving_sensors), or (n_rows, 1) for the forest
-        NaN where no usable window covers a row.
-    pca, network, forecast, forest
-        See ``SeriesModel``.
-    facts, history, message
-        See ``FittedSeries``.
+    - ``scored``, (n_rows,): the rows whose errors are those of rows not learnt from.
+    - ``errors``, (n_rows, n_moving_sensors), or (n_rows, 1) for the forest: naN where no usable window covers a row.
+    - ``pca``, ``network``, ``forecast``, ``forest``: see ``SeriesModel``.
+    - ``facts``, ``history``, ``message``: see ``FittedSeries``.
     """
 
-    judged: Flags
+    scored: Flags
     errors: dict[str, Floats]
     pca: WindowPCA | None = None
     network: WindowNetwork | None = None
@@ -95,10 +82,7 @@ def fit_members(
 ) -> FittedMembers:
     """Fit the members that the recipe names, and the principal components always; see ``fit_series``.
 
-    Raises
-    ------
-    DataError
-        If there are too few usable windows.
+    Raises ``DataError`` if there are too few usable windows.
     """
     recipe, n = prepared.recipe, len(series)
     nothing = np.empty((n, 0))
@@ -181,14 +165,14 @@ def _fit_encoder(
         own = prepared.residuals(fitted.network, pca=pca, signed=False, chosen=chosen)
         both = held_out & usable & ~np.isnan(own[:, 0]) & ~np.isnan(squares[:, 0])
         error, floor = (float(values[both].mean()) if both.any() else np.inf for values in (own, squares))
-        fitted = fitted.judged(error, floor, whose=series.name, fall_back=encoder.fall_back)
+        fitted = fitted.compared(error, floor, whose=series.name, fall_back=encoder.fall_back)
     found.network, found.history, found.message = fitted.network, fitted.history, fitted.message
     found.facts |= fitted.facts
     if fitted.network is None:
         return
     in_sample = prepared.residuals(fitted.network, pca=pca, signed=False, chosen=learnt)[~held_out & usable]
     found.facts |= {"reconstruction_error_train": float(np.nanmean(in_sample)), "reconstruction_error_holdout": error}
-    found.judged = usable & held_out
+    found.scored = usable & held_out
     if prepared.recipe.signed:
         own = prepared.residuals(fitted.network, pca=pca, signed=True, chosen=chosen)
     found.errors["reconstruction"] = own
@@ -197,10 +181,7 @@ def _fit_encoder(
 def fit_forest(features: NDArray[np.float32], *, trees: int, random_state: int) -> WindowForest:
     """Grow trees on the features of windows, one window a row, and prove their ONNX graph.
 
-    Raises
-    ------
-    ParityError
-        If the ONNX graph answers differently from scikit-learn.
+    Raises ``ParityError`` if the ONNX graph answers differently from scikit-learn.
 
     >>> features = np.random.default_rng(0).normal(size=(300, 4)).astype(np.float32)
     >>> fit_forest(features, trees=10, random_state=0).trees.feature.shape[0]
@@ -219,24 +200,19 @@ def fit_forest(features: NDArray[np.float32], *, trees: int, random_state: int) 
     return WindowForest(grown, graph)
 
 
-def usual_forest(seen: ModelledSeries, judged: Flags) -> Floats:
+def forest_baseline(seen: ModelledSeries, scored: Flags) -> Floats:
     """What each sensor adds to the forest's score in normal rows, so that what is beyond it sums to the score's excess.
 
-    Parameters
-    ----------
-    seen : ModelledSeries
-        The training steps by the finished model.
-    judged : boolean array of shape (n_steps,)
-        Those that count as normal; 2,000 of them are looked at.
+    Of the rows that count as normal (``scored``), 2,000 are looked at.
     """
-    model, sample = seen.model, thinned(judged, MOST_ROWS)
-    usual = np.zeros(len(model.scaling.known))
+    model, sample = seen.model, thinned(scored, MOST_ROWS)
+    baseline = np.zeros(len(model.scaling.known))
     if model.forest is None:
-        return usual
+        return baseline
     parts = seen.forest_by_sensor(sample)[sample]
     apart = seen.parts["forest"][sample, 0] - parts.sum(axis=1)  # the same constant in each row
-    usual = np.asarray(parts.mean(axis=0), dtype=np.float64)
+    baseline = np.asarray(parts.mean(axis=0), dtype=np.float64)
     location = float(model.fusion.location[model.members.index("forest")])
     moving = model.scaling.moving
-    usual[moving] += (location - float(np.median(apart)) - usual.sum()) / moving.sum()
-    return usual
+    baseline[moving] += (location - float(np.median(apart)) - baseline.sum()) / moving.sum()
+    return baseline

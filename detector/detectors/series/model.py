@@ -27,36 +27,21 @@ from detector.series.staleness import SilenceRule, measure_silence
 
 @dataclass(frozen=True)
 class SeriesModel:
-    """What one entity, or all that share it, are judged by. Made by ``detector.detectors.series.fit``.
+    """What one entity, or all that share it, are scored by. Made by ``detector.detectors.series.fit``.
 
-    Parameters
-    ----------
-    recipe : SeriesRecipe
-        How it was made.
-    length : int
-        Rows in a window.
-    scaling : SeriesScaling
-        How readings are scaled.
-    pca : WindowPCA or None
-        The linear floor; ``None`` if no sensor moved.
-    network : WindowNetwork or None
-        The neural encoder that takes its place in the reconstruction, if it beat it.
-    forecast, forest : Forecast, WindowForest or None
-        Those members, if there are.
-    rules : dict of str to ResidualRule
-        What residuals are usual, for reconstruction and forecast.
-    fusion : Fusion
-        How members' scores are standardised and joined.
-    usual : dict of str to array of shape (n_sensors,)
-        What each sensor adds to each member's score in normal rows.
-    silence : SilenceRule
-        How long each sensor is usually silent.
-    calibrator : Calibrator
-        Risk to p-value, from rows that were not learnt from.
-    threshold : float
-        The risk above which a step is flagged, if nothing else is said.
-    facts : dict
-        What was found while fitting.
+    - ``recipe``: how it was made.
+    - ``length``: rows in a window.
+    - ``scaling``: how readings are scaled.
+    - ``pca``: the linear floor; ``None`` if no sensor moved.
+    - ``network``: the neural encoder that takes its place in the reconstruction, if it beat it.
+    - ``forecast``, ``forest``: those members, if there are.
+    - ``rules``: what residuals are usual, for reconstruction and forecast.
+    - ``fusion``: how members' scores are standardised and joined.
+    - ``baseline``, (n_sensors,): what each sensor adds to each member's score in normal rows.
+    - ``silence``: how long each sensor is usually silent.
+    - ``calibrator``: risk to p-value, from rows that were not learnt from.
+    - ``threshold``: the risk above which a step is flagged, if nothing else is said.
+    - ``facts``: what was found while fitting.
     """
 
     recipe: SeriesRecipe
@@ -68,7 +53,7 @@ class SeriesModel:
     forest: WindowForest | None
     rules: dict[str, ResidualRule]
     fusion: Fusion
-    usual: dict[str, Floats]
+    baseline: dict[str, Floats]
     silence: SilenceRule
     calibrator: Calibrator
     threshold: float
@@ -117,23 +102,17 @@ class SeriesModel:
 class ModelledSeries:
     """Steps of one or several series, as one model sees them.
 
-    Parameters
-    ----------
-    model : SeriesModel
-        The model.
-    values : array of shape (n_steps, n_sensors)
-        NaN where missing.
-    observed : boolean array of shape (n_steps, n_sensors)
-        Where a reading came.
-    stretch, codes : array of shape (n_steps,)
-        Which unbroken stretch, and which series, each step belongs to.
+    - ``model``: the model.
+    - ``values``, (n_steps, n_sensors): naN where missing.
+    - ``observed``, (n_steps, n_sensors): where a reading came.
+    - ``segment``, ``codes``, (n_steps,): which unbroken segment, and which series, each step belongs to.
     """
 
-    def __init__(self, model: SeriesModel, values: Floats, *, observed: Flags, stretch: Counts, codes: Counts) -> None:
-        self.model, self.stretch = model, stretch
+    def __init__(self, model: SeriesModel, values: Floats, *, observed: Flags, segment: Counts, codes: Counts) -> None:
+        self.model, self.segment = model, segment
         self.observed = observed
         self.overdue = model.silence.beyond(measure_silence(observed, codes))
-        self.prepared = Prepared(values, stretch, model.scaling, model.recipe, model.length, self.overdue)
+        self.prepared = Prepared(values, segment, model.scaling, model.recipe, model.length, self.overdue)
 
     @cached_property
     def scores(self) -> Floats:
@@ -162,7 +141,7 @@ class ModelledSeries:
         total = model.alarm * self.overdue
         for gain, name in zip(model.gains, model.members, strict=True):
             parts = self.forest_by_sensor(wanted) if name == "forest" else self.parts[name]
-            total = total + gain * (parts - model.usual[name])
+            total = total + gain * (parts - model.baseline[name])
         return np.asarray(total)
 
     @cached_property
@@ -179,7 +158,7 @@ class ModelledSeries:
     def parts(self) -> dict[str, Floats]:
         """Each member's score, smoothed and not yet standardised: by sensor, but the forest's in one column."""
         return {
-            name: self._forest() if name == "forest" else self._judged(name, self._errors(name))
+            name: self._forest() if name == "forest" else self._scored(name, self._errors(name))
             for name in self.model.members
         }
 
@@ -196,7 +175,7 @@ class ModelledSeries:
         rebuilder = model.network or model.pca
         return prepared.widen(prepared.residuals(rebuilder, pca=model.pca, signed=signed), signed=signed)
 
-    def _judged(self, name: str, errors: Floats) -> Floats:
+    def _scored(self, name: str, errors: Floats) -> Floats:
         return self._smooth(self.model.rules[name].parts(errors, self.observed & ~np.isnan(errors)))
 
     def _forest(self) -> Floats:
@@ -216,13 +195,13 @@ class ModelledSeries:
             return parts
         moving, chosen = model.scaling.moving, prepared.laid.whole
         if wanted is not None:
-            chosen &= ~prepared.laid.clear_of(near(wanted, self.stretch, reach(model.recipe.smoothing)))
+            chosen &= ~prepared.laid.clear_of(near(wanted, self.segment, reach(model.recipe.smoothing)))
         found = model.forest.contributions(self._features, prepared.laid, how=model.recipe.how, chosen=chosen)
-        parts[:, moving] = self._smooth(np.where(np.isnan(found), model.usual["forest"][moving], found))
+        parts[:, moving] = self._smooth(np.where(np.isnan(found), model.baseline["forest"][moving], found))
         return parts
 
     def _smooth(self, values: Floats) -> Floats:
-        return smooth(values, self.stretch, self.model.recipe.smoothing, trailing=self.model.recipe.trailing)
+        return smooth(values, self.segment, self.model.recipe.smoothing, trailing=self.model.recipe.trailing)
 
 
 def describe_models(models: Mapping[Any, SeriesModel]) -> Parts:
@@ -249,7 +228,7 @@ def rebuild_models(parts: Parts) -> dict[Any, SeriesModel]:
 
 def _describe(model: SeriesModel) -> Parts:
     arrays = under("scaling", model.scaling.state()) | under("calibrator", model.calibrator.state())
-    arrays |= under("usual", model.usual)
+    arrays |= under("usual", model.baseline)
     for name, rule in model.rules.items():
         arrays |= under(f"rule-{name}", rule.state())
     members = {"pca": model.pca, "network": model.network, "forecast": model.forecast, "forest": model.forest}
@@ -282,7 +261,7 @@ def _rebuild(parts: Parts) -> SeriesModel:
         forest=WindowForest.from_state(forest, graphs["forest"]) if forest else None,
         rules={name: ResidualRule.from_state(rule) for name, rule in rules.items()},
         fusion=Fusion.from_state(facts["fusion"]),
-        usual=parts.part("usual"),
+        baseline=parts.part("usual"),
         silence=SilenceRule(tuple(facts["silence"])),
         calibrator=Calibrator.from_state(parts.part("calibrator")),
         threshold=facts["threshold"],

@@ -30,7 +30,7 @@ class SeriesRecipe:
     Parameters
     ----------
     members : tuple of str
-        What judges a row: "reconstruction" of windows, an isolation "forest" on their features, one-step "forecast".
+        What scores a row: "reconstruction" of windows, an isolation "forest" on their features, one-step "forecast".
     weights : mapping of str to float, optional
         What each member counts; one that is not named counts as in ``WEIGHTS``.
     residuals : {"z", "mahalanobis"}
@@ -44,7 +44,7 @@ class SeriesRecipe:
     reach : float
         Scaled values are cut so many ranges outside the training range.
     folds : int
-        Contiguous blocks of the training rows, each judged by models of the others.
+        Contiguous blocks of the training rows, each scored by models of the others.
     deviation_floor : float
         Least deviation of a residual, in ranges.
     z_cap : float
@@ -52,7 +52,7 @@ class SeriesRecipe:
     smoothing : float
         Rows in which the weight of a neighbour falls to 1/e; 0 for none. More suits long anomalies, less short ones.
     trailing : bool
-        Whether a row is judged from the rows up to it alone, for use as rows arrive. If not, windows and smoothing
+        Whether a row is scored from the rows up to it alone, for use as rows arrive. If not, windows and smoothing
         reach to both sides, which finds more.
     trees : int
         Trees of the forest.
@@ -162,46 +162,38 @@ def _plain(value: Any) -> Any:
 class Prepared:
     """Scaled rows with windows laid over them, for fitting and for scoring.
 
-    Parameters
-    ----------
-    values : array of shape (n_rows, n_sensors)
-        NaN where missing.
-    stretch : array of shape (n_rows,)
-        Which unbroken stretch each row belongs to.
-    scaling : SeriesScaling
-        How.
-    recipe : SeriesRecipe
-        Settings.
-    length : int
-        Rows in a window.
-    overdue : boolean array of shape (n_rows, n_sensors), optional
-        Where a sensor is silent for so long that its last value is no longer believed.
+    - ``values``, (n_rows, n_sensors): naN where missing.
+    - ``segment``, (n_rows,): which unbroken segment each row belongs to.
+    - ``scaling``: how.
+    - ``recipe``: settings.
+    - ``length``: rows in a window.
+    - ``overdue``, (n_rows, n_sensors): where a sensor is silent for so long that its last value is no longer believed.
     """
 
     def __init__(
         self,
         values: Floats,
-        stretch: NDArray[Any],
+        segment: NDArray[Any],
         scaling: SeriesScaling,
         recipe: SeriesRecipe,
         length: int,
         overdue: Flags | None = None,
     ) -> None:
-        self.stretch, self.scaling, self.recipe, self.length = stretch, scaling, recipe, length
+        self.segment, self.scaling, self.recipe, self.length = segment, scaling, recipe, length
         self.missing = None if overdue is None else overdue[:, scaling.moving]
-        self.scaled = scaling.scale(values, stretch)
+        self.scaled = scaling.scale(values, segment)
         self.moving = np.ascontiguousarray(self.scaled[:, scaling.moving])
 
     @cached_property
     def laid(self) -> LaidWindows:
         """The windows over the moving sensors."""
         lead = self.recipe.trailing
-        return LaidWindows.lay(self.moving, self.stretch, self.length, lead=lead, missing=self.missing)
+        return LaidWindows.lay(self.moving, self.segment, self.length, lead=lead, missing=self.missing)
 
     @cached_property
     def ahead(self) -> LaidWindows:
         """A window for each row, of the rows it is forecast from and itself."""
-        return LaidWindows.lay(self.moving, self.stretch, self.recipe.lags + 1, lead=True)
+        return LaidWindows.lay(self.moving, self.segment, self.recipe.lags + 1, lead=True)
 
     def residuals(self, model: Rebuilder, *, pca: WindowPCA, signed: bool, chosen: Flags | None = None) -> Floats:
         """Squared residuals of the moving sensors, or, ``signed``, residuals; NaN where no chosen window covers."""

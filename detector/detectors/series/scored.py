@@ -69,7 +69,7 @@ class ScoredSeries:
                     model,
                     series.values[place],
                     observed=series.observed[place],
-                    stretch=series.segment[place],
+                    segment=series.segment[place],
                     codes=series.codes[place],
                 ),
             )
@@ -160,9 +160,9 @@ class ScoredSeries:
         return {int(step): self._reasons(int(step), np.maximum(parts[step], 0.0)) for step in steps}
 
     def events(self, flagged: Flags, *, join: int = 0, reasons: dict[int, list[Reason]] | None = None) -> pd.DataFrame:
-        """The flagged stretches, one line each; see ``SequenceScorer.judge``."""
+        """The flagged segments, one line each; see ``SequenceScorer.judge``."""
         found = runs(flagged, self.series.segment, join)
-        risk = np.where(flagged, self.risk, -np.inf)  # a pause between joined stretches is no peak
+        risk = np.where(flagged, self.risk, -np.inf)  # a pause between joined segments is no peak
         peaks = [first + int(np.argmax(risk[first : last + 1])) for first, last in found]
         wanted = np.zeros(len(self.series), dtype=bool)
         wanted[peaks] = True

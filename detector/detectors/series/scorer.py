@@ -40,7 +40,7 @@ class SeriesVerdicts:
     quarantine : DataFrame
         Rows that could not be scored, with ``row`` and ``reason``.
     events : DataFrame
-        One line a flagged stretch, see ``SequenceScorer.judge``.
+        One line a flagged segment, see ``SequenceScorer.judge``.
     """
 
     frame: pd.DataFrame
@@ -154,7 +154,7 @@ class SequenceScorer:
             Which steps to flag; a row is flagged with its step. Without one, steps whose risk is above the threshold
             declared in training.
         join : int
-            Flagged stretches with at most so many quiet steps between them are one event.
+            Flagged segments with at most so many quiet steps between them are one event.
 
         Returns
         -------
@@ -335,7 +335,7 @@ def places_by_entity(series: RegularSeries, *, shared: bool) -> dict[Any, Counts
 
 
 def check_join(join: int) -> None:
-    """Refuse a negative pause between stretches.
+    """Refuse a negative pause between segments.
 
     >>> check_join(2)
     """

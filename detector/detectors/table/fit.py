@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 MEMBERS = ("autoencoder", "forest", "neighbours")
 SEQUENCE = "sequence"
 MOST_CALIBRATION_ROWS = 50_000
-MOST_ROWS_FOR_USUAL = 2_000
+MOST_BASELINE_ROWS = 2_000
 MOST_PROBE_ROWS = 2_000
 BULK_NEIGHBOURS = 20
 FLOOR = 1e-3
@@ -96,39 +96,18 @@ class Recipe:
 
 
 def assemble(rows: pd.DataFrame, schema: Schema, recipe: Recipe) -> tuple[TabularScorer, dict[str, list[float]]]:
-    """Fit every member on one part of the rows and calibrate them on the other.
+    """Fit every member on one part of the cleaned rows and calibrate them on the other.
 
-    Parameters
-    ----------
-    rows : DataFrame
-        As ``clean`` returns them; at least 2.
-    schema : Schema
-        Their meaning.
-    recipe : Recipe
-        How.
-
-    Returns
-    -------
-    TabularScorer
-        The fitted detector.
-    dict of str to list of float
-        The autoencoder's training curves; empty without one.
-
-    Raises
-    ------
-    DataError
-        If no column varies, or training diverges.
-    ParityError
-        If the ONNX graph answers differently from Keras or scikit-learn.
-    SchemaError
-        If a column of the events is not numeric, or missing.
+    Returned with the scorer are the autoencoder's training curves by name; none without one. Raises ``DataError`` if no
+    column varies, or training diverges; ``ParityError`` if the ONNX graph answers differently from Keras or
+    scikit-learn; ``SchemaError`` if a column of the events is not numeric, or missing.
     """
     learnt, kept_back = _split(len(rows), recipe)
     recipe.tell("isolation forest")
     steps = recipe.steps if SEQUENCE in recipe.members else None
     of_rows = schema if steps is None else _of_rows(schema, steps)
-    usual = _usual(rows.iloc[learnt], of_rows, recipe)
-    columns = TableEncoder.fit(rows.iloc[learnt], of_rows, usual=usual, max_levels=recipe.max_levels)
+    baseline = _baseline_rows(rows.iloc[learnt], of_rows, recipe)
+    columns = TableEncoder.fit(rows.iloc[learnt], of_rows, baseline=baseline, max_levels=recipe.max_levels)
     encoded = columns.encode(rows)
     prepare = to_onnx(columns)
     views = _run({"prepare": prepare}).run(encoded.inputs())
@@ -136,14 +115,14 @@ def assemble(rows: pd.DataFrame, schema: Schema, recipe: Recipe) -> tuple[Tabula
     parts: dict[str, onnx.ModelProto] = {"prepare": prepare}
     kinds: dict[str, str] = {}
     metrics: dict[str, Any] = {"rows_fitted": len(learnt), "rows_calibration": len(kept_back)}
-    metrics["rows_cleaned_out"] = int((~usual).sum())
+    metrics["rows_cleaned_out"] = int((~baseline).sum())
     forest = _forest(fitted["table"], recipe)
     trees = Trees.from_forest(forest)
 
     network, history = None, {}
     if "autoencoder" in recipe.members:
         network = recipe.autoencoder.fit(
-            _take(fitted, usual),
+            _take(fitted, baseline),
             columns.cardinalities,
             probe=held_out,
             random_state=recipe.random_state,
@@ -161,7 +140,7 @@ def assemble(rows: pd.DataFrame, schema: Schema, recipe: Recipe) -> tuple[Tabula
     references = {}
     if "neighbours" in recipe.members:
         recipe.tell("neighbours")
-        bulk = References.fit(fitted["space"][usual], references=recipe.clean_references, k=BULK_NEIGHBOURS)
+        bulk = References.fit(fitted["space"][baseline], references=recipe.clean_references, k=BULK_NEIGHBOURS)
         memory = References.fit(fitted["space"], references=recipe.references, k=1, weights=columns.space_weights)
         references = {"neighbours": bulk, "novelty": memory}
         kinds |= {"neighbours": RARITY, "novelty": NOVELTY}
@@ -169,9 +148,9 @@ def assemble(rows: pd.DataFrame, schema: Schema, recipe: Recipe) -> tuple[Tabula
 
     window = None
     if steps is not None:
-        window = EventWindow.fit(rows.iloc[learnt[usual]], steps)
+        window = EventWindow.fit(rows.iloc[learnt[baseline]], steps)
         encoded = replace(encoded, window=window.encode(rows))
-        own, curves, metrics["parity_sequence"] = _sequence(window, encoded, learnt[usual], kept_back, recipe)
+        own, curves, metrics["parity_sequence"] = _sequence(window, encoded, learnt[baseline], kept_back, recipe)
         history |= {f"sequence_{name}": curve for name, curve in curves.items()}
         parts |= own
         kinds[SEQUENCE] = ORDER if kinds else RARITY
@@ -204,7 +183,7 @@ def assemble(rows: pd.DataFrame, schema: Schema, recipe: Recipe) -> tuple[Tabula
         weights=network.weights if network is not None else {},
         metrics=metrics,
     )
-    sample = rows.iloc[kept_back[:MOST_ROWS_FOR_USUAL]]
+    sample = rows.iloc[kept_back[:MOST_BASELINE_ROWS]]
     scorer = replace(scorer, usual={name: parts.mean(axis=0) for name, parts in scorer.attributions(sample).items()})
     if network is not None:
         metrics |= _reconstruction(scorer, rows.iloc[learnt], rows.iloc[kept_back])
@@ -269,14 +248,14 @@ def _earlier_weights(recipe: Recipe) -> dict[str, NDArray[np.float32]] | None:
     return recipe.warm_start.weights
 
 
-def _usual(rows: pd.DataFrame, schema: Schema, recipe: Recipe) -> Flags:
+def _baseline_rows(rows: pd.DataFrame, schema: Schema, recipe: Recipe) -> Flags:
     """All rows but the share that a first forest finds most unusual."""
     columns = TableEncoder.fit(rows, schema, max_levels=recipe.max_levels)
     table = _run({"prepare": to_onnx(columns)}).run(columns.encode(rows).inputs(), ["table"])["table"]
     normality = _forest(table, recipe).score_samples(table)
-    usual = np.ones(len(rows), dtype=bool)
-    usual[np.argsort(normality, kind="stable")[: int(recipe.clean_share * len(rows))]] = False
-    return usual
+    baseline = np.ones(len(rows), dtype=bool)
+    baseline[np.argsort(normality, kind="stable")[: int(recipe.clean_share * len(rows))]] = False
+    return baseline
 
 
 def _surprise(network: FittedNetwork, columns: TableEncoder, n_rows: int) -> onnx.ModelProto:

@@ -136,12 +136,8 @@ class Filters:
 class Filtered:
     """Training rows in two parts: those that stay, and those that left.
 
-    Parameters
-    ----------
-    rows : DataFrame
-        What stays.
-    left : DataFrame
-        ``row`` (its label in the index of the rows) and ``reason``.
+    - ``rows``: what stays.
+    - ``left``: ``row`` (its label in the index of the rows) and ``reason``.
     """
 
     rows: pd.DataFrame

@@ -1,4 +1,4 @@
-"""Stretches: nothing is carried, smoothed or joined over their ends."""
+"""Segments: nothing is carried, smoothed or joined over their ends."""
 
 from __future__ import annotations
 
@@ -25,8 +25,8 @@ def test_smoothing_keeps_the_sum_inside() -> None:
     assert smooth(values, one(100), 0.0) is values
 
 
-def test_smoothing_stays_in_its_stretch_and_trails_if_asked() -> None:
-    """Neither the other stretch nor the past knows of a spike."""
+def test_smoothing_stays_in_its_segment_and_trails_if_asked() -> None:
+    """Neither the other segment nor the past knows of a spike."""
     values = np.zeros((10, 1))
     values[4] = 1.0
 
@@ -38,7 +38,7 @@ def test_smoothing_stays_in_its_stretch_and_trails_if_asked() -> None:
     assert trailing[5] > 0
 
 
-def test_values_are_carried_within_a_stretch_only() -> None:
+def test_values_are_carried_within_a_segment_only() -> None:
     """At its beginning the alternative stands in."""
     values = np.array([[1.0], [np.nan], [np.nan], [2.0]])
 
@@ -49,18 +49,18 @@ def test_values_are_carried_within_a_stretch_only() -> None:
 
 @given(st.lists(st.tuples(st.booleans(), st.integers(0, 2)), min_size=1, max_size=20), st.integers(0, 3))
 def test_runs_and_neighbours_are_what_loops_find(rows: list[tuple[bool, int]], far: int) -> None:
-    """Any flags, any stretches."""
+    """Any flags, any segments."""
     flagged = np.array([flag for flag, _ in rows])
-    stretch = np.array(sorted(place for _, place in rows))
+    segment = np.array(sorted(place for _, place in rows))
 
-    wide = near(flagged, stretch, far)
-    found = runs(flagged, stretch, far)
+    wide = near(flagged, segment, far)
+    found = runs(flagged, segment, far)
 
-    pairs = [(i, j) for i in range(len(rows)) for j in range(len(rows)) if stretch[i] == stretch[j] and flagged[j]]
+    pairs = [(i, j) for i in range(len(rows)) for j in range(len(rows)) if segment[i] == segment[j] and flagged[j]]
     assert wide.tolist() == [any(i == a and abs(i - j) <= far for a, j in pairs) for i in range(len(rows))]
     covered = {row for first, last in found for row in range(first, last + 1)}
     assert set(np.flatnonzero(flagged).tolist()) <= covered
-    assert all(flagged[first] and flagged[last] and stretch[first] == stretch[last] for first, last in found)
+    assert all(flagged[first] and flagged[last] and segment[first] == segment[last] for first, last in found)
     for (_, before), (after, _) in pairwise(found):
-        assert after - before > far + 1 or stretch[after] != stretch[before]
-    assert bounds(stretch)[-1][1] == len(rows)
+        assert after - before > far + 1 or segment[after] != segment[before]
+    assert bounds(segment)[-1][1] == len(rows)
