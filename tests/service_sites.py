@@ -13,7 +13,7 @@ import pytest
 
 from benchmarks.soak import Site, draw
 from pipelines.config import load_config
-from pipelines.features.engine import Featured, Featuring
+from pipelines.features.engine import FeatureEngine, MeasuredRows
 from pipelines.jobs.context import Context, JobOutcome
 from pipelines.scoring.job import score_new
 from pipelines.store import Store, open_store
@@ -21,16 +21,16 @@ from pipelines.store import Store, open_store
 NOTHING_WRONG = {"lost": 0, "doubled": 0, "unknown": 0, "open": 0}
 
 
-def pushed(monkeypatch: pytest.MonkeyPatch) -> list[Featured]:
+def pushed(monkeypatch: pytest.MonkeyPatch) -> list[MeasuredRows]:
     """All that is measured online from now on, as it comes."""
-    seen: list[Featured] = []
-    push = Featuring.push
+    seen: list[MeasuredRows] = []
+    push = FeatureEngine.push
 
-    def watched(*args: Any, **given: Any) -> Featured:
+    def watched(*args: Any, **given: Any) -> MeasuredRows:
         seen.append(push(*args, **given))
         return seen[-1]
 
-    monkeypatch.setattr(Featuring, "push", watched)
+    monkeypatch.setattr(FeatureEngine, "push", watched)
     return seen
 
 

@@ -9,13 +9,19 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import signal
+import sqlite3
 import subprocess
 import sys
+import time
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 import pytest
+import yaml
 
 from detector import Policy, load
 
@@ -28,6 +34,7 @@ TOLD = ("kind", "source", "about", "severity", "first_at", "last_at", "rows", "p
 SECONDS = 60.0
 LOADER = """
 import sys
+import time
 import detector
 import mlflow
 import pandas as pd
@@ -106,6 +113,14 @@ def assert_told_once(project: Path, name: str) -> None:
 def told(alerts: Any) -> list[str]:
     """What new alerts say, whatever they are named, in no order."""
     return sorted(json.dumps({name: alert[name] for name in TOLD}) for alert in alerts)
+
+
+def wait_until(condition: Callable[[], bool]) -> None:
+    """Look now and then whether something is so."""
+    deadline = time.monotonic() + SECONDS
+    while not condition() and time.monotonic() < deadline:
+        time.sleep(0.1)
+    assert condition()
 
 
 def test_bundle_of_a_table_judges_as_before() -> None:
@@ -214,6 +229,49 @@ def test_service_of_sensors_goes_on(tmp_path: Path) -> None:
 
     assert_same(scores_of(project), read(FIXTURES / "service_sensors" / "expected" / "scores.csv"), key="id")
     assert_told_once(project, "service_sensors")
+
+
+def test_service_starts_with_the_schedule_it_had(tmp_path: Path) -> None:
+    """Next times are kept; what the schedule held in pickles is dropped, and none of them is opened."""
+    project, now = place("service/project", tmp_path), datetime.now(UTC)
+    later = now + timedelta(minutes=3)
+    pickled = b"cos\nsystem\n(S'touch opened'\ntR."
+    with sqlite3.connect(project / "service.sqlite") as connection:
+        connection.execute(
+            "CREATE TABLE apscheduler_jobs (id VARCHAR(191) NOT NULL PRIMARY KEY, next_run_time FLOAT(25), "
+            "job_state BLOB NOT NULL)"
+        )
+        rows = [("score", now.timestamp(), pickled), ("deliver", now.timestamp(), pickled)]
+        rows.append(("housekeeping", later.timestamp(), pickled))
+        connection.executemany("INSERT INTO apscheduler_jobs VALUES (?, ?, ?)", rows)
+    connection.close()
+    settings = yaml.safe_load((project / "detector.yaml").read_text(encoding="utf-8"))
+    settings["service"]["jobs"] = {
+        "score": {"when": "every 5m"},
+        "deliver": {"when": "every 1m"},
+        "housekeeping": {"when": "every 1d"},
+        "retrain": {"enabled": False},
+        "drift": {"enabled": False},
+    }
+    (project / "detector.yaml").write_text(yaml.safe_dump(settings), encoding="utf-8")
+    wanted = len(read(FIXTURES / "service" / "expected" / "scores.csv"))
+
+    with (project / "log").open("wb") as log:
+        process = subprocess.Popen(command("serve", "."), cwd=project, env=environment(), stdout=log, stderr=log)
+    try:
+        wait_until(lambda: process.poll() is not None or len(scores_of(project)) == wanted)
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(SECONDS) == 0
+    finally:
+        process.kill()
+
+    assert not (project / "opened").exists()
+    assert "Traceback" not in (project / "log").read_text()
+    with sqlite3.connect(project / "service.sqlite") as connection:
+        (tables,) = connection.execute("SELECT count(*) FROM sqlite_master WHERE name = 'apscheduler_jobs'").fetchone()
+    connection.close()
+    assert tables == 0
+    assert f"{later.astimezone():%Y-%m-%d %H:%M:%S}" in detector(project, "jobs", "list", ".")
 
 
 def test_detectors_on_disk_can_be_moved(tmp_path: Path) -> None:

@@ -18,7 +18,7 @@ import yaml
 from detector.errors import BundleError, DataError
 from detector.persist import bundle
 from pipelines.config import Config, load_config
-from pipelines.features.engine import Featuring, history_folder
+from pipelines.features.engine import FeatureEngine, history_folder
 from pipelines.jobs.cache import ProcessCache
 from pipelines.jobs.context import Context, JobOutcome
 from pipelines.monitoring.drift import watch
@@ -113,9 +113,9 @@ def expected(
     config: Config, begin: int, *, before: pd.DataFrame | None = None, rows: pd.DataFrame = PAYMENTS
 ) -> pd.Series:
     """The risk of payments from one on, their features measured in one go."""
-    featuring = Featuring(config)
-    known = None if before is None else featuring.typed(before)
-    rows = featuring.compute(rows.iloc[begin:], before=known).rows
+    engine = FeatureEngine(config)
+    known = None if before is None else engine.typed(before)
+    rows = engine.compute(rows.iloc[begin:], before=known).rows
     scorer = bundle.load(config.bundle)
     risk = scorer.measure(rows.reset_index(drop=True))["risk"]
     return pd.Series(risk.to_numpy(), index=rows["transaction_id"].to_numpy(), name="risk").sort_index()

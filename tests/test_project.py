@@ -189,3 +189,11 @@ def test_configuration_page_is_current() -> None:
 
 def canonical(name: str) -> str:
     return re.sub(r"[-_.]+", "-", name).lower()
+
+
+@pytest.mark.parametrize("path", [*TEXTS, *sorted((ROOT / "docs").rglob("*.md"))], ids=str)
+def test_places_that_a_text_names_are_there(path: Path) -> None:
+    """A file or folder of the code that documentation names exists."""
+    named = re.findall(r"`((?:detector|pipelines|benchmarks|tests)/[\w./]*)`", path.read_text(encoding="utf-8"))
+
+    assert [place for place in named if not (ROOT / place).exists()] == []

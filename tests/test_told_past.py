@@ -16,7 +16,7 @@ import yaml
 from detector.persist import bundle
 from pipelines.config import Config, load_config
 from pipelines.factory.training_period import recent
-from pipelines.features.engine import Featured, Featuring, history_folder
+from pipelines.features.engine import FeatureEngine, MeasuredRows, history_folder
 from pipelines.features.state import feature_state_of
 from pipelines.jobs.cache import ProcessCache
 from pipelines.jobs.context import Context, JobOutcome
@@ -107,7 +107,7 @@ def run_in(
 
 def expected(config: Config) -> pd.DataFrame:
     """The features of all payments, measured in one go when all is said that ever will be."""
-    rows = Featuring(config).compute(PAYMENTS).rows
+    rows = FeatureEngine(config).compute(PAYMENTS).rows
     return rows.set_index("transaction_id")[RISK]
 
 
@@ -214,7 +214,7 @@ def test_scoring_by_hand_knows_what_was_said_since_training(home: Path) -> None:
 
     score(config, input=str(home / "fresh.parquet"), now=datetime(2026, 6, 1, tzinfo=UTC))
 
-    rows = Featuring(config).compute(PAYMENTS).rows.iloc[LEARNT:]
+    rows = FeatureEngine(config).compute(PAYMENTS).rows.iloc[LEARNT:]
     risk = bundle.load(config.bundle).measure(rows.reset_index(drop=True))["risk"]
     found = pd.read_parquet(home / "scores.parquet")["risk"]
     np.testing.assert_allclose(found, risk, rtol=1e-6)
@@ -227,20 +227,20 @@ def test_retraining_and_drift_know_what_was_said(home: Path, monkeypatch: pytest
     tell(home, config)
     now = datetime(2026, 6, 1, tzinfo=UTC)
 
-    found = recent(open_source(config.source), config, now=now, featuring=Featuring(config))
+    found = recent(open_source(config.source), config, now=now, engine=FeatureEngine(config))
 
     found = found.set_index("transaction_id")[RISK]
     pd.testing.assert_frame_equal(found, expected(config).loc[found.index], check_exact=True)
     assert retrain(config, now=now).challenger
     looked: list[pd.DataFrame] = []
-    compute = Featuring.compute
+    compute = FeatureEngine.compute
 
-    def watched(*args: Any, **given: Any) -> Featured:
+    def watched(*args: Any, **given: Any) -> MeasuredRows:
         computed = compute(*args, **given)
         looked.append(computed.rows)
         return computed
 
-    monkeypatch.setattr(Featuring, "compute", watched)
+    monkeypatch.setattr(FeatureEngine, "compute", watched)
     watch(config, now=now)
     (rows,) = looked
     assert rows[RISK].max().min() > 0
@@ -276,7 +276,7 @@ def test_service_goes_on_while_reports_are_missing(home: Path, caplog: pytest.Lo
             file.unlink()
         now = part["time"].max() + timedelta(days=number, hours=1)
         assert run_in(store, config, now, cache=cache).rows == EVERY
-        reader = feature_state_of(config, store, cache).featuring.reader
+        reader = feature_state_of(config, store, cache).engine.reader
         counts.append(0 if reader._statements is None else len(reader._statements.reports))
     store.close()
 

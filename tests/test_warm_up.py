@@ -9,7 +9,7 @@ import yaml
 from pipelines.config import load_config
 from pipelines.factory.training_period import recent, split
 from pipelines.features.burn_in import LEAST_ROWS, warm
-from pipelines.features.engine import Featuring
+from pipelines.features.engine import FeatureEngine
 from pipelines.simulate import simulate_transactions
 from pipelines.sources import open_source
 
@@ -62,10 +62,10 @@ def test_a_short_table_can_be_learnt_from_again(tmp_path):
     settings["columns"]["others"] = "ignore"
     (tmp_path / "detector.yaml").write_text(yaml.safe_dump(settings), encoding="utf-8")
     config, now = load_config(tmp_path), datetime(2026, 3, 1, tzinfo=UTC)
-    featuring = Featuring(config)
+    engine = FeatureEngine(config)
 
-    frame = recent(open_source(config.source), config, now=now, featuring=featuring)
-    window = split(frame, config, now=now, featuring=featuring)
+    frame = recent(open_source(config.source), config, now=now, engine=engine)
+    window = split(frame, config, now=now, engine=engine)
 
     assert len(window.learn) > 300
     assert window.early is not None

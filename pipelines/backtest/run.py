@@ -25,7 +25,7 @@ from pipelines.config.features import NEEDS_TIME
 from pipelines.factory.detector import detector_of, policy_of
 from pipelines.factory.labelled_set import labelled_set_from, train_head, without
 from pipelines.features.burn_in import warm
-from pipelines.features.engine import Featuring, featuring_of
+from pipelines.features.engine import FeatureEngine, feature_engine_of
 from pipelines.labels.feedback import Statements
 from pipelines.labels.known import KnownLabels, LabelHistory, with_report_time
 from pipelines.progress import progress
@@ -51,14 +51,14 @@ def backtest(config: Config, plan: Plan, *, now: datetime, folder: Path | None =
     Raises ``SettingError`` if the columns name no time, or nothing tells what was fraud; ``SchemaError`` if there is no
     column ``plan.scenario`` or ``features.reported``; ``DataError`` if no period has rows to learn from and to judge.
     """
-    featuring = featuring_of(config, trained=False)
-    rows, schema, notes = _prepare(config, plan, featuring, now=now)
-    statements = Statements.read(config) if featuring is None else featuring.reader.statements
+    engine = feature_engine_of(config, trained=False)
+    rows, schema, notes = _prepare(config, plan, engine, now=now)
+    statements = Statements.read(config) if engine is None else engine.reader.statements
     history = LabelHistory(rows, schema, config, statements, length(plan.delay))
     truth = history.truth(now)
     schema = Schema(**{**schema.to_dict(), "label": schema.label or TRUTH})
     rows = rows.assign(**{str(schema.label): truth.label})
-    whole_from = None if featuring is None else rows[schema.time].min() + featuring.reach
+    whole_from = None if engine is None else rows[schema.time].min() + engine.reach
     walk = _Walk(schema, plan, policy_of(config.policy, schema), whole_from)
     found = []
     periods = list(plan.periods())
@@ -87,7 +87,7 @@ def backtest(config: Config, plan: Plan, *, now: datetime, folder: Path | None =
 
 
 def _prepare(
-    config: Config, plan: Plan, featuring: Featuring | None, *, now: datetime
+    config: Config, plan: Plan, engine: FeatureEngine | None, *, now: datetime
 ) -> tuple[pd.DataFrame, Schema, list[str]]:
     """All rows, cleaned and with their features, what their columns mean, and what was left out or could not be read.
 
@@ -106,9 +106,9 @@ def _prepare(
     if plan.scenario is not None:
         schema = schema.without([plan.scenario])
     quarantined = Counter({"a line that cannot be read": len(source.rejected)})
-    if featuring is not None:
-        featured = featuring.compute(frame, now=pd.Timestamp(now))
-        schema, frame = featuring.schema(schema), featured.rows
+    if engine is not None:
+        featured = engine.compute(frame, now=pd.Timestamp(now))
+        schema, frame = engine.schema(schema), featured.rows
         quarantined.update(featured.quarantine["reason"])
     cleaned = clean(frame, schema, labelled=schema.label is not None, positions=frame.index)
     quarantined.update(cleaned.counts)

@@ -11,7 +11,7 @@ from detector.errors import DetectorError, SettingError, nearest
 from detector.features.feature import OF_NUMBER, OF_PLACE
 from pipelines.config import Config
 from pipelines.doctor.check import Check
-from pipelines.features.engine import Featuring, featuring_of
+from pipelines.features.engine import FeatureEngine, feature_engine_of
 
 MONEY = ("amount", "currency", "rates", "mixed", "negative", "zero")
 
@@ -19,19 +19,19 @@ MONEY = ("amount", "currency", "rates", "mixed", "negative", "zero")
 def check_features(config: Config, frame: pd.DataFrame) -> Iterator[Check]:
     """Every column a feature needs: whether it is there; the rows: how many cannot have features, and why."""
     try:
-        featuring = featuring_of(config, trained=False)
+        engine = feature_engine_of(config, trained=False)
     except SettingError as error:
         yield Check("features", "problem", str(error), "Correct it; the features could not be checked.")
         return
-    if featuring is None:
+    if engine is None:
         return
-    features, present = featuring.features, [str(name) for name in frame.columns]
-    lost = [name for name in featuring.reader.needs if name not in present and name not in featuring.reader.optional]
+    features, present = engine.features, [str(name) for name in frame.columns]
+    lost = [name for name in engine.reader.needs if name not in present and name not in engine.reader.optional]
     for name in lost:
         using = [feature.name for feature in features.all if name in (*feature.of, *feature.by)]
         found = f"there is no column {name!r}" + (f", of which {using[0]} is made" if using else "")
         yield Check("features", "problem", found, nearest(name, present))
-    for name in featuring.reader.optional:
+    for name in engine.reader.optional:
         if name not in present:
             found = f"there is no column {name!r} yet: what is made of labels stays empty"
             yield Check("features", "warning", found, f"It may come later. {nearest(name, present)}")
@@ -40,15 +40,15 @@ def check_features(config: Config, frame: pd.DataFrame) -> Iterator[Check]:
     if section.history and rules and section.amount not in present:
         found = f"there is no column {section.amount!r}: the rules for amounts apply to nothing"
         yield Check("features.amount", "warning", found, nearest(section.amount, present))
-    yield from _no_numbers(featuring, frame)
+    yield from _no_numbers(engine, frame)
     if not lost:
-        yield _measured(featuring, frame)
+        yield _measured(engine, frame)
 
 
-def _no_numbers(featuring: Featuring, frame: pd.DataFrame) -> Iterator[Check]:
+def _no_numbers(engine: FeatureEngine, frame: pd.DataFrame) -> Iterator[Check]:
     """Columns that a feature reads as numbers and that hold none."""
     using = {
-        name: each.name for each in featuring.features.all if each.measure in OF_NUMBER + OF_PLACE for name in each.of
+        name: each.name for each in engine.features.all if each.measure in OF_NUMBER + OF_PLACE for name in each.of
     }
     for name, feature in using.items():
         if name in frame and (known := frame[name].dropna()).size:
@@ -58,13 +58,13 @@ def _no_numbers(featuring: Featuring, frame: pd.DataFrame) -> Iterator[Check]:
                 yield Check("features", "warning", found, "Name a column of numbers behind `of`.")
 
 
-def _measured(featuring: Featuring, frame: pd.DataFrame) -> Check:
-    names = featuring.features.names
+def _measured(engine: FeatureEngine, frame: pd.DataFrame) -> Check:
+    names = engine.features.names
     try:
-        aside = featuring.compute(frame).quarantine
+        aside = engine.compute(frame).quarantine
     except DetectorError as error:
         return Check("features", "problem", str(error), "Correct that, or leave the feature out.")
-    by = ", ".join(dict.fromkeys(name for feature in featuring.features.all for name in feature.by))
+    by = ", ".join(dict.fromkeys(name for feature in engine.features.all for name in feature.by))
     found = f"{len(names)} features measured" + (f" by {by}" if by else "")
     if len(aside):
         reason = aside["reason"].value_counts().index[0]

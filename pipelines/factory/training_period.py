@@ -19,7 +19,7 @@ from pipelines.factory.detector import refuse_taken_names
 from pipelines.factory.kinds import KINDS
 from pipelines.factory.labelled_set import LabelledSet, labelled_set_of, without
 from pipelines.features.burn_in import warm
-from pipelines.features.engine import Featuring, statements_of
+from pipelines.features.engine import FeatureEngine, statements_of
 from pipelines.labels.known import known_labels, with_report_time
 from pipelines.progress import counted, progress
 from pipelines.sources import Source
@@ -62,14 +62,14 @@ class TrainingPeriod:
         return f"{self.since[:10]} to {self.until[:10]}, {rows}" if self.since else rows
 
 
-def recent(source: Source, config: Config, *, now: datetime, featuring: Featuring | None = None) -> pd.DataFrame:
+def recent(source: Source, config: Config, *, now: datetime, engine: FeatureEngine | None = None) -> pd.DataFrame:
     """The rows of the last days before the latest one, or, where there is no time, the last rows; in order.
 
     Rows later than ``now`` are left out: their clock is wrong. Where there are more than can be learnt from, every
     second row of a table is left out, and again; of series, whose rows belong together, the latest are held.
 
     - ``now``: nothing after it is believed.
-    - ``featuring``: its features are added, from as many rows before those days as they look back to; it then holds the
+    - ``engine``: its features are added, from as many rows before those days as they look back to; it then holds the
       past up to now. Rows that can have none are left out.
 
     Raises ``DataError`` if no row has a time.
@@ -90,8 +90,8 @@ def recent(source: Source, config: Config, *, now: datetime, featuring: Featurin
             f"No row of {source.describe()} has a {time!r} up to {now:%Y-%m-%d %H:%M}. Check the column, or the clock."
         )
     since = latest - timedelta(days=days)
-    if featuring is not None:
-        featured = featuring.learn(rows_between(source, time, since=since - featuring.reach, until=end), now=end).rows
+    if engine is not None:
+        featured = engine.learn(rows_between(source, time, since=since - engine.reach, until=end), now=end).rows
         featured = featured[(read_dates(featured[time])[0] >= since).to_numpy()]
         return featured.iloc[:: -(-len(featured) // most) or 1]
     parts: list[pd.DataFrame] = []
@@ -130,7 +130,7 @@ def split(
     *,
     now: datetime,
     champion_until: str = "",
-    featuring: Featuring | None = None,
+    engine: FeatureEngine | None = None,
 ) -> TrainingPeriod:
     """Part the rows by time, so that neither detector has learnt from those compared on.
 
@@ -140,11 +140,11 @@ def split(
     Raises ``DataError`` if fewer than three rows are left to learn from.
     """
     settings, kind = config.retrain, KINDS[config.kind]
-    raw = frame if featuring is None else frame.drop(columns=list(featuring.features.names))
+    raw = frame if engine is None else frame.drop(columns=list(engine.features.names))
     schema = kind.schema(raw, config)
     refuse_taken_names(schema)
-    if featuring is not None:
-        schema = featuring.schema(schema)
+    if engine is not None:
+        schema = engine.schema(schema)
     frame = frame.reset_index(drop=True)
     cleaned = clean(frame, schema, labelled=schema.label is not None)
     rows = cleaned.rows
@@ -153,7 +153,7 @@ def split(
     labels = read_labels(rows[schema.label]) if schema.label is not None else np.full(len(rows), np.nan)
     believed = labels.copy()
     dated = with_report_time(rows, frame, config)
-    statements = statements_of(config, featuring)
+    statements = statements_of(config, engine)
     if schema.time is not None and kind.rows_stand_alone:
         known = known_labels(dated, config, schema, now=now, statements=statements)
         believed = known.label.to_numpy(copy=True)
@@ -164,7 +164,7 @@ def split(
     compare, learn = rows.iloc[first:], rows.iloc[:first]
     labelled = labelled_set_of(dated.iloc[:first], config, schema, now=now, statements=statements)
     learn = without(learn[labels[:first] != 1], labelled)
-    learn, early = warm(learn, str(schema.time), None if featuring is None else featuring.whole_from)
+    learn, early = warm(learn, str(schema.time), None if engine is None else engine.whole_from)
     believed = believed[first:]
     chosen = kind.sample(len(compare), MOST_COMPARED, config.random_state)
     compare, believed = compare.iloc[chosen], believed[chosen]

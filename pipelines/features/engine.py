@@ -25,7 +25,7 @@ FILE, ROWS = "history.npz", "rows.parquet"
 SLICE = 65_536
 
 
-def featuring_of(config: Config, *, trained: bool) -> Featuring | None:
+def feature_engine_of(config: Config, *, trained: bool) -> FeatureEngine | None:
     """What adds the configured features, with the past that training left if there was one; None without features.
 
     Raises
@@ -33,19 +33,19 @@ def featuring_of(config: Config, *, trained: bool) -> Featuring | None:
     SettingError
         If the rows are readings of sensors.
     BundleError, DataError
-        See ``Featuring.load``.
+        See ``FeatureEngine.load``.
     """
     if not config.features.wanted:
         return None
     if config.kind != "table":
         raise SettingError("`features` are measured of tables, and `kind` is sensors. Leave them out.")
-    return Featuring.load(config, history_folder(config)) if trained else Featuring(config)
+    return FeatureEngine.load(config, history_folder(config)) if trained else FeatureEngine(config)
 
 
-def statements_of(config: Config, featuring: Featuring | None) -> Statements | None:
+def statements_of(config: Config, engine: FeatureEngine | None) -> Statements | None:
     """What reports and answers say, read once for features and head; None where neither asks."""
-    if featuring is not None and featuring.features.knows:
-        return featuring.reader.statements
+    if engine is not None and engine.features.knows:
+        return engine.reader.statements
     return Statements.read(config) if config.kind == "table" and config.train.head.enabled else None
 
 
@@ -66,7 +66,7 @@ def slices(rows: pd.DataFrame) -> list[pd.DataFrame]:
 
 
 def tell(history: History, *parts: pd.DataFrame | None) -> bool:
-    """Tell a past what is known of rows, as ``Featuring.typed`` returns them; whether anything is.
+    """Tell a past what is known of rows, as ``FeatureEngine.typed`` returns them; whether anything is.
 
     A key that comes again is the same row. Rows of one moment are told together: a past cannot tell them apart.
     """
@@ -90,7 +90,7 @@ class Faults(Protocol):
 
 
 @dataclass(frozen=True)
-class Featured:
+class MeasuredRows:
     """Rows with their features, and rows that cannot have any.
 
     Parameters
@@ -108,7 +108,7 @@ class Featured:
     taken: pd.DataFrame
 
 
-class Featuring:
+class FeatureEngine:
     """Adds the configured features to raw rows, before they are cleaned and scored.
 
     Parameters
@@ -131,7 +131,7 @@ class Featuring:
         self._learnt: pd.DataFrame | None = None
 
     @classmethod
-    def load(cls, config: Config, folder: Path) -> Featuring:
+    def load(cls, config: Config, folder: Path) -> FeatureEngine:
         """With the past that ``recall`` finds in a folder, or its error."""
         found = cls(config)
         found.history = found.recall(folder)
@@ -170,7 +170,7 @@ class Featuring:
             (folder / ROWS).unlink(missing_ok=True)  # of an earlier training, with keys as they are
         return save_history(self.history, folder / FILE)
 
-    def learn(self, frame: pd.DataFrame, *, now: pd.Timestamp | None = None) -> Featured:
+    def learn(self, frame: pd.DataFrame, *, now: pd.Timestamp | None = None) -> MeasuredRows:
         """Add the features of a whole table, and start the past anew with it.
 
         ``whole_from`` then says from when on rows have a past as long as the features look back to.
@@ -196,7 +196,7 @@ class Featuring:
 
     def compute(
         self, frame: pd.DataFrame, *, now: pd.Timestamp | None = None, before: pd.DataFrame | None = None
-    ) -> Featured:
+    ) -> MeasuredRows:
         """Add the features of a whole table, and leave the past as it is.
 
         Parameters
@@ -211,7 +211,7 @@ class Featuring:
         taken = typed[~self.again(typed)]
         every = taken if before is None else pd.concat([before, taken], ignore_index=True)
         computed = self.features.compute(every).iloc[len(every) - len(taken) :].set_axis(taken.index)
-        return Featured(self._joined(frame, computed, quarantine), quarantine, taken)
+        return MeasuredRows(self._joined(frame, computed, quarantine), quarantine, taken)
 
     def push(
         self,
@@ -219,7 +219,7 @@ class Featuring:
         *,
         now: pd.Timestamp | None = None,
         known: Callable[[pd.Series], NDArray[np.bool_]] | None = None,
-    ) -> Featured:
+    ) -> MeasuredRows:
         """Add the features of new rows, which then belong to the past; rows that come too late are set aside.
 
         Parameters
@@ -236,7 +236,7 @@ class Featuring:
         if known is not None and self.features.key is not None:
             again = again | known(typed[self.features.key])
         taken = typed[~again]
-        return Featured(self._joined(frame, self.history.push(taken), quarantine), quarantine, taken)
+        return MeasuredRows(self._joined(frame, self.history.push(taken), quarantine), quarantine, taken)
 
     @property
     def reach(self) -> pd.Timedelta:

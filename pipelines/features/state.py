@@ -25,7 +25,7 @@ from detector.cleaning.values import read_dates
 from detector.errors import BundleError
 from detector.features import History, load_history, save_history
 from pipelines.config import Config
-from pipelines.features.engine import ROWS, Featuring, featuring_of, history_folder, joined, slices, tell
+from pipelines.features.engine import ROWS, FeatureEngine, feature_engine_of, history_folder, joined, slices, tell
 from pipelines.ingest import FollowedSource, InputBatch
 from pipelines.jobs.cache import ProcessCache
 from pipelines.sinks.quarantine import QuarantineSink
@@ -53,12 +53,12 @@ def feature_state_of(config: Config, store: Store, cache: ProcessCache) -> Featu
     SettingError
         If the features cannot be measured.
     """
-    featuring = featuring_of(config, trained=False)
-    if featuring is None:
+    engine = feature_engine_of(config, trained=False)
+    if engine is None:
         return None
     folder = history_folder(config) / config.name
-    token = (store, featuring.features, featuring.reader.told_by, config.features, config.train.head)
-    return cache.of(("feature state", folder), token, lambda: FeatureState(featuring, folder, store, config.name))
+    token = (store, engine.features, engine.reader.told_by, config.features, config.train.head)
+    return cache.of(("feature state", folder), token, lambda: FeatureState(engine, folder, store, config.name))
 
 
 class FeatureState:
@@ -66,7 +66,7 @@ class FeatureState:
 
     Parameters
     ----------
-    featuring : Featuring
+    engine : FeatureEngine
         Holds the history in memory.
     folder : Path
         Where it is kept.
@@ -76,8 +76,8 @@ class FeatureState:
         The name of the source.
     """
 
-    def __init__(self, featuring: Featuring, folder: Path, store: Store, source: str) -> None:
-        self.featuring = featuring
+    def __init__(self, engine: FeatureEngine, folder: Path, store: Store, source: str) -> None:
+        self.engine = engine
         self.folder = folder
         self.store = store
         self.source = source
@@ -106,7 +106,7 @@ class FeatureState:
             if self._mark == 0:
                 self._begin(whole)
             self._mark = None
-            found = self.featuring.push(whole, now=pd.Timestamp(now), known=known)
+            found = self.engine.push(whole, now=pd.Timestamp(now), known=known)
             del whole
             quarantine.write(found.quarantine)
             self._added = found.taken
@@ -125,19 +125,19 @@ class FeatureState:
         now: datetime,
     ) -> InputBatch:
         """The same for rows behind the cursor: what their past was is read from the source; the history stays."""
-        features = self.featuring.features
+        features = self.engine.features
 
         def featured(frames: Iterator[pd.DataFrame]) -> Iterator[pd.DataFrame]:
             whole = joined(frames)
             if whole is None:
                 return
-            self.featuring.reader.look_again()
-            own = self.featuring.typed(whole)
-            begin, end = own[features.time].min() - self.featuring.reach, own[features.time].max()
+            self.engine.reader.look_again()
+            own = self.engine.typed(whole)
+            begin, end = own[features.time].min() - self.engine.reach, own[features.time].max()
             before = self._passed(followed, since=begin, until=end, window=window)
             if before is not None and features.key is not None:
                 before = before[~before[features.key].isin(set(own[features.key]))]
-            found = self.featuring.compute(whole, now=pd.Timestamp(now), before=before)
+            found = self.engine.compute(whole, now=pd.Timestamp(now), before=before)
             quarantine.write(found.quarantine)
             yield from slices(found.rows)
 
@@ -172,12 +172,12 @@ class FeatureState:
         """Bring the history to where the database says that the scores are."""
         mark = self._last_done()
         due = self._looked_at is None or now - self._looked_at >= LOOK_EVERY
-        due = due and self.featuring.reader.look_again()  # before the past is built anew
+        due = due and self.engine.reader.look_again()  # before the past is built anew
         if self._mark != mark or not mark:
             self._load(mark, followed)
         if not due:
             return
-        if self.featuring.features.knows:
+        if self.engine.features.knows:
             self._learn_what_was_said(followed, mark)
         self._looked_at = now
 
@@ -198,15 +198,15 @@ class FeatureState:
             rows += len(added)
             if len(added):
                 history.learn(added)
-        self.featuring.history = history
+        self.engine.history = history
         self._mark, self._since = mark, (rows, len(following))
 
     def _build_anew(self, mark: int, followed: FollowedSource) -> None:
         passed = self._passed(followed)
-        self.featuring.history = self.featuring.empty()
+        self.engine.history = self.engine.empty()
         if passed is not None:
             log.info("the past of %s is built from %d rows of the source", self.source, len(passed))
-            self.featuring.history.learn(passed)
+            self.engine.history.learn(passed)
         elif mark:
             log.warning("the past of %s is lost and begins anew: the source holds none of its scored rows", self.source)
         self._mark = mark
@@ -223,13 +223,13 @@ class FeatureState:
         BundleError, DataError
             If that state is missing, broken, or of other features: nothing is scored as if everything were new.
         """
-        if self.featuring.history.latest is None:
-            trained = self.featuring.recall(self.folder.parent)
+        if self.engine.history.latest is None:
+            trained = self.engine.recall(self.folder.parent)
             if trained.latest is not None:
-                when = read_dates(whole[self.featuring.features.time])[0].dropna()
+                when = read_dates(whole[self.engine.features.time])[0].dropna()
                 end = pd.Timestamp(trained.latest - trained.lateness, unit="us")
                 if (when < end).mean() <= MOST_LATE:
-                    self.featuring.history = trained
+                    self.engine.history = trained
                 else:
                     log.warning(
                         "many rows of the first batch are older than the end of training (%s): the features of %s "
@@ -242,11 +242,11 @@ class FeatureState:
     def _learn_what_was_said(self, followed: FollowedSource, mark: int) -> None:
         """Tell the history what labels, reports and verdicts say of its rows by now, those of training included."""
         try:
-            learnt = self.featuring.reader.kept(self.folder.parent / ROWS)
+            learnt = self.engine.reader.kept(self.folder.parent / ROWS)
         except BundleError as error:
             log.warning("%s", error)
             learnt = None
-        if tell(self.featuring.history, self._passed(followed), learnt):
+        if tell(self.engine.history, self._passed(followed), learnt):
             self._write_snapshot(mark)
 
     def _passed(
@@ -258,10 +258,10 @@ class FeatureState:
         window: Mapping[str, Any] | None = None,
     ) -> pd.DataFrame | None:
         """The rows behind the cursor that features still look back to, typed; None if there are none."""
-        time = self.featuring.features.time
+        time = self.engine.features.time
         parts: list[pd.DataFrame] = []
         for frame in followed.passed(window):
-            typed = self.featuring.typed(frame)
+            typed = self.engine.typed(frame)
             if since is not None:
                 typed = typed[typed[time] >= since]
             if until is not None:
@@ -272,13 +272,13 @@ class FeatureState:
         joined = pd.concat(parts, ignore_index=True) if parts else pd.DataFrame()
         if joined.empty:
             return None
-        joined = joined[~self.featuring.again(joined)]
+        joined = joined[~self.engine.again(joined)]
         return joined if since is not None else self._young(joined)
 
     def _young(self, rows: pd.DataFrame) -> pd.DataFrame:
-        time = rows[self.featuring.features.time]
-        lateness = pd.Timedelta(microseconds=self.featuring.history.lateness)
-        return rows[time > time.max() - self.featuring.reach - lateness]
+        time = rows[self.engine.features.time]
+        lateness = pd.Timedelta(microseconds=self.engine.history.lateness)
+        return rows[time > time.max() - self.engine.reach - lateness]
 
     def _snapshot(self, mark: int) -> tuple[int, History | None]:
         """The latest snapshot that is not ahead of the database, if it is of these features and told by the same."""
@@ -293,7 +293,7 @@ class FeatureState:
         except BundleError as error:
             log.warning("%s", error)
             return 0, None
-        fits = self.featuring.goes_on_with(history) and history.lateness == self.featuring.history.lateness
+        fits = self.engine.goes_on_with(history) and history.lateness == self.engine.history.lateness
         return fitting[-1], history if fits else None
 
     def _snapshots(self) -> dict[int, Path]:
@@ -303,9 +303,9 @@ class FeatureState:
     def _write_snapshot(self, mark: int) -> None:
         """Write the history, then delete what it makes needless."""
         self.folder.mkdir(parents=True, exist_ok=True)
-        self.featuring.history.forget()
+        self.engine.history.forget()
         failpoint("past.snapshot")
-        _sync(save_history(self.featuring.history, self.folder / f"past-{mark:08d}.npz"))
+        _sync(save_history(self.engine.history, self.folder / f"past-{mark:08d}.npz"))
         failpoint("past.snapped")
         self._since = (0, 0)
         for path in self.folder.iterdir():

@@ -12,7 +12,7 @@ from detector.errors import SettingError
 from pipelines.sinks.batch_sink import ROW_COLUMNS
 
 
-def placed(frame: pd.DataFrame, spans: Sequence[tuple[str, int, int]]) -> pd.DataFrame:
+def with_provenance(frame: pd.DataFrame, spans: Sequence[tuple[str, int, int]]) -> pd.DataFrame:
     """The rows with two columns in front that say so.
 
     Parameters
@@ -27,7 +27,7 @@ def placed(frame: pd.DataFrame, spans: Sequence[tuple[str, int, int]]) -> pd.Dat
     SettingError
         If the rows come from no file.
 
-    >>> rows = placed(pd.DataFrame({"risk": [0.5]}, index=[7]), [("a.csv", 0, 0), ("b.csv", 5, 100)])
+    >>> rows = with_provenance(pd.DataFrame({"risk": [0.5]}, index=[7]), [("a.csv", 0, 0), ("b.csv", 5, 100)])
     >>> rows.to_dict("records")
     [{'file': 'b.csv', 'row': 102, 'risk': 0.5}]
     """

@@ -22,7 +22,7 @@ from pipelines.config import Config
 from pipelines.factory.detector import policy_of
 from pipelines.factory.metadata import reference_of
 from pipelines.factory.training_period import latest_rows, rows_between
-from pipelines.features.engine import Featuring, featuring_of
+from pipelines.features.engine import FeatureEngine, feature_engine_of
 from pipelines.progress import counted, progress
 from pipelines.registry.registry import ModelRegistry
 from pipelines.scoring.shadow import settle_shadow
@@ -146,9 +146,9 @@ def watch(config: Config, *, now: datetime) -> DriftReport:
 def _new_rows(source: Source, config: Config, *, since: str, now: datetime) -> tuple[pd.DataFrame, str]:
     """Rows later than the last look, the latest of them if they are many, and where the next look begins."""
     time, most = config.columns.time, config.drift.most_rows
-    featuring = featuring_of(config, trained=False)
-    if featuring is not None and time is not None:
-        return _new_measured(source, config, featuring, time, since=since, now=now)
+    engine = feature_engine_of(config, trained=False)
+    if engine is not None and time is not None:
+        return _new_measured(source, config, engine, time, since=since, now=now)
     parts: list[pd.DataFrame] = []
     seen, latest = 0, since
     end = naive_utc(now).to_datetime64()
@@ -174,15 +174,15 @@ def _new_rows(source: Source, config: Config, *, since: str, now: datetime) -> t
 
 
 def _new_measured(
-    source: Source, config: Config, featuring: Featuring, time: str, *, since: str, now: datetime
+    source: Source, config: Config, engine: FeatureEngine, time: str, *, since: str, now: datetime
 ) -> tuple[pd.DataFrame, str]:
     """The same with features, which look back beyond the last look."""
     begin = pd.Timestamp(since) if since else None
     end = naive_utc(now)
-    frame = rows_between(source, time, since=None if begin is None else begin - featuring.reach, until=end)
+    frame = rows_between(source, time, since=None if begin is None else begin - engine.reach, until=end)
     if frame.empty:
         return frame, since
-    rows = featuring.compute(frame, now=end).rows
+    rows = engine.compute(frame, now=end).rows
     when = read_dates(rows[time])[0]
     if begin is not None:
         rows, when = rows[(when > begin).to_numpy()], when[when > begin]

@@ -19,9 +19,9 @@ from detector.errors import DataError
 from detector.persist import bundle
 from pipelines.config import Config, OutputSection
 from pipelines.factory.detector import exploration_of, policy_of
-from pipelines.features.engine import Featuring, featuring_of, joined, slices
+from pipelines.features.engine import FeatureEngine, feature_engine_of, joined, slices
 from pipelines.ingest.batch import InputBatch, ReadFacts
-from pipelines.prefetch import ahead
+from pipelines.prefetch import prefetch
 from pipelines.progress import progress
 from pipelines.scoring.contract import BatchContext
 from pipelines.scoring.reports import ScoreReport, SeriesReport
@@ -88,31 +88,31 @@ def score(
     scorer, version = bundle.load(folder), bundle.fingerprint(folder)
     source = open_source(config.source.at(input) if input is not None else config.source)
     target = config.output.at(output) if output is not None else config.output
-    featuring = featuring_of(config, trained=True)
-    given = scorer.schema if featuring is None else scorer.schema.without(featuring.features.names)
+    engine = feature_engine_of(config, trained=True)
+    given = scorer.schema if engine is None else scorer.schema.without(engine.features.names)
     given.check(source.columns())
     run = _Run(config, source, target, version, now, started)
     if isinstance(scorer, SequenceScorer):
         return _score_series(run, scorer)
-    wanted = read_columns(source.columns(), given, featuring)
+    wanted = read_columns(source.columns(), given, engine)
     rows = InputBatch(wanted, lambda facts: _read(source, facts, columns=wanted, numeric=given.numeric))
-    return _score_table(run, scorer, rows, featuring)
+    return _score_table(run, scorer, rows, engine)
 
 
-def _score_table(run: _Run, scorer: TabularScorer, rows: InputBatch, featuring: Featuring | None) -> ScoreReport:
+def _score_table(run: _Run, scorer: TabularScorer, rows: InputBatch, engine: FeatureEngine | None) -> ScoreReport:
     config, policy = run.config, policy_of(run.config.policy, scorer.schema)
-    batch_scorer = TableBatchScorer(scorer, run.version, policy, featuring=featuring, sample=exploration_of(config))
+    batch_scorer = TableBatchScorer(scorer, run.version, policy, engine=engine, sample=exploration_of(config))
     with ExitStack() as stack:
         sink = stack.enter_context(open_sink(run.target))
         quarantine = stack.enter_context(QuarantineSink(run.target.quarantine_path, columns=rows.columns))
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="detector-")))
-        if featuring is not None:
-            rows = rows.map(_with_features(featuring, quarantine, now=run.now))
+        if engine is not None:
+            rows = rows.map(_with_features(engine, quarantine, now=run.now))
         with progress("Scoring", total=run.source.estimate()) as advance:
             context = BatchContext(folder=folder, quarantine=quarantine, now=run.now, advance=advance)
             scored = batch_scorer.score(rows, context)
         with progress("Explaining and writing", total=scored.scored) as advance:
-            for scores in ahead(scored.frames):
+            for scores in prefetch(scored.frames):
                 sink.write(run.stamped(as_written(scores)))
                 advance(len(scores))
     return ScoreReport(
@@ -136,13 +136,13 @@ def _read(source: Source, facts: ReadFacts, *, columns: list[str], numeric: tupl
 
 
 def _with_features(
-    featuring: Featuring, quarantine: QuarantineSink, *, now: datetime
+    engine: FeatureEngine, quarantine: QuarantineSink, *, now: datetime
 ) -> Callable[[Iterator[pd.DataFrame]], Iterator[pd.DataFrame]]:
     """Measures features of all rows together, because an entity's lie in any order."""
 
     def measure(frames: Iterator[pd.DataFrame]) -> Iterator[pd.DataFrame]:
         if (whole := joined(frames)) is not None:
-            featured = featuring.push(whole, now=pd.Timestamp(now))
+            featured = engine.push(whole, now=pd.Timestamp(now))
             quarantine.write(featured.quarantine)
             yield from slices(featured.rows)
 

@@ -96,7 +96,7 @@ class ScoredBatch:
         frame if there are none.
     by_day : mapping of date to int
         Flagged rows of each day; empty if the rows have no time.
-    is_placed : bool
+    has_provenance : bool
         Whether they say already which file and row they are of, where no key does.
     notices : DataFrame or None
         What is to be reported beside them, in the same columns.
@@ -108,7 +108,7 @@ class ScoredBatch:
     flagged: int
     frames: Iterator[pd.DataFrame]
     by_day: Mapping[date, int] = field(default_factory=dict)
-    is_placed: bool = False
+    has_provenance: bool = False
     notices: pd.DataFrame | None = None
     keep: Callable[[Session, int], None] = keep_nothing
 

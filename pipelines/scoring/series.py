@@ -21,7 +21,7 @@ from detector.detectors.series.scorer import SequenceScorer
 from detector.detectors.series.stream import Continued, Tail, continue_series, newest_of
 from pipelines.ingest.batch import InputBatch
 from pipelines.ingest.dedupe import KeyLedger
-from pipelines.ingest.provenance import placed
+from pipelines.ingest.provenance import with_provenance
 from pipelines.scoring.contract import BatchContext, ScoredBatch, each_once, keep_nothing
 from pipelines.scoring.staleness import FORGOTTEN, Staleness, notices_of
 from pipelines.scoring.state import keep_tail, load_tail
@@ -103,7 +103,7 @@ class SeriesBatchScorer:
             flagged=int(flags.sum()),
             frames=_slices(scores),
             by_day={} if self.schema.time is None else counts_by_day(_days(scores, self.schema.time)[flags]),
-            is_placed=True,
+            has_provenance=True,
             notices=notices if context.goes_on else None,
             keep=partial(_keep, source=context.source, tail=tail, scorer=self.scorer)
             if context.goes_on
@@ -131,7 +131,7 @@ class SeriesBatchScorer:
             context.quarantine.write(cleaned.quarantine)
             rows = each_once(cleaned.rows, frame, ledger, context, key=key) if context.goes_on else cleaned.rows
             if key is None and len(rows):
-                place = placed(rows[[]], batch.facts.spans)
+                place = with_provenance(rows[[]], batch.facts.spans)
                 rows = rows.assign(**{kept: place[name] for kept, name in zip(PLACES, ROW_COLUMNS, strict=True)})
             parts.append(rows.drop(columns=[self.schema.label] if self.schema.label in rows else []))
         for rejected in batch.facts.rejected:

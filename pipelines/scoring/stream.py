@@ -29,9 +29,9 @@ from pipelines.alerts.grouping.gather import Gathered
 from pipelines.alerts.outbox.enqueue import enqueue
 from pipelines.features.state import FeatureState, feature_state_of
 from pipelines.ingest import FollowedSource, InputBatch, ReadFacts, open_followed
-from pipelines.ingest.provenance import placed
+from pipelines.ingest.provenance import with_provenance
 from pipelines.jobs.context import Context
-from pipelines.prefetch import ahead
+from pipelines.prefetch import prefetch
 from pipelines.scoring.contract import BatchContext, BatchScorer, Mode, ScoredBatch
 from pipelines.scoring.shadow import ShadowTrial
 from pipelines.scoring.staleness import with_notices
@@ -85,8 +85,8 @@ class Scoring:
         config, self.store, self.source = self.context.config, self.context.store, self.context.config.name
         schema = self.scorer.schema
         self.state = feature_state_of(config, self.store, self.context.cache)
-        raw = schema if self.state is None else self.state.featuring.raw_schema(schema)
-        also = () if self.state is None else self.state.featuring.reader.optional
+        raw = schema if self.state is None else self.state.engine.raw_schema(schema)
+        also = () if self.state is None else self.state.engine.reader.optional
         self.followed = open_followed(config, self.store, raw, also=also)
         self.sink = open_batch_sink(config, self.store, schema)
 
@@ -213,7 +213,7 @@ class Scoring:
             frames = self._described(scored, rows.facts, batch)
             frames = gathered.watch(frames if trial is None else trial.watch(frames))
             staged = self.sink.stage(
-                ahead(self._written(frames)),
+                prefetch(self._written(frames)),
                 batch=batch.id,
                 version=self.scorer.version,
                 folder=folder,
@@ -297,8 +297,8 @@ class Scoring:
             if frame.empty:
                 continue
             named = frame
-            if self.scorer.schema.key is None and not scored.is_placed:
-                named = placed(frame, facts.spans)
+            if self.scorer.schema.key is None and not scored.has_provenance:
+                named = with_provenance(frame, facts.spans)
             yield named.assign(model_version=self.scorer.version, scored_at=scored_at, batch=batch.id)
 
 

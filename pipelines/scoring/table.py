@@ -16,11 +16,11 @@ from detector.decide.policy import Policy
 from detector.detectors.table.scorer import TabularScorer
 from detector.detectors.table.scoring import TableScoring
 from detector.schema import Schema
-from pipelines.features.engine import Featuring
+from pipelines.features.engine import FeatureEngine
 from pipelines.ingest.batch import InputBatch
 from pipelines.ingest.dedupe import KeyLedger
-from pipelines.ingest.provenance import placed
-from pipelines.prefetch import ahead
+from pipelines.ingest.provenance import with_provenance
+from pipelines.prefetch import prefetch
 from pipelines.scoring.contract import BatchContext, ScoredBatch, each_once
 
 
@@ -39,7 +39,7 @@ class TableBatchScorer:
         stays flagged, because its alert is out, and later batches get what is left of the day.
     kept : tuple of str
         Features whose values alerts show.
-    featuring : Featuring, optional
+    engine : FeatureEngine, optional
         Whose features reasons speak of in their own words.
     sample : Exploration, optional
         Draws rows that are not flagged for an audit.
@@ -51,7 +51,7 @@ class TableBatchScorer:
     version: str
     policy: Policy
     kept: tuple[str, ...] = ()
-    featuring: Featuring | None = None
+    engine: FeatureEngine | None = None
     sample: Exploration | None = None
     explains: bool = True
 
@@ -71,7 +71,7 @@ class TableBatchScorer:
             spool=FrameFolder(context.folder),
         )
         ledger, scored = KeyLedger(), 0
-        for frame in ahead(batch.frames()):
+        for frame in prefetch(batch.frames()):
             context.checkpoint()
             cleaned = clean(frame, self.schema, positions=frame.index)
             context.quarantine.write(cleaned.quarantine)
@@ -89,13 +89,13 @@ class TableBatchScorer:
         """The file and row of each, if rows are sampled by them."""
         if self.sample is None or self.schema.key is not None or rows.empty or not batch.facts.spans:
             return None
-        where = placed(rows[[]], batch.facts.spans)
+        where = with_provenance(rows[[]], batch.facts.spans)
         return list(zip(where["file"].tolist(), where["row"].tolist(), strict=True))
 
     def _in_own_words(self, scores: pd.DataFrame) -> pd.DataFrame:
-        if self.featuring is None:
+        if self.engine is None:
             return scores
-        spoken = [self.featuring.in_own_words(each) if each else each for each in scores["reasons"]]
+        spoken = [self.engine.in_own_words(each) if each else each for each in scores["reasons"]]
         return scores.assign(reasons=pd.Series(spoken, index=scores.index, dtype=object))
 
 
@@ -124,9 +124,9 @@ class FrameFolder(MutableMapping[str, pd.DataFrame]):
         return sum(1 for _ in self)
 
 
-def read_columns(columns: Sequence[str], schema: Schema, featuring: Featuring | None) -> list[str]:
+def read_columns(columns: Sequence[str], schema: Schema, engine: FeatureEngine | None) -> list[str]:
     """Of the columns that a source has, those that scoring needs."""
     needed = {*schema.features, *(name for role, name in schema.roles.items() if role != "label")}
-    if featuring is not None:
-        needed |= set(featuring.reader.needs)
+    if engine is not None:
+        needed |= set(engine.reader.needs)
     return [name for name in columns if name in needed]

@@ -20,7 +20,7 @@ from pipelines.alerts.feedback.answers import realised
 from pipelines.config import Config
 from pipelines.factory.detector import exploration_of, policy_of
 from pipelines.factory.kinds import KINDS
-from pipelines.features.engine import featuring_of
+from pipelines.features.engine import feature_engine_of
 from pipelines.labels.feedback import Statements
 from pipelines.labels.known import with_answers
 from pipelines.progress import counted, progress
@@ -93,18 +93,18 @@ def evaluate(config: Config, *, input: str, now: datetime) -> EvaluationReport: 
         )
     policy = policy_of(config.policy, schema)
     source = open_source(config.source.at(input))
-    featuring = featuring_of(config, trained=True)
-    given = schema if featuring is None else schema.without(featuring.features.names)
+    engine = feature_engine_of(config, trained=True)
+    given = schema if engine is None else schema.without(engine.features.names)
     said = Statements.answers(config)
     given.check(source.columns(), labelled=not said.verdicts["label"].notna().any())
-    needed = {*given.roles.values(), *given.features, *(featuring.reader.needs if featuring is not None else ())}
+    needed = {*given.roles.values(), *given.features, *(engine.reader.needs if engine is not None else ())}
     wanted = [name for name in source.columns() if name in needed]
     with progress("Reading", total=source.estimate()) as advance:
         frame = source.read(columns=wanted, numeric=given.numeric, advance=advance)
     given_rows, quarantined = len(frame) + len(source.rejected), [source.rejected]
     reasons = Counter({"a line that cannot be read": len(source.rejected)})
-    if featuring is not None:
-        featured = featuring.push(frame, now=pd.Timestamp(now))
+    if engine is not None:
+        featured = engine.push(frame, now=pd.Timestamp(now))
         frame, quarantined = featured.rows, [*quarantined, featured.quarantine]
         reasons.update(featured.quarantine["reason"])
     frame, answered = with_answers(frame, schema, said)

@@ -18,7 +18,7 @@ from pipelines.factory.kinds import KINDS
 from pipelines.factory.labelled_set import head_note, train_head
 from pipelines.factory.metadata import add_metadata
 from pipelines.factory.training_period import TrainingPeriod, recent, split
-from pipelines.features.engine import featuring_of, history_folder
+from pipelines.features.engine import feature_engine_of, history_folder
 from pipelines.progress import counted, progress
 from pipelines.registry.comparison import Comparison
 from pipelines.registry.promotion import FAILED, KEEP, PROMOTE, SHADOW, Decision, decide, note_of
@@ -129,10 +129,10 @@ def _retrain(run: _Run) -> RetrainReport:
     config, registry, now = run.config, run.registry, run.now
     champion = bundle.load(registry.place) if registry.place.exists() else None
     source = open_source(config.source)
-    featuring = featuring_of(config, trained=False)
-    frame = recent(source, config, now=now, featuring=featuring)
+    engine = feature_engine_of(config, trained=False)
+    frame = recent(source, config, now=now, engine=engine)
     until = "" if champion is None else str(champion.metrics.get("learnt_until", ""))
-    period = split(frame, config, now=now, champion_until=until, featuring=featuring)
+    period = split(frame, config, now=now, champion_until=until, engine=engine)
     if champion is not None and len(period.compare) < config.retrain.least_rows:
         return _skipped(run, period, until)
     enough, notes = KINDS[config.kind].enough(period.learn, config, period.schema)
@@ -159,8 +159,8 @@ def _retrain(run: _Run) -> RetrainReport:
     if config.tracking.enabled:
         made = Retraining(config, period, fitted, decision, found, reviewed, figures, champion, source, run.trigger)
         keep_training(spool_of(config), made.record(registry, name))
-    if featuring is not None:
-        featuring.save(history_folder(config))
+    if engine is not None:
+        engine.save(history_folder(config))
     failpoint("retrain.kept")
     _act(run, name, decision)
     return RetrainReport(

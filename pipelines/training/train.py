@@ -24,7 +24,7 @@ from pipelines.factory.kinds import KINDS
 from pipelines.factory.labelled_set import head_note, labelled_set_of, train_head, without
 from pipelines.factory.metadata import REFERENCE, add_metadata
 from pipelines.features.burn_in import warm
-from pipelines.features.engine import featuring_of, history_folder, statements_of
+from pipelines.features.engine import feature_engine_of, history_folder, statements_of
 from pipelines.labels.feedback import Statements
 from pipelines.labels.known import with_report_time
 from pipelines.progress import counted, progress
@@ -97,19 +97,19 @@ def train(config: Config, *, now: datetime) -> TrainReport:
     _check_places(config)
     source = open_source(config.source)
     kind = KINDS[config.kind]
-    featuring = featuring_of(config, trained=False)
+    engine = feature_engine_of(config, trained=False)
     with progress("Reading", total=source.estimate()) as advance:
         frame = kind.read(source, config, advance)
     schema = kind.schema(frame, config)
     refuse_taken_names(schema)
     unmeasured = pd.DataFrame()
-    if featuring is not None:
+    if engine is not None:
         with progress("Measuring features", total=None):
-            featured = featuring.learn(frame, now=pd.Timestamp(now))
-        schema, unmeasured = featuring.schema(schema), featured.quarantine
+            featured = engine.learn(frame, now=pd.Timestamp(now))
+        schema, unmeasured = engine.schema(schema), featured.quarantine
         frame = featured.rows
-    statements = statements_of(config, featuring)
-    whole = featuring is not None or config.train.rows is None
+    statements = statements_of(config, engine)
+    whole = engine is not None or config.train.rows is None
     strangers = _strangers(frame, config, statements) if whole else None
     frame = _some(frame, config)
     policy = policy_of(config.policy, schema)
@@ -121,7 +121,7 @@ def train(config: Config, *, now: datetime) -> TrainReport:
         sink.write(source.rejected)
     _refuse_too_few(cleaned, quarantine_file)
     usable = with_report_time(cleaned.rows, frame, config)
-    rows, early = warm(cleaned.rows, str(schema.time), None if featuring is None else featuring.whole_from)
+    rows, early = warm(cleaned.rows, str(schema.time), None if engine is None else engine.whole_from)
     rows, kept_apart = kind.split(rows, config, schema)
     labelled = labelled_set_of(usable.drop(index=kept_apart.index), config, schema, now=now, statements=statements)
     rows = without(rows, labelled)
@@ -136,8 +136,8 @@ def train(config: Config, *, now: datetime) -> TrainReport:
         reviewed, figures = review(detector.scorer_, kept_apart, config, detector.history_)
     add_metadata(detector.scorer_, rows, kept_apart, policy=policy, now=now)
     ModelRegistry(config.bundle).put(detector.scorer_, now=now)
-    if featuring is not None:
-        featuring.save(history_folder(config))
+    if engine is not None:
+        engine.save(history_folder(config))
     trained = Trained(config, source, detector, frame, cleaned, rows, kept_apart, reviewed, figures)
     logged: LoggedModel | None = None
     unsent: list[str] = []

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from pipelines.prefetch import ahead
+from pipelines.prefetch import prefetch
 
 
 def test_ahead_makes_the_next_item_meanwhile() -> None:
@@ -19,7 +19,7 @@ def test_ahead_makes_the_next_item_meanwhile() -> None:
         made.set()
         yield 2
 
-    items = ahead(numbers())
+    items = prefetch(numbers())
 
     assert next(items) == 1
     assert made.wait(timeout=10)
@@ -33,7 +33,7 @@ def test_ahead_raises_where_the_item_would_have_come() -> None:
         yield 1
         raise OSError("the disk is gone")
 
-    items = ahead(numbers())
+    items = prefetch(numbers())
 
     assert next(items) == 1
     with pytest.raises(OSError, match="the disk is gone"):
@@ -42,7 +42,7 @@ def test_ahead_raises_where_the_item_would_have_come() -> None:
 
 def test_ahead_can_be_left_early() -> None:
     """Who stops listening is not kept waiting for the rest."""
-    items = ahead(iter(range(1_000_000)))
+    items = prefetch(iter(range(1_000_000)))
 
     assert next(items) == 0
     items.close()

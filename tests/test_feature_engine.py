@@ -9,7 +9,7 @@ from detector.errors import DataError, SchemaError, SettingError
 from detector.explain.reason import Reason
 from detector.schema import Schema
 from pipelines.config import load_config
-from pipelines.features.engine import Featuring
+from pipelines.features.engine import FeatureEngine
 from pipelines.simulate import simulate_transactions
 
 CONFIG = """\
@@ -45,30 +45,30 @@ def test_training_and_scoring_see_the_same_past(rows, tmp_path):
     """What scoring adds to fresh rows after a restart is what one table would have had."""
     config = config_of(tmp_path)
     text = rows.astype({"time": "str", "amount": "str"})
-    Featuring(config).learn(text[:1_000])
-    before = Featuring(config)
+    FeatureEngine(config).learn(text[:1_000])
+    before = FeatureEngine(config)
     before.learn(text[:1_000])
     before.save(tmp_path)
 
-    after = Featuring.load(config, tmp_path)
+    after = FeatureEngine.load(config, tmp_path)
     fresh = pd.concat([after.push(text[at : at + 250]).rows for at in (1_000, 1_250)])
 
-    whole = Featuring(config).learn(text).rows
+    whole = FeatureEngine(config).learn(text).rows
     pd.testing.assert_frame_equal(fresh[NAMES], whole[1_000:][NAMES], check_exact=True)
     assert whole[NAMES].notna().mean().min() > 0.3
 
 
 def test_rows_that_cannot_have_features_are_set_aside(rows, tmp_path):
     """A refused amount, a clock that runs ahead and a late row leave with their reason; broken text stays for clean."""
-    featuring = Featuring(config_of(tmp_path, CONFIG + "  negative: refuse\n"))
-    featuring.learn(rows[:1_000])
+    engine = FeatureEngine(config_of(tmp_path, CONFIG + "  negative: refuse\n"))
+    engine.learn(rows[:1_000])
     fresh = rows[1_000:1_005].astype({"time": object, "amount": object})
     fresh.loc[1_000, "amount"] = -3.0
     fresh.loc[1_001, "time"] = pd.Timestamp("2030-01-01")
     fresh.loc[1_002, "time"] = rows["time"].iloc[0]
     fresh.loc[1_003, "time"] = "some day"
 
-    found = featuring.push(fresh, now=pd.Timestamp(rows["time"].iloc[1_005], tz="UTC"))
+    found = engine.push(fresh, now=pd.Timestamp(rows["time"].iloc[1_005], tz="UTC"))
 
     assert found.quarantine["row"].tolist() == [1_000, 1_001, 1_002]
     reasons = found.quarantine["reason"].tolist()
@@ -80,40 +80,40 @@ def test_rows_that_cannot_have_features_are_set_aside(rows, tmp_path):
 
 def test_rows_to_score_need_no_label(rows, tmp_path):
     """Fresh rows have no truth yet; what was reported before still counts."""
-    featuring = Featuring(config_of(tmp_path))
-    featuring.learn(rows[:1_000])
+    engine = FeatureEngine(config_of(tmp_path))
+    engine.learn(rows[:1_000])
     fresh = rows[1_000:].drop(columns=["is_fraud", "reported_at"])
-    assert featuring.push(fresh).rows[NAMES[2]].max() > 0
+    assert engine.push(fresh).rows[NAMES[2]].max() > 0
 
 
 def test_features_join_the_schema(rows, tmp_path):
     """The detector learns from the features, and never from the time of a report."""
-    featuring = Featuring(config_of(tmp_path))
-    schema = featuring.schema(Schema(numeric=("amount",), datetime=("reported_at",)))
+    engine = FeatureEngine(config_of(tmp_path))
+    schema = engine.schema(Schema(numeric=("amount",), datetime=("reported_at",)))
     assert schema == Schema(numeric=("amount", *NAMES))
 
 
 def test_reasons_speak_of_the_history(rows, tmp_path):
     """A reason that is a feature says itself in words."""
-    featuring = Featuring(config_of(tmp_path))
-    (reason,) = featuring.in_own_words([Reason(NAMES[0], "5.2", "", 0.5)])
+    engine = FeatureEngine(config_of(tmp_path))
+    (reason,) = engine.in_own_words([Reason(NAMES[0], "5.2", "", 0.5)])
     assert reason.text == "amount 5.2 times its 30-day mean of card_id; 50 % of the risk"
 
 
 def test_a_past_of_other_features_is_refused(rows, tmp_path):
     """After a change of the features the past must be learnt again."""
-    featuring = Featuring(config_of(tmp_path))
-    featuring.learn(rows[:100])
-    featuring.save(tmp_path)
+    engine = FeatureEngine(config_of(tmp_path))
+    engine.learn(rows[:100])
+    engine.save(tmp_path)
     other = config_of(tmp_path, CONFIG.replace("30d", "20d"))
     with pytest.raises(DataError, match="kept for other features"):
-        Featuring.load(other, tmp_path)
+        FeatureEngine.load(other, tmp_path)
 
 
 def test_a_missing_column_is_named(rows, tmp_path):
     """A feature of a column that the rows lack says which."""
     with pytest.raises(SchemaError, match="needs the column 'latitude'"):
-        Featuring(config_of(tmp_path)).push(rows.drop(columns="latitude"))
+        FeatureEngine(config_of(tmp_path)).push(rows.drop(columns="latitude"))
 
 
 @pytest.mark.parametrize(
@@ -134,16 +134,16 @@ def test_a_missing_column_is_named(rows, tmp_path):
 def test_a_configuration_without_meaning_is_refused(tmp_path, text, message):
     """Mistakes in the features are told before anything is read."""
     with pytest.raises(SettingError, match=message):
-        Featuring(config_of(tmp_path, text))
+        FeatureEngine(config_of(tmp_path, text))
 
 
 @pytest.mark.parametrize("reported", ["time", "is_fraud"])
 def test_a_past_is_kept_where_one_column_has_two_meanings(rows, tmp_path, reported):
     """A column that says both when a row was and when it was reported is written down once."""
-    featuring = Featuring(config_of(tmp_path, CONFIG.replace("reported_at", reported)))
-    featuring.learn(rows[:100])
+    engine = FeatureEngine(config_of(tmp_path, CONFIG.replace("reported_at", reported)))
+    engine.learn(rows[:100])
 
-    featuring.save(tmp_path)
+    engine.save(tmp_path)
 
     assert list(pd.read_parquet(tmp_path / "rows.parquet")).count(reported) == 1
 
@@ -160,30 +160,30 @@ def test_a_past_is_kept_where_one_column_has_two_meanings(rows, tmp_path, report
 )
 def test_a_past_told_by_others_is_refused(rows, tmp_path, text):
     """Where another's word counts by now, marks of the old one would stay: the past must be learnt again."""
-    featuring = Featuring(config_of(tmp_path))
-    featuring.learn(rows[:100])
-    featuring.save(tmp_path)
+    engine = FeatureEngine(config_of(tmp_path))
+    engine.learn(rows[:100])
+    engine.save(tmp_path)
 
     with pytest.raises(DataError, match="told by other labels, reports or verdicts. Train again"):
-        Featuring.load(config_of(tmp_path, text), tmp_path)
+        FeatureEngine.load(config_of(tmp_path, text), tmp_path)
 
 
 def test_a_past_goes_on_where_reports_have_moved(rows, tmp_path):
     """The same reports in another folder are the same word; without features made of labels nobody's word counts."""
     reports = "train: {head: {reports: {source: {path: %s}}}}\n"
-    featuring = Featuring(config_of(tmp_path, CONFIG + reports % "here/chargebacks.csv"))
-    moved = Featuring(config_of(tmp_path, CONFIG + reports % "there/chargebacks.csv"))
-    assert moved.goes_on_with(featuring.history)
+    engine = FeatureEngine(config_of(tmp_path, CONFIG + reports % "here/chargebacks.csv"))
+    moved = FeatureEngine(config_of(tmp_path, CONFIG + reports % "there/chargebacks.csv"))
+    assert moved.goes_on_with(engine.history)
 
     plain = CONFIG.replace("    - risk by terminal_id over 28d delay 1d\n", "")
-    unlabelled = Featuring(config_of(tmp_path, plain.replace("is_fraud", "wrong")))
-    assert unlabelled.goes_on_with(Featuring(config_of(tmp_path, plain)).history)
+    unlabelled = FeatureEngine(config_of(tmp_path, plain.replace("is_fraud", "wrong")))
+    assert unlabelled.goes_on_with(FeatureEngine(config_of(tmp_path, plain)).history)
 
 
 def test_rows_of_an_earlier_training_are_not_kept(rows, tmp_path):
     """Once no feature is made of labels, nothing is to be told of rows: their keys do not lie around."""
     for text in (CONFIG, CONFIG.replace("    - risk by terminal_id over 28d delay 1d\n", "")):
-        featuring = Featuring(config_of(tmp_path, text))
-        featuring.learn(rows[:100])
-        featuring.save(tmp_path)
+        engine = FeatureEngine(config_of(tmp_path, text))
+        engine.learn(rows[:100])
+        engine.save(tmp_path)
         assert (tmp_path / "rows.parquet").exists() == ("risk" in text)
