@@ -28,7 +28,7 @@ LAG_SECONDS = 15.0
 class Facts:
     """Health, readiness and the figures that are asked for rather than counted.
 
-    - ``last_beat``: when the main loop last went round, by the monotonic clock.
+    - ``last_beat``: when the last cycle of the main loop ended, by the monotonic clock.
     - ``cache``: holds the detector that serves.
     """
 
@@ -50,7 +50,7 @@ class Facts:
         self._lag_at = float("-inf")
 
     def health(self) -> tuple[bool, dict[str, Any]]:
-        """Whether the process does its work: the main loop went round not long ago."""
+        """Whether the process does its work: the last cycle of the main loop ended not long ago."""
         silent = time.monotonic() - self.last_beat()
         return silent < 60.0 + 2 * self.config.service.lease, {"seconds_since_last_round": round(silent, 1)}
 
