@@ -380,6 +380,26 @@ def test_retraining_and_drift_measure_features(home: Path) -> None:
     assert "amount_ratio_30d_by_card_id" in {shift.name for shift in looked.shifts}
 
 
+def test_file_that_scoring_has_set_aside_stops_no_other_job(home: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """An empty and a malformed file: scoring goes on without them, and so do retraining and drift, which name them."""
+    config = settle(home)
+    put(home, "all", PAYMENTS)
+    for name, content in (("empty.parquet", b""), ("malformed.parquet", b"PAR1 and no more")):
+        (home / "in" / name).write_bytes(content)
+        os.utime(home / "in" / name, (0, 0))
+    assert run(config).rows == len(PAYMENTS)
+    caplog.clear()
+
+    report = retrain(config, now=LATER)
+    looked = watch(config, now=LATER)
+
+    assert report.challenger
+    assert looked.rows
+    named = [text for text in caplog.messages if "set it aside" in text]
+    assert len(named) == 2
+    assert all("empty.parquet" in text and "malformed.parquet" in text for text in named)
+
+
 def test_challenger_in_the_shadow_is_given_the_features(home: Path) -> None:
     """It scores the same rows."""
     config = settle(home, retrain={"shadow_days": 5})
