@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import subprocess
 import sys
+import time
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -27,6 +29,7 @@ from pipelines.scoring.job import score_new
 from pipelines.scoring.load import load_scorer
 from pipelines.scoring.replay import replay
 from pipelines.scoring.shadow import begin_shadow
+from pipelines.service.facts import Facts
 from pipelines.simulate import simulate_transactions
 from pipelines.store import open_store
 from pipelines.training.retrain import retrain
@@ -171,6 +174,12 @@ def test_scoring_waits_where_the_state_of_training_cannot_be_used(home: Path, wh
         run(config)
 
     assert not list((home / "scores").glob("batch-*"))
+    store = open_store(config.service.store)
+    facts = Facts(config, store, is_leader=lambda: True, last_beat=time.monotonic)
+    ready, found = facts.readiness()
+    store.close()
+    assert not ready
+    assert re.search(r"Learn|Train again", found["detector"])
 
 
 def test_rows_left_out_at_the_start_are_the_past(home: Path) -> None:
