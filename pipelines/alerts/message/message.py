@@ -48,6 +48,8 @@ class Message:
             return self._digest()
         if self.kind == "test":
             return f"This is a test of the alerts of {self.source}: it came through, and nothing happened."
+        if self.kind == "recovered" and self.facts.get("is_followed"):
+            return f"What was unusual about {self.about} from {self.when} is over; what came after it is another event."
         if self.kind == "recovered":
             return f"{self.about} is as usual again; it was unusual from {self.when}."
         if "chance" in self.facts:

@@ -15,7 +15,7 @@ from pipelines.alerts.channels.targets import targets_of
 from pipelines.alerts.grouping.audit_sample import sampled_events
 from pipelines.alerts.grouping.events import Event, Grouping, events_of, rank
 from pipelines.alerts.grouping.groups import Candidate, GroupState, advance, choose, reported
-from pipelines.alerts.grouping.recovery import recovered
+from pipelines.alerts.grouping.recovery import Earlier, followed, recovered
 from pipelines.alerts.grouping.silences import not_silenced, waits
 from pipelines.alerts.message.facts import facts_of, labels_of, rows_of_keys
 from pipelines.alerts.outbox.alerts import digest_alert, event_alert, recovery_alert
@@ -59,7 +59,8 @@ def enqueue(session: Session, scored: pd.DataFrame, *, config: Config, now: date
     flagged = scored[scored["flagged"].to_numpy(dtype=bool)]
     events = events_of(flagged, Grouping.of(config), now=now)
     states = group_states(session, config.name, (event.group for event in events))
-    candidates = not_silenced(session, _candidates(events, states, config), source=config.name, now=now)
+    found, earlier = _candidates(events, states, config)
+    candidates = not_silenced(session, found, source=config.name, now=now)
     day = today(session, config=config, now=now)
     chosen, more = choose(candidates, room=settings.a_day - day.told)
     for candidate in chosen:
@@ -69,12 +70,10 @@ def enqueue(session: Session, scored: pd.DataFrame, *, config: Config, now: date
     alerts += _sampled(session, scored, settings.a_day - day.told, config=config, now=now)
     labels = labels_of(flagged, events, by=settings.group_by(config.columns), masks=masks_of(config))
     store_group_states(session, config.name, states, labels)
-    post(session, alerts, config=config, now=now)
     if settings.recovery:
-        over = recovered(session, scored, config=config, now=now)
-        notices = [recovery_alert(group, seen, config=config, now=now) for group, seen in over]
-        post(session, notices, config=config, now=now)
-        alerts += notices
+        over = followed(earlier, chosen, states, labels) + recovered(session, scored, config=config, now=now)
+        alerts += [recovery_alert(each, config=config, now=now) for each in over]
+    post(session, _in_order(alerts), config=config, now=now)
     alerts += _overflow(session, day, more, config=config, now=now)
     session.flush()
     return alerts
@@ -101,16 +100,31 @@ def delivery_of(alert: Alert, target: str, now: datetime, *, state: str = "waiti
     return line | {"attempts": 0, "created_at": now, "next_at": now, "error": ""}
 
 
-def _candidates(events: Sequence[Event], states: dict[str, GroupState], config: Config) -> list[Candidate]:
-    """Events worth a report, in order of time; the states of their groups move on."""
-    settings, found = config.alerts, []
+def _candidates(
+    events: Sequence[Event], states: dict[str, GroupState], config: Config
+) -> tuple[list[Candidate], list[Earlier]]:
+    """Events worth a report, in order of time, and those that are not their group's latest; the states move on."""
+    settings, found, earlier = config.alerts, [], []
     window, again = timedelta(minutes=settings.window_minutes), timedelta(minutes=settings.again_minutes)
     for event in sorted(events, key=lambda each: each.first_at):
-        name = f"in_{secrets.token_hex(12)}"
-        candidate, states[event.group] = advance(event, states.get(event.group), name=name, window=window, again=again)
+        group, known, name = event.group, states.get(event.group), f"in_{secrets.token_hex(12)}"
+        candidate, states[group] = advance(event, known, name=name, window=window, again=again)
+        if known is not None and states[group].incident != known.incident:
+            earlier.append(Earlier(group, known, is_late=False))
+        elif candidate is not None and states[group].incident != candidate.incident:
+            late = GroupState(name, event.severity, "", None, event.first_at, event.last_at, event.rows)
+            earlier.append(Earlier(group, late, is_late=True))
         if candidate is not None and rank(event.severity) >= rank(settings.least_severity):
             found.append(candidate)
-    return found
+    return found, earlier
+
+
+def _in_order(alerts: Sequence[Alert]) -> list[Alert]:
+    """The same alerts, those of one group in the order of time, as they are to be delivered."""
+    place: dict[str, int] = {}
+    for alert in alerts:
+        place.setdefault(alert.group, len(place))
+    return sorted(alerts, key=lambda each: (place[each.group], each.first_at, each.kind == "recovered"))
 
 
 def _alerts(
