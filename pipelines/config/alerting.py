@@ -129,7 +129,13 @@ class AlertsSection(Section):
     """An event that lasts so long after it was sent is sent again."""
 
     a_day: PositiveInt = 50
-    """Most alerts a day; beyond that, one digest says how many more there were."""
+    """Most alerts a day; beyond that, one digest says how many more there were, and lists the most severe."""
+
+    backlog_hours: PositiveFloat = 48.0
+    """Events that ended longer before they are scored are a backlog, as when a service starts on old files.
+
+    It takes no room from today: it has room of its own, also `a_day` for all of it a day, and a digest of its own.
+    """
 
     least_severity: Severity = "low"
     """Events less severe are no alerts."""

@@ -145,9 +145,12 @@ class Message:
         )
         if self.facts.get("why") == "quiet":
             return f"{words.counted(more, 'alert')} of {self.source} came in the quiet hours ({parts})."
-        room = self.facts.get("a_day")
+        room, hours = self.facts.get("a_day"), self.facts.get("backlog_hours")
+        which = f"on {self.facts.get('day')}"
+        if hours is not None:
+            which = f"that was scored on {self.facts.get('day')}, over {hours:g} hours late,"
         return (
-            f"{words.counted(more, 'more event')} of {self.source} on {self.facts.get('day')} would have been alerts "
+            f"{words.counted(more, 'more event')} of {self.source} {which} would have been alerts "
             f"({parts}), beyond the {room} a day; they are in the scores."
         )
 

@@ -14,15 +14,16 @@ from sqlalchemy.orm import Session
 from pipelines.alerts.channels.targets import targets_of
 from pipelines.alerts.grouping.audit_sample import sampled_events
 from pipelines.alerts.grouping.events import Event, Grouping, events_of, rank
-from pipelines.alerts.grouping.groups import Candidate, GroupState, advance, choose, reported
+from pipelines.alerts.grouping.groups import Candidate, GroupState, advance, reported
 from pipelines.alerts.grouping.recovery import Earlier, followed, recovered
 from pipelines.alerts.grouping.silences import not_silenced, waits
 from pipelines.alerts.message.facts import facts_of, labels_of, rows_of_keys
-from pipelines.alerts.outbox.alerts import digest_alert, event_alert, recovery_alert
-from pipelines.alerts.outbox.states import group_states, store_group_states, today
+from pipelines.alerts.outbox.alerts import event_alert, recovery_alert
+from pipelines.alerts.outbox.cap import Cap
+from pipelines.alerts.outbox.states import group_states, store_group_states
 from pipelines.config import Config
 from pipelines.config.masking import masks_of
-from pipelines.store.alert_tables import Alert, AlertDay, Delivery
+from pipelines.store.alert_tables import Alert, Delivery
 
 __all__ = ["enqueue", "post"]
 
@@ -61,20 +62,21 @@ def enqueue(session: Session, scored: pd.DataFrame, *, config: Config, now: date
     states = group_states(session, config.name, (event.group for event in events))
     found, earlier = _candidates(events, states, config)
     candidates = not_silenced(session, found, source=config.name, now=now)
-    day = today(session, config=config, now=now)
-    chosen, more = choose(candidates, room=settings.a_day - day.told)
+    cap = Cap.of(session, config=config, now=now)
+    chosen, more = cap.choose(candidates)
     for candidate in chosen:
         states[candidate.event.group] = reported(states[candidate.event.group], candidate)
-    day.told += len(chosen)
     alerts = _alerts(chosen, flagged, config=config, now=now, context=scored)
-    alerts += _sampled(session, scored, settings.a_day - day.told, config=config, now=now)
+    alerts += _sampled(session, scored, cap, config=config, now=now)
     labels = labels_of(flagged, events, by=settings.group_by(config.columns), masks=masks_of(config))
     store_group_states(session, config.name, states, labels)
     if settings.recovery:
         over = followed(earlier, chosen, states, labels) + recovered(session, scored, config=config, now=now)
         alerts += [recovery_alert(each, config=config, now=now) for each in over]
     post(session, _in_order(alerts), config=config, now=now)
-    alerts += _overflow(session, day, more, config=config, now=now)
+    digests = cap.digests(more, labels, config=config, now=now)
+    post(session, digests, config=config, now=now)
+    alerts += digests
     session.flush()
     return alerts
 
@@ -142,40 +144,13 @@ def _alerts(
     return alerts
 
 
-def _sampled(session: Session, scored: pd.DataFrame, room: int, *, config: Config, now: datetime) -> list[Alert]:
+def _sampled(session: Session, scored: pd.DataFrame, cap: Cap, *, config: Config, now: datetime) -> list[Alert]:
     """Alerts about sampled rows, where the day has room; they take none from flagged rows that may come."""
     rows, candidates = sampled_events(scored, config=config, now=now)
     if not candidates or rank(config.alerts.least_severity) > rank("low"):
         return []
-    candidates = not_silenced(session, candidates, source=config.name, now=now)[: max(room, 0)]
+    candidates = cap.with_room(not_silenced(session, candidates, source=config.name, now=now))
     alerts = _alerts(candidates, rows, config=config, now=now, context=rows.iloc[:0])
     for alert, candidate in zip(alerts, candidates, strict=True):
         alert.facts = alert.facts | {"chance": float(rows["chance"].iloc[candidate.event.peak])}
     return alerts
-
-
-def _overflow(
-    session: Session, day: AlertDay, more: Sequence[Candidate], *, config: Config, now: datetime
-) -> list[Alert]:
-    """One digest for all that the day has no room for; what comes later is reported when the day is over."""
-    fresh = [each.event for each in more if each.is_fresh]
-    if not fresh:
-        return []
-    worst = dict(day.worst)
-    for event in fresh:
-        worst[event.severity] = worst.get(event.severity, 0) + 1
-    day.more, day.worst = day.more + len(fresh), worst
-    if day.said:
-        return []
-    digest = day_digest(day, rows=sum(event.rows for event in fresh), config=config, now=now)
-    post(session, [digest], config=config, now=now)
-    return [digest]
-
-
-def day_digest(day: AlertDay, *, rows: int, config: Config, now: datetime) -> Alert:
-    """The digest of all that a day had no room for; they count as reported from now on."""
-    day.said = day.more
-    facts = {"why": "cap", "more": day.more, "by_severity": day.worst, "day": str(day.day)}
-    facts["a_day"] = config.alerts.a_day
-    severity = max(day.worst, key=rank, default="low")
-    return digest_alert(facts, severity=severity, rows=rows, config=config, now=now)
