@@ -14,6 +14,7 @@ import sqlalchemy as sa
 
 from detector.errors import DetectorError
 from detector.persist import bundle
+from pipelines.alerts.outbox.cap import reported_today
 from pipelines.config import Config
 from pipelines.ingest import Lag
 from pipelines.jobs.cache import ProcessCache
@@ -112,8 +113,6 @@ class Facts:
             return int(session.scalar(today) or 0)
 
     def _told_today(self) -> int:
-        from pipelines.alerts.outbox.cap import reported_today
-
         with self.store.read() as session:
             return reported_today(session, config=self.config, now=datetime.now(UTC))
 
