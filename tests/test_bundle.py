@@ -17,7 +17,7 @@ import pytest
 from detector.detectors.table.detector import TabularDetector
 from detector.detectors.table.scorer import TabularScorer
 from detector.errors import BundleError
-from detector.persist import bundle
+from detector.onnx.folder import digest_of, own_digest
 from detector.persist.bundle import MANIFEST, fingerprint, load, save
 
 FILES = ["arrays.npz", "bundle.json", "decoder.onnx", "graph.onnx", "inside.onnx"]
@@ -44,7 +44,7 @@ def rewrite(folder: Path, change: Callable[[dict[str, Any]], object]) -> None:
     path = folder / MANIFEST
     manifest = json.loads(path.read_text(encoding="utf-8"))
     change(manifest)
-    manifest["digest"] = bundle._own_digest(manifest)
+    manifest["digest"] = own_digest(manifest)
     path.write_text(json.dumps(manifest), encoding="utf-8")
 
 
@@ -110,7 +110,7 @@ def test_bundle_never_unpickles(copy: Path) -> None:
         arrays = {name: stored[name] for name in stored.files}
     arrays["usual/forest"] = np.array([{"a": 1}], dtype=object)
     np.savez(copy / "arrays.npz", **arrays)
-    rewrite(copy, lambda manifest: manifest["files"].update({"arrays.npz": bundle._digest(copy / "arrays.npz")}))
+    rewrite(copy, lambda manifest: manifest["files"].update({"arrays.npz": digest_of(copy / "arrays.npz")}))
 
     with pytest.raises(BundleError, match="allow_pickle=False"):
         load(copy)
@@ -171,7 +171,7 @@ def test_manifest_cannot_reach_outside_its_folder(copy: Path, name: str) -> None
     if not stranger.exists():
         stranger.parent.mkdir(exist_ok=True)
         stranger.write_bytes(b"x")
-    digest = bundle._digest(stranger) if stranger.is_file() else ""
+    digest = digest_of(stranger) if stranger.is_file() else ""
     rewrite(copy, lambda manifest: manifest["files"].update({name: digest}))
 
     with pytest.raises(BundleError, match="is missing from the bundle"):
@@ -217,7 +217,7 @@ def test_manifest_that_describes_no_detector_is_a_bundle_error(
 def test_damaged_graph_is_a_bundle_error(copy: Path) -> None:
     """With the right digest too; the message is the graph's own."""
     (copy / "graph.onnx").write_bytes(b"no graph")
-    rewrite(copy, lambda manifest: manifest["files"].update({"graph.onnx": bundle._digest(copy / "graph.onnx")}))
+    rewrite(copy, lambda manifest: manifest["files"].update({"graph.onnx": digest_of(copy / "graph.onnx")}))
 
     with pytest.raises(BundleError, match="graph cannot be loaded"):
         load(copy)
@@ -255,7 +255,7 @@ def test_saving_replaces_an_older_bundle(copy: Path, quick: TabularDetector) -> 
 
 
 @pytest.mark.parametrize(
-    "step", ["persist.bundle.np.savez_compressed", "persist.bundle._digest", "atomic.os.fsync", "atomic.exchange"]
+    "step", ["onnx.folder.np.savez_compressed", "onnx.folder.digest_of", "atomic.os.fsync", "atomic.exchange"]
 )
 def test_saving_that_fails_keeps_the_older_bundle(
     copy: Path, quick: TabularDetector, monkeypatch: pytest.MonkeyPatch, step: str

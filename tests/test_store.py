@@ -207,7 +207,7 @@ def test_database_restart_in_the_middle(
 ) -> None:
     """A run whose database is restarted under it goes on or fails; the next one works, and every row is scored once."""
     put(postgres_site, "a.parquet", 0, 50)
-    reached = incremental.fault
+    reached = incremental.failpoint
 
     def restart(name: str) -> None:
         reached(name)
@@ -215,7 +215,7 @@ def test_database_restart_in_the_middle(
             postgres.stop()
             postgres.start()
 
-    monkeypatch.setattr(incremental, "fault", restart)
+    monkeypatch.setattr(incremental, "failpoint", restart)
     outcomes: list[Any] = []
     try:
         outcomes.append(score(postgres_site).rows)

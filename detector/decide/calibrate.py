@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from detector.arrays import Floats
+from detector.checks import one_of
 from detector.decide.policy import Budget, Policy, discoveries, level, row_of_numbers, severity, share
 from detector.errors import BundleError, DataError, SettingError
 
@@ -184,8 +185,7 @@ class Calibrator:
             raise BundleError(f"The saved calibration cannot be used: {error}. Train the detector again.") from error
 
     def _known_tail(self, tail: str) -> str:
-        if tail not in TAILS:
-            raise SettingError(f"tail must be one of {', '.join(TAILS)}. Received: tail={tail!r}.")
+        one_of("tail", tail, TAILS)
         if tail == "pareto" and self.pareto is None:
             raise DataError(
                 f"A Pareto tail needs {MIN_ROWS_FOR_TAIL} held-out rows whose largest risks differ, "

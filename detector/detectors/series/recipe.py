@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from detector.arrays import Flags, Floats
+from detector.checks import check_interval, check_least
 from detector.errors import SettingError, nearest
 from detector.members.residuals import Residuals
 from detector.members.window_pca import Rebuilder, WindowPCA, expected_values, squared_errors
@@ -92,18 +93,14 @@ class SeriesRecipe:
             raise SettingError(
                 f"members must be some of {', '.join(MEMBERS)}, each once. Received: members={self.members!r}."
             )
-        for name, least in (("window", 2), ("folds", 2), ("trees", 1), ("lags", 1)):
-            if getattr(self, name) < least:
-                raise SettingError(f"{name} must be at least {least}. Received: {name}={getattr(self, name)}.")
-        if not 0 < self.variance <= 1:
-            raise SettingError(f"variance must lie in (0, 1]. Received: variance={self.variance}.")
+        check_least(self, 2, "window", "folds")
+        check_least(self, 1, "trees", "lags")
+        check_least(self, 0, "smoothing")
+        check_interval(self, "(0, 1]", "variance")
+        check_interval(self, "(0, 1)", "quantile")
         for name in ("range_floor", "reach", "deviation_floor", "z_cap"):
             if not getattr(self, name) > 0:
                 raise SettingError(f"{name} must be above 0. Received: {name}={getattr(self, name)}.")
-        if not self.smoothing >= 0:
-            raise SettingError(f"smoothing must be at least 0. Received: smoothing={self.smoothing}.")
-        if not 0 < self.quantile < 1:
-            raise SettingError(f"quantile must lie between 0 and 1. Received: quantile={self.quantile}.")
         if self.residuals not in get_args(Residuals):
             raise SettingError(
                 f"Residuals are not judged by {self.residuals!r}. {nearest(str(self.residuals), get_args(Residuals))}"

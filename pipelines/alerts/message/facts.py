@@ -38,7 +38,7 @@ def facts_of(
     return {
         "columns": {name: _short(masks.show(name, _written(peak[name]))) for name in shown},
         "reasons": [_masked(reason, masks, settings.history) for reason in reasons_of(peak.get("reasons"))],
-        "keys": [] if key is None else [masks.show(key, _written(value)) for value in rows[key].iloc[:MOST_KEYS]],
+        "keys": [] if key is None else masks.show_all(key, [_written(value) for value in rows[key].iloc[:MOST_KEYS]]),
         "previous": candidate.previous,
         "course": _risk_timeline(rows if timeline is None else timeline, columns.time),
     }
