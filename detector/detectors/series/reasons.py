@@ -12,7 +12,7 @@ from detector.arrays import Counts, Flags, Floats
 from detector.detectors.series.model import SeriesModel
 from detector.explain.reason import Reason
 from detector.series.resample import RegularSeries
-from detector.series.segments import reach
+from detector.series.segments import near, reach
 
 TOP = 3
 LEAST_SHARE = 0.05
@@ -35,6 +35,7 @@ class SensorReadings:
     - ``deviation``, (n_steps, n_sensors): of the reading from that, signed, in ranges; 0 where there is none.
     - ``beyond``, (n_steps, n_sensors): how far the reading is outside the range, in ranges.
     - ``overdue``, (n_steps, n_sensors): where a sensor has been silent for too long.
+    - ``touched``, (n_steps,): where a reading outside its range may bear on the risk.
     - ``model_of``: the model of a step.
     """
 
@@ -43,6 +44,7 @@ class SensorReadings:
     deviation: Floats
     beyond: Floats
     overdue: Flags
+    touched: Flags
     model_of: Callable[[int], SeriesModel]
 
     @classmethod
@@ -55,7 +57,7 @@ class SensorReadings:
     ) -> SensorReadings:
         """Readings of all parts; ``expected`` holds the reconstruction."""
         within, deviation, beyond = np.array(expected), np.zeros(expected.shape), np.zeros(expected.shape)
-        number = np.zeros(len(series), dtype=np.int64)
+        number, touched = np.zeros(len(series), dtype=np.int64), np.zeros(len(series), dtype=bool)
         for place, (model, steps) in enumerate(parts):
             number[steps] = place
             low, high = range_of(model)
@@ -65,25 +67,35 @@ class SensorReadings:
             deviation[steps] = np.nan_to_num((values - within[steps]) / span)
             outside = np.maximum(np.maximum(low - values, values - high), 0.0) / span
             beyond[steps] = np.where(model.scaling.known, np.nan_to_num(outside), 0.0)
-        return cls(series, within, deviation, beyond, overdue, lambda step: parts[number[step]][0])
+            far = np.zeros(len(series), dtype=bool)
+            far[steps] = (beyond[steps] > BEYOND).any(axis=1)
+            touched[steps] = near(far, series.segment, _reach(model))[steps]
+        return cls(series, within, deviation, beyond, overdue, touched, lambda step: parts[number[step]][0])
 
     def at_step(self, step: int, parts: Floats) -> list[Reason]:
         """The reasons for a step, the most important first; ``parts`` is what each sensor adds to its risk."""
-        return [self._of_step(step, sensor, share) for sensor, share in ranked(self.blamed(step, parts))]
+        return [
+            self._of_step(step, sensor, share) for sensor, share in ranked(self._blamed(step, np.maximum(parts, 0)))
+        ]
 
-    def of_event(self, first: int, last: int, parts: Floats) -> list[Reason]:
-        """The reasons for an event: how far each sensor went, most of the time to that side."""
-        return [self._of_event(first, last, sensor, share) for sensor, share in ranked(parts)]
+    def of_event(self, steps: Counts, parts: Floats) -> list[Reason]:
+        """The reasons for an event of these flagged steps, how far each sensor went; ``parts`` as for all steps."""
+        blamed = np.maximum(parts[steps], 0.0)
+        for place in np.flatnonzero(self.touched[steps]):
+            blamed[place] = self._blamed(int(steps[place]), blamed[place])
+        first, last = int(steps[0]), int(steps[-1])
+        return [self._of_event(first, last, sensor, share) for sensor, share in ranked(blamed.sum(axis=0))]
 
-    def blamed(self, step: int, parts: Floats) -> Floats:
+    def _blamed(self, step: int, parts: Floats) -> Floats:
         """What each sensor adds to a step's risk, most of it handed on to those that are out of range nearby."""
-        parts = np.maximum(parts, 0.0)
-        model = self.model_of(step)
-        beyond = self._around(step, model.length - 1 + reach(model.recipe.smoothing), self.beyond).max(axis=0)
+        if not self.touched[step]:
+            return parts
+        first, last = self._bounds(step, _reach(self.model_of(step)))
+        beyond = self.beyond[first:last].max(axis=0)
         beyond = np.where(self.overdue[step], 0.0, np.where(beyond > BEYOND, beyond, 0.0))
         total = float(beyond.sum())
         if total == 0:
-            return np.asarray(parts)
+            return parts
         is_other = (beyond == 0) & ~self.overdue[step]
         moved = np.where(is_other, parts, 0.0) * min(float(beyond.max()), MOST_MOVED)
         return np.asarray(parts - moved + moved.sum() * beyond / total)
@@ -100,13 +112,12 @@ class SensorReadings:
         model, own = self.model_of(step), float(self.deviation[step, sensor])
         if self.overdue[step, sensor] or self.beyond[step, sensor] > BEYOND:
             return step
-        smoothed = reach(model.recipe.smoothing)
-        first, last = self._bounds(step, model.length - 1 + smoothed)
+        first, last = self._bounds(step, _reach(model) if self.touched[step] else 0)
         if self.beyond[first:last, sensor].max() > BEYOND:
             nearby = first + int(np.argmax(self.beyond[first:last, sensor]))
             weight, most = abs(own), abs(float(self.deviation[nearby, sensor]))
         else:  # as far as the risk is smoothed, and weighed like it
-            first, last = self._bounds(step, smoothed)
+            first, last = self._bounds(step, reach(model.recipe.smoothing))
             away = np.abs(np.arange(first, last) - step)
             weights = np.exp(-away / max(model.recipe.smoothing, 1e-9)) * self.deviation[first:last, sensor] ** 2
             nearby = first + int(np.argmax(weights))
@@ -120,13 +131,15 @@ class SensorReadings:
         if self.overdue[first : last + 1, sensor].any() or not seen.any():
             return self._reason(sensor, "no reading", self._said(first + int(np.argmin(seen)), sensor), share)
         side = 1.0 if deviation.sum() >= 0 else -1.0
-        worst = first + int(np.argmax(side * deviation))
-        values = self.series.values[first : last + 1, sensor][seen]
-        how = "stuck at" if len(values) > 2 and np.ptp(values) == 0 else "up to" if side > 0 else "down to"
-        if len(values) == 1:
-            return self._reason(sensor, self._observed(worst, sensor), self._said(worst, sensor), share)
-        observed = f"{how} {self._observed(worst, sensor)}"
-        return self._reason(sensor, observed, self._said(worst, sensor), share, is_phrase=True)
+        beyond = np.where(side * deviation > 0, self.beyond[first : last + 1, sensor], 0.0)
+        is_far = bool(beyond.max() > BEYOND)
+        worst = first + int(np.argmax(beyond if is_far else side * deviation))
+        observed, values = self._observed(worst, sensor), self.series.values[first : last + 1, sensor][seen]
+        if len(values) > 2 and np.ptp(values) == 0:
+            observed = f"stuck at {observed}"
+        elif len(values) > 1:
+            observed = f"{'up' if side > 0 else 'down'} to {observed}" if is_far else f"{observed} at worst"
+        return self._reason(sensor, observed, self._said(worst, sensor), share, is_phrase=" " in observed)
 
     def _observed(self, step: int, sensor: int) -> str:
         return f"{self.series.values[step, sensor]:.4g}" if self.series.observed[step, sensor] else "no reading"
@@ -151,16 +164,17 @@ class SensorReadings:
             return f"{away} step{'' if away == 1 else 's'} {side}"
         return f"{duration(abs(self.series.times[other] - self.series.times[step]))} {side}"
 
-    def _around(self, step: int, rows: int, values: Floats) -> Floats:
-        first, last = self._bounds(step, rows)
-        return values[first:last]
-
     def _bounds(self, step: int, rows: int) -> tuple[int, int]:
         """The steps of the same segment at most so many before, and after unless only those before count."""
         ahead = 0 if self.model_of(step).recipe.trailing else rows
         segment = self.series.segment[max(step - rows, 0) : step + ahead + 1]
         same = np.flatnonzero(segment == self.series.segment[step]) + max(step - rows, 0)
         return int(same[0]), int(same[-1]) + 1
+
+
+def _reach(model: SeriesModel) -> int:
+    """How many steps away a reading may bear on a risk: a window, and as far as that is smoothed."""
+    return model.length - 1 + reach(model.recipe.smoothing)
 
 
 def range_of(model: SeriesModel) -> tuple[Floats, Floats]:

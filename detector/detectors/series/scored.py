@@ -175,8 +175,7 @@ class ScoredSeries:
         for first, last in found:
             peak = first + int(np.argmax(risk[first : last + 1]))
             steps = first + np.flatnonzero(flagged[first : last + 1])
-            blamed = sum(self.readings.blamed(int(step), parts[step]) for step in steps)
-            why = self.readings.of_event(first, last, np.asarray(blamed))
+            why = self.readings.of_event(steps, parts)
             lines.append(
                 {
                     "entity": self.series.entity[first],
