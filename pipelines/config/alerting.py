@@ -134,7 +134,7 @@ class AlertsSection(Section):
     backlog_hours: PositiveFloat = 48.0
     """Events that ended longer before they are scored are a backlog, as when a service starts on old files.
 
-    It takes no room from today: it has room of its own, also `a_day` for all of it a day, and a digest of its own.
+    It is reported where `a_day` leaves room, never in the place of later events, and has a digest of its own.
     """
 
     least_severity: Severity = "low"

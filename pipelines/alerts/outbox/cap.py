@@ -1,4 +1,4 @@
-"""The cap: most alerts a day. A backlog has room of its own, and digests say what there was no room for."""
+"""The cap: most alerts a day. A backlog gets what room is left and takes none; digests say what had no room."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ class Cap:
         chosen, more = [], []
         for day in (self.current, self.backlog):
             ours = [each for each in candidates if self._day_of(each) is day]
-            first, rest = choose(ours, room=self.a_day - day.told)
+            first, rest = choose(ours, room=self._room(day))
             day.told += len(first)
             chosen += first
             more += rest
@@ -51,7 +51,7 @@ class Cap:
 
     def with_room(self, candidates: Sequence[Candidate]) -> list[Candidate]:
         """The first that there is room for; they take none from what may come."""
-        left = {id(day): self.a_day - day.told for day in (self.current, self.backlog)}
+        left = {id(day): self._room(day) for day in (self.current, self.backlog)}
         found = []
         for candidate in candidates:
             day = id(self._day_of(candidate))
@@ -74,6 +74,10 @@ class Cap:
                 rows = sum(each.event.rows for each in fresh)
                 found.append(day_digest(day, rows=rows, config=config, now=now))
         return found
+
+    def _room(self, day: AlertDay) -> int:
+        """What a backlog was told takes no room from what is current; the other way round it does."""
+        return self.a_day - self.current.told - (self.backlog.told if day is self.backlog else 0)
 
     def _day_of(self, candidate: Candidate) -> AlertDay:
         return self.backlog if candidate.event.last_at < self.since else self.current
