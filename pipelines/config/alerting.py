@@ -132,10 +132,7 @@ class AlertsSection(Section):
     """Most alerts a day; beyond that, one digest says how many more there were, and lists the most severe."""
 
     backlog_hours: PositiveFloat = 48.0
-    """Events that ended longer before they are scored are a backlog, as when a service starts on old files.
-
-    It is reported where `a_day` leaves room, never in the place of later events, and has a digest of its own.
-    """
+    """Events that ended so long before they are scored are a backlog, told where `a_day` leaves room; it takes none."""
 
     least_severity: Severity = "low"
     """Events less severe are no alerts."""
