@@ -123,6 +123,7 @@ def test_serves_takes_over_and_ends(tiny_bundle: Path, tmp_path: Path, start: Ca
         'job_seconds_count{job="score"}',
         "lag_waiting 0",
         "model_age_seconds",
+        "alerts_told_today",
         "leader 1",
     ):
         assert f"detector_{name}" in metrics

@@ -38,10 +38,13 @@ def list_alerts(
     settings, store = _open(config)
     with store.read() as session:
         if precision:
+            from pipelines.alerts.feedback.answers import in_all
             from pipelines.alerts.feedback.answers import precision as measure
 
             found = measure(session, source=settings.name)
             say(found.to_string(index=False, na_rep="-") if len(found) else "No alert has been sent yet.")
+            if len(found):
+                say(in_all(session, source=settings.name))
         elif targets:
             say(targets_table(session, config=settings))
         else:
@@ -137,7 +140,7 @@ def silence(
         raise SettingError(f"--below expected one of {', '.join(SEVERITIES)}, received {below!r}.")
     if show_all:
         with store.read() as session:
-            typer.echo(silences_text(silences.current(session, source=settings.name, now=moment)))
+            typer.echo(silences_text(silences.current(session, source=settings.name, now=moment), config=settings))
         return
     with store.write() as session:
         if lift is not None:
@@ -154,7 +157,8 @@ def silence(
             if len(entity) != len(by):
                 raise SettingError(f"Alerts are about {', '.join(by) or 'everything'}: give --entity {len(by)} times.")
             group = group_id(settings.name, entity)
-            label = ", ".join(masks.show(name, value) for name, value in zip(by, entity, strict=True))
+            shown = {name: masks.show(name, value) for name, value in zip(by, entity, strict=True)}
+            label = ", ".join(f"{name} {value}" if len(by) > 1 else value for name, value in shown.items())
         made = silences.silence(
             session,
             source=settings.name,

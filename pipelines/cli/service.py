@@ -211,4 +211,4 @@ def _trail_table(store: Store, last: int) -> object:
 
 
 def _shown(moment: Any) -> str:
-    return "" if moment is None else moment.astimezone().strftime("%Y-%m-%d %H:%M:%S")
+    return "" if moment is None else moment.astimezone().strftime("%Y-%m-%d %H:%M:%S %Z")

@@ -101,10 +101,11 @@ def signature_of(example: pd.DataFrame, predictions: pd.DataFrame) -> ModelSigna
 
 
 def typed_columns(example: pd.DataFrame) -> dict[str, str]:
-    """Each column's kind for a reader: number, text, true or false, or date.
+    """Each column's kind for a reader: number, text, true or false, or date. A number such as 5411 is no year.
 
-    >>> typed_columns(pd.DataFrame({"amount": [1.5], "shop": ["a"], "time": ["2025-03-04 08:00:00"]}))
-    {'amount': 'number', 'shop': 'text', 'time': 'date'}
+    >>> rows = pd.DataFrame({"amount": [1.5], "shop": ["a"], "time": ["2025-03-04 08:00:00"], "category": ["5411"]})
+    >>> typed_columns(rows)
+    {'amount': 'number', 'shop': 'text', 'time': 'date', 'category': 'number'}
     """
     return {str(name): _kind(example[name]) for name in example.columns}
 
@@ -115,8 +116,8 @@ def _kind(column: pd.Series) -> str:
     if pd.api.types.is_numeric_dtype(column):
         return "number"
     values = column.dropna().astype(str)
-    if not values.empty and pd.to_datetime(values, errors="coerce", format="ISO8601").notna().all():
-        return "date"
     if not values.empty and pd.to_numeric(values, errors="coerce").notna().all():
         return "number"
+    if not values.empty and pd.to_datetime(values, errors="coerce", format="ISO8601").notna().all():
+        return "date"
     return "text"
