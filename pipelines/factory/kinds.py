@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from detector.cleaning.values import read_dates
 from detector.decide.calibrate import Calibrator
 from detector.detectors.table.scorer import TabularScorer
 from detector.errors import DataError
@@ -134,7 +135,7 @@ class Sensors:
             return frame
         if time is None or time not in frame:
             return frame.tail(most)
-        when = pd.to_datetime(frame[time], errors="coerce", utc=True)
+        when = read_dates(frame[time])[0]
         latest = when.rank(method="first", ascending=False, na_option="bottom") <= most
         return frame[latest.to_numpy()]
 
