@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import ConfigDict, Field, field_validator, model_validator
 
+from pipelines.config.formats import FormatSection
 from pipelines.config.values import Location, Section, Url
 
 if TYPE_CHECKING:
@@ -40,6 +41,12 @@ class SourceSection(Section):
     decimal: Literal[".", ","] = "."
     """What separates whole numbers from fractions in a CSV file."""
 
+    formats: dict[str, FormatSection] = Field(default={})
+    """How columns are written that are not as 1234.56 or 2026-01-31T10:00:00: amount: {thousands: ","} (or ".", " ", \
+"'"; with decimal: "," or "."), time: {date: day first} (or month first, seconds, milliseconds, microseconds, \
+nanoseconds, or a form such as "%d.%m.%y %H:%M"). A value in another form is refused, never guessed; `detector doctor` \
+proposes the form that fits."""
+
     @field_validator("encoding")
     @classmethod
     def _known_encoding(cls, value: str) -> str:
@@ -48,6 +55,11 @@ class SourceSection(Section):
         except LookupError:
             raise ValueError(f"expected an encoding such as utf-8, latin-1 or cp1252, received {value!r}.") from None
         return value
+
+    @property
+    def complete_formats(self) -> dict[str, FormatSection]:
+        """The forms, each with its decimal separator."""
+        return {name: form.with_decimal(self.decimal) for name, form in self.formats.items()}
 
     @model_validator(mode="after")
     def _one_place(self) -> Self:

@@ -6,11 +6,12 @@ from collections.abc import Iterator
 
 import pandas as pd
 
-from detector.errors import MissingExtraError, SettingError, SourceError
+from detector.errors import MissingExtraError, SettingError, SourceError, nearest
 from pipelines.config import Config
 from pipelines.doctor.check import Check, State, as_summary, as_table
 from pipelines.doctor.columns import check_columns
 from pipelines.doctor.features import check_features
+from pipelines.doctor.formats import MANY_LOST
 from pipelines.doctor.places import check_bundle, check_output, check_tracking
 from pipelines.progress import progress
 from pipelines.sources import Source, open_source
@@ -41,6 +42,7 @@ def examine(config: Config, *, rows: int = SAMPLE_ROWS) -> list[Check]:
         place = "source.path" if config.source.url is None else "source.url"
         checks.append(Check(place, "problem", str(error), "Correct it; the columns could not be checked."))
     if frame is not None:
+        checks.extend(_formats(config, frame))
         checks.extend(check_columns(config.columns, frame))
         checks.extend(check_features(config, frame))
     checks.extend(_policy(config, total))
@@ -65,10 +67,20 @@ def _source(source: Source, frame: pd.DataFrame, total: int | None) -> Iterator[
     rejected = source.rejected["reason"]
     if len(rejected):
         found = f"{len(rejected):,} lines have a wrong number of fields. {rejected.iloc[0]}"
-        yield Check("source", "warning", found, "They will go to the quarantine.")
+        state: State = "problem" if len(rejected) > MANY_LOST * (len(rejected) + (total or len(frame))) else "warning"
+        yield Check("source", state, found, "They will go to the quarantine. Quote fields that hold the separator.")
     if len(frame) < FEW_ROWS:
         found = f"only {len(frame):,} rows"
         yield Check("source", "warning", found, f"Learning what is normal takes {FEW_ROWS} rows or more.")
+
+
+def _formats(config: Config, frame: pd.DataFrame) -> Iterator[Check]:
+    present = [str(name) for name in frame.columns]
+    for name, form in config.source.complete_formats.items():
+        if name not in present:
+            yield Check("source.formats", "problem", f"there is no column {name!r}", nearest(name, present))
+        else:
+            yield Check("source.formats", "ok", f"{name!r} is read {form.describe()}")
 
 
 def _policy(config: Config, total: int | None) -> Iterator[Check]:

@@ -22,14 +22,7 @@ def open_source(section: SourceSection) -> Source:
     is there instead, and what to do.
     """
     if section.path is not None:
-        return Source(
-            FileReader(
-                section.path,
-                separator=section.separator,
-                encoding=section.encoding,
-                decimal=section.decimal,
-            )
-        )
+        return Source(FileReader.of(section, section.path), section.complete_formats)
     from pipelines.sources.sql import SqlReader
 
-    return Source(SqlReader(str(section.url), table=section.table, query=section.query))
+    return Source(SqlReader(str(section.url), table=section.table, query=section.query), section.complete_formats)

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import glob
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from functools import reduce
 from pathlib import Path
+from typing import Self
 
 import pyarrow as pa
 
 from detector.errors import SourceError, nearest
+from pipelines.config.data import SourceSection
 from pipelines.sources.arrow import unify
 from pipelines.sources.csvfile import CsvFile
 from pipelines.sources.dialect import COMPRESSED
@@ -31,11 +33,20 @@ class FileReader:
     - ``path``: a file; a folder, whose CSV or Parquet files are read (not those of its subfolders); or a pattern, where
       ``**`` stands for subfolders.
     - ``separator``, ``encoding``, ``decimal``: how CSV files are written; see ``SourceSection``.
+    - ``formatted``: columns to which ``decimal`` does not apply, as they have a form of their own.
 
     Raises ``SourceError`` if there is no such file, it cannot be read, or the files have different columns.
     """
 
-    def __init__(self, path: str, *, separator: str | None = None, encoding: str = "utf-8", decimal: str = ".") -> None:
+    def __init__(
+        self,
+        path: str,
+        *,
+        separator: str | None = None,
+        encoding: str = "utf-8",
+        decimal: str = ".",
+        formatted: Collection[str] = (),
+    ) -> None:
         self.path = path
         self.rejected: list[str] = []
         self.parts: list[CsvFile | ParquetFile] = []
@@ -43,10 +54,22 @@ class FileReader:
             if _is_parquet(file):
                 self.parts.append(ParquetFile(file))
             else:
-                self.parts.append(CsvFile(file, separator=separator, encoding=encoding, decimal=decimal))
+                part = CsvFile(file, separator=separator, encoding=encoding, decimal=decimal, formatted=formatted)
+                self.parts.append(part)
             self.parts[-1].rejected = self.rejected
             _check_columns(self.parts[0], self.parts[-1])
         self.schema: pa.Schema = reduce(unify, (part.schema for part in self.parts))
+
+    @classmethod
+    def of(cls, section: SourceSection, path: str) -> Self:
+        """Files that are written as a configuration says."""
+        return cls(
+            path,
+            separator=section.separator,
+            encoding=section.encoding,
+            decimal=section.decimal,
+            formatted=tuple(section.formats),
+        )
 
     def describe(self) -> str:
         """The path, and how many files it stands for."""

@@ -41,6 +41,7 @@ if TYPE_CHECKING:
     from detector.detectors.table.fit import OnStep
     from pipelines.tracking import LoggedModel
 
+MANY_LOST = 0.01
 NONE_LEFT_OUT = pd.DataFrame({"row": [], "reason": []}, dtype=object)
 
 
@@ -144,7 +145,8 @@ def train(config: Config, *, now: datetime) -> TrainReport:
     if config.tracking.enabled:
         with progress("Logging to MLflow", total=None):
             logged, unsent = _log(trained)
-    notes = [text for text in (early, filtered, strangers) if text is not None]
+    lost = _lost(cleaned, len(frame), quarantine_file)
+    notes = [text for text in (early, lost, filtered, strangers) if text is not None]
     write_report(config.report, _content(trained, logged, notes, now=now, started=started))
     return TrainReport(
         rows=len(rows),
@@ -218,8 +220,25 @@ def _refuse_too_few(cleaned: Cleaned, file: Path) -> None:
         why = "; ".join(f"{reason} ({counted(count)})" for reason, count in list(cleaned.reasons().items())[:3])
         raise DataError(
             f"Expected at least 3 usable rows to learn from, received {len(cleaned.rows)}. "
-            + (f"Left out: {why}. See each in {file}, and mend them." if why else "Give more rows.")
+            + (
+                f"Left out: {why}. See each in {file}. Mend them, or say in `source.formats` how they are written: "
+                f"`detector doctor` proposes the form that fits."
+                if why
+                else "Give more rows."
+            )
         )
+
+
+def _lost(cleaned: Cleaned, rows: int, file: Path) -> str | None:
+    """What to say of a fault that many rows have in common, which is then hardly theirs."""
+    many = {reason: count for reason, count in cleaned.reasons().items() if count > MANY_LOST * rows}
+    if not many:
+        return None
+    shown = "; ".join(f"{reason} ({count / rows:.1%})" for reason, count in list(many.items())[:3])
+    return (
+        f"Many rows could not be used for one reason, and nothing like them is learnt: {shown}. See each in {file}; "
+        f"`detector doctor` says what to do."
+    )
 
 
 @contextmanager
