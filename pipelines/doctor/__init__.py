@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from datetime import UTC, datetime
 
 import pandas as pd
 
@@ -12,6 +13,7 @@ from pipelines.doctor.check import Check, State, as_summary, as_table
 from pipelines.doctor.columns import check_columns
 from pipelines.doctor.features import check_features
 from pipelines.doctor.formats import MANY_LOST
+from pipelines.doctor.labels import check_labels
 from pipelines.doctor.places import check_bundle, check_output, check_tracking
 from pipelines.progress import progress
 from pipelines.sources import Source, open_source
@@ -23,13 +25,15 @@ SCAN_ROWS = 2_000_000
 FEW_ROWS = 500
 
 
-def examine(config: Config, *, rows: int = SAMPLE_ROWS) -> list[Check]:
+def examine(config: Config, *, rows: int = SAMPLE_ROWS, now: datetime | None = None) -> list[Check]:
     """Check every path, column and connection.
 
     - ``rows``: how many rows to look at: drawn from all where there are at most two million, else the first.
+    - ``now``: which labels are known is asked for this moment; by the clock by default.
 
     The checks are in the order of the configuration. What is wrong is not raised, and nothing is written.
     """
+    now = now or datetime.now(UTC)
     checks: list[Check] = []
     frame: pd.DataFrame | None = None
     total: int | None = None
@@ -45,6 +49,7 @@ def examine(config: Config, *, rows: int = SAMPLE_ROWS) -> list[Check]:
         checks.extend(_formats(config, frame))
         checks.extend(check_columns(config.columns, frame))
         checks.extend(check_features(config, frame))
+        checks.extend(check_labels(config, frame, now=now))
     checks.extend(_policy(config, total))
     checks.extend(check_output(config))
     checks.append(check_bundle(config))

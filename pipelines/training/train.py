@@ -18,10 +18,12 @@ from detector.cleaning.quarantine import quarantine
 from detector.detectors.table.training_filters import count_reasons
 from detector.errors import DataError
 from detector.persist import bundle
+from detector.schema import Schema
 from pipelines.config import Config
 from pipelines.factory.detector import policy_of, refuse_taken_names
 from pipelines.factory.kinds import KINDS
-from pipelines.factory.labelled_set import head_note, labelled_set_of, train_head, without
+from pipelines.factory.labelled_set import LabelledSet, head_note, labelled_set_of, train_head, without
+from pipelines.factory.leakage import suspects_note, suspects_of
 from pipelines.factory.metadata import REFERENCE, add_metadata
 from pipelines.features.burn_in import warm
 from pipelines.features.engine import feature_engine_of, history_folder, statements_of
@@ -146,7 +148,8 @@ def train(config: Config, *, now: datetime) -> TrainReport:
         with progress("Logging to MLflow", total=None):
             logged, unsent = _log(trained)
     lost = _lost(cleaned, len(frame), quarantine_file)
-    notes = [text for text in (early, lost, filtered, strangers) if text is not None]
+    hindsight = _hindsight(usable, labelled, config, schema)
+    notes = [text for text in (early, lost, hindsight, filtered, strangers) if text is not None]
     write_report(config.report, _content(trained, logged, notes, now=now, started=started))
     return TrainReport(
         rows=len(rows),
@@ -190,6 +193,16 @@ def _strangers(rows: pd.DataFrame, config: Config, statements: Statements | None
         f"{len(unknown):,} of {counted(statements.reports['key'].nunique(), 'reported key')} belong to no row, "
         f"such as {unknown[0]!r}; they count for nothing. Check `train.head.reports.key`."
     )
+
+
+def _hindsight(rows: pd.DataFrame, labelled: LabelledSet | None, config: Config, schema: Schema) -> str | None:
+    """What to say of columns that give the label away, where the head does not say it."""
+    if labelled is not None and (labelled.suspects or schema.time is not None):
+        return None
+    if schema.label is None or not KINDS[config.kind].rows_stand_alone:
+        return None
+    trusted = config.train.head.trusted
+    return suspects_note(suspects_of(rows, rows[schema.label], schema, trusted=trusted))
 
 
 def _some(frame: pd.DataFrame, config: Config) -> pd.DataFrame:
