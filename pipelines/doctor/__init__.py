@@ -15,6 +15,8 @@ from pipelines.doctor.features import check_features
 from pipelines.doctor.formats import MANY_LOST
 from pipelines.doctor.labels import check_labels
 from pipelines.doctor.places import check_bundle, check_output, check_tracking
+from pipelines.doctor.training import check_training
+from pipelines.factory.kinds import KINDS
 from pipelines.progress import progress
 from pipelines.sources import Source, open_source
 
@@ -40,7 +42,7 @@ def examine(config: Config, *, rows: int = SAMPLE_ROWS, now: datetime | None = N
     try:
         source = open_source(config.source)
         total = source.estimate()
-        frame = _look(source, rows, total)
+        frame = _look(source, config, rows, total)
         checks.extend(_source(source, frame, total))
     except (SourceError, SettingError, MissingExtraError) as error:
         place = "source.path" if config.source.url is None else "source.url"
@@ -50,6 +52,7 @@ def examine(config: Config, *, rows: int = SAMPLE_ROWS, now: datetime | None = N
         checks.extend(check_columns(config.columns, frame))
         checks.extend(check_features(config, frame))
         checks.extend(check_labels(config, frame, now=now))
+        checks.extend(check_training(config, source, frame))
     checks.extend(_policy(config, total))
     checks.extend(check_output(config))
     checks.append(check_bundle(config))
@@ -57,11 +60,14 @@ def examine(config: Config, *, rows: int = SAMPLE_ROWS, now: datetime | None = N
     return checks
 
 
-def _look(source: Source, rows: int, total: int | None) -> pd.DataFrame:
-    """Some rows: of all if that is quick, else the first."""
+def _look(source: Source, config: Config, rows: int, total: int | None) -> pd.DataFrame:
+    """Some rows: of all if that is quick, else the first; of series those that training reads."""
     if total is None or total > SCAN_ROWS:
         return source.read(limit=rows)
+    kind = KINDS[config.kind]
     with progress("Reading", total=total) as advance:
+        if not kind.rows_stand_alone:
+            return kind.read(source, config, advance)
         return source.sample(rows, advance=advance)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import glob
+import re
 from collections.abc import Collection, Iterator, Sequence
 from functools import reduce
 from pathlib import Path
@@ -11,7 +12,7 @@ from typing import Self
 import pyarrow as pa
 
 from detector.errors import SourceError, nearest
-from pipelines.config.data import SourceSection
+from pipelines.config.data import FILENAME, SourceSection
 from pipelines.sources.arrow import unify
 from pipelines.sources.csvfile import CsvFile
 from pipelines.sources.dialect import COMPRESSED
@@ -33,6 +34,7 @@ class FileReader:
     - ``path``: a file; a folder, whose CSV or Parquet files are read (not those of its subfolders); or a pattern, where
       ``**`` stands for subfolders.
     - ``separator``, ``encoding``, ``decimal``: how CSV files are written; see ``SourceSection``.
+    - ``names``: a column that is made of the name of each file, and how; see ``ColumnsSection.entity_from``.
     - ``formatted``: columns to which ``decimal`` does not apply, as they have a form of their own.
 
     Raises ``SourceError`` if there is no such file, it cannot be read, or the files have different columns.
@@ -46,6 +48,7 @@ class FileReader:
         encoding: str = "utf-8",
         decimal: str = ".",
         formatted: Collection[str] = (),
+        names: tuple[str, str] | None = None,
     ) -> None:
         self.path = path
         self.rejected: list[str] = []
@@ -59,6 +62,16 @@ class FileReader:
             self.parts[-1].rejected = self.rejected
             _check_columns(self.parts[0], self.parts[-1])
         self.schema: pa.Schema = reduce(unify, (part.schema for part in self.parts))
+        self._made: dict[Path, str] = {}
+        if names is not None:
+            self._name, pattern = names
+            if self._name in self.schema.names:
+                raise SourceError(
+                    f"{self.parts[0].path} has a column {self._name!r} already. Leave `columns.entity_from` out, or "
+                    f"give `columns.entity` another name."
+                )
+            self._made = {part.path: _name_of(part.path, pattern) for part in self.parts}
+            self.schema = self.schema.append(pa.field(self._name, pa.string()))
 
     @classmethod
     def of(cls, section: SourceSection, path: str) -> Self:
@@ -69,6 +82,7 @@ class FileReader:
             encoding=section.encoding,
             decimal=section.decimal,
             formatted=tuple(section.formats),
+            names=section.names_of_files,
         )
 
     def describe(self) -> str:
@@ -94,8 +108,17 @@ class FileReader:
     def tables(self, columns: Sequence[str], *, size: int) -> Iterator[pa.Table]:
         """The rows of all files, in order."""
         schema = pa.schema([self.schema.field(name) for name in columns])
+        if not self._made or self._name not in columns:
+            for part in self.parts:
+                yield from part.tables(schema, size=size)
+            return
+        at = schema.get_field_index(self._name)
+        # a table without columns would not know how many rows it has
+        read = schema.remove(at) if len(schema) > 1 else schema.append(self.schema.field(0)).remove(at)
         for part in self.parts:
-            yield from part.tables(schema, size=size)
+            for table in part.tables(read, size=size):
+                made = pa.array([self._made[part.path]] * table.num_rows, pa.string())
+                yield table.add_column(at, schema.field(at), made).select(schema.names)
 
 
 def find_files(path: str) -> list[Path]:
@@ -158,6 +181,24 @@ def _data_suffix(file: Path) -> str:
     if len(suffixes) > 1 and suffixes[-1] in COMPRESSED:
         suffixes.pop()
     return suffixes[-1] if suffixes else ""
+
+
+def _name_of(file: Path, pattern: str) -> str:
+    """What the name of a file says of its rows: all of it without its ending, or the group of a pattern."""
+    if pattern == FILENAME:
+        name = file.name
+        for _ in range(2):
+            suffix = Path(name).suffix.lower()
+            if suffix in (*COMPRESSED, *CSV_SUFFIXES, *PARQUET_SUFFIXES):
+                name = name[: -len(suffix)]
+        return name
+    found = re.search(pattern, file.name)
+    if found is None or not found[1]:
+        raise SourceError(
+            f"The name of {file} does not fit the pattern of `columns.entity_from`, {pattern!r}. Rename or move the "
+            f"file, or correct the pattern."
+        )
+    return found[1]
 
 
 def _is_parquet(file: Path) -> bool:

@@ -75,6 +75,11 @@ class Source:
         """The exact number of rows, or None if only reading would tell."""
         return self._reader.count()
 
+    @property
+    def files(self) -> int:
+        """How many files it stands for; none for a database."""
+        return len(getattr(self._reader, "parts", ()))
+
     def estimate(self) -> int | None:
         """About how many rows, for a progress bar; None if there is no cheap guess."""
         return self._reader.estimate()
