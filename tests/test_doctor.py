@@ -105,6 +105,7 @@ def test_all_problems_are_told_at_once(tmp_path: Path, frame: pd.DataFrame) -> N
         ("amount", lambda n: 5, "columns.numeric", "warning", "is always '5'"),
         ("amount", lambda n: n, "columns.numeric", "warning", "different in nearly every row"),
         ("amount", lambda n: "abc" if n == 7 else n % 9, "columns.numeric", "warning", "0.10% is not a number"),
+        ("amount", lambda n: 1e154 if n == 7 else n % 9, "columns.numeric", "warning", "holds 1e+154, far beyond"),
         ("amount", lambda n: "inf" if n == 7 else n % 9, "columns.numeric", "warning", "0.10% infinite"),
         ("country", lambda n: f"c{n}", "columns.categorical", "warning", "different in nearly every row"),
     ],

@@ -20,6 +20,7 @@ MANY_MISSING = 0.5
 MANY_REPEATED = 0.1
 MANY_VALUES = 0.9
 FEW_ROWS = 50
+ABSURD = 1e9
 
 _WORDS = {"numeric": "a number", "boolean": "true or false", "datetime": "a date", "time": "a time"}
 _LABEL = re.compile(r"(is_?)?(fraud|fraudulent|anomaly|anomalous|outlier|label|class|target|y)")
@@ -156,9 +157,20 @@ def _feature(name: str, kind: str, column: pd.Series, *, guessed: bool) -> Itera
     if len(values) >= FEW_ROWS and _names_rows(kind, values, different):
         advice = "If it names the row, make it the `key` or list it under `ignore`."
         yield Check(place, "warning", f"{title} is different in nearly every row", advice)
+    if kind == "numeric" and (far := _absurd(values)) is not None:
+        advice = f"If it is none, leave such rows out of training: `train.cleaning.rules: ['{name} < …']`."
+        yield Check(place, "warning", f"{title} holds {far:g}, far beyond all others", advice)
     if kind == "numeric" and (infinite := np.isinf(values.to_numpy())).any():
         found = f"{title}: {share_of(infinite)} infinite"
         yield Check(place, "warning", found, "These rows will go to the quarantine.")
+
+
+def _absurd(values: pd.Series) -> float | None:
+    """The largest value of a column, if no other is anywhere near it."""
+    size = values[np.isfinite(values)].abs()
+    if size.empty or size.max() <= ABSURD * max(1.0, float(size.quantile(0.99))):
+        return None
+    return float(values[size.idxmax()])
 
 
 def _names_rows(kind: str, values: pd.Series, different: int) -> bool:
