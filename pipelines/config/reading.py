@@ -70,18 +70,19 @@ _Loader.add_constructor("tag:yaml.org,2002:int", lambda _, node: int(node.value)
 _Loader.add_constructor("tag:yaml.org,2002:float", lambda _, node: float(node.value))
 
 
-def read_settings(file: Path, model: type[Model]) -> Model:
+def read_settings(file: Path, model: type[Model], *, needs_secrets: bool = True) -> Model:
     """Read a YAML file as a model.
 
     - ``file``: the file; its folder is what relative paths in it are relative to.
     - ``model``: the pydantic model to read it as.
+    - ``needs_secrets``: whether a secret of the alerts whose variable or file is not there is an error at once.
 
     Raises ``SettingError``: naming the file, and for each mistake its line, its place, what was expected and what was
     received.
     """
     values, lines = _parse(file)
     try:
-        return model.model_validate(values, context={"folder": file.absolute().parent})
+        return model.model_validate(values, context={"folder": file.absolute().parent, "needs_secrets": needs_secrets})
     except ValidationError as error:
         mistakes = _explain(error.errors(include_url=False), model, lines)
     raise SettingError(f"{file} cannot be used:\n" + "\n".join(f"  {mistake}" for mistake in mistakes))

@@ -14,7 +14,7 @@ from pipelines.doctor.columns import check_columns
 from pipelines.doctor.features import check_features
 from pipelines.doctor.formats import MANY_LOST
 from pipelines.doctor.labels import check_labels
-from pipelines.doctor.places import check_bundle, check_output, check_tracking
+from pipelines.doctor.places import check_bundle, check_output, check_secrets, check_tracking
 from pipelines.doctor.training import check_training
 from pipelines.factory.kinds import KINDS
 from pipelines.progress import progress
@@ -57,6 +57,7 @@ def examine(config: Config, *, rows: int = SAMPLE_ROWS, now: datetime | None = N
     checks.extend(check_output(config))
     checks.append(check_bundle(config))
     checks.append(check_tracking(config))
+    checks.extend(check_secrets(config.alerts))
     return checks
 
 

@@ -103,6 +103,16 @@ def _more_labels(known: KnownLabels, config: Config) -> str:
     return f"{wait}. Until then the unsupervised risk decides."
 
 
+def _later_labels(labelled: LabelledSet, config: Config, time: str) -> str:
+    """What gives labels that are known before later rows happen."""
+    days = (labelled.rows[time].max() - labelled.rows[time].min()) / pd.Timedelta(days=1)
+    return (
+        f"The labelled rows span {days:.0f} days, and a label counts as known {config.retrain.label_delay_days:g} days "
+        f"after its row (`retrain.label_delay_days`): train on a longer time, lower that, or name dates of reports in "
+        f"`features.reported` or `train.head.reports`."
+    )
+
+
 def without(rows: pd.DataFrame, labelled: LabelledSet | None) -> pd.DataFrame:
     """The rows that the members learn from: not those that the head learns from."""
     return rows if labelled is None else rows.loc[~rows.index.isin(labelled.rows.index)]
@@ -134,7 +144,7 @@ def train_head(scorer: TabularScorer, labelled: LabelledSet | None, config: Conf
                 random_state=config.random_state,
             )
         except DataError as error:
-            reason = str(error)
+            reason = f"{error} {_later_labels(labelled, config, str(schema.time))}"
     metrics: dict[str, object] = {"head_serves": 0.0, "head_reason": reason}
     if head is not None:
         facts = head.facts

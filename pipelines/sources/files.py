@@ -5,13 +5,14 @@ from __future__ import annotations
 import glob
 import re
 from collections.abc import Collection, Iterator, Sequence
+from difflib import get_close_matches
 from functools import reduce
 from pathlib import Path
 from typing import Self
 
 import pyarrow as pa
 
-from detector.errors import SourceError, nearest
+from detector.errors import SourceError
 from pipelines.config.data import FILENAME, SourceSection
 from pipelines.sources.arrow import unify
 from pipelines.sources.csvfile import CsvFile
@@ -19,6 +20,7 @@ from pipelines.sources.dialect import COMPRESSED
 from pipelines.sources.parquet import MAGIC, ParquetFile
 
 CSV_SUFFIXES = (".csv", ".tsv", ".txt")
+MOST_NAMED = 3
 PARQUET_SUFFIXES = (".parquet", ".pq")
 _FOREIGN = {
     b"PK\x03\x04": "a zip or an Excel file",
@@ -162,11 +164,24 @@ def _what_is_there(place: Path) -> str:
     folder = place.parent
     while glob.has_magic(str(folder)) or not folder.exists():
         if not glob.has_magic(str(folder)) and folder != folder.parent and folder.parent.is_dir():
-            return f"There is no folder {folder}. {nearest(folder.name, _names(folder.parent))}"
+            return f"There is no folder {folder}. {_nearest_data(folder.name, folder.parent)}"
         folder = folder.parent
     if not folder.is_dir():
         return f"{folder} is a file, not a folder."
-    return f"In {folder}: {nearest(place.name, _names(folder))}"
+    return f"In {folder}: {_nearest_data(place.name, folder)}"
+
+
+def _nearest_data(name: str, folder: Path) -> str:
+    """The few files and folders of rows whose names are most alike; logs, reports and the like are of no help."""
+    names = _names(folder)
+    known = [each for each in names if _data_suffix(Path(each)) in CSV_SUFFIXES + PARQUET_SUFFIXES]
+    known += [each for each in names if (folder / each).is_dir()]
+    if close := get_close_matches(name, known, n=1):
+        return f"Did you mean {close[0]!r}?"
+    if not known:
+        return "there is no CSV or Parquet file."
+    alike = get_close_matches(name, sorted(known), n=MOST_NAMED, cutoff=0.0)
+    return f"the nearest names are {', '.join(alike)}."
 
 
 def _names(folder: Path) -> list[str]:
