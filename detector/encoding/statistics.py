@@ -9,6 +9,9 @@ from numpy.typing import NDArray
 from detector.arrays import Flags, Floats
 from detector.resolution import float_resolution
 
+HUGE = 1e100  # the square of a mean of such numbers is no number any more
+WHOLE = 2.0**53
+LARGEST = float(np.finfo(np.float64).max)
 NORMAL_WIDTH = 4.653  # from the 1st to the 99th percentile of a standard normal distribution
 
 
@@ -42,12 +45,23 @@ def location_and_scale(numeric: Floats, baseline: Flags) -> tuple[Floats, Floats
         chosen = column[baseline & ~np.isnan(column)]
         rounding = float_resolution(every)
         spread = _spread(chosen, rounding) if len(chosen) else 0.0
-        centre[i] = (chosen if len(chosen) else every).mean()
+        centre[i] = _mean(chosen if len(chosen) else every)
         scale[i] = spread or _spread(every, rounding) or 1.0
     return centre, scale
 
 
+def _mean(values: Floats) -> float:
+    """The mean, also of numbers whose sum is none."""
+    size = float(np.abs(values).max())
+    return float(values.mean()) if size < HUGE else float((values / size).mean()) * size
+
+
 def _spread(values: Floats, rounding: float) -> float:
+    """The spread, also of numbers whose squares or differences are none; one beyond all numbers is the largest."""
+    size = float(np.abs(values).max())
+    if size >= HUGE:
+        with np.errstate(over="ignore"):
+            return min(_spread(values / size, rounding / size) * size, LARGEST)
     least, most = values.min(), values.max()
     if most - least <= rounding:
         return 0.0
@@ -68,7 +82,7 @@ def levels_of(text: pd.Series, most: int) -> tuple[tuple[str, ...], NDArray[np.i
 
 def decimals_of(values: Floats) -> int:
     """How many digits after the point values are written with, at most 3."""
-    sample = values[np.isfinite(values)][:1000]
+    sample = values[np.abs(values) < WHOLE][:1000]  # larger ones have none
     for digits in range(4):
         if np.allclose(sample, np.round(sample, digits), rtol=0, atol=1e-9):
             return digits

@@ -74,7 +74,7 @@ def retry(
     from pipelines.alerts.outbox.views import retry as again
     from pipelines.jobs.context import Context
 
-    settings, store = _open(config)
+    settings, store = _open(config, needs_secrets=True)
     moment = now()
     with store.write() as session:
         wanted = None if alert is None else find(session, alert).id
@@ -190,9 +190,9 @@ def try_targets(
         raise typer.Exit(1)
 
 
-def _open(config: Path) -> tuple[Config, Store]:
+def _open(config: Path, *, needs_secrets: bool = False) -> tuple[Config, Store]:
     from pipelines.config import load_config
     from pipelines.store import open_store
 
-    settings = load_config(config)
+    settings = load_config(config, needs_secrets=needs_secrets)
     return settings, open_store(settings.service.store)

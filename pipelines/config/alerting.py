@@ -22,6 +22,7 @@ from pipelines.config.alert_channels import (
     EmailSection,
     FileSection,
     LogSection,
+    MissingSecret,
     PagerDutySection,
     Secret,
     Severity,
@@ -87,7 +88,7 @@ class AnswersSection(Section):
     @field_validator("secret")
     @classmethod
     def _long_enough(cls, value: SecretStr) -> SecretStr:
-        if len(value.get_secret_value()) < 16:
+        if not isinstance(value, MissingSecret) and len(value.get_secret_value()) < 16:
             raise ValueError("the secret is too short to sign with. Use at least 16 random characters.")
         return value
 

@@ -12,6 +12,7 @@ import pandas as pd
 import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
+from detector.cleaning.values import read_names
 from detector.errors import SettingError
 from pipelines.ingest import InputBatch, ReadFacts
 from pipelines.ingest.folder import FollowedFolder
@@ -158,7 +159,7 @@ def _rows_of(scoring: Scoring, batch: Batch) -> InputBatch:
     def only_those(frames: Iterator[pd.DataFrame]) -> Iterator[pd.DataFrame]:
         count = 0
         for frame in frames:
-            chosen = frame[frame[key].astype(str).isin(keys)]
+            chosen = frame[read_names(frame[key]).astype(str).isin(keys)]
             chosen.index = pd.RangeIndex(count, count + len(chosen))
             count += len(chosen)
             if len(chosen):

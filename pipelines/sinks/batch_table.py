@@ -97,7 +97,7 @@ class TableBatchSink:
             if table is None or self.key is None:
                 return set()
             statement = sa.select(table.columns[self.key]).where(table.columns["batch"] == batch)
-            return {str(value) for value in connection.scalars(statement, execution_options=UNCACHED)}
+            return {str(value).strip() for value in connection.scalars(statement, execution_options=UNCACHED)}
 
     def stage(
         self, frames: Iterable[pd.DataFrame], *, batch: int, version: str, folder: Path, replaces: bool = False

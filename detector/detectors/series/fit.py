@@ -68,21 +68,10 @@ def fit_scorer(
     other parameters see ``SequenceScorer`` and ``fit_series``. Raises ``DataError`` if there are too few rows, a series
     is shorter than a window, or the sampling policy rejects something.
     """
-    if not len(rows):
-        raise DataError("No row can be read: received n_samples = 0. Give rows with readings.")
-    if schema.time is not None and len(rows) == 1 and sampling.every is None:
-        raise DataError("One row is no series: received n_samples = 1. Give the rows before it as well.")
-    series = regularise(rows, schema, sampling)
-    usable = _usable(series, rows, schema)
+    series, training = training_series(rows, schema, sampling=sampling, shared=shared)
     fitted = {
-        entity: fit_series(
-            _training(series, usable, place, name="" if shared else repr(entity)),
-            recipe,
-            encoder=encoder,
-            random_state=random_state,
-            on_step=on_step or silent,
-        )
-        for entity, place in places_by_entity(series, shared=shared).items()
+        entity: fit_series(own, recipe, encoder=encoder, random_state=random_state, on_step=on_step or silent)
+        for entity, own in training.items()
     }
     scorer = SequenceScorer(
         name=name,
@@ -94,6 +83,25 @@ def fit_scorer(
         metrics=_metrics(fitted, recipe),
     )
     return scorer, fitted
+
+
+def training_series(
+    rows: pd.DataFrame, schema: Schema, *, sampling: Sampling, shared: bool
+) -> tuple[RegularSeries, dict[Any, TrainingSeries]]:
+    """Cleaned rows on regular steps, and by entity what its model learns from.
+
+    Raises ``DataError`` if there are too few rows, or the sampling policy rejects something.
+    """
+    if not len(rows):
+        raise DataError("No row can be read: received n_samples = 0. Give rows with readings.")
+    if schema.time is not None and len(rows) == 1 and sampling.every is None:
+        raise DataError("One row is no series: received n_samples = 1. Give the rows before it as well.")
+    series = regularise(rows, schema, sampling)
+    usable = _usable(series, rows, schema)
+    return series, {
+        entity: _training(series, usable, place, name="" if shared else repr(entity))
+        for entity, place in places_by_entity(series, shared=shared).items()
+    }
 
 
 def _usable(series: RegularSeries, rows: pd.DataFrame, schema: Schema) -> Flags:

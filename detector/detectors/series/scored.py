@@ -14,6 +14,7 @@ from detector.arrays import Counts, Flags, Floats
 from detector.decide.policy import Policy, severity
 from detector.detectors.series.model import ModelledSeries, SeriesModel
 from detector.detectors.series.reasons import SensorReadings, duration
+from detector.errors import DataError
 from detector.explain.reason import Reason, in_words
 from detector.series.resample import RegularSeries
 from detector.series.segments import near, runs
@@ -242,3 +243,13 @@ class ScoredSeries:
         for part in self.parts:
             into[part.place] = of_part(part)
         return into
+
+
+def refuse_short(series: RegularSeries, entity: Any, rows: int, length: int) -> None:
+    """Raise ``DataError`` if a series has fewer rows than a window."""
+    if rows < length:
+        whose = f"The series of {entity!r}" if series.entities is not None else "The series"
+        raise DataError(
+            f"{whose} has {rows} rows, a window {length}; received n_samples = {rows}. Give more rows, choose a "
+            f"shorter window, or short='pad'."
+        )
