@@ -26,11 +26,11 @@ from pipelines.factory.detector import detector_of, policy_of
 from pipelines.factory.labelled_set import labelled_set_from, train_head, without
 from pipelines.features.burn_in import warm
 from pipelines.features.engine import FeatureEngine, feature_engine_of
+from pipelines.ingest.usable import open_usable
 from pipelines.labels.feedback import Statements
 from pipelines.labels.known import KnownLabels, LabelHistory, with_report_time
 from pipelines.progress import progress
 from pipelines.sinks.quarantine import count_quarantined
-from pipelines.sources import open_source
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -96,7 +96,7 @@ def _prepare(
     columns, reported = config.columns, config.features.reported
     if columns.time is None:
         raise SettingError(f"A backtest and its {NEEDS_TIME}")
-    source = open_source(config.source)
+    source = open_usable(config)
     for name, said in ((plan.scenario, "the scenario"), (reported, "`features.reported`")):
         if name is not None and name not in (present := source.columns()):
             raise SchemaError(f"There is no column {name!r}, which {said} names. {nearest(name, present)}")

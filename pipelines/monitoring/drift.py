@@ -23,10 +23,11 @@ from pipelines.factory.detector import policy_of
 from pipelines.factory.metadata import reference_of
 from pipelines.factory.training_period import latest_rows, rows_between
 from pipelines.features.engine import FeatureEngine, feature_engine_of
+from pipelines.ingest.usable import open_usable
 from pipelines.progress import counted, progress
 from pipelines.registry.registry import ModelRegistry
 from pipelines.scoring.shadow import settle_shadow
-from pipelines.sources import Source, open_source
+from pipelines.sources import Source
 from pipelines.testing.failpoints import failpoint
 from pipelines.tracking.messages import record_monitoring, send_waiting, waiting_note
 
@@ -111,7 +112,7 @@ def watch(config: Config, *, now: datetime) -> DriftReport:
     if state.detector != name:
         state = DriftState(detector=name, looked_until=state.looked_until, step=state.step, asked_at=state.asked_at)
     since = state.looked_until or str(champion.metrics.get("learnt_until", ""))
-    frame, until = _new_rows(open_source(config.source), config, since=since, now=now)
+    frame, until = _new_rows(open_usable(config), config, since=since, now=now)
     rows = clean(frame, champion.schema).rows if len(frame) else pd.DataFrame()
     if len(rows):
         rows = rows[champion.can_judge(rows)]

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, MutableMapping, Sequence
+from collections.abc import Iterator, Mapping, MutableMapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import pyarrow as pa
@@ -59,6 +60,11 @@ class TableBatchScorer:
     def schema(self) -> Schema:
         """What the columns mean."""
         return self.scorer.schema
+
+    @property
+    def metrics(self) -> Mapping[str, Any]:
+        """Facts recorded while it was trained."""
+        return self.scorer.metrics
 
     def score(self, batch: InputBatch, context: BatchContext) -> ScoredBatch:
         """Measure all rows, then decide, then explain."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
@@ -14,6 +16,8 @@ from pipelines.progress import counted
 from pipelines.sinks.files import CSV_SUFFIXES, FileSink
 
 REASONS = 3
+MOST_KINDS = 50
+_VALUE = re.compile(r"'(?:[^'\\]|\\.)*'|\"(?:[^\"\\]|\\.)*\"|\b\d[\w.:,+-]*")
 
 
 def count_quarantined(reasons: Mapping[str, int], *, of: int) -> list[str]:
@@ -31,6 +35,15 @@ def why(reasons: Mapping[str, int]) -> str:
     most = sorted(reasons.items(), key=lambda item: -item[1])
     listed = "; ".join(f"{reason} ({counted(count)})" for reason, count in most[:REASONS])
     return listed + (f"; and {counted(len(most) - REASONS, 'other reason')}" if len(most) > REASONS else "")
+
+
+def kind_of(reason: str) -> str:
+    """A reason without the values in it, so that rows with the same fault can be counted.
+
+    >>> kind_of("amount: '1.234,50' is not a number"), kind_of("id: key 17 appears again (scored before)")
+    ('amount: … is not a number', 'id: key … appears again (scored before)')
+    """
+    return _VALUE.sub("…", reason)[:200]
 
 
 class QuarantineSink:
@@ -60,6 +73,8 @@ class QuarantineSink:
         taken = ("row", "reason")
         self.path = path
         self.columns = [*taken, *(f"source_{name}" if name in taken else name for name in columns)]
+        self.reasons: Counter[str] = Counter()
+        """Rows by the kind of their reason."""
         self._file: FileSink | None = None
 
     @property
@@ -81,6 +96,9 @@ class QuarantineSink:
         if self._file is None:
             self._file = FileSink(self.path).__enter__()
         self._file.write(frame.reindex(columns=self.columns).apply(_as_text))
+        for kind, count in frame["reason"].map(kind_of).value_counts().items():
+            known = kind in self.reasons or len(self.reasons) < MOST_KINDS
+            self.reasons[str(kind) if known else "other reasons"] += int(count)
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None

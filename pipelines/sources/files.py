@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import glob
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from functools import reduce
 from pathlib import Path
 
@@ -30,22 +30,36 @@ class FileReader:
 
     - ``path``: a file; a folder, whose CSV or Parquet files are read (not those of its subfolders); or a pattern, where
       ``**`` stands for subfolders.
+    - ``without``: files that are left out.
     - ``separator``, ``encoding``, ``decimal``: how CSV files are written; see ``SourceSection``.
 
     Raises ``SourceError`` if there is no such file, it cannot be read, or the files have different columns.
     """
 
-    def __init__(self, path: str, *, separator: str | None = None, encoding: str = "utf-8", decimal: str = ".") -> None:
+    def __init__(
+        self,
+        path: str,
+        *,
+        separator: str | None = None,
+        encoding: str = "utf-8",
+        decimal: str = ".",
+        without: Collection[Path] = (),
+    ) -> None:
         self.path = path
         self.rejected: list[str] = []
         self.parts: list[CsvFile | ParquetFile] = []
+        skipped = {file.resolve() for file in without}
         for file in find_files(path):
+            if skipped and file.resolve() in skipped:
+                continue
             if _is_parquet(file):
                 self.parts.append(ParquetFile(file))
             else:
                 self.parts.append(CsvFile(file, separator=separator, encoding=encoding, decimal=decimal))
             self.parts[-1].rejected = self.rejected
             _check_columns(self.parts[0], self.parts[-1])
+        if not self.parts:
+            raise SourceError(f"None of the files of {path} can be read: all were set aside. Give good ones.")
         self.schema: pa.Schema = reduce(unify, (part.schema for part in self.parts))
 
     def describe(self) -> str:

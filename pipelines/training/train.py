@@ -25,13 +25,13 @@ from pipelines.factory.labelled_set import head_note, labelled_set_of, train_hea
 from pipelines.factory.metadata import REFERENCE, add_metadata
 from pipelines.features.burn_in import warm
 from pipelines.features.engine import feature_engine_of, history_folder, statements_of
+from pipelines.ingest.usable import open_usable
 from pipelines.labels.feedback import Statements
 from pipelines.labels.known import with_report_time
 from pipelines.progress import counted, progress
 from pipelines.registry.registry import ModelRegistry
 from pipelines.reports.page import ReportContent, column_facts, quarantine_counts, write_report
 from pipelines.sinks.quarantine import QuarantineSink
-from pipelines.sources import open_source
 from pipelines.training.merit import Review
 from pipelines.training.review import review
 from pipelines.training.run_record import Trained
@@ -95,7 +95,7 @@ def train(config: Config, *, now: datetime) -> TrainReport:
     """
     started = time.perf_counter()
     _check_places(config)
-    source = open_source(config.source)
+    source = open_usable(config)
     kind = KINDS[config.kind]
     engine = feature_engine_of(config, trained=False)
     with progress("Reading", total=source.estimate()) as advance:
