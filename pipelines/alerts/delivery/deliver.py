@@ -125,8 +125,7 @@ def _outcome(cycle: Cycle, hanging: list[str]) -> JobOutcome:
     parts += [f"{name}: {text}" for name, text in sorted(failed.items())]
     gauges = {f"alerts_{state}": float(found.get(state, 0)) for state in ("waiting", "held", "dead")}
     gauges |= {
-        f"alert_target_down:{target.name}": float(target.name in failed)
-        for target in targets_of(cycle.context.config)
+        f"alert_target_down:{target.name}": float(target.name in failed) for target in targets_of(cycle.context.config)
     }
     idle = not sent and not failed
     return JobOutcome(
