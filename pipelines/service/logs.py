@@ -51,5 +51,6 @@ def configure(kind: Literal["pretty", "json"], *, stream: TextIO | None = None) 
     root.setLevel(logging.INFO)
     for noisy in ("apscheduler", "uvicorn", "alembic"):
         logging.getLogger(noisy).setLevel(logging.WARNING)
+    logging.getLogger("uvicorn").setLevel(logging.ERROR)  # anybody could fill the log with requests that are none
     # APScheduler says at each time it leaves out what is in the record of the run already.
     logging.getLogger("apscheduler").setLevel(logging.ERROR)
