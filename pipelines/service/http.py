@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import socket
 import threading
 import time
@@ -60,6 +61,7 @@ class DatabasePages:
 
     def __init__(self) -> None:
         self._free = threading.BoundedSemaphore(MOST_WAITING)
+        self._limiter = anyio.CapacityLimiter(math.inf)  # anyio's own counts no thread that it has given up
 
     async def answer(self, make: Callable[[], Response]) -> Response:
         """The page, or 503 where it cannot be had in time."""
@@ -67,7 +69,7 @@ class DatabasePages:
             return JSONResponse({"status": "busy", "why": "others wait for the database already"}, 503)
         try:
             with anyio.fail_after(PATIENCE):
-                return await anyio.to_thread.run_sync(self._make, make, abandon_on_cancel=True)
+                return await anyio.to_thread.run_sync(self._make, make, abandon_on_cancel=True, limiter=self._limiter)
         except TimeoutError:
             return JSONResponse({"status": "stuck", "why": f"no answer from the database in {PATIENCE:g} s"}, 503)
 
