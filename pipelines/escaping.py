@@ -11,7 +11,7 @@ import re
 _COMMANDS = re.compile(
     "[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028\u2029\u202a-\u202e\u2066-\u2069\ud800-\udfff]"
 )
-_FORMULA = re.compile("[=+\\-@\t\r\n\uff1d\uff0b\uff0d\uff20]")
+_FORMULA = re.compile("[=+\\-@\t\r\n\uff1d\uff0b\uff0d\uff20].", re.DOTALL)
 _NUMBER = re.compile(r"[+-]?(\d+([.,]\d+)*|[.,]\d+|inf|nan)([eE][+-]?\d+)?%?", re.IGNORECASE)
 
 
@@ -54,7 +54,7 @@ def for_json_log(text: str) -> str:
 def for_spreadsheet(cell: str) -> str:
     r"""A cell that no spreadsheet takes for a formula: with a ' before it if need be. Numbers stay as they are.
 
-    >>> for_spreadsheet("=HYPERLINK(A1)"), for_spreadsheet("-12.5"), for_spreadsheet("card-7")
-    ("'=HYPERLINK(A1)", '-12.5', 'card-7')
+    >>> for_spreadsheet("=HYPERLINK(A1)"), for_spreadsheet("-12.5"), for_spreadsheet("-")
+    ("'=HYPERLINK(A1)", '-12.5', '-')
     """
     return f"'{cell}" if _FORMULA.match(cell) and not _NUMBER.fullmatch(cell) else cell

@@ -7,6 +7,7 @@ import logging
 from io import StringIO
 from pathlib import Path
 
+import pandas as pd
 import pytest
 import sqlalchemy as sa
 from rich.table import Table
@@ -22,6 +23,7 @@ from pipelines.alerts.message.templating import render
 from pipelines.cli import app
 from pipelines.cli.program import say
 from pipelines.service.logs import configure
+from pipelines.sinks.quarantine import QuarantineSink
 from pipelines.store import Store
 from pipelines.store.alert_tables import Alert
 from tests.alert_places import NOW, config_in, give, rows, store_in
@@ -134,3 +136,28 @@ def test_tables_texts_and_errors_of_commands_show_what_they_hold(
     assert failed.exit_code == 1
     for text in (printed, listed.output, failed.output):
         assert not set(text) & {"\x1b", "\x9b"}
+
+
+def test_quarantine_holds_no_formula_and_says_what_it_changed(tmp_path: Path) -> None:
+    """A spreadsheet computes nothing in it; numbers stay, and a key that was changed is named."""
+    given = pd.DataFrame(
+        {
+            "row": [1, 2],
+            "reason": ["amount: not a number", "amount: not a number"],
+            "id": ["=cmd|' /C calc'!A0", "k2"],
+            "amount": ["-12.5", "-"],
+            "+note": ["@SUM(A1)", "fine"],
+        }
+    )
+    for escape in (True, False):
+        with QuarantineSink(tmp_path / f"{escape}.csv", columns=["id", "amount", "+note"], escape=escape) as sink:
+            sink.write(given)
+
+    safe, plain = pd.read_csv(tmp_path / "True.csv", dtype=str), pd.read_csv(tmp_path / "False.csv", dtype=str)
+    assert safe["id"].tolist() == ["'=cmd|' /C calc'!A0", "k2"]
+    assert safe["amount"].tolist() == ["-12.5", "-"]
+    assert safe["'+note"].tolist() == ["'@SUM(A1)", "fine"]
+    assert "a ' was put before id" in safe["reason"][0]
+    assert "a ' was put before +note" in safe["reason"][0]
+    assert safe["reason"][1] == "amount: not a number"
+    pd.testing.assert_frame_equal(plain, given.astype(str), check_dtype=False)
