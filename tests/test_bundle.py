@@ -225,6 +225,69 @@ def test_damaged_graph_is_a_bundle_error(copy: Path) -> None:
         load(copy)
 
 
+def _empty(path: Path) -> None:
+    path.write_bytes(b"")
+
+
+def _no_zip(path: Path) -> None:
+    path.write_bytes(b"PK\x03\x04" + b"x" * 1000)
+
+
+def _cut(path: Path) -> None:
+    """A member that ends in the middle of its array."""
+    with zipfile.ZipFile(path) as stored:
+        members = {name: stored.read(name) for name in stored.namelist()}
+    with zipfile.ZipFile(path, "w") as made:
+        for name, content in members.items():
+            made.writestr(name, content[: len(content) // 2] if len(content) > 200 else content)
+
+
+def _huge(path: Path) -> None:
+    """A few hundred kilobytes that unpack to gigabytes."""
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED, compresslevel=9) as made, made.open("x.npy", "w") as member:
+        header = b"{'descr': '|u1', 'fortran_order': False, 'shape': (400000000,), }"
+        header += b" " * (118 - len(header) - 1) + b"\n"
+        member.write(b"\x93NUMPY\x01\x00" + len(header).to_bytes(2, "little") + header)
+        for _ in range(400):
+            member.write(b"\0" * 1_000_000)
+
+
+def _claims(path: Path) -> None:
+    """An array that says it is larger than any memory."""
+    header = b"{'descr': '<f8', 'fortran_order': False, 'shape': (4000000000000000,), }".ljust(117) + b"\n"
+    with zipfile.ZipFile(path, "w") as made:
+        made.writestr("x.npy", b"\x93NUMPY\x01\x00" + len(header).to_bytes(2, "little") + header)
+
+
+@pytest.mark.parametrize("damage", [_empty, _no_zip, _cut, _huge, _claims])
+def test_arrays_that_were_tampered_with_are_a_bundle_error(copy: Path, damage: Callable[[Path], None]) -> None:
+    """Whoever can compute digests can still not have anything else raised, nor fill the memory."""
+    damage(copy / "arrays.npz")
+    rewrite(copy, lambda manifest: manifest["files"].update({"arrays.npz": digest_of(copy / "arrays.npz")}))
+
+    with pytest.raises(BundleError, match=r"arrays\.npz is damaged: .*Copy the bundle again, or train again"):
+        load(copy)
+
+
+def test_manifest_of_too_deep_a_nesting_is_a_bundle_error(copy: Path) -> None:
+    """Python's own limit is not what a user is told of."""
+    (copy / MANIFEST).write_text("[" * 100_000)
+
+    for read in (load, fingerprint):
+        with pytest.raises(BundleError, match=r"bundle\.json is damaged"):
+            read(copy)
+
+
+@pytest.mark.parametrize("graph", [b"", b"\0" * 100, b"\xff" * 10_000], ids=["empty", "zeros", "ones"])
+def test_graph_that_was_tampered_with_is_a_bundle_error(copy: Path, graph: bytes) -> None:
+    """What the ONNX runtime says of it is in the message."""
+    (copy / "graph.onnx").write_bytes(graph)
+    rewrite(copy, lambda manifest: manifest["files"].update({"graph.onnx": digest_of(copy / "graph.onnx")}))
+
+    with pytest.raises(BundleError, match="graph cannot be loaded: .* Train the detector again"):
+        load(copy)
+
+
 def test_saving_leaves_what_is_no_bundle_alone(quick: TabularDetector, tmp_path: Path) -> None:
     """A slip in a path must not cost a folder of photographs."""
     (tmp_path / "photographs").mkdir()

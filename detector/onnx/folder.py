@@ -13,7 +13,7 @@ import numpy as np
 
 from detector.atomic import whole_folder
 from detector.errors import BundleError
-from detector.onnx.parts import Parts
+from detector.onnx.parts import UNREADABLE, Parts, check_unpacked
 
 FORMAT = 1
 ARRAYS = "arrays.npz"
@@ -64,8 +64,12 @@ class PartsFolder:
                 )
             if digest_of(path) != files[name]:
                 raise self._damaged(path, "has changed since it was saved")
-        with np.load(folder / ARRAYS, allow_pickle=False) as stored:
-            arrays = {name: stored[name] for name in stored.files}
+        try:
+            check_unpacked(folder / ARRAYS)
+            with np.load(folder / ARRAYS, allow_pickle=False) as stored:
+                arrays = {name: stored[name] for name in stored.files}
+        except UNREADABLE as error:
+            raise self._damaged(folder / ARRAYS, f"is damaged: {error!r}") from error
         graphs = [name for name in files if name.endswith(".onnx")]
         return Parts(facts, arrays, {name.removesuffix(".onnx"): (folder / name).read_bytes() for name in graphs})
 
@@ -78,7 +82,7 @@ class PartsFolder:
             facts = json.loads(path.read_text(encoding="utf-8"))
             version = facts["format"]
             _ = facts["files"].items()
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
+        except (*UNREADABLE, AttributeError) as error:
             raise self._damaged(path, f"is damaged: {error!r}") from error
         if version != FORMAT:
             raise BundleError(

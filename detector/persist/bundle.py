@@ -115,9 +115,9 @@ def load(folder: Path | str) -> Scorer:
     try:
         parts = FOLDER.read(folder)
         return KINDS[parts.facts["kind"]].from_parts(parts)
-    except (KeyError, TypeError, ValueError, OSError) as error:
-        if isinstance(error, BundleError):
-            raise
+    except (BundleError, ImportError):
+        raise
+    except Exception as error:  # whatever those who can compute digests have put there, it is no detector
         raise BundleError(f"{folder / MANIFEST} does not describe a detector: {error!r}. Train again.") from error
 
 

@@ -196,7 +196,9 @@ class Scoring:
         known = partial(self.sink.known, batch=batch.id, thoroughly=mode == "backfill")
         gathered = Gathered(config)
         trial = ShadowTrial.of(config, self.context.cache, now=now) if mode == "score" else None
-        with QuarantineSink(self._quarantine_of(batch), columns=rows.columns) as quarantine:
+        with QuarantineSink(
+            self._quarantine_of(batch), columns=rows.columns, escape=config.output.escape_formulas
+        ) as quarantine:
             if self.state is not None and mode == "score":
                 rows = self.state.measure(rows, self.followed, quarantine, known=known, now=now)
             elif self.state is not None:

@@ -118,7 +118,9 @@ def train(config: Config, *, now: datetime) -> TrainReport:
     policy = policy_of(config.policy, schema)
     cleaned = clean(frame, schema, labelled=schema.label is not None, positions=frame.index)
     quarantine_file = _quarantine(config)
-    with QuarantineSink(quarantine_file, columns=[str(name) for name in frame.columns]) as sink:
+    with QuarantineSink(
+        quarantine_file, columns=[str(name) for name in frame.columns], escape=config.output.escape_formulas
+    ) as sink:
         sink.write(unmeasured)
         sink.write(cleaned.quarantine)
         sink.write(source.rejected)
@@ -219,7 +221,9 @@ def _write_filtered(config: Config, detector: TabularDetector, rows: pd.DataFram
     """Keep the rows that the cleaning settings left out of training, each with its reason; say how many."""
     left = getattr(detector, "left_out_", NONE_LEFT_OUT)  # a detector of series has no filters
     path = config.bundle.with_name(f"{config.bundle.name}.left_out.csv")
-    with QuarantineSink(path, columns=[str(name) for name in frame.columns]) as sink:
+    with QuarantineSink(
+        path, columns=[str(name) for name in frame.columns], escape=config.output.escape_formulas
+    ) as sink:
         place = rows.index[left["row"].to_numpy(dtype=np.intp)]
         sink.write(quarantine(frame.loc[place], left["reason"].tolist()))
     if left.empty:

@@ -14,6 +14,7 @@ from detector.errors import DataError, nearest
 from pipelines.alerts.grouping.audit_sample import SAMPLED
 from pipelines.alerts.grouping.silences import silence
 from pipelines.config import Config
+from pipelines.escaping import for_terminal, one_line
 from pipelines.store import existing_store
 from pipelines.store.alert_tables import Alert, Answer, Delivery
 
@@ -67,8 +68,8 @@ def answer(
     said = Answer(
         alert=alert.id,
         verdict=verdict,
-        reason=reason[:MOST_TEXT],
-        who=who[:200],
+        reason=_text(reason)[:MOST_TEXT],
+        who=one_line(who)[:200],
         via=via[:100],
         at=now,
         model_version=alert.model_version,
@@ -83,12 +84,17 @@ def answer(
             label=alert.label,
             pattern=alert.pattern,
             until=now + timedelta(days=days),
-            reason=f"fine: {reason}"[:MOST_TEXT],
-            who=who,
+            reason=f"fine: {_text(reason)}"[:MOST_TEXT],
+            who=said.who,
             now=now,
         )
     session.flush()
     return said
+
+
+def _text(text: str) -> str:
+    """What a person wrote, as lines; a character that a database refuses would have the answer refused for ever."""
+    return for_terminal("\n".join(text.splitlines()))
 
 
 def precision(session: Session, *, source: str) -> pd.DataFrame:

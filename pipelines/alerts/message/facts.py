@@ -13,9 +13,9 @@ import pandas as pd
 from detector.explain.reason import Reason
 from pipelines.alerts.grouping.events import Event, reasons_of, times_of
 from pipelines.alerts.grouping.groups import Candidate
-from pipelines.alerts.message.words import one_line
 from pipelines.config import Config
 from pipelines.config.masking import HIDDEN, Masks
+from pipelines.escaping import one_line
 
 MOST_KEYS = 1_000
 MOST_POINTS = 60
