@@ -14,7 +14,7 @@ from detector.errors import DetectorError, SettingError
 from pipelines.config import Config, load_config
 from pipelines.config.series import in_settings
 from pipelines.doctor import Check, examine
-from pipelines.scoring.batch import score
+from pipelines.scoring.one_off import score
 from pipelines.training.train import train
 
 NOW = datetime(2026, 8, 1, tzinfo=UTC)

@@ -17,7 +17,7 @@ from detector.cleaning.values import read_dates, read_numbers
 from detector.errors import SettingError
 from pipelines.config import Config, SourceSection, load_config
 from pipelines.config.formats import FormatSection
-from pipelines.scoring.batch import score
+from pipelines.scoring.one_off import score
 from pipelines.sources import open_source
 from pipelines.sources.formats import as_written, read_form
 from pipelines.training.train import train

@@ -16,7 +16,7 @@ from detector.schema import Schema
 from pipelines.config import Config
 from pipelines.labels.feedback import Statements
 from pipelines.scoring import replay
-from pipelines.scoring.batch import score
+from pipelines.scoring.one_off import score
 from pipelines.training.train import train
 from tests.service_sites import context, opened
 from tests.service_sites import score as score_new

@@ -29,7 +29,7 @@ from benchmarks.soak import Site
 from detector import load, save
 from detector.errors import SettingError
 from pipelines.cli import app
-from pipelines.jobs import registry as jobs
+from pipelines.jobs import catalogue as jobs
 from pipelines.jobs.context import Context, JobOutcome, StoppedError
 from pipelines.jobs.subprocess import CommandError, outcome_of, run_command
 from pipelines.service.app import Service

@@ -97,7 +97,7 @@ def score(
 
     settings = load_config(config, needs_secrets=False)
     _refuse_overwriting(input or settings.source.path, output or settings.output.path)
-    from pipelines.scoring.batch import score as run
+    from pipelines.scoring.one_off import score as run
 
     print_report(run(settings, input=input, output=output, now=now()))
 

@@ -17,10 +17,10 @@ from detector.errors import SettingError
 from pipelines.ingest import InputBatch, ReadFacts
 from pipelines.ingest.folder import FollowedFolder
 from pipelines.jobs.context import Context, JobOutcome
+from pipelines.scoring.batch_transaction import Scoring
 from pipelines.scoring.job import Totals
 from pipelines.scoring.load import load_scorer
 from pipelines.scoring.series import SeriesBatchScorer
-from pipelines.scoring.stream import Scoring
 from pipelines.store import Audit, Batch
 
 log = logging.getLogger("detector.again")

@@ -114,7 +114,7 @@ class Facts:
         return load_scorer(self.config, self.cache)
 
     def _check_state(self) -> None:
-        from pipelines.features.state import feature_state_of
+        from pipelines.features.feature_state import feature_state_of
 
         if (state := feature_state_of(self.config, self.store, self.cache)) is not None:
             state.check()

@@ -13,8 +13,8 @@ import sqlalchemy as sa
 
 from detector.errors import DetectorError, SettingError, StoreError, nearest
 from pipelines.config.series import in_settings
+from pipelines.jobs.catalogue import JOBS
 from pipelines.jobs.context import Context, JobOutcome, StoppedError
-from pipelines.jobs.registry import JOBS
 from pipelines.store import Run, Store
 from pipelines.testing.failpoints import failpoint
 

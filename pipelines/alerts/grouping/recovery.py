@@ -12,7 +12,7 @@ import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
 from pipelines.alerts.grouping.events import EVERYTHING, group_id, times_of
-from pipelines.alerts.grouping.groups import Candidate, GroupState, reported
+from pipelines.alerts.grouping.notify_rules import Candidate, GroupState, reported
 from pipelines.config import Config
 from pipelines.store.alert_tables import AlertGroup
 

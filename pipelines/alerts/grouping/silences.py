@@ -10,7 +10,7 @@ from sqlalchemy.orm import Session
 
 from detector.errors import DataError
 from pipelines.alerts.grouping.events import Event, rank
-from pipelines.alerts.grouping.groups import Candidate
+from pipelines.alerts.grouping.notify_rules import Candidate
 from pipelines.config.alerting import QuietSection
 from pipelines.cron import zone_of
 from pipelines.store.alert_tables import Silence

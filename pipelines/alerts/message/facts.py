@@ -12,7 +12,7 @@ import pandas as pd
 
 from detector.explain.reason import Reason
 from pipelines.alerts.grouping.events import Event, reasons_of, times_of
-from pipelines.alerts.grouping.groups import Candidate
+from pipelines.alerts.grouping.notify_rules import Candidate
 from pipelines.config import Config
 from pipelines.config.masking import HIDDEN, Masks
 from pipelines.escaping import one_line

@@ -9,7 +9,7 @@ from typing import Any
 
 import pandas as pd
 
-from pipelines.alerts.grouping.groups import Candidate
+from pipelines.alerts.grouping.notify_rules import Candidate
 from pipelines.alerts.grouping.recovery import Ended
 from pipelines.config import Config
 from pipelines.config.masking import masks_of

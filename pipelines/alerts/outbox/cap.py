@@ -11,7 +11,7 @@ from sqlalchemy.orm import Session
 
 from detector.decide.policy import SEVERITIES
 from pipelines.alerts.grouping.events import rank
-from pipelines.alerts.grouping.groups import Candidate, choose
+from pipelines.alerts.grouping.notify_rules import Candidate, choose
 from pipelines.alerts.message import words
 from pipelines.alerts.outbox.alerts import digest_alert
 from pipelines.config import Config

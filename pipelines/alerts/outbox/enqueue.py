@@ -14,7 +14,7 @@ from sqlalchemy.orm import Session
 from pipelines.alerts.channels.targets import targets_of
 from pipelines.alerts.grouping.audit_sample import sampled_events
 from pipelines.alerts.grouping.events import Event, Grouping, events_of, rank
-from pipelines.alerts.grouping.groups import Candidate, GroupState, advance, reported
+from pipelines.alerts.grouping.notify_rules import Candidate, GroupState, advance, reported
 from pipelines.alerts.grouping.recovery import Earlier, followed, recovered
 from pipelines.alerts.grouping.silences import not_silenced, waits
 from pipelines.alerts.message.facts import facts_of, labels_of, rows_of_keys

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator, Mapping
 import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
-from pipelines.alerts.grouping.groups import GroupState
+from pipelines.alerts.grouping.notify_rules import GroupState
 from pipelines.store.alert_tables import AlertGroup
 
 _IDS_A_QUERY = 500
