@@ -106,20 +106,24 @@ def follow(folder: Path, settings: dict[str, Any], *, past: pd.DataFrame, batche
     """Train on the past, score all batches but the last as a warm-up, and follow the last."""
     from pipelines.config import load_config
     from pipelines.progress import be_quiet
-    from pipelines.service.once import run_once
-    from pipelines.store import open_store
+    from pipelines.store import Run, open_store
+
+    try:
+        from pipelines.service.app import Service
+    except ImportError:  # as it was called up to 4640342
+        from pipelines.service.serve import Service  # type: ignore[import-not-found, no-redef]
 
     be_quiet()
     (folder / "in").mkdir(parents=True)
     past.to_parquet(folder / "past.parquet")
     common = {"name": "way", "bundle": "bundle", "tracking": {"enabled": False}} | settings
-    service = {
+    served = {
         "source": {"path": "in"},
         "output": {"path": "scores.parquet"},
         "service": {"settle": 0, "port": 0},
         "alerts": {"file": {"path": "alerts.jsonl"}, "log": {"enabled": False}},
     }
-    for name, more in (("train", {"source": {"path": "past.parquet"}}), ("detector", service)):
+    for name, more in (("train", {"source": {"path": "past.parquet"}}), ("detector", served)):
         (folder / f"{name}.yaml").write_text(yaml.safe_dump(common | more), encoding="utf-8")
     command = [sys.executable, "-m", "pipelines", "train", str(folder / "train.yaml")]
     done = subprocess.run(command, cwd=folder, env=_environment(), capture_output=True, text=True, check=False)
@@ -127,14 +131,18 @@ def follow(folder: Path, settings: dict[str, Any], *, past: pd.DataFrame, batche
         raise SystemExit(done.stderr)
     config = load_config(folder / "detector.yaml")
     store = open_store(config.service.store)
+    service = Service(config, store)
+    service.leadership.lead()
     try:
         for number, batch in enumerate(batches):
             batch.to_parquet(folder / "in" / f"{number}.parquet")
             way = Way()
             with way:
-                run = run_once(config, store, "score")
-            if run.rows != len(batch):
-                raise SystemExit(f"expected {len(batch)} rows to be scored, were {run.rows}: {run}")
+                found = service.run_and_follow("score", trigger="command")
+            with store.read() as session:
+                run = session.get_one(Run, found)
+                if run.rows != len(batch):
+                    raise SystemExit(f"expected {len(batch)} rows to be scored, were {run.rows}: {run.error}")
     finally:
         store.close()
     return way

@@ -19,7 +19,7 @@ from detector.errors import DataError, SettingError
 from detector.explain.reason import Reason
 from detector.schema import Schema
 from pipelines.alerts.channels.targets import secrets_of, without_secrets
-from pipelines.alerts.feedback.answers import answer, find, precision, realised
+from pipelines.alerts.feedback.answers import answer, find, in_all, precision, realised
 from pipelines.alerts.feedback.router import answer_router
 from pipelines.alerts.message import links
 from pipelines.alerts.network.addresses import guarded, is_allowed, networks_of
@@ -28,7 +28,7 @@ from pipelines.config import Config, load_config
 from pipelines.labels.feedback import Statements
 from pipelines.labels.known import with_answers
 from pipelines.service.http import HttpServer
-from pipelines.store import Store
+from pipelines.store import Store, open_store
 from pipelines.store.alert_tables import Alert, Answer, Delivery, Silence
 from tests.alert_places import NOW, SECRET, config_in, deliveries, free_port, give, receiver, rows, run, store_in
 
@@ -98,6 +98,83 @@ def test_link_is_answered_by_the_service(store: Store, tmp_path: Path, monkeypat
         assert session.scalars(sa.select(Answer.model_version)).all() == ["abc123def456"]
         assert session.scalars(sa.select(Silence.pattern)).all() == ["amount"]
     assert give(store, config, rows(("<b>a</b>", 300, "critical")), now=NOW + timedelta(days=1)) == []
+
+
+def test_forms_of_any_kind_get_a_page(store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Too many fields, a token too long, or none at all: a page that says so, and nothing that went wrong inside."""
+    config = answering(tmp_path, monkeypatch)
+    give(store, config, rows(("a", 0, "high")))
+    run(store, config)
+    page = FastAPI()
+    page.include_router(answer_router(config, store, clock=lambda: NOW))
+    server = HttpServer(page, host="127.0.0.1", port=0)
+    server.start()
+    url, many = server.address + link_of(tmp_path), {f"f{number}": "" for number in range(40)}
+    try:
+        answered = [
+            requests.post(url, data=many, timeout=5),
+            requests.post(f"{server.address}{links.PATH}/x", data=many, timeout=5),
+            requests.post(f"{server.address}{links.PATH}/x", data=b"\xff\x00;" * 5_000, timeout=5),
+            requests.get(f"{server.address}{links.PATH}/{'x' * 3_000}", timeout=5),
+            requests.get(f"{server.address}{links.PATH}/%00%ff.%C3%A4", timeout=5),
+            requests.post(f"{server.address}{links.PATH}/{'x' * 3_000}", data={"who": "ann"}, timeout=5),
+        ]
+    finally:
+        server.stop()
+
+    assert [each.status_code for each in answered] == [400] * 6
+    assert all("That did not work" in each.text and "</html>" in each.text for each in answered)
+    assert kept(store) == []
+
+
+@pytest.mark.parametrize("kind", ["sqlite", "postgresql"])
+def test_answer_of_any_characters_is_kept(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest, kind: str
+) -> None:
+    """A character that a database knows nothing of does not have the answer refused for ever."""
+    config = answering(tmp_path, monkeypatch)
+    if kind == "sqlite":
+        store = store_in(tmp_path)
+    else:
+        store = open_store(request.getfixturevalue("postgres").url(f"answers_{abs(hash(tmp_path))}"))
+    try:
+        made = give(store, config, rows(("card\x00", 0, "high")))[0]["id"]
+        with store.write() as session:
+            alert = find(session, made)
+            answer(
+                session,
+                alert,
+                "fine",
+                reason="known\x00\r\ntrip\ud800",
+                who="an\x00n\nbob",
+                via="cli",
+                config=config,
+                now=NOW,
+                snooze=True,
+            )
+        found, silenced = kept(store), store
+        with silenced.read() as session:
+            silence = session.scalars(sa.select(Silence)).one().reason
+    finally:
+        store.close()
+
+    assert found == [("fine", "known\\x00\ntrip\\ud800", "an\\x00n bob", "cli")]
+    assert silence == "fine: known\\x00\ntrip\\ud800"
+
+
+def test_file_with_links_is_for_its_owner_only(store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever reads it can answer; a file that is there keeps the mode that somebody gave it."""
+    config = answering(tmp_path, monkeypatch)
+    file, modes = tmp_path / "alerts.jsonl", []
+    for number, mode in enumerate((None, 0o640)):
+        if mode is not None:
+            file.chmod(mode)
+        give(store, config, rows((f"a{number}", 0, "high")))
+        run(store, config)
+        modes.append(file.stat().st_mode & 0o777)
+
+    assert modes == [0o600, 0o640]
+    assert len(file.read_text().splitlines()) == 2
 
 
 def test_no_answers_section_means_no_pages(store: Store, tmp_path: Path) -> None:
@@ -466,3 +543,58 @@ def test_default_configuration_has_a_hidden_nothing(tmp_path: Path) -> None:
 
     with store.read() as session:
         assert set(session.scalars(sa.select(Delivery.target))) == {"file", "log"}
+
+
+def test_alert_that_went_to_two_channels_counts_once_in_all(
+    store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By channel it is in two lines; how many alerts were right is about alerts, not deliveries."""
+    config = config_in(tmp_path, file={"path": "alerts.jsonl"}, log={"enabled": True})
+    give(store, config, rows(*[(name, 0, "high") for name in "abc"]))
+    run(store, config)
+    with store.write() as session:
+        for alert, verdict in zip(session.scalars(sa.select(Alert)).all(), ("fraud", "fine", "unsure"), strict=True):
+            answer(session, alert, verdict, reason="", who="ann", via="cli", config=config, now=NOW)
+
+    with store.read() as session:
+        assert precision(session, source="payments")["alerts"].tolist() == [3, 3]
+        assert in_all(session, source="payments") == "In all 3 alerts, 2 answered, 50 % of them fraud."
+    assert "In all 3 alerts, 2 answered, 50 % of them fraud." in told("list", str(tmp_path), "--precision")
+    assert realised(config) == (
+        "Alerts that people answered and that were fraud: file 1 of 2, log 1 of 2, 1 of 2 in all, each counted once."
+    )
+
+
+@pytest.mark.parametrize("rule", ["hash", "last4", "hide"])
+@pytest.mark.parametrize("key", [["card_id"], ["shop", "card_id"]], ids=["one column", "two columns"])
+def test_silences_are_listed_masked(
+    store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, rule: str, key: list[str]
+) -> None:
+    """Whether the mask was there when the silence was set, or came later."""
+    monkeypatch.setenv("MASK", "a secret for hashes")
+    card, folder = "4929123412341234", str(tmp_path)
+    entity = [part for name in key for part in ("--entity", card if name == "card_id" else "s1")]
+    config_in(tmp_path, key=key)
+    told("silence", folder, *entity, "--reason", "before")
+    config_in(tmp_path, key=key, mask={"card_id": rule}, mask_secret="${MASK}")
+    made = told("silence", folder, *entity, "--reason", "after")
+
+    listed = told("silence", folder, "--list")
+
+    assert card not in made + listed
+    assert "before" in listed
+    assert ("shop s1, card_id" in listed) == (len(key) == 2)
+
+
+def test_times_of_an_alert_say_their_zone(store: Store, tmp_path: Path) -> None:
+    """Those of the event, of deliveries and of answers; and of the row, if it is shown."""
+    config = config_in(tmp_path, log={"enabled": True}, shown=["time"])
+    (alert,) = give(store, config, rows(("a", 0, "high")))
+    run(store, config)
+    told("answer", str(tmp_path), alert["id"], "fine")
+
+    lines = told("show", str(tmp_path), alert["id"])
+
+    times = re.findall(r"20\d\d-\d\d-\d\d \d\d:\d\d(?::\d\d)?( UTC)?", lines)
+    assert len(times) >= 4
+    assert set(times) == {" UTC"}

@@ -103,6 +103,8 @@ SLACK = {
     "additionalProperties": False,
     "properties": {
         "text": {"type": "string", "maxLength": 3000},
+        "unfurl_links": {"type": "boolean"},
+        "unfurl_media": {"type": "boolean"},
         "blocks": {
             "type": "array",
             "maxItems": 50,

@@ -17,14 +17,17 @@ from typing import Any
 
 import pytest
 import sqlalchemy as sa
+import yaml
 from standardwebhooks import Webhook
 
 from detector.errors import StoreError
 from detector.explain.reason import Reason
 from pipelines.alerts.channels.webhook import sign
 from pipelines.alerts.delivery import queue
+from pipelines.alerts.delivery.deliver import deliver
 from pipelines.alerts.network.http import backoff
 from pipelines.config import Config
+from pipelines.jobs.context import Context
 from pipelines.store import Store
 from pipelines.store.alert_tables import Delivery, TargetState
 from pipelines.testing.failpoints import VARIABLE
@@ -245,6 +248,61 @@ def test_slow_target_keeps_no_other_waiting(
 
     assert [json.loads(line)["about"] for line in lines] == ["a", "b"]
     assert still_hanging
+
+
+def test_target_that_hangs_holds_up_no_later_cycle(
+    store: Store, server: Receiver, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A cycle ends in time though a target hangs; the next ones leave it out, and serve the others."""
+    config = hooked(tmp_path, server, monkeypatch, retry={"timeout": 4.0}, file={"path": "alerts.jsonl"})
+    config = config.model_copy(update={"service": config.service.model_copy(update={"stop_within": 0.4})})
+    server.answer = lambda _: "hang"
+    context = Context(config=config, store=store, now=NOW)
+    began = time.monotonic()
+
+    outcomes = []
+    for who in "abc":
+        give(store, config, rows((who, 0, "high")))
+        outcomes.append(deliver(context, most_seconds=0.3))
+
+    took = time.monotonic() - began
+    for thread in context.cache.of("alert threads", None, dict).values():
+        thread.join()
+    assert took < 3
+    assert [outcome.rows for outcome in outcomes] == [1, 1, 1]
+    assert all("webhook: no answer yet" in outcome.note for outcome in outcomes)
+    assert outcomes[-1].gauges["alert_target_down:webhook"] == 1
+    assert len(server.got) == 1
+
+
+def test_target_that_hangs_does_not_keep_the_service_from_ending(
+    store: Store, server: Receiver, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """SIGTERM ends `detector serve` within `service.stop_within`, though a target has not answered for longer."""
+    service = {"store": "sqlite:///service.db", "stop_within": 4.0, "port": 0, "log": "json"}
+    jobs = {name: {"enabled": False} for name in ("score", "retrain", "drift", "housekeeping")}
+    config = hooked(tmp_path, server, monkeypatch)
+    values = yaml.safe_load((tmp_path / "detector.yaml").read_text())
+    values["alerts"]["retry"]["timeout"] = 60.0
+    values["service"] = service | {"jobs": jobs | {"deliver": {"when": "every 1s"}}}
+    (tmp_path / "detector.yaml").write_text(yaml.safe_dump(values))
+    give(store, config, rows(("a", 0, "high")), now=datetime.now(UTC))
+    server.answer = lambda _: "hang"
+
+    process = subprocess.Popen([sys.executable, "-m", "pipelines", "serve", str(tmp_path)], cwd=ROOT)
+    try:
+        deadline = time.monotonic() + 30
+        while not server.got and time.monotonic() < deadline:
+            time.sleep(0.05)
+        began = time.monotonic()
+        process.send_signal(signal.SIGTERM)
+        code = process.wait(20)
+        took = time.monotonic() - began
+    finally:
+        process.kill()
+
+    assert (len(server.got), code) == (1, 0)
+    assert took < 4.0
 
 
 CHILD = """

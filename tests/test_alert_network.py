@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 
+from pipelines.alerts.channels.apprise import AppriseChannel
 from pipelines.alerts.channels.email import EmailChannel
 from pipelines.alerts.network import connection
 from pipelines.alerts.network.addresses import guarded, is_allowed, networks_of
@@ -456,3 +457,17 @@ def test_mail_server_that_drips_ends_with_the_deadline(every: float) -> None:
             channel.send(message(), now=NOW)
 
     assert time.monotonic() - began < 1.5
+
+
+@pytest.mark.filterwarnings("ignore:.*imghdr.*:DeprecationWarning")  # Apprise loads it
+@pytest.mark.parametrize("scheme", ["json", "form"])
+def test_library_that_waits_for_each_byte_ends_with_the_deadline(scheme: str) -> None:
+    """Apprise has a timeout for each read only; the whole of it ends with ours."""
+    start = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
+    with listening(drip(b"1\r\nx\r\n", start=start), hear=False) as port:
+        channel = AppriseChannel(f"{scheme}://127.0.0.1:{port}/", allowed=LOOPBACK, timeout=0.3)
+        began = time.monotonic()
+        with pytest.raises(DeliveryError, match="did not take it"):
+            channel.send(message(), now=NOW)
+
+    assert 0.5 < time.monotonic() - began < 2

@@ -11,8 +11,8 @@ from detector.errors import DataError, SchemaError, SettingError
 from detector.features import Money
 from pipelines.backtest.metrics import ScoredPeriod, period_metrics
 from pipelines.backtest.plan import Plan
-from pipelines.backtest.run import BacktestReport, _amounts, _unblocked, backtest
-from pipelines.backtest.summary import summarise
+from pipelines.backtest.run import _amounts, _unblocked, backtest
+from pipelines.backtest.summary import BacktestReport, summarise
 from pipelines.config import load_config
 from pipelines.simulate import simulate_transactions
 

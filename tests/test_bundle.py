@@ -14,11 +14,13 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from detector.detectors.series.detector import SequenceDetector
 from detector.detectors.table.detector import TabularDetector
 from detector.detectors.table.scorer import TabularScorer
-from detector.errors import BundleError
-from detector.persist import bundle
+from detector.errors import BundleError, SettingError, UnfittedError
+from detector.onnx.folder import digest_of, own_digest
 from detector.persist.bundle import MANIFEST, fingerprint, load, save
+from tests.series_examples import small, waves
 
 FILES = ["arrays.npz", "bundle.json", "decoder.onnx", "graph.onnx", "inside.onnx"]
 
@@ -44,7 +46,7 @@ def rewrite(folder: Path, change: Callable[[dict[str, Any]], object]) -> None:
     path = folder / MANIFEST
     manifest = json.loads(path.read_text(encoding="utf-8"))
     change(manifest)
-    manifest["digest"] = bundle._own_digest(manifest)
+    manifest["digest"] = own_digest(manifest)
     path.write_text(json.dumps(manifest), encoding="utf-8")
 
 
@@ -110,7 +112,7 @@ def test_bundle_never_unpickles(copy: Path) -> None:
         arrays = {name: stored[name] for name in stored.files}
     arrays["usual/forest"] = np.array([{"a": 1}], dtype=object)
     np.savez(copy / "arrays.npz", **arrays)
-    rewrite(copy, lambda manifest: manifest["files"].update({"arrays.npz": bundle._digest(copy / "arrays.npz")}))
+    rewrite(copy, lambda manifest: manifest["files"].update({"arrays.npz": digest_of(copy / "arrays.npz")}))
 
     with pytest.raises(BundleError, match="allow_pickle=False"):
         load(copy)
@@ -171,7 +173,7 @@ def test_manifest_cannot_reach_outside_its_folder(copy: Path, name: str) -> None
     if not stranger.exists():
         stranger.parent.mkdir(exist_ok=True)
         stranger.write_bytes(b"x")
-    digest = bundle._digest(stranger) if stranger.is_file() else ""
+    digest = digest_of(stranger) if stranger.is_file() else ""
     rewrite(copy, lambda manifest: manifest["files"].update({name: digest}))
 
     with pytest.raises(BundleError, match="is missing from the bundle"):
@@ -217,9 +219,72 @@ def test_manifest_that_describes_no_detector_is_a_bundle_error(
 def test_damaged_graph_is_a_bundle_error(copy: Path) -> None:
     """With the right digest too; the message is the graph's own."""
     (copy / "graph.onnx").write_bytes(b"no graph")
-    rewrite(copy, lambda manifest: manifest["files"].update({"graph.onnx": bundle._digest(copy / "graph.onnx")}))
+    rewrite(copy, lambda manifest: manifest["files"].update({"graph.onnx": digest_of(copy / "graph.onnx")}))
 
     with pytest.raises(BundleError, match="graph cannot be loaded"):
+        load(copy)
+
+
+def _empty(path: Path) -> None:
+    path.write_bytes(b"")
+
+
+def _no_zip(path: Path) -> None:
+    path.write_bytes(b"PK\x03\x04" + b"x" * 1000)
+
+
+def _cut(path: Path) -> None:
+    """A member that ends in the middle of its array."""
+    with zipfile.ZipFile(path) as stored:
+        members = {name: stored.read(name) for name in stored.namelist()}
+    with zipfile.ZipFile(path, "w") as made:
+        for name, content in members.items():
+            made.writestr(name, content[: len(content) // 2] if len(content) > 200 else content)
+
+
+def _huge(path: Path) -> None:
+    """A few hundred kilobytes that unpack to gigabytes."""
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED, compresslevel=9) as made, made.open("x.npy", "w") as member:
+        header = b"{'descr': '|u1', 'fortran_order': False, 'shape': (400000000,), }"
+        header += b" " * (118 - len(header) - 1) + b"\n"
+        member.write(b"\x93NUMPY\x01\x00" + len(header).to_bytes(2, "little") + header)
+        for _ in range(400):
+            member.write(b"\0" * 1_000_000)
+
+
+def _claims(path: Path) -> None:
+    """An array that says it is larger than any memory."""
+    header = b"{'descr': '<f8', 'fortran_order': False, 'shape': (4000000000000000,), }".ljust(117) + b"\n"
+    with zipfile.ZipFile(path, "w") as made:
+        made.writestr("x.npy", b"\x93NUMPY\x01\x00" + len(header).to_bytes(2, "little") + header)
+
+
+@pytest.mark.parametrize("damage", [_empty, _no_zip, _cut, _huge, _claims])
+def test_arrays_that_were_tampered_with_are_a_bundle_error(copy: Path, damage: Callable[[Path], None]) -> None:
+    """Whoever can compute digests can still not have anything else raised, nor fill the memory."""
+    damage(copy / "arrays.npz")
+    rewrite(copy, lambda manifest: manifest["files"].update({"arrays.npz": digest_of(copy / "arrays.npz")}))
+
+    with pytest.raises(BundleError, match=r"arrays\.npz is damaged: .*Copy the bundle again, or train again"):
+        load(copy)
+
+
+def test_manifest_of_too_deep_a_nesting_is_a_bundle_error(copy: Path) -> None:
+    """Python's own limit is not what a user is told of."""
+    (copy / MANIFEST).write_text("[" * 100_000)
+
+    for read in (load, fingerprint):
+        with pytest.raises(BundleError, match=r"bundle\.json is damaged"):
+            read(copy)
+
+
+@pytest.mark.parametrize("graph", [b"", b"\0" * 100, b"\xff" * 10_000], ids=["empty", "zeros", "ones"])
+def test_graph_that_was_tampered_with_is_a_bundle_error(copy: Path, graph: bytes) -> None:
+    """What the ONNX runtime says of it is in the message."""
+    (copy / "graph.onnx").write_bytes(graph)
+    rewrite(copy, lambda manifest: manifest["files"].update({"graph.onnx": digest_of(copy / "graph.onnx")}))
+
+    with pytest.raises(BundleError, match="graph cannot be loaded: .* Train the detector again"):
         load(copy)
 
 
@@ -255,7 +320,7 @@ def test_saving_replaces_an_older_bundle(copy: Path, quick: TabularDetector) -> 
 
 
 @pytest.mark.parametrize(
-    "step", ["persist.bundle.np.savez_compressed", "persist.bundle._digest", "atomic.os.fsync", "atomic.exchange"]
+    "step", ["onnx.folder.np.savez_compressed", "onnx.folder.digest_of", "atomic.os.fsync", "atomic.exchange"]
 )
 def test_saving_that_fails_keeps_the_older_bundle(
     copy: Path, quick: TabularDetector, monkeypatch: pytest.MonkeyPatch, step: str
@@ -286,3 +351,26 @@ def test_fingerprint_names_exactly_this_bundle(saved: Path, copy: Path, quick: T
 def test_bundle_can_be_read_by_others(saved: Path) -> None:
     """The service that scores is another user than the job that trains."""
     assert saved.stat().st_mode & 0o755 == 0o755
+
+
+def test_fitted_detector_is_saved_as_its_scorer(quick: TabularDetector, tmp_path: Path) -> None:
+    """Nobody needs to know of ``scorer_``; for series as for tables."""
+    series = small().fit(waves(300))
+
+    assert fingerprint(save(quick, tmp_path / "table")) == fingerprint(save(quick.scorer_, tmp_path / "its scorer"))
+    assert load(save(series, tmp_path / "series")).sensors == series.scorer_.sensors
+
+
+@pytest.mark.parametrize("detector", [TabularDetector(), SequenceDetector()], ids=["table", "series"])
+def test_saving_an_unfitted_detector_says_what_to_do(detector: object, tmp_path: Path) -> None:
+    """In place of an attribute that is not there."""
+    with pytest.raises(UnfittedError, match=f"This {type(detector).__name__} is not fitted yet. Call fit"):
+        save(detector, tmp_path / "bundle")
+
+
+@pytest.mark.parametrize("given", [None, "bundle", {"a": 1}], ids=repr)
+def test_saving_what_is_no_detector_says_what_is_expected(given: object, tmp_path: Path) -> None:
+    """And makes no folder."""
+    with pytest.raises(SettingError, match="expected a fitted TabularDetector or SequenceDetector, or its scorer_"):
+        save(given, tmp_path / "bundle")
+    assert not (tmp_path / "bundle").exists()

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Annotated, Literal
@@ -308,3 +309,40 @@ def test_schema_names_a_missing_column(frame: pd.DataFrame, section: ColumnsSect
     """A misspelt column is named together with the nearest one."""
     with pytest.raises(SchemaError, match=r"'amuont' is missing from the table. Did you mean 'amount'\?"):
         section.schema_of(frame)
+
+
+BOMB = "\n".join(f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 9)}]" if n else "a0: &a0 [x, x]" for n in range(12))
+MERGES = "\n".join(
+    f"a{n}: &a{n} {{<<: [{', '.join([f'*a{n - 1}'] * 9)}]}}" if n else "a0: &a0 {x: 1}" for n in range(12)
+)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (BOMB, r"line \d+: not valid YAML: with its aliases written out this has more than 100,000 values"),
+        (MERGES, r"line \d+: not valid YAML: with its aliases written out"),
+        ("source: &a {path: *a}\n", r"line 1: not valid YAML: with its aliases written out"),
+        ("source: " + "[" * 50_000, "its sections lie too deep in one another"),
+        ("name: " + "1" * 5_000, "line 1: not valid YAML: a number of more than 100 digits"),
+        ("? [a, b]\n: c\n", "line 1: not valid YAML: a key must be a word"),
+        ("# " + "x" * 1_100_000, "has 1.1 MB. A configuration has a few kilobytes"),
+        ("name: a\x00b", "not valid YAML"),
+    ],
+    ids=["bomb", "merges", "itself", "deep", "number", "key", "large", "nul"],
+)
+def test_text_that_is_no_configuration_is_refused_at_once(write: Write, text: str, message: str) -> None:
+    """Whatever the text, one message that names the file and the line, in the time that a file takes to read."""
+    began = time.monotonic()
+
+    with pytest.raises(SettingError, match=message):
+        load_config(write(text))
+
+    assert time.monotonic() - began < 5
+
+
+def test_aliases_may_be_used(write: Write) -> None:
+    """A part that is written once and used twice is no bomb."""
+    config = load_config(write(f"{MINIMAL}columns: {{numeric: &some [a, b], ignore: [c]}}\nalerts: {{shown: *some}}\n"))
+
+    assert config.alerts.shown == ("a", "b")

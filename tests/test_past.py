@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import subprocess
 import sys
+import time
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -27,6 +29,7 @@ from pipelines.scoring.job import score_new
 from pipelines.scoring.load import load_scorer
 from pipelines.scoring.replay import replay
 from pipelines.scoring.shadow import begin_shadow
+from pipelines.service.facts import Facts
 from pipelines.simulate import simulate_transactions
 from pipelines.store import open_store
 from pipelines.training.retrain import retrain
@@ -171,6 +174,12 @@ def test_scoring_waits_where_the_state_of_training_cannot_be_used(home: Path, wh
         run(config)
 
     assert not list((home / "scores").glob("batch-*"))
+    store = open_store(config.service.store)
+    facts = Facts(config, store, is_leader=lambda: True, last_beat=time.monotonic)
+    ready, found = facts.readiness()
+    store.close()
+    assert not ready
+    assert re.search(r"Learn|Train again", found["detector"])
 
 
 def test_rows_left_out_at_the_start_are_the_past(home: Path) -> None:
@@ -378,6 +387,26 @@ def test_retraining_and_drift_measure_features(home: Path) -> None:
     scorer = bundle.load(ModelRegistry(config.bundle).path_of(report.challenger))
     assert "amount_ratio_30d_by_card_id" in scorer.schema.numeric
     assert "amount_ratio_30d_by_card_id" in {shift.name for shift in looked.shifts}
+
+
+def test_file_that_scoring_has_set_aside_stops_no_other_job(home: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """An empty and a malformed file: scoring goes on without them, and so do retraining and drift, which name them."""
+    config = settle(home)
+    put(home, "all", PAYMENTS)
+    for name, content in (("empty.parquet", b""), ("malformed.parquet", b"PAR1 and no more")):
+        (home / "in" / name).write_bytes(content)
+        os.utime(home / "in" / name, (0, 0))
+    assert run(config).rows == len(PAYMENTS)
+    caplog.clear()
+
+    report = retrain(config, now=LATER)
+    looked = watch(config, now=LATER)
+
+    assert report.challenger
+    assert looked.rows
+    named = [text for text in caplog.messages if "set it aside" in text]
+    assert len(named) == 2
+    assert all("empty.parquet" in text and "malformed.parquet" in text for text in named)
 
 
 def test_challenger_in_the_shadow_is_given_the_features(home: Path) -> None:

@@ -21,6 +21,7 @@ from detector.detectors.series.scorer import SequenceScorer
 from detector.detectors.table.detector import TabularDetector
 from detector.detectors.table.scorer import TabularScorer
 from detector.errors import BundleError
+from detector.onnx.folder import digest_of, own_digest
 from detector.persist import bundle
 from detector.persist.bundle import MANIFEST, fingerprint, load, save
 from detector.series.sampling import Sampling
@@ -47,7 +48,7 @@ def rewrite(folder: Path, change: Callable[[dict[str, Any]], object]) -> None:
     path = folder / MANIFEST
     manifest = json.loads(path.read_text(encoding="utf-8"))
     change(manifest)
-    manifest["digest"] = bundle._own_digest(manifest)
+    manifest["digest"] = own_digest(manifest)
     path.write_text(json.dumps(manifest), encoding="utf-8")
 
 
@@ -160,7 +161,7 @@ def test_a_manifest_that_describes_no_detector_is_a_bundle_error(copy: Path, cha
 def test_a_bundle_never_unpickles(copy: Path) -> None:
     """An array of objects smuggled in is refused, even with the right digests."""
     np.savez(copy / "arrays.npz", **{"0/usual/forest": np.array([{"a": 1}], dtype=object)})
-    rewrite(copy, lambda manifest: manifest["files"].update({"arrays.npz": bundle._digest(copy / "arrays.npz")}))
+    rewrite(copy, lambda manifest: manifest["files"].update({"arrays.npz": digest_of(copy / "arrays.npz")}))
 
     with pytest.raises(BundleError, match="allow_pickle=False"):
         load(copy)

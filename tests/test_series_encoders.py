@@ -79,7 +79,7 @@ def test_nothing_to_compare_on_means_the_floor() -> None:
 @pytest.mark.parametrize("name", ENCODERS)
 def test_named_encoders_are_made_to_measure(name: str) -> None:
     """Code, window and seed are the detector's."""
-    made = EncoderChoice(name)._estimator(16, code=5, random_state=7, tell=lambda *_: None)
+    made = EncoderChoice(name)._estimator(16, code=5, random_state=7, on_step=lambda *_: None)
 
     assert (made.code, made.random_state, made.standardise) == (5, 7, False)
     assert getattr(made, "timesteps", 16) == 16
@@ -120,7 +120,7 @@ def test_few_windows_are_not_enough_for_an_encoder() -> None:
     laid = LaidWindows.lay(waves(30).astype(np.float32), one(30), 8)
 
     fitted = EncoderChoice("lstm").fit(
-        laid, np.arange(23) < 3, code=2, random_state=0, tell=lambda what, done, planned: None
+        laid, np.arange(23) < 3, code=2, random_state=0, on_step=lambda what, done, planned: None
     )
 
     assert fitted.network is None

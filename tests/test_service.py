@@ -6,6 +6,7 @@ import json
 import logging
 import os
 import re
+import shutil
 import signal
 import sqlite3
 import subprocess
@@ -20,10 +21,12 @@ from typing import Any
 
 import pytest
 import sqlalchemy as sa
+import yaml
 from typer.testing import CliRunner
 
 from benchmarks.service import memory_of
 from benchmarks.soak import Site
+from detector import load, save
 from detector.errors import SettingError
 from pipelines.cli import app
 from pipelines.jobs import registry as jobs
@@ -120,6 +123,7 @@ def test_serves_takes_over_and_ends(tiny_bundle: Path, tmp_path: Path, start: Ca
         'job_seconds_count{job="score"}',
         "lag_waiting 0",
         "model_age_seconds",
+        "alerts_told_today",
         "leader 1",
     ):
         assert f"detector_{name}" in metrics
@@ -259,6 +263,57 @@ def test_readiness_tells_what_is_missing(site: Site, tmp_path: Path) -> None:
 
     assert not ready
     assert "Run `detector train` first" in found["detector"]
+
+
+def test_readiness_loads_the_detector(site: Site, tmp_path: Path) -> None:
+    """A manifest that reads well is not enough: an instance whose every score would fail is not ready."""
+    broken = Path(
+        shutil.copytree(yaml.safe_load((site.folder / "detector.yaml").read_text())["bundle"], tmp_path / "b")
+    )
+    (broken / "graph.onnx").write_bytes(b"no graph")
+    text = (site.folder / "detector.yaml").read_text()
+    (site.folder / "detector.yaml").write_text(re.sub(r"bundle: .*", f"bundle: {broken}", text))
+
+    with opened(site) as store:
+        ready, found = service_of(site, store).facts.readiness()
+
+    assert not ready
+    assert "graph.onnx" in found["detector"]
+
+
+def test_age_of_the_model_is_that_of_its_training(site: Site, tmp_path: Path) -> None:
+    """A bundle that was copied yesterday may have been trained a year ago."""
+    bundle = Path(yaml.safe_load((site.folder / "detector.yaml").read_text())["bundle"])
+    scorer = load(bundle)
+    scorer.metrics["made_at"] = "2020-01-01T00:00:00+00:00"
+    save(scorer, tmp_path / "old")
+    text = (site.folder / "detector.yaml").read_text()
+    (site.folder / "detector.yaml").write_text(re.sub(r"bundle: .*", f"bundle: {tmp_path / 'old'}", text))
+
+    with opened(site) as store:
+        age = service_of(site, store).facts.model_age()
+
+    assert age > 6 * 365 * 86_400
+
+
+def test_many_unusable_rows_are_warned_of(site: Site, caplog: pytest.LogCaptureFixture) -> None:
+    """With how many, why and where; and the reasons are counted apart, without the values in them."""
+    frame = put(site, "a.csv", 0, 60)
+    frame.assign(amount=[f"{value:.2f} EUR" for value in frame["amount"]]).to_csv(site.input / "a.csv", index=False)
+    os.utime(site.input / "a.csv", (0, 0))
+    with opened(site) as store:
+        service = service_of(site, store)
+        service.leadership.lead()
+
+        service.run_and_follow("score", trigger="schedule")
+
+    (warning,) = [
+        each for each in caplog.records if each.levelno == logging.WARNING and "could not be used" in each.message
+    ]
+    assert "60 of 60 rows could not be used: amount: … is not a number (60 rows)" in warning.message
+    assert "batch-00000001.csv" in warning.message
+    counted = 'detector_rows_quarantined_by_reason_total{reason="amount: … is not a number'
+    assert counted in service.metrics.text().decode()
 
 
 def test_health_tells_a_loop_that_stands_still(site: Site) -> None:

@@ -15,11 +15,13 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+import sqlalchemy as sa
 
 from detector.errors import MissingExtraError, SchemaError, SettingError, SourceError
 from pipelines.config import SourceSection
 from pipelines.sources import Source, open_source
 from pipelines.sources.arrow import plain_type, unify
+from tests.postgres_server import PostgresServer
 
 Make = Callable[..., Source]
 
@@ -568,10 +570,11 @@ def test_sql_view_and_columns(url: str) -> None:
 
 def test_sql_query_is_taken_literally(url: str) -> None:
     """Colons and percent signs in a query are not parameters, and a final semicolon does no harm."""
-    source = sql(url, query="SELECT id, ':x' AS colon, 'a%b' AS percent FROM payments WHERE id < 2;")
+    source = sql(url, query="SELECT id, ':x' AS colon, 'a%b' AS percent, 'a;b' AS x FROM payments WHERE id < 2; ")
 
     assert source.count() is None
-    assert source.read().to_dict("list") == {"id": [0, 1], "colon": [":x", ":x"], "percent": ["a%b", "a%b"]}
+    expected = {"id": [0, 1], "colon": [":x", ":x"], "percent": ["a%b", "a%b"], "x": ["a;b", "a;b"]}
+    assert source.read().to_dict("list") == expected
     assert source.describe().startswith('query "SELECT id')
 
 
@@ -580,10 +583,16 @@ def test_sql_query_is_taken_literally(url: str) -> None:
     [
         ({"table": "paymnts"}, r"no table 'paymnts' in sqlite:.*bank.db. Did you mean 'payments'\?"),
         ({"table": "empty"}, r"has columns but no rows"),
-        ({"query": "SELEC 1"}, r"failed: near \"SELEC\": syntax error. It was: SELEC 1"),
+        ({"query": "SELECT FROM 1"}, r"failed: near \"FROM\": syntax error. It was: SELECT FROM 1"),
+        ({"query": "SELEC 1"}, r"`source.query` must be a SELECT, received 'SELEC 1'"),
         ({"query": "SELECT no_such FROM payments"}, r"no such column: no_such"),
         ({"query": "-- tidy up\nDROP TABLE payments"}, r"`source.query` must be a SELECT, received '-- tidy"),
-        ({"query": "PRAGMA foreign_keys = on"}, r"returns no rows"),
+        ({"query": "PRAGMA foreign_keys = on"}, r"`source.query` must be a SELECT, received 'PRAGMA"),
+        ({"query": "ATTACH '/tmp/other.db' AS other"}, r"`source.query` must be a SELECT, received .ATTACH"),
+        ({"query": "DETACH main"}, r"`source.query` must be a SELECT"),
+        ({"query": "BEGIN"}, r"`source.query` must be a SELECT"),
+        ({"query": "SELECT 1; DROP TABLE payments"}, r"`source.query` must be one SELECT, received several"),
+        ({"query": "WITH x AS (SELECT 1) DELETE FROM payments RETURNING id"}, r"readonly database"),
         ({"query": "SELECT id, id FROM payments"}, r"two columns named 'id'. Rename one: SELECT x AS y"),
     ],
 )
@@ -591,6 +600,22 @@ def test_sql_that_cannot_be_read(url: str, settings: dict[str, str], message: st
     """What the database objects to is said in one line."""
     with pytest.raises(SourceError, match=message):
         sql(url, **settings).read()
+
+
+def test_postgresql_is_read_with_a_connection_that_cannot_write(postgres: PostgresServer, tmp_path: Path) -> None:
+    """Also where a change hides in a SELECT."""
+    url = postgres.url(f"reads_{abs(hash(tmp_path))}")
+    engine = sa.create_engine(url.replace("postgresql://", "postgresql+psycopg://"))
+    with engine.begin() as connection:
+        connection.exec_driver_sql("CREATE TABLE payments (id int)")
+        connection.exec_driver_sql("INSERT INTO payments VALUES (1), (2)")
+        connection.exec_driver_sql("CREATE SEQUENCE numbers")
+    engine.dispose()
+
+    with pytest.raises(SourceError, match="read-only transaction"):
+        sql(url, query="SELECT nextval('numbers') AS id").read()  # no transaction would undo it
+    assert sql(url, query="SELECT id FROM payments ORDER BY id").read()["id"].tolist() == [1, 2]
+    assert sql(url, table="payments").count() == 2
 
 
 @pytest.mark.parametrize("word", ["DELETE FROM payments RETURNING id", "/* x */ (DELETE FROM payments)"])

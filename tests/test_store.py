@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import os
+import sqlite3
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta, timezone
 from pathlib import Path
 from typing import Any
@@ -207,7 +209,7 @@ def test_database_restart_in_the_middle(
 ) -> None:
     """A run whose database is restarted under it goes on or fails; the next one works, and every row is scored once."""
     put(postgres_site, "a.parquet", 0, 50)
-    reached = incremental.fault
+    reached = incremental.failpoint
 
     def restart(name: str) -> None:
         reached(name)
@@ -215,7 +217,7 @@ def test_database_restart_in_the_middle(
             postgres.stop()
             postgres.start()
 
-    monkeypatch.setattr(incremental, "fault", restart)
+    monkeypatch.setattr(incremental, "failpoint", restart)
     outcomes: list[Any] = []
     try:
         outcomes.append(score(postgres_site).rows)
@@ -227,3 +229,41 @@ def test_database_restart_in_the_middle(
     assert outcomes[0] == 50 or "cannot be used" in outcomes[0]
     assert (point == "score.moving") == isinstance(outcomes[0], str)
     assert postgres_site.counts() == (50, 50, 0)
+
+
+def _unversioned(file: Path) -> None:
+    connection = sqlite3.connect(file)
+    with connection:
+        connection.execute("DELETE FROM alembic_version")
+    connection.close()
+
+
+def _emptied(file: Path) -> None:
+    file.write_bytes(b"")
+    os.utime(file, (0, 0))
+
+
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        (_emptied, "is an empty file, as a full disk may leave it. Restore a backup"),
+        (
+            lambda file: file.write_bytes(b"hello " * 10_000),
+            "not a database. Is `service.store` the right file",
+        ),
+        (lambda file: os.truncate(file, 20_000), "malformed. Restore a backup"),
+        (_unversioned, "does not say its version: it is damaged. Restore a backup"),
+    ],
+    ids=["empty", "text", "cut", "no version"],
+)
+def test_damaged_state_says_what_to_do(tmp_path: Path, damage: Callable[[Path], object], message: str) -> None:
+    """It is neither used nor made anew without a word."""
+    url, file = f"sqlite:///{tmp_path}/service.db", tmp_path / "service.db"
+    open_store(url).close()
+    damage(file)
+    size = file.stat().st_size
+
+    with pytest.raises(StoreError, match=message):
+        open_store(url)
+
+    assert file.stat().st_size == size

@@ -13,22 +13,11 @@ from numpy.typing import NDArray
 def quarantine(
     rows: pd.DataFrame, reasons: Sequence[str], *, positions: pd.Index | NDArray[Any] | None = None
 ) -> pd.DataFrame:
-    """Rows as a quarantine shows them: ``row``, ``reason``, then the columns as they came.
+    """Rows as a quarantine shows them: ``row``, ``reason``, then the columns as they came, with the index of the rows.
 
-    Parameters
-    ----------
-    rows : DataFrame of shape (n_rows, n_columns)
-        The rows that cannot be used. Columns that are called ``row`` or ``reason`` become ``source_row`` and
-        ``source_reason``; should there be such a column already, ``source_source_row`` and so on.
-    reasons : sequence of str
-        One for each row.
-    positions : Index or array, optional
-        Where each row stood in the table; the index of ``rows`` by default.
-
-    Returns
-    -------
-    DataFrame of shape (n_rows, n_columns + 2)
-        With the index of ``rows``.
+    Columns that are called ``row`` or ``reason`` become ``source_row`` and ``source_reason``; should there be such a
+    column already, ``source_source_row`` and so on. ``positions`` say where each row stood in the table; by default its
+    index does.
 
     >>> quarantine(pd.DataFrame({"row": ["x"], "amount": ["?"]}, index=[7]), ["amount: '?' is not a number"])
        row                       reason source_row amount

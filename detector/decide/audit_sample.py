@@ -1,7 +1,7 @@
-"""Rows drawn for people to look at although nothing flags them, so that what is missed can be estimated.
+"""Rows sampled for people to look at although nothing flags them, so that what is missed can be estimated.
 
-Who only looks at what was flagged never hears of what was not. A row drawn with a known chance stands for one over that
-chance of the rows like it (Horvitz and Thompson, JASA 1952).
+Who only looks at what was flagged never hears of what was not. A row sampled with a known chance stands for one over
+that chance of the rows like it (Horvitz and Thompson, JASA 1952).
 """
 
 from __future__ import annotations
@@ -18,16 +18,16 @@ from detector.errors import SettingError, ShapeError
 
 
 @dataclass(frozen=True)
-class Exploration:
-    """Which rows are drawn. A row's name decides, so that the same row is drawn whenever it is judged anew.
+class AuditSample:
+    """Which rows are sampled. A row's name decides, so that the same row is sampled whenever it is scored again.
 
-    - ``rows``: how many are to be drawn on average.
-    - ``among``: of how many; by default of those that are judged together.
-    - ``random_state``: another one draws other rows.
+    - ``rows``: how many are to be sampled on average.
+    - ``among``: of how many; by default of those that are scored together.
+    - ``random_state``: another one samples other rows.
 
     Raises ``SettingError`` if a number is not positive.
 
-    >>> Exploration(rows=5, among=1_000).chance(80), Exploration(rows=5).chance(80)
+    >>> AuditSample(rows=5, among=1_000).chance(80), AuditSample(rows=5).chance(80)
     (0.005, 0.0625)
     """
 
@@ -43,13 +43,13 @@ class Exploration:
             )
 
     def chance(self, n_rows: int) -> float:
-        """With what probability each of some rows is drawn, if it is not flagged."""
+        """With what probability each of some rows is sampled, if it is not flagged."""
         return min(1.0, self.rows / max(self.among or n_rows, 1))
 
-    def lots(self, names: Iterable[object]) -> Floats:
-        """A number in [0, 1) for each row; rows below their chance are drawn.
+    def uniform(self, names: Iterable[object]) -> Floats:
+        """A number in [0, 1) for each row; rows below their chance are sampled.
 
-        >>> bool((Exploration(rows=1).lots([7, 8]) == Exploration(rows=1).lots(["7", "8"])).all())
+        >>> bool((AuditSample(rows=1).uniform([7, 8]) == AuditSample(rows=1).uniform(["7", "8"])).all())
         True
         """
         seed = str(self.random_state).encode()[:64]
@@ -59,19 +59,11 @@ class Exploration:
 
 
 def missed(truth: NDArray[np.floating], chance: NDArray[np.floating]) -> float:
-    """About how many anomalies there are among all rows that could have been drawn.
+    """About how many anomalies there are among all rows that could have been sampled.
 
-    Parameters
-    ----------
-    truth : array of shape (n_drawn,)
-        Of each drawn row: 1 anomalous, 0 normal, NaN unknown. The known ones stand for the others.
-    chance : array of shape (n_drawn,)
-        With what probability it was drawn.
-
-    Raises
-    ------
-    ShapeError
-        If there is not one chance a row, or one is zero.
+    ``truth`` is 1 anomalous, 0 normal, NaN unknown, of each row sampled; the known ones stand for the others.
+    ``chance`` is with what probability it was sampled. Raises ``ShapeError`` if there is not one chance a row, or one
+    is zero.
 
     >>> missed(np.array([1.0, 0.0, 0.0]), np.array([0.1, 0.1, 0.1]))
     10.0

@@ -53,13 +53,6 @@ def check_sizes(estimator: Any, *names: str) -> None:
             raise SettingError(f"{name} must be positive whole numbers. Received: {name}={value!r}.")
 
 
-def check_shares(estimator: Any, *names: str) -> None:
-    """Refuse shares outside [0, 1)."""
-    for name in names:
-        if not 0 <= getattr(estimator, name) < 1:
-            raise SettingError(f"{name} must lie in [0, 1). Received: {name}={getattr(estimator, name)!r}.")
-
-
 def check_not_negative(estimator: Any, *names: str) -> None:
     """Refuse negative numbers."""
     for name in names:

@@ -11,7 +11,8 @@ from numpy.typing import NDArray
 from sklearn.base import TransformerMixin
 from sklearn.exceptions import NotFittedError
 
-from detector.encoders.checks import check_not_negative, check_numbers, check_shares, check_sizes
+from detector.checks import check_interval, one_of
+from detector.encoders.checks import check_not_negative, check_numbers, check_sizes
 from detector.encoders.export import cut, export
 from detector.encoders.network import Network
 from detector.encoders.parameters import document
@@ -20,7 +21,6 @@ from detector.errors import ShapeError, UnfittedError
 from detector.onnx.graph import Graph
 from detector.onnx.parity import largest_difference
 from detector.training.loop import LOSSES, OnEpoch, Rows, Training, keras_session, train
-from detector.training.settings import one_of
 
 BLOCKS = 16
 SIZES = ("code", "hidden", "filters", "kernel", "units", "heads", "blocks", "embedding", "draws")
@@ -189,7 +189,7 @@ class AutoencoderMixin(TransformerMixin):  # type: ignore[misc]  # scikit-learn 
     def _check_settings(self) -> None:
         """Refuse parameters without meaning; an architecture adds its own."""
         check_sizes(self, *(name for name in SIZES if hasattr(self, name)))
-        check_shares(self, *(name for name in ("mask", "warmup") if hasattr(self, name)))
+        check_interval(self, "[0, 1)", *(name for name in ("mask", "warmup") if hasattr(self, name)))
         check_not_negative(self, *(name for name in ("noise", "beta") if hasattr(self, name)))
         one_of("loss", getattr(self, "loss", "mse"), LOSSES)
 

@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from detector.checks import one_of
 from detector.encoders.export import export
 from detector.errors import SettingError
 from detector.training.loop import OnEpoch, Training, keras_session, penalty, train
-from detector.training.settings import one_of
 
 if TYPE_CHECKING:
     import onnx

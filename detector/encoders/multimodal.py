@@ -10,11 +10,11 @@ import numpy as np
 from numpy.typing import NDArray
 from sklearn.base import BaseEstimator, clone
 
+from detector.checks import one_of
 from detector.encoders.estimator import AutoencoderMixin, dense_rows
 from detector.encoders.network import Network
 from detector.errors import DataError, SettingError, ShapeError, nearest
 from detector.training.loop import Rows
-from detector.training.settings import one_of
 
 JOINS = ("concatenate", "shared")
 BALANCES = ("uncertainty", "initial", "none")

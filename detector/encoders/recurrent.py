@@ -6,11 +6,11 @@ from dataclasses import dataclass
 
 from sklearn.base import BaseEstimator
 
+from detector.checks import one_of
 from detector.encoders.checks import split_window
 from detector.encoders.estimator import AutoencoderMixin
 from detector.encoders.network import Network
 from detector.training.loop import Rows
-from detector.training.settings import one_of
 
 CELLS = ("lstm", "gru")
 

@@ -9,13 +9,12 @@ import numpy as np
 from numpy.typing import NDArray
 from sklearn.base import BaseEstimator
 
+from detector.checks import check_interval, one_of
 from detector.encoders.checks import check_not_negative, check_numbers
 from detector.encoders.estimator import AutoencoderMixin
 from detector.encoders.network import Network
 from detector.encoders.scaling import Scaling
-from detector.errors import SettingError
 from detector.training.loop import Rows, penalty
-from detector.training.settings import one_of
 
 SPARSITIES = ("l1", "kl")
 
@@ -59,8 +58,7 @@ class SparseAutoencoder(AutoencoderMixin, BaseEstimator):  # type: ignore[misc] 
         super()._check_settings()
         one_of("sparsity", self.sparsity, SPARSITIES)
         check_not_negative(self, "weight")
-        if not 0 < self.target < 1:
-            raise SettingError(f"target must lie between 0 and 1. Received: target={self.target}.")
+        check_interval(self, "(0, 1)", "target")
 
     def _checked(self, X: Any, *, reset: bool) -> Any:
         data = check_numbers(self, X, reset=reset, allow_nan=False, accept_sparse=True)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from detector.checks import one_of
 from detector.encoders.export import export
 from detector.errors import SettingError
 from detector.training.loop import LOSSES, OnEpoch, Training, keras_session, penalty, start_from, train
@@ -87,8 +88,7 @@ class TableAutoencoder:
                 f"Layer sizes must be positive. Received: hidden={self.hidden}, code={self.code}, "
                 f"embedding={self.embedding}."
             )
-        if self.loss not in LOSSES:
-            raise SettingError(f"loss must be one of {', '.join(LOSSES)}. Received: loss={self.loss!r}.")
+        one_of("loss", self.loss, LOSSES)
         if self.noise < 0 or not 0 <= self.mask < 1 or self.groups < 0:
             raise SettingError(
                 f"noise and groups must not be negative and mask lie in [0, 1). Received: noise={self.noise}, "

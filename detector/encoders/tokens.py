@@ -9,12 +9,12 @@ import numpy as np
 from numpy.typing import NDArray
 from sklearn.base import BaseEstimator
 
+from detector.checks import one_of
 from detector.encoders.checks import check_heads, check_sizes
 from detector.encoders.estimator import AutoencoderMixin
 from detector.encoders.network import Network
 from detector.encoders.vocabulary import FIRST, Token, Vocabulary, check_policies, check_sequences
 from detector.training.loop import Rows
-from detector.training.settings import one_of
 
 NETWORKS = ("lstm", "gru", "transformer")
 

@@ -10,7 +10,8 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from detector.errors import DataError, SettingError, ShapeError
+from detector.checks import one_of
+from detector.errors import DataError, ShapeError
 
 PADDING, UNKNOWN, END, FIRST = 0, 1, 2, 3
 
@@ -109,10 +110,8 @@ def check_sequences(sequences: Any, *, least: int = 1) -> Sequences:
 
 def check_policies(unknown: str, longer: str) -> None:
     """Refuse policies that do not exist."""
-    if unknown not in ("token", "reject"):
-        raise SettingError(f"unknown must be one of token, reject. Received: unknown={unknown!r}.")
-    if longer not in ("truncate", "reject"):
-        raise SettingError(f"longer must be one of truncate, reject. Received: longer={longer!r}.")
+    one_of("unknown", unknown, ("token", "reject"))
+    one_of("longer", longer, ("truncate", "reject"))
 
 
 def _tokens(row: Any, at: int) -> list[Any]:

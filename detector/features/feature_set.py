@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
+from functools import cached_property
 from typing import Any, Self
 
 import numpy as np
@@ -11,7 +12,7 @@ import pandas as pd
 
 from detector.arrays import Integers, Times
 from detector.errors import SchemaError, SettingError, nearest
-from detector.features import integers as reading
+from detector.features import integers
 from detector.features.calendar import check_calendar
 from detector.features.duration import microseconds
 from detector.features.events import NEVER, by_entity
@@ -93,17 +94,17 @@ class FeatureSet:
         elif self.label is None and (needing := next((f for f in self.all if f.needs_label), None)):
             raise SettingError(f"{needing.name} is made of labels, but no label column is named. Name it.")
 
-    @property
+    @cached_property
     def all(self) -> tuple[Feature, ...]:
         """The features, read."""
         return tuple(feature for feature in self.features if isinstance(feature, Feature))
 
-    @property
+    @cached_property
     def names(self) -> tuple[str, ...]:
         """The columns that ``compute`` adds."""
         return tuple(feature.name for feature in self.all) + self.calendar
 
-    @property
+    @cached_property
     def reach(self) -> int:
         """How far back they look, in microseconds."""
         return max((feature.reach for feature in self.all), default=0)
@@ -113,7 +114,7 @@ class FeatureSet:
         """Units to one."""
         return int(10**self.decimals)
 
-    @property
+    @cached_property
     def needs(self) -> tuple[str, ...]:
         """The columns that rows must have."""
         roles = [self.time, *([self.key] if self.key else [])]
@@ -123,7 +124,7 @@ class FeatureSet:
             columns.append(self.money.currency)
         return tuple(dict.fromkeys(roles + columns))
 
-    @property
+    @cached_property
     def knows(self) -> tuple[str, ...]:
         """The columns among them that tell what is known of a row; none if no feature is made of it."""
         if not any(feature.needs_label for feature in self.all):
@@ -134,6 +135,7 @@ class FeatureSet:
         """The columns whose values an event must share with the row; the currency too if amounts are kept apart."""
         return feature.by + (self.money.apart_by if feature.of == (self.money.column,) else ())
 
+    @cached_property
     def groups(self) -> Groups:
         """The features of each way to group rows."""
         found: Groups = {}
@@ -164,8 +166,8 @@ class FeatureSet:
         self.check(rows)
         read = self.read(rows, lasting=any(feature.measure == "code" for feature in self.all))
         columns = self.columns_for(read.time)
-        for by, features in self.groups().items():
-            entity = reading.groups(rows, by)
+        for by, features in self.groups.items():
+            entity = integers.groups(rows, by)
             order, counts = by_entity(entity, read.order)
             columns.add(features, GroupedEvents(order, counts, read.time, read.columns))
         return columns.added_to(rows)
@@ -189,22 +191,22 @@ class FeatureSet:
         user = next((f"The feature {name!r}" for name in users), "A feature")
         return SchemaError(f"{user} needs the column {column!r}. {nearest(column, map(str, rows.columns))}")
 
-    def read(self, rows: pd.DataFrame, *, lasting: bool = False) -> reading.Table:
+    def read(self, rows: pd.DataFrame, *, lasting: bool = False) -> integers.Table:
         """The rows as whole numbers; with ``lasting``, names have the same codes in every frame."""
-        time = reading.times(rows[self.time])
-        order = reading.ordered(time, rows[self.key] if self.key else None)
+        time = integers.times(rows[self.time])
+        order = integers.ordered(time, rows[self.key] if self.key else None)
         columns = {key: self._column(rows, key, lasting) for key in self._keys() if key not in TURNS}
         if self.knows:
             columns |= dict(zip(TURNS, self.turns_of(rows, time), strict=True))
-        return reading.Table(time, order, columns)
+        return integers.Table(time, order, columns)
 
     def turns_of(self, rows: pd.DataFrame, time: Times) -> list[Integers]:
         """When rows of these times were known to be fraud, no longer, and again, as far as they say so themselves."""
         if self.turns is not None:
-            return reading.turn_times(time, (rows[name] for name in self.turns))
+            return integers.turn_times(time, (rows[name] for name in self.turns))
         reported = rows[self.reported] if self.reported else None
         never = np.full(len(time), NEVER)
-        return [reading.known_times(time, rows[str(self.label)], reported), never, never]
+        return [integers.known_times(time, rows[str(self.label)], reported), never, never]
 
     def faults(self, rows: pd.DataFrame, *, now: pd.Timestamp | None = None, ahead: str = "5m") -> pd.Series:
         """Why each row cannot have features: so that it can be set aside before; empty text where it can.
@@ -223,8 +225,8 @@ class FeatureSet:
             reasons = self.money.faults(rows)
             if self.money.currency is None or self.money.mixed != "convert":
                 amount = rows[self.money.column].to_numpy(dtype=np.float64, na_value=0.0)
-                most = f"at most {reading.MOST_UNITS / self.scale:,.0f} with {self.decimals} decimals"
-                reasons[np.abs(amount) * self.scale >= reading.MOST_UNITS] = (
+                most = f"at most {integers.MOST_UNITS / self.scale:,.0f} with {self.decimals} decimals"
+                reasons[np.abs(amount) * self.scale >= integers.MOST_UNITS] = (
                     f"{self.money.column}: too large to count, {most}"
                 )
         if now is not None:
@@ -234,7 +236,10 @@ class FeatureSet:
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values, for JSON."""
-        values = {**vars(self), "features": [feature.to_dict() for feature in self.all]}
+        values = {
+            **{each.name: getattr(self, each.name) for each in fields(self)},
+            "features": [feature.to_dict() for feature in self.all],
+        }
         return values | {
             "calendar": list(self.calendar),
             "money": {**vars(self.money), "rates": dict(self.money.rates)},
@@ -252,8 +257,8 @@ class FeatureSet:
     def _column(self, rows: pd.DataFrame, key: str, lasting: bool) -> Integers:
         kind, name = key.split(":", 1)
         if kind == "name":
-            return (reading.lasting_codes if lasting else reading.codes)(rows[name])
+            return (integers.lasting_codes if lasting else integers.codes)(rows[name])
         if kind == "number" and name == self.money.column:
-            return reading.units(self.money.read(rows), name, self.scale)
+            return integers.units(self.money.read(rows), name, self.scale)
         values = rows[name].to_numpy(dtype=np.float64, na_value=np.nan)
-        return reading.places(values) if kind == "place" else reading.units(values, name, self.scale)
+        return integers.places(values) if kind == "place" else integers.units(values, name, self.scale)

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from detector.arrays import Integers
 from detector.errors import DataError, SettingError
-from detector.features import integers as reading
+from detector.features import integers
 from detector.features.calendar import calendar
 from detector.features.duration import microseconds, short
 from detector.features.events import by_key
@@ -61,7 +61,7 @@ class History:
         self.lateness = microseconds(lateness) if lateness else 0
         self.told_by = told_by
         self.latest: int | None = None
-        self._groups = features.groups()
+        self._groups = features.groups
         self._queries = {by: [Query.of(feature) for feature in measured] for by, measured in self._groups.items()}
         self._names = features.names
         self.layouts = {by: Layout.of(measured) for by, measured in self._groups.items()}
@@ -82,7 +82,7 @@ class History:
         """Why each row cannot be pushed, as ``FeatureSet.faults`` and for rows that come too late."""
         reasons = self.features.faults(rows, now=now, ahead=ahead)
         if self.latest is not None:
-            late = reading.times(rows[self.features.time]) < self.latest - self.lateness
+            late = integers.times(rows[self.features.time]) < self.latest - self.lateness
             reasons[late] = self._too_late()
         return reasons
 
@@ -167,7 +167,7 @@ class History:
             Whether each was found. One that was never pushed, or is older than any feature looks back, is not.
         """
         found = np.zeros(len(rows), dtype=bool)
-        time = reading.times(rows[self.features.time])
+        time = integers.times(rows[self.features.time])
         turns = reported_turns(self.features, rows, time, reported)
         for by, layout in self.layouts.items():
             if KNOWN_AT not in layout.keys:

@@ -16,7 +16,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from detector.arrays import Flags, Integers, Places, Times
-from detector.features import integers as reading
+from detector.features import integers
 from detector.features.calendar import calendar
 from detector.features.events import EventSequence, by_key, in_time
 from detector.features.feature import Feature
@@ -131,7 +131,7 @@ class Joined:
     def of(
         cls,
         rows: pd.DataFrame,
-        read: reading.Table,
+        read: integers.Table,
         *,
         by: tuple[str, ...],
         key: str | None,
@@ -140,7 +140,7 @@ class Joined:
         tails: Mapping[str, Keys],
     ) -> Self:
         """Join rows, read with lasting codes, with what is stored of their entities."""
-        codes = reading.groups(rows, by)
+        codes = integers.groups(rows, by)
         new = read.order[codes[read.order] >= 0]
         backwards = new[::-1]
         first = np.zeros(int(codes.max(initial=-1)) + 1, dtype=np.intp)
@@ -231,7 +231,7 @@ def _texts(column: pd.Series) -> list[str]:
     values = column.tolist()
     if pd.api.types.is_integer_dtype(column):
         return list(map(str, values))
-    return values if isinstance(column.dtype, pd.StringDtype) else list(map(reading.text, values))
+    return values if isinstance(column.dtype, pd.StringDtype) else list(map(integers.text, values))
 
 
 def _each(marked: Flags, counts: Integers) -> Integers:

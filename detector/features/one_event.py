@@ -111,10 +111,6 @@ def _count(seen: EntityEvents, query: Query) -> float:
     return float(right - left)
 
 
-def _sum(seen: EntityEvents, query: Query) -> float:
-    return float(seen.total(query)) / seen.scale
-
-
 def _mean(seen: EntityEvents, query: Query) -> float:
     count = seen.known(query)
     return float(seen.total(query)) / float(count * seen.scale) if count else nan
@@ -173,10 +169,6 @@ def _since(seen: EntityEvents, query: Query) -> float:
     return float(seen.now - int(seen.time[right - 1])) / 60e6 if right > left else nan
 
 
-def _distance(seen: EntityEvents, query: Query) -> float:
-    return _moved(seen, query)[0]
-
-
 def _speed(seen: EntityEvents, query: Query) -> float:
     far, hours = _moved(seen, query)
     return far / hours
@@ -229,7 +221,7 @@ def _earlier(seen: EntityEvents, query: Query) -> int:
 
 _ANSWERS: dict[str, Callable[[EntityEvents, Query], float]] = {
     "count": _count,
-    "sum": _sum,
+    "sum": lambda seen, query: float(seen.total(query)) / seen.scale,
     "mean": _mean,
     "std": _std,
     "max": _max,
@@ -238,7 +230,7 @@ _ANSWERS: dict[str, Callable[[EntityEvents, Query], float]] = {
     "distinct": _distinct,
     "new": _new,
     "since": _since,
-    "distance": _distance,
+    "distance": lambda seen, query: _moved(seen, query)[0],
     "speed": _speed,
     "frauds": _frauds,
     "risk": _risk,

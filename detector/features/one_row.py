@@ -12,7 +12,7 @@ import pandas as pd
 
 from detector.cleaning.values import naive_utc
 from detector.errors import DataError
-from detector.features import integers as reading
+from detector.features import integers
 from detector.features.events import NEVER
 from detector.features.feature_set import FeatureSet
 from detector.features.join import SEPARATOR
@@ -34,7 +34,7 @@ def read_row(features: FeatureSet, row: Mapping[str, Any], keys: Iterable[str]) 
         kind, name = key.split(":", 1)
         value = row[name]
         if kind == "name":
-            values[key] = MISSING if absent(value) else reading.lasting_code(value)
+            values[key] = MISSING if absent(value) else integers.lasting_code(value)
             continue
         try:
             if name == features.money.column and kind == "number":
@@ -44,7 +44,7 @@ def read_row(features: FeatureSet, row: Mapping[str, Any], keys: Iterable[str]) 
             raise
         except (TypeError, ValueError):
             raise DataError(f"{name}: {value!r} is not a number. Set the row aside, or mend it.") from None
-        values[key] = reading.place(number) if kind == "place" else reading.unit(number, name, features.scale)
+        values[key] = integers.place(number) if kind == "place" else integers.unit(number, name, features.scale)
     return values
 
 
@@ -66,7 +66,7 @@ def turns_of(features: FeatureSet, row: Mapping[str, Any], time: int) -> tuple[i
 def entity_name(row: Mapping[str, Any], by: tuple[str, ...]) -> str | None:
     """The name of a row's entity; None if part of it is missing."""
     parts = [row[name] for name in by]
-    return None if any(map(absent, parts)) else SEPARATOR.join(reading.text(part) for part in parts)
+    return None if any(map(absent, parts)) else SEPARATOR.join(integers.text(part) for part in parts)
 
 
 def absent(value: Any) -> bool:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import zipfile
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -16,6 +15,7 @@ from detector.errors import BundleError
 from detector.features.duration import short
 from detector.features.feature_set import FeatureSet
 from detector.features.history import History
+from detector.onnx.parts import UNREADABLE, check_unpacked
 
 VERSION = 3
 
@@ -57,6 +57,7 @@ def load_history(path: Path) -> History:
         If the file is missing, broken, or of a newer version.
     """
     try:
+        check_unpacked(path)
         with np.load(path, allow_pickle=False) as arrays:
             about = json.loads(arrays["about"].tobytes())
             if about["version"] != VERSION:
@@ -72,7 +73,7 @@ def load_history(path: Path) -> History:
                 history.tails[by] = {name: tuple(keys) for name, keys in tails.items()}
     except FileNotFoundError:
         raise BundleError(f"There is no history {path}. Learn one first.") from None
-    except (OSError, EOFError, ValueError, KeyError, TypeError, zipfile.BadZipFile) as error:
+    except UNREADABLE as error:
         if isinstance(error, BundleError):
             raise
         raise BundleError(f"{path} is no history, or is broken ({type(error).__name__}). Learn it again.") from error

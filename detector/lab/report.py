@@ -89,34 +89,14 @@ def robustness(
 ) -> pd.DataFrame:
     """What becomes of error and ranking when rows are noisy, incomplete, or training rows are contaminated.
 
-    Parameters
-    ----------
-    encoder : fitted autoencoder
-    train, held_out : as the encoder takes them
-        Rows it was fitted on, and rows it has not seen.
-    levels : Levels, optional
-        How much damage.
-    strange : as the encoder takes them, optional
-        Anomalies: half of them contaminate, the other half are to be found. Without them, rows are made whose values
-        come each from another row.
-    random_state : int
-        Seeds the damage.
-    on_step : callable, optional
-        Told steps done, steps planned and what was done, after each.
+    Of ``strange`` rows, anomalies, half contaminate, the other half are to be found; without them, rows are made whose
+    values come each from another row. ``on_step`` is called with steps done, steps planned and what was done.
 
-    Returns
-    -------
-    DataFrame
-        ``damage`` ("noise", "missing", "contamination"), ``level``; ``error`` of the undamaged held-out rows rebuilt
-        from the damaged ones, or by the encoder fitted on contaminated rows; ``rank_stability``, the Spearman
-        correlation of the held-out rows' scores with those without damage; ``auroc`` of strange against held-out rows.
-
-    Raises
-    ------
-    DataError
-        If there are fewer than 10 held-out rows, or too few strange ones.
-    SettingError
-        If a level has no meaning.
+    Returned are ``damage`` ("noise", "missing", "contamination"), ``level``; ``error`` of the undamaged held-out rows
+    rebuilt from the damaged ones, or by the encoder fitted on contaminated rows; ``rank_stability``, the Spearman
+    correlation of the held-out rows' scores with those without damage; ``auroc`` of strange against held-out rows.
+    Raises ``DataError`` if there are fewer than 10 held-out rows, or too few strange ones; ``SettingError`` if a level
+    has no meaning.
     """
     _check_rows(held_out)
     levels = levels or Levels()

@@ -12,18 +12,10 @@ from detector.metrics.ranking import check_classes, check_lengths, count_steps, 
 def budget_metrics(labels: ArrayLike, risk: ArrayLike, budget: int) -> dict[str, float]:
     """What an analyst finds who looks at the ``budget`` labelled rows of highest risk.
 
-    Rows of equal risk at the edge count with the share that fits, which is the mean over all orders.
-
-    Returns
-    -------
-    dict
-        ``budget`` (at most the number of labelled rows), ``precision_at_budget``, ``recall_at_budget``, and
-        ``lift_at_budget``: how many times more anomalies than in as many rows picked blindly.
-
-    Raises
-    ------
-    SettingError
-        If ``budget`` is not a positive number.
+    Rows of equal risk at the edge count with the share that fits, which is the mean over all orders. Returned are
+    ``budget`` (at most the number of labelled rows), ``precision_at_budget``, ``recall_at_budget``, and
+    ``lift_at_budget``: how many times more anomalies than in as many rows picked blindly. Raises ``SettingError`` if
+    ``budget`` is not a positive number.
 
     >>> budget_metrics([1, 0, 1, 0], [0.9, 0.8, 0.7, 0.1], 1)["recall_at_budget"]
     0.5
@@ -46,16 +38,9 @@ def budget_metrics(labels: ArrayLike, risk: ArrayLike, budget: int) -> dict[str,
 def decision_metrics(labels: ArrayLike, flagged: ArrayLike) -> dict[str, float]:
     """How right the flags were, over the rows whose label is known.
 
-    Returns
-    -------
-    dict
-        ``flagged`` (count of labelled rows flagged), ``precision`` (0 if none was flagged), ``recall``,
-        ``f1`` and ``false_alarm_rate``, the share of normal rows flagged.
-
-    Raises
-    ------
-    DataError
-        If the known labels are all of one class.
+    Returned are ``flagged`` (count of labelled rows flagged), ``precision`` (0 if none was flagged), ``recall``, ``f1``
+    and ``false_alarm_rate``, the share of normal rows flagged. Raises ``DataError`` if the known labels are all of one
+    class.
 
     >>> decision_metrics([1, 1, 0, 0], [True, False, False, False])["precision"]
     1.0

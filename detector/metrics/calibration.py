@@ -11,24 +11,11 @@ from detector.errors import DataError
 
 
 def alert_curve(p_value: ArrayLike, *, points: int = 100) -> pd.DataFrame:
-    """The share of rows that a threshold on the p-value would flag.
+    """The share of rows that each of several thresholds on the p-value would flag.
 
-    Parameters
-    ----------
-    p_value : array of shape (n_rows,)
-        In (0, 1]; small is unusual. Missing values are left out.
-    points : int
-        How many thresholds, evenly spaced on a logarithmic scale from the least p-value to 1.
-
-    Returns
-    -------
-    DataFrame
-        ``threshold`` and ``alert_rate``. Among normal rows the two are equal.
-
-    Raises
-    ------
-    DataError
-        If there is no p-value, or one lies outside [0, 1].
+    The thresholds are evenly spaced on a logarithmic scale from the least p-value to 1; missing values are left out.
+    Returned are ``threshold`` and ``alert_rate``: among normal rows the two are equal. Raises ``DataError`` if there is
+    no p-value, or one lies outside [0, 1].
 
     >>> alert_curve([0.01, 0.5, 0.9, 1.0], points=2)["alert_rate"].tolist()
     [0.25, 1.0]
@@ -43,22 +30,10 @@ def alert_curve(p_value: ArrayLike, *, points: int = 100) -> pd.DataFrame:
 def calibration_metrics(p_value: ArrayLike) -> dict[str, float]:
     """How close the p-values of normal rows are to uniform, as they should be.
 
-    Parameters
-    ----------
-    p_value : array of shape (n_rows,)
-        Of normal rows that took no part in fitting or calibration.
-
-    Returns
-    -------
-    dict
-        ``calibration_rows``; ``calibration_distance``, the Kolmogorov-Smirnov distance to the uniform
-        distribution (0 is perfect); ``share_below_0.01`` and ``share_below_0.001``, which should be about
-        0.01 and 0.001.
-
-    Raises
-    ------
-    DataError
-        If there is no p-value, or one lies outside [0, 1].
+    The rows took no part in fitting or calibration. Returned are ``calibration_rows``; ``calibration_distance``, the
+    Kolmogorov-Smirnov distance to the uniform distribution (0 is perfect); ``share_below_0.01`` and
+    ``share_below_0.001``, which should be about 0.01 and 0.001. Raises ``DataError`` if there is no p-value, or one
+    lies outside [0, 1].
 
     >>> calibration_metrics([0.25, 0.5, 0.75, 1.0])["calibration_distance"]
     0.25

@@ -29,27 +29,10 @@ def precision_difference(
     """How much more average precision the challenger has, with a paired bootstrap interval.
 
     Anomalies and normal rows are drawn separately, each as many as there are (Efron and Tibshirani, An Introduction to
-    the Bootstrap, 1993, section 8). Rows of equal risk are one step, as in ``evaluate``.
-
-    Parameters
-    ----------
-    labels : array of shape (n_rows,)
-        1 anomalous, 0 normal, missing unknown.
-    champion, challenger : array of shape (n_rows,)
-        Their risks of the same rows.
-    confidence : float
-        The share of draws inside the interval.
-    repeats : int
-        The number of draws.
-    random_state : int
-        Seeds the draws.
-
-    Raises
-    ------
-    DataError
-        If the known labels are all of one class.
-    ShapeError
-        If the three are not of one length.
+    the Bootstrap, 1993, section 8). Rows of equal risk are one step, as in ``detector.metrics.ranking``. Labels are 1
+    anomalous, 0 normal, missing unknown; the risks are those of the same rows; ``confidence`` is the share of draws
+    inside the interval. Raises ``DataError`` if the known labels are all of one class; ``ShapeError`` if the three are
+    not of one length.
 
     >>> precision_difference([1, 1, 0, 0], [4, 1, 3, 2], [4, 3, 2, 1])
     Interval(estimate=0.25, low=0.0, high=0.5)
@@ -86,19 +69,8 @@ def recall_difference(
 ) -> Interval:
     """How much larger a share of known anomalies the challenger catches, with a paired bootstrap interval.
 
-    Parameters
-    ----------
-    champion, challenger : boolean array of shape (n_anomalies,)
-        Whether each caught each anomaly.
-    confidence, repeats, random_state
-        As for `precision_difference`.
-
-    Raises
-    ------
-    DataError
-        If there is no anomaly.
-    ShapeError
-        If the two are not of one length.
+    Given is whether each caught each anomaly; the rest is as for ``precision_difference``. Raises ``DataError`` if
+    there is no anomaly; ``ShapeError`` if the two are not of one length.
 
     >>> recall_difference([True, False], [True, True], repeats=10).estimate
     0.5

@@ -15,24 +15,10 @@ def event_metrics(labels: ArrayLike, flagged: ArrayLike, entity: ArrayLike | Non
     A known event is found if one of its rows is flagged; a flagged segment is false if it holds no known anomaly. Both
     say nothing of how much of an event is flagged: read them beside the measures by row.
 
-    Parameters
-    ----------
-    labels : array of shape (n_rows,)
-        1 anomalous, 0 normal, NaN unknown; the rows of each entity in the order of time.
-    flagged : boolean array of shape (n_rows,)
-    entity : array of shape (n_rows,), optional
-        Whose row it is; a segment ends where the entity changes.
-
-    Returns
-    -------
-    dict
-        ``known_events``, ``found_events``, ``flagged_events``, ``false_events``, all counts, and ``event_recall``
-        and ``event_precision``, NaN where there is nothing to count.
-
-    Raises
-    ------
-    ShapeError
-        If the arrays differ in length.
+    Labels are 1 anomalous, 0 normal, NaN unknown, the rows of each entity in the order of time; a segment ends where
+    the entity changes. Returned are ``known_events``, ``found_events``, ``flagged_events``, ``false_events``, all
+    counts, and ``event_recall`` and ``event_precision``, NaN where there is nothing to count. Raises ``ShapeError`` if
+    the arrays differ in length.
 
     >>> event_metrics([0, 1, 1, 0, 0, 1], [0, 0, 1, 0, 1, 0])["event_recall"]
     0.5

@@ -21,36 +21,13 @@ WAYS = ("swapped", "moved", "rare")
 def inject(
     rows: pd.DataFrame, schema: Schema, *, share: float = 0.02, random_state: int = 0
 ) -> tuple[pd.DataFrame, Flags]:
-    """Spoil a share of the rows.
+    """Spoil a share of cleaned rows, at least 20 or half of all; returned with them is which.
 
     Each spoilt row is spoilt in one of three ways, as far as the table has the columns: half of its cells are swapped
     for those of another row; one to three of its numbers are moved by 2 to 6 interquartile ranges; one of its
-    categories becomes the rarest level, and one of its numbers is moved by 1 to 3.
-
-    Parameters
-    ----------
-    rows : DataFrame
-        As ``clean`` returns them.
-    schema : Schema
-        What their columns mean.
-    share : float
-        How many to spoil; at least 20 rows are, or half of all.
-    random_state : int
-        The same seed spoils the same rows in the same way.
-
-    Returns
-    -------
-    DataFrame
-        The same rows, in order, some spoilt.
-    boolean array of shape (n_rows,)
-        Which.
-
-    Raises
-    ------
-    DataError
-        If there are fewer than two rows.
-    SettingError
-        If ``share`` is not between 0 and 1.
+    categories becomes the rarest level, and one of its numbers is moved by 1 to 3. The same seed spoils the same rows
+    in the same way. Raises ``DataError`` if there are fewer than two rows; ``SettingError`` if ``share`` is not between
+    0 and 1.
 
     >>> rows = pd.DataFrame({"amount": np.arange(100.0), "fee": np.arange(100.0)})
     >>> spoilt, which = inject(rows, Schema(numeric=("amount", "fee")), share=0.2)

@@ -59,10 +59,7 @@ def has_both_classes(labels: ArrayLike) -> bool:
 def read_labels(labels: ArrayLike) -> Floats:
     """Labels as floats: 1, 0 or missing.
 
-    Raises
-    ------
-    DataError
-        If a label is something else.
+    Raises ``DataError`` if a label is something else.
 
     >>> read_labels(["1", "0", None])
     array([ 1.,  0., nan])
@@ -81,26 +78,11 @@ def read_labels(labels: ArrayLike) -> Floats:
 
 
 def ranking_metrics(labels: ArrayLike, risk: ArrayLike) -> dict[str, float]:
-    """How well the risk orders anomalies before normal rows.
+    """How well the risk, higher for more anomalous rows, orders anomalies before normal rows.
 
-    Parameters
-    ----------
-    labels : array of shape (n_rows,)
-        1 anomalous, 0 normal, missing unknown.
-    risk : array of shape (n_rows,)
-        Higher is more anomalous.
-
-    Returns
-    -------
-    dict
-        ``labelled`` and ``anomalies`` (counts), ``prevalence``, ``auroc``, and ``ap``, the average precision.
-
-    Raises
-    ------
-    DataError
-        If the known labels are all of one class, or a risk is missing.
-    ShapeError
-        If there are not as many labels as risks.
+    Labels are 1 anomalous, 0 normal, missing unknown. Returned are ``labelled`` and ``anomalies`` (counts),
+    ``prevalence``, ``auroc``, and ``ap``, the average precision. Raises ``DataError`` if the known labels are all of
+    one class, or a risk is missing; ``ShapeError`` if there are not as many labels as risks.
 
     >>> ranking_metrics([1, 0, 1, 0], [0.9, 0.8, 0.7, 0.1])["auroc"]
     0.75
@@ -126,24 +108,11 @@ def average_precision_interval(
     repeats: int = 500,
     random_state: int = 0,
 ) -> Interval:
-    """Average precision with a bootstrap interval.
+    """Average precision with a bootstrap interval that holds a share ``confidence`` of the draws.
 
-    Anomalies and normal rows are drawn separately, each as many as there are. Only the normal rows between
-    two anomalies matter to average precision, so a draw costs as much as there are anomalies.
-
-    Parameters
-    ----------
-    labels, risk : arrays of shape (n_rows,)
-        As for `ranking_metrics`.
-    confidence : float
-        The share of draws inside the interval.
-    repeats : int
-        The number of draws.
-
-    Raises
-    ------
-    SettingError
-        If ``confidence`` is not between 0 and 1.
+    Anomalies and normal rows are drawn separately, each as many as there are. Only the normal rows between two
+    anomalies matter to average precision, so a draw costs as much as there are anomalies. Raises ``SettingError`` if
+    ``confidence`` is not between 0 and 1.
 
     >>> average_precision_interval([1, 1, 0, 0], [4, 3, 2, 1])
     Interval(estimate=1.0, low=1.0, high=1.0)
@@ -186,13 +155,8 @@ def pr_curve(labels: ArrayLike, risk: ArrayLike) -> pd.DataFrame:
 def member_correlation(scores: pd.DataFrame) -> pd.DataFrame:
     """Spearman's rank correlation between the members' scores, one column per member.
 
-    Near 1 the members see the same thing; near 0 each adds its own. A member whose scores do not vary
-    correlates with nothing: missing, also on the diagonal.
-
-    Raises
-    ------
-    DataError
-        If there are fewer than two rows.
+    Near 1 the members see the same thing; near 0 each adds its own. A member whose scores do not vary correlates with
+    nothing: missing, also on the diagonal. Raises ``DataError`` if there are fewer than two rows.
 
     >>> member_correlation(pd.DataFrame({"a": [1, 2, 3], "b": [1, 20, 300]})).loc["a", "b"].item()
     1.0

@@ -11,37 +11,38 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 import os
+from dataclasses import replace
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import TYPE_CHECKING, TypeAlias
 
-import numpy as np
-
-from detector.atomic import whole_folder
 from detector.detectors.series.scorer import SequenceScorer
 from detector.detectors.table.scorer import TabularScorer
-from detector.errors import BundleError
-from detector.onnx.parts import Parts
+from detector.errors import BundleError, SettingError, UnfittedError
+from detector.onnx.folder import PartsFolder, digest_of
 
-FORMAT = 1
+if TYPE_CHECKING:
+    from detector.detectors.series.detector import SequenceDetector
+    from detector.detectors.table.detector import TabularDetector
+
 MANIFEST = "bundle.json"
-ARRAYS = "arrays.npz"
+FOLDER = PartsFolder(
+    MANIFEST, "bundle", "train again", f"trained detector (no {MANIFEST}). Run `detector train` first."
+)
 
 Scorer: TypeAlias = TabularScorer | SequenceScorer
 KINDS: dict[str, type[TabularScorer] | type[SequenceScorer]] = {"table": TabularScorer, "series": SequenceScorer}
 
 
-def save(scorer: Scorer, folder: Path | str) -> Path:
-    """Write a scorer to a folder, replacing a bundle that is there.
+def save(scorer: Scorer | TabularDetector | SequenceDetector, folder: Path | str) -> Path:
+    """Write a scorer, or that of a fitted detector, to a folder, replacing a bundle that is there.
 
     The bundle is written beside its place and then moved, so a reader never sees half of one.
 
     Parameters
     ----------
-    scorer : TabularScorer
-        What ``TabularDetector.fit`` left in ``scorer_``.
+    scorer : TabularScorer, SequenceScorer, TabularDetector or SequenceDetector
+        A fitted detector, or what ``fit`` left in its ``scorer_``.
     folder : path
         Made if it does not exist.
 
@@ -54,23 +55,31 @@ def save(scorer: Scorer, folder: Path | str) -> Path:
     ------
     BundleError
         See ``check_place``.
+    UnfittedError
+        If the detector is not fitted.
+    SettingError
+        If it is something else.
     """
-    folder = Path(folder)
+    folder, scorer = Path(folder), _scorer_of(scorer)
     check_place(folder)
-    with whole_folder(folder) as building:
-        parts = scorer.to_parts()
-        np.savez_compressed(building / ARRAYS, **parts.arrays)  # type: ignore[arg-type]  # numpy types the flag too
-        for name, content in parts.graphs.items():
-            (building / f"{name}.onnx").write_bytes(content)
-        manifest = {
-            "format": FORMAT,
-            "kind": next(kind for kind, made in KINDS.items() if isinstance(scorer, made)),
-            **parts.facts,
-            "files": {path.name: _digest(path) for path in sorted(building.iterdir())},
-        }
-        manifest["digest"] = _own_digest(manifest)
-        (building / MANIFEST).write_text(json.dumps(manifest, indent=2, ensure_ascii=False), encoding="utf-8")
+    parts = scorer.to_parts()
+    kind = next(kind for kind, made in KINDS.items() if isinstance(scorer, made))
+    FOLDER.write(folder, replace(parts, facts={"kind": kind, **parts.facts}))
     return folder
+
+
+def _scorer_of(given: object) -> Scorer:
+    """The scorer of a fitted detector; a scorer is its own."""
+    kind = type(given).__name__
+    if kind in ("TabularDetector", "SequenceDetector") and not hasattr(given, "scorer_"):
+        raise UnfittedError(f"This {kind} is not fitted yet. Call fit before saving it.")
+    scorer = getattr(given, "scorer_", given)
+    if not isinstance(scorer, TabularScorer | SequenceScorer):
+        raise SettingError(
+            f"save expected a fitted TabularDetector or SequenceDetector, or its scorer_. Received: {kind}. "
+            f"Encoders are saved by detector.encoders."
+        )
+    return scorer
 
 
 def check_place(folder: Path) -> None:
@@ -78,8 +87,7 @@ def check_place(folder: Path) -> None:
 
     Raises ``BundleError`` if the folder exists and holds something else than a bundle, or cannot be made.
     """
-    if folder.exists() and not (folder.is_dir() and ((folder / MANIFEST).exists() or not any(folder.iterdir()))):
-        raise BundleError(f"{folder} exists and is not a bundle. Name another folder, or remove it.")
+    FOLDER.check_free(folder)
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
     except FileExistsError:
@@ -104,56 +112,16 @@ def load(folder: Path | str) -> Scorer:
         If the folder is no bundle, a file of it is missing or changed, or it was written by a newer version.
     """
     folder = Path(folder).resolve()  # a link to a bundle may be moved to another one meanwhile
-    manifest = _manifest(folder)
-    for name in {ARRAYS: None, **manifest["files"]}:
-        path = folder / name
-        if name not in manifest["files"] or Path(name).name != name or not path.is_file():
-            raise BundleError(f"{path} is missing from the bundle. Copy the whole folder again, or train again.")
-        if _digest(path) != manifest["files"][name]:
-            raise BundleError(f"{path} has changed since it was saved. Copy the bundle again, or train again.")
     try:
-        return _assemble(folder, manifest)
-    except (KeyError, TypeError, ValueError, OSError) as error:
-        if isinstance(error, BundleError):
-            raise
+        parts = FOLDER.read(folder)
+        return KINDS[parts.facts["kind"]].from_parts(parts)
+    except (BundleError, ImportError):
+        raise
+    except Exception as error:  # whatever those who can compute digests have put there, it is no detector
         raise BundleError(f"{folder / MANIFEST} does not describe a detector: {error!r}. Train again.") from error
 
 
 def fingerprint(folder: Path | str) -> str:
     """A short name for exactly this bundle: the first 12 digits of its manifest's SHA-256."""
-    _manifest(Path(folder))
-    return _digest(Path(folder) / MANIFEST)[:12]
-
-
-def _manifest(folder: Path) -> dict[str, Any]:
-    path = folder / MANIFEST
-    if not path.is_file():
-        raise BundleError(f"{folder} holds no trained detector (no {MANIFEST}). Run `detector train` first.")
-    try:
-        manifest = json.loads(path.read_text(encoding="utf-8"))
-        version = manifest["format"]
-        _ = manifest["files"].items()
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise BundleError(f"{path} is damaged: {error!r}. Copy the bundle again, or train again.") from error
-    if version != FORMAT:
-        raise BundleError(f"{path} has format {version}; this version reads format {FORMAT}. Train again.")
-    if manifest.get("digest") != _own_digest(manifest):
-        raise BundleError(f"{path} has changed since it was saved. Copy the bundle again, or train again.")
-    return dict(manifest)
-
-
-def _own_digest(manifest: dict[str, Any]) -> str:
-    """The SHA-256 of everything in the manifest but itself."""
-    text = json.dumps({key: value for key, value in manifest.items() if key != "digest"}, sort_keys=True)
-    return hashlib.sha256(text.encode()).hexdigest()
-
-
-def _assemble(folder: Path, manifest: dict[str, Any]) -> Scorer:
-    with np.load(folder / ARRAYS, allow_pickle=False) as stored:
-        arrays = {name: stored[name] for name in stored.files}
-    graphs = {Path(name).stem: (folder / name).read_bytes() for name in manifest["files"] if name.endswith(".onnx")}
-    return KINDS[manifest["kind"]].from_parts(Parts(manifest, arrays, graphs))
-
-
-def _digest(path: Path) -> str:
-    return hashlib.sha256(path.read_bytes()).hexdigest()
+    FOLDER.facts(Path(folder))
+    return digest_of(Path(folder) / MANIFEST)[:12]

@@ -13,8 +13,9 @@ from sklearn.ensemble import HistGradientBoostingClassifier
 from sklearn.linear_model import LogisticRegression
 
 from detector.arrays import Flags, Floats, Places
+from detector.checks import check_interval, check_least
 from detector.decide.calibrate import Calibrator
-from detector.errors import DataError, SettingError
+from detector.errors import DataError
 from detector.onnx.graph import Graph
 from detector.onnx.parity import largest_difference
 from detector.ranker.model import OUTPUT, Head, between_equals, boosting_to_onnx, inputs
@@ -64,17 +65,10 @@ class HeadRecipe:
     calibration_share: float = 0.4
 
     def __post_init__(self) -> None:
-        for name in ("trees", "models", "folds", "least_anomalies"):
-            if getattr(self, name) < 1:
-                raise SettingError(f"{name} must be at least 1. Received: {name}={getattr(self, name)}.")
-        if not 0 < self.learning_rate <= 1:
-            raise SettingError(f"learning_rate must lie in (0, 1]. Received: learning_rate={self.learning_rate}.")
-        if self.leaves < 2:
-            raise SettingError(f"leaves must be at least 2. Received: leaves={self.leaves}.")
-        if not 0 < self.calibration_share < 1:
-            raise SettingError(
-                f"calibration_share must lie in (0, 1). Received: calibration_share={self.calibration_share}."
-            )
+        check_least(self, 1, "trees", "models", "folds", "least_anomalies")
+        check_least(self, 2, "leaves")
+        check_interval(self, "(0, 1]", "learning_rate")
+        check_interval(self, "(0, 1)", "calibration_share")
 
     def fit(self, table: NDArray[np.float32], truth: Flags, random_state: int) -> list[HistGradientBoostingClassifier]:
         """Trees that learnt from rows; a column that is missing throughout counts as 0, for it cannot be binned.
@@ -111,41 +105,19 @@ def fit_head(
     recipe: HeadRecipe | None = None,
     random_state: int = 0,
 ) -> Head:
-    """Learn from labelled rows.
+    """Learn from labelled rows (1 anomalous, 0 normal, missing unknown), as far as labels were known when it is fitted.
 
-    Parameters
-    ----------
-    rows : DataFrame
-        Cleaned rows with their features; rows that the members did not learn from, or their scores are too good.
-    measures : DataFrame
-        As ``TabularScorer.unsupervised`` returns them; risk and members' scores become inputs too.
-    labels : Series
-        1 anomalous, 0 normal, missing unknown; only what was known when it is fitted.
-    time : Series
-        When each row happened: folds are later than what is learnt from.
-    columns : sequence of str
-        Numeric columns of ``rows`` to learn from.
-    known_at : Series, optional
-        When each label became known; a fold is judged by what was known when it began. At once by default.
-    weight : array of shape (n_rows,), optional
-        How many rows each stands for, where those not known to be anomalous are a sample.
-    tail : str
-        See ``Calibrator``; empirical where there are too few rows for a Pareto tail.
-    recipe : HeadRecipe, optional
-        How.
-    random_state : int
-        Seeds the trees, the resampling, and the choice of rows to calibrate on.
+    - ``rows``: cleaned, with features, and not learnt from by the members, or their scores are too good.
+    - ``measures``: as ``TabularScorer.unsupervised`` returns them; risk and members' scores become inputs too.
+    - ``time``: when each row happened: folds are later than what is learnt from.
+    - ``columns``: numeric columns of ``rows`` to learn from.
+    - ``known_at``: when each label became known; a fold is scored by what was known when it began. At once by default.
+    - ``weight``: how many rows each stands for, where those not known to be anomalous are a sample.
+    - ``tail``: see ``Calibrator``; empirical where there are too few rows for a Pareto tail.
 
-    Returns
-    -------
-    Head
-        With ``facts``: ``ap_head`` and ``ap_risk`` on the later rows with their 90 % intervals (``_low``, ``_high``),
-        the same of the paired ``gain``, and ``serves``, whether ``gain_low`` is above zero.
-
-    Raises
-    ------
-    DataError
-        If there are too few anomalies, or none in the earlier or the later rows.
+    The head's ``facts`` are ``ap_head`` and ``ap_risk`` on the later rows with their 90 % intervals (``_low``,
+    ``_high``), the same of the paired ``gain``, and ``serves``, whether ``gain_low`` is above zero. Raises
+    ``DataError`` if there are too few anomalies, or none in the earlier or the later rows.
     """
     recipe = recipe or HeadRecipe()
     known = labels.notna().to_numpy()

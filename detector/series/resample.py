@@ -91,31 +91,13 @@ class RegularSeries:
 
 
 def regularise(rows: pd.DataFrame, schema: Schema, sampling: Sampling | None = None) -> RegularSeries:
-    """Put cleaned readings on regular steps, series by series.
+    """Put cleaned readings on regular steps, series by series: the numeric and boolean columns are the sensors.
 
-    Parameters
-    ----------
-    rows : DataFrame
-        As ``clean`` returns them. Numeric and boolean columns are the sensors.
-    schema : Schema
-        Their meaning. Without a time, each row of a series is the step after the one before.
-    sampling : Sampling, optional
-        The policy.
-
-    Returns
-    -------
-    RegularSeries
-        No row is lost: each has a step or is in quarantine (no entity, or a time that was there before).
-
-    Raises
-    ------
-    SchemaError
-        If a column is missing, or none is a sensor.
-    SettingError
-        If an interval is given, but the schema has no time.
-    DataError
-        If no row is left, a time is missing or has a zone, the interval cannot be told, readings come faster than it,
-        a clock without a zone went back by an hour, or there is something that the policy rejects.
+    Without a time, each row of a series is the step after the one before. No row is lost: each has a step or is in
+    quarantine (no entity, or a time that was there before). Raises ``SchemaError`` if a column is missing, or none is a
+    sensor; ``SettingError`` if an interval is given, but the schema has no time; ``DataError`` if no row is left, a
+    time is missing or has a zone, the interval cannot be told, readings come faster than it, a clock without a zone
+    went back by an hour, or there is something that the policy rejects.
 
     >>> times = pd.to_datetime(["2024-01-01 00:00", "2024-01-01 00:01", "2024-01-01 00:02", "2024-01-01 00:04"])
     >>> rows = pd.DataFrame({"when": times, "heat": [20.0, 21.0, 22.0, 24.0]})

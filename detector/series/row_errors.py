@@ -32,30 +32,15 @@ class RowErrors:
 def to_rows(
     windows: Windows, errors: NDArray[Any] | Iterable[tuple[slice, NDArray[Any]]], *, how: How = "overlap"
 ) -> RowErrors:
-    """Give each row the errors of the windows that cover it.
+    """Give each row the errors of the windows that cover it; the same to the last bit, whatever the size of the blocks.
 
-    Parameters
-    ----------
-    windows : Windows
-        Where the windows lie.
-    errors : array, or iterable of (slice, array)
-        Of shape (n_windows, timesteps, n_sensors), the same flattened, or (n_windows,) for one error a window; or
-        blocks of it with their places, in the order of ``Windows.blocks``. NaN is unknown, and left out.
-    how : {"overlap", "least", "trailing"}
-        The mean over all windows that cover the row; the least of them, which blames a row only if no window excuses
-        it; or, for use as rows arrive, the last step of the window that ends at the row.
+    Errors are of shape (n_windows, timesteps, n_sensors), the same flattened, or (n_windows,) for one error a window;
+    or blocks of it with their places, in the order of ``Windows.blocks``. NaN is unknown, and left out.
 
-    Returns
-    -------
-    RowErrors
-        The same to the last bit, whatever the size of the blocks.
-
-    Raises
-    ------
-    ShapeError
-        If the errors do not fit the windows, or blocks are missing or out of order.
-    SettingError
-        If ``how`` is unknown.
+    ``how`` is "overlap", the mean over all windows that cover the row; "least", which blames a row only if no window
+    excuses it; or, for use as rows arrive, "trailing", the last step of the window that ends at the row. Raises
+    ``ShapeError`` if the errors do not fit the windows, or blocks are missing or out of order; ``SettingError`` if
+    ``how`` is unknown.
 
     >>> windows = Windows.plan(np.zeros(4), length=2)
     >>> errors = np.array([[1.0, 3.0], [5.0, 7.0], [9.0, 2.0]])

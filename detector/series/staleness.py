@@ -13,28 +13,28 @@ from detector.arrays import Counts, Flags, Floats
 from detector.errors import SettingError, ShapeError
 
 
-def measure_silence(observed: Flags, codes: Counts) -> Counts:
+def measure_staleness(observed: Flags, codes: Counts) -> Counts:
     """How many steps each sensor has been silent for: 0 where it reads, then 1, 2, 3; both (n_steps, n_sensors).
 
     A series that begins silent counts from its beginning. Filled values are no readings. Raises ``ShapeError`` if the
     two do not fit together.
 
     >>> observed = np.array([[True], [False], [False], [True], [False]])
-    >>> measure_silence(observed, np.array([0, 0, 0, 0, 1])).ravel().tolist()
+    >>> measure_staleness(observed, np.array([0, 0, 0, 0, 1])).ravel().tolist()
     [0, 1, 2, 0, 1]
     """
     if observed.ndim != 2 or codes.shape != observed.shape[:1]:
         raise ShapeError(
-            f"measure_silence expected (n_steps, n_sensors) flags and one code a step, got shapes {observed.shape} and "
-            f"{codes.shape}. Pass series.observed and series.codes."
+            f"measure_staleness expected (n_steps, n_sensors) flags and one code a step, got shapes {observed.shape} "
+            f"and {codes.shape}. Pass series.observed and series.codes."
         )
     place = np.arange(len(codes))
     return place[:, None] - np.maximum(_last_reading(observed), _begins(codes)[:, None] - 1)
 
 
 @dataclass(frozen=True)
-class SilenceRule:
-    """How many silent steps are usual for each sensor. Make one with ``SilenceRule.learn``.
+class StalenessRule:
+    """How many silent steps are usual for each sensor. Make one with ``StalenessRule.learn``.
 
     - ``limits``: for each sensor, the longest silence that is no news; ``None`` for a sensor that never read in
       training, whose silence never is.
@@ -54,15 +54,15 @@ class SilenceRule:
         to 1, ``factor`` below 1 or ``least`` below 0.
 
         >>> observed = np.array([[True, False]] * 5 + [[False, False]] * 4 + [[True, False]])
-        >>> SilenceRule.learn(observed, np.zeros(10, dtype=np.int64))
-        SilenceRule(limits=(8, None))
+        >>> StalenessRule.learn(observed, np.zeros(10, dtype=np.int64))
+        StalenessRule(limits=(8, None))
         """
         if not (0 <= quantile <= 1 and factor >= 1 and least >= 0):
             raise SettingError(
-                f"SilenceRule expected a quantile of 0 to 1, a factor of at least 1 and a least limit of at least 0. "
+                f"StalenessRule expected a quantile of 0 to 1, a factor of at least 1 and a least limit of at least 0. "
                 f"Received: quantile={quantile}, factor={factor}, least={least}."
             )
-        silent = measure_silence(observed, codes)
+        silent = measure_staleness(observed, codes)
         ended = (silent[:-1] > 0) & (silent[1:] == 0) & (codes[1:] == codes[:-1])[:, None]
         ended &= _last_reading(observed)[:-1] >= _begins(codes)[:-1, None]
         limits: list[int | None] = []
@@ -77,13 +77,13 @@ class SilenceRule:
 
         Raises ``ShapeError`` if there are more or fewer sensors than limits.
 
-        >>> SilenceRule(limits=(3, None)).beyond(np.array([[3, 3], [4, 4]])).tolist()
+        >>> StalenessRule(limits=(3, None)).beyond(np.array([[3, 3], [4, 4]])).tolist()
         [[False, False], [True, False]]
         """
         if silent.ndim < 1 or silent.shape[-1] != len(self.limits):
             raise ShapeError(
-                f"SilenceRule has limits for {len(self.limits)} sensors, got an array of shape {silent.shape}. Measure "
-                f"the sensors it was learnt from, in the same order."
+                f"StalenessRule has limits for {len(self.limits)} sensors, got an array of shape {silent.shape}. "
+                f"Measure the sensors it was learnt from, in the same order."
             )
         limits = np.array([np.inf if limit is None else limit for limit in self.limits])
         return np.asarray(silent > limits, dtype=np.bool_)

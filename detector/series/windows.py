@@ -41,26 +41,15 @@ class Windows:
     ) -> Self:
         """Lay windows over each segment of rows.
 
-        Parameters
-        ----------
-        segment : array of shape (n_rows,)
-            Which unbroken segment each row belongs to, such as ``RegularSeries.segment``; the rows of one stand
-            together.
-        length, stride : int
-            Rows in a window, and from one window's first row to the next one's.
-        short : {"reject", "pad", "leave"}
-            What becomes of a segment shorter than a window: an error; one window, padded in front; or no window, so
-            that its rows stay uncovered.
-        tail : bool
-            Whether a last window, closer than a stride, covers the end of a segment.
+        - ``segment``, (n_rows,): which unbroken segment each row belongs to, such as ``RegularSeries.segment``.
+        - ``length``, ``stride``: rows in a window, and from one window's first row to the next one's.
+        - ``short``: what becomes of a segment shorter than a window: "reject" is an error; "pad" one window, padded in
+          front; "leave" no window, so that its rows stay uncovered.
+        - ``tail``: whether a last window, closer than a stride, covers the end of a segment.
 
-        Raises
-        ------
-        DataError
-            If there are no rows, if a segment comes in two parts, if one is shorter than a window and ``short`` is
-            ``"reject"``, or if no window fits at all.
-        SettingError
-            If ``length`` or ``stride`` is below 1, or ``short`` unknown.
+        Raises ``DataError`` if there are no rows, if a segment comes in two parts, if one is shorter than a window and
+        ``short`` is ``"reject"``, or if no window fits at all; ``SettingError`` if ``length`` or ``stride`` is below 1,
+        or ``short`` unknown.
 
         >>> windows = Windows.plan(np.array([0, 0, 0, 0, 1, 1, 1]), length=3, stride=2)
         >>> windows.starts.tolist(), windows.stops.tolist()

@@ -15,8 +15,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from detector.checks import one_of
 from detector.errors import DataError, MissingExtraError, SettingError
-from detector.training.settings import LOSSES, OPTIMISERS, SCHEDULES, Training, one_of
+from detector.training.settings import LOSSES, OPTIMISERS, SCHEDULES, Training
 
 if TYPE_CHECKING:
     import keras

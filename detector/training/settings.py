@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
+from detector.checks import check_interval, check_least, one_of
 from detector.errors import SettingError
 
 OPTIMISERS = ("adam", "adamw", "rmsprop", "sgd")
 SCHEDULES = ("cosine", "constant", "exponential", "plateau", "step", "warmup_cosine")
 LOSSES = ("mse", "mae", "huber", "log_cosh")
+
+OnStep = Callable[[str, int, int], None]
+"""Called with what is fitted, how much of it is done, and how much is planned."""
 
 
 @dataclass(frozen=True)
@@ -76,16 +81,11 @@ class Training:
     clip: float = 1.0
 
     def __post_init__(self) -> None:
-        for name in ("epochs", "max_steps", "batch_size", "least_steps", "patience", "plateau_patience"):
-            if getattr(self, name) < 1:
-                raise SettingError(f"{name} must be at least 1. Received: {name}={getattr(self, name)}.")
+        check_least(self, 1, "epochs", "max_steps", "batch_size", "least_steps", "patience", "plateau_patience")
         if not self.learning_rate > 0:
             raise SettingError(f"learning_rate must be positive. Received: learning_rate={self.learning_rate}.")
-        for name in ("trim", "holdout", "momentum", "warmup"):
-            if not 0 <= getattr(self, name) < 1:
-                raise SettingError(f"{name} must lie in [0, 1). Received: {name}={getattr(self, name)}.")
-        if not 0 < self.decay < 1:
-            raise SettingError(f"decay must lie between 0 and 1. Received: decay={self.decay}.")
+        check_interval(self, "[0, 1)", "trim", "holdout", "momentum", "warmup")
+        check_interval(self, "(0, 1)", "decay")
         for name in ("weight_decay", "clip"):
             if not getattr(self, name) >= 0:
                 raise SettingError(f"{name} must not be negative. Received: {name}={getattr(self, name)}.")
@@ -100,15 +100,3 @@ class Training:
         """
         steps = min(max(self.least_steps, -(-n_rows // self.batch_size)), self.max_steps)
         return max(1, min(self.epochs, self.max_steps // steps)), steps
-
-
-def one_of(name: str, value: object, known: tuple[str, ...]) -> None:
-    """Refuse a word that is none of those known.
-
-    >>> one_of("loss", "mse", LOSSES)
-    >>> one_of("loss", "mes", LOSSES)
-    Traceback (most recent call last):
-    detector.errors.SettingError: loss must be one of mse, mae, huber, log_cosh. Received: loss='mes'.
-    """
-    if value not in known:
-        raise SettingError(f"{name} must be one of {', '.join(known)}. Received: {name}={value!r}.")

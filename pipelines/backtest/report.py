@@ -2,23 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime
-from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pandas as pd
+from markupsafe import Markup
 
 from pipelines.backtest.metrics import SUPERVISED, UNSUPERVISED
-from pipelines.backtest.summary import weighted
-from pipelines.reports.style import BLUE, GREY, INK, ORANGE, empty_figure, in_house_style, percent, title_of, to_svg
+from pipelines.backtest.summary import BacktestReport, weighted
+from pipelines.reports.page import as_svg, render_page, write_page
+from pipelines.reports.style import BLUE, GREY, INK, ORANGE, empty_figure, in_house_style, percent
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
-
-    from pipelines.backtest.run import BacktestReport
 
 COLOURS = {
     "as it decides": INK,
@@ -45,23 +44,6 @@ WORDS = {
     "head_decides": "head decides",
 }
 COUNTS = ("rows", "flagged", "amount")
-STYLE = """
-:root{--ground:#f6f7f8;--card:#fff;--ink:#24303c;--soft:#5b6773;--rule:#dfe4e8}
-@media(prefers-color-scheme:dark){:root{--ground:#12161b;--card:#1a2027;--ink:#dfe5ea;--soft:#98a4af;--rule:#2d363f}}
-body{margin:0;background:var(--ground);color:var(--ink);font:15px/1.5 system-ui,sans-serif}
-main{max-width:1120px;margin:0 auto;padding:2rem 1.25rem 4rem}
-.figures{display:grid;grid-template-columns:repeat(auto-fit,minmax(440px,1fr));gap:1rem}
-figure,.card{background:var(--card);border:1px solid var(--rule);border-radius:10px;padding:1rem;margin:0}
-figure svg{width:100%;height:auto}.soft{color:var(--soft)}.scroll{overflow-x:auto}
-table{border-collapse:collapse;width:100%;font-size:.88rem}
-th,td{text-align:right;padding:.3rem .6rem;border-bottom:1px solid var(--rule)}
-th:first-child,td:first-child{text-align:left;white-space:nowrap}
-th{vertical-align:bottom}dt{font-weight:600}dd{margin:0 0 .5rem}
-"""
-MEANS = (
-    "Each number is averaged over the periods, whatever their size. <em>over periods</em> is how much it differs from "
-    "one to the next (standard deviation), <em>over seeds</em> how much by chance alone within one."
-)
 
 
 def figures(report: BacktestReport) -> dict[str, Figure]:
@@ -154,7 +136,7 @@ def _dates(axes: Axes) -> None:
 
 
 def write(
-    report: BacktestReport, drawings: dict[str, Figure], name: str, folder: Path, *, now: datetime
+    report: BacktestReport, drawings: Mapping[str, Figure], name: str, folder: Path, *, now: datetime
 ) -> dict[str, str]:
     """Write ``backtest.html`` and ``backtest.csv``; say where they are."""
     folder.mkdir(parents=True, exist_ok=True)
@@ -166,31 +148,27 @@ def write(
         f"{plan.start:%d %B %Y} to {last:%d %B %Y}, every {plan.every}, learnt from {plan.train}, labels known "
         f"after {plan.delay} where no report says otherwise. Made {now:%Y-%m-%d %H:%M}."
     )
-    parts = [f"<figure aria-label='{escape(title_of(each))}'>{to_svg(each)}</figure>" for each in drawings.values()]
-    seeds = "Lines are means of the seeds, dots single seeds. " if plan.seeds > 1 else ""
-    lines = "".join(f"<li>{escape(line.strip())}</li>" for line in report.summary())
-    page.write_text(
-        "<!doctype html><html lang='en'><head><meta charset='utf-8'><meta name='viewport' "
-        "content='width=device-width, initial-scale=1'><meta name='color-scheme' content='light dark'>"
-        f"<title>{escape(name)} – backtest</title><style>{STYLE}</style></head><body><main>"
-        f"<h1>{escape(name)}: backtest</h1><p class='soft'>{escape(about)}</p>"
-        f"<div class='card'><ul>{lines}</ul></div><h2>Over time</h2><p class='soft'>{seeds}</p>"
-        f"<div class='figures'>{''.join(parts)}</div>"
-        f"<h2>Means and spreads</h2><p class='soft'>{MEANS}</p><div class='card scroll'>{_means(report)}</div>"
-        f"<h2>Every period</h2><div class='card scroll'>{_periods(report)}</div>"
-        "</main></body></html>",
-        encoding="utf-8",
+    html = render_page(
+        "backtest.html.j2",
+        name=name,
+        about=about,
+        lines=[line.strip() for line in report.summary()],
+        seeds=plan.seeds > 1,
+        figures=as_svg(drawings),
+        means=_means(report),
+        periods=_periods(report),
     )
+    write_page(page, html)
     return {"Report": str(page), "Table": str(table)}
 
 
-def _means(report: BacktestReport) -> str:
+def _means(report: BacktestReport) -> Markup:
     numbers = report.numbers().drop(columns=[] if report.plan.seeds > 1 else ["over_seeds"])
     shown = numbers.T.apply(lambda values: [_shown(values.name, value) for value in values])
     return _table(shown.T.set_axis(numbers.columns, axis="columns"))
 
 
-def _periods(report: BacktestReport) -> str:
+def _periods(report: BacktestReport) -> Markup:
     periods = report.periods
     whole = (periods["begin"] == periods["begin"].dt.normalize()).all()
     begin = periods["begin"].dt.strftime("%Y-%m-%d" if whole else "%Y-%m-%d %H:%M")
@@ -226,6 +204,6 @@ def _word(name: object) -> str:
     return WORDS.get(text, text.replace("_", " "))
 
 
-def _table(frame: pd.DataFrame) -> str:
+def _table(frame: pd.DataFrame) -> Markup:
     shown = frame.rename(index=_word, columns=_word)
-    return str(shown.to_html(border=0, index_names=False))
+    return Markup(shown.to_html(border=0, index_names=False))

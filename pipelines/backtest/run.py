@@ -19,18 +19,18 @@ from detector.features import Money
 from detector.schema import Schema
 from pipelines.backtest.metrics import LEAST_ROWS, SUPERVISED, UNSUPERVISED, ScoredPeriod, in_order, period_metrics
 from pipelines.backtest.plan import Plan, length
-from pipelines.backtest.summary import cautions, means_and_spreads, summarise
+from pipelines.backtest.summary import BacktestReport, cautions
 from pipelines.config import Config
 from pipelines.config.features import NEEDS_TIME
 from pipelines.factory.detector import detector_of, policy_of
 from pipelines.factory.labelled_set import labelled_set_from, train_head, without
 from pipelines.features.burn_in import warm
 from pipelines.features.engine import FeatureEngine, feature_engine_of
+from pipelines.ingest.usable import open_usable
 from pipelines.labels.feedback import Statements
 from pipelines.labels.known import KnownLabels, LabelHistory, with_report_time
 from pipelines.progress import progress
 from pipelines.sinks.quarantine import count_quarantined
-from pipelines.sources import open_source
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -39,34 +39,6 @@ AMOUNT = "__amount__"
 """Among the rows of a backtest: amounts in one currency."""
 TRUTH = "__truth__"
 """Among the rows of a backtest without a label column: what reports and answers say."""
-
-
-@dataclass(frozen=True)
-class BacktestReport:
-    """What a backtest found.
-
-    - ``periods``: one row a period and seed: ``begin``, ``seed``, and the numbers of ``period_metrics`` as the detector
-      would have decided. Where labels sufficed for a head, those of the head begin with ``with_labels_``, those of the
-      members with ``unsupervised_``, and ``head_decides`` is 1 if it had proved itself by then.
-    - ``notes``: what a reader should know before trusting the numbers: rows and periods that were left out, and why.
-    """
-
-    periods: pd.DataFrame
-    plan: Plan
-    places: dict[str, str]
-    notes: tuple[str, ...] = ()
-
-    def numbers(self) -> pd.DataFrame:
-        """Mean of each number over all periods, its spread over periods and, within a period, over seeds."""
-        return means_and_spreads(self.periods)
-
-    def summary(self) -> list[str]:
-        """The backtest in a few lines."""
-        return [
-            *summarise(self.periods, self.plan),
-            *self.notes,
-            *(f"{what}: {at}" for what, at in self.places.items()),
-        ]
 
 
 def backtest(config: Config, plan: Plan, *, now: datetime, folder: Path | None = None) -> BacktestReport:
@@ -124,7 +96,7 @@ def _prepare(
     columns, reported = config.columns, config.features.reported
     if columns.time is None:
         raise SettingError(f"A backtest and its {NEEDS_TIME}")
-    source = open_source(config.source)
+    source = open_usable(config)
     for name, said in ((plan.scenario, "the scenario"), (reported, "`features.reported`")):
         if name is not None and name not in (present := source.columns()):
             raise SchemaError(f"There is no column {name!r}, which {said} names. {nearest(name, present)}")

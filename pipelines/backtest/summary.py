@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from dataclasses import dataclass
 
 import pandas as pd
 
 from pipelines.backtest.metrics import LEAST_ROWS, SUPERVISED, UNSUPERVISED
+from pipelines.backtest.plan import Plan
 from pipelines.progress import counted
 from pipelines.reports.style import percent
-
-if TYPE_CHECKING:
-    from pipelines.backtest.plan import Plan
 
 BROKEN = 0.05
 LEAST_SHARE = 0.01
@@ -19,6 +17,34 @@ NOTHING = (
     "Flagged: nothing in any period. The policy asks for more certainty than the p-values can give: learn from more "
     "rows, or take a budget or a quantile."
 )
+
+
+@dataclass(frozen=True)
+class BacktestReport:
+    """What a backtest found.
+
+    - ``periods``: one row a period and seed: ``begin``, ``seed``, and the numbers of ``period_metrics`` as the detector
+      would have decided. Where labels sufficed for a head, those of the head begin with ``with_labels_``, those of the
+      members with ``unsupervised_``, and ``head_decides`` is 1 if it had proved itself by then.
+    - ``notes``: what a reader should know before trusting the numbers: rows and periods that were left out, and why.
+    """
+
+    periods: pd.DataFrame
+    plan: Plan
+    places: dict[str, str]
+    notes: tuple[str, ...] = ()
+
+    def numbers(self) -> pd.DataFrame:
+        """Mean of each number over all periods, its spread over periods and, within a period, over seeds."""
+        return means_and_spreads(self.periods)
+
+    def summary(self) -> list[str]:
+        """The backtest in a few lines."""
+        return [
+            *summarise(self.periods, self.plan),
+            *self.notes,
+            *(f"{what}: {at}" for what, at in self.places.items()),
+        ]
 
 
 def means_and_spreads(periods: pd.DataFrame) -> pd.DataFrame:

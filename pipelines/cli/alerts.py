@@ -38,10 +38,13 @@ def list_alerts(
     settings, store = _open(config)
     with store.read() as session:
         if precision:
+            from pipelines.alerts.feedback.answers import in_all
             from pipelines.alerts.feedback.answers import precision as measure
 
             found = measure(session, source=settings.name)
             say(found.to_string(index=False, na_rep="-") if len(found) else "No alert has been sent yet.")
+            if len(found):
+                say(in_all(session, source=settings.name))
         elif targets:
             say(targets_table(session, config=settings))
         else:
@@ -56,7 +59,7 @@ def show(config: ConfigFile, alert: AlertId) -> None:
 
     settings, store = _open(config)
     with store.read() as session:
-        typer.echo(alert_text(session, find(session, alert), config=settings))
+        say(alert_text(session, find(session, alert), config=settings))
 
 
 @alerts_app.command(epilog="Example: [bold]detector alerts retry payments --target slack[/]")
@@ -77,7 +80,7 @@ def retry(
         wanted = None if alert is None else find(session, alert).id
         number = again(session, now=moment, alert=wanted, target=target)
     outcome = deliver(Context(config=settings, store=store, now=moment))
-    typer.echo(f"{number:,} to be sent: {outcome.note}.")
+    say(f"{number:,} to be sent: {outcome.note}.")
 
 
 @alerts_app.command(epilog="Example: [bold]detector alerts answer payments al_3f2a91 fine --reason 'known trip'[/]")
@@ -106,7 +109,7 @@ def answer(
             now=now(),
             snooze=snooze,
         )
-        typer.echo(f"Kept: {kept.alert} is {kept.verdict}.")
+        say(f"Kept: {kept.alert} is {kept.verdict}.")
 
 
 @alerts_app.command(epilog="Example: [bold]detector alerts silence payments --entity card-7 --hours 8 --reason test[/]")
@@ -137,11 +140,11 @@ def silence(
         raise SettingError(f"--below expected one of {', '.join(SEVERITIES)}, received {below!r}.")
     if show_all:
         with store.read() as session:
-            typer.echo(silences_text(silences.current(session, source=settings.name, now=moment)))
+            say(silences_text(silences.current(session, source=settings.name, now=moment), config=settings))
         return
     with store.write() as session:
         if lift is not None:
-            typer.echo(f"Silence {silences.lift(session, lift, now=moment).id} is over.")
+            say(f"Silence {silences.lift(session, lift, now=moment).id} is over.")
             return
         if sum([alert is not None, bool(entity), everything]) != 1:
             raise SettingError("Say what to silence: --alert ALERT, --entity NAME, or --everything.")
@@ -154,7 +157,8 @@ def silence(
             if len(entity) != len(by):
                 raise SettingError(f"Alerts are about {', '.join(by) or 'everything'}: give --entity {len(by)} times.")
             group = group_id(settings.name, entity)
-            label = ", ".join(masks.show(name, value) for name, value in zip(by, entity, strict=True))
+            shown = {name: masks.show(name, value) for name, value in zip(by, entity, strict=True)}
+            label = ", ".join(f"{name} {value}" if len(by) > 1 else value for name, value in shown.items())
         made = silences.silence(
             session,
             source=settings.name,
@@ -167,7 +171,7 @@ def silence(
             who=who or getpass.getuser(),
             now=moment,
         )
-        typer.echo(f"Silence {made.id}: {label or 'everything'} until {made.until:%Y-%m-%d %H:%M} UTC.")
+        say(f"Silence {made.id}: {label or 'everything'} until {made.until:%Y-%m-%d %H:%M} UTC.")
 
 
 @alerts_app.command("test", epilog="Example: [bold]detector alerts test payments --target slack[/]")
@@ -181,7 +185,7 @@ def try_targets(
 
     found = try_out(load_config(config), now=now(), only=target)
     for each, problem in found:
-        typer.echo(f"{each.name}: {problem or 'took it'}")
+        say(f"{each.name}: {problem or 'took it'}")
     if any(problem for _, problem in found):
         raise typer.Exit(1)
 

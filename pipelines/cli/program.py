@@ -12,6 +12,7 @@ import typer
 from typer.core import TyperGroup
 
 from detector.errors import DetectorError, SchemaError, SettingError
+from pipelines.escaping import for_terminal
 
 EXIT_FAILURE, EXIT_USAGE, EXIT_INTERRUPTED = 1, 2, 130
 
@@ -78,7 +79,7 @@ def main(
 
 
 def _complain(message: str) -> None:
-    typer.secho(message, fg=typer.colors.RED, err=True)
+    typer.secho(for_terminal(message), fg=typer.colors.RED, err=True)
 
 
 def _debugging(ctx: Any) -> bool:
@@ -111,11 +112,16 @@ def print_report(report: Report) -> None:
 
 
 def say(content: object) -> None:
-    """Print text as it is, and what rich can print as rich prints it."""
+    """Print text as it is, and what rich can print as rich prints it; no value in it commands the terminal."""
     if isinstance(content, str):
-        typer.echo(content)  # as it is: a value such as "[red]" is no markup
+        typer.echo(for_terminal(content))  # else as it is: a value such as "[red]" is no markup
         return
     from rich.console import Console
+    from rich.segment import Segment, Segments
 
     # A pipe has no width of its own; narrow columns would cut what to do.
-    Console(width=None if sys.stdout.isatty() else 160).print(content)
+    console = Console(width=None if sys.stdout.isatty() else 160)
+    found = console.render(content)  # type: ignore[arg-type]  # what a job returns, rich can print
+    console.print(
+        Segments([each if each.control else Segment(for_terminal(each.text), each.style) for each in found]), end=""
+    )

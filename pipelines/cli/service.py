@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from pipelines.cli.program import ConfigFile
+from pipelines.cli.program import ConfigFile, say
 
 if TYPE_CHECKING:
     from pipelines.config import Config
@@ -69,13 +69,10 @@ def list_jobs(
     last: Annotated[int, typer.Option(min=0, help="Runs to show.")] = 10,
 ) -> None:
     """Show when each job runs next, and the last runs."""
-    from rich.console import Console
-
     settings, store = _open(config)
-    console = Console()
-    console.print(_jobs_table(settings, store))
+    say(_jobs_table(settings, store))
     if last:
-        console.print(_runs_table(store, last))
+        say(_runs_table(store, last))
 
 
 @jobs_app.command("trail", epilog="Example: [bold]detector jobs trail payments --last 20[/]")
@@ -84,10 +81,8 @@ def show_trail(
     last: Annotated[int, typer.Option(min=1, help="Records to show.")] = 20,
 ) -> None:
     """Show who had rows backfilled or replayed, when, why, and how many."""
-    from rich.console import Console
-
     _, store = _open(config)
-    Console().print(_trail_table(store, last))
+    say(_trail_table(store, last))
 
 
 @jobs_app.command("run", epilog="Example: [bold]detector jobs run payments score[/]")
@@ -128,7 +123,7 @@ def _run(settings: Config, store: Store, job: str, arguments: dict[str, Any]) ->
 
 
 def _print(run: Run) -> None:
-    typer.echo(f"{run.job}: {run.note or run.outcome} (run {run.id})")
+    say(f"{run.job}: {run.note or run.outcome} (run {run.id})")
 
 
 def _again(config: Path, job: str, *, reason: str, **arguments: Any) -> None:
@@ -211,4 +206,4 @@ def _trail_table(store: Store, last: int) -> object:
 
 
 def _shown(moment: Any) -> str:
-    return "" if moment is None else moment.astimezone().strftime("%Y-%m-%d %H:%M:%S")
+    return "" if moment is None else moment.astimezone().strftime("%Y-%m-%d %H:%M:%S %Z")

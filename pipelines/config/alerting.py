@@ -130,7 +130,10 @@ class AlertsSection(Section):
     """An event that lasts so long after it was sent is sent again."""
 
     a_day: PositiveInt = 50
-    """Most alerts a day; beyond that, one digest says how many more there were."""
+    """Most alerts a day; beyond that, one digest says how many more there were, and lists the most severe."""
+
+    backlog_hours: PositiveFloat = 48.0
+    """Events that ended so long before they are scored are a backlog, told where `a_day` leaves room; it takes none."""
 
     least_severity: Severity = "low"
     """Events less severe are no alerts."""

@@ -183,6 +183,9 @@ class OutputSection(Section):
     quarantine: Location | None = None
     """A .csv file for rows that cannot be used, with the reason. By default it lies next to the scores."""
 
+    escape_formulas: bool = True
+    """In the quarantine, which people open: a ' before text that is a formula to spreadsheets; the reason says so."""
+
     @model_validator(mode="after")
     def _one_place(self) -> Self:
         if (self.path is None) == (self.url is None):
@@ -195,7 +198,7 @@ class OutputSection(Section):
 
     def at(self, path: str) -> OutputSection:
         """The same settings for another file; ``path`` is relative to the current folder."""
-        return OutputSection(path=path)
+        return OutputSection(path=path, escape_formulas=self.escape_formulas)
 
     @property
     def events(self) -> OutputSection:

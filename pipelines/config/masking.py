@@ -60,6 +60,10 @@ class Masks:
             return f"#{digest[:12]}"
         return HIDDEN
 
+    def show_all(self, column: str, values: Sequence[object]) -> list[str]:
+        """Values of one column as people may read them."""
+        return [self.show(column, value) for value in values]
+
     def _rule(self, columns: Sequence[str]) -> str | None:
         """The one rule of all the columns; where they have different ones, nothing is shown."""
         rules = {self.of[column] for column in columns if column in self.of}

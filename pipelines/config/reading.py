@@ -43,6 +43,9 @@ _PLAIN = {
 }
 _SECRET = ("url", "uri")
 
+MOST_BYTES = 1_000_000
+MOST_VALUES = 100_000
+
 
 class _Loader(yaml.SafeLoader):
     """YAML 1.2: ``no`` is a country, not false; ``12:30`` a time, not 750. A key given twice is an error."""
@@ -50,6 +53,8 @@ class _Loader(yaml.SafeLoader):
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         seen: set[str] = set()
         for key, _ in node.value:
+            if not isinstance(key, yaml.ScalarNode):
+                raise yaml.MarkedYAMLError(problem="a key must be a word", problem_mark=key.start_mark)
             if key.value in seen:
                 problem = f"the key {key.value!r} is given twice; keep one of them"
                 raise yaml.MarkedYAMLError(problem=problem, problem_mark=key.start_mark)
@@ -66,7 +71,15 @@ for _tag, _pattern, _first in (
     ("float", r"^[-+]?(?:\.[0-9]+|[0-9]+\.?[0-9]*)(?:[eE][-+]?[0-9]+)?$", list("-+.0123456789")),
 ):
     _Loader.add_implicit_resolver(f"tag:yaml.org,2002:{_tag}", re.compile(_pattern), _first)
-_Loader.add_constructor("tag:yaml.org,2002:int", lambda _, node: int(node.value))
+
+
+def _whole_number(_: yaml.SafeLoader, node: yaml.ScalarNode) -> int:
+    if len(node.value) > 100:
+        raise yaml.MarkedYAMLError(problem="a number of more than 100 digits", problem_mark=node.start_mark)
+    return int(node.value)
+
+
+_Loader.add_constructor("tag:yaml.org,2002:int", _whole_number)
 _Loader.add_constructor("tag:yaml.org,2002:float", lambda _, node: float(node.value))
 
 
@@ -90,7 +103,8 @@ def read_settings(file: Path, model: type[Model], *, needs_secrets: bool = True)
 
 def _parse(file: Path) -> tuple[Mapping[str, Any], dict[Steps, int]]:
     try:
-        text = file.read_text(encoding="utf-8-sig")
+        size = file.stat().st_size
+        text = file.read_text(encoding="utf-8-sig") if size <= MOST_BYTES else ""
     except FileNotFoundError:
         folder = file.parent
         if not folder.is_dir():
@@ -103,9 +117,22 @@ def _parse(file: Path) -> tuple[Mapping[str, Any], dict[Steps, int]]:
         raise SettingError(f"{file} is not a text file in UTF-8. A configuration is YAML text.") from None
     except OSError as error:
         raise SettingError(f"{file} cannot be read: {error.strerror}.") from None
+    if size > MOST_BYTES:
+        raise SettingError(f"{file} has {size / 1e6:,.1f} MB. A configuration has a few kilobytes; is it another file?")
+    try:
+        return _parse_text(file, text)
+    except yaml.reader.ReaderError as error:
+        raise SettingError(f"{file}: not valid YAML: {' '.join(str(error).split())}.") from None
+    except RecursionError:
+        raise SettingError(f"{file}: not valid YAML: its sections lie too deep in one another.") from None
+
+
+def _parse_text(file: Path, text: str) -> tuple[Mapping[str, Any], dict[Steps, int]]:
     loader = _Loader(text)
     try:
         node = loader.get_single_node()
+        if node is not None:
+            _check_size(node)
         values = None if node is None else loader.construct_document(node)
     except yaml.MarkedYAMLError as error:
         line = error.problem_mark.line if error.problem_mark else None
@@ -122,6 +149,26 @@ def _parse(file: Path) -> tuple[Mapping[str, Any], dict[Steps, int]]:
     if not isinstance(values, Mapping):
         raise SettingError(f"{file}: expected keys such as `source:`, received {_shown(values)}.")
     return values, dict(_lines(node, ()))
+
+
+def _check_size(root: yaml.Node) -> None:
+    """Refuse aliases of aliases, which make a few lines as long as one likes, and those of a part of themselves."""
+    sizes: dict[int, int] = {}
+
+    def size_of(node: yaml.Node) -> int:
+        known = sizes.get(id(node))
+        if known is not None:
+            return known
+        sizes[id(node)] = MOST_VALUES + 1  # what a part of it finds that is the whole
+        parts = node.value if isinstance(node, yaml.CollectionNode) else ()
+        inner = (each for part in parts for each in (part if isinstance(part, tuple) else (part,)))
+        sizes[id(node)] = found = 1 + sum(size_of(each) for each in inner)
+        if found > MOST_VALUES:
+            problem = f"with its aliases written out this has more than {MOST_VALUES:,} values"
+            raise yaml.MarkedYAMLError(problem=problem, problem_mark=node.start_mark)
+        return found
+
+    size_of(root)
 
 
 def _lines(node: yaml.Node, place: Steps) -> list[tuple[Steps, int]]:

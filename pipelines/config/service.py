@@ -113,6 +113,9 @@ class ServiceSection(Section):
     batch_rows: PositiveInt = 1_000_000
     """Rows of one batch, about; a whole file is never split."""
 
+    most_quarantined: Annotated[float, Field(gt=0, le=1)] = 0.05
+    """The share of a batch's rows that may be unusable before the log warns; too large hides a new format."""
+
     lease: PositiveFloat = 15.0
     """Seconds without a sign of life after which another instance takes over."""
 

@@ -6,7 +6,7 @@ import math
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from detector.decide.audit_sample import Exploration
+from detector.decide.audit_sample import AuditSample
 from detector.decide.policy import Budget, Policy
 from detector.errors import SchemaError, SettingError
 from detector.schema import Schema
@@ -15,10 +15,9 @@ from pipelines.config.values import VERDICTS
 if TYPE_CHECKING:
     from detector.detectors.series.detector import SequenceDetector
     from detector.detectors.table.detector import TabularDetector
-    from detector.detectors.table.fit import OnStep
     from detector.detectors.table.scorer import TabularScorer
     from detector.detectors.table.training_filters import Filters
-    from detector.training.settings import Training
+    from detector.training.settings import OnStep, Training
     from pipelines.config import CleaningSection, Config, PolicySection, TrainingSection
 
 
@@ -43,13 +42,13 @@ def policy_of(section: PolicySection, schema: Schema) -> Policy:
     return Policy(quantile=section.quantile, fdr=section.fdr, budget=budget)
 
 
-def exploration_of(config: Config) -> Exploration | None:
+def exploration_of(config: Config) -> AuditSample | None:
     """How rows are drawn that the policy does not flag; None if none are."""
     policy = config.policy
     if not policy.explore or policy.budget is None:
         return None
     among = policy.rows_a_day if policy.budget.per == "day" else None
-    return Exploration(policy.explore * policy.budget.rows, among=among, random_state=config.random_state)
+    return AuditSample(policy.explore * policy.budget.rows, among=among, random_state=config.random_state)
 
 
 def refuse_taken_names(schema: Schema) -> None:

@@ -20,7 +20,7 @@ from detector.schema import Schema
 from pipelines.factory.detector import detector_of, sequence_detector_of
 
 if TYPE_CHECKING:
-    from detector.detectors.table.fit import OnStep
+    from detector.training.settings import OnStep
     from pipelines.config import Config
     from pipelines.config.learning import TrainingSection
     from pipelines.sources import Source

@@ -106,7 +106,7 @@ def recent(source: Source, config: Config, *, now: datetime, engine: FeatureEngi
             parts.append(batch.iloc[chosen])
             while held_rows > 2 * most:  # every second of those held, and from now on half as often
                 joined = pd.concat(parts)
-                joined = joined.iloc[::2] if thin else _latest_of(joined, time, most)
+                joined = joined.iloc[::2] if thin else latest_rows(joined, time, most)
                 parts, every, held_rows = [joined], every * (2 if thin else 1), len(joined)
             advance(len(batch))
     return pd.concat(parts)
@@ -210,7 +210,12 @@ def _first_compared(
     return first
 
 
-def _latest_of(frame: pd.DataFrame, time: str, most: int) -> pd.DataFrame:
+def latest_rows(frame: pd.DataFrame, time: str | None, most: int) -> pd.DataFrame:
+    """At most so many rows, the latest, in the order they lie in; without a time, the last ones."""
+    if len(frame) <= most:
+        return frame
+    if time is None:
+        return frame.tail(most)
     order = np.argsort(read_dates(frame[time])[0].to_numpy(), kind="stable")
     return frame.iloc[np.sort(order[-most:])]
 

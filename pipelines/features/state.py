@@ -25,7 +25,7 @@ from detector.cleaning.values import read_dates
 from detector.errors import BundleError
 from detector.features import History, load_history, save_history
 from pipelines.config import Config
-from pipelines.features.engine import ROWS, FeatureEngine, feature_engine_of, history_folder, joined, slices, tell
+from pipelines.features.engine import FILE, ROWS, FeatureEngine, feature_engine_of, history_folder, joined, slices, tell
 from pipelines.ingest import FollowedSource, InputBatch
 from pipelines.jobs.cache import ProcessCache
 from pipelines.sinks.quarantine import QuarantineSink
@@ -53,12 +53,14 @@ def feature_state_of(config: Config, store: Store, cache: ProcessCache) -> Featu
     SettingError
         If the features cannot be measured.
     """
-    engine = feature_engine_of(config, trained=False)
-    if engine is None:
-        return None
     folder = history_folder(config) / config.name
-    token = (store, engine.features, engine.reader.told_by, config.features, config.train.head)
-    return cache.of(("feature state", folder), token, lambda: FeatureState(engine, folder, store, config.name))
+
+    def make() -> FeatureState | None:
+        engine = feature_engine_of(config, trained=False)
+        return None if engine is None else FeatureState(engine, folder, store, config.name)
+
+    token = (store, config.kind, config.features, config.columns, config.train.head)
+    return cache.of(("feature state", folder), token, make)
 
 
 class FeatureState:
@@ -88,6 +90,7 @@ class FeatureState:
         self._since = (0, 0)
         """Rows and batches since the last snapshot."""
         self._looked_at: datetime | None = None
+        self._checked: tuple[int, int] | None = None
 
     def measure(
         self, batch: InputBatch, followed: FollowedSource, quarantine: QuarantineSink, *, known: Known, now: datetime
@@ -142,6 +145,24 @@ class FeatureState:
             yield from slices(found.rows)
 
         return batch.map(featured)
+
+    def check(self) -> None:
+        """Whether a first batch could go on from what training left; nothing to ask once there was one.
+
+        Raises
+        ------
+        BundleError, DataError
+            If it could not: scoring waits then, see ``_begin``.
+        """
+        file = self.folder.parent / FILE
+        stamp = (file.stat().st_mtime_ns, file.stat().st_size) if file.exists() else None
+        if self._checked == stamp and stamp is not None:
+            return
+        if not self._last_done():
+            _, begun = self._snapshot(0)
+            if begun is None or begun.latest is None:
+                self.engine.recall(self.folder.parent)
+        self._checked = stamp
 
     def keep(self, batch: int) -> None:
         """Write down what a batch adds, before its transaction; doing it twice is the same as doing it once."""

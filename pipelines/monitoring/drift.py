@@ -21,12 +21,13 @@ from detector.persist import bundle
 from pipelines.config import Config
 from pipelines.factory.detector import policy_of
 from pipelines.factory.metadata import reference_of
-from pipelines.factory.training_period import rows_between
+from pipelines.factory.training_period import latest_rows, rows_between
 from pipelines.features.engine import FeatureEngine, feature_engine_of
+from pipelines.ingest.usable import open_usable
 from pipelines.progress import counted, progress
 from pipelines.registry.registry import ModelRegistry
 from pipelines.scoring.shadow import settle_shadow
-from pipelines.sources import Source, open_source
+from pipelines.sources import Source
 from pipelines.testing.failpoints import failpoint
 from pipelines.tracking.messages import record_monitoring, send_waiting, waiting_note
 
@@ -111,7 +112,7 @@ def watch(config: Config, *, now: datetime) -> DriftReport:
     if state.detector != name:
         state = DriftState(detector=name, looked_until=state.looked_until, step=state.step, asked_at=state.asked_at)
     since = state.looked_until or str(champion.metrics.get("learnt_until", ""))
-    frame, until = _new_rows(open_source(config.source), config, since=since, now=now)
+    frame, until = _new_rows(open_usable(config), config, since=since, now=now)
     rows = clean(frame, champion.schema).rows if len(frame) else pd.DataFrame()
     if len(rows):
         rows = rows[champion.can_judge(rows)]
@@ -167,9 +168,9 @@ def _new_rows(source: Source, config: Config, *, since: str, now: datetime) -> t
             seen += len(batch)
             parts.append(batch[chosen])
             if sum(map(len, parts)) > 2 * most:
-                parts = [_latest(pd.concat(parts), time, most)]
+                parts = [latest_rows(pd.concat(parts), time, most)]
             advance(len(batch))
-    frame = _latest(pd.concat(parts), time, most) if parts else pd.DataFrame()
+    frame = latest_rows(pd.concat(parts), time, most) if parts else pd.DataFrame()
     return frame, str(seen) if time is None else latest
 
 
@@ -187,16 +188,7 @@ def _new_measured(
     if begin is not None:
         rows, when = rows[(when > begin).to_numpy()], when[when > begin]
     latest = max(since, pd.Timestamp(when.max()).isoformat()) if len(rows) else since
-    return _latest(rows, time, config.drift.most_rows), latest
-
-
-def _latest(frame: pd.DataFrame, time: str | None, most: int) -> pd.DataFrame:
-    if len(frame) <= most:
-        return frame
-    if time is None:
-        return frame.tail(most)
-    order = np.argsort(read_dates(frame[time])[0].to_numpy(), kind="stable")
-    return frame.iloc[np.sort(order[-most:])]
+    return latest_rows(rows, time, config.drift.most_rows), latest
 
 
 def _alerts_a_day(rows: pd.DataFrame, scores: pd.DataFrame, time: str | None) -> float:

@@ -7,9 +7,7 @@ Every job fills the parts of `ReportContent` that it has; a part that is missing
 from __future__ import annotations
 
 import math
-import os
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
@@ -19,6 +17,7 @@ import pandas as pd
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
+from detector.atomic import write_whole
 from detector.errors import SinkError
 from detector.explain.reason import Reason
 from detector.metrics.ranking import Interval
@@ -131,15 +130,18 @@ def write_report(path: Path, content: ReportContent) -> Path:
 
     Raises ``SinkError`` if the file cannot be written.
     """
-    page = render(content)
-    draft = path.with_name(f".{path.name}.{os.getpid()}")
+    return write_page(path, render(content))
+
+
+def write_page(path: Path, page: str) -> Path:
+    """Write a page, replacing an older one in one step.
+
+    Raises ``SinkError`` if the file cannot be written.
+    """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        draft.write_text(page, encoding="utf-8")
-        draft.replace(path)
+        write_whole(path, page)
     except OSError as error:
-        with suppress(OSError):
-            draft.unlink()
         raise SinkError(
             f"The report could not be written to {path}: {error.strerror or error}. "
             f"Choose another place with the setting 'report'."
@@ -148,7 +150,26 @@ def write_report(path: Path, content: ReportContent) -> Path:
 
 
 def render(content: ReportContent) -> str:
-    """The report as HTML; everything that comes from data is escaped."""
+    """The report as HTML."""
+    return render_page(
+        "report.html.j2",
+        content=content,
+        when=content.made_at.strftime("%A, %d %B %Y, %H:%M %Z").rstrip(", "),
+        stamp=content.made_at.isoformat(timespec="seconds"),
+        tiles=_truth_tiles(content),
+        alerts=_alert_rows(content),
+        open_alerts=OPEN_ALERTS,
+        key_columns=_key_columns(content),
+        figures=as_svg(content.figures),
+        members=_members(content),
+        weighted=any(f"weight_{name}" in (content.model or {}) for name in content.members),
+        facts=_facts(content),
+        shown_columns=list(content.columns)[:SHOWN_COLUMNS],
+    )
+
+
+def render_page(template: str, **parts: Any) -> str:
+    """A template as HTML; everything that comes from data is escaped."""
     page = Environment(
         loader=PackageLoader("pipelines"),
         autoescape=True,
@@ -157,20 +178,20 @@ def render(content: ReportContent) -> str:
         lstrip_blocks=True,
     )
     page.filters |= {"count": _count, "share": _share, "number": _number}
-    return page.get_template("report.html.j2").render(
-        content=content,
-        when=content.made_at.strftime("%A, %d %B %Y, %H:%M %Z").rstrip(", "),
-        stamp=content.made_at.isoformat(timespec="seconds"),
-        tiles=_truth_tiles(content),
-        alerts=_alert_rows(content),
-        open_alerts=OPEN_ALERTS,
-        key_columns=_key_columns(content),
-        figures=_figures(content),
-        members=_members(content),
-        weighted=any(f"weight_{name}" in (content.model or {}) for name in content.members),
-        facts=_facts(content),
-        shown_columns=list(content.columns)[:SHOWN_COLUMNS],
-    )
+    return page.get_template(template).render(**parts)
+
+
+def as_svg(figures: Mapping[str, Figure]) -> list[dict[str, Any]]:
+    """Figures as a template shows them. Matplotlib escapes what it writes into the SVG, so the markup is safe."""
+    return [
+        {
+            "name": name,
+            "svg": Markup(figure_style.to_svg(figure)),
+            "title": figure_style.title_of(figure),
+            "caption": CAPTIONS.get(name, ""),
+        }
+        for name, figure in figures.items()
+    ]
 
 
 def column_facts(frame: pd.DataFrame, schema: Schema) -> list[ColumnFact]:
@@ -255,19 +276,6 @@ def _alert_rows(content: ReportContent) -> list[dict[str, Any]]:
             }
         )
     return rows
-
-
-def _figures(content: ReportContent) -> list[dict[str, Any]]:
-    # Matplotlib escapes what it writes into the SVG, so the markup is safe.
-    return [
-        {
-            "name": name,
-            "svg": Markup(figure_style.to_svg(figure)),
-            "title": figure_style.title_of(figure),
-            "caption": CAPTIONS.get(name, ""),
-        }
-        for name, figure in content.figures.items()
-    ]
 
 
 def _members(content: ReportContent) -> list[tuple[str, str, str]]:

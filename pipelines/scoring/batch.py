@@ -104,7 +104,8 @@ def _score_table(run: _Run, scorer: TabularScorer, rows: InputBatch, engine: Fea
     batch_scorer = TableBatchScorer(scorer, run.version, policy, engine=engine, sample=exploration_of(config))
     with ExitStack() as stack:
         sink = stack.enter_context(open_sink(run.target))
-        quarantine = stack.enter_context(QuarantineSink(run.target.quarantine_path, columns=rows.columns))
+        place, escape = run.target.quarantine_path, run.target.escape_formulas
+        quarantine = stack.enter_context(QuarantineSink(place, columns=rows.columns, escape=escape))
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="detector-")))
         if engine is not None:
             rows = rows.map(_with_features(engine, quarantine, now=run.now))
@@ -161,7 +162,8 @@ def _score_series(run: _Run, scorer: SequenceScorer) -> SeriesReport:
         found = scorer.score_frame(frame, policy=policy, join=config.series.join)
     events = found.events
     with ExitStack() as stack:
-        quarantine = stack.enter_context(QuarantineSink(run.target.quarantine_path, columns=columns))
+        place, escape = run.target.quarantine_path, run.target.escape_formulas
+        quarantine = stack.enter_context(QuarantineSink(place, columns=columns, escape=escape))
         quarantine.write(found.quarantine)
         quarantine.write(source.rejected)
         sink = stack.enter_context(open_sink(run.target))

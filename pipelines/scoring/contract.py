@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import date, datetime
 from pathlib import Path
-from typing import Literal, Protocol
+from typing import Any, Literal, Protocol
 
 import numpy as np
 import pandas as pd
@@ -124,6 +124,11 @@ class BatchScorer(Protocol):
     @property
     def version(self) -> str:
         """Names exactly this detector."""
+        ...
+
+    @property
+    def metrics(self) -> Mapping[str, Any]:
+        """Facts recorded while it was trained."""
         ...
 
     @property

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -15,6 +16,8 @@ from pipelines.scoring.stream import Scoring
 from pipelines.store import Batch
 
 log = logging.getLogger("detector.score")
+
+MOST_REASONS = 20
 
 
 @dataclass
@@ -33,9 +36,11 @@ class Totals:
         for name in ("rows", "scored", "flagged", "quarantined"):
             setattr(self, name, getattr(self, name) + getattr(batch, name))
 
-    def outcome(self, notices: Sequence[str]) -> JobOutcome:
-        """The run as its record shows it."""
+    def outcome(self, notices: Sequence[str], reasons: Counter[str] | None = None) -> JobOutcome:
+        """The run as its record shows it; ``reasons`` counts the rows that could not be used."""
         facts = {name: value for name, value in vars(self).items() if name != "rows"}
+        if reasons:
+            facts["quarantined_by_reason"] = dict(reasons.most_common(MOST_REASONS))
         if notices:
             facts["notices"] = list(notices[:20])
         if not self.batches:
@@ -72,7 +77,7 @@ def score_new(context: Context) -> JobOutcome:
         _report_silence(scoring)
     for notice in notices:
         log.warning(notice)
-    return totals.outcome(notices)
+    return totals.outcome(notices, scoring.reasons)
 
 
 def _report_silence(scoring: Scoring) -> None:

@@ -78,7 +78,7 @@ def backfill(context: Context) -> JobOutcome:
             notices.append(refused)
             continue
         totals.add(batch)
-    return totals.outcome(notices)
+    return totals.outcome(notices, scoring.reasons)
 
 
 def replay(context: Context) -> JobOutcome:
@@ -116,7 +116,7 @@ def replay(context: Context) -> JobOutcome:
 
         scoring.process(batch, mode="replay", finish=finish, rows=rows)
         totals.add(batch)
-    return totals.outcome(notices)
+    return totals.outcome(notices, scoring.reasons)
 
 
 def _chosen(context: Context, source: str) -> list[Batch]:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime, timedelta
 from functools import partial
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -72,6 +73,11 @@ class SeriesBatchScorer:
         self.policy = policy
         self.kept = tuple(name for name in kept if name in scorer.sensors)
         self.staleness = staleness or Staleness()
+
+    @property
+    def metrics(self) -> Mapping[str, Any]:
+        """Facts recorded while it was trained."""
+        return self.scorer.metrics
 
     def score(self, batch: InputBatch, context: BatchContext) -> ScoredBatch:
         """Join the rows with those that were kept, score them, and say what is to be kept for the next batch."""

@@ -47,6 +47,7 @@ class Staleness:
     def present(self, newest: pd.Series, now: datetime) -> pd.Timestamp:
         """The time that silence is measured to.
 
+        >>> from datetime import UTC
         >>> newest = pd.Series(pd.to_datetime(["2026-03-01 10:00", "2026-03-01 12:00"]))
         >>> Staleness().present(newest, datetime(2026, 3, 1, 11, tzinfo=UTC))
         Timestamp('2026-03-01 11:00:00')
@@ -113,5 +114,5 @@ def with_notices(verdicts: pd.DataFrame, notices: pd.DataFrame | None) -> pd.Dat
 
 def _usual(scorer: SequenceScorer, entity: object) -> timedelta:
     """The shortest silence of a sensor that is news."""
-    limits = [limit for limit in scorer.model_of(entity).silence.limits if limit is not None]
+    limits = [limit for limit in scorer.model_of(entity).staleness.limits if limit is not None]
     return timedelta(microseconds=(scorer.sampling.interval or 0) * min(limits, default=0))

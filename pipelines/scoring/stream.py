@@ -12,6 +12,7 @@ import copy
 import logging
 import tempfile
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import date
@@ -38,7 +39,7 @@ from pipelines.scoring.staleness import with_notices
 from pipelines.scoring.written import as_written
 from pipelines.sinks.batch_sink import Staged
 from pipelines.sinks.open_batch_sink import BatchSink, open_batch_sink, quarantine_folder
-from pipelines.sinks.quarantine import QuarantineSink
+from pipelines.sinks.quarantine import QuarantineSink, why
 from pipelines.store import Batch, DayFlags
 from pipelines.testing.failpoints import failpoint
 
@@ -56,6 +57,8 @@ class Outcome:
     staged: Staged
     facts: ReadFacts
     quarantined: int
+    reasons: Counter[str]
+    """Quarantined rows by the kind of their reason."""
     was: str
     """The state its batch must still be in: another instance may have scored it, or given it up."""
     alerts: pd.DataFrame | None = None
@@ -80,6 +83,8 @@ class Scoring:
     state: FeatureState | None = field(init=False)
     followed: FollowedSource = field(init=False)
     sink: BatchSink = field(init=False)
+    reasons: Counter[str] = field(default_factory=Counter, init=False)
+    """Quarantined rows of all batches by the kind of their reason."""
 
     def __post_init__(self) -> None:
         config, self.store, self.source = self.context.config, self.context.store, self.context.config.name
@@ -161,6 +166,8 @@ class Scoring:
             batch.flagged,
             extra={"batch": batch.id, "rows": batch.rows, "seconds": round(time.perf_counter() - started, 3)},
         )
+        self.reasons.update(outcome.reasons)
+        self._warn_of_quarantined(batch, outcome.reasons)
         self._shadow(batch, outcome.trial)
         return None
 
@@ -187,10 +194,11 @@ class Scoring:
         """Score a batch and write its scores to where nobody sees them yet."""
         config, now = self.context.config, self.context.now
         known = partial(self.sink.known, batch=batch.id, thoroughly=mode == "backfill")
-        path = quarantine_folder(config) / f"batch-{batch.id:08d}.csv"
         gathered = Gathered(config)
         trial = ShadowTrial.of(config, self.context.cache, now=now) if mode == "score" else None
-        with QuarantineSink(path, columns=rows.columns) as quarantine:
+        with QuarantineSink(
+            self._quarantine_of(batch), columns=rows.columns, escape=config.output.escape_formulas
+        ) as quarantine:
             if self.state is not None and mode == "score":
                 rows = self.state.measure(rows, self.followed, quarantine, known=known, now=now)
             elif self.state is not None:
@@ -222,7 +230,7 @@ class Scoring:
         failpoint("score.staged")
         alerts = with_notices(gathered.scores(), scored.notices) if batch.purpose == "score" else None
         was = "done" if mode == "replay" else "claimed"
-        return Outcome(scored, staged, rows.facts, quarantine.rows, was, alerts, trial)
+        return Outcome(scored, staged, rows.facts, quarantine.rows, quarantine.reasons, was, alerts, trial)
 
     def _commit(self, batch: Batch, outcome: Outcome, finish: Finish) -> None:
         scored, staged = outcome.scored, outcome.staged
@@ -258,6 +266,22 @@ class Scoring:
         if found is None or found.state != state:
             became = "given up" if found is None else f"{found.state} already"
             raise StoreError(f"Batch {batch.id} is {became}, by another run; what this one had in hand was not kept.")
+
+    def _warn_of_quarantined(self, batch: Batch, reasons: Counter[str]) -> None:
+        """Many rows that cannot be used are no detail: a column may have changed its format."""
+        if batch.quarantined > self.context.config.service.most_quarantined * max(batch.rows, 1):
+            log.warning(
+                "batch %d: %d of %d rows could not be used: %s. They are in %s",
+                batch.id,
+                batch.quarantined,
+                batch.rows,
+                why(reasons),
+                self._quarantine_of(batch),
+                extra={"batch": batch.id, "quarantined": batch.quarantined},
+            )
+
+    def _quarantine_of(self, batch: Batch) -> Path:
+        return quarantine_folder(self.context.config) / f"batch-{batch.id:08d}.csv"
 
     def _shadow(self, batch: Batch, trial: ShadowTrial | None) -> None:
         """Have a challenger score the batch too, if one is on trial; that it fails harms nothing."""

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, MutableMapping, Sequence
+from collections.abc import Iterator, Mapping, MutableMapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import pyarrow as pa
 
 from detector.cleaning.clean import clean
-from detector.decide.audit_sample import Exploration
+from detector.decide.audit_sample import AuditSample
 from detector.decide.days import counts_by_day
 from detector.decide.policy import Policy
 from detector.detectors.table.scorer import TabularScorer
@@ -41,7 +42,7 @@ class TableBatchScorer:
         Features whose values alerts show.
     engine : FeatureEngine, optional
         Whose features reasons speak of in their own words.
-    sample : Exploration, optional
+    sample : AuditSample, optional
         Draws rows that are not flagged for an audit.
     explains : bool
         Whether flagged rows get reasons.
@@ -52,13 +53,18 @@ class TableBatchScorer:
     policy: Policy
     kept: tuple[str, ...] = ()
     engine: FeatureEngine | None = None
-    sample: Exploration | None = None
+    sample: AuditSample | None = None
     explains: bool = True
 
     @property
     def schema(self) -> Schema:
         """What the columns mean."""
         return self.scorer.schema
+
+    @property
+    def metrics(self) -> Mapping[str, Any]:
+        """Facts recorded while it was trained."""
+        return self.scorer.metrics
 
     def score(self, batch: InputBatch, context: BatchContext) -> ScoredBatch:
         """Measure all rows, then decide, then explain."""

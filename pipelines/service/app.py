@@ -28,7 +28,7 @@ from pipelines.store import JobState, Request, Store
 
 log = logging.getLogger("detector.service")
 
-ROUND_SECONDS = 1.0
+CYCLE_SECONDS = 1.0
 MOST_FOLLOWING = 5
 """Jobs that one job may bring with it, one after the other."""
 
@@ -46,25 +46,25 @@ class Service:
             config,
             store,
             is_leader=lambda: self.leadership.is_leader,
-            last_beat=lambda: self._last_round,
+            last_beat=lambda: self._last_cycle,
             cache=self.cache,
         )
         self.metrics = Metrics(self.facts)
         self.schedule: Schedule | None = None
         self._ending = threading.Event()
         self._abandoning = threading.Event()
-        self._last_round = time.monotonic()
+        self._last_cycle = time.monotonic()
         self._in_hand: dict[str, threading.Lock] = {}
         self._threads: list[threading.Thread] = []
         self._lock = threading.Lock()
 
     def run(self) -> None:
         """Go on until ``end`` is called, or the process gets SIGTERM or SIGINT."""
-        pause = min(ROUND_SECONDS, self.config.service.lease / BEATS)
+        pause = min(CYCLE_SECONDS, self.config.service.lease / BEATS)
         log.info("instance %s", self.leadership.instance)
         while not self._ending.is_set():
-            self._round()
-            self._last_round = time.monotonic()
+            self._cycle()
+            self._last_cycle = time.monotonic()
             self._ending.wait(pause)
         self._finish()
 
@@ -72,7 +72,7 @@ class Service:
         """Ask it to end: the step in hand is finished, or undone if it takes too long."""
         self._ending.set()
 
-    def _round(self) -> None:
+    def _cycle(self) -> None:
         led = self.leadership.is_leader
         try:
             leads = self.leadership.lead()

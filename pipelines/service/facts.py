@@ -2,22 +2,25 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import time
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import sqlalchemy as sa
 
 from detector.errors import DetectorError
 from detector.persist import bundle
+from pipelines.alerts.outbox.cap import reported_today
 from pipelines.config import Config
 from pipelines.ingest import Lag
 from pipelines.jobs.cache import ProcessCache
 from pipelines.store import DayFlags, Run, Store
+
+if TYPE_CHECKING:
+    from pipelines.scoring.contract import BatchScorer
 
 log = logging.getLogger("detector.service")
 
@@ -28,7 +31,7 @@ LAG_SECONDS = 15.0
 class Facts:
     """Health, readiness and the figures that are asked for rather than counted.
 
-    - ``last_beat``: when the main loop last went round, by the monotonic clock.
+    - ``last_beat``: when the last cycle of the main loop ended, by the monotonic clock.
     - ``cache``: holds the detector that serves.
     """
 
@@ -50,19 +53,21 @@ class Facts:
         self._lag_at = float("-inf")
 
     def health(self) -> tuple[bool, dict[str, Any]]:
-        """Whether the process does its work: the main loop went round not long ago."""
+        """Whether the process does its work: the last cycle of the main loop ended not long ago."""
         silent = time.monotonic() - self.last_beat()
         return silent < 60.0 + 2 * self.config.service.lease, {"seconds_since_last_round": round(silent, 1)}
 
     def readiness(self) -> tuple[bool, dict[str, Any]]:
-        """Whether the instance could score: the state can be reached, and there is a trained detector."""
+        """Whether the instance could score: the state can be reached, and the detector that serves is loaded."""
         found: dict[str, Any] = {"leader": self.is_leader(), "store": "ok", "detector": "ok"}
         try:
             self.store.revision()
         except DetectorError as error:
             found["store"] = str(error)
         try:
-            found["model_version"] = bundle.fingerprint(self.config.bundle)
+            found["model_version"] = self._scorer().version
+            if found["store"] == "ok":
+                self._check_state()
         except DetectorError as error:
             found["detector"] = str(error)
         return found["store"] == found["detector"] == "ok", found
@@ -80,6 +85,7 @@ class Facts:
             yield "lag_seconds", "Age of the oldest file that waits, or how far the newest row is ahead.", lag.seconds
             yield "model_age_seconds", "Since the detector that serves was trained.", self.model_age()
             yield "alerts_today", "Rows flagged, of those that happened today (UTC).", float(self._flagged_today())
+            yield "alerts_told_today", "Alerts made today of events, whenever those were.", float(self._told_today())
             ended = self._last_success()
             if ended is not None:
                 yield "last_score_timestamp_seconds", "When scoring last ended well.", ended.timestamp()
@@ -90,18 +96,28 @@ class Facts:
         """How far the scores are behind the source; at most 15 seconds old."""
         if time.monotonic() - self._lag_at >= LAG_SECONDS:
             from pipelines.ingest import open_followed
-            from pipelines.scoring.load import load_scorer
 
-            intake = open_followed(self.config, self.store, load_scorer(self.config, self.cache).schema)
+            intake = open_followed(self.config, self.store, self._scorer().schema)
             self._lag, self._lag_at = intake.lag(datetime.now(UTC)), time.monotonic()
         return self._lag
 
     def model_age(self) -> float:
         """Seconds since the detector was trained, or since its file was written if it does not say."""
-        path = Path(self.config.bundle) / bundle.MANIFEST
-        trained = json.loads(path.read_text(encoding="utf-8")).get("metrics", {}).get("trained_at")
-        moment = datetime.fromisoformat(trained).timestamp() if isinstance(trained, str) else path.stat().st_mtime
-        return max(0.0, time.time() - moment)
+        trained = self._scorer().metrics.get("made_at")
+        if isinstance(trained, str):
+            return max(0.0, (datetime.now(UTC) - datetime.fromisoformat(trained)).total_seconds())
+        return max(0.0, time.time() - (Path(self.config.bundle) / bundle.MANIFEST).stat().st_mtime)
+
+    def _scorer(self) -> BatchScorer:
+        from pipelines.scoring.load import load_scorer
+
+        return load_scorer(self.config, self.cache)
+
+    def _check_state(self) -> None:
+        from pipelines.features.state import feature_state_of
+
+        if (state := feature_state_of(self.config, self.store, self.cache)) is not None:
+            state.check()
 
     def _flagged_today(self) -> int:
         today = sa.select(sa.func.sum(DayFlags.flagged)).where(
@@ -109,6 +125,10 @@ class Facts:
         )
         with self.store.read() as session:
             return int(session.scalar(today) or 0)
+
+    def _told_today(self) -> int:
+        with self.store.read() as session:
+            return reported_today(session, config=self.config, now=datetime.now(UTC))
 
     def _last_success(self) -> datetime | None:
         last = (

@@ -3,43 +3,89 @@
 from __future__ import annotations
 
 import logging
+import math
 import socket
 import threading
 import time
+from collections.abc import Callable
 
+import anyio
+import anyio.to_thread
 import uvicorn
 from fastapi import FastAPI, Response
 from fastapi.responses import JSONResponse
 from prometheus_client import CONTENT_TYPE_LATEST
 
 from detector.errors import SettingError
+from pipelines.service.connections import bounds
 from pipelines.service.facts import Facts
 from pipelines.service.metrics import Metrics
 
 log = logging.getLogger("detector.service")
 
 PATIENCE = 5.0
+MOST_WAITING = 4
 
 
 def application(facts: Facts, metrics: Metrics) -> FastAPI:
     """The web application; more pages can be added to it."""
     app = FastAPI(title="Anomaly detector", docs_url=None, redoc_url=None, openapi_url=None)
+    waiting = DatabasePages()
 
     @app.get("/healthz")
-    def healthz() -> JSONResponse:
+    async def healthz() -> JSONResponse:  # in the server's own thread: it waits for nothing
         well, found = facts.health()
         return JSONResponse({"status": "ok" if well else "stuck"} | found, status_code=200 if well else 503)
 
     @app.get("/readyz")
-    def readyz() -> JSONResponse:
-        ready, found = facts.readiness()
-        return JSONResponse({"status": "ready" if ready else "not ready"} | found, status_code=200 if ready else 503)
+    async def readyz() -> Response:
+        def answer() -> Response:
+            ready, found = facts.readiness()
+            return JSONResponse({"status": "ready" if ready else "not ready"} | found, 200 if ready else 503)
+
+        return await waiting.answer(answer)
 
     @app.get("/metrics")
-    def read_metrics() -> Response:
-        return Response(metrics.text(), media_type=CONTENT_TYPE_LATEST)
+    async def read_metrics() -> Response:
+        return await waiting.answer(lambda: Response(metrics.text(), media_type=CONTENT_TYPE_LATEST))
 
     return app
+
+
+class DatabasePages:
+    """Answers pages that ask the database: a few at a time, so that the jobs find connections to it, and for a while.
+
+    A database that has stopped in the middle of a word is waited for without end, by threads that nobody can stop; so
+    their number is what is limited.
+    """
+
+    def __init__(self) -> None:
+        self._free = threading.BoundedSemaphore(MOST_WAITING)
+        self._limiter = anyio.CapacityLimiter(math.inf)  # anyio's own counts no thread that it has given up
+
+    async def answer(self, make: Callable[[], Response]) -> Response:
+        """The page, or 503 where it cannot be had in time."""
+        if not await self._is_free():
+            return JSONResponse({"status": "busy", "why": "others wait for the database already"}, 503)
+        try:
+            with anyio.fail_after(PATIENCE):
+                return await anyio.to_thread.run_sync(self._make, make, abandon_on_cancel=True, limiter=self._limiter)
+        except TimeoutError:
+            return JSONResponse({"status": "stuck", "why": f"no answer from the database in {PATIENCE:g} s"}, 503)
+
+    async def _is_free(self) -> bool:
+        """Whether a place could be had, within a second."""
+        for _ in range(20):
+            if self._free.acquire(blocking=False):
+                return True
+            await anyio.sleep(0.05)
+        return False
+
+    def _make(self, make: Callable[[], Response]) -> Response:
+        try:
+            return make()
+        finally:
+            self._free.release()
 
 
 class HttpServer:
@@ -62,7 +108,9 @@ class HttpServer:
                 f"Nothing can be answered on {host}:{port}: {error.strerror}. Set `service.host` and `service.port`."
             ) from None
         self.address = f"http://{host}:{self._socket.getsockname()[1]}"
-        self._server = uvicorn.Server(uvicorn.Config(app, log_config=None, access_log=False, lifespan="off"))
+        self._server = uvicorn.Server(
+            uvicorn.Config(app, log_config=None, access_log=False, lifespan="off", **bounds())
+        )
         self._thread = threading.Thread(target=self._serve, name="http", daemon=True)
 
     def _serve(self) -> None:

@@ -8,6 +8,8 @@ import sys
 from datetime import UTC, datetime
 from typing import Literal, TextIO
 
+from pipelines.escaping import for_json_log, for_log
+
 _USUAL = {*vars(logging.makeLogRecord({})), "message", "asctime", "taskName", "color_message"}
 
 
@@ -30,7 +32,7 @@ class JsonFormatter(logging.Formatter):
         values |= {name: value for name, value in vars(record).items() if name not in _USUAL}
         if record.exc_info:
             values["error"] = self.formatException(record.exc_info)
-        return json.dumps(values, ensure_ascii=False, default=str)
+        return for_json_log(json.dumps(values, ensure_ascii=False, default=str))
 
 
 class PrettyFormatter(logging.Formatter):
@@ -38,6 +40,10 @@ class PrettyFormatter(logging.Formatter):
 
     def __init__(self) -> None:
         super().__init__("%(asctime)s  %(levelname)-7s  %(message)s", datefmt="%Y-%m-%d %H:%M:%S")
+
+    def format(self, record: logging.LogRecord) -> str:
+        """The record in a line, or in several of which all but the first are set in."""
+        return for_log(super().format(record))
 
 
 def configure(kind: Literal["pretty", "json"], *, stream: TextIO | None = None) -> None:
@@ -51,5 +57,6 @@ def configure(kind: Literal["pretty", "json"], *, stream: TextIO | None = None) 
     root.setLevel(logging.INFO)
     for noisy in ("apscheduler", "uvicorn", "alembic"):
         logging.getLogger(noisy).setLevel(logging.WARNING)
+    logging.getLogger("uvicorn").setLevel(logging.ERROR)  # anybody could fill the log with requests that are none
     # APScheduler says at each time it leaves out what is in the record of the run already.
     logging.getLogger("apscheduler").setLevel(logging.ERROR)

@@ -24,6 +24,9 @@ class Metrics:
         self._rows = Counter("detector_rows_scored", "Rows scored.", registry=self.registry)
         self._flagged = Counter("detector_rows_flagged", "Rows flagged.", registry=self.registry)
         self._quarantined = Counter("detector_rows_quarantined", "Rows set aside.", registry=self.registry)
+        self._reasons = Counter(
+            "detector_rows_quarantined_by_reason", "Rows set aside, by reason.", ["reason"], registry=self.registry
+        )
         self._seconds = Histogram(
             "detector_job_seconds", "How long runs took.", ["job"], registry=self.registry, buckets=BUCKETS
         )
@@ -43,6 +46,8 @@ class Metrics:
             self._rows.inc(facts.get("scored", 0))
             self._flagged.inc(facts.get("flagged", 0))
             self._quarantined.inc(facts.get("quarantined", 0))
+            for reason, rows in facts.get("quarantined_by_reason", {}).items():
+                self._reasons.labels(reason).inc(rows)
         for name, value in found.gauges.items():
             self._gauge(name, float(value))
 

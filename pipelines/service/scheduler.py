@@ -20,12 +20,8 @@ from apscheduler.triggers.base import BaseTrigger
 
 from pipelines.config.service import JobSection, ServiceSection
 from pipelines.cron import Interval, parse
-from pipelines.jobs.context import Context, JobOutcome
-from pipelines.jobs.registry import DELIVERIES, JOBS, as_command
 from pipelines.service.due_times import DueTimes, forget_all_but, settings_of, written_times
 from pipelines.store import Store
-
-__all__ = ["DELIVERIES", "JOBS", "Context", "JobOutcome", "Schedule", "WhenTrigger", "as_command", "sections_of"]
 
 log = logging.getLogger("detector.schedule")
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
@@ -10,10 +12,13 @@ from typing import Any, Self
 import pandas as pd
 
 from detector.errors import SettingError
+from pipelines.escaping import for_spreadsheet, one_line
 from pipelines.progress import counted
 from pipelines.sinks.files import CSV_SUFFIXES, FileSink
 
 REASONS = 3
+MOST_KINDS = 50
+_VALUE = re.compile(r"'(?:[^'\\]|\\.)*'|\"(?:[^\"\\]|\\.)*\"|\b\d[\w.:,+-]*")
 
 
 def count_quarantined(reasons: Mapping[str, int], *, of: int) -> list[str]:
@@ -33,6 +38,15 @@ def why(reasons: Mapping[str, int]) -> str:
     return listed + (f"; and {counted(len(most) - REASONS, 'other reason')}" if len(most) > REASONS else "")
 
 
+def kind_of(reason: str) -> str:
+    """A reason without the values in it, so that rows with the same fault can be counted.
+
+    >>> kind_of("amount: '1.234,50' is not a number"), kind_of("id: key 17 appears again (scored before)")
+    ('amount: … is not a number', 'id: key … appears again (scored before)')
+    """
+    return _VALUE.sub("…", reason)[:200]
+
+
 class QuarantineSink:
     """A CSV file of rows that could not be used: ``row``, ``reason``, then the original columns.
 
@@ -45,6 +59,8 @@ class QuarantineSink:
         The file.
     columns : sequence of str
         The original columns.
+    escape : bool
+        Put a ' before text that a spreadsheet would take for a formula, and say in the reason which columns have one.
 
     >>> import tempfile
     >>> with tempfile.TemporaryDirectory() as folder:
@@ -54,12 +70,15 @@ class QuarantineSink:
     "3","amount: 'x' is not a number","x"
     """
 
-    def __init__(self, path: Path, *, columns: Sequence[str] = ()) -> None:
+    def __init__(self, path: Path, *, columns: Sequence[str] = (), escape: bool = True) -> None:
         if path.suffix.lower() not in CSV_SUFFIXES:
             raise SettingError(f"The quarantine is a .csv file, received {str(path)!r}. Rename it.")
         taken = ("row", "reason")
         self.path = path
         self.columns = [*taken, *(f"source_{name}" if name in taken else name for name in columns)]
+        self.reasons: Counter[str] = Counter()
+        """Rows by the kind of their reason."""
+        self._escape = escape
         self._file: FileSink | None = None
 
     @property
@@ -80,7 +99,11 @@ class QuarantineSink:
             return
         if self._file is None:
             self._file = FileSink(self.path).__enter__()
-        self._file.write(frame.reindex(columns=self.columns).apply(_as_text))
+        texts = frame.reindex(columns=self.columns).apply(_as_text)
+        self._file.write(_escaped(texts) if self._escape else texts)
+        for kind, count in frame["reason"].map(kind_of).value_counts().items():
+            known = kind in self.reasons or len(self.reasons) < MOST_KINDS
+            self.reasons[str(kind) if known else "other reasons"] += int(count)
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
@@ -89,6 +112,17 @@ class QuarantineSink:
             self._file.__exit__(kind, error, trace)
         elif kind is None and self.path.is_file():
             self.path.unlink()
+
+
+def _escaped(texts: pd.DataFrame) -> pd.DataFrame:
+    changed = {}
+    for name in texts.columns:
+        escaped = texts[name].map(for_spreadsheet, na_action="ignore").astype("str")
+        if (differs := escaped.notna() & (escaped != texts[name])).any():
+            changed[name], texts[name] = differs, escaped
+    for name, differs in changed.items():
+        texts.loc[differs, "reason"] += f"; a ' was put before {one_line(name)}, or a spreadsheet would compute it"
+    return texts.rename(columns=for_spreadsheet)
 
 
 def _as_text(column: pd.Series[Any]) -> pd.Series[str]:

@@ -35,6 +35,7 @@ class FileReader:
 
     - ``path``: a file; a folder, whose CSV or Parquet files are read (not those of its subfolders); or a pattern, where
       ``**`` stands for subfolders.
+    - ``without``: files that are left out.
     - ``separator``, ``encoding``, ``decimal``: how CSV files are written; see ``SourceSection``.
     - ``names``: a column that is made of the name of each file, and how; see ``ColumnsSection.entity_from``.
     - ``formatted``: columns to which ``decimal`` does not apply, as they have a form of their own.
@@ -51,11 +52,15 @@ class FileReader:
         decimal: str = ".",
         formatted: Collection[str] = (),
         names: tuple[str, str] | None = None,
+        without: Collection[Path] = (),
     ) -> None:
         self.path = path
         self.rejected: list[str] = []
         self.parts: list[CsvFile | ParquetFile] = []
+        skipped = {file.resolve() for file in without}
         for file in find_files(path):
+            if skipped and file.resolve() in skipped:
+                continue
             if _is_parquet(file):
                 self.parts.append(ParquetFile(file))
             else:
@@ -63,6 +68,8 @@ class FileReader:
                 self.parts.append(part)
             self.parts[-1].rejected = self.rejected
             _check_columns(self.parts[0], self.parts[-1])
+        if not self.parts:
+            raise SourceError(f"None of the files of {path} can be read: all were set aside. Give good ones.")
         self.schema: pa.Schema = reduce(unify, (part.schema for part in self.parts))
         self._made: dict[Path, str] = {}
         if names is not None:
@@ -76,7 +83,7 @@ class FileReader:
             self.schema = self.schema.append(pa.field(self._name, pa.string()))
 
     @classmethod
-    def of(cls, section: SourceSection, path: str) -> Self:
+    def of(cls, section: SourceSection, path: str, *, without: Collection[Path] = ()) -> Self:
         """Files that are written as a configuration says."""
         return cls(
             path,
@@ -85,6 +92,7 @@ class FileReader:
             decimal=section.decimal,
             formatted=tuple(section.formats),
             names=section.names_of_files,
+            without=without,
         )
 
     def describe(self) -> str:

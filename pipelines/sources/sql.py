@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import pyarrow as pa
@@ -16,13 +17,16 @@ from pipelines.sources.arrow import cast_table, plain_schema
 from pipelines.store.database import Database
 
 _COMMENTS = re.compile(r"\A(?:\s|--[^\n]*(?:\n|\Z)|/\*.*?\*/|\()*", re.DOTALL)
-_CHANGES = frozenset(
-    "alter create delete drop grant insert merge replace revoke truncate update vacuum".split()  # noqa: SIM905
+_READS = ("select", "with", "values", "table")
+_NO_STATEMENT = re.compile(
+    r"""'(?:[^']|'')*'|"(?:[^"]|"")*"|`[^`]*`|\[[^\]]*\]|\$(\w*)\$.*?\$\1\$|--[^\n]*|/\*.*?\*/""", re.DOTALL
 )
+_READ_ONLY = {"sqlite": "PRAGMA query_only = ON", "postgresql": "SET TRANSACTION READ ONLY"}
+"""The second line of defence: what a database is told before anything is read from it."""
 
 
 class SqlReader:
-    """Rows that a database streams; nothing in it is changed.
+    """Rows that a database streams; nothing in it is changed, and nothing beside it is opened.
 
     - ``url``: any SQLAlchemy URL.
     - ``table``, ``query``: what to read: a table (``schema.table`` where needed), or a SELECT. One of the two.
@@ -38,7 +42,7 @@ class SqlReader:
         if self._query is not None:
             self._refuse_changes(self._query)
         try:
-            with self._database.connect() as connection:
+            with self._connect() as connection:
                 if table is not None:
                     self._table = self._database.table(connection, table)
                     if self._table is None:
@@ -65,7 +69,7 @@ class SqlReader:
         if self._table is None:
             return None
         try:
-            with self._database.connect() as connection:
+            with self._connect() as connection:
                 return int(connection.scalar(sa.select(sa.func.count()).select_from(self._table)) or 0)
         except SQLAlchemyError as error:
             raise self._failure(error) from None
@@ -77,7 +81,7 @@ class SqlReader:
     def tables(self, columns: Sequence[str], *, size: int) -> Iterator[pa.Table]:
         """The rows in the order the database gives them, fetched ``size`` at a time."""
         try:
-            with self._database.connect() as connection:
+            with self._connect() as connection:
                 positions, result = self._select(connection, columns, size)
                 for rows in result.partitions(size):
                     values = list(zip(*rows, strict=True))
@@ -111,8 +115,17 @@ class SqlReader:
 
     def _refuse_changes(self, query: str) -> None:
         word = re.match(r"\w*", _COMMENTS.sub("", query, count=1))
-        if not query or (word is not None and word[0].lower() in _CHANGES):
+        if word is None or word[0].lower() not in _READS:
             raise SourceError(f"`source.query` must be a SELECT, received {query[:60]!r}.")
+        if ";" in _NO_STATEMENT.sub("", query):
+            raise SourceError(f"`source.query` must be one SELECT, received several statements: {query[:60]!r}.")
+
+    @contextmanager
+    def _connect(self) -> Iterator[Connection]:
+        with self._database.connect() as connection:
+            if (command := _READ_ONLY.get(connection.dialect.name)) is not None:
+                connection.exec_driver_sql(command)
+            yield connection
 
     def _failure(self, error: SQLAlchemyError) -> SourceError:
         cause = self._database.cause(error)

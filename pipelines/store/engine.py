@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -22,6 +23,16 @@ HEAD = "0004"
 """The newest migration; the tables are looked at with Alembic only if they do not have it."""
 
 BUSY_SECONDS = 30
+NEW_SECONDS = 60.0
+"""An empty file younger than that is one that another instance is just creating."""
+
+RESTORE = "Restore a backup; or remove the file to begin anew, and all rows that are there are scored again."
+_HINTS = {
+    "database is locked": f"Another process has been writing for more than {BUSY_SECONDS} seconds: try again later.",
+    "malformed": RESTORE,
+    "not a database": f"Is `service.store` the right file? {RESTORE}",
+    "no such table": RESTORE,
+}
 MIGRATIONS = Path(__file__).parent / "migrations"
 _MIGRATION_LOCK = 4_719_012_638  # any number, the same for all instances
 
@@ -90,7 +101,9 @@ class Store:
 
     def failure(self, error: SQLAlchemyError) -> StoreError:
         """The error to raise for one of the database's."""
-        return StoreError(f"The service's state in {self.name} cannot be used: {self._database.cause(error)}.")
+        cause = self._database.cause(error)
+        hint = next((f" {hint}" for words, hint in _HINTS.items() if words in cause), "")
+        return StoreError(f"The service's state in {self.name} cannot be used: {cause}.{hint}")
 
     @contextmanager
     def _session(self, options: dict[str, Any]) -> Iterator[Session]:
@@ -100,12 +113,27 @@ class Store:
         except SQLAlchemyError as error:
             raise self.failure(error) from error
 
+    def _check_file(self) -> None:
+        """Refuse an empty file, which SQLite would take for a new database: with it the scores' position is lost."""
+        file = Path(str(self.url.database)) if self.kind == "sqlite" else None
+        if file is None or not file.is_file():
+            return
+        found = file.stat()
+        if found.st_size == 0 and time.time() - found.st_mtime > NEW_SECONDS:
+            raise StoreError(
+                f"The service's state in {self.name} is an empty file, as a full disk may leave it. {RESTORE}"
+            )
+
     def revision(self) -> str | None:
         """The newest migration that the tables have had; None before the first."""
         with self.read() as session:
             if not sa.inspect(session.connection()).has_table("alembic_version"):
                 return None
             found = session.execute(sa.text("SELECT version_num FROM alembic_version")).scalar()
+            if found is None and sa.inspect(session.connection()).has_table(Answer.__tablename__):
+                raise StoreError(
+                    f"The service's state in {self.name} does not say its version: it is damaged. {RESTORE}"
+                )
         return None if found is None else str(found)
 
     def upgrade(self) -> None:
@@ -113,6 +141,7 @@ class Store:
 
         Raises ``StoreError`` if the tables were made by a newer version, or cannot be changed.
         """
+        self._check_file()
         if self.revision() == HEAD:
             return
         from alembic import command

@@ -6,7 +6,7 @@ Every training is one `TrainingRecord`, so that every run looks the same to a re
 
 from pipelines.tracking.address import mask_passwords, open_command, reachable
 from pipelines.tracking.facts import DatasetFacts
-from pipelines.tracking.models import fetch_bundle
+from pipelines.tracking.lifecycle import fetch_bundle
 from pipelines.tracking.record import TrainingRecord
 from pipelines.tracking.sending import Sent, keep_training, send
 from pipelines.tracking.session import require

@@ -97,10 +97,11 @@ def signature_of(example: pd.DataFrame, predictions: pd.DataFrame) -> ModelSigna
 
 
 def typed_columns(example: pd.DataFrame) -> dict[str, str]:
-    """Each column's kind for a reader: number, text, true or false, or date.
+    """Each column's kind for a reader: number, text, true or false, or date. A number such as 5411 is no year.
 
-    >>> typed_columns(pd.DataFrame({"amount": [1.5], "shop": ["a"], "mcc": ["5411"], "time": ["2025-03-04 08:00:00"]}))
-    {'amount': 'number', 'shop': 'text', 'mcc': 'number', 'time': 'date'}
+    >>> rows = pd.DataFrame({"amount": [1.5], "shop": ["a"], "time": ["2025-03-04 08:00:00"], "category": ["5411"]})
+    >>> typed_columns(rows)
+    {'amount': 'number', 'shop': 'text', 'time': 'date', 'category': 'number'}
     """
     return {str(name): _kind(example[name]) for name in example.columns}
 

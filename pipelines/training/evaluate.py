@@ -167,7 +167,7 @@ def _missed(rows: pd.DataFrame, verdicts: pd.DataFrame, *, config: Config, schem
     if exploration is None or exploration.among is None or schema.key is None or schema.time is None:
         return None
     chance = exploration.chance(len(rows))
-    sampled = (exploration.lots(rows[schema.key]) < chance) & ~verdicts["flagged"].to_numpy(dtype=bool)
+    sampled = (exploration.uniform(rows[schema.key]) < chance) & ~verdicts["flagged"].to_numpy(dtype=bool)
     truth = verdicts["truth"].to_numpy(dtype=np.float64)[sampled]
     known = truth[~np.isnan(truth)]
     if not len(known):

@@ -10,11 +10,11 @@ from detector.errors import DataError, SettingError
 from detector.persist import bundle
 from pipelines.config import Config
 from pipelines.factory.training_period import recent, split
+from pipelines.ingest.usable import open_usable
 from pipelines.progress import progress
 from pipelines.registry.promotion import decide, note_of
 from pipelines.registry.registry import ModelRegistry
 from pipelines.registry.state import Promotion, StoredModel
-from pipelines.sources import open_source
 from pipelines.tracking.messages import record_promotion, send_waiting, spool_of, waiting_note
 from pipelines.training.comparison import compare_on
 
@@ -121,7 +121,7 @@ def compare_models(config: Config, first: str, second: str, *, now: datetime) ->
     scorers = [bundle.load(registry.path_of(model.name)) for model in found]
     champion, challenger = scorers
     until = max(str(scorer.metrics.get("learnt_until", "")) for scorer in (champion, challenger))
-    frame = recent(open_source(config.source), config, now=now)
+    frame = recent(open_usable(config), config, now=now)
     period = split(frame, config, now=now, champion_until=until)
     if len(period.compare) < 2:
         raise DataError("No recent row is later than those the two learnt from. Wait until rows have come.")

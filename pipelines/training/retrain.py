@@ -19,12 +19,12 @@ from pipelines.factory.labelled_set import head_note, train_head
 from pipelines.factory.metadata import add_metadata
 from pipelines.factory.training_period import TrainingPeriod, recent, split
 from pipelines.features.engine import feature_engine_of, history_folder
+from pipelines.ingest.usable import open_usable
 from pipelines.progress import counted, progress
 from pipelines.registry.comparison import Comparison
 from pipelines.registry.promotion import FAILED, KEEP, PROMOTE, SHADOW, Decision, decide, note_of
 from pipelines.registry.registry import ModelRegistry, OnPromotion
 from pipelines.scoring.shadow import begin_shadow, settle_shadow
-from pipelines.sources import open_source
 from pipelines.testing.failpoints import failpoint
 from pipelines.tracking import keep_training
 from pipelines.tracking.messages import record_note, record_promotion, send_waiting, spool_of, waiting_note
@@ -128,7 +128,7 @@ class _Run:
 def _retrain(run: _Run) -> RetrainReport:
     config, registry, now = run.config, run.registry, run.now
     champion = bundle.load(registry.place) if registry.place.exists() else None
-    source = open_source(config.source)
+    source = open_usable(config)
     engine = feature_engine_of(config, trained=False)
     frame = recent(source, config, now=now, engine=engine)
     until = "" if champion is None else str(champion.metrics.get("learnt_until", ""))

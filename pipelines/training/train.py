@@ -27,20 +27,20 @@ from pipelines.factory.leakage import suspects_note, suspects_of
 from pipelines.factory.metadata import REFERENCE, add_metadata
 from pipelines.features.burn_in import warm
 from pipelines.features.engine import feature_engine_of, history_folder, statements_of
+from pipelines.ingest.usable import open_usable
 from pipelines.labels.feedback import Statements
 from pipelines.labels.known import with_report_time
 from pipelines.progress import counted, progress
 from pipelines.registry.registry import ModelRegistry
 from pipelines.reports.page import ReportContent, column_facts, quarantine_counts, write_report
 from pipelines.sinks.quarantine import QuarantineSink
-from pipelines.sources import open_source
 from pipelines.training.merit import Review
 from pipelines.training.review import review
 from pipelines.training.run_record import Trained
 
 if TYPE_CHECKING:
     from detector.detectors.table.detector import TabularDetector
-    from detector.detectors.table.fit import OnStep
+    from detector.training.settings import OnStep
     from pipelines.tracking import LoggedModel
 
 MANY_LOST = 0.01
@@ -98,7 +98,7 @@ def train(config: Config, *, now: datetime) -> TrainReport:
     """
     started = time.perf_counter()
     _check_places(config)
-    source = open_source(config.source)
+    source = open_usable(config)
     kind = KINDS[config.kind]
     engine = feature_engine_of(config, trained=False)
     with progress("Reading", total=source.estimate()) as advance:
@@ -118,7 +118,9 @@ def train(config: Config, *, now: datetime) -> TrainReport:
     policy = policy_of(config.policy, schema)
     cleaned = clean(frame, schema, labelled=schema.label is not None, positions=frame.index)
     quarantine_file = _quarantine(config)
-    with QuarantineSink(quarantine_file, columns=[str(name) for name in frame.columns]) as sink:
+    with QuarantineSink(
+        quarantine_file, columns=[str(name) for name in frame.columns], escape=config.output.escape_formulas
+    ) as sink:
         sink.write(unmeasured)
         sink.write(cleaned.quarantine)
         sink.write(source.rejected)
@@ -219,7 +221,9 @@ def _write_filtered(config: Config, detector: TabularDetector, rows: pd.DataFram
     """Keep the rows that the cleaning settings left out of training, each with its reason; say how many."""
     left = getattr(detector, "left_out_", NONE_LEFT_OUT)  # a detector of series has no filters
     path = config.bundle.with_name(f"{config.bundle.name}.left_out.csv")
-    with QuarantineSink(path, columns=[str(name) for name in frame.columns]) as sink:
+    with QuarantineSink(
+        path, columns=[str(name) for name in frame.columns], escape=config.output.escape_formulas
+    ) as sink:
         place = rows.index[left["row"].to_numpy(dtype=np.intp)]
         sink.write(quarantine(frame.loc[place], left["reason"].tolist()))
     if left.empty:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 import warnings
 from collections.abc import Mapping
-from dataclasses import fields
+from dataclasses import dataclass, fields
 from typing import Any, Self, get_args
 
 import numpy as np
@@ -15,11 +15,11 @@ from sklearn.base import BaseEstimator, OutlierMixin
 from sklearn.exceptions import NotFittedError
 
 from detector.arrays import Floats
+from detector.checks import check_interval
 from detector.cleaning.clean import clean
 from detector.decide.policy import Policy
 from detector.detectors.series.encoders import EncoderChoice
 from detector.detectors.series.fit import FittedSeries, Input, fit_scorer, read_input
-from detector.detectors.series.members import OnStep
 from detector.detectors.series.recipe import SeriesRecipe
 from detector.detectors.series.scored import MARGIN, ScoredSeries
 from detector.detectors.series.scorer import SHARED, Models, SequenceScorer, SeriesVerdicts, Short, check_join
@@ -27,7 +27,7 @@ from detector.errors import SchemaError, SettingError, UnfittedError, nearest
 from detector.members.residuals import Residuals
 from detector.schema import Schema
 from detector.series.sampling import Sampling
-from detector.training.settings import Training
+from detector.training.settings import OnStep, Training
 
 
 class UnfittedSequenceError(UnfittedError, NotFittedError):  # type: ignore[misc]  # scikit-learn ships no types
@@ -38,6 +38,7 @@ class FallBackWarning(UserWarning):
     """A neural encoder did not beat the principal components, which are used in its place."""
 
 
+@dataclass(kw_only=True, eq=False, repr=False)
 class SequenceDetector(OutlierMixin, BaseEstimator):  # type: ignore[misc]  # scikit-learn ships no types
     """Find anomalies in sensor series: windows against a model of normal ones, sensor by sensor, calibrated.
 
@@ -116,62 +117,32 @@ class SequenceDetector(OutlierMixin, BaseEstimator):  # type: ignore[misc]  # sc
     (1, 'x1', True)
     """
 
-    def __init__(
-        self,
-        *,
-        schema: Schema | None = None,
-        sampling: Sampling | None = None,
-        models: Models = "shared",
-        short: Short = "reject",
-        members: tuple[str, ...] = ("reconstruction",),
-        weights: Mapping[str, float] | None = None,
-        encoder: Any = None,
-        fall_back: bool = True,
-        training: Training | None = None,
-        residuals: Residuals = "z",
-        window: int = 32,
-        variance: float = 0.95,
-        range_floor: float = 0.1,
-        reach: float = 10.0,
-        folds: int = 5,
-        deviation_floor: float = 0.05,
-        z_cap: float = 100.0,
-        smoothing: float = 5.0,
-        trailing: bool = False,
-        trees: int = 100,
-        lags: int = 8,
-        quantile: float = 0.99,
-        contamination: float = 0.01,
-        name: str = "detector",
-        random_state: int = 0,
-        on_step: OnStep | None = None,
-    ) -> None:
-        self.schema = schema
-        self.sampling = sampling
-        self.models = models
-        self.short = short
-        self.members = members
-        self.weights = weights
-        self.encoder = encoder
-        self.fall_back = fall_back
-        self.training = training
-        self.residuals = residuals
-        self.window = window
-        self.variance = variance
-        self.range_floor = range_floor
-        self.reach = reach
-        self.folds = folds
-        self.deviation_floor = deviation_floor
-        self.z_cap = z_cap
-        self.smoothing = smoothing
-        self.trailing = trailing
-        self.trees = trees
-        self.lags = lags
-        self.quantile = quantile
-        self.contamination = contamination
-        self.name = name
-        self.random_state = random_state
-        self.on_step = on_step
+    schema: Schema | None = None
+    sampling: Sampling | None = None
+    models: Models = "shared"
+    short: Short = "reject"
+    members: tuple[str, ...] = ("reconstruction",)
+    weights: Mapping[str, float] | None = None
+    encoder: Any = None
+    fall_back: bool = True
+    training: Training | None = None
+    residuals: Residuals = "z"
+    window: int = 32
+    variance: float = 0.95
+    range_floor: float = 0.1
+    reach: float = 10.0
+    folds: int = 5
+    deviation_floor: float = 0.05
+    z_cap: float = 100.0
+    smoothing: float = 5.0
+    trailing: bool = False
+    trees: int = 100
+    lags: int = 8
+    quantile: float = 0.99
+    contamination: float = 0.01
+    name: str = "detector"
+    random_state: int = 0
+    on_step: OnStep | None = None
 
     def fit(self, X: Input, y: Any = None) -> Self:  # noqa: ARG002 - scikit-learn's signature
         """Learn what is usual.
@@ -212,10 +183,10 @@ class SequenceDetector(OutlierMixin, BaseEstimator):  # type: ignore[misc]  # sc
             short=self.short,
             encoder=choice,
             random_state=self.random_state,
-            tell=self.on_step,
+            on_step=self.on_step,
         )
         self.sensors_ = self.scorer_.sensors
-        self._tell_messages(fitted)
+        self._report_messages(fitted)
         risk = self.scorer_.measure(rows)["risk"].dropna()
         self.offset_ = float(np.percentile(-risk, 100 * self.contamination))
         self.scorer_.metrics["fit_seconds"] = time.perf_counter() - started
@@ -301,8 +272,7 @@ class SequenceDetector(OutlierMixin, BaseEstimator):  # type: ignore[misc]  # sc
         for name, known in (("models", get_args(Models)), ("short", get_args(Short))):
             if (value := getattr(self, name)) not in known:
                 raise SettingError(f"SequenceDetector knows no {name}={value!r}. {nearest(str(value), known)}")
-        if not 0 < self.contamination <= 0.5:
-            raise SettingError(f"contamination must lie in (0, 0.5]. Received: contamination={self.contamination}.")
+        check_interval(self, "(0, 0.5]", "contamination")
         if self.models == "entity" and (self.schema is None or self.schema.entity is None):
             raise SettingError(
                 "models='entity' needs a schema that names the entity column. Name it, or share a model."
@@ -314,7 +284,7 @@ class SequenceDetector(OutlierMixin, BaseEstimator):  # type: ignore[misc]  # sc
                 f"dates. Leave them out of the schema."
             )
 
-    def _tell_messages(self, fitted: Mapping[Any, FittedSeries]) -> None:
+    def _report_messages(self, fitted: Mapping[Any, FittedSeries]) -> None:
         self.messages_ = tuple(found.message for found in fitted.values() if found.message)
         self.scorer_.metrics["messages"] = list(self.messages_)
         shared = self.scorer_.shared

@@ -16,8 +16,9 @@ from detector.encoders.transformer import TransformerAutoencoder
 from detector.encoders.variational import VariationalAutoencoder
 from detector.errors import SettingError, nearest
 from detector.members.window_network import WindowNetwork
+from detector.series.scaling import ARITHMETIC
 from detector.series.segmented_windows import LaidWindows, thinned
-from detector.training.loop import Training
+from detector.training.settings import OnStep, Training
 
 ENCODERS: dict[str, Callable[[], Any]] = {
     "conv1d": Conv1dAutoencoder,
@@ -98,9 +99,7 @@ class EncoderChoice:
         """What it is called."""
         return self.encoder if isinstance(self.encoder, str) else type(self.encoder).__name__
 
-    def fit(
-        self, laid: LaidWindows, chosen: Flags, *, code: int, random_state: int, tell: Callable[[str, int, int], None]
-    ) -> FittedEncoder:
+    def fit(self, laid: LaidWindows, chosen: Flags, *, code: int, random_state: int, on_step: OnStep) -> FittedEncoder:
         """Train on the windows chosen, at most 20,000 of them.
 
         Sensors are centred, and all divided by one number, so that the network minimises what principal components do.
@@ -113,13 +112,13 @@ class EncoderChoice:
         few = thinned(chosen, min(MOST_WINDOWS, max(LEAST_WINDOWS, MOST_NUMBERS // (sensors * length))))
         windows = laid.some(few).cut(laid.values).reshape(-1, sensors)
         centre = windows.mean(axis=0, dtype=np.float64)
-        scale = np.full(sensors, max(float((windows - centre).std()), 1e-9))
+        scale = np.full(sensors, max(float((windows - centre).std()), ARITHMETIC))
         given = ((windows - centre) / scale).astype(np.float32).reshape(int(few.sum()), -1)
-        fitted = self._estimator(length, code=code, random_state=random_state, tell=tell).fit(given)
+        fitted = self._estimator(length, code=code, random_state=random_state, on_step=on_step).fit(given)
         facts |= {"parity_encoder": fitted.parity_, "code_size": fitted.code, "epochs": len(fitted.history_["loss"])}
         return FittedEncoder(self.name, WindowNetwork(fitted.graph_, centre, scale), fitted.history_, facts)
 
-    def _estimator(self, length: int, *, code: int, random_state: int, tell: Callable[[str, int, int], None]) -> Any:
+    def _estimator(self, length: int, *, code: int, random_state: int, on_step: OnStep) -> Any:
         named = isinstance(self.encoder, str)
         made = ENCODERS[self.encoder]() if named else clone(self.encoder)
         settings: dict[str, Any] = {"standardise": False, "random_state": random_state}
@@ -128,5 +127,5 @@ class EncoderChoice:
         if "timesteps" in made.get_params():
             settings["timesteps"] = length
         if made.on_epoch is None:
-            settings["on_epoch"] = lambda done, planned: tell(self.name, done, planned)
+            settings["on_epoch"] = lambda done, planned: on_step(self.name, done, planned)
         return made.set_params(**settings)

@@ -12,17 +12,10 @@ from numpy.typing import NDArray
 from sklearn.utils.validation import validate_data
 
 from detector.arrays import Counts, Flags, Floats
-from detector.decide.calibrate import Calibrator
+from detector.decide.calibrate import RISK_RESOLUTION, Calibrator
 from detector.decide.fuse import RARITY, Fusion
 from detector.detectors.series.encoders import EncoderChoice
-from detector.detectors.series.members import (
-    FittedMembers,
-    OnStep,
-    TrainingSeries,
-    fit_members,
-    forest_baseline,
-    silent,
-)
+from detector.detectors.series.members import FittedMembers, TrainingSeries, fit_members, forest_baseline, silent
 from detector.detectors.series.model import ModelledSeries, SeriesModel
 from detector.detectors.series.recipe import Prepared, SeriesRecipe
 from detector.detectors.series.scorer import SequenceScorer, Short, places_by_entity
@@ -33,7 +26,8 @@ from detector.series.resample import RegularSeries, regularise
 from detector.series.sampling import Sampling
 from detector.series.scaling import SeriesScaling
 from detector.series.segments import bounds, smooth
-from detector.series.staleness import SilenceRule
+from detector.series.staleness import StalenessRule
+from detector.training.settings import OnStep
 
 LEAST_ROWS = 8
 WINDOW_SHARE = 8
@@ -66,7 +60,7 @@ def fit_scorer(
     short: Short,
     encoder: EncoderChoice | None = None,
     random_state: int = 0,
-    tell: OnStep | None = None,
+    on_step: OnStep | None = None,
 ) -> tuple[SequenceScorer, dict[Any, FittedSeries]]:
     """Fit all models on cleaned rows: the detector, and by entity each model with what was noticed on the way.
 
@@ -76,7 +70,7 @@ def fit_scorer(
     """
     series, training = training_series(rows, schema, sampling=sampling, shared=shared)
     fitted = {
-        entity: fit_series(own, recipe, encoder=encoder, random_state=random_state, tell=tell or silent)
+        entity: fit_series(own, recipe, encoder=encoder, random_state=random_state, on_step=on_step or silent)
         for entity, own in training.items()
     }
     scorer = SequenceScorer(
@@ -150,13 +144,13 @@ def fit_series(
     *,
     encoder: EncoderChoice | None = None,
     random_state: int = 0,
-    tell: OnStep = silent,
+    on_step: OnStep = silent,
 ) -> FittedSeries:
     """Fit one model on mostly normal steps.
 
-    With an ``encoder``, that one rebuilds windows if it beats the principal components. ``tell`` is called with what is
-    fitted, how much is done, and how much is planned. Raises ``DataError`` if there are fewer than 8 rows, no segment
-    as long as a window, no sensor that reads, or too few usable windows.
+    With an ``encoder``, that one rebuilds windows if it beats the principal components. ``on_step`` is called with what
+    is fitted, how much is done, and how much is planned. Raises ``DataError`` if there are fewer than 8 rows, no
+    segment as long as a window, no sensor that reads, or too few usable windows.
 
     >>> wave = np.sin(np.arange(400.0) / 5)[:, None] * [1.0, 3.0]
     >>> one, every = np.zeros(400, dtype=np.int64), np.full((400, 2), True)
@@ -166,9 +160,11 @@ def fit_series(
     """
     length = window_length(series, recipe)
     seen = np.where(series.observed & series.usable[:, None], series.values, np.nan)
-    scaling = SeriesScaling.fit(seen, range_floor=recipe.range_floor, reach=recipe.reach)
+    scaling = SeriesScaling.fit(
+        seen, range_floor=recipe.range_floor, reach=recipe.reach, coarsest=recipe.deviation_floor
+    )
     prepared = Prepared(series.values, series.segment, scaling, recipe, length)
-    found = fit_members(series, prepared, encoder=encoder, random_state=random_state, tell=tell)
+    found = fit_members(series, prepared, encoder=encoder, random_state=random_state, on_step=on_step)
     return FittedSeries(_join(series, prepared, found), found.history, found.message)
 
 
@@ -205,7 +201,7 @@ def _join(series: TrainingSeries, prepared: Prepared, found: FittedMembers) -> S
     fusion = Fusion.fit(scores, names, (RARITY,) * len(names), novelty_weight=0.0)
     z = fusion.standardise(scores)
     risk = z @ recipe.shares
-    alone = np.quantile(z, recipe.quantile, axis=0)
+    alone = np.quantile(z, recipe.quantile, axis=0) + RISK_RESOLUTION
     n_sensors = series.values.shape[1]
     model = SeriesModel(
         recipe=recipe,
@@ -218,9 +214,9 @@ def _join(series: TrainingSeries, prepared: Prepared, found: FittedMembers) -> S
         rules=rules,
         fusion=fusion,
         baseline={name: np.zeros(n_sensors) if name == "forest" else parts[name].mean(axis=0) for name in names},
-        silence=SilenceRule.learn(series.observed, series.codes),
-        calibrator=Calibrator(risk),
-        threshold=float(np.quantile(risk, recipe.quantile)),
+        staleness=StalenessRule.learn(series.observed, series.codes),
+        calibrator=Calibrator(risk, resolution=RISK_RESOLUTION),
+        threshold=float(np.quantile(risk, recipe.quantile)) + RISK_RESOLUTION,
         facts=_facts(series, prepared, found, scored)
         | {f"threshold_{name}": float(value) for name, value in zip(names, alone, strict=True)},
     )

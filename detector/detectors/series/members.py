@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -16,18 +15,17 @@ from detector.detectors.series.model import ModelledSeries
 from detector.detectors.series.recipe import Prepared
 from detector.members.forecast import Forecast
 from detector.members.isolation_forest import Trees
-from detector.members.window_forest import WindowForest, window_features
+from detector.members.window_forest import WindowForest
 from detector.members.window_network import WindowNetwork
 from detector.members.window_pca import WindowPCA
 from detector.onnx.graph import Graph
 from detector.onnx.parity import largest_difference
 from detector.series.segmented_windows import LaidWindows, cross_fit, fold_of_rows, thinned
+from detector.training.settings import OnStep
 
 MAX_SAMPLES = 256
 MOST_ROWS = 2000
 PROBE = 256
-
-OnStep = Callable[[str, int, int], None]
 
 
 @dataclass(frozen=True)
@@ -78,7 +76,7 @@ def silent(what: str, done: int, planned: int) -> None:
 
 
 def fit_members(
-    series: TrainingSeries, prepared: Prepared, *, encoder: EncoderChoice | None, random_state: int, tell: OnStep
+    series: TrainingSeries, prepared: Prepared, *, encoder: EncoderChoice | None, random_state: int, on_step: OnStep
 ) -> FittedMembers:
     """Fit the members that the recipe names, and the principal components always; see ``fit_series``.
 
@@ -89,7 +87,7 @@ def fit_members(
     found = FittedMembers(series.usable, {"reconstruction": nothing, "forecast": nothing, "forest": np.zeros((n, 1))})
     if not prepared.scaling.moving.any():
         return found
-    tell("window-PCA", 0, 1)
+    on_step("window-PCA", 0, 1)
     squares, pca = _fit_components(series, prepared, signed=False)
     found.pca, found.errors["reconstruction"] = pca, squares
     if recipe.signed:
@@ -101,13 +99,13 @@ def fit_members(
         "reconstruction_error_holdout": float(np.nanmean(squares[series.usable])),
     }
     if encoder is not None and "reconstruction" in recipe.members:
-        _fit_encoder(found, series, prepared, pca, squares, encoder=encoder, random_state=random_state, tell=tell)
+        _fit_encoder(found, series, prepared, pca, squares, encoder=encoder, random_state=random_state, on_step=on_step)
     if "forecast" in recipe.members:
-        tell("forecast", 0, 1)
+        on_step("forecast", 0, 1)
         errors, found.forecast = _fit_forecast(series, prepared)
         found.errors["forecast"] = errors if recipe.signed else errors**2
     if "forest" in recipe.members:
-        tell("isolation forest", 0, 1)
+        on_step("isolation forest", 0, 1)
         found.errors["forest"], found.forest = _fit_forest(series, prepared, squares, random_state=random_state)
     return found
 
@@ -133,7 +131,7 @@ def _fit_forest(
     series: TrainingSeries, prepared: Prepared, squares: Floats, *, random_state: int
 ) -> tuple[Floats, WindowForest]:
     recipe = prepared.recipe
-    features = window_features(prepared.laid, squares)
+    features = prepared.features(squares)
 
     def fit(_: LaidWindows, chosen: Flags) -> WindowForest:
         return fit_forest(features[chosen], trees=recipe.trees, random_state=random_state)
@@ -153,13 +151,13 @@ def _fit_encoder(
     *,
     encoder: EncoderChoice,
     random_state: int,
-    tell: OnStep,
+    on_step: OnStep,
 ) -> None:
     """Keep a neural encoder if it rebuilds the last fold, which it did not see, better than components do."""
     usable, laid, folds = series.usable, prepared.laid, prepared.recipe.folds
     held_out = fold_of_rows(len(usable), folds) == folds - 1
     learnt = laid.learnable(usable & ~held_out)
-    fitted = encoder.fit(laid, learnt, code=pca.code, random_state=random_state, tell=tell)
+    fitted = encoder.fit(laid, learnt, code=pca.code, random_state=random_state, on_step=on_step)
     if fitted.network is not None:
         chosen = laid.learnable(usable) & ~laid.clear_of(held_out)
         own = prepared.residuals(fitted.network, pca=pca, signed=False, chosen=chosen)

@@ -16,13 +16,13 @@ from detector.decide.fuse import Fusion
 from detector.detectors.series.recipe import Prepared, SeriesRecipe
 from detector.members.forecast import Forecast
 from detector.members.residuals import ResidualRule
-from detector.members.window_forest import WindowForest, window_features
+from detector.members.window_forest import WindowForest
 from detector.members.window_network import WindowNetwork
 from detector.members.window_pca import WindowPCA, expected_values
 from detector.onnx.parts import Parts, under
 from detector.series.scaling import SeriesScaling
 from detector.series.segments import near, reach, smooth
-from detector.series.staleness import SilenceRule, measure_silence
+from detector.series.staleness import StalenessRule, measure_staleness
 
 
 @dataclass(frozen=True)
@@ -38,7 +38,7 @@ class SeriesModel:
     - ``rules``: what residuals are usual, for reconstruction and forecast.
     - ``fusion``: how members' scores are standardised and joined.
     - ``baseline``, (n_sensors,): what each sensor adds to each member's score in normal rows.
-    - ``silence``: how long each sensor is usually silent.
+    - ``staleness``: how long each sensor is usually silent.
     - ``calibrator``: risk to p-value, from rows that were not learnt from.
     - ``threshold``: the risk above which a step is flagged, if nothing else is said.
     - ``facts``: what was found while fitting.
@@ -54,7 +54,7 @@ class SeriesModel:
     rules: dict[str, ResidualRule]
     fusion: Fusion
     baseline: dict[str, Floats]
-    silence: SilenceRule
+    staleness: StalenessRule
     calibrator: Calibrator
     threshold: float
     facts: dict[str, Any] = field(default_factory=dict)
@@ -111,7 +111,7 @@ class ModelledSeries:
     def __init__(self, model: SeriesModel, values: Floats, *, observed: Flags, segment: Counts, codes: Counts) -> None:
         self.model, self.segment = model, segment
         self.observed = observed
-        self.overdue = model.silence.beyond(measure_silence(observed, codes))
+        self.overdue = model.staleness.beyond(measure_staleness(observed, codes))
         self.prepared = Prepared(values, segment, model.scaling, model.recipe, model.length, self.overdue)
 
     @cached_property
@@ -152,7 +152,7 @@ class ModelledSeries:
 
     @cached_property
     def _features(self) -> NDArray[np.float32]:
-        return window_features(self.prepared.laid, self._squares)
+        return self.prepared.features(self._squares)
 
     @cached_property
     def parts(self) -> dict[str, Floats]:
@@ -238,7 +238,7 @@ def _describe(model: SeriesModel) -> Parts:
         "recipe": model.recipe.to_dict(),
         "length": model.length,
         "fusion": model.fusion.state(),
-        "silence": list(model.silence.limits),
+        "silence": list(model.staleness.limits),
         "threshold": model.threshold,
         "facts": model.facts,
     }
@@ -262,7 +262,7 @@ def _rebuild(parts: Parts) -> SeriesModel:
         rules={name: ResidualRule.from_state(rule) for name, rule in rules.items()},
         fusion=Fusion.from_state(facts["fusion"]),
         baseline=parts.part("usual"),
-        silence=SilenceRule(tuple(facts["silence"])),
+        staleness=StalenessRule(tuple(facts["silence"])),
         calibrator=Calibrator.from_state(parts.part("calibrator")),
         threshold=facts["threshold"],
         facts=facts["facts"],

@@ -11,9 +11,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from detector.arrays import Flags, Floats
+from detector.checks import check_interval, check_least
 from detector.errors import SettingError, nearest
 from detector.members.residuals import Residuals
+from detector.members.window_forest import window_features
 from detector.members.window_pca import Rebuilder, WindowPCA, expected_values, squared_errors
+from detector.resolution import beyond
 from detector.series.row_errors import How
 from detector.series.scaling import SeriesScaling
 from detector.series.segmented_windows import LaidWindows
@@ -46,7 +49,8 @@ class SeriesRecipe:
     folds : int
         Contiguous blocks of the training rows, each scored by models of the others.
     deviation_floor : float
-        Least deviation of a residual, in ranges.
+        Least deviation of a residual, in ranges. Also the most that a sensor's smallest step in training counts as its
+        resolution: a residual below the resolution adds nothing. A larger step is a state, such as open and shut.
     z_cap : float
         A sensor's z-score counts at most so much, lest one sensor drown the others.
     smoothing : float
@@ -92,18 +96,14 @@ class SeriesRecipe:
             raise SettingError(
                 f"members must be some of {', '.join(MEMBERS)}, each once. Received: members={self.members!r}."
             )
-        for name, least in (("window", 2), ("folds", 2), ("trees", 1), ("lags", 1)):
-            if getattr(self, name) < least:
-                raise SettingError(f"{name} must be at least {least}. Received: {name}={getattr(self, name)}.")
-        if not 0 < self.variance <= 1:
-            raise SettingError(f"variance must lie in (0, 1]. Received: variance={self.variance}.")
+        check_least(self, 2, "window", "folds")
+        check_least(self, 1, "trees", "lags")
+        check_least(self, 0, "smoothing")
+        check_interval(self, "(0, 1]", "variance")
+        check_interval(self, "(0, 1)", "quantile")
         for name in ("range_floor", "reach", "deviation_floor", "z_cap"):
             if not getattr(self, name) > 0:
                 raise SettingError(f"{name} must be above 0. Received: {name}={getattr(self, name)}.")
-        if not self.smoothing >= 0:
-            raise SettingError(f"smoothing must be at least 0. Received: smoothing={self.smoothing}.")
-        if not 0 < self.quantile < 1:
-            raise SettingError(f"quantile must lie between 0 and 1. Received: quantile={self.quantile}.")
         if self.residuals not in get_args(Residuals):
             raise SettingError(
                 f"Residuals are not judged by {self.residuals!r}. {nearest(str(self.residuals), get_args(Residuals))}"
@@ -202,8 +202,16 @@ class Prepared:
         return self.moving - expected_values(model, self.laid, how=self.recipe.how, pca=pca, chosen=chosen)
 
     def widen(self, errors: Floats, *, signed: bool) -> Floats:
-        """The same for all sensors: a constant one deviates from its value, one that never read has none."""
+        """What errors have beyond the sensors' resolution, for all sensors.
+
+        A constant one deviates from its value, one that never read has none.
+        """
         wide = self.scaled.astype(np.float64)
         wide = wide if signed else wide**2
         wide[:, self.scaling.moving] = errors
-        return wide
+        return beyond(wide, self.scaling.resolution, signed=signed)
+
+    def features(self, squares: Floats) -> NDArray[np.float32]:
+        """What the forest looks at: windows, and the moving sensors' squared residuals beyond their resolution."""
+        resolution = self.scaling.resolution[self.scaling.moving]
+        return window_features(self.laid, beyond(squares, resolution, signed=False))

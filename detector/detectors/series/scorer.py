@@ -161,9 +161,10 @@ class SequenceScorer:
         SeriesVerdicts
             ``events`` has ``entity`` (empty text where there is none), ``start``, ``end`` and ``peak``, as times or,
             where there are none, as positions of rows; ``steps``; ``risk``, ``p_value`` and ``severity`` at the peak;
-            ``sensors``, the names of those at fault, the most important first; ``reasons``, for each of them what was
-            observed and expected at the peak; and ``text``, the same in words. A step without a row, in a gap, can
-            be flagged too, as when a sensor has been silent for too long.
+            ``sensors``, the names of those at fault over the event, the most important first; ``reasons``, for each of
+            them how far it went and what was expected, never outside its range in training; and ``text``, the same in
+            words, with when the event began and how long it lasted. A step without a row, in a gap, can be flagged
+            too, as when a sensor has been silent for too long.
 
         Raises
         ------

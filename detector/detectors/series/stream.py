@@ -260,7 +260,7 @@ def _shortened(
 
 def _context(model: SeriesModel) -> int:
     """How many steps before one that is open are kept."""
-    limits = [limit for limit in model.silence.limits if limit is not None]
+    limits = [limit for limit in model.staleness.limits if limit is not None]
     return model.memory + max(limits, default=0) + 1
 
 

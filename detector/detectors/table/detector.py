@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from dataclasses import fields
+from dataclasses import dataclass, fields
 from typing import Any, Self
 
 import numpy as np
@@ -14,17 +14,19 @@ from sklearn.exceptions import NotFittedError
 from sklearn.utils.validation import validate_data
 
 from detector.arrays import Floats
+from detector.checks import check_interval
 from detector.cleaning.clean import clean
 from detector.decide.policy import Policy
-from detector.detectors.table.fit import MEMBERS, OnStep, Recipe, assemble
+from detector.detectors.table.fit import MEMBERS, Recipe, assemble
 from detector.detectors.table.scorer import TabularScorer, Verdicts
 from detector.detectors.table.training_filters import Filters
 from detector.encoders.events import EventAutoencoder
 from detector.encoders.table import TableAutoencoder
-from detector.errors import DataError, SchemaError, SettingError, UnfittedError
+from detector.errors import DataError, SchemaError, UnfittedError
 from detector.explain.reason import Reason
 from detector.members.event_sequence import Steps
 from detector.schema import Schema
+from detector.training.settings import OnStep
 
 MOST_ROWS_FOR_OFFSET = 20_000
 
@@ -33,6 +35,7 @@ class UnfittedDetectorError(UnfittedError, NotFittedError):  # type: ignore[misc
     """``UnfittedError`` for those who expect scikit-learn's."""
 
 
+@dataclass(kw_only=True, eq=False, repr=False)
 class TabularDetector(OutlierMixin, BaseEstimator):  # type: ignore[misc]  # scikit-learn ships no types
     """Find anomalies in a table: autoencoder, isolation forest and neighbours, joined and calibrated.
 
@@ -99,50 +102,26 @@ class TabularDetector(OutlierMixin, BaseEstimator):  # type: ignore[misc]  # sci
     array([ 1, -1])
     """
 
-    def __init__(
-        self,
-        *,
-        schema: Schema | None = None,
-        members: tuple[str, ...] = MEMBERS,
-        autoencoder: TableAutoencoder | None = None,
-        trees: int = 100,
-        max_samples: int = 256,
-        references: int = 10_000,
-        clean_references: int = 512,
-        filters: Filters | None = None,
-        clean_share: float = 0.25,
-        novelty_weight: float = 3.0,
-        calibration_share: float = 0.2,
-        tail: str = "empirical",
-        contamination: float = 0.01,
-        max_levels: int = 100,
-        name: str = "detector",
-        random_state: int = 0,
-        events: EventAutoencoder | None = None,
-        steps: Steps | None = None,
-        warm_start: TabularScorer | None = None,
-        on_step: OnStep | None = None,
-    ) -> None:
-        self.schema = schema
-        self.members = members
-        self.autoencoder = autoencoder
-        self.trees = trees
-        self.max_samples = max_samples
-        self.references = references
-        self.clean_references = clean_references
-        self.filters = filters
-        self.clean_share = clean_share
-        self.novelty_weight = novelty_weight
-        self.calibration_share = calibration_share
-        self.tail = tail
-        self.contamination = contamination
-        self.max_levels = max_levels
-        self.name = name
-        self.random_state = random_state
-        self.events = events
-        self.steps = steps
-        self.warm_start = warm_start
-        self.on_step = on_step
+    schema: Schema | None = None
+    members: tuple[str, ...] = MEMBERS
+    autoencoder: TableAutoencoder | None = None
+    trees: int = 100
+    max_samples: int = 256
+    references: int = 10_000
+    clean_references: int = 512
+    filters: Filters | None = None
+    clean_share: float = 0.25
+    novelty_weight: float = 3.0
+    calibration_share: float = 0.2
+    tail: str = "empirical"
+    contamination: float = 0.01
+    max_levels: int = 100
+    name: str = "detector"
+    random_state: int = 0
+    events: EventAutoencoder | None = None
+    steps: Steps | None = None
+    warm_start: TabularScorer | None = None
+    on_step: OnStep | None = None
 
     def fit(self, X: pd.DataFrame | NDArray[Any], y: Any = None) -> Self:  # noqa: ARG002 - scikit-learn's signature
         """Learn what is usual.
@@ -169,8 +148,7 @@ class TabularDetector(OutlierMixin, BaseEstimator):  # type: ignore[misc]  # sci
         started = time.perf_counter()
         settings = {field.name: getattr(self, field.name) for field in fields(Recipe)}
         recipe = Recipe(**settings | {"autoencoder": self.autoencoder or TableAutoencoder()})
-        if not 0 < self.contamination <= 0.5:
-            raise SettingError(f"contamination must lie in (0, 0.5]. Received: contamination={self.contamination}.")
+        check_interval(self, "(0, 0.5]", "contamination")
         rows = self._rows(X, reset=True)
         schema = self._schema
         if schema.label is not None and schema.label in rows:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 from sklearn.ensemble import IsolationForest
 
 from detector.arrays import Flags, Places
-from detector.decide.calibrate import TAILS, Calibrator
+from detector.checks import check_interval, check_least, one_of
+from detector.decide.calibrate import RISK_RESOLUTION, TAILS, Calibrator
 from detector.decide.fuse import NOVELTY, ORDER, RARITY, Fusion
 from detector.detectors.table.scorer import TabularScorer
 from detector.encoders.events import EventAutoencoder
@@ -26,6 +27,7 @@ from detector.members.neighbours import References
 from detector.onnx.graph import Graph
 from detector.onnx.parity import largest_difference
 from detector.schema import Schema
+from detector.training.settings import OnStep
 
 if TYPE_CHECKING:
     import onnx
@@ -38,7 +40,6 @@ MOST_PROBE_ROWS = 2_000
 BULK_NEIGHBOURS = 20
 FLOOR = 1e-3
 
-OnStep = Callable[[str, int, int], None]
 Views = dict[str, NDArray[np.float32]]
 
 
@@ -77,19 +78,12 @@ class Recipe:
             )
         if SEQUENCE in self.members and self.steps is None:
             raise SettingError("The member sequence expected steps, received none. Say which columns are its events.")
-        for name in ("trees", "max_samples", "references", "clean_references", "max_levels"):
-            if getattr(self, name) < 1:
-                raise SettingError(f"{name} must be at least 1. Received: {name}={getattr(self, name)}.")
-        if not 0 < self.calibration_share < 1:
-            raise SettingError(
-                f"calibration_share must lie between 0 and 1. Received: calibration_share={self.calibration_share}."
-            )
-        if self.tail not in TAILS:
-            raise SettingError(f"tail must be one of {', '.join(TAILS)}. Received: tail={self.tail!r}.")
-        if not 0 <= self.clean_share < 1:
-            raise SettingError(f"clean_share must lie in [0, 1). Received: clean_share={self.clean_share}.")
+        check_least(self, 1, "trees", "max_samples", "references", "clean_references", "max_levels")
+        check_interval(self, "(0, 1)", "calibration_share")
+        check_interval(self, "[0, 1)", "clean_share")
+        one_of("tail", self.tail, TAILS)
 
-    def tell(self, what: str, done: int = 0, planned: int = 1) -> None:
+    def report(self, what: str, done: int = 0, planned: int = 1) -> None:
         """Report progress to whoever asked for it."""
         if self.on_step is not None:
             self.on_step(what, done, planned)
@@ -103,7 +97,7 @@ def assemble(rows: pd.DataFrame, schema: Schema, recipe: Recipe) -> tuple[Tabula
     scikit-learn; ``SchemaError`` if a column of the events is not numeric, or missing.
     """
     learnt, kept_back = _split(len(rows), recipe)
-    recipe.tell("isolation forest")
+    recipe.report("isolation forest")
     steps = recipe.steps if SEQUENCE in recipe.members else None
     of_rows = schema if steps is None else _of_rows(schema, steps)
     baseline = _baseline_rows(rows.iloc[learnt], of_rows, recipe)
@@ -127,7 +121,7 @@ def assemble(rows: pd.DataFrame, schema: Schema, recipe: Recipe) -> tuple[Tabula
             probe=held_out,
             random_state=recipe.random_state,
             initial=_earlier_weights(recipe),
-            on_epoch=lambda done, planned: recipe.tell("autoencoder", done, planned),
+            on_epoch=lambda done, planned: recipe.report("autoencoder", done, planned),
         )
         history = network.history
         parts |= {"autoencoder": network.scorer, "surprise": _surprise(network, columns, len(learnt))}
@@ -139,7 +133,7 @@ def assemble(rows: pd.DataFrame, schema: Schema, recipe: Recipe) -> tuple[Tabula
         kinds["forest"] = RARITY
     references = {}
     if "neighbours" in recipe.members:
-        recipe.tell("neighbours")
+        recipe.report("neighbours")
         bulk = References.fit(fitted["space"][baseline], references=recipe.clean_references, k=BULK_NEIGHBOURS)
         memory = References.fit(fitted["space"], references=recipe.references, k=1, weights=columns.space_weights)
         references = {"neighbours": bulk, "novelty": memory}
@@ -155,13 +149,14 @@ def assemble(rows: pd.DataFrame, schema: Schema, recipe: Recipe) -> tuple[Tabula
         parts |= own
         kinds[SEQUENCE] = ORDER if kinds else RARITY
 
-    recipe.tell("calibration")
+    recipe.report("calibration")
     names = tuple(kinds)
     found = _run(parts).run(encoded.take(kept_back).inputs())
     metrics |= _parity(found, held_out, network, forest if "forest" in recipe.members else None)
     scores = np.hstack([found[name] for name in names])
     fusion = Fusion.fit(scores, names, tuple(kinds.values()), novelty_weight=recipe.novelty_weight)
-    calibrator = Calibrator(fusion.risk(fusion.standardise(scores)), tail=recipe.tail)
+    risk = fusion.risk(fusion.standardise(scores))
+    calibrator = Calibrator(risk, tail=recipe.tail, resolution=RISK_RESOLUTION)
     if references:
         references["novelty"] = references["novelty"].extended(held_out["space"], recipe.references)
         parts["novelty"] = references["novelty"].to_onnx("novelty")
@@ -218,7 +213,7 @@ def _sequence(
         timesteps=window.steps.length,
         probe=probe,
         random_state=recipe.random_state,
-        on_epoch=lambda done, planned: recipe.tell(SEQUENCE, done, planned),
+        on_epoch=lambda done, planned: recipe.report(SEQUENCE, done, planned),
     )
     found = _run({SEQUENCE: network.scorer}, outputs=["residual"]).run({"steps": probe})
     parity = largest_difference(

@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from detector.decide.audit_sample import Exploration
+from detector.decide.audit_sample import AuditSample
 from detector.decide.days import Used
 from detector.decide.policy import Policy
 from detector.explain.reason import Reason
@@ -52,7 +52,7 @@ class TableScoring:
         Decides; rows that it can never flag are not kept for explanation.
     kept : sequence of str
         Features whose values stay beside the scores.
-    sample : Exploration, optional
+    sample : AuditSample, optional
         Draws rows that are not flagged for an audit; scores then say which (``explored``), and how likely each row was
         to be looked at (``chance``).
     explains : bool
@@ -70,7 +70,7 @@ class TableScoring:
         policy: Policy,
         *,
         kept: Sequence[str] = (),
-        sample: Exploration | None = None,
+        sample: AuditSample | None = None,
         explains: bool = True,
         spool: MutableMapping[str, pd.DataFrame] | None = None,
     ) -> None:
@@ -99,7 +99,7 @@ class TableScoring:
             self._day.append(rows[schema.time].to_numpy().astype("datetime64[D]"))
         if self.sample is not None:
             given = rows.index if names is None else names
-            self._lots.append(self.sample.lots(given if schema.key is None else rows[schema.key]))
+            self._lots.append(self.sample.uniform(given if schema.key is None else rows[schema.key]))
         named = [name for role, name in schema.roles.items() if role != "label"]
         self._spool[f"{number}.measures"] = pd.concat([rows[named + self.kept], measures], axis=1)
         if self.explains:

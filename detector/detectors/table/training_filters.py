@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from sklearn.ensemble import IsolationForest
 
 from detector.arrays import Flags, Floats
+from detector.checks import check_interval
 from detector.encoding.onnx import to_onnx
 from detector.encoding.table import TableEncoder
 from detector.errors import DataError, SchemaError, SettingError, nearest
@@ -82,9 +83,7 @@ class Filters:
     refit: float = 0.0
 
     def __post_init__(self) -> None:
-        for name in ("isolation", "density", "refit"):
-            if not 0 <= getattr(self, name) < 0.5:
-                raise SettingError(f"{name} must lie in [0, 0.5). Received: {name}={getattr(self, name)}.")
+        check_interval(self, "[0, 0.5)", "isolation", "density", "refit")
 
     def apply(self, rows: pd.DataFrame, schema: Schema, *, random_state: int = 0) -> Filtered:
         """Take out what the rules, the forest and the density say; ``refit`` needs a detector.

@@ -51,6 +51,7 @@ class AppriseChannel:
         self.service = service
         self.name = str(service.service_name)
         self._allowed = allowed
+        self._timeout = timeout
         self._templates = templates
 
     def send(self, message: Message, *, now: datetime) -> None:
@@ -64,7 +65,7 @@ class AppriseChannel:
         del now
         kind = "success" if message.kind == "recovered" else _TYPES.get(message.severity, "info")
         try:
-            with guarded(self._allowed):
+            with guarded(self._allowed, seconds=3 * self._timeout):
                 taken = self.service.notify(
                     body=render("text.j2", message, folder=self._templates), title=message.title, notify_type=kind
                 )

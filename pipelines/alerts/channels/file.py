@@ -30,7 +30,10 @@ def as_dict(message: Message) -> dict[str, object]:
 
 
 class FileChannel:
-    """Appends to a file, one alert a line; its folder is made if it is missing."""
+    """Appends to a file, one alert a line; its folder is made if it is missing.
+
+    A new file is readable by this user only: whoever reads it can answer the alerts by their links.
+    """
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -46,7 +49,7 @@ class FileChannel:
         line = json.dumps(as_dict(message) | {"sent_at": now.isoformat()}, ensure_ascii=False, default=str) + "\n"
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
-            with self.path.open("ab+") as file:
+            with open(self.path, "ab+", opener=_private) as file:
                 fcntl.flock(file, fcntl.LOCK_EX)
                 end = file.seek(0, os.SEEK_END)
                 if end:
@@ -59,6 +62,10 @@ class FileChannel:
 
     def close(self) -> None:
         """Nothing is held."""
+
+
+def _private(path: str, flags: int) -> int:
+    return os.open(path, flags, 0o600)
 
 
 def open_channel(section: FileSection, alerts: AlertsSection, number: int) -> FileChannel:

@@ -10,6 +10,7 @@ from pipelines.alerts.message.message import Message
 from pipelines.alerts.message.templating import render
 from pipelines.config.alert_channels import LogSection
 from pipelines.config.alerting import AlertsSection
+from pipelines.escaping import one_line
 
 _LEVELS = {"critical": logging.ERROR, "high": logging.WARNING, "medium": logging.WARNING}
 
@@ -24,7 +25,7 @@ class LogChannel:
     def send(self, message: Message, *, now: datetime) -> None:
         """Write one entry, with the alert's id beside it."""
         del now
-        text = " ".join(render("log.j2", message, folder=self._templates).split())
+        text = one_line(" ".join(render("log.j2", message, folder=self._templates).split()))
         level = logging.INFO if message.kind == "recovered" else _LEVELS.get(message.severity, logging.INFO)
         self._log.log(level, "%s", text, extra={"alert": message.id, "severity": message.severity})
 

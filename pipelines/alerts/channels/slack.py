@@ -34,12 +34,10 @@ def payload_of(message: Message, *, templates: Path | None = None) -> dict[str, 
     body = escape(render("slack.j2", message, folder=templates).strip())
     blocks: list[dict[str, Any]] = [
         {"type": "header", "text": _plain(f"{sign} {message.title}", MOST_HEADER)},
-        {"type": "section", "text": {"type": "mrkdwn", "text": _cut(body, MOST_SECTION)}},
+        {"type": "section", "text": _text(body, MOST_SECTION)},
     ]
     fields = [
-        {"type": "mrkdwn", "text": _cut(f"*{escape(name)}*\n{escape(value)}", MOST_FIELD)}
-        for name, value in message.table
-        if name != "How rare"
+        _text(f"*{escape(name)}*\n{escape(value)}", MOST_FIELD) for name, value in message.table if name != "How rare"
     ]
     if fields and message.kind not in ("digest", "test"):
         blocks.append({"type": "section", "fields": fields[:MOST_FIELDS]})
@@ -47,7 +45,13 @@ def payload_of(message: Message, *, templates: Path | None = None) -> dict[str, 
     if elements := [_button(text, url) for text, url in buttons if url]:
         blocks.append({"type": "actions", "elements": elements})
     blocks.append({"type": "context", "elements": [_plain(f"{message.source} · {message.id}", MOST_FIELD)]})
-    return {"text": _cut(escape(message.sentence), MOST_SECTION), "blocks": blocks}
+    text = _cut(escape(message.sentence), MOST_SECTION)
+    return {"text": text, "blocks": blocks, "unfurl_links": False, "unfurl_media": False}
+
+
+def _text(text: str, most: int) -> dict[str, Any]:
+    """Verbatim, or Slack would make a link of every address, name of a channel or person that a value holds."""
+    return {"type": "mrkdwn", "text": _cut(text, most), "verbatim": True}
 
 
 def _plain(text: str, most: int) -> dict[str, Any]:

@@ -1,7 +1,8 @@
 """Delivery: at least once, in order for each entity, one thread a target, so that a slow one keeps no other waiting.
 
 An alert is claimed, sent, and recorded as sent. If this process dies between the two last steps, it is
-sent again with the same id: receivers that look at ids keep one.
+sent again with the same id: receivers that look at ids keep one. A target that hangs longer than a cycle lasts keeps
+its thread, and the next cycles leave it out until that has ended.
 """
 
 from __future__ import annotations
@@ -28,6 +29,10 @@ MOST_SECONDS = 45.0
 MANY, FEW = 100, 10
 POLL_SECONDS = 0.1
 STORE_TRIES = 3
+LAST_SECONDS = 2.0
+"""What a send in hand is given when a cycle is over; then its thread goes on alone."""
+
+HANGS = "no answer yet; it is left alone until there is one"
 log = logging.getLogger("detector.alerts")
 
 Opener = Callable[[Target], Channel]
@@ -45,6 +50,7 @@ class Cycle:
     sent: dict[str, int] = field(default_factory=dict)
     failed: dict[str, str] = field(default_factory=dict)
     problems: list[StoreError] = field(default_factory=list)
+    is_left: bool = False  # its end was not waited for: nobody looks at the problems any more
     _busy: set[str] = field(default_factory=set)
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
@@ -80,41 +86,53 @@ def deliver(context: Context, *, jitter: random.Random | None = None, most_secon
     if dead:
         log.error("%d alerts were not taken in time and are put aside: see `detector alerts list --state dead`", dead)
     cycle = Cycle(context, lambda target: target.open(config), jitter or random.Random(), most_seconds)
-    targets = targets_of(config)
-    for target in targets:
+    threads: dict[str, threading.Thread] = context.cache.of("alert threads", None, dict)
+    begun = [target for target in targets_of(config) if target.name not in _alive(threads)]
+    for target in begun:
         cycle.is_busy(target.name, True)
-    threads = [
-        threading.Thread(target=_run, args=(cycle, target), name=f"alerts-{target.name}", daemon=True)
-        for target in targets
-    ]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
+        name = f"alerts-{target.name}"
+        threads[target.name] = threading.Thread(target=_run, args=(cycle, target), name=name, daemon=True)
+    for target in begun:
+        threads[target.name].start()
+    _wait(cycle, [threads[target.name] for target in begun])
     if cycle.problems:
         raise cycle.problems[0]
-    return _outcome(cycle)
+    return _outcome(cycle, _alive(threads))
 
 
-def _outcome(cycle: Cycle) -> JobOutcome:
+def _alive(threads: dict[str, threading.Thread]) -> list[str]:
+    return [name for name, thread in threads.items() if thread.is_alive()]
+
+
+def _wait(cycle: Cycle, threads: list[threading.Thread]) -> None:
+    """Until all have ended, or the cycle is over and a send in hand does not end: it is not to hold up the next."""
+    while any(thread.is_alive() for thread in threads) and not cycle.over():
+        time.sleep(POLL_SECONDS / 10)
+    last = time.monotonic() + min(LAST_SECONDS, cycle.context.config.service.stop_within / 2)
+    for thread in threads:
+        thread.join(max(0.0, last - time.monotonic()))
+    cycle.is_left = any(thread.is_alive() for thread in threads)
+
+
+def _outcome(cycle: Cycle, hanging: list[str]) -> JobOutcome:
     with cycle.context.store.read() as session:
         found = queue.counts(session)
-    sent = sum(cycle.sent.values())
+    sent_to, failed = dict(cycle.sent), dict(cycle.failed) | dict.fromkeys(hanging, HANGS)
+    sent = sum(sent_to.values())
     parts = [f"sent {sent:,}"] if sent else []
     parts += [f"{found['waiting']:,} waiting"] if found.get("waiting") else []
     parts += [f"{found['dead']:,} put aside"] if found.get("dead") else []
-    parts += [f"{name}: {text}" for name, text in sorted(cycle.failed.items())]
+    parts += [f"{name}: {text}" for name, text in sorted(failed.items())]
     gauges = {f"alerts_{state}": float(found.get(state, 0)) for state in ("waiting", "held", "dead")}
     gauges |= {
-        f"alert_target_down:{target.name}": float(target.name in cycle.failed)
-        for target in targets_of(cycle.context.config)
+        f"alert_target_down:{target.name}": float(target.name in failed) for target in targets_of(cycle.context.config)
     }
-    idle = not sent and not cycle.failed
+    idle = not sent and not failed
     return JobOutcome(
         rows=sent,
         note="; ".join(parts) or "nothing to send",
         outcome="skipped" if idle else "done",
-        facts={"sent": dict(cycle.sent), "failed": dict(cycle.failed)},
+        facts={"sent": sent_to, "failed": failed},
         gauges=gauges,
     )
 
@@ -132,6 +150,8 @@ def _run(cycle: Cycle, target: Target) -> None:
                 return
     except StoreError as error:
         cycle.problems.append(error)
+        if cycle.is_left:
+            log.error("what became of alerts to %s could not be recorded: %s", target.name, error)
     finally:
         cycle.is_busy(target.name, False)
         worker.close()

@@ -6,11 +6,11 @@ import logging
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Annotated, Any
+from typing import Any
 from urllib.parse import parse_qs
 
 import sqlalchemy as sa
-from fastapi import APIRouter, Path, Request
+from fastapi import APIRouter, Request
 from fastapi.concurrency import run_in_threadpool
 from fastapi.responses import HTMLResponse
 from jinja2 import Environment, FileSystemLoader
@@ -37,8 +37,6 @@ HEADERS = {
 log = logging.getLogger("detector.alerts")
 _pages = Environment(loader=FileSystemLoader(SHIPPED), autoescape=True, trim_blocks=True, lstrip_blocks=True)
 
-Token = Annotated[str, Path(max_length=500)]
-
 
 def answer_router(config: Config, store: Store, *, clock: Callable[[], datetime]) -> APIRouter:
     """The pages to include in the service's application; none if ``alerts.answers`` is not set."""
@@ -48,17 +46,22 @@ def answer_router(config: Config, store: Store, *, clock: Callable[[], datetime]
     pages = _Pages(config, config.alerts.answers, store, clock)
 
     @router.get(f"{links.PATH}/{{token}}", response_class=HTMLResponse)
-    def look(token: Token) -> HTMLResponse:
+    def look(token: str) -> HTMLResponse:
         return _answered(lambda: pages.question(token))
 
     @router.post(f"{links.PATH}/{{token}}", response_class=HTMLResponse)
-    async def take(token: Token, request: Request) -> HTMLResponse:
+    async def take(token: str, request: Request) -> HTMLResponse:
+        if (refusal := _answered(lambda: pages.check(token))).status_code != 200:
+            return refusal  # before anything of the form is read
         body = b""
         async for part in request.stream():
             body += part
             if len(body) > MOST_BYTES:
                 return _page(title="Too long", text="Please write less.", status=413)
-        fields = parse_qs(body.decode("utf-8", errors="replace"), max_num_fields=20, keep_blank_values=True)
+        try:
+            fields = parse_qs(body.decode("utf-8", errors="replace"), max_num_fields=20, keep_blank_values=True)
+        except ValueError:
+            return _page(title="That did not work", text="This is not the form of this page.", status=400)
         form = {name: values[-1] for name, values in fields.items()}
         return await run_in_threadpool(_answered, lambda: pages.store_answer(token, form))
 
@@ -71,6 +74,11 @@ class _Pages:
     section: AnswersSection
     store: Store
     clock: Callable[[], datetime]
+
+    def check(self, token: str) -> HTMLResponse:
+        """An empty page, if the link is valid."""
+        self._claim(token, self.clock())
+        return _page(title="", text="")
 
     def question(self, token: str) -> HTMLResponse:
         """The alert, and a form to answer it."""

@@ -13,9 +13,9 @@ import pandas as pd
 from detector.explain.reason import Reason
 from pipelines.alerts.grouping.events import Event, reasons_of, times_of
 from pipelines.alerts.grouping.groups import Candidate
-from pipelines.alerts.message.words import one_line
 from pipelines.config import Config
 from pipelines.config.masking import HIDDEN, Masks
+from pipelines.escaping import one_line
 
 MOST_KEYS = 1_000
 MOST_POINTS = 60
@@ -36,9 +36,11 @@ def facts_of(
     key = next((name for name in (columns.key, "row") if name is not None and name in flagged), None)
     shown = [name for name in settings.shown if name in flagged]
     return {
-        "columns": {name: _short(masks.show(name, _written(peak[name]))) for name in shown},
+        "columns": {
+            name: _short(masks.show(name, _written(peak[name], is_time=name == columns.time))) for name in shown
+        },
         "reasons": [_masked(reason, masks, settings.history) for reason in reasons_of(peak.get("reasons"))],
-        "keys": [] if key is None else [masks.show(key, _written(value)) for value in rows[key].iloc[:MOST_KEYS]],
+        "keys": [] if key is None else masks.show_all(key, [_written(value) for value in rows[key].iloc[:MOST_KEYS]]),
         "previous": candidate.previous,
         "course": _risk_timeline(rows if timeline is None else timeline, columns.time),
     }
@@ -91,7 +93,10 @@ def _short(text: str) -> str:
     return one_line(text)[:MOST_TEXT]
 
 
-def _written(value: object) -> str:
+def _written(value: object, *, is_time: bool = False) -> str:
+    """A value as a person would write it; times of rows are in UTC."""
+    if is_time and isinstance(value, datetime) and value.tzinfo is None:
+        return f"{value} UTC"
     if isinstance(value, float | np.floating):
         return f"{value:.10g}"
     return str(value)

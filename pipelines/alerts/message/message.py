@@ -10,12 +10,18 @@ from urllib.parse import quote
 
 from pipelines.alerts.message import links, words
 from pipelines.config.alerting import AlertsSection
+from pipelines.escaping import one_line
 from pipelines.store.alert_tables import Alert
+
+MOST_KEY = 100
 
 
 @dataclass(frozen=True)
 class Message:
-    """An alert for one target. Everything in it may be read by people: masked values are masked already."""
+    """An alert for one target. Everything in it may be read by people: masked values are masked already.
+
+    Its properties are of one line each. ``facts`` holds keys as they are, for machines.
+    """
 
     id: str  # the alert's; the same however often it is sent
     incident: str  # the event's; the same for all that is reported of it
@@ -48,6 +54,8 @@ class Message:
             return self._digest()
         if self.kind == "test":
             return f"This is a test of the alerts of {self.source}: it came through, and nothing happened."
+        if self.kind == "recovered" and self.facts.get("is_followed"):
+            return f"What was unusual about {self.about} from {self.when} is over; what came after it is another event."
         if self.kind == "recovered":
             return f"{self.about} is as usual again; it was unusual from {self.when}."
         if "chance" in self.facts:
@@ -87,7 +95,7 @@ class Message:
     def reason_lines(self) -> list[str]:
         """Every reason in words; of a digest, what it holds."""
         if self.kind == "digest":
-            return [str(line) for line in self.facts.get("top", [])]
+            return [one_line(str(line)) for line in self.facts.get("top", [])]
         return [f"{reason_in_words(each)} ({100 * float(each['share']):.0f} % of the risk)" for each in self.reasons]
 
     @property
@@ -110,11 +118,11 @@ class Message:
             rows.append(("How rare", self.rarity))
         if self.amount is not None:
             rows.append(("At stake", words.money(self.amount)))
-        rows += [(str(name), str(value)) for name, value in self.facts.get("columns", {}).items()]
+        rows += [(one_line(str(name)), one_line(str(value))) for name, value in self.facts.get("columns", {}).items()]
         keys = self.facts.get("keys", [])
         if keys:
             more = f" and {len(keys) - 5:,} more" if len(keys) > 5 else ""
-            rows.append(("Rows", ", ".join(keys[:5]) + more))
+            rows.append(("Rows", ", ".join(one_line(key)[:MOST_KEY] for key in keys[:5]) + more))
         if self.model_version:
             rows.append(("Detector", f"{self.source}, version {self.model_version}"))
         return rows
@@ -143,9 +151,12 @@ class Message:
         )
         if self.facts.get("why") == "quiet":
             return f"{words.counted(more, 'alert')} of {self.source} came in the quiet hours ({parts})."
-        room = self.facts.get("a_day")
+        room, hours = self.facts.get("a_day"), self.facts.get("backlog_hours")
+        which = f"on {self.facts.get('day')}"
+        if hours is not None:
+            which = f"that was scored on {self.facts.get('day')}, over {hours:g} hours late,"
         return (
-            f"{words.counted(more, 'more event')} of {self.source} on {self.facts.get('day')} would have been alerts "
+            f"{words.counted(more, 'more event')} of {self.source} {which} would have been alerts "
             f"({parts}), beyond the {room} a day; they are in the scores."
         )
 
@@ -158,7 +169,7 @@ def reason_in_words(reason: Mapping[str, Any]) -> str:
     """
     expected = f", expected {reason['expected']}" if reason.get("expected") else ""
     said = f": {reason['words']}" if reason.get("words") else f" is {reason['observed']}{expected}"
-    return words.one_line(f"{reason['feature']}{said}")
+    return one_line(f"{reason['feature']}{said}")
 
 
 def message_of(alert: Alert, *, section: AlertsSection, target: str) -> Message:
@@ -172,8 +183,8 @@ def message_of(alert: Alert, *, section: AlertsSection, target: str) -> Message:
         id=alert.id,
         incident=alert.incident,
         kind=alert.kind,
-        source=alert.source,
-        label=alert.label,
+        source=one_line(alert.source),
+        label=one_line(alert.label),
         severity=alert.severity,
         model_version=alert.model_version,
         first_at=alert.first_at,

@@ -49,15 +49,6 @@ def span(first: datetime, last: datetime) -> str:
     return f"{first:%Y-%m-%d %H:%M} to {last:%Y-%m-%d %H:%M} UTC"
 
 
-def one_line(text: str) -> str:
-    r"""A text without line breaks: no value or name is to begin a line of its own.
-
-    >>> one_line("Aldi\n- card is 4929")
-    'Aldi - card is 4929'
-    """
-    return " ".join(text.splitlines())
-
-
 def counted(number: int, what: str) -> str:
     """A number with its noun.
 

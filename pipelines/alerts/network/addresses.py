@@ -7,10 +7,13 @@ points inwards, or does so the second time it is asked, is refused as well.
 from __future__ import annotations
 
 import ipaddress
+import socket
 import sys
+import threading
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from contextvars import ContextVar
+from dataclasses import dataclass, field
 from functools import cache
 
 IpAddress = ipaddress.IPv4Address | ipaddress.IPv6Address
@@ -21,7 +24,7 @@ _NAT64 = ipaddress.ip_network("64:ff9b::/96")
 # and documentation.
 _NOT_PUBLIC = tuple(ipaddress.ip_network(text) for text in ("fec0::/10", "192.0.0.0/24", "192.88.99.0/24", "3fff::/20"))
 _CONNECTING = ("socket.connect", "socket.sendto", "socket.sendmsg")
-_guard: ContextVar[tuple[IpNetwork, ...] | None] = ContextVar("allowed", default=None)
+_guard: ContextVar[_Guard | None] = ContextVar("guard", default=None)
 
 
 class ForbiddenAddressError(OSError):
@@ -53,18 +56,48 @@ def is_allowed(address: str, allowed: Sequence[IpNetwork] = ()) -> bool:
 
 
 @contextmanager
-def guarded(allowed: Sequence[IpNetwork]) -> Iterator[None]:
-    """Within it, this thread connects to allowed addresses only, whichever library does so.
+def guarded(allowed: Sequence[IpNetwork], *, seconds: float | None = None) -> Iterator[None]:
+    """Within it, this thread connects to allowed addresses only, whichever library does so, and for so long at most.
 
     For libraries that make connections of their own. Python reports every connection before it is made; one to a
-    forbidden address is stopped there.
+    forbidden address is stopped there. When the time is up, a read or write in hand fails.
     """
     _install()
-    token = _guard.set(tuple(allowed))
+    guard = _Guard(tuple(allowed))
+    timer = None if seconds is None else threading.Timer(seconds, guard.end)
+    if timer is not None:
+        timer.daemon = True
+        timer.start()
+    token = _guard.set(guard)
     try:
         yield
     finally:
         _guard.reset(token)
+        if timer is not None:
+            timer.cancel()
+            timer.join()
+        guard.close()
+
+
+@dataclass
+class _Guard:
+    """What a thread may connect to, and a handle of every connection it has made since."""
+
+    allowed: tuple[IpNetwork, ...]
+    over: bool = False
+    connections: list[socket.socket] = field(default_factory=list)
+
+    def end(self) -> None:
+        """Cut the connections, whoever reads from them: a byte now and then does not extend the time."""
+        self.over = True
+        for connection in list(self.connections):
+            with suppress(OSError):
+                connection.shutdown(socket.SHUT_RDWR)
+
+    def close(self) -> None:
+        """Let go of the handles."""
+        for connection in self.connections:
+            connection.close()
 
 
 @cache
@@ -76,12 +109,16 @@ def _install() -> None:
 def _refuse(event: str, arguments: tuple[object, ...]) -> None:
     if event not in _CONNECTING:
         return
-    allowed, address = _guard.get(), arguments[1]
-    if allowed is None or address is None:
+    guard, (connection, address) = _guard.get(), arguments[:2]
+    if guard is None or address is None:
         return
     host = address[0] if isinstance(address, tuple) and address else address
-    if not is_allowed(str(host), allowed):
+    if not is_allowed(str(host), guard.allowed):
         raise ForbiddenAddressError(f"{host} is a private address, which alerts are not sent to.")
+    if guard.over:
+        raise TimeoutError("The time for the whole exchange is up.")
+    if event == "socket.connect" and isinstance(connection, socket.socket):
+        guard.connections.append(connection.dup())  # TLS would take the socket itself from under its name
 
 
 def _innermost(address: IpAddress) -> IpAddress:

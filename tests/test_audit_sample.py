@@ -11,7 +11,7 @@ import pytest
 import yaml
 
 from benchmarks.soak import KILLED, Site, draw, run
-from detector.decide.audit_sample import Exploration, missed
+from detector.decide.audit_sample import AuditSample, missed
 from detector.detectors.table.detector import TabularDetector
 from detector.errors import SettingError, ShapeError
 from detector.persist.bundle import save
@@ -35,14 +35,14 @@ def site_of(folder: Path, bundle: Path, policy: dict[str, Any]) -> Site:
 
 def test_lots_are_even_and_follow_names_and_seed() -> None:
     """As many rows as the chance says are below it; the order of the rows does not matter, the seed does."""
-    drawing = Exploration(rows=50, among=1_000)
+    drawing = AuditSample(rows=50, among=1_000)
     names = np.arange(20_000)
 
-    lots = drawing.lots(names)
+    lots = drawing.uniform(names)
 
     assert np.quantile(lots, [0.05, 0.5, 0.95]) == pytest.approx([0.05, 0.5, 0.95], abs=0.01)
-    np.testing.assert_array_equal(drawing.lots(names[::-1])[::-1], lots)
-    assert abs(np.corrcoef(lots, Exploration(rows=50, random_state=1).lots(names))[0, 1]) < 0.03
+    np.testing.assert_array_equal(drawing.uniform(names[::-1])[::-1], lots)
+    assert abs(np.corrcoef(lots, AuditSample(rows=50, random_state=1).uniform(names))[0, 1]) < 0.03
 
 
 def test_missed_is_right_on_average() -> None:
@@ -54,9 +54,9 @@ def test_missed_is_right_on_average() -> None:
     for answered in (1.0, 0.3):
         estimates = []
         for seed in range(300):
-            drawing = Exploration(rows=200, random_state=seed)
+            drawing = AuditSample(rows=200, random_state=seed)
             chance = drawing.chance(len(truth))
-            drawn = ~flagged & (drawing.lots(range(len(truth))) < chance)
+            drawn = ~flagged & (drawing.uniform(range(len(truth))) < chance)
             known = np.where(rng.random(drawn.sum()) < answered, truth[drawn], np.nan)
             estimates.append(missed(known, np.full(len(known), chance)))
         assert np.mean(estimates) == pytest.approx(truth[~flagged].sum(), rel=0.05)
@@ -78,7 +78,7 @@ def test_chances_must_fit(chance: np.ndarray) -> None:
 def test_settings_without_meaning_are_refused(setting: dict[str, Any]) -> None:
     """Nothing is drawn, or of nothing."""
     with pytest.raises(SettingError, match="Expected positive numbers"):
-        Exploration(**setting)
+        AuditSample(**setting)
 
 
 @pytest.mark.parametrize(
@@ -134,7 +134,7 @@ def test_scores_say_what_was_drawn(tiny_bundle: Path, tmp_path: Path, policy: di
     score(site)
 
     frame = explored(site)
-    lots = Exploration(rows=1).lots(frame["id"])
+    lots = AuditSample(rows=1).uniform(frame["id"])
     assert frame["flagged"].sum() == 6
     np.testing.assert_allclose(frame["chance"], np.where(frame["flagged"], 1.0, chance))
     np.testing.assert_array_equal(frame["explored"], (lots < chance) & ~frame["flagged"])
@@ -193,7 +193,7 @@ def test_rows_without_a_key_are_drawn_by_file_and_row(tmp_path: Path) -> None:
         flagged = frame.loc[frame["flagged"], ["file", "row"]].to_numpy().tolist()
 
     lots = [(file, row) for file, row in frame[["file", "row"]].itertuples(index=False)]
-    wanted = [list(name) for name, lot in zip(lots, Exploration(rows=1).lots(lots), strict=True) if lot < 5 / 30]
+    wanted = [list(name) for name, lot in zip(lots, AuditSample(rows=1).uniform(lots), strict=True) if lot < 5 / 30]
     assert frame["batch"].nunique() == 3
     assert drawn[1] == [name for name in wanted if name not in flagged] != []
     assert all(name in wanted for name in drawn[0])

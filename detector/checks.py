@@ -1,0 +1,49 @@
+"""Settings that make no sense, refused with their name, what was expected and what was received."""
+
+from __future__ import annotations
+
+from detector.errors import SettingError
+
+
+def check_least(settings: object, least: int, *names: str) -> None:
+    """Refuse numbers that are too small.
+
+    >>> from types import SimpleNamespace
+    >>> check_least(SimpleNamespace(trees=0), 1, "trees")
+    Traceback (most recent call last):
+    detector.errors.SettingError: trees must be at least 1. Received: trees=0.
+    """
+    for name in names:
+        if not (value := getattr(settings, name)) >= least:
+            raise SettingError(f"{name} must be at least {least}. Received: {name}={value!r}.")
+
+
+def check_interval(settings: object, interval: str, *names: str) -> None:
+    """Refuse numbers outside an interval, written as in mathematics.
+
+    >>> from types import SimpleNamespace
+    >>> check_interval(SimpleNamespace(share=1.0), "[0, 1)", "share")
+    Traceback (most recent call last):
+    detector.errors.SettingError: share must lie in [0, 1). Received: share=1.0.
+    """
+    low, high = interval[1:-1].split(", ")
+    is_open = interval.startswith("(") and interval.endswith(")")
+    for name in names:
+        value = getattr(settings, name)
+        after = value >= float(low) if interval.startswith("[") else value > float(low)
+        before = value <= float(high) if interval.endswith("]") else value < float(high)
+        if not (after and before):
+            where = f"between {low} and {high}" if is_open else f"in {interval}"
+            raise SettingError(f"{name} must lie {where}. Received: {name}={value!r}.")
+
+
+def one_of(name: str, value: object, known: tuple[str, ...]) -> None:
+    """Refuse a word that is none of those known.
+
+    >>> one_of("loss", "mse", ("mse", "mae"))
+    >>> one_of("loss", "mes", ("mse", "mae"))
+    Traceback (most recent call last):
+    detector.errors.SettingError: loss must be one of mse, mae. Received: loss='mes'.
+    """
+    if value not in known:
+        raise SettingError(f"{name} must be one of {', '.join(known)}. Received: {name}={value!r}.")

@@ -1,0 +1,48 @@
+"""The configured source as jobs beside scoring read it: without the files that scoring has set aside."""
+
+from __future__ import annotations
+
+import logging
+
+import sqlalchemy as sa
+
+from pipelines.config import Config
+from pipelines.ingest.listing import base_of
+from pipelines.progress import counted
+from pipelines.sources import Source, open_source
+from pipelines.store import SourceFile, existing_store
+
+log = logging.getLogger("detector.sources")
+
+MOST_NAMED = 5
+
+
+def open_usable(config: Config) -> Source:
+    """The configured source; a file that the service knows to be broken or unfinished stops no job, and is named.
+
+    Where no service has looked at the files, all are read.
+
+    Raises
+    ------
+    SourceError
+        If there are no files, or one that nobody has set aside cannot be read.
+    """
+    path = config.source.path
+    store = existing_store(config.service.store) if path is not None else None
+    if path is None or store is None:
+        return open_source(config.source)
+    broken = sa.select(SourceFile.name, SourceFile.reason).where(
+        SourceFile.source == config.name, SourceFile.state.in_(("broken", "waiting"))
+    )
+    try:
+        with store.read() as session:
+            found = {name: reason for name, reason in session.execute(broken.order_by(SourceFile.name))}  # noqa: C416
+    finally:
+        store.close()
+    base = base_of(str(path))
+    there = {name: reason for name, reason in found.items() if (base / name).is_file()}
+    if there:
+        named = "; ".join(f"{name} ({reason})" for name, reason in list(there.items())[:MOST_NAMED])
+        more = f" and {counted(len(there) - MOST_NAMED, 'more file')}" if len(there) > MOST_NAMED else ""
+        log.warning("not read, because scoring has set it aside: %s%s", named, more)
+    return open_source(config.source, without=[base / name for name in there])
