@@ -13,6 +13,7 @@ from sqlalchemy.orm import Session
 
 from pipelines.alerts.channels.targets import targets_of
 from pipelines.alerts.grouping.audit_sample import sampled_events
+from pipelines.alerts.grouping.bound import bounded
 from pipelines.alerts.grouping.events import Event, Grouping, events_of, rank
 from pipelines.alerts.grouping.groups import Candidate, GroupState, advance, choose, reported
 from pipelines.alerts.grouping.recovery import recovered
@@ -57,17 +58,20 @@ def enqueue(session: Session, scored: pd.DataFrame, *, config: Config, now: date
     if not settings.enabled or scored.empty:
         return []
     flagged = scored[scored["flagged"].to_numpy(dtype=bool)]
-    events = events_of(flagged, Grouping.of(config), now=now)
+    events, others = bounded(events_of(flagged, Grouping.of(config), now=now))
     states = group_states(session, config.name, (event.group for event in events))
     candidates = not_silenced(session, _candidates(events, states, config), source=config.name, now=now)
     day = today(session, config=config, now=now)
     chosen, more = choose(candidates, room=settings.a_day - day.told)
+    others = [each for each in others if rank(each.event.severity) >= rank(settings.least_severity)]
+    more += not_silenced(session, others, source=config.name, now=now)
     for candidate in chosen:
         states[candidate.event.group] = reported(states[candidate.event.group], candidate)
     day.told += len(chosen)
     alerts = _alerts(chosen, flagged, config=config, now=now, context=scored)
     alerts += _sampled(session, scored, settings.a_day - day.told, config=config, now=now)
-    labels = labels_of(flagged, events, by=settings.group_by(config.columns), masks=masks_of(config))
+    about = [*events, *(each.event for each in others)]
+    labels = labels_of(flagged, about, by=settings.group_by(config.columns), masks=masks_of(config))
     store_group_states(session, config.name, states, labels)
     post(session, alerts, config=config, now=now)
     if settings.recovery:
