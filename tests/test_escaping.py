@@ -81,6 +81,17 @@ def test_name_with_line_breaks_begins_no_line(evil: Message, caplog: pytest.LogC
         assert not set(each) & {"\x1b", "\x07", "\x9b", "\u202e", "\u2028"}
 
 
+def test_key_of_megabytes_is_cut_and_says_so(store: Store, tmp_path: Path) -> None:
+    """An alert is no larger for it; every other key is as it was."""
+    config = config_in(tmp_path)
+    keys = ["A" * 10_000_000, "t 2\n"]
+    given = rows(("a", 0, "high"), ("a", 1, "high")).assign(transaction_id=keys)
+
+    (alert,) = give(store, config, given)
+
+    assert alert["facts"]["keys"] == ["A" * 1_000 + "… (10,000,000 characters)", "t 2\n"]
+
+
 def test_slack_makes_nothing_of_what_values_hold(evil: Message) -> None:
     """No links, no previews, no calls."""
     payload = payload_of(evil)

@@ -145,11 +145,20 @@ def test_csv_quoted_line_ends_are_kept(csv: Make, value: str) -> None:
     assert source.rejected.empty
 
 
+def test_csv_value_of_megabytes_is_an_error_with_its_line(tmp_path: Path) -> None:
+    """What it is, and where; no quote is blamed alone."""
+    file = tmp_path / "data.csv"
+    file.write_text("id,name\n1,a\n2," + "A" * 10_000_000 + "\n3,b\n")
+
+    with pytest.raises(SourceError, match=r"data.csv line 3: a value is longer than 1 MB.* Shorten the value"):
+        open_source(SourceSection(path=str(file))).read()
+
+
 def test_csv_stray_quote_that_swallows_a_block_is_an_error(csv: Make) -> None:
     """A quote that swallows too much to be sorted out is named with its line."""
     source = csv('a,b,c\n1,"x\ny",3\n4,"Smith,6\n' + "1,2,3\n" * 500_000)
 
-    with pytest.raises(SourceError, match=r"data.csv line 4: a quote is opened, and what follows is too long"):
+    with pytest.raises(SourceError, match=r"data.csv line 4: a value is longer than 1 MB, or a quote is opened"):
         source.read()
 
 

@@ -132,7 +132,7 @@ class CsvFile:
         if "straddl" in text:
             line = unclosed_quote(self.path, self.dialect)
             return SourceError(
-                f"{self.path} line {line}: a quote is opened, and what follows is too long for one value. "
-                f"Close the quote or remove it."
+                f"{self.path} line {line}: a value is longer than {BLOCK_BYTES / 1e6:.0f} MB, or a quote is opened and "
+                f"not closed. Shorten the value, or close the quote or remove it."
             )
         return SourceError(f"{self.path} cannot be read to its end: {text}")

@@ -15,6 +15,9 @@ from pipelines.config.values import hide_password
 
 Failure = type[SourceError] | type[SinkError]
 
+BUSY_SECONDS = 30
+"""How long another program that writes to an SQLite file is waited for."""
+
 _PLAIN_POSTGRES = ("postgresql", "postgres")
 _SECRET_WORDS = ("password", "passwd", "pwd", "secret", "token", "key")
 
@@ -36,7 +39,8 @@ class Database:
         if (problem := _sqlite_problem(self.url, create=create)) is not None:
             raise failure(problem)
         try:
-            self.engine: Engine = sa.create_engine(self.url)
+            waits = {"timeout": BUSY_SECONDS} if self.url.get_backend_name() == "sqlite" else {}
+            self.engine: Engine = sa.create_engine(self.url, connect_args=waits)
         except NoSuchModuleError:
             raise SettingError(
                 f"{self.name} names an unknown kind of database, {self.url.drivername!r}. "

@@ -16,13 +16,12 @@ from sqlalchemy.orm import Session
 
 from detector.errors import SinkError, StoreError
 from pipelines.store.alert_tables import Answer
-from pipelines.store.database import Database
+from pipelines.store.database import BUSY_SECONDS, Database
 from pipelines.store.tables import Base
 
 HEAD = "0004"
 """The newest migration; the tables are looked at with Alembic only if they do not have it."""
 
-BUSY_SECONDS = 30
 NEW_SECONDS = 60.0
 """An empty file younger than that is one that another instance is just creating."""
 

@@ -20,6 +20,7 @@ from pipelines.escaping import one_line
 MOST_KEYS = 1_000
 MOST_POINTS = 60
 MOST_TEXT = 300
+MOST_KEY_TEXT = 1_000
 _PLACE = re.compile(r"\{(value|expected)\}")
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)  # for a row without a time, which then stands at the left edge
 
@@ -40,7 +41,7 @@ def facts_of(
             name: _short(masks.show(name, _written(peak[name], is_time=name == columns.time))) for name in shown
         },
         "reasons": [_masked(reason, masks, settings.history) for reason in reasons_of(peak.get("reasons"))],
-        "keys": [] if key is None else masks.show_all(key, [_written(value) for value in rows[key].iloc[:MOST_KEYS]]),
+        "keys": [] if key is None else masks.show_all(key, [_named(value) for value in rows[key].iloc[:MOST_KEYS]]),
         "previous": candidate.previous,
         "course": _risk_timeline(rows if timeline is None else timeline, columns.time),
     }
@@ -91,6 +92,12 @@ def _masked(reason: Reason, masks: Masks, history: Mapping[str, str]) -> dict[st
 
 def _short(text: str) -> str:
     return one_line(text)[:MOST_TEXT]
+
+
+def _named(key: object) -> str:
+    """A key as it is; one that no system would have given is cut, and says so."""
+    text = _written(key)
+    return text if len(text) <= MOST_KEY_TEXT else f"{text[:MOST_KEY_TEXT]}… ({len(text):,} characters)"
 
 
 def _written(value: object, *, is_time: bool = False) -> str:

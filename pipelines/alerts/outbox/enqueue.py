@@ -13,6 +13,7 @@ from sqlalchemy.orm import Session
 
 from pipelines.alerts.channels.targets import targets_of
 from pipelines.alerts.grouping.audit_sample import sampled_events
+from pipelines.alerts.grouping.bound import bounded
 from pipelines.alerts.grouping.events import Event, Grouping, events_of, rank
 from pipelines.alerts.grouping.notify_rules import Candidate, GroupState, advance, reported
 from pipelines.alerts.grouping.recovery import Earlier, followed, recovered
@@ -58,17 +59,20 @@ def enqueue(session: Session, scored: pd.DataFrame, *, config: Config, now: date
     if not settings.enabled or scored.empty:
         return []
     flagged = scored[scored["flagged"].to_numpy(dtype=bool)]
-    events = events_of(flagged, Grouping.of(config), now=now)
+    events, others = bounded(events_of(flagged, Grouping.of(config), now=now))
     states = group_states(session, config.name, (event.group for event in events))
     found, earlier = _candidates(events, states, config)
     candidates = not_silenced(session, found, source=config.name, now=now)
     cap = Cap.of(session, config=config, now=now)
     chosen, more = cap.choose(candidates)
+    others = [each for each in others if rank(each.event.severity) >= rank(settings.least_severity)]
+    more = [*more, *not_silenced(session, others, source=config.name, now=now)]
     for candidate in chosen:
         states[candidate.event.group] = reported(states[candidate.event.group], candidate)
     alerts = _alerts(chosen, flagged, config=config, now=now, context=scored)
     alerts += _sampled(session, scored, cap, config=config, now=now)
-    labels = labels_of(flagged, events, by=settings.group_by(config.columns), masks=masks_of(config))
+    about = [*events, *(each.event for each in others)]
+    labels = labels_of(flagged, about, by=settings.group_by(config.columns), masks=masks_of(config))
     store_group_states(session, config.name, states, labels)
     if settings.recovery:
         over = followed(earlier, chosen, states, labels) + recovered(session, scored, config=config, now=now)
