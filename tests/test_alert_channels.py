@@ -19,6 +19,7 @@ from typing import Any
 
 import jsonschema
 import pytest
+import sqlalchemy as sa
 from aiosmtpd.controller import Controller
 from aiosmtpd.smtp import AuthResult
 from pydantic import SecretStr
@@ -36,6 +37,7 @@ from pipelines.alerts.network.http import Poster
 from pipelines.config.alert_channels import EmailSection
 from pipelines.config.features import FeaturesSection
 from pipelines.store import Store
+from pipelines.store.alert_tables import Delivery
 from tests.alert_places import NOW, Receiver, config_in, free_port, give, receiver, rows, run, store_in
 
 # As published: Alertmanager's api/v2/openapi.yaml (postableAlerts), PagerDuty's Events API v2, Slack's block limits.
@@ -647,6 +649,22 @@ def test_file_holds_one_object_a_line(tmp_path: Path) -> None:
     lines = (tmp_path / "out" / "alerts.jsonl").read_text(encoding="utf-8").splitlines()
     assert len(lines) == 2
     assert json.loads(lines[1])["about"] == "a"
+
+
+def test_file_takes_each_alert_once(tmp_path: Path) -> None:
+    """A crash between the line and the note that it was written does not write it again."""
+    config, store = config_in(tmp_path, file={"path": "alerts.jsonl"}), store_in(tmp_path)
+    give(store, config, rows(("a", 0, "high"), ("b", 0, "high")))
+    run(store, config)
+    with store.write() as session:
+        session.execute(sa.update(Delivery).values(state="waiting", next_at=Delivery.created_at))
+
+    run(store, config)
+
+    lines = (tmp_path / "alerts.jsonl").read_text(encoding="utf-8").splitlines()
+    assert sorted(json.loads(line)["about"] for line in lines) == ["a", "b"]
+    with store.read() as session:
+        assert set(session.scalars(sa.select(Delivery.state))) == {"sent"}
 
 
 def test_log_says_it_in_a_line(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

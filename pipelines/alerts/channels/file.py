@@ -13,6 +13,9 @@ from pipelines.alerts.network.errors import DeliveryError
 from pipelines.config.alert_channels import FileSection
 from pipelines.config.alerting import AlertsSection
 
+LAST_BYTES = 262_144
+"""How far back a line is looked for that was written already."""
+
 
 def as_dict(message: Message) -> dict[str, object]:
     """An alert as plain values, for machines."""
@@ -39,7 +42,7 @@ class FileChannel:
         self.path = path
 
     def send(self, message: Message, *, now: datetime) -> None:
-        """Append a line, whole or not at all: a line that a crash cut off is ended first.
+        """Append a line, whole or not at all, and once: a line that a crash cut off is ended first.
 
         Raises
         ------
@@ -52,6 +55,9 @@ class FileChannel:
             with open(self.path, "ab+", opener=_private) as file:
                 fcntl.flock(file, fcntl.LOCK_EX)
                 end = file.seek(0, os.SEEK_END)
+                file.seek(max(0, end - LAST_BYTES))
+                if json.dumps({"id": message.id})[1:-1].encode() in file.read():
+                    return  # a crash came between this line and the note that it was written
                 if end:
                     file.seek(end - 1)
                     if file.read(1) != b"\n":
