@@ -5,11 +5,16 @@ RUN := $(VENV)/bin
 DATA ?=
 # A file of tests stays in one process, where its tests share what they fitted. The longest files come first.
 SIDE_BY_SIDE := --numprocesses logical --maxprocesses 4 --dist loadfile --no-loadscope-reorder
+# The tests and examples whose results must not hang on the last bits of numbers.
+NUMBERS := detector/resolution.py detector/series detector/encoding detector/members detector/decide detector/detectors \
+  $(addprefix tests/test_,$(addsuffix .py,calibrate event_window forest fuse neighbours policy regular residual_rule \
+  resolution row_errors scorer segments sequence series_encoders series_model series_scorer series_tail staleness \
+  tabular window_pca windows))
 export TF_CPP_MIN_LOG_LEVEL := 3
 export MLFLOW_DISABLE_TELEMETRY := true
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test coverage alertmanager check format bench soak peers docs settings mlflow lock clean
+.PHONY: help install demo test kernels coverage alertmanager check format bench soak peers docs settings mlflow lock clean
 
 help: ## List the targets.
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## (.*)/  make \1\t\2/' | expand -t 18
@@ -28,6 +33,9 @@ demo: install ## Simulate, train, score and explain; the results go to demo/.
 
 test: install ## Run the tests and doctests.
 	$(RUN)/python -m pytest $(SIDE_BY_SIDE)
+
+kernels: install ## Run the tests of numbers as on other processors: other kernels of OpenBLAS, other vectors of NumPy.
+	$(RUN)/python -m tests.other_kernels $(NUMBERS) $(SIDE_BY_SIDE) -m "not slow"
 
 coverage: install ## The same, and say which lines no test ran; less than 90 % fails.
 	$(RUN)/python -m pytest $(SIDE_BY_SIDE) --cov --cov-report=term --cov-fail-under=90

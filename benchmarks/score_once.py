@@ -13,7 +13,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from pipelines.config import load_config
-from pipelines.scoring.batch import score
+from pipelines.scoring.one_off import score
 
 
 def peak_memory_mb() -> float:

@@ -34,7 +34,7 @@ import sys, time
 from datetime import UTC, datetime
 from pipelines.config import load_config
 from pipelines.progress import be_quiet
-from pipelines.scoring.batch import score
+from pipelines.scoring.one_off import score
 be_quiet()
 config = load_config(sys.argv[1])
 started, cpu = time.perf_counter(), time.process_time()
@@ -43,7 +43,7 @@ print(time.perf_counter() - started, time.process_time() - cpu)
 """
 SCHEDULED = """
 import sys, time
-import pipelines.scoring.stream  # as a service that runs has loaded it
+import pipelines.scoring.batch_transaction  # as a service that runs has loaded it
 from pipelines.config import load_config
 from pipelines.progress import be_quiet
 from pipelines.service.once import run_once

@@ -53,7 +53,7 @@ POINT_SHARE, MOMENT_SHARE = 0.35, 0.25
 """Of the runs, those to be killed at a named point, and at any moment of the time that a run takes."""
 REPORT_EVERY = 25
 NEEDED_BY_CHILDREN = [
-    "pipelines.scoring.stream",
+    "pipelines.scoring.batch_transaction",
     "pipelines.sinks.batch_table",
     "pipelines.ingest.table",
     "pipelines.service.once",

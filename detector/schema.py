@@ -12,6 +12,10 @@ from detector.errors import SchemaError, nearest
 
 ROLES = ("key", "time", "entity", "label")
 KINDS = ("numeric", "categorical", "boolean", "datetime")
+MISSING = ("", "na", "n/a", "<na>", "nan", "nat", "null", "none")
+MOST = 0.5
+LOOKED_AT = 200
+DATE = r"[0-9]{4}-[0-9]{2}-[0-9]{2}(?![0-9])"
 
 
 @dataclass(frozen=True)
@@ -146,7 +150,7 @@ boolean=(), datetime=())
         kinds: dict[str, list[str]] = {kind: [] for kind in KINDS}
         for position, name in enumerate(columns):
             if name not in taken:
-                kinds[_guess_kind(frame.iloc[:, position])].append(name)
+                kinds[guess_kind(frame.iloc[:, position])[0]].append(name)
         features: dict[str, Any] = {kind: tuple(names) for kind, names in kinds.items()}
         return cls(key=key, time=time, entity=entity, label=label, **features)
 
@@ -183,22 +187,40 @@ def _names_once(columns: Iterable[Any]) -> list[str]:
     return names
 
 
-def _guess_kind(column: pd.Series) -> str:
-    if pd.api.types.is_bool_dtype(column):
-        return "boolean"
-    if pd.api.types.is_numeric_dtype(column):
-        return "numeric"
-    if pd.api.types.is_datetime64_any_dtype(column):
-        return "datetime"
+def guess_kind(column: pd.Series) -> tuple[str, str]:
+    """The kind of a column nobody named, and why it is taken for that.
+
+    >>> guess_kind(pd.Series(["5411", "n/a", "5812"]))
+    ('numeric', 'all values are numbers')
+    >>> guess_kind(pd.Series(["5411-A", "5812-B"]))
+    ('categorical', 'text that is neither numbers nor dates')
+    """
+    types = pd.api.types
+    typed = f"its type is {column.dtype}"
+    if types.is_bool_dtype(column):
+        return "boolean", typed
+    if types.is_numeric_dtype(column):
+        return "numeric", typed
+    if types.is_datetime64_any_dtype(column):
+        return "datetime", typed
     if isinstance(column.dtype, pd.CategoricalDtype):
-        return "categorical"
+        return "categorical", typed
     values = column.dropna().astype(str).str.strip()
+    values = values[~values.str.lower().isin(MISSING)]
     if values.empty:
-        return "numeric"
+        return "numeric", "it is always missing"
     if set(values.str.lower().unique()[:3]) <= {"true", "false"}:
-        return "boolean"
-    if pd.to_numeric(values, errors="coerce").notna().mean() > 0.5:
-        return "numeric"
-    if pd.to_datetime(values.head(200), errors="coerce", format="ISO8601", utc=True).notna().mean() > 0.5:
-        return "datetime"
-    return "categorical"
+        return "boolean", "all values are true or false"
+    numbers = pd.to_numeric(values, errors="coerce").notna().mean()
+    if numbers > MOST:
+        return "numeric", f"{_share(numbers)} are numbers"
+    some = values.iloc[:: max(1, len(values) // LOOKED_AT)]
+    some = some.where(some.str.match(DATE))  # a year alone is no date: "5411" is a kind of shop
+    dates = pd.to_datetime(some, errors="coerce", format="ISO8601", utc=True).notna().mean()
+    if dates > MOST:
+        return "datetime", f"{_share(dates)} are dates"
+    return "categorical", "text that is neither numbers nor dates"
+
+
+def _share(share: float) -> str:
+    return "all values" if share == 1 else f"{share:.0%} of the values"

@@ -19,7 +19,7 @@ from detector.errors import DataError, SettingError
 from detector.explain.reason import Reason
 from detector.schema import Schema
 from pipelines.alerts.channels.targets import secrets_of, without_secrets
-from pipelines.alerts.feedback.answers import answer, find, precision, realised
+from pipelines.alerts.feedback.answers import answer, find, in_all, precision, realised
 from pipelines.alerts.feedback.router import answer_router
 from pipelines.alerts.message import links
 from pipelines.alerts.network.addresses import guarded, is_allowed, networks_of
@@ -543,3 +543,58 @@ def test_default_configuration_has_a_hidden_nothing(tmp_path: Path) -> None:
 
     with store.read() as session:
         assert set(session.scalars(sa.select(Delivery.target))) == {"file", "log"}
+
+
+def test_alert_that_went_to_two_channels_counts_once_in_all(
+    store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By channel it is in two lines; how many alerts were right is about alerts, not deliveries."""
+    config = config_in(tmp_path, file={"path": "alerts.jsonl"}, log={"enabled": True})
+    give(store, config, rows(*[(name, 0, "high") for name in "abc"]))
+    run(store, config)
+    with store.write() as session:
+        for alert, verdict in zip(session.scalars(sa.select(Alert)).all(), ("fraud", "fine", "unsure"), strict=True):
+            answer(session, alert, verdict, reason="", who="ann", via="cli", config=config, now=NOW)
+
+    with store.read() as session:
+        assert precision(session, source="payments")["alerts"].tolist() == [3, 3]
+        assert in_all(session, source="payments") == "In all 3 alerts, 2 answered, 50 % of them fraud."
+    assert "In all 3 alerts, 2 answered, 50 % of them fraud." in told("list", str(tmp_path), "--precision")
+    assert realised(config) == (
+        "Alerts that people answered and that were fraud: file 1 of 2, log 1 of 2, 1 of 2 in all, each counted once."
+    )
+
+
+@pytest.mark.parametrize("rule", ["hash", "last4", "hide"])
+@pytest.mark.parametrize("key", [["card_id"], ["shop", "card_id"]], ids=["one column", "two columns"])
+def test_silences_are_listed_masked(
+    store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, rule: str, key: list[str]
+) -> None:
+    """Whether the mask was there when the silence was set, or came later."""
+    monkeypatch.setenv("MASK", "a secret for hashes")
+    card, folder = "4929123412341234", str(tmp_path)
+    entity = [part for name in key for part in ("--entity", card if name == "card_id" else "s1")]
+    config_in(tmp_path, key=key)
+    told("silence", folder, *entity, "--reason", "before")
+    config_in(tmp_path, key=key, mask={"card_id": rule}, mask_secret="${MASK}")
+    made = told("silence", folder, *entity, "--reason", "after")
+
+    listed = told("silence", folder, "--list")
+
+    assert card not in made + listed
+    assert "before" in listed
+    assert ("shop s1, card_id" in listed) == (len(key) == 2)
+
+
+def test_times_of_an_alert_say_their_zone(store: Store, tmp_path: Path) -> None:
+    """Those of the event, of deliveries and of answers; and of the row, if it is shown."""
+    config = config_in(tmp_path, log={"enabled": True}, shown=["time"])
+    (alert,) = give(store, config, rows(("a", 0, "high")))
+    run(store, config)
+    told("answer", str(tmp_path), alert["id"], "fine")
+
+    lines = told("show", str(tmp_path), alert["id"])
+
+    times = re.findall(r"20\d\d-\d\d-\d\d \d\d:\d\d(?::\d\d)?( UTC)?", lines)
+    assert len(times) >= 4
+    assert set(times) == {" UTC"}

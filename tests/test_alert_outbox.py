@@ -15,7 +15,7 @@ from detector.explain.reason import Reason
 from pipelines.alerts import enqueue
 from pipelines.alerts.delivery.digests import end_quiet
 from pipelines.alerts.grouping.events import Grouping, events_of
-from pipelines.alerts.grouping.groups import GroupState, advance
+from pipelines.alerts.grouping.notify_rules import GroupState, advance
 from pipelines.config import Config, load_config
 from pipelines.scoring.load import scorer_of
 from pipelines.store import Store

@@ -25,7 +25,7 @@ from pipelines.alerts.channels.pagerduty import event_of
 from pipelines.alerts.channels.slack import payload_of
 from pipelines.alerts.channels.webhook import body_of
 from pipelines.alerts.grouping.events import Grouping, events_of
-from pipelines.alerts.grouping.groups import Candidate
+from pipelines.alerts.grouping.notify_rules import Candidate
 from pipelines.alerts.message.facts import facts_of, labels_of
 from pipelines.alerts.message.message import Message, message_of
 from pipelines.alerts.message.templating import render

@@ -14,11 +14,13 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from detector.detectors.series.detector import SequenceDetector
 from detector.detectors.table.detector import TabularDetector
 from detector.detectors.table.scorer import TabularScorer
-from detector.errors import BundleError
+from detector.errors import BundleError, SettingError, UnfittedError
 from detector.onnx.folder import digest_of, own_digest
 from detector.persist.bundle import MANIFEST, fingerprint, load, save
+from tests.series_examples import small, waves
 
 FILES = ["arrays.npz", "bundle.json", "decoder.onnx", "graph.onnx", "inside.onnx"]
 
@@ -349,3 +351,26 @@ def test_fingerprint_names_exactly_this_bundle(saved: Path, copy: Path, quick: T
 def test_bundle_can_be_read_by_others(saved: Path) -> None:
     """The service that scores is another user than the job that trains."""
     assert saved.stat().st_mode & 0o755 == 0o755
+
+
+def test_fitted_detector_is_saved_as_its_scorer(quick: TabularDetector, tmp_path: Path) -> None:
+    """Nobody needs to know of ``scorer_``; for series as for tables."""
+    series = small().fit(waves(300))
+
+    assert fingerprint(save(quick, tmp_path / "table")) == fingerprint(save(quick.scorer_, tmp_path / "its scorer"))
+    assert load(save(series, tmp_path / "series")).sensors == series.scorer_.sensors
+
+
+@pytest.mark.parametrize("detector", [TabularDetector(), SequenceDetector()], ids=["table", "series"])
+def test_saving_an_unfitted_detector_says_what_to_do(detector: object, tmp_path: Path) -> None:
+    """In place of an attribute that is not there."""
+    with pytest.raises(UnfittedError, match=f"This {type(detector).__name__} is not fitted yet. Call fit"):
+        save(detector, tmp_path / "bundle")
+
+
+@pytest.mark.parametrize("given", [None, "bundle", {"a": 1}], ids=repr)
+def test_saving_what_is_no_detector_says_what_is_expected(given: object, tmp_path: Path) -> None:
+    """And makes no folder."""
+    with pytest.raises(SettingError, match="expected a fitted TabularDetector or SequenceDetector, or its scorer_"):
+        save(given, tmp_path / "bundle")
+    assert not (tmp_path / "bundle").exists()

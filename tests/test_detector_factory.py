@@ -15,7 +15,7 @@ from detector.persist import bundle
 from detector.schema import Schema
 from pipelines.config import Config, PolicySection, TrainSection
 from pipelines.factory.detector import MEMBERS, TAKEN, detector_of, policy_of, refuse_taken_names
-from pipelines.scoring.batch import score
+from pipelines.scoring.one_off import score
 
 TIMED = Schema(time="when", numeric=("amount",))
 Configure = Callable[..., Config]

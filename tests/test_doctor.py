@@ -86,8 +86,14 @@ def test_all_problems_are_told_at_once(tmp_path: Path, frame: pd.DataFrame) -> N
         ("id", lambda n: n // 2, "columns.key", "problem", "is the same in 50% of the rows"),
         ("id", lambda n: "" if n == 3 else n, "columns.key", "warning", "0.10% missing, 0% repeated"),
         ("id", lambda n: 7 if n in (3, 4) else n, "columns.key", "warning", "0.20% repeated"),
-        ("time", lambda n: "noon", "columns.time", "problem", "holds no time, such as 'noon'"),
-        ("time", lambda n: "?" if n < 500 else "2024-01-01", "columns.time", "warning", "50% unreadable"),
+        ("time", lambda n: "noon", "columns.time", "problem", "100% is not a time, such as 'noon'"),
+        (
+            "time",
+            lambda n: "?" if n < 500 else "2024-01-01",
+            "columns.time",
+            "problem",
+            "50% is not a time",
+        ),
         ("card", lambda n: "" if n < 500 else n, "columns.entity", "warning", "50% missing"),
         ("fraud", lambda n: 0, "columns.label", "warning", "0 anomalous, 1,000 normal"),
         ("fraud", lambda n: 1, "columns.label", "problem", "no normal row to learn from"),
@@ -99,6 +105,7 @@ def test_all_problems_are_told_at_once(tmp_path: Path, frame: pd.DataFrame) -> N
         ("amount", lambda n: 5, "columns.numeric", "warning", "is always '5'"),
         ("amount", lambda n: n, "columns.numeric", "warning", "different in nearly every row"),
         ("amount", lambda n: "abc" if n == 7 else n % 9, "columns.numeric", "warning", "0.10% is not a number"),
+        ("amount", lambda n: 1e154 if n == 7 else n % 9, "columns.numeric", "warning", "holds 1e+154, far beyond"),
         ("amount", lambda n: "inf" if n == 7 else n % 9, "columns.numeric", "warning", "0.10% infinite"),
         ("country", lambda n: f"c{n}", "columns.categorical", "warning", "different in nearly every row"),
     ],
@@ -163,12 +170,12 @@ def test_source_that_is_not_there(tmp_path: Path) -> None:
 
 
 def test_lines_that_do_not_fit_are_told(tmp_path: Path) -> None:
-    """Few rows and lines with a wrong number of fields are warnings."""
+    """Few rows are a warning; lines with a wrong number of fields a problem where they are more than a hundredth."""
     (tmp_path / "data.csv").write_text("a,b\n1,2\n3\n4,5\n")
 
     checks = examine(config_for(tmp_path, columns={}))
 
-    assert "data.csv line 3: 1 field where the header has 2" in found(checks, "source", "warning")
+    assert "data.csv line 3: 1 field where the header has 2" in found(checks, "source", "problem")
     assert "only 2 rows" in found(checks, "source", "warning")
 
 
@@ -318,3 +325,83 @@ def test_features_name_the_reports_they_cannot_read(tmp_path: Path, frame: pd.Da
     checks = examine(config_for(tmp_path, frame, features=features, train={"head": {"reports": reports}}))
 
     assert "chargebacks.csv" in found(checks, "features", "problem")
+
+
+@pytest.mark.parametrize(
+    ("write", "advice", "kind"),
+    [
+        (lambda n: f"{n:,.2f}", '{amount: {thousands: ",", decimal: "."}}', "as 1,234.56, and they are the largest"),
+        (
+            lambda n: f"{n:,.2f}".translate({44: ".", 46: ","}),
+            '{amount: {thousands: ".", decimal: ","}}',
+            "as 1.234,56",
+        ),
+        (lambda n: f"{n:.2f} EUR" if n > 1000 else f"{n:.2f}", "without separators or units", "they are the largest"),
+    ],
+)
+def test_doctor_proposes_the_form_of_numbers(
+    tmp_path: Path, frame: pd.DataFrame, write: Any, advice: str, kind: str
+) -> None:
+    """Large amounts written in another form are a problem, however few, with the setting that reads them all."""
+    frame["amount"] = [write(1234.5 + n if n in (3, 30, 300, 400, 500) else n % 90 + 0.25) for n in range(len(frame))]
+    columns = COLUMNS | {"numeric": ["amount"]}
+
+    text = found(examine(config_for(tmp_path, frame, columns=columns)), "columns.numeric", "problem")
+
+    assert advice in text
+    assert kind in text
+
+
+def test_declared_form_of_doctor_is_read(tmp_path: Path, frame: pd.DataFrame) -> None:
+    """With the proposed setting nothing is lost; a name of no column is told."""
+    frame["amount"] = [f"{n * 7.25:,.2f}" for n in range(len(frame))]
+    frame["time"] = pd.to_datetime(frame["time"]).dt.strftime("%d.%m.%Y %H:%M")
+    formats = {"amount": {"thousands": ","}, "time": {"date": "day first"}}
+
+    sound = examine(config_for(tmp_path, frame, source={"path": "data.csv", "formats": formats}))
+    lost = examine(config_for(tmp_path, source={"path": "data.csv", "formats": {"amuont": {"thousands": ","}}}))
+
+    assert "'time' is read day first" in found(sound, "source.formats", "ok")
+    assert not [check for check in sound if check.state == "problem"]
+    assert "no column 'amuont' > Did you mean 'amount'?" in found(lost, "source.formats", "problem")
+
+
+@pytest.mark.parametrize(
+    ("write", "text"),
+    [
+        ("%d.%m.%Y %H:%M", "they are written day first > Set `source.formats: {time: {date: day first}}`"),
+        ("%m/%d/%Y %I:%M %p", "they are written month first"),
+        ("%d-%b-%y %H:%M:%S", '{date: "%d-%b-%y %H:%M:%S"}'),
+        ("ms", "they are written milliseconds since 1970 > Set `source.formats: {time: {date: milliseconds}}`"),
+        ("both", "it is mixed: 64% day first and 36% month first > Have it written in one form"),
+        ("unclear", "they are written day first or month first"),
+    ],
+)
+def test_doctor_proposes_the_form_of_dates(tmp_path: Path, frame: pd.DataFrame, write: str, text: str) -> None:
+    """Day first, month first or a count from 1970; where both would do it says so, and where none does."""
+    time = pd.date_range("2024-01-13", periods=len(frame), freq="h")
+    if write == "ms":
+        frame["time"] = (time - pd.Timestamp(0)) // pd.Timedelta(milliseconds=1)
+    elif write == "both":
+        frame["time"] = [f"{t:%d.%m.%Y}" if n % 2 else f"{t:%m/%d/%Y}" for n, t in enumerate(time)]
+    elif write == "unclear":
+        frame["time"] = [f"0{n % 9 + 1}.0{n % 7 + 1}.2024" for n in range(len(frame))]
+    else:
+        frame["time"] = time.strftime(write)
+
+    assert text in found(examine(config_for(tmp_path, frame)), "columns.time", "problem")
+
+
+def test_doctor_says_which_kind_every_column_gets(tmp_path: Path, frame: pd.DataFrame) -> None:
+    """And why, before training; numbers that are likely codes are asked about, and text that holds numbers."""
+    frame["mcc"] = ["n/a" if n % 3 else 5411 + n % 20 for n in range(len(frame))]
+    frame["fee"] = [f"{n},50" for n in range(len(frame))]
+    columns = COLUMNS | {"categorical": ["country"]}
+
+    checks = examine(config_for(tmp_path, frame, columns=columns))
+
+    assert "'amount': numeric, guessed, as all values are numbers" in found(checks, "columns.numeric", "ok")
+    assert "'country': categorical, as the configuration says" in found(checks, "columns.categorical", "ok")
+    assert "'mcc': numeric, guessed" in found(checks, "columns.numeric", "warning")
+    assert "list it under `columns.categorical`" in found(checks, "columns.numeric", "warning")
+    assert "written as 1234,56" in found(checks, "columns.categorical", "warning")

@@ -11,7 +11,7 @@ import yaml
 
 from detector.errors import DataError
 from pipelines.config import Config, load_config
-from pipelines.scoring.batch import score
+from pipelines.scoring.one_off import score
 from pipelines.simulate import simulate_transactions
 from pipelines.training.evaluate import evaluate
 from pipelines.training.train import train
@@ -90,7 +90,7 @@ def test_new_rows_are_measured_against_the_past_of_training(site: Config, tmp_pa
 
 def test_rows_may_lie_in_any_order(site: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Also where a file is read in several parts."""
-    monkeypatch.setattr("pipelines.scoring.batch.BATCH", 100)
+    monkeypatch.setattr("pipelines.scoring.one_off.BATCH", 100)
     fresh = pd.read_parquet(site.bundle.parent / "fresh.parquet")
     found = []
     for name, rows in (("sorted", fresh), ("mixed", fresh.sample(frac=1, random_state=1))):

@@ -47,7 +47,7 @@ def test_reasons_keep_what_is_no_feature():
     said = in_own_words(reasons, features)
 
     assert said[0] == reasons[0]
-    assert said[1].text == "amount missing, expected about 1; 30 % of the risk"
+    assert said[1].text == "ratio of amount to its 30-day mean of card missing, expected about 1; 30 % of the risk"
     assert said[2].text == "known fraud of this shop 12 % in the 28 days before, expected about 1 %; 20 % of the risk"
     assert said[3].text == "last event of this card 3 minutes before, expected about 24 hours; 10 % of the risk"
 

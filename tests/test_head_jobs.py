@@ -14,7 +14,7 @@ import pytest
 from detector.detectors.table.scorer import TabularScorer
 from detector.persist import bundle
 from pipelines.config import Config
-from pipelines.scoring.batch import score
+from pipelines.scoring.one_off import score
 from pipelines.training import review
 from pipelines.training.retrain import retrain
 from pipelines.training.train import train

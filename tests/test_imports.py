@@ -54,7 +54,9 @@ def test_scoring_imports_nothing_that_only_fitting_needs(
 
 def test_service_imports_nothing_that_only_fitting_needs() -> None:
     """It scores, alerts and answers for months; what training needs would be 100 MB and two seconds more."""
-    loaded = modules_after("import pipelines.service.app, pipelines.scoring.stream, pipelines.alerts.delivery.deliver")
+    loaded = modules_after(
+        "import pipelines.service.app, pipelines.scoring.batch_transaction, pipelines.alerts.delivery.deliver"
+    )
 
     assert "onnxruntime" in loaded
     assert loaded.isdisjoint(ONLY_FOR_FITTING)

@@ -16,7 +16,7 @@ from benchmarks.soak import Site, draw
 from detector.detectors.table.detector import TabularDetector
 from detector.errors import BundleError, SinkError, SourceError, StoreError
 from detector.schema import Schema
-from pipelines.scoring import stream as incremental
+from pipelines.scoring import batch_transaction as incremental
 from pipelines.scoring.job import score_new
 from pipelines.store import DayFlags
 from pipelines.store.alert_tables import Alert, Delivery
@@ -415,7 +415,7 @@ def test_challenger_that_fails_in_the_shadow_harms_nothing(
         def score(self, *_: object, **__: object) -> None:
             raise failure
 
-    monkeypatch.setattr("pipelines.scoring.stream.ShadowTrial.of", lambda *_, **__: Failing())
+    monkeypatch.setattr("pipelines.scoring.batch_transaction.ShadowTrial.of", lambda *_, **__: Failing())
     site = build(settings={"batch_rows": 20})
     put(site, "a.parquet", 0, 20)
     put(site, "b.parquet", 20, 20)

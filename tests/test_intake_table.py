@@ -18,10 +18,10 @@ from detector.detectors.table.detector import TabularDetector
 from detector.errors import SchemaError, SettingError
 from detector.persist.bundle import save
 from detector.schema import Schema
+from pipelines.jobs.catalogue import DELIVERIES
 from pipelines.jobs.context import JobOutcome
-from pipelines.jobs.registry import DELIVERIES
 from pipelines.scoring import replay as again
-from pipelines.scoring.stream import Scoring
+from pipelines.scoring.batch_transaction import Scoring
 from pipelines.service.housekeeping import deliver, tidy
 from pipelines.store import Audit, Batch, Cursor, RecentKey, Run
 from tests.service_sites import context, opened, put, score

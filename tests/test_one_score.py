@@ -25,8 +25,8 @@ from pipelines.factory.training_period import TrainingPeriod
 from pipelines.jobs.context import Context
 from pipelines.monitoring.drift import watch
 from pipelines.registry.registry import ModelRegistry
-from pipelines.scoring.batch import score
 from pipelines.scoring.job import score_new
+from pipelines.scoring.one_off import score
 from pipelines.scoring.replay import backfill, replay
 from pipelines.scoring.shadow import begin_shadow
 from pipelines.store import open_store

@@ -247,7 +247,7 @@ def test_lost_past_is_built_from_the_source(home: Path, lost: str) -> None:
 
 def test_snapshot_ahead_of_a_restored_database_is_not_believed(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """It knows rows that the database has not scored."""
-    monkeypatch.setattr("pipelines.features.state.BATCHES", 1)
+    monkeypatch.setattr("pipelines.features.feature_state.BATCHES", 1)
     config = settle(home)
     put(home, "part1", PAYMENTS.iloc[:800])
     run(config)

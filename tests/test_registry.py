@@ -13,8 +13,8 @@ from detector import TabularDetector
 from detector import atomic as swap
 from detector.errors import BundleError, SettingError
 from detector.persist import bundle
+from pipelines.registry.models_file import Promotion
 from pipelines.registry.registry import ModelRegistry
-from pipelines.registry.state import Promotion
 
 NOW = datetime(2026, 3, 1, tzinfo=UTC)
 

@@ -13,7 +13,7 @@ import sqlalchemy as sa
 
 from detector.errors import SettingError, StoreError
 from pipelines.config import ServiceSection
-from pipelines.jobs import registry as jobs
+from pipelines.jobs import catalogue as jobs
 from pipelines.jobs.context import Context, JobOutcome, StoppedError
 from pipelines.service.due_times import next_times
 from pipelines.service.runs import close_lost, run_job

@@ -166,3 +166,13 @@ def test_from_dict_refuses_an_unknown_key() -> None:
     """A changed bundle is told what is wrong with it."""
     with pytest.raises(SchemaError, match="A schema has no 'numerical'. Did you mean 'numeric'"):
         Schema.from_dict({"numerical": ["a"]})
+
+
+def test_a_kind_of_shop_is_not_a_year() -> None:
+    """Codes of four digits are numbers where most rows have none, and text where others are text; never dates."""
+    codes = pd.Series(["5411", "5812"] * 30 + ["n/a"] * 100)
+    mixed = pd.Series(["5411-10", "5812-11"] * 30)
+
+    schema = Schema.infer(pd.DataFrame({"codes": codes, "mixed": pd.concat([mixed] * 3)[:160].to_numpy()}))
+
+    assert (schema.numeric, schema.categorical, schema.datetime) == (("codes",), ("mixed",), ())

@@ -22,8 +22,8 @@ from detector.errors import BundleError, SchemaError, SettingError, SinkError
 from detector.explain.reason import Reason, in_words
 from detector.persist import bundle
 from pipelines.config import Config
-from pipelines.scoring import batch as job
-from pipelines.scoring.batch import ScoreReport, score
+from pipelines.scoring import one_off as job
+from pipelines.scoring.one_off import ScoreReport, score
 from pipelines.training import review
 
 NOW = datetime(2026, 3, 2, 12, tzinfo=UTC)

@@ -20,7 +20,7 @@ from pipelines.cli import app
 from pipelines.config import Config, load_config
 from pipelines.factory.kinds import KINDS
 from pipelines.lab.evaluate import evaluate_encoders
-from pipelines.scoring.batch import score
+from pipelines.scoring.one_off import score
 from pipelines.simulate import simulate_sensors
 from pipelines.training.evaluate import evaluate
 from pipelines.training.train import TrainReport, train

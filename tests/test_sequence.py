@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import re
 import warnings
 from collections import Counter
 from typing import Any
@@ -112,7 +113,7 @@ def test_p_values_of_normal_rows_are_spread_out(timed: SequenceDetector) -> None
 
 
 def test_an_event_names_times_and_sensors(timed: SequenceDetector) -> None:
-    """Start, end, peak, the sensor at fault, what it read and what it should have."""
+    """Start, end, peak, the sensor at fault, how far it went, what it should have read and what it read in training."""
     rows = readings(200, 1)
     rows.loc[100:104, "flow"] += 12.0
 
@@ -124,8 +125,8 @@ def test_an_event_names_times_and_sensors(timed: SequenceDetector) -> None:
     assert event["sensors"].split(", ")[0] == "flow"
     place = int((event["peak"] - START) / pd.Timedelta(minutes=1))
     reason = event["reasons"][0]
-    assert reason.observed == f"{rows['flow'][place]:.4g}"
-    assert reason.expected == f"about {timed.expected(rows)['flow'][place]:.4g}"
+    assert reason.observed == f"up to {rows['flow'][100:105].max():.4g}"
+    assert re.fullmatch(r"about [456]\d\.?\d* \(39\.\d+ to 60\.\d+ in training\)", reason.expected)
     assert event["risk"] == pytest.approx(timed.risk(rows)[place])
     assert "% of the risk" in event["text"]
 

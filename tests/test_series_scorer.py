@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 from typing import Any
 
@@ -77,7 +78,11 @@ def test_each_flagged_segment_is_an_event(verdicts: SeriesVerdicts) -> None:
     assert event["sensors"].split(", ")[0] == "flow"
     for name, told in (("peak", "when"), ("risk", "risk"), ("p_value", "p_value"), ("severity", "severity")):
         assert event[name] == peak[told]
-    assert event["text"] == peak["reasons"]
+    assert re.fullmatch(
+        r"flow (down to|stuck at) 20, expected about [\d.]+ \([\d.]+ to [\d.]+ in training\); \d+ % of the risk.* "
+        rf"\| from {event['start']:%Y-%m-%d %H:%M} for {len(own)} min, worst at {event['peak']:%Y-%m-%d %H:%M}",
+        event["text"],
+    )
     assert verdicts.events["steps"].sum() == frame["flagged"].sum()
 
 

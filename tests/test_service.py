@@ -29,7 +29,7 @@ from benchmarks.soak import Site
 from detector import load, save
 from detector.errors import SettingError
 from pipelines.cli import app
-from pipelines.jobs import registry as jobs
+from pipelines.jobs import catalogue as jobs
 from pipelines.jobs.context import Context, JobOutcome, StoppedError
 from pipelines.jobs.subprocess import CommandError, outcome_of, run_command
 from pipelines.service.app import Service
@@ -123,6 +123,7 @@ def test_serves_takes_over_and_ends(tiny_bundle: Path, tmp_path: Path, start: Ca
         'job_seconds_count{job="score"}',
         "lag_waiting 0",
         "model_age_seconds",
+        "alerts_told_today",
         "leader 1",
     ):
         assert f"detector_{name}" in metrics

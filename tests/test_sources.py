@@ -466,9 +466,13 @@ def test_types_of_files_are_joined(tmp_path: Path) -> None:
     ("files", "path", "message"),
     [
         ({"data.csv": "a\n1"}, "dta.csv", r"no file or folder .*dta.csv. In .*Did you mean 'data.csv'\?"),
-        ({"in/data.csv": "a\n1"}, "im/data.csv", r"There is no folder .*im. Known: in."),
+        ({"in/data.csv": "a\n1"}, "im/data.csv", r"There is no folder .*im. .*in"),
         ({"data.csv": "a\n1"}, "data.csv/x", r"data.csv is a file, not a folder"),
-        ({"data.csv": "a\n1"}, "data*.parquet", r"No file matches .*data\*.parquet. In .*Known: data.csv"),
+        (
+            {"data.csv": "a\n1"},
+            "data*.parquet",
+            r"No file matches .*data\*.parquet. In .*the nearest names are data.csv",
+        ),
         ({"notes.md": "x"}, ".", r"holds no CSV or Parquet file"),
         (
             {"sub/data.csv": "a\n1"},

@@ -17,7 +17,7 @@ from alembic.script import ScriptDirectory
 
 from benchmarks.soak import KILLED, Site, run
 from detector.errors import StoreError
-from pipelines.scoring import stream as incremental
+from pipelines.scoring import batch_transaction as incremental
 from pipelines.service.leader import Leadership
 from pipelines.store import Base, Batch, Cursor, DueTime, Run, Store, open_store
 from pipelines.store import alert_tables as _alert_tables  # noqa: F401 - they are in the same database

@@ -17,12 +17,12 @@ from detector.persist import bundle
 from pipelines.config import Config, load_config
 from pipelines.factory.training_period import recent
 from pipelines.features.engine import FeatureEngine, MeasuredRows, history_folder
-from pipelines.features.state import feature_state_of
+from pipelines.features.feature_state import feature_state_of
 from pipelines.jobs.cache import ProcessCache
 from pipelines.jobs.context import Context, JobOutcome
 from pipelines.monitoring.drift import watch
-from pipelines.scoring.batch import score
 from pipelines.scoring.job import score_new
+from pipelines.scoring.one_off import score
 from pipelines.scoring.replay import replay
 from pipelines.sources import open_source
 from pipelines.store import Store, open_store

@@ -253,6 +253,16 @@ def test_champion_takes_what_the_detector_takes(store: str, change: dict[str, li
     assert found["risk"].notna().all()
 
 
+def test_champion_takes_pandas_categories(store: str) -> None:
+    """A category is text: the same risks."""
+    model = mlflow.pyfunc.load_model("models:/payments@champion")
+    plain = rows(3)
+
+    found = model.predict(plain.astype({"shop": "category", "transaction": "category"}))
+
+    assert found["risk"].tolist() == model.predict(plain)["risk"].tolist()
+
+
 def test_model_keeps_signature_and_example(store: str) -> None:
     """A reviewer sees the columns in and out, and an example."""
     info = mlflow.models.get_model_info("models:/payments/1")

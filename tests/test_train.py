@@ -17,7 +17,7 @@ from detector.errors import BundleError, DataError, SchemaError, SettingError, S
 from detector.persist import bundle
 from pipelines.config import Config
 from pipelines.factory import kinds
-from pipelines.scoring.batch import score
+from pipelines.scoring.one_off import score
 from pipelines.training import review
 from pipelines.training.merit import Review
 from pipelines.training.review import review_table

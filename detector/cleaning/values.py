@@ -31,10 +31,10 @@ from pandas.api import types
 
 from detector.arrays import Flags
 from detector.errors import SchemaError
+from detector.schema import MISSING
 
 Reading = tuple[pd.Series, Flags]
 
-MISSING = ("", "na", "n/a", "<na>", "nan", "nat", "null", "none")
 INFINITE = {"inf": np.inf, "+inf": np.inf, "infinity": np.inf, "-inf": -np.inf, "-infinity": -np.inf}
 TRUTH = {"true": 1.0, "t": 1.0, "yes": 1.0, "y": 1.0, "false": 0.0, "f": 0.0, "no": 0.0, "n": 0.0}
 NUMBER = r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?"
@@ -151,7 +151,7 @@ def read_categories(column: pd.Series) -> pd.Series:
 
 
 def read_names(column: pd.Series) -> pd.Series:
-    """Keys or entities: typed ones as they are, whole floats as integers, all others as text.
+    """Keys or entities: typed ones as they are, whole floats as integers, all others as text without space around it.
 
     A column of integers with a gap reaches pandas as floats; its names would otherwise change with the batch.
 
@@ -166,8 +166,8 @@ def read_names(column: pd.Series) -> pd.Series:
         if ((np.abs(known) < 2.0**63) & (np.trunc(known) == known)).all():
             return column.astype("int64" if len(known) == len(column) else "Int64")
     if column.dtype == object or types.is_string_dtype(column):
-        text = _text(column)
-        return text.mask(text.str.strip() == "")
+        text = _text(column).str.strip()
+        return text.mask(text == "")
     return column
 
 

@@ -28,6 +28,9 @@ MIN_EXCEEDANCES = 50
 TAIL_SHARE = 0.02
 SMALLEST_TAIL_P = 1e-12
 MAX_SHAPE = 0.9
+RISK_RESOLUTION = 1e-5
+"""Risks, in deviations of a member's score, that differ by less are alike: scores are float32, and the same row's last
+bits depend on the processor. Larger, and true differences would count as ties."""
 
 
 @dataclass(frozen=True)
@@ -45,8 +48,10 @@ class ParetoTail:
     shape: float
 
     @classmethod
-    def fit(cls, ordered: Floats) -> Self | None:
+    def fit(cls, ordered: Floats, *, least: float = 0.0) -> Self | None:
         """Fit the upper 2 % of ordered risks, or the upper 50; None where they are too few or all alike.
+
+        They are alike where they are ``least`` or less above the threshold, in the mean.
 
         By probability-weighted moments (Hosking and Wallis, Technometrics 1987), which need no search. A tail
         with an end would call every row beyond it impossible, so a shape below 0 is taken as 0.
@@ -58,7 +63,7 @@ class ParetoTail:
         threshold = ordered[n - k - 1]
         excess = ordered[n - k :] - threshold
         mean = float(excess.mean())
-        if mean <= 0.0:
+        if mean <= least:
             return None
         weighted = float((excess * (k - np.arange(1, k + 1)) / (k - 1)).mean())
         spread = mean - 2.0 * weighted
@@ -91,6 +96,7 @@ class Calibrator:
       al., KDD 2017), but extrapolates: the guarantee above does not hold for it.
     - ``max_rows``: more rows than this are sampled down; a random sample keeps the guarantee.
     - ``random_state``: seed of that sample.
+    - ``resolution``: a risk that is larger by less than this is a tie, lest equal rows be told apart by rounding.
 
     Raises ``SettingError`` if ``tail`` is neither of the two, or if ``max_rows`` is below 1; ``ShapeError`` if ``risk``
     is not a plain row of numbers; ``DataError`` if there is no risk, if one is not finite, or if there are too few for
@@ -108,6 +114,7 @@ class Calibrator:
         tail: str = "empirical",
         max_rows: int = MAX_ROWS,
         random_state: int = 0,
+        resolution: float = 0.0,
     ) -> None:
         if max_rows < 1:
             raise SettingError(f"max_rows must be at least 1. Received: max_rows={max_rows}.")
@@ -119,7 +126,8 @@ class Calibrator:
         if len(values) > max_rows:
             values = np.random.default_rng(random_state).choice(values, max_rows, replace=False)
         self.risk: Floats = np.sort(values)
-        self.pareto = ParetoTail.fit(self.risk)
+        self.resolution = resolution
+        self.pareto = ParetoTail.fit(self.risk, least=resolution)
         self.tail = self._known_tail(tail)
 
     def __repr__(self) -> str:
@@ -138,18 +146,18 @@ class Calibrator:
     def p_value(self, risk: ArrayLike, *, tail: str | None = None) -> Floats:
         """(1 + number of held-out risks ≥ this one) / (n + 1) for each row, in (0, 1].
 
-        A tie counts against the row being anomalous. ``tail`` ("empirical" or "pareto") takes the place of the
-        calibrator's own. Raises ``ShapeError`` if ``risk`` is not a plain row of numbers; ``DataError`` if a risk is
-        NaN, or if there is no Pareto tail.
+        A tie, up to the resolution, counts against the row being anomalous. ``tail`` ("empirical" or "pareto") takes
+        the place of the calibrator's own. Raises ``ShapeError`` if ``risk`` is not a plain row of numbers;
+        ``DataError`` if a risk is NaN, or if there is no Pareto tail.
         """
         tail = self.tail if tail is None else self._known_tail(tail)
         values = row_of_numbers(risk, "risk")
         if np.isnan(values).any():
             raise DataError(f"{int(np.isnan(values).sum())} risks are NaN. Send such rows to quarantine before.")
-        p_value = (1.0 + self.size - _count_below(self.risk, values)) / (1.0 + self.size)
+        p_value = (1.0 + self.size - _count_below(self.risk + self.resolution, values)) / (1.0 + self.size)
         if tail == "pareto" and self.pareto is not None:
-            beyond = values > self.pareto.threshold
-            p_value[beyond] = self.pareto.survival(values[beyond])
+            beyond = values - self.resolution > self.pareto.threshold
+            p_value[beyond] = self.pareto.survival(values[beyond] - self.resolution)
         return p_value
 
     def threshold(self, quantile: float) -> float:
@@ -163,14 +171,14 @@ class Calibrator:
         """
         limit = level(share("quantile", quantile))
         if self.tail == "pareto" and self.pareto is not None and limit < self.pareto.share:
-            return self.pareto.risk_at(limit) if limit >= SMALLEST_TAIL_P else float("inf")
+            return self.pareto.risk_at(limit) + self.resolution if limit >= SMALLEST_TAIL_P else float("inf")
         above = np.arange(self.size + 1)
         allowed = int(((1.0 + above) / (self.size + 1.0) <= limit).sum())
-        return float(self.risk[self.size - allowed]) if allowed else float("inf")
+        return float(self.risk[self.size - allowed]) + self.resolution if allowed else float("inf")
 
     def state(self) -> dict[str, NDArray[Any]]:
         """Everything ``from_state`` needs, as arrays fit for an ``.npz`` without pickle."""
-        return {"risk": self.risk, "tail": np.array(self.tail)}
+        return {"risk": self.risk, "tail": np.array(self.tail), "resolution": np.array(self.resolution)}
 
     @classmethod
     def from_state(cls, state: Mapping[str, NDArray[Any]]) -> Self:
@@ -180,7 +188,8 @@ class Calibrator:
         """
         try:
             risk, tail = state["risk"], str(state["tail"])
-            return cls(risk, tail=tail, max_rows=max(1, np.size(risk)))
+            resolution = float(state.get("resolution", 0.0))  # bundles of 0.1 knew none
+            return cls(risk, tail=tail, max_rows=max(1, np.size(risk)), resolution=resolution)
         except (KeyError, ValueError) as error:
             raise BundleError(f"The saved calibration cannot be used: {error}. Train the detector again.") from error
 

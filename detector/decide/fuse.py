@@ -15,6 +15,9 @@ RARITY = "rarity"
 NOVELTY = "novelty"
 ORDER = "order"
 HINGE = 0.5
+LEAST_SPREAD = 1e-6
+"""Scores are float32 and of the order of 1: a spread below this, or this share of their size, is that of their last
+bits. Larger, and a member that tells rows apart by little would lose its say."""
 ORDER_HINGE = 3.0
 ORDER_WEIGHT = 2.0
 
@@ -55,10 +58,14 @@ class Fusion:
         *,
         novelty_weight: float,
     ) -> Self:
-        """Learn location and scale of scores, shape (n_rows, n_members), from rows that no member was fitted on."""
+        """Learn location and scale of scores, shape (n_rows, n_members), from rows that no member was fitted on.
+
+        A spread that is rounding is none, and is not divided by.
+        """
         scores = np.asarray(scores, dtype=np.float64)
         location, scale = scores.mean(axis=0), scores.std(axis=0)
-        return cls(members, kinds, location, np.where(scale > 1e-9, scale, 1.0), novelty_weight)
+        rounding = LEAST_SPREAD * np.maximum(1.0, np.abs(scores).max(axis=0))
+        return cls(members, kinds, location, np.where(scale > rounding, scale, 1.0), novelty_weight)
 
     def standardise(self, scores: NDArray[np.floating[Any]]) -> Floats:
         """Each member's z-score, shape (n_rows, n_members)."""

@@ -8,6 +8,8 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
+from detector.resolution import LAST_BITS
+
 LIMIT = 1e6
 """Where scaled values end: far beyond any normal one, and its square is still a float32."""
 
@@ -36,7 +38,8 @@ class Scaling:
         centre = np.where(seen, values, 0.0).sum(axis=0, dtype=np.float64) / n_seen
         spread = np.where(seen, values - centre, 0.0)
         scale = np.sqrt(np.square(spread).sum(axis=0) / n_seen)
-        return cls(centre, np.where(scale > 1e-9 * np.maximum(np.abs(centre), 1e-9), scale, 1.0))
+        share = LAST_BITS * np.finfo(np.float32).eps if X.dtype == np.float32 else 1e-9
+        return cls(centre, np.where(scale > share * np.maximum(np.abs(centre), 1e-9), scale, 1.0))
 
     @classmethod
     def none(cls, width: int) -> Self:

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from detector.arrays import Flags, Floats
 from detector.encoding.cycles import CYCLES, from_cycle, to_cycle
-from detector.encoding.statistics import decimals_of, levels_of, location_and_scale, useless
+from detector.encoding.statistics import LARGEST, decimals_of, levels_of, location_and_scale, useless
 from detector.errors import DataError
 from detector.schema import Schema
 
@@ -136,7 +136,8 @@ class TableEncoder:
         numeric = _numeric(rows, used)
         every = np.ones(len(rows), dtype=bool)
         centre, scale = location_and_scale(numeric, every if baseline is None else baseline)
-        breadth = location_and_scale(numeric, every)[1] / scale
+        with np.errstate(over="ignore"):  # one absurd value among all makes any breadth
+            breadth = np.minimum(location_and_scale(numeric, every)[1] / scale, LARGEST)
         levels, counts = [], []
         for name in used.boolean + used.categorical:
             known, seen = levels_of(_as_text(rows[name], name in used.boolean), max_levels)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import partial
+from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -15,6 +15,7 @@ from detector.encoding.cycles import from_cycle
 from detector.encoding.table import UNSEEN, Encoded, TableEncoder
 from detector.explain import reason as explain
 from detector.explain.reason import Reason
+from detector.features.feature import is_rising
 from detector.ranker.model import Head
 
 if TYPE_CHECKING:
@@ -48,13 +49,18 @@ class TableExplainer:
         shares = self._shares(encoded)
         if self.scorer.serving_head is not None:
             shares = self._shares_of_head(self.scorer.serving_head, rows, shares)
-        chosen = explain.top_features(shares, top + SPARE_REASONS)
+        chosen = explain.top_features(self._suspicious(encoded, shares), top + SPARE_REASONS)
         reasons = self._reasons(encoded, shares, [row[:top] for row in chosen])
-        quiet = [not all(reason.telling for reason in each) for each in reasons]
+        missed = [len(each) < len(row[:top]) for each, row in zip(reasons, chosen, strict=True)]
+        quiet = [missed[i] or not all(reason.telling for reason in each) for i, each in enumerate(reasons)]
         short = [i for i, row in enumerate(chosen) if quiet[i] and len(row) > top]
         spare = self._reasons(encoded.take(short), shares[short], [chosen[i][top:] for i in short]) if short else []
         for i, more in zip(short, spare, strict=True):
             reasons[i] += more
+        if none := [i for i, each in enumerate(reasons) if not each]:  # then what there is, however it deviates
+            first = [chosen[i][:1] for i in none]
+            for i, only in zip(none, self._reasons(encoded.take(none), shares[none], first, any_way=True), strict=True):
+                reasons[i] = only
         return [explain.most_telling(each, top) for each in reasons]
 
     def attributions(self, encoded: Encoded) -> dict[str, NDArray[np.float64]]:
@@ -116,10 +122,33 @@ class TableExplainer:
         total = shares.sum(axis=1, keepdims=True)
         return np.where(total > 0, shares / np.where(total > 0, total, 1.0), members)
 
+    @cached_property
+    def _rising(self) -> dict[int, int]:
+        """The features of which only more than usual is suspicious, and the numeric column of each."""
+        return {
+            f: feature.numeric[0]
+            for f, feature in enumerate(self._columns.features)
+            if feature.kind != "datetime" and feature.numeric and is_rising(feature.name)
+        }
+
+    def _suspicious(self, encoded: Encoded, shares: NDArray[np.float64]) -> NDArray[np.float64]:
+        """The shares without those of features that deviate in a direction that raises no suspicion."""
+        if not self._rising:
+            return shares
+        columns, kept = list(self._rising.values()), shares.copy()
+        falls = encoded.numeric[:, columns] <= self._columns.centre[columns]
+        kept[:, list(self._rising)] *= ~falls
+        return np.where(kept.sum(axis=1, keepdims=True) > 0, kept, shares)
+
     def _reasons(
-        self, encoded: Encoded, shares: NDArray[np.float64], chosen: Sequence[Sequence[int]]
+        self,
+        encoded: Encoded,
+        shares: NDArray[np.float64],
+        chosen: Sequence[Sequence[int]],
+        *,
+        any_way: bool = False,
     ) -> list[list[Reason]]:
-        """The chosen features of each row as reasons."""
+        """The chosen features of each row as reasons, without those that raise no suspicion unless ``any_way``."""
         features, names = self._columns.features, self.feature_names
         own = [(row, f) for row, each in enumerate(chosen) for f in each if f < len(features)]
         observed = encoded.take(np.array([row for row, _ in own], dtype=np.int64))
@@ -129,8 +158,13 @@ class TableExplainer:
         reasons: list[list[Reason]] = [[] for _ in chosen]
         for row, each in enumerate(chosen):
             for f in each:
+                at = place.get((row, f), -1)
+                if not any_way and f in self._rising:
+                    column = self._rising[f]
+                    if observed.numeric[at, column] <= expected.numeric[at, column]:
+                        continue
                 if f < len(features):
-                    described = self._describe(observed, expected, place[row, f], f, levels)
+                    described = self._describe(observed, expected, at, f, levels)
                 else:
                     described = foreseen[names[f]](row)
                 columns = (features[f].column if f < len(features) else names[f],)

@@ -45,6 +45,8 @@ OF_EVENT = ("last", "gap", "code")
 MOST_EVENTS_BACK = 100
 OF_LABEL = ("frauds", "risk")
 MEASURES = OF_NOTHING + OF_NUMBER + OF_ANY + OF_PLACE
+RISING = ("count", "distinct", "new", "distance", "speed", "frauds", "risk")
+"""Only more than usual of these is suspicious: nobody looks into a card because it has known less fraud than others."""
 MAY_COUNT_ROW = ("count", "sum", "mean", "std", "max", "distinct")
 MAY_BE_DELAYED = ("count", "sum", "mean", "std", "max", "ratio", "zscore", "distinct", "frauds", "risk")
 
@@ -52,6 +54,8 @@ _LINE = re.compile(
     r"(?P<measure>\w+)(?:\s+(?P<back>\d{1,9}))?(?:\s+of\s+(?P<of>.+?))?\s+by\s+(?P<by>.+?)\s+over\s+(?P<windows>[\w\s,]+?)"
     r"(?:\s+delay\s+(?P<delay>\w+))?(?P<row>\s+with\s+row)?",
 )
+
+_MEASURE_IN_NAME = re.compile(rf"(?:^|_)({'|'.join(MEASURES)})(?:_\d+)?_\d+[smhd](?=_by_)")
 
 
 @dataclass(frozen=True)
@@ -181,6 +185,16 @@ class Feature:
             for window in match["windows"].split(",")
             for back in backs
         ]
+
+
+def is_rising(name: str) -> bool:
+    """Whether a column is a feature of which only more than usual is suspicious, by its name.
+
+    >>> is_rising("risk_28d_by_shop_delay_7d"), is_rising("amount_mean_30d_by_card"), is_rising("risk")
+    (True, False, False)
+    """
+    measures = _MEASURE_IN_NAME.findall(name)
+    return bool(measures) and measures[-1] in RISING
 
 
 def parse(lines: Sequence[str]) -> tuple[Feature, ...]:

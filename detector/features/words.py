@@ -92,6 +92,23 @@ def say(feature: Feature, value: float) -> tuple[str, str]:
     return f"{STATISTICS[feature.measure]} {of} of this {whose}", f"{number} {past}{ending}"
 
 
+def title(feature: Feature) -> str:
+    """What is measured, where no value says it: a ratio of the amount is missing, and the amount itself is there.
+
+    >>> title(*Feature.parse("zscore of amount by card_id over 30d"))
+    'deviation of amount from its 30-day mean of card_id'
+    """
+    whose, of = " and ".join(feature.by), ", ".join(feature.of)
+    match feature.measure:
+        case "ratio":
+            return f"ratio of {of} to its {spoken(feature.window)} mean of {whose}"
+        case "zscore":
+            return f"deviation of {of} from its {spoken(feature.window)} mean of {whose}"
+        case "new":
+            return f"whether {of} is new with this {whose}"
+    return say(feature, 0.0)[0]
+
+
 def _of_calendar(reason: Reason, time: str | None) -> Reason:
     reason = replace(reason, columns=(*reason.columns, *(() if time is None else (time,))))
     if reason.feature not in FLAGS:
@@ -110,14 +127,14 @@ def _say_event(feature: Feature, value: float, of: str, whose: str) -> tuple[str
 
 def _of_history(reason: Reason, feature: Feature) -> Reason:
     reason = replace(reason, columns=(*feature.of, feature.name))
-    try:
-        value = float(reason.observed)
-    except ValueError:
-        return replace(reason, feature=say(feature, 0.0)[0])
-    name, observed = say(feature, value)
     expected = "" if feature.measure in ("new", "code") else reason.expected
     if expected and feature.measure in ("risk", "since"):
         expected = _in_unit(expected, feature.measure)
+    try:
+        value = float(reason.observed)
+    except ValueError:
+        return replace(reason, feature=title(feature), expected=expected)
+    name, observed = say(feature, value)
     return replace(reason, feature=name, observed=observed, expected=expected, is_phrase=" " in observed)
 
 

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from detector.arrays import Floats
 from detector.errors import SettingError
 from detector.features.feature import OF_EVENT, Feature
+from detector.resolution import float_resolution
 
 if TYPE_CHECKING:
     import onnx
@@ -143,7 +144,8 @@ class EventWindow:
             values = values[~np.isnan(values)]
             plain = channel.coded or not len(values)
             centre.append(0.0 if plain else float(values.mean()))
-            scale.append(1.0 if plain else float(values.std()) or 1.0)
+            varies = not plain and np.ptp(values) > float_resolution(values)
+            scale.append(float(values.std()) if varies else 1.0)
         return cls(steps, tuple(centre), tuple(scale))
 
     @property

@@ -17,6 +17,10 @@ if TYPE_CHECKING:
 CHUNK = 1000
 PART = 256
 """Rows whose distances are looked at together: they stay in the processor's cache."""
+CANCELLED = 2e-6
+"""What a squared distance is reduced by, as a share of the row's squared length: about 16 last bits of float32, which
+the difference of large products loses. Smaller, and equal rows lie apart by what the processor rounds; larger, and a
+row close to a reference would count as that."""
 
 
 @dataclass(frozen=True)
@@ -67,11 +71,11 @@ class References:
         return replace(self, rows=np.concatenate([self.rows, (X[:room] * self.weights).astype(np.float32)]))
 
     def squared_distances(self, X: NDArray[np.floating[Any]]) -> Floats:
-        """Squared distance of each row to each reference, shape (n_rows, n_references)."""
+        """Squared distance of each row to each reference beyond rounding, shape (n_rows, n_references)."""
         X = np.asarray(X, dtype=np.float64) * self.weights
         rows = self.rows.astype(np.float64)
         product = (X**2).sum(axis=1)[:, None] + (rows**2).sum(axis=1) - 2 * X @ rows.T
-        return np.asarray(np.maximum(product, 0.0))
+        return np.asarray(np.maximum(product - CANCELLED * (X**2).sum(axis=1)[:, None], 0.0))
 
     def score(self, X: NDArray[np.floating[Any]]) -> Floats:
         """Mean distance to the k nearest references, shape (n_rows,); the slow, obvious way."""
@@ -104,6 +108,7 @@ class References:
         constants: dict[str, NDArray[Any] | np.generic] = {
             "k": np.array([self.k]),
             "nought": np.float32(0),
+            "cancelled": np.float32(1 - CANCELLED),
             "weights": self.weights,
             "ones": np.ones((self.rows.shape[1], 1), dtype=np.float32),
             "share": np.full((self.k, 1), 1 / self.k, dtype=np.float32),
@@ -124,7 +129,8 @@ class References:
             "near, place = TopK <axis = 1, largest = 0, sorted = 0> (candidates, k)",
             "square = Mul (weighted, weighted)",
             "norm = MatMul (square, ones)",
-            "squared = Add (near, norm)",
+            "kept = Mul (norm, cancelled)",
+            "squared = Add (near, kept)",
             "bounded = Max (squared, nought)",
             "distance = Sqrt (bounded)",
             f"{name} = MatMul (distance, share)",

@@ -65,7 +65,8 @@ class WindowPCA:
             directions = centred.T @ left / np.sqrt(np.maximum(found, TINY**2))
         found, directions = np.maximum(found[::-1], 0.0), directions[:, ::-1]
         kept = np.cumsum(found)
-        k = min(int(np.searchsorted(kept, variance * kept[-1])) + 1, max(1, n // CODE_SHARE))
+        real = max(1, int((found > found[0] * len(found) * np.finfo(np.float64).eps).sum()))  # the rest is rounding
+        k = min(int(np.searchsorted(kept, variance * kept[-1])) + 1, max(1, n // CODE_SHARE), real)
         left_out = max(float(found[k:].sum()) / (n * max(1, len(centre) - k)), TINY)
         return cls(
             np.asarray(centre, dtype=np.float32),

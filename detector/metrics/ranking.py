@@ -15,7 +15,8 @@ import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 
 from detector.arrays import Floats
-from detector.errors import DataError, SettingError, ShapeError
+from detector.cleaning.values import read_booleans
+from detector.errors import DataError, SchemaError, SettingError, ShapeError
 
 
 @dataclass(frozen=True)
@@ -65,13 +66,15 @@ def read_labels(labels: ArrayLike) -> Floats:
     """
     values: Any = pd.Series(labels) if not isinstance(labels, pd.Series) else labels
     try:
-        numbers: Floats = pd.to_numeric(values).to_numpy(dtype=np.float64, na_value=np.nan)
-    except (ValueError, TypeError) as error:
+        numbers, unread = read_booleans(values)
+    except SchemaError as error:
         raise DataError(f"Labels must be 1, 0 or missing. {error}.") from error
-    strange = np.setdiff1d(numbers[~np.isnan(numbers)], [0.0, 1.0])
-    if strange.size:
-        raise DataError(f"Labels must be 1 (anomalous), 0 (normal) or missing, received {strange[0]:g} as well.")
-    return numbers
+    if unread.any():
+        found = values[unread].iloc[0]
+        if isinstance(found, str):
+            raise DataError(f"Labels must be 1, 0 or missing, received {found!r} as well.")
+        raise DataError(f"Labels must be 1 (anomalous), 0 (normal) or missing, received {found} as well.")
+    return np.asarray(numbers)
 
 
 def ranking_metrics(labels: ArrayLike, risk: ArrayLike) -> dict[str, float]:

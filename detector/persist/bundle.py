@@ -14,12 +14,16 @@ from __future__ import annotations
 import os
 from dataclasses import replace
 from pathlib import Path
-from typing import TypeAlias
+from typing import TYPE_CHECKING, TypeAlias
 
 from detector.detectors.series.scorer import SequenceScorer
 from detector.detectors.table.scorer import TabularScorer
-from detector.errors import BundleError
+from detector.errors import BundleError, SettingError, UnfittedError
 from detector.onnx.folder import PartsFolder, digest_of
+
+if TYPE_CHECKING:
+    from detector.detectors.series.detector import SequenceDetector
+    from detector.detectors.table.detector import TabularDetector
 
 MANIFEST = "bundle.json"
 FOLDER = PartsFolder(
@@ -30,15 +34,15 @@ Scorer: TypeAlias = TabularScorer | SequenceScorer
 KINDS: dict[str, type[TabularScorer] | type[SequenceScorer]] = {"table": TabularScorer, "series": SequenceScorer}
 
 
-def save(scorer: Scorer, folder: Path | str) -> Path:
-    """Write a scorer to a folder, replacing a bundle that is there.
+def save(scorer: Scorer | TabularDetector | SequenceDetector, folder: Path | str) -> Path:
+    """Write a scorer, or that of a fitted detector, to a folder, replacing a bundle that is there.
 
     The bundle is written beside its place and then moved, so a reader never sees half of one.
 
     Parameters
     ----------
-    scorer : TabularScorer
-        What ``TabularDetector.fit`` left in ``scorer_``.
+    scorer : TabularScorer, SequenceScorer, TabularDetector or SequenceDetector
+        A fitted detector, or what ``fit`` left in its ``scorer_``.
     folder : path
         Made if it does not exist.
 
@@ -51,13 +55,31 @@ def save(scorer: Scorer, folder: Path | str) -> Path:
     ------
     BundleError
         See ``check_place``.
+    UnfittedError
+        If the detector is not fitted.
+    SettingError
+        If it is something else.
     """
-    folder = Path(folder)
+    folder, scorer = Path(folder), _scorer_of(scorer)
     check_place(folder)
     parts = scorer.to_parts()
     kind = next(kind for kind, made in KINDS.items() if isinstance(scorer, made))
     FOLDER.write(folder, replace(parts, facts={"kind": kind, **parts.facts}))
     return folder
+
+
+def _scorer_of(given: object) -> Scorer:
+    """The scorer of a fitted detector; a scorer is its own."""
+    kind = type(given).__name__
+    if kind in ("TabularDetector", "SequenceDetector") and not hasattr(given, "scorer_"):
+        raise UnfittedError(f"This {kind} is not fitted yet. Call fit before saving it.")
+    scorer = getattr(given, "scorer_", given)
+    if not isinstance(scorer, TabularScorer | SequenceScorer):
+        raise SettingError(
+            f"save expected a fitted TabularDetector or SequenceDetector, or its scorer_. Received: {kind}. "
+            f"Encoders are saved by detector.encoders."
+        )
+    return scorer
 
 
 def check_place(folder: Path) -> None:

@@ -125,7 +125,7 @@ def fit_head(
     if truth.sum() < recipe.least_anomalies or (known & ~truth).sum() < 2:
         raise DataError(
             f"A head needs at least {recipe.least_anomalies} labelled anomalies and normal rows beside them, received "
-            f"{int(truth.sum())} among {int(known.sum()):,} labelled rows. Wait for more verdicts."
+            f"{int(truth.sum())} among {int(known.sum()):,} labelled rows. Label more rows, or lower least_anomalies."
         )
     names = (*columns, *(name for name in measures.columns if name not in MEASURES_LEFT_OUT))
     table = inputs(rows, measures, names)
@@ -191,7 +191,10 @@ def _later(
         asked.append(parts[number])
         answers.append(np.mean([model.decision_function(table[parts[number]]) for model in models], axis=0))
     if not asked or not truth[np.concatenate(asked)].any() or truth[np.concatenate(asked)].all():
-        raise DataError("A head needs anomalies among the earlier and the later labelled rows. Wait for more verdicts.")
+        raise DataError(
+            f"A head needs anomalies among the earlier and the later labelled rows, and the earlier ones known when "
+            f"the later happen; {int(truth[known].sum())} anomalies in all are no such."
+        )
     return np.concatenate(asked), np.concatenate(answers)
 
 

@@ -107,6 +107,9 @@ class Head:
         return np.asarray(self.slope * raw + self.intercept + between_equals(table, self.columns))
 
 
+LARGEST = float(np.finfo(np.float32).max)
+
+
 def inputs(rows: pd.DataFrame, measures: pd.DataFrame, columns: Sequence[str]) -> NDArray[np.float32]:
     """The columns a head reads, side by side.
 
@@ -117,7 +120,8 @@ def inputs(rows: pd.DataFrame, measures: pd.DataFrame, columns: Sequence[str]) -
     for place, name in enumerate(columns):
         if name not in rows and name not in measures:
             raise SchemaError(f"The head needs the column {name!r}. {nearest(name, [*rows, *measures])}")
-        table[:, place] = (rows if name in rows else measures)[name].to_numpy(dtype=np.float64, na_value=np.nan)
+        values = (rows if name in rows else measures)[name].to_numpy(dtype=np.float64, na_value=np.nan)
+        table[:, place] = np.clip(values, -LARGEST, LARGEST)
     return table
 
 

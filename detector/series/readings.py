@@ -145,7 +145,7 @@ def _refuse_too_fast(readings: Readings) -> Readings:
         raise DataError(
             f"Readings come faster than every {show_span(readings.every)}, or at no steady pace: {fast} of "
             f"{len(steps)} steps are shorter than half of it. Give the true interval as every=..., or choose "
-            f"align='mean' or 'last' to put several readings on one step."
+            f"align='mean' or align='last' to put several readings on one step."
         )
     return readings
 

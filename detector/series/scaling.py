@@ -10,9 +10,16 @@ from numpy.typing import NDArray
 
 from detector.arrays import Flags, Floats
 from detector.errors import DataError
+from detector.resolution import float_resolution, smallest_step
 from detector.series.segments import carry_on
 
 SAME = 1e-9
+ARITHMETIC = 1e-5
+"""The least resolution, in ranges: some hundred times what float32 loses when a window is rebuilt."""
+COARSEST = 0.05
+FLICKER = 0.05
+"""A sensor of two or three values that differ by a smaller share of their size is a constant whose last digit flickers.
+"""
 
 
 @dataclass(frozen=True)
@@ -24,6 +31,7 @@ class SeriesScaling:
     - ``known``, (n_sensors,): the sensors that read in training. The others are passed over.
     - ``moving``, (n_sensors,): those of them that were not constant. A constant one is expected to stay so.
     - ``reach``: scaled values are cut so many ranges outside the training range.
+    - ``resolution``, (n_sensors,): residuals up to this, in ranges, are those of rounding, see ``resolution_of``.
     """
 
     low: Floats
@@ -32,13 +40,15 @@ class SeriesScaling:
     known: Flags
     moving: Flags
     reach: float
+    resolution: Floats
 
     @classmethod
-    def fit(cls, seen: Floats, *, range_floor: float, reach: float) -> Self:
+    def fit(cls, seen: Floats, *, range_floor: float, reach: float, coarsest: float = COARSEST) -> Self:
         """Learn each sensor's range from normal rows, shape (n_rows, n_sensors), NaN where missing.
 
-        ``range_floor`` is the least range, as a share of the median range of the sensors that move. Raises
-        ``DataError`` if no sensor has a value.
+        ``range_floor`` is the least range, as a share of the median range of the sensors that move;
+        ``coarsest`` the most that a sensor's step counts as its resolution, in ranges. A sensor that varies by
+        rounding alone is constant. Raises ``DataError`` if no sensor has a value.
 
         >>> scaling = SeriesScaling.fit(np.array([[0.0, 7.0], [4.0, 7.0]]), range_floor=0.1, reach=10.0)
         >>> scaling.span.tolist(), scaling.moving.tolist()
@@ -50,10 +60,13 @@ class SeriesScaling:
         low, middle, width = np.zeros(len(known)), np.zeros(len(known)), np.zeros(len(known))
         low[known], middle[known] = np.nanmin(seen[:, known], axis=0), np.nanmedian(seen[:, known], axis=0)
         width[known] = np.nanmax(seen[:, known], axis=0) - low[known]
-        moving = known & (width > SAME * np.maximum(1.0, np.abs(low)))
+        rounding = np.array([float_resolution(column) for column in seen.T])
+        moving = known & (width > np.maximum(SAME * np.maximum(1.0, np.abs(low)), rounding))
         typical = float(np.median(width[moving])) if moving.any() else 1.0
         least = np.where(moving, range_floor * typical, range_floor * max(1.0, typical))
-        return cls(low, np.maximum(width, least), middle, known, moving, reach)
+        span = np.maximum(width, least)
+        resolution = resolution_of(seen, rounding, span, coarsest=coarsest)
+        return cls(low, span, middle, known, moving, reach, resolution)
 
     def scale(self, values: Floats, segment: NDArray[Any]) -> NDArray[np.float32]:
         """Readings in ranges; where one is missing, the last of the segment stands in, or the median.
@@ -89,4 +102,29 @@ class SeriesScaling:
     def from_state(cls, arrays: dict[str, NDArray[Any]]) -> Self:
         """The inverse of ``state``."""
         names = ("low", "span", "middle", "known", "moving")
-        return cls(**{name: arrays[name] for name in names}, reach=float(arrays["reach"]))
+        resolution = arrays.get("resolution", np.zeros(len(arrays["low"])))  # bundles of 0.1 knew none
+        return cls(**{name: arrays[name] for name in names}, reach=float(arrays["reach"]), resolution=resolution)
+
+
+def resolution_of(seen: Floats, rounding: Floats, span: Floats, *, coarsest: float) -> Floats:
+    """Each sensor's resolution in ranges, from training rows of shape (n_rows, n_sensors).
+
+    The largest of three: what float32 loses in a window; ``rounding``, how far its values lie apart by rounding; and
+    its smallest step in training. A step counts as ``coarsest`` ranges at most: where it is a large part of the range
+    it is no digit but a state, such as that of a valve, and a wrong state has to be found. Two or three values that
+    hardly differ are no states: one and a half of their steps count, so a constant sensor whose last digit flickers
+    reports nothing until it is off by two.
+
+    >>> seen = np.array([[0.0, 0.0, 20.0], [9.9, 1.0, 20.1], [10.0, 0.0, 20.0]])
+    >>> resolution_of(seen, np.zeros(3), np.array([10.0, 1.0, 0.1]), coarsest=0.05).round(3).tolist()
+    [0.01, 0.05, 1.5]
+    """
+    resolution = np.maximum(ARITHMETIC, rounding / span)
+    for sensor, column in enumerate(seen.T):
+        step = smallest_step(column, float(rounding[sensor]))
+        if step:
+            most, width = np.nanmax(np.abs(column)), np.nanmax(column) - np.nanmin(column)
+            flickers = 2 * step >= width - rounding[sensor] and width < FLICKER * most
+            share = step / span[sensor]
+            resolution[sensor] = max(resolution[sensor], 1.5 * share if flickers else min(share, coarsest))
+    return resolution

@@ -152,7 +152,11 @@ class _Walk:
             return {}
         if config.train.rows is not None and len(learnt) > config.train.rows:
             learnt = learnt.sample(config.train.rows, random_state=config.random_state)
-        labelled = labelled_set_from(learnt, known.of(learnt.index), config) if config.train.head.enabled else None
+        labelled = (
+            labelled_set_from(learnt, known.of(learnt.index), config, self.schema)
+            if config.train.head.enabled
+            else None
+        )
         members, _ = warm(without(learnt, labelled), str(self.schema.time), self.whole_from)
         scorer = train_head(detector_of(config, self.schema).fit(members).scorer_, labelled, config)
         scores = scorer.score(rows, self.policy, explains=False)

@@ -11,6 +11,8 @@ from pipelines.backtest.plan import Plan
 from pipelines.progress import counted
 from pipelines.reports.style import percent
 
+BROKEN = 0.05
+LEAST_SHARE = 0.01
 NOTHING = (
     "Flagged: nothing in any period. The policy asks for more certainty than the p-values can give: learn from more "
     "rows, or take a budget or a quantile."
@@ -140,9 +142,28 @@ def _flagged(periods: pd.DataFrame) -> list[str]:
         realised = percent(weighted(periods, "precision_realised", "flagged"))
         promised = percent(weighted(periods, "precision_predicted", "flagged"))
         lines.append(f"Of what was flagged {realised} is anomalous; the p-values promised at least {promised}.")
+        lines += _broken_promise(periods)
     if nothing := int((periods["flagged"] == 0).sum()):
         lines.append(f"Nothing was flagged in {nothing} of {runs} trainings.")
     return lines
+
+
+def _broken_promise(periods: pd.DataFrame) -> list[str]:
+    """What to change where clearly less of what was flagged is anomalous than the p-values promised."""
+    realised = weighted(periods, "precision_realised", "flagged")
+    promised = weighted(periods, "precision_predicted", "flagged")
+    if not realised < promised - BROKEN:
+        return []
+    factor = (1 - realised) / max(1 - promised, LEAST_SHARE)
+    return [
+        (
+            f"There are {factor:.1f} times the false alarms that were promised: the p-values compare with rows of "
+            f"training, and later rows are not like them. Learn from more or more recent rows (`--train`; "
+            f"`retrain.days` and `service.jobs.retrain.when` in the service), leave out columns that drift "
+            f"(`detector drift` names them; `columns.ignore`), or bound what is flagged (`policy.budget`, a higher "
+            f"`policy.quantile`)."
+        )
+    ]
 
 
 def _amounts(periods: pd.DataFrame) -> list[str]:

@@ -38,10 +38,13 @@ def list_alerts(
     settings, store = _open(config)
     with store.read() as session:
         if precision:
+            from pipelines.alerts.feedback.answers import in_all
             from pipelines.alerts.feedback.answers import precision as measure
 
             found = measure(session, source=settings.name)
             say(found.to_string(index=False, na_rep="-") if len(found) else "No alert has been sent yet.")
+            if len(found):
+                say(in_all(session, source=settings.name))
         elif targets:
             say(targets_table(session, config=settings))
         else:
@@ -71,7 +74,7 @@ def retry(
     from pipelines.alerts.outbox.views import retry as again
     from pipelines.jobs.context import Context
 
-    settings, store = _open(config)
+    settings, store = _open(config, needs_secrets=True)
     moment = now()
     with store.write() as session:
         wanted = None if alert is None else find(session, alert).id
@@ -137,7 +140,7 @@ def silence(
         raise SettingError(f"--below expected one of {', '.join(SEVERITIES)}, received {below!r}.")
     if show_all:
         with store.read() as session:
-            say(silences_text(silences.current(session, source=settings.name, now=moment)))
+            say(silences_text(silences.current(session, source=settings.name, now=moment), config=settings))
         return
     with store.write() as session:
         if lift is not None:
@@ -154,7 +157,8 @@ def silence(
             if len(entity) != len(by):
                 raise SettingError(f"Alerts are about {', '.join(by) or 'everything'}: give --entity {len(by)} times.")
             group = group_id(settings.name, entity)
-            label = ", ".join(masks.show(name, value) for name, value in zip(by, entity, strict=True))
+            shown = {name: masks.show(name, value) for name, value in zip(by, entity, strict=True)}
+            label = ", ".join(f"{name} {value}" if len(by) > 1 else value for name, value in shown.items())
         made = silences.silence(
             session,
             source=settings.name,
@@ -186,9 +190,9 @@ def try_targets(
         raise typer.Exit(1)
 
 
-def _open(config: Path) -> tuple[Config, Store]:
+def _open(config: Path, *, needs_secrets: bool = False) -> tuple[Config, Store]:
     from pipelines.config import load_config
     from pipelines.store import open_store
 
-    settings = load_config(config)
+    settings = load_config(config, needs_secrets=needs_secrets)
     return settings, open_store(settings.service.store)

@@ -75,7 +75,7 @@ def train(config: ConfigFile) -> None:
     """Learn what is normal, and keep the detector, the report and the MLflow run."""
     from pipelines.config import load_config
 
-    settings = load_config(config)
+    settings = load_config(config, needs_secrets=False)
     from pipelines.training.train import train as run
 
     print_report(run(settings, now=now()))
@@ -95,9 +95,9 @@ def score(
     """Judge rows with the trained detector: risk, p-value, flag, severity and reasons."""
     from pipelines.config import load_config
 
-    settings = load_config(config)
+    settings = load_config(config, needs_secrets=False)
     _refuse_overwriting(input or settings.source.path, output or settings.output.path)
-    from pipelines.scoring.batch import score as run
+    from pipelines.scoring.one_off import score as run
 
     print_report(run(settings, input=input, output=output, now=now()))
 
@@ -118,7 +118,7 @@ def evaluate(
     """Compare the trained detector's verdicts with known labels, or several encoders with each other."""
     from pipelines.config import load_config
 
-    settings = load_config(config)
+    settings = load_config(config, needs_secrets=False)
     if encoders is not None:
         from pipelines.lab.evaluate import evaluate_encoders
 
@@ -135,7 +135,7 @@ def doctor(config: ConfigFile) -> None:
     from pipelines.config import load_config
     from pipelines.doctor import as_summary, as_table, examine
 
-    checks = examine(load_config(config))
+    checks = examine(load_config(config, needs_secrets=False))
     say(as_table(checks))
     say(as_summary(checks))
     if any(check.state == "problem" for check in checks):
@@ -162,7 +162,7 @@ def backtest(
     from pipelines.config import load_config
 
     plan = Plan(start, end, every=every, train=train, delay=delay, k=k, seeds=seeds, scenario=scenario)
-    print_report(run(load_config(config), plan, now=now(), folder=folder))
+    print_report(run(load_config(config, needs_secrets=False), plan, now=now(), folder=folder))
 
 
 def _refuse_overwriting(source: str | None, target: str | None) -> None:

@@ -33,7 +33,7 @@ def retrain(
     """Learn again from recent rows, compare with the detector that serves, and keep the better one."""
     from pipelines.config import load_config
 
-    settings = load_config(config)
+    settings = load_config(config, needs_secrets=False)
     from pipelines.training.retrain import retrain as run
 
     report = run(settings, now=now(), trigger=trigger)
@@ -45,7 +45,7 @@ def drift(config: ConfigFile) -> None:
     from pipelines.config import load_config
     from pipelines.monitoring.drift import watch
 
-    report = watch(load_config(config), now=now())
+    report = watch(load_config(config, needs_secrets=False), now=now())
     _print(report.summary(), report.outcome())
 
 
@@ -55,7 +55,7 @@ def list_models(config: ConfigFile) -> None:
     from pipelines.config import load_config
     from pipelines.training.registry_commands import overview, promotions_table, table
 
-    settings = load_config(config)
+    settings = load_config(config, needs_secrets=False)
     for part in (table(settings), promotions_table(settings), *overview(settings)):
         say(part)
 
@@ -70,7 +70,7 @@ def compare(
     from pipelines.config import load_config
     from pipelines.training.registry_commands import compare_models
 
-    for line in compare_models(load_config(config), first, second, now=now()):
+    for line in compare_models(load_config(config, needs_secrets=False), first, second, now=now()):
         say(line)
 
 
@@ -84,7 +84,7 @@ def promote(
     from pipelines.config import load_config
     from pipelines.training.registry_commands import promote_model
 
-    for line in promote_model(load_config(config), name, reason=reason, now=now()):
+    for line in promote_model(load_config(config, needs_secrets=False), name, reason=reason, now=now()):
         say(line)
 
 
@@ -96,7 +96,7 @@ def rollback(config: ConfigFile, reason: Why = "A person decided so.") -> None:
     from pipelines.config import load_config
     from pipelines.training.registry_commands import rollback_model
 
-    for line in rollback_model(load_config(config), reason=reason, now=now()):
+    for line in rollback_model(load_config(config, needs_secrets=False), reason=reason, now=now()):
         say(line)
 
 
@@ -106,7 +106,7 @@ def flush(config: ConfigFile) -> None:
     from pipelines.config import load_config
     from pipelines.tracking.messages import send_waiting, spool_of, waiting_note
 
-    settings = load_config(config)
+    settings = load_config(config, needs_secrets=False)
     sent = send_waiting(settings)
     lines = [f"Sent {sent.entries:,} to MLflow; {sent.waiting:,} wait."]
     lines += waiting_note(sent)

@@ -34,7 +34,9 @@ class PlainErrors(TyperGroup):
         except DetectorError as error:
             if _debugging(ctx):
                 raise
-            _complain(str(error))
+            from pipelines.config.series import in_settings
+
+            _complain(in_settings(str(error)))
             usage = isinstance(error, SettingError | SchemaError)
             raise typer.Exit(EXIT_USAGE if usage else EXIT_FAILURE) from None
         except (typer.Exit, typer.Abort, BrokenPipeError):

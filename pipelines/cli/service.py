@@ -29,7 +29,7 @@ def register(app: typer.Typer) -> None:
 
 def serve(config: ConfigFile) -> None:
     """Score, learn again and look for drift on a schedule, until it is told to end."""
-    settings, store = _open(config)
+    settings, store = _open(config, needs_secrets=True)
     from pipelines.progress import be_quiet
     from pipelines.service.app import serve as run
     from pipelines.service.logs import configure
@@ -88,7 +88,7 @@ def show_trail(
 @jobs_app.command("run", epilog="Example: [bold]detector jobs run payments score[/]")
 def run_job(config: ConfigFile, job: JobName) -> None:
     """Run a job now and wait for it; an instance that serves is asked to."""
-    settings, store = _open(config)
+    settings, store = _open(config, needs_secrets=True)
     _print(_run(settings, store, job, {}))
 
 
@@ -106,11 +106,11 @@ def resume(config: ConfigFile, job: JobName) -> None:
     typer.echo(f"{job} runs on schedule again.")
 
 
-def _open(config: Path) -> tuple[Config, Store]:
+def _open(config: Path, *, needs_secrets: bool = False) -> tuple[Config, Store]:
     from pipelines.config import load_config
     from pipelines.store import open_store
 
-    settings = load_config(config)
+    settings = load_config(config, needs_secrets=needs_secrets)
     return settings, open_store(settings.service.store)
 
 
@@ -129,7 +129,7 @@ def _print(run: Run) -> None:
 def _again(config: Path, job: str, *, reason: str, **arguments: Any) -> None:
     from pipelines.scoring.replay import who
 
-    settings, store = _open(config)
+    settings, store = _open(config, needs_secrets=True)
     given = {name: value for name, value in arguments.items() if value}
     _print(_run(settings, store, job, given | {"actor": who(), "reason": reason}))
 
@@ -206,4 +206,4 @@ def _trail_table(store: Store, last: int) -> object:
 
 
 def _shown(moment: Any) -> str:
-    return "" if moment is None else moment.astimezone().strftime("%Y-%m-%d %H:%M:%S")
+    return "" if moment is None else moment.astimezone().strftime("%Y-%m-%d %H:%M:%S %Z")

@@ -140,6 +140,9 @@ class Config(Section):
     @model_validator(mode="after")
     def _two_places(self) -> Self:
         self.alerts.check(self.columns)
+        if self.columns.entity_from is not None and self.source.path is None:
+            raise ValueError("`columns.entity_from` takes names of files, and `source` is a database. Leave it out.")
+        self.source.with_names_of_files(self.columns)
         if self.policy.explore and self.kind == "sensors":
             raise ValueError("`policy.explore` draws rows of tables, and `kind` is sensors. Leave it out.")
         if self.train.sequence.enabled:
@@ -167,10 +170,12 @@ class Config(Section):
         return values
 
 
-def load_config(path: str | Path) -> Config:
+def load_config(path: str | Path, *, needs_secrets: bool = True) -> Config:
     """Read and check a configuration file.
 
     - ``path``: the file, or a folder that holds a ``detector.yaml``.
+    - ``needs_secrets``: whether a secret of the alerts whose variable or file is not there is an error at once; else it
+      is one where it is used, for commands that send nothing.
 
     Raises ``SettingError`` if there is no such file, it is not YAML, or a key or value has no meaning: all of them at
     once, each with its line.
@@ -178,6 +183,6 @@ def load_config(path: str | Path) -> Config:
     file = Path(path)
     if file.is_dir():
         file = file / FILE_NAME
-    config = read_settings(file, Config)
+    config = read_settings(file, Config, needs_secrets=needs_secrets)
     config._file = file.absolute()
     return config

@@ -2,17 +2,73 @@
 
 from __future__ import annotations
 
+import os
 import re
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BeforeValidator, Field, PositiveFloat, SecretStr, ValidationInfo, field_validator, model_validator
+from pydantic import (
+    BeforeValidator,
+    Field,
+    PlainSerializer,
+    PositiveFloat,
+    SecretStr,
+    ValidationInfo,
+    ValidatorFunctionWrapHandler,
+    WrapValidator,
+    field_validator,
+    model_validator,
+)
 
-from pipelines.config.values import Place, Section, Url, resolve_path, resolve_url
+from detector.errors import SettingError
+from pipelines.config.values import VARIABLE, Place, Section, Url, resolve_path, resolve_url
 
 Severity = Literal["low", "medium", "high", "critical"]
 
 _VARIABLES = re.compile(r"^(?:[^${}]*\$\{[^}]+\}[^${}]*)+$")
+
+
+class MissingSecret(SecretStr):
+    """A secret whose variable or file is not there, for commands that send nothing; an error once it is used."""
+
+    def __init__(self, reason: str) -> None:
+        super().__init__("missing")
+        self.reason = reason
+
+    def get_secret_value(self) -> str:
+        """There is none.
+
+        Raises ``SettingError``.
+        """
+        raise SettingError(f"A secret of the alerts is needed here: {self.reason}")
+
+
+def _unless_missing(value: Any, handler: ValidatorFunctionWrapHandler, info: ValidationInfo) -> Any:
+    """A secret as it is read, or, where the command needs none, one that says what is missing."""
+    if isinstance(value, MissingSecret):
+        return value
+    reason = _missing(value, info) if isinstance(value, str) else None
+    if reason is None:
+        return handler(value)
+    if info.context is None or info.context.get("needs_secrets", True):
+        raise ValueError(reason)
+    return MissingSecret(reason)
+
+
+def _missing(value: str, info: ValidationInfo) -> str | None:
+    for name in VARIABLE.findall(value):
+        if name not in os.environ:
+            return (
+                f"the environment variable {name} is not set. Set it where this command runs (export {name}=…, or the "
+                f"environment of the service), or keep the secret in a file and write file:PATH."
+            )
+    if value.startswith("file:"):
+        path = Path(resolve_path(value.removeprefix("file:"), info))
+        if not path.is_file():
+            return (
+                f"the file {path} cannot be read: it is not there. Write the secret to it, readable by this user only."
+            )
+    return None
 
 
 def _read_secret(value: Any, info: ValidationInfo) -> Any:
@@ -50,10 +106,12 @@ def _read_address(value: Any, info: ValidationInfo) -> Any:
     return SecretStr(text)
 
 
-Secret = Annotated[SecretStr, BeforeValidator(_read_secret)]
+_STARS = PlainSerializer(lambda _: "**********", return_type=str, when_used="json")
+
+Secret = Annotated[SecretStr, BeforeValidator(_read_secret), WrapValidator(_unless_missing), _STARS]
 """A secret: ``${NAME}`` or ``file:PATH``, never the value itself."""
 
-Address = Annotated[SecretStr, BeforeValidator(_read_address)]
+Address = Annotated[SecretStr, BeforeValidator(_read_address), WrapValidator(_unless_missing), _STARS]
 """An address with a token in it; hidden like a secret."""
 
 
@@ -99,6 +157,8 @@ class WebhookSection(ChannelSection):
         if not values:
             raise ValueError("expected at least one secret. Make one: openssl rand -base64 32, with whsec_ before it.")
         for value in values:
+            if isinstance(value, MissingSecret):
+                continue
             try:
                 key = base64.b64decode(value.get_secret_value().removeprefix("whsec_"), validate=True)
             except (binascii.Error, ValueError):

@@ -22,6 +22,7 @@ from pipelines.config.alert_channels import (
     EmailSection,
     FileSection,
     LogSection,
+    MissingSecret,
     PagerDutySection,
     Secret,
     Severity,
@@ -87,7 +88,7 @@ class AnswersSection(Section):
     @field_validator("secret")
     @classmethod
     def _long_enough(cls, value: SecretStr) -> SecretStr:
-        if len(value.get_secret_value()) < 16:
+        if not isinstance(value, MissingSecret) and len(value.get_secret_value()) < 16:
             raise ValueError("the secret is too short to sign with. Use at least 16 random characters.")
         return value
 
@@ -129,7 +130,10 @@ class AlertsSection(Section):
     """An event that lasts so long after it was sent is sent again."""
 
     a_day: PositiveInt = 50
-    """Most alerts a day; beyond that, one digest says how many more there were."""
+    """Most alerts a day; beyond that, one digest says how many more there were, and lists the most severe."""
+
+    backlog_hours: PositiveFloat = 48.0
+    """Events that ended so long before they are scored are a backlog, told where `a_day` leaves room; it takes none."""
 
     least_severity: Severity = "low"
     """Events less severe are no alerts."""

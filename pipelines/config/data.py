@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import codecs
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Self
 
-from pydantic import ConfigDict, Field, field_validator, model_validator
+from pydantic import ConfigDict, Field, PrivateAttr, field_validator, model_validator
 
+from pipelines.config.formats import FormatSection
 from pipelines.config.values import Location, Section, Url
 
 if TYPE_CHECKING:
     import pandas as pd
 
     from detector.schema import Schema
+
+
+FILENAME = "filename"
 
 
 class SourceSection(Section):
@@ -40,6 +45,14 @@ class SourceSection(Section):
     decimal: Literal[".", ","] = "."
     """What separates whole numbers from fractions in a CSV file."""
 
+    formats: dict[str, FormatSection] = Field(default={})
+    """How columns are written that are not as 1234.56 or 2026-01-31T10:00:00: amount: {thousands: ","} (or ".", " ", \
+"'"; with decimal: "," or "."), time: {date: day first} (or month first, seconds, milliseconds, microseconds, \
+nanoseconds, or a form such as "%d.%m.%y %H:%M"). A value in another form is refused, never guessed; `detector doctor` \
+proposes the form that fits."""
+
+    _names_of_files: tuple[str, str] | None = PrivateAttr(default=None)
+
     @field_validator("encoding")
     @classmethod
     def _known_encoding(cls, value: str) -> str:
@@ -48,6 +61,21 @@ class SourceSection(Section):
         except LookupError:
             raise ValueError(f"expected an encoding such as utf-8, latin-1 or cp1252, received {value!r}.") from None
         return value
+
+    @property
+    def names_of_files(self) -> tuple[str, str] | None:
+        """The column that is made of the names of files, and the pattern; None if none is."""
+        return self._names_of_files
+
+    def with_names_of_files(self, columns: ColumnsSection) -> None:
+        """Have the entity come from the names of files where the columns say so; ``Config`` calls this once."""
+        if columns.entity_from is not None:
+            self._names_of_files = (str(columns.entity), columns.entity_from)
+
+    @property
+    def complete_formats(self) -> dict[str, FormatSection]:
+        """The forms, each with its decimal separator."""
+        return {name: form.with_decimal(self.decimal) for name, form in self.formats.items()}
 
     @model_validator(mode="after")
     def _one_place(self) -> Self:
@@ -78,6 +106,10 @@ class ColumnsSection(Section):
     entity: str | None = None
     """The column that says to whom or what it belongs: an account, a card, a machine."""
 
+    entity_from: str | None = None
+    """Where files do not hold that column: filename, for the name of each file without its ending, or a pattern with \
+a group for the part that counts, such as "pump-([0-9]+)". `entity` then names the column that is made of it."""
+
     label: str | None = None
     """The known truth where there is one: 1 anomalous, 0 normal, empty unknown."""
 
@@ -98,6 +130,24 @@ class ColumnsSection(Section):
 
     others: Literal["infer", "ignore"] = "infer"
     """Columns that are named nowhere: guess their kind (infer), or leave them out (ignore)."""
+
+    @model_validator(mode="after")
+    def _named_files(self) -> Self:
+        if self.entity_from is None:
+            return self
+        if self.entity is None:
+            raise ValueError("`entity_from` expected a name for what it makes. Give it in `entity`, such as machine.")
+        if self.entity_from != FILENAME:
+            try:
+                groups = re.compile(self.entity_from).groups
+            except re.error as error:
+                raise ValueError(f"`entity_from` {self.entity_from!r} is not a pattern: {error}.") from None
+            if groups != 1:
+                raise ValueError(
+                    f"`entity_from` expected filename, or a pattern with one group in brackets, such as "
+                    f'"pump-([0-9]+)", received {self.entity_from!r} with {groups}.'
+                )
+        return self
 
     def schema_of(self, frame: pd.DataFrame) -> Schema:
         """The meaning of the columns of a table, given some of its rows.

@@ -222,6 +222,10 @@ class HeadSection(Section):
     verdicts: bool = True
     """Whether answers to alerts count as labels too, from the moment they were given; also for `features`."""
 
+    trusted: tuple[str, ...] = ()
+    """Columns that tell the labels nearly perfectly and are known when a row happens. With others that do, no head \
+decides: they are likely filled in afterwards, as the state of a case is."""
+
     reports: ReportsSection | None = None
     """Later reports of fraud, by key of the row; for `features` too. Rows in none are normal after the label delay."""
 

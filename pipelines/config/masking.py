@@ -7,7 +7,10 @@ import hmac
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
+from pydantic import SecretStr
+
 from pipelines.config import Config
+from pipelines.config.alert_channels import MissingSecret
 
 HIDDEN = "(hidden)"
 
@@ -22,6 +25,8 @@ class Masks:
         By column.
     secret : bytes
         What hashes are made with.
+    missing : SecretStr, optional
+        What says so where that is needed and not there.
 
     >>> masks = Masks({"card": "last4", "name": "hide"})
     >>> masks.show("card", "4929123412341234"), masks.show("name", "Ann"), masks.show("amount", 7)
@@ -32,6 +37,7 @@ class Masks:
 
     of: Mapping[str, str] = field(default_factory=dict)
     secret: bytes = b""
+    missing: SecretStr | None = None
 
     def is_masked(self, *columns: str) -> bool:
         """Whether any of the columns is not to be read in full."""
@@ -49,7 +55,8 @@ class Masks:
         if rule == "last4":
             return f"…{text[-4:]}" if len(text) > 8 else HIDDEN  # four of five signs would be nearly all of it
         if rule == "hash":
-            digest = hmac.new(self.secret, f"{column}\0{text}".encode(), hashlib.sha256).hexdigest()
+            secret = self.secret if self.missing is None else self.missing.get_secret_value().encode()
+            digest = hmac.new(secret, f"{column}\0{text}".encode(), hashlib.sha256).hexdigest()
             return f"#{digest[:12]}"
         return HIDDEN
 
@@ -66,4 +73,6 @@ class Masks:
 def masks_of(config: Config) -> Masks:
     """What nobody is to read, as the configuration says."""
     secret = config.alerts.mask_secret
+    if isinstance(secret, MissingSecret):
+        return Masks(config.alerts.mask, missing=secret)
     return Masks(config.alerts.mask, b"" if secret is None else secret.get_secret_value().encode())

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, TypeVar, get_args
+from typing import Any, TypeVar, get_args, get_origin
 
 import yaml
 from pydantic import BaseModel, ValidationError
@@ -83,18 +83,19 @@ _Loader.add_constructor("tag:yaml.org,2002:int", _whole_number)
 _Loader.add_constructor("tag:yaml.org,2002:float", lambda _, node: float(node.value))
 
 
-def read_settings(file: Path, model: type[Model]) -> Model:
+def read_settings(file: Path, model: type[Model], *, needs_secrets: bool = True) -> Model:
     """Read a YAML file as a model.
 
     - ``file``: the file; its folder is what relative paths in it are relative to.
     - ``model``: the pydantic model to read it as.
+    - ``needs_secrets``: whether a secret of the alerts whose variable or file is not there is an error at once.
 
     Raises ``SettingError``: naming the file, and for each mistake its line, its place, what was expected and what was
     received.
     """
     values, lines = _parse(file)
     try:
-        return model.model_validate(values, context={"folder": file.absolute().parent})
+        return model.model_validate(values, context={"folder": file.absolute().parent, "needs_secrets": needs_secrets})
     except ValidationError as error:
         mistakes = _explain(error.errors(include_url=False), model, lines)
     raise SettingError(f"{file} cannot be used:\n" + "\n".join(f"  {mistake}" for mistake in mistakes))
@@ -226,19 +227,31 @@ def _place(location: Steps, model: type[BaseModel]) -> tuple[Steps, type[BaseMod
     place: list[str | int] = []
     owner: type[BaseModel] = model
     inner: type[BaseModel] | None = model
+    entries: type[BaseModel] | None = None
     for step in location:
         if isinstance(step, int):
             place.append(step)
+        elif entries is not None:
+            place.append(step)
+            inner, entries = entries, None
         elif inner is not None:
             owner = inner
             place.append(step)
             field = owner.model_fields.get(step)
             inner = section_of(field.annotation) if field else None
+            entries = _entries_of(field.annotation) if field else None
     return tuple(place), owner
+
+
+def _entries_of(annotation: Any) -> type[BaseModel] | None:
+    """The section that each entry of a mapping is; None for anything else."""
+    return section_of(get_args(annotation)[1]) if get_origin(annotation) is dict else None
 
 
 def section_of(annotation: Any) -> type[BaseModel] | None:
     """The section that a field holds, also where it may be left out; None for a plain value."""
+    if get_origin(annotation) is dict:
+        return None
     for candidate in (annotation, *get_args(annotation)):
         if isinstance(candidate, type) and issubclass(candidate, BaseModel):
             return candidate

@@ -2,12 +2,47 @@
 
 from __future__ import annotations
 
+import re
 from typing import Annotated, Literal, Self
 
 from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
 
 from pipelines.config.learning import TrainingSection
 from pipelines.config.values import Section, Share
+
+_SAMPLING = ("every", "align", "missing", "limit", "jitter", "unsorted", "repeated")
+_PARAMETER = re.compile(
+    r"(?:Sampling\()?\b(?P<name>every|align|missing|limit|jitter|unsorted|repeated|models|short)="
+    r"(?:'(?P<quoted>[^']*)'|(?P<left>\.\.\.)|(?P<plain>[\w-]+))(?P<closed>\))?"
+)
+_IN_WORDS = {
+    "a shorter window": "a shorter window (`series.window`)",
+    "shorter windows": "shorter windows (`series.window`)",
+    "Allow more jitter": "Allow more jitter (`series.sampling.jitter`)",
+    "let entities share a model": "let entities share a model (`series.models: shared`)",
+    "Name the time column in the schema": "Name the time in `columns.time`",
+    "a schema that names the entity column. Name it": "the entity of each row. Name it in `columns.entity`",
+}
+
+
+def in_settings(message: str) -> str:
+    """What the library says of its parameters, in the words of the configuration.
+
+    >>> in_settings("Give the interval, such as every='1min', with align='mean'.")
+    'Give the interval, such as `series.sampling.every: 1min`, with `series.sampling.align: mean`.'
+    >>> in_settings("Bridge gaps, such as with Sampling(limit=...).")
+    'Bridge gaps, such as with `series.sampling.limit`.'
+    """
+    for words, settings in _IN_WORDS.items():
+        message = message.replace(words, settings)
+    return _PARAMETER.sub(_setting, message)
+
+
+def _setting(match: re.Match[str]) -> str:
+    name, value = match["name"], match["quoted"] or match["plain"]
+    place = f"series.sampling.{name}" if name in _SAMPLING else f"series.{name}"
+    closed = "" if match[0].startswith("Sampling(") else match["closed"] or ""
+    return f"`{place}`{closed}" if value is None else f"`{place}: {value}`{closed}"
 
 
 class SamplingSection(Section):

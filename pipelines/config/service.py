@@ -114,7 +114,7 @@ class ServiceSection(Section):
     """Rows of one batch, about; a whole file is never split."""
 
     most_quarantined: Annotated[float, Field(gt=0, le=1)] = 0.05
-    """The share of a batch's rows that may be unusable before the log warns: too large, and a new format is not seen."""
+    """The share of a batch's rows that may be unusable before the log warns; too large hides a new format."""
 
     lease: PositiveFloat = 15.0
     """Seconds without a sign of life after which another instance takes over."""

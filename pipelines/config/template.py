@@ -97,6 +97,7 @@ _EXAMPLES: dict[str, Any] = {
     "columns.key": "transaction_id",
     "columns.time": "time",
     "columns.entity": "account_id",
+    "columns.entity_from": "filename",
     "columns.label": "fraud",
     "policy.fdr": 0.1,
     "policy.quantile": 0.999,

@@ -25,7 +25,7 @@ VERDICTS = (
 )
 """The columns of the scores that say something of a row; no column of the table may have such a name."""
 
-_VARIABLE = re.compile(r"\$\{([^}]*)\}")
+VARIABLE = _VARIABLE = re.compile(r"\$\{([^}]*)\}")
 _RELATIVE_SQLITE = re.compile(r"^(sqlite(?:\+\w+)?:///)(?!/|:memory:|file:)([^?]+)(.*)$")
 _SECRET_KEYS = re.compile(r"([?&][^=&]*(?:password|passwd|pwd|secret|token|key)[^=&]*=)[^&]*", re.IGNORECASE)
 
@@ -36,7 +36,10 @@ def _folder(info: ValidationInfo) -> Path | None:
 
 def _variable(name: str) -> str:
     if name not in os.environ:
-        raise ValueError(f"the environment variable {name} is not set. Set it, or write its value here.")
+        raise ValueError(
+            f"the environment variable {name} is not set. Set it where this command runs (export {name}=…), or write "
+            f"its value here."
+        )
     return os.environ[name]
 
 

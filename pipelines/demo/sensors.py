@@ -21,8 +21,8 @@ from pipelines.config import FILE_NAME, load_config
 from pipelines.demo.transactions import COLOURS, clear_away, put, show_alerts, show_places
 from pipelines.jobs.context import Context
 from pipelines.progress import progress
-from pipelines.scoring.batch import score
 from pipelines.scoring.job import score_new
+from pipelines.scoring.one_off import score
 from pipelines.service.housekeeping import deliver
 from pipelines.simulate import simulate_sensors
 from pipelines.sinks.files import FileSink

@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from datetime import UTC, datetime
 
 import pandas as pd
 
-from detector.errors import MissingExtraError, SettingError, SourceError
+from detector.errors import MissingExtraError, SettingError, SourceError, nearest
 from pipelines.config import Config
 from pipelines.doctor.check import Check, State, as_summary, as_table
 from pipelines.doctor.columns import check_columns
 from pipelines.doctor.features import check_features
-from pipelines.doctor.places import check_bundle, check_output, check_tracking
+from pipelines.doctor.formats import MANY_LOST
+from pipelines.doctor.labels import check_labels
+from pipelines.doctor.places import check_bundle, check_output, check_secrets, check_tracking
+from pipelines.doctor.training import check_training
+from pipelines.factory.kinds import KINDS
 from pipelines.progress import progress
 from pipelines.sources import Source, open_source
 
@@ -22,39 +27,48 @@ SCAN_ROWS = 2_000_000
 FEW_ROWS = 500
 
 
-def examine(config: Config, *, rows: int = SAMPLE_ROWS) -> list[Check]:
+def examine(config: Config, *, rows: int = SAMPLE_ROWS, now: datetime | None = None) -> list[Check]:
     """Check every path, column and connection.
 
     - ``rows``: how many rows to look at: drawn from all where there are at most two million, else the first.
+    - ``now``: which labels are known is asked for this moment; by the clock by default.
 
     The checks are in the order of the configuration. What is wrong is not raised, and nothing is written.
     """
+    now = now or datetime.now(UTC)
     checks: list[Check] = []
     frame: pd.DataFrame | None = None
     total: int | None = None
     try:
         source = open_source(config.source)
         total = source.estimate()
-        frame = _look(source, rows, total)
+        frame = _look(source, config, rows, total)
         checks.extend(_source(source, frame, total))
     except (SourceError, SettingError, MissingExtraError) as error:
         place = "source.path" if config.source.url is None else "source.url"
         checks.append(Check(place, "problem", str(error), "Correct it; the columns could not be checked."))
     if frame is not None:
+        checks.extend(_formats(config, frame))
         checks.extend(check_columns(config.columns, frame))
         checks.extend(check_features(config, frame))
+        checks.extend(check_labels(config, frame, now=now))
+        checks.extend(check_training(config, source, frame))
     checks.extend(_policy(config, total))
     checks.extend(check_output(config))
     checks.append(check_bundle(config))
     checks.append(check_tracking(config))
+    checks.extend(check_secrets(config.alerts))
     return checks
 
 
-def _look(source: Source, rows: int, total: int | None) -> pd.DataFrame:
-    """Some rows: of all if that is quick, else the first."""
+def _look(source: Source, config: Config, rows: int, total: int | None) -> pd.DataFrame:
+    """Some rows: of all if that is quick, else the first; of series those that training reads."""
     if total is None or total > SCAN_ROWS:
         return source.read(limit=rows)
+    kind = KINDS[config.kind]
     with progress("Reading", total=total) as advance:
+        if not kind.rows_stand_alone:
+            return kind.read(source, config, advance)
         return source.sample(rows, advance=advance)
 
 
@@ -65,10 +79,20 @@ def _source(source: Source, frame: pd.DataFrame, total: int | None) -> Iterator[
     rejected = source.rejected["reason"]
     if len(rejected):
         found = f"{len(rejected):,} lines have a wrong number of fields. {rejected.iloc[0]}"
-        yield Check("source", "warning", found, "They will go to the quarantine.")
+        state: State = "problem" if len(rejected) > MANY_LOST * (len(rejected) + (total or len(frame))) else "warning"
+        yield Check("source", state, found, "They will go to the quarantine. Quote fields that hold the separator.")
     if len(frame) < FEW_ROWS:
         found = f"only {len(frame):,} rows"
         yield Check("source", "warning", found, f"Learning what is normal takes {FEW_ROWS} rows or more.")
+
+
+def _formats(config: Config, frame: pd.DataFrame) -> Iterator[Check]:
+    present = [str(name) for name in frame.columns]
+    for name, form in config.source.complete_formats.items():
+        if name not in present:
+            yield Check("source.formats", "problem", f"there is no column {name!r}", nearest(name, present))
+        else:
+            yield Check("source.formats", "ok", f"{name!r} is read {form.describe()}")
 
 
 def _policy(config: Config, total: int | None) -> Iterator[Check]:

@@ -13,16 +13,17 @@ from detector.errors import SchemaError, nearest
 from detector.schema import KINDS, ROLES, Schema
 from pipelines.config import ColumnsSection
 from pipelines.doctor.check import Check, State
+from pipelines.doctor.formats import MANY_LOST, example, forms_of_text, share_of, unread_check
+from pipelines.doctor.kinds import kind_checks
 
 MANY_MISSING = 0.5
-MOSTLY_UNREAD = 0.5
 MANY_REPEATED = 0.1
 MANY_VALUES = 0.9
 FEW_ROWS = 50
+ABSURD = 1e9
 
 _WORDS = {"numeric": "a number", "boolean": "true or false", "datetime": "a date", "time": "a time"}
 _LABEL = re.compile(r"(is_?)?(fraud|fraudulent|anomaly|anomalous|outlier|label|class|target|y)")
-_ISO = "Expected times such as 2024-01-31 10:00:00, or seconds since 1970."
 _READERS = {"numeric": read_numbers, "boolean": read_booleans, "datetime": read_dates}
 
 
@@ -44,8 +45,10 @@ def check_columns(section: ColumnsSection, frame: pd.DataFrame) -> Iterator[Chec
     kinds = ", ".join(f"{len(names)} {kind}" for kind in KINDS if (names := getattr(schema, kind)))
     yield Check("columns", "ok", f"{len(schema.features)} to learn from: {kinds}")
     yield from _roles(schema, frame)
+    guessed = set(schema.features) - _listed(section)
+    yield from kind_checks(schema, frame, guessed)
     for name in schema.features:
-        yield from _feature(name, schema.kind_of(name), frame[name], guessed=name not in _listed(section))
+        yield from _feature(name, schema.kind_of(name), frame[name], guessed=name in guessed)
 
 
 def _listed(section: ColumnsSection) -> set[str]:
@@ -71,7 +74,7 @@ def _roles(schema: Schema, frame: pd.DataFrame) -> Iterator[Check]:
     if schema.entity is not None:
         names = read_names(frame[schema.entity])
         state: State = "warning" if names.isna().any() else "ok"
-        found = f"{schema.entity!r}: {names.nunique():,} different, {_share(names.isna())} missing"
+        found = f"{schema.entity!r}: {names.nunique():,} different, {share_of(names.isna())} missing"
         yield Check("columns.entity", state, found)
     if schema.label is not None:
         yield _label(schema.label, frame[schema.label])
@@ -83,31 +86,35 @@ def _key(name: str, column: pd.Series) -> Check:
     names = read_names(column)
     absent, repeated = names.isna(), names.duplicated() & names.notna()
     if repeated.mean() > MANY_REPEATED:
-        found = f"{name!r} is the same in {_share(repeated)} of the rows"
+        found = f"{name!r} is the same in {share_of(repeated)} of the rows"
         return Check("columns.key", "problem", found, "It names no row: choose another, or leave it out.")
     if absent.any() or repeated.any():
-        found = f"{name!r}: {_share(absent)} missing, {_share(repeated)} repeated"
-        return Check("columns.key", "warning", found, "These rows will go to the quarantine.")
+        found = f"{name!r}: {share_of(absent)} missing, {share_of(repeated)} repeated"
+        state: State = "problem" if (absent | repeated).mean() > MANY_LOST else "warning"
+        return Check("columns.key", state, found, "These rows will go to the quarantine.")
     return Check("columns.key", "ok", f"{name!r} is different in every row")
 
 
 def _time(name: str, column: pd.Series) -> Check:
     times, unread = _read("time", column)
+    if unread.any():
+        return unread_check("columns.time", repr(name), column, unread, "a time")
     if times.isna().all():
-        return Check("columns.time", "problem", f"{name!r} holds no time, such as {_example(column)}", _ISO)
+        return Check("columns.time", "problem", f"{name!r} is always missing", "Name another column.")
     found = f"{name!r}: {times.min():%Y-%m-%d %H:%M} to {times.max():%Y-%m-%d %H:%M}"
     if times.isna().any():
-        found += f"; {_share(unread)} unreadable, {_share(times.isna() & ~unread)} missing"
-        return Check("columns.time", "warning", found, "These rows will go to the quarantine.")
+        found += f"; {share_of(times.isna())} missing"
+        state: State = "problem" if times.isna().mean() > MANY_LOST else "warning"
+        return Check("columns.time", state, found, "These rows will go to the quarantine.")
     return Check("columns.time", "ok", found)
 
 
 def _label(name: str, column: pd.Series) -> Check:
     labels, unread = _read("boolean", column)
     ones, zeros = int((labels == 1).sum()), int((labels == 0).sum())
-    found = f"{name!r}: {ones:,} anomalous, {zeros:,} normal, {_share(labels.isna() & ~unread)} unknown"
+    found = f"{name!r}: {ones:,} anomalous, {zeros:,} normal, {share_of(labels.isna() & ~unread)} unknown"
     if unread.any():
-        found += f", {_share(unread)} unreadable, such as {_example(column[unread])}"
+        found += f", {share_of(unread)} unreadable, such as {example(column[unread])}"
         return Check("columns.label", "problem", found, "Expected 1 (anomalous), 0 (normal) or nothing.")
     if not zeros:
         return Check("columns.label", "problem", found, "There is no normal row to learn from.")
@@ -137,24 +144,33 @@ def _feature(name: str, kind: str, column: pd.Series, *, guessed: bool) -> Itera
     title = f"{name!r} (guessed {kind})" if guessed else repr(name)
     missing = values.isna().to_numpy() & ~unread
     if unread.any():
-        found = f"{title}: {_share(unread)} is not {_WORDS[kind]}, such as {_example(column[unread])}"
-        if unread.mean() > MOSTLY_UNREAD:
-            yield Check(place, "problem", found, "List it under `categorical` or `ignore`.")
-        else:
-            yield Check(place, "warning", found, "These rows will go to the quarantine.")
+        yield unread_check(place, title, column, unread, _WORDS[kind])
+    if kind == "categorical" and guessed:
+        yield from forms_of_text(name, column)
     if missing.all():
         yield Check(place, "warning", f"{title} is always missing", "It tells nothing.")
     elif missing.mean() > MANY_MISSING:
-        yield Check(place, "warning", f"{title}: {_share(missing)} missing", "Is that meant?")
+        yield Check(place, "warning", f"{title}: {share_of(missing)} missing", "Is that meant?")
     different = values.nunique()
     if different == 1 and not missing.any():
-        yield Check(place, "warning", f"{title} is always {_example(column)}", "It tells nothing.")
+        yield Check(place, "warning", f"{title} is always {example(column)}", "It tells nothing.")
     if len(values) >= FEW_ROWS and _names_rows(kind, values, different):
         advice = "If it names the row, make it the `key` or list it under `ignore`."
         yield Check(place, "warning", f"{title} is different in nearly every row", advice)
+    if kind == "numeric" and (far := _absurd(values)) is not None:
+        advice = f"If it is none, leave such rows out of training: `train.cleaning.rules: ['{name} < …']`."
+        yield Check(place, "warning", f"{title} holds {far:g}, far beyond all others", advice)
     if kind == "numeric" and (infinite := np.isinf(values.to_numpy())).any():
-        found = f"{title}: {_share(infinite)} infinite"
+        found = f"{title}: {share_of(infinite)} infinite"
         yield Check(place, "warning", found, "These rows will go to the quarantine.")
+
+
+def _absurd(values: pd.Series) -> float | None:
+    """The largest value of a column, if no other is anywhere near it."""
+    size = values[np.isfinite(values)].abs()
+    if size.empty or size.max() <= ABSURD * max(1.0, float(size.quantile(0.99))):
+        return None
+    return float(values[size.idxmax()])
 
 
 def _names_rows(kind: str, values: pd.Series, different: int) -> bool:
@@ -170,14 +186,3 @@ def _read(kind: str, column: pd.Series) -> Reading:
     if kind == "categorical":
         return read_categories(column), np.zeros(len(column), dtype=bool)
     return _READERS["datetime" if kind == "time" else kind](column)
-
-
-def _share(mask: pd.Series | np.ndarray) -> str:
-    share = float(np.mean(mask))
-    return f"{share:.0%}" if share in (0.0, 1.0) or share >= 0.1 else f"{share:.2%}"
-
-
-def _example(column: pd.Series) -> str:
-    known = column.dropna()
-    text = repr(str(known.iloc[0])) if len(known) else "nothing"
-    return text if len(text) <= 40 else text[:39] + "…"

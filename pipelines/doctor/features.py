@@ -11,6 +11,7 @@ from detector.errors import DetectorError, SettingError, nearest
 from detector.features.feature import OF_NUMBER, OF_PLACE
 from pipelines.config import Config
 from pipelines.doctor.check import Check
+from pipelines.doctor.formats import unread_check
 from pipelines.features.engine import FeatureEngine, feature_engine_of
 
 MONEY = ("amount", "currency", "rates", "mixed", "negative", "zero")
@@ -52,7 +53,9 @@ def _no_numbers(engine: FeatureEngine, frame: pd.DataFrame) -> Iterator[Check]:
     }
     for name, feature in using.items():
         if name in frame and (known := frame[name].dropna()).size:
-            values, _ = read_numbers(known)
+            values, unread = read_numbers(known)
+            if unread.any() and not unread.all():
+                yield unread_check("features", f"{name!r}, of which {feature} is made", known, unread, "a number")
             if values.isna().all():
                 found = f"{name!r} holds no numbers, such as {str(known.iloc[0])!r}: {feature} stays empty"
                 yield Check("features", "warning", found, "Name a column of numbers behind `of`.")

@@ -7,8 +7,11 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
+from pydantic import BaseModel
+
 from detector.errors import DetectorError
 from pipelines.config import Config
+from pipelines.config.alert_channels import MissingSecret
 from pipelines.config.values import hide_password
 from pipelines.doctor.check import Check
 from pipelines.sinks.files import CSV_SUFFIXES, PARQUET_SUFFIXES
@@ -55,6 +58,18 @@ def check_bundle(config: Config) -> Check:
         return Check("bundle", "problem", str(error), "Train again, or restore the folder.")
     found = f"{len(scorer.schema.features)} features; members {', '.join(scorer.members)}"
     return Check("bundle", "ok", found)
+
+
+def check_secrets(section: BaseModel, place: str = "alerts") -> Iterator[Check]:
+    """Every secret of the alerts whose variable or file is not there: nothing can be sent without it."""
+    for name in type(section).model_fields:
+        value, here = getattr(section, name), f"{place}.{name}"
+        if isinstance(value, BaseModel):
+            yield from check_secrets(value, here)
+        for each in value if isinstance(value, tuple) else (value,):
+            if isinstance(each, MissingSecret):
+                advice = "`detector serve` needs it; commands that send nothing do not."
+                yield Check(here, "problem", each.reason, advice)
 
 
 def check_tracking(config: Config) -> Check:

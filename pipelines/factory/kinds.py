@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from detector.cleaning.values import read_dates
 from detector.decide.calibrate import Calibrator
 from detector.detectors.table.scorer import TabularScorer
 from detector.errors import DataError
@@ -76,6 +77,18 @@ class Table:
         """An unfitted ``TabularDetector``."""
         return detector_of(config, schema, on_step=on_step)
 
+    def check(
+        self,
+        rows: pd.DataFrame,
+        kept_apart: pd.DataFrame,  # noqa: ARG002 - as the others
+        config: Config,  # noqa: ARG002 - as the others
+        schema: Schema,
+    ) -> None:
+        """Raise what training would find out of cleaned rows before it fits anything: that no column varies."""
+        from detector.encoding.table import TableEncoder
+
+        TableEncoder.fit(rows, schema)
+
     def enough(
         self,
         rows: pd.DataFrame,
@@ -134,7 +147,7 @@ class Sensors:
             return frame
         if time is None or time not in frame:
             return frame.tail(most)
-        when = pd.to_datetime(frame[time], errors="coerce", utc=True)
+        when = read_dates(frame[time])[0]
         latest = when.rank(method="first", ascending=False, na_option="bottom") <= most
         return frame[latest.to_numpy()]
 
@@ -161,6 +174,12 @@ class Sensors:
     def detector(self, config: Config, schema: Schema, on_step: OnStep) -> Any:
         """A ``SequenceDetector``."""
         return sequence_detector_of(config, schema, on_step=on_step)
+
+    def check(self, rows: pd.DataFrame, kept_apart: pd.DataFrame, config: Config, schema: Schema) -> None:
+        """Raise what training would find out of cleaned rows before it fits anything: that they are no series."""
+        from detector.detectors.series.check import check_fit
+
+        check_fit(sequence_detector_of(config, schema), rows, kept_apart)
 
     def enough(self, rows: pd.DataFrame, config: Config, schema: Schema) -> tuple[pd.DataFrame, list[str]]:
         """Where each machine has a model, those of which there are eight windows: a new one waits until there are."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 
 import numpy as np
@@ -13,8 +13,10 @@ from detector.detectors.table.scorer import TabularScorer
 from detector.errors import DataError
 from detector.schema import Schema
 from pipelines.config import Config
+from pipelines.factory.leakage import Suspect, suspects_note, suspects_of
 from pipelines.labels.feedback import Statements
 from pipelines.labels.known import KnownLabels, known_labels
+from pipelines.progress import counted
 
 MOST_ROWS = 100_000
 NUMBERS = ("rows_learnt", "anomalies_learnt", "rows_later", "anomalies_later", "rows_calibrated")
@@ -34,12 +36,15 @@ class LabelledSet:
         How many rows each stands for.
     reason : str
         Why no head can be trained; "" if one can.
+    suspects : list of Suspect
+        Columns that likely give the label away; with any of them no head is trained unasked.
     """
 
     rows: pd.DataFrame
     known: KnownLabels
     weight: NDArray[np.float64]
     reason: str = ""
+    suspects: list[Suspect] = field(default_factory=list)
 
 
 def labelled_set_of(
@@ -55,18 +60,23 @@ def labelled_set_of(
         return None
     if schema.time is None:
         return _no_head(rows.iloc[:0], "`columns.time` names no column, so no rows are later than others.")
-    return labelled_set_from(rows, known_labels(rows, config, schema, now=now, statements=statements), config)
+    return labelled_set_from(rows, known_labels(rows, config, schema, now=now, statements=statements), config, schema)
 
 
-def labelled_set_from(rows: pd.DataFrame, known: KnownLabels, config: Config) -> LabelledSet:
+def labelled_set_from(rows: pd.DataFrame, known: KnownLabels, config: Config, schema: Schema) -> LabelledSet:
     """The same where it is clear what is known of the rows."""
     section = config.train.head
     anomalous = (known.label == 1).to_numpy()
+    suspects = suspects_of(rows, known.label, schema, trusted=section.trusted, random_state=config.random_state)
+    if suspects:
+        return replace(
+            _no_head(rows[anomalous], f"It would decide by hindsight. {suspects_note(suspects)}"), suspects=suspects
+        )
     if anomalous.sum() < section.least_anomalies:
         return _no_head(
             rows[anomalous],
             f"{anomalous.sum():,} anomalies are known; `train.head.least_anomalies` asks for "
-            f"{section.least_anomalies:,}.",
+            f"{section.least_anomalies:,}. {_more_labels(known, config)}",
         )
     others = np.flatnonzero(~anomalous)
     size = max(1, min(MOST_ROWS, round(section.share * len(others))))
@@ -77,6 +87,30 @@ def labelled_set_from(rows: pd.DataFrame, known: KnownLabels, config: Config) ->
     weight = np.where(anomalous[places], 1.0, len(others) / max(1, len(sampled)))
     chosen = rows.iloc[places]
     return LabelledSet(chosen, known.of(chosen.index), weight)
+
+
+def _more_labels(known: KnownLabels, config: Config) -> str:
+    """Where the missing labels could come from."""
+    section, waiting = config.train.head, int(known.label.isna().sum())
+    missing = section.least_anomalies - int((known.label == 1).sum())
+    sources = ["answer alerts"]
+    if section.reports is None:
+        sources.append("name a table of reports in `train.head.reports`")
+    if waiting:
+        days = f"{config.retrain.label_delay_days:g} days"
+        sources.append(f"wait for the labels of {counted(waiting)} (`retrain.label_delay_days`: {days})")
+    wait = f"{missing:,} more are needed: {', or '.join(sources)}; or lower the setting"
+    return f"{wait}. Until then the unsupervised risk decides."
+
+
+def _later_labels(labelled: LabelledSet, config: Config, time: str) -> str:
+    """What gives labels that are known before later rows happen."""
+    days = (labelled.rows[time].max() - labelled.rows[time].min()) / pd.Timedelta(days=1)
+    return (
+        f"The labelled rows span {days:.0f} days, and a label counts as known {config.retrain.label_delay_days:g} days "
+        f"after its row (`retrain.label_delay_days`): train on a longer time, lower that, or name dates of reports in "
+        f"`features.reported` or `train.head.reports`."
+    )
 
 
 def without(rows: pd.DataFrame, labelled: LabelledSet | None) -> pd.DataFrame:
@@ -110,7 +144,7 @@ def train_head(scorer: TabularScorer, labelled: LabelledSet | None, config: Conf
                 random_state=config.random_state,
             )
         except DataError as error:
-            reason = str(error)
+            reason = f"{error} {_later_labels(labelled, config, str(schema.time))}"
     metrics: dict[str, object] = {"head_serves": 0.0, "head_reason": reason}
     if head is not None:
         facts = head.facts

@@ -9,7 +9,7 @@ from typing import Any
 
 import pandas as pd
 
-from detector.cleaning.values import read_dates, read_names, read_numbers
+from detector.cleaning.values import read_booleans, read_dates, read_names, read_numbers
 from detector.errors import BundleError, DetectorError, SettingError
 from detector.features import FeatureSet
 from detector.features.feature import OF_NUMBER, OF_PLACE
@@ -95,7 +95,9 @@ class FeatureRows:
                 raise features.lacking(name, frame)
             if name in (features.time, self.config.features.reported):
                 typed[name] = read_dates(frame[name])[0]
-            elif name in numbers or name == label:
+            elif name == label:
+                typed[name] = read_booleans(frame[name])[0]
+            elif name in numbers:
                 values, unread = read_numbers(frame[name])
                 typed[name] = values.mask(unread)
             else:

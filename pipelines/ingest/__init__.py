@@ -50,4 +50,5 @@ def open_followed(config: Config, store: Store, schema: Schema, *, also: Sequenc
         lateness=section.lateness,
         starts_new=section.start == "new",
         batch_rows=section.batch_rows,
+        formats=source.complete_formats,
     )

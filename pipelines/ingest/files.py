@@ -34,10 +34,8 @@ class FileWindow:
 
     def __init__(self, path: Path, section: SourceSection) -> None:
         self.path = path
-        self._reader = FileReader(
-            str(path), separator=section.separator, encoding=section.encoding, decimal=section.decimal
-        )
-        self.source = Source(self._reader)
+        self._reader = FileReader.of(section, str(path))
+        self.source = Source(self._reader, section.complete_formats)
         self.rows = 0
         """Rows read so far, those skipped included."""
 

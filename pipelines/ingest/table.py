@@ -10,9 +10,12 @@ import pandas as pd
 import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
+from detector.cleaning.values import read_names
 from detector.errors import SchemaError, SettingError, SourceError, nearest
+from pipelines.config.formats import FormatSection
 from pipelines.ingest.batch import InputBatch, Lag, Proposal, ReadFacts
 from pipelines.ingest.rows import WindowReader
+from pipelines.sources.formats import frame_with_formats
 from pipelines.sources.source import Source
 from pipelines.store import Cursor, RecentKey, Store, upsert
 from pipelines.testing.failpoints import failpoint
@@ -43,6 +46,8 @@ class FollowedTable:
         Whether rows that are there at the very first look are left out.
     batch_rows : int
         Rows of one batch, about: rows with the same value of the column are never parted.
+    formats : mapping of str to FormatSection
+        How the values of some columns are written.
     """
 
     def __init__(
@@ -57,6 +62,7 @@ class FollowedTable:
         lateness: float,
         starts_new: bool,
         batch_rows: int,
+        formats: Mapping[str, FormatSection] | None = None,
     ) -> None:
         self.store = store
         self.name = name
@@ -65,6 +71,7 @@ class FollowedTable:
         self.lateness = lateness
         self.starts_new = starts_new
         self.batch_rows = batch_rows
+        self.formats = formats or {}
         self.notices: list[str] = []
         self._reader = WindowReader(url, table=table, cursor=cursor)
         for column in (cursor, key):
@@ -98,7 +105,8 @@ class FollowedTable:
 
     def open(self, window: Mapping[str, Any]) -> InputBatch:
         """Read the rows between the two positions, and the late ones before them."""
-        return InputBatch(self._reader.columns(), lambda facts: self._frames(window, facts))
+        batch = InputBatch(self._reader.columns(), lambda facts: self._frames(window, facts))
+        return batch.map(lambda frames: (frame_with_formats(frame, self.formats) for frame in frames))
 
     def _frames(self, window: Mapping[str, Any], facts: ReadFacts) -> Iterator[pd.DataFrame]:
         after, upto = from_json(window["after"], self.cursor), from_json(window["upto"], self.cursor)
@@ -116,9 +124,10 @@ class FollowedTable:
             frame, places = batch, numbers_of(batch[self.cursor])
             if after is not None and not is_backfill:
                 late = places <= as_number(after)
-                known = frame[self.key].astype(str).isin(recent) | frame[self.key].isna()
+                names = read_names(frame[self.key])
+                known = names.astype(str).isin(recent) | names.isna()
                 frame, places = frame[~(late & known)], places[~(late & known)]
-            keys = frame[self.key]
+            keys = read_names(frame[self.key])
             near = (places > edge) & keys.notna()
             kept.extend(zip(keys[near].astype(str), places[near], strict=True))
             frame.index = pd.RangeIndex(facts.rows, facts.rows + len(frame))
@@ -213,7 +222,7 @@ class FollowedTable:
         position = from_json(self._position(), self.cursor)
         if position is not None:
             self._reader.bounds = (None, position)
-            yield from Source(self._reader).batches(BATCH)
+            yield from Source(self._reader, self.formats).batches(BATCH)
 
     def lag(self, now: datetime) -> Lag:
         """How many rows there are behind the cursor, and how far the newest is ahead of it, if the column is a time."""
@@ -230,14 +239,15 @@ class FollowedTable:
 
     def _recent(self) -> set[str]:
         with self.store.read() as session:
-            return set(session.scalars(sa.select(RecentKey.key).where(RecentKey.source == self.name)))
+            keys = session.scalars(sa.select(RecentKey.key).where(RecentKey.source == self.name))
+            return {key.strip() for key in keys}
 
     def _has_late(self, after: Any) -> bool:
         """Whether there are rows behind the cursor that were not scored."""
         if not self.lateness:
             return False
         recent = self._recent()
-        return any(str(key) not in recent for key in self._reader.keys(self.key, self._back(after), after))
+        return any(str(key).strip() not in recent for key in self._reader.keys(self.key, self._back(after), after))
 
     def _back(self, position: Any) -> Any:
         """That much before a position."""

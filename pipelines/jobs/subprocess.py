@@ -29,7 +29,7 @@ class CommandError(DetectorError, RuntimeError):
 
 
 def run_command(command: str, context: Context, *, seconds: float | None = None) -> JobOutcome:
-    """Run ``detector COMMAND CONFIG`` and read what it says; see ``pipelines.jobs.registry.as_command``.
+    """Run ``detector COMMAND CONFIG`` and read what it says; see ``pipelines.jobs.catalogue.as_command``.
 
     - ``command``: one word, or two for a command of a group.
     - ``seconds``: how long it may take; after that it is ended.

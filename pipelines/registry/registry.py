@@ -29,7 +29,7 @@ from typing import Any
 from detector.atomic import exchange
 from detector.errors import BundleError
 from detector.persist import bundle
-from pipelines.registry.state import STATE, Promotion, RegistryState, StoredModel
+from pipelines.registry.models_file import STATE, Promotion, RegistryState, StoredModel
 from pipelines.testing.failpoints import failpoint
 
 LOCK = "shelf"

@@ -10,9 +10,9 @@ from dataclasses import dataclass
 from pipelines.alerts.outbox.enqueue import enqueue
 from pipelines.jobs.context import Context, JobOutcome
 from pipelines.progress import counted
+from pipelines.scoring.batch_transaction import Scoring
 from pipelines.scoring.load import load_scorer
 from pipelines.scoring.series import SeriesBatchScorer
-from pipelines.scoring.stream import Scoring
 from pipelines.store import Batch
 
 log = logging.getLogger("detector.score")

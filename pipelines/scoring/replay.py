@@ -12,14 +12,15 @@ import pandas as pd
 import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
+from detector.cleaning.values import read_names
 from detector.errors import SettingError
 from pipelines.ingest import InputBatch, ReadFacts
 from pipelines.ingest.folder import FollowedFolder
 from pipelines.jobs.context import Context, JobOutcome
+from pipelines.scoring.batch_transaction import Scoring
 from pipelines.scoring.job import Totals
 from pipelines.scoring.load import load_scorer
 from pipelines.scoring.series import SeriesBatchScorer
-from pipelines.scoring.stream import Scoring
 from pipelines.store import Audit, Batch
 
 log = logging.getLogger("detector.again")
@@ -158,7 +159,7 @@ def _rows_of(scoring: Scoring, batch: Batch) -> InputBatch:
     def only_those(frames: Iterator[pd.DataFrame]) -> Iterator[pd.DataFrame]:
         count = 0
         for frame in frames:
-            chosen = frame[frame[key].astype(str).isin(keys)]
+            chosen = frame[read_names(frame[key]).astype(str).isin(keys)]
             chosen.index = pd.RangeIndex(count, count + len(chosen))
             count += len(chosen)
             if len(chosen):

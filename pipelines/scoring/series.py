@@ -24,8 +24,8 @@ from pipelines.ingest.batch import InputBatch
 from pipelines.ingest.dedupe import KeyLedger
 from pipelines.ingest.provenance import with_provenance
 from pipelines.scoring.contract import BatchContext, ScoredBatch, each_once, keep_nothing
+from pipelines.scoring.series_tails import keep_tail, load_tail
 from pipelines.scoring.staleness import FORGOTTEN, Staleness, notices_of
-from pipelines.scoring.state import keep_tail, load_tail
 from pipelines.sinks.batch_sink import ROW_COLUMNS
 from pipelines.store import Store
 

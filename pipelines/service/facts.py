@@ -13,6 +13,7 @@ import sqlalchemy as sa
 
 from detector.errors import DetectorError
 from detector.persist import bundle
+from pipelines.alerts.outbox.cap import reported_today
 from pipelines.config import Config
 from pipelines.ingest import Lag
 from pipelines.jobs.cache import ProcessCache
@@ -84,6 +85,7 @@ class Facts:
             yield "lag_seconds", "Age of the oldest file that waits, or how far the newest row is ahead.", lag.seconds
             yield "model_age_seconds", "Since the detector that serves was trained.", self.model_age()
             yield "alerts_today", "Rows flagged, of those that happened today (UTC).", float(self._flagged_today())
+            yield "alerts_told_today", "Alerts made today of events, whenever those were.", float(self._told_today())
             ended = self._last_success()
             if ended is not None:
                 yield "last_score_timestamp_seconds", "When scoring last ended well.", ended.timestamp()
@@ -112,7 +114,7 @@ class Facts:
         return load_scorer(self.config, self.cache)
 
     def _check_state(self) -> None:
-        from pipelines.features.state import feature_state_of
+        from pipelines.features.feature_state import feature_state_of
 
         if (state := feature_state_of(self.config, self.store, self.cache)) is not None:
             state.check()
@@ -123,6 +125,10 @@ class Facts:
         )
         with self.store.read() as session:
             return int(session.scalar(today) or 0)
+
+    def _told_today(self) -> int:
+        with self.store.read() as session:
+            return reported_today(session, config=self.config, now=datetime.now(UTC))
 
     def _last_success(self) -> datetime | None:
         last = (

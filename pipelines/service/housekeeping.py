@@ -11,8 +11,8 @@ from typing import Any
 import sqlalchemy as sa
 
 from detector.errors import DetectorError
+from pipelines.jobs.catalogue import DELIVERIES
 from pipelines.jobs.context import Context, JobOutcome
-from pipelines.jobs.registry import DELIVERIES
 from pipelines.sinks.batch_files import ORPHANS
 from pipelines.store import Batch, DayFlags, Request, Run
 

@@ -13,7 +13,7 @@ import sqlalchemy as sa
 
 from detector.errors import DetectorError, SettingError, StoreError, nearest
 from pipelines.config import Config
-from pipelines.jobs.registry import JOBS
+from pipelines.jobs.catalogue import JOBS
 from pipelines.service.app import Service
 from pipelines.service.leader import BEATS
 from pipelines.store import Request, Run, Store

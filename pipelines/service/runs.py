@@ -12,8 +12,9 @@ from typing import Any
 import sqlalchemy as sa
 
 from detector.errors import DetectorError, SettingError, StoreError, nearest
+from pipelines.config.series import in_settings
+from pipelines.jobs.catalogue import JOBS
 from pipelines.jobs.context import Context, JobOutcome, StoppedError
-from pipelines.jobs.registry import JOBS
 from pipelines.store import Run, Store
 from pipelines.testing.failpoints import failpoint
 
@@ -52,8 +53,8 @@ def run_job(
         outcome, error = "stopped", str(stopped)
         log.info("%s: stopped. %s", job, stopped, extra={"job": job, "run": number})
     except DetectorError as failure:
-        outcome, error = "failed", str(failure)
-        log.error("%s failed: %s", job, failure, extra={"job": job, "run": number})
+        outcome, error = "failed", in_settings(str(failure))
+        log.error("%s failed: %s", job, error, extra={"job": job, "run": number})
     except Exception as failure:
         outcome, error = "failed", f"{type(failure).__name__}: {failure}"
         log.exception("%s failed unexpectedly", job, extra={"job": job, "run": number})

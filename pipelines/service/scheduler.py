@@ -1,6 +1,6 @@
 """When jobs run: APScheduler, used by the leader only.
 
-The registry of jobs is in ``pipelines.jobs.registry``. A time that comes while the job still runs is left out; of
+The registry of jobs is in ``pipelines.jobs.catalogue``. A time that comes while the job still runs is left out; of
 several times missed while no instance ran, one is made up for; both leave a record.
 """
 

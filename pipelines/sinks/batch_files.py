@@ -10,12 +10,14 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 import pyarrow.csv as pa_csv
 import pyarrow.parquet as pq
 import sqlalchemy as sa
 from numpy.typing import NDArray
 from sqlalchemy.orm import Session
 
+from detector.cleaning.values import read_names
 from detector.errors import SinkError
 from pipelines.sinks.batch_sink import Staged
 from pipelines.sinks.files import PARQUET_SUFFIXES, FileSink
@@ -79,7 +81,7 @@ class FileBatchSink:
         for other in others - self._looked_into:
             self._keys |= self.keys_of(other)
         self._looked_into |= others
-        return np.asarray(keys.astype(str).isin(self._keys).to_numpy(dtype=bool))
+        return np.asarray(read_names(keys).astype(str).isin(self._keys).to_numpy(dtype=bool))
 
     def keys_of(self, batch: int) -> set[str]:
         """The keys in the files of a batch."""
@@ -92,7 +94,7 @@ class FileBatchSink:
             path = self.folder / name
             if path.is_file():
                 column = _column(path, self.key)
-                found.update(column.astype(str))
+                found.update(read_names(column).astype(str))
         return found
 
     def stage(
@@ -150,7 +152,7 @@ def _place(hidden: Path) -> Path:
 def _column(path: Path, name: str) -> pd.Series:
     if path.suffix in PARQUET_SUFFIXES:
         return pq.read_table(path, columns=[name]).to_pandas()[name]
-    options = pa_csv.ConvertOptions(include_columns=[name])
+    options = pa_csv.ConvertOptions(include_columns=[name], column_types={name: pa.string()})
     return pa_csv.read_csv(path, convert_options=options).to_pandas()[name]
 
 

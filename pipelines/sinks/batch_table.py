@@ -26,6 +26,8 @@ from pipelines.store.database import Database
 from pipelines.testing.failpoints import failpoint
 
 KEYS_A_QUESTION = 5_000
+UNCACHED = {"compiled_cache": None}
+"""A table is looked at anew for each batch; statements about it in the cache of the engine would hold all of them."""
 
 
 class TableBatchSink:
@@ -85,7 +87,7 @@ class TableBatchSink:
             for start in range(0, len(values), KEYS_A_QUESTION):
                 asked = values[start : start + KEYS_A_QUESTION]
                 statement = sa.select(column).where(column.in_(asked), table.columns["batch"] != batch)
-                found.update(connection.scalars(statement))
+                found.update(connection.scalars(statement, execution_options=UNCACHED))
         return np.asarray(keys.isin(found).to_numpy(dtype=bool))
 
     def keys_of(self, batch: int) -> set[str]:
@@ -95,7 +97,7 @@ class TableBatchSink:
             if table is None or self.key is None:
                 return set()
             statement = sa.select(table.columns[self.key]).where(table.columns["batch"] == batch)
-            return {str(value) for value in connection.scalars(statement)}
+            return {str(value).strip() for value in connection.scalars(statement, execution_options=UNCACHED)}
 
     def stage(
         self, frames: Iterable[pd.DataFrame], *, batch: int, version: str, folder: Path, replaces: bool = False
@@ -141,7 +143,7 @@ class TableBatchSink:
         with self._database.connect() as connection:
             table = self._database.table(connection, self.table)
             if table is not None:
-                connection.execute(sa.delete(table).where(table.columns["batch"] == batch))
+                connection.execute(sa.delete(table).where(table.columns["batch"] == batch), execution_options=UNCACHED)
                 connection.commit()
 
     @contextmanager
@@ -156,7 +158,9 @@ class TableBatchSink:
     def _write(self, staged: Staged, connection: Connection) -> None:
         sink = _BatchTable(self._url, table=self.table, identity=self.identity).on(connection)
         if not staged.paths and (table := self._database.table(connection, self.table)) is not None:
-            connection.execute(sa.delete(table).where(table.columns["batch"] == staged.batch))
+            connection.execute(
+                sa.delete(table).where(table.columns["batch"] == staged.batch), execution_options=UNCACHED
+            )
         for number, path in enumerate(staged.paths):
             with pa.memory_map(str(path)) as file:
                 frame = pa.ipc.open_file(file).read_all().to_pandas()
@@ -185,7 +189,7 @@ class _BatchTable(SqlSink):
             doomed = sa.delete(self._table).where(self._table.columns["batch"] == staged.batch)
             if staged.replaces:
                 doomed = doomed.where(self._table.columns["model_version"] == staged.version)
-            self._connection.execute(doomed)
+            self._connection.execute(doomed, execution_options=UNCACHED)
         except SQLAlchemyError as error:
             raise self._failure(error) from None
 
@@ -199,7 +203,7 @@ class _BatchTable(SqlSink):
         try:
             for start in range(0, len(frame), ROWS_AN_INSERT):
                 rows = plain_rows(frame.iloc[start : start + ROWS_AN_INSERT])
-                self._connection.execute(statement, rows)
+                self._connection.execute(statement, rows, execution_options=UNCACHED)
         except SQLAlchemyError as error:
             raise self._failure(error) from None
         self.rows += len(frame)

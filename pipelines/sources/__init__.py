@@ -26,15 +26,7 @@ def open_source(section: SourceSection, *, without: Collection[Path] = ()) -> So
     is there instead, and what to do.
     """
     if section.path is not None:
-        return Source(
-            FileReader(
-                section.path,
-                separator=section.separator,
-                encoding=section.encoding,
-                decimal=section.decimal,
-                without=without,
-            )
-        )
+        return Source(FileReader.of(section, section.path, without=without), section.complete_formats)
     from pipelines.sources.sql import SqlReader
 
-    return Source(SqlReader(str(section.url), table=section.table, query=section.query))
+    return Source(SqlReader(str(section.url), table=section.table, query=section.query), section.complete_formats)

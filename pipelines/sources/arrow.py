@@ -10,7 +10,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from detector.cleaning.values import MISSING
+from detector.schema import MISSING
 
 _SECONDS = {"s": 1.0, "ms": 1e-3, "us": 1e-6, "ns": 1e-9}
 _NULLABLE = {"int64": pd.Int64Dtype(), "uint64": pd.UInt64Dtype(), "bool": pd.BooleanDtype()}

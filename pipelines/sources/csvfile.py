@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from pathlib import Path
 
 import pyarrow as pa
@@ -27,13 +27,17 @@ class CsvFile:
     - ``path``: the file; .gz, .bz2 and .zst are decompressed.
     - ``separator``: what separates the fields, or None to find out.
     - ``encoding``, ``decimal``: how characters are written, and what separates whole numbers from fractions.
+    - ``formatted``: columns to which ``decimal`` does not apply.
 
     Raises ``SourceError`` if the file is empty, not text, or has no header.
     """
 
-    def __init__(self, path: Path, *, separator: str | None, encoding: str, decimal: str) -> None:
+    def __init__(
+        self, path: Path, *, separator: str | None, encoding: str, decimal: str, formatted: Collection[str] = ()
+    ) -> None:
         self.path = path
         self.decimal = decimal
+        self.formatted = formatted
         self.dialect = read_dialect(path, separator=separator, encoding=encoding)
         self.schema = pa.schema([(name, pa.string()) for name in self.dialect.columns])
         self.rejected: list[str] = []
@@ -105,7 +109,10 @@ class CsvFile:
         if self.decimal == ".":
             return table
         columns = [
-            pc.replace_substring_regex(column, pattern=_DECIMAL_COMMA, replacement=r"\1.\2") for column in table.columns
+            table.column(name)
+            if name in self.formatted
+            else pc.replace_substring_regex(table.column(name), pattern=_DECIMAL_COMMA, replacement=r"\1.\2")
+            for name in table.column_names
         ]
         return pa.Table.from_arrays(columns, schema=table.schema)
 

@@ -3,19 +3,24 @@
 from __future__ import annotations
 
 import glob
+import re
 from collections.abc import Collection, Iterator, Sequence
+from difflib import get_close_matches
 from functools import reduce
 from pathlib import Path
+from typing import Self
 
 import pyarrow as pa
 
-from detector.errors import SourceError, nearest
+from detector.errors import SourceError
+from pipelines.config.data import FILENAME, SourceSection
 from pipelines.sources.arrow import unify
 from pipelines.sources.csvfile import CsvFile
 from pipelines.sources.dialect import COMPRESSED
 from pipelines.sources.parquet import MAGIC, ParquetFile
 
 CSV_SUFFIXES = (".csv", ".tsv", ".txt")
+MOST_NAMED = 3
 PARQUET_SUFFIXES = (".parquet", ".pq")
 _FOREIGN = {
     b"PK\x03\x04": "a zip or an Excel file",
@@ -32,6 +37,8 @@ class FileReader:
       ``**`` stands for subfolders.
     - ``without``: files that are left out.
     - ``separator``, ``encoding``, ``decimal``: how CSV files are written; see ``SourceSection``.
+    - ``names``: a column that is made of the name of each file, and how; see ``ColumnsSection.entity_from``.
+    - ``formatted``: columns to which ``decimal`` does not apply, as they have a form of their own.
 
     Raises ``SourceError`` if there is no such file, it cannot be read, or the files have different columns.
     """
@@ -43,6 +50,8 @@ class FileReader:
         separator: str | None = None,
         encoding: str = "utf-8",
         decimal: str = ".",
+        formatted: Collection[str] = (),
+        names: tuple[str, str] | None = None,
         without: Collection[Path] = (),
     ) -> None:
         self.path = path
@@ -55,12 +64,36 @@ class FileReader:
             if _is_parquet(file):
                 self.parts.append(ParquetFile(file))
             else:
-                self.parts.append(CsvFile(file, separator=separator, encoding=encoding, decimal=decimal))
+                part = CsvFile(file, separator=separator, encoding=encoding, decimal=decimal, formatted=formatted)
+                self.parts.append(part)
             self.parts[-1].rejected = self.rejected
             _check_columns(self.parts[0], self.parts[-1])
         if not self.parts:
             raise SourceError(f"None of the files of {path} can be read: all were set aside. Give good ones.")
         self.schema: pa.Schema = reduce(unify, (part.schema for part in self.parts))
+        self._made: dict[Path, str] = {}
+        if names is not None:
+            self._name, pattern = names
+            if self._name in self.schema.names:
+                raise SourceError(
+                    f"{self.parts[0].path} has a column {self._name!r} already. Leave `columns.entity_from` out, or "
+                    f"give `columns.entity` another name."
+                )
+            self._made = {part.path: _name_of(part.path, pattern) for part in self.parts}
+            self.schema = self.schema.append(pa.field(self._name, pa.string()))
+
+    @classmethod
+    def of(cls, section: SourceSection, path: str, *, without: Collection[Path] = ()) -> Self:
+        """Files that are written as a configuration says."""
+        return cls(
+            path,
+            separator=section.separator,
+            encoding=section.encoding,
+            decimal=section.decimal,
+            formatted=tuple(section.formats),
+            names=section.names_of_files,
+            without=without,
+        )
 
     def describe(self) -> str:
         """The path, and how many files it stands for."""
@@ -85,8 +118,17 @@ class FileReader:
     def tables(self, columns: Sequence[str], *, size: int) -> Iterator[pa.Table]:
         """The rows of all files, in order."""
         schema = pa.schema([self.schema.field(name) for name in columns])
+        if not self._made or self._name not in columns:
+            for part in self.parts:
+                yield from part.tables(schema, size=size)
+            return
+        at = schema.get_field_index(self._name)
+        # a table without columns would not know how many rows it has
+        read = schema.remove(at) if len(schema) > 1 else schema.append(self.schema.field(0)).remove(at)
         for part in self.parts:
-            yield from part.tables(schema, size=size)
+            for table in part.tables(read, size=size):
+                made = pa.array([self._made[part.path]] * table.num_rows, pa.string())
+                yield table.add_column(at, schema.field(at), made).select(schema.names)
 
 
 def find_files(path: str) -> list[Path]:
@@ -130,11 +172,24 @@ def _what_is_there(place: Path) -> str:
     folder = place.parent
     while glob.has_magic(str(folder)) or not folder.exists():
         if not glob.has_magic(str(folder)) and folder != folder.parent and folder.parent.is_dir():
-            return f"There is no folder {folder}. {nearest(folder.name, _names(folder.parent))}"
+            return f"There is no folder {folder}. {_nearest_data(folder.name, folder.parent)}"
         folder = folder.parent
     if not folder.is_dir():
         return f"{folder} is a file, not a folder."
-    return f"In {folder}: {nearest(place.name, _names(folder))}"
+    return f"In {folder}: {_nearest_data(place.name, folder)}"
+
+
+def _nearest_data(name: str, folder: Path) -> str:
+    """The few files and folders of rows whose names are most alike; logs, reports and the like are of no help."""
+    names = _names(folder)
+    known = [each for each in names if _data_suffix(Path(each)) in CSV_SUFFIXES + PARQUET_SUFFIXES]
+    known += [each for each in names if (folder / each).is_dir()]
+    if close := get_close_matches(name, known, n=1):
+        return f"Did you mean {close[0]!r}?"
+    if not known:
+        return "there is no CSV or Parquet file."
+    alike = get_close_matches(name, sorted(known), n=MOST_NAMED, cutoff=0.0)
+    return f"the nearest names are {', '.join(alike)}."
 
 
 def _names(folder: Path) -> list[str]:
@@ -149,6 +204,24 @@ def _data_suffix(file: Path) -> str:
     if len(suffixes) > 1 and suffixes[-1] in COMPRESSED:
         suffixes.pop()
     return suffixes[-1] if suffixes else ""
+
+
+def _name_of(file: Path, pattern: str) -> str:
+    """What the name of a file says of its rows: all of it without its ending, or the group of a pattern."""
+    if pattern == FILENAME:
+        name = file.name
+        for _ in range(2):
+            suffix = Path(name).suffix.lower()
+            if suffix in (*COMPRESSED, *CSV_SUFFIXES, *PARQUET_SUFFIXES):
+                name = name[: -len(suffix)]
+        return name
+    found = re.search(pattern, file.name)
+    if found is None or not found[1]:
+        raise SourceError(
+            f"The name of {file} does not fit the pattern of `columns.entity_from`, {pattern!r}. Rename or move the "
+            f"file, or correct the pattern."
+        )
+    return found[1]
 
 
 def _is_parquet(file: Path) -> bool:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Protocol
 
 import numpy as np
@@ -10,7 +10,9 @@ import pandas as pd
 import pyarrow as pa
 
 from detector.errors import SchemaError, SourceError, nearest
+from pipelines.config.formats import FormatSection
 from pipelines.sources.arrow import join_tables, rebatch, to_frame
+from pipelines.sources.formats import with_formats
 
 ROWS_A_READ = 65_536
 
@@ -49,10 +51,14 @@ class NoRowsError(SourceError):
 
 
 class Source:
-    """Rows of one place, as pandas frames whose index is the row's position in the place."""
+    """Rows of one place, as pandas frames whose index is the row's position in the place.
 
-    def __init__(self, reader: Reader) -> None:
+    - ``formats``: how the values of some columns are written; see ``SourceSection``.
+    """
+
+    def __init__(self, reader: Reader, formats: Mapping[str, FormatSection] | None = None) -> None:
         self._reader = reader
+        self._formats = formats or {}
 
     def __repr__(self) -> str:
         return f"Source({self.describe()})"
@@ -68,6 +74,11 @@ class Source:
     def count(self) -> int | None:
         """The exact number of rows, or None if only reading would tell."""
         return self._reader.count()
+
+    @property
+    def files(self) -> int:
+        """How many files it stands for; none for a database."""
+        return len(getattr(self._reader, "parts", ()))
 
     def estimate(self) -> int | None:
         """About how many rows, for a progress bar; None if there is no cheap guess."""
@@ -179,6 +190,6 @@ class Source:
         for table in self._reader.tables(wanted, size=size):
             rows += table.num_rows
             if table.num_rows:
-                yield table
+                yield with_formats(table, self._formats)
         if not rows:
             raise NoRowsError(f"{self.describe()} has columns but no rows. Check what was to fill it.")

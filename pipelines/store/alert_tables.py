@@ -102,7 +102,7 @@ class TargetState(Base):
 
 
 class AlertDay(Base):
-    """How many alerts a day has had, and how many more there were than it has room for."""
+    """How many alerts a day has had, and how many more there were than it has room for; of a backlog on its own."""
 
     __tablename__ = "alert_days"
 
@@ -113,7 +113,7 @@ class AlertDay(Base):
     said: Mapped[int] = mapped_column(default=0)
     """How many of those more were in a digest."""
     worst: Mapped[dict[str, Any]]
-    """How many of those more there were of each severity."""
+    """How many of those more there were of each severity; and under "events" the most severe, in words."""
 
 
 class Silence(Base):

@@ -128,7 +128,7 @@ class SeriesTail(Base):
     batch: Mapped[int]
     """The batch they go up to."""
     rows: Mapped[bytes] = mapped_column(sa.LargeBinary)
-    """An Arrow file, see ``pipelines.scoring.state``."""
+    """An Arrow file, see ``pipelines.scoring.series_tails``."""
 
 
 class ScoreFile(Base):

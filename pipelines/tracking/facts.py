@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
+from detector.schema import guess_kind
 from pipelines.tracking.address import mask_passwords
 
 if TYPE_CHECKING:
@@ -83,28 +84,24 @@ def dataset_input(facts: DatasetFacts, context: str = "training") -> DatasetInpu
 def signature_of(example: pd.DataFrame, predictions: pd.DataFrame) -> ModelSignature:
     """Columns in and out.
 
-    Only text is typed on the way in. MLflow refuses a whole batch whose amounts happen to be whole numbers if
-    the example had decimals, and the other way round; the detector's own cleaning reads both, and sets aside
-    single rows it cannot read.
+    Nothing is typed on the way in. MLflow refuses a whole batch whose amounts happen to be whole numbers if the example
+    had decimals, and the other way round, or whose text is a pandas category; the detector's own cleaning reads all of
+    them, and sets aside single rows it cannot read.
     """
     from mlflow.models import ModelSignature, infer_signature
-    from mlflow.types.schema import AnyType, ColSpec, DataType, Schema
+    from mlflow.types.schema import AnyType, ColSpec, Schema
 
     anything = AnyType()  # type: ignore[no-untyped-call]  # MLflow annotates its classes but in part
-    inputs = Schema(
-        [
-            ColSpec(DataType.string if kind == "text" else anything, name)
-            for name, kind in typed_columns(example).items()
-        ]
-    )
+    inputs = Schema([ColSpec(anything, str(name)) for name in example.columns])
     return ModelSignature(inputs=inputs, outputs=infer_signature(predictions).inputs)
 
 
 def typed_columns(example: pd.DataFrame) -> dict[str, str]:
-    """Each column's kind for a reader: number, text, true or false, or date.
+    """Each column's kind for a reader: number, text, true or false, or date. A number such as 5411 is no year.
 
-    >>> typed_columns(pd.DataFrame({"amount": [1.5], "shop": ["a"], "time": ["2025-03-04 08:00:00"]}))
-    {'amount': 'number', 'shop': 'text', 'time': 'date'}
+    >>> rows = pd.DataFrame({"amount": [1.5], "shop": ["a"], "time": ["2025-03-04 08:00:00"], "category": ["5411"]})
+    >>> typed_columns(rows)
+    {'amount': 'number', 'shop': 'text', 'time': 'date', 'category': 'number'}
     """
     return {str(name): _kind(example[name]) for name in example.columns}
 
@@ -114,9 +111,5 @@ def _kind(column: pd.Series) -> str:
         return "true or false"
     if pd.api.types.is_numeric_dtype(column):
         return "number"
-    values = column.dropna().astype(str)
-    if not values.empty and pd.to_datetime(values, errors="coerce", format="ISO8601").notna().all():
-        return "date"
-    if not values.empty and pd.to_numeric(values, errors="coerce").notna().all():
-        return "number"
-    return "text"
+    kind, _ = guess_kind(column)
+    return {"numeric": "number", "datetime": "date", "boolean": "true or false"}.get(kind, "text")

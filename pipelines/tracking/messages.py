@@ -7,8 +7,8 @@ from datetime import datetime
 from typing import TYPE_CHECKING
 
 from pipelines.config import Config
+from pipelines.registry.models_file import Promotion
 from pipelines.registry.registry import ModelRegistry
-from pipelines.registry.state import Promotion
 from pipelines.tracking.address import reachable
 from pipelines.tracking.sending import Sent, send
 from pipelines.tracking.spool import Spool

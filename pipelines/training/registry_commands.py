@@ -12,9 +12,9 @@ from pipelines.config import Config
 from pipelines.factory.training_period import recent, split
 from pipelines.ingest.usable import open_usable
 from pipelines.progress import progress
+from pipelines.registry.models_file import Promotion, StoredModel
 from pipelines.registry.promotion import decide, note_of
 from pipelines.registry.registry import ModelRegistry
-from pipelines.registry.state import Promotion, StoredModel
 from pipelines.tracking.messages import record_promotion, send_waiting, spool_of, waiting_note
 from pipelines.training.comparison import compare_on
 

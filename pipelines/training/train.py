@@ -18,10 +18,12 @@ from detector.cleaning.quarantine import quarantine
 from detector.detectors.table.training_filters import count_reasons
 from detector.errors import DataError
 from detector.persist import bundle
+from detector.schema import Schema
 from pipelines.config import Config
 from pipelines.factory.detector import policy_of, refuse_taken_names
 from pipelines.factory.kinds import KINDS
-from pipelines.factory.labelled_set import head_note, labelled_set_of, train_head, without
+from pipelines.factory.labelled_set import LabelledSet, head_note, labelled_set_of, train_head, without
+from pipelines.factory.leakage import suspects_note, suspects_of
 from pipelines.factory.metadata import REFERENCE, add_metadata
 from pipelines.features.burn_in import warm
 from pipelines.features.engine import feature_engine_of, history_folder, statements_of
@@ -41,6 +43,7 @@ if TYPE_CHECKING:
     from detector.training.settings import OnStep
     from pipelines.tracking import LoggedModel
 
+MANY_LOST = 0.01
 NONE_LEFT_OUT = pd.DataFrame({"row": [], "reason": []}, dtype=object)
 
 
@@ -146,7 +149,9 @@ def train(config: Config, *, now: datetime) -> TrainReport:
     if config.tracking.enabled:
         with progress("Logging to MLflow", total=None):
             logged, unsent = _log(trained)
-    notes = [text for text in (early, filtered, strangers) if text is not None]
+    lost = _lost(cleaned, len(frame), quarantine_file)
+    hindsight = _hindsight(usable, labelled, config, schema)
+    notes = [text for text in (early, lost, hindsight, filtered, strangers) if text is not None]
     write_report(config.report, _content(trained, logged, notes, now=now, started=started))
     return TrainReport(
         rows=len(rows),
@@ -192,6 +197,16 @@ def _strangers(rows: pd.DataFrame, config: Config, statements: Statements | None
     )
 
 
+def _hindsight(rows: pd.DataFrame, labelled: LabelledSet | None, config: Config, schema: Schema) -> str | None:
+    """What to say of columns that give the label away, where the head does not say it."""
+    if labelled is not None and (labelled.suspects or schema.time is not None):
+        return None
+    if schema.label is None or not KINDS[config.kind].rows_stand_alone:
+        return None
+    trusted = config.train.head.trusted
+    return suspects_note(suspects_of(rows, rows[schema.label], schema, trusted=trusted))
+
+
 def _some(frame: pd.DataFrame, config: Config) -> pd.DataFrame:
     """A random sample of as many rows as are to be learnt from, in order."""
     most = config.train.rows
@@ -222,8 +237,25 @@ def _refuse_too_few(cleaned: Cleaned, file: Path) -> None:
         why = "; ".join(f"{reason} ({counted(count)})" for reason, count in list(cleaned.reasons().items())[:3])
         raise DataError(
             f"Expected at least 3 usable rows to learn from, received {len(cleaned.rows)}. "
-            + (f"Left out: {why}. See each in {file}, and mend them." if why else "Give more rows.")
+            + (
+                f"Left out: {why}. See each in {file}. Mend them, or say in `source.formats` how they are written: "
+                f"`detector doctor` proposes the form that fits."
+                if why
+                else "Give more rows."
+            )
         )
+
+
+def _lost(cleaned: Cleaned, rows: int, file: Path) -> str | None:
+    """What to say of a fault that many rows have in common, which is then hardly theirs."""
+    many = {reason: count for reason, count in cleaned.reasons().items() if count > MANY_LOST * rows}
+    if not many:
+        return None
+    shown = "; ".join(f"{reason} ({count / rows:.1%})" for reason, count in list(many.items())[:3])
+    return (
+        f"Many rows could not be used for one reason, and nothing like them is learnt: {shown}. See each in {file}; "
+        f"`detector doctor` says what to do."
+    )
 
 
 @contextmanager

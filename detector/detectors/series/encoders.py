@@ -16,6 +16,7 @@ from detector.encoders.transformer import TransformerAutoencoder
 from detector.encoders.variational import VariationalAutoencoder
 from detector.errors import SettingError, nearest
 from detector.members.window_network import WindowNetwork
+from detector.series.scaling import ARITHMETIC
 from detector.series.segmented_windows import LaidWindows, thinned
 from detector.training.settings import OnStep, Training
 
@@ -111,7 +112,7 @@ class EncoderChoice:
         few = thinned(chosen, min(MOST_WINDOWS, max(LEAST_WINDOWS, MOST_NUMBERS // (sensors * length))))
         windows = laid.some(few).cut(laid.values).reshape(-1, sensors)
         centre = windows.mean(axis=0, dtype=np.float64)
-        scale = np.full(sensors, max(float((windows - centre).std()), 1e-9))
+        scale = np.full(sensors, max(float((windows - centre).std()), ARITHMETIC))
         given = ((windows - centre) / scale).astype(np.float32).reshape(int(few.sum()), -1)
         fitted = self._estimator(length, code=code, random_state=random_state, on_step=on_step).fit(given)
         facts |= {"parity_encoder": fitted.parity_, "code_size": fitted.code, "epochs": len(fitted.history_["loss"])}

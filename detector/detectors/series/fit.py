@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from sklearn.utils.validation import validate_data
 
 from detector.arrays import Counts, Flags, Floats
-from detector.decide.calibrate import Calibrator
+from detector.decide.calibrate import RISK_RESOLUTION, Calibrator
 from detector.decide.fuse import RARITY, Fusion
 from detector.detectors.series.encoders import EncoderChoice
 from detector.detectors.series.members import FittedMembers, TrainingSeries, fit_members, forest_baseline, silent
@@ -68,21 +68,10 @@ def fit_scorer(
     other parameters see ``SequenceScorer`` and ``fit_series``. Raises ``DataError`` if there are too few rows, a series
     is shorter than a window, or the sampling policy rejects something.
     """
-    if not len(rows):
-        raise DataError("No row can be read: received n_samples = 0. Give rows with readings.")
-    if schema.time is not None and len(rows) == 1 and sampling.every is None:
-        raise DataError("One row is no series: received n_samples = 1. Give the rows before it as well.")
-    series = regularise(rows, schema, sampling)
-    usable = _usable(series, rows, schema)
+    series, training = training_series(rows, schema, sampling=sampling, shared=shared)
     fitted = {
-        entity: fit_series(
-            _training(series, usable, place, name="" if shared else repr(entity)),
-            recipe,
-            encoder=encoder,
-            random_state=random_state,
-            on_step=on_step or silent,
-        )
-        for entity, place in places_by_entity(series, shared=shared).items()
+        entity: fit_series(own, recipe, encoder=encoder, random_state=random_state, on_step=on_step or silent)
+        for entity, own in training.items()
     }
     scorer = SequenceScorer(
         name=name,
@@ -94,6 +83,25 @@ def fit_scorer(
         metrics=_metrics(fitted, recipe),
     )
     return scorer, fitted
+
+
+def training_series(
+    rows: pd.DataFrame, schema: Schema, *, sampling: Sampling, shared: bool
+) -> tuple[RegularSeries, dict[Any, TrainingSeries]]:
+    """Cleaned rows on regular steps, and by entity what its model learns from.
+
+    Raises ``DataError`` if there are too few rows, or the sampling policy rejects something.
+    """
+    if not len(rows):
+        raise DataError("No row can be read: received n_samples = 0. Give rows with readings.")
+    if schema.time is not None and len(rows) == 1 and sampling.every is None:
+        raise DataError("One row is no series: received n_samples = 1. Give the rows before it as well.")
+    series = regularise(rows, schema, sampling)
+    usable = _usable(series, rows, schema)
+    return series, {
+        entity: _training(series, usable, place, name="" if shared else repr(entity))
+        for entity, place in places_by_entity(series, shared=shared).items()
+    }
 
 
 def _usable(series: RegularSeries, rows: pd.DataFrame, schema: Schema) -> Flags:
@@ -152,7 +160,9 @@ def fit_series(
     """
     length = window_length(series, recipe)
     seen = np.where(series.observed & series.usable[:, None], series.values, np.nan)
-    scaling = SeriesScaling.fit(seen, range_floor=recipe.range_floor, reach=recipe.reach)
+    scaling = SeriesScaling.fit(
+        seen, range_floor=recipe.range_floor, reach=recipe.reach, coarsest=recipe.deviation_floor
+    )
     prepared = Prepared(series.values, series.segment, scaling, recipe, length)
     found = fit_members(series, prepared, encoder=encoder, random_state=random_state, on_step=on_step)
     return FittedSeries(_join(series, prepared, found), found.history, found.message)
@@ -191,7 +201,7 @@ def _join(series: TrainingSeries, prepared: Prepared, found: FittedMembers) -> S
     fusion = Fusion.fit(scores, names, (RARITY,) * len(names), novelty_weight=0.0)
     z = fusion.standardise(scores)
     risk = z @ recipe.shares
-    alone = np.quantile(z, recipe.quantile, axis=0)
+    alone = np.quantile(z, recipe.quantile, axis=0) + RISK_RESOLUTION
     n_sensors = series.values.shape[1]
     model = SeriesModel(
         recipe=recipe,
@@ -205,8 +215,8 @@ def _join(series: TrainingSeries, prepared: Prepared, found: FittedMembers) -> S
         fusion=fusion,
         baseline={name: np.zeros(n_sensors) if name == "forest" else parts[name].mean(axis=0) for name in names},
         staleness=StalenessRule.learn(series.observed, series.codes),
-        calibrator=Calibrator(risk),
-        threshold=float(np.quantile(risk, recipe.quantile)),
+        calibrator=Calibrator(risk, resolution=RISK_RESOLUTION),
+        threshold=float(np.quantile(risk, recipe.quantile)) + RISK_RESOLUTION,
         facts=_facts(series, prepared, found, scored)
         | {f"threshold_{name}": float(value) for name, value in zip(names, alone, strict=True)},
     )

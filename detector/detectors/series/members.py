@@ -15,7 +15,7 @@ from detector.detectors.series.model import ModelledSeries
 from detector.detectors.series.recipe import Prepared
 from detector.members.forecast import Forecast
 from detector.members.isolation_forest import Trees
-from detector.members.window_forest import WindowForest, window_features
+from detector.members.window_forest import WindowForest
 from detector.members.window_network import WindowNetwork
 from detector.members.window_pca import WindowPCA
 from detector.onnx.graph import Graph
@@ -131,7 +131,7 @@ def _fit_forest(
     series: TrainingSeries, prepared: Prepared, squares: Floats, *, random_state: int
 ) -> tuple[Floats, WindowForest]:
     recipe = prepared.recipe
-    features = window_features(prepared.laid, squares)
+    features = prepared.features(squares)
 
     def fit(_: LaidWindows, chosen: Flags) -> WindowForest:
         return fit_forest(features[chosen], trees=recipe.trees, random_state=random_state)

@@ -16,7 +16,7 @@ from detector.decide.fuse import Fusion
 from detector.detectors.series.recipe import Prepared, SeriesRecipe
 from detector.members.forecast import Forecast
 from detector.members.residuals import ResidualRule
-from detector.members.window_forest import WindowForest, window_features
+from detector.members.window_forest import WindowForest
 from detector.members.window_network import WindowNetwork
 from detector.members.window_pca import WindowPCA, expected_values
 from detector.onnx.parts import Parts, under
@@ -152,7 +152,7 @@ class ModelledSeries:
 
     @cached_property
     def _features(self) -> NDArray[np.float32]:
-        return window_features(self.prepared.laid, self._squares)
+        return self.prepared.features(self._squares)
 
     @cached_property
     def parts(self) -> dict[str, Floats]:

@@ -14,7 +14,9 @@ from detector.arrays import Flags, Floats
 from detector.checks import check_interval, check_least
 from detector.errors import SettingError, nearest
 from detector.members.residuals import Residuals
+from detector.members.window_forest import window_features
 from detector.members.window_pca import Rebuilder, WindowPCA, expected_values, squared_errors
+from detector.resolution import beyond
 from detector.series.row_errors import How
 from detector.series.scaling import SeriesScaling
 from detector.series.segmented_windows import LaidWindows
@@ -47,7 +49,8 @@ class SeriesRecipe:
     folds : int
         Contiguous blocks of the training rows, each scored by models of the others.
     deviation_floor : float
-        Least deviation of a residual, in ranges.
+        Least deviation of a residual, in ranges. Also the most that a sensor's smallest step in training counts as its
+        resolution: a residual below the resolution adds nothing. A larger step is a state, such as open and shut.
     z_cap : float
         A sensor's z-score counts at most so much, lest one sensor drown the others.
     smoothing : float
@@ -199,8 +202,16 @@ class Prepared:
         return self.moving - expected_values(model, self.laid, how=self.recipe.how, pca=pca, chosen=chosen)
 
     def widen(self, errors: Floats, *, signed: bool) -> Floats:
-        """The same for all sensors: a constant one deviates from its value, one that never read has none."""
+        """What errors have beyond the sensors' resolution, for all sensors.
+
+        A constant one deviates from its value, one that never read has none.
+        """
         wide = self.scaled.astype(np.float64)
         wide = wide if signed else wide**2
         wide[:, self.scaling.moving] = errors
-        return wide
+        return beyond(wide, self.scaling.resolution, signed=signed)
+
+    def features(self, squares: Floats) -> NDArray[np.float32]:
+        """What the forest looks at: windows, and the moving sensors' squared residuals beyond their resolution."""
+        resolution = self.scaling.resolution[self.scaling.moving]
+        return window_features(self.laid, beyond(squares, resolution, signed=False))

@@ -13,12 +13,12 @@ import pandas as pd
 from detector.arrays import Counts, Flags, Floats
 from detector.decide.policy import Policy, severity
 from detector.detectors.series.model import ModelledSeries, SeriesModel
+from detector.detectors.series.reasons import SensorReadings, duration
+from detector.errors import DataError
 from detector.explain.reason import Reason, in_words
 from detector.series.resample import RegularSeries
 from detector.series.segments import near, runs
 
-TOP = 3
-LEAST_SHARE = 0.05
 MARGIN = 20
 EVENT_COLUMNS = (
     "entity",
@@ -151,40 +151,56 @@ class ScoredSeries:
                 p_value[own] = part.model.calibrator.p_value(self.risk[own], tail="pareto")
         return severity(p_value, flagged)
 
+    @cached_property
+    def readings(self) -> SensorReadings:
+        """What the sensors read beside what was learnt of them."""
+        overdue = np.zeros(self.series.values.shape, dtype=bool)
+        for part in self.parts:
+            overdue[part.place] = part.seen.overdue
+        return SensorReadings.of(self.series, self.expected, overdue, [(part.model, part.place) for part in self.parts])
+
     def reasons(self, wanted: Flags) -> dict[int, list[Reason]]:
         """Which sensors each of those steps is to blame on, the most important first."""
         steps = np.flatnonzero(wanted)
         if not len(steps):
             return {}
         parts = self.contributions(wanted)
-        return {int(step): self._reasons(int(step), np.maximum(parts[step], 0.0)) for step in steps}
+        return {int(step): self.readings.at_step(int(step), parts[step]) for step in steps}
 
-    def events(self, flagged: Flags, *, join: int = 0, reasons: dict[int, list[Reason]] | None = None) -> pd.DataFrame:
+    def events(self, flagged: Flags, *, join: int = 0) -> pd.DataFrame:
         """The flagged segments, one line each; see ``SequenceScorer.judge``."""
         found = runs(flagged, self.series.segment, join)
         risk = np.where(flagged, self.risk, -np.inf)  # a pause between joined segments is no peak
-        peaks = [first + int(np.argmax(risk[first : last + 1])) for first, last in found]
-        wanted = np.zeros(len(self.series), dtype=bool)
-        wanted[peaks] = True
-        why = self.reasons(wanted) if reasons is None else reasons
-        severe = self.severity(flagged)
-        lines = [
-            {
-                "entity": self.series.entity[first],
-                "start": self._when(first),
-                "end": self._when(last),
-                "peak": self._when(peak),
-                "steps": last - first + 1,
-                "risk": self.risk[peak],
-                "p_value": self.p_value[peak],
-                "severity": severe[peak],
-                "sensors": ", ".join(reason.feature for reason in why[peak]),
-                "reasons": why[peak],
-                "text": in_words(why[peak]),
-            }
-            for (first, last), peak in zip(found, peaks, strict=True)
-        ]
+        parts, severe = self.contributions(flagged) if found else self.risk[:0], self.severity(flagged)
+        lines = []
+        for first, last in found:
+            peak = first + int(np.argmax(risk[first : last + 1]))
+            steps = first + np.flatnonzero(flagged[first : last + 1])
+            why = self.readings.of_event(steps, parts)
+            lines.append(
+                {
+                    "entity": self.series.entity[first],
+                    "start": self._when(first),
+                    "end": self._when(last),
+                    "peak": self._when(peak),
+                    "steps": last - first + 1,
+                    "risk": self.risk[peak],
+                    "p_value": self.p_value[peak],
+                    "severity": severe[peak],
+                    "sensors": ", ".join(reason.feature for reason in why),
+                    "reasons": why,
+                    "text": f"{in_words(why)} | {self._course(first, last, peak)}",
+                }
+            )
         return pd.DataFrame(lines, columns=list(EVENT_COLUMNS))
+
+    def _course(self, first: int, last: int, peak: int) -> str:
+        """When an event began, how long it lasted, and when it was worst."""
+        start, worst = self._when(first), self._when(peak)
+        if self.series.times is None:
+            return f"from row {start} for {last - first + 1} steps, worst at row {worst}"
+        length = self._when(last) - start + (self.series.every or pd.Timedelta(0))
+        return f"from {start:%Y-%m-%d %H:%M} for {duration(length)}, worst at {worst:%Y-%m-%d %H:%M}"
 
     def curves(self, events: pd.DataFrame, *, margin: int = MARGIN) -> pd.DataFrame:
         """What sensors read and should have read around events; see ``SequenceScorer.curves``."""
@@ -223,21 +239,17 @@ class ScoredSeries:
         found = self.when[step]
         return pd.Timestamp(found) if self.series.times is not None else int(found)
 
-    def _reasons(self, step: int, parts: Floats) -> list[Reason]:
-        shares = parts / max(float(parts.sum()), np.finfo(float).tiny)
-        ranked = [int(sensor) for sensor in np.argsort(-shares, kind="stable")[:TOP]]
-        kept = [sensor for sensor in ranked if shares[sensor] >= LEAST_SHARE] or ranked[:1]
-        return [self._reason(step, sensor, float(shares[sensor])) for sensor in kept]
-
-    def _reason(self, step: int, sensor: int, share: float) -> Reason:
-        observed = "no reading"
-        if self.series.observed[step, sensor]:
-            observed = f"{self.series.values[step, sensor]:.4g}"
-        expected = self.expected[step, sensor]
-        said = "" if np.isnan(expected) else f"about {expected:.4g}"
-        return Reason(self.series.sensors[sensor], observed, said, share)
-
     def _gather(self, into: Floats, of_part: Callable[[Part], Any]) -> Floats:
         for part in self.parts:
             into[part.place] = of_part(part)
         return into
+
+
+def refuse_short(series: RegularSeries, entity: Any, rows: int, length: int) -> None:
+    """Raise ``DataError`` if a series has fewer rows than a window."""
+    if rows < length:
+        whose = f"The series of {entity!r}" if series.entities is not None else "The series"
+        raise DataError(
+            f"{whose} has {rows} rows, a window {length}; received n_samples = {rows}. Give more rows, choose a "
+            f"shorter window, or short='pad'."
+        )

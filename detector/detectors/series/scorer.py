@@ -14,7 +14,7 @@ from detector.cleaning.clean import clean
 from detector.decide.calibrate import Calibrator
 from detector.decide.policy import Policy
 from detector.detectors.series.model import SeriesModel, describe_models, rebuild_models
-from detector.detectors.series.scored import MARGIN, ScoredSeries
+from detector.detectors.series.scored import MARGIN, ScoredSeries, refuse_short
 from detector.errors import DataError, SchemaError, SettingError, nearest
 from detector.explain.reason import reasons_in_words
 from detector.onnx.parts import Parts
@@ -161,9 +161,10 @@ class SequenceScorer:
         SeriesVerdicts
             ``events`` has ``entity`` (empty text where there is none), ``start``, ``end`` and ``peak``, as times or,
             where there are none, as positions of rows; ``steps``; ``risk``, ``p_value`` and ``severity`` at the peak;
-            ``sensors``, the names of those at fault, the most important first; ``reasons``, for each of them what was
-            observed and expected at the peak; and ``text``, the same in words. A step without a row, in a gap, can
-            be flagged too, as when a sensor has been silent for too long.
+            ``sensors``, the names of those at fault over the event, the most important first; ``reasons``, for each of
+            them how far it went and what was expected, never outside its range in training; and ``text``, the same in
+            words, with when the event began and how long it lasted. A step without a row, in a gap, can be flagged
+            too, as when a sensor has been silent for too long.
 
         Raises
         ------
@@ -313,13 +314,7 @@ class SequenceScorer:
         if self.short == "pad":
             return
         for entity, place in places_by_entity(series, shared=series.entities is None).items():
-            length = self.model_of(entity).length
-            if len(place) < length:
-                whose = f"The series of {entity!r}" if series.entities is not None else "The series"
-                raise DataError(
-                    f"{whose} has {len(place)} rows, a window {length}; received n_samples = {len(place)}. Give more "
-                    f"rows, choose a shorter window, or short='pad'."
-                )
+            refuse_short(series, entity, len(place), self.model_of(entity).length)
 
     def _named(self, rows: pd.DataFrame) -> pd.DataFrame:
         roles = self.schema.roles

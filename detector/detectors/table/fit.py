@@ -13,7 +13,7 @@ from sklearn.ensemble import IsolationForest
 
 from detector.arrays import Flags, Places
 from detector.checks import check_interval, check_least, one_of
-from detector.decide.calibrate import TAILS, Calibrator
+from detector.decide.calibrate import RISK_RESOLUTION, TAILS, Calibrator
 from detector.decide.fuse import NOVELTY, ORDER, RARITY, Fusion
 from detector.detectors.table.scorer import TabularScorer
 from detector.encoders.events import EventAutoencoder
@@ -155,7 +155,8 @@ def assemble(rows: pd.DataFrame, schema: Schema, recipe: Recipe) -> tuple[Tabula
     metrics |= _parity(found, held_out, network, forest if "forest" in recipe.members else None)
     scores = np.hstack([found[name] for name in names])
     fusion = Fusion.fit(scores, names, tuple(kinds.values()), novelty_weight=recipe.novelty_weight)
-    calibrator = Calibrator(fusion.risk(fusion.standardise(scores)), tail=recipe.tail)
+    risk = fusion.risk(fusion.standardise(scores))
+    calibrator = Calibrator(risk, tail=recipe.tail, resolution=RISK_RESOLUTION)
     if references:
         references["novelty"] = references["novelty"].extended(held_out["space"], recipe.references)
         parts["novelty"] = references["novelty"].to_onnx("novelty")

@@ -13,6 +13,7 @@ from pydantic import BaseModel, SecretStr
 from pipelines.alerts.grouping.events import rank
 from pipelines.alerts.message.message import Message
 from pipelines.config import Config
+from pipelines.config.alert_channels import MissingSecret
 
 _PEOPLE = ("pagerduty", "slack", "email", "apprise")
 _HONOUR_IDS = ("webhook", "alertmanager", "pagerduty")
@@ -88,7 +89,7 @@ def secrets_of(section: BaseModel) -> list[str]:
     """Every secret in a section, the longest first, with the parts of addresses that may be secrets too."""
     found: set[str] = set()
     for value in _values(section):
-        if isinstance(value, SecretStr):
+        if isinstance(value, SecretStr) and not isinstance(value, MissingSecret):
             text = value.get_secret_value()
             found.add(text)
             if "://" in text:

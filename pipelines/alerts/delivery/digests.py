@@ -13,12 +13,11 @@ from pipelines.alerts.grouping.events import rank
 from pipelines.alerts.grouping.silences import is_quiet
 from pipelines.alerts.message.message import message_of
 from pipelines.alerts.outbox.alerts import digest_alert
-from pipelines.alerts.outbox.enqueue import day_digest, delivery_of, post
+from pipelines.alerts.outbox.cap import MOST_LINES, day_digest, sources_of
+from pipelines.alerts.outbox.enqueue import delivery_of, post
 from pipelines.config import Config
 from pipelines.cron import zone_of
 from pipelines.store.alert_tables import Alert, AlertDay, Delivery
-
-MOST_LINES = 10
 
 
 def end_quiet(session: Session, *, config: Config, now: datetime) -> int:
@@ -50,7 +49,9 @@ def end_days(session: Session, *, config: Config, now: datetime) -> int:
     """Report of days that are over how many events there were beyond the cap, if there were more than reported."""
     today = now.astimezone(zone_of(config.service.timezone)).date()
     days = session.scalars(
-        sa.select(AlertDay).where(AlertDay.source == config.name, AlertDay.day < today, AlertDay.more > AlertDay.said)
+        sa.select(AlertDay).where(
+            AlertDay.source.in_(sources_of(config)), AlertDay.day < today, AlertDay.more > AlertDay.said
+        )
     ).all()
     for day in days:
         post(session, [day_digest(day, rows=0, config=config, now=now)], config=config, now=now)

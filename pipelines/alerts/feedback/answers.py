@@ -104,31 +104,20 @@ def precision(session: Session, *, source: str) -> pd.DataFrame:
     -------
     DataFrame
         Columns ``channel``, ``reason``, ``week``, ``alerts`` (sent), ``answered`` (fraud or fine), ``fraud``, and
-        ``precision``, missing where nobody has answered.
+        ``precision``, missing where nobody has answered. An alert that went to two targets is in two lines.
     """
-    last = sa.select(sa.func.max(Answer.id)).group_by(Answer.alert)
-    said = sa.select(Answer).where(Answer.id.in_(last)).subquery()
-    statement = (
-        sa.select(Delivery.target, Alert.pattern, Alert.created_at, said.c.verdict)
-        .join(Alert, Alert.id == Delivery.alert)
-        .outerjoin(said, said.c.alert == Alert.id)
-        .where(Alert.source == source, Delivery.state == "sent", Alert.kind.in_(("opened", "worse", "again")))
-    )
-    found = [
-        {
-            "channel": target,
-            "reason": pattern,
-            "week": f"{at.isocalendar().year}-W{at.isocalendar().week:02d}",
-            "answered": verdict in ("fraud", "fine"),
-            "fraud": verdict == "fraud",
-        }
-        for target, pattern, at, verdict in session.execute(statement)
-    ]
-    frame = pd.DataFrame(found, columns=["channel", "reason", "week", "answered", "fraud"])
-    grouped = frame.groupby(["channel", "reason", "week"], as_index=False)
+    grouped = _sent(session, source).groupby(["channel", "reason", "week"], as_index=False)
     table = grouped.agg(alerts=("fraud", "size"), answered=("answered", "sum"), fraud=("fraud", "sum"))
     answered = table["answered"].astype("float64")
     return table.assign(precision=table["fraud"] / answered.where(answered > 0))
+
+
+def in_all(session: Session, *, source: str) -> str:
+    """How many answered alerts were fraud in all, each counted once, wherever it was sent."""
+    once = _sent(session, source).drop_duplicates("alert")
+    answered, fraud = int(once["answered"].sum()), int(once["fraud"].sum())
+    share = f", {100 * fraud / answered:.0f} % of them fraud" if answered else ""
+    return f"In all {len(once):,} alert{'' if len(once) == 1 else 's'}, {answered:,} answered{share}."
 
 
 def realised(config: Config) -> str | None:
@@ -137,12 +126,40 @@ def realised(config: Config) -> str | None:
     if store is None:
         return None
     with closing(store), store.read() as session:
-        found = precision(session, source=config.name)
-    once = found[(found["answered"] > 0) & (found["reason"] != SAMPLED)]
-    if once.empty:
+        sent = _sent(session, config.name)
+    found = sent[sent["answered"] & (sent["reason"] != SAMPLED)]
+    if found.empty:
         return None
     parts = [
         f"{channel} {fraud} of {answered}"
-        for channel, answered, fraud in once.groupby("channel")[["answered", "fraud"]].sum().itertuples(name=None)
+        for channel, answered, fraud in found.groupby("channel")[["answered", "fraud"]].sum().itertuples(name=None)
     ]
+    once = found.drop_duplicates("alert")
+    if len(parts) > 1:
+        parts.append(f"{once['fraud'].sum()} of {len(once)} in all, each counted once")
     return f"Alerts that people answered and that were fraud: {', '.join(parts)}."
+
+
+def _sent(session: Session, source: str) -> pd.DataFrame:
+    """Alerts about events, a line for each target one was sent to, and what was said of each last."""
+    last = sa.select(sa.func.max(Answer.id)).group_by(Answer.alert)
+    said = sa.select(Answer).where(Answer.id.in_(last)).subquery()
+    statement = (
+        sa.select(Alert.id, Delivery.target, Alert.pattern, Alert.created_at, said.c.verdict)
+        .join(Alert, Alert.id == Delivery.alert)
+        .outerjoin(said, said.c.alert == Alert.id)
+        .where(Alert.source == source, Delivery.state == "sent", Alert.kind.in_(("opened", "worse", "again")))
+    )
+    found = [
+        {
+            "alert": alert,
+            "channel": target,
+            "reason": pattern,
+            "week": f"{at.isocalendar().year}-W{at.isocalendar().week:02d}",
+            "answered": verdict in ("fraud", "fine"),
+            "fraud": verdict == "fraud",
+        }
+        for alert, target, pattern, at, verdict in session.execute(statement)
+    ]
+    frame = pd.DataFrame(found, columns=["alert", "channel", "reason", "week", "answered", "fraud"])
+    return frame.astype({"answered": bool, "fraud": bool})

@@ -9,7 +9,7 @@ from datetime import datetime, timedelta
 import pandas as pd
 
 from pipelines.alerts.grouping.events import Grouping, events_of
-from pipelines.alerts.grouping.groups import Candidate
+from pipelines.alerts.grouping.notify_rules import Candidate
 from pipelines.config import Config
 from pipelines.sinks.batch_sink import ROW_COLUMNS
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from pipelines.alerts.grouping.events import Event, rank
-from pipelines.alerts.grouping.groups import Candidate
+from pipelines.alerts.grouping.notify_rules import Candidate
 
 MOST_GROUPS = 20_000
 

@@ -1,22 +1,38 @@
-"""Events that are over: the machine reads as normal again."""
+"""Events that are over: the machine reads as normal again, or another event has taken the place of the last."""
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from functools import reduce
 
 import pandas as pd
 import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
 from pipelines.alerts.grouping.events import EVERYTHING, group_id, times_of
+from pipelines.alerts.grouping.notify_rules import Candidate, GroupState, reported
 from pipelines.config import Config
 from pipelines.store.alert_tables import AlertGroup
 
 
-def recovered(
-    session: Session, scored: pd.DataFrame, *, config: Config, now: datetime
-) -> list[tuple[AlertGroup, datetime]]:
-    """Groups whose reported event has had no flagged row for long enough, each with the time of its last row.
+@dataclass(frozen=True)
+class Ended:
+    """An event that was reported and is over."""
+
+    group: str
+    label: str
+    incident: str
+    severity: str  # the highest that was reported
+    first_at: datetime
+    last_at: datetime
+    rows: int
+    seen: datetime | None  # the last row that was normal; None if all that is known is that another event followed
+
+
+def recovered(session: Session, scored: pd.DataFrame, *, config: Config, now: datetime) -> list[Ended]:
+    """Reported events that have had no flagged row for long enough.
 
     A machine that falls silent has not recovered: only rows that are not flagged are evidence of it. The groups are
     marked as over within the caller's transaction.
@@ -35,8 +51,43 @@ def recovered(
         seen = latest.get(group.id)
         if seen is not None and seen >= group.last_at + wait:
             group.is_open = False
-            found.append((group, seen))
+            found.append(_ended(group.id, group.label, group, seen))
     return found
+
+
+@dataclass(frozen=True)
+class Earlier:
+    """What is known of an event that is not its group's latest, without the reports of this batch."""
+
+    group: str
+    state: GroupState
+    is_late: bool  # whether its rows came when a later event was known
+
+
+def followed(
+    earlier: Iterable[Earlier],
+    chosen: Sequence[Candidate],
+    states: Mapping[str, GroupState],
+    labels: Mapping[str, str],
+) -> list[Ended]:
+    """Reported events that are not their group's latest, so that no row will ever say that they have ended.
+
+    ``chosen`` holds what is reported now, ``states`` what is known of the latest. The end of a late one is not reported
+    while the latest goes on: a receiver that knows an alert by what it is about would end that.
+    """
+    by_group: dict[str, list[Candidate]] = {}
+    for candidate in chosen:
+        by_group.setdefault(candidate.event.group, []).append(candidate)
+    found = []
+    for each in earlier:
+        state = reduce(reported, by_group.get(each.group, ()), each.state)
+        if state.is_reported and not (each.is_late and states[each.group].is_reported):
+            found.append(_ended(each.group, labels[each.group], state, None))
+    return found
+
+
+def _ended(group: str, label: str, known: GroupState | AlertGroup, seen: datetime | None) -> Ended:
+    return Ended(group, label, known.incident, known.told_severity, known.first_at, known.last_at, known.rows, seen)
 
 
 def _latest(scored: pd.DataFrame, config: Config, now: datetime) -> dict[str, datetime]:

@@ -10,7 +10,7 @@ from sqlalchemy.orm import Session
 
 from detector.errors import DataError
 from pipelines.alerts.grouping.events import Event, rank
-from pipelines.alerts.grouping.groups import Candidate
+from pipelines.alerts.grouping.notify_rules import Candidate
 from pipelines.config.alerting import QuietSection
 from pipelines.cron import zone_of
 from pipelines.store.alert_tables import Silence
@@ -42,7 +42,9 @@ def silence(
     if not reason.strip():
         raise DataError("A silence needs a reason: whoever finds it later will ask. Give one with --reason.")
     if until <= now:
-        raise DataError(f"A silence must end after it begins ({now:%Y-%m-%d %H:%M}), received {until:%Y-%m-%d %H:%M}.")
+        raise DataError(
+            f"A silence must end after it begins ({now:%Y-%m-%d %H:%M} UTC), received {until:%Y-%m-%d %H:%M} UTC."
+        )
     made = Silence(
         source=source,
         group=group,

@@ -12,7 +12,7 @@ import pandas as pd
 
 from detector.explain.reason import Reason
 from pipelines.alerts.grouping.events import Event, reasons_of, times_of
-from pipelines.alerts.grouping.groups import Candidate
+from pipelines.alerts.grouping.notify_rules import Candidate
 from pipelines.config import Config
 from pipelines.config.masking import HIDDEN, Masks
 from pipelines.escaping import one_line
@@ -37,7 +37,9 @@ def facts_of(
     key = next((name for name in (columns.key, "row") if name is not None and name in flagged), None)
     shown = [name for name in settings.shown if name in flagged]
     return {
-        "columns": {name: _short(masks.show(name, _written(peak[name]))) for name in shown},
+        "columns": {
+            name: _short(masks.show(name, _written(peak[name], is_time=name == columns.time))) for name in shown
+        },
         "reasons": [_masked(reason, masks, settings.history) for reason in reasons_of(peak.get("reasons"))],
         "keys": [] if key is None else masks.show_all(key, [_named(value) for value in rows[key].iloc[:MOST_KEYS]]),
         "previous": candidate.previous,
@@ -98,7 +100,10 @@ def _named(key: object) -> str:
     return text if len(text) <= MOST_KEY_TEXT else f"{text[:MOST_KEY_TEXT]}… ({len(text):,} characters)"
 
 
-def _written(value: object) -> str:
+def _written(value: object, *, is_time: bool = False) -> str:
+    """A value as a person would write it; times of rows are in UTC."""
+    if is_time and isinstance(value, datetime) and value.tzinfo is None:
+        return f"{value} UTC"
     if isinstance(value, float | np.floating):
         return f"{value:.10g}"
     return str(value)

@@ -54,6 +54,8 @@ class Message:
             return self._digest()
         if self.kind == "test":
             return f"This is a test of the alerts of {self.source}: it came through, and nothing happened."
+        if self.kind == "recovered" and self.facts.get("is_followed"):
+            return f"What was unusual about {self.about} from {self.when} is over; what came after it is another event."
         if self.kind == "recovered":
             return f"{self.about} is as usual again; it was unusual from {self.when}."
         if "chance" in self.facts:
@@ -149,9 +151,12 @@ class Message:
         )
         if self.facts.get("why") == "quiet":
             return f"{words.counted(more, 'alert')} of {self.source} came in the quiet hours ({parts})."
-        room = self.facts.get("a_day")
+        room, hours = self.facts.get("a_day"), self.facts.get("backlog_hours")
+        which = f"on {self.facts.get('day')}"
+        if hours is not None:
+            which = f"that was scored on {self.facts.get('day')}, over {hours:g} hours late,"
         return (
-            f"{words.counted(more, 'more event')} of {self.source} on {self.facts.get('day')} would have been alerts "
+            f"{words.counted(more, 'more event')} of {self.source} {which} would have been alerts "
             f"({parts}), beyond the {room} a day; they are in the scores."
         )
 

@@ -9,10 +9,11 @@ from typing import Any
 
 import pandas as pd
 
-from pipelines.alerts.grouping.groups import Candidate
+from pipelines.alerts.grouping.notify_rules import Candidate
+from pipelines.alerts.grouping.recovery import Ended
 from pipelines.config import Config
 from pipelines.config.masking import masks_of
-from pipelines.store.alert_tables import Alert, AlertGroup
+from pipelines.store.alert_tables import Alert
 
 
 def event_alert(
@@ -41,20 +42,21 @@ def event_alert(
     )
 
 
-def recovery_alert(group: AlertGroup, seen: datetime, *, config: Config, now: datetime) -> Alert:
-    """A notice that an event is over; ``seen`` is the time of the last row that was normal."""
+def recovery_alert(ended: Ended, *, config: Config, now: datetime) -> Alert:
+    """A notice that an event is over."""
     return _alert(
         config,
         now,
         kind="recovered",
-        group=group.id,
-        incident=group.incident,
-        label=group.label,
-        severity=group.told_severity,
-        first_at=group.first_at,
-        last_at=group.last_at,
-        rows=group.rows,
-        facts={"previous": group.told_severity, "seen_until": seen.isoformat()},
+        group=ended.group,
+        incident=ended.incident,
+        label=ended.label,
+        severity=ended.severity,
+        first_at=ended.first_at,
+        last_at=ended.last_at,
+        rows=ended.rows,
+        facts={"previous": ended.severity}
+        | ({"is_followed": True} if ended.seen is None else {"seen_until": ended.seen.isoformat()}),
     )
 
 

@@ -15,15 +15,16 @@ from pipelines.alerts.channels.targets import targets_of
 from pipelines.alerts.grouping.audit_sample import sampled_events
 from pipelines.alerts.grouping.bound import bounded
 from pipelines.alerts.grouping.events import Event, Grouping, events_of, rank
-from pipelines.alerts.grouping.groups import Candidate, GroupState, advance, choose, reported
-from pipelines.alerts.grouping.recovery import recovered
+from pipelines.alerts.grouping.notify_rules import Candidate, GroupState, advance, reported
+from pipelines.alerts.grouping.recovery import Earlier, followed, recovered
 from pipelines.alerts.grouping.silences import not_silenced, waits
 from pipelines.alerts.message.facts import facts_of, labels_of, rows_of_keys
-from pipelines.alerts.outbox.alerts import digest_alert, event_alert, recovery_alert
-from pipelines.alerts.outbox.states import group_states, store_group_states, today
+from pipelines.alerts.outbox.alerts import event_alert, recovery_alert
+from pipelines.alerts.outbox.cap import Cap
+from pipelines.alerts.outbox.states import group_states, store_group_states
 from pipelines.config import Config
 from pipelines.config.masking import masks_of
-from pipelines.store.alert_tables import Alert, AlertDay, Delivery
+from pipelines.store.alert_tables import Alert, Delivery
 
 __all__ = ["enqueue", "post"]
 
@@ -60,26 +61,26 @@ def enqueue(session: Session, scored: pd.DataFrame, *, config: Config, now: date
     flagged = scored[scored["flagged"].to_numpy(dtype=bool)]
     events, others = bounded(events_of(flagged, Grouping.of(config), now=now))
     states = group_states(session, config.name, (event.group for event in events))
-    candidates = not_silenced(session, _candidates(events, states, config), source=config.name, now=now)
-    day = today(session, config=config, now=now)
-    chosen, more = choose(candidates, room=settings.a_day - day.told)
+    found, earlier = _candidates(events, states, config)
+    candidates = not_silenced(session, found, source=config.name, now=now)
+    cap = Cap.of(session, config=config, now=now)
+    chosen, more = cap.choose(candidates)
     others = [each for each in others if rank(each.event.severity) >= rank(settings.least_severity)]
     more += not_silenced(session, others, source=config.name, now=now)
     for candidate in chosen:
         states[candidate.event.group] = reported(states[candidate.event.group], candidate)
-    day.told += len(chosen)
     alerts = _alerts(chosen, flagged, config=config, now=now, context=scored)
-    alerts += _sampled(session, scored, settings.a_day - day.told, config=config, now=now)
+    alerts += _sampled(session, scored, cap, config=config, now=now)
     about = [*events, *(each.event for each in others)]
     labels = labels_of(flagged, about, by=settings.group_by(config.columns), masks=masks_of(config))
     store_group_states(session, config.name, states, labels)
-    post(session, alerts, config=config, now=now)
     if settings.recovery:
-        over = recovered(session, scored, config=config, now=now)
-        notices = [recovery_alert(group, seen, config=config, now=now) for group, seen in over]
-        post(session, notices, config=config, now=now)
-        alerts += notices
-    alerts += _overflow(session, day, more, config=config, now=now)
+        over = followed(earlier, chosen, states, labels) + recovered(session, scored, config=config, now=now)
+        alerts += [recovery_alert(each, config=config, now=now) for each in over]
+    post(session, _in_order(alerts), config=config, now=now)
+    digests = cap.digests(more, labels, config=config, now=now)
+    post(session, digests, config=config, now=now)
+    alerts += digests
     session.flush()
     return alerts
 
@@ -105,16 +106,31 @@ def delivery_of(alert: Alert, target: str, now: datetime, *, state: str = "waiti
     return line | {"attempts": 0, "created_at": now, "next_at": now, "error": ""}
 
 
-def _candidates(events: Sequence[Event], states: dict[str, GroupState], config: Config) -> list[Candidate]:
-    """Events worth a report, in order of time; the states of their groups move on."""
-    settings, found = config.alerts, []
+def _candidates(
+    events: Sequence[Event], states: dict[str, GroupState], config: Config
+) -> tuple[list[Candidate], list[Earlier]]:
+    """Events worth a report, in order of time, and those that are not their group's latest; the states move on."""
+    settings, found, earlier = config.alerts, [], []
     window, again = timedelta(minutes=settings.window_minutes), timedelta(minutes=settings.again_minutes)
     for event in sorted(events, key=lambda each: each.first_at):
-        name = f"in_{secrets.token_hex(12)}"
-        candidate, states[event.group] = advance(event, states.get(event.group), name=name, window=window, again=again)
+        group, known, name = event.group, states.get(event.group), f"in_{secrets.token_hex(12)}"
+        candidate, states[group] = advance(event, known, name=name, window=window, again=again)
+        if known is not None and states[group].incident != known.incident:
+            earlier.append(Earlier(group, known, is_late=False))
+        elif candidate is not None and states[group].incident != candidate.incident:
+            late = GroupState(name, event.severity, "", None, event.first_at, event.last_at, event.rows)
+            earlier.append(Earlier(group, late, is_late=True))
         if candidate is not None and rank(event.severity) >= rank(settings.least_severity):
             found.append(candidate)
-    return found
+    return found, earlier
+
+
+def _in_order(alerts: Sequence[Alert]) -> list[Alert]:
+    """The same alerts, those of one group in the order of time, as they are to be delivered."""
+    place: dict[str, int] = {}
+    for alert in alerts:
+        place.setdefault(alert.group, len(place))
+    return sorted(alerts, key=lambda each: (place[each.group], each.first_at, each.kind == "recovered"))
 
 
 def _alerts(
@@ -132,40 +148,13 @@ def _alerts(
     return alerts
 
 
-def _sampled(session: Session, scored: pd.DataFrame, room: int, *, config: Config, now: datetime) -> list[Alert]:
+def _sampled(session: Session, scored: pd.DataFrame, cap: Cap, *, config: Config, now: datetime) -> list[Alert]:
     """Alerts about sampled rows, where the day has room; they take none from flagged rows that may come."""
     rows, candidates = sampled_events(scored, config=config, now=now)
     if not candidates or rank(config.alerts.least_severity) > rank("low"):
         return []
-    candidates = not_silenced(session, candidates, source=config.name, now=now)[: max(room, 0)]
+    candidates = cap.with_room(not_silenced(session, candidates, source=config.name, now=now))
     alerts = _alerts(candidates, rows, config=config, now=now, context=rows.iloc[:0])
     for alert, candidate in zip(alerts, candidates, strict=True):
         alert.facts = alert.facts | {"chance": float(rows["chance"].iloc[candidate.event.peak])}
     return alerts
-
-
-def _overflow(
-    session: Session, day: AlertDay, more: Sequence[Candidate], *, config: Config, now: datetime
-) -> list[Alert]:
-    """One digest for all that the day has no room for; what comes later is reported when the day is over."""
-    fresh = [each.event for each in more if each.is_fresh]
-    if not fresh:
-        return []
-    worst = dict(day.worst)
-    for event in fresh:
-        worst[event.severity] = worst.get(event.severity, 0) + 1
-    day.more, day.worst = day.more + len(fresh), worst
-    if day.said:
-        return []
-    digest = day_digest(day, rows=sum(event.rows for event in fresh), config=config, now=now)
-    post(session, [digest], config=config, now=now)
-    return [digest]
-
-
-def day_digest(day: AlertDay, *, rows: int, config: Config, now: datetime) -> Alert:
-    """The digest of all that a day had no room for; they count as reported from now on."""
-    day.said = day.more
-    facts = {"why": "cap", "more": day.more, "by_severity": day.worst, "day": str(day.day)}
-    facts["a_day"] = config.alerts.a_day
-    severity = max(day.worst, key=rank, default="low")
-    return digest_alert(facts, severity=severity, rows=rows, config=config, now=now)

@@ -1,17 +1,14 @@
-"""What the database remembers of groups and days between batches."""
+"""What the database remembers of groups between batches."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
-from datetime import datetime
 
 import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
-from pipelines.alerts.grouping.groups import GroupState
-from pipelines.config import Config
-from pipelines.cron import zone_of
-from pipelines.store.alert_tables import AlertDay, AlertGroup
+from pipelines.alerts.grouping.notify_rules import GroupState
+from pipelines.store.alert_tables import AlertGroup
 
 _IDS_A_QUERY = 500
 
@@ -46,16 +43,6 @@ def store_group_states(
     rows = [{"id": group, "source": source, "label": labels[group], **vars(state)} for group, state in states.items()]
     if rows:
         session.execute(sa.insert(AlertGroup), rows)
-
-
-def today(session: Session, *, config: Config, now: datetime) -> AlertDay:
-    """What the day has had so far."""
-    date = now.astimezone(zone_of(config.service.timezone)).date()
-    day = session.get(AlertDay, (config.name, date))
-    if day is None:
-        day = AlertDay(source=config.name, day=date, told=0, more=0, said=0, worst={})
-        session.add(day)
-    return day
 
 
 def _chunks(ids: Iterable[str]) -> Iterator[list[str]]:

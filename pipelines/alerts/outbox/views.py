@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from datetime import datetime
 
@@ -17,6 +18,7 @@ from pipelines.alerts.message.message import message_of
 from pipelines.alerts.network.errors import DeliveryError
 from pipelines.alerts.outbox.alerts import trial_alert
 from pipelines.config import Config
+from pipelines.config.masking import HIDDEN, masks_of
 from pipelines.store.alert_tables import Alert, Answer, Delivery, Silence, TargetState
 
 STATES = ("waiting", "held", "sent", "digested", "dead")
@@ -86,27 +88,36 @@ def alert_text(session: Session, alert: Alert, *, config: Config) -> str:
     lines += [f"{name}: {url}" for name, url in links if url]
     lines += ["", "Deliveries:"]
     for each in session.scalars(sa.select(Delivery).where(Delivery.alert == alert.id).order_by(Delivery.id)):
-        when = f" at {each.sent_at:%Y-%m-%d %H:%M}" if each.sent_at else ""
+        when = f" at {each.sent_at:%Y-%m-%d %H:%M} UTC" if each.sent_at else ""
         tries = f", {each.attempts} tries" if each.attempts > 1 else ""
         lines.append(f"- {each.target}: {each.state}{when}{tries}" + (f"; {each.error}" if each.error else ""))
     answers = session.scalars(sa.select(Answer).where(Answer.alert == alert.id).order_by(Answer.id)).all()
     if answers:
         lines += ["", "Answers:"]
-        lines += [f"- {a.verdict} by {a.who}, {a.at:%Y-%m-%d %H:%M}, via {a.via}: {a.reason}" for a in answers]
+        lines += [f"- {a.verdict} by {a.who}, {a.at:%Y-%m-%d %H:%M} UTC, via {a.via}: {a.reason}" for a in answers]
     return "\n".join(lines)
 
 
-def silences_text(silences: Sequence[Silence]) -> str:
-    """Silences, one a line."""
+def silences_text(silences: Sequence[Silence], *, config: Config) -> str:
+    """Silences, one a line; their labels masked, also those made before there was a mask."""
     if not silences:
         return "Nothing is silenced."
     return "\n".join(
-        f"{each.id}: {each.label or 'everything'}"
+        f"{each.id}: {_masked(each.label, config) or 'everything'}"
         + (f", {each.pattern} only" if each.pattern else "")
         + (f", below {each.below}" if each.below else "")
         + f", until {each.until:%Y-%m-%d %H:%M} UTC, by {each.who}: {each.reason} (needed {each.hits} times)"
         for each in silences
     )
+
+
+def _masked(label: str, config: Config) -> str:
+    """A stored label as people may read it by the masks of today."""
+    by, masks = config.alerts.group_by(config.columns), masks_of(config)
+    before = [f"{name} " if len(by) > 1 else "" for name in by if masks.is_masked(name)]
+    if not label or all(re.search(rf"(^|, ){re.escape(each)}(…|#|\(hidden\))", label) for each in before):
+        return label
+    return masks.show(by[0], label) if len(by) == 1 else HIDDEN
 
 
 def retry(session: Session, *, now: datetime, alert: str | None, target: str | None) -> int:

@@ -28,7 +28,7 @@ from detector.cleaning.values import naive_utc
 from detector.errors import DetectorError, StoreError
 from pipelines.alerts.grouping.gather import Gathered
 from pipelines.alerts.outbox.enqueue import enqueue
-from pipelines.features.state import FeatureState, feature_state_of
+from pipelines.features.feature_state import FeatureState, feature_state_of
 from pipelines.ingest import FollowedSource, InputBatch, ReadFacts, open_followed
 from pipelines.ingest.provenance import with_provenance
 from pipelines.jobs.context import Context

@@ -26,7 +26,12 @@ class GroupState:
     first_at: datetime
     last_at: datetime
     rows: int
-    is_open: bool = True
+    is_open: bool = True  # until its end is reported, and again once more of it is
+
+    @property
+    def is_reported(self) -> bool:
+        """Whether people know of it, and not of its end."""
+        return self.is_open and bool(self.told_severity)
 
 
 @dataclass(frozen=True)
@@ -46,11 +51,16 @@ def advance(
 ) -> tuple[Candidate | None, GroupState]:
     """Compare an event with what is known of its group.
 
-    ``name`` is for an event that is another one than the last; an event that goes on for ``again`` after its report is
-    reported again. What is returned: what to report, if anything, and what is known from now on as long as nothing is
-    reported (see ``reported``).
+    ``name`` is for an event that is another one than the last, also since the end of that was reported; an event that
+    goes on for ``again`` after its report is reported again. What is returned: what to report, if anything, and what
+    is known from now on as long as nothing is reported (see ``reported``).
     """
-    if known is None or event.first_at > known.last_at + window or event.last_at < known.first_at - window:
+    if (
+        known is None
+        or event.first_at > known.last_at + window
+        or event.last_at < known.first_at - window
+        or (not known.is_open and event.last_at > known.last_at)
+    ):
         fresh = GroupState(name, event.severity, "", None, event.first_at, event.last_at, event.rows)
         late = known is not None and event.last_at < known.first_at
         candidate = Candidate("opened", event, name, event.first_at, "", is_fresh=True)
@@ -61,7 +71,6 @@ def advance(
         first_at=min(known.first_at, event.first_at),
         last_at=max(known.last_at, event.last_at),
         rows=known.rows + event.rows,
-        is_open=True,
     )
     kind: Kind | None = None
     if not known.told_severity:
@@ -81,7 +90,7 @@ def reported(known: GroupState, candidate: Candidate) -> GroupState:
     if known.incident != candidate.incident:
         return known
     severity = max(known.told_severity, candidate.event.severity, key=rank)
-    return replace(known, told_severity=severity, told_at=candidate.event.last_at)
+    return replace(known, told_severity=severity, told_at=candidate.event.last_at, is_open=True)
 
 
 def choose(candidates: Iterable[Candidate], *, room: int) -> tuple[list[Candidate], list[Candidate]]:

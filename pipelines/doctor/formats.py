@@ -1,0 +1,185 @@
+"""Values that cannot be read: how many, whether they are a kind of their own, and the form that would read them."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+import pandas as pd
+
+from detector.arrays import Flags
+from detector.schema import MISSING
+from pipelines.config.formats import FormatSection
+from pipelines.doctor.check import Check, State
+from pipelines.sources.formats import as_written, read_form
+
+MANY_LOST = 0.01
+MOSTLY_UNREAD = 0.5
+NEARLY_ALL = 0.95
+TRIED = 20_000
+LEAST = 5
+
+_NUMBERS = tuple(
+    FormatSection.model_validate(form)
+    for form in (
+        {"decimal": ","},
+        {"thousands": ",", "decimal": "."},
+        {"thousands": ".", "decimal": ","},
+        {"thousands": " ", "decimal": ","},
+        {"thousands": " ", "decimal": "."},
+        {"thousands": "'", "decimal": "."},
+    )
+)
+_DAYS = ("%d.%m.%y", "%d/%m/%y", "%m/%d/%y", "%d-%b-%Y", "%d-%b-%y", "%d %b %Y", "%b %d %Y", "%b %d, %Y", "%Y/%m/%d")
+_CLOCKS = ("", " %H:%M", " %H:%M:%S", " %I:%M %p", " %I:%M:%S %p", " %I.%M.%S.%f %p")
+_WHOLE = ("%Y%m%d%H%M%S", "%Y%m%d%H%M", "%a %b %d %H:%M:%S %Y")
+_DATES = (
+    *(FormatSection(date=date) for date in ("day first", "month first")),
+    *(FormatSection(date=day + clock) for day in _DAYS for clock in _CLOCKS),
+    *(FormatSection(date=date) for date in _WHOLE),
+)
+_ONE_FORM = "Have it written in one form; a value that fits two would be read wrongly."
+_EPOCHS = ((1e11, 1e14, "milliseconds"), (1e14, 1e17, "microseconds"), (1e17, 1e20, "nanoseconds"))
+
+
+def unread_check(place: str, title: str, column: pd.Series, unread: Flags, wanted: str) -> Check:
+    """Values that cannot be read: a warning where they are few and of no kind, else a problem, with the way out.
+
+    - ``title``: what the column is called: "'amount'".
+    - ``wanted``: what each value should have been: "a number".
+    """
+    name, share = str(column.name), float(unread.mean())
+    found = f"{title}: {share_of(unread)} is not {wanted}, such as {example(column[unread])}"
+    advice, kind = _advice(name, column, unread, dates=wanted in ("a date", "a time"))
+    if kind:
+        found += f"; {kind}"
+    state: State = "problem" if share > MANY_LOST or kind else "warning"
+    if not advice and share > MOSTLY_UNREAD:
+        advice = "List it under `categorical` or `ignore`, or name another column."
+    return Check(place, state, found, advice or "These rows will go to the quarantine.")
+
+
+def propose(column: pd.Series, *, dates: bool) -> list[tuple[FormatSection, float]]:
+    """The forms that read the most values of a column, each with the share it reads.
+
+    Of forms that read all values alike it is the simplest.
+
+    >>> found = propose(pd.Series(["1,234.50", "12.5"], name="amount"), dates=False)
+    >>> [(form.describe(), share) for form, share in found]
+    [('as 1,234.56', 1.0)]
+    >>> [form.date for form, _ in propose(pd.Series(["03.08.2026", "04.08.2026"]), dates=True)]
+    ['day first', 'month first']
+    """
+    text = _text(column)
+    if text.empty:
+        return []
+    best: list[tuple[FormatSection, float]] = []
+    readings: list[pd.Series] = []
+    for form in _dates(text) if dates else _NUMBERS:
+        read, misfit = read_form(text, form)
+        share = 1 - float(misfit.mean())
+        if best and share > best[0][1]:
+            best, readings = [], []
+        if share > 0 and (not best or share == best[0][1]) and not any(read.equals(other) for other in readings):
+            best.append((form, share))
+            readings.append(read)
+    return best
+
+
+def forms_of_text(name: str, column: pd.Series) -> Iterator[Check]:
+    """A column taken for text, nearly all of whose values are numbers or dates in a form of their own."""
+    for dates, kind in ((False, "numeric"), (True, "datetime")):
+        found = propose(column, dates=dates)
+        if found and found[0][1] >= NEARLY_ALL:
+            forms = " or ".join(form.describe() for form, _ in found)
+            text = f"{name!r} is taken for text, and {found[0][1]:.0%} of it is {kind}, written {forms}"
+            yield Check("columns.categorical", "warning", text, f"{_settings(name, found)}, and list it as {kind}.")
+            return
+
+
+def share_of(mask: pd.Series | Flags) -> str:
+    """A share for people: two digits behind the point where it is small."""
+    share = float(np.mean(mask))
+    return f"{share:.0%}" if share in (0.0, 1.0) or share >= 0.1 else f"{share:.2%}"
+
+
+def example(column: pd.Series) -> str:
+    """The first value there is."""
+    known = column.dropna()
+    text = repr(as_written(str(known.iloc[0]))) if len(known) else "nothing"
+    return text if len(text) <= 40 else text[:39] + "…"
+
+
+def _advice(name: str, column: pd.Series, unread: Flags, *, dates: bool) -> tuple[str, str]:
+    """What to do, and what kind of values they are, "" if they are none."""
+    lost = _text(column[unread])
+    if (lost.map(as_written) != lost).any():
+        return "They are in another form than `source.formats` says. Mend them, or the form.", ""
+    found = propose(column[unread], dates=dates)
+    if found and found[0][1] >= NEARLY_ALL:
+        # those of them that read the other values as well: "12.5" decides what "1,234" is
+        others = _text(column[~unread])
+        chosen = [(form, share) for form, share in found if _reads(form, others)]
+        if not chosen:
+            forms = " or ".join(form.describe() for form, _ in found)
+            return _ONE_FORM, f"it is mixed: they are written {forms}, the others are not"
+        size = "" if dates or not _are_largest(column, unread) else ", and they are the largest"
+        return f"{_settings(name, chosen)}.", f"they are written {' or '.join(f.describe() for f, _ in chosen)}{size}"
+    if dates and found and len(mixed := _mixed(lost)) > 1:
+        words = " and ".join(f"{share:.0%} {form.describe()}" for form, share in mixed)
+        return _ONE_FORM, f"it is mixed: {words}"
+    if not dates and _are_largest(column, unread):
+        return "Write them without separators or units.", "they are the largest"
+    return "", ""
+
+
+def _reads(form: FormatSection, text: pd.Series) -> bool:
+    return text.empty or 1 - float(read_form(text, form)[1].mean()) >= NEARLY_ALL
+
+
+def _mixed(text: pd.Series) -> list[tuple[FormatSection, float]]:
+    """Forms each of which reads some values that the others do not."""
+    found: list[tuple[FormatSection, float]] = []
+    total = len(text)
+    while len(text) and len(found) < 3:
+        best = propose(text, dates=True)
+        if not best or best[0][1] * len(text) < LEAST:
+            break
+        found.append((best[0][0], best[0][1] * len(text) / total))
+        text = text[read_form(text, best[0][0])[1]]
+    return found
+
+
+def _settings(name: str, found: Sequence[tuple[FormatSection, float]]) -> str:
+    key = name if name.isidentifier() else json.dumps(name)
+    given = [form.model_dump(exclude_none=True) for form, _ in found]
+    texts = [", ".join(f"{what}: {_scalar(value)}" for what, value in form.items()) for form in given]
+    wanted = " or ".join(f"`source.formats: {{{key}: {{{text}}}}}`" for text in texts)
+    return f"Set {wanted}" + (", whichever is meant: the values fit both" if len(texts) > 1 else "")
+
+
+def _scalar(value: str) -> str:
+    return value if value.replace(" ", "").isalpha() else json.dumps(value)
+
+
+def _text(column: pd.Series) -> pd.Series:
+    text = column.dropna().astype(str).str.strip()
+    text = text[~text.str.lower().isin(MISSING)]
+    return text.iloc[:: max(1, len(text) // TRIED)]
+
+
+def _dates(text: pd.Series) -> Sequence[FormatSection]:
+    numbers = pd.to_numeric(text, errors="coerce").abs()
+    if numbers.notna().mean() > NEARLY_ALL:
+        middle = numbers.median()
+        epochs = [FormatSection(date=unit) for low, high, unit in _EPOCHS if low <= middle < high]
+        return epochs or _DATES[-len(_WHOLE) :]
+    return _DATES
+
+
+def _are_largest(column: pd.Series, unread: Flags) -> bool:
+    """Whether unreadable values have more digits than nearly all of those that can be read."""
+    digits = column.astype(str).str.replace(r"\D", "", regex=True).str.len()
+    read = digits[~unread & column.notna().to_numpy()]
+    return bool(unread.sum() >= LEAST and len(read) and digits[unread].median() > read.quantile(0.99))

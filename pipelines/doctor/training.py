@@ -1,0 +1,46 @@
+"""What training would refuse, found before it: by the steps that it takes before it fits anything."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pandas as pd
+
+from detector.cleaning.clean import clean
+from detector.errors import DetectorError
+from pipelines.config import Config
+from pipelines.config.series import in_settings
+from pipelines.doctor.check import Check
+from pipelines.factory.detector import refuse_taken_names
+from pipelines.factory.kinds import KINDS
+from pipelines.sources import Source
+
+LEAST_ROWS = 3
+
+
+def check_training(config: Config, source: Source, frame: pd.DataFrame) -> Iterator[Check]:
+    """The first thing that training would refuse of the rows, in the words of the configuration."""
+    kind = KINDS[config.kind]
+    try:
+        schema = kind.schema(frame, config)
+        refuse_taken_names(schema)
+        cleaned = clean(frame, schema, labelled=schema.label is not None, positions=frame.index)
+        if len(cleaned.rows) < LEAST_ROWS:
+            why = ", ".join(cleaned.reasons()) or "there are no others"
+            found = f"{len(cleaned.rows)} usable rows of {len(frame):,}: {why}"
+            yield Check("train", "problem", found, "Mend what the checks above say, or give more rows.")
+            return
+        rows, kept_apart = kind.split(cleaned.rows, config, schema)
+        kind.check(rows, kept_apart, config, schema)
+    except DetectorError as error:
+        yield Check("train", "problem", in_settings(str(error)), _of_several(config, source))
+
+
+def _of_several(config: Config, source: Source) -> str:
+    """What to do where each of several files may be a machine of its own."""
+    if config.kind == "sensors" and config.columns.entity is None and source.files > 1:
+        return (
+            f"The source has {source.files} files and no machine is named. If each is one machine: "
+            f"`columns: {{entity: machine, entity_from: filename}}`."
+        )
+    return "Correct that: `detector train` refuses it as well."

@@ -1,0 +1,149 @@
+"""Values written in a declared form → as they are written everywhere else: 1234.56, 2026-01-31T10:00:00."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+
+from detector.arrays import Flags
+from detector.cleaning.values import INFINITE
+from detector.schema import MISSING
+from pipelines.config.formats import FormatSection
+from pipelines.sources.arrow import to_frame
+
+PER_SECOND = {"seconds": 1, "milliseconds": 1_000, "microseconds": 1_000_000, "nanoseconds": 1_000_000_000}
+YEARS = (-62_135_596_800_000_000, 253_402_300_799_000_000)  # the years 1 to 9999, in microseconds
+_SEPARATORS = {",": ",", ".": r"\.", " ": "[ \u00a0\u202f]", "'": "['’]"}
+_ISO = r"[0-9]{4}-[0-9]{2}-[0-9]{2}.*"
+_ISO_TEXT = "%Y-%m-%dT%H:%M:%S.%f"
+_DAY = (
+    r"(?P<first>[0-9]{1,2})[./-](?P<second>[0-9]{1,2})[./-](?P<year>[0-9]{4})"
+    r"(?:[ ,T]+(?P<hour>[0-9]{1,2}):(?P<minute>[0-9]{2})(?::(?P<rest>[0-9]{2}(?:\.[0-9]{1,6})?))?"
+    r"(?: ?(?P<half>[AaPp][Mm]))?)?(?P<zone>Z| ?[+-][0-9]{2}:?[0-9]{2})?"
+)
+_EPOCH = r"[+-]?[0-9]+(?:\.[0-9]+)?"
+_NOTE = re.compile(r" \((?:not|not as) [^()]*\)$")
+
+
+def with_formats(table: pa.Table, formats: Mapping[str, FormatSection]) -> pa.Table:
+    """The same rows with the columns of ``formats`` in the form that ``detector.cleaning`` reads.
+
+    A value that is not in its form stays as it is, with a note of the form behind it, so that nothing reads it in
+    another way. Typed dates and numbers stay as they are, save for whole numbers that count from 1970.
+    """
+    for name, form in formats.items():
+        if name not in table.column_names:
+            continue
+        at, column = table.column_names.index(name), table.column(name)
+        if pa.types.is_string(column.type) or pa.types.is_large_string(column.type):
+            text = column.to_pandas().astype("str")
+            read, misfit = read_form(text, form)
+            noted = read.mask(misfit, text + f" (not {form.describe()})")
+            table = table.set_column(at, name, pa.array(noted, type=pa.string(), from_pandas=True))
+        elif form.date in PER_SECOND and (pa.types.is_integer(column.type) or pa.types.is_floating(column.type)):
+            table = table.set_column(at, name, _moments(column.to_pandas(), PER_SECOND[form.date]))
+    return table
+
+
+def frame_with_formats(frame: pd.DataFrame, formats: Mapping[str, FormatSection]) -> pd.DataFrame:
+    """The same for a frame."""
+    names = [name for name in formats if name in frame.columns]
+    if not names:
+        return frame
+    table = with_formats(pa.Table.from_pandas(frame[names], preserve_index=False), formats)
+    return frame.assign(**{name: to_frame(table.select([name]), frame.index)[name] for name in names})
+
+
+def as_written(text: str) -> str:
+    """A value without the note of the form that it is not in.
+
+    >>> as_written("12.5 (not as 1.234,56)")
+    '12.5'
+    """
+    return _NOTE.sub("", text)
+
+
+def read_form(text: pd.Series, form: FormatSection) -> tuple[pd.Series, Flags]:
+    """Text in the form that is read everywhere, and which values are not in the declared form.
+
+    >>> read_form(pd.Series(["1.234,50", "12.5", "NA"]), FormatSection(thousands=".", decimal=","))[0].tolist()
+    ['1234.50', '12.5', 'NA']
+    >>> read_form(pd.Series(["13.08.2026 10:15", "08/13/2026"]), FormatSection(date="day first"))[1].tolist()
+    [False, True]
+    """
+    trimmed = text.str.strip()
+    absent = trimmed.isna().to_numpy() | trimmed.str.lower().isin(MISSING).to_numpy()
+    if form.date is None:
+        absent = absent | trimmed.str.lower().isin(INFINITE).to_numpy()
+        fits, read = _numbers(trimmed, form.with_decimal("."))
+    else:
+        fits, read = _dates(trimmed.mask(absent), form.date)
+    fits = fits & ~absent
+    return text.mask(fits, read), ~fits & ~absent
+
+
+def _numbers(text: pd.Series, form: FormatSection) -> tuple[Flags, pd.Series]:
+    decimal = _SEPARATORS[str(form.decimal)]
+    whole = "[0-9]+"
+    if form.thousands is not None:
+        comma = _SEPARATORS[form.thousands]
+        whole = f"(?:[0-9]{{1,3}}(?:{comma}[0-9]{{3}})+|[0-9]{{1,2}}(?:{comma}[0-9]{{2}})+{comma}[0-9]{{3}}|[0-9]+)"
+    pattern = rf"[+-]?(?:{whole}(?:{decimal}[0-9]*)?|{decimal}[0-9]+)(?:[eE][+-]?[0-9]+)?"
+    fits = text.str.fullmatch(pattern).to_numpy(dtype=bool, na_value=False)
+    if form.thousands is not None:
+        text = text.str.replace(_SEPARATORS[form.thousands], "", regex=True)
+    return fits, text.str.replace(decimal, ".", regex=True)
+
+
+def _dates(text: pd.Series, form: str) -> tuple[Flags, pd.Series]:
+    if form in PER_SECOND:
+        digits = text.str.fullmatch(_EPOCH).to_numpy(dtype=bool, na_value=False)
+        moments = _moments(text.where(digits), PER_SECOND[form]).to_pandas()
+    elif form.endswith(" first"):
+        moments = _by_parts(text, day_first=form.startswith("day"))
+    else:
+        moments = pd.to_datetime(text, format=form, errors="coerce", utc=True).dt.tz_localize(None)
+    found = pd.Series(moments.to_numpy(), index=text.index)
+    fits, read = found.notna().to_numpy(), found.dt.strftime(_ISO_TEXT).astype("str")
+    if not form.startswith("%Y"):
+        iso = text.str.fullmatch(_ISO).to_numpy(dtype=bool, na_value=False) & ~fits
+        fits, read = fits | iso, read.mask(iso, text)
+    return fits, read
+
+
+def _by_parts(text: pd.Series, *, day_first: bool) -> pd.Series:
+    parts = text.str.extract(f"^{_DAY}$")
+    day, month = ("first", "second") if day_first else ("second", "first")
+    hour = parts["hour"].astype("float64")
+    half = parts["half"].str.lower()
+    hour = hour.mask(half.notna() & ~hour.between(1, 12))
+    hour = hour.mask(half.notna(), hour % 12 + 12 * (half == "pm"))
+    lost = (parts["hour"].notna() & hour.isna()).to_numpy()
+    clock = hour.fillna(0).astype(int).astype("str").str.zfill(2) + ":" + parts["minute"].fillna("00")
+    zone = parts["zone"].fillna("").str.strip()
+    iso = parts["year"] + "-" + parts[month].str.zfill(2) + "-" + parts[day].str.zfill(2)
+    iso = iso + "T" + clock + ":" + parts["rest"].fillna("00") + zone
+    found = pd.to_datetime(iso.mask(lost), format="ISO8601", errors="coerce", utc=True).dt.tz_localize(None)
+    return found.astype("datetime64[us]")
+
+
+def _moments(numbers: pd.Series, per_second: int) -> pa.Array:
+    """Times of numbers that count from 1970, to the microsecond; missing where that is no time."""
+    known = numbers.notna().to_numpy()
+    values = pd.to_numeric(numbers[known]).to_numpy()
+    least, most = YEARS[0] / 1_000_000 * per_second, YEARS[1] / 1_000_000 * per_second
+    inside = (values >= least) & (values <= most)
+    values = values[inside]
+    if values.dtype.kind in "iu" and per_second > 1_000_000:
+        micros = values // (per_second // 1_000_000)
+    elif values.dtype.kind in "iu":
+        micros = values * (1_000_000 // per_second)
+    else:
+        micros = np.rint(values.astype(np.float64) * (1_000_000 / per_second))
+    found = np.full(len(numbers), np.datetime64("NaT"), dtype="datetime64[us]")
+    found[np.flatnonzero(known)[inside]] = micros.astype(np.int64).astype("datetime64[us]")
+    return pa.array(found)

@@ -1,0 +1,129 @@
+"""Reasons of series: compared with what was learnt of each sensor, and of an event as a whole."""
+
+from __future__ import annotations
+
+import re
+from functools import cache
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from detector.detectors.series.detector import SequenceDetector
+from detector.schema import Schema
+
+BEARINGS = ("left", "middle", "right")
+SENSORS = (*BEARINGS, "speed", "current")
+START = pd.Timestamp("2026-01-01")
+FIRST, LAST = 400, 520
+
+
+def machine(n: int, seed: int, *, added: float | np.ndarray = 0.0) -> pd.DataFrame:
+    """Three bearings of 40 to 50 degrees, all by one load; something is added to the left one for two hours."""
+    rng, time = np.random.default_rng(seed), np.arange(n)
+    load = np.sin(time / 30) + 0.3 * np.sin(time / 7)
+    frame = pd.DataFrame(
+        {name: 44 + place + 3 * load + rng.normal(0, 0.3, n) for place, name in enumerate(BEARINGS)}
+        | {"speed": 1500 + 50 * load + rng.normal(0, 5, n), "current": 20 + 2 * load + rng.normal(0, 0.2, n)}
+    )
+    if n > LAST:
+        frame.loc[FIRST:LAST, "left"] += added
+    return frame.assign(time=START + pd.to_timedelta(time, unit="min"))
+
+
+@cache
+def fitted(trailing: bool) -> SequenceDetector:
+    schema = Schema(time="time", numeric=SENSORS)
+    return SequenceDetector(schema=schema, trailing=trailing).fit(machine(2000, 1))
+
+
+@pytest.fixture(params=[False, True], ids=["whole", "trailing"])
+def detector(request: pytest.FixtureRequest) -> SequenceDetector:
+    return fitted(request.param)
+
+
+def worst(detector: SequenceDetector, rows: pd.DataFrame) -> tuple[pd.Series, pd.DataFrame]:
+    """The riskiest event, and the flagged rows within it."""
+    found = detector.scorer_.score_frame(rows)
+    event = found.events.loc[found.events["risk"].idxmax()]
+    frame = found.frame[found.frame["flagged"] & found.frame["time"].between(event["start"], event["end"])]
+    return event, frame
+
+
+def test_hot_bearing_is_told_beside_what_was_learnt(detector: SequenceDetector) -> None:
+    """40 degrees too hot: a reconstruction that follows is not what was expected, and its neighbours are well."""
+    event, frame = worst(detector, machine(800, 2, added=40.0))
+
+    (reason,) = event["reasons"]
+    assert reason.feature == "left"
+    assert 85 < float(reason.observed.removeprefix("up to ")) < 92
+    expected = re.fullmatch(r"about ([\d.]+) \(([\d.]+) to ([\d.]+) in training\)", reason.expected)
+    assert expected is not None
+    about, low, high = map(float, expected.groups())
+    assert low <= about <= high
+    assert low == pytest.approx(39.5, abs=1)
+    assert high == pytest.approx(48.5, abs=1)
+    assert {each[0].feature for each in frame["reasons"]} == {"left"}
+    assert all(sum(reason.share for reason in each) <= 1 + 1e-9 for each in frame["reasons"])
+
+
+def test_row_beside_a_fault_shows_where_the_fault_is() -> None:
+    """A window reaches over it: what a flagged row itself read was usual, and explains nothing."""
+    _, frame = worst(fitted(False), machine(800, 2, added=40.0))
+
+    before = frame[frame["time"] < START + pd.Timedelta(minutes=FIRST)]["reasons"].iloc[-1][0]
+    after = frame[frame["time"] > START + pd.Timedelta(minutes=LAST)]["reasons"].iloc[0][0]
+    assert re.fullmatch(r"8\d\.?\d* \d+ min after", before.observed)
+    assert re.fullmatch(r"8\d\.?\d* \d+ min before", after.observed)
+
+
+@pytest.mark.parametrize("side", [1.0, -1.0], ids=["up", "down"])
+@pytest.mark.parametrize("far", [6.0, 20.0])
+def test_drift_is_told_as_it_went(detector: SequenceDetector, side: float, far: float) -> None:
+    """Not as it looks where it snaps back: there the reading is on the other side of what a window leads to expect."""
+    event, frame = worst(detector, machine(800, 2, added=side * np.linspace(0, far, LAST - FIRST + 1)))
+
+    reason = event["reasons"][0]
+    assert reason.feature == "left"
+    said = re.fullmatch(r"(up to |down to |)([\d.]+)( at worst|)", reason.observed)
+    assert said is not None
+    assert (said[1], said[3]) in ((("up to ", "") if side > 0 else ("down to ", "")), ("", " at worst"))
+    assert side * (float(said[2]) - float(re.search(r"about ([\d.]+)", reason.expected)[1])) > 0
+    peak = frame.loc[frame["risk"].idxmax(), "reasons"][0]
+    assert peak.feature == "left"
+    assert side * (float(peak.observed.split()[0]) - float(re.search(r"about ([\d.]+)", peak.expected)[1])) > 0
+
+
+def test_event_says_when_it_began_how_long_it_lasted_and_when_it_was_worst() -> None:
+    """For people who read one line; as the columns say."""
+    event, _ = worst(fitted(False), machine(800, 2, added=40.0))
+
+    minutes = event["steps"]
+    length = f"{minutes // 60} h {minutes % 60} min" if minutes % 60 else f"{minutes // 60} h"
+    ending = f" | from {event['start']:%Y-%m-%d %H:%M} for {length}, worst at {event['peak']:%Y-%m-%d %H:%M}"
+    assert event["text"].startswith("left up to 8")
+    assert event["text"].endswith(ending)
+
+
+def test_stuck_sensor_is_told_as_stuck() -> None:
+    """One value for two hours within its range is no highest and no lowest."""
+    rows = machine(800, 2)
+    rows.loc[FIRST:LAST, "left"] = 44.0
+
+    event, _ = worst(fitted(True), rows)
+
+    assert event["reasons"][0].feature == "left"
+    assert re.fullmatch(r"stuck at 44|[\d.]+ at worst", event["reasons"][0].observed)
+    assert event["reasons"][0].expected.startswith("about ")
+
+
+def test_silent_sensor_beside_a_hot_one_is_named_too() -> None:
+    """Silence is a fault of its own that no other explains."""
+    rows = machine(800, 2, added=40.0)
+    rows.loc[FIRST:LAST, "speed"] = np.nan
+
+    event, _ = worst(fitted(False), rows)
+
+    found = {reason.feature: reason.observed for reason in event["reasons"]}
+    assert found["speed"] == "no reading"
+    assert found["left"].startswith("up to 8")
