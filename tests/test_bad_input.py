@@ -609,7 +609,7 @@ DATABASES: dict[str, tuple[dict[str, str], int, str]] = {
     "unknown kind": ({"url": f"bank://ann:{SECRET}@x", "table": "t"}, USAGE, "unknown kind of database, 'bank'"),
     "no file": ({"url": "sqlite:///bnk.db", "table": "t"}, FAILURE, "There is no SQLite file"),
     "no table": ({"url": "sqlite:///bank.db", "table": "paymnts"}, FAILURE, "Did you mean 'payments'?"),
-    "wrong query": ({"url": "sqlite:///bank.db", "query": "SELEC 1"}, FAILURE, 'near "SELEC": syntax error'),
+    "wrong query": ({"url": "sqlite:///bank.db", "query": "SELECT FROM 1"}, FAILURE, 'near "FROM": syntax error'),
     "changing query": ({"url": "sqlite:///bank.db", "query": "DELETE FROM payments"}, FAILURE, "must be a SELECT"),
     "no such column": (
         {"url": "sqlite:///bank.db", "query": "SELECT id, time, fee, fraud FROM payments"},

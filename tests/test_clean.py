@@ -85,6 +85,23 @@ def test_clean_sets_aside_a_bad_value_with_its_reason(column: str, value: Any, r
     assert sum(cleaned.reasons().values()) == 1
 
 
+@pytest.mark.parametrize("column", ["id", "card"])
+@pytest.mark.parametrize(
+    ("value", "reason"),
+    [
+        ("A" * 10_000_000, f"'{'A' * 39}… has more than 10,000 characters"),
+        ("a\0b", r"'a\x00b' holds a NUL character"),
+    ],
+    ids=["long", "nul"],
+)
+def test_clean_sets_aside_names_that_stop_a_database(column: str, value: str, reason: str) -> None:
+    """A key or an entity of megabytes, or with a NUL, would have its whole batch refused again and again."""
+    cleaned = clean(_table(**{column: ["k", value, None if column == "card" else "l", "m"]}), SCHEMA)
+
+    assert cleaned.quarantine["reason"].tolist() == [f"{column}: {reason}"]
+    assert len(cleaned.rows) == 3
+
+
 def test_clean_joins_the_reasons_of_one_row() -> None:
     """Whoever repairs a row sees all that is wrong with it at once."""
     table = _table(amount=["1", "x", "y", "4"], online=["yes", "z", "no", "no"])

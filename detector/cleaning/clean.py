@@ -21,6 +21,7 @@ from detector.errors import DataError
 from detector.schema import Schema
 
 SHOWN = 40
+MOST_NAME = 10_000
 
 
 @dataclass(frozen=True)
@@ -146,6 +147,7 @@ def _typed(frame: pd.DataFrame, schema: Schema, faults: _Faults, *, labelled: bo
         typed[schema.key] = read_names(frame[schema.key])
         absent = typed[schema.key].isna().to_numpy()
         faults.add(schema.key, absent, "missing key", "the key is missing")
+        _refuse_unusable(typed[schema.key], faults)
     for name in dict.fromkeys(name for name in (schema.time, *schema.datetime) if name is not None):
         typed[name], unread = read_dates(frame[name])
         faults.add(name, unread, "not a date", "{} is not a date")
@@ -154,6 +156,7 @@ def _typed(frame: pd.DataFrame, schema: Schema, faults: _Faults, *, labelled: bo
             faults.add(name, absent, "missing time", "the time is missing")
     if schema.entity is not None:
         typed[schema.entity] = read_names(frame[schema.entity])
+        _refuse_unusable(typed[schema.entity], faults)
     if schema.label is not None and schema.label in frame:
         typed[schema.label], unread = read_booleans(frame[schema.label])
         if labelled:
@@ -170,6 +173,16 @@ def _typed(frame: pd.DataFrame, schema: Schema, faults: _Faults, *, labelled: bo
     for name in schema.categorical:
         typed[name] = read_categories(frame[name])
     return {name: typed[name] for name in (*schema.roles.values(), *schema.features) if name in typed}
+
+
+def _refuse_unusable(names: pd.Series, faults: _Faults) -> None:
+    """Names are written to databases and kept in memory: no NUL, which PostgreSQL refuses, and no megabytes."""
+    if names.dtype != "str":
+        return
+    long = (names.str.len() > MOST_NAME).fillna(False).to_numpy(dtype=bool)
+    faults.add(str(names.name), long, "too long", f"{{}} has more than {MOST_NAME:,} characters")
+    holds = names.str.contains("\0", regex=False).fillna(False).to_numpy(dtype=bool)
+    faults.add(str(names.name), holds, "a NUL character", "{} holds a NUL character")
 
 
 def _refuse_repeated(key: pd.Series, faults: _Faults) -> None:
