@@ -54,7 +54,7 @@ def test_an_unset_secret_says_where_it_may_be(unset: Path) -> None:
     said = str(caught.value)
     assert "NO_SUCH_SLACK is not set. Set it where this command runs" in said
     assert "write file:PATH" in said
-    assert "no_such_file cannot be read: it is not there. Write the secret to it" in said
+    assert "no_such_file cannot be read: it is not there. Write it there" in said
     assert "write its value here" not in said
 
 

@@ -65,9 +65,7 @@ def _missing(value: str, info: ValidationInfo) -> str | None:
     if value.startswith("file:"):
         path = Path(resolve_path(value.removeprefix("file:"), info))
         if not path.is_file():
-            return (
-                f"the file {path} cannot be read: it is not there. Write the secret to it, readable by this user only."
-            )
+            return f"the file {path} cannot be read: it is not there. Write it there, readable by you only."
     return None
 
 
