@@ -52,7 +52,7 @@ def config(tmp_path: Path) -> Path:
 @pytest.fixture
 def stand_in(monkeypatch: pytest.MonkeyPatch) -> Callable[[str, Job], None]:
     """Put a plain function in the place of a job."""
-    rooms = {"score": "scoring.batch", "train": "training.train"}
+    rooms = {"score": "scoring.one_off", "train": "training.train"}
 
     def _put(name: str, job: Job) -> None:
         place = f"pipelines.{rooms[name]}"
