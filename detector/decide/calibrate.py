@@ -102,12 +102,7 @@ class Calibrator:
     """
 
     def __init__(
-        self,
-        risk: ArrayLike,
-        *,
-        tail: str = "empirical",
-        max_rows: int = MAX_ROWS,
-        random_state: int = 0,
+        self, risk: ArrayLike, *, tail: str = "empirical", max_rows: int = MAX_ROWS, random_state: int = 0
     ) -> None:
         if max_rows < 1:
             raise SettingError(f"max_rows must be at least 1. Received: max_rows={max_rows}.")
