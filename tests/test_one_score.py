@@ -179,9 +179,7 @@ def test_comparison_scores_alike(site: Config, expected: pd.DataFrame, payments:
     rows = clean(payments, scorer.schema).rows
     window = TrainingPeriod(scorer.schema, rows, rows, payments, np.full(len(rows), np.nan), 0, "", "", 21.0, None, 0)
 
-    found = compare_on(
-        window, scorer, scorer, policy=policy_of(scorer), least_anomalies=10, confidence=0.9, random_state=0
-    )
+    found = compare_on(window, scorer, scorer, site)
 
     keys = pd.Index(rows["transaction_id"])
     for side in (found.champion, found.challenger):
@@ -259,6 +257,6 @@ def test_series_score_alike_on_every_path(tmp_path: Path) -> None:
     reviewed, _ = review_series(scorer, rows, policy=policy, join=0)
     close(reviewed.verdicts.assign(id=rows["id"]), SCORE[:3])
     window = TrainingPeriod(scorer.schema, rows, rows, site.rows, np.full(len(rows), np.nan), 0, "", "", 1.0, None, 0)
-    same_twice = compare_on(window, scorer, scorer, policy=policy, least_anomalies=9, confidence=0.9, random_state=0)
+    same_twice = compare_on(window, scorer, scorer, config)
     assert same_twice.champion.alerts == expected["flagged"].sum()
     assert len(NAMES) == 2

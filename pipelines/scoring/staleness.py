@@ -47,6 +47,7 @@ class Staleness:
     def present(self, newest: pd.Series, now: datetime) -> pd.Timestamp:
         """The time that silence is measured to.
 
+        >>> from datetime import UTC
         >>> newest = pd.Series(pd.to_datetime(["2026-03-01 10:00", "2026-03-01 12:00"]))
         >>> Staleness().present(newest, datetime(2026, 3, 1, 11, tzinfo=UTC))
         Timestamp('2026-03-01 11:00:00')
