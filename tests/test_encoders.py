@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import pickle
+import re
 import subprocess
 import sys
 import warnings
@@ -359,6 +360,18 @@ PAIRS = [pair for estimator, added in CHECKED.items() for pair in selected(estim
 def test_encoder_passes_scikit_learns_checks(estimator: Any, check: Callable[[Any], None]) -> None:
     """Whoever knows scikit-learn knows how an encoder behaves."""
     check(estimator)
+
+
+@pytest.mark.parametrize("name", HOMES)
+def test_help_describes_every_parameter(name: str) -> None:
+    """Those that several encoders share too, though they are described once; and each only once."""
+    encoder = HOMES[name].encoder
+
+    heads = re.findall(r"^    (\w[\w, ]*) : .+$", type(encoder).__doc__ or "", flags=re.MULTILINE)
+
+    described = [each.strip() for head in heads for each in head.split(",")]
+    assert set(encoder.get_params(deep=False)) <= set(described)
+    assert len(described) == len(set(described))
 
 
 def test_scikit_learns_checks_are_not_vacuous() -> None:

@@ -101,12 +101,7 @@ def ranking_metrics(labels: ArrayLike, risk: ArrayLike) -> dict[str, float]:
 
 
 def average_precision_interval(
-    labels: ArrayLike,
-    risk: ArrayLike,
-    *,
-    confidence: float = 0.95,
-    repeats: int = 500,
-    random_state: int = 0,
+    labels: ArrayLike, risk: ArrayLike, *, confidence: float = 0.95, repeats: int = 500, random_state: int = 0
 ) -> Interval:
     """Average precision with a bootstrap interval that holds a share ``confidence`` of the draws.
 

@@ -29,30 +29,18 @@ MOST_CALIBRATION_ROWS = 50_000
 class HeadRecipe:
     """How a head is fitted.
 
-    Parameters
-    ----------
-    trees : int
-        Boosted trees a model.
-    models : int
-        Models of different seeds, averaged; each tree sees a random half of the inputs if there are several.
-    learning_rate : float
-        What each tree adds.
-    leaves : int
-        Most leaves of a tree.
-    regularisation : float
-        What keeps leaves of few rows small.
-    folds : int
-        Later parts of the rows it must prove itself on, each after learning from all before it.
-    least_anomalies : int
-        Fewest known anomalies, below which nothing can be learnt.
-    calibration_share : float
-        Share of the rows known to be normal that the head does not learn from: they make its p-values. Rows not known
-        yet are no part of them, or the frauds among those would take the smallest p-values away from others.
+    - ``trees``: boosted trees a model.
+    - ``models``: models of different seeds, averaged; each tree sees a random half of the inputs if there are several.
+    - ``learning_rate``: what each tree adds.
+    - ``leaves``: most leaves of a tree.
+    - ``regularisation``: what keeps leaves of few rows small.
+    - ``folds``: later parts of the rows it must prove itself on, each after learning from all before it.
+    - ``least_anomalies``: fewest known anomalies, below which nothing can be learnt.
+    - ``calibration_share``: share of the rows known to be normal that the head does not learn from: they make its
+      p-values. Rows not known yet are no part of them, or the frauds among those would take the smallest p-values away
+      from others.
 
-    Raises
-    ------
-    SettingError
-        If one has no meaning.
+    Raises ``SettingError`` if one has no meaning.
     """
 
     trees: int = 100
@@ -198,13 +186,7 @@ def _later(
     return np.concatenate(asked), np.concatenate(answers)
 
 
-def _compare(
-    raw: Floats,
-    risk: Floats,
-    truth: Flags,
-    weight: Floats,
-    random_state: int,
-) -> dict[str, Any]:
+def _compare(raw: Floats, risk: Floats, truth: Flags, weight: Floats, random_state: int) -> dict[str, Any]:
     """Average precision of both on the same later rows, and how sure the difference is."""
     rng = np.random.default_rng(random_state)
     head, members = _Ranked(raw, truth, weight), _Ranked(risk, truth, weight)

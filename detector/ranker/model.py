@@ -62,11 +62,6 @@ class Head:
         """
         return self._risk(inputs(rows, measures, self.columns))
 
-    def probability(self, rows: pd.DataFrame, measures: pd.DataFrame) -> Floats:
-        """The probability that each row is an anomaly: the logistic function of ``risk``."""
-        odds: Floats = 1 / (1 + np.exp(-self.risk(rows, measures)))
-        return odds
-
     def contributions(self, rows: pd.DataFrame, measures: pd.DataFrame) -> Floats:
         """How far the risk falls when one input is replaced by a typical value, shape (n_rows, n_columns)."""
         table = inputs(rows, measures, self.columns)

@@ -24,7 +24,7 @@ class Readings:
 
     - ``time``, ``codes``, (n_readings,): microseconds, or the place in the series where there are no times; and the
       place of the entity in ``names``.
-    - ``values``, (n_readings, n_sensors): naN where missing.
+    - ``values``, (n_readings, n_sensors): NaN where missing.
     - ``rows``, (n_rows,): the positions of the rows that have a reading.
     - ``reading``, (n_rows,): the reading of each.
     - ``every``: the interval, in the unit of ``time``.

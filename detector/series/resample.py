@@ -28,7 +28,7 @@ class RegularSeries:
     """Series on steps of one interval, one after the other. Make one with ``regularise``.
 
     - ``sensors``: the columns of ``values``.
-    - ``values``, (n_steps, n_sensors): naN where missing.
+    - ``values``, (n_steps, n_sensors): NaN where missing.
     - ``observed``, (n_steps, n_sensors): where a reading came; not where a value was carried on.
     - ``codes``, (n_steps,): the place of each step's entity in ``entities``.
     - ``segment``, (n_steps,): counts the unbroken segments: it grows by one with each series and each gap that splits.

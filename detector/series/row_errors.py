@@ -20,7 +20,7 @@ How = Literal["overlap", "least", "trailing"]
 class RowErrors:
     """Window errors by row.
 
-    - ``values``, (n_rows, n_sensors), or (n_rows,) where a window had one error: naN where no window covers the row, or
+    - ``values``, (n_rows, n_sensors), or (n_rows,) where a window had one error: NaN where no window covers the row, or
       none with a known error.
     - ``covering``, (n_rows,): how many windows were asked about each row.
     """

@@ -32,7 +32,7 @@ PROBE = 256
 class TrainingSeries:
     """Steps to learn from.
 
-    - ``values``, (n_steps, n_sensors): naN where missing.
+    - ``values``, (n_steps, n_sensors): NaN where missing.
     - ``observed``, (n_steps, n_sensors): where a reading came.
     - ``segment``, ``codes``, (n_steps,): which unbroken segment, and which series, each step belongs to.
     - ``usable``, (n_steps,): false for steps known to be anomalous; no window that touches one is learnt from.
@@ -55,7 +55,7 @@ class FittedMembers:
     """Members, and how far each training row is from what they expect. Made by ``fit_members``.
 
     - ``scored``, (n_rows,): the rows whose errors are those of rows not learnt from.
-    - ``errors``, (n_rows, n_moving_sensors), or (n_rows, 1) for the forest: naN where no usable window covers a row.
+    - ``errors``, (n_rows, n_moving_sensors), or (n_rows, 1) for the forest: NaN where no usable window covers a row.
     - ``pca``, ``network``, ``forecast``, ``forest``: see ``SeriesModel``.
     - ``facts``, ``history``, ``message``: see ``FittedSeries``.
     """

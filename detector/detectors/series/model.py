@@ -103,7 +103,7 @@ class ModelledSeries:
     """Steps of one or several series, as one model sees them.
 
     - ``model``: the model.
-    - ``values``, (n_steps, n_sensors): naN where missing.
+    - ``values``, (n_steps, n_sensors): NaN where missing.
     - ``observed``, (n_steps, n_sensors): where a reading came.
     - ``segment``, ``codes``, (n_steps,): which unbroken segment, and which series, each step belongs to.
     """

@@ -162,7 +162,7 @@ def _plain(value: Any) -> Any:
 class Prepared:
     """Scaled rows with windows laid over them, for fitting and for scoring.
 
-    - ``values``, (n_rows, n_sensors): naN where missing.
+    - ``values``, (n_rows, n_sensors): NaN where missing.
     - ``segment``, (n_rows,): which unbroken segment each row belongs to.
     - ``scaling``: how.
     - ``recipe``: settings.

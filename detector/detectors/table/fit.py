@@ -194,11 +194,7 @@ def _of_rows(schema: Schema, steps: Steps) -> Schema:
 
 
 def _sequence(
-    window: EventWindow,
-    encoded: Encoded,
-    learnt: Places,
-    kept_back: Places,
-    recipe: Recipe,
+    window: EventWindow, encoded: Encoded, learnt: Places, kept_back: Places, recipe: Recipe
 ) -> tuple[dict[str, onnx.ModelProto], dict[str, list[float]], float]:
     """The parts of the graph that judge a row among the events before it, the training curves, and the parity."""
     prepare = window.to_onnx()
