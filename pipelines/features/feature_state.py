@@ -66,16 +66,7 @@ def feature_state_of(config: Config, store: Store, cache: ProcessCache) -> Featu
 class FeatureState:
     """What features know of one source's entities, up to the batch that was scored last.
 
-    Parameters
-    ----------
-    engine : FeatureEngine
-        Holds the history in memory.
-    folder : Path
-        Where it is kept.
-    store : Store
-        Knows which batches are done.
-    source : str
-        The name of the source.
+    The engine holds the history in memory, the folder keeps it, and the store knows which batches are done.
     """
 
     def __init__(self, engine: FeatureEngine, folder: Path, store: Store, source: str) -> None:
