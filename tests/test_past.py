@@ -204,7 +204,7 @@ def test_killed_run_leaves_the_past_as_it_should_be(home: Path, point: str) -> N
     put(home, "part1", PAYMENTS.iloc[750:1_000])
     code = (
         "import sys\nfrom tests import test_past\nfrom pathlib import Path\n"
-        "from pipelines.features import state as past\n"
+        "from pipelines.features import feature_state as past\n"
         "past.BATCHES = 1\n"
         "test_past.run(test_past.load_config(Path(sys.argv[1])))\n"
     )

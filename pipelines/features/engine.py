@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from detector.cleaning.quarantine import quarantine
 from detector.cleaning.values import naive_utc
 from detector.errors import DataError, SettingError
 from detector.explain.reason import Reason
@@ -305,11 +306,8 @@ class FeatureEngine:
         ahead = short(self.section.ahead * MICROSECONDS["s"])
         reasons = faults(typed, now=now, ahead=ahead)
         bad = reasons[reasons != ""]
-        aside = frame.loc[bad.index].rename(columns={name: f"source_{name}" for name in ("row", "reason")})
-        about = pd.DataFrame({"row": bad.index, "reason": bad.to_numpy()}, index=bad.index)
-        return self.reader.with_turns(typed[reasons == ""]), pd.concat([about, aside], axis="columns").reset_index(
-            drop=True
-        )
+        unusable = quarantine(frame.loc[bad.index], bad.tolist()).reset_index(drop=True)
+        return self.reader.with_turns(typed[reasons == ""]), unusable
 
     def _joined(self, frame: pd.DataFrame, computed: pd.DataFrame, quarantine: pd.DataFrame) -> pd.DataFrame:
         kept = frame.loc[~frame.index.isin(quarantine["row"])]

@@ -21,6 +21,7 @@ import pandas as pd
 import sqlalchemy as sa
 from numpy.typing import NDArray
 
+from detector.atomic import whole_file
 from detector.cleaning.values import read_dates
 from detector.errors import BundleError
 from detector.features import History, load_history, save_history
@@ -158,12 +159,9 @@ class FeatureState:
     def keep(self, batch: int) -> None:
         """Write down what a batch adds, before its transaction; doing it twice is the same as doing it once."""
         self.folder.mkdir(parents=True, exist_ok=True)
-        path = self._path(batch)
-        unfinished = path.with_suffix(".part")
-        self._added.to_parquet(unfinished)
-        _sync(unfinished)
-        failpoint("past.write")
-        unfinished.replace(path)
+        with whole_file(self._path(batch)) as file:
+            self._added.to_parquet(file)
+            failpoint("past.write")
         failpoint("past.written")
 
     def moved(self, batch: int) -> None:

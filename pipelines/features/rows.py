@@ -9,6 +9,7 @@ from typing import Any
 
 import pandas as pd
 
+from detector.atomic import whole_file
 from detector.cleaning.values import read_booleans, read_dates, read_names, read_numbers
 from detector.errors import BundleError, DetectorError, SettingError
 from detector.features import FeatureSet
@@ -137,9 +138,8 @@ class FeatureRows:
     def keep(self, rows: pd.DataFrame, path: Path) -> None:
         """Write down of rows of which something may still be said: what a past knows them by, and their own labels."""
         known = [name for name in dict.fromkeys((*self._known_by, *self.optional)) if name in rows]
-        unfinished = path.with_name(f"{path.name}.part")
-        rows[known].to_parquet(unfinished)
-        unfinished.replace(path)
+        with whole_file(path) as file:
+            rows[known].to_parquet(file)
 
     def kept(self, path: Path) -> pd.DataFrame | None:
         """The rows that were written down, with what is known of them by now; None if there are none.

@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from detector.atomic import write_whole
+from detector.atomic import whole_file, write_whole
 from detector.cleaning.values import naive_utc
 from detector.errors import DetectorError
 from detector.metrics import compare
@@ -145,9 +145,8 @@ class ShadowTrial:
         both = both.join(champion.add_suffix("_champion"), how="inner")
         both = pd.concat([scores.loc[both.index, named], both], axis=1)
         path = self.folder / f"{name}.parquet"
-        building = path.with_name(f".{path.name}")
-        both.assign(scored_at=naive_utc(self.now)).to_parquet(building)
-        building.replace(path)
+        with whole_file(path) as file:
+            both.assign(scored_at=naive_utc(self.now)).to_parquet(file)
         by_day = {str(day): count for day, count in scored.by_day.items()}
         write_whole(self.folder / DAYS, json.dumps(self._days() | {name: by_day}))
         return path

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from detector.arrays import Counts, Flags
 from detector.cleaning.clean import clean
+from detector.cleaning.quarantine import quarantine
 from detector.decide.calibrate import Calibrator
 from detector.decide.policy import Policy
 from detector.detectors.series.model import SeriesModel, describe_models, rebuild_models
@@ -342,7 +343,6 @@ def _quarantined(frame: pd.DataFrame, unread: pd.DataFrame, unplaced: pd.DataFra
     """Rows that could not be read and rows that have no step, as they came, in the order they came."""
     if unplaced.empty:
         return unread
-    rows = frame.iloc[unplaced["row"].to_numpy()].reset_index(drop=True)
-    rows = rows.rename(columns={name: f"source_{name}" for name in ("row", "reason")})
-    aside = pd.concat([unplaced[["row", "reason"]].reset_index(drop=True), rows], axis=1)
-    return pd.concat([unread, aside] if len(unread) else [aside]).sort_values("row", ignore_index=True)
+    place = unplaced["row"].to_numpy()
+    found = quarantine(frame.iloc[place], unplaced["reason"].tolist(), positions=place)
+    return pd.concat([unread, found] if len(unread) else [found]).sort_values("row", ignore_index=True)
