@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import logging
+from pathlib import Path
 
 import sqlalchemy as sa
 
+from detector.errors import StoreError
 from pipelines.config import Config
 from pipelines.ingest.listing import base_of
 from pipelines.progress import counted
@@ -28,17 +30,13 @@ def open_usable(config: Config) -> Source:
         If there are no files, or one that nobody has set aside cannot be read.
     """
     path = config.source.path
-    store = existing_store(config.service.store) if path is not None else None
-    if path is None or store is None:
-        return open_source(config.source)
-    broken = sa.select(SourceFile.name, SourceFile.reason).where(
-        SourceFile.source == config.name, SourceFile.state.in_(("broken", "waiting"))
-    )
     try:
-        with store.read() as session:
-            found = {name: reason for name, reason in session.execute(broken.order_by(SourceFile.name))}  # noqa: C416
-    finally:
-        store.close()
+        found = {} if path is None or Path(path).is_file() else _set_aside(config)
+    except StoreError as error:
+        log.warning("all files are read, because nobody can say which scoring has set aside: %s", error)
+        found = {}
+    if not found:
+        return open_source(config.source)
     base = base_of(str(path))
     there = {name: reason for name, reason in found.items() if (base / name).is_file()}
     if there:
@@ -46,3 +44,18 @@ def open_usable(config: Config) -> Source:
         more = f" and {counted(len(there) - MOST_NAMED, 'more file')}" if len(there) > MOST_NAMED else ""
         log.warning("not read, because scoring has set it aside: %s%s", named, more)
     return open_source(config.source, without=[base / name for name in there])
+
+
+def _set_aside(config: Config) -> dict[str, str]:
+    """The files that the service knows to be broken or unfinished, each with the reason."""
+    store = existing_store(config.service.store)
+    if store is None:
+        return {}
+    broken = sa.select(SourceFile.name, SourceFile.reason).where(
+        SourceFile.source == config.name, SourceFile.state.in_(("broken", "waiting"))
+    )
+    try:
+        with store.read() as session:
+            return {name: reason for name, reason in session.execute(broken.order_by(SourceFile.name))}  # noqa: C416
+    finally:
+        store.close()
