@@ -62,6 +62,15 @@ def test_service_imports_nothing_that_only_fitting_needs() -> None:
     assert loaded.isdisjoint(ONLY_FOR_FITTING)
 
 
+def test_jobs_are_loaded_before_threads_begin() -> None:
+    """All that run in the service's process, and nothing that only a training needs."""
+    code = "from pipelines.jobs.catalogue import JOBS, load_jobs\nload_jobs()\nbefore = set(sys.modules)\n"
+    code += "import pipelines.scoring.job, pipelines.scoring.replay, pipelines.service.housekeeping\n"
+    code += "import pipelines.alerts.delivery.deliver, pipelines.tracking.messages\nassert set(sys.modules) == before"
+
+    assert modules_after(code).isdisjoint(ONLY_FOR_FITTING)
+
+
 def test_importing_the_package_is_cheap() -> None:
     """Not even NumPy is loaded before a name is used."""
     loaded = modules_after("import detector\nassert 'TabularDetector' in dir(detector)")

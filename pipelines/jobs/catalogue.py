@@ -19,8 +19,19 @@ if TYPE_CHECKING:
 Job = Callable[[Context], JobOutcome]
 
 
+_MODULES: list[str] = []
+"""Where the jobs are that run in this process; complete once this module is imported."""
+
+
+def load_jobs() -> None:
+    """Import every job that runs in this process, before threads begin to: two that import at once can block."""
+    for module in (*_MODULES, "pipelines.jobs.subprocess"):
+        import_module(module)
+
+
 def _lazily(module: str, name: str) -> Callable[[Context], Any]:
-    """A function whose module is imported when it is first called."""
+    """A function whose module is imported when it is first called, so that a command loads no other job."""
+    _MODULES.append(module)
 
     def run(context: Context) -> Any:
         return getattr(import_module(module), name)(context)

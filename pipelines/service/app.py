@@ -17,6 +17,7 @@ from detector.errors import DetectorError, StoreError
 from pipelines.alerts.feedback.router import answer_router
 from pipelines.config import Config
 from pipelines.jobs.cache import ProcessCache
+from pipelines.jobs.catalogue import load_jobs
 from pipelines.jobs.context import Context, JobOutcome
 from pipelines.service.facts import Facts
 from pipelines.service.http import HttpServer, application
@@ -61,6 +62,7 @@ class Service:
     def run(self) -> None:
         """Go on until ``end`` is called, or the process gets SIGTERM or SIGINT."""
         pause = min(CYCLE_SECONDS, self.config.service.lease / BEATS)
+        load_jobs()
         log.info("instance %s", self.leadership.instance)
         while not self._ending.is_set():
             self._cycle()
