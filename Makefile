@@ -10,6 +10,8 @@ NUMBERS := detector/resolution.py detector/series detector/encoding detector/mem
   $(addprefix tests/test_,$(addsuffix .py,calibrate event_window forest fuse neighbours policy regular residual_rule \
   resolution row_errors scorer segments sequence series_encoders series_model series_scorer series_tail staleness \
   tabular window_pca windows))
+# Where Debian's Alertmanager looks for them, and does not start without.
+TEMPLATES := /usr/share/prometheus/alertmanager
 export TF_CPP_MIN_LOG_LEVEL := 3
 export MLFLOW_DISABLE_TELEMETRY := true
 
@@ -45,6 +47,7 @@ alertmanager: install ## Fetch Debian's Alertmanager into .venv, for the test th
 	  folder=$$(mktemp -d) && trap 'rm -rf "$$folder"' EXIT && \
 	  { apt-get update -qq 2>/dev/null || true; } && \
 	  (cd "$$folder" && apt-get download -qq prometheus-alertmanager && dpkg -x *.deb .) && \
+	  mkdir -p $(TEMPLATES) && cp "$$folder$(TEMPLATES)"/*.tmpl $(TEMPLATES)/ && \
 	  cp "$$folder/usr/bin/prometheus-alertmanager" $(RUN)/; }
 
 check: install ## Lint, format, types, architecture, documentation.

@@ -311,20 +311,19 @@ def alertmanager(tmp_path: Path) -> Iterator[str]:
         pytest.skip("NO ALERTMANAGER, SO ALERTS ARE NOT TESTED AGAINST ONE: make alertmanager")
     (tmp_path / "am.yml").write_text("route: {receiver: none}\nreceivers: [{name: none}]\n", encoding="utf-8")
     port = free_port()
-    process = subprocess.Popen(
-        [
-            binary,
-            f"--config.file={tmp_path}/am.yml",
-            f"--storage.path={tmp_path}/am",
-            f"--web.listen-address=127.0.0.1:{port}",
-            "--cluster.listen-address=",
-        ],
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-    )
+    command = [
+        binary,
+        f"--config.file={tmp_path}/am.yml",
+        f"--storage.path={tmp_path}/am",
+        f"--web.listen-address=127.0.0.1:{port}",
+        "--cluster.listen-address=",
+    ]
+    with (tmp_path / "am.log").open("wb") as log:
+        process = subprocess.Popen(command, stdout=log, stderr=log)
     url = f"http://127.0.0.1:{port}"
     try:
         for _ in range(100):
+            assert process.poll() is None, (tmp_path / "am.log").read_text(encoding="utf-8")
             try:
                 urllib.request.urlopen(f"{url}/-/ready", timeout=1).close()
                 break
