@@ -66,7 +66,7 @@ def test_reasons_are_written_as_text_and_as_json(config: Config) -> None:
     _, frame = scored(config)
 
     for text, found, flagged in frame[["reasons", "reasons_json", "flagged"]].itertuples(index=False):
-        reasons = [Reason(**each) for each in json.loads(found)] if found else []
+        reasons = [Reason.from_dict(each) for each in json.loads(found)] if found else []
         assert in_words(reasons) == text
         assert bool(reasons) == flagged
 

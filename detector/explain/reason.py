@@ -184,6 +184,13 @@ def in_words(reasons: Sequence[Reason]) -> str:
     return " | ".join(reason.text for reason in reasons)
 
 
+def no_reasons(n_rows: int) -> NDArray[np.object_]:
+    """Nothing for each row, which is neither text nor missing."""
+    found = np.empty(n_rows, dtype=object)
+    found.fill(())
+    return found
+
+
 def reasons_in_words(scores: pd.DataFrame) -> pd.DataFrame:
     """Scores as people read them: the lists in the column ``reasons`` as text."""
     words = [in_words(each) if each else "" for each in scores["reasons"]]

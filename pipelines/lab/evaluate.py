@@ -17,6 +17,7 @@ from detector.persist import bundle
 from pipelines.config import Config
 from pipelines.factory.detector import training_of
 from pipelines.factory.kinds import KINDS
+from pipelines.ingest.usable import open_usable
 from pipelines.progress import progress
 from pipelines.reports.page import ReportContent, write_report
 from pipelines.sources import open_source
@@ -110,7 +111,7 @@ def evaluate_encoders(config: Config, *, encoders: Sequence[str], input: str, no
 
 def _rows(config: Config, scorer: bundle.Scorer, place: str | None) -> pd.DataFrame:
     """Cleaned rows; those known to be anomalous are left out."""
-    source = open_source(config.source if place is None else config.source.at(place))
+    source = open_usable(config) if place is None else open_source(config.source.at(place))
     scorer.schema.check(source.columns())
     kind = KINDS[config.kind]
     rows = kind.normal(clean(kind.read(source, config, lambda _: None), scorer.schema).rows, scorer)

@@ -21,6 +21,7 @@ from pipelines.config import Config, OutputSection
 from pipelines.factory.detector import exploration_of, policy_of
 from pipelines.features.engine import FeatureEngine, feature_engine_of, joined, slices
 from pipelines.ingest.batch import InputBatch, ReadFacts
+from pipelines.ingest.usable import open_usable
 from pipelines.prefetch import prefetch
 from pipelines.progress import progress
 from pipelines.scoring.contract import BatchContext
@@ -86,7 +87,7 @@ def score(
     started = time.perf_counter()
     folder = config.bundle.resolve()  # a link to a bundle may be moved to another one meanwhile
     scorer, version = bundle.load(folder), bundle.fingerprint(folder)
-    source = open_source(config.source.at(input) if input is not None else config.source)
+    source = open_usable(config) if input is None else open_source(config.source.at(input))
     target = config.output.at(output) if output is not None else config.output
     engine = feature_engine_of(config, trained=True)
     given = scorer.schema if engine is None else scorer.schema.without(engine.features.names)

@@ -15,7 +15,7 @@ from detector.decide.policy import Policy, severity
 from detector.detectors.series.model import ModelledSeries, SeriesModel
 from detector.detectors.series.reasons import SensorReadings, duration
 from detector.errors import DataError
-from detector.explain.reason import Reason, in_words
+from detector.explain.reason import Reason, in_words, no_reasons
 from detector.series.resample import RegularSeries
 from detector.series.segments import near, runs
 
@@ -124,8 +124,7 @@ class ScoredSeries:
         steps = np.zeros(len(self.series), dtype=bool)
         steps[step[flagged]] = True
         severe = self.severity(steps)
-        reasons = np.empty(len(step), dtype=object)
-        reasons.fill(())
+        reasons = no_reasons(len(step))
         found = self.reasons(steps) if explains else {}
         for place in np.flatnonzero(flagged & explains).tolist():
             reasons[place] = found[int(step[place])]

@@ -13,10 +13,10 @@ from detector.cleaning.clean import clean
 from detector.decide.calibrate import Calibrator
 from detector.decide.fuse import Fusion
 from detector.decide.policy import Policy, severity
-from detector.detectors.table.scoring import TableScoring, no_reasons
+from detector.detectors.table.scoring import TableScoring
 from detector.encoding.table import Encoded, TableEncoder
 from detector.errors import SettingError, ShapeError
-from detector.explain.reason import Reason, reasons_in_words
+from detector.explain.reason import Reason, no_reasons, reasons_in_words
 from detector.explain.table import TableExplainer, sum_by
 from detector.members.event_sequence import EventWindow
 from detector.members.isolation_forest import Trees

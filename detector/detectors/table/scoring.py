@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from detector.decide.audit_sample import AuditSample
 from detector.decide.days import Used
 from detector.decide.policy import Policy
-from detector.explain.reason import Reason
+from detector.explain.reason import Reason, no_reasons
 from detector.schema import Schema
 
 
@@ -135,13 +135,6 @@ class TableScoring:
                 scores["chance"] = np.where(marks, 1.0, chance)
             yield scores.join(measures[self.kept]) if self.kept else scores
             start += len(risk)
-
-
-def no_reasons(n_rows: int) -> NDArray[np.object_]:
-    """Nothing for each row, which is neither text nor missing."""
-    found = np.empty(n_rows, dtype=object)
-    found.fill(())
-    return found
 
 
 def _placed(reasons: Sequence[list[Reason]], marks: NDArray[np.bool_]) -> NDArray[np.object_]:
