@@ -21,8 +21,7 @@ from detector.errors import BundleError, DataError
 from detector.persist import bundle
 from pipelines.config import Config, load_config
 from pipelines.features.engine import FeatureEngine, history_folder
-from pipelines.jobs.cache import ProcessCache
-from pipelines.jobs.context import Context, JobOutcome
+from pipelines.jobs.context import Context, JobOutcome, ProcessCache
 from pipelines.monitoring.drift import watch
 from pipelines.registry.registry import ModelRegistry
 from pipelines.scoring.job import score_new

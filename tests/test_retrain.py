@@ -21,7 +21,7 @@ from pipelines.config import Config, load_config
 from pipelines.factory.metadata import reference_of
 from pipelines.factory.training_period import recent, split
 from pipelines.ingest.batch import InputBatch
-from pipelines.jobs.cache import ProcessCache
+from pipelines.jobs.context import ProcessCache
 from pipelines.registry.registry import ModelRegistry
 from pipelines.scoring.contract import BatchContext
 from pipelines.scoring.load import load_scorer

@@ -11,8 +11,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from detector.encoding.cycles import from_cycle
-from detector.encoding.table import UNSEEN, Encoded, TableEncoder
+from detector.encoding.table import UNSEEN, Encoded, TableEncoder, from_cycle
 from detector.explain import reason as explain
 from detector.explain.reason import Reason
 from detector.features.feature import is_rising

@@ -13,9 +13,8 @@ from pipelines.doctor.check import Check, State, as_summary, as_table
 from pipelines.doctor.columns import check_columns
 from pipelines.doctor.features import check_features
 from pipelines.doctor.formats import MANY_LOST
-from pipelines.doctor.labels import check_labels
 from pipelines.doctor.places import check_bundle, check_output, check_secrets, check_tracking
-from pipelines.doctor.training import check_training
+from pipelines.doctor.training import check_labels, check_training
 from pipelines.factory.kinds import KINDS
 from pipelines.progress import progress
 from pipelines.sources import Source, open_source

@@ -28,7 +28,7 @@ from detector.features import History, load_history, save_history
 from pipelines.config import Config
 from pipelines.features.engine import FILE, ROWS, FeatureEngine, feature_engine_of, history_folder, joined, slices, tell
 from pipelines.ingest import FollowedSource, InputBatch
-from pipelines.jobs.cache import ProcessCache
+from pipelines.jobs.context import ProcessCache
 from pipelines.sinks.quarantine import QuarantineSink
 from pipelines.store import Batch, Store
 from pipelines.testing.failpoints import failpoint

@@ -37,9 +37,9 @@ from pipelines.scoring.contract import BatchContext, BatchScorer, Mode, ScoredBa
 from pipelines.scoring.shadow import ShadowTrial
 from pipelines.scoring.staleness import with_notices
 from pipelines.scoring.written import as_written
-from pipelines.sinks.batch_sink import Staged
-from pipelines.sinks.open_batch_sink import BatchSink, open_batch_sink, quarantine_folder
-from pipelines.sinks.quarantine import QuarantineSink, why
+from pipelines.sinks.batch_files import open_batch_sink
+from pipelines.sinks.batch_sink import BatchSink, Staged
+from pipelines.sinks.quarantine import QuarantineSink, quarantine_folder, why
 from pipelines.store import Batch, DayFlags
 from pipelines.testing.failpoints import failpoint
 

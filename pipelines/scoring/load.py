@@ -10,7 +10,7 @@ from detector.persist import bundle
 from pipelines.config import Config
 from pipelines.factory.detector import exploration_of, policy_of
 from pipelines.features.engine import feature_engine_of
-from pipelines.jobs.cache import ProcessCache
+from pipelines.jobs.context import ProcessCache
 from pipelines.scoring.contract import BatchScorer
 from pipelines.scoring.series import SeriesBatchScorer
 from pipelines.scoring.staleness import Staleness

@@ -22,7 +22,7 @@ from detector.metrics import compare
 from detector.metrics.calibration import calibration_metrics
 from pipelines.config import Config
 from pipelines.ingest.batch import InputBatch
-from pipelines.jobs.cache import ProcessCache
+from pipelines.jobs.context import ProcessCache
 from pipelines.registry.promotion import KEEP, PROMOTE, TITLES
 from pipelines.registry.registry import ModelRegistry
 from pipelines.scoring.contract import BatchContext

@@ -16,9 +16,8 @@ import sqlalchemy as sa
 from detector.errors import DetectorError, StoreError
 from pipelines.alerts.feedback.router import answer_router
 from pipelines.config import Config
-from pipelines.jobs.cache import ProcessCache
 from pipelines.jobs.catalogue import load_jobs
-from pipelines.jobs.context import Context, JobOutcome
+from pipelines.jobs.context import Context, JobOutcome, ProcessCache
 from pipelines.service.facts import Facts
 from pipelines.service.http import HttpServer, application
 from pipelines.service.leader import BEATS, Leadership

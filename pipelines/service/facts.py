@@ -16,7 +16,7 @@ from detector.persist import bundle
 from pipelines.alerts.outbox.cap import reported_today
 from pipelines.config import Config
 from pipelines.ingest import Lag
-from pipelines.jobs.cache import ProcessCache
+from pipelines.jobs.context import ProcessCache
 from pipelines.store import DayFlags, Run, Store
 
 if TYPE_CHECKING:

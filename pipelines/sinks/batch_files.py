@@ -1,4 +1,4 @@
-"""A folder with one file of scores a batch, and a manifest that says which of them count."""
+"""Where a batch's scores land: a folder with one file a batch, and a manifest that says which count; or a table."""
 
 from __future__ import annotations
 
@@ -19,7 +19,9 @@ from sqlalchemy.orm import Session
 
 from detector.cleaning.values import read_names
 from detector.errors import SinkError
-from pipelines.sinks.batch_sink import Staged
+from detector.schema import Schema
+from pipelines.config import Config
+from pipelines.sinks.batch_sink import BatchSink, Staged
 from pipelines.sinks.files import PARQUET_SUFFIXES, FileSink
 from pipelines.store import ScoreFile, Store, upsert
 from pipelines.testing.failpoints import failpoint
@@ -165,3 +167,17 @@ def _flush(path: Path) -> None:
         raise SinkError(f"{path} cannot be written: {error.strerror}. Is the disk full?") from error
     finally:
         os.close(handle)
+
+
+def open_batch_sink(config: Config, store: Store, schema: Schema) -> BatchSink:
+    """The place that a configuration's ``output`` names.
+
+    A file there stands for a folder of its name: ``scores.parquet`` for ``scores/``, with one file a batch.
+    """
+    output = config.output
+    if output.path is not None:
+        path = Path(output.path)
+        return FileBatchSink(store, path.with_suffix(""), suffix=path.suffix.lower(), key=schema.key)
+    from pipelines.sinks.batch_table import TableBatchSink
+
+    return TableBatchSink(store, url=str(output.url), table=str(output.table), key=schema.key)

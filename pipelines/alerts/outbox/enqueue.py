@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -13,7 +13,6 @@ from sqlalchemy.orm import Session
 
 from pipelines.alerts.channels.targets import targets_of
 from pipelines.alerts.grouping.audit_sample import sampled_events
-from pipelines.alerts.grouping.bound import bounded
 from pipelines.alerts.grouping.events import Event, Grouping, events_of, rank
 from pipelines.alerts.grouping.notify_rules import Candidate, GroupState, advance, reported
 from pipelines.alerts.grouping.recovery import Earlier, followed, recovered
@@ -21,10 +20,9 @@ from pipelines.alerts.grouping.silences import not_silenced, waits
 from pipelines.alerts.message.facts import facts_of, labels_of, rows_of_keys
 from pipelines.alerts.outbox.alerts import event_alert, recovery_alert
 from pipelines.alerts.outbox.cap import Cap
-from pipelines.alerts.outbox.states import group_states, store_group_states
 from pipelines.config import Config
 from pipelines.config.masking import masks_of
-from pipelines.store.alert_tables import Alert, Delivery
+from pipelines.store.alert_tables import Alert, AlertGroup, Delivery
 
 __all__ = ["enqueue", "post"]
 
@@ -158,3 +156,65 @@ def _sampled(session: Session, scored: pd.DataFrame, cap: Cap, *, config: Config
     for alert, candidate in zip(alerts, candidates, strict=True):
         alert.facts = alert.facts | {"chance": float(rows["chance"].iloc[candidate.event.peak])}
     return alerts
+
+
+_IDS_A_QUERY = 500
+
+
+def group_states(session: Session, source: str, groups: Iterable[str]) -> dict[str, GroupState]:
+    """What is known of each group's latest event; nothing of a group without one."""
+    found = {}
+    for some in _chunks(set(groups)):
+        # By their ids alone: with the source too, SQLite reads every group of it, for each of these queries.
+        for row in session.scalars(sa.select(AlertGroup).where(AlertGroup.id.in_(some))):
+            if row.source != source:
+                continue
+            found[row.id] = GroupState(
+                row.incident,
+                row.severity,
+                row.told_severity,
+                row.told_at,
+                row.first_at,
+                row.last_at,
+                row.rows,
+                row.is_open,
+            )
+    return found
+
+
+def store_group_states(
+    session: Session, source: str, states: Mapping[str, GroupState], labels: Mapping[str, str]
+) -> None:
+    """Put these states in the place of earlier ones."""
+    for some in _chunks(states):
+        session.execute(sa.delete(AlertGroup).where(AlertGroup.id.in_(some)))
+    rows = [{"id": group, "source": source, "label": labels[group], **vars(state)} for group, state in states.items()]
+    if rows:
+        session.execute(sa.insert(AlertGroup), rows)
+
+
+def _chunks(ids: Iterable[str]) -> Iterator[list[str]]:
+    """No more at once than a database takes in one query."""
+    every = list(ids)
+    return (every[start : start + _IDS_A_QUERY] for start in range(0, len(every), _IDS_A_QUERY))
+
+
+MOST_GROUPS = 20_000
+
+
+def bounded(events: Sequence[Event], *, most: int = MOST_GROUPS) -> tuple[list[Event], list[Candidate]]:
+    """The events of the most severe groups; and the others, which are counted for the digest and not remembered.
+
+    What is not remembered is counted anew if the next batch flags it again.
+    """
+    worst: dict[str, tuple[int, float]] = {}
+    for event in events:
+        level = (rank(event.severity), event.risk)
+        worst[event.group] = max(worst.get(event.group, level), level)
+    if len(worst) <= most:
+        return list(events), []
+    kept = set(sorted(worst, key=lambda group: worst[group], reverse=True)[:most])
+    counted = [
+        Candidate("opened", event, "", event.first_at, "", is_fresh=True) for event in events if event.group not in kept
+    ]
+    return [event for event in events if event.group in kept], counted
