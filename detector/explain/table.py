@@ -15,7 +15,7 @@ from detector.encoding.table import UNSEEN, Encoded, TableEncoder, from_cycle
 from detector.explain import reason as explain
 from detector.explain.reason import Reason
 from detector.features.feature import is_rising
-from detector.ranker.model import Head
+from detector.head.model import Head
 
 if TYPE_CHECKING:
     from detector.detectors.table.scorer import TabularScorer

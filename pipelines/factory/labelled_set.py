@@ -123,7 +123,7 @@ def train_head(scorer: TabularScorer, labelled: LabelledSet | None, config: Conf
 
     The members must have been fitted without the rows of the labelled set.
     """
-    from detector.ranker.fit import HeadRecipe, fit_head  # scikit-learn, which a service that scores does not need
+    from detector.head.fit import HeadRecipe, fit_head  # scikit-learn, which a service that scores does not need
 
     if labelled is None:
         return scorer

@@ -16,9 +16,9 @@ from detector.arrays import Flags, Floats, Places
 from detector.checks import check_interval, check_least
 from detector.decide.calibrate import Calibrator
 from detector.errors import DataError
+from detector.head.model import OUTPUT, Head, between_equals, boosting_to_onnx, inputs
 from detector.onnx.graph import Graph
 from detector.onnx.parity import largest_difference
-from detector.ranker.model import OUTPUT, Head, between_equals, boosting_to_onnx, inputs
 
 RESAMPLES = 100
 MEASURES_LEFT_OUT = ("p_value",)
