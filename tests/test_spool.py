@@ -11,6 +11,7 @@ import time
 import urllib.request
 import zlib
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +26,7 @@ from pipelines.monitoring.drift import watch
 from pipelines.registry.registry import ModelRegistry
 from pipelines.tracking import DatasetFacts, Spool, TrainingRecord, keep_training
 from pipelines.tracking.experiments import REVIEW
-from pipelines.tracking.messages import record_note, send_waiting, spool_of
+from pipelines.tracking.messages import flush_tracking, record_note, spool_of
 from pipelines.tracking.spool import MOST_ATTEMPTS
 from pipelines.training.registry_commands import promote_model, rollback_model
 from pipelines.training.retrain import retrain
@@ -106,7 +107,7 @@ def told(server: Server, tmp_path_factory: pytest.TempPathFactory) -> tuple[Conf
     ]
 
     server.start()
-    sent = send_waiting(config)
+    sent = flush_tracking(config)
     assert (sent.entries, sent.waiting, sent.fault) == (5, 0, None)
     return config, MlflowClient(server.uri, server.uri)
 
@@ -219,13 +220,13 @@ def test_entry_sent_twice_leaves_one_run_and_one_version(
         metrics={"ap": 0.5},
     )
     keep_training(spool, record)
-    from pipelines.tracking.sending import send
+    from pipelines.tracking.sending import flush_spool
 
     store = f"sqlite:///{server.folder}/mlflow.db"  # the same runs, without a hundred files by HTTP
     with monkeypatch.context() as patch:
         patch.setattr(Spool, "done", lambda *_: None)
-        send(spool, store)
-    sent = send(spool, store)
+        flush_spool(spool, store)
+    sent = flush_spool(spool, store)
 
     assert (sent.entries, spool.waiting()) == (1, 0)
     assert len(runs(client, "twice")) == 1
@@ -243,10 +244,10 @@ def test_entry_that_is_refused_holds_up_no_other(told: tuple[Config, MlflowClien
     record_note(config, run="kept", **given)
 
     for _ in range(MOST_ATTEMPTS - 1):
-        sent = send_waiting(config)
+        sent = flush_tracking(config)
         assert (sent.entries, sent.waiting) == (0, 2)
         assert "was deleted" in str(sent.fault)
-    sent = send_waiting(config)
+    sent = flush_tracking(config)
 
     assert (sent.entries, sent.waiting) == (1, 0)
     ((name, reason),) = spool_of(config).refused()
@@ -254,7 +255,7 @@ def test_entry_that_is_refused_holds_up_no_other(told: tuple[Config, MlflowClien
     assert "mlflow experiments restore" in reason
 
 
-def test_damaged_entry_is_put_aside(tmp_path: Path) -> None:
+def test_damaged_entry_is_refused(tmp_path: Path) -> None:
     """Half a file, which a full disk can leave, stops nobody."""
     spool = Spool(tmp_path)
     (tmp_path / spool.put("note", {}) / "entry.json").write_text("{")
@@ -275,18 +276,31 @@ def test_full_disk_leaves_no_half_entry(tmp_path: Path) -> None:
         spool.put("training", {}, full)
 
     assert spool.waiting() == 0
-    assert list(tmp_path.iterdir()) == []
+    assert [path.name for path in tmp_path.iterdir()] == [".lock-put"]
+
+
+def test_entries_put_at_once_get_numbers_of_their_own(tmp_path: Path) -> None:
+    """A service and a command that record at the same moment keep both, in one order."""
+    spool = Spool(tmp_path)
+    with ThreadPoolExecutor(8) as pool:
+        names = list(pool.map(lambda _: Spool(tmp_path).put("note", {}), range(40)))
+
+    assert sorted(name[:6] for name in names) == [f"{number:06d}" for number in range(1, 41)]
+    assert spool.waiting() == 40
 
 
 def test_only_one_process_sends(tmp_path: Path) -> None:
     """Two jobs that end together do not send the same entry twice."""
-    from pipelines.tracking.sending import send
+    from pipelines.tracking.sending import flush_spool
 
     spool = Spool(tmp_path)
     spool.put("note", {})
     with spool.sending() as alone:
         assert alone
-        assert send(Spool(tmp_path), f"sqlite:///{tmp_path}/m.db").fault == "Another process is sending at this moment."
+        assert (
+            flush_spool(Spool(tmp_path), f"sqlite:///{tmp_path}/m.db").fault
+            == "Another process is sending at this moment."
+        )
 
 
 def test_server_that_goes_away_stops_no_promotion(told: tuple[Config, MlflowClient], server: Server) -> None:

@@ -10,7 +10,7 @@ from pipelines.config import Config
 from pipelines.registry.models_file import Promotion
 from pipelines.registry.registry import ModelRegistry
 from pipelines.tracking.address import reachable
-from pipelines.tracking.sending import Sent, send
+from pipelines.tracking.sending import Sent, flush_spool
 from pipelines.tracking.spool import Spool
 
 if TYPE_CHECKING:
@@ -25,9 +25,9 @@ def spool_of(config: Config) -> Spool:
     return Spool(ModelRegistry(config.bundle).folder / "spool")
 
 
-def send_waiting(config: Config) -> Sent:
+def flush_tracking(config: Config) -> Sent:
     """Send MLflow what waits, if it answers; the first attempt after a failure sends it all."""
-    return send(spool_of(config), config.tracking.uri) if config.tracking.enabled else Sent()
+    return flush_spool(spool_of(config), config.tracking.uri) if config.tracking.enabled else Sent()
 
 
 def deliver_tracking(context: Context) -> int:

@@ -34,7 +34,7 @@ def keep_training(spool: Spool, record: TrainingRecord) -> str:
     return spool.put("training", record.to_json(), record.write_files)
 
 
-def send(spool: Spool, uri: str, *, timeout: float = 3.0) -> Sent:
+def flush_spool(spool: Spool, uri: str, *, timeout: float = 3.0) -> Sent:
     """Send MLflow all that waits, oldest first, as far as it answers.
 
     A server that is down is no error. One that answers and refuses an entry five times loses that entry to the

@@ -27,7 +27,7 @@ from pipelines.registry.registry import ModelRegistry, OnPromotion
 from pipelines.scoring.shadow import begin_shadow, settle_shadow
 from pipelines.testing.failpoints import failpoint
 from pipelines.tracking import keep_training
-from pipelines.tracking.messages import record_note, record_promotion, send_waiting, spool_of, waiting_note
+from pipelines.tracking.messages import flush_tracking, record_note, record_promotion, spool_of, waiting_note
 from pipelines.tracking.usage import measured
 from pipelines.training.comparison import compare_on
 from pipelines.training.merit import Review
@@ -93,7 +93,7 @@ def retrain(config: Config, *, now: datetime, trigger: str = "asked for") -> Ret
         with run.registry.locked():
             run.registry.prune(config.retrain.keep_versions)
     failpoint("retrain.decided")
-    report.notes.extend(waiting_note(send_waiting(config)))
+    report.notes.extend(waiting_note(flush_tracking(config)))
     return report
 
 
@@ -211,7 +211,7 @@ def _report_failure(run: _Run, error: Exception) -> None:
     reason = f"Training failed and the champion stays. {type(error).__name__}: {error}"
     try:
         run.record("retrain: failed", Decision(FAILED, reason), failed=True)
-        send_waiting(run.config)
+        flush_tracking(run.config)
     except OSError:  # a full disk must not hide the first error
         return
 

@@ -276,10 +276,10 @@ def fitting_steps() -> Iterator[OnStep]:
 def _log(trained: Trained) -> tuple[LoggedModel | None, list[str]]:
     """Log it; if the server is down, say so, and send it later."""
     from pipelines.tracking import keep_training
-    from pipelines.tracking.messages import send_waiting, spool_of, waiting_note
+    from pipelines.tracking.messages import flush_tracking, spool_of, waiting_note
 
     entry = keep_training(spool_of(trained.config), trained.record())
-    sent = send_waiting(trained.config)
+    sent = flush_tracking(trained.config)
     return sent.models.get(entry), waiting_note(sent)
 
 
