@@ -215,7 +215,7 @@ class AutoencoderMixin(TransformerMixin):  # type: ignore[misc]  # scikit-learn 
         """Minus each row's error: higher is more normal, as everywhere in scikit-learn.
 
         The error is the mean squared residual of the scaled values that are there, unless the class says otherwise. A
-        row without any value cannot be judged: NaN.
+        row without any value cannot be scored: NaN.
         """
         return -self._answer(X, "error")[:, 0].astype(np.float64)
 

@@ -87,16 +87,16 @@ class Block(layers.Layer):  # type: ignore[misc]  # keras ships no types
         super().__init__()
         self.width, self.heads, self.size = width, heads, width // heads
         self.normalise = [Normalisation(), Normalisation()]
-        self.ask, self.join = layers.Dense(3 * width), layers.Dense(width)
+        self.query, self.join = layers.Dense(3 * width), layers.Dense(width)
         self.widen, self.narrow = layers.Dense(2 * width), layers.Dense(width)
 
     def call(self, steps: Any, there: Any = None) -> Any:
         """(n, timesteps, width); steps that are not there are not looked at."""
         timesteps = steps.shape[1]
         h = ops.reshape(steps, (-1, self.width))
-        asked = ops.reshape(self.ask(self.normalise[0](h)), (-1, timesteps, 3, self.heads, self.size))
-        ask, key, value = ops.unstack(ops.transpose(asked, (2, 0, 3, 1, 4)), 3)
-        near = ops.matmul(ask, ops.swapaxes(key, 2, 3)) / float(np.sqrt(self.size))
+        projected = ops.reshape(self.query(self.normalise[0](h)), (-1, timesteps, 3, self.heads, self.size))
+        query, key, value = ops.unstack(ops.transpose(projected, (2, 0, 3, 1, 4)), 3)
+        near = ops.matmul(query, ops.swapaxes(key, 2, 3)) / float(np.sqrt(self.size))
         if there is not None:
             near = near + _far(there)[:, None, None, :]
         looked = ops.swapaxes(ops.matmul(ops.softmax(near, axis=-1), value), 1, 2)

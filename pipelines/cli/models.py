@@ -110,7 +110,7 @@ def flush(config: ConfigFile) -> None:
     sent = flush_tracking(settings)
     lines = [f"Sent {sent.entries:,} to MLflow; {sent.waiting:,} wait."]
     lines += waiting_note(sent)
-    lines += [f"Refused and put aside: {name}: {reason}" for name, reason in spool_of(settings).refused()]
+    lines += [f"Refused by MLflow and kept: {name}: {reason}" for name, reason in spool_of(settings).refused()]
     _print(lines, {"rows": sent.entries, "note": lines[0], "outcome": "done" if sent.entries else "skipped"})
 
 

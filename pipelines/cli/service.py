@@ -28,7 +28,7 @@ def register(app: typer.Typer) -> None:
 
 
 def serve(config: ConfigFile) -> None:
-    """Score, learn again and look for drift on a schedule, until it is told to end."""
+    """Score, learn again and look for drift on a schedule, until it is stopped."""
     settings, store = _open(config, needs_secrets=True)
     from pipelines.progress import be_quiet
     from pipelines.service.app import serve as run
@@ -199,8 +199,8 @@ def _trail_table(store: Store, last: int) -> object:
         table.add_column(column, overflow="fold")
     with store.read() as session:
         for trail in session.scalars(sa.select(Audit).order_by(Audit.id.desc()).limit(last)):
-            asked = ", ".join(f"{name} {value}" for name, value in trail.arguments.items())
-            cells = Text(trail.reason), Text(asked), str(trail.batches), f"{trail.rows:,}"
+            arguments = ", ".join(f"{name} {value}" for name, value in trail.arguments.items())
+            cells = Text(trail.reason), Text(arguments), str(trail.batches), f"{trail.rows:,}"
             table.add_row(_shown(trail.at), Text(trail.actor), trail.action, *cells)
     return table
 

@@ -30,7 +30,7 @@ def examine(config: Config, *, rows: int = SAMPLE_ROWS, now: datetime | None = N
     """Check every path, column and connection.
 
     - ``rows``: how many rows to look at: drawn from all where there are at most two million, else the first.
-    - ``now``: which labels are known is asked for this moment; by the clock by default.
+    - ``now``: labels count as known or not at this moment; by the clock by default.
 
     The checks are in the order of the configuration. What is wrong is not raised, and nothing is written.
     """

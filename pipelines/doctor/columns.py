@@ -1,4 +1,4 @@
-"""Whether the columns are what the configuration says, judged by some of the rows."""
+"""Whether the columns are what the configuration says, by some of the rows."""
 
 from __future__ import annotations
 

@@ -17,7 +17,7 @@ def warm(rows: pd.DataFrame, time: str, whole_from: pd.Timestamp | None) -> tupl
 
     Rows are kept from when on their past is as long as the features look back to; if that leaves less than half of
     them, from their median on; all of them, if that leaves less than a hundred. A head learns from all rows: there are
-    never enough labels, and it is told which rows are normal.
+    never enough labels, and it knows which rows are normal.
 
     Parameters
     ----------

@@ -66,10 +66,10 @@ def slices(rows: pd.DataFrame) -> list[pd.DataFrame]:
     return [rows.iloc[start : start + SLICE] for start in range(0, max(len(rows), 1), SLICE)]
 
 
-def tell(history: History, *parts: pd.DataFrame | None) -> bool:
-    """Tell a past what is known of rows, as ``FeatureEngine.typed`` returns them; whether anything is.
+def report_known(history: History, *parts: pd.DataFrame | None) -> bool:
+    """Report to a history what is known of rows, as ``FeatureEngine.typed`` returns them; whether anything is.
 
-    A key that comes again is the same row. Rows of one moment are told together: a past cannot tell them apart.
+    A key that comes again is the same row. Rows of one moment are reported together: a history cannot tell them apart.
     """
     given = [rows for rows in parts if rows is not None]
     if not given or history.features.turns is None:
@@ -146,19 +146,19 @@ class FeatureEngine:
         BundleError
             If there is none, or it is broken.
         DataError
-            If it was kept for other features, or told by others, than are configured now.
+            If it was kept for other features, or with labels of other sources, than are configured now.
         """
         history = load_history(folder / FILE)
         if not self.goes_on_with(history):
             raise DataError(
-                f"The past in {folder} was kept for other features than the configuration asks for, or told by other "
+                f"The past in {folder} was kept for other features than the configuration asks for, or with other "
                 f"labels, reports or verdicts. Train again."
             )
-        tell(history, self.reader.kept(folder / ROWS))
+        report_known(history, self.reader.kept(folder / ROWS))
         return history
 
     def goes_on_with(self, history: History) -> bool:
-        """Whether a past is of the configured features, and told by those whose word counts."""
+        """Whether a past is of the configured features, and was reported to by the configured sources."""
         return history.features == self.features and same_sources(history.told_by, self.reader.told_by)
 
     def save(self, folder: Path) -> Path:
@@ -181,7 +181,7 @@ class FeatureEngine:
         frame : DataFrame
             All rows there are, not a sample: a past with holes is another past.
         now : Timestamp, optional
-            Rows later than this, and the configured seconds, are set aside.
+            Rows later than this, and the configured seconds, are quarantined.
         """
         featured = self.compute(frame, now=now)
         self.history = self.empty()
@@ -204,7 +204,7 @@ class FeatureEngine:
         ----------
         frame : DataFrame
         now : Timestamp, optional
-            Rows later than this, and the configured seconds, are set aside.
+            Rows later than this, and the configured seconds, are quarantined.
         before : DataFrame, optional
             Other rows, as ``typed`` returns them, that are in the past of these.
         """
@@ -221,13 +221,13 @@ class FeatureEngine:
         now: pd.Timestamp | None = None,
         known: Callable[[pd.Series], NDArray[np.bool_]] | None = None,
     ) -> MeasuredRows:
-        """Add the features of new rows, which then belong to the past; rows that come too late are set aside.
+        """Add the features of new rows, which then belong to the past; rows that come too late are quarantined.
 
         Parameters
         ----------
         frame : DataFrame
         now : Timestamp, optional
-            Rows later than this, and the configured seconds, are set aside.
+            Rows later than this, and the configured seconds, are quarantined.
         known : callable
             Which keys belong to the past already. Such rows, and those whose key came before among these, have no
             features: they are not rows of their own.

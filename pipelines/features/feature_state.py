@@ -26,7 +26,16 @@ from detector.cleaning.values import read_dates
 from detector.errors import BundleError
 from detector.features import History, load_history, save_history
 from pipelines.config import Config
-from pipelines.features.engine import FILE, ROWS, FeatureEngine, feature_engine_of, history_folder, joined, slices, tell
+from pipelines.features.engine import (
+    FILE,
+    ROWS,
+    FeatureEngine,
+    feature_engine_of,
+    history_folder,
+    joined,
+    report_known,
+    slices,
+)
 from pipelines.ingest import FollowedSource, InputBatch
 from pipelines.jobs.context import ProcessCache
 from pipelines.sinks.quarantine import QuarantineSink
@@ -250,13 +259,13 @@ class FeatureState:
         self._write_snapshot(0)
 
     def _learn_what_was_said(self, followed: FollowedSource, mark: int) -> None:
-        """Tell the history what labels, reports and verdicts say of its rows by now, those of training included."""
+        """Report to the history what labels, reports and verdicts say of its rows, and of those of training."""
         try:
             learnt = self.engine.reader.kept(self.folder.parent / ROWS)
         except BundleError as error:
             log.warning("%s", error)
             learnt = None
-        if tell(self.engine.history, self._passed(followed), learnt):
+        if report_known(self.engine.history, self._passed(followed), learnt):
             self._write_snapshot(mark)
 
     def _passed(
@@ -291,7 +300,7 @@ class FeatureState:
         return rows[time > time.max() - self.engine.reach - lateness]
 
     def _snapshot(self, mark: int) -> tuple[int, History | None]:
-        """The latest snapshot that is not ahead of the database, if it is of these features and told by the same."""
+        """The latest snapshot that is not ahead of the database, if it is of these features and of the same sources."""
         numbers = sorted(self._snapshots())
         for number in [each for each in numbers if each > mark]:  # the database was set back
             self._snapshots()[number].unlink()

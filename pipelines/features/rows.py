@@ -58,24 +58,31 @@ class FeatureRows:
     @property
     def optional(self) -> tuple[str, ...]:
         """The columns among them that tell what is known of a row, which it may come without."""
-        told = (self.config.columns.label, self.config.features.reported) if self.features.knows else ()
-        return tuple(name for name in told if name is not None)
+        known = (self.config.columns.label, self.config.features.reported) if self.features.knows else ()
+        return tuple(name for name in known if name is not None)
 
     @property
     def told_by(self) -> str | None:
-        """Whose word tells what is known of rows, to compare; None if no feature is made of that."""
+        """Which sources say what is known of rows, to compare; None if no feature is made of that."""
         if not self.features.knows:
             return None
         head, reports = self.config.train.head, self.config.train.head.reports
-        told: dict[str, Any] = {
+        sources: dict[str, Any] = {
             "label": self.config.columns.label,
             "reported": self.config.features.reported,
             "verdicts": head.verdicts,
         }
         if reports is not None:  # they are the same where the folder or the database has moved
             path = reports.source.path and Path(reports.source.path).name
-            told["reports"] = [path, reports.source.table, reports.source.query, reports.key, reports.at, reports.label]
-        return json.dumps(told)
+            sources["reports"] = [
+                path,
+                reports.source.table,
+                reports.source.query,
+                reports.key,
+                reports.at,
+                reports.label,
+            ]
+        return json.dumps(sources)
 
     @property
     def statements(self) -> Statements:
@@ -110,7 +117,7 @@ class FeatureRows:
         features = self.features
         if not features.knows:
             return typed
-        turns = label_changes(
+        changes = label_changes(
             typed,
             self.statements,
             time=features.time,
@@ -118,7 +125,7 @@ class FeatureRows:
             label=self.config.columns.label,
             reported=self.config.features.reported,
         )
-        return pd.concat([typed, turns], axis="columns")
+        return pd.concat([typed, changes], axis="columns")
 
     def look_again(self) -> bool:
         """Ask anew what was said of rows; whether that went well. Where it did not, what was known before stands."""

@@ -118,7 +118,7 @@ class FollowedSource(Protocol):
         ...
 
     def refuse(self, window: Mapping[str, Any], error: Exception, *, now: datetime) -> str | None:
-        """Set the part of a window aside that cannot be read, and say so; None if the error is not the rows' fault."""
+        """Quarantine the part of a window that cannot be read, and say so; None if the error is not the rows' fault."""
         ...
 
     def settle(self, session: Session, window: dict[str, Any], facts: ReadFacts, *, batch: int, now: datetime) -> None:

@@ -1,4 +1,4 @@
-"""A folder that grows: which of its files are scored, which wait, which are set aside, and why."""
+"""A folder that grows: which of its files are scored, which wait, which are quarantined, and why."""
 
 from __future__ import annotations
 
@@ -147,7 +147,7 @@ class FollowedFolder:
             if name not in known or known[name].state in ("scored", "claimed", "waiting"):
                 state = known[name].state if name in known else "new"
                 raise SettingError(
-                    f"{name} is {state}: only a file that was skipped, set aside or changed can be backfilled. "
+                    f"{name} is {state}: only a file that was skipped, quarantined or changed can be backfilled. "
                     f"One that was scored is scored again by `detector replay`."
                 )
         chosen = names or [name for name, file in known.items() if file.state == "skipped" and name in found]
@@ -229,14 +229,14 @@ class FollowedFolder:
         facts.state.pop("file", None)
 
     def refuse(self, window: Mapping[str, Any], error: Exception, *, now: datetime) -> str | None:
-        """Set the file aside that could not be read; one whose first rows were scored keeps those scores."""
+        """Quarantine the file that could not be read; one whose first rows were scored keeps those scores."""
         entry = next((entry for entry in window["files"] if entry["name"] == getattr(error, "name", None)), None)
         if entry is None or not isinstance(error, FileRefusedError):
             return None
         state = "changed" if entry["from"] else "broken"
         with self.store.write() as session:
             self._note(session, entry | {"state": state, "reason": str(error)}, now)
-        return f"{entry['name']} is set aside: {error}"
+        return f"{entry['name']} is quarantined: {error}"
 
     def settle(self, session: Session, window: dict[str, Any], facts: ReadFacts, *, batch: int, now: datetime) -> None:
         """Mark the files as scored."""

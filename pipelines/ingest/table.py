@@ -137,7 +137,7 @@ class FollowedTable:
         facts.state.update(keys=kept, edge=edge)
 
     def refuse(self, window: Mapping[str, Any], error: Exception, *, now: datetime) -> str | None:
-        """A table is read or it is not; there is no part of it to set aside."""
+        """A table is read or it is not; there is no part of it to quarantine."""
         del window, error, now
         return None
 
@@ -292,7 +292,7 @@ def from_json(position: Mapping[str, Any] | None, column: str) -> Any:
     if position["column"] != column:
         raise SettingError(
             f"`service.cursor` was {position['column']!r} so far and is {column!r} now: how far the table was scored "
-            f"cannot be told by it. Set it back, or start anew with another `name`."
+            f"cannot be seen by it. Set it back, or start anew with another `name`."
         )
     return datetime.fromisoformat(position["time"]) if "time" in position else position["number"]
 

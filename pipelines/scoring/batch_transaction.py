@@ -148,7 +148,7 @@ class Scoring:
             self.context.fence(session)
 
     def run(self, batch: Batch, *, finish: Finish | None = None) -> str | None:
-        """Score a claimed batch; what is said if a part of it had to be set aside, and the rest was given back."""
+        """Score a claimed batch; what is said if a part of it had to be quarantined, and the rest was given back."""
         started = time.perf_counter()
         mode: Mode = "backfill" if batch.purpose == "backfill" else "score"
         try:
@@ -217,7 +217,7 @@ class Scoring:
                     source=self.source,
                 ),
             )
-            failpoint("score.judged")
+            failpoint("score.computed")
             frames = self._described(scored, rows.facts, batch)
             frames = gathered.watch(frames if trial is None else trial.watch(frames))
             staged = self.sink.stage(

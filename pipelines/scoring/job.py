@@ -47,7 +47,7 @@ class Totals:
             return JobOutcome(outcome="skipped", note="; ".join(notices) or "nothing new", facts=facts)
         note = f"scored {self.scored:,} of {counted(self.rows)}, flagged {self.flagged:,}"
         if self.quarantined:
-            note += f", set aside {self.quarantined:,}"
+            note += f", quarantined {self.quarantined:,}"
         return JobOutcome(rows=self.rows, note="; ".join([note, *notices]), facts=facts)
 
 

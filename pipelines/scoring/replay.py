@@ -35,7 +35,7 @@ def who() -> str:
 
 
 def backfill(context: Context) -> JobOutcome:
-    """Score rows that were left out: files that were skipped or set aside, rows behind the cursor.
+    """Score rows that were left out: files that were skipped or quarantined, rows behind the cursor.
 
     A row that has scores already is left alone. ``context.arguments``: ``files`` (names), or ``since`` and ``until``
     (positions of the cursor's column); ``actor`` and ``reason`` for the trail.

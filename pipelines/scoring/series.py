@@ -178,7 +178,7 @@ class SeriesBatchScorer:
     def _notices(self, silent: pd.Series, present: pd.Timestamp) -> pd.DataFrame:
         time = self.schema.time
         recent = silent[present - silent < FORGOTTEN] if len(silent) else silent
-        if time is None or recent.empty or not self.staleness.is_told:
+        if time is None or recent.empty or not self.staleness.is_reported:
             return pd.DataFrame()
         return notices_of(self.scorer, recent, present, version=self.version, entity=self.schema.entity, time=time)
 

@@ -176,23 +176,23 @@ def settle_shadow(config: Config, *, now: datetime) -> str | None:
     if trial is None or now < datetime.fromisoformat(trial.until):
         return None
     registry = ModelRegistry(config.bundle)
-    verdict, reason, metrics = _settled(config, registry, trial)
+    outcome, reason, metrics = _settled(config, registry, trial)
     with registry.locked():
-        if verdict == PROMOTE:
+        if outcome == PROMOTE:
             registry.promote(trial.name, why=reason, now=now, notify=partial(record_promotion, config, job="retrain"))
         elif trial.name in registry.state().names:
-            registry.note(trial.name, f"{verdict}: {reason}", challenger=True)
+            registry.note(trial.name, f"{outcome}: {reason}", challenger=True)
         _state(config).unlink(missing_ok=True)
     record_note(
         config,
-        run=f"shadow trial: {verdict}",
-        note=f"## {TITLES[verdict]}\n\n{reason}\n\n- **trial**: {trial.since[:16]} to {trial.until[:16]}",
-        tags={"job": "shadow", "decision": verdict, "reason": reason, "detector.bundle": trial.name},
+        run=f"shadow trial: {outcome}",
+        note=f"## {TITLES[outcome]}\n\n{reason}\n\n- **trial**: {trial.since[:16]} to {trial.until[:16]}",
+        tags={"job": "shadow", "decision": outcome, "reason": reason, "detector.bundle": trial.name},
         started=now.timestamp(),
         ended=now.timestamp(),
         metrics=metrics,
     )
-    return verdict
+    return outcome
 
 
 def _settled(config: Config, registry: ModelRegistry, trial: Trial) -> tuple[str, str, dict[str, float]]:

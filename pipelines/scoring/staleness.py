@@ -1,4 +1,4 @@
-"""Machines that say nothing at all: there is no row to flag, so that they are silent is told beside the rows."""
+"""Machines that say nothing at all: there is no row to flag, so their silence is reported beside the rows."""
 
 from __future__ import annotations
 
@@ -25,16 +25,16 @@ class Staleness:
     Parameters
     ----------
     after : timedelta
-        Its newest row is so much older than the present, and than is usual for its sensors.
+        Its newest row is so much older than the present, and than is normal for its sensors.
     by_clock : bool
         Whether the present is now; if not, it is the newest row of all machines, which cannot be later than now.
-    is_told : bool
+    is_reported : bool
         Whether there are alerts, of one machine each.
     """
 
     after: timedelta = timedelta(minutes=15)
     by_clock: bool = False
-    is_told: bool = True
+    is_reported: bool = True
 
     @classmethod
     def of(cls, config: Config) -> Staleness:
@@ -61,7 +61,7 @@ class Staleness:
         Parameters
         ----------
         scorer : SequenceScorer
-            Knows the usual silence of each sensor.
+            Knows the normal silence of each sensor.
         newest : Series
             The time of each machine's last row, by entity.
         present : Timestamp
@@ -70,7 +70,7 @@ class Staleness:
         newest = newest[[scorer.shared or name in scorer.models for name in newest.index]]
         if newest.empty:
             return newest
-        patience = [max(self.after, _usual(scorer, entity)) for entity in newest.index]
+        patience = [max(self.after, _shortest_alarming(scorer, entity)) for entity in newest.index]
         return newest[(present - newest).to_numpy() > np.array(patience, dtype="timedelta64[us]")]
 
 
@@ -101,18 +101,18 @@ def notices_of(
     return pd.DataFrame(lines)
 
 
-def with_notices(verdicts: pd.DataFrame, notices: pd.DataFrame | None) -> pd.DataFrame:
-    """What alerts are told: a batch's verdicts, and notices that belong to no row."""
+def with_notices(scored: pd.DataFrame, notices: pd.DataFrame | None) -> pd.DataFrame:
+    """What alerts are made of: a batch's scores, and notices that belong to no row."""
     if notices is None or notices.empty:
-        return verdicts
-    if verdicts.empty:
+        return scored
+    if scored.empty:
         return notices
-    whole = [name for name in verdicts if name not in notices and pd.api.types.is_integer_dtype(verdicts[name])]
+    whole = [name for name in scored if name not in notices and pd.api.types.is_integer_dtype(scored[name])]
     nothing = dict.fromkeys(whole, "")  # or numbers that name rows would turn into fractions
-    return pd.concat([verdicts.astype(dict.fromkeys(whole, object)), notices.assign(**nothing)], ignore_index=True)
+    return pd.concat([scored.astype(dict.fromkeys(whole, object)), notices.assign(**nothing)], ignore_index=True)
 
 
-def _usual(scorer: SequenceScorer, entity: object) -> timedelta:
+def _shortest_alarming(scorer: SequenceScorer, entity: object) -> timedelta:
     """The shortest silence of a sensor that is news."""
     limits = [limit for limit in scorer.model_of(entity).staleness.limits if limit is not None]
     return timedelta(microseconds=(scorer.sampling.interval or 0) * min(limits, default=0))

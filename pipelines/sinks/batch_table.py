@@ -85,8 +85,8 @@ class TableBatchSink:
                 return np.zeros(len(keys), dtype=bool)
             column, values = table.columns[self.key], keys.tolist()
             for start in range(0, len(values), KEYS_A_QUESTION):
-                asked = values[start : start + KEYS_A_QUESTION]
-                statement = sa.select(column).where(column.in_(asked), table.columns["batch"] != batch)
+                keys = values[start : start + KEYS_A_QUESTION]
+                statement = sa.select(column).where(column.in_(keys), table.columns["batch"] != batch)
                 found.update(connection.scalars(statement, execution_options=UNCACHED))
         return np.asarray(keys.isin(found).to_numpy(dtype=bool))
 

@@ -158,10 +158,10 @@ class Source:
         lots, positions = np.empty(0), np.empty(0, dtype=np.int64)
         start, limit = 0, 1.0
         for table in self._tables(columns, size=ROWS_A_READ):
-            drawn = generator.random(table.num_rows)
-            chosen = np.flatnonzero(drawn < limit)
+            sampled = generator.random(table.num_rows)
+            chosen = np.flatnonzero(sampled < limit)
             tables.append(table.take(pa.array(chosen)))
-            lots = np.concatenate([lots, drawn[chosen]])
+            lots = np.concatenate([lots, sampled[chosen]])
             positions = np.concatenate([positions, start + chosen])
             start += table.num_rows
             if advance is not None:

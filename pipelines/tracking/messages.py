@@ -71,7 +71,7 @@ def record_promotion(config: Config, promotion: Promotion, *, job: str = "promot
     if not config.tracking.enabled:
         return
     at = datetime.fromisoformat(promotion.at)
-    verdict = {"rollback": "rolled back to"}.get(job, "promoted")
+    change = {"rollback": "rolled back to"}.get(job, "promoted")
     spool_of(config).put(
         "move",
         {
@@ -80,8 +80,8 @@ def record_promotion(config: Config, promotion: Promotion, *, job: str = "promot
             "bundle": promotion.to,
             "alias": config.tracking.alias,
             "drop": CHALLENGER,
-            "tags": cut({"last move": f"{verdict}, {at:%Y-%m-%d %H:%M}", "reason": promotion.why}),
-            "decision": verdict,
+            "tags": cut({"last move": f"{change}, {at:%Y-%m-%d %H:%M}", "reason": promotion.why}),
+            "decision": change,
             "run": f"{job}: v{{version}} serves" if own_run else "",
             "job": job,
             "note": f"## {job.capitalize()}\n\n{promotion.why}\n\n- **serves now**: {promotion.to}\n"

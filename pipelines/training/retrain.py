@@ -63,8 +63,8 @@ class RetrainReport:
 
     def outcome(self) -> dict[str, Any]:
         """The same for the service's record of the run."""
-        verdict = self.decision.verdict
-        facts = {"decision": verdict, "champion": self.champion, "challenger": self.challenger, **self.metrics}
+        outcome = self.decision.outcome
+        facts = {"decision": outcome, "champion": self.champion, "challenger": self.challenger, **self.metrics}
         skipped = "done" if self.challenger else "skipped"
         return {"rows": self.rows, "note": self.decision.reason, "outcome": skipped, "facts": facts}
 
@@ -118,7 +118,7 @@ class _Run:
 
     def record(self, run: str, decision: Decision, *, failed: bool = False) -> None:
         """Record a run without a model."""
-        tags = {"job": "retrain", "decision": decision.verdict, "reason": decision.reason, "trigger": self.trigger}
+        tags = {"job": "retrain", "decision": decision.outcome, "reason": decision.reason, "trigger": self.trigger}
         facts = {"trigger": self.trigger} | ({"at": f"{self.now:%Y-%m-%d %H:%M}"} if failed else {})
         note = note_of(decision, None, facts=facts)
         started, ended = self.now.timestamp(), self.clock()
@@ -188,11 +188,11 @@ def _fit(run: _Run, period: TrainingPeriod) -> Fitted:
 def _act(run: _Run, name: str, decision: Decision) -> None:
     """Do what was decided; the last thing done, and done at once."""
     with run.registry.locked():
-        if decision.verdict == PROMOTE:
+        if decision.outcome == PROMOTE:
             run.registry.promote(name, why=decision.reason, now=run.now, notify=run.notify)
             return
-        run.registry.note(name, f"{decision.verdict}: {decision.reason}", challenger=True)
-    if decision.verdict == SHADOW:
+        run.registry.note(name, f"{decision.outcome}: {decision.reason}", challenger=True)
+    if decision.outcome == SHADOW:
         begin_shadow(run.config, name, reason=decision.reason, now=run.now)
 
 

@@ -292,7 +292,7 @@ def _content(
     places = {"Bundle": str(config.bundle)}
     if logged is not None:
         places |= {"MLflow model": logged.model_uri, "MLflow run": logged.url or str(logged.open_with)}
-    said = (head_note(scorer), policy.power_note(len(reviewed.verdicts), kind.calibration(scorer).size))
+    said = (head_note(scorer), policy.power_note(len(reviewed.scored), kind.calibration(scorer).size))
     notes = [
         *(f"{sentence}." for sentence in kind.left_out(trained.detector)),
         *notes,

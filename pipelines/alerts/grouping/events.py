@@ -115,7 +115,7 @@ def events_of(flagged: pd.DataFrame, grouping: Grouping, *, now: datetime) -> li
     for name in (*by, *((amount,) if amount else ())):
         if name not in flagged:
             raise SettingError(
-                f"`alerts` names the column {name!r}, which the verdicts do not have. {nearest(name, flagged.columns)}"
+                f"`alerts` names the column {name!r}, which the scores do not have. {nearest(name, flagged.columns)}"
             )
     codes, keys = _keys(flagged, by)
     when = times_of(flagged, grouping.time, now)
