@@ -173,11 +173,11 @@ def test_a_past_goes_on_where_reports_have_moved(rows, tmp_path):
     reports = "train: {head: {reports: {source: {path: %s}}}}\n"
     engine = FeatureEngine(config_of(tmp_path, CONFIG + reports % "here/chargebacks.csv"))
     moved = FeatureEngine(config_of(tmp_path, CONFIG + reports % "there/chargebacks.csv"))
-    assert moved.goes_on_with(engine.history)
+    assert moved.continues(engine.history)
 
     plain = CONFIG.replace("    - risk by terminal_id over 28d delay 1d\n", "")
     unlabelled = FeatureEngine(config_of(tmp_path, plain.replace("is_fraud", "wrong")))
-    assert unlabelled.goes_on_with(FeatureEngine(config_of(tmp_path, plain)).history)
+    assert unlabelled.continues(FeatureEngine(config_of(tmp_path, plain)).history)
 
 
 def test_rows_of_an_earlier_training_are_not_kept(rows, tmp_path):

@@ -11,6 +11,8 @@ from numpy.typing import NDArray
 from detector.encoders.network import Network
 from detector.encoders.parts import last_layer, rebuilding, seen
 
+POOLS = 4
+
 
 class Core(Protocol):
     """Reads steps into a vector and writes a vector out as steps."""
@@ -48,12 +50,12 @@ class Recurrent:
 class Attentive:
     """A Transformer (Vaswani et al., NeurIPS 2017); several learnt attentions pool the steps to a vector."""
 
-    def __init__(self, *, width: int, heads: int, blocks: int, timesteps: int, pools: int = 4) -> None:
+    def __init__(self, *, width: int, heads: int, blocks: int, timesteps: int) -> None:
         self.width = width
         self._positions = positions(timesteps, width)
         self._enter = layers.Dense(width)
         self._readers = [Block(width, heads) for _ in range(blocks)]
-        self._pool = layers.Dense(pools, use_bias=False)
+        self._pool = layers.Dense(POOLS, use_bias=False)
         self._flat = layers.Flatten()
         self._start = layers.Dense(width)
         self._repeat = layers.RepeatVector(timesteps)

@@ -69,7 +69,7 @@ class EventSequence:
         position = place.positions(entity, time, side="left")
         return np.searchsorted(self.at, position, side="left")
 
-    def rows_past(self, positions: Integers) -> Integers:
+    def rows_beyond(self, positions: Integers) -> Integers:
         """Number of the first queried row whose own position is beyond each position."""
         return np.searchsorted(self.at, positions, side="right")
 

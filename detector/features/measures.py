@@ -154,7 +154,7 @@ def _turned(sequence: EventSequence, turn: str, bounds: Bounds, *, delay: int) -
     known = sequence.columns[turn]
     events = np.flatnonzero(known < NEVER - delay)
     when = np.maximum(known[events], sequence.time[events]) + delay
-    first = np.maximum(sequence.rows_from(sequence.entity[events], when), sequence.rows_past(events))
+    first = np.maximum(sequence.rows_from(sequence.entity[events], when), sequence.rows_beyond(events))
     last = np.searchsorted(bounds[0], events, side="right")
     return _stacked(np.minimum(first, last), last, len(bounds[0]))
 

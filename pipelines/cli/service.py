@@ -49,7 +49,7 @@ def backfill(
     until: Annotated[str | None, typer.Option(metavar="POSITION", help="Of a table: up to this position.")] = None,
 ) -> None:
     """Score rows that were left out; rows that have scores are left alone."""
-    _again(config, "backfill", reason=reason, files=file, since=since, until=until)
+    _rescore(config, "backfill", reason=reason, files=file, since=since, until=until)
 
 
 def replay(
@@ -60,7 +60,7 @@ def replay(
     until: Annotated[str | None, typer.Option(metavar="TIME", help="Scored before this time.")] = None,
 ) -> None:
     """Score batches again with the detector that serves now."""
-    _again(config, "replay", reason=reason, batches=batch, since=since, until=until)
+    _rescore(config, "replay", reason=reason, batches=batch, since=since, until=until)
 
 
 @jobs_app.command("list", epilog="Example: [bold]detector jobs list payments --last 20[/]")
@@ -126,7 +126,7 @@ def _print(run: Run) -> None:
     say(f"{run.job}: {run.note or run.outcome} (run {run.id})")
 
 
-def _again(config: Path, job: str, *, reason: str, **arguments: Any) -> None:
+def _rescore(config: Path, job: str, *, reason: str, **arguments: Any) -> None:
     from pipelines.scoring.replay import who
 
     settings, store = _open(config, needs_secrets=True)

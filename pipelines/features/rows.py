@@ -24,17 +24,10 @@ log = logging.getLogger("detector.features")
 class FeatureRows:
     """Reads rows for features.
 
-    Parameters
-    ----------
-    config : Config
-        Names the columns, and whose word counts.
-    features : FeatureSet
-        What is to be measured.
+    - ``config``: Names the columns, and whose word counts.
+    - ``features``: What is to be measured.
 
-    Raises
-    ------
-    SettingError
-        If a feature is made of labels, and nothing can tell them.
+    Raises ``SettingError`` if a feature is made of labels, and nothing can tell them.
     """
 
     def __init__(self, config: Config, features: FeatureSet) -> None:
@@ -86,7 +79,7 @@ class FeatureRows:
 
     @property
     def statements(self) -> Statements:
-        """What reports and answers say, as read the first time or by ``look_again``."""
+        """What reports and answers say, as read the first time or by ``refresh_statements``."""
         if self._statements is None:
             self._statements = Statements.read(self.config)
         return self._statements
@@ -127,7 +120,7 @@ class FeatureRows:
         )
         return pd.concat([typed, changes], axis="columns")
 
-    def look_again(self) -> bool:
+    def refresh_statements(self) -> bool:
         """Ask anew what was said of rows; whether that went well. Where it did not, what was known before stands."""
         if not self.features.knows:
             return True
@@ -151,10 +144,7 @@ class FeatureRows:
     def kept(self, path: Path) -> pd.DataFrame | None:
         """The rows that were written down, with what is known of them by now; None if there are none.
 
-        Raises
-        ------
-        BundleError
-            If the file is broken.
+        Raises ``BundleError`` if the file is broken.
         """
         if not self.features.knows or not path.is_file():
             return None

@@ -39,20 +39,12 @@ class FileRefusedError(SourceError):
 class FollowedFolder:
     """Files, each scored once: whole, and once it has settled.
 
-    Parameters
-    ----------
-    store : Store
-        Holds the manifest.
-    name : str
-        Under which it is kept there.
-    source : SourceSection
-        The folder, pattern or file, and how its CSV is written.
-    schema : Schema
-        Columns that a file must have.
-    section : ServiceSection
-        When a file is read, and how many rows a batch has, about.
-    also : sequence of str
-        Columns to read where a file has them.
+    - ``store``: Holds the manifest.
+    - ``name``: Under which it is kept there.
+    - ``source``: The folder, pattern or file, and how its CSV is written.
+    - ``schema``: Columns that a file must have.
+    - ``section``: When a file is read, and how many rows a batch has, about.
+    - ``also``: Columns to read where a file has them.
     """
 
     def __init__(
@@ -132,10 +124,7 @@ class FollowedFolder:
     def left_out(self, names: Sequence[str]) -> list[dict[str, Any]]:
         """Windows of the files that were never scored, or not as they are now: those named, or all that were skipped.
 
-        Raises
-        ------
-        SettingError
-            If a file that is named is not there, or was scored as it is.
+        Raises ``SettingError`` if a file that is named is not there, or was scored as it is.
         """
         with self.store.read() as session:
             known = {file.name: file for file in session.scalars(self._files())}

@@ -24,10 +24,7 @@ def open_usable(config: Config) -> Source:
 
     Where no service has looked at the files, all are read.
 
-    Raises
-    ------
-    SourceError
-        If there are no files, or one that is not quarantined cannot be read.
+    Raises ``SourceError`` if there are no files, or one that is not quarantined cannot be read.
     """
     path = config.source.path
     try:

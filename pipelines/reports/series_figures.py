@@ -80,7 +80,7 @@ def event_curves(curves: pd.DataFrame, *, event: pd.Series, sensors: Sequence[st
         axes.plot(own["when"], own["observed"], color=BLUE, linewidth=1.4, label="observed")
         axes.set_ylabel(shorten(name, 18), fontsize=8)
     where = f"{event['entity']}: " if event.get("entity") not in (None, "") else ""
-    every[0].set_title(f"{where}{shown[0]} from {_said(event['start'])}")
+    every[0].set_title(f"{where}{shown[0]} from {_as_text(event['start'])}")
     every[0].legend(loc="upper left", ncols=2, fontsize=8)
     every[-1].tick_params(axis="x", rotation=20)
     figure.align_ylabels()
@@ -97,5 +97,5 @@ def _shade(
         label = ""  # one line in the legend for all
 
 
-def _said(when: object) -> str:
+def _as_text(when: object) -> str:
     return f"{when:%d %b %Y %H:%M:%S}" if isinstance(when, pd.Timestamp) else f"row {when}"

@@ -68,15 +68,7 @@ class Outcome:
 
 @dataclass
 class Scoring:
-    """The batches of one source, scored by one detector into one place.
-
-    Parameters
-    ----------
-    context : Context
-        Of the run.
-    scorer : BatchScorer
-        The detector.
-    """
+    """The batches of one source, scored by one detector into one place."""
 
     context: Context
     scorer: BatchScorer

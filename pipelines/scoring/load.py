@@ -52,10 +52,7 @@ def load_challenger(config: Config, folder: Path, cache: ProcessCache) -> TableB
 def scorer_of(scorer: bundle.Scorer, *, version: str, config: Config) -> BatchScorer:
     """A detector with the policy and the words of a configuration.
 
-    Raises
-    ------
-    SettingError
-        If the policy does not fit the rows, or alerts name a column whose values are not at hand.
+    Raises ``SettingError`` if the policy does not fit the rows, or alerts name a column whose values are not at hand.
     """
     kept = tuple(config.alerts.columns_wanted(config.columns)) if config.alerts.enabled else ()
     for name in kept:

@@ -43,14 +43,9 @@ MOST_FOR_RANKS = 100_000
 class Trial:
     """A challenger in the shadow.
 
-    Parameters
-    ----------
-    name : str
-        The challenger.
-    reason : str
-        Why it would serve.
-    since, until : str
-        When the trial began, and when it is settled, in ISO 8601.
+    - ``name``: The challenger.
+    - ``reason``: Why it would serve.
+    - ``since``, ``until``: When the trial began, and when it is settled, in ISO 8601.
     """
 
     name: str
@@ -78,16 +73,11 @@ def trial_of(config: Config) -> Trial | None:
 class ShadowTrial:
     """A batch that a challenger scores beside the champion, which has scored it already.
 
-    Parameters
-    ----------
-    trial : Trial
-        Names the challenger.
-    scorer : TableBatchScorer
-        The challenger, which decides as the champion does: what it has flagged of a day in other batches counts.
-    folder : Path
-        Where the scores of the trial are kept, one file a batch.
-    now : datetime
-        Of the run.
+    - ``trial``: Names the challenger.
+    - ``scorer``: The challenger, which decides as the champion does: what it has flagged of a day in other batches
+      counts.
+    - ``folder``: Where the scores of the trial are kept, one file a batch.
+    - ``now``: Of the run.
     """
 
     def __init__(self, trial: Trial, scorer: TableBatchScorer, folder: Path, *, now: datetime) -> None:
@@ -119,11 +109,8 @@ class ShadowTrial:
     def score(self, rows: InputBatch, *, batch: int) -> Path | None:
         """Score the rows that the champion has scored.
 
-        Returns
-        -------
-        Path or None
-            The file with key, time, risk, p-value, and whether the champion and the challenger flag the row. The same
-            batch writes the same file, so one that is scored again doubles nothing.
+        Returns the file with key, time, risk, p-value, and whether the champion and the challenger flag the row. The
+        same batch writes the same file, so one that is scored again doubles nothing.
         """
         if not self._champion:
             return None
@@ -167,10 +154,7 @@ class ShadowTrial:
 def settle_shadow(config: Config, *, now: datetime) -> str | None:
     """Decide about a trial whose days are over; a decision always comes, also if no batch did.
 
-    Returns
-    -------
-    str or None
-        "promote" or "keep"; None if there is nothing to settle.
+    Returns "promote" or "keep"; None if there is nothing to settle.
     """
     trial = trial_of(config)
     if trial is None or now < datetime.fromisoformat(trial.until):

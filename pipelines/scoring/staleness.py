@@ -22,14 +22,10 @@ FORGOTTEN = timedelta(days=30)
 class Staleness:
     """When a machine counts as silent.
 
-    Parameters
-    ----------
-    after : timedelta
-        Its newest row is so much older than the present, and than is normal for its sensors.
-    by_clock : bool
-        Whether the present is now; if not, it is the newest row of all machines, which cannot be later than now.
-    is_reported : bool
-        Whether there are alerts, of one machine each.
+    - ``after``: Its newest row is so much older than the present, and than is normal for its sensors.
+    - ``by_clock``: Whether the present is now; if not, it is the newest row of all machines, which cannot be later than
+      now.
+    - ``is_reported``: Whether there are alerts, of one machine each.
     """
 
     after: timedelta = timedelta(minutes=15)
@@ -58,14 +54,9 @@ class Staleness:
     def silent(self, scorer: SequenceScorer, newest: pd.Series, present: pd.Timestamp) -> pd.Series:
         """The machines that are silent, and since when.
 
-        Parameters
-        ----------
-        scorer : SequenceScorer
-            Knows the normal silence of each sensor.
-        newest : Series
-            The time of each machine's last row, by entity.
-        present : Timestamp
-            See ``present``.
+        - ``scorer``: Knows the normal silence of each sensor.
+        - ``newest``: The time of each machine's last row, by entity.
+        - ``present``: See ``present``.
         """
         newest = newest[[scorer.shared or name in scorer.models for name in newest.index]]
         if newest.empty:

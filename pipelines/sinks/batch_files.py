@@ -33,16 +33,11 @@ STAGED = ".staged"
 class FileBatchSink:
     """Files named after their batch and model: written under a hidden name, then renamed, then noted.
 
-    Parameters
-    ----------
-    store : Store
-        Holds the manifest.
-    folder : Path
-        Made when missing. It belongs to the service: a file of scores that the manifest does not know is moved away.
-    suffix : str
-        .parquet or .csv.
-    key : str or None
-        The column that names a row.
+    - ``store``: Holds the manifest.
+    - ``folder``: Made when missing. It belongs to the service: a file of scores that the manifest does not know is
+      moved away.
+    - ``suffix``: .parquet or .csv.
+    - ``key``: The column that names a row.
     """
 
     def __init__(self, store: Store, folder: Path, *, suffix: str, key: str | None) -> None:

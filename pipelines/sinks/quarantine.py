@@ -54,14 +54,8 @@ class QuarantineSink:
     There is no file when there was no such row; one left by an earlier run is removed, so that it is not
     taken for this one's.
 
-    Parameters
-    ----------
-    path : Path
-        The file.
-    columns : sequence of str
-        The original columns.
-    escape : bool
-        Put a ' before text that a spreadsheet would take for a formula, and say in the reason which columns have one.
+    - ``escape``: Put a ' before text that a spreadsheet would take for a formula, and say in the reason which columns
+      have one.
 
     >>> import tempfile
     >>> with tempfile.TemporaryDirectory() as folder:

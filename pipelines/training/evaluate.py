@@ -66,7 +66,7 @@ class EvaluationReport:
         members = [name.removeprefix("ap_") for name in truth if name.startswith("ap_")]
         lines += [f"  {name:<12} AUROC {truth[f'auroc_{name}']:.3f}  AP {truth[f'ap_{name}']:.3f}" for name in members]
         if self.answered:
-            lines.append(f"{counted(self.answered)} of these are people's answers to alerts.")
+            lines.append(f"Of these, {counted(self.answered)} labelled by answers to alerts.")
         if self.realised:
             lines.append(self.realised)
         if self.missed:

@@ -113,7 +113,7 @@ def train(config: Config, *, now: datetime) -> TrainReport:
         frame = featured.rows
     statements = statements_of(config, engine)
     whole = engine is not None or config.train.rows is None
-    strangers = _strangers(frame, config, statements) if whole else None
+    unmatched = _unmatched(frame, config, statements) if whole else None
     frame = _some(frame, config)
     policy = policy_of(config.policy, schema)
     cleaned = clean(frame, schema, labelled=schema.label is not None, positions=frame.index)
@@ -151,7 +151,7 @@ def train(config: Config, *, now: datetime) -> TrainReport:
             logged, unsent = _log(trained)
     lost = _lost(cleaned, len(frame), quarantine_file)
     hindsight = _hindsight(usable, labelled, config, schema)
-    notes = [text for text in (early, lost, hindsight, filtered, strangers) if text is not None]
+    notes = [text for text in (early, lost, hindsight, filtered, unmatched) if text is not None]
     write_report(config.report, _content(trained, logged, notes, now=now, started=started))
     return TrainReport(
         rows=len(rows),
@@ -184,11 +184,11 @@ def _quarantine(config: Config) -> Path:
     return config.bundle.with_name(f"{config.bundle.name}.quarantine.csv")
 
 
-def _strangers(rows: pd.DataFrame, config: Config, statements: Statements | None) -> str | None:
+def _unmatched(rows: pd.DataFrame, config: Config, statements: Statements | None) -> str | None:
     """What to say of reports about rows that are not there."""
     if statements is None or config.columns.key is None:
         return None
-    unknown = statements.strangers(rows[config.columns.key])
+    unknown = statements.unmatched(rows[config.columns.key])
     if not unknown:
         return None
     return (

@@ -69,7 +69,7 @@ class Cycle:
             return bool(self._busy)
 
 
-def deliver(context: Context, *, jitter: random.Random | None = None, most_seconds: float = MOST_SECONDS) -> JobOutcome:
+def deliver(context: Context, *, most_seconds: float = MOST_SECONDS) -> JobOutcome:
     """Send what waits to be sent, for at most so long; a job of the service.
 
     Raises
@@ -85,7 +85,7 @@ def deliver(context: Context, *, jitter: random.Random | None = None, most_secon
         context.fence(session)
     if dead:
         log.error("%d alerts were not taken in time and are given up: see `detector alerts list --state dead`", dead)
-    cycle = Cycle(context, lambda target: target.open(config), jitter or random.Random(), most_seconds)
+    cycle = Cycle(context, lambda target: target.open(config), random.Random(), most_seconds)
     threads: dict[str, threading.Thread] = context.cache.of("alert threads", None, dict)
     begun = [target for target in targets_of(config) if target.name not in _alive(threads)]
     for target in begun:

@@ -104,10 +104,7 @@ def events_of(flagged: pd.DataFrame, grouping: Grouping, *, now: datetime) -> li
 
     ``now`` is for rows without a time.
 
-    Raises
-    ------
-    SettingError
-        If a column is not there.
+    Raises ``SettingError`` if a column is not there.
     """
     if flagged.empty:
         return []

@@ -30,28 +30,16 @@ __all__ = ["enqueue", "post"]
 def enqueue(session: Session, scored: pd.DataFrame, *, config: Config, now: datetime) -> list[Alert]:
     """Turn flagged rows into alerts and deliveries. The caller commits, together with the scores.
 
-    Parameters
-    ----------
-    session : Session
-        Of the transaction that stores the scores and moves the cursor.
-    scored : DataFrame
-        The scored rows of a batch: the flagged ones at least, with the columns that ``alerts`` names, and in
-        ``reasons`` a list of ``Reason``. Rows that are not flagged show that something has recovered, and how the risk
-        went.
-    config : Config
-        Its ``alerts`` say what becomes an alert.
-    now : datetime
-        When this happens, with a time zone.
+    - ``session``: Of the transaction that stores the scores and moves the cursor.
+    - ``scored``: The scored rows of a batch: the flagged ones at least, with the columns that ``alerts`` names, and in
+      ``reasons`` a list of ``Reason``. Rows that are not flagged show that something has recovered, and how the risk
+      went.
+    - ``config``: Its ``alerts`` say what becomes an alert.
+    - ``now``: When this happens, with a time zone.
 
-    Returns
-    -------
-    list of Alert
-        Those that are reported, most severe first; none on a quiet day.
+    Returns those that are reported, most severe first; none on a quiet day.
 
-    Raises
-    ------
-    SettingError
-        If a column that ``alerts`` names is not there.
+    Raises ``SettingError`` if a column that ``alerts`` names is not there.
     """
     settings = config.alerts
     if not settings.enabled or scored.empty:

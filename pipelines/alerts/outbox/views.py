@@ -141,10 +141,7 @@ def retry(session: Session, *, now: datetime, alert: str | None, target: str | N
 def try_out(config: Config, *, now: datetime, only: str | None) -> list[tuple[Target, str]]:
     """Send a test to every target, or to one; what went wrong with each, or "".
 
-    Raises
-    ------
-    DataError
-        If there is no such target.
+    Raises ``DataError`` if there is no such target.
     """
     targets = targets_of(config)
     if only is not None and only not in [target.name for target in targets]:
