@@ -100,6 +100,10 @@ class ScoredBatch:
         Whether they say already which file and row they are of, where no key does.
     notices : DataFrame or None
         What is to be reported beside them, in the same columns.
+    note : str or None
+        Why a false discovery rate is no promise, and what was flagged instead.
+    neighbours : mapping of str to int
+        How many rows the policy would have flagged at half and at twice its rate; counted where no other batch counts.
     keep : callable
         Writes what the next batch needs, in the transaction of this one, given its session and the batch's number.
     """
@@ -110,6 +114,8 @@ class ScoredBatch:
     by_day: Mapping[date, int] = field(default_factory=dict)
     has_provenance: bool = False
     notices: pd.DataFrame | None = None
+    note: str | None = None
+    neighbours: Mapping[str, int] = field(default_factory=dict)
     keep: Callable[[Session, int], None] = keep_nothing
 
 
