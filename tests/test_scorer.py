@@ -116,7 +116,7 @@ def test_measures_name_the_members(measured: pd.DataFrame, scorer: TabularScorer
 def test_planted_anomaly_is_found_and_explained(
     scorer: TabularScorer, changed: dict[str, Any], blamed: str, observed: str, expected: tuple[float, float] | str
 ) -> None:
-    """It is riskier than all calibration rows, and farther than the next would be; its cell leads the reasons, and what was expected is about the truth.
+    """It is far beyond all calibration rows, its cell leads the reasons, and what was expected is about the truth.
 
     A huge amount may come second to its fee, which is then too small for it, and a strange hour to its weekday.
     """
