@@ -18,7 +18,10 @@ from detector.arrays import Flags, Floats
 from detector.decide.tails import Bulk
 
 MOST_SHARE = 0.1
+LEAST_GROUP = 3
 LEAST_ROWS = 20
+WIDEST = 3.0
+"""Of several gaps, the one with the most rows beyond it that is not narrower than the widest by more than this."""
 TRIMMED_FROM = 25
 LARGE_FROM = 50
 GAP_SMALL = 3.0
@@ -28,8 +31,8 @@ GAP_LARGE = 0.65
 normal rows, three seeds and five rankings, the widest were 2.8, 2.4 and .60; planted groups of blatant outliers had .6
 to 14. Smaller, and honest tails lose their ends; larger, and blatant outliers hide each other."""
 LEAST_EXCESS = 0.05
-"""The least mean excess that gaps are measured in, in the units of ``Bulk``: where risks are few levels, that below a
-level is 0, and every step would count as a gap."""
+"""The least mean excess that gaps are measured in, in the units of ``Bulk``: rows that crowd below a gap do not make it
+wide."""
 
 
 @dataclass(frozen=True)
@@ -73,25 +76,30 @@ def find_contamination(risk: Floats, views: Sequence[Floats] = (), *, resolution
 
 
 def _widest(risk: Floats, resolution: float) -> tuple[int, float, float]:
-    """The largest group beyond a gap that counts, the gap, and the risk in its middle; no rows if there is none."""
+    """The group beyond a gap that counts, the gap, and the risk in its middle; no rows if there is none.
+
+    Gaps are compared with how far values lie apart below them, not rows: of risks that take few values, rows lie apart
+    by nothing within a value and by a step between two.
+    """
     nothing = (0, 0.0, float("inf"))
     ordered = np.sort(risk)[::-1]
-    n = len(ordered)
-    bulk = Bulk.of(ordered, least=resolution) if n > 2 * LEAST_ROWS else None
-    most = min(int(MOST_SHARE * n), n - 2 * LEAST_ROWS)
-    if bulk is None or most < 3:
+    bulk = Bulk.of(ordered, least=resolution)
+    starts = np.append(0, np.flatnonzero(ordered[:-1] - ordered[1:] > resolution) + 1)
+    values = ordered[starts]
+    above = np.arange(1, len(values) - LEAST_ROWS)  # values above the gap
+    group = starts[above] if len(above) else above
+    kept = (group >= LEAST_GROUP) & (group <= MOST_SHARE * len(ordered))
+    above, group = above[kept], group[kept]
+    if bulk is None or not len(group):
         return nothing
-    units = bulk.units(ordered)
-    group = np.arange(3, most + 1)
-    below = np.minimum(np.maximum(LEAST_ROWS, group), (n - group - 1) // 2)
-    total = np.concatenate([[0.0], np.cumsum(units)])
-    excess = (total[group + below] - total[group]) / below - units[group + below]
-    width = ordered[group - 1] - ordered[group]
-    gap = (units[group - 1] - units[group]) / np.maximum(excess, LEAST_EXCESS)
+    units = bulk.units(values)
+    below = np.minimum(np.maximum(LEAST_ROWS, above), (len(values) - above) // 2)
+    total = np.append(0.0, np.cumsum(units))
+    excess = (total[above + below] - total[above]) / below - units[np.minimum(above + below, len(values) - 1)]
+    gap = (units[above - 1] - units[above]) / np.maximum(excess, LEAST_EXCESS)
     least = np.select([group >= LARGE_FROM, group >= TRIMMED_FROM], [GAP_LARGE, GAP_MEDIUM], GAP_SMALL)
-    counts = np.flatnonzero((gap >= least) & (width > resolution))
+    counts = np.flatnonzero(gap >= least)
     if not len(counts):
         return nothing
-    at = counts[-1]
-    rows = int(group[at])
-    return rows, float(gap[at]), float((ordered[rows - 1] + ordered[rows]) / 2)
+    at = counts[gap[counts] >= gap[counts].max() / WIDEST][-1]
+    return int(group[at]), float(gap[at]), float(values[above[at] - 1 : above[at] + 1].mean())

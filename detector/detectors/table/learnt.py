@@ -32,10 +32,13 @@ class LearntRows:
     - ``marks``, (n_rows,): a 64-bit hash of each, in order. That a new row has the mark of one of a million by chance
       has a probability of 1e-13.
     - ``risk``, (n_rows,): of each, out of fold.
+    - ``alone``, (n_rows,): whether no other training row is like it. A new row may be like several training rows where
+      columns are few and coarse, and is not one of them for that.
     """
 
     marks: Marks
     risk: Floats
+    alone: Flags
 
     @classmethod
     def of(cls, encoded: Encoded, risk: Floats, keys: pd.Series | None = None) -> Self:
@@ -45,28 +48,30 @@ class LearntRows:
         marks, risk = marks[order], risk[order]
         first = np.ones(len(marks), dtype=bool)
         first[1:] = marks[1:] != marks[:-1]
-        return cls(marks[first], risk[first])
+        places = np.flatnonzero(first)
+        alone = np.diff(np.append(places, len(marks))) == 1
+        return cls(marks[first], risk[first], alone)
 
     def __len__(self) -> int:
         return len(self.marks)
 
     def recall(self, encoded: Encoded, risk: Floats, keys: pd.Series | None = None) -> tuple[Floats, Flags]:
-        """The risks, those of rows that were learnt from replaced by their own; and which these are."""
+        """The risks, those of rows like one that was learnt from replaced by its own; and which are surely that row."""
         if not len(self.marks):
             return risk, np.zeros(len(risk), dtype=bool)
         marks = marks_of(encoded, keys)
         at = np.minimum(np.searchsorted(self.marks, marks), len(self.marks) - 1)
         known = self.marks[at] == marks
-        return np.where(known, self.risk[at], risk), known
+        return np.where(known, self.risk[at], risk), known & self.alone[at]
 
     def state(self) -> dict[str, NDArray[Any]]:
         """The arrays, for npz."""
-        return {"marks": self.marks, "risk": self.risk}
+        return {"marks": self.marks, "risk": self.risk, "alone": self.alone}
 
     @classmethod
     def from_state(cls, arrays: Mapping[str, NDArray[Any]]) -> Self:
         """The inverse of ``state``."""
-        return cls(arrays["marks"].astype(np.uint64), arrays["risk"].astype(np.float64))
+        return cls(arrays["marks"], arrays["risk"], arrays["alone"])
 
 
 def keys_of(rows: pd.DataFrame, schema: Schema) -> pd.Series | None:
