@@ -5,7 +5,8 @@
 A set is an ``.npz`` file with ``X`` (numbers) and ``y`` (0 normal, 1 anomalous). Sets of more than 10,000
 rows are sampled down. Protocols: *one-class* (Livernoche et al., ICLR 2024) fits on a random half of the
 normal rows and scores all others; *contaminated* (Han et al., ADBench, NeurIPS 2022) fits on all rows and
-scores the same. Nothing is tuned to a set. The last line is one JSON object: the means of the default
+scores the same; *dirty* is one-class, but anomalies move to the training rows until they are 1 % of
+them. Nothing is tuned to a set. The last line is one JSON object: the means of the default
 detector over sets and seeds.
 """
 
@@ -33,7 +34,8 @@ from detector.cleaning.clean import clean
 from detector.detectors.table.detector import TabularDetector
 from detector.metrics.ranking import ranking_metrics
 
-PROTOCOLS = ("one-class", "contaminated")
+PROTOCOLS = ("one-class", "contaminated", "dirty")
+DIRT = 0.01
 MAX_ROWS = 10_000
 NEIGHBOURS = 5
 FUSION = "fusion"
@@ -88,6 +90,10 @@ def split(X: NDArray[np.float64], y: NDArray[np.int64], *, protocol: str, seed: 
         return Split(X, X, y, same=True)
     normal = rng.permutation(np.flatnonzero(y == 0))
     fitted = normal[: len(normal) // 2]
+    if protocol == "dirty":
+        anomalies = rng.permutation(np.flatnonzero(y == 1))
+        most = max(1, round(len(fitted) * DIRT / (1 - DIRT)))
+        fitted = np.concatenate([fitted, anomalies[: min(most, len(anomalies) // 2)]])
     others = np.setdiff1d(np.arange(len(X)), fitted)
     return Split(X[fitted], X[others], y[others], same=False)
 

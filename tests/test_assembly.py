@@ -93,7 +93,7 @@ def test_recipe_leaves_rows_that_count_as_clean(share: float) -> None:
 
 def test_recipe_refuses_a_tail_it_does_not_know_before_anything_is_trained() -> None:
     """A slip in a setting is found in the first second, not after the training."""
-    with pytest.raises(SettingError, match="tail must be one of empirical, pareto. Received: tail='fat'"):
+    with pytest.raises(SettingError, match="tail must be one of empirical, pareto, extrapolated. Received: tail='fat'"):
         recipe(tail="fat")
 
 

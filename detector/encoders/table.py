@@ -217,9 +217,9 @@ def _build(
             start += size
         return layers.Concatenate()(parts) if len(parts) > 1 else parts[0]
 
-    damaged = Corruption(
-        least=settings.least_noise, most=settings.noise, mask=settings.mask, unseen=UNSEEN, seed=seed
-    )(clean)
+    damaged = Corruption(least=settings.least_noise, most=settings.noise, mask=settings.mask, unseen=UNSEEN, seed=seed)(
+        clean
+    )
     row_loss = ops.mean(errors(decoded(encoded(damaged)), penalty(settings.loss)), axis=1)
     code = encoded(clean)
     heads = decoded(code)

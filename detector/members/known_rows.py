@@ -302,7 +302,8 @@ class KnownRows:
     def from_state(cls, arrays: dict[str, NDArray[Any]]) -> Self:
         """The inverse of ``state``."""
         per_scaling: dict[str, Any] = {
-            what: {name: arrays[f"{what}_{name}"] for name in SCALINGS} for what in ("rows", "floor", "location", "scale")
+            what: {name: arrays[f"{what}_{name}"] for name in SCALINGS}
+            for what in ("rows", "floor", "location", "scale")
         }
         return cls(
             **{name: arrays[name] for name in ("range", "middle", "spread")},

@@ -248,8 +248,9 @@ class TrainSection(Section):
     clean_share: Annotated[float, Field(ge=0, lt=1)] = 0.25
     """Share of the rows, the forest's most unusual, that the other members do not learn from."""
 
-    tail: Literal["empirical", "pareto"] = "empirical"
-    """How p-values go on beyond the riskiest held-out row: not at all, or along a fitted Pareto tail."""
+    tail: Literal["extrapolated", "empirical", "pareto"] = "extrapolated"
+    """How p-values go on beyond the riskiest calibration row: a little, by a heavy tail; not at all (empirical), so \
+that few rows may flag nothing; or along a Pareto tail fitted to the riskiest 2 %, which promises nothing."""
 
     autoencoder: AutoencoderSection = AutoencoderSection()
     """The network that learns to rebuild a normal row from a noisy copy of it."""

@@ -15,6 +15,8 @@ import pandas as pd
 
 from detector.cleaning.clean import Cleaned, clean
 from detector.cleaning.quarantine import quarantine
+from detector.decide.calibrate import Calibrator
+from detector.decide.policy import Policy
 from detector.detectors.table.training_filters import count_reasons
 from detector.errors import DataError
 from detector.persist import bundle
@@ -165,10 +167,17 @@ def train(config: Config, *, now: datetime) -> TrainReport:
         notes=notes,
         left_out=kind.left_out(detector),
         logged=logged,
-        note=policy.power_note(len(rows), kind.calibration(detector.scorer_).size),
+        note=_power_note(policy, kind.calibration(detector.scorer_), len(rows)),
         head=head_note(detector.scorer_),
         unsent=unsent,
     )
+
+
+def _power_note(policy: Policy, calibration: Calibrator, rows: int) -> str | None:
+    """Why the policy may flag nothing, or why its rate is no promise."""
+    support = calibration.support
+    why = None if support is None or policy.fdr is None else support.why_not(policy.fdr)
+    return why or policy.power_note(rows, calibration.size, support=support)
 
 
 def _check_places(config: Config) -> None:
@@ -292,7 +301,7 @@ def _content(
     places = {"Bundle": str(config.bundle)}
     if logged is not None:
         places |= {"MLflow model": logged.model_uri, "MLflow run": logged.url or str(logged.open_with)}
-    said = (head_note(scorer), policy.power_note(len(reviewed.scored), kind.calibration(scorer).size))
+    said = (head_note(scorer), _power_note(policy, kind.calibration(scorer), len(reviewed.scored)))
     notes = [
         *(f"{sentence}." for sentence in kind.left_out(trained.detector)),
         *notes,

@@ -65,7 +65,7 @@ class TabularDetector(OutlierMixin, BaseEstimator):  # type: ignore[misc]  # sci
     calibration_share : float
         Share of the rows kept back for calibration, at most 50,000 rows.
     tail : str
-        "empirical" or "pareto", see ``Calibrator``.
+        "extrapolated", "empirical" or "pareto", see ``Calibrator``.
     contamination : float
         Share of the training rows that ``predict`` calls anomalous, as everywhere in scikit-learn. ``judge`` does not
         use it: it decides by calibrated p-values and a policy.
@@ -113,7 +113,7 @@ class TabularDetector(OutlierMixin, BaseEstimator):  # type: ignore[misc]  # sci
     clean_share: float = 0.25
     novelty_weight: float = 3.0
     calibration_share: float = 0.2
-    tail: str = "empirical"
+    tail: str = "extrapolated"
     contamination: float = 0.01
     max_levels: int = 100
     name: str = "detector"

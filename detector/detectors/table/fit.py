@@ -13,8 +13,9 @@ from sklearn.ensemble import IsolationForest
 
 from detector.arrays import Flags, Places
 from detector.checks import check_interval, check_least, one_of
-from detector.decide.calibrate import RISK_RESOLUTION, TAILS, Calibrator
+from detector.decide.calibrate import TAILS
 from detector.decide.fuse import NOVELTY, ORDER, RARITY, Fusion
+from detector.detectors.table.calibration import calibrate
 from detector.detectors.table.scorer import TabularScorer
 from detector.encoders.events import EventAutoencoder
 from detector.encoders.table import FittedNetwork, TableAutoencoder
@@ -155,8 +156,17 @@ def assemble(rows: pd.DataFrame, schema: Schema, recipe: Recipe) -> tuple[Tabula
     metrics |= _parity(found, held_out, network, forest if "forest" in recipe.members else None)
     scores = np.hstack([found[name] for name in names])
     fusion = Fusion.fit(scores, names, tuple(kinds.values()), novelty_weight=recipe.novelty_weight)
-    risk = fusion.risk(fusion.standardise(scores))
-    calibrator = Calibrator(risk, tail=recipe.tail, resolution=RISK_RESOLUTION)
+    z = fusion.standardise(scores)
+    calibrator, known = calibrate(
+        rows.iloc[kept_back],
+        encoded.take(kept_back),
+        z,
+        fusion.risk(z),
+        kinds=fusion.kinds,
+        schema=schema,
+        tail=recipe.tail,
+    )
+    metrics |= {} if calibrator.support is None else calibrator.support.facts()
     if references:
         references["novelty"] = references["novelty"].extended(held_out["space"], recipe.references)
         parts["novelty"] = references["novelty"].to_onnx("novelty")
@@ -177,6 +187,7 @@ def assemble(rows: pd.DataFrame, schema: Schema, recipe: Recipe) -> tuple[Tabula
         window=window,
         weights=network.weights if network is not None else {},
         metrics=metrics,
+        learnt=known,
     )
     sample = rows.iloc[kept_back[:MOST_BASELINE_ROWS]]
     scorer = replace(scorer, usual={name: parts.mean(axis=0) for name, parts in scorer.attributions(sample).items()})

@@ -13,7 +13,10 @@ from detector.cleaning.clean import clean
 from detector.decide.calibrate import Calibrator
 from detector.decide.fuse import Fusion
 from detector.decide.policy import Policy, severity
+from detector.decide.support import Support
+from detector.detectors.table.learnt import LearntRows, keys_of
 from detector.detectors.table.scoring import TableScoring
+from detector.detectors.table.verdicts import Verdicts
 from detector.encoding.table import Encoded, TableEncoder
 from detector.errors import SettingError, ShapeError
 from detector.explain.reason import Reason, no_reasons, reasons_in_words
@@ -26,26 +29,10 @@ from detector.onnx.graph import Graph
 from detector.onnx.parts import Parts, under
 from detector.schema import Schema
 
+__all__ = ["DEFAULT_POLICY", "UNSUPERVISED", "TabularScorer", "Verdicts"]
+
 DEFAULT_POLICY = Policy(quantile=0.99)
 UNSUPERVISED = "unsupervised_risk"
-
-
-@dataclass(frozen=True)
-class Verdicts:
-    """What a detector says of a table.
-
-    Parameters
-    ----------
-    frame : DataFrame
-        One row a scored row: key, time and entity (or ``row``, the position), ``risk``, ``p_value``, ``flagged``,
-        ``severity``, ``reasons``, each member's z-score, ``unsupervised_risk``, and ``decided_by``: "head" where
-        ``risk`` is that of a head that learnt from labels, else "members".
-    quarantine : DataFrame
-        Rows that could not be scored, with ``row`` and ``reason``.
-    """
-
-    frame: pd.DataFrame
-    quarantine: pd.DataFrame
 
 
 @dataclass(frozen=True)
@@ -83,6 +70,8 @@ class TabularScorer:
         The autoencoder's, for a warm start of the next one; scoring does not use them.
     metrics : dict
         Facts recorded while fitting.
+    learnt : LearntRows or None
+        The training rows, each with the risk it has for members that did not learn from it.
     head : Head or None
         What labels taught. If it serves, ``risk`` and ``p_value`` are its own.
     """
@@ -101,6 +90,7 @@ class TabularScorer:
     usual: dict[str, NDArray[np.float64]] = field(default_factory=dict)
     weights: dict[str, NDArray[np.float32]] = field(default_factory=dict)
     metrics: dict[str, Any] = field(default_factory=dict)
+    learnt: LearntRows | None = None
     head: Head | None = None
 
     @property
@@ -112,6 +102,11 @@ class TabularScorer:
     def calibration(self) -> Calibrator:
         """How the risk that decides becomes a p-value: the serving head's calibrator, or the members'."""
         return self.calibrator if self.serving_head is None else self.serving_head.calibrator
+
+    @property
+    def support(self) -> Support | None:
+        """What a false discovery rate can rest on; None of a detector that knows of no fallback."""
+        return self.calibration.support
 
     @property
     def members(self) -> tuple[str, ...]:
@@ -139,8 +134,17 @@ class TabularScorer:
             If a column is missing.
         """
         cleaned = clean(frame, self.schema)
-        scores = self.score(cleaned.rows, policy or DEFAULT_POLICY)
-        return Verdicts(reasons_in_words(scores).reset_index(drop=True), cleaned.quarantine)
+        scoring = TableScoring(self, policy or DEFAULT_POLICY)
+        scoring.add(cleaned.rows)
+        decision = scoring.decision()
+        (scores,) = scoring.scores(decision.flagged)
+        return Verdicts(
+            reasons_in_words(scores).reset_index(drop=True),
+            cleaned.quarantine,
+            promised=decision.promised,
+            note=decision.note,
+            neighbours=scoring.neighbours(),
+        )
 
     def score(self, rows: pd.DataFrame, policy: Policy, *, explains: bool = True) -> pd.DataFrame:
         """Measure, decide and explain cleaned rows at once; ``TableScoring`` does it part by part.
@@ -193,19 +197,34 @@ class TabularScorer:
 
         Without a serving head, the unsupervised risk is the risk.
         """
-        measures, head = self.unsupervised(rows), self.serving_head
-        alone = measures["risk"]
+        return self.recalled(rows)[0]
+
+    def recalled(self, rows: pd.DataFrame) -> tuple[pd.DataFrame, NDArray[np.bool_]]:
+        """As ``measure``, and which rows were learnt from."""
+        measures, learnt = self._unsupervised(rows)
+        head, alone = self.serving_head, measures["risk"]
         if head is None:
-            return measures.assign(**{UNSUPERVISED: alone})
+            return measures.assign(**{UNSUPERVISED: alone}), learnt
         risk = head.risk(rows, measures)
-        return measures.assign(risk=risk, p_value=head.calibrator.p_value(risk), **{UNSUPERVISED: alone})
+        p_value = head.calibrator.p_value(risk)
+        return measures.assign(risk=risk, p_value=p_value, **{UNSUPERVISED: alone}), learnt
 
     def unsupervised(self, rows: pd.DataFrame) -> pd.DataFrame:
-        """Risk, p-value and each member's z-score without the head, for cleaned rows."""
-        z = self.standardised(self.encoded(rows))
-        risk = self.fusion.risk(z)
+        """Risk, p-value and each member's z-score without the head, for cleaned rows.
+
+        A row that was learnt from has the risk it has for members that did not; the z-scores are those of all members.
+        """
+        return self._unsupervised(rows)[0]
+
+    def _unsupervised(self, rows: pd.DataFrame) -> tuple[pd.DataFrame, NDArray[np.bool_]]:
+        """As ``unsupervised``, and which rows were learnt from."""
+        encoded = self.encoded(rows)
+        z = self.standardised(encoded)
+        risk, learnt = self.fusion.risk(z), np.zeros(len(rows), dtype=bool)
+        if self.learnt is not None:
+            risk, learnt = self.learnt.recall(encoded, risk, keys_of(rows, self.schema))
         measures = {"risk": risk, "p_value": self.calibrator.p_value(risk)}
-        return pd.DataFrame(measures | {name: z[:, i] for i, name in enumerate(self.members)}, index=rows.index)
+        return pd.DataFrame(measures | {name: z[:, i] for i, name in enumerate(self.members)}, index=rows.index), learnt
 
     def encode(self, rows: pd.DataFrame) -> NDArray[np.float32]:
         """The autoencoder's code of each cleaned row, shape (n_rows, n_code)."""
@@ -271,6 +290,8 @@ class TabularScorer:
         for name, references in self.references.items():
             arrays |= under(name, references.state())
         arrays |= under("usual", self.usual) | under("weights", self.weights)
+        if self.learnt is not None:
+            arrays |= under("learnt", self.learnt.state())
         graphs = {"graph": self.graph.content, "inside": self.inside.content}
         if self.decoder is not None:
             graphs["decoder"] = self.decoder.content
@@ -294,7 +315,7 @@ class TabularScorer:
         """The inverse of ``to_parts``."""
         facts, graphs, trees = parts.facts, parts.graphs, parts.part("trees")
         references = {name: parts.part(name) for name in ("neighbours", "novelty")}
-        head = facts.get("head")
+        head, learnt = facts.get("head"), parts.part("learnt")
         return cls(
             name=facts["name"],
             schema=Schema.from_dict(facts["schema"]),
@@ -310,6 +331,7 @@ class TabularScorer:
             usual=parts.part("usual"),
             weights=parts.part("weights"),
             metrics=facts["metrics"],
+            learnt=LearntRows.from_state(learnt) if learnt else None,
             head=None if head is None else Head.from_parts(Parts(head, parts.part("head"), graphs)),
         )
 
