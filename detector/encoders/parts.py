@@ -127,14 +127,16 @@ class Corruption(keras.layers.Layer):  # type: ignore[misc]  # keras ships no ty
         share = chosen * keras.random.uniform((n_rows, 1), 0.0, self.mask, seed=self.generator)
         damaged = dict(row)
         if "values" in row:
-            span = np.log([self.least, self.most]).astype("float32")
-            level = ops.exp(keras.random.uniform((n_rows, 1), *span, seed=self.generator)) if self.most else 0.0
+            most = self.most or self.least  # without noise, the level that is told is the smallest there is
+            span = np.log([min(self.least, most), most]).tolist()
+            level = ops.exp(keras.random.uniform((n_rows, 1), *span, seed=self.generator))
             shape = ops.shape(row["values"])
             hidden = ops.cast(keras.random.uniform(shape, seed=self.generator) < share, "float32")
-            noisy = row["values"] + level * keras.random.normal(shape, seed=self.generator)
+            noise = keras.random.normal(shape, seed=self.generator)
+            noisy = row["values"] + level * noise if self.most else row["values"]
             damaged["missing"] = ops.maximum(row["missing"], hidden)
             damaged["values"] = noisy * (1.0 - damaged["missing"])
-            damaged["noise"] = level + ops.zeros((n_rows, 1))
+            damaged["noise"] = level
         if "labels" in row:
             hidden = keras.random.uniform(ops.shape(row["labels"]), seed=self.generator) < share
             damaged["labels"] = ops.where(hidden, ops.cast(self.unseen, "float32"), row["labels"])

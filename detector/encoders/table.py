@@ -109,21 +109,15 @@ class TableAutoencoder:
                 f"noise, levels and groups must not be negative and mask lie in [0, 1). Received: noise={self.noise}, "
                 f"levels={self.levels}, groups={self.groups}, mask={self.mask}."
             )
-        if not 0 < self.least_noise <= (self.noise or 1.0):
-            raise SettingError(
-                f"least_noise must be positive and at most noise. Received: least_noise={self.least_noise}, "
-                f"noise={self.noise}. Lower least_noise."
-            )
+        if not self.least_noise > 0:
+            raise SettingError(f"least_noise must be positive. Received: least_noise={self.least_noise}.")
 
     @property
     def told(self) -> tuple[float, ...]:
         """The levels of noise the network is told at scoring, the smallest first."""
-        if not self.levels:
-            return ()
-        if not self.noise:
-            return (self.least_noise,)
-        at = np.linspace(LOWEST_LEVEL, 1.0, self.levels) if self.levels > 1 else np.ones(1)
-        return tuple(float(level) for level in self.least_noise * (self.noise / self.least_noise) ** at)
+        at = np.linspace(LOWEST_LEVEL, 1.0, self.levels) if self.levels > 1 else np.ones(self.levels)
+        span = max(1.0, self.noise / self.least_noise)
+        return tuple(float(level) for level in self.least_noise * span**at)
 
     def fit(
         self,
@@ -185,9 +179,7 @@ def _build(
     def encoded(given: dict[str, Any]) -> Any:
         parts = []
         if "values" in given:
-            noise = given.get("noise", settings.least_noise)
-            told = ops.log(noise + ops.zeros_like(given["values"][:, :1])) / LOG_SPREAD
-            parts = [given["values"] / ops.sqrt(1.0 + ops.square(noise)), given["missing"], told]
+            parts = _with_noise(given["values"], given.get("noise", settings.least_noise)) + [given["missing"]]
         if embed is not None:
             parts.append(layers.Flatten()(embed(ops.cast(given["labels"] + offsets, "int32"))))
         h = layers.Concatenate()(parts) if len(parts) > 1 else parts[0]
@@ -247,6 +239,16 @@ def _build(
         "decoder": keras.Model(given, list(given_heads.values())),
         "heads": list(heads),
     }
+
+
+def _with_noise(values: Any, noise: Any) -> list[Any]:
+    """Values that are as large on average whatever the noise on them, and the level of noise, for a network to read."""
+    from keras import ops
+
+    if isinstance(noise, float):
+        level = ops.zeros_like(values[:, :1]) + np.float32(np.log(noise) / LOG_SPREAD)
+        return [values * np.float32(1 / np.sqrt(1 + noise**2)), level]
+    return [values / ops.sqrt(1.0 + ops.square(noise)), ops.log(noise) / LOG_SPREAD]
 
 
 def _ones(columns: Sequence[int] | NDArray[np.int64], n_columns: int) -> NDArray[np.float32]:

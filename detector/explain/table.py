@@ -68,7 +68,8 @@ class TableExplainer:
         wanted = {
             "surprise": "autoencoder" in self.scorer.members,
             "table": self.scorer.trees is not None,
-            "space": self.scorer.references,
+            "space": self.scorer.references or self.scorer.known,
+            "far": self.scorer.known is not None and len(self._columns.centre),
             "blame": self.scorer.window is not None,
         }
         found = self.scorer.inside.run(encoded.inputs(), [name for name, is_needed in wanted.items() if is_needed])
@@ -80,6 +81,10 @@ class TableExplainer:
             attributions["forest"] = sum_by(parts, self._columns.table_features, n_features)
         for name, member in self.scorer.references.items():
             attributions[name] = sum_by(member.differences(found["space"]), self._columns.space_features, n_features)
+        if self.scorer.known is not None:
+            far = found.get("far", np.zeros((len(encoded), 0), dtype=np.float32))
+            for name, parts in self.scorer.known.differences(far, found["space"]).items():
+                attributions[name] = sum_by(parts, self._columns.space_features, n_features)
         if self.scorer.window is None:
             return attributions
         names = self.feature_names

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
@@ -50,7 +51,7 @@ class KnownRows:
     - ``contracted``: how many of them, the first, the kernel is laid over.
     - ``range``, ``middle``, ``spread``, (n_numeric,): of each number, in the units of ``far``.
     - ``bandwidth``, by scaling: squared width of the kernel, the one that best rebuilds known rows from the others.
-    - ``floor``, ``location``, ``scale``, by scaling, (2,): for each score ``(log(distance + floor) - location) / scale``.
+    - ``floor``, ``location``, ``scale``, by scaling, (2,): a score is ``(log(distance + floor) - location) / scale``.
 
     With few references a rare but normal row has none near it; with many, scoring takes longer.
     """
@@ -243,7 +244,7 @@ class KnownRows:
         rows, kernel = self.rows[name], self.contracted
         starts = [0, *range(kernel, len(rows), CHUNK), len(rows)] if len(rows) > kernel else [0, len(rows)]
         lines = []
-        for i, (start, end) in enumerate(zip(starts, starts[1:], strict=False)):
+        for i, (start, end) in enumerate(pairwise(starts)):
             chunk = rows[start:end]
             constants[f"{name}_chunk_{i}"] = np.ascontiguousarray(-2.0 * chunk.T)
             constants[f"{name}_norm_{i}"] = (chunk.astype(np.float64) ** 2).sum(axis=1).astype(np.float32)
@@ -301,16 +302,11 @@ class KnownRows:
     @classmethod
     def from_state(cls, arrays: dict[str, NDArray[Any]]) -> Self:
         """The inverse of ``state``."""
-        per_scaling: dict[str, Any] = {
-            what: {name: arrays[f"{what}_{name}"] for name in SCALINGS}
-            for what in ("rows", "floor", "location", "scale")
-        }
-        return cls(
-            **{name: arrays[name] for name in ("range", "middle", "spread")},
-            **per_scaling,
-            bandwidth={name: float(arrays[f"bandwidth_{name}"]) for name in SCALINGS},
-            contracted=int(arrays["contracted"]),
-        )
+        values: dict[str, Any] = {name: arrays[name] for name in ("range", "middle", "spread")}
+        for what in ("rows", "floor", "location", "scale"):
+            values[what] = {name: arrays[f"{what}_{name}"] for name in SCALINGS}
+        bandwidth = {name: float(arrays[f"bandwidth_{name}"]) for name in SCALINGS}
+        return cls(bandwidth=bandwidth, contracted=int(arrays["contracted"]), **values)
 
 
 def _bandwidth(rows: Rows) -> float:

@@ -17,7 +17,8 @@ from detector.arrays import Floats
 from detector.checks import check_interval
 from detector.cleaning.clean import clean
 from detector.decide.policy import Policy
-from detector.detectors.table.fit import MEMBERS, Recipe, assemble
+from detector.detectors.table.fit import assemble
+from detector.detectors.table.recipe import MEMBERS, Recipe
 from detector.detectors.table.scorer import TabularScorer, Verdicts
 from detector.detectors.table.training_filters import Filters
 from detector.encoders.events import EventAutoencoder
@@ -52,16 +53,16 @@ class TabularDetector(OutlierMixin, BaseEstimator):  # type: ignore[misc]  # sci
     max_samples : int
         Rows each tree is grown on.
     references : int
-        Rows the novelty member remembers at most. Scoring time grows with it.
+        Known rows to remember at most. Scoring time grows with it.
+    kernel_references : int
+        Of these, rows the contraction is measured with.
     clean_references : int
-        Rows of the bulk the density member measures distances to.
+        Rows of the bulk that training rows are ranked by.
     filters : Filters, optional
         What is left out of training altogether; nothing if not given.
     clean_share : float
         Share of the training rows, those the forest finds most unusual, that the density member and
         the autoencoder do not learn from.
-    novelty_weight : float
-        What novelty counts against rarity, see ``Fusion``.
     calibration_share : float
         Share of the rows kept back for calibration, at most 50,000 rows.
     tail : str
@@ -107,11 +108,11 @@ class TabularDetector(OutlierMixin, BaseEstimator):  # type: ignore[misc]  # sci
     autoencoder: TableAutoencoder | None = None
     trees: int = 100
     max_samples: int = 256
-    references: int = 10_000
+    references: int = 4_000
+    kernel_references: int = 1_000
     clean_references: int = 512
     filters: Filters | None = None
     clean_share: float = 0.25
-    novelty_weight: float = 3.0
     calibration_share: float = 0.2
     tail: str = "extrapolated"
     contamination: float = 0.01

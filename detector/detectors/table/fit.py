@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -11,91 +11,49 @@ import pandas as pd
 from numpy.typing import NDArray
 from sklearn.ensemble import IsolationForest
 
-from detector.arrays import Flags, Places
-from detector.checks import check_interval, check_least, one_of
-from detector.decide.calibrate import TAILS
-from detector.decide.fuse import NOVELTY, ORDER, RARITY, Fusion
+from detector.arrays import Flags, Floats, Places
+from detector.decide.fuse import ORDER_HINGE, ORDER_WEIGHT, Fusion
+from detector.detectors.table.bulk import Bulk
 from detector.detectors.table.calibration import calibrate
+from detector.detectors.table.recipe import AUTOENCODER, FOREST, MEMBERS, NEIGHBOURS, SEQUENCE, Recipe
 from detector.detectors.table.scorer import TabularScorer
+from detector.detectors.table.weighing import Weights, learn_weights
 from detector.encoders.events import EventAutoencoder
-from detector.encoders.table import FittedNetwork, TableAutoencoder
+from detector.encoders.table import FittedNetwork
 from detector.encoding.onnx import to_onnx
 from detector.encoding.table import Encoded, TableEncoder
 from detector.errors import SchemaError, SettingError, nearest
 from detector.members.event_sequence import EventWindow, Steps
 from detector.members.isolation_forest import Trees
-from detector.members.neighbours import References
+from detector.members.known_rows import SCORES, KnownRows
 from detector.onnx.graph import Graph
 from detector.onnx.parity import largest_difference
 from detector.schema import Schema
-from detector.training.settings import OnStep
 
 if TYPE_CHECKING:
     import onnx
 
-MEMBERS = ("autoencoder", "forest", "neighbours")
-SEQUENCE = "sequence"
+__all__ = ["MEMBERS", "Recipe", "assemble"]
+
 MOST_CALIBRATION_ROWS = 50_000
 MOST_BASELINE_ROWS = 2_000
 MOST_PROBE_ROWS = 2_000
-BULK_NEIGHBOURS = 20
+MOST_WEIGHING_ROWS = 1_000
 FLOOR = 1e-3
+TYPICAL, HIGH = 0.5, 0.9
+NEAR = -3.0
 
 Views = dict[str, NDArray[np.float32]]
 
 
-@dataclass(frozen=True)
-class Recipe:
-    """How a table's members are fitted; the parameters are those of ``TabularDetector``.
-
-    Raises
-    ------
-    SettingError
-        If a parameter has no meaning.
-    """
-
-    members: tuple[str, ...]
-    autoencoder: TableAutoencoder
-    trees: int
-    max_samples: int
-    references: int
-    clean_references: int
-    clean_share: float
-    novelty_weight: float
-    calibration_share: float
-    tail: str
-    max_levels: int
-    name: str
-    random_state: int
-    events: EventAutoencoder | None = None
-    steps: Steps | None = None
-    warm_start: TabularScorer | None = None
-    on_step: OnStep | None = None
-
-    def __post_init__(self) -> None:
-        if not self.members or any(name not in (*MEMBERS, SEQUENCE) for name in self.members):
-            raise SettingError(
-                f"members must be some of {', '.join((*MEMBERS, SEQUENCE))}. Received: members={self.members!r}."
-            )
-        if SEQUENCE in self.members and self.steps is None:
-            raise SettingError("The member sequence expected steps, received none. Say which columns are its events.")
-        check_least(self, 1, "trees", "max_samples", "references", "clean_references", "max_levels")
-        check_interval(self, "(0, 1)", "calibration_share")
-        check_interval(self, "[0, 1)", "clean_share")
-        one_of("tail", self.tail, TAILS)
-
-    def report(self, what: str, done: int = 0, planned: int = 1) -> None:
-        """Report progress to whoever asked for it."""
-        if self.on_step is not None:
-            self.on_step(what, done, planned)
-
-
 def assemble(rows: pd.DataFrame, schema: Schema, recipe: Recipe) -> tuple[TabularScorer, dict[str, list[float]]]:
-    """Fit every member on one part of the cleaned rows and calibrate them on the other.
+    """Fit every member on cleaned rows, and calibrate on the same rows by members that have not seen them.
 
-    Returned with the scorer are the autoencoder's training curves by name; none without one. Raises ``DataError`` if no
-    column varies, or training diverges; ``ParityError`` if the ONNX graph answers differently from Keras or
-    scikit-learn; ``SchemaError`` if a column of the events is not numeric, or missing.
+    Distances leave each row out in turn, each row is scored by the trees that were not grown on it, and networks are
+    held to the rows kept back from them. Returned with the scorer are the autoencoder's training curves by name; none
+    without one. Raises ``DataError`` if no column varies, or training diverges; ``ParityError`` if the ONNX graph
+    answers differently from Keras or scikit-learn; ``SchemaError`` if a column of the events is not numeric, or
+    missing.
     """
     learnt, kept_back = _split(len(rows), recipe)
     recipe.report("isolation forest")
@@ -106,94 +64,174 @@ def assemble(rows: pd.DataFrame, schema: Schema, recipe: Recipe) -> tuple[Tabula
     encoded = columns.encode(rows)
     prepare = to_onnx(columns)
     views = _run({"prepare": prepare}).run(encoded.inputs())
-    fitted, held_out = _take(views, learnt), _take(views, kept_back)
+    held_out = _take(views, kept_back)
     parts: dict[str, onnx.ModelProto] = {"prepare": prepare}
-    kinds: dict[str, str] = {}
-    metrics: dict[str, Any] = {"rows_fitted": len(learnt), "rows_calibration": len(kept_back)}
-    metrics["rows_cleaned_out"] = int((~baseline).sum())
-    forest = _forest(fitted["table"], recipe)
+    forest = _forest(views["table"][learnt], recipe)
     trees = Trees.from_forest(forest)
+    scores: dict[str, Floats] = {FOREST: trees.out_of_bag(forest, views["table"], learnt)}
+
+    def surprises(network: FittedNetwork, given: Encoded) -> Floats:
+        """The network's score of encoded rows."""
+        made = {"prepare": prepare, "network": network.scorer, "surprise": _surprise(network, columns, len(learnt))}
+        return _run(made, outputs=[AUTOENCODER]).run(given.inputs())[AUTOENCODER][:, 0].astype(np.float64)
+
+    bulk = Bulk.learn(
+        views,
+        scores[FOREST],
+        learnt,
+        cardinalities=columns.cardinalities,
+        scored=lambda network: surprises(network, encoded),
+        recipe=recipe,
+    )
+    trusted = ~bulk.suspicious
+    metrics: dict[str, Any] = {"rows_fitted": int(trusted[learnt].sum()), "rows_suspicious": int((~trusted).sum())}
 
     network, history = None, {}
-    if "autoencoder" in recipe.members:
+    if AUTOENCODER in recipe.members:
         network = recipe.autoencoder.fit(
-            _take(fitted, baseline),
+            _take(views, learnt[trusted[learnt]]),
             columns.cardinalities,
             probe=held_out,
             random_state=recipe.random_state,
             initial=_earlier_weights(recipe),
-            on_epoch=lambda done, planned: recipe.report("autoencoder", done, planned),
+            on_epoch=lambda done, planned: recipe.report(AUTOENCODER, done, planned),
         )
         history = network.history
-        parts |= {"autoencoder": network.scorer, "surprise": _surprise(network, columns, len(learnt))}
-        kinds["autoencoder"] = RARITY
+        parts |= {AUTOENCODER: network.scorer, "surprise": _surprise(network, columns, len(learnt))}
+        scores[AUTOENCODER] = _as_held_out(surprises(network, encoded), learnt[trusted[learnt]], kept_back)
         metrics["code_size"] = recipe.autoencoder.code
         metrics["epochs"] = len(history["loss"])
-    if "forest" in recipe.members:
-        parts["forest"] = trees.to_onnx()
-        kinds["forest"] = RARITY
-    references = {}
-    if "neighbours" in recipe.members:
-        recipe.report("neighbours")
-        bulk = References.fit(fitted["space"][baseline], references=recipe.clean_references, k=BULK_NEIGHBOURS)
-        memory = References.fit(fitted["space"], references=recipe.references, k=1, weights=columns.space_weights)
-        references = {"neighbours": bulk, "novelty": memory}
-        kinds |= {"neighbours": RARITY, "novelty": NOVELTY}
-        parts |= {name: member.to_onnx(name) for name, member in references.items()}
+    if FOREST in recipe.members:
+        parts[FOREST] = trees.to_onnx()
+    known = None
+    if NEIGHBOURS in recipe.members:
+        recipe.report(NEIGHBOURS)
+        known, found = _known(views, np.flatnonzero(trusted), recipe)
+        scores |= dict(zip(SCORES, found.T, strict=True))
+        parts["known"] = known.to_onnx()
 
     window = None
     if steps is not None:
-        window = EventWindow.fit(rows.iloc[learnt[baseline]], steps)
+        usual = learnt[trusted[learnt]]
+        window = EventWindow.fit(rows.iloc[usual], steps)
         encoded = replace(encoded, window=window.encode(rows))
-        own, curves, metrics["parity_sequence"] = _sequence(window, encoded, learnt[baseline], kept_back, recipe)
+        own, curves, metrics["parity_sequence"] = _sequence(window, encoded, usual, kept_back, recipe)
         history |= {f"sequence_{name}": curve for name, curve in curves.items()}
         parts |= own
-        kinds[SEQUENCE] = ORDER if kinds else RARITY
 
     recipe.report("calibration")
-    names = tuple(kinds)
-    found = _run(parts).run(encoded.take(kept_back).inputs())
-    metrics |= _parity(found, held_out, network, forest if "forest" in recipe.members else None)
-    scores = np.hstack([found[name] for name in names])
-    fusion = Fusion.fit(scores, names, tuple(kinds.values()), novelty_weight=recipe.novelty_weight)
-    z = fusion.standardise(scores)
-    calibrator, known = calibrate(
-        rows.iloc[kept_back],
-        encoded.take(kept_back),
-        z,
-        fusion.risk(z),
-        kinds=fusion.kinds,
+    names = _members_in_order(recipe)
+    of_row = tuple(name for name in names if name != SEQUENCE)
+    if SEQUENCE in names:
+        found_all = _run(parts).run(encoded.inputs(), [SEQUENCE])[SEQUENCE][:, 0].astype(np.float64)
+        scores[SEQUENCE] = _as_held_out(found_all, learnt[trusted[learnt]], kept_back)
+    metrics |= _parity(
+        _run(parts).run(encoded.take(kept_back).inputs()),
+        held_out,
+        network,
+        forest if FOREST in recipe.members else None,
+        known,
+    )
+
+    def outside(given: Encoded) -> Floats:
+        """Scores of rows by members that know none of those kept back."""
+        seen = _run({"prepare": prepare}).run(given.inputs())
+        made = {FOREST: np.log2(-forest.score_samples(seen["table"]))}
+        if network is not None:
+            made[AUTOENCODER] = surprises(network, given)
+        if known is not None:
+            made |= dict(zip(SCORES, elsewhere.score(_far(seen), seen["space"]).T, strict=True))
+        return np.column_stack([made[name] for name in of_row])
+
+    weighed: Weights | None = None
+    if of_row:
+        if known is not None:
+            elsewhere, _ = _known(_take(views, learnt), np.flatnonzero(trusted[learnt]), recipe)
+        sample = kept_back[trusted[kept_back]][:MOST_WEIGHING_ROWS]
+        plain = Encoded(encoded.numeric[sample], encoded.codes[sample])
+        weighed = learn_weights(plain, outside, of_row, random_state=recipe.random_state)
+        metrics |= weighed.facts()
+    at = _calibration_rows(len(rows), recipe)
+    found_scores = np.column_stack([scores[name][at] for name in names])
+    fusion = Fusion.fit(found_scores, names).weighted(weighed.weights if weighed is not None else {})
+    if SEQUENCE in names and of_row:
+        fusion = fusion.weighted({SEQUENCE: ORDER_WEIGHT}, {SEQUENCE: ORDER_HINGE})
+    metrics["rows_calibration"] = len(at)
+    calibrator, recalled = calibrate(
+        rows.iloc[at],
+        encoded.take(at),
+        fusion.risk(fusion.standardise(found_scores)),
+        rarity=bulk.rarity[at],
         schema=schema,
         tail=recipe.tail,
     )
     metrics |= {} if calibrator.support is None else calibrator.support.facts()
-    if references:
-        references["novelty"] = references["novelty"].extended(held_out["space"], recipe.references)
-        parts["novelty"] = references["novelty"].to_onnx("novelty")
     scorer = TabularScorer(
         name=recipe.name,
         schema=schema,
         columns=columns,
         graph=_run(parts, outputs=names),
         inside=_run(
-            {name: part for name, part in parts.items() if name not in kinds or name in ("autoencoder", SEQUENCE)}
+            {name: part for name, part in parts.items() if name not in (FOREST, "known")}
             | ({"encoder": network.encoder} if network is not None else {})
         ),
         decoder=_run({"decoder": network.decoder}) if network is not None else None,
         fusion=fusion,
         calibrator=calibrator,
-        trees=trees if "forest" in recipe.members else None,
-        references=references,
+        trees=trees if FOREST in recipe.members else None,
+        references={},
+        known=known,
         window=window,
         weights=network.weights if network is not None else {},
         metrics=metrics,
-        learnt=known,
+        learnt=recalled,
     )
-    sample = rows.iloc[kept_back[:MOST_BASELINE_ROWS]]
-    scorer = replace(scorer, usual={name: parts.mean(axis=0) for name, parts in scorer.attributions(sample).items()})
+    sample_rows = rows.iloc[kept_back[:MOST_BASELINE_ROWS]]
+    usual_parts = {name: found.mean(axis=0) for name, found in scorer.attributions(sample_rows).items()}
+    scorer = replace(scorer, usual=usual_parts)
     if network is not None:
         metrics |= _reconstruction(scorer, rows.iloc[learnt], rows.iloc[kept_back])
     return scorer, history
+
+
+def _members_in_order(recipe: Recipe) -> tuple[str, ...]:
+    """The names of the scores, in the order of their columns."""
+    made = {AUTOENCODER: (AUTOENCODER,), FOREST: (FOREST,), NEIGHBOURS: SCORES, SEQUENCE: (SEQUENCE,)}
+    return tuple(score for member, found in made.items() if member in recipe.members for score in found)
+
+
+def _calibration_rows(n_rows: int, recipe: Recipe) -> Places:
+    if n_rows <= MOST_CALIBRATION_ROWS:
+        return np.arange(n_rows)
+    chosen = np.random.default_rng(recipe.random_state).choice(n_rows, MOST_CALIBRATION_ROWS, replace=False)
+    return np.sort(chosen)
+
+
+def _far(views: Views) -> NDArray[np.float32]:
+    """The undamped numbers; no columns if the table has none."""
+    return views.get("far", np.zeros((len(views["space"]), 0), dtype=np.float32))
+
+
+def _known(views: Views, trusted: Places, recipe: Recipe) -> tuple[KnownRows, Floats]:
+    """Known rows, a random sample of the trusted, and the scores of all rows, each without itself."""
+    order = np.random.default_rng(recipe.random_state).permutation(trusted)[: recipe.references]
+    known = KnownRows.fit(_far(views), views["space"], order, contracted=recipe.kernel_references)
+    own = np.full(len(views["space"]), -1)
+    own[order] = np.arange(len(order))
+    return known, known.score(_far(views), views["space"], own)
+
+
+def _as_held_out(score: Floats, trained: Places, kept_back: Places) -> Floats:
+    """Scores of a network as if it had been trained on none of the rows.
+
+    Rows it was trained on score lower, by what it has learnt by heart. Their scores are moved and stretched so that
+    median and spread above it are those of rows kept back; what it says of single rows stays.
+    """
+    (inner, inner_high), (outer, outer_high) = (np.quantile(score[at], [TYPICAL, HIGH]) for at in (trained, kept_back))
+    stretch = (outer_high - outer) / (inner_high - inner) if inner_high > inner and outer_high > outer else 1.0
+    moved = score.copy()
+    moved[trained] = outer + stretch * (score[trained] - inner)
+    return moved
 
 
 def _of_rows(schema: Schema, steps: Steps) -> Schema:
@@ -237,9 +275,9 @@ def _split(n_rows: int, recipe: Recipe) -> tuple[Places, Places]:
 
 
 def _forest(table: NDArray[np.float32], recipe: Recipe) -> IsolationForest:
-    return IsolationForest(
-        n_estimators=recipe.trees, max_samples=min(recipe.max_samples, len(table)), random_state=recipe.random_state
-    ).fit(table)
+    """At most half of the rows a tree: those it was not grown on are scored by it."""
+    most = max(1, min(recipe.max_samples, len(table) // 2))
+    return IsolationForest(n_estimators=recipe.trees, max_samples=most, random_state=recipe.random_state).fit(table)
 
 
 def _earlier_weights(recipe: Recipe) -> dict[str, NDArray[np.float32]] | None:
@@ -295,7 +333,11 @@ def _surprise(network: FittedNetwork, columns: TableEncoder, n_rows: int) -> onn
 
 
 def _parity(
-    found: Views, held_out: Views, network: FittedNetwork | None, forest: IsolationForest | None
+    found: Views,
+    held_out: Views,
+    network: FittedNetwork | None,
+    forest: IsolationForest | None,
+    known: KnownRows | None,
 ) -> dict[str, float]:
     """Largest differences between the graph and the models it came from; raises if one is not small."""
     pairs: dict[str, tuple[NDArray[Any], NDArray[Any]]] = {}
@@ -304,6 +346,10 @@ def _parity(
     if forest is not None:
         normality = -(2.0 ** found["forest"][:, 0].astype(np.float64))
         pairs["parity_forest"] = forest.score_samples(held_out["table"]), normality
+    if known is not None:
+        new = found["neighbours"][:, 0] > NEAR  # of others, the last bits of a distance that is nought
+        wanted = known.score(_far(held_out), held_out["space"])[new]
+        pairs["parity_neighbours"] = wanted, np.column_stack([found[name][new, 0] for name in SCORES])
     return {name: largest_difference({name: wanted}, {name: given}) for name, (wanted, given) in pairs.items()}
 
 

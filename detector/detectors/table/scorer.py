@@ -24,6 +24,7 @@ from detector.explain.table import TableExplainer, sum_by
 from detector.head.model import Head
 from detector.members.event_sequence import EventWindow
 from detector.members.isolation_forest import Trees
+from detector.members.known_rows import KnownRows
 from detector.members.neighbours import References
 from detector.onnx.graph import Graph
 from detector.onnx.parts import Parts, under
@@ -60,7 +61,9 @@ class TabularScorer:
     trees : Trees or None
         The forest again, for reasons.
     references : dict of str to References
-        The neighbours again, for reasons.
+        The neighbours of a detector of version 0.1 again, for reasons.
+    known : KnownRows or None
+        The known rows again, for reasons.
     window : EventWindow or None
         The row among the events before it, where a member reads these.
     usual : dict of str to array of shape (n_features,)
@@ -85,7 +88,8 @@ class TabularScorer:
     fusion: Fusion
     calibrator: Calibrator
     trees: Trees | None
-    references: dict[str, References]
+    references: dict[str, References] = field(default_factory=dict)
+    known: KnownRows | None = None
     window: EventWindow | None = None
     usual: dict[str, NDArray[np.float64]] = field(default_factory=dict)
     weights: dict[str, NDArray[np.float32]] = field(default_factory=dict)
@@ -289,6 +293,8 @@ class TabularScorer:
             arrays |= under("trees", self.trees.state())
         for name, references in self.references.items():
             arrays |= under(name, references.state())
+        if self.known is not None:
+            arrays |= under("known", self.known.state())
         arrays |= under("usual", self.usual) | under("weights", self.weights)
         if self.learnt is not None:
             arrays |= under("learnt", self.learnt.state())
@@ -315,7 +321,7 @@ class TabularScorer:
         """The inverse of ``to_parts``."""
         facts, graphs, trees = parts.facts, parts.graphs, parts.part("trees")
         references = {name: parts.part(name) for name in ("neighbours", "novelty")}
-        head, learnt = facts.get("head"), parts.part("learnt")
+        head, learnt, known = facts.get("head"), parts.part("learnt"), parts.part("known")
         return cls(
             name=facts["name"],
             schema=Schema.from_dict(facts["schema"]),
@@ -327,6 +333,7 @@ class TabularScorer:
             calibrator=Calibrator.from_state(parts.part("calibrator")),
             trees=Trees.from_state(trees) if trees else None,
             references={name: References.from_state(part) for name, part in references.items() if part},
+            known=KnownRows.from_state(known) if known else None,
             window=EventWindow.from_state(facts["window"]) if facts.get("window") else None,
             usual=parts.part("usual"),
             weights=parts.part("weights"),
