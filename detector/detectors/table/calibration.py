@@ -26,4 +26,4 @@ def calibrate(
     rare = [number for number, kind in enumerate(kinds) if kind == RARITY]
     views = [z[:, rare].mean(axis=1)] if rare else []
     calibrator = Calibrator.learn(risk, views=views, tail=tail, resolution=RISK_RESOLUTION)
-    return calibrator, LearntRows.of(encoded, risk, keys_of(rows, schema))
+    return calibrator, LearntRows.of(encoded, risk, calibrator.apart, keys_of(rows, schema))
