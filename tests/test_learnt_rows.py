@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from detector.decide.policy import Policy
 from detector.detectors.table.detector import TabularDetector
 from detector.detectors.table.learnt import LearntRows, marks_of
 from detector.encoding.table import Encoded
@@ -74,7 +75,7 @@ def test_rows_with_a_key_are_known_by_it(rows: pd.DataFrame) -> None:
 
 def test_of_training_rows_that_are_alike_none_is_recognised() -> None:
     """They have the least risk of them, and a new row may well be like them."""
-    learnt = LearntRows.of(encoded([[1.0], [2.0], [2.0]]), np.array([5.0, 4.0, 3.0]))
+    learnt = LearntRows.of(encoded([[1.0], [2.0], [2.0]]), np.array([5.0, 4.0, 3.0]), np.zeros(3, dtype=bool))
 
     risk, known = learnt.recall(encoded([[2.0], [1.0], [9.0]]), np.zeros(3))
 
@@ -91,3 +92,34 @@ def test_marks_tell_rows_apart_that_differ_in_one_bit() -> None:
     first, second, third, fourth = marks_of(encoded(odd))
     assert first == second
     assert third == fourth
+
+
+@pytest.fixture(scope="module")
+def dirty() -> pd.DataFrame:
+    """Rows of which the last are outliers far from all others, and from each other."""
+    rng = np.random.default_rng(0)
+    values = np.concatenate([rng.normal(size=(2000, 3)), rng.choice([-1, 1], (190, 3)) * rng.uniform(30, 90, (190, 3))])
+    return pd.DataFrame(values, columns=list("abc"))
+
+
+def test_rows_apart_from_all_others_are_not_learnt_from(dirty: pd.DataFrame) -> None:
+    """They leave training with a reason, members are fitted again, and the detector knows that it supposes much."""
+    detector = TabularDetector(members=("forest", "neighbours"), calibration_share=0.5).fit(dirty)
+    scorer, left = detector.scorer_, detector.left_out_
+
+    assert len(left) >= 25
+    assert (left["row"] >= 2000).all()
+    assert left["reason"].str.contains("apart: lies with .* others apart from all other training rows").all()
+    assert scorer.calibrator.trimmed >= len(left)
+    assert scorer.metrics["rows_left_out_apart"] == len(left)
+    assert scorer.metrics["calibration_trimmed"] == scorer.calibrator.trimmed
+    assert scorer.metrics["calibration_promises"] == 0
+
+
+def test_clean_rows_all_stay(rows: pd.DataFrame, detector: TabularDetector) -> None:
+    """Where no group lies apart nothing leaves training, and a rate is a promise."""
+    verdicts = detector.judge(rows + 0.01, policy=Policy(fdr=0.2))
+
+    assert detector.left_out_.empty
+    assert verdicts.promised
+    assert set(verdicts.neighbours) == {"fdr 0.1", "fdr 0.4"}

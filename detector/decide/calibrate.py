@@ -6,12 +6,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from copy import copy
 from typing import Any, Self
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from detector.arrays import Floats
+from detector.arrays import Flags, Floats
 from detector.checks import one_of
 from detector.decide.contamination import find_contamination
 from detector.decide.policy import Budget, Policy, discoveries, level, row_of_numbers, severity, share
@@ -48,6 +49,8 @@ class Calibrator:
     - ``trimmed``: how many rows were taken out before, see ``learn``.
     - ``stands_out``: the risk above which a group of calibration rows lies apart, too small to be taken out.
 
+    ``apart``, (n_rows,), says which rows ``learn`` took out; it is not saved.
+
     Raises ``SettingError`` if ``tail`` is none of the three, or if ``max_rows`` is below 1; ``ShapeError`` if ``risk``
     is not a plain row of numbers; ``DataError`` if there is no risk, if one is not finite, or if there are too few for
     a Pareto tail.
@@ -77,6 +80,7 @@ class Calibrator:
         self.resolution = resolution
         self.trimmed = trimmed
         self.stands_out = stands_out
+        self.apart: Flags = np.zeros(len(values), dtype=bool)
         self.pareto = ParetoTail.fit(self.risk, least=resolution)
         self.beyond = BeyondLargest.fit(self.risk, least=resolution)
         self.tail = self._known_tail(tail)
@@ -101,7 +105,7 @@ class Calibrator:
         if tail != EXTRAPOLATED:
             return cls(values, tail=tail, max_rows=max_rows, random_state=random_state, resolution=resolution)
         found = find_contamination(values, views, resolution=resolution)
-        return cls(
+        calibrator = cls(
             values[~found.apart],
             tail=tail,
             max_rows=max_rows,
@@ -110,6 +114,14 @@ class Calibrator:
             trimmed=int(found.apart.sum()),
             stands_out=found.stands_out,
         )
+        calibrator.apart = found.apart
+        return calibrator
+
+    def with_trimmed(self, rows: int) -> Self:
+        """The same p-values, where so many rows more were taken out before."""
+        changed = copy(self)
+        changed.trimmed = self.trimmed + rows
+        return changed
 
     def __repr__(self) -> str:
         return f"Calibrator({self.size:,} rows, tail={self.tail!r})"

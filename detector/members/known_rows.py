@@ -33,6 +33,8 @@ WIDTH_FACTORS = tuple(2.0**power for power in range(-4, 7))
 STANDARD_ROWS = 5_000
 BLOCK = 1_024
 LEAST = 1e-6
+NEGLIGIBLE = 1e-3
+"""Distances below this share of the median are as good as none."""
 NORMAL_QUARTILES = 1.349
 
 Rows = NDArray[np.float32]
@@ -98,8 +100,7 @@ class KnownRows:
             empty.bandwidth[name] = _bandwidth(rows[: empty.contracted])
         sample = chosen[:STANDARD_ROWS]
         for name, distances in empty.distances(far[sample], space[sample], np.arange(len(sample))).items():
-            positive = [column[column > 0] for column in distances.T]
-            floor = np.array([max(LEAST, 0.1 * np.quantile(each, 0.01)) if len(each) else 1.0 for each in positive])
+            floor = np.array([_floor(column, empty.rows[name]) for column in distances.T])
             logarithm = np.log(distances + floor)
             spread_of = logarithm.std(axis=0)
             empty.floor[name], empty.location[name] = floor, logarithm.mean(axis=0)
@@ -307,6 +308,15 @@ class KnownRows:
             values[what] = {name: arrays[f"{what}_{name}"] for name in SCALINGS}
         bandwidth = {name: float(arrays[f"bandwidth_{name}"]) for name in SCALINGS}
         return cls(bandwidth=bandwidth, contracted=int(arrays["contracted"]), **values)
+
+
+def _floor(distances: Floats, rows: Rows) -> float:
+    """What is added to distances before their logarithm: less than nearly all of them, and more than they round by."""
+    positive = distances[distances > 0]
+    if not len(positive):
+        return 1.0
+    rounding = float(np.sqrt(CANCELLED * np.median((rows.astype(np.float64) ** 2).sum(axis=1))))
+    return max(LEAST, rounding, 0.1 * float(np.quantile(positive, 0.01)), NEGLIGIBLE * float(np.median(positive)))
 
 
 def _bandwidth(rows: Rows) -> float:

@@ -26,4 +26,4 @@ def calibrate(
     calibrator = Calibrator.learn(risk, views=[rarity], tail=tail, resolution=RISK_RESOLUTION)
     known = np.empty(len(risk))
     known[np.argsort(rarity, kind="stable")] = np.sort(risk)
-    return calibrator, LearntRows.of(encoded, known, keys_of(rows, schema))
+    return calibrator, LearntRows.of(encoded, known, calibrator.apart, keys_of(rows, schema))

@@ -13,7 +13,7 @@ from sklearn.base import BaseEstimator, OutlierMixin
 from sklearn.exceptions import NotFittedError
 from sklearn.utils.validation import validate_data
 
-from detector.arrays import Floats
+from detector.arrays import Flags, Floats
 from detector.checks import check_interval
 from detector.cleaning.clean import clean
 from detector.decide.policy import Policy
@@ -92,7 +92,8 @@ class TabularDetector(OutlierMixin, BaseEstimator):  # type: ignore[misc]  # sci
     history_ : dict of str to list of float
         Loss, held-out loss and learning rate of each epoch.
     left_out_ : DataFrame
-        The rows ``filters`` took out of training: ``row``, their place in ``X``, and ``reason``.
+        The rows that were not learnt from, because of ``filters`` or because they lie apart from all others: ``row``,
+        their place in ``X``, and ``reason``.
     offset_ : float
         ``decision_function`` is ``score_samples`` minus this.
 
@@ -166,7 +167,12 @@ class TabularDetector(OutlierMixin, BaseEstimator):  # type: ignore[misc]  # sci
             risk = self.scorer_.measure(filtered.rows)["risk"].to_numpy()
             filtered = filtered.without_highest(risk, filters.refit, "trimmed refit")
             self.scorer_, self.history_ = assemble(filtered.rows, schema, recipe)
-        rows, self.left_out_ = filtered.rows, filtered.left
+        rows, apart = filtered.rows, self.scorer_.lie_apart(filtered.rows)
+        if apart.any():  # what lies so far from all others would be known, and its like no news
+            filtered = filtered.without(apart, _apart_reasons(apart))
+            scorer, self.history_ = assemble(filtered.rows, schema, recipe)
+            self.scorer_ = scorer.with_trimmed(int(apart.sum()))
+        self.left_out_ = filtered.left
         counts = {f"rows_left_out_{what.replace(' ', '_')}": n for what, n in filtered.counts.items()}
         self.scorer_.metrics.update(counts, fit_seconds=time.perf_counter() - started)
         sample = rows.iloc[:: max(1, len(rows) // MOST_ROWS_FOR_OFFSET)]
@@ -260,3 +266,8 @@ class TabularDetector(OutlierMixin, BaseEstimator):  # type: ignore[misc]  # sci
 
     def _is_mixed(self, X: pd.DataFrame) -> bool:
         return self.schema is not None or not all(pd.api.types.is_numeric_dtype(dtype) for dtype in X.dtypes)
+
+
+def _apart_reasons(apart: Flags) -> NDArray[np.object_]:
+    others = f"apart: lies with {apart.sum() - 1:,} others apart from all other training rows"
+    return np.where(apart, others, "").astype(object)

@@ -14,7 +14,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from detector.arrays import Flags, Floats
+from detector.arrays import Flags, Floats, Places
 from detector.encoding.table import Encoded
 from detector.schema import Schema
 
@@ -32,6 +32,7 @@ class LearntRows:
     - ``marks``, (n_rows,): a 64-bit hash of each, in order. That a new row has the mark of one of a million by chance
       has a probability of 1e-13.
     - ``risk``, (n_rows,): of each, out of fold.
+    - ``apart``, (n_rows,): whether it lies in a group apart from all others, and counts as an anomaly.
     - ``alone``, (n_rows,): whether no other training row is like it. A new row may be like several training rows where
       columns are few and coarse, and is not one of them for that.
     """
@@ -39,39 +40,47 @@ class LearntRows:
     marks: Marks
     risk: Floats
     alone: Flags
+    apart: Flags
 
     @classmethod
-    def of(cls, encoded: Encoded, risk: Floats, keys: pd.Series | None = None) -> Self:
+    def of(cls, encoded: Encoded, risk: Floats, apart: Flags, keys: pd.Series | None = None) -> Self:
         """Rows, each with its risk; of rows that are alike, the least."""
         marks = marks_of(encoded, keys)
         order = np.lexsort((risk, marks))
-        marks, risk = marks[order], risk[order]
+        marks, risk, apart = marks[order], risk[order], apart[order]
         first = np.ones(len(marks), dtype=bool)
         first[1:] = marks[1:] != marks[:-1]
         places = np.flatnonzero(first)
         alone = np.diff(np.append(places, len(marks))) == 1
-        return cls(marks[first], risk[first], alone)
+        return cls(marks[first], risk[first], alone, apart[first])
 
     def __len__(self) -> int:
         return len(self.marks)
 
     def recall(self, encoded: Encoded, risk: Floats, keys: pd.Series | None = None) -> tuple[Floats, Flags]:
         """The risks, those of rows like one that was learnt from replaced by its own; and which are surely that row."""
-        if not len(self.marks):
-            return risk, np.zeros(len(risk), dtype=bool)
+        at, known = self._places(encoded, keys)
+        return np.where(known, self.risk[at], risk), known & self.alone[at]
+
+    def lie_apart(self, encoded: Encoded, keys: pd.Series | None = None) -> Flags:
+        """Which rows are like one that counts as an anomaly."""
+        at, known = self._places(encoded, keys)
+        return np.asarray(known & self.apart[at])
+
+    def _places(self, encoded: Encoded, keys: pd.Series | None) -> tuple[Places, Flags]:
+        """Where each row is, and whether it is there at all."""
         marks = marks_of(encoded, keys)
         at = np.minimum(np.searchsorted(self.marks, marks), len(self.marks) - 1)
-        known = self.marks[at] == marks
-        return np.where(known, self.risk[at], risk), known & self.alone[at]
+        return at, self.marks[at] == marks
 
     def state(self) -> dict[str, NDArray[Any]]:
         """The arrays, for npz."""
-        return {"marks": self.marks, "risk": self.risk, "alone": self.alone}
+        return {"marks": self.marks, "risk": self.risk, "alone": self.alone, "apart": self.apart}
 
     @classmethod
     def from_state(cls, arrays: Mapping[str, NDArray[Any]]) -> Self:
         """The inverse of ``state``."""
-        return cls(arrays["marks"], arrays["risk"], arrays["alone"])
+        return cls(arrays["marks"], arrays["risk"], arrays["alone"], arrays["apart"])
 
 
 def keys_of(rows: pd.DataFrame, schema: Schema) -> pd.Series | None:

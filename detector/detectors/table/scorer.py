@@ -277,9 +277,21 @@ class TabularScorer:
         """How much each feature adds to each member's score, on the member's own scale, shape (n_rows, n_features)."""
         return TableExplainer(self).attributions(self.encoded(rows))
 
+    def lie_apart(self, rows: pd.DataFrame) -> NDArray[np.bool_]:
+        """Which cleaned training rows lie in a group apart from all others; see ``find_contamination``."""
+        if self.learnt is None or not self.learnt.apart.any():
+            return np.zeros(len(rows), dtype=bool)
+        return self.learnt.lie_apart(self.encoded(rows), keys_of(rows, self.schema))
+
     def with_name(self, name: str) -> TabularScorer:
         """The same scorer under another name."""
         return replace(self, name=name)
+
+    def with_trimmed(self, rows: int) -> TabularScorer:
+        """The same scorer that knows of rows which were taken out of training because they lie apart."""
+        calibrator = self.calibrator.with_trimmed(rows)
+        facts = {} if calibrator.support is None else calibrator.support.facts()
+        return replace(self, calibrator=calibrator, metrics=self.metrics | facts)
 
     def with_head(self, head: Head | None) -> TabularScorer:
         """The same scorer with a head, or without one."""
