@@ -179,7 +179,7 @@ def _build(
     def encoded(given: dict[str, Any]) -> Any:
         parts = []
         if "values" in given:
-            parts = _with_noise(given["values"], given.get("noise", settings.least_noise)) + [given["missing"]]
+            parts = [*_with_noise(given["values"], given.get("noise", settings.least_noise)), given["missing"]]
         if embed is not None:
             parts.append(layers.Flatten()(embed(ops.cast(given["labels"] + offsets, "int32"))))
         h = layers.Concatenate()(parts) if len(parts) > 1 else parts[0]
@@ -218,20 +218,13 @@ def _build(
     given = keras.Input((settings.code,), name="code")
     given_heads = decoded(given)
     inputs = list(clean.values())
-    levels = settings.told if n_values else ()
-    every, numbers = _ones(range(n_values + n_labels), n_values + n_labels), _ones(range(n_values), n_values + n_labels)
-    scored = [
-        errors(decoded(encoded(clean | {"noise": level})), ops.square) * (numbers / len(levels)) for level in levels
-    ]
-    rest = every - numbers if levels else every
-    if settings.groups:
-        scored += [
-            errors(decoded(encoded(_hide(clean, hidden, n_values))), ops.square) * hidden
-            for hidden in _column_groups(settings.groups, rest, seed)
-        ]
-    elif rest.any():
-        scored.append(errors(heads, ops.square) * rest)
-    error = layers.Add()(scored) if len(scored) > 1 else scored[0]
+    error = _scored(
+        settings,
+        clean,
+        lambda shown: errors(decoded(encoded(shown)), ops.square),
+        widths=(n_values, n_labels),
+        seed=seed,
+    )
     return {
         "trainer": keras.Model(inputs, row_loss),
         "scorer": keras.Model(inputs, error),
@@ -239,6 +232,30 @@ def _build(
         "decoder": keras.Model(given, list(given_heads.values())),
         "heads": list(heads),
     }
+
+
+def _scored(
+    settings: TableAutoencoder,
+    clean: dict[str, Any],
+    error: Callable[[dict[str, Any]], Any],
+    *,
+    widths: tuple[int, int],
+    seed: int,
+) -> Any:
+    """Errors as rows are scored by: of numbers over levels of noise, of what is left with its columns hidden."""
+    from keras import layers
+
+    n_values, n_columns = widths[0], sum(widths)
+    levels = settings.told if n_values else ()
+    numbers, every = _ones(range(n_values), n_columns), _ones(range(n_columns), n_columns)
+    found = [error(clean | {"noise": level}) * (numbers / len(levels)) for level in levels]
+    rest = every - numbers if levels else every
+    if settings.groups:
+        groups = _column_groups(settings.groups, rest, seed)
+        found += [error(_hide(clean, hidden, n_values)) * hidden for hidden in groups]
+    elif rest.any():
+        found.append(error(clean) * rest)
+    return layers.Add()(found) if len(found) > 1 else found[0]
 
 
 def _with_noise(values: Any, noise: Any) -> list[Any]:

@@ -66,8 +66,8 @@ class Trees:
     def out_of_bag(self, forest: IsolationForest, X: NDArray[np.float32], grown_on: Places) -> Floats:
         """What ``to_onnx`` gives for rows, each from the trees alone that were not grown on it, shape (n_rows,).
 
-        ``forest`` is the one these trees were read from, ``grown_on`` the places of its training rows among ``X``. A row
-        that every tree was grown on is scored by all.
+        ``forest`` is the one these trees were read from, ``grown_on`` the places of its training rows among ``X``. A
+        row that every tree was grown on is scored by all.
         """
         total, count = np.zeros(len(X)), np.zeros(len(X))
         every = np.zeros(len(X))

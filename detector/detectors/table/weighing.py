@@ -20,7 +20,7 @@ from detector.encoding.table import Encoded
 
 PRIOR = {"neighbours": 0.5, "contraction": 0.5, "autoencoder": 0.2, "forest": 0.05}
 STRENGTH = 0.1
-"""How hard weights are pulled to the prior. Smaller, and they follow what was made up; larger, and they do not learn."""
+"""How hard weights are pulled to the prior. Smaller, they follow what was made up; larger, they do not learn."""
 FOLDS = 5
 LEAST_ROWS = 20
 LARGEST_Z = (-6.0, 12.0)
@@ -97,7 +97,7 @@ def learn_weights(rows: Encoded, scores: Scores, members: tuple[str, ...], *, ra
 
 
 def spoil(rows: Encoded, rng: np.random.Generator) -> dict[str, Encoded]:
-    """Anomalies made of normal rows, as many of each kind as there are rows; kinds for numbers only where there are any.
+    """Anomalies made of normal rows, as many of each kind as there are rows; some kinds only where there are numbers.
 
     - ``shuffled``: every column from another row. ``many_cells``, ``few_cells``: 30 % or 10 % of them.
     - ``jitter``: noise of half an interquartile range on each number.
