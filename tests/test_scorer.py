@@ -97,7 +97,7 @@ def test_no_rows_are_measured_and_explained(scorer: TabularScorer, rows: pd.Data
 
 def test_measures_name_the_members(measured: pd.DataFrame, scorer: TabularScorer) -> None:
     """Risk, p-value, then one column a member, all of them numbers."""
-    assert scorer.members == ("autoencoder", "forest", "neighbours", "novelty")
+    assert scorer.members == ("autoencoder", "forest", "neighbours", "contraction")
     assert list(measured) == ["risk", "p_value", *scorer.members, "unsupervised_risk"]
     assert np.isfinite(measured.to_numpy()).all()
 

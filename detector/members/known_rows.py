@@ -28,6 +28,9 @@ SCORES = ("neighbours", "contraction")
 FAR = np.float32(1000.0)
 """Training ranges beyond which a value's distance grows logarithmically, so that its square is still a float32."""
 MOST = np.float32(1e15)
+NARROWEST = 1e-4
+"""The least squared width of the kernel, as a share of a row's squared length: squared distances are float32, and a
+narrower kernel would weigh rows by their rounding."""
 WIDTH_ROWS = 500
 WIDTH_FACTORS = tuple(2.0**power for power in range(-4, 7))
 STANDARD_ROWS = 5_000
@@ -330,9 +333,10 @@ def _bandwidth(rows: Rows) -> float:
     squared = np.maximum(squared, 0.0)
     least = squared.min(axis=1, keepdims=True)
     typical = float(np.median(least)) or (float(np.median(least[least > 0])) if (least > 0).any() else 1.0)
+    narrowest = NARROWEST * float(np.median((rows.astype(np.float64) ** 2).sum(axis=1)))
     errors = {}
     for factor in WIDTH_FACTORS:
-        width = max(typical * factor, 1e-12)
+        width = max(typical * factor, narrowest, 1e-12)
         weight = np.exp((least - squared) / (2 * width))
         mean = weight @ rows / weight.sum(axis=1, keepdims=True)
         errors[width] = float(((sample - mean) ** 2).sum(axis=1).mean())
