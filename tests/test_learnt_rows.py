@@ -43,8 +43,8 @@ def test_row_keeps_the_risk_it_had_before_it_was_learnt_from(rows: pd.DataFrame,
     measures, known = detector.scorer_.recalled(rows)
 
     assert known.sum() == calibrator.size + calibrator.trimmed == len(learnt)
-    np.testing.assert_allclose(np.sort(measures["risk"][known]), calibrator.risk)
-    changed = rows[known].assign(a=rows["a"][known] + 1e-9)
+    np.testing.assert_allclose(np.sort(measures["risk"][known > 0]), calibrator.risk)
+    changed = rows[known > 0].assign(a=rows["a"][known > 0] + 1e-9)
     assert not detector.scorer_.recalled(changed)[1].any()
 
 
@@ -73,14 +73,14 @@ def test_rows_with_a_key_are_known_by_it(rows: pd.DataFrame) -> None:
     assert scorer.recalled(rows.assign(id=rows["id"].astype("str")))[1].sum() == 80
 
 
-def test_of_training_rows_that_are_alike_none_is_recognised() -> None:
+def test_of_training_rows_that_are_alike_none_is_surely_recognised() -> None:
     """They have the least risk of them, and a new row may well be like them."""
     learnt = LearntRows.of(encoded([[1.0], [2.0], [2.0]]), np.array([5.0, 4.0, 3.0]), np.zeros(3, dtype=bool))
 
     risk, known = learnt.recall(encoded([[2.0], [1.0], [9.0]]), np.zeros(3))
 
     assert risk.tolist() == [3.0, 5.0, 0.0]
-    assert known.tolist() == [False, True, False]
+    assert known.tolist() == [0.5, 1.0, 0.0]
 
 
 def test_marks_tell_rows_apart_that_differ_in_one_bit() -> None:

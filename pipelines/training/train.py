@@ -227,7 +227,7 @@ def _some(frame: pd.DataFrame, config: Config) -> pd.DataFrame:
 
 
 def _write_filtered(config: Config, detector: TabularDetector, rows: pd.DataFrame, frame: pd.DataFrame) -> str | None:
-    """Keep the rows that the cleaning settings left out of training, each with its reason; say how many."""
+    """Keep the rows that were left out of training, each with its reason; say how many."""
     left = getattr(detector, "left_out_", NONE_LEFT_OUT)  # a detector of series has no filters
     path = config.bundle.with_name(f"{config.bundle.name}.left_out.csv")
     with QuarantineSink(
@@ -238,7 +238,7 @@ def _write_filtered(config: Config, detector: TabularDetector, rows: pd.DataFram
     if left.empty:
         return None
     shown = ", ".join(f"{kind} {count:,}" for kind, count in count_reasons(left).items())
-    return f"Left out of training by `train.cleaning`: {shown}. See each in {path}"
+    return f"Left out of training: {shown}. See each in {path}"
 
 
 def _refuse_too_few(cleaned: Cleaned, file: Path) -> None:

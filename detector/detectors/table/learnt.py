@@ -23,6 +23,7 @@ SPREAD = np.uint64(0x9E3779B97F4A7C15)
 HALF = np.uint64(32)
 NOT_A_NUMBER = np.uint64(0x7FF8000000000000)
 BLOCK = 1024
+SEVERAL = 0.5
 
 
 @dataclass(frozen=True)
@@ -57,10 +58,14 @@ class LearntRows:
     def __len__(self) -> int:
         return len(self.marks)
 
-    def recall(self, encoded: Encoded, risk: Floats, keys: pd.Series | None = None) -> tuple[Floats, Flags]:
-        """The risks, those of rows like one that was learnt from replaced by its own; and which are surely that row."""
+    def recall(self, encoded: Encoded, risk: Floats, keys: pd.Series | None = None) -> tuple[Floats, Floats]:
+        """The risks, those of rows like one that was learnt from replaced by its own; and how surely each is that row.
+
+        That is 1 where one training row is like it, one half where several are, and 0 else.
+        """
         at, known = self._places(encoded, keys)
-        return np.where(known, self.risk[at], risk), known & self.alone[at]
+        sure = np.where(self.alone[at], 1.0, SEVERAL)
+        return np.where(known, self.risk[at], risk), np.where(known, sure, 0.0)
 
     def lie_apart(self, encoded: Encoded, keys: pd.Series | None = None) -> Flags:
         """Which rows are like one that counts as an anomaly."""

@@ -203,8 +203,8 @@ class TabularScorer:
         """
         return self.recalled(rows)[0]
 
-    def recalled(self, rows: pd.DataFrame) -> tuple[pd.DataFrame, NDArray[np.bool_]]:
-        """As ``measure``, and which rows were learnt from."""
+    def recalled(self, rows: pd.DataFrame) -> tuple[pd.DataFrame, NDArray[np.float64]]:
+        """As ``measure``, and how surely each row was learnt from, from 0 to 1."""
         measures, learnt = self._unsupervised(rows)
         head, alone = self.serving_head, measures["risk"]
         if head is None:
@@ -220,11 +220,11 @@ class TabularScorer:
         """
         return self._unsupervised(rows)[0]
 
-    def _unsupervised(self, rows: pd.DataFrame) -> tuple[pd.DataFrame, NDArray[np.bool_]]:
-        """As ``unsupervised``, and which rows were learnt from."""
+    def _unsupervised(self, rows: pd.DataFrame) -> tuple[pd.DataFrame, NDArray[np.float64]]:
+        """As ``unsupervised``, and how surely each row was learnt from."""
         encoded = self.encoded(rows)
         z = self.standardised(encoded)
-        risk, learnt = self.fusion.risk(z), np.zeros(len(rows), dtype=bool)
+        risk, learnt = self.fusion.risk(z), np.zeros(len(rows))
         if self.learnt is not None:
             risk, learnt = self.learnt.recall(encoded, risk, keys_of(rows, self.schema))
         measures = {"risk": risk, "p_value": self.calibrator.p_value(risk)}

@@ -34,8 +34,8 @@ class Steps(Protocol):
         """What a false discovery rate can rest on."""
         ...
 
-    def recalled(self, rows: pd.DataFrame) -> tuple[pd.DataFrame, NDArray[np.bool_]]:
-        """Risk, p-value and each member's score of cleaned rows, and which of them were learnt from."""
+    def recalled(self, rows: pd.DataFrame) -> tuple[pd.DataFrame, NDArray[np.float64]]:
+        """Risk, p-value and each member's score of cleaned rows, and how surely each was learnt from."""
         ...
 
     def as_scores(self, rows: pd.DataFrame, measures: pd.DataFrame, *, flagged: NDArray[np.bool_]) -> pd.DataFrame:
@@ -86,7 +86,7 @@ class TableScoring:
         self.explains = explains
         self.kept = [name for name in kept if name in scorer.schema.features] if kept else []
         self._spool: MutableMapping[str, pd.DataFrame] = {} if spool is None else spool
-        self._learnt = 0
+        self._learnt = 0.0
         self._risk: list[NDArray[np.float64]] = []
         self._p_value: list[NDArray[np.float64]] = []
         self._day: list[NDArray[np.datetime64]] = []
@@ -102,7 +102,7 @@ class TableScoring:
         risk, p_value = measures["risk"].to_numpy(), measures["p_value"].to_numpy()
         self._risk.append(risk)
         self._p_value.append(p_value)
-        self._learnt += int(learnt.sum())
+        self._learnt += float(learnt.sum())
         if schema.time is not None:
             self._day.append(rows[schema.time].to_numpy().astype("datetime64[D]"))
         if self.sample is not None:
