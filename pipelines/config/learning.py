@@ -118,10 +118,10 @@ class NeighboursSection(Section):
     enabled: bool = True
     """Whether this member takes part."""
 
-    references: PositiveInt = 4_000
+    references: PositiveInt = 5_000
     """Most known rows to remember; scoring time grows with it. Too few, and a rare normal row has none near it."""
 
-    kernel_references: PositiveInt = 1_000
+    kernel_references: PositiveInt = 2_000
     """Of these, the rows that pull."""
 
     clean_references: PositiveInt = 512

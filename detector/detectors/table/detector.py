@@ -109,8 +109,8 @@ class TabularDetector(OutlierMixin, BaseEstimator):  # type: ignore[misc]  # sci
     autoencoder: TableAutoencoder | None = None
     trees: int = 100
     max_samples: int = 256
-    references: int = 4_000
-    kernel_references: int = 1_000
+    references: int = 5_000
+    kernel_references: int = 2_000
     clean_references: int = 512
     filters: Filters | None = None
     clean_share: float = 0.25

@@ -231,7 +231,7 @@ def _split(n_rows: int, recipe: Recipe) -> tuple[Places, Places]:
 
 def _forest(table: NDArray[np.float32], recipe: Recipe) -> IsolationForest:
     """At most half of the rows a tree: those it was not grown on are scored by it."""
-    most = max(1, min(recipe.max_samples, len(table) // 2))
+    most = min(recipe.max_samples, max(2, len(table) // 2))
     return IsolationForest(n_estimators=recipe.trees, max_samples=most, random_state=recipe.random_state).fit(table)
 
 
