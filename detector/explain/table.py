@@ -56,10 +56,11 @@ class TableExplainer:
         spare = self._reasons(encoded.take(short), shares[short], [chosen[i][top:] for i in short]) if short else []
         for i, more in zip(short, spare, strict=True):
             reasons[i] += more
-        if none := [i for i, each in enumerate(reasons) if not each]:  # then what there is, however it deviates
-            first = [chosen[i][:1] for i in none]
-            for i, only in zip(none, self._reasons(encoded.take(none), shares[none], first, any_way=True), strict=True):
-                reasons[i] = only
+        if none := [i for i, each in enumerate(reasons) if not any(reason.telling for reason in each)]:
+            # then what there is, however little it adds and however it deviates; first what the table never holds
+            every = [np.argsort(-shares[i], kind="stable").tolist() for i in none]
+            for i, found in zip(none, self._reasons(encoded.take(none), shares[none], every, any_way=True), strict=True):
+                reasons[i] = explain.most_telling(sorted(found, key=lambda reason: not reason.lacks_value), 1)
         return [explain.most_telling(each, top) for each in reasons]
 
     def attributions(self, encoded: Encoded) -> dict[str, NDArray[np.float64]]:

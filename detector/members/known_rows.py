@@ -80,9 +80,9 @@ class KnownRows:
         """
         if contracted < 1:
             raise SettingError(f"contracted must be at least 1. Received: contracted={contracted}.")
-        known = far[chosen]
+        known = np.clip(far[chosen], -MOST, MOST).astype(np.float64)
         low, middle, high = (
-            np.percentile(known, [25, 50, 75], axis=0) if known.shape[1] else np.zeros((3, 0), np.float32)
+            np.percentile(known, [25, 50, 75], axis=0) if known.shape[1] else np.zeros((3, 0))
         )
         extent = np.ptp(known, axis=0) if len(known) else np.ones(known.shape[1])
         quartiles = (high - low) / NORMAL_QUARTILES
@@ -139,7 +139,8 @@ class KnownRows:
             for block, squared in self._squared(name, rows, own):
                 size = (block**2).sum(axis=1)
                 nearest = np.sqrt(np.maximum(squared.min(axis=1) + size * (1 - CANCELLED), 0))
-                pulled = np.sqrt(((block - self._mean(name, squared)) ** 2).sum(axis=1))
+                pull = ((block - self._mean(name, squared)) ** 2).sum(axis=1)
+                pulled = np.sqrt(np.maximum(pull - CANCELLED * size, 0))
                 parts.append(np.column_stack([nearest, pulled]))
             found[name] = np.concatenate(parts or [np.zeros((0, 2))]).astype(np.float64)
         return found
@@ -198,6 +199,7 @@ class KnownRows:
             "nought": np.float32(0),
             "one": np.float32(1),
             "kept": np.float32(1 - CANCELLED),
+            "cancelled": np.float32(CANCELLED),
             "half": np.float32(1 / len(SCALINGS)),
             "middle": self.middle,
             "most": MOST,
@@ -280,7 +282,10 @@ class KnownRows:
             f"{name}_residual = Sub ({name}, {name}_mean)",
             f"{name}_residual_square = Mul ({name}_residual, {name}_residual)",
             f"{name}_residual_length = MatMul ({name}_residual_square, ones)",
-            f"{name}_pull = Sqrt ({name}_residual_length)",
+            f"{name}_rounding = Mul ({name}_length, cancelled)",
+            f"{name}_pull_less = Sub ({name}_residual_length, {name}_rounding)",
+            f"{name}_pull_bounded = Max ({name}_pull_less, nought)",
+            f"{name}_pull = Sqrt ({name}_pull_bounded)",
         ]
         for i, (score, distance) in enumerate(zip(SCORES, (f"{name}_distance", f"{name}_pull"), strict=True)):
             for what in ("floor", "location", "scale"):

@@ -16,6 +16,7 @@ from scipy.optimize import minimize
 from sklearn.metrics import roc_auc_score
 
 from detector.arrays import Floats
+from detector.encoding.statistics import LARGEST
 from detector.encoding.table import Encoded
 
 PRIOR = {"neighbours": 0.5, "contraction": 0.5, "autoencoder": 0.2, "forest": 0.05}
@@ -120,18 +121,20 @@ def spoil(rows: Encoded, rng: np.random.Generator) -> dict[str, Encoded]:
     made = {"shuffled": Encoded(numeric, codes), "many_cells": cells(MANY_CELLS), "few_cells": cells(FEW_CELLS)}
     if not n_numeric:
         return made
-    low, middle, high = (np.nan_to_num(part) for part in np.nanpercentile(rows.numeric, [25, 50, 75], axis=0))
-    deviation = np.nan_to_num(np.nanstd(rows.numeric, axis=0))
-    width = np.where(high > low, high - low, deviation)
+    with np.errstate(over="ignore", invalid="ignore"):  # a number near the largest there is has no deviation
+        low, middle, high = (np.nan_to_num(part) for part in np.nanpercentile(rows.numeric, [25, 50, 75], axis=0))
+        deviation = np.nan_to_num(np.nanstd(rows.numeric, axis=0), posinf=0.0)
+        width = np.nan_to_num(np.where(high > low, high - low, deviation), posinf=0.0)
     noise = JITTER * width * rng.normal(size=rows.numeric.shape)
     chosen = rng.random(rows.numeric.shape) < FEW_CELLS
     chosen[np.arange(n_rows), rng.integers(0, n_numeric, n_rows)] = True
     outwards = np.where(rows.numeric >= middle, 1.0, -1.0) * deviation * rng.uniform(1, 4, rows.numeric.shape)
-    stretched = middle + (rows.numeric - middle) * rng.uniform(1.5, 3.0, (n_rows, 1))
+    with np.errstate(over="ignore"):
+        stretched = middle + (rows.numeric - middle) * rng.uniform(1.5, 3.0, (n_rows, 1))
     numbers = {
         "jitter": rows.numeric + noise,
         "tails": np.where(chosen, rows.numeric + outwards, rows.numeric),
-        "scaled": stretched,
+        "scaled": np.clip(stretched, -LARGEST, LARGEST),
     }
     return made | {kind: Encoded(values, rows.codes) for kind, values in numbers.items()}
 
