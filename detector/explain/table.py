@@ -59,7 +59,9 @@ class TableExplainer:
         if none := [i for i, each in enumerate(reasons) if not any(reason.telling for reason in each)]:
             # then what there is, however little it adds and however it deviates; first what the table never holds
             every = [np.argsort(-shares[i], kind="stable").tolist() for i in none]
-            for i, found in zip(none, self._reasons(encoded.take(none), shares[none], every, any_way=True), strict=True):
+            for i, found in zip(
+                none, self._reasons(encoded.take(none), shares[none], every, any_way=True), strict=True
+            ):
                 reasons[i] = explain.most_telling(sorted(found, key=lambda reason: not reason.lacks_value), 1)
         return [explain.most_telling(each, top) for each in reasons]
 
