@@ -23,7 +23,7 @@ from detector.metrics.calibration import calibration_metrics
 from pipelines.config import Config
 from pipelines.ingest.batch import InputBatch
 from pipelines.jobs.cache import ProcessCache
-from pipelines.registry.promotion import KEEP, PROMOTE, TITLES
+from pipelines.registry.promotion import KEEP, PROMOTE, TITLES, Decision, overtaken
 from pipelines.registry.registry import ModelRegistry
 from pipelines.scoring.contract import BatchContext
 from pipelines.scoring.load import load_challenger
@@ -51,18 +51,21 @@ class Trial:
         Why it would serve.
     since, until : str
         When the trial began, and when it is settled, in ISO 8601.
+    champion : str
+        Beside which it scores; empty if an earlier version began the trial.
     """
 
     name: str
     reason: str
     since: str
     until: str
+    champion: str = ""
 
 
 def begin_shadow(config: Config, name: str, *, reason: str, now: datetime) -> Trial:
     """Let a challenger score beside the champion from now on; an earlier trial ends without effect."""
     until = now + timedelta(days=config.retrain.shadow_days)
-    trial = Trial(name, reason, now.isoformat(), until.isoformat())
+    trial = Trial(name, reason, now.isoformat(), until.isoformat(), ModelRegistry(config.bundle).served())
     write_whole(_state(config), json.dumps(asdict(trial)))
     return trial
 
@@ -178,6 +181,9 @@ def settle_shadow(config: Config, *, now: datetime) -> str | None:
     registry = ModelRegistry(config.bundle)
     verdict, reason, metrics = _settled(config, registry, trial)
     with registry.locked():
+        if verdict == PROMOTE and trial.champion not in ("", registry.served()):
+            decided = overtaken(Decision(verdict, reason))
+            verdict, reason = decided.verdict, decided.reason
         if verdict == PROMOTE:
             registry.promote(trial.name, why=reason, now=now, notify=partial(record_promotion, config, job="retrain"))
         elif trial.name in registry.state().names:
