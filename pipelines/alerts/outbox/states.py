@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 
 import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
 from pipelines.alerts.grouping.notify_rules import GroupState
+from pipelines.store import chunks
 from pipelines.store.alert_tables import AlertGroup
-
-_IDS_A_QUERY = 500
 
 
 def group_states(session: Session, source: str, groups: Iterable[str]) -> dict[str, GroupState]:
     """What is known of each group's latest event; nothing of a group without one."""
     found = {}
-    for some in _chunks(set(groups)):
+    for some in chunks(set(groups)):
         # By their ids alone: with the source too, SQLite reads every group of it, for each of these queries.
         for row in session.scalars(sa.select(AlertGroup).where(AlertGroup.id.in_(some))):
             if row.source != source:
@@ -38,14 +37,8 @@ def store_group_states(
     session: Session, source: str, states: Mapping[str, GroupState], labels: Mapping[str, str]
 ) -> None:
     """Put these states in the place of earlier ones."""
-    for some in _chunks(states):
+    for some in chunks(states):
         session.execute(sa.delete(AlertGroup).where(AlertGroup.id.in_(some)))
     rows = [{"id": group, "source": source, "label": labels[group], **vars(state)} for group, state in states.items()]
     if rows:
         session.execute(sa.insert(AlertGroup), rows)
-
-
-def _chunks(ids: Iterable[str]) -> Iterator[list[str]]:
-    """No more at once than a database takes in one query."""
-    every = list(ids)
-    return (every[start : start + _IDS_A_QUERY] for start in range(0, len(every), _IDS_A_QUERY))
