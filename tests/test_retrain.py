@@ -24,6 +24,7 @@ from pipelines.ingest.batch import InputBatch
 from pipelines.jobs.cache import ProcessCache
 from pipelines.registry.promotion import Decision
 from pipelines.registry.registry import ModelRegistry
+from pipelines.scoring import shadow
 from pipelines.scoring.contract import BatchContext
 from pipelines.scoring.load import load_scorer
 from pipelines.scoring.shadow import ShadowTrial, begin_shadow, settle_shadow, trial_of
@@ -344,6 +345,27 @@ def test_winner_over_another_champion_does_not_serve(
     assert state.challenger == report.challenger
     assert "another detector serves than the one it was compared with" in state.find(report.challenger).decision
     assert [move.why for move in state.promotions].count("too many alerts") == 1
+
+
+def test_trial_that_two_jobs_settle_is_settled_once(trial: tuple[Config, str], monkeypatch: pytest.MonkeyPatch) -> None:
+    """A look for drift and a retraining may come to it at the same moment."""
+    config, name = trial
+    settled = shadow._settled
+    verdicts: list[str | None] = []
+
+    def overtaken(*given: Any) -> Any:
+        monkeypatch.setattr(shadow, "_settled", settled)
+        verdicts.append(settle_shadow(config, now=after(43)))
+        return settled(*given)
+
+    monkeypatch.setattr(shadow, "_settled", overtaken)
+    verdicts.append(settle_shadow(config, now=after(43)))
+
+    state = ModelRegistry(config.bundle).state()
+    assert verdicts == ["promote", None]
+    assert serving(config) == name
+    assert [move.to for move in state.promotions[-2:]].count(name) == 1
+    assert state.find(name).decision.startswith("promoted: ")
 
 
 def test_trial_beside_another_champion_is_lost(trial: tuple[Config, str]) -> None:

@@ -181,6 +181,8 @@ def settle_shadow(config: Config, *, now: datetime) -> str | None:
     registry = ModelRegistry(config.bundle)
     verdict, reason, metrics = _settled(config, registry, trial)
     with registry.locked():
+        if trial_of(config) != trial:
+            return None  # another job has settled it meanwhile
         if verdict == PROMOTE and trial.champion not in ("", registry.served()):
             decided = overtaken(Decision(verdict, reason))
             verdict, reason = decided.verdict, decided.reason
