@@ -11,6 +11,7 @@ import signal
 import sqlite3
 import subprocess
 import sys
+import threading
 import time
 import urllib.error
 import urllib.request
@@ -32,6 +33,7 @@ from pipelines.cli import app
 from pipelines.jobs import catalogue as jobs
 from pipelines.jobs.context import Context, JobOutcome, StoppedError
 from pipelines.jobs.subprocess import CommandError, outcome_of, run_command
+from pipelines.service import housekeeping
 from pipelines.service.app import Service
 from pipelines.service.facts import Facts
 from pipelines.service.http import HttpServer, application
@@ -186,8 +188,6 @@ def site(tiny_bundle: Path, tmp_path: Path) -> Site:
 
 def test_sigterm_lets_a_short_step_finish(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
     """What is in hand when the service is to end is finished if there is time."""
-    import threading
-
     begun, ended = threading.Event(), []
 
     def slow(given: Context) -> JobOutcome:
@@ -314,6 +314,28 @@ def test_many_unusable_rows_are_warned_of(site: Site, caplog: pytest.LogCaptureF
     assert "batch-00000001.csv" in warning.message
     counted = 'detector_rows_quarantined_by_reason_total{reason="amount: … is not a number'
     assert counted in service.metrics.text().decode()
+
+
+def test_slow_delivery_keeps_no_other_waiting(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    """While an hour of trainings goes to MLflow, alerts go out as they come, and the job says all of it."""
+    alerts: list[Any] = []
+    many = threading.Event()
+
+    def send_alerts(given: Context) -> int:
+        alerts.append(given.now)
+        if len(alerts) == 3:
+            many.set()
+        return 1
+
+    monkeypatch.setattr(housekeeping, "AGAIN_SECONDS", 0.1)
+    monkeypatch.setitem(jobs.DELIVERIES, "alerts", send_alerts)
+    monkeypatch.setitem(jobs.DELIVERIES, "mlflow", lambda _: 7 if many.wait(10) else 0)
+    with opened(site) as store:
+        found = housekeeping.deliver(context(site, store))
+
+    assert found.facts == {"alerts": len(alerts), "mlflow": 7}
+    assert 3 <= len(alerts) <= 5
+    assert alerts == sorted(set(alerts))
 
 
 def test_health_tells_a_loop_that_stands_still(site: Site) -> None:
