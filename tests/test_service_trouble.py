@@ -92,7 +92,7 @@ def test_too_many_unusable_rows_are_told_once_until_they_are_over(site: Site) ->
     }
     assert opened_["service"]["reasons"] == ["amount: … is not a number (30 rows)"]
     assert "batch-00000001.csv" in opened_["columns"]["Quarantine"]
-    assert "`source.formats`" in opened_["columns"]["What to do"]
+    assert "`source: {formats: {amount: …}}`" in opened_["columns"]["What to do"]
     assert opened_["links"] == {}
     assert over["title"] == "Recovered: rows that cannot be used in soak"
 

@@ -74,6 +74,7 @@ def _rows(batch: Batch, reasons: Counter[str], quarantine: Path, config: Config)
     share, files = batch.quarantined / max(batch.rows, 1), _files_of(batch.window)
     places = {"Batch": str(batch.id), "Files": _listed(files), "Quarantine": str(quarantine)}
     top = reasons.most_common(MOST_LISTED)
+    column = top[0][0].partition(": ")[0] if top and ": " in top[0][0] else "COLUMN"
     text = (
         f"{batch.quarantined:,} of {counted(batch.rows)} ({100 * share:.3g} %) of batch {batch.id} of {config.name} "
         f"could not be used, more than the {100 * config.service.most_quarantined:.3g} % of `service.most_quarantined`"
@@ -83,9 +84,10 @@ def _rows(batch: Batch, reasons: Counter[str], quarantine: Path, config: Config)
         label="rows that cannot be used",
         severity="high",
         text=f"{text}; mainly {top[0][0]}" if top else text,
-        todo="Look at the quarantine file. Numbers or dates in another form: `source.formats` (`detector doctor` "
-        "proposes the one that fits). Columns with other names: `columns`. If so many are usual: "
-        "`service.most_quarantined`. Rows that can be used then are scored once they come in again.",
+        todo=f"Look at the quarantine file. Numbers or dates in another form: `source: {{formats: {{{column}: …}}}}` "
+        f"(`detector doctor` proposes the one that fits). Columns with other names: `columns`. If so many are usual: "
+        f"`service: {{most_quarantined: {min(1.0, 1.2 * share):.2g}}}`. Rows that can be used then are scored when "
+        f"they come in again.",
         lines=[f"{reason} ({counted(count)})" for reason, count in top],
         columns={name: value for name, value in places.items() if value},
         figures={
