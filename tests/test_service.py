@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import logging
 import os
@@ -15,6 +16,7 @@ import threading
 import time
 import urllib.error
 import urllib.request
+import weakref
 from collections.abc import Callable, Iterator
 from io import StringIO
 from pathlib import Path
@@ -38,6 +40,7 @@ from pipelines.service.app import Service
 from pipelines.service.facts import Facts
 from pipelines.service.http import HttpServer, application
 from pipelines.service.logs import configure
+from pipelines.service.memory import FreeMemory
 from pipelines.service.metrics import Metrics
 from pipelines.service.once import JobFailedError, run_once
 from pipelines.store import Request, Run
@@ -462,3 +465,27 @@ def test_command_job_ends_with_the_service(site: Site) -> None:
 def test_outcome_of_a_command(said: str, expected: JobOutcome) -> None:
     """Fields it does not know are left out."""
     assert outcome_of(said) == expected
+
+
+def test_cycles_of_old_objects_are_collected() -> None:
+    """Every minute, however few there are: Python waits until there are many."""
+
+    class Old:
+        """Holds itself."""
+
+        def __init__(self) -> None:
+            self.me = self
+
+    seconds = [0.0]
+    free = FreeMemory(clock=lambda: seconds[0])
+    gone = weakref.ref(Old())
+    gc.disable()
+    try:
+        assert not free.give_back()
+        assert gone() is not None
+        seconds[0] = 60.0
+        assert free.give_back()
+    finally:
+        gc.enable()
+
+    assert gone() is None

@@ -22,6 +22,7 @@ from pipelines.jobs.context import Context, JobOutcome
 from pipelines.service.facts import Facts
 from pipelines.service.http import HttpServer, application
 from pipelines.service.leader import BEATS, Leadership
+from pipelines.service.memory import FreeMemory
 from pipelines.service.metrics import Metrics
 from pipelines.service.runs import close_lost, note_unrun, run_job
 from pipelines.service.scheduler import Schedule
@@ -65,10 +66,12 @@ class Service:
         """Go on until ``end`` is called, or the process gets SIGTERM or SIGINT."""
         pause = min(CYCLE_SECONDS, self.config.service.lease / BEATS)
         load_jobs()
+        memory = FreeMemory()
         log.info("instance %s", self.leadership.instance)
         while not self._ending.is_set():
             self._cycle()
             self._last_cycle = time.monotonic()
+            memory.give_back()
             self._ending.wait(pause)
         self._finish()
 
