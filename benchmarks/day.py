@@ -48,7 +48,7 @@ class Season:
     """What happened, in order."""
 
     lines: list[str] = field(default_factory=list)
-    verdicts: list[str] = field(default_factory=list)
+    decisions: list[str] = field(default_factory=list)
     served: list[str] = field(default_factory=list)
 
     def note(self, day: int, text: str) -> None:
@@ -98,7 +98,7 @@ def play(folder: Path, *, rows_a_day: int = ROWS_A_DAY, uri: str | None = None, 
             season.note(day, f"drift: {report.note}")
         if asked or day in regular:
             done = retrain(config, now=now, trigger="drift" if asked else "schedule")
-            season.verdicts.append(done.decision.verdict)
+            season.decisions.append(done.decision.outcome)
             season.note(day, f"retrain ({'drift' if asked else 'schedule'}): {done.decision.reason}")
         season.served.append(bundle.fingerprint(config.bundle))
     now = (START + timedelta(days=LAST, hours=9)).replace(tzinfo=UTC)
@@ -115,7 +115,7 @@ def _come(folder: Path, table: pd.DataFrame, now: datetime) -> None:
 
 def _close(config: Config, season: Season) -> None:
     moves = ModelRegistry(config.bundle).state().promotions
-    season.note(LAST, f"{len(season.verdicts)} retrainings: {', '.join(season.verdicts)}; {len(moves)} moves.")
+    season.note(LAST, f"{len(season.decisions)} retrainings: {', '.join(season.decisions)}; {len(moves)} moves.")
     print(open_command(config.tracking.uri) or config.tracking.uri)
 
 

@@ -38,7 +38,7 @@ POINTS = (
     "score.claimed",
     "score.opened",
     "score.read",
-    "score.judged",
+    "score.computed",
     "landing.write",
     "score.staged",
     "score.moving",

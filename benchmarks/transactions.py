@@ -49,8 +49,8 @@ from threadpoolctl import threadpool_limits
 from detector.detectors.table.detector import TabularDetector
 from detector.detectors.table.scorer import TabularScorer
 from detector.features import FeatureSet, Money, compute_to_learn
-from detector.ranker.fit import HeadRecipe, fit_head
-from detector.ranker.model import Head
+from detector.head.fit import HeadRecipe, fit_head
+from detector.head.model import Head
 from detector.schema import Schema
 
 CARD, TERMINAL = "customer_id", "terminal_id"

@@ -72,9 +72,10 @@ def whole_folder(folder: Path) -> Iterator[Path]:
     building = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
     try:
         yield building
-        for path in building.iterdir():
-            with path.open("rb") as file:
-                os.fsync(file.fileno())
+        for path in building.rglob("*"):
+            if path.is_file():
+                with path.open("rb") as file:
+                    os.fsync(file.fileno())
         building.chmod(0o755)
         if folder.exists():
             exchange(building, folder)
@@ -108,11 +109,11 @@ def exchange(first: Path, second: Path) -> None:
         code = ctypes.get_errno()
         if code not in _UNSUPPORTED:
             raise OSError(code, os.strerror(code), str(second))
-    aside = first.with_name(f"{first.name}-aside")
-    second.replace(aside)
+    parked = first.with_name(f"{first.name}-parked")
+    second.replace(parked)
     try:
         first.replace(second)
     except OSError:
-        aside.replace(second)
+        parked.replace(second)
         raise
-    aside.replace(first)
+    parked.replace(first)

@@ -7,7 +7,7 @@
     ├── DataError            (ValueError)     the rows cannot be used: none, one, all constant
     ├── ShapeError           (ValueError)     an array has the wrong shape
     ├── SettingError         (ValueError)     a parameter or a configuration key has no meaning
-    ├── UnfittedError        (ValueError, AttributeError)  something was asked of a detector before ``fit``
+    ├── UnfittedError        (ValueError, AttributeError)  a detector was used before ``fit``
     ├── BundleError          (ValueError)     a saved detector is incomplete, changed or too new
     ├── ParityError          (ArithmeticError)  the ONNX graph and the model it came from disagree
     ├── SourceError          (OSError)        a file, a folder or a database cannot be read
@@ -46,7 +46,7 @@ class SettingError(DetectorError, ValueError):
 
 
 class UnfittedError(DetectorError, ValueError, AttributeError):
-    """Something was asked of a detector before ``fit``."""
+    """A detector was used before ``fit``."""
 
 
 class BundleError(DetectorError, ValueError):

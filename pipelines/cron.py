@@ -45,12 +45,8 @@ class Cron:
     the first time. Where minute or hour begins with ``*`` there is no such rule: an hour that does not exist is left
     out, a repeated one counts twice.
 
-    Parameters
-    ----------
-    fields : str
-        The five of crontab. If neither day nor weekday begins with ``*``, either will do.
-    zone : ZoneInfo
-        Whose clock.
+    - ``fields``: The five of crontab. If neither day nor weekday begins with ``*``, either will do.
+    - ``zone``: Whose clock.
     """
 
     fields: str
@@ -122,10 +118,7 @@ def parse(text: str, *, zone: str = "UTC") -> When:
 def zone_of(name: str) -> ZoneInfo:
     """The time zone of that name.
 
-    Raises
-    ------
-    ValueError
-        If there is none.
+    Raises ``ValueError`` if there is none.
     """
     try:
         return ZoneInfo(name)

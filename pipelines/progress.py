@@ -80,7 +80,7 @@ def progress(label: str, *, total: int | None = None, unit: str = "rows") -> Ite
 
         def advance(steps: int) -> None:
             count(steps)
-            _move(bar, task, done)
+            _update(bar, task, done)
 
         yield advance
         bar.update(task, total=done or 1, completed=done or 1)
@@ -108,7 +108,7 @@ def _bar() -> Iterator[Progress]:
             _on_screen.set(None)
 
 
-def _move(bar: Progress, task: TaskID, done: int) -> None:
+def _update(bar: Progress, task: TaskID, done: int) -> None:
     """Show what is done; a total that was guessed too low grows with it."""
     total = bar.tasks[bar.task_ids.index(task)].total
     bar.update(task, completed=done, total=total if total is None else max(total, done))

@@ -72,7 +72,7 @@ class SensorSite(Site):
         self.batches += 1
         rows.to_csv(self.input / f"{self.batches:05d}.csv", index=False)
 
-    def verdicts(self) -> pd.DataFrame:
+    def scores(self) -> pd.DataFrame:
         """All scores so far, in the order of the rows."""
         files = sorted((self.folder / "scores").glob("*.parquet"))
         if not files:
@@ -80,7 +80,7 @@ class SensorSite(Site):
         found = pd.concat([pd.read_parquet(file) for file in files])
         return found.astype({"id": int}).sort_values("id", ignore_index=True)
 
-    def set_aside(self) -> pd.DataFrame:
+    def quarantined(self) -> pd.DataFrame:
         """All rows in quarantine."""
         files = sorted((self.folder / "scores.quarantine").glob("*.csv"))
         return pd.concat([pd.read_csv(file) for file in files], ignore_index=True) if files else pd.DataFrame()
@@ -88,7 +88,7 @@ class SensorSite(Site):
     def scored_as_whole(self, scorer: SequenceScorer) -> bool:
         """Whether each row that came has the risk it has in the whole series."""
         expected = scorer.measure(self.rows.iloc[: self.written])["risk"]
-        found = self.verdicts()
+        found = self.scores()
         assert found["id"].tolist() == list(range(len(found)))
         return bool(np.allclose(found["risk"], expected.iloc[: len(found)], rtol=1e-4, atol=1e-5))
 

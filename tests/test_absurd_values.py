@@ -12,7 +12,7 @@ from detector.detectors.series.detector import SequenceDetector
 from detector.detectors.table.detector import TabularDetector
 from detector.encoders.table import TableAutoencoder
 from detector.encoding.statistics import location_and_scale
-from detector.ranker.model import inputs
+from detector.head.model import inputs
 from detector.schema import Schema
 from detector.training.settings import Training
 

@@ -276,7 +276,7 @@ def test_answer_to_nothing_is_refused(store: Store, tmp_path: Path) -> None:
 # The command line -----------------------------------------------------------------------------------------------------
 
 
-def told(*words: str, code: int = 0) -> str:
+def printed(*words: str, code: int = 0) -> str:
     done = CliRunner().invoke(app, ["alerts", *words])
     assert done.exit_code == code, done.output
     return re.sub(r"\s+", " ", done.output)
@@ -290,32 +290,32 @@ def test_command_line_shows_answers_and_silences(store: Store, tmp_path: Path, m
     run(store, config, now=now)
     folder, name = str(tmp_path), alert["id"][:12]
 
-    assert "card-7 in payments is unusual (high)" in told("list", folder)
-    assert "1 in 20,000 normal rows" in told("show", folder, name)
-    assert "file up 0 0" in told("list", folder, "--targets").replace("low ", "")
-    assert "is fine" in told("answer", folder, name, "fine", "--reason", "known", "--who", "ann", "--snooze")
-    assert "fine by ann" in told("show", folder, name)
-    assert "0.0" in told("list", folder, "--precision")
-    assert "card-7, amount only" in told("silence", folder, "--list")
-    assert "Silence 2: card-8 until" in told(
+    assert "card-7 in payments is unusual (high)" in printed("list", folder)
+    assert "1 in 20,000 normal rows" in printed("show", folder, name)
+    assert "file up 0 0" in printed("list", folder, "--targets").replace("low ", "")
+    assert "is fine" in printed("answer", folder, name, "fine", "--reason", "known", "--who", "ann", "--snooze")
+    assert "fine by ann" in printed("show", folder, name)
+    assert "0.0" in printed("list", folder, "--precision")
+    assert "card-7, amount only" in printed("silence", folder, "--list")
+    assert "Silence 2: card-8 until" in printed(
         "silence", folder, "--entity", "card-8", "--reason", "test", "--hours", "2"
     )
-    assert "Silence 2 is over" in told("silence", folder, "--lift", "2")
-    assert "needs a reason" in told("silence", folder, "--everything", code=1)
-    assert "--alert ALERT" in told("silence", folder, "--reason", "x", code=2)
-    assert "There is no state 'ded'. Did you mean 'dead'?" in told("list", folder, "--state", "ded", code=1)
+    assert "Silence 2 is over" in printed("silence", folder, "--lift", "2")
+    assert "needs a reason" in printed("silence", folder, "--everything", code=1)
+    assert "--alert ALERT" in printed("silence", folder, "--reason", "x", code=2)
+    assert "There is no state 'ded'. Did you mean 'dead'?" in printed("list", folder, "--state", "ded", code=1)
 
 
 def test_silenced_entity_is_the_same_by_hand(store: Store, tmp_path: Path) -> None:
     """``--entity`` names the same group as the rows do."""
     config = config_in(tmp_path)
-    told("silence", str(tmp_path), "--entity", "a", "--reason", "planned work")
+    printed("silence", str(tmp_path), "--entity", "a", "--reason", "planned work")
 
     assert give(store, config, rows(("a", 0, "critical")), now=datetime.now(UTC)) == []
 
 
 def test_dead_letters_are_sent_by_retry(store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What was put aside goes out when a person says so, and a disabled target is on again."""
+    """What was given up goes out when a person says so, and a disabled target is on again."""
     monkeypatch.setenv("HOOK", SECRET)
     with receiver() as server:
         server.answer = lambda n: (410, {}, b"") if n == 1 else (200, {}, b"")
@@ -325,7 +325,7 @@ def test_dead_letters_are_sent_by_retry(store: Store, tmp_path: Path, monkeypatc
         run(store, config, now=NOW + timedelta(days=5))
         before = [each["state"] for each in deliveries(store)]
 
-        said = told("retry", str(tmp_path), "--target", "webhook")
+        said = printed("retry", str(tmp_path), "--target", "webhook")
 
         assert before == ["dead"]
         assert "sent 1" in said
@@ -342,11 +342,11 @@ def test_targets_are_tried_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
         webhook={"url": f"http://127.0.0.1:{free_port()}/", "secrets": ["${HOOK}"]},
     )
 
-    said = told("test", str(tmp_path), code=1)
+    said = printed("test", str(tmp_path), code=1)
 
     assert "file: took it" in said
     assert "webhook: 127.0.0.1 cannot be reached" in said
-    assert "no target 'flie'. Did you mean 'file'" in told("test", str(tmp_path), "--target", "flie", code=1)
+    assert "no target 'flie'. Did you mean 'file'" in printed("test", str(tmp_path), "--target", "flie", code=1)
 
 
 # What must not be seen ------------------------------------------------------------------------------------------------
@@ -383,7 +383,7 @@ def test_masked_columns_are_read_nowhere(
         seen = b"\n".join(body for _, _, body in server.got).decode()
         paths = {path for path, _, _ in server.got}
     seen += caplog.text + json.dumps(alert, default=str) + (tmp_path / "alerts.jsonl").read_text(encoding="utf-8")
-    seen += told("list", str(tmp_path)) + told("show", str(tmp_path), alert["id"])
+    seen += printed("list", str(tmp_path)) + printed("show", str(tmp_path), alert["id"])
     for file in tmp_path.glob("service.db*"):
         seen += file.read_bytes().decode("latin-1")
 
@@ -439,8 +439,8 @@ def test_secrets_are_shown_nowhere(
             config.model_dump_json(),
             caplog.text,
             str(outcome),
-            told("list", str(tmp_path), "--targets"),
-            told("test", str(tmp_path), code=1),
+            printed("list", str(tmp_path), "--targets"),
+            printed("test", str(tmp_path), code=1),
         ]
     )
     for file in tmp_path.glob("service.db*"):
@@ -484,7 +484,7 @@ def test_secrets_are_shown_nowhere(
 def test_wrong_settings_are_named_without_the_secret(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, section: dict[str, Any], message: str
 ) -> None:
-    """Each mistake is told in plain words; a secret that stands in the wrong place is not repeated."""
+    """Each mistake is reported in plain words; a secret that stands in the wrong place is not repeated."""
     monkeypatch.setenv("SHORT", "c2hvcnQ=")
 
     with pytest.raises(SettingError, match=message) as caught:
@@ -559,7 +559,7 @@ def test_alert_that_went_to_two_channels_counts_once_in_all(
     with store.read() as session:
         assert precision(session, source="payments")["alerts"].tolist() == [3, 3]
         assert in_all(session, source="payments") == "In all 3 alerts, 2 answered, 50 % of them fraud."
-    assert "In all 3 alerts, 2 answered, 50 % of them fraud." in told("list", str(tmp_path), "--precision")
+    assert "In all 3 alerts, 2 answered, 50 % of them fraud." in printed("list", str(tmp_path), "--precision")
     assert realised(config) == (
         "Alerts that people answered and that were fraud: file 1 of 2, log 1 of 2, 1 of 2 in all, each counted once."
     )
@@ -575,11 +575,11 @@ def test_silences_are_listed_masked(
     card, folder = "4929123412341234", str(tmp_path)
     entity = [part for name in key for part in ("--entity", card if name == "card_id" else "s1")]
     config_in(tmp_path, key=key)
-    told("silence", folder, *entity, "--reason", "before")
+    printed("silence", folder, *entity, "--reason", "before")
     config_in(tmp_path, key=key, mask={"card_id": rule}, mask_secret="${MASK}")
-    made = told("silence", folder, *entity, "--reason", "after")
+    made = printed("silence", folder, *entity, "--reason", "after")
 
-    listed = told("silence", folder, "--list")
+    listed = printed("silence", folder, "--list")
 
     assert card not in made + listed
     assert "before" in listed
@@ -591,9 +591,9 @@ def test_times_of_an_alert_say_their_zone(store: Store, tmp_path: Path) -> None:
     config = config_in(tmp_path, log={"enabled": True}, shown=["time"])
     (alert,) = give(store, config, rows(("a", 0, "high")))
     run(store, config)
-    told("answer", str(tmp_path), alert["id"], "fine")
+    printed("answer", str(tmp_path), alert["id"], "fine")
 
-    lines = told("show", str(tmp_path), alert["id"])
+    lines = printed("show", str(tmp_path), alert["id"])
 
     times = re.findall(r"20\d\d-\d\d-\d\d \d\d:\d\d(?::\d\d)?( UTC)?", lines)
     assert len(times) >= 4

@@ -26,7 +26,7 @@ def store(tmp_path: Path) -> Store:
     return store_in(tmp_path)
 
 
-def drawn(*names: str, flagged: tuple[str, ...] = ()) -> pd.DataFrame:
+def sampled(*names: str, flagged: tuple[str, ...] = ()) -> pd.DataFrame:
     """Verdicts with some rows of each card drawn, and rows of other cards flagged."""
     told = rows(*((name, 0, "high") for name in flagged), explored=False, chance=1.0)
     others = rows(*((name, 1, "") for name in names), flagged=False, explored=True, chance=0.02)
@@ -34,15 +34,15 @@ def drawn(*names: str, flagged: tuple[str, ...] = ()) -> pd.DataFrame:
     return pd.concat([told, others] if flagged else [others], ignore_index=True)
 
 
-def drawn_alerts(made: list[dict[str, Any]]) -> list[dict[str, Any]]:
+def sampled_alerts(made: list[dict[str, Any]]) -> list[dict[str, Any]]:
     return [alert for alert in made if alert["pattern"] == SAMPLED]
 
 
-def test_each_drawn_row_is_an_alert_that_says_so(store: Store, tmp_path: Path) -> None:
+def test_each_sampled_row_is_an_alert_that_says_so(store: Store, tmp_path: Path) -> None:
     """One a row, also of one card, of the lowest severity, whatever is at stake."""
     config = config_in(tmp_path, amount="sum", large_amount=10)
 
-    made = give(store, config, drawn("a", "a", "b").assign(sum=5_000.0))
+    made = give(store, config, sampled("a", "a", "b").assign(sum=5_000.0))
 
     assert sorted((alert["label"], alert["severity"], alert["facts"]["keys"]) for alert in made) == [
         ("a", "low", ["d0"]),
@@ -56,27 +56,27 @@ def test_each_drawn_row_is_an_alert_that_says_so(store: Store, tmp_path: Path) -
     assert "was drawn at random, to find out what is missed; nothing flagged it." in message.sentence
 
 
-def test_drawn_rows_take_no_room_from_flagged_ones(store: Store, tmp_path: Path) -> None:
+def test_sampled_rows_take_no_room_from_flagged_ones(store: Store, tmp_path: Path) -> None:
     """They come last, only while the day has room, and leave that room to what is flagged later."""
     config = config_in(tmp_path, a_day=3)
 
-    first = give(store, config, drawn("a", "b", "c", flagged=("x", "y")))
-    later = give(store, config, drawn("d", flagged=("z",)), now=NOW + timedelta(hours=1))
+    first = give(store, config, sampled("a", "b", "c", flagged=("x", "y")))
+    later = give(store, config, sampled("d", flagged=("z",)), now=NOW + timedelta(hours=1))
 
-    assert [len(drawn_alerts(made)) for made in (first, later)] == [1, 0]
+    assert [len(sampled_alerts(made)) for made in (first, later)] == [1, 0]
     assert [alert["label"] for alert in first[:2]] == ["x", "y"]
     assert [alert["label"] for alert in later if alert["kind"] == "opened"] == ["z"]
 
 
-def test_drawn_rows_stay_out_of_alerts_that_are_to_be_severe(store: Store, tmp_path: Path) -> None:
+def test_sampled_rows_stay_out_of_alerts_that_are_to_be_severe(store: Store, tmp_path: Path) -> None:
     """Who wants nothing of low severity gets none."""
-    assert give(store, config_in(tmp_path, least_severity="medium"), drawn("a")) == []
+    assert give(store, config_in(tmp_path, least_severity="medium"), sampled("a")) == []
 
 
 def test_answers_are_labels_and_no_precision_of_alerts(store: Store, tmp_path: Path) -> None:
     """What people say of a drawn row is a label, in a line of its own, and not held against the alerts."""
     config = config_in(tmp_path, log={"enabled": True})
-    made = give(store, config, drawn("a", flagged=("x",)))
+    made = give(store, config, sampled("a", flagged=("x",)))
     run(store, config)
     with store.write() as session:
         for alert, verdict in zip(made, ("fraud", "fine"), strict=True):
@@ -91,10 +91,10 @@ def test_answers_are_labels_and_no_precision_of_alerts(store: Store, tmp_path: P
     assert realised(config) == "Alerts that people answered and that were fraud: log 1 of 1."
 
 
-def test_drawn_rows_of_a_large_batch_are_kept(tmp_path: Path) -> None:
+def test_sampled_rows_of_a_large_batch_are_kept(tmp_path: Path) -> None:
     """Of the rows that are not flagged, those drawn do not go."""
     gathered = Gathered(config_in(tmp_path), most_rows=1)
-    frame = drawn("a", "a", "a")
+    frame = sampled("a", "a", "a")
     frame["explored"] = [True, False, False]
 
     list(gathered.watch([frame]))

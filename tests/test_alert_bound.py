@@ -16,9 +16,8 @@ import sqlalchemy as sa
 from detector.errors import StoreError
 from pipelines.alerts.delivery.digests import end_quiet
 from pipelines.alerts.grouping import recovery
-from pipelines.alerts.grouping.bound import bounded
 from pipelines.alerts.grouping.events import Grouping, events_of
-from pipelines.alerts.outbox.states import group_states
+from pipelines.alerts.outbox.enqueue import bounded, group_states
 from pipelines.store import Store, engine
 from pipelines.store.alert_tables import Alert, AlertDay, AlertGroup, Delivery
 from tests.alert_places import NOW, config_in, deliveries, give, rows, store_in

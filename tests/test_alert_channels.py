@@ -210,35 +210,35 @@ KINDS = ["opened", "worse", "again", "recovered", "digest", "test", "service"]
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_payloads_have_the_published_shape(kind: str) -> None:
-    """Whatever is told, the receivers can read it."""
-    told = message(kind)
+    """Whatever is reported, the receivers can read it."""
+    made = message(kind)
 
-    jsonschema.validate(alerts_of(told, now=NOW, lasts=timedelta(hours=1)), ALERTMANAGER)
-    jsonschema.validate(event_of(told, routing_key=KEY), PAGERDUTY)
-    jsonschema.validate(payload_of(told), SLACK)
+    jsonschema.validate(alerts_of(made, now=NOW, lasts=timedelta(hours=1)), ALERTMANAGER)
+    jsonschema.validate(event_of(made, routing_key=KEY), PAGERDUTY)
+    jsonschema.validate(payload_of(made), SLACK)
 
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_long_values_stay_within_the_limits(kind: str) -> None:
     """Names and values of any length fit."""
     reason = {"feature": "f" * 300, "observed": "o" * 300, "expected": "e" * 300, "share": 0.5, "words": ""}
-    told = message(kind, label="x" * 300, reasons=[reason] * 3)
+    made = message(kind, label="x" * 300, reasons=[reason] * 3)
 
-    jsonschema.validate(payload_of(told), SLACK)
-    jsonschema.validate(event_of(told, routing_key=KEY), PAGERDUTY)
+    jsonschema.validate(payload_of(made), SLACK)
+    jsonschema.validate(event_of(made, routing_key=KEY), PAGERDUTY)
 
 
 def test_content_says_what_people_ask() -> None:
     """One sentence, how rare, what was seen and expected, when, how much, and by which detector."""
-    told = message()
+    made = message()
 
-    assert told.sentence == (
+    assert made.sentence == (
         "card-7 in payments is unusual (high): 2 flagged rows, 1,234.50 at stake; "
         "mainly amount is 950.00, expected about 42."
     )
-    assert told.rarity == "1 in 20,000 normal rows look like this"
-    assert told.reason_lines == ["amount is 950.00, expected about 42 (61 % of the risk)"]
-    assert dict(told.table) == {
+    assert made.rarity == "1 in 20,000 normal rows look like this"
+    assert made.reason_lines == ["amount is 950.00, expected about 42 (61 % of the risk)"]
+    assert dict(made.table) == {
         "When": "2026-03-02 11:30 to 11:55 UTC",
         "How rare": "1 in 20,000 normal rows look like this",
         "At stake": "1,234.50",
@@ -248,7 +248,7 @@ def test_content_says_what_people_ask() -> None:
     }
 
 
-def test_history_is_told_in_its_own_words(tmp_path: Path) -> None:
+def test_history_is_given_in_its_own_words(tmp_path: Path) -> None:
     """A feature about the entity's own past is said as the configuration says it."""
     config = config_in(tmp_path, history={"amount_to_card_mean": "{value} times its 30-day mean"})
     reason = Reason("amount_to_card_mean", "5.2", "about 1.1", 0.7)
@@ -258,7 +258,7 @@ def test_history_is_told_in_its_own_words(tmp_path: Path) -> None:
     assert alert["facts"]["reasons"][0]["words"] == "5.2 times its 30-day mean"
 
 
-def test_measured_history_is_told_as_it_was_measured(tmp_path: Path) -> None:
+def test_measured_history_is_reported_as_it_was_measured(tmp_path: Path) -> None:
     """Features of an entity's history keep their names, however many words they have, and say what was measured."""
     features = ["count by card_id over 1h", "new of device by card_id over 90d", "ratio of amount by card_id over 30d"]
     config = config_in(tmp_path).model_copy(update={"features": FeaturesSection(history=tuple(features))})
@@ -564,7 +564,7 @@ def test_mail_server_that_is_not_trusted_gets_nothing(smtp: tuple[Mailbox, int])
     assert box.mails == []
 
 
-def test_revoked_mail_password_is_told_without_it(smtp: tuple[Mailbox, int], certificate: Path) -> None:
+def test_revoked_mail_password_is_reported_without_it(smtp: tuple[Mailbox, int], certificate: Path) -> None:
     """The reason is named, the password is not, and the alert is tried again later."""
     _, port = smtp
 
@@ -667,7 +667,7 @@ def test_apprise_cannot_reach_private_addresses(tmp_path: Path, monkeypatch: pyt
 
 
 @apprise_itself
-def test_unknown_apprise_service_is_told_without_its_address(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_unknown_apprise_service_is_reported_without_address(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """An address Apprise cannot read is an error that shows its kind only."""
     store = store_in(tmp_path)
     config = apprise_config(tmp_path, "nosuch://token-secret-1/x", monkeypatch)

@@ -180,7 +180,7 @@ def test_410_disables_the_target(
     assert target_state(store) == "disabled"
 
 
-def test_alert_the_target_cannot_take_is_put_aside(
+def test_alert_the_target_cannot_take_is_given_up(
     store: Store, server: Receiver, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """An alert that is itself at fault becomes a dead letter, and those behind it go out."""
@@ -217,7 +217,7 @@ def test_target_down_for_hours_gets_all_in_order(store: Store, tmp_path: Path, m
 
 
 def test_too_old_is_a_dead_letter(store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """After the set time an alert is put aside, with the last error."""
+    """After the set time an alert is given up, with the last error."""
     config = hooked(tmp_path, f"http://127.0.0.1:{free_port()}/", monkeypatch)
     give(store, config, rows(("a", 0, "high")))
     run(store, config)
@@ -386,7 +386,7 @@ def test_state_that_fails_after_the_send_means_the_same_id_again(
     assert len(set(server.ids)) == 1
 
 
-def test_revoked_credential_is_told_and_kept(
+def test_revoked_credential_is_reported_and_kept(
     store: Store, server: Receiver, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     """A target that no longer knows us is named with the reason; the alert waits until it does."""
@@ -465,7 +465,7 @@ def test_leader_that_was_replaced_sends_nothing(
 
 
 def test_target_that_left_the_configuration_keeps_its_letters(store: Store, tmp_path: Path) -> None:
-    """Alerts for a target that is no longer named wait, and are put aside in the end."""
+    """Alerts for a target that is no longer named wait, and are given up in the end."""
     give(store, config_in(tmp_path, file={"path": "alerts.jsonl"}), rows(("a", 0, "high")))
     config = config_in(tmp_path, log={"enabled": True})
 

@@ -217,7 +217,7 @@ def test_packed_answer_is_not_unpacked() -> None:
     ],
 )
 def test_answer_that_is_none(data: bytes, match: str) -> None:
-    """Half an answer, and what is no HTTP, is told as such."""
+    """Half an answer, and what is no HTTP, is reported as such."""
     with listening(lambda peer: peer.sendall(data)) as port, pytest.raises(DeliveryError, match=match):
         post(f"http://127.0.0.1:{port}/", timeout=2)
 

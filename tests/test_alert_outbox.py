@@ -55,7 +55,7 @@ def silence(store: Store, **values: Any) -> None:
 
 
 def test_nothing_flagged_is_no_alert(store: Store, config: Config) -> None:
-    """On a quiet day nothing is told: zero alerts are possible."""
+    """On a quiet day nothing is reported: zero alerts are possible."""
     quiet = rows(("a", 0, ""), ("b", 1, ""), flagged=False)
 
     assert give(store, config, quiet) == []
@@ -73,14 +73,14 @@ def test_flags_of_one_entity_are_one_alert(store: Store, config: Config) -> None
 
 
 def test_longer_pause_begins_another_event(store: Store, config: Config) -> None:
-    """After more than the window, the same entity is told anew, under another name."""
+    """After more than the window, the same entity is reported anew, under another name."""
     made = give(store, config, rows(("a", 0, "low"), ("a", 61, "low")))
 
     assert len(made) == 2
     assert made[0]["incident"] != made[1]["incident"]
 
 
-def test_event_is_told_once_over_batches(store: Store, config: Config) -> None:
+def test_event_is_reported_once_over_batches(store: Store, config: Config) -> None:
     """A later batch that goes on with an event says nothing, but what is known of it grows."""
     give(store, config, rows(("a", 0, "medium")))
 
@@ -90,7 +90,7 @@ def test_event_is_told_once_over_batches(store: Store, config: Config) -> None:
 
 
 def test_higher_severity_breaks_through(store: Store, config: Config) -> None:
-    """An event that gets worse is told again, under the same name, with what was said before."""
+    """An event that gets worse is reported again, under the same name, with what was said before."""
     first = give(store, config, rows(("a", 0, "low")))
     worse = give(store, config, rows(("a", 10, "critical")))
     after = give(store, config, rows(("a", 20, "high")))
@@ -101,8 +101,8 @@ def test_higher_severity_breaks_through(store: Store, config: Config) -> None:
     assert after == []
 
 
-def test_lasting_event_is_told_again(store: Store, tmp_path: Path) -> None:
-    """An event that lasts beyond the set time is told once more, not each time."""
+def test_lasting_event_is_reported_again(store: Store, tmp_path: Path) -> None:
+    """An event that lasts beyond the set time is reported once more, not each time."""
     config = config_in(tmp_path, again_minutes=120)
     kinds = [
         [alert["kind"] for alert in give(store, config, rows(("a", minutes, "low")))] for minutes in range(0, 300, 30)
@@ -111,8 +111,8 @@ def test_lasting_event_is_told_again(store: Store, tmp_path: Path) -> None:
     assert kinds == [["opened"], [], [], [], ["again"], [], [], [], ["again"], []]
 
 
-def test_late_row_of_an_older_event_is_told(store: Store, config: Config) -> None:
-    """A row that comes late and belongs to no known event is told, and the latest event stays what it is."""
+def test_late_row_of_an_older_event_is_reported(store: Store, config: Config) -> None:
+    """A row that comes late and belongs to no known event is reported, and the latest event stays what it is."""
     give(store, config, rows(("a", 600, "low")))
     late = give(store, config, rows(("a", 0, "low")))
 
@@ -138,14 +138,12 @@ def test_missing_amount_column_is_named(store: Store, tmp_path: Path) -> None:
     """A column that the verdicts lack is an error that names it."""
     config = config_in(tmp_path, amount="amuont")
 
-    with pytest.raises(
-        SettingError, match=r"the column 'amuont', which the verdicts do not have. Did you mean 'amount'"
-    ):
+    with pytest.raises(SettingError, match=r"the column 'amuont', which the scores do not have. Did you mean 'amount'"):
         give(store, config, rows(("a", 0, "low"), amount=3.0))
 
 
 @pytest.mark.parametrize("setting", [{"shown": ["amuont"]}, {"key": ["amuont"]}, {"amount": "amuont"}])
-def test_column_that_is_not_at_hand_is_told_at_the_start(
+def test_column_that_is_not_at_hand_is_reported_at_the_start(
     quick: TabularDetector, tmp_path: Path, setting: dict[str, Any]
 ) -> None:
     """Before anything is scored, and not when the first row is flagged."""
@@ -171,7 +169,7 @@ def test_key_is_never_a_unique_id_or_the_score(tmp_path: Path, key: str) -> None
 
 
 def test_cap_holds_and_one_digest_says_the_rest(store: Store, tmp_path: Path) -> None:
-    """Of many events the most severe and riskiest are told, and one digest counts the others."""
+    """Of many events the most severe and riskiest are reported, and one digest counts the others."""
     config = config_in(tmp_path, a_day=3, file={"path": "alerts.jsonl"})
     given = [(f"c{i}", 0, "critical" if i in (7, 9) else "low") for i in range(20)]
 
@@ -201,8 +199,8 @@ def test_next_day_has_room_and_hears_what_else_there_was(store: Store, tmp_path:
         assert [digest.facts["more"] for digest in digests] == [1, 2]
 
 
-def test_event_without_room_is_told_when_it_goes_on(store: Store, tmp_path: Path) -> None:
-    """What the cap kept back is not forgotten: if it lasts until there is room, it is told."""
+def test_event_without_room_is_reported_when_it_goes_on(store: Store, tmp_path: Path) -> None:
+    """What the cap kept back is not forgotten: if it lasts until there is room, it is reported."""
     config = config_in(tmp_path, a_day=1, window_minutes=3000)
     give(store, config, rows(("a", 0, "high"), ("b", 0, "low")))
 
@@ -238,7 +236,7 @@ def test_fifty_thousand_flags_are_few_alerts(store: Store, config: Config) -> No
 
 
 def test_silence_keeps_quiet_until_it_ends(store: Store, config: Config) -> None:
-    """A silence holds for its entity and its time, and counts how often it was needed; then the event is told."""
+    """A silence holds for its entity and its time, and counts how often it was needed; then the event is reported."""
     made = give(store, config, rows(("a", 0, "low")))
     silence(store, group=made[0]["group"])
 
@@ -292,7 +290,7 @@ def test_quiet_hours_end_in_one_digest(store: Store, tmp_path: Path) -> None:
         assert len(digest.facts["top"]) == 2
 
 
-def test_recovery_is_told_for_sensors(store: Store, tmp_path: Path) -> None:
+def test_recovery_is_reported_for_sensors(store: Store, tmp_path: Path) -> None:
     """Once rows are normal for long enough the event is over; a machine that falls silent is not."""
     config = config_in(tmp_path, recovery=True, recovery_minutes=15)
     first = give(store, config, rows(("m1", 0, "high"), ("m2", 0, "high")))
@@ -332,7 +330,7 @@ def test_switched_off_alerts_do_nothing(store: Store, tmp_path: Path) -> None:
 
 
 def test_rows_without_time_or_entity_are_one_event(tmp_path: Path) -> None:
-    """Where the table has neither, all flagged rows are told at once."""
+    """Where the table has neither, all flagged rows are reported at once."""
     verdicts = rows(("a", 0, "low"), ("b", 90, "high"))[["risk", "p_value", "flagged", "severity"]].assign(row=[3, 4])
     found = events_of(verdicts, Grouping("x", (), None, timedelta(hours=1)), now=NOW)
 

@@ -57,7 +57,7 @@ def test_late_row_of_an_event_that_is_over_opens_nothing(store: Store, config: C
     assert [kind for kind, _ in reports(store, config, odd(6, "high"), normal(50))] == ["worse", "recovered"]
 
 
-def test_event_that_nobody_was_told_of_has_no_end(store: Store, config: Config) -> None:
+def test_event_that_nobody_was_notified_of_has_no_end(store: Store, config: Config) -> None:
     """Silenced from its beginning, it is opened once the silence is over and it goes on, and then it may recover."""
     with store.write() as session:
         silences.silence(session, source="payments", until=NOW + timedelta(hours=1), reason="x", who="ann", now=NOW)

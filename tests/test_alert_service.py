@@ -147,7 +147,7 @@ def wait_until(condition: Callable[[], object]) -> None:
     assert condition()
 
 
-def told(store: Store) -> dict[str, list[str]]:
+def states_of(store: Store) -> dict[str, list[str]]:
     """For each alert the states of its deliveries."""
     with store.read() as session:
         found = session.execute(sa.select(Alert.id, Delivery.state).join(Delivery, Delivery.alert == Alert.id))
@@ -180,7 +180,7 @@ def test_alerts_survive_kills_and_are_answered(tmp_path: Path, monkeypatch: pyte
         with serving(tmp_path, fault="alerts.claimed:1") as killed:
             assert killed.wait(SECONDS) == -signal.SIGKILL
         store = Store(load_config(tmp_path).service.store)
-        enqueued = told(store)
+        enqueued = states_of(store)
         assert len(enqueued) == 3
         assert (hook.got, box.mails) == ([], [])
         assert {state for states in enqueued.values() for state in states} == {"waiting"}
@@ -193,8 +193,8 @@ def test_alerts_survive_kills_and_are_answered(tmp_path: Path, monkeypatch: pyte
 
         end_leases(store)
         with serving(tmp_path):
-            wait_until(lambda: {s for states in told(store).values() for s in states} == {"sent"})
-            assert set(told(store)) == set(enqueued) == set(hook.ids) == set(box.ids) == file_ids(tmp_path)
+            wait_until(lambda: {s for states in states_of(store).values() for s in states} == {"sent"})
+            assert set(states_of(store)) == set(enqueued) == set(hook.ids) == set(box.ids) == file_ids(tmp_path)
             worst = next(body["data"] for body in hook.bodies if body["data"]["about"] == "card-2")
             text = box.mails[0].get_body(("plain",)).get_content()
             assert worst["answer_url"].startswith(f"{service}/alerts/answer/")
@@ -214,5 +214,5 @@ def test_alerts_survive_kills_and_are_answered(tmp_path: Path, monkeypatch: pyte
     assert re.search(r"fraud by ann, .*, via webhook: never used before", shown.output)
     assert re.search(r"webhook +amount +\S+ +3 +1 +1 +1\.0", counted.output)
     assert "28 labelled, 1 anomalous" in evaluated.output
-    assert "1 row of these people have judged" in evaluated.output
+    assert "Of these, 1 row labelled by answers to alerts." in evaluated.output
     assert "Alerts that people answered and that were fraud: email 1 of 1, file 1 of 1" in evaluated.output

@@ -171,11 +171,11 @@ def test_clean_share_leaves_the_most_unusual_rows_out(table: pd.DataFrame) -> No
 
 def test_assembly_says_how_far_it_is(table: pd.DataFrame) -> None:
     """For a progress bar: each stage as it starts."""
-    told: list[tuple[str, int, int]] = []
+    steps: list[tuple[str, int, int]] = []
 
-    assemble(table, SCHEMA, recipe(on_step=lambda *step: told.append(step)))
+    assemble(table, SCHEMA, recipe(on_step=lambda *step: steps.append(step)))
 
-    assert [what for what, _, _ in told] == ["isolation forest", "neighbours", "calibration"]
+    assert [what for what, _, _ in steps] == ["isolation forest", "neighbours", "calibration"]
 
 
 def test_assembly_repeats_itself_with_the_same_seed(table: pd.DataFrame, assembled: TabularScorer) -> None:

@@ -126,7 +126,7 @@ def test_off_by_default(tiny_bundle: Path, tmp_path: Path) -> None:
     ],
     ids=["batch", "day"],
 )
-def test_scores_say_what_was_drawn(tiny_bundle: Path, tmp_path: Path, policy: dict[str, Any], chance: float) -> None:
+def test_scores_say_what_was_sampled(tiny_bundle: Path, tmp_path: Path, policy: dict[str, Any], chance: float) -> None:
     """Others than the flagged rows, by their key alone; the budget of the policy is smaller by as much."""
     site = site_of(tmp_path / "site", tiny_bundle, policy)
     site.add(300)
@@ -156,7 +156,7 @@ def test_budget_is_kept_on_average(tiny_bundle: Path, tmp_path: Path) -> None:
     assert frame["explored"].sum() == pytest.approx(12 * 4, abs=14)  # two standard deviations
 
 
-@pytest.mark.parametrize("point", ["score.judged", "score.committed"])
+@pytest.mark.parametrize("point", ["score.computed", "score.committed"])
 def test_killed_run_draws_the_same_rows_again(tiny_bundle: Path, tmp_path: Path, point: str) -> None:
     """What a run in one piece draws is what is drawn after SIGKILL."""
     policy = {"budget": {"rows": 10, "per": "batch"}, "explore": 0.5}
@@ -174,7 +174,7 @@ def test_killed_run_draws_the_same_rows_again(tiny_bundle: Path, tmp_path: Path,
     assert killed.count() == NOTHING_WRONG
 
 
-def test_rows_without_a_key_are_drawn_by_file_and_row(tmp_path: Path) -> None:
+def test_rows_without_a_key_are_sampled_by_file_and_row(tmp_path: Path) -> None:
     """Where they come from names them, so it does not matter how files are put together to batches."""
     schema = Schema(time="at", numeric=("amount", "fee"))
     detector = TabularDetector(schema=schema, members=("forest",), trees=20).fit(draw(300, first=0, seed=0))
@@ -207,7 +207,7 @@ def test_evaluation_tells_what_is_missed() -> None:
     verdicts = pd.DataFrame({"flagged": np.arange(n) % 100 == 0, "truth": (np.arange(n) % 20 == 1).astype(float)})
     schema = Schema(key="id", time="at", numeric=("amount",))
 
-    def told(**policy: Any) -> str | None:
+    def missed_note(**policy: Any) -> str | None:
         config = Config.model_validate({"source": {"path": "a.csv"}, "policy": policy})
         return _missed(rows, verdicts, config=config, schema=schema)
 
@@ -216,8 +216,8 @@ def test_evaluation_tells_what_is_missed() -> None:
         return float(text.split()[1])
 
     explore = {"budget": {"rows": 5_000, "per": "day"}, "explore": 0.6, "rows_a_day": 10_000}
-    assert _a_day(told(**explore)) == pytest.approx(500, rel=0.1)  # of 10,000 rows a day one in 20
-    assert told(budget={"rows": 500, "per": "batch"}, explore=0.6) is None
-    assert told(quantile=0.9) is None
+    assert _a_day(missed_note(**explore)) == pytest.approx(500, rel=0.1)  # of 10,000 rows a day one in 20
+    assert missed_note(budget={"rows": 500, "per": "batch"}, explore=0.6) is None
+    assert missed_note(quantile=0.9) is None
     verdicts["truth"] = np.nan
-    assert "what is missed is unknown" in str(told(**explore))
+    assert "what is missed is unknown" in str(missed_note(**explore))

@@ -172,7 +172,7 @@ def test_precision_promised_is_that_of_the_p_values():
     ],
 )
 def test_a_plan_without_meaning_is_refused(setting, message):
-    """A mistake is told before anything is read."""
+    """A mistake is reported before anything is read."""
     with pytest.raises(SettingError, match=message):
         Plan(**{"start": START, "end": END, **setting})
 
@@ -215,9 +215,9 @@ def test_chargebacks_of_their_own_table_are_the_truth_too(tmp_path):
         (tmp_path / "detector.yaml").write_text(text.replace('{uri: "sqlite:///mlflow.db"}', "{enabled: false}"))
         found.append(backtest(load_config(tmp_path), plan, now=NOW, folder=tmp_path / name).periods)
 
-    labelled, told, overridden = found
-    pd.testing.assert_frame_equal(labelled, told)
-    assert told["anomalies"].min() > 0
+    labelled, said, overridden = found
+    pd.testing.assert_frame_equal(labelled, said)
+    assert said["anomalies"].min() > 0
     assert overridden["anomalies"].sum() == 0
 
 
@@ -237,7 +237,7 @@ def test_a_backtest_names_the_column_that_is_missing(folder, tmp_path, before, a
 
 
 def test_a_backtest_says_what_it_left_out(folder, tmp_path):
-    """Rows set aside, periods without rows or without past, and amounts in one currency; without fraud no ranking."""
+    """Rows quarantined, periods without rows or without past, and amounts in one currency; without fraud no ranking."""
     rows = pd.read_parquet(folder / "payments.parquet").assign(is_fraud=0, reported_at=pd.NaT)
     days = rows["time"].dt.normalize()
     rows.loc[rows.index[:3], "time"] = pd.Timestamp("2036-01-01")
@@ -253,15 +253,15 @@ def test_a_backtest_says_what_it_left_out(folder, tmp_path):
 
     report = backtest(load_config(tmp_path), plan, now=NOW)
 
-    told = "\n".join(report.summary())
-    assert "2 periods of 5d" in told
-    assert "Ranking: none" in told
-    assert "1 of 3 periods left out" in told
-    assert "From 2024-10-16 on nothing is judged" in told
-    assert "The last period is not whole: the table ends at 2024-10-13" in told
-    assert f"5 of {len(rows[days < pd.Timestamp('2024-10-14')]):,} rows could not be used: time: lies in the" in told
-    assert "No head was learnt: in no period were 30 anomalies known" in told
-    assert "amount: the amount is negative, and `negative` is set to refuse (2 rows)" in told
+    said = "\n".join(report.summary())
+    assert "2 periods of 5d" in said
+    assert "Ranking: none" in said
+    assert "1 of 3 periods left out" in said
+    assert "From 2024-10-16 on nothing is scored" in said
+    assert "The last period is not whole: the table ends at 2024-10-13" in said
+    assert f"5 of {len(rows[days < pd.Timestamp('2024-10-14')]):,} rows could not be used: time: lies in the" in said
+    assert "No head was learnt: in no period were 30 anomalies known" in said
+    assert "amount: the amount is negative, and `negative` is set to refuse (2 rows)" in said
 
 
 def test_amounts_are_in_one_currency():
@@ -302,17 +302,17 @@ def test_shares_in_words_are_of_all_periods_together():
         }
     )
 
-    told = summarise(periods, Plan(START, END))
+    said = summarise(periods, Plan(START, END))
 
-    assert told[0] == "2 periods of 7d, 1 seed each; 1,000 rows in all, 100 of them anomalous."
-    assert "Flagged: 1 rows a day; 4 % of the anomalies." in told
-    assert "Of what was flagged 25 % is anomalous; the p-values promised at least 75 %." in told
-    assert "Nothing was flagged in 1 of 2 trainings." in told
-    assert "Amount: 50 of 200 a period caught (25 %), 150 missed." in told
-    assert "  found of theft: 4 % of 100" in told
+    assert said[0] == "2 periods of 7d, 1 seed each; 1,000 rows in all, 100 of them anomalous."
+    assert "Flagged: 1 rows a day; 4 % of the anomalies." in said
+    assert "Of what was flagged 25 % is anomalous; the p-values promised at least 75 %." in said
+    assert "Nothing was flagged in 1 of 2 trainings." in said
+    assert "Amount: 50 of 200 a period caught (25 %), 150 missed." in said
+    assert "  found of theft: 4 % of 100" in said
     assert (
         "With labels: a head was learnt in 1 of 2 trainings and decided in 1. There: average precision 0.500, without "
-        "labels 0.250." in told
+        "labels 0.250." in said
     )
 
 

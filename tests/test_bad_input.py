@@ -110,7 +110,7 @@ def ready(trained_table: Path, tmp_path: Path) -> Path:
     return Path(shutil.copytree(trained_table, tmp_path / "ready"))
 
 
-def aside(file: Path) -> Table:
+def quarantined(file: Path) -> Table:
     """The quarantine, or an empty table."""
     return pd.read_csv(file) if file.exists() else pd.DataFrame({"row": [], "reason": []})
 
@@ -248,7 +248,7 @@ LOSSY: dict[str, tuple[Table, list[int], str]] = {
 
 @pytest.mark.parametrize("case", LOSSY)
 def test_bad_rows_cost_themselves_only(project: Callable[..., Path], case: str) -> None:
-    """Training and scoring set the same rows aside, with the reason, and use all others."""
+    """Training and scoring quarantine the same rows, with the reason, and use all others."""
     table, bad, reason = LOSSY[case]
     folder = project(table)
 
@@ -256,11 +256,11 @@ def test_bad_rows_cost_themselves_only(project: Callable[..., Path], case: str) 
     scored = detector("score", folder)
 
     assert (trained.exit_code, scored.exit_code) == (0, 0), trained.errors + scored.errors
-    kept = aside(folder / "bundle.quarantine.csv")
+    kept = quarantined(folder / "bundle.quarantine.csv")
     assert kept["row"].tolist() == bad
     assert all(reason in text for text in kept["reason"])
     unlabelled = [] if case == "other labels" else bad  # scoring reads no label
-    assert aside(folder / "scores.quarantine.csv")["row"].tolist() == unlabelled
+    assert quarantined(folder / "scores.quarantine.csv")["row"].tolist() == unlabelled
     assert len(pd.read_parquet(folder / "scores.parquet")) == ROWS - len(unlabelled)
     assert f"Scored {ROWS - len(unlabelled)} of {ROWS} rows" in scored.output
     if bad:
@@ -306,7 +306,7 @@ def test_very_wide_table(project: Callable[..., Path]) -> None:
     scored = detector("score", folder)
 
     assert (trained.exit_code, scored.exit_code) == (0, 0), trained.errors + scored.errors
-    assert aside(folder / "scores.quarantine.csv")["row"].tolist() == [1, 2]
+    assert quarantined(folder / "scores.quarantine.csv")["row"].tolist() == [1, 2]
 
 
 def test_hundred_thousand_categories_stay_quick(project: Callable[..., Path]) -> None:
@@ -440,7 +440,7 @@ def test_scoring_loses_no_good_row(ready: Path, case: str, kind: str) -> None:
     said = detector("score", ready, "--input", new_file(ready, table, f"new.{kind}"))
 
     assert said.exit_code == 0, said.errors
-    scores, faults = pd.read_parquet(ready / "scores.parquet"), aside(ready / "scores.quarantine.csv")
+    scores, faults = pd.read_parquet(ready / "scores.parquet"), quarantined(ready / "scores.quarantine.csv")
     assert faults["row"].tolist() == bad
     assert all(reason in text for text in faults["reason"])
     assert scores["id"].astype(int).tolist() == table["id"].drop(bad).tolist()
@@ -457,7 +457,7 @@ def test_bad_lines_of_a_csv(ready: Path) -> None:
     said = detector("score", ready, "--input", new_file(ready, "\n".join(lines)))
 
     assert said.exit_code == 0
-    reasons = aside(ready / "scores.quarantine.csv")["reason"]
+    reasons = quarantined(ready / "scores.quarantine.csv")["reason"]
     assert sorted(int(re.search(r"line (\d+)", reason)[1]) for reason in reasons) == [6, 10, 21]  # type: ignore[index]
     assert len(pd.read_parquet(ready / "scores.parquet")) == 47
     assert "Scored 47 of 50 rows" in said.output
@@ -651,7 +651,7 @@ def test_database_with_mixed_values(ready: Path, configure: Configure) -> None:
     said = detector("score", ready)
 
     assert said.exit_code == 0
-    assert aside(ready / "scores.quarantine.csv")["reason"].tolist() == ["amount: 'much' is not a number"]
+    assert quarantined(ready / "scores.quarantine.csv")["reason"].tolist() == ["amount: 'much' is not a number"]
     assert len(pd.read_parquet(ready / "scores.parquet")) == 49
 
 

@@ -105,7 +105,7 @@ def test_an_unknown_encoder_is_refused(tmp_path: Path, capsys: pytest.CaptureFix
     assert "there is no encoder cnn; there are conv1d, lstm" in capsys.readouterr().err
 
 
-def test_skab_judges_the_rows_after_the_first_400(tmp_path: Path) -> None:
+def test_skab_scores_the_rows_after_the_first_400(tmp_path: Path) -> None:
     """The counts of a file are of its test rows."""
     folder = write_files(tmp_path, "skab")
     task = sensor_files.load_skab(folder / "one" / "0.csv")

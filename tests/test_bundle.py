@@ -70,7 +70,7 @@ def test_loaded_scorer_explains_the_same(
     pd.testing.assert_frame_equal(loaded.reconstruct(rows), fitted.scorer_.reconstruct(rows), check_exact=True)
 
 
-def test_loaded_scorer_judges_the_same(
+def test_loaded_scorer_scores_the_same(
     loaded: TabularScorer, fitted: TabularDetector, fresh_rows: pd.DataFrame
 ) -> None:
     """The whole verdict on a table as it comes."""

@@ -40,7 +40,7 @@ def _table(**changes: Any) -> pd.DataFrame:
 
 
 def test_clean_types_every_column() -> None:
-    """Good rows come out typed, role columns first, and nothing is set aside."""
+    """Good rows come out typed, role columns first, and nothing is quarantined."""
     cleaned = clean(_table(extra=1), SCHEMA, labelled=True)
 
     assert list(cleaned.rows.columns) == ["id", "when", "card", "fraud", "amount", "online", "opened", "shop"]
@@ -71,7 +71,7 @@ def test_clean_types_every_column() -> None:
         ("amount", "x" * 60, f"amount: '{'x' * 39}… is not a number"),
     ],
 )
-def test_clean_sets_aside_a_bad_value_with_its_reason(column: str, value: Any, reason: str) -> None:
+def test_clean_quarantines_a_bad_value_with_its_reason(column: str, value: Any, reason: str) -> None:
     """One impossible value costs one row, and the reason names column and value."""
     table = _table()
     table[column] = table[column].astype(object)
@@ -94,7 +94,7 @@ def test_clean_sets_aside_a_bad_value_with_its_reason(column: str, value: Any, r
     ],
     ids=["long", "nul"],
 )
-def test_clean_sets_aside_names_that_stop_a_database(column: str, value: str, reason: str) -> None:
+def test_clean_quarantines_names_that_stop_a_database(column: str, value: str, reason: str) -> None:
     """A key or an entity of megabytes, or with a NUL, would have its whole batch refused again and again."""
     cleaned = clean(_table(**{column: ["k", value, None if column == "card" else "l", "m"]}), SCHEMA)
 
@@ -309,10 +309,10 @@ def test_clean_never_loses_a_row(rows: list[dict[str, Any]], drop: bool) -> None
 
     cleaned = clean(table, schema, drop_duplicates=drop)
 
-    kept, aside = cleaned.rows.index.tolist(), cleaned.quarantine["row"].tolist()
-    assert sorted(kept + aside) == list(range(len(table)))
+    kept, quarantine = cleaned.rows.index.tolist(), cleaned.quarantine["row"].tolist()
+    assert sorted(kept + quarantine) == list(range(len(table)))
     assert kept == sorted(kept)
-    assert aside == sorted(aside)
+    assert quarantine == sorted(quarantine)
     assert all(cleaned.quarantine["reason"])
     assert not cleaned.rows[["id", "when"]].isna().any(axis=None)
     assert not drop or cleaned.rows["id"].is_unique

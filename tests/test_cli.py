@@ -354,7 +354,7 @@ def test_pipe_that_closes_early_is_quiet(config: Path) -> None:
 
 
 def test_progress_in_a_log_is_two_lines(capsys: pytest.CaptureFixture[str]) -> None:
-    """Where nobody watches, the start and the end are told, with what was done."""
+    """Where nobody watches, the start and the end are reported, with what was done."""
     with progress("Scoring", total=1_500) as advance:
         advance(1_000)
         advance(500)

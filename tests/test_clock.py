@@ -67,7 +67,7 @@ def test_interval_passes_over_repeats_and_edges() -> None:
 
 def test_interval_needs_two_times() -> None:
     """One reading a series says nothing about the pace."""
-    with pytest.raises(DataError, match="The sampling interval cannot be told.*every='1min'"):
+    with pytest.raises(DataError, match="The sampling interval is unclear.*every='1min'"):
         infer_interval(np.array([5, 7]), np.array([0, 1]), NAMES)
 
 

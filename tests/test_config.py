@@ -182,7 +182,7 @@ def test_passwords_are_not_shown(write: Write) -> None:
     ],
 )
 def test_mistake_is_named(write: Write, text: str, message: str) -> None:
-    """A mistake is told in plain words, with its place and its line."""
+    """A mistake is reported in plain words, with its place and its line."""
     with pytest.raises(SettingError, match=message):
         load_config(write(text))
 

@@ -24,14 +24,14 @@ def test_season_holds_all_that_can_happen(tmp_path: Path, monkeypatch: pytest.Mo
 
     config = load_config(tmp_path)
     state = ModelRegistry(config.bundle).state()
-    assert season.verdicts[0] == "promote"
-    assert season.verdicts.count("promote") >= 2
-    assert season.verdicts.count("keep") >= 2
+    assert season.decisions[0] == "promote"
+    assert season.decisions.count("promote") >= 2
+    assert season.decisions.count("keep") >= 2
     assert any("retrain (drift)" in line for line in season.lines)
     assert not any("moved" in line or "Drift in" in line for line in season.lines[:5])
     assert len(set(season.served)) >= 2
     assert season.served[-1] == state.champion == state.promotions[-1].to
     assert season.served[-1] in season.served[:-1]
     kinds = [entry.kind for entry in spool_of(config).entries()]
-    assert kinds.count("training") == len(season.verdicts)
+    assert kinds.count("training") == len(season.decisions)
     assert kinds[-1] == "move"

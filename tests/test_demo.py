@@ -89,8 +89,8 @@ def test_only_what_a_demo_left_is_cleared_away(tmp_path: Path, first_line: str) 
     assert (tmp_path / "mine.txt").exists()
 
 
-@pytest.mark.parametrize("told", [0, 2])
-def test_alerts_are_shown_as_they_are(told: int) -> None:
+@pytest.mark.parametrize("shown", [0, 2])
+def test_alerts_are_shown_as_they_are(shown: int) -> None:
     """Square brackets in the data are no markup, the truth stands beside, and no alert at all is no fault."""
     truth = {"t1": "lost_card", "t2": "", "t3": ""}
     reason = {"feature": "shop", "observed": "[/bold] new", "expected": "", "share": 0.6, "words": ""}
@@ -98,7 +98,7 @@ def test_alerts_are_shown_as_they_are(told: int) -> None:
     events = [
         event | {"about": "C[red]1", "severity": "critical", "keys": ["t1", "t2"]},
         event | {"about": "C2", "severity": "low", "keys": ["t3"], "amount": None},
-    ][:told]
+    ][:shown]
 
     table = demo._alerts(events, lambda event: {truth[key] for key in event["keys"]}, entity="card")
 
@@ -111,5 +111,5 @@ def test_alerts_are_shown_as_they_are(told: int) -> None:
         == [
             ["01 Mar 00:00", "C[red]1", "critical", "2", "1,234.50", "lost card", "shop is [/bold] new"],
             ["01 Mar 00:00", "C2", "low", "2", "nothing wrong", "shop is [/bold] new"],
-        ][:told]
+        ][:shown]
     )

@@ -58,7 +58,7 @@ def test_sound_configuration_has_no_problem(tmp_path: Path, frame: pd.DataFrame)
     assert [path.name for path in tmp_path.iterdir()] == ["data.csv"]
 
 
-def test_all_problems_are_told_at_once(tmp_path: Path, frame: pd.DataFrame) -> None:
+def test_all_problems_are_reported_at_once(tmp_path: Path, frame: pd.DataFrame) -> None:
     """One run names everything that is wrong, in all parts of the configuration."""
     (tmp_path / "bundle").write_text("")
     config = config_for(
@@ -113,7 +113,7 @@ def test_all_problems_are_told_at_once(tmp_path: Path, frame: pd.DataFrame) -> N
 def test_column_that_is_odd(
     tmp_path: Path, frame: pd.DataFrame, column: str, values: Any, place: str, state: str, text: str
 ) -> None:
-    """What is odd about a column is told as strongly as it matters."""
+    """What is odd about a column is reported as strongly as it matters."""
     frame[column] = [values(n) for n in range(len(frame))]
 
     assert text in found(examine(config_for(tmp_path, frame)), place, state)
@@ -169,7 +169,7 @@ def test_source_that_is_not_there(tmp_path: Path) -> None:
     assert found(checks, "output.path", "ok")
 
 
-def test_lines_that_do_not_fit_are_told(tmp_path: Path) -> None:
+def test_lines_that_do_not_fit_are_reported(tmp_path: Path) -> None:
     """Few rows are a warning; lines with a wrong number of fields a problem where they are more than a hundredth."""
     (tmp_path / "data.csv").write_text("a,b\n1,2\n3\n4,5\n")
 
@@ -179,7 +179,7 @@ def test_lines_that_do_not_fit_are_told(tmp_path: Path) -> None:
     assert "only 2 rows" in found(checks, "source", "warning")
 
 
-def test_long_source_is_judged_by_its_first_rows(
+def test_long_source_is_scored_by_its_first_rows(
     tmp_path: Path, frame: pd.DataFrame, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Where reading all would take long, the first rows have to do."""
@@ -290,7 +290,7 @@ def test_features_are_measured_of_the_sample(tmp_path: Path, frame: pd.DataFrame
     assert text.startswith("1 features measured by card; 1.00% of the rows cannot have any (amount: ")
 
 
-def test_a_misspelt_column_of_amounts_or_reports_is_told(tmp_path: Path, frame: pd.DataFrame) -> None:
+def test_a_misspelt_column_of_amounts_or_reports_is_reported(tmp_path: Path, frame: pd.DataFrame) -> None:
     """Neither stops a training, so only the doctor can tell that rules and labels would silently count for nothing."""
     settings = {"history": ["risk by card over 7d"], "amount": "amonut", "reported": "tme"}
 
@@ -353,7 +353,7 @@ def test_doctor_proposes_the_form_of_numbers(
 
 
 def test_declared_form_of_doctor_is_read(tmp_path: Path, frame: pd.DataFrame) -> None:
-    """With the proposed setting nothing is lost; a name of no column is told."""
+    """With the proposed setting nothing is lost; a name of no column is reported."""
     frame["amount"] = [f"{n * 7.25:,.2f}" for n in range(len(frame))]
     frame["time"] = pd.to_datetime(frame["time"]).dt.strftime("%d.%m.%Y %H:%M")
     formats = {"amount": {"thousands": ","}, "time": {"date": "day first"}}

@@ -148,7 +148,7 @@ def test_machine_comes_from_the_name_of_its_file(tmp_path: Path, how: str, names
     assert scored.summary()
 
 
-def test_name_of_a_file_that_does_not_fit_is_told(tmp_path: Path) -> None:
+def test_name_of_a_file_that_does_not_fit_is_reported(tmp_path: Path) -> None:
     """With the file, the pattern and what to do; a column of that name in the file is no less an error."""
     files(tmp_path)
     strange = config_for(tmp_path, columns={"time": "time", "entity": "machine", "entity_from": "pump-([0-9]+)"})

@@ -108,7 +108,7 @@ def alerts_of(project: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in (project / "alerts.jsonl").read_text(encoding="utf-8").splitlines()]
 
 
-def assert_told_once(project: Path, name: str) -> None:
+def assert_reported_once(project: Path, name: str) -> None:
     """What was delivered before is not delivered again, what waited is, word for word, and so is what came to it."""
     expected = json.loads((FIXTURES / name / "expected" / "alerts.json").read_text(encoding="utf-8"))
     before = (FIXTURES / name / "project" / "alerts.jsonl").read_text(encoding="utf-8")
@@ -138,7 +138,7 @@ def wait_until(condition: Callable[[], bool]) -> None:
     assert condition()
 
 
-def test_bundle_of_a_table_judges_as_before() -> None:
+def test_bundle_of_a_table_scores_as_before() -> None:
     """A bundle of all members and a head that decides loads, and gives risk, p-value, flag, severity and reasons."""
     rows = pd.read_parquet(FIXTURES / "mlflow_model" / "rows.parquet")
     scorer = load(FIXTURES / "table" / "project" / "bundle")
@@ -172,7 +172,7 @@ def test_sensors_are_scored_as_before(tmp_path: Path) -> None:
     assert_alike(found[expected.columns], expected)
 
 
-def test_bundle_of_sensors_judges_as_before() -> None:
+def test_bundle_of_sensors_scores_as_before() -> None:
     """A bundle of all members of series loads, and gives risk, p-value, flag, severity and reasons."""
     rows = pd.read_csv(FIXTURES / "sensors" / "project" / "rows.csv", parse_dates=["when"])
     scorer = load(FIXTURES / "sensors" / "project" / "bundle")
@@ -221,7 +221,7 @@ def test_logged_model_finds_this_library_with_its_own_loader(tmp_path: Path) -> 
 
 
 def test_service_of_a_table_goes_on(tmp_path: Path) -> None:
-    """The open batch is finished, a new file scored, each row once, by the past of its card; alerts are told once."""
+    """The open batch is finished, a new file scored, each row once, by its card's past; alerts are reported once."""
     project = place("service/project", tmp_path)
 
     detector(project, "jobs", "run", ".", "score")
@@ -229,21 +229,21 @@ def test_service_of_a_table_goes_on(tmp_path: Path) -> None:
 
     expected = read(FIXTURES / "service" / "expected" / "scores.csv")
     assert_same(scores_of(project), expected, key="transaction_id")
-    assert_told_once(project, "service")
+    assert_reported_once(project, "service")
     detector(project, "jobs", "run", ".", "score", text="nothing new")
     assert len(scores_of(project)) == len(expected)
     detector(project, "alerts", "show", ".", alerts_of(project)[0]["id"], text="fine by ann")
 
 
 def test_service_of_sensors_goes_on(tmp_path: Path) -> None:
-    """The same for series: rows that waited are scored once, as if all had come at once; alerts are told once."""
+    """The same for series: rows that waited are scored once, as if all had come at once; alerts are reported once."""
     project = place("service_sensors/project", tmp_path)
 
     detector(project, "jobs", "run", ".", "score")
     detector(project, "jobs", "run", ".", "deliver")
 
     assert_same(scores_of(project), read(FIXTURES / "service_sensors" / "expected" / "scores.csv"), key="id")
-    assert_told_once(project, "service_sensors")
+    assert_reported_once(project, "service_sensors")
 
 
 def test_service_starts_with_the_schedule_it_had(tmp_path: Path) -> None:

@@ -58,7 +58,7 @@ def test_robustness_has_a_column_for_each_damage_tried() -> None:
     assert to_png(figure, dpi=50).startswith(b"\x89PNG")
 
 
-def test_robustness_of_one_encoder_is_told_as_a_number() -> None:
+def test_robustness_of_one_encoder_is_reported_as_a_number() -> None:
     """There is none to compare it with; and a ranking that is not known is not claimed."""
     assert title_of(encoder_robustness(stood(encoder="dense"))) == "The ranking stays 0.91 alike under damage"
     assert title_of(encoder_robustness(stood(rank_stability=float("nan")))) == "What encoders stand"

@@ -155,7 +155,7 @@ def test_window_must_be_a_whole_number_of_steps(kind: type[Any]) -> None:
 
 
 @pytest.mark.parametrize("name", ["recurrent", "transformer"])
-def test_padding_is_not_judged(name: str) -> None:
+def test_padding_is_not_scored(name: str) -> None:
     """The error is the mean over the readings that are there."""
     encoder, rows = at_home(name), fresh(name)
     residuals = (rows - encoder.reconstruct(rows)) / encoder.scaling_.scale

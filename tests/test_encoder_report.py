@@ -147,7 +147,7 @@ def test_error_of_numbers_is_the_variance_left() -> None:
     assert reconstruction_errors(copy, gaps)["error"] == 0.0
 
 
-def test_error_is_told_by_kind_of_column() -> None:
+def test_error_is_given_by_kind_of_column() -> None:
     """A wrong category is not a wrong number; the error is the mean of both."""
     rows = np.array([[1.0, 0.0], [2.0, 1.0], [2.0, 2.0], [1.0, np.nan]])
     got = np.array([[1.0, 0.0], [2.0, 1.0], [1.0, 2.0], [1.0, 5.0]])
@@ -165,7 +165,7 @@ def test_error_of_tokens_counts_places() -> None:
 
 
 @pytest.mark.slow
-def test_error_is_told_by_branch() -> None:
+def test_error_is_given_by_branch() -> None:
     """Each branch of a multimodal encoder, by its own kinds."""
     errors = reconstruction_errors(at_home("multimodal"), fresh("multimodal"))
 

@@ -256,7 +256,7 @@ def test_encoder_refuses_rows_of_another_width(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", ["dense", "variational", "conv1d", "conv2d", "recurrent", "transformer", "mixed"])
-def test_missing_values_are_not_judged(name: str) -> None:
+def test_missing_values_are_not_scored(name: str) -> None:
     """A row with NaN is scored by its other values; one without any value cannot be judged."""
     rows = np.array(fresh(name, 3))
     rows[1, : rows.shape[1] // 3] = np.nan

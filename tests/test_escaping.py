@@ -62,8 +62,8 @@ def test_name_with_line_breaks_begins_no_line(evil: Message, caplog: pytest.LogC
         LogChannel().send(evil, now=NOW)
     slack, pager = payload_of(evil), event_of(evil, routing_key="x")
     alertmanager = alerts_of(evil, now=NOW, lasts=NOW - NOW)[0]
-    told = [block["text"]["text"] for block in slack["blocks"] if "text" in block]
-    told += [field["text"].partition("\n")[2] for block in slack["blocks"] for field in block.get("fields", [])]
+    seen = [block["text"]["text"] for block in slack["blocks"] if "text" in block]
+    seen += [field["text"].partition("\n")[2] for block in slack["blocks"] for field in block.get("fields", [])]
 
     assert "Fraud, or fine?" in text
     for each in (
@@ -71,7 +71,7 @@ def test_name_with_line_breaks_begins_no_line(evil: Message, caplog: pytest.LogC
         mail.get_body(("plain",)).get_content(),  # type: ignore[union-attr]  # there is one
         mail["Subject"],
         caplog.text,
-        *told,
+        *seen,
         *alertmanager["annotations"].values(),
         *alertmanager["labels"].values(),
         *map(str, pager["payload"]["custom_details"].values()),

@@ -10,7 +10,7 @@ from detector.errors import ShapeError
 from detector.metrics.events import event_metrics
 
 
-def test_an_event_is_found_by_one_flag_and_a_stretch_is_right_by_one_anomaly() -> None:
+def test_an_event_is_found_by_one_flag_and_a_segment_is_right_by_one_anomaly() -> None:
     """Two known events, one found; three stretches, of which one holds no anomaly."""
     labels = [0, 1, 1, 1, 0, 0, 0, 1, 1, 0]
     flags = [0, 1, 0, 1, 1, 0, 1, 0, 0, 0]
@@ -34,7 +34,7 @@ def test_entities_may_take_turns() -> None:
     assert event_metrics([1, 0] * 3, [1, 0] * 3, ["a", "b"] * 3)["known_events"] == 1
 
 
-def test_unknown_rows_make_no_stretch_false() -> None:
+def test_unknown_rows_make_no_segment_false() -> None:
     """A flag where nobody knows counts neither for nor against."""
     found = event_metrics([math.nan, 0, 1], [1, 0, 1])
 

@@ -73,14 +73,14 @@ def test_member_that_lowers_the_risk_has_no_say() -> None:
     assert np.allclose(shares, [[1.0, 0.0]], atol=1e-8)
 
 
-def test_blame_is_shared_alike_where_nobody_names_a_feature() -> None:
+def test_attribution_is_shared_alike_where_nobody_names_a_feature() -> None:
     """No feature adds anything: all are equally little to blame, and nothing is divided by zero."""
     shares = risk_shares({"forest": np.array([[-1.0, 0.0]])}, {"forest": np.array([0.0])})
 
     assert shares.tolist() == [[0.5, 0.5]]
 
 
-def test_a_reason_that_says_nothing_is_not_told() -> None:
+def test_a_reason_that_says_nothing_is_not_given() -> None:
     """Friday where Friday was expected explains nothing; but a row always has one reason."""
     empty = [Reason("weekday", "Friday", "Friday", 0.5), Reason("payments", "0.00", "about 0", 0.3)]
     large = Reason("amount", "950.00", "about 42", 0.2)

@@ -58,7 +58,7 @@ def test_training_and_scoring_see_the_same_past(rows, tmp_path):
     assert whole[NAMES].notna().mean().min() > 0.3
 
 
-def test_rows_that_cannot_have_features_are_set_aside(rows, tmp_path):
+def test_rows_that_cannot_have_features_are_quarantined(rows, tmp_path):
     """A refused amount, a clock that runs ahead and a late row leave with their reason; broken text stays for clean."""
     engine = FeatureEngine(config_of(tmp_path, CONFIG + "  negative: refuse\n"))
     engine.learn(rows[:1_000])
@@ -132,7 +132,7 @@ def test_a_missing_column_is_named(rows, tmp_path):
     ],
 )
 def test_a_configuration_without_meaning_is_refused(tmp_path, text, message):
-    """Mistakes in the features are told before anything is read."""
+    """Mistakes in the features are reported before anything is read."""
     with pytest.raises(SettingError, match=message):
         FeatureEngine(config_of(tmp_path, text))
 
@@ -158,13 +158,13 @@ def test_a_past_is_kept_where_one_column_has_two_meanings(rows, tmp_path, report
     ],
     ids=["label", "reported", "verdicts", "reports"],
 )
-def test_a_past_told_by_others_is_refused(rows, tmp_path, text):
+def test_a_past_of_other_sources_is_refused(rows, tmp_path, text):
     """Where another's word counts by now, marks of the old one would stay: the past must be learnt again."""
     engine = FeatureEngine(config_of(tmp_path))
     engine.learn(rows[:100])
     engine.save(tmp_path)
 
-    with pytest.raises(DataError, match="told by other labels, reports or verdicts. Train again"):
+    with pytest.raises(DataError, match="with other labels, reports or verdicts. Train again"):
         FeatureEngine.load(config_of(tmp_path, text), tmp_path)
 
 
@@ -173,15 +173,15 @@ def test_a_past_goes_on_where_reports_have_moved(rows, tmp_path):
     reports = "train: {head: {reports: {source: {path: %s}}}}\n"
     engine = FeatureEngine(config_of(tmp_path, CONFIG + reports % "here/chargebacks.csv"))
     moved = FeatureEngine(config_of(tmp_path, CONFIG + reports % "there/chargebacks.csv"))
-    assert moved.goes_on_with(engine.history)
+    assert moved.continues(engine.history)
 
     plain = CONFIG.replace("    - risk by terminal_id over 28d delay 1d\n", "")
     unlabelled = FeatureEngine(config_of(tmp_path, plain.replace("is_fraud", "wrong")))
-    assert unlabelled.goes_on_with(FeatureEngine(config_of(tmp_path, plain)).history)
+    assert unlabelled.continues(FeatureEngine(config_of(tmp_path, plain)).history)
 
 
 def test_rows_of_an_earlier_training_are_not_kept(rows, tmp_path):
-    """Once no feature is made of labels, nothing is to be told of rows: their keys do not lie around."""
+    """Once no feature is made of labels, nothing is to be reported of rows: their keys do not lie around."""
     for text in (CONFIG, CONFIG.replace("    - risk by terminal_id over 28d delay 1d\n", "")):
         engine = FeatureEngine(config_of(tmp_path, text))
         engine.learn(rows[:100])

@@ -105,13 +105,13 @@ def test_a_row_beyond_the_lateness_is_refused():
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"time": "soon"}, "'soon' is not a date. Set the row aside"),
+        ({"time": "soon"}, "'soon' is not a date. Quarantine the row"),
         ({"time": None}, "A row needs a time"),
-        ({"amount": "much"}, "amount: 'much' is not a number. Set the row aside"),
+        ({"amount": "much"}, "amount: 'much' is not a number. Quarantine the row"),
         ({"amount": 1e12}, "amount 1e\\+12 is beyond"),
     ],
 )
-def test_one_row_that_cannot_be_read_is_told(change, message):
+def test_one_row_that_cannot_be_read_is_reported(change, message):
     """Raw rows reach a service online: what is wrong is said of the value, and nothing is taken."""
     history = History(feature_set())
     history.learn(table(30))
@@ -124,7 +124,7 @@ def test_one_row_that_cannot_be_read_is_told(change, message):
 
 
 def test_a_report_counts_from_the_moment_it_came():
-    """A fraud told later raises the risk of rows after the report and the delay."""
+    """A fraud reported later raises the risk of rows after the report and the delay."""
     history = History(FeatureSet(("risk by shop over 1h delay 5s",), time="time", label="fraud"))
     row = {"time": seconds(0), "shop": "x"}
     history.push_one(row)
@@ -136,8 +136,8 @@ def test_a_report_counts_from_the_moment_it_came():
     assert risk == [0.0, 1.0]
 
 
-def test_a_report_told_again_changes_nothing():
-    """Labels may be told every day; of two events of one moment, one stays honest."""
+def test_a_report_made_again_changes_nothing():
+    """Labels may be reported every day; of two events of one moment, one stays honest."""
     history = History(FeatureSet(("frauds by shop over 1h",), time="time", label="fraud"))
     row = {"time": seconds(0), "shop": "x"}
     history.push_one(row)
@@ -179,7 +179,7 @@ def test_histories_of_other_features_do_not_merge():
         History(feature_set()).merge(History(feature_set(most_events=9)))
 
 
-def test_a_broken_history_is_told(tmp_path):
+def test_a_broken_history_is_reported(tmp_path):
     """A missing or damaged file says so, and is never unpickled."""
     path = tmp_path / "history.npz"
     with pytest.raises(BundleError, match="There is no history"):
@@ -213,7 +213,7 @@ def test_one_row_with_an_unknown_label_is_taken(unknown):
 
 @pytest.mark.parametrize("then", [9, None], ids=["later", "not dated"])
 def test_the_first_report_of_a_label_counts(then):
-    """A fraud told again with a later date was known before; one without a date was not known from its row on."""
+    """A fraud reported again with a later date was known before; one without a date was not known from its row on."""
     features = FeatureSet(("frauds by shop over 1h",), time="time", label="fraud", reported="told")
     history, row = History(features), {"time": seconds(0), "shop": "x"}
     history.push_one(row)
@@ -226,7 +226,7 @@ def test_the_first_report_of_a_label_counts(then):
 
 
 def test_a_label_without_its_date_says_nothing_yet():
-    """Where reports have a date, a missing one is no report, however often it is told."""
+    """Where reports have a date, a missing one is no report, however often it is reported."""
     features = FeatureSet(("frauds by shop over 1h",), time="time", label="fraud", reported="told")
     history, row = History(features), {"time": seconds(0), "shop": "x"}
     history.push_one(row)

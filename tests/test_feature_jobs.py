@@ -57,12 +57,12 @@ def test_rows_with_a_short_past_do_not_show_what_is_normal(tmp_path: Path) -> No
     report = train(load_config(tmp_path), now=NOW)
 
     assert 400 < report.rows <= 600
-    (told,) = [line for line in report.summary() if "too short" in line]
-    assert told.startswith("600 rows before 2024-10-0")
+    (lines,) = [line for line in report.summary() if "too short" in line]
+    assert lines.startswith("600 rows before 2024-10-0")
     assert "their past is too short for the features" in report.report.read_text(encoding="utf-8")
 
 
-def test_a_report_of_an_unknown_row_is_told(tmp_path: Path) -> None:
+def test_a_report_of_an_unknown_row_is_reported(tmp_path: Path) -> None:
     """It counts for nothing, and who trains hears how many there are."""
     payments = simulate_transactions(600, seed=3, days=14)
     payments.to_parquet(tmp_path / "past.parquet")
@@ -72,9 +72,9 @@ def test_a_report_of_an_unknown_row_is_told(tmp_path: Path) -> None:
     settings = {**SETTINGS, "train": {**SETTINGS["train"], "rows": 300, "head": head}}
     (tmp_path / "detector.yaml").write_text(yaml.safe_dump(settings), encoding="utf-8")
 
-    told = train(load_config(tmp_path), now=NOW).summary()
+    lines = train(load_config(tmp_path), now=NOW).summary()
 
-    assert any(line.startswith("2 of 3 reported keys belong to no row, such as 'T-not-there'") for line in told)
+    assert any(line.startswith("2 of 3 reported keys belong to no row, such as 'T-not-there'") for line in lines)
 
 
 def test_new_rows_are_measured_against_the_past_of_training(site: Config, tmp_path: Path) -> None:

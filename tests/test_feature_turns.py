@@ -18,7 +18,7 @@ FEATURES = FeatureSet(LINES, time="time", key="id", turns=TURNS)
 
 
 @st.composite
-def told_payments(draw):
+def reported_payments(draw):
     """Few shops and seconds, and of most payments something is said, some of it before they happened."""
     size = draw(st.integers(1, 14))
     turn = st.one_of(st.none(), st.integers(-10, 40))
@@ -53,7 +53,7 @@ def oracle(rows, row, *, window, delay):
 
 
 @settings(max_examples=40, **QUIET)
-@given(told_payments())
+@given(reported_payments())
 def test_frauds_are_those_of_the_last_word(rows):
     """A payment counts between being called fraud and being cleared, and again once it is called so again."""
     found = FEATURES.compute(rows)
@@ -64,7 +64,7 @@ def test_frauds_are_those_of_the_last_word(rows):
 
 
 @settings(max_examples=40, **QUIET)
-@given(told_payments())
+@given(reported_payments())
 def test_nothing_said_later_changes_a_row(rows):
     """What is known of all rows after a moment is of no account for a row of that moment."""
     row = rows.iloc[len(rows) // 2]
@@ -77,8 +77,8 @@ def test_nothing_said_later_changes_a_row(rows):
 
 
 @settings(max_examples=40, **QUIET)
-@given(rows=told_payments(), data=st.data())
-def test_history_told_as_words_come_agrees_with_batch(rows, data, tmp_path):
+@given(rows=reported_payments(), data=st.data())
+def test_history_reported_as_words_come_agrees_with_batch(rows, data, tmp_path):
     """Statements that reach the past one after the other, twice, and over a restart, give what one table gives."""
     history, parts, at = History(FEATURES), [], 0
     while at < len(rows):
@@ -98,7 +98,7 @@ def test_history_told_as_words_come_agrees_with_batch(rows, data, tmp_path):
 
 
 def test_the_wrong_one_of_two_events_is_not_cleared():
-    """Of two payments of one moment the one whose fraud was taken back is cleared, however often that is told."""
+    """Of two payments of one moment the one whose fraud was taken back is cleared, however often that is reported."""
     rows = pd.DataFrame(
         {"id": [1, 2], "time": seconds(0), "shop": "x", "said": seconds(np.array([1, 2])), "taken_back": pd.NaT}
     ).assign(said_again=pd.NaT)
@@ -124,7 +124,7 @@ def test_turns_and_a_label_are_refused(given):
 
 @pytest.mark.parametrize("order", [[0, 1], [1, 0]], ids=["untouched first", "report first"])
 def test_a_report_is_not_lost_where_fewer_events_are_stored(order):
-    """Of two rows that are told only one was pushed: what is known takes its place, not what is not."""
+    """Of two rows that are reported only one was pushed: what is known takes its place, not what is not."""
     rows = pd.DataFrame({"id": [1, 2], "time": seconds(0), "shop": "x", "said": [pd.NaT, seconds(1)]})
     rows = rows.assign(taken_back=pd.NaT, said_again=pd.NaT).astype(dict.fromkeys(TURNS, "datetime64[us]"))
     history = History(FEATURES)

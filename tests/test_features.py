@@ -343,8 +343,8 @@ def test_a_definition_survives_json():
     assert all(isinstance(feature, Feature) for feature in features.features)
 
 
-def test_a_refund_counts_as_told():
-    """A negative amount lowers the sum, or is left out of it, or sets the row aside."""
+def test_a_refund_counts_as_configured():
+    """A negative amount lowers the sum, or is left out of it, or quarantines the row."""
     rows = pd.DataFrame({"time": seconds(range(3)), "card": "a", "amount": [10.0, -4.0, 1.0]})
 
     def total(negative):
@@ -357,8 +357,8 @@ def test_a_refund_counts_as_told():
         total("refuse")
 
 
-def test_an_amount_of_nothing_counts_as_told():
-    """A check of a card lowers the mean, or is left out of it, or sets the row aside."""
+def test_an_amount_of_nothing_counts_as_configured():
+    """A check of a card lowers the mean, or is left out of it, or quarantines the row."""
     rows = pd.DataFrame({"time": seconds(range(3)), "card": "a", "amount": [10.0, 0.0, 1.0]})
 
     def mean(zero):
@@ -415,8 +415,8 @@ def test_rules_of_money_that_mean_nothing_are_refused(rules, message):
         Money(**rules)
 
 
-def test_rows_that_cannot_be_used_are_told_beforehand():
-    """A clock that runs ahead and an amount beyond counting are set aside with their reason."""
+def test_rows_that_cannot_be_used_are_named_beforehand():
+    """A clock that runs ahead and an amount beyond counting are quarantined with their reason."""
     rows = table(3).assign(amount=[1.0, 1e12, 2.0])
     now = rows["time"].iloc[1]
     rows.loc[2, "time"] = now + pd.Timedelta("1h")

@@ -147,7 +147,7 @@ def test_a_form_that_means_nothing_is_refused(tmp_path: Path, form: str, message
 def test_declared_forms_are_read_in_training_and_scoring(
     tmp_path: Path, payments: pd.DataFrame, configure: Callable[..., Config]
 ) -> None:
-    """Payments above a thousand are learnt from and scored; without the setting a loss of many is told."""
+    """Payments above a thousand are learnt from and scored; without the setting a loss of many is reported."""
     columns = {"key": "transaction_id", "time": "time", "entity": "card_id", "numeric": ["amount"], "others": "ignore"}
     members = {"autoencoder": {"enabled": False}, "neighbours": {"enabled": False}, "forest": {"trees": 10}}
     written = payments.assign(

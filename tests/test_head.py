@@ -5,8 +5,8 @@ import pandas as pd
 import pytest
 
 from detector.errors import DataError, SchemaError, SettingError
-from detector.ranker.fit import HeadRecipe, fit_head
-from detector.ranker.model import Head
+from detector.head.fit import HeadRecipe, fit_head
+from detector.head.model import Head
 
 RECIPE = HeadRecipe(trees=20, learning_rate=0.2, leaves=6)
 

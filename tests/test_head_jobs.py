@@ -144,7 +144,7 @@ def test_retraining_fits_a_head_and_compares_by_it(
 
     scorer = bundle.load(tmp_path / "bundle")
     assert isinstance(scorer, TabularScorer)
-    assert report.decision.verdict == "promote", report.summary()
+    assert report.decision.outcome == "promote", report.summary()
     assert scorer.serving_head is not None
     assert report.metrics["gain_low"] > 0.3
     assert any(note.startswith("Learning from labels: decides.") for note in report.notes)

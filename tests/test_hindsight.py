@@ -75,13 +75,13 @@ def test_what_was_taken_back_is_not_learnt_from():
     rows = payments().sort_values("time", ignore_index=True)
     rows["known"], rows["back"], rows["again"] = rows["time"].where(rows["fraud"] == 1), pd.NaT, pd.NaT
     first = rows.index[rows["fraud"] == 1][0]
-    told = [rows.copy() for _ in range(3)]
-    told[1].loc[first, "back"] = told[2].loc[first, "back"] = rows["time"].iloc[50]
-    told[2].loc[first, "again"] = rows["time"].iloc[60]
+    versions = [rows.copy() for _ in range(3)]
+    versions[1].loc[first, "back"] = versions[2].loc[first, "back"] = rows["time"].iloc[50]
+    versions[2].loc[first, "again"] = rows["time"].iloc[60]
     never = rows.copy()
     never.loc[first, "known"] = pd.NaT
 
-    as_fraud, taken_back, again = (compute_to_learn(features, each, now=NOW)[LABEL_MADE[0]] for each in told)
+    as_fraud, taken_back, again = (compute_to_learn(features, each, now=NOW)[LABEL_MADE[0]] for each in versions)
 
     early = (rows["time"] < rows["time"].iloc[0] + pd.Timedelta(days=3)).to_numpy()
     np.testing.assert_array_equal(as_fraud[early], again[early])

@@ -1,4 +1,4 @@
-"""A folder that grows: what is scored, what waits, what is set aside."""
+"""A folder that grows: what is scored, what waits, what is quarantined."""
 
 from __future__ import annotations
 
@@ -67,8 +67,8 @@ def test_file_is_left_until_it_has_settled(build: Build) -> None:
     assert late.rows == 30
 
 
-def test_incomplete_parquet_waits_and_is_then_set_aside(build: Build) -> None:
-    """Half a Parquet file holds up nothing; it is scored once it is whole, and set aside if it never is."""
+def test_incomplete_parquet_waits_and_is_then_quarantined(build: Build) -> None:
+    """Half a Parquet file holds up nothing; it is scored once it is whole, and quarantined if it never is."""
     site = build(settings={"broken_after": 100})
     put(site, "whole.parquet", 0, 30)
     put(site, "half.parquet", 30, 30)
@@ -117,7 +117,7 @@ def test_appended_rows_are_scored_alone(build: Build) -> None:
 
 
 @pytest.mark.parametrize(("rows", "word"), [(5, "truncated"), (30, "replaced")])
-def test_changed_file_keeps_its_scores_and_is_told_about(build: Build, rows: int, word: str) -> None:
+def test_changed_file_keeps_its_scores_and_is_reported(build: Build, rows: int, word: str) -> None:
     """A file that was scored and is then another one is not scored again: its scores stand, and people are told."""
     site = build()
     put(site, "a.csv", 0, 20)
@@ -161,7 +161,7 @@ def test_file_replaced_while_it_is_read(build: Build, monkeypatch: pytest.Monkey
 
     def replace(point: str) -> None:
         reached(point)
-        if point == "score.judged":
+        if point == "score.computed":
             put(site, "a.csv", 50, 25, age=5)
 
     monkeypatch.setattr(incremental, "failpoint", replace)
@@ -196,7 +196,7 @@ def test_file_that_vanishes_after_its_claim_is_let_go(build: Build, monkeypatch:
 
 
 def test_unreadable_file_does_not_hold_up_the_others(build: Build) -> None:
-    """A file without a needed column is set aside with the reason; the others are scored."""
+    """A file without a needed column is quarantined with the reason; the others are scored."""
     site = build()
     put(site, "a.csv", 0, 20)
     frame = draw(20, first=20, seed=1).drop(columns="amount")
@@ -214,7 +214,7 @@ def test_unreadable_file_does_not_hold_up_the_others(build: Build) -> None:
     assert keys(site) == list(range(20))
 
 
-def test_file_that_fails_while_it_is_read_is_set_aside(build: Build) -> None:
+def test_file_that_fails_while_it_is_read_is_quarantined(build: Build) -> None:
     """An error deep in a file shows only while reading; the rest of its batch is scored without it."""
     site = build()
     put(site, "a.csv", 0, 20)
@@ -224,7 +224,7 @@ def test_file_that_fails_while_it_is_read_is_set_aside(build: Build) -> None:
 
     found = score(site)
 
-    assert "b.csv is set aside" in found.note
+    assert "b.csv is quarantined" in found.note
     assert keys(site) == list(range(20))
     assert site.count()["open"] == 0
 
@@ -281,7 +281,7 @@ def test_budget_a_day_counts_all_batches(build: Build) -> None:
         assert session.scalar(sa.select(sa.func.sum(DayFlags.flagged))) == flagged.sum()
 
 
-def test_key_that_comes_again_is_set_aside_in_a_table(build: Build) -> None:
+def test_key_that_comes_again_is_quarantined_in_a_table(build: Build) -> None:
     """A file sent twice under two names has its rows scored once."""
     site = build("files to table", shares=True)
     put(site, "a.parquet", 0, 20)

@@ -26,7 +26,7 @@ ALWAYS = [
     "score.claimed",
     "score.opened",
     "score.read",
-    "score.judged",
+    "score.computed",
     "landing.write",
     "score.staged",
     "score.moving",
@@ -93,7 +93,7 @@ def test_killed_run_keeps_the_memory_of_sensors(
     site.add(40)
     assert run(site.folder) == 0
 
-    assert len(site.verdicts()) == 150 - 2 * detector(trailing=False).scorer_.models[""].ahead
+    assert len(site.scores()) == 150 - 2 * detector(trailing=False).scorer_.models[""].ahead
     assert site.scored_as_whole(detector(trailing=False).scorer_)
 
 
@@ -108,7 +108,7 @@ def test_sensors_with_random_kills(sensor_site: Callable[[Path], SensorSite], tm
             kills += 1
 
     assert kills > 1
-    assert len(site.verdicts()) >= site.written - 2 * 16
+    assert len(site.scores()) >= site.written - 2 * 16
     assert site.scored_as_whole(detector(trailing=False).scorer_)
 
 

@@ -123,7 +123,7 @@ def test_without_a_service_nothing_is_made(tmp_path: Path, configure: Configure)
 
 
 def test_reports_without_their_column_are_refused(tmp_path: Path, configure: Configure) -> None:
-    """A misnamed column of the reports is told, with the likeliest name."""
+    """A misnamed column of the reports is reported, with the likeliest name."""
     pd.DataFrame({"id": ["a"], "reported": ["2026-03-10"]}).to_csv(tmp_path / "chargebacks.csv", index=False)
     config = a_config(tmp_path, configure, reports={"source": {"path": "chargebacks.csv"}})
     with pytest.raises(SchemaError, match="no column 'reported_at'"):

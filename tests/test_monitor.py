@@ -68,7 +68,7 @@ def test_new_detector_begins_anew(home: Path) -> None:
     for day in (22, 23):
         look(home, day, changes=20)
     config = settle(home, world(40, changes=20))
-    assert retrain(config, now=after(40)).decision.verdict == "promote"
+    assert retrain(config, now=after(40)).decision.outcome == "promote"
 
     report = look(home, 42, changes=20)
 
@@ -140,7 +140,7 @@ def test_without_a_detector_or_a_reference_nothing_is_said(tmp_path: Path, home:
     assert "Train again" in look(home, 22).note
 
 
-def test_look_is_told_as_one_point(home: Path) -> None:
+def test_look_is_reported_as_one_point(home: Path) -> None:
     """A figure a column, in groups, with the time of the look."""
     config = settle(home, world(22), tracking={"enabled": True, "uri": "http://127.0.0.1:9"})
 

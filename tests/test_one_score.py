@@ -168,7 +168,7 @@ def test_reviews_score_alike(site: Config, expected: pd.DataFrame, payments: pd.
     ]
 
     for found in reviews:
-        same(found.verdicts.set_index("transaction_id").sort_index(), expected, without=("reasons",))
+        same(found.scored.set_index("transaction_id").sort_index(), expected, without=("reasons",))
         alerts = found.alerts.set_index("transaction_id")
         assert [in_words(each) for each in found.reasons] == expected.loc[alerts.index, "reasons"].tolist()
 
@@ -253,9 +253,9 @@ def test_series_score_alike_on_every_path(tmp_path: Path) -> None:
         )
 
     close(pd.read_parquet(report.output), SCORE)
-    close(site.verdicts(), SCORE)
+    close(site.scores(), SCORE)
     reviewed, _ = review_series(scorer, rows, policy=policy, join=0)
-    close(reviewed.verdicts.assign(id=rows["id"]), SCORE[:3])
+    close(reviewed.scored.assign(id=rows["id"]), SCORE[:3])
     window = TrainingPeriod(scorer.schema, rows, rows, site.rows, np.full(len(rows), np.nan), 0, "", "", 1.0, None, 0)
     same_twice = compare_on(window, scorer, scorer, config)
     assert same_twice.champion.alerts == expected["flagged"].sum()

@@ -21,8 +21,7 @@ from detector.errors import BundleError, DataError
 from detector.persist import bundle
 from pipelines.config import Config, load_config
 from pipelines.features.engine import FeatureEngine, history_folder
-from pipelines.jobs.cache import ProcessCache
-from pipelines.jobs.context import Context, JobOutcome
+from pipelines.jobs.context import Context, JobOutcome, ProcessCache
 from pipelines.monitoring.drift import watch
 from pipelines.registry.registry import ModelRegistry
 from pipelines.scoring.job import score_new
@@ -196,7 +195,7 @@ def test_rows_left_out_at_the_start_are_the_past(home: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "point", ["score.judged", "past.write", "past.written", "past.snapshot", "past.snapped", "score.committed"]
+    "point", ["score.computed", "past.write", "past.written", "past.snapshot", "past.snapped", "score.committed"]
 )
 def test_killed_run_leaves_the_past_as_it_should_be(home: Path, point: str) -> None:
     """After SIGKILL the same rows are measured against the same past, and the next ones against both."""
@@ -362,7 +361,7 @@ def test_detector_of_other_features_is_refused(home: Path) -> None:
         run(config)
 
 
-def test_file_without_a_needed_column_is_set_aside(home: Path) -> None:
+def test_file_without_a_needed_column_is_quarantined(home: Path) -> None:
     """With the name of the column; the others are scored."""
     config = settle(home)
     put(home, "part1", PAYMENTS.iloc[:800].drop(columns="merchant_category"))
@@ -389,7 +388,7 @@ def test_retraining_and_drift_measure_features(home: Path) -> None:
     assert "amount_ratio_30d_by_card_id" in {shift.name for shift in looked.shifts}
 
 
-def test_file_that_scoring_has_set_aside_stops_no_other_job(home: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_file_that_scoring_has_quarantined_stops_no_other_job(home: Path, caplog: pytest.LogCaptureFixture) -> None:
     """An empty and a malformed file: scoring goes on without them, and so do retraining and drift, which name them."""
     config = settle(home)
     put(home, "all", PAYMENTS)
@@ -404,7 +403,7 @@ def test_file_that_scoring_has_set_aside_stops_no_other_job(home: Path, caplog: 
 
     assert report.challenger
     assert looked.rows
-    named = [text for text in caplog.messages if "set it aside" in text]
+    named = [text for text in caplog.messages if "quarantined it" in text]
     assert len(named) == 2
     assert all("empty.parquet" in text and "malformed.parquet" in text for text in named)
 

@@ -52,7 +52,7 @@ def test_decision_follows_the_rules(found: Comparison, verdict: str, words: str)
     """A sure gain, or a repair; neither if it floods, is wrongly calibrated, or is another detector."""
     decision = decide(found, SETTINGS)
 
-    assert decision.verdict == verdict
+    assert decision.outcome == verdict
     assert words in decision.reason
 
 
@@ -60,16 +60,16 @@ def test_few_rows_excuse_a_distance_that_is_chance() -> None:
     """On 100 rows a distance of 0.15 is nothing; on many it is."""
     side = replace(GOOD, calibration=0.15)
 
-    assert decide(replace(FOUND, challenger=side, noise=0.16), SETTINGS).verdict == PROMOTE
-    assert decide(replace(FOUND, challenger=side, noise=0.01), SETTINGS).verdict == KEEP
+    assert decide(replace(FOUND, challenger=side, noise=0.16), SETTINGS).outcome == PROMOTE
+    assert decide(replace(FOUND, challenger=side, noise=0.01), SETTINGS).outcome == KEEP
 
 
 def test_quiet_champion_does_not_forbid_an_alert() -> None:
     """Twice nothing is nothing: one alert a day is always allowed."""
     quiet = replace(GOOD, alerts=0.0)
 
-    assert decide(replace(FOUND, champion=quiet, challenger=replace(GOOD, alerts=1.9)), SETTINGS).verdict == PROMOTE
-    assert decide(replace(FOUND, champion=quiet, challenger=replace(GOOD, alerts=9.0)), SETTINGS).verdict == KEEP
+    assert decide(replace(FOUND, champion=quiet, challenger=replace(GOOD, alerts=1.9)), SETTINGS).outcome == PROMOTE
+    assert decide(replace(FOUND, champion=quiet, challenger=replace(GOOD, alerts=9.0)), SETTINGS).outcome == KEEP
 
 
 def test_person_can_ask_to_decide_or_to_wait() -> None:
@@ -77,10 +77,10 @@ def test_person_can_ask_to_decide_or_to_wait() -> None:
     never, shadow = RetrainSection(promote="never"), RetrainSection(shadow_days=3)
     loser = replace(FOUND, gain=Interval(0.0, -0.1, 0.1))
 
-    assert decide(FOUND, never).verdict == KEEP
+    assert decide(FOUND, never).outcome == KEEP
     assert "The challenger has won: it finds more" in decide(FOUND, never).reason
-    assert decide(FOUND, shadow).verdict == SHADOW
-    assert decide(loser, shadow).verdict == KEEP
+    assert decide(FOUND, shadow).outcome == SHADOW
+    assert decide(loser, shadow).outcome == KEEP
 
 
 def test_note_tells_all_to_a_reader() -> None:

@@ -54,21 +54,21 @@ def test_quarantine_says_why_and_keeps_the_row() -> None:
     """Index and columns are those of the rows; a column of the same name as ours is renamed."""
     rows = _rows([0, 1, 1, 2], ["a", "a", "a", None]).set_axis([10, 11, 12, 13]).assign(row="x")
 
-    aside = _order(rows).quarantine
+    quarantine = _order(rows).quarantine
 
-    assert aside["row"].tolist() == [12, 13]
-    assert aside["reason"].tolist() == [
+    assert quarantine["row"].tolist() == [12, 13]
+    assert quarantine["reason"].tolist() == [
         "when: the series has a reading of this time (first at row 11)",
         "pump: the entity is missing",
     ]
-    assert aside[["heat", "source_row"]].to_numpy().tolist() == [[2.0, "x"], [3.0, "x"]]
+    assert quarantine[["heat", "source_row"]].to_numpy().tolist() == [[2.0, "x"], [3.0, "x"]]
 
 
 def test_third_reading_of_a_time_names_the_first() -> None:
     """Not the second, which is in quarantine itself."""
-    aside = _order(_rows([0, 1, 1, 1])).quarantine
+    quarantine = _order(_rows([0, 1, 1, 1])).quarantine
 
-    assert aside["reason"].str.extract(r"row (\d)")[0].tolist() == ["1", "1"]
+    assert quarantine["reason"].str.extract(r"row (\d)")[0].tolist() == ["1", "1"]
 
 
 def test_moved_rows_are_counted() -> None:

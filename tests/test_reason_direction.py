@@ -83,7 +83,7 @@ def test_rising_features_are_known_by_their_name() -> None:
         ("since by card_id over 30d", "last event of this card_id"),
     ],
 )
-def test_missing_feature_is_not_told_as_a_missing_column(line: str, title: str) -> None:
+def test_missing_feature_is_not_reported_as_a_missing_column(line: str, title: str) -> None:
     """The amount is there, 3,016; what is missing is how it compares with the card's past."""
     (feature,) = Feature.parse(line)
 

@@ -101,7 +101,7 @@ def test_unknown_name_is_answered_with_the_known_ones(registry: ModelRegistry) -
 def test_mending_finishes_or_undoes_a_move(
     registry: ModelRegistry, others: list[TabularDetector], linked: bool
 ) -> None:
-    """What the link says counts: a move whose link was set is finished and told, another never happened."""
+    """What the link says counts: a move whose link was set is finished and reported, another never happened."""
     first = registry.adopt(now=NOW).champion
     name = registry.add(others[0].scorer_, facts={}, now=NOW)
     values = json.loads((registry.folder / "models.json").read_text())

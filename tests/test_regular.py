@@ -158,7 +158,7 @@ def test_sensor_that_never_reads_is_all_missing() -> None:
 def test_one_row_is_a_series_if_the_interval_is_known() -> None:
     """As when rows arrive one by one."""
     assert len(regularise(_rows([0]), SCHEMA, Sampling(every="1s"))) == 1
-    with pytest.raises(DataError, match="interval cannot be told"):
+    with pytest.raises(DataError, match="interval is unclear"):
         regularise(_rows([0]), SCHEMA)
 
 

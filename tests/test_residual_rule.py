@@ -31,7 +31,7 @@ def test_one_sensor_cannot_drown_the_others() -> None:
 
 
 @pytest.mark.parametrize("kind", ["z", "mahalanobis"])
-def test_what_was_not_read_is_not_judged(kind: str) -> None:
+def test_what_was_not_read_is_not_scored(kind: str) -> None:
     """Nor is a sensor that is not known."""
     errors = np.random.default_rng(0).normal(size=(500, 2))
     rule = ResidualRule.fit(errors, EVERY, kind=kind, known=np.array([True, False]), floor=0.05, cap=100.0)  # type: ignore[arg-type]

@@ -21,7 +21,7 @@ from pipelines.config import Config, load_config
 from pipelines.factory.metadata import reference_of
 from pipelines.factory.training_period import recent, split
 from pipelines.ingest.batch import InputBatch
-from pipelines.jobs.cache import ProcessCache
+from pipelines.jobs.context import ProcessCache
 from pipelines.registry.promotion import Decision
 from pipelines.registry.registry import ModelRegistry
 from pipelines.scoring import shadow
@@ -81,7 +81,7 @@ def test_unchanged_world_keeps_the_champion(home: Path) -> None:
 
     report = retrain(config, now=after(30))
 
-    assert report.decision.verdict == "keep"
+    assert report.decision.outcome == "keep"
     assert serving(config) == before == report.champion
     assert report.challenger not in ("", before)
     assert ModelRegistry(config.bundle).state().find(report.challenger).decision.startswith("keep: The champion stays")
@@ -102,7 +102,7 @@ def test_changed_world_promotes_the_challenger(changed: tuple[Path, Any]) -> Non
     folder, report = changed
     config = load_config(folder)
 
-    assert report.decision.verdict == "promote"
+    assert report.decision.outcome == "promote"
     assert serving(config) == report.challenger == report.champion
     assert report.metrics["gain_low"] > 0
     assert report.metrics["calibration_distance_champion"] > 0.3 > report.metrics["calibration_distance_challenger"]
@@ -120,7 +120,7 @@ def test_detector_of_detector_train_is_taken_over(tmp_path: Path) -> None:
 
     assert config.bundle.is_symlink()
     assert ModelRegistry(config.bundle).state().models[0].name == before
-    assert report.decision.verdict == "keep"
+    assert report.decision.outcome == "keep"
 
 
 def test_detector_train_on_a_shelf_serves_and_is_remembered(home: Path) -> None:
@@ -143,7 +143,7 @@ def test_nothing_is_trained_for_too_few_new_rows(home: Path, monkeypatch: pytest
 
     report = retrain(config, now=after(21))
 
-    assert report.decision.verdict == "keep"
+    assert report.decision.outcome == "keep"
     assert report.outcome()["outcome"] == "skipped"
     assert "`retrain.least_rows` asks for 900" in report.decision.reason
 
@@ -154,7 +154,7 @@ def test_without_labels_anomalies_are_injected(home: Path) -> None:
 
     report = retrain(config, now=after(40))
 
-    assert report.decision.verdict == "promote"
+    assert report.decision.outcome == "promote"
     assert any("recall of injected anomalies" in check.asks for check in report.decision.checks)
     assert report.metrics["compared_anomalies"] >= 20
 
@@ -195,7 +195,7 @@ def test_table_without_a_time_is_parted_by_order(tmp_path: Path) -> None:
     first = retrain(config, now=after(10))
     second = retrain(config, now=after(11))
 
-    assert (first.decision.verdict, second.decision.verdict) == ("promote", "keep")
+    assert (first.decision.outcome, second.decision.outcome) == ("promote", "keep")
     assert second.metrics["compared_days"] == 0
 
 
@@ -221,7 +221,7 @@ def test_changed_columns_are_compared_by_what_each_needs(home: Path) -> None:
     scorer = bundle.load(ModelRegistry(config.bundle).path_of(report.challenger))
     assert isinstance(scorer, TabularScorer)
     assert "extra" in scorer.schema.numeric
-    assert report.decision.verdict == "promote"
+    assert report.decision.outcome == "promote"
 
 
 def spoil(home: Path, how: str) -> Config:
@@ -340,7 +340,7 @@ def test_winner_over_another_champion_does_not_serve(
     report = retrain(config, now=after(44))
 
     state = ModelRegistry(config.bundle).state()
-    assert report.decision.verdict == "keep"
+    assert report.decision.outcome == "keep"
     assert serving(config) == report.champion == state.champion == state.names[0]
     assert state.challenger == report.challenger
     assert "another detector serves than the one it was compared with" in state.find(report.challenger).decision
@@ -456,7 +456,7 @@ def test_trial_of_a_winner_begins_by_itself(home: Path) -> None:
 
     report = retrain(config, now=after(40))
 
-    assert (report.decision.verdict, serving(config)) == ("shadow", before)
+    assert (report.decision.outcome, serving(config)) == ("shadow", before)
     trial = trial_of(config)
     assert trial is not None
     assert trial.name == report.challenger
@@ -481,7 +481,7 @@ def test_series_are_retrained_too(tmp_path: Path) -> None:
 
     report = retrain(config, now=after(28))
 
-    assert report.decision.verdict == "promote"
+    assert report.decision.outcome == "promote"
     assert report.metrics["calibration_distance_champion"] > 0.5 > report.metrics["calibration_distance_challenger"]
 
 
@@ -505,7 +505,7 @@ def test_a_new_machine_stops_no_retraining(tmp_path: Path) -> None:
     short = retrain(settle(tmp_path, pd.concat([one.head(1530), new.head(30)]), **given), now=after(22))
     longer = retrain(settle(tmp_path, pd.concat([one, new]), **given), now=after(28))
 
-    assert short.decision.verdict in ("keep", "promote")
+    assert short.decision.outcome in ("keep", "promote")
     assert longer.challenger
     scorer = bundle.load(ModelRegistry(load_config(tmp_path).bundle).path_of(longer.challenger))
     assert set(scorer.models) == {"old", "new"}
@@ -523,7 +523,7 @@ POINTS = [
     "retrain.kept",
     "promote.begun",
     "promote.linked",
-    "promote.told",
+    "promote.notified",
     "retrain.decided",
 ]
 DRIVER = """
@@ -629,7 +629,7 @@ def test_killed_retraining_harms_nothing(killings: dict[str, Any], point: str) -
     assert found["reader"] == 0, "a reader met half a bundle"
 
     after_kill, end = found["after"], found["end"]
-    promoted = point in ("promote.linked", "promote.told", "retrain.decided")
+    promoted = point in ("promote.linked", "promote.notified", "retrain.decided")
     assert (after_kill["serving"] != killings["first"]) == promoted
 
     assert found["again"] == 0

@@ -38,7 +38,7 @@ def reviewed(scorer: TabularScorer, labelled: pd.DataFrame) -> Review:
 def test_truth_agrees_with_scikit_learn(reviewed: Review, labelled: pd.DataFrame) -> None:
     """AUROC and average precision are scikit-learn's, over rows with a label only."""
     known = labelled["is_fraud"].notna().to_numpy()
-    labels, risk = labelled["is_fraud"][known], reviewed.verdicts["risk"][known]
+    labels, risk = labelled["is_fraud"][known], reviewed.scored["risk"][known]
 
     assert reviewed.truth is not None
     assert reviewed.truth["auroc"] == pytest.approx(roc_auc_score(labels, risk))
@@ -49,7 +49,7 @@ def test_truth_agrees_with_scikit_learn(reviewed: Review, labelled: pd.DataFrame
     assert reviewed.interval.low <= reviewed.truth["ap"] <= reviewed.interval.high
 
 
-def test_each_member_is_judged_alone(reviewed: Review, scorer: TabularScorer) -> None:
+def test_each_member_is_scored_alone(reviewed: Review, scorer: TabularScorer) -> None:
     """Every member has its own figures, and every pair its rank correlation."""
     assert reviewed.truth is not None
     for name in scorer.members:
@@ -64,8 +64,8 @@ def test_review_without_labels(scorer: TabularScorer, labelled: pd.DataFrame) ->
 
     assert found.truth is None
     assert found.interval is None
-    assert "truth" not in found.verdicts
-    assert found.metrics["flagged_share"] == found.verdicts["flagged"].mean()
+    assert "truth" not in found.scored
+    assert found.metrics["flagged_share"] == found.scored["flagged"].mean()
     assert found.all_metrics == found.metrics
     assert any(name.startswith("share_below") for name in found.metrics)
 
@@ -91,7 +91,7 @@ def test_calibration_is_that_of_rows_not_known_to_be_anomalous(
 
 def test_alerts_are_the_riskiest_flagged_rows(reviewed: Review) -> None:
     """The riskiest come first, each with its reasons in words."""
-    flagged = reviewed.verdicts[reviewed.verdicts["flagged"]]
+    flagged = reviewed.scored[reviewed.scored["flagged"]]
 
     assert reviewed.alerts["risk"].tolist() == sorted(flagged["risk"], reverse=True)[:MOST_SHOWN]
     assert len(reviewed.reasons) == len(reviewed.alerts)
@@ -125,7 +125,7 @@ def test_review_of_hardly_any_rows(scorer: TabularScorer, labelled: pd.DataFrame
     found = review_table(scorer, few, policy=POLICY)
     drawn = figures(scorer, few, found, policy=POLICY)
 
-    assert len(found.verdicts) == rows
+    assert len(found.scored) == rows
     assert "risk" in drawn
 
 

@@ -202,7 +202,7 @@ def test_jitter_puts_off_by_so_much_at_most() -> None:
     assert trigger == WhenTrigger("every 10s", zone="UTC", jitter=5) != WhenTrigger("every 10s", zone="UTC")
 
 
-def test_scheduler_that_has_ended_is_told(begin: Begin) -> None:
+def test_scheduler_that_has_ended_is_reported(begin: Begin) -> None:
     """So that the service can start it anew."""
     schedule = begin("every 5m")
 

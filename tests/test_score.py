@@ -135,10 +135,10 @@ def test_repeated_keys_go_to_quarantine_across_batches(
     report, frame = scored(config, input=str(tmp_path / "again.parquet"))
 
     assert frame["transaction_id"].tolist() == payments["transaction_id"][:300].tolist()
-    aside = quarantined(report).sort_values("row")
-    assert aside["row"].tolist() == [300, 301, 302]
-    assert aside["transaction_id"].tolist() == payments["transaction_id"].iloc[[10, 150, 10]].tolist()
-    assert aside["reason"].str.contains("appears again").all()
+    quarantine = quarantined(report).sort_values("row")
+    assert quarantine["row"].tolist() == [300, 301, 302]
+    assert quarantine["transaction_id"].tolist() == payments["transaction_id"].iloc[[10, 150, 10]].tolist()
+    assert quarantine["reason"].str.contains("appears again").all()
 
 
 def test_every_row_is_scored_or_in_quarantine(
@@ -157,18 +157,18 @@ def test_every_row_is_scored_or_in_quarantine(
 
     report, frame = scored(config, input=str(tmp_path / "mixed.csv"))
 
-    aside = quarantined(report)
+    quarantine = quarantined(report)
     bad = {4, 99, 199, 299, 399, 449}
     assert frame["transaction_id"].tolist() == [
         key for n, key in enumerate(payments["transaction_id"][:500]) if n not in bad
     ]
     assert report.rows == 500
     assert report.scored + report.quarantined == 500
-    assert len(aside) == report.quarantined == len(bad)
+    assert len(quarantine) == report.quarantined == len(bad)
     for word in ("line 6: ", "line 101: 9 fields where the header has 8", "'a lot' is not a number", "is infinite"):
-        assert aside["reason"].str.contains(word, regex=False).sum() == 1, word
+        assert quarantine["reason"].str.contains(word, regex=False).sum() == 1, word
     for word in ("the key is missing", "appears again"):
-        assert aside["reason"].str.contains(word, regex=False).sum() == 1, word
+        assert quarantine["reason"].str.contains(word, regex=False).sum() == 1, word
 
 
 def test_columns_named_row_and_reason_survive_quarantine(

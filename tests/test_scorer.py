@@ -252,7 +252,7 @@ def test_verdicts_flag_what_the_policy_says(verdicts: Verdicts) -> None:
     assert frame.loc[riskiest, "reasons"].str.contains(r"amount \d+\.\d\d, expected about \d+; \d+ % of the risk").all()
 
 
-def test_verdicts_set_bad_rows_aside(verdicts: Verdicts) -> None:
+def test_verdicts_quarantine_bad_rows(verdicts: Verdicts) -> None:
     """With their position and the reason, and no good row with them."""
     quarantine = verdicts.quarantine.set_index("row")["reason"]
 

@@ -71,8 +71,8 @@ def test_training_finds_the_faults_in_what_was_kept_apart(trained: tuple[Config,
     assert truth is not None
     assert truth["auroc"] > 0.8
     assert truth["found_events"] >= 2
-    assert len(report.reviewed.verdicts) == pytest.approx(2_700, abs=4)
-    assert set(report.reviewed.verdicts["entity"]) == {"M1", "M2"}
+    assert len(report.reviewed.scored) == pytest.approx(2_700, abs=4)
+    assert set(report.reviewed.scored["entity"]) == {"M1", "M2"}
 
 
 def test_report_shows_events_with_their_curves(trained: tuple[Config, TrainReport]) -> None:
@@ -161,8 +161,8 @@ def test_only_the_latest_rows_are_learnt_from(readings: pd.DataFrame, tmp_path: 
 
     report = train(load_config(tmp_path), now=NOW)
 
-    assert report.rows + len(report.reviewed.verdicts) == 1_000
-    assert report.reviewed.verdicts["time"].max() == readings["time"].max()
+    assert report.rows + len(report.reviewed.scored) == 1_000
+    assert report.reviewed.scored["time"].max() == readings["time"].max()
 
 
 def test_registered_model_scores_like_the_command(

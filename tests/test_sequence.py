@@ -80,7 +80,7 @@ def test_contamination_is_the_share_of_training_rows_called_anomalous(contaminat
     assert detector.threshold_ == small().fit(waves(400)).threshold_
 
 
-def test_a_frame_and_an_array_are_judged_alike(timed: SequenceDetector) -> None:
+def test_a_frame_and_an_array_are_scored_alike(timed: SequenceDetector) -> None:
     """Times one interval apart say no more than the order of rows."""
     plain = small().fit(waves(400))
 
@@ -235,7 +235,7 @@ def test_entities_share_a_model_or_have_their_own() -> None:
     assert set(apart.events(swapped)["entity"]) <= {"a", "b"}
 
 
-def test_each_series_is_judged_alone() -> None:
+def test_each_series_is_scored_alone() -> None:
     """Other series in the batch change nothing."""
     rows = pd.concat([readings(300, 0, pump="a"), readings(300, 1, pump="b")], ignore_index=True)
     detector = small(schema=PUMPS).fit(rows)

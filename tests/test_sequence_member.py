@@ -85,7 +85,7 @@ def test_the_other_members_do_not_see_the_events(detector):
 
 
 @pytest.mark.parametrize("kind", [kind for kind in KINDS if kind not in ("lstm", "conv1d")])
-def test_every_encoder_judges_what_it_did_not_see(kind):
+def test_every_encoder_scores_what_it_did_not_see(kind):
     """The graph says what Keras says, foresees what the events before tell, and skips what is not there."""
     rng = np.random.default_rng(0)
     steps = np.repeat(rng.choice([-1.0, 1.0], (512, 1)), 4, axis=1).astype(np.float32)

@@ -49,7 +49,7 @@ def test_batches_have_the_scores_of_the_whole_series(trailing: Path, tmp_path: P
         site.add(rows)
         score(site)
 
-    found = site.verdicts()
+    found = site.scores()
     assert list(found.columns) == [
         "id", "when", "pump", "risk", "p_value", "flagged", "severity", "reasons", "reasons_json",
         "reconstruction",
@@ -67,7 +67,7 @@ def test_rows_wait_for_those_that_come_after_them(centred: Path, tmp_path: Path)
         site.add(40)
         score(site)
 
-    assert len(site.verdicts()) == 160 - 2 * 15
+    assert len(site.scores()) == 160 - 2 * 15
     assert site.scored_as_whole(detector(trailing=False).scorer_)
     with opened(site) as store, store.read() as session:
         assert [tail.batch for tail in session.scalars(sa.select(SeriesTail))] == [4]
@@ -97,8 +97,8 @@ def test_a_fault_becomes_an_alert_and_its_end_a_recovery(trailing: Path, tmp_pat
     assert alerts(site) == [("opened", "a", "flow"), ("recovered", "a", "")]
 
 
-def test_a_silent_machine_is_told_when_others_report(trailing: Path, tmp_path: Path) -> None:
-    """There is no row to flag; it is told once, and that it is well when it reads again."""
+def test_a_silent_machine_is_reported_when_others_report(trailing: Path, tmp_path: Path) -> None:
+    """There is no row to flag; it is reported once, and that it is well when it reads again."""
     site = SensorSite(tmp_path / "site", trailing)
     rows = pump_rows(180)
     silent = (rows["pump"] == "b") & rows["when"].between(minute(50), minute(110))
@@ -109,10 +109,10 @@ def test_a_silent_machine_is_told_when_others_report(trailing: Path, tmp_path: P
         score(site)
 
     assert alerts(site) == [("opened", "b", "silence"), ("recovered", "b", "")]
-    assert len(site.verdicts()) == (~silent).sum()
+    assert len(site.scores()) == (~silent).sum()
 
 
-def test_a_machine_alone_is_told_silent_by_the_clock(trailing: Path, tmp_path: Path) -> None:
+def test_a_machine_alone_is_reported_silent_by_the_clock(trailing: Path, tmp_path: Path) -> None:
     """With `silent_by_clock`, also if no row comes at all."""
     site = SensorSite(tmp_path / "site", trailing, series={"silent_by_clock": True})
     site.put(pump_rows(30))
@@ -136,7 +136,7 @@ def test_without_the_clock_a_quiet_source_is_no_alert(trailing: Path, tmp_path: 
     assert alerts(site) == []
 
 
-def test_rows_that_cannot_be_scored_are_set_aside_with_the_reason(trailing: Path, tmp_path: Path) -> None:
+def test_rows_that_cannot_be_scored_are_quarantined_with_the_reason(trailing: Path, tmp_path: Path) -> None:
     """Late rows, repeated ones, the future, a key that came before; all others are scored."""
     site = SensorSite(tmp_path / "site", trailing)
     rows = pump_rows(60)
@@ -149,24 +149,24 @@ def test_rows_that_cannot_be_scored_are_set_aside_with_the_reason(trailing: Path
     site.put(pd.concat([odd, rows.iloc[64:]]))
     score(site)
 
-    assert site.set_aside()["reason"].tolist() == [
+    assert site.quarantined()["reason"].tolist() == [
         "when: 2199-01-01 00:00:00 lies in the future; is the clock of its machine right?",
         "id: key 58 appears again (first in an earlier batch)",
         "when: 2026-03-01 00:03:00 is before 2026-03-01 00:29:00, the newest reading of its series in an earlier batch",
         "when: the series has a reading of 2026-03-01 00:29:00 from an earlier batch",
     ]
-    assert len(site.verdicts()) == 60 + 56
+    assert len(site.scores()) == 60 + 56
 
 
 def test_a_machine_never_seen_keeps_nobody_else(tmp_path: Path) -> None:
-    """With a model each, its rows are set aside until the next training."""
+    """With a model each, its rows are quarantined until the next training."""
     site = SensorSite(tmp_path / "site", bundle_of(tmp_path, models="entity"))
     site.put(pump_rows(20, names=("a", "new")))
 
     outcome = score(site)
 
     assert outcome.facts["scored"] == 20
-    assert site.set_aside()["reason"].str.contains("'new' has no model: train again with its rows").sum() == 20
+    assert site.quarantined()["reason"].str.contains("'new' has no model: train again with its rows").sum() == 20
 
 
 def test_a_new_machine_of_a_shared_model_is_scored_once_it_has_a_window(trailing: Path, tmp_path: Path) -> None:
@@ -181,7 +181,7 @@ def test_a_new_machine_of_a_shared_model_is_scored_once_it_has_a_window(trailing
     assert (first.facts["scored"], second.facts["scored"]) == (0, 18)
 
 
-def test_a_file_without_a_sensor_is_set_aside(trailing: Path, tmp_path: Path) -> None:
+def test_a_file_without_a_sensor_is_quarantined(trailing: Path, tmp_path: Path) -> None:
     """The note names it and the column."""
     site = SensorSite(tmp_path / "site", trailing)
     site.put(pump_rows(30).drop(columns="flow"))
@@ -193,7 +193,7 @@ def test_a_file_without_a_sensor_is_set_aside(trailing: Path, tmp_path: Path) ->
     assert "flow" in outcome.note
 
 
-def test_backfill_judges_what_was_left_out_by_itself(centred: Path, tmp_path: Path) -> None:
+def test_backfill_scores_what_was_left_out_by_itself(centred: Path, tmp_path: Path) -> None:
     """Older rows neither wait nor move what is kept; so all of them are scored at once."""
     service = {"store": "sqlite:///service.db", "settle": 0, "start": "new", "port": 0}
     site = SensorSite(tmp_path / "site", centred, service=service)
@@ -206,7 +206,7 @@ def test_backfill_judges_what_was_left_out_by_itself(centred: Path, tmp_path: Pa
         done = backfill(context(site, store))
 
     assert done.facts["scored"] == 80
-    assert len(site.verdicts()) == 80 + 80 - 2 * 15
+    assert len(site.scores()) == 80 + 80 - 2 * 15
     with opened(site) as store, store.read() as session:
         assert [tail.batch for tail in session.scalars(sa.select(SeriesTail))] == [1]
 
@@ -229,7 +229,7 @@ def test_budgets_hold_over_the_batches_of_a_day(trailing: Path, tmp_path: Path, 
         site.add(40)
         score(site)
 
-    assert int(site.verdicts()["flagged"].sum()) == (3 if budget["per"] == "day" else 6)
+    assert int(site.scores()["flagged"].sum()) == (3 if budget["per"] == "day" else 6)
 
 
 def test_another_detector_goes_on_with_the_rows_kept(trailing: Path, tmp_path: Path) -> None:
@@ -244,14 +244,14 @@ def test_another_detector_goes_on_with_the_rows_kept(trailing: Path, tmp_path: P
 
     score(site)
 
-    found = site.verdicts()
+    found = site.scores()
     assert found["id"].tolist() == list(range(120))
     expected = detector(smoothing=1.0).scorer_.measure(site.rows.iloc[:120])["risk"]
     np.testing.assert_allclose(found["risk"].iloc[60:], expected.iloc[60:], rtol=1e-4, atol=1e-5)
 
 
 def test_rows_without_a_key_are_named_by_their_file_and_number(tmp_path: Path) -> None:
-    """Also those that waited, which are told with another batch than they came in."""
+    """Also those that waited, which are reported with another batch than they came in."""
     keyless = SequenceDetector(**SMALL, schema=replace(PUMPS, key=None)).fit(pump_rows(400))
     bundle = save(keyless.scorer_, tmp_path / "bundle")
     site = SensorSite(tmp_path / "site", bundle, columns={"time": "when", "entity": "pump", "ignore": ["id"]})

@@ -39,7 +39,7 @@ def fused() -> SeriesModel:
     ],
     ids=["reconstruction", "mahalanobis", "forest", "forecast", "all", "all trailing"],
 )
-def test_an_anomaly_stands_out_and_its_sensor_is_blamed(settings: dict[str, Any]) -> None:
+def test_an_anomaly_stands_out_and_its_sensor_is_named(settings: dict[str, Any]) -> None:
     """The risk peaks where a sensor sticks, most of it is that sensor's, and the parts are the whole."""
     model = fit(waves(400), recipe(**settings))
     rows = waves(200, seed=1)
@@ -102,7 +102,7 @@ def test_members_are_standardised_on_rows_they_did_not_learn_from(fused: SeriesM
 
 
 def test_a_member_that_does_not_count_changes_nothing() -> None:
-    """Its score is still told."""
+    """Its score is still reported."""
     alone = seen(fit(waves(300)), waves(100, 1))
     both = seen(fit(waves(300), recipe(members=MEMBERS[:2], weights={"forest": 0.0})), waves(100, 1))
 

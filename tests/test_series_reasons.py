@@ -50,7 +50,7 @@ def worst(detector: SequenceDetector, rows: pd.DataFrame) -> tuple[pd.Series, pd
     return event, frame
 
 
-def test_hot_bearing_is_told_beside_what_was_learnt(detector: SequenceDetector) -> None:
+def test_hot_bearing_is_compared_with_what_was_learnt(detector: SequenceDetector) -> None:
     """40 degrees too hot: a reconstruction that follows is not what was expected, and its neighbours are well."""
     event, frame = worst(detector, machine(800, 2, added=40.0))
 
@@ -79,7 +79,7 @@ def test_row_beside_a_fault_shows_where_the_fault_is() -> None:
 
 @pytest.mark.parametrize("side", [1.0, -1.0], ids=["up", "down"])
 @pytest.mark.parametrize("far", [6.0, 20.0])
-def test_drift_is_told_as_it_went(detector: SequenceDetector, side: float, far: float) -> None:
+def test_drift_is_reported_as_it_went(detector: SequenceDetector, side: float, far: float) -> None:
     """Not as it looks where it snaps back: there the reading is on the other side of what a window leads to expect."""
     event, frame = worst(detector, machine(800, 2, added=side * np.linspace(0, far, LAST - FIRST + 1)))
 
@@ -105,7 +105,7 @@ def test_event_says_when_it_began_how_long_it_lasted_and_when_it_was_worst() -> 
     assert event["text"].endswith(ending)
 
 
-def test_stuck_sensor_is_told_as_stuck() -> None:
+def test_stuck_sensor_is_reported_as_stuck() -> None:
     """One value for two hours within its range is no highest and no lowest."""
     rows = machine(800, 2)
     rows.loc[FIRST:LAST, "left"] = 44.0

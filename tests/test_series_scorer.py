@@ -101,7 +101,7 @@ def test_a_policy_decides_in_place_of_the_threshold(scorer: SequenceScorer, poli
     assert found.events["steps"].sum() == expected.sum() > 0
 
 
-def test_measuring_says_what_judging_does(scorer: SequenceScorer, verdicts: SeriesVerdicts) -> None:
+def test_measuring_says_what_judge_does(scorer: SequenceScorer, verdicts: SeriesVerdicts) -> None:
     """Without policy, reasons and events, by the index of the rows."""
     rows = clean(broken(), scorer.schema).rows.set_axis(np.arange(300) + 7)
 
@@ -111,7 +111,7 @@ def test_measuring_says_what_judging_does(scorer: SequenceScorer, verdicts: Seri
     pd.testing.assert_frame_equal(measured.reset_index(drop=True), verdicts.frame[list(measured)], check_exact=True)
 
 
-def test_the_detector_judges_as_its_scorer() -> None:
+def test_the_detector_scores_as_its_scorer() -> None:
     """With an array, rows are named by their position."""
     detector = small().fit(waves(300))
     rows = waves(100, 1)
@@ -149,7 +149,7 @@ def test_curves_show_what_was_read_and_what_should_have_been(scorer: SequenceSco
 
 
 def test_curves_of_several_events_and_of_none(scorer: SequenceScorer, verdicts: SeriesVerdicts) -> None:
-    """One table, the events told by their line."""
+    """One table, the events reported by their line."""
     many = scorer.curves(broken(), verdicts.events)
     none = scorer.curves(broken(), verdicts.events.iloc[:0])
 
@@ -172,7 +172,7 @@ def test_a_scorer_can_be_renamed_and_tells_its_facts(scorer: SequenceScorer) -> 
 
 
 def test_models_of_their_own_have_thresholds_of_their_own() -> None:
-    """Facts are summed or averaged; the coarsest calibration is told."""
+    """Facts are summed or averaged; the coarsest calibration is reported."""
     scorer = small(schema=PUMPS, models="entity").fit(two_pumps().iloc[:500]).scorer_
 
     assert set(scorer.thresholds) == set(scorer.calibrators) == {"a", "b"}
@@ -182,7 +182,7 @@ def test_models_of_their_own_have_thresholds_of_their_own() -> None:
     assert scorer.calibrator.size == 200
 
 
-def test_rows_that_cannot_be_judged_go_to_quarantine(scorer: SequenceScorer) -> None:
+def test_rows_that_cannot_be_scored_go_to_quarantine(scorer: SequenceScorer) -> None:
     """As they came, with the reason, in order; the others keep their verdicts."""
     rows = broken().astype({"when": object, "pump": object})
     rows.loc[10, "when"] = "no time"
@@ -312,7 +312,7 @@ def test_severities_go_on_beyond_the_calibration_rows() -> None:
     assert event["severity"] == "critical"
 
 
-def test_rows_that_can_be_judged_are_told() -> None:
+def test_rows_that_can_be_scored_are_reported() -> None:
     """Of a machine with a model, and as many of it as a window has."""
     own = small(schema=PUMPS, models="entity").fit(two_pumps().iloc[:500]).scorer_
     rows = clean(pd.concat([readings(20, pump=name) for name in ("a", "new")] + [readings(5, pump="b")]), PUMPS).rows

@@ -62,7 +62,7 @@ def go_on(scorer: SequenceScorer, rows: pd.DataFrame, cuts: list[int], **given: 
     return found, tail
 
 
-def told(parts: list[Continued]) -> pd.DataFrame:
+def settled(parts: list[Continued]) -> pd.DataFrame:
     """What was said of each row."""
     frames = [
         part.rows.assign(risk=part.judged.risk[part.step], p_value=part.judged.p_value[part.step])
@@ -74,7 +74,7 @@ def told(parts: list[Continued]) -> pd.DataFrame:
 
 @pytest.mark.parametrize("choice", CHOICES)
 def test_any_cutting_gives_the_scores_of_the_whole(choice: str) -> None:
-    """Each row is told once, with the risk and the p-value that it has in the series as a whole."""
+    """Each row is reported once, with the risk and the p-value that it has in the series as a whole."""
     scorer = fitted(choice)
     cuts = np.random.default_rng(len(choice)).integers(0, len(troubled()), 12).tolist()
     rows = clean(troubled(), scorer.schema).rows
@@ -83,7 +83,7 @@ def test_any_cutting_gives_the_scores_of_the_whole(choice: str) -> None:
     parts, _ = go_on(scorer, rows, cuts)
 
     by = ["pump", "when"]
-    found = told(parts).set_index(by).sort_index()
+    found = settled(parts).set_index(by).sort_index()
     assert found.index.is_unique
     expected = whole.set_index(by).sort_index()
     pd.testing.assert_frame_equal(found[["risk"]], expected[["risk"]], rtol=1e-4, atol=1e-5)
@@ -184,7 +184,7 @@ def test_a_machine_whose_clock_was_put_back_is_refused_alone() -> None:
 
 
 def test_a_series_alone_that_is_refused_leaves_nothing() -> None:
-    """Waiting rows are refused too, and those told before are not told again."""
+    """Waiting rows are refused too, and those reported before are not reported again."""
     rows = readings(300, seed=1)
     scorer = small(schema=replace(PUMPS, entity=None), sampling=Sampling(missing="reject")).fit(rows).scorer_
     begun = continue_series(scorer, Tail.empty(rows), rows.iloc[:30].reset_index(drop=True))
@@ -206,5 +206,5 @@ def test_series_without_times_go_on_in_the_order_they_come() -> None:
 
     parts, tail = go_on(scorer, rows.iloc[:100], [30, 60])
 
-    np.testing.assert_allclose(told(parts)["risk"], whole, rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(settled(parts)["risk"], whole, rtol=1e-4, atol=1e-5)
     assert tail.newest(scorer.schema).empty

@@ -167,7 +167,7 @@ def test_sigterm_undoes_a_step_that_takes_too_long(
     """The batch in hand is given its time, then the process ends without it; the next one scores it."""
     site = Site(tmp_path / "site", tiny_bundle, "files to files", settings=SERVED | {"stop_within": 0.5, "lease": 2.0})
     site.add(50)
-    instance = start(site, fault="score.judged:1:pause")
+    instance = start(site, fault="score.computed:1:pause")
     wait_until(lambda: has_open_batch(site))
 
     code = instance.end()
@@ -234,7 +234,7 @@ def test_job_brings_another_with_it(site: Site, monkeypatch: pytest.MonkeyPatch)
     assert 'detector_drift{of="amount"} 0.4' in service.metrics.text().decode()
 
 
-def test_failures_are_counted_and_told(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_failures_are_counted_and_reported(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
     """A command whose job fails says why, and the metrics count it."""
 
     def fail(_: Context) -> JobOutcome:
@@ -367,7 +367,7 @@ def test_lag_counts_what_waits(tiny_bundle: Path, tmp_path: Path) -> None:
     assert 99 < lag.seconds < 200
 
 
-def test_port_that_is_taken_is_told(site: Site) -> None:
+def test_port_that_is_taken_is_reported(site: Site) -> None:
     """The message names the settings."""
     with opened(site) as store:
         service = service_of(site, store)

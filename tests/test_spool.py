@@ -11,6 +11,7 @@ import time
 import urllib.request
 import zlib
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +26,7 @@ from pipelines.monitoring.drift import watch
 from pipelines.registry.registry import ModelRegistry
 from pipelines.tracking import DatasetFacts, Spool, TrainingRecord, keep_training
 from pipelines.tracking.experiments import REVIEW
-from pipelines.tracking.messages import record_note, send_waiting, spool_of
+from pipelines.tracking.messages import flush_tracking, record_note, spool_of
 from pipelines.tracking.spool import MOST_ATTEMPTS
 from pipelines.training.registry_commands import promote_model, rollback_model
 from pipelines.training.retrain import retrain
@@ -86,7 +87,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
 
 
 @pytest.fixture(scope="module")
-def told(server: Server, tmp_path_factory: pytest.TempPathFactory) -> tuple[Config, MlflowClient]:
+def flushed(server: Server, tmp_path_factory: pytest.TempPathFactory) -> tuple[Config, MlflowClient]:
     """A training, a look, a retraining and a way back, all while the server is down; then it starts."""
     folder = tmp_path_factory.mktemp("told")
     tracking = {"enabled": True, "uri": server.uri}
@@ -94,7 +95,7 @@ def told(server: Server, tmp_path_factory: pytest.TempPathFactory) -> tuple[Conf
     assert train(config, now=after(20)).unsent
     config = settle(folder, world(40, changes=20), tracking=tracking)
     watch(config, now=after(30))
-    assert retrain(config, now=after(40), trigger="drift").decision.verdict == "promote"
+    assert retrain(config, now=after(40), trigger="drift").decision.outcome == "promote"
     waiting = rollback_model(config, reason="a person did not trust it", now=after(41))
     assert "wait for MLflow and will be sent later: No MLflow server answers" in waiting[-1]
     assert [entry.kind for entry in spool_of(config).entries()] == [
@@ -106,7 +107,7 @@ def told(server: Server, tmp_path_factory: pytest.TempPathFactory) -> tuple[Conf
     ]
 
     server.start()
-    sent = send_waiting(config)
+    sent = flush_tracking(config)
     assert (sent.entries, sent.waiting, sent.fault) == (5, 0, None)
     return config, MlflowClient(server.uri, server.uri)
 
@@ -118,9 +119,9 @@ def runs(client: MlflowClient, experiment: str, text: str = "") -> list[Any]:
     return list(client.search_runs([found.experiment_id], filter_string=text, order_by=["start_time ASC"]))
 
 
-def test_what_waited_arrives_whole_and_in_order(told: tuple[Config, MlflowClient]) -> None:
+def test_what_waited_arrives_whole_and_in_order(flushed: tuple[Config, MlflowClient]) -> None:
     """Versions, aliases and decisions are as if the server had been there."""
-    config, client = told
+    config, client = flushed
     first, second = client.get_model_version("world", "1"), client.get_model_version("world", "2")
     state = ModelRegistry(config.bundle).state()
 
@@ -133,9 +134,9 @@ def test_what_waited_arrives_whole_and_in_order(told: tuple[Config, MlflowClient
     assert str(second.description).startswith("Promoted. The challenger serves: ")
 
 
-def test_retraining_reads_well(told: tuple[Config, MlflowClient]) -> None:
+def test_retraining_reads_well(flushed: tuple[Config, MlflowClient]) -> None:
     """The columns a reviewer wants, two datasets, the machine's load, a figure, a note, and runs of the members."""
-    _, client = told
+    _, client = flushed
     (run,) = runs(client, "world", "tags.job = 'retrain'")
     tags, metrics = run.data.tags, run.data.metrics
 
@@ -155,18 +156,18 @@ def test_retraining_reads_well(told: tuple[Config, MlflowClient]) -> None:
     assert member.data.metrics["ap"] > 0.5
 
 
-def test_way_back_has_a_run_of_its_own(told: tuple[Config, MlflowClient]) -> None:
+def test_way_back_has_a_run_of_its_own(flushed: tuple[Config, MlflowClient]) -> None:
     """A person's decision stands in the list, with its reason."""
-    (run,) = runs(told[1], "world", "tags.job = 'rollback'")
+    (run,) = runs(flushed[1], "world", "tags.job = 'rollback'")
 
     assert run.info.run_name == "rollback: v1 serves"
     assert run.data.tags["decision"] == "rolled back to v1"
     assert "a person did not trust it" in run.data.tags["mlflow.note.content"]
 
 
-def test_experiments_say_what_they_hold(told: tuple[Config, MlflowClient]) -> None:
+def test_experiments_say_what_they_hold(flushed: tuple[Config, MlflowClient]) -> None:
     """A description each, and a saved view with the columns that a review needs, which the runs do have."""
-    _, client = told
+    _, client = flushed
     trainings, monitoring = (client.get_experiment_by_name(name) for name in ("world", "world monitoring"))
     assert trainings is not None
     assert monitoring is not None
@@ -181,9 +182,9 @@ def test_experiments_say_what_they_hold(told: tuple[Config, MlflowClient]) -> No
     assert "drift" in monitoring.tags["mlflow.note.content"]
 
 
-def test_drift_is_a_time_series_on_one_run(told: tuple[Config, MlflowClient]) -> None:
+def test_drift_is_a_time_series_on_one_run(flushed: tuple[Config, MlflowClient]) -> None:
     """Each look adds a point at its own time; sending one twice adds none."""
-    config, client = told
+    config, client = flushed
     again = spool_of(config)
     settle(config.bundle.parent, world(45, changes=20), tracking={"enabled": True, "uri": config.tracking.uri})
     watch(config, now=after(45))
@@ -199,14 +200,14 @@ def test_drift_is_a_time_series_on_one_run(told: tuple[Config, MlflowClient]) ->
 
 
 def test_entry_sent_twice_leaves_one_run_and_one_version(
-    told: tuple[Config, MlflowClient],
+    flushed: tuple[Config, MlflowClient],
     server: Server,
     quick: TabularDetector,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """A process killed after sending and before forgetting sends again: what it left is replaced."""
-    client = told[1]
+    client = flushed[1]
     bundle.save(quick.scorer_, tmp_path / "bundle")
     spool = Spool(tmp_path / "spool")
     record = TrainingRecord(
@@ -219,22 +220,22 @@ def test_entry_sent_twice_leaves_one_run_and_one_version(
         metrics={"ap": 0.5},
     )
     keep_training(spool, record)
-    from pipelines.tracking.sending import send
+    from pipelines.tracking.sending import flush_spool
 
     store = f"sqlite:///{server.folder}/mlflow.db"  # the same runs, without a hundred files by HTTP
     with monkeypatch.context() as patch:
         patch.setattr(Spool, "done", lambda *_: None)
-        send(spool, store)
-    sent = send(spool, store)
+        flush_spool(spool, store)
+    sent = flush_spool(spool, store)
 
     assert (sent.entries, spool.waiting()) == (1, 0)
     assert len(runs(client, "twice")) == 1
     assert len(client.search_model_versions("name = 'twice'")) == 1
 
 
-def test_entry_that_is_refused_holds_up_no_other(told: tuple[Config, MlflowClient]) -> None:
-    """A server that answers and refuses gets five chances; then the entry is put aside with the reason."""
-    config, client = told
+def test_entry_that_is_refused_holds_up_no_other(flushed: tuple[Config, MlflowClient]) -> None:
+    """A server that answers and refuses gets five chances; then the entry is given up with the reason."""
+    config, client = flushed
     number = client.create_experiment("gone")
     client.delete_experiment(number)
     lost = config.model_copy(update={"tracking": config.tracking.model_copy(update={"experiment": "gone"})})
@@ -243,10 +244,10 @@ def test_entry_that_is_refused_holds_up_no_other(told: tuple[Config, MlflowClien
     record_note(config, run="kept", **given)
 
     for _ in range(MOST_ATTEMPTS - 1):
-        sent = send_waiting(config)
+        sent = flush_tracking(config)
         assert (sent.entries, sent.waiting) == (0, 2)
         assert "was deleted" in str(sent.fault)
-    sent = send_waiting(config)
+    sent = flush_tracking(config)
 
     assert (sent.entries, sent.waiting) == (1, 0)
     ((name, reason),) = spool_of(config).refused()
@@ -254,7 +255,7 @@ def test_entry_that_is_refused_holds_up_no_other(told: tuple[Config, MlflowClien
     assert "mlflow experiments restore" in reason
 
 
-def test_damaged_entry_is_put_aside(tmp_path: Path) -> None:
+def test_damaged_entry_is_refused(tmp_path: Path) -> None:
     """Half a file, which a full disk can leave, stops nobody."""
     spool = Spool(tmp_path)
     (tmp_path / spool.put("note", {}) / "entry.json").write_text("{")
@@ -275,23 +276,36 @@ def test_full_disk_leaves_no_half_entry(tmp_path: Path) -> None:
         spool.put("training", {}, full)
 
     assert spool.waiting() == 0
-    assert list(tmp_path.iterdir()) == []
+    assert [path.name for path in tmp_path.iterdir()] == [".lock-put"]
+
+
+def test_entries_put_at_once_get_numbers_of_their_own(tmp_path: Path) -> None:
+    """A service and a command that record at the same moment keep both, in one order."""
+    spool = Spool(tmp_path)
+    with ThreadPoolExecutor(8) as pool:
+        names = list(pool.map(lambda _: Spool(tmp_path).put("note", {}), range(40)))
+
+    assert sorted(name[:6] for name in names) == [f"{number:06d}" for number in range(1, 41)]
+    assert spool.waiting() == 40
 
 
 def test_only_one_process_sends(tmp_path: Path) -> None:
     """Two jobs that end together do not send the same entry twice."""
-    from pipelines.tracking.sending import send
+    from pipelines.tracking.sending import flush_spool
 
     spool = Spool(tmp_path)
     spool.put("note", {})
     with spool.sending() as alone:
         assert alone
-        assert send(Spool(tmp_path), f"sqlite:///{tmp_path}/m.db").fault == "Another process is sending at this moment."
+        assert (
+            flush_spool(Spool(tmp_path), f"sqlite:///{tmp_path}/m.db").fault
+            == "Another process is sending at this moment."
+        )
 
 
-def test_server_that_goes_away_stops_no_promotion(told: tuple[Config, MlflowClient], server: Server) -> None:
-    """A promotion while it is down is done at once on disk, and waits to be told."""
-    config, _ = told
+def test_server_that_goes_away_stops_no_promotion(flushed: tuple[Config, MlflowClient], server: Server) -> None:
+    """A promotion while it is down is done at once on disk, and waits to be reported."""
+    config, _ = flushed
     other = str(ModelRegistry(config.bundle).state().before_champion())
     server.stop()
 

@@ -160,7 +160,7 @@ def test_place_that_cannot_be_is_refused(url: str, match: str) -> None:
     assert "secret" not in str(caught.value)
 
 
-def test_same_database_is_told(tmp_path: Path) -> None:
+def test_same_database_is_reported(tmp_path: Path) -> None:
     """One transaction can hold scores and cursor only in one database."""
     store = Store(f"sqlite:///{tmp_path}/a.db")
 
@@ -203,7 +203,7 @@ def test_killed_run_on_postgresql(postgres_site: PostgresSite, point: str) -> No
     assert postgres_site.counts() == (70, 70, 0)
 
 
-@pytest.mark.parametrize("point", ["score.judged", "score.moving"])
+@pytest.mark.parametrize("point", ["score.computed", "score.moving"])
 def test_database_restart_in_the_middle(
     postgres: PostgresServer, postgres_site: PostgresSite, monkeypatch: pytest.MonkeyPatch, point: str
 ) -> None:

@@ -145,7 +145,7 @@ def test_plain_error_is_the_distance_to_the_reconstruction(plain: FittedNetwork,
     assert np.allclose(plain.probe_error[:, N_VALUES:], -np.log(np.column_stack(truth) + 1e-7), atol=1e-3)
 
 
-def test_hidden_column_is_judged_by_the_others_alone(probe: Views) -> None:
+def test_hidden_column_is_scored_by_the_others_alone(probe: Views) -> None:
     """Hidden alone, a column's own value does not change what is expected of it: its residual moves as it does."""
     network = trained(*WAYS[-1])
     rows = {name: view[probe["missing"].sum(axis=1) == 0] for name, view in probe.items()}

@@ -149,7 +149,7 @@ def test_detector_refuses_infinite_numbers_in_arrays(quick: TabularDetector, bad
         quick.risk(rows)
 
 
-def test_detector_with_a_schema_sets_bad_rows_aside() -> None:
+def test_detector_with_a_schema_quarantines_bad_rows() -> None:
     """A row that cannot be read has no risk, is called anomalous, and takes no good row with it."""
     table = numbers(100).astype(object)
     table.loc[[3, 5], "fee"] = [np.inf, "much"]
@@ -398,12 +398,12 @@ def test_detector_can_be_pickled(fitted: TabularDetector, fresh_rows: pd.DataFra
 
 def test_detector_reports_its_progress() -> None:
     """Stage, done, planned."""
-    told: list[tuple[str, int, int]] = []
+    steps: list[tuple[str, int, int]] = []
 
-    swift(on_step=lambda *step: told.append(step)).fit(numbers(50))
+    swift(on_step=lambda *step: steps.append(step)).fit(numbers(50))
 
-    assert told[0] == ("isolation forest", 0, 1)
-    assert told[-1][0] == "calibration"
+    assert steps[0] == ("isolation forest", 0, 1)
+    assert steps[-1][0] == "calibration"
 
 
 @pytest.mark.slow

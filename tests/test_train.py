@@ -94,10 +94,10 @@ def test_bad_rows_go_to_quarantine(tmp_path: Path, configure: Configure, payment
 
     report = quick(tmp_path, configure, table)
 
-    aside = pd.read_csv(report.quarantine)
-    assert aside["row"].tolist() == [7, 9, 11, 400]
-    assert aside.columns.tolist() == ["row", "reason", *table.columns]
-    assert aside["reason"].tolist() == [
+    quarantine = pd.read_csv(report.quarantine)
+    assert quarantine["row"].tolist() == [7, 9, 11, 400]
+    assert quarantine.columns.tolist() == ["row", "reason", *table.columns]
+    assert quarantine["reason"].tolist() == [
         "amount: 'much' is not a number",
         "is_fraud: 'perhaps' is neither 0 nor 1",
         "time: the time is missing",
@@ -165,11 +165,11 @@ def test_sample_is_of_the_whole_file(tmp_path: Path, configure: Configure, payme
     columns = COLUMNS | {"numeric": ["amount"]}
     report = quick(tmp_path, configure, table, columns=columns, train=FOREST_ONLY | {"rows": 300})
 
-    aside = pd.read_csv(report.quarantine)
-    assert len(aside) + len(seen["review"]) + len(seen["fit"]) <= 300
-    assert report.quarantined == len(aside) > 100
-    assert aside["row"].max() > 1400
-    assert (payments["transaction_id"][aside["row"]].to_numpy() == aside["transaction_id"]).all()
+    quarantine = pd.read_csv(report.quarantine)
+    assert len(quarantine) + len(seen["review"]) + len(seen["fit"]) <= 300
+    assert report.quarantined == len(quarantine) > 100
+    assert quarantine["row"].max() > 1400
+    assert (payments["transaction_id"][quarantine["row"]].to_numpy() == quarantine["transaction_id"]).all()
     kept = seen["review"]
     assert (payments["transaction_id"][kept.index].to_numpy() == kept["transaction_id"]).all()
 

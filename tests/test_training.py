@@ -116,7 +116,7 @@ def test_training_refuses_settings_without_meaning(changed: dict[str, Any], mess
         ("step", [1.0, 0.1, 0.1, 0.001]),
     ],
 )
-def test_schedule_reaches_and_leaves_the_peak_as_told(schedule: str, rates: list[float]) -> None:
+def test_schedule_reaches_and_leaves_the_peak_as_configured(schedule: str, rates: list[float]) -> None:
     """At the start, after a third, half way and at the end of 300 updates."""
     settings = Training(learning_rate=1.0, schedule=schedule, decay=0.1, warmup=0.5)
 
@@ -249,12 +249,12 @@ def test_learning_rate_falls_along_a_cosine(learnt: dict[float, tuple[float, dic
 
 def test_training_tells_of_each_epoch_and_of_the_plan() -> None:
     """For a progress bar; and without held-out rows there is no held-out loss."""
-    told: list[tuple[int, int]] = []
+    seen_epochs: list[tuple[int, int]] = []
     training = Training(epochs=2, least_steps=2, batch_size=5, holdout=0.0)
 
-    _, curves = learn(np.ones(10), training, on_epoch=lambda done, planned: told.append((done, planned)))
+    _, curves = learn(np.ones(10), training, on_epoch=lambda done, planned: seen_epochs.append((done, planned)))
 
-    assert told == [(1, 2), (2, 2)]
+    assert seen_epochs == [(1, 2), (2, 2)]
     assert np.isnan(curves["held_out_loss"]).all()
 
 

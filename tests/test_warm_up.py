@@ -20,11 +20,11 @@ def days(size):
 
 def test_rows_stand_for_what_is_normal_once_features_can_look_back():
     """A row exactly so old is one of them, in any order, and the others are counted with the date."""
-    kept, told = warm(days(200)[::-1], "at", pd.Timestamp("2024-01-21"))
+    kept, note = warm(days(200)[::-1], "at", pd.Timestamp("2024-01-21"))
 
     assert kept["at"].min() == pd.Timestamp("2024-01-21")
-    assert told is not None
-    assert told.startswith("20 rows before 2024-01-21 00:00 not taken for normal behaviour: ")
+    assert note is not None
+    assert note.startswith("20 rows before 2024-01-21 00:00 not taken for normal behaviour: ")
 
 
 @pytest.mark.parametrize("size", [200, 201, 1_000])
@@ -43,9 +43,9 @@ def test_few_rows_are_all_kept():
 @pytest.mark.parametrize("whole_from", [None, pd.Timestamp(0)])
 def test_nothing_is_said_where_all_are_kept(whole_from):
     """Without features, or where all rows have their past."""
-    kept, told = warm(days(300), "at", whole_from)
+    kept, note = warm(days(300), "at", whole_from)
     assert len(kept) == 300
-    assert told is None
+    assert note is None
 
 
 def test_a_short_table_can_be_learnt_from_again(tmp_path):

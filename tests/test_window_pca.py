@@ -38,7 +38,7 @@ def test_a_leading_window_ends_at_the_first_row() -> None:
     assert laid.learnable(np.full(3, True)).tolist() == [False, False, True]
 
 
-def test_windows_that_touch_a_row_are_told() -> None:
+def test_windows_that_touch_a_row_are_reported() -> None:
     """Clear of a row is a window that does not hold it."""
     laid = lay(np.zeros((5, 1)), 2)
 
@@ -61,7 +61,7 @@ def test_rows_that_no_chosen_window_covers_are_unknown() -> None:
     assert np.isnan(squared_errors(model, laid, how="overlap", pca=model, chosen=few & False)).all()
 
 
-def test_folds_are_contiguous_and_judged_by_the_others() -> None:
+def test_folds_are_contiguous_and_scored_by_the_others() -> None:
     """Each fold's model learns from no window that touches the fold."""
     laid, learnt = lay(waves(40), 4), []
 
@@ -79,7 +79,7 @@ def test_folds_are_contiguous_and_judged_by_the_others() -> None:
     assert all(laid.clear_of(fold_of_rows(40, 4) == fold)[learnt[fold]].all() for fold in range(4))
 
 
-def test_windows_of_rows_that_cannot_be_used_are_neither_learnt_from_nor_judged() -> None:
+def test_windows_of_rows_that_cannot_be_used_are_neither_learnt_from_nor_scored() -> None:
     """The rows around them are judged by the windows that are left, those in them by none."""
     usable = np.ones(60, dtype=bool)
     usable[30:33] = False

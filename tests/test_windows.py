@@ -87,13 +87,13 @@ def test_table_names_entity_and_rows() -> None:
 
 def test_short_segment_is_an_error_that_says_where() -> None:
     """By default nothing is padded or left."""
-    with pytest.raises(DataError, match=r"Stretch 7 \(rows 3 to 4\) has 2 rows, a window 3.*'pad' or 'leave'"):
+    with pytest.raises(DataError, match=r"Segment 7 \(rows 3 to 4\) has 2 rows, a window 3.*'pad' or 'leave'"):
         Windows.plan(np.array([5, 5, 5, 7, 7]), length=3)
 
 
 def test_no_window_at_all_is_an_error() -> None:
     """One row, or only short segments: there is nothing to work on."""
-    with pytest.raises(DataError, match="No window of 3 rows fits: the longest stretch has 2 rows.*'pad'"):
+    with pytest.raises(DataError, match="No window of 3 rows fits: the longest segment has 2 rows.*'pad'"):
         Windows.plan(np.array([0, 1, 1]), length=3, short="leave")
 
 
@@ -105,7 +105,7 @@ def test_no_rows_are_an_error() -> None:
 
 def test_torn_segment_is_an_error() -> None:
     """Rows of two entities in turn would make windows of one row each."""
-    with pytest.raises(DataError, match="Stretch a begins again at row 2. Sort the rows"):
+    with pytest.raises(DataError, match="Segment a begins again at row 2. Sort the rows"):
         Windows.plan(np.array(["a", "b", "a"]), length=1)
 
 

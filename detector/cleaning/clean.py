@@ -1,6 +1,6 @@
 """Types, duplicates, impossible values: what leaves a table, and why.
 
-How a single value is read is told in ``detector.cleaning.values``. A missing feature, label or entity stays missing; a
+How a single value is read is in ``detector.cleaning.values``. A missing feature, label or entity stays missing; a
 row without its key or its time goes to quarantine.
 """
 
@@ -55,7 +55,7 @@ def clean(
     drop_duplicates: bool = True,
     positions: pd.Index | None = None,
 ) -> Cleaned:
-    """Type every column the schema names, and set aside the rows that cannot be used.
+    """Type every column the schema names, and quarantine the rows that cannot be used.
 
     No row is lost: each is either in ``rows`` or in ``quarantine``, in the order it came.
 

@@ -18,7 +18,7 @@ class Conv1dAutoencoder(AutoencoderMixin, BaseEstimator):  # type: ignore[misc] 
     """Convolutions along time, each halving the window, down to a code and up again.
 
     Windows (n, timesteps, sensors) come flattened: ``X.reshape(len(X), -1)``. The decoder repeats time steps instead
-    of transposing convolutions, which ONNX Runtime computes slowly. NaN readings count as the mean and are not judged.
+    of transposing convolutions, which ONNX Runtime computes slowly. NaN readings count as the mean and are not scored.
 
     Parameters
     ----------

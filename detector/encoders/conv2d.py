@@ -20,7 +20,7 @@ class Conv2dAutoencoder(AutoencoderMixin, BaseEstimator):  # type: ignore[misc] 
     """Convolutions over the plane, each halving the image, down to a code and up again.
 
     Images (n, height, width[, channels]) come flattened: ``X.reshape(len(X), -1)``. Pictures of vibration come from
-    ``detector.encoders.spectrogram.spectrograms``. NaN pixels count as the mean and are not judged.
+    ``detector.encoders.spectrogram.spectrograms``. NaN pixels count as the mean and are not scored.
 
     Parameters
     ----------

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from textwrap import wrap
 from typing import Any, ClassVar, Self
 
 import numpy as np
@@ -15,12 +16,62 @@ from detector.checks import check_interval, one_of
 from detector.encoders.checks import check_not_negative, check_numbers, check_sizes
 from detector.encoders.export import cut, export
 from detector.encoders.network import Network
-from detector.encoders.parameters import document
 from detector.encoders.scaling import Scaling
 from detector.errors import ShapeError, UnfittedError
 from detector.onnx.graph import Graph
 from detector.onnx.parity import largest_difference
 from detector.training.loop import LOSSES, OnEpoch, Rows, Training, keras_session, train
+
+SHARED = {
+    "code": (
+        "int",
+        "Length of the code. Too short, and ordinary rows are not rebuilt; too long, and anomalies are copied.",
+    ),
+    "hidden": ("tuple of int", "Units of the encoder's hidden layers; the decoder mirrors them."),
+    "filters": ("tuple of int", "Filters of the encoder's convolutions; the decoder mirrors them."),
+    "linear": (
+        "bool",
+        (
+            "Whether there is a linear path beside the network, started at the principal components: the "
+            "reconstruction starts as theirs, and the network learns what is not linear."
+        ),
+    ),
+    "noise": ("float", "Standard deviation of the noise put on the scaled values in training."),
+    "mask": ("float", "Share of the values hidden in training, so that a wide network cannot simply copy."),
+    "loss": ("str", 'How a residual counts in training: "mse", "mae", "huber" or "log_cosh".'),
+    "standardise": (
+        "bool",
+        (
+            "Whether each column, of windows each sensor, of images each channel, is scaled to mean 0 and deviation 1; "
+            "if not, the residuals count in the columns' own units."
+        ),
+    ),
+    "training": ("Training, optional", "Optimiser, schedule, epochs and so on; the defaults if not given."),
+    "initial_weights": ("mapping of str to array, optional", "``weights_`` of an earlier fit, to start from."),
+    "on_epoch": ("callable, optional", "Called after each epoch with the numbers of epochs done and planned."),
+    "random_state": ("int", "Seeds weights, noise, masks and the held-out rows."),
+}
+
+
+def document(doc: str, names: list[str]) -> str:
+    """Add to a class's docstring those of its parameters that it does not describe itself.
+
+    >>> section = ["An encoder.", "", "    Parameters", "    ----------", "    cell : str", "        Its kind.", "", ""]
+    >>> document(chr(10).join(section), ["cell", "noise"]).splitlines()[-3:-1]
+    ['    noise : float', '        Standard deviation of the noise put on the scaled values in training.']
+    """
+    head, title, tail = doc.partition("\n    Parameters\n    ----------\n")
+    if not title:
+        return doc
+    own, gap, rest = tail.partition("\n\n")
+    described = {name.strip() for line in own.splitlines() for name in line.partition(" : ")[0].split(",")}
+    lines = []
+    for name in names:
+        if name in SHARED and name not in described:
+            kind, meaning = SHARED[name]
+            lines += [f"    {name} : {kind}", *wrap(meaning, 120, initial_indent=" " * 8, subsequent_indent=" " * 8)]
+    return "".join([head, title, "\n".join([own, *lines]), gap, rest])
+
 
 BLOCKS = 16
 SIZES = ("code", "hidden", "filters", "kernel", "units", "heads", "blocks", "embedding", "draws")
@@ -164,7 +215,7 @@ class AutoencoderMixin(TransformerMixin):  # type: ignore[misc]  # scikit-learn 
         """Minus each row's error: higher is more normal, as everywhere in scikit-learn.
 
         The error is the mean squared residual of the scaled values that are there, unless the class says otherwise. A
-        row without any value cannot be judged: NaN.
+        row without any value cannot be scored: NaN.
         """
         return -self._answer(X, "error")[:, 0].astype(np.float64)
 

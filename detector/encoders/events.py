@@ -41,8 +41,8 @@ class FittedEvents:
 class EventAutoencoder:
     """How the network is made and trained.
 
-    What is judged must not be copied: the row itself is hidden, so the network says what it expects of it from the
-    events before. Windows are of any length; what is missing is skipped and not judged.
+    What is scored must not be copied: the row itself is hidden, so the network says what it expects of it from the
+    events before. Windows are of any length; what is missing is skipped and not scored.
 
     Parameters
     ----------

@@ -27,7 +27,7 @@ class MixedAutoencoder(AutoencoderMixin, BaseEstimator):  # type: ignore[misc]  
     ----------
     categorical : tuple of int
         Positions of the columns whose numbers are codes of a category. A code not seen in fitting is never expected,
-        so it costs the row dearly; NaN is a missing category and is not judged.
+        so it costs the row dearly; NaN is a missing category and is not scored.
     embedding : int
         Length of the vector a category is embedded to.
 
@@ -83,7 +83,7 @@ class MixedAutoencoder(AutoencoderMixin, BaseEstimator):  # type: ignore[misc]  
     def _build(self, rows: Rows) -> Network:
         from keras import layers, ops
 
-        from detector.encoders.parts import Damage, beside, filled, seen, stack
+        from detector.encoders.parts import Damage, concatenated, filled, seen, stack
 
         chosen, width = list(self.categorical), rows.shape[1]
         numeric = [at for at in range(width) if at not in chosen]
@@ -104,13 +104,13 @@ class MixedAutoencoder(AutoencoderMixin, BaseEstimator):  # type: ignore[misc]  
             given = filled(x)
             parts = [ops.matmul(given, to_numbers), seen(x)] if numeric else [seen(x)]
             parts += [layer(ops.cast(given[:, at], "int32")) for layer, at in zip(embed, chosen, strict=True)]
-            return to_code(narrow(beside(parts)))
+            return to_code(narrow(concatenated(parts)))
 
         def decode(code: Any) -> Any:
             h = widen(code)
             heads = [] if to_values is None else [to_values(h)]
             heads += [layer(h) for layer in to_levels]
-            return beside(heads)
+            return concatenated(heads)
 
         def error_by(count: Any) -> Any:
             def error(x: Any, expected: Any) -> Any:
@@ -122,7 +122,7 @@ class MixedAutoencoder(AutoencoderMixin, BaseEstimator):  # type: ignore[misc]  
                     likelihood = ops.matmul(truth * expected[:, start : start + size], np.ones((size, 1), "float32"))
                     parts.append(-ops.log(likelihood + 1e-7))
                     start += size
-                costs = beside(parts)
+                costs = concatenated(parts)
                 there = ops.matmul(there, in_order)
                 return ops.matmul(costs * there, ones) / ops.maximum(ops.matmul(there, ones), 1.0)
 

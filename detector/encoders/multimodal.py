@@ -114,7 +114,7 @@ class MultimodalAutoencoder(AutoencoderMixin, BaseEstimator):  # type: ignore[mi
     def _build(self, rows: Rows) -> Network:
         from keras import layers, ops
 
-        from detector.encoders.parts import Uncertainty, Usual, beside, chain, join_matrix
+        from detector.encoders.parts import Uncertainty, Usual, chain, concatenated, join_matrix
 
         names = list(self.branches_)
         stops = np.cumsum(self.widths_)
@@ -132,19 +132,19 @@ class MultimodalAutoencoder(AutoencoderMixin, BaseEstimator):  # type: ignore[mi
         start = Usual(len(names))
 
         def encode(x: Any) -> Any:
-            return to_joint(beside([net.encode(x[:, at]) for net, at in zip(built, slices, strict=True)]))
+            return to_joint(concatenated([net.encode(x[:, at]) for net, at in zip(built, slices, strict=True)]))
 
         def heads(code: Any) -> list[Any]:
             joint = from_joint(code)
             return [net.decode(joint[:, end - size : end]) for net, end, size in zip(built, ends, codes, strict=True)]
 
         def each(x: Any, expected: list[Any], count: str) -> Any:
-            return beside(
+            return concatenated(
                 [getattr(net, count)(x[:, at], head) for net, at, head in zip(built, slices, expected, strict=True)]
             )
 
         def damaged(x: Any) -> Any:
-            return beside([net.damage(x[:, at]) for net, at in zip(built, slices, strict=True)])
+            return concatenated([net.damage(x[:, at]) for net, at in zip(built, slices, strict=True)])
 
         def loss(x: Any, expected: list[Any]) -> Any:
             losses = each(x, expected, "loss")
@@ -172,7 +172,7 @@ class MultimodalAutoencoder(AutoencoderMixin, BaseEstimator):  # type: ignore[mi
             error=error,
             loss=loss,
             damage=damaged,
-            choose=lambda expected: beside([net.chosen(head) for net, head in zip(built, expected, strict=True)]),
+            choose=lambda expected: concatenated([net.chosen(head) for net, head in zip(built, expected, strict=True)]),
             settle=measure(usual, "error"),
         )
 

@@ -13,14 +13,14 @@ class Network:
 
     - ``encode``: rows → code.
     - ``decode``: code → what is expected of the row, flat.
-    - ``error``: rows, expected → (n_rows, 1), what a row is judged by.
+    - ``error``: rows, expected → (n_rows, 1), what a row is scored by.
     - ``loss``: the same for training.
     - ``damage``: rows → rows made harder, for training.
     - ``penalty``: code → (n_rows, 1) or a scalar, added to the loss.
     - ``objective``: rows → (n_rows, 1): the whole loss, where it is not that of a damaged row's reconstruction.
     - ``surprise``: rows → (n_rows, 1): the whole error, where it is not that of the reconstruction.
     - ``choose``: what is expected → what is answered, where that is a choice, such as the likeliest token.
-    - ``settle``: told some rows after training, for what is learnt then.
+    - ``settle``: called with some rows after training, for what is learnt then.
     """
 
     encode: Callable[[Any], Any]
@@ -39,7 +39,7 @@ class Network:
         return expected if self.choose is None else self.choose(expected)
 
     def answers(self, rows: Any) -> tuple[Any, Any, Any]:
-        """Code, what is answered, and what each row is judged by."""
+        """Code, what is answered, and what each row is scored by."""
         code = self.encode(rows)
         expected = self.decode(code)
         error = self.error(rows, expected) if self.surprise is None else self.surprise(rows)

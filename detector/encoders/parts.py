@@ -106,7 +106,7 @@ class Corruption(keras.layers.Layer):  # type: ignore[misc]  # keras ships no ty
     """Damage a row, so that a network that repairs it must learn how columns depend on each other.
 
     Gaussian noise goes onto the values, at a level that each row draws between 0 and ``noise``, because one constant
-    level is fragile (Sattarov et al., KDD 2025). Every second row also has a share of its cells hidden, drawn between 0
+    level is fragile (Sattarov et al., KDD 2025). Every second row also has a share of its cells hidden, between 0
     and ``mask``; a hidden cell looks like a missing one, a hidden category like an unseen one. Acts in validation
     too, so that early stopping watches the task that is trained.
     """
@@ -194,7 +194,7 @@ def chain(*made: Any) -> Callable[[Any], Any]:
     return through
 
 
-def beside(parts: Sequence[Any]) -> Any:
+def concatenated(parts: Sequence[Any]) -> Any:
     """Tensors side by side, one or more."""
     return keras.layers.Concatenate()(list(parts)) if len(parts) > 1 else parts[0]
 
@@ -215,7 +215,7 @@ def mean_of(count: Callable[[Any], Any]) -> Callable[[Any, Any], Any]:
 
 
 class Draw(keras.layers.Layer):  # type: ignore[misc]  # keras ships no types
-    """A code drawn from its mean and log-variance, in a way that gradients pass (reparameterisation)."""
+    """A code sampled from its mean and log-variance, in a way that gradients pass (reparameterisation)."""
 
     def __init__(self, seed: int) -> None:
         super().__init__()
@@ -294,7 +294,7 @@ class Usual(keras.layers.Layer):  # type: ignore[misc]  # keras ships no types
 
 def join_matrix(wide: int, narrow: int, *, seed: int) -> tuple[Any, Any]:
     """Initialisers of a linear map and of its inverse, as far as it has one."""
-    drawn = np.random.default_rng(seed).normal(size=(max(wide, narrow), min(wide, narrow)))
-    turned = np.linalg.qr(drawn)[0].astype("float32")
+    normal = np.random.default_rng(seed).normal(size=(max(wide, narrow), min(wide, narrow)))
+    turned = np.linalg.qr(normal)[0].astype("float32")
     there = turned if wide >= narrow else turned.T
     return keras.initializers.Constant(there), keras.initializers.Constant(there.T)

@@ -21,7 +21,7 @@ class RecurrentAutoencoder(AutoencoderMixin, BaseEstimator):  # type: ignore[mis
 
     Windows (n, timesteps, sensors) come flattened: ``X.reshape(len(X), -1)``. Windows of different lengths are padded
     with NaN, before or after: a step without any reading is skipped, a missing reading counts as the mean, and neither
-    is judged. After Malhotra et al., ICML workshop 2016.
+    is scored. After Malhotra et al., ICML workshop 2016.
 
     Parameters
     ----------

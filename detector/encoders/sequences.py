@@ -11,6 +11,8 @@ from numpy.typing import NDArray
 from detector.encoders.network import Network
 from detector.encoders.parts import last_layer, rebuilding, seen
 
+POOLS = 4
+
 
 class Core(Protocol):
     """Reads steps into a vector and writes a vector out as steps."""
@@ -48,12 +50,12 @@ class Recurrent:
 class Attentive:
     """A Transformer (Vaswani et al., NeurIPS 2017); several learnt attentions pool the steps to a vector."""
 
-    def __init__(self, *, width: int, heads: int, blocks: int, timesteps: int, pools: int = 4) -> None:
+    def __init__(self, *, width: int, heads: int, blocks: int, timesteps: int) -> None:
         self.width = width
         self._positions = positions(timesteps, width)
         self._enter = layers.Dense(width)
         self._readers = [Block(width, heads) for _ in range(blocks)]
-        self._pool = layers.Dense(pools, use_bias=False)
+        self._pool = layers.Dense(POOLS, use_bias=False)
         self._flat = layers.Flatten()
         self._start = layers.Dense(width)
         self._repeat = layers.RepeatVector(timesteps)
@@ -87,16 +89,16 @@ class Block(layers.Layer):  # type: ignore[misc]  # keras ships no types
         super().__init__()
         self.width, self.heads, self.size = width, heads, width // heads
         self.normalise = [Normalisation(), Normalisation()]
-        self.ask, self.join = layers.Dense(3 * width), layers.Dense(width)
+        self.query, self.join = layers.Dense(3 * width), layers.Dense(width)
         self.widen, self.narrow = layers.Dense(2 * width), layers.Dense(width)
 
     def call(self, steps: Any, there: Any = None) -> Any:
         """(n, timesteps, width); steps that are not there are not looked at."""
         timesteps = steps.shape[1]
         h = ops.reshape(steps, (-1, self.width))
-        asked = ops.reshape(self.ask(self.normalise[0](h)), (-1, timesteps, 3, self.heads, self.size))
-        ask, key, value = ops.unstack(ops.transpose(asked, (2, 0, 3, 1, 4)), 3)
-        near = ops.matmul(ask, ops.swapaxes(key, 2, 3)) / float(np.sqrt(self.size))
+        projected = ops.reshape(self.query(self.normalise[0](h)), (-1, timesteps, 3, self.heads, self.size))
+        query, key, value = ops.unstack(ops.transpose(projected, (2, 0, 3, 1, 4)), 3)
+        near = ops.matmul(query, ops.swapaxes(key, 2, 3)) / float(np.sqrt(self.size))
         if there is not None:
             near = near + _far(there)[:, None, None, :]
         looked = ops.swapaxes(ops.matmul(ops.softmax(near, axis=-1), value), 1, 2)

@@ -82,7 +82,7 @@ def load(folder: Path | str) -> Any:
 
 
 class _Writing:
-    """Turns values into JSON, and puts aside what JSON cannot hold."""
+    """Turns values into JSON, and collects what JSON cannot hold."""
 
     def __init__(self) -> None:
         self.arrays: dict[str, NDArray[Any]] = {}

@@ -59,8 +59,8 @@ class TableAutoencoder:
     mask : float
         Largest share of a row's cells hidden in training.
     groups : int
-        At scoring the columns are hidden in so many groups, one after the other, and each is judged by what the others
-        say of it. 0 judges the plain reconstruction: faster, and blinder, as a wide network can copy.
+        At scoring the columns are hidden in so many groups, one after the other, and each is scored by what the others
+        say of it. 0 scores the plain reconstruction: faster, and blinder, as a wide network can copy.
     loss : str
         How a number's residual counts in training: "mse", "mae", "huber" or "log_cosh". Categories always count by
         cross-entropy.
@@ -191,11 +191,11 @@ def _build(
     given_heads = decoded(given)
     inputs = list(clean.values())
     if settings.groups:
-        judged = [
+        hidden_errors = [
             errors(decoded(encoded(_hide(clean, hidden, n_values))), ops.square) * hidden
             for hidden in _column_groups(settings.groups, n_values + n_labels, seed)
         ]
-        error = layers.Add()(judged) if len(judged) > 1 else judged[0]
+        error = layers.Add()(hidden_errors) if len(hidden_errors) > 1 else hidden_errors[0]
     else:
         error = errors(heads, ops.square)
     return {

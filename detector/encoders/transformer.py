@@ -17,7 +17,7 @@ class TransformerAutoencoder(AutoencoderMixin, BaseEstimator):  # type: ignore[m
     """Self-attention over the steps of a window, pooled to a code, and self-attention to write it out again.
 
     Windows (n, timesteps, sensors) come flattened: ``X.reshape(len(X), -1)``. Windows of different lengths are padded
-    with NaN: a step without any reading is not looked at, a missing reading counts as the mean, and neither is judged.
+    with NaN: a step without any reading is not looked at, a missing reading counts as the mean, and neither is scored.
     For tokens see ``TokenAutoencoder(network="transformer")``.
 
     Parameters

@@ -1,4 +1,4 @@
-"""A variational autoencoder, judged by reconstruction probability."""
+"""A variational autoencoder, scored by reconstruction probability."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ LEAST_VARIANCE = 1e-3
 
 @dataclass(kw_only=True, eq=False, repr=False)
 class VariationalAutoencoder(AutoencoderMixin, BaseEstimator):  # type: ignore[misc]  # scikit-learn ships no types
-    """The code is a distribution, and a row is judged by how probable the decoder finds it.
+    """The code is a distribution, and a row is scored by how probable the decoder finds it.
 
     The encoder gives a mean and a log-variance for each part of the code; training draws a code from them by
     reparameterisation (Kingma and Welling, ICLR 2014) and minimises the negative log-likelihood plus ``beta`` times the
@@ -34,7 +34,7 @@ class VariationalAutoencoder(AutoencoderMixin, BaseEstimator):  # type: ignore[m
     warmup : float
         Share of the planned updates in which beta rises from 0, so that the code is not given up before it is used.
     draws : int
-        Codes a row is judged by; a power of 2 is drawn most evenly.
+        Codes a row is scored by; a power of 2 is sampled most evenly.
     random_state : int
         Seeds weights, draws and the held-out rows.
 
@@ -66,7 +66,7 @@ class VariationalAutoencoder(AutoencoderMixin, BaseEstimator):  # type: ignore[m
         epochs, steps = training.plan(round(len(rows) * (1 - training.holdout)))
         rising = WarmUp(self.beta, int(self.warmup * epochs * steps))
         draw = Draw(self.random_state)
-        drawn = _normal_draws(self.draws, self.code, self.random_state)
+        codes = _normal_draws(self.draws, self.code, self.random_state)
 
         def describe(x: Any) -> tuple[Any, Any]:
             x = filled(x)
@@ -97,7 +97,7 @@ class VariationalAutoencoder(AutoencoderMixin, BaseEstimator):  # type: ignore[m
         def surprise(x: Any) -> Any:
             mean, log_variance = describe(x)
             spread = ops.exp(0.5 * log_variance)
-            found = [surprise_of(x, mean + spread * at) for at in drawn]
+            found = [surprise_of(x, mean + spread * at) for at in codes]
             return layers.Add()(found) / len(found) if len(found) > 1 else found[0]
 
         return Network(

@@ -64,7 +64,7 @@ class Vocabulary:
             if longer == "reject" and len(sequence) > self.length:
                 raise ShapeError(
                     f"Expected sequences of at most {self.length} tokens, received one of {len(sequence)} (row {i}). "
-                    f'Cut it, or set longer="truncate" to judge its last {self.length}.'
+                    f'Cut it, or set longer="truncate" to score its last {self.length}.'
                 )
             kept = sequence[-self.length :]
             found = [known.get(token, UNKNOWN) for token in kept]

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from detector.errors import SettingError
 
+LEAST_SHARE = 0.02
 WEEKDAYS = ("Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday", "Sunday")
 
 
@@ -109,7 +110,7 @@ def risk_shares(
     return _normalised(np.asarray(joined))
 
 
-def top_features(shares: NDArray[np.float64], top: int, *, least: float = 0.02) -> list[list[int]]:
+def top_features(shares: NDArray[np.float64], top: int) -> list[list[int]]:
     """The features with the largest shares of each row, largest first, at least one.
 
     Raises
@@ -123,7 +124,7 @@ def top_features(shares: NDArray[np.float64], top: int, *, least: float = 0.02) 
     if top < 1:
         raise SettingError(f"top must be at least 1. Received: top={top}.")
     order = np.argsort(-shares, axis=1, kind="stable")[:, :top]
-    kept = np.take_along_axis(shares, order, axis=1) >= least
+    kept = np.take_along_axis(shares, order, axis=1) >= LEAST_SHARE
     kept[:, 0] = True
     return [[int(i) for i in row[keep]] for row, keep in zip(order, kept, strict=True)]
 

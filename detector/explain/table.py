@@ -11,12 +11,11 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from detector.encoding.cycles import from_cycle
-from detector.encoding.table import UNSEEN, Encoded, TableEncoder
+from detector.encoding.table import UNSEEN, Encoded, TableEncoder, from_cycle
 from detector.explain import reason as explain
 from detector.explain.reason import Reason
 from detector.features.feature import is_rising
-from detector.ranker.model import Head
+from detector.head.model import Head
 
 if TYPE_CHECKING:
     from detector.detectors.table.scorer import TabularScorer
@@ -103,7 +102,7 @@ class TableExplainer:
         }
 
     def _shares(self, encoded: Encoded) -> NDArray[np.float64]:
-        """Each feature's share of the risk: what it adds beyond what it adds to a usual row."""
+        """Each feature's share of the risk: what it adds beyond what it adds to a typical row."""
         attributions = self.attributions(encoded)
         beyond = {name: parts - self.scorer.usual.get(name, 0.0) for name, parts in attributions.items()}
         risk = self.scorer.fusion.contributions(self.scorer.standardised(encoded))
@@ -203,11 +202,11 @@ class TableExplainer:
             part = feature.name.rsplit(" ", 1)[1]
             say = explain.clock if part == "hour" else explain.weekday
             pair = np.stack([seen.numeric[row, at], expected.numeric[row, at]])
-            observed, usual = from_cycle(pair, part)
-            return say(float(observed)), say(float(usual))
+            observed, typical = from_cycle(pair, part)
+            return say(float(observed)), say(float(typical))
         decimals, column = self._columns.decimals[at[0]], at[0]
-        observed, usual = float(seen.numeric[row, column]), float(expected.numeric[row, column])
-        return explain.number(observed, decimals), explain.about(usual, decimals)
+        observed, typical = float(seen.numeric[row, column]), float(expected.numeric[row, column])
+        return explain.number(observed, decimals), explain.about(typical, decimals)
 
 
 def _described(observed: NDArray[np.float64], expected: NDArray[np.float64], row: int) -> tuple[str, str]:

@@ -24,7 +24,7 @@ class EventSequence:
 
     - ``entity``, (n_events,): codes from 0, ascending.
     - ``time``, (n_events,): microseconds, ascending within an entity; ties are in order of the key.
-    - ``at``, (n_rows,): ascending positions of the events that are asked about; all in a batch, the new ones after a
+    - ``at``, (n_rows,): ascending positions of the queried events; all in a batch, the new ones after a
       stored past.
     - ``most_events``: how many events of an entity a window holds at most: those just before the row.
     - ``columns``, (n_events,): what the events carry.
@@ -41,7 +41,7 @@ class EventSequence:
         return len(self.time)
 
     def bounds(self, *, window: int, delay: int = 0, with_row: bool = False) -> Bounds:
-        """For each row asked about, the first event of its window and the one behind its last."""
+        """For each queried row, the first event of its window and the one behind its last."""
         known = self._cache.get((window, delay, with_row))
         if known is None:
             left = self._left(window + delay)
@@ -59,18 +59,18 @@ class EventSequence:
         return known
 
     def first_after(self, age: int) -> Integers:
-        """For each row asked about, the first event of its entity that is younger than ``age``."""
+        """For each queried row, the first event of its entity that is younger than ``age``."""
         place = self._places()
         return place.positions(self.entity[self.at], self.time[self.at] - age, side="right")
 
     def rows_from(self, entity: Integers, time: Times) -> Integers:
-        """Number of the first row asked about of each entity at or after each time."""
+        """Number of the first queried row of each entity at or after each time."""
         place = self._places()
         position = place.positions(entity, time, side="left")
         return np.searchsorted(self.at, position, side="left")
 
-    def rows_past(self, positions: Integers) -> Integers:
-        """Number of the first row asked about whose own position is beyond each position."""
+    def rows_beyond(self, positions: Integers) -> Integers:
+        """Number of the first queried row whose own position is beyond each position."""
         return np.searchsorted(self.at, positions, side="right")
 
     def cached(self, name: Any, make: Any) -> Any:

@@ -209,7 +209,7 @@ class FeatureSet:
         return [integers.known_times(time, rows[str(self.label)], reported), never, never]
 
     def faults(self, rows: pd.DataFrame, *, now: pd.Timestamp | None = None, ahead: str = "5m") -> pd.Series:
-        """Why each row cannot have features: so that it can be set aside before; empty text where it can.
+        """Why each row cannot have features: so that it can be quarantined before; empty text where it can.
 
         Parameters
         ----------

@@ -22,7 +22,7 @@ def compute_to_learn(features: FeatureSet, rows: pd.DataFrame, *, now: pd.Timest
     share means. Their features made of labels are measured in hindsight: all windows of labels are moved by the
     shortest delay, and a label counts from the moment of its row. No row's own label counts, nor a later one's.
 
-    Not for rows that are to be judged: at their time nobody knew.
+    Not for rows that are to be scored: at their time nobody knew.
 
     Parameters
     ----------

@@ -43,7 +43,7 @@ class History:
         How far behind the latest row of all a row may be and still find its place; without it rows may not go back in
         time. A late row gets the features of its own time; rows that were scored before it came stay as they were.
     told_by : str, optional
-        Whose word tells what is known of rows. It is kept along, for those who would go on by another's word.
+        Which sources say what is known of rows; kept along, so that another set of sources is noticed.
 
     Attributes
     ----------
@@ -118,7 +118,7 @@ class History:
         values = read_row(self.features, row, self._keys)
         time = values["time"]
         if self.latest is not None and time < self.latest - self.lateness:
-            raise DataError(f"{self._too_late()}. Set such rows aside, or allow more lateness.")
+            raise DataError(f"{self._too_late()}. Quarantine such rows, or allow more lateness.")
         found: dict[str, float] = {}
         latest = time if self.latest is None else max(time, self.latest)
         updates: list[tuple[By, str, bytes, Keys]] = []
@@ -148,9 +148,9 @@ class History:
         return {name: found[name] for name in self._names}
 
     def report(self, rows: pd.DataFrame, *, reported: pd.Timestamp | None = None) -> pd.Series:
-        """Tell what has become known of rows pushed earlier; telling it again changes nothing.
+        """Report what has become known of rows pushed earlier; reporting it again changes nothing.
 
-        An event is known by its entity and time, so those of one entity at the same moment must be told together.
+        An event is known by its entity and time, so those of one entity at the same moment must be reported together.
 
         Parameters
         ----------
@@ -175,8 +175,8 @@ class History:
             together: dict[tuple[str | None, int], list[int]] = {}
             for position, row in enumerate(rows[list(by)].to_dict("records")):
                 together.setdefault((entity_name(row, by), int(time[position])), []).append(position)
-            for (name, moment), told in together.items():
-                found[told] |= self._mark(by, name, moment, turns[told])
+            for (name, moment), positions in together.items():
+                found[positions] |= self._mark(by, name, moment, turns[positions])
         return pd.Series(found, index=rows.index)
 
     def merge(self, other: History) -> None:
@@ -243,7 +243,7 @@ class History:
             reasons = self.faults(given)
             row = int(np.argmin(read.time))
             raise DataError(
-                f"{reasons.iloc[row]} (row {rows.index[row]}). Set such rows aside, or allow more lateness."
+                f"{reasons.iloc[row]} (row {rows.index[row]}). Quarantine such rows, or allow more lateness."
             )
         latest = max(int(read.time.max()), self.latest if self.latest is not None else int(read.time.max()))
         columns = self.features.columns_for(read.time) if answer else None

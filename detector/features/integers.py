@@ -46,8 +46,8 @@ def times(column: pd.Series) -> Integers:
     if not pd.api.types.is_datetime64_any_dtype(column) or column.isna().any():
         raise DataError(
             f"Features expected a date in every row of {column.name!r}, received type {column.dtype} with "
-            f"{int(column.isna().sum())} missing. Pass the rows through clean(), which reads dates and sets such "
-            f"rows aside."
+            f"{int(column.isna().sum())} missing. Pass the rows through clean(), which reads dates and "
+            f"quarantines such rows."
         )
     if column.dt.tz is not None:
         column = column.dt.tz_convert("UTC").dt.tz_localize(None)
@@ -106,7 +106,7 @@ def unit(value: float, name: str, scale: int) -> int:
 def _beyond(value: float, name: str, scale: int) -> DataError:
     return DataError(
         f"{name} {value:g} is beyond {MOST_UNITS / scale:,.0f}, the most that is counted with {scale:,} "
-        f"units to one. Set the row aside, or count with fewer decimals."
+        f"units to one. Quarantine the row, or count with fewer decimals."
     )
 
 
@@ -166,9 +166,9 @@ def turn_times(time: Times, columns: Iterable[pd.Series]) -> list[Integers]:
     """
     found = []
     for column in columns:
-        told, turn = column.notna().to_numpy(), np.full(len(time), NEVER)
-        if told.any():
-            turn[told] = times(column[told])
+        dated, turn = column.notna().to_numpy(), np.full(len(time), NEVER)
+        if dated.any():
+            turn[dated] = times(column[dated])
         found.append(time := np.maximum(time, turn))
     return found
 
@@ -178,10 +178,10 @@ def known_times(time: Times, label: pd.Series, reported: pd.Series | None) -> In
     fraud = label.to_numpy(dtype=np.float64, na_value=np.nan) == 1
     known = time.copy()
     if reported is not None:
-        told = reported.notna().to_numpy()
-        fraud = fraud & told
-        if told.any():
-            known[told] = np.maximum(time[told], times(reported[told]))
+        dated = reported.notna().to_numpy()
+        fraud = fraud & dated
+        if dated.any():
+            known[dated] = np.maximum(time[dated], times(reported[dated]))
     return np.where(fraud, known, NEVER)
 
 

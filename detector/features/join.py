@@ -94,9 +94,9 @@ class FeatureColumns:
                 self.most_events,
                 {key: events.columns[key][part] for key in keys},
             )
-            asked = rows[at]
+            queried = rows[at]
             for feature in features:
-                self.values[self.place[feature.name]][asked] = measure(feature, sequence, scale=self.scale)
+                self.values[self.place[feature.name]][queried] = measure(feature, sequence, scale=self.scale)
 
         if len(pieces) < WORKERS:
             for piece in pieces:

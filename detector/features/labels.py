@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 def reported_turns(features: FeatureSet, rows: pd.DataFrame, time: Times, reported: pd.Timestamp | None) -> Integers:
-    """The turns of rows that are told, one row each; see ``History.report``."""
+    """The turns of reported rows, one line each; see ``History.report``."""
     if features.turns is not None and reported is None:
         return np.column_stack(features.turns_of(rows, time))
     moments = None if features.reported is None else rows[features.reported]
@@ -30,27 +30,27 @@ def reported_turns(features: FeatureSet, rows: pd.DataFrame, time: Times, report
 
 
 def with_turns(events: NDArray[Any], at: Integers, turns: Integers, *, earlier: bool) -> NDArray[Any] | None:
-    """Events with the turns, shape (n_told, 3), of as many of them; None if that changes nothing.
+    """Events with the turns, shape (n_reported, 3), of as many of them; None if that changes nothing.
 
-    Which of several events of one moment (``at``, their positions) is meant cannot be told. Those that have the turns
+    Which of several events of one moment (``at``, their positions) is meant is unknown. Those that have the turns
     already keep them; then come those of which nothing is known. If more are reported than there are, those of which
     nothing is reported come last. With ``earlier`` the earlier counts of what is known and what is reported, as where
     nothing is ever taken back.
     """
     kept = {place: tuple(int(events[turn][place]) for turn in TURNS) for place in at.tolist()}
     news: list[tuple[int, ...]] = []
-    for told in sorted(map(tuple, turns.tolist()), key=lambda told: told[0] == NEVER):
-        if told[0] == NEVER and len(kept) <= len(news):
+    for moments in sorted(map(tuple, turns.tolist()), key=lambda moments: moments[0] == NEVER):
+        if moments[0] == NEVER and len(kept) <= len(news):
             break
-        same = next((place for place, known in kept.items() if known == told), None)
+        same = next((place for place, known in kept.items() if known == moments), None)
         if same is None:
-            news.append(told)
+            news.append(moments)
         else:
             del kept[same]
     if not news or not kept:
         return None
     events = events.copy()
-    for place, told in zip(sorted(kept, key=lambda place: kept[place][0] != NEVER), news, strict=False):
-        for turn, when in zip(TURNS, told, strict=True):
+    for place, moments in zip(sorted(kept, key=lambda place: kept[place][0] != NEVER), news, strict=False):
+        for turn, when in zip(TURNS, moments, strict=True):
             events[turn][place] = min(when, events[turn][place]) if earlier else when
     return events

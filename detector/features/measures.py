@@ -154,7 +154,7 @@ def _turned(sequence: EventSequence, turn: str, bounds: Bounds, *, delay: int) -
     known = sequence.columns[turn]
     events = np.flatnonzero(known < NEVER - delay)
     when = np.maximum(known[events], sequence.time[events]) + delay
-    first = np.maximum(sequence.rows_from(sequence.entity[events], when), sequence.rows_past(events))
+    first = np.maximum(sequence.rows_from(sequence.entity[events], when), sequence.rows_beyond(events))
     last = np.searchsorted(bounds[0], events, side="right")
     return _stacked(np.minimum(first, last), last, len(bounds[0]))
 
@@ -193,7 +193,7 @@ def _of_known(sequence: EventSequence, column: str, first: Integers, last: Integ
 
 
 def _stacked(first: Integers, last: Integers, rows: int) -> Integers:
-    """How many of the stretches from ``first`` to before ``last`` lie over each row."""
+    """How many of the ranges from ``first`` to before ``last`` lie over each row."""
     on = first < last
     steps = np.bincount(first[on], minlength=rows + 1) - np.bincount(last[on], minlength=rows + 1)
     result: Integers = np.cumsum(steps)[:rows]
@@ -211,7 +211,7 @@ def column_keys(feature: Feature) -> tuple[str, ...]:
 
 
 def measure(feature: Feature, sequence: EventSequence, *, scale: int) -> Floats:
-    """The feature of each row asked about, in the units of the table.
+    """The feature of each queried row, in the units of the table.
 
     Integers are 0 where a window is empty; everything else is NaN where it is not defined: a mean without a value, a
     deviation of fewer than two, a ratio to a mean that is not positive.
@@ -222,7 +222,7 @@ def measure(feature: Feature, sequence: EventSequence, *, scale: int) -> Floats:
 
 @dataclass(frozen=True)
 class _Query:
-    """A feature, the events it is asked of, and the window of each row."""
+    """A feature, the events it is measured of, and the window of each row."""
 
     feature: Feature
     events: EventSequence

@@ -41,7 +41,7 @@ class Query:
 class EntityEvents:
     """The events of one entity, seen from one of them.
 
-    - ``events``, (n_events,): as a layout stores them, in order, the one that is asked about among them.
+    - ``events``, (n_events,): as a layout stores them, in order, the queried one among them.
     - ``at``: which that is.
     - ``most_events``: see ``FeatureSet``.
     - ``scale``: units to one.

@@ -43,7 +43,7 @@ def read_row(features: FeatureSet, row: Mapping[str, Any], keys: Iterable[str]) 
         except DataError:
             raise
         except (TypeError, ValueError):
-            raise DataError(f"{name}: {value!r} is not a number. Set the row aside, or mend it.") from None
+            raise DataError(f"{name}: {value!r} is not a number. Quarantine the row, or correct it.") from None
         values[key] = integers.place(number) if kind == "place" else integers.unit(number, name, features.scale)
     return values
 
@@ -52,8 +52,8 @@ def turns_of(features: FeatureSet, row: Mapping[str, Any], time: int) -> tuple[i
     """When a row was known to be fraud, no longer, and again, as far as it says so itself."""
     if features.turns is not None:
         moments = (row.get(name) for name in features.turns)
-        told = (NEVER if absent(moment) else to_microseconds(moment) for moment in moments)
-        return tuple(accumulate(told, max, initial=time))[1:]
+        since = (NEVER if absent(moment) else to_microseconds(moment) for moment in moments)
+        return tuple(accumulate(since, max, initial=time))[1:]
     label = row.get(str(features.label))
     if absent(label) or label != 1:
         return NEVER, NEVER, NEVER
@@ -81,7 +81,7 @@ def to_microseconds(moment: Any) -> int:
     try:
         stamp = pd.Timestamp(moment)
     except (TypeError, ValueError):
-        raise DataError(f"{moment!r} is not a date. Set the row aside, or mend it.") from None
+        raise DataError(f"{moment!r} is not a date. Quarantine the row, or correct it.") from None
     if stamp is pd.NaT:
-        raise DataError("A row needs a time, received none. Set it aside, or give its time.")
+        raise DataError("A row needs a time, received none. Quarantine it, or give its time.")
     return int(naive_utc(stamp).as_unit("us")._value)

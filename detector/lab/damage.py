@@ -74,7 +74,7 @@ def incomplete(rows: Any, share: float, *, gap: float = np.nan, random_state: in
 
 
 def unrelated(rows: Any, *, random_state: int = 0) -> Any:
-    """Rows whose values come each from another row: each is usual on its own, and they do not belong together.
+    """Rows whose values come each from another row: each is normal on its own, and they do not belong together.
 
     Token lists keep their lengths, and every token is drawn from all rows.
 

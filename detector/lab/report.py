@@ -106,7 +106,7 @@ def robustness(
         half = count(strange) // 2
         dirt, odd = take(strange, np.arange(half)), take(strange, np.arange(half, count(strange)))
         _check_rows(odd, "strange")
-    plain, judged_odd = encoder.score_samples(held_out), encoder.score_samples(odd)
+    plain, scored_odd = encoder.score_samples(held_out), encoder.score_samples(odd)
     found: list[dict[str, Any]] = []
     planned = sum(len(tried) for tried in (levels.noise, levels.missing, levels.contamination))
 
@@ -126,8 +126,8 @@ def robustness(
     for damage, tried in (("noise", levels.noise), ("missing", levels.missing)):
         for at, level in enumerate((0.0, *_checked(damage, tried))):
             seen = _damaged(encoder, held_out, damage, level, random_state + at) if level else held_out
-            note(damage, level, encoder, seen, encoder.score_samples(seen), judged_odd)
-    note("contamination", 0.0, encoder, held_out, plain, judged_odd)
+            note(damage, level, encoder, seen, encoder.score_samples(seen), scored_odd)
+    note("contamination", 0.0, encoder, held_out, plain, scored_odd)
     for at, level in enumerate(_checked("contamination", levels.contamination)):
         made = clone(encoder).fit(contaminated(train, dirt, level, random_state=random_state + at))
         note("contamination", level, made, held_out, made.score_samples(held_out), made.score_samples(odd))
@@ -194,7 +194,7 @@ def _checked(damage: str, tried: tuple[float, ...]) -> tuple[float, ...]:
 def _check_rows(rows: Any, what: str = "held-out") -> None:
     if count(rows) < LEAST_ROWS:
         raise DataError(
-            f"Judging an encoder needs at least {LEAST_ROWS} {what} rows, received {count(rows)}. Give more."
+            f"Evaluating an encoder needs at least {LEAST_ROWS} {what} rows, received {count(rows)}. Give more."
         )
 
 

@@ -1,6 +1,6 @@
 """Two detectors on the same rows: whether one is better, and whether the difference could be chance.
 
-All is paired: both are judged on the same draw of rows, so that what makes a row hard for both cancels out.
+All is paired: both are evaluated on the same draw of rows, so that what makes a row hard for both cancels out.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ def precision_difference(
 ) -> Interval:
     """How much more average precision the challenger has, with a paired bootstrap interval.
 
-    Anomalies and normal rows are drawn separately, each as many as there are (Efron and Tibshirani, An Introduction to
+    Anomalies and normal rows are sampled apart, each as many as there are (Efron and Tibshirani, An Introduction to
     the Bootstrap, 1993, section 8). Rows of equal risk are one step, as in ``detector.metrics.ranking``. Labels are 1
     anomalous, 0 normal, missing unknown; the risks are those of the same rows; ``confidence`` is the share of draws
     inside the interval. Raises ``DataError`` if the known labels are all of one class; ``ShapeError`` if the three are
@@ -82,8 +82,8 @@ def recall_difference(
         raise DataError("A recall needs at least one anomaly, received none. Inject some.")
     gained, lost = float((second & ~first).mean()), float((first & ~second).mean())
     random = np.random.default_rng(random_state)
-    drawn = random.multinomial(len(first), [gained, lost, max(0.0, 1.0 - gained - lost)], size=repeats) / len(first)
-    low, high = np.quantile(drawn[:, 0] - drawn[:, 1], [(1 - confidence) / 2, (1 + confidence) / 2])
+    sampled = random.multinomial(len(first), [gained, lost, max(0.0, 1.0 - gained - lost)], size=repeats) / len(first)
+    low, high = np.quantile(sampled[:, 0] - sampled[:, 1], [(1 - confidence) / 2, (1 + confidence) / 2])
     return Interval(gained - lost, float(low), float(high))
 
 
@@ -111,14 +111,14 @@ def _ranks(values: Floats) -> Floats:
 
 
 def _weighted_precision(truth: Floats, risk: Floats) -> Callable[[Floats], float]:
-    """Average precision as a function of how often each row was drawn; sorted once for all draws."""
+    """Average precision as a function of how often each row was sampled; sorted once for all draws."""
     order = np.argsort(-risk, kind="stable")
     ordered, anomalous = risk[order], truth[order] == 1
     ends = np.flatnonzero(np.append(ordered[1:] != ordered[:-1], True))
 
     def precision(weights: Floats) -> float:
-        drawn = weights[order]
-        found, flagged = np.cumsum(drawn * anomalous)[ends], np.cumsum(drawn)[ends]
+        sampled = weights[order]
+        found, flagged = np.cumsum(sampled * anomalous)[ends], np.cumsum(sampled)[ends]
         gained = np.diff(found, prepend=0.0)
         at = gained > 0
         return float((gained[at] * found[at] / flagged[at]).sum() / found[-1])

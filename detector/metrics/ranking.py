@@ -105,7 +105,7 @@ def average_precision_interval(
 ) -> Interval:
     """Average precision with a bootstrap interval that holds a share ``confidence`` of the draws.
 
-    Anomalies and normal rows are drawn separately, each as many as there are. Only the normal rows between two
+    Anomalies and normal rows are sampled separately, each as many as there are. Only the normal rows between two
     anomalies matter to average precision, so a draw costs as much as there are anomalies. Raises ``SettingError`` if
     ``confidence`` is not between 0 and 1.
 
@@ -121,12 +121,12 @@ def average_precision_interval(
     normal_above = np.append(steps.normal[at], steps.normal[-1])
     normal = np.diff(normal_above, prepend=0.0).astype(np.int64)
     random = np.random.default_rng(random_state)
-    drawn = random.multinomial(anomalies.sum(), anomalies / anomalies.sum(), size=repeats)
-    drawn_normal = random.multinomial(normal.sum(), normal / normal.sum(), size=repeats)[:, :-1]
-    found = drawn.cumsum(axis=1)
-    flagged = found + drawn_normal.cumsum(axis=1)
+    sampled = random.multinomial(anomalies.sum(), anomalies / anomalies.sum(), size=repeats)
+    sampled_normal = random.multinomial(normal.sum(), normal / normal.sum(), size=repeats)[:, :-1]
+    found = sampled.cumsum(axis=1)
+    flagged = found + sampled_normal.cumsum(axis=1)
     precision = np.divide(found, flagged, out=np.zeros(found.shape), where=flagged > 0)
-    values = (precision * drawn).sum(axis=1) / anomalies.sum()
+    values = (precision * sampled).sum(axis=1) / anomalies.sum()
     low, high = np.quantile(values, [(1 - confidence) / 2, (1 + confidence) / 2])
     return Interval(ranking_metrics(labels, risk)["ap"], float(low), float(high))
 

@@ -57,7 +57,7 @@ class Readings:
 def order_readings(rows: pd.DataFrame, schema: Schema, sensors: tuple[str, ...], sampling: Sampling) -> Readings:
     """Put cleaned rows in order of series and time, and quarantine those without an entity or of a time there before.
 
-    Raises ``DataError`` if no row is left, the times are not in UTC, the interval cannot be told, readings come faster
+    Raises ``DataError`` if no row is left, the times are not in UTC, the interval is unclear, readings come faster
     than it, a clock was put back by an hour, or there is disorder or a repeat that the policy rejects.
 
     >>> rows = pd.DataFrame({"pump": ["a", "b", "a"], "heat": [1.0, 2.0, 3.0]})

@@ -1,7 +1,7 @@
 """Cleaned readings → regular series, one step after the other, by a declared policy.
 
 Each series, an entity's rows, is put in order of time and on steps of one interval. What that took, such as gaps that
-were masked, values that were carried on and rows that were set aside, is in the report.
+were masked, values that were carried on and rows that were quarantined, is in the report.
 """
 
 from __future__ import annotations
@@ -96,7 +96,7 @@ def regularise(rows: pd.DataFrame, schema: Schema, sampling: Sampling | None = N
     Without a time, each row of a series is the step after the one before. No row is lost: each has a step or is in
     quarantine (no entity, or a time that was there before). Raises ``SchemaError`` if a column is missing, or none is a
     sensor; ``SettingError`` if an interval is given, but the schema has no time; ``DataError`` if no row is left, a
-    time is missing or has a zone, the interval cannot be told, readings come faster than it, a clock without a zone
+    time is missing or has a zone, the interval is unclear, readings come faster than it, a clock without a zone
     went back by an hour, or there is something that the policy rejects.
 
     >>> times = pd.to_datetime(["2024-01-01 00:00", "2024-01-01 00:01", "2024-01-01 00:02", "2024-01-01 00:04"])

@@ -22,7 +22,7 @@ class RowErrors:
 
     - ``values``, (n_rows, n_sensors), or (n_rows,) where a window had one error: NaN where no window covers the row, or
       none with a known error.
-    - ``covering``, (n_rows,): how many windows were asked about each row.
+    - ``covering``, (n_rows,): how many windows cover each row.
     """
 
     values: Floats
@@ -37,9 +37,9 @@ def to_rows(
     Errors are of shape (n_windows, timesteps, n_sensors), the same flattened, or (n_windows,) for one error a window;
     or blocks of it with their places, in the order of ``Windows.blocks``. NaN is unknown, and left out.
 
-    ``how`` is "overlap", the mean over all windows that cover the row; "least", which blames a row only if no window
-    excuses it; or, for use as rows arrive, "trailing", the last step of the window that ends at the row. Raises
-    ``ShapeError`` if the errors do not fit the windows, or blocks are missing or out of order; ``SettingError`` if
+    ``how`` is "overlap", the mean over all windows that cover the row; "least", the least error of those windows; or,
+    for use as rows arrive, "trailing", the last step of the window that ends at the row. Raises ``ShapeError`` if the
+    errors do not fit the windows, or blocks are missing or out of order; ``SettingError`` if
     ``how`` is unknown.
 
     >>> windows = Windows.plan(np.zeros(4), length=2)

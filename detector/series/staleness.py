@@ -1,4 +1,4 @@
-"""Sensors that stop reporting: how long each has been silent, and what is longer than usual."""
+"""Sensors that stop reporting: how long each has been silent, and what is longer than in training."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def measure_staleness(observed: Flags, codes: Counts) -> Counts:
 
 @dataclass(frozen=True)
 class StalenessRule:
-    """How many silent steps are usual for each sensor. Make one with ``StalenessRule.learn``.
+    """How many silent steps are normal for each sensor. Make one with ``StalenessRule.learn``.
 
     - ``limits``: for each sensor, the longest silence that is no news; ``None`` for a sensor that never read in
       training, whose silence never is.
@@ -49,7 +49,7 @@ class StalenessRule:
         """Take each sensor's limit from its silences in training.
 
         Only a silence between two readings counts: a sensor not yet installed, or one that died and stayed silent, must
-        not teach that this is usual. The limit is the ``quantile`` of the lengths, at least as long as one that
+        not teach that this is normal. The limit is the ``quantile`` of the lengths, at least as long as one that
         occurred, times the ``factor``, and never below ``least``. Raises ``SettingError`` if ``quantile`` is outside 0
         to 1, ``factor`` below 1 or ``least`` below 0.
 
@@ -68,12 +68,12 @@ class StalenessRule:
         limits: list[int | None] = []
         for sensor, read in enumerate(np.any(observed, axis=0).tolist()):
             lengths = silent[:-1, sensor][ended[:, sensor]]
-            usual = float(np.quantile(lengths, quantile, method="higher")) if len(lengths) else 0.0
-            limits.append(max(least, math.ceil(factor * usual)) if read else None)
+            typical = float(np.quantile(lengths, quantile, method="higher")) if len(lengths) else 0.0
+            limits.append(max(least, math.ceil(factor * typical)) if read else None)
         return cls(tuple(limits))
 
     def beyond(self, silent: NDArray[np.int64] | Floats) -> Flags:
-        """Where a silence, in steps, is longer than usual; NaN, never read, is not.
+        """Where a silence, in steps, is longer than its limit; NaN, never read, is not.
 
         Raises ``ShapeError`` if there are more or fewer sensors than limits.
 

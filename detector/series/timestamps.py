@@ -38,8 +38,8 @@ def read_times(column: pd.Series) -> Times:
     if column.isna().any():
         row = column.index[column.isna().to_numpy()][0]
         raise DataError(
-            f"The time in column {column.name!r} is missing at row {row}. Pass the rows through clean(), which sets "
-            f"such rows aside."
+            f"The time in column {column.name!r} is missing at row {row}. Pass the rows through clean(), which "
+            f"quarantines such rows."
         )
     times: Times = column.to_numpy().astype("datetime64[us]").astype(np.int64)
     return times
@@ -58,7 +58,7 @@ def infer_interval(time: Times, codes: Codes, names: pd.Index | None) -> int:
     usable = (codes[1:] == codes[:-1]) & (difference > 0)
     if not usable.any():
         raise DataError(
-            "The sampling interval cannot be told from the times: no series has two different ones. Give more rows, "
+            "The sampling interval is unclear from the times: no series has two different ones. Give more rows, "
             "or the interval, such as every='1min'."
         )
     middle = int(np.quantile(difference[usable], 0.5, method="lower"))

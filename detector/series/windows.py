@@ -61,12 +61,12 @@ class Windows:
         if short == "reject" and (size < length).any():
             worst = int(np.argmax(size < length))
             raise DataError(
-                f"Stretch {segment[begins[worst]]} (rows {begins[worst]} to {ends[worst] - 1}) has {size[worst]} rows, "
+                f"Segment {segment[begins[worst]]} (rows {begins[worst]} to {ends[worst] - 1}) has {size[worst]} rows, "
                 f"a window {length}. Choose shorter windows, or short='pad' or 'leave'."
             )
         if short == "leave" and (size < length).all():
             raise DataError(
-                f"No window of {length} rows fits: the longest stretch has {size.max()} rows. Choose shorter windows, "
+                f"No window of {length} rows fits: the longest segment has {size.max()} rows. Choose shorter windows, "
                 f"or short='pad'."
             )
         many = np.where(size < length, int(short == "pad"), (size - length) // stride + 1)
@@ -165,7 +165,7 @@ def _segments(segment: NDArray[Any]) -> tuple[Counts, Counts]:
     if repeated.any():
         row = begins[repeated][0]
         raise DataError(
-            f"Stretch {segment[row]} begins again at row {row}. Sort the rows so that each stretch stands together."
+            f"Segment {segment[row]} begins again at row {row}. Sort the rows so that each segment stands together."
         )
     return begins, np.append(begins[1:], len(segment))
 

@@ -49,7 +49,7 @@ def backtest(config: Config, plan: Plan, *, now: datetime, folder: Path | None =
     blocked. Features that use labels use only those known in time.
 
     Raises ``SettingError`` if the columns name no time, or nothing tells what was fraud; ``SchemaError`` if there is no
-    column ``plan.scenario`` or ``features.reported``; ``DataError`` if no period has rows to learn from and to judge.
+    column ``plan.scenario`` or ``features.reported``; ``DataError`` if no period has rows to learn from and to score.
     """
     engine = feature_engine_of(config, trained=False)
     rows, schema, notes = _prepare(config, plan, engine, now=now)
@@ -75,7 +75,7 @@ def backtest(config: Config, plan: Plan, *, now: datetime, folder: Path | None =
                 advance(1)
     if not found:
         raise DataError(
-            f"No period from {plan.start:%Y-%m-%d} to {plan.end:%Y-%m-%d} has rows to learn from and to judge; the "
+            f"No period from {plan.start:%Y-%m-%d} to {plan.end:%Y-%m-%d} has rows to learn from and to score; the "
             f"table reaches from {rows[schema.time].min()} to {rows[schema.time].max()}. Choose dates within it."
         )
     measured = in_order(pd.DataFrame(found))

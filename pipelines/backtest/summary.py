@@ -82,7 +82,7 @@ def cautions(
             f"before them to learn from."
         )
     if planned[-1][1] < pd.Timestamp(plan.end):
-        notes.append(f"From {planned[-1][1]:%Y-%m-%d} on nothing is judged: what is left is no whole {plan.every}.")
+        notes.append(f"From {planned[-1][1]:%Y-%m-%d} on nothing is scored: what is left is no whole {plan.every}.")
     ends = dict(planned)
     if last < ends[begins.max()] - pd.Timedelta(days=1):
         notes.append(f"The last period is not whole: the table ends at {last:%Y-%m-%d %H:%M}.")

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from pipelines.store import Store
 
 alerts_app = typer.Typer(
-    no_args_is_help=True, help="Alerts: what was told, to whom, and what people said.", rich_markup_mode="rich"
+    no_args_is_help=True, help="Alerts: what was reported, to whom, and what people said.", rich_markup_mode="rich"
 )
 
 AlertId = Annotated[str, typer.Argument(metavar="ALERT", help="An alert, or the first letters of its id.")]
@@ -68,7 +68,7 @@ def retry(
     alert: Annotated[str | None, typer.Option(help="Only this alert.")] = None,
     target: Annotated[str | None, typer.Option(help="Only this target; it is switched on again if it was off.")] = None,
 ) -> None:
-    """Send again what was put aside, and do not wait any longer with the rest."""
+    """Send again what was given up, and do not wait any longer with the rest."""
     from pipelines.alerts import deliver
     from pipelines.alerts.feedback.answers import find
     from pipelines.alerts.outbox.views import retry as again

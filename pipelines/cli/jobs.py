@@ -30,9 +30,9 @@ def day(text: str) -> datetime:
         raise typer.BadParameter(f"expected a day such as 2024-03-01, received {text!r}.") from None
 
 
-Day = Annotated[datetime, typer.Option("--from", parser=day, metavar="DAY", help="The first day that is judged.")]
+Day = Annotated[datetime, typer.Option("--from", parser=day, metavar="DAY", help="The first day that is scored.")]
 LastDay = Annotated[
-    datetime, typer.Option("--to", parser=day, metavar="DAY", help="The day after the last that is judged.")
+    datetime, typer.Option("--to", parser=day, metavar="DAY", help="The day after the last that is scored.")
 ]
 
 
@@ -92,7 +92,7 @@ def score(
         typer.Option(metavar="FILE", help="Write here (.parquet or .csv) instead."),
     ] = None,
 ) -> None:
-    """Judge rows with the trained detector: risk, p-value, flag, severity and reasons."""
+    """Score rows with the trained detector: risk, p-value, flag, severity and reasons."""
     from pipelines.config import load_config
 
     settings = load_config(config, needs_secrets=False)
@@ -115,7 +115,7 @@ def evaluate(
         ),
     ] = None,
 ) -> None:
-    """Compare the trained detector's verdicts with known labels, or several encoders with each other."""
+    """Compare the trained detector's scores with known labels, or several encoders with each other."""
     from pipelines.config import load_config
 
     settings = load_config(config, needs_secrets=False)

@@ -104,13 +104,13 @@ def rollback(config: ConfigFile, reason: Why = "A person decided so.") -> None:
 def flush(config: ConfigFile) -> None:
     """Send MLflow what waits for it."""
     from pipelines.config import load_config
-    from pipelines.tracking.messages import send_waiting, spool_of, waiting_note
+    from pipelines.tracking.messages import flush_tracking, spool_of, waiting_note
 
     settings = load_config(config, needs_secrets=False)
-    sent = send_waiting(settings)
+    sent = flush_tracking(settings)
     lines = [f"Sent {sent.entries:,} to MLflow; {sent.waiting:,} wait."]
     lines += waiting_note(sent)
-    lines += [f"Refused and put aside: {name}: {reason}" for name, reason in spool_of(settings).refused()]
+    lines += [f"Refused by MLflow and kept: {name}: {reason}" for name, reason in spool_of(settings).refused()]
     _print(lines, {"rows": sent.entries, "note": lines[0], "outcome": "done" if sent.entries else "skipped"})
 
 

@@ -28,7 +28,7 @@ def register(app: typer.Typer) -> None:
 
 
 def serve(config: ConfigFile) -> None:
-    """Score, learn again and look for drift on a schedule, until it is told to end."""
+    """Score, learn again and look for drift on a schedule, until it is stopped."""
     settings, store = _open(config, needs_secrets=True)
     from pipelines.progress import be_quiet
     from pipelines.service.app import serve as run
@@ -49,7 +49,7 @@ def backfill(
     until: Annotated[str | None, typer.Option(metavar="POSITION", help="Of a table: up to this position.")] = None,
 ) -> None:
     """Score rows that were left out; rows that have scores are left alone."""
-    _again(config, "backfill", reason=reason, files=file, since=since, until=until)
+    _rescore(config, "backfill", reason=reason, files=file, since=since, until=until)
 
 
 def replay(
@@ -60,7 +60,7 @@ def replay(
     until: Annotated[str | None, typer.Option(metavar="TIME", help="Scored before this time.")] = None,
 ) -> None:
     """Score batches again with the detector that serves now."""
-    _again(config, "replay", reason=reason, batches=batch, since=since, until=until)
+    _rescore(config, "replay", reason=reason, batches=batch, since=since, until=until)
 
 
 @jobs_app.command("list", epilog="Example: [bold]detector jobs list payments --last 20[/]")
@@ -126,7 +126,7 @@ def _print(run: Run) -> None:
     say(f"{run.job}: {run.note or run.outcome} (run {run.id})")
 
 
-def _again(config: Path, job: str, *, reason: str, **arguments: Any) -> None:
+def _rescore(config: Path, job: str, *, reason: str, **arguments: Any) -> None:
     from pipelines.scoring.replay import who
 
     settings, store = _open(config, needs_secrets=True)
@@ -199,8 +199,8 @@ def _trail_table(store: Store, last: int) -> object:
         table.add_column(column, overflow="fold")
     with store.read() as session:
         for trail in session.scalars(sa.select(Audit).order_by(Audit.id.desc()).limit(last)):
-            asked = ", ".join(f"{name} {value}" for name, value in trail.arguments.items())
-            cells = Text(trail.reason), Text(asked), str(trail.batches), f"{trail.rows:,}"
+            arguments = ", ".join(f"{name} {value}" for name, value in trail.arguments.items())
+            cells = Text(trail.reason), Text(arguments), str(trail.batches), f"{trail.rows:,}"
             table.add_row(_shown(trail.at), Text(trail.actor), trail.action, *cells)
     return table
 

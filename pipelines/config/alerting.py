@@ -103,7 +103,7 @@ class RetrySection(Section):
     """The longest such wait."""
 
     give_up_hours: PositiveFloat = 72.0
-    """When an alert is put aside as a dead letter; `detector alerts retry` sends it after all."""
+    """When an alert is given up as a dead letter; `detector alerts retry` sends it after all."""
 
     timeout: PositiveFloat = 10.0
     """Seconds to wait for a target to connect or to go on answering; three times as long for all of it."""
@@ -133,7 +133,7 @@ class AlertsSection(Section):
     """Most alerts a day; beyond that, one digest says how many more there were, and lists the most severe."""
 
     backlog_hours: PositiveFloat = 48.0
-    """Events that ended so long before they are scored are a backlog, told where `a_day` leaves room; it takes none."""
+    """Events that ended so long before they are scored are a backlog: reported where `a_day` has room, taking none."""
 
     least_severity: Severity = "low"
     """Events less severe are no alerts."""
@@ -255,7 +255,7 @@ class AlertsSection(Section):
         return self.key or ((columns.entity,) if columns.entity is not None else ())
 
     def columns_wanted(self, columns: ColumnsSection) -> tuple[str, ...]:
-        """The columns of the rows that alerts need beside the verdicts, without the key, the time and the entity."""
+        """The columns of the rows that alerts need beside the scores, without the key, the time and the entity."""
         wanted = (*self.group_by(columns), *((self.amount,) if self.amount else ()), *self.shown)
         have = (columns.key, columns.time, columns.entity)
         return tuple(dict.fromkeys(name for name in wanted if name not in have))

@@ -36,13 +36,13 @@ class FeaturesSection(Section):
     """The column that names the currency of the amount. Without it, all are in one."""
 
     mixed: Literal["refuse", "convert", "apart"] = "refuse"
-    """Several currencies: set other rows aside, convert by the rates, or compare within each currency only."""
+    """Several currencies: quarantine other rows, convert by the rates, or compare within each currency only."""
 
     rates: tuple[str, ...] = ()
     """What one of each currency is worth, such as ["EUR 1", "SEK 0.09"]; the first is what features are in."""
 
     negative: Literal["keep", "skip", "refuse"] = "keep"
-    """Refunds: keep the negative amount, skip it while the event counts, or set the row aside."""
+    """Refunds: keep the negative amount, skip it while the event counts, or quarantine the row."""
 
     zero: Literal["keep", "skip", "refuse"] = "keep"
     """Amounts of nothing, such as checks of a card: keep, skip or refuse."""
@@ -57,7 +57,7 @@ class FeaturesSection(Section):
     """A window holds at most so many events of one entity, the latest; counts go no higher."""
 
     ahead: PositiveInt = 300
-    """Seconds that a clock may run ahead; rows further in the future are set aside."""
+    """Seconds that a clock may run ahead; rows further in the future are quarantined."""
 
     lateness: PositiveInt | None = 3_600
     """Seconds that a row may come late and still find its place in the past; empty for none."""

@@ -19,14 +19,9 @@ HIDDEN = "(hidden)"
 class Masks:
     """What to do with the values of some columns.
 
-    Parameters
-    ----------
-    of : mapping of str to {"hash", "last4", "hide"}
-        By column.
-    secret : bytes
-        What hashes are made with.
-    missing : SecretStr, optional
-        What says so where that is needed and not there.
+    - ``of``: "hash", "last4" or "hide", by column.
+    - ``secret``: What hashes are made with.
+    - ``missing``: What says so where that is needed and not there.
 
     >>> masks = Masks({"card": "last4", "name": "hide"})
     >>> masks.show("card", "4929123412341234"), masks.show("name", "Ann"), masks.show("amount", 7)

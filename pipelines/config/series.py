@@ -67,7 +67,7 @@ class SamplingSection(Section):
     """Readings that come after later ones: sort them in, or refuse them all."""
 
     repeated: Literal["quarantine", "reject"] = "quarantine"
-    """A second reading of the same time: set it aside, or refuse them all."""
+    """A second reading of the same time: quarantine it, or refuse them all."""
 
 
 class EncoderSection(Section):
@@ -90,7 +90,7 @@ class SeriesSection(Section):
     """One model for all entities (shared), which must be alike, or one for each (entity)."""
 
     members: tuple[Literal["reconstruction", "forest", "forecast"], ...] = ("reconstruction",)
-    """What judges a row: how its windows are rebuilt, a forest on their features, and a one-step forecast."""
+    """What scores a row: how its windows are rebuilt, a forest on their features, and a one-step forecast."""
 
     window: Annotated[int, Field(ge=2)] = 32
     """Rows in a window."""
@@ -99,7 +99,7 @@ class SeriesSection(Section):
     """A series shorter than a window: an error, or scored as if its first row had lasted longer."""
 
     residuals: Literal["z", "mahalanobis"] = "z"
-    """Whether residuals are compared with usual ones sensor by sensor (z), or all together (mahalanobis)."""
+    """Whether residuals are scaled sensor by sensor (z), or all together (mahalanobis)."""
 
     smoothing: Annotated[float, Field(ge=0)] = 5.0
     """Rows over which the risk is smoothed. More finds long anomalies, less finds short ones; 0 for none."""
@@ -108,10 +108,10 @@ class SeriesSection(Section):
     """Whether a row is scored by the rows before it alone, as they arrive; else by those on both sides."""
 
     quantile: Share = 0.99
-    """A row is riskier than usual above this quantile of the risks of rows not learnt from."""
+    """A row is unusually risky above this quantile of the risks of rows not learnt from."""
 
     join: NonNegativeInt = 5
-    """Flagged stretches with at most so many quiet steps between them are one event."""
+    """Flagged segments with at most so many quiet steps between them are one event."""
 
     silent_minutes: PositiveFloat = 15.0
     """In the service: a machine whose newest row is so much older than that of the others is reported as silent."""

@@ -105,7 +105,7 @@ class ServiceSection(Section):
     """For files: seconds that a file must not have changed before it is read."""
 
     broken_after: PositiveFloat = 3_600.0
-    """For files: seconds after which a file that is still incomplete is set aside, with the reason."""
+    """For files: seconds after which a file that is still incomplete is quarantined, with the reason."""
 
     replaced: Literal["keep", "rescore"] = "keep"
     """A file that was scored and is then replaced: keep its scores and say so, or score it as a new file."""

@@ -132,7 +132,7 @@ def run_demo(folder: Path, *, now: datetime, rows: int = 60_000) -> None:
         for line in _against_truth(scores):
             console.print(line, highlight=False)
 
-        console.rule("[bold]4  Alerts[/], one for each card, told once")
+        console.rule("[bold]4  Alerts[/], one for each card, reported once")
         deliver(context)
         scenario = scores.set_index("transaction_id")["scenario"]
         show_alerts(console, config, store, truth=lambda event: {str(scenario[key]) for key in event["keys"]})

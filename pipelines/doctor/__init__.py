@@ -13,9 +13,8 @@ from pipelines.doctor.check import Check, State, as_summary, as_table
 from pipelines.doctor.columns import check_columns
 from pipelines.doctor.features import check_features
 from pipelines.doctor.formats import MANY_LOST
-from pipelines.doctor.labels import check_labels
 from pipelines.doctor.places import check_bundle, check_output, check_secrets, check_tracking
-from pipelines.doctor.training import check_training
+from pipelines.doctor.training import check_labels, check_training
 from pipelines.factory.kinds import KINDS
 from pipelines.progress import progress
 from pipelines.sources import Source, open_source
@@ -31,7 +30,7 @@ def examine(config: Config, *, rows: int = SAMPLE_ROWS, now: datetime | None = N
     """Check every path, column and connection.
 
     - ``rows``: how many rows to look at: drawn from all where there are at most two million, else the first.
-    - ``now``: which labels are known is asked for this moment; by the clock by default.
+    - ``now``: labels count as known or not at this moment; by the clock by default.
 
     The checks are in the order of the configuration. What is wrong is not raised, and nothing is written.
     """

@@ -1,4 +1,4 @@
-"""Whether the configured features can be measured of the rows, judged by some of them."""
+"""Whether the configured features can be measured of the rows, by some of them."""
 
 from __future__ import annotations
 
@@ -64,13 +64,13 @@ def _no_numbers(engine: FeatureEngine, frame: pd.DataFrame) -> Iterator[Check]:
 def _measured(engine: FeatureEngine, frame: pd.DataFrame) -> Check:
     names = engine.features.names
     try:
-        aside = engine.compute(frame).quarantine
+        quarantined = engine.compute(frame).quarantine
     except DetectorError as error:
         return Check("features", "problem", str(error), "Correct that, or leave the feature out.")
     by = ", ".join(dict.fromkeys(name for feature in engine.features.all for name in feature.by))
     found = f"{len(names)} features measured" + (f" by {by}" if by else "")
-    if len(aside):
-        reason = aside["reason"].value_counts().index[0]
-        found += f"; {len(aside) / len(frame):.2%} of the rows cannot have any ({reason})"
+    if len(quarantined):
+        reason = quarantined["reason"].value_counts().index[0]
+        found += f"; {len(quarantined) / len(frame):.2%} of the rows cannot have any ({reason})"
         return Check("features", "warning", found, "These rows will go to the quarantine.")
     return Check("features", "ok", found)

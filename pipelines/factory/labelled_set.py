@@ -26,18 +26,11 @@ NUMBERS = ("rows_learnt", "anomalies_learnt", "rows_later", "anomalies_later", "
 class LabelledSet:
     """What the head learns from, apart from what the members learn from.
 
-    Parameters
-    ----------
-    rows : DataFrame
-        All known anomalies, and a sample of the others; only the anomalies where there are too few.
-    known : KnownLabels
-        What is known of them.
-    weight : array of shape (n_rows,)
-        How many rows each stands for.
-    reason : str
-        Why no head can be trained; "" if one can.
-    suspects : list of Suspect
-        Columns that likely give the label away; with any of them no head is trained unasked.
+    - ``rows``: All known anomalies, and a sample of the others; only the anomalies where there are too few.
+    - ``known``: What is known of them.
+    - ``weight``: shape (n_rows,): how many rows each stands for.
+    - ``reason``: Why no head can be trained; "" if one can.
+    - ``suspects``: Columns that likely give the label away; with any of them no head is trained unasked.
     """
 
     rows: pd.DataFrame
@@ -123,7 +116,7 @@ def train_head(scorer: TabularScorer, labelled: LabelledSet | None, config: Conf
 
     The members must have been fitted without the rows of the labelled set.
     """
-    from detector.ranker.fit import HeadRecipe, fit_head  # scikit-learn, which a service that scores does not need
+    from detector.head.fit import HeadRecipe, fit_head  # scikit-learn, which a service that scores does not need
 
     if labelled is None:
         return scorer

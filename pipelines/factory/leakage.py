@@ -41,7 +41,7 @@ def suspects_of(
     as the labelled ones do; and if it says something of labels and is the same in all rows without.
 
     - ``rows``: cleaned rows; ``label``: 1 anomalous, 0 normal, missing where it is not known yet.
-    - ``trusted``: columns that are not asked about.
+    - ``trusted``: columns that are not checked.
 
     >>> n = np.arange(400)
     >>> rows = pd.DataFrame({"state": np.where(n % 20 == 0, "closed", ""), "amount": n % 7.0})
@@ -144,12 +144,12 @@ def _shares(column: pd.Series, truth: Floats, known: Flags) -> Floats:
     """The share of anomalies among rows of the same value: for labelled rows in the other half of them."""
     codes = pd.factorize(column, use_na_sentinel=False)[0]
     half = np.arange(len(codes)) % 2 == 0
-    usual = float(np.nanmean(truth))
+    base_rate = float(np.nanmean(truth))
     found = np.zeros(len(codes))
-    for asked, learnt in ((known & half, known & ~half), (known & ~half, known & half), (~known, known)):
+    for scored, learnt in ((known & half, known & ~half), (known & ~half, known & half), (~known, known)):
         rows = np.bincount(codes[learnt], minlength=codes.max() + 1)
         anomalies = np.bincount(codes[learnt], weights=truth[learnt], minlength=codes.max() + 1)
-        found[asked] = ((anomalies + usual) / (rows + 1))[codes[asked]]
+        found[scored] = ((anomalies + base_rate) / (rows + 1))[codes[scored]]
     return found
 
 

@@ -17,16 +17,12 @@ def warm(rows: pd.DataFrame, time: str, whole_from: pd.Timestamp | None) -> tupl
 
     Rows are kept from when on their past is as long as the features look back to; if that leaves less than half of
     them, from their median on; all of them, if that leaves less than a hundred. A head learns from all rows: there are
-    never enough labels, and it is told which rows are normal.
+    never enough labels, and it knows which rows are normal.
 
-    Parameters
-    ----------
-    rows : DataFrame
-        Cleaned rows with their features.
-    time : str
-        The column that says when.
-    whole_from : Timestamp, optional
-        When the data begin, and as long after that as the features look back to; by default all rows are kept.
+    - ``rows``: Cleaned rows with their features.
+    - ``time``: The column that says when.
+    - ``whole_from``: When the data begin, and as long after that as the features look back to; by default all rows are
+      kept.
 
     >>> rows = pd.DataFrame({"at": pd.date_range("2024-01-01", periods=300)})
     >>> warm(rows, "at", pd.Timestamp("2024-01-31"))[1]

@@ -66,10 +66,10 @@ def slices(rows: pd.DataFrame) -> list[pd.DataFrame]:
     return [rows.iloc[start : start + SLICE] for start in range(0, max(len(rows), 1), SLICE)]
 
 
-def tell(history: History, *parts: pd.DataFrame | None) -> bool:
-    """Tell a past what is known of rows, as ``FeatureEngine.typed`` returns them; whether anything is.
+def report_known(history: History, *parts: pd.DataFrame | None) -> bool:
+    """Report to a history what is known of rows, as ``FeatureEngine.typed`` returns them; whether anything is.
 
-    A key that comes again is the same row. Rows of one moment are told together: a past cannot tell them apart.
+    A key that comes again is the same row. Rows of one moment are reported together: a history cannot tell them apart.
     """
     given = [rows for rows in parts if rows is not None]
     if not given or history.features.turns is None:
@@ -94,14 +94,9 @@ class Faults(Protocol):
 class MeasuredRows:
     """Rows with their features, and rows that cannot have any.
 
-    Parameters
-    ----------
-    rows : DataFrame
-        As they came, with one more float64 column a feature.
-    quarantine : DataFrame
-        ``row`` (the label in the index of the rows) and ``reason``, then the columns as they came.
-    taken : DataFrame
-        What of the rows belongs to the past: the columns that features need, typed.
+    - ``rows``: As they came, with one more float64 column a feature.
+    - ``quarantine``: ``row`` (the label in the index of the rows) and ``reason``, then the columns as they came.
+    - ``taken``: What of the rows belongs to the past: the columns that features need, typed.
     """
 
     rows: pd.DataFrame
@@ -112,15 +107,9 @@ class MeasuredRows:
 class FeatureEngine:
     """Adds the configured features to raw rows, before they are cleaned and scored.
 
-    Parameters
-    ----------
-    config : Config
-        With ``features`` and ``columns``; ``train.head`` says whose word counts.
+    - ``config``: With ``features`` and ``columns``; ``train.head`` says whose word counts.
 
-    Raises
-    ------
-    SettingError
-        If the features cannot be measured with these columns.
+    Raises ``SettingError`` if the features cannot be measured with these columns.
     """
 
     def __init__(self, config: Config) -> None:
@@ -141,24 +130,20 @@ class FeatureEngine:
     def recall(self, folder: Path) -> History:
         """The past that ``save`` left in a folder, with what was said since of the rows it was learnt from.
 
-        Raises
-        ------
-        BundleError
-            If there is none, or it is broken.
-        DataError
-            If it was kept for other features, or told by others, than are configured now.
+        Raises ``BundleError`` if there is none, or it is broken; ``DataError`` if it was kept for other features, or
+        with labels of other sources, than are configured now.
         """
         history = load_history(folder / FILE)
-        if not self.goes_on_with(history):
+        if not self.continues(history):
             raise DataError(
-                f"The past in {folder} was kept for other features than the configuration asks for, or told by other "
+                f"The past in {folder} was kept for other features than the configuration asks for, or with other "
                 f"labels, reports or verdicts. Train again."
             )
-        tell(history, self.reader.kept(folder / ROWS))
+        report_known(history, self.reader.kept(folder / ROWS))
         return history
 
-    def goes_on_with(self, history: History) -> bool:
-        """Whether a past is of the configured features, and told by those whose word counts."""
+    def continues(self, history: History) -> bool:
+        """Whether a past is of the configured features, and was reported to by the configured sources."""
         return history.features == self.features and same_sources(history.told_by, self.reader.told_by)
 
     def save(self, folder: Path) -> Path:
@@ -176,12 +161,8 @@ class FeatureEngine:
 
         ``whole_from`` then says from when on rows have a past as long as the features look back to.
 
-        Parameters
-        ----------
-        frame : DataFrame
-            All rows there are, not a sample: a past with holes is another past.
-        now : Timestamp, optional
-            Rows later than this, and the configured seconds, are set aside.
+        - ``frame``: All rows there are, not a sample: a past with holes is another past.
+        - ``now``: Rows later than this, and the configured seconds, are quarantined.
         """
         featured = self.compute(frame, now=now)
         self.history = self.empty()
@@ -200,16 +181,11 @@ class FeatureEngine:
     ) -> MeasuredRows:
         """Add the features of a whole table, and leave the past as it is.
 
-        Parameters
-        ----------
-        frame : DataFrame
-        now : Timestamp, optional
-            Rows later than this, and the configured seconds, are set aside.
-        before : DataFrame, optional
-            Other rows, as ``typed`` returns them, that are in the past of these.
+        - ``now``: Rows later than this, and the configured seconds, are quarantined.
+        - ``before``: Other rows, as ``typed`` returns them, that are in the past of these.
         """
         typed, quarantine = self._usable(frame, self.features.faults, now)
-        taken = typed[~self.again(typed)]
+        taken = typed[~self.repeated(typed)]
         every = taken if before is None else pd.concat([before, taken], ignore_index=True)
         computed = self.features.compute(every).iloc[len(every) - len(taken) :].set_axis(taken.index)
         return MeasuredRows(self._joined(frame, computed, quarantine), quarantine, taken)
@@ -221,19 +197,14 @@ class FeatureEngine:
         now: pd.Timestamp | None = None,
         known: Callable[[pd.Series], NDArray[np.bool_]] | None = None,
     ) -> MeasuredRows:
-        """Add the features of new rows, which then belong to the past; rows that come too late are set aside.
+        """Add the features of new rows, which then belong to the past; rows that come too late are quarantined.
 
-        Parameters
-        ----------
-        frame : DataFrame
-        now : Timestamp, optional
-            Rows later than this, and the configured seconds, are set aside.
-        known : callable
-            Which keys belong to the past already. Such rows, and those whose key came before among these, have no
-            features: they are not rows of their own.
+        - ``now``: Rows later than this, and the configured seconds, are quarantined.
+        - ``known``: Which keys belong to the past already. Such rows, and those whose key came before among these, have
+          no features: they are not rows of their own.
         """
         typed, quarantine = self._usable(frame, self.history.faults, now)
-        again = self.again(typed)
+        again = self.repeated(typed)
         if known is not None and self.features.key is not None:
             again = again | known(typed[self.features.key])
         taken = typed[~again]
@@ -244,11 +215,11 @@ class FeatureEngine:
         """How far back the features look."""
         return pd.Timedelta(microseconds=self.features.reach)
 
-    def typed(self, frame: pd.DataFrame, *, now: pd.Timestamp | None = None) -> pd.DataFrame:
+    def typed(self, frame: pd.DataFrame) -> pd.DataFrame:
         """The columns that features need of the rows that can have features, whenever they come."""
-        return self._usable(frame, self.features.faults, now)[0]
+        return self._usable(frame, self.features.faults, None)[0]
 
-    def again(self, typed: pd.DataFrame) -> NDArray[np.bool_]:
+    def repeated(self, typed: pd.DataFrame) -> NDArray[np.bool_]:
         """Which rows have no key of their own, so that they do not belong to the past."""
         if self.features.key is None:
             return np.zeros(len(typed), dtype=bool)
@@ -259,10 +230,7 @@ class FeatureEngine:
     def raw_schema(self, schema: Schema) -> Schema:
         """What the columns of rows mean that do not have their features yet, with all that features need.
 
-        Raises
-        ------
-        DataError
-            If a detector with this schema has learnt from other features.
+        Raises ``DataError`` if a detector with this schema has learnt from other features.
         """
         names = set(self.features.names)
         if missing := names - set(schema.numeric):

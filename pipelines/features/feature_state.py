@@ -26,9 +26,18 @@ from detector.cleaning.values import read_dates
 from detector.errors import BundleError
 from detector.features import History, load_history, save_history
 from pipelines.config import Config
-from pipelines.features.engine import FILE, ROWS, FeatureEngine, feature_engine_of, history_folder, joined, slices, tell
+from pipelines.features.engine import (
+    FILE,
+    ROWS,
+    FeatureEngine,
+    feature_engine_of,
+    history_folder,
+    joined,
+    report_known,
+    slices,
+)
 from pipelines.ingest import FollowedSource, InputBatch
-from pipelines.jobs.cache import ProcessCache
+from pipelines.jobs.context import ProcessCache
 from pipelines.sinks.quarantine import QuarantineSink
 from pipelines.store import Batch, Store
 from pipelines.testing.failpoints import failpoint
@@ -49,10 +58,7 @@ Known = Callable[[pd.Series], NDArray[np.bool_]]
 def feature_state_of(config: Config, store: Store, cache: ProcessCache) -> FeatureState | None:
     """The state of the configured source, kept in memory between runs; None if no features are configured.
 
-    Raises
-    ------
-    SettingError
-        If the features cannot be measured.
+    Raises ``SettingError`` if the features cannot be measured.
     """
     folder = history_folder(config) / config.name
 
@@ -126,7 +132,7 @@ class FeatureState:
             whole = joined(frames)
             if whole is None:
                 return
-            self.engine.reader.look_again()
+            self.engine.reader.refresh_statements()
             own = self.engine.typed(whole)
             begin, end = own[features.time].min() - self.engine.reach, own[features.time].max()
             before = self._passed(followed, since=begin, until=end, window=window)
@@ -141,10 +147,7 @@ class FeatureState:
     def check(self) -> None:
         """Whether a first batch could go on from what training left; nothing to ask once there was one.
 
-        Raises
-        ------
-        BundleError, DataError
-            If it could not: scoring waits then, see ``_begin``.
+        Raises ``BundleError, DataError`` if it could not: scoring waits then, see ``_begin``.
         """
         file = self.folder.parent / FILE
         stamp = (file.stat().st_mtime_ns, file.stat().st_size) if file.exists() else None
@@ -182,13 +185,13 @@ class FeatureState:
         """Bring the history to where the database says that the scores are."""
         mark = self._last_done()
         due = self._looked_at is None or now - self._looked_at >= LOOK_EVERY
-        due = due and self.engine.reader.look_again()  # before the past is built anew
+        due = due and self.engine.reader.refresh_statements()  # before the past is built anew
         if self._mark != mark or not mark:
             self._load(mark, followed)
         if not due:
             return
         if self.engine.features.knows:
-            self._learn_what_was_said(followed, mark)
+            self._learn_statements(followed, mark)
         self._looked_at = now
 
     def _load(self, mark: int, followed: FollowedSource) -> None:
@@ -228,10 +231,8 @@ class FeatureState:
         A source with many rows from before the end of training is followed from its beginning, and has a state of
         its own. A few rows of that kind are late, and quarantined as others that come too late are.
 
-        Raises
-        ------
-        BundleError, DataError
-            If that state is missing, broken, or of other features: nothing is scored as if everything were new.
+        Raises ``BundleError, DataError`` if that state is missing, broken, or of other features: nothing is scored as
+        if everything were new.
         """
         if self.engine.history.latest is None:
             trained = self.engine.recall(self.folder.parent)
@@ -249,14 +250,14 @@ class FeatureState:
                     )
         self._write_snapshot(0)
 
-    def _learn_what_was_said(self, followed: FollowedSource, mark: int) -> None:
-        """Tell the history what labels, reports and verdicts say of its rows by now, those of training included."""
+    def _learn_statements(self, followed: FollowedSource, mark: int) -> None:
+        """Report to the history what labels, reports and verdicts say of its rows, and of those of training."""
         try:
             learnt = self.engine.reader.kept(self.folder.parent / ROWS)
         except BundleError as error:
             log.warning("%s", error)
             learnt = None
-        if tell(self.engine.history, self._passed(followed), learnt):
+        if report_known(self.engine.history, self._passed(followed), learnt):
             self._write_snapshot(mark)
 
     def _passed(
@@ -282,7 +283,7 @@ class FeatureState:
         joined = pd.concat(parts, ignore_index=True) if parts else pd.DataFrame()
         if joined.empty:
             return None
-        joined = joined[~self.engine.again(joined)]
+        joined = joined[~self.engine.repeated(joined)]
         return joined if since is not None else self._young(joined)
 
     def _young(self, rows: pd.DataFrame) -> pd.DataFrame:
@@ -291,7 +292,7 @@ class FeatureState:
         return rows[time > time.max() - self.engine.reach - lateness]
 
     def _snapshot(self, mark: int) -> tuple[int, History | None]:
-        """The latest snapshot that is not ahead of the database, if it is of these features and told by the same."""
+        """The latest snapshot that is not ahead of the database, if it is of these features and of the same sources."""
         numbers = sorted(self._snapshots())
         for number in [each for each in numbers if each > mark]:  # the database was set back
             self._snapshots()[number].unlink()
@@ -303,7 +304,7 @@ class FeatureState:
         except BundleError as error:
             log.warning("%s", error)
             return 0, None
-        fits = self.engine.goes_on_with(history) and history.lateness == self.engine.history.lateness
+        fits = self.engine.continues(history) and history.lateness == self.engine.history.lateness
         return fitting[-1], history if fits else None
 
     def _snapshots(self) -> dict[int, Path]:

@@ -24,17 +24,10 @@ log = logging.getLogger("detector.features")
 class FeatureRows:
     """Reads rows for features.
 
-    Parameters
-    ----------
-    config : Config
-        Names the columns, and whose word counts.
-    features : FeatureSet
-        What is to be measured.
+    - ``config``: Names the columns, and whose word counts.
+    - ``features``: What is to be measured.
 
-    Raises
-    ------
-    SettingError
-        If a feature is made of labels, and nothing can tell them.
+    Raises ``SettingError`` if a feature is made of labels, and nothing can tell them.
     """
 
     def __init__(self, config: Config, features: FeatureSet) -> None:
@@ -58,28 +51,35 @@ class FeatureRows:
     @property
     def optional(self) -> tuple[str, ...]:
         """The columns among them that tell what is known of a row, which it may come without."""
-        told = (self.config.columns.label, self.config.features.reported) if self.features.knows else ()
-        return tuple(name for name in told if name is not None)
+        known = (self.config.columns.label, self.config.features.reported) if self.features.knows else ()
+        return tuple(name for name in known if name is not None)
 
     @property
     def told_by(self) -> str | None:
-        """Whose word tells what is known of rows, to compare; None if no feature is made of that."""
+        """Which sources say what is known of rows, to compare; None if no feature is made of that."""
         if not self.features.knows:
             return None
         head, reports = self.config.train.head, self.config.train.head.reports
-        told: dict[str, Any] = {
+        sources: dict[str, Any] = {
             "label": self.config.columns.label,
             "reported": self.config.features.reported,
             "verdicts": head.verdicts,
         }
         if reports is not None:  # they are the same where the folder or the database has moved
             path = reports.source.path and Path(reports.source.path).name
-            told["reports"] = [path, reports.source.table, reports.source.query, reports.key, reports.at, reports.label]
-        return json.dumps(told)
+            sources["reports"] = [
+                path,
+                reports.source.table,
+                reports.source.query,
+                reports.key,
+                reports.at,
+                reports.label,
+            ]
+        return json.dumps(sources)
 
     @property
     def statements(self) -> Statements:
-        """What reports and answers say, as read the first time or by ``look_again``."""
+        """What reports and answers say, as read the first time or by ``refresh_statements``."""
         if self._statements is None:
             self._statements = Statements.read(self.config)
         return self._statements
@@ -110,7 +110,7 @@ class FeatureRows:
         features = self.features
         if not features.knows:
             return typed
-        turns = label_changes(
+        changes = label_changes(
             typed,
             self.statements,
             time=features.time,
@@ -118,9 +118,9 @@ class FeatureRows:
             label=self.config.columns.label,
             reported=self.config.features.reported,
         )
-        return pd.concat([typed, turns], axis="columns")
+        return pd.concat([typed, changes], axis="columns")
 
-    def look_again(self) -> bool:
+    def refresh_statements(self) -> bool:
         """Ask anew what was said of rows; whether that went well. Where it did not, what was known before stands."""
         if not self.features.knows:
             return True
@@ -144,10 +144,7 @@ class FeatureRows:
     def kept(self, path: Path) -> pd.DataFrame | None:
         """The rows that were written down, with what is known of them by now; None if there are none.
 
-        Raises
-        ------
-        BundleError
-            If the file is broken.
+        Raises ``BundleError`` if the file is broken.
         """
         if not self.features.knows or not path.is_file():
             return None

@@ -17,10 +17,8 @@ __all__ = ["FollowedSource", "InputBatch", "Lag", "Proposal", "ReadFacts", "open
 def open_followed(config: Config, store: Store, schema: Schema, *, also: Sequence[str] = ()) -> FollowedSource:
     """The source of a configuration, to be followed; ``also`` names columns to read where they are there.
 
-    Raises
-    ------
-    SettingError
-        If the source cannot be followed: a query, or a table without an ingestion column or without a key.
+    Raises ``SettingError`` if the source cannot be followed: a query, or a table without an ingestion column or without
+    a key.
     """
     section, source = config.service, config.source
     if source.path is not None:

@@ -15,12 +15,9 @@ from sqlalchemy.orm import Session
 class Lag:
     """How far the scores are behind the source.
 
-    Parameters
-    ----------
-    waiting : int
-        Files, or rows, that wait.
-    seconds : float
-        Age of the oldest file that waits, or how far the newest row is ahead of the cursor; 0 if nothing waits.
+    - ``waiting``: Files, or rows, that wait.
+    - ``seconds``: Age of the oldest file that waits, or how far the newest row is ahead of the cursor; 0 if nothing
+      waits.
     """
 
     waiting: int = 0
@@ -35,12 +32,9 @@ def _nothing(session: Session, batch: int) -> None:
 class Proposal:
     """A window that could be scored next.
 
-    Parameters
-    ----------
-    window : mapping
-        As JSON can hold it: enough to read exactly the same rows again after a crash.
-    claim : callable
-        Marks the window as taken, given the session of the transaction that inserts the batch and the batch's number.
+    - ``window``: As JSON can hold it: enough to read exactly the same rows again after a crash.
+    - ``claim``: Marks the window as taken, given the session of the transaction that inserts the batch and the batch's
+      number.
     """
 
     window: Mapping[str, Any]
@@ -64,14 +58,9 @@ class ReadFacts:
 class InputBatch:
     """Rows that are scored together. It never changes; ``map`` makes another one.
 
-    Parameters
-    ----------
-    columns : sequence of str
-        The columns that a quarantine shows.
-    read : callable
-        Yields the rows, their index counting on through the whole batch, and notes what it finds.
-    facts : ReadFacts
-        What was found.
+    - ``columns``: The columns that a quarantine shows.
+    - ``read``: Yields the rows, their index counting on through the whole batch, and notes what it finds.
+    - ``facts``: What was found.
     """
 
     columns: Sequence[str]
@@ -118,16 +107,13 @@ class FollowedSource(Protocol):
         ...
 
     def refuse(self, window: Mapping[str, Any], error: Exception, *, now: datetime) -> str | None:
-        """Set the part of a window aside that cannot be read, and say so; None if the error is not the rows' fault."""
+        """Quarantine the part of a window that cannot be read, and say so; None if the error is not the rows' fault."""
         ...
 
     def settle(self, session: Session, window: dict[str, Any], facts: ReadFacts, *, batch: int, now: datetime) -> None:
         """Write down, in the transaction of the scores, that a window is done; what a replay needs is added to it.
 
-        Raises
-        ------
-        SourceError
-            If what was read has changed meanwhile; nothing is kept then.
+        Raises ``SourceError`` if what was read has changed meanwhile; nothing is kept then.
         """
         ...
 

@@ -32,14 +32,10 @@ class Changes:
 class Inspector:
     """Looks at files by the settings of the service.
 
-    Parameters
-    ----------
-    source : SourceSection
-        The folder, pattern or file, and how its CSV is written.
-    schema : Schema
-        Columns that a file must have.
-    section : ServiceSection
-        How long a file must be left alone, when one that is incomplete is broken, what becomes of one that is replaced.
+    - ``source``: The folder, pattern or file, and how its CSV is written.
+    - ``schema``: Columns that a file must have.
+    - ``section``: How long a file must be left alone, when one that is incomplete is broken, what becomes of one that
+      is replaced.
     """
 
     source: SourceSection

@@ -19,17 +19,9 @@ BATCH = 65_536
 class FileWindow:
     """A file, and what reading it came to.
 
-    Parameters
-    ----------
-    path : Path
-        The file.
-    section : SourceSection
-        How CSV is written.
+    - ``section``: How CSV is written.
 
-    Raises
-    ------
-    SourceError
-        If it cannot be read.
+    Raises ``SourceError`` if it cannot be read.
     """
 
     def __init__(self, path: Path, section: SourceSection) -> None:

@@ -18,10 +18,7 @@ def fingerprint(path: Path, *, size: int) -> str:
     The same bytes at the beginning of a longer file have the same fingerprint, so that an appended file can be told
     from a replaced one.
 
-    Raises
-    ------
-    SourceError
-        If the file cannot be read, or is shorter.
+    Raises ``SourceError`` if the file cannot be read, or is shorter.
 
     >>> import tempfile
     >>> with tempfile.TemporaryDirectory() as folder:

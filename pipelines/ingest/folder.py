@@ -1,4 +1,4 @@
-"""A folder that grows: which of its files are scored, which wait, which are set aside, and why."""
+"""A folder that grows: which of its files are scored, which wait, which are quarantined, and why."""
 
 from __future__ import annotations
 
@@ -39,20 +39,12 @@ class FileRefusedError(SourceError):
 class FollowedFolder:
     """Files, each scored once: whole, and once it has settled.
 
-    Parameters
-    ----------
-    store : Store
-        Holds the manifest.
-    name : str
-        Under which it is kept there.
-    source : SourceSection
-        The folder, pattern or file, and how its CSV is written.
-    schema : Schema
-        Columns that a file must have.
-    section : ServiceSection
-        When a file is read, and how many rows a batch has, about.
-    also : sequence of str
-        Columns to read where a file has them.
+    - ``store``: Holds the manifest.
+    - ``name``: Under which it is kept there.
+    - ``source``: The folder, pattern or file, and how its CSV is written.
+    - ``schema``: Columns that a file must have.
+    - ``section``: When a file is read, and how many rows a batch has, about.
+    - ``also``: Columns to read where a file has them.
     """
 
     def __init__(
@@ -132,10 +124,7 @@ class FollowedFolder:
     def left_out(self, names: Sequence[str]) -> list[dict[str, Any]]:
         """Windows of the files that were never scored, or not as they are now: those named, or all that were skipped.
 
-        Raises
-        ------
-        SettingError
-            If a file that is named is not there, or was scored as it is.
+        Raises ``SettingError`` if a file that is named is not there, or was scored as it is.
         """
         with self.store.read() as session:
             known = {file.name: file for file in session.scalars(self._files())}
@@ -147,7 +136,7 @@ class FollowedFolder:
             if name not in known or known[name].state in ("scored", "claimed", "waiting"):
                 state = known[name].state if name in known else "new"
                 raise SettingError(
-                    f"{name} is {state}: only a file that was skipped, set aside or changed can be backfilled. "
+                    f"{name} is {state}: only a file that was skipped, quarantined or changed can be backfilled. "
                     f"One that was scored is scored again by `detector replay`."
                 )
         chosen = names or [name for name, file in known.items() if file.state == "skipped" and name in found]
@@ -229,14 +218,14 @@ class FollowedFolder:
         facts.state.pop("file", None)
 
     def refuse(self, window: Mapping[str, Any], error: Exception, *, now: datetime) -> str | None:
-        """Set the file aside that could not be read; one whose first rows were scored keeps those scores."""
+        """Quarantine the file that could not be read; one whose first rows were scored keeps those scores."""
         entry = next((entry for entry in window["files"] if entry["name"] == getattr(error, "name", None)), None)
         if entry is None or not isinstance(error, FileRefusedError):
             return None
         state = "changed" if entry["from"] else "broken"
         with self.store.write() as session:
             self._note(session, entry | {"state": state, "reason": str(error)}, now)
-        return f"{entry['name']} is set aside: {error}"
+        return f"{entry['name']} is quarantined: {error}"
 
     def settle(self, session: Session, window: dict[str, Any], facts: ReadFacts, *, batch: int, now: datetime) -> None:
         """Mark the files as scored."""

@@ -47,10 +47,7 @@ def base_of(path: str) -> Path:
 def list_files(path: str) -> dict[str, FileStat]:
     """The CSV and Parquet files of a folder, a pattern or a single path, by name; an empty folder has none.
 
-    Raises
-    ------
-    SourceError
-        If there is no such folder.
+    Raises ``SourceError`` if there is no such folder.
     """
     place, base = Path(path), base_of(path)
     if place.is_dir():

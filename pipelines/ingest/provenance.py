@@ -15,17 +15,10 @@ from pipelines.sinks.batch_sink import ROW_COLUMNS
 def with_provenance(frame: pd.DataFrame, spans: Sequence[tuple[str, int, int]]) -> pd.DataFrame:
     """The rows with two columns in front that say so.
 
-    Parameters
-    ----------
-    frame : DataFrame
-        Its index is the position of each row in the batch, growing.
-    spans : sequence of (str, int, int)
-        As in ``Reading``: name of the file, position of its first row here, number of that row in the file.
+    - ``frame``: Its index is the position of each row in the batch, growing.
+    - ``spans``: As in ``Reading``: name of the file, position of its first row here, number of that row in the file.
 
-    Raises
-    ------
-    SettingError
-        If the rows come from no file.
+    Raises ``SettingError`` if the rows come from no file.
 
     >>> rows = with_provenance(pd.DataFrame({"risk": [0.5]}, index=[7]), [("a.csv", 0, 0), ("b.csv", 5, 100)])
     >>> rows.to_dict("records")

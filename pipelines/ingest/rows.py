@@ -15,12 +15,8 @@ from pipelines.sources.sql import SqlReader
 class WindowReader(SqlReader):
     """A table, read in the order of a column; only rows above the first and up to the second of its ``bounds``.
 
-    Parameters
-    ----------
-    url, table : str
-        As ``SqlReader`` takes them.
-    cursor : str
-        The column.
+    - ``url``, ``table``: As ``SqlReader`` takes them.
+    - ``cursor``: The column.
     """
 
     def __init__(self, url: str, *, table: str, cursor: str) -> None:

@@ -30,24 +30,14 @@ class FollowedTable:
     are looked for as far back as ``lateness`` says, and the keys of the rows scored there are remembered. A row whose
     column is empty is never read.
 
-    Parameters
-    ----------
-    store : Store
-        Holds the cursor.
-    name : str
-        Under which it is kept there.
-    url, table : str
-        The database and the table or view.
-    cursor, key : str
-        The column that grows, and the one that names a row.
-    lateness : float
-        In seconds for a column of times, else in its own numbers.
-    starts_new : bool
-        Whether rows that are there at the very first look are left out.
-    batch_rows : int
-        Rows of one batch, about: rows with the same value of the column are never parted.
-    formats : mapping of str to FormatSection
-        How the values of some columns are written.
+    - ``store``: Holds the cursor.
+    - ``name``: Under which it is kept there.
+    - ``url``, ``table``: The database and the table or view.
+    - ``cursor``, ``key``: The column that grows, and the one that names a row.
+    - ``lateness``: In seconds for a column of times, else in its own numbers.
+    - ``starts_new``: Whether rows that are there at the very first look are left out.
+    - ``batch_rows``: Rows of one batch, about: rows with the same value of the column are never parted.
+    - ``formats``: How the values of some columns are written.
     """
 
     def __init__(
@@ -137,7 +127,7 @@ class FollowedTable:
         facts.state.update(keys=kept, edge=edge)
 
     def refuse(self, window: Mapping[str, Any], error: Exception, *, now: datetime) -> str | None:
-        """A table is read or it is not; there is no part of it to set aside."""
+        """A table is read or it is not; there is no part of it to quarantine."""
         del window, error, now
         return None
 
@@ -165,10 +155,7 @@ class FollowedTable:
     def left_out(self, since: str | None, until: str | None) -> list[dict[str, Any]]:
         """Windows of what lies behind the cursor, from one position to another; the first and the cursor by default.
 
-        Raises
-        ------
-        SettingError
-            If nothing was scored yet, or a position cannot be read.
+        Raises ``SettingError`` if nothing was scored yet, or a position cannot be read.
         """
         position = self._position()
         if position is None:
@@ -187,7 +174,7 @@ class FollowedTable:
             after = upto
         return windows
 
-    def again(self, window: Mapping[str, Any]) -> dict[str, Any]:
+    def replayed(self, window: Mapping[str, Any]) -> dict[str, Any]:
         """The window of a batch that was scored, widened to where its late rows came from; the cursor stays."""
         after = from_json(window["after"], self.cursor)
         if after is not None and not window.get("backfill"):
@@ -282,17 +269,14 @@ def to_json(position: Any, column: str) -> dict[str, Any]:
 def from_json(position: Mapping[str, Any] | None, column: str) -> Any:
     """The position again.
 
-    Raises
-    ------
-    SettingError
-        If it is one of another column.
+    Raises ``SettingError`` if it is one of another column.
     """
     if position is None:
         return None
     if position["column"] != column:
         raise SettingError(
             f"`service.cursor` was {position['column']!r} so far and is {column!r} now: how far the table was scored "
-            f"cannot be told by it. Set it back, or start anew with another `name`."
+            f"cannot be seen by it. Set it back, or start anew with another `name`."
         )
     return datetime.fromisoformat(position["time"]) if "time" in position else position["number"]
 
@@ -300,10 +284,7 @@ def from_json(position: Mapping[str, Any] | None, column: str) -> Any:
 def parse_position(text: str, like: Any) -> Any:
     """What a person wrote, as a position of the same kind as another.
 
-    Raises
-    ------
-    SettingError
-        If it is not.
+    Raises ``SettingError`` if it is not.
 
     >>> parse_position("70", 5), parse_position("2026-03-01", datetime(2026, 1, 1))  # noqa: DTZ001
     (70, datetime.datetime(2026, 3, 1, 0, 0))

@@ -1,4 +1,4 @@
-"""The configured source as jobs beside scoring read it: without the files that scoring has set aside."""
+"""The configured source as jobs beside scoring read it: without the files that scoring has quarantined."""
 
 from __future__ import annotations
 
@@ -24,16 +24,13 @@ def open_usable(config: Config) -> Source:
 
     Where no service has looked at the files, all are read.
 
-    Raises
-    ------
-    SourceError
-        If there are no files, or one that nobody has set aside cannot be read.
+    Raises ``SourceError`` if there are no files, or one that is not quarantined cannot be read.
     """
     path = config.source.path
     try:
-        found = {} if path is None or Path(path).is_file() else _set_aside(config)
+        found = {} if path is None or Path(path).is_file() else _unusable(config)
     except StoreError as error:
-        log.warning("all files are read, because nobody can say which scoring has set aside: %s", error)
+        log.warning("all files are read, because nobody can say which scoring has quarantined: %s", error)
         found = {}
     if not found:
         return open_source(config.source)
@@ -42,11 +39,11 @@ def open_usable(config: Config) -> Source:
     if there:
         named = "; ".join(f"{name} ({reason})" for name, reason in list(there.items())[:MOST_NAMED])
         more = f" and {counted(len(there) - MOST_NAMED, 'more file')}" if len(there) > MOST_NAMED else ""
-        log.warning("not read, because scoring has set it aside: %s%s", named, more)
+        log.warning("not read, because scoring has quarantined it: %s%s", named, more)
     return open_source(config.source, without=[base / name for name in there])
 
 
-def _set_aside(config: Config) -> dict[str, str]:
+def _unusable(config: Config) -> dict[str, str]:
     """The files that the service knows to be broken or unfinished, each with the reason."""
     store = existing_store(config.service.store)
     if store is None:

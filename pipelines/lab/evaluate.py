@@ -51,7 +51,7 @@ class EncoderReport:
         """The comparison in a few lines: a table, and what each stands."""
         shown = self.table[list(SHOWN)].rename(columns=SHOWN)
         lines = [
-            f"Learnt from {self.learnt:,} rows, judged on {self.held_out:,} others. Error: variance not rebuilt.",
+            f"Learnt from {self.learnt:,} rows, evaluated on {self.held_out:,} others. Error: variance not rebuilt.",
             *shown.to_string(float_format=lambda value: f"{value:,.3g}").splitlines(),
         ]
         worst = self.robustness.groupby(["encoder", "damage"], sort=False)["rank_stability"].min().unstack()
@@ -64,7 +64,7 @@ class EncoderReport:
 
 
 def evaluate_encoders(config: Config, *, encoders: Sequence[str], input: str, now: datetime) -> EncoderReport:  # noqa: A002
-    """Fit encoders on the configured rows and judge them on others.
+    """Fit encoders on the configured rows and evaluate them on others.
 
     A table's rows are what the trained detector's members read: scaled numbers, indicators of gaps, rarities of
     categories. Of sensors, windows of readings.
@@ -102,7 +102,7 @@ def evaluate_encoders(config: Config, *, encoders: Sequence[str], input: str, no
             source=input,
             seconds=time.perf_counter() - started,
             figures=figures,
-            notes=[f"Learnt from {len(learnt):,} rows, judged on {len(held_out):,} others."],
+            notes=[f"Learnt from {len(learnt):,} rows, evaluated on {len(held_out):,} others."],
         ),
     )
     logged = _log(config, found, figures) if config.tracking.enabled else None

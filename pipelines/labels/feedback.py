@@ -27,15 +27,10 @@ MOMENT = "datetime64[us]"
 class Statements:
     """All that was ever said of rows by reports and by answers to alerts.
 
-    Parameters
-    ----------
-    reports, verdicts : DataFrame
-        A line a statement and row, in the order they were made: ``key`` as text (of verdicts as alerts show it),
-        ``label`` (1 fraud, 0 not, missing unsure) and ``known_at``, without time zone, in UTC.
-    key : str or None
-        The column that names rows.
-    masks : Masks
-        How alerts show it.
+    - ``reports``, ``verdicts``: A line a statement and row, in the order they were made: ``key`` as text (of verdicts
+      as alerts show it), ``label`` (1 fraud, 0 not, missing unsure) and ``known_at``, without time zone, in UTC.
+    - ``key``: The column that names rows.
+    - ``masks``: How alerts show it.
     """
 
     reports: pd.DataFrame
@@ -52,12 +47,7 @@ class Statements:
     def read(cls, config: Config) -> Self:
         """What is there at this moment; nothing where rows have no key.
 
-        Raises
-        ------
-        SourceError
-            If the reports cannot be read.
-        SchemaError
-            If they lack a column.
+        Raises ``SourceError`` if the reports cannot be read; ``SchemaError`` if they lack a column.
         """
         if config.columns.key is None:
             return cls.none()
@@ -89,11 +79,11 @@ class Statements:
             shown = names.map(lambda name: masks.show(key, name), na_action="ignore") if usable else names.iloc[:0]
         return {"reports": _joined(self.reports, names), "verdicts": _joined(self.verdicts, shown)}
 
-    def strangers(self, keys: pd.Series) -> list[str]:
+    def unmatched(self, keys: pd.Series) -> list[str]:
         """Keys that were reported and that none of the rows has, each once.
 
         >>> reports = pd.DataFrame({"key": ["7", "9"], "label": 1.0, "known_at": pd.Timestamp("2026-01-02")})
-        >>> Statements(reports, reports.iloc[:0], "id").strangers(pd.Series([5, 7]))
+        >>> Statements(reports, reports.iloc[:0], "id").unmatched(pd.Series([5, 7]))
         ['9']
         """
         names = set(read_names(keys).dropna().astype("str"))

@@ -24,16 +24,10 @@ from pipelines.labels.feedback import MOMENT, Statements, no_statements
 class KnownLabels:
     """What is known of some rows.
 
-    Parameters
-    ----------
-    label : Series
-        1 anomalous, 0 normal, missing unknown, indexed as the rows.
-    known_at : Series
-        Since when, without time zone, in UTC; missing where nothing is known.
-    assumed : Series
-        Whether nobody gave a date, so that the label delay did.
-    counts : dict of str to int
-        Rows that "reports" and "verdicts" are about.
+    - ``label``: 1 anomalous, 0 normal, missing unknown, indexed as the rows.
+    - ``known_at``: Since when, without time zone, in UTC; missing where nothing is known.
+    - ``assumed``: Whether nobody gave a date, so that the label delay did.
+    - ``counts``: Rows that "reports" and "verdicts" are about.
     """
 
     label: pd.Series
@@ -78,10 +72,7 @@ def known_labels(
     ``rows`` hold the key, the time and the label, and the time of report if ``features.reported`` names one. Statements
     are read if they are not given; the delay is the configured one.
 
-    Raises
-    ------
-    SchemaError
-        If reports lack a column.
+    Raises ``SchemaError`` if reports lack a column.
     """
     at = naive_utc(now)
     delay = pd.Timedelta(days=config.retrain.label_delay_days) if delay is None else delay
@@ -104,9 +95,9 @@ def known_labels(
         for what, found in statements.about(rows[schema.key]).items():
             said.append(found[found["known_at"] <= at].assign(assumed=False))
             counts[what] = said[-1]["row"].nunique()
-    if not _anything_said(schema, config, counts):
+    if not _has_statements(schema, config, counts):
         label[:] = np.nan  # then silence means nothing
-    last = _last_words(pd.concat(said))
+    last = _last_statements(pd.concat(said))
     for values, name in ((label, "label"), (known_at, "known_at"), (assumed, "assumed")):
         values[last["row"]] = last[name]
     found = pd.DataFrame({"label": label, "known_at": known_at, "assumed": assumed}, index=rows.index)
@@ -137,16 +128,13 @@ class LabelHistory:
 
         Such labels have no date: they count in the measures, but nobody could have acted on them.
 
-        Raises
-        ------
-        SettingError
-            If there is neither a label column nor any report or answer.
+        Raises ``SettingError`` if there is neither a label column nor any report or answer.
         """
         known = self._known(self.rows, now)
         if self.schema.label is not None:
             given = pd.Series(np.array(read_labels(self.rows[self.schema.label])), index=self.rows.index)
             return replace(known, label=known.label.where(known.known_at.notna(), given))
-        if not _anything_said(self.schema, self.config, known.counts):
+        if not _has_statements(self.schema, self.config, known.counts):
             raise SettingError(
                 "A backtest needs to know what turned out to be fraud. Name that column in `columns.label`, or a table "
                 "of reports in `train.head.reports`."
@@ -219,7 +207,7 @@ def with_answers(frame: pd.DataFrame, schema: Schema, statements: Statements) ->
     """
     if schema.key is None or schema.label is None or statements.verdicts.empty or schema.key not in frame:
         return frame, 0
-    last = _last_words(statements.about(frame[schema.key])["verdicts"].assign(assumed=False))
+    last = _last_statements(statements.about(frame[schema.key])["verdicts"].assign(assumed=False))
     said = np.full(len(frame), np.nan)
     said[last["row"]] = last["label"]
     known = read_labels(frame[schema.label]) if schema.label in frame else np.full(len(frame), np.nan)
@@ -227,12 +215,12 @@ def with_answers(frame: pd.DataFrame, schema: Schema, statements: Statements) ->
     return frame.assign(**{schema.label: joined}), int((~np.isnan(said)).sum())
 
 
-def _anything_said(schema: Schema, config: Config, counts: dict[str, int]) -> bool:
+def _has_statements(schema: Schema, config: Config, counts: dict[str, int]) -> bool:
     """Whether there is a label column, a table of reports, or at least one answer."""
     return schema.label is not None or config.train.head.reports is not None or bool(counts.get("verdicts"))
 
 
-def _last_words(said: pd.DataFrame) -> pd.DataFrame:
+def _last_statements(said: pd.DataFrame) -> pd.DataFrame:
     """The last that was said of each row, with the date since which it was said without a break."""
     words = said.sort_values(["row", "known_at"], kind="stable").assign(word=lambda each: each["label"].fillna(-1))
     news = words[["row", "word"]].ne(words[["row", "word"]].shift()).any(axis="columns")

@@ -29,7 +29,7 @@ from pipelines.registry.registry import ModelRegistry
 from pipelines.scoring.shadow import settle_shadow
 from pipelines.sources import Source
 from pipelines.testing.failpoints import failpoint
-from pipelines.tracking.messages import record_monitoring, send_waiting, waiting_note
+from pipelines.tracking.messages import flush_tracking, record_monitoring, waiting_note
 
 STATE = "drift.json"
 MOST_CHECKS = 100
@@ -140,7 +140,7 @@ def watch(config: Config, *, now: datetime) -> DriftReport:
     asked = now.isoformat() if wanted else state.asked_at
     _write_state(registry, DriftState(name, until, checks, state.step + 1, asked))
     failpoint("drift.remembered")
-    report.notes.extend(waiting_note(send_waiting(config)))
+    report.notes.extend(waiting_note(flush_tracking(config)))
     return report
 
 

@@ -24,12 +24,12 @@ class Check:
 class Decision:
     """What was decided, and why.
 
-    - ``verdict``: "promote", "keep", "shadow", "failed". "shadow": it would be promoted, and first scores beside the
+    - ``outcome``: "promote", "keep", "shadow", "failed". "shadow": it would be promoted, and first scores beside the
       champion.
     - ``checks``: the rules, in order.
     """
 
-    verdict: str
+    outcome: str
     reason: str
     checks: tuple[Check, ...] = ()
 
@@ -75,11 +75,11 @@ def decide(found: Comparison, settings: RetrainSection) -> Decision:
         f"{found.stability:.2f}",
     )
     checks = (better, repairs, sound, calm, steady)
-    verdict, reason = _verdict(checks, found, settings)
-    return Decision(verdict, reason, checks)
+    outcome, reason = _outcome(checks, found, settings)
+    return Decision(outcome, reason, checks)
 
 
-def _verdict(checks: tuple[Check, ...], found: Comparison, settings: RetrainSection) -> tuple[str, str]:
+def _outcome(checks: tuple[Check, ...], found: Comparison, settings: RetrainSection) -> tuple[str, str]:
     better, repairs, *others = checks
     gain = found.gain
     if not better.met and not repairs.met:
@@ -103,12 +103,12 @@ def _verdict(checks: tuple[Check, ...], found: Comparison, settings: RetrainSect
 def overtaken(decision: Decision) -> Decision:
     """Where the champion changed while the challenger was compared with the earlier one, or tried beside it: keep."""
     reason = f"The champion stays: another detector serves than the one it was compared with. {decision.reason}"
-    return replace(decision, verdict=KEEP, reason=reason)
+    return replace(decision, outcome=KEEP, reason=reason)
 
 
 def note_of(decision: Decision, found: Comparison | None, *, facts: dict[str, str]) -> str:
     """The decision as Markdown, for a person who reads the run."""
-    lines = [f"## {TITLES[decision.verdict]}", "", decision.reason, ""]
+    lines = [f"## {TITLES[decision.outcome]}", "", decision.reason, ""]
     lines += [f"- **{name}**: {value}" for name, value in facts.items()]
     if found is not None:
         span = f" over {found.days:.1f} days" if found.days else ""

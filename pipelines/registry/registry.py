@@ -188,7 +188,7 @@ class ModelRegistry:
         self._link(found.name)
         failpoint("promote.linked")
         notify(promotion)
-        failpoint("promote.told")
+        failpoint("promote.notified")
         self._finish(promotion)
         return promotion
 

@@ -29,7 +29,7 @@ def risk_over_time(
     labels: ArrayLike | None = None,
     whose: object = None,
 ) -> Figure:
-    """Risk against time; flagged stretches are marked, and known anomalies where there are labels.
+    """Risk against time; flagged segments are marked, and known anomalies where there are labels.
 
     - ``when`` (n_rows,): times, or positions.
     - ``labels`` (n_rows,): 1 for known anomalies.
@@ -50,7 +50,7 @@ def risk_over_time(
         _shade(axes, when, np.asarray(labels) == 1, colour=INK, label="known anomaly", place=(0.95, 1.0))
     runs = int(np.count_nonzero(np.diff(flagged.astype(int), prepend=0) == 1))
     of = "" if whose in (None, "") else f" of {shorten(str(whose), 20)}"
-    axes.set(ylabel="risk", title=f"{runs} flagged stretch{'es' if runs != 1 else ''} in {len(risk):,} rows{of}")
+    axes.set(ylabel="risk", title=f"{runs} flagged segment{'s' if runs != 1 else ''} in {len(risk):,} rows{of}")
     axes.set_yscale("symlog", linthresh=max(float(np.nanmedian(np.abs(risk))), 1e-9))
     axes.set_ylim(bottom=0)
     axes.yaxis.set_major_formatter(lambda value, _: f"{value:g}")
@@ -80,7 +80,7 @@ def event_curves(curves: pd.DataFrame, *, event: pd.Series, sensors: Sequence[st
         axes.plot(own["when"], own["observed"], color=BLUE, linewidth=1.4, label="observed")
         axes.set_ylabel(shorten(name, 18), fontsize=8)
     where = f"{event['entity']}: " if event.get("entity") not in (None, "") else ""
-    every[0].set_title(f"{where}{shown[0]} from {_said(event['start'])}")
+    every[0].set_title(f"{where}{shown[0]} from {_as_text(event['start'])}")
     every[0].legend(loc="upper left", ncols=2, fontsize=8)
     every[-1].tick_params(axis="x", rotation=20)
     figure.align_ylabels()
@@ -97,5 +97,5 @@ def _shade(
         label = ""  # one line in the legend for all
 
 
-def _said(when: object) -> str:
+def _as_text(when: object) -> str:
     return f"{when:%d %b %Y %H:%M:%S}" if isinstance(when, pd.Timestamp) else f"row {when}"

@@ -67,11 +67,11 @@ def in_house_style(draw: Callable[_Arguments, Figure]) -> Callable[_Arguments, F
     """Run a drawing function under the house style, and leave Matplotlib's settings as they were."""
 
     @functools.wraps(draw)
-    def drawn(*args: _Arguments.args, **kwargs: _Arguments.kwargs) -> Figure:
+    def styled(*args: _Arguments.args, **kwargs: _Arguments.kwargs) -> Figure:
         with _style():
             return draw(*args, **kwargs)
 
-    return drawn
+    return styled
 
 
 def empty_figure(*, rows: int = 1, ratios: list[int] | None = None, height: float = 3.6) -> tuple[Figure, list[Axes]]:

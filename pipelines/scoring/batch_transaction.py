@@ -38,9 +38,9 @@ from pipelines.scoring.shadow import ShadowTrial
 from pipelines.scoring.staleness import with_notices
 from pipelines.scoring.unusable import report_rows, warn_of_rows
 from pipelines.scoring.written import as_written
-from pipelines.sinks.batch_sink import Staged
-from pipelines.sinks.open_batch_sink import BatchSink, open_batch_sink, quarantine_folder
-from pipelines.sinks.quarantine import QuarantineSink
+from pipelines.sinks.batch_files import open_batch_sink
+from pipelines.sinks.batch_sink import BatchSink, Staged
+from pipelines.sinks.quarantine import QuarantineSink, quarantine_folder
 from pipelines.store import Batch, DayFlags
 from pipelines.testing.failpoints import failpoint
 
@@ -69,15 +69,7 @@ class Outcome:
 
 @dataclass
 class Scoring:
-    """The batches of one source, scored by one detector into one place.
-
-    Parameters
-    ----------
-    context : Context
-        Of the run.
-    scorer : BatchScorer
-        The detector.
-    """
+    """The batches of one source, scored by one detector into one place."""
 
     context: Context
     scorer: BatchScorer
@@ -149,7 +141,7 @@ class Scoring:
             self.context.fence(session)
 
     def run(self, batch: Batch, *, finish: Finish | None = None) -> str | None:
-        """Score a claimed batch; what is said if a part of it had to be set aside, and the rest was given back."""
+        """Score a claimed batch; what is said if a part of it had to be quarantined, and the rest was given back."""
         started = time.perf_counter()
         mode: Mode = "backfill" if batch.purpose == "backfill" else "score"
         try:
@@ -218,7 +210,7 @@ class Scoring:
                     source=self.source,
                 ),
             )
-            failpoint("score.judged")
+            failpoint("score.computed")
             frames = self._described(scored, rows.facts, batch)
             frames = gathered.watch(frames if trial is None else trial.watch(frames))
             staged = self.sink.stage(

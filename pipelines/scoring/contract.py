@@ -37,28 +37,15 @@ def _no_progress(rows: int) -> None:
 class BatchContext:
     """What scoring a batch is given beside its rows.
 
-    Parameters
-    ----------
-    folder : Path
-        For temporary files.
-    quarantine : QuarantineSink
-        For rows that cannot be used.
-    now : datetime
-        When this happens.
-    mode : {"score", "backfill", "replay"}
-        Whether the batch follows the one before.
-    used : callable, optional
-        For some days: how many rows of each other batches have flagged.
-    known : callable
-        Which keys have scores from another batch.
-    checkpoint : callable
-        To be called every now and then; raises if the work is to be undone.
-    advance : callable
-        Called with the number of rows that were read.
-    store : Store, optional
-        The service's state, for detectors that remember something between batches.
-    source : str
-        The name of the source there.
+    - ``folder``: For temporary files.
+    - ``quarantine``: For rows that cannot be used.
+    - ``mode``: "score", "backfill" or "replay"; whether the batch follows the one before.
+    - ``used``: For some days: how many rows of each other batches have flagged.
+    - ``known``: Which keys have scores from another batch.
+    - ``checkpoint``: To be called every now and then; raises if the work is to be undone.
+    - ``advance``: Called with the number of rows that were read.
+    - ``store``: The service's state, for detectors that remember something between batches.
+    - ``source``: The name of the source there.
     """
 
     folder: Path
@@ -73,7 +60,7 @@ class BatchContext:
     source: str = ""
 
     @property
-    def goes_on(self) -> bool:
+    def is_next(self) -> bool:
         """Whether what was kept of the batches before belongs to this one."""
         return self.mode == "score"
 
@@ -87,21 +74,14 @@ def keep_nothing(session: Session, batch: int) -> None:
 class ScoredBatch:
     """What became of a batch.
 
-    Parameters
-    ----------
-    scored, flagged : int
-        Rows.
-    frames : iterator of DataFrame
-        The scores in order, indexed as the rows were, with lists of ``Reason`` in the column ``reasons``; one empty
-        frame if there are none.
-    by_day : mapping of date to int
-        Flagged rows of each day; empty if the rows have no time.
-    has_provenance : bool
-        Whether they say already which file and row they are of, where no key does.
-    notices : DataFrame or None
-        What is to be reported beside them, in the same columns.
-    keep : callable
-        Writes what the next batch needs, in the transaction of this one, given its session and the batch's number.
+    - ``scored``, ``flagged``: Rows.
+    - ``frames``: The scores in order, indexed as the rows were, with lists of ``Reason`` in the column ``reasons``; one
+      empty frame if there are none.
+    - ``by_day``: Flagged rows of each day; empty if the rows have no time.
+    - ``has_provenance``: Whether they say already which file and row they are of, where no key does.
+    - ``notices``: What is to be reported beside them, in the same columns.
+    - ``keep``: Writes what the next batch needs, in the transaction of this one, given its session and the batch's
+      number.
     """
 
     scored: int

@@ -48,19 +48,15 @@ class Totals:
             return JobOutcome(outcome="skipped", note="; ".join(notices) or "nothing new", facts=facts)
         note = f"scored {self.scored:,} of {counted(self.rows)}, flagged {self.flagged:,}"
         if self.quarantined:
-            note += f", set aside {self.quarantined:,}"
+            note += f", quarantined {self.quarantined:,}"
         return JobOutcome(rows=self.rows, note="; ".join([note, *notices]), facts=facts)
 
 
 def score_new(context: Context) -> JobOutcome:
     """Score all that has come in, batch by batch; a batch that an earlier run left open comes first.
 
-    Raises
-    ------
-    BundleError
-        If there is no trained detector.
-    SourceError, SinkError, StoreError
-        If something cannot be read or written; the batch in hand is undone, and taken again by the next run.
+    Raises ``BundleError`` if there is no trained detector; ``SourceError, SinkError, StoreError`` if something cannot
+    be read or written; the batch in hand is undone, and taken again by the next run.
     """
     scoring = Scoring(context, load_scorer(context.config, context.cache))
     totals, notices = Totals(), []

@@ -10,7 +10,7 @@ from detector.persist import bundle
 from pipelines.config import Config
 from pipelines.factory.detector import exploration_of, policy_of
 from pipelines.features.engine import feature_engine_of
-from pipelines.jobs.cache import ProcessCache
+from pipelines.jobs.context import ProcessCache
 from pipelines.scoring.contract import BatchScorer
 from pipelines.scoring.series import SeriesBatchScorer
 from pipelines.scoring.staleness import Staleness
@@ -52,10 +52,7 @@ def load_challenger(config: Config, folder: Path, cache: ProcessCache) -> TableB
 def scorer_of(scorer: bundle.Scorer, *, version: str, config: Config) -> BatchScorer:
     """A detector with the policy and the words of a configuration.
 
-    Raises
-    ------
-    SettingError
-        If the policy does not fit the rows, or alerts name a column whose values are not at hand.
+    Raises ``SettingError`` if the policy does not fit the rows, or alerts name a column whose values are not at hand.
     """
     kept = tuple(config.alerts.columns_wanted(config.columns)) if config.alerts.enabled else ()
     for name in kept:

@@ -64,25 +64,13 @@ def score(
     discovery rate is a property of the whole. Memory stays bounded: between the two, rows wait in temporary files.
     Series are scored whole, because a row's risk depends on the rows around it.
 
-    Parameters
-    ----------
-    config : Config
-        Names the source, the bundle, the policy and the output.
-    input, output : str, optional
-        A file, folder or pattern to read, and a file to write, instead of the configured ones.
-    now : datetime
-        When this run happens; written beside every score.
+    - ``config``: Names the source, the bundle, the policy and the output.
+    - ``input``, ``output``: A file, folder or pattern to read, and a file to write, instead of the configured ones.
+    - ``now``: When this run happens; written beside every score.
 
-    Raises
-    ------
-    BundleError
-        If there is no trained detector, or it was changed.
-    SourceError, SinkError
-        If the rows cannot be read or the scores not be written; nothing is half written.
-    SchemaError
-        If a column is missing.
-    DataError
-        If there are no readings, or a series cannot be scored.
+    Raises ``BundleError`` if there is no trained detector, or it was changed; ``SourceError, SinkError`` if the rows
+    cannot be read or the scores not be written; nothing is half written; ``SchemaError`` if a column is missing;
+    ``DataError`` if there are no readings, or a series cannot be scored.
     """
     started = time.perf_counter()
     folder = config.bundle.resolve()  # a link to a bundle may be moved to another one meanwhile

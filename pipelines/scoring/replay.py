@@ -35,15 +35,12 @@ def who() -> str:
 
 
 def backfill(context: Context) -> JobOutcome:
-    """Score rows that were left out: files that were skipped or set aside, rows behind the cursor.
+    """Score rows that were left out: files that were skipped or quarantined, rows behind the cursor.
 
     A row that has scores already is left alone. ``context.arguments``: ``files`` (names), or ``since`` and ``until``
     (positions of the cursor's column); ``actor`` and ``reason`` for the trail.
 
-    Raises
-    ------
-    SettingError
-        If a file is not there or was scored, or a position cannot be read.
+    Raises ``SettingError`` if a file is not there or was scored, or a position cannot be read.
     """
     scoring = Scoring(context, load_scorer(context.config, context.cache))
     scoring.tidy()
@@ -88,10 +85,7 @@ def replay(context: Context) -> JobOutcome:
     ``model_version``. ``context.arguments``: ``batches`` (numbers), or ``since`` and ``until`` (times at which
     they were scored); ``actor`` and ``reason`` for the trail.
 
-    Raises
-    ------
-    SettingError
-        If there is no such batch, or if the detector is one for series.
+    Raises ``SettingError`` if there is no such batch, or if the detector is one for series.
     """
     scoring = Scoring(context, load_scorer(context.config, context.cache))
     if isinstance(scoring.scorer, SeriesBatchScorer):
@@ -150,7 +144,7 @@ def _rows_of(scoring: Scoring, batch: Batch) -> InputBatch:
     from pipelines.ingest.table import FollowedTable
 
     followed, key = scoring.followed, scoring.scorer.schema.key
-    window = followed.again(batch.window) if isinstance(followed, FollowedTable) else batch.window
+    window = followed.replayed(batch.window) if isinstance(followed, FollowedTable) else batch.window
     rows = followed.open(window)
     if key is None:
         return rows

@@ -8,7 +8,7 @@ import pandas as pd
 
 from pipelines.progress import counted
 
-MOST_TOLD = 10
+MOST_SHOWN = 10
 
 
 @dataclass(frozen=True)
@@ -35,7 +35,7 @@ class SeriesReport:
             ),
             f"Policy: {self.policy}.",
         ]
-        top = self.events.astype({"risk": "float64"}).nlargest(MOST_TOLD, "risk").sort_values("start", kind="stable")
+        top = self.events.astype({"risk": "float64"}).nlargest(MOST_SHOWN, "risk").sort_values("start", kind="stable")
         for event in top.itertuples():
             whose = f"{event.entity}  " if event.entity else ""
             lines.append(f"  {whose}{event.start} to {event.end}  {event.severity}: {event.text}")

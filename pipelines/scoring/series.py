@@ -44,18 +44,11 @@ class SeriesBatchScorer:
     A row's score is that of the series as a whole, however it is cut into batches. So a row waits until the rows that
     its score depends on have come; with `trailing`, none does.
 
-    Parameters
-    ----------
-    scorer : SequenceScorer
-        The detector.
-    version : str
-        Its fingerprint.
-    policy : Policy
-        Decides over the rows that are scored in a batch. A budget a day counts what other batches have flagged.
-    kept : sequence of str
-        Sensors whose values alerts show.
-    staleness : Staleness
-        When a machine without any row is reported.
+    - ``version``: Its fingerprint.
+    - ``policy``: Decides over the rows that are scored in a batch. A budget a day counts what other batches have
+      flagged.
+    - ``kept``: Sensors whose values alerts show.
+    - ``staleness``: When a machine without any row is reported.
     """
 
     def __init__(
@@ -85,7 +78,7 @@ class SeriesBatchScorer:
         if rows is None:
             return ScoredBatch(0, 0, iter(()))
         tail = Tail.empty(rows)
-        if context.goes_on and context.store is not None:
+        if context.is_next and context.store is not None:
             tail = load_tail(context.store, context.source, self.schema, like=rows)
             rows = self._believable(rows, tail, context)
         newest = newest_of(pd.concat([tail.rows, rows]) if len(tail.rows) else rows, self.schema)
@@ -94,10 +87,10 @@ class SeriesBatchScorer:
             present = self.staleness.present(newest, context.now)
             silent = self.staleness.silent(self.scorer, newest, present)
             notices = self._notices(silent, present)
-        found = continue_series(self.scorer, tail, rows, over=set(silent.index), is_last=not context.goes_on)
+        found = continue_series(self.scorer, tail, rows, over=set(silent.index), is_last=not context.is_next)
         context.quarantine.write(_quarantined(found.refused))
         is_new = np.ones(len(found.rows), dtype=bool)
-        if not context.goes_on and self.schema.key is not None:
+        if not context.is_next and self.schema.key is not None:
             is_new = ~context.known(found.rows[self.schema.key])
         scores = self._scores(found, is_new, context)
         flags = scores["flagged"].to_numpy(dtype=bool)
@@ -110,9 +103,9 @@ class SeriesBatchScorer:
             frames=_slices(scores),
             by_day={} if self.schema.time is None else counts_by_day(_days(scores, self.schema.time)[flags]),
             has_provenance=True,
-            notices=notices if context.goes_on else None,
+            notices=notices if context.is_next else None,
             keep=partial(_keep, source=context.source, tail=tail, scorer=self.scorer)
-            if context.goes_on
+            if context.is_next
             else keep_nothing,
         )
 
@@ -135,7 +128,7 @@ class SeriesBatchScorer:
             context.checkpoint()
             cleaned = clean(frame, self.schema, positions=frame.index)
             context.quarantine.write(cleaned.quarantine)
-            rows = each_once(cleaned.rows, frame, ledger, context, key=key) if context.goes_on else cleaned.rows
+            rows = each_once(cleaned.rows, frame, ledger, context, key=key) if context.is_next else cleaned.rows
             if key is None and len(rows):
                 place = with_provenance(rows[[]], batch.facts.spans)
                 rows = rows.assign(**{kept: place[name] for kept, name in zip(PLACES, ROW_COLUMNS, strict=True)})
@@ -178,7 +171,7 @@ class SeriesBatchScorer:
     def _notices(self, silent: pd.Series, present: pd.Timestamp) -> pd.DataFrame:
         time = self.schema.time
         recent = silent[present - silent < FORGOTTEN] if len(silent) else silent
-        if time is None or recent.empty or not self.staleness.is_told:
+        if time is None or recent.empty or not self.staleness.is_reported:
             return pd.DataFrame()
         return notices_of(self.scorer, recent, present, version=self.version, entity=self.schema.entity, time=time)
 

@@ -20,16 +20,10 @@ WAITING = "(waiting)"
 def load_tail(store: Store, source: str, schema: Schema, *, like: pd.DataFrame) -> Tail:
     """What was kept of a source's series; empty if there is nothing, or its time or entity is another column now.
 
-    Parameters
-    ----------
-    store : Store
-        The state.
-    source : str
-        The name of the source.
-    schema : Schema
-        Of the detector that serves. Another one than before may have other sensors.
-    like : DataFrame
-        Rows with the columns that are wanted.
+    - ``store``: The state.
+    - ``source``: The name of the source.
+    - ``schema``: Of the detector that serves. Another one than before may have other sensors.
+    - ``like``: Rows with the columns that are wanted.
     """
     with store.read() as session:
         found = session.get(SeriesTail, source)

@@ -22,7 +22,7 @@ from detector.metrics import compare
 from detector.metrics.calibration import calibration_metrics
 from pipelines.config import Config
 from pipelines.ingest.batch import InputBatch
-from pipelines.jobs.cache import ProcessCache
+from pipelines.jobs.context import ProcessCache
 from pipelines.registry.promotion import KEEP, PROMOTE, TITLES, Decision, overtaken
 from pipelines.registry.registry import ModelRegistry
 from pipelines.scoring.contract import BatchContext
@@ -43,16 +43,10 @@ MOST_FOR_RANKS = 100_000
 class Trial:
     """A challenger in the shadow.
 
-    Parameters
-    ----------
-    name : str
-        The challenger.
-    reason : str
-        Why it would serve.
-    since, until : str
-        When the trial began, and when it is settled, in ISO 8601.
-    champion : str
-        Beside which it scores; empty if an earlier version began the trial.
+    - ``name``: The challenger.
+    - ``reason``: Why it would serve.
+    - ``since``, ``until``: When the trial began, and when it is settled, in ISO 8601.
+    - ``champion``: Beside which it scores; empty if an earlier version began the trial.
     """
 
     name: str
@@ -81,16 +75,11 @@ def trial_of(config: Config) -> Trial | None:
 class ShadowTrial:
     """A batch that a challenger scores beside the champion, which has scored it already.
 
-    Parameters
-    ----------
-    trial : Trial
-        Names the challenger.
-    scorer : TableBatchScorer
-        The challenger, which decides as the champion does: what it has flagged of a day in other batches counts.
-    folder : Path
-        Where the scores of the trial are kept, one file a batch.
-    now : datetime
-        Of the run.
+    - ``trial``: Names the challenger.
+    - ``scorer``: The challenger, which decides as the champion does: what it has flagged of a day in other batches
+      counts.
+    - ``folder``: Where the scores of the trial are kept, one file a batch.
+    - ``now``: Of the run.
     """
 
     def __init__(self, trial: Trial, scorer: TableBatchScorer, folder: Path, *, now: datetime) -> None:
@@ -122,11 +111,8 @@ class ShadowTrial:
     def score(self, rows: InputBatch, *, batch: int) -> Path | None:
         """Score the rows that the champion has scored.
 
-        Returns
-        -------
-        Path or None
-            The file with key, time, risk, p-value, and whether the champion and the challenger flag the row. The same
-            batch writes the same file, so one that is scored again doubles nothing.
+        Returns the file with key, time, risk, p-value, and whether the champion and the challenger flag the row. The
+        same batch writes the same file, so one that is scored again doubles nothing.
         """
         if not self._champion:
             return None
@@ -170,37 +156,34 @@ class ShadowTrial:
 def settle_shadow(config: Config, *, now: datetime) -> str | None:
     """Decide about a trial whose days are over; a decision always comes, also if no batch did.
 
-    Returns
-    -------
-    str or None
-        "promote" or "keep"; None if there is nothing to settle.
+    Returns "promote" or "keep"; None if there is nothing to settle.
     """
     trial = trial_of(config)
     if trial is None or now < datetime.fromisoformat(trial.until):
         return None
     registry = ModelRegistry(config.bundle)
-    verdict, reason, metrics = _settled(config, registry, trial)
+    outcome, reason, metrics = _settled(config, registry, trial)
     with registry.locked():
         if trial_of(config) != trial:
             return None  # another job has settled it meanwhile
-        if verdict == PROMOTE and trial.champion not in ("", registry.served()):
-            decided = overtaken(Decision(verdict, reason))
-            verdict, reason = decided.verdict, decided.reason
-        if verdict == PROMOTE:
+        if outcome == PROMOTE and trial.champion not in ("", registry.served()):
+            decided = overtaken(Decision(outcome, reason))
+            outcome, reason = decided.outcome, decided.reason
+        if outcome == PROMOTE:
             registry.promote(trial.name, why=reason, now=now, notify=partial(record_promotion, config, job="retrain"))
         elif trial.name in registry.state().names:
-            registry.note(trial.name, f"{verdict}: {reason}", challenger=True)
+            registry.note(trial.name, f"{outcome}: {reason}", challenger=True)
         _state(config).unlink(missing_ok=True)
     record_note(
         config,
-        run=f"shadow trial: {verdict}",
-        note=f"## {TITLES[verdict]}\n\n{reason}\n\n- **trial**: {trial.since[:16]} to {trial.until[:16]}",
-        tags={"job": "shadow", "decision": verdict, "reason": reason, "detector.bundle": trial.name},
+        run=f"shadow trial: {outcome}",
+        note=f"## {TITLES[outcome]}\n\n{reason}\n\n- **trial**: {trial.since[:16]} to {trial.until[:16]}",
+        tags={"job": "shadow", "decision": outcome, "reason": reason, "detector.bundle": trial.name},
         started=now.timestamp(),
         ended=now.timestamp(),
         metrics=metrics,
     )
-    return verdict
+    return outcome
 
 
 def _settled(config: Config, registry: ModelRegistry, trial: Trial) -> tuple[str, str, dict[str, float]]:

@@ -1,4 +1,4 @@
-"""Machines that say nothing at all: there is no row to flag, so that they are silent is told beside the rows."""
+"""Machines that say nothing at all: there is no row to flag, so their silence is reported beside the rows."""
 
 from __future__ import annotations
 
@@ -22,19 +22,15 @@ FORGOTTEN = timedelta(days=30)
 class Staleness:
     """When a machine counts as silent.
 
-    Parameters
-    ----------
-    after : timedelta
-        Its newest row is so much older than the present, and than is usual for its sensors.
-    by_clock : bool
-        Whether the present is now; if not, it is the newest row of all machines, which cannot be later than now.
-    is_told : bool
-        Whether there are alerts, of one machine each.
+    - ``after``: Its newest row is so much older than the present, and than is normal for its sensors.
+    - ``by_clock``: Whether the present is now; if not, it is the newest row of all machines, which cannot be later than
+      now.
+    - ``is_reported``: Whether there are alerts, of one machine each.
     """
 
     after: timedelta = timedelta(minutes=15)
     by_clock: bool = False
-    is_told: bool = True
+    is_reported: bool = True
 
     @classmethod
     def of(cls, config: Config) -> Staleness:
@@ -58,19 +54,14 @@ class Staleness:
     def silent(self, scorer: SequenceScorer, newest: pd.Series, present: pd.Timestamp) -> pd.Series:
         """The machines that are silent, and since when.
 
-        Parameters
-        ----------
-        scorer : SequenceScorer
-            Knows the usual silence of each sensor.
-        newest : Series
-            The time of each machine's last row, by entity.
-        present : Timestamp
-            See ``present``.
+        - ``scorer``: Knows the normal silence of each sensor.
+        - ``newest``: The time of each machine's last row, by entity.
+        - ``present``: See ``present``.
         """
         newest = newest[[scorer.shared or name in scorer.models for name in newest.index]]
         if newest.empty:
             return newest
-        patience = [max(self.after, _usual(scorer, entity)) for entity in newest.index]
+        patience = [max(self.after, _shortest_alarming(scorer, entity)) for entity in newest.index]
         return newest[(present - newest).to_numpy() > np.array(patience, dtype="timedelta64[us]")]
 
 
@@ -101,18 +92,18 @@ def notices_of(
     return pd.DataFrame(lines)
 
 
-def with_notices(verdicts: pd.DataFrame, notices: pd.DataFrame | None) -> pd.DataFrame:
-    """What alerts are told: a batch's verdicts, and notices that belong to no row."""
+def with_notices(scored: pd.DataFrame, notices: pd.DataFrame | None) -> pd.DataFrame:
+    """What alerts are made of: a batch's scores, and notices that belong to no row."""
     if notices is None or notices.empty:
-        return verdicts
-    if verdicts.empty:
+        return scored
+    if scored.empty:
         return notices
-    whole = [name for name in verdicts if name not in notices and pd.api.types.is_integer_dtype(verdicts[name])]
+    whole = [name for name in scored if name not in notices and pd.api.types.is_integer_dtype(scored[name])]
     nothing = dict.fromkeys(whole, "")  # or numbers that name rows would turn into fractions
-    return pd.concat([verdicts.astype(dict.fromkeys(whole, object)), notices.assign(**nothing)], ignore_index=True)
+    return pd.concat([scored.astype(dict.fromkeys(whole, object)), notices.assign(**nothing)], ignore_index=True)
 
 
-def _usual(scorer: SequenceScorer, entity: object) -> timedelta:
+def _shortest_alarming(scorer: SequenceScorer, entity: object) -> timedelta:
     """The shortest silence of a sensor that is news."""
     limits = [limit for limit in scorer.model_of(entity).staleness.limits if limit is not None]
     return timedelta(microseconds=(scorer.sampling.interval or 0) * min(limits, default=0))

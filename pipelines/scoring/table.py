@@ -29,23 +29,13 @@ from pipelines.scoring.contract import BatchContext, ScoredBatch, each_once
 class TableBatchScorer:
     """A detector for tables.
 
-    Parameters
-    ----------
-    scorer : TabularScorer
-        The detector.
-    version : str
-        Its fingerprint.
-    policy : Policy
-        Decides over each batch. A budget a day counts what other batches of the day have flagged: a row once flagged
-        stays flagged, because its alert is out, and later batches get what is left of the day.
-    kept : tuple of str
-        Features whose values alerts show.
-    engine : FeatureEngine, optional
-        Whose features reasons speak of in their own words.
-    sample : AuditSample, optional
-        Draws rows that are not flagged for an audit.
-    explains : bool
-        Whether flagged rows get reasons.
+    - ``version``: Its fingerprint.
+    - ``policy``: Decides over each batch. A budget a day counts what other batches of the day have flagged: a row once
+      flagged stays flagged, because its alert is out, and later batches get what is left of the day.
+    - ``kept``: Features whose values alerts show.
+    - ``engine``: Whose features reasons speak of in their own words.
+    - ``sample``: Draws rows that are not flagged for an audit.
+    - ``explains``: Whether flagged rows get reasons.
     """
 
     scorer: TabularScorer

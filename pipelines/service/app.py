@@ -7,7 +7,6 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Callable
 from datetime import UTC, datetime
 from types import FrameType
 
@@ -16,9 +15,8 @@ import sqlalchemy as sa
 from detector.errors import DetectorError, StoreError
 from pipelines.alerts.feedback.router import answer_router
 from pipelines.config import Config
-from pipelines.jobs.cache import ProcessCache
 from pipelines.jobs.catalogue import load_jobs
-from pipelines.jobs.context import Context, JobOutcome
+from pipelines.jobs.context import Context, JobOutcome, ProcessCache
 from pipelines.service.facts import Facts
 from pipelines.service.http import HttpServer, application
 from pipelines.service.leader import BEATS, Leadership
@@ -40,11 +38,10 @@ MOST_FOLLOWING = 5
 class Service:
     """One instance of the service."""
 
-    def __init__(self, config: Config, store: Store, *, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(self, config: Config, store: Store) -> None:
         self.config = config
         self.store = store
-        self.clock = clock
-        self.leadership = Leadership(store, seconds=config.service.lease, clock=clock)
+        self.leadership = Leadership(store, seconds=config.service.lease)
         self.cache = ProcessCache()
         self.facts = Facts(
             config,
@@ -199,13 +196,13 @@ class Service:
         if self.schedule is not None:
             self.schedule.stop(wait=False)
             self.schedule = None
-        deadline = self.clock() + self.config.service.stop_within
-        while self.is_busy and self.clock() < deadline:
+        deadline = time.monotonic() + self.config.service.stop_within
+        while self.is_busy and time.monotonic() < deadline:
             self._beat()
             time.sleep(0.05)
         self._abandoning.set()
-        deadline = self.clock() + self.config.service.stop_within
-        while self.is_busy and self.clock() < deadline:
+        deadline = time.monotonic() + self.config.service.stop_within
+        while self.is_busy and time.monotonic() < deadline:
             self._beat()
             time.sleep(0.05)
         try:

@@ -16,7 +16,7 @@ from detector.persist import bundle
 from pipelines.alerts.outbox.cap import reported_today
 from pipelines.config import Config
 from pipelines.ingest import Lag
-from pipelines.jobs.cache import ProcessCache
+from pipelines.jobs.context import ProcessCache
 from pipelines.store import DayFlags, Run, Store
 
 if TYPE_CHECKING:
@@ -85,7 +85,11 @@ class Facts:
             yield "lag_seconds", "Age of the oldest file that waits, or how far the newest row is ahead.", lag.seconds
             yield "model_age_seconds", "Since the detector that serves was trained.", self.model_age()
             yield "alerts_today", "Rows flagged, of those that happened today (UTC).", float(self._flagged_today())
-            yield "alerts_told_today", "Alerts made today of events, whenever those were.", float(self._told_today())
+            yield (
+                "alerts_told_today",
+                "Alerts made today of events, whenever those were.",
+                float(self._reported_today()),
+            )
             ended = self._last_success()
             if ended is not None:
                 yield "last_score_timestamp_seconds", "When scoring last ended well.", ended.timestamp()
@@ -126,7 +130,7 @@ class Facts:
         with self.store.read() as session:
             return int(session.scalar(today) or 0)
 
-    def _told_today(self) -> int:
+    def _reported_today(self) -> int:
         with self.store.read() as session:
             return reported_today(session, config=self.config, now=datetime.now(UTC))
 

@@ -23,9 +23,9 @@ class Metrics:
         self.registry.register(_FactsCollector(facts))
         self._rows = Counter("detector_rows_scored", "Rows scored.", registry=self.registry)
         self._flagged = Counter("detector_rows_flagged", "Rows flagged.", registry=self.registry)
-        self._quarantined = Counter("detector_rows_quarantined", "Rows set aside.", registry=self.registry)
+        self._quarantined = Counter("detector_rows_quarantined", "Rows quarantined.", registry=self.registry)
         self._reasons = Counter(
-            "detector_rows_quarantined_by_reason", "Rows set aside, by reason.", ["reason"], registry=self.registry
+            "detector_rows_quarantined_by_reason", "Rows quarantined, by reason.", ["reason"], registry=self.registry
         )
         self._seconds = Histogram(
             "detector_job_seconds", "How long runs took.", ["job"], registry=self.registry, buckets=BUCKETS

@@ -1,4 +1,4 @@
-"""A folder with one file of scores a batch, and a manifest that says which of them count."""
+"""Where a batch's scores land: a folder with one file a batch, and a manifest that says which count; or a table."""
 
 from __future__ import annotations
 
@@ -19,7 +19,9 @@ from sqlalchemy.orm import Session
 
 from detector.cleaning.values import read_names
 from detector.errors import SinkError
-from pipelines.sinks.batch_sink import Staged
+from detector.schema import Schema
+from pipelines.config import Config
+from pipelines.sinks.batch_sink import BatchSink, Staged
 from pipelines.sinks.files import PARQUET_SUFFIXES, FileSink
 from pipelines.store import ScoreFile, Store, upsert
 from pipelines.testing.failpoints import failpoint
@@ -31,16 +33,11 @@ STAGED = ".staged"
 class FileBatchSink:
     """Files named after their batch and model: written under a hidden name, then renamed, then noted.
 
-    Parameters
-    ----------
-    store : Store
-        Holds the manifest.
-    folder : Path
-        Made when missing. It belongs to the service: a file of scores that the manifest does not know is moved away.
-    suffix : str
-        .parquet or .csv.
-    key : str or None
-        The column that names a row.
+    - ``store``: Holds the manifest.
+    - ``folder``: Made when missing. It belongs to the service: a file of scores that the manifest does not know is
+      moved away.
+    - ``suffix``: .parquet or .csv.
+    - ``key``: The column that names a row.
     """
 
     def __init__(self, store: Store, folder: Path, *, suffix: str, key: str | None) -> None:
@@ -165,3 +162,17 @@ def _flush(path: Path) -> None:
         raise SinkError(f"{path} cannot be written: {error.strerror}. Is the disk full?") from error
     finally:
         os.close(handle)
+
+
+def open_batch_sink(config: Config, store: Store, schema: Schema) -> BatchSink:
+    """The place that a configuration's ``output`` names.
+
+    A file there stands for a folder of its name: ``scores.parquet`` for ``scores/``, with one file a batch.
+    """
+    output = config.output
+    if output.path is not None:
+        path = Path(output.path)
+        return FileBatchSink(store, path.with_suffix(""), suffix=path.suffix.lower(), key=schema.key)
+    from pipelines.sinks.batch_table import TableBatchSink
+
+    return TableBatchSink(store, url=str(output.url), table=str(output.table), key=schema.key)

@@ -21,18 +21,9 @@ ROW_COLUMNS = ("file", "row")
 class Staged:
     """Scores of a batch that are ready to be put in their place.
 
-    Parameters
-    ----------
-    batch : int
-        The batch's number.
-    version : str
-        The model's.
-    rows : int
-        How many.
-    paths : tuple of Path
-        Files that hold them for the time being.
-    replaces : bool
-        Whether the batch was scored before, by this model or by another one.
+    - ``version``: The model's.
+    - ``paths``: Files that hold them for the time being.
+    - ``replaces``: Whether the batch was scored before, by this model or by another one.
     """
 
     batch: int

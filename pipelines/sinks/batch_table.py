@@ -36,19 +36,11 @@ class TableBatchSink:
     In the database of the state, scores and cursor are one transaction. In another one, the scores are written first,
     in a transaction that takes away what there may be of the batch; so doing it again after a crash changes nothing.
 
-    Parameters
-    ----------
-    store : Store
-        The state.
-    url, table : str
-        The database and the table; it is created when missing.
-    key : str or None
-        The column that names a row.
+    - ``store``: The state.
+    - ``url``, ``table``: The database and the table; it is created when missing.
+    - ``key``: The column that names a row.
 
-    Raises
-    ------
-    SettingError
-        If the database is neither SQLite nor PostgreSQL.
+    Raises ``SettingError`` if the database is neither SQLite nor PostgreSQL.
     """
 
     def __init__(self, store: Store, *, url: str, table: str, key: str | None) -> None:
@@ -85,8 +77,8 @@ class TableBatchSink:
                 return np.zeros(len(keys), dtype=bool)
             column, values = table.columns[self.key], keys.tolist()
             for start in range(0, len(values), KEYS_A_QUESTION):
-                asked = values[start : start + KEYS_A_QUESTION]
-                statement = sa.select(column).where(column.in_(asked), table.columns["batch"] != batch)
+                some = values[start : start + KEYS_A_QUESTION]
+                statement = sa.select(column).where(column.in_(some), table.columns["batch"] != batch)
                 found.update(connection.scalars(statement, execution_options=UNCACHED))
         return np.asarray(keys.isin(found).to_numpy(dtype=bool))
 

@@ -46,17 +46,9 @@ class Sink(AbstractContextManager["Sink"], Protocol):
 def open_sink(section: OutputSection) -> Sink:
     """Open what a configuration names; use it as ``with open_sink(section) as sink``.
 
-    Parameters
-    ----------
-    section : OutputSection
-        ``section.at(path)`` names another file.
+    - ``section``: ``section.at(path)`` names another file.
 
-    Raises
-    ------
-    SettingError
-        If the file is neither .parquet nor .csv.
-    SinkError
-        If the place cannot be written to.
+    Raises ``SettingError`` if the file is neither .parquet nor .csv; ``SinkError`` if the place cannot be written to.
     """
     if section.path is not None:
         return FileSink(Path(section.path))
@@ -68,19 +60,12 @@ def open_sink(section: OutputSection) -> Sink:
 class FileSink:
     """A Parquet or a CSV file, by its suffix.
 
-    Parameters
-    ----------
-    path : Path
-        The file. Missing folders above it are created.
-    repeated : sequence of str
-        Columns beside text with few values, which Parquet then writes as a dictionary: that is faster, and smaller.
+    - ``path``: The file. Missing folders above it are created.
+    - ``repeated``: Columns beside text with few values, which Parquet then writes as a dictionary: that is faster, and
+      smaller.
 
-    Raises
-    ------
-    SettingError
-        If the suffix is neither .parquet nor .csv (.tsv for tabs).
-    SinkError
-        If the file cannot be written, or a column cannot keep the type it began with.
+    Raises ``SettingError`` if the suffix is neither .parquet nor .csv (.tsv for tabs); ``SinkError`` if the file cannot
+    be written, or a column cannot keep the type it began with.
     """
 
     def __init__(self, path: Path, *, repeated: Sequence[str] = ()) -> None:

@@ -12,6 +12,7 @@ from typing import Any, Self
 import pandas as pd
 
 from detector.errors import SettingError
+from pipelines.config import Config
 from pipelines.escaping import for_spreadsheet, one_line
 from pipelines.progress import counted
 from pipelines.sinks.files import CSV_SUFFIXES, FileSink
@@ -53,14 +54,8 @@ class QuarantineSink:
     There is no file when there was no such row; one left by an earlier run is removed, so that it is not
     taken for this one's.
 
-    Parameters
-    ----------
-    path : Path
-        The file.
-    columns : sequence of str
-        The original columns.
-    escape : bool
-        Put a ' before text that a spreadsheet would take for a formula, and say in the reason which columns have one.
+    - ``escape``: Put a ' before text that a spreadsheet would take for a formula, and say in the reason which columns
+      have one.
 
     >>> import tempfile
     >>> with tempfile.TemporaryDirectory() as folder:
@@ -127,3 +122,10 @@ def _escaped(texts: pd.DataFrame) -> pd.DataFrame:
 
 def _as_text(column: pd.Series[Any]) -> pd.Series[str]:
     return column.astype(object).map(str, na_action="ignore").astype("str")
+
+
+def quarantine_folder(config: Config) -> Path:
+    """The folder for rows that cannot be used, one file a batch."""
+    path = config.output.quarantine_path.with_suffix("")
+    # Beside the configuration, not in whatever folder the service was started from.
+    return path if path.is_absolute() or config.file is None else config.file.parent / path

@@ -31,17 +31,10 @@ _KINDS: dict[str, tuple[type[Any], ...]] = {
 class SqlSink:
     """A table that is appended to in one transaction, and created when missing.
 
-    Parameters
-    ----------
-    url : str
-        Any SQLAlchemy URL; an SQLite file is created when missing.
-    table : str
-        The table, ``schema.table`` where needed.
+    - ``url``: Any SQLAlchemy URL; an SQLite file is created when missing.
+    - ``table``: The table, ``schema.table`` where needed.
 
-    Raises
-    ------
-    SinkError
-        If the database cannot be reached, or the table that is there has other columns or types.
+    Raises ``SinkError`` if the database cannot be reached, or the table that is there has other columns or types.
     """
 
     def __init__(self, url: str, *, table: str) -> None:

@@ -69,7 +69,7 @@ class FileReader:
             self.parts[-1].rejected = self.rejected
             _check_columns(self.parts[0], self.parts[-1])
         if not self.parts:
-            raise SourceError(f"None of the files of {path} can be read: all were set aside. Give good ones.")
+            raise SourceError(f"None of the files of {path} can be read: all were quarantined. Give good ones.")
         self.schema: pa.Schema = reduce(unify, (part.schema for part in self.parts))
         self._made: dict[Path, str] = {}
         if names is not None:

@@ -141,8 +141,6 @@ class Source:
         rows: int,
         *,
         random_state: int = 0,
-        columns: Sequence[str] | None = None,
-        numeric: Iterable[str] = (),
         advance: Advance | None = None,
     ) -> pd.DataFrame:
         """Draw rows at random, each with the same chance, and keep their order.
@@ -151,17 +149,17 @@ class Source:
 
         - ``rows``: how many to draw; all if there are fewer.
         - ``random_state``: the seed. The draw depends on it and on the rows' order only.
-        - ``columns``, ``numeric``, ``advance``: as in ``read``.
+        - ``advance``: as in ``read``.
         """
         generator = np.random.default_rng(random_state)
         tables: list[pa.Table] = []
         lots, positions = np.empty(0), np.empty(0, dtype=np.int64)
         start, limit = 0, 1.0
-        for table in self._tables(columns, size=ROWS_A_READ):
-            drawn = generator.random(table.num_rows)
-            chosen = np.flatnonzero(drawn < limit)
+        for table in self._tables(None, size=ROWS_A_READ):
+            sampled = generator.random(table.num_rows)
+            chosen = np.flatnonzero(sampled < limit)
             tables.append(table.take(pa.array(chosen)))
-            lots = np.concatenate([lots, drawn[chosen]])
+            lots = np.concatenate([lots, sampled[chosen]])
             positions = np.concatenate([positions, start + chosen])
             start += table.num_rows
             if advance is not None:
@@ -175,7 +173,7 @@ class Source:
                 )
                 limit = float(lots.max())
         best = np.sort(np.argsort(lots, kind="stable")[:rows])
-        return to_frame(join_tables(tables).take(pa.array(best)), pd.Index(positions[best]), frozenset(numeric))
+        return to_frame(join_tables(tables).take(pa.array(best)), pd.Index(positions[best]), frozenset())
 
     def _tables(self, columns: Sequence[str] | None, *, size: int) -> Iterator[pa.Table]:
         if size < 1:

@@ -22,7 +22,7 @@ _NO_STATEMENT = re.compile(
     r"""'(?:[^']|'')*'|"(?:[^"]|"")*"|`[^`]*`|\[[^\]]*\]|\$(\w*)\$.*?\$\1\$|--[^\n]*|/\*.*?\*/""", re.DOTALL
 )
 _READ_ONLY = {"sqlite": "PRAGMA query_only = ON", "postgresql": "SET TRANSACTION READ ONLY"}
-"""The second line of defence: what a database is told before anything is read from it."""
+"""The second line of defence: what a database session is set to before anything is read from it."""
 
 
 class SqlReader:

@@ -12,7 +12,7 @@ from pipelines.store.tables import Base
 
 
 class AlertGroup(Base):
-    """The latest event of one key: what later flags are compared with, so that it is told once."""
+    """The latest event of one key: what later flags are compared with, so that it is reported once."""
 
     __tablename__ = "alert_groups"
     __table_args__ = (sa.Index(None, "source", "last_at"),)
@@ -21,14 +21,14 @@ class AlertGroup(Base):
     """The source and the key, hashed: the key itself may be something nobody is to read."""
     source: Mapped[str]
     incident: Mapped[str]
-    """Names the event to those who are told; the same for all that is told of it."""
+    """Names the event to those who are notified; the same for all that is reported of it."""
     label: Mapped[str]
     """The key as people may read it."""
     severity: Mapped[str]
     told_severity: Mapped[str]
-    """The highest severity that was told; empty if nothing was, for lack of room in the day."""
+    """The highest severity that was reported; empty if nothing was, for lack of room in the day."""
     told_at: Mapped[datetime | None]
-    """When the rows were that were told last, by their own time."""
+    """When the rows were that were reported last, by their own time."""
     first_at: Mapped[datetime]
     last_at: Mapped[datetime]
     rows: Mapped[int] = mapped_column(sa.BigInteger)
@@ -36,7 +36,7 @@ class AlertGroup(Base):
 
 
 class Alert(Base):
-    """Something to tell people, whether it was told or not."""
+    """Something to report to people, whether it was sent or not."""
 
     __tablename__ = "alerts"
     __table_args__ = (sa.Index(None, "source", "created_at"), sa.Index(None, "incident"))
@@ -117,7 +117,7 @@ class AlertDay(Base):
 
 
 class Silence(Base):
-    """What is not to be told for a while, and why."""
+    """What is not to be reported for a while, and why."""
 
     __tablename__ = "alert_silences"
     __table_args__ = (sa.Index(None, "source", "until"),)

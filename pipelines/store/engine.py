@@ -211,7 +211,7 @@ def _sqlite(url: sa.URL) -> Engine:
         connection.isolation_level = None  # the driver's own BEGIN comes too late for a consistent read
         cursor = connection.cursor()
         cursor.execute("PRAGMA journal_mode=WAL")
-        cursor.execute("PRAGMA synchronous=FULL")  # or a power cut could undo what a message has already told
+        cursor.execute("PRAGMA synchronous=FULL")  # or a power cut could undo what a message has already said
         cursor.close()
 
     @sa.event.listens_for(engine, "begin")

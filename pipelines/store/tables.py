@@ -67,7 +67,7 @@ class SourceFile(Base):
     """waiting, claimed, scored, skipped, broken or changed."""
     reason: Mapped[str] = mapped_column(default="")
     rows: Mapped[int] = mapped_column(sa.BigInteger, default=0)
-    """Rows of it that were scored or set aside."""
+    """Rows of it that were scored or quarantined."""
     seen_at: Mapped[datetime]
     batch: Mapped[int | None]
 

@@ -23,10 +23,7 @@ _counting = threading.Lock()
 def failpoint(point: str) -> None:
     """Go on, unless a failure was asked for at this point.
 
-    Raises
-    ------
-    OSError
-        If it is a full disk.
+    Raises ``OSError`` if the disk is full.
 
     >>> failpoint("score.claimed")
     """

@@ -8,7 +8,7 @@ from pipelines.tracking.address import mask_passwords, open_command, reachable
 from pipelines.tracking.facts import DatasetFacts
 from pipelines.tracking.lifecycle import fetch_bundle
 from pipelines.tracking.record import TrainingRecord
-from pipelines.tracking.sending import Sent, keep_training, send
+from pipelines.tracking.sending import Sent, flush_spool, keep_training
 from pipelines.tracking.session import require
 from pipelines.tracking.spool import Spool
 from pipelines.tracking.training import LoggedModel, log_training
@@ -20,11 +20,11 @@ __all__ = [
     "Spool",
     "TrainingRecord",
     "fetch_bundle",
+    "flush_spool",
     "keep_training",
     "log_training",
     "mask_passwords",
     "open_command",
     "reachable",
     "require",
-    "send",
 ]

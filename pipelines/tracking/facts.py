@@ -86,7 +86,7 @@ def signature_of(example: pd.DataFrame, predictions: pd.DataFrame) -> ModelSigna
 
     Nothing is typed on the way in. MLflow refuses a whole batch whose amounts happen to be whole numbers if the example
     had decimals, and the other way round, or whose text is a pandas category; the detector's own cleaning reads all of
-    them, and sets aside single rows it cannot read.
+    them, and quarantines single rows it cannot read.
     """
     from mlflow.models import ModelSignature, infer_signature
     from mlflow.types.schema import AnyType, ColSpec, Schema

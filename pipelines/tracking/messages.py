@@ -10,7 +10,7 @@ from pipelines.config import Config
 from pipelines.registry.models_file import Promotion
 from pipelines.registry.registry import ModelRegistry
 from pipelines.tracking.address import reachable
-from pipelines.tracking.sending import Sent, send
+from pipelines.tracking.sending import Sent, flush_spool
 from pipelines.tracking.spool import Spool
 
 if TYPE_CHECKING:
@@ -25,9 +25,9 @@ def spool_of(config: Config) -> Spool:
     return Spool(ModelRegistry(config.bundle).folder / "spool")
 
 
-def send_waiting(config: Config) -> Sent:
+def flush_tracking(config: Config) -> Sent:
     """Send MLflow what waits, if it answers; the first attempt after a failure sends it all."""
-    return send(spool_of(config), config.tracking.uri) if config.tracking.enabled else Sent()
+    return flush_spool(spool_of(config), config.tracking.uri) if config.tracking.enabled else Sent()
 
 
 def deliver_tracking(context: Context) -> int:
@@ -71,7 +71,7 @@ def record_promotion(config: Config, promotion: Promotion, *, job: str = "promot
     if not config.tracking.enabled:
         return
     at = datetime.fromisoformat(promotion.at)
-    verdict = {"rollback": "rolled back to"}.get(job, "promoted")
+    change = {"rollback": "rolled back to"}.get(job, "promoted")
     spool_of(config).put(
         "move",
         {
@@ -80,8 +80,8 @@ def record_promotion(config: Config, promotion: Promotion, *, job: str = "promot
             "bundle": promotion.to,
             "alias": config.tracking.alias,
             "drop": CHALLENGER,
-            "tags": cut({"last move": f"{verdict}, {at:%Y-%m-%d %H:%M}", "reason": promotion.why}),
-            "decision": verdict,
+            "tags": cut({"last move": f"{change}, {at:%Y-%m-%d %H:%M}", "reason": promotion.why}),
+            "decision": change,
             "run": f"{job}: v{{version}} serves" if own_run else "",
             "job": job,
             "note": f"## {job.capitalize()}\n\n{promotion.why}\n\n- **serves now**: {promotion.to}\n"

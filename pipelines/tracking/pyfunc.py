@@ -17,7 +17,7 @@ from detector.persist.bundle import Scorer
 
 
 class ScoredTable:
-    """A fitted detector as MLflow calls it: a frame in, one verdict for each of its rows out.
+    """A fitted detector as MLflow calls it: a frame in, one line of scores for each of its rows out.
 
     - ``policy``: which rows to flag; without one, the detector's default.
     """
@@ -27,7 +27,7 @@ class ScoredTable:
         self.policy = policy
 
     def predict(self, frame: pd.DataFrame, params: Mapping[str, Any] | None = None) -> pd.DataFrame:  # noqa: ARG002
-        """Judge every row.
+        """Score every row.
 
         - ``frame`` (n_rows, n_columns): with the columns the detector was fitted on; others are ignored.
         - ``params``: taken because MLflow passes it; there are none.

@@ -34,7 +34,7 @@ def keep_training(spool: Spool, record: TrainingRecord) -> str:
     return spool.put("training", record.to_json(), record.write_files)
 
 
-def send(spool: Spool, uri: str, *, timeout: float = 3.0) -> Sent:
+def flush_spool(spool: Spool, uri: str) -> Sent:
     """Send MLflow all that waits, oldest first, as far as it answers.
 
     A server that is down is no error. One that answers and refuses an entry five times loses that entry to the
@@ -42,7 +42,7 @@ def send(spool: Spool, uri: str, *, timeout: float = 3.0) -> Sent:
     """
     if not spool.waiting():
         return Sent()
-    if fault := reachable(uri, timeout=timeout):
+    if fault := reachable(uri):
         return Sent(waiting=spool.waiting(), fault=fault)
     models: dict[str, LoggedModel] = {}
     count = 0
@@ -53,7 +53,7 @@ def send(spool: Spool, uri: str, *, timeout: float = 3.0) -> Sent:
             try:
                 found = _send_one(entry, uri)
             except (TrackingError, BundleError, ValueError, KeyError, TypeError) as error:
-                if fault := reachable(uri, timeout=timeout):
+                if fault := reachable(uri):
                     return Sent(models, count, spool.waiting(), fault)
                 if not spool.failed(entry, f"{type(error).__name__}: {error}"):
                     return Sent(models, count, spool.waiting(), str(error))

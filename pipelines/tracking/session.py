@@ -32,7 +32,7 @@ _QUIET = ("alembic", "mlflow", "mlflow.store.db.utils", "mlflow.tracking.fluent"
 def require(uri: str, *, may_be_down: bool = False) -> None:
     """Make sure, without importing MLflow, that it is installed and that its store answers.
 
-    - ``may_be_down``: whether a server or a database that does not answer will do, because what it is told can wait.
+    - ``may_be_down``: whether a server or a database that does not answer will do, because what it is sent can wait.
 
     Raises ``MissingExtraError`` if MLflow is not installed; ``TrackingError`` if the store does not answer.
     """

@@ -16,7 +16,6 @@ import fcntl
 import json
 import os
 import shutil
-import tempfile
 import uuid
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -24,6 +23,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from detector.atomic import whole_folder, write_whole
 from pipelines.testing.failpoints import failpoint
 
 MOST_ATTEMPTS = 5
@@ -50,6 +50,7 @@ class Spool:
 
     - ``folder``: made when the first entry is put there.
 
+    >>> import tempfile
     >>> spool = Spool(Path(tempfile.mkdtemp()))
     >>> spool.put("note", {"reason": "too few rows"})[:6]
     '000001'
@@ -64,28 +65,20 @@ class Spool:
         """Keep an entry; it is there as a whole, or not at all.
 
         - ``kind``, ``values``: as in `Entry`.
-        - ``files``: told the folder to write files to.
+        - ``files``: writes files to the folder it is given.
 
         Returns the name of its folder.
         """
-        self.folder.mkdir(parents=True, exist_ok=True)
-        building = Path(tempfile.mkdtemp(prefix=".building-", dir=self.folder))
-        try:
-            if files is not None:
-                files(building)
-            content = {"kind": kind, "name": uuid.uuid4().hex, "values": dict(values)}
-            (building / "entry.json").write_text(json.dumps(content, ensure_ascii=False), encoding="utf-8")
-            failpoint("spool.built")
-            number = max((int(name.split("-")[0]) for name in self._names()), default=0)
-            while True:
-                number += 1
-                place = self.folder / f"{number:06d}-{kind}"
-                if any(name.startswith(f"{number:06d}-") for name in self._names()):
-                    continue
-                building.replace(place)
-                return place.name
-        finally:
-            shutil.rmtree(building, ignore_errors=True)
+        content = {"kind": kind, "name": uuid.uuid4().hex, "values": dict(values)}
+        with self._locked(".lock-put", fcntl.LOCK_EX):  # so that no two processes take one number
+            number = 1 + max((int(name.split("-")[0]) for name in self._names()), default=0)
+            place = self.folder / f"{number:06d}-{kind}"
+            with whole_folder(place) as building:
+                if files is not None:
+                    files(building)
+                (building / "entry.json").write_text(json.dumps(content, ensure_ascii=False), encoding="utf-8")
+                failpoint("spool.built")
+        return place.name
 
     def entries(self) -> list[Entry]:
         """All that waits, oldest first."""
@@ -119,21 +112,21 @@ class Spool:
         shutil.rmtree(gone, ignore_errors=True)
 
     def failed(self, entry: Entry, reason: str) -> bool:
-        """Count an attempt that a server which answers refused; after five the entry is put aside.
+        """Count an attempt that a server which answers refused; after five the entry goes to ``refused/``.
 
-        Returns whether it was put aside.
+        Returns whether it was.
         """
         path = entry.folder / "attempts"
         attempts = 1 + (int(path.read_text()) if path.exists() else 0)
-        path.write_text(str(attempts))
+        write_whole(path, str(attempts))
         if attempts < MOST_ATTEMPTS:
             return False
         self.refuse(entry.folder, reason)
         return True
 
     def refuse(self, folder: Path, reason: str) -> None:
-        """Put an entry aside for a person to look at."""
-        (folder / "reason.txt").write_text(reason, encoding="utf-8")
+        """Move an entry to ``refused/``, for a person to look at."""
+        write_whole(folder / "reason.txt", reason)
         target = self.folder / REFUSED / f"{folder.name}-{uuid.uuid4().hex[:6]}"
         target.parent.mkdir(exist_ok=True)
         folder.replace(target)
@@ -141,10 +134,15 @@ class Spool:
     @contextmanager
     def sending(self) -> Iterator[bool]:
         """Be the only process that sends; False if another one does."""
+        with self._locked(".lock", fcntl.LOCK_EX | fcntl.LOCK_NB) as alone:
+            yield alone
+
+    @contextmanager
+    def _locked(self, name: str, how: int) -> Iterator[bool]:
         self.folder.mkdir(parents=True, exist_ok=True)
-        with (self.folder / ".lock").open("w") as file:
+        with (self.folder / name).open("w") as file:
             try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                fcntl.flock(file, how)
             except BlockingIOError:
                 yield False
                 return

@@ -1,4 +1,4 @@
-"""Evaluate: compare the trained detector's verdicts with known labels, and write the report."""
+"""Evaluate: compare the trained detector's scores with known labels, and write the report."""
 
 from __future__ import annotations
 
@@ -61,12 +61,12 @@ class EvaluationReport:
         if "known_events" in truth:
             lines.append(
                 f"Events: found {truth['found_events']:.0f} of {truth['known_events']:.0f}; of "
-                f"{truth['flagged_events']:.0f} flagged stretches {truth['false_events']:.0f} are false alarms."
+                f"{truth['flagged_events']:.0f} flagged segments {truth['false_events']:.0f} are false alarms."
             )
         members = [name.removeprefix("ap_") for name in truth if name.startswith("ap_")]
         lines += [f"  {name:<12} AUROC {truth[f'auroc_{name}']:.3f}  AP {truth[f'ap_{name}']:.3f}" for name in members]
         if self.answered:
-            lines.append(f"{counted(self.answered)} of these people have judged, by answering alerts.")
+            lines.append(f"Of these, {counted(self.answered)} labelled by answers to alerts.")
         if self.realised:
             lines.append(self.realised)
         if self.missed:
@@ -129,7 +129,7 @@ def evaluate(config: Config, *, input: str, now: datetime) -> EvaluationReport: 
             job="Evaluation",
             made_at=now,
             rows=given_rows,
-            flagged=int(reviewed.verdicts["flagged"].sum()),
+            flagged=int(reviewed.scored["flagged"].sum()),
             quarantined=len(quarantine),
             source=source.describe(),
             seconds=time.perf_counter() - started,
@@ -154,11 +154,11 @@ def evaluate(config: Config, *, input: str, now: datetime) -> EvaluationReport: 
         report=report,
         answered=answered,
         realised=realised(config),
-        missed=_missed(cleaned.rows, reviewed.verdicts, config=config, schema=schema),
+        missed=_missed(cleaned.rows, reviewed.scored, config=config, schema=schema),
     )
 
 
-def _missed(rows: pd.DataFrame, verdicts: pd.DataFrame, *, config: Config, schema: Schema) -> str | None:
+def _missed(rows: pd.DataFrame, scored: pd.DataFrame, *, config: Config, schema: Schema) -> str | None:
     """How many anomalies a day nothing flags, by the labels of sampled rows; None if they cannot be found again.
 
     The chance of a row is known here only where the day has the budget, and not each batch its own.
@@ -167,8 +167,8 @@ def _missed(rows: pd.DataFrame, verdicts: pd.DataFrame, *, config: Config, schem
     if exploration is None or exploration.among is None or schema.key is None or schema.time is None:
         return None
     chance = exploration.chance(len(rows))
-    sampled = (exploration.uniform(rows[schema.key]) < chance) & ~verdicts["flagged"].to_numpy(dtype=bool)
-    truth = verdicts["truth"].to_numpy(dtype=np.float64)[sampled]
+    sampled = (exploration.uniform(rows[schema.key]) < chance) & ~scored["flagged"].to_numpy(dtype=bool)
+    truth = scored["truth"].to_numpy(dtype=np.float64)[sampled]
     known = truth[~np.isnan(truth)]
     if not len(known):
         return f"None of the {counted(int(sampled.sum()))} drawn at random has a label, so what is missed is unknown."

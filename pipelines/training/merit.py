@@ -23,14 +23,14 @@ MOST_SHOWN = 100
 class Review:
     """A detector scored on rows it has not seen.
 
-    - ``verdicts``: as ``TabularScorer.verdicts``, with ``truth`` where labels are known.
+    - ``scored``: as ``TabularScorer.score`` gives them, with ``truth`` where labels are known.
     - ``metrics``: figures of merit without labels: calibration, members' rank correlation, share flagged.
     - ``truth``: figures of merit against labels; None if the rows hold none of both classes.
     - ``interval``: average precision with its bootstrap interval.
     - ``alerts``: the riskiest flagged rows, at most 100.
     """
 
-    verdicts: pd.DataFrame
+    scored: pd.DataFrame
     metrics: dict[str, float]
     truth: dict[str, float] | None
     interval: evaluate.Interval | None

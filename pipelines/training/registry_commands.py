@@ -15,7 +15,7 @@ from pipelines.progress import progress
 from pipelines.registry.models_file import Promotion, StoredModel
 from pipelines.registry.promotion import decide, note_of
 from pipelines.registry.registry import ModelRegistry
-from pipelines.tracking.messages import record_promotion, send_waiting, spool_of, waiting_note
+from pipelines.tracking.messages import flush_tracking, record_promotion, spool_of, waiting_note
 from pipelines.training.comparison import compare_on
 
 if TYPE_CHECKING:
@@ -146,5 +146,5 @@ def _figures(model: StoredModel) -> tuple[str, str, str, str]:
 def _promoted(config: Config, promotion: Promotion) -> list[str]:
     return [
         f"{promotion.to} serves now; before, {promotion.before or 'none'} did.",
-        *waiting_note(send_waiting(config)),
+        *waiting_note(flush_tracking(config)),
     ]

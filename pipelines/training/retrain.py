@@ -27,7 +27,7 @@ from pipelines.registry.registry import ModelRegistry, OnPromotion
 from pipelines.scoring.shadow import begin_shadow, settle_shadow
 from pipelines.testing.failpoints import failpoint
 from pipelines.tracking import keep_training
-from pipelines.tracking.messages import record_note, record_promotion, send_waiting, spool_of, waiting_note
+from pipelines.tracking.messages import flush_tracking, record_note, record_promotion, spool_of, waiting_note
 from pipelines.tracking.usage import measured
 from pipelines.training.comparison import compare_on
 from pipelines.training.merit import Review
@@ -63,8 +63,8 @@ class RetrainReport:
 
     def outcome(self) -> dict[str, Any]:
         """The same for the service's record of the run."""
-        verdict = self.decision.verdict
-        facts = {"decision": verdict, "champion": self.champion, "challenger": self.challenger, **self.metrics}
+        outcome = self.decision.outcome
+        facts = {"decision": outcome, "champion": self.champion, "challenger": self.challenger, **self.metrics}
         skipped = "done" if self.challenger else "skipped"
         return {"rows": self.rows, "note": self.decision.reason, "outcome": skipped, "facts": facts}
 
@@ -93,7 +93,7 @@ def retrain(config: Config, *, now: datetime, trigger: str = "asked for") -> Ret
         with run.registry.locked():
             run.registry.prune(config.retrain.keep_versions)
     failpoint("retrain.decided")
-    report.notes.extend(waiting_note(send_waiting(config)))
+    report.notes.extend(waiting_note(flush_tracking(config)))
     return report
 
 
@@ -118,7 +118,7 @@ class _Run:
 
     def record(self, run: str, decision: Decision, *, failed: bool = False) -> None:
         """Record a run without a model."""
-        tags = {"job": "retrain", "decision": decision.verdict, "reason": decision.reason, "trigger": self.trigger}
+        tags = {"job": "retrain", "decision": decision.outcome, "reason": decision.reason, "trigger": self.trigger}
         facts = {"trigger": self.trigger} | ({"at": f"{self.now:%Y-%m-%d %H:%M}"} if failed else {})
         note = note_of(decision, None, facts=facts)
         started, ended = self.now.timestamp(), self.clock()
@@ -192,14 +192,14 @@ def _act(run: _Run, name: str, decision: Decision, *, over: str) -> Decision:
     Only over the champion it was decided about: while a process was held up, another one may have been promoted.
     """
     with run.registry.locked():
-        if decision.verdict != KEEP and run.registry.served() != over:
+        if decision.outcome != KEEP and run.registry.served() != over:
             decision = overtaken(decision)
             run.record("retrain: overtaken", decision)
-        if decision.verdict == PROMOTE:
+        if decision.outcome == PROMOTE:
             run.registry.promote(name, why=decision.reason, now=run.now, notify=run.notify)
             return decision
-        run.registry.note(name, f"{decision.verdict}: {decision.reason}", challenger=True)
-    if decision.verdict == SHADOW:
+        run.registry.note(name, f"{decision.outcome}: {decision.reason}", challenger=True)
+    if decision.outcome == SHADOW:
         begin_shadow(run.config, name, reason=decision.reason, now=run.now)
     return decision
 
@@ -219,7 +219,7 @@ def _report_failure(run: _Run, error: Exception) -> None:
     reason = f"Training failed and the champion stays. {type(error).__name__}: {error}"
     try:
         run.record("retrain: failed", Decision(FAILED, reason), failed=True)
-        send_waiting(run.config)
+        flush_tracking(run.config)
     except OSError:  # a full disk must not hide the first error
         return
 

@@ -46,9 +46,9 @@ def review_table(scorer: TabularScorer, rows: pd.DataFrame, *, policy: Policy) -
 
     - ``rows``: as ``clean`` returns them; at least one.
     """
-    verdicts = scorer.score(rows, policy, explains=False)
-    measures = verdicts[["risk", "p_value", *scorer.members, UNSUPERVISED]]
-    flagged = verdicts["flagged"].to_numpy(dtype=bool)
+    scored = scorer.score(rows, policy, explains=False)
+    measures = scored[["risk", "p_value", *scorer.members, UNSUPERVISED]]
+    flagged = scored["flagged"].to_numpy(dtype=bool)
     labels = labels_of(rows, scorer.schema.label)
     normal = measures["p_value"][(labels != 1)]
     metrics = {"flagged_share": float(flagged.mean()), "review_rows": float(len(rows))}
@@ -60,11 +60,11 @@ def review_table(scorer: TabularScorer, rows: pd.DataFrame, *, policy: Policy) -
     if evaluate.has_both_classes(labels):
         truth = against_labels(labels, measures, flagged, policy)
         interval = evaluate.average_precision_interval(labels, measures["risk"])
-        verdicts["truth"] = labels
-    alerts = verdicts[flagged].nlargest(MOST_SHOWN, "risk")
+        scored["truth"] = labels
+    alerts = scored[flagged].nlargest(MOST_SHOWN, "risk")
     reasons = scorer.explain(rows.loc[alerts.index])
     alerts = alerts.assign(reasons=[in_words(each) for each in reasons])
-    return Review(verdicts, metrics, truth, interval, alerts, reasons)
+    return Review(scored, metrics, truth, interval, alerts, reasons)
 
 
 def figures(
@@ -80,26 +80,26 @@ def figures(
     from pipelines.reports import model_figures
 
     sample = rows.iloc[:: max(1, len(rows) // MOST_DRAWN)]
-    verdicts = reviewed.verdicts.loc[sample.index]
-    labels = verdicts["truth"].to_numpy() if "truth" in verdicts else None
+    scored = reviewed.scored.loc[sample.index]
+    labels = scored["truth"].to_numpy() if "truth" in scored else None
     threshold = float(reviewed.alerts["risk"].min()) if len(reviewed.alerts) else None
-    normal = verdicts["p_value"] if labels is None else verdicts["p_value"][labels != 1]
+    normal = scored["p_value"] if labels is None else scored["p_value"][labels != 1]
     drawings: dict[str, Figure] = {}
     if history and history.get("loss"):
         drawings["loss"] = draw.loss_curves(history)
-    drawings["risk"] = draw.risk_histogram(verdicts["risk"], labels=labels, threshold=threshold)
+    drawings["risk"] = draw.risk_histogram(scored["risk"], labels=labels, threshold=threshold)
     if labels is not None and evaluate.has_both_classes(labels):
         drawings["precision_recall"] = draw.precision_recall(
-            labels, verdicts["risk"], budget=budget_of(policy, len(verdicts))
+            labels, scored["risk"], budget=budget_of(policy, len(scored))
         )
     if "autoencoder" in scorer.members and len(sample) > 1:
-        unusual = labels == 1 if labels is not None else verdicts["flagged"].to_numpy()
+        unusual = labels == 1 if labels is not None else scored["flagged"].to_numpy()
         drawings["feature_error"] = model_figures.feature_error(scorer.feature_errors(sample), unusual=unusual)
-        drawings["code"] = model_figures.code_map(scorer.encode(sample), risk=verdicts["risk"], labels=labels)
-    chosen = reviewed.verdicts["p_value"][reviewed.verdicts["flagged"]].max() if len(reviewed.alerts) else None
-    drawings["alert_rate"] = draw.alert_rate(reviewed.verdicts["p_value"], chosen=chosen)
+        drawings["code"] = model_figures.code_map(scorer.encode(sample), risk=scored["risk"], labels=labels)
+    chosen = reviewed.scored["p_value"][reviewed.scored["flagged"]].max() if len(reviewed.alerts) else None
+    drawings["alert_rate"] = draw.alert_rate(reviewed.scored["p_value"], chosen=chosen)
     if len(normal):
         drawings["calibration"] = draw.calibration(normal)
     if len(scorer.members) > 1 and len(sample) > 1:
-        drawings["members"] = model_figures.member_correlation(verdicts[list(scorer.members)])
+        drawings["members"] = model_figures.member_correlation(scored[list(scorer.members)])
     return drawings

@@ -123,7 +123,7 @@ class Retraining:
         rows = period.compare if len(period.compare) else period.learn
         tags = {
             "job": "retrain",
-            "decision": self.decision.verdict,
+            "decision": self.decision.outcome,
             "reason": self.decision.reason,
             "trigger": self.trigger,
             "data window": f"{period.since[:10]} to {period.until[:10]}" if period.since else "all rows",
@@ -149,7 +149,7 @@ class Retraining:
             description=note,
             policy=policy_of(config.policy, period.schema),
             alias=config.tracking.alias if self.champion is None else CHALLENGER,
-            run_name=f"retrain v{{version}}: {self.decision.verdict}",
+            run_name=f"retrain v{{version}}: {self.decision.outcome}",
             started=self.fitted.started,
             ended=self.fitted.ended,
         )

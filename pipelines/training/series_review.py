@@ -1,4 +1,4 @@
-"""How good a detector of series is on a stretch it has not seen: by row and by event, and its pictures."""
+"""How good a detector of series is on a span it has not seen: by row and by event, and its pictures."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ def series_figures(
     drawings: dict[str, Figure] = {}
     if history and history.get("loss"):
         drawings["loss"] = draw.loss_curves(history)
-    verdicts, events = reviewed.verdicts, reviewed.alerts
+    verdicts, events = reviewed.scored, reviewed.alerts
     worst = events["entity"].iloc[0] if len(events) and "entity" in events else None
     shown = verdicts[verdicts["entity"] == worst] if worst is not None else verdicts
     drawings["risk_over_time"] = risk_over_time(

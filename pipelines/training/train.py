@@ -113,7 +113,7 @@ def train(config: Config, *, now: datetime) -> TrainReport:
         frame = featured.rows
     statements = statements_of(config, engine)
     whole = engine is not None or config.train.rows is None
-    strangers = _strangers(frame, config, statements) if whole else None
+    unmatched = _unmatched(frame, config, statements) if whole else None
     frame = _some(frame, config)
     policy = policy_of(config.policy, schema)
     cleaned = clean(frame, schema, labelled=schema.label is not None, positions=frame.index)
@@ -151,7 +151,7 @@ def train(config: Config, *, now: datetime) -> TrainReport:
             logged, unsent = _log(trained)
     lost = _lost(cleaned, len(frame), quarantine_file)
     hindsight = _hindsight(usable, labelled, config, schema)
-    notes = [text for text in (early, lost, hindsight, filtered, strangers) if text is not None]
+    notes = [text for text in (early, lost, hindsight, filtered, unmatched) if text is not None]
     write_report(config.report, _content(trained, logged, notes, now=now, started=started))
     return TrainReport(
         rows=len(rows),
@@ -184,11 +184,11 @@ def _quarantine(config: Config) -> Path:
     return config.bundle.with_name(f"{config.bundle.name}.quarantine.csv")
 
 
-def _strangers(rows: pd.DataFrame, config: Config, statements: Statements | None) -> str | None:
+def _unmatched(rows: pd.DataFrame, config: Config, statements: Statements | None) -> str | None:
     """What to say of reports about rows that are not there."""
     if statements is None or config.columns.key is None:
         return None
-    unknown = statements.strangers(rows[config.columns.key])
+    unknown = statements.unmatched(rows[config.columns.key])
     if not unknown:
         return None
     return (
@@ -276,10 +276,10 @@ def fitting_steps() -> Iterator[OnStep]:
 def _log(trained: Trained) -> tuple[LoggedModel | None, list[str]]:
     """Log it; if the server is down, say so, and send it later."""
     from pipelines.tracking import keep_training
-    from pipelines.tracking.messages import send_waiting, spool_of, waiting_note
+    from pipelines.tracking.messages import flush_tracking, spool_of, waiting_note
 
     entry = keep_training(spool_of(trained.config), trained.record())
-    sent = send_waiting(trained.config)
+    sent = flush_tracking(trained.config)
     return sent.models.get(entry), waiting_note(sent)
 
 
@@ -292,7 +292,7 @@ def _content(
     places = {"Bundle": str(config.bundle)}
     if logged is not None:
         places |= {"MLflow model": logged.model_uri, "MLflow run": logged.url or str(logged.open_with)}
-    said = (head_note(scorer), policy.power_note(len(reviewed.verdicts), kind.calibration(scorer).size))
+    said = (head_note(scorer), policy.power_note(len(reviewed.scored), kind.calibration(scorer).size))
     notes = [
         *(f"{sentence}." for sentence in kind.left_out(trained.detector)),
         *notes,

@@ -18,12 +18,12 @@ from detector.encoding.table import Encoded, TableEncoder
 from detector.errors import SettingError, ShapeError
 from detector.explain.reason import Reason, no_reasons, reasons_in_words
 from detector.explain.table import TableExplainer, sum_by
+from detector.head.model import Head
 from detector.members.event_sequence import EventWindow
 from detector.members.isolation_forest import Trees
 from detector.members.neighbours import References
 from detector.onnx.graph import Graph
 from detector.onnx.parts import Parts, under
-from detector.ranker.model import Head
 from detector.schema import Schema
 
 DEFAULT_POLICY = Policy(quantile=0.99)

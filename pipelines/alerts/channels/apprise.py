@@ -23,12 +23,8 @@ _TYPES = {"critical": "failure", "high": "failure", "medium": "warning", "low": 
 class AppriseChannel:
     """Sends through one service of Apprise. What it says of a failure is only that there was one.
 
-    Raises
-    ------
-    MissingExtraError
-        If Apprise is not installed.
-    SettingError
-        If it does not know the address; the address is not repeated, for it may hold a secret.
+    Raises ``MissingExtraError`` if Apprise is not installed; ``SettingError`` if it does not know the address; the
+    address is not repeated, for it may hold a secret.
     """
 
     def __init__(
@@ -57,10 +53,7 @@ class AppriseChannel:
     def send(self, message: Message, *, now: datetime) -> None:
         """Send one message.
 
-        Raises
-        ------
-        DeliveryError
-            If the service did not take it, or is at a forbidden address.
+        Raises ``DeliveryError`` if the service did not take it, or is at a forbidden address.
         """
         del now
         kind = "success" if message.kind == "recovered" else _TYPES.get(message.severity, "info")

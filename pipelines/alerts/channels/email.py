@@ -44,18 +44,11 @@ def mail_of(
 class EmailChannel:
     """Sends mail, each over a connection of its own.
 
-    Parameters
-    ----------
-    section : EmailSection
-        Server, account and addresses.
-    timeout : float
-        Seconds to wait.
-    allowed : sequence of networks
-        Private networks that may be sent to; mail servers are often in one.
-    templates : Path or None
-        A folder with templates of your own.
-    context : SSLContext, optional
-        Another one than the system's, for tests.
+    - ``section``: Server, account and addresses.
+    - ``timeout``: Seconds to wait.
+    - ``allowed``: Private networks that may be sent to; mail servers are often in one.
+    - ``templates``: A folder with templates of your own.
+    - ``context``: Another one than the system's, for tests.
     """
 
     def __init__(
@@ -76,10 +69,7 @@ class EmailChannel:
     def send(self, message: Message, *, now: datetime) -> None:
         """Send one mail to all.
 
-        Raises
-        ------
-        DeliveryError
-            If the server did not take it.
+        Raises ``DeliveryError`` if the server did not take it.
         """
         section = self.section
         mail = mail_of(message, sender=section.sender, to=section.to, now=now, templates=self._templates)

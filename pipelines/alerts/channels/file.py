@@ -44,10 +44,7 @@ class FileChannel:
     def send(self, message: Message, *, now: datetime) -> None:
         """Append a line, whole or not at all, and once: a line that a crash cut off is ended first.
 
-        Raises
-        ------
-        DeliveryError
-            If the file cannot be written.
+        Raises ``DeliveryError`` if the file cannot be written.
         """
         line = json.dumps(as_dict(message) | {"sent_at": now.isoformat()}, ensure_ascii=False, default=str) + "\n"
         try:

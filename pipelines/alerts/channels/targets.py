@@ -26,10 +26,7 @@ class Channel(Protocol):
     def send(self, message: Message, *, now: datetime) -> None:
         """Send one alert; that it returns means that the place has it.
 
-        Raises
-        ------
-        DeliveryError
-            If it has not, as far as is known.
+        Raises ``DeliveryError`` if it has not, as far as is known.
         """
         ...
 

@@ -69,7 +69,7 @@ class Cycle:
             return bool(self._busy)
 
 
-def deliver(context: Context, *, jitter: random.Random | None = None, most_seconds: float = MOST_SECONDS) -> JobOutcome:
+def deliver(context: Context, *, most_seconds: float = MOST_SECONDS) -> JobOutcome:
     """Send what waits to be sent, for at most so long; a job of the service.
 
     Raises
@@ -86,8 +86,8 @@ def deliver(context: Context, *, jitter: random.Random | None = None, most_secon
         dead = queue.give_up(session, names, now=context.now, hours=config.alerts.retry.give_up_hours)
         context.fence(session)
     if dead:
-        log.error("%d alerts were not taken in time and are put aside: see `detector alerts list --state dead`", dead)
-    cycle = Cycle(context, lambda target: target.open(config), jitter or random.Random(), most_seconds)
+        log.error("%d alerts were not taken in time and are given up: see `detector alerts list --state dead`", dead)
+    cycle = Cycle(context, lambda target: target.open(config), random.Random(), most_seconds)
     threads: dict[str, threading.Thread] = context.cache.of("alert threads", None, dict)
     begun = [target for target in targets_of(config) if target.name not in _alive(threads)]
     for target in begun:
@@ -123,7 +123,7 @@ def _outcome(cycle: Cycle, hanging: list[str]) -> JobOutcome:
     sent = sum(sent_to.values())
     parts = [f"sent {sent:,}"] if sent else []
     parts += [f"{found['waiting']:,} waiting"] if found.get("waiting") else []
-    parts += [f"{found['dead']:,} put aside"] if found.get("dead") else []
+    parts += [f"{found['dead']:,} given up"] if found.get("dead") else []
     parts += [f"{name}: {text}" for name, text in sorted(failed.items())]
     gauges = {f"alerts_{state}": float(found.get(state, 0)) for state in ("waiting", "held", "dead")}
     gauges |= {

@@ -26,10 +26,7 @@ MOST_TEXT = 1_000
 def find(session: Session, alert: str) -> Alert:
     """The alert of that name, or of the only one that begins so.
 
-    Raises
-    ------
-    DataError
-        If there is none, or more than one.
+    Raises ``DataError`` if there is none, or more than one.
     """
     wanted = alert if alert.startswith("al_") else f"al_{alert}"
     pattern = wanted.replace("_", r"\_").replace("%", r"\%") + "%"
@@ -56,10 +53,7 @@ def answer(
 
     ``via`` says where the link was sent to; with ``snooze``, "fine" silences this pattern of this entity for a while.
 
-    Raises
-    ------
-    DataError
-        If there is no such verdict, or the alert is no event.
+    Raises ``DataError`` if there is no such verdict, or the alert is no event.
     """
     if verdict not in VERDICTS:
         raise DataError(f"There is no answer {verdict!r}. {nearest(verdict, VERDICTS)}")
@@ -100,11 +94,8 @@ def _text(text: str) -> str:
 def precision(session: Session, *, source: str) -> pd.DataFrame:
     """How many answered alerts were fraud, by target, first reason and week.
 
-    Returns
-    -------
-    DataFrame
-        Columns ``channel``, ``reason``, ``week``, ``alerts`` (sent), ``answered`` (fraud or fine), ``fraud``, and
-        ``precision``, missing where nobody has answered. An alert that went to two targets is in two lines.
+    Returns columns ``channel``, ``reason``, ``week``, ``alerts`` (sent), ``answered`` (fraud or fine), ``fraud``, and
+    ``precision``, missing where nobody has answered. An alert that went to two targets is in two lines.
     """
     grouped = _sent(session, source).groupby(["channel", "reason", "week"], as_index=False)
     table = grouped.agg(alerts=("fraud", "size"), answered=("answered", "sum"), fraud=("fraud", "sum"))

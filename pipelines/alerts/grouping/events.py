@@ -104,10 +104,7 @@ def events_of(flagged: pd.DataFrame, grouping: Grouping, *, now: datetime) -> li
 
     ``now`` is for rows without a time.
 
-    Raises
-    ------
-    SettingError
-        If a column is not there.
+    Raises ``SettingError`` if a column is not there.
     """
     if flagged.empty:
         return []
@@ -115,7 +112,7 @@ def events_of(flagged: pd.DataFrame, grouping: Grouping, *, now: datetime) -> li
     for name in (*by, *((amount,) if amount else ())):
         if name not in flagged:
             raise SettingError(
-                f"`alerts` names the column {name!r}, which the verdicts do not have. {nearest(name, flagged.columns)}"
+                f"`alerts` names the column {name!r}, which the scores do not have. {nearest(name, flagged.columns)}"
             )
     codes, keys = _keys(flagged, by)
     when = times_of(flagged, grouping.time, now)

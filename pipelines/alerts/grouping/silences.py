@@ -34,10 +34,7 @@ def silence(
     ``group`` and ``label`` say what it is about, ``pattern`` only which first feature, ``below`` only what is less
     severe; each is empty for all.
 
-    Raises
-    ------
-    DataError
-        If there is no reason, or it would end before it begins.
+    Raises ``DataError`` if there is no reason, or it would end before it begins.
     """
     if not reason.strip():
         raise DataError("A silence needs a reason: whoever finds it later will ask. Give one with --reason.")
@@ -65,10 +62,7 @@ def silence(
 def lift(session: Session, number: int, *, now: datetime) -> Silence:
     """End a silence now; what it was stays known.
 
-    Raises
-    ------
-    DataError
-        If there is none of that number that goes on.
+    Raises ``DataError`` if there is none of that number that goes on.
     """
     found = session.get(Silence, number)
     if found is None or found.until <= now:

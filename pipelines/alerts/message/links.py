@@ -43,10 +43,7 @@ def sign(claim: Claim, secret: str) -> str:
 def read(token: str, secret: str, *, now: datetime) -> Claim:
     """The inverse of ``sign``.
 
-    Raises
-    ------
-    DataError
-        If the link was not made here, was changed, or is too old.
+    Raises ``DataError`` if the link was not made here, was changed, or is too old.
     """
     head, _, tail = token.partition(".") if len(token) <= MOST_CHARACTERS else ("", "", "")
     try:

@@ -143,7 +143,7 @@ class Message:
         return rows
 
     def to_dict(self) -> dict[str, Any]:
-        """What machines are told of every alert, as plain values."""
+        """What machines receive of every alert, as plain values."""
         found: dict[str, Any] = {
             "id": self.id,
             "incident": self.incident,

@@ -21,12 +21,8 @@ from pipelines.alerts.network.addresses import ForbiddenAddressError, IpNetwork,
 class Deadline:
     """When an exchange must be over, by the monotonic clock. Not for several threads at once.
 
-    Parameters
-    ----------
-    seconds : float
-        For the whole exchange, from ``start`` on.
-    step : float
-        For each connect, read and write, if the whole has as much left.
+    - ``seconds``: For the whole exchange, from ``start`` on.
+    - ``step``: For each connect, read and write, if the whole has as much left.
     """
 
     def __init__(self, seconds: float, *, step: float) -> None:
@@ -41,10 +37,7 @@ class Deadline:
     def left(self) -> float:
         """Seconds for the next step, more than 0.
 
-        Raises
-        ------
-        TimeoutError
-            If the time is up.
+        Raises ``TimeoutError`` if the time is up.
         """
         left = self._until - time.monotonic()
         if left <= 0:
@@ -58,12 +51,8 @@ def dial(host: str, port: int, *, deadline: Deadline, allowed: Sequence[IpNetwor
     The name is looked up once, and what it leads to is checked and connected to. The lookup itself is the system's, and
     ends when that gives up.
 
-    Raises
-    ------
-    ForbiddenAddressError
-        If it has no other than forbidden addresses.
-    OSError
-        If none of the allowed ones answers.
+    Raises ``ForbiddenAddressError`` if it has no other than forbidden addresses; ``OSError`` if none of the allowed
+    ones answers.
     """
     try:
         found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
@@ -93,12 +82,8 @@ def dial(host: str, port: int, *, deadline: Deadline, allowed: Sequence[IpNetwor
 class Backend(httpcore.NetworkBackend):
     """How httpcore connects: to allowed addresses, before the deadline. An OSError goes through as it is.
 
-    Parameters
-    ----------
-    deadline : Deadline
-        Of the exchanges over these connections.
-    allowed : sequence of networks
-        Private networks that may be connected to.
+    - ``deadline``: Of the exchanges over these connections.
+    - ``allowed``: Private networks that may be connected to.
     """
 
     def __init__(self, deadline: Deadline, *, allowed: Sequence[IpNetwork]) -> None:
@@ -140,10 +125,7 @@ class Stream(httpcore.NetworkStream):
     def write(self, buffer: bytes, timeout: float | None = None) -> None:
         """Send all of it.
 
-        Raises
-        ------
-        WriteError
-            If the other side takes no more; httpcore then reads what it may have answered before.
+        Raises ``WriteError`` if the other side takes no more; httpcore then reads what it may have answered before.
         """
         del timeout
         while buffer:

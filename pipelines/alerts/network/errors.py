@@ -12,14 +12,10 @@ Trouble = Literal["later", "refused", "gone"]
 class DeliveryError(SinkError):
     """An alert was not taken.
 
-    Parameters
-    ----------
-    text : str
-        What happened, without secrets.
-    kind : {"later", "refused", "gone"}
-        Whether the target has trouble and is tried again, the alert itself is at fault, or the target wants no more.
-    after : float or None
-        Seconds the target asked to wait.
+    - ``text``: What happened, without secrets.
+    - ``kind``: "later", "refused" or "gone": whether the target has trouble and is tried again, the alert itself is at
+      fault, or the target wants no more.
+    - ``after``: Seconds the target asked to wait.
     """
 
     def __init__(self, text: str, *, kind: Trouble = "later", after: float | None = None) -> None:

@@ -41,16 +41,10 @@ class Reply:
 class Poster:
     """Posts to one address, over one connection that is kept while it lasts. Not for several threads at once.
 
-    Parameters
-    ----------
-    url : str
-        http or https. A user and a password in it are sent as basic authentication.
-    timeout : float
-        Seconds to connect, and between two signs of life; three times as long for the whole exchange.
-    allowed : sequence of networks
-        Private networks that may be sent to.
-    context : SSLContext, optional
-        Another one than the system's, for tests.
+    - ``url``: http or https. A user and a password in it are sent as basic authentication.
+    - ``timeout``: Seconds to connect, and between two signs of life; three times as long for the whole exchange.
+    - ``allowed``: Private networks that may be sent to.
+    - ``context``: Another one than the system's, for tests.
     """
 
     def __init__(
@@ -79,10 +73,7 @@ class Poster:
     def post(self, body: bytes, headers: Mapping[str, str], *, path: str = "") -> Reply:
         """Send, and read the answer, whatever its status; its body is cut off where it is long.
 
-        Raises
-        ------
-        DeliveryError
-            If no whole answer came: nothing is known then of what the target did.
+        Raises ``DeliveryError`` if no whole answer came: nothing is known then of what the target did.
         """
         self._deadline.start()
         url = self._url.copy_with(raw_path=self._url.raw_path.rstrip(b"/") + path.encode()) if path else self._url

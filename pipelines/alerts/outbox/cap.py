@@ -76,7 +76,7 @@ class Cap:
         return found
 
     def _room(self, day: AlertDay) -> int:
-        """What a backlog was told takes no room from what is current; the other way round it does."""
+        """What was reported of a backlog takes no room from what is current; the other way round it does."""
         return self.a_day - self.current.told - (self.backlog.told if day is self.backlog else 0)
 
     def _day_of(self, candidate: Candidate) -> AlertDay:
@@ -91,8 +91,10 @@ def sources_of(config: Config) -> tuple[str, str]:
 def reported_today(session: Session, *, config: Config, now: datetime) -> int:
     """How many events were reported today, whenever they happened; what a digest counts is not among them."""
     today = now.astimezone(zone_of(config.service.timezone)).date()
-    told = sa.select(sa.func.sum(AlertDay.told)).where(AlertDay.source.in_(sources_of(config)), AlertDay.day == today)
-    return int(session.scalar(told) or 0)
+    reported = sa.select(sa.func.sum(AlertDay.told)).where(
+        AlertDay.source.in_(sources_of(config)), AlertDay.day == today
+    )
+    return int(session.scalar(reported) or 0)
 
 
 def day_digest(day: AlertDay, *, rows: int, config: Config, now: datetime) -> Alert:

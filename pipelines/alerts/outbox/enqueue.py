@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -13,7 +13,6 @@ from sqlalchemy.orm import Session
 
 from pipelines.alerts.channels.targets import targets_of
 from pipelines.alerts.grouping.audit_sample import sampled_events
-from pipelines.alerts.grouping.bound import bounded
 from pipelines.alerts.grouping.events import Event, Grouping, events_of, rank
 from pipelines.alerts.grouping.notify_rules import Candidate, GroupState, advance, reported
 from pipelines.alerts.grouping.recovery import Earlier, followed, recovered
@@ -21,10 +20,10 @@ from pipelines.alerts.grouping.silences import not_silenced, waits
 from pipelines.alerts.message.facts import facts_of, labels_of, rows_of_keys
 from pipelines.alerts.outbox.alerts import event_alert, recovery_alert
 from pipelines.alerts.outbox.cap import Cap
-from pipelines.alerts.outbox.states import group_states, store_group_states
 from pipelines.config import Config
 from pipelines.config.masking import masks_of
-from pipelines.store.alert_tables import Alert, Delivery
+from pipelines.store import chunks
+from pipelines.store.alert_tables import Alert, AlertGroup, Delivery
 
 __all__ = ["enqueue", "post"]
 
@@ -32,28 +31,16 @@ __all__ = ["enqueue", "post"]
 def enqueue(session: Session, scored: pd.DataFrame, *, config: Config, now: datetime) -> list[Alert]:
     """Turn flagged rows into alerts and deliveries. The caller commits, together with the scores.
 
-    Parameters
-    ----------
-    session : Session
-        Of the transaction that stores the scores and moves the cursor.
-    scored : DataFrame
-        The scored rows of a batch: the flagged ones at least, with the columns that ``alerts`` names, and in
-        ``reasons`` a list of ``Reason``. Rows that are not flagged show that something has recovered, and how the risk
-        went.
-    config : Config
-        Its ``alerts`` say what becomes an alert.
-    now : datetime
-        When this happens, with a time zone.
+    - ``session``: Of the transaction that stores the scores and moves the cursor.
+    - ``scored``: The scored rows of a batch: the flagged ones at least, with the columns that ``alerts`` names, and in
+      ``reasons`` a list of ``Reason``. Rows that are not flagged show that something has recovered, and how the risk
+      went.
+    - ``config``: Its ``alerts`` say what becomes an alert.
+    - ``now``: When this happens, with a time zone.
 
-    Returns
-    -------
-    list of Alert
-        Those that are reported, most severe first; none on a quiet day.
+    Returns those that are reported, most severe first; none on a quiet day.
 
-    Raises
-    ------
-    SettingError
-        If a column that ``alerts`` names is not there.
+    Raises ``SettingError`` if a column that ``alerts`` names is not there.
     """
     settings = config.alerts
     if not settings.enabled or scored.empty:
@@ -158,3 +145,56 @@ def _sampled(session: Session, scored: pd.DataFrame, cap: Cap, *, config: Config
     for alert, candidate in zip(alerts, candidates, strict=True):
         alert.facts = alert.facts | {"chance": float(rows["chance"].iloc[candidate.event.peak])}
     return alerts
+
+
+def group_states(session: Session, source: str, groups: Iterable[str]) -> dict[str, GroupState]:
+    """What is known of each group's latest event; nothing of a group without one."""
+    found = {}
+    for some in chunks(set(groups)):
+        # By their ids alone: with the source too, SQLite reads every group of it, for each of these queries.
+        for row in session.scalars(sa.select(AlertGroup).where(AlertGroup.id.in_(some))):
+            if row.source != source:
+                continue
+            found[row.id] = GroupState(
+                row.incident,
+                row.severity,
+                row.told_severity,
+                row.told_at,
+                row.first_at,
+                row.last_at,
+                row.rows,
+                row.is_open,
+            )
+    return found
+
+
+def store_group_states(
+    session: Session, source: str, states: Mapping[str, GroupState], labels: Mapping[str, str]
+) -> None:
+    """Put these states in the place of earlier ones."""
+    for some in chunks(states):
+        session.execute(sa.delete(AlertGroup).where(AlertGroup.id.in_(some)))
+    rows = [{"id": group, "source": source, "label": labels[group], **vars(state)} for group, state in states.items()]
+    if rows:
+        session.execute(sa.insert(AlertGroup), rows)
+
+
+MOST_GROUPS = 20_000
+
+
+def bounded(events: Sequence[Event], *, most: int = MOST_GROUPS) -> tuple[list[Event], list[Candidate]]:
+    """The events of the most severe groups; and the others, which are counted for the digest and not remembered.
+
+    What is not remembered is counted anew if the next batch flags it again.
+    """
+    worst: dict[str, tuple[int, float]] = {}
+    for event in events:
+        level = (rank(event.severity), event.risk)
+        worst[event.group] = max(worst.get(event.group, level), level)
+    if len(worst) <= most:
+        return list(events), []
+    kept = set(sorted(worst, key=lambda group: worst[group], reverse=True)[:most])
+    counted = [
+        Candidate("opened", event, "", event.first_at, "", is_fresh=True) for event in events if event.group not in kept
+    ]
+    return [event for event in events if event.group in kept], counted

@@ -61,7 +61,7 @@ def alerts_table(session: Session, *, config: Config, state: str | None, most: i
 def targets_table(session: Session, *, config: Config) -> Table:
     """Every target: whether it takes alerts, and what waits for it."""
     table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False)
-    for name in ("target", "from", "state", "waiting", "put aside", "last error"):
+    for name in ("target", "from", "state", "waiting", "given up", "last error"):
         table.add_column(name)
     for target in targets_of(config):
         state = session.get(TargetState, target.name)
@@ -121,7 +121,7 @@ def _masked(label: str, config: Config) -> str:
 
 
 def retry(session: Session, *, now: datetime, alert: str | None, target: str | None) -> int:
-    """Send again what was put aside or waits, of an alert, a target, or all; a target that was off is on again."""
+    """Send again what was given up or waits, of an alert, a target, or all; a target that was off is on again."""
     statement = sa.update(Delivery).where(Delivery.state.in_(("dead", "waiting")))
     states = sa.update(TargetState)
     if alert is not None:
@@ -141,10 +141,7 @@ def retry(session: Session, *, now: datetime, alert: str | None, target: str | N
 def try_out(config: Config, *, now: datetime, only: str | None) -> list[tuple[Target, str]]:
     """Send a test to every target, or to one; what went wrong with each, or "".
 
-    Raises
-    ------
-    DataError
-        If there is no such target.
+    Raises ``DataError`` if there is no such target.
     """
     targets = targets_of(config)
     if only is not None and only not in [target.name for target in targets]:

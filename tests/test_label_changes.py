@@ -18,8 +18,7 @@ from pipelines.config import Config, load_config
 from pipelines.factory.training_period import recent
 from pipelines.features.engine import FeatureEngine, MeasuredRows, history_folder
 from pipelines.features.feature_state import feature_state_of
-from pipelines.jobs.cache import ProcessCache
-from pipelines.jobs.context import Context, JobOutcome
+from pipelines.jobs.context import Context, JobOutcome, ProcessCache
 from pipelines.monitoring.drift import watch
 from pipelines.scoring.job import score_new
 from pipelines.scoring.one_off import score

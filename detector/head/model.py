@@ -1,8 +1,8 @@
-"""What verdicts teach: boosted trees over features and members' scores, as one ONNX tree ensemble.
+"""The supervised head: boosted trees over features and members' scores, as one ONNX tree ensemble.
 
 The head answers with log-odds, a probability, and a conformal p-value from rows it did not learn from. It serves only
 if, on labelled rows later than those it learnt from, it ranked better than the unsupervised risk; see
-``detector.ranker.fit``.
+``detector.head.fit``.
 """
 
 from __future__ import annotations

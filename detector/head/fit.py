@@ -16,9 +16,9 @@ from detector.arrays import Flags, Floats, Places
 from detector.checks import check_interval, check_least
 from detector.decide.calibrate import Calibrator
 from detector.errors import DataError
+from detector.head.model import OUTPUT, Head, between_equals, boosting_to_onnx, inputs
 from detector.onnx.graph import Graph
 from detector.onnx.parity import largest_difference
-from detector.ranker.model import OUTPUT, Head, between_equals, boosting_to_onnx, inputs
 
 RESAMPLES = 100
 MEASURES_LEFT_OUT = ("p_value",)
@@ -164,11 +164,11 @@ def _later(
     recipe: HeadRecipe,
     random_state: int,
 ) -> tuple[Places, Floats]:
-    """Labelled rows that models of only what was known before were asked about, and their answers in log-odds."""
+    """Labelled rows, and the log-odds that models of only what was known before give them."""
     when, since = time.to_numpy(), known_at.to_numpy()
     order = np.flatnonzero(known)[np.argsort(when[known], kind="stable")]
     parts = np.array_split(order, recipe.folds + 1)
-    asked, answers = [], []
+    scored, log_odds = [], []
     for number in range(1, len(parts)):
         past = np.concatenate(parts[:number])
         if len(parts[number]):
@@ -176,14 +176,14 @@ def _later(
         if not truth[past].any() or truth[past].all():
             continue
         models = recipe.fit(table[past], truth[past], random_state)
-        asked.append(parts[number])
-        answers.append(np.mean([model.decision_function(table[parts[number]]) for model in models], axis=0))
-    if not asked or not truth[np.concatenate(asked)].any() or truth[np.concatenate(asked)].all():
+        scored.append(parts[number])
+        log_odds.append(np.mean([model.decision_function(table[parts[number]]) for model in models], axis=0))
+    if not scored or not truth[np.concatenate(scored)].any() or truth[np.concatenate(scored)].all():
         raise DataError(
             f"A head needs anomalies among the earlier and the later labelled rows, and the earlier ones known when "
             f"the later happen; {int(truth[known].sum())} anomalies in all are no such."
         )
-    return np.concatenate(asked), np.concatenate(answers)
+    return np.concatenate(scored), np.concatenate(log_odds)
 
 
 def _compare(raw: Floats, risk: Floats, truth: Flags, weight: Floats, random_state: int) -> dict[str, Any]:
@@ -192,9 +192,9 @@ def _compare(raw: Floats, risk: Floats, truth: Flags, weight: Floats, random_sta
     head, members = _Ranked(raw, truth, weight), _Ranked(risk, truth, weight)
     found: dict[str, list[float]] = {"ap_head": [], "ap_risk": [], "gain": []}
     for _ in range(RESAMPLES):
-        drawn = np.bincount(rng.integers(0, len(truth), len(truth)), minlength=len(truth))
-        if drawn[truth].any():
-            pair = head.precision(drawn), members.precision(drawn)
+        counts = np.bincount(rng.integers(0, len(truth), len(truth)), minlength=len(truth))
+        if counts[truth].any():
+            pair = head.precision(counts), members.precision(counts)
             for name, value in zip(found, (*pair, pair[0] - pair[1]), strict=True):
                 found[name].append(value)
     once = np.ones(len(truth), dtype=np.intp)
@@ -212,8 +212,8 @@ class _Ranked:
         self._order = np.argsort(-score, kind="stable")
         self._truth, self._weight = truth[self._order], weight[self._order]
 
-    def precision(self, drawn: Places) -> float:
-        weight = drawn[self._order] * self._weight
+    def precision(self, counts: Places) -> float:
+        weight = counts[self._order] * self._weight
         found = np.cumsum(weight * self._truth)
         precision = found / np.maximum(np.cumsum(weight), 1e-12)
         return float((precision * weight * self._truth).sum() / found[-1])
