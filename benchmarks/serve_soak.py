@@ -5,6 +5,10 @@
 Both instances run ``detector serve`` with its own scheduler, and take turns to lead. Files come in all the while. One
 instance in turn is killed with SIGKILL and started anew, or, one time in five, the leader is stopped with SIGSTOP until
 the other has taken over, and then goes on. The last line is one JSON object.
+
+``python -m benchmarks.serve_soak --growth 60 [--per-minute 20]``
+
+One instance that nobody disturbs, for so many minutes: its memory, minute by minute, while its metrics are scraped.
 """
 
 from __future__ import annotations
@@ -13,6 +17,7 @@ import argparse
 import json
 import os
 import random
+import re
 import shutil
 import signal
 import sqlite3
@@ -20,6 +25,7 @@ import subprocess
 import sys
 import tempfile
 import time
+import urllib.request
 from collections import Counter
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -34,6 +40,9 @@ ROWS = (1, 200)
 PATIENCE = 120.0
 STARTED = 10.0
 """Seconds after which an instance that was started anew can be asked to end."""
+SCRAPE = 15.0
+MOST_GROWTH = 20.0
+"""MB in an hour, from the end of its first minute on."""
 
 
 class Instance:
@@ -53,6 +62,18 @@ class Instance:
     def send(self, number: signal.Signals) -> None:
         """Send a signal."""
         os.kill(self.process.pid, number)
+
+    def memory(self) -> float:
+        """What it holds of the machine's memory, in MB."""
+        pages = int(Path(f"/proc/{self.process.pid}/statm").read_text(encoding="ascii").split()[1])
+        return pages * os.sysconf("SC_PAGE_SIZE") / 1e6
+
+    def scrape(self) -> None:
+        """Ask for its metrics, as Prometheus does."""
+        said = (self.folder / f"{self.name}.log").read_text(encoding="utf-8")
+        if found := re.search(r"answering on (http://[0-9.]+:[0-9]+)", said):
+            with urllib.request.urlopen(found[1] + "/metrics", timeout=30) as answer:
+                answer.read()
 
     def kill(self) -> None:
         """End it at once, and start it anew."""
@@ -156,17 +177,45 @@ def soak(site: Site, kills: int, rng: random.Random) -> dict[str, int]:
     return site.count() | alerts(site) | dict(done) | {"rows": site.written} | ended
 
 
+def growth(site: Site, minutes: int, per_minute: int, rng: random.Random) -> dict[str, object]:
+    """Have batches come in at a steady pace, and look at the memory of the service at the end of each minute."""
+    one, memory, started = Instance(site.folder, "one"), list[float](), time.monotonic()
+    scraped = started
+    try:
+        for batch in range(minutes * per_minute):
+            site.add(rng.randint(*ROWS))
+            time.sleep(max(0.0, started + (batch + 1) * 60 / per_minute - time.monotonic()))
+            if time.monotonic() - scraped > SCRAPE:
+                one.scrape()
+                scraped = time.monotonic()
+            if (batch + 1) % per_minute == 0:
+                memory.append(round(one.memory(), 1))
+                print(f"minute {len(memory)}: {memory[-1]} MB, {batch + 1} batches", file=sys.stderr, flush=True)
+        wait_until(lambda: len(site.scored()) == site.written, PATIENCE)
+        wait_until(lambda: alerts(site)["alerts_undelivered"] == 0, PATIENCE)
+    finally:
+        one.process.terminate()
+        code = one.process.wait(PATIENCE)
+    counted = site.count() | alerts(site) | {"rows": site.written, "batches": site.batches, "failures": int(code != 0)}
+    return counted | {"memory": memory, "growth": round(memory[-1] - memory[0], 1)}
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run from the command line; the exit code says whether anything was lost or doubled."""
     parser = argparse.ArgumentParser("python -m benchmarks.serve_soak", description=__doc__.partition("\n")[0])
     parser.add_argument("--kills", type=int, default=100)
+    parser.add_argument("--growth", type=int, metavar="MINUTES", help="look at the memory of one that is not disturbed")
+    parser.add_argument("--per-minute", type=int, default=20, help="batches that come in, for --growth")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--way", default="files to table")
     parser.add_argument("--keep", action="store_true", help="leave the folder for a look")
     options = parser.parse_args(arguments)
     folder, started = Path(tempfile.mkdtemp(prefix="serve-soak-")), time.monotonic()
+    rng = random.Random(options.seed)
     try:
-        found = soak(prepare(folder, options.way), options.kills, random.Random(options.seed))
+        site = prepare(folder, options.way)
+        found: dict[str, object] = dict(soak(site, options.kills, rng)) if options.growth is None else {}
+        found |= {} if options.growth is None else growth(site, options.growth, options.per_minute, rng)
     finally:
         if options.keep:
             print(folder, file=sys.stderr)
@@ -174,7 +223,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             shutil.rmtree(folder, ignore_errors=True)
     print(json.dumps(found | {"seconds": round(time.monotonic() - started)}))
     wrong = ("lost", "doubled", "unknown", "open", "alerts_doubled", "alerts_undelivered", "failures")
-    return int(any(found[name] for name in wrong))
+    too_much = float(str(found.get("growth", 0))) > MOST_GROWTH * max(1.0, (options.growth or 0) / 60)
+    return int(too_much or any(found[name] for name in wrong))
 
 
 if __name__ == "__main__":

@@ -5,11 +5,12 @@ from __future__ import annotations
 import os
 import pwd
 import shutil
+import signal
 import socket
 import subprocess
 import tempfile
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import pytest
@@ -46,6 +47,32 @@ class PostgresServer:
     def stop(self) -> None:
         """At once, as in a crash; connections are cut."""
         self._control("stop", "-m", "immediate")
+
+    def freeze(self) -> None:
+        """Have all of its processes stand still: connections stay open, and nothing is answered."""
+        self._send(signal.SIGSTOP)
+
+    def thaw(self) -> None:
+        """Have them go on."""
+        self._send(signal.SIGCONT)
+
+    def _send(self, number: signal.Signals) -> None:
+        for process in self._processes():
+            with suppress(ProcessLookupError):  # a connection that has just been closed
+                os.kill(process, number)
+
+    def _processes(self) -> list[int]:
+        """The server's own, and one a connection."""
+        first = int((self.folder / "data" / "postmaster.pid").read_text(encoding="utf-8").split()[0])
+        found = [first]
+        for place in Path("/proc").glob("[0-9]*/stat"):
+            try:
+                parent = int(place.read_text(encoding="utf-8", errors="replace").rpartition(")")[2].split()[1])
+            except OSError:  # it has ended meanwhile
+                continue
+            if parent == first:
+                found.append(int(place.parent.name))
+        return found
 
     def _control(self, *arguments: str) -> None:
         self._run("pg_ctl", "-D", str(self.folder / "data"), "-w", *arguments)

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import sqlite3
 import time
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pandas as pd
@@ -11,10 +14,12 @@ import pytest
 import sqlalchemy as sa
 
 from detector.errors import StoreError
+from pipelines.alerts.delivery.digests import end_quiet
+from pipelines.alerts.grouping import recovery
 from pipelines.alerts.grouping.events import Grouping, events_of
 from pipelines.alerts.outbox.enqueue import bounded, group_states
 from pipelines.store import Store, engine
-from pipelines.store.alert_tables import AlertDay, AlertGroup
+from pipelines.store.alert_tables import Alert, AlertDay, AlertGroup, Delivery
 from tests.alert_places import NOW, config_in, deliveries, give, rows, store_in
 
 
@@ -95,3 +100,60 @@ def test_command_that_writes_waits_and_says_why_it_gave_up(
         waiting.close()
 
     assert 0.8 < time.monotonic() - began < 5
+
+
+@contextmanager
+def loads(*tables: type) -> Iterator[Counter[str]]:
+    """How many rows of some tables are made objects within the block."""
+    found = Counter[str]()
+
+    def count(made: object, _: object) -> None:
+        found[type(made).__name__] += 1
+
+    for table in tables:
+        sa.event.listen(table, "load", count)
+    try:
+        yield found
+    finally:
+        for table in tables:
+            sa.event.remove(table, "load", count)
+
+
+@pytest.mark.parametrize("most", [10_000, 1], ids=["by name", "all"])
+def test_open_events_cost_a_batch_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, most: int) -> None:
+    """Only those that the batch has rows of and that are over are read, however many others are open."""
+    monkeypatch.setattr(recovery, "MOST_BY_NAME", most)
+    store, config = store_in(tmp_path), config_in(tmp_path, recovery=True, recovery_minutes=15, a_day=1_000)
+    give(store, config, rows(*((f"c{number}", 0, "high") for number in range(600))))
+    normal = rows(("c1", 30, ""), ("c2", 30, ""), ("c3", 5, ""), ("stranger", 30, ""), flagged=False)
+
+    with loads(AlertGroup) as loaded:
+        made = give(store, config, normal)
+
+    assert sorted((alert["kind"], alert["label"]) for alert in made) == [("recovered", "c1"), ("recovered", "c2")]
+    assert loaded == {"AlertGroup": 2}
+    assert give(store, config, normal) == []
+    store.close()
+
+
+def test_long_night_ends_in_one_digest_that_reads_few(tmp_path: Path) -> None:
+    """Of thousands that waited a hundred are named and ten shown, the most severe first; all of them are counted."""
+    (tmp_path / "apprise.txt").write_text("json://127.0.0.1:9")
+    quiet = {"since": "22:00", "until": "07:00"}
+    config = config_in(tmp_path, quiet=quiet, a_day=1_000, apprise={"urls": ["file:apprise.txt"]})
+    store = store_in(tmp_path)
+    given = [(f"c{number}", 0, "high" if number in (300, 400) else "low") for number in range(500)]
+    give(store, config, rows(*given), now=NOW.replace(hour=23))
+
+    with loads(Alert, Delivery) as loaded, store.write() as session:
+        assert end_quiet(session, config=config, now=NOW.replace(day=3, hour=8)) == 1
+
+    assert loaded["Alert"] <= 100
+    assert loaded["Delivery"] <= 1
+    with store.read() as session:
+        digest = session.scalars(sa.select(Alert).where(Alert.kind == "digest")).one()
+    assert (digest.facts["more"], digest.facts["by_severity"], digest.rows) == (500, {"high": 2, "low": 498}, 500)
+    assert (len(digest.facts["alerts"]), len(digest.facts["top"])) == (100, 10)
+    assert sorted(line.split()[0] for line in digest.facts["top"][:2]) == ["c300", "c400"]
+    assert Counter(each["state"] for each in deliveries(store)) == {"digested": 500, "waiting": 1}
+    store.close()

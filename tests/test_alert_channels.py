@@ -11,6 +11,7 @@ import threading
 import time
 import urllib.request
 from collections.abc import Iterator
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from email import message_from_bytes, policy
 from ipaddress import ip_address
@@ -28,9 +29,12 @@ from detector.explain.reason import Reason
 from detector.features import Feature, in_own_words
 from pipelines.alerts.channels.alertmanager import alerts_of
 from pipelines.alerts.channels.email import EmailChannel, mail_of
+from pipelines.alerts.channels.file import as_dict
 from pipelines.alerts.channels.pagerduty import event_of
 from pipelines.alerts.channels.slack import payload_of
+from pipelines.alerts.channels.webhook import body_of
 from pipelines.alerts.message.message import Message, reason_in_words
+from pipelines.alerts.message.templating import render
 from pipelines.alerts.network.addresses import networks_of
 from pipelines.alerts.network.errors import DeliveryError
 from pipelines.alerts.network.http import Poster
@@ -175,6 +179,11 @@ def message(kind: str = "opened", **values: Any) -> Message:
     }
     if kind == "digest":
         facts = {"why": "cap", "more": 12, "by_severity": {"high": 2, "low": 10}, "a_day": 5, "day": "2026-03-02"}
+    if kind == "service":
+        todo = "Declare `source.formats`."
+        text = "30 of 60 rows could not be used."
+        about = {"cause": "unusable rows", "text": text, "lines": ["amount: no number"], "todo": todo}
+        facts = {"service": about, "columns": {"What to do": todo}}
     given: dict[str, Any] = {
         "id": "al_0123456789ab",
         "incident": "in_0123456789ab",
@@ -191,12 +200,12 @@ def message(kind: str = "opened", **values: Any) -> Message:
         "amount": 1234.5,
         "reasons": [reason] if kind in ("opened", "worse", "again") else [],
         "facts": facts,
-        "answer_url": "https://detector.example.com/alerts/answer/x.y",
+        "answer_url": "" if kind == "service" else "https://detector.example.com/alerts/answer/x.y",
     }
     return Message(**given | values)
 
 
-KINDS = ["opened", "worse", "again", "recovered", "digest", "test"]
+KINDS = ["opened", "worse", "again", "recovered", "digest", "test", "service"]
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -300,6 +309,40 @@ def test_alertmanager_hears_the_end() -> None:
         ("critical", True),
         ("high", False),
     ]
+
+
+def test_alertmanager_keeps_the_services_own_until_they_are_over(tmp_path: Path) -> None:
+    """Labels of its own, the same when it is over; it does not end by itself before it is repeated."""
+    from pipelines.alerts.channels.alertmanager import AlertmanagerChannel
+
+    config = config_in(tmp_path, alertmanager={"url": "http://127.0.0.1:1"})
+    assert config.alerts.alertmanager is not None
+    channel = AlertmanagerChannel(config.alerts.alertmanager, config.alerts)
+    about = {"service": {"cause": "unusable rows"}, "previous": "high"}
+    (fires,) = json.loads(channel.request(message("service"), NOW)[0])
+    (over,) = alerts_of(message("recovered", facts=about), now=NOW, lasts=timedelta(hours=1))
+
+    assert fires["labels"] == over["labels"] | {"alertname": "DetectorService"}
+    assert datetime.fromisoformat(fires["endsAt"]) - NOW > timedelta(minutes=config.alerts.again_minutes)
+
+
+@pytest.mark.parametrize("kind", ["service", "recovered"])
+def test_services_own_alert_is_rendered_everywhere(kind: str) -> None:
+    """Every channel shows what is wrong and what to do, and none asks "Fraud, or fine?"."""
+    told = message("service") if kind == "service" else replace(message("service"), kind="recovered")
+    texts = [
+        *(part.get_content() for part in mail_of(told, sender="a@b", to=["c@d"], now=NOW).iter_parts()),
+        *(render(name, told) for name in ("text.j2", "log.j2")),
+        *(json.dumps(each) for each in (payload_of(told), alerts_of(told, now=NOW, lasts=timedelta(hours=1)))),
+        json.dumps(event_of(told, routing_key=KEY)),
+        json.dumps(as_dict(told), default=str),
+        body_of(told).decode(),
+    ]
+
+    assert not any("Fraud" in text or "answer/" in text for text in texts)
+    if kind == "service":
+        assert all("30 of 60 rows could not be used" in text for text in texts)
+        assert sum("Declare `source.formats`" in text for text in texts) == len(texts) - 1, "the log is one sentence"
 
 
 @pytest.fixture

@@ -22,7 +22,9 @@ from pipelines.factory.metadata import reference_of
 from pipelines.factory.training_period import recent, split
 from pipelines.ingest.batch import InputBatch
 from pipelines.jobs.context import ProcessCache
+from pipelines.registry.promotion import Decision
 from pipelines.registry.registry import ModelRegistry
+from pipelines.scoring import shadow
 from pipelines.scoring.contract import BatchContext
 from pipelines.scoring.load import load_scorer
 from pipelines.scoring.shadow import ShadowTrial, begin_shadow, settle_shadow, trial_of
@@ -321,6 +323,59 @@ def test_two_detectors_are_compared_by_command(changed: tuple[Path, Any]) -> Non
     assert "| average precision |" in note
     assert last == "Nothing was moved."
     assert serving(config) == before
+
+
+def test_winner_over_another_champion_does_not_serve(
+    changed: tuple[Path, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A retraining that was held up has compared with a detector that a person has replaced meanwhile."""
+    config = settle(Path(shutil.copytree(changed[0], tmp_path / "home", symlinks=True)), world(44, changes=20))
+
+    def decide_late(*_: Any) -> Decision:
+        rollback_model(config, reason="too many alerts", now=after(43))
+        return Decision("promote", "It finds more.")
+
+    monkeypatch.setattr(job, "decide", decide_late)
+    report = retrain(config, now=after(44))
+
+    state = ModelRegistry(config.bundle).state()
+    assert report.decision.outcome == "keep"
+    assert serving(config) == report.champion == state.champion == state.names[0]
+    assert state.challenger == report.challenger
+    assert "another detector serves than the one it was compared with" in state.find(report.challenger).decision
+    assert [move.why for move in state.promotions].count("too many alerts") == 1
+
+
+def test_trial_that_two_jobs_settle_is_settled_once(trial: tuple[Config, str], monkeypatch: pytest.MonkeyPatch) -> None:
+    """A look for drift and a retraining may come to it at the same moment."""
+    config, name = trial
+    settled = shadow._settled
+    verdicts: list[str | None] = []
+
+    def overtaken(*given: Any) -> Any:
+        monkeypatch.setattr(shadow, "_settled", settled)
+        verdicts.append(settle_shadow(config, now=after(43)))
+        return settled(*given)
+
+    monkeypatch.setattr(shadow, "_settled", overtaken)
+    verdicts.append(settle_shadow(config, now=after(43)))
+
+    state = ModelRegistry(config.bundle).state()
+    assert verdicts == ["promote", None]
+    assert serving(config) == name
+    assert [move.to for move in state.promotions[-2:]].count(name) == 1
+    assert state.find(name).decision.startswith("promoted: ")
+
+
+def test_trial_beside_another_champion_is_lost(trial: tuple[Config, str]) -> None:
+    """The detector it scored beside no longer serves: what it has shown is no comparison with the one that does."""
+    config, name = trial
+    train(config, now=after(41))
+    before = serving(config)
+
+    assert settle_shadow(config, now=after(43)) == "keep"
+    assert serving(config) == before
+    assert "another detector serves" in ModelRegistry(config.bundle).state().find(name).decision
 
 
 @pytest.fixture

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import logging
 import os
@@ -11,9 +12,11 @@ import signal
 import sqlite3
 import subprocess
 import sys
+import threading
 import time
 import urllib.error
 import urllib.request
+import weakref
 from collections.abc import Callable, Iterator
 from io import StringIO
 from pathlib import Path
@@ -32,10 +35,12 @@ from pipelines.cli import app
 from pipelines.jobs import catalogue as jobs
 from pipelines.jobs.context import Context, JobOutcome, StoppedError
 from pipelines.jobs.subprocess import CommandError, outcome_of, run_command
+from pipelines.service import housekeeping
 from pipelines.service.app import Service
 from pipelines.service.facts import Facts
 from pipelines.service.http import HttpServer, application
 from pipelines.service.logs import configure
+from pipelines.service.memory import FreeMemory
 from pipelines.service.metrics import Metrics
 from pipelines.service.once import JobFailedError, run_once
 from pipelines.store import Request, Run
@@ -186,8 +191,6 @@ def site(tiny_bundle: Path, tmp_path: Path) -> Site:
 
 def test_sigterm_lets_a_short_step_finish(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
     """What is in hand when the service is to end is finished if there is time."""
-    import threading
-
     begun, ended = threading.Event(), []
 
     def slow(given: Context) -> JobOutcome:
@@ -316,6 +319,28 @@ def test_many_unusable_rows_are_warned_of(site: Site, caplog: pytest.LogCaptureF
     assert counted in service.metrics.text().decode()
 
 
+def test_slow_delivery_keeps_no_other_waiting(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    """While an hour of trainings goes to MLflow, alerts go out as they come, and the job says all of it."""
+    alerts: list[Any] = []
+    many = threading.Event()
+
+    def send_alerts(given: Context) -> int:
+        alerts.append(given.now)
+        if len(alerts) == 3:
+            many.set()
+        return 1
+
+    monkeypatch.setattr(housekeeping, "AGAIN_SECONDS", 0.1)
+    monkeypatch.setitem(jobs.DELIVERIES, "alerts", send_alerts)
+    monkeypatch.setitem(jobs.DELIVERIES, "mlflow", lambda _: 7 if many.wait(10) else 0)
+    with opened(site) as store:
+        found = housekeeping.deliver(context(site, store))
+
+    assert found.facts == {"alerts": len(alerts), "mlflow": 7}
+    assert 3 <= len(alerts) <= 5
+    assert alerts == sorted(set(alerts))
+
+
 def test_health_tells_a_loop_that_stands_still(site: Site) -> None:
     """A main loop that has not gone round for long is not well."""
     with opened(site) as store:
@@ -440,3 +465,27 @@ def test_command_job_ends_with_the_service(site: Site) -> None:
 def test_outcome_of_a_command(said: str, expected: JobOutcome) -> None:
     """Fields it does not know are left out."""
     assert outcome_of(said) == expected
+
+
+def test_cycles_of_old_objects_are_collected() -> None:
+    """Every minute, however few there are: Python waits until there are many."""
+
+    class Old:
+        """Holds itself."""
+
+        def __init__(self) -> None:
+            self.me = self
+
+    seconds = [0.0]
+    free = FreeMemory(clock=lambda: seconds[0])
+    gone = weakref.ref(Old())
+    gc.disable()
+    try:
+        assert not free.give_back()
+        assert gone() is not None
+        seconds[0] = 60.0
+        assert free.give_back()
+    finally:
+        gc.enable()
+
+    assert gone() is None

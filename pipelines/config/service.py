@@ -114,7 +114,10 @@ class ServiceSection(Section):
     """Rows of one batch, about; a whole file is never split."""
 
     most_quarantined: Annotated[float, Field(gt=0, le=1)] = 0.05
-    """The share of a batch's rows that may be unusable before the log warns; too large hides a new format."""
+    """The share of a batch's rows that may be unusable; above it the log warns, and an alert says so once."""
+
+    most_failures: PositiveInt = 3
+    """Failures of a job in a row after which an alert says so, until it works again; two, if they last for a day."""
 
     lease: PositiveFloat = 15.0
     """Seconds without a sign of life after which another instance takes over."""

@@ -202,7 +202,8 @@ def _alerts_a_day(rows: pd.DataFrame, scores: pd.DataFrame, time: str | None) ->
 def _may_ask(state: DriftState, config: Config, now: datetime) -> bool:
     if not state.asked_at:
         return True
-    return now - datetime.fromisoformat(state.asked_at) >= timedelta(days=config.drift.retrain_every_days)
+    since = now - datetime.fromisoformat(state.asked_at)
+    return not timedelta(0) <= since < timedelta(days=config.drift.retrain_every_days)  # or the clock was set back
 
 
 def _note(rows: pd.DataFrame, shifts: list[Shift], drifting: list[str], wanted: bool) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from pipelines.config import RetrainSection
 from pipelines.registry.comparison import Comparison
@@ -98,6 +98,12 @@ def _outcome(checks: tuple[Check, ...], found: Comparison, settings: RetrainSect
     if settings.shadow_days:
         return SHADOW, f"The challenger scores in the shadow for {settings.shadow_days:g} days: {because}."
     return PROMOTE, f"The challenger serves: {because}."
+
+
+def overtaken(decision: Decision) -> Decision:
+    """Where the champion changed while the challenger was compared with the earlier one, or tried beside it: keep."""
+    reason = f"The champion stays: another detector serves than the one it was compared with. {decision.reason}"
+    return replace(decision, outcome=KEEP, reason=reason)
 
 
 def note_of(decision: Decision, found: Comparison | None, *, facts: dict[str, str]) -> str:

@@ -73,6 +73,10 @@ class ModelRegistry:
         """The folder of the bundle that serves now, as one place that does not move."""
         return Path(os.path.realpath(self.place))
 
+    def served(self) -> str:
+        """The name of the detector that serves now, whoever put it there; "" if there is none."""
+        return bundle.fingerprint(self.place) if self.place.exists() else ""
+
     def path_of(self, name: str) -> Path:
         """The folder of a detector's bundle."""
         return self.folder / name

@@ -36,10 +36,11 @@ from pipelines.prefetch import prefetch
 from pipelines.scoring.contract import BatchContext, BatchScorer, Mode, ScoredBatch
 from pipelines.scoring.shadow import ShadowTrial
 from pipelines.scoring.staleness import with_notices
+from pipelines.scoring.unusable import report_rows, warn_of_rows
 from pipelines.scoring.written import as_written
 from pipelines.sinks.batch_files import open_batch_sink
 from pipelines.sinks.batch_sink import BatchSink, Staged
-from pipelines.sinks.quarantine import QuarantineSink, quarantine_folder, why
+from pipelines.sinks.quarantine import QuarantineSink, quarantine_folder
 from pipelines.store import Batch, DayFlags
 from pipelines.testing.failpoints import failpoint
 
@@ -159,7 +160,7 @@ class Scoring:
             extra={"batch": batch.id, "rows": batch.rows, "seconds": round(time.perf_counter() - started, 3)},
         )
         self.reasons.update(outcome.reasons)
-        self._warn_of_quarantined(batch, outcome.reasons)
+        warn_of_rows(batch, outcome.reasons, self._quarantine_of(batch), config=self.context.config)
         self._shadow(batch, outcome.trial)
         return None
 
@@ -246,6 +247,9 @@ class Scoring:
             finish(session, kept, outcome.facts)
             if outcome.alerts is not None:
                 enqueue(session, outcome.alerts, config=self.context.config, now=self.context.now)
+            if batch.purpose == "score" and outcome.was == "claimed":
+                place = self._quarantine_of(batch)
+                report_rows(session, batch, outcome.reasons, place, config=self.context.config, now=self.context.now)
             scored.keep(session, batch.id)
             session.flush()
             self.context.fence(session)
@@ -258,19 +262,6 @@ class Scoring:
         if found is None or found.state != state:
             became = "given up" if found is None else f"{found.state} already"
             raise StoreError(f"Batch {batch.id} is {became}, by another run; what this one had in hand was not kept.")
-
-    def _warn_of_quarantined(self, batch: Batch, reasons: Counter[str]) -> None:
-        """Many rows that cannot be used are no detail: a column may have changed its format."""
-        if batch.quarantined > self.context.config.service.most_quarantined * max(batch.rows, 1):
-            log.warning(
-                "batch %d: %d of %d rows could not be used: %s. They are in %s",
-                batch.id,
-                batch.quarantined,
-                batch.rows,
-                why(reasons),
-                self._quarantine_of(batch),
-                extra={"batch": batch.id, "quarantined": batch.quarantined},
-            )
 
     def _quarantine_of(self, batch: Batch) -> Path:
         return quarantine_folder(self.context.config) / f"batch-{batch.id:08d}.csv"

@@ -13,6 +13,7 @@ from pipelines.progress import counted
 from pipelines.scoring.batch_transaction import Scoring
 from pipelines.scoring.load import load_scorer
 from pipelines.scoring.series import SeriesBatchScorer
+from pipelines.scoring.unusable import report_files
 from pipelines.store import Batch
 
 log = logging.getLogger("detector.score")
@@ -73,6 +74,7 @@ def score_new(context: Context) -> JobOutcome:
         _report_silence(scoring)
     for notice in notices:
         log.warning(notice)
+    report_files(context, notices, has_scored=totals.batches > 0)
     return totals.outcome(notices, scoring.reasons)
 
 

@@ -23,7 +23,7 @@ from detector.metrics.calibration import calibration_metrics
 from pipelines.config import Config
 from pipelines.ingest.batch import InputBatch
 from pipelines.jobs.context import ProcessCache
-from pipelines.registry.promotion import KEEP, PROMOTE, TITLES
+from pipelines.registry.promotion import KEEP, PROMOTE, TITLES, Decision, overtaken
 from pipelines.registry.registry import ModelRegistry
 from pipelines.scoring.contract import BatchContext
 from pipelines.scoring.load import load_challenger
@@ -46,18 +46,20 @@ class Trial:
     - ``name``: The challenger.
     - ``reason``: Why it would serve.
     - ``since``, ``until``: When the trial began, and when it is settled, in ISO 8601.
+    - ``champion``: Beside which it scores; empty if an earlier version began the trial.
     """
 
     name: str
     reason: str
     since: str
     until: str
+    champion: str = ""
 
 
 def begin_shadow(config: Config, name: str, *, reason: str, now: datetime) -> Trial:
     """Let a challenger score beside the champion from now on; an earlier trial ends without effect."""
     until = now + timedelta(days=config.retrain.shadow_days)
-    trial = Trial(name, reason, now.isoformat(), until.isoformat())
+    trial = Trial(name, reason, now.isoformat(), until.isoformat(), ModelRegistry(config.bundle).served())
     write_whole(_state(config), json.dumps(asdict(trial)))
     return trial
 
@@ -162,6 +164,11 @@ def settle_shadow(config: Config, *, now: datetime) -> str | None:
     registry = ModelRegistry(config.bundle)
     outcome, reason, metrics = _settled(config, registry, trial)
     with registry.locked():
+        if trial_of(config) != trial:
+            return None  # another job has settled it meanwhile
+        if outcome == PROMOTE and trial.champion not in ("", registry.served()):
+            decided = overtaken(Decision(outcome, reason))
+            outcome, reason = decided.outcome, decided.reason
         if outcome == PROMOTE:
             registry.promote(trial.name, why=reason, now=now, notify=partial(record_promotion, config, job="retrain"))
         elif trial.name in registry.state().names:

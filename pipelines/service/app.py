@@ -20,6 +20,7 @@ from pipelines.jobs.context import Context, JobOutcome, ProcessCache
 from pipelines.service.facts import Facts
 from pipelines.service.http import HttpServer, application
 from pipelines.service.leader import BEATS, Leadership
+from pipelines.service.memory import FreeMemory
 from pipelines.service.metrics import Metrics
 from pipelines.service.runs import close_lost, note_unrun, run_job
 from pipelines.service.scheduler import Schedule
@@ -28,6 +29,8 @@ from pipelines.store import JobState, Request, Store
 log = logging.getLogger("detector.service")
 
 CYCLE_SECONDS = 1.0
+LAST_SECONDS = 5.0
+"""What is left to let go of the lease and of connections, once the job in hand was given its time."""
 MOST_FOLLOWING = 5
 """Jobs that one job may bring with it, one after the other."""
 
@@ -60,10 +63,12 @@ class Service:
         """Go on until ``end`` is called, or the process gets SIGTERM or SIGINT."""
         pause = min(CYCLE_SECONDS, self.config.service.lease / BEATS)
         load_jobs()
+        memory = FreeMemory()
         log.info("instance %s", self.leadership.instance)
         while not self._ending.is_set():
             self._cycle()
             self._last_cycle = time.monotonic()
+            memory.give_back()
             self._ending.wait(pause)
         self._finish()
 
@@ -242,9 +247,14 @@ def serve(config: Config, store: Store) -> None:
     app.include_router(answer_router(config, store, clock=lambda: datetime.now(UTC)))
     server = HttpServer(app, host=config.service.host, port=config.service.port)
 
+    last = threading.Timer(2 * config.service.stop_within + LAST_SECONDS, _give_up)
+    last.daemon = True
+
     def end(number: int, _: FrameType | None) -> None:
         log.info("%s", signal.Signals(number).name)
         service.end()
+        if last.ident is None:
+            last.start()
 
     previous = {number: signal.signal(number, end) for number in (signal.SIGTERM, signal.SIGINT)}
     server.start()
@@ -253,9 +263,15 @@ def serve(config: Config, store: Store) -> None:
     finally:
         server.stop()
         store.close()
+        last.cancel()
         for number, handler in previous.items():
             signal.signal(number, handler)
     if service.is_busy:
-        log.error("a job could not be ended in time; what it had in hand is undone")
-        logging.shutdown()
-        os._exit(1)
+        _give_up()
+
+
+def _give_up() -> None:
+    """End the process, whatever waits: a job that does not end, or a database that says nothing."""
+    log.error("the service did not end in time; what it had in hand is undone, and done anew by the next")
+    logging.shutdown()
+    os._exit(1)

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import logging
+import threading
 import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -18,25 +21,73 @@ from pipelines.store import Batch, DayFlags, Request, Run
 
 log = logging.getLogger("detector.housekeeping")
 
+POLL_SECONDS = 0.05
+AGAIN_SECONDS = 5.0
+"""After which the others look again while one still sends."""
+
+
+@dataclass
+class _Sending:
+    """One of ``DELIVERIES``, in a thread of its own, and what came of it."""
+
+    name: str
+    send: Callable[[Context], JobOutcome | int]
+    sent: int = 0
+    gauges: Mapping[str, float] = field(default_factory=dict)
+    failure: Exception | None = None
+    thread: threading.Thread | None = None
+    ended: float = 0.0
+
+    def start(self, context: Context) -> None:
+        """Send what there is."""
+        self.thread = threading.Thread(target=self._run, args=(context,), name=f"deliver-{self.name}", daemon=True)
+        self.thread.start()
+
+    def _run(self, context: Context) -> None:
+        try:
+            found = self.send(context)
+            self.sent += found.rows if isinstance(found, JobOutcome) else found
+            self.gauges = found.gauges if isinstance(found, JobOutcome) else {}
+        except Exception as error:  # noqa: BLE001 - it is raised once the others had their turn
+            self.failure = error
+        self.ended = time.monotonic()
+
+    def is_idle(self, now: float) -> bool:
+        """Whether it ended well, and long enough ago to look again."""
+        return not self.goes_on and self.failure is None and now - self.ended >= AGAIN_SECONDS
+
+    @property
+    def goes_on(self) -> bool:
+        """Whether it still sends."""
+        return self.thread is not None and self.thread.is_alive()
+
 
 def deliver(context: Context) -> JobOutcome:
-    """Have every ``DELIVERIES`` send what it can; one that fails does not keep the others from it.
+    """Have every ``DELIVERIES`` send what it can; one that fails, or takes long, does not keep the others from it.
 
-    Raises ``DetectorError``: the first failure, once all had their turn.
+    While one of them goes on, as with an hour of trainings for an MLflow that is back, the others look again whether
+    something waits.
+
+    Raises the first failure, once all had their turn.
     """
-    sent: dict[str, int] = {}
-    gauges: dict[str, float] = {}
-    failures: list[DetectorError] = []
-    for name, send in DELIVERIES.items():
-        try:
-            found = send(context)
-            sent[name] = found.rows if isinstance(found, JobOutcome) else found
-            gauges |= found.gauges if isinstance(found, JobOutcome) else {}
-        except DetectorError as error:
+    began = time.monotonic()
+    each = [_Sending(name, send) for name, send in DELIVERIES.items()]
+    for sending in each:
+        sending.start(context)
+    while any(sending.goes_on for sending in each):
+        time.sleep(POLL_SECONDS)
+        now = time.monotonic()
+        for sending in each:
+            if sending.is_idle(now) and any(other.goes_on for other in each):
+                sending.start(replace(context, now=context.now + timedelta(seconds=now - began)))
+    failures = [(sending.name, sending.failure) for sending in each if sending.failure is not None]
+    for name, error in failures:
+        if isinstance(error, DetectorError):
             log.warning("%s could not be sent: %s", name, error)
-            failures.append(error)
     if failures:
-        raise failures[0]
+        raise failures[0][1]
+    sent = {sending.name: sending.sent for sending in each}
+    gauges = {name: value for sending in each for name, value in sending.gauges.items()}
     parts = ", ".join(f"{count:,} {name}" for name, count in sent.items() if count)
     if not parts:
         return JobOutcome(outcome="skipped", note="nothing waits to be sent", gauges=gauges)

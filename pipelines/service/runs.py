@@ -10,11 +10,15 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import sqlalchemy as sa
+from sqlalchemy.orm import Session
 
 from detector.errors import DetectorError, SettingError, StoreError, nearest
+from pipelines.alerts.outbox.service_alerts import Trouble, in_a_row, is_open, report, report_over
+from pipelines.config import Config
 from pipelines.config.series import in_settings
 from pipelines.jobs.catalogue import JOBS
 from pipelines.jobs.context import Context, JobOutcome, StoppedError
+from pipelines.sinks.quarantine import kind_of
 from pipelines.store import Run, Store
 from pipelines.testing.failpoints import failpoint
 
@@ -62,6 +66,7 @@ def run_job(
     seconds = time.perf_counter() - started
     # The clock may have been set meanwhile; how long it took has not changed by that.
     end(context.store, number, outcome=outcome, found=found, error=error, now=context.now + timedelta(seconds=seconds))
+    _report(context, job, outcome, error)
     if on_end is not None:
         on_end(job, outcome, seconds, found)
     return number, found
@@ -86,6 +91,43 @@ def end(store: Store, number: int, *, outcome: str, found: JobOutcome | None, er
             session.execute(sa.update(Run).where(Run.id == number).values(**values))
     except StoreError as failure:
         log.error("the end of run %d could not be written down: %s", number, failure)
+
+
+def _report(context: Context, job: str, outcome: str, error: str) -> None:
+    """Have a job reported that fails again and again, or that it works again; a run that was stopped says neither."""
+    if outcome == "stopped":
+        return
+    config, cause, now = context.config, f"job {job}", context.now
+    try:
+        if outcome != "failed":
+            with context.store.read() as session:
+                if not is_open(session, cause, config=config):
+                    return
+        with context.store.write() as session:
+            if outcome == "failed":
+                trouble = _failing(config, job, error, session, now)
+                report(session, trouble, config=config, now=now, least=config.service.most_failures)
+            else:
+                report_over(session, cause, config=config, now=now)
+            context.fence(session)
+    except DetectorError as failure:
+        log.warning("%s: no alert could be made of how it ended: %s", job, failure)
+
+
+def _failing(config: Config, job: str, error: str, session: Session, now: datetime) -> Trouble:
+    times, since = in_a_row(session, f"job {job}", config=config, now=now)
+    shown = kind_of(error) if config.alerts.mask else error  # an error may name a value
+    effect = ", and nothing is scored meanwhile" if job == "score" else ""
+    return Trouble(
+        cause=f"job {job}",
+        label=f"the job {job}",
+        severity="critical" if job == "score" else "high",
+        text=f"The job {job} of {config.name} has failed {times} times in a row, since {since:%Y-%m-%d %H:%M} UTC"
+        f"{effect}: {shown}",
+        todo="See `detector doctor` and `detector jobs list`; the log holds all of it. How many failures are reported: "
+        "`service.most_failures`.",
+        figures={"job": job, "failures": times},
+    )
 
 
 def note_unrun(store: Store, job: str, outcome: str, *, instance: str, why: str) -> None:

@@ -6,7 +6,7 @@ to the same database, and always the cursor, the batch and the manifest.
 
 from __future__ import annotations
 
-from pipelines.store.engine import Store, existing_store, open_store, upsert
+from pipelines.store.engine import Store, chunks, existing_store, open_store, upsert
 from pipelines.store.tables import (
     Audit,
     Base,
@@ -40,6 +40,7 @@ __all__ = [
     "SeriesTail",
     "SourceFile",
     "Store",
+    "chunks",
     "existing_store",
     "open_store",
     "upsert",

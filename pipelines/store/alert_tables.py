@@ -44,7 +44,7 @@ class Alert(Base):
     id: Mapped[str] = mapped_column(primary_key=True)
     source: Mapped[str]
     kind: Mapped[str]
-    """opened, worse, again, recovered, digest, or test."""
+    """opened, worse, again, recovered, digest, service, or test."""
     group: Mapped[str]
     incident: Mapped[str]
     label: Mapped[str]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -21,6 +21,8 @@ from pipelines.store.tables import Base
 
 HEAD = "0004"
 """The newest migration; the tables are looked at with Alembic only if they do not have it."""
+
+IDS_A_QUERY = 500
 
 NEW_SECONDS = 60.0
 """An empty file younger than that is one that another instance is just creating."""
@@ -185,12 +187,24 @@ def upsert(session: Session, table: type[Base], rows: Sequence[Mapping[str, Any]
     session.execute(statement.on_conflict_do_update(index_elements=keys, set_=others), list(rows))
 
 
+def chunks(ids: Iterable[str]) -> Iterator[list[str]]:
+    """No more at once than a database takes in one query.
+
+    >>> [len(some) for some in chunks(str(number) for number in range(700))]
+    [500, 200]
+    """
+    every = list(ids)
+    return (every[start : start + IDS_A_QUERY] for start in range(0, len(every), IDS_A_QUERY))
+
+
 def _real(url: sa.URL) -> Path:
     return Path(str(url.database)).resolve()
 
 
 def _sqlite(url: sa.URL) -> Engine:
-    engine = sa.create_engine(url, connect_args={"timeout": BUSY_SECONDS})
+    # Lists differ in length, so each connection would fill up with statements that are never used again.
+    options = {"timeout": BUSY_SECONDS, "cached_statements": 16}
+    engine = sa.create_engine(url, connect_args=options)
 
     @sa.event.listens_for(engine, "connect")
     def _prepare(connection: Any, _: object) -> None:

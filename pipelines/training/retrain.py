@@ -22,7 +22,7 @@ from pipelines.features.engine import feature_engine_of, history_folder
 from pipelines.ingest.usable import open_usable
 from pipelines.progress import counted, progress
 from pipelines.registry.comparison import Comparison
-from pipelines.registry.promotion import FAILED, KEEP, PROMOTE, SHADOW, Decision, decide, note_of
+from pipelines.registry.promotion import FAILED, KEEP, PROMOTE, SHADOW, Decision, decide, note_of, overtaken
 from pipelines.registry.registry import ModelRegistry, OnPromotion
 from pipelines.scoring.shadow import begin_shadow, settle_shadow
 from pipelines.testing.failpoints import failpoint
@@ -127,7 +127,8 @@ class _Run:
 
 def _retrain(run: _Run) -> RetrainReport:
     config, registry, now = run.config, run.registry, run.now
-    champion = bundle.load(registry.place) if registry.place.exists() else None
+    compared = registry.served()
+    champion = bundle.load(registry.place) if compared else None
     source = open_usable(config)
     engine = feature_engine_of(config, trained=False)
     frame = recent(source, config, now=now, engine=engine)
@@ -162,7 +163,7 @@ def _retrain(run: _Run) -> RetrainReport:
     if engine is not None:
         engine.save(history_folder(config))
     failpoint("retrain.kept")
-    _act(run, name, decision)
+    decision = _act(run, name, decision, over=compared)
     return RetrainReport(
         decision=decision,
         champion=registry.state().champion or "",
@@ -185,15 +186,22 @@ def _fit(run: _Run, period: TrainingPeriod) -> Fitted:
     return Fitted(detector, usage, started, run.clock())
 
 
-def _act(run: _Run, name: str, decision: Decision) -> None:
-    """Do what was decided; the last thing done, and done at once."""
+def _act(run: _Run, name: str, decision: Decision, *, over: str) -> Decision:
+    """Do what was decided; the last thing done, and done at once.
+
+    Only over the champion it was decided about: while a process was held up, another one may have been promoted.
+    """
     with run.registry.locked():
+        if decision.outcome != KEEP and run.registry.served() != over:
+            decision = overtaken(decision)
+            run.record("retrain: overtaken", decision)
         if decision.outcome == PROMOTE:
             run.registry.promote(name, why=decision.reason, now=run.now, notify=run.notify)
-            return
+            return decision
         run.registry.note(name, f"{decision.outcome}: {decision.reason}", challenger=True)
     if decision.outcome == SHADOW:
         begin_shadow(run.config, name, reason=decision.reason, now=run.now)
+    return decision
 
 
 def _skipped(run: _Run, period: TrainingPeriod, until: str) -> RetrainReport:

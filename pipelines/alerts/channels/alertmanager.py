@@ -12,6 +12,7 @@ from pipelines.config.alert_channels import AlertmanagerSection
 from pipelines.config.alerting import AlertsSection
 
 NAMES = {"digest": "MoreAnomalies", "test": "AnomalyTest"}
+SERVICE = "DetectorService"
 
 
 def alerts_of(message: Message, *, now: datetime, lasts: timedelta) -> list[dict[str, Any]]:
@@ -32,7 +33,7 @@ def alerts_of(message: Message, *, now: datetime, lasts: timedelta) -> list[dict
 
 def _alert(message: Message, severity: str, *, starts: datetime, ends: datetime) -> dict[str, Any]:
     labels = {
-        "alertname": NAMES.get(message.kind, "Anomaly"),
+        "alertname": SERVICE if message.is_service else NAMES.get(message.kind, "Anomaly"),
         "detector": message.source,
         "severity": severity,
     }
@@ -45,6 +46,7 @@ def _alert(message: Message, severity: str, *, starts: datetime, ends: datetime)
         "rarity": message.rarity,
         "alert_id": message.id,
         "model_version": message.model_version,
+        "todo": str(message.facts["service"].get("todo", "")) if message.is_service else "",
         "answer_url": message.answer_url,
         "review_url": message.review_url,
     }
@@ -67,10 +69,14 @@ class AlertmanagerChannel(PostingChannel):
     def __init__(self, section: AlertmanagerSection, alerts: AlertsSection) -> None:
         super().__init__(section.url.get_secret_value(), alerts)
         self._lasts = timedelta(minutes=section.lasts_minutes)
+        self._until_again = timedelta(minutes=alerts.again_minutes)
 
     def request(self, message: Message, now: datetime) -> tuple[bytes, Mapping[str, str]]:
         """The alert, and where it became more severe, the end of the one it replaces."""
-        return as_json(alerts_of(message, now=now, lasts=self._lasts)), JSON
+        lasts = self._lasts
+        if message.kind == "service":  # its end is always reported, so it must not end before it is sent again
+            lasts = max(lasts, 2 * self._until_again)
+        return as_json(alerts_of(message, now=now, lasts=lasts)), JSON
 
 
 def open_channel(section: AlertmanagerSection, alerts: AlertsSection, number: int) -> AlertmanagerChannel:

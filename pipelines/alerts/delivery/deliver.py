@@ -81,7 +81,9 @@ def deliver(context: Context, *, most_seconds: float = MOST_SECONDS) -> JobOutco
     with context.store.write() as session:
         end_quiet(session, config=config, now=context.now)
         end_days(session, config=config, now=context.now)
-        dead = queue.give_up(session, now=context.now, hours=config.alerts.retry.give_up_hours)
+        queue.bring_nearer(session, now=context.now, retry=config.alerts.retry)
+        names = [target.name for target in targets_of(config)]
+        dead = queue.give_up(session, names, now=context.now, hours=config.alerts.retry.give_up_hours)
         context.fence(session)
     if dead:
         log.error("%d alerts were not taken in time and are given up: see `detector alerts list --state dead`", dead)

@@ -11,8 +11,9 @@ import sqlalchemy as sa
 from sqlalchemy.orm import Session, aliased
 
 from pipelines.alerts.network.errors import DeliveryError
-from pipelines.alerts.network.http import backoff
+from pipelines.alerts.network.http import MOST_WAIT, backoff
 from pipelines.config.alerting import RetrySection
+from pipelines.store import Run
 from pipelines.store.alert_tables import Alert, Delivery, TargetState
 
 
@@ -148,10 +149,34 @@ def _failed(
     session.execute(sa.update(Delivery).where(Delivery.id == claimed.delivery).values(**values))
 
 
-def give_up(session: Session, *, now: datetime, hours: float) -> int:
-    """Give up what has waited too long, until somebody sends it again."""
+def bring_nearer(session: Session, *, now: datetime, retry: RetrySection) -> None:
+    """After the clock was set back, have what lies ahead by more than any pause tried now.
+
+    That it was set back, the start of an earlier run says, which lies ahead too; without it, a pause that a target
+    asked for is kept.
+    """
+    last = session.scalar(sa.select(sa.func.max(Run.started_at)).where(Run.job == "deliver"))
+    is_back = last is not None and last > now + timedelta(minutes=1)
+    latest = now + timedelta(seconds=max(retry.most_seconds, 0.0 if is_back else MOST_WAIT) + 60)
+    late = sa.update(Delivery).where(Delivery.state == "waiting", Delivery.next_at > latest)
+    session.execute(late.values(next_at=now).execution_options(synchronize_session=False))
+    pauses = sa.update(TargetState).where(TargetState.retry_at > latest)
+    session.execute(pauses.values(retry_at=now).execution_options(synchronize_session=False))
+
+
+def give_up(session: Session, targets: Sequence[str], *, now: datetime, hours: float) -> int:
+    """Give up what has waited too long, until somebody sends it again.
+
+    What was never tried, though its target is one of the configuration's and takes alerts, only seems to be old: the
+    clock was set forward.
+    """
+    not_up = set(session.scalars(sa.select(TargetState.name).where(TargetState.state != "up")))
+    able = [target for target in targets if target not in not_up]
     old = sa.update(Delivery).where(
-        Delivery.state == "waiting", Delivery.created_at < now - timedelta(hours=hours), Delivery.next_at <= now
+        Delivery.state == "waiting",
+        Delivery.created_at < now - timedelta(hours=hours),
+        Delivery.next_at <= now,
+        sa.or_(Delivery.attempts > 0, Delivery.target.not_in(able)),
     )
     done = session.execute(
         old.values(

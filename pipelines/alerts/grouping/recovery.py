@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from functools import reduce
@@ -14,7 +14,11 @@ from sqlalchemy.orm import Session
 from pipelines.alerts.grouping.events import EVERYTHING, group_id, times_of
 from pipelines.alerts.grouping.notify_rules import Candidate, GroupState, reported
 from pipelines.config import Config
+from pipelines.store import chunks
 from pipelines.store.alert_tables import AlertGroup
+
+MOST_BY_NAME = 10_000
+"""Groups of a batch that are looked up by name; for a larger batch, all that are open are read."""
 
 
 @dataclass(frozen=True)
@@ -37,22 +41,41 @@ def recovered(session: Session, scored: pd.DataFrame, *, config: Config, now: da
     A machine that falls silent has not recovered: only rows that are not flagged are evidence of it. The groups are
     marked as over within the caller's transaction.
     """
-    groups = session.scalars(
-        sa.select(AlertGroup).where(
-            AlertGroup.source == config.name, AlertGroup.is_open.is_(True), AlertGroup.told_severity != ""
-        )
-    ).all()
-    if not groups:
+    candidates = sa.and_(AlertGroup.source == config.name, AlertGroup.is_open.is_(True), AlertGroup.told_severity != "")
+    if session.scalar(sa.select(AlertGroup.id).where(candidates).limit(1)) is None:
         return []
     latest = _latest(scored, config, now)
     wait = timedelta(minutes=config.alerts.recovery_minutes)
+    ends = _by_name(session, config.name, latest) if len(latest) <= MOST_BY_NAME else _all(session, candidates, latest)
+    over = [group for group, last_at in ends if latest[group] >= last_at + wait]
     found = []
-    for group in groups:
-        seen = latest.get(group.id)
-        if seen is not None and seen >= group.last_at + wait:
+    for some in chunks(over):
+        for group in session.scalars(sa.select(AlertGroup).where(AlertGroup.id.in_(some))):
             group.is_open = False
-            found.append(_ended(group.id, group.label, group, seen))
+            found.append(_ended(group.id, group.label, group, latest[group.id]))
     return found
+
+
+def _by_name(session: Session, source: str, latest: Mapping[str, datetime]) -> Iterator[tuple[str, datetime]]:
+    """When each reported group of the batch was flagged last, however many others are open."""
+    columns = sa.select(
+        AlertGroup.id, AlertGroup.last_at, AlertGroup.source, AlertGroup.is_open, AlertGroup.told_severity
+    )
+    for some in chunks(latest):
+        # By their ids alone: with the source too, SQLite reads every group of it, for each of these queries.
+        for group, last_at, its_source, is_open, told in session.execute(columns.where(AlertGroup.id.in_(some))):
+            if its_source == source and is_open and told:
+                yield group, last_at
+
+
+def _all(
+    session: Session, which: sa.ColumnElement[bool], latest: Mapping[str, datetime]
+) -> Iterator[tuple[str, datetime]]:
+    """The same by a look at all that are open."""
+    columns = sa.select(AlertGroup.id, AlertGroup.last_at).where(which)
+    for group, last_at in session.execute(columns.execution_options(yield_per=10_000)):
+        if group in latest:
+            yield group, last_at
 
 
 @dataclass(frozen=True)

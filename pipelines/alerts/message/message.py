@@ -25,7 +25,7 @@ class Message:
 
     id: str  # the alert's; the same however often it is sent
     incident: str  # the event's; the same for all that is reported of it
-    kind: str  # opened, worse, again, recovered, digest, or test
+    kind: str  # opened, worse, again, recovered, digest, service, or test
     source: str
     label: str  # what it is about
     severity: str
@@ -43,6 +43,11 @@ class Message:
     answer_url: str = ""
 
     @property
+    def is_service(self) -> bool:
+        """Whether it is of the service about itself, or says that this is over."""
+        return "service" in self.facts
+
+    @property
     def about(self) -> str:
         """What it is about, with the name of what is watched."""
         return f"{self.label} in {self.source}" if self.label else self.source
@@ -54,6 +59,10 @@ class Message:
             return self._digest()
         if self.kind == "test":
             return f"This is a test of the alerts of {self.source}: it came through, and nothing happened."
+        if self.kind == "service":
+            return f"{self.facts['service']['text'].rstrip('.')}."
+        if self.kind == "recovered" and self.is_service:
+            return f"What the service reported of itself is over: {self.about}, {self.when}."
         if self.kind == "recovered" and self.facts.get("is_followed"):
             return f"What was unusual about {self.about} from {self.when} is over; what came after it is another event."
         if self.kind == "recovered":
@@ -93,10 +102,16 @@ class Message:
 
     @property
     def reason_lines(self) -> list[str]:
-        """Every reason in words; of a digest, what it holds."""
-        if self.kind == "digest":
-            return [one_line(str(line)) for line in self.facts.get("top", [])]
+        """Every reason in words; of a digest, what it holds; of the service, what is wrong."""
+        if self.lists_lines:
+            lines = self.facts.get("top", []) if self.kind == "digest" else self.facts["service"].get("lines", [])
+            return [one_line(str(line)) for line in lines]
         return [f"{reason_in_words(each)} ({100 * float(each['share']):.0f} % of the risk)" for each in self.reasons]
+
+    @property
+    def lists_lines(self) -> bool:
+        """Whether its reasons are lines of text rather than features with a share."""
+        return self.kind == "digest" or self.is_service
 
     @property
     def course(self) -> list[tuple[str, bool]]:
@@ -129,7 +144,7 @@ class Message:
 
     def to_dict(self) -> dict[str, Any]:
         """What machines receive of every alert, as plain values."""
-        return {
+        found: dict[str, Any] = {
             "id": self.id,
             "incident": self.incident,
             "kind": self.kind,
@@ -143,6 +158,11 @@ class Message:
             "amount": self.amount,
             "model_version": self.model_version,
         }
+        if self.is_service:
+            about = self.facts["service"]
+            lines, todo = about.get("lines", []), about.get("todo", "")
+            found["service"] = {"cause": about["cause"], **about.get("figures", {}), "reasons": lines, "todo": todo}
+        return found
 
     def _digest(self) -> str:
         more, of_each = int(self.facts.get("more", 0)), self.facts.get("by_severity", {})
@@ -195,7 +215,7 @@ def message_of(alert: Alert, *, section: AlertsSection, target: str) -> Message:
         amount=alert.amount,
         reasons=list(alert.facts.get("reasons", [])),
         facts=alert.facts,
-        review_url=_filled(section.review_url, alert),
+        review_url="" if "service" in alert.facts else _filled(section.review_url, alert),
         run_url=_filled(section.run_url, alert) if alert.model_version else "",
         answer_url=answer_url,
     )

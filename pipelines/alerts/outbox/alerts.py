@@ -13,7 +13,7 @@ from pipelines.alerts.grouping.notify_rules import Candidate
 from pipelines.alerts.grouping.recovery import Ended
 from pipelines.config import Config
 from pipelines.config.masking import masks_of
-from pipelines.store.alert_tables import Alert
+from pipelines.store.alert_tables import Alert, AlertGroup
 
 
 def event_alert(
@@ -66,6 +66,25 @@ def digest_alert(
     """An alert about other alerts."""
     group = f"{key}:{config.name}"
     return _alert(config, now, kind="digest", group=group, severity=severity, rows=rows, facts=dict(facts))
+
+
+def service_alert(
+    kind: str, state: AlertGroup, facts: Mapping[str, Any], *, rows: int, config: Config, now: datetime
+) -> Alert:
+    """An alert of the service about itself, or that this is over; ``state`` is what is known of its cause."""
+    return _alert(
+        config,
+        now,
+        kind=kind,
+        group=state.id,
+        incident=state.incident,
+        label=state.label,
+        severity=state.told_severity,
+        first_at=state.first_at,
+        last_at=state.last_at,
+        rows=rows,
+        facts=dict(facts),
+    )
 
 
 def trial_alert(*, config: Config, now: datetime) -> Alert:

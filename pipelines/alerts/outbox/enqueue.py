@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -22,6 +22,7 @@ from pipelines.alerts.outbox.alerts import event_alert, recovery_alert
 from pipelines.alerts.outbox.cap import Cap
 from pipelines.config import Config
 from pipelines.config.masking import masks_of
+from pipelines.store import chunks
 from pipelines.store.alert_tables import Alert, AlertGroup, Delivery
 
 __all__ = ["enqueue", "post"]
@@ -146,13 +147,10 @@ def _sampled(session: Session, scored: pd.DataFrame, cap: Cap, *, config: Config
     return alerts
 
 
-_IDS_A_QUERY = 500
-
-
 def group_states(session: Session, source: str, groups: Iterable[str]) -> dict[str, GroupState]:
     """What is known of each group's latest event; nothing of a group without one."""
     found = {}
-    for some in _chunks(set(groups)):
+    for some in chunks(set(groups)):
         # By their ids alone: with the source too, SQLite reads every group of it, for each of these queries.
         for row in session.scalars(sa.select(AlertGroup).where(AlertGroup.id.in_(some))):
             if row.source != source:
@@ -174,17 +172,11 @@ def store_group_states(
     session: Session, source: str, states: Mapping[str, GroupState], labels: Mapping[str, str]
 ) -> None:
     """Put these states in the place of earlier ones."""
-    for some in _chunks(states):
+    for some in chunks(states):
         session.execute(sa.delete(AlertGroup).where(AlertGroup.id.in_(some)))
     rows = [{"id": group, "source": source, "label": labels[group], **vars(state)} for group, state in states.items()]
     if rows:
         session.execute(sa.insert(AlertGroup), rows)
-
-
-def _chunks(ids: Iterable[str]) -> Iterator[list[str]]:
-    """No more at once than a database takes in one query."""
-    every = list(ids)
-    return (every[start : start + _IDS_A_QUERY] for start in range(0, len(every), _IDS_A_QUERY))
 
 
 MOST_GROUPS = 20_000

@@ -1,0 +1,125 @@
+"""Input that cannot be used, told to people: rows of a batch above a share, and whole files."""
+
+from __future__ import annotations
+
+import logging
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from sqlalchemy.orm import Session
+
+from pipelines.alerts.outbox.service_alerts import Trouble, is_open, report, report_over
+from pipelines.config import Config
+from pipelines.jobs.context import Context
+from pipelines.progress import counted
+from pipelines.sinks.quarantine import kind_of, why
+from pipelines.store import Batch
+
+log = logging.getLogger("detector.score")
+
+ROWS, FILES = "unusable rows", "unusable files"
+MOST_LISTED = 5
+
+
+def are_too_many(batch: Batch, config: Config) -> bool:
+    """Whether more of a batch's rows could not be used than is usual: a column may have changed its format."""
+    return batch.quarantined > config.service.most_quarantined * max(batch.rows, 1)
+
+
+def warn_of_rows(batch: Batch, reasons: Counter[str], quarantine: Path, *, config: Config) -> None:
+    """Say in the log if there were too many."""
+    if are_too_many(batch, config):
+        log.warning(
+            "batch %d: %d of %d rows could not be used: %s. They are in %s",
+            batch.id,
+            batch.quarantined,
+            batch.rows,
+            why(reasons),
+            quarantine,
+            extra={"batch": batch.id, "quarantined": batch.quarantined},
+        )
+
+
+def report_rows(
+    session: Session, batch: Batch, reasons: Counter[str], quarantine: Path, *, config: Config, now: datetime
+) -> None:
+    """Have it reported if there were too many, or that this is over; in the transaction of the batch's scores."""
+    if are_too_many(batch, config):
+        report(session, _rows(batch, reasons, quarantine, config), config=config, now=now)
+    elif batch.rows:
+        report_over(session, ROWS, config=config, now=now)
+
+
+def report_files(context: Context, notices: Sequence[str], *, has_scored: bool) -> None:
+    """Have files reported that were set aside, or that files are scored without any."""
+    config, now = context.config, context.now
+    if not notices:
+        if not has_scored:
+            return
+        with context.store.read() as session:
+            if not is_open(session, FILES, config=config):
+                return
+    with context.store.write() as session:
+        if notices:
+            report(session, _files(notices, config), config=config, now=now)
+        else:
+            report_over(session, FILES, config=config, now=now)
+        context.fence(session)
+
+
+def _rows(batch: Batch, reasons: Counter[str], quarantine: Path, config: Config) -> Trouble:
+    share, files = batch.quarantined / max(batch.rows, 1), _files_of(batch.window)
+    places = {"Batch": str(batch.id), "Files": _listed(files), "Quarantine": str(quarantine)}
+    top = reasons.most_common(MOST_LISTED)
+    column = top[0][0].partition(": ")[0] if top and ": " in top[0][0] else "COLUMN"
+    text = (
+        f"{batch.quarantined:,} of {counted(batch.rows)} ({100 * share:.3g} %) of batch {batch.id} of {config.name} "
+        f"could not be used, more than the {100 * config.service.most_quarantined:.3g} % of `service.most_quarantined`"
+    )
+    return Trouble(
+        cause=ROWS,
+        label="rows that cannot be used",
+        severity="high",
+        text=f"{text}; mainly {top[0][0]}" if top else text,
+        todo=f"Look at the quarantine file. Numbers or dates in another form: `source: {{formats: {{{column}: …}}}}` "
+        f"(`detector doctor` proposes the one that fits). Columns with other names: `columns`. If so many are usual: "
+        f"`service: {{most_quarantined: {min(1.0, 1.2 * share):.2g}}}`. Rows that can be used then are scored when "
+        f"they come in again.",
+        lines=[f"{reason} ({counted(count)})" for reason, count in top],
+        columns={name: value for name, value in places.items() if value},
+        figures={
+            "batch": batch.id,
+            "quarantined": batch.quarantined,
+            "rows": batch.rows,
+            "share": round(share, 4),
+            "files": files[:MOST_LISTED],
+        },
+        rows=batch.quarantined,
+    )
+
+
+def _files(notices: Sequence[str], config: Config) -> Trouble:
+    shown = [kind_of(notice) if config.alerts.mask else notice for notice in notices]  # they may name values
+    return Trouble(
+        cause=FILES,
+        label="files that cannot be used",
+        severity="high",
+        text=f"{config.name} cannot use {counted(len(notices), 'file')} of its input: {shown[0]}",
+        todo="Write the file anew, whole and with the columns that `detector doctor` names; it is then scored. If it "
+        "does not belong there, `source.path` can be a pattern that leaves it out.",
+        lines=shown,
+        figures={"files": len(notices)},
+    )
+
+
+def _files_of(window: Mapping[str, Any]) -> list[str]:
+    """The names of a batch's files; none if it came from a table."""
+    return [str(entry["name"]) for entry in window.get("files", ())]
+
+
+def _listed(names: Sequence[str]) -> str:
+    more = f" and {len(names) - MOST_LISTED:,} more" if len(names) > MOST_LISTED else ""
+    return ", ".join(names[:MOST_LISTED]) + more

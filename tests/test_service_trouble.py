@@ -1,0 +1,324 @@
+"""Alerts of the service about itself: too many unusable rows, files set aside, a job that keeps failing."""
+
+from __future__ import annotations
+
+import json
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+import sqlalchemy as sa
+
+from benchmarks.soak import Site, draw
+from detector.errors import DataError, SourceError, StoreError
+from pipelines.alerts.delivery.deliver import deliver
+from pipelines.alerts.feedback.answers import answer
+from pipelines.alerts.grouping.silences import silence
+from pipelines.alerts.message.message import message_of
+from pipelines.alerts.outbox.views import alert_text, alerts_table
+from pipelines.jobs import catalogue
+from pipelines.jobs.context import Context, JobOutcome
+from pipelines.scoring.job import score_new
+from pipelines.service.runs import run_job
+from pipelines.store import Store
+from pipelines.store.alert_tables import Alert, AlertDay
+from tests.service_sites import back_date, context, opened, put
+
+NOW = datetime(2026, 3, 2, 12, 0, tzinfo=UTC)
+ALERTS: dict[str, Any] = {"file": {"path": "alerts.jsonl"}, "log": {"enabled": False}}
+
+
+@pytest.fixture
+def site(tiny_bundle: Path, tmp_path: Path) -> Site:
+    return site_with(tiny_bundle, tmp_path)
+
+
+def site_with(bundle: Path, folder: Path, *, service: dict[str, Any] | None = None, **alerts: Any) -> Site:
+    import yaml
+
+    site = Site(folder / "site", bundle, "files to files", settings=service)
+    file = site.folder / "detector.yaml"
+    values = yaml.safe_load(file.read_text(encoding="utf-8"))
+    file.write_text(yaml.safe_dump(values | {"alerts": ALERTS | alerts}), encoding="utf-8")
+    return site
+
+
+def bad(site: Site, name: str, first: int, rows: int, unusable: int) -> None:
+    """A file of which some amounts have a currency behind them."""
+    frame = draw(rows, first=first, seed=first)
+    amounts = [f"{value} EUR" if place < unusable else f"{value}" for place, value in enumerate(frame["amount"])]
+    frame.assign(amount=amounts).to_csv(site.input / name, index=False)
+    back_date(site.input / name, 10.0)
+
+
+def scored(site: Site, store: Store, *, now: datetime = NOW) -> JobOutcome:
+    """Files written by the tests are of today, so the clock of files is not the one given."""
+    return score_new(context(site, store, now=max(now, datetime.now(UTC)) if now is NOW else now))
+
+
+def told(store: Store, *kinds: str) -> list[Alert]:
+    """Alerts of some kinds, or all, in order."""
+    with store.read() as session:
+        found = session.scalars(sa.select(Alert).order_by(Alert.created_at, Alert.kind.desc())).all()
+        session.expunge_all()
+    return [alert for alert in found if not kinds or alert.kind in kinds]
+
+
+def test_too_many_unusable_rows_are_told_once_until_they_are_over(site: Site) -> None:
+    """One alert for two such batches, with count, share, reasons, file and what to do; and one when it is over."""
+    with opened(site) as store:
+        for number, unusable in enumerate((30, 60, 0)):
+            bad(site, f"day-{number}.csv", 60 * number, 60, unusable)
+            scored(site, store)
+        alerts = [alert for alert in told(store) if "service" in alert.facts]
+        deliver(context(site, store))
+
+    assert [alert.kind for alert in alerts] == ["service", "recovered"]
+    assert alerts[0].incident == alerts[1].incident
+    lines = [json.loads(line) for line in (site.folder / "alerts.jsonl").read_text().splitlines()]
+    opened_, over = [line for line in lines if "service" in line]
+    assert opened_["text"] == (
+        "30 of 60 rows (50 %) of batch 1 of soak could not be used, more than the 5 % of `service.most_quarantined`; "
+        "mainly amount: … is not a number."
+    )
+    assert {name: opened_["service"][name] for name in ("cause", "batch", "quarantined", "rows", "share", "files")} == {
+        "cause": "unusable rows",
+        "batch": 1,
+        "quarantined": 30,
+        "rows": 60,
+        "share": 0.5,
+        "files": ["day-0.csv"],
+    }
+    assert opened_["service"]["reasons"] == ["amount: … is not a number (30 rows)"]
+    assert "batch-00000001.csv" in opened_["columns"]["Quarantine"]
+    assert "`source: {formats: {amount: …}}`" in opened_["columns"]["What to do"]
+    assert opened_["links"] == {}
+    assert over["title"] == "Recovered: rows that cannot be used in soak"
+
+
+def test_share_is_the_configured_one(tiny_bundle: Path, tmp_path: Path) -> None:
+    """Up to the share nothing is told, and a backfill that a person watches tells nothing either."""
+    site = site_with(tiny_bundle, tmp_path, service={"most_quarantined": 0.5})
+    with opened(site) as store:
+        bad(site, "a.csv", 0, 60, 30)
+        scored(site, store)
+        assert told(store, "service") == []
+
+        bad(site, "b.csv", 60, 60, 31)
+        scored(site, store)
+        assert len(told(store, "service")) == 1
+
+
+def test_comes_and_goes_is_not_told_each_time(site: Site) -> None:
+    """Small batches, every other one with a bad row: told at most once in `alerts.window_minutes`, and once over."""
+    start = datetime.now(UTC)
+    with opened(site) as store:
+        for number in range(10):
+            bad(site, f"{number}.csv", 10 * number, 10, 1 - number % 2)
+            scored(site, store, now=start + timedelta(minutes=number))
+        assert [alert.kind for alert in told(store) if "service" in alert.facts] == ["service", "recovered"]
+
+        bad(site, "late.csv", 200, 10, 1)
+        scored(site, store, now=start + timedelta(minutes=75))
+        assert [alert.kind for alert in told(store) if "service" in alert.facts] == ["service", "recovered", "service"]
+
+
+def test_what_lasts_is_told_again(site: Site) -> None:
+    """After `alerts.again_minutes`, as an event is: in Alertmanager an alert ends unless it is repeated."""
+    start = datetime.now(UTC)
+    with opened(site) as store:
+        for number, hours in enumerate((0, 10, 23, 24.5, 30)):
+            bad(site, f"{number}.csv", 10 * number, 10, 10)
+            scored(site, store, now=start + timedelta(hours=hours))
+        first, again = told(store, "service")
+
+    assert (first.incident, again.created_at) == (again.incident, start + timedelta(hours=24.5))
+    assert again.first_at == start
+
+
+def test_takes_no_room_and_minds_no_silence(tiny_bundle: Path, tmp_path: Path) -> None:
+    """It is none of the day's events; a silence of everything is about events."""
+    site = site_with(tiny_bundle, tmp_path, a_day=1)
+    with opened(site) as store:
+        with store.write() as session:
+            given = context(site, store)
+            until = given.now + timedelta(hours=1)
+            silence(session, source="soak", until=until, reason="tests", who="me", now=given.now)
+        bad(site, "a.csv", 0, 60, 60)
+        scored(site, store)
+        with store.read() as session:
+            assert session.scalars(sa.select(AlertDay.told)).all() in ([], [0])
+
+        assert len(told(store, "service")) == 1
+
+
+def test_nothing_to_answer(tiny_bundle: Path, tmp_path: Path) -> None:
+    """No link, no page, no row to review; lists and texts show it all the same."""
+    answers = {"url": "https://detector.example.com", "secret": "${ANSWER_SECRET}"}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("ANSWER_SECRET", "a secret to sign with")
+        review = {"review_url": "https://bank.example.com/{entity}"}
+        site = site_with(tiny_bundle, tmp_path, answers=answers, **review)
+        with opened(site) as store:
+            bad(site, "a.csv", 0, 60, 60)
+            scored(site, store)
+            (alert,) = told(store, "service")
+            config = context(site, store).config
+            message = message_of(alert, section=config.alerts, target="slack")
+            assert (message.answer_url, message.review_url, message.run_url, message.rarity) == ("", "", "", "")
+            with store.write() as session:
+                with pytest.raises(DataError, match=r"is about no event \(service\)"):
+                    answer(session, alert, "fine", reason="", who="me", via="cli", config=config, now=NOW)
+                assert alerts_table(session, config=config, state=None, most=5).row_count == 1
+                text = alert_text(session, alert, config=config)
+
+    assert "What to do: " in text
+    assert "- amount: … is not a number (60 rows)" in text
+
+
+def test_switched_off_with_the_alerts(tiny_bundle: Path, tmp_path: Path) -> None:
+    """Without alerts there are none of the service either."""
+    site = site_with(tiny_bundle, tmp_path, enabled=False)
+    with opened(site) as store:
+        bad(site, "a.csv", 0, 60, 60)
+        scored(site, store)
+
+        assert told(store) == []
+
+
+def test_file_that_is_set_aside_is_told(site: Site) -> None:
+    """A whole file that cannot be used is more than a share of rows; over once files are scored without one."""
+    with opened(site) as store:
+        for name in ("a.csv", "b.csv"):
+            (site.input / name).write_text("id,at\n1,2026-01-01\n", encoding="utf-8")
+            back_date(site.input / name, 10.0)
+            scored(site, store)
+        put(site, "c.csv", 0, 50)
+        scored(site, store)
+        first, over = [alert for alert in told(store) if "service" in alert.facts]
+
+    assert (first.kind, first.label, over.kind) == ("service", "files that cannot be used", "recovered")
+    assert first.facts["service"]["text"].startswith("soak cannot use 1 file of its input: a.csv: ")
+    assert "amount" in first.facts["service"]["text"]
+
+
+# Jobs -----------------------------------------------------------------------------------------------------------------
+
+
+class Job:
+    """A job whose runs end as said."""
+
+    def __init__(self, site: Site, store: Store, monkeypatch: pytest.MonkeyPatch, name: str = "score") -> None:
+        self.given = context(site, store)
+        self.name = name
+        self.error: Exception | None = None
+        monkeypatch.setitem(catalogue.JOBS, name, self._run)
+
+    def _run(self, _: Context) -> JobOutcome:
+        if self.error is not None:
+            raise self.error
+        return JobOutcome()
+
+    def run(self, error: Exception | None = None, *, now: datetime = NOW, **given: Any) -> None:
+        """One run that fails so, or ends well."""
+        from dataclasses import replace
+
+        self.error = error
+        run_job(replace(self.given, now=now, **given), self.name, trigger="schedule", instance="here")
+
+
+AWAY = SourceError("warehouse cannot be reached: refused. Check that it runs.")
+
+
+def test_job_that_keeps_failing_is_told_once(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    """After `service.most_failures` in a row, with the error; one that works meanwhile starts the count anew."""
+    with opened(site) as store:
+        job = Job(site, store, monkeypatch)
+        for error in (AWAY, AWAY, None, AWAY, AWAY):
+            job.run(error)
+        assert told(store) == []
+
+        for _ in range(4):
+            job.run(AWAY)
+        (alert,) = told(store)
+        job.run(None)
+        job.run(None)
+
+        assert [each.kind for each in told(store)] == ["service", "recovered"]
+    assert (alert.label, alert.severity) == ("the job score", "critical")
+    assert alert.facts["service"]["text"] == (
+        "The job score of soak has failed 3 times in a row, since 2026-03-02 12:00 UTC, and nothing is scored "
+        "meanwhile: warehouse cannot be reached: refused. Check that it runs."
+    )
+
+
+def test_job_that_is_rare_is_told_after_a_day(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Three failures of a weekly training would be three weeks."""
+    with opened(site) as store:
+        job = Job(site, store, monkeypatch, "retrain")
+        job.run(AWAY)
+        job.run(AWAY, now=NOW + timedelta(hours=1))
+        assert told(store) == []
+
+        job.run(AWAY, now=NOW + timedelta(days=7))
+        (alert,) = told(store)
+
+    assert (alert.label, alert.severity) == ("the job retrain", "high")
+
+
+def test_detector_that_cannot_be_loaded_is_told(site: Site) -> None:
+    """It fails every score: as any other reason does."""
+    with opened(site) as store:
+        given = context(site, store)
+        manifest = next(given.config.bundle.resolve().glob("*.json"))
+        kept = manifest.read_bytes()
+        try:
+            manifest.write_bytes(b"{")
+            for _ in range(3):
+                run_job(context(site, store), "score", trigger="schedule", instance="here")
+        finally:
+            manifest.write_bytes(kept)
+
+        (alert,) = told(store)
+
+    assert "has failed 3 times in a row" in alert.facts["service"]["text"]
+
+
+def test_instance_that_was_overtaken_tells_nothing(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its failures are no trouble: another one leads, and what this one would write is not kept."""
+
+    def fence(_: object) -> None:
+        raise StoreError("Another instance has taken over.")
+
+    with opened(site) as store:
+        job = Job(site, store, monkeypatch)
+        for _ in range(5):
+            job.run(AWAY, fence=fence)
+
+        assert told(store) == []
+
+
+def test_error_shows_no_secret_and_no_masked_value(tiny_bundle: Path, tmp_path: Path) -> None:
+    """Where columns are masked, values in an error are left out; secrets always are."""
+    site = site_with(tiny_bundle, tmp_path, mask={"id": "hide"})
+    with opened(site) as store, pytest.MonkeyPatch.context() as patch:
+        job = Job(site, store, patch)
+        for _ in range(3):
+            job.run(DataError("The card '4111111111111111' is odd."))
+        (alert,) = told(store)
+
+    assert "4111" not in json.dumps(alert.facts)
+
+
+def test_clock_set_back_keeps_no_trouble_quiet(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A time of the last report that lies ahead is not waited for."""
+    with opened(site) as store:
+        job = Job(site, store, monkeypatch)
+        for _ in range(3):
+            job.run(AWAY)
+        job.run(None)
+        for _ in range(3):
+            job.run(AWAY, now=NOW - timedelta(days=30))
+
+        assert len(told(store, "service")) == 2
