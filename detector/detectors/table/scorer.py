@@ -15,6 +15,7 @@ from detector.decide.fuse import Fusion
 from detector.decide.policy import Policy, severity
 from detector.decide.support import Support
 from detector.detectors.table.learnt import LearntRows, keys_of
+from detector.detectors.table.saved import parts_of, values_of
 from detector.detectors.table.scoring import TableScoring
 from detector.detectors.table.verdicts import Verdicts
 from detector.encoding.table import Encoded, TableEncoder
@@ -27,7 +28,7 @@ from detector.members.isolation_forest import Trees
 from detector.members.known_rows import KnownRows
 from detector.members.neighbours import References
 from detector.onnx.graph import Graph
-from detector.onnx.parts import Parts, under
+from detector.onnx.parts import Parts
 from detector.schema import Schema
 
 __all__ = ["DEFAULT_POLICY", "UNSUPERVISED", "TabularScorer", "Verdicts"]
@@ -299,60 +300,12 @@ class TabularScorer:
 
     def to_parts(self) -> Parts:
         """Everything, as a bundle keeps it."""
-        columns, column_arrays = self.columns.state()
-        arrays = under("columns", column_arrays) | under("calibrator", self.calibrator.state())
-        if self.trees is not None:
-            arrays |= under("trees", self.trees.state())
-        for name, references in self.references.items():
-            arrays |= under(name, references.state())
-        if self.known is not None:
-            arrays |= under("known", self.known.state())
-        arrays |= under("usual", self.usual) | under("weights", self.weights)
-        if self.learnt is not None:
-            arrays |= under("learnt", self.learnt.state())
-        graphs = {"graph": self.graph.content, "inside": self.inside.content}
-        if self.decoder is not None:
-            graphs["decoder"] = self.decoder.content
-        head = None if self.head is None else self.head.to_parts()
-        if head is not None:
-            arrays |= under("head", head.arrays)
-            graphs |= head.graphs
-        facts = {
-            "name": self.name,
-            "schema": self.schema.to_dict(),
-            "columns": columns,
-            "fusion": self.fusion.state(),
-            "window": None if self.window is None else self.window.state(),
-            "metrics": self.metrics,
-            "head": None if head is None else head.facts,
-        }
-        return Parts(facts, arrays, graphs)
+        return parts_of(self)
 
     @classmethod
     def from_parts(cls, parts: Parts) -> TabularScorer:
         """The inverse of ``to_parts``."""
-        facts, graphs, trees = parts.facts, parts.graphs, parts.part("trees")
-        references = {name: parts.part(name) for name in ("neighbours", "novelty")}
-        head, learnt, known = facts.get("head"), parts.part("learnt"), parts.part("known")
-        return cls(
-            name=facts["name"],
-            schema=Schema.from_dict(facts["schema"]),
-            columns=TableEncoder.from_state(facts["columns"], parts.part("columns")),
-            graph=Graph(graphs["graph"]),
-            inside=Graph(graphs["inside"]),
-            decoder=Graph(graphs["decoder"]) if "decoder" in graphs else None,
-            fusion=Fusion.from_state(facts["fusion"]),
-            calibrator=Calibrator.from_state(parts.part("calibrator")),
-            trees=Trees.from_state(trees) if trees else None,
-            references={name: References.from_state(part) for name, part in references.items() if part},
-            known=KnownRows.from_state(known) if known else None,
-            window=EventWindow.from_state(facts["window"]) if facts.get("window") else None,
-            usual=parts.part("usual"),
-            weights=parts.part("weights"),
-            metrics=facts["metrics"],
-            learnt=LearntRows.from_state(learnt) if learnt else None,
-            head=None if head is None else Head.from_parts(Parts(head, parts.part("head"), graphs)),
-        )
+        return cls(**values_of(parts))
 
     def _severity(self, measures: pd.DataFrame, flagged: NDArray[np.bool_]) -> NDArray[np.object_]:
         """From p-values that go on beyond the calibration rows where a tail could be fitted: severities need them."""
