@@ -61,7 +61,7 @@ class Bulk:
         ranked = learnt[np.argsort(forest[learnt], kind="stable")]
         bulk = np.sort(ranked[: max(2, len(ranked) - int(recipe.clean_share * len(ranked)))])
         scores: dict[str, Floats] = {}
-        if AUTOENCODER in recipe.members:
+        if AUTOENCODER in recipe.members and "values" in views:  # of categories alone it takes minutes and says no more
             scores[AUTOENCODER] = scored(_network(views, bulk, cardinalities, recipe))
         if NEIGHBOURS in recipe.members:
             scores[NEIGHBOURS] = np.log(_distances(views["space"], bulk, recipe.clean_references) + 1e-6)

@@ -110,11 +110,13 @@ def _weigh(names: tuple[str, ...], prepared: Prepared, fitted: FittedMembers, re
         usable = np.flatnonzero(fitted.trusted[prepared.learnt])
         elsewhere, _ = know(taken(prepared.views, prepared.learnt), usable, recipe)
 
+    prepare = joined({"prepare": prepared.prepare})
+
     def score(given: Encoded) -> Floats:
-        seen = joined({"prepare": prepared.prepare}).run(given.inputs())
+        seen = prepare.run(given.inputs())
         made = {FOREST: np.log2(-fitted.forest.score_samples(seen["table"]))}
-        if fitted.network is not None:
-            made[AUTOENCODER] = prepared.surprises(fitted.network, given)
+        if fitted.surprises is not None:
+            made[AUTOENCODER] = fitted.surprises(given)
         if elsewhere is not None:
             made |= dict(zip(SCORES, elsewhere.score(far_of(seen), seen["space"]).T, strict=True))
         return np.column_stack([made[name] for name in names])

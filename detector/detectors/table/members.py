@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Self
 
@@ -36,6 +37,7 @@ ROUNDING = {"parity_neighbours": 0.02}
 """In deviations: short distances are differences of large products, and float32 rounds these."""
 
 Views = dict[str, NDArray[np.float32]]
+Scorer = Callable[[Encoded], Floats]
 
 
 @dataclass(frozen=True)
@@ -65,11 +67,11 @@ class Prepared:
         views = joined({"prepare": prepare}).run(encoded.inputs())
         return cls(rows, columns, encoded, prepare, views, learnt, kept_back)
 
-    def surprises(self, network: FittedNetwork, rows: Encoded) -> Floats:
-        """A network's score of encoded rows."""
+    def scorer_of(self, network: FittedNetwork) -> Scorer:
+        """A network's score of encoded rows; of many columns, its graph takes seconds to build, so keep it."""
         surprise = surprise_of(network, self.columns, len(self.learnt))
         graph = joined({"prepare": self.prepare, "network": network.scorer, "surprise": surprise}, [AUTOENCODER])
-        return graph.run(rows.inputs())[AUTOENCODER][:, 0].astype(np.float64)
+        return lambda rows: graph.run(rows.inputs())[AUTOENCODER][:, 0].astype(np.float64)
 
 
 @dataclass
@@ -89,6 +91,7 @@ class FittedMembers:
     trusted: Flags
     rarity: Floats
     network: FittedNetwork | None = None
+    surprises: Scorer | None = None
     known: KnownRows | None = None
     window: EventWindow | None = None
     history: dict[str, list[float]] = field(default_factory=dict)
@@ -107,7 +110,7 @@ def fit_members(prepared: Prepared, recipe: Recipe) -> FittedMembers:
         scores[FOREST],
         learnt,
         cardinalities=prepared.columns.cardinalities,
-        scored=lambda network: prepared.surprises(network, prepared.encoded),
+        scored=lambda network: prepared.scorer_of(network)(prepared.encoded),
         recipe=recipe,
     )
     fitted = FittedMembers(forest, trees, scores, {"prepare": prepared.prepare}, ~bulk.suspicious, bulk.rarity)
@@ -152,8 +155,8 @@ def _fit_network(prepared: Prepared, fitted: FittedMembers, recipe: Recipe) -> N
     surprise = surprise_of(network, prepared.columns, len(prepared.learnt))
     fitted.network, fitted.history = network, dict(network.history)
     fitted.parts |= {AUTOENCODER: network.scorer, "surprise": surprise}
-    score = prepared.surprises(network, prepared.encoded)
-    fitted.scores[AUTOENCODER] = _as_held_out(score, trained, prepared.kept_back)
+    fitted.surprises = prepared.scorer_of(network)
+    fitted.scores[AUTOENCODER] = _as_held_out(fitted.surprises(prepared.encoded), trained, prepared.kept_back)
     fitted.metrics |= {"code_size": recipe.autoencoder.code, "epochs": len(network.history["loss"])}
 
 
