@@ -10,14 +10,16 @@ import pandas as pd
 import pytest
 
 from detector.decide.calibrate import Calibrator
-from detector.detectors.table import fit as assembly
+from detector.detectors.table import members as fitting
 from detector.detectors.table.detector import TabularDetector
-from detector.detectors.table.fit import MEMBERS, Recipe, assemble
+from detector.detectors.table.fit import assemble
+from detector.detectors.table.members import Prepared, fit_members
+from detector.detectors.table.recipe import MEMBERS, Recipe
 from detector.detectors.table.scorer import TabularScorer
 from detector.encoders.table import FittedNetwork, TableAutoencoder
 from detector.errors import DataError, ParityError, SettingError
 from detector.members.isolation_forest import Trees
-from detector.members.neighbours import References
+from detector.members.known_rows import KnownRows
 from detector.schema import Schema
 from detector.training.loop import Training
 
@@ -34,9 +36,9 @@ def recipe(**changed: Any) -> Recipe:
             "trees": 10,
             "max_samples": 64,
             "references": 100,
+            "kernel_references": 50,
             "clean_references": 50,
             "clean_share": 0.25,
-            "novelty_weight": 3.0,
             "calibration_share": 0.2,
             "tail": "empirical",
             "max_levels": 100,
@@ -70,7 +72,9 @@ def test_recipe_refuses_members_it_does_not_know(members: Any) -> None:
         recipe(members=members)
 
 
-@pytest.mark.parametrize("name", ["trees", "max_samples", "references", "clean_references", "max_levels"])
+@pytest.mark.parametrize(
+    "name", ["trees", "max_samples", "references", "kernel_references", "clean_references", "max_levels"]
+)
 def test_recipe_refuses_counts_below_one(name: str) -> None:
     """No tree, no reference, no level means nothing."""
     with pytest.raises(SettingError, match=f"{name} must be at least 1. Received: {name}=0"):
@@ -93,7 +97,7 @@ def test_recipe_leaves_rows_that_count_as_clean(share: float) -> None:
 
 def test_recipe_refuses_a_tail_it_does_not_know_before_anything_is_trained() -> None:
     """A slip in a setting is found in the first second, not after the training."""
-    with pytest.raises(SettingError, match="tail must be one of empirical, pareto. Received: tail='fat'"):
+    with pytest.raises(SettingError, match="tail must be one of empirical, pareto, extrapolated. Received: tail='fat'"):
         recipe(tail="fat")
 
 
@@ -101,72 +105,67 @@ def test_recipe_refuses_a_tail_it_does_not_know_before_anything_is_trained() -> 
     ("members", "columns"),
     [
         (("forest",), ("forest",)),
-        (("neighbours",), ("neighbours", "novelty")),
-        (("neighbours", "forest"), ("forest", "neighbours", "novelty")),
+        (("neighbours",), ("neighbours", "contraction")),
+        (("neighbours", "forest"), ("forest", "neighbours", "contraction")),
     ],
 )
 def test_assembly_joins_the_members_asked_for(
     table: pd.DataFrame, members: tuple[str, ...], columns: tuple[str, ...]
 ) -> None:
-    """Neighbours give density and novelty; what was not asked for is not in the graph."""
+    """Neighbours give a distance and a pull; what was not asked for is not in the graph."""
     scorer, curves = assemble(table, SCHEMA, recipe(members=members))
 
     assert scorer.members == columns
     assert set(scorer.graph.outputs) == set(columns)
     assert (scorer.trees is not None) == ("forest" in members)
-    assert set(scorer.references) == {"neighbours", "novelty"} & set(columns)
+    assert (scorer.known is not None) == ("neighbours" in members)
     assert curves == {}
 
 
-def test_assembly_calibrates_on_rows_no_member_saw(table: pd.DataFrame, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The two parts are disjoint and together are the table; members get the one, the calibrator the other."""
-    fitted_on: list[np.ndarray] = []
-    forest = assembly._forest
-
-    def watched(rows: np.ndarray, how: Recipe) -> Any:
-        fitted_on.append(rows)
-        return forest(rows, how)
-
-    monkeypatch.setattr(assembly, "_forest", watched)
-    learnt, kept_back = assembly._split(len(table), recipe())
+def test_assembly_calibrates_on_every_row_by_members_that_did_not_see_it(table: pd.DataFrame) -> None:
+    """The forest and networks learn from the one part; trees and distances leave each row out."""
+    prepared = Prepared.of(table, SCHEMA, recipe())
 
     scorer, _ = assemble(table, SCHEMA, recipe())
 
-    assert sorted([*learnt, *kept_back]) == list(range(500))
-    assert {len(rows) for rows in fitted_on} == {400} == {len(learnt)}
-    assert scorer.calibrator.size == scorer.metrics["rows_calibration"] == len(kept_back) == 100
-    assert scorer.metrics["rows_fitted"] == 400
+    assert sorted([*prepared.learnt, *prepared.kept_back]) == list(range(500))
+    assert len(prepared.kept_back) == 100
+    assert scorer.calibrator.size == scorer.metrics["rows_calibration"] == 500
+    assert scorer.metrics["rows_fitted"] + scorer.metrics["rows_suspicious"] >= 400
 
 
-def test_calibration_rows_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_rows_kept_back_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     """Of ten million rows not two million are kept back."""
-    monkeypatch.setattr(assembly, "MOST_CALIBRATION_ROWS", 10)
+    monkeypatch.setattr(fitting, "MOST_HELD_OUT_ROWS", 10)
 
-    learnt, kept_back = assembly._split(500, recipe())
+    learnt, kept_back = fitting._split(500, recipe())
 
     assert (len(learnt), len(kept_back)) == (490, 10)
 
 
-def test_novelty_is_calibrated_before_it_remembers_the_calibration_rows(assembled: TabularScorer) -> None:
-    """Calibrated after, every calibration row would lie at distance 0 from itself and p-values would mean nothing."""
-    memory = assembled.references["novelty"]
+def test_scores_of_training_rows_are_those_of_new_ones(table: pd.DataFrame, assembled: TabularScorer) -> None:
+    """Were a row its own neighbour, or scored by trees grown on it, p-values of new rows would be small."""
+    fresh = assembled.measure(draw(1, 2000))
 
-    assert len(memory.rows) == 100
-    assert assembled.fusion.location[assembled.members.index("novelty")] > 0.01
-    assert np.median(assembled.measure(draw(1, 300))["p_value"]) == pytest.approx(0.5, abs=0.12)
+    assert np.median(fresh["p_value"]) == pytest.approx(0.5, abs=0.08)
+    assert (fresh["p_value"] <= 0.05).mean() == pytest.approx(0.05, abs=0.03)
+    assert np.median(assembled.measure(table)["p_value"]) == pytest.approx(0.5, abs=0.02)
 
 
-def test_clean_share_leaves_the_most_unusual_rows_out(table: pd.DataFrame) -> None:
-    """The density member's references hold none of the planted outliers, though one row in twenty is one."""
+@pytest.mark.parametrize("members", [("forest", "neighbours"), MEMBERS])
+def test_nothing_is_learnt_from_rows_that_members_agree_about(table: pd.DataFrame, members: tuple[str, ...]) -> None:
+    """Outliers are no known rows, and lie farthest from the bulk."""
     planted = table.copy()
-    planted.iloc[::20] += 30
+    planted.iloc[:5] += np.array([30.0, -30.0])
 
-    scorer, _ = assemble(planted, SCHEMA, recipe(clean_references=1000))
+    fitted = fit_members(Prepared.of(planted, SCHEMA, recipe(members=members)), recipe(members=members))
 
-    values = scorer.columns.unscale(scorer.references["neighbours"].rows)
-    assert scorer.metrics["rows_cleaned_out"] == 100
-    assert len(values) == 300
-    assert np.abs(values).max() < 10
+    assert 2 <= (~fitted.trusted).sum() <= 5
+    assert (~fitted.trusted[:5]).any()
+    assert not (~fitted.trusted[5:]).any()
+    assert set(np.argsort(fitted.rarity)[-5:]) == set(range(5))
+    assert fitted.known is not None
+    assert len(fitted.known.rows["linear"]) == 100
 
 
 def test_assembly_says_how_far_it_is(table: pd.DataFrame) -> None:
@@ -200,18 +199,7 @@ def test_graph_agrees_with_keras_and_scikit_learn(fitted: TabularDetector) -> No
 
     assert 0 < metrics["parity_autoencoder"] < 1e-4
     assert 0 < metrics["parity_forest"] < 1e-5
-
-
-def test_neighbours_in_the_graph_agree_with_the_plain_way(fitted: TabularDetector, fresh_rows: pd.DataFrame) -> None:
-    """Distances by matrix products in float32 are those of float64, on tables with categories and gaps too."""
-    scorer = fitted.scorer_
-    encoded = scorer.columns.encode(fitted._rows(fresh_rows))
-    space = scorer.inside.run(encoded.inputs(), ["space"])["space"]
-
-    found = scorer.graph.run(encoded.inputs())
-
-    for name, member in scorer.references.items():
-        assert np.allclose(found[name][:, 0], member.score(space), atol=5e-3)
+    assert 0 < metrics["parity_neighbours"] < 1e-3
 
 
 def test_assembly_refuses_a_forest_that_changed_on_the_way(
@@ -268,15 +256,18 @@ def network(table: pd.DataFrame) -> FittedNetwork:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(TableAutoencoder, "fit", watched)
         assemble(table, SCHEMA, recipe(members=("autoencoder",)))
-    return caught[0]
+    return caught[-1]
 
 
 def test_assembly_records_what_it_did(fitted: TabularDetector) -> None:
     """Plain numbers for MLflow and the bundle's JSON."""
     metrics = fitted.scorer_.metrics
 
-    assert metrics["rows_fitted"] + metrics["rows_calibration"] == 1000
-    assert metrics["rows_cleaned_out"] == 200
+    assert metrics["rows_fitted"] <= 800
+    assert metrics["rows_calibration"] == 1000
+    assert sum(value for name, value in metrics.items() if name.startswith("weight_") and "spread" not in name) == (
+        pytest.approx(1.0)
+    )
     assert metrics["epochs"] == len(fitted.history_["loss"]) == 6
     assert metrics["code_size"] == 16
     gap = metrics["reconstruction_error_holdout"] - metrics["reconstruction_error_train"]
@@ -292,7 +283,7 @@ def test_every_member_can_be_asked_for() -> None:
 
 def test_usual_attributions_are_the_level_reasons_count_from(assembled: TabularScorer) -> None:
     """One level a member and feature, from rows the member was not fitted on."""
-    assert set(assembled.usual) == {"forest", "neighbours", "novelty"}
+    assert set(assembled.usual) == {"forest", "neighbours", "contraction"}
     assert all(level.shape == (2,) and np.isfinite(level).all() for level in assembled.usual.values())
     assert isinstance(assembled.calibrator, Calibrator)
-    assert isinstance(assembled.references["novelty"], References)
+    assert isinstance(assembled.known, KnownRows)

@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from benchmarks import speed, tabular, way
+from benchmarks import categorical, speed, tabular, way
 
 ROWS = 240
 
@@ -141,6 +141,36 @@ def test_tabular_ends_with_the_means(tmp_path: Path, capsys: pytest.CaptureFixtu
     assert means["auroc"] > 0.9
     header = next(line for line in printed.splitlines() if "fusion" in line)
     assert all(name in header for name in ("autoencoder", "forest", "neighbours", "exact 5-NN"))
+
+
+def test_means_of_groups_name_sets_without_their_number() -> None:
+    """A file of groups says thyroid of 38_thyroid; a set of no group is in none."""
+    records = pd.DataFrame(
+        {"set": ["38_thyroid", "1_ALOI", "9_other"], "seed": 0, "method": "m", "ap": [0.2, 0.4, 0.9]}
+    )
+
+    lines = tabular.by_group(records, {"medical": ["thyroid"], "image": ["ALOI"]}, "ap").splitlines()
+
+    assert [line.split() for line in lines[1:]] == [["image", "0.400"], ["medical", "0.200"]]
+
+
+@pytest.mark.slow
+def test_categorical_ends_with_the_means(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A combination of values that never occurs is found; members and floors stand side by side."""
+    rng = np.random.default_rng(0)
+    a = rng.integers(0, 3, 600)
+    frame = pd.DataFrame({"c0": a, "c1": a, "c2": rng.integers(0, 4, 600), "y": 0})
+    frame.loc[:29, "y"] = 1
+    frame.loc[:29, "c1"] = (frame.loc[:29, "c0"] + 1) % 3
+    frame.astype(dict.fromkeys(("c0", "c1", "c2"), "str")).to_parquet(tmp_path / "small.parquet")
+
+    categorical.main([str(tmp_path), "--output", str(tmp_path / "out.csv")])
+
+    printed = capsys.readouterr().out
+    means = json.loads(printed.splitlines()[-1])
+    assert set(means) == {"auroc", "ap", "slowest_fit_seconds"}
+    assert means["auroc"] > 0.9
+    assert {"rare values", "one-hot 5-NN", "fusion"} <= set(pd.read_csv(tmp_path / "out.csv")["method"])
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,7 @@ from detector.errors import ShapeError
 @pytest.fixture
 def fusion() -> Fusion:
     scores = np.random.default_rng(0).normal([3.0, -1.0, 10.0], [2.0, 0.5, 4.0], size=(5000, 3))
-    return Fusion.fit(scores, ("a", "b", "new"), ("rarity", "rarity", "novelty"), novelty_weight=3.0)
+    return Fusion.fit(scores, ("a", "b", "new")).weighted({"a": 0.5, "b": 0.5, "new": 3.0}, {"new": 0.5})
 
 
 def test_fusion_makes_members_comparable(fusion: Fusion) -> None:
@@ -22,8 +22,8 @@ def test_fusion_makes_members_comparable(fusion: Fusion) -> None:
     assert np.allclose(z, [[0, 0, 0], [1, 1, 1]], atol=0.05)
 
 
-def test_risk_counts_novelty_only_beyond_the_hinge(fusion: Fusion) -> None:
-    """A row that training knows is ranked by rarity alone."""
+def test_risk_counts_a_member_only_beyond_its_hinge(fusion: Fusion) -> None:
+    """Below it, a row is ranked by the others alone."""
     known = fusion.risk(np.array([[1.0, 3.0, -5.0], [1.0, 3.0, 0.5]]))
     new = fusion.risk(np.array([[1.0, 3.0, 2.5]]))
 
@@ -40,7 +40,7 @@ def test_contributions_add_up_to_the_risk(fusion: Fusion) -> None:
 
 def test_fusion_survives_a_member_that_never_varies() -> None:
     """A constant score becomes z = 0, not infinity."""
-    fusion = Fusion.fit(np.ones((10, 1)), ("a",), ("rarity",), novelty_weight=1.0)
+    fusion = Fusion.fit(np.ones((10, 1)), ("a",))
 
     assert fusion.standardise(np.ones((2, 1))).tolist() == [[0.0], [0.0]]
 
@@ -58,7 +58,24 @@ def test_fusion_state_survives_a_round_trip(fusion: Fusion) -> None:
     assert np.array_equal(Fusion.from_state(fusion.state()).risk(z), fusion.risk(z))
 
 
-def test_order_counts_only_far_beyond_what_histories_do() -> None:
-    """What the events before a row lead to expect adds nothing until it is missed by far."""
-    fusion = Fusion(("row", "sequence"), ("rarity", "order"), np.zeros(2), np.ones(2), 3.0)
-    assert fusion.risk(np.array([[1.0, -4.0], [1.0, 3.0], [1.0, 3.5]])).tolist() == [1.0, 1.0, 2.0]
+def test_members_without_a_weight_count_alike() -> None:
+    """Together 1, so that the risk of one member is its z-score."""
+    fusion = Fusion.fit(np.random.default_rng(0).normal(size=(100, 4)), ("a", "b", "c", "d"))
+
+    assert fusion.weights.tolist() == [0.25] * 4
+
+
+def test_fusion_reads_the_kinds_of_version_0_1() -> None:
+    """Rarity was averaged, novelty counted beyond half a deviation, order twice and far out."""
+    fusion = Fusion.from_state(
+        {
+            "members": ["forest", "neighbours", "novelty", "sequence"],
+            "kinds": ["rarity", "rarity", "novelty", "order"],
+            "novelty_weight": 3.0,
+            "hinge": 0.5,
+            "location": [0.0] * 4,
+            "scale": [1.0] * 4,
+        }
+    )
+
+    assert fusion.risk(np.array([[1.0, 3.0, -5.0, 3.0], [1.0, 3.0, 2.5, 3.5]])).tolist() == [2.0, 9.0]

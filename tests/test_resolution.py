@@ -244,7 +244,7 @@ def test_a_spread_of_scores_that_is_rounding_is_not_divided_by() -> None:
     """The next row would be a million deviations off."""
     scores = np.float32(3.0) + np.spacing(np.float32(3.0)) * (np.arange(100.0)[:, None] % 2)
 
-    fusion = Fusion.fit(scores, ("a",), ("rarity",), novelty_weight=1.0)
+    fusion = Fusion.fit(scores, ("a",))
 
     assert np.abs(fusion.standardise(scores + 1e-6)).max() < 1e-5
 

@@ -259,16 +259,15 @@ def test_detector_that_gives_no_numbers_never_serves(home: Path, monkeypatch: py
     """A challenger whose risks are NaN is refused before anything moves."""
     config = settle(home, world(40, changes=20))
     before = serving(config)
-    measure = TabularScorer.measure
+    recalled = TabularScorer.recalled
 
-    def diverged(self: TabularScorer, rows: pd.DataFrame) -> pd.DataFrame:
-        found = measure(self, rows)
-        return (
-            found.assign(risk=np.nan) if "made_at" in self.metrics and len(rows) > 10 and self is not first else found
-        )
+    def diverged(self: TabularScorer, rows: pd.DataFrame) -> tuple[pd.DataFrame, np.ndarray]:
+        found, learnt = recalled(self, rows)
+        challenger = "made_at" in self.metrics and len(rows) > 10 and self is not first
+        return (found.assign(risk=np.nan) if challenger else found), learnt
 
     first = bundle.load(config.bundle)
-    monkeypatch.setattr(TabularScorer, "measure", diverged)
+    monkeypatch.setattr(TabularScorer, "recalled", diverged)
 
     with pytest.raises(DetectorError):
         retrain(config, now=after(40))

@@ -115,7 +115,8 @@ def test_policy_decides_over_all_batches(
     _, frame = scored(config)
 
     policy = Policy(**{**rules, **({"budget": Budget(**rules["budget"])} if "budget" in rules else {})})
-    expected = policy.decide(frame["p_value"], frame["risk"], day=frame["time"].to_numpy())
+    support = bundle.load(config.bundle).support
+    expected = policy.decide(frame["p_value"], frame["risk"], day=frame["time"].to_numpy(), support=support)
     np.testing.assert_array_equal(frame["flagged"], expected)
     assert expected.any()
     if rules.get("budget", {}).get("per") == "day":
@@ -270,15 +271,28 @@ def test_failure_in_the_last_step_leaves_the_old_scores(
 
 
 def test_note_when_the_rate_has_no_power(trained: Path, configure: Configure) -> None:
-    """If so few calibration rows can flag nothing, the summary says so; with a hit there is no such note."""
+    """If so few calibration rows support no such rate, the summary says so, and what is flagged without a promise."""
     config = configure(trained, policy={"fdr": 0.001})
+    calibrator = bundle.load(config.bundle).calibrator
 
     report, frame = scored(config)
 
-    assert not frame["flagged"].any()
-    assert "a false discovery rate of 0.1 % " in str(report.note)
+    assert (frame["flagged"] == (frame["p_value"] <= 0.01)).all()
+    assert frame["flagged"].any()
+    assert f"{calibrator.size:,} calibration rows cannot support a false discovery rate of 0.1 %" in str(report.note)
+    assert "at least 999. Flagged without a promise: rows riskier than 99% of the calibration" in str(report.note)
     assert report.summary()[-1] == report.note
-    assert "flagged none." in report.summary()[0]
+
+
+def test_summary_counts_at_neighbouring_settings(trained: Path, configure: Configure) -> None:
+    """How many rows half and twice the rate would have flagged stands below the policy."""
+    config = configure(trained, policy={"quantile": 0.9})
+
+    report, frame = scored(config)
+
+    half, twice = ((frame["p_value"] <= share).sum() for share in (0.05, 0.2))
+    assert report.neighbours == {"quantile 0.95": half, "quantile 0.8": twice}
+    assert f"It would have flagged with quantile 0.95: {half} rows, quantile 0.8: {twice}." in report.summary()
 
 
 def test_all_rows_in_quarantine_leave_an_empty_table(config: Config, payments: pd.DataFrame, tmp_path: Path) -> None:

@@ -97,7 +97,7 @@ def test_no_rows_are_measured_and_explained(scorer: TabularScorer, rows: pd.Data
 
 def test_measures_name_the_members(measured: pd.DataFrame, scorer: TabularScorer) -> None:
     """Risk, p-value, then one column a member, all of them numbers."""
-    assert scorer.members == ("autoencoder", "forest", "neighbours", "novelty")
+    assert scorer.members == ("autoencoder", "forest", "neighbours", "contraction")
     assert list(measured) == ["risk", "p_value", *scorer.members, "unsupervised_risk"]
     assert np.isfinite(measured.to_numpy()).all()
 
@@ -116,7 +116,7 @@ def test_measures_name_the_members(measured: pd.DataFrame, scorer: TabularScorer
 def test_planted_anomaly_is_found_and_explained(
     scorer: TabularScorer, changed: dict[str, Any], blamed: str, observed: str, expected: tuple[float, float] | str
 ) -> None:
-    """Its p-value is the smallest there is, its cell leads the reasons, and what was expected is about the truth.
+    """It is far beyond all calibration rows, its cell leads the reasons, and what was expected is about the truth.
 
     A huge amount may come second to its fee, which is then too small for it, and a strange hour to its weekday.
     """
@@ -125,7 +125,7 @@ def test_planted_anomaly_is_found_and_explained(
     p_value = scorer.measure(row)["p_value"].item()
     leading = {reason.feature: reason for reason in scorer.explain(row)[0][:2]}
 
-    assert p_value == scorer.calibrator.smallest
+    assert scorer.calibrator.smallest <= p_value < 0.8 / (scorer.calibrator.size + 1)
     assert leading[blamed].observed == observed
     assert leading[blamed].share > 0.1
     if isinstance(expected, str):

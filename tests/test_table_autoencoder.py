@@ -40,7 +40,7 @@ def draw(seed: int, n: int) -> Views:
 @cache
 def trained(groups: int, loss: str) -> FittedNetwork:
     """One network for each way to train and to judge, trained when first asked for."""
-    settings = TableAutoencoder(hidden=(24,), code=8, embedding=3, groups=groups, loss=loss, training=SHORT)
+    settings = TableAutoencoder(hidden=(24,), code=8, embedding=3, levels=0, groups=groups, loss=loss, training=SHORT)
     return settings.fit(draw(0, 600), CARDINALITIES, probe=draw(1, 300), random_state=0)
 
 
@@ -158,12 +158,13 @@ def test_hidden_column_is_scored_by_the_others_alone(probe: Views) -> None:
 
 def test_column_groups_hide_each_column_once() -> None:
     """Groups of about one size that together are the row; no more groups than columns."""
-    groups = np.vstack(_column_groups(3, 8, seed=0))
+    chosen = np.ones((1, 8), dtype=np.float32)
+    groups = np.vstack(_column_groups(3, chosen, seed=0))
 
     assert groups.shape == (3, 8)
     assert groups.sum(axis=0).tolist() == [1.0] * 8
     assert sorted(groups.sum(axis=1)) == [2.0, 3.0, 3.0]
-    assert len(_column_groups(99, 2, seed=0)) == 2
+    assert len(_column_groups(99, chosen[:, :2], seed=0)) == 2
 
 
 @pytest.fixture
@@ -180,7 +181,8 @@ def test_corruption_hides_cells_as_missing_and_categories_as_unseen() -> None:
     clean = draw(2, 4000)
 
     damaged = {
-        name: np.asarray(view) for name, view in Corruption(noise=0.0, mask=0.8, unseen=UNSEEN, seed=0)(clean).items()
+        name: np.asarray(view)
+        for name, view in Corruption(least=0.05, most=0.0, mask=0.8, unseen=UNSEEN, seed=0)(clean).items()
     }
 
     hidden = (damaged["missing"] == 1) & (clean["missing"] == 0)
@@ -195,22 +197,51 @@ def test_corruption_hides_cells_as_missing_and_categories_as_unseen() -> None:
 
 
 @pytest.mark.usefixtures("session")
-def test_corruption_draws_its_noise_level_for_each_row() -> None:
-    """Some rows stay almost clean, none is noisier than ``noise``, and a missing cell stays zero."""
+def test_corruption_samples_its_noise_level_for_each_row_and_tells_it() -> None:
+    """Evenly on a logarithmic scale between the least and the most."""
     from detector.encoders.parts import Corruption
 
     clean = {"values": np.zeros((2000, 50), dtype=np.float32), "missing": np.zeros((2000, 50), dtype=np.float32)}
 
-    noisy = np.asarray(Corruption(noise=2.0, mask=0.0, unseen=UNSEEN, seed=0)(clean)["values"])
+    damaged = Corruption(least=0.02, most=2.0, mask=0.0, unseen=UNSEEN, seed=0)(clean)
 
-    level = noisy.std(axis=1)
-    assert np.quantile(level, [0.05, 0.5, 0.95]) == pytest.approx([0.1, 1.0, 1.9], abs=0.15)
+    level = np.asarray(damaged["values"]).std(axis=1)
+    assert np.log10(np.quantile(level, [0.05, 0.5, 0.95])) == pytest.approx(np.log10([0.025, 0.2, 1.6]), abs=0.1)
+    assert np.allclose(np.asarray(damaged["noise"])[:, 0] / level, 1, atol=0.5)
+
+
+def test_levels_of_noise_spread_from_near_the_least_to_the_most() -> None:
+    """Evenly on a logarithmic scale; without noise, and without levels, there is nothing to spread."""
+    assert TableAutoencoder(noise=1.0, least_noise=0.05, levels=3).told == pytest.approx((0.091, 0.302, 1.0), abs=1e-3)
+    assert TableAutoencoder(levels=1).told == (1.0,)
+    assert TableAutoencoder(levels=0).told == ()
+    assert set(TableAutoencoder(noise=0.0, least_noise=0.05).told) == {0.05}
+
+
+def test_far_rows_are_repaired_by_more_where_more_noise_is_told(probe: Views) -> None:
+    """With levels, a number is scored with the row in sight, a category still without itself."""
+    settings = TableAutoencoder(hidden=(24,), code=8, embedding=3, levels=2, groups=2, training=SHORT)
+    network = settings.fit(draw(0, 600), CARDINALITIES, probe=probe, random_state=0)
+    rows = {name: view[:50] for name, view in probe.items()}
+    far = rows | {"values": rows["values"] * 5}
+
+    near, farther = (graph(network, "scorer").run(each)["error"] for each in (rows, far))
+
+    assert np.allclose(graph(network, "scorer").run(probe)["error"], network.probe_error, rtol=1e-4, atol=1e-5)
+    assert np.median(farther[:, :N_VALUES].sum(axis=1) / near[:, :N_VALUES].sum(axis=1)) > 2
+    assert (near[:, N_VALUES:] > 0).all()
+
+
+def test_autoencoder_refuses_a_least_noise_of_nothing() -> None:
+    """Its logarithm is what the network is told."""
+    with pytest.raises(SettingError, match="least_noise must be positive. Received: least_noise=0"):
+        TableAutoencoder(least_noise=0.0)
 
 
 @pytest.mark.parametrize("seed", [0, 1])
 def test_fitting_repeats_itself_with_the_same_seed(plain: FittedNetwork, probe: Views, seed: int) -> None:
     """The seed of before gives the weights of before, to the last bit; another seed, others."""
-    settings = TableAutoencoder(hidden=(24,), code=8, embedding=3, groups=0, loss="mse", training=SHORT)
+    settings = TableAutoencoder(hidden=(24,), code=8, embedding=3, levels=0, groups=0, loss="mse", training=SHORT)
     random.random()  # whatever the caller drew in between
 
     again = settings.fit(draw(0, 600), CARDINALITIES, probe=probe, random_state=seed)

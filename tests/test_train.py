@@ -71,7 +71,7 @@ def test_training_leaves_a_bundle_and_a_report(trained_once: Path, payments: pd.
     page = (trained_once / "report.html").read_text(encoding="utf-8")
 
     assert scorer.name == "payments"
-    assert scorer.members == ("autoencoder", "forest", "neighbours", "novelty")
+    assert scorer.members == ("autoencoder", "forest", "neighbours", "contraction")
     assert len(scorer.judge(payments.head(10)).frame) == 10
     assert page.count("<svg") >= 7
     assert "1 March 2026" in page.replace("01 March", "1 March")

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from typing import Any, Self
 
 import numpy as np
@@ -11,61 +12,59 @@ from numpy.typing import NDArray
 from detector.arrays import Floats
 from detector.errors import ShapeError
 
-RARITY = "rarity"
-NOVELTY = "novelty"
-ORDER = "order"
-HINGE = 0.5
 LEAST_SPREAD = 1e-6
 """Scores are float32 and of the order of 1: a spread below this, or this share of their size, is that of their last
 bits. Larger, and a member that tells rows apart by little would lose its say."""
 ORDER_HINGE = 3.0
 ORDER_WEIGHT = 2.0
+NO_HINGE = -np.inf
 
 
 @dataclass(frozen=True)
 class Fusion:
-    """Rarity plus novelty.
+    """The weighted sum of the members' z-scores, which keep the size of the tail that ranks throw away.
 
-    A row is rare if it lies far from the bulk of the training rows, and novel if nothing in training resembles it, be
-    it bulk or oddity. Rarity is the mean of the rarity members' z-scores; z-scores keep the size of the tail, which
-    ranks throw away. Novelty is what the novelty member's z-score has above ``hinge``. Where training was clean,
-    novelty decides; where anomalies were among the training rows, their like is not novel, and rarity decides. No
-    switch between the two cases is needed, and none was found that could tell them apart from the training rows.
-
-    Order is what a member says that reads a row among the events before it. Histories are noisy, so it adds to the risk
-    only what its z-score has above ``ORDER_HINGE``; in the mean of the others it would hide what they find.
+    A member with a hinge adds only what its z-score has above it. So does the one that reads a row among the events
+    before it: histories are noisy, and in the sum of the others it would hide what they find.
 
     - ``members``: their names, in the order of the columns.
-    - ``kinds``: "rarity", "novelty" or "order" for each.
     - ``location``, ``scale``, (n_members,): a member's score becomes ``(score - location) / scale``.
-    - ``novelty_weight``: what novelty counts against rarity.
-    - ``hinge``: the z-score at which novelty begins; held-out normal rows have a mean of 0.
+    - ``weights``, (n_members,): what each counts; a weight too large lets one noisy member rule.
+    - ``hinges``, (n_members,): the z-score from which on it counts; -inf for all of it.
     """
 
     members: tuple[str, ...]
-    kinds: tuple[str, ...]
     location: Floats
     scale: Floats
-    novelty_weight: float
-    hinge: float = HINGE
+    weights: Floats
+    hinges: Floats
 
     @classmethod
-    def fit(
-        cls,
-        scores: NDArray[np.floating[Any]],
-        members: tuple[str, ...],
-        kinds: tuple[str, ...],
-        *,
-        novelty_weight: float,
-    ) -> Self:
+    def fit(cls, scores: NDArray[np.floating[Any]], members: tuple[str, ...]) -> Self:
         """Learn location and scale of scores, shape (n_rows, n_members), from rows that no member was fitted on.
 
-        A spread that is rounding is none, and is not divided by.
+        All members count alike, none with a hinge. A spread that is rounding is none, and is not divided by.
         """
         scores = np.asarray(scores, dtype=np.float64)
         location, scale = scores.mean(axis=0), scores.std(axis=0)
         rounding = LEAST_SPREAD * np.maximum(1.0, np.abs(scores).max(axis=0))
-        return cls(members, kinds, location, np.where(scale > rounding, scale, 1.0), novelty_weight)
+        n_members = len(members)
+        return cls(
+            members,
+            location,
+            np.where(scale > rounding, scale, 1.0),
+            np.full(n_members, 1.0 / n_members),
+            np.full(n_members, NO_HINGE),
+        )
+
+    def weighted(self, weights: Mapping[str, float], hinges: Mapping[str, float] | None = None) -> Self:
+        """The same with other weights, and hinges, by member; members that are not named keep theirs."""
+        hinges = hinges or {}
+        return replace(
+            self,
+            weights=np.array([weights.get(name, own) for name, own in zip(self.members, self.weights, strict=True)]),
+            hinges=np.array([hinges.get(name, own) for name, own in zip(self.members, self.hinges, strict=True)]),
+        )
 
     def standardise(self, scores: NDArray[np.floating[Any]]) -> Floats:
         """Each member's z-score, shape (n_rows, n_members)."""
@@ -79,7 +78,7 @@ class Fusion:
     def risk(self, z: NDArray[np.floating[Any]]) -> Floats:
         """One risk a row from its z-scores, shape (n_rows,).
 
-        >>> fusion = Fusion(("a", "b"), ("rarity", "novelty"), np.zeros(2), np.ones(2), 3.0)
+        >>> fusion = Fusion(("a", "b"), np.zeros(2), np.ones(2), np.array([1.0, 3.0]), np.array([-np.inf, 0.5]))
         >>> fusion.risk(np.array([[1.0, 2.5], [1.0, -1.0]]))
         array([7., 1.])
         """
@@ -87,32 +86,32 @@ class Fusion:
 
     def contributions(self, z: NDArray[np.floating[Any]]) -> Floats:
         """Each member's part of the risk, shape (n_rows, n_members)."""
-        kinds = np.array(self.kinds)
-        rare, novel, order = (kinds == kind for kind in (RARITY, NOVELTY, ORDER))
-        parts = np.zeros(z.shape)
-        parts[:, rare] = z[:, rare] / max(1, rare.sum())
-        parts[:, novel] = self.novelty_weight * np.maximum(z[:, novel] - self.hinge, 0.0)
-        parts[:, order] = ORDER_WEIGHT * np.maximum(z[:, order] - ORDER_HINGE, 0.0)
-        return parts
+        hinged = np.isfinite(self.hinges)
+        beyond = np.where(hinged, np.maximum(z - np.where(hinged, self.hinges, 0.0), 0.0), z)
+        return np.asarray(self.weights * beyond)
 
     def state(self) -> dict[str, Any]:
         """Plain values, for JSON."""
-        values = {name: getattr(self, name).tolist() for name in ("location", "scale")}
-        return {
-            "members": list(self.members),
-            "kinds": list(self.kinds),
-            "novelty_weight": self.novelty_weight,
-            "hinge": self.hinge,
-        } | values
+        values = {name: getattr(self, name).tolist() for name in ("location", "scale", "weights")}
+        hinges = [None if np.isinf(hinge) else float(hinge) for hinge in self.hinges]
+        return {"members": list(self.members), "hinges": hinges} | values
 
     @classmethod
     def from_state(cls, values: dict[str, Any]) -> Self:
-        """The inverse of ``state``."""
-        return cls(
-            members=tuple(values["members"]),
-            kinds=tuple(values["kinds"]),
-            location=np.array(values["location"], dtype=np.float64),
-            scale=np.array(values["scale"], dtype=np.float64),
-            novelty_weight=float(values["novelty_weight"]),
-            hinge=float(values["hinge"]),
-        )
+        """The inverse of ``state``; reads that of version 0.1, too, where members had kinds in the place of weights."""
+        values = _with_weights(values) if "kinds" in values else values
+        arrays = {name: np.array(values[name], dtype=np.float64) for name in ("location", "scale", "weights")}
+        hinges = np.array([NO_HINGE if hinge is None else hinge for hinge in values["hinges"]], dtype=np.float64)
+        return cls(members=tuple(values["members"]), hinges=hinges, **arrays)
+
+
+def _with_weights(values: dict[str, Any]) -> dict[str, Any]:
+    kinds = values["kinds"]
+    rare = 1.0 / max(1, kinds.count("rarity"))
+    known = {
+        "rarity": (rare, None),
+        "novelty": (values["novelty_weight"], values["hinge"]),
+        "order": (ORDER_WEIGHT, ORDER_HINGE),
+    }
+    weights, hinges = zip(*(known[kind] for kind in kinds), strict=True)
+    return values | {"weights": list(weights), "hinges": list(hinges)}

@@ -5,7 +5,7 @@ A policy has up to three rules, of which each may only take flags away.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import ceil
 from typing import Literal
 
@@ -14,10 +14,25 @@ from numpy.typing import ArrayLike, NDArray
 
 from detector.arrays import Flags, Floats
 from detector.decide.days import Used, group_by_day
+from detector.decide.fdr import discoveries, share_of_normal_rows
+from detector.decide.numbers import level, row_of_numbers, share
+from detector.decide.severity import SEVERITIES, severity
+from detector.decide.support import Support
 from detector.errors import DataError, SettingError, ShapeError
 
+__all__ = [
+    "SEVERITIES",
+    "Budget",
+    "Decision",
+    "Policy",
+    "discoveries",
+    "level",
+    "row_of_numbers",
+    "severity",
+    "share",
+]
+
 PERIODS = ("batch", "day")
-SEVERITIES = ("low", "medium", "high", "critical")
 
 
 @dataclass(frozen=True)
@@ -46,6 +61,20 @@ class Budget:
             raise SettingError(f"budget.rows must be a positive integer. Received: rows={rows!r}.")
         if self.per not in PERIODS:
             raise SettingError(f"budget.per must be 'batch' or 'day'. Received: per={self.per!r}.")
+
+
+@dataclass(frozen=True)
+class Decision:
+    """What a policy decides on a batch.
+
+    - ``flagged``, (n_rows,).
+    - ``promised``: False where a false discovery rate was asked for and cannot be promised.
+    - ``note``: why not, and what was flagged instead.
+    """
+
+    flagged: Flags
+    promised: bool = True
+    note: str | None = None
 
 
 @dataclass(frozen=True)
@@ -96,9 +125,34 @@ class Policy:
         return self.budget is not None and self.budget.per == "day"
 
     def decide(
-        self, p_value: ArrayLike, risk: ArrayLike, *, day: ArrayLike | None = None, used: Used | None = None
+        self,
+        p_value: ArrayLike,
+        risk: ArrayLike,
+        *,
+        day: ArrayLike | None = None,
+        used: Used | None = None,
+        support: Support | None = None,
     ) -> Flags:
-        """Flag the rows of one batch.
+        """Flag the rows of one batch; see ``decision``.
+
+        Returns
+        -------
+        boolean array of shape (n_rows,)
+            Of rows with equal risk at the edge of a budget the first are flagged.
+        """
+        return self.decision(p_value, risk, day=day, used=used, support=support).flagged
+
+    def decision(
+        self,
+        p_value: ArrayLike,
+        risk: ArrayLike,
+        *,
+        day: ArrayLike | None = None,
+        used: Used | None = None,
+        support: Support | None = None,
+        learnt: float = 0.0,
+    ) -> Decision:
+        """Flag the rows of one batch, and say whether the false discovery rate is a promise.
 
         Parameters
         ----------
@@ -108,11 +162,11 @@ class Policy:
             The day or the time of each row; needed for a budget a day. Rows without one share a day.
         used : callable, optional
             For some days: how many rows of each other batches have flagged. A budget a day has only the rest of it.
-
-        Returns
-        -------
-        boolean array of shape (n_rows,)
-            Of rows with equal risk at the edge of a budget the first are flagged.
+        support : Support, optional
+            What the p-values rest on, if the calibrator says: then the rate is one of the rows that can be normal at
+            all (Storey's estimate), and where nothing passes it, what is blatant is flagged without a promise.
+        learnt : float
+            Share of the rows that the detector learnt from.
 
         Raises
         ------
@@ -128,11 +182,32 @@ class Policy:
             raise ShapeError(f"decide expected one risk per p-value, got {len(risk)} for {len(p_value)}.")
         if np.isnan(p_value).any() or np.isnan(risk).any():
             raise DataError("decide got NaN among the p-values or risks. Send such rows to quarantine before.")
-        flagged = np.ones(len(p_value), dtype=bool)
+        flagged, note = np.ones(len(p_value), dtype=bool), None
         if self.quantile is not None:
             flagged &= p_value <= level(self.quantile)
         if self.fdr is not None:
-            flagged &= discoveries(p_value, self.fdr)
+            passed, note = self._discovered(p_value, risk, support, learnt)
+            flagged &= passed
+        return Decision(self._within_budget(flagged, risk, day, used), promised=note is None, note=note)
+
+    def _discovered(
+        self, p_value: Floats, risk: Floats, support: Support | None, learnt: float
+    ) -> tuple[Flags, str | None]:
+        """The rows that pass the rate, or the fallback; and why it is no promise, if it is none."""
+        fdr = self.fdr or 0.0
+        if support is None:
+            return discoveries(p_value, fdr), None
+        why = support.why_not(fdr, learnt=learnt)
+        passed = discoveries(p_value, fdr, null_share=share_of_normal_rows(p_value))
+        if passed.any():
+            return passed, why
+        instead, which = support.fallback(p_value, risk, fdr)
+        if not instead.any():
+            return instead, why
+        begin = why or f"A false discovery rate of {fdr * 100:.10g} % flags nothing."
+        return instead, f"{begin} Flagged without a promise: {which}."
+
+    def _within_budget(self, flagged: Flags, risk: Floats, day: ArrayLike | None, used: Used | None) -> Flags:
         if self.budget is None:
             return flagged
         if self.budget.per == "batch":
@@ -145,7 +220,7 @@ class Policy:
             room = np.maximum(room - np.array([spent.get(each, 0) for each in days], dtype=np.int64), 0)
         return _riskiest(flagged, risk, group, room)
 
-    def candidates(self, p_value: ArrayLike, risk: ArrayLike) -> Flags:
+    def candidates(self, p_value: ArrayLike, risk: ArrayLike, *, support: Support | None = None) -> Flags:
         """Rows of one part of a batch that ``decide`` may flag once it sees the whole batch; it flags no others.
 
         >>> Policy(fdr=0.1).candidates([0.05, 0.2], [3.0, 1.0])
@@ -156,10 +231,28 @@ class Policy:
         if self.quantile is not None:
             possible &= p_value <= level(self.quantile)
         if self.fdr is not None:
-            possible &= p_value <= self.fdr
+            passing = p_value <= self.fdr
+            possible &= passing if support is None else passing | support.fallback(p_value, risk, self.fdr)[0]
         if self.budget is not None and self.budget.per == "batch":
             possible = _riskiest(possible, risk, np.zeros(len(risk), dtype=np.int64), np.array([self.budget.rows]))
         return possible
+
+    def neighbours(self) -> dict[str, Policy]:
+        """The same policy at half and at twice its rate, by what differs; of several rules, the first that it has.
+
+        >>> list(Policy(fdr=0.1).neighbours()), list(Policy(quantile=0.99).neighbours())
+        (['fdr 0.05', 'fdr 0.2'], ['quantile 0.995', 'quantile 0.98'])
+        """
+        if self.fdr is not None:
+            return {f"fdr {fdr:.4g}": replace(self, fdr=fdr) for fdr in (self.fdr / 2, min(2 * self.fdr, 0.99))}
+        if self.quantile is not None:
+            beyond = level(self.quantile)
+            levels = [1.0 - share for share in (beyond / 2, min(2 * beyond, 0.99))]
+            return {f"quantile {quantile:.10g}": replace(self, quantile=quantile) for quantile in levels}
+        if self.budget is None:
+            return {}
+        rows = dict.fromkeys((max(1, self.budget.rows // 2), 2 * self.budget.rows))
+        return {f"budget {n:,}": replace(self, budget=replace(self.budget, rows=n)) for n in rows}
 
     def describe(self) -> str:
         """Say the policy in words.
@@ -176,17 +269,17 @@ class Policy:
             parts.append(f"at most {self.budget.rows:,} a {self.budget.per}, the riskiest first")
         return "; ".join(parts)
 
-    def power_note(self, n_batch: int, n_calibration: int) -> str | None:
-        """Say when the empirical p-values are too coarse for the policy to flag a single row.
+    def power_note(self, n_batch: int, n_calibration: int, *, support: Support | None = None) -> str | None:
+        """Say when p-values are too coarse for the policy to flag a single row.
 
-        No p-value is below 1 / (n_calibration + 1), so under a false discovery rate several rows must reach
-        it together.
+        No p-value is below 1 / (n_calibration + 1), or the least that ``support`` names, so under a false discovery
+        rate several rows must reach it together.
 
         >>> print(Policy(fdr=0.1).power_note(10_000, 4_000))
         With 4,000 calibration rows, a false discovery rate of 10 % flags nothing unless at least 25 of \
 10,000 rows are riskier than all of them.
         """
-        smallest = 1.0 / (n_calibration + 1)
+        smallest = 1.0 / (n_calibration + 1) if support is None else support.smallest
         begin = f"With {n_calibration:,} calibration rows,"
         if self.quantile is not None and smallest > (limit := level(self.quantile)):
             needed = ceil(1.0 / limit - 1e-9) - 1
@@ -202,98 +295,8 @@ class Policy:
             needed = ceil(1.0 / self.fdr - 1e-9) - 1
             return f"{begin} {rate} can flag nothing. Calibrate on at least {needed:,} rows."
         rows = f"{together:,} of {n_batch:,} rows"
-        return f"{begin} {rate} flags nothing unless at least {rows} are riskier than all of them."
-
-
-def discoveries(p_value: Floats, fdr: float) -> Flags:
-    """Which p-values pass the step-up rule of Benjamini and Hochberg (JRSS B 1995).
-
-    >>> discoveries(np.array([0.01, 0.04, 0.03, 0.9]), 0.1)
-    array([ True,  True,  True, False])
-    """
-    # Only p-values up to fdr can pass, so only they are sorted.
-    small = np.sort(p_value[p_value <= fdr])
-    passing = np.flatnonzero(small * len(p_value) <= fdr * np.arange(1, len(small) + 1))
-    if not len(passing):
-        return np.zeros(len(p_value), dtype=bool)
-    return np.asarray(p_value <= small[passing[-1]])
-
-
-def severity(
-    p_value: Floats, flagged: Flags, *, levels: tuple[float, float, float] = (1e-3, 1e-4, 1e-5)
-) -> NDArray[np.object_]:
-    """Name how severe each flagged row is: low, medium, high or critical; "" where it is not flagged.
-
-    Parameters
-    ----------
-    p_value, flagged : array of shape (n_rows,)
-        As the calibrator and the policy give them.
-    levels : tuple of three floats
-        The largest p-value that is medium, high and critical.
-
-    Raises
-    ------
-    SettingError
-        If the levels do not fall.
-    ShapeError
-        If the two arrays differ in length.
-
-    >>> list(severity(np.array([0.5, 0.01, 0.001, 2e-6]), np.array([False, True, True, True])))
-    ['', 'low', 'medium', 'critical']
-    """
-    if len(levels) != len(SEVERITIES) - 1 or not 1.0 > levels[0] > levels[1] > levels[2] > 0.0:
-        raise SettingError(f"levels must be three falling numbers between 1 and 0. Received: levels={levels}.")
-    if np.shape(p_value) != np.shape(flagged):
-        raise ShapeError(f"severity expected one flag per p-value, got {np.shape(flagged)} for {np.shape(p_value)}.")
-    names = np.array(["", *SEVERITIES], dtype=object)
-    steps = (np.asarray(p_value)[:, None] <= np.array(levels)).sum(axis=1)
-    return np.asarray(names[np.where(flagged, steps + 1, 0)])
-
-
-def share(name: str, value: object) -> float:
-    """Check that a setting lies between 0 and 1, and return it.
-
-    Raises
-    ------
-    SettingError
-        If it does not, or if it is no number.
-
-    >>> share("fdr", 0.1)
-    0.1
-    """
-    number = float(value) if isinstance(value, (float, np.floating)) else float("nan")
-    if not 0.0 < number < 1.0:
-        raise SettingError(f"{name} must lie between 0 and 1, both excluded. Received: {name}={value!r}.")
-    return number
-
-
-def level(quantile: float) -> float:
-    """Return the largest p-value beyond a quantile: 0.1 for 0.9, or a p-value of 1/10 would miss it.
-
-    >>> level(0.9), 1 - 0.9
-    (0.1, 0.09999999999999998)
-    """
-    return round(1.0 - quantile, 12)
-
-
-def row_of_numbers(values: ArrayLike, name: str) -> Floats:
-    """Turn values into a one-dimensional float64 array.
-
-    Raises
-    ------
-    ShapeError
-        If they are no numbers, or not one per row.
-
-    >>> row_of_numbers([1, 2], "risk")
-    array([1., 2.])
-    """
-    try:
-        numbers = np.asarray(values, dtype=np.float64)
-    except (TypeError, ValueError) as error:
-        raise ShapeError(f"{name} must be an array of numbers: {error}.") from error
-    if numbers.ndim != 1:
-        raise ShapeError(f"{name} must have one number per row, got an array of shape {numbers.shape}.")
-    return numbers
+        far = "riskier than all of them" if support is None else "far riskier than all of them"
+        return f"{begin} {rate} flags nothing unless at least {rows} are {far}."
 
 
 def _riskiest(candidates: Flags, risk: Floats, group: NDArray[np.int64], room: NDArray[np.int64]) -> Flags:

@@ -105,15 +105,17 @@ def principal_components(
 class Corruption(keras.layers.Layer):  # type: ignore[misc]  # keras ships no types
     """Damage a row, so that a network that repairs it must learn how columns depend on each other.
 
-    Gaussian noise goes onto the values, at a level that each row draws between 0 and ``noise``, because one constant
-    level is fragile (Sattarov et al., KDD 2025). Every second row also has a share of its cells hidden, between 0
-    and ``mask``; a hidden cell looks like a missing one, a hidden category like an unseen one. Acts in validation
-    too, so that early stopping watches the task that is trained.
+    Gaussian noise goes onto the values, at a level that each row samples between ``least`` and ``most`` evenly on a
+    logarithmic scale, because one constant level is fragile (Sattarov et al., KDD 2025); the level goes along as
+    ``noise``, because what to repair depends on it (Karras et al., NeurIPS 2022). Every second row also has a share of
+    its cells hidden, between 0 and ``mask``; a hidden cell looks like a missing one, a hidden category like an unseen
+    one. Acts in validation too, so that early stopping watches the task that is trained.
     """
 
-    def __init__(self, *, noise: float, mask: float, unseen: int, seed: int) -> None:
+    def __init__(self, *, least: float, most: float, mask: float, unseen: int, seed: int) -> None:
         super().__init__()
-        self.noise = noise
+        self.least = least
+        self.most = most
         self.mask = mask
         self.unseen = unseen
         self.generator = keras.random.SeedGenerator(seed)
@@ -123,14 +125,18 @@ class Corruption(keras.layers.Layer):  # type: ignore[misc]  # keras ships no ty
         n_rows = ops.shape(next(iter(row.values())))[0]
         chosen = ops.cast(keras.random.uniform((n_rows, 1), seed=self.generator) < 0.5, "float32")
         share = chosen * keras.random.uniform((n_rows, 1), 0.0, self.mask, seed=self.generator)
-        level = keras.random.uniform((n_rows, 1), 0.0, self.noise, seed=self.generator)
         damaged = dict(row)
         if "values" in row:
+            most = self.most or self.least  # without noise, the level that is told is the smallest there is
+            span = np.log([min(self.least, most), most]).tolist()
+            level = ops.exp(keras.random.uniform((n_rows, 1), *span, seed=self.generator))
             shape = ops.shape(row["values"])
             hidden = ops.cast(keras.random.uniform(shape, seed=self.generator) < share, "float32")
-            noisy = row["values"] + level * keras.random.normal(shape, seed=self.generator)
+            noise = keras.random.normal(shape, seed=self.generator)
+            noisy = row["values"] + level * noise if self.most else row["values"]
             damaged["missing"] = ops.maximum(row["missing"], hidden)
             damaged["values"] = noisy * (1.0 - damaged["missing"])
+            damaged["noise"] = level
         if "labels" in row:
             hidden = keras.random.uniform(ops.shape(row["labels"]), seed=self.generator) < share
             damaged["labels"] = ops.where(hidden, ops.cast(self.unseen, "float32"), row["labels"])

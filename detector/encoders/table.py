@@ -18,6 +18,11 @@ if TYPE_CHECKING:
     import onnx
 
 UNSEEN = 1
+LOG_SPREAD = 4.0
+"""Logarithms of noise levels are divided by this, to be about as large as the scaled values beside them."""
+LOWEST_LEVEL = 0.2
+"""Where the lowest level of noise lies that is scored at, on the logarithmic scale from the smallest to the largest: at
+the smallest itself, a row is repaired to itself."""
 
 
 @dataclass(frozen=True)
@@ -55,12 +60,20 @@ class TableAutoencoder:
     embedding : int
         Length of the vector a category is embedded to.
     noise : float
-        Largest standard deviation of the noise put on scaled values in training.
+        Largest standard deviation of the noise put on scaled values in training; 0 for none. The network is told how
+        much noise there is.
+    least_noise : float
+        Smallest standard deviation of that noise.
+    levels : int
+        At scoring the network is told so many different levels of noise, between the smallest and the largest, and a
+        number counts by what it would change at each: little where the row lies in the midst of others at that scale.
+        0 scores numbers as categories are scored, hidden in groups.
     mask : float
         Largest share of a row's cells hidden in training.
     groups : int
-        At scoring the columns are hidden in so many groups, one after the other, and each is scored by what the others
-        say of it. 0 scores the plain reconstruction: faster, and blinder, as a wide network can copy.
+        At scoring categories (and numbers, without ``levels``) are hidden in so many groups, one after the other, and
+        each is scored by what the others say of it. 0 scores the plain reconstruction: faster, and blinder, as a wide
+        network can copy.
     loss : str
         How a number's residual counts in training: "mse", "mae", "huber" or "log_cosh". Categories always count by
         cross-entropy.
@@ -77,6 +90,8 @@ class TableAutoencoder:
     code: int = 64
     embedding: int = 8
     noise: float = 1.0
+    least_noise: float = 0.05
+    levels: int = 3
     mask: float = 0.8
     groups: int = 2
     loss: str = "mse"
@@ -89,11 +104,20 @@ class TableAutoencoder:
                 f"embedding={self.embedding}."
             )
         one_of("loss", self.loss, LOSSES)
-        if self.noise < 0 or not 0 <= self.mask < 1 or self.groups < 0:
+        if self.noise < 0 or not 0 <= self.mask < 1 or self.groups < 0 or self.levels < 0:
             raise SettingError(
-                f"noise and groups must not be negative and mask lie in [0, 1). Received: noise={self.noise}, "
-                f"groups={self.groups}, mask={self.mask}."
+                f"noise, levels and groups must not be negative and mask lie in [0, 1). Received: noise={self.noise}, "
+                f"levels={self.levels}, groups={self.groups}, mask={self.mask}."
             )
+        if not self.least_noise > 0:
+            raise SettingError(f"least_noise must be positive. Received: least_noise={self.least_noise}.")
+
+    @property
+    def told(self) -> tuple[float, ...]:
+        """The levels of noise the network is told at scoring, the smallest first."""
+        at = np.linspace(LOWEST_LEVEL, 1.0, self.levels) if self.levels > 1 else np.ones(self.levels)
+        span = max(1.0, self.noise / self.least_noise)
+        return tuple(float(level) for level in self.least_noise * span**at)
 
     def fit(
         self,
@@ -153,7 +177,9 @@ def _build(
     ]
 
     def encoded(given: dict[str, Any]) -> Any:
-        parts = [given[name] for name in ("values", "missing") if name in given]
+        parts = []
+        if "values" in given:
+            parts = [*_with_noise(given["values"], given.get("noise", settings.least_noise)), given["missing"]]
         if embed is not None:
             parts.append(layers.Flatten()(embed(ops.cast(given["labels"] + offsets, "int32"))))
         h = layers.Concatenate()(parts) if len(parts) > 1 else parts[0]
@@ -183,21 +209,22 @@ def _build(
             start += size
         return layers.Concatenate()(parts) if len(parts) > 1 else parts[0]
 
-    damaged = Corruption(noise=settings.noise, mask=settings.mask, unseen=UNSEEN, seed=seed)(clean)
+    damaged = Corruption(least=settings.least_noise, most=settings.noise, mask=settings.mask, unseen=UNSEEN, seed=seed)(
+        clean
+    )
     row_loss = ops.mean(errors(decoded(encoded(damaged)), penalty(settings.loss)), axis=1)
     code = encoded(clean)
     heads = decoded(code)
     given = keras.Input((settings.code,), name="code")
     given_heads = decoded(given)
     inputs = list(clean.values())
-    if settings.groups:
-        hidden_errors = [
-            errors(decoded(encoded(_hide(clean, hidden, n_values))), ops.square) * hidden
-            for hidden in _column_groups(settings.groups, n_values + n_labels, seed)
-        ]
-        error = layers.Add()(hidden_errors) if len(hidden_errors) > 1 else hidden_errors[0]
-    else:
-        error = errors(heads, ops.square)
+    error = _scored(
+        settings,
+        clean,
+        lambda shown: errors(decoded(encoded(shown)), ops.square),
+        widths=(n_values, n_labels),
+        seed=seed,
+    )
     return {
         "trainer": keras.Model(inputs, row_loss),
         "scorer": keras.Model(inputs, error),
@@ -207,11 +234,53 @@ def _build(
     }
 
 
-def _column_groups(groups: int, n_columns: int, seed: int) -> list[NDArray[np.float32]]:
-    """Random groups of columns, as rows of ones and zeros that add up to ones."""
-    groups = min(groups, n_columns)
-    member = np.random.default_rng(seed).permutation(n_columns) % groups
-    return [(member == group).astype(np.float32)[None, :] for group in range(groups)]
+def _scored(
+    settings: TableAutoencoder,
+    clean: dict[str, Any],
+    error: Callable[[dict[str, Any]], Any],
+    *,
+    widths: tuple[int, int],
+    seed: int,
+) -> Any:
+    """Errors as rows are scored by: of numbers over levels of noise, of what is left with its columns hidden."""
+    from keras import layers
+
+    n_values, n_columns = widths[0], sum(widths)
+    levels = settings.told if n_values else ()
+    numbers, every = _ones(range(n_values), n_columns), _ones(range(n_columns), n_columns)
+    found = [error(clean | {"noise": level}) * (numbers / len(levels)) for level in levels]
+    rest = every - numbers if levels else every
+    if settings.groups:
+        groups = _column_groups(settings.groups, rest, seed)
+        found += [error(_hide(clean, hidden, n_values)) * hidden for hidden in groups]
+    elif rest.any():
+        found.append(error(clean) * rest)
+    return layers.Add()(found) if len(found) > 1 else found[0]
+
+
+def _with_noise(values: Any, noise: Any) -> list[Any]:
+    """Values that are as large on average whatever the noise on them, and the level of noise, for a network to read."""
+    from keras import ops
+
+    if isinstance(noise, float):
+        level = ops.zeros_like(values[:, :1]) + np.float32(np.log(noise) / LOG_SPREAD)
+        return [values * np.float32(1 / np.sqrt(1 + noise**2)), level]
+    return [values / ops.sqrt(1.0 + ops.square(noise)), ops.log(noise) / LOG_SPREAD]
+
+
+def _ones(columns: Sequence[int] | NDArray[np.int64], n_columns: int) -> NDArray[np.float32]:
+    """A row with ones in the given columns."""
+    row = np.zeros((1, n_columns), dtype=np.float32)
+    row[:, list(columns)] = 1.0
+    return row
+
+
+def _column_groups(groups: int, chosen: NDArray[np.float32], seed: int) -> list[NDArray[np.float32]]:
+    """Random groups of the chosen columns, as rows of ones and zeros that add up to the row that chooses them."""
+    columns = np.flatnonzero(chosen)
+    columns = columns[np.random.default_rng(seed).permutation(len(columns))]
+    groups = min(groups, len(columns))
+    return [_ones(columns[group::groups], chosen.shape[1]) for group in range(groups)]
 
 
 def _hide(row: dict[str, Any], hidden: NDArray[np.float32], n_values: int) -> dict[str, Any]:

@@ -17,7 +17,8 @@ def to_onnx(columns: TableEncoder) -> onnx.ModelProto:
     """The graph from ``numeric`` and ``codes`` to what the members read.
 
     Outputs, all float32: ``values`` (n, n_numeric) scaled, 0 where missing; ``missing`` (n, n_numeric) 1 where
-    missing; ``labels`` (n, n_categorical) the codes as numbers; ``table`` (n, ·) values, indicators of columns
+    missing; ``far`` (n, n_numeric) the values before their tails are damped; ``labels`` (n, n_categorical) the codes as
+    numbers; ``table`` (n, ·) values, indicators of columns
     that had gaps in training, and rarities; ``space`` (n, ·) the same with categories one-hot, at most
     ``ONE_HOT_LEVELS`` wide, so that distances mean something.
     """
@@ -38,6 +39,7 @@ def to_onnx(columns: TableEncoder) -> onnx.ModelProto:
             "filled = Where (is_missing, zero, divided)",
             "bounded = Clip (filled, tiny, huge)",
             "z = Cast <to = 1> (bounded)",
+            "far = Identity (z)",
             "size = Abs (z)",
             "sign = Sign (z)",
             "beyond = Sub (size, tail)",
@@ -52,7 +54,7 @@ def to_onnx(columns: TableEncoder) -> onnx.ModelProto:
         ]
         table += ["values", *(["gap_flags"] if len(gaps) else [])]
         space += ["values", *(["gap_flags"] if len(gaps) else [])]
-        outputs += ["values", "missing"]
+        outputs += ["values", "missing", "far"]
     if columns.levels:
         lines.append("labels = Cast <to = 1> (codes)")
         outputs.append("labels")

@@ -66,6 +66,11 @@ class Reason:
         return rounded != self.expected
 
     @property
+    def lacks_value(self) -> bool:
+        """Whether the row has no value there, or one that training never had."""
+        return self.observed in ("missing", "unseen")
+
+    @property
     def text(self) -> str:
         """The reason in words."""
         expected = f", expected {self.expected}" if self.expected else ""

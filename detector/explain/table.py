@@ -56,10 +56,13 @@ class TableExplainer:
         spare = self._reasons(encoded.take(short), shares[short], [chosen[i][top:] for i in short]) if short else []
         for i, more in zip(short, spare, strict=True):
             reasons[i] += more
-        if none := [i for i, each in enumerate(reasons) if not each]:  # then what there is, however it deviates
-            first = [chosen[i][:1] for i in none]
-            for i, only in zip(none, self._reasons(encoded.take(none), shares[none], first, any_way=True), strict=True):
-                reasons[i] = only
+        if none := [i for i, each in enumerate(reasons) if not any(reason.telling for reason in each)]:
+            # then what there is, however little it adds and however it deviates; first what the table never holds
+            every = [np.argsort(-shares[i], kind="stable").tolist() for i in none]
+            for i, found in zip(
+                none, self._reasons(encoded.take(none), shares[none], every, any_way=True), strict=True
+            ):
+                reasons[i] = explain.most_telling(sorted(found, key=lambda reason: not reason.lacks_value), 1)
         return [explain.most_telling(each, top) for each in reasons]
 
     def attributions(self, encoded: Encoded) -> dict[str, NDArray[np.float64]]:
@@ -68,7 +71,8 @@ class TableExplainer:
         wanted = {
             "surprise": "autoencoder" in self.scorer.members,
             "table": self.scorer.trees is not None,
-            "space": self.scorer.references,
+            "space": self.scorer.references or self.scorer.known,
+            "far": self.scorer.known is not None and len(self._columns.centre),
             "blame": self.scorer.window is not None,
         }
         found = self.scorer.inside.run(encoded.inputs(), [name for name, is_needed in wanted.items() if is_needed])
@@ -80,6 +84,10 @@ class TableExplainer:
             attributions["forest"] = sum_by(parts, self._columns.table_features, n_features)
         for name, member in self.scorer.references.items():
             attributions[name] = sum_by(member.differences(found["space"]), self._columns.space_features, n_features)
+        if self.scorer.known is not None:
+            far = found.get("far", np.zeros((len(encoded), 0), dtype=np.float32))
+            for name, parts in self.scorer.known.differences(far, found["space"]).items():
+                attributions[name] = sum_by(parts, self._columns.space_features, n_features)
         if self.scorer.window is None:
             return attributions
         names = self.feature_names

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from detector.arrays import Floats
+from detector.arrays import Floats, Places
 
 if TYPE_CHECKING:
     import onnx
@@ -62,6 +62,26 @@ class Trees:
             right[i, :n] = np.where(inner, tree.children_right, np.arange(n))
             depth[i, :n] = _expected_depth(tree.children_left, tree.children_right, tree.n_node_samples)
         return cls(feature, threshold, left, right, depth, float(mean_path_length(np.array([forest.max_samples_]))[0]))
+
+    def out_of_bag(self, forest: IsolationForest, X: NDArray[np.float32], grown_on: Places) -> Floats:
+        """What ``to_onnx`` gives for rows, each from the trees alone that were not grown on it, shape (n_rows,).
+
+        ``forest`` is the one these trees were read from, ``grown_on`` the places of its training rows among ``X``. A
+        row that every tree was grown on is scored by all.
+        """
+        total, count = np.zeros(len(X)), np.zeros(len(X))
+        every = np.zeros(len(X))
+        for depth, tree, names, sample in zip(
+            self.depth, forest.estimators_, forest.estimators_features_, forest.estimators_samples_, strict=True
+        ):
+            found = depth[tree.apply(X[:, names])]
+            unseen = np.ones(len(X), dtype=bool)
+            unseen[grown_on[sample]] = False
+            total += np.where(unseen, found, 0.0)
+            count += unseen
+            every += found
+        mean = np.where(count > 0, total / np.maximum(count, 1), every / len(self.depth))
+        return -mean / self.normaliser
 
     def contributions(self, X: NDArray[np.floating[Any]]) -> Floats:
         """How much each input shortened a row's paths, in shares of the mean path length, shape (n_rows, n_inputs).

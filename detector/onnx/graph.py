@@ -5,13 +5,16 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import onnxruntime
 from numpy.typing import NDArray
 
 from detector.errors import BundleError
+
+if TYPE_CHECKING:
+    import onnx
 
 BLOCK = 256
 
@@ -74,3 +77,11 @@ def _padded(rows: NDArray[Any], size: int) -> NDArray[Any]:
     padded = np.zeros((size, *rows.shape[1:]), dtype=rows.dtype)
     padded[: len(rows)] = rows
     return padded
+
+
+def joined(parts: Mapping[str, onnx.ModelProto], outputs: Sequence[str] = ()) -> Graph:
+    """Models that read what earlier ones wrote, as one graph with these outputs, or all; used while fitting."""
+    from detector.onnx import text
+
+    every = [output.name for part in parts.values() for output in part.graph.output]
+    return Graph(text.join(parts, outputs or every))

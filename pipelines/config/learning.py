@@ -77,13 +77,20 @@ class AutoencoderSection(Section):
     """Width of the innermost layer."""
 
     noise: Annotated[float, Field(ge=0)] = 1.0
-    """Largest standard deviation of the noise that training adds to scaled inputs; each row draws its own."""
+    """Largest standard deviation of the noise that training adds to scaled inputs; each row has its own."""
+
+    least_noise: Annotated[float, Field(gt=0)] = 0.05
+    """Smallest standard deviation of that noise."""
+
+    levels: NonNegativeInt = 3
+    """At scoring, the network is told so many levels of noise, and a number counts by what it would change at each; 0
+    scores numbers as categories are scored, hidden in groups."""
 
     mask: Annotated[float, Field(ge=0, lt=1)] = 0.8
     """Largest share of a row's cells that training hides; every second row has some hidden."""
 
     groups: NonNegativeInt = 2
-    """At scoring, columns are hidden in so many groups and scored by the others; 0 is faster and blinder."""
+    """At scoring, categories are hidden in so many groups and scored by the others; 0 is faster and blinder."""
 
     loss: Literal["mse", "mae", "huber", "log_cosh"] = "mse"
     """How a reconstruction error counts: mse, or one that large errors pull less."""
@@ -106,16 +113,19 @@ class ForestSection(Section):
 
 
 class NeighboursSection(Section):
-    """The neighbours: how far a row is from the bulk of the known rows, and from any known row at all."""
+    """The neighbours: how far a row is from its nearest known row, and from where the rows around it pull it."""
 
     enabled: bool = True
     """Whether this member takes part."""
 
-    references: PositiveInt = 10_000
-    """Most known rows to remember; scoring time grows with it."""
+    references: PositiveInt = 5_000
+    """Most known rows to remember; scoring time grows with it. Too few, and a rare normal row has none near it."""
+
+    kernel_references: PositiveInt = 2_000
+    """Of these, the rows that pull."""
 
     clean_references: PositiveInt = 512
-    """Known rows that stand for the bulk."""
+    """Known rows that stand for the bulk, by which training rows are ranked."""
 
 
 class SequenceSection(Section):
@@ -248,8 +258,9 @@ class TrainSection(Section):
     clean_share: Annotated[float, Field(ge=0, lt=1)] = 0.25
     """Share of the rows, the forest's most unusual, that the other members do not learn from."""
 
-    tail: Literal["empirical", "pareto"] = "empirical"
-    """How p-values go on beyond the riskiest held-out row: not at all, or along a fitted Pareto tail."""
+    tail: Literal["extrapolated", "empirical", "pareto"] = "extrapolated"
+    """How p-values go on beyond the riskiest calibration row: a little, by a heavy tail; not at all (empirical), so \
+that few rows may flag nothing; or along a Pareto tail fitted to the riskiest 2 %, which promises nothing."""
 
     autoencoder: AutoencoderSection = AutoencoderSection()
     """The network that learns to rebuild a normal row from a noisy copy of it."""
@@ -258,7 +269,7 @@ class TrainSection(Section):
     """The isolation forest: how few random cuts set a row apart."""
 
     neighbours: NeighboursSection = NeighboursSection()
-    """The neighbours: how far a row is from the bulk of the known rows, and from any known row at all."""
+    """The neighbours: how far a row is from its nearest known row, and from where the rows around it pull it."""
 
     sequence: SequenceSection = SequenceSection()
     """The network that reads a row among the events before it: what this entity did, in which order."""

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 # Columns of the scores that a column of the table would hide.
 TAKEN = (*VERDICTS, "truth", "model_version", "scored_at")
-MEMBERS = ("autoencoder", "forest", "neighbours", "novelty", "sequence")
+MEMBERS = ("autoencoder", "forest", "neighbours", "contraction", "sequence")
 
 
 def policy_of(section: PolicySection, schema: Schema) -> Policy:
@@ -86,6 +86,8 @@ def detector_of(config: Config, schema: Schema, *, on_step: OnStep | None = None
             hidden=network.hidden,
             code=network.code,
             noise=network.noise,
+            least_noise=network.least_noise,
+            levels=network.levels,
             mask=network.mask,
             groups=network.groups,
             loss=network.loss,
@@ -94,6 +96,7 @@ def detector_of(config: Config, schema: Schema, *, on_step: OnStep | None = None
         trees=section.forest.trees,
         max_samples=section.forest.max_samples,
         references=section.neighbours.references,
+        kernel_references=section.neighbours.kernel_references,
         clean_references=section.neighbours.clean_references,
         filters=_filters(section.cleaning),
         clean_share=section.clean_share,

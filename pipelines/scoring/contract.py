@@ -80,6 +80,9 @@ class ScoredBatch:
     - ``by_day``: Flagged rows of each day; empty if the rows have no time.
     - ``has_provenance``: Whether they say already which file and row they are of, where no key does.
     - ``notices``: What is to be reported beside them, in the same columns.
+    - ``note``: Why a false discovery rate is no promise, and what was flagged instead.
+    - ``neighbours``: How many rows the policy would have flagged at half and at twice its rate; counted where no other
+      batch counts.
     - ``keep``: Writes what the next batch needs, in the transaction of this one, given its session and the batch's
       number.
     """
@@ -90,6 +93,8 @@ class ScoredBatch:
     by_day: Mapping[date, int] = field(default_factory=dict)
     has_provenance: bool = False
     notices: pd.DataFrame | None = None
+    note: str | None = None
+    neighbours: Mapping[str, int] = field(default_factory=dict)
     keep: Callable[[Session, int], None] = keep_nothing
 
 

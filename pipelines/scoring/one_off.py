@@ -13,6 +13,7 @@ from pathlib import Path
 import pandas as pd
 
 from detector.cleaning.values import naive_utc
+from detector.decide.policy import Policy
 from detector.detectors.series.scorer import SequenceScorer
 from detector.detectors.table.scorer import TabularScorer
 from detector.errors import DataError
@@ -114,8 +115,13 @@ def _score_table(run: _Run, scorer: TabularScorer, rows: InputBatch, engine: Fea
         output=sink.describe(),
         quarantine=quarantine.describe(),
         policy=policy.describe(),
-        note=policy.power_note(scored.scored, scorer.calibration.size) if scored.scored else None,
+        note=scored.note or (None if scored.flagged else _power_note(policy, scorer, scored.scored)),
+        neighbours=scored.neighbours,
     )
+
+
+def _power_note(policy: Policy, scorer: TabularScorer, rows: int) -> str | None:
+    return policy.power_note(rows, scorer.calibration.size, support=scorer.support) if rows else None
 
 
 def _read(source: Source, facts: ReadFacts, *, columns: list[str], numeric: tuple[str, ...]) -> Iterator[pd.DataFrame]:

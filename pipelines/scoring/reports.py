@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 import pandas as pd
 
@@ -60,6 +61,9 @@ class ScoreReport:
     quarantine: str
     policy: str
     note: str | None
+    """Why a false discovery rate is no promise, or why nothing could be flagged."""
+    neighbours: Mapping[str, int] = field(default_factory=dict)
+    """How many rows the policy would have flagged at half and at twice its rate."""
 
     def summary(self) -> list[str]:
         """The run in a few lines."""
@@ -71,6 +75,12 @@ class ScoreReport:
         ]
         if self.quarantined:
             lines.append(f"{counted(self.quarantined)} could not be used; see why in {self.quarantine}")
-        if self.note and not self.flagged:
+        if self.neighbours:
+            counts = ", ".join(
+                f"{name}: {counted(rows) if not place else f'{rows:,}'}"
+                for place, (name, rows) in enumerate(self.neighbours.items())
+            )
+            lines.insert(2, f"It would have flagged with {counts}.")
+        if self.note:
             lines.append(self.note)
         return lines

@@ -77,9 +77,16 @@ class TableBatchScorer:
             context.advance(len(frame))
         for rejected in batch.facts.rejected:
             context.quarantine.write(rejected)
-        flagged, day = scoring.decide(context.used), scoring.day
-        frames = map(self._in_own_words, scoring.scores(flagged))
-        return ScoredBatch(scored, int(flagged.sum()), frames, {} if day is None else counts_by_day(day[flagged]))
+        decision, day = scoring.decision(context.used), scoring.day
+        flagged = decision.flagged
+        return ScoredBatch(
+            scored,
+            int(flagged.sum()),
+            map(self._in_own_words, scoring.scores(flagged)),
+            {} if day is None else counts_by_day(day[flagged]),
+            note=decision.note,
+            neighbours=scoring.neighbours() if context.used is None else {},
+        )
 
     def _names(self, rows: pd.DataFrame, batch: InputBatch) -> list[tuple[str, int]] | None:
         """The file and row of each, if rows are sampled by them."""

@@ -15,6 +15,8 @@ import pandas as pd
 
 from detector.cleaning.clean import Cleaned, clean
 from detector.cleaning.quarantine import quarantine
+from detector.decide.calibrate import Calibrator
+from detector.decide.policy import Policy
 from detector.detectors.table.training_filters import count_reasons
 from detector.errors import DataError
 from detector.persist import bundle
@@ -165,10 +167,17 @@ def train(config: Config, *, now: datetime) -> TrainReport:
         notes=notes,
         left_out=kind.left_out(detector),
         logged=logged,
-        note=policy.power_note(len(rows), kind.calibration(detector.scorer_).size),
+        note=_power_note(policy, kind.calibration(detector.scorer_), len(rows)),
         head=head_note(detector.scorer_),
         unsent=unsent,
     )
+
+
+def _power_note(policy: Policy, calibration: Calibrator, rows: int) -> str | None:
+    """Why the policy may flag nothing, or why its rate is no promise."""
+    support = calibration.support
+    why = None if support is None or policy.fdr is None else support.why_not(policy.fdr)
+    return why or policy.power_note(rows, calibration.size, support=support)
 
 
 def _check_places(config: Config) -> None:
@@ -218,7 +227,7 @@ def _some(frame: pd.DataFrame, config: Config) -> pd.DataFrame:
 
 
 def _write_filtered(config: Config, detector: TabularDetector, rows: pd.DataFrame, frame: pd.DataFrame) -> str | None:
-    """Keep the rows that the cleaning settings left out of training, each with its reason; say how many."""
+    """Keep the rows that were left out of training, each with its reason; say how many."""
     left = getattr(detector, "left_out_", NONE_LEFT_OUT)  # a detector of series has no filters
     path = config.bundle.with_name(f"{config.bundle.name}.left_out.csv")
     with QuarantineSink(
@@ -229,7 +238,7 @@ def _write_filtered(config: Config, detector: TabularDetector, rows: pd.DataFram
     if left.empty:
         return None
     shown = ", ".join(f"{kind} {count:,}" for kind, count in count_reasons(left).items())
-    return f"Left out of training by `train.cleaning`: {shown}. See each in {path}"
+    return f"Left out of training: {shown}. See each in {path}"
 
 
 def _refuse_too_few(cleaned: Cleaned, file: Path) -> None:
@@ -292,7 +301,7 @@ def _content(
     places = {"Bundle": str(config.bundle)}
     if logged is not None:
         places |= {"MLflow model": logged.model_uri, "MLflow run": logged.url or str(logged.open_with)}
-    said = (head_note(scorer), policy.power_note(len(reviewed.scored), kind.calibration(scorer).size))
+    said = (head_note(scorer), _power_note(policy, kind.calibration(scorer), len(reviewed.scored)))
     notes = [
         *(f"{sentence}." for sentence in kind.left_out(trained.detector)),
         *notes,

@@ -13,7 +13,7 @@ from sklearn.utils.validation import validate_data
 
 from detector.arrays import Counts, Flags, Floats
 from detector.decide.calibrate import RISK_RESOLUTION, Calibrator
-from detector.decide.fuse import RARITY, Fusion
+from detector.decide.fuse import Fusion
 from detector.detectors.series.encoders import EncoderChoice
 from detector.detectors.series.members import FittedMembers, TrainingSeries, fit_members, forest_baseline, silent
 from detector.detectors.series.model import ModelledSeries, SeriesModel
@@ -198,7 +198,7 @@ def _join(series: TrainingSeries, prepared: Prepared, found: FittedMembers) -> S
         raise DataError("No training row is left to calibrate on. Give more normal rows, or choose fewer folds.")
     parts, rules = _score(series, prepared, found, scored)
     scores = np.column_stack([parts[name].sum(axis=1) for name in names])
-    fusion = Fusion.fit(scores, names, (RARITY,) * len(names), novelty_weight=0.0)
+    fusion = Fusion.fit(scores, names)
     z = fusion.standardise(scores)
     risk = z @ recipe.shares
     alone = np.quantile(z, recipe.quantile, axis=0) + RISK_RESOLUTION

@@ -13,11 +13,12 @@ from sklearn.base import BaseEstimator, OutlierMixin
 from sklearn.exceptions import NotFittedError
 from sklearn.utils.validation import validate_data
 
-from detector.arrays import Floats
+from detector.arrays import Flags, Floats
 from detector.checks import check_interval
 from detector.cleaning.clean import clean
 from detector.decide.policy import Policy
-from detector.detectors.table.fit import MEMBERS, Recipe, assemble
+from detector.detectors.table.fit import assemble
+from detector.detectors.table.recipe import MEMBERS, Recipe
 from detector.detectors.table.scorer import TabularScorer, Verdicts
 from detector.detectors.table.training_filters import Filters
 from detector.encoders.events import EventAutoencoder
@@ -52,20 +53,20 @@ class TabularDetector(OutlierMixin, BaseEstimator):  # type: ignore[misc]  # sci
     max_samples : int
         Rows each tree is grown on.
     references : int
-        Rows the novelty member remembers at most. Scoring time grows with it.
+        Known rows to remember at most. Scoring time grows with it.
+    kernel_references : int
+        Of these, rows the contraction is measured with.
     clean_references : int
-        Rows of the bulk the density member measures distances to.
+        Rows of the bulk that training rows are ranked by.
     filters : Filters, optional
         What is left out of training altogether; nothing if not given.
     clean_share : float
         Share of the training rows, those the forest finds most unusual, that the density member and
         the autoencoder do not learn from.
-    novelty_weight : float
-        What novelty counts against rarity, see ``Fusion``.
     calibration_share : float
         Share of the rows kept back for calibration, at most 50,000 rows.
     tail : str
-        "empirical" or "pareto", see ``Calibrator``.
+        "extrapolated", "empirical" or "pareto", see ``Calibrator``.
     contamination : float
         Share of the training rows that ``predict`` calls anomalous, as everywhere in scikit-learn. ``judge`` does not
         use it: it decides by calibrated p-values and a policy.
@@ -91,7 +92,8 @@ class TabularDetector(OutlierMixin, BaseEstimator):  # type: ignore[misc]  # sci
     history_ : dict of str to list of float
         Loss, held-out loss and learning rate of each epoch.
     left_out_ : DataFrame
-        The rows ``filters`` took out of training: ``row``, their place in ``X``, and ``reason``.
+        The rows that were not learnt from, because of ``filters`` or because they lie apart from all others: ``row``,
+        their place in ``X``, and ``reason``.
     offset_ : float
         ``decision_function`` is ``score_samples`` minus this.
 
@@ -107,13 +109,13 @@ class TabularDetector(OutlierMixin, BaseEstimator):  # type: ignore[misc]  # sci
     autoencoder: TableAutoencoder | None = None
     trees: int = 100
     max_samples: int = 256
-    references: int = 10_000
+    references: int = 5_000
+    kernel_references: int = 2_000
     clean_references: int = 512
     filters: Filters | None = None
     clean_share: float = 0.25
-    novelty_weight: float = 3.0
     calibration_share: float = 0.2
-    tail: str = "empirical"
+    tail: str = "extrapolated"
     contamination: float = 0.01
     max_levels: int = 100
     name: str = "detector"
@@ -165,7 +167,12 @@ class TabularDetector(OutlierMixin, BaseEstimator):  # type: ignore[misc]  # sci
             risk = self.scorer_.measure(filtered.rows)["risk"].to_numpy()
             filtered = filtered.without_highest(risk, filters.refit, "trimmed refit")
             self.scorer_, self.history_ = assemble(filtered.rows, schema, recipe)
-        rows, self.left_out_ = filtered.rows, filtered.left
+        rows, apart = filtered.rows, self.scorer_.lie_apart(filtered.rows)
+        if apart.any():  # what lies so far from all others would be known, and its like no news
+            filtered = filtered.without(apart, _apart_reasons(apart))
+            scorer, self.history_ = assemble(filtered.rows, schema, recipe)
+            self.scorer_ = scorer.with_trimmed(int(apart.sum()))
+        self.left_out_ = filtered.left
         counts = {f"rows_left_out_{what.replace(' ', '_')}": n for what, n in filtered.counts.items()}
         self.scorer_.metrics.update(counts, fit_seconds=time.perf_counter() - started)
         sample = rows.iloc[:: max(1, len(rows) // MOST_ROWS_FOR_OFFSET)]
@@ -259,3 +266,8 @@ class TabularDetector(OutlierMixin, BaseEstimator):  # type: ignore[misc]  # sci
 
     def _is_mixed(self, X: pd.DataFrame) -> bool:
         return self.schema is not None or not all(pd.api.types.is_numeric_dtype(dtype) for dtype in X.dtypes)
+
+
+def _apart_reasons(apart: Flags) -> NDArray[np.object_]:
+    others = f"apart: lies with {apart.sum() - 1:,} others apart from all other training rows"
+    return np.where(apart, others, "").astype(object)

@@ -13,7 +13,11 @@ from detector.cleaning.clean import clean
 from detector.decide.calibrate import Calibrator
 from detector.decide.fuse import Fusion
 from detector.decide.policy import Policy, severity
+from detector.decide.support import Support
+from detector.detectors.table.learnt import LearntRows, keys_of
+from detector.detectors.table.saved import parts_of, values_of
 from detector.detectors.table.scoring import TableScoring
+from detector.detectors.table.verdicts import Verdicts
 from detector.encoding.table import Encoded, TableEncoder
 from detector.errors import SettingError, ShapeError
 from detector.explain.reason import Reason, no_reasons, reasons_in_words
@@ -21,31 +25,16 @@ from detector.explain.table import TableExplainer, sum_by
 from detector.head.model import Head
 from detector.members.event_sequence import EventWindow
 from detector.members.isolation_forest import Trees
+from detector.members.known_rows import KnownRows
 from detector.members.neighbours import References
 from detector.onnx.graph import Graph
-from detector.onnx.parts import Parts, under
+from detector.onnx.parts import Parts
 from detector.schema import Schema
+
+__all__ = ["DEFAULT_POLICY", "UNSUPERVISED", "TabularScorer", "Verdicts"]
 
 DEFAULT_POLICY = Policy(quantile=0.99)
 UNSUPERVISED = "unsupervised_risk"
-
-
-@dataclass(frozen=True)
-class Verdicts:
-    """What a detector says of a table.
-
-    Parameters
-    ----------
-    frame : DataFrame
-        One row a scored row: key, time and entity (or ``row``, the position), ``risk``, ``p_value``, ``flagged``,
-        ``severity``, ``reasons``, each member's z-score, ``unsupervised_risk``, and ``decided_by``: "head" where
-        ``risk`` is that of a head that learnt from labels, else "members".
-    quarantine : DataFrame
-        Rows that could not be scored, with ``row`` and ``reason``.
-    """
-
-    frame: pd.DataFrame
-    quarantine: pd.DataFrame
 
 
 @dataclass(frozen=True)
@@ -73,7 +62,9 @@ class TabularScorer:
     trees : Trees or None
         The forest again, for reasons.
     references : dict of str to References
-        The neighbours again, for reasons.
+        The neighbours of a detector of version 0.1 again, for reasons.
+    known : KnownRows or None
+        The known rows again, for reasons.
     window : EventWindow or None
         The row among the events before it, where a member reads these.
     usual : dict of str to array of shape (n_features,)
@@ -83,6 +74,8 @@ class TabularScorer:
         The autoencoder's, for a warm start of the next one; scoring does not use them.
     metrics : dict
         Facts recorded while fitting.
+    learnt : LearntRows or None
+        The training rows, each with the risk it has for members that did not learn from it.
     head : Head or None
         What labels taught. If it serves, ``risk`` and ``p_value`` are its own.
     """
@@ -96,11 +89,13 @@ class TabularScorer:
     fusion: Fusion
     calibrator: Calibrator
     trees: Trees | None
-    references: dict[str, References]
+    references: dict[str, References] = field(default_factory=dict)
+    known: KnownRows | None = None
     window: EventWindow | None = None
     usual: dict[str, NDArray[np.float64]] = field(default_factory=dict)
     weights: dict[str, NDArray[np.float32]] = field(default_factory=dict)
     metrics: dict[str, Any] = field(default_factory=dict)
+    learnt: LearntRows | None = None
     head: Head | None = None
 
     @property
@@ -112,6 +107,11 @@ class TabularScorer:
     def calibration(self) -> Calibrator:
         """How the risk that decides becomes a p-value: the serving head's calibrator, or the members'."""
         return self.calibrator if self.serving_head is None else self.serving_head.calibrator
+
+    @property
+    def support(self) -> Support | None:
+        """What a false discovery rate can rest on; None of a detector that knows of no fallback."""
+        return self.calibration.support
 
     @property
     def members(self) -> tuple[str, ...]:
@@ -139,8 +139,17 @@ class TabularScorer:
             If a column is missing.
         """
         cleaned = clean(frame, self.schema)
-        scores = self.score(cleaned.rows, policy or DEFAULT_POLICY)
-        return Verdicts(reasons_in_words(scores).reset_index(drop=True), cleaned.quarantine)
+        scoring = TableScoring(self, policy or DEFAULT_POLICY)
+        scoring.add(cleaned.rows)
+        decision = scoring.decision()
+        (scores,) = scoring.scores(decision.flagged)
+        return Verdicts(
+            reasons_in_words(scores).reset_index(drop=True),
+            cleaned.quarantine,
+            promised=decision.promised,
+            note=decision.note,
+            neighbours=scoring.neighbours(),
+        )
 
     def score(self, rows: pd.DataFrame, policy: Policy, *, explains: bool = True) -> pd.DataFrame:
         """Measure, decide and explain cleaned rows at once; ``TableScoring`` does it part by part.
@@ -193,19 +202,34 @@ class TabularScorer:
 
         Without a serving head, the unsupervised risk is the risk.
         """
-        measures, head = self.unsupervised(rows), self.serving_head
-        alone = measures["risk"]
+        return self.recalled(rows)[0]
+
+    def recalled(self, rows: pd.DataFrame) -> tuple[pd.DataFrame, NDArray[np.float64]]:
+        """As ``measure``, and how surely each row was learnt from, from 0 to 1."""
+        measures, learnt = self._unsupervised(rows)
+        head, alone = self.serving_head, measures["risk"]
         if head is None:
-            return measures.assign(**{UNSUPERVISED: alone})
+            return measures.assign(**{UNSUPERVISED: alone}), learnt
         risk = head.risk(rows, measures)
-        return measures.assign(risk=risk, p_value=head.calibrator.p_value(risk), **{UNSUPERVISED: alone})
+        p_value = head.calibrator.p_value(risk)
+        return measures.assign(risk=risk, p_value=p_value, **{UNSUPERVISED: alone}), learnt
 
     def unsupervised(self, rows: pd.DataFrame) -> pd.DataFrame:
-        """Risk, p-value and each member's z-score without the head, for cleaned rows."""
-        z = self.standardised(self.encoded(rows))
-        risk = self.fusion.risk(z)
+        """Risk, p-value and each member's z-score without the head, for cleaned rows.
+
+        A row that was learnt from has the risk it has for members that did not; the z-scores are those of all members.
+        """
+        return self._unsupervised(rows)[0]
+
+    def _unsupervised(self, rows: pd.DataFrame) -> tuple[pd.DataFrame, NDArray[np.float64]]:
+        """As ``unsupervised``, and how surely each row was learnt from."""
+        encoded = self.encoded(rows)
+        z = self.standardised(encoded)
+        risk, learnt = self.fusion.risk(z), np.zeros(len(rows))
+        if self.learnt is not None:
+            risk, learnt = self.learnt.recall(encoded, risk, keys_of(rows, self.schema))
         measures = {"risk": risk, "p_value": self.calibrator.p_value(risk)}
-        return pd.DataFrame(measures | {name: z[:, i] for i, name in enumerate(self.members)}, index=rows.index)
+        return pd.DataFrame(measures | {name: z[:, i] for i, name in enumerate(self.members)}, index=rows.index), learnt
 
     def encode(self, rows: pd.DataFrame) -> NDArray[np.float32]:
         """The autoencoder's code of each cleaned row, shape (n_rows, n_code)."""
@@ -254,9 +278,21 @@ class TabularScorer:
         """How much each feature adds to each member's score, on the member's own scale, shape (n_rows, n_features)."""
         return TableExplainer(self).attributions(self.encoded(rows))
 
+    def lie_apart(self, rows: pd.DataFrame) -> NDArray[np.bool_]:
+        """Which cleaned training rows lie in a group apart from all others; see ``find_contamination``."""
+        if self.learnt is None or not self.learnt.apart.any():
+            return np.zeros(len(rows), dtype=bool)
+        return self.learnt.lie_apart(self.encoded(rows), keys_of(rows, self.schema))
+
     def with_name(self, name: str) -> TabularScorer:
         """The same scorer under another name."""
         return replace(self, name=name)
+
+    def with_trimmed(self, rows: int) -> TabularScorer:
+        """The same scorer that knows of rows which were taken out of training because they lie apart."""
+        calibrator = self.calibrator.with_trimmed(rows)
+        facts = {} if calibrator.support is None else calibrator.support.facts()
+        return replace(self, calibrator=calibrator, metrics=self.metrics | facts)
 
     def with_head(self, head: Head | None) -> TabularScorer:
         """The same scorer with a head, or without one."""
@@ -264,54 +300,12 @@ class TabularScorer:
 
     def to_parts(self) -> Parts:
         """Everything, as a bundle keeps it."""
-        columns, column_arrays = self.columns.state()
-        arrays = under("columns", column_arrays) | under("calibrator", self.calibrator.state())
-        if self.trees is not None:
-            arrays |= under("trees", self.trees.state())
-        for name, references in self.references.items():
-            arrays |= under(name, references.state())
-        arrays |= under("usual", self.usual) | under("weights", self.weights)
-        graphs = {"graph": self.graph.content, "inside": self.inside.content}
-        if self.decoder is not None:
-            graphs["decoder"] = self.decoder.content
-        head = None if self.head is None else self.head.to_parts()
-        if head is not None:
-            arrays |= under("head", head.arrays)
-            graphs |= head.graphs
-        facts = {
-            "name": self.name,
-            "schema": self.schema.to_dict(),
-            "columns": columns,
-            "fusion": self.fusion.state(),
-            "window": None if self.window is None else self.window.state(),
-            "metrics": self.metrics,
-            "head": None if head is None else head.facts,
-        }
-        return Parts(facts, arrays, graphs)
+        return parts_of(self)
 
     @classmethod
     def from_parts(cls, parts: Parts) -> TabularScorer:
         """The inverse of ``to_parts``."""
-        facts, graphs, trees = parts.facts, parts.graphs, parts.part("trees")
-        references = {name: parts.part(name) for name in ("neighbours", "novelty")}
-        head = facts.get("head")
-        return cls(
-            name=facts["name"],
-            schema=Schema.from_dict(facts["schema"]),
-            columns=TableEncoder.from_state(facts["columns"], parts.part("columns")),
-            graph=Graph(graphs["graph"]),
-            inside=Graph(graphs["inside"]),
-            decoder=Graph(graphs["decoder"]) if "decoder" in graphs else None,
-            fusion=Fusion.from_state(facts["fusion"]),
-            calibrator=Calibrator.from_state(parts.part("calibrator")),
-            trees=Trees.from_state(trees) if trees else None,
-            references={name: References.from_state(part) for name, part in references.items() if part},
-            window=EventWindow.from_state(facts["window"]) if facts.get("window") else None,
-            usual=parts.part("usual"),
-            weights=parts.part("weights"),
-            metrics=facts["metrics"],
-            head=None if head is None else Head.from_parts(Parts(head, parts.part("head"), graphs)),
-        )
+        return cls(**values_of(parts))
 
     def _severity(self, measures: pd.DataFrame, flagged: NDArray[np.bool_]) -> NDArray[np.object_]:
         """From p-values that go on beyond the calibration rows where a tail could be fitted: severities need them."""

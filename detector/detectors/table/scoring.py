@@ -15,7 +15,8 @@ from numpy.typing import NDArray
 
 from detector.decide.audit_sample import AuditSample
 from detector.decide.days import Used
-from detector.decide.policy import Policy
+from detector.decide.policy import Decision, Policy
+from detector.decide.support import Support
 from detector.explain.reason import Reason, no_reasons
 from detector.schema import Schema
 
@@ -28,8 +29,13 @@ class Steps(Protocol):
         """What the columns mean."""
         ...
 
-    def measure(self, rows: pd.DataFrame) -> pd.DataFrame:
-        """Risk, p-value and each member's score of cleaned rows."""
+    @property
+    def support(self) -> Support | None:
+        """What a false discovery rate can rest on."""
+        ...
+
+    def recalled(self, rows: pd.DataFrame) -> tuple[pd.DataFrame, NDArray[np.float64]]:
+        """Risk, p-value and each member's score of cleaned rows, and how surely each was learnt from."""
         ...
 
     def as_scores(self, rows: pd.DataFrame, measures: pd.DataFrame, *, flagged: NDArray[np.bool_]) -> pd.DataFrame:
@@ -80,6 +86,7 @@ class TableScoring:
         self.explains = explains
         self.kept = [name for name in kept if name in scorer.schema.features] if kept else []
         self._spool: MutableMapping[str, pd.DataFrame] = {} if spool is None else spool
+        self._learnt = 0.0
         self._risk: list[NDArray[np.float64]] = []
         self._p_value: list[NDArray[np.float64]] = []
         self._day: list[NDArray[np.datetime64]] = []
@@ -91,10 +98,11 @@ class TableScoring:
         ``names`` are those of its rows where no key names them, by default their positions.
         """
         schema, number = self.scorer.schema, len(self._risk)
-        measures = self.scorer.measure(rows)
+        measures, learnt = self.scorer.recalled(rows)
         risk, p_value = measures["risk"].to_numpy(), measures["p_value"].to_numpy()
         self._risk.append(risk)
         self._p_value.append(p_value)
+        self._learnt += float(learnt.sum())
         if schema.time is not None:
             self._day.append(rows[schema.time].to_numpy().astype("datetime64[D]"))
         if self.sample is not None:
@@ -103,7 +111,9 @@ class TableScoring:
         named = [name for role, name in schema.roles.items() if role != "label"]
         self._spool[f"{number}.measures"] = pd.concat([rows[named + self.kept], measures], axis=1)
         if self.explains:
-            self._spool[f"{number}.candidates"] = rows[self.policy.candidates(p_value, risk)]
+            self._spool[f"{number}.candidates"] = rows[
+                self.policy.candidates(p_value, risk, support=self.scorer.support)
+            ]
 
     @property
     def day(self) -> NDArray[np.datetime64] | None:
@@ -112,10 +122,29 @@ class TableScoring:
 
     def decide(self, used: Used | None = None) -> NDArray[np.bool_]:
         """Which of all rows are flagged; ``used`` says what other batches took of a day's budget."""
+        return self.decision(used).flagged
+
+    def decision(self, used: Used | None = None) -> Decision:
+        """The same, and whether a false discovery rate is promised."""
+        return self._decided_by(self.policy, used)
+
+    def neighbours(self) -> dict[str, int]:
+        """How many rows the policy would flag at half and at twice its rate."""
+        policies = self.policy.neighbours().items()
+        return {name: int(self._decided_by(policy).flagged.sum()) for name, policy in policies}
+
+    def _decided_by(self, policy: Policy, used: Used | None = None) -> Decision:
         if not self._risk:
-            return np.zeros(0, dtype=bool)
-        day = self.day if self.policy.needs_day else None
-        return self.policy.decide(np.concatenate(self._p_value), np.concatenate(self._risk), day=day, used=used)
+            return Decision(np.zeros(0, dtype=bool))
+        p_value, risk = np.concatenate(self._p_value), np.concatenate(self._risk)
+        return policy.decision(
+            p_value,
+            risk,
+            day=self.day if policy.needs_day else None,
+            used=used,
+            support=self.scorer.support,
+            learnt=self._learnt / max(1, len(risk)),
+        )
 
     def scores(self, flagged: NDArray[np.bool_]) -> Iterator[pd.DataFrame]:
         """The rows in order, part by part, with flags and lists of reasons; one empty frame if there are none."""

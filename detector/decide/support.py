@@ -1,0 +1,98 @@
+"""What a false discovery rate rests on: how many calibration rows, how clean; and what is done where it cannot."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from math import ceil
+
+import numpy as np
+
+from detector.arrays import Flags, Floats
+
+FALLBACK_SHARE = 0.01
+"""The share of normal rows that a fallback flags where there are too few calibration rows for a rate."""
+MOSTLY_LEARNT = 0.5
+
+
+@dataclass(frozen=True)
+class Support:
+    """What is known of the rows a calibration rests on.
+
+    - ``rows``: how many.
+    - ``smallest``: the least p-value.
+    - ``trimmed``: how many more there were, a group apart from all others, that were taken out as anomalies.
+    - ``stands_out``: the risk above which a smaller group lies apart, which was not.
+    """
+
+    rows: int
+    smallest: float
+    trimmed: int = 0
+    stands_out: float = float("inf")
+
+    @property
+    def least_fdr(self) -> float:
+        """The least false discovery rate that can be asked for at all: 1 / (rows + 1)."""
+        return 1.0 / (self.rows + 1)
+
+    def rows_needed(self, fdr: float, *, n_batch: int | None = None) -> int:
+        """Calibration rows without which a rate can flag nothing; with ``n_batch``: not a single row of so many.
+
+        >>> Support(rows=5, smallest=1 / 6).rows_needed(0.1)
+        9
+        >>> Support(rows=5, smallest=1 / 6).rows_needed(0.1, n_batch=1000)
+        9999
+        """
+        return ceil((n_batch or 1) / fdr - 1e-9) - 1
+
+    def why_not(self, fdr: float, *, learnt: float = 0.0) -> str | None:
+        """Why a false discovery rate cannot be promised, in a sentence; None if it can.
+
+        - ``learnt``: share of the rows to be decided on that the detector learnt from.
+
+        >>> print(Support(rows=5, smallest=1 / 6).why_not(0.1))
+        5 calibration rows cannot support a false discovery rate of 10 %, the least is 17 %: it takes at least 9.
+        """
+        rate = f"a false discovery rate of {fdr * 100:.10g} %"
+        if self.least_fdr > fdr:
+            least = f"the least is {100 * self.least_fdr:.2g} %"
+            return (
+                f"{self.rows:,} calibration rows cannot support {rate}, {least}: it takes at least "
+                f"{self.rows_needed(fdr):,}."
+            )
+        if self.trimmed:
+            return (
+                f"Among the training rows {self.trimmed:,} lie apart from all others and count as anomalies; {rate} "
+                f"holds only if they are. Label them, or leave them out of training."
+            )
+        if learnt > MOSTLY_LEARNT:
+            return (
+                f"{learnt:.0%} of the rows were learnt from, and anomalies among them are part of what is normal; "
+                f"{rate} cannot be promised for them. Train on rows known to be normal, or flag by a budget or a "
+                f"quantile."
+            )
+        return None
+
+    def facts(self) -> dict[str, float]:
+        """The diagnosis in numbers, for a bundle's metrics and MLflow."""
+        return {
+            "calibration_trimmed": self.trimmed,
+            "calibration_least_fdr": self.least_fdr,
+            "calibration_least_p_value": self.smallest,
+            "calibration_stands_out": int(np.isfinite(self.stands_out)),
+            "calibration_promises": int(self.trimmed == 0),
+        }
+
+    def fallback(self, p_value: Floats, risk: Floats, fdr: float) -> tuple[Flags, str]:
+        """The rows to flag where a rate flags none, and which they are in words: blatant ones, or nothing.
+
+        Where there are too few calibration rows for the rate: those riskier than 99 % of them, or than all. Where a
+        small group of calibration rows lies apart: those as far out as it.
+
+        >>> Support(rows=5, smallest=1 / 6).fallback(np.array([1 / 6, 0.5]), np.array([9.0, 1.0]), 0.1)
+        (array([ True, False]), 'rows riskier than all 5 calibration rows')
+        """
+        if self.least_fdr > fdr:
+            if self.least_fdr > FALLBACK_SHARE:
+                return p_value <= self.least_fdr, f"rows riskier than all {self.rows:,} calibration rows"
+            return p_value <= FALLBACK_SHARE, f"rows riskier than {1 - FALLBACK_SHARE:.0%} of the calibration rows"
+        return risk > self.stands_out, "rows as far from all others as a small group of training rows"

@@ -1,0 +1,121 @@
+"""How far each training row lies from the bulk of the others, by members that learn the bulk alone.
+
+Training rows hold anomalies that nobody marked, and nothing that has learnt a row finds it novel. So training rows are
+ranked by members that did not learn the most unusual: an isolation forest first, then an autoencoder and neighbours of
+what it leaves. Rows that forest and autoencoder agree about are not learnt from at all.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from detector.arrays import Flags, Floats, Places
+from detector.detectors.table.recipe import AUTOENCODER, FOREST, NEIGHBOURS, Recipe
+from detector.encoders.table import FittedNetwork, TableAutoencoder
+from detector.members.neighbours import References
+
+BULK_NEIGHBOURS = 20
+SUSPICIOUS_SHARE = 0.01
+"""Of the rows, those that forest and autoencoder both find among so many. On one-class tables nothing was lost by
+leaving out rows they agree about (average precision .697 against .698); with 1 % of anomalies in training much was
+gained (.563 against .511), as much as by leaving out the highest of either alone, which cost up to .03."""
+MOST_STEPS = 2_000
+PROBE_ROWS = 1_000
+
+Scored = Callable[[FittedNetwork], Floats]
+
+
+@dataclass(frozen=True)
+class Bulk:
+    """What members of the bulk say of the training rows.
+
+    - ``rarity``, (n_rows,): how far each lies from the bulk, in standard deviations; higher is more unusual.
+    - ``suspicious``, (n_rows,): rows that nothing is to learn from.
+    """
+
+    rarity: Floats
+    suspicious: Flags
+
+    @classmethod
+    def learn(
+        cls,
+        views: dict[str, NDArray[np.float32]],
+        forest: Floats,
+        learnt: Places,
+        *,
+        cardinalities: tuple[int, ...],
+        scored: Scored,
+        recipe: Recipe,
+    ) -> Bulk:
+        """Rank rows.
+
+        - ``views``: all rows as ``detector.encoding.onnx`` prepares them.
+        - ``forest``, (n_rows,): out-of-bag scores of the isolation forest.
+        - ``learnt``: the places of the rows that members may learn from.
+        - ``scored``: scores all rows by a network.
+        """
+        ranked = learnt[np.argsort(forest[learnt], kind="stable")]
+        bulk = np.sort(ranked[: max(2, len(ranked) - int(recipe.clean_share * len(ranked)))])
+        scores: dict[str, Floats] = {}
+        if AUTOENCODER in recipe.members:
+            scores[AUTOENCODER] = scored(_network(views, bulk, cardinalities, recipe))
+        if NEIGHBOURS in recipe.members:
+            scores[NEIGHBOURS] = np.log(_distances(views["space"], bulk, recipe.clean_references) + 1e-6)
+        if not scores or recipe.members == (FOREST,):
+            scores = {FOREST: forest}
+        other = scores.get(AUTOENCODER, scores.get(NEIGHBOURS))
+        suspicious = np.zeros(len(forest), dtype=bool)
+        if other is not None:
+            suspicious = _highest(forest, SUSPICIOUS_SHARE) & _highest(other, SUSPICIOUS_SHARE)
+        return cls(np.mean([_standardised(score) for score in scores.values()], axis=0), suspicious)
+
+
+def _network(
+    views: dict[str, NDArray[np.float32]], bulk: Places, cardinalities: tuple[int, ...], recipe: Recipe
+) -> FittedNetwork:
+    """A network that scores each number by the others: of all there are, it copies anomalies least."""
+    training = replace(recipe.autoencoder.training, max_steps=min(MOST_STEPS, recipe.autoencoder.training.max_steps))
+    settings: TableAutoencoder = replace(recipe.autoencoder, levels=0, training=training)
+    taken = {name: view[bulk] for name, view in views.items()}
+    return settings.fit(
+        taken,
+        cardinalities,
+        probe={name: view[:PROBE_ROWS] for name, view in taken.items()},
+        random_state=recipe.random_state,
+        on_epoch=lambda done, planned: recipe.report("bulk", done, planned),
+    )
+
+
+def _distances(space: NDArray[np.float32], bulk: Places, references: int) -> Floats:
+    """Mean distance to the nearest rows of a sample of the bulk; no row of the sample is its own neighbour."""
+    rng = np.random.default_rng(0)
+    chosen = bulk if len(bulk) <= references else np.sort(rng.choice(bulk, references, replace=False))
+    known = References.fit(space[chosen], references=references, k=BULK_NEIGHBOURS)
+    found = np.empty(len(space))
+    own = np.full(len(space), -1)
+    own[chosen] = np.arange(len(chosen))
+    k = min(BULK_NEIGHBOURS, max(1, len(chosen) - 1))
+    for at in np.array_split(np.arange(len(space)), max(1, len(space) // 2_000)):
+        squared = known.squared_distances(space[at])
+        inside = np.flatnonzero(own[at] >= 0)
+        if len(chosen) > 1:
+            squared[inside, own[at][inside]] = np.inf
+        found[at] = np.sqrt(np.partition(squared, k - 1, axis=1)[:, :k]).mean(axis=1)
+    return found
+
+
+def _highest(scores: Floats, share: float) -> Flags:
+    """The highest share of the scores; ties with the next one stay out."""
+    count = int(share * len(scores))
+    if not count:
+        return np.zeros(len(scores), dtype=bool)
+    return np.asarray(scores > np.sort(scores)[::-1][count])
+
+
+def _standardised(scores: Floats) -> Floats:
+    spread = scores.std()
+    return np.asarray((scores - scores.mean()) / (spread if spread > 0 else 1.0))

@@ -1,0 +1,272 @@
+"""Fit the members of a table: each on the rows it may learn from, and its scores of all rows as if it had not."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any, Self
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+from sklearn.ensemble import IsolationForest
+
+from detector.arrays import Flags, Floats, Places
+from detector.detectors.table.bulk import Bulk
+from detector.detectors.table.recipe import AUTOENCODER, FOREST, NEIGHBOURS, SEQUENCE, Recipe
+from detector.detectors.table.surprise import surprise_of
+from detector.encoders.events import EventAutoencoder
+from detector.encoders.table import FittedNetwork
+from detector.encoding.onnx import to_onnx
+from detector.encoding.table import Encoded, TableEncoder
+from detector.errors import SchemaError, SettingError, nearest
+from detector.members.event_sequence import EventWindow, Steps
+from detector.members.isolation_forest import Trees
+from detector.members.known_rows import SCORES, KnownRows
+from detector.onnx.graph import joined
+from detector.onnx.parity import PARITY, largest_difference
+from detector.schema import Schema
+
+if TYPE_CHECKING:
+    import onnx
+
+MOST_HELD_OUT_ROWS = 50_000
+MOST_PROBE_ROWS = 2_000
+TYPICAL, HIGH = 0.5, 0.9
+ROUNDING = {"parity_neighbours": 0.02}
+"""In deviations: short distances are differences of large products, and float32 rounds these."""
+
+Views = dict[str, NDArray[np.float32]]
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """Training rows as members take them.
+
+    - ``learnt``, ``kept_back``: places of the rows that networks and forest learn from, and of those they do not.
+    - ``views``: all rows as the graph ``prepare`` gives them, see ``detector.encoding.onnx``.
+    """
+
+    rows: pd.DataFrame
+    columns: TableEncoder
+    encoded: Encoded
+    prepare: onnx.ModelProto
+    views: Views
+    learnt: Places
+    kept_back: Places
+
+    @classmethod
+    def of(cls, rows: pd.DataFrame, schema: Schema, recipe: Recipe) -> Self:
+        """Split rows, and learn their columns from those that a first forest does not find unusual."""
+        learnt, kept_back = _split(len(rows), recipe)
+        of_rows = schema if SEQUENCE not in recipe.members or recipe.steps is None else _of_rows(schema, recipe.steps)
+        baseline = _baseline_rows(rows.iloc[learnt], of_rows, recipe)
+        columns = TableEncoder.fit(rows.iloc[learnt], of_rows, baseline=baseline, max_levels=recipe.max_levels)
+        encoded, prepare = columns.encode(rows), to_onnx(columns)
+        views = joined({"prepare": prepare}).run(encoded.inputs())
+        return cls(rows, columns, encoded, prepare, views, learnt, kept_back)
+
+    def surprises(self, network: FittedNetwork, rows: Encoded) -> Floats:
+        """A network's score of encoded rows."""
+        surprise = surprise_of(network, self.columns, len(self.learnt))
+        graph = joined({"prepare": self.prepare, "network": network.scorer, "surprise": surprise}, [AUTOENCODER])
+        return graph.run(rows.inputs())[AUTOENCODER][:, 0].astype(np.float64)
+
+
+@dataclass
+class FittedMembers:
+    """What was fitted.
+
+    - ``scores``: of every training row, by members that have not seen it.
+    - ``parts``: the pieces of the graph.
+    - ``trusted``, (n_rows,): rows that something may be learnt from.
+    - ``rarity``, (n_rows,): how far each row lies from the bulk.
+    """
+
+    forest: IsolationForest
+    trees: Trees
+    scores: dict[str, Floats]
+    parts: dict[str, onnx.ModelProto]
+    trusted: Flags
+    rarity: Floats
+    network: FittedNetwork | None = None
+    known: KnownRows | None = None
+    window: EventWindow | None = None
+    history: dict[str, list[float]] = field(default_factory=dict)
+    metrics: dict[str, Any] = field(default_factory=dict)
+
+
+def fit_members(prepared: Prepared, recipe: Recipe) -> FittedMembers:
+    """Fit every member of the recipe; raises as ``detector.detectors.table.fit.assemble`` says."""
+    learnt, views = prepared.learnt, prepared.views
+    recipe.report("isolation forest")
+    forest = _forest(views["table"][learnt], recipe)
+    trees = Trees.from_forest(forest)
+    scores: dict[str, Floats] = {FOREST: trees.out_of_bag(forest, views["table"], learnt)}
+    bulk = Bulk.learn(
+        views,
+        scores[FOREST],
+        learnt,
+        cardinalities=prepared.columns.cardinalities,
+        scored=lambda network: prepared.surprises(network, prepared.encoded),
+        recipe=recipe,
+    )
+    fitted = FittedMembers(forest, trees, scores, {"prepare": prepared.prepare}, ~bulk.suspicious, bulk.rarity)
+    fitted.metrics |= {"rows_fitted": int(fitted.trusted[learnt].sum()), "rows_suspicious": int(bulk.suspicious.sum())}
+    if AUTOENCODER in recipe.members:
+        _fit_network(prepared, fitted, recipe)
+    if FOREST in recipe.members:
+        fitted.parts[FOREST] = trees.to_onnx()
+    if NEIGHBOURS in recipe.members:
+        recipe.report(NEIGHBOURS)
+        fitted.known, found = know(views, np.flatnonzero(fitted.trusted), recipe)
+        fitted.scores |= dict(zip(SCORES, found.T, strict=True))
+        fitted.parts["known"] = fitted.known.to_onnx()
+    fitted.metrics |= _parity(prepared, fitted, recipe)
+    return fitted
+
+
+def fit_sequence(prepared: Prepared, fitted: FittedMembers, steps: Steps, recipe: Recipe) -> Prepared:
+    """Fit the member that reads a row among the events before it; returns the rows with these."""
+    trained = prepared.learnt[fitted.trusted[prepared.learnt]]
+    fitted.window = EventWindow.fit(prepared.rows.iloc[trained], steps)
+    prepared = replace(prepared, encoded=replace(prepared.encoded, window=fitted.window.encode(prepared.rows)))
+    own, curves, parity = _sequence(fitted.window, prepared.encoded, trained, prepared.kept_back, recipe)
+    fitted.history |= {f"sequence_{name}": curve for name, curve in curves.items()}
+    fitted.parts |= own
+    fitted.metrics["parity_sequence"] = parity
+    score = joined(fitted.parts, [SEQUENCE]).run(prepared.encoded.inputs())[SEQUENCE][:, 0].astype(np.float64)
+    fitted.scores[SEQUENCE] = _as_held_out(score, trained, prepared.kept_back)
+    return prepared
+
+
+def _fit_network(prepared: Prepared, fitted: FittedMembers, recipe: Recipe) -> None:
+    trained = prepared.learnt[fitted.trusted[prepared.learnt]]
+    network = recipe.autoencoder.fit(
+        taken(prepared.views, trained),
+        prepared.columns.cardinalities,
+        probe=taken(prepared.views, prepared.kept_back),
+        random_state=recipe.random_state,
+        initial=_earlier_weights(recipe),
+        on_epoch=lambda done, planned: recipe.report(AUTOENCODER, done, planned),
+    )
+    surprise = surprise_of(network, prepared.columns, len(prepared.learnt))
+    fitted.network, fitted.history = network, dict(network.history)
+    fitted.parts |= {AUTOENCODER: network.scorer, "surprise": surprise}
+    score = prepared.surprises(network, prepared.encoded)
+    fitted.scores[AUTOENCODER] = _as_held_out(score, trained, prepared.kept_back)
+    fitted.metrics |= {"code_size": recipe.autoencoder.code, "epochs": len(network.history["loss"])}
+
+
+def far_of(views: Views) -> NDArray[np.float32]:
+    """The undamped numbers; no columns if the table has none."""
+    return views.get("far", np.zeros((len(views["space"]), 0), dtype=np.float32))
+
+
+def know(views: Views, trusted: Places, recipe: Recipe) -> tuple[KnownRows, Floats]:
+    """Known rows, a random sample of the trusted, and the scores of all rows, each without itself."""
+    order = np.random.default_rng(recipe.random_state).permutation(trusted)[: recipe.references]
+    known = KnownRows.fit(far_of(views), views["space"], order, contracted=recipe.kernel_references)
+    own = np.full(len(views["space"]), -1)
+    own[order] = np.arange(len(order))
+    return known, known.score(far_of(views), views["space"], own)
+
+
+def taken(views: Views, rows: NDArray[Any]) -> Views:
+    """Some rows of every view."""
+    return {name: view[rows] for name, view in views.items()}
+
+
+def _as_held_out(score: Floats, trained: Places, kept_back: Places) -> Floats:
+    """Scores of a network as if it had been trained on none of the rows.
+
+    Rows it was trained on score lower, by what it has learnt by heart. Their scores are moved and stretched so that
+    median and spread above it are those of rows kept back; what it says of single rows stays.
+    """
+    (inner, inner_high), (outer, outer_high) = (np.quantile(score[at], [TYPICAL, HIGH]) for at in (trained, kept_back))
+    stretch = (outer_high - outer) / (inner_high - inner) if inner_high > inner and outer_high > outer else 1.0
+    moved = score.copy()
+    moved[trained] = outer + stretch * (score[trained] - inner)
+    return moved
+
+
+def _of_rows(schema: Schema, steps: Steps) -> Schema:
+    """The columns that are features of the row itself."""
+    for name in steps.columns:
+        if name is not None and name not in schema.numeric:
+            raise SchemaError(f"The events of a row need the numeric column {name!r}. {nearest(name, schema.numeric)}")
+    return schema.without(steps.beside)
+
+
+def _sequence(
+    window: EventWindow, encoded: Encoded, learnt: Places, kept_back: Places, recipe: Recipe
+) -> tuple[dict[str, onnx.ModelProto], dict[str, list[float]], float]:
+    """The parts of the graph that judge a row among the events before it, the training curves, and the parity."""
+    prepare = window.to_onnx()
+    steps = joined({"window": prepare}, ["steps"])
+    fitted, held_out = (
+        steps.run({"window": encoded.take(at).inputs()["window"]})["steps"] for at in (learnt, kept_back)
+    )
+    settings = recipe.events or EventAutoencoder()
+    probe = held_out[:MOST_PROBE_ROWS]
+    network = settings.fit(
+        fitted,
+        timesteps=window.steps.length,
+        probe=probe,
+        random_state=recipe.random_state,
+        on_epoch=lambda done, planned: recipe.report(SEQUENCE, done, planned),
+    )
+    found = joined({SEQUENCE: network.scorer}, ["residual"]).run({"steps": probe})
+    parity = largest_difference(
+        {"sequence": network.probe_residual}, {"sequence": found["residual"]}, source="the Keras network"
+    )
+    parts = {"window": prepare, SEQUENCE: network.scorer, "blame": window.score_onnx(settings.own_weight)}
+    return parts, network.history, parity
+
+
+def _split(n_rows: int, recipe: Recipe) -> tuple[Places, Places]:
+    order = np.random.default_rng(recipe.random_state).permutation(n_rows)
+    n_held_out = max(1, min(MOST_HELD_OUT_ROWS, round(recipe.calibration_share * n_rows)))
+    return np.sort(order[n_held_out:]), np.sort(order[:n_held_out])
+
+
+def _forest(table: NDArray[np.float32], recipe: Recipe) -> IsolationForest:
+    """At most half of the rows a tree: those it was not grown on are scored by it."""
+    most = min(recipe.max_samples, max(2, len(table) // 2))
+    return IsolationForest(n_estimators=recipe.trees, max_samples=most, random_state=recipe.random_state).fit(table)
+
+
+def _earlier_weights(recipe: Recipe) -> dict[str, NDArray[np.float32]] | None:
+    if recipe.warm_start is None:
+        return None
+    if not recipe.warm_start.weights:
+        raise SettingError("The earlier detector has no autoencoder to start from. Train without a warm start.")
+    return recipe.warm_start.weights
+
+
+def _baseline_rows(rows: pd.DataFrame, schema: Schema, recipe: Recipe) -> Flags:
+    """All rows but the share that a first forest finds most unusual."""
+    columns = TableEncoder.fit(rows, schema, max_levels=recipe.max_levels)
+    table = joined({"prepare": to_onnx(columns)}).run(columns.encode(rows).inputs(), ["table"])["table"]
+    normality = _forest(table, recipe).score_samples(table)
+    baseline = np.ones(len(rows), dtype=bool)
+    baseline[np.argsort(normality, kind="stable")[: int(recipe.clean_share * len(rows))]] = False
+    return baseline
+
+
+def _parity(prepared: Prepared, fitted: FittedMembers, recipe: Recipe) -> dict[str, float]:
+    """Largest differences between the graph and the models it came from; raises if one is not small."""
+    held_out = taken(prepared.views, prepared.kept_back)
+    found = joined(fitted.parts).run(prepared.encoded.take(prepared.kept_back).inputs())
+    pairs: dict[str, tuple[NDArray[Any], NDArray[Any]]] = {}
+    if fitted.network is not None:
+        pairs["parity_autoencoder"] = fitted.network.probe_error, found["error"]
+    if FOREST in recipe.members:
+        normality = -(2.0 ** found["forest"][:, 0].astype(np.float64))
+        pairs["parity_forest"] = fitted.forest.score_samples(held_out["table"]), normality
+    if fitted.known is not None:
+        wanted = fitted.known.score(far_of(held_out), held_out["space"])
+        pairs["parity_neighbours"] = wanted, np.column_stack([found[name][:, 0] for name in SCORES])
+    return {
+        name: largest_difference({name: wanted}, {name: given}, most=ROUNDING.get(name, PARITY))
+        for name, (wanted, given) in pairs.items()
+    }

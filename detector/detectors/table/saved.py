@@ -1,0 +1,79 @@
+"""A scorer of tables ↔ the parts that a bundle keeps."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from detector.decide.calibrate import Calibrator
+from detector.decide.fuse import Fusion
+from detector.detectors.table.learnt import LearntRows
+from detector.encoding.table import TableEncoder
+from detector.head.model import Head
+from detector.members.event_sequence import EventWindow
+from detector.members.isolation_forest import Trees
+from detector.members.known_rows import KnownRows
+from detector.members.neighbours import References
+from detector.onnx.graph import Graph
+from detector.onnx.parts import Parts, under
+from detector.schema import Schema
+
+if TYPE_CHECKING:
+    from detector.detectors.table.scorer import TabularScorer
+
+
+def parts_of(scorer: TabularScorer) -> Parts:
+    """Everything of a scorer, as a bundle keeps it."""
+    columns, column_arrays = scorer.columns.state()
+    arrays = under("columns", column_arrays) | under("calibrator", scorer.calibrator.state())
+    if scorer.trees is not None:
+        arrays |= under("trees", scorer.trees.state())
+    for name, references in scorer.references.items():
+        arrays |= under(name, references.state())
+    if scorer.known is not None:
+        arrays |= under("known", scorer.known.state())
+    arrays |= under("usual", scorer.usual) | under("weights", scorer.weights)
+    if scorer.learnt is not None:
+        arrays |= under("learnt", scorer.learnt.state())
+    graphs = {"graph": scorer.graph.content, "inside": scorer.inside.content}
+    if scorer.decoder is not None:
+        graphs["decoder"] = scorer.decoder.content
+    head = None if scorer.head is None else scorer.head.to_parts()
+    if head is not None:
+        arrays |= under("head", head.arrays)
+        graphs |= head.graphs
+    facts = {
+        "name": scorer.name,
+        "schema": scorer.schema.to_dict(),
+        "columns": columns,
+        "fusion": scorer.fusion.state(),
+        "window": None if scorer.window is None else scorer.window.state(),
+        "metrics": scorer.metrics,
+        "head": None if head is None else head.facts,
+    }
+    return Parts(facts, arrays, graphs)
+
+
+def values_of(parts: Parts) -> dict[str, Any]:
+    """What a scorer is made with; the inverse of ``parts_of``."""
+    facts, graphs, trees = parts.facts, parts.graphs, parts.part("trees")
+    references = {name: parts.part(name) for name in ("neighbours", "novelty")}
+    head, learnt, known = facts.get("head"), parts.part("learnt"), parts.part("known")
+    return {
+        "name": facts["name"],
+        "schema": Schema.from_dict(facts["schema"]),
+        "columns": TableEncoder.from_state(facts["columns"], parts.part("columns")),
+        "graph": Graph(graphs["graph"]),
+        "inside": Graph(graphs["inside"]),
+        "decoder": Graph(graphs["decoder"]) if "decoder" in graphs else None,
+        "fusion": Fusion.from_state(facts["fusion"]),
+        "calibrator": Calibrator.from_state(parts.part("calibrator")),
+        "trees": Trees.from_state(trees) if trees else None,
+        "references": {name: References.from_state(part) for name, part in references.items() if part},
+        "known": KnownRows.from_state(known) if known else None,
+        "window": EventWindow.from_state(facts["window"]) if facts.get("window") else None,
+        "usual": parts.part("usual"),
+        "weights": parts.part("weights"),
+        "metrics": facts["metrics"],
+        "learnt": LearntRows.from_state(learnt) if learnt else None,
+        "head": None if head is None else Head.from_parts(Parts(head, parts.part("head"), graphs)),
+    }

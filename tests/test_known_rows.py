@@ -1,0 +1,137 @@
+"""How far a row lies from the known ones, in two scalings."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from detector.errors import SettingError
+from detector.members.known_rows import SCALINGS, SCORES, KnownRows
+from detector.onnx.graph import joined
+
+Rows = NDArray[np.float32]
+
+
+def draw(seed: int, n: int, *, flags: int = 2) -> tuple[Rows, Rows]:
+    """Numbers, and the numbers (damped, which known rows do not read) beside one-hot columns."""
+    rng = np.random.default_rng(seed)
+    far = rng.standard_t(3, size=(n, 3)).astype(np.float32)
+    hot = np.eye(flags, dtype=np.float32)[rng.integers(0, flags, n)] if flags else np.zeros((n, 0), np.float32)
+    return far, np.hstack([np.clip(far, -10, 10), hot]).astype(np.float32)
+
+
+@pytest.fixture(scope="module")
+def known() -> KnownRows:
+    return KnownRows.fit(*draw(0, 600), np.arange(500), contracted=100)
+
+
+@pytest.mark.parametrize("flags", [0, 2])
+@pytest.mark.parametrize("references", [50, 1, 2500])
+def test_graph_scores_as_the_plain_way(flags: int, references: int) -> None:
+    """In one chunk of references and in several, with one-hot columns and without."""
+    known = KnownRows.fit(*draw(0, 3000, flags=flags), np.arange(references), contracted=100)
+    far, space = draw(1, 200, flags=flags)
+
+    found = joined({"known": known.to_onnx()}).run({"far": far, "space": space})
+
+    assert np.allclose(np.hstack([found[name] for name in SCORES]), known.score(far, space), atol=1e-3)
+
+
+def test_rows_of_categories_alone_have_scores() -> None:
+    """No number, one-hot columns only: the graph does not ask for numbers."""
+    rng = np.random.default_rng(0)
+    space = np.eye(6, dtype=np.float32)[rng.integers(0, 5, 300)]
+    none = np.zeros((300, 0), dtype=np.float32)
+    known = KnownRows.fit(none, space, np.arange(300), contracted=100)
+    new = np.eye(6, dtype=np.float32)[[5, 0]]
+
+    found = joined({"known": known.to_onnx()}).run({"space": new})
+
+    assert (found["neighbours"][0] > found["neighbours"][1] + 0.5).all()
+    assert np.allclose(found["neighbours"][:, 0], known.score(none[:2], new)[:, 0], atol=1e-3)
+
+
+def test_distance_is_that_to_the_nearest_known_row(known: KnownRows) -> None:
+    """By its definition, in each scaling."""
+    far, space = draw(1, 50)
+
+    found = known.distances(far, space)
+
+    for name, rows in known.scaled(far, space).items():
+        plain = np.sqrt(((rows[:, None] - known.rows[name][None]) ** 2).sum(axis=2)).min(axis=1)
+        assert np.allclose(found[name][:, 0], plain, atol=5e-3)
+
+
+def test_a_known_row_is_left_out_of_its_own_score() -> None:
+    """Else it would lie on itself: as if new, it scores as if the others alone were known."""
+    far, space = draw(0, 300)
+    known = KnownRows.fit(far, space, np.arange(300), contracted=300)
+    others = KnownRows.fit(far, space, np.arange(1, 300), contracted=299)
+
+    found = known.distances(far[:1], space[:1], np.array([0]))
+    wanted = others.distances(far[:1], space[:1])
+
+    assert known.distances(far[:1], space[:1])["linear"][0, 0] == 0
+    for name in SCALINGS:
+        assert np.allclose(found[name][0, 0], wanted[name][0, 0], rtol=0.05)
+
+
+def test_the_size_of_a_tail_is_kept(known: KnownRows) -> None:
+    """Ten times as far is farther: nothing is damped within a thousand training ranges, and no order lost beyond."""
+    far, space = draw(1, 1)
+    rows = np.repeat(far, 5, axis=0)
+    rows[:, 0] = [1e2, 1e3, 1e6, 1e9, 3e37]
+
+    found = known.distances(rows, np.repeat(space, 5, axis=0))
+
+    assert np.isfinite(known.score(rows, np.repeat(space, 5, axis=0))).all()
+    assert (np.diff(found["linear"][:, 0]) > 0).all()
+    assert found["linear"][1, 0] == pytest.approx(10 * found["linear"][0, 0], rel=0.1)
+
+
+def test_a_row_amid_others_is_pulled_less_than_one_beside_them() -> None:
+    """What the kernel's mean is for: a hole in the middle of the bulk is no novelty to it, a place beside it is."""
+    angle = np.random.default_rng(0).uniform(0, 2 * np.pi, 2000)
+    ring = np.column_stack([np.cos(angle), np.sin(angle)]).astype(np.float32)
+    known = KnownRows.fit(ring, ring, np.arange(1000), contracted=1000)
+
+    on, off = (known.score(rows, rows)[:, 1] for rows in (ring[1000:1100], 1.3 * ring[1000:1100]))
+
+    assert np.median(off) > np.quantile(on, 0.99)
+
+
+def test_differences_name_the_input_that_is_off(known: KnownRows) -> None:
+    """Shares of one row add up to one, and the moved number has most of it."""
+    far, space = draw(1, 20)
+    far[:, 1] += 100
+
+    found = known.differences(far, space)
+
+    for score in SCORES:
+        assert np.allclose(found[score].sum(axis=1), 1, atol=1e-3)
+        assert (found[score].argmax(axis=1) == 1).all()
+
+
+def test_equal_rows_have_finite_scores() -> None:
+    """A table of one row repeated, and a new one."""
+    far = np.ones((50, 2), dtype=np.float32)
+    known = KnownRows.fit(far, far, np.arange(50), contracted=20)
+
+    found = known.score(np.vstack([far[:1], far[:1] + 5]), np.vstack([far[:1], far[:1] + 5]))
+
+    assert np.isfinite(found).all()
+    assert (found[1] > found[0]).all()
+
+
+def test_state_survives_a_round_trip(known: KnownRows) -> None:
+    """A restored member gives the same scores."""
+    far, space = draw(1, 20)
+
+    assert np.array_equal(KnownRows.from_state(known.state()).score(far, space), known.score(far, space))
+
+
+def test_a_kernel_needs_rows() -> None:
+    """None means nothing."""
+    with pytest.raises(SettingError, match="contracted must be at least 1. Received: contracted=0"):
+        KnownRows.fit(*draw(0, 10), np.arange(10), contracted=0)
