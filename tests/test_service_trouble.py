@@ -98,7 +98,7 @@ def test_too_many_unusable_rows_are_told_once_until_they_are_over(site: Site) ->
 
 
 def test_share_is_the_configured_one(tiny_bundle: Path, tmp_path: Path) -> None:
-    """Up to the share nothing is told, and a backfill that a person watches tells nothing either."""
+    """Up to it, nothing is told."""
     site = site_with(tiny_bundle, tmp_path, service={"most_quarantined": 0.5})
     with opened(site) as store:
         bad(site, "a.csv", 0, 60, 30)

@@ -20,7 +20,7 @@ from pipelines.jobs.context import Context, JobOutcome, ProcessCache
 from pipelines.service.facts import Facts
 from pipelines.service.http import HttpServer, application
 from pipelines.service.leader import BEATS, Leadership
-from pipelines.service.memory import FreeMemory
+from pipelines.service.memory import FreeMemory, share_arenas
 from pipelines.service.metrics import Metrics
 from pipelines.service.runs import close_lost, note_unrun, run_job
 from pipelines.service.scheduler import Schedule
@@ -242,6 +242,7 @@ def serve(config: Config, store: Store) -> None:
 
     Raises ``SettingError`` if the port is taken.
     """
+    share_arenas()
     service = Service(config, store)
     app = application(service.facts, service.metrics)
     app.include_router(answer_router(config, store, clock=lambda: datetime.now(UTC)))

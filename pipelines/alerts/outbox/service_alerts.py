@@ -84,9 +84,9 @@ def report_over(session: Session, cause: str, *, config: Config, now: datetime) 
     state = session.get(AlertGroup, _group(config, cause))
     if state is None or not state.is_open:
         return None
-    was_told = bool(state.told_severity)
+    was_reported = bool(state.told_severity)
     state.is_open, state.last_at = False, max(now, state.first_at)
-    if not was_told or not config.alerts.enabled:
+    if not was_reported or not config.alerts.enabled:
         return None
     facts = {"service": {"cause": cause}, "previous": state.told_severity}
     alert = service_alert("recovered", state, facts, rows=0, config=config, now=now)
