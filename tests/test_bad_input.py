@@ -285,7 +285,7 @@ def test_columns_without_content_are_left_out(project: Callable[..., Path], colu
 
 
 def test_tiny_table(project: Callable[..., Path]) -> None:
-    """Thirty rows are enough to learn from; that they are too few to flag anything is said."""
+    """Thirty rows are enough to learn from, and what lies far beyond them can pass the default policy."""
     folder = project(good(30), columns={"key": "id"})
 
     trained = detector("train", folder)
@@ -293,8 +293,7 @@ def test_tiny_table(project: Callable[..., Path]) -> None:
 
     assert trained.exit_code == scored.exit_code == 0
     assert "Trained on 27 rows" in trained.output
-    assert "no row can pass the quantile 0.99. Calibrate on at least 99 rows." in trained.output
-    assert "no row can pass the quantile 0.99. Calibrate on at least 99 rows." in scored.output
+    assert "no row can pass" not in trained.output + scored.output
 
 
 def test_very_wide_table(project: Callable[..., Path]) -> None:

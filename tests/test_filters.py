@@ -86,7 +86,7 @@ def test_detector_learns_without_them_and_says_so(rows: pd.DataFrame) -> None:
     counts = detector.left_out_["reason"].str.partition(":")[0].value_counts()
     assert set(counts.index) == {"rule", "density", "trimmed refit"}
     assert detector.scorer_.metrics["rows_left_out_trimmed_refit"] == counts["trimmed refit"]
-    used = detector.scorer_.metrics["rows_fitted"] + detector.scorer_.metrics["rows_calibration"]
+    used = detector.scorer_.metrics["rows_calibration"]
     assert used == 400 - len(detector.left_out_)
 
 

@@ -272,15 +272,15 @@ def test_failure_in_the_last_step_leaves_the_old_scores(
 
 def test_note_when_the_rate_has_no_power(trained: Path, configure: Configure) -> None:
     """If so few calibration rows support no such rate, the summary says so, and what is flagged without a promise."""
-    config = configure(trained, policy={"fdr": 0.001})
+    config = configure(trained, policy={"fdr": 0.0001})
     calibrator = bundle.load(config.bundle).calibrator
 
     report, frame = scored(config)
 
     assert (frame["flagged"] == (frame["p_value"] <= 0.01)).all()
     assert frame["flagged"].any()
-    assert f"{calibrator.size:,} calibration rows cannot support a false discovery rate of 0.1 %" in str(report.note)
-    assert "at least 999. Flagged without a promise: rows riskier than 99% of the calibration" in str(report.note)
+    assert f"{calibrator.size:,} calibration rows cannot support a false discovery rate of 0.01 %" in str(report.note)
+    assert "at least 9,999. Flagged without a promise: rows riskier than 99% of the calibration" in str(report.note)
     assert report.summary()[-1] == report.note
 
 

@@ -31,7 +31,7 @@ def test_a_member_that_sees_counts_more_than_one_that_does_not() -> None:
     """From equal priors; the evidence and its spread are kept."""
     found = learn_weights(rows(), sees, ("neighbours", "contraction"), random_state=0)
 
-    assert found.weights["neighbours"] > 0.6
+    assert found.weights["neighbours"] > 0.55
     assert sum(found.weights.values()) == pytest.approx(1)
     assert found.power["neighbours"]["shuffled"] > 0.9
     assert found.power["contraction"]["shuffled"] == pytest.approx(0.5, abs=0.1)

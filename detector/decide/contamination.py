@@ -30,6 +30,8 @@ GAP_LARGE = 0.65
 """The least gaps, in mean excesses below, that count: of 3 to 24, of 25 to 49 and of 50 or more rows. Over 25 sets of
 normal rows, three seeds and five rankings, the widest were 2.8, 2.4 and .60; planted groups of blatant outliers had .6
 to 14. Smaller, and honest tails lose their ends; larger, and blatant outliers hide each other."""
+GAP_VIEW = 6.0
+"""The least gap in another view of the rows. Views of a single kind have wide gaps on clean tables, too: up to 5.4."""
 LEAST_EXCESS = 0.05
 """The least mean excess that gaps are measured in, in the units of ``Bulk``: rows that crowd below a gap do not make it
 wide."""
@@ -70,7 +72,7 @@ def find_contamination(risk: Floats, views: Sequence[Floats] = (), *, resolution
         return Evidence(risk > below, gap=gap)
     for view in views:
         found, width, edge = _widest(view, resolution)
-        if found >= LARGE_FROM:
+        if found >= LARGE_FROM and width >= GAP_VIEW:
             return Evidence(view > edge, gap=width)
     return Evidence(apart, stands_out=below, gap=gap) if group else Evidence(apart)
 

@@ -147,15 +147,15 @@ class KnownRows:
         """By score, each input's share of the squared distance, averaged over the scalings, (n_rows, n_inputs)."""
         found = {score: np.zeros(space.shape) for score in SCORES}
         for name, rows in self.scaled(far, space).items():
-            start = 0
-            for block, squared in self._squared(name, rows, None):
-                at = slice(start, start + len(block))
-                nearest = self.rows[name][squared.argmin(axis=1)]
-                for score, target in (("neighbours", nearest), ("contraction", self._mean(name, squared))):
-                    parts = (block - target).astype(np.float64) ** 2
-                    total = parts.sum(axis=1, keepdims=True)
-                    found[score][at] += parts / np.where(total > 0, total, 1.0) / len(SCALINGS)
-                start += len(block)
+            half = (self.rows[name].astype(np.float64) ** 2).sum(axis=1).astype(np.float32)
+            row = np.empty(rows.shape[1], dtype=np.float32)
+            for at in range(len(rows)):  # one by one: products of many rows add up in an order that depends on how many
+                row[:] = rows[at]
+                squared = half - 2 * (self.rows[name] @ row)
+                nearest = self.rows[name][squared.argmin()]
+                for score, target in (("neighbours", nearest), ("contraction", self._mean(name, squared[None])[0])):
+                    parts = (row - target).astype(np.float64) ** 2
+                    found[score][at] += parts / (parts.sum() or 1.0) / len(SCALINGS)
         return found
 
     def _squared(self, name: str, rows: Rows, own: Places | None) -> Iterator[tuple[Rows, Rows]]:

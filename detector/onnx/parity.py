@@ -19,16 +19,17 @@ def largest_difference(
     *,
     source: str = "the fitted model",
     choices: Collection[str] = (),
-    most: float = PARITY,
+    most: float | None = None,
 ) -> float:
     """How far two sets of answers are apart, relative to values above 1; of choices, the share that differs.
 
     ``source`` says what the fitted model is, for the message; ``choices`` are answers that are categories. Raises
-    ``ParityError`` if the difference is not less than ``most``.
+    ``ParityError`` if the difference is not less than ``most``, by default ``PARITY``.
 
     >>> largest_difference({"code": np.array([1.0, 100.0])}, {"code": np.array([1.0, 100.05])})
     0.0005
     """
+    most = PARITY if most is None else most
     worst = 0.0
     for name, wanted in expected.items():
         difference = np.abs(wanted - received[name]) / np.maximum(1.0, np.abs(wanted))

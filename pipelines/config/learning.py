@@ -83,8 +83,7 @@ class AutoencoderSection(Section):
     """Smallest standard deviation of that noise."""
 
     levels: NonNegativeInt = 3
-    """At scoring, the network is told so many levels of noise, and a number counts by what it would change at each; 0
-    scores numbers as categories are scored, hidden in groups."""
+    """Levels of noise at which numbers are scored; 0 scores them as categories are, hidden in groups."""
 
     mask: Annotated[float, Field(ge=0, lt=1)] = 0.8
     """Largest share of a row's cells that training hides; every second row has some hidden."""

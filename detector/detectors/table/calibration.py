@@ -20,10 +20,10 @@ def calibrate(
     - ``rows``, ``encoded``: cleaned training rows, and as the graph takes them.
     - ``risk``, (n_rows,): of each row by members that have not seen it.
     - ``rarity``, (n_rows,): how far each lies from the bulk. By it the rows are ranked when they come again, as nothing
-      that was learnt is novel. It is no evidence of anomalies: on clean tables it had gaps where the risk had none.
+      that was learnt is novel. Outliers that are near each other show in it as a group apart.
     - ``tail``: see ``Calibrator``.
     """
-    calibrator = Calibrator.learn(risk, tail=tail, resolution=RISK_RESOLUTION)
+    calibrator = Calibrator.learn(risk, views=[rarity], tail=tail, resolution=RISK_RESOLUTION)
     known = np.empty(len(risk))
     known[np.argsort(rarity, kind="stable")] = np.sort(risk)
     return calibrator, LearntRows.of(encoded, known, calibrator.apart, keys_of(rows, schema))

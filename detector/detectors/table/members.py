@@ -9,10 +9,12 @@ from typing import TYPE_CHECKING, Any, Self
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
+from scipy.stats import ks_2samp
 from sklearn.ensemble import IsolationForest
 
 from detector.arrays import Flags, Floats, Places
 from detector.detectors.table.bulk import Bulk
+from detector.detectors.table.learnt import marks_of
 from detector.detectors.table.recipe import AUTOENCODER, FOREST, NEIGHBOURS, SEQUENCE, Recipe
 from detector.detectors.table.surprise import surprise_of
 from detector.encoders.events import EventAutoencoder
@@ -24,7 +26,7 @@ from detector.members.event_sequence import EventWindow, Steps
 from detector.members.isolation_forest import Trees
 from detector.members.known_rows import SCORES, KnownRows
 from detector.onnx.graph import joined
-from detector.onnx.parity import PARITY, largest_difference
+from detector.onnx.parity import largest_difference
 from detector.schema import Schema
 
 if TYPE_CHECKING:
@@ -33,6 +35,7 @@ if TYPE_CHECKING:
 MOST_HELD_OUT_ROWS = 50_000
 MOST_PROBE_ROWS = 2_000
 TYPICAL, HIGH = 0.5, 0.9
+ALIKE = 0.05
 ROUNDING = {"parity_neighbours": 0.02}
 """In deviations: short distances are differences of large products, and float32 rounds these."""
 
@@ -104,7 +107,8 @@ def fit_members(prepared: Prepared, recipe: Recipe) -> FittedMembers:
     recipe.report("isolation forest")
     forest = _forest(views["table"][learnt], recipe)
     trees = Trees.from_forest(forest)
-    scores: dict[str, Floats] = {FOREST: trees.out_of_bag(forest, views["table"], learnt)}
+    marks = marks_of(prepared.encoded)
+    scores: dict[str, Floats] = {FOREST: _alike(trees.out_of_bag(forest, views["table"], learnt), marks)}
     bulk = Bulk.learn(
         views,
         scores[FOREST],
@@ -156,7 +160,8 @@ def _fit_network(prepared: Prepared, fitted: FittedMembers, recipe: Recipe) -> N
     fitted.network, fitted.history = network, dict(network.history)
     fitted.parts |= {AUTOENCODER: network.scorer, "surprise": surprise}
     fitted.surprises = prepared.scorer_of(network)
-    fitted.scores[AUTOENCODER] = _as_held_out(fitted.surprises(prepared.encoded), trained, prepared.kept_back)
+    score = _as_held_out(fitted.surprises(prepared.encoded), trained, prepared.kept_back)
+    fitted.scores[AUTOENCODER] = _alike(score, marks_of(prepared.encoded))
     fitted.metrics |= {"code_size": recipe.autoencoder.code, "epochs": len(network.history["loss"])}
 
 
@@ -183,13 +188,25 @@ def _as_held_out(score: Floats, trained: Places, kept_back: Places) -> Floats:
     """Scores of a network as if it had been trained on none of the rows.
 
     Rows it was trained on score lower, by what it has learnt by heart. Their scores are moved and stretched so that
-    median and spread above it are those of rows kept back; what it says of single rows stays.
+    median and spread above it are those of rows kept back; what it says of single rows stays. Where both are alike, as
+    where a table has few different rows, nothing is moved.
     """
+    if ks_2samp(score[trained], score[kept_back]).pvalue > ALIKE:
+        return score
     (inner, inner_high), (outer, outer_high) = (np.quantile(score[at], [TYPICAL, HIGH]) for at in (trained, kept_back))
     stretch = (outer_high - outer) / (inner_high - inner) if inner_high > inner and outer_high > outer else 1.0
     moved = score.copy()
     moved[trained] = outer + stretch * (score[trained] - inner)
     return moved
+
+
+def _alike(score: Floats, marks: NDArray[np.uint64]) -> Floats:
+    """The mean score of rows that are alike: else it would differ by which trees and networks have seen which of them.
+
+    A table of few different rows would seem to have groups of rows apart from all others.
+    """
+    _, place, count = np.unique(marks, return_inverse=True, return_counts=True)
+    return np.asarray((np.bincount(place, weights=score) / count)[place])
 
 
 def _of_rows(schema: Schema, steps: Steps) -> Schema:
@@ -270,6 +287,6 @@ def _parity(prepared: Prepared, fitted: FittedMembers, recipe: Recipe) -> dict[s
         wanted = fitted.known.score(far_of(held_out), held_out["space"])
         pairs["parity_neighbours"] = wanted, np.column_stack([found[name][:, 0] for name in SCORES])
     return {
-        name: largest_difference({name: wanted}, {name: given}, most=ROUNDING.get(name, PARITY))
+        name: largest_difference({name: wanted}, {name: given}, most=ROUNDING.get(name))
         for name, (wanted, given) in pairs.items()
     }

@@ -58,8 +58,8 @@ class Weights:
 def prior_weights(members: tuple[str, ...]) -> dict[str, float]:
     """The prior of the members there are, together 1.
 
-    >>> prior_weights(("autoencoder", "forest"))
-    {'autoencoder': 0.8, 'forest': 0.2}
+    >>> prior_weights(("neighbours", "contraction"))
+    {'neighbours': 0.5, 'contraction': 0.5}
     """
     total = sum(PRIOR[name] for name in members)
     return {name: PRIOR[name] / total for name in members}
