@@ -19,7 +19,7 @@ from detector.detectors.table.scorer import TabularScorer
 from detector.encoders.table import FittedNetwork, TableAutoencoder
 from detector.errors import DataError, ParityError, SettingError
 from detector.members.isolation_forest import Trees
-from detector.members.known_rows import KnownRows
+from detector.members.novelty import KnownRows
 from detector.schema import Schema
 from detector.training.loop import Training
 

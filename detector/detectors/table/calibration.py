@@ -7,7 +7,7 @@ import pandas as pd
 
 from detector.arrays import Floats
 from detector.decide.calibrate import RISK_RESOLUTION, Calibrator
-from detector.detectors.table.learnt import LearntRows, keys_of
+from detector.detectors.table.training_rows import LearntRows, keys_of
 from detector.encoding.table import Encoded
 from detector.schema import Schema
 

@@ -15,7 +15,7 @@ from detector.detectors.table.recipe import AUTOENCODER, FOREST, NEIGHBOURS, SEQ
 from detector.detectors.table.scorer import TabularScorer
 from detector.detectors.table.weighing import Weights, learn_weights
 from detector.encoding.table import Encoded
-from detector.members.known_rows import SCORES
+from detector.members.novelty import SCORES
 from detector.onnx.graph import joined
 from detector.schema import Schema
 

@@ -14,9 +14,9 @@ from sklearn.ensemble import IsolationForest
 
 from detector.arrays import Flags, Floats, Places
 from detector.detectors.table.bulk import Bulk
-from detector.detectors.table.learnt import marks_of
 from detector.detectors.table.recipe import AUTOENCODER, FOREST, NEIGHBOURS, SEQUENCE, Recipe
 from detector.detectors.table.surprise import surprise_of
+from detector.detectors.table.training_rows import marks_of
 from detector.encoders.events import EventAutoencoder
 from detector.encoders.table import FittedNetwork
 from detector.encoding.onnx import to_onnx
@@ -24,7 +24,7 @@ from detector.encoding.table import Encoded, TableEncoder
 from detector.errors import SchemaError, SettingError, nearest
 from detector.members.event_sequence import EventWindow, Steps
 from detector.members.isolation_forest import Trees
-from detector.members.known_rows import SCORES, KnownRows
+from detector.members.novelty import SCORES, KnownRows
 from detector.onnx.graph import joined
 from detector.onnx.parity import largest_difference
 from detector.schema import Schema

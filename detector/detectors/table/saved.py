@@ -6,13 +6,13 @@ from typing import TYPE_CHECKING, Any
 
 from detector.decide.calibrate import Calibrator
 from detector.decide.fuse import Fusion
-from detector.detectors.table.learnt import LearntRows
+from detector.detectors.table.training_rows import LearntRows
 from detector.encoding.table import TableEncoder
 from detector.head.model import Head
 from detector.members.event_sequence import EventWindow
 from detector.members.isolation_forest import Trees
-from detector.members.known_rows import KnownRows
 from detector.members.neighbours import References
+from detector.members.novelty import KnownRows
 from detector.onnx.graph import Graph
 from detector.onnx.parts import Parts, under
 from detector.schema import Schema

@@ -14,9 +14,9 @@ from detector.decide.calibrate import Calibrator
 from detector.decide.fuse import Fusion
 from detector.decide.policy import Policy, severity
 from detector.decide.support import Support
-from detector.detectors.table.learnt import LearntRows, keys_of
 from detector.detectors.table.saved import parts_of, values_of
 from detector.detectors.table.scoring import TableScoring
+from detector.detectors.table.training_rows import LearntRows, keys_of
 from detector.detectors.table.verdicts import Verdicts
 from detector.encoding.table import Encoded, TableEncoder
 from detector.errors import SettingError, ShapeError
@@ -25,8 +25,8 @@ from detector.explain.table import TableExplainer, sum_by
 from detector.head.model import Head
 from detector.members.event_sequence import EventWindow
 from detector.members.isolation_forest import Trees
-from detector.members.known_rows import KnownRows
 from detector.members.neighbours import References
+from detector.members.novelty import KnownRows
 from detector.onnx.graph import Graph
 from detector.onnx.parts import Parts
 from detector.schema import Schema

@@ -7,7 +7,7 @@ import pytest
 from numpy.typing import NDArray
 
 from detector.errors import SettingError
-from detector.members.known_rows import SCALINGS, SCORES, KnownRows
+from detector.members.novelty import SCALINGS, SCORES, KnownRows
 from detector.onnx.graph import joined
 
 Rows = NDArray[np.float32]
