@@ -1,6 +1,6 @@
 """Rank the rows of labelled tables of categories: the default detector, its members, and what they have to beat.
 
-``python -m benchmarks.categorical FOLDER --protocol one-class --seeds 1``
+``python -m benchmarks.categorical FOLDER --protocol one-class``
 
 A set is a Parquet file of text columns and ``y`` (0 normal, 1 anomalous). The protocols are those of
 ``benchmarks.tabular``. The last line is one JSON object: the means of the default detector over sets and seeds, and
@@ -9,7 +9,6 @@ the seconds to fit the slowest of them.
 
 from __future__ import annotations
 
-import argparse
 import json
 import time
 from collections.abc import Iterator, Sequence
@@ -23,7 +22,7 @@ from sklearn.ensemble import IsolationForest
 from sklearn.neighbors import NearestNeighbors
 from sklearn.preprocessing import OneHotEncoder
 
-from benchmarks.tabular import FUSION, METRICS, NEIGHBOURS, PROTOCOLS, split, table
+from benchmarks.tabular import FUSION, METRICS, NEIGHBOURS, parser_of, sets_of, split, table, write
 from detector.cleaning.clean import clean
 from detector.detectors.table.detector import TabularDetector
 from detector.metrics.ranking import ranking_metrics
@@ -84,21 +83,11 @@ def measure(paths: Sequence[Path], *, protocol: str, seeds: int) -> Iterator[dic
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the benchmark from the command line."""
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.categorical", description=__doc__.partition("\n")[0])
-    parser.add_argument("folder", type=Path, help="folder of Parquet files of text columns and y")
-    parser.add_argument("--protocol", choices=PROTOCOLS, default=PROTOCOLS[0])
-    parser.add_argument("--seeds", type=int, default=1, help="seeds 0, 1, ... (default: 1)")
-    parser.add_argument("--output", type=Path, help="CSV file for every set, seed and method")
+    parser = parser_of("categorical", __doc__.partition("\n")[0], seeds=1)
     options = parser.parse_args(arguments)
-    paths = sorted(options.folder.glob("*.parquet"))
-    if not paths:
-        parser.error(f"no .parquet files in {options.folder}")
-    if options.seeds < 1:
-        parser.error(f"--seeds must be at least 1, got {options.seeds}")
+    paths = sets_of(parser, options, ".parquet")
     results = pd.DataFrame(measure(paths, protocol=options.protocol, seeds=options.seeds))
-    if options.output is not None:
-        options.output.parent.mkdir(parents=True, exist_ok=True)
-        results.round(4).to_csv(options.output, index=False)
+    write(results, options.output)
     for metric, title in METRICS.items():
         print(f"\n{title}, {options.protocol}\n{table(results, metric)}")
     own = results[results["method"] == FUSION]

@@ -11,7 +11,6 @@ flagged at half and at twice alpha. Means are over sets, each the mean of its se
 
 from __future__ import annotations
 
-import argparse
 import json
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -23,7 +22,7 @@ from numpy.typing import NDArray
 from rich.console import Console
 from rich.progress import Progress
 
-from benchmarks.tabular import PROTOCOLS, load, split
+from benchmarks.tabular import load, parser_of, sets_of, split, write
 from detector.decide.policy import Policy
 from detector.detectors.table.detector import TabularDetector
 
@@ -97,18 +96,12 @@ def summary(records: pd.DataFrame) -> dict[str, float]:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the benchmark from the command line."""
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.flags", description=__doc__.partition("\n")[0])
-    parser.add_argument("folder", type=Path, help="folder of .npz files with X and y")
-    parser.add_argument("--protocol", choices=PROTOCOLS, required=True)
+    parser = parser_of("flags", __doc__.partition("\n")[0])
     parser.add_argument("--alpha", type=float, default=0.1, help="false discovery rate asked for (default: 0.1)")
-    parser.add_argument("--seeds", type=int, default=3, help="seeds 0, 1, ... (default: 3)")
-    parser.add_argument("--output", type=Path, help="CSV file for the record of each set and seed")
     options = parser.parse_args(arguments)
-    paths = sorted(options.folder.glob("*.npz"))
-    if not paths:
-        parser.error(f"no .npz files in {options.folder}")
-    if options.seeds < 1 or not 0 < options.alpha < 1:
-        parser.error(f"--seeds must be at least 1 and --alpha between 0 and 1, got {options.seeds}, {options.alpha}")
+    paths = sets_of(parser, options, ".npz")
+    if not 0 < options.alpha < 1:
+        parser.error(f"--alpha must lie between 0 and 1, got {options.alpha}")
 
     records: list[dict[str, Any]] = []
     with Progress(console=Console(stderr=True)) as progress:
@@ -118,9 +111,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
             records.append(record)
 
     results = pd.DataFrame(records)
-    if options.output is not None:
-        options.output.parent.mkdir(parents=True, exist_ok=True)
-        results.to_csv(options.output, index=False, float_format="%.4f", lineterminator="\n")
+    write(results, options.output)
     print(f"\nFlags at {options.alpha:g}, {options.protocol}, mean over {options.seeds} seeds")
     print(results.drop(columns=["seed", "note"]).groupby("set").mean().to_string(float_format="{:.3f}".format))
     for note, count in results.loc[results["note"].ne(""), "note"].value_counts().head(5).items():

@@ -198,20 +198,39 @@ def by_group(records: pd.DataFrame, groups: dict[str, list[str]], metric: str) -
     return str(rows.to_string(float_format="{:.3f}".format))
 
 
-def main(arguments: Sequence[str] | None = None) -> None:
-    """Run the benchmark from the command line."""
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.tabular", description=__doc__.partition("\n")[0])
-    parser.add_argument("folder", type=Path, help="folder of .npz files with X and y")
+def parser_of(name: str, description: str, *, seeds: int = 3) -> argparse.ArgumentParser:
+    """The options that all benchmarks of labelled tables have."""
+    parser = argparse.ArgumentParser(prog=f"python -m benchmarks.{name}", description=description)
+    parser.add_argument("folder", type=Path, help="folder of labelled sets")
     parser.add_argument("--protocol", choices=PROTOCOLS, required=True)
-    parser.add_argument("--seeds", type=int, default=3, help="seeds 0, 1, ... (default: 3)")
-    parser.add_argument("--groups", type=Path, help="JSON: groups of sets, {name: [set, ...]}, for means of each")
+    parser.add_argument("--seeds", type=int, default=seeds, help=f"seeds 0, 1, ... (default: {seeds})")
     parser.add_argument("--output", type=Path, help="CSV file for every set, seed and method")
-    options = parser.parse_args(arguments)
-    paths = sorted(options.folder.glob("*.npz"))
+    return parser
+
+
+def sets_of(parser: argparse.ArgumentParser, options: argparse.Namespace, suffix: str) -> list[Path]:
+    """The files of the sets; ends with a sentence if there are none, or no seeds."""
+    paths = sorted(options.folder.glob(f"*{suffix}"))
     if not paths:
-        parser.error(f"no .npz files in {options.folder}")
+        parser.error(f"no {suffix} files in {options.folder}")
     if options.seeds < 1:
         parser.error(f"--seeds must be at least 1, got {options.seeds}")
+    return paths
+
+
+def write(records: pd.DataFrame, path: Path | None) -> None:
+    """Write records as CSV, if anywhere."""
+    if path is not None:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        records.to_csv(path, index=False, float_format="%.4f", lineterminator="\n")
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run the benchmark from the command line."""
+    parser = parser_of("tabular", __doc__.partition("\n")[0])
+    parser.add_argument("--groups", type=Path, help="JSON: groups of sets, {name: [set, ...]}, for means of each")
+    options = parser.parse_args(arguments)
+    paths = sets_of(parser, options, ".npz")
 
     records: list[dict[str, Any]] = []
     with Progress(console=Console(stderr=True)) as progress:
@@ -222,9 +241,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
             records.append(record)
 
     results = pd.DataFrame(records)
-    if options.output is not None:
-        options.output.parent.mkdir(parents=True, exist_ok=True)
-        results.round(4).to_csv(options.output, index=False)
+    write(results, options.output)
     for metric, title in METRICS.items():
         print(f"\n{title}, {options.protocol}, mean over {options.seeds} seeds\n{table(results, metric)}")
         if options.groups is not None:

@@ -164,7 +164,7 @@ def test_categorical_ends_with_the_means(tmp_path: Path, capsys: pytest.CaptureF
     frame.loc[:29, "c1"] = (frame.loc[:29, "c0"] + 1) % 3
     frame.astype(dict.fromkeys(("c0", "c1", "c2"), "str")).to_parquet(tmp_path / "small.parquet")
 
-    categorical.main([str(tmp_path), "--output", str(tmp_path / "out.csv")])
+    categorical.main([str(tmp_path), "--protocol", "one-class", "--output", str(tmp_path / "out.csv")])
 
     printed = capsys.readouterr().out
     means = json.loads(printed.splitlines()[-1])

@@ -141,8 +141,10 @@ def test_reader_always_has_a_whole_bundle(registry: ModelRegistry, others: list[
 
     thread = threading.Thread(target=read)
     thread.start()
-    for number in range(200):
+    number = 0
+    while number < 200 or (len(reads) < 4 and thread.is_alive() and not faults):  # a busy machine reads slowly
         registry._link(names[number % 3])
+        number += 1
     ended.set()
     thread.join()
 

@@ -8,13 +8,14 @@ from typing import TYPE_CHECKING, Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from detector.arrays import Floats
+from detector.arrays import Floats, Places
 from detector.errors import SettingError
 
 if TYPE_CHECKING:
     import onnx
 
 CHUNK = 1000
+BLOCK = 2000
 PART = 256
 """Rows whose distances are looked at together: they stay in the processor's cache."""
 CANCELLED = 2e-6
@@ -77,10 +78,23 @@ class References:
         product = (X**2).sum(axis=1)[:, None] + (rows**2).sum(axis=1) - 2 * X @ rows.T
         return np.asarray(np.maximum(product - CANCELLED * (X**2).sum(axis=1)[:, None], 0.0))
 
-    def score(self, X: NDArray[np.floating[Any]]) -> Floats:
-        """Mean distance to the k nearest references, shape (n_rows,); the slow, obvious way."""
-        nearest = np.partition(self.squared_distances(X), self.k - 1, axis=1)[:, : self.k]
-        return np.asarray(np.sqrt(nearest).mean(axis=1))
+    def score(self, X: NDArray[np.floating[Any]], own: Places | None = None) -> Floats:
+        """Mean distance to the k nearest references, shape (n_rows,); the slow, obvious way.
+
+        ``own``, (n_rows,), is the place of each row among the references, which is left out; -1 where it is none. The
+        only reference there is stays.
+        """
+        left_out = own is not None and len(self.rows) > 1
+        k = min(self.k, len(self.rows) - 1) if left_out else self.k
+        found = np.empty(len(X))
+        for start in range(0, len(X), BLOCK):
+            block = slice(start, start + BLOCK)
+            squared = self.squared_distances(X[block])
+            if own is not None and left_out:
+                inside = np.flatnonzero(own[block] >= 0)
+                squared[inside, own[block][inside]] = np.inf
+            found[block] = np.sqrt(np.partition(squared, k - 1, axis=1)[:, :k]).mean(axis=1)
+        return found
 
     def differences(self, X: NDArray[np.floating[Any]]) -> Floats:
         """Squared difference, input by input, from the mean of the k nearest references, shape (n_rows, n_inputs)."""

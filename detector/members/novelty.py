@@ -82,9 +82,9 @@ class KnownRows:
             raise SettingError(f"contracted must be at least 1. Received: contracted={contracted}.")
         known = np.clip(far[chosen], -MOST, MOST).astype(np.float64)
         low, middle, high = np.percentile(known, [25, 50, 75], axis=0) if known.shape[1] else np.zeros((3, 0))
-        extent = np.ptp(known, axis=0) if len(known) else np.ones(known.shape[1])
+        extent = np.ptp(known, axis=0)
         quartiles = (high - low) / NORMAL_QUARTILES
-        spread = np.where(quartiles > LEAST, quartiles, known.std(axis=0) if len(known) else 1.0)
+        spread = np.where(quartiles > LEAST, quartiles, known.std(axis=0))
         empty = cls(
             rows={},
             contracted=min(contracted, len(chosen)),

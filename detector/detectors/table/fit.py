@@ -7,10 +7,18 @@ from dataclasses import replace
 import numpy as np
 import pandas as pd
 
-from detector.arrays import Floats, Places
+from detector.arrays import Floats
 from detector.decide.fuse import ORDER_HINGE, ORDER_WEIGHT, Fusion
 from detector.detectors.table.calibration import calibrate
-from detector.detectors.table.members import FittedMembers, Prepared, far_of, fit_members, fit_sequence, know, taken
+from detector.detectors.table.members import (
+    FittedMembers,
+    Prepared,
+    choose_known,
+    far_of,
+    fit_members,
+    fit_sequence,
+    know,
+)
 from detector.detectors.table.recipe import AUTOENCODER, FOREST, NEIGHBOURS, SEQUENCE, Recipe
 from detector.detectors.table.scorer import TabularScorer
 from detector.detectors.table.weighing import Weights, learn_weights
@@ -19,7 +27,6 @@ from detector.members.novelty import SCORES
 from detector.onnx.graph import joined
 from detector.schema import Schema
 
-MOST_CALIBRATION_ROWS = 50_000
 MOST_BASELINE_ROWS = 2_000
 MOST_WEIGHING_ROWS = 1_000
 
@@ -39,8 +46,8 @@ def assemble(rows: pd.DataFrame, schema: Schema, recipe: Recipe) -> tuple[Tabula
         prepared = fit_sequence(prepared, fitted, recipe.steps, recipe)
     recipe.report("calibration")
     names = _score_names(recipe)
-    at = _calibration_rows(len(rows), recipe)
-    scores = np.column_stack([fitted.scores[name][at] for name in names])
+    at = prepared.calibrating
+    scores = np.column_stack([fitted.scores[name] for name in names])
     fusion = _fusion(scores, names, prepared, fitted, recipe)
     calibrator, recalled = calibrate(
         rows.iloc[at],
@@ -82,13 +89,6 @@ def _score_names(recipe: Recipe) -> tuple[str, ...]:
     return tuple(score for member, found in made.items() if member in recipe.members for score in found)
 
 
-def _calibration_rows(n_rows: int, recipe: Recipe) -> Places:
-    if n_rows <= MOST_CALIBRATION_ROWS:
-        return np.arange(n_rows)
-    chosen = np.random.default_rng(recipe.random_state).choice(n_rows, MOST_CALIBRATION_ROWS, replace=False)
-    return np.sort(chosen)
-
-
 def _fusion(
     scores: Floats, names: tuple[str, ...], prepared: Prepared, fitted: FittedMembers, recipe: Recipe
 ) -> Fusion:
@@ -107,13 +107,10 @@ def _weigh(names: tuple[str, ...], prepared: Prepared, fitted: FittedMembers, re
     """Weigh the members by rows kept back from all of them, from the known rows too."""
     elsewhere = None
     if fitted.known is not None:
-        usable = np.flatnonzero(fitted.trusted[prepared.learnt])
-        elsewhere, _ = know(taken(prepared.views, prepared.learnt), usable, recipe)
-
-    prepare = joined({"prepare": prepared.prepare})
+        elsewhere = know(prepared.views, choose_known(prepared.learnt[fitted.trusted[prepared.learnt]], recipe), recipe)
 
     def score(given: Encoded) -> Floats:
-        seen = prepare.run(given.inputs())
+        seen = prepared.graph.run(given.inputs())
         made = {FOREST: np.log2(-fitted.forest.score_samples(seen["table"]))}
         if fitted.surprises is not None:
             made[AUTOENCODER] = fitted.surprises(given)

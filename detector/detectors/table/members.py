@@ -25,7 +25,7 @@ from detector.errors import SchemaError, SettingError, nearest
 from detector.members.event_sequence import EventWindow, Steps
 from detector.members.isolation_forest import Trees
 from detector.members.novelty import SCORES, KnownRows
-from detector.onnx.graph import joined
+from detector.onnx.graph import Graph, joined
 from detector.onnx.parity import largest_difference
 from detector.schema import Schema
 
@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     import onnx
 
 MOST_HELD_OUT_ROWS = 50_000
+MOST_CALIBRATION_ROWS = 50_000
 MOST_PROBE_ROWS = 2_000
 TYPICAL, HIGH = 0.5, 0.9
 ALIKE = 0.05
@@ -48,16 +49,21 @@ class Prepared:
     """Training rows as members take them.
 
     - ``learnt``, ``kept_back``: places of the rows that networks and forest learn from, and of those they do not.
-    - ``views``: all rows as the graph ``prepare`` gives them, see ``detector.encoding.onnx``.
+    - ``calibrating``: places of the rows that calibrate, a sample of both where there are many.
+    - ``graph``: ``prepare``, ready to run; ``views``: what it makes of all rows, see ``detector.encoding.onnx``.
+    - ``marks``: the same for rows that are alike.
     """
 
     rows: pd.DataFrame
     columns: TableEncoder
     encoded: Encoded
     prepare: onnx.ModelProto
+    graph: Graph
     views: Views
+    marks: NDArray[np.uint64]
     learnt: Places
     kept_back: Places
+    calibrating: Places
 
     @classmethod
     def of(cls, rows: pd.DataFrame, schema: Schema, recipe: Recipe) -> Self:
@@ -67,8 +73,19 @@ class Prepared:
         baseline = _baseline_rows(rows.iloc[learnt], of_rows, recipe)
         columns = TableEncoder.fit(rows.iloc[learnt], of_rows, baseline=baseline, max_levels=recipe.max_levels)
         encoded, prepare = columns.encode(rows), to_onnx(columns)
-        views = joined({"prepare": prepare}).run(encoded.inputs())
-        return cls(rows, columns, encoded, prepare, views, learnt, kept_back)
+        graph = joined({"prepare": prepare})
+        return cls(
+            rows=rows,
+            columns=columns,
+            encoded=encoded,
+            prepare=prepare,
+            graph=graph,
+            views=graph.run(encoded.inputs()),
+            marks=marks_of(encoded),
+            learnt=learnt,
+            kept_back=kept_back,
+            calibrating=_calibrating(len(rows), recipe),
+        )
 
     def scorer_of(self, network: FittedNetwork) -> Scorer:
         """A network's score of encoded rows; of many columns, its graph takes seconds to build, so keep it."""
@@ -81,7 +98,7 @@ class Prepared:
 class FittedMembers:
     """What was fitted.
 
-    - ``scores``: of every training row, by members that have not seen it.
+    - ``scores``: of the rows that calibrate, by members that have not seen them.
     - ``parts``: the pieces of the graph.
     - ``trusted``, (n_rows,): rows that something may be learnt from.
     - ``rarity``, (n_rows,): how far each row lies from the bulk.
@@ -107,17 +124,23 @@ def fit_members(prepared: Prepared, recipe: Recipe) -> FittedMembers:
     recipe.report("isolation forest")
     forest = _forest(views["table"][learnt], recipe)
     trees = Trees.from_forest(forest)
-    marks = marks_of(prepared.encoded)
-    scores: dict[str, Floats] = {FOREST: _alike(trees.out_of_bag(forest, views["table"], learnt), marks)}
+    isolation = _alike(trees.out_of_bag(forest, views["table"], learnt), prepared.marks)
     bulk = Bulk.learn(
         views,
-        scores[FOREST],
+        isolation,
         learnt,
         cardinalities=prepared.columns.cardinalities,
         scored=lambda network: prepared.scorer_of(network)(prepared.encoded),
         recipe=recipe,
     )
-    fitted = FittedMembers(forest, trees, scores, {"prepare": prepared.prepare}, ~bulk.suspicious, bulk.rarity)
+    fitted = FittedMembers(
+        forest=forest,
+        trees=trees,
+        scores={FOREST: isolation[prepared.calibrating]},
+        parts={"prepare": prepared.prepare},
+        trusted=~bulk.suspicious,
+        rarity=bulk.rarity,
+    )
     fitted.metrics |= {"rows_fitted": int(fitted.trusted[learnt].sum()), "rows_suspicious": int(bulk.suspicious.sum())}
     if AUTOENCODER in recipe.members:
         _fit_network(prepared, fitted, recipe)
@@ -125,8 +148,9 @@ def fit_members(prepared: Prepared, recipe: Recipe) -> FittedMembers:
         fitted.parts[FOREST] = trees.to_onnx()
     if NEIGHBOURS in recipe.members:
         recipe.report(NEIGHBOURS)
-        fitted.known, found = know(views, np.flatnonzero(fitted.trusted), recipe)
-        fitted.scores |= dict(zip(SCORES, found.T, strict=True))
+        chosen = choose_known(np.flatnonzero(fitted.trusted), recipe)
+        fitted.known = know(views, chosen, recipe)
+        fitted.scores |= _novelty(fitted.known, views, chosen, prepared.calibrating)
         fitted.parts["known"] = fitted.known.to_onnx()
     fitted.metrics |= _parity(prepared, fitted, recipe)
     return fitted
@@ -135,14 +159,17 @@ def fit_members(prepared: Prepared, recipe: Recipe) -> FittedMembers:
 def fit_sequence(prepared: Prepared, fitted: FittedMembers, steps: Steps, recipe: Recipe) -> Prepared:
     """Fit the member that reads a row among the events before it; returns the rows with these."""
     trained = prepared.learnt[fitted.trusted[prepared.learnt]]
+    at = prepared.calibrating
     fitted.window = EventWindow.fit(prepared.rows.iloc[trained], steps)
     prepared = replace(prepared, encoded=replace(prepared.encoded, window=fitted.window.encode(prepared.rows)))
     own, curves, parity = _sequence(fitted.window, prepared.encoded, trained, prepared.kept_back, recipe)
     fitted.history |= {f"sequence_{name}": curve for name, curve in curves.items()}
     fitted.parts |= own
     fitted.metrics["parity_sequence"] = parity
-    score = joined(fitted.parts, [SEQUENCE]).run(prepared.encoded.inputs())[SEQUENCE][:, 0].astype(np.float64)
-    fitted.scores[SEQUENCE] = _as_held_out(score, trained, prepared.kept_back)
+    found = joined(fitted.parts, [SEQUENCE]).run(prepared.encoded.take(at).inputs())[SEQUENCE]
+    fitted.scores[SEQUENCE] = _as_held_out(
+        found[:, 0].astype(np.float64), np.isin(at, trained), np.isin(at, prepared.kept_back)
+    )
     return prepared
 
 
@@ -160,8 +187,11 @@ def _fit_network(prepared: Prepared, fitted: FittedMembers, recipe: Recipe) -> N
     fitted.network, fitted.history = network, dict(network.history)
     fitted.parts |= {AUTOENCODER: network.scorer, "surprise": surprise}
     fitted.surprises = prepared.scorer_of(network)
-    score = _as_held_out(fitted.surprises(prepared.encoded), trained, prepared.kept_back)
-    fitted.scores[AUTOENCODER] = _alike(score, marks_of(prepared.encoded))
+    at = prepared.calibrating
+    score = _as_held_out(
+        fitted.surprises(prepared.encoded.take(at)), np.isin(at, trained), np.isin(at, prepared.kept_back)
+    )
+    fitted.scores[AUTOENCODER] = _alike(score, prepared.marks[at])
     fitted.metrics |= {"code_size": recipe.autoencoder.code, "epochs": len(network.history["loss"])}
 
 
@@ -170,13 +200,22 @@ def far_of(views: Views) -> NDArray[np.float32]:
     return views.get("far", np.zeros((len(views["space"]), 0), dtype=np.float32))
 
 
-def know(views: Views, trusted: Places, recipe: Recipe) -> tuple[KnownRows, Floats]:
-    """Known rows, a random sample of the trusted, and the scores of all rows, each without itself."""
-    order = np.random.default_rng(recipe.random_state).permutation(trusted)[: recipe.references]
-    known = KnownRows.fit(far_of(views), views["space"], order, contracted=recipe.kernel_references)
+def choose_known(trusted: Places, recipe: Recipe) -> Places:
+    """Places of the rows to remember: a random sample of the trusted."""
+    return np.random.default_rng(recipe.random_state).permutation(trusted)[: recipe.references]
+
+
+def know(views: Views, chosen: Places, recipe: Recipe) -> KnownRows:
+    """The chosen rows as known ones."""
+    return KnownRows.fit(far_of(views), views["space"], chosen, contracted=recipe.kernel_references)
+
+
+def _novelty(known: KnownRows, views: Views, chosen: Places, at: Places) -> dict[str, Floats]:
+    """The scores of the rows at these places, each without itself where it is one of the chosen."""
     own = np.full(len(views["space"]), -1)
-    own[order] = np.arange(len(order))
-    return known, known.score(far_of(views), views["space"], own)
+    own[chosen] = np.arange(len(chosen))
+    found = known.score(far_of(views)[at], views["space"][at], own[at])
+    return dict(zip(SCORES, found.T, strict=True))
 
 
 def taken(views: Views, rows: NDArray[Any]) -> Views:
@@ -184,19 +223,20 @@ def taken(views: Views, rows: NDArray[Any]) -> Views:
     return {name: view[rows] for name, view in views.items()}
 
 
-def _as_held_out(score: Floats, trained: Places, kept_back: Places) -> Floats:
+def _as_held_out(score: Floats, trained: Flags, kept_back: Flags) -> Floats:
     """Scores of a network as if it had been trained on none of the rows.
 
     Rows it was trained on score lower, by what it has learnt by heart. Their scores are moved and stretched so that
     median and spread above it are those of rows kept back; what it says of single rows stays. Where both are alike, as
     where a table has few different rows, nothing is moved.
     """
-    if ks_2samp(score[trained], score[kept_back]).pvalue > ALIKE:
+    inside, outside = score[trained], score[kept_back]
+    if not len(inside) or not len(outside) or ks_2samp(inside, outside).pvalue > ALIKE:
         return score
-    (inner, inner_high), (outer, outer_high) = (np.quantile(score[at], [TYPICAL, HIGH]) for at in (trained, kept_back))
+    (inner, inner_high), (outer, outer_high) = (np.quantile(part, [TYPICAL, HIGH]) for part in (inside, outside))
     stretch = (outer_high - outer) / (inner_high - inner) if inner_high > inner and outer_high > outer else 1.0
     moved = score.copy()
-    moved[trained] = outer + stretch * (score[trained] - inner)
+    moved[trained] = outer + stretch * (inside - inner)
     return moved
 
 
@@ -247,6 +287,13 @@ def _split(n_rows: int, recipe: Recipe) -> tuple[Places, Places]:
     order = np.random.default_rng(recipe.random_state).permutation(n_rows)
     n_held_out = max(1, min(MOST_HELD_OUT_ROWS, round(recipe.calibration_share * n_rows)))
     return np.sort(order[n_held_out:]), np.sort(order[:n_held_out])
+
+
+def _calibrating(n_rows: int, recipe: Recipe) -> Places:
+    if n_rows <= MOST_CALIBRATION_ROWS:
+        return np.arange(n_rows)
+    chosen = np.random.default_rng(recipe.random_state).choice(n_rows, MOST_CALIBRATION_ROWS, replace=False)
+    return np.sort(chosen)
 
 
 def _forest(table: NDArray[np.float32], recipe: Recipe) -> IsolationForest:

@@ -189,9 +189,7 @@ def _sparsity(rows: pd.DataFrame, schema: Schema, random_state: int) -> Floats:
     distance = np.empty(len(space))
     for side in (0, 1):
         known = References.fit(space[half != side], references=REFERENCES, k=NEIGHBOURS, random_state=random_state)
-        members = np.flatnonzero(half == side)
-        for at in np.array_split(members, max(1, len(members) // 2_000)):
-            distance[at] = known.score(space[at])
+        distance[half == side] = known.score(space[half == side])
     return distance
 
 
