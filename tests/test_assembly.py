@@ -134,6 +134,16 @@ def test_assembly_calibrates_on_every_row_by_members_that_did_not_see_it(table: 
     assert scorer.metrics["rows_fitted"] + scorer.metrics["rows_suspicious"] >= 400
 
 
+def test_rows_that_calibrate_are_bounded(table: pd.DataFrame, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of ten million rows not all are measured against the known ones; a sample keeps p-values what they are."""
+    monkeypatch.setattr(fitting, "MOST_CALIBRATION_ROWS", 200)
+
+    scorer, _ = assemble(table, SCHEMA, recipe(members=MEMBERS))
+
+    assert scorer.calibrator.size == scorer.metrics["rows_calibration"] == 200
+    assert np.median(scorer.measure(draw(1, 2000))["p_value"]) == pytest.approx(0.5, abs=0.12)
+
+
 def test_rows_kept_back_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     """Of ten million rows not two million are kept back."""
     monkeypatch.setattr(fitting, "MOST_HELD_OUT_ROWS", 10)

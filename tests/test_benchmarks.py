@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from benchmarks import categorical, speed, tabular, way
+from benchmarks import categorical, flags, speed, tabular, way
 
 ROWS = 240
 
@@ -152,6 +152,23 @@ def test_means_of_groups_name_sets_without_their_number() -> None:
     lines = tabular.by_group(records, {"medical": ["thyroid"], "image": ["ALOI"]}, "ap").splitlines()
 
     assert [line.split() for line in lines[1:]] == [["image", "0.400"], ["medical", "0.200"]]
+
+
+@pytest.mark.slow
+def test_flags_ends_with_what_became_of_the_rate(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Shares of one, for every set; an unknown rate is refused."""
+    write_set(tmp_path / "small.npz", rows=400, anomalies=20)
+
+    flags.main([str(tmp_path), "--protocol", "one-class", "--seeds", "1", "--output", str(tmp_path / "out.csv")])
+
+    found = json.loads(capsys.readouterr().out.splitlines()[-1])
+    assert {"fdp", "fdp_worst", "power", "oracle_power", "silent_sets"} <= set(found)
+    assert 0 < found["power"] <= 1
+    assert found["fdp"] <= 0.3
+    (record,) = pd.read_csv(tmp_path / "out.csv").to_dict("records")
+    assert record["flagged"] > 0
+    with pytest.raises(SystemExit):
+        flags.main([str(tmp_path), "--protocol", "one-class", "--alpha", "1"])
 
 
 @pytest.mark.slow

@@ -116,6 +116,24 @@ def test_rows_apart_from_all_others_are_not_learnt_from(dirty: pd.DataFrame) -> 
     assert scorer.metrics["calibration_promises"] == 0
 
 
+@pytest.mark.parametrize("seed", range(3))
+def test_blatant_outliers_among_the_training_rows_are_flagged(seed: int) -> None:
+    """Fit on rows, and flag the same, as in README: a rate of a tenth is not promised, and about met."""
+    rng = np.random.default_rng(seed)
+    values = rng.normal(size=(4000, 5))
+    values[:60] += rng.normal(0, 12, size=(60, 5))
+    table = pd.DataFrame(values, columns=list("abcde"))
+
+    verdicts = (
+        TabularDetector(members=("forest", "neighbours"), trees=50).fit(table).judge(table, policy=Policy(fdr=0.1))
+    )
+
+    flagged = verdicts.frame["flagged"].to_numpy()
+    assert flagged[:60].sum() >= 57
+    assert flagged[60:].sum() <= 9
+    assert not verdicts.promised
+
+
 def test_clean_rows_all_stay(rows: pd.DataFrame, detector: TabularDetector) -> None:
     """Where no group lies apart nothing leaves training, and a rate is a promise."""
     verdicts = detector.judge(rows + 0.01, policy=Policy(fdr=0.2))

@@ -24,9 +24,9 @@ from detector.encoders.table import TableAutoencoder
 from detector.encoding.statistics import location_and_scale, useless
 from detector.members.event_sequence import Channel, EventWindow, Steps
 from detector.members.neighbours import References
+from detector.members.novelty import KnownRows
 from detector.members.window_pca import WindowPCA
-from detector.onnx.graph import Graph
-from detector.onnx.text import join
+from detector.onnx.graph import joined
 from detector.resolution import beyond, float_resolution, smallest_step
 from detector.series.scaling import SeriesScaling
 from detector.series.segmented_windows import LaidWindows
@@ -256,11 +256,21 @@ def test_equal_rows_lie_on_each_other(k: int) -> None:
     references = References.fit(rows, k=k)
     apart = rows + np.float32(1.0)
 
-    graph = Graph(join({"n": references.to_onnx("n")}, ["n"]))
-
-    assert not graph.run({"space": rows})["n"].any()
     assert not references.score(rows).any()
-    assert graph.run({"space": apart})["n"] == pytest.approx(np.sqrt(6.0), rel=0.01)
+    assert references.score(apart) == pytest.approx(np.sqrt(6.0), rel=0.01)
+
+
+def test_known_rows_that_are_equal_lie_on_each_other() -> None:
+    """All score alike, in the graph too; rows apart from them higher."""
+    rows = np.repeat(np.random.default_rng(0).normal(size=(50, 6)).astype(np.float32) * 30, 3, axis=0)
+    known = KnownRows.fit(rows, rows, np.arange(len(rows)), contracted=100)
+    graph = joined({"known": known.to_onnx()})
+
+    on, off = (graph.run({"far": each, "space": each})["neighbours"] for each in (rows, rows + np.float32(1.0)))
+
+    assert np.ptp(on) == 0
+    assert known.score(rows, rows)[:, 0] == pytest.approx(on[:, 0], abs=1e-6)
+    assert (off > on.max()).all()
 
 
 def test_a_column_that_varies_by_its_last_bits_is_always_the_same() -> None:

@@ -16,7 +16,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from detector.arrays import Flags, Floats
-from detector.encoding.statistics import LARGEST, decimals_of, levels_of, location_and_scale, useless
+from detector.encoding.statistics import decimals_of, levels_of, location_and_scale, useless
 from detector.errors import DataError
 from detector.schema import Schema
 
@@ -100,7 +100,6 @@ class TableEncoder:
     - ``schema``: the feature columns in use, without the dropped ones.
     - ``dropped``: columns that cannot be used, and why.
     - ``centre``, ``scale``, (n_numeric,): a value is scaled to ``(value - centre) / scale``.
-    - ``breadth``, (n_numeric,): the spread of all training rows, in scales: above 1 where unusual rows lie far out.
     - ``tail``: scaled values beyond this are damped logarithmically, so that one huge value neither rules the training
       nor loses its rank.
     - ``decimals``: digits after the point each numeric column is written with.
@@ -114,7 +113,6 @@ class TableEncoder:
     dropped: dict[str, str]
     centre: Floats
     scale: Floats
-    breadth: Floats
     tail: float
     decimals: tuple[int, ...]
     least: Floats
@@ -160,8 +158,6 @@ class TableEncoder:
         numeric = _numeric(rows, used)
         every = np.ones(len(rows), dtype=bool)
         centre, scale = location_and_scale(numeric, every if baseline is None else baseline)
-        with np.errstate(over="ignore"):  # one absurd value among all makes any breadth
-            breadth = np.minimum(location_and_scale(numeric, every)[1] / scale, LARGEST)
         levels, counts = [], []
         for name in used.boolean + used.categorical:
             known, seen = levels_of(_as_text(rows[name], name in used.boolean), max_levels)
@@ -172,7 +168,6 @@ class TableEncoder:
             dropped=dropped,
             centre=centre,
             scale=scale,
-            breadth=breadth,
             tail=tail,
             decimals=tuple(decimals_of(numeric[:, i]) for i in range(len(used.numeric))),
             least=np.nanmin(numeric, axis=0, initial=np.inf),
@@ -206,13 +201,6 @@ class TableEncoder:
         numeric = [*self._of_numeric(range(len(self.centre))), *self._of_numeric(gaps)]
         widths = [min(size, ONE_HOT_LEVELS) for size in self.cardinalities]
         return np.array([*numeric, *np.repeat(self._of_codes(), widths)], dtype=np.int64)
-
-    @property
-    def space_weights(self) -> NDArray[np.float32]:
-        """What to multiply the columns of ``space`` by, to measure distances in the spread of all training rows."""
-        weights = np.ones(len(self.space_features), dtype=np.float32)
-        weights[: len(self.breadth)] = 1.0 / self.breadth
-        return weights
 
     def encode(self, rows: pd.DataFrame) -> Encoded:
         """Turn cleaned rows into arrays."""
@@ -282,7 +270,7 @@ class TableEncoder:
             "levels": [list(known) for known in self.levels],
             "counts": [seen.tolist() for seen in self.counts],
         }
-        names = ("centre", "scale", "breadth", "least", "most", "missing_rate")
+        names = ("centre", "scale", "least", "most", "missing_rate")
         return values, {name: getattr(self, name) for name in names}
 
     @classmethod
@@ -295,7 +283,7 @@ class TableEncoder:
             decimals=tuple(values["decimals"]),
             levels=tuple(tuple(known) for known in values["levels"]),
             counts=tuple(np.array(seen, dtype=np.int64) for seen in values["counts"]),
-            **{name: arrays[name] for name in ("centre", "scale", "breadth", "least", "most", "missing_rate")},
+            **{name: arrays[name] for name in ("centre", "scale", "least", "most", "missing_rate")},
         )
 
 

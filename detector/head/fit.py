@@ -17,7 +17,7 @@ from detector.checks import check_interval, check_least
 from detector.decide.calibrate import Calibrator
 from detector.errors import DataError
 from detector.head.model import OUTPUT, Head, between_equals, boosting_to_onnx, inputs
-from detector.onnx.graph import Graph
+from detector.onnx.graph import Graph, joined
 from detector.onnx.parity import largest_difference
 
 RESAMPLES = 100
@@ -220,9 +220,7 @@ class _Ranked:
 
 
 def _graph(models: Sequence[HistGradientBoostingClassifier], table: NDArray[np.float32]) -> Graph:
-    from detector.onnx import text as onnx_text
-
-    graph = Graph(onnx_text.join({OUTPUT: boosting_to_onnx(models, table.shape[1])}, [OUTPUT]))
+    graph = joined({OUTPUT: boosting_to_onnx(models, table.shape[1])}, [OUTPUT])
     sample = table[:: max(1, len(table) // 2_000)]
     wanted = np.mean([model.decision_function(sample) for model in models], axis=0)
     found = graph.run({"rows": sample})[OUTPUT][:, 0]

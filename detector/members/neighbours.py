@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, Self
+from dataclasses import dataclass
+from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
 from detector.arrays import Floats, Places
 from detector.errors import SettingError
-
-if TYPE_CHECKING:
-    import onnx
 
 CHUNK = 1000
 BLOCK = 2000
@@ -62,15 +59,6 @@ class References:
         weights = np.ones(X.shape[1], dtype=np.float32) if weights is None else weights
         return cls(np.ascontiguousarray(X * weights, dtype=np.float32), min(k, len(X)), weights)
 
-    def extended(self, X: NDArray[np.float32], most: int) -> Self:
-        """These references and the first of other rows, ``most`` together.
-
-        More references only bring the nearest closer, so p-values calibrated before stay valid: they err on the
-        side of caution.
-        """
-        room = max(0, most - len(self.rows))
-        return replace(self, rows=np.concatenate([self.rows, (X[:room] * self.weights).astype(np.float32)]))
-
     def squared_distances(self, X: NDArray[np.floating[Any]]) -> Floats:
         """Squared distance of each row to each reference beyond rounding, shape (n_rows, n_references)."""
         X = np.asarray(X, dtype=np.float64) * self.weights
@@ -109,47 +97,6 @@ class References:
         if self.k == 1:
             return np.asarray(distances.argmin(axis=1)[:, None])
         return np.asarray(np.argpartition(distances, self.k - 1, axis=1)[:, : self.k])
-
-    def to_onnx(self, name: str) -> onnx.ModelProto:
-        """``space`` → ``name`` (n, 1), the mean distance; by matrix products over chunks of the references.
-
-        |x - r|² = |x|² + |r|² - 2 x·r; the first term is the same for all references and added last. Sums are matrix
-        products, because ONNX Runtime's own reductions add in an order that depends on where a row lies in memory.
-        """
-        from detector.onnx import text as onnx_text
-
-        chunks = np.array_split(self.rows, -(-len(self.rows) // CHUNK))
-        constants: dict[str, NDArray[Any] | np.generic] = {
-            "k": np.array([self.k]),
-            "nought": np.float32(0),
-            "cancelled": np.float32(1 - CANCELLED),
-            "weights": self.weights,
-            "ones": np.ones((self.rows.shape[1], 1), dtype=np.float32),
-            "share": np.full((self.k, 1), 1 / self.k, dtype=np.float32),
-        }
-        lines, nearest = ["weighted = Mul (space, weights)"], []
-        for i, chunk in enumerate(chunks):
-            constants[f"transposed_{i}"] = -2.0 * chunk.T
-            constants[f"norm_{i}"] = (chunk.astype(np.float64) ** 2).sum(axis=1).astype(np.float32)
-            constants[f"k_{i}"] = np.array([min(self.k, len(chunk))])
-            lines += [f"product_{i} = MatMul (weighted, transposed_{i})", f"shifted_{i} = Add (product_{i}, norm_{i})"]
-            if self.k == 1:
-                lines.append(f"near_{i} = ReduceMin <axes = [1], keepdims = 1> (shifted_{i})")
-            else:
-                lines.append(f"near_{i}, place_{i} = TopK <axis = 1, largest = 0, sorted = 0> (shifted_{i}, k_{i})")
-            nearest.append(f"near_{i}")
-        lines += [
-            f"candidates = Concat <axis = 1> ({', '.join(nearest)})",
-            "near, place = TopK <axis = 1, largest = 0, sorted = 0> (candidates, k)",
-            "square = Mul (weighted, weighted)",
-            "norm = MatMul (square, ones)",
-            "kept = Mul (norm, cancelled)",
-            "squared = Add (near, kept)",
-            "bounded = Max (squared, nought)",
-            "distance = Sqrt (bounded)",
-            f"{name} = MatMul (distance, share)",
-        ]
-        return onnx_text.model(name, ["float[n, space_width] space"], [f"float[n, 1] {name}"], lines, constants)
 
     def state(self) -> dict[str, NDArray[Any]]:
         """The arrays, for npz."""

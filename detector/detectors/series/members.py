@@ -18,7 +18,7 @@ from detector.members.isolation_forest import Trees
 from detector.members.window_forest import WindowForest
 from detector.members.window_network import WindowNetwork
 from detector.members.window_pca import WindowPCA
-from detector.onnx.graph import Graph
+from detector.onnx.graph import joined
 from detector.onnx.parity import largest_difference
 from detector.series.segmented_windows import LaidWindows, cross_fit, fold_of_rows, thinned
 from detector.training.settings import OnStep
@@ -185,13 +185,11 @@ def fit_forest(features: NDArray[np.float32], *, trees: int, random_state: int) 
     >>> fit_forest(features, trees=10, random_state=0).trees.feature.shape[0]
     10
     """
-    from detector.onnx import text as onnx_text
-
     forest = IsolationForest(
         n_estimators=trees, max_samples=min(MAX_SAMPLES, len(features)), random_state=random_state
     ).fit(features)
     grown = Trees.from_forest(forest)
-    graph = Graph(onnx_text.join({"forest": grown.to_onnx()}, ["forest"]))
+    graph = joined({"forest": grown.to_onnx()}, ["forest"])
     probe = features[:PROBE]
     answered: NDArray[Any] = -(2.0 ** graph.run({"table": probe})["forest"][:, 0].astype(np.float64))
     largest_difference({"forest": forest.score_samples(probe)}, {"forest": answered}, source="scikit-learn")

@@ -17,7 +17,7 @@ from detector.encoding.onnx import to_onnx
 from detector.encoding.table import TableEncoder
 from detector.errors import DataError, SchemaError, SettingError, nearest
 from detector.members.neighbours import References
-from detector.onnx.graph import Graph
+from detector.onnx.graph import joined
 from detector.schema import Schema
 
 TREES = 100
@@ -194,8 +194,6 @@ def _sparsity(rows: pd.DataFrame, schema: Schema, random_state: int) -> Floats:
 
 
 def _prepared(rows: pd.DataFrame, schema: Schema, view: str) -> NDArray[np.float32]:
-    from detector.onnx import text as onnx_text
-
     columns = TableEncoder.fit(rows, schema)
-    graph = Graph(onnx_text.join({"prepare": to_onnx(columns)}, [view]))
+    graph = joined({"prepare": to_onnx(columns)}, [view])
     return graph.run(columns.encode(rows).inputs(), [view])[view]
