@@ -61,7 +61,7 @@ def test_spoilt_rows_are_as_many_and_of_the_same_columns() -> None:
 
     made = spoil(normal, np.random.default_rng(0))
 
-    assert set(made) == {"shuffled", "many_cells", "few_cells", "jitter", "tails", "scaled"}
+    assert set(made) == {"shuffled", "many_cells", "few_cells", "rare", "jitter", "tails", "scaled"}
     assert all(each.numeric.shape == (400, 2) and each.codes.shape == (400, 1) for each in made.values())
     assert np.array_equal(np.sort(made["shuffled"].numeric, axis=0), np.sort(normal.numeric, axis=0))
     assert np.array_equal(made["scaled"].codes, normal.codes)
@@ -72,7 +72,7 @@ def test_rows_without_numbers_are_spoilt_in_their_categories_alone() -> None:
     """There is no jitter of a colour."""
     made = spoil(Encoded(np.zeros((30, 0)), np.random.default_rng(0).integers(2, 5, (30, 3))), np.random.default_rng(0))
 
-    assert set(made) == {"shuffled", "many_cells", "few_cells"}
+    assert set(made) == {"shuffled", "many_cells", "few_cells", "rare"}
 
 
 def test_missing_numbers_stay_missing() -> None:

@@ -15,11 +15,12 @@ import numpy as np
 from scipy.optimize import minimize
 from sklearn.metrics import roc_auc_score
 
-from detector.arrays import Floats
+from detector.arrays import Flags, Floats
 from detector.encoding.statistics import LARGEST
 from detector.encoding.table import Encoded
+from detector.members.rare_values import RARE_VALUES
 
-PRIOR = {"neighbours": 0.5, "contraction": 0.5, "autoencoder": 0.1, "forest": 0.02}
+PRIOR = {"neighbours": 0.5, "contraction": 0.5, "autoencoder": 0.1, "forest": 0.02, "rare_values": 1.0}
 STRENGTH = 0.3
 """How hard weights are pulled to the prior. Smaller, they follow what was made up; larger, they do not learn."""
 FOLDS = 5
@@ -55,14 +56,16 @@ class Weights:
         }
 
 
-def prior_weights(members: tuple[str, ...]) -> dict[str, float]:
+def prior_weights(members: tuple[str, ...], *, categories: float = 1.0) -> dict[str, float]:
     """The prior of the members there are, together 1.
+
+    ``categories`` is the share of the columns that are: what looks at categories alone counts by it.
 
     >>> prior_weights(("neighbours", "contraction"))
     {'neighbours': 0.5, 'contraction': 0.5}
     """
-    total = sum(PRIOR[name] for name in members)
-    return {name: PRIOR[name] / total for name in members}
+    prior = {name: PRIOR[name] * (categories if name == RARE_VALUES else 1.0) for name in members}
+    return {name: weight / sum(prior.values()) for name, weight in prior.items()}
 
 
 def learn_weights(rows: Encoded, scores: Scores, members: tuple[str, ...], *, random_state: int) -> Weights:
@@ -70,7 +73,8 @@ def learn_weights(rows: Encoded, scores: Scores, members: tuple[str, ...], *, ra
 
     ``scores`` gives each member's score of encoded rows, (n_rows, n_members), by members that know none of ``rows``.
     """
-    prior = prior_weights(members)
+    n_codes = rows.codes.shape[1]
+    prior = prior_weights(members, categories=n_codes / max(1, n_codes + rows.numeric.shape[1]))
     if len(members) == 1 or len(rows) < LEAST_ROWS:
         return Weights(prior, dict.fromkeys(members, 0.0), {})
     rng = np.random.default_rng(random_state)
@@ -98,9 +102,10 @@ def learn_weights(rows: Encoded, scores: Scores, members: tuple[str, ...], *, ra
 
 
 def spoil(rows: Encoded, rng: np.random.Generator) -> dict[str, Encoded]:
-    """Anomalies made of normal rows, as many of each kind as there are rows; some kinds only where there are numbers.
+    """Anomalies made of normal rows, as many of each kind as there are rows; kinds only where there is what they spoil.
 
     - ``shuffled``: every column from another row. ``many_cells``, ``few_cells``: 30 % or 10 % of them.
+    - ``rare``: 10 % of the categories replaced by any of their values, however rare.
     - ``jitter``: noise of half an interquartile range on each number.
     - ``tails``: one number in ten moved outwards by one to four standard deviations.
     - ``scaled``: the whole row one and a half to three times as far from the middle.
@@ -111,14 +116,21 @@ def spoil(rows: Encoded, rng: np.random.Generator) -> dict[str, Encoded]:
     numeric = np.column_stack([rows.numeric[rng.permutation(n_rows), j] for j in range(n_numeric)] or [rows.numeric])
     codes = np.column_stack([rows.codes[rng.permutation(n_rows), j] for j in range(n_codes)] or [rows.codes])
 
+    def some(share: float, n_columns: int) -> Flags:
+        chosen = rng.random((n_rows, n_columns)) < share
+        chosen[np.arange(n_rows), rng.integers(0, n_columns, n_rows)] = True
+        return chosen
+
     def cells(share: float) -> Encoded:
-        chosen = rng.random((n_rows, columns)) < share
-        chosen[np.arange(n_rows), rng.integers(0, columns, n_rows)] = True
+        chosen = some(share, columns)
         return Encoded(
             np.where(chosen[:, :n_numeric], numeric, rows.numeric), np.where(chosen[:, n_numeric:], codes, rows.codes)
         )
 
     made = {"shuffled": Encoded(numeric, codes), "many_cells": cells(MANY_CELLS), "few_cells": cells(FEW_CELLS)}
+    if n_codes:
+        anything = np.column_stack([rng.choice(np.unique(column), n_rows) for column in rows.codes.T])
+        made["rare"] = Encoded(rows.numeric, np.where(some(FEW_CELLS, n_codes), anything, rows.codes))
     if not n_numeric:
         return made
     with np.errstate(over="ignore", invalid="ignore"):  # a number near the largest there is has no deviation
@@ -126,8 +138,7 @@ def spoil(rows: Encoded, rng: np.random.Generator) -> dict[str, Encoded]:
         deviation = np.nan_to_num(np.nanstd(rows.numeric, axis=0), posinf=0.0)
         width = np.nan_to_num(np.where(high > low, high - low, deviation), posinf=0.0)
     noise = JITTER * width * rng.normal(size=rows.numeric.shape)
-    chosen = rng.random(rows.numeric.shape) < FEW_CELLS
-    chosen[np.arange(n_rows), rng.integers(0, n_numeric, n_rows)] = True
+    chosen = some(FEW_CELLS, n_numeric)
     outwards = np.where(rows.numeric >= middle, 1.0, -1.0) * deviation * rng.uniform(1, 4, rows.numeric.shape)
     with np.errstate(over="ignore"):
         stretched = middle + (rows.numeric - middle) * rng.uniform(1.5, 3.0, (n_rows, 1))
