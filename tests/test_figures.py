@@ -73,6 +73,28 @@ def test_titles_say_what_one_sees() -> None:
     assert title_of(model_figures.feature_error(apart, unusual=LABELS == 1)) == "Unusual rows differ most in column_7"
 
 
+def test_precision_of_the_rows_looked_at_is_that_of_the_tile() -> None:
+    """Where the riskiest row is honest, no point of the curve has a precision of 0 but the first; ties share out."""
+    labels, risk = [0, 1, 0, 0, 1, 0, 0, 0, 1, 0], [10, 9, 8, 7, 6, 5, 4, 3, 2, 1]
+
+    axes = figures.precision_recall(labels, risk, budget=5).axes[0]
+
+    assert axes.get_legend_handles_labels()[1][-1] == "5 rows looked at: precision 40 %, recall 67 %"
+    point = axes.lines[-1]
+    assert (point.get_xdata()[0], point.get_ydata()[0]) == pytest.approx((2 / 3, 0.4))
+
+
+def test_curve_of_many_rows_keeps_its_ends() -> None:
+    """A curve of 60,000 steps is drawn with few, among them the riskiest rows one by one, and the last one."""
+    labels = (RANDOM.random(60_000) < 0.01).astype(float)
+
+    line = figures.precision_recall(labels, RANDOM.normal(size=60_000)).axes[0].lines[0]
+
+    assert len(line.get_xdata()) < 3 * figures.STEPS
+    assert line.get_xdata()[-1] == 1.0
+    assert line.get_ydata()[-1] == pytest.approx(labels.mean())
+
+
 def test_anomalies_are_never_sampled_away() -> None:
     """Of 50,000 dots a sample is drawn, but each of the 20 known anomalies is there."""
     labels = np.zeros(50_000)

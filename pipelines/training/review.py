@@ -75,14 +75,16 @@ def figures(
     policy: Policy,
     history: Mapping[str, Sequence[float]] | None = None,
 ) -> dict[str, Figure]:
-    """The pictures of a review, by the names the report knows; at most 20,000 rows are drawn."""
+    """The pictures of a review, by the names the report knows.
+
+    What a picture says in numbers is of all rows, as the rest of the report; only dots are a sample of at most 20,000.
+    """
     from pipelines.reports import figures as draw
     from pipelines.reports import model_figures
 
-    sample = rows.iloc[:: max(1, len(rows) // MOST_DRAWN)]
-    scored = reviewed.scored.loc[sample.index]
+    scored = reviewed.scored
     labels = scored["truth"].to_numpy() if "truth" in scored else None
-    threshold = float(reviewed.alerts["risk"].min()) if len(reviewed.alerts) else None
+    threshold = float(scored["risk"][scored["flagged"]].min()) if scored["flagged"].any() else None
     normal = scored["p_value"] if labels is None else scored["p_value"][labels != 1]
     drawings: dict[str, Figure] = {}
     if history and history.get("loss"):
@@ -92,14 +94,17 @@ def figures(
         drawings["precision_recall"] = draw.precision_recall(
             labels, scored["risk"], budget=budget_of(policy, len(scored))
         )
+    sample = rows.iloc[:: max(1, len(rows) // MOST_DRAWN)]
+    drawn = scored.loc[sample.index]
     if "autoencoder" in scorer.members and len(sample) > 1:
-        unusual = labels == 1 if labels is not None else scored["flagged"].to_numpy()
+        known = None if labels is None else drawn["truth"].to_numpy()
+        unusual = drawn["flagged"].to_numpy() if known is None else known == 1
         drawings["feature_error"] = model_figures.feature_error(scorer.feature_errors(sample), unusual=unusual)
-        drawings["code"] = model_figures.code_map(scorer.encode(sample), risk=scored["risk"], labels=labels)
-    chosen = reviewed.scored["p_value"][reviewed.scored["flagged"]].max() if len(reviewed.alerts) else None
-    drawings["alert_rate"] = draw.alert_rate(reviewed.scored["p_value"], chosen=chosen)
+        drawings["code"] = model_figures.code_map(scorer.encode(sample), risk=drawn["risk"], labels=known)
+    chosen = scored["p_value"][scored["flagged"]].max() if len(reviewed.alerts) else None
+    drawings["alert_rate"] = draw.alert_rate(scored["p_value"], chosen=chosen)
     if len(normal):
         drawings["calibration"] = draw.calibration(normal)
-    if len(scorer.members) > 1 and len(sample) > 1:
+    if len(scorer.members) > 1 and len(scored) > 1:
         drawings["members"] = model_figures.member_correlation(scored[list(scorer.members)])
     return drawings
