@@ -172,8 +172,11 @@ def _periods(report: BacktestReport) -> Markup:
     periods = report.periods
     whole = (periods["begin"] == periods["begin"].dt.normalize()).all()
     begin = periods["begin"].dt.strftime("%Y-%m-%d" if whole else "%Y-%m-%d %H:%M")
-    shown = periods.drop(columns="begin").apply(lambda values: [_shown(values.name, value) for value in values])
-    return _table(shown.set_index(begin))
+    if report.plan.seeds > 1:
+        begin += [f", seed {seed:.0f}" for seed in periods["seed"]]
+    numbers = periods.drop(columns=["begin", "seed"])
+    shown = numbers.apply(lambda values: [_shown(values.name, value) for value in values])
+    return _table(shown.set_axis(begin, axis="index").T)
 
 
 def _shown(name: object, value: float) -> str:
