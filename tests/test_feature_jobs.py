@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -9,7 +10,7 @@ import pandas as pd
 import pytest
 import yaml
 
-from detector.errors import DataError
+from detector.errors import DataError, SchemaError
 from pipelines.config import Config, load_config
 from pipelines.scoring.one_off import score
 from pipelines.simulate import simulate_transactions
@@ -86,6 +87,34 @@ def test_new_rows_are_measured_against_the_past_of_training(site: Config, tmp_pa
     scores = pd.read_parquet(tmp_path / "scores.parquet")
     assert report.scored == len(scores) == 600
     assert scores.loc[scores["flagged"], "reasons"].str.contains("times its 30-day mean").any()
+
+
+def test_reports_say_reasons_in_words(site: Config) -> None:
+    """The report of training and that of an evaluation speak of the card's history, and of the payment in euros."""
+    folder = site.bundle.parent
+    names = {"amount": {"name": "payment", "unit": "EUR"}, "card_id": "card"}
+    settings = {**SETTINGS, "columns": {**SETTINGS["columns"], "names": names}}
+    (folder / "named.yaml").write_text(yaml.safe_dump(settings), encoding="utf-8")
+
+    found = evaluate(load_config(folder / "named.yaml"), input=str(folder / "fresh.parquet"), now=NOW)
+
+    trained = (folder / "report.html").read_text(encoding="utf-8")
+    evaluated = found.report.read_text(encoding="utf-8")
+    assert "times its 30-day mean of card_id" in trained
+    assert "times its 30-day mean of card<" in evaluated
+    assert re.search(r"<strong>payment</strong> [0-9.]+ EUR", evaluated)
+    assert "<strong>amount_ratio" not in trained + evaluated
+    assert "ratio of payment to its 30-day mean of card" in evaluated
+
+
+def test_a_name_for_a_column_that_is_not_there_is_refused(site: Config) -> None:
+    """A typing error in `columns.names` would be silent otherwise."""
+    folder = site.bundle.parent
+    settings = {**SETTINGS, "columns": {**SETTINGS["columns"], "names": {"amuont": "payment"}}}
+    (folder / "misspelt.yaml").write_text(yaml.safe_dump(settings), encoding="utf-8")
+
+    with pytest.raises(SchemaError, match=r"'amuont', which `columns.names` names. .*amount"):
+        train(load_config(folder / "misspelt.yaml"), now=NOW)
 
 
 def test_rows_may_lie_in_any_order(site: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

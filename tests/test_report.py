@@ -131,7 +131,7 @@ def test_report_without_optional_parts() -> None:
         "2 % of the rows",
         "0.66 to 0.77 with 95 % confidence",
         "of 40 known anomalies",
-        "right among the 50 riskiest; finds 75 % of all",
+        "Right among the 50 riskiest 60 % flagged or not; 75 % of the anomalies",
         "amount 950.00, expected about 42; 61 % of the risk",
         "2025-03-04 08:00:00",
         "0.00025",
@@ -150,6 +150,19 @@ def test_report_without_optional_parts() -> None:
 def test_report_says(full: Page, words: str) -> None:
     """Every part that was given is in the page."""
     assert words in full.text
+
+
+def test_report_names_numbers_for_what_they_are() -> None:
+    """Rows that calibrate were not held out, rows beyond `clean_share` not found unusual, 50 rows no budget."""
+    model = {"rows_fitted": 54_000, "rows_calibration": 54_000, "rows_cleaned_out": 5_357, "rows_suspicious": 41}
+
+    page = Page(render(replace(FULL, model=model)))
+
+    assert "Rows that p-values are counted on, each scored as if unseen 54,000" in page.text
+    assert "Rows that the bulk was learnt without (train.clean_share), unusual or not 5,357" in page.text
+    assert "Rows not learnt from: in the most unusual hundredth of forest and autoencoder 41" in page.text
+    assert "Precision at budget" not in page.text
+    assert "held out for calibration" not in page.text
 
 
 def test_report_asks_for_nothing(full: Page) -> None:

@@ -183,7 +183,8 @@ def _broken_promise(periods: pd.DataFrame) -> list[str]:
     factor = (1 - realised) / max(1 - promised, LEAST_SHARE)
     return [
         (
-            f"The promise was broken: there are {factor:.1f} times the false alarms that were promised: the p-values compare with rows of "
+            f"The promise was broken: there are {factor:.1f} times the false alarms that were promised. The p-values "
+            f"compare with rows of "
             f"training, and later rows are not like them. Learn from more or more recent rows (`--train`; "
             f"`retrain.days` and `service.jobs.retrain.when` in the service), leave out columns that drift "
             f"(`detector drift` names them; `columns.ignore`), or bound what is flagged (`policy.budget`, a higher "

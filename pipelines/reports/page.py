@@ -20,6 +20,7 @@ from markupsafe import Markup
 from detector.atomic import write_whole
 from detector.errors import SinkError
 from detector.explain.reason import Reason
+from detector.features import Wording
 from detector.metrics.ranking import Interval
 from detector.schema import Schema
 from pipelines.reports import style as figure_style
@@ -47,9 +48,10 @@ CAPTIONS = {
 }
 
 _FACTS = {
-    "rows_fitted": "Rows fitted",
-    "rows_calibration": "Rows held out for calibration",
-    "rows_cleaned_out": "Rows left out as too unusual to learn from",
+    "rows_fitted": "Rows that members learnt from",
+    "rows_calibration": "Rows that p-values are counted on, each scored as if unseen",
+    "rows_suspicious": "Rows not learnt from: in the most unusual hundredth of forest and autoencoder",
+    "rows_cleaned_out": "Rows that the bulk was learnt without (train.clean_share), unusual or not",
     "contamination_detected": "Anomalies estimated among the training rows",
     "reconstruction_error_train": "Reconstruction error, rows fitted",
     "reconstruction_error_holdout": "Reconstruction error, rows held out",
@@ -70,13 +72,14 @@ _VERDICT = {"risk", "p_value", "flagged", "severity", "reasons", "truth", "unsup
 
 @dataclass(frozen=True)
 class ColumnFact:
-    """One column of the data; ``part`` is its role or its kind."""
+    """One column of the data; ``part`` is its role or its kind, ``words`` what people call it."""
 
     name: str
     part: str
     missing: float
     distinct: int
     example: str
+    words: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -194,12 +197,13 @@ def as_svg(figures: Mapping[str, Figure]) -> list[dict[str, Any]]:
     ]
 
 
-def column_facts(frame: pd.DataFrame, schema: Schema) -> list[ColumnFact]:
+def column_facts(frame: pd.DataFrame, schema: Schema, wording: Wording | None = None) -> list[ColumnFact]:
     """What a sample of the table says about each column the schema knows; others are "ignored".
 
     >>> column_facts(pd.DataFrame({"amount": [1.0, None]}), Schema(numeric=("amount",)))
-    [ColumnFact(name='amount', part='numeric', missing=0.5, distinct=1, example='1.0')]
+    [ColumnFact(name='amount', part='numeric', missing=0.5, distinct=1, example='1.0', words='')]
     """
+    wording = wording or Wording()
     roles = {name: role for role, name in schema.roles.items()}
     facts = []
     for name in map(str, frame.columns):
@@ -207,7 +211,8 @@ def column_facts(frame: pd.DataFrame, schema: Schema) -> list[ColumnFact]:
         values = frame[name].dropna()
         example = "" if values.empty else figure_style.shorten(str(values.iloc[0]), 40)
         missing = 1.0 - len(values) / max(len(frame), 1)
-        facts.append(ColumnFact(name, part, missing, int(values.astype(str).nunique()), example))
+        words = "" if (said := wording.column(name)) == name else said
+        facts.append(ColumnFact(name, part, missing, int(values.astype(str).nunique()), example, words))
     return facts
 
 
@@ -245,8 +250,8 @@ def _truth_tiles(content: ReportContent) -> list[tuple[str, str, str]]:
         tiles.append(("Events found", _count(truth["found_events"]), note))
     if "precision_at_budget" in truth:
         found = _share(truth["recall_at_budget"])
-        note = f"right among the {_count(truth['budget'])} riskiest; finds {found} of all"
-        tiles.append(("Precision at budget", _share(truth["precision_at_budget"]), note))
+        name = f"Right among the {_count(truth['budget'])} riskiest"
+        tiles.append((name, _share(truth["precision_at_budget"]), f"flagged or not; {found} of the anomalies"))
     if "false_alarm_rate" in truth:
         tiles.append(("False alarms", _share(truth["false_alarm_rate"]), "of normal rows are flagged"))
     return tiles

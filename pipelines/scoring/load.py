@@ -9,7 +9,7 @@ from detector.errors import SettingError, nearest
 from detector.persist import bundle
 from pipelines.config import Config
 from pipelines.factory.detector import exploration_of, policy_of
-from pipelines.features.engine import feature_engine_of
+from pipelines.features.wording import wording_of
 from pipelines.jobs.context import ProcessCache
 from pipelines.scoring.contract import BatchScorer
 from pipelines.scoring.series import SeriesBatchScorer
@@ -69,7 +69,7 @@ def scorer_of(scorer: bundle.Scorer, *, version: str, config: Config) -> BatchSc
         version,
         policy,
         kept=kept,
-        engine=feature_engine_of(config, trained=False),
+        wording=wording_of(config),
         sample=exploration_of(config),
     )
 

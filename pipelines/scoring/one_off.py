@@ -21,6 +21,7 @@ from detector.persist import bundle
 from pipelines.config import Config, OutputSection
 from pipelines.factory.detector import exploration_of, policy_of
 from pipelines.features.engine import FeatureEngine, feature_engine_of, joined, slices
+from pipelines.features.wording import wording_of
 from pipelines.ingest.batch import InputBatch, ReadFacts
 from pipelines.ingest.usable import open_usable
 from pipelines.prefetch import prefetch
@@ -91,7 +92,9 @@ def score(
 
 def _score_table(run: _Run, scorer: TabularScorer, rows: InputBatch, engine: FeatureEngine | None) -> ScoreReport:
     config, policy = run.config, policy_of(run.config.policy, scorer.schema)
-    batch_scorer = TableBatchScorer(scorer, run.version, policy, engine=engine, sample=exploration_of(config))
+    batch_scorer = TableBatchScorer(
+        scorer, run.version, policy, wording=wording_of(config), sample=exploration_of(config)
+    )
     with ExitStack() as stack:
         sink = stack.enter_context(open_sink(run.target))
         place, escape = run.target.quarantine_path, run.target.escape_formulas

@@ -21,6 +21,7 @@ from pipelines.config import Config
 from pipelines.factory.detector import exploration_of, policy_of
 from pipelines.factory.kinds import KINDS
 from pipelines.features.engine import feature_engine_of
+from pipelines.features.wording import wording_of
 from pipelines.labels.feedback import Statements
 from pipelines.labels.known import with_answers
 from pipelines.progress import counted, progress
@@ -140,7 +141,7 @@ def evaluate(config: Config, *, input: str, now: datetime) -> EvaluationReport: 
             reasons=reviewed.reasons,
             policy=policy.describe(),
             figures=figures,
-            columns=column_facts(frame, schema),
+            columns=column_facts(frame, schema, wording_of(config)),
             quarantine=quarantine_counts(quarantine),
             members=scorer.members,
             model=scorer.metrics,

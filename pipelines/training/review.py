@@ -10,11 +10,13 @@ import pandas as pd
 from detector.decide.policy import Policy
 from detector.detectors.table.scorer import UNSUPERVISED, TabularScorer
 from detector.explain.reason import in_words
+from detector.features import Wording
 from detector.metrics import ranking as evaluate
 from detector.metrics.calibration import calibration_metrics
 from detector.persist.bundle import Scorer
 from pipelines.config import Config
 from pipelines.factory.detector import policy_of
+from pipelines.features.wording import wording_of
 from pipelines.training.merit import MOST_SHOWN, Review, against_labels, budget_of, correlations, labels_of
 from pipelines.training.series_review import review_series, series_figures
 
@@ -35,16 +37,20 @@ def review(
     """
     policy = policy_of(config.policy, scorer.schema)
     if isinstance(scorer, TabularScorer):
-        reviewed = review_table(scorer, rows, policy=policy)
-        return reviewed, figures(scorer, rows, reviewed, policy=policy, history=history)
+        wording = wording_of(config)
+        reviewed = review_table(scorer, rows, policy=policy, wording=wording)
+        return reviewed, figures(scorer, rows, reviewed, policy=policy, history=history, wording=wording)
     reviewed, scored = review_series(scorer, rows, policy=policy, join=config.series.join)
     return reviewed, series_figures(reviewed, scored, history=history)
 
 
-def review_table(scorer: TabularScorer, rows: pd.DataFrame, *, policy: Policy) -> Review:
+def review_table(
+    scorer: TabularScorer, rows: pd.DataFrame, *, policy: Policy, wording: Wording | None = None
+) -> Review:
     """Score cleaned rows that took no part in fitting.
 
     - ``rows``: as ``clean`` returns them; at least one.
+    - ``wording``: how reasons are said; by the names of columns by default.
     """
     scored = scorer.score(rows, policy, explains=False)
     measures = scored[["risk", "p_value", *scorer.members, UNSUPERVISED]]
@@ -62,7 +68,7 @@ def review_table(scorer: TabularScorer, rows: pd.DataFrame, *, policy: Policy) -
         interval = evaluate.average_precision_interval(labels, measures["risk"])
         scored["truth"] = labels
     alerts = scored[flagged].nlargest(MOST_SHOWN, "risk")
-    reasons = scorer.explain(rows.loc[alerts.index])
+    reasons = [(wording or Wording()).reasons(each) for each in scorer.explain(rows.loc[alerts.index])]
     alerts = alerts.assign(reasons=[in_words(each) for each in reasons])
     return Review(scored, metrics, truth, interval, alerts, reasons)
 
@@ -74,6 +80,7 @@ def figures(
     *,
     policy: Policy,
     history: Mapping[str, Sequence[float]] | None = None,
+    wording: Wording | None = None,
 ) -> dict[str, Figure]:
     """The pictures of a review, by the names the report knows.
 
@@ -99,7 +106,8 @@ def figures(
     if "autoencoder" in scorer.members and len(sample) > 1:
         known = None if labels is None else drawn["truth"].to_numpy()
         unusual = drawn["flagged"].to_numpy() if known is None else known == 1
-        drawings["feature_error"] = model_figures.feature_error(scorer.feature_errors(sample), unusual=unusual)
+        errors = scorer.feature_errors(sample).rename(columns=(wording or Wording()).column)
+        drawings["feature_error"] = model_figures.feature_error(errors, unusual=unusual)
         drawings["code"] = model_figures.code_map(scorer.encode(sample), risk=drawn["risk"], labels=known)
     chosen = scored["p_value"][scored["flagged"]].max() if len(reviewed.alerts) else None
     drawings["alert_rate"] = draw.alert_rate(scored["p_value"], chosen=chosen)

@@ -69,7 +69,8 @@ class Trained:
                 f"On {reviewed.truth['labelled']:,.0f} labelled rows kept apart: AUROC {reviewed.truth['auroc']:.3f}, "
                 f"average precision {reviewed.truth['ap']:.3f} at a prevalence of {reviewed.truth['prevalence']:.4f}."
             )
-        lines.append(f"Flags {policy.describe()}: {reviewed.metrics['flagged_share']:.2%} of those rows.")
+        flagged, apart = int(reviewed.scored["flagged"].sum()), len(reviewed.scored)
+        lines.append(f"Flags {policy.describe()}: {flagged:,} of {apart:,} rows kept apart ({flagged / apart:.2%}).")
         return TrainingRecord(
             **_common(config),
             bundle=config.bundle,

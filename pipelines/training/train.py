@@ -29,6 +29,7 @@ from pipelines.factory.leakage import suspects_note, suspects_of
 from pipelines.factory.metadata import REFERENCE, add_metadata
 from pipelines.features.burn_in import warm
 from pipelines.features.engine import feature_engine_of, history_folder, statements_of
+from pipelines.features.wording import wording_of
 from pipelines.ingest.usable import open_usable
 from pipelines.labels.feedback import Statements
 from pipelines.labels.known import with_report_time
@@ -323,7 +324,7 @@ def _content(
         policy=policy.describe(),
         calibration={name: value for name, value in reviewed.metrics.items() if name.startswith(("calib", "share_"))},
         figures=trained.figures,
-        columns=column_facts(trained.frame, scorer.schema),
+        columns=column_facts(trained.frame, scorer.schema, wording_of(config)),
         quarantine=quarantine_counts(trained.cleaned.quarantine),
         members=scorer.members,
         model={name: value for name, value in scorer.metrics.items() if name != REFERENCE},
