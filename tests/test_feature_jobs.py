@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
+import mlflow
 import pandas as pd
 import pytest
 import yaml
+from mlflow.exceptions import MlflowException
 
 from detector.errors import DataError, SchemaError
 from pipelines.config import Config, load_config
@@ -163,3 +167,102 @@ def test_evaluation_says_which_rows_came_too_late(site: Config, tmp_path: Path) 
     assert any("could not be used" in line for line in report.summary())
     with pytest.raises(DataError, match=r"None of the 100 rows can be used.*too late.*only 1h is allowed \(100 rows\)"):
         evaluate(site, input=str(tmp_path / "past.parquet"), now=NOW)
+
+
+@pytest.fixture(scope="module")
+def logged(tmp_path_factory: pytest.TempPathFactory) -> Config:
+    """A detector with features of amounts and of labels, trained and logged to MLflow."""
+    folder = tmp_path_factory.mktemp("logged")
+    payments = simulate_transactions(3_000, seed=3)
+    payments.iloc[:2_400].to_csv(folder / "past.csv", index=False)
+    payments.iloc[2_400:].drop(columns=["is_fraud", "reported_at"]).to_parquet(folder / "fresh.parquet")
+    lines = [*SETTINGS["features"]["history"], "risk by merchant_category over 30d"]
+    settings = {
+        **SETTINGS,
+        "source": {"path": "past.csv"},
+        "columns": {**SETTINGS["columns"], "categorical": ["channel"], "names": {"amount": "payment"}},
+        "features": {"history": lines, "calendar": ["night"], "reported": "reported_at"},
+        "tracking": {"uri": "sqlite:///mlflow.db"},
+    }
+    (folder / "detector.yaml").write_text(yaml.safe_dump(settings), encoding="utf-8")
+    config = load_config(folder)
+    train(config, now=NOW)
+    return config
+
+
+@pytest.fixture
+def registered(logged: Config) -> Iterator[Any]:
+    """The champion, as a user of MLflow loads it."""
+    before = mlflow.get_tracking_uri(), mlflow.get_registry_uri()
+    mlflow.set_tracking_uri(logged.tracking.uri)
+    mlflow.set_registry_uri(logged.tracking.uri)
+    yield mlflow.pyfunc.load_model("models:/payments@champion")
+    mlflow.set_tracking_uri(before[0])
+    mlflow.set_registry_uri(before[1])
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore")
+def test_registered_model_takes_raw_rows_and_says_what_score_says(
+    logged: Config, registered: Any, tmp_path: Path
+) -> None:
+    """No derived column is asked for, the numbers are those of ``detector score``, and no call changes the next."""
+    fresh = logged.bundle.parent / "fresh.parquet"
+    score(logged, input=str(fresh), output=str(tmp_path / "scores.parquet"), now=NOW)
+    expected = pd.read_parquet(tmp_path / "scores.parquet")
+
+    first, found = (registered.predict(pd.read_parquet(fresh)) for _ in range(2))
+
+    names = registered.metadata.signature.inputs.input_names()
+    assert names[:5] == ["transaction_id", "time", "card_id", "amount", "channel"]
+    assert names[5:] == ["merchant_category", "is_fraud", "reported_at"]
+    assert registered.metadata.signature.inputs.required_input_names() == names[:6]
+    pd.testing.assert_frame_equal(first, found)
+    assert found["transaction_id"].tolist() == expected["transaction_id"].tolist()
+    for name in ("risk", "p_value", "flagged", "severity", "reasons"):
+        assert found[name].tolist() == expected[name].tolist(), name
+    assert found["reasons"].str.contains("payment .* times its 30-day mean of card_id").any()
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda rows: rows.astype({"card_id": "category", "channel": "category", "transaction_id": "category"}),
+        lambda rows: rows.astype({"card_id": "string", "merchant_category": "string"}),
+        lambda rows: rows.assign(amount=rows["amount"].astype("Float64")),
+        lambda rows: rows.assign(amount=rows["amount"].astype("str"), time=rows["time"].astype("str")),
+        lambda rows: rows.assign(is_fraud=pd.array([None] * len(rows), dtype="Int64")),
+        lambda rows: rows[rows.columns[::-1]].assign(more=1).set_axis(range(7, 7 + len(rows))),
+    ],
+    ids=["categories", "strings", "nullable numbers", "text", "unknown labels", "order and index"],
+)
+def test_registered_model_takes_every_form_of_a_column(logged: Config, registered: Any, change: Any) -> None:
+    """MLflow's check of types refuses no frame that holds the same rows."""
+    rows = pd.read_parquet(logged.bundle.parent / "fresh.parquet").head(40)
+
+    found = registered.predict(change(rows))
+
+    assert found["risk"].tolist() == registered.predict(rows)["risk"].tolist()
+    assert found["risk"].notna().all()
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore")
+def test_registered_model_says_what_is_wrong_with_a_row(logged: Config, registered: Any) -> None:
+    """A row without a time, one that comes too late and one that comes twice are quarantined, each with its reason."""
+    rows = pd.read_parquet(logged.bundle.parent / "fresh.parquet").head(6)
+    rows["time"] = rows["time"].astype("str")
+    rows.loc[rows.index[1], "time"] = "2020-01-01 00:00:00"
+    rows.loc[rows.index[2], "time"] = "soon"
+    rows.loc[rows.index[4], "transaction_id"] = rows["transaction_id"].iloc[3]
+
+    found = registered.predict(rows)
+
+    assert (found["severity"] == "quarantined").tolist() == [False, True, True, False, True, False]
+    assert "too late" in found["reasons"].iloc[1]
+    assert "soon" in found["reasons"].iloc[2]
+    assert found["transaction_id"].tolist() == rows["transaction_id"].tolist()
+    with pytest.raises(MlflowException, match=r"missing inputs \['amount'\]"):
+        registered.predict(rows.drop(columns="amount"))

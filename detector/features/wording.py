@@ -6,6 +6,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any, Self
 
+import pandas as pd
+
 from detector.features.feature import Feature
 from detector.features.words import NO_WORDS, ColumnWords, in_own_words, renamed, title_with_window
 
@@ -41,6 +43,11 @@ class Wording:
     def reasons(self, reasons: Sequence[Reason]) -> list[Reason]:
         """Reasons of one row as people say them."""
         return in_own_words(reasons, self.features, calendar=self.calendar, time=self.time, names=self.names)
+
+    def scores(self, scores: pd.DataFrame) -> pd.DataFrame:
+        """Scores whose lists of ``reasons`` are as people say them; an empty one stays as it is."""
+        said = [self.reasons(each) if each else each for each in scores["reasons"]]
+        return scores.assign(reasons=pd.Series(said, index=scores.index, dtype=object))
 
     def column(self, name: str) -> str:
         """A column as people call it; a feature by what it measures."""

@@ -126,6 +126,21 @@ class FeatureEngine:
         found.history = found.recall(folder)
         return found
 
+    @classmethod
+    def of_past(cls, config: Config, history: History) -> FeatureEngine:
+        """With a past that is at hand, and without anyone to ask what was said of rows."""
+        found = cls(config)
+        found.history, found.reader.statements = history, Statements.none()
+        return found
+
+    def after(self, frame: pd.DataFrame) -> MeasuredRows:
+        """Add the features of new rows, as ``push`` does, and leave the past as it is."""
+        past, self.history = self.history, self.history.copy()
+        try:
+            return self.push(frame)
+        finally:
+            self.history = past
+
     def recall(self, folder: Path) -> History:
         """The past that ``save`` left in a folder, with what was said since of the rows it was learnt from.
 

@@ -83,7 +83,7 @@ class TableBatchScorer:
         return ScoredBatch(
             scored,
             int(flagged.sum()),
-            map(self._in_own_words, scoring.scores(flagged)),
+            map(self.wording.scores, scoring.scores(flagged)),
             {} if day is None else counts_by_day(day[flagged]),
             note=decision.note,
             neighbours=scoring.neighbours() if context.used is None else {},
@@ -95,10 +95,6 @@ class TableBatchScorer:
             return None
         where = with_provenance(rows[[]], batch.facts.spans)
         return list(zip(where["file"].tolist(), where["row"].tolist(), strict=True))
-
-    def _in_own_words(self, scores: pd.DataFrame) -> pd.DataFrame:
-        spoken = [self.wording.reasons(each) if each else each for each in scores["reasons"]]
-        return scores.assign(reasons=pd.Series(spoken, index=scores.index, dtype=object))
 
 
 class FrameFolder(MutableMapping[str, pd.DataFrame]):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -81,8 +81,8 @@ def dataset_input(facts: DatasetFacts, context: str = "training") -> DatasetInpu
     return DatasetInput(dataset, [InputTag("mlflow.data.context", context)])
 
 
-def signature_of(example: pd.DataFrame, predictions: pd.DataFrame) -> ModelSignature:
-    """Columns in and out.
+def signature_of(example: pd.DataFrame, predictions: pd.DataFrame, *, optional: Sequence[str] = ()) -> ModelSignature:
+    """Columns in and out; rows may come without the ``optional`` ones.
 
     Nothing is typed on the way in. MLflow refuses a whole batch whose amounts happen to be whole numbers if the example
     had decimals, and the other way round, or whose text is a pandas category; the detector's own cleaning reads all of
@@ -92,7 +92,12 @@ def signature_of(example: pd.DataFrame, predictions: pd.DataFrame) -> ModelSigna
     from mlflow.types.schema import AnyType, ColSpec, Schema
 
     anything = AnyType()  # type: ignore[no-untyped-call]  # MLflow annotates its classes but in part
-    inputs = Schema([ColSpec(anything, str(name)) for name in example.columns])
+    inputs = Schema(
+        [
+            *(ColSpec(anything, str(name)) for name in example.columns if name not in optional),
+            *(ColSpec(anything, name, required=False) for name in optional),
+        ]
+    )
     return ModelSignature(inputs=inputs, outputs=infer_signature(predictions).inputs)
 
 

@@ -19,6 +19,8 @@ from pipelines.tracking.runs import Point, as_png
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
+    from pipelines.features.raw_rows import RawInput
+
 BUNDLE = "bundle"
 EXAMPLE = "example.parquet"
 
@@ -29,7 +31,9 @@ class TrainingRecord:
 
     - ``experiment``, ``model_name``: made if they do not exist.
     - ``bundle``: the folder that ``detector.bundle.save`` wrote.
-    - ``example``: rows as the model takes them, without the label; the first 5 are kept as the example.
+    - ``raw``: how raw rows are read and their features measured; it goes into the bundle that is logged.
+    - ``example``: rows as the model takes them, raw and without the label; the first 5 are kept as the example.
+    - ``optional``: columns that rows may come without.
     - ``dataset``, ``compared``: which rows it was trained on, and which it was compared on.
     - ``params``: the settings; nested mappings become names with dots.
     - ``metrics``: final values; missing ones (None) are left out.
@@ -52,6 +56,8 @@ class TrainingRecord:
     bundle: Path
     example: pd.DataFrame
     dataset: DatasetFacts
+    raw: RawInput | None = None
+    optional: Sequence[str] = ()
     compared: DatasetFacts | None = None
     params: Mapping[str, Any] = field(default_factory=dict)
     metrics: Mapping[str, float | None] = field(default_factory=dict)
@@ -90,6 +96,7 @@ class TrainingRecord:
             "alias": self.alias,
             "serving": self.serving,
             "run_name": self.run_name,
+            "optional": list(self.optional),
             "started": self.started,
             "ended": self.ended,
         }
@@ -97,6 +104,8 @@ class TrainingRecord:
     def write_files(self, folder: Path) -> None:
         """Write what is no plain fact."""
         shutil.copytree(self.bundle, folder / BUNDLE)
+        if self.raw is not None:
+            self.raw.write(folder / BUNDLE)
         self.example.reset_index(drop=True).to_parquet(folder / EXAMPLE)
         for name, figure in self.figures.items():
             (folder / f"{name}.png").write_bytes(as_png(figure))

@@ -40,6 +40,8 @@ EXAMPLE_ROWS = 5
 VERSION_TAGS = ("decision", "data window", BUNDLE)
 # What a loaded model imports. Named, because MLflow would find out by starting a process.
 REQUIREMENTS = ("numpy", "onnxruntime", "pandas")
+# And what it takes to read raw rows and to measure their features.
+RAW_REQUIREMENTS = ("cronsim", "pyarrow", "pydantic", "pyyaml", "sqlalchemy")
 
 
 @dataclass(frozen=True)
@@ -121,14 +123,16 @@ def _log_member(
 def _log_model(run_id: str, record: TrainingRecord, predictions: pd.DataFrame) -> str:
     import mlflow
 
+    requirements = (*REQUIREMENTS, *(RAW_REQUIREMENTS if (record.bundle / "input").is_dir() else ()))
     with mlflow.start_run(run_id=run_id):
         logged = mlflow.pyfunc.log_model(
             name="detector",
             loader_module="pipelines.pyfunc",
             data_path=str(record.bundle),
             code_paths=[str(Path(package.__path__[0])) for package in (detector, pipelines)],
-            pip_requirements=[f"{name}=={version(name)}" for name in ("mlflow", *REQUIREMENTS)],
-            signature=signature_of(record.example, predictions),
+            pip_requirements=[f"{name}=={version(name)}" for name in ("mlflow", *requirements)],
+            signature=signature_of(record.example, predictions, optional=record.optional),
+            metadata={"input columns": typed_columns(record.example)},
             input_example=record.example.head(EXAMPLE_ROWS),
             model_config=policy_to_config(record.policy),
         )

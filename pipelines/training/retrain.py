@@ -158,7 +158,9 @@ def _retrain(run: _Run) -> RetrainReport:
         name = registry.add(challenger, facts=_facts(challenger, found, reviewed), now=now)
     failpoint("retrain.compared")
     if config.tracking.enabled:
-        made = Retraining(config, period, fitted, decision, found, reviewed, figures, champion, source, run.trigger)
+        made = Retraining(
+            config, period, fitted, decision, found, reviewed, figures, champion, source, run.trigger, engine
+        )
         keep_training(spool_of(config), made.record(registry, name))
     if engine is not None:
         engine.save(history_folder(config))

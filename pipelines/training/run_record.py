@@ -10,15 +10,18 @@ import numpy as np
 import pandas as pd
 
 from detector.cleaning.clean import Cleaned
+from detector.cleaning.values import read_dates
 from detector.errors import DataError
 from detector.persist.bundle import Scorer
 from detector.schema import Schema
 from pipelines.config import Config
 from pipelines.factory.detector import policy_of
-from pipelines.factory.kinds import KINDS
+from pipelines.factory.kinds import EXAMPLE_ROWS, KINDS
 from pipelines.factory.labelled_set import head_note, head_tags
 from pipelines.factory.metadata import reference_of
 from pipelines.factory.training_period import TrainingPeriod
+from pipelines.features.engine import FeatureEngine
+from pipelines.features.raw_rows import RawInput
 from pipelines.registry.comparison import Comparison
 from pipelines.registry.promotion import Decision, note_of
 from pipelines.registry.registry import ModelRegistry
@@ -58,6 +61,7 @@ class Trained:
     kept_apart: pd.DataFrame
     reviewed: Review
     figures: dict[str, Figure]
+    engine: FeatureEngine | None = None
 
     def record(self) -> TrainingRecord:
         """As MLflow holds it."""
@@ -74,7 +78,7 @@ class Trained:
         return TrainingRecord(
             **_common(config),
             bundle=config.bundle,
-            example=_example(self.kept_apart, scorer, scorer.schema, config),
+            **_input(self.kept_apart, self.frame, scorer, config, self.engine),
             dataset=_dataset(config.name, self.source, self.rows, scorer.schema),
             metrics={k: v for k, v in scorer.metrics.items() if isinstance(v, int | float)} | reviewed.all_metrics,
             curves=self.detector.history_,
@@ -105,6 +109,7 @@ class Retraining:
     champion: Scorer | None
     source: Source
     trigger: str
+    engine: FeatureEngine | None = None
 
     def record(self, registry: ModelRegistry, name: str) -> TrainingRecord:
         """As MLflow holds it: a training whose model is the challenger of this name."""
@@ -135,7 +140,7 @@ class Retraining:
         return TrainingRecord(
             **_common(config),
             bundle=registry.path_of(name),
-            example=_example(rows, scorer, period.schema, config),
+            **_input(rows, period.raw, scorer, config, self.engine),
             dataset=_dataset(f"{config.name}, learnt", self.source, period.learn, period.schema),
             compared=_dataset(f"{config.name}, compared", self.source, period.compare, period.schema)
             if len(period.compare)
@@ -217,9 +222,32 @@ def _common(config: Config) -> dict[str, Any]:
     }
 
 
-def _example(rows: pd.DataFrame, scorer: Any, schema: Schema, config: Config) -> pd.DataFrame:
+def _input(
+    rows: pd.DataFrame, raw: pd.DataFrame, scorer: Scorer, config: Config, engine: FeatureEngine | None
+) -> dict[str, Any]:
+    """What the record says of the rows that the logged model takes: an example, and how they are read.
+
+    - ``rows``, ``raw``: some rows as they were scored, and all as they came.
+    """
+    schema = scorer.schema
+    optional: tuple[str, ...] = ()
     columns = [*(name for role, name in schema.roles.items() if role != "label"), *schema.features]
-    return KINDS[config.kind].example(rows, scorer)[list(dict.fromkeys(columns))]
+    example = KINDS[config.kind].example(rows, scorer)
+    if engine is not None:
+        features, optional = engine.features, engine.reader.optional
+        columns = [name for name in (*columns, *engine.reader.needs) if name not in (*features.names, *optional)]
+        example = _as_new(raw, features.time)
+    found = example[list(dict.fromkeys(columns))]
+    history = None if engine is None else engine.history
+    return {"example": found, "optional": optional, "raw": RawInput.of(config, history)}
+
+
+def _as_new(raw: pd.DataFrame, time: str) -> pd.DataFrame:
+    """The latest rows as if they came again, a minute apart, after all others: what came earlier is no new row."""
+    when = read_dates(raw[time])[0]
+    latest = raw.loc[when.nlargest(EXAMPLE_ROWS).index]
+    minutes = pd.to_timedelta(np.arange(1, len(latest) + 1), unit="min")
+    return latest.assign(**{time: (when.max() + minutes).floor("s")})
 
 
 def _dataset(name: str, source: Source, rows: pd.DataFrame, schema: Schema) -> DatasetFacts:

@@ -146,7 +146,7 @@ def train(config: Config, *, now: datetime) -> TrainReport:
     ModelRegistry(config.bundle).put(detector.scorer_, now=now)
     if engine is not None:
         engine.save(history_folder(config))
-    trained = Trained(config, source, detector, frame, cleaned, rows, kept_apart, reviewed, figures)
+    trained = Trained(config, source, detector, frame, cleaned, rows, kept_apart, reviewed, figures, engine)
     logged: LoggedModel | None = None
     unsent: list[str] = []
     if config.tracking.enabled:
