@@ -91,4 +91,4 @@ lock: ## Install the newest allowed versions and write requirements.lock.
 	rm -rf .venv-lock
 
 clean: ## Remove the environment, caches and what the demo wrote.
-	rm -rf $(VENV) .venv-lock build site *.egg-info .coverage .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis demo
+	rm -rf $(VENV) .venv-lock build site *.egg-info .coverage .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis demo demo-sensors

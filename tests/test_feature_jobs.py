@@ -16,6 +16,7 @@ from mlflow.exceptions import MlflowException
 
 from detector.errors import DataError, SchemaError
 from pipelines.config import Config, load_config
+from pipelines.lab.evaluate import evaluate_encoders
 from pipelines.scoring.one_off import score
 from pipelines.simulate import simulate_transactions
 from pipelines.training.evaluate import evaluate
@@ -167,6 +168,28 @@ def test_evaluation_says_which_rows_came_too_late(site: Config, tmp_path: Path) 
     assert any("could not be used" in line for line in report.summary())
     with pytest.raises(DataError, match=r"None of the 100 rows can be used.*too late.*only 1h is allowed \(100 rows\)"):
         evaluate(site, input=str(tmp_path / "past.parquet"), now=NOW)
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore")
+def test_encoders_are_compared_on_rows_with_features(site: Config) -> None:
+    """As the demo's own configuration asks for: features are measured of both tables before encoders read them."""
+    folder = site.bundle.parent
+    brief = {"autoencoder": {"enabled": False, "training": {"epochs": 1}}, "neighbours": {"enabled": False}}
+    (folder / "brief.yaml").write_text(yaml.safe_dump({**SETTINGS, "train": brief}), encoding="utf-8")
+
+    found = evaluate_encoders(
+        load_config(folder / "brief.yaml"), encoders=["dense"], input=str(folder / "fresh.parquet"), now=NOW
+    )
+
+    assert (found.learnt, found.held_out) == (len(usual(folder / "past.parquet")), len(usual(folder / "fresh.parquet")))
+    assert found.table.index.tolist() == ["dense"]
+
+
+def usual(path: Path) -> pd.DataFrame:
+    """The rows that are not known to be fraud."""
+    rows = pd.read_parquet(path)
+    return rows[rows["is_fraud"] != 1]
 
 
 @pytest.fixture(scope="module")

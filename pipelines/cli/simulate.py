@@ -23,10 +23,16 @@ def register(app: typer.Typer) -> None:
 
 def demo(
     template: Annotated[Template, typer.Option(help="What to show: card payments, or sensors.")] = Template.table,
-    folder: Annotated[Path, typer.Option(help="Where its data and results go.")] = Path("demo"),
+    folder: Annotated[
+        Path | None, typer.Option(help="Where its data and results go; by default demo, or demo-sensors.")
+    ] = None,
     rows: Annotated[int, typer.Option(min=2_000, help="Rows to simulate for training.")] = 60_000,
 ) -> None:
     """Show the whole job on simulated data: simulate, train, score, explain."""
+    from pipelines.demo.places import FOLDERS, refuse_other_project
+
+    folder = FOLDERS[template.value] if folder is None else folder
+    refuse_other_project(folder, template.value)
     if template is Template.sensors:
         from pipelines.demo.sensors import run_sensor_demo
 
