@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Iterator
 from datetime import UTC, datetime
@@ -196,7 +197,7 @@ def usual(path: Path) -> pd.DataFrame:
 def logged(tmp_path_factory: pytest.TempPathFactory) -> Config:
     """A detector with features of amounts and of labels, trained and logged to MLflow."""
     folder = tmp_path_factory.mktemp("logged")
-    payments = simulate_transactions(3_000, seed=3)
+    payments = simulate_transactions(3_000, seed=3, fraud_rate=0.03)
     payments.iloc[:2_400].to_csv(folder / "past.csv", index=False)
     payments.iloc[2_400:].drop(columns=["is_fraud", "reported_at"]).to_parquet(folder / "fresh.parquet")
     lines = [*SETTINGS["features"]["history"], "risk by merchant_category over 30d"]
@@ -205,6 +206,7 @@ def logged(tmp_path_factory: pytest.TempPathFactory) -> Config:
         "source": {"path": "past.csv"},
         "columns": {**SETTINGS["columns"], "categorical": ["channel"], "names": {"amount": "payment"}},
         "features": {"history": lines, "calendar": ["night"], "reported": "reported_at"},
+        "train": {**SETTINGS["train"], "review_share": 0.3},
         "tracking": {"uri": "sqlite:///mlflow.db"},
     }
     (folder / "detector.yaml").write_text(yaml.safe_dump(settings), encoding="utf-8")
@@ -289,3 +291,34 @@ def test_registered_model_says_what_is_wrong_with_a_row(logged: Config, register
     assert found["transaction_id"].tolist() == rows["transaction_id"].tolist()
     with pytest.raises(MlflowException, match=r"missing inputs \['amount'\]"):
         registered.predict(rows.drop(columns="amount"))
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore")
+def test_training_is_whole_in_mlflow(logged: Config, registered: Any, tmp_path: Path) -> None:
+    """Registered where pages look, held-out figures on held-out rows, the report, members below, and a full view."""
+    client = mlflow.MlflowClient()
+    version = client.get_model_version("payments", "1")
+    run, model = client.get_run(str(version.run_id)), client.get_logged_model(str(version.source).rpartition("/")[2])
+
+    assert json.loads(model.tags["mlflow.modelVersions"]) == [{"name": "payments", "version": 1}]
+    context = {each.dataset.name: each.tags[0].value for each in run.inputs.dataset_inputs}
+    assert context == {"payments, learnt": "training", "payments, kept apart": "evaluation"}
+    rows = {metric.key: metric.dataset_name for metric in model.metrics}
+    assert (rows["ap"], rows["auroc"], rows["calibration_distance"]) == ("payments, kept apart",) * 3
+    assert (rows["rows_fitted"], rows["rows"]) == ("payments, learnt",) * 2
+    page = Path(client.download_artifacts(run.info.run_id, "report.html", str(tmp_path))).read_text(encoding="utf-8")
+    assert "Training report" in page
+    members = client.search_runs(
+        [run.info.experiment_id], filter_string=f"tags.mlflow.parentRunId = '{run.info.run_id}'"
+    )
+    assert {each.info.run_name for each in members} == {"forest"}
+    assert {"ap", "weight", "rows"} <= set(members[0].data.metrics)
+    assert {"decision", "reason", "trigger", "data window"} <= set(run.data.tags)
+    assert {"rows", "ap"} <= set(run.data.metrics)
+    notes = [
+        client.get_experiment(run.info.experiment_id).tags["mlflow.note.content"],
+        run.data.tags["mlflow.note.content"],
+        str(version.description),
+    ]
+    assert not any("**" in note for note in notes)

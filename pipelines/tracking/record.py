@@ -34,9 +34,10 @@ class TrainingRecord:
     - ``raw``: how raw rows are read and their features measured; it goes into the bundle that is logged.
     - ``example``: rows as the model takes them, raw and without the label; the first 5 are kept as the example.
     - ``optional``: columns that rows may come without.
-    - ``dataset``, ``compared``: which rows it was trained on, and which it was compared on.
+    - ``dataset``, ``compared``: which rows it was trained on, and which it was evaluated on.
     - ``params``: the settings; nested mappings become names with dots.
-    - ``metrics``: final values; missing ones (None) are left out.
+    - ``metrics``: final values on the rows it was evaluated on; missing ones (None) are left out.
+    - ``fit_metrics``: those on the rows it was trained on.
     - ``members``: figures of each member, which has a run of its own below this one.
     - ``curves``: one value an epoch, logged as ``epoch/<name>``.
     - ``figures``: by file name without suffix; PNG if they are bytes.
@@ -61,6 +62,7 @@ class TrainingRecord:
     compared: DatasetFacts | None = None
     params: Mapping[str, Any] = field(default_factory=dict)
     metrics: Mapping[str, float | None] = field(default_factory=dict)
+    fit_metrics: Mapping[str, float | None] = field(default_factory=dict)
     members: Mapping[str, Mapping[str, float | None]] = field(default_factory=dict)
     curves: Mapping[str, Sequence[float]] = field(default_factory=dict)
     figures: Mapping[str, Figure | bytes] = field(default_factory=dict)
@@ -78,13 +80,14 @@ class TrainingRecord:
 
     def to_json(self) -> dict[str, Any]:
         """The plain facts, without passwords; the bundle, the example and the figures are files beside them."""
-        return {
+        newer = {"fit_metrics": _plain(self.fit_metrics), "optional": list(self.optional)}
+        return {name: value for name, value in newer.items() if value} | {
             "experiment": self.experiment,
             "model_name": self.model_name,
             "dataset": asdict(self.dataset),
             "compared": asdict(self.compared) if self.compared is not None else None,
             "params": flat_params(self.params),
-            "metrics": {name: None if value is None else float(value) for name, value in self.metrics.items()},
+            "metrics": _plain(self.metrics),
             "members": {name: dict(metrics) for name, metrics in self.members.items()},
             "curves": {name: [float(value) for value in curve] for name, curve in self.curves.items()},
             "texts": {name: mask_passwords(text) for name, text in self.texts.items()},
@@ -96,7 +99,6 @@ class TrainingRecord:
             "alias": self.alias,
             "serving": self.serving,
             "run_name": self.run_name,
-            "optional": list(self.optional),
             "started": self.started,
             "ended": self.ended,
         }
@@ -127,3 +129,7 @@ class TrainingRecord:
             "figures": {path.stem: path.read_bytes() for path in sorted(folder.glob("*.png"))},
         }
         return cls(**{**values, **given})
+
+
+def _plain(metrics: Mapping[str, float | None]) -> dict[str, float | None]:
+    return {name: None if value is None else float(value) for name, value in metrics.items()}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib.metadata import version
@@ -36,6 +37,8 @@ if TYPE_CHECKING:
     from mlflow import MlflowClient
 
 EXAMPLE_ROWS = 5
+# The members that are a network, whose loss the curves are.
+WITH_CURVES = ("autoencoder", "reconstruction")
 # What the list of versions has room for; the run has the rest.
 VERSION_TAGS = ("decision", "data window", BUNDLE)
 # What a loaded model imports. Named, because MLflow would find out by starting a process.
@@ -88,10 +91,11 @@ def log_training(uri: str, record: TrainingRecord, *, predictions: pd.DataFrame,
             texts = {**record.texts, **({"detector.yaml": record.config_text} if record.config_text else {})}
             log_files(client, run_id, record.figures, texts)
             data = dataset_input(record.dataset)
-            compared = [] if record.compared is None else [dataset_input(record.compared, "comparison")]
-            client.log_inputs(run_id, [data, *compared])
+            apart = data if record.compared is None else dataset_input(record.compared, "evaluation")
+            client.log_inputs(run_id, [data] if apart is data else [data, apart])
             model_id = _log_model(run_id, record, predictions)
-            log_metrics(client, run_id, record.metrics, model_id=model_id, dataset=data.dataset)
+            log_metrics(client, run_id, record.fit_metrics, model_id=model_id, dataset=data.dataset)
+            log_metrics(client, run_id, record.metrics, model_id=model_id, dataset=apart.dataset)
             for member in record.members:
                 _log_member(client, place, run_id, member, record, entry)
             number = _register(
@@ -118,6 +122,8 @@ def _log_member(
     run = create_run(client, experiment, member, tags=tags, parent=parent, started=record.started)
     with closing(client, run.info.run_id, ended=record.ended):
         log_metrics(client, run.info.run_id, record.members[member])
+        if member in WITH_CURVES:
+            log_curves(client, run.info.run_id, record.curves)
 
 
 def _log_model(run_id: str, record: TrainingRecord, predictions: pd.DataFrame) -> str:
@@ -155,6 +161,9 @@ def _register(client: MlflowClient, record: TrainingRecord, run_id: str, model_i
         description=_described(record),
         tags=dict(tags),
     )
+    # MLflow's pages look for the versions of a model here, and else say that it is not registered.
+    versions = json.dumps([{"name": record.model_name, "version": int(made.version)}])
+    client.set_logged_model_tags(model_id, {"mlflow.modelVersions": versions})
     return int(made.version)
 
 
@@ -164,4 +173,4 @@ def _described(record: TrainingRecord) -> str:
         title, _, rest = description.removeprefix("## ").partition("\n\n")
         description = f"{title}. {rest}"
     inputs = "\n".join(f"- `{name}`: {kind}" for name, kind in typed_columns(record.example).items())
-    return f"{description}\n\n**Input columns**\n\n{inputs}".strip()
+    return f"{description}\n\nInput columns:\n\n{inputs}".strip()

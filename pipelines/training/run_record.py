@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -63,11 +64,11 @@ class Trained:
     figures: dict[str, Figure]
     engine: FeatureEngine | None = None
 
-    def record(self) -> TrainingRecord:
-        """As MLflow holds it."""
+    def record(self, page: str = "") -> TrainingRecord:
+        """As MLflow holds it, with the report."""
         config, scorer, reviewed = self.config, self.detector.scorer_, self.reviewed
         policy = policy_of(config.policy, scorer.schema)
-        lines = [f"**{config.name}**: learnt from {len(self.rows):,} rows."]
+        lines = [f"{config.name}: learnt from {len(self.rows):,} rows."]
         if reviewed.truth is not None:
             lines.append(
                 f"On {reviewed.truth['labelled']:,.0f} labelled rows kept apart: AUROC {reviewed.truth['auroc']:.3f}, "
@@ -75,15 +76,28 @@ class Trained:
             )
         flagged, apart = int(reviewed.scored["flagged"].sum()), len(reviewed.scored)
         lines.append(f"Flags {policy.describe()}: {flagged:,} of {apart:,} rows kept apart ({flagged / apart:.2%}).")
+        since, until = (str(scorer.metrics.get(name) or "")[:10] for name in ("learnt_since", "learnt_until"))
         return TrainingRecord(
             **_common(config),
             bundle=config.bundle,
             **_input(self.kept_apart, self.frame, scorer, config, self.engine),
-            dataset=_dataset(config.name, self.source, self.rows, scorer.schema),
-            metrics={k: v for k, v in scorer.metrics.items() if isinstance(v, int | float)} | reviewed.all_metrics,
+            dataset=_dataset(f"{config.name}, learnt", self.source, self.rows, scorer.schema),
+            compared=_dataset(f"{config.name}, kept apart", self.source, self.kept_apart, scorer.schema),
+            metrics=_finite(reviewed.all_metrics),
+            fit_metrics=_numbers(scorer.metrics) | {"rows": float(len(self.rows))},
+            members=_members(scorer, reviewed, len(self.rows)),
             curves=self.detector.history_,
             figures=self.figures,
-            tags={"job": "train", "rows": str(len(self.rows)), "members": ", ".join(scorer.members)}
+            texts={"report.html": page} if page else {},
+            tags={
+                "job": "train",
+                "decision": "trained",
+                "reason": "asked for by `detector train`, compared with no other",
+                "trigger": "asked for",
+                "data window": f"{since} to {until}" if since else "all rows",
+                "rows": str(len(self.rows)),
+                "members": ", ".join(scorer.members),
+            }
             | cut(head_tags(scorer)),
             description="\n\n".join(lines),
             policy=policy,
@@ -145,8 +159,10 @@ class Retraining:
             compared=_dataset(f"{config.name}, compared", self.source, period.compare, period.schema)
             if len(period.compare)
             else None,
-            metrics=self._metrics(drift),
-            members=self._members(),
+            metrics=self._metrics(),
+            fit_metrics=_numbers(scorer.metrics)
+            | {"rows": float(len(period.learn)), "drifted_columns": float(len(drift.split(", "))) if drift else 0.0},
+            members=_members(scorer, self.reviewed, len(period.learn)),
             curves=self.fitted.detector.history_,
             figures=compared | self.figures,
             texts={"decision.md": note},
@@ -160,15 +176,9 @@ class Retraining:
             ended=self.fitted.ended,
         )
 
-    def _metrics(self, drift: str) -> dict[str, float | None]:
-        scorer = self.fitted.detector.scorer_
-        metrics: dict[str, float | None] = {
-            name: float(value)
-            for name, value in scorer.metrics.items()
-            if isinstance(value, int | float) and not isinstance(value, bool)
-        }
-        metrics["rows"] = float(len(self.period.learn))
-        metrics["drifted_columns"] = float(len(drift.split(", "))) if drift else 0.0
+    def _metrics(self) -> dict[str, float | None]:
+        """Figures on the rows compared on."""
+        metrics: dict[str, float | None] = {}
         if self.reviewed is not None:
             metrics |= self.reviewed.all_metrics
         if self.comparison is not None:
@@ -177,20 +187,7 @@ class Retraining:
             metrics["ap"] = (
                 self.comparison.challenger.precision if self.comparison.basis == "labels" else metrics.get("ap")
             )
-        return {name: value for name, value in metrics.items() if value is not None and np.isfinite(value)}
-
-    def _members(self) -> dict[str, dict[str, float | None]]:
-        """Each member's own figures: against labels where there are some, else how far the graph is from the model."""
-        scorer, truth = self.fitted.detector.scorer_, {} if self.reviewed is None else (self.reviewed.truth or {})
-        return {
-            member: {
-                "ap": truth.get(f"ap_{member}"),
-                "auroc": truth.get(f"auroc_{member}"),
-                "parity": scorer.metrics.get(f"parity_{member}"),
-                "rows": float(len(self.period.learn)),
-            }
-            for member in scorer.members
-        }
+        return _finite(metrics)
 
     def _drift(self) -> str:
         """The columns that moved since the champion learnt, by name."""
@@ -209,6 +206,35 @@ class Retraining:
             rows, risk=measures["risk"], p_value=measures["p_value"], psi=settings.psi, effect=settings.effect
         )
         return ", ".join(shift.name for shift in shifts if shift.moved)
+
+
+def _members(scorer: Scorer, reviewed: Review | None, rows: int) -> dict[str, dict[str, float | None]]:
+    """Each member's own figures: what it counts and what it tells, against labels where there are some."""
+    truth, facts = {} if reviewed is None else (reviewed.truth or {}), _numbers(scorer.metrics)
+    return {
+        member: {
+            "ap": truth.get(f"ap_{member}"),
+            "auroc": truth.get(f"auroc_{member}"),
+            "weight": facts.get(f"weight_{member}"),
+            "weight_spread": facts.get(f"weight_spread_{member}"),
+            "parity": facts.get(f"parity_{member}"),
+            "rows": float(rows),
+        }
+        | {
+            f"power_{name.removeprefix(f'power_{member}_')}": value
+            for name, value in facts.items()
+            if name.startswith(f"power_{member}_")
+        }
+        for member in scorer.members
+    }
+
+
+def _numbers(metrics: Mapping[str, Any]) -> dict[str, float | None]:
+    return _finite({name: float(value) for name, value in metrics.items() if isinstance(value, int | float)})
+
+
+def _finite(metrics: Mapping[str, float | None]) -> dict[str, float | None]:
+    return {name: value for name, value in metrics.items() if value is not None and np.isfinite(value)}
 
 
 def _common(config: Config) -> dict[str, Any]:

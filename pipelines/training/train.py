@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -147,15 +147,19 @@ def train(config: Config, *, now: datetime) -> TrainReport:
     if engine is not None:
         engine.save(history_folder(config))
     trained = Trained(config, source, detector, frame, cleaned, rows, kept_apart, reviewed, figures, engine)
+    lost = _lost(cleaned, len(frame), quarantine_file)
+    hindsight = _hindsight(usable, labelled, config, schema)
+    notes = [text for text in (early, lost, hindsight, filtered, unmatched) if text is not None]
+    content = _content(trained, notes, now=now, started=started)
+    write_report(config.report, content)
     logged: LoggedModel | None = None
     unsent: list[str] = []
     if config.tracking.enabled:
         with progress("Logging to MLflow", total=None):
             logged, unsent = _log(trained)
-    lost = _lost(cleaned, len(frame), quarantine_file)
-    hindsight = _hindsight(usable, labelled, config, schema)
-    notes = [text for text in (early, lost, hindsight, filtered, unmatched) if text is not None]
-    write_report(config.report, _content(trained, logged, notes, now=now, started=started))
+    if logged is not None:
+        places = {"MLflow model": logged.model_uri, "MLflow run": logged.url or str(logged.open_with)}
+        write_report(config.report, replace(content, places={**content.places, **places}))
     return TrainReport(
         rows=len(rows),
         quarantined=len(unmeasured) + len(cleaned.quarantine) + len(source.rejected),
@@ -288,20 +292,17 @@ def _log(trained: Trained) -> tuple[LoggedModel | None, list[str]]:
     from pipelines.tracking import keep_training
     from pipelines.tracking.messages import flush_tracking, spool_of, waiting_note
 
-    entry = keep_training(spool_of(trained.config), trained.record())
+    page = trained.config.report.read_text(encoding="utf-8")
+    entry = keep_training(spool_of(trained.config), trained.record(page))
     sent = flush_tracking(trained.config)
     return sent.models.get(entry), waiting_note(sent)
 
 
-def _content(
-    trained: Trained, logged: LoggedModel | None, notes: list[str], *, now: datetime, started: float
-) -> ReportContent:
+def _content(trained: Trained, notes: list[str], *, now: datetime, started: float) -> ReportContent:
     config, reviewed, scorer = trained.config, trained.reviewed, trained.detector.scorer_
     kind = KINDS[config.kind]
     policy = policy_of(config.policy, scorer.schema)
     places = {"Bundle": str(config.bundle)}
-    if logged is not None:
-        places |= {"MLflow model": logged.model_uri, "MLflow run": logged.url or str(logged.open_with)}
     said = (head_note(scorer), _power_note(policy, kind.calibration(scorer), len(reviewed.scored)))
     notes = [
         *(f"{sentence}." for sentence in kind.left_out(trained.detector)),
