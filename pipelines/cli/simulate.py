@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from pipelines.cli.jobs import Template
-from pipelines.cli.program import now, say
+from pipelines.cli.program import START, now, say
 
 simulate_app = typer.Typer(
     no_args_is_help=True, help="Make data with known anomalies, to try things on.", rich_markup_mode="rich"
@@ -17,8 +17,8 @@ simulate_app = typer.Typer(
 
 def register(app: typer.Typer) -> None:
     """Add the commands."""
-    app.command(epilog="Example: [bold]detector demo --folder demo[/]")(demo)
-    app.add_typer(simulate_app, name="simulate")
+    app.command(epilog="Example: [bold]detector demo --folder demo[/]", rich_help_panel=START)(demo)
+    app.add_typer(simulate_app, name="simulate", rich_help_panel=START)
 
 
 def demo(

@@ -37,6 +37,10 @@ class Review:
     alerts: pd.DataFrame
     reasons: list[list[Reason]] = field(default_factory=list)
 
+    def to_json(self) -> dict[str, Any]:
+        """For programs: the figures, and the interval of average precision."""
+        return {**self.all_metrics, "ap_interval": self.interval}
+
     @property
     def all_metrics(self) -> dict[str, float]:
         """Both kinds in one mapping."""

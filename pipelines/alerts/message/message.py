@@ -174,7 +174,7 @@ class Message:
         room, hours = self.facts.get("a_day"), self.facts.get("backlog_hours")
         which = f"on {self.facts.get('day')}"
         if hours is not None:
-            which = f"that was scored on {self.facts.get('day')}, over {hours:g} hours late,"
+            which = f"scored on {self.facts.get('day')}, over {hours:g} hours late,"
         return (
             f"{words.counted(more, 'more event')} of {self.source} {which} would have been alerts "
             f"({parts}), beyond the {room} a day; they are in the scores."
