@@ -23,6 +23,9 @@ class Template(StrEnum):
     sensors = "sensors"
 
 
+DATA_FILES = (".csv", ".parquet", ".tsv", ".txt", ".gz")
+
+
 def day(text: str) -> datetime:
     """A day as people write it in a command; what is no day is a mistake of the command line."""
     try:
@@ -52,20 +55,34 @@ def register(app: typer.Typer) -> None:
 
 
 def init(
-    folder: Annotated[Path, typer.Argument(metavar="DIR", help="The folder to write it to.")],
-    template: Annotated[Template, typer.Option(help="What it is for.")] = Template.table,
+    path: Annotated[
+        Path,
+        typer.Argument(metavar="FILE|DIR", help="A file to look at, or a folder for the template's configuration."),
+    ],
+    template: Annotated[Template, typer.Option(help="Of a folder: what it is for.")] = Template.table,
+    folder: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="Of a file: where the configuration goes; by default here.")
+    ] = None,
     force: Annotated[bool, typer.Option("--force", help="Replace the one that is there.")] = False,
+    as_json: AsJson = False,
 ) -> None:
-    """Write a commented detector.yaml to start from."""
+    """Look at a file and propose a configuration for it, or write a commented one to start from."""
+    if path.is_file():
+        from pipelines.doctor.beginning import begin
+
+        print_report(begin(path, folder=folder or Path(), force=force), as_json=as_json)
+        return
+    if path.suffix.lower() in DATA_FILES:
+        raise SettingError(f"There is no file {path}. Name one that is there, or a folder for a new configuration.")
     from detector.errors import SinkError
     from pipelines.config import FILE_NAME
     from pipelines.config.template import render
 
-    file = folder / FILE_NAME
+    file = path / FILE_NAME
     if file.exists() and not force:
         raise SettingError(f"{file} is there already. Name another folder, or add --force to replace it.")
     try:
-        folder.mkdir(parents=True, exist_ok=True)
+        path.mkdir(parents=True, exist_ok=True)
         file.write_text(render(template.value), encoding="utf-8")
     except OSError as error:
         raise SinkError(f"{file} cannot be written: {error.strerror}. Name another folder.") from error
