@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import mlflow
+import numpy as np
 import pandas as pd
 import pytest
 import yaml
@@ -18,6 +19,7 @@ from mlflow.exceptions import MlflowException
 from detector.errors import DataError, SchemaError
 from pipelines.config import Config, load_config
 from pipelines.lab.evaluate import evaluate_encoders
+from pipelines.scoring.explained import explain
 from pipelines.scoring.one_off import score
 from pipelines.simulate import simulate_transactions
 from pipelines.training.evaluate import evaluate
@@ -169,6 +171,50 @@ def test_evaluation_says_which_rows_came_too_late(site: Config, tmp_path: Path) 
     assert any("could not be used" in line for line in report.summary())
     with pytest.raises(DataError, match=r"None of the 100 rows can be used.*too late.*only 1h is allowed \(100 rows\)"):
         evaluate(site, input=str(tmp_path / "past.parquet"), now=NOW)
+
+
+def test_any_row_can_be_explained(site: Config, tmp_path: Path) -> None:
+    """Flagged or not, with the numbers of `score`, reasons in words, and what each member says."""
+    fresh = site.bundle.parent / "fresh.parquet"
+    score(site, input=str(fresh), output=str(tmp_path / "scores.parquet"), now=NOW)
+    scores = pd.read_parquet(tmp_path / "scores.parquet").set_index("transaction_id")
+    top, calm = scores["risk"].idxmax(), scores["risk"].idxmin()
+
+    found, other = (explain(site, key, input=str(fresh), now=NOW) for key in (top, calm))
+
+    assert (found.flagged, found.place, found.rows) == (True, 1, 600)
+    assert (found.risk, found.p_value) == (scores.loc[top, "risk"], scores.loc[top, "p_value"])
+    assert scores.loc[top, "reasons"].startswith(found.reasons[0].text)
+    assert (other.flagged, other.place) == (False, 600)
+    assert other.reasons
+    assert [name for name, _, _ in found.members] == ["forest"]
+    assert found.least == scores.loc[scores["flagged"], "risk"].min()
+    assert "ratio of amount to its 30-day mean of card_id" in found.values
+    said = "\n".join(str(line) for line in found.summary())
+    assert f"{top}: Flagged, {scores.loc[top, 'severity']}." in said
+    assert "It is number 1 of 600 rows by risk." in said
+
+
+def test_a_row_of_the_source_is_explained_by_its_own_past(site: Config) -> None:
+    """Without a file named, features are measured as in training, and an old row is not too late."""
+    key = pd.read_parquet(site.bundle.parent / "past.parquet")["transaction_id"].iloc[2_000]
+
+    found = explain(site, key, input=None, now=NOW)
+
+    assert (found.key, found.rows) == (key, 2_400)
+    assert np.isfinite(found.risk)
+
+
+def test_a_row_that_cannot_be_explained_says_why(site: Config, tmp_path: Path) -> None:
+    """One that is not there, and one in the quarantine."""
+    fresh = pd.read_parquet(site.bundle.parent / "fresh.parquet")
+    fresh.iloc[:1].assign(time="2020-01-01").to_csv(tmp_path / "late.csv", index=False)
+    key = str(fresh["transaction_id"].iloc[0])
+
+    with pytest.raises(DataError, match=r"No row has transaction_id 'T9'.*--input"):
+        explain(site, "T9", input=None, now=NOW)
+    with pytest.raises(DataError, match=rf"{key} was not scored, it is quarantined: time: too late"):
+        explain(site, key, input=str(tmp_path / "late.csv"), now=NOW)
 
 
 @pytest.mark.slow

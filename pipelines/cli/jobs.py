@@ -50,6 +50,7 @@ def register(app: typer.Typer) -> None:
     add(START, "doctor payments/detector.yaml", doctor)
     add(DETECT, "train payments/detector.yaml", train)
     add(DETECT, "score payments/detector.yaml --input today.parquet --output alerts.csv", score)
+    add(DETECT, "explain payments T000074629 --input today.parquet", explain)
     add(DETECT, "evaluate payments/detector.yaml --input labelled.parquet", evaluate)
     add(DETECT, "backtest payments --from 2024-03-01 --to 2024-06-01 --every 7d", backtest)
 
@@ -119,6 +120,21 @@ def score(
     from pipelines.scoring.one_off import score as run
 
     print_report(run(settings, input=input, output=output, now=now()), as_json=as_json)
+
+
+def explain(
+    config: ConfigFile,
+    key: Annotated[str, typer.Argument(metavar="KEY", help="The row's key; its number, from 0, where rows have none.")],
+    input: Annotated[  # noqa: A002 - the option's name
+        str | None, typer.Option(metavar="FILE", help="The rows it is among (a file, folder or pattern); the source's.")
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Explain one row of a table, flagged or not: its risk, what decided, and its reasons."""
+    from pipelines.config import load_config
+    from pipelines.scoring.explained import explain as run
+
+    print_report(run(load_config(config, needs_secrets=False), key, input=input, now=now()), as_json=as_json)
 
 
 def evaluate(
