@@ -20,7 +20,8 @@ from pipelines.factory.kinds import KINDS
 from pipelines.features.engine import feature_engine_of
 from pipelines.ingest.usable import open_usable
 from pipelines.progress import progress
-from pipelines.reports.page import ReportContent, write_report
+from pipelines.reports.content import ReportContent
+from pipelines.reports.page import write_report
 from pipelines.sources import open_source
 
 if TYPE_CHECKING:

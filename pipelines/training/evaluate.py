@@ -25,10 +25,11 @@ from pipelines.features.wording import wording_of
 from pipelines.labels.feedback import Statements
 from pipelines.labels.known import with_answers
 from pipelines.progress import counted, progress
-from pipelines.reports.page import ReportContent, column_facts, quarantine_counts, write_report
+from pipelines.reports.content import ReportContent, column_facts, quarantine_counts
+from pipelines.reports.page import write_report
 from pipelines.sinks.quarantine import count_quarantined, why
 from pipelines.sources import open_source
-from pipelines.training.merit import Review
+from pipelines.training.merit import Review, alternatives, explain_command
 from pipelines.training.review import review
 
 LABEL_SOME = "Label some of both (1 anomalous, 0 normal)."
@@ -130,6 +131,9 @@ def evaluate(config: Config, *, input: str, now: datetime) -> EvaluationReport: 
             job="Evaluation",
             made_at=now,
             rows=given_rows,
+            reviewed=len(reviewed.scored),
+            alternatives=alternatives(reviewed.scored),
+            explain=explain_command(config, input),
             flagged=int(reviewed.scored["flagged"].sum()),
             quarantined=len(quarantine),
             source=source.describe(),

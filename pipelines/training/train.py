@@ -35,9 +35,10 @@ from pipelines.labels.feedback import Statements
 from pipelines.labels.known import with_report_time
 from pipelines.progress import counted, progress
 from pipelines.registry.registry import ModelRegistry
-from pipelines.reports.page import ReportContent, column_facts, quarantine_counts, write_report
+from pipelines.reports.content import ReportContent, column_facts, quarantine_counts
+from pipelines.reports.page import write_report
 from pipelines.sinks.quarantine import QuarantineSink
-from pipelines.training.merit import Review
+from pipelines.training.merit import Review, alternatives, explain_command
 from pipelines.training.review import review
 from pipelines.training.run_record import Trained
 
@@ -314,6 +315,10 @@ def _content(trained: Trained, notes: list[str], *, now: datetime, started: floa
         job="Training",
         made_at=now,
         rows=len(trained.frame),
+        reviewed=len(reviewed.scored),
+        flagged=int(reviewed.scored["flagged"].sum()),
+        alternatives=alternatives(reviewed.scored),
+        explain=explain_command(config),
         quarantined=len(trained.cleaned.quarantine),
         source=trained.source.describe(),
         seconds=time.perf_counter() - started,
