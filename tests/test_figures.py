@@ -14,7 +14,7 @@ import pytest
 from matplotlib.figure import Figure
 
 from detector.errors import DataError, MissingExtraError
-from pipelines.reports import figures, model_figures
+from pipelines.reports import figures, model_figures, series_figures
 from pipelines.reports import style as figure_style
 from pipelines.reports.style import title_of
 
@@ -171,3 +171,16 @@ def test_nothing_to_draw_is_an_error() -> None:
         model_figures.feature_error(pd.DataFrame())
     with pytest.raises(DataError, match=r"received shape \(1, 3\)"):
         model_figures.code_map(np.ones((1, 3)))
+
+
+def test_a_time_axis_is_written_short() -> None:
+    """No tick is a date cut to pieces ("11-26 16"): the day stands once, below the axis."""
+    when = pd.date_range("2026-11-26 16:00", periods=1_000, freq="min")
+    figure = series_figures.risk_over_time(when, np.arange(1_000.0), flagged=np.arange(1_000) > 990)
+
+    figure_style.to_svg(figure)
+
+    ticks = [label.get_text() for label in figure.axes[0].get_xticklabels() if label.get_text()]
+    assert "18:00" in ticks
+    assert all(len(tick) <= 6 for tick in ticks)
+    assert figure.axes[0].xaxis.get_offset_text().get_text() == "2026-Nov-27"

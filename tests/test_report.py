@@ -248,7 +248,7 @@ def test_findings_come_first(full: Page) -> None:
     first = text.index("1 of 14 flags was right, and they found 1 of 40 known anomalies. Few flags")
     assert first < text.index("Rows read")
     assert "anomalies rank 16 times as high as by a blind guess: average precision 0.71 (0.66 to 0.77" in text
-    assert "p-values can be trusted: of 500 normal rows a threshold of 1 % flags 1.2 %." in text
+    assert "p-values hold what they promise: of 500 normal rows a threshold of 1 % flags 1.2 %." in text
     assert "The risk is made of neighbours 75 %, autoencoder 25 %; forest counts nothing here." in text
     assert "18 of 20 flags were right, and they found 18 of 40" in full.text
 
@@ -259,7 +259,11 @@ def test_findings_come_first(full: Page) -> None:
         ({"truth": TRUTH | {"flagged": 0.0, "precision": 0.0, "recall": 0.0}}, "so none of 40 known anomalies"),
         ({"truth": None, "flagged": 3, "reviewed": 600}, "3 of 600 rows are flagged (0.5 %)."),
         ({"truth": None, "flagged": 1, "reviewed": None}, "1 of 1,000 rows is flagged."),
-        ({"calibration": {**CALIBRATION, "calibration_distance": 0.2}}, "p-values are off: of 500 normal rows"),
+        (
+            {"truth": TRUTH | {"known_events": 2.0, "found_events": 2.0, "flagged_events": 3.0, "false_events": 1.0}},
+            "Findings 2 of 2 known events were found; of 3 flagged ones 1 is a false alarm. 18 of 20 flagged rows were",
+        ),
+        ({"calibration": {**CALIBRATION, "share_below_0.01": 0.04}}, "p-values are off: of 500 normal rows"),
     ],
 )
 def test_findings_fit_what_there_is(changes: dict[str, Any], said: str) -> None:

@@ -8,13 +8,13 @@ from pipelines.reports.content import ReportContent
 from pipelines.reports.style import percent
 
 FEW_FLAGS = 30
-SURE = 1.63
-"""A Kolmogorov-Smirnov distance that chance passes once in a hundred, times the square root of the rows."""
+SURE, NEAR = 2.58, 0.005
+"""How many standard deviations chance passes once in a hundred, and how far off 1 % may be for any use."""
 
 
 def findings_of(content: ReportContent) -> list[str]:
     """The findings, the most important first."""
-    return [*_flags(content), *_ranking(content), *_calibration(content), *_members(content)]
+    return [*_events(content), *_flags(content), *_ranking(content), *_calibration(content), *_members(content)]
 
 
 def _flags(content: ReportContent) -> Iterator[str]:
@@ -26,17 +26,24 @@ def _flags(content: ReportContent) -> Iterator[str]:
             yield f"Nothing was flagged of {_rows(content)}, so none of {anomalies:,} known anomalies was found."
         else:
             few = " Few flags: another sample may well differ." if flags < FEW_FLAGS else ""
+            what = "flagged rows" if "known_events" in truth else "flags"
             yield (
-                f"{right:,} of {flags:,} flags {'was' if right == 1 else 'were'} right, and they found {found:,} of "
+                f"{right:,} of {flags:,} {what} {'was' if right == 1 else 'were'} right, and they found {found:,} of "
                 f"{anomalies:,} known anomalies.{few}"
             )
     elif content.flagged is not None:
         share = f" ({percent(content.flagged / content.reviewed)})" if content.reviewed and content.flagged else ""
         yield f"{content.flagged:,} of {_rows(content)} {'is' if content.flagged == 1 else 'are'} flagged{share}."
+
+
+def _events(content: ReportContent) -> Iterator[str]:
+    truth = content.truth or {}
     if "known_events" in truth:
+        wrong, flagged = int(truth["false_events"]), int(truth["flagged_events"])
+        alarms = f"{wrong:,} {'is a false alarm' if wrong == 1 else 'are false alarms'}"
         yield (
-            f"{truth['found_events']:,.0f} of {truth['known_events']:,.0f} known events were found; of "
-            f"{truth['flagged_events']:,.0f} flagged ones {truth['false_events']:,.0f} are false alarms."
+            f"{truth['found_events']:,.0f} of {truth['known_events']:,.0f} known events were found; of {flagged:,} "
+            f"flagged {'one' if flagged == 1 else 'ones'} {alarms}."
         )
 
 
@@ -62,10 +69,10 @@ def _calibration(content: ReportContent) -> Iterator[str]:
     rows, share = found.get("calibration_rows"), found.get("share_below_0.01")
     if not rows or share is None:
         return
-    right = found["calibration_distance"] <= SURE / rows**0.5
+    near = abs(share - 0.01) <= max(SURE * (0.01 * 0.99 / rows) ** 0.5, NEAR)
     yield (
-        f"p-values {'can be trusted' if right else 'are off'}: of {rows:,.0f} normal rows a threshold of 1 % flags "
-        f"{percent(share)}."
+        f"p-values {'hold what they promise' if near else 'are off'}: of {rows:,.0f} normal rows a threshold of 1 % "
+        f"flags {percent(share)}."
     )
 
 
