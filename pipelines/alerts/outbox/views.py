@@ -122,10 +122,10 @@ def alert_facts(session: Session, alert: Alert, *, config: Config) -> dict[str, 
 def alert_text(session: Session, alert: Alert, *, config: Config) -> str:
     """All about one alert."""
     message = message_of(alert, section=config.alerts, target="cli")
-    lines = [message.title, message.sentence, "", f"Id: {alert.id}", f"Event: {alert.incident} ({alert.kind})"]
+    lines = [message.title, message.lead, "", f"Id: {alert.id}", f"Event: {alert.incident} ({alert.kind})"]
     lines += [f"{name}: {value}" for name, value in message.table]
     if message.reason_lines:
-        lines += ["", "Why:", *(f"- {line}" for line in message.reason_lines)]
+        lines += ["", f"{message.reasons_title}:", *(f"- {line}" for line in message.reason_lines)]
     links = (("Answer", message.answer_url), ("Review", message.review_url), ("MLflow", message.run_url))
     lines += [f"{name}: {url}" for name, url in links if url]
     lines += ["", "Deliveries:"]
