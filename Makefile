@@ -16,7 +16,7 @@ export TF_CPP_MIN_LOG_LEVEL := 3
 export MLFLOW_DISABLE_TELEMETRY := true
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test kernels coverage alertmanager check format bench soak peers docs settings mlflow lock clean
+.PHONY: help install demo test kernels coverage alertmanager check format bench soak peers docs settings pictures mlflow lock clean
 
 help: ## List the targets.
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## (.*)/  make \1\t\2/' | expand -t 18
@@ -79,6 +79,10 @@ docs: install ## Serve the documentation on this machine.
 
 settings: install ## Write docs/configuration.md from the settings themselves.
 	$(RUN)/python -m pipelines.config.reference docs/configuration.md
+
+pictures: install ## Take the pictures in docs/pictures from the pages of the demo; needs Chromium.
+	test -f demo/report.html || $(RUN)/detector demo
+	$(RUN)/python docs/make_pictures.py demo
 
 mlflow: install ## Look at the runs of the demo in the browser.
 	$(RUN)/mlflow server --backend-store-uri sqlite:///demo/mlflow.db --host 127.0.0.1 --port 5000
