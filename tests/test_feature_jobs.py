@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import subprocess
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
@@ -23,6 +24,7 @@ from pipelines.scoring.explained import explain
 from pipelines.scoring.one_off import score
 from pipelines.simulate import simulate_transactions
 from pipelines.training.evaluate import evaluate
+from pipelines.training.run_record import commit_of
 from pipelines.training.train import train
 
 NOW = datetime(2026, 3, 1, tzinfo=UTC)
@@ -362,9 +364,29 @@ def test_training_is_whole_in_mlflow(logged: Config, registered: Any, tmp_path: 
     assert {"ap", "weight", "rows"} <= set(members[0].data.metrics)
     assert {"decision", "reason", "trigger", "data window"} <= set(run.data.tags)
     assert {"rows", "ap"} <= set(run.data.metrics)
+    assert 10 < len(run.data.params) <= 60
+    assert run.data.params["policy.quantile"] == "0.98"
+    assert "service.port" not in run.data.params
+    whole = Path(client.download_artifacts(run.info.run_id, "settings.yaml", str(tmp_path))).read_text(encoding="utf-8")
+    assert yaml.safe_load(whole)["service"]["port"] == logged.service.port
+    assert "members/weight_forest" in run.data.metrics
+    assert "weight_forest" not in run.data.metrics
     notes = [
         client.get_experiment(run.info.experiment_id).tags["mlflow.note.content"],
         run.data.tags["mlflow.note.content"],
         str(version.description),
     ]
     assert not any("**" in note for note in notes)
+
+
+def test_a_training_names_the_commit_of_its_configuration(tmp_path: Path) -> None:
+    """Where the configuration lies in a git repository; elsewhere nothing is said."""
+    (tmp_path / "detector.yaml").write_text(yaml.safe_dump(SETTINGS), encoding="utf-8")
+    assert commit_of(load_config(tmp_path)) == {}
+    git = ["git", "-C", str(tmp_path), "-c", "user.name=a", "-c", "user.email=a@example.com"]
+    for command in (["init", "-q"], ["add", "."], ["commit", "-q", "-m", "Begin"]):
+        subprocess.run([*git, *command], check=True)
+
+    (commit,) = commit_of(load_config(tmp_path)).values()
+
+    assert re.fullmatch("[0-9a-f]{40}", commit)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -61,6 +61,25 @@ def metric_name(name: str) -> str:
     'psi/amount ___'
     """
     return re.sub(r"[^\w\-. :/]", "_", name, flags=re.ASCII)[:250]
+
+
+OF_MEMBERS = ("weight_", "power_", "parity_", "rank_correlation_", "ap_", "auroc_")
+OF_SIDES = ("_champion", "_challenger")
+
+
+def grouped(metrics: Mapping[str, float | None], members: Iterable[str]) -> dict[str, float | None]:
+    """Metrics as MLflow's pages group them: what tells of single members behind the others.
+
+    >>> grouped({"ap": 0.5, "ap_forest": 0.4, "ap_champion": 0.3}, ["forest"])
+    {'ap': 0.5, 'members/ap_forest': 0.4, 'ap_champion': 0.3}
+    """
+    names = tuple(members)
+
+    def place(name: str) -> str:
+        is_of_one = name.startswith(OF_MEMBERS) and any(f"_{each}" in name for each in names)
+        return f"members/{name}" if is_of_one and not name.endswith(OF_SIDES) else name
+
+    return {place(name): value for name, value in metrics.items()}
 
 
 def dataset_input(facts: DatasetFacts, context: str = "training") -> DatasetInput:

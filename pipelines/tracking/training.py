@@ -16,7 +16,7 @@ import pipelines
 from detector.persist.bundle import fingerprint
 from pipelines.tracking.address import mask_passwords, open_command, scheme_of
 from pipelines.tracking.experiments import TRAININGS, experiment_id
-from pipelines.tracking.facts import dataset_input, signature_of, typed_columns
+from pipelines.tracking.facts import dataset_input, grouped, signature_of, typed_columns
 from pipelines.tracking.pyfunc import policy_to_config
 from pipelines.tracking.record import TrainingRecord
 from pipelines.tracking.runs import (
@@ -94,8 +94,9 @@ def log_training(uri: str, record: TrainingRecord, *, predictions: pd.DataFrame,
             apart = data if record.compared is None else dataset_input(record.compared, "evaluation")
             client.log_inputs(run_id, [data] if apart is data else [data, apart])
             model_id = _log_model(run_id, record, predictions)
-            log_metrics(client, run_id, record.fit_metrics, model_id=model_id, dataset=data.dataset)
-            log_metrics(client, run_id, record.metrics, model_id=model_id, dataset=apart.dataset)
+            for metrics, rows in ((record.fit_metrics, data), (record.metrics, apart)):
+                found = grouped(metrics, record.members)
+                log_metrics(client, run_id, found, model_id=model_id, dataset=rows.dataset)
             for member in record.members:
                 _log_member(client, place, run_id, member, record, entry)
             number = _register(

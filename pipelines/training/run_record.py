@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import hashlib
+import shutil
+import subprocess
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -30,6 +32,7 @@ from pipelines.sources import Source
 from pipelines.tracking import DatasetFacts, TrainingRecord
 from pipelines.tracking.messages import CHALLENGER, cut, experiment_of, model_of
 from pipelines.tracking.usage import Point
+from pipelines.training.compared_settings import compared_settings, whole_settings
 from pipelines.training.comparison import comparison_figure
 from pipelines.training.merit import Review
 
@@ -88,16 +91,17 @@ class Trained:
             members=_members(scorer, reviewed, len(self.rows)),
             curves=self.detector.history_,
             figures=self.figures,
-            texts={"report.html": page} if page else {},
+            texts={"settings.yaml": whole_settings(config)} | ({"report.html": page} if page else {}),
             tags={
                 "job": "train",
                 "decision": "trained",
-                "reason": "asked for by `detector train`, compared with no other",
+                "reason": "asked for by hand, compared with no other",
                 "trigger": "asked for",
                 "data window": f"{since} to {until}" if since else "all rows",
                 "rows": str(len(self.rows)),
                 "members": ", ".join(scorer.members),
             }
+            | commit_of(config)
             | cut(head_tags(scorer)),
             description="\n\n".join(lines),
             policy=policy,
@@ -145,6 +149,7 @@ class Retraining:
             "job": "retrain",
             "decision": self.decision.outcome,
             "reason": self.decision.reason,
+            "rows": str(len(period.learn)),
             "trigger": self.trigger,
             "data window": f"{period.since[:10]} to {period.until[:10]}" if period.since else "all rows",
             "drift": drift or "none",
@@ -165,9 +170,9 @@ class Retraining:
             members=_members(scorer, self.reviewed, len(period.learn)),
             curves=self.fitted.detector.history_,
             figures=compared | self.figures,
-            texts={"decision.md": note},
+            texts={"decision.md": note, "settings.yaml": whole_settings(config)},
             usage=self.fitted.usage,
-            tags=cut(tags | head_tags(scorer)),
+            tags=cut(tags | commit_of(config) | head_tags(scorer)),
             description=note,
             policy=policy_of(config.policy, period.schema),
             alias=config.tracking.alias if self.champion is None else CHALLENGER,
@@ -208,6 +213,18 @@ class Retraining:
         return ", ".join(shift.name for shift in shifts if shift.moved)
 
 
+def commit_of(config: Config) -> dict[str, str]:
+    """The git commit of the configuration's folder, as MLflow's pages show it; none where there is none."""
+    if config.file is None or (git := shutil.which("git")) is None:
+        return {}
+    command = [git, "-C", str(config.file.parent), "rev-parse", "HEAD"]
+    try:
+        found = subprocess.run(command, capture_output=True, text=True, timeout=5, check=False)
+    except (OSError, subprocess.TimeoutExpired):
+        return {}
+    return {"mlflow.source.git.commit": found.stdout.strip()} if found.returncode == 0 else {}
+
+
 def _members(scorer: Scorer, reviewed: Review | None, rows: int) -> dict[str, dict[str, float | None]]:
     """Each member's own figures: what it counts and what it tells, against labels where there are some."""
     truth, facts = {} if reviewed is None else (reviewed.truth or {}), _numbers(scorer.metrics)
@@ -243,7 +260,7 @@ def _common(config: Config) -> dict[str, Any]:
         "experiment": experiment_of(config),
         "model_name": model_of(config),
         "serving": config.tracking.alias,
-        "params": config.to_dict(),
+        "params": compared_settings(config),
         "config_text": config.file.read_text(encoding="utf-8") if config.file is not None else "",
     }
 
