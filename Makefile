@@ -13,6 +13,7 @@ NUMBERS := detector/resolution.py detector/series detector/encoding detector/mem
 # Where Debian's Alertmanager looks for them, and does not start without.
 TEMPLATES := /usr/share/prometheus/alertmanager
 export TF_CPP_MIN_LOG_LEVEL := 3
+export NO_MKDOCS_2_WARNING := 1
 export MLFLOW_DISABLE_TELEMETRY := true
 
 .DEFAULT_GOAL := help
@@ -77,8 +78,9 @@ peers: install ## Add PyOD to .venv, for the comparisons of `make bench`.
 docs: install ## Serve the documentation on this machine.
 	$(RUN)/mkdocs serve
 
-settings: install ## Write docs/configuration.md from the settings themselves.
+settings: install ## Write the pages of settings and of commands from the program itself.
 	$(RUN)/python -m pipelines.config.reference docs/configuration.md
+	$(RUN)/python -m pipelines.cli.reference docs/commands.md
 
 pictures: install ## Take the pictures in docs/pictures from the pages of the demo; needs Chromium.
 	test -f demo/report.html || $(RUN)/detector demo

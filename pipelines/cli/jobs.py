@@ -46,7 +46,7 @@ def register(app: typer.Typer) -> None:
     def add(panel: str, example: str, command: Callable[..., None]) -> None:
         app.command(epilog=f"Example: [bold]detector {example}[/]", rich_help_panel=panel)(command)
 
-    add(START, "init payments --template table", init)
+    add(START, "init payments.csv", init)
     add(START, "doctor payments/detector.yaml", doctor)
     add(DETECT, "train payments/detector.yaml", train)
     add(DETECT, "score payments/detector.yaml --input today.parquet --output alerts.csv", score)
