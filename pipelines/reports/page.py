@@ -46,10 +46,13 @@ CAPTIONS = {
     "than normal rows alone would explain.",
     "calibration": "On normal rows, a threshold of 1 % should flag 1 %. Inside the band the difference is chance.",
     "risk_over_time": "The risk, what is flagged (orange), and what is known to be anomalous (dark, above).",
+    "comparison": "Left: how many anomalies are among the riskiest rows of each. Right: p-values that are "
+    "right follow the diagonal.",
     "members": "How alike the members order the rows. Members that agree on everything add nothing to each other.",
 }
 
 SECTIONS = {
+    "comparison": ("comparison",),
     "events": ("risk_over_time", *(f"event_{number}" for number in range(1, 7))),
     "threshold": ("risk", "alert_rate", "precision_recall", "calibration"),
     "drivers": ("feature_error", "code"),

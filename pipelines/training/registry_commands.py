@@ -20,6 +20,7 @@ from pipelines.registry.promotion import Decision, decide, note_of
 from pipelines.registry.registry import ModelRegistry
 from pipelines.tracking.messages import flush_tracking, record_promotion, spool_of, waiting_note
 from pipelines.training.comparison import compare_on
+from pipelines.training.pages import page_of
 
 MOST_SHOWN = 10
 
@@ -34,12 +35,15 @@ def table(config: Config) -> Listing:
         *(Column(name) for name in ("rows", "learnt from", "AP")),
         Column("alerts/day", key="alerts_a_day"),
         Column("decision", is_sentence=True),
+        Column("report"),
     )
     rows = []
     for model in reversed(state.models):
         role = {state.champion: "champion", state.challenger: "challenger"}.get(model.name, "")
         made = Cell(model.made_at, model.made_at[:16].replace("T", " "))
-        rows.append({"name": model.name, "role": role, "made": made, **_figures(model), "decision": model.decision})
+        page = page_of(config, model.name)
+        row = {"name": model.name, "role": role, "made": made, **_figures(model), "decision": model.decision}
+        rows.append(row | ({"report": str(page)} if page.is_file() else {}))
     return Listing(columns, rows, title=f"Detectors of {config.name}")
 
 

@@ -26,19 +26,19 @@ from pipelines.factory.detector import policy_of, refuse_taken_names
 from pipelines.factory.kinds import KINDS
 from pipelines.factory.labelled_set import LabelledSet, head_note, labelled_set_of, train_head, without
 from pipelines.factory.leakage import suspects_note, suspects_of
-from pipelines.factory.metadata import REFERENCE, add_metadata
+from pipelines.factory.metadata import add_metadata
 from pipelines.features.burn_in import warm
 from pipelines.features.engine import feature_engine_of, history_folder, statements_of
-from pipelines.features.wording import wording_of
 from pipelines.ingest.usable import open_usable
 from pipelines.labels.feedback import Statements
 from pipelines.labels.known import with_report_time
 from pipelines.progress import counted, progress
 from pipelines.registry.registry import ModelRegistry
-from pipelines.reports.content import ReportContent, column_facts, quarantine_counts
+from pipelines.reports.content import ReportContent
 from pipelines.reports.page import write_report
 from pipelines.sinks.quarantine import QuarantineSink
-from pipelines.training.merit import Review, alternatives, explain_command
+from pipelines.training.merit import Review
+from pipelines.training.pages import keep_page, training_content
 from pipelines.training.review import review
 from pipelines.training.run_record import Trained
 
@@ -160,7 +160,9 @@ def train(config: Config, *, now: datetime) -> TrainReport:
             logged, unsent = _log(trained)
     if logged is not None:
         places = {"MLflow model": logged.model_uri, "MLflow run": logged.url or str(logged.open_with)}
-        write_report(config.report, replace(content, places={**content.places, **places}))
+        content = replace(content, places={**content.places, **places})
+        write_report(config.report, content)
+    keep_page(config, bundle.fingerprint(config.bundle.resolve()), config.report.read_text(encoding="utf-8"))
     return TrainReport(
         rows=len(rows),
         quarantined=len(unmeasured) + len(cleaned.quarantine) + len(source.rejected),
@@ -303,37 +305,22 @@ def _content(trained: Trained, notes: list[str], *, now: datetime, started: floa
     config, reviewed, scorer = trained.config, trained.reviewed, trained.detector.scorer_
     kind = KINDS[config.kind]
     policy = policy_of(config.policy, scorer.schema)
-    places = {"Bundle": str(config.bundle)}
     said = (head_note(scorer), _power_note(policy, kind.calibration(scorer), len(reviewed.scored)))
-    notes = [
-        *(f"{sentence}." for sentence in kind.left_out(trained.detector)),
-        *notes,
-        *(note for note in said if note is not None),
-    ]
-    return ReportContent(
-        name=config.name,
+    return training_content(
+        config,
+        scorer,
+        reviewed,
+        trained.figures,
         job="Training",
-        made_at=now,
-        rows=len(trained.frame),
-        reviewed=len(reviewed.scored),
-        flagged=int(reviewed.scored["flagged"].sum()),
-        alternatives=alternatives(reviewed.scored),
-        explain=explain_command(config),
-        quarantined=len(trained.cleaned.quarantine),
+        now=now,
+        frame=trained.frame,
+        quarantine=trained.cleaned.quarantine,
         source=trained.source.describe(),
         seconds=time.perf_counter() - started,
-        truth=reviewed.truth,
-        ap_interval=reviewed.interval,
-        alerts=reviewed.alerts,
-        unit=kind.unit,
-        reasons=reviewed.reasons,
-        policy=policy.describe(),
-        calibration={name: value for name, value in reviewed.metrics.items() if name.startswith(("calib", "share_"))},
-        figures=trained.figures,
-        columns=column_facts(trained.frame, scorer.schema, wording_of(config)),
-        quarantine=quarantine_counts(trained.cleaned.quarantine),
-        members=scorer.members,
-        model={name: value for name, value in scorer.metrics.items() if name != REFERENCE},
-        places=places,
-        notes=notes,
+        notes=[
+            *(f"{sentence}." for sentence in kind.left_out(trained.detector)),
+            *notes,
+            *(note for note in said if note is not None),
+        ],
+        places={"Bundle": str(config.bundle)},
     )
