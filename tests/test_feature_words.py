@@ -74,6 +74,8 @@ NAMES = {"amount": ColumnWords("payment", "EUR"), "card_id": ColumnWords("card")
         (Reason("amount", "950.00", "about 42", 0.5), "payment 950.00 EUR, expected about 42 EUR"),
         (Reason("amount", "missing", "about 42", 0.5), "payment missing, expected about 42 EUR"),
         (Reason("birth weekday", "Monday", "", 0.5, columns=("birth",)), "date of birth weekday Monday"),
+        (Reason("amount", "1.67 at worst", "about 4", 0.5), "payment 1.67 EUR at worst, expected about 4 EUR"),
+        (Reason("amount", "no reading", "", 0.5), "payment no reading"),
         (Reason("shop", "fuel", "books", 0.5), "shop fuel, expected books"),
         (Reason("births", "3", "", 0.5), "births 3"),
         (

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
@@ -16,6 +17,9 @@ FLAGS = {"night": ("by day", "at night"), "weekend": ("on a working day", "on a 
 STATISTICS = {"mean": "mean", "std": "deviation", "max": "largest", "sum": "sum"}
 IN_UNIT = (*STATISTICS, "last")
 """The measures whose numbers are in the unit of the column they measure."""
+
+
+_NUMBER = re.compile(r"((?:about )?[-+]?[\d.,]+(?:e[-+]?\d+)?)( at worst)?")
 
 
 @dataclass(frozen=True)
@@ -171,11 +175,8 @@ def _of_column(reason: Reason, names: Mapping[str, ColumnWords]) -> Reason:
 
 def _with_unit(text: str, unit: str) -> str:
     """A number with its unit; what is no number, such as "missing", as it is."""
-    try:
-        float(text.removeprefix("about "))
-    except ValueError:
-        return text
-    return f"{text} {unit}".strip()
+    number = _NUMBER.fullmatch(text) if unit else None
+    return text if number is None else f"{number[1]} {unit}{number[2] or ''}"
 
 
 def _of_calendar(reason: Reason, time: str | None, names: Mapping[str, ColumnWords]) -> Reason:

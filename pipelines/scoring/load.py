@@ -63,7 +63,14 @@ def scorer_of(scorer: bundle.Scorer, *, version: str, config: Config) -> BatchSc
             )
     policy = policy_of(config.policy, scorer.schema)
     if isinstance(scorer, SequenceScorer):
-        return SeriesBatchScorer(scorer, version=version, policy=policy, kept=kept, staleness=Staleness.of(config))
+        return SeriesBatchScorer(
+            scorer,
+            version=version,
+            policy=policy,
+            kept=kept,
+            staleness=Staleness.of(config),
+            wording=wording_of(config),
+        )
     return TableBatchScorer(
         scorer,
         version,

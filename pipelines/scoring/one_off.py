@@ -17,6 +17,8 @@ from detector.decide.policy import Policy
 from detector.detectors.series.scorer import SequenceScorer
 from detector.detectors.table.scorer import TabularScorer
 from detector.errors import DataError
+from detector.explain.reason import in_words
+from detector.features import Wording
 from detector.persist import bundle
 from pipelines.config import Config, OutputSection
 from pipelines.factory.detector import exploration_of, policy_of
@@ -158,7 +160,8 @@ def _score_series(run: _Run, scorer: SequenceScorer) -> SeriesReport:
         raise DataError(f"{source.describe()} holds no rows. Give rows with readings.")
     with progress("Scoring", total=None):
         found = scorer.score_frame(frame, policy=policy, join=config.series.join)
-    events = found.events
+    words = wording_of(config)
+    events = _worded(found.events, words)
     with ExitStack() as stack:
         place, escape = run.target.quarantine_path, run.target.escape_formulas
         quarantine = stack.enter_context(QuarantineSink(place, columns=columns, escape=escape))
@@ -166,7 +169,7 @@ def _score_series(run: _Run, scorer: SequenceScorer) -> SeriesReport:
         quarantine.write(source.rejected)
         sink = stack.enter_context(open_sink(run.target))
         beside = stack.enter_context(open_sink(run.target.events))
-        sink.write(run.stamped(as_written(found.frame)))
+        sink.write(run.stamped(as_written(words.scores(found.frame))))
         beside.write(run.stamped(as_written(events.drop(columns="text"))))
     return SeriesReport(
         rows=len(frame) + len(source.rejected),
@@ -180,3 +183,13 @@ def _score_series(run: _Run, scorer: SequenceScorer) -> SeriesReport:
         quarantine=quarantine.describe(),
         policy=policy.describe(),
     )
+
+
+def _worded(events: pd.DataFrame, words: Wording) -> pd.DataFrame:
+    """Events whose reasons are by the names that people have for sensors, in the list and in the text."""
+    said = [words.reasons(each) for each in events["reasons"]]
+    texts = [
+        in_words(new) + text.removeprefix(in_words(old))
+        for new, old, text in zip(said, events["reasons"], events["text"], strict=True)
+    ]
+    return events.assign(reasons=pd.Series(said, index=events.index, dtype=object), text=texts)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,8 +12,12 @@ import pandas as pd
 
 from detector.cleaning.values import read_dates
 from detector.decide.policy import Budget, Policy
+from detector.detectors.series.scorer import SeriesVerdicts
 from detector.detectors.table.scorer import TabularScorer
+from detector.detectors.table.verdicts import Verdicts
 from detector.errors import SettingError
+from detector.explain.reason import reasons_in_words
+from detector.features import Wording
 from detector.persist import bundle
 from detector.persist.bundle import Scorer
 
@@ -46,13 +50,12 @@ class ScoredTable:
         Raises ``SchemaError`` if a column is missing.
         """
         rows, faults = frame.reset_index(drop=True), pd.DataFrame({"row": [], "reason": []})
-        worded: dict[str, Any] = {}
+        words = Wording()
         if self.raw is not None:
             measured = self.raw.prepare(rows)
             rows, faults = measured.rows, measured.quarantine[["row", "reason"]]
-            if isinstance(self.scorer, TabularScorer):
-                worded["wording"] = self.raw.wording
-        verdicts = self.scorer.judge(rows.reset_index(drop=True), policy=self.policy, **worded)
+            words = self.raw.wording
+        verdicts = self._judged(rows.reset_index(drop=True), words)
         found = verdicts.quarantine[["row", "reason"]]
         found = found.assign(row=rows.index.to_numpy()[found["row"].to_numpy(dtype=np.int64)])
         faults = pd.concat([faults, found]) if len(faults) else found
@@ -68,6 +71,12 @@ class ScoredTable:
                 is_time = pd.api.types.is_datetime64_dtype(placed[name])
                 placed.loc[bad, name] = read_dates(given)[0] if is_time else given.astype(object)
         return placed.set_axis(frame.index, axis="index")
+
+    def _judged(self, rows: pd.DataFrame, words: Wording) -> Verdicts | SeriesVerdicts:
+        if isinstance(self.scorer, TabularScorer):
+            return self.scorer.judge(rows, policy=self.policy, wording=words)
+        found = self.scorer.score_frame(rows, policy=self.policy)
+        return replace(found, frame=reasons_in_words(words.scores(found.frame)))
 
 
 def _load_pyfunc(data_path: str, model_config: Mapping[str, Any] | None = None) -> ScoredTable:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import pandas as pd
@@ -41,7 +42,9 @@ def review(
         reviewed = review_table(scorer, rows, policy=policy, wording=wording)
         return reviewed, figures(scorer, rows, reviewed, policy=policy, history=history, wording=wording)
     reviewed, scored = review_series(scorer, rows, policy=policy, join=config.series.join)
-    return reviewed, series_figures(reviewed, scored, history=history)
+    drawn = series_figures(reviewed, scored, history=history)
+    words = wording_of(config)
+    return replace(reviewed, reasons=[words.reasons(each) for each in reviewed.reasons]), drawn
 
 
 def review_table(
