@@ -9,9 +9,12 @@ from pathlib import Path
 import pandas as pd
 import pytest
 from rich.console import Console
+from typer.testing import CliRunner
 
+from pipelines.cli import app
 from pipelines.config import load_config
 from pipelines.config.template import TEMPLATES
+from pipelines.demo import sensors
 from pipelines.demo import transactions as demo
 from pipelines.training import review
 
@@ -43,6 +46,41 @@ def test_demo_configuration_can_be_read(tmp_path: Path) -> None:
     template = TEMPLATES["transactions"]["features"]
     assert list(config.features.history) == template["history"]
     assert (list(config.features.calendar), config.features.reported) == (template["calendar"], template["reported"])
+
+
+@pytest.mark.parametrize(
+    ("arguments", "folder"),
+    [([], "demo"), (["--template", "transactions"], "demo"), (["--template", "sensors"], "demo-sensors")],
+)
+def test_each_demo_has_a_folder_of_its_own(
+    arguments: list[str], folder: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`make demo` and then the demo of sensors leave two projects; a second run of one replaces the first."""
+    monkeypatch.chdir(tmp_path)
+    places: list[Path] = []
+    monkeypatch.setattr(demo, "run_demo", lambda place, **_: places.append(place))
+    monkeypatch.setattr(sensors, "run_sensor_demo", lambda place, **_: places.append(place))
+    Path("demo").mkdir()
+    Path("demo", "detector.yaml").write_text(demo.CONFIG, encoding="utf-8")
+
+    result = CliRunner().invoke(app, ["demo", *arguments])
+
+    assert result.exit_code == 0, result.output
+    assert places == [Path(folder)]
+
+
+@pytest.mark.parametrize("found", [demo.CONFIG, "name: mine\n", "name: [", "- 1\n", ""])
+def test_demo_replaces_no_other_project(found: str, tmp_path: Path) -> None:
+    """A configuration of another name, or one that cannot be read, stays, and a free folder is named."""
+    (tmp_path / "detector.yaml").write_text(found, encoding="utf-8")
+
+    result = CliRunner().invoke(app, ["demo", "--template", "sensors", "--folder", str(tmp_path)])
+
+    assert result.exit_code == 2
+    said = " ".join(result.output.split())
+    assert "the demo would replace it. Name another folder: detector demo --template sensors --folder" in said
+    assert (tmp_path / "detector.yaml").read_text(encoding="utf-8") == found
+    assert [path.name for path in tmp_path.iterdir()] == ["detector.yaml"]
 
 
 @pytest.mark.slow

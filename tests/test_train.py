@@ -78,10 +78,14 @@ def test_training_leaves_a_bundle_and_a_report(trained_once: Path, payments: pd.
     assert not (trained_once / "bundle.quarantine.csv").exists()
     assert sorted(path.name for path in trained_once.iterdir()) == [
         "bundle",
+        "bundle.models",
         "detector.yaml",
         "payments.parquet",
         "report.html",
     ]
+    (kept,) = (trained_once / "bundle.models" / "reports").iterdir()
+    assert kept.name == f"{bundle.fingerprint(trained_once / 'bundle')}.html"
+    assert kept.read_text(encoding="utf-8") == page
 
 
 def test_bad_rows_go_to_quarantine(tmp_path: Path, configure: Configure, payments: pd.DataFrame, seen: Seen) -> None:

@@ -14,8 +14,7 @@ from numpy.typing import NDArray
 from detector.cleaning.quarantine import quarantine
 from detector.cleaning.values import naive_utc
 from detector.errors import DataError, SettingError
-from detector.explain.reason import Reason
-from detector.features import FeatureSet, History, in_own_words, load_history, save_history
+from detector.features import FeatureSet, History, load_history, save_history
 from detector.features.duration import MICROSECONDS, short
 from detector.schema import Schema
 from pipelines.config import Config
@@ -126,6 +125,21 @@ class FeatureEngine:
         found = cls(config)
         found.history = found.recall(folder)
         return found
+
+    @classmethod
+    def of_past(cls, config: Config, history: History) -> FeatureEngine:
+        """With a past that is at hand, and without anyone to ask what was said of rows."""
+        found = cls(config)
+        found.history, found.reader.statements = history, Statements.none()
+        return found
+
+    def after(self, frame: pd.DataFrame) -> MeasuredRows:
+        """Add the features of new rows, as ``push`` does, and leave the past as it is."""
+        past, self.history = self.history, self.history.copy()
+        try:
+            return self.push(frame)
+        finally:
+            self.history = past
 
     def recall(self, folder: Path) -> History:
         """The past that ``save`` left in a folder, with what was said since of the rows it was learnt from.
@@ -252,11 +266,6 @@ class FeatureEngine:
         beside = [name for name in (self.section.reported,) if name in schema.features]
         schema = schema.without(beside)
         return Schema(**{**schema.to_dict(), "numeric": (*schema.numeric, *self.features.names)})
-
-    def in_own_words(self, reasons: list[Reason]) -> list[Reason]:
-        """Reasons that speak of an entity's own history."""
-        features = self.features
-        return in_own_words(reasons, features.all, calendar=features.calendar, time=features.time)
 
     def empty(self) -> History:
         """A past in which nothing has happened yet."""
