@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -209,6 +210,12 @@ class FeatureEngine:
             again = again | known(typed[self.features.key])
         taken = typed[~again]
         return MeasuredRows(self._joined(frame, self.history.push(taken), quarantine), quarantine, taken)
+
+    def beside(self, history: History, frame: pd.DataFrame) -> FeatureEngine:
+        """An engine that goes on from the past of some rows' entities; what it takes leaves that past as it is."""
+        found = copy.copy(self)
+        found.history = history.excerpt(self.reader.read(frame))
+        return found
 
     @property
     def reach(self) -> pd.Timedelta:
