@@ -96,8 +96,7 @@ class ApiSection(Section):
     """Events that one request may have scored."""
 
     hold_hours: PositiveFloat = 48.0
-    """Hours for which an event that was scored on request counts in the past of later ones, until it comes through the
-    source; one that never comes is forgotten then."""
+    """Hours for which an event that was scored on request counts in the past of later ones, unless it comes before."""
 
 
 class ServiceSection(Section):

@@ -74,8 +74,12 @@ def framed(rows: Iterable[dict[str, Any]]) -> pd.DataFrame:
     """
     listed = list(rows)
     names = dict.fromkeys(name for row in listed for name in row)
-    columns = {name: pd.Series([row.get(name) for row in listed], dtype=object).infer_objects() for name in names}
-    return pd.DataFrame(columns)
+    return pd.DataFrame({name: _inferred(pd.Series([row.get(name) for row in listed], dtype=object)) for name in names})
+
+
+def _inferred(column: pd.Series) -> pd.Series:
+    """With the type of its values, if they all have one: beside a missing one, a large number would be rounded."""
+    return column if column.isna().any() else column.infer_objects()
 
 
 def measure_ahead(
@@ -88,7 +92,8 @@ def measure_ahead(
     every = frame
     if not held.empty:
         own = [name for name in engine.reader.needs if name in held]
-        every = pd.concat([held[own].astype(object), frame.astype(object)]).infer_objects()
+        joined = pd.concat([held[own].astype(object), frame.astype(object)])
+        every = pd.DataFrame({name: _inferred(joined[name]) for name in joined.columns})
     found = engine.beside(history, every).push(every, now=pd.Timestamp(now))
     asked = found.quarantine["row"].isin(frame.index)
     return replace(found, rows=found.rows[found.rows.index.isin(frame.index)], quarantine=found.quarantine[asked])

@@ -110,8 +110,10 @@ class OnRequest:
             raise BusyError("Another instance leads, and only that one knows the past up to now: ask it.")
         engine, key = state.engine, state.engine.features.key
         held = self.held.frame(now=now)
+        own: set[str] = set()
         followed = self._followed(state)
-        own = set() if key is None else set(engine.reader.read(events)[key].astype(str))
+        if key is not None and not held.empty:
+            own = set(engine.reader.read(events)[key].astype(str))
         with self._in_turn(state):
             history, in_hand = state.history_for(events, followed)
             held = related(engine, held[~held.index.isin(own | in_hand)], events)

@@ -7,10 +7,12 @@ import os
 import signal
 import threading
 import time
+from collections.abc import Callable
 from datetime import UTC, datetime
 from types import FrameType
 
 import sqlalchemy as sa
+from fastapi import FastAPI
 
 from detector.errors import DetectorError, StoreError
 from pipelines.alerts.feedback.router import answer_router
@@ -237,8 +239,12 @@ class _Turn:
         self._lock.release()
 
 
-def serve(config: Config, store: Store) -> None:
+def serve(
+    config: Config, store: Store, *, doors: Callable[[FastAPI, Config, Store, Facts], None] = lambda *_: None
+) -> None:
     """Run an instance, with its HTTP server, until SIGTERM or SIGINT.
+
+    ``doors`` adds to its web application what lies above the service: the API and the console.
 
     Raises ``SettingError`` if the port is taken.
     """
@@ -246,6 +252,7 @@ def serve(config: Config, store: Store) -> None:
     service = Service(config, store)
     app = application(service.facts, service.metrics)
     app.include_router(answer_router(config, store, clock=lambda: datetime.now(UTC)))
+    doors(app, config, store, service.facts)
     server = HttpServer(app, host=config.service.host, port=config.service.port)
 
     last = threading.Timer(2 * config.service.stop_within + LAST_SECONDS, _give_up)
