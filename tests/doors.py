@@ -11,8 +11,8 @@ from typing import Any
 import requests
 
 from pipelines.api import keys
-from pipelines.api.application import add_doors
 from pipelines.config import Config
+from pipelines.console.application import add_doors
 from pipelines.jobs.context import ProcessCache
 from pipelines.service.facts import Facts
 from pipelines.service.http import HttpServer, application

@@ -17,9 +17,6 @@ from pipelines.api.looks import looks_router
 from pipelines.api.models import models_router
 from pipelines.api.problems import HEADERS, answer_problems
 from pipelines.api.scores import scores_router
-from pipelines.config import Config
-from pipelines.service.facts import Facts
-from pipelines.store import Store
 
 PATH = "/v1"
 ABOUT = """Score events, work through alerts, steer the service.
@@ -58,10 +55,3 @@ def unguarded(doors: Doors) -> FastAPI:
         return JSONResponse(found, headers=HEADERS)
 
     return app
-
-
-def add_doors(app: FastAPI, config: Config, store: Store, facts: Facts) -> None:
-    """Add all ways in to the service's web application, as the configuration has them."""
-    doors = Doors.of(config, store, facts)
-    if config.service.api.enabled:
-        app.mount(PATH, api(doors))

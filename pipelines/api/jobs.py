@@ -15,7 +15,7 @@ from pipelines.api.alerts import Given
 from pipelines.api.doors import Doors, caller_of, needs
 from pipelines.api.problems import HEADERS
 from pipelines.api.writes import in_one_transaction
-from pipelines.jobs.steering import ask_for, check_job, last_runs, paused_jobs, set_paused, write_down
+from pipelines.jobs.steering import last_runs, paused_jobs, steer
 from pipelines.service.due_times import next_times
 from pipelines.service.scheduler import sections_of
 from pipelines.store import Request as Asked
@@ -58,33 +58,28 @@ def jobs_router(doors: Doors) -> APIRouter:
             answer["run"] = None if run is None else run_of(run)
         return JSONResponse(answer, headers=HEADERS)
 
-    def steer(job: str, given: Why, request: Request, act: Any) -> JSONResponse:
-        check_job(job)
+    def take(job: str, step: str, given: Why, request: Request) -> JSONResponse:
+        who = caller_of(request).name
 
         def within(session: Session) -> dict[str, Any]:
-            who, what = caller_of(request).name, request.url.path.rpartition("/")[2]
-            write_down(session, f"{what} {job}", actor=who, reason=given.reason, arguments={}, now=doors.clock())
-            found: dict[str, Any] = act(session)
-            return {"job": job} | found
+            return steer(session, job, step, actor=who, reason=given.reason, now=doors.clock())
 
         return in_one_transaction(doors, request, given, within)
 
     @router.post("/{job}/run", dependencies=[steers])
     def run(job: str, given: Why, request: Request) -> JSONResponse:
         """Have a job run now, by the instance that leads; `requests/{number}` says what became of it."""
-        return steer(
-            job, given, request, lambda session: {"request": ask_for(session, job, arguments={}, now=doors.clock())}
-        )
+        return take(job, "run", given, request)
 
     @router.post("/{job}/pause", dependencies=[steers])
     def pause(job: str, given: Why, request: Request) -> JSONResponse:
         """Leave a job out until it is resumed."""
-        return steer(job, given, request, lambda session: {"paused": set_paused(session, job, paused=True)})
+        return take(job, "pause", given, request)
 
     @router.post("/{job}/resume", dependencies=[steers])
     def resume(job: str, given: Why, request: Request) -> JSONResponse:
         """Run a job on schedule again."""
-        return steer(job, given, request, lambda session: {"paused": set_paused(session, job, paused=False)})
+        return take(job, "resume", given, request)
 
     return router
 

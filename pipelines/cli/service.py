@@ -30,7 +30,7 @@ def register(app: typer.Typer) -> None:
 def serve(config: ConfigFile) -> None:
     """Score, learn again and look for drift on a schedule, until it is stopped."""
     settings, store = _open(config, needs_secrets=True)
-    from pipelines.api.application import add_doors
+    from pipelines.console.application import add_doors
     from pipelines.progress import be_quiet
     from pipelines.service.app import serve as run
     from pipelines.service.logs import configure

@@ -99,6 +99,16 @@ class ApiSection(Section):
     """Hours for which an event that was scored on request counts in the past of later ones, unless it comes before."""
 
 
+class ConsoleSection(Section):
+    """The pages under `/console` that people work in; they sign in with a key of the scope `review`, or `admin`."""
+
+    enabled: bool = True
+    """Whether there are any."""
+
+    hours: PositiveFloat = 12.0
+    """Hours for which a browser stays signed in."""
+
+
 class ServiceSection(Section):
     """What `detector serve` does, and when."""
 
@@ -151,10 +161,13 @@ class ServiceSection(Section):
     """The address to answer on: 0.0.0.0 for all."""
 
     port: Annotated[int, Field(ge=0, le=65_535)] = 8321
-    """The port to answer on, with /v1, /healthz, /readyz and /metrics; 0 for any that is free."""
+    """The port to answer on, with /console, /v1, /healthz, /readyz and /metrics; 0 for any that is free."""
 
     api: ApiSection = ApiSection()
     """What programs may ask under `/v1`."""
+
+    console: ConsoleSection = ConsoleSection()
+    """The pages that people work in, under `/console`."""
 
     log: Literal["pretty", "json"] = "pretty"
     """How the log is written: for people, or one JSON object a line."""

@@ -13,6 +13,8 @@ from detector.errors import SettingError, nearest
 from pipelines.config.service import JobsSection
 from pipelines.store import Audit, JobState, Request, Run
 
+STEPS = ("run", "pause", "resume")
+
 
 def check_job(job: str) -> None:
     """Raise ``SettingError`` if no job of the schedule has that name."""
@@ -41,6 +43,24 @@ def ask_for(session: Session, job: str, *, arguments: Mapping[str, Any], now: da
     session.add(request)
     session.flush()
     return request.id
+
+
+def steer(session: Session, job: str, step: str, *, actor: str, reason: str, now: datetime) -> dict[str, Any]:
+    """Run a job of the schedule now, leave it out, or take it in again; who did so is written down.
+
+    - ``step``: one of ``STEPS``.
+
+    Returns the job, and the number of the request or whether it is left out.
+
+    Raises ``SettingError`` if there is no such job or step.
+    """
+    check_job(job)
+    if step not in STEPS:
+        raise SettingError(f"There is no {step!r} to do with a job. {nearest(step, STEPS)}")
+    write_down(session, f"{step} {job}", actor=actor, reason=reason, arguments={}, now=now)
+    if step == "run":
+        return {"job": job, "request": ask_for(session, job, arguments={}, now=now)}
+    return {"job": job, "paused": set_paused(session, job, paused=step == "pause")}
 
 
 def last_runs(session: Session, *, job: str = "", most: int = 20) -> list[Run]:

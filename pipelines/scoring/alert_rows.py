@@ -55,10 +55,9 @@ def rows_of_alert(alert: Alert, *, config: Config, store: Store, cache: ProcessC
     shown = rows.apply(lambda column: column.map(lambda value: _shown(masks, str(column.name), value)))
     scores = stored_scores(config, store, Scored(SCORES, batches=[batch.id for batch in batches]))
     if not rows.empty and name in scores:
-        found = scores.assign(**{name: scores[name].astype(str)}).set_index(name)
-        found = found[[each for each in SCORES if each in found and each not in shown]]
-        shown = shown.join(found.loc[~found.index.duplicated()], on=rows[name].astype(str).rename("_key"))
-        shown = shown.drop(columns="_key", errors="ignore")
+        found = scores.set_index(scores[name].astype(str))
+        found = found.loc[~found.index.duplicated(), [each for each in SCORES if each in found and each not in shown]]
+        shown = pd.concat([shown, found.reindex(rows[name].astype(str)).set_axis(shown.index)], axis="columns")
     missing = len(keys) - len(rows)
     note = "Some rows are no longer where they were scored from." if missing else ""
     return AlertRows(rows, shown, missing, note)
