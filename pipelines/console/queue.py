@@ -26,6 +26,7 @@ from pipelines.store.alert_tables import AlertDay
 
 VIA = "console"
 PAGE = 50
+MOST_COUNTED = 10_000
 DEFAULT_SNOOZE = 24.0
 FILTERS = ("state", "severity", "about", "pattern", "assignee", "order")
 
@@ -50,12 +51,19 @@ def queue_router(doors: Doors) -> APIRouter:
         now, config = doors.clock(), doors.config
         with doors.store.read() as session:
             lines = queue.page(session, wanted, config=config, now=now)
-            total = queue.count(session, wanted, config=config, now=now)
+            total = queue.count(session, wanted, config=config, now=now, most=MOST_COUNTED + 1)
             held_back = held_back_today(session, config=config, now=now)
         following = queue.following(wanted, lines)
         query = {name: value for name, value in (given | {"order": order}).items() if value}
         more = "" if following is None else urlencode(query | {"after": following.after})
-        values: dict[str, Any] = {"lines": lines, "total": total, "given": given | {"order": order}, "now": now}
+        shown = f"{total:,}" if total <= MOST_COUNTED else f"more than {MOST_COUNTED:,}"
+        values: dict[str, Any] = {
+            "lines": lines,
+            "total": total,
+            "shown": shown,
+            "given": given | {"order": order},
+            "now": now,
+        }
         values |= {"states": STATES, "severities": SEVERITIES[::-1], "more": more, "held_back": held_back}
         return page("queue.html.j2", request, name=config.name, query=urlencode(query), **values)
 

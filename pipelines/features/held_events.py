@@ -83,18 +83,26 @@ def _inferred(column: pd.Series) -> pd.Series:
 
 
 def measure_ahead(
-    engine: FeatureEngine, history: History, frame: pd.DataFrame, held: pd.DataFrame, *, now: datetime
+    engine: FeatureEngine,
+    history: History,
+    frame: pd.DataFrame,
+    held: pd.DataFrame,
+    *,
+    now: datetime,
+    typed: pd.DataFrame,
 ) -> MeasuredRows:
     """The features of rows as the next batch would give them; history and engine stay as they are.
 
     - ``held``: other events that count as well, under labels that are none of ``frame``.
+    - ``typed``: the rows of ``frame`` as the engine's reader returns them.
     """
     every = frame
     if not held.empty:
         own = [name for name in engine.reader.needs if name in held]
         joined = pd.concat([held[own].astype(object), frame.astype(object)])
         every = pd.DataFrame({name: _inferred(joined[name]) for name in joined.columns})
-    found = engine.beside(history, every).push(every, now=pd.Timestamp(now))
+        typed = engine.reader.read(every)
+    found = engine.beside(history, typed).push(every, now=pd.Timestamp(now), typed=typed)
     asked = found.quarantine["row"].isin(frame.index)
     return replace(found, rows=found.rows[found.rows.index.isin(frame.index)], quarantine=found.quarantine[asked])
 

@@ -109,15 +109,13 @@ class OnRequest:
         if not self.is_leader():
             raise BusyError("Another instance leads, and only that one knows the past up to now: ask it.")
         engine, key = state.engine, state.engine.features.key
-        held = self.held.frame(now=now)
-        own: set[str] = set()
+        held, typed = self.held.frame(now=now), engine.reader.read(events)
         followed = self._followed(state)
-        if key is not None and not held.empty:
-            own = set(engine.reader.read(events)[key].astype(str))
+        own = set() if key is None else set(typed[key].astype(str))
         with self._in_turn(state):
             history, in_hand = state.history_for(events, followed)
             held = related(engine, held[~held.index.isin(own | in_hand)], events)
-            found = measure_ahead(engine, history, events, held, now=now)
+            found = measure_ahead(engine, history, events, held, now=now, typed=typed)
         refused |= _reasons_of(found.quarantine)
         return found.rows
 

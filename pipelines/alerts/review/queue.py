@@ -106,11 +106,10 @@ def page(session: Session, wanted: Wanted, *, config: Config, now: datetime) -> 
     ]
 
 
-def count(session: Session, wanted: Wanted, *, config: Config, now: datetime) -> int:
-    """How many there are on all pages."""
-    statement = sa.select(sa.func.count()).select_from(Alert)
-    statement = statement.where(Alert.source == config.name, Alert.kind.in_(EVENTS), *_filters(wanted, now=now))
-    return int(session.scalar(statement) or 0)
+def count(session: Session, wanted: Wanted, *, config: Config, now: datetime, most: int | None = None) -> int:
+    """How many there are on all pages; with ``most``, it is not counted beyond that."""
+    ours = sa.select(Alert.id).where(Alert.source == config.name, Alert.kind.in_(EVENTS), *_filters(wanted, now=now))
+    return int(session.scalar(sa.select(sa.func.count()).select_from(ours.limit(most).subquery())) or 0)
 
 
 def line_of(session: Session, alert: str, *, config: Config, now: datetime) -> Line:
