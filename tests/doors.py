@@ -5,11 +5,12 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Any
 
 import requests
 
+from pipelines.alerts.feedback.router import answer_router
 from pipelines.api import keys
 from pipelines.config import Config
 from pipelines.console.application import add_doors
@@ -42,11 +43,13 @@ class Served:
 
 
 @contextmanager
-def served(config: Config, store: Store, *, leads: bool = True) -> Iterator[Served]:
-    """Serve a project."""
+def served(config: Config, store: Store, *, leads: bool = True, answers: bool = False) -> Iterator[Served]:
+    """Serve a project; with ``answers``, the pages behind the links of alerts as well."""
     cache = ProcessCache()
     facts = Facts(config, store, is_leader=lambda: leads, last_beat=time.monotonic, cache=cache)
     app = application(facts, Metrics(facts))
+    if answers:
+        app.include_router(answer_router(config, store, clock=lambda: datetime.now(UTC)))
     add_doors(app, config, store, facts)
     server = HttpServer(app, host="127.0.0.1", port=0)
     server.start()

@@ -98,6 +98,7 @@ def with_api(site: Site, **settings: Any) -> Config:
 def test_nothing_but_health_answers_without_a_key(service: Served) -> None:
     """Not one path of the API, nor what it is made of, nor whether a path is there; with a wrong key neither."""
     paths = [*paths_of(service), ("GET", "/v1"), ("GET", "/v1/"), ("GET", "/v1/nothing"), ("OPTIONS", "/v1/alerts")]
+    paths += [("GET", "/v1/%0A"), ("GET", "/v1/alerts/%0Ax"), ("POST", "/v1/jobs/a%0D%0Ab/run")]
     assert len(paths) > 20
 
     for method, path in paths:
@@ -557,6 +558,24 @@ def test_housekeeping_forgets_old_answers(service: Served) -> None:
         tidy(Context(service.config, service.store, datetime.now(UTC) + timedelta(days=days), cache=ProcessCache()))
         with service.store.read() as session:
             assert session.scalar(sa.select(sa.func.count()).select_from(AnsweredRequest)) == left
+
+
+@pytest.mark.slow
+def test_nothing_that_can_be_asked_fails_inside(site: Site, service: Served, tmp_path: Path) -> None:
+    """Whatever the OpenAPI document allows, and what it does not: no answer is a 500, and each is as described."""
+    document = tmp_path / "openapi.json"
+    document.write_text(service.ask("GET", "/v1/openapi.json").text)
+    key = f"Authorization: Bearer {service.keys['admin']}"
+    site.add(50)
+    score(site)
+    words = ["run", str(document), "--url", f"{service.address}/v1", "-H", key, "--max-examples", "40", "--seed", "1"]
+    checks = ["--checks", "not_a_server_error,content_type_conformance,response_schema_conformance"]
+    command = [sys.executable, "-m", "schemathesis.cli", *words, *checks, "--no-color"]
+
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=300, cwd=tmp_path)
+
+    assert done.returncode == 0, done.stdout
+    assert re.search(r"\d{3,} generated, \d{3,} passed", done.stdout), done.stdout
 
 
 def test_scoring_a_file_imports_nothing_of_the_web() -> None:

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
+from urllib.parse import unquote
 
 import pytest
 import requests
 import sqlalchemy as sa
 
 from detector.explain.reason import Reason
+from pipelines.alerts.message import links
 from pipelines.api import keys
 from pipelines.store import Audit, JobState, Request
 from pipelines.store.access_tables import AlertNote, SignIn
@@ -82,7 +84,7 @@ def test_nobody_sees_a_page_without_signing_in(desk: Served) -> None:
     """Every page leads to the sign-in page; a form is not even read."""
     (one,) = made(desk, ("card-1", 0, "high"))
     nobody = Browser(desk)
-    for path in ("/", f"/alerts/{one}", f"/alerts/{one}/source", "/models", "/health", "/nothing", "/static"):
+    for path in ("/", f"/alerts/{one}", f"/alerts/{one}/source", "/models", "/health", "/nothing", "/static", "/%0A"):
         found = nobody.ask("GET", path)
         assert (found.status_code, "/console/sign-in" in found.headers["location"]) == (303, True), path
         assert "card-1" not in found.text
@@ -254,6 +256,26 @@ def test_queue_shows_the_most_urgent_first(analyst: Browser) -> None:
     only = analyst.ask("GET", "/?severity=high").text
     assert re.findall(r'class="open"[^>]*>([^<]*)<', only) == ["card-3"]
     assert analyst.ask("GET", "/?state=opne").status_code == 422
+
+
+def test_link_of_a_message_leads_here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The page behind an answer link names the alert's page; who is not signed in comes back to it after that."""
+    monkeypatch.setenv("LINKS", "a secret to sign links with")
+    answers = {"url": "https://detector.example.com", "secret": "${LINKS}"}
+    config = config_in(tmp_path, answers=answers)
+    with served(config, store_in(tmp_path), answers=True) as desk:
+        (one,) = made(desk, ("card-1", 0, "high"))
+        token = links.sign(
+            links.Claim(one, "mail", datetime.now(UTC) + timedelta(days=1)), "a secret to sign links with"
+        )
+        page = requests.get(f"{desk.address}{links.PATH}/{token}", timeout=5).text
+        (place,) = re.findall(r'<a href="/console([^"]*)"', page)
+        browser = Browser(desk)
+        asked = browser.ask("GET", place).headers["location"]
+        following = unquote(asked.partition("?next=")[2])
+
+        assert browser.sign_in("review", next=following).headers["location"] == f"/console/alerts/{one}"
+        assert browser.ask("GET", place).status_code == 200
 
 
 # What forms do --------------------------------------------------------------------------------------------------------

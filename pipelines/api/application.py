@@ -15,7 +15,7 @@ from pipelines.api.guard import Guard
 from pipelines.api.jobs import jobs_router
 from pipelines.api.looks import looks_router
 from pipelines.api.models import models_router
-from pipelines.api.problems import HEADERS, answer_problems
+from pipelines.api.problems import DESCRIBED, HEADERS, answer_problems
 from pipelines.api.scores import scores_router
 
 PATH = "/v1"
@@ -42,6 +42,7 @@ def unguarded(doors: Doors) -> FastAPI:
         redoc_url=None,
         openapi_url=None,
         servers=[{"url": PATH}],
+        responses=DESCRIBED,
     )
     answer_problems(app)
     for router in (scores_router, alerts_router, looks_router, jobs_router, models_router):

@@ -19,6 +19,28 @@ log = logging.getLogger("detector.api")
 MEDIA_TYPE = "application/problem+json"
 MOST_FIELDS = 20
 MOST_TEXT = 500
+_FIELD = {"type": "object", "properties": {"field": {"type": "string"}, "detail": {"type": "string"}}}
+DESCRIBED: dict[int | str, dict[str, Any]] = {
+    "default": {
+        "description": "What is wrong (RFC 9457), and in which fields",
+        "content": {
+            MEDIA_TYPE: {
+                "schema": {
+                    "type": "object",
+                    "required": ["title", "status", "detail"],
+                    "properties": {
+                        "type": {"type": "string"},
+                        "title": {"type": "string"},
+                        "status": {"type": "integer"},
+                        "detail": {"type": "string"},
+                        "errors": {"type": "array", "items": _FIELD},
+                    },
+                }
+            }
+        },
+    }
+}
+"""What OpenAPI says of them."""
 HEADERS = {"Cache-Control": "no-store", "X-Content-Type-Options": "nosniff"}
 
 

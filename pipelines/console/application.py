@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 
 from fastapi import FastAPI, Request
 from fastapi.concurrency import run_in_threadpool
@@ -10,7 +11,7 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import RedirectResponse, Response
 from fastapi.staticfiles import StaticFiles
 from starlette.exceptions import HTTPException
-from starlette.types import ASGIApp
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from detector.errors import DetectorError
 from pipelines.api.application import PATH as API
@@ -64,9 +65,28 @@ def add_doors(app: FastAPI, config: Config, store: Store, facts: Facts) -> list[
         found[PATH] = console(doors)
     if section.api.enabled:
         found[API] = api(doors)
-    for path, door in found.items():
-        app.mount(path, door)
+    app.add_middleware(ByPrefix, doors=found)
     return list(found)
+
+
+class ByPrefix:
+    """Gives every request below a path to the application of that path.
+
+    Starlette's own ``Mount`` leaves out paths with a line break in them, and the guard would never see those.
+    """
+
+    def __init__(self, app: ASGIApp, doors: Mapping[str, ASGIApp]) -> None:
+        self.app = app
+        self.doors = doors
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Pass a request on."""
+        path = scope.get("path", "")
+        for prefix, door in self.doors.items():
+            if path == prefix or path.startswith(f"{prefix}/"):
+                await door(dict(scope, root_path=scope.get("root_path", "") + prefix), receive, send)
+                return
+        await self.app(scope, receive, send)
 
 
 def _add_sign_in(app: FastAPI, doors: Doors) -> None:
