@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import re
 import shutil
@@ -21,6 +22,7 @@ import yaml
 from typer.testing import CliRunner
 
 from benchmarks.soak import Site, draw
+from pipelines.api.models import Reason
 from pipelines.cli import app
 from pipelines.config import Config, load_config
 from pipelines.jobs.context import Context, ProcessCache
@@ -107,7 +109,9 @@ def test_nothing_but_health_answers_without_a_key(service: Served) -> None:
             assert found.status_code in (401, 429), (method, path)
             assert found.headers["content-type"] == "application/problem+json"
     for path in ("/docs", "/redoc", "/openapi.json", "/", "/console/../v1/alerts"):
-        assert requests.get(service.address + path, timeout=5).status_code in (401, 404)
+        found = requests.get(service.address + path, timeout=5, allow_redirects=False)
+        assert found.status_code in (303, 401, 404)
+        assert found.headers.get("location", "/console/") == "/console/"
     assert requests.get(service.address + "/healthz", timeout=5).status_code == 200
 
 
@@ -390,6 +394,56 @@ def test_write_that_comes_again_is_done_once(desk: Served) -> None:
     assert is_problem(unnamed, 400)
     with desk.store.read() as session:
         assert session.scalars(sa.select(Answer.verdict)).all() == ["fraud", "fine"]
+
+
+def test_write_whose_process_died_may_come_again(desk: Served) -> None:
+    """A request that was in hand is refused meanwhile, and taken up once it must have been lost."""
+    one, other = ("m-1", 2), ("m-2", 20)
+    desk.ask("GET", "/v1/jobs")
+    with desk.store.write() as session:
+        caller = session.scalars(sa.select(ApiKey.id)).one()
+        path = "/v1/models/rollback"
+        said = Reason(reason="x").model_dump_json()
+        fingerprint = hashlib.sha256(f"POST {path}?\n{said}".encode()).hexdigest()
+        for name, minutes in (one, other):
+            at = datetime.now(UTC) - timedelta(minutes=minutes)
+            values = {"key": caller, "name": name, "fingerprint": fingerprint, "status": 0, "answer": {}, "at": at}
+            session.add(AnsweredRequest(**values))
+
+    found = [
+        desk.ask("POST", path, json={"reason": "x"}, headers={"Idempotency-Key": each}) for each, _ in (one, other)
+    ]
+
+    assert is_problem(found[0], 409)
+    assert is_problem(found[1], 422)  # taken up: there is no detector to go back to
+
+
+@pytest.mark.slow
+def test_queue_works_on_postgresql(tmp_path: Path, postgres: Any) -> None:
+    """Filters, pages, notes, silences and repeated requests, as on SQLite."""
+    config, store = config_in(tmp_path), open_store(postgres.url(f"api_{abs(hash(tmp_path))}"))
+    with served(config, store) as desk:
+        ids = made(desk, *((f"card-{n}", n, "high" if n % 2 else "low") for n in range(5)))
+        name = {"Idempotency-Key": "a"}
+        said = [
+            desk.ask("POST", f"/v1/alerts/{ids[0]}/verdict", json={"verdict": "fraud"}, headers=name) for _ in range(2)
+        ]
+        desk.ask("POST", f"/v1/alerts/{ids[1]}/snooze", json={"hours": 2, "reason": "test"})
+        desk.ask("POST", f"/v1/alerts/{ids[2]}/assignee", json={"assignee": "bob"})
+        first = desk.ask("GET", "/v1/alerts?limit=2").json()
+        second = desk.ask("GET", f"/v1/alerts?limit=2&after={first['next']}").json()
+        newest = desk.ask("GET", "/v1/alerts?state=all&order=newest").json()
+        bobs = desk.ask("GET", "/v1/alerts?assignee=bob").json()
+        evil = desk.ask("GET", "/v1/alerts", params={"about": "' OR 1=1 --", "pattern": "x\x00"})
+        detail = desk.ask("GET", f"/v1/alerts/{ids[1]}").json()
+
+    assert [each.status_code for each in said] == [200, 200]
+    assert said[1].headers["idempotent-replay"] == "true"
+    assert sorted(each["id"] for each in first["alerts"] + second["alerts"]) == sorted(ids[2:])
+    assert len(newest["alerts"]) == 5
+    assert [each["id"] for each in bobs["alerts"]] == [ids[2]]
+    assert evil.status_code in (200, 422)
+    assert detail["state"] == "snoozed"
 
 
 def test_refused_write_may_come_again(desk: Served) -> None:

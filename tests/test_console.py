@@ -3,24 +3,29 @@
 from __future__ import annotations
 
 import re
+import shutil
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote
 
+import pandas as pd
 import pytest
 import requests
 import sqlalchemy as sa
 
+from benchmarks.soak import Site
 from detector.explain.reason import Reason
 from pipelines.alerts.message import links
 from pipelines.api import keys
-from pipelines.store import Audit, JobState, Request
+from pipelines.config import load_config
+from pipelines.store import Audit, JobState, Request, open_store
 from pipelines.store.access_tables import AlertNote, SignIn
 from pipelines.store.alert_tables import Alert, Answer, Silence
-from tests.alert_places import config_in, give, rows, store_in
+from tests.alert_places import config_in, give, rows, run, store_in
 from tests.doors import Served, served
+from tests.service_sites import score
 
 COOKIE = "__Host-detector"
 EVIL = "<script>alert(1)</script><img src=x onerror=alert(1)>\"'{{7*7}}"
@@ -276,6 +281,51 @@ def test_link_of_a_message_leads_here(tmp_path: Path, monkeypatch: pytest.Monkey
 
         assert browser.sign_in("review", next=following).headers["location"] == f"/console/alerts/{one}"
         assert browser.ask("GET", place).status_code == 200
+
+
+def test_quality_counts_each_alert_once(tmp_path: Path) -> None:
+    """How many were right, in all and by first reason; of one sent to two places, once; and how long answers took."""
+    config = config_in(tmp_path, file={"path": "alerts.jsonl"}, log={"enabled": True})
+    with served(config, store_in(tmp_path)) as desk:
+        now = datetime.now(UTC)
+        given = rows(*((f"card-{n}", n, "high") for n in range(4)))
+        ids = [each["id"] for each in give(desk.store, config, given, now=now - timedelta(hours=3))]
+        run(desk.store, config, now=now)
+        browser = Browser(desk)
+        browser.sign_in("review")
+        for one, what in zip(ids, ("fraud", "fraud", "fine", "unsure"), strict=True):
+            browser.ask("POST", "/alerts", data={"id": one, "what": what})
+        page = re.sub(r"<[^>]*>", " ", browser.ask("GET", "/quality").text)
+
+    text = " ".join(page.split())
+    assert "Sent 4 Answered, fraud or fine 3 Fraud 2 (67 % of these) Unsure 1 Not answered 0" in text
+    assert "Half of the answers within 3.0 h" in text
+    assert "By first reason Reason Sent Answered Fraud Precision amount 4 3 2 67 %" in text
+    assert "file 4 3 2 67 %" in text
+
+
+def test_another_policy_is_looked_at_and_not_kept(tiny_bundle: Path, tmp_path: Path) -> None:
+    """What it would have flagged stands beside today's, and what to write to keep it; nonsense is said to be some."""
+    shutil.copytree(tiny_bundle, tmp_path / "bundle")
+    site = Site(tmp_path / "site", tmp_path / "bundle", "files to files", policy={"quantile": 0.9})
+    site.add(200)
+    score(site)
+    config = load_config(site.folder)
+    with served(config, open_store(config.service.store)) as desk:
+        browser = Browser(desk)
+        browser.sign_in("review")
+        found = browser.ask("GET", "/what-if?quantile=0.5&days=100").text
+        queries = ("quantile=2", "days=no", "quantile=off", "fdr=<b>")
+        wrong = [browser.ask("GET", f"/what-if?{query}") for query in queries]
+
+    frame = pd.concat(map(pd.read_parquet, (site.folder / "scores").glob("*.parquet")))
+    counts = [int(each) for each in re.findall(r'class="number">(\d+) of 200', found)]
+    assert counts == [int(frame["flagged"].sum()), int((frame["p_value"] <= 0.5).sum())]
+    assert "quantile: 0.5" in found
+    for page in wrong:
+        assert page.status_code == 200
+        assert 'role="alert"' in page.text
+        assert "<b>" not in page.text
 
 
 # What forms do --------------------------------------------------------------------------------------------------------

@@ -133,7 +133,7 @@ def test_pages_fit(chromium: Any, desk: Served, size: dict[str, int], scheme: st
     found = Watched(chromium, desk, viewport=size, color_scheme=scheme)
     found.sign_in()
 
-    for path in ("/", f"/alerts/{one}", "/models", "/health"):
+    for path in ("/", f"/alerts/{one}", "/what-if", "/quality", "/models", "/health"):
         found.page.goto(f"{desk.address}/console{path}")
         found.page.wait_for_load_state("networkidle")
         found.page.screenshot(path=tmp_path / f"{path.strip('/').replace('/', '-') or 'queue'}.png", full_page=True)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
 from fastapi import Request
@@ -31,6 +31,8 @@ class Doors:
     cache: ProcessCache
     on_request: OnRequest
     clock: Callable[[], datetime] = _now
+    memory: ProcessCache = field(default_factory=ProcessCache)
+    """For what takes long to read, and nobody who scores is to wait for."""
 
     @classmethod
     def of(cls, config: Config, store: Store, facts: Facts, *, clock: Callable[[], datetime] = _now) -> Doors:

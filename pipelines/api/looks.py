@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from datetime import timedelta
 from typing import Annotated, Any
 
@@ -18,8 +19,8 @@ from pipelines.api.jobs import jobs_of, waiting_requests
 from pipelines.api.problems import HEADERS, ProblemError
 from pipelines.api.scores import plain
 from pipelines.config.masking import masks_of
-from pipelines.jobs.context import ProcessCache
-from pipelines.scoring.what_if import what_if
+from pipelines.escaping import for_terminal
+from pipelines.scoring.what_if import Outlook, what_if
 from pipelines.sinks.stored_scores import Scored, stored_scores
 from pipelines.store import Batch
 
@@ -46,7 +47,7 @@ class Policy(Given):
 def looks_router(doors: Doors) -> APIRouter:
     """The paths."""
     router = APIRouter(tags=["look"])
-    reads, memory = Depends(needs("review")), ProcessCache()
+    reads = Depends(needs("review"))
 
     @router.get("/entities/{entity:path}", dependencies=[reads])
     def entity(entity: str, days: Annotated[float, Query(gt=0, le=3_650)] = 90.0) -> JSONResponse:
@@ -56,20 +57,7 @@ def looks_router(doors: Doors) -> APIRouter:
     @router.post("/what-if", dependencies=[reads])
     def what_if_it_were(given: Policy) -> JSONResponse:
         """What another policy would have flagged in the last days, beside today's; nothing is changed."""
-        changes = given.model_dump(exclude_unset=True, exclude={"days"})
-        try:
-            today, other = what_if(
-                doors.config,
-                doors.store,
-                doors.cache,
-                changes=changes,
-                days=given.days,
-                now=doors.clock(),
-                memory=memory,
-            )
-        except pydantic.ValidationError as error:
-            fields = {".".join(map(str, each["loc"])) or "policy": each["msg"] for each in error.errors()}
-            raise ProblemError(422, "There is no such policy.", fields=fields) from None
+        today, other = policies_of(doors, given.model_dump(exclude_unset=True, exclude={"days"}), days=given.days)
         return JSONResponse({"today": today.to_dict(), "then": other.to_dict()}, headers=HEADERS)
 
     @router.get("/health")
@@ -80,6 +68,20 @@ def looks_router(doors: Doors) -> APIRouter:
     return router
 
 
+def policies_of(doors: Doors, changes: Mapping[str, Any], *, days: float) -> tuple[Outlook, Outlook]:
+    """Today's policy and another one over the last days; see ``what_if``.
+
+    Raises ``ProblemError`` if there is no such policy.
+    """
+    config, now = doors.config, doors.clock()
+    try:
+        return what_if(config, doors.store, doors.cache, changes=changes, days=days, now=now, memory=doors.memory)
+    except pydantic.ValidationError as error:
+        fields = {".".join(map(str, each["loc"])) or "policy": each["msg"] for each in error.errors()}
+        text = "; ".join(f"{name}: {said}" for name, said in fields.items())
+        raise ProblemError(422, f"There is no such policy: {text}.", fields=fields) from None
+
+
 def entity_of(doors: Doors, entity: str, *, days: float) -> dict[str, Any]:
     """The scores and alerts of an entity.
 
@@ -88,7 +90,7 @@ def entity_of(doors: Doors, entity: str, *, days: float) -> dict[str, Any]:
     config, name, now = doors.config, doors.config.columns.entity, doors.clock()
     if name is None:
         raise DataError("`columns.entity` names no column, so rows belong to nobody in particular.")
-    since, masks = now - timedelta(days=days), masks_of(config)
+    since, masks, entity = now - timedelta(days=days), masks_of(config), for_terminal(entity)
     scored = stored_scores(config, doors.store, Scored(SHOWN, entity=entity, since=since))
     if config.columns.time in scored:
         scored = scored.sort_values(str(config.columns.time), ascending=False, kind="stable")

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable
+from datetime import timedelta
 from typing import Any
 
 import sqlalchemy as sa
@@ -23,6 +24,7 @@ from pipelines.store.access_tables import AnsweredRequest
 
 MOST_NAME = 200
 IN_HAND = 0
+LOST_AFTER = timedelta(minutes=5)
 
 Values = dict[str, Any]
 
@@ -75,10 +77,14 @@ def _note(doors: Doors, request: Request, given: BaseModel | None) -> Values | N
 def _taken(session: Session, note: Values) -> AnsweredRequest | None:
     """The request of that name that came before; if there is none, this one takes the name."""
     kind = postgresql if session.get_bind().dialect.name == "postgresql" else sqlite
-    statement = kind.insert(AnsweredRequest).values(**note).on_conflict_do_nothing()
-    if session.execute(statement).rowcount:  # type: ignore[attr-defined]  # an INSERT has one
+    statement = kind.insert(AnsweredRequest).values(**note).on_conflict_do_nothing().returning(AnsweredRequest.key)
+    if session.execute(statement).first() is not None:
         return None
-    return session.get_one(AnsweredRequest, (note["key"], note["name"]))
+    found = session.get_one(AnsweredRequest, (note["key"], note["name"]))
+    if found.status == IN_HAND and found.at < note["at"] - LOST_AFTER and found.fingerprint == note["fingerprint"]:
+        found.at = note["at"]  # whoever had it in hand has died
+        return None
+    return found
 
 
 def _again(before: AnsweredRequest, note: Values) -> JSONResponse:

@@ -63,6 +63,7 @@ def add_doors(app: FastAPI, config: Config, store: Store, facts: Facts) -> list[
     found: dict[str, ASGIApp] = {}
     if section.console.enabled:
         found[PATH] = console(doors)
+        app.add_api_route("/", lambda: RedirectResponse(f"{PATH}/", 303), include_in_schema=False)
     if section.api.enabled:
         found[API] = api(doors)
     app.add_middleware(ByPrefix, doors=found)

@@ -178,6 +178,11 @@ class FeatureState:
         if self._since[0] >= MOST_ROWS or self._since[1] >= BATCHES:
             self._write_snapshot(batch)
 
+    def undone(self) -> None:
+        """The batch in hand was not kept: what the history in memory has of it is forgotten."""
+        with self.moving:
+            self._mark, self._is_in_hand, self._added = None, False, pd.DataFrame()
+
     def history_for(self, frame: pd.DataFrame, followed: FollowedSource) -> tuple[History, set[str]]:
         """The history that rows of the next batch would go on from, and the keys in it of a batch that is in hand.
 

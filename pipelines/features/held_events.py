@@ -48,16 +48,21 @@ class HeldEvents:
                 self._state = (count, last or 0)
             return self._frame
 
-    def hold(self, rows: pd.DataFrame, keys: Sequence[str], *, now: datetime) -> None:
-        """Keep events, as they came; one with the same key is replaced."""
+    def hold(self, rows: pd.DataFrame, keys: Sequence[str], *, now: datetime) -> int:
+        """Keep events, as they came; one with the same key is replaced, one whose key no database takes is left out.
+
+        Returns how many were kept.
+        """
         lines = [
             {"source": self.source, "key": key, "row": row, "at": now}
             for key, row in zip(keys, rows.to_dict("records"), strict=True)
+            if "\x00" not in key
         ]
         with self.store.write() as session:
-            release(session, self.source, keys)
+            release(session, self.source, [str(line["key"]) for line in lines])
             if lines:
                 session.execute(sa.insert(HeldEvent), lines)
+        return len(lines)
 
 
 def release(session: Session, source: str, keys: Iterable[str]) -> None:

@@ -11,6 +11,7 @@ from sqlalchemy.orm import Session
 
 from detector.errors import SettingError, nearest
 from pipelines.config.service import JobsSection
+from pipelines.escaping import for_terminal
 from pipelines.store import Audit, JobState, Request, Run
 
 STEPS = ("run", "pause", "resume")
@@ -73,5 +74,5 @@ def write_down(
     session: Session, action: str, *, actor: str, reason: str, arguments: Mapping[str, Any], now: datetime
 ) -> None:
     """Leave a trail of what somebody had done."""
-    trail = {"at": now, "actor": actor, "action": action, "reason": reason, "arguments": dict(arguments)}
+    trail = {"at": now, "actor": actor, "action": action, "reason": for_terminal(reason), "arguments": dict(arguments)}
     session.add(Audit(**trail, batches=0, rows=0))

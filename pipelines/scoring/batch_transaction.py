@@ -169,13 +169,19 @@ class Scoring:
         """Read, score, stage; then put everything in its place in one transaction, which ``finish`` completes."""
         rows = (rows or self.followed.open(batch.window)).map(_each_may_be_the_last)
         failpoint("score.opened")
-        with tempfile.TemporaryDirectory(prefix="detector-") as folder:
-            outcome = self._stage(batch, rows, Path(folder), mode)
-            if mode == "score" and self.state is not None:
-                self.state.keep(batch.id)
-            self._commit(batch, outcome, finish)
-        if mode == "score" and self.state is not None:
-            self.state.moved(batch.id)
+        state = self.state if mode == "score" else None
+        try:
+            with tempfile.TemporaryDirectory(prefix="detector-") as folder:
+                outcome = self._stage(batch, rows, Path(folder), mode)
+                if state is not None:
+                    state.keep(batch.id)
+                self._commit(batch, outcome, finish)
+        except BaseException:
+            if state is not None:
+                state.undone()
+            raise
+        if state is not None:
+            state.moved(batch.id)
         return outcome
 
     def finish(self, session: Session, batch: Batch, facts: ReadFacts) -> None:

@@ -124,8 +124,7 @@ class OnRequest:
         if key is None:
             return 0  # whatever the source brings could not be told from it
         wanted = [name for name in dict.fromkeys((*state.engine.reader.needs, key)) if name in events]
-        self.held.hold(events[wanted], state.engine.reader.read(events)[key].astype(str).tolist(), now=now)
-        return len(events)
+        return self.held.hold(events[wanted], state.engine.reader.read(events)[key].astype(str).tolist(), now=now)
 
     def _scorer(self) -> TableBatchScorer:
         scorer = load_scorer(self.config, self.cache)

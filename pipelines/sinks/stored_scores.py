@@ -14,6 +14,7 @@ import pyarrow.compute as pc
 import pyarrow.csv as pa_csv
 import pyarrow.parquet as pq
 import sqlalchemy as sa
+from sqlalchemy.exc import SQLAlchemyError
 
 from detector.cleaning.values import naive_utc, read_dates
 from detector.errors import SinkError
@@ -113,4 +114,8 @@ def _of_table(config: Config, wanted: Scored) -> pd.DataFrame:
             statement = statement.where(own == wanted.entity)
         if wanted.since is not None and "scored_at" in table.columns:
             statement = statement.where(table.columns["scored_at"] >= naive_utc(wanted.since))
-        return pd.DataFrame(connection.execute(statement).mappings().all(), columns=list(statement.columns.keys()))
+        try:
+            found = connection.execute(statement).mappings().all()
+        except SQLAlchemyError as error:
+            raise SinkError(f"The scores in {database.name} cannot be read: {database.cause(error)}.") from None
+        return pd.DataFrame(found, columns=list(statement.columns.keys()))

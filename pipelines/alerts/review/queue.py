@@ -15,6 +15,7 @@ from detector.errors import DataError, nearest
 from pipelines.alerts.feedback.answers import find
 from pipelines.alerts.message.message import Message, message_of, reason_in_words
 from pipelines.config import Config
+from pipelines.escaping import one_line
 from pipelines.store.access_tables import AlertNote
 from pipelines.store.alert_tables import Alert, Answer, Delivery, Silence
 
@@ -180,11 +181,11 @@ def _filters(wanted: Wanted, *, now: datetime) -> list[sa.ColumnElement[bool]]:
     if wanted.severity:
         found.append(Alert.severity == wanted.severity)
     if wanted.about:
-        found.append(Alert.label == wanted.about)
+        found.append(Alert.label == one_line(wanted.about))
     if wanted.pattern:
-        found.append(Alert.pattern == wanted.pattern)
+        found.append(Alert.pattern == one_line(wanted.pattern))
     if wanted.assignee is not None:
-        found.append(sa.func.coalesce(_assignee(), "") == wanted.assignee)
+        found.append(sa.func.coalesce(_assignee(), "") == one_line(wanted.assignee))
     if wanted.since is not None:
         found.append(Alert.created_at >= wanted.since)
     if wanted.until is not None:
