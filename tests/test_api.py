@@ -9,7 +9,8 @@ import shutil
 import socket
 import subprocess
 import sys
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -21,7 +22,9 @@ import sqlalchemy as sa
 import yaml
 from typer.testing import CliRunner
 
+from benchmarks.service import memory_of
 from benchmarks.soak import Site, draw
+from pipelines.api import keys
 from pipelines.api.models import Reason
 from pipelines.cli import app
 from pipelines.config import Config, load_config
@@ -630,6 +633,50 @@ def test_nothing_that_can_be_asked_fails_inside(site: Site, service: Served, tmp
 
     assert done.returncode == 0, done.stdout
     assert re.search(r"\d{3,} generated, \d{3,} passed", done.stdout), done.stdout
+
+
+@pytest.mark.slow
+def test_process_has_one_address_for_all(tiny_bundle: Path, tmp_path: Path) -> None:
+    """`detector serve` names it; a job that is asked for there runs; the process stays small."""
+    quiet = {name: {"enabled": False} for name in ("score", "retrain", "drift", "deliver", "housekeeping")}
+    site = Site(tmp_path / "site", tiny_bundle, "files to files", settings={"jobs": quiet})
+    site.add(40)
+    store = open_store(load_config(site.folder).service.store)
+    with store.write() as session:
+        key = {"Authorization": f"Bearer {keys.create(session, 'ann', ['admin'], days=None, now=datetime.now(UTC))}"}
+    store.close()
+    log = tmp_path / "log"
+    with log.open("w") as stream:
+        command = [sys.executable, "-m", "pipelines", "serve", str(site.folder)]
+        process = subprocess.Popen(command, stderr=stream, cwd=ROOT)
+    try:
+        said = r"answering on (http\S+): /console, /v1, /healthz"
+        address = eventually(lambda: re.search(said, log.read_text()))[1]
+        asked = requests.post(f"{address}/v1/jobs/score/run", json={}, headers=key, timeout=20).json()["request"]
+        place = f"{address}/v1/jobs/requests/{asked}"
+        ended = eventually(lambda: requests.get(place, headers=key, timeout=20).json()["run"])
+        event = events(draw(1, first=90, seed=1))[0]
+        scored = requests.post(f"{address}/v1/score", json={"event": event}, headers=key, timeout=20)
+        page = requests.get(address, timeout=20)
+        memory = memory_of(process.pid)
+    finally:
+        process.terminate()
+        code = process.wait(30)
+
+    assert (ended["outcome"], ended["rows"]) == ("done", 40)
+    assert scored.status_code == 200
+    assert "Sign in" in page.text
+    assert memory < 350, f"{memory:.0f} MB"
+    assert code == 0
+
+
+def eventually(look: Callable[[], Any], seconds: float = 30.0) -> Any:
+    """What is found, once there is something."""
+    deadline = time.monotonic() + seconds
+    while not (found := look()) and time.monotonic() < deadline:
+        time.sleep(0.1)
+    assert found
+    return found
 
 
 def test_scoring_a_file_imports_nothing_of_the_web() -> None:

@@ -81,7 +81,7 @@ def show_trail(
     config: ConfigFile,
     last: Annotated[int, typer.Option(min=1, help="Records to show.")] = 20,
 ) -> None:
-    """Show who had rows backfilled or replayed, when, why, and how many."""
+    """Show who had rows scored again, jobs run or left out, and detectors moved: when, and why."""
     _, store = _open(config)
     say(_trail_table(store, last))
 
@@ -193,7 +193,7 @@ def _trail_table(store: Store, last: int) -> object:
 
     from pipelines.store import Audit
 
-    table = Table(title="Backfills and replays", title_justify="left")
+    table = Table(title="What people had done", title_justify="left")
     for column in ("when", "who", "what", "why", "asked for", "batches", "rows"):
         table.add_column(column, overflow="fold")
     with store.read() as session:
