@@ -8,7 +8,6 @@ from datetime import datetime, timedelta
 from typing import Any
 
 import numpy as np
-import pandas as pd
 import sqlalchemy as sa
 from numpy.typing import NDArray
 
@@ -22,6 +21,7 @@ from pipelines.scoring.load import load_scorer
 from pipelines.scoring.table import TableBatchScorer
 from pipelines.sinks.stored_scores import Scored, stored_scores
 from pipelines.store import Batch, Store
+from pipelines.store.alert_tables import Answer
 
 
 @dataclass(frozen=True)
@@ -105,13 +105,16 @@ def _outlook(stored: _Stored, policy: Policy, scorer: TableBatchScorer) -> Outlo
 
 
 def _stored(config: Config, store: Store, memory: ProcessCache, *, days: float, now: datetime) -> _Stored:
+    """The scores of the last days and what was said of them; read anew where there is a batch or an answer more."""
     with store.read() as session:
-        token = session.scalar(sa.select(sa.func.max(Batch.id)).where(Batch.state == "done"))
+        batch = session.scalar(sa.select(sa.func.max(Batch.id)).where(Batch.state == "done"))
+        answer = session.scalar(sa.select(sa.func.max(Answer.id)))
+    token = (config.name, days, batch, answer, now.date())
+    return memory.of("stored scores", token, lambda: _read(config, store, days=days, now=now))
 
-    def make() -> pd.DataFrame:
-        return stored_scores(config, store, Scored(("risk", "p_value"), since=now - timedelta(days=days)))
 
-    frame = memory.of("stored scores", (config.name, days, token, now.date()), make)
+def _read(config: Config, store: Store, *, days: float, now: datetime) -> _Stored:
+    frame = stored_scores(config, store, Scored(("risk", "p_value"), since=now - timedelta(days=days)))
     if frame.empty:
         raise DataError(f"No row of the last {days:g} days has a score. Ask for more days.")
     time, key = config.columns.time, config.columns.key
@@ -121,5 +124,5 @@ def _stored(config: Config, store: Store, memory: ProcessCache, *, days: float, 
         about = Statements.answers(config).about(frame[key])["verdicts"].drop_duplicates("row", keep="last")
         said[about["row"].to_numpy()] = about["label"].to_numpy()
     span = days if time not in frame else (frame[time].max() - frame[time].min()).total_seconds() / 86_400
-    risk, p_value = frame["risk"].to_numpy(np.float64), frame["p_value"].to_numpy(np.float64)
+    risk, p_value = frame["risk"].to_numpy(np.float64).copy(), frame["p_value"].to_numpy(np.float64).copy()
     return _Stored(risk, p_value, day, said, float(span))
