@@ -79,11 +79,15 @@ def framed(rows: Iterable[dict[str, Any]]) -> pd.DataFrame:
     """
     listed = list(rows)
     names = dict.fromkeys(name for row in listed for name in row)
-    return pd.DataFrame({name: _inferred(pd.Series([row.get(name) for row in listed], dtype=object)) for name in names})
+    return pd.DataFrame({name: _typed([row.get(name) for row in listed]) for name in names})
+
+
+def _typed(values: list[Any]) -> list[Any] | pd.Series:
+    """Values for a column; beside a missing one a large number would be rounded, so these stay as they are."""
+    return pd.Series(values, dtype=object) if any(value is None for value in values) else values
 
 
 def _inferred(column: pd.Series) -> pd.Series:
-    """With the type of its values, if they all have one: beside a missing one, a large number would be rounded."""
     return column if column.isna().any() else column.infer_objects()
 
 

@@ -90,17 +90,15 @@ def page(session: Session, wanted: Wanted, *, config: Config, now: datetime) -> 
 
     Raises ``DataError`` if ``after`` is no alert.
     """
-    last, taken, quiet = _verdict(), _assignee(), _quiet_until(now)
-    statement = (
-        sa.select(Alert, last.label("verdict"), taken.label("assignee"), quiet.label("quiet"))
-        .where(Alert.source == config.name, Alert.kind.in_(EVENTS))
-        .where(*_filters(wanted, now=now))
-        .limit(wanted.most)
-    )
     keys = _keys(wanted.order)
+    order = [column.desc() if falls else column for column, falls, _ in keys]
+    chosen = sa.select(Alert.id).where(Alert.source == config.name, Alert.kind.in_(EVENTS))
+    chosen = chosen.where(*_filters(wanted, now=now)).order_by(*order).limit(wanted.most)
     if wanted.after:
-        statement = statement.where(_behind(keys, find(session, wanted.after)))
-    statement = statement.order_by(*(column.desc() if falls else column for column, falls, _ in keys))
+        chosen = chosen.where(_behind(keys, find(session, wanted.after)))
+    # What stands beside an alert is looked up for those of the page alone, not for all that were sorted.
+    ids = session.scalars(chosen).all()
+    statement = sa.select(Alert, _verdict(), _assignee(), _quiet_until(now)).where(Alert.id.in_(ids)).order_by(*order)
     return [
         Line(alert, message_of(alert, section=config.alerts, target="queue"), verdict or "", assignee or "", until)
         for alert, verdict, assignee, until in session.execute(statement)
