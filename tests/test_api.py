@@ -36,6 +36,7 @@ from pipelines.store.access_tables import AnsweredRequest, ApiKey
 from pipelines.store.alert_tables import Answer, Silence
 from tests.alert_places import config_in, give, rows, store_in
 from tests.doors import Served, served
+from tests.sensor_sites import SensorSite, bundle_of
 from tests.service_sites import score
 from tests.test_past import LATER, PAYMENTS, home, put, settle, trained  # noqa: F401 - fixtures
 
@@ -633,6 +634,29 @@ def test_nothing_that_can_be_asked_fails_inside(site: Site, service: Served, tmp
 
     assert done.returncode == 0, done.stdout
     assert re.search(r"\d{3,} generated, \d{3,} passed", done.stdout), done.stdout
+
+
+@pytest.mark.slow
+def test_sensors_are_looked_at_and_not_scored_on_request(tmp_path: Path) -> None:
+    """Readings are scored with those around them, and the answer says so; alerts, rows and pages are there."""
+    site = SensorSite(tmp_path / "site", bundle_of(tmp_path))
+    site.rows.loc[300:320, "flow"] = 500.0
+    site.add(400)
+    config = load_config(site.folder)
+    with served(config, open_store(config.service.store)) as service:
+        score_new(Context(config, service.store, datetime.now(UTC), cache=service.cache))
+        refused = service.ask("POST", "/v1/score", json={"event": {"id": 1}})
+        looked = service.ask("POST", "/v1/what-if", json={"quantile": 0.9})
+        alerts = service.ask("GET", "/v1/alerts").json()["alerts"]
+        found = service.ask("GET", f"/v1/alerts/{alerts[0]['id']}/rows?limit=3").json()
+        entity = service.ask("GET", f"/v1/entities/{alerts[0]['about']}?days=3000").json()
+
+    assert is_problem(refused, 422)
+    assert "through the source" in refused.json()["detail"]
+    assert is_problem(looked, 422)
+    assert found["missing"] == 0
+    assert {row["flow"] for row in found["rows"]} == {500.0}
+    assert entity["total"] == int((site.rows["pump"].iloc[:400] == alerts[0]["about"]).sum())
 
 
 @pytest.mark.slow

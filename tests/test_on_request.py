@@ -10,13 +10,15 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from benchmarks.soak import Site
 from detector.errors import SchemaError
-from pipelines.config import Config
+from pipelines.config import Config, load_config
 from pipelines.features.held_events import framed
 from pipelines.jobs.context import Context, ProcessCache
 from pipelines.scoring.job import score_new
 from pipelines.scoring.on_request import BusyError, OnRequest, ScoredEvents
 from pipelines.store import Store, open_store
+from tests.service_sites import score
 from tests.test_past import LATER, PAYMENTS, home, put, scores, settle, trained  # noqa: F401 - fixtures
 
 NEW = PAYMENTS.iloc[750:830]
@@ -170,3 +172,46 @@ def test_only_the_leader_knows_the_past(desk: Desk) -> None:
 
     with pytest.raises(BusyError, match="Another instance leads"):
         desk.ask(NEW.iloc[:1])
+
+
+@pytest.fixture
+def site(tiny_bundle: Path, tmp_path: Path) -> Site:
+    return Site(tmp_path / "site", tiny_bundle, "files to files", policy={"budget": {"rows": 3, "per": "day"}})
+
+
+def test_budget_of_the_day_counts_what_batches_flagged(site: Site) -> None:
+    """Once a day's budget is used up, nothing more of that day is flagged on request; of another day it is."""
+    config = load_config(site.folder)
+    store = open_store(config.service.store)
+    desk = Desk(config, store)
+    extreme = pd.DataFrame({"id": [900], "at": ["2026-01-01T20:00:00"], "amount": [900.0], "fee": [50.0]})
+    try:
+        before = desk.on_request.score(extreme, now=LATER, explain=False, keep=False).scores
+        site.add(60)
+        score(site)
+        after = desk.on_request.score(extreme, now=LATER, explain=False, keep=False).scores
+        tomorrow = desk.on_request.score(
+            extreme.assign(at="2026-01-02T20:00:00"), now=LATER, explain=False, keep=False
+        ).scores
+    finally:
+        store.close()
+
+    assert [bool(each["flagged"].iloc[0]) for each in (before, after, tomorrow)] == [True, False, True]
+    assert before["risk"].tolist() == after["risk"].tolist() == tomorrow["risk"].tolist()
+
+
+def test_without_features_any_instance_answers(site: Site) -> None:
+    """There is no past to know, and nothing to hold."""
+    config = load_config(site.folder)
+    store = open_store(config.service.store)
+    desk = Desk(config, store)
+    desk.leads = False
+    rows = pd.DataFrame({"id": [1, 1], "at": ["2026-01-01"] * 2, "amount": [40.0, 41.0], "fee": [1.0, None]})
+    try:
+        found = desk.on_request.score(rows, now=LATER, explain=True, keep=True)
+    finally:
+        store.close()
+
+    assert found.scores.index.tolist() == [0]
+    assert "key 1 appears again" in found.refused[1]
+    assert found.held == 0
