@@ -33,6 +33,8 @@ def find(session: Session, alert: str) -> Alert:
     """
     alert = one_line(alert)
     wanted = alert if alert.startswith("al_") else f"al_{alert}"
+    if (exact := session.get(Alert, wanted)) is not None:
+        return exact  # a pattern would have every alert looked at
     pattern = wanted.replace("_", r"\_").replace("%", r"\%") + "%"
     found = session.scalars(sa.select(Alert).where(Alert.id.like(pattern, escape="\\")).limit(2)).all()
     if len(found) != 1:

@@ -147,7 +147,7 @@ def beside(session: Session, line: Line, *, config: Config, now: datetime) -> Be
         newest = statement.order_by(Alert.created_at.desc(), Alert.id).limit(most)
         return [line_of(session, each, config=config, now=now) for each in session.scalars(newest).all()]
 
-    answered = sa.exists().where(Answer.alert == Alert.id)
+    answered = Alert.id.in_(sa.select(Answer.alert))
     earlier = lines(Alert.group == alert.group, Alert.id != alert.id, most=MOST_EARLIER) if alert.group else []
     alike = Alert.pattern == alert.pattern
     similar = lines(alike, answered, Alert.group != alert.group, most=MOST_SIMILAR) if alert.pattern else []
