@@ -99,6 +99,8 @@ def test_event_that_the_source_brought_counts_once(desk: Desk) -> None:
     other = risks(desk.ask(last.assign(transaction_id="another")).scores)
 
     assert first.tolist() == again.tolist() == after.tolist()
+    assert desk.ask(last, keep=True).held == 0
+    assert desk.on_request.held.frame(now=LATER).empty  # it is in the past, and the source will not bring it again
     assert other.to_numpy() != after.to_numpy()  # a second payment at the same moment has one more before it
 
 

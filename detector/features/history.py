@@ -147,41 +147,6 @@ class History:
             found |= {name: float(calendar(clock, name)[0]) for name in self.features.calendar}
         return {name: found[name] for name in self._names}
 
-    def excerpt(self, rows: pd.DataFrame) -> History:
-        """The past of the entities of some rows alone, to be moved on while this one stays as it is.
-
-        Rows that are in the past already, told by their key, are left out of it.
-
-        Parameters
-        ----------
-        rows : DataFrame
-            With the key, if there is one, and the entities, as for ``push``.
-
-        >>> history = History(FeatureSet(("count by card over 1d",), time="time"))
-        >>> rows = pd.DataFrame({"time": [pd.Timestamp("2024-01-01")] * 2, "card": ["c", "d"]})
-        >>> _ = history.push(rows)
-        >>> len(history), len(history.excerpt(rows[:1]))
-        (2, 1)
-        """
-        found = History(self.features, told_by=self.told_by)
-        found.lateness, found.latest, key = self.lateness, self.latest, self.features.key
-        for by, layout in self.layouts.items():
-            own: dict[str, set[Any]] = {}
-            for row in rows[list(by) if key is None else list(dict.fromkeys([*by, key]))].to_dict("records"):
-                if (name := entity_name(row, by)) is not None:
-                    own.setdefault(name, set()).add(None if key is None else row[key])
-            for name, keys in own.items():
-                packed, tail = self.entities[by].get(name, EMPTY), self.tails[by].get(name, ())
-                known_from = len(packed) // layout.size - len(tail)
-                for place in reversed([place for place, each in enumerate(tail) if each in keys]):
-                    cut = (known_from + place) * layout.size
-                    packed, tail = packed[:cut] + packed[cut + layout.size :], (*tail[:place], *tail[place + 1 :])
-                if packed:
-                    found.entities[by][name] = packed
-                if tail:
-                    found.tails[by][name] = tail
-        return found
-
     def report(self, rows: pd.DataFrame, *, reported: pd.Timestamp | None = None) -> pd.Series:
         """Report what has become known of rows pushed earlier; reporting it again changes nothing.
 

@@ -18,6 +18,7 @@ from detector.errors import DataError, SettingError
 from detector.explain.reason import Reason
 from detector.features import FeatureSet, History, in_own_words, load_history, save_history
 from detector.features.duration import MICROSECONDS, short
+from detector.features.excerpt import excerpt
 from detector.schema import Schema
 from pipelines.config import Config
 from pipelines.features.rows import FeatureRows, same_sources
@@ -219,7 +220,7 @@ class FeatureEngine:
         ``typed`` holds the rows as the reader returns them.
         """
         found = copy.copy(self)
-        found.history = history.excerpt(typed)
+        found.history = excerpt(history, typed)
         return found
 
     @property

@@ -13,6 +13,7 @@ import sqlalchemy as sa
 from detector.cleaning.clean import clean
 from detector.detectors.table.scoring import TableScoring
 from detector.errors import DataError, DetectorError
+from detector.features.excerpt import known_rows
 from pipelines.config import Config
 from pipelines.features.feature_state import FeatureState, feature_state_of
 from pipelines.features.held_events import HeldEvents, measure_ahead, related
@@ -85,9 +86,9 @@ class OnRequest:
         """
         scorer, state = self._scorer(), self._state()
         refused: dict[int, str] = {}
-        frame = events
+        frame, known = events, set[int]()
         if state is not None:
-            frame = self._measured(events, state, refused, now=now)
+            frame, known = self._measured(events, state, refused, now=now)
         cleaned = clean(frame, scorer.schema, positions=frame.index)
         refused |= _reasons_of(cleaned.quarantine)
         scoring = TableScoring(scorer.scorer, scorer.policy, explains=False)
@@ -100,12 +101,13 @@ class OnRequest:
             scores["reasons"] = pd.Series(spoken, index=scores.index, dtype=object)
         held = 0
         if keep and state is not None and len(cleaned.rows):
-            held = self._hold(events.loc[cleaned.rows.index], state, now=now)
+            held = self._hold(events.loc[[label for label in cleaned.rows.index if label not in known]], state, now=now)
         return ScoredEvents(scores, refused, scorer.version, held, decision.note)
 
     def _measured(
         self, events: pd.DataFrame, state: FeatureState, refused: dict[int, str], *, now: datetime
-    ) -> pd.DataFrame:
+    ) -> tuple[pd.DataFrame, set[int]]:
+        """The events with their features, and those that the source has brought already."""
         if not self.is_leader():
             raise BusyError("Another instance leads, and only that one knows the past up to now: ask it.")
         engine, key = state.engine, state.engine.features.key
@@ -116,8 +118,9 @@ class OnRequest:
             history, in_hand = state.history_for(events, followed)
             held = related(engine, held[~held.index.isin(own | in_hand)], events)
             found = measure_ahead(engine, history, events, held, now=now, typed=typed)
+            known = events.index[known_rows(history, typed)]
         refused |= _reasons_of(found.quarantine)
-        return found.rows
+        return found.rows, set(known.tolist())
 
     def _hold(self, events: pd.DataFrame, state: FeatureState, *, now: datetime) -> int:
         key = state.engine.features.key
