@@ -196,7 +196,7 @@ def test_command_page_is_current() -> None:
 @pytest.mark.parametrize("name", detector.__all__)
 def test_python_page_has_every_public_name(name: str) -> None:
     """A name that may be imported is in the reference."""
-    assert f"::: detector.{name}\n" in (ROOT / "docs/api.md").read_text(encoding="utf-8")
+    assert f"::: detector.{name}\n" in (ROOT / "docs/python.md").read_text(encoding="utf-8")
 
 
 @pytest.mark.parametrize("word", ["threshold", "quantile", "false alarm", "currency", "time zone"])

@@ -51,13 +51,14 @@ def status(config: ConfigFile, as_json: AsJson = False) -> None:
 def serve(config: ConfigFile) -> None:
     """Score, learn again and look for drift on a schedule, until it is stopped."""
     settings, store = _open(config, needs_secrets=True)
+    from pipelines.console.application import add_doors
     from pipelines.progress import be_quiet
     from pipelines.service.app import serve as run
     from pipelines.service.logs import configure
 
     be_quiet()
     configure(settings.service.log)
-    run(settings, store)
+    run(settings, store, doors=add_doors)
 
 
 def backfill(
@@ -109,7 +110,7 @@ def show_trail(
     last: Annotated[int, typer.Option(min=1, help="Records to show.")] = 20,
     as_json: AsJson = False,
 ) -> None:
-    """Show who had rows backfilled or replayed, when, why, and how many."""
+    """Show who had rows scored again, jobs run or left out, and detectors moved: when, and why."""
     from pipelines.service.listings import trail_table
 
     _, store = _open(config)
@@ -167,12 +168,10 @@ def _rescore(config: Path, job: str, *, reason: str, **arguments: Any) -> None:
 
 
 def _set_paused(config: Path, job: str, *, paused: bool) -> None:
-    from detector.errors import SettingError, nearest
-    from pipelines.config.service import JobsSection
-    from pipelines.store import JobState
+    from pipelines.jobs.steering import check_job
+    from pipelines.jobs.steering import set_paused as keep
 
-    if job not in JobsSection.model_fields:
-        raise SettingError(f"There is no job {job!r}. {nearest(job, JobsSection.model_fields)}")
+    check_job(job)
     _, store = _open(config)
     with store.write() as session:
-        session.merge(JobState(job=job, paused=paused))
+        keep(session, job, paused=paused)

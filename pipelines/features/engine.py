@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +17,7 @@ from detector.cleaning.values import naive_utc
 from detector.errors import DataError, SettingError
 from detector.features import FeatureSet, History, load_history, save_history
 from detector.features.duration import MICROSECONDS, short
+from detector.features.excerpt import excerpt
 from detector.schema import Schema
 from pipelines.config import Config
 from pipelines.features.rows import FeatureRows, same_sources
@@ -210,19 +212,30 @@ class FeatureEngine:
         *,
         now: pd.Timestamp | None = None,
         known: Callable[[pd.Series], NDArray[np.bool_]] | None = None,
+        typed: pd.DataFrame | None = None,
     ) -> MeasuredRows:
         """Add the features of new rows, which then belong to the past; rows that come too late are quarantined.
 
         - ``now``: Rows later than this, and the configured seconds, are quarantined.
         - ``known``: Which keys belong to the past already. Such rows, and those whose key came before among these, have
           no features: they are not rows of their own.
+        - ``typed``: The rows as the reader returns them, where they were read before.
         """
-        typed, quarantine = self._usable(frame, self.history.faults, now)
+        typed, quarantine = self._usable(frame, self.history.faults, now, typed)
         again = self.repeated(typed)
         if known is not None and self.features.key is not None:
             again = again | known(typed[self.features.key])
         taken = typed[~again]
         return MeasuredRows(self._joined(frame, self.history.push(taken), quarantine), quarantine, taken)
+
+    def beside(self, history: History, typed: pd.DataFrame) -> FeatureEngine:
+        """An engine that goes on from the past of some rows' entities; what it takes leaves that past as it is.
+
+        ``typed`` holds the rows as the reader returns them.
+        """
+        found = copy.copy(self)
+        found.history = excerpt(history, typed)
+        return found
 
     @property
     def reach(self) -> pd.Timedelta:
@@ -274,10 +287,10 @@ class FeatureEngine:
         return History(self.features, lateness=late, told_by=self.reader.told_by)
 
     def _usable(
-        self, frame: pd.DataFrame, faults: Faults, now: pd.Timestamp | None
+        self, frame: pd.DataFrame, faults: Faults, now: pd.Timestamp | None, typed: pd.DataFrame | None = None
     ) -> tuple[pd.DataFrame, pd.DataFrame]:
         """The rows that can have features, typed, and those that cannot, with the reason."""
-        typed = self.reader.read(frame)
+        typed = self.reader.read(frame) if typed is None else typed
         typed = typed[typed[self.features.time].notna()]
         now = None if now is None else naive_utc(now)
         ahead = short(self.section.ahead * MICROSECONDS["s"])

@@ -71,7 +71,7 @@ def runs_table(store: Store, last: int) -> Listing:
 
 
 def trail_table(store: Store, last: int) -> Listing:
-    """Backfills and replays, the latest first."""
+    """What people had done, the latest first."""
     columns = (
         Column("when", head=True),
         Column("who", head=True),

@@ -75,7 +75,12 @@ def overview(config: Config) -> list[str]:
 
 
 def promote_model(config: Config, name: str, *, reason: str, now: datetime) -> list[str]:
-    """Let a detector serve.
+    """Let a detector serve, tell MLflow, and say so; see ``promote``."""
+    return _promoted(config, promote(config, name, reason=reason, now=now))
+
+
+def promote(config: Config, name: str, *, reason: str, now: datetime) -> Promotion:
+    """Let a detector serve; what MLflow is to hear waits for the next delivery.
 
     - ``name``: its name or the beginning of it; "" for the challenger.
     - ``reason``: stored with the promotion.
@@ -91,14 +96,16 @@ def promote_model(config: Config, name: str, *, reason: str, now: datetime) -> l
         found = state.find(wanted)
         if found.name == state.champion:
             raise SettingError(f"{found.name} serves already. Name another detector of `detector models list`.")
-        promotion = registry.promote(
-            found.name, why=reason, now=now, notify=partial(record_promotion, config, own_run=True)
-        )
-    return _promoted(config, promotion)
+        return registry.promote(found.name, why=reason, now=now, notify=partial(record_promotion, config, own_run=True))
 
 
 def rollback_model(config: Config, *, reason: str, now: datetime) -> list[str]:
-    """Let the detector serve that served before the champion.
+    """Go back to the detector before, tell MLflow, and say so; see ``roll_back``."""
+    return _promoted(config, roll_back(config, reason=reason, now=now))
+
+
+def roll_back(config: Config, *, reason: str, now: datetime) -> Promotion:
+    """Let the detector serve that served before the champion; what MLflow is to hear waits for the next delivery.
 
     Raises ``SettingError`` if there is none.
     """
@@ -108,13 +115,12 @@ def rollback_model(config: Config, *, reason: str, now: datetime) -> list[str]:
         before = state.before_champion()
         if before is None:
             raise SettingError("No detector served before this one, or it is gone. Promote one of the list by name.")
-        promotion = registry.promote(
+        return registry.promote(
             before,
             why=reason,
             now=now,
             notify=partial(record_promotion, config, job="rollback", own_run=True),
         )
-    return _promoted(config, promotion)
 
 
 @dataclass(frozen=True)

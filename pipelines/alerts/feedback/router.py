@@ -97,6 +97,7 @@ class _Pages:
             form=True,
             earlier=earlier,
             snooze_days=f"{days:g}" if days else "",
+            console=f"{links.CONSOLE}/{claim.alert}" if self.config.service.console.enabled else "",
         )
 
     def store_answer(self, token: str, form: dict[str, str]) -> HTMLResponse:
@@ -136,5 +137,5 @@ def _answered(make: Callable[[], HTMLResponse]) -> HTMLResponse:
 
 def _page(*, title: str, text: str, status: int = 200, **more: Any) -> HTMLResponse:
     values = {"title": title, "text": text, "lines": [], "form": False, "earlier": "", "snooze_days": ""}
-    values |= {"anomaly": "", **more}
+    values |= {"anomaly": "", "console": "", **more}
     return HTMLResponse(_pages.get_template("answer.html.j2").render(values), status_code=status, headers=HEADERS)
