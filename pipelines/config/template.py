@@ -54,7 +54,6 @@ TEMPLATES: dict[str, dict[str, Any]] = {
             "calendar": ["night", "weekend"],
             "reported": "reported_at",
         },
-        "train": {"autoencoder": {"enabled": False}, "neighbours": {"enabled": False}},
         "policy": {"quantile": 0.998, "budget": {"rows": 100, "per": "day"}},
     },
     "sensors": {
