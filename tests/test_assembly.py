@@ -228,27 +228,6 @@ def test_assembly_refuses_a_forest_that_changed_on_the_way(
         assemble(table, SCHEMA, recipe())
 
 
-def test_only_rows_far_from_known_ones_hold_the_graph_to_its_distances(
-    table: pd.DataFrame, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """A row that all but touches a known one may differ by what float32 rounds; one that is far may not."""
-    faithful = KnownRows.score
-
-    def distorted(*, near: float, far: float) -> Any:
-        def score(self: KnownRows, *given: Any) -> Any:
-            found = faithful(self, *given)
-            return found + np.where(found > 0.5, far, np.where(found < -0.5, near, 0))
-
-        return score
-
-    monkeypatch.setattr(KnownRows, "score", distorted(near=0.4, far=0.0))
-    assemble(table, SCHEMA, recipe(members=("neighbours",)))
-
-    monkeypatch.setattr(KnownRows, "score", distorted(near=0.0, far=0.4))
-    with pytest.raises(ParityError, match=r"\(parity_neighbours\); at most 0.1 is allowed"):
-        assemble(table, SCHEMA, recipe(members=("neighbours",)))
-
-
 @pytest.mark.parametrize("spoilt", [lambda error: error + 0.01, lambda error: error * np.nan], ids=["shifted", "NaN"])
 def test_assembly_refuses_a_network_that_changed_on_the_way(
     table: pd.DataFrame, monkeypatch: pytest.MonkeyPatch, network: FittedNetwork, spoilt: Any

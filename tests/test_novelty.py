@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 
 from detector.errors import SettingError
 from detector.members.novelty import SCALINGS, SCORES, KnownRows
+from detector.members.novelty_graph import graph_of
 from detector.onnx.graph import joined
 
 Rows = NDArray[np.float32]
@@ -33,7 +34,7 @@ def test_graph_scores_as_the_plain_way(flags: int, references: int) -> None:
     known = KnownRows.fit(*draw(0, 3000, flags=flags), np.arange(references), contracted=100)
     far, space = draw(1, 200, flags=flags)
 
-    found = joined({"known": known.to_onnx()}).run({"far": far, "space": space})
+    found = joined({"known": graph_of(known)}).run({"far": far, "space": space})
 
     assert np.allclose(np.hstack([found[name] for name in SCORES]), known.score(far, space), atol=1e-3)
 
@@ -46,7 +47,7 @@ def test_rows_of_categories_alone_have_scores() -> None:
     known = KnownRows.fit(none, space, np.arange(300), contracted=100)
     new = np.eye(6, dtype=np.float32)[[5, 0]]
 
-    found = joined({"known": known.to_onnx()}).run({"space": new})
+    found = joined({"known": graph_of(known)}).run({"space": new})
 
     assert (found["neighbours"][0] > found["neighbours"][1] + 0.5).all()
     assert np.allclose(found["neighbours"][:, 0], known.score(none[:2], new)[:, 0], atol=1e-3)

@@ -91,13 +91,13 @@ def test_no_rows_are_measured_and_explained(scorer: TabularScorer, rows: pd.Data
     """An empty batch has no risks and no reasons, but its columns."""
     nothing = scorer.measure(rows.iloc[:0])
 
-    assert nothing.shape == (0, 7)
+    assert nothing.shape == (0, 8)
     assert scorer.explain(rows.iloc[:0]) == []
 
 
 def test_measures_name_the_members(measured: pd.DataFrame, scorer: TabularScorer) -> None:
     """Risk, p-value, then one column a member, all of them numbers."""
-    assert scorer.members == ("autoencoder", "forest", "neighbours", "contraction")
+    assert scorer.members == ("autoencoder", "forest", "neighbours", "contraction", "rare_values")
     assert list(measured) == ["risk", "p_value", *scorer.members, "unsupervised_risk"]
     assert np.isfinite(measured.to_numpy()).all()
 

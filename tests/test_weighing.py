@@ -61,7 +61,7 @@ def test_spoilt_rows_are_as_many_and_of_the_same_columns() -> None:
 
     made = spoil(normal, np.random.default_rng(0))
 
-    assert set(made) == {"shuffled", "many_cells", "few_cells", "jitter", "tails", "scaled"}
+    assert set(made) == {"shuffled", "many_cells", "few_cells", "rare", "jitter", "tails", "scaled"}
     assert all(each.numeric.shape == (400, 2) and each.codes.shape == (400, 1) for each in made.values())
     assert np.array_equal(np.sort(made["shuffled"].numeric, axis=0), np.sort(normal.numeric, axis=0))
     assert np.array_equal(made["scaled"].codes, normal.codes)
@@ -72,7 +72,7 @@ def test_rows_without_numbers_are_spoilt_in_their_categories_alone() -> None:
     """There is no jitter of a colour."""
     made = spoil(Encoded(np.zeros((30, 0)), np.random.default_rng(0).integers(2, 5, (30, 3))), np.random.default_rng(0))
 
-    assert set(made) == {"shuffled", "many_cells", "few_cells"}
+    assert set(made) == {"shuffled", "many_cells", "few_cells", "rare"}
 
 
 def test_missing_numbers_stay_missing() -> None:
@@ -91,7 +91,7 @@ def test_forest_and_autoencoder_count_where_the_forest_agrees_with_neighbours(ag
     """From next to nothing to as much as each of the others, and nothing jumps between."""
     members = ("autoencoder", "forest", "neighbours", "contraction")
 
-    assert prior_weights(members, agreement)["forest"] == pytest.approx(forest)
+    assert prior_weights(members, agreement=agreement)["forest"] == pytest.approx(forest)
 
 
 def test_agreement_is_that_of_the_ranks_of_normal_rows() -> None:
@@ -107,4 +107,4 @@ def test_agreement_is_that_of_the_ranks_of_normal_rows() -> None:
     assert found[0].agreement == pytest.approx(1)
     assert abs(found[1].agreement) < 0.2
     assert found[0].weights["forest"] > 5 * found[1].weights["forest"]
-    assert found[0].facts()["weight_agreement"] == found[0].agreement
+    assert found[0].facts()["agreement_forest_neighbours"] == found[0].agreement

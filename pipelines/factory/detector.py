@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 # Columns of the scores that a column of the table would hide.
 TAKEN = (*VERDICTS, "truth", "model_version", "scored_at")
-MEMBERS = ("autoencoder", "forest", "neighbours", "contraction", "sequence")
+MEMBERS = ("autoencoder", "forest", "neighbours", "contraction", "rare_values", "sequence")
 
 
 def policy_of(section: PolicySection, schema: Schema) -> Policy:

@@ -25,6 +25,8 @@ from detector.errors import SchemaError, SettingError, nearest
 from detector.members.event_sequence import EventWindow, Steps
 from detector.members.isolation_forest import Trees
 from detector.members.novelty import SCORES, KnownRows
+from detector.members.novelty_graph import graph_of
+from detector.members.rare_values import RARE_VALUES
 from detector.onnx.graph import Graph, joined
 from detector.onnx.parity import largest_difference
 from detector.schema import Schema
@@ -37,9 +39,8 @@ MOST_CALIBRATION_ROWS = 50_000
 MOST_PROBE_ROWS = 2_000
 TYPICAL, HIGH = 0.5, 0.9
 ALIKE = 0.05
-ROUNDING = {"parity_neighbours": 0.1}
-"""In deviations: short distances are differences of large products, and float32 rounds these. Rows nearer than usual
-count as usual, or one that all but touches a known row would end the training."""
+ROUNDING = {f"parity_{name}": 0.02 for name in SCORES}
+"""In deviations: short distances are differences of large products, and float32 rounds these."""
 
 Views = dict[str, NDArray[np.float32]]
 Scorer = Callable[[Encoded], Floats]
@@ -152,7 +153,9 @@ def fit_members(prepared: Prepared, recipe: Recipe) -> FittedMembers:
         chosen = choose_known(np.flatnonzero(fitted.trusted), recipe)
         fitted.known = know(views, chosen, recipe)
         fitted.scores |= _novelty(fitted.known, views, chosen, prepared.calibrating)
-        fitted.parts["known"] = fitted.known.to_onnx()
+        fitted.parts["known"] = graph_of(fitted.known)
+        if prepared.columns.levels:
+            fitted.parts[RARE_VALUES] = fitted.known.rare.to_onnx(len(fitted.known.range))
     fitted.metrics |= _parity(prepared, fitted, recipe)
     return fitted
 
@@ -215,8 +218,14 @@ def _novelty(known: KnownRows, views: Views, chosen: Places, at: Places) -> dict
     """The scores of the rows at these places, each without itself where it is one of the chosen."""
     own = np.full(len(views["space"]), -1)
     own[chosen] = np.arange(len(chosen))
-    found = known.score(far_of(views)[at], views["space"][at], own[at])
-    return dict(zip(SCORES, found.T, strict=True))
+    return scores_of(known, taken({"far": far_of(views), "space": views["space"]}, at), own[at])
+
+
+def scores_of(known: KnownRows, views: Views, own: Places | None = None) -> dict[str, Floats]:
+    """The scores that known rows give to others, by name; ``own`` as ``KnownRows.distances`` takes it."""
+    found = known.score(far_of(views), views["space"], own)
+    rare = known.rare.contributions(views["space"][:, len(known.range) :], own).sum(axis=1)
+    return dict(zip(SCORES, found.T, strict=True)) | {RARE_VALUES: rare}
 
 
 def taken(views: Views, rows: NDArray[Any]) -> Views:
@@ -332,9 +341,8 @@ def _parity(prepared: Prepared, fitted: FittedMembers, recipe: Recipe) -> dict[s
         normality = -(2.0 ** found["forest"][:, 0].astype(np.float64))
         pairs["parity_forest"] = fitted.forest.score_samples(held_out["table"]), normality
     if fitted.known is not None:
-        wanted = fitted.known.score(far_of(held_out), held_out["space"])
-        given = np.column_stack([found[name][:, 0] for name in SCORES])
-        pairs["parity_neighbours"] = np.maximum(wanted, 0), np.maximum(given, 0)
+        known = scores_of(fitted.known, held_out)
+        pairs |= {f"parity_{name}": (known[name], found[name][:, 0]) for name in known if name in found}
     return {
         name: largest_difference({name: wanted}, {name: given}, most=ROUNDING.get(name))
         for name, (wanted, given) in pairs.items()

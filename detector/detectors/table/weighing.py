@@ -16,15 +16,16 @@ from scipy.optimize import minimize
 from scipy.stats import spearmanr
 from sklearn.metrics import roc_auc_score
 
-from detector.arrays import Floats
+from detector.arrays import Flags, Floats
 from detector.detectors.table.recipe import FOREST
 from detector.encoding.statistics import LARGEST
 from detector.encoding.table import Encoded
 from detector.members.novelty import SCORES
+from detector.members.rare_values import RARE_VALUES
 
-APART = {"neighbours": 0.5, "contraction": 0.5, "autoencoder": 0.1, "forest": 0.02}
+APART = {"neighbours": 0.5, "contraction": 0.5, "autoencoder": 0.1, "forest": 0.02, "rare_values": 1.0}
 """The prior where forest and neighbours disagree about normal rows: they lie in groups that the forest cuts through."""
-ALIKE = dict.fromkeys(APART, 0.5)
+AGREED = APART | {"autoencoder": 0.5, "forest": 0.5}
 """The prior where they agree: then no member sees a structure that the others miss, and their errors average out."""
 AGREEMENT = (0.65, 0.75)
 """Rank correlation of forest and neighbours over normal rows up to which they disagree, and from which on they agree.
@@ -61,21 +62,25 @@ class Weights:
         """For the record of the training."""
         found = {f"weight_{name}": weight for name, weight in self.weights.items()}
         found |= {f"weight_spread_{name}": spread for name, spread in self.spread.items()}
-        found["weight_agreement"] = self.agreement
+        found["agreement_forest_neighbours"] = self.agreement
         return found | {
             f"power_{name}_{kind}": power for name, kinds in self.power.items() for kind, power in kinds.items()
         }
 
 
-def prior_weights(members: tuple[str, ...], agreement: float = 0.0) -> dict[str, float]:
+def prior_weights(members: tuple[str, ...], *, agreement: float = 0.0, categories: float = 1.0) -> dict[str, float]:
     """The prior of the members there are, together 1.
 
-    >>> prior_weights(("neighbours", "contraction", "forest"), agreement=0.8)
-    {'neighbours': 0.3333333333333333, 'contraction': 0.3333333333333333, 'forest': 0.3333333333333333}
+    ``agreement`` is the rank correlation of forest and neighbours over normal rows, ``categories`` the share of the
+    columns that are: what looks at categories alone counts by it.
+
+    >>> prior_weights(("neighbours", "contraction"))
+    {'neighbours': 0.5, 'contraction': 0.5}
     """
     low, high = AGREEMENT
-    alike = min(1.0, max(0.0, (agreement - low) / (high - low)))
-    prior = {name: (1 - alike) * APART[name] + alike * ALIKE[name] for name in members}
+    agreed = min(1.0, max(0.0, (agreement - low) / (high - low)))
+    prior = {name: (1 - agreed) * APART[name] + agreed * AGREED[name] for name in members}
+    prior |= {name: categories * prior[name] for name in members if name == RARE_VALUES}
     return {name: weight / sum(prior.values()) for name, weight in prior.items()}
 
 
@@ -84,12 +89,14 @@ def learn_weights(rows: Encoded, scores: Scores, members: tuple[str, ...], *, ra
 
     ``scores`` gives each member's score of encoded rows, (n_rows, n_members), by members that know none of ``rows``.
     """
+    n_codes = rows.codes.shape[1]
+    categories = n_codes / max(1, n_codes + rows.numeric.shape[1])
     if len(members) == 1 or len(rows) < LEAST_ROWS:
-        return Weights(prior_weights(members), dict.fromkeys(members, 0.0), {})
+        return Weights(prior_weights(members, categories=categories), dict.fromkeys(members, 0.0), {})
     rng = np.random.default_rng(random_state)
     normal = scores(rows)
     agreement = _agreement(dict(zip(members, normal.T, strict=True)))
-    prior = prior_weights(members, agreement)
+    prior = prior_weights(members, agreement=agreement, categories=categories)
     location, scale = normal.mean(axis=0), normal.std(axis=0)
     scale = np.where(scale > 0, scale, 1.0)
     normal = (normal - location) / scale
@@ -114,9 +121,10 @@ def learn_weights(rows: Encoded, scores: Scores, members: tuple[str, ...], *, ra
 
 
 def spoil(rows: Encoded, rng: np.random.Generator) -> dict[str, Encoded]:
-    """Anomalies made of normal rows, as many of each kind as there are rows; some kinds only where there are numbers.
+    """Anomalies made of normal rows, as many of each kind as there are rows; kinds only where there is what they spoil.
 
     - ``shuffled``: every column from another row. ``many_cells``, ``few_cells``: 30 % or 10 % of them.
+    - ``rare``: 10 % of the categories replaced by any of their values, however rare.
     - ``jitter``: noise of half an interquartile range on each number.
     - ``tails``: one number in ten moved outwards by one to four standard deviations.
     - ``scaled``: the whole row one and a half to three times as far from the middle.
@@ -127,14 +135,21 @@ def spoil(rows: Encoded, rng: np.random.Generator) -> dict[str, Encoded]:
     numeric = np.column_stack([rows.numeric[rng.permutation(n_rows), j] for j in range(n_numeric)] or [rows.numeric])
     codes = np.column_stack([rows.codes[rng.permutation(n_rows), j] for j in range(n_codes)] or [rows.codes])
 
+    def some(share: float, n_columns: int) -> Flags:
+        chosen = rng.random((n_rows, n_columns)) < share
+        chosen[np.arange(n_rows), rng.integers(0, n_columns, n_rows)] = True
+        return chosen
+
     def cells(share: float) -> Encoded:
-        chosen = rng.random((n_rows, columns)) < share
-        chosen[np.arange(n_rows), rng.integers(0, columns, n_rows)] = True
+        chosen = some(share, columns)
         return Encoded(
             np.where(chosen[:, :n_numeric], numeric, rows.numeric), np.where(chosen[:, n_numeric:], codes, rows.codes)
         )
 
     made = {"shuffled": Encoded(numeric, codes), "many_cells": cells(MANY_CELLS), "few_cells": cells(FEW_CELLS)}
+    if n_codes:
+        anything = np.column_stack([rng.choice(np.unique(column), n_rows) for column in rows.codes.T])
+        made["rare"] = Encoded(rows.numeric, np.where(some(FEW_CELLS, n_codes), anything, rows.codes))
     if not n_numeric:
         return made
     with np.errstate(over="ignore", invalid="ignore"):  # a number near the largest there is has no deviation
@@ -142,8 +157,7 @@ def spoil(rows: Encoded, rng: np.random.Generator) -> dict[str, Encoded]:
         deviation = np.nan_to_num(np.nanstd(rows.numeric, axis=0), posinf=0.0)
         width = np.nan_to_num(np.where(high > low, high - low, deviation), posinf=0.0)
     noise = JITTER * width * rng.normal(size=rows.numeric.shape)
-    chosen = rng.random(rows.numeric.shape) < FEW_CELLS
-    chosen[np.arange(n_rows), rng.integers(0, n_numeric, n_rows)] = True
+    chosen = some(FEW_CELLS, n_numeric)
     outwards = np.where(rows.numeric >= middle, 1.0, -1.0) * deviation * rng.uniform(1, 4, rows.numeric.shape)
     with np.errstate(over="ignore"):
         stretched = middle + (rows.numeric - middle) * rng.uniform(1.5, 3.0, (n_rows, 1))
