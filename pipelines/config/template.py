@@ -76,6 +76,7 @@ HIDDEN: dict[str, frozenset[str]] = {
             "policy.explore",
             "policy.rows_a_day",
             "train.autoencoder",
+            "train.calibrate_on",
             "train.calibration_share",
             "train.clean_share",
             "train.cleaning",
