@@ -11,7 +11,7 @@ from detector.errors import DataError, SchemaError, SettingError
 from detector.features import Money
 from pipelines.backtest.metrics import ScoredPeriod, period_metrics
 from pipelines.backtest.plan import Plan
-from pipelines.backtest.run import _amounts, _unblocked, backtest
+from pipelines.backtest.run import _amounts, _unblocked, _Walk, backtest
 from pipelines.backtest.summary import BacktestReport, summarise
 from pipelines.config import load_config
 from pipelines.simulate import simulate_transactions
@@ -192,6 +192,24 @@ def test_a_backtest_needs_time_and_truth(folder, tmp_path, before, after, messag
         backtest(load_config(tmp_path), Plan(START, END), now=NOW)
 
 
+def test_blocked_cards_leave_what_is_learnt_from_too(folder, monkeypatch):
+    """In the world of a backtest a card pays no more once its fraud is known, whether rows are scored or learnt."""
+    seen = []
+    period = _Walk.period
+    monkeypatch.setattr(_Walk, "period", lambda walk, learnt, *rest: seen.append(learnt) or period(walk, learnt, *rest))
+    plan = Plan(START, END, every="7d", train="14d", delay="2d", k=10)
+
+    backtest(load_config(folder), plan, now=NOW, folder=folder / "blocked")
+
+    payments = pd.read_parquet(folder / "payments.parquet")
+    frauds = payments[payments["reported_at"].notna()]
+    blocked = frauds.groupby("card_id")["reported_at"].min()
+    for learnt in seen:
+        days = learnt["time"].dt.normalize()
+        assert not (learnt["card_id"].map(blocked) <= days).any()
+        assert learnt["is_fraud"].isna().any()
+
+
 def test_chargebacks_of_their_own_table_are_the_truth_too(tmp_path):
     """Without a label column the periods are those of a label column with the same reports; a later word overrides."""
     payments = simulate_transactions(2_500, seed=3, days=36, fraud_rate=0.03)
@@ -207,7 +225,7 @@ def test_chargebacks_of_their_own_table_are_the_truth_too(tmp_path):
     plan, found = Plan(START, END, every="7d", train="14d", delay="2d", k=10), []
 
     for name, source in (("labels", ""), ("reports", "reports"), ("settled", "settled")):
-        text = CONFIG
+        text = CONFIG.replace("train:\n", "train:\n  calibrate_on: all\n")  # the only choice without a label column
         if source:
             text = text.replace("  label: is_fraud\n", "").replace("  reported: reported_at\n", "")
             reported = f"reports: {{source: {{path: {source}.parquet}}, label: label}}, "

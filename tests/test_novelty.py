@@ -136,3 +136,25 @@ def test_a_kernel_needs_rows() -> None:
     """None means nothing."""
     with pytest.raises(SettingError, match="contracted must be at least 1. Received: contracted=0"):
         KnownRows.fit(*draw(0, 10), np.arange(10), contracted=0)
+
+
+def test_a_category_counts_as_much_as_a_number_in_both_scalings() -> None:
+    """One huge value makes training ranges wide; two kinds of shop do not lie farther apart for it."""
+    far, space = draw(0, 600)
+    far[0] = 1e4
+    known = KnownRows.fit(far, space, np.arange(500), contracted=100)
+
+    for scaled in known.scaled(far[:500], space[:500]).values():
+        numbers, hot = scaled[:, :3].std(axis=0), scaled[:, 3:].std(axis=0)
+        assert 0.3 < hot.mean() / np.sqrt((numbers**2).mean()) < 1
+
+
+def test_known_rows_kept_before_units_score_as_they_did() -> None:
+    """Bundles of before have none: what is no number counts in full."""
+    known = KnownRows.fit(*draw(0, 300), np.arange(300), contracted=100)
+    far, space = draw(1, 20)
+    state = {name: array for name, array in known.state().items() if not name.startswith("unit_")}
+
+    old = KnownRows.from_state(state)
+
+    assert np.array_equal(old.scaled(far, space)["linear"][:, 3:], space[:, 3:])

@@ -84,3 +84,27 @@ def test_missing_numbers_stay_missing() -> None:
 
     assert np.isnan(made["jitter"].numeric[:50, 0]).all()
     assert np.isnan(made["tails"].numeric[:50, 0]).all()
+
+
+@pytest.mark.parametrize(("agreement", "forest"), [(0.5, 0.02 / 1.12), (0.7, 0.26 / 1.56), (0.9, 0.25)])
+def test_forest_and_autoencoder_count_where_the_forest_agrees_with_neighbours(agreement: float, forest: float) -> None:
+    """From next to nothing to as much as each of the others, and nothing jumps between."""
+    members = ("autoencoder", "forest", "neighbours", "contraction")
+
+    assert prior_weights(members, agreement=agreement)["forest"] == pytest.approx(forest)
+
+
+def test_agreement_is_that_of_the_ranks_of_normal_rows() -> None:
+    """By hand: a forest that ranks rows as the neighbours do, and one that ranks them by chance."""
+    members = ("forest", "neighbours", "contraction")
+
+    def score(given: Encoded, *, alike: bool) -> Floats:
+        far = np.abs(given.numeric).sum(axis=1)
+        return np.column_stack([np.exp(far) if alike else np.sin(1e6 * far), far, far])
+
+    found = [learn_weights(rows(), lambda given, a=a: score(given, alike=a), members, random_state=0) for a in (1, 0)]
+
+    assert found[0].agreement == pytest.approx(1)
+    assert abs(found[1].agreement) < 0.2
+    assert found[0].weights["forest"] > 5 * found[1].weights["forest"]
+    assert found[0].facts()["agreement_forest_neighbours"] == found[0].agreement

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from detector.arrays import Floats, Places
 from detector.errors import SettingError
+from detector.members.kernel import kernel_width
 from detector.members.neighbours import CANCELLED
 from detector.members.rare_values import SMOOTHING, RareValues
 
@@ -26,11 +27,6 @@ SCORES = ("neighbours", "contraction")
 FAR = np.float32(1000.0)
 """Training ranges beyond which a value's distance grows logarithmically, so that its square is still a float32."""
 MOST = np.float32(1e15)
-NARROWEST = 1e-4
-"""The least squared width of the kernel, as a share of a row's squared length: squared distances are float32, and a
-narrower kernel would weigh rows by their rounding."""
-WIDTH_ROWS = 500
-WIDTH_FACTORS = tuple(2.0**power for power in range(-4, 7))
 STANDARD_ROWS = 5_000
 BLOCK = 1_024
 LEAST = 1e-6
@@ -58,6 +54,8 @@ class KnownRows:
     - ``contracted``: how many of them, the first, the kernel is laid over.
     - ``rare``: how rare the values of categories are.
     - ``range``, ``middle``, ``spread``, (n_numeric,): of each number, in the units of ``far``.
+    - ``unit``, by scaling: the spread of the numbers, by which categories and gaps are multiplied: in training ranges,
+      two kinds of shop would lie farther apart than any two amounts.
     - ``bandwidth``, by scaling: squared width of the kernel, the one that best rebuilds known rows from the others.
     - ``floor``, ``location``, ``scale``, by scaling, (2,): a score is ``(log(distance) - location) / scale``, where a
       distance is not much less than the floor.
@@ -71,6 +69,7 @@ class KnownRows:
     range: Rows
     middle: Rows
     spread: Rows
+    unit: dict[str, np.float32]
     bandwidth: dict[str, float]
     floor: dict[str, Floats]
     location: dict[str, Floats]
@@ -97,14 +96,19 @@ class KnownRows:
             range=np.where(extent > LEAST, extent, 1.0).astype(np.float32),
             middle=np.asarray(middle, dtype=np.float32),
             spread=np.where(spread > LEAST, spread, 1.0).astype(np.float32),
+            unit=dict.fromkeys(SCALINGS, np.float32(1)),
             bandwidth={},
             floor={},
             location={},
             scale={},
         )
         for name, rows in empty.scaled(far[chosen], space[chosen]).items():
+            variance = rows[:, : far.shape[1]].astype(np.float64).var(axis=0)
+            typical = np.sqrt(variance.mean()) if len(variance) else 0.0
+            empty.unit[name] = np.float32(typical if typical > LEAST else 1.0)
+        for name, rows in empty.scaled(far[chosen], space[chosen]).items():
             empty.rows[name] = np.ascontiguousarray(rows)
-            empty.bandwidth[name] = _bandwidth(rows[: empty.contracted])
+            empty.bandwidth[name] = kernel_width(rows[: empty.contracted])
         sample = chosen[:STANDARD_ROWS]
         for name, (distances, size) in empty._distances(far[sample], space[sample], np.arange(len(sample))).items():
             empty.floor[name] = np.array([_floor(column, empty.rows[name]) for column in distances.T])
@@ -121,9 +125,8 @@ class KnownRows:
         linear = (wide - self.middle) / self.range
         beyond = np.maximum(np.abs(linear) - FAR, 0)
         linear = np.clip(linear, -FAR, FAR) + np.sign(linear) * np.log1p(beyond)
-        curved = np.arcsinh((wide - self.middle) / self.spread)
-        scaled = {LINEAR: (linear, rest), CURVED: (curved, rest * self.stretch)}
-        return {name: np.hstack(parts).astype(np.float32) for name, parts in scaled.items()}
+        parts = {LINEAR: linear, CURVED: np.arcsinh((wide - self.middle) / self.spread)}
+        return {name: np.hstack([part, rest * self.sizes[name]]).astype(np.float32) for name, part in parts.items()}
 
     def score(self, far: Rows, space: Rows, own: Places | None = None) -> Floats:
         """Both scores of each row, shape (n_rows, 2); see ``distances`` for ``own``."""
@@ -196,16 +199,17 @@ class KnownRows:
         return np.asarray(weight @ self.rows[name][: self.contracted] / total)
 
     @property
-    def stretch(self) -> Rows:
-        """How much longer than the linear ones the curved scaling's indicators are."""
-        return np.sqrt(self.rare.information).astype(np.float32)
+    def sizes(self) -> dict[str, Rows]:
+        """How large each indicator is, by scaling: in the curved one, the rarer its value the larger."""
+        stretch = {LINEAR: np.ones(len(self.rare.count)), CURVED: np.sqrt(self.rare.information)}
+        return {name: (self.unit[name] * size).astype(np.float32) for name, size in stretch.items()}
 
     def state(self) -> dict[str, NDArray[Any]]:
         """The arrays, for npz."""
         numbers = {name: getattr(self, name) for name in ("range", "middle", "spread")}
         per_scaling = {
             f"{what}_{name}": np.asarray(getattr(self, what)[name])
-            for what in ("rows", "bandwidth", "floor", "location", "scale")
+            for what in ("rows", "unit", "bandwidth", "floor", "location", "scale")
             for name in SCALINGS
         }
         rare = {"count": self.rare.count, "known": np.array(self.rare.known)}
@@ -213,15 +217,16 @@ class KnownRows:
 
     @classmethod
     def from_state(cls, arrays: dict[str, NDArray[Any]]) -> Self:
-        """The inverse of ``state``."""
+        """The inverse of ``state``; reads one without units, too."""
         values: dict[str, Any] = {name: arrays[name] for name in ("range", "middle", "spread")}
         for what in ("rows", "floor", "location", "scale"):
             values[what] = {name: arrays[f"{what}_{name}"] for name in SCALINGS}
         bandwidth = {name: float(arrays[f"bandwidth_{name}"]) for name in SCALINGS}
+        unit = {name: np.float32(arrays.get(f"unit_{name}", 1)) for name in SCALINGS}
         alike = {"known": np.array(1), "count": np.full(arrays["rows_linear"].shape[1] - len(values["range"]), ALIKE)}
         found = alike | arrays  # the first bundles of version 0.2 knew of no rare values: all told as much
         rare = RareValues(found["count"], int(found["known"]))
-        return cls(bandwidth=bandwidth, contracted=int(arrays["contracted"]), rare=rare, **values)
+        return cls(unit=unit, bandwidth=bandwidth, contracted=int(arrays["contracted"]), rare=rare, **values)
 
 
 def _floor(distances: Floats, rows: Rows) -> float:
@@ -231,24 +236,3 @@ def _floor(distances: Floats, rows: Rows) -> float:
         return 1.0
     rounding = float(np.sqrt(CANCELLED * np.median((rows.astype(np.float64) ** 2).sum(axis=1))))
     return max(LEAST, rounding, 0.1 * float(np.quantile(positive, 0.01)), NEGLIGIBLE * float(np.median(positive)))
-
-
-def _bandwidth(rows: Rows) -> float:
-    """The squared kernel width with which rows are rebuilt best from the others, each left out in turn."""
-    sample = rows[:WIDTH_ROWS]
-    squared = ((rows.astype(np.float64) ** 2).sum(axis=1) - 2.0 * sample @ rows.T).astype(np.float64)
-    squared += (sample.astype(np.float64) ** 2).sum(axis=1)[:, None]
-    if len(rows) < 2:
-        return 1.0
-    squared[np.arange(len(sample)), np.arange(len(sample))] = np.inf
-    squared = np.maximum(squared, 0.0)
-    least = squared.min(axis=1, keepdims=True)
-    typical = float(np.median(least)) or (float(np.median(least[least > 0])) if (least > 0).any() else 1.0)
-    narrowest = NARROWEST * float(np.median((rows.astype(np.float64) ** 2).sum(axis=1)))
-    errors = {}
-    for factor in WIDTH_FACTORS:
-        width = max(typical * factor, narrowest, 1e-12)
-        weight = np.exp((least - squared) / (2 * width))
-        mean = weight @ rows / weight.sum(axis=1, keepdims=True)
-        errors[width] = float(((sample - mean) ** 2).sum(axis=1).mean())
-    return min(errors, key=lambda width: errors[width])

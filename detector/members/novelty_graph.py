@@ -64,8 +64,9 @@ def graph_of(known: KnownRows) -> onnx.ModelProto:
             "spreads = Div (centred, spread)",
             "curved_numbers = Asinh (spreads)",
         ]
-    constants["stretch"] = known.stretch
-    lines += [f"{LINEAR}_rest = Identity (rest)", f"{CURVED}_rest = Mul (rest, stretch)"]
+    for name, sizes in known.sizes.items():
+        constants[f"{name}_sizes"] = sizes
+        lines.append(f"{name}_rest = Mul (rest, {name}_sizes)")
     for name in SCALINGS:
         if not n_numeric:
             lines.append(f"{name} = Identity ({name}_rest)")

@@ -101,6 +101,7 @@ def detector_of(config: Config, schema: Schema, *, on_step: OnStep | None = None
         filters=_filters(section.cleaning),
         clean_share=section.clean_share,
         calibration_share=section.calibration_share,
+        calibrate_on=section.calibrate_on,
         tail=section.tail,
         name=config.name,
         random_state=config.random_state,

@@ -95,19 +95,21 @@ def tiles_of(content: ReportContent) -> list[tuple[str, str, str]]:
     if "ap" in truth:
         interval = content.ap_interval
         note = f"{interval.low:.2f} to {interval.high:.2f} with 95 % confidence; " if interval else ""
-        tiles.append(("Average precision", f"{truth['ap']:.3f}", f"{note}a blind guess has {truth['prevalence']:.3f}"))
+        note += f"a blind guess has {truth['prevalence']:.3f}"
+        if "flagged_members" in truth and "ap_unsupervised_risk" in truth:
+            note += f"; the members alone {truth['ap_unsupervised_risk']:.3f}"
+        tiles.append(("Average precision", f"{truth['ap']:.3f}", note))
     if "auroc" in truth:
         tiles.append(("AUROC", f"{truth['auroc']:.3f}", "chance that an anomaly ranks above a normal row"))
     if "precision" in truth:
-        tiles.append(
-            (
-                "Flags that are right",
-                percent(truth["precision"]),
-                f"of {_count(truth['flagged'])} labelled flags",
-            )
-        )
+        note = f"of {_count(truth['flagged'])} labelled flags"
+        if "flagged_members" in truth:
+            note += f"; the members alone: {percent(truth['precision_members'])} of {_count(truth['flagged_members'])}"
+        tiles.append(("Flags that are right", percent(truth["precision"]), note))
     if "recall" in truth:
         anomalies = f"of {_count(truth['anomalies'])} known anomalies" if "anomalies" in truth else "of known anomalies"
+        if "recall_members" in truth:
+            anomalies += f"; the members alone: {percent(truth['recall_members'])}"
         tiles.append(("Anomalies flagged", percent(truth["recall"]), anomalies))
     if "known_events" in truth:
         note = f"of {_count(truth['known_events'])} known; {_count(truth['false_events'])} false alarms"
@@ -115,7 +117,11 @@ def tiles_of(content: ReportContent) -> list[tuple[str, str, str]]:
     if "precision_at_budget" in truth:
         found = percent(truth["recall_at_budget"])
         name = f"Right among the {_count(truth['budget'])} riskiest"
-        tiles.append((name, percent(truth["precision_at_budget"]), f"flagged or not; {found} of the anomalies"))
+        note = f"flagged or not; {found} of the anomalies"
+        if "precision_at_budget_members" in truth:
+            found = percent(truth["recall_at_budget_members"])
+            note += f"; the members alone: {percent(truth['precision_at_budget_members'])}, {found}"
+        tiles.append((name, percent(truth["precision_at_budget"]), note))
     if "false_alarm_rate" in truth:
         tiles.append(("False alarms", percent(truth["false_alarm_rate"]), "of normal rows are flagged"))
     return tiles

@@ -89,9 +89,17 @@ def labels_of(rows: pd.DataFrame, label: str | None) -> NDArray[np.float64]:
 
 
 def against_labels(
-    labels: NDArray[np.float64], measures: pd.DataFrame, flagged: NDArray[np.bool_], policy: Policy
+    labels: NDArray[np.float64],
+    measures: pd.DataFrame,
+    flagged: NDArray[np.bool_],
+    policy: Policy,
+    *,
+    members_flagged: NDArray[np.bool_] | None = None,
 ) -> dict[str, float]:
-    """Figures of merit of the risk, the decisions and each member."""
+    """Figures of merit of the risk, the decisions and each member.
+
+    ``members_flagged`` are the decisions of the members alone, where a head decides; theirs end in ``_members``.
+    """
     found = evaluate.ranking_metrics(labels, measures["risk"])
     found |= budget_metrics(labels, measures["risk"], budget_of(policy, len(labels)))
     found |= decision_metrics(labels, flagged)
@@ -99,6 +107,11 @@ def against_labels(
     for name in measures.columns.drop(["risk", "p_value", *same]):
         member = evaluate.ranking_metrics(labels, measures[name])
         found |= {f"auroc_{name}": member["auroc"], f"ap_{name}": member["ap"]}
+    if members_flagged is not None:
+        alone = budget_metrics(labels, measures[UNSUPERVISED], budget_of(policy, len(labels)))
+        alone |= decision_metrics(labels, members_flagged)
+        names = ("flagged", "precision", "recall", "precision_at_budget", "recall_at_budget")
+        found |= {f"{name}_members": alone[name] for name in names}
     return found
 
 

@@ -67,7 +67,10 @@ def review_table(
         metrics |= correlations(measures[list(scorer.members)])
     truth = interval = None
     if evaluate.has_both_classes(labels):
-        truth = against_labels(labels, measures, flagged, policy)
+        alone = None
+        if scorer.serving_head is not None:
+            alone = scorer.with_head(None).score(rows, policy, explains=False)["flagged"].to_numpy(dtype=bool)
+        truth = against_labels(labels, measures, flagged, policy, members_flagged=alone)
         interval = evaluate.average_precision_interval(labels, measures["risk"])
         scored["truth"] = labels
     alerts = scored[flagged].nlargest(MOST_SHOWN, "risk")

@@ -31,7 +31,7 @@ from pipelines.features.burn_in import warm
 from pipelines.features.engine import feature_engine_of, history_folder, statements_of
 from pipelines.ingest.usable import open_usable
 from pipelines.labels.feedback import Statements
-from pipelines.labels.known import with_report_time
+from pipelines.labels.known import with_known_labels, with_report_time
 from pipelines.progress import counted, progress
 from pipelines.registry.registry import ModelRegistry
 from pipelines.reports.content import ReportContent
@@ -135,7 +135,9 @@ def train(config: Config, *, now: datetime) -> TrainReport:
     labelled = labelled_set_of(usable.drop(index=kept_apart.index), config, schema, now=now, statements=statements)
     rows = without(rows, labelled)
     with fitting_steps() as on_step:
-        detector = kind.detector(config, schema, on_step).fit(rows)
+        detector = kind.detector(config, schema, on_step).fit(
+            with_known_labels(rows, usable, config, schema, now=now, statements=statements)
+        )
     detector.on_step = None
     if labelled is not None:
         with progress("Learning from labels", total=None):

@@ -14,6 +14,7 @@ from sklearn.ensemble import IsolationForest
 
 from detector.arrays import Flags, Floats, Places
 from detector.detectors.table.bulk import Bulk
+from detector.detectors.table.calibration import choose_calibrating
 from detector.detectors.table.recipe import AUTOENCODER, FOREST, NEIGHBOURS, SEQUENCE, Recipe
 from detector.detectors.table.surprise import surprise_of
 from detector.detectors.table.training_rows import marks_of
@@ -35,7 +36,6 @@ if TYPE_CHECKING:
     import onnx
 
 MOST_HELD_OUT_ROWS = 50_000
-MOST_CALIBRATION_ROWS = 50_000
 MOST_PROBE_ROWS = 2_000
 TYPICAL, HIGH = 0.5, 0.9
 ALIKE = 0.05
@@ -51,7 +51,7 @@ class Prepared:
     """Training rows as members take them.
 
     - ``learnt``, ``kept_back``: places of the rows that networks and forest learn from, and of those they do not.
-    - ``calibrating``: places of the rows that calibrate, a sample of both where there are many.
+    - ``calibrating``: places of the rows that calibrate, of both kinds.
     - ``graph``: ``prepare``, ready to run; ``views``: what it makes of all rows, see ``detector.encoding.onnx``.
     - ``marks``: the same for rows that are alike.
     """
@@ -86,7 +86,7 @@ class Prepared:
             marks=marks_of(encoded),
             learnt=learnt,
             kept_back=kept_back,
-            calibrating=_calibrating(len(rows), recipe),
+            calibrating=choose_calibrating(rows, schema, recipe),
         )
 
     def scorer_of(self, network: FittedNetwork) -> Scorer:
@@ -297,13 +297,6 @@ def _split(n_rows: int, recipe: Recipe) -> tuple[Places, Places]:
     order = np.random.default_rng(recipe.random_state).permutation(n_rows)
     n_held_out = max(1, min(MOST_HELD_OUT_ROWS, round(recipe.calibration_share * n_rows)))
     return np.sort(order[n_held_out:]), np.sort(order[:n_held_out])
-
-
-def _calibrating(n_rows: int, recipe: Recipe) -> Places:
-    if n_rows <= MOST_CALIBRATION_ROWS:
-        return np.arange(n_rows)
-    chosen = np.random.default_rng(recipe.random_state).choice(n_rows, MOST_CALIBRATION_ROWS, replace=False)
-    return np.sort(chosen)
 
 
 def _forest(table: NDArray[np.float32], recipe: Recipe) -> IsolationForest:
