@@ -141,6 +141,7 @@ _EXAMPLES: dict[str, Any] = {
     "features.reported": "reported_at",
     "features.lateness": 3600,
     "series.encoder.kind": "conv1d",
+    "series.smoothing": 5.0,
     "series.sampling.every": "1min",
 }
 
