@@ -13,10 +13,11 @@ NUMBERS := detector/resolution.py detector/series detector/encoding detector/mem
 # Where Debian's Alertmanager looks for them, and does not start without.
 TEMPLATES := /usr/share/prometheus/alertmanager
 export TF_CPP_MIN_LOG_LEVEL := 3
+export NO_MKDOCS_2_WARNING := 1
 export MLFLOW_DISABLE_TELEMETRY := true
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test kernels coverage alertmanager check format bench soak peers docs settings mlflow lock clean
+.PHONY: help install demo test kernels coverage alertmanager chromium check format bench soak peers docs settings pictures mlflow lock clean
 
 help: ## List the targets.
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## (.*)/  make \1\t\2/' | expand -t 18
@@ -50,6 +51,9 @@ alertmanager: install ## Fetch Debian's Alertmanager into .venv, for the test th
 	  mkdir -p $(TEMPLATES) && cp "$$folder$(TEMPLATES)"/*.tmpl $(TEMPLATES)/ && \
 	  cp "$$folder/usr/bin/prometheus-alertmanager" $(RUN)/; }
 
+chromium: ## Install Debian's Chromium, for the tests of the console in a browser.
+	command -v chromium >/dev/null || { { apt-get update -qq 2>/dev/null || true; } && apt-get install -y -qq chromium; }
+
 check: install ## Lint, format, types, architecture, documentation.
 	$(RUN)/ruff check .
 	$(RUN)/ruff format --check .
@@ -77,8 +81,13 @@ peers: install ## Add PyOD to .venv, for the comparisons of `make bench`.
 docs: install ## Serve the documentation on this machine.
 	$(RUN)/mkdocs serve
 
-settings: install ## Write docs/configuration.md from the settings themselves.
+settings: install ## Write the pages of settings and of commands from the program itself.
 	$(RUN)/python -m pipelines.config.reference docs/configuration.md
+	$(RUN)/python -m pipelines.cli.reference docs/commands.md
+
+pictures: install ## Take the pictures in docs/pictures from the pages of the demo; needs Chromium.
+	test -f demo/report.html || $(RUN)/detector demo
+	$(RUN)/python docs/make_pictures.py demo
 
 mlflow: install ## Look at the runs of the demo in the browser.
 	$(RUN)/mlflow server --backend-store-uri sqlite:///demo/mlflow.db --host 127.0.0.1 --port 5000
@@ -91,4 +100,4 @@ lock: ## Install the newest allowed versions and write requirements.lock.
 	rm -rf .venv-lock
 
 clean: ## Remove the environment, caches and what the demo wrote.
-	rm -rf $(VENV) .venv-lock build site *.egg-info .coverage .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis demo
+	rm -rf $(VENV) .venv-lock build site *.egg-info .coverage .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis demo demo-sensors

@@ -58,6 +58,7 @@ LONGEST = (
     "test_sequence_member",
     "test_score",
     "test_day",
+    "test_api",
 )
 
 

@@ -3,6 +3,7 @@ from __future__ import annotations
 import json
 import logging
 import os
+import re
 import shutil
 import ssl
 import subprocess
@@ -599,9 +600,54 @@ def test_course_of_the_risk_is_a_sparkline() -> None:
     alone = message(facts={"course": [[0, 9.0, True]]})
     bare = [part.get_content() for part in mail_of(alone, sender="a@b", to=["c@d"], now=NOW).iter_parts()]
 
-    assert "Risk over time: ▁▁█\n" in parts[0]
-    assert '▁▁<b style="color:#be1e1e">█</b>' in parts[1]
+    assert "Risk over time: ▁▁█ (flagged from 9.00)\n" in parts[0]
+    assert '▁▁<b style="color:#d0342c">█</b>' in parts[1]
     assert not any("Risk over time" in part for part in bare)
+
+
+def test_course_of_the_risk_has_a_time_axis_and_a_threshold() -> None:
+    """When it begins and ends, and from which risk on rows were flagged; across midnight with both days."""
+    course = [[0, 1.0, False], [600, 3.5, True], [50_400, 9.0, True]]
+    given = message(facts={"course": course, "course_from": "2026-03-01T20:05:00"})
+
+    text, html = [part.get_content() for part in mail_of(given, sender="a@b", to=["c@d"], now=NOW).iter_parts()]
+
+    said = "2026-03-01 20:05 to 2026-03-02 10:05 UTC, flagged from 3.50"
+    assert f"({said})" in text
+    assert f"{said}; flagged rows are red" in html
+
+
+def test_the_sentence_is_not_said_again_by_the_first_reason() -> None:
+    """Where reasons stand below it, the sentence ends before the first; by itself, it has it."""
+    given = message()
+    text, html = [part.get_content() for part in mail_of(given, sender="a@b", to=["c@d"], now=NOW).iter_parts()]
+
+    assert "; mainly amount" in given.sentence
+    assert text.count("amount is 950.00") == 1
+    assert "mainly" not in text + html
+    assert "mainly" not in str(payload_of(given)["blocks"])
+    assert "mainly amount" in payload_of(given)["text"]
+
+
+def test_machines_are_asked_about_faults() -> None:
+    """Mail, Slack and PagerDuty ask what is looked for; whatever it is called, it counts as the same answer."""
+    given = message(facts={"anomaly": "fault"}, answer_url="https://d.example/a")
+    text, html = [part.get_content() for part in mail_of(given, sender="a@b", to=["c@d"], now=NOW).iter_parts()]
+
+    for shown in (text, html, str(payload_of(given)), str(event_of(given, routing_key="k"))):
+        assert "Fault, or fine?" in shown
+        assert "Fraud" not in shown
+    assert message().question == "Fraud, or fine?"
+
+
+def test_mail_is_made_for_phones_and_for_the_dark() -> None:
+    """It has the width of the screen, colours for both, and no table wider than a phone."""
+    html = list(mail_of(message(), sender="a@b", to=["c@d"], now=NOW).iter_parts())[1].get_content()
+
+    assert 'name="viewport" content="width=device-width' in html
+    assert 'name="color-scheme" content="light dark"' in html
+    assert "@media (prefers-color-scheme: dark)" in html
+    assert not re.search(r"<th|width:\d{3,}px", html.replace("max-width:600px", ""))
 
 
 # TLS, Apprise, file and log -------------------------------------------------------------------------------------------
@@ -651,7 +697,7 @@ def test_apprise_sends_to_anything(tmp_path: Path, monkeypatch: pytest.MonkeyPat
         (body,) = server.bodies
     assert outcome.rows == 1
     assert (body["title"], body["type"]) == ("Critical: a in payments", "failure")
-    assert "mainly amount" in body["message"]
+    assert "amount is 950.00" in body["message"]
 
 
 @apprise_itself

@@ -10,6 +10,7 @@ import pandas as pd
 import pytest
 
 from detector.decide.calibrate import Calibrator
+from detector.detectors.table import calibration
 from detector.detectors.table import members as fitting
 from detector.detectors.table.detector import TabularDetector
 from detector.detectors.table.fit import assemble
@@ -40,6 +41,7 @@ def recipe(**changed: Any) -> Recipe:
             "clean_references": 50,
             "clean_share": 0.25,
             "calibration_share": 0.2,
+            "calibrate_on": "known",
             "tail": "empirical",
             "max_levels": 100,
             "name": "test",
@@ -136,12 +138,43 @@ def test_assembly_calibrates_on_every_row_by_members_that_did_not_see_it(table: 
 
 def test_rows_that_calibrate_are_bounded(table: pd.DataFrame, monkeypatch: pytest.MonkeyPatch) -> None:
     """Of ten million rows not all are measured against the known ones; a sample keeps p-values what they are."""
-    monkeypatch.setattr(fitting, "MOST_CALIBRATION_ROWS", 200)
+    monkeypatch.setattr(calibration, "MOST_CALIBRATION_ROWS", 200)
 
     scorer, _ = assemble(table, SCHEMA, recipe(members=MEMBERS))
 
     assert scorer.calibrator.size == scorer.metrics["rows_calibration"] == 200
     assert np.median(scorer.measure(draw(1, 2000))["p_value"]) == pytest.approx(0.5, abs=0.12)
+
+
+@pytest.mark.parametrize(
+    ("labelled", "calibrate_on", "expected"), [(300, "known", 300), (300, "all", 500), (249, "known", 500)]
+)
+def test_only_rows_known_to_be_normal_calibrate(labelled: int, calibrate_on: str, expected: int) -> None:
+    """Others may hold what nobody has reported yet; labels of a minority are no sample of normal rows."""
+    rows = pd.DataFrame({"a": np.arange(500.0), "fraud": np.where(np.arange(500) < labelled, 0.0, np.nan)})
+    schema = Schema(numeric=("a",), label="fraud")
+
+    places = calibration.choose_calibrating(rows, schema, recipe(calibrate_on=calibrate_on))
+
+    assert places.tolist() == list(range(expected))
+
+
+def test_hidden_anomalies_do_not_hide_others() -> None:
+    """Of the last quarter one row in twenty is an anomaly that nobody reported yet; known rows alone flag its like."""
+    rng = np.random.default_rng(0)
+    rows = pd.DataFrame({"a": rng.normal(size=2_000), "fraud": 0.0})
+    rows.loc[1_500:, "fraud"] = np.nan
+    rows.loc[1_500::20, "a"] = rng.normal(7, 1, 25)
+    schema, new = Schema(numeric=("a",), label="fraud"), pd.DataFrame({"a": rng.normal(7, 1, 200)})
+
+    found = {
+        which: assemble(rows, schema, recipe(members=("forest", "neighbours"), calibrate_on=which))[0].measure(new)
+        for which in ("known", "all")
+    }
+
+    flagged = {which: float((measures["p_value"] <= 0.005).mean()) for which, measures in found.items()}
+    assert flagged["known"] > 0.9
+    assert flagged["all"] < flagged["known"] - 0.2
 
 
 def test_rows_kept_back_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -11,7 +11,7 @@ from detector.errors import DataError, SchemaError, SettingError
 from detector.features import Money
 from pipelines.backtest.metrics import ScoredPeriod, period_metrics
 from pipelines.backtest.plan import Plan
-from pipelines.backtest.run import _amounts, _unblocked, backtest
+from pipelines.backtest.run import _amounts, _unblocked, _Walk, backtest
 from pipelines.backtest.summary import BacktestReport, summarise
 from pipelines.config import load_config
 from pipelines.simulate import simulate_transactions
@@ -192,6 +192,24 @@ def test_a_backtest_needs_time_and_truth(folder, tmp_path, before, after, messag
         backtest(load_config(tmp_path), Plan(START, END), now=NOW)
 
 
+def test_blocked_cards_leave_what_is_learnt_from_too(folder, monkeypatch):
+    """In the world of a backtest a card pays no more once its fraud is known, whether rows are scored or learnt."""
+    seen = []
+    period = _Walk.period
+    monkeypatch.setattr(_Walk, "period", lambda walk, learnt, *rest: seen.append(learnt) or period(walk, learnt, *rest))
+    plan = Plan(START, END, every="7d", train="14d", delay="2d", k=10)
+
+    backtest(load_config(folder), plan, now=NOW, folder=folder / "blocked")
+
+    payments = pd.read_parquet(folder / "payments.parquet")
+    frauds = payments[payments["reported_at"].notna()]
+    blocked = frauds.groupby("card_id")["reported_at"].min()
+    for learnt in seen:
+        days = learnt["time"].dt.normalize()
+        assert not (learnt["card_id"].map(blocked) <= days).any()
+        assert learnt["is_fraud"].isna().any()
+
+
 def test_chargebacks_of_their_own_table_are_the_truth_too(tmp_path):
     """Without a label column the periods are those of a label column with the same reports; a later word overrides."""
     payments = simulate_transactions(2_500, seed=3, days=36, fraud_rate=0.03)
@@ -207,7 +225,7 @@ def test_chargebacks_of_their_own_table_are_the_truth_too(tmp_path):
     plan, found = Plan(START, END, every="7d", train="14d", delay="2d", k=10), []
 
     for name, source in (("labels", ""), ("reports", "reports"), ("settled", "settled")):
-        text = CONFIG
+        text = CONFIG.replace("train:\n", "train:\n  calibrate_on: all\n")  # the only choice without a label column
         if source:
             text = text.replace("  label: is_fraud\n", "").replace("  reported: reported_at\n", "")
             reported = f"reports: {{source: {{path: {source}.parquet}}, label: label}}, "
@@ -307,6 +325,7 @@ def test_shares_in_words_are_of_all_periods_together():
     assert said[0] == "2 periods of 7d, 1 seed each; 1,000 rows in all, 100 of them anomalous."
     assert "Flagged: 1 rows a day; 4 % of the anomalies." in said
     assert "Of what was flagged 25 % is anomalous; the p-values promised at least 75 %." in said
+    assert any(line.startswith("The promise was broken: there are 3.0 times the false alarms") for line in said)
     assert "Nothing was flagged in 1 of 2 trainings." in said
     assert "Amount: 50 of 200 a period caught (25 %), 150 missed." in said
     assert "  found of theft: 4 % of 100" in said
@@ -314,6 +333,35 @@ def test_shares_in_words_are_of_all_periods_together():
         "With labels: a head was learnt in 1 of 2 trainings and decided in 1. There: average precision 0.500, without "
         "labels 0.250." in said
     )
+
+
+def test_page_and_lines_share_one_definition():
+    """The table and MLflow say the shares that the lines say: 1 of 4 and 15 of 96 flagged rows are 16 of 100."""
+    periods = pd.DataFrame(
+        {
+            "begin": [START, END],
+            "seed": 0,
+            "rows": 1000.0,
+            "flagged": [4.0, 96.0],
+            "alerts_per_day": [1.0, 14.0],
+            "anomalies": [10.0, 30.0],
+            "recall": [0.1, 0.5],
+            "precision_realised": [0.25, 15 / 96],
+            "precision_predicted": [0.5, 0.2],
+            "recall_theft": [0.5, 0.0],
+            "anomalies_theft": [2.0, 0.0],
+        }
+    )
+    report = BacktestReport(periods, Plan(START, END), {})
+
+    means = report.numbers()["mean"]
+
+    assert means["precision_realised"] == pytest.approx(0.16)
+    assert means["precision_predicted"] == pytest.approx((2 + 19.2) / 100)
+    assert means["recall"] == pytest.approx(16 / 40)
+    assert means["recall_theft"] == pytest.approx(0.5)
+    assert means["flagged"] == 50
+    assert "Of what was flagged 16 % is anomalous; the p-values promised at least 21 %." in report.summary()
 
 
 def test_dates_outside_the_table_say_where_it_lies(folder):

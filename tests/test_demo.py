@@ -6,13 +6,21 @@ from datetime import UTC, datetime
 from io import StringIO
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
+from numpy.typing import NDArray
 from rich.console import Console
+from typer.testing import CliRunner
 
+from detector.decide.policy import Policy
+from detector.schema import Schema
+from pipelines.cli import app
 from pipelines.config import load_config
 from pipelines.config.template import TEMPLATES
+from pipelines.demo import sensors
 from pipelines.demo import transactions as demo
+from pipelines.demo.comparison import ALONE, decided_both_ways, side_by_side
 from pipelines.training import review
 
 NOW = datetime(2026, 3, 2, 12, tzinfo=UTC)
@@ -22,7 +30,8 @@ tracking: {enabled: false}
 
 
 def _small(config: str) -> str:
-    return config.replace("0.998", "0.97").replace("train:\n", "train:\n  autoencoder: {enabled: false}\n") + SMALL
+    members = "train:\n  autoencoder: {enabled: false}\nretrain:\n"
+    return config.replace("0.998", "0.97").replace("retrain:\n", members) + SMALL
 
 
 @pytest.fixture
@@ -45,6 +54,41 @@ def test_demo_configuration_can_be_read(tmp_path: Path) -> None:
     assert (list(config.features.calendar), config.features.reported) == (template["calendar"], template["reported"])
 
 
+@pytest.mark.parametrize(
+    ("arguments", "folder"),
+    [([], "demo"), (["--template", "transactions"], "demo"), (["--template", "sensors"], "demo-sensors")],
+)
+def test_each_demo_has_a_folder_of_its_own(
+    arguments: list[str], folder: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`make demo` and then the demo of sensors leave two projects; a second run of one replaces the first."""
+    monkeypatch.chdir(tmp_path)
+    places: list[Path] = []
+    monkeypatch.setattr(demo, "run_demo", lambda place, **_: places.append(place))
+    monkeypatch.setattr(sensors, "run_sensor_demo", lambda place, **_: places.append(place))
+    Path("demo").mkdir()
+    Path("demo", "detector.yaml").write_text(demo.CONFIG, encoding="utf-8")
+
+    result = CliRunner().invoke(app, ["demo", *arguments])
+
+    assert result.exit_code == 0, result.output
+    assert places == [Path(folder)]
+
+
+@pytest.mark.parametrize("found", [demo.CONFIG, "name: mine\n", "name: [", "- 1\n", ""])
+def test_demo_replaces_no_other_project(found: str, tmp_path: Path) -> None:
+    """A configuration of another name, or one that cannot be read, stays, and a free folder is named."""
+    (tmp_path / "detector.yaml").write_text(found, encoding="utf-8")
+
+    result = CliRunner().invoke(app, ["demo", "--template", "sensors", "--folder", str(tmp_path)])
+
+    assert result.exit_code == 2
+    said = " ".join(result.output.split())
+    assert "the demo would replace it. Name another folder: detector demo --template sensors --folder" in said
+    assert (tmp_path / "detector.yaml").read_text(encoding="utf-8") == found
+    assert [path.name for path in tmp_path.iterdir()] == ["detector.yaml"]
+
+
 @pytest.mark.slow
 @pytest.mark.usefixtures("small")
 def test_demo_shows_the_whole_job(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -62,9 +106,11 @@ def test_demo_shows_the_whole_job(tmp_path: Path, capsys: pytest.CaptureFixture[
     for step in ("2  Score", "3  Against the known truth", "4  Alerts", "5  Where things are"):
         assert step in shown
     frauds = int(fresh["is_fraud"].sum())
-    found = re.search(r"Flagged (\d+) of 750: precision ([\d.]+), recall ([\d.]+) of (\d+) frauds", shown)
+    assert f"750 rows, {frauds} of them fraud" in shown
+    found = re.search(r"^flagged +(\d+)$", shown, re.MULTILINE)
     assert found is not None
-    assert (int(found[1]), int(found[4])) == (scores["flagged"].sum(), frauds)
+    assert int(found[1]) == scores["flagged"].sum()
+    assert "The members decide" in shown
     assert 1 <= len([each for each in alerts if each["kind"] == "opened"]) <= 12
     assert "of card_id" in json.dumps(alerts) or "of this card_id" in json.dumps(alerts)
     flagged = set(scores.loc[scores["flagged"], "transaction_id"])
@@ -74,6 +120,56 @@ def test_demo_shows_the_whole_job(tmp_path: Path, capsys: pytest.CaptureFixture[
     assert "detector alerts test" in shown
     kept = ("detector.yaml", "bundle", "report.html", "scores")
     assert all((folder / name).exists() for name in kept)
+
+
+class _Both:
+    """A detector whose members and head disagree; its p-values are one tenth to the power of the risk."""
+
+    schema = Schema(time="time", numeric=("amount",))
+    serving_head: object | None = "a head"
+
+    class calibrator:  # noqa: N801 - stands for an attribute
+        support = None
+
+        @staticmethod
+        def p_value(risk: NDArray[np.float64]) -> NDArray[np.float64]:
+            return 10.0**-risk
+
+
+def test_both_ways_are_decided_by_their_own_risk_on_the_same_rows() -> None:
+    """The members flag by their p-values, the head's flags stay as written; each column counts its own."""
+    scores = pd.DataFrame(
+        {
+            "time": pd.Timestamp("2026-01-01"),
+            "risk": [9.0, 8.0, 0.0, 0.0],
+            "flagged": [True, True, False, False],
+            "unsupervised_risk": [3.0, 1.0, 4.0, 0.0],
+            "is_fraud": [1, 1, 0, 0],
+            "scenario": ["stolen_card", "stolen_card", "", ""],
+        }
+    )
+
+    both = decided_both_ways(scores, _Both(), Policy(quantile=0.99))  # type: ignore[arg-type]  # stands for one
+    console = Console(file=StringIO(), width=80)
+    console.print(side_by_side(both, label="is_fraud", scenario="scenario"))
+
+    assert both[ALONE]["flagged"].tolist() == [True, False, True, False]
+    lines = [re.split(r"  +", line.strip()) for line in console.file.getvalue().splitlines()]
+    assert ["4 rows, 2 of them fraud", "members alone", "with chargebacks"] in lines
+    assert ["flagged", "2", "2"] in lines
+    assert ["of these fraud", "1", "2"] in lines
+    assert ["share of the frauds flagged", "0.50", "1.00"] in lines
+    assert ["average precision (blind: 0.500)", "0.583", "1.000"] in lines
+    assert ["flagged of stolen card", "1 of 2", "2 of 2"] in lines
+
+
+def test_without_a_head_there_is_one_way() -> None:
+    """What the members decide is shown alone."""
+    scores = pd.DataFrame({"time": pd.Timestamp("2026-01-01"), "unsupervised_risk": [3.0, 0.0]})
+    scorer = _Both()
+    scorer.serving_head = None
+
+    assert list(decided_both_ways(scores, scorer, Policy(quantile=0.99))) == [ALONE]  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("first_line", ["name: mine", demo.CONFIG.partition("\n")[0]])

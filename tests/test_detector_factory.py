@@ -125,6 +125,7 @@ def test_settings_of_the_training_arrive(tmp_path: Path, configure: Configure, s
         ({"neighbours": {"clean_references": 9}}, "clean_references", 9),
         ({"clean_share": 0.4}, "clean_share", 0.4),
         ({"calibration_share": 0.4}, "calibration_share", 0.4),
+        ({"calibrate_on": "all"}, "calibrate_on", "all"),
         ({"tail": "pareto"}, "tail", "pareto"),
         (
             {"cleaning": {"isolation": 0.02, "density": 0.01, "refit": 0.03}},
@@ -159,6 +160,7 @@ def test_no_setting_is_left_untested() -> None:
     assert set(sections) - {"autoencoder", "forest", "neighbours", "cleaning"} == {
         "rows",  # of the job, see test_train
         "review_share",  # of the job, see test_train
+        "calibrate_on",
         "calibration_share",
         "clean_share",
         "tail",

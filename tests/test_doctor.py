@@ -272,10 +272,10 @@ def test_bundle_is_loaded(tmp_path: Path, frame: pd.DataFrame) -> None:
 
 
 def test_checks_are_printed_as_a_table() -> None:
-    """The table has a row a check, and the summary counts them."""
+    """The list has a row a check, and the summary counts them."""
     checks = [Check("a", "ok", "x"), Check("b", "problem", "[y]", "z"), Check("c", "problem", "w")]
 
-    assert as_table(checks).row_count == 3
+    assert [row["where"] for row in as_table(checks).rows] == ["a", "b", "c"]
     assert as_summary(checks) == "1 ok, 0 warnings, 2 problems."
 
 

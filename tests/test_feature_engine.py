@@ -10,6 +10,7 @@ from detector.explain.reason import Reason
 from detector.schema import Schema
 from pipelines.config import load_config
 from pipelines.features.engine import FeatureEngine
+from pipelines.features.wording import wording_of
 from pipelines.simulate import simulate_transactions
 
 CONFIG = """\
@@ -95,8 +96,7 @@ def test_features_join_the_schema(rows, tmp_path):
 
 def test_reasons_speak_of_the_history(rows, tmp_path):
     """A reason that is a feature says itself in words."""
-    engine = FeatureEngine(config_of(tmp_path))
-    (reason,) = engine.in_own_words([Reason(NAMES[0], "5.2", "", 0.5)])
+    (reason,) = wording_of(config_of(tmp_path)).reasons([Reason(NAMES[0], "5.2", "", 0.5)])
     assert reason.text == "amount 5.2 times its 30-day mean of card_id; 50 % of the risk"
 
 

@@ -2,18 +2,29 @@
 
 from __future__ import annotations
 
+import json
+import re
+import subprocess
+from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
+import mlflow
+import numpy as np
 import pandas as pd
 import pytest
 import yaml
+from mlflow.exceptions import MlflowException
 
-from detector.errors import DataError
+from detector.errors import DataError, SchemaError
 from pipelines.config import Config, load_config
+from pipelines.lab.evaluate import evaluate_encoders
+from pipelines.scoring.explained import explain
 from pipelines.scoring.one_off import score
 from pipelines.simulate import simulate_transactions
 from pipelines.training.evaluate import evaluate
+from pipelines.training.run_record import commit_of
 from pipelines.training.train import train
 
 NOW = datetime(2026, 3, 1, tzinfo=UTC)
@@ -88,6 +99,34 @@ def test_new_rows_are_measured_against_the_past_of_training(site: Config, tmp_pa
     assert scores.loc[scores["flagged"], "reasons"].str.contains("times its 30-day mean").any()
 
 
+def test_reports_say_reasons_in_words(site: Config) -> None:
+    """The report of training and that of an evaluation speak of the card's history, and of the payment in euros."""
+    folder = site.bundle.parent
+    names = {"amount": {"name": "payment", "unit": "EUR"}, "card_id": "card"}
+    settings = {**SETTINGS, "columns": {**SETTINGS["columns"], "names": names}}
+    (folder / "named.yaml").write_text(yaml.safe_dump(settings), encoding="utf-8")
+
+    found = evaluate(load_config(folder / "named.yaml"), input=str(folder / "fresh.parquet"), now=NOW)
+
+    trained = (folder / "report.html").read_text(encoding="utf-8")
+    evaluated = found.report.read_text(encoding="utf-8")
+    assert "times its 30-day mean of card_id" in trained
+    assert "times its 30-day mean of card<" in evaluated
+    assert re.search(r"<strong>payment</strong> [0-9.]+ EUR", evaluated)
+    assert "<strong>amount_ratio" not in trained + evaluated
+    assert "ratio of payment to its 30-day mean of card" in evaluated
+
+
+def test_a_name_for_a_column_that_is_not_there_is_refused(site: Config) -> None:
+    """A typing error in `columns.names` would be silent otherwise."""
+    folder = site.bundle.parent
+    settings = {**SETTINGS, "columns": {**SETTINGS["columns"], "names": {"amuont": "payment"}}}
+    (folder / "misspelt.yaml").write_text(yaml.safe_dump(settings), encoding="utf-8")
+
+    with pytest.raises(SchemaError, match=r"'amuont', which `columns.names` names. .*amount"):
+        train(load_config(folder / "misspelt.yaml"), now=NOW)
+
+
 def test_rows_may_lie_in_any_order(site: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Also where a file is read in several parts."""
     monkeypatch.setattr("pipelines.scoring.one_off.BATCH", 100)
@@ -134,3 +173,220 @@ def test_evaluation_says_which_rows_came_too_late(site: Config, tmp_path: Path) 
     assert any("could not be used" in line for line in report.summary())
     with pytest.raises(DataError, match=r"None of the 100 rows can be used.*too late.*only 1h is allowed \(100 rows\)"):
         evaluate(site, input=str(tmp_path / "past.parquet"), now=NOW)
+
+
+def test_any_row_can_be_explained(site: Config, tmp_path: Path) -> None:
+    """Flagged or not, with the numbers of `score`, reasons in words, and what each member says."""
+    fresh = site.bundle.parent / "fresh.parquet"
+    score(site, input=str(fresh), output=str(tmp_path / "scores.parquet"), now=NOW)
+    scores = pd.read_parquet(tmp_path / "scores.parquet").set_index("transaction_id")
+    top, calm = scores["risk"].idxmax(), scores["risk"].idxmin()
+
+    found, other = (explain(site, key, input=str(fresh), now=NOW) for key in (top, calm))
+
+    assert (found.flagged, found.place, found.rows) == (True, 1, 600)
+    assert (found.risk, found.p_value) == (scores.loc[top, "risk"], scores.loc[top, "p_value"])
+    assert scores.loc[top, "reasons"].startswith(found.reasons[0].text)
+    assert (other.flagged, other.place) == (False, 600)
+    assert other.reasons
+    assert [name for name, _, _ in found.members] == ["forest"]
+    assert found.least == scores.loc[scores["flagged"], "risk"].min()
+    assert "ratio of amount to its 30-day mean of card_id" in found.values
+    said = "\n".join(str(line) for line in found.summary())
+    assert f"{top}: Flagged, {scores.loc[top, 'severity']}." in said
+    assert "It is number 1 of 600 rows by risk." in said
+
+
+def test_a_row_of_the_source_is_explained_by_its_own_past(site: Config) -> None:
+    """Without a file named, features are measured as in training, and an old row is not too late."""
+    key = pd.read_parquet(site.bundle.parent / "past.parquet")["transaction_id"].iloc[2_000]
+
+    found = explain(site, key, input=None, now=NOW)
+
+    assert (found.key, found.rows) == (key, 2_400)
+    assert np.isfinite(found.risk)
+
+
+def test_a_row_that_cannot_be_explained_says_why(site: Config, tmp_path: Path) -> None:
+    """One that is not there, and one in the quarantine."""
+    fresh = pd.read_parquet(site.bundle.parent / "fresh.parquet")
+    fresh.iloc[:1].assign(time="2020-01-01").to_csv(tmp_path / "late.csv", index=False)
+    key = str(fresh["transaction_id"].iloc[0])
+
+    with pytest.raises(DataError, match=r"No row has transaction_id 'T9'.*--input"):
+        explain(site, "T9", input=None, now=NOW)
+    with pytest.raises(DataError, match=rf"{key} was not scored, it is quarantined: time: too late"):
+        explain(site, key, input=str(tmp_path / "late.csv"), now=NOW)
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore")
+def test_encoders_are_compared_on_rows_with_features(site: Config) -> None:
+    """As the demo's own configuration asks for: features are measured of both tables before encoders read them."""
+    folder = site.bundle.parent
+    brief = {"autoencoder": {"enabled": False, "training": {"epochs": 1}}, "neighbours": {"enabled": False}}
+    (folder / "brief.yaml").write_text(yaml.safe_dump({**SETTINGS, "train": brief}), encoding="utf-8")
+
+    found = evaluate_encoders(
+        load_config(folder / "brief.yaml"), encoders=["dense"], input=str(folder / "fresh.parquet"), now=NOW
+    )
+
+    assert (found.learnt, found.held_out) == (len(usual(folder / "past.parquet")), len(usual(folder / "fresh.parquet")))
+    assert found.table.index.tolist() == ["dense"]
+
+
+def usual(path: Path) -> pd.DataFrame:
+    """The rows that are not known to be fraud."""
+    rows = pd.read_parquet(path)
+    return rows[rows["is_fraud"] != 1]
+
+
+@pytest.fixture(scope="module")
+def logged(tmp_path_factory: pytest.TempPathFactory) -> Config:
+    """A detector with features of amounts and of labels, trained and logged to MLflow."""
+    folder = tmp_path_factory.mktemp("logged")
+    payments = simulate_transactions(3_000, seed=3, fraud_rate=0.03)
+    payments.iloc[:2_400].to_csv(folder / "past.csv", index=False)
+    payments.iloc[2_400:].drop(columns=["is_fraud", "reported_at"]).to_parquet(folder / "fresh.parquet")
+    lines = [*SETTINGS["features"]["history"], "risk by merchant_category over 30d"]
+    settings = {
+        **SETTINGS,
+        "source": {"path": "past.csv"},
+        "columns": {**SETTINGS["columns"], "categorical": ["channel"], "names": {"amount": "payment"}},
+        "features": {"history": lines, "calendar": ["night"], "reported": "reported_at"},
+        "train": {**SETTINGS["train"], "review_share": 0.3},
+        "tracking": {"uri": "sqlite:///mlflow.db"},
+    }
+    (folder / "detector.yaml").write_text(yaml.safe_dump(settings), encoding="utf-8")
+    config = load_config(folder)
+    train(config, now=NOW)
+    return config
+
+
+@pytest.fixture
+def registered(logged: Config) -> Iterator[Any]:
+    """The champion, as a user of MLflow loads it."""
+    before = mlflow.get_tracking_uri(), mlflow.get_registry_uri()
+    mlflow.set_tracking_uri(logged.tracking.uri)
+    mlflow.set_registry_uri(logged.tracking.uri)
+    yield mlflow.pyfunc.load_model("models:/payments@champion")
+    mlflow.set_tracking_uri(before[0])
+    mlflow.set_registry_uri(before[1])
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore")
+def test_registered_model_takes_raw_rows_and_says_what_score_says(
+    logged: Config, registered: Any, tmp_path: Path
+) -> None:
+    """No derived column is asked for, the numbers are those of ``detector score``, and no call changes the next."""
+    fresh = logged.bundle.parent / "fresh.parquet"
+    score(logged, input=str(fresh), output=str(tmp_path / "scores.parquet"), now=NOW)
+    expected = pd.read_parquet(tmp_path / "scores.parquet")
+
+    first, found = (registered.predict(pd.read_parquet(fresh)) for _ in range(2))
+
+    names = registered.metadata.signature.inputs.input_names()
+    assert names[:5] == ["transaction_id", "time", "card_id", "amount", "channel"]
+    assert names[5:] == ["merchant_category", "is_fraud", "reported_at"]
+    assert registered.metadata.signature.inputs.required_input_names() == names[:6]
+    pd.testing.assert_frame_equal(first, found)
+    assert found["transaction_id"].tolist() == expected["transaction_id"].tolist()
+    for name in ("risk", "p_value", "flagged", "severity", "reasons"):
+        assert found[name].tolist() == expected[name].tolist(), name
+    assert found["reasons"].str.contains("payment .* times its 30-day mean of card_id").any()
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda rows: rows.astype({"card_id": "category", "channel": "category", "transaction_id": "category"}),
+        lambda rows: rows.astype({"card_id": "string", "merchant_category": "string"}),
+        lambda rows: rows.assign(amount=rows["amount"].astype("Float64")),
+        lambda rows: rows.assign(amount=rows["amount"].astype("str"), time=rows["time"].astype("str")),
+        lambda rows: rows.assign(is_fraud=pd.array([None] * len(rows), dtype="Int64")),
+        lambda rows: rows[rows.columns[::-1]].assign(more=1).set_axis(range(7, 7 + len(rows))),
+    ],
+    ids=["categories", "strings", "nullable numbers", "text", "unknown labels", "order and index"],
+)
+def test_registered_model_takes_every_form_of_a_column(logged: Config, registered: Any, change: Any) -> None:
+    """MLflow's check of types refuses no frame that holds the same rows."""
+    rows = pd.read_parquet(logged.bundle.parent / "fresh.parquet").head(40)
+
+    found = registered.predict(change(rows))
+
+    assert found["risk"].tolist() == registered.predict(rows)["risk"].tolist()
+    assert found["risk"].notna().all()
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore")
+def test_registered_model_says_what_is_wrong_with_a_row(logged: Config, registered: Any) -> None:
+    """A row without a time, one that comes too late and one that comes twice are quarantined, each with its reason."""
+    rows = pd.read_parquet(logged.bundle.parent / "fresh.parquet").head(6)
+    rows["time"] = rows["time"].astype("str")
+    rows.loc[rows.index[1], "time"] = "2020-01-01 00:00:00"
+    rows.loc[rows.index[2], "time"] = "soon"
+    rows.loc[rows.index[4], "transaction_id"] = rows["transaction_id"].iloc[3]
+
+    found = registered.predict(rows)
+
+    assert (found["severity"] == "quarantined").tolist() == [False, True, True, False, True, False]
+    assert "too late" in found["reasons"].iloc[1]
+    assert "soon" in found["reasons"].iloc[2]
+    assert found["transaction_id"].tolist() == rows["transaction_id"].tolist()
+    with pytest.raises(MlflowException, match=r"missing inputs \['amount'\]"):
+        registered.predict(rows.drop(columns="amount"))
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore")
+def test_training_is_whole_in_mlflow(logged: Config, registered: Any, tmp_path: Path) -> None:
+    """Registered where pages look, held-out figures on held-out rows, the report, members below, and a full view."""
+    client = mlflow.MlflowClient()
+    version = client.get_model_version("payments", "1")
+    run, model = client.get_run(str(version.run_id)), client.get_logged_model(str(version.source).rpartition("/")[2])
+
+    assert json.loads(model.tags["mlflow.modelVersions"]) == [{"name": "payments", "version": 1}]
+    context = {each.dataset.name: each.tags[0].value for each in run.inputs.dataset_inputs}
+    assert context == {"payments, learnt": "training", "payments, kept apart": "evaluation"}
+    rows = {metric.key: metric.dataset_name for metric in model.metrics}
+    assert (rows["ap"], rows["auroc"], rows["calibration_distance"]) == ("payments, kept apart",) * 3
+    assert (rows["rows_fitted"], rows["rows"]) == ("payments, learnt",) * 2
+    page = Path(client.download_artifacts(run.info.run_id, "report.html", str(tmp_path))).read_text(encoding="utf-8")
+    assert "Training report" in page
+    members = client.search_runs(
+        [run.info.experiment_id], filter_string=f"tags.mlflow.parentRunId = '{run.info.run_id}'"
+    )
+    assert {each.info.run_name for each in members} == {"forest"}
+    assert {"ap", "weight", "rows"} <= set(members[0].data.metrics)
+    assert {"decision", "reason", "trigger", "data window"} <= set(run.data.tags)
+    assert {"rows", "ap"} <= set(run.data.metrics)
+    assert 10 < len(run.data.params) <= 60
+    assert run.data.params["policy.quantile"] == "0.98"
+    assert "service.port" not in run.data.params
+    whole = Path(client.download_artifacts(run.info.run_id, "settings.yaml", str(tmp_path))).read_text(encoding="utf-8")
+    assert yaml.safe_load(whole)["service"]["port"] == logged.service.port
+    assert "members/weight_forest" in run.data.metrics
+    assert "weight_forest" not in run.data.metrics
+    notes = [
+        client.get_experiment(run.info.experiment_id).tags["mlflow.note.content"],
+        run.data.tags["mlflow.note.content"],
+        str(version.description),
+    ]
+    assert not any("**" in note for note in notes)
+
+
+def test_a_training_names_the_commit_of_its_configuration(tmp_path: Path) -> None:
+    """Where the configuration lies in a git repository; elsewhere nothing is said."""
+    (tmp_path / "detector.yaml").write_text(yaml.safe_dump(SETTINGS), encoding="utf-8")
+    assert commit_of(load_config(tmp_path)) == {}
+    git = ["git", "-C", str(tmp_path), "-c", "user.name=a", "-c", "user.email=a@example.com"]
+    for command in (["init", "-q"], ["add", "."], ["commit", "-q", "-m", "Begin"]):
+        subprocess.run([*git, *command], check=True)
+
+    (commit,) = commit_of(load_config(tmp_path)).values()
+
+    assert re.fullmatch("[0-9a-f]{40}", commit)

@@ -1,9 +1,11 @@
 """Features in words."""
 
+import json
+
 import pytest
 
 from detector.explain.reason import Reason
-from detector.features import Feature, in_own_words
+from detector.features import ColumnWords, Feature, Wording, in_own_words
 from detector.features.words import say
 
 
@@ -61,3 +63,44 @@ def test_flags_of_the_calendar_are_said_as_times():
     assert said[0].text == "time at night, expected by day; 60 % of the risk"
     assert said[1].text == "time on a working day, expected on a weekend; 40 % of the risk"
     assert in_own_words(reasons, []) == reasons
+
+
+NAMES = {"amount": ColumnWords("payment", "EUR"), "card_id": ColumnWords("card"), "birth": ColumnWords("date of birth")}
+
+
+@pytest.mark.parametrize(
+    ("reason", "text"),
+    [
+        (Reason("amount", "950.00", "about 42", 0.5), "payment 950.00 EUR, expected about 42 EUR"),
+        (Reason("amount", "missing", "about 42", 0.5), "payment missing, expected about 42 EUR"),
+        (Reason("birth weekday", "Monday", "", 0.5, columns=("birth",)), "date of birth weekday Monday"),
+        (Reason("amount", "1.67 at worst", "about 4", 0.5), "payment 1.67 EUR at worst, expected about 4 EUR"),
+        (Reason("amount", "no reading", "", 0.5), "payment no reading"),
+        (Reason("shop", "fuel", "books", 0.5), "shop fuel, expected books"),
+        (Reason("births", "3", "", 0.5), "births 3"),
+        (
+            Reason("amount_mean_1d_by_card_id", "120.50", "about 30", 0.5),
+            "mean payment of this card 120 EUR in the day before, expected about 30 EUR",
+        ),
+        (
+            Reason("amount_ratio_30d_by_card_id", "5.2", "about 1.1", 0.5),
+            "payment 5.2 times its 30-day mean of card, expected about 1.1",
+        ),
+    ],
+)
+def test_columns_go_by_the_names_that_people_have_for_them(reason: Reason, text: str) -> None:
+    """A name and a unit stand in the place of the column's, also inside features; what may be masked stays known."""
+    features = Feature.parse("mean of amount by card_id over 1d") + Feature.parse("ratio of amount by card_id over 30d")
+
+    (said,) = in_own_words([reason], features, names=NAMES)
+
+    assert said.text == f"{text}; 50 % of the risk"
+    assert set(reason.columns) <= set(said.columns) | {reason.feature}
+    assert {"payment", "card"}.isdisjoint(said.columns)
+
+
+def test_wording_survives_json() -> None:
+    """The logged model words reasons as the configuration did."""
+    wording = Wording(tuple(Feature.parse("risk by shop over 7d delay 7d")), ("night",), "at", NAMES)
+
+    assert Wording.from_dict(json.loads(json.dumps(wording.to_dict()))) == wording

@@ -14,7 +14,7 @@ import pytest
 from matplotlib.figure import Figure
 
 from detector.errors import DataError, MissingExtraError
-from pipelines.reports import figures, model_figures
+from pipelines.reports import figures, model_figures, series_figures
 from pipelines.reports import style as figure_style
 from pipelines.reports.style import title_of
 
@@ -71,6 +71,28 @@ def test_titles_say_what_one_sees() -> None:
     )
     apart = ERRORS.mask(pd.DataFrame({"column_7": LABELS == 1}).reindex(columns=ERRORS.columns, fill_value=False), 99)
     assert title_of(model_figures.feature_error(apart, unusual=LABELS == 1)) == "Unusual rows differ most in column_7"
+
+
+def test_precision_of_the_rows_looked_at_is_that_of_the_tile() -> None:
+    """Where the riskiest row is honest, no point of the curve has a precision of 0 but the first; ties share out."""
+    labels, risk = [0, 1, 0, 0, 1, 0, 0, 0, 1, 0], [10, 9, 8, 7, 6, 5, 4, 3, 2, 1]
+
+    axes = figures.precision_recall(labels, risk, budget=5).axes[0]
+
+    assert axes.get_legend_handles_labels()[1][-1] == "5 rows looked at: precision 40 %, recall 67 %"
+    point = axes.lines[-1]
+    assert (point.get_xdata()[0], point.get_ydata()[0]) == pytest.approx((2 / 3, 0.4))
+
+
+def test_curve_of_many_rows_keeps_its_ends() -> None:
+    """A curve of 60,000 steps is drawn with few, among them the riskiest rows one by one, and the last one."""
+    labels = (RANDOM.random(60_000) < 0.01).astype(float)
+
+    line = figures.precision_recall(labels, RANDOM.normal(size=60_000)).axes[0].lines[0]
+
+    assert len(line.get_xdata()) < 3 * figures.STEPS
+    assert line.get_xdata()[-1] == 1.0
+    assert line.get_ydata()[-1] == pytest.approx(labels.mean())
 
 
 def test_anomalies_are_never_sampled_away() -> None:
@@ -149,3 +171,16 @@ def test_nothing_to_draw_is_an_error() -> None:
         model_figures.feature_error(pd.DataFrame())
     with pytest.raises(DataError, match=r"received shape \(1, 3\)"):
         model_figures.code_map(np.ones((1, 3)))
+
+
+def test_a_time_axis_is_written_short() -> None:
+    """No tick is a date cut to pieces ("11-26 16"): the day stands once, below the axis."""
+    when = pd.date_range("2026-11-26 16:00", periods=1_000, freq="min")
+    figure = series_figures.risk_over_time(when, np.arange(1_000.0), flagged=np.arange(1_000) > 990)
+
+    figure_style.to_svg(figure)
+
+    ticks = [label.get_text() for label in figure.axes[0].get_xticklabels() if label.get_text()]
+    assert "18:00" in ticks
+    assert all(len(tick) <= 6 for tick in ticks)
+    assert figure.axes[0].xaxis.get_offset_text().get_text() == "2026-Nov-27"

@@ -176,6 +176,14 @@ def test_models_are_listed_and_moved_by_command(home: Path) -> None:
     listed = run.invoke(app, ["models", "list", str(home)])
     assert "champion" in listed.stdout
     assert "challenger" in listed.stdout
+    challenger = ModelRegistry(load_config(home).bundle).state().challenger
+    page = home / "bundle.models" / "reports" / f"{challenger}.html"
+    models = json.loads(run.invoke(app, ["models", "list", str(home), "--json"]).stdout)["models"]
+    assert [model["report"] for model in models if model["name"] == challenger] == [str(page)]
+    text = page.read_text(encoding="utf-8")
+    assert "Retraining report" in text
+    assert "The champion stays" in text
+    assert 'id="figure-comparison"' in text
     assert "keep: The champion stays" in listed.stdout.replace("\n", "")
     promoted = run.invoke(app, ["models", "promote", str(home), "--reason", "tried it"])
     assert "serves now; before," in promoted.stdout

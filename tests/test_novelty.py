@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 
 from detector.errors import SettingError
 from detector.members.novelty import SCALINGS, SCORES, KnownRows
+from detector.members.novelty_graph import graph_of
 from detector.onnx.graph import joined
 
 Rows = NDArray[np.float32]
@@ -33,7 +34,7 @@ def test_graph_scores_as_the_plain_way(flags: int, references: int) -> None:
     known = KnownRows.fit(*draw(0, 3000, flags=flags), np.arange(references), contracted=100)
     far, space = draw(1, 200, flags=flags)
 
-    found = joined({"known": known.to_onnx()}).run({"far": far, "space": space})
+    found = joined({"known": graph_of(known)}).run({"far": far, "space": space})
 
     assert np.allclose(np.hstack([found[name] for name in SCORES]), known.score(far, space), atol=1e-3)
 
@@ -46,7 +47,7 @@ def test_rows_of_categories_alone_have_scores() -> None:
     known = KnownRows.fit(none, space, np.arange(300), contracted=100)
     new = np.eye(6, dtype=np.float32)[[5, 0]]
 
-    found = joined({"known": known.to_onnx()}).run({"space": new})
+    found = joined({"known": graph_of(known)}).run({"space": new})
 
     assert (found["neighbours"][0] > found["neighbours"][1] + 0.5).all()
     assert np.allclose(found["neighbours"][:, 0], known.score(none[:2], new)[:, 0], atol=1e-3)
@@ -135,3 +136,25 @@ def test_a_kernel_needs_rows() -> None:
     """None means nothing."""
     with pytest.raises(SettingError, match="contracted must be at least 1. Received: contracted=0"):
         KnownRows.fit(*draw(0, 10), np.arange(10), contracted=0)
+
+
+def test_a_category_counts_as_much_as_a_number_in_both_scalings() -> None:
+    """One huge value makes training ranges wide; two kinds of shop do not lie farther apart for it."""
+    far, space = draw(0, 600)
+    far[0] = 1e4
+    known = KnownRows.fit(far, space, np.arange(500), contracted=100)
+
+    for scaled in known.scaled(far[:500], space[:500]).values():
+        numbers, hot = scaled[:, :3].std(axis=0), scaled[:, 3:].std(axis=0)
+        assert 0.3 < hot.mean() / np.sqrt((numbers**2).mean()) < 1
+
+
+def test_known_rows_kept_before_units_score_as_they_did() -> None:
+    """Bundles of before have none: what is no number counts in full."""
+    known = KnownRows.fit(*draw(0, 300), np.arange(300), contracted=100)
+    far, space = draw(1, 20)
+    state = {name: array for name, array in known.state().items() if not name.startswith("unit_")}
+
+    old = KnownRows.from_state(state)
+
+    assert np.array_equal(old.scaled(far, space)["linear"][:, 3:], space[:, 3:])

@@ -19,6 +19,7 @@ from packaging.requirements import Requirement
 
 import detector
 import pipelines
+from pipelines.cli import reference as command_reference
 from pipelines.config import reference
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -185,6 +186,23 @@ def test_every_page_is_in_the_navigation() -> None:
 def test_configuration_page_is_current() -> None:
     """The page of settings is what the settings say; `make settings` writes it anew."""
     assert (ROOT / "docs/configuration.md").read_text(encoding="utf-8") == reference.render()
+
+
+def test_command_page_is_current() -> None:
+    """The page of commands is what the program says of itself; `make settings` writes it anew."""
+    assert (ROOT / "docs/commands.md").read_text(encoding="utf-8") == command_reference.render()
+
+
+@pytest.mark.parametrize("name", detector.__all__)
+def test_python_page_has_every_public_name(name: str) -> None:
+    """A name that may be imported is in the reference."""
+    assert f"::: detector.{name}\n" in (ROOT / "docs/python.md").read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("word", ["threshold", "quantile", "false alarm", "currency", "time zone"])
+def test_glossary_explains(word: str) -> None:
+    """What people look for is found, by the search of the pages too."""
+    assert f"| *{word}* |" in (ROOT / "docs/glossary.md").read_text(encoding="utf-8")
 
 
 def canonical(name: str) -> str:

@@ -88,7 +88,7 @@ def test_note_tells_all_to_a_reader() -> None:
     note = note_of(decide(FOUND, SETTINGS), FOUND, facts={"trigger": "drift"})
 
     assert note.startswith("## Promoted\n\nThe challenger serves: it finds more")
-    assert "- **trigger**: drift" in note
+    assert "- trigger: drift" in note
     assert "1,000 rows over 10.0 days that neither learnt from, 50 known anomalies" in note
     assert "| average precision | 0.400 | 0.500 |" in note
     assert "| alerts a day | 10.0 | 10.0 |" in note

@@ -25,6 +25,7 @@ from detector.encoding.statistics import location_and_scale, useless
 from detector.members.event_sequence import Channel, EventWindow, Steps
 from detector.members.neighbours import References
 from detector.members.novelty import KnownRows
+from detector.members.novelty_graph import graph_of
 from detector.members.window_pca import WindowPCA
 from detector.onnx.graph import joined
 from detector.resolution import beyond, float_resolution, smallest_step
@@ -264,7 +265,7 @@ def test_known_rows_that_are_equal_lie_on_each_other() -> None:
     """All score alike, in the graph too; rows apart from them higher."""
     rows = np.repeat(np.random.default_rng(0).normal(size=(50, 6)).astype(np.float32) * 30, 3, axis=0)
     known = KnownRows.fit(rows, rows, np.arange(len(rows)), contracted=100)
-    graph = joined({"known": known.to_onnx()})
+    graph = joined({"known": graph_of(known)})
 
     on, off = (graph.run({"far": each, "space": each})["neighbours"] for each in (rows, rows + np.float32(1.0)))
 

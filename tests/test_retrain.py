@@ -22,6 +22,7 @@ from pipelines.factory.metadata import reference_of
 from pipelines.factory.training_period import recent, split
 from pipelines.ingest.batch import InputBatch
 from pipelines.jobs.context import ProcessCache
+from pipelines.listing import in_json
 from pipelines.registry.promotion import Decision
 from pipelines.registry.registry import ModelRegistry
 from pipelines.scoring import shadow
@@ -318,10 +319,12 @@ def test_two_detectors_are_compared_by_command(changed: tuple[Path, Any]) -> Non
     names = ModelRegistry(config.bundle).state().names
     before = serving(config)
 
-    note, last = compare_models(config, names[0], names[1], now=after(40))
+    found = compare_models(config, names[0], names[1], now=after(40))
+    note, last = found.summary()
 
     assert "| average precision |" in note
     assert last == "Nothing was moved."
+    assert json.loads(in_json(found))["figures"]["ap_champion"] == found.comparison.champion.precision
     assert serving(config) == before
 
 

@@ -9,6 +9,7 @@ from detector.cleaning.clean import clean
 from detector.decide.policy import Budget, Policy
 from detector.detectors.table.detector import TabularDetector
 from detector.detectors.table.scorer import TabularScorer
+from pipelines.reports.style import percent
 from pipelines.training.merit import MOST_SHOWN, Review
 from pipelines.training.review import figures, review_table
 
@@ -127,6 +128,28 @@ def test_review_of_hardly_any_rows(scorer: TabularScorer, labelled: pd.DataFrame
 
     assert len(found.scored) == rows
     assert "risk" in drawn
+
+
+def test_pictures_say_what_the_tiles_say(
+    scorer: TabularScorer, labelled: pd.DataFrame, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However few dots are drawn, precision, share flagged and calibration are of all rows, and so is the threshold."""
+    monkeypatch.setattr("pipelines.training.review.MOST_DRAWN", 40)
+    policy = Policy(budget=Budget(rows=150))
+    found = review_table(scorer, labelled, policy=policy)
+
+    drawn = figures(scorer, labelled, found, policy=policy)
+
+    assert found.truth is not None
+    shown = drawn["precision_recall"].axes[0].get_legend_handles_labels()[1][-1]
+    assert shown == (
+        f"150 rows looked at: precision {percent(found.truth['precision_at_budget'])}, "
+        f"recall {percent(found.truth['recall_at_budget'])}"
+    )
+    least = found.scored["risk"][found.scored["flagged"]].min()
+    assert f"flagged from {least:.2f}" in drawn["risk"].axes[0].get_legend_handles_labels()[1]
+    normal = found.metrics["calibration_rows"]
+    assert f"{normal:,.0f} normal rows held out" in drawn["calibration"].axes[0].get_legend_handles_labels()[1]
 
 
 def test_figures_of_a_labelled_review(scorer: TabularScorer, labelled: pd.DataFrame, reviewed: Review) -> None:

@@ -104,6 +104,27 @@ def test_scoring_writes_every_row_and_every_event(trained: tuple[Config, TrainRe
     assert any(str(events["start"].iloc[0]) in line for line in report.summary())
 
 
+def test_sensors_go_by_the_names_that_people_have_for_them(trained: tuple[Config, TrainReport], tmp_path: Path) -> None:
+    """In scores, in events and their text, and in the report; pictures still find their sensor."""
+    folder = trained[0].bundle.parent
+    sensor = trained[1].reviewed.reasons[0][0].feature
+    columns = {**SETTINGS["columns"], "names": {sensor: {"name": "the named sensor", "unit": "units"}}}
+    (folder / "named.yaml").write_text(yaml.safe_dump({**SETTINGS, "columns": columns}), encoding="utf-8")
+    config = load_config(folder / "named.yaml")
+
+    score(config, input=str(folder / "readings.parquet"), output=str(tmp_path / "scores.parquet"), now=NOW)
+    found = evaluate(config, input=str(folder / "readings.parquet"), now=NOW)
+
+    scores = pd.read_parquet(tmp_path / "scores.parquet")
+    events = pd.read_parquet(tmp_path / "scores.events.parquet")
+    assert scores["reasons"].str.contains("the named sensor").any()
+    assert events["reasons"].str.contains("the named sensor").any()
+    assert not scores["reasons"].str.contains(f"(?:^|[|] ){sensor} ", regex=True).any()
+    page = found.report.read_text(encoding="utf-8")
+    assert "<strong>the named sensor</strong>" in page
+    assert 'id="figure-event_1"' in page
+
+
 def test_evaluation_counts_events(trained: tuple[Config, TrainReport]) -> None:
     """As ``detector evaluate`` prints it."""
     config = trained[0]

@@ -146,7 +146,7 @@ def test_retraining_reads_well(flushed: tuple[Config, MlflowClient]) -> None:
     assert "risk" in tags["drift"]
     assert {"rows", "ap", "ap_champion", "ap_challenger", "gain_low", "alerts_a_day", "drifted_columns"} <= set(metrics)
     assert "## Promoted" in tags["mlflow.note.content"]
-    assert [entry.tags[0].value for entry in run.inputs.dataset_inputs] == ["training", "comparison"]
+    assert [entry.tags[0].value for entry in run.inputs.dataset_inputs] == ["training", "evaluation"]
     assert any(name.startswith("system/process_memory") for name in metrics)
     files = {item.path for item in client.list_artifacts(run.info.run_id)}
     assert {"decision.md", "detector.yaml", "figures"} <= files
@@ -178,7 +178,7 @@ def test_experiments_say_what_they_hold(flushed: tuple[Config, MlflowClient]) ->
 
     assert view["name"] == "Review"
     assert set(shown["selectedColumns"]) <= known
-    assert "**Views**, **Review**" in trainings.tags["mlflow.note.content"]
+    assert "The view Review, below Views" in trainings.tags["mlflow.note.content"]
     assert "drift" in monitoring.tags["mlflow.note.content"]
 
 

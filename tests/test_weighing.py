@@ -61,7 +61,7 @@ def test_spoilt_rows_are_as_many_and_of_the_same_columns() -> None:
 
     made = spoil(normal, np.random.default_rng(0))
 
-    assert set(made) == {"shuffled", "many_cells", "few_cells", "jitter", "tails", "scaled"}
+    assert set(made) == {"shuffled", "many_cells", "few_cells", "rare", "jitter", "tails", "scaled"}
     assert all(each.numeric.shape == (400, 2) and each.codes.shape == (400, 1) for each in made.values())
     assert np.array_equal(np.sort(made["shuffled"].numeric, axis=0), np.sort(normal.numeric, axis=0))
     assert np.array_equal(made["scaled"].codes, normal.codes)
@@ -72,7 +72,7 @@ def test_rows_without_numbers_are_spoilt_in_their_categories_alone() -> None:
     """There is no jitter of a colour."""
     made = spoil(Encoded(np.zeros((30, 0)), np.random.default_rng(0).integers(2, 5, (30, 3))), np.random.default_rng(0))
 
-    assert set(made) == {"shuffled", "many_cells", "few_cells"}
+    assert set(made) == {"shuffled", "many_cells", "few_cells", "rare"}
 
 
 def test_missing_numbers_stay_missing() -> None:
@@ -84,3 +84,27 @@ def test_missing_numbers_stay_missing() -> None:
 
     assert np.isnan(made["jitter"].numeric[:50, 0]).all()
     assert np.isnan(made["tails"].numeric[:50, 0]).all()
+
+
+@pytest.mark.parametrize(("agreement", "forest"), [(0.5, 0.02 / 1.12), (0.7, 0.26 / 1.56), (0.9, 0.25)])
+def test_forest_and_autoencoder_count_where_the_forest_agrees_with_neighbours(agreement: float, forest: float) -> None:
+    """From next to nothing to as much as each of the others, and nothing jumps between."""
+    members = ("autoencoder", "forest", "neighbours", "contraction")
+
+    assert prior_weights(members, agreement=agreement)["forest"] == pytest.approx(forest)
+
+
+def test_agreement_is_that_of_the_ranks_of_normal_rows() -> None:
+    """By hand: a forest that ranks rows as the neighbours do, and one that ranks them by chance."""
+    members = ("forest", "neighbours", "contraction")
+
+    def score(given: Encoded, *, alike: bool) -> Floats:
+        far = np.abs(given.numeric).sum(axis=1)
+        return np.column_stack([np.exp(far) if alike else np.sin(1e6 * far), far, far])
+
+    found = [learn_weights(rows(), lambda given, a=a: score(given, alike=a), members, random_state=0) for a in (1, 0)]
+
+    assert found[0].agreement == pytest.approx(1)
+    assert abs(found[1].agreement) < 0.2
+    assert found[0].weights["forest"] > 5 * found[1].weights["forest"]
+    assert found[0].facts()["agreement_forest_neighbours"] == found[0].agreement

@@ -113,7 +113,7 @@ def test_a_promise_that_was_not_kept_says_what_to_change(realised: float, told: 
 
     said = " ".join(summarise(periods, plan))
 
-    assert ("There are 1.5 times the false alarms that were promised" in said) is told
+    assert ("there are 1.5 times the false alarms that were promised" in said) is told
     assert ("`policy.budget`" in said) is told
 
 

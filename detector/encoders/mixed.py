@@ -83,7 +83,7 @@ class MixedAutoencoder(AutoencoderMixin, BaseEstimator):  # type: ignore[misc]  
     def _build(self, rows: Rows) -> Network:
         from keras import layers, ops
 
-        from detector.encoders.parts import Damage, concatenated, filled, seen, stack
+        from detector.encoders.parts import Damage, Levels, concatenated, filled, seen, stack
 
         chosen, width = list(self.categorical), rows.shape[1]
         numeric = [at for at in range(width) if at not in chosen]
@@ -95,7 +95,7 @@ class MixedAutoencoder(AutoencoderMixin, BaseEstimator):  # type: ignore[misc]  
         narrow, widen = stack(self.hidden), stack(self.hidden[::-1])
         to_code = layers.Dense(self.code)
         to_values = layers.Dense(len(numeric)) if numeric else None
-        to_levels = [layers.Dense(size, activation="softmax") for size in sizes]
+        to_levels = Levels(sizes) if sizes else None
         damage = Damage(mask=self.mask, seed=self.random_state)
         noise = Damage(noise=self.noise, seed=self.random_state + 1)
         moving = to_numbers.sum(axis=1)
@@ -109,19 +109,15 @@ class MixedAutoencoder(AutoencoderMixin, BaseEstimator):  # type: ignore[misc]  
         def decode(code: Any) -> Any:
             h = widen(code)
             heads = [] if to_values is None else [to_values(h)]
-            heads += [layer(h) for layer in to_levels]
+            heads += [] if to_levels is None else [to_levels(h)]
             return concatenated(heads)
 
         def error_by(count: Any) -> Any:
             def error(x: Any, expected: Any) -> Any:
                 given, there = filled(x), seen(x)
                 parts = [count(ops.matmul(given, to_numbers) - expected[:, : len(numeric)])] if numeric else []
-                start = len(numeric)
-                for at, size in zip(chosen, sizes, strict=True):
-                    truth = ops.cast(ops.abs(given[:, at : at + 1] - np.arange(size, dtype="float32")) < 0.5, "float32")
-                    likelihood = ops.matmul(truth * expected[:, start : start + size], np.ones((size, 1), "float32"))
-                    parts.append(-ops.log(likelihood + 1e-7))
-                    start += size
+                if to_levels is not None:
+                    parts.append(to_levels.surprise(ops.take(given, chosen, axis=1), expected[:, len(numeric) :]))
                 costs = concatenated(parts)
                 there = ops.matmul(there, in_order)
                 return ops.matmul(costs * there, ones) / ops.maximum(ops.matmul(there, ones), 1.0)

@@ -143,6 +143,45 @@ class Corruption(keras.layers.Layer):  # type: ignore[misc]  # keras ships no ty
         return damaged
 
 
+class Levels:
+    """The heads of all categories of a row in one layer: a likelihood for each level of each, side by side.
+
+    One layer for each category would be the same and, of a hundred columns, take minutes to build and to export.
+
+    - ``sizes``: how many levels each category has.
+    """
+
+    def __init__(self, sizes: Sequence[int]) -> None:
+        n_levels = sum(sizes)
+        ends = np.cumsum(sizes)
+        self.sizes = tuple(sizes)
+        self.layer = keras.layers.Dense(n_levels, name="to_levels")
+        self.category = np.repeat(np.arange(len(sizes)), sizes)
+        self.level = (np.arange(n_levels) - (ends - sizes)[self.category]).astype("float32")
+        self.padded = np.full((len(sizes), max(sizes)), n_levels)  # the place after the last, where nothing is likely
+        self.padded[self.category, self.level.astype(int)] = np.arange(n_levels)
+        self.total = np.eye(len(sizes), dtype="float32")[self.category]
+
+    def __call__(self, h: Any) -> Any:
+        """(n_rows, n_hidden) → (n_rows, sum(sizes)); those of each category sum to 1."""
+        logits = self.layer(h)
+        if len(self.sizes) == 1:
+            return ops.softmax(logits)
+        nowhere = ops.zeros_like(logits[:, :1]) - 1e9
+        laid = ops.take(ops.concatenate([logits, nowhere], axis=1), self.padded.ravel(), axis=1)
+        likely = ops.softmax(ops.reshape(laid, (-1, *self.padded.shape)), axis=-1)
+        places = np.flatnonzero(self.padded.ravel() < len(self.level))
+        return ops.take(ops.reshape(likely, (-1, self.padded.size)), places, axis=1)
+
+    def surprise(self, codes: Any, likelihood: Any) -> Any:
+        """Cross-entropy of each category: codes as numbers, (n_rows, n_categories) → the same shape.
+
+        Sums are matrix products, see ``mean_over_seen``.
+        """
+        truth = ops.cast(ops.abs(ops.take(codes, self.category, axis=1) - self.level) < 0.5, "float32")
+        return -ops.log(ops.matmul(truth * likelihood, self.total) + 1e-7)
+
+
 class LinearPath:
     """A linear encoder and decoder that start as the principal components of the rows.
 

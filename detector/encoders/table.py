@@ -162,7 +162,7 @@ def _build(
     import keras
     from keras import layers, ops
 
-    from detector.encoders.parts import Corruption
+    from detector.encoders.parts import Corruption, Levels, concatenated
 
     clean = {name: keras.Input((width,), name=name) for name, width in widths.items()}
     n_values, n_labels = widths.get("values", 0), widths.get("labels", 0)
@@ -172,9 +172,7 @@ def _build(
     to_code = layers.Dense(settings.code, activation="relu", name="to_code")
     decode = [layers.Dense(units, activation="relu") for units in reversed(settings.hidden)]
     to_values = layers.Dense(n_values, name="to_values") if n_values else None
-    to_levels = [
-        layers.Dense(size, activation="softmax", name=f"to_levels_{i}") for i, size in enumerate(cardinalities)
-    ]
+    to_levels = Levels(cardinalities) if n_labels else None
 
     def encoded(given: dict[str, Any]) -> Any:
         parts = []
@@ -182,7 +180,7 @@ def _build(
             parts = [*_with_noise(given["values"], given.get("noise", settings.least_noise)), given["missing"]]
         if embed is not None:
             parts.append(layers.Flatten()(embed(ops.cast(given["labels"] + offsets, "int32"))))
-        h = layers.Concatenate()(parts) if len(parts) > 1 else parts[0]
+        h = concatenated(parts)
         for layer in encode:
             h = layer(h)
         return to_code(h)
@@ -192,22 +190,15 @@ def _build(
         for layer in decode:
             h = layer(h)
         heads = {"expected": to_values(h)} if to_values is not None else {}
-        levels = [layer(h) for layer in to_levels]
-        if levels:
-            heads["likelihood"] = layers.Concatenate()(levels) if len(levels) > 1 else levels[0]
-        return heads
+        return heads if to_levels is None else heads | {"likelihood": to_levels(h)}
 
     def errors(heads: dict[str, Any], count: Callable[[Any], Any]) -> Any:
         parts = []
         if n_values:
             parts.append(count(clean["values"] - heads["expected"]) * (1.0 - clean["missing"]))
-        start = 0
-        for i, size in enumerate(cardinalities):
-            truth = ops.one_hot(ops.cast(clean["labels"][:, i], "int32"), size)
-            likelihood = ops.sum(truth * heads["likelihood"][:, start : start + size], axis=1, keepdims=True)
-            parts.append(-ops.log(likelihood + 1e-7))
-            start += size
-        return layers.Concatenate()(parts) if len(parts) > 1 else parts[0]
+        if to_levels is not None:
+            parts.append(to_levels.surprise(clean["labels"], heads["likelihood"]))
+        return concatenated(parts)
 
     damaged = Corruption(least=settings.least_noise, most=settings.noise, mask=settings.mask, unseen=UNSEEN, seed=seed)(
         clean

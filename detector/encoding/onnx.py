@@ -13,6 +13,11 @@ if TYPE_CHECKING:
     import onnx
 
 
+GAP = 0.3
+"""What a gap counts in distances, where a standard deviation is 1. Larger, and rows are far from all others because
+gaps are rare; autoencoder and forest judge gaps by how rare they are."""
+
+
 def to_onnx(columns: TableEncoder) -> onnx.ModelProto:
     """The graph from ``numeric`` and ``codes`` to what the members read.
 
@@ -20,7 +25,7 @@ def to_onnx(columns: TableEncoder) -> onnx.ModelProto:
     missing; ``far`` (n, n_numeric) the values before their tails are damped; ``labels`` (n, n_categorical) the codes as
     numbers; ``table`` (n, ·) values, indicators of columns
     that had gaps in training, and rarities; ``space`` (n, ·) the same with categories one-hot, at most
-    ``ONE_HOT_LEVELS`` wide, so that distances mean something.
+    ``ONE_HOT_LEVELS`` wide, and gaps smaller, so that distances mean something.
     """
     from detector.onnx import text as onnx_text
 
@@ -32,6 +37,7 @@ def to_onnx(columns: TableEncoder) -> onnx.ModelProto:
         constants |= {"centre": columns.centre, "scale": columns.scale, "zero": np.float64(0), "gaps": gaps}
         constants |= {"tail": np.float32(columns.tail), "low": np.float32(-columns.tail), "one": np.float32(1)}
         constants |= {"huge": np.float64(1e30), "tiny": np.float64(-1e30), "nought": np.float32(0)}
+        constants["gap"] = np.float32(GAP)
         lines += [
             "is_missing = IsNaN (numeric)",
             "centred = Sub (numeric, centre)",
@@ -51,9 +57,10 @@ def to_onnx(columns: TableEncoder) -> onnx.ModelProto:
             "values = Add (inside, signed)",
             "missing = Cast <to = 1> (is_missing)",
             "gap_flags = Gather <axis = 1> (missing, gaps)",
+            "small_flags = Mul (gap_flags, gap)",
         ]
         table += ["values", *(["gap_flags"] if len(gaps) else [])]
-        space += ["values", *(["gap_flags"] if len(gaps) else [])]
+        space += ["values", *(["small_flags"] if len(gaps) else [])]
         outputs += ["values", "missing", "far"]
     if columns.levels:
         lines.append("labels = Cast <to = 1> (codes)")

@@ -16,6 +16,7 @@ from detector.explain import reason as explain
 from detector.explain.reason import Reason
 from detector.features.feature import is_rising
 from detector.head.model import Head
+from detector.members.rare_values import RARE_VALUES
 
 if TYPE_CHECKING:
     from detector.detectors.table.scorer import TabularScorer
@@ -88,6 +89,10 @@ class TableExplainer:
             far = found.get("far", np.zeros((len(encoded), 0), dtype=np.float32))
             for name, parts in self.scorer.known.differences(far, found["space"]).items():
                 attributions[name] = sum_by(parts, self._columns.space_features, n_features)
+        if self.scorer.known is not None and RARE_VALUES in self.scorer.members:
+            parts = self.scorer.known.rare.contributions(found["space"][:, len(self._columns.centre) :])
+            owners = self._columns.space_features[len(self._columns.centre) :]
+            attributions[RARE_VALUES] = sum_by(parts, owners, n_features)
         if self.scorer.window is None:
             return attributions
         names = self.feature_names

@@ -8,13 +8,16 @@ from detector.features.hindsight import compute_to_learn
 from detector.features.history import History
 from detector.features.money import Money
 from detector.features.storage import load_history, save_history
-from detector.features.words import in_own_words
+from detector.features.wording import Wording
+from detector.features.words import ColumnWords, in_own_words
 
 __all__ = [
+    "ColumnWords",
     "Feature",
     "FeatureSet",
     "History",
     "Money",
+    "Wording",
     "compute_to_learn",
     "in_own_words",
     "load_history",

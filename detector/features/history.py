@@ -70,6 +70,14 @@ class History:
         self._tails_kept = 0
         self._keys = tuple(dict.fromkeys(key for layout in self.layouts.values() for key in layout.keys))
 
+    def copy(self) -> History:
+        """The same past, to go on from without changing this one; what is kept of an entity is shared until then."""
+        other = History(self.features, told_by=self.told_by)
+        other.lateness, other.latest = self.lateness, self.latest
+        other.entities = {by: dict(entities) for by, entities in self.entities.items()}
+        other.tails = {by: dict(tails) for by, tails in self.tails.items()}
+        return other
+
     def __len__(self) -> int:
         return sum(len(entities) for entities in self.entities.values())
 

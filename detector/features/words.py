@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from dataclasses import replace
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from detector.features.duration import spoken
@@ -14,10 +15,31 @@ if TYPE_CHECKING:
 
 FLAGS = {"night": ("by day", "at night"), "weekend": ("on a working day", "on a weekend")}
 STATISTICS = {"mean": "mean", "std": "deviation", "max": "largest", "sum": "sum"}
+IN_UNIT = (*STATISTICS, "last")
+"""The measures whose numbers are in the unit of the column they measure."""
+
+
+_NUMBER = re.compile(r"((?:about )?[-+]?[\d.,]+(?:e[-+]?\d+)?)( at worst)?")
+
+
+@dataclass(frozen=True)
+class ColumnWords:
+    """What people call a column, and what its numbers are in; empty where it goes by its own name, or has no unit."""
+
+    name: str = ""
+    unit: str = ""
+
+
+NO_WORDS = ColumnWords()
 
 
 def in_own_words(
-    reasons: Sequence[Reason], features: Iterable[Feature], *, calendar: Sequence[str] = (), time: str | None = None
+    reasons: Sequence[Reason],
+    features: Iterable[Feature],
+    *,
+    calendar: Sequence[str] = (),
+    time: str | None = None,
+    names: Mapping[str, ColumnWords] | None = None,
 ) -> list[Reason]:
     """The same reasons, those of features as people speak of an entity's history.
 
@@ -34,26 +56,40 @@ def in_own_words(
         Calendar features among the columns; night and weekend have words of their own.
     time : str, optional
         The column that calendar features are made of.
+    names : mapping of str to ColumnWords, optional
+        What people call columns, and their units; what a reason may show of which column stays as it was.
 
     >>> from detector.explain.reason import Reason
     >>> (feature,) = Feature.parse("ratio of amount by card_id over 30d")
     >>> (reason,) = in_own_words([Reason(feature.name, "5.20", "about 1.1", 0.61)], [feature])
     >>> reason.text
     'amount 5.2 times its 30-day mean of card_id, expected about 1.1; 61 % of the risk'
+    >>> names = {"amount": ColumnWords("payment", "EUR"), "card_id": ColumnWords("card")}
+    >>> in_own_words([Reason("amount", "950.00", "about 42", 0.61)], [], names=names)[0].text
+    'payment 950.00 EUR, expected about 42 EUR; 61 % of the risk'
     """
-    known = {feature.name: feature for feature in features}
+    known, names = {feature.name: feature for feature in features}, names or {}
     return [
-        _of_history(reason, known[reason.feature])
+        _of_history(reason, known[reason.feature], names)
         if reason.feature in known
-        else _of_calendar(reason, time)
+        else _of_calendar(reason, time, names)
         if reason.feature in calendar
-        else reason
+        else _of_column(reason, names)
         for reason in reasons
     ]
 
 
-def say(feature: Feature, value: float) -> tuple[str, str]:
-    """What was measured, and its value, in words.
+def renamed(feature: Feature, names: Mapping[str, ColumnWords]) -> Feature:
+    """A feature whose columns go by the names that people have for them."""
+
+    def called(columns: tuple[str, ...]) -> tuple[str, ...]:
+        return tuple(names.get(each, NO_WORDS).name or each for each in columns)
+
+    return replace(feature, of=called(feature.of), by=called(feature.by))
+
+
+def say(feature: Feature, value: float, *, unit: str = "") -> tuple[str, str]:
+    """What was measured, and its value, in words; ``unit`` is that of the column measured.
 
     >>> say(*Feature.parse("since by card_id over 90d"), 3.0)
     ('last event of this card_id', '3 minutes before')
@@ -64,7 +100,7 @@ def say(feature: Feature, value: float) -> tuple[str, str]:
     days = _plural(feature.window)
     past = f"in the {days.removeprefix('1 ')}"
     ending = f" that end {_plural(feature.delay)} before" if feature.delay else " before"
-    number = _number(value)
+    number = f"{_number(value)} {unit}".strip() if feature.measure in IN_UNIT else _number(value)
     match feature.measure:
         case "ratio":
             return of, f"{number} times its {span} mean of {whose}"
@@ -80,7 +116,7 @@ def say(feature: Feature, value: float) -> tuple[str, str]:
         case "since":
             return f"last event of this {whose}", f"{_minutes(value)} before"
         case "last" | "gap" | "code":
-            return _say_event(feature, value, of, whose)
+            return _say_event(feature, value, number, of, whose)
         case "distance":
             return f"place of this {whose}", f"{number} km from the last"
         case "speed":
@@ -109,32 +145,69 @@ def title(feature: Feature) -> str:
     return say(feature, 0.0)[0]
 
 
-def _of_calendar(reason: Reason, time: str | None) -> Reason:
+def title_with_window(feature: Feature) -> str:
+    """What is measured and over how long, so that no two features of a table are called the same.
+
+    >>> title_with_window(*Feature.parse("risk by shop over 7d delay 7d"))
+    'known fraud of this shop, 7 days that end 7 days before'
+    >>> title_with_window(*Feature.parse("ratio of amount by card over 30d"))
+    'ratio of amount to its 30-day mean of card'
+    """
+    if feature.measure in ("ratio", "zscore"):
+        return title(feature)
+    ending = f" that end {_plural(feature.delay)} before" if feature.delay else ""
+    return f"{title(feature)}, {_plural(feature.window)}{ending}"
+
+
+def _of_column(reason: Reason, names: Mapping[str, ColumnWords]) -> Reason:
+    """A column's own value; of a date "birth weekday" goes by the name of "birth"."""
+    column = next((each for each in (reason.feature, *reason.columns) if each in names), None)
+    if column is None or not (reason.feature == column or reason.feature.startswith(f"{column} ")):
+        return reason
+    words = names[column]
+    name = f"{words.name or column}{reason.feature.removeprefix(column)}"
+    is_value = bool(words.unit) and reason.feature == column
+    observed, expected = (
+        _with_unit(each, words.unit if is_value else "") for each in (reason.observed, reason.expected)
+    )
+    return replace(reason, feature=name, observed=observed, expected=expected)
+
+
+def _with_unit(text: str, unit: str) -> str:
+    """A number with its unit; what is no number, such as "missing", as it is."""
+    number = _NUMBER.fullmatch(text) if unit else None
+    return text if number is None else f"{number[1]} {unit}{number[2] or ''}"
+
+
+def _of_calendar(reason: Reason, time: str | None, names: Mapping[str, ColumnWords]) -> Reason:
     reason = replace(reason, columns=(*reason.columns, *(() if time is None else (time,))))
     if reason.feature not in FLAGS:
         return reason
     no, yes = FLAGS[reason.feature]
     observed, other = (yes, no) if reason.observed == "1" else (no, yes)
-    return replace(reason, feature="time", observed=observed, expected=other)
+    name = names.get(str(time), NO_WORDS).name or "time"
+    return replace(reason, feature=name, observed=observed, expected=other)
 
 
-def _say_event(feature: Feature, value: float, of: str, whose: str) -> tuple[str, str]:
+def _say_event(feature: Feature, value: float, number: str, of: str, whose: str) -> tuple[str, str]:
     if feature.measure == "gap":
         return f"time between events of this {whose} {_ago(feature.back - 1)}", _minutes(value)
-    observed = "out of order" if feature.measure == "code" else _number(value)
+    observed = "out of order" if feature.measure == "code" else number
     return f"{of} of this {whose} {_ago(feature.back)}", observed
 
 
-def _of_history(reason: Reason, feature: Feature) -> Reason:
+def _of_history(reason: Reason, feature: Feature, names: Mapping[str, ColumnWords]) -> Reason:
     reason = replace(reason, columns=(*feature.of, feature.name))
-    expected = "" if feature.measure in ("new", "code") else reason.expected
+    unit = names.get(feature.of[0], NO_WORDS).unit if feature.measure in IN_UNIT else ""
+    expected = "" if feature.measure in ("new", "code") else _with_unit(reason.expected, unit)
     if expected and feature.measure in ("risk", "since"):
         expected = _in_unit(expected, feature.measure)
+    feature = renamed(feature, names)
     try:
         value = float(reason.observed)
     except ValueError:
         return replace(reason, feature=title(feature), expected=expected)
-    name, observed = say(feature, value)
+    name, observed = say(feature, value, unit=unit)
     return replace(reason, feature=name, observed=observed, expected=expected, is_phrase=" " in observed)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import pandas as pd
 from markupsafe import Markup
@@ -13,10 +13,9 @@ from markupsafe import Markup
 from pipelines.backtest.metrics import SUPERVISED, UNSUPERVISED
 from pipelines.backtest.summary import BacktestReport, weighted
 from pipelines.reports.page import as_svg, render_page, write_page
-from pipelines.reports.style import BLUE, GREY, INK, ORANGE, empty_figure, in_house_style, percent
+from pipelines.reports.style import BLUE, GREY, INK, ORANGE, date_axis, empty_figure, in_house_style, percent
 
 if TYPE_CHECKING:
-    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
 COLOURS = {
@@ -104,7 +103,7 @@ def _over_time(periods: pd.DataFrame, lines: dict[str, str], title: str, unit: s
     if len(lines) > 1:
         axes.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=4, borderaxespad=0.2)
         axes.set_title(title, pad=26)
-    _dates(axes)
+    date_axis(axes)
     return figure
 
 
@@ -125,14 +124,6 @@ def _scenarios(periods: pd.DataFrame, columns: Sequence[str]) -> Figure:
     axes.set_xlabel("share of the anomalies that were flagged (how many there were)")
     axes.set_title("Found, by scenario")
     return figure
-
-
-def _dates(axes: Axes) -> None:
-    from matplotlib import dates
-
-    locator: Any = dates.AutoDateLocator()  # type: ignore[no-untyped-call]
-    axes.xaxis.set_major_locator(locator)
-    axes.xaxis.set_major_formatter(dates.ConciseDateFormatter(locator))  # type: ignore[no-untyped-call]
 
 
 def write(
@@ -172,8 +163,11 @@ def _periods(report: BacktestReport) -> Markup:
     periods = report.periods
     whole = (periods["begin"] == periods["begin"].dt.normalize()).all()
     begin = periods["begin"].dt.strftime("%Y-%m-%d" if whole else "%Y-%m-%d %H:%M")
-    shown = periods.drop(columns="begin").apply(lambda values: [_shown(values.name, value) for value in values])
-    return _table(shown.set_index(begin))
+    if report.plan.seeds > 1:
+        begin += [f", seed {seed:.0f}" for seed in periods["seed"]]
+    numbers = periods.drop(columns=["begin", "seed"])
+    shown = numbers.apply(lambda values: [_shown(values.name, value) for value in values])
+    return _table(shown.set_axis(begin, axis="index").T)
 
 
 def _shown(name: object, value: float) -> str:

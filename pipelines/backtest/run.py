@@ -14,6 +14,7 @@ import pandas as pd
 from detector.cleaning.clean import clean
 from detector.cleaning.values import read_names, read_numbers
 from detector.decide.policy import Policy
+from detector.detectors.table.recipe import EVERY
 from detector.errors import DataError, SchemaError, SettingError, nearest
 from detector.features import Money
 from detector.schema import Schema
@@ -45,8 +46,8 @@ def backtest(config: Config, plan: Plan, *, now: datetime, folder: Path | None =
     """Do each period what the service would have done, with what was known then.
 
     At the begin of a period the detector learns from the rows of the ``train`` span before it, without those known by
-    then to be anomalous. Entities known by the day of a row to be compromised leave what is scored: their card is
-    blocked. Features that use labels use only those known in time.
+    then to be anomalous. Entities known by the day of a row to be compromised leave what is scored, and what is learnt
+    from later: their card is blocked. Features that use labels use only those known in time.
 
     Raises ``SettingError`` if the columns name no time, or nothing tells what was fraud; ``SchemaError`` if there is no
     column ``plan.scenario`` or ``features.reported``; ``DataError`` if no period has rows to learn from and to score.
@@ -59,13 +60,16 @@ def backtest(config: Config, plan: Plan, *, now: datetime, folder: Path | None =
     schema = Schema(**{**schema.to_dict(), "label": schema.label or TRUTH})
     rows = rows.assign(**{str(schema.label): truth.label})
     whole_from = None if engine is None else rows[schema.time].min() + engine.reach
+    if config.columns.label is None:  # as training does, which knows of no label column either
+        config = config.model_copy(update={"train": config.train.model_copy(update={"calibrate_on": EVERY})})
     walk = _Walk(schema, plan, policy_of(config.policy, schema), whole_from)
     found = []
     periods = list(plan.periods())
     with progress("Backtesting", total=len(periods) * plan.seeds, unit="trainings") as advance:
         for begin, end in periods:
             known = history.known_by(begin, since=begin - plan.learnt)
-            learnt = rows.loc[known.label.index].assign(**{str(schema.label): known.label})
+            learnt = _unblocked(rows, schema, truth.known_at, begin=begin - plan.learnt, end=begin)
+            learnt = learnt.assign(**{str(schema.label): known.label[learnt.index]})
             unblocked = _unblocked(rows, schema, truth.known_at, begin=begin, end=end)
             for seed in range(plan.seeds):
                 own = config.model_copy(update={"random_state": seed})

@@ -35,7 +35,7 @@ class BacktestReport:
     notes: tuple[str, ...] = ()
 
     def numbers(self) -> pd.DataFrame:
-        """Mean of each number over all periods, its spread over periods and, within a period, over seeds."""
+        """Each number over all periods, its spread over periods and, within a period, over seeds."""
         return means_and_spreads(self.periods)
 
     def summary(self) -> list[str]:
@@ -48,11 +48,37 @@ class BacktestReport:
 
 
 def means_and_spreads(periods: pd.DataFrame) -> pd.DataFrame:
-    """Mean of each number over all periods, its spread over periods and, within a period, over seeds."""
+    """Each number over all periods, its spread over periods and, within a period, over seeds.
+
+    A share of rows is of those of all periods together, as in the lines of the summary; all else is the mean of the
+    periods.
+
+    >>> begins = pd.to_datetime(["2024-01-01", "2024-01-08"])
+    >>> periods = pd.DataFrame({"begin": begins, "seed": 0, "flagged": [1.0, 9.0], "precision_realised": [1.0, 0.0]})
+    >>> means_and_spreads(periods)["mean"].to_dict()
+    {'flagged': 5.0, 'precision_realised': 0.1}
+    """
     values = periods.drop(columns=["begin", "seed"])
     by_period = values.groupby(periods["begin"])
-    over_seeds = by_period.std(ddof=0).mean()
-    return pd.DataFrame({"mean": values.mean(), "over_periods": by_period.mean().std(ddof=0), "over_seeds": over_seeds})
+    over_seeds, means = by_period.std(ddof=0).mean(), values.mean()
+    for name in values:
+        if (weight := share_of(str(name))) in values:
+            means[name] = weighted(periods, str(name), str(weight))
+    return pd.DataFrame({"mean": means, "over_periods": by_period.mean().std(ddof=0), "over_seeds": over_seeds})
+
+
+def share_of(name: str) -> str | None:
+    """What a number is a share of; None if it is no share of rows.
+
+    >>> share_of("precision_realised"), share_of("recall_theft"), share_of("ap")
+    ('flagged', 'anomalies_theft', None)
+    """
+    if name in ("precision_realised", "precision_predicted"):
+        return "flagged"
+    kind, _, scenario = name.partition("_")
+    if kind != "recall":
+        return None
+    return f"anomalies_{scenario}" if scenario else "anomalies"
 
 
 def summarise(periods: pd.DataFrame, plan: Plan) -> list[str]:
@@ -153,11 +179,12 @@ def _broken_promise(periods: pd.DataFrame) -> list[str]:
     realised = weighted(periods, "precision_realised", "flagged")
     promised = weighted(periods, "precision_predicted", "flagged")
     if not realised < promised - BROKEN:
-        return []
+        return [f"That is less than promised, by less than {percent(BROKEN)}."] if realised < promised else []
     factor = (1 - realised) / max(1 - promised, LEAST_SHARE)
     return [
         (
-            f"There are {factor:.1f} times the false alarms that were promised: the p-values compare with rows of "
+            f"The promise was broken: there are {factor:.1f} times the false alarms that were promised. The p-values "
+            f"compare with rows of "
             f"training, and later rows are not like them. Learn from more or more recent rows (`--train`; "
             f"`retrain.days` and `service.jobs.retrain.when` in the service), leave out columns that drift "
             f"(`detector drift` names them; `columns.ignore`), or bound what is flagged (`policy.budget`, a higher "
@@ -181,7 +208,7 @@ def _scenarios(periods: pd.DataFrame, plan: Plan) -> list[str]:
             scenario = name.removeprefix("recall_")
             many = periods[f"anomalies_{scenario}"].sum() / plan.seeds
             share = percent(weighted(periods, name, f"anomalies_{scenario}"))
-            lines.append(f"  found of {scenario}: {share} of {many:,.0f}")
+            lines.append(f"  found of {scenario.replace('_', ' ')}: {share} of {many:,.0f}")
     return lines
 
 
@@ -202,7 +229,8 @@ def _head(periods: pd.DataFrame, plan: Plan) -> list[str]:
 def weighted(periods: pd.DataFrame, name: str, weight: str) -> float:
     """A share over all periods together, each as heavy as what it is a share of."""
     known = periods[name].notna()
-    return float((periods[name] * periods[weight])[known].sum() / periods.loc[known, weight].sum())
+    whole = float(periods.loc[known, weight].sum())
+    return float((periods[name] * periods[weight])[known].sum()) / whole if whole else float("nan")
 
 
 def _a_day(number: float) -> str:

@@ -10,13 +10,14 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from detector.errors import SettingError
-from pipelines.cli.program import ConfigFile, now, say
+from pipelines.cli.program import AsJson, ConfigFile, now, say, say_json
+from pipelines.cli.project import Commands
 
 if TYPE_CHECKING:
     from pipelines.config import Config
     from pipelines.store import Store
 
-alerts_app = typer.Typer(
+alerts_app = Commands(
     no_args_is_help=True, help="Alerts: what was reported, to whom, and what people said.", rich_markup_mode="rich"
 )
 
@@ -31,35 +32,41 @@ def list_alerts(
     rows: Annotated[int, typer.Option(min=1, help="How many, the latest first.")] = 20,
     targets: Annotated[bool, typer.Option("--targets", help="Show where alerts go instead.")] = False,
     precision: Annotated[bool, typer.Option("--precision", help="Show how many were right instead.")] = False,
+    as_json: AsJson = False,
 ) -> None:
     """Show the latest alerts, the targets, or how many alerts were right."""
+    from pipelines.alerts.feedback.answers import in_all, precision_table
     from pipelines.alerts.outbox.views import alerts_table, targets_table
 
     settings, store = _open(config)
     with store.read() as session:
         if precision:
-            from pipelines.alerts.feedback.answers import in_all
-            from pipelines.alerts.feedback.answers import precision as measure
-
-            found = measure(session, source=settings.name)
-            say(found.to_string(index=False, na_rep="-") if len(found) else "No alert has been sent yet.")
-            if len(found):
-                say(in_all(session, source=settings.name))
+            found = precision_table(session, source=settings.name)
         elif targets:
-            say(targets_table(session, config=settings))
+            found = targets_table(session, config=settings)
         else:
-            say(alerts_table(session, config=settings, state=state, most=rows))
+            found = alerts_table(session, config=settings, state=state, most=rows)
+        if as_json:
+            say_json(found)
+            return
+        say(found)
+        if precision and found.rows:
+            say(in_all(session, source=settings.name))
 
 
 @alerts_app.command(epilog="Example: [bold]detector alerts show payments al_3f2a91[/]")
-def show(config: ConfigFile, alert: AlertId) -> None:
+def show(config: ConfigFile, alert: AlertId, as_json: AsJson = False) -> None:
     """Show all about one alert: reasons, deliveries, answers."""
     from pipelines.alerts.feedback.answers import find
-    from pipelines.alerts.outbox.views import alert_text
+    from pipelines.alerts.outbox.views import alert_facts, alert_text
 
     settings, store = _open(config)
     with store.read() as session:
-        say(alert_text(session, find(session, alert), config=settings))
+        found = find(session, alert)
+        if as_json:
+            say_json(alert_facts(session, found, config=settings))
+        else:
+            say(alert_text(session, found, config=settings))
 
 
 @alerts_app.command(epilog="Example: [bold]detector alerts retry payments --target slack[/]")
@@ -125,13 +132,14 @@ def silence(
     who: Who = None,
     lift: Annotated[int | None, typer.Option(help="End the silence of this number.")] = None,
     show_all: Annotated[bool, typer.Option("--list", help="Show what is silenced.")] = False,
+    as_json: AsJson = False,
 ) -> None:
     """Keep something quiet for a while, end that, or show what is silenced."""
     from detector.decide.policy import SEVERITIES
     from pipelines.alerts.feedback.answers import find
     from pipelines.alerts.grouping import silences
     from pipelines.alerts.grouping.events import group_id
-    from pipelines.alerts.outbox.views import silences_text
+    from pipelines.alerts.outbox.views import silences_table
     from pipelines.config.masking import masks_of
 
     settings, store = _open(config)
@@ -140,7 +148,8 @@ def silence(
         raise SettingError(f"--below expected one of {', '.join(SEVERITIES)}, received {below!r}.")
     if show_all:
         with store.read() as session:
-            say(silences_text(silences.current(session, source=settings.name, now=moment), config=settings))
+            found = silences_table(silences.current(session, source=settings.name, now=moment), config=settings)
+        say_json(found) if as_json else say(found)
         return
     with store.write() as session:
         if lift is not None:
@@ -150,8 +159,8 @@ def silence(
             raise SettingError("Say what to silence: --alert ALERT, --entity NAME, or --everything.")
         group = label = ""
         if alert is not None:
-            found = find(session, alert)
-            group, label = found.group, found.label
+            about = find(session, alert)
+            group, label = about.group, about.label
         elif entity:
             by, masks = settings.alerts.group_by(settings.columns), masks_of(settings)
             if len(entity) != len(by):

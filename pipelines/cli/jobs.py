@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from datetime import date, datetime, time
 from enum import StrEnum
 from pathlib import Path
@@ -11,7 +12,7 @@ from typing import Annotated
 import typer
 
 from detector.errors import SettingError
-from pipelines.cli.program import EXIT_FAILURE, ConfigFile, now, print_report, say
+from pipelines.cli.program import DETECT, EXIT_FAILURE, START, AsJson, ConfigFile, now, print_report, say, say_json
 
 
 class Template(StrEnum):
@@ -20,6 +21,9 @@ class Template(StrEnum):
     table = "table"
     transactions = "transactions"
     sensors = "sensors"
+
+
+DATA_FILES = (".csv", ".parquet", ".tsv", ".txt", ".gz")
 
 
 def day(text: str) -> datetime:
@@ -38,47 +42,62 @@ LastDay = Annotated[
 
 def register(app: typer.Typer) -> None:
     """Add the commands."""
-    app.command(epilog="Example: [bold]detector init payments --template table[/]")(init)
-    app.command(epilog="Example: [bold]detector train payments/detector.yaml[/]")(train)
-    app.command(
-        epilog="Example: [bold]detector score payments/detector.yaml --input today.parquet --output alerts.csv[/]"
-    )(score)
-    app.command(epilog="Example: [bold]detector evaluate payments/detector.yaml --input labelled.parquet[/]")(evaluate)
-    app.command(epilog="Example: [bold]detector doctor payments/detector.yaml[/]")(doctor)
-    app.command(epilog="Example: [bold]detector backtest payments --from 2024-03-01 --to 2024-06-01 --every 7d[/]")(
-        backtest
-    )
+
+    def add(panel: str, example: str, command: Callable[..., None]) -> None:
+        app.command(epilog=f"Example: [bold]detector {example}[/]", rich_help_panel=panel)(command)
+
+    add(START, "init payments.csv", init)
+    add(START, "doctor payments/detector.yaml", doctor)
+    add(DETECT, "train payments/detector.yaml", train)
+    add(DETECT, "score payments/detector.yaml --input today.parquet --output alerts.csv", score)
+    add(DETECT, "explain payments T000074629 --input today.parquet", explain)
+    add(DETECT, "evaluate payments/detector.yaml --input labelled.parquet", evaluate)
+    add(DETECT, "backtest payments --from 2024-03-01 --to 2024-06-01 --every 7d", backtest)
 
 
 def init(
-    folder: Annotated[Path, typer.Argument(metavar="DIR", help="The folder to write it to.")],
-    template: Annotated[Template, typer.Option(help="What it is for.")] = Template.table,
+    path: Annotated[
+        Path,
+        typer.Argument(metavar="FILE|DIR", help="A file to look at, or a folder for the template's configuration."),
+    ],
+    template: Annotated[Template, typer.Option(help="Of a folder: what it is for.")] = Template.table,
+    folder: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="Of a file: where the configuration goes; by default here.")
+    ] = None,
     force: Annotated[bool, typer.Option("--force", help="Replace the one that is there.")] = False,
+    as_json: AsJson = False,
 ) -> None:
-    """Write a commented detector.yaml to start from."""
+    """Look at a file and propose a configuration for it, or write a commented one to start from."""
+    if path.is_file():
+        from pipelines.doctor.beginning import begin
+
+        print_report(begin(path, folder=folder or Path(), force=force), as_json=as_json)
+        return
+    if path.suffix.lower() in DATA_FILES:
+        raise SettingError(f"There is no file {path}. Name one that is there, or a folder for a new configuration.")
     from detector.errors import SinkError
     from pipelines.config import FILE_NAME
     from pipelines.config.template import render
 
-    file = folder / FILE_NAME
+    file = path / FILE_NAME
     if file.exists() and not force:
         raise SettingError(f"{file} is there already. Name another folder, or add --force to replace it.")
     try:
-        folder.mkdir(parents=True, exist_ok=True)
+        path.mkdir(parents=True, exist_ok=True)
         file.write_text(render(template.value), encoding="utf-8")
     except OSError as error:
         raise SinkError(f"{file} cannot be written: {error.strerror}. Name another folder.") from error
     say(f"Wrote {file}.\nSet `source` and `columns` in it, then run: detector doctor {file}")
 
 
-def train(config: ConfigFile) -> None:
+def train(config: ConfigFile, as_json: AsJson = False) -> None:
     """Learn what is normal, and keep the detector, the report and the MLflow run."""
     from pipelines.config import load_config
 
     settings = load_config(config, needs_secrets=False)
     from pipelines.training.train import train as run
 
-    print_report(run(settings, now=now()))
+    print_report(run(settings, now=now()), as_json=as_json)
 
 
 def score(
@@ -91,6 +110,7 @@ def score(
         str | None,
         typer.Option(metavar="FILE", help="Write here (.parquet or .csv) instead."),
     ] = None,
+    as_json: AsJson = False,
 ) -> None:
     """Score rows with the trained detector: risk, p-value, flag, severity and reasons."""
     from pipelines.config import load_config
@@ -99,7 +119,22 @@ def score(
     _refuse_overwriting(input or settings.source.path, output or settings.output.path)
     from pipelines.scoring.one_off import score as run
 
-    print_report(run(settings, input=input, output=output, now=now()))
+    print_report(run(settings, input=input, output=output, now=now()), as_json=as_json)
+
+
+def explain(
+    config: ConfigFile,
+    key: Annotated[str, typer.Argument(metavar="KEY", help="The row's key; its number, from 0, where rows have none.")],
+    input: Annotated[  # noqa: A002 - the option's name
+        str | None, typer.Option(metavar="FILE", help="The rows it is among (a file, folder or pattern); the source's.")
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Explain one row of a table, flagged or not: its risk, what decided, and its reasons."""
+    from pipelines.config import load_config
+    from pipelines.scoring.explained import explain as run
+
+    print_report(run(load_config(config, needs_secrets=False), key, input=input, now=now()), as_json=as_json)
 
 
 def evaluate(
@@ -114,6 +149,7 @@ def evaluate(
             help="Compare encoders on these rows instead, such as dense,variational (see docs/encoders).",
         ),
     ] = None,
+    as_json: AsJson = False,
 ) -> None:
     """Compare the trained detector's scores with known labels, or several encoders with each other."""
     from pipelines.config import load_config
@@ -123,21 +159,24 @@ def evaluate(
         from pipelines.lab.evaluate import evaluate_encoders
 
         names = [name.strip() for name in encoders.split(",") if name.strip()]
-        print_report(evaluate_encoders(settings, encoders=names, input=input, now=now()))
+        print_report(evaluate_encoders(settings, encoders=names, input=input, now=now()), as_json=as_json)
         return
     from pipelines.training.evaluate import evaluate as run
 
-    print_report(run(settings, input=input, now=now()))
+    print_report(run(settings, input=input, now=now()), as_json=as_json)
 
 
-def doctor(config: ConfigFile) -> None:
+def doctor(config: ConfigFile, as_json: AsJson = False) -> None:
     """Check every path, column and connection of a configuration, and say what is wrong."""
     from pipelines.config import load_config
     from pipelines.doctor import as_summary, as_table, examine
 
     checks = examine(load_config(config, needs_secrets=False))
-    say(as_table(checks))
-    say(as_summary(checks))
+    if as_json:
+        say_json(as_table(checks))
+    else:
+        say(as_table(checks))
+        say(as_summary(checks))
     if any(check.state == "problem" for check in checks):
         raise typer.Exit(EXIT_FAILURE)
 
@@ -155,6 +194,7 @@ def backtest(
         str | None, typer.Option(metavar="COLUMN", help="Names the kind of each anomaly; never learnt from.")
     ] = None,
     folder: Annotated[Path | None, typer.Option(help="Where the report goes; beside the report of training.")] = None,
+    as_json: AsJson = False,
 ) -> None:
     """Walk forward through the past: what would have been flagged, caught and missed."""
     from pipelines.backtest.plan import Plan
@@ -162,7 +202,7 @@ def backtest(
     from pipelines.config import load_config
 
     plan = Plan(start, end, every=every, train=train, delay=delay, k=k, seeds=seeds, scenario=scenario)
-    print_report(run(load_config(config, needs_secrets=False), plan, now=now(), folder=folder))
+    print_report(run(load_config(config, needs_secrets=False), plan, now=now(), folder=folder), as_json=as_json)
 
 
 def _refuse_overwriting(source: str | None, target: str | None) -> None:

@@ -8,27 +8,29 @@ from typing import Annotated, Any
 
 import typer
 
-from pipelines.cli.program import ConfigFile, now, say
+from pipelines.cli.program import MODELS, AsJson, ConfigFile, now, say, say_json
+from pipelines.cli.project import Commands
 
 Name = Annotated[str, typer.Argument(metavar="NAME", help="A detector's name, or its first letters.")]
 Why = Annotated[str, typer.Option("--reason", help="Why; kept with the move.")]
 
-models_app = typer.Typer(
+models_app = Commands(
     no_args_is_help=True, help="The detectors kept on disk, and which of them serves.", rich_markup_mode="rich"
 )
 
 
 def register(app: typer.Typer) -> None:
     """Add the commands."""
-    app.add_typer(models_app, name="models")
-    app.command(epilog="Example: [bold]detector retrain payments/detector.yaml[/]")(retrain)
-    app.command(epilog="Example: [bold]detector drift payments/detector.yaml[/]")(drift)
+    app.add_typer(models_app, name="models", rich_help_panel=MODELS)
+    app.command(epilog="Example: [bold]detector retrain payments/detector.yaml[/]", rich_help_panel=MODELS)(retrain)
+    app.command(epilog="Example: [bold]detector drift payments/detector.yaml[/]", rich_help_panel=MODELS)(drift)
     app.command(hidden=True)(flush)  # as the service calls it
 
 
 def retrain(
     config: ConfigFile,
     trigger: Annotated[str, typer.Option(help="Why it is done; noted in MLflow.")] = "asked for",
+    as_json: AsJson = False,
 ) -> None:
     """Learn again from recent rows, compare with the detector that serves, and keep the better one."""
     from pipelines.config import load_config
@@ -37,26 +39,36 @@ def retrain(
     from pipelines.training.retrain import retrain as run
 
     report = run(settings, now=now(), trigger=trigger)
-    _print(report.summary(), report.outcome())
+    if as_json:
+        say_json(report)
+    else:
+        _print(report.summary(), report.outcome())
 
 
-def drift(config: ConfigFile) -> None:
+def drift(config: ConfigFile, as_json: AsJson = False) -> None:
     """Compare the rows that came since the last look with those learnt from."""
     from pipelines.config import load_config
     from pipelines.monitoring.drift import watch
 
     report = watch(load_config(config, needs_secrets=False), now=now())
+    if as_json:
+        say_json(report)
+        return
     _print(report.summary(), report.outcome())
 
 
 @models_app.command("list", epilog="Example: [bold]detector models list payments/detector.yaml[/]")
-def list_models(config: ConfigFile) -> None:
-    """Show the detectors on disk, the latest last, and every move of the champion."""
+def list_models(config: ConfigFile, as_json: AsJson = False) -> None:
+    """Show the detectors on disk and every move of the champion, the latest first."""
     from pipelines.config import load_config
     from pipelines.training.registry_commands import overview, promotions_table, table
 
     settings = load_config(config, needs_secrets=False)
-    for part in (table(settings), promotions_table(settings), *overview(settings)):
+    models, moves = table(settings), promotions_table(settings)
+    if as_json:
+        say_json({"models": models, "moves": moves})
+        return
+    for part in (models, *([moves] if moves.rows else []), *overview(settings)):
         say(part)
 
 
@@ -65,12 +77,17 @@ def compare(
     config: ConfigFile,
     first: Annotated[str, typer.Argument(metavar="[CHAMPION]", help="By default the champion.")] = "",
     second: Annotated[str, typer.Argument(metavar="[CHALLENGER]", help="By default the challenger.")] = "",
+    as_json: AsJson = False,
 ) -> None:
     """Compare two detectors on recent rows that neither learnt from; nothing is moved."""
     from pipelines.config import load_config
     from pipelines.training.registry_commands import compare_models
 
-    for line in compare_models(load_config(config, needs_secrets=False), first, second, now=now()):
+    found = compare_models(load_config(config, needs_secrets=False), first, second, now=now())
+    if as_json:
+        say_json(found)
+        return
+    for line in found.summary():
         say(line)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from datetime import UTC, datetime
 from importlib.metadata import version
@@ -12,14 +13,24 @@ import typer
 from typer.core import TyperGroup
 
 from detector.errors import DetectorError, SchemaError, SettingError
-from pipelines.escaping import for_terminal
+from pipelines.cli.project import HERE, Commands
+from pipelines.escaping import for_json_log, for_terminal
 
 EXIT_FAILURE, EXIT_USAGE, EXIT_INTERRUPTED = 1, 2, 130
 
 
 ConfigFile = Annotated[
-    Path, typer.Argument(metavar="CONFIG", help="The configuration file, or the folder of its detector.yaml.")
+    Path,
+    typer.Argument(
+        metavar="CONFIG",
+        help="The configuration, or the folder of its detector.yaml; by default this folder.",
+        default_factory=lambda: Path(HERE),
+        show_default=False,
+    ),
 ]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON, for programs.")]
+START, DETECT, SERVE, MODELS = "Start", "Detect", "Serve and answer", "Keep the detector good"
+"""The groups of commands in the help."""
 
 
 class PlainErrors(TyperGroup):
@@ -51,7 +62,7 @@ class PlainErrors(TyperGroup):
             raise typer.Exit(EXIT_FAILURE) from None
 
 
-app = typer.Typer(
+app = Commands(
     cls=PlainErrors,
     no_args_is_help=True,
     pretty_exceptions_enable=False,
@@ -104,11 +115,21 @@ def now() -> datetime:
     return datetime.now(UTC)
 
 
-def print_report(report: Report) -> None:
+def print_report(report: Report, *, as_json: bool = False) -> None:
     """Print what a job has to say."""
+    if as_json:
+        say_json(report)
+        return
     summary = report.summary()
     for part in summary if isinstance(summary, list | tuple) else (summary,):
         say(part)
+
+
+def say_json(content: object) -> None:
+    """Print a list, a report or plain values as JSON."""
+    from pipelines.listing import in_json
+
+    typer.echo(for_json_log(in_json(content)))
 
 
 def say(content: object) -> None:
@@ -120,7 +141,8 @@ def say(content: object) -> None:
     from rich.segment import Segment, Segments
 
     # A pipe has no width of its own; narrow columns would cut what to do.
-    console = Console(width=None if sys.stdout.isatty() else 160)
+    known = sys.stdout.isatty() or os.environ.get("COLUMNS", "").isdigit()
+    console = Console(width=None if known else 160)
     found = console.render(content)  # type: ignore[arg-type]  # what a job returns, rich can print
     console.print(
         Segments([each if each.control else Segment(for_terminal(each.text), each.style) for each in found]), end=""

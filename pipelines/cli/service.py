@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from pipelines.cli.program import ConfigFile, say
+from pipelines.cli.program import EXIT_FAILURE, SERVE, AsJson, ConfigFile, now, say, say_json
+from pipelines.cli.project import Commands
 
 if TYPE_CHECKING:
     from pipelines.config import Config
@@ -16,27 +17,48 @@ if TYPE_CHECKING:
 JobName = Annotated[str, typer.Argument(metavar="JOB", help="score, retrain, drift, deliver or housekeeping.")]
 Reason = Annotated[str, typer.Option(metavar="TEXT", help="Why, for the trail.")]
 
-jobs_app = typer.Typer(no_args_is_help=True, help="See and steer what the service does.", rich_markup_mode="rich")
+jobs_app = Commands(no_args_is_help=True, help="See and steer what the service does.", rich_markup_mode="rich")
 
 
 def register(app: typer.Typer) -> None:
     """Add the commands."""
-    app.add_typer(jobs_app, name="jobs")
-    app.command(epilog="Example: [bold]detector serve payments/detector.yaml[/]")(serve)
-    app.command(epilog='Example: [bold]detector backfill payments --reason "history"[/]')(backfill)
-    app.command(epilog='Example: [bold]detector replay payments --batch 12 --reason "new detector"[/]')(replay)
+    app.command(epilog="Example: [bold]detector status payments[/]", rich_help_panel=SERVE)(status)
+    app.command(epilog="Example: [bold]detector serve payments/detector.yaml[/]", rich_help_panel=SERVE)(serve)
+    app.add_typer(jobs_app, name="jobs", rich_help_panel=SERVE)
+    app.command(epilog='Example: [bold]detector backfill payments --reason "history"[/]', rich_help_panel=SERVE)(
+        backfill
+    )
+    app.command(
+        epilog='Example: [bold]detector replay payments --batch 12 --reason "new detector"[/]', rich_help_panel=SERVE
+    )(replay)
+
+
+def status(config: ConfigFile, as_json: AsJson = False) -> None:
+    """Show what serves, what runs, what failed, what waits, and what to do next."""
+    from pipelines.config import load_config
+    from pipelines.service.status import status_of
+
+    found = status_of(load_config(config, needs_secrets=False), now=now(), place=str(config))
+    if as_json:
+        say_json(found)
+    else:
+        for part in found.summary():
+            say(part)
+    if not found.well:
+        raise typer.Exit(EXIT_FAILURE)
 
 
 def serve(config: ConfigFile) -> None:
     """Score, learn again and look for drift on a schedule, until it is stopped."""
     settings, store = _open(config, needs_secrets=True)
+    from pipelines.console.application import add_doors
     from pipelines.progress import be_quiet
     from pipelines.service.app import serve as run
     from pipelines.service.logs import configure
 
     be_quiet()
     configure(settings.service.log)
-    run(settings, store)
+    run(settings, store, doors=add_doors)
 
 
 def backfill(
@@ -67,22 +89,33 @@ def replay(
 def list_jobs(
     config: ConfigFile,
     last: Annotated[int, typer.Option(min=0, help="Runs to show.")] = 10,
+    as_json: AsJson = False,
 ) -> None:
     """Show when each job runs next, and the last runs."""
+    from pipelines.service.listings import jobs_table, runs_table
+
     settings, store = _open(config)
-    say(_jobs_table(settings, store))
+    jobs, runs = jobs_table(settings, store), runs_table(store, last)
+    if as_json:
+        say_json({"jobs": jobs, "runs": runs})
+        return
+    say(jobs)
     if last:
-        say(_runs_table(store, last))
+        say(runs)
 
 
 @jobs_app.command("trail", epilog="Example: [bold]detector jobs trail payments --last 20[/]")
 def show_trail(
     config: ConfigFile,
     last: Annotated[int, typer.Option(min=1, help="Records to show.")] = 20,
+    as_json: AsJson = False,
 ) -> None:
-    """Show who had rows backfilled or replayed, when, why, and how many."""
+    """Show who had rows scored again, jobs run or left out, and detectors moved: when, and why."""
+    from pipelines.service.listings import trail_table
+
     _, store = _open(config)
-    say(_trail_table(store, last))
+    found = trail_table(store, last)
+    say_json(found) if as_json else say(found)
 
 
 @jobs_app.command("run", epilog="Example: [bold]detector jobs run payments score[/]")
@@ -135,75 +168,10 @@ def _rescore(config: Path, job: str, *, reason: str, **arguments: Any) -> None:
 
 
 def _set_paused(config: Path, job: str, *, paused: bool) -> None:
-    from detector.errors import SettingError, nearest
-    from pipelines.config.service import JobsSection
-    from pipelines.store import JobState
+    from pipelines.jobs.steering import check_job
+    from pipelines.jobs.steering import set_paused as keep
 
-    if job not in JobsSection.model_fields:
-        raise SettingError(f"There is no job {job!r}. {nearest(job, JobsSection.model_fields)}")
+    check_job(job)
     _, store = _open(config)
     with store.write() as session:
-        session.merge(JobState(job=job, paused=paused))
-
-
-def _jobs_table(settings: Config, store: Store) -> object:
-    import sqlalchemy as sa
-    from rich.table import Table
-
-    from pipelines.service.due_times import next_times
-    from pipelines.service.scheduler import sections_of
-    from pipelines.store import JobState, Run
-
-    table = Table(title=f"Jobs of {settings.name}", title_justify="left")
-    for column in ("job", "when", "next", "last run", "outcome", "rows"):
-        table.add_column(column)
-    times = next_times(store)
-    with store.read() as session:
-        paused = {state.job for state in session.scalars(sa.select(JobState).where(JobState.paused))}
-        for name, section in sections_of(settings.service).items():
-            last = session.scalars(sa.select(Run).where(Run.job == name).order_by(Run.id.desc()).limit(1)).first()
-            due = "off" if not section.enabled else "paused" if name in paused else _shown(times.get(name))
-            row = [_shown(last.started_at), last.outcome, f"{last.rows:,}"] if last is not None else ["never", "", ""]
-            table.add_row(name, section.when, due, *row)
-    return table
-
-
-def _runs_table(store: Store, last: int) -> object:
-    import sqlalchemy as sa
-    from rich.table import Table
-    from rich.text import Text
-
-    from pipelines.store import Run
-
-    table = Table(title="Last runs", title_justify="left")
-    for column in ("run", "job", "why", "start", "seconds", "outcome", "rows", "note"):
-        table.add_column(column, overflow="fold")
-    with store.read() as session:
-        for run in session.scalars(sa.select(Run).order_by(Run.id.desc()).limit(last)):
-            seconds = "" if run.ended_at is None else f"{(run.ended_at - run.started_at).total_seconds():.1f}"
-            shown = Text(run.error or run.note)
-            start = _shown(run.started_at)
-            table.add_row(str(run.id), run.job, run.trigger, start, seconds, run.outcome, f"{run.rows:,}", shown)
-    return table
-
-
-def _trail_table(store: Store, last: int) -> object:
-    import sqlalchemy as sa
-    from rich.table import Table
-    from rich.text import Text
-
-    from pipelines.store import Audit
-
-    table = Table(title="Backfills and replays", title_justify="left")
-    for column in ("when", "who", "what", "why", "asked for", "batches", "rows"):
-        table.add_column(column, overflow="fold")
-    with store.read() as session:
-        for trail in session.scalars(sa.select(Audit).order_by(Audit.id.desc()).limit(last)):
-            arguments = ", ".join(f"{name} {value}" for name, value in trail.arguments.items())
-            cells = Text(trail.reason), Text(arguments), str(trail.batches), f"{trail.rows:,}"
-            table.add_row(_shown(trail.at), Text(trail.actor), trail.action, *cells)
-    return table
-
-
-def _shown(moment: Any) -> str:
-    return "" if moment is None else moment.astimezone().strftime("%Y-%m-%d %H:%M:%S %Z")
+        keep(session, job, paused=paused)

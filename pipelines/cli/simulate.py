@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from pipelines.cli.jobs import Template
-from pipelines.cli.program import now, say
+from pipelines.cli.program import START, now, say
 
 simulate_app = typer.Typer(
     no_args_is_help=True, help="Make data with known anomalies, to try things on.", rich_markup_mode="rich"
@@ -17,16 +17,22 @@ simulate_app = typer.Typer(
 
 def register(app: typer.Typer) -> None:
     """Add the commands."""
-    app.command(epilog="Example: [bold]detector demo --folder demo[/]")(demo)
-    app.add_typer(simulate_app, name="simulate")
+    app.command(epilog="Example: [bold]detector demo --folder demo[/]", rich_help_panel=START)(demo)
+    app.add_typer(simulate_app, name="simulate", rich_help_panel=START)
 
 
 def demo(
     template: Annotated[Template, typer.Option(help="What to show: card payments, or sensors.")] = Template.table,
-    folder: Annotated[Path, typer.Option(help="Where its data and results go.")] = Path("demo"),
+    folder: Annotated[
+        Path | None, typer.Option(help="Where its data and results go; by default demo, or demo-sensors.")
+    ] = None,
     rows: Annotated[int, typer.Option(min=2_000, help="Rows to simulate for training.")] = 60_000,
 ) -> None:
     """Show the whole job on simulated data: simulate, train, score, explain."""
+    from pipelines.demo.places import FOLDERS, refuse_other_project
+
+    folder = FOLDERS[template.value] if folder is None else folder
+    refuse_other_project(folder, template.value)
     if template is Template.sensors:
         from pipelines.demo.sensors import run_sensor_demo
 

@@ -138,6 +138,9 @@ class AlertsSection(Section):
     least_severity: Severity = "low"
     """Events less severe are no alerts."""
 
+    anomaly: str = ""
+    """What alerts ask people about: fraud, fault, intrusion, in one word. By default fault of sensors, else fraud."""
+
     amount: str | None = None
     """The column that says what is at stake; the sum over an event moves its severity, see the next two."""
 

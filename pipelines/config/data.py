@@ -92,6 +92,16 @@ proposes the form that fits."""
         return self.model_copy(update={"path": path, "url": None, "table": None, "query": None})
 
 
+class ColumnName(Section):
+    """What people call a column, and what its numbers are in."""
+
+    name: str = ""
+    """What reports, reasons and alerts call it; its own name when left out."""
+
+    unit: str = ""
+    """What its numbers are in, such as EUR, °C or km."""
+
+
 class ColumnsSection(Section):
     """What the columns mean. Columns that are named nowhere are looked at, and their kind is guessed."""
 
@@ -131,6 +141,17 @@ a group for the part that counts, such as "pump-([0-9]+)". `entity` then names t
     others: Literal["infer", "ignore"] = "infer"
     """Columns that are named nowhere: guess their kind (infer), or leave them out (ignore)."""
 
+    names: dict[str, ColumnName] = Field(default={})
+    """What people call columns wherever reasons are shown (reports, alerts, scores, MLflow), and their unit or \
+currency: amount: payment, or amount: {name: payment, unit: EUR}. Masks go on naming the columns themselves."""
+
+    @field_validator("names", mode="before")
+    @classmethod
+    def _name_alone(cls, value: Any) -> Any:
+        if not isinstance(value, dict):
+            return value
+        return {column: {"name": said} if isinstance(said, str) else said for column, said in value.items()}
+
     @model_validator(mode="after")
     def _named_files(self) -> Self:
         if self.entity_from is None:
@@ -154,6 +175,7 @@ a group for the part that counts, such as "pump-([0-9]+)". `entity` then names t
 
         Raises ``SchemaError`` if a named column is not there, or has two meanings.
         """
+        from detector.errors import SchemaError, nearest
         from detector.schema import KINDS, ROLES, Schema
 
         roles: dict[str, Any] = {role: getattr(self, role) for role in ROLES}
@@ -161,6 +183,9 @@ a group for the part that counts, such as "pump-([0-9]+)". `entity` then names t
         named = Schema(**roles, **kinds)
         present = [str(column) for column in frame.columns]
         named.check(present, labelled=self.label is not None)
+        for name in self.names:
+            if name not in present:
+                raise SchemaError(f"There is no column {name!r}, which `columns.names` names. {nearest(name, present)}")
         if self.others == "ignore":
             return named
         known = (*self.ignore, *(name for name in named.features if name != self.time))

@@ -257,6 +257,11 @@ class TrainSection(Section):
     clean_share: Annotated[float, Field(ge=0, lt=1)] = 0.25
     """Share of the rows, the forest's most unusual, that the other members do not learn from."""
 
+    calibrate_on: Literal["known", "all"] = "known"
+    """Which rows make p-values: those known to be normal (by `columns.label`, `features.reported` and \
+`retrain.label_delay_days`), where half of all rows or more have a known label; or all. Anomalies that nobody has \
+reported yet would hide others."""
+
     tail: Literal["extrapolated", "empirical", "pareto"] = "extrapolated"
     """How p-values go on beyond the riskiest calibration row: a little, by a heavy tail; not at all (empirical), so \
 that few rows may flag nothing; or along a Pareto tail fitted to the riskiest 2 %, which promises nothing."""

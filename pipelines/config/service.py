@@ -80,6 +80,35 @@ class JobsSection(Section):
     """Tidy up: old records, files left over from a crash, rows that came too late."""
 
 
+class ApiSection(Section):
+    """What programs may ask of the service under `/v1`, with keys that `detector keys create` makes."""
+
+    enabled: bool = True
+    """Whether there is anything under `/v1`; without a key, nothing there answers."""
+
+    per_second: PositiveFloat = 300.0
+    """Requests a second that a key may make on average, and ten times as many at once; beyond, it is told to wait."""
+
+    most_megabytes: PositiveFloat = 10.0
+    """The largest request that is read."""
+
+    most_events: PositiveInt = 10_000
+    """Events that one request may have scored."""
+
+    hold_hours: PositiveFloat = 48.0
+    """Hours for which an event that was scored on request counts in the past of later ones, unless it comes before."""
+
+
+class ConsoleSection(Section):
+    """The pages under `/console` that people work in; they sign in with a key of the scope `review`, or `admin`."""
+
+    enabled: bool = True
+    """Whether there are any."""
+
+    hours: PositiveFloat = 12.0
+    """Hours for which a browser stays signed in."""
+
+
 class ServiceSection(Section):
     """What `detector serve` does, and when."""
 
@@ -132,7 +161,13 @@ class ServiceSection(Section):
     """The address to answer on: 0.0.0.0 for all."""
 
     port: Annotated[int, Field(ge=0, le=65_535)] = 8321
-    """The port to answer on, with /healthz, /readyz and /metrics; 0 for any that is free."""
+    """The port to answer on, with /console, /v1, /healthz, /readyz and /metrics; 0 for any that is free."""
+
+    api: ApiSection = ApiSection()
+    """What programs may ask under `/v1`."""
+
+    console: ConsoleSection = ConsoleSection()
+    """The pages that people work in, under `/console`."""
 
     log: Literal["pretty", "json"] = "pretty"
     """How the log is written: for people, or one JSON object a line."""

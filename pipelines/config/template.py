@@ -54,7 +54,6 @@ TEMPLATES: dict[str, dict[str, Any]] = {
             "calendar": ["night", "weekend"],
             "reported": "reported_at",
         },
-        "train": {"autoencoder": {"enabled": False}, "neighbours": {"enabled": False}},
         "policy": {"quantile": 0.998, "budget": {"rows": 100, "per": "day"}},
     },
     "sensors": {
@@ -77,6 +76,7 @@ HIDDEN: dict[str, frozenset[str]] = {
             "policy.explore",
             "policy.rows_a_day",
             "train.autoencoder",
+            "train.calibrate_on",
             "train.calibration_share",
             "train.clean_share",
             "train.cleaning",
@@ -142,6 +142,7 @@ _EXAMPLES: dict[str, Any] = {
     "features.lateness": 3600,
     "series.encoder.kind": "conv1d",
     "series.smoothing": 5.0,
+    "series.wait": 60,
     "series.sampling.every": "1min",
 }
 

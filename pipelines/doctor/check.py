@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
-if TYPE_CHECKING:
-    from rich.table import Table
+from pipelines.listing import Cell, Column, Listing
 
 State = Literal["ok", "warning", "problem"]
 _STYLES = {"ok": "green", "warning": "yellow", "problem": "bold red"}
@@ -27,16 +26,24 @@ class Check:
     advice: str = ""
 
 
-def as_table(checks: Sequence[Check]) -> Table:
-    """A table to print."""
-    from rich.table import Table
-    from rich.text import Text
-
-    table = Table("", "Where", "What is there", "What to do", title="detector doctor", title_justify="left")
-    for check in checks:
-        state = Text(check.state, style=_STYLES[check.state])
-        table.add_row(state, Text(check.place), Text(check.found), Text(check.advice))
-    return table
+def as_table(checks: Sequence[Check]) -> Listing:
+    """A list to print, in the order of the configuration."""
+    columns = (
+        Column("state", head=True),
+        Column("where", head=True, key="place"),
+        Column("what is there", is_sentence=True, key="found"),
+        Column("what to do", is_sentence=True, key="advice"),
+    )
+    rows = [
+        {
+            "state": Cell(check.state, check.state, _STYLES[check.state]),
+            "where": check.place,
+            "what is there": check.found,
+            "what to do": check.advice,
+        }
+        for check in checks
+    ]
+    return Listing(columns, rows, title="detector doctor")
 
 
 def as_summary(checks: Sequence[Check]) -> str:

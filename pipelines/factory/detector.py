@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 # Columns of the scores that a column of the table would hide.
 TAKEN = (*VERDICTS, "truth", "model_version", "scored_at")
-MEMBERS = ("autoencoder", "forest", "neighbours", "contraction", "sequence")
+MEMBERS = ("autoencoder", "forest", "neighbours", "contraction", "rare_values", "sequence")
 
 
 def policy_of(section: PolicySection, schema: Schema) -> Policy:
@@ -101,6 +101,7 @@ def detector_of(config: Config, schema: Schema, *, on_step: OnStep | None = None
         filters=_filters(section.cleaning),
         clean_share=section.clean_share,
         calibration_share=section.calibration_share,
+        calibrate_on=section.calibrate_on,
         tail=section.tail,
         name=config.name,
         random_state=config.random_state,

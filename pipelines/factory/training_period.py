@@ -20,7 +20,7 @@ from pipelines.factory.kinds import KINDS
 from pipelines.factory.labelled_set import LabelledSet, labelled_set_of, without
 from pipelines.features.burn_in import warm
 from pipelines.features.engine import FeatureEngine, statements_of
-from pipelines.labels.known import known_labels, with_report_time
+from pipelines.labels.known import known_labels, with_known_labels, with_report_time
 from pipelines.progress import counted, progress
 from pipelines.sources import Source
 
@@ -164,6 +164,7 @@ def split(
     compare, learn = rows.iloc[first:], rows.iloc[:first]
     labelled = labelled_set_of(dated.iloc[:first], config, schema, now=now, statements=statements)
     learn = without(learn[labels[:first] != 1], labelled)
+    learn = with_known_labels(learn, dated, config, schema, now=now, statements=statements)
     learn, early = warm(learn, str(schema.time), None if engine is None else engine.whole_from)
     believed = believed[first:]
     chosen = kind.sample(len(compare), MOST_COMPARED, config.random_state)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,9 +15,9 @@ from numpy.typing import NDArray
 from detector.cleaning.quarantine import quarantine
 from detector.cleaning.values import naive_utc
 from detector.errors import DataError, SettingError
-from detector.explain.reason import Reason
-from detector.features import FeatureSet, History, in_own_words, load_history, save_history
+from detector.features import FeatureSet, History, load_history, save_history
 from detector.features.duration import MICROSECONDS, short
+from detector.features.excerpt import excerpt
 from detector.schema import Schema
 from pipelines.config import Config
 from pipelines.features.rows import FeatureRows, same_sources
@@ -127,6 +128,21 @@ class FeatureEngine:
         found.history = found.recall(folder)
         return found
 
+    @classmethod
+    def of_past(cls, config: Config, history: History) -> FeatureEngine:
+        """With a past that is at hand, and without anyone to ask what was said of rows."""
+        found = cls(config)
+        found.history, found.reader.statements = history, Statements.none()
+        return found
+
+    def after(self, frame: pd.DataFrame) -> MeasuredRows:
+        """Add the features of new rows, as ``push`` does, and leave the past as it is."""
+        past, self.history = self.history, self.history.copy()
+        try:
+            return self.push(frame)
+        finally:
+            self.history = past
+
     def recall(self, folder: Path) -> History:
         """The past that ``save`` left in a folder, with what was said since of the rows it was learnt from.
 
@@ -196,19 +212,30 @@ class FeatureEngine:
         *,
         now: pd.Timestamp | None = None,
         known: Callable[[pd.Series], NDArray[np.bool_]] | None = None,
+        typed: pd.DataFrame | None = None,
     ) -> MeasuredRows:
         """Add the features of new rows, which then belong to the past; rows that come too late are quarantined.
 
         - ``now``: Rows later than this, and the configured seconds, are quarantined.
         - ``known``: Which keys belong to the past already. Such rows, and those whose key came before among these, have
           no features: they are not rows of their own.
+        - ``typed``: The rows as the reader returns them, where they were read before.
         """
-        typed, quarantine = self._usable(frame, self.history.faults, now)
+        typed, quarantine = self._usable(frame, self.history.faults, now, typed)
         again = self.repeated(typed)
         if known is not None and self.features.key is not None:
             again = again | known(typed[self.features.key])
         taken = typed[~again]
         return MeasuredRows(self._joined(frame, self.history.push(taken), quarantine), quarantine, taken)
+
+    def beside(self, history: History, typed: pd.DataFrame) -> FeatureEngine:
+        """An engine that goes on from the past of some rows' entities; what it takes leaves that past as it is.
+
+        ``typed`` holds the rows as the reader returns them.
+        """
+        found = copy.copy(self)
+        found.history = excerpt(history, typed)
+        return found
 
     @property
     def reach(self) -> pd.Timedelta:
@@ -253,11 +280,6 @@ class FeatureEngine:
         schema = schema.without(beside)
         return Schema(**{**schema.to_dict(), "numeric": (*schema.numeric, *self.features.names)})
 
-    def in_own_words(self, reasons: list[Reason]) -> list[Reason]:
-        """Reasons that speak of an entity's own history."""
-        features = self.features
-        return in_own_words(reasons, features.all, calendar=features.calendar, time=features.time)
-
     def empty(self) -> History:
         """A past in which nothing has happened yet."""
         lateness = self.section.lateness
@@ -265,10 +287,10 @@ class FeatureEngine:
         return History(self.features, lateness=late, told_by=self.reader.told_by)
 
     def _usable(
-        self, frame: pd.DataFrame, faults: Faults, now: pd.Timestamp | None
+        self, frame: pd.DataFrame, faults: Faults, now: pd.Timestamp | None, typed: pd.DataFrame | None = None
     ) -> tuple[pd.DataFrame, pd.DataFrame]:
         """The rows that can have features, typed, and those that cannot, with the reason."""
-        typed = self.reader.read(frame)
+        typed = self.reader.read(frame) if typed is None else typed
         typed = typed[typed[self.features.time].notna()]
         now = None if now is None else naive_utc(now)
         ahead = short(self.section.ahead * MICROSECONDS["s"])

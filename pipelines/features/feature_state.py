@@ -9,8 +9,7 @@ of the source that lie behind the cursor.
 from __future__ import annotations
 
 import logging
-import os
-import re
+import threading
 from collections.abc import Callable, Iterator, Mapping
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -21,10 +20,9 @@ import pandas as pd
 import sqlalchemy as sa
 from numpy.typing import NDArray
 
-from detector.atomic import whole_file
 from detector.cleaning.values import read_dates
 from detector.errors import BundleError
-from detector.features import History, load_history, save_history
+from detector.features import History
 from pipelines.config import Config
 from pipelines.features.engine import (
     FILE,
@@ -36,15 +34,14 @@ from pipelines.features.engine import (
     report_known,
     slices,
 )
+from pipelines.features.snapshots import Snapshots
 from pipelines.ingest import FollowedSource, InputBatch
 from pipelines.jobs.context import ProcessCache
 from pipelines.sinks.quarantine import QuarantineSink
 from pipelines.store import Batch, Store
-from pipelines.testing.failpoints import failpoint
 
 log = logging.getLogger("detector.past")
 
-SNAPSHOT = re.compile(r"past-(\d{8})\.npz")
 MOST_ROWS, BATCHES = 500_000, 100
 """After so many rows or batches a snapshot is written, and the files before it are deleted."""
 MOST_HELD = 2_000_000
@@ -79,6 +76,7 @@ class FeatureState:
     def __init__(self, engine: FeatureEngine, folder: Path, store: Store, source: str) -> None:
         self.engine = engine
         self.folder = folder
+        self.snapshots = Snapshots(folder, engine)
         self.store = store
         self.source = source
         self._rows: list[pd.DataFrame] = []
@@ -89,6 +87,11 @@ class FeatureState:
         """Rows and batches since the last snapshot."""
         self._looked_at: datetime | None = None
         self._checked: tuple[int, int] | None = None
+        self.moving = threading.Lock()
+        """Held while the history moves; whoever reads it meanwhile sees all of a batch, or nothing."""
+        self._is_in_hand = False
+        """Whether the history goes up to a batch that is not done yet."""
+        self._trained: tuple[object, History] | None = None
 
     def measure(
         self, batch: InputBatch, followed: FollowedSource, quarantine: QuarantineSink, *, known: Known, now: datetime
@@ -100,17 +103,19 @@ class FeatureState:
 
         def featured(frames: Iterator[pd.DataFrame]) -> Iterator[pd.DataFrame]:
             whole = joined(frames)
-            self._catch_up(followed, now)
-            if whole is None:
+            with self.moving:
+                self._is_in_hand = False
+                self._catch_up(followed, now)
                 self._added, self._rows = pd.DataFrame(), []
-                return
-            if self._mark == 0:
-                self._begin(whole)
-            self._mark = None
-            found = self.engine.push(whole, now=pd.Timestamp(now), known=known)
+                if whole is None:
+                    return
+                if self._mark == 0:
+                    self._begin(whole)
+                self._mark = None
+                found = self.engine.push(whole, now=pd.Timestamp(now), known=known)
+                self._added, self._is_in_hand = found.taken, True
             del whole
             quarantine.write(found.quarantine)
-            self._added = found.taken
             self._rows = slices(found.rows)
             yield from self._rows
 
@@ -154,27 +159,47 @@ class FeatureState:
         if self._checked == stamp and stamp is not None:
             return
         if not self._last_done():
-            _, begun = self._snapshot(0)
+            _, begun = self.snapshots.latest(0)
             if begun is None or begun.latest is None:
                 self.engine.recall(self.folder.parent)
         self._checked = stamp
 
     def keep(self, batch: int) -> None:
         """Write down what a batch adds, before its transaction; doing it twice is the same as doing it once."""
-        self.folder.mkdir(parents=True, exist_ok=True)
-        with whole_file(self._path(batch)) as file:
-            self._added.to_parquet(file)
-            failpoint("past.write")
-        failpoint("past.written")
+        self.snapshots.keep(batch, self._added)
 
     def moved(self, batch: int) -> None:
         """The batch is done: the history in memory goes up to it."""
-        self._mark = batch
-        rows, batches = self._since
-        self._since = (rows + len(self._added), batches + 1)
-        self._added = pd.DataFrame()
+        with self.moving:
+            self._mark, self._is_in_hand = batch, False
+            rows, batches = self._since
+            self._since = (rows + len(self._added), batches + 1)
+            self._added = pd.DataFrame()
         if self._since[0] >= MOST_ROWS or self._since[1] >= BATCHES:
             self._write_snapshot(batch)
+
+    def undone(self) -> None:
+        """The batch in hand was not kept: what the history in memory has of it is forgotten."""
+        with self.moving:
+            self._mark, self._is_in_hand, self._added = None, False, pd.DataFrame()
+
+    def history_for(self, frame: pd.DataFrame, followed: FollowedSource) -> tuple[History, set[str]]:
+        """The history that rows of the next batch would go on from, and the keys in it of a batch that is in hand.
+
+        To be called, and the history to be read, while ``moving`` is held.
+        """
+        if self._is_in_hand:
+            return self.engine.history, set(self.added_keys)
+        mark = self._last_done()
+        if self._mark is None or self._mark != mark:
+            self._load(mark, followed)
+        return self._begins_with(frame) if not mark else self.engine.history, set()
+
+    @property
+    def added_keys(self) -> list[str]:
+        """The keys of the rows that the batch in hand adds to the past, as text."""
+        key = self.engine.features.key
+        return [] if key not in self._added else self._added[key].astype(str).tolist()
 
     def let_go(self) -> list[pd.DataFrame]:
         """The rows of the last batch with their features, in parts; they are held no longer."""
@@ -195,17 +220,17 @@ class FeatureState:
         self._looked_at = now
 
     def _load(self, mark: int, followed: FollowedSource) -> None:
-        base, history = self._snapshot(mark)
+        base, history = self.snapshots.latest(mark)
         following = self._done_after(base)
-        if not mark or history is None or not all(self._path(batch).exists() for batch in following):
+        if not mark or history is None or not all(self.snapshots.added(batch).exists() for batch in following):
             self._build_anew(mark, followed)
             return
         rows = 0
         for batch in following:
             try:
-                added = pd.read_parquet(self._path(batch))
+                added = pd.read_parquet(self.snapshots.added(batch))
             except (OSError, ValueError) as error:  # cut off, by a power cut perhaps
-                log.warning("%s is broken: %s", self._path(batch), error)
+                log.warning("%s is broken: %s", self.snapshots.added(batch), error)
                 self._build_anew(mark, followed)
                 return
             rows += len(added)
@@ -234,21 +259,32 @@ class FeatureState:
         Raises ``BundleError, DataError`` if that state is missing, broken, or of other features: nothing is scored as
         if everything were new.
         """
-        if self.engine.history.latest is None:
-            trained = self.engine.recall(self.folder.parent)
-            if trained.latest is not None:
-                when = read_dates(whole[self.engine.features.time])[0].dropna()
-                end = pd.Timestamp(trained.latest - trained.lateness, unit="us")
-                if (when < end).mean() <= MOST_LATE:
-                    self.engine.history = trained
-                else:
-                    log.warning(
-                        "many rows of the first batch are older than the end of training (%s): the features of %s "
-                        "begin anew with it, and what training knew of its entities does not count",
-                        end,
-                        self.source,
-                    )
+        self.engine.history = self._begins_with(whole)
+        self._trained = None
         self._write_snapshot(0)
+
+    def _begins_with(self, whole: pd.DataFrame) -> History:
+        """What the very first rows go on from: as it is if there is something, or what training left, or nothing."""
+        file = self.folder.parent / FILE
+        stamp = file.stat().st_mtime_ns if file.exists() else None
+        if self.engine.history.latest is not None:
+            return self.engine.history
+        if self._trained is None or self._trained[0] != stamp:
+            self._trained = stamp, self.engine.recall(self.folder.parent)
+        trained = self._trained[1]
+        if trained.latest is None:
+            return self.engine.history
+        when = read_dates(whole[self.engine.features.time])[0].dropna()
+        end = pd.Timestamp(trained.latest - trained.lateness, unit="us")
+        if (when < end).mean() <= MOST_LATE:
+            return trained
+        log.warning(
+            "many rows of the first batch are older than the end of training (%s): the features of %s begin anew with "
+            "it, and what training knew of its entities does not count",
+            end,
+            self.source,
+        )
+        return self.engine.history
 
     def _learn_statements(self, followed: FollowedSource, mark: int) -> None:
         """Report to the history what labels, reports and verdicts say of its rows, and of those of training."""
@@ -291,41 +327,9 @@ class FeatureState:
         lateness = pd.Timedelta(microseconds=self.engine.history.lateness)
         return rows[time > time.max() - self.engine.reach - lateness]
 
-    def _snapshot(self, mark: int) -> tuple[int, History | None]:
-        """The latest snapshot that is not ahead of the database, if it is of these features and of the same sources."""
-        numbers = sorted(self._snapshots())
-        for number in [each for each in numbers if each > mark]:  # the database was set back
-            self._snapshots()[number].unlink()
-        fitting = [each for each in numbers if each <= mark]
-        if not fitting:
-            return 0, None
-        try:
-            history = load_history(self._snapshots()[fitting[-1]])
-        except BundleError as error:
-            log.warning("%s", error)
-            return 0, None
-        fits = self.engine.continues(history) and history.lateness == self.engine.history.lateness
-        return fitting[-1], history if fits else None
-
-    def _snapshots(self) -> dict[int, Path]:
-        found = self.folder.glob("past-*.npz")
-        return {int(match[1]): path for path in found if (match := SNAPSHOT.fullmatch(path.name))}
-
     def _write_snapshot(self, mark: int) -> None:
-        """Write the history, then delete what it makes needless."""
-        self.folder.mkdir(parents=True, exist_ok=True)
-        self.engine.history.forget()
-        failpoint("past.snapshot")
-        _sync(save_history(self.engine.history, self.folder / f"past-{mark:08d}.npz"))
-        failpoint("past.snapped")
+        self.snapshots.write(mark)
         self._since = (0, 0)
-        for path in self.folder.iterdir():
-            number = int("".join(filter(str.isdigit, path.name)) or 0)
-            if number < mark or (number == mark and path.suffix == ".parquet") or path.suffix == ".part":
-                path.unlink(missing_ok=True)
-
-    def _path(self, batch: int) -> Path:
-        return self.folder / f"batch-{batch:08d}.parquet"
 
     def _last_done(self) -> int:
         with self.store.read() as session:
@@ -337,9 +341,3 @@ class FeatureState:
 
     def _done(self, what: Any) -> Any:
         return sa.select(what).where(Batch.source == self.source, Batch.state == "done", Batch.purpose == "score")
-
-
-def _sync(path: Path) -> None:
-    """Have the disk hold a file before a database says that it counts."""
-    with path.open("rb") as file:
-        os.fsync(file.fileno())

@@ -84,6 +84,10 @@ class FeatureRows:
             self._statements = Statements.read(self.config)
         return self._statements
 
+    @statements.setter
+    def statements(self, said: Statements) -> None:
+        self._statements = said
+
     def read(self, frame: pd.DataFrame) -> pd.DataFrame:
         """The columns that features need, read as ``clean`` reads them; what cannot be read is missing."""
         features, label = self.features, self.config.columns.label

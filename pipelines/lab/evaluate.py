@@ -17,9 +17,11 @@ from detector.persist import bundle
 from pipelines.config import Config
 from pipelines.factory.detector import training_of
 from pipelines.factory.kinds import KINDS
+from pipelines.features.engine import feature_engine_of
 from pipelines.ingest.usable import open_usable
 from pipelines.progress import progress
-from pipelines.reports.page import ReportContent, write_report
+from pipelines.reports.content import ReportContent
+from pipelines.reports.page import write_report
 from pipelines.sources import open_source
 
 if TYPE_CHECKING:
@@ -84,7 +86,7 @@ def evaluate_encoders(config: Config, *, encoders: Sequence[str], input: str, no
     scorer = bundle.load(config.bundle)
     with progress("Reading", total=None):
         learnt, held_out = (
-            kind.encoder_input(_rows(config, scorer, place), scorer, MOST_ROWS, config.random_state)
+            kind.encoder_input(_rows(config, scorer, place, now=now), scorer, MOST_ROWS, config.random_state)
             for place in (None, input)
         )
     chosen = {name: _encoder(name, scorer, config) for name in encoders}
@@ -109,12 +111,21 @@ def evaluate_encoders(config: Config, *, encoders: Sequence[str], input: str, no
     return EncoderReport(found.table, found.robustness, len(learnt), len(held_out), report, logged)
 
 
-def _rows(config: Config, scorer: bundle.Scorer, place: str | None) -> pd.DataFrame:
-    """Cleaned rows; those known to be anomalous are left out."""
+def _rows(config: Config, scorer: bundle.Scorer, place: str | None, *, now: datetime) -> pd.DataFrame:
+    """Cleaned rows with their features; those known to be anomalous are left out.
+
+    Of the rows that were learnt from, features are measured as in training; others go on from the past it left.
+    """
     source = open_usable(config) if place is None else open_source(config.source.at(place))
-    scorer.schema.check(source.columns())
+    engine = feature_engine_of(config, trained=place is not None)
+    given = scorer.schema if engine is None else scorer.schema.without(engine.features.names)
+    given.check(source.columns())
     kind = KINDS[config.kind]
-    rows = kind.normal(clean(kind.read(source, config, lambda _: None), scorer.schema).rows, scorer)
+    frame = kind.read(source, config, lambda _: None)
+    if engine is not None:
+        measure = engine.compute if place is None else engine.push
+        frame = measure(frame, now=pd.Timestamp(now)).rows
+    rows = kind.normal(clean(frame, scorer.schema).rows, scorer)
     if len(rows) < 20:
         raise DataError(f"Expected at least 20 usable rows, received {len(rows)} from {source.describe()}. Give more.")
     return rows

@@ -104,6 +104,26 @@ def known_labels(
     return KnownLabels(found["label"], found["known_at"], found["assumed"], counts)
 
 
+def with_known_labels(
+    rows: pd.DataFrame,
+    dated: pd.DataFrame,
+    config: Config,
+    schema: Schema,
+    *,
+    now: datetime,
+    statements: Statements | None = None,
+) -> pd.DataFrame:
+    """Rows to learn from with a label only where it is known by now; what the label column calls anomalous keeps its.
+
+    ``dated`` are the same rows, and maybe more, with their times of report; see ``known_labels``. Readings of sensors,
+    and rows without time or label column, stay as they are.
+    """
+    if config.kind != "table" or schema.time is None or schema.label is None:
+        return rows
+    known = known_labels(dated.loc[rows.index], config, schema, now=now, statements=statements).label
+    return rows.assign(**{schema.label: known.where(rows[schema.label] != 1, 1.0)})
+
+
 @dataclass(frozen=True)
 class LabelHistory:
     """All that was ever said of some rows, to look back at what was known at any moment.

@@ -109,12 +109,12 @@ def overtaken(decision: Decision) -> Decision:
 def note_of(decision: Decision, found: Comparison | None, *, facts: dict[str, str]) -> str:
     """The decision as Markdown, for a person who reads the run."""
     lines = [f"## {TITLES[decision.outcome]}", "", decision.reason, ""]
-    lines += [f"- **{name}**: {value}" for name, value in facts.items()]
+    lines += [f"- {name}: {value}" for name, value in facts.items()]
     if found is not None:
         span = f" over {found.days:.1f} days" if found.days else ""
         kind = "known" if found.basis == "labels" else "injected"
         rows = f"{found.rows:,} rows{span} that neither learnt from"
-        lines.append(f"- **compared on**: {rows}, {found.anomalies:,} {kind} anomalies")
+        lines.append(f"- compared on: {rows}, {found.anomalies:,} {kind} anomalies")
         lines += ["", "| | champion | challenger |", "|---|---|---|"]
         shown = [
             ("average precision", "precision", ".3f"),

@@ -13,6 +13,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from detector.errors import DataError
 from detector.metrics import ranking as evaluate
+from detector.metrics.budget import budget_metrics
 from detector.metrics.calibration import alert_curve, calibration_metrics
 from pipelines.reports.style import (
     BLUE,
@@ -31,6 +32,8 @@ if TYPE_CHECKING:
 
 DOTS = 4_000
 BARS = 20
+STEPS = 1_000
+"""Points of a curve: more are not to be seen, and make a page of megabytes."""
 
 
 @in_house_style
@@ -109,8 +112,9 @@ def precision_recall(labels: ArrayLike, risk: ArrayLike, *, budget: int | None =
     """
     facts, curve = evaluate.ranking_metrics(labels, risk), evaluate.pr_curve(labels, risk)
     figure, (axes,) = empty_figure()
-    recall = np.append(0.0, curve["recall"])
-    precision = np.append(curve["precision"].iloc[0], curve["precision"])
+    drawn = curve.iloc[_thinned(len(curve))]
+    recall = np.append(0.0, drawn["recall"])
+    precision = np.append(drawn["precision"].iloc[0], drawn["precision"])
     axes.step(recall, precision, color=BLUE, where="pre", label=f"risk (average precision {facts['ap']:.2f})")
     axes.axhline(
         facts["prevalence"],
@@ -120,11 +124,10 @@ def precision_recall(labels: ArrayLike, risk: ArrayLike, *, budget: int | None =
         label=f"blind guess ({facts['prevalence']:.3f})",
     )
     if budget:
-        flagged = (curve["recall"] * facts["anomalies"] / curve["precision"]).to_numpy()
-        at = int(np.argmin(np.abs(flagged - budget)))
-        point = curve.iloc[at]
-        label = f"{budget:,} rows looked at: precision {point['precision']:.2f}, recall {point['recall']:.2f}"
-        axes.plot(point["recall"], point["precision"], "o", color=ORANGE, markersize=8, label=label)
+        found = budget_metrics(labels, risk, budget)
+        precise, recalled = found["precision_at_budget"], found["recall_at_budget"]
+        label = f"{found['budget']:,.0f} rows looked at: precision {percent(precise)}, recall {percent(recalled)}"
+        axes.plot(recalled, precise, "o", color=ORANGE, markersize=8, label=label)
     lift = facts["ap"] / facts["prevalence"]
     axes.set(xlabel="recall: share of anomalies found", ylabel="precision: share of flags that are right")
     axes.set(title=f"Ranking is {_times(lift)} as precise as a blind guess", xlim=(0, 1.01), ylim=(0, 1.03))
@@ -199,6 +202,12 @@ def _known(risk: ArrayLike, labels: ArrayLike | None) -> tuple[NDArray[np.float6
     if not finite.any():
         raise DataError("There is no risk to draw. Score at least one row first.")
     return values[finite], truth[finite]
+
+
+def _thinned(rows: int) -> NDArray[np.intp]:
+    """Places of a curve's points to draw: all at the start, where they lie apart, then fewer; the last one always."""
+    steps = np.geomspace(1, rows, min(STEPS, rows)).astype(np.intp) - 1
+    return np.unique(np.concatenate([np.arange(min(STEPS, rows)), steps, [rows - 1]]))
 
 
 def _times(ratio: float) -> str:

@@ -5,6 +5,7 @@ As in `figures`, a title says what one sees in these data.
 
 from __future__ import annotations
 
+from textwrap import fill
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -48,7 +49,8 @@ def feature_error(errors: pd.DataFrame, *, unusual: ArrayLike | None = None) -> 
     high = errors[chosen].mean() if split else normal
     shown = (high if split else normal).sort_values(ascending=False).head(BARS).index[::-1]
     places = np.arange(len(shown))
-    figure, (axes,) = empty_figure(height=1.5 + 0.27 * max(len(shown), 4))
+    lines = sum(1 + (len(str(name)) > 30) / 2 for name in shown)
+    figure, (axes,) = empty_figure(height=1.5 + 0.27 * max(lines, 4))
     if split:
         axes.hlines(places, normal[shown], high[shown], color=RULE, linewidth=2.5, zorder=1)
         axes.plot(
@@ -73,8 +75,8 @@ def feature_error(errors: pd.DataFrame, *, unusual: ArrayLike | None = None) -> 
         axes.barh(places, normal[shown], color=BLUE, height=0.62)
         title = f"{shown[-1]} is the hardest to reconstruct"
     more = f" (largest {BARS} of {errors.shape[1]})" if errors.shape[1] > BARS else ""
-    axes.set(xlabel=f"mean reconstruction error, nats{more}", title=shorten(title, 70), xlim=(0, None))
-    axes.set_yticks(places, [shorten(str(name), 28) for name in shown])
+    axes.set(xlabel=f"mean reconstruction error, nats{more}", title=fill(shorten(title, 80), 44), xlim=(0, None))
+    axes.set_yticks(places, [fill(shorten(str(name), 56), 30) for name in shown], fontsize=8, linespacing=0.95)
     axes.grid(axis="y", visible=False)
     return figure
 

@@ -1,15 +1,19 @@
 """One run as one self-contained HTML file: what was found, why, how far to trust it, and in which data.
 
-The file asks for nothing over the network and runs no script; its own Content-Security-Policy says so.
-Every job fills the parts of `ReportContent` that it has; a part that is missing is left out.
+The file asks for nothing over the network. It runs one script of its own, which sorts and filters the table of flagged
+rows; its Content-Security-Policy allows that text and no other. Every job fills the parts of `ReportContent` that it
+has; a part that is missing is left out.
 """
 
 from __future__ import annotations
 
+import base64
+import hashlib
 import math
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+import shlex
+from collections.abc import Mapping
 from datetime import datetime
+from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,16 +22,15 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from detector.atomic import write_whole
+from detector.decide.policy import SEVERITIES
 from detector.errors import SinkError
-from detector.explain.reason import Reason
-from detector.metrics.ranking import Interval
-from detector.schema import Schema
 from pipelines.reports import style as figure_style
+from pipelines.reports.content import ReportContent
+from pipelines.reports.findings import findings_of, tiles_of
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-OPEN_ALERTS = 15
 SHOWN_ALERTS = 100
 SHOWN_COLUMNS = 100
 
@@ -43,13 +46,25 @@ CAPTIONS = {
     "than normal rows alone would explain.",
     "calibration": "On normal rows, a threshold of 1 % should flag 1 %. Inside the band the difference is chance.",
     "risk_over_time": "The risk, what is flagged (orange), and what is known to be anomalous (dark, above).",
+    "comparison": "Left: how many anomalies are among the riskiest rows of each. Right: p-values that are "
+    "right follow the diagonal.",
     "members": "How alike the members order the rows. Members that agree on everything add nothing to each other.",
 }
 
+SECTIONS = {
+    "comparison": ("comparison",),
+    "events": ("risk_over_time", *(f"event_{number}" for number in range(1, 7))),
+    "threshold": ("risk", "alert_rate", "precision_recall", "calibration"),
+    "drivers": ("feature_error", "code"),
+    "members": ("members", "loss"),
+}
+"""Where each figure stands."""
+
 _FACTS = {
-    "rows_fitted": "Rows fitted",
-    "rows_calibration": "Rows held out for calibration",
-    "rows_cleaned_out": "Rows left out as too unusual to learn from",
+    "rows_fitted": "Rows that members learnt from",
+    "rows_calibration": "Rows that p-values are counted on, each scored as if unseen",
+    "rows_suspicious": "Rows not learnt from: in the most unusual hundredth of forest and autoencoder",
+    "rows_cleaned_out": "Rows that the bulk was learnt without (train.clean_share), unusual or not",
     "contamination_detected": "Anomalies estimated among the training rows",
     "reconstruction_error_train": "Reconstruction error, rows fitted",
     "reconstruction_error_holdout": "Reconstruction error, rows held out",
@@ -66,63 +81,6 @@ _SHARES = {
     "recall",
 }
 _VERDICT = {"risk", "p_value", "flagged", "severity", "reasons", "truth", "unsupervised_risk", "decided_by"}
-
-
-@dataclass(frozen=True)
-class ColumnFact:
-    """One column of the data; ``part`` is its role or its kind."""
-
-    name: str
-    part: str
-    missing: float
-    distinct: int
-    example: str
-
-
-@dataclass(frozen=True, kw_only=True)
-class ReportContent:
-    """What a report says. Only the first four parts are always there.
-
-    - ``job``: "Training", "Scoring" or "Evaluation".
-    - ``made_at``: when, with its time zone.
-    - ``rows``: rows read, quarantined ones included.
-    - ``source``: where the rows came from, without secrets.
-    - ``truth``: metrics of ``detector.metrics.ranking`` against known labels, joined in one mapping.
-    - ``ap_interval``: average precision with its bootstrap interval.
-    - ``alerts``: flagged rows as in ``Verdicts.frame``, riskiest first, and optionally ``truth`` (1, 0, missing). The
-      first 15 are open to see, the first 100 at a click.
-    - ``unit``: what the alerts are: "rows" or "events".
-    - ``reasons``: the reasons of each row of ``alerts``; without them its ``reasons`` text is shown.
-    - ``policy``: the flagging rule in words: ``Policy.describe()``.
-    - ``calibration``: ``detector.metrics.ranking.calibration_metrics`` of held-out normal rows.
-    - ``figures``: by name; the names of `CAPTIONS` get their caption.
-    - ``quarantine``: rows by reason, see `quarantine_counts`.
-    - ``model``: ``TabularScorer.metrics``.
-    - ``places``: where to find the rest: a label, and a path, a command or an address.
-    """
-
-    name: str
-    job: str
-    made_at: datetime
-    rows: int
-    flagged: int | None = None
-    quarantined: int | None = None
-    source: str | None = None
-    seconds: float | None = None
-    truth: Mapping[str, float] | None = None
-    ap_interval: Interval | None = None
-    alerts: pd.DataFrame | None = None
-    reasons: Sequence[Sequence[Reason]] | None = None
-    unit: str = "rows"
-    policy: str | None = None
-    calibration: Mapping[str, float] | None = None
-    figures: Mapping[str, Figure] = field(default_factory=dict)
-    columns: Sequence[ColumnFact] = ()
-    quarantine: Mapping[str, int] = field(default_factory=dict)
-    members: Sequence[str] = ()
-    model: Mapping[str, Any] | None = None
-    places: Mapping[str, str] = field(default_factory=dict)
-    notes: Sequence[str] = ()
 
 
 def write_report(path: Path, content: ReportContent) -> Path:
@@ -156,13 +114,14 @@ def render(content: ReportContent) -> str:
         content=content,
         when=content.made_at.strftime("%A, %d %B %Y, %H:%M %Z").rstrip(", "),
         stamp=content.made_at.isoformat(timespec="seconds"),
-        tiles=_truth_tiles(content),
-        alerts=_alert_rows(content),
-        open_alerts=OPEN_ALERTS,
+        tiles=tiles_of(content),
+        findings=findings_of(content),
+        alerts=(alerts := _alert_rows(content)),
+        levels=[level for level in reversed(SEVERITIES) if any(row["severity"] == level for row in alerts)],
         key_columns=_key_columns(content),
-        figures=as_svg(content.figures),
+        figures=_by_section(as_svg(content.figures)),
         members=_members(content),
-        weighted=any(f"weight_{name}" in (content.model or {}) for name in content.members),
+        powers=_powers(content),
         facts=_facts(content),
         shown_columns=list(content.columns)[:SHOWN_COLUMNS],
     )
@@ -178,7 +137,9 @@ def render_page(template: str, **parts: Any) -> str:
         lstrip_blocks=True,
     )
     page.filters |= {"count": _count, "share": _share, "number": _number}
-    return page.get_template(template).render(**parts)
+    script = (files("pipelines") / "templates" / "report.js").read_text(encoding="utf-8")
+    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode("ascii")
+    return page.get_template(template).render(**parts, script=Markup(script), script_hash=f"sha256-{digest}")
 
 
 def as_svg(figures: Mapping[str, Figure]) -> list[dict[str, Any]]:
@@ -192,64 +153,6 @@ def as_svg(figures: Mapping[str, Figure]) -> list[dict[str, Any]]:
         }
         for name, figure in figures.items()
     ]
-
-
-def column_facts(frame: pd.DataFrame, schema: Schema) -> list[ColumnFact]:
-    """What a sample of the table says about each column the schema knows; others are "ignored".
-
-    >>> column_facts(pd.DataFrame({"amount": [1.0, None]}), Schema(numeric=("amount",)))
-    [ColumnFact(name='amount', part='numeric', missing=0.5, distinct=1, example='1.0')]
-    """
-    roles = {name: role for role, name in schema.roles.items()}
-    facts = []
-    for name in map(str, frame.columns):
-        part = roles.get(name) or (schema.kind_of(name) if name in schema.features else "ignored")
-        values = frame[name].dropna()
-        example = "" if values.empty else figure_style.shorten(str(values.iloc[0]), 40)
-        missing = 1.0 - len(values) / max(len(frame), 1)
-        facts.append(ColumnFact(name, part, missing, int(values.astype(str).nunique()), example))
-    return facts
-
-
-def quarantine_counts(quarantine: pd.DataFrame) -> dict[str, int]:
-    """Quarantined rows by reason, the most frequent first.
-
-    >>> quarantine_counts(pd.DataFrame({"reason": ["no date", "twice", "twice"]}))
-    {'twice': 2, 'no date': 1}
-    """
-    return {str(reason): int(rows) for reason, rows in quarantine["reason"].value_counts().items()}
-
-
-def _truth_tiles(content: ReportContent) -> list[tuple[str, str, str]]:
-    truth = content.truth or {}
-    tiles = []
-    if "ap" in truth:
-        interval = content.ap_interval
-        note = f"{interval.low:.2f} to {interval.high:.2f} with 95 % confidence; " if interval else ""
-        tiles.append(("Average precision", f"{truth['ap']:.3f}", f"{note}a blind guess has {truth['prevalence']:.3f}"))
-    if "auroc" in truth:
-        tiles.append(("AUROC", f"{truth['auroc']:.3f}", "chance that an anomaly ranks above a normal row"))
-    if "precision" in truth:
-        tiles.append(
-            (
-                "Flags that are right",
-                _share(truth["precision"]),
-                f"of {_count(truth['flagged'])} labelled flags",
-            )
-        )
-    if "recall" in truth:
-        anomalies = f"of {_count(truth['anomalies'])} known anomalies" if "anomalies" in truth else "of known anomalies"
-        tiles.append(("Anomalies flagged", _share(truth["recall"]), anomalies))
-    if "known_events" in truth:
-        note = f"of {_count(truth['known_events'])} known; {_count(truth['false_events'])} false alarms"
-        tiles.append(("Events found", _count(truth["found_events"]), note))
-    if "precision_at_budget" in truth:
-        found = _share(truth["recall_at_budget"])
-        note = f"right among the {_count(truth['budget'])} riskiest; finds {found} of all"
-        tiles.append(("Precision at budget", _share(truth["precision_at_budget"]), note))
-    if "false_alarm_rate" in truth:
-        tiles.append(("False alarms", _share(truth["false_alarm_rate"]), "of normal rows are flagged"))
-    return tiles
 
 
 def _key_columns(content: ReportContent) -> list[str]:
@@ -270,19 +173,59 @@ def _alert_rows(content: ReportContent) -> list[dict[str, Any]]:
                 "risk": f"{row['risk']:.2f}",
                 "p_value": f"{row['p_value']:.2g}",
                 "severity": str(row.get("severity", "")),
+                "rank": SEVERITIES.index(row["severity"]) if row.get("severity") in SEVERITIES else -1,
+                "first": _first(content, place),
                 "truth": None if truth is None or pd.isna(truth) else bool(truth),
                 "reasons": list(content.reasons[place]) if content.reasons else [],
+                "command": f"{content.explain} {shlex.quote(_cell(row[keys[0]]))}" if content.explain and keys else "",
                 "text": str(row.get("reasons", "")),
             }
         )
     return rows
 
 
-def _members(content: ReportContent) -> list[tuple[str, str, str]]:
-    model = content.model or {}
+def _members(content: ReportContent) -> list[dict[str, Any]]:
+    """What each member counts and tells: its weight with its spread, and its own figures where labels are known."""
+    model, truth = content.model or {}, content.truth or {}
     return [
-        (name, _number(model.get(f"weight_{name}")), _number(model.get(f"parity_{name}"))) for name in content.members
+        {
+            "name": name,
+            "weight": model.get(f"weight_{name}"),
+            "spread": model.get(f"weight_spread_{name}"),
+            "ap": truth.get(f"ap_{name}"),
+            "auroc": truth.get(f"auroc_{name}"),
+            "parity": model.get(f"parity_{name}"),
+        }
+        for name in content.members
     ]
+
+
+def _first(content: ReportContent, place: int) -> str:
+    """The first reason of a flagged row, in short."""
+    reasons = content.reasons[place] if content.reasons else ()
+    if not reasons:
+        return ""
+    more = f" and {len(reasons) - 1} more" if len(reasons) > 1 else ""
+    return f"{reasons[0].feature} {reasons[0].observed}{more}"
+
+
+def _powers(content: ReportContent) -> list[tuple[str, list[float | None]]]:
+    """For each kind of spoilt rows that members were tried on, how well each of them tells these rows."""
+    model = content.model or {}
+    starts = {name: f"power_{name}_" for name in content.members}
+    damages = dict.fromkeys(
+        name.removeprefix(start) for start in starts.values() for name in model if name.startswith(start)
+    )
+    return [(damage, [model.get(f"{start}{damage}") for start in starts.values()]) for damage in damages]
+
+
+def _by_section(figures: list[dict[str, Any]]) -> dict[str, list[dict[str, Any]]]:
+    """The figures by the section of the report they stand in."""
+    found: dict[str, list[dict[str, Any]]] = {section: [] for section in (*SECTIONS, "more")}
+    for figure in figures:
+        section = next((each for each, names in SECTIONS.items() if figure["name"] in names), "more")
+        found[section].append(figure)
+    return found
 
 
 def _facts(content: ReportContent) -> list[tuple[str, str]]:

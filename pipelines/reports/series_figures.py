@@ -10,7 +10,7 @@ import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 
 from detector.errors import DataError
-from pipelines.reports.style import BLUE, GREY, INK, ORANGE, empty_figure, in_house_style, shorten
+from pipelines.reports.style import BLUE, GREY, INK, ORANGE, date_axis, empty_figure, in_house_style, shorten
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -55,7 +55,8 @@ def risk_over_time(
     axes.set_ylim(bottom=0)
     axes.yaxis.set_major_formatter(lambda value, _: f"{value:g}")
     axes.legend(loc="upper left", fontsize=8)
-    axes.tick_params(axis="x", rotation=20)
+    if np.issubdtype(when.dtype, np.datetime64):
+        date_axis(axes)
     return figure
 
 
@@ -82,7 +83,8 @@ def event_curves(curves: pd.DataFrame, *, event: pd.Series, sensors: Sequence[st
     where = f"{event['entity']}: " if event.get("entity") not in (None, "") else ""
     every[0].set_title(f"{where}{shown[0]} from {_as_text(event['start'])}")
     every[0].legend(loc="upper left", ncols=2, fontsize=8)
-    every[-1].tick_params(axis="x", rotation=20)
+    if isinstance(event["start"], pd.Timestamp):
+        date_axis(every[-1])
     figure.align_ylabels()
     return figure
 

@@ -114,6 +114,15 @@ def count_axis(axis: Any) -> None:
     axis.set_minor_formatter(lambda *_: "")
 
 
+def date_axis(axes: Axes) -> None:
+    """Write the ticks of a time axis short: "14:00" under one "2026-Nov-27"."""
+    from matplotlib import dates
+
+    locator: Any = dates.AutoDateLocator()  # type: ignore[no-untyped-call]
+    axes.xaxis.set_major_locator(locator)
+    axes.xaxis.set_major_formatter(dates.ConciseDateFormatter(locator))  # type: ignore[no-untyped-call]
+
+
 def shorten(text: str, length: int) -> str:
     """Cut a text that would not fit.
 

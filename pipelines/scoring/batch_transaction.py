@@ -13,9 +13,8 @@ import logging
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
-from datetime import date
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -29,11 +28,13 @@ from detector.errors import DetectorError, StoreError
 from pipelines.alerts.grouping.gather import Gathered
 from pipelines.alerts.outbox.enqueue import enqueue
 from pipelines.features.feature_state import FeatureState, feature_state_of
+from pipelines.features.held_events import release
 from pipelines.ingest import FollowedSource, InputBatch, ReadFacts, open_followed
 from pipelines.ingest.provenance import with_provenance
 from pipelines.jobs.context import Context
 from pipelines.prefetch import prefetch
 from pipelines.scoring.contract import BatchContext, BatchScorer, Mode, ScoredBatch
+from pipelines.scoring.on_request import flagged_by_day
 from pipelines.scoring.shadow import ShadowTrial
 from pipelines.scoring.staleness import with_notices
 from pipelines.scoring.unusable import report_rows, warn_of_rows
@@ -168,13 +169,19 @@ class Scoring:
         """Read, score, stage; then put everything in its place in one transaction, which ``finish`` completes."""
         rows = (rows or self.followed.open(batch.window)).map(_each_may_be_the_last)
         failpoint("score.opened")
-        with tempfile.TemporaryDirectory(prefix="detector-") as folder:
-            outcome = self._stage(batch, rows, Path(folder), mode)
-            if mode == "score" and self.state is not None:
-                self.state.keep(batch.id)
-            self._commit(batch, outcome, finish)
-        if mode == "score" and self.state is not None:
-            self.state.moved(batch.id)
+        state = self.state if mode == "score" else None
+        try:
+            with tempfile.TemporaryDirectory(prefix="detector-") as folder:
+                outcome = self._stage(batch, rows, Path(folder), mode)
+                if state is not None:
+                    state.keep(batch.id)
+                self._commit(batch, outcome, finish)
+        except BaseException:
+            if state is not None:
+                state.undone()
+            raise
+        if state is not None:
+            state.moved(batch.id)
         return outcome
 
     def finish(self, session: Session, batch: Batch, facts: ReadFacts) -> None:
@@ -203,7 +210,7 @@ class Scoring:
                     quarantine=quarantine,
                     now=now,
                     mode=mode,
-                    used=partial(self._flagged_elsewhere, batch.id),
+                    used=partial(flagged_by_day, self.store, self.source, but=batch.id),
                     known=known,
                     checkpoint=self.context.checkpoint,
                     store=self.store,
@@ -250,6 +257,8 @@ class Scoring:
             if batch.purpose == "score" and outcome.was == "claimed":
                 place = self._quarantine_of(batch)
                 report_rows(session, batch, outcome.reasons, place, config=self.context.config, now=self.context.now)
+                if self.state is not None:
+                    release(session, self.source, self.state.added_keys)
             scored.keep(session, batch.id)
             session.flush()
             self.context.fence(session)
@@ -285,16 +294,6 @@ class Scoring:
         """Scores without the columns that stand there for alerts alone."""
         for frame in frames:
             yield as_written(frame.drop(columns=list(self.scorer.kept), errors="ignore"))
-
-    def _flagged_elsewhere(self, batch: int, days: Sequence[date]) -> dict[date, int]:
-        """How many rows of some days other batches have flagged."""
-        statement = (
-            sa.select(DayFlags.day, sa.func.sum(DayFlags.flagged))
-            .where(DayFlags.source == self.source, DayFlags.batch != batch, DayFlags.day.in_(list(days)))
-            .group_by(DayFlags.day)
-        )
-        with self.store.read() as session:
-            return {day: int(flagged) for day, flagged in session.execute(statement)}
 
     def _described(self, scored: ScoredBatch, facts: ReadFacts, batch: Batch) -> Iterator[pd.DataFrame]:
         """The scores with their model, batch and time, and where each row came from if no key names it."""

@@ -9,7 +9,7 @@ from detector.errors import SettingError, nearest
 from detector.persist import bundle
 from pipelines.config import Config
 from pipelines.factory.detector import exploration_of, policy_of
-from pipelines.features.engine import feature_engine_of
+from pipelines.features.wording import wording_of
 from pipelines.jobs.context import ProcessCache
 from pipelines.scoring.contract import BatchScorer
 from pipelines.scoring.series import SeriesBatchScorer
@@ -63,13 +63,20 @@ def scorer_of(scorer: bundle.Scorer, *, version: str, config: Config) -> BatchSc
             )
     policy = policy_of(config.policy, scorer.schema)
     if isinstance(scorer, SequenceScorer):
-        return SeriesBatchScorer(scorer, version=version, policy=policy, kept=kept, staleness=Staleness.of(config))
+        return SeriesBatchScorer(
+            scorer,
+            version=version,
+            policy=policy,
+            kept=kept,
+            staleness=Staleness.of(config),
+            wording=wording_of(config),
+        )
     return TableBatchScorer(
         scorer,
         version,
         policy,
         kept=kept,
-        engine=feature_engine_of(config, trained=False),
+        wording=wording_of(config),
         sample=exploration_of(config),
     )
 

@@ -17,10 +17,13 @@ from detector.decide.policy import Policy
 from detector.detectors.series.scorer import SequenceScorer
 from detector.detectors.table.scorer import TabularScorer
 from detector.errors import DataError
+from detector.explain.reason import in_words
+from detector.features import Wording
 from detector.persist import bundle
 from pipelines.config import Config, OutputSection
 from pipelines.factory.detector import exploration_of, policy_of
 from pipelines.features.engine import FeatureEngine, feature_engine_of, joined, slices
+from pipelines.features.wording import wording_of
 from pipelines.ingest.batch import InputBatch, ReadFacts
 from pipelines.ingest.usable import open_usable
 from pipelines.prefetch import prefetch
@@ -91,7 +94,9 @@ def score(
 
 def _score_table(run: _Run, scorer: TabularScorer, rows: InputBatch, engine: FeatureEngine | None) -> ScoreReport:
     config, policy = run.config, policy_of(run.config.policy, scorer.schema)
-    batch_scorer = TableBatchScorer(scorer, run.version, policy, engine=engine, sample=exploration_of(config))
+    batch_scorer = TableBatchScorer(
+        scorer, run.version, policy, wording=wording_of(config), sample=exploration_of(config)
+    )
     with ExitStack() as stack:
         sink = stack.enter_context(open_sink(run.target))
         place, escape = run.target.quarantine_path, run.target.escape_formulas
@@ -155,7 +160,8 @@ def _score_series(run: _Run, scorer: SequenceScorer) -> SeriesReport:
         raise DataError(f"{source.describe()} holds no rows. Give rows with readings.")
     with progress("Scoring", total=None):
         found = scorer.score_frame(frame, policy=policy, join=config.series.join)
-    events = found.events
+    words = wording_of(config)
+    events = _worded(found.events, words)
     with ExitStack() as stack:
         place, escape = run.target.quarantine_path, run.target.escape_formulas
         quarantine = stack.enter_context(QuarantineSink(place, columns=columns, escape=escape))
@@ -163,7 +169,7 @@ def _score_series(run: _Run, scorer: SequenceScorer) -> SeriesReport:
         quarantine.write(source.rejected)
         sink = stack.enter_context(open_sink(run.target))
         beside = stack.enter_context(open_sink(run.target.events))
-        sink.write(run.stamped(as_written(found.frame)))
+        sink.write(run.stamped(as_written(words.scores(found.frame))))
         beside.write(run.stamped(as_written(events.drop(columns="text"))))
     return SeriesReport(
         rows=len(frame) + len(source.rejected),
@@ -177,3 +183,13 @@ def _score_series(run: _Run, scorer: SequenceScorer) -> SeriesReport:
         quarantine=quarantine.describe(),
         policy=policy.describe(),
     )
+
+
+def _worded(events: pd.DataFrame, words: Wording) -> pd.DataFrame:
+    """Events whose reasons are by the names that people have for sensors, in the list and in the text."""
+    said = [words.reasons(each) for each in events["reasons"]]
+    texts = [
+        in_words(new) + text.removeprefix(in_words(old))
+        for new, old, text in zip(said, events["reasons"], events["text"], strict=True)
+    ]
+    return events.assign(reasons=pd.Series(said, index=events.index, dtype=object), text=texts)

@@ -20,6 +20,7 @@ from detector.decide.days import counts_by_day
 from detector.decide.policy import Policy
 from detector.detectors.series.scorer import SequenceScorer
 from detector.detectors.series.stream import Continued, Tail, continue_series, newest_of
+from detector.features import Wording
 from pipelines.ingest.batch import InputBatch
 from pipelines.ingest.dedupe import KeyLedger
 from pipelines.ingest.provenance import with_provenance
@@ -59,6 +60,7 @@ class SeriesBatchScorer:
         policy: Policy,
         kept: Sequence[str] = (),
         staleness: Staleness | None = None,
+        wording: Wording | None = None,
     ) -> None:
         self.scorer = scorer
         self.schema = scorer.schema
@@ -66,6 +68,7 @@ class SeriesBatchScorer:
         self.policy = policy
         self.kept = tuple(name for name in kept if name in scorer.sensors)
         self.staleness = staleness or Staleness()
+        self.wording = wording or Wording()
 
     @property
     def metrics(self) -> Mapping[str, Any]:
@@ -165,7 +168,7 @@ class SeriesBatchScorer:
             return named.assign(flagged=np.zeros(len(rows), dtype=bool))
         day = None if self.schema.time is None else _days(rows, self.schema.time)
         flagged = self.policy.decide(found.judged.p_value[step], found.judged.risk[step], day=day, used=context.used)
-        scores = found.judged.row_scores(named, step, flagged)
+        scores = self.wording.scores(found.judged.row_scores(named, step, flagged))
         return scores.join(rows[list(self.kept)]) if self.kept else scores
 
     def _notices(self, silent: pd.Series, present: pd.Timestamp) -> pd.DataFrame:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, MutableMapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,7 @@ from detector.decide.days import counts_by_day
 from detector.decide.policy import Policy
 from detector.detectors.table.scorer import TabularScorer
 from detector.detectors.table.scoring import TableScoring
+from detector.features import Wording
 from detector.schema import Schema
 from pipelines.features.engine import FeatureEngine
 from pipelines.ingest.batch import InputBatch
@@ -33,7 +34,7 @@ class TableBatchScorer:
     - ``policy``: Decides over each batch. A budget a day counts what other batches of the day have flagged: a row once
       flagged stays flagged, because its alert is out, and later batches get what is left of the day.
     - ``kept``: Features whose values alerts show.
-    - ``engine``: Whose features reasons speak of in their own words.
+    - ``wording``: How reasons are said.
     - ``sample``: Draws rows that are not flagged for an audit.
     - ``explains``: Whether flagged rows get reasons.
     """
@@ -42,7 +43,7 @@ class TableBatchScorer:
     version: str
     policy: Policy
     kept: tuple[str, ...] = ()
-    engine: FeatureEngine | None = None
+    wording: Wording = field(default_factory=Wording)
     sample: AuditSample | None = None
     explains: bool = True
 
@@ -82,7 +83,7 @@ class TableBatchScorer:
         return ScoredBatch(
             scored,
             int(flagged.sum()),
-            map(self._in_own_words, scoring.scores(flagged)),
+            map(self.wording.scores, scoring.scores(flagged)),
             {} if day is None else counts_by_day(day[flagged]),
             note=decision.note,
             neighbours=scoring.neighbours() if context.used is None else {},
@@ -94,12 +95,6 @@ class TableBatchScorer:
             return None
         where = with_provenance(rows[[]], batch.facts.spans)
         return list(zip(where["file"].tolist(), where["row"].tolist(), strict=True))
-
-    def _in_own_words(self, scores: pd.DataFrame) -> pd.DataFrame:
-        if self.engine is None:
-            return scores
-        spoken = [self.engine.in_own_words(each) if each else each for each in scores["reasons"]]
-        return scores.assign(reasons=pd.Series(spoken, index=scores.index, dtype=object))
 
 
 class FrameFolder(MutableMapping[str, pd.DataFrame]):

@@ -7,10 +7,12 @@ import os
 import signal
 import threading
 import time
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from types import FrameType
 
 import sqlalchemy as sa
+from fastapi import FastAPI
 
 from detector.errors import DetectorError, StoreError
 from pipelines.alerts.feedback.router import answer_router
@@ -18,7 +20,7 @@ from pipelines.config import Config
 from pipelines.jobs.catalogue import load_jobs
 from pipelines.jobs.context import Context, JobOutcome, ProcessCache
 from pipelines.service.facts import Facts
-from pipelines.service.http import HttpServer, application
+from pipelines.service.http import PAGES, HttpServer, application
 from pipelines.service.leader import BEATS, Leadership
 from pipelines.service.memory import FreeMemory, share_arenas
 from pipelines.service.metrics import Metrics
@@ -237,8 +239,12 @@ class _Turn:
         self._lock.release()
 
 
-def serve(config: Config, store: Store) -> None:
+def serve(
+    config: Config, store: Store, *, doors: Callable[[FastAPI, Config, Store, Facts], Sequence[str]] = lambda *_: ()
+) -> None:
     """Run an instance, with its HTTP server, until SIGTERM or SIGINT.
+
+    ``doors`` adds to its web application what lies above the service, and names it: the API and the console.
 
     Raises ``SettingError`` if the port is taken.
     """
@@ -246,7 +252,8 @@ def serve(config: Config, store: Store) -> None:
     service = Service(config, store)
     app = application(service.facts, service.metrics)
     app.include_router(answer_router(config, store, clock=lambda: datetime.now(UTC)))
-    server = HttpServer(app, host=config.service.host, port=config.service.port)
+    pages = [*doors(app, config, store, service.facts), *PAGES]
+    server = HttpServer(app, host=config.service.host, port=config.service.port, pages=pages)
 
     last = threading.Timer(2 * config.service.stop_within + LAST_SECONDS, _give_up)
     last.daemon = True

@@ -12,16 +12,20 @@ from pathlib import Path
 from typing import Any
 
 import sqlalchemy as sa
+from sqlalchemy.orm import Session
 
 from detector.errors import DetectorError
 from pipelines.jobs.catalogue import DELIVERIES
 from pipelines.jobs.context import Context, JobOutcome
 from pipelines.sinks.batch_files import ORPHANS
 from pipelines.store import Batch, DayFlags, Request, Run
+from pipelines.store.access_tables import AnsweredRequest, HeldEvent, SignIn
 
 log = logging.getLogger("detector.housekeeping")
 
 POLL_SECONDS = 0.05
+ASKED_AGAIN = timedelta(days=2)
+"""How long a request may come again under its name and get the same answer."""
 AGAIN_SECONDS = 5.0
 """After which the others look again while one still sends."""
 
@@ -104,6 +108,7 @@ def tidy(context: Context) -> JobOutcome:
         session.execute(sa.delete(Request).where(Request.asked_at < oldest, Request.taken))
         old = sa.select(Batch.id).where(Batch.done_at < oldest)
         session.execute(sa.delete(DayFlags).where(DayFlags.batch.in_(old)))
+        _forget_access(session, context)
     removed = _remove_orphans(context)
     if context.store.kind == "sqlite":
         with context.store.engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
@@ -115,6 +120,15 @@ def tidy(context: Context) -> JobOutcome:
         note += f"; {late:,} rows came later than `service.lateness` allows and were not scored: `detector backfill`"
         log.warning(note)
     return JobOutcome(rows=len(runs) + removed, note=note, facts=facts, gauges={"rows_too_late": late})
+
+
+def _forget_access(session: Session, context: Context) -> None:
+    """Delete sign-ins that are over, answers that nobody asks for again, and held events that never came."""
+    now = context.now
+    session.execute(sa.delete(SignIn).where(SignIn.until < now))
+    session.execute(sa.delete(AnsweredRequest).where(AnsweredRequest.at < now - ASKED_AGAIN))
+    waited = timedelta(hours=context.config.service.api.hold_hours)
+    session.execute(sa.delete(HeldEvent).where(HeldEvent.source == context.config.name, HeldEvent.at < now - waited))
 
 
 def _remove_orphans(context: Context) -> int:

@@ -14,6 +14,7 @@ import sqlalchemy as sa
 from detector.errors import DetectorError, SettingError, StoreError, nearest
 from pipelines.config import Config
 from pipelines.jobs.catalogue import JOBS
+from pipelines.jobs.steering import ask_for
 from pipelines.service.app import Service
 from pipelines.service.leader import BEATS
 from pipelines.store import Request, Run, Store
@@ -56,10 +57,7 @@ def run_once(config: Config, store: Store, job: str, arguments: Mapping[str, Any
 
 def _ask(store: Store, job: str, arguments: Mapping[str, Any]) -> int:
     with store.write() as session:
-        request = Request(job=job, arguments=dict(arguments), asked_at=datetime.now(UTC), taken=False)
-        session.add(request)
-        session.flush()
-        return request.id
+        return ask_for(session, job, arguments=arguments, now=datetime.now(UTC))
 
 
 def _answer(store: Store, request: int) -> tuple[int | None, bool]:

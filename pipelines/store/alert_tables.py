@@ -39,7 +39,7 @@ class Alert(Base):
     """Something to report to people, whether it was sent or not."""
 
     __tablename__ = "alerts"
-    __table_args__ = (sa.Index(None, "source", "created_at"), sa.Index(None, "incident"))
+    __table_args__ = (sa.Index(None, "source", "created_at"), sa.Index(None, "incident"), sa.Index(None, "group"))
 
     id: Mapped[str] = mapped_column(primary_key=True)
     source: Mapped[str]

@@ -22,12 +22,12 @@ COLUMNS = (
     *(f"metrics.`{name}`" for name in ("rows", "ap", "ap_champion", "alerts_a_day")),
 )
 TRAININGS = (  # the page shows the first line alone
-    "**Views**, **Review** shows the decision, data window, drift, rows, average precision, alerts a day of each.\n\n"
+    "The view Review, below Views, shows the decision, drift, rows, average precision and alerts a day of each.\n\n"
     "One run a training, named after what was decided, and one for each move that a person made; below a training, its "
     "members."
 )
 MONITORING = (
-    "One run a model. Each look at drift is a point of its curves: *Model metrics*. Tags tell of the last look."
+    "One run a model. Each look at drift is a point of its curves, below Model metrics. Tags tell of the last look."
 )
 
 

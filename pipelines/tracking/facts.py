@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -63,6 +63,25 @@ def metric_name(name: str) -> str:
     return re.sub(r"[^\w\-. :/]", "_", name, flags=re.ASCII)[:250]
 
 
+OF_MEMBERS = ("weight_", "power_", "parity_", "rank_correlation_", "ap_", "auroc_")
+OF_SIDES = ("_champion", "_challenger")
+
+
+def grouped(metrics: Mapping[str, float | None], members: Iterable[str]) -> dict[str, float | None]:
+    """Metrics as MLflow's pages group them: what tells of single members behind the others.
+
+    >>> grouped({"ap": 0.5, "ap_forest": 0.4, "ap_champion": 0.3}, ["forest"])
+    {'ap': 0.5, 'members/ap_forest': 0.4, 'ap_champion': 0.3}
+    """
+    names = tuple(members)
+
+    def place(name: str) -> str:
+        is_of_one = name.startswith(OF_MEMBERS) and any(f"_{each}" in name for each in names)
+        return f"members/{name}" if is_of_one and not name.endswith(OF_SIDES) else name
+
+    return {place(name): value for name, value in metrics.items()}
+
+
 def dataset_input(facts: DatasetFacts, context: str = "training") -> DatasetInput:
     """The dataset as MLflow links it to a run, with the true number of rows and no copy of any."""
     from mlflow.entities import Dataset, DatasetInput, InputTag
@@ -81,8 +100,8 @@ def dataset_input(facts: DatasetFacts, context: str = "training") -> DatasetInpu
     return DatasetInput(dataset, [InputTag("mlflow.data.context", context)])
 
 
-def signature_of(example: pd.DataFrame, predictions: pd.DataFrame) -> ModelSignature:
-    """Columns in and out.
+def signature_of(example: pd.DataFrame, predictions: pd.DataFrame, *, optional: Sequence[str] = ()) -> ModelSignature:
+    """Columns in and out; rows may come without the ``optional`` ones.
 
     Nothing is typed on the way in. MLflow refuses a whole batch whose amounts happen to be whole numbers if the example
     had decimals, and the other way round, or whose text is a pandas category; the detector's own cleaning reads all of
@@ -92,7 +111,12 @@ def signature_of(example: pd.DataFrame, predictions: pd.DataFrame) -> ModelSigna
     from mlflow.types.schema import AnyType, ColSpec, Schema
 
     anything = AnyType()  # type: ignore[no-untyped-call]  # MLflow annotates its classes but in part
-    inputs = Schema([ColSpec(anything, str(name)) for name in example.columns])
+    inputs = Schema(
+        [
+            *(ColSpec(anything, str(name)) for name in example.columns if name not in optional),
+            *(ColSpec(anything, name, required=False) for name in optional),
+        ]
+    )
     return ModelSignature(inputs=inputs, outputs=infer_signature(predictions).inputs)
 
 

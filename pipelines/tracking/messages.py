@@ -84,8 +84,8 @@ def record_promotion(config: Config, promotion: Promotion, *, job: str = "promot
             "decision": change,
             "run": f"{job}: v{{version}} serves" if own_run else "",
             "job": job,
-            "note": f"## {job.capitalize()}\n\n{promotion.why}\n\n- **serves now**: {promotion.to}\n"
-            f"- **before**: {promotion.before}",
+            "note": f"## {job.capitalize()}\n\n{promotion.why}\n\n- serves now: {promotion.to}\n"
+            f"- before: {promotion.before}",
             "at": at.timestamp(),
         },
     )

@@ -19,6 +19,8 @@ from pipelines.tracking.runs import Point, as_png
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
+    from pipelines.features.raw_rows import RawInput
+
 BUNDLE = "bundle"
 EXAMPLE = "example.parquet"
 
@@ -29,10 +31,13 @@ class TrainingRecord:
 
     - ``experiment``, ``model_name``: made if they do not exist.
     - ``bundle``: the folder that ``detector.bundle.save`` wrote.
-    - ``example``: rows as the model takes them, without the label; the first 5 are kept as the example.
-    - ``dataset``, ``compared``: which rows it was trained on, and which it was compared on.
+    - ``raw``: how raw rows are read and their features measured; it goes into the bundle that is logged.
+    - ``example``: rows as the model takes them, raw and without the label; the first 5 are kept as the example.
+    - ``optional``: columns that rows may come without.
+    - ``dataset``, ``compared``: which rows it was trained on, and which it was evaluated on.
     - ``params``: the settings; nested mappings become names with dots.
-    - ``metrics``: final values; missing ones (None) are left out.
+    - ``metrics``: final values on the rows it was evaluated on; missing ones (None) are left out.
+    - ``fit_metrics``: those on the rows it was trained on.
     - ``members``: figures of each member, which has a run of its own below this one.
     - ``curves``: one value an epoch, logged as ``epoch/<name>``.
     - ``figures``: by file name without suffix; PNG if they are bytes.
@@ -52,9 +57,12 @@ class TrainingRecord:
     bundle: Path
     example: pd.DataFrame
     dataset: DatasetFacts
+    raw: RawInput | None = None
+    optional: Sequence[str] = ()
     compared: DatasetFacts | None = None
     params: Mapping[str, Any] = field(default_factory=dict)
     metrics: Mapping[str, float | None] = field(default_factory=dict)
+    fit_metrics: Mapping[str, float | None] = field(default_factory=dict)
     members: Mapping[str, Mapping[str, float | None]] = field(default_factory=dict)
     curves: Mapping[str, Sequence[float]] = field(default_factory=dict)
     figures: Mapping[str, Figure | bytes] = field(default_factory=dict)
@@ -72,13 +80,14 @@ class TrainingRecord:
 
     def to_json(self) -> dict[str, Any]:
         """The plain facts, without passwords; the bundle, the example and the figures are files beside them."""
-        return {
+        newer = {"fit_metrics": _plain(self.fit_metrics), "optional": list(self.optional)}
+        return {name: value for name, value in newer.items() if value} | {
             "experiment": self.experiment,
             "model_name": self.model_name,
             "dataset": asdict(self.dataset),
             "compared": asdict(self.compared) if self.compared is not None else None,
             "params": flat_params(self.params),
-            "metrics": {name: None if value is None else float(value) for name, value in self.metrics.items()},
+            "metrics": _plain(self.metrics),
             "members": {name: dict(metrics) for name, metrics in self.members.items()},
             "curves": {name: [float(value) for value in curve] for name, curve in self.curves.items()},
             "texts": {name: mask_passwords(text) for name, text in self.texts.items()},
@@ -97,6 +106,8 @@ class TrainingRecord:
     def write_files(self, folder: Path) -> None:
         """Write what is no plain fact."""
         shutil.copytree(self.bundle, folder / BUNDLE)
+        if self.raw is not None:
+            self.raw.write(folder / BUNDLE)
         self.example.reset_index(drop=True).to_parquet(folder / EXAMPLE)
         for name, figure in self.figures.items():
             (folder / f"{name}.png").write_bytes(as_png(figure))
@@ -118,3 +129,7 @@ class TrainingRecord:
             "figures": {path.stem: path.read_bytes() for path in sorted(folder.glob("*.png"))},
         }
         return cls(**{**values, **given})
+
+
+def _plain(metrics: Mapping[str, float | None]) -> dict[str, float | None]:
+    return {name: None if value is None else float(value) for name, value in metrics.items()}

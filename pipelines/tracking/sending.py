@@ -7,9 +7,9 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from detector.errors import BundleError, TrackingError
-from detector.persist import bundle
 from pipelines.tracking.address import reachable
 from pipelines.tracking.lifecycle import send_monitoring, send_note, send_promotion
+from pipelines.tracking.pyfunc import _load_pyfunc, policy_to_config
 from pipelines.tracking.record import TrainingRecord
 from pipelines.tracking.session import session
 from pipelines.tracking.spool import Entry, Spool
@@ -82,5 +82,5 @@ def _send_one(entry: Entry, uri: str) -> LoggedModel | None:
 
 def _send_training(entry: Entry, uri: str) -> LoggedModel:
     record = TrainingRecord.read(entry.values, entry.folder)
-    predictions = bundle.load(record.bundle).judge(record.example, policy=record.policy).frame
+    predictions = _load_pyfunc(str(record.bundle), policy_to_config(record.policy)).predict(record.example)
     return log_training(uri, record, predictions=predictions, entry=entry.name)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib.metadata import version
@@ -15,7 +16,7 @@ import pipelines
 from detector.persist.bundle import fingerprint
 from pipelines.tracking.address import mask_passwords, open_command, scheme_of
 from pipelines.tracking.experiments import TRAININGS, experiment_id
-from pipelines.tracking.facts import dataset_input, signature_of, typed_columns
+from pipelines.tracking.facts import dataset_input, grouped, signature_of, typed_columns
 from pipelines.tracking.pyfunc import policy_to_config
 from pipelines.tracking.record import TrainingRecord
 from pipelines.tracking.runs import (
@@ -36,10 +37,14 @@ if TYPE_CHECKING:
     from mlflow import MlflowClient
 
 EXAMPLE_ROWS = 5
+# The members that are a network, whose loss the curves are.
+WITH_CURVES = ("autoencoder", "reconstruction")
 # What the list of versions has room for; the run has the rest.
 VERSION_TAGS = ("decision", "data window", BUNDLE)
 # What a loaded model imports. Named, because MLflow would find out by starting a process.
 REQUIREMENTS = ("numpy", "onnxruntime", "pandas")
+# And what it takes to read raw rows and to measure their features.
+RAW_REQUIREMENTS = ("cronsim", "pyarrow", "pydantic", "pyyaml", "sqlalchemy")
 
 
 @dataclass(frozen=True)
@@ -86,10 +91,12 @@ def log_training(uri: str, record: TrainingRecord, *, predictions: pd.DataFrame,
             texts = {**record.texts, **({"detector.yaml": record.config_text} if record.config_text else {})}
             log_files(client, run_id, record.figures, texts)
             data = dataset_input(record.dataset)
-            compared = [] if record.compared is None else [dataset_input(record.compared, "comparison")]
-            client.log_inputs(run_id, [data, *compared])
+            apart = data if record.compared is None else dataset_input(record.compared, "evaluation")
+            client.log_inputs(run_id, [data] if apart is data else [data, apart])
             model_id = _log_model(run_id, record, predictions)
-            log_metrics(client, run_id, record.metrics, model_id=model_id, dataset=data.dataset)
+            for metrics, rows in ((record.fit_metrics, data), (record.metrics, apart)):
+                found = grouped(metrics, record.members)
+                log_metrics(client, run_id, found, model_id=model_id, dataset=rows.dataset)
             for member in record.members:
                 _log_member(client, place, run_id, member, record, entry)
             number = _register(
@@ -116,19 +123,23 @@ def _log_member(
     run = create_run(client, experiment, member, tags=tags, parent=parent, started=record.started)
     with closing(client, run.info.run_id, ended=record.ended):
         log_metrics(client, run.info.run_id, record.members[member])
+        if member in WITH_CURVES:
+            log_curves(client, run.info.run_id, record.curves)
 
 
 def _log_model(run_id: str, record: TrainingRecord, predictions: pd.DataFrame) -> str:
     import mlflow
 
+    requirements = (*REQUIREMENTS, *(RAW_REQUIREMENTS if (record.bundle / "input").is_dir() else ()))
     with mlflow.start_run(run_id=run_id):
         logged = mlflow.pyfunc.log_model(
             name="detector",
             loader_module="pipelines.pyfunc",
             data_path=str(record.bundle),
             code_paths=[str(Path(package.__path__[0])) for package in (detector, pipelines)],
-            pip_requirements=[f"{name}=={version(name)}" for name in ("mlflow", *REQUIREMENTS)],
-            signature=signature_of(record.example, predictions),
+            pip_requirements=[f"{name}=={version(name)}" for name in ("mlflow", *requirements)],
+            signature=signature_of(record.example, predictions, optional=record.optional),
+            metadata={"input columns": typed_columns(record.example)},
             input_example=record.example.head(EXAMPLE_ROWS),
             model_config=policy_to_config(record.policy),
         )
@@ -151,6 +162,9 @@ def _register(client: MlflowClient, record: TrainingRecord, run_id: str, model_i
         description=_described(record),
         tags=dict(tags),
     )
+    # MLflow's pages look for the versions of a model here, and else say that it is not registered.
+    versions = json.dumps([{"name": record.model_name, "version": int(made.version)}])
+    client.set_logged_model_tags(model_id, {"mlflow.modelVersions": versions})
     return int(made.version)
 
 
@@ -160,4 +174,4 @@ def _described(record: TrainingRecord) -> str:
         title, _, rest = description.removeprefix("## ").partition("\n\n")
         description = f"{title}. {rest}"
     inputs = "\n".join(f"- `{name}`: {kind}" for name, kind in typed_columns(record.example).items())
-    return f"{description}\n\n**Input columns**\n\n{inputs}".strip()
+    return f"{description}\n\nInput columns:\n\n{inputs}".strip()

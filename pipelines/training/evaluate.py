@@ -21,13 +21,15 @@ from pipelines.config import Config
 from pipelines.factory.detector import exploration_of, policy_of
 from pipelines.factory.kinds import KINDS
 from pipelines.features.engine import feature_engine_of
+from pipelines.features.wording import wording_of
 from pipelines.labels.feedback import Statements
 from pipelines.labels.known import with_answers
 from pipelines.progress import counted, progress
-from pipelines.reports.page import ReportContent, column_facts, quarantine_counts, write_report
+from pipelines.reports.content import ReportContent, column_facts, quarantine_counts
+from pipelines.reports.page import write_report
 from pipelines.sinks.quarantine import count_quarantined, why
 from pipelines.sources import open_source
-from pipelines.training.merit import Review
+from pipelines.training.merit import Review, alternatives, explain_command
 from pipelines.training.review import review
 
 LABEL_SOME = "Label some of both (1 anomalous, 0 normal)."
@@ -129,6 +131,9 @@ def evaluate(config: Config, *, input: str, now: datetime) -> EvaluationReport: 
             job="Evaluation",
             made_at=now,
             rows=given_rows,
+            reviewed=len(reviewed.scored),
+            alternatives=alternatives(reviewed.scored),
+            explain=explain_command(config, input),
             flagged=int(reviewed.scored["flagged"].sum()),
             quarantined=len(quarantine),
             source=source.describe(),
@@ -140,7 +145,7 @@ def evaluate(config: Config, *, input: str, now: datetime) -> EvaluationReport: 
             reasons=reviewed.reasons,
             policy=policy.describe(),
             figures=figures,
-            columns=column_facts(frame, schema),
+            columns=column_facts(frame, schema, wording_of(config)),
             quarantine=quarantine_counts(quarantine),
             members=scorer.members,
             model=scorer.metrics,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -14,9 +15,12 @@ from detector.detectors.table.scorer import UNSUPERVISED
 from detector.explain.reason import Reason
 from detector.metrics import ranking as evaluate
 from detector.metrics.budget import budget_metrics, decision_metrics
+from pipelines.config import Config
+from pipelines.reports.content import Alternative
 
 DEFAULT_BUDGET_SHARE = 0.01
 MOST_SHOWN = 100
+THRESHOLDS = (0.0005, 0.001, 0.002, 0.005, 0.01, 0.02)
 
 
 @dataclass(frozen=True)
@@ -37,10 +41,44 @@ class Review:
     alerts: pd.DataFrame
     reasons: list[list[Reason]] = field(default_factory=list)
 
+    def to_json(self) -> dict[str, Any]:
+        """For programs: the figures, and the interval of average precision."""
+        return {**self.all_metrics, "ap_interval": self.interval}
+
     @property
     def all_metrics(self) -> dict[str, float]:
         """Both kinds in one mapping."""
         return self.metrics | (self.truth or {})
+
+
+def alternatives(scored: pd.DataFrame) -> list[Alternative]:
+    """What other thresholds on the p-value would flag of scored rows, the strictest first, and the one that was chosen.
+
+    - ``scored``: with ``p_value`` and ``flagged``, and ``truth`` where labels are known.
+
+    >>> scored = pd.DataFrame({"p_value": [0.0008, 0.3, 0.015], "flagged": [True, False, False], "truth": [1.0, 0, 1]})
+    >>> [(each.threshold, each.flagged, each.found) for each in alternatives(scored)][-2:]
+    [(0.01, 1, 0.5), (0.02, 2, 1.0)]
+    """
+    p_value, flagged = scored["p_value"].to_numpy(dtype=np.float64), scored["flagged"].to_numpy(dtype=bool)
+    truth = scored["truth"].to_numpy(dtype=np.float64) if "truth" in scored else np.full(len(scored), np.nan)
+    chosen = float(p_value[flagged].max()) if flagged.any() else None
+    found = []
+    for threshold in sorted({*THRESHOLDS, *(() if chosen is None else (chosen,))}):
+        marks = flagged if threshold == chosen else p_value <= threshold
+        known, anomalous = marks & ~np.isnan(truth), truth == 1
+        right = float((truth[known] == 1).mean()) if known.any() else None
+        caught = float(marks[anomalous].mean()) if anomalous.any() else None
+        found.append(Alternative(threshold, int(marks.sum()), right, caught, chosen=threshold == chosen))
+    return found
+
+
+def explain_command(config: Config, input: str = "") -> str:  # noqa: A002 - the option's name
+    """The command that explains a row by its key, which is to be added; none where rows have no key."""
+    if config.kind != "table" or config.columns.key is None:
+        return ""
+    place = [] if config.file is None else [shlex.quote(str(config.file.parent))]
+    return " ".join(["detector explain", *([f"--input {shlex.quote(input)}"] if input else []), *place])
 
 
 def labels_of(rows: pd.DataFrame, label: str | None) -> NDArray[np.float64]:
@@ -51,9 +89,17 @@ def labels_of(rows: pd.DataFrame, label: str | None) -> NDArray[np.float64]:
 
 
 def against_labels(
-    labels: NDArray[np.float64], measures: pd.DataFrame, flagged: NDArray[np.bool_], policy: Policy
+    labels: NDArray[np.float64],
+    measures: pd.DataFrame,
+    flagged: NDArray[np.bool_],
+    policy: Policy,
+    *,
+    members_flagged: NDArray[np.bool_] | None = None,
 ) -> dict[str, float]:
-    """Figures of merit of the risk, the decisions and each member."""
+    """Figures of merit of the risk, the decisions and each member.
+
+    ``members_flagged`` are the decisions of the members alone, where a head decides; theirs end in ``_members``.
+    """
     found = evaluate.ranking_metrics(labels, measures["risk"])
     found |= budget_metrics(labels, measures["risk"], budget_of(policy, len(labels)))
     found |= decision_metrics(labels, flagged)
@@ -61,6 +107,11 @@ def against_labels(
     for name in measures.columns.drop(["risk", "p_value", *same]):
         member = evaluate.ranking_metrics(labels, measures[name])
         found |= {f"auroc_{name}": member["auroc"], f"ap_{name}": member["ap"]}
+    if members_flagged is not None:
+        alone = budget_metrics(labels, measures[UNSUPERVISED], budget_of(policy, len(labels)))
+        alone |= decision_metrics(labels, members_flagged)
+        names = ("flagged", "precision", "recall", "precision_at_budget", "recall_at_budget")
+        found |= {f"{name}_members": alone[name] for name in names}
     return found
 
 

@@ -2,52 +2,64 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from datetime import datetime
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import Any
 
 from detector.errors import DataError, SettingError
 from detector.persist import bundle
 from pipelines.config import Config
 from pipelines.factory.training_period import recent, split
 from pipelines.ingest.usable import open_usable
+from pipelines.listing import Cell, Column, Listing
 from pipelines.progress import progress
+from pipelines.registry.comparison import Comparison
 from pipelines.registry.models_file import Promotion, StoredModel
-from pipelines.registry.promotion import decide, note_of
+from pipelines.registry.promotion import Decision, decide, note_of
 from pipelines.registry.registry import ModelRegistry
 from pipelines.tracking.messages import flush_tracking, record_promotion, spool_of, waiting_note
 from pipelines.training.comparison import compare_on
-
-if TYPE_CHECKING:
-    from rich.table import Table
+from pipelines.training.pages import page_of
 
 MOST_SHOWN = 10
 
 
-def table(config: Config) -> Table:
-    """The detectors, oldest first, as a table."""
-    from rich.table import Table
-
+def table(config: Config) -> Listing:
+    """The detectors, the latest first."""
     state = ModelRegistry(config.bundle).state()
-    shown = Table(box=None, pad_edge=False)
-    for heading in ("name", "role", "made", "rows", "learnt from", "AP", "alerts/day", "decision"):
-        shown.add_column(heading, overflow="fold")
-    for model in state.models:
+    columns = (
+        Column("name", head=True),
+        Column("role", head=True),
+        Column("made", head=True),
+        *(Column(name) for name in ("rows", "learnt from", "AP")),
+        Column("alerts/day", key="alerts_a_day"),
+        Column("decision", is_sentence=True),
+        Column("report"),
+    )
+    rows = []
+    for model in reversed(state.models):
         role = {state.champion: "champion", state.challenger: "challenger"}.get(model.name, "")
-        shown.add_row(model.name, role, model.made_at[:16].replace("T", " "), *_figures(model), model.decision)
-    return shown
+        made = Cell(model.made_at, model.made_at[:16].replace("T", " "))
+        page = page_of(config, model.name)
+        row = {"name": model.name, "role": role, "made": made, **_figures(model), "decision": model.decision}
+        rows.append(row | ({"report": str(page)} if page.is_file() else {}))
+    return Listing(columns, rows, title=f"Detectors of {config.name}")
 
 
-def promotions_table(config: Config) -> Table:
-    """The latest promotions, as a table."""
-    from rich.table import Table
-
-    shown = Table(box=None, pad_edge=False)
-    for heading in ("moved", "from", "to", "why"):
-        shown.add_column(heading, overflow="fold")
-    for promotion in ModelRegistry(config.bundle).state().promotions[-MOST_SHOWN:]:
-        shown.add_row(promotion.at[:16].replace("T", " "), promotion.before or "none", promotion.to, promotion.why)
-    return shown
+def promotions_table(config: Config) -> Listing:
+    """The latest promotions, the latest first."""
+    columns = (*(Column(name, head=True) for name in ("moved", "from", "to")), Column("why", is_sentence=True))
+    rows = [
+        {
+            "moved": Cell(promotion.at, promotion.at[:16].replace("T", " ")),
+            "from": Cell(promotion.before, promotion.before or "none"),
+            "to": promotion.to,
+            "why": promotion.why,
+        }
+        for promotion in reversed(ModelRegistry(config.bundle).state().promotions[-MOST_SHOWN:])
+    ]
+    return Listing(columns, rows, title="Moves of the champion")
 
 
 def overview(config: Config) -> list[str]:
@@ -63,7 +75,12 @@ def overview(config: Config) -> list[str]:
 
 
 def promote_model(config: Config, name: str, *, reason: str, now: datetime) -> list[str]:
-    """Let a detector serve.
+    """Let a detector serve, tell MLflow, and say so; see ``promote``."""
+    return _promoted(config, promote(config, name, reason=reason, now=now))
+
+
+def promote(config: Config, name: str, *, reason: str, now: datetime) -> Promotion:
+    """Let a detector serve; what MLflow is to hear waits for the next delivery.
 
     - ``name``: its name or the beginning of it; "" for the challenger.
     - ``reason``: stored with the promotion.
@@ -79,14 +96,16 @@ def promote_model(config: Config, name: str, *, reason: str, now: datetime) -> l
         found = state.find(wanted)
         if found.name == state.champion:
             raise SettingError(f"{found.name} serves already. Name another detector of `detector models list`.")
-        promotion = registry.promote(
-            found.name, why=reason, now=now, notify=partial(record_promotion, config, own_run=True)
-        )
-    return _promoted(config, promotion)
+        return registry.promote(found.name, why=reason, now=now, notify=partial(record_promotion, config, own_run=True))
 
 
 def rollback_model(config: Config, *, reason: str, now: datetime) -> list[str]:
-    """Let the detector serve that served before the champion.
+    """Go back to the detector before, tell MLflow, and say so; see ``roll_back``."""
+    return _promoted(config, roll_back(config, reason=reason, now=now))
+
+
+def roll_back(config: Config, *, reason: str, now: datetime) -> Promotion:
+    """Let the detector serve that served before the champion; what MLflow is to hear waits for the next delivery.
 
     Raises ``SettingError`` if there is none.
     """
@@ -96,16 +115,39 @@ def rollback_model(config: Config, *, reason: str, now: datetime) -> list[str]:
         before = state.before_champion()
         if before is None:
             raise SettingError("No detector served before this one, or it is gone. Promote one of the list by name.")
-        promotion = registry.promote(
+        return registry.promote(
             before,
             why=reason,
             now=now,
             notify=partial(record_promotion, config, job="rollback", own_run=True),
         )
-    return _promoted(config, promotion)
 
 
-def compare_models(config: Config, first: str, second: str, *, now: datetime) -> list[str]:
+@dataclass(frozen=True)
+class Compared:
+    """Two detectors on the same rows, and what would be decided."""
+
+    champion: str
+    challenger: str
+    decision: Decision
+    comparison: Comparison
+
+    def summary(self) -> list[str]:
+        """The decision as Markdown."""
+        facts = {"champion": self.champion, "challenger": self.challenger}
+        return [note_of(self.decision, self.comparison, facts=facts), "Nothing was moved."]
+
+    def to_json(self) -> dict[str, Any]:
+        """For programs: what would be decided and why, and the figures."""
+        return {
+            "champion": self.champion,
+            "challenger": self.challenger,
+            "decision": self.decision,
+            "figures": self.comparison.metrics(),
+        }
+
+
+def compare_models(config: Config, first: str, second: str, *, now: datetime) -> Compared:
     """Compare two detectors on recent rows, and say what would be decided.
 
     - ``first``, ``second``: names; "" for the champion and for the challenger.
@@ -127,20 +169,18 @@ def compare_models(config: Config, first: str, second: str, *, now: datetime) ->
         raise DataError("No recent row is later than those the two learnt from. Wait until rows have come.")
     with progress("Comparing", total=None):
         comparison = compare_on(period, champion, challenger, config)
-    decision = decide(comparison, config.retrain)
-    facts = {"champion": found[0].name, "challenger": found[1].name}
-    return [note_of(decision, comparison, facts=facts), "Nothing was moved."]
+    return Compared(found[0].name, found[1].name, decide(comparison, config.retrain), comparison)
 
 
-def _figures(model: StoredModel) -> tuple[str, str, str, str]:
+def _figures(model: StoredModel) -> dict[str, Any]:
     facts = model.facts
     since, until = str(facts.get("learnt_since", ""))[:10], str(facts.get("learnt_until", ""))[:10]
-    return (
-        f"{facts['rows_learnt']:,}" if "rows_learnt" in facts else "",
-        f"{since} to {until}" if since else "",
-        f"{facts['ap']:.3f}" if "ap" in facts else "",
-        f"{facts['alerts_a_day']:.1f}" if "alerts_a_day" in facts else "",
-    )
+    shown = {"AP": ("ap", ".3f"), "alerts/day": ("alerts_a_day", ".1f")}
+    return {
+        "rows": facts.get("rows_learnt"),
+        "learnt from": f"{since} to {until}" if since else None,
+        **{name: Cell(facts[fact], f"{facts[fact]:{form}}") for name, (fact, form) in shown.items() if fact in facts},
+    }
 
 
 def _promoted(config: Config, promotion: Promotion) -> list[str]:

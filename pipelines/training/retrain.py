@@ -11,6 +11,7 @@ from datetime import datetime
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+from detector.errors import SinkError
 from detector.persist import bundle
 from pipelines.config import Config
 from pipelines.factory.detector import policy_of
@@ -24,13 +25,15 @@ from pipelines.progress import counted, progress
 from pipelines.registry.comparison import Comparison
 from pipelines.registry.promotion import FAILED, KEEP, PROMOTE, SHADOW, Decision, decide, note_of, overtaken
 from pipelines.registry.registry import ModelRegistry, OnPromotion
+from pipelines.reports.page import render
 from pipelines.scoring.shadow import begin_shadow, settle_shadow
 from pipelines.testing.failpoints import failpoint
 from pipelines.tracking import keep_training
 from pipelines.tracking.messages import flush_tracking, record_note, record_promotion, spool_of, waiting_note
 from pipelines.tracking.usage import measured
-from pipelines.training.comparison import compare_on
+from pipelines.training.comparison import compare_on, comparison_figure
 from pipelines.training.merit import Review
+from pipelines.training.pages import keep_page, training_content
 from pipelines.training.review import review
 from pipelines.training.run_record import Fitted, Retraining
 from pipelines.training.train import fitting_steps
@@ -157,8 +160,11 @@ def _retrain(run: _Run) -> RetrainReport:
     with registry.locked():
         name = registry.add(challenger, facts=_facts(challenger, found, reviewed), now=now)
     failpoint("retrain.compared")
+    page = None if reviewed is None else _keep_page(run, name, period, challenger, reviewed, figures, found, decision)
     if config.tracking.enabled:
-        made = Retraining(config, period, fitted, decision, found, reviewed, figures, champion, source, run.trigger)
+        made = Retraining(
+            config, period, fitted, decision, found, reviewed, figures, champion, source, run.trigger, engine
+        )
         keep_training(spool_of(config), made.record(registry, name))
     if engine is not None:
         engine.save(history_folder(config))
@@ -170,8 +176,40 @@ def _retrain(run: _Run) -> RetrainReport:
         challenger=name,
         rows=len(period.learn),
         metrics={} if found is None else found.metrics(),
-        notes=[*notes, *(note for note in (period.early, head_note(challenger)) if note is not None)],
+        notes=[*notes, *(note for note in (period.early, head_note(challenger), page) if note is not None)],
     )
+
+
+def _keep_page(
+    run: _Run,
+    name: str,
+    period: TrainingPeriod,
+    challenger: bundle.Scorer,
+    reviewed: Review,
+    figures: dict[str, Figure],
+    found: Comparison | None,
+    decision: Decision,
+) -> str:
+    """Keep the page about a challenger; where it is, or why it could not be written, which stops nothing."""
+    drawn = {} if found is None else {"comparison": comparison_figure(found)}
+    checks = [f"{'Met' if each.met else 'Not met'}: {each.asks} ({each.figures})." for each in decision.checks]
+    content = training_content(
+        run.config,
+        challenger,
+        reviewed,
+        drawn | figures,
+        job="Retraining",
+        now=run.now,
+        frame=period.raw,
+        source=f"{period.span}, compared on {len(period.compare):,} later rows" if found else period.span,
+        seconds=time.monotonic() - run.begun,
+        notes=[decision.reason, *checks],
+        places={"Detector": str(run.registry.path_of(name))},
+    )
+    try:
+        return f"Report: {keep_page(run.config, name, render(content))}"
+    except SinkError as error:
+        return str(error)
 
 
 def _fit(run: _Run, period: TrainingPeriod) -> Fitted:

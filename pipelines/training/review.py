@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import pandas as pd
@@ -10,11 +11,13 @@ import pandas as pd
 from detector.decide.policy import Policy
 from detector.detectors.table.scorer import UNSUPERVISED, TabularScorer
 from detector.explain.reason import in_words
+from detector.features import Wording
 from detector.metrics import ranking as evaluate
 from detector.metrics.calibration import calibration_metrics
 from detector.persist.bundle import Scorer
 from pipelines.config import Config
 from pipelines.factory.detector import policy_of
+from pipelines.features.wording import wording_of
 from pipelines.training.merit import MOST_SHOWN, Review, against_labels, budget_of, correlations, labels_of
 from pipelines.training.series_review import review_series, series_figures
 
@@ -35,16 +38,22 @@ def review(
     """
     policy = policy_of(config.policy, scorer.schema)
     if isinstance(scorer, TabularScorer):
-        reviewed = review_table(scorer, rows, policy=policy)
-        return reviewed, figures(scorer, rows, reviewed, policy=policy, history=history)
+        wording = wording_of(config)
+        reviewed = review_table(scorer, rows, policy=policy, wording=wording)
+        return reviewed, figures(scorer, rows, reviewed, policy=policy, history=history, wording=wording)
     reviewed, scored = review_series(scorer, rows, policy=policy, join=config.series.join)
-    return reviewed, series_figures(reviewed, scored, history=history)
+    drawn = series_figures(reviewed, scored, history=history)
+    words = wording_of(config)
+    return replace(reviewed, reasons=[words.reasons(each) for each in reviewed.reasons]), drawn
 
 
-def review_table(scorer: TabularScorer, rows: pd.DataFrame, *, policy: Policy) -> Review:
+def review_table(
+    scorer: TabularScorer, rows: pd.DataFrame, *, policy: Policy, wording: Wording | None = None
+) -> Review:
     """Score cleaned rows that took no part in fitting.
 
     - ``rows``: as ``clean`` returns them; at least one.
+    - ``wording``: how reasons are said; by the names of columns by default.
     """
     scored = scorer.score(rows, policy, explains=False)
     measures = scored[["risk", "p_value", *scorer.members, UNSUPERVISED]]
@@ -58,11 +67,14 @@ def review_table(scorer: TabularScorer, rows: pd.DataFrame, *, policy: Policy) -
         metrics |= correlations(measures[list(scorer.members)])
     truth = interval = None
     if evaluate.has_both_classes(labels):
-        truth = against_labels(labels, measures, flagged, policy)
+        alone = None
+        if scorer.serving_head is not None:
+            alone = scorer.with_head(None).score(rows, policy, explains=False)["flagged"].to_numpy(dtype=bool)
+        truth = against_labels(labels, measures, flagged, policy, members_flagged=alone)
         interval = evaluate.average_precision_interval(labels, measures["risk"])
         scored["truth"] = labels
     alerts = scored[flagged].nlargest(MOST_SHOWN, "risk")
-    reasons = scorer.explain(rows.loc[alerts.index])
+    reasons = [(wording or Wording()).reasons(each) for each in scorer.explain(rows.loc[alerts.index])]
     alerts = alerts.assign(reasons=[in_words(each) for each in reasons])
     return Review(scored, metrics, truth, interval, alerts, reasons)
 
@@ -74,15 +86,18 @@ def figures(
     *,
     policy: Policy,
     history: Mapping[str, Sequence[float]] | None = None,
+    wording: Wording | None = None,
 ) -> dict[str, Figure]:
-    """The pictures of a review, by the names the report knows; at most 20,000 rows are drawn."""
+    """The pictures of a review, by the names the report knows.
+
+    What a picture says in numbers is of all rows, as the rest of the report; only dots are a sample of at most 20,000.
+    """
     from pipelines.reports import figures as draw
     from pipelines.reports import model_figures
 
-    sample = rows.iloc[:: max(1, len(rows) // MOST_DRAWN)]
-    scored = reviewed.scored.loc[sample.index]
+    scored = reviewed.scored
     labels = scored["truth"].to_numpy() if "truth" in scored else None
-    threshold = float(reviewed.alerts["risk"].min()) if len(reviewed.alerts) else None
+    threshold = float(scored["risk"][scored["flagged"]].min()) if scored["flagged"].any() else None
     normal = scored["p_value"] if labels is None else scored["p_value"][labels != 1]
     drawings: dict[str, Figure] = {}
     if history and history.get("loss"):
@@ -92,14 +107,18 @@ def figures(
         drawings["precision_recall"] = draw.precision_recall(
             labels, scored["risk"], budget=budget_of(policy, len(scored))
         )
+    sample = rows.iloc[:: max(1, len(rows) // MOST_DRAWN)]
+    drawn = scored.loc[sample.index]
     if "autoencoder" in scorer.members and len(sample) > 1:
-        unusual = labels == 1 if labels is not None else scored["flagged"].to_numpy()
-        drawings["feature_error"] = model_figures.feature_error(scorer.feature_errors(sample), unusual=unusual)
-        drawings["code"] = model_figures.code_map(scorer.encode(sample), risk=scored["risk"], labels=labels)
-    chosen = reviewed.scored["p_value"][reviewed.scored["flagged"]].max() if len(reviewed.alerts) else None
-    drawings["alert_rate"] = draw.alert_rate(reviewed.scored["p_value"], chosen=chosen)
+        known = None if labels is None else drawn["truth"].to_numpy()
+        unusual = drawn["flagged"].to_numpy() if known is None else known == 1
+        errors = scorer.feature_errors(sample).rename(columns=(wording or Wording()).column)
+        drawings["feature_error"] = model_figures.feature_error(errors, unusual=unusual)
+        drawings["code"] = model_figures.code_map(scorer.encode(sample), risk=drawn["risk"], labels=known)
+    chosen = scored["p_value"][scored["flagged"]].max() if len(reviewed.alerts) else None
+    drawings["alert_rate"] = draw.alert_rate(scored["p_value"], chosen=chosen)
     if len(normal):
         drawings["calibration"] = draw.calibration(normal)
-    if len(scorer.members) > 1 and len(sample) > 1:
+    if len(scorer.members) > 1 and len(scored) > 1:
         drawings["members"] = model_figures.member_correlation(scored[list(scorer.members)])
     return drawings

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import hashlib
+import shutil
+import subprocess
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -10,15 +13,18 @@ import numpy as np
 import pandas as pd
 
 from detector.cleaning.clean import Cleaned
+from detector.cleaning.values import read_dates
 from detector.errors import DataError
 from detector.persist.bundle import Scorer
 from detector.schema import Schema
 from pipelines.config import Config
 from pipelines.factory.detector import policy_of
-from pipelines.factory.kinds import KINDS
+from pipelines.factory.kinds import EXAMPLE_ROWS, KINDS
 from pipelines.factory.labelled_set import head_note, head_tags
 from pipelines.factory.metadata import reference_of
 from pipelines.factory.training_period import TrainingPeriod
+from pipelines.features.engine import FeatureEngine
+from pipelines.features.raw_rows import RawInput
 from pipelines.registry.comparison import Comparison
 from pipelines.registry.promotion import Decision, note_of
 from pipelines.registry.registry import ModelRegistry
@@ -26,6 +32,7 @@ from pipelines.sources import Source
 from pipelines.tracking import DatasetFacts, TrainingRecord
 from pipelines.tracking.messages import CHALLENGER, cut, experiment_of, model_of
 from pipelines.tracking.usage import Point
+from pipelines.training.compared_settings import compared_settings, whole_settings
 from pipelines.training.comparison import comparison_figure
 from pipelines.training.merit import Review
 
@@ -58,27 +65,43 @@ class Trained:
     kept_apart: pd.DataFrame
     reviewed: Review
     figures: dict[str, Figure]
+    engine: FeatureEngine | None = None
 
-    def record(self) -> TrainingRecord:
-        """As MLflow holds it."""
+    def record(self, page: str = "") -> TrainingRecord:
+        """As MLflow holds it, with the report."""
         config, scorer, reviewed = self.config, self.detector.scorer_, self.reviewed
         policy = policy_of(config.policy, scorer.schema)
-        lines = [f"**{config.name}**: learnt from {len(self.rows):,} rows."]
+        lines = [f"{config.name}: learnt from {len(self.rows):,} rows."]
         if reviewed.truth is not None:
             lines.append(
                 f"On {reviewed.truth['labelled']:,.0f} labelled rows kept apart: AUROC {reviewed.truth['auroc']:.3f}, "
                 f"average precision {reviewed.truth['ap']:.3f} at a prevalence of {reviewed.truth['prevalence']:.4f}."
             )
-        lines.append(f"Flags {policy.describe()}: {reviewed.metrics['flagged_share']:.2%} of those rows.")
+        flagged, apart = int(reviewed.scored["flagged"].sum()), len(reviewed.scored)
+        lines.append(f"Flags {policy.describe()}: {flagged:,} of {apart:,} rows kept apart ({flagged / apart:.2%}).")
+        since, until = (str(scorer.metrics.get(name) or "")[:10] for name in ("learnt_since", "learnt_until"))
         return TrainingRecord(
             **_common(config),
             bundle=config.bundle,
-            example=_example(self.kept_apart, scorer, scorer.schema, config),
-            dataset=_dataset(config.name, self.source, self.rows, scorer.schema),
-            metrics={k: v for k, v in scorer.metrics.items() if isinstance(v, int | float)} | reviewed.all_metrics,
+            **_input(self.kept_apart, self.frame, scorer, config, self.engine),
+            dataset=_dataset(f"{config.name}, learnt", self.source, self.rows, scorer.schema),
+            compared=_dataset(f"{config.name}, kept apart", self.source, self.kept_apart, scorer.schema),
+            metrics=_finite(reviewed.all_metrics),
+            fit_metrics=_numbers(scorer.metrics) | {"rows": float(len(self.rows))},
+            members=_members(scorer, reviewed, len(self.rows)),
             curves=self.detector.history_,
             figures=self.figures,
-            tags={"job": "train", "rows": str(len(self.rows)), "members": ", ".join(scorer.members)}
+            texts={"settings.yaml": whole_settings(config)} | ({"report.html": page} if page else {}),
+            tags={
+                "job": "train",
+                "decision": "trained",
+                "reason": "asked for by hand, compared with no other",
+                "trigger": "asked for",
+                "data window": f"{since} to {until}" if since else "all rows",
+                "rows": str(len(self.rows)),
+                "members": ", ".join(scorer.members),
+            }
+            | commit_of(config)
             | cut(head_tags(scorer)),
             description="\n\n".join(lines),
             policy=policy,
@@ -104,6 +127,7 @@ class Retraining:
     champion: Scorer | None
     source: Source
     trigger: str
+    engine: FeatureEngine | None = None
 
     def record(self, registry: ModelRegistry, name: str) -> TrainingRecord:
         """As MLflow holds it: a training whose model is the challenger of this name."""
@@ -125,6 +149,7 @@ class Retraining:
             "job": "retrain",
             "decision": self.decision.outcome,
             "reason": self.decision.reason,
+            "rows": str(len(period.learn)),
             "trigger": self.trigger,
             "data window": f"{period.since[:10]} to {period.until[:10]}" if period.since else "all rows",
             "drift": drift or "none",
@@ -134,18 +159,20 @@ class Retraining:
         return TrainingRecord(
             **_common(config),
             bundle=registry.path_of(name),
-            example=_example(rows, scorer, period.schema, config),
+            **_input(rows, period.raw, scorer, config, self.engine),
             dataset=_dataset(f"{config.name}, learnt", self.source, period.learn, period.schema),
             compared=_dataset(f"{config.name}, compared", self.source, period.compare, period.schema)
             if len(period.compare)
             else None,
-            metrics=self._metrics(drift),
-            members=self._members(),
+            metrics=self._metrics(),
+            fit_metrics=_numbers(scorer.metrics)
+            | {"rows": float(len(period.learn)), "drifted_columns": float(len(drift.split(", "))) if drift else 0.0},
+            members=_members(scorer, self.reviewed, len(period.learn)),
             curves=self.fitted.detector.history_,
             figures=compared | self.figures,
-            texts={"decision.md": note},
+            texts={"decision.md": note, "settings.yaml": whole_settings(config)},
             usage=self.fitted.usage,
-            tags=cut(tags | head_tags(scorer)),
+            tags=cut(tags | commit_of(config) | head_tags(scorer)),
             description=note,
             policy=policy_of(config.policy, period.schema),
             alias=config.tracking.alias if self.champion is None else CHALLENGER,
@@ -154,15 +181,9 @@ class Retraining:
             ended=self.fitted.ended,
         )
 
-    def _metrics(self, drift: str) -> dict[str, float | None]:
-        scorer = self.fitted.detector.scorer_
-        metrics: dict[str, float | None] = {
-            name: float(value)
-            for name, value in scorer.metrics.items()
-            if isinstance(value, int | float) and not isinstance(value, bool)
-        }
-        metrics["rows"] = float(len(self.period.learn))
-        metrics["drifted_columns"] = float(len(drift.split(", "))) if drift else 0.0
+    def _metrics(self) -> dict[str, float | None]:
+        """Figures on the rows compared on."""
+        metrics: dict[str, float | None] = {}
         if self.reviewed is not None:
             metrics |= self.reviewed.all_metrics
         if self.comparison is not None:
@@ -171,20 +192,7 @@ class Retraining:
             metrics["ap"] = (
                 self.comparison.challenger.precision if self.comparison.basis == "labels" else metrics.get("ap")
             )
-        return {name: value for name, value in metrics.items() if value is not None and np.isfinite(value)}
-
-    def _members(self) -> dict[str, dict[str, float | None]]:
-        """Each member's own figures: against labels where there are some, else how far the graph is from the model."""
-        scorer, truth = self.fitted.detector.scorer_, {} if self.reviewed is None else (self.reviewed.truth or {})
-        return {
-            member: {
-                "ap": truth.get(f"ap_{member}"),
-                "auroc": truth.get(f"auroc_{member}"),
-                "parity": scorer.metrics.get(f"parity_{member}"),
-                "rows": float(len(self.period.learn)),
-            }
-            for member in scorer.members
-        }
+        return _finite(metrics)
 
     def _drift(self) -> str:
         """The columns that moved since the champion learnt, by name."""
@@ -205,20 +213,84 @@ class Retraining:
         return ", ".join(shift.name for shift in shifts if shift.moved)
 
 
+def commit_of(config: Config) -> dict[str, str]:
+    """The git commit of the configuration's folder, as MLflow's pages show it; none where there is none."""
+    if config.file is None or (git := shutil.which("git")) is None:
+        return {}
+    command = [git, "-C", str(config.file.parent), "rev-parse", "HEAD"]
+    try:
+        found = subprocess.run(command, capture_output=True, text=True, timeout=5, check=False)
+    except (OSError, subprocess.TimeoutExpired):
+        return {}
+    return {"mlflow.source.git.commit": found.stdout.strip()} if found.returncode == 0 else {}
+
+
+def _members(scorer: Scorer, reviewed: Review | None, rows: int) -> dict[str, dict[str, float | None]]:
+    """Each member's own figures: what it counts and what it tells, against labels where there are some."""
+    truth, facts = {} if reviewed is None else (reviewed.truth or {}), _numbers(scorer.metrics)
+    return {
+        member: {
+            "ap": truth.get(f"ap_{member}"),
+            "auroc": truth.get(f"auroc_{member}"),
+            "weight": facts.get(f"weight_{member}"),
+            "weight_spread": facts.get(f"weight_spread_{member}"),
+            "parity": facts.get(f"parity_{member}"),
+            "rows": float(rows),
+        }
+        | {
+            f"power_{name.removeprefix(f'power_{member}_')}": value
+            for name, value in facts.items()
+            if name.startswith(f"power_{member}_")
+        }
+        for member in scorer.members
+    }
+
+
+def _numbers(metrics: Mapping[str, Any]) -> dict[str, float | None]:
+    return _finite({name: float(value) for name, value in metrics.items() if isinstance(value, int | float)})
+
+
+def _finite(metrics: Mapping[str, float | None]) -> dict[str, float | None]:
+    return {name: value for name, value in metrics.items() if value is not None and np.isfinite(value)}
+
+
 def _common(config: Config) -> dict[str, Any]:
     """What the record of every training says of its configuration."""
     return {
         "experiment": experiment_of(config),
         "model_name": model_of(config),
         "serving": config.tracking.alias,
-        "params": config.to_dict(),
+        "params": compared_settings(config),
         "config_text": config.file.read_text(encoding="utf-8") if config.file is not None else "",
     }
 
 
-def _example(rows: pd.DataFrame, scorer: Any, schema: Schema, config: Config) -> pd.DataFrame:
+def _input(
+    rows: pd.DataFrame, raw: pd.DataFrame, scorer: Scorer, config: Config, engine: FeatureEngine | None
+) -> dict[str, Any]:
+    """What the record says of the rows that the logged model takes: an example, and how they are read.
+
+    - ``rows``, ``raw``: some rows as they were scored, and all as they came.
+    """
+    schema = scorer.schema
+    optional: tuple[str, ...] = ()
     columns = [*(name for role, name in schema.roles.items() if role != "label"), *schema.features]
-    return KINDS[config.kind].example(rows, scorer)[list(dict.fromkeys(columns))]
+    example = KINDS[config.kind].example(rows, scorer)
+    if engine is not None:
+        features, optional = engine.features, engine.reader.optional
+        columns = [name for name in (*columns, *engine.reader.needs) if name not in (*features.names, *optional)]
+        example = _as_new(raw, features.time)
+    found = example[list(dict.fromkeys(columns))]
+    history = None if engine is None else engine.history
+    return {"example": found, "optional": optional, "raw": RawInput.of(config, history)}
+
+
+def _as_new(raw: pd.DataFrame, time: str) -> pd.DataFrame:
+    """The latest rows as if they came again, a minute apart, after all others: what came earlier is no new row."""
+    when = read_dates(raw[time])[0]
+    latest = raw.loc[when.nlargest(EXAMPLE_ROWS).index]
+    minutes = pd.to_timedelta(np.arange(1, len(latest) + 1), unit="min")
+    return latest.assign(**{time: (when.max() + minutes).floor("s")})
 
 
 def _dataset(name: str, source: Source, rows: pd.DataFrame, schema: Schema) -> DatasetFacts:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -26,17 +26,19 @@ from pipelines.factory.detector import policy_of, refuse_taken_names
 from pipelines.factory.kinds import KINDS
 from pipelines.factory.labelled_set import LabelledSet, head_note, labelled_set_of, train_head, without
 from pipelines.factory.leakage import suspects_note, suspects_of
-from pipelines.factory.metadata import REFERENCE, add_metadata
+from pipelines.factory.metadata import add_metadata
 from pipelines.features.burn_in import warm
 from pipelines.features.engine import feature_engine_of, history_folder, statements_of
 from pipelines.ingest.usable import open_usable
 from pipelines.labels.feedback import Statements
-from pipelines.labels.known import with_report_time
+from pipelines.labels.known import with_known_labels, with_report_time
 from pipelines.progress import counted, progress
 from pipelines.registry.registry import ModelRegistry
-from pipelines.reports.page import ReportContent, column_facts, quarantine_counts, write_report
+from pipelines.reports.content import ReportContent
+from pipelines.reports.page import write_report
 from pipelines.sinks.quarantine import QuarantineSink
 from pipelines.training.merit import Review
+from pipelines.training.pages import keep_page, training_content
 from pipelines.training.review import review
 from pipelines.training.run_record import Trained
 
@@ -133,7 +135,9 @@ def train(config: Config, *, now: datetime) -> TrainReport:
     labelled = labelled_set_of(usable.drop(index=kept_apart.index), config, schema, now=now, statements=statements)
     rows = without(rows, labelled)
     with fitting_steps() as on_step:
-        detector = kind.detector(config, schema, on_step).fit(rows)
+        detector = kind.detector(config, schema, on_step).fit(
+            with_known_labels(rows, usable, config, schema, now=now, statements=statements)
+        )
     detector.on_step = None
     if labelled is not None:
         with progress("Learning from labels", total=None):
@@ -145,16 +149,22 @@ def train(config: Config, *, now: datetime) -> TrainReport:
     ModelRegistry(config.bundle).put(detector.scorer_, now=now)
     if engine is not None:
         engine.save(history_folder(config))
-    trained = Trained(config, source, detector, frame, cleaned, rows, kept_apart, reviewed, figures)
+    trained = Trained(config, source, detector, frame, cleaned, rows, kept_apart, reviewed, figures, engine)
+    lost = _lost(cleaned, len(frame), quarantine_file)
+    hindsight = _hindsight(usable, labelled, config, schema)
+    notes = [text for text in (early, lost, hindsight, filtered, unmatched) if text is not None]
+    content = _content(trained, notes, now=now, started=started)
+    write_report(config.report, content)
     logged: LoggedModel | None = None
     unsent: list[str] = []
     if config.tracking.enabled:
         with progress("Logging to MLflow", total=None):
             logged, unsent = _log(trained)
-    lost = _lost(cleaned, len(frame), quarantine_file)
-    hindsight = _hindsight(usable, labelled, config, schema)
-    notes = [text for text in (early, lost, hindsight, filtered, unmatched) if text is not None]
-    write_report(config.report, _content(trained, logged, notes, now=now, started=started))
+    if logged is not None:
+        places = {"MLflow model": logged.model_uri, "MLflow run": logged.url or str(logged.open_with)}
+        content = replace(content, places={**content.places, **places})
+        write_report(config.report, content)
+    keep_page(config, bundle.fingerprint(config.bundle.resolve()), config.report.read_text(encoding="utf-8"))
     return TrainReport(
         rows=len(rows),
         quarantined=len(unmeasured) + len(cleaned.quarantine) + len(source.rejected),
@@ -287,46 +297,32 @@ def _log(trained: Trained) -> tuple[LoggedModel | None, list[str]]:
     from pipelines.tracking import keep_training
     from pipelines.tracking.messages import flush_tracking, spool_of, waiting_note
 
-    entry = keep_training(spool_of(trained.config), trained.record())
+    page = trained.config.report.read_text(encoding="utf-8")
+    entry = keep_training(spool_of(trained.config), trained.record(page))
     sent = flush_tracking(trained.config)
     return sent.models.get(entry), waiting_note(sent)
 
 
-def _content(
-    trained: Trained, logged: LoggedModel | None, notes: list[str], *, now: datetime, started: float
-) -> ReportContent:
+def _content(trained: Trained, notes: list[str], *, now: datetime, started: float) -> ReportContent:
     config, reviewed, scorer = trained.config, trained.reviewed, trained.detector.scorer_
     kind = KINDS[config.kind]
     policy = policy_of(config.policy, scorer.schema)
-    places = {"Bundle": str(config.bundle)}
-    if logged is not None:
-        places |= {"MLflow model": logged.model_uri, "MLflow run": logged.url or str(logged.open_with)}
     said = (head_note(scorer), _power_note(policy, kind.calibration(scorer), len(reviewed.scored)))
-    notes = [
-        *(f"{sentence}." for sentence in kind.left_out(trained.detector)),
-        *notes,
-        *(note for note in said if note is not None),
-    ]
-    return ReportContent(
-        name=config.name,
+    return training_content(
+        config,
+        scorer,
+        reviewed,
+        trained.figures,
         job="Training",
-        made_at=now,
-        rows=len(trained.frame),
-        quarantined=len(trained.cleaned.quarantine),
+        now=now,
+        frame=trained.frame,
+        quarantine=trained.cleaned.quarantine,
         source=trained.source.describe(),
         seconds=time.perf_counter() - started,
-        truth=reviewed.truth,
-        ap_interval=reviewed.interval,
-        alerts=reviewed.alerts,
-        unit=kind.unit,
-        reasons=reviewed.reasons,
-        policy=policy.describe(),
-        calibration={name: value for name, value in reviewed.metrics.items() if name.startswith(("calib", "share_"))},
-        figures=trained.figures,
-        columns=column_facts(trained.frame, scorer.schema),
-        quarantine=quarantine_counts(trained.cleaned.quarantine),
-        members=scorer.members,
-        model={name: value for name, value in scorer.metrics.items() if name != REFERENCE},
-        places=places,
-        notes=notes,
+        notes=[
+            *(f"{sentence}." for sentence in kind.left_out(trained.detector)),
+            *notes,
+            *(note for note in said if note is not None),
+        ],
+        places={"Bundle": str(config.bundle)},
     )

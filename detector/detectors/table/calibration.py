@@ -1,15 +1,32 @@
-"""From out-of-fold scores of training rows to a calibrator, and to what these rows score when they come again."""
+"""Which training rows calibrate, and from their out-of-fold scores to a calibrator and to what they score again."""
 
 from __future__ import annotations
 
 import numpy as np
 import pandas as pd
 
-from detector.arrays import Floats
+from detector.arrays import Floats, Places
 from detector.decide.calibrate import RISK_RESOLUTION, Calibrator
+from detector.detectors.table.recipe import KNOWN, Recipe
 from detector.detectors.table.training_rows import LearntRows, keys_of
 from detector.encoding.table import Encoded
 from detector.schema import Schema
+
+MOST_CALIBRATION_ROWS = 50_000
+LEAST_KNOWN = 0.5
+"""The share of the rows that must have a label for those without one not to calibrate. A minority with labels are the
+cases that somebody looked at, and no sample of normal rows."""
+
+
+def choose_calibrating(rows: pd.DataFrame, schema: Schema, recipe: Recipe) -> Places:
+    """Places of the rows whose risks make p-values: a sample of those that stand for normal ones."""
+    places = np.arange(len(rows))
+    if recipe.calibrate_on == KNOWN and schema.label in rows:
+        known = rows[schema.label].notna().to_numpy()
+        places = places[known] if known.mean() >= LEAST_KNOWN else places
+    if len(places) <= MOST_CALIBRATION_ROWS:
+        return places
+    return np.sort(np.random.default_rng(recipe.random_state).choice(places, MOST_CALIBRATION_ROWS, replace=False))
 
 
 def calibrate(

@@ -65,6 +65,9 @@ class TabularDetector(OutlierMixin, BaseEstimator):  # type: ignore[misc]  # sci
         the autoencoder do not learn from.
     calibration_share : float
         Share of the rows kept back for calibration, at most 50,000 rows.
+    calibrate_on : str
+        "known": where at least half of the rows have a label, only those calibrate that are known to be normal; the
+        others may hold anomalies that nobody has reported yet. "all": every row does.
     tail : str
         "extrapolated", "empirical" or "pareto", see ``Calibrator``.
     contamination : float
@@ -115,6 +118,7 @@ class TabularDetector(OutlierMixin, BaseEstimator):  # type: ignore[misc]  # sci
     filters: Filters | None = None
     clean_share: float = 0.25
     calibration_share: float = 0.2
+    calibrate_on: str = "known"
     tail: str = "extrapolated"
     contamination: float = 0.01
     max_levels: int = 100
@@ -131,7 +135,8 @@ class TabularDetector(OutlierMixin, BaseEstimator):  # type: ignore[misc]  # sci
         Parameters
         ----------
         X : DataFrame or array of shape (n_rows, n_columns)
-            Training rows; those that cannot be read are left out. Rows whose label says anomalous are not learnt from.
+            Training rows; those that cannot be read are left out. Rows whose label says anomalous are not learnt from;
+            for those without one see ``calibrate_on``.
         y : ignored
 
         Returns

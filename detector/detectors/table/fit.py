@@ -14,16 +14,17 @@ from detector.detectors.table.members import (
     FittedMembers,
     Prepared,
     choose_known,
-    far_of,
     fit_members,
     fit_sequence,
     know,
+    scores_of,
 )
 from detector.detectors.table.recipe import AUTOENCODER, FOREST, NEIGHBOURS, SEQUENCE, Recipe
 from detector.detectors.table.scorer import TabularScorer
 from detector.detectors.table.weighing import Weights, learn_weights
 from detector.encoding.table import Encoded
 from detector.members.novelty import SCORES
+from detector.members.rare_values import RARE_VALUES
 from detector.onnx.graph import joined
 from detector.schema import Schema
 
@@ -45,7 +46,7 @@ def assemble(rows: pd.DataFrame, schema: Schema, recipe: Recipe) -> tuple[Tabula
     if SEQUENCE in recipe.members and recipe.steps is not None:
         prepared = fit_sequence(prepared, fitted, recipe.steps, recipe)
     recipe.report("calibration")
-    names = _score_names(recipe)
+    names = _score_names(recipe, categories=bool(prepared.columns.levels))
     at = prepared.calibrating
     scores = np.column_stack([fitted.scores[name] for name in names])
     fusion = _fusion(scores, names, prepared, fitted, recipe)
@@ -83,9 +84,10 @@ def assemble(rows: pd.DataFrame, schema: Schema, recipe: Recipe) -> tuple[Tabula
     return scorer, fitted.history
 
 
-def _score_names(recipe: Recipe) -> tuple[str, ...]:
+def _score_names(recipe: Recipe, *, categories: bool) -> tuple[str, ...]:
     """The names of the scores, in the order of their columns."""
-    made = {AUTOENCODER: (AUTOENCODER,), FOREST: (FOREST,), NEIGHBOURS: SCORES, SEQUENCE: (SEQUENCE,)}
+    known = (*SCORES, RARE_VALUES) if categories else SCORES
+    made = {AUTOENCODER: (AUTOENCODER,), FOREST: (FOREST,), NEIGHBOURS: known, SEQUENCE: (SEQUENCE,)}
     return tuple(score for member, found in made.items() if member in recipe.members for score in found)
 
 
@@ -115,7 +117,7 @@ def _weigh(names: tuple[str, ...], prepared: Prepared, fitted: FittedMembers, re
         if fitted.surprises is not None:
             made[AUTOENCODER] = fitted.surprises(given)
         if elsewhere is not None:
-            made |= dict(zip(SCORES, elsewhere.score(far_of(seen), seen["space"]).T, strict=True))
+            made |= scores_of(elsewhere, seen)
         return np.column_stack([made[name] for name in names])
 
     sample = prepared.kept_back[fitted.trusted[prepared.kept_back]][:MOST_WEIGHING_ROWS]

@@ -14,6 +14,7 @@ from sklearn.ensemble import IsolationForest
 
 from detector.arrays import Flags, Floats, Places
 from detector.detectors.table.bulk import Bulk
+from detector.detectors.table.calibration import choose_calibrating
 from detector.detectors.table.recipe import AUTOENCODER, FOREST, NEIGHBOURS, SEQUENCE, Recipe
 from detector.detectors.table.surprise import surprise_of
 from detector.detectors.table.training_rows import marks_of
@@ -25,6 +26,8 @@ from detector.errors import SchemaError, SettingError, nearest
 from detector.members.event_sequence import EventWindow, Steps
 from detector.members.isolation_forest import Trees
 from detector.members.novelty import SCORES, KnownRows
+from detector.members.novelty_graph import graph_of
+from detector.members.rare_values import RARE_VALUES
 from detector.onnx.graph import Graph, joined
 from detector.onnx.parity import largest_difference
 from detector.schema import Schema
@@ -33,11 +36,10 @@ if TYPE_CHECKING:
     import onnx
 
 MOST_HELD_OUT_ROWS = 50_000
-MOST_CALIBRATION_ROWS = 50_000
 MOST_PROBE_ROWS = 2_000
 TYPICAL, HIGH = 0.5, 0.9
 ALIKE = 0.05
-ROUNDING = {"parity_neighbours": 0.02}
+ROUNDING = {f"parity_{name}": 0.02 for name in SCORES}
 """In deviations: short distances are differences of large products, and float32 rounds these."""
 
 Views = dict[str, NDArray[np.float32]]
@@ -49,7 +51,7 @@ class Prepared:
     """Training rows as members take them.
 
     - ``learnt``, ``kept_back``: places of the rows that networks and forest learn from, and of those they do not.
-    - ``calibrating``: places of the rows that calibrate, a sample of both where there are many.
+    - ``calibrating``: places of the rows that calibrate, of both kinds.
     - ``graph``: ``prepare``, ready to run; ``views``: what it makes of all rows, see ``detector.encoding.onnx``.
     - ``marks``: the same for rows that are alike.
     """
@@ -84,7 +86,7 @@ class Prepared:
             marks=marks_of(encoded),
             learnt=learnt,
             kept_back=kept_back,
-            calibrating=_calibrating(len(rows), recipe),
+            calibrating=choose_calibrating(rows, schema, recipe),
         )
 
     def scorer_of(self, network: FittedNetwork) -> Scorer:
@@ -151,7 +153,9 @@ def fit_members(prepared: Prepared, recipe: Recipe) -> FittedMembers:
         chosen = choose_known(np.flatnonzero(fitted.trusted), recipe)
         fitted.known = know(views, chosen, recipe)
         fitted.scores |= _novelty(fitted.known, views, chosen, prepared.calibrating)
-        fitted.parts["known"] = fitted.known.to_onnx()
+        fitted.parts["known"] = graph_of(fitted.known)
+        if prepared.columns.levels:
+            fitted.parts[RARE_VALUES] = fitted.known.rare.to_onnx(len(fitted.known.range))
     fitted.metrics |= _parity(prepared, fitted, recipe)
     return fitted
 
@@ -214,8 +218,14 @@ def _novelty(known: KnownRows, views: Views, chosen: Places, at: Places) -> dict
     """The scores of the rows at these places, each without itself where it is one of the chosen."""
     own = np.full(len(views["space"]), -1)
     own[chosen] = np.arange(len(chosen))
-    found = known.score(far_of(views)[at], views["space"][at], own[at])
-    return dict(zip(SCORES, found.T, strict=True))
+    return scores_of(known, taken({"far": far_of(views), "space": views["space"]}, at), own[at])
+
+
+def scores_of(known: KnownRows, views: Views, own: Places | None = None) -> dict[str, Floats]:
+    """The scores that known rows give to others, by name; ``own`` as ``KnownRows.distances`` takes it."""
+    found = known.score(far_of(views), views["space"], own)
+    rare = known.rare.contributions(views["space"][:, len(known.range) :], own).sum(axis=1)
+    return dict(zip(SCORES, found.T, strict=True)) | {RARE_VALUES: rare}
 
 
 def taken(views: Views, rows: NDArray[Any]) -> Views:
@@ -289,13 +299,6 @@ def _split(n_rows: int, recipe: Recipe) -> tuple[Places, Places]:
     return np.sort(order[n_held_out:]), np.sort(order[:n_held_out])
 
 
-def _calibrating(n_rows: int, recipe: Recipe) -> Places:
-    if n_rows <= MOST_CALIBRATION_ROWS:
-        return np.arange(n_rows)
-    chosen = np.random.default_rng(recipe.random_state).choice(n_rows, MOST_CALIBRATION_ROWS, replace=False)
-    return np.sort(chosen)
-
-
 def _forest(table: NDArray[np.float32], recipe: Recipe) -> IsolationForest:
     """At most half of the rows a tree: those it was not grown on are scored by it."""
     most = min(recipe.max_samples, max(2, len(table) // 2))
@@ -331,8 +334,8 @@ def _parity(prepared: Prepared, fitted: FittedMembers, recipe: Recipe) -> dict[s
         normality = -(2.0 ** found["forest"][:, 0].astype(np.float64))
         pairs["parity_forest"] = fitted.forest.score_samples(held_out["table"]), normality
     if fitted.known is not None:
-        wanted = fitted.known.score(far_of(held_out), held_out["space"])
-        pairs["parity_neighbours"] = wanted, np.column_stack([found[name][:, 0] for name in SCORES])
+        known = scores_of(fitted.known, held_out)
+        pairs |= {f"parity_{name}": (known[name], found[name][:, 0]) for name in known if name in found}
     return {
         name: largest_difference({name: wanted}, {name: given}, most=ROUNDING.get(name))
         for name, (wanted, given) in pairs.items()

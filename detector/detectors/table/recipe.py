@@ -15,6 +15,7 @@ from detector.training.settings import OnStep
 
 AUTOENCODER, FOREST, NEIGHBOURS = MEMBERS = ("autoencoder", "forest", "neighbours")
 SEQUENCE = "sequence"
+KNOWN, EVERY = CALIBRATING = ("known", "all")
 
 
 @dataclass(frozen=True)
@@ -36,6 +37,7 @@ class Recipe:
     clean_references: int
     clean_share: float
     calibration_share: float
+    calibrate_on: str
     tail: str
     max_levels: int
     name: str
@@ -56,6 +58,7 @@ class Recipe:
         check_least(self, 1, *sizes)
         check_interval(self, "(0, 1)", "calibration_share")
         check_interval(self, "[0, 1)", "clean_share")
+        one_of("calibrate_on", self.calibrate_on, CALIBRATING)
         one_of("tail", self.tail, TAILS)
 
     def report(self, what: str, done: int = 0, planned: int = 1) -> None:

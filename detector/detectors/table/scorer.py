@@ -22,6 +22,7 @@ from detector.encoding.table import Encoded, TableEncoder
 from detector.errors import SettingError, ShapeError
 from detector.explain.reason import Reason, no_reasons, reasons_in_words
 from detector.explain.table import TableExplainer, sum_by
+from detector.features import Wording
 from detector.head.model import Head
 from detector.members.event_sequence import EventWindow
 from detector.members.isolation_forest import Trees
@@ -123,6 +124,7 @@ class TabularScorer:
         frame: pd.DataFrame,
         *,
         policy: Policy | None = None,
+        wording: Wording | None = None,
     ) -> Verdicts:
         """Clean, score, flag and explain a whole table at once.
 
@@ -132,6 +134,8 @@ class TabularScorer:
             The table as it comes.
         policy : Policy, optional
             Which rows to flag; without one, rows above the 99 % quantile of held-out normal rows.
+        wording : Wording, optional
+            How reasons are said; by the names of columns by default.
 
         Raises
         ------
@@ -144,7 +148,7 @@ class TabularScorer:
         decision = scoring.decision()
         (scores,) = scoring.scores(decision.flagged)
         return Verdicts(
-            reasons_in_words(scores).reset_index(drop=True),
+            reasons_in_words(scores if wording is None else wording.scores(scores)).reset_index(drop=True),
             cleaned.quarantine,
             promised=decision.promised,
             note=decision.note,

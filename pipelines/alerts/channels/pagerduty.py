@@ -26,7 +26,7 @@ def event_of(message: Message, *, routing_key: str) -> dict[str, Any]:
         return event
     details = {"alert": message.id, "reasons": message.reason_lines, **dict(message.table)}
     if message.answer_url:
-        details["Fraud, or fine?"] = message.answer_url
+        details[message.question] = message.answer_url
     event["payload"] = {
         "summary": message.sentence[:MOST_SUMMARY],
         "source": message.label or message.source,
@@ -38,7 +38,7 @@ def event_of(message: Message, *, routing_key: str) -> dict[str, Any]:
         "custom_details": details,
     }
     event["client"] = "anomaly-detector"
-    links = [("Review", message.review_url), ("MLflow", message.run_url), ("Fraud, or fine?", message.answer_url)]
+    links = [("Review", message.review_url), ("MLflow", message.run_url), (message.question, message.answer_url)]
     event["links"] = [{"href": url, "text": text} for text, url in links if url]
     return event
 

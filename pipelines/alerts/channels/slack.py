@@ -41,7 +41,7 @@ def payload_of(message: Message, *, templates: Path | None = None) -> dict[str, 
     ]
     if fields and message.kind not in ("digest", "test"):
         blocks.append({"type": "section", "fields": fields[:MOST_FIELDS]})
-    buttons = [("Fraud, or fine?", message.answer_url), ("Review", message.review_url), ("MLflow", message.run_url)]
+    buttons = [(message.question, message.answer_url), ("Review", message.review_url), ("MLflow", message.run_url)]
     if elements := [_button(text, url) for text, url in buttons if url]:
         blocks.append({"type": "actions", "elements": elements})
     blocks.append({"type": "context", "elements": [_plain(f"{message.source} · {message.id}", MOST_FIELD)]})

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from contextlib import closing
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Literal, get_args
 
+import numpy as np
 import pandas as pd
 import sqlalchemy as sa
 from sqlalchemy.orm import Session
@@ -15,6 +18,7 @@ from pipelines.alerts.grouping.audit_sample import SAMPLED
 from pipelines.alerts.grouping.silences import silence
 from pipelines.config import Config
 from pipelines.escaping import for_terminal, one_line
+from pipelines.listing import Cell, Column, Listing
 from pipelines.store import existing_store
 from pipelines.store.alert_tables import Alert, Answer, Delivery
 
@@ -28,7 +32,10 @@ def find(session: Session, alert: str) -> Alert:
 
     Raises ``DataError`` if there is none, or more than one.
     """
+    alert = one_line(alert)
     wanted = alert if alert.startswith("al_") else f"al_{alert}"
+    if (exact := session.get(Alert, wanted)) is not None:
+        return exact  # a pattern would have every alert looked at
     pattern = wanted.replace("_", r"\_").replace("%", r"\%") + "%"
     found = session.scalars(sa.select(Alert).where(Alert.id.like(pattern, escape="\\")).limit(2)).all()
     if len(found) != 1:
@@ -55,6 +62,8 @@ def answer(
 
     Raises ``DataError`` if there is no such verdict, or the alert is no event.
     """
+    if verdict == (alert.facts or {}).get("anomaly"):
+        verdict = "fraud"  # what is called a fault, or what else `alerts.anomaly` says, counts as one
     if verdict not in VERDICTS:
         raise DataError(f"There is no answer {verdict!r}. {nearest(verdict, VERDICTS)}")
     if alert.kind not in ("opened", "worse", "again"):
@@ -103,6 +112,61 @@ def precision(session: Session, *, source: str) -> pd.DataFrame:
     return table.assign(precision=table["fraud"] / answered.where(answered > 0))
 
 
+def precision_table(session: Session, *, source: str) -> Listing:
+    """The same as a list, the latest week first."""
+    heads = (Column("week", head=True), Column("channel", head=True), Column("reason", is_sentence=True))
+    numbers = (*(Column(name, is_number=True) for name in ("alerts", "answered", "fraud")), Column("precision"))
+    found = precision(session, source=source).sort_values("week", ascending=False, kind="stable")
+    rows = [
+        {**row, "precision": Cell(row["precision"], "-" if pd.isna(row["precision"]) else f"{row['precision']:.0%}")}
+        for row in found.to_dict("records")
+    ]
+    return Listing((*heads, *numbers), rows, empty="No alert has been sent yet.")
+
+
+@dataclass(frozen=True)
+class Quality:
+    """How right alerts were, each counted once wherever it was sent.
+
+    - ``by``: for ``week``, ``reason`` and ``channel`` a frame with its values, ``alerts``, ``answered``, ``fraud`` and
+      ``precision``; an alert that went to two channels counts in both.
+    - ``hours``: how long half of the answers took at most; None where there is none.
+    """
+
+    alerts: int
+    answered: int
+    fraud: int
+    unsure: int
+    hours: float | None
+    by: Mapping[str, pd.DataFrame]
+
+
+def quality(session: Session, *, source: str) -> Quality:
+    """How right alerts that were sent were, in all and by week, first reason and channel."""
+    sent = _sent(session, source)
+    once = sent.drop_duplicates("alert")
+    tables = {name: _by(sent if name == "channel" else once, name) for name in ("week", "reason", "channel")}
+    statement = (
+        sa.select(Alert.created_at, sa.func.min(Answer.at), sa.func.max(Answer.id))
+        .join(Answer, Answer.alert == Alert.id)
+        .where(Alert.source == source)
+        .group_by(Alert.id, Alert.created_at)
+    )
+    waited = [(first - created).total_seconds() / 3_600 for created, first, _ in session.execute(statement)]
+    answered, unsure = int(once["answered"].sum()), int((once["verdict"] == "unsure").sum())
+    hours = float(np.median(waited)) if waited else None
+    return Quality(len(once), answered, int(once["fraud"].sum()), unsure, hours, tables)
+
+
+def _by(sent: pd.DataFrame, name: str) -> pd.DataFrame:
+    counted = sent.groupby(name, as_index=False).agg(
+        alerts=("fraud", "size"), answered=("answered", "sum"), fraud=("fraud", "sum")
+    )
+    answered = counted["answered"].astype("float64")
+    counted["precision"] = counted["fraud"] / answered.where(answered > 0)
+    return counted.sort_values([name] if name == "week" else ["alerts", name], ascending=False, ignore_index=True)
+
+
 def in_all(session: Session, *, source: str) -> str:
     """How many answered alerts were fraud in all, each counted once, wherever it was sent."""
     once = _sent(session, source).drop_duplicates("alert")
@@ -147,10 +211,11 @@ def _sent(session: Session, source: str) -> pd.DataFrame:
             "channel": target,
             "reason": pattern,
             "week": f"{at.isocalendar().year}-W{at.isocalendar().week:02d}",
+            "verdict": verdict or "",
             "answered": verdict in ("fraud", "fine"),
             "fraud": verdict == "fraud",
         }
         for alert, target, pattern, at, verdict in session.execute(statement)
     ]
-    frame = pd.DataFrame(found, columns=["alert", "channel", "reason", "week", "answered", "fraud"])
+    frame = pd.DataFrame(found, columns=["alert", "channel", "reason", "week", "verdict", "answered", "fraud"])
     return frame.astype({"answered": bool, "fraud": bool})

@@ -90,12 +90,14 @@ class _Pages:
             earlier = f"{last.verdict}, by {last.who} on {last.at:%Y-%m-%d %H:%M} UTC" if last is not None else ""
         days = self.section.snooze_days
         return _page(
-            title="Fraud, or fine?",
-            text=message.sentence,
+            title=message.question,
+            text=message.lead,
+            anomaly=message.question.partition(",")[0],
             lines=[*message.reason_lines, *(f"{name}: {value}" for name, value in message.table)],
             form=True,
             earlier=earlier,
             snooze_days=f"{days:g}" if days else "",
+            console=f"{links.CONSOLE}/{claim.alert}" if self.config.service.console.enabled else "",
         )
 
     def store_answer(self, token: str, form: dict[str, str]) -> HTMLResponse:
@@ -134,5 +136,6 @@ def _answered(make: Callable[[], HTMLResponse]) -> HTMLResponse:
 
 
 def _page(*, title: str, text: str, status: int = 200, **more: Any) -> HTMLResponse:
-    values = {"title": title, "text": text, "lines": [], "form": False, "earlier": "", "snooze_days": ""} | more
+    values = {"title": title, "text": text, "lines": [], "form": False, "earlier": "", "snooze_days": ""}
+    values |= {"anomaly": "", "console": "", **more}
     return HTMLResponse(_pages.get_template("answer.html.j2").render(values), status_code=status, headers=HEADERS)

@@ -36,14 +36,18 @@ def facts_of(
     peak, rows = flagged.iloc[event.peak], flagged.iloc[event.places]
     key = next((name for name in (columns.key, "row") if name is not None and name in flagged), None)
     shown = [name for name in settings.shown if name in flagged]
+    course_rows = rows if timeline is None else timeline
+    course, begin = _risk_timeline(course_rows, columns.time)
     return {
+        "anomaly": settings.anomaly or ("fault" if config.kind == "sensors" else "fraud"),
+        **({"course_from": begin} if course else {}),
         "columns": {
             name: _short(masks.show(name, _written(peak[name], is_time=name == columns.time))) for name in shown
         },
         "reasons": [_masked(reason, masks, settings.history) for reason in reasons_of(peak.get("reasons"))],
         "keys": [] if key is None else masks.show_all(key, [_named(value) for value in rows[key].iloc[:MOST_KEYS]]),
         "previous": candidate.previous,
-        "course": _risk_timeline(rows if timeline is None else timeline, columns.time),
+        "course": course,
     }
 
 
@@ -109,10 +113,10 @@ def _written(value: object, *, is_time: bool = False) -> str:
     return str(value)
 
 
-def _risk_timeline(rows: pd.DataFrame, time: str | None) -> list[list[Any]]:
-    """Up to 60 points: seconds since the first, risk, and whether it was flagged."""
+def _risk_timeline(rows: pd.DataFrame, time: str | None) -> tuple[list[list[Any]], str]:
+    """Up to 60 points: seconds since the first, risk, and whether it was flagged; and when the first was, in UTC."""
     if time is None or time not in rows or len(rows) < 2:
-        return []
+        return [], ""
     when = times_of(rows, time, _EPOCH).astype("int64") / 1e6
     order = np.argsort(when, kind="stable")
     flags = rows["flagged"].to_numpy(dtype=bool)[order] if "flagged" in rows else np.ones(len(order), bool)
@@ -125,4 +129,5 @@ def _risk_timeline(rows: pd.DataFrame, time: str | None) -> list[list[Any]]:
         order, flags = order[kept], flags[kept]
     risk = rows["risk"].to_numpy(dtype=np.float64)[order]
     seconds = when[order] - when[order][0]
-    return [[round(float(s), 3), round(float(r), 4), bool(f)] for s, r, f in zip(seconds, risk, flags, strict=True)]
+    points = [[round(float(s), 3), round(float(r), 4), bool(f)] for s, r, f in zip(seconds, risk, flags, strict=True)]
+    return points, pd.Timestamp(when[order][0], unit="s").isoformat(timespec="seconds")

@@ -13,6 +13,8 @@ from datetime import UTC, datetime
 from detector.errors import DataError
 
 PATH = "/alerts/answer"
+CONSOLE = "/console/alerts"
+"""Where the console has a page of each alert."""
 MOST_CHARACTERS = 500
 _CONTEXT = b"alert-answer-v1\0"
 

@@ -69,13 +69,32 @@ class Message:
             return f"{self.about} is as usual again; it was unusual from {self.when}."
         if "chance" in self.facts:
             return f"A row of {self.about} was drawn at random, to find out what is missed; nothing flagged it."
+        mainly = f"; mainly {reason_in_words(self.reasons[0])}" if self.reasons else ""
+        return f"{self._unusual()}{mainly}."
+
+    @property
+    def lead(self) -> str:
+        """What happened, where the reasons stand below it: the sentence without its first reason."""
+        has_reasons = self.kind in ("opened", "worse", "again") and self.reasons and "chance" not in self.facts
+        return f"{self._unusual()}." if has_reasons else self.sentence
+
+    @property
+    def question(self) -> str:
+        """What people are asked: whether it was fraud, or, of machines, a fault.
+
+        A table of one's own says in ``alerts.anomaly`` what it looks for.
+        """
+        return f"{str(self.facts.get('anomaly', 'fraud')).capitalize()}, or fine?"
+
+    @property
+    def reasons_title(self) -> str:
+        """What stands above the lines of ``reason_lines``."""
+        return "Among them" if self.kind == "digest" else "What is wrong" if self.is_service else "Why"
+
+    def _unusual(self) -> str:
         unusual = {"worse": "has become more unusual", "again": "is still unusual"}.get(self.kind, "is unusual")
         text = f"{self.about} {unusual} ({self.severity}): {words.counted(self.rows, 'flagged row')}"
-        if self.amount is not None:
-            text += f", {words.money(self.amount)} at stake"
-        if self.reasons:
-            text += f"; mainly {reason_in_words(self.reasons[0])}"
-        return f"{text}."
+        return text if self.amount is None else f"{text}, {words.money(self.amount)} at stake"
 
     @property
     def title(self) -> str:
@@ -126,6 +145,36 @@ class Message:
         return "".join(block for block, _ in self.course)
 
     @property
+    def course_span(self) -> tuple[str, str]:
+        """When the risk over time begins and ends; empty where that was not written down."""
+        points, begin = self.facts.get("course", []), self.facts.get("course_from")
+        if not points or not begin:
+            return "", ""
+        first = datetime.fromisoformat(str(begin))
+        last = first + timedelta(seconds=float(points[-1][0]))
+        form = "%H:%M" if first.date() == last.date() else "%Y-%m-%d %H:%M"
+        return f"{first:%Y-%m-%d %H:%M}", f"{last:{form}} UTC"
+
+    @property
+    def course_threshold(self) -> float | None:
+        """The least risk over this time that was flagged; None if nothing was."""
+        flagged = [float(risk) for _, risk, is_flagged in self.facts.get("course", []) if is_flagged]
+        return min(flagged) if flagged else None
+
+    @property
+    def course_in_words(self) -> str:
+        """When it was, and from which risk on rows were flagged.
+
+        >>> course = [[0, 1.5, False], [3600, 4.25, True]]
+        >>> given = {"course": course, "course_from": "2026-03-01T09:05:00"}
+        >>> Message(**{name: None for name in Message.__dataclass_fields__} | {"facts": given}).course_in_words
+        '2026-03-01 09:05 to 10:05 UTC, flagged from 4.25'
+        """
+        begin, end = self.course_span
+        threshold = "" if self.course_threshold is None else f"flagged from {self.course_threshold:.2f}"
+        return ", ".join(part for part in (f"{begin} to {end}" if begin else "", threshold) if part)
+
+    @property
     def table(self) -> list[tuple[str, str]]:
         """Names and values worth showing."""
         rows = [("When", self.when)]
@@ -174,7 +223,7 @@ class Message:
         room, hours = self.facts.get("a_day"), self.facts.get("backlog_hours")
         which = f"on {self.facts.get('day')}"
         if hours is not None:
-            which = f"that was scored on {self.facts.get('day')}, over {hours:g} hours late,"
+            which = f"scored on {self.facts.get('day')}, over {hours:g} hours late,"
         return (
             f"{words.counted(more, 'more event')} of {self.source} {which} would have been alerts "
             f"({parts}), beyond the {room} a day; they are in the scores."

@@ -5,11 +5,9 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from datetime import datetime
+from typing import Any
 
 import sqlalchemy as sa
-from rich import box
-from rich.markup import escape
-from rich.table import Table
 from sqlalchemy.orm import Session
 
 from detector.errors import DataError, DetectorError, nearest
@@ -19,71 +17,115 @@ from pipelines.alerts.network.errors import DeliveryError
 from pipelines.alerts.outbox.alerts import trial_alert
 from pipelines.config import Config
 from pipelines.config.masking import HIDDEN, masks_of
+from pipelines.listing import Cell, Column, Listing
 from pipelines.store.alert_tables import Alert, Answer, Delivery, Silence, TargetState
 
 STATES = ("waiting", "held", "sent", "digested", "dead")
 _COLOURS = {"critical": "bold red", "high": "red", "medium": "yellow", "low": "cyan"}
 
 
-def alerts_table(session: Session, *, config: Config, state: str | None, most: int) -> Table:
+def alerts_table(session: Session, *, config: Config, state: str | None, most: int) -> Listing:
     """The latest alerts, and how far each is."""
-    statement = sa.select(Alert).where(Alert.source == config.name).order_by(Alert.created_at.desc(), Alert.id)
+    statement = sa.select(Alert).where(Alert.source == config.name).order_by(Alert.first_at.desc(), Alert.id)
     if state is not None:
         if state not in STATES:
             raise DataError(f"There is no state {state!r}. {nearest(state, STATES)}")
         statement = statement.where(Alert.id.in_(sa.select(Delivery.alert).where(Delivery.state == state)))
-    table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False)
-    for name in ("id", "created (UTC)", "severity", "what"):
-        table.add_column(name, no_wrap=name != "what")
-    for name in ("deliveries", "answer"):
-        table.add_column(name)
+    columns = (
+        Column("id", head=True),
+        Column("happened (UTC)", head=True, key="first_at"),
+        Column("severity", head=True),
+        Column("what", is_sentence=True),
+        Column("deliveries", is_sentence=True),
+        Column("answer"),
+        *(Column(name, hidden=True) for name in ("about", "kind", "rows", "p_value", "amount", "created_at")),
+    )
+    rows = []
     for alert in session.scalars(statement.limit(most)):
         message = message_of(alert, section=config.alerts, target="")
         found = session.execute(
             sa.select(Delivery.state, sa.func.count()).where(Delivery.alert == alert.id).group_by(Delivery.state)
         )
-        states = ", ".join(f"{number} {name}" for name, number in sorted((row[0], row[1]) for row in found))
+        states = {str(name): int(number) for name, number in sorted((row[0], row[1]) for row in found)}
         said = session.scalar(
             sa.select(Answer.verdict).where(Answer.alert == alert.id).order_by(Answer.id.desc()).limit(1)
         )
-        colour = _COLOURS.get(alert.severity, "default")
-        table.add_row(
-            alert.id[:11],
-            f"{alert.created_at:%Y-%m-%d %H:%M}",
-            f"[{colour}]{escape(alert.severity)}[/]",
-            escape(message.sentence),
-            states,
-            said or "",
+        rows.append(
+            {
+                "id": Cell(alert.id, alert.id[:11]),
+                "happened (UTC)": Cell(alert.first_at, f"{alert.first_at:%Y-%m-%d %H:%M}"),
+                "severity": Cell(alert.severity, alert.severity, _COLOURS.get(alert.severity, "")),
+                "what": message.sentence,
+                "deliveries": Cell(states, ", ".join(f"{number} {name}" for name, number in states.items())),
+                "answer": said,
+                "about": message.label,
+                "kind": alert.kind,
+                "rows": alert.rows,
+                "p_value": alert.p_value,
+                "amount": alert.amount,
+                "created_at": alert.created_at,
+            }
         )
-    return table
+    return Listing(columns, rows, empty="No alerts." if state is None else f"No alerts are {state}.")
 
 
-def targets_table(session: Session, *, config: Config) -> Table:
+def targets_table(session: Session, *, config: Config) -> Listing:
     """Every target: whether it takes alerts, and what waits for it."""
-    table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False)
-    for name in ("target", "from", "state", "waiting", "given up", "last error"):
-        table.add_column(name)
+    columns = (
+        Column("target", head=True),
+        Column("state", head=True),
+        Column("from"),
+        Column("waiting", is_number=True),
+        Column("given up", is_number=True),
+        Column("last error", is_sentence=True),
+    )
+    rows = []
     for target in targets_of(config):
         state = session.get(TargetState, target.name)
         counted = session.execute(
             sa.select(Delivery.state, sa.func.count()).where(Delivery.target == target.name).group_by(Delivery.state)
         )
         found = {row[0]: int(row[1]) for row in counted}
-        waiting = found.get("waiting", 0) + found.get("held", 0)
-        shown = ("up", "") if state is None else (state.state, state.error)
-        table.add_row(
-            target.name, target.least_severity, shown[0], str(waiting), str(found.get("dead", 0)), escape(shown[1])
+        rows.append(
+            {
+                "target": target.name,
+                "state": "up" if state is None else state.state,
+                "from": target.least_severity,
+                "waiting": found.get("waiting", 0) + found.get("held", 0),
+                "given up": found.get("dead", 0),
+                "last error": "" if state is None else state.error,
+            }
         )
-    return table
+    return Listing(columns, rows, empty="Alerts go nowhere: name a channel in `alerts`.")
+
+
+def alert_facts(session: Session, alert: Alert, *, config: Config) -> dict[str, Any]:
+    """All about one alert, for programs."""
+    message = message_of(alert, section=config.alerts, target="cli")
+    deliveries = session.scalars(sa.select(Delivery).where(Delivery.alert == alert.id).order_by(Delivery.id))
+    answers = session.scalars(sa.select(Answer).where(Answer.alert == alert.id).order_by(Answer.id))
+    return {
+        **message.to_dict(),
+        "sentence": message.sentence,
+        "reasons": message.reasons,
+        "values": dict(message.table),
+        "deliveries": [
+            {name: getattr(each, name) for name in ("target", "state", "attempts", "sent_at", "error")}
+            for each in deliveries
+        ],
+        "answers": [
+            {name: getattr(each, name) for name in ("verdict", "who", "at", "via", "reason")} for each in answers
+        ],
+    }
 
 
 def alert_text(session: Session, alert: Alert, *, config: Config) -> str:
     """All about one alert."""
     message = message_of(alert, section=config.alerts, target="cli")
-    lines = [message.title, message.sentence, "", f"Id: {alert.id}", f"Event: {alert.incident} ({alert.kind})"]
+    lines = [message.title, message.lead, "", f"Id: {alert.id}", f"Event: {alert.incident} ({alert.kind})"]
     lines += [f"{name}: {value}" for name, value in message.table]
     if message.reason_lines:
-        lines += ["", "Why:", *(f"- {line}" for line in message.reason_lines)]
+        lines += ["", f"{message.reasons_title}:", *(f"- {line}" for line in message.reason_lines)]
     links = (("Answer", message.answer_url), ("Review", message.review_url), ("MLflow", message.run_url))
     lines += [f"{name}: {url}" for name, url in links if url]
     lines += ["", "Deliveries:"]
@@ -98,17 +140,32 @@ def alert_text(session: Session, alert: Alert, *, config: Config) -> str:
     return "\n".join(lines)
 
 
-def silences_text(silences: Sequence[Silence], *, config: Config) -> str:
-    """Silences, one a line; their labels masked, also those made before there was a mask."""
-    if not silences:
-        return "Nothing is silenced."
-    return "\n".join(
-        f"{each.id}: {_masked(each.label, config) or 'everything'}"
-        + (f", {each.pattern} only" if each.pattern else "")
-        + (f", below {each.below}" if each.below else "")
-        + f", until {each.until:%Y-%m-%d %H:%M} UTC, by {each.who}: {each.reason} (needed {each.hits} times)"
-        for each in silences
+def silences_table(silences: Sequence[Silence], *, config: Config) -> Listing:
+    """Silences; their labels masked, also those made before there was a mask."""
+    columns = (
+        Column("number", head=True, is_number=True),
+        Column("what", head=True),
+        Column("until"),
+        Column("only"),
+        Column("below"),
+        Column("by"),
+        Column("why", is_sentence=True),
+        Column("times needed", is_number=True),
     )
+    rows = [
+        {
+            "number": each.id,
+            "what": _masked(each.label, config) or "everything",
+            "until": Cell(each.until, f"{each.until:%Y-%m-%d %H:%M} UTC"),
+            "only": each.pattern,
+            "below": each.below,
+            "by": each.who,
+            "why": each.reason,
+            "times needed": each.hits,
+        }
+        for each in silences
+    ]
+    return Listing(columns, rows, empty="Nothing is silenced.")
 
 
 def _masked(label: str, config: Config) -> str:

@@ -1,0 +1,143 @@
+"""The ONNX graph of the novelty members."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from detector.members.neighbours import CANCELLED, CHUNK
+from detector.members.novelty import CURVED, FAR, LINEAR, MOST, RESOLVED, SCALINGS, SCORES
+
+if TYPE_CHECKING:
+    import onnx
+
+    from detector.members.novelty import KnownRows
+
+
+def graph_of(known: KnownRows) -> onnx.ModelProto:
+    """``far``, ``space`` → ``neighbours``, ``contraction`` (n, 1).
+
+    Sums are matrix products, because ONNX Runtime's own reductions add in an order that depends on where a row lies
+    in memory. The first chunk of the known rows is that of the kernel, so its distances are computed once.
+    """
+    from detector.onnx import text as onnx_text
+
+    n_numeric, width = len(known.range), known.rows[LINEAR].shape[1]
+    constants: dict[str, NDArray[Any] | np.generic] = {
+        "from": np.array([n_numeric]),
+        "to": np.array([width]),
+        "axis": np.array([1]),
+        "ones": np.ones((width, 1), dtype=np.float32),
+        "every": np.ones((known.contracted, 1), dtype=np.float32),
+        "nought": np.float32(0),
+        "one": np.float32(1),
+        "resolved": np.float32(RESOLVED),
+        "kept": np.float32(1 - CANCELLED),
+        "cancelled": np.float32(CANCELLED),
+        "half": np.float32(1 / len(SCALINGS)),
+        "middle": known.middle,
+        "most": MOST,
+        "least": -MOST,
+        "far_away": FAR,
+        "far_below": -FAR,
+        "range": known.range,
+        "spread": known.spread,
+    }
+    lines = ["rest = Slice (space, from, to, axis)"]
+    if n_numeric:
+        lines += [
+            "wide = Clip (far, least, most)",
+            "centred = Sub (wide, middle)",
+            "ranged = Div (centred, range)",
+            "size = Abs (ranged)",
+            "sign = Sign (ranged)",
+            "over = Sub (size, far_away)",
+            "beyond = Max (over, nought)",
+            "grown = Add (beyond, one)",
+            "damped = Log (grown)",
+            "signed = Mul (sign, damped)",
+            "inside = Clip (ranged, far_below, far_away)",
+            "linear_numbers = Add (inside, signed)",
+            "spreads = Div (centred, spread)",
+            "curved_numbers = Asinh (spreads)",
+        ]
+    for name, sizes in known.sizes.items():
+        constants[f"{name}_sizes"] = sizes
+        lines.append(f"{name}_rest = Mul (rest, {name}_sizes)")
+    for name in SCALINGS:
+        if not n_numeric:
+            lines.append(f"{name} = Identity ({name}_rest)")
+        elif n_numeric == width:
+            lines.append(f"{name} = Identity ({name}_numbers)")
+        else:
+            lines.append(f"{name} = Concat <axis = 1> ({name}_numbers, {name}_rest)")
+        lines += _lines(known, name, constants)
+    for score in SCORES:
+        lines += [
+            f"{score}_sum = Add ({LINEAR}_{score}, {CURVED}_{score})",
+            f"{score} = Mul ({score}_sum, half)",
+        ]
+    inputs = ["float[n, space_width] space"]
+    inputs += ["float[n, far_width] far"] if n_numeric else []
+    outputs = [f"float[n, 1] {score}" for score in SCORES]
+    return onnx_text.model("known_rows", inputs, outputs, lines, constants)
+
+
+def _lines(known: KnownRows, name: str, constants: dict[str, NDArray[Any] | np.generic]) -> list[str]:
+    """The lines of one scaling, and their constants."""
+    rows, kernel = known.rows[name], known.contracted
+    starts = [0, *range(kernel, len(rows), CHUNK), len(rows)] if len(rows) > kernel else [0, len(rows)]
+    lines = []
+    for i, (start, end) in enumerate(pairwise(starts)):
+        chunk = rows[start:end]
+        constants[f"{name}_chunk_{i}"] = np.ascontiguousarray(-2.0 * chunk.T)
+        constants[f"{name}_norm_{i}"] = (chunk.astype(np.float64) ** 2).sum(axis=1).astype(np.float32)
+        lines += [
+            f"{name}_product_{i} = MatMul ({name}, {name}_chunk_{i})",
+            f"{name}_squared_{i} = Add ({name}_product_{i}, {name}_norm_{i})",
+            f"{name}_near_{i} = ReduceMin <axes = [1], keepdims = 1> ({name}_squared_{i})",
+        ]
+    constants |= {
+        f"{name}_kernel": rows[:kernel],
+        f"{name}_sharpness": np.float32(-0.5 / known.bandwidth[name]),
+    }
+    near = ", ".join(f"{name}_near_{i}" for i in range(len(starts) - 1))
+    lines += [
+        f"{name}_candidates = Concat <axis = 1> ({near})",
+        f"{name}_nearest = ReduceMin <axes = [1], keepdims = 1> ({name}_candidates)",
+        f"{name}_square = Mul ({name}, {name})",
+        f"{name}_length = MatMul ({name}_square, ones)",
+        f"{name}_kept = Mul ({name}_length, kept)",
+        f"{name}_shifted = Add ({name}_nearest, {name}_kept)",
+        f"{name}_distance = Max ({name}_shifted, nought)",
+        f"{name}_resolved = Mul ({name}_length, resolved)",
+        f"{name}_excess = Sub ({name}_squared_0, {name}_near_0)",
+        f"{name}_exponent = Mul ({name}_excess, {name}_sharpness)",
+        f"{name}_weight = Exp ({name}_exponent)",
+        f"{name}_total = MatMul ({name}_weight, every)",
+        f"{name}_pulled = MatMul ({name}_weight, {name}_kernel)",
+        f"{name}_mean = Div ({name}_pulled, {name}_total)",
+        f"{name}_residual = Sub ({name}, {name}_mean)",
+        f"{name}_residual_square = Mul ({name}_residual, {name}_residual)",
+        f"{name}_residual_length = MatMul ({name}_residual_square, ones)",
+        f"{name}_rounding = Mul ({name}_length, cancelled)",
+        f"{name}_pull_less = Sub ({name}_residual_length, {name}_rounding)",
+        f"{name}_pull = Max ({name}_pull_less, nought)",
+    ]
+    for i, (score, distance) in enumerate(zip(SCORES, (f"{name}_distance", f"{name}_pull"), strict=True)):
+        constants |= {
+            f"{name}_floor_{i}": np.float32(known.floor[name][i] ** 2),
+            f"{name}_location_{i}": np.float32(2 * known.location[name][i]),
+            f"{name}_scale_{i}": np.float32(2 * known.scale[name][i]),
+        }
+        lines += [
+            f"{name}_least_{i} = Max ({name}_resolved, {name}_floor_{i})",
+            f"{name}_lifted_{i} = Add ({distance}, {name}_least_{i})",
+            f"{name}_log_{i} = Log ({name}_lifted_{i})",
+            f"{name}_from_{i} = Sub ({name}_log_{i}, {name}_location_{i})",
+            f"{name}_{score} = Div ({name}_from_{i}, {name}_scale_{i})",
+        ]
+    return lines

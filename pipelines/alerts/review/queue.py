@@ -1,0 +1,259 @@
+"""The queue: the latest alert of each event, by state and by what is at stake, page by page."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy.orm import Session, aliased
+
+from detector.decide.policy import SEVERITIES
+from detector.errors import DataError, nearest
+from pipelines.alerts.feedback.answers import find
+from pipelines.alerts.message.message import Message, message_of, reason_in_words
+from pipelines.config import Config
+from pipelines.escaping import one_line
+from pipelines.store.access_tables import AlertNote
+from pipelines.store.alert_tables import Alert, Answer, Delivery, Silence
+
+EVENTS = ("opened", "worse", "again")
+STATES = ("open", "snoozed", "answered", "all")
+ORDERS = ("urgent", "newest")
+MOST_SIMILAR = 5
+MOST_EARLIER = 20
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """Which alerts, in which order.
+
+    - ``state``: open (nobody has answered, nothing keeps it quiet), snoozed, answered, or all.
+    - ``order``: urgent: the most severe first, of these the largest amount, of these the rarest; or newest.
+    - ``after``: the alert that the page before ended with.
+    """
+
+    state: str = "open"
+    severity: str = ""
+    about: str = ""
+    pattern: str = ""
+    assignee: str | None = None
+    since: datetime | None = None
+    until: datetime | None = None
+    order: str = "urgent"
+    after: str = ""
+    most: int = 50
+
+    def __post_init__(self) -> None:
+        for name, given, known in (
+            ("state", self.state, STATES),
+            ("severity", self.severity, (*SEVERITIES, "")),
+            ("order", self.order, ORDERS),
+        ):
+            if given not in known:
+                raise DataError(f"{name}: {given!r} is not known. {nearest(given, [each for each in known if each])}")
+
+
+@dataclass(frozen=True)
+class Line:
+    """An alert in the queue: what is said of it, by whom it was answered, and who has taken it."""
+
+    alert: Alert
+    message: Message
+    verdict: str
+    assignee: str
+    snoozed_until: datetime | None
+
+    @property
+    def state(self) -> str:
+        """open, snoozed or answered."""
+        return "answered" if self.verdict else "snoozed" if self.snoozed_until is not None else "open"
+
+    @property
+    def why(self) -> str:
+        """The first reason in words."""
+        return reason_in_words(self.message.reasons[0]) if self.message.reasons else ""
+
+    def to_dict(self) -> dict[str, Any]:
+        """As programs receive it."""
+        found = self.message.to_dict() | {"created_at": self.alert.created_at.isoformat(), "state": self.state}
+        found |= {"verdict": self.verdict or None, "assignee": self.assignee or None}
+        found["snoozed_until"] = None if self.snoozed_until is None else self.snoozed_until.isoformat()
+        found |= {"sentence": self.message.sentence, "rarity": self.message.rarity, "pattern": self.alert.pattern}
+        return found | {"reasons": self.message.reasons}
+
+
+def page(session: Session, wanted: Wanted, *, config: Config, now: datetime) -> list[Line]:
+    """One page of the queue.
+
+    Raises ``DataError`` if ``after`` is no alert.
+    """
+    keys = _keys(wanted.order)
+    order = [column.desc() if falls else column for column, falls, _ in keys]
+    chosen = sa.select(Alert.id).where(Alert.source == config.name, Alert.kind.in_(EVENTS))
+    chosen = chosen.where(*_filters(wanted, now=now)).order_by(*order).limit(wanted.most)
+    if wanted.after:
+        chosen = chosen.where(_behind(keys, find(session, wanted.after)))
+    # What stands beside an alert is looked up for those of the page alone, not for all that were sorted.
+    ids = session.scalars(chosen).all()
+    statement = sa.select(Alert, _verdict(), _assignee(), _quiet_until(now)).where(Alert.id.in_(ids)).order_by(*order)
+    return [
+        Line(alert, message_of(alert, section=config.alerts, target="queue"), verdict or "", assignee or "", until)
+        for alert, verdict, assignee, until in session.execute(statement)
+    ]
+
+
+def count(session: Session, wanted: Wanted, *, config: Config, now: datetime, most: int | None = None) -> int:
+    """How many there are on all pages; with ``most``, it is not counted beyond that."""
+    ours = sa.select(Alert.id).where(Alert.source == config.name, Alert.kind.in_(EVENTS), *_filters(wanted, now=now))
+    return int(session.scalar(sa.select(sa.func.count()).select_from(ours.limit(most).subquery())) or 0)
+
+
+def line_of(session: Session, alert: str, *, config: Config, now: datetime) -> Line:
+    """One alert, as the queue has it; any kind of alert.
+
+    Raises ``DataError`` if there is none, or several.
+    """
+    found = find(session, alert)
+    if found.source != config.name:
+        raise DataError(f"There is no alert {alert!r} of {config.name}. `detector alerts list` shows them.")
+    statement = sa.select(_verdict(), _assignee(), _quiet_until(now)).where(Alert.id == found.id)
+    verdict, assignee, until = session.execute(statement).one()
+    return Line(found, message_of(found, section=config.alerts, target="queue"), verdict or "", assignee or "", until)
+
+
+@dataclass(frozen=True)
+class Beside:
+    """What stands beside an alert: what was said, sent and written, and other alerts."""
+
+    answers: Sequence[Answer]
+    notes: Sequence[AlertNote]
+    deliveries: Sequence[Delivery]
+    earlier: Sequence[Line]
+    similar: Sequence[Line]
+
+
+def beside(session: Session, line: Line, *, config: Config, now: datetime) -> Beside:
+    """What stands beside an alert; ``similar`` were answered and have the same first reason, of other entities."""
+    alert = line.alert
+
+    def all_of(table: Any) -> Sequence[Any]:
+        return session.scalars(sa.select(table).where(table.alert == alert.id).order_by(table.id)).all()
+
+    def lines(*where: sa.ColumnElement[bool], most: int) -> list[Line]:
+        statement = sa.select(Alert.id).where(Alert.source == config.name, Alert.kind.in_(EVENTS), *where)
+        newest = statement.order_by(Alert.created_at.desc(), Alert.id).limit(most)
+        return [line_of(session, each, config=config, now=now) for each in session.scalars(newest).all()]
+
+    answered = Alert.id.in_(sa.select(Answer.alert))
+    earlier = lines(Alert.group == alert.group, Alert.id != alert.id, most=MOST_EARLIER) if alert.group else []
+    alike = Alert.pattern == alert.pattern
+    similar = lines(alike, answered, Alert.group != alert.group, most=MOST_SIMILAR) if alert.pattern else []
+    return Beside(all_of(Answer), all_of(AlertNote), all_of(Delivery), earlier, similar)
+
+
+def next_open(session: Session, alert: Alert, *, config: Config, now: datetime) -> str | None:
+    """The open alert that comes after one in the queue, or the first if it was the last."""
+    for wanted in (Wanted(after=alert.id, most=1), Wanted(most=2)):
+        for line in page(session, wanted, config=config, now=now):
+            if line.alert.id != alert.id:
+                return line.alert.id
+    return None
+
+
+def _filters(wanted: Wanted, *, now: datetime) -> list[sa.ColumnElement[bool]]:
+    later = aliased(Alert)
+    newer = sa.or_(
+        later.created_at > Alert.created_at, sa.and_(later.created_at == Alert.created_at, later.id > Alert.id)
+    )
+    found: list[sa.ColumnElement[bool]] = [
+        ~sa.exists().where(later.incident == Alert.incident, later.kind.in_(EVENTS), newer)
+    ]
+    answered, quiet = sa.exists().where(Answer.alert == Alert.id), _is_quiet(now)
+    if wanted.state in ("open", "snoozed"):
+        found += [~answered, quiet if wanted.state == "snoozed" else ~quiet]
+    elif wanted.state == "answered":
+        found.append(answered)
+    if wanted.severity:
+        found.append(Alert.severity == wanted.severity)
+    if wanted.about:
+        found.append(Alert.label == one_line(wanted.about))
+    if wanted.pattern:
+        found.append(Alert.pattern == one_line(wanted.pattern))
+    if wanted.assignee is not None:
+        found.append(sa.func.coalesce(_assignee(), "") == one_line(wanted.assignee))
+    if wanted.since is not None:
+        found.append(Alert.created_at >= wanted.since)
+    if wanted.until is not None:
+        found.append(Alert.created_at < wanted.until)
+    return found
+
+
+_Key = tuple[sa.ColumnElement[Any], bool, Any]
+"""What is sorted by, whether from large to small, and what an alert has there."""
+
+
+def _keys(order: str) -> list[_Key]:
+    id_: _Key = (sa.type_coerce(Alert.id, sa.String), False, lambda alert: alert.id)
+    if order == "newest":
+        return [(sa.type_coerce(Alert.created_at, Alert.created_at.type), True, lambda alert: alert.created_at), id_]
+    ranks = {name: place for place, name in enumerate(SEVERITIES)}
+    return [
+        (sa.case(ranks, value=Alert.severity, else_=-1), True, lambda alert: ranks.get(alert.severity, -1)),
+        (
+            sa.func.coalesce(Alert.amount, -1.0),
+            True,
+            lambda alert: -1.0 if alert.amount is None else alert.amount,
+        ),
+        (sa.type_coerce(Alert.p_value, sa.Double), False, lambda alert: alert.p_value),
+        id_,
+    ]
+
+
+def _behind(keys: Sequence[_Key], alert: Alert) -> sa.ColumnElement[bool]:
+    """Whether an alert comes after one in that order."""
+    cases: list[sa.ColumnElement[bool]] = []
+    alike: list[sa.ColumnElement[bool]] = []
+    for column, falls, value_of in keys:
+        value = value_of(alert)
+        cases.append(sa.and_(*alike, column < value if falls else column > value))
+        alike.append(column == value)
+    return sa.or_(*cases)
+
+
+def _verdict() -> sa.ScalarSelect[Any]:
+    last = sa.select(Answer.verdict).where(Answer.alert == Alert.id).order_by(Answer.id.desc()).limit(1)
+    return last.correlate(Alert).scalar_subquery()
+
+
+def _assignee() -> sa.ScalarSelect[Any]:
+    ours = (AlertNote.alert == Alert.id, AlertNote.kind == "assigned")
+    return (
+        sa.select(AlertNote.text).where(*ours).order_by(AlertNote.id.desc()).limit(1).correlate(Alert).scalar_subquery()
+    )
+
+
+def _covers(now: datetime) -> list[sa.ColumnElement[bool]]:
+    return [
+        Silence.source == Alert.source,
+        Silence.group == Alert.group,
+        Silence.group != "",
+        Silence.pattern.in_(["", Alert.pattern]),
+        Silence.below == "",
+        Silence.until > now,
+    ]
+
+
+def _is_quiet(now: datetime) -> sa.ColumnElement[bool]:
+    return sa.exists().where(*_covers(now)).correlate(Alert)
+
+
+def _quiet_until(now: datetime) -> sa.ScalarSelect[Any]:
+    return sa.select(sa.func.max(Silence.until)).where(*_covers(now)).correlate(Alert).scalar_subquery()
+
+
+def following(wanted: Wanted, lines: Sequence[Line]) -> Wanted | None:
+    """What to ask for the next page; None if this one was the last."""
+    return replace(wanted, after=lines[-1].alert.id) if len(lines) == wanted.most else None

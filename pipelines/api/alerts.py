@@ -1,0 +1,177 @@
+"""``/v1/alerts``: the queue, one alert with all that stands beside it, and what people do with it."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Depends, Query, Request
+from fastapi.responses import JSONResponse
+from pydantic import BaseModel, ConfigDict, Field
+from sqlalchemy.orm import Session
+
+from pipelines.alerts.feedback import answers
+from pipelines.alerts.review import notes, queue
+from pipelines.alerts.review.queue import Beside, Line, Wanted
+from pipelines.api.doors import Doors, caller_of, needs
+from pipelines.api.problems import HEADERS
+from pipelines.api.scores import plain
+from pipelines.api.writes import in_one_transaction
+from pipelines.scoring.alert_rows import rows_of_alert
+
+VIA = "api"
+
+
+class Given(BaseModel):
+    """The body of a request; a field that is not known is an error."""
+
+    model_config = ConfigDict(extra="forbid")
+
+
+class Verdict(Given):
+    """What an alert was."""
+
+    verdict: str = Field(description="fraud, fine or unsure.")
+    reason: str = Field("", max_length=1_000)
+    snooze: bool = Field(default=False, description="If fine: keep this pattern of this entity quiet for a while.")
+
+
+class Snooze(Given):
+    """Keep this pattern of this entity quiet, and the alert out of the queue."""
+
+    hours: float
+    reason: str = Field(max_length=1_000)
+
+
+class Assignee(Given):
+    """Who looks after it."""
+
+    assignee: str = Field(max_length=200, description="Empty for nobody.")
+
+
+class Comment(Given):
+    """Something to write beside it."""
+
+    text: str = Field(max_length=4_000)
+
+
+def alerts_router(doors: Doors) -> APIRouter:
+    """The paths."""
+    router = APIRouter(prefix="/alerts", tags=["alerts"], dependencies=[Depends(needs("review"))])
+    _add_reads(router, doors)
+    _add_writes(router, doors)
+    return router
+
+
+def _add_reads(router: APIRouter, doors: Doors) -> None:
+    config, store = doors.config, doors.store
+
+    @router.get("")
+    def list_alerts(
+        state: Annotated[str, Query(description="open, snoozed, answered or all.")] = "open",
+        severity: Annotated[str, Query(description="low, medium, high or critical.")] = "",
+        about: Annotated[str, Query(description="The entity, as alerts show it.")] = "",
+        pattern: Annotated[str, Query(description="The feature of the first reason.")] = "",
+        assignee: Annotated[str | None, Query(description="Whose; empty for nobody's.")] = None,
+        since: datetime | None = None,
+        until: datetime | None = None,
+        order: Annotated[str, Query(description="urgent or newest.")] = "urgent",
+        after: Annotated[str, Query(description="The last alert of the page before.")] = "",
+        limit: Annotated[int, Query(ge=1, le=500)] = 50,
+    ) -> JSONResponse:
+        """The latest alert of each event, a page of them."""
+        wanted = Wanted(state, severity, about, pattern, assignee, since, until, order, after, limit)
+        with store.read() as session:
+            lines = queue.page(session, wanted, config=config, now=doors.clock())
+            total = queue.count(session, wanted, config=config, now=doors.clock())
+        following = queue.following(wanted, lines)
+        found = {"alerts": [line.to_dict() for line in lines], "total": total}
+        return JSONResponse(found | {"next": None if following is None else following.after}, headers=HEADERS)
+
+    @router.get("/{alert}")
+    def show(alert: str) -> JSONResponse:
+        """All about one alert."""
+        with store.read() as session:
+            line = queue.line_of(session, alert, config=config, now=doors.clock())
+            beside = queue.beside(session, line, config=config, now=doors.clock())
+            return JSONResponse(detail_of(line, beside), headers=HEADERS)
+
+    @router.get("/{alert}/rows")
+    def rows(alert: str, limit: Annotated[int, Query(ge=1, le=1_000)] = 100) -> JSONResponse:
+        """Its rows, as the source has them, with their scores; masked where alerts are."""
+        with store.read() as session:
+            found = queue.line_of(session, alert, config=config, now=doors.clock()).alert
+            session.expunge_all()
+        rows = rows_of_alert(found, config=config, store=store, cache=doors.cache, most=limit)
+        lines = [{name: plain(value) for name, value in row.items()} for row in rows.shown.to_dict("records")]
+        return JSONResponse({"rows": lines, "missing": rows.missing, "note": rows.note}, headers=HEADERS)
+
+
+def _add_writes(router: APIRouter, doors: Doors) -> None:
+    config = doors.config
+
+    def write(request: Request, alert: str, given: Given, act: Any) -> JSONResponse:
+        def within(session: Session) -> dict[str, Any]:
+            line = queue.line_of(session, alert, config=config, now=doors.clock())
+            act(session, line.alert, caller_of(request).name)
+            session.flush()
+            return queue.line_of(session, line.alert.id, config=config, now=doors.clock()).to_dict()
+
+        return in_one_transaction(doors, request, given, within)
+
+    @router.post("/{alert}/verdict")
+    def answer(alert: str, given: Verdict, request: Request) -> JSONResponse:
+        """Say what it was. An earlier verdict stays known; the last one counts."""
+
+        def act(session: Session, found: Any, who: str) -> None:
+            said = {"reason": given.reason, "who": who, "via": VIA, "snooze": given.snooze}
+            answers.answer(session, found, given.verdict, config=config, now=doors.clock(), **said)  # type: ignore[arg-type]
+
+        return write(request, alert, given, act)
+
+    @router.post("/{alert}/snooze")
+    def snooze(alert: str, given: Snooze, request: Request) -> JSONResponse:
+        """Keep this pattern of this entity quiet for some hours."""
+
+        def act(session: Session, found: Any, who: str) -> None:
+            notes.snooze(session, found, hours=given.hours, reason=given.reason, who=who, now=doors.clock())
+
+        return write(request, alert, given, act)
+
+    @router.post("/{alert}/assignee")
+    def assign(alert: str, given: Assignee, request: Request) -> JSONResponse:
+        """Say who looks after it."""
+
+        def act(session: Session, found: Any, who: str) -> None:
+            notes.assign(session, found, given.assignee, who=who, now=doors.clock())
+
+        return write(request, alert, given, act)
+
+    @router.post("/{alert}/comments")
+    def comment(alert: str, given: Comment, request: Request) -> JSONResponse:
+        """Write something beside it."""
+
+        def act(session: Session, found: Any, who: str) -> None:
+            notes.comment(session, found, given.text, who=who, now=doors.clock())
+
+        return write(request, alert, given, act)
+
+
+def detail_of(line: Line, beside: Beside) -> dict[str, Any]:
+    """An alert with all that stands beside it, as JSON."""
+    found = line.to_dict() | {"table": dict(line.message.table), "course": line.alert.facts.get("course", [])}
+    found["verdicts"] = [
+        {"verdict": each.verdict, "reason": each.reason, "who": each.who, "via": each.via, "at": each.at.isoformat()}
+        for each in beside.answers
+    ]
+    found["notes"] = [
+        {"kind": each.kind, "text": each.text, "who": each.who, "at": each.at.isoformat()} for each in beside.notes
+    ]
+    found["deliveries"] = [
+        {"target": each.target, "state": each.state, "attempts": each.attempts, "error": each.error}
+        for each in beside.deliveries
+    ]
+    return found | {
+        "earlier": [each.to_dict() for each in beside.earlier],
+        "similar": [each.to_dict() for each in beside.similar],
+    }

@@ -1,0 +1,58 @@
+"""The API as one application under ``/v1``, behind its guard."""
+
+from __future__ import annotations
+
+from importlib.metadata import version
+from typing import Any
+
+from fastapi import FastAPI
+from fastapi.responses import JSONResponse
+from starlette.types import ASGIApp
+
+from pipelines.api.alerts import alerts_router
+from pipelines.api.doors import Doors
+from pipelines.api.guard import Guard
+from pipelines.api.jobs import jobs_router
+from pipelines.api.looks import looks_router
+from pipelines.api.models import models_router
+from pipelines.api.problems import DESCRIBED, HEADERS, answer_problems
+from pipelines.api.scores import scores_router
+
+PATH = "/v1"
+ABOUT = """Score events, work through alerts, steer the service.
+
+Every request carries a key: `Authorization: Bearer det_…`, made by `detector keys create` with the scopes
+`score`, `review` or `admin`. One that changes something may carry an `Idempotency-Key`.
+
+Errors are `application/problem+json`, whose `errors` name each field."""
+
+
+def api(doors: Doors) -> ASGIApp:
+    """The application, to be mounted at ``PATH``."""
+    return Guard(unguarded(doors), doors)
+
+
+def unguarded(doors: Doors) -> FastAPI:
+    """The same without its guard, which puts in who asks."""
+    app = FastAPI(
+        title="Anomaly detector",
+        version=version("anomaly-detector"),
+        description=ABOUT,
+        docs_url=None,  # its page loads scripts from elsewhere
+        redoc_url=None,
+        openapi_url=None,
+        servers=[{"url": PATH}],
+        responses=DESCRIBED,
+    )
+    answer_problems(app)
+    for router in (scores_router, alerts_router, looks_router, jobs_router, models_router):
+        app.include_router(router(doors))
+
+    @app.get("/openapi.json", include_in_schema=False)
+    def openapi() -> JSONResponse:
+        found: dict[str, Any] = app.openapi()
+        found["components"]["securitySchemes"] = {"key": {"type": "http", "scheme": "bearer"}}
+        found["security"] = [{"key": []}]
+        return JSONResponse(found, headers=HEADERS)
+
+    return app

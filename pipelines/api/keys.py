@@ -1,0 +1,105 @@
+"""Keys to ask with: made, listed and revoked by command; only their hashes are kept.
+
+A key is ``det_ID_SECRET``. Its secret has 256 random bits, so one round of SHA-256 hides it well enough.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import re
+import secrets
+from collections.abc import Iterable
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+import sqlalchemy as sa
+from sqlalchemy.orm import Session
+
+from detector.errors import DataError, SettingError, nearest
+from pipelines.escaping import one_line
+from pipelines.store.access_tables import ApiKey
+
+SCOPES = ("score", "review", "admin")
+MOST_NAME = 60
+_KEY = re.compile(r"det_([0-9a-f]{12})_([0-9a-f]{64})")
+_NOBODY = hashlib.sha256(b"nobody").hexdigest()
+
+
+@dataclass(frozen=True)
+class Caller:
+    """Who asks, and what they may do.
+
+    >>> Caller("k", "ann", frozenset({"admin"})).may("score"), Caller("k", "till", frozenset({"score"})).may("review")
+    (True, False)
+    """
+
+    id: str
+    name: str
+    scopes: frozenset[str]
+
+    def may(self, scope: str) -> bool:
+        """Whether a scope is theirs; admin may do everything."""
+        return scope in self.scopes or "admin" in self.scopes
+
+
+def create(session: Session, name: str, scopes: Iterable[str], *, days: float | None, now: datetime) -> str:
+    """Make a key, and return it: it cannot be shown again.
+
+    - ``name``: who has it; it stands beside all that is done with the key.
+    - ``scopes``: of ``SCOPES``.
+    - ``days``: how long it is valid; None for ever.
+
+    Raises ``SettingError`` if a scope is unknown or there is none, or the name is empty.
+    """
+    wanted, name = sorted(set(scopes)), one_line(name).strip()[:MOST_NAME]
+    for scope in wanted:
+        if scope not in SCOPES:
+            raise SettingError(f"There is no scope {scope!r}. {nearest(scope, SCOPES)}")
+    if not wanted or not name:
+        raise SettingError("A key needs a name and at least one scope: score, review or admin.")
+    id, secret = secrets.token_hex(6), secrets.token_hex(32)  # noqa: A001 - what it is called in the key
+    until = None if days is None else now + timedelta(days=days)
+    key = ApiKey(id=id, name=name, hash=_hash(secret), scopes=" ".join(wanted), created_at=now, until=until)
+    session.add(key)
+    return f"det_{id}_{secret}"
+
+
+def check(session: Session, given: str, *, now: datetime) -> Caller | None:
+    """Who asks with a key; None if it is none, was revoked, or is too old. Takes as long whichever it is."""
+    parts = _KEY.fullmatch(given)
+    found = session.get(ApiKey, parts[1]) if parts is not None else None
+    kept = _NOBODY if found is None else found.hash
+    right = hmac.compare_digest(kept, _hash(parts[2] if parts is not None else given))
+    return caller_of(found, now=now) if right else None
+
+
+def caller_of(key: ApiKey | None, *, now: datetime) -> Caller | None:
+    """Who has a key, if it is still good."""
+    if key is None or key.revoked_at is not None or (key.until is not None and key.until <= now):
+        return None
+    return Caller(key.id, key.name, frozenset(key.scopes.split()))
+
+
+def revoke(session: Session, which: str, *, now: datetime) -> ApiKey:
+    """Have a key open nothing from now on.
+
+    - ``which``: its id, or the key itself.
+
+    Raises ``DataError`` if there is none, or it was revoked before.
+    """
+    parts = _KEY.fullmatch(which)
+    found = session.get(ApiKey, parts[1] if parts is not None else which)
+    if found is None or found.revoked_at is not None:
+        raise DataError(f"There is no key {which[:16]!r} that could be revoked. `detector keys list` shows them.")
+    found.revoked_at = now
+    return found
+
+
+def every(session: Session) -> list[ApiKey]:
+    """All keys there were, the oldest first."""
+    return list(session.scalars(sa.select(ApiKey).order_by(ApiKey.created_at, ApiKey.id)))
+
+
+def _hash(secret: str) -> str:
+    return hashlib.sha256(secret.encode("utf-8", errors="replace")).hexdigest()

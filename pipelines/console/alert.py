@@ -1,0 +1,124 @@
+"""The alert page: why, what the entity did before, its rows, what was said; a verdict, then the next one."""
+
+from __future__ import annotations
+
+from datetime import UTC, timedelta
+from typing import Any
+from urllib.parse import quote
+
+from fastapi import APIRouter, Request
+from fastapi.responses import HTMLResponse, Response
+
+from detector.cleaning.values import naive_utc
+from pipelines.alerts.review import notes, queue
+from pipelines.api.doors import Doors
+from pipelines.config.masking import masks_of
+from pipelines.console.charts import Timeline, timeline
+from pipelines.console.forms import Form, checked
+from pipelines.console.guard import PATH
+from pipelines.console.queue import DEFAULT_SNOOZE, act
+from pipelines.console.rendering import page
+from pipelines.scoring.alert_rows import AlertRows, rows_of_alert
+from pipelines.sinks.stored_scores import Scored, stored_scores
+from pipelines.store.alert_tables import Alert
+
+DAYS = 90.0
+MOST_ROWS = 50
+
+
+def alert_router(doors: Doors) -> APIRouter:
+    """The page, its parts that take a moment, and its forms."""
+    router = APIRouter()
+    config, store = doors.config, doors.store
+
+    @router.get("/alerts/{alert}")
+    def show(request: Request, alert: str) -> HTMLResponse:
+        now = doors.clock()
+        with store.read() as session:
+            line = queue.line_of(session, alert, config=config, now=now)
+            beside = queue.beside(session, line, config=config, now=now)
+            following = queue.next_open(session, line.alert, config=config, now=now)
+            values: dict[str, Any] = {"line": line, "beside": beside, "following": following, "now": now}
+            days = 7.0 if config.alerts.answers is None else config.alerts.answers.snooze_days
+            return page("alert.html.j2", request, name=config.name, snooze_days=days, **values)
+
+    @router.get("/alerts/{alert}/source")
+    def source(request: Request, alert: str) -> HTMLResponse:
+        found = _alert(doors, alert)
+        rows = rows_of_alert(found, config=config, store=store, cache=doors.cache, most=MOST_ROWS)
+        drawn = _timeline(doors, found, rows)
+        return page("source.html.j2", request, rows=rows, drawn=drawn, days=int(DAYS))
+
+    @router.post("/alerts")
+    async def act_on(request: Request) -> Response:
+        return await checked(request, lambda form: _act(doors, form))
+
+    @router.post("/alerts/{alert}/comments")
+    async def comment(request: Request, alert: str) -> Response:
+        return await checked(request, lambda form: _comment(doors, alert, form))
+
+    return router
+
+
+def _alert(doors: Doors, name: str) -> Alert:
+    with doors.store.read() as session:
+        found = queue.line_of(session, name, config=doors.config, now=doors.clock()).alert
+        session.expunge_all()
+    return found
+
+
+def _act(doors: Doors, form: Form) -> str:
+    """Do what a form says with its alerts, and say where to go on."""
+    ids, what = form.all("id"), form.one("what")
+    with doors.store.write() as session:
+        following = None
+        if form.one("then") == "next" and ids:
+            alert = queue.line_of(session, ids[0], config=doors.config, now=doors.clock()).alert
+            following = queue.next_open(session, alert, config=doors.config, now=doors.clock())
+        act(
+            session,
+            ids,
+            what,
+            doors=doors,
+            who=form.visitor.caller.name,
+            reason=form.one("reason"),
+            hours=form.number("hours", DEFAULT_SNOOZE),
+            snooze=form.one("snooze") == "yes",
+        )
+    if form.one("then") != "next":
+        return f"{PATH}/?{form.one('query')}"
+    if what in ("take", "leave"):
+        return f"{PATH}/alerts/{quote(ids[0], safe='')}"
+    return f"{PATH}/" if following is None else f"{PATH}/alerts/{following}"
+
+
+def _comment(doors: Doors, name: str, form: Form) -> str:
+    now = doors.clock()
+    with doors.store.write() as session:
+        alert = queue.line_of(session, name, config=doors.config, now=now).alert
+        notes.comment(session, alert, form.one("text"), who=form.visitor.caller.name, now=now)
+        return f"{PATH}/alerts/{alert.id}"
+
+
+def _timeline(doors: Doors, alert: Alert, rows: AlertRows) -> Timeline | None:
+    """How rare the rows of the entity were in the last days; None where rows have no time or no entity."""
+    config, time, name = doors.config, doors.config.columns.time, doors.config.columns.entity
+    if time is None or name is None:
+        return None
+    if name in rows.rows and not rows.rows.empty:
+        entity = str(rows.rows[name].iloc[0])
+    elif not masks_of(config).is_masked(name) and list(config.alerts.group_by(config.columns)) == [name]:
+        entity = alert.label
+    else:
+        return None
+    since = alert.last_at - timedelta(days=DAYS)
+    found = stored_scores(config, doors.store, Scored(("p_value", "flagged"), entity=entity, since=since))
+    if found.empty or time not in found:
+        return None
+    known = found[found[time].notna() & found["p_value"].notna() & (found[time] <= naive_utc(alert.last_at))]
+    times = [moment.replace(tzinfo=UTC) for moment in known[time].dt.to_pydatetime()]
+    points = list(zip(times, known["p_value"].tolist(), known["flagged"].astype(bool).tolist(), strict=True))
+    if not points:
+        return None
+    days = min(DAYS, (alert.last_at - min(times)).total_seconds() / 86_400 + 1.0)  # no empty weeks before its first row
+    return timeline(points, first=alert.first_at, last=alert.last_at, until=alert.last_at, days=days)

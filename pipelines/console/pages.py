@@ -1,0 +1,126 @@
+"""The pages of models, health, quality and other policies, and their forms."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import yaml
+from fastapi import APIRouter, Request
+from fastapi.responses import HTMLResponse, Response
+
+from detector.errors import DataError, DetectorError
+from pipelines.alerts.channels.targets import targets_of
+from pipelines.alerts.feedback.answers import quality
+from pipelines.api.doors import Doors
+from pipelines.api.jobs import run_of
+from pipelines.api.looks import health_of, policies_of
+from pipelines.api.models import models_of, move
+from pipelines.api.problems import ProblemError
+from pipelines.console.forms import Form, checked
+from pipelines.console.guard import PATH
+from pipelines.console.rendering import page
+from pipelines.jobs.steering import last_runs, steer
+from pipelines.store.alert_tables import TargetState
+
+ASKED = ("quantile", "budget", "fdr", "days")
+DAYS = 30.0
+MOST_LINES = 20
+
+
+def pages_router(doors: Doors) -> APIRouter:
+    """The pages."""
+    router = APIRouter()
+
+    @router.get("/models")
+    def models(request: Request) -> HTMLResponse:
+        return page("models.html.j2", request, name=doors.config.name, **models_of(doors))
+
+    @router.post("/models")
+    async def promote(request: Request) -> Response:
+        return await checked(request, lambda form: _move(doors, form), scope="admin")
+
+    @router.get("/health")
+    def health(request: Request) -> HTMLResponse:
+        with doors.store.read() as session:
+            runs = [run_of(run) for run in last_runs(session, most=15)]
+            targets = {target.name: session.get(TargetState, target.name) for target in targets_of(doors.config)}
+            states = [
+                {"name": name, "state": "up" if state is None else state.state, "error": state.error if state else ""}
+                for name, state in targets.items()
+            ]
+        values: dict[str, Any] = {"health": health_of(doors), "runs": runs, "targets": states}
+        return page("health.html.j2", request, name=doors.config.name, **values)
+
+    @router.get("/quality")
+    def quality_page(request: Request) -> HTMLResponse:
+        with doors.store.read() as session:
+            found = quality(session, source=doors.config.name)
+        tables = {name: frame.head(MOST_LINES).to_dict("records") for name, frame in found.by.items()}
+        return page("quality.html.j2", request, name=doors.config.name, quality=found, tables=tables)
+
+    @router.get("/what-if")
+    def what_if(request: Request) -> HTMLResponse:
+        given = {name: request.query_params.get(name, "").strip() for name in ASKED}
+        problem, outlooks = "", None
+        try:
+            outlooks = policies_of(doors, _changes(given), days=_number(given, "days") or DAYS)
+        except (ProblemError, DetectorError) as error:
+            problem = error.detail if isinstance(error, ProblemError) else str(error)
+        policy = doors.config.policy.model_dump(mode="json", exclude_unset=True)
+        changed = {name: value for name, value in (policy | _shown(given)).items() if value is not None}
+        text = yaml.safe_dump({"policy": changed}, sort_keys=False)
+        values: dict[str, Any] = {"given": given, "problem": problem, "outlooks": outlooks, "text": text, "days": DAYS}
+        return page("what_if.html.j2", request, name=doors.config.name, **values)
+
+    @router.post("/jobs")
+    async def steer_job(request: Request) -> Response:
+        return await checked(request, lambda form: _steer(doors, form), scope="admin")
+
+    return router
+
+
+def _changes(given: Mapping[str, str]) -> dict[str, Any]:
+    """What the fields ask to change of the policy; an empty one changes nothing, and "off" takes a rule away."""
+    found: dict[str, Any] = {}
+    for name in ("quantile", "fdr", "budget"):
+        if given[name] == "off":
+            found[name] = None
+        elif given[name]:
+            value = _number(given, name)
+            found[name] = {"rows": int(value or 0), "per": "day"} if name == "budget" else value
+    return found
+
+
+def _shown(given: Mapping[str, str]) -> dict[str, Any]:
+    try:
+        return _changes(given)
+    except DataError:
+        return {}
+
+
+def _number(given: Mapping[str, str], name: str) -> float | None:
+    if not given[name]:
+        return None
+    try:
+        found = float(given[name])
+    except ValueError:
+        found = math.nan
+    if not math.isfinite(found) or (name == "days" and not 0 < found <= 3_650):
+        raise DataError(f"{name}: {given[name]!r} is no such number.")
+    return found
+
+
+def _move(doors: Doors, form: Form) -> str:
+    if not form.one("reason"):
+        raise DataError("reason: say why; it is stored with the move.")
+    move(doors, form.one("model"), form.one("reason"), form.visitor.caller.name)
+    return f"{PATH}/models"
+
+
+def _steer(doors: Doors, form: Form) -> str:
+    with doors.store.write() as session:
+        who, now = form.visitor.caller.name, doors.clock()
+        steer(session, form.one("job"), form.one("step"), actor=who, reason=form.one("reason"), now=now)
+    return f"{PATH}/health"

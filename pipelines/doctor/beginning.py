@@ -1,0 +1,146 @@
+"""``detector init FILE``: look at a file, write a configuration that says why, and say what to check."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from detector.errors import SettingError, SinkError
+from pipelines.config import FILE_NAME, SourceSection, load_config
+from pipelines.doctor.proposal import Proposal, proposal_of
+from pipelines.listing import Column, Listing
+from pipelines.sources import open_source
+
+LOOKED_AT = 20_000
+ROLES = ("key", "time", "entity", "label")
+KINDS = ("numeric", "categorical", "boolean", "datetime", "ignore")
+
+
+@dataclass(frozen=True)
+class Beginning:
+    """What was written, and why."""
+
+    file: Path
+    rows: int
+    proposal: Proposal
+
+    def summary(self) -> list[object]:
+        """The columns, what to check, and the next commands."""
+        found = self.proposal
+        columns = (Column("column", head=True), Column("is", head=True), Column("because", is_sentence=True))
+        rows = [{"column": each.column, "is": each.part, "because": each.why} for each in found.choices]
+        checks = [f"  {each.column} ({each.part}): {each.check}" for each in found.choices if each.check]
+        name = "" if self.file.parent.resolve() == Path.cwd() else f" {self.file.parent}"
+        return [
+            f"Looked at {self.rows:,} rows: {found.kind}, because {found.why}.",
+            Listing(columns, rows),
+            f"Wrote {self.file}.",
+            *(["Check:", *checks] if checks else []),
+            f"Then: detector doctor{name}, detector train{name}, detector score{name}",
+        ]
+
+
+def begin(file: Path, *, folder: Path, force: bool = False) -> Beginning:
+    """Look at a file and write the configuration for it.
+
+    - ``folder``: where to; made if it does not exist.
+
+    Raises ``SettingError`` if there is a configuration already; ``SourceError`` if the file cannot be read;
+    ``SinkError`` if the folder cannot be written to.
+    """
+    target = folder / FILE_NAME
+    if target.exists() and not force:
+        raise SettingError(f"{target} is there already. Name another folder with --folder, or add --force.")
+    frame = open_source(SourceSection(path=str(file))).read(limit=LOOKED_AT)
+    found = proposal_of(frame)
+    path = os.path.relpath(file, folder)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        before = target.read_text(encoding="utf-8") if target.exists() else None
+        target.write_text(written(found, path, name=name_of(file), rows=len(frame)), encoding="utf-8")
+    except OSError as error:
+        raise SinkError(f"{target} cannot be written: {error.strerror}. Name another folder with --folder.") from error
+    try:
+        load_config(target)
+    except SettingError:
+        if before is not None:
+            target.write_text(before, encoding="utf-8")
+        else:
+            target.unlink()
+        raise
+    return Beginning(target, len(frame), found)
+
+
+def name_of(file: Path) -> str:
+    """A name for the detector.
+
+    >>> name_of(Path("Payments 2026 (new).csv"))
+    'payments-2026-new'
+    """
+    return re.sub(r"[^a-z0-9]+", "-", file.stem.lower()).strip("-") or "detector"
+
+
+def written(found: Proposal, path: str, *, name: str, rows: int) -> str:
+    """The configuration as text, each line with its reason."""
+    return "\n".join(_lines(found, path, name, rows)) + "\n"
+
+
+def _lines(found: Proposal, path: str, name: str, rows: int) -> Iterator[str]:
+    yield f"# Proposed by `detector init` after a look at {rows:,} rows. Correct what it got wrong; every setting is in"
+    yield "# docs/configuration.md, and `detector doctor` checks this file against the rows."
+    yield f"name: {_scalar(name)}"
+    if found.kind == "sensors":
+        yield _noted("kind: sensors", found.why)
+    yield from ("", "source:", f"  path: {_scalar(path)}")
+    if forms := [(choice, choice.form) for choice in found.choices if choice.form is not None]:
+        yield "  formats:"
+        for choice, form in forms:
+            given = ", ".join(f"{what}: {_scalar(value)}" for what, value in form.model_dump(exclude_none=True).items())
+            yield _noted(f"    {_scalar(choice.column)}: {{{given}}}", choice.check)
+    yield from ("", "columns:")
+    for role in ROLES:
+        for choice in found.named(role):
+            yield _noted(f"  {role}: {_scalar(choice.column)}", choice.why)
+    for kind in KINDS:
+        if choices := found.named(kind):
+            yield f"  {kind}:"
+            yield from (_noted(f"  - {_scalar(choice.column)}", choice.why) for choice in choices)
+    yield from _features(found)
+    yield from ("", "policy:", _noted("  quantile: 0.999", "flag what is rarer than one normal row in a thousand"))
+    if found.kind == "table" and found.role("time"):
+        yield _noted("  budget: {rows: 20, per: day}", "and never more than people can look at")
+    yield from ("", "output:", "  path: scores.parquet")
+
+
+def _features(found: Proposal) -> Iterator[str]:
+    entity, amount = found.role("entity"), found.amount
+    if found.kind != "table" or not found.role("time") or not entity:
+        return
+    yield from ("", _noted("features:", "beside the entity's own past; docs/features.md has more"), "  history:")
+    yield f"  - {_scalar(f'count by {_quoted(entity)} over 1h, 1d')}"
+    if amount:
+        yield f"  - {_scalar(f'ratio of {_quoted(amount)} by {_quoted(entity)} over 30d')}"
+    if amount and amount != "amount":
+        yield f"  amount: {_scalar(amount)}"
+
+
+def _noted(line: str, note: str) -> str:
+    return f"{line:<28} # {note}" if note else line
+
+
+def _quoted(name: str) -> str:
+    return name if re.fullmatch(r"\w+", name) else f'"{name}"'
+
+
+def _scalar(value: object) -> str:
+    """A value as YAML: plain where nothing can be misread, else as JSON, which is YAML too."""
+    text = str(value)
+    plain = re.fullmatch(r"[A-Za-z_./-][\w ./-]*", text) and text.lower() not in _WORDS and text == text.strip()
+    return text if plain else json.dumps(text, ensure_ascii=False)
+
+
+_WORDS = {"true", "false", "yes", "no", "on", "off", "null", "none", "y", "n", "~", ".inf", ".nan", "-"}

@@ -1,0 +1,248 @@
+"""What the columns of a file probably mean, each with the reason, and what a person should check."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import pandas as pd
+
+from detector.cleaning.values import read_booleans, read_dates
+from detector.errors import SchemaError
+from detector.schema import guess_kind
+from pipelines.config.formats import FormatSection
+from pipelines.doctor.formats import NEARLY_ALL, example, propose, share_of
+
+TIME = re.compile(r"time|date|datum|zeit|created|booked|when|timestamp|(^|_)at$|(^|_)ts$", re.IGNORECASE)
+KEY = re.compile(r"(^|_)(id|key|nr|no|number|uuid|ref|reference)($|_)|id$", re.IGNORECASE)
+LABEL = re.compile(r"fraud|label|anomal|outlier|target|fault|failure|abnormal|chargeback|(^|_)class$", re.IGNORECASE)
+CODE = re.compile(
+    r"zip|post_?code|plz|code|mcc|category|type|status|country|currency|shop|store|branch|terminal|merchant|product|_id$",
+    re.IGNORECASE,
+)
+AMOUNT = re.compile(r"amount|betrag|price|total|(^|_)sum($|_)|(^|_)value($|_)", re.IGNORECASE)
+ENTITIES = (
+    *("card", "account", "iban", "customer", "client", "user", "member", "patient", "employee", "machine", "device"),
+    *("asset", "pump", "engine", "turbine", "vehicle", "host", "sensor", "unit", "merchant", "terminal", "shop"),
+)
+MOST_ANOMALOUS = 0.3
+FEW_CODES = 50
+LEAST_REPEATS = 2.0
+REGULAR = 0.5
+MOSTLY_NUMBERS = 0.7
+HALF, HARDLY = 0.5, 0.01
+
+
+@dataclass(frozen=True)
+class Choice:
+    """What a column is taken for.
+
+    - ``part``: a role ("key", "time", "entity", "label"), a kind, or "ignore".
+    - ``check``: what a person should make sure of, if anything.
+    - ``form``: how its values are written, where it is not the usual way.
+    """
+
+    column: str
+    part: str
+    why: str
+    check: str = ""
+    form: FormatSection | None = None
+
+
+@dataclass(frozen=True)
+class Proposal:
+    """What a file is taken for: "table" or "sensors", with a choice for each column."""
+
+    kind: str
+    why: str
+    choices: list[Choice]
+
+    def named(self, part: str) -> list[Choice]:
+        """The columns of a role or a kind."""
+        return [choice for choice in self.choices if choice.part == part]
+
+    def role(self, part: str) -> str | None:
+        """The column that has a role."""
+        return next((choice.column for choice in self.named(part)), None)
+
+    @property
+    def amount(self) -> str | None:
+        """The column that probably holds amounts of money."""
+        return next((each.column for each in self.named("numeric") if AMOUNT.search(each.column)), None)
+
+
+def proposal_of(frame: pd.DataFrame) -> Proposal:
+    """Guess what each column means, given some rows.
+
+    Raises ``SchemaError`` if there are no rows.
+
+    >>> days = pd.date_range("2026-01-01", periods=4).astype(str)
+    >>> found = proposal_of(pd.DataFrame({"id": list("abcd"), "booked_at": days, "amount": [1.5, 2.0, 2.5, 9.0]}))
+    >>> [(choice.column, choice.part) for choice in found.choices]
+    [('id', 'key'), ('booked_at', 'time'), ('amount', 'numeric')]
+    """
+    if frame.empty:
+        raise SchemaError("There are no rows to look at. Give a file with some.")
+    taken: dict[str, Choice] = {}
+
+    def take(choice: Choice | None) -> None:
+        if choice is not None:
+            taken[choice.column] = choice
+
+    def rest() -> pd.DataFrame:
+        return frame.drop(columns=list(taken))
+
+    take(label := _label(rest()))
+    if label is not None:
+        for choice in _afterwards(frame, label.column):
+            take(choice)
+    take(time := _time(rest()))
+    take(key := _key(rest()))
+    take(entity := _entity(rest()))
+    why = None if time is None else _why_sensors(frame, time, entity, set(taken))
+    if why is not None and (key is None or not KEY.search(key.column)):
+        if key is not None:
+            del taken[key.column]
+        kind = "sensors"
+    else:
+        kind, why = "table", "each row stands for itself"
+    for name in map(str, frame.columns):
+        if name not in taken:
+            take(_feature(name, frame[name]))
+    return Proposal(kind, str(why), [taken[str(name)] for name in frame.columns])
+
+
+def _label(frame: pd.DataFrame) -> Choice | None:
+    for name in map(str, frame.columns):
+        if not LABEL.search(name):
+            continue
+        try:
+            values, unread = read_booleans(frame[name])
+        except SchemaError:
+            continue
+        known = values[~unread & values.notna()]
+        share = float((known == 1).mean()) if len(known) else 0.0
+        if not unread.any() and 0 < share <= MOST_ANOMALOUS:
+            check = "1 must mean anomalous, and the column must not be filled in by a rule that is to be replaced"
+            return Choice(name, "label", f"its name, and {share_of((known == 1).to_numpy())} of the rows are 1", check)
+    return None
+
+
+def _afterwards(frame: pd.DataFrame, label: str) -> Iterator[Choice]:
+    """Columns that are filled in where the label is 1 and nearly nowhere else: nobody knew them in time."""
+    is_one = (read_booleans(frame[label])[0] == 1).to_numpy()
+    for name in map(str, frame.columns):
+        filled = frame[name].notna().to_numpy() & (frame[name].astype("str").str.strip() != "").to_numpy()
+        if name == label or not filled[is_one].mean() > HALF or filled[~is_one].mean() > HARDLY:
+            continue
+        kind = guess_kind(frame[name])[0]
+        check = "name it in `features.reported`, if it says when the label became known" if kind == "datetime" else ""
+        yield Choice(name, "ignore", f"it is filled in where {label} is 1, and hardly anywhere else", check)
+
+
+def _time(frame: pd.DataFrame) -> Choice | None:
+    found: list[tuple[tuple[bool, bool, float], Choice]] = []
+    for name in map(str, frame.columns):
+        column = frame[name]
+        kind, why = guess_kind(column)
+        form, check = None, ""
+        is_number = kind == "numeric"
+        if kind != "datetime":
+            if is_number and not TIME.search(name):
+                continue
+            forms = propose(column, dates=True)
+            if not forms or forms[0][1] < NEARLY_ALL:
+                continue
+            form, why = forms[0][0], f"{forms[0][1]:.0%} are dates, written {forms[0][0].describe()}"
+            if len(forms) > 1:
+                check = f"they would fit {forms[1][0].describe()} too, such as {example(column)}"
+        distinct = column.nunique() / max(len(column), 1)
+        score = (bool(TIME.search(name)), not bool(column.isna().any()), distinct)
+        found.append((score, Choice(name, "time", why, check or "it must say when it happened", form)))
+    return max(found, key=lambda each: each[0])[1] if found else None
+
+
+def _key(frame: pd.DataFrame) -> Choice | None:
+    unique = [
+        name
+        for name in map(str, frame.columns)
+        if not frame[name].isna().any()
+        and frame[name].is_unique
+        and not _has_fractions(frame[name])
+        and guess_kind(frame[name])[0] != "datetime"
+    ]
+    named = [name for name in unique if KEY.search(name)]
+    texts = [name for name in unique if guess_kind(frame[name])[0] != "numeric"]
+    if not (named or texts) or len(frame) < 2:
+        return None
+    name = (named or texts)[0]
+    check = "" if named else "it is different in every row looked at; it must name a row"
+    return Choice(name, "key", "it is different in every row", check)
+
+
+def _entity(frame: pd.DataFrame) -> Choice | None:
+    found: list[tuple[int, Choice]] = []
+    for name in map(str, frame.columns):
+        column, words = frame[name].dropna(), name.lower()
+        rank = next((place for place, word in enumerate(ENTITIES) if word in words), None)
+        if rank is None or column.empty or _has_fractions(column):
+            continue
+        many = column.nunique()
+        repeats = len(column) / many
+        if many > 1 and repeats >= LEAST_REPEATS:
+            why = f"{many:,} different, {repeats:,.0f} rows each"
+            found.append((rank, Choice(name, "entity", why, "alerts are about it, and features look back at its past")))
+    return min(found, key=lambda each: each[0])[1] if found else None
+
+
+def _why_sensors(frame: pd.DataFrame, time: Choice, entity: Choice | None, taken: set[str]) -> str | None:
+    """Why rows are readings of sensors: numbers in regular steps; None if they are not."""
+    others = [name for name in map(str, frame.columns) if name not in taken and frame[name].nunique() > 1]
+    floats = [name for name in others if _has_fractions(frame[name])]
+    numbers = [name for name in others if guess_kind(frame[name])[0] == "numeric"]
+    if len(floats) < 2 or len(numbers) < MOSTLY_NUMBERS * len(others):
+        return None
+    when = read_dates(frame[time.column])[0]
+    groups = when.groupby(frame[entity.column].astype(str)) if entity is not None else [("", when)]
+    steps = pd.concat([each.sort_values().diff() for _, each in groups]).dropna()
+    if steps.empty:
+        return None
+    step, share = steps.mode().iloc[0], float((steps == steps.mode().iloc[0]).mean())
+    if share < REGULAR or step <= pd.Timedelta(0):
+        return None
+    return f"{len(numbers)} columns of numbers, a row every {step.total_seconds():g} s"
+
+
+def _has_fractions(column: pd.Series) -> bool:
+    """Whether a column holds numbers that are not all whole; of a CSV file they may be text."""
+    numbers = pd.to_numeric(column, errors="coerce").dropna()
+    return bool(len(numbers) and (numbers % 1 != 0).any())
+
+
+def _feature(name: str, column: pd.Series) -> Choice:
+    known = column.dropna()
+    distinct = known.nunique()
+    if distinct < 2:
+        return Choice(name, "ignore", "it is always missing" if known.empty else f"it is always {example(known)}")
+    return next(_kinds(name, column, int(distinct)))
+
+
+def _kinds(name: str, column: pd.Series, distinct: int) -> Iterator[Choice]:
+    kind, why = guess_kind(column)
+    if kind == "categorical":
+        for dates, other in ((False, "numeric"), (True, "datetime")):
+            found = propose(column, dates=dates)
+            if found and found[0][1] >= NEARLY_ALL:
+                form = found[0][0]
+                check = f"they would fit {found[1][0].describe()} too" if len(found) > 1 else ""
+                yield Choice(name, other, f"{found[0][1]:.0%} are {other}, written {form.describe()}", check, form)
+        if distinct > 0.5 * len(column) and distinct > FEW_CODES:
+            yield Choice(name, "ignore", f"text, {distinct:,} different: nearly every row has another")
+        yield Choice(name, "categorical", f"text, {distinct:,} different")
+    if kind == "numeric" and CODE.search(name) and not _has_fractions(column):
+        if distinct <= max(FEW_CODES, 0.1 * len(column)):
+            yield Choice(name, "categorical", f"its name, and {distinct:,} different numbers", "a code, not an amount")
+        elif distinct > 0.5 * len(column):
+            yield Choice(name, "ignore", f"its name, and {distinct:,} different numbers: nearly every row has another")
+    yield Choice(name, kind, why)

@@ -1,0 +1,185 @@
+"""``detector explain``: one row of a table, flagged or not: its risk, what decided, and what made it so."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from detector.cleaning.clean import clean
+from detector.cleaning.values import read_names
+from detector.detectors.table.scorer import TabularScorer
+from detector.detectors.table.scoring import TableScoring
+from detector.errors import DataError, SettingError, nearest
+from detector.explain.reason import Reason
+from detector.persist import bundle
+from pipelines.alerts.message.words import rarity
+from pipelines.config import Config
+from pipelines.factory.detector import policy_of
+from pipelines.features.engine import feature_engine_of
+from pipelines.features.wording import wording_of
+from pipelines.ingest.usable import open_usable
+from pipelines.listing import Cell, Column, Listing
+from pipelines.progress import counted, progress
+from pipelines.scoring.table import read_columns
+from pipelines.sources import open_source
+
+MOST_REASONS = 10
+
+
+@dataclass(frozen=True)
+class Explanation:
+    """All about one row.
+
+    - ``values``: its columns, features among them, by the names that people have for them.
+    - ``place``: how many of the rows are at least as risky, itself among them.
+    - ``least``: the least risk that was flagged among them; missing if none was.
+    - ``members``: for each its z-score and its weight in the risk, where that is known.
+    """
+
+    key: str
+    values: dict[str, Any]
+    risk: float
+    p_value: float
+    flagged: bool
+    severity: str
+    reasons: list[Reason]
+    members: list[tuple[str, float, float | None]]
+    place: int
+    rows: int
+    least: float | None
+    policy: str
+    decided_by: str
+
+    def summary(self) -> list[object]:
+        """The row as a person reads it."""
+        decision = f"Flagged, {self.severity}" if self.flagged else "Not flagged"
+        threshold = "" if self.least is None else f"; the least flagged has {self.least:.2f}"
+        columns = (
+            Column("why", head=True, is_sentence=True),
+            Column("observed", is_sentence=True),
+            Column("expected"),
+            Column("share of the risk", is_number=True),
+        )
+        reasons = [
+            {
+                "why": each.feature,
+                "observed": each.observed,
+                "expected": each.expected,
+                "share of the risk": Cell(each.share, f"{each.share:.0%}"),
+            }
+            for each in self.reasons
+        ]
+        members = [
+            {
+                "member": name,
+                "z-score": Cell(z, f"{z:.2f}"),
+                "weight": None if weight is None else Cell(weight, f"{weight:.2f}"),
+            }
+            for name, z, weight in self.members
+        ]
+        shown = ", ".join(f"{name} {_written(value)}" for name, value in self.values.items())
+        return [
+            f"{self.key}: {decision}.",
+            f"Risk {self.risk:.2f}{threshold}. It is number {self.place:,} of {counted(self.rows)} by risk.",
+            f"p-value {self.p_value:.2g}: {rarity(self.p_value)}.",
+            f"Policy: {self.policy}. Decided by: {self.decided_by}.",
+            "",
+            Listing(columns, reasons, title="Reasons, most important first", empty="Nothing about it is unusual."),
+            "",
+            Listing(
+                (Column("member", head=True), Column("z-score", is_number=True), Column("weight", is_number=True)),
+                members,
+                title="Members: deviations above normal rows, and what each counts",
+            ),
+            "",
+            f"Values: {shown}",
+        ]
+
+
+def explain(config: Config, key: str, *, input: str | None, now: datetime) -> Explanation:  # noqa: A002 - the option's
+    """Explain one row among those of the source, or of another file.
+
+    Features of the source's own rows are measured of that source alone, as in training; those of another file go on
+    from the past that training left, as in ``detector score``. The policy decides over all rows read.
+
+    - ``key``: the value of the key column; the number of the row, from 0, where there is none.
+
+    Raises ``SettingError`` for sensors; ``DataError`` if there is no such row, or it cannot be used, with the reason.
+    """
+    scorer = bundle.load(config.bundle.resolve())
+    if not isinstance(scorer, TabularScorer):
+        raise SettingError("`detector explain` is for rows of tables. Of sensors, the file of events has the reasons.")
+    source = open_usable(config) if input is None else open_source(config.source.at(input))
+    engine = feature_engine_of(config, trained=input is not None)
+    given = scorer.schema if engine is None else scorer.schema.without(engine.features.names)
+    given.check(source.columns())
+    columns = read_columns(source.columns(), given, engine)
+    with progress("Reading", total=source.estimate()) as advance:
+        frame = source.read(columns=columns, numeric=given.numeric, advance=advance)
+    label = _find(frame, scorer.schema.key, key)
+    if engine is not None:
+        measure = engine.compute if input is None else engine.push
+        measured = measure(frame, now=pd.Timestamp(now))
+        _refuse(measured.quarantine, label, key)
+        frame = measured.rows
+    cleaned = clean(frame, scorer.schema, positions=frame.index)
+    _refuse(cleaned.quarantine, label, key)
+    policy = policy_of(config.policy, scorer.schema)
+    with progress("Scoring", total=None):
+        scoring = TableScoring(scorer, policy, explains=False)
+        scoring.add(cleaned.rows)
+        (scores,) = scoring.scores(scoring.decide())
+    row = scores.loc[label]
+    wording = wording_of(config)
+    shares = scorer.explain(cleaned.rows.loc[[label]], top=MOST_REASONS)[0]
+    flagged = scores["risk"][scores["flagged"]]
+    values = cleaned.rows.loc[label]
+    return Explanation(
+        key=key,
+        values={wording.column(str(name)): values[name] for name in cleaned.rows.columns},
+        risk=float(row["risk"]),
+        p_value=float(row["p_value"]),
+        flagged=bool(row["flagged"]),
+        severity=str(row["severity"]),
+        reasons=wording.reasons(shares),
+        members=[(name, float(row[name]), scorer.metrics.get(f"weight_{name}")) for name in scorer.members],
+        place=int((scores["risk"] >= row["risk"]).sum()),
+        rows=len(scores),
+        least=float(flagged.min()) if len(flagged) else None,
+        policy=policy.describe(),
+        decided_by=str(row["decided_by"]),
+    )
+
+
+def _find(frame: pd.DataFrame, column: str | None, key: str) -> Any:
+    """The label of a row in the index."""
+    if column is None:
+        if not key.isdigit() or int(key) >= len(frame):
+            raise DataError(f"There is no row {key!r}. Rows have no key: give a number from 0 to {len(frame) - 1:,}.")
+        return frame.index[int(key)]
+    names = read_names(frame[column])
+    found = frame.index[(names == key.strip()).to_numpy(dtype=bool, na_value=False)]
+    if not len(found):
+        known = names.dropna().unique()
+        meant = nearest(key, known[:: max(1, len(known) // 1000)])
+        raise DataError(
+            f"No row has {column} {key!r} among {counted(len(frame))}. {meant} Or name the file it is in with --input."
+        )
+    return found[0]
+
+
+def _refuse(quarantine: pd.DataFrame, label: Any, key: str) -> None:
+    """Say why a row has no risk."""
+    found = quarantine.loc[quarantine["row"] == label, "reason"]
+    if len(found):
+        raise DataError(f"{key} was not scored, it is quarantined: {found.iloc[0]}.")
+
+
+def _written(value: Any) -> str:
+    if value is None or value is pd.NaT or (isinstance(value, float) and np.isnan(value)):
+        return "missing"
+    return f"{value:.6g}" if isinstance(value, float | np.floating) else str(value)

@@ -1,0 +1,128 @@
+"""What another policy would have flagged, from stored scores: flags a day, and what verdicts say of them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any
+
+import numpy as np
+import sqlalchemy as sa
+from numpy.typing import NDArray
+
+from detector.decide.policy import Policy
+from detector.errors import DataError
+from pipelines.config import Config, PolicySection
+from pipelines.factory.detector import policy_of
+from pipelines.jobs.context import ProcessCache
+from pipelines.labels.feedback import Statements
+from pipelines.scoring.load import load_scorer
+from pipelines.scoring.table import TableBatchScorer
+from pipelines.sinks.stored_scores import Scored, stored_scores
+from pipelines.store import Batch, Store
+from pipelines.store.alert_tables import Answer
+
+
+@dataclass(frozen=True)
+class Outlook:
+    """What a policy comes to over some days.
+
+    - ``answered``, ``fraud``: of the rows it flags, those of which people have said what they were, and were right.
+    - ``missed``: rows that people called fraud and it does not flag.
+    """
+
+    policy: str
+    rows: int
+    days: float
+    flagged: int
+    a_day: float
+    answered: int
+    fraud: int
+    missed: int
+
+    def to_dict(self) -> dict[str, Any]:
+        """As programs receive it."""
+        precision = self.fraud / self.answered if self.answered else None
+        return vars(self) | {"precision": precision}
+
+
+@dataclass(frozen=True)
+class _Stored:
+    risk: NDArray[np.float64]
+    p_value: NDArray[np.float64]
+    day: NDArray[np.datetime64] | None
+    said: NDArray[np.float64]
+    days: float
+
+
+def what_if(
+    config: Config,
+    store: Store,
+    cache: ProcessCache,
+    *,
+    changes: Mapping[str, Any],
+    days: float,
+    now: datetime,
+    memory: ProcessCache | None = None,
+) -> tuple[Outlook, Outlook]:
+    """Today's policy and another one, over the rows of the last days.
+
+    - ``changes``: of the section ``policy``: ``quantile``, ``budget``, ``fdr``; None takes a rule away.
+    - ``memory``: keeps the scores that were read last; another one than ``cache``, which others wait for.
+
+    Raises ``DataError`` if there are no scores of those days, or rows are readings of sensors; ``SettingError`` or
+    pydantic's error if there is no such policy.
+    """
+    scorer = load_scorer(config, cache)
+    if not isinstance(scorer, TableBatchScorer):
+        raise DataError("Flags of sensors depend on the rows around them: `detector score` shows another policy.")
+    stored = _stored(config, store, memory or ProcessCache(), days=days, now=now)
+    given = config.policy.model_dump(exclude_unset=True) | dict(changes)
+    other = PolicySection.model_validate({name: value for name, value in given.items() if value is not None})
+    policies = (policy_of(config.policy, scorer.schema), policy_of(other, scorer.schema))
+    today, changed = (_outlook(stored, policy, scorer) for policy in policies)
+    return today, changed
+
+
+def _outlook(stored: _Stored, policy: Policy, scorer: TableBatchScorer) -> Outlook:
+    if policy.needs_day and stored.day is None:
+        raise DataError("budget: per day needs `columns.time`, and rows have no time. Set `per: batch`.")
+    day = stored.day if policy.needs_day else None
+    flagged = policy.decision(stored.p_value, stored.risk, day=day, support=scorer.scorer.support).flagged
+    known = ~np.isnan(stored.said)
+    fraud = stored.said == 1.0
+    return Outlook(
+        policy=policy.describe(),
+        rows=len(stored.risk),
+        days=round(stored.days, 2),
+        flagged=int(flagged.sum()),
+        a_day=round(float(flagged.sum()) / max(stored.days, 1.0), 2),
+        answered=int((flagged & known).sum()),
+        fraud=int((flagged & fraud).sum()),
+        missed=int((~flagged & fraud).sum()),
+    )
+
+
+def _stored(config: Config, store: Store, memory: ProcessCache, *, days: float, now: datetime) -> _Stored:
+    """The scores of the last days and what was said of them; read anew where there is a batch or an answer more."""
+    with store.read() as session:
+        batch = session.scalar(sa.select(sa.func.max(Batch.id)).where(Batch.state == "done"))
+        answer = session.scalar(sa.select(sa.func.max(Answer.id)))
+    token = (config.name, days, batch, answer, now.date())
+    return memory.of("stored scores", token, lambda: _read(config, store, days=days, now=now))
+
+
+def _read(config: Config, store: Store, *, days: float, now: datetime) -> _Stored:
+    frame = stored_scores(config, store, Scored(("risk", "p_value"), since=now - timedelta(days=days)))
+    if frame.empty:
+        raise DataError(f"No row of the last {days:g} days has a score. Ask for more days.")
+    time, key = config.columns.time, config.columns.key
+    day = frame[time].to_numpy().astype("datetime64[D]") if time in frame else None
+    said = np.full(len(frame), np.nan)
+    if key in frame:
+        about = Statements.answers(config).about(frame[key])["verdicts"].drop_duplicates("row", keep="last")
+        said[about["row"].to_numpy()] = about["label"].to_numpy()
+    span = days if time not in frame else (frame[time].max() - frame[time].min()).total_seconds() / 86_400
+    risk, p_value = frame["risk"].to_numpy(np.float64).copy(), frame["p_value"].to_numpy(np.float64).copy()
+    return _Stored(risk, p_value, day, said, float(span))

@@ -1,0 +1,197 @@
+"""How things stand: which detector serves, what runs, what failed, what waits, and what to do about it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import closing
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy.orm import Session
+
+from detector.errors import DetectorError
+from detector.persist import bundle
+from pipelines.alerts.channels.targets import targets_of
+from pipelines.config import Config
+from pipelines.listing import Cell, Column, Listing
+from pipelines.progress import counted
+from pipelines.registry.registry import ModelRegistry
+from pipelines.service.due_times import next_times
+from pipelines.service.leader import NAME, is_dead
+from pipelines.service.scheduler import sections_of
+from pipelines.store import JobState, Lease, Run, SourceFile, Store, existing_store
+from pipelines.store.alert_tables import Alert, Answer, Delivery, TargetState
+from pipelines.tracking.messages import spool_of
+
+COLOURS = {"ok": "green", "waits": "yellow", "failed": "bold red", "off": "dim"}
+BROKEN = ("broken", "changed")
+
+
+@dataclass(frozen=True)
+class Matter:
+    """One thing and how it stands: ok, waits, failed or off; ``todo`` is the command or the step that helps."""
+
+    what: str
+    state: str
+    said: str
+    todo: str = ""
+
+
+@dataclass(frozen=True)
+class Status:
+    """All of them, in the order in which rows go through."""
+
+    name: str
+    at: datetime
+    matters: list[Matter] = field(default_factory=list)
+
+    @property
+    def well(self) -> bool:
+        """Whether nothing has failed."""
+        return all(each.state != "failed" for each in self.matters)
+
+    def to_json(self) -> dict[str, Any]:
+        """For programs."""
+        return {"name": self.name, "at": self.at, "well": self.well, "matters": self.matters}
+
+    def summary(self) -> list[object]:
+        """A list, and what to do next."""
+        columns = (
+            Column("what", head=True),
+            Column("state", head=True),
+            Column("how it stands", is_sentence=True),
+        )
+        rows = [
+            {"what": each.what, "state": Cell(each.state, each.state, COLOURS[each.state]), "how it stands": each.said}
+            for each in self.matters
+        ]
+        todo = [each.todo for each in self.matters if each.todo]
+        nothing = ["Nothing to do."] if not todo else ["", "To do:", *(f"  {step}" for step in dict.fromkeys(todo))]
+        return [Listing(columns, rows, title=f"{self.name}, {self.at.astimezone():%Y-%m-%d %H:%M %Z}"), *nothing]
+
+
+def status_of(config: Config, *, now: datetime, place: str) -> Status:
+    """Look at the detector, the state of the service and what waits for MLflow; nothing is changed or made.
+
+    - ``place``: how the configuration is named in a command, for what to do.
+    """
+    place = "" if place == "." else f" {place}"
+    matters = [_detector(config, place)]
+    store = existing_store(config.service.store)
+    if store is None:
+        said = "it has not run yet"
+        matters.append(Matter("service", "off", said, f"detector serve{place}" if matters[0].state == "ok" else ""))
+    else:
+        with closing(store):
+            matters += _service(config, store, place)
+    matters += _tracking(config, place)
+    return Status(config.name, now, matters)
+
+
+def _detector(config: Config, place: str) -> Matter:
+    if not config.bundle.exists():
+        return Matter("detector", "waits", f"none has been trained ({config.bundle})", f"detector train{place}")
+    try:
+        scorer = bundle.load(config.bundle.resolve())
+    except DetectorError as error:
+        return Matter("detector", "failed", str(error), f"detector train{place}")
+    made, rows = str(scorer.metrics.get("made_at", ""))[:16].replace("T", " "), scorer.metrics.get("rows_learnt")
+    said = f"{bundle.fingerprint(config.bundle.resolve())} serves"
+    said += f", trained {made} UTC" if made else ""
+    said += f" on {counted(int(rows))}" if rows else ""
+    challenger = ModelRegistry(config.bundle).state().challenger
+    if challenger is None:
+        return Matter("detector", "ok", said)
+    return Matter("detector", "ok", f"{said}; the challenger is {challenger}", f"detector models compare{place}")
+
+
+def _service(config: Config, store: Store, place: str) -> Iterator[Matter]:
+    with store.read() as session:
+        lease = session.get(Lease, NAME)
+        runs = lease is not None and bool(lease.holder) and not is_dead(lease.holder)
+        if runs:
+            yield Matter("service", "ok", f"runs ({lease.holder})" if lease is not None else "runs")
+        else:
+            yield Matter("service", "off", "does not run", f"detector serve{place}")
+        yield from _jobs(config, store, session, place)
+        yield from _files(config, session, place)
+        yield from _alerts(config, session, place)
+
+
+def _jobs(config: Config, store: Store, session: Session, place: str) -> Iterator[Matter]:
+    due = next_times(store)
+    paused = set(session.scalars(sa.select(JobState.job).where(JobState.paused)))
+    for name, section in sections_of(config.service).items():
+        last = session.scalars(sa.select(Run).where(Run.job == name).order_by(Run.id.desc()).limit(1)).first()
+        when = f"next {due[name].astimezone():%Y-%m-%d %H:%M %Z}" if name in due and name not in paused else ""
+        if not section.enabled or name in paused:
+            todo = f"detector jobs resume{place} {name}" if name in paused else ""
+            yield Matter(name, "off", "is paused" if name in paused else "is switched off", todo)
+        elif last is None:
+            yield Matter(name, "waits", ", ".join(part for part in ("has not run yet", when) if part))
+        elif last.outcome in ("failed", "lost", "missed"):
+            told = (last.error or last.note or last.outcome).strip().splitlines()[-1]
+            said = f"{last.outcome} {last.started_at.astimezone():%Y-%m-%d %H:%M}: {told}"
+            yield Matter(name, "failed", said, f"detector jobs run{place} {name}")
+        else:
+            told = last.note or last.outcome
+            said = f"{last.started_at.astimezone():%Y-%m-%d %H:%M} {told}"
+            yield Matter(name, "ok", "; ".join(part for part in (said, when) if part))
+
+
+def _files(config: Config, session: Session, place: str) -> Iterator[Matter]:
+    of_source = sa.select(SourceFile.state, sa.func.count()).where(SourceFile.source == config.name)
+    found = {row[0]: int(row[1]) for row in session.execute(of_source.group_by(SourceFile.state))}
+    if broken := sum(found.get(state, 0) for state in BROKEN):
+        reason = session.scalar(
+            sa.select(SourceFile.reason)
+            .where(SourceFile.source == config.name, SourceFile.state.in_(BROKEN))
+            .order_by(SourceFile.seen_at.desc())
+            .limit(1)
+        )
+        said = f"{counted(broken, 'file')} could not be taken, the last: {reason or 'see the log'}"
+        yield Matter("input", "failed", said, f"Mend the files, then: detector backfill{place}")
+    elif waiting := found.get("waiting", 0) + found.get("claimed", 0):
+        yield Matter("input", "waits", f"{counted(waiting, 'file')} not scored yet")
+    elif found:
+        yield Matter("input", "ok", f"{counted(found.get('scored', 0), 'file')} scored")
+
+
+def _alerts(config: Config, session: Session, place: str) -> Iterator[Matter]:
+    states = sa.select(Delivery.state, sa.func.count()).group_by(Delivery.state)
+    found = {row[0]: int(row[1]) for row in session.execute(states)}
+    names = [target.name for target in targets_of(config)]
+    off = session.scalars(sa.select(TargetState).where(TargetState.name.in_(names), TargetState.state != "up"))
+    for target in off:
+        todo = f"detector alerts retry{place} --target {target.name}" if target.state == "disabled" else ""
+        yield Matter(f"target {target.name}", "failed", f"is {target.state}: {target.error}", todo)
+    if dead := found.get("dead", 0):
+        yield Matter("alerts", "failed", f"{dead:,} were given up", f"detector alerts retry{place}")
+    elif waiting := found.get("waiting", 0) + found.get("held", 0):
+        yield Matter("alerts", "waits", f"{waiting:,} not delivered yet")
+    elif found:
+        yield Matter("alerts", "ok", f"{found.get('sent', 0):,} delivered")
+    asked = sa.select(sa.func.count()).where(
+        Alert.source == config.name,
+        Alert.kind.in_(("opened", "worse", "again")),
+        Alert.id.not_in(sa.select(Answer.alert)),
+    )
+    if unanswered := int(session.scalar(asked) or 0):
+        yield Matter(
+            "answers",
+            "waits",
+            f"{unanswered:,} alerts have none",
+            f"detector alerts list{place}, then: detector alerts answer{place} ALERT",
+        )
+
+
+def _tracking(config: Config, place: str) -> Iterator[Matter]:
+    if not config.tracking.enabled:
+        return
+    spool = spool_of(config)
+    if refused := spool.refused():
+        yield Matter("MLflow", "failed", f"refused {counted(len(refused), 'record')}, the last: {refused[-1][1]}")
+    elif waiting := spool.waiting():
+        yield Matter("MLflow", "waits", f"{counted(waiting, 'record')} not sent yet", f"detector models flush{place}")

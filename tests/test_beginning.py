@@ -1,0 +1,150 @@
+"""`detector init FILE`: what a file is taken for, and a configuration that works as it is written."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from typer.testing import CliRunner
+
+from detector.errors import SchemaError
+from pipelines.cli import app
+from pipelines.config import load_config
+from pipelines.doctor import examine
+from pipelines.doctor.proposal import proposal_of
+from pipelines.simulate import simulate_sensors, simulate_transactions
+
+
+def parts(frame: pd.DataFrame) -> dict[str, str]:
+    return {choice.column: choice.part for choice in proposal_of(frame).choices}
+
+
+def test_payments_are_recognised() -> None:
+    """Key, time, card and label; what is filled in after an investigation is left out, with the reason."""
+    found = proposal_of(simulate_transactions(3_000, seed=2))
+
+    assert found.kind == "table"
+    assert {role: found.role(role) for role in ("key", "time", "entity", "label")} == {
+        "key": "transaction_id",
+        "time": "time",
+        "entity": "card_id",
+        "label": "is_fraud",
+    }
+    assert [each.column for each in found.named("ignore")] == ["scenario", "reported_at"]
+    assert "filled in where is_fraud is 1" in found.named("ignore")[0].why
+    assert "features.reported" in found.named("ignore")[1].check
+    assert found.amount == "amount"
+    assert {"channel", "merchant_category", "terminal_id"} <= {each.column for each in found.named("categorical")}
+
+
+def test_readings_of_machines_are_recognised() -> None:
+    """Numbers in regular steps, a row a machine and minute."""
+    found = proposal_of(simulate_sensors(3_000, seed=1, machines=3, sensors=5))
+
+    assert (found.kind, found.role("time"), found.role("entity"), found.role("key")) == (
+        "sensors",
+        "time",
+        "machine",
+        None,
+    )
+    assert found.why == "5 columns of numbers, a row every 60 s"
+    assert [each.column for each in found.named("ignore")] == ["anomaly_kind", "anomaly_sensor"]
+
+
+@pytest.mark.parametrize(
+    ("values", "part"),
+    [
+        ([f"{n:,}.50" for n in range(900, 1_900)], "numeric"),
+        ([10_000 + n % 40 for n in range(1_000)], "categorical"),
+        ([f"customer writes {n}" for n in range(1_000)], "ignore"),
+        (["same"] * 1_000, "ignore"),
+        ([None] * 1_000, "ignore"),
+        ([n / 7 for n in range(1_000)], "numeric"),
+        ([True, False] * 500, "boolean"),
+    ],
+    ids=["separated thousands", "codes", "free text", "constant", "empty", "numbers", "flags"],
+)
+def test_a_column_is_taken_for_what_it_is(values: list[object], part: str) -> None:
+    """By its values and, for codes, its name."""
+    rng = np.random.default_rng(0)
+    frame = pd.DataFrame({"no": rng.permutation(1_000), "zip_code": values})
+
+    assert parts(frame) == {"no": "key", "zip_code": part}
+
+
+def test_a_form_is_proposed_and_a_doubtful_one_is_to_be_checked() -> None:
+    """Days that could be months are said to be."""
+    frame = pd.DataFrame(
+        {
+            "ref": [f"R{n}" for n in range(60)],
+            "booked": ["03.04.2026", "05.06.2026", "07.08.2026"] * 20,
+            "price": ["1.234,50", "12,00", "7,25"] * 20,
+        }
+    )
+
+    choices = {choice.column: choice for choice in proposal_of(frame).choices}
+
+    time, price = choices["booked"], choices["price"]
+    assert (time.part, price.part) == ("time", "numeric")
+    assert time.form is not None
+    assert price.form is not None
+    assert (time.form.date, price.form.describe()) == ("day first", "as 1.234,56")
+    assert "month first too, such as '03.04.2026'" in time.check
+
+
+def test_nothing_to_look_at() -> None:
+    """A file without rows proposes nothing."""
+    with pytest.raises(SchemaError, match="no rows"):
+        proposal_of(pd.DataFrame({"a": []}))
+
+
+@pytest.mark.parametrize("kind", ["payments", "machines", "european", "odd names"])
+def test_what_is_written_works(kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The configuration loads, and the doctor finds no problem in it."""
+    monkeypatch.chdir(tmp_path)
+    file = tmp_path / "rows 1.csv"
+    if kind == "payments":
+        simulate_transactions(3_000, seed=2).to_csv(file, index=False)
+    elif kind == "machines":
+        simulate_sensors(3_000, seed=1, machines=2, sensors=4).to_csv(file, index=False)
+    elif kind == "european":
+        rows = simulate_transactions(2_000, seed=2)
+        dates = rows["time"].dt.strftime("%d.%m.%Y %H:%M")
+        rows.assign(time=dates, amount=rows["amount"].map(lambda v: f"{v:.2f}".replace(".", ","))).to_csv(
+            file, index=False, sep=";"
+        )
+    else:
+        rows = simulate_transactions(2_000, seed=2)
+        rows.rename(columns={"amount": "Amount: €", "card_id": "card #", "channel": "yes", "time": "# time"}).to_csv(
+            file, index=False
+        )
+
+    result = CliRunner().invoke(app, ["init", str(file)])
+
+    assert result.exit_code == 0, result.output
+    assert "Then: detector doctor, detector train, detector score" in result.output
+    config = load_config(tmp_path)
+    assert config.kind == ("sensors" if kind == "machines" else "table")
+    problems = [check for check in examine(config) if check.state == "problem"]
+    assert problems == []
+
+
+def test_init_replaces_nothing_unasked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A configuration that is there stays; another folder, and JSON, are asked for."""
+    monkeypatch.chdir(tmp_path)
+    simulate_transactions(500, seed=2).to_parquet("payments.parquet")
+    Path("detector.yaml").write_text("mine")
+
+    refused = CliRunner().invoke(app, ["init", "payments.parquet"])
+    made = CliRunner().invoke(app, ["init", "payments.parquet", "--folder", "new", "--json"])
+    lost = CliRunner().invoke(app, ["init", "paymnts.csv"])
+
+    assert refused.exit_code == 2
+    assert "is there already. Name another folder with --folder" in " ".join(refused.output.split())
+    assert Path("detector.yaml").read_text() == "mine"
+    assert json.loads(made.stdout)["file"] == "new/detector.yaml"
+    assert load_config(Path("new")).source.path == str(tmp_path / "payments.parquet")
+    assert (lost.exit_code, Path("paymnts.csv").exists()) == (2, False)

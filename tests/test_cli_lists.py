@@ -1,0 +1,152 @@
+"""What commands print: for a wide terminal, for a narrow one, for programs; and where they find the configuration."""
+
+from __future__ import annotations
+
+import json
+from contextlib import closing
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import pytest
+from typer.testing import CliRunner
+
+from pipelines.cli import app
+from pipelines.config import load_config
+from pipelines.service.status import status_of
+from pipelines.store import Lease, Run, SourceFile, open_store
+
+NOW = datetime(2026, 3, 2, 12, tzinfo=UTC)
+LISTS = ("doctor", "status", "jobs list", "jobs trail", "alerts list", "models list")
+OTHERS = ("alerts list --targets", "alerts list --precision", "alerts silence --list")
+
+
+@pytest.fixture
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder with a configuration and some rows, as the working folder."""
+    (tmp_path / "data.csv").write_text("id,amount\n" + "".join(f"T{n},{n % 9}\n" for n in range(600)))
+    settings = "name: payments\nsource: {path: data.csv}\ncolumns: {key: id}\ntracking: {enabled: false}\n"
+    (tmp_path / "detector.yaml").write_text(settings)
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def run(command: str, *more: str, columns: int | None = None) -> Any:
+    environment = {} if columns is None else {"COLUMNS": str(columns)}
+    return CliRunner().invoke(app, [*command.split(), *more], env=environment)
+
+
+@pytest.mark.parametrize("command", [*LISTS, *OTHERS])
+@pytest.mark.usefixtures("home")
+def test_every_list_is_json_on_demand(command: str) -> None:
+    """Without a configuration named, in the folder that holds one; nothing but JSON on standard output."""
+    result = run(command, "--json")
+
+    assert result.exit_code == 0, result.output
+    assert isinstance(json.loads(result.stdout), list | dict)
+
+
+@pytest.mark.parametrize("command", ["train", "score", "evaluate", "backtest", "retrain", "drift", "models compare"])
+def test_every_report_can_be_json(command: str) -> None:
+    """Each command that reports says so in its help."""
+    assert "--json" in run(command, "--help").output
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore")
+def test_a_report_in_json_holds_the_figures(home: Path) -> None:
+    """Of a training and of a score: counts, places, and no rows."""
+    lines = "train: {autoencoder: {enabled: false}, neighbours: {enabled: false}}\npolicy: {quantile: 0.98}\n"
+    (home / "detector.yaml").write_text((home / "detector.yaml").read_text() + lines)
+
+    trained, scored = (json.loads(run(command, "--json").stdout) for command in ("train", "score"))
+
+    assert trained["rows"] == 540
+    assert trained["bundle"] == str(home / "bundle")
+    assert trained["reviewed"]["review_rows"] == 60
+    assert (scored["rows"], scored["scored"]) == (600, 600)
+    assert scored["output"].endswith("scores.parquet")
+
+
+@pytest.mark.usefixtures("home")
+def test_narrow_terminals_get_records_and_wide_ones_a_table() -> None:
+    """No line is cut off or longer than the terminal; a wide one has a head and a line a row."""
+    narrow, wide = (run("doctor", columns=columns).stdout.splitlines() for columns in (80, 200))
+
+    assert max(map(len, narrow)) <= 80
+    assert not any("what is there" in line for line in narrow)
+    assert any(line.startswith("ok  columns.key") for line in narrow)
+    (head,) = [line for line in wide if "what is there" in line]
+    assert head.split()[:2] == ["state", "where"]
+
+
+@pytest.mark.usefixtures("home")
+def test_arguments_behind_the_configuration_need_none() -> None:
+    """`jobs pause retrain` means the retraining of this folder; a name with room for no more is a configuration."""
+    assert run("jobs pause retrain").exit_code == 0
+    assert run("jobs pause . drift").exit_code == 0
+    jobs = {job["job"]: job["next"] for job in json.loads(run("jobs list --json").stdout)["jobs"]}
+    assert (jobs["retrain"], jobs["drift"]) == ("paused", "paused")
+
+    misspelt = run("doctor paymnets")
+
+    assert misspelt.exit_code == 2
+    assert "There is no configuration paymnets" in misspelt.output
+
+
+def test_without_a_configuration_the_folder_is_asked_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also where another argument is missing too."""
+    monkeypatch.chdir(tmp_path)
+
+    for command in ("status", "alerts show"):
+        result = run(command)
+
+        assert result.exit_code == 2
+        assert "There is no detector.yaml in this folder. Name one" in " ".join(result.output.replace("│", "").split())
+
+
+def test_help_has_groups() -> None:
+    """Commands stand with those that are used together."""
+    shown = run("--help", columns=100).output
+
+    places = [shown.index(group) for group in ("Start", "Detect", "Serve and answer", "Keep the detector good")]
+    assert places == sorted(places)
+    assert places[0] < shown.index(" doctor ") < places[1] < shown.index(" backtest ") < places[2]
+    assert places[2] < shown.index(" status ") < places[3] < shown.index(" retrain ")
+
+
+def test_status_of_a_new_project_says_how_to_begin(home: Path) -> None:
+    """There is no detector and no service: nothing has failed, and training comes first."""
+    found = status_of(load_config(home), now=NOW, place=".")
+
+    assert found.well
+    assert [(each.what, each.state) for each in found.matters] == [("detector", "waits"), ("service", "off")]
+    assert found.summary()[1:] == ["", "To do:", "  detector train"]
+
+
+def test_status_says_what_failed_and_what_to_do(home: Path) -> None:
+    """A failed job, a file that cannot be read and a paused job; the exit code tells a script."""
+    config = load_config(home)
+    with closing(open_store(config.service.store)) as store, store.write() as session:
+        session.add(Lease(name="service", holder="", term=1, beat=1))
+        run_of = {"trigger": "schedule", "instance": "i", "started_at": NOW, "ended_at": NOW}
+        session.add(Run(job="score", outcome="failed", error="Traceback\nSourceError: gone", **run_of))
+        session.add(Run(job="retrain", outcome="done", note="kept the champion", **run_of))
+        session.add(
+            SourceFile(
+                source="payments", name="a.csv", size=1, changed_ns=1, state="broken", reason="no lines", seen_at=NOW
+            )
+        )
+    run("jobs pause drift")
+
+    found = {each.what: each for each in status_of(config, now=NOW, place="payments").matters}
+    result = run("status", columns=80)
+
+    assert result.exit_code == 1
+    assert max(map(len, result.stdout.splitlines())) <= 80
+    assert (found["score"].state, found["score"].todo) == ("failed", "detector jobs run payments score")
+    assert found["score"].said.endswith("SourceError: gone")
+    assert found["retrain"].state == "ok"
+    assert (found["drift"].state, found["drift"].todo) == ("off", "detector jobs resume payments drift")
+    assert found["input"].said == "1 file could not be taken, the last: no lines"
+    assert found["service"].said == "does not run"

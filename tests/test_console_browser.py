@@ -1,0 +1,149 @@
+"""The console in Debian's Chromium: three alerts by keyboard, on a desk, in the dark and on a phone."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import pytest
+import sqlalchemy as sa
+
+from pipelines.store.alert_tables import Answer
+from tests.alert_places import config_in, give, rows, store_in
+from tests.doors import Served, served
+
+CHROMIUM = shutil.which("chromium")
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(CHROMIUM is None, reason="Chromium is not installed: apt-get install chromium"),
+    # Playwright's own loop is closed by its process, not by Python.
+    pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore::pytest.PytestUnraisableExceptionWarning"),
+]
+DESK, PHONE = {"width": 1280, "height": 900}, {"width": 390, "height": 844}
+
+
+@pytest.fixture
+def desk(tmp_path: Path) -> Iterator[Served]:
+    with served(config_in(tmp_path), store_in(tmp_path)) as found:
+        yield found
+
+
+@pytest.fixture(scope="module")
+def chromium() -> Iterator[Any]:
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as play:
+        browser = play.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+        yield browser
+        browser.close()
+
+
+class Watched:
+    """A page, with all that it asked for and complained of."""
+
+    def __init__(self, chromium: Any, desk: Served, **given: Any) -> None:
+        self.page = chromium.new_context(**given).new_page()
+        self.desk = desk
+        self.asked: set[str] = set()
+        self.errors: list[str] = []
+        self.page.on("request", lambda request: self.asked.add(request.url.split("/console")[0]))
+        self.page.on("pageerror", lambda error: self.errors.append(str(error)))
+        self.page.on("console", lambda said: self.errors.append(said.text) if said.type == "error" else None)
+
+    def sign_in(self) -> None:
+        """As a person does."""
+        self.page.goto(f"{self.desk.address}/console/")
+        self.page.fill("#key", self.desk.key("admin", now=datetime.now(UTC)))
+        self.page.keyboard.press("Enter")
+        self.page.wait_for_selector("tr.current")
+
+
+def made(desk: Served, number: int) -> list[str]:
+    """Alerts, the most urgent first."""
+    given = rows(*((f"card-{n}", n, "high") for n in range(number)))
+    return [each["id"] for each in give(desk.store, desk.config, given, now=datetime.now(UTC))]
+
+
+def has_rows(page: Any, number: int) -> None:
+    """Wait until the queue has so many rows."""
+    from playwright.sync_api import expect
+
+    expect(page.locator(".queue tbody tr")).to_have_count(number)
+
+
+def said(desk: Served) -> dict[str, str]:
+    """What was answered."""
+    with desk.store.read() as session:
+        return {answer.alert: answer.verdict for answer in session.scalars(sa.select(Answer).order_by(Answer.id))}
+
+
+def test_three_alerts_are_answered_by_keyboard(chromium: Any, desk: Served) -> None:
+    """From the queue and from the page of one; nothing comes from elsewhere, and nothing complains."""
+    made(desk, 5)
+    found = Watched(chromium, desk, viewport=DESK)
+    page = found.page
+    found.sign_in()
+    order = page.eval_on_selector_all(".queue tbody tr", "rows => rows.map(row => row.dataset.id)")
+
+    page.keyboard.press("j")
+    page.keyboard.press("f")  # the second, from the queue
+    has_rows(page, 4)
+    page.keyboard.press("k")
+    page.keyboard.press("Enter")  # the first, on its own page
+    page.wait_for_selector("#acts[data-next]")
+    page.wait_for_load_state("networkidle")
+    page.fill("#reason", "known trip")
+    page.keyboard.press("Escape")
+    page.keyboard.press("o")
+    page.wait_for_url(f"**/alerts/{order[2]}")
+    page.wait_for_load_state("networkidle")
+    page.keyboard.press("u")  # the third, where that led to
+    page.wait_for_url(f"**/alerts/{order[3]}")
+    page.keyboard.press("?")
+    page.wait_for_selector("dialog[open]")
+
+    assert said(desk) == {order[1]: "fraud", order[0]: "fine", order[2]: "unsure"}
+    assert found.errors == []
+    assert found.asked == {desk.address}
+
+
+def test_many_are_chosen_by_keyboard(chromium: Any, desk: Served) -> None:
+    """X chooses, the verdict is for all that were chosen."""
+    ids = made(desk, 4)
+    found = Watched(chromium, desk, viewport=DESK)
+    found.sign_in()
+
+    for key in ("x", "j", "x", "o"):
+        found.page.keyboard.press(key)
+    has_rows(found.page, 2)
+
+    assert len(said(desk)) == 2
+    assert set(said(desk)) < set(ids)
+    assert found.errors == []
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("size", [DESK, PHONE])
+def test_pages_fit(chromium: Any, desk: Served, size: dict[str, int], scheme: str, tmp_path: Path) -> None:
+    """No page is wider than the screen, and text stands out from what is behind it."""
+    (one, *_) = made(desk, 3)
+    found = Watched(chromium, desk, viewport=size, color_scheme=scheme)
+    found.sign_in()
+
+    for path in ("/", f"/alerts/{one}", "/what-if", "/quality", "/models", "/health"):
+        found.page.goto(f"{desk.address}/console{path}")
+        found.page.wait_for_load_state("networkidle")
+        found.page.screenshot(path=tmp_path / f"{path.strip('/').replace('/', '-') or 'queue'}.png", full_page=True)
+        wide = "each => each.getBoundingClientRect().right > window.innerWidth + 1 && !each.closest('.wide, .hidden')"
+        names = f"Array.from(document.querySelectorAll('body *')).filter({wide}).map(each => each.outerHTML)"
+        assert found.page.evaluate(names) == [], path
+        assert found.page.evaluate("document.documentElement.scrollWidth <= window.innerWidth"), path
+        colours = found.page.evaluate(
+            "[getComputedStyle(document.body).color, getComputedStyle(document.body).backgroundColor]"
+        )
+        dark, light = sorted(colours, key=lambda text: sum(map(int, text[4:-1].split(","))))
+        assert sum(map(int, light[4:-1].split(","))) - sum(map(int, dark[4:-1].split(","))) > 500
+    assert found.errors == []
