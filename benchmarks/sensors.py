@@ -6,10 +6,11 @@
   ``anomaly``. The first 400 rows train, the rest are judged; rows are counted by flag and truth, summed over files.
 - *tsb* (TSB-AD-M): every ``.npz`` file with ``data``, ``label`` and ``tr``. The first ``tr`` rows train, the whole
   series is scored; VUS-PR with the buffer of the first sensor's period, averaged over files.
+- *single* (NAB, as in TSB-AD-U): the same with one sensor a file.
 - *asd* (Application Server Dataset): every ``.npz`` file with ``train``, ``test`` and ``label``; average precision,
   averaged over files.
 
-Configuration and threshold rule are the same for all three; they use no label, and are printed before anything is
+Configuration and threshold rule are the same for all; they use no label, and are printed before anything is
 scored. Rows are taken in the order they come, one interval apart: what ``Sampling(jitter=1)`` makes of SKAB's clock,
 which cuts off parts of a second. Values that are not finite are missing, and a file without both kinds of rows has no
 VUS-PR or average precision. The last line is one JSON object: the figures of the default detector.
@@ -34,10 +35,9 @@ from benchmarks.sensor_files import Floats, Task, load_asd, load_skab, load_tsb
 from benchmarks.series_metrics import RowCounts, find_period, measure_volume
 from detector.detectors.series.detector import SequenceDetector
 from detector.detectors.series.encoders import ENCODERS
-from detector.detectors.series.recipe import MEMBERS
 
+RESULTS = Path(__file__).parent / "results"
 DEFAULT = "default"
-FUSION = "fusion"
 
 
 @dataclass(frozen=True)
@@ -54,18 +54,12 @@ def default_detector(**changed: Any) -> SequenceDetector:
 
 
 def score_default(task: Task) -> dict[str, Scored]:
-    """Score by the default detector."""
+    """Score by the default detector, and by each of its members alone."""
     detector = default_detector().fit(task.train)
-    return {DEFAULT: _scored(detector, task)}
-
-
-def score_members(task: Task) -> dict[str, Scored]:
-    """Score by each member alone and by all of them, in one fit."""
-    detector = default_detector(members=MEMBERS).fit(task.train)
     scorer = detector.scorer_
     measured = scorer.measure(pd.DataFrame(task.scored, columns=list(scorer.sensors)))[-len(task.truth) :]
     alone = {name: Scored(measured[name].to_numpy(), scorer.metrics[f"threshold_{name}"]) for name in scorer.members}
-    return alone | {FUSION: _scored(detector, task)}
+    return {DEFAULT: _scored(detector, task)} | alone
 
 
 def score_encoder(name: str, task: Task) -> tuple[Scored, bool]:
@@ -116,6 +110,7 @@ class Protocol:
 PROTOCOLS = {
     "skab": Protocol("**/*.csv", load_skab, _judge_skab, ("f1", "far", "mar")),
     "tsb": Protocol("*.npz", load_tsb, _judge_tsb, ("vus_pr",)),
+    "single": Protocol("*.npz", load_tsb, _judge_tsb, ("vus_pr",)),
     "asd": Protocol("*.npz", load_asd, _judge_asd, ("ap",)),
 }
 
@@ -129,7 +124,9 @@ def measure(
         if task is None:
             yield []
             continue
-        scored = score_default(task) | ({} if alone else score_members(task))
+        scored = score_default(task)
+        if alone:
+            scored = {DEFAULT: scored[DEFAULT]}
         better: dict[str, bool] = {}
         for name in encoders:
             scored[name], better[name] = score_encoder(name, task)
@@ -167,11 +164,13 @@ def declare() -> str:
     """The configuration and the rule, as printed before anything is scored."""
     settings = default_detector().get_params()
     shown = {name: value for name, value in settings.items() if value is not None}
+    shown["smoothing"] = "3 to 10 rows, by the number of training rows"
     return (
         f"Declared before scoring, for every file: SequenceDetector with {json.dumps(shown, default=str)}.\n"
         f"Threshold: the {settings['quantile']} quantile of the smoothed risks of the training rows, each judged by a "
-        f"model of the other folds. No label is used.\n'reconstruction' is the window-PCA, '{FUSION}' all members by "
-        f"their weights; an encoder learns from four fifths of the training rows, and its threshold is of the rest."
+        f"model of the other folds, and a margin where rows are few. No label is used.\n"
+        f"Members count by weights learnt from planted faults; 'reconstruction' is the window-PCA, whose place an "
+        f"encoder takes, calibrated as it is."
     )
 
 
@@ -207,6 +206,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         parser.error(f"no labelled file in {options.folder}")
 
     results = pd.DataFrame(records)
+    RESULTS.mkdir(exist_ok=True)
+    results.drop(columns="beats_pca").round(4).to_csv(RESULTS / f"sensors-{options.protocol}.csv", index=False)
     own = results[results["method"] == DEFAULT].drop(columns=["method", "beats_pca"])
     print(f"\n{DEFAULT}, by file\n{own.to_string(index=False, float_format='{:.3f}'.format)}")
     print(f"\nall methods, {options.protocol}\n{compare(results, protocol).to_string()}")

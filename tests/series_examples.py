@@ -24,7 +24,7 @@ START = pd.Timestamp("2026-03-01")
 SENSORS = ["heat", "flow", "power"]
 SCHEMA = Schema(time="when", numeric=tuple(SENSORS))
 PUMPS = Schema(time="when", entity="pump", numeric=tuple(SENSORS))
-SMALL = {"window": 8, "smoothing": 2.0}
+SMALL: dict[str, Any] = {"window": 8, "smoothing": 2.0, "members": ("reconstruction",)}
 
 
 def waves(n: int, seed: int = 0) -> NDArray[np.float64]:

@@ -13,9 +13,17 @@ from numpy.typing import NDArray
 from benchmarks import sensor_files, sensors
 from benchmarks.sensor_files import Task
 from detector.detectors.series.detector import SequenceDetector
+from detector.detectors.series.recipe import MEMBERS
 from tests.series_examples import KnownEncoder
 
-FIGURES = {"skab": {"f1", "far", "mar"}, "tsb": {"vus_pr"}, "asd": {"ap"}}
+FIGURES = {"skab": {"f1", "far", "mar"}, "tsb": {"vus_pr"}, "single": {"vus_pr"}, "asd": {"ap"}}
+
+
+@pytest.fixture(autouse=True)
+def results(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Figures of files are written beside the test's own."""
+    monkeypatch.setattr(sensors, "RESULTS", tmp_path / "results")
+    return tmp_path / "results"
 
 
 def make_series(n: int = 600) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
@@ -37,7 +45,7 @@ def write_files(folder: Path, kind: str) -> Path:
             frame.insert(0, "datetime", pd.date_range("2020-03-01", periods=len(X), freq="s"))
             (folder / name).mkdir(parents=True)
             frame.to_csv(folder / name / "0.csv", sep=";", index=False)
-        elif kind == "tsb":
+        elif kind in ("tsb", "single"):
             np.savez(folder / f"{name}.npz", data=X, label=y, tr=300)
         else:
             np.savez(folder / f"{name}.npz", train=X[:300], test=X[300:], label=y[300:])
@@ -45,7 +53,9 @@ def write_files(folder: Path, kind: str) -> Path:
 
 
 @pytest.mark.parametrize("kind", sorted(FIGURES))
-def test_the_last_line_is_one_json_object(tmp_path: Path, capsys: pytest.CaptureFixture[str], kind: str) -> None:
+def test_the_last_line_is_one_json_object(
+    tmp_path: Path, results: Path, capsys: pytest.CaptureFixture[str], kind: str
+) -> None:
     """The rule comes first, then the figures of the default detector by file, and at the end over all."""
     sensors.main([kind, str(write_files(tmp_path, kind)), "--alone"])
 
@@ -54,6 +64,7 @@ def test_the_last_line_is_one_json_object(tmp_path: Path, capsys: pytest.Capture
     assert lines[0].startswith("Declared before scoring")
     assert not any(line.startswith("forest ") for line in lines)
     assert set(figures) == FIGURES[kind]
+    assert len(pd.read_csv(results / f"sensors-{kind}.csv")) == 2
     assert figures.get("ap", 1.0) > 0.5
     assert figures.get("vus_pr", 1.0) > 0.5
     assert figures.get("mar", 0.0) < 0.5
@@ -74,7 +85,7 @@ def test_members_and_encoders_stand_side_by_side(
 
     lines = capsys.readouterr().out.strip().splitlines()
     table = {line.split()[0]: line for line in lines[lines.index("all methods, asd") + 1 : -2]}
-    assert list(table)[1:] == ["default", "reconstruction", "forest", "forecast", "fusion", "gru"]
+    assert list(table)[1:] == ["default", *MEMBERS, "gru"]
     assert "1 of 2" in table["gru"]
     assert f"{json.loads(lines[-1])['ap']:.4f}".rstrip("0") in table["default"]
 

@@ -11,7 +11,7 @@ from sklearn.decomposition import PCA
 from detector.detectors.series.detector import FallBackWarning
 from detector.detectors.series.encoders import ENCODERS, LEAST_WINDOWS, EncoderChoice
 from detector.detectors.series.fit import fit_series
-from detector.errors import DataError, SettingError
+from detector.errors import SettingError
 from detector.series.segmented_windows import LaidWindows
 from tests.series_examples import (
     KnownEncoder,
@@ -28,7 +28,7 @@ from tests.series_examples import (
 
 
 def test_an_encoder_that_beats_the_floor_is_kept() -> None:
-    """And calibrated on the fold it was kept from."""
+    """And calibrated on as many rows as the components."""
     fitted = fit_series(training(waves(400)), recipe(), encoder=KnownEncoder(1e-4))  # type: ignore[arg-type]
 
     facts = fitted.model.facts
@@ -36,7 +36,7 @@ def test_an_encoder_that_beats_the_floor_is_kept() -> None:
     assert fitted.history == {"loss": [1.0]}
     assert fitted.message == ""
     assert facts["encoder"] == "known"
-    assert facts["rows_calibration"] == 80
+    assert facts["rows_calibration"] == 400
     assert facts["encoder_error_holdout"] < facts["pca_error_holdout"]
     assert facts["reconstruction_error_holdout"] == facts["encoder_error_holdout"]
 
@@ -66,14 +66,14 @@ def test_an_encoder_may_be_insisted_on() -> None:
 
 
 def test_nothing_to_compare_on_means_the_floor() -> None:
-    """All rows held out are known to be anomalous."""
-    usable = np.arange(400) < 300
-    choice: Any = KnownEncoder(0.0)
-    insisting: Any = KnownEncoder(0.0, fall_back=False)
+    """Too few windows to learn from."""
+    few = np.arange(400) % 200 < 12
+    choice: Any = EncoderChoice("conv1d")
 
-    assert fit_series(training(waves(400), usable=usable), recipe(), encoder=choice).model.network is None
-    with pytest.raises(DataError, match="No training row is left to calibrate on. Give more normal rows"):
-        fit_series(training(waves(400), usable=usable), recipe(), encoder=insisting)
+    fitted = fit_series(training(waves(400), usable=few), recipe(folds=2), encoder=choice)
+
+    assert fitted.model.network is None
+    assert fitted.message.startswith("conv1d needs 16 windows to learn from, got 10")
 
 
 @pytest.mark.parametrize("name", ENCODERS)

@@ -18,7 +18,7 @@ ALL = {"members": MEMBERS}
 @pytest.fixture(scope="module")
 def model() -> SeriesModel:
     """Window-PCA alone."""
-    return fit(waves(400))
+    return fit(waves(400), recipe(members=("reconstruction",)))
 
 
 @pytest.fixture(scope="module")
@@ -96,14 +96,14 @@ def test_members_are_standardised_on_rows_they_did_not_learn_from(fused: SeriesM
     """Their z-scores join by weight, and each has a threshold of its own among the facts."""
     judged = seen(fused, waves(200, seed=1))
 
-    np.testing.assert_allclose(judged.risk, judged.scores @ fused.recipe.shares)
+    np.testing.assert_allclose(judged.risk, judged.scores @ fused.shares)
     assert np.abs(judged.scores.mean(axis=0)).max() < 1
     assert {f"threshold_{name}" for name in MEMBERS} <= set(fused.facts)
 
 
 def test_a_member_that_does_not_count_changes_nothing() -> None:
     """Its score is still reported."""
-    alone = seen(fit(waves(300)), waves(100, 1))
+    alone = seen(fit(waves(300), recipe(members=MEMBERS[:1])), waves(100, 1))
     both = seen(fit(waves(300), recipe(members=MEMBERS[:2], weights={"forest": 0.0})), waves(100, 1))
 
     np.testing.assert_allclose(both.risk, alone.risk)
@@ -189,7 +189,7 @@ def test_trailing_risk_knows_no_future() -> None:
 
     np.testing.assert_allclose(whole[:50], begun, rtol=1e-4, atol=1e-4)
     assert whole[:45].max() < 2 * model.threshold
-    assert model.memory == 2 * 7 + 8 + 3
+    assert model.memory == (4 * 8 - 1) + 8 + 3
 
 
 def test_segments_do_not_know_each_other(model: SeriesModel) -> None:
@@ -232,13 +232,13 @@ def test_the_window_is_an_eighth_of_the_rows_at_most(n: int, length: int) -> Non
         ({"residuals": "zz"}, "Residuals are not judged by 'zz'. Did you mean 'z'"),
         (
             {"members": ()},
-            r"members must be some of reconstruction, forest, forecast, each once. Received: members=\(\)",
+            r"members must be some of reconstruction, forest, forecast, long, spectrum, each once\. Received: members=",
         ),
         ({"members": ("forest", "forest")}, "each once"),
         ({"members": ("trees",)}, "members must be some of"),
         ({"weights": {"forst": 1.0}}, "weights names no member by 'forst'. Did you mean 'forest'"),
         ({"weights": {"forest": -1.0}}, "A weight must not be negative. Received: weights={'forest': -1.0}"),
-        ({"weights": {"reconstruction": 0.0}}, "One of reconstruction must count"),
+        ({"members": ("forest",), "weights": {"forest": 0.0}}, "One of forest must count"),
     ],
 )
 def test_recipe_refuses_what_has_no_meaning(settings: dict[str, Any], match: str) -> None:

@@ -74,7 +74,7 @@ def test_row_beside_a_fault_shows_where_the_fault_is() -> None:
     before = frame[frame["time"] < START + pd.Timedelta(minutes=FIRST)]["reasons"].iloc[-1][0]
     after = frame[frame["time"] > START + pd.Timedelta(minutes=LAST)]["reasons"].iloc[0][0]
     assert re.fullmatch(r"8\d\.?\d* \d+ min after", before.observed)
-    assert re.fullmatch(r"8\d\.?\d* \d+ min before", after.observed)
+    assert re.fullmatch(r"8\d\.?\d* (\d+ h )?\d+ min before", after.observed)
 
 
 @pytest.mark.parametrize("side", [1.0, -1.0], ids=["up", "down"])

@@ -13,6 +13,7 @@ import pytest
 from detector.cleaning.clean import clean
 from detector.decide.policy import Budget, Policy
 from detector.detectors.series.detector import SequenceDetector
+from detector.detectors.series.reasons import duration
 from detector.detectors.series.recipe import MEMBERS
 from detector.detectors.series.scorer import SequenceScorer, SeriesVerdicts
 from detector.errors import DataError, SchemaError, SettingError
@@ -78,9 +79,10 @@ def test_each_flagged_segment_is_an_event(verdicts: SeriesVerdicts) -> None:
     assert event["sensors"].split(", ")[0] == "flow"
     for name, told in (("peak", "when"), ("risk", "risk"), ("p_value", "p_value"), ("severity", "severity")):
         assert event[name] == peak[told]
+    length = duration(pd.Timedelta(minutes=len(own)))
     assert re.fullmatch(
         r"flow (down to|stuck at) 20, expected about [\d.]+ \([\d.]+ to [\d.]+ in training\); \d+ % of the risk.* "
-        rf"\| from {event['start']:%Y-%m-%d %H:%M} for {len(own)} min, worst at {event['peak']:%Y-%m-%d %H:%M}",
+        rf"\| from {event['start']:%Y-%m-%d %H:%M} for {length}, worst at {event['peak']:%Y-%m-%d %H:%M}",
         event["text"],
     )
     assert verdicts.events["steps"].sum() == frame["flagged"].sum()
@@ -166,7 +168,7 @@ def test_a_scorer_can_be_renamed_and_tells_its_facts(scorer: SequenceScorer) -> 
     assert renamed.members == MEMBERS
     assert renamed.sensors == tuple(SENSORS)
     assert renamed.calibrator is scorer.models[""].calibrator
-    assert renamed.memory == 2 * 7 + 8 + 3
+    assert renamed.memory == (4 * 8 - 1) + 8 + 3
     assert renamed.metrics["rows_fitted"] == 600
     assert sum(renamed.metrics[f"weight_{name}"] for name in MEMBERS) == pytest.approx(1)
 
@@ -201,9 +203,9 @@ def test_rows_that_cannot_be_scored_go_to_quarantine(scorer: SequenceScorer) -> 
     assert scorer.measure(rows_read)["risk"].isna().sum() == 2
 
 
-def test_events_may_be_joined_over_a_pause(scorer: SequenceScorer) -> None:
+def test_events_may_be_joined_over_a_pause() -> None:
     """Their peak is a flagged step; fewer than none is refused."""
-    rows = broken()
+    scorer, rows = small(schema=KEYED).fit(two_pumps()).scorer_, broken()
     rows.loc[285:289, "flow"] = 20.0
     apart, joined = (scorer.judge(rows, join=join).events for join in (0, 30))
 

@@ -69,10 +69,16 @@ def test_folds_are_contiguous_and_scored_by_the_others() -> None:
         learnt.append(chosen)
         return len(learnt)
 
-    found, last = cross_fit(
-        laid, np.full(40, True), 4, fit=fit, errors=lambda number, laid, _: np.full((40, 1), float(number))
+    fold = fold_of_rows(40, 4)
+    (found, twice), last = cross_fit(
+        laid,
+        np.full(40, True),
+        fold,
+        fit=fit,
+        errors=[lambda number, _: np.full((40, 1), float(number)), lambda number, _: np.full((40, 1), 2.0 * number)],
     )
 
+    assert (twice == 2 * found).all()
     assert found.ravel().tolist() == [1.0 + fold for fold in fold_of_rows(40, 4)]
     assert last == 5
     assert learnt[4].all()
@@ -85,12 +91,12 @@ def test_windows_of_rows_that_cannot_be_used_are_neither_learnt_from_nor_scored(
     usable[30:33] = False
     laid = lay(waves(60), 4)
 
-    found, _ = cross_fit(
+    (found,), _ = cross_fit(
         laid,
         usable,
-        3,
+        fold_of_rows(60, 3),
         fit=lambda laid, chosen: WindowPCA.fit(laid, chosen, variance=0.9),
-        errors=lambda model, laid, chosen: squared_errors(model, laid, how="overlap", pca=model, chosen=chosen),
+        errors=[lambda model, chosen: squared_errors(model, laid, how="overlap", pca=model, chosen=chosen)],
     )
 
     assert np.flatnonzero(np.isnan(found[:, 0])).tolist() == [30, 31, 32]

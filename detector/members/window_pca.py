@@ -142,23 +142,24 @@ def scatter_of(laid: LaidWindows, chosen: Flags) -> tuple[Floats, Floats | None]
 
 
 def squared_errors(
-    model: Rebuilder, laid: LaidWindows, *, how: How, pca: WindowPCA, chosen: Flags | None = None
+    model: Rebuilder, laid: LaidWindows, *, how: How, pca: WindowPCA, chosen: Flags | None = None, since: int = 0
 ) -> Floats:
     """Squared residuals of each row and column, over the windows that cover it; NaN where no window chosen does.
 
     The principal components replace doubtful values. Else a sensor that is silent, and seems to stand still, would be
-    blamed on those that move with it, and so would the standstill before a segment begins.
+    blamed on those that move with it, and so would the standstill before a segment begins. ``since`` as for
+    ``to_rows``.
     """
     found = ((part, (block - model.rebuild(block)) ** 2) for part, block in _believable(laid, pca, chosen))
-    return laid.to_rows(found, how=how, chosen=chosen)
+    return laid.to_rows(found, how=how, chosen=chosen, since=since)
 
 
 def expected_values(
-    model: Rebuilder, laid: LaidWindows, *, how: How, pca: WindowPCA, chosen: Flags | None = None
+    model: Rebuilder, laid: LaidWindows, *, how: How, pca: WindowPCA, chosen: Flags | None = None, since: int = 0
 ) -> Floats:
     """What each row should have been, over the windows that cover it; as ``squared_errors``."""
     found = ((part, model.rebuild(block)) for part, block in _believable(laid, pca, chosen))
-    return laid.to_rows(found, how=how, chosen=chosen)
+    return laid.to_rows(found, how=how, chosen=chosen, since=since)
 
 
 def _believable(laid: LaidWindows, pca: WindowPCA, chosen: Flags | None) -> Iterator[tuple[slice, NDArray[np.float32]]]:

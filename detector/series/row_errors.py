@@ -30,7 +30,11 @@ class RowErrors:
 
 
 def to_rows(
-    windows: Windows, errors: NDArray[Any] | Iterable[tuple[slice, NDArray[Any]]], *, how: How = "overlap"
+    windows: Windows,
+    errors: NDArray[Any] | Iterable[tuple[slice, NDArray[Any]]],
+    *,
+    how: How = "overlap",
+    since: int = 0,
 ) -> RowErrors:
     """Give each row the errors of the windows that cover it; the same to the last bit, whatever the size of the blocks.
 
@@ -38,9 +42,9 @@ def to_rows(
     or blocks of it with their places, in the order of ``Windows.blocks``. NaN is unknown, and left out.
 
     ``how`` is "overlap", the mean over all windows that cover the row; "least", the least error of those windows; or,
-    for use as rows arrive, "trailing", the last step of the window that ends at the row. Raises ``ShapeError`` if the
-    errors do not fit the windows, or blocks are missing or out of order; ``SettingError`` if
-    ``how`` is unknown.
+    for use as rows arrive, "trailing", the last step of the window that ends at the row. A window's steps before
+    ``since`` are left out: then a row does not wait for windows that go on for long after it. Raises ``ShapeError`` if
+    the errors do not fit the windows, or blocks are missing or out of order; ``SettingError`` if ``how`` is unknown.
 
     >>> windows = Windows.plan(np.zeros(4), length=2)
     >>> errors = np.array([[1.0, 3.0], [5.0, 7.0], [9.0, 2.0]])
@@ -49,6 +53,8 @@ def to_rows(
     >>> to_rows(windows, errors, how="least").values.ravel().tolist()
     [1.0, 3.0, 7.0, 2.0]
     >>> to_rows(windows, errors, how="trailing").values.ravel().tolist()
+    [nan, 3.0, 7.0, 2.0]
+    >>> to_rows(windows, errors, since=1).values.ravel().tolist()
     [nan, 3.0, 7.0, 2.0]
     """
     if how not in get_args(How):
@@ -63,7 +69,7 @@ def to_rows(
                 f"{part.stop - 1}. Pass one for each window; blocks in order, each with the slice that blocks() gave."
             )
         steps = _as_steps(block, windows.length)
-        rows = rows or _Rows(windows, steps.shape[2], how, flat=block.ndim == 1)
+        rows = rows or _Rows(windows, steps.shape[2], how, flat=block.ndim == 1, since=since)
         rows.add(part, steps)
         done = part.stop
     if rows is None or done != len(windows):
@@ -74,8 +80,8 @@ def to_rows(
 class _Rows:
     """Row errors in the making. A row's windows are always added from the first to the last."""
 
-    def __init__(self, windows: Windows, width: int, how: How, *, flat: bool) -> None:
-        self.windows, self.how, self.flat = windows, how, flat
+    def __init__(self, windows: Windows, width: int, how: How, *, flat: bool, since: int) -> None:
+        self.windows, self.how, self.flat, self.since = windows, how, flat, since
         self.values = np.full((windows.n_rows, width), 0.0 if how == "overlap" else np.inf)
         self.unknown = np.zeros((windows.n_rows, width), dtype=np.int64)
 
@@ -88,7 +94,7 @@ class _Rows:
         join, nothing = (np.add, 0.0) if self.how == "overlap" else (np.minimum, np.inf)
         # By step first: then what is joined lies side by side in memory, which is several times faster.
         last = self.windows.length - 1
-        steps = [last] if self.how == "trailing" else list(range(last, -1, -1))
+        steps = [last] if self.how == "trailing" else list(range(last, self.since - 1, -1))
         by_step = np.ascontiguousarray(errors[:, steps].transpose(1, 0, 2))
         unknown = np.isnan(by_step)
         gaps = bool(unknown.any())
@@ -108,7 +114,8 @@ class _Rows:
 
     def finish(self) -> RowErrors:
         windows = self.windows
-        first = windows.stops - 1 if self.how == "trailing" else windows.starts
+        since = windows.length - 1 if self.how == "trailing" else self.since
+        first = np.maximum(windows.starts, windows.stops - windows.length + since)
         n = windows.n_rows + 1
         covering = np.cumsum(np.bincount(first, minlength=n) - np.bincount(windows.stops, minlength=n))[:-1]
         known = covering[:, None] - self.unknown

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Self, TypeVar
 
@@ -124,13 +124,41 @@ class LaidWindows:
         for _, block in windows.blocks(self.missing, size=BLOCK):
             yield block if block.any() else None
 
-    def to_rows(self, found: Iterable[tuple[slice, NDArray[Any]]], *, how: How, chosen: Flags | None = None) -> Floats:
-        """What was found for windows, block by block, for the true rows; NaN where none of those chosen covers."""
+    def to_rows(
+        self, found: Iterable[tuple[slice, NDArray[Any]]], *, how: How, chosen: Flags | None = None, since: int = 0
+    ) -> Floats:
+        """What was found for windows, block by block, for the true rows; NaN where none of those chosen covers.
+
+        ``since`` as for ``row_errors.to_rows``.
+        """
         windows = self.some(chosen)
         if not len(windows):
             return np.full((len(self.own), 1), np.nan)
-        values = to_rows(windows, found, how=how).values
+        values = to_rows(windows, found, how=how, since=since).values
         return (values[:, None] if values.ndim == 1 else values)[self.own]
+
+    def over_rows(self, found: Floats, weights: Floats, *, how: How, chosen: Flags | None = None) -> Floats:
+        """As ``to_rows``, of one number a window and column, (n_windows, n_columns): the sum over a row's windows.
+
+        Each window counts by the weight of the place that the row has in it, ``weights`` of shape (length,), over their
+        sum: so a row at the edge of a segment, of which few know, counts in part. With ``how="trailing"`` a row has
+        what the window has that ends there.
+
+        >>> laid = LaidWindows.lay(np.zeros((4, 1), dtype=np.float32), np.zeros(4), 2)
+        >>> laid.over_rows(np.array([[1.0], [3.0], [9.0]]), np.ones(2), how="overlap").ravel().tolist()
+        [0.5, 2.0, 6.0, 4.5]
+        """
+        windows = self.some(chosen)
+        if how == "trailing":
+            values = np.full((windows.n_rows, found.shape[1]), np.nan)
+            values[windows.stops - 1] = found
+            return values[self.own]
+        total, covered = np.zeros((windows.n_rows, found.shape[1])), np.zeros((windows.n_rows, 1), dtype=bool)
+        for place, weight in enumerate((weights / weights.sum()).tolist()):
+            rows = windows.starts + place  # no two windows share a start
+            total[rows] += weight * found
+            covered[rows] = True
+        return np.asarray(np.where(covered, total, np.nan)[self.own])
 
 
 def fold_of_rows(n_rows: int, folds: int) -> Counts:
@@ -160,24 +188,32 @@ def thinned(chosen: Flags, most: int) -> Flags:
 def cross_fit(
     laid: LaidWindows,
     usable: Flags,
-    folds: int,
+    fold: Counts,
     *,
     fit: Callable[[LaidWindows, Flags], Model],
-    errors: Callable[[Model, LaidWindows, Flags], Floats],
-) -> tuple[Floats, Model]:
+    errors: Sequence[Callable[[Model, Flags], Floats]],
+) -> tuple[list[Floats], Model]:
     """Score each row by a model of the other folds, (n_rows, n_columns), and fit a model on all.
 
     No window that touches a row that is not ``usable`` is learnt from or scored, nor one with rows that stand in; a row
-    that no usable window covers is NaN. Folds are contiguous blocks of rows. ``fit`` gets the windows and which of them
-    to learn from; ``errors`` a model, the windows, and which of them to score.
+    that no usable window covers is NaN. ``fold`` is that of each row, see ``fold_of_rows``. ``fit`` gets the windows
+    and which of them to learn from; each of ``errors`` a model and which windows to score: of these rows, or of others
+    in their places, such as copies with planted faults.
     """
     good = laid.learnable(usable)
-    fold = fold_of_rows(len(usable), folds)
-    parts: list[Floats] = []
-    for part in range(folds):
+    parts: list[list[tuple[Flags, Floats]]] = [[] for _ in errors]
+    for part in range(int(fold.max()) + 1):
         inside = fold == part
         apart = laid.clear_of(inside)
-        parts.append(errors(fit(laid, good & apart), laid, good & ~apart)[inside])
-    width = max(found.shape[1] for found in parts)
-    wide = [np.broadcast_to(found, (len(found), width)) if np.isnan(found).all() else found for found in parts]
-    return np.concatenate(wide), fit(laid, good)
+        model = fit(laid, good & apart)
+        for own, measure in zip(parts, errors, strict=True):
+            own.append((inside, measure(model, good & ~apart)[inside]))
+    return [_gathered(own) for own in parts], fit(laid, good)
+
+
+def _gathered(parts: list[tuple[Flags, Floats]]) -> Floats:
+    """What was found fold by fold, in the order of the rows."""
+    rows = np.full((len(parts[0][0]), max(found.shape[1] for _, found in parts)), np.nan)
+    for inside, found in parts:
+        rows[inside] = found
+    return rows

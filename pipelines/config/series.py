@@ -89,8 +89,14 @@ class SeriesSection(Section):
     models: Literal["shared", "entity"] = "shared"
     """One model for all entities (shared), which must be alike, or one for each (entity)."""
 
-    members: tuple[Literal["reconstruction", "forest", "forecast"], ...] = ("reconstruction",)
-    """What scores a row: how its windows are rebuilt, a forest on their features, and a one-step forecast."""
+    members: tuple[Literal["reconstruction", "long", "spectrum", "forest", "forecast"], ...] = (
+        "reconstruction",
+        "forest",
+        "forecast",
+        "long",
+        "spectrum",
+    )
+    """What scores a row: windows rebuilt, long windows, each sensor's spectrum, a forest on windows, a forecast."""
 
     window: Annotated[int, Field(ge=2)] = 32
     """Rows in a window."""
@@ -101,8 +107,11 @@ class SeriesSection(Section):
     residuals: Literal["z", "mahalanobis"] = "z"
     """Whether residuals are scaled sensor by sensor (z), or all together (mahalanobis)."""
 
-    smoothing: Annotated[float, Field(ge=0)] = 5.0
-    """Rows over which the risk is smoothed. More finds long anomalies, less finds short ones; 0 for none."""
+    smoothing: Annotated[float, Field(ge=0)] | None = None
+    """Rows the risk is smoothed over: more for long anomalies, 0 for none. By default 3 (13,000 rows) to 10 (1,200)."""
+
+    wait: Annotated[int, Field(ge=0)] | None = None
+    """Steps a row's score waits for at most; long windows that go on for longer count less. By default up to 167."""
 
     trailing: bool = False
     """Whether a row is scored by the rows before it alone, as they arrive; else by those on both sides."""
@@ -140,5 +149,7 @@ class SeriesSection(Section):
     @model_validator(mode="after")
     def _some_member(self) -> Self:
         if not self.members:
-            raise ValueError("expected at least one of reconstruction, forest and forecast in `members`.")
+            raise ValueError(
+                "expected at least one of reconstruction, long, spectrum, forest and forecast in `members`."
+            )
         return self

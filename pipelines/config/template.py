@@ -141,6 +141,8 @@ _EXAMPLES: dict[str, Any] = {
     "features.reported": "reported_at",
     "features.lateness": 3600,
     "series.encoder.kind": "conv1d",
+    "series.smoothing": 5.0,
+    "series.wait": 60,
     "series.sampling.every": "1min",
 }
 

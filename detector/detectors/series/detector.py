@@ -20,7 +20,7 @@ from detector.cleaning.clean import clean
 from detector.decide.policy import Policy
 from detector.detectors.series.encoders import EncoderChoice
 from detector.detectors.series.fit import FittedSeries, Input, fit_scorer, read_input
-from detector.detectors.series.recipe import SeriesRecipe
+from detector.detectors.series.recipe import MEMBERS, SeriesRecipe
 from detector.detectors.series.scored import MARGIN, ScoredSeries
 from detector.detectors.series.scorer import SHARED, Models, SequenceScorer, SeriesVerdicts, Short, check_join
 from detector.errors import SchemaError, SettingError, UnfittedError, nearest
@@ -61,20 +61,20 @@ class SequenceDetector(OutlierMixin, BaseEstimator):  # type: ignore[misc]  # sc
         Whether a series shorter than a window is an error, or is scored as if its first row had lasted longer. A
         short segment between two gaps is always scored so.
     members : tuple of str
-        What scores a row: "reconstruction" of windows, an isolation "forest" on each sensor's level, spread, trend and
-        residual in windows, one-step "forecast". On the sensor benchmarks the forest at a weight of 0.1 changed nothing
-        or cost a little, so it is not among the defaults; the forecast found more short anomalies and fewer long ones.
+        What scores a row: "reconstruction" of windows; the same of "long" ones, of averaged rows; each sensor's
+        "spectrum"; an isolation "forest" on each sensor's level, spread, trend and residual in windows; a one-step
+        "forecast". What each counts is learnt from planted faults.
     encoder : str or autoencoder, optional
         What rebuilds windows: "conv1d", "lstm", "gru", "transformer" or "variational", or an unfitted autoencoder of
-        ``detector.encoders``. It is trained on all but the last fold of the rows and calibrated on that. Without one:
-        principal components, cross-fitted, the floor.
+        ``detector.encoders``. Without one: principal components, the floor. Either is fitted
+        fold by fold and calibrated on all rows, so an encoder takes as many fits as there are folds, and one.
     fall_back : bool
         Whether the floor is used if the encoder does not beat it on the rows held out; a warning says so.
     training : Training, optional
         How an encoder that is named is trained.
-    weights, residuals, window, variance, range_floor, reach, folds, deviation_floor, z_cap, smoothing, trailing, trees
+    weights, residuals, window, variance, range_floor, reach, folds, deviation_floor, z_cap, smoothing, trailing, wait
         See ``SeriesRecipe``.
-    lags, quantile
+    trees, lags, quantile
         Likewise.
     contamination : float
         Share of the training rows that ``predict`` calls anomalous, as everywhere in scikit-learn. ``judge`` does not
@@ -121,7 +121,7 @@ class SequenceDetector(OutlierMixin, BaseEstimator):  # type: ignore[misc]  # sc
     sampling: Sampling | None = None
     models: Models = "shared"
     short: Short = "reject"
-    members: tuple[str, ...] = ("reconstruction",)
+    members: tuple[str, ...] = MEMBERS
     weights: Mapping[str, float] | None = None
     encoder: Any = None
     fall_back: bool = True
@@ -134,8 +134,9 @@ class SequenceDetector(OutlierMixin, BaseEstimator):  # type: ignore[misc]  # sc
     folds: int = 5
     deviation_floor: float = 0.05
     z_cap: float = 100.0
-    smoothing: float = 5.0
+    smoothing: float | None = None
     trailing: bool = False
+    wait: int | None = None
     trees: int = 100
     lags: int = 8
     quantile: float = 0.99

@@ -11,26 +11,27 @@ import pandas as pd
 from numpy.typing import NDArray
 from sklearn.utils.validation import validate_data
 
-from detector.arrays import Counts, Flags, Floats
-from detector.decide.calibrate import RISK_RESOLUTION, Calibrator
-from detector.decide.fuse import Fusion
+from detector.arrays import Counts, Flags
 from detector.detectors.series.encoders import EncoderChoice
-from detector.detectors.series.members import FittedMembers, TrainingSeries, fit_members, forest_baseline, silent
-from detector.detectors.series.model import ModelledSeries, SeriesModel
-from detector.detectors.series.recipe import Prepared, SeriesRecipe
+from detector.detectors.series.join import join_members
+from detector.detectors.series.members import TrainingSeries, fit_members, silent
+from detector.detectors.series.model import SeriesModel
+from detector.detectors.series.planted import COPIES, Planted, plant
+from detector.detectors.series.prepared import Prepared
+from detector.detectors.series.recipe import SeriesRecipe
 from detector.detectors.series.scorer import SequenceScorer, Short, places_by_entity
 from detector.errors import DataError, SchemaError
-from detector.members.residuals import ResidualRule
 from detector.schema import Schema
 from detector.series.resample import RegularSeries, regularise
 from detector.series.sampling import Sampling
 from detector.series.scaling import SeriesScaling
-from detector.series.segments import bounds, smooth
-from detector.series.staleness import StalenessRule
+from detector.series.segments import bounds
 from detector.training.settings import OnStep
 
 LEAST_ROWS = 8
 WINDOW_SHARE = 8
+MOST_STRIDE = 4
+STRIDE_SHARE = 6
 
 Input: TypeAlias = pd.DataFrame | NDArray[Any]
 
@@ -80,7 +81,7 @@ def fit_scorer(
         short=short,
         shared=shared,
         models={entity: found.model for entity, found in fitted.items()},
-        metrics=_metrics(fitted, recipe),
+        metrics=_metrics(fitted),
     )
     return scorer, fitted
 
@@ -123,7 +124,7 @@ def _training(series: RegularSeries, usable: Flags, place: Counts, *, name: str)
     )
 
 
-def _metrics(fitted: Mapping[Any, FittedSeries], recipe: SeriesRecipe) -> dict[str, Any]:
+def _metrics(fitted: Mapping[Any, FittedSeries]) -> dict[str, Any]:
     """The facts of the model; of several, sums of counts of rows, and means of other numbers."""
     facts = [found.model.facts for found in fitted.values()]
     metrics: dict[str, Any] = {"models": len(facts)}
@@ -134,8 +135,7 @@ def _metrics(fitted: Mapping[Any, FittedSeries], recipe: SeriesRecipe) -> dict[s
         else:
             metrics[name] = sum(values) if name.startswith("rows_") else sum(values) / len(values)
             metrics[name] = type(values[0])(metrics[name])
-    shares = dict(zip(recipe.members, recipe.shares.tolist(), strict=True))
-    return metrics | {f"weight_{member}": share for member, share in shares.items()}
+    return metrics
 
 
 def fit_series(
@@ -156,16 +156,37 @@ def fit_series(
     >>> one, every = np.zeros(400, dtype=np.int64), np.full((400, 2), True)
     >>> model = fit_series(TrainingSeries(wave, every, one, one, every[:, 0]), SeriesRecipe()).model
     >>> model.length, model.facts["components"], model.facts["rows_calibration"]
-    (32, 2, 400)
+    (32, 2, 392)
     """
+    recipe = recipe.resolved(int(series.usable.sum()))
     length = window_length(series, recipe)
     seen = np.where(series.observed & series.usable[:, None], series.values, np.nan)
     scaling = SeriesScaling.fit(
         seen, range_floor=recipe.range_floor, reach=recipe.reach, coarsest=recipe.deviation_floor
     )
-    prepared = Prepared(series.values, series.segment, scaling, recipe, length)
-    found = fit_members(series, prepared, encoder=encoder, random_state=random_state, on_step=on_step)
-    return FittedSeries(_join(series, prepared, found), found.history, found.message)
+    stride = window_stride(series, length)
+    prepared = Prepared(series.values, series.segment, scaling, recipe, length, stride)
+    planted: list[Planted] = []
+    if recipe.weights is None and len(recipe.members) > 1 and scaling.moving.any():
+        rng = np.random.default_rng(random_state)
+        planted = [plant(prepared.moving, rng) for _ in range(COPIES)]
+    copies = [prepared.planted(copy.values) for copy in planted]
+    found = fit_members(series, prepared, copies, encoder=encoder, random_state=random_state, on_step=on_step)
+    kinds = [copy.kind for copy in planted]
+    return FittedSeries(join_members(series, [prepared, *copies], kinds, found), found.history, found.message)
+
+
+def window_stride(series: TrainingSeries, length: int) -> int:
+    """How many times as far a long window reaches: at most 4 times, and at most a sixth of the training rows.
+
+    Where gaps leave no room for long windows over half of the rows, less.
+    """
+    sizes = np.array([end - first for first, end in bounds(series.segment)])
+    for stride in range(MOST_STRIDE, 1, -1):
+        room = np.maximum(sizes - stride * length + 1, 0).sum()
+        if STRIDE_SHARE * stride * length <= len(series) and room >= len(series) / 2:
+            return stride
+    return 1
 
 
 def window_length(series: TrainingSeries, recipe: SeriesRecipe) -> int:
@@ -187,82 +208,6 @@ def window_length(series: TrainingSeries, recipe: SeriesRecipe) -> int:
             f"shorter window, or let longer gaps be bridged, such as with Sampling(limit=...)."
         )
     return length
-
-
-def _join(series: TrainingSeries, prepared: Prepared, found: FittedMembers) -> SeriesModel:
-    """The model, calibrated on the rows that were scored by members that did not learn from them."""
-    recipe, names = prepared.recipe, prepared.recipe.members
-    known = [~np.isnan(found.errors[name]).any(axis=1) for name in names]
-    scored = found.scored & np.column_stack(known).all(axis=1)
-    if not scored.any():
-        raise DataError("No training row is left to calibrate on. Give more normal rows, or choose fewer folds.")
-    parts, rules = _score(series, prepared, found, scored)
-    scores = np.column_stack([parts[name].sum(axis=1) for name in names])
-    fusion = Fusion.fit(scores, names)
-    z = fusion.standardise(scores)
-    risk = z @ recipe.shares
-    alone = np.quantile(z, recipe.quantile, axis=0) + RISK_RESOLUTION
-    n_sensors = series.values.shape[1]
-    model = SeriesModel(
-        recipe=recipe,
-        length=prepared.length,
-        scaling=prepared.scaling,
-        pca=found.pca,
-        network=found.network,
-        forecast=found.forecast,
-        forest=found.forest,
-        rules=rules,
-        fusion=fusion,
-        baseline={name: np.zeros(n_sensors) if name == "forest" else parts[name].mean(axis=0) for name in names},
-        staleness=StalenessRule.learn(series.observed, series.codes),
-        calibrator=Calibrator(risk, resolution=RISK_RESOLUTION),
-        threshold=float(np.quantile(risk, recipe.quantile)) + RISK_RESOLUTION,
-        facts=_facts(series, prepared, found, scored)
-        | {f"threshold_{name}": float(value) for name, value in zip(names, alone, strict=True)},
-    )
-    if model.forest is None:
-        return model
-    seen = ModelledSeries(model, series.values, observed=series.observed, segment=series.segment, codes=series.codes)
-    return replace(model, baseline=model.baseline | {"forest": forest_baseline(seen, scored)})
-
-
-def _score(
-    series: TrainingSeries, prepared: Prepared, found: FittedMembers, scored: Flags
-) -> tuple[dict[str, Floats], dict[str, ResidualRule]]:
-    """Each member's score of the rows scored, by sensor, and the rules by which residuals became scores."""
-    recipe, scaling = prepared.recipe, prepared.scaling
-    # Rows next to each other are smoothed together only if all of them were scored.
-    together = 2 * series.segment + scored
-    seen = series.observed & scored[:, None]
-    parts: dict[str, Floats] = {}
-    rules: dict[str, ResidualRule] = {}
-    for name in recipe.members:
-        errors = np.where(scored[:, None], found.errors[name], 0.0)
-        if name != "forest":
-            errors = prepared.widen(errors, signed=recipe.signed)
-            rules[name] = ResidualRule.fit(
-                errors,
-                seen,
-                kind=recipe.residuals,
-                known=scaling.known,
-                floor=recipe.deviation_floor,
-                cap=recipe.z_cap,
-            )
-            errors = rules[name].parts(errors, seen)
-        parts[name] = smooth(errors, together, recipe.smoothing, trailing=recipe.trailing)[scored]
-    return parts, rules
-
-
-def _facts(series: TrainingSeries, prepared: Prepared, found: FittedMembers, scored: Flags) -> dict[str, Any]:
-    facts = {
-        "rows_fitted": int(series.usable.sum()),
-        "rows_calibration": int(scored.sum()),
-        "window": prepared.length,
-        **found.facts,
-    }
-    if "reconstruction_error_train" in facts:
-        facts["generalisation_gap"] = facts["reconstruction_error_holdout"] - facts["reconstruction_error_train"]
-    return facts
 
 
 def read_input(detector: Any, X: Input, *, schema: Schema | None, reset: bool) -> tuple[pd.DataFrame, Schema]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -10,11 +11,12 @@ from numpy.typing import NDArray
 from sklearn.ensemble import IsolationForest
 
 from detector.arrays import Counts, Flags, Floats
-from detector.detectors.series.encoders import EncoderChoice
+from detector.detectors.series.encoders import EncoderChoice, FittedEncoder
 from detector.detectors.series.model import ModelledSeries
-from detector.detectors.series.recipe import Prepared
+from detector.detectors.series.prepared import Prepared, Spectra
 from detector.members.forecast import Forecast
 from detector.members.isolation_forest import Trees
+from detector.members.spectrum import Spectrum
 from detector.members.window_forest import WindowForest
 from detector.members.window_network import WindowNetwork
 from detector.members.window_pca import WindowPCA
@@ -54,16 +56,17 @@ class TrainingSeries:
 class FittedMembers:
     """Members, and how far each training row is from what they expect. Made by ``fit_members``.
 
-    - ``scored``, (n_rows,): the rows whose errors are those of rows not learnt from.
-    - ``errors``, (n_rows, n_moving_sensors), or (n_rows, 1) for the forest: NaN where no usable window covers a row.
-    - ``pca``, ``network``, ``forecast``, ``forest``: see ``SeriesModel``.
+    - ``errors``, (n_rows, n_moving_sensors), or (n_rows, 1) for the forest: those of rows not learnt from; NaN where no
+      usable window covers a row. First those of the rows, then those of each copy with planted faults.
+    - ``pca``, ``network``, ``long``, ``spectra``, ``forecast``, ``forest``: see ``SeriesModel``.
     - ``facts``, ``history``, ``message``: see ``FittedSeries``.
     """
 
-    scored: Flags
-    errors: dict[str, Floats]
+    errors: dict[str, list[Floats]]
     pca: WindowPCA | None = None
     network: WindowNetwork | None = None
+    long: WindowPCA | None = None
+    spectra: Spectra | None = None
     forecast: Forecast | None = None
     forest: WindowForest | None = None
     facts: dict[str, Any] = field(default_factory=dict)
@@ -76,104 +79,177 @@ def silent(what: str, done: int, planned: int) -> None:
 
 
 def fit_members(
-    series: TrainingSeries, prepared: Prepared, *, encoder: EncoderChoice | None, random_state: int, on_step: OnStep
+    series: TrainingSeries,
+    prepared: Prepared,
+    copies: Sequence[Prepared] = (),
+    *,
+    encoder: EncoderChoice | None,
+    random_state: int,
+    on_step: OnStep,
 ) -> FittedMembers:
     """Fit the members that the recipe names, and the principal components always; see ``fit_series``.
 
+    ``copies`` are the rows with planted faults, which the members see as they see rows that they did not learn from.
     Raises ``DataError`` if there are too few usable windows.
     """
-    recipe, n = prepared.recipe, len(series)
-    nothing = np.empty((n, 0))
-    found = FittedMembers(series.usable, {"reconstruction": nothing, "forecast": nothing, "forest": np.zeros((n, 1))})
-    if not prepared.scaling.moving.any():
+    return _Fitting(series, prepared, copies, random_state, on_step).members(encoder)
+
+
+class _Fitting:
+    """One series, the rows prepared of it, and copies with planted faults."""
+
+    def __init__(
+        self,
+        series: TrainingSeries,
+        prepared: Prepared,
+        copies: Sequence[Prepared],
+        random_state: int,
+        on_step: OnStep,
+    ) -> None:
+        self.series, self.prepared, self.all = series, prepared, [prepared, *copies]
+        self.random_state, self.on_step = random_state, on_step
+        self.fold = fold_of_rows(len(series), prepared.recipe.folds)
+
+    def members(self, encoder: EncoderChoice | None) -> FittedMembers:
+        recipe, n = self.prepared.recipe, len(self.series)
+        shapes = {name: (n, 1 if name == "forest" else 0) for name in recipe.members}
+        found = FittedMembers({name: [np.zeros(shape)] * len(self.all) for name, shape in shapes.items()})
+        if not self.prepared.scaling.moving.any():
+            return found
+        self.on_step("window-PCA", 0, 1)
+        squares = self._components(found)
+        if encoder is not None and "reconstruction" in recipe.members:
+            self._encoder(found, encoder, squares[0])
+        if "long" in recipe.members:
+            self.on_step("long windows", 0, 1)
+            found.errors["long"], found.long = self._long()
+        if "spectrum" in recipe.members:
+            self.on_step("spectrum", 0, 1)
+            found.errors["spectrum"], found.spectra = self._spectrum()
+        if "forecast" in recipe.members:
+            self.on_step("forecast", 0, 1)
+            found.errors["forecast"], found.forecast = self._forecast()
+        if "forest" in recipe.members:
+            self.on_step("isolation forest", 0, 1)
+            found.errors["forest"], found.forest = self._forest(squares)
         return found
-    on_step("window-PCA", 0, 1)
-    squares, pca = _fit_components(series, prepared, signed=False)
-    found.pca, found.errors["reconstruction"] = pca, squares
-    if recipe.signed:
-        found.errors["reconstruction"], _ = _fit_components(series, prepared, signed=True)
-    learnt = prepared.residuals(pca, pca=pca, signed=False, chosen=prepared.laid.learnable(series.usable))
-    found.facts = {
-        "components": pca.code,
-        "reconstruction_error_train": float(np.nanmean(learnt[series.usable])),
-        "reconstruction_error_holdout": float(np.nanmean(squares[series.usable])),
-    }
-    if encoder is not None and "reconstruction" in recipe.members:
-        _fit_encoder(found, series, prepared, pca, squares, encoder=encoder, random_state=random_state, on_step=on_step)
-    if "forecast" in recipe.members:
-        on_step("forecast", 0, 1)
-        errors, found.forecast = _fit_forecast(series, prepared)
-        found.errors["forecast"] = errors if recipe.signed else errors**2
-    if "forest" in recipe.members:
-        on_step("isolation forest", 0, 1)
-        found.errors["forest"], found.forest = _fit_forest(series, prepared, squares, random_state=random_state)
-    return found
 
+    def _components(self, found: FittedMembers) -> list[Floats]:
+        """Fit the principal components; the squared residuals of rows and copies."""
+        prepared, usable, signed = self.prepared, self.series.usable, self.prepared.recipe.signed
 
-def _fit_components(series: TrainingSeries, prepared: Prepared, *, signed: bool) -> tuple[Floats, WindowPCA]:
-    def fit(laid: LaidWindows, chosen: Flags) -> WindowPCA:
-        return WindowPCA.fit(laid, chosen, variance=prepared.recipe.variance)
+        def fit(laid: LaidWindows, chosen: Flags) -> WindowPCA:
+            return WindowPCA.fit(laid, chosen, variance=prepared.recipe.variance)
 
-    def errors(model: WindowPCA, _: LaidWindows, chosen: Flags) -> Floats:
-        return prepared.residuals(model, pca=model, signed=signed, chosen=chosen)
+        def errors(rows: Prepared, signed: bool) -> Callable[[WindowPCA, Flags], Floats]:
+            return lambda model, chosen: rows.residuals(model, pca=model, signed=signed, chosen=chosen)
 
-    return cross_fit(prepared.laid, series.usable, prepared.recipe.folds, fit=fit, errors=errors)
+        measures = [errors(rows, signed) for signed in {False, signed} for rows in self.all]
+        measured, pca = cross_fit(prepared.laid, usable, self.fold, fit=fit, errors=measures)
+        squares, own = measured[: len(self.all)], measured[-len(self.all) :]
+        found.pca = pca
+        if "reconstruction" in found.errors:
+            found.errors["reconstruction"] = own
+        learnt = prepared.residuals(pca, pca=pca, signed=False, chosen=prepared.laid.learnable(usable))
+        found.facts = {
+            "components": pca.code,
+            "reconstruction_error_train": float(np.nanmean(learnt[usable])),
+            "reconstruction_error_holdout": float(np.nanmean(squares[0][usable])),
+        }
+        return squares
 
+    def _long(self) -> tuple[list[Floats], WindowPCA]:
+        prepared, slow = self.prepared, self.prepared.slow
+        usable = slow.usable(self.series.usable, self.series.segment, prepared.stride)
 
-def _fit_forecast(series: TrainingSeries, prepared: Prepared) -> tuple[Floats, Forecast]:
-    def errors(model: Forecast, laid: LaidWindows, chosen: Flags) -> Floats:
-        return model.errors(laid, chosen)
+        def fit(laid: LaidWindows, chosen: Flags) -> WindowPCA:
+            return WindowPCA.fit(laid, chosen, variance=prepared.recipe.variance)
 
-    return cross_fit(prepared.ahead, series.usable, prepared.recipe.folds, fit=Forecast.fit, errors=errors)
+        def errors(rows: Prepared) -> Callable[[WindowPCA, Flags], Floats]:
+            return lambda model, chosen: rows.slow_residuals(model, signed=prepared.recipe.signed, chosen=chosen)
 
+        measures = [errors(rows) for rows in self.all]
+        found, model = cross_fit(slow.laid, usable, self.fold[slow.order], fit=fit, errors=measures)
+        return [slow.to_rows(one) for one in found], model
 
-def _fit_forest(
-    series: TrainingSeries, prepared: Prepared, squares: Floats, *, random_state: int
-) -> tuple[Floats, WindowForest]:
-    recipe = prepared.recipe
-    features = prepared.features(squares)
+    def _spectrum(self) -> tuple[list[Floats], Spectra]:
+        prepared = self.prepared
+        resolution = prepared.scaling.resolution[prepared.scaling.moving]
 
-    def fit(_: LaidWindows, chosen: Flags) -> WindowForest:
-        return fit_forest(features[chosen], trees=recipe.trees, random_state=random_state)
+        def fit(laid: LaidWindows, chosen: Flags) -> Spectrum:
+            return Spectrum.fit(laid, chosen, resolution=resolution)
 
-    def errors(model: WindowForest, laid: LaidWindows, chosen: Flags) -> Floats:
-        return model.scores(features, laid, how=recipe.how, chosen=chosen)
+        def of(pick: Callable[[Prepared], LaidWindows]) -> tuple[list[Floats], Spectrum]:
+            def errors(laid: LaidWindows) -> Callable[[Spectrum, Flags], Floats]:
+                return lambda model, chosen: model.errors(laid, how=prepared.recipe.how, chosen=chosen)
 
-    return cross_fit(prepared.laid, series.usable, recipe.folds, fit=fit, errors=errors)
+            measures = [errors(pick(rows)) for rows in self.all]
+            return cross_fit(pick(prepared), self.series.usable, self.fold, fit=fit, errors=measures)
 
+        (first, whole), (second, half) = of(lambda rows: rows.laid), of(lambda rows: rows.half)
+        return [(one + other) / 2 for one, other in zip(first, second, strict=True)], Spectra(whole, half)
 
-def _fit_encoder(
-    found: FittedMembers,
-    series: TrainingSeries,
-    prepared: Prepared,
-    pca: WindowPCA,
-    squares: Floats,
-    *,
-    encoder: EncoderChoice,
-    random_state: int,
-    on_step: OnStep,
-) -> None:
-    """Keep a neural encoder if it rebuilds the last fold, which it did not see, better than components do."""
-    usable, laid, folds = series.usable, prepared.laid, prepared.recipe.folds
-    held_out = fold_of_rows(len(usable), folds) == folds - 1
-    learnt = laid.learnable(usable & ~held_out)
-    fitted = encoder.fit(laid, learnt, code=pca.code, random_state=random_state, on_step=on_step)
-    if fitted.network is not None:
-        chosen = laid.learnable(usable) & ~laid.clear_of(held_out)
-        own = prepared.residuals(fitted.network, pca=pca, signed=False, chosen=chosen)
-        both = held_out & usable & ~np.isnan(own[:, 0]) & ~np.isnan(squares[:, 0])
-        error, floor = (float(values[both].mean()) if both.any() else np.inf for values in (own, squares))
-        fitted = fitted.compared(error, floor, whose=series.name, fall_back=encoder.fall_back)
-    found.network, found.history, found.message = fitted.network, fitted.history, fitted.message
-    found.facts |= fitted.facts
-    if fitted.network is None:
-        return
-    in_sample = prepared.residuals(fitted.network, pca=pca, signed=False, chosen=learnt)[~held_out & usable]
-    found.facts |= {"reconstruction_error_train": float(np.nanmean(in_sample)), "reconstruction_error_holdout": error}
-    found.scored = usable & held_out
-    if prepared.recipe.signed:
-        own = prepared.residuals(fitted.network, pca=pca, signed=True, chosen=chosen)
-    found.errors["reconstruction"] = own
+    def _forecast(self) -> tuple[list[Floats], Forecast]:
+        signed = self.prepared.recipe.signed
+
+        def errors(rows: Prepared) -> Callable[[Forecast, Flags], Floats]:
+            return lambda model, chosen: rows.forecast_errors(model, signed=signed, chosen=chosen)
+
+        measures = [errors(rows) for rows in self.all]
+        return cross_fit(self.prepared.ahead, self.series.usable, self.fold, fit=Forecast.fit, errors=measures)
+
+    def _forest(self, squares: Sequence[Floats]) -> tuple[list[Floats], WindowForest]:
+        recipe = self.prepared.recipe
+        features = [rows.features(own) for rows, own in zip(self.all, squares, strict=True)]
+
+        def fit(_: LaidWindows, chosen: Flags) -> WindowForest:
+            return fit_forest(features[0][chosen], trees=recipe.trees, random_state=self.random_state)
+
+        def errors(rows: Prepared, own: NDArray[np.float32]) -> Callable[[WindowForest, Flags], Floats]:
+            return lambda model, chosen: model.scores(own, rows.laid, how=recipe.how, chosen=chosen)
+
+        measures = [errors(rows, own) for rows, own in zip(self.all, features, strict=True)]
+        return cross_fit(self.prepared.laid, self.series.usable, self.fold, fit=fit, errors=measures)
+
+    def _encoder(self, found: FittedMembers, encoder: EncoderChoice, squares: Floats) -> None:
+        """Keep a neural encoder if it rebuilds rows that it did not see better than components do.
+
+        Fold by fold, as components are: so it is calibrated on as many rows.
+        """
+        prepared, usable, pca = self.prepared, self.series.usable, found.pca
+        assert pca is not None
+        fits: list[FittedEncoder] = []
+
+        def fit(laid: LaidWindows, chosen: Flags) -> WindowNetwork | None:
+            fits.append(encoder.fit(laid, chosen, code=pca.code, random_state=self.random_state, on_step=self.on_step))
+            return fits[-1].network
+
+        def errors(rows: Prepared, signed: bool) -> Callable[[WindowNetwork | None, Flags], Floats]:
+            def measure(model: WindowNetwork | None, chosen: Flags) -> Floats:
+                if model is None:
+                    return np.full((len(usable), 1), np.nan)
+                return rows.residuals(model, pca=pca, signed=signed, chosen=chosen)
+
+            return measure
+
+        signed = prepared.recipe.signed
+        measures = [errors(rows, signed) for signed in {False, signed} for rows in self.all]
+        measured, network = cross_fit(prepared.laid, usable, self.fold, fit=fit, errors=measures)
+        fitted, own = fits[-1], measured[0]
+        if network is not None:
+            both = usable & ~np.isnan(own).any(axis=1) & ~np.isnan(squares).any(axis=1)
+            error, floor = (float(values[both].mean()) if both.any() else np.inf for values in (own, squares))
+            fitted = fitted.compared(error, floor, whose=self.series.name, fall_back=encoder.fall_back)
+        found.network, found.history, found.message = fitted.network, fitted.history, fitted.message
+        found.facts |= fitted.facts
+        if fitted.network is None:
+            return
+        learnt = prepared.residuals(fitted.network, pca=pca, signed=False, chosen=prepared.laid.learnable(usable))
+        found.facts |= {
+            "reconstruction_error_train": float(np.nanmean(learnt[usable])),
+            "reconstruction_error_holdout": error,
+        }
+        found.errors["reconstruction"] = measured[-len(self.all) :]
 
 
 def fit_forest(features: NDArray[np.float32], *, trees: int, random_state: int) -> WindowForest:

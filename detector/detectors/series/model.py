@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
@@ -13,9 +13,11 @@ from numpy.typing import NDArray
 from detector.arrays import Counts, Flags, Floats
 from detector.decide.calibrate import Calibrator
 from detector.decide.fuse import Fusion
-from detector.detectors.series.recipe import Prepared, SeriesRecipe
+from detector.detectors.series.prepared import Prepared, Spectra
+from detector.detectors.series.recipe import EARLIER_WEIGHTS, SeriesRecipe
 from detector.members.forecast import Forecast
 from detector.members.residuals import ResidualRule
+from detector.members.spectrum import Spectrum
 from detector.members.window_forest import WindowForest
 from detector.members.window_network import WindowNetwork
 from detector.members.window_pca import WindowPCA, expected_values
@@ -31,12 +33,14 @@ class SeriesModel:
 
     - ``recipe``: how it was made.
     - ``length``: rows in a window.
+    - ``stride``: how many times as far a long window reaches.
     - ``scaling``: how readings are scaled.
     - ``pca``: the linear floor; ``None`` if no sensor moved.
     - ``network``: the neural encoder that takes its place in the reconstruction, if it beat it.
-    - ``forecast``, ``forest``: those members, if there are.
-    - ``rules``: what residuals are usual, for reconstruction and forecast.
-    - ``fusion``: how members' scores are standardised and joined.
+    - ``long``, ``spectra``, ``forecast``, ``forest``: those members, if there are.
+    - ``rules``: what residuals are usual, for all members but the forest.
+    - ``fusion``: how members' scores are standardised.
+    - ``shares``, (n_members,): what each member counts; they sum to 1.
     - ``baseline``, (n_sensors,): what each sensor adds to each member's score in normal rows.
     - ``staleness``: how long each sensor is usually silent.
     - ``calibrator``: risk to p-value, from rows that were not learnt from.
@@ -46,13 +50,17 @@ class SeriesModel:
 
     recipe: SeriesRecipe
     length: int
+    stride: int
     scaling: SeriesScaling
     pca: WindowPCA | None
     network: WindowNetwork | None
+    long: WindowPCA | None
+    spectra: Spectra | None
     forecast: Forecast | None
     forest: WindowForest | None
     rules: dict[str, ResidualRule]
     fusion: Fusion
+    shares: Floats
     baseline: dict[str, Floats]
     staleness: StalenessRule
     calibrator: Calibrator
@@ -67,7 +75,7 @@ class SeriesModel:
     @property
     def gains(self) -> Floats:
         """What one unit of each member's score adds to the risk."""
-        return np.asarray(self.recipe.shares / self.fusion.scale)
+        return np.asarray(self.shares / self.fusion.scale)
 
     @property
     def alarm(self) -> float:
@@ -86,17 +94,27 @@ class SeriesModel:
     @property
     def memory(self) -> int:
         """How many steps before a step bear on its risk, as long as no sensor has been silent."""
-        return self._reach + (self.recipe.lags if self.forecast else 0)
+        return max(self._reach, self._long_reach(0)) + (self.recipe.lags if self.forecast else 0)
 
     @property
     def ahead(self) -> int:
         """How many steps after a step bear on its risk."""
-        return 0 if self.recipe.trailing else self._reach
+        since = self.recipe.long_since(self.length, self.stride)
+        return 0 if self.recipe.trailing else max(self._reach, self._long_reach(since))
 
     @property
     def _reach(self) -> int:
-        windows = 2 if self.forest is not None else 1  # the forest looks at what windows left of the rows of a window
-        return windows * (self.length - 1) + reach(self.recipe.smoothing)
+        return self.recipe.rows_around(self.length)
+
+    def _long_reach(self, since: int) -> int:
+        if self.long is None:
+            return 0
+        return self.stride * (self.length - 1 - since) + self.stride - 1 + reach(self.smoothing)
+
+    @property
+    def smoothing(self) -> float:
+        """Rows in which the weight of a neighbour falls to 1/e."""
+        return self.recipe.smoothing or 0.0
 
 
 class ModelledSeries:
@@ -112,7 +130,7 @@ class ModelledSeries:
         self.model, self.segment = model, segment
         self.observed = observed
         self.overdue = model.staleness.beyond(measure_staleness(observed, codes))
-        self.prepared = Prepared(values, segment, model.scaling, model.recipe, model.length, self.overdue)
+        self.prepared = Prepared(values, segment, model.scaling, model.recipe, model.length, model.stride, self.overdue)
 
     @cached_property
     def scores(self) -> Floats:
@@ -123,7 +141,7 @@ class ModelledSeries:
     @cached_property
     def risk(self) -> Floats:
         """One risk a step: the members' mean by weight, and the alarm of each sensor that is silent for too long."""
-        fused = self.scores @ self.model.recipe.shares
+        fused = self.scores @ self.model.shares
         return np.asarray(fused + self.model.alarm * self.overdue.sum(axis=1))
 
     @cached_property
@@ -164,12 +182,19 @@ class ModelledSeries:
 
     def _errors(self, name: str) -> Floats:
         model, prepared, signed = self.model, self.prepared, self.model.recipe.signed
+        nothing = np.empty((len(prepared.scaled), 0))
+        if name == "spectrum":
+            return prepared.widen_energies(nothing if model.spectra is None else prepared.oscillation(model.spectra))
         if model.pca is None:
-            return prepared.widen(np.empty((len(prepared.scaled), 0)), signed=signed)
+            return prepared.widen(nothing, signed=signed)
+        if name == "long":
+            assert model.long is not None
+            errors = prepared.slow.to_rows(prepared.slow_residuals(model.long, signed=signed))
+            return prepared.widen(errors, signed=signed)
         if name == "forecast":
             assert model.forecast is not None
-            errors = model.forecast.errors(prepared.ahead, prepared.ahead.whole)
-            return prepared.widen(errors if signed else errors**2, signed=signed)
+            errors = prepared.forecast_errors(model.forecast, signed=signed, chosen=prepared.ahead.whole)
+            return prepared.widen(errors, signed=signed)
         if model.network is None and not signed:
             return prepared.widen(self._squares, signed=False)
         rebuilder = model.network or model.pca
@@ -195,13 +220,13 @@ class ModelledSeries:
             return parts
         moving, chosen = model.scaling.moving, prepared.laid.whole
         if wanted is not None:
-            chosen &= ~prepared.laid.clear_of(near(wanted, self.segment, reach(model.recipe.smoothing)))
+            chosen &= ~prepared.laid.clear_of(near(wanted, self.segment, reach(model.smoothing)))
         found = model.forest.contributions(self._features, prepared.laid, how=model.recipe.how, chosen=chosen)
         parts[:, moving] = self._smooth(np.where(np.isnan(found), model.baseline["forest"][moving], found))
         return parts
 
     def _smooth(self, values: Floats) -> Floats:
-        return smooth(values, self.segment, self.model.recipe.smoothing, trailing=self.model.recipe.trailing)
+        return smooth(values, self.segment, self.model.smoothing, trailing=self.model.recipe.trailing)
 
 
 def describe_models(models: Mapping[Any, SeriesModel]) -> Parts:
@@ -231,12 +256,22 @@ def _describe(model: SeriesModel) -> Parts:
     arrays |= under("usual", model.baseline)
     for name, rule in model.rules.items():
         arrays |= under(f"rule-{name}", rule.state())
-    members = {"pca": model.pca, "network": model.network, "forecast": model.forecast, "forest": model.forest}
+    members = {
+        "pca": model.pca,
+        "network": model.network,
+        "long": model.long,
+        "spectrum": None if model.spectra is None else model.spectra.whole,
+        "spectrum-half": None if model.spectra is None else model.spectra.half,
+        "forecast": model.forecast,
+        "forest": model.forest,
+    }
     for name, member in members.items():
         arrays |= under(name, member.state()) if member is not None else {}
     facts = {
         "recipe": model.recipe.to_dict(),
         "length": model.length,
+        "stride": model.stride,
+        "shares": model.shares.tolist(),
         "fusion": model.fusion.state(),
         "silence": list(model.staleness.limits),
         "threshold": model.threshold,
@@ -248,19 +283,26 @@ def _describe(model: SeriesModel) -> Parts:
 
 def _rebuild(parts: Parts) -> SeriesModel:
     facts, graphs = parts.facts, parts.graphs
-    pca, forecast, network, forest = (parts.part(name) for name in ("pca", "forecast", "network", "forest"))
+    names = ("pca", "long", "spectrum", "spectrum-half", "forecast", "network", "forest")
+    pca, long, spectrum, half, forecast, network, forest = (parts.part(name) for name in names)
     recipe = SeriesRecipe.from_dict(facts["recipe"])
+    if "shares" not in facts:  # the weights of 0.1 were fixed
+        recipe = replace(recipe, weights=EARLIER_WEIGHTS | dict(recipe.weights or {}))
     rules = {name: rule for name in recipe.members if (rule := parts.part(f"rule-{name}"))}
     return SeriesModel(
         recipe=recipe,
         length=facts["length"],
+        stride=facts.get("stride", 1),
         scaling=SeriesScaling.from_state(parts.part("scaling")),
         pca=WindowPCA.from_state(pca) if pca else None,
         network=WindowNetwork.from_state(network, graphs["network"]) if network else None,
+        long=WindowPCA.from_state(long) if long else None,
+        spectra=Spectra(Spectrum.from_state(spectrum), Spectrum.from_state(half)) if spectrum else None,
         forecast=Forecast.from_state(forecast) if forecast else None,
         forest=WindowForest.from_state(forest, graphs["forest"]) if forest else None,
         rules={name: ResidualRule.from_state(rule) for name, rule in rules.items()},
         fusion=Fusion.from_state(facts["fusion"]),
+        shares=np.asarray(facts.get("shares", recipe.shares), dtype=np.float64),
         baseline=parts.part("usual"),
         staleness=StalenessRule(tuple(facts["silence"])),
         calibrator=Calibrator.from_state(parts.part("calibrator")),

@@ -117,9 +117,9 @@ class SensorReadings:
             nearby = first + int(np.argmax(self.beyond[first:last, sensor]))
             weight, most = abs(own), abs(float(self.deviation[nearby, sensor]))
         else:  # as far as the risk is smoothed, and weighed like it
-            first, last = self._bounds(step, reach(model.recipe.smoothing))
+            first, last = self._bounds(step, reach(model.smoothing))
             away = np.abs(np.arange(first, last) - step)
-            weights = np.exp(-away / max(model.recipe.smoothing, 1e-9)) * self.deviation[first:last, sensor] ** 2
+            weights = np.exp(-away / max(model.smoothing, 1e-9)) * self.deviation[first:last, sensor] ** 2
             nearby = first + int(np.argmax(weights))
             weight, most = float(weights[step - first]), float(weights.max())
         same_side = own * self.deviation[nearby, sensor] >= 0
@@ -174,7 +174,8 @@ class SensorReadings:
 
 def _reach(model: SeriesModel) -> int:
     """How many steps away a reading may bear on a risk: a window, and as far as that is smoothed."""
-    return model.length - 1 + reach(model.recipe.smoothing)
+    rows = model.length if model.long is None else model.length * model.stride
+    return rows - 1 + reach(model.smoothing)
 
 
 def range_of(model: SeriesModel) -> tuple[Floats, Floats]:

@@ -1,29 +1,32 @@
-"""How rows become windows and risks: the settings of a model of series, and its rows prepared by them."""
+"""How rows become windows and risks: the settings of a model of series."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
-from dataclasses import dataclass
-from functools import cached_property
+from dataclasses import dataclass, replace
 from typing import Any, Self, get_args
 
 import numpy as np
-from numpy.typing import NDArray
 
-from detector.arrays import Flags, Floats
+from detector.arrays import Floats
 from detector.checks import check_interval, check_least
 from detector.errors import SettingError, nearest
 from detector.members.residuals import Residuals
-from detector.members.window_forest import window_features
-from detector.members.window_pca import Rebuilder, WindowPCA, expected_values, squared_errors
-from detector.resolution import beyond
 from detector.series.row_errors import How
-from detector.series.scaling import SeriesScaling
-from detector.series.segmented_windows import LaidWindows
+from detector.series.segments import reach as smoothed_over
 
-MEMBERS = ("reconstruction", "forest", "forecast")
-WEIGHTS = {"reconstruction": 1.0, "forest": 0.1, "forecast": 0.25}
-"""What a member counts where nothing else is said."""
+MEMBERS = ("reconstruction", "forest", "forecast", "long", "spectrum")
+WEIGHTS = {"reconstruction": 1.0, "long": 0.5, "spectrum": 1.5, "forest": 0.25, "forecast": 0.25}
+"""What is held of the members before any fault is planted; of the spectrum, where much was learnt from."""
+ENOUGH_WINDOWS = 32
+"""Windows without a common row from which a spectrum is half learnt: it says less of fewer."""
+EARLIER_WEIGHTS = {"reconstruction": 1.0, "forest": 0.1, "forecast": 0.25}
+"""What members of bundles counted that did not say so."""
+WIDEST_SMOOTHING, NARROWEST_SMOOTHING = 10.0, 3.0
+SMOOTHING_ROWS = 350.0
+LEAST_FACTOR, MARGIN = 1.2, 4.5
+LAG_SHARE = 8
 
 
 @dataclass(frozen=True)
@@ -33,9 +36,11 @@ class SeriesRecipe:
     Parameters
     ----------
     members : tuple of str
-        What scores a row: "reconstruction" of windows, an isolation "forest" on their features, one-step "forecast".
+        What scores a row: "reconstruction" of windows, the same of "long" ones over averaged rows, the "spectrum" of a
+        sensor's oscillation, an isolation "forest" on windows' features, one-step "forecast".
     weights : mapping of str to float, optional
-        What each member counts; one that is not named counts as in ``WEIGHTS``.
+        What each member counts; one that is not named counts as in ``WEIGHTS``. By default learnt from faults planted
+        in rows that the members did not learn from.
     residuals : {"z", "mahalanobis"}
         Whether a residual is compared with what is usual sensor by sensor, or all together.
     window : int
@@ -53,17 +58,24 @@ class SeriesRecipe:
         resolution: a residual below the resolution adds nothing. A larger step is a state, such as open and shut.
     z_cap : float
         A sensor's z-score counts at most so much, lest one sensor drown the others.
-    smoothing : float
-        Rows in which the weight of a neighbour falls to 1/e; 0 for none. More suits long anomalies, less short ones.
+    smoothing : float, optional
+        Rows in which the weight of a neighbour falls to 1/e; 0 for none. More suits long anomalies, less short ones. By
+        default 350 over the square root of the number of training rows, at least 3 and at most 10: what little is
+        learnt from tells less of a single row.
     trailing : bool
         Whether a row is scored from the rows up to it alone, for use as rows arrive. If not, windows and smoothing
         reach to both sides, which finds more.
+    wait : int, optional
+        How many rows after it a row's risk may hang on at most: of a long window that goes on for longer, those of its
+        steps count that do not. Never less than what the other members look at. By default all steps count, which finds
+        a little more.
     trees : int
         Trees of the forest.
     lags : int
-        Rows a forecast is made from.
+        Rows a forecast is made from; never more than an eighth of the training rows.
     quantile : float
-        The threshold is this quantile of the risks of rows that were not learnt from.
+        The threshold is this quantile of the risks of rows that were not learnt from, and a margin for how little so
+        few rows say of it, see ``threshold``.
 
     Raises
     ------
@@ -74,7 +86,7 @@ class SeriesRecipe:
     [0.25, 0.75]
     """
 
-    members: tuple[str, ...] = ("reconstruction",)
+    members: tuple[str, ...] = MEMBERS
     weights: Mapping[str, float] | None = None
     residuals: Residuals = "z"
     window: int = 32
@@ -84,8 +96,9 @@ class SeriesRecipe:
     folds: int = 5
     deviation_floor: float = 0.05
     z_cap: float = 100.0
-    smoothing: float = 5.0
+    smoothing: float | None = None
     trailing: bool = False
+    wait: int | None = None
     trees: int = 100
     lags: int = 8
     quantile: float = 0.99
@@ -98,7 +111,9 @@ class SeriesRecipe:
             )
         check_least(self, 2, "window", "folds")
         check_least(self, 1, "trees", "lags")
-        check_least(self, 0, "smoothing")
+        for name in ("smoothing", "wait"):
+            if getattr(self, name) is not None:
+                check_least(self, 0, name)
         check_interval(self, "(0, 1]", "variance")
         check_interval(self, "(0, 1)", "quantile")
         for name in ("range_floor", "reach", "deviation_floor", "z_cap"):
@@ -124,9 +139,60 @@ class SeriesRecipe:
 
     @property
     def shares(self) -> Floats:
-        """What each member counts, as an array that sums to 1."""
+        """What each member counts before anything is learnt, as an array that sums to 1."""
         weights = np.array([self._weight(name) for name in self.members])
         return np.asarray(weights / weights.sum())
+
+    def prior(self, windows: float) -> Floats:
+        """As ``shares``, where so many windows without a common row were learnt from.
+
+        >>> SeriesRecipe(members=("reconstruction", "spectrum")).prior(32.0).round(2).tolist()
+        [0.57, 0.43]
+        """
+        learnt = windows / (windows + ENOUGH_WINDOWS)
+        weights = np.array([self._weight(name) * (learnt if name == "spectrum" else 1.0) for name in self.members])
+        return np.asarray(weights / weights.sum())
+
+    def resolved(self, n_rows: int) -> SeriesRecipe:
+        """The same for so many training rows: with the smoothing that suits them, and lags of at most an eighth.
+
+        >>> SeriesRecipe().resolved(10_000).smoothing
+        3.5
+        """
+        suits = min(max(SMOOTHING_ROWS / math.sqrt(max(1, n_rows)), NARROWEST_SMOOTHING), WIDEST_SMOOTHING)
+        smoothing = suits if self.smoothing is None else self.smoothing
+        return replace(self, smoothing=smoothing, lags=min(self.lags, max(1, n_rows // LAG_SHARE)))
+
+    def threshold(self, risk: Floats) -> float:
+        """Where risk is unusual, from risks of rows that were not learnt from.
+
+        Rows of other days are a little unlike all rows of training. And neighbouring risks are alike, so few rows hold
+        few that are independent, and a high quantile of those is too low. So it is moved away from the median: by a
+        fifth, and by 4.5 times the root of the smoothing over the rows.
+
+        >>> SeriesRecipe(smoothing=4.0, quantile=0.9).threshold(np.arange(101.0))
+        133.82...
+        """
+        median, high = np.quantile(risk, [0.5, self.quantile])
+        factor = LEAST_FACTOR + MARGIN * math.sqrt((self.smoothing or 0.0) / len(risk))
+        return float(median + factor * (high - median))
+
+    def rows_around(self, length: int) -> int:
+        """How many rows to either side bear on a row's risk, but for what long windows say."""
+        windows = 2 if "forest" in self.members else 1  # a forest looks at what windows left of the rows of a window
+        return windows * (length - 1) + smoothed_over(self.smoothing or 0.0)
+
+    def long_since(self, length: int, stride: int) -> int:
+        """From which of its steps on a long window counts, so that no row waits for longer than it may.
+
+        >>> recipe = SeriesRecipe(smoothing=3.0)
+        >>> [replace(recipe, wait=wait).long_since(32, 4) for wait in (None, 100, 0)]
+        [0, 10, 17]
+        """
+        if self.wait is None or self.trailing:
+            return 0
+        most = max(self.wait, self.rows_around(length)) - smoothed_over(self.smoothing or 0.0) - (stride - 1)
+        return min(max(0, length - 1 - most // stride), length - 1)
 
     @property
     def how(self) -> How:
@@ -157,61 +223,3 @@ class SeriesRecipe:
 
 def _plain(value: Any) -> Any:
     return value.item() if isinstance(value, np.generic) else value
-
-
-class Prepared:
-    """Scaled rows with windows laid over them, for fitting and for scoring.
-
-    - ``values``, (n_rows, n_sensors): NaN where missing.
-    - ``segment``, (n_rows,): which unbroken segment each row belongs to.
-    - ``scaling``: how.
-    - ``recipe``: settings.
-    - ``length``: rows in a window.
-    - ``overdue``, (n_rows, n_sensors): where a sensor is silent for so long that its last value is no longer believed.
-    """
-
-    def __init__(
-        self,
-        values: Floats,
-        segment: NDArray[Any],
-        scaling: SeriesScaling,
-        recipe: SeriesRecipe,
-        length: int,
-        overdue: Flags | None = None,
-    ) -> None:
-        self.segment, self.scaling, self.recipe, self.length = segment, scaling, recipe, length
-        self.missing = None if overdue is None else overdue[:, scaling.moving]
-        self.scaled = scaling.scale(values, segment)
-        self.moving = np.ascontiguousarray(self.scaled[:, scaling.moving])
-
-    @cached_property
-    def laid(self) -> LaidWindows:
-        """The windows over the moving sensors."""
-        lead = self.recipe.trailing
-        return LaidWindows.lay(self.moving, self.segment, self.length, lead=lead, missing=self.missing)
-
-    @cached_property
-    def ahead(self) -> LaidWindows:
-        """A window for each row, of the rows it is forecast from and itself."""
-        return LaidWindows.lay(self.moving, self.segment, self.recipe.lags + 1, lead=True)
-
-    def residuals(self, model: Rebuilder, *, pca: WindowPCA, signed: bool, chosen: Flags | None = None) -> Floats:
-        """Squared residuals of the moving sensors, or, ``signed``, residuals; NaN where no chosen window covers."""
-        if not signed:
-            return squared_errors(model, self.laid, how=self.recipe.how, pca=pca, chosen=chosen)
-        return self.moving - expected_values(model, self.laid, how=self.recipe.how, pca=pca, chosen=chosen)
-
-    def widen(self, errors: Floats, *, signed: bool) -> Floats:
-        """What errors have beyond the sensors' resolution, for all sensors.
-
-        A constant one deviates from its value, one that never read has none.
-        """
-        wide = self.scaled.astype(np.float64)
-        wide = wide if signed else wide**2
-        wide[:, self.scaling.moving] = errors
-        return beyond(wide, self.scaling.resolution, signed=signed)
-
-    def features(self, squares: Floats) -> NDArray[np.float32]:
-        """What the forest looks at: windows, and the moving sensors' squared residuals beyond their resolution."""
-        resolution = self.scaling.resolution[self.scaling.moving]
-        return window_features(self.laid, beyond(squares, resolution, signed=False))
