@@ -22,6 +22,9 @@ if TYPE_CHECKING:
     from detector.detectors.table.scorer import TabularScorer
 
 SPARE_REASONS = 2
+AS_EXPECTED = 0.1
+"""In deviations of a column: a number that is no farther from what was expected explains nothing, however much of a
+distance it adds. Larger, and small but odd differences are not said."""
 
 
 @dataclass(frozen=True)
@@ -171,6 +174,8 @@ class TableExplainer:
         for row, each in enumerate(chosen):
             for f in each:
                 at = place.get((row, f), -1)
+                if not any_way and f < len(features) and self._is_as_expected(observed, expected, at, f):
+                    continue
                 if not any_way and f in self._rising:
                     column = self._rising[f]
                     if observed.numeric[at, column] <= expected.numeric[at, column]:
@@ -203,6 +208,15 @@ class TableExplainer:
         if "likelihood" in found:
             codes = self._columns.likeliest(found["likelihood"])
         return Encoded(numeric, codes)
+
+    def _is_as_expected(self, seen: Encoded, expected: Encoded, row: int, f: int) -> bool:
+        """Whether a number, or a point on the clock, is where it was expected; a category never is, nor a gap."""
+        columns = list(self._columns.features[f].numeric)
+        typical = expected.numeric[row, columns]
+        if self._columns.features[f].kind == "datetime":  # what is expected lies within the circle, not on it
+            typical = typical / max(float(np.hypot(*typical)), 1e-9)
+        away = np.abs(seen.numeric[row, columns] - typical) / self._columns.scale[columns]
+        return bool(len(columns)) and bool((away < AS_EXPECTED).all())
 
     def _describe(
         self, seen: Encoded, expected: Encoded, row: int, f: int, levels: Sequence[NDArray[Any]]
