@@ -277,7 +277,7 @@ def test_answer_to_nothing_is_refused(store: Store, tmp_path: Path) -> None:
 
 
 def printed(*words: str, code: int = 0) -> str:
-    done = CliRunner().invoke(app, ["alerts", *words])
+    done = CliRunner().invoke(app, ["alerts", *words], env={"COLUMNS": "160"})
     assert done.exit_code == code, done.output
     return re.sub(r"\s+", " ", done.output)
 

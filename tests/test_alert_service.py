@@ -206,7 +206,7 @@ def test_alerts_survive_kills_and_are_answered(tmp_path: Path, monkeypatch: pyte
         store.close()
 
     shown = CliRunner().invoke(app, ["alerts", "show", str(tmp_path), worst["id"]])
-    counted = CliRunner().invoke(app, ["alerts", "list", str(tmp_path), "--precision"])
+    counted = CliRunner().invoke(app, ["alerts", "list", str(tmp_path), "--precision"], env={"COLUMNS": "160"})
     rows = payments(30, first=1_000, seed=1, odd=3).drop(columns="at")
     rows = rows.assign(at=payments(30, first=1_000, seed=1)["at"], fraud=[0.0] * 27 + [None] * 3)
     rows.to_parquet(tmp_path / "later.parquet")

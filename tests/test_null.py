@@ -11,7 +11,7 @@ from scipy.stats import kstest
 
 from detector.decide.calibrate import Calibrator
 from detector.decide.contamination import find_contamination
-from detector.decide.fdr import share_of_normal_rows
+from detector.decide.fdr import discoveries, share_of_normal_rows
 from detector.decide.policy import Budget, Policy, level
 from detector.decide.support import Support
 from detector.decide.tails import BeyondLargest
@@ -171,6 +171,23 @@ def test_few_rows_apart_are_flagged_without_a_promise() -> None:
     assert np.array_equal(decision.flagged, outlier)
     assert not decision.promised
     assert "Flagged without a promise: rows as far from all others as a small group" in str(decision.note)
+
+
+def test_twice_the_rate_is_flagged_without_a_promise_where_the_rate_flags_nothing() -> None:
+    """As risky as forty rows are four that calibrate: a tenth of the forty may be wrong, not a twentieth."""
+    calibrator = learn(np.r_[np.random.default_rng(0).normal(size=4996), np.linspace(6, 6.3, 4)])
+    risk = np.r_[np.random.default_rng(1).normal(size=4960), np.full(40, 6.1)]
+    p_value = calibrator.p_value(risk)
+
+    decision = Policy(fdr=0.05).decision(p_value, risk, support=calibrator.support)
+
+    assert not discoveries(p_value, 0.05).any()
+    assert np.array_equal(np.flatnonzero(decision.flagged), np.arange(4960, 5000))
+    assert not decision.promised
+    assert str(decision.note) == (
+        "A false discovery rate of 5 % flags nothing. Flagged without a promise: rows that a rate of 10 % flags."
+    )
+    assert Policy(fdr=0.05).candidates(p_value, risk, support=calibrator.support)[4960:].all()
 
 
 def test_trimmed_rows_make_a_rate_conditional() -> None:

@@ -231,8 +231,7 @@ class Policy:
         if self.quantile is not None:
             possible &= p_value <= level(self.quantile)
         if self.fdr is not None:
-            passing = p_value <= self.fdr
-            possible &= passing if support is None else passing | support.fallback(p_value, risk, self.fdr)[0]
+            possible &= p_value <= self.fdr if support is None else support.candidates(p_value, risk, self.fdr)
         if self.budget is not None and self.budget.per == "batch":
             possible = _riskiest(possible, risk, np.zeros(len(risk), dtype=np.int64), np.array([self.budget.rows]))
         return possible

@@ -8,10 +8,14 @@ from math import ceil
 import numpy as np
 
 from detector.arrays import Flags, Floats
+from detector.decide.fdr import discoveries, share_of_normal_rows
 
 FALLBACK_SHARE = 0.01
 """The share of normal rows that a fallback flags where there are too few calibration rows for a rate."""
 MOSTLY_LEARNT = 0.5
+TWICE, MOST_FDR = 2.0, 0.99
+"""By how much a rate that flags nothing is raised, and to what at most. Of normal rows alone, a rate of 10 % flags
+something in one batch of ten, twice the rate in two."""
 
 
 @dataclass(frozen=True)
@@ -83,10 +87,11 @@ class Support:
         }
 
     def fallback(self, p_value: Floats, risk: Floats, fdr: float) -> tuple[Flags, str]:
-        """The rows to flag where a rate flags none, and which they are in words: blatant ones, or nothing.
+        """The rows to flag where a rate flags none, and which they are in words: the most blatant, or nothing.
 
-        Where there are too few calibration rows for the rate: those riskier than 99 % of them, or than all. Where a
-        small group of calibration rows lies apart: those as far out as it.
+        Where there are too few calibration rows for the rate: those riskier than 99 % of them, or than all. Else those
+        that twice the rate flags. If there are none, and a small group of calibration rows lies apart: those as far out
+        as it.
 
         >>> Support(rows=5, smallest=1 / 6).fallback(np.array([1 / 6, 0.5]), np.array([9.0, 1.0]), 0.1)
         (array([ True, False]), 'rows riskier than all 5 calibration rows')
@@ -95,4 +100,18 @@ class Support:
             if self.least_fdr > FALLBACK_SHARE:
                 return p_value <= self.least_fdr, f"rows riskier than all {self.rows:,} calibration rows"
             return p_value <= FALLBACK_SHARE, f"rows riskier than {1 - FALLBACK_SHARE:.0%} of the calibration rows"
+        twice = min(TWICE * fdr, MOST_FDR)
+        passed = discoveries(p_value, twice, null_share=share_of_normal_rows(p_value))
+        if passed.any():
+            return passed, f"rows that a rate of {twice * 100:.10g} % flags"
         return risk > self.stands_out, "rows as far from all others as a small group of training rows"
+
+    def candidates(self, p_value: Floats, risk: Floats, fdr: float) -> Flags:
+        """Rows of one part of a batch that a rate or its fallback may flag once it sees the whole batch; no others.
+
+        >>> Support(rows=99, smallest=1 / 100).candidates(np.array([0.15, 0.5]), np.array([2.0, 1.0]), 0.1)
+        array([ True, False])
+        """
+        if self.least_fdr > fdr:
+            return self.fallback(p_value, risk, fdr)[0] | (p_value <= fdr)
+        return (p_value <= min(TWICE * fdr, MOST_FDR)) | (risk > self.stands_out)
