@@ -71,7 +71,7 @@ def join_members(
         shares=shares,
         baseline={name: np.zeros(n_sensors) if name == "forest" else parts[name].mean(axis=0) for name in names},
         staleness=StalenessRule.learn(series.observed, series.codes),
-        calibrator=Calibrator(risk, resolution=RISK_RESOLUTION),
+        calibrator=Calibrator(recipe.cautious(risk), resolution=RISK_RESOLUTION),
         threshold=recipe.threshold(risk) + RISK_RESOLUTION,
         facts=_facts(series, prepared, found, scored)
         | facts

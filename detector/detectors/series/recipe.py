@@ -75,7 +75,7 @@ class SeriesRecipe:
         Rows a forecast is made from; never more than an eighth of the training rows.
     quantile : float
         The threshold is this quantile of the risks of rows that were not learnt from, and a margin for how little so
-        few rows say of it, see ``threshold``.
+        few rows say of it, see ``cautious``.
 
     Raises
     ------
@@ -163,19 +163,26 @@ class SeriesRecipe:
         smoothing = suits if self.smoothing is None else self.smoothing
         return replace(self, smoothing=smoothing, lags=min(self.lags, max(1, n_rows // LAG_SHARE)))
 
-    def threshold(self, risk: Floats) -> float:
-        """Where risk is unusual, from risks of rows that were not learnt from.
+    def cautious(self, risk: Floats) -> Floats:
+        """Risks of rows that were not learnt from, as those of normal rows of other days may be.
 
-        Rows of other days are a little unlike all rows of training. And neighbouring risks are alike, so few rows hold
-        few that are independent, and a high quantile of those is too low. So it is moved away from the median: by a
+        Those are a little unlike all rows of training. And neighbouring risks are alike, so few rows hold few that are
+        independent, and a high quantile of those is too low. So what lies above the median is moved away from it: by a
         fifth, and by 4.5 times the root of the smoothing over the rows.
+
+        >>> SeriesRecipe(smoothing=4.0).cautious(np.arange(101.0))[[0, 50, 90]].round(2).tolist()
+        [0.0, 50.0, 133.82]
+        """
+        above = np.maximum(risk - np.median(risk), 0.0)
+        return np.asarray(risk + (LEAST_FACTOR - 1 + MARGIN * math.sqrt((self.smoothing or 0.0) / len(risk))) * above)
+
+    def threshold(self, risk: Floats) -> float:
+        """Where risk is unusual, from risks of rows that were not learnt from, see ``cautious``.
 
         >>> SeriesRecipe(smoothing=4.0, quantile=0.9).threshold(np.arange(101.0))
         133.82...
         """
-        median, high = np.quantile(risk, [0.5, self.quantile])
-        factor = LEAST_FACTOR + MARGIN * math.sqrt((self.smoothing or 0.0) / len(risk))
-        return float(median + factor * (high - median))
+        return float(np.quantile(self.cautious(risk), self.quantile))
 
     def rows_around(self, length: int) -> int:
         """How many rows to either side bear on a row's risk, but for what long windows say."""
