@@ -467,21 +467,21 @@ def test_trial_of_a_winner_begins_by_itself(home: Path) -> None:
 
 
 def test_series_are_retrained_too(tmp_path: Path) -> None:
-    """Sensors whose level changed: the champion's p-values are broken, and the challenger repairs them."""
+    """Sensors whose level changed a month ago: the champion's p-values are broken, and the challenger repairs them."""
     columns = {"time": "at", "key": None, "label": None}
-    rng, step = np.random.default_rng(0), np.arange(4000)
+    rng, step = np.random.default_rng(0), np.arange(6000)
     rows = pd.DataFrame(
         {
             "at": pd.Timestamp(after(0)).tz_localize(None) + pd.to_timedelta(step * 10, unit="min"),
-            "x": np.sin(step / 20) + rng.normal(0, 0.1, 4000) + 2 * (step >= 2000),
-            "y": np.cos(step / 20) + rng.normal(0, 0.1, 4000),
+            "x": np.sin(step / 20) + rng.normal(0, 0.1, 6000) + 2 * (step >= 2000),
+            "y": np.cos(step / 20) + rng.normal(0, 0.1, 6000),
         }
     )
     config = settle(tmp_path, rows.head(2000), kind="sensors", columns=columns)
     retrain(config, now=after(14))
     settle(tmp_path, rows, kind="sensors", columns=columns)
 
-    report = retrain(config, now=after(28))
+    report = retrain(config, now=after(42))
 
     assert report.decision.outcome == "promote"
     assert report.metrics["calibration_distance_champion"] > 0.5 > report.metrics["calibration_distance_challenger"]

@@ -34,7 +34,7 @@ class RetrainSection(Section):
     """What the gain in average precision (or recall of injected anomalies) must exceed, surely."""
 
     most_loss: Annotated[float, Field(ge=0, lt=1)] = 0.02
-    """What a challenger may surely lose at most where it replaces a champion whose p-values are wrong."""
+    """What a challenger may lose at most where it replaces a champion whose p-values are wrong."""
 
     most_calibration_distance: Share = 0.1
     """Largest distance of normal rows' p-values from uniform; beyond it a detector is wrongly calibrated."""

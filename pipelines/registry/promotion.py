@@ -38,7 +38,8 @@ def decide(found: Comparison, settings: RetrainSection) -> Decision:
     """Decide from a comparison.
 
     The challenger serves if it surely finds more; or if the champion's p-values no longer mean what they say, the
-    challenger's do, and it surely loses little. Beside a champion whose p-values are right it must also not flood
+    challenger's do, and it loses little: not surely, as a champion whose p-values are wrong helps nobody, and on few
+    anomalies nothing is sure. Beside a champion whose p-values are right it must also not flood
     people with alerts, and must rank rows much as the champion does.
     """
     gain, limit = found.gain, max(settings.most_calibration_distance, found.noise)
@@ -56,9 +57,9 @@ def decide(found: Comparison, settings: RetrainSection) -> Decision:
         f"{found.challenger.calibration:.3f}; champion {found.champion.calibration:.3f}",
     )
     repairs = Check(
-        f"Or it repairs the champion's p-values (distance beyond {limit:.3f}) and surely loses at most "
+        f"Or it repairs the champion's p-values (distance beyond {limit:.3f}) and loses at most "
         f"{settings.most_loss:g} of {found.figure_of_merit}",
-        broken and sound.met and gain.low > -settings.most_loss,
+        broken and sound.met and gain.estimate >= -settings.most_loss,
         f"champion {found.champion.calibration:.3f}; {gains}",
     )
     most = settings.most_alert_change * max(found.champion.alerts, 1.0)
