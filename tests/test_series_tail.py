@@ -23,6 +23,7 @@ CHOICES: dict[str, dict[str, Any]] = {
     "trailing": {"trailing": True},
     "trailing, all members": {"trailing": True, "members": MEMBERS},
     "both sides, all members": {"members": MEMBERS},
+    "both sides, all members, 26 steps": {"members": MEMBERS, "wait": 26},
     "a model each, padded": {"models": "entity", "short": "pad"},
     "mahalanobis": {"trailing": True, "residuals": "mahalanobis", "smoothing": 0.0},
     "means": {"sampling": Sampling(every="2min", align="mean")},
@@ -109,6 +110,15 @@ def test_rows_wait_until_all_that_they_depend_on_is_there() -> None:
     assert second.rows["when"].tolist() == [START + pd.Timedelta("25min")]
     assert second.rows.index.tolist()[0] < 0
     assert len(continue_series(trailing, Tail.empty(pumps(0, 40)), pumps(0, 40)).rows) == 40
+
+
+def test_long_windows_wait_no_longer_than_they_may() -> None:
+    """Four windows and the reach of the smoothing, or as many steps as are given."""
+    unbounded, bounded = fitted("both sides, all members"), fitted("both sides, all members, 26 steps")
+
+    assert unbounded.models[""].ahead == 4 * 8 - 1 + 8
+    assert bounded.models[""].ahead == 23  # of a long window, whole averages of four steps count
+    assert len(continue_series(bounded, Tail.empty(pumps(0, 40)), pumps(0, 40)).rows) == 40 - 23
 
 
 def test_what_is_kept_does_not_grow() -> None:

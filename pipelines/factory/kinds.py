@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from detector.cleaning.values import read_dates
 from detector.decide.calibrate import Calibrator
+from detector.detectors.series.reasons import duration
 from detector.detectors.table.scorer import TabularScorer
 from detector.errors import DataError
 from detector.persist.bundle import Scorer
@@ -111,6 +112,10 @@ class Table:
         """What nothing is learnt from, each with why: columns that do not vary."""
         return [f"{name} ({reason})" for name, reason in detector.scorer_.columns.dropped.items()]
 
+    def waiting(self, scorer: Any) -> str | None:  # noqa: ARG002 - as the others
+        """How long the service waits before it scores a row: not at all."""
+        return None
+
     def example(self, rows: pd.DataFrame, scorer: Any) -> pd.DataFrame:  # noqa: ARG002 - as the others
         """Some rows that can be scored by themselves."""
         return rows.head(EXAMPLE_ROWS)
@@ -206,6 +211,18 @@ class Sensors:
     def left_out(self, detector: Any) -> list[str]:
         """What was noticed while fitting, such as an encoder that was not kept."""
         return [message.rstrip(".") for message in detector.messages_]
+
+    def waiting(self, scorer: Any) -> str | None:
+        """How many later steps a reading's score hangs on; nothing where only earlier ones count."""
+        steps = max(model.ahead for model in scorer.models.values())
+        every = scorer.sampling.every
+        if not steps:
+            return None
+        long = "" if every is None else f", {duration(steps * pd.Timedelta(every))}"
+        return (
+            f"In the service a reading is scored when the {steps} after it have come{long}. `series.wait` shortens "
+            f"that, and `series.trailing: true` waits for none; both find less."
+        )
 
     def example(self, rows: pd.DataFrame, scorer: Any) -> pd.DataFrame:
         """The first windows of the first series."""

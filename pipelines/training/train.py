@@ -152,7 +152,8 @@ def train(config: Config, *, now: datetime) -> TrainReport:
     trained = Trained(config, source, detector, frame, cleaned, rows, kept_apart, reviewed, figures, engine)
     lost = _lost(cleaned, len(frame), quarantine_file)
     hindsight = _hindsight(usable, labelled, config, schema)
-    notes = [text for text in (early, lost, hindsight, filtered, unmatched) if text is not None]
+    waiting = kind.waiting(detector.scorer_)
+    notes = [text for text in (early, lost, hindsight, filtered, unmatched, waiting) if text is not None]
     content = _content(trained, notes, now=now, started=started)
     write_report(config.report, content)
     logged: LoggedModel | None = None
