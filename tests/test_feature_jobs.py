@@ -59,6 +59,28 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Config:
     return config
 
 
+def test_rows_that_were_trained_on_are_scored_by_features_among_themselves(site: Config, tmp_path: Path) -> None:
+    """The past that training left ends with them, so they would all come too late for it."""
+    report = score(site, output=str(tmp_path / "scores.parquet"), now=NOW)
+
+    scores = pd.read_parquet(tmp_path / "scores.parquet")
+    found = explain(site, str(scores["transaction_id"].iloc[2_000]), input=None, now=NOW)
+    assert (report.scored, report.quarantined) == (2_400, 0)
+    assert "99% of the rows are older than the past that training left" in str(report.note)
+    assert found.risk == pytest.approx(scores["risk"].iloc[2_000])
+
+
+def test_late_rows_among_new_ones_are_quarantined(site: Config, tmp_path: Path) -> None:
+    """A few old rows do not make the others forget their past."""
+    past, fresh = (pd.read_parquet(site.bundle.parent / f"{name}.parquet") for name in ("past", "fresh"))
+    pd.concat([past.head(50), fresh]).to_parquet(tmp_path / "mixed.parquet")
+
+    report = score(site, input=str(tmp_path / "mixed.parquet"), output=str(tmp_path / "scores.parquet"), now=NOW)
+
+    assert (report.scored, report.quarantined) == (600, 50)
+    assert "older than" not in str(report.note)
+
+
 def test_rows_with_a_short_past_do_not_show_what_is_normal(tmp_path: Path) -> None:
     """Features of 30 days look back beyond the half of these 14; the report says which rows were left, and why."""
     payments = simulate_transactions(1_200, seed=3, days=14)
@@ -210,7 +232,8 @@ def test_a_row_of_the_source_is_explained_by_its_own_past(site: Config) -> None:
 def test_a_row_that_cannot_be_explained_says_why(site: Config, tmp_path: Path) -> None:
     """One that is not there, and one in the quarantine."""
     fresh = pd.read_parquet(site.bundle.parent / "fresh.parquet")
-    fresh.iloc[:1].assign(time="2020-01-01").to_csv(tmp_path / "late.csv", index=False)
+    late = fresh.iloc[:3].astype({"time": str})
+    late.assign(time=["2020-01-01", *late["time"].iloc[1:]]).to_csv(tmp_path / "late.csv", index=False)
     key = str(fresh["transaction_id"].iloc[0])
 
     with pytest.raises(DataError, match=r"No row has transaction_id 'T9'.*--input"):

@@ -110,9 +110,13 @@ def _lines(found: Proposal, path: str, name: str, rows: int) -> Iterator[str]:
             yield f"  {kind}:"
             yield from (_noted(f"  - {_scalar(choice.column)}", choice.why) for choice in choices)
     yield from _features(found)
-    yield from ("", "policy:", _noted("  quantile: 0.999", "flag what is rarer than one normal row in a thousand"))
-    if found.kind == "table" and found.role("time"):
-        yield _noted("  budget: {rows: 20, per: day}", "and never more than people can look at")
+    yield from ("", "policy:")
+    if found.kind == "table":  # a stricter quantile flags next to nothing where one training row in a hundred is odd
+        per = "day" if found.role("time") else "batch"
+        yield _noted("  quantile: 0.99", "flag what is rarer than one normal row in a hundred")
+        yield _noted(f"  budget: {{rows: 20, per: {per}}}", "and never more than people can look at")
+    else:
+        yield _noted("  quantile: 0.999", "flag what is rarer than one normal reading in a thousand")
     yield from ("", "output:", "  path: scores.parquet")
 
 

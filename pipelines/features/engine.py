@@ -25,6 +25,9 @@ from pipelines.labels.feedback import Statements
 
 FILE, ROWS = "history.npz", "rows.parquet"
 SLICE = 65_536
+MOSTLY = 0.5
+"""Above this share of rows that are too old for the past, they are measured among themselves. Smaller, and a file of
+new rows with some late ones forgets its past."""
 
 
 def feature_engine_of(config: Config, *, trained: bool) -> FeatureEngine | None:
@@ -245,6 +248,23 @@ class FeatureEngine:
     def typed(self, frame: pd.DataFrame) -> pd.DataFrame:
         """The columns that features need of the rows that can have features, whenever they come."""
         return self._usable(frame, self.features.faults, None)[0]
+
+    def measure(self, frame: pd.DataFrame, *, now: pd.Timestamp | None = None) -> tuple[MeasuredRows, str]:
+        """Add the features of a file of rows, and say how if it is not as of new rows; see ``push``.
+
+        If most rows are older than the end of the past, such as those it was learnt from, all are measured among
+        themselves, as in training.
+        """
+        time = self.typed(frame)[self.features.time]
+        if self.history.latest is None or time.empty:
+            return self.push(frame, now=now), ""
+        old = float((time < pd.Timestamp(self.history.latest - self.history.lateness, unit="us")).mean())
+        if old <= MOSTLY:
+            return self.push(frame, now=now), ""
+        return self.compute(frame, now=now), (
+            f"{old:.0%} of the rows are older than the past that training left: features were measured among these "
+            f"rows alone, as in training; the first rows have little past."
+        )
 
     def repeated(self, typed: pd.DataFrame) -> NDArray[np.bool_]:
         """Which rows have no key of their own, so that they do not belong to the past."""

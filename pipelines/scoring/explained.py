@@ -103,8 +103,7 @@ class Explanation:
 def explain(config: Config, key: str, *, input: str | None, now: datetime) -> Explanation:  # noqa: A002 - the option's
     """Explain one row among those of the source, or of another file.
 
-    Features of the source's own rows are measured of that source alone, as in training; those of another file go on
-    from the past that training left, as in ``detector score``. The policy decides over all rows read.
+    Features are measured as in ``detector score``. The policy decides over all rows read.
 
     - ``key``: the value of the key column; the number of the row, from 0, where there is none.
 
@@ -114,7 +113,7 @@ def explain(config: Config, key: str, *, input: str | None, now: datetime) -> Ex
     if not isinstance(scorer, TabularScorer):
         raise SettingError("`detector explain` is for rows of tables. Of sensors, the file of events has the reasons.")
     source = open_usable(config) if input is None else open_source(config.source.at(input))
-    engine = feature_engine_of(config, trained=input is not None)
+    engine = feature_engine_of(config, trained=True)
     given = scorer.schema if engine is None else scorer.schema.without(engine.features.names)
     given.check(source.columns())
     columns = read_columns(source.columns(), given, engine)
@@ -122,8 +121,7 @@ def explain(config: Config, key: str, *, input: str | None, now: datetime) -> Ex
         frame = source.read(columns=columns, numeric=given.numeric, advance=advance)
     label = _find(frame, scorer.schema.key, key)
     if engine is not None:
-        measure = engine.compute if input is None else engine.push
-        measured = measure(frame, now=pd.Timestamp(now))
+        measured, _ = engine.measure(frame, now=pd.Timestamp(now))
         _refuse(measured.quarantine, label, key)
         frame = measured.rows
     cleaned = clean(frame, scorer.schema, positions=frame.index)

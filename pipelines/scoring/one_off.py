@@ -28,7 +28,7 @@ from pipelines.ingest.batch import InputBatch, ReadFacts
 from pipelines.ingest.usable import open_usable
 from pipelines.prefetch import prefetch
 from pipelines.progress import progress
-from pipelines.scoring.contract import BatchContext
+from pipelines.scoring.contract import BatchContext, ScoredBatch
 from pipelines.scoring.reports import ScoreReport, SeriesReport
 from pipelines.scoring.table import TableBatchScorer, read_columns
 from pipelines.scoring.written import as_written
@@ -102,8 +102,9 @@ def _score_table(run: _Run, scorer: TabularScorer, rows: InputBatch, engine: Fea
         place, escape = run.target.quarantine_path, run.target.escape_formulas
         quarantine = stack.enter_context(QuarantineSink(place, columns=rows.columns, escape=escape))
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="detector-")))
+        notes: list[str] = []
         if engine is not None:
-            rows = rows.map(_with_features(engine, quarantine, now=run.now))
+            rows = rows.map(_with_features(engine, quarantine, notes, now=run.now))
         with progress("Scoring", total=run.source.estimate()) as advance:
             context = BatchContext(folder=folder, quarantine=quarantine, now=run.now, advance=advance)
             scored = batch_scorer.score(rows, context)
@@ -120,13 +121,16 @@ def _score_table(run: _Run, scorer: TabularScorer, rows: InputBatch, engine: Fea
         output=sink.describe(),
         quarantine=quarantine.describe(),
         policy=policy.describe(),
-        note=scored.note or (None if scored.flagged else _power_note(policy, scorer, scored.scored)),
+        note=" ".join([*notes, *_notes(scored, policy, scorer)]) or None,
         neighbours=scored.neighbours,
     )
 
 
-def _power_note(policy: Policy, scorer: TabularScorer, rows: int) -> str | None:
-    return policy.power_note(rows, scorer.calibration.size, support=scorer.support) if rows else None
+def _notes(scored: ScoredBatch, policy: Policy, scorer: TabularScorer) -> list[str]:
+    note = scored.note
+    if not note and not scored.flagged and scored.scored:
+        note = policy.power_note(scored.scored, scorer.calibration.size, support=scorer.support)
+    return [note] if note else []
 
 
 def _read(source: Source, facts: ReadFacts, *, columns: list[str], numeric: tuple[str, ...]) -> Iterator[pd.DataFrame]:
@@ -137,13 +141,17 @@ def _read(source: Source, facts: ReadFacts, *, columns: list[str], numeric: tupl
 
 
 def _with_features(
-    engine: FeatureEngine, quarantine: QuarantineSink, *, now: datetime
+    engine: FeatureEngine, quarantine: QuarantineSink, notes: list[str], *, now: datetime
 ) -> Callable[[Iterator[pd.DataFrame]], Iterator[pd.DataFrame]]:
-    """Measures features of all rows together, because an entity's lie in any order."""
+    """Measures features of all rows together, because an entity's lie in any order.
+
+    The notes say if they do not go on from the past that training left.
+    """
 
     def measure(frames: Iterator[pd.DataFrame]) -> Iterator[pd.DataFrame]:
         if (whole := joined(frames)) is not None:
-            featured = engine.push(whole, now=pd.Timestamp(now))
+            featured, note = engine.measure(whole, now=pd.Timestamp(now))
+            notes.extend([note] if note else [])
             quarantine.write(featured.quarantine)
             yield from slices(featured.rows)
 
