@@ -215,7 +215,8 @@ class TableExplainer:
         typical = expected.numeric[row, columns]
         if self._columns.features[f].kind == "datetime":  # what is expected lies within the circle, not on it
             typical = typical / max(float(np.hypot(*typical)), 1e-9)
-        away = np.abs(seen.numeric[row, columns] - typical) / self._columns.scale[columns]
+        with np.errstate(over="ignore"):  # so far away that it is infinitely many deviations
+            away = np.abs(seen.numeric[row, columns] - typical) / self._columns.scale[columns]
         return bool(len(columns)) and bool((away < AS_EXPECTED).all())
 
     def _describe(

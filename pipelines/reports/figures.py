@@ -59,7 +59,7 @@ def loss_curves(history: Mapping[str, Sequence[float]]) -> Figure:
         axes[0].plot(epochs[best], held_out[best], "o", color=ORANGE, markersize=7, label=f"best, epoch {best + 1}")
         title = f"Held-out loss is lowest at epoch {best + 1} of {len(loss)}"
     axes[0].set(ylabel="loss", title=title)
-    axes[0].legend()
+    axes[0].legend(loc="upper right")
     if rate:
         axes[1].plot(epochs, rate, color=GREY)
         axes[1].set(ylabel="learning rate", ylim=(0, None))
@@ -100,7 +100,7 @@ def risk_histogram(risk: ArrayLike, *, labels: ArrayLike | None = None, threshol
         axes.axvline(threshold, color=INK, linewidth=1.2, linestyle="--", label=f"flagged from {threshold:.2f}")
     axes.set(xlabel="risk (higher is more anomalous)", ylabel="rows per bin", title=title, ylim=(0.7, None))
     count_axis(axes.yaxis)
-    axes.legend()
+    axes.legend(loc="upper right")
     return figure
 
 
@@ -131,7 +131,7 @@ def precision_recall(labels: ArrayLike, risk: ArrayLike, *, budget: int | None =
     lift = facts["ap"] / facts["prevalence"]
     axes.set(xlabel="recall: share of anomalies found", ylabel="precision: share of flags that are right")
     axes.set(title=f"Ranking is {_times(lift)} as precise as a blind guess", xlim=(0, 1.01), ylim=(0, 1.03))
-    axes.legend(loc="best")
+    axes.legend(loc="upper right")
     return figure
 
 

@@ -193,7 +193,7 @@ def _draw_recall(axes: Axes, found: Comparison) -> None:
     axes.set_title(
         f"Challenger finds {percent(at_budget[1])} of {kind} anomalies, champion {percent(at_budget[0])}", fontsize=10
     )
-    axes.legend()
+    axes.legend(loc="lower right")
 
 
 def _draw_calibration(axes: Axes, found: Comparison) -> None:
@@ -204,4 +204,4 @@ def _draw_calibration(axes: Axes, found: Comparison) -> None:
     axes.plot([0, 1], [0, 1], color=GREY, linestyle="--", linewidth=1)
     axes.set(xlabel="p-value", ylabel="share of rows at or below", xlim=(0, 1), ylim=(0, 1))
     axes.set_title("Right p-values follow the diagonal", fontsize=10)
-    axes.legend()
+    axes.legend(loc="upper left")
