@@ -61,6 +61,7 @@ TEMPLATES: dict[str, dict[str, Any]] = {
         "kind": "sensors",
         "source": {"path": "data.csv"},
         "columns": {"time": "time"},
+        "series": {"wait": 60},
         "policy": {"quantile": 0.999},
         "alerts": {"recovery": True},
     },

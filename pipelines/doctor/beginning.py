@@ -110,6 +110,8 @@ def _lines(found: Proposal, path: str, name: str, rows: int) -> Iterator[str]:
             yield f"  {kind}:"
             yield from (_noted(f"  - {_scalar(choice.column)}", choice.why) for choice in choices)
     yield from _features(found)
+    if found.kind == "sensors":
+        yield from ("", "series:", _noted("  wait: 60", "readings a score waits for; with more it finds a little more"))
     yield from ("", "policy:")
     if found.kind == "table":  # a stricter quantile flags next to nothing where one training row in a hundred is odd
         per = "day" if found.role("time") else "batch"
