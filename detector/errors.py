@@ -45,6 +45,10 @@ class SettingError(DetectorError, ValueError):
     """A parameter or a configuration key has no meaning."""
 
 
+class WarmStartError(SettingError):
+    """Earlier weights have other shapes than the network they are to start."""
+
+
 class UnfittedError(DetectorError, ValueError, AttributeError):
     """A detector was used before ``fit``."""
 

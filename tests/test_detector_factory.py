@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,11 +11,12 @@ import pytest
 from detector.decide.policy import Budget, Policy
 from detector.detectors.table.detector import TabularDetector
 from detector.detectors.table.training_filters import Bounds, Filters
-from detector.errors import SchemaError, SettingError
+from detector.encoders.table import TableAutoencoder
+from detector.errors import SchemaError, SettingError, WarmStartError
 from detector.persist import bundle
 from detector.schema import Schema
 from pipelines.config import Config, PolicySection, TrainSection
-from pipelines.factory.detector import MEMBERS, TAKEN, detector_of, policy_of, refuse_taken_names
+from pipelines.factory.detector import MEMBERS, TAKEN, detector_of, fit_warm, policy_of, refuse_taken_names
 from pipelines.scoring.one_off import score
 
 TIMED = Schema(time="when", numeric=("amount",))
@@ -180,6 +182,23 @@ def test_warm_start_takes_the_detector_in_the_bundle(
     started = detector(tmp_path, configure, autoencoder=warm).warm_start
     assert started.weights.keys() == fitted.scorer_.weights.keys()
     assert detector(tmp_path, configure).warm_start is None
+
+
+@pytest.mark.slow
+def test_weights_that_do_not_fit_any_more_are_left(
+    fitted: TabularDetector, mixed_rows: pd.DataFrame, mixed_schema: Schema, tiny_autoencoder: TableAutoencoder
+) -> None:
+    """A new country is a column more for the network; the retraining of that night starts from nothing, and says so."""
+    brief = replace(tiny_autoencoder, training=replace(tiny_autoencoder.training, epochs=1, least_steps=1))
+    settings = {"schema": mixed_schema, "members": ("autoencoder",), "trees": 10, "autoencoder": brief}
+    more = pd.concat([mixed_rows, mixed_rows.iloc[:20].assign(country="new", id=range(9_000, 9_020))])
+
+    found = fit_warm(TabularDetector(warm_start=fitted.scorer_, **settings), more)
+
+    assert found.warm_start is None
+    assert "new" in found.scorer_.columns.levels[-1]
+    with pytest.raises(WarmStartError, match="earlier weights do not fit this network"):
+        TabularDetector(warm_start=fitted.scorer_, **settings).fit(more)
 
 
 def test_rule_can_leave_out_its_bound(tmp_path: Path, configure: Configure) -> None:

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from detector.checks import one_of
-from detector.errors import DataError, MissingExtraError, SettingError
+from detector.errors import DataError, MissingExtraError, WarmStartError
 from detector.training.settings import LOSSES, OPTIMISERS, SCHEDULES, Training
 
 if TYPE_CHECKING:
@@ -100,7 +100,7 @@ def train(
 
     It ends with its best weights; returned are ``loss``, ``held_out_loss`` and ``learning_rate`` of each epoch.
     ``initial`` are weights of an earlier model of the same shape, in order, to start from. Raises ``DataError`` if the
-    loss stops being a number; ``SettingError`` if the earlier weights have other shapes.
+    loss stops being a number; ``WarmStartError`` if the earlier weights have other shapes.
     """
     import keras
 
@@ -145,11 +145,11 @@ def train(
 def start_from(model: keras.Model, initial: Mapping[str, NDArray[np.float32]]) -> None:
     """Give a model the weights of an earlier one of the same shape, in order.
 
-    Raises ``SettingError`` if the earlier weights have other shapes.
+    Raises ``WarmStartError`` if the earlier weights have other shapes.
     """
     given, wanted = [array.shape for array in initial.values()], [tuple(weight.shape) for weight in model.weights]
     if given != wanted:
-        raise SettingError(
+        raise WarmStartError(
             f"The earlier weights do not fit this network: expected arrays of shapes {wanted}, received {given}. "
             f"Use the same architecture and columns, or start without earlier weights."
         )

@@ -23,7 +23,7 @@ from pipelines.backtest.plan import Plan, length
 from pipelines.backtest.summary import BacktestReport, cautions
 from pipelines.config import Config
 from pipelines.config.features import NEEDS_TIME
-from pipelines.factory.detector import detector_of, policy_of
+from pipelines.factory.detector import detector_of, fit_warm, policy_of
 from pipelines.factory.labelled_set import labelled_set_from, train_head, without
 from pipelines.features.burn_in import warm
 from pipelines.features.engine import FeatureEngine, feature_engine_of
@@ -162,7 +162,7 @@ class _Walk:
             else None
         )
         members, _ = warm(without(learnt, labelled), str(self.schema.time), self.whole_from)
-        scorer = train_head(detector_of(config, self.schema).fit(members).scorer_, labelled, config)
+        scorer = train_head(fit_warm(detector_of(config, self.schema), members).scorer_, labelled, config)
         scores = scorer.score(rows, self.policy, explains=False)
         scored = ScoredPeriod(
             rows,

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import logging
 import math
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from detector.decide.audit_sample import AuditSample
 from detector.decide.policy import Budget, Policy
-from detector.errors import SchemaError, SettingError
+from detector.errors import SchemaError, SettingError, WarmStartError
 from detector.schema import Schema
 from pipelines.config.values import VERDICTS
 
 if TYPE_CHECKING:
+    import pandas as pd
+
     from detector.detectors.series.detector import SequenceDetector
     from detector.detectors.table.detector import TabularDetector
     from detector.detectors.table.scorer import TabularScorer
@@ -20,6 +23,8 @@ if TYPE_CHECKING:
     from detector.training.settings import OnStep, Training
     from pipelines.config import CleaningSection, Config, PolicySection, TrainingSection
 
+
+log = logging.getLogger("detector.training")
 
 # Columns of the scores that a column of the table would hide.
 TAKEN = (*VERDICTS, "truth", "model_version", "scored_at")
@@ -133,6 +138,15 @@ def sequence_detector_of(config: Config, schema: Schema, *, on_step: OnStep | No
         on_step=on_step,
         **section.model_dump(exclude={"sampling", "encoder", "join", "silent_minutes", "silent_by_clock"}),
     )
+
+
+def fit_warm(detector: Any, rows: pd.DataFrame) -> Any:
+    """Fit, from nothing where the earlier weights do not fit any more, as after a new category or another release."""
+    try:
+        return detector.fit(rows)
+    except WarmStartError as error:
+        log.warning("Training starts from nothing. %s", error)
+        return detector.set_params(warm_start=None).fit(rows)
 
 
 def training_of(section: TrainingSection) -> Training:

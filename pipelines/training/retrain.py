@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from detector.errors import SinkError
 from detector.persist import bundle
 from pipelines.config import Config
-from pipelines.factory.detector import policy_of
+from pipelines.factory.detector import fit_warm, policy_of
 from pipelines.factory.kinds import KINDS
 from pipelines.factory.labelled_set import head_note, train_head
 from pipelines.factory.metadata import add_metadata
@@ -216,7 +216,7 @@ def _fit(run: _Run, period: TrainingPeriod) -> Fitted:
     started = run.clock()
     with measured() as usage, fitting_steps() as on_step:
         failpoint("retrain.fitting")
-        detector = KINDS[run.config.kind].detector(run.config, period.schema, on_step).fit(period.learn)
+        detector = fit_warm(KINDS[run.config.kind].detector(run.config, period.schema, on_step), period.learn)
         if period.labelled is not None:
             detector.scorer_ = train_head(detector.scorer_, period.labelled, run.config)
     detector.on_step = None

@@ -22,7 +22,7 @@ from detector.errors import DataError
 from detector.persist import bundle
 from detector.schema import Schema
 from pipelines.config import Config
-from pipelines.factory.detector import policy_of, refuse_taken_names
+from pipelines.factory.detector import fit_warm, policy_of, refuse_taken_names
 from pipelines.factory.kinds import KINDS
 from pipelines.factory.labelled_set import LabelledSet, head_note, labelled_set_of, train_head, without
 from pipelines.factory.leakage import suspects_note, suspects_of
@@ -135,9 +135,8 @@ def train(config: Config, *, now: datetime) -> TrainReport:
     labelled = labelled_set_of(usable.drop(index=kept_apart.index), config, schema, now=now, statements=statements)
     rows = without(rows, labelled)
     with fitting_steps() as on_step:
-        detector = kind.detector(config, schema, on_step).fit(
-            with_known_labels(rows, usable, config, schema, now=now, statements=statements)
-        )
+        known = with_known_labels(rows, usable, config, schema, now=now, statements=statements)
+        detector = fit_warm(kind.detector(config, schema, on_step), known)
     detector.on_step = None
     if labelled is not None:
         with progress("Learning from labels", total=None):
