@@ -201,7 +201,7 @@ def test_alerts_are_shown_as_they_are(shown: int) -> None:
     console = Console(file=StringIO(), width=140)
     console.print(table)
     _, *lines = console.file.getvalue().splitlines()
-    cells = [re.split(r"  +", line.strip()) for line in lines if line.strip(" ─")]
+    cells = [re.split(r"  +", line.strip()) for line in lines if line.strip(" ─")] if shown else []
     assert (
         cells
         == [

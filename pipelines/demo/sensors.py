@@ -9,17 +9,14 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
-from rich import box
-from rich.console import Console
-from rich.markup import escape
-from rich.table import Table
 
 from detector.metrics import ranking as evaluate
 from detector.metrics.budget import decision_metrics
 from detector.metrics.events import event_metrics
 from pipelines.config import FILE_NAME, load_config
-from pipelines.demo.transactions import COLOURS, clear_away, put, show_alerts, show_places
+from pipelines.demo.transactions import COLOURS, clear_away, console_of, put, show_alerts, show_places
 from pipelines.jobs.context import Context
+from pipelines.listing import Cell, Column, Listing
 from pipelines.progress import progress
 from pipelines.scoring.job import score_new
 from pipelines.scoring.one_off import score
@@ -75,7 +72,7 @@ def run_sensor_demo(folder: Path, *, now: datetime, rows: int = 60_000) -> None:
     - ``rows``: readings of all machines to train on; a quarter as many, later ones are scored.
     """
     started = time.perf_counter()
-    console = Console(width=None if Console().is_terminal else 140)
+    console = console_of()
     clear_away(folder, CONFIG)
     (folder / FILE_NAME).write_text(CONFIG, encoding="utf-8")
     config = load_config(folder)
@@ -138,22 +135,29 @@ def _kinds(event: Mapping[str, Any], fresh: pd.DataFrame) -> set[str]:
     return set(fresh.loc[(fresh["machine"] == event["about"]) & fresh["time"].between(first, last), "anomaly_kind"])
 
 
-def _events(events: pd.DataFrame, fresh: pd.DataFrame) -> Table:
-    table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False)
-    for name in ("from", "to", "machine", "severity", "truth"):
-        table.add_column(name, no_wrap=True)
-    table.add_column("reasons")
+def _events(events: pd.DataFrame, fresh: pd.DataFrame) -> Listing:
+    columns = (
+        Column("from", head=True),
+        Column("to"),
+        Column("machine", head=True),
+        Column("severity", head=True),
+        Column("truth"),
+        Column("reasons", is_sentence=True),
+    )
+    rows = []
     for event in events.nlargest(SHOWN, "risk").itertuples():
         truth = _truth_of(event, fresh)
-        table.add_row(
-            f"{event.start:%d %b %H:%M}",
-            f"{event.end:%H:%M}",
-            escape(str(event.entity)),
-            f"[{COLOURS[event.severity]}]{event.severity}[/]",
-            f"[green]{escape(truth)}[/]" if truth else "[dim]normal[/]",
-            escape(event.reasons.replace(" of the risk", "")),
+        rows.append(
+            {
+                "from": f"{event.start:%d %b %H:%M}",
+                "to": f"{event.end:%H:%M}",
+                "machine": str(event.entity),
+                "severity": Cell(event.severity, event.severity, COLOURS[event.severity]),
+                "truth": Cell(truth, truth, "green") if truth else Cell("", "normal", "dim"),
+                "reasons": event.reasons.replace(" of the risk", ""),
+            }
         )
-    return table
+    return Listing(columns, rows)
 
 
 def _truth_of(event: object, fresh: pd.DataFrame) -> str:

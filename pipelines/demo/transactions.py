@@ -6,13 +6,12 @@ import json
 import os
 import shutil
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
-from rich import box
 from rich.console import Console
 from rich.markup import escape
 from rich.panel import Panel
@@ -29,6 +28,7 @@ from pipelines.config import FILE_NAME, Config, load_config
 from pipelines.demo.comparison import TAUGHT, decided_both_ways, side_by_side
 from pipelines.factory.detector import policy_of
 from pipelines.jobs.context import Context
+from pipelines.listing import Cell, Column, Listing
 from pipelines.progress import progress
 from pipelines.scoring.job import score_new
 from pipelines.service.housekeeping import deliver
@@ -42,6 +42,7 @@ FRESH_SHARE = 0.25
 Truth = Callable[[Mapping[str, Any]], set[str]]
 STATE = ("service.db", "service.db-wal", "service.db-shm")
 LEFT_BEHIND = ("payments", "readings", "scores", "bundle", "bundle.features", "alerts.jsonl", *STATE)
+WIDTH = 140
 COLOURS = {"critical": "bold red", "high": "red", "medium": "yellow", "low": "cyan"}
 CONFIG = """\
 # The configuration of `detector demo`: simulated card payments.
@@ -107,7 +108,7 @@ def run_demo(folder: Path, *, now: datetime, rows: int = 60_000) -> None:
     - ``rows``: transactions to train on; a quarter as many, later ones are scored.
     """
     started = time.perf_counter()
-    console = Console(width=None if Console().is_terminal else 140)
+    console = console_of()
     clear_away(folder, CONFIG)
     (folder / FILE_NAME).write_text(CONFIG, encoding="utf-8")
     config = load_config(folder)
@@ -223,24 +224,36 @@ def show_alerts(console: Console, config: Config, store: Store, *, truth: Truth)
     console.print(f"and try it out: [bold]detector alerts test {name}[/]. All channels: docs/alerts.md")
 
 
-def _alerts(events: Sequence[Mapping[str, Any]], truth: Truth, *, entity: str) -> Table:
-    table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False)
-    stakes = ("at stake",) if any(event["amount"] is not None for event in events) else ()
-    for name in ("when", entity, "severity", "rows", *stakes, "truth"):
-        table.add_column(name, no_wrap=True, justify="right" if name in ("rows", "at stake") else "left")
-    table.add_column("why")
-    for event in events:
-        kinds = sorted(kind.replace("_", " ") for kind in truth(event) if kind)
-        table.add_row(
-            f"{datetime.fromisoformat(event['first_at']):%d %b %H:%M}",
-            escape(event["about"]),
-            f"[{COLOURS[event['severity']]}]{event['severity']}[/]",
-            str(event["rows"]),
-            *("" if event["amount"] is None else money(event["amount"]) for _ in stakes),
-            f"[green]{escape(', '.join(kinds))}[/]" if kinds else "[dim]nothing wrong[/]",
-            escape("; ".join(reason_in_words(each) for each in event["reasons"][:2]) or event["kind"]),
-        )
-    return table
+def _alerts(events: Sequence[Mapping[str, Any]], truth: Truth, *, entity: str) -> Listing:
+    columns = (
+        Column("when", head=True),
+        Column(entity, head=True),
+        Column("severity", head=True),
+        Column("rows", is_number=True),
+        Column("at stake", is_number=True, hidden=all(event["amount"] is None for event in events)),
+        Column("truth"),
+        Column("why", is_sentence=True),
+    )
+    return Listing(columns, [_alert(event, truth(event), entity) for event in events])
+
+
+def _alert(event: Mapping[str, Any], kinds: Iterable[str], entity: str) -> dict[str, object]:
+    found = ", ".join(sorted(kind.replace("_", " ") for kind in kinds if kind))
+    return {
+        "when": f"{datetime.fromisoformat(event['first_at']):%d %b %H:%M}",
+        entity: event["about"],
+        "severity": Cell(event["severity"], event["severity"], COLOURS[event["severity"]]),
+        "rows": event["rows"],
+        "at stake": None if event["amount"] is None else Cell(event["amount"], money(event["amount"])),
+        "truth": Cell(found, found, "green") if found else Cell("", "nothing wrong", "dim"),
+        "why": "; ".join(reason_in_words(each) for each in event["reasons"][:2]) or event["kind"],
+    }
+
+
+def console_of() -> Console:
+    """As wide as the terminal, or as COLUMNS says; a pipe has no width of its own."""
+    known = Console().is_terminal or os.environ.get("COLUMNS", "").isdigit()
+    return Console(width=None if known else WIDTH)
 
 
 def show_places(folder: Path, report: Path, logged: Any, *, scores: Path, template: str) -> Table:
