@@ -71,6 +71,8 @@ class Statements:
         >>> Statements(reports, reports.iloc[:0], "id").about(pd.Series([5, 7]))["reports"]["row"].tolist()
         [1]
         """
+        if self.reports.empty and self.verdicts.empty:
+            return {"reports": no_statements("row"), "verdicts": no_statements("row")}
         names = read_names(keys).astype("str")
         shown = names
         if self.key is not None and self.masks.is_masked(self.key):

@@ -201,7 +201,10 @@ def label_changes(
             said.append(pd.DataFrame({"row": frauds, "label": 1.0, "known_at": known_at}).dropna())
     if key is not None:
         said += statements.about(rows[key]).values()
-    words = pd.concat([each for each in said if len(each)] or said).sort_values(["row", "known_at"], kind="stable")
+    said = [each for each in said if len(each)]
+    if not said and not len(undated):
+        return pd.DataFrame(dict.fromkeys(TURNS, np.full(len(rows), np.datetime64("NaT"), dtype=MOMENT)), rows.index)
+    words = pd.concat(said or [no_statements("row")]).sort_values(["row", "known_at"], kind="stable")
     fraud = words["label"] == 1
     turned = words[fraud != fraud.groupby(words["row"]).shift(fill_value=False)]
     number = turned.groupby("row").cumcount()
