@@ -7,6 +7,7 @@
     ├── DataError            (ValueError)     the rows cannot be used: none, one, all constant
     ├── ShapeError           (ValueError)     an array has the wrong shape
     ├── SettingError         (ValueError)     a parameter or a configuration key has no meaning
+    │   └── WarmStartError   (SettingError)   earlier weights have other shapes than the network
     ├── UnfittedError        (ValueError, AttributeError)  a detector was used before ``fit``
     ├── BundleError          (ValueError)     a saved detector is incomplete, changed or too new
     ├── ParityError          (ArithmeticError)  the ONNX graph and the model it came from disagree

@@ -28,7 +28,7 @@ from tests.doors import Served, served
 from tests.service_sites import score
 
 COOKIE = "__Host-detector"
-EVIL = "<script>alert(1)</script><img src=x onerror=alert(1)>\"'{{7*7}}"
+EVIL = "<script>alert(1)</script><img src=x onerror=alert(1)>\"'{{7919*7907}}"
 
 
 @pytest.fixture
@@ -221,7 +221,7 @@ def test_what_data_has_written_is_text(analyst: Browser) -> None:
     for page in pages:
         assert "<script>alert" not in page.text
         assert "<img" not in page.text
-        assert "49" not in re.sub(r"al_\w+|value=\"[0-9a-f]{64}\"|\d\d:\d\d|\d{4}-\d\d", "", page.text)
+        assert str(7919 * 7907) not in page.text
     assert "&lt;script&gt;" in pages[0].text
     assert pages[1].text.count("&lt;script&gt;") >= 5
 

@@ -212,7 +212,8 @@ def show_alerts(console: Console, config: Config, store: Store, *, truth: Truth)
     if events:
         with store.read() as session:
             text = alert_text(session, find(session, events[0]["id"]), config=config)
-        console.print(Panel(escape(text), title=f"detector alerts show {name} {events[0]['id'][:9]}", expand=False))
+        console.print(f"The first of them, by [bold]detector alerts show {name} {events[0]['id'][:9]}[/]:")
+        console.print(Panel(escape(text), expand=False))
         console.print(
             f"Answer it: [bold]detector alerts answer {name} {events[0]['id'][:9]} fraud --reason 'customer called'[/]"
         )
