@@ -17,7 +17,7 @@ export NO_MKDOCS_2_WARNING := 1
 export MLFLOW_DISABLE_TELEMETRY := true
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test kernels coverage alertmanager chromium check format bench soak peers docs settings pictures mlflow lock clean
+.PHONY: help install demo test kernels coverage alertmanager chromium check format bench soak peers docs settings pictures notebooks mlflow lock clean
 
 help: ## List the targets.
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## (.*)/  make \1\t\2/' | expand -t 18
@@ -88,6 +88,9 @@ settings: install ## Write the pages of settings and of commands from the progra
 pictures: install ## Take the pictures in docs/pictures from the pages of the demo; needs Chromium.
 	test -f demo/report.html || $(RUN)/detector demo
 	$(RUN)/python docs/make_pictures.py demo
+
+notebooks: install ## Run the notebooks and keep their outputs.
+	$(RUN)/python docs/run_notebooks.py
 
 mlflow: install ## Look at the runs of the demo in the browser.
 	$(RUN)/mlflow server --backend-store-uri sqlite:///demo/mlflow.db --host 127.0.0.1 --port 5000

@@ -18,7 +18,7 @@ from detector.cleaning.quarantine import quarantine
 from detector.decide.calibrate import Calibrator
 from detector.decide.policy import Policy
 from detector.detectors.table.training_filters import count_reasons
-from detector.errors import DataError
+from detector.errors import BundleError, DataError
 from detector.persist import bundle
 from detector.schema import Schema
 from pipelines.config import Config
@@ -38,7 +38,7 @@ from pipelines.reports.content import ReportContent
 from pipelines.reports.page import write_report
 from pipelines.sinks.quarantine import QuarantineSink
 from pipelines.training.merit import Review
-from pipelines.training.pages import keep_page, training_content
+from pipelines.training.pages import drift_of, keep_page, training_content
 from pipelines.training.review import review
 from pipelines.training.run_record import Trained
 
@@ -145,6 +145,7 @@ def train(config: Config, *, now: datetime) -> TrainReport:
     with progress("Reviewing", total=None):
         reviewed, figures = review(detector.scorer_, kept_apart, config, detector.history_)
     add_metadata(detector.scorer_, rows, kept_apart, policy=policy, now=now)
+    drift = drift_of(config, _version_before(config), rows, detector.scorer_)
     ModelRegistry(config.bundle).put(detector.scorer_, now=now)
     if engine is not None:
         engine.save(history_folder(config))
@@ -153,7 +154,7 @@ def train(config: Config, *, now: datetime) -> TrainReport:
     hindsight = _hindsight(usable, labelled, config, schema)
     waiting = kind.waiting(detector.scorer_)
     notes = [text for text in (early, lost, hindsight, filtered, unmatched, waiting) if text is not None]
-    content = _content(trained, notes, now=now, started=started)
+    content = replace(_content(trained, notes, now=now, started=started), drift=drift)
     write_report(config.report, content)
     logged: LoggedModel | None = None
     unsent: list[str] = []
@@ -197,6 +198,16 @@ def _check_places(config: Config) -> None:
         from pipelines.tracking import require
 
         require(config.tracking.uri, may_be_down=True)
+
+
+def _version_before(config: Config) -> bundle.Scorer | None:
+    """The detector that this one takes the place of; None too if it cannot be read, which must not stop a training."""
+    if not config.bundle.exists():
+        return None
+    try:
+        return bundle.load(config.bundle)
+    except BundleError:
+        return None
 
 
 def _quarantine(config: Config) -> Path:
