@@ -25,7 +25,6 @@ from pipelines.alerts.message.message import Message
 from pipelines.alerts.message.templating import render
 from pipelines.service.logs import PrettyFormatter
 
-
 NOW = datetime(2026, 3, 2, 12, tzinfo=UTC)
 RISKS = [0.6, 0.7, 1.5, 0.6, 0.8, 2.3, 0.7, 0.6, 1.4, 0.7, 6.2, 7.4]
 EXAMPLE = Message(
@@ -66,19 +65,31 @@ EXAMPLE = Message(
 SECRET = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"  # the standard's own example
 
 _CSS = """
-* { box-sizing: border-box; } body { margin: 0; background: #fff; color: #1d1c1d; }
-body, button { font: 15px/1.46 Lato, "Helvetica Neue", Arial, "Liberation Sans", sans-serif; }
-main { width: 760px; padding: 18px; } a { color: #1264a3; text-decoration: none; }
-.code { background: #1d2026; color: #e4e7ea; font: 12.5px/1.5 "DejaVu Sans Mono", monospace; padding: 16px 18px;
-  white-space: pre-wrap; overflow-wrap: anywhere; border-radius: 6px; }
-.code b { color: #9fd6a3; } .code i { color: #8fb8f0; font-style: normal; } .code u { color: #f2b277; text-decoration: none; }
-.grid { display: grid; grid-template-columns: 1fr 1fr; gap: 10px 16px; } .grid b { display: block; }
+* { box-sizing: border-box; }
+body { margin: 0; background: #fff; color: #1d1c1d; }
+body { font: 15px/1.46 Lato, "Helvetica Neue", "Liberation Sans", sans-serif; }
+main { width: 760px; padding: 18px; }
+h1 { font-size: 18px; margin: 2px 0 6px; line-height: 1.3; }
+p { margin: 0 0 8px; }
+.soft { color: #616061; font-size: 13px; }
+.app { background: #eee; padding: 0 4px; }
+.dot { display: inline-block; width: .8em; height: .8em; border-radius: 50%; }
+.triggered { background: #c2410c; color: #fff; border-radius: 4px; padding: 3px 9px; }
+.grid { display: grid; grid-template-columns: 1fr 1fr; gap: 10px 16px; }
 .buttons { display: flex; gap: 8px; margin: 12px 0 8px; }
 .buttons a { border: 1px solid #bbb; border-radius: 4px; padding: 5px 12px; font-weight: 700; color: #1d1c1d; }
-.soft { color: #616061; font-size: 13px; } h1 { font-size: 18px; margin: 2px 0 6px; line-height: 1.3; } p { margin: 0 0 8px; }
-table { border-collapse: collapse; width: 100%; } td { padding: 5px 14px 5px 0; vertical-align: top; }
-td:first-child { color: #5c6670; white-space: nowrap; } tr + tr td { border-top: 1px solid #eceff2; }
-.chip { display: inline-block; border: 1px solid #8bb8e0; color: #14548f; border-radius: 4px; padding: 1px 8px; margin: 0 6px 6px 0; }
+.chip { border: 1px solid #8bb8e0; color: #14548f; border-radius: 4px; padding: 1px 8px; margin: 0 6px 6px 0;
+  display: inline-block; }
+.teams { background: #fff; border-radius: 6px; padding: 14px 18px; box-shadow: 0 1px 3px #0003; }
+table { border-collapse: collapse; width: 100%; }
+td { padding: 5px 14px 5px 0; vertical-align: top; }
+td:first-child { color: #5c6670; white-space: nowrap; }
+tr + tr td { border-top: 1px solid #eceff2; }
+.code { background: #1d2026; color: #e4e7ea; font: 12.5px/1.5 "DejaVu Sans Mono", monospace; padding: 16px 18px;
+  white-space: pre-wrap; overflow-wrap: anywhere; border-radius: 6px; }
+.code b { color: #9fd6a3; }
+.code i { color: #8fb8f0; font-style: normal; }
+.code u { color: #f2b277; text-decoration: none; }
 """
 
 
@@ -149,12 +160,19 @@ def _mrkdwn(text: str) -> str:
     return re.sub(r"(?m)^_(.+)_$", r"<em>\1</em>", text).replace("\n", "<br>")
 
 
+def _signs(text: str) -> str:
+    """Slack's round signs as circles: not every machine has a font for them."""
+    for sign, colour in (("🔴", "#d32f2f"), ("🟠", "#f57c00"), ("🟡", "#fbc02d"), ("🔵", "#1976d2"), ("🟢", "#388e3c")):
+        text = text.replace(sign, f'<span class="dot" style="background: {colour}"></span>')
+    return text
+
+
 def _slack(payload: Mapping[str, Any]) -> str:
-    parts = ['<p><b>detector</b> <span class="soft" style="background: #eee; padding: 0 4px">APP</span> '
-             f'<span class="soft">{NOW:%H:%M}</span></p>']  # fmt: skip
+    sender = f'<b>detector</b> <span class="soft app">APP</span> <span class="soft">{NOW:%H:%M}</span>'
+    parts = [f"<p>{sender}</p>"]
     for block in payload["blocks"]:
         if block["type"] == "header":
-            parts.append(f"<h1>{escape(block['text']['text'])}</h1>")
+            parts.append(f"<h1>{_signs(escape(block['text']['text']))}</h1>")
         elif "fields" in block:
             fields = "".join(f"<div>{_mrkdwn(each['text'])}</div>" for each in block["fields"])
             parts.append(f'<div class="grid">{fields}</div>')
@@ -170,14 +188,15 @@ def _slack(payload: Mapping[str, Any]) -> str:
 
 def _pagerduty(event: Mapping[str, Any]) -> str:
     payload = event["payload"]
-    rows = "".join(
-        f"<tr><td>{escape(name)}</td><td>{'<br>'.join(map(escape, value if isinstance(value, list) else [value]))}</td></tr>"
+    details = {
+        name: "<br>".join(map(escape, [value] if isinstance(value, str) else value))
         for name, value in payload["custom_details"].items()
-    )
+    }
+    rows = "".join(f"<tr><td>{escape(name)}</td><td>{text}</td></tr>" for name, text in details.items())
     about = " · ".join((payload["source"], payload["component"], payload["timestamp"]))
     links = "".join(f"<a>{escape(each['text'])}</a>" for each in event["links"])
     return _page(
-        f'<p><span style="background: #c2410c; color: #fff; border-radius: 4px; padding: 3px 9px">Triggered</span> '
+        f'<p><span class="triggered">Triggered</span> '
         f'<span class="soft">severity {payload["severity"]} · key {event["dedup_key"]}</span></p>'
         f'<h1>{escape(payload["summary"])}</h1><p class="soft">{escape(about)}</p>'
         f'<table>{rows}</table><div class="buttons">{links}</div>'
@@ -208,10 +227,13 @@ def _log() -> str:
     logger = logging.getLogger("detector.alerts")
     level, logger.level = logger.level, logging.INFO
     logger.addHandler(handler)
+    clock = mock.patch("logging.time.time", return_value=NOW.timestamp())
     try:
+        clock.start()
         for severity, kind in (("critical", "opened"), ("medium", "opened"), ("high", "recovered")):
             log.LogChannel().send(replace(EXAMPLE, severity=severity, kind=kind), now=NOW)
     finally:
+        clock.stop()
         logger.removeHandler(handler)
         logger.level = level
     text = re.sub(r"(?m)\b(ERROR|WARNING|INFO)\b", r"<u>\1</u>", escape(written.getvalue().strip(), quote=False))
@@ -225,9 +247,5 @@ def _teams(card: Mapping[str, Any]) -> str:
         strong = block.get("weight", "").lower() == "bolder" or block.get("style") == "heading"
         text = escape(block["text"]).replace("\n", "<br>")
         parts.append(f"<h1>{text}</h1>" if strong else f"<p>{text}</p>")
-    card_html = "".join(parts)
-    return _page(
-        f'<p><b>Workflows</b> <span class="soft">{NOW:%H:%M}</span></p>'
-        f'<div style="background: #fff; border-radius: 6px; padding: 14px 18px; box-shadow: 0 1px 3px #0003">{card_html}</div>',
-        ground="#f5f5f5",
-    )
+    sender = f'<p><b>Workflows</b> <span class="soft">{NOW:%H:%M}</span></p>'
+    return _page(f'{sender}<div class="teams">{"".join(parts)}</div>', ground="#f5f5f5")

@@ -183,7 +183,7 @@ def test_experiments_say_what_they_hold(flushed: tuple[Config, MlflowClient]) ->
 
 
 def test_loss_and_held_out_loss_are_one_chart_of_a_saved_view(flushed: tuple[Config, MlflowClient]) -> None:
-    """The view Loss draws both metrics of the curves, which the runs do have, in one chart of a section that is there."""
+    """The view Loss draws both metrics of the curves in one chart, in a section that is there."""
     _, client = flushed
     trainings = client.get_experiment_by_name("world")
     assert trainings is not None

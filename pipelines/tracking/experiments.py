@@ -24,8 +24,8 @@ COLUMNS = (
     *(f"metrics.`{name}`" for name in ("rows", "ap", "ap_champion", "alerts_a_day")),
 )
 TRAININGS = (  # the page shows the first line alone
-    "Under Views, Review lists the decision, drift, rows, average precision and alerts a day of each run; Loss draws loss "
-    "and held-out loss in one chart.\n\n"
+    "Under Views, Review lists the decision, drift, rows, average precision and alerts a day of each run; Loss draws "
+    "loss and held-out loss in one chart.\n\n"
     "One run a training, named after what was decided, and one for each move that a person made; below a training, its "
     "members."
 )
