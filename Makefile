@@ -85,8 +85,9 @@ settings: install ## Write the pages of settings and of commands from the progra
 	$(RUN)/python -m pipelines.config.reference docs/configuration.md
 	$(RUN)/python -m pipelines.cli.reference docs/commands.md
 
-pictures: install ## Take the pictures in docs/pictures from the pages of the demo; needs Chromium.
-	test -f demo/report.html || $(RUN)/detector demo
+pictures: install ## Take the pictures of the documentation, and each page on desk, phone and in the dark in build/pictures; needs Chromium.
+	test -f demo/report.html || { $(RUN)/detector demo && $(RUN)/detector retrain demo; }
+	$(RUN)/mkdocs build --strict --quiet
 	$(RUN)/python docs/make_pictures.py demo
 
 notebooks: install ## Run the notebooks and keep their outputs.

@@ -136,27 +136,26 @@ def mlflow(browser: Browser, folder: Path) -> None:
         [sys.executable, "-m", "mlflow", "server", "--backend-store-uri", uri, "--port", MLFLOW[-4:], "--workers", "1"]
     ):
         wait_for(f"{MLFLOW}/health")
-        with opened(browser, MLFLOW, width=1500, height=560) as page:
-            page.evaluate(
-                "localStorage.setItem('mlflow.assistant.fab.autoOpenedOnFirstLoad_v1', 'true');"
-                "localStorage.setItem('mlflow.assistant.panelOpen_v1', 'false')"
-            )
-            page.reload()
-            runs = f"{MLFLOW}/#/experiments/1/runs?viewStateShareKey=detector"
-            page.goto(f"{runs}-review")
-            page.wait_for_selector("text=demo-payments v1", timeout=180_000)
-            page.wait_for_timeout(2_000)
-            save(page.screenshot(), DOCS / "pictures" / "mlflow-review.png")
-            page.set_viewport_size({"width": 1500, "height": 860})
-            page.goto(f"{runs}-loss&compareRunsMode=CHART")
-            page.reload()
-            page.wait_for_selector(".js-plotly-plot", timeout=180_000)
-            page.wait_for_timeout(3_000)
-            save(page.screenshot(), DOCS / "pictures" / "mlflow-loss.png")
-            page.click("text=demo-payments v1")
-            page.wait_for_selector("text=About this run", timeout=180_000)
-            page.wait_for_timeout(4_000)
-            save(page.screenshot(), DOCS / "pictures" / "mlflow-run.png")
+        views = {
+            "review": (560, "viewStateShareKey=detector-review", "text=demo-payments v1"),
+            "loss": (860, "viewStateShareKey=detector-loss&compareRunsMode=CHART", ".js-plotly-plot"),
+        }
+        for name, (height, query, shown) in views.items():
+            with opened(browser, "about:blank", width=1500, height=height) as page:
+                page.add_init_script(
+                    "localStorage.setItem('mlflow.assistant.fab.autoOpenedOnFirstLoad_v1', 'true');"
+                    "localStorage.setItem('mlflow.assistant.panelOpen_v1', 'false')"
+                )
+                page.goto(f"{MLFLOW}/#/experiments/1/runs?{query}")
+                page.wait_for_selector(shown, timeout=180_000)
+                page.wait_for_timeout(3_000)
+                save(page.screenshot(), DOCS / "pictures" / f"mlflow-{name}.png")
+                if name == "review":
+                    page.set_viewport_size({"width": 1500, "height": 860})
+                    page.locator("a[href*='/runs/']").first.click()  # the latest
+                    page.wait_for_selector("text=About this run", timeout=180_000)
+                    page.wait_for_timeout(4_000)
+                    save(page.screenshot(), DOCS / "pictures" / "mlflow-run.png")
 
 
 def site(browser: Browser, _: Path) -> None:

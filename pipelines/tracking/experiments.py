@@ -52,15 +52,20 @@ def experiment_id(client: MlflowClient, uri: str, name: str, *, about: str = "")
         # Without the tag, MLflow's pages open in their layout for language models.
         tags = {"mlflow.experimentKind": "custom_model_development"}
         tags |= {NOTE: about} if about else {}
-        if about == TRAININGS:
-            tags |= {REVIEW: saved_view("Review", COLUMNS), LOSS: saved_view("Loss", COLUMNS[:1], curves=CURVES)}
+        tags |= _views() if about == TRAININGS else {}
         return str(client.create_experiment(name, artifact_location=artifact_root(uri), tags=tags))
     if found.lifecycle_stage != "active":
         raise TrackingError(
             f"The experiment {name!r} was deleted. Restore it with "
             f"'mlflow experiments restore --experiment-id {found.experiment_id}', or name another."
         )
+    if about == TRAININGS and LOSS not in found.tags:  # made before there was this view
+        client.set_experiment_tag(found.experiment_id, LOSS, _views()[LOSS])
     return str(found.experiment_id)
+
+
+def _views() -> dict[str, str]:
+    return {REVIEW: saved_view("Review", COLUMNS), LOSS: saved_view("Loss", COLUMNS[:1], curves=CURVES)}
 
 
 def saved_view(name: str, columns: Sequence[str], *, curves: Sequence[str] = ()) -> str:
