@@ -102,7 +102,7 @@ def report(browser: Browser, folder: Path) -> None:
 
 
 def console(browser: Browser, folder: Path) -> None:
-    """The console over the demo's state: the queue, one alert, and the queue on a phone."""
+    """The console over the demo's state: the queue, one alert, and its health on a phone in the dark."""
     with served(folder) as (address, key):
         with opened(browser, f"{address}/console/", width=1100, height=520) as page:
             _sign_in(page, key)
@@ -115,8 +115,7 @@ def console(browser: Browser, folder: Path) -> None:
             page.set_viewport_size({"width": 1100, "height": 900})
             save(page.screenshot(), DOCS / "console" / "alert.png")
             cookies = page.context.cookies()
-        with opened(browser, f"{address}/console/", width=390, height=760) as page:
-            _sign_in(page, key)
+        with opened(browser, f"{address}/console/health", width=390, height=760, dark=True, cookies=cookies) as page:
             save(page.screenshot(), DOCS / "console" / "phone.png")
         for name in ("", "what-if", "quality", "models", "health"):
             look(browser, f"console-{name or 'queue'}", address=f"{address}/console/{name}", cookies=cookies)
