@@ -1,4 +1,4 @@
-"""The built documentation in a real browser, page by page: what Lighthouse asks of accessibility, and no sideways scroll."""
+"""The built documentation in a real browser: what Lighthouse asks of accessibility, and no sideways scroll."""
 
 from __future__ import annotations
 
@@ -24,7 +24,8 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore::pytest.PytestUnraisableExceptionWarning"),
 ]
 EXAMINE = """() => {
-  const light = (c) => { const v = c.map((x) => { x /= 255; return x <= .04 ? x / 12.92 : ((x + .055) / 1.055) ** 2.4; });
+  const straight = (x) => x <= .04 ? x / 12.92 : ((x + .055) / 1.055) ** 2.4;
+  const light = (c) => { const v = c.map((x) => straight(x / 255));
     return .2126 * v[0] + .7152 * v[1] + .0722 * v[2]; };
   const canvas = document.createElement("canvas").getContext("2d", { willReadFrequently: true });
   const parts = (text) => { canvas.clearRect(0, 0, 1, 1); canvas.fillStyle = text; canvas.fillRect(0, 0, 1, 1);
@@ -34,7 +35,8 @@ EXAMINE = """() => {
     for (let e = element; e; e = e.parentElement) layers.push(parts(getComputedStyle(e).backgroundColor));
     for (const layer of layers.reverse()) colour = over(layer, colour); return colour; };
   const width = document.documentElement.clientWidth, found = [];
-  const say = (what, element) => found.push(what + ": " + (element.textContent.trim() || element.outerHTML).slice(0, 60));
+  const name = (element) => (element.textContent.trim() || element.outerHTML).slice(0, 60);
+  const say = (what, element) => found.push(what + ": " + name(element));
   if (document.documentElement.scrollWidth > width) found.push("the page scrolls sideways");
   if (!document.documentElement.lang) found.push("no language");
   if (!document.title.trim()) found.push("no title");
@@ -53,7 +55,8 @@ EXAMINE = """() => {
       say("link without a name", link);
   for (const element of document.querySelectorAll("article *")) {
     const box = element.getBoundingClientRect(), style = getComputedStyle(element);
-    if (!box.width || style.visibility === "hidden" || +style.opacity < .1 || element.closest("svg, .headerlink")) continue;
+    const unseen = !box.width || style.visibility === "hidden" || +style.opacity < .1;
+    if (unseen || element.closest("svg, .headerlink")) continue;
     if (![...element.childNodes].some((node) => node.nodeType === 3 && node.textContent.trim())) continue;
     if (box.right > width + 1 && !element.closest("pre, .scroll, .md-typeset__scrollwrap")) say("cut off", element);
     const back = ground(element), [one, two] = [light(over(parts(style.color), back)), light(back)];
