@@ -127,7 +127,9 @@ def evaluate(config: Config, *, input: str, now: datetime) -> EvaluationReport: 
         )
     learnt, wording = reference_of(scorer.metrics), wording_of(config)
     against = f"the rows that the detector learnt from{days_of(scorer)}".replace(" (rows from", " (from")
-    drift = learnt and drift_since(learnt, cleaned.rows, against=against, scores=reviewed.scored, wording=wording)
+    drift = None
+    if learnt is not None:
+        drift = drift_since(learnt, cleaned.rows, against=against, scores=reviewed.scored, wording=wording)
     quarantine = pd.concat([*quarantined, cleaned.quarantine], ignore_index=True)
     report = config.report.with_name(f"{config.report.stem}.evaluation.html")
     write_report(
