@@ -12,6 +12,7 @@ import pandas as pd
 
 from detector.arrays import Counts, Flags, Floats
 from detector.decide.policy import Policy, severity
+from detector.detectors.series.event_reasons import EventFacts, EventReasons
 from detector.detectors.series.model import ModelledSeries, SeriesModel
 from detector.detectors.series.reasons import SensorReadings, duration
 from detector.errors import DataError
@@ -29,6 +30,9 @@ EVENT_COLUMNS = (
     "risk",
     "p_value",
     "severity",
+    "onset",
+    "change",
+    "direction",
     "sensors",
     "reasons",
     "text",
@@ -60,7 +64,7 @@ class ScoredSeries:
     """
 
     def __init__(self, series: RegularSeries, parts: Sequence[tuple[SeriesModel, Counts]]) -> None:
-        self.series = series
+        self.series, self.units = series, dict[str, str]()
         self.members = parts[0][0].members
         self.parts = [
             Part(
@@ -175,7 +179,7 @@ class ScoredSeries:
         for first, last in found:
             peak = first + int(np.argmax(risk[first : last + 1]))
             steps = first + np.flatnonzero(flagged[first : last + 1])
-            why = self.readings.of_event(steps, parts)
+            facts = self._event(steps, parts, flagged)
             lines.append(
                 {
                     "entity": self.series.entity[first],
@@ -186,19 +190,27 @@ class ScoredSeries:
                     "risk": self.risk[peak],
                     "p_value": self.p_value[peak],
                     "severity": severe[peak],
-                    "sensors": ", ".join(reason.feature for reason in why),
-                    "reasons": why,
-                    "text": f"{in_words(why)} | {self._course(first, last, peak)}",
+                    "onset": self._when(facts.onset),
+                    "change": facts.change,
+                    "direction": facts.direction,
+                    "sensors": ", ".join(reason.feature for reason in facts.reasons),
+                    "reasons": facts.reasons,
+                    "text": f"{in_words(facts.reasons)} | {self._course(facts)}",
                 }
             )
         return pd.DataFrame(lines, columns=list(EVENT_COLUMNS))
 
-    def _course(self, first: int, last: int, peak: int) -> str:
-        """When an event began, how long it lasted, and when it was worst."""
-        start, worst = self._when(first), self._when(peak)
+    def _event(self, steps: Counts, parts: Floats, flagged: Flags) -> EventFacts:
+        """What is said of an event of these flagged steps."""
+        part = next(part for part in self.parts if np.isin(steps[0], part.place))
+        return EventReasons(self.readings, part.seen, part.place, flagged, self.units).of(steps, parts)
+
+    def _course(self, facts: EventFacts) -> str:
+        """When the sensor at fault began to be off, for how long it was, and when it was worst."""
+        start, worst = self._when(facts.onset), self._when(facts.extreme)
         if self.series.times is None:
-            return f"from row {start} for {last - first + 1} steps, worst at row {worst}"
-        length = self._when(last) - start + (self.series.every or pd.Timedelta(0))
+            return f"from row {start} for {facts.end - facts.onset + 1} steps, worst at row {worst}"
+        length = self._when(facts.end) - start + (self.series.every or pd.Timedelta(0))
         return f"from {start:%Y-%m-%d %H:%M} for {duration(length)}, worst at {worst:%Y-%m-%d %H:%M}"
 
     def curves(self, events: pd.DataFrame, *, margin: int = MARGIN) -> pd.DataFrame:
