@@ -7,6 +7,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
 
+from pipelines.config.gates import GateSection, MaintenanceSection
 from pipelines.config.learning import TrainingSection
 from pipelines.config.values import Section, Share
 
@@ -139,6 +140,15 @@ class SeriesSection(Section):
 
     range_floor: PositiveFloat = 0.1
     """Least range of a sensor, as a share of the median range of the sensors that move."""
+
+    gates: GateSection = GateSection()
+    """What of all sensors is told."""
+
+    sensors: dict[str, GateSection] = Field(default={})
+    """What of single sensors is told, by name, where it is another: heat: {direction: up, least_deviation: 2}."""
+
+    maintenance: MaintenanceSection = MaintenanceSection()
+    """When machines are in maintenance: nothing is learnt from these times, and nothing told in them."""
 
     sampling: SamplingSection = SamplingSection()
     """What becomes of gaps, uneven times, missing values, disorder and repeats."""

@@ -87,7 +87,7 @@ def course_of(looked: Looked, partners: dict[int, tuple[Floats, float]]) -> Sens
     ... )
     >>> course = course_of(looked, {})
     >>> course.change, course.onset, course.extreme, course.moved
-    ('rises', 7, 15, 9.0)
+    ('rises', 7, 15, 8.0)
     """
     deviation = np.nan_to_num(looked.values - looked.expected)
     seen = ~np.isnan(looked.values)

@@ -14,6 +14,7 @@ from detector.detectors.series.course import Looked, SensorCourse, course_of
 from detector.detectors.series.model import ModelledSeries, SeriesModel
 from detector.detectors.series.reasons import SensorReadings, duration, range_of, ranked
 from detector.explain.reason import Reason
+from detector.series.gates import Gates, SensorGate
 from detector.series.segments import reach
 
 MOST_SUSPECTS = 12
@@ -53,14 +54,16 @@ class EventReasons:
     - ``readings``: of all series.
     - ``seen``, ``place``: the steps of the model, and their places among all.
     - ``flagged``: of all steps, so that time that was quiet is known.
-    - ``units``: of sensors, where people have one.
+    - ``gates``: units and limits of sensors.
+    - ``outside``: of all steps, where a sensor reads beyond its limits.
     """
 
     readings: SensorReadings
     seen: ModelledSeries
     place: Counts
     flagged: Flags
-    units: Mapping[str, str]
+    gates: Gates
+    outside: Flags
 
     def of(self, steps: Counts, parts: Floats) -> EventFacts:
         """An event of these flagged steps; ``parts`` is what each sensor adds to the risk of every step."""
@@ -74,6 +77,7 @@ class EventReasons:
             suspects = speaking[np.argsort(-blamed[speaking], kind="stable")[:MOST_SUSPECTS]]
             explained = windows.explained(np.searchsorted(moving, suspects))
             blamed = redealt(blamed, dict(zip(suspects.tolist(), explained.tolist(), strict=True)))
+        blamed = first_of(blamed, np.asarray(self.outside[steps].any(axis=0)))
         found = [(sensor, share, *self._course(sensor, steps)) for sensor, share in ranked(blamed)]
         reasons = [self._reason(*each, int(steps[0])) for each in found]
         first = found[0][2]
@@ -156,6 +160,11 @@ class EventReasons:
                 said = f"{course.times:.2g} times as restless as before, {value} at worst"
             case _:
                 said = f"{value} at worst"
+        value_there = float(series.values[course.extreme, sensor])
+        if self.outside[course.onset : course.end + 1, sensor].any() and (
+            limit := beyond_limit(self.gates.of(name), value_there)
+        ):
+            said = f"{said}, {limit}"
         return Reason(name, said, self._said(sensor, expected), share, is_phrase=" " in said)
 
     def _said(self, sensor: int, expected: float) -> str:
@@ -173,7 +182,7 @@ class EventReasons:
         return np.asarray(np.nan_to_num(np.maximum(values - high, 0.0) - np.maximum(low - values, 0.0)) / span)
 
     def _number(self, value: float, sensor: str) -> str:
-        unit = self.units.get(sensor, "")
+        unit = self.gates.units.get(sensor, "")
         return f"{value:.4g} {unit}" if unit else f"{value:.4g}"
 
     def _since(self, step: int, first: int) -> str:
@@ -187,6 +196,29 @@ class EventReasons:
     def _long(self, steps: int) -> str:
         every = self.readings.series.every
         return f"{steps} steps" if every is None else duration(steps * every)
+
+
+def first_of(blamed: Floats, outside: Flags) -> Floats:
+    """Blame with sensors beyond their limits in the first place.
+
+    >>> first_of(np.array([3.0, 1.0]), np.array([False, True])).tolist()
+    [3.0, 5.0]
+    """
+    if not outside.any():
+        return blamed
+    positive = np.maximum(blamed, 0.0)
+    return np.asarray(np.where(outside, positive + (float(positive.sum()) or 1.0), positive))
+
+
+def beyond_limit(gate: SensorGate, value: float) -> str:
+    """Which limit a reading is beyond, in words; empty if it is within.
+
+    >>> beyond_limit(SensorGate(low=0.0, high=80.0), 88.6)
+    'above its limit of 80'
+    """
+    if value > gate.high:
+        return f"above its limit of {gate.high:.4g}"
+    return f"below its limit of {gate.low:.4g}" if value < gate.low else ""
 
 
 def redealt(blamed: Floats, explained: Mapping[int, float]) -> Floats:
