@@ -10,7 +10,8 @@
 
 A fault counts where an event overlaps it that is not there without it, so that none of its rows is flagged then: the
 event's first sensor is or is not the one at fault; and of spikes, level shifts and drifts, the way that the event says.
-Faults that nothing flags are not counted here. Seeds, sizes and kinds are declared below, and no fault is left out after looking. The last line is one JSON object.
+Faults that nothing flags are not counted here. Seeds, sizes and kinds are declared below, and no fault is left out
+after looking. The last line is one JSON object.
 """
 
 from __future__ import annotations
@@ -178,10 +179,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     records = []
     for name, train, quiet, faulty, faults in tasks:
         records += list(judge(name, train, quiet, faulty, faults))
-        print(
-            f"{name}: {sum(bool(record['counts']) for record in records[-len(faults) :])} of {len(faults)} faults count",
-            flush=True,
-        )
+        own = records[len(records) - len(faults) :]
+        print(f"{name}: {sum(bool(record['counts']) for record in own)} of {len(faults)} faults count", flush=True)
     if not records:
         parser.error(f"no file of {LEAST_ROWS} rows in {options.folder}")
     found = pd.DataFrame(records)

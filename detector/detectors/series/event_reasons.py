@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pandas as pd
@@ -100,8 +100,20 @@ class EventReasons:
         overdue = bool(self.readings.overdue[steps, sensor].any())
         looked = Looked(values, expected, inside, self._read(quiet, sensor), gap, self._beyond(values, sensor), overdue)
         partners = {other: (self._values(begin, end, other), tie) for other, tie in ties(model, sensor).items()}
-        found = course_of(looked, partners)
+        found = self._beyond_limits(course_of(looked, partners), sensor, begin, end)
         return found.after(begin), float(expected[found.extreme])
+
+    def _beyond_limits(self, course: SensorCourse, sensor: int, begin: int, end: int) -> SensorCourse:
+        """A sensor that reads beyond its limits is farthest off where it is farthest beyond them."""
+        if not self.outside[begin:end, sensor].any():
+            return course
+        gate, values = self.gates.of(self.readings.series.sensors[sensor]), self._values(begin, end, sensor)
+        beyond = np.nan_to_num(np.maximum(values - gate.high, gate.low - values), nan=-np.inf)
+        extreme, places = int(np.argmax(beyond)), np.flatnonzero(self.outside[begin:end, sensor])
+        side = 1 if values[extreme] > gate.high else -1
+        if course.side == side:
+            return replace(course, extreme=extreme, onset=min(course.onset, extreme), end=max(course.end, extreme))
+        return SensorCourse("up" if side > 0 else "down", int(places[0]), extreme, int(places[-1]), side)
 
     def _within(self, step: int, first: int, end: int) -> tuple[int, int]:
         """The steps from one to another that are of the segment of a step; the step after the last."""
@@ -112,9 +124,9 @@ class EventReasons:
 
     def _quiet(self, step: int, begin: int) -> Counts:
         """Up to so many steps before an event that were not flagged."""
-        first, end = self._within(step, begin - 2 * BEFORE, begin - 1) if begin > 0 else (0, 0)
-        steps = np.arange(first, min(end, begin))
-        return steps[~self.flagged[steps]][-BEFORE:]
+        steps = np.arange(max(begin - 2 * BEFORE, 0), begin)
+        segment = self.readings.series.segment
+        return np.asarray(steps[(segment[steps] == segment[step]) & ~self.flagged[steps]][-BEFORE:])
 
     def _values(self, begin: int, end: int, sensor: int) -> Floats:
         return self._read(np.arange(begin, end), sensor)

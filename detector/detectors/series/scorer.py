@@ -134,8 +134,8 @@ class SequenceScorer:
         gates.check(self.sensors)
         return replace(self, gates=gates)
 
-    def holding(self, model: SeriesModel) -> int:
-        """How many more steps to either side the decision on a step hangs on, because gates ask for how long."""
+    def holding(self, model: SeriesModel) -> tuple[int, int]:
+        """How many more steps before and after a step the decision on it hangs on, because of gates."""
         every = self.sampling.interval
         return holding(self.gates, model, self.sensors, 1.0 if every is None else every / 1e6)
 

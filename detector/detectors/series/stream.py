@@ -220,8 +220,7 @@ def _settled(
             continue
         left = end - 1 - np.arange(first, end)
         apart = series.segment[first:end] != series.segment[end - 1]
-        ahead = 0 if model.recipe.trailing else scorer.holding(model)
-        settled[first:end] = ends | apart | (left >= model.ahead + ahead + joins)
+        settled[first:end] = ends | apart | (left >= model.ahead + scorer.holding(model)[1] + joins)
     return settled, short
 
 
@@ -240,7 +239,7 @@ def _shortened(
     firsts = []
     for _, model, first, end in _each(scorer, series):
         open_ = np.flatnonzero(~settled[first:end])
-        needed = first + (int(open_[0]) if len(open_) else end - first) - _context(model) - scorer.holding(model)
+        needed = first + (int(open_[0]) if len(open_) else end - first) - _context(model) - scorer.holding(model)[0]
         start = first + int(np.flatnonzero(has_row[first : max(first, needed) + 1])[-1])
         begin[first:end] = start
         firsts.append(start)
