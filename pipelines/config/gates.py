@@ -73,7 +73,7 @@ class MaintenanceSection(Section):
     """Maintenance that comes again and again, such as [{when: 0 6 * * sun, minutes: 120}]."""
 
     timezone: str | None = None
-    """The time zone of times that name none. By default that of the service (`service.timezone`)."""
+    """The time zone of times that name none. By default `series.timezone`, or that of the service."""
 
     @field_validator("timezone")
     @classmethod

@@ -147,6 +147,8 @@ _EXAMPLES: dict[str, Any] = {
     "series.gates.range": [0, 90],
     "series.maintenance.calendar": "maintenance.csv",
     "series.maintenance.timezone": "Europe/Berlin",
+    "series.period": "7d",
+    "series.timezone": "Europe/Berlin",
     "series.sampling.every": "1min",
 }
 

@@ -147,6 +147,7 @@ def sequence_detector_of(config: Config, schema: Schema, *, on_step: OnStep | No
         name=config.name,
         random_state=config.random_state,
         on_step=on_step,
+        timezone=section.timezone or config.service.timezone,
         **section.model_dump(exclude=NOT_OF_DETECTOR),
     )
 

@@ -19,6 +19,7 @@ from detector.detectors.series.event_reasons import EventFacts, EventReasons, be
 from detector.detectors.series.gating import MAINTENANCE, NAMES, OPEN, Decision, Gating
 from detector.detectors.series.model import ModelledSeries, SeriesModel
 from detector.detectors.series.reasons import SensorReadings, duration
+from detector.detectors.series.recipe import PHASE
 from detector.errors import DataError
 from detector.explain.reason import Reason, in_words, no_reasons
 from detector.series.gates import Gates
@@ -76,7 +77,7 @@ class ScoredSeries:
         self, series: RegularSeries, parts: Sequence[tuple[SeriesModel, Counts]], *, gates: Gates | None = None
     ) -> None:
         self.series, self.gates = series, gates or Gates()
-        self.members = parts[0][0].members
+        self.members = tuple(name for name in parts[0][0].members if name != PHASE)  # not each model has one
         self.parts = [
             Part(
                 place,
@@ -86,6 +87,7 @@ class ScoredSeries:
                     observed=series.observed[place],
                     segment=series.segment[place],
                     codes=series.codes[place],
+                    times=None if series.times is None else series.times[place],
                 ),
             )
             for model, place in parts
@@ -99,7 +101,9 @@ class ScoredSeries:
     @cached_property
     def scores(self) -> Floats:
         """Each member's z-score of each step."""
-        return self._gather(np.empty((len(self.series), len(self.members))), lambda part: part.seen.scores)
+        return self._gather(
+            np.empty((len(self.series), len(self.members))), lambda part: part.seen.scores[:, : len(self.members)]
+        )
 
     @cached_property
     def p_value(self) -> Floats:

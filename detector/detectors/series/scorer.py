@@ -17,6 +17,7 @@ from detector.decide.calibrate import Calibrator
 from detector.decide.policy import Policy
 from detector.detectors.series.gating import holding
 from detector.detectors.series.model import SeriesModel, describe_models, rebuild_models
+from detector.detectors.series.recipe import PHASE
 from detector.detectors.series.scored import MARGIN, ScoredSeries, refuse_short
 from detector.errors import DataError, SchemaError, SettingError, nearest
 from detector.explain.reason import reasons_in_words
@@ -94,8 +95,8 @@ class SequenceScorer:
 
     @property
     def members(self) -> tuple[str, ...]:
-        """The members' names."""
-        return next(iter(self.models.values())).members
+        """The names of the members that all models have."""
+        return tuple(name for name in next(iter(self.models.values())).members if name != PHASE)
 
     @property
     def sensors(self) -> tuple[str, ...]:
