@@ -9,7 +9,7 @@ import numpy as np
 
 from detector.arrays import Flags, Floats
 
-Change = Literal["silent", "stuck", "up", "down", "rises", "falls", "apart", "restless", "unlike"]
+Change = Literal["silent", "stuck", "up", "down", "rises", "falls", "apart", "restless", "untimely", "unlike"]
 
 CLEARLY = 4.0
 """So many times the usual gap between a reading and what was expected is a deviation."""
@@ -32,7 +32,8 @@ OUT_OF_RANGE = 0.05
 class SensorCourse:
     """What one sensor did. Steps are counted from the first that was looked at.
 
-    - ``change``: what it is in one word; "apart" if it no longer moves with ``partner``.
+    - ``change``: what it is in one word; "apart" if it no longer moves with ``partner``, "untimely" if it
+      reads as at another time of the day or the week.
     - ``onset``, ``extreme``, ``end``: where it began, was farthest off, and was off for the last time.
     - ``side``: 1 if it read too high, -1 too low, 0 where neither can be said.
     - ``moved``: how far it went from ``onset`` to ``extreme``, in its own unit, if it rises or falls.

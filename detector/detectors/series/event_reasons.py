@@ -15,6 +15,7 @@ from detector.detectors.series.model import ModelledSeries, SeriesModel
 from detector.detectors.series.reasons import SensorReadings, duration, range_of, ranked
 from detector.explain.reason import Reason
 from detector.series.gates import Gates, SensorGate
+from detector.series.rhythm import DAY
 from detector.series.segments import reach
 
 MOST_SUSPECTS = 12
@@ -25,6 +26,9 @@ BEFORE = 64
 LEAST_GAP = 0.01
 """The least that this counts, in ranges."""
 LEAST_BEFORE = 8
+VAGUE = ("unlike", "apart", "restless", "up", "down")
+UNTIMELY = 3.0
+"""So many usual distances from what is usual at its time, a reading is unlike its time."""
 DIRECTIONS = {1: "up", -1: "down", 0: ""}
 
 
@@ -100,8 +104,22 @@ class EventReasons:
         overdue = bool(self.readings.overdue[steps, sensor].any())
         looked = Looked(values, expected, inside, self._read(quiet, sensor), gap, self._beyond(values, sensor), overdue)
         partners = {other: (self._values(begin, end, other), tie) for other, tie in ties(model, sensor).items()}
-        found = self._beyond_limits(course_of(looked, partners), sensor, begin, end)
+        found = course_of(looked, partners)
+        timely = self._at_this_time(sensor, np.arange(begin, end))
+        if timely is not None and found.change in VAGUE and _is_untimely(values, timely[0], timely[1], inside):
+            expected = timely[0]
+            found = replace(course_of(replace(looked, expected=expected), {}), change="untimely")
+        found = self._beyond_limits(found, sensor, begin, end)
         return found.after(begin), float(expected[found.extreme])
+
+    def _at_this_time(self, sensor: int, steps: Counts) -> tuple[Floats, Floats] | None:
+        """What a sensor usually reads at the times of steps, and how far it usually is from that."""
+        model, times = self.seen.model, self.readings.series.times
+        if model.phase is None or times is None or not model.scaling.moving[sensor]:
+            return None
+        part, place = model.phase.rhythm.of(times[steps]), int(model.scaling.moving[:sensor].sum())
+        span, low = float(model.scaling.span[sensor]), float(model.scaling.low[sensor])
+        return model.phase.middle[part, place] * span + low, model.phase.scale[part, place] * span
 
     def _beyond_limits(self, course: SensorCourse, sensor: int, begin: int, end: int) -> SensorCourse:
         """A sensor that reads beyond its limits is farthest off where it is farthest beyond them."""
@@ -168,6 +186,8 @@ class EventReasons:
                 said = f"{course.change} to {value}"
             case "apart":
                 said = f"no longer moves with {series.sensors[course.partner or 0]}, {value} at worst"
+            case "untimely":
+                said = f"{value} at worst, unlike {self._time_of(course.extreme)}"
             case "restless":
                 said = f"{course.times:.2g} times as restless as before, {value} at worst"
             case _:
@@ -205,9 +225,23 @@ class EventReasons:
         clock = "%H:%M" if series.every is None or series.every >= pd.Timedelta("1min") else "%H:%M:%S"
         return f"since {when:{clock if when.date() == other.date() else f'%Y-%m-%d {clock}'}}"
 
+    def _time_of(self, step: int) -> str:
+        """Which time a reading is unlike: of a weekday, or of another period."""
+        phase, times = self.seen.model.phase, self.readings.series.times
+        if phase is None or times is None or phase.rhythm.seconds != DAY:
+            return "this part of its period"
+        local = pd.Timestamp(times[step]).tz_localize("UTC").tz_convert(phase.rhythm.zone)
+        return f"a {local:%A}, {local:%H:%M}" if max(phase.rhythm.days) else f"other days at {local:%H:%M}"
+
     def _long(self, steps: int) -> str:
         every = self.readings.series.every
         return f"{steps} steps" if every is None else duration(steps * every)
+
+
+def _is_untimely(values: Floats, usual: Floats, scale: Floats, inside: Flags) -> bool:
+    """Whether most readings of an event are far from what is usual at their time."""
+    away = np.abs(values - usual)[inside] / scale[inside]
+    return bool(np.nan_to_num(np.nanmedian(away)) > UNTIMELY) if (~np.isnan(away)).any() else False
 
 
 def first_of(blamed: Floats, outside: Flags) -> Floats:
