@@ -6,7 +6,8 @@
   is that of its readings beside those of the same machine without faults.
 - *skab*, *tsb*, *asd*, *single*: real series, read as ``benchmarks.sensors`` reads them. Of the rows that train there
   (of SKAB, of all rows up to the first anomaly), the first three fifths train; in the others faults are planted, one
-  sensor each, one kind after the other, with quiet rows between them. Files with fewer than 500 rows are passed over.
+  sensor each, one kind after the other, with quiet rows between them; four times anew. Files with fewer than 500 rows
+  are passed over.
 
 A fault counts where an event overlaps it that is not there without it, so that none of its rows is flagged then: the
 event's first sensor is or is not the one at fault; and of spikes, level shifts and drifts, the way that the event says.
@@ -24,13 +25,15 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
 from benchmarks.sensor_files import Floats, load_skab_quiet
 from benchmarks.sensors import PROTOCOLS, RESULTS, default_detector
 from detector.schema import Schema
 from pipelines.simulate.sensors import simulate_sensors
 
-SEEDS = (1, 2, 3, 4)
+SEEDS = (1, 2, 3, 4, 5, 6)
+PLANTINGS = 4
 SIMULATED_ROWS = 18_000
 TRAINED = 0.6
 LEAST_ROWS, MOST_ROWS = 500, 12_000
@@ -95,10 +98,18 @@ def plant(values: Floats, names: Sequence[str], rng: np.random.Generator) -> tup
     return changed, faults
 
 
-def planted_tasks(
-    protocol: str, folder: Path
-) -> Iterator[tuple[str, pd.DataFrame, pd.DataFrame, pd.DataFrame, list[Fault]]]:
-    """Of each file: its name, rows to learn from, later rows as they are and with faults, and the faults."""
+@dataclass(frozen=True)
+class Planted:
+    """Rows to learn from, later rows as they are, and those rows with faults, once for each planting."""
+
+    name: str
+    train: pd.DataFrame
+    quiet: pd.DataFrame
+    faulty: list[tuple[pd.DataFrame, list[Fault]]]
+
+
+def planted_tasks(protocol: str, folder: Path) -> Iterator[Planted]:
+    """One for each file."""
     found = PROTOCOLS[protocol]
     for place, path in enumerate(sorted(folder.glob(found.pattern))):
         task = found.load(path)
@@ -108,13 +119,14 @@ def planted_tasks(
             continue
         names = [f"x{number}" for number in range(whole.shape[1])]
         split = int(TRAINED * len(whole))
-        later = whole[split:]
-        changed, faults = plant(later, names, np.random.default_rng(place))
-        yield path.stem, *(pd.DataFrame(rows, columns=names) for rows in (whole[:split], later, changed)), faults
+        train, quiet = (pd.DataFrame(rows, columns=names) for rows in (whole[:split], whole[split:]))
+        planted = [plant(whole[split:], names, np.random.default_rng([place, turn])) for turn in range(PLANTINGS)]
+        faulty = [(pd.DataFrame(rows, columns=names), faults) for rows, faults in planted]
+        yield Planted(path.stem, train, quiet, faulty)
 
 
-def simulated_tasks() -> Iterator[tuple[str, pd.DataFrame, pd.DataFrame, pd.DataFrame, list[Fault]]]:
-    """Of each seed: the same for a machine of eight sensors."""
+def simulated_tasks() -> Iterator[Planted]:
+    """One for each seed: a machine of eight sensors."""
     for seed in SEEDS:
         frame = simulate_sensors(SIMULATED_ROWS, seed=seed, sensors=8)
         quiet = simulate_sensors(SIMULATED_ROWS, seed=seed, sensors=8, anomalies=[])
@@ -128,21 +140,22 @@ def simulated_tasks() -> Iterator[tuple[str, pd.DataFrame, pd.DataFrame, pd.Data
             moved = (frame.loc[rows, sensors] - quiet.loc[rows, sensors]).mean()
             direction = int(np.sign(moved.iloc[0])) if kind in DIRECTED else 0
             faults.append(Fault(kind, int(rows[0]) - first, int(rows[-1]) - first + 1, tuple(sensors), direction))
-        yield (
-            f"seed {seed}",
-            frame.loc[: first - 1, names],
-            *(rows.loc[first:, names].reset_index(drop=True) for rows in (quiet, frame)),
-            faults,
-        )
+        quiet, faulty = (rows.loc[first:, names].reset_index(drop=True) for rows in (quiet, frame))
+        yield Planted(f"seed {seed}", frame.loc[: first - 1, names], quiet, [(faulty, faults)])
 
 
-def judge(
-    name: str, train: pd.DataFrame, quiet: pd.DataFrame, faulty: pd.DataFrame, faults: Sequence[Fault]
-) -> Iterator[dict[str, object]]:
+def judge(task: Planted) -> Iterator[dict[str, object]]:
     """One record for each fault that an event overlaps; those that are flagged without it do not count."""
-    detector = default_detector(schema=Schema(numeric=tuple(train.columns))).fit(train)
-    usual = detector.scorer_.score_frame(quiet).frame["flagged"].to_numpy(dtype=bool)
-    events = detector.events(faulty, join=5)
+    detector = default_detector(schema=Schema(numeric=tuple(task.train.columns))).fit(task.train)
+    usual = detector.scorer_.score_frame(task.quiet).frame["flagged"].to_numpy(dtype=bool)
+    for faulty, faults in task.faulty:
+        if faults:
+            yield from _judge(task.name, detector.events(faulty, join=5), usual, faults)
+
+
+def _judge(
+    name: str, events: pd.DataFrame, usual: NDArray[np.bool_], faults: Sequence[Fault]
+) -> Iterator[dict[str, object]]:
     for fault in faults:
         over = events[(events["start"] < fault.stop) & (events["end"] >= fault.start)]
         event = None if over.empty else over.loc[over["risk"].idxmax()]
@@ -177,10 +190,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
         parser.error(f"{options.protocol} needs the folder of its files")
     tasks = simulated_tasks() if options.protocol == "simulated" else planted_tasks(options.protocol, options.folder)
     records = []
-    for name, train, quiet, faulty, faults in tasks:
-        records += list(judge(name, train, quiet, faulty, faults))
-        own = records[len(records) - len(faults) :]
-        print(f"{name}: {sum(bool(record['counts']) for record in own)} of {len(faults)} faults count", flush=True)
+    for task in tasks:
+        own = list(judge(task))
+        print(f"{task.name}: {sum(bool(record['counts']) for record in own)} of {len(own)} faults count", flush=True)
+        records += own
     if not records:
         parser.error(f"no file of {LEAST_ROWS} rows in {options.folder}")
     found = pd.DataFrame(records)

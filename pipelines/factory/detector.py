@@ -31,6 +31,7 @@ TAKEN = (*VERDICTS, "truth", "model_version", "scored_at")
 NOT_OF_DETECTOR = {
     "sampling",
     "encoder",
+    "timezone",
     "join",
     "silent_minutes",
     "silent_by_clock",

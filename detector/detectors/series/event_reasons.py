@@ -72,7 +72,7 @@ class EventReasons:
     def of(self, steps: Counts, parts: Floats) -> EventFacts:
         """An event of these flagged steps; ``parts`` is what each sensor adds to the risk of every step."""
         moving = np.flatnonzero(self.seen.model.scaling.moving)
-        blamed = self.readings.blamed(steps, parts)
+        blamed = self._without_healthy(self.readings.blamed(steps, parts), steps)
         own = np.zeros(len(self.place), dtype=bool)
         own[np.searchsorted(self.place, steps)] = True
         windows = EventWindows.over(self.seen, own)
@@ -86,6 +86,16 @@ class EventReasons:
         reasons = [self._reason(*each, int(steps[0])) for each in found]
         first = found[0][2]
         return EventFacts(reasons, first.onset, first.extreme, first.end, first.change, DIRECTIONS[first.side])
+
+    def _without_healthy(self, blamed: Floats, steps: Counts) -> Floats:
+        """No blame for a sensor that reads what was expected all along, if there is another: its fault was elsewhere."""
+        model, first, last = self.seen.model, int(steps[0]), int(steps[-1])
+        aside = min(reach(model.smoothing), max(1, model.length // 4))
+        begin, end = self._within(first, first - aside, last + (0 if model.recipe.trailing else aside))
+        off = np.abs(self.readings.deviation[begin:end]).max(axis=0) > model.scaling.resolution
+        off |= self.readings.overdue[begin:end].any(axis=0)
+        kept = np.where(off, blamed, 0.0)
+        return kept if kept.any() else blamed
 
     def _course(self, sensor: int, steps: Counts) -> tuple[SensorCourse, float]:
         """What a sensor did, in steps of all series, and what it should have read where it was farthest off."""
