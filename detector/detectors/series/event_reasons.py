@@ -88,7 +88,7 @@ class EventReasons:
         return EventFacts(reasons, first.onset, first.extreme, first.end, first.change, DIRECTIONS[first.side])
 
     def _without_healthy(self, blamed: Floats, steps: Counts) -> Floats:
-        """No blame for a sensor that reads what was expected all along, if there is another: its fault was elsewhere."""
+        """No blame for a sensor that reads as expected all along, if there is another: its fault was elsewhere."""
         model, first, last = self.seen.model, int(steps[0]), int(steps[-1])
         aside = min(reach(model.smoothing), max(1, model.length // 4))
         begin, end = self._within(first, first - aside, last + (0 if model.recipe.trailing else aside))
