@@ -32,7 +32,7 @@ from benchmarks.sensors import PROTOCOLS, RESULTS, default_detector
 from detector.schema import Schema
 from pipelines.simulate.sensors import simulate_sensors
 
-SEEDS = (1, 2, 3, 4, 5, 6)
+SEEDS = (1, 2, 3, 4)
 PLANTINGS = 4
 SIMULATED_ROWS = 18_000
 TRAINED = 0.6

@@ -48,11 +48,17 @@ def facts_of(
             _masked(reason, masks, settings.history)
             for reason in reasons_of(reasons_column(flagged.iloc[[event.peak]])[0])
         ],
-        **({"held": int(peak[HELD])} if peak.get(HELD, 0) > 0 else {}),
+        **({"held": held} if (held := _held(peak)) else {}),
         "keys": [] if key is None else masks.show_all(key, [_named(value) for value in rows[key].iloc[:MOST_KEYS]]),
         "previous": candidate.previous,
         "course": course,
     }
+
+
+def _held(row: pd.Series) -> int:
+    """How many rows gates held back; a notice beside the scores says nothing of that."""
+    held = pd.to_numeric(row.get(HELD), errors="coerce")
+    return 0 if pd.isna(held) else int(held)
 
 
 def labels_of(flagged: pd.DataFrame, events: Sequence[Event], *, by: Sequence[str], masks: Masks) -> dict[str, str]:
