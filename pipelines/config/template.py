@@ -146,6 +146,11 @@ _EXAMPLES: dict[str, Any] = {
     "series.encoder.kind": "conv1d",
     "series.smoothing": 5.0,
     "series.wait": 60,
+    "series.gates.range": [0, 90],
+    "series.maintenance.calendar": "maintenance.csv",
+    "series.maintenance.timezone": "Europe/Berlin",
+    "series.period": "7d",
+    "series.timezone": "Europe/Berlin",
     "series.sampling.every": "1min",
 }
 

@@ -19,6 +19,7 @@ from detector.schema import Schema
 from pipelines.alerts.feedback.answers import realised
 from pipelines.config import Config
 from pipelines.factory.detector import exploration_of, policy_of
+from pipelines.factory.gates import gated
 from pipelines.factory.kinds import KINDS
 from pipelines.factory.metadata import reference_of
 from pipelines.features.engine import feature_engine_of
@@ -90,7 +91,7 @@ def evaluate(config: Config, *, input: str, now: datetime) -> EvaluationReport: 
     and normal ones.
     """
     started = time.perf_counter()
-    scorer = bundle.load(config.bundle)
+    scorer = gated(bundle.load(config.bundle), config)
     schema, kind = scorer.schema, KINDS[config.kind]
     if schema.label is None:
         raise SettingError(
