@@ -18,6 +18,7 @@ from detector.decide.days import Used
 from detector.schema import Schema
 from pipelines.ingest.batch import InputBatch
 from pipelines.ingest.dedupe import KeyLedger
+from pipelines.rules.book import RuleRun
 from pipelines.sinks.quarantine import QuarantineSink
 from pipelines.store import Store
 
@@ -46,6 +47,7 @@ class BatchContext:
     - ``advance``: Called with the number of rows that were read.
     - ``store``: The service's state, for detectors that remember something between batches.
     - ``source``: The name of the source there.
+    - ``rules``: What people wrote beside the model, for tables; None if nothing.
     """
 
     folder: Path
@@ -58,6 +60,7 @@ class BatchContext:
     advance: Callable[[int], None] = _no_progress
     store: Store | None = None
     source: str = ""
+    rules: RuleRun | None = None
 
     @property
     def is_next(self) -> bool:

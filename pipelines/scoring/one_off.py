@@ -26,8 +26,11 @@ from pipelines.features.engine import FeatureEngine, feature_engine_of, joined, 
 from pipelines.features.wording import wording_of
 from pipelines.ingest.batch import InputBatch, ReadFacts
 from pipelines.ingest.usable import open_usable
+from pipelines.jobs.context import ProcessCache
 from pipelines.prefetch import prefetch
 from pipelines.progress import progress
+from pipelines.rules.book import FOR_ALERTS, RuleRun
+from pipelines.rules.serving import rule_book_of
 from pipelines.scoring.contract import BatchContext, ScoredBatch
 from pipelines.scoring.reports import ScoreReport, SeriesReport
 from pipelines.scoring.table import TableBatchScorer, read_columns
@@ -35,6 +38,7 @@ from pipelines.scoring.written import as_written
 from pipelines.sinks.files import open_sink
 from pipelines.sinks.quarantine import QuarantineSink
 from pipelines.sources import Source, open_source
+from pipelines.store import existing_store
 
 BATCH = 65_536
 
@@ -87,7 +91,7 @@ def score(
     run = _Run(config, source, target, version, now, started)
     if isinstance(scorer, SequenceScorer):
         return _score_series(run, scorer)
-    wanted = read_columns(source.columns(), given, engine)
+    wanted = read_columns(source.columns(), given, engine, also=config.columns.for_rules)
     rows = InputBatch(wanted, lambda facts: _read(source, facts, columns=wanted, numeric=given.numeric))
     return _score_table(run, scorer, rows, engine)
 
@@ -97,6 +101,7 @@ def _score_table(run: _Run, scorer: TabularScorer, rows: InputBatch, engine: Fea
     batch_scorer = TableBatchScorer(
         scorer, run.version, policy, wording=wording_of(config), sample=exploration_of(config)
     )
+    rules = _rules(run, scorer)
     with ExitStack() as stack:
         sink = stack.enter_context(open_sink(run.target))
         place, escape = run.target.quarantine_path, run.target.escape_formulas
@@ -106,11 +111,11 @@ def _score_table(run: _Run, scorer: TabularScorer, rows: InputBatch, engine: Fea
         if engine is not None:
             rows = rows.map(_with_features(engine, quarantine, notes, now=run.now))
         with progress("Scoring", total=run.source.estimate()) as advance:
-            context = BatchContext(folder=folder, quarantine=quarantine, now=run.now, advance=advance)
+            context = BatchContext(folder=folder, quarantine=quarantine, now=run.now, advance=advance, rules=rules)
             scored = batch_scorer.score(rows, context)
         with progress("Explaining and writing", total=scored.scored) as advance:
             for scores in prefetch(scored.frames):
-                sink.write(run.stamped(as_written(scores)))
+                sink.write(run.stamped(as_written(scores.drop(columns=list(FOR_ALERTS), errors="ignore"))))
                 advance(len(scores))
     return ScoreReport(
         rows=rows.facts.rows + len(run.source.rejected),
@@ -121,9 +126,25 @@ def _score_table(run: _Run, scorer: TabularScorer, rows: InputBatch, engine: Fea
         output=sink.describe(),
         quarantine=quarantine.describe(),
         policy=policy.describe(),
-        note=" ".join([*notes, *_notes(scored, policy, scorer)]) or None,
+        note=" ".join([*notes, *_failures(rules), *_notes(scored, policy, scorer)]) or None,
         neighbours=scored.neighbours,
     )
+
+
+def _rules(run: _Run, scorer: TabularScorer) -> RuleRun | None:
+    """The rules that hold: those of the file, and those of the service where there is one."""
+    store = existing_store(run.config.service.store)
+    try:
+        book = rule_book_of(run.config, store, scorer.schema, ProcessCache(), strict=True)
+    finally:
+        if store is not None:
+            store.close()
+    return None if book is None else book.begin(now=run.now)
+
+
+def _failures(rules: RuleRun | None) -> list[str]:
+    failed = {} if rules is None else rules.failed
+    return [f"The rule {name!r} failed and was left out: {why}" for name, why in failed.items()]
 
 
 def _notes(scored: ScoredBatch, policy: Policy, scorer: TabularScorer) -> list[str]:
