@@ -1,7 +1,7 @@
 """A condition, checked against the columns: what it names, which kinds go together, and how it is worked out.
 
-A missing value is neither true nor false, as in SQL, and a row is hit only where the whole condition is true. So no rule
-hits a row by what is missing, unless it asks for that: ``country is null``.
+A missing value is neither true nor false, as in SQL, and a row is hit only where the whole condition is true. So no
+rule hits a row by what is missing, unless it asks for that: ``country is null``.
 """
 
 from __future__ import annotations
@@ -93,7 +93,7 @@ class _Reader:
         self.columns: dict[str, None] = {}
         self.lists: dict[str, None] = {}
 
-    def condition(self, node: exp.Expression) -> Part:
+    def condition(self, node: exp.Expr) -> Part:
         """A part that is true or false of each row."""
         part = self.part(node)
         if part.kind == "flag":
@@ -105,7 +105,7 @@ class _Reader:
             f"{'> 0' if part.kind == 'number' else 'is not null'}."
         )
 
-    def part(self, node: exp.Expression) -> Part:  # noqa: C901 - one branch a kind of node
+    def part(self, node: exp.Expr) -> Part:
         """Any part."""
         name = type(node).__name__
         if name == "Paren":
@@ -135,15 +135,20 @@ class _Reader:
             return self._like(node)
         return self._function(node)
 
-    def _column(self, node: exp.Expression) -> Part:
+    def _column(self, node: exp.Expr) -> Part:
         if node.args.get("table") is not None:
             raise SettingError(f"{_said(node)}: a name with a dot in it is written in double quotes.")
         name = str(node.name)
+        if node.this.args.get("quoted") and name not in self.names.columns:
+            raise SettingError(
+                f"In double quotes stands a column, and there is none named {name!r}. Text goes into single quotes: "
+                f"'{name}'. {nearest(name, self.names.columns)}"
+            )
         kind = self.names.kind_of(name)
         self.columns[name] = None
         return Part(kind, name, lambda values: values.column(name, kind))
 
-    def _value(self, node: exp.Expression) -> Part:
+    def _value(self, node: exp.Expr) -> Part:
         name = type(node).__name__
         if name == "Boolean":
             truth = bool(node.this)
@@ -165,7 +170,7 @@ class _Reader:
             raise SettingError(f"{_said(node)} is no number that can be compared.")
         return Part("number", repr(number), lambda _: pa.scalar(number), literal=number)
 
-    def _chain(self, node: exp.Expression, name: str) -> Part:
+    def _chain(self, node: exp.Expr, name: str) -> Part:
         parts = [self.condition(each) for each in _links(node)]
         join = pc.and_kleene if name == "And" else pc.or_kleene
 
@@ -177,7 +182,7 @@ class _Reader:
 
         return Part("flag", f"({f' {name} '.join(part.key for part in parts)})", run)
 
-    def _comparison(self, name: str, node: exp.Expression, first: exp.Expression, second: exp.Expression) -> Part:
+    def _comparison(self, name: str, node: exp.Expr, first: exp.Expr, second: exp.Expr) -> Part:
         if any(type(each).__name__ == "Null" for each in (first, second)):
             raise SettingError(f"{_said(node)} is never true: nothing equals a missing value. Write `is null`.")
         left, right = self._alike(node, first, second)
@@ -190,7 +195,7 @@ class _Reader:
         key = f"({left.key} {_SIGNS[name]} {right.key})"
         return Part("flag", key, lambda values: how(left.of(values), right.of(values)))
 
-    def _alike(self, node: exp.Expression, first: exp.Expression, second: exp.Expression) -> tuple[Part, Part]:
+    def _alike(self, node: exp.Expr, first: exp.Expr, second: exp.Expr) -> tuple[Part, Part]:
         """Two parts of one kind; text beside a time is read as one."""
         left, right = self.part(first), self.part(second)
         if left.kind == "time" and isinstance(right.literal, str):
@@ -204,21 +209,25 @@ class _Reader:
             )
         return left, right
 
-    def _sum(self, name: str, node: exp.Expression) -> Part:
+    def _sum(self, name: str, node: exp.Expr) -> Part:
         parts = []
         for each in (node.this, node.expression):
             part = self.part(each)
             if part.kind != "number":
-                raise SettingError(f"{_said(node)}: {_said(each)} is {SAID[part.kind]}, and one calculates with numbers.")
+                raise SettingError(
+                    f"{_said(node)}: {_said(each)} is {SAID[part.kind]}, and one calculates with numbers."
+                )
             parts.append(part)
         left, right = parts
         if name == "Div":
-            return Part("number", f"({left.key} / {right.key})", lambda values: _divided(left.of(values), right.of(values)))
+            return Part(
+                "number", f"({left.key} / {right.key})", lambda values: _divided(left.of(values), right.of(values))
+            )
         how = _SUMS[name]
         key = f"({left.key} {_SIGNS[name]} {right.key})"
         return Part("number", key, lambda values: how(left.of(values), right.of(values)))
 
-    def _membership(self, node: exp.Expression) -> Part:
+    def _membership(self, node: exp.Expr) -> Part:
         part, place = self.part(node.this), node.args.get("field")
         if place is not None:
             name = str(place.name) if type(place).__name__ == "Column" else ""
@@ -227,13 +236,19 @@ class _Reader:
                     f"There is no list {name or _said(place)!r} in `lists`. {nearest(name, self.names.lists)}"
                 )
             if part.kind not in ("text", "number"):
-                raise SettingError(f"{_said(node)}: {_said(node.this)} is {SAID[part.kind]}; lists hold text or numbers.")
+                raise SettingError(
+                    f"{_said(node)}: {_said(node.this)} is {SAID[part.kind]}; lists hold text or numbers."
+                )
             self.lists[name] = None
             kind = part.kind
-            return Part("flag", f"({part.key} in list {name})", lambda values: values.in_list(part.of(values), name, kind))
+            return Part(
+                "flag", f"({part.key} in list {name})", lambda values: values.in_list(part.of(values), name, kind)
+            )
         given = node.args.get("expressions") or []
         if not given or node.args.get("query") is not None:
-            raise SettingError(f"{_said(node)}: expected values in brackets, such as country in ('BR', 'US'), or a list.")
+            raise SettingError(
+                f"{_said(node)}: expected values in brackets, such as country in ('BR', 'US'), or a list."
+            )
         if len(given) > MOST_VALUES:
             raise SettingError(f"{len(given)} values in brackets are too many: put them into a list under `lists`.")
         several = []
@@ -256,7 +271,7 @@ class _Reader:
 
         return Part("flag", key, run)
 
-    def _is(self, node: exp.Expression) -> Part:
+    def _is(self, node: exp.Expr) -> Part:
         what, part = node.expression, self.part(node.this)
         if type(what).__name__ == "Null":
             return Part("flag", f"({part.key} is null)", lambda values: pc.is_null(part.of(values)))
@@ -264,25 +279,25 @@ class _Reader:
             return self._comparison("EQ", node, node.this, what)
         raise SettingError(f"{_said(node)}: behind `is` stands null, not null, true or false.")
 
-    def _like(self, node: exp.Expression) -> Part:
+    def _like(self, node: exp.Expr) -> Part:
         part, pattern = self.part(node.this), self.part(node.expression)
         if part.kind != "text" or not isinstance(pattern.literal, str):
             raise SettingError(f"{_said(node)}: `like` expected text and a pattern, such as merchant like 'shop%'.")
         text = pattern.literal
         return Part("flag", f"({part.key} like {text!r})", lambda values: _whole(pc.match_like, part.of(values), text))
 
-    def _function(self, node: exp.Expression) -> Part:
+    def _function(self, node: exp.Expr) -> Part:
         name = _function_name(node)
         if name not in FUNCTIONS:
             raise SettingError(f"{_said(node)} has no meaning in a rule. {nearest(name, FUNCTIONS)}")
         given = _arguments(node)
         parts = [self.part(each) for each in given]
-        wanted: Sequence[Kind] = {"abs": ("number",), "hour": ("time",), "weekday": ("time",)}.get(name, ("text",))
+        wanted: tuple[Kind, ...] = _TAKES.get(name, ("text",))
         if name == "coalesce":
             return self._coalesce(node, given)
         if name in ("contains", "starts_with", "ends_with"):
             wanted = ("text", "text")
-        if tuple(part.kind for part in parts) != tuple(wanted):
+        if tuple(part.kind for part in parts) != wanted:
             raise SettingError(
                 f"{_said(node)}: {name} expected {' and '.join(SAID[kind] for kind in wanted)}, received "
                 f"{' and '.join(SAID[part.kind] for part in parts) or 'nothing'}."
@@ -296,11 +311,17 @@ class _Reader:
         kind: Kind = "text" if name in ("lower", "upper") else "number"
         return Part(kind, key, lambda values: _SINGLE[name](first.of(values)))
 
-    def _coalesce(self, node: exp.Expression, given: Sequence[exp.Expression]) -> Part:
+    def _coalesce(self, node: exp.Expr, given: Sequence[exp.Expr]) -> Part:
         if len(given) != 2:
-            raise SettingError(f"{_said(node)}: expected a column and what stands for a missing value, such as coalesce(amount, 0).")
+            raise SettingError(
+                f"{_said(node)}: expected a column and what stands for a missing value, such as coalesce(amount, 0)."
+            )
         left, right = self._alike(node, *given)
-        return Part(left.kind, f"coalesce({left.key}, {right.key})", lambda values: pc.coalesce(left.of(values), right.of(values)))
+        return Part(
+            left.kind,
+            f"coalesce({left.key}, {right.key})",
+            lambda values: pc.coalesce(left.of(values), right.of(values)),
+        )
 
 
 _NO_ROWS = Values.none()
@@ -313,6 +334,7 @@ _SINGLE: dict[str, Callable[[Any], Any]] = {
     "upper": pc.utf8_upper,
     "weekday": lambda each: pc.cast(pc.day_of_week(each, count_from_zero=False), pa.float64()),
 }
+_TAKES: dict[str, tuple[Kind, ...]] = {"abs": ("number",), "hour": ("time",), "weekday": ("time",)}
 _NAMES = {"StartsWith": "starts_with", "EndsWith": "ends_with"}
 
 
@@ -326,10 +348,12 @@ def _divided(left: Any, right: Any) -> Any:
 
 
 def _both(left: Part, right: Part) -> Part:
-    return Part("flag", f"({left.key} And {right.key})", lambda values: pc.and_kleene(left.of(values), right.of(values)))
+    return Part(
+        "flag", f"({left.key} And {right.key})", lambda values: pc.and_kleene(left.of(values), right.of(values))
+    )
 
 
-def _links(node: exp.Expression) -> list[exp.Expression]:
+def _links(node: exp.Expr) -> list[exp.Expr]:
     """The links of a chain of one kind, in order."""
     found, kind = [], type(node)
     while type(node) is kind:
@@ -348,7 +372,7 @@ def _moment(text: str) -> Part:
     return Part("time", repr(moment), lambda _: pa.scalar(moment, pa.timestamp("us")))
 
 
-def _hint(column: Part, node: exp.Expression, value: Part) -> str:
+def _hint(column: Part, node: exp.Expr, value: Part) -> str:
     if value.literal is not None and column.kind == "text":
         return f" Write it as text: '{node.sql()}'."
     if value.kind == "text" and column.kind == "number" and isinstance(value.literal, str):
@@ -356,16 +380,16 @@ def _hint(column: Part, node: exp.Expression, value: Part) -> str:
     return ""
 
 
-def _function_name(node: exp.Expression) -> str:
+def _function_name(node: exp.Expr) -> str:
     name = type(node).__name__
     found = str(node.this) if name == "Anonymous" else _NAMES.get(name, name)
     return found.lower()
 
 
-def _arguments(node: exp.Expression) -> list[exp.Expression]:
+def _arguments(node: exp.Expr) -> list[exp.Expr]:
     if type(node).__name__ == "Anonymous":
         return list(node.expressions)
-    return [each for each in node.iter_expressions()]
+    return list(node.iter_expressions())
 
 
 def _is_one_or_zero(name: str) -> bool:
@@ -373,6 +397,6 @@ def _is_one_or_zero(name: str) -> bool:
     return is_new(name) or name in ("night", "weekend")
 
 
-def _said(node: exp.Expression) -> str:
+def _said(node: exp.Expr) -> str:
     text = node.sql()
     return text if len(text) <= 80 else f"{text[:80]}…"

@@ -1,7 +1,7 @@
-"""The rules that hold: those of the file and those that people keep in the service, each in its state; and every change.
+"""The rules that hold: those of the file and those that people keep in the service, in their states; and every change.
 
-A rule of the file stays as the file says. Its state can be changed in the service all the same, and a failure switches it
-off; that holds until what the rule says is changed in the file.
+A rule of the file stays as the file says. Its state can be changed in the service all the same, and a failure switches
+it off; that holds until what the rule says is changed in the file.
 """
 
 from __future__ import annotations
@@ -23,7 +23,8 @@ from pipelines.rules.book import hash_of, version_of
 from pipelines.store import Audit
 from pipelines.store.rule_tables import KeptRule, RuleChange, RuleState
 
-FILE, CONSOLE = "file", "console"
+FILE: Literal["file"] = "file"
+CONSOLE: Literal["console"] = "console"
 MOST_WHY = 1_000
 MOST_WHO = 200
 FAILED = "failed"
@@ -64,8 +65,8 @@ def held_rules(config: Config, session: Session | None) -> list[HeldRule]:
         clash = ""
         if each.name.casefold() in names:
             clash = (
-                f"The file holds a rule named {each.name!r} too, and the file's is the one that runs. Remove this one, or "
-                f"rename the one in the file."
+                f"The file holds a rule named {each.name!r} too, and the file's is the one that runs. Remove "
+                f"this one, or rename the one in the file."
             )
         section = RuleSection.model_validate({**each.definition, "name": each.name, "state": each.state})
         found.append(HeldRule(section, CONSOLE, each.who, each.at, "", clash))
@@ -113,8 +114,8 @@ def put_rule(
     rules = held_rules(config, session)
     if any(rule.name.casefold() == section.name.casefold() for rule in rules if rule.origin == FILE):
         raise DataError(
-            f"name: the file {config.file or 'of the configuration'} holds a rule named {section.name!r}. Change it there, "
-            f"or give this one another name."
+            f"name: the file {config.file or 'of the configuration'} holds a rule named {section.name!r}. "
+            f"Change it there, or give this one another name."
         )
     before = session.get(KeptRule, (config.name, section.name))
     if before is None:
@@ -122,7 +123,9 @@ def put_rule(
         if twin is not None:
             raise DataError(f"name: there is a rule named {twin.name!r} already. Give this one another name.")
         if len(rules) >= MOST_RULES:
-            raise DataError(f"There are {len(rules)} rules, and there may be {MOST_RULES}. Remove some, or join some with `or`.")
+            raise DataError(
+                f"There are {len(rules)} rules, and there may be {MOST_RULES}. Remove some, or join some with `or`."
+            )
     then = {} if before is None else {**before.definition, "state": before.state}
     kept = KeptRule(source=config.name, name=section.name, definition=section.definition, state=section.state)
     kept.who, kept.at = _who(who), now
@@ -144,11 +147,21 @@ def remove_rule(session: Session, name: str, *, config: Config, who: str, reason
     section = RuleSection.model_validate({**kept.definition, "name": name, "state": kept.state})
     session.delete(kept)
     session.flush()
-    _record(session, section, "removed", before=_whole(section), after={}, config=config, who=who, reason=reason, now=now)
+    _record(
+        session, section, "removed", before=_whole(section), after={}, config=config, who=who, reason=reason, now=now
+    )
 
 
 def set_state(
-    session: Session, name: str, state: str, *, config: Config, who: str, reason: str, now: datetime, what: str = "state"
+    session: Session,
+    name: str,
+    state: str,
+    *,
+    config: Config,
+    who: str,
+    reason: str,
+    now: datetime,
+    what: str = "state",
 ) -> HeldRule:
     """Put a rule into another state.
 
@@ -172,7 +185,9 @@ def set_state(
 def note_file(session: Session, *, config: Config, now: datetime) -> int:
     """Put on record what has changed in the file since the last look; how many rules."""
     last: dict[str, RuleChange] = {}
-    noted = sa.select(RuleChange).where(RuleChange.source == config.name, RuleChange.what == FILE).order_by(RuleChange.id)
+    noted = (
+        sa.select(RuleChange).where(RuleChange.source == config.name, RuleChange.what == FILE).order_by(RuleChange.id)
+    )
     for change in session.scalars(noted):
         last[change.rule] = change
     changed = 0
@@ -180,8 +195,17 @@ def note_file(session: Session, *, config: Config, now: datetime) -> int:
     for name, change in last.items():
         if name not in by_name and change.after:
             section = section_of({**change.after, "name": name})
-            values = {"before": change.after, "after": {}, "reason": "no longer in the file"}
-            _record(session, section, FILE, config=config, who=FILE, now=now, **values)
+            _record(
+                session,
+                section,
+                FILE,
+                before=change.after,
+                after={},
+                config=config,
+                who=FILE,
+                reason="no longer in the file",
+                now=now,
+            )
             changed += 1
     for name, section in by_name.items():
         before = last[name].after if name in last else {}
@@ -247,9 +271,7 @@ def _record(
         )
     )
     trail = {"rule": section.name, "what": what, "hash": hash_of(section), "state": section.state}
-    session.add(
-        Audit(at=now, actor=_who(who), action="rule", reason=_why(reason), arguments=trail, batches=0, rows=0)
-    )
+    session.add(Audit(at=now, actor=_who(who), action="rule", reason=_why(reason), arguments=trail, batches=0, rows=0))
     session.flush()
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import date, datetime
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -73,10 +73,10 @@ def lists_of(config: Config, cache: ProcessCache, names: tuple[str, ...], *, sec
 
     Raises ``SettingError``, ``SourceError`` or ``SchemaError`` if one cannot be read.
     """
-    return {
-        name: cache.of(("list", name), _token(config.lists[name], seconds), lambda name=name: read_list(config, name))
-        for name in names
-    }
+    found = {}
+    for name in names:
+        found[name] = cache.of(("list", name), _token(config.lists[name], seconds), partial(read_list, config, name))
+    return found
 
 
 def read_list(config: Config, name: str) -> ValueList:
@@ -153,5 +153,9 @@ def _rows(section: ListSection, name: str) -> dict[str, datetime | None]:
     ends, unread = read_dates(frame[until])
     if unread.any():
         shown = frame[until][unread].iloc[0]
-        raise SettingError(f"The list {name!r}: {shown!r} in {until!r} is no time. Write it as 2026-12-31, or leave it empty.")
-    return {value: None if end is pd.NaT else end.to_pydatetime() for value, end in zip(values, ends, strict=True) if value}
+        raise SettingError(
+            f"The list {name!r}: {shown!r} in {until!r} is no time. Write it as 2026-12-31, or leave it empty."
+        )
+    return {
+        value: None if end is pd.NaT else end.to_pydatetime() for value, end in zip(values, ends, strict=True) if value
+    }

@@ -51,7 +51,7 @@ class Names:
         for name in schema.features:
             columns[name] = _KINDS[schema.kind_of(name)]
         extra = {name: kind for name, kind in _extra(config).items() if name not in (*columns, schema.label)}
-        columns |= extra | SCORES
+        columns |= extra | dict(SCORES)
         for name in config.lists:
             if name in columns:
                 raise SettingError(f"The list {name!r} of `lists` has the name of a column. Give it another one.")
@@ -68,7 +68,7 @@ class Names:
             raise SettingError(f"{name!r} is a list. Write, for example: card in {name}")
         raise SettingError(
             f"There is no column {name!r} for rules. {nearest(name, self.columns)} "
-            f"Text goes into single quotes: '{name}'. A column that nothing is learnt from belongs in `columns.for_rules`."
+            f"Text goes into single quotes; a column that nothing is learnt from into `columns.for_rules`."
         )
 
 

@@ -1,4 +1,4 @@
-"""The rules as scoring takes them: read once until one changes, counted with each batch, switched off where they fail."""
+"""The rules as scoring takes them: read once until one changes, counted by batch, switched off where they fail."""
 
 from __future__ import annotations
 
@@ -11,12 +11,13 @@ from functools import partial
 import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
-from detector.errors import DataError
+from detector.errors import DataError, SettingError
 from detector.schema import Schema
 from pipelines.alerts.outbox.service_alerts import Trouble, report
 from pipelines.config import Config, RuleSection
 from pipelines.jobs.context import ProcessCache
 from pipelines.rules.book import RuleBook, Tally
+from pipelines.rules.expression import Condition
 from pipelines.rules.kept import FAILED, held_rules, in_force, last_change, note_file, set_state
 from pipelines.rules.lists import ValueList, lists_of
 from pipelines.rules.names import Names
@@ -56,6 +57,17 @@ def book_of(
     """These rules, checked against the columns of a detector."""
     lists = partial(_lists, config, cache)
     return RuleBook.of(sections, Names.of(config, schema), lists, time=schema.time, strict=strict)
+
+
+def problems_of(config: Config, sections: Sequence[RuleSection], schema: Schema) -> dict[str, str]:
+    """Why some rules do not fit the columns of a detector, whatever their state; lists are not read."""
+    names, found = Names.of(config, schema), {}
+    for section in sections:
+        try:
+            Condition.read(section.when, names)
+        except SettingError as error:
+            found[section.name] = str(error)
+    return found
 
 
 def _lists(config: Config, cache: ProcessCache, names: tuple[str, ...]) -> Mapping[str, ValueList]:

@@ -13,20 +13,49 @@ from pipelines.config.rules import MOST_WHEN
 
 if TYPE_CHECKING:
     from sqlglot import exp
-    from sqlglot.tokens import Token
+    from sqlglot.tokens import Token  # type: ignore[attr-defined]  # it is what sqlglot documents
 
 MOST_DEPTH = 30
 MOST_TOKENS = 600
 MOST_VALUES = 200
 DEEP = "The rule lies too deep in itself. Split it into several rules."
-_SIGNS = frozenset("( ) , = == != <> < <= > >= + - * / .".split())
+_SIGNS = frozenset(["(", ")", ",", "=", "==", "!=", "<>", "<", "<=", ">", ">=", "+", "-", "*", "/", "."])
 _SQL = frozenset(
-    "select from where join union insert update delete create drop alter case when then else end exists any all some "
-    "cast interval over partition limit offset with escape collate".split()
+    [
+        "select",
+        "from",
+        "where",
+        "join",
+        "union",
+        "insert",
+        "update",
+        "delete",
+        "create",
+        "drop",
+        "alter",
+        "case",
+        "when",
+        "then",
+        "else",
+        "end",
+        "exists",
+        "any",
+        "all",
+        "some",
+        "cast",
+        "interval",
+        "over",
+        "partition",
+        "limit",
+        "offset",
+        "with",
+        "escape",
+        "collate",
+    ]
 )
 
 
-def parse(text: str) -> exp.Expression:
+def parse(text: str) -> exp.Expr:
     """The tree of a condition.
 
     Raises ``SettingError`` if it is no condition, is too long, or lies too deep in brackets.
@@ -43,10 +72,12 @@ def parse(text: str) -> exp.Expression:
     try:
         tokens = sqlglot.tokenize(text)
     except SqlglotError:
-        raise SettingError("The rule cannot be read: a quote is opened and not closed, or a sign has no meaning.") from None
+        raise SettingError(
+            "The rule cannot be read: a quote is opened and not closed, or a sign has no meaning."
+        ) from None
     _check(tokens)
     try:
-        tree: exp.Expression = sqlglot.parse_one(text, into=exp.Condition)
+        tree = sqlglot.parse_one(text, into=exp.Condition)
     except SqlglotError as error:
         details = getattr(error, "errors", None) or [{}]
         place = int(details[0].get("col") or 0)
@@ -62,7 +93,7 @@ def parse(text: str) -> exp.Expression:
     return tree
 
 
-def _depth(tree: exp.Expression) -> int:
+def _depth(tree: exp.Expr) -> int:
     """How deep nodes lie in one another; a chain of ``and`` or of ``or`` is one step."""
     from sqlglot import exp
 
@@ -78,12 +109,14 @@ def _depth(tree: exp.Expression) -> int:
 
 def _check(tokens: list[Token]) -> None:
     """Refuse before parsing what may take long or has no meaning here."""
-    from sqlglot.tokens import TokenType
+    from sqlglot.tokens import TokenType  # type: ignore[attr-defined]  # it is what sqlglot documents
 
     if not tokens:
         raise SettingError("The rule is empty. Write, for example: amount > 500")
     if len(tokens) > MOST_TOKENS:
-        raise SettingError(f"The rule has {len(tokens)} words and signs; it may have {MOST_TOKENS}. Put values into a list.")
+        raise SettingError(
+            f"The rule has {len(tokens)} words and signs; it may have {MOST_TOKENS}. Put values into a list."
+        )
     depth = nots = 0
     plain = (TokenType.NUMBER, TokenType.STRING, TokenType.IDENTIFIER)
     for token in tokens:
@@ -95,10 +128,14 @@ def _check(tokens: list[Token]) -> None:
         nots = nots + 1 if word.casefold() in ("not", "-") else 0
         depth += (word == "(") - (word == ")")
         if max(depth, nots) > MOST_DEPTH:
-            raise SettingError(f"The rule has more than {MOST_DEPTH} brackets in one another. Split it into several rules.")
+            raise SettingError(
+                f"The rule has more than {MOST_DEPTH} brackets in one another. Split it into several rules."
+            )
         if word.casefold() in _SQL:
             raise SettingError(
-                f"{word!r} has no meaning in a rule. If a column has this name, write it in double quotes: \"{word}\""
+                f'{word!r} has no meaning in a rule. If a column has this name, write it in double quotes: "{word}"'
             )
         if word not in _SIGNS and not word.replace("_", "a").isalnum():
-            raise SettingError(f"The sign {word!r} has no meaning in a rule. Known: {' '.join(sorted(_SIGNS))}, and words.")
+            raise SettingError(
+                f"The sign {word!r} has no meaning in a rule. Known: {' '.join(sorted(_SIGNS))}, and words."
+            )

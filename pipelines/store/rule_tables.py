@@ -1,4 +1,4 @@
-"""The tables of rules that people keep in the service, of their states, of what they came to, and of who changed what."""
+"""The tables of rules that people keep in the service, of their states, of their hits, and of who changed what."""
 
 from __future__ import annotations
 
