@@ -22,6 +22,7 @@ from pipelines.service.leader import Leadership
 from pipelines.store import Base, Batch, Cursor, DueTime, Run, Store, open_store
 from pipelines.store import access_tables as _access_tables  # noqa: F401 - they are in the same database
 from pipelines.store import alert_tables as _alert_tables  # noqa: F401 - they are in the same database
+from pipelines.store import rule_tables as _rule_tables  # noqa: F401 - they are in the same database
 from pipelines.store.engine import HEAD, MIGRATIONS
 from tests.postgres_server import PostgresServer
 from tests.service_sites import opened, put, score

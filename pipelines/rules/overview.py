@@ -117,7 +117,7 @@ def _verdicts(config: Config, session: Session, rules: Sequence[HeldRule]) -> di
         .where(Alert.source == config.name, Alert.pattern.startswith(RULE))
         .order_by(Answer.id)
     )
-    said: dict[str, str] = dict(session.execute(answers).tuples())
+    said: dict[str, str] = {alert: verdict for alert, verdict in session.execute(answers)}  # noqa: C416 - rows, no pairs
     for alert, facts in session.execute(alerts):
         for name in {each.removeprefix(RULE) for each in _by_rules(facts)} & names:
             counts, verdict = found[name], said.get(alert, "")

@@ -110,13 +110,13 @@ class TableScoring:
         """
         schema, number = self.scorer.schema, len(self._risk)
         measures, learnt = self.scorer.recalled(rows)
-        wanted = np.zeros(len(rows), dtype=bool)
+        wanted = barred = np.zeros(len(rows), dtype=bool)
         if self.beside is not None:
             seen = self.beside.see(rows, measures)
             if seen.risk is not None:
                 measures = measures.assign(risk=seen.risk, p_value=self.scorer.p_value(seen.risk))
-            wanted = seen.wanted
-            self._barred.append(seen.barred)
+            wanted, barred = seen.wanted, seen.barred
+            self._barred.append(barred)
         risk, p_value = measures["risk"].to_numpy(), measures["p_value"].to_numpy()
         self._risk.append(risk)
         self._p_value.append(p_value)
@@ -129,9 +129,15 @@ class TableScoring:
         named = [name for role, name in schema.roles.items() if role != "label"]
         self._spool[f"{number}.measures"] = pd.concat([rows[named + self.kept], measures], axis=1)
         if self.explains:
-            self._spool[f"{number}.candidates"] = rows[
-                self.policy.candidates(p_value, risk, support=self.scorer.support) | wanted
-            ]
+            self._spool[f"{number}.candidates"] = rows[wanted | self._candidates(p_value, risk, ~barred)]
+
+    def _candidates(
+        self, p_value: NDArray[np.float64], risk: NDArray[np.float64], seen: NDArray[np.bool_]
+    ) -> NDArray[np.bool_]:
+        """The rows that the policy may flag among those that it sees."""
+        found = np.zeros(len(seen), dtype=bool)
+        found[seen] = self.policy.candidates(p_value[seen], risk[seen], support=self.scorer.support)
+        return found
 
     @property
     def day(self) -> NDArray[np.datetime64] | None:
