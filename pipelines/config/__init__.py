@@ -179,6 +179,8 @@ class Config(Section):
         for section, key in (("source", "url"), ("output", "url"), ("tracking", "uri"), ("service", "store")):
             if values[section][key] is not None:
                 values[section][key] = hide_password(values[section][key])
+        for each in values["lists"].values():
+            each["url"] = each["url"] and hide_password(each["url"])
         return values
 
 

@@ -6,7 +6,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
 
@@ -32,7 +32,7 @@ from pipelines.progress import progress
 from pipelines.rules.book import FOR_ALERTS, RuleRun
 from pipelines.rules.serving import rule_book_of
 from pipelines.scoring.contract import BatchContext, ScoredBatch
-from pipelines.scoring.reports import ScoreReport, SeriesReport
+from pipelines.scoring.reports import RuleCount, ScoreReport, SeriesReport
 from pipelines.scoring.table import TableBatchScorer, read_columns
 from pipelines.scoring.written import as_written
 from pipelines.sinks.files import open_sink
@@ -128,6 +128,7 @@ def _score_table(run: _Run, scorer: TabularScorer, rows: InputBatch, engine: Fea
         policy=policy.describe(),
         note=" ".join([*notes, *_failures(rules), *_notes(scored, policy, scorer)]) or None,
         neighbours=scored.neighbours,
+        rules=[] if rules is None else _counts(rules),
     )
 
 
@@ -140,6 +141,16 @@ def _rules(run: _Run, scorer: TabularScorer) -> RuleRun | None:
         if store is not None:
             store.close()
     return None if book is None else book.begin(now=run.now)
+
+
+def _counts(rules: RuleRun) -> list[RuleCount]:
+    """What each live rule came to."""
+    found = {rule.name: RuleCount(rule.name, rule.section.action, 0, 0, 0) for rule in rules.rules if rule.is_live}
+    for each in rules.tallies:
+        if (before := found.get(each.rule)) is not None:
+            hits, flagged = before.hits + each.hits, before.flagged + each.flagged
+            found[each.rule] = replace(before, hits=hits, flagged=flagged, hidden=before.hidden + each.hidden)
+    return list(found.values())
 
 
 def _failures(rules: RuleRun | None) -> list[str]:
