@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pandas as pd
@@ -69,6 +71,34 @@ def test_jobs_are_loaded_before_threads_begin() -> None:
     code += "import pipelines.alerts.delivery.deliver, pipelines.tracking.messages\nassert set(sys.modules) == before"
 
     assert modules_after(code).isdisjoint(ONLY_FOR_FITTING)
+
+
+def fastest(*command: object) -> float:
+    """The seconds of a process, the least of three."""
+    taken = []
+    for _ in range(3):
+        started = time.perf_counter()
+        subprocess.run([str(part) for part in command], cwd=ROOT, capture_output=True, check=True)
+        taken.append(time.perf_counter() - started)
+    return min(taken)
+
+
+@pytest.mark.slow
+def test_a_row_is_scored_soon_after_the_start(
+    fitted: TabularDetector, fresh_rows: pd.DataFrame, tmp_path: Path
+) -> None:
+    """A whole process that scores a file of one row takes a few times what importing pandas takes, no more."""
+    save(fitted.scorer_, tmp_path / "bundle")
+    fresh_rows.iloc[:1].to_parquet(tmp_path / "row.parquet")
+    settings = {"name": "one", "source": {"path": "row.parquet"}, "output": {"path": "scores.parquet"}}
+    (tmp_path / "detector.yaml").write_text(json.dumps(settings))
+    program = "from pipelines.cli import app; app()"
+    subprocess.run([sys.executable, "-c", program, "score", tmp_path], cwd=ROOT, capture_output=True, check=True)
+
+    baseline = fastest(sys.executable, "-c", "import pandas")
+
+    assert fastest(sys.executable, "-c", program, "score", tmp_path) < 5 * baseline
+    assert len(pd.read_parquet(tmp_path / "scores.parquet")) == 1
 
 
 def test_importing_the_package_is_cheap() -> None:

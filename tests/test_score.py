@@ -391,12 +391,13 @@ def test_missing_column_is_named_with_a_free_one(config: Config, payments: pd.Da
 
 @pytest.mark.slow
 def test_scoring_imports_nothing_that_only_fitting_needs(trained: Path) -> None:
-    """A real ``detector score``, reasons included, loads no TensorFlow, Keras, scikit-learn, ONNX, MLflow or plots."""
+    """A real ``detector score``, reasons included: no TensorFlow, scikit-learn, MLflow or plots, and no database."""
     program = (
         "import sys\n"
         "from pipelines.cli import app\n"
         "app(['score', sys.argv[1]], standalone_mode=False)\n"
         "unwanted = {'tensorflow', 'keras', 'sklearn', 'onnx', 'mlflow', 'matplotlib', 'scipy', 'torch'}\n"
+        "unwanted |= {'sqlalchemy', 'alembic', 'fastapi', 'pipelines.store', 'pipelines.alerts'}\n"
         "print('loaded:', sorted(unwanted & set(sys.modules)))\n"
     )
 

@@ -11,7 +11,6 @@ from numpy.typing import NDArray
 from detector.arrays import Floats, Places
 from detector.errors import SettingError
 
-CHUNK = 1000
 BLOCK = 2000
 PART = 256
 """Rows whose distances are looked at together: they stay in the processor's cache."""

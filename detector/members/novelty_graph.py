@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from detector.members.neighbours import CANCELLED, CHUNK
+from detector.members.neighbours import CANCELLED
 from detector.members.novelty import CURVED, FAR, LINEAR, MOST, RESOLVED, SCALINGS, SCORES
 
 if TYPE_CHECKING:
@@ -16,12 +16,15 @@ if TYPE_CHECKING:
 
     from detector.members.novelty import KnownRows
 
+CHUNK = 500
+"""Known rows whose distances are computed together: those of a block of rows then stay in the processor's cache."""
+
 
 def graph_of(known: KnownRows) -> onnx.ModelProto:
     """``far``, ``space`` → ``neighbours``, ``contraction`` (n, 1).
 
     Sums are matrix products, because ONNX Runtime's own reductions add in an order that depends on where a row lies
-    in memory. The first chunk of the known rows is that of the kernel, so its distances are computed once.
+    in memory. The first known rows are those of the kernel, so their distances are computed once.
     """
     from detector.onnx import text as onnx_text
 
@@ -31,7 +34,8 @@ def graph_of(known: KnownRows) -> onnx.ModelProto:
         "to": np.array([width]),
         "axis": np.array([1]),
         "ones": np.ones((width, 1), dtype=np.float32),
-        "every": np.ones((known.contracted, 1), dtype=np.float32),
+        "behind": np.array([0, 0, 0, 1]),
+        "nowhere": np.array([0]),
         "nought": np.float32(0),
         "one": np.float32(1),
         "resolved": np.float32(RESOLVED),
@@ -87,38 +91,48 @@ def graph_of(known: KnownRows) -> onnx.ModelProto:
 
 
 def _lines(known: KnownRows, name: str, constants: dict[str, NDArray[Any] | np.generic]) -> list[str]:
-    """The lines of one scaling, and their constants."""
-    rows, kernel = known.rows[name], known.contracted
-    starts = [0, *range(kernel, len(rows), CHUNK), len(rows)] if len(rows) > kernel else [0, len(rows)]
-    lines = []
+    """The lines of one scaling, and their constants.
+
+    ``pull`` is what a kernel's exponent is, up to what is the same for all known rows: their products with a row less
+    half their squared length, over the squared width. The length is a product, too, with a one behind each row, and so
+    is the sum of the weights, with a one behind each known row: what is 500 times as wide as a row is passed through
+    memory as few times as can be.
+    """
+    rows, kernel, width = known.rows[name], known.contracted, known.rows[name].shape[1]
+    sharpness = 1.0 / known.bandwidth[name]
+    starts = [*range(0, kernel, CHUNK), *range(kernel, len(rows), CHUNK), len(rows)]
+    inside = [i for i, start in enumerate(starts[:-1]) if start < kernel]
+    lines = [f"{name}_longer = Pad ({name}, behind, one)"]
     for i, (start, end) in enumerate(pairwise(starts)):
-        chunk = rows[start:end]
-        constants[f"{name}_chunk_{i}"] = np.ascontiguousarray(-2.0 * chunk.T)
-        constants[f"{name}_norm_{i}"] = (chunk.astype(np.float64) ** 2).sum(axis=1).astype(np.float32)
+        chunk = rows[start:end].astype(np.float64)
+        half = -0.5 * (chunk**2).sum(axis=1)
+        constants[f"{name}_chunk_{i}"] = (np.vstack([chunk.T, half]) * sharpness).astype(np.float32)
         lines += [
-            f"{name}_product_{i} = MatMul ({name}, {name}_chunk_{i})",
-            f"{name}_squared_{i} = Add ({name}_product_{i}, {name}_norm_{i})",
-            f"{name}_near_{i} = ReduceMin <axes = [1], keepdims = 1> ({name}_squared_{i})",
+            f"{name}_pull_{i} = MatMul ({name}_longer, {name}_chunk_{i})",
+            f"{name}_most_{i} = ReduceMax <axes = [1], keepdims = 1> ({name}_pull_{i})",
         ]
-    constants |= {
-        f"{name}_kernel": rows[:kernel],
-        f"{name}_sharpness": np.float32(-0.5 / known.bandwidth[name]),
-    }
-    near = ", ".join(f"{name}_near_{i}" for i in range(len(starts) - 1))
+        if start < kernel:
+            constants[f"{name}_kernel_{i}"] = np.hstack([chunk, np.ones((len(chunk), 1))]).astype(np.float32)
+    every, those = (", ".join(f"{name}_most_{i}" for i in places) for places in (range(len(starts) - 1), inside))
+    lines += [f"{name}_most = Max ({every})", f"{name}_most_inside = Max ({those})"]
+    for i in inside:
+        lines += [
+            f"{name}_exponent_{i} = Sub ({name}_pull_{i}, {name}_most_inside)",
+            f"{name}_weight_{i} = Exp ({name}_exponent_{i})",
+            f"{name}_pulled_{i} = MatMul ({name}_weight_{i}, {name}_kernel_{i})",
+        ]
+    constants |= {f"{name}_blunt": np.float32(-2.0 / sharpness), "last": np.array([width + 1])}
     lines += [
-        f"{name}_candidates = Concat <axis = 1> ({near})",
-        f"{name}_nearest = ReduceMin <axes = [1], keepdims = 1> ({name}_candidates)",
+        f"{name}_pulled_all = Sum ({', '.join(f'{name}_pulled_{i}' for i in inside)})",
+        f"{name}_pulled = Slice ({name}_pulled_all, nowhere, to, axis)",
+        f"{name}_total = Slice ({name}_pulled_all, to, last, axis)",
+        f"{name}_nearest = Mul ({name}_most, {name}_blunt)",
         f"{name}_square = Mul ({name}, {name})",
         f"{name}_length = MatMul ({name}_square, ones)",
         f"{name}_kept = Mul ({name}_length, kept)",
         f"{name}_shifted = Add ({name}_nearest, {name}_kept)",
         f"{name}_distance = Max ({name}_shifted, nought)",
         f"{name}_resolved = Mul ({name}_length, resolved)",
-        f"{name}_excess = Sub ({name}_squared_0, {name}_near_0)",
-        f"{name}_exponent = Mul ({name}_excess, {name}_sharpness)",
-        f"{name}_weight = Exp ({name}_exponent)",
-        f"{name}_total = MatMul ({name}_weight, every)",
-        f"{name}_pulled = MatMul ({name}_weight, {name}_kernel)",
         f"{name}_mean = Div ({name}_pulled, {name}_total)",
         f"{name}_residual = Sub ({name}, {name}_mean)",
         f"{name}_residual_square = Mul ({name}_residual, {name}_residual)",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt, field_validator
@@ -171,6 +172,18 @@ class ServiceSection(Section):
 
     log: Literal["pretty", "json"] = "pretty"
     """How the log is written: for people, or one JSON object a line."""
+
+    @property
+    def may_have_state(self) -> bool:
+        """False where the state would be an SQLite file that is not there; a look that loads no database driver.
+
+        >>> ServiceSection(store="sqlite:////nowhere/service.db").may_have_state
+        False
+        >>> ServiceSection(store="postgresql://host/name").may_have_state
+        True
+        """
+        kind, _, place = self.store.partition(":///")
+        return not kind.startswith("sqlite") or Path(place.partition("?")[0]).is_file()
 
     @field_validator("timezone")
     @classmethod

@@ -35,7 +35,8 @@ from pipelines.features.engine import (
     slices,
 )
 from pipelines.features.snapshots import Snapshots
-from pipelines.ingest import FollowedSource, InputBatch
+from pipelines.ingest.batch import InputBatch
+from pipelines.ingest.contract import FollowedSource
 from pipelines.jobs.context import ProcessCache
 from pipelines.sinks.quarantine import QuarantineSink
 from pipelines.store import Batch, Store

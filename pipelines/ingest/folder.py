@@ -15,7 +15,8 @@ from sqlalchemy.orm import Session
 from detector.errors import SchemaError, SettingError, SourceError, nearest
 from detector.schema import Schema
 from pipelines.config import ServiceSection, SourceSection
-from pipelines.ingest.batch import InputBatch, Lag, Proposal, ReadFacts
+from pipelines.ingest.batch import InputBatch, ReadFacts
+from pipelines.ingest.contract import Lag, Proposal
 from pipelines.ingest.file_changes import RESTORED, Inspector, is_new
 from pipelines.ingest.files import FileWindow, columns_of, frames_of
 from pipelines.ingest.fingerprint import fingerprint

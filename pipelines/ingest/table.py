@@ -13,7 +13,8 @@ from sqlalchemy.orm import Session
 from detector.cleaning.values import read_names
 from detector.errors import SchemaError, SettingError, SourceError, nearest
 from pipelines.config.formats import FormatSection
-from pipelines.ingest.batch import InputBatch, Lag, Proposal, ReadFacts
+from pipelines.ingest.batch import InputBatch, ReadFacts
+from pipelines.ingest.contract import Lag, Proposal
 from pipelines.ingest.rows import WindowReader
 from pipelines.sources.formats import frame_with_formats
 from pipelines.sources.source import Source

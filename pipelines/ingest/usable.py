@@ -5,14 +5,11 @@ from __future__ import annotations
 import logging
 from pathlib import Path
 
-import sqlalchemy as sa
-
 from detector.errors import StoreError
 from pipelines.config import Config
 from pipelines.ingest.listing import base_of
 from pipelines.progress import counted
 from pipelines.sources import Source, open_source
-from pipelines.store import SourceFile, existing_store
 
 log = logging.getLogger("detector.sources")
 
@@ -45,14 +42,8 @@ def open_usable(config: Config) -> Source:
 
 def _unusable(config: Config) -> dict[str, str]:
     """The files that the service knows to be broken or unfinished, each with the reason."""
-    store = existing_store(config.service.store)
-    if store is None:
+    if not config.service.may_have_state:
         return {}
-    broken = sa.select(SourceFile.name, SourceFile.reason).where(
-        SourceFile.source == config.name, SourceFile.state.in_(("broken", "waiting"))
-    )
-    try:
-        with store.read() as session:
-            return {name: reason for name, reason in session.execute(broken.order_by(SourceFile.name))}  # noqa: C416
-    finally:
-        store.close()
+    from pipelines.ingest.known_files import unusable_files  # it loads SQLAlchemy
+
+    return unusable_files(config)

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from contextlib import closing
 from dataclasses import dataclass, field
 from typing import Self
 
 import numpy as np
 import pandas as pd
-import sqlalchemy as sa
 
 from detector.cleaning.values import naive_utc, read_dates, read_names
 from detector.errors import SchemaError, nearest
@@ -16,8 +14,6 @@ from detector.metrics.ranking import read_labels
 from pipelines.config import Config
 from pipelines.config.masking import Masks, masks_of
 from pipelines.sources import NoRowsError, open_source
-from pipelines.store import existing_store
-from pipelines.store.alert_tables import Alert, Answer
 
 SAID = {"fraud": 1.0, "fine": 0.0, "unsure": np.nan}
 MOMENT = "datetime64[us]"
@@ -94,21 +90,11 @@ class Statements:
 
 def _verdicts(config: Config) -> pd.DataFrame:
     """What people answered to alerts, as statements; nothing if there is no state of a service yet."""
-    store = existing_store(config.service.store)
-    if store is None:
+    if not config.service.may_have_state:
         return no_statements()
-    with closing(store), store.read() as session:
-        statement = (
-            sa.select(Answer.verdict, Answer.at, Alert.facts)
-            .join(Alert, Alert.id == Answer.alert)
-            .where(Alert.source == config.name)
-            .order_by(Answer.id)
-        )
-        found = [
-            (key, SAID[verdict], naive_utc(at))
-            for verdict, at, facts in session.execute(statement)
-            for key in facts.get("keys", [])
-        ]
+    from pipelines.labels.answers import answered  # half a second, and most files are scored where no service runs
+
+    found = [(key, SAID[verdict], naive_utc(at)) for verdict, at, keys in answered(config) for key in keys]
     return pd.DataFrame(found, columns=["key", "label", "known_at"]) if found else no_statements()
 
 

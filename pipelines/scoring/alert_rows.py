@@ -12,7 +12,8 @@ from detector.errors import DetectorError
 from pipelines.config import Config
 from pipelines.config.masking import Masks, masks_of
 from pipelines.features.feature_state import feature_state_of
-from pipelines.ingest import FollowedSource, open_followed
+from pipelines.ingest.contract import FollowedSource
+from pipelines.ingest.followed import open_followed
 from pipelines.jobs.context import ProcessCache
 from pipelines.scoring.load import load_scorer
 from pipelines.sinks.stored_scores import Scored, stored_scores

@@ -29,7 +29,9 @@ from pipelines.alerts.grouping.gather import Gathered
 from pipelines.alerts.outbox.enqueue import enqueue
 from pipelines.features.feature_state import FeatureState, feature_state_of
 from pipelines.features.held_events import release
-from pipelines.ingest import FollowedSource, InputBatch, ReadFacts, open_followed
+from pipelines.ingest.batch import InputBatch, ReadFacts
+from pipelines.ingest.contract import FollowedSource
+from pipelines.ingest.followed import open_followed
 from pipelines.ingest.provenance import with_provenance
 from pipelines.jobs.context import Context
 from pipelines.prefetch import prefetch

@@ -6,12 +6,11 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import date, datetime
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
-from sqlalchemy.orm import Session
 
 from detector.cleaning.quarantine import quarantine
 from detector.decide.days import Used
@@ -20,7 +19,11 @@ from pipelines.ingest.batch import InputBatch
 from pipelines.ingest.dedupe import KeyLedger
 from pipelines.rules.book import RuleRun
 from pipelines.sinks.quarantine import QuarantineSink
-from pipelines.store import Store
+
+if TYPE_CHECKING:  # scoring a file needs no database
+    from sqlalchemy.orm import Session
+
+    from pipelines.store import Store
 
 Mode = Literal["score", "backfill", "replay"]
 """Rows that go on from the last batch; rows that were left out once; rows that were scored before."""

@@ -17,7 +17,8 @@ from detector.features.excerpt import known_rows
 from pipelines.config import Config
 from pipelines.features.feature_state import FeatureState, feature_state_of
 from pipelines.features.held_events import HeldEvents, measure_ahead, related
-from pipelines.ingest import FollowedSource, open_followed
+from pipelines.ingest.contract import FollowedSource
+from pipelines.ingest.followed import open_followed
 from pipelines.jobs.context import ProcessCache
 from pipelines.rules.book import RuleRun
 from pipelines.rules.names import typed

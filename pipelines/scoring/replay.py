@@ -14,7 +14,7 @@ from sqlalchemy.orm import Session
 
 from detector.cleaning.values import read_names
 from detector.errors import SettingError
-from pipelines.ingest import InputBatch, ReadFacts
+from pipelines.ingest.batch import InputBatch, ReadFacts
 from pipelines.ingest.folder import FollowedFolder
 from pipelines.jobs.context import Context, JobOutcome
 from pipelines.scoring.batch_transaction import Scoring

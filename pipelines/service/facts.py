@@ -15,7 +15,7 @@ from detector.errors import DetectorError
 from detector.persist import bundle
 from pipelines.alerts.outbox.cap import reported_today
 from pipelines.config import Config
-from pipelines.ingest import Lag
+from pipelines.ingest.contract import Lag
 from pipelines.jobs.context import ProcessCache
 from pipelines.store import DayFlags, Run, Store
 
@@ -99,7 +99,7 @@ class Facts:
     def lag(self) -> Lag:
         """How far the scores are behind the source; at most 15 seconds old."""
         if time.monotonic() - self._lag_at >= LAG_SECONDS:
-            from pipelines.ingest import open_followed
+            from pipelines.ingest.followed import open_followed
 
             intake = open_followed(self.config, self.store, self._scorer().schema)
             self._lag, self._lag_at = intake.lag(datetime.now(UTC)), time.monotonic()

@@ -148,7 +148,7 @@ def _too_late(context: Context) -> tuple[int, dict[str, Any]]:
     """How many rows came in behind where late rows are looked for, since this was asked the last time."""
     if context.config.source.table is None or context.config.service.cursor is None:
         return 0, {}
-    from pipelines.ingest import open_followed
+    from pipelines.ingest.followed import open_followed
     from pipelines.ingest.table import FollowedTable
     from pipelines.scoring.load import load_scorer
 

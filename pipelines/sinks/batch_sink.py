@@ -6,12 +6,14 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
-from sqlalchemy.orm import Session
+
+if TYPE_CHECKING:  # the names of columns are needed where no database is
+    from sqlalchemy.orm import Session
 
 ROW_COLUMNS = ("file", "row")
 """What names a row where no column does: the file it came from, and its number there."""
