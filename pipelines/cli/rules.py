@@ -191,7 +191,7 @@ def _problems(config: Config) -> dict[str, str]:
     """Why rules do not fit the columns; nothing where no detector is trained that has some."""
     from detector.errors import BundleError
     from detector.persist import bundle
-    from pipelines.rules.serving import problems_of
+    from pipelines.rules.checked import problems_of
 
     try:
         schema = bundle.load(config.bundle.resolve()).schema

@@ -25,15 +25,13 @@ from detector.explain.reason import Reason
 from pipelines.config.rules import RuleSection
 from pipelines.rules.expression import Condition
 from pipelines.rules.lists import ValueList
-from pipelines.rules.names import Names
+from pipelines.rules.names import FOR_ALERTS, Names
 from pipelines.rules.values import Values
 
 log = logging.getLogger("detector.rules")
 
 COLUMNS = ("rules_hit", "hidden_by", "rules_version")
-TAGS = "rule_tags"
-"""Stands beside the scores for alerts alone."""
-FOR_ALERTS = (TAGS,)
+(TAGS,) = FOR_ALERTS
 MANY_ROWS, THREADS = 10_000, 2
 _TOP = np.array(["", *SEVERITIES], dtype=object)
 

@@ -17,6 +17,8 @@ from pipelines.config import Config
 Kind = Literal["number", "text", "flag", "time"]
 SCORES: Mapping[str, Kind] = {"risk": "number", "p_value": "number"}
 _KINDS: Mapping[str, Kind] = {"numeric": "number", "categorical": "text", "boolean": "flag", "datetime": "time"}
+FOR_ALERTS = ("rule_tags",)
+"""Columns that stand beside the scores for alerts alone."""
 SAID = {"number": "a number", "text": "text", "flag": "true or false", "time": "a time"}
 
 

@@ -2,26 +2,22 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Mapping, Sequence
-from contextlib import nullcontext
+from contextlib import closing, nullcontext
 from datetime import datetime
-from functools import partial
 
 import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
-from detector.errors import DataError, SettingError
+from detector.errors import DataError
 from detector.schema import Schema
 from pipelines.alerts.outbox.service_alerts import Trouble, report
-from pipelines.config import Config, RuleSection
+from pipelines.config import Config
 from pipelines.jobs.context import ProcessCache
 from pipelines.rules.book import RuleBook, Tally
-from pipelines.rules.expression import Condition
+from pipelines.rules.checked import book_of
 from pipelines.rules.kept import FAILED, held_rules, in_force, last_change, note_file, set_state
-from pipelines.rules.lists import ValueList, lists_of
-from pipelines.rules.names import Names
-from pipelines.store import Batch, Store
+from pipelines.store import Batch, Store, existing_store
 from pipelines.store.rule_tables import RuleHits
 
 MOST_TEXT = 500
@@ -51,27 +47,14 @@ def _book(
     return book_of(config, sections, schema, cache, strict=strict)
 
 
-def book_of(
-    config: Config, sections: Sequence[RuleSection], schema: Schema, cache: ProcessCache, *, strict: bool = True
-) -> RuleBook:
-    """These rules, checked against the columns of a detector."""
-    lists = partial(_lists, config, cache)
-    return RuleBook.of(sections, Names.of(config, schema), lists, time=schema.time, strict=strict)
+def stored_rule_book(config: Config, schema: Schema) -> RuleBook | None:
+    """The rules of the file and of the service, where there is one, for a command; None if there are none.
 
-
-def problems_of(config: Config, sections: Sequence[RuleSection], schema: Schema) -> dict[str, str]:
-    """Why some rules do not fit the columns of a detector, whatever their state; lists are not read."""
-    names, found = Names.of(config, schema), {}
-    for section in sections:
-        try:
-            Condition.read(section.when, names)
-        except SettingError as error:
-            found[section.name] = str(error)
-    return found
-
-
-def _lists(config: Config, cache: ProcessCache, names: tuple[str, ...]) -> Mapping[str, ValueList]:
-    return lists_of(config, cache, names, seconds=time.monotonic())
+    Raises ``SettingError`` if a rule does not fit.
+    """
+    store = existing_store(config.service.store)
+    with nullcontext() if store is None else closing(store):
+        return rule_book_of(config, store, schema, ProcessCache(), strict=True)
 
 
 def note_rules(config: Config, store: Store, *, now: datetime) -> None:

@@ -35,7 +35,8 @@ from pipelines.ingest.followed import open_followed
 from pipelines.ingest.provenance import with_provenance
 from pipelines.jobs.context import Context
 from pipelines.prefetch import prefetch
-from pipelines.rules.book import FOR_ALERTS, RuleRun
+from pipelines.rules.book import RuleRun
+from pipelines.rules.names import FOR_ALERTS
 from pipelines.rules.serving import keep_tallies, note_rules, rule_book_of, switch_off
 from pipelines.scoring.contract import BatchContext, BatchScorer, Mode, ScoredBatch
 from pipelines.scoring.on_request import flagged_by_day

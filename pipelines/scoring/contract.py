@@ -17,12 +17,12 @@ from detector.decide.days import Used
 from detector.schema import Schema
 from pipelines.ingest.batch import InputBatch
 from pipelines.ingest.dedupe import KeyLedger
-from pipelines.rules.book import RuleRun
 from pipelines.sinks.quarantine import QuarantineSink
 
 if TYPE_CHECKING:  # scoring a file needs no database
     from sqlalchemy.orm import Session
 
+    from pipelines.rules.book import RuleRun
     from pipelines.store import Store
 
 Mode = Literal["score", "backfill", "replay"]

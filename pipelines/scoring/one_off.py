@@ -9,6 +9,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pandas as pd
 
@@ -29,8 +30,7 @@ from pipelines.ingest.usable import open_usable
 from pipelines.jobs.context import ProcessCache
 from pipelines.prefetch import prefetch
 from pipelines.progress import progress
-from pipelines.rules.book import FOR_ALERTS, RuleRun
-from pipelines.rules.serving import rule_book_of
+from pipelines.rules.names import FOR_ALERTS
 from pipelines.scoring.contract import BatchContext, ScoredBatch
 from pipelines.scoring.reports import RuleCount, ScoreReport, SeriesReport
 from pipelines.scoring.table import TableBatchScorer, read_columns
@@ -38,7 +38,9 @@ from pipelines.scoring.written import as_written
 from pipelines.sinks.files import open_sink
 from pipelines.sinks.quarantine import QuarantineSink
 from pipelines.sources import Source, open_source
-from pipelines.store import existing_store
+
+if TYPE_CHECKING:
+    from pipelines.rules.book import RuleRun
 
 BATCH = 65_536
 
@@ -134,12 +136,15 @@ def _score_table(run: _Run, scorer: TabularScorer, rows: InputBatch, engine: Fea
 
 def _rules(run: _Run, scorer: TabularScorer) -> RuleRun | None:
     """The rules that hold: those of the file, and those of the service where there is one."""
-    store = existing_store(run.config.service.store)
-    try:
-        book = rule_book_of(run.config, store, scorer.schema, ProcessCache(), strict=True)
-    finally:
-        if store is not None:
-            store.close()
+    config, book = run.config, None
+    if config.service.may_have_state:
+        from pipelines.rules.serving import stored_rule_book  # it loads SQLAlchemy
+
+        book = stored_rule_book(config, scorer.schema)
+    elif config.rules:
+        from pipelines.rules.checked import book_of  # it loads the reader of conditions
+
+        book = book_of(config, config.rules, scorer.schema, ProcessCache())
     return None if book is None else book.begin(now=run.now)
 
 

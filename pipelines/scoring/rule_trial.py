@@ -37,10 +37,10 @@ from pipelines.labels.known import known_labels, with_report_time
 from pipelines.listing import Cell, Column, Listing
 from pipelines.progress import counted, progress
 from pipelines.rules.book import RuleRun
+from pipelines.rules.checked import book_of
 from pipelines.rules.expression import Condition
 from pipelines.rules.kept import HeldRule, in_force
 from pipelines.rules.names import Names, typed
-from pipelines.rules.serving import book_of
 from pipelines.scoring.table import read_columns
 
 MOST_EXAMPLES = 10
