@@ -94,7 +94,7 @@ mlflow: install ## Look at the runs of the demo in the browser.
 
 lock: ## Install the newest allowed versions and write requirements.lock.
 	$(PYTHON) -m venv --clear .venv-lock
-	.venv-lock/bin/python -m pip install --editable ".[train,service,dev]"
+	.venv-lock/bin/python -m pip install --editable ".[train,service,stream,dev]"
 	{ sed -n '/^#/p' requirements.lock; .venv-lock/bin/python -m pip freeze --all --exclude-editable --exclude pip; } > requirements.new
 	mv requirements.new requirements.lock
 	rm -rf .venv-lock
