@@ -22,6 +22,7 @@ from pipelines.service.leader import Leadership
 from pipelines.store import Base, Batch, Cursor, DueTime, Run, Store, open_store
 from pipelines.store import access_tables as _access_tables  # noqa: F401 - they are in the same database
 from pipelines.store import alert_tables as _alert_tables  # noqa: F401 - they are in the same database
+from pipelines.store import rule_tables as _rule_tables  # noqa: F401 - they are in the same database
 from pipelines.store.engine import HEAD, MIGRATIONS
 from tests.postgres_server import PostgresServer
 from tests.service_sites import opened, put, score
@@ -66,6 +67,7 @@ def test_jobs_that_were_pickled_are_dropped_and_keep_their_times(store: Store) -
     """A state of the version that let APScheduler keep its jobs is brought up to date without reading a pickle."""
     with store.write() as session:
         later = ("due_times", "api_keys", "sign_ins", "answered_requests", "alert_notes", "held_events")
+        later += ("rules", "rule_states", "rule_changes", "rule_hits")
         for name in later:
             session.execute(sa.text(f"DROP TABLE {name}"))
         session.execute(sa.text("DROP INDEX ix_alerts_group"))

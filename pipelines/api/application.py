@@ -16,6 +16,7 @@ from pipelines.api.jobs import jobs_router
 from pipelines.api.looks import looks_router
 from pipelines.api.models import models_router
 from pipelines.api.problems import DESCRIBED, HEADERS, answer_problems
+from pipelines.api.rules import rules_router
 from pipelines.api.scores import scores_router
 
 PATH = "/v1"
@@ -45,7 +46,7 @@ def unguarded(doors: Doors) -> FastAPI:
         responses=DESCRIBED,
     )
     answer_problems(app)
-    for router in (scores_router, alerts_router, looks_router, jobs_router, models_router):
+    for router in (scores_router, alerts_router, looks_router, jobs_router, models_router, rules_router):
         app.include_router(router(doors))
 
     @app.get("/openapi.json", include_in_schema=False)

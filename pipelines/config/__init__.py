@@ -27,6 +27,7 @@ from pipelines.config.learning import (
 )
 from pipelines.config.reading import read_settings
 from pipelines.config.retraining import DriftSection, RetrainSection
+from pipelines.config.rules import ListSection, RuleSection, check_names
 from pipelines.config.series import SeriesSection
 from pipelines.config.service import DEFAULT_SERVICE, ServiceSection
 from pipelines.config.values import Place, Section, Uri, hide_password
@@ -41,10 +42,12 @@ __all__ = [
     "DriftSection",
     "FeaturesSection",
     "ForestSection",
+    "ListSection",
     "NeighboursSection",
     "OutputSection",
     "PolicySection",
     "RetrainSection",
+    "RuleSection",
     "Section",
     "SeriesSection",
     "ServiceSection",
@@ -111,6 +114,12 @@ class Config(Section):
     policy: PolicySection = PolicySection(fdr=0.1)
     """Which rows are flagged. Of several rules, all must agree: a cap and a floor."""
 
+    rules: tuple[RuleSection, ...] = ()
+    """What people know beside the model, each with `name`, `when`, `action`, `state`; see docs/rules.md."""
+
+    lists: dict[str, ListSection] = Field(default={})
+    """Lists that rules may look a column up in, by their names: stolen: {path: stolen.csv}."""
+
     output: OutputSection = Field(default=_DEFAULT_OUTPUT)
     """Where the scores go: a file, or a database table."""
 
@@ -145,6 +154,9 @@ class Config(Section):
         self.source.with_names_of_files(self.columns)
         if self.policy.explore and self.kind == "sensors":
             raise ValueError("`policy.explore` draws rows of tables, and `kind` is sensors. Leave it out.")
+        check_names(self.rules)
+        if self.rules and self.kind == "sensors":
+            raise ValueError("`rules` are about rows of tables, and `kind` is sensors. Leave them out.")
         if self.train.sequence.enabled:
             self.features.check_events()
         if self.source.path is not None and self.source.path in (self.output.path, self.output.quarantine):
@@ -167,6 +179,8 @@ class Config(Section):
         for section, key in (("source", "url"), ("output", "url"), ("tracking", "uri"), ("service", "store")):
             if values[section][key] is not None:
                 values[section][key] = hide_password(values[section][key])
+        for each in values["lists"].values():
+            each["url"] = each["url"] and hide_password(each["url"])
         return values
 
 

@@ -231,6 +231,7 @@ def _place(location: Steps, model: type[BaseModel]) -> tuple[Steps, type[BaseMod
     for step in location:
         if isinstance(step, int):
             place.append(step)
+            inner, entries = entries or inner, None
         elif entries is not None:
             place.append(step)
             inner, entries = entries, None
@@ -244,13 +245,14 @@ def _place(location: Steps, model: type[BaseModel]) -> tuple[Steps, type[BaseMod
 
 
 def _entries_of(annotation: Any) -> type[BaseModel] | None:
-    """The section that each entry of a mapping is; None for anything else."""
-    return section_of(get_args(annotation)[1]) if get_origin(annotation) is dict else None
+    """The section that each entry of a mapping or a list is; None for anything else."""
+    origin, given = get_origin(annotation), get_args(annotation)
+    return section_of(given[1 if origin is dict else 0]) if origin in (dict, tuple, list) else None
 
 
 def section_of(annotation: Any) -> type[BaseModel] | None:
     """The section that a field holds, also where it may be left out; None for a plain value."""
-    if get_origin(annotation) in (dict, tuple):
+    if get_origin(annotation) in (dict, tuple, list):
         return None
     for candidate in (annotation, *get_args(annotation)):
         if isinstance(candidate, type) and issubclass(candidate, BaseModel):

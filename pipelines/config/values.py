@@ -22,6 +22,9 @@ VERDICTS = (
     "decided_by",
     "explored",
     "chance",
+    "rules_hit",
+    "hidden_by",
+    "rules_version",
 )
 """The columns of the scores that say something of a row; no column of the table may have such a name."""
 
