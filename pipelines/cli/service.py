@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from detector.errors import SettingError
 from pipelines.cli.program import EXIT_FAILURE, SERVE, AsJson, ConfigFile, now, say, say_json
 from pipelines.cli.project import Commands
 
@@ -35,10 +36,18 @@ def register(app: typer.Typer) -> None:
 
 def status(config: ConfigFile, as_json: AsJson = False) -> None:
     """Show what serves, what runs, what failed, what waits, and what to do next."""
-    from pipelines.config import load_config
-    from pipelines.service.status import status_of
+    from pipelines.config import file_of, load_config
+    from pipelines.service.status import status_of, unreadable_status
 
-    found = status_of(load_config(config, needs_secrets=False), now=now(), place=str(config))
+    try:
+        settings = load_config(config, needs_secrets=False)
+    except SettingError as error:
+        unreadable = unreadable_status(file_of(config), error, now=now())
+        if unreadable is None:
+            raise
+        found = unreadable
+    else:
+        found = status_of(settings, now=now(), place=str(config))
     if as_json:
         say_json(found)
     else:

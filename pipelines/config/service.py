@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt, field_validator
 
-from pipelines.config.values import Section, Url, hide_password
+from pipelines.config.values import DEFAULT_STORE, Section, Url, hide_password
 from pipelines.cron import parse, zone_of
 
 
@@ -113,7 +113,7 @@ class ConsoleSection(Section):
 class ServiceSection(Section):
     """What `detector serve` does, and when."""
 
-    store: Url = "sqlite:///service.db"
+    store: Url = DEFAULT_STORE
     """The database of the service's own state: an SQLite file, or a PostgreSQL database."""
 
     timezone: str = "UTC"

@@ -63,6 +63,8 @@ class Facts:
     def readiness(self) -> tuple[bool, dict[str, Any]]:
         """Whether the instance could score: the state can be reached, and the detector that serves is loaded."""
         found: dict[str, Any] = {"leader": self.is_leader(), "store": "ok", "detector": "ok"}
+        if self.refused:  # the whole reason may name a value, and nobody has said who they are
+            found["configuration"] = "the changed file was not taken over: see `detector status`"
         try:
             self.store.revision()
         except DetectorError as error:
