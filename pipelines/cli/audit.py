@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 
 from pipelines.cli.jobs import day
-from pipelines.cli.program import SERVE, AsJson, ConfigFile, say, say_json
+from pipelines.cli.program import SERVE, AsJson, ConfigFile, now, print_report, say, say_json
 
 Since = Annotated[datetime | None, typer.Option(parser=day, metavar="DAY", help="From that day on (UTC).")]
 Until = Annotated[datetime | None, typer.Option(parser=day, metavar="DAY", help="Before that day (UTC).")]
@@ -19,6 +19,7 @@ Until = Annotated[datetime | None, typer.Option(parser=day, metavar="DAY", help=
 def register(app: typer.Typer) -> None:
     """Add the commands."""
     app.command(epilog="Example: [bold]detector audit payments --action verdict[/]", rich_help_panel=SERVE)(audit)
+    app.command(epilog="Example: [bold]detector forget payments C00014 --dry-run[/]", rich_help_panel=SERVE)(forget)
 
 
 def audit(
@@ -60,6 +61,25 @@ def audit(
     except OSError as error:
         raise SinkError(f"{export} cannot be written: {error.strerror}. Name another file.") from error
     say(f"Wrote {export}.")
+
+
+def forget(
+    config: ConfigFile,
+    entity: Annotated[str, typer.Argument(metavar="ENTITY", help="A value of `columns.entity`: a card, an account.")],
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would be deleted.")] = False,
+    reason: Annotated[str, typer.Option(help="Why, for the audit trail.")] = "",
+    as_json: AsJson = False,
+) -> None:
+    """Delete what the service keeps of one entity, and say where else it can be; the service must be stopped."""
+    from pipelines.config import load_config
+    from pipelines.service.forget import forget as run
+    from pipelines.store import open_store
+    from pipelines.store.trail import who
+
+    settings = load_config(config, needs_secrets=False)
+    store = open_store(settings.service.store)
+    found = run(settings, store, entity, actor=who(), reason=reason, now=now(), dry=dry_run)
+    print_report(found, as_json=as_json)
 
 
 def _utc(moment: datetime | None) -> datetime | None:

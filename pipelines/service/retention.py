@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -10,11 +9,11 @@ import sqlalchemy as sa
 from sqlalchemy.orm import InstrumentedAttribute
 
 from pipelines.alerts.outbox.cap import sources_of
+from pipelines.alerts.review.deletion import delete_alerts
 from pipelines.jobs.context import Context
 from pipelines.sinks.deletion import delete_scores_before
 from pipelines.store import Audit, Batch, DayFlags, Request, Run, Store
-from pipelines.store.access_tables import AlertNote
-from pipelines.store.alert_tables import Alert, AlertDay, AlertGroup, Answer, Delivery, Silence
+from pipelines.store.alert_tables import Alert, AlertDay, AlertGroup, Delivery, Silence
 from pipelines.store.trail import SERVICE, write_down
 
 AT_ONCE = 1_000
@@ -61,14 +60,6 @@ def delete_some(store: Store, key: InstrumentedAttribute[Any], *which: sa.Column
         deleted += len(ids)
 
 
-def delete_alerts(store: Store, ids: Sequence[str]) -> None:
-    """Delete alerts with their deliveries, verdicts and comments, in one transaction."""
-    with store.write() as session:
-        for table in (Delivery, Answer, AlertNote):
-            session.execute(sa.delete(table).where(table.alert.in_(ids)))
-        session.execute(sa.delete(Alert).where(Alert.id.in_(ids)))
-
-
 def _delete_alerts(context: Context, oldest: datetime) -> int:
     """What is still on its way to somebody is kept, and what later rows are compared with while it is open."""
     store, name, deleted = context.store, context.config.name, 0
@@ -82,7 +73,8 @@ def _delete_alerts(context: Context, oldest: datetime) -> int:
             ids = session.scalars(old.limit(AT_ONCE // 5)).all()
         if not ids:
             break
-        delete_alerts(store, ids)
+        with store.write() as session:
+            delete_alerts(session, ids)
         deleted += len(ids)
     delete_some(store, AlertGroup.id, AlertGroup.source.in_(sources), AlertGroup.last_at < oldest, ~AlertGroup.is_open)
     delete_some(store, Silence.id, Silence.source.in_(sources), Silence.until < oldest)
