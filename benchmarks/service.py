@@ -147,7 +147,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         rows = write_rows(folder / "rows.parquet", options.rows, seed=10)
-        config, _ = train(folder / "detector", MEMBERS, options.train_rows)
+        config, *_ = train(folder / "detector", MEMBERS, options.train_rows)
         bundle = config.parent / "bundle"
         found = overhead(folder, bundle, rows, count=options.rows, pairs=options.pairs)
         found["idle_memory_mb"] = round(idle_memory(folder, bundle))

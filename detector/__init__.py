@@ -72,7 +72,12 @@ def __getattr__(name: str) -> object:
         except PackageNotFoundError:
             return "0+unknown"
     if name in _HOMES:
-        return getattr(import_module(f"detector.{_HOMES[name]}"), name)
+        try:
+            return getattr(import_module(f"detector.{_HOMES[name]}"), name)
+        except ModuleNotFoundError as error:
+            from detector.errors import missing_extra
+
+            raise missing_extra(error) or error from error
     raise AttributeError(f"module 'detector' has no attribute {name!r}")
 
 

@@ -82,6 +82,32 @@ class MissingExtraError(DetectorError, ImportError):
     """An optional part is not installed."""
 
 
+_EXTRAS = {
+    "train": ("keras", "matplotlib", "mlflow", "onnx", "scipy", "sklearn", "tensorflow", "tf2onnx"),
+    "service": ("alembic", "apprise", "apscheduler", "fastapi", "httpcore", "httpx", "prometheus_client", "uvicorn"),
+    "spark": ("pyspark",),
+}
+"""The packages of the extras in ``pyproject.toml``, by the names they are imported by."""
+
+
+def missing_extra(error: ModuleNotFoundError) -> MissingExtraError | None:
+    """The error that says which extra brings a package that is not there; None if none of ours does.
+
+    >>> print(missing_extra(ModuleNotFoundError("No module named 'sklearn'", name="sklearn.base")))
+    This needs sklearn, which is not installed. Install it with: pip install 'anomaly-detector[train]'
+    >>> missing_extra(ModuleNotFoundError("No module named 'numpi'", name="numpi")) is None
+    True
+    """
+    package = (error.name or "").partition(".")[0]
+    for extra, packages in _EXTRAS.items():
+        if package in packages:
+            return MissingExtraError(
+                f"This needs {package}, which is not installed. "
+                f"Install it with: pip install 'anomaly-detector[{extra}]'"
+            )
+    return None
+
+
 def nearest(name: str, known: Iterable[str], *, spare: Iterable[str] | None = None) -> str:
     """Say which known name was probably meant, or list them all.
 

@@ -214,44 +214,47 @@ def test_rows_for_speed_are_written_in_chunks(tmp_path: Path, monkeypatch: pytes
     assert not frame.duplicated().any()
 
 
-@pytest.mark.parametrize(("pyod", "ratio"), [({}, None), ({"IForest": 50.0, "both": 20.0}, 10.0)])
-def test_speed_report_ends_with_the_figures(pyod: dict[str, float], ratio: float | None) -> None:
-    """The ratio is against both of PyOD's models in turn, and null without PyOD."""
-    measured = {
+@pytest.mark.parametrize(("peers", "ratio"), [({}, None), ({"pyod IForest": 50.0, "pyod pair": 20.0}, 10.0)])
+def test_speed_report_ends_with_the_figures(peers: dict[str, float], ratio: float | None) -> None:
+    """The ratios are against both of PyOD's models in turn, and null without PyOD."""
+    pair = {
         "train_seconds": 9.0,
         "rows_per_second": 200.0,
+        "row_ms": 2.0,
         "cold_start_seconds": 1.0,
         "peak_memory_mb": 300.0,
     }
     found = {
-        "detectors": {"autoencoder + forest": measured, "default, all members": measured},
+        "detectors": {"autoencoder + forest": pair, "default": pair | {"rows_per_second": 100.0}},
         "members": {"forest": 100.0},
-        "pyod": pyod,
-        "peak_memory_mb": 500.0,
+        "peers": peers,
+        "install_mb": 455.2,
     }
 
     printed = speed.report(found, speed.Sizes(score=1, memory=5, train=1, sample=1))
 
-    assert json.loads(printed.splitlines()[-1]) == {
-        "rows_per_second": 200,
-        "ratio_to_pyod": ratio,
-        "peak_memory_mb": 500,
-        "cold_start_seconds": 1.0,
-        "train_seconds": 9.0,
-    }
+    figures = json.loads(printed.splitlines()[-1])
+    assert (figures["rows_per_second"], figures["rows_per_second_default"]) == (200, 100)
+    assert figures["ratio_to_pyod"] == ratio
+    assert figures["ratio_to_pyod_default"] == (None if ratio is None else ratio / 2)
+    assert (figures["peak_memory_mb"], figures["cold_start_seconds"], figures["train_seconds"]) == (300, 1.0, 9.0)
+    assert figures["install_mb"] == 455
 
 
 @pytest.mark.slow
 def test_speed_measures_every_part(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    """On few rows, the whole benchmark runs and every figure is a number above nothing."""
+    """On few rows, the whole benchmark runs, scikit-learn beside it, and every figure is a number above nothing."""
     monkeypatch.setattr(speed, "RUNS", 1)
     monkeypatch.setattr(speed, "COLD_STARTS", 1)
-    monkeypatch.setattr(speed, "pyod_rates", lambda folder, sizes: {"IForest": 1.0, "both": 1.0})
+    sizes = ["--rows", "500", "--memory-rows", "500", "--train-rows", "1000", "--sample", "100"]
 
-    speed.main(["--rows", "500", "--memory-rows", "500", "--train-rows", "1000", "--sample", "100"])
+    speed.main([*sizes, "--against", "sklearn"])
 
-    figures = json.loads(capsys.readouterr().out.splitlines()[-1])
-    assert all(value > 0 for value in figures.values())
+    said = capsys.readouterr().out
+    figures = json.loads(said.splitlines()[-1])
+    assert {name for name, value in figures.items() if value is None} == {"ratio_to_pyod", "ratio_to_pyod_default"}
+    assert all(value > 0 for value in figures.values() if value is not None)
+    assert "sklearn NearestNeighbors" in said
 
 
 def test_speed_refuses_too_few_rows(capsys: pytest.CaptureFixture[str]) -> None:
@@ -260,6 +263,9 @@ def test_speed_refuses_too_few_rows(capsys: pytest.CaptureFixture[str]) -> None:
         speed.main(["--train-rows", "10"])
 
     assert "--train-rows at least 1000" in capsys.readouterr().err
+    with pytest.raises(SystemExit, match="2"):
+        speed.main(["--against", "pyodd"])
+    assert "received 'pyodd'" in capsys.readouterr().err
 
 
 def test_speed_shows_why_a_process_failed() -> None:

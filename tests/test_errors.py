@@ -1,10 +1,16 @@
 import inspect
+import re
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
 
 import pytest
 
 from detector import errors
 from detector.errors import DetectorError, nearest
 
+ROOT = Path(__file__).parents[1]
 RAISED = [
     error
     for _, error in inspect.getmembers(errors, inspect.isclass)
@@ -66,3 +72,24 @@ def test_nearest_shortens_a_long_list() -> None:
 
     assert said.endswith("and 5 more.")
     assert said.count(",") == 19
+
+
+def test_every_extra_names_its_packages() -> None:
+    """What ``pyproject.toml`` asks for in an extra is what the error about a missing package knows it by."""
+    wanted = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["optional-dependencies"]
+    names = {"scikit-learn": "sklearn", "psycopg": None, "tzdata": None}  # SQLAlchemy and zoneinfo import the others
+    for extra, packages in errors._EXTRAS.items():
+        asked = {re.split(r"[\[><=]", line)[0] for line in wanted[extra]}
+        found = {names.get(name, name.replace("-", "_")) for name in asked} - {None}
+        assert found <= set(packages), extra
+
+
+def test_command_without_its_extra_says_what_to_install(tmp_path: Path) -> None:
+    """What only scores has no scikit-learn: fitting names the extra, by command and by the library."""
+    code = "import sys; sys.modules['sklearn'] = None; "
+    for use in ("import detector; detector.TabularDetector", "from pipelines.cli import app; app(sys.argv[1:])"):
+        command = [sys.executable, "-c", code + use, "demo", "--folder", str(tmp_path)]
+        done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+
+        assert done.returncode != 0
+        assert "This needs sklearn, which is not installed. Install it with: pip install" in done.stderr

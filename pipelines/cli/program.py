@@ -12,7 +12,7 @@ from typing import Annotated, Any, Protocol
 import typer
 from typer.core import TyperGroup
 
-from detector.errors import DetectorError, SchemaError, SettingError
+from detector.errors import DetectorError, SchemaError, SettingError, missing_extra
 from pipelines.cli.project import HERE, Commands
 from pipelines.escaping import for_json_log, for_terminal
 
@@ -55,6 +55,9 @@ class PlainErrors(TyperGroup):
         except Exception as error:
             if _debugging(ctx) or _is_usage_error(error):
                 raise
+            if isinstance(error, ModuleNotFoundError) and (missing := missing_extra(error)):
+                _complain(str(missing))
+                raise typer.Exit(EXIT_FAILURE) from None
             _complain(
                 f"Something unexpected went wrong: {type(error).__name__}: {error}\n"
                 f"`detector --debug …` or DETECTOR_DEBUG=1 shows where. Please report it with that."
