@@ -13,6 +13,7 @@ from pipelines.api.problems import HEADERS
 from pipelines.store.trail import Wanted, as_dict, entries, exported
 
 TYPES = {"csv": "text/csv; charset=utf-8", "jsonl": "application/x-ndjson"}
+KINDS = ("text/csv", "application/x-ndjson")
 
 Since = Annotated[datetime | None, Query(description="From then on.")]
 Until = Annotated[datetime | None, Query(description="Before then.")]
@@ -37,7 +38,7 @@ def audit_router(doors: Doors) -> APIRouter:
         wanted = Wanted(_aware(since), _aware(until), actor, action, before, limit)
         return JSONResponse(page_of(doors, wanted), headers=HEADERS)
 
-    @router.get("/export")
+    @router.get("/export", response_class=StreamingResponse, responses={200: {"content": {each: {} for each in KINDS}}})
     def export(
         form: Annotated[str, Query(alias="format", description="csv or jsonl.")] = "jsonl",
         since: Since = None,
