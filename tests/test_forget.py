@@ -168,7 +168,7 @@ def full(tmp_path: Path, **alerts: Any) -> tuple[Config, Store]:
                 day=NOW.date() - timedelta(days=3),
                 told=0,
                 more=2,
-                said=0,
+                said=2,
                 worst={"events": lines},
             )
         )
