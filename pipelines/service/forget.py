@@ -208,7 +208,7 @@ def _scrub_disk(config: Config, store: Store) -> None:
 
 def _stays(config: Config, store: Store, entity: str) -> tuple[str, ...]:
     """Where more of it can be, and what to do about that."""
-    where = config.source.path or config.source.table
+    where = config.source.path or config.source.table or config.source.topic
     source = (
         f"source: its rows in {where}. Delete them there: backfill, replay, retraining and a rebuilt past read them."
     )
