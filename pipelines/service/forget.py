@@ -226,7 +226,10 @@ def _stays(config: Config, store: Store, entity: str) -> tuple[str, ...]:
             "sensors: the last readings that the next ones are scored with, until newer ones take their place."
         )
     if config.tracking.enabled:
-        found.append(f"MLflow: tables and pictures of runs at {config.tracking.uri} may show rows of it.")
+        found.append(
+            f"MLflow: tables and pictures of runs at {config.tracking.uri} may show rows of it, and models that were "
+            f"registered hold what entities did before (`history.npz`)."
+        )
     if sent := [target.name for target in targets_of(config) if target.kind not in ("file", "log")]:
         found.append(f"alerts that were sent: {', '.join(sent)} have their own copies.")
     found.append(
