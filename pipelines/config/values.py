@@ -11,6 +11,9 @@ from urllib.parse import quote, urlsplit
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationInfo
 
+DEFAULT_STORE = "sqlite:///service.db"
+"""Where the service keeps its state, if nothing else is said."""
+
 VERDICTS = (
     "risk",
     "p_value",

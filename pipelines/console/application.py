@@ -20,6 +20,7 @@ from pipelines.api.doors import Doors
 from pipelines.api.limits import Rate
 from pipelines.config import Config
 from pipelines.console.alert import alert_router
+from pipelines.console.audit import audit_router
 from pipelines.console.forms import failed
 from pipelines.console.guard import COOKIE, PATH, ConsoleGuard, cookie_of
 from pipelines.console.pages import pages_router
@@ -37,7 +38,7 @@ def console(doors: Doors) -> ASGIApp:
     """The application, to be mounted at ``PATH``."""
     app = FastAPI(docs_url=None, redoc_url=None, openapi_url=None)
     app.mount("/static", StaticFiles(directory=TEMPLATES / "static"))
-    for router in (queue_router, alert_router, pages_router, rules_router):
+    for router in (queue_router, alert_router, pages_router, rules_router, audit_router):
         app.include_router(router(doors))
     _add_sign_in(app, doors)
 
