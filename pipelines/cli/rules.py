@@ -103,8 +103,8 @@ def set_rule(
     from pipelines.alerts.outbox.service_alerts import report_over
     from pipelines.config import load_config
     from pipelines.rules.kept import set_state
-    from pipelines.scoring.replay import who
     from pipelines.store import open_store
+    from pipelines.store.trail import who
 
     settings = load_config(config, needs_secrets=False)
     with closing(open_store(settings.service.store)) as store, store.write() as session:

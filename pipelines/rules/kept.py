@@ -20,7 +20,6 @@ from pipelines.config import Config, RuleSection
 from pipelines.config.rules import MOST_RULES, STATES
 from pipelines.escaping import for_terminal, one_line
 from pipelines.rules.book import hash_of, version_of
-from pipelines.store import Audit
 from pipelines.store.rule_tables import KeptRule, RuleChange, RuleState
 from pipelines.store.trail import write_down
 
@@ -271,9 +270,8 @@ def _record(
             reason=_why(reason),
         )
     )
-    write_down(session, f"{what} rule {section.name}", actor=who, now=now, reason=_why(reason))
     trail = {"rule": section.name, "what": what, "hash": hash_of(section), "state": section.state}
-    session.add(Audit(at=now, actor=_who(who), action="rule", reason=_why(reason), arguments=trail, batches=0, rows=0))
+    write_down(session, "rule", actor=_who(who), now=now, reason=_why(reason), arguments=trail)
     session.flush()
 
 
