@@ -686,7 +686,7 @@ def test_output_table_of_another_shape(ready: Path, configure: Configure) -> Non
         ("source: [", "line 1: not valid YAML"),
         ("id,amount\n1,2\n", "expected keys such as `source:`"),
         ("name: x\n", "line 1: source: is required."),
-        ("source: {path: a.csv, url: 'sqlite:///b.db'}\n", "Give one of the two."),
+        ("source: {path: a.csv, url: 'sqlite:///b.db'}\n", "Give one of the three."),
         ("source: {path: a.csv}\nsource: {path: b.csv}\n", "line 2: not valid YAML: the key 'source' is given twice"),
         ("source: {path: '${NO_SUCH_PLACE}/a.csv'}\n", "NO_SUCH_PLACE"),
         ("source: {path: ${PLACE}/a.csv}\n", "line 1: not valid YAML: expected ',' or '}', but got '{'. Put the value"),

@@ -65,7 +65,8 @@ def test_taken_names_are_those_of_the_scores(trained: Path, configure: Configure
     report = score(config, now=pd.Timestamp("2026-03-02", tz="UTC").to_pydatetime())
 
     columns = set(pd.read_parquet(report.output)) - {"transaction_id", "time", "card_id"}
-    assert columns | {"truth", "sequence"} == set(TAKEN + MEMBERS)
+    rules = {"rules_hit", "hidden_by", "rules_version"}
+    assert columns | {"truth", "sequence"} | rules == set(TAKEN + MEMBERS)
     assert set(MEMBERS) - {"sequence"} == set(bundle.load(config.bundle).members)
 
 

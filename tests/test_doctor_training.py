@@ -182,5 +182,5 @@ def test_names_of_files_need_files(tmp_path: Path) -> None:
         "source: {url: 'sqlite:///a.db', table: t}\ncolumns: {entity: m, entity_from: filename}\n"
     )
 
-    with pytest.raises(SettingError, match="takes names of files, and `source` is a database"):
+    with pytest.raises(SettingError, match="takes names of files, and `source` has none"):
         load_config(tmp_path)

@@ -119,7 +119,9 @@ def test_changelog_starts_with_unreleased() -> None:
 
 def test_extras_are_there() -> None:
     """The extras that the documentation names exist."""
-    assert set(PROJECT["project"]["optional-dependencies"]) == {"train", "service", "spark", "bench", "dev"}
+    assert set(PROJECT["project"]["optional-dependencies"]) == {
+        *("train", "service", "stream", "spark", "bench", "dev")
+    }
 
 
 def test_lock_holds_exact_versions_only() -> None:

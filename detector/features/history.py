@@ -237,7 +237,7 @@ class History:
 
         What it did at others (a card at a terminal) stays counted there, without its name.
 
-        >>> history = History(FeatureSet(("count by card over 30d", "count by card and shop over 30d"), time="time"))
+        >>> history = History(FeatureSet(("count by card over 30d", "count by card, shop over 30d"), time="time"))
         >>> for card in ("c", "d"):
         ...     _ = history.push_one({"time": pd.Timestamp("2024-01-01"), "card": card, "shop": "s"})
         >>> history.drop("card", "c"), history.drop("card", "c"), len(history)

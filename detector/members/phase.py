@@ -31,6 +31,8 @@ FARTHEST = 10.0
 """So many usual distances count at most, lest one sensor drown the others."""
 NORMAL = 1.4826
 LEAST_PEAK = 0.3
+CLOCK = 0.03
+"""The share by which a found period may differ from a part of a day and still be that."""
 
 
 @dataclass(frozen=True)
@@ -169,7 +171,7 @@ def _candidates(
     zone: str,
     wanted: float | None,
 ) -> Iterator[Rhythm]:
-    """Rhythms to try, the simplest first: the period that is wanted; a day, weeks of days, another that repeats."""
+    """Rhythms to try, the simplest first: the period that is wanted; a day, weeks of days, a part of a day."""
     span = float((times[usable].max() - times[usable].min()) / np.timedelta64(1, "s")) if usable.any() else 0.0
 
     def parts(seconds: float) -> int:
@@ -192,7 +194,10 @@ def _candidates(
 
 
 def _repeating(values: Floats, times: NDArray[np.datetime64], every: float) -> float | None:
-    """The period after which readings are most alike (autocorrelation); nothing if they never are, or it is a day's.
+    """The part of a day after which readings are most alike (autocorrelation), such as a shift; none if there is none.
+
+    A cycle that no clock keeps, such as a pump's, has no phase that could be foretold for weeks: its length would have
+    to be known to a ten thousandth. Windows see such cycles; a period that is configured is taken as it is.
 
     Of the longest stretch that goes forward in time, such as the first machine's.
     """
@@ -216,6 +221,6 @@ def _repeating(values: Floats, times: NDArray[np.datetime64], every: float) -> f
     peaks = peaks[(peaks >= LEAST_STEPS) & (alike[peaks] >= LEAST_PEAK)]
     if not len(peaks):
         return None
-    seconds = float(peaks[int(np.argmax(alike[peaks]))]) * every
-    days = seconds / DAY
-    return None if days >= 0.5 and abs(days - round(days)) < 0.05 * days else seconds
+    times_a_day = DAY / (float(peaks[int(np.argmax(alike[peaks]))]) * every)
+    whole = round(times_a_day)
+    return DAY / whole if whole > 1 and abs(times_a_day - whole) < CLOCK * whole else None
