@@ -159,8 +159,8 @@ class ServiceSection(Section):
     """Days that records of runs and of requests for them are kept, and files that a crash left over."""
 
     keep_scores: PositiveInt | None = None
-    """Days that stored scores are kept after they were written, and rows that could not be used; by default, for ever. \
-Fewer make what-if and the history of an entity shorter."""
+    """Days that stored scores are kept after they were written, and rows that could not be used; by default, for \
+ever. Fewer make what-if and the history of an entity shorter."""
 
     keep_alerts: PositiveInt | None = None
     """Days that alerts are kept after their last row, with deliveries, verdicts and comments; by default, for ever. \
