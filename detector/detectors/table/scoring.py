@@ -111,8 +111,9 @@ class TableScoring:
         named = [name for role, name in schema.roles.items() if role != "label"]
         self._spool[f"{number}.measures"] = pd.concat([rows[named + self.kept], measures], axis=1)
         if self.explains:
+            day = self._day[number] if self.policy.needs_day and self._day else None
             self._spool[f"{number}.candidates"] = rows[
-                self.policy.candidates(p_value, risk, support=self.scorer.support)
+                self.policy.candidates(p_value, risk, day=day, support=self.scorer.support)
             ]
 
     @property
