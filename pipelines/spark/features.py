@@ -1,0 +1,345 @@
+"""Features of the past on a cluster: rows of an entity meet in one task, where the engine of all other jobs measures them.
+
+Features may be by card, by terminal, by both. Each grouping is a pass of its own: rows go to the task of their entity in
+that grouping, get its features, and go on to the next. A task is given many entities at once, in buckets, because a call
+an entity would cost more than its features.
+"""
+
+from __future__ import annotations
+
+import copy
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+
+from detector.arrays import Flags, Integers
+from detector.errors import SettingError
+from detector.features import FeatureSet, History, integers, load_history, save_history
+from detector.features.join import entity_names
+from pipelines.config import Config
+from pipelines.features.engine import FeatureEngine, old_note
+from pipelines.spark.deciding import is_among
+from pipelines.spark.measuring import key_texts
+from pipelines.spark.rows import POSITION, RawRows, in_order
+
+if TYPE_CHECKING:
+    from pyspark.sql import DataFrame
+    from pyspark.sql.types import StructType
+
+ROWS_A_BUCKET = 50_000
+"""About how many rows are measured together. Fewer, and calls cost more than work; more, and tasks need more memory."""
+FEWEST_BUCKETS, MOST_BUCKETS = 16, 100_000
+By = tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class FeaturedRows:
+    """Rows with their features.
+
+    - ``frame``: as they came, with ``reason`` (why a row cannot have features), ``used`` and the features.
+    - ``columns``: Columns with features in Spark → feature.
+    - ``clock``: What is made of the time alone, and so has no pass of its own.
+    - ``note``: What to say of rows that are older than the past.
+    """
+
+    frame: DataFrame
+    columns: dict[str, str]
+    clock: FeatureSet | None
+    note: str
+
+
+def refuse_unshared(config: Config) -> None:
+    """Make sure that every feature can be measured by the entity's own rows.
+
+    Raises ``SettingError`` if the currency that is accepted would be the first that comes.
+    """
+    money = config.features.money()
+    if money.currency is not None and money.mixed == "refuse" and not money.rates:
+        raise SettingError(
+            f"`features.currency` is {money.currency!r}, and with `mixed: refuse` the first currency of a file is the one "
+            f'that is accepted: tasks on Spark see other first rows. Name it: `rates: ["EUR 1"]`.'
+        )
+
+
+def add_features(
+    rows: DataFrame, raw: RawRows, engine: FeatureEngine, *, repeated: frozenset[str], count: int, now: pd.Timestamp
+) -> FeaturedRows:
+    """Measure features of all rows, as ``FeatureEngine.measure`` does of a file.
+
+    - ``rows``: ``position`` and the columns of ``raw``; read more than once.
+    - ``repeated``: Keys that come more than once: of these only the first row that is usable has features.
+    - ``count``: How many rows there are.
+    """
+    from pyspark.sql import functions as f
+
+    sent = _sent(engine)
+    look = Usable(sent, raw, now=now, repeated=repeated)
+    seen = rows.mapInArrow(look, look.types)
+    old, usable = seen.agg(f.sum(f.col("old").cast("long")), f.count("old")).head()
+    note = old_note(old or 0, usable)
+    again = _again(seen.where("key is not null"), among="pushed" if not note else "computed")
+    count_buckets = int(np.clip(count // ROWS_A_BUCKET, FEWEST_BUCKETS, MOST_BUCKETS))
+    groups = list(engine.features.groups)
+    prepare = Prepare(sent, raw, now=now, again=again, buckets=count_buckets, computes=bool(note))
+    frame = rows.mapInArrow(prepare, prepare.types(rows))
+    columns: dict[str, str] = {}
+    for number, by in enumerate(groups):
+        names = [feature.name for feature in engine.features.groups[by]]
+        aliases = {f"g{len(columns) + place}": name for place, name in enumerate(names)}
+        measure = MeasureGroup(_of_group(sent, by), raw, tuple(aliases), tuple(names), computes=bool(note))
+        types = _with_columns(frame.schema, aliases)
+        grouped = frame.groupBy(f"b{number}")
+        if note or engine.history.latest is None:
+            frame = grouped.applyInArrow(measure, types)
+        else:
+            past = rows.sparkSession.createDataFrame(_pasts(engine.history, by, count_buckets))
+            frame = grouped.cogroup(past.groupBy("bucket")).applyInArrow(measure.after, types)
+        columns |= aliases
+    clock = replace(engine.features, features=(), turns=None) if engine.features.calendar else None
+    return FeaturedRows(frame, columns, clock, note)
+
+
+def with_clock(frame: pd.DataFrame, clock: FeatureSet | None, used: Flags) -> pd.DataFrame:
+    """Rows with what the clock says, where they have features at all."""
+    if clock is None:
+        return frame
+    from detector.cleaning.values import read_dates
+
+    time = read_dates(frame[clock.time])[0]
+    rows = pd.DataFrame({clock.time: time[used]})
+    if clock.key is not None:
+        rows[clock.key] = np.arange(len(rows))
+    found = clock.compute(rows)[list(clock.names)].reindex(frame.index)
+    return pd.concat([frame, found], axis="columns")
+
+
+@dataclass(frozen=True)
+class Usable:
+    """Says of rows which are older than the past, and of repeated keys which of their rows can have features."""
+
+    engine: FeatureEngine
+    raw: RawRows
+    now: pd.Timestamp
+    repeated: frozenset[str]
+
+    @property
+    def types(self) -> str:
+        """What it yields; ``old`` is missing where a row cannot have features whatever the past is."""
+        return f"{POSITION} long, old boolean, key string, pushed boolean, computed boolean"
+
+    def __call__(self, batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+        """A row for each."""
+        engine, features = self.engine, self.engine.features
+        for batch in batches:
+            frame = self.raw.frame(pa.Table.from_batches([batch]))
+            typed = engine.typed(frame)
+            out = pd.DataFrame(index=frame.index)
+            out["old"] = pd.Series(engine.is_old(typed), index=typed.index, dtype="boolean").reindex(frame.index)
+            out["key"] = pd.Series(None, index=frame.index, dtype="str")
+            if features.key is not None and self.repeated:
+                keys = key_texts(frame[features.key])
+                out["key"] = keys.where(keys.isin(self.repeated))
+            for name, computes in (("pushed", False), ("computed", True)):
+                read, reasons = faults_of(engine, frame, now=self.now, computes=computes)
+                out[name] = out.index.isin(read.index[(reasons == "").to_numpy()])
+            out.insert(0, POSITION, out.index)
+            yield from pa.Table.from_pandas(out, preserve_index=False).cast(_USABLE).to_batches()
+
+
+_USABLE = pa.schema(
+    [
+        (POSITION, pa.int64()),
+        ("old", pa.bool_()),
+        ("key", pa.string()),
+        ("pushed", pa.bool_()),
+        ("computed", pa.bool_()),
+    ]
+)
+
+
+@dataclass(frozen=True)
+class Prepare:
+    """Says of rows whether they can have features, and which bucket they belong to in each grouping.
+
+    - ``again``: Positions of rows whose key came before, sorted.
+    - ``buckets``: How many there are.
+    - ``computes``: Whether rows are measured among themselves.
+    """
+
+    engine: FeatureEngine
+    raw: RawRows
+    now: pd.Timestamp
+    again: Integers
+    buckets: int
+    computes: bool
+
+    def types(self, rows: DataFrame) -> StructType:
+        """What it yields, given what it takes."""
+        from pyspark.sql.types import BooleanType, LongType, StringType, StructField, StructType
+
+        added = [StructField("reason", StringType()), StructField("used", BooleanType())]
+        added += [StructField(f"b{number}", LongType()) for number in range(len(self.engine.features.groups))]
+        return StructType([*rows.schema.fields, *added])
+
+    def __call__(self, batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+        """The rows as they came, with ``reason``, ``used`` and ``b0``, ``b1``, …"""
+        for batch in batches:
+            table = pa.Table.from_batches([batch])
+            frame = self.raw.frame(table)
+            typed, reasons = faults_of(self.engine, frame, now=self.now, computes=self.computes)
+            good = typed[(reasons == "").to_numpy()]
+            used = frame.index.isin(good.index) & ~is_among(frame.index.to_numpy(), self.again)
+            if (key := self.engine.features.key) is not None:
+                used &= good[key].reindex(frame.index).notna().to_numpy()
+            said = reasons[reasons != ""].reindex(frame.index)
+            table = table.append_column("reason", pa.array(said, pa.string(), from_pandas=True))
+            table = table.append_column("used", pa.array(used))
+            taken = good.loc[frame.index[used]]
+            for number, by in enumerate(self.engine.features.groups):
+                bucket = pd.Series(frame.index.to_numpy() % self.buckets, index=frame.index)
+                bucket.loc[taken.index] = _buckets(taken, by, self.buckets)
+                table = table.append_column(f"b{number}", pa.array(bucket.to_numpy(), pa.int64()))
+            yield from table.to_batches()
+
+
+@dataclass(frozen=True)
+class MeasureGroup:
+    """Measures the features of one grouping of the entities in a bucket.
+
+    - ``engine``: Of these features alone.
+    - ``aliases``, ``names``: Their columns in Spark, and their names.
+    - ``computes``: Whether rows are measured among themselves.
+    """
+
+    engine: FeatureEngine
+    raw: RawRows
+    aliases: tuple[str, ...]
+    names: tuple[str, ...]
+    computes: bool
+
+    def __call__(self, table: pa.Table) -> pa.Table:
+        """Rows with their features, where nothing is known of any past."""
+        return self._measured(table, self.engine.history.copy())
+
+    def after(self, table: pa.Table, past: pa.Table) -> pa.Table:
+        """The same, where a past goes on."""
+        history = self.engine.history.copy()
+        for content in past.column("past").to_pylist():
+            history = _history_of(content)
+        return self._measured(table, history)
+
+    def _measured(self, table: pa.Table, history: History) -> pa.Table:
+        table = in_order(table)
+        frame = self.raw.frame(table)
+        used = frame[table.column("used").to_numpy(zero_copy_only=False)]
+        typed = self.engine.reader.with_turns(self.engine.reader.read(used))
+        features = self.engine.features
+        computed = features.compute(typed) if self.computes or not len(typed) else history.push(typed)
+        found = computed.reindex(frame.index)
+        for alias, name in zip(self.aliases, self.names, strict=True):
+            table = table.append_column(alias, pa.array(found[name].to_numpy(dtype=np.float64)))
+        return table
+
+
+def faults_of(
+    engine: FeatureEngine, frame: pd.DataFrame, *, now: pd.Timestamp, computes: bool
+) -> tuple[pd.DataFrame, pd.Series]:
+    """The rows that have a time, read, and why each cannot have features."""
+    typed = engine.reader.read(frame)
+    typed = typed[typed[engine.features.time].notna()]
+    faults = engine.features.faults if computes else engine.history.faults
+    return typed, engine.faults(typed, faults, now)
+
+
+def _sent(engine: FeatureEngine) -> FeatureEngine:
+    """The engine as executors get it: with the end of the past, and none of it; with no address and no password."""
+    found, config = copy.copy(engine), engine.reader.config
+    found.history = History(engine.features)
+    found.history.lateness, found.history.latest = engine.history.lateness, engine.history.latest
+    found.reader = copy.copy(engine.reader)
+    if engine.features.knows:
+        found.reader.statements = engine.reader.statements  # read once, here
+    values = config.model_dump(mode="json", include={"name", "kind", "columns", "features"})
+    found.reader.config = Config(**values, source={"path": "rows"})
+    return found
+
+
+def _of_group(engine: FeatureEngine, by: By) -> FeatureEngine:
+    """The engine of one grouping's features alone."""
+    found = copy.copy(engine)
+    found.features = replace(engine.features, features=tuple(engine.features.groups[by]), calendar=())
+    found.reader = copy.copy(engine.reader)
+    found.reader.features = found.features
+    found.history = _empty(engine.history, found.features)
+    return found
+
+
+def _empty(history: History, features: FeatureSet) -> History:
+    found = History(features)
+    found.lateness, found.latest = history.lateness, history.latest
+    return found
+
+
+def _buckets(rows: pd.DataFrame, by: By, buckets: int) -> Integers:
+    """The bucket of each row's entity; rows without one are spread."""
+    entity = integers.groups(rows, by)
+    known = np.flatnonzero(entity >= 0)
+    found = rows.index.to_numpy() % buckets
+    if len(known):
+        _, first, inverse = np.unique(entity[known], return_index=True, return_inverse=True)
+        found[known] = _bucket_of(entity_names(rows.iloc[known[first]], by), buckets)[inverse]
+    return np.asarray(found, dtype=np.int64)
+
+
+def _bucket_of(names: list[str], buckets: int) -> Integers:
+    hashed = pd.util.hash_array(np.array(names, dtype=object), categorize=False)
+    return np.asarray((hashed % np.uint64(buckets)).astype(np.int64))
+
+
+def _pasts(history: History, by: By, buckets: int) -> pa.Table:
+    """The past of the entities of each bucket, as a file: only the task that needs it is sent it."""
+    features = replace(history.features, features=tuple(history.features.groups[by]), calendar=())
+    entities, tails = history.entities[by], history.tails[by]
+    parts: dict[int, History] = {}
+    for name, bucket in zip(entities, _bucket_of(list(entities), buckets).tolist() if entities else [], strict=True):
+        part = parts.setdefault(bucket, _empty(history, features))
+        part.entities[by][name] = entities[name]
+        if name in tails:
+            part.tails[by][name] = tails[name]
+    content = [_content_of(part) for part in parts.values()]
+    return pa.table({"bucket": pa.array(parts, pa.int64()), "past": pa.array(content, pa.binary())})
+
+
+def _content_of(history: History) -> bytes:
+    with tempfile.TemporaryDirectory(prefix="detector-past-") as folder:
+        return save_history(history, Path(folder) / "past.npz").read_bytes()
+
+
+def _history_of(content: bytes) -> History:
+    with tempfile.TemporaryDirectory(prefix="detector-past-") as folder:
+        path = Path(folder) / "past.npz"
+        path.write_bytes(content)
+        return load_history(path)
+
+
+def _again(seen: DataFrame, *, among: str) -> Integers:
+    """Positions of rows whose key came before among those that can have features, sorted."""
+    rows = seen.where(among).select(POSITION, "key").toArrow()
+    known, again = set[Any](), []
+    for position, key in sorted(zip(rows.column(POSITION).to_pylist(), rows.column("key").to_pylist(), strict=True)):
+        if key in known:
+            again.append(position)
+        known.add(key)
+    return np.array(again, dtype=np.int64)
+
+
+def _with_columns(types: StructType, aliases: dict[str, str]) -> StructType:
+    from pyspark.sql.types import DoubleType, StructField, StructType
+
+    return StructType([*types.fields, *(StructField(alias, DoubleType()) for alias in aliases)])
