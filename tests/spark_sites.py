@@ -70,8 +70,12 @@ def read_quarantine(report: ScoreReport) -> pd.DataFrame:
 
 
 def assert_as_local(
-    config: Config, folder: Path, *, input: str | None = None, by: str
-) -> tuple[ScoreReport, ScoreReport]:  # noqa: A002
+    config: Config,
+    folder: Path,
+    *,
+    by: str,
+    input: str | None = None,  # noqa: A002 - the option's name
+) -> tuple[ScoreReport, ScoreReport]:
     """Score on this machine alone and on Spark, and compare all that is written and said; both reports.
 
     Risks must agree to 1e-6; flags, reasons and all that is no number exactly. ``by`` names the rows.

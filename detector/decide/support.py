@@ -86,9 +86,7 @@ class Support:
             "calibration_promises": int(self.trimmed == 0),
         }
 
-    def fallback(
-        self, p_value: Floats, risk: Floats, fdr: float, *, totals: Totals | None = None
-    ) -> tuple[Flags, str]:
+    def fallback(self, p_value: Floats, risk: Floats, fdr: float, *, totals: Totals | None = None) -> tuple[Flags, str]:
         """The rows to flag where a rate flags none, and which they are in words: the most blatant, or nothing.
 
         Where there are too few calibration rows for the rate: those riskier than 99 % of them, or than all. Else those

@@ -321,7 +321,7 @@ class FeatureEngine:
         return History(self.features, lateness=late, told_by=self.reader.told_by)
 
     def faults(self, typed: pd.DataFrame, faults: Faults, now: pd.Timestamp | None) -> pd.Series:
-        """Why each row, as the reader returns it, cannot have features, by the rules of ``faults``; empty where it can."""
+        """Why each row, as the reader returns it, cannot have features by some rules; empty text where it can."""
         ahead = short(self.section.ahead * MICROSECONDS["s"])
         return faults(typed, now=None if now is None else naive_utc(now), ahead=ahead)
 

@@ -28,7 +28,7 @@ ROWS_A_TABLE = 65_536
 
 @dataclass(frozen=True)
 class CsvRows:
-    """Reads files in executors: path and content → rows as text, with their file, their place in it, or why they are bad.
+    """Reads files in executors: path and content → rows as text with their place, and why others are bad.
 
     - ``names``: The columns that are wanted.
     - ``columns``: Those that every file must have.

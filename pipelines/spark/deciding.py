@@ -71,8 +71,8 @@ class Deciding:
 def decide(measured: DataFrame, policy: Policy, support: Support | None) -> DecidedBatch:
     """Decide over all measured rows, as ``Policy.decision`` does over rows in memory.
 
-    - ``measured``: With ``position``, ``risk``, ``p_value``, ``learnt``, ``repeated`` and ``day`` (days since 1970; none
-      where a row has no time).
+    - ``measured``: With ``position``, ``risk``, ``p_value``, ``learnt``, ``repeated`` and ``day``: days since 1970,
+      missing where rows have no time.
     """
     from pyspark.sql import functions as f
 
@@ -81,11 +81,8 @@ def decide(measured: DataFrame, policy: Policy, support: Support | None) -> Deci
     without = np.sort(np.fromiter(repeated, np.int64, len(repeated)))
     others = {**policy.neighbours()} if policy.fdr is None else {}
     by_row = policy.budget is None and policy.fdr is None
-    counted = (
-        [f.sum((f.col("p_value") <= _level(each)).cast("long")) for each in (policy, *others.values())]
-        if by_row
-        else []
-    )
+    policies = (policy, *others.values())
+    counted = [f.sum((f.col("p_value") <= _level(each)).cast("long")) for each in policies] if by_row else []
     rows, above, learnt, *counts = measured.agg(
         f.count("*"), f.sum((f.col("p_value") > NORMAL_FROM).cast("long")), f.sum("learnt"), *counted
     ).head()
@@ -95,11 +92,10 @@ def decide(measured: DataFrame, policy: Policy, support: Support | None) -> Deci
     learnt = (learnt or 0.0) - float(left_out.column("learnt").to_numpy().sum())
     if by_row:
         found = [
-            int(count or 0) - int((lost <= _level(each)).sum())
-            for count, each in zip(counts, (policy, *others.values()), strict=True)
+            int(count or 0) - int((lost <= _level(each)).sum()) for count, each in zip(counts, policies, strict=True)
         ]
         return DecidedBatch(None, repeated, rows, found[0], None, dict(zip(others, found[1:], strict=True)))
-    reading = Deciding((policy, *others.values()), support, without)
+    reading = Deciding(policies, support, without)
     needed = in_order(measured.select(POSITION, "risk", "p_value", "day").mapInArrow(reading, TYPES).toArrow())
     totals, share = Totals(rows, above), learnt / max(1, rows)
     decision = _decided(policy, needed, support, totals, share)
@@ -125,7 +121,7 @@ def is_among(values: Integers, known: Integers) -> NDArray[np.bool_]:
 def as_days(column: pa.ChunkedArray) -> NDArray[np.datetime64]:
     """Days since 1970 as days, none as none."""
     missing = column.is_null().to_numpy()
-    days = column.fill_null(0).to_numpy().astype("datetime64[D]")
+    days: NDArray[np.datetime64] = column.fill_null(0).to_numpy().astype("datetime64[D]")
     days[missing] = np.datetime64("NaT")
     return days
 

@@ -1,8 +1,8 @@
-"""Features of the past on a cluster: rows of an entity meet in one task, where the engine of all other jobs measures them.
+"""Features of the past on a cluster: rows of an entity meet in one task, where the engine of all jobs measures them.
 
-Features may be by card, by terminal, by both. Each grouping is a pass of its own: rows go to the task of their entity in
-that grouping, get its features, and go on to the next. A task is given many entities at once, in buckets, because a call
-an entity would cost more than its features.
+Features may be by card, by terminal, by both. Each grouping is a pass of its own: rows go to the task of their entity
+in that grouping, get its features, and go on to the next. A task is given many entities at once, in buckets, because a
+call an entity would cost more than its features.
 """
 
 from __future__ import annotations
@@ -62,8 +62,8 @@ def refuse_unshared(config: Config) -> None:
     money = config.features.money()
     if money.currency is not None and money.mixed == "refuse" and not money.rates:
         raise SettingError(
-            f"`features.currency` is {money.currency!r}, and with `mixed: refuse` the first currency of a file is the one "
-            f'that is accepted: tasks on Spark see other first rows. Name it: `rates: ["EUR 1"]`.'
+            f"`features.currency` is {money.currency!r}, and with `mixed: refuse` the first currency of a file is the "
+            f'one that is accepted: tasks on Spark see other first rows. Name it: `rates: ["EUR 1"]`.'
         )
 
 
@@ -188,7 +188,7 @@ class Prepare:
         return StructType([*rows.schema.fields, *added])
 
     def __call__(self, batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
-        """The rows as they came, with ``reason``, ``used`` and ``b0``, ``b1``, …"""
+        """The rows as they came, with ``reason``, ``used``, and ``b0``, ``b1`` and so on."""
         for batch in batches:
             table = pa.Table.from_batches([batch])
             frame = self.raw.frame(table)
@@ -235,6 +235,10 @@ class MeasureGroup:
         return self._measured(table, history)
 
     def _measured(self, table: pa.Table, history: History) -> pa.Table:
+        if not table.num_rows:  # of these entities only the past is known
+            for alias in self.aliases:
+                table = table.append_column(alias, pa.array([], pa.float64()))
+            return table
         table = in_order(table)
         frame = self.raw.frame(table)
         used = frame[table.column("used").to_numpy(zero_copy_only=False)]

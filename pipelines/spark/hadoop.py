@@ -1,4 +1,4 @@
-"""Folders wherever Spark can write them: this machine, HDFS, object stores. What Hadoop's file systems do, in Python."""
+"""Folders wherever Spark can write them: this machine, HDFS, object stores. Hadoop's file systems, in Python."""
 
 from __future__ import annotations
 

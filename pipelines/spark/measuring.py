@@ -193,7 +193,8 @@ class Measure:
         self, scorer: TabularScorer, rows: pd.DataFrame, measures: pd.DataFrame, again: pd.Series
     ) -> NDArray[np.bool_]:
         """Which rows may be flagged. Those that may yet turn out to be repeated are not counted against a budget."""
-        time, kept = self.out.schema.time, again.notna().to_numpy().copy()
+        time = self.out.schema.time
+        kept: NDArray[np.bool_] = again.notna().to_numpy().copy()
         alone = ~kept
         kept[alone] = self.policy.candidates(
             measures["p_value"].to_numpy()[alone],

@@ -22,10 +22,10 @@ from pipelines.sources.files import find_files, is_parquet, name_of
 from pipelines.spark.csv_rows import CsvRows, csv_columns
 from pipelines.spark.hadoop import Folders
 from pipelines.spark.rows import POSITION, RawRows
-from pipelines.spark.session import plain_errors
+from pipelines.spark.session import ROWS_A_BATCH, plain_errors
 
 if TYPE_CHECKING:
-    from pyspark.sql import DataFrame, SparkSession
+    from pyspark.sql import Column, DataFrame, SparkSession
 
 REMOTE = re.compile(r"^[A-Za-z][A-Za-z0-9+.-]*:/")
 _INDEX = re.compile(r"__index_level_\d+__")
@@ -132,15 +132,10 @@ class SparkSource:
     def _parquet_rows(self, names: tuple[str, ...]) -> SparkRows:
         from pyspark.sql import functions as f
 
-        frame = self._load()
-        raw = RawRows(names)
-        frame = frame.select(
+        frame = self._load().select(
             f.col("_metadata.file_path").alias("file"),
             f.col("_metadata.row_index").alias("at"),
-            *(
-                f.col(f"`{name.replace('`', '``')}`").alias(alias)
-                for name, alias in zip(names, raw.columns, strict=True)
-            ),
+            *_aliased(names),
         )
         return self._positioned(frame, names)
 
@@ -159,8 +154,6 @@ class SparkSource:
         try:
             files.select("path", "content").mapInArrow(reading, reading.types()).write.parquet(f"{staging}/csv")
         finally:
-            from pipelines.spark.session import ROWS_A_BATCH
-
             self.spark.conf.set("spark.sql.execution.arrow.maxRecordsPerBatch", str(ROWS_A_BATCH))
         read = self.spark.read.parquet(f"{staging}/csv")
         rejected = read.where("reason is not null").select("reason")
@@ -168,7 +161,7 @@ class SparkSource:
         return SparkRows(found.frame, found.names, found.rows, rejected)
 
     def _positioned(self, frame: DataFrame, names: tuple[str, ...]) -> SparkRows:
-        """Rows by their file and place in it → by their position among all, and with the column made of files' names."""
+        """Rows by their file and place in it → by their position among all, with the column made of files' names."""
         from pyspark.sql import functions as f
 
         counted = [(row["file"], row["count"]) for row in frame.groupBy("file").count().collect()]
@@ -194,10 +187,9 @@ class SparkSource:
     def _database_rows(self, names: tuple[str, ...], staging: str) -> SparkRows:
         from pyspark.sql import functions as f
 
-        aliases = RawRows(names).columns
         read = self._load().select(
             f.monotonically_increasing_id().alias(POSITION),
-            *(f.col(f"`{name.replace('`', '``')}`").alias(alias) for name, alias in zip(names, aliases, strict=True)),
+            *_aliased(names),
         )
         read.write.parquet(f"{staging}/rows")
         frame = self.spark.read.parquet(f"{staging}/rows")
@@ -223,6 +215,14 @@ def _files_of(spark: SparkSession, path: str) -> tuple[str, list[str]]:
         raise SourceError(f"{path} stands for CSV and Parquet files. Name the ones to read with a pattern.")
     # Backslashes and brackets would be patterns to Hadoop.
     return kinds.pop(), [re.sub(r"([\[\]{}*?\\,])", r"\\\1", f"file://{file.absolute()}") for file in files]
+
+
+def _aliased(names: Sequence[str]) -> list[Column]:
+    from pyspark.sql import functions as f
+
+    aliases = RawRows(tuple(names)).columns
+    quoted = [f"`{name.replace('`', '``')}`" for name in names]
+    return [f.col(name).alias(alias) for name, alias in zip(quoted, aliases, strict=True)]
 
 
 def _path_of(uri: str) -> str:

@@ -1,4 +1,4 @@
-"""Keys that come more than once, found before rows are measured: of their rows only the first that is good is scored."""
+"""Keys that come more than once, found before rows are measured: of their rows the first that is good is scored."""
 
 from __future__ import annotations
 

@@ -137,9 +137,7 @@ def spread(frame: DataFrame) -> DataFrame:
 def _folder_of(section: OutputSection, given: str | None) -> str:
     """The folder that scores go to."""
     if section.path is None:
-        raise SettingError(
-            "Spark writes a folder of Parquet files, and `output` is a database. Name one: --output scores."
-        )
+        raise SettingError("Spark writes a folder, and `output` is a database. Name a folder: --output scores.")
     place = given if given is not None and REMOTE.match(given) else section.path
     if place.lower().endswith(FILE_SUFFIXES):
         raise SettingError(f"Spark writes a folder of Parquet files, received {place!r}. Name one: --output scores.")
@@ -206,11 +204,11 @@ def _write_quarantine(run: _Run, rows: SparkRows, measured: DataFrame, decided: 
     repeated = run.spark.sparkContext.broadcast(decided.repeated)
     key, escape = run.scorer.schema.key, run.config.output.escape_formulas
     written = WrittenQuarantine(rows.names, key, repeated, escape)
-    bad = measured.where("reason is not null or repeated is not null").select(POSITION, "reason", "source")
+    bad = measured.where("reason is not null or repeated is not null").select(POSITION, "reason", "repeated", "source")
     if rows.rejected is not None:
         bad = bad.unionByName(rows.rejected, allowMissingColumns=True)
     found = bad.mapInArrow(written, written.types())
-    quarantined = found.count()
+    quarantined = int(found.count())
     if quarantined:
         place = f"{run.place.written}/{QUARANTINE}"
         found.toDF(*written.columns).write.csv(place, header=True, quoteAll=True, escape='"', nullValue="")

@@ -25,6 +25,7 @@ SETTINGS = {
 }
 """What rows are read the same with everywhere; of this session alone, not of others of the application."""
 _RAISED = re.compile(r"detector\.errors\.(\w+): (.+?)(?=\n\n|\n\s*at |\n\tat |\Z)", re.DOTALL)
+_DELTA = re.compile(r"delta\.DefaultSource|DATA_SOURCE_NOT_FOUND.*delta", re.IGNORECASE)
 _NANOSECONDS = re.compile(r"TIMESTAMP\(NANOS", re.IGNORECASE)
 
 
@@ -72,16 +73,11 @@ def plain_errors(place: str, kind: type[SourceError | SinkError] = SourceError) 
 
 
 def _as_ours(text: str, place: str, kind: type[SourceError | SinkError]) -> DetectorError:
-    """The error that stands in what Spark says.
+    r"""The error that stands in what Spark says.
 
-    >>> print(
-    ...     _as_ours(
-    ...         "Traceback\\n  detector.errors.SchemaError: Column 'x' is missing.\\n\\n\\tat org.apache",
-    ...         "rows",
-    ...         SourceError,
-    ...     )
-    ... )
-    Column 'x' is missing.
+    >>> said = "Traceback\n  detector.errors.SchemaError: There is no column 'x'.\n\n\tat org.apache"
+    >>> _as_ours(said, "rows", SourceError)
+    SchemaError("There is no column 'x'.")
     """
     raised = _RAISED.findall(text)
     if raised:
@@ -92,8 +88,13 @@ def _as_ours(text: str, place: str, kind: type[SourceError | SinkError]) -> Dete
         return SourceError(
             f"{place} holds times in nanoseconds, which Spark does not read. Write them in microseconds."
         )
+    if _DELTA.search(text):
+        return SourceError(
+            f"{place} is a Delta table, and this Spark does not know Delta. Start it with the package: "
+            f"--packages io.delta:delta-spark_2.13:4.0.0, or the version that fits."
+        )
     if "Python worker" in text:
-        lines = [line.strip() for line in text.partition("SQLSTATE")[0].splitlines() if re.match(r"\w[\w.]*: ", line)]
+        lines = [line for line in text.partition("SQLSTATE")[0].splitlines() if re.match(r"\w[\w.]*: ", line)]
         return kind(f"{place}: a task failed: {(lines or ['no reason given'])[-1][:300]}")
     causes = [line.strip() for line in text.splitlines() if line.strip().startswith("Caused by:")]
     said = (

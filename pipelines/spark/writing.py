@@ -11,6 +11,7 @@ import pandas as pd
 import pyarrow as pa
 
 from detector.arrays import Flags, Integers
+from detector.cleaning.clean import shown
 from detector.decide.audit_sample import AuditSample
 from detector.decide.policy import Policy
 from detector.detectors.table.scorer import UNSUPERVISED, TabularScorer
@@ -149,10 +150,11 @@ class WrittenQuarantine:
         repeated: dict[int, int] = self.repeated.value
         for batch in batches:
             rows = [
-                [position, reason or self._again(source, repeated[position]), *(source or [None] * len(self.shown))]
-                for position, reason, source in zip(
+                [position, reason or self._again(key, repeated[position]), *(source or [None] * len(self.shown))]
+                for position, reason, key, source in zip(
                     batch.column(POSITION).to_pylist(),
                     batch.column("reason").to_pylist(),
+                    batch.column("repeated").to_pylist(),
                     batch.column("source").to_pylist(),
                     strict=True,
                 )
@@ -164,7 +166,6 @@ class WrittenQuarantine:
                 texts = escaped(texts) if self.escape else texts
                 yield from as_table(texts.set_axis(self.schema.names, axis="columns"), self.schema).to_batches()
 
-    def _again(self, source: list[str], first: int) -> str:
+    def _again(self, key: str, first: int) -> str:
         """Why a row whose key came before is not used."""
-        key = source[self.shown.index(str(self.key))]
-        return f"{self.key}: key {key} appears again (first at row {first})"
+        return f"{self.key}: key {shown(key, quote=False)} appears again (first at row {first})"
