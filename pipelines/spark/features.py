@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import copy
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -96,10 +96,10 @@ def add_features(
         types = _with_columns(frame.schema, aliases)
         grouped = frame.groupBy(f"b{number}")
         if note or engine.history.latest is None:
-            frame = grouped.applyInArrow(measure, types)
+            frame = grouped.applyInArrow(_of_one(measure), types)
         else:
             past = rows.sparkSession.createDataFrame(_pasts(engine.history, by, count_buckets))
-            frame = grouped.cogroup(past.groupBy("bucket")).applyInArrow(measure.after, types)
+            frame = grouped.cogroup(past.groupBy("bucket")).applyInArrow(_of_two(measure), types)
         columns |= aliases
     clock = replace(engine.features, features=(), turns=None) if engine.features.calendar else None
     return FeaturedRows(frame, columns, clock, note)
@@ -341,6 +341,24 @@ def _again(seen: DataFrame, *, among: str) -> Integers:
             again.append(position)
         known.add(key)
     return np.array(again, dtype=np.int64)
+
+
+def _of_one(measure: MeasureGroup) -> Callable[[pa.Table], pa.Table]:
+    """As a plain function: of an object Spark takes ``self`` for one more table."""
+
+    def measured(table: pa.Table) -> pa.Table:
+        return measure(table)
+
+    return measured
+
+
+def _of_two(measure: MeasureGroup) -> Callable[[pa.Table, pa.Table], pa.Table]:
+    """The same."""
+
+    def measured(table: pa.Table, past: pa.Table) -> pa.Table:
+        return measure.after(table, past)
+
+    return measured
 
 
 def _with_columns(types: StructType, aliases: dict[str, str]) -> StructType:

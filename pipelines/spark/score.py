@@ -211,7 +211,15 @@ def _write_quarantine(run: _Run, rows: SparkRows, measured: DataFrame, decided: 
     quarantined = int(found.count())
     if quarantined:
         place = f"{run.place.written}/{QUARANTINE}"
-        found.toDF(*written.columns).write.csv(place, header=True, quoteAll=True, escape='"', nullValue="")
+        found.toDF(*written.columns).write.csv(
+            place,
+            header=True,
+            quoteAll=True,
+            escape='"',
+            nullValue="",
+            ignoreLeadingWhiteSpace=False,
+            ignoreTrailingWhiteSpace=False,
+        )
     return quarantined
 
 
