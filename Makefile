@@ -17,7 +17,7 @@ export NO_MKDOCS_2_WARNING := 1
 export MLFLOW_DISABLE_TELEMETRY := true
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test kernels coverage alertmanager chromium spark check format bench soak peers docs settings pictures mlflow lock clean
+.PHONY: help install demo test kernels coverage alertmanager chromium spark check format bench soak peers docs settings pictures notebooks mlflow lock clean
 
 help: ## List the targets.
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## (.*)/  make \1\t\2/' | expand -t 18
@@ -89,16 +89,20 @@ settings: install ## Write the pages of settings and of commands from the progra
 	$(RUN)/python -m pipelines.config.reference docs/configuration.md
 	$(RUN)/python -m pipelines.cli.reference docs/commands.md
 
-pictures: install ## Take the pictures in docs/pictures from the pages of the demo; needs Chromium.
-	test -f demo/report.html || $(RUN)/detector demo
+pictures: install ## Take the pictures of the documentation, and each page on desk, phone and in the dark in build/pictures; needs Chromium.
+	test -f demo/report.html || { $(RUN)/detector demo && $(RUN)/detector retrain demo; }
+	$(RUN)/mkdocs build --strict --quiet
 	$(RUN)/python docs/make_pictures.py demo
+
+notebooks: install ## Run the notebooks and keep their outputs.
+	$(RUN)/python docs/run_notebooks.py
 
 mlflow: install ## Look at the runs of the demo in the browser.
 	$(RUN)/mlflow server --backend-store-uri sqlite:///demo/mlflow.db --host 127.0.0.1 --port 5000
 
 lock: ## Install the newest allowed versions and write requirements.lock.
 	$(PYTHON) -m venv --clear .venv-lock
-	.venv-lock/bin/python -m pip install --editable ".[train,service,dev]"
+	.venv-lock/bin/python -m pip install --editable ".[train,service,stream,dev]"
 	{ sed -n '/^#/p' requirements.lock; .venv-lock/bin/python -m pip freeze --all --exclude-editable --exclude pip; } > requirements.new
 	mv requirements.new requirements.lock
 	rm -rf .venv-lock

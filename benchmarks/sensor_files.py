@@ -48,6 +48,16 @@ def load_skab(path: Path) -> Task | None:
     return _checked(path, Task(path.stem, values[:SKAB_TRAIN], values, truth[SKAB_TRAIN:]))
 
 
+def load_skab_quiet(path: Path) -> Floats:
+    """The rows of such a file up to its first anomaly; of one without labels, which holds none, all of them."""
+    frame = pd.read_csv(path, sep=";")
+    values = frame.drop(columns=[name for name in NOT_SENSORS if name in frame])
+    sensors: Floats = values.to_numpy(dtype=np.float64)
+    if "anomaly" not in frame:
+        return sensors
+    return sensors[: int((frame["anomaly"].cumsum() == 0).sum())]
+
+
 def load_tsb(path: Path) -> Task:
     """Read a file of TSB-AD-M.
 

@@ -86,6 +86,7 @@ _EXTRAS = {
     "train": ("keras", "matplotlib", "mlflow", "onnx", "scipy", "sklearn", "tensorflow", "tf2onnx"),
     "service": ("alembic", "apprise", "apscheduler", "fastapi", "httpcore", "httpx", "prometheus_client", "uvicorn"),
     "spark": ("pyspark",),
+    "stream": ("confluent_kafka",),
 }
 """The packages of the extras in ``pyproject.toml``, by the names they are imported by."""
 

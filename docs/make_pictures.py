@@ -1,63 +1,255 @@
-"""Pictures of the pages, from the demo: ``make pictures``. Needs a Chromium; nothing else in the project does."""
+"""All pictures of the documentation, and every page on a desk, on a phone and in the dark: ``make pictures``.
+
+They are taken in Debian's Chromium: the report and MLflow's pages from the demo's folder, the console over the demo's
+state, and an alert at each channel from what that channel really sends. What is sent is written into the channels'
+pages, so that these cannot grow old; the tests compare.
+"""
 
 from __future__ import annotations
 
 import argparse
+import io
+import json
+import re
 import shutil
 import subprocess
-import tempfile
+import sys
+import time
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
-PICTURES = Path(__file__).parent / "pictures"
+from channel_pictures import mail_page, pages, payloads
+from PIL import Image
+from playwright.sync_api import Browser, Page, sync_playwright
+
+DOCS = Path(__file__).parent
+LOOKS = DOCS.parent / "build" / "pictures"
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
-# Name, page in the demo's folder, width, height, dark.
-WANTED = (
-    ("report", "report.html", 1200, 1160, False),
-    ("report-phone-dark", "report.html", 390, 1500, True),
-)
-FRAME = """<!doctype html>
-<style>body {{ margin: 0 }} iframe {{ border: 0 }}</style>
-<iframe src="{page}" width="{width}" height="{height}"></iframe>
-"""
-
-
-def take(browser: str, page: Path, *, width: int, height: int, dark: bool, into: Path) -> None:
-    """One picture; in a frame of the width, because a browser's own window is never as narrow as a phone."""
-    with tempfile.TemporaryDirectory() as folder:
-        frame, shown = Path(folder) / "frame.html", Path(folder) / page.name
-        place = str(page.resolve().parent)  # which machine it was made on is nobody's business
-        shown.write_text(page.read_text(encoding="utf-8").replace(place, page.parent.name), encoding="utf-8")
-        frame.write_text(FRAME.format(page=shown.as_uri(), width=width, height=height), encoding="utf-8")
-        colours = ["--blink-settings=preferredColorScheme=0"] if dark else []
-        subprocess.run(
-            [
-                browser,
-                "--headless",
-                "--no-sandbox",
-                "--disable-gpu",
-                "--hide-scrollbars",
-                "--allow-file-access-from-files",
-                *colours,
-                f"--window-size={width},{height}",
-                f"--screenshot={into}",
-                frame.as_uri(),
-            ],
-            check=True,
-            capture_output=True,
-        )
+DESK, PHONE = (1400, 1000), (390, 844)
+COLOURS = 128
+MLFLOW = "http://127.0.0.1:5019"
+BLOCK = re.compile(r"```(json|text)\n(?:(?!```).)*\n```\n*\Z", re.DOTALL)
+VIEWS = (("desk", DESK, False), ("dark", DESK, True), ("phone", PHONE, False), ("phone-dark", PHONE, True))
 
 
 def main() -> None:
     """Take all pictures of a demo's folder."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("folder", type=Path, help="Where `detector demo` left its results.")
-    folder = parser.parse_args().folder
-    browser = next((found for name in BROWSERS if (found := shutil.which(name))), None)
-    if browser is None:
-        raise SystemExit(f"None of {', '.join(BROWSERS)} was found. Install one: apt-get install chromium")
-    PICTURES.mkdir(exist_ok=True)
-    for name, page, width, height, dark in WANTED:
-        take(browser, folder / page, width=width, height=height, dark=dark, into=PICTURES / f"{name}.png")
+    parser.add_argument("--only", default="", help="channels, report, console, mlflow or site.")
+    given = parser.parse_args()
+    browser_path = next((found for name in BROWSERS if (found := shutil.which(name))), None)
+    if browser_path is None:
+        raise SystemExit(f"None of {', '.join(BROWSERS)} was found. Install one: make chromium")
+    LOOKS.mkdir(parents=True, exist_ok=True)
+    parts = {"channels": channels, "report": report, "console": console, "mlflow": mlflow, "site": site}
+    with sync_playwright() as play:
+        browser = play.chromium.launch(executable_path=browser_path, args=["--no-sandbox"])
+        for name, take in parts.items():
+            if given.only in ("", name):
+                print(f"{name} …", file=sys.stderr)  # noqa: T201 - a command
+                take(browser, given.folder)
+        browser.close()
+
+
+def channels(browser: Browser, _: Path) -> None:
+    """An alert at each channel, and what is sent in the channel's page."""
+    for name, content in pages().items():
+        with opened(browser, content, width=796, height=400, scale=1.5) as page:
+            save(page.locator("main").screenshot(), DOCS / "channels" / f"{name}.png")
+    mail(browser)
+    for name, sent in payloads().items():
+        place = DOCS / "channels" / f"{name}.md"
+        place.write_text(with_payload(place.read_text(encoding="utf-8"), sent), encoding="utf-8")
+
+
+def with_payload(text: str, sent: Any) -> str:
+    """A channel's page with its last block of code replaced by what is sent."""
+    kind, code = (
+        ("text", sent.strip()) if isinstance(sent, str) else ("json", json.dumps(sent, ensure_ascii=False, indent=1))
+    )
+    return BLOCK.sub(lambda _: f"```{kind}\n{code}\n```\n", text)
+
+
+def mail(browser: Browser) -> None:
+    """The mail in light on a desk, and beside it in the dark on a phone."""
+    shown = []
+    for width, dark in ((640, False), (390, True)):
+        with opened(browser, mail_page(), width=width, height=700, dark=dark) as page:
+            shown.append(Image.open(io.BytesIO(page.screenshot(full_page=True))).convert("RGB"))
+    both = Image.new("RGB", (sum(each.width for each in shown) + 24, max(each.height for each in shown)), "white")
+    both.paste(shown[0], (0, 0))
+    both.paste(shown[1], (shown[0].width + 24, 0))
+    packed = io.BytesIO()
+    both.save(packed, "PNG")
+    save(packed.getvalue(), DOCS / "channels" / "mail.png")
+    look(browser, "mail", content=mail_page())
+
+
+def report(browser: Browser, folder: Path) -> None:
+    """The report of the demo's training; which machine it was made on is nobody's business."""
+    place = str(folder.resolve())
+    content = (folder / "report.html").read_text(encoding="utf-8").replace(place, folder.name)
+    with opened(browser, content, width=1200, height=1160) as page:
+        save(page.screenshot(), DOCS / "pictures" / "report.png")
+    with opened(browser, content, width=390, height=1500, dark=True) as page:
+        save(page.screenshot(), DOCS / "pictures" / "report-phone-dark.png")
+    look(browser, "report", content=content)
+
+
+def console(browser: Browser, folder: Path) -> None:
+    """The console over the demo's state: the queue, one alert, and its health on a phone in the dark."""
+    with served(folder) as (address, key):
+        with opened(browser, f"{address}/console/", width=1100, height=520) as page:
+            _sign_in(page, key)
+            page.keyboard.press("j")
+            save(page.screenshot(), DOCS / "console" / "queue.png")
+            page.keyboard.press("Enter")
+            page.wait_for_selector("#acts")
+            page.wait_for_load_state("networkidle")
+            path = page.url
+            page.set_viewport_size({"width": 1100, "height": 900})
+            save(page.screenshot(), DOCS / "console" / "alert.png")
+            cookies = page.context.cookies()
+        with opened(browser, f"{address}/console/health", width=390, height=760, dark=True, cookies=cookies) as page:
+            save(page.screenshot(), DOCS / "console" / "phone.png")
+        for name in ("", "what-if", "quality", "models", "health"):
+            look(browser, f"console-{name or 'queue'}", address=f"{address}/console/{name}", cookies=cookies)
+        look(browser, "console-alert", address=path, cookies=cookies)
+
+
+def _sign_in(page: Page, key: str) -> None:
+    page.fill("#key", key)
+    page.keyboard.press("Enter")
+    page.wait_for_selector("tr.current")
+
+
+def mlflow(browser: Browser, folder: Path) -> None:
+    """MLflow's own pages over the demo's runs: the views Review and Loss, and one run."""
+    uri = f"sqlite:///{(folder / 'mlflow.db').resolve()}"
+    with started(
+        [sys.executable, "-m", "mlflow", "server", "--backend-store-uri", uri, "--port", MLFLOW[-4:], "--workers", "1"]
+    ):
+        wait_for(f"{MLFLOW}/health")
+        views = {
+            "review": (560, "viewStateShareKey=detector-review", "text=demo-payments v1"),
+            "loss": (860, "viewStateShareKey=detector-loss&compareRunsMode=CHART", ".js-plotly-plot"),
+        }
+        for name, (height, query, shown) in views.items():
+            with opened(browser, "about:blank", width=1500, height=height) as page:
+                page.add_init_script(
+                    "localStorage.setItem('mlflow.assistant.fab.autoOpenedOnFirstLoad_v1', 'true');"
+                    "localStorage.setItem('mlflow.assistant.panelOpen_v1', 'false')"
+                )
+                page.goto(f"{MLFLOW}/#/experiments/1/runs?{query}")
+                page.wait_for_selector(shown, timeout=180_000)
+                page.wait_for_timeout(3_000)
+                save(page.screenshot(), DOCS / "pictures" / f"mlflow-{name}.png")
+                if name == "review":
+                    page.set_viewport_size({"width": 1500, "height": 860})
+                    page.locator("a[href*='/runs/']").first.click()  # the latest
+                    page.wait_for_selector("text=About this run", timeout=180_000)
+                    page.wait_for_timeout(4_000)
+                    save(page.screenshot(), DOCS / "pictures" / "mlflow-run.png")
+
+
+def site(browser: Browser, _: Path) -> None:
+    """Every page of the built documentation, to be looked at."""
+    built = DOCS.parent / "site"
+    for place in sorted(built.rglob("index.html")):
+        look(browser, f"site-{place.parent.relative_to(built).as_posix().replace('/', '-')}", address=place.as_uri())
+
+
+def look(browser: Browser, name: str, *, content: str = "", address: str = "", cookies: Any = ()) -> None:
+    """A page as people see it on a desk, in the dark, on a phone, and there in the dark, to be looked at."""
+    for which, (width, height), dark in VIEWS:
+        with opened(browser, content or address, width=width, height=height, dark=dark, cookies=cookies) as page:
+            page.screenshot(path=LOOKS / f"{name}-{which}.png", full_page=True)
+
+
+@contextmanager
+def opened(
+    browser: Browser, what: str, *, width: int, height: int, dark: bool = False, scale: float = 1.0, cookies: Any = ()
+) -> Iterator[Page]:
+    """A page at an address, or of HTML."""
+    context = browser.new_context(
+        viewport={"width": width, "height": height},
+        color_scheme="dark" if dark else "light",
+        device_scale_factor=scale,
+        reduced_motion="reduce",
+    )
+    context.add_cookies(list(cookies))
+    page = context.new_page()
+    if what.lstrip().startswith("<"):
+        page.set_content(what)
+    else:
+        page.goto(what)
+    yield page
+    context.close()
+
+
+def save(picture: bytes, place: Path) -> None:
+    """Keep a picture with few colours, which makes it small."""
+    place.parent.mkdir(exist_ok=True)
+    image = Image.open(io.BytesIO(picture)).convert("RGB")
+    image.quantize(COLOURS, dither=Image.Dither.NONE).save(place, optimize=True)
+
+
+@contextmanager
+def started(command: list[str]) -> Iterator[None]:
+    """A server that ends with the block."""
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    try:
+        yield
+    finally:
+        process.terminate()
+        process.wait()
+
+
+def wait_for(address: str, seconds: float = 180.0) -> None:
+    """Wait until a server answers."""
+    for _ in range(int(seconds)):
+        try:
+            urllib.request.urlopen(address, timeout=5)
+        except OSError:
+            time.sleep(1)
+        else:
+            return
+    raise SystemExit(f"{address} did not answer within {seconds:.0f} s.")
+
+
+@contextmanager
+def served(folder: Path) -> Iterator[tuple[str, str]]:
+    """The pages of a project without its jobs, over a copy of its state, and a key for them."""
+    from pipelines.api import keys
+    from pipelines.config import load_config
+    from pipelines.console.application import add_doors
+    from pipelines.jobs.context import ProcessCache
+    from pipelines.service.facts import Facts
+    from pipelines.service.http import HttpServer, application
+    from pipelines.service.metrics import Metrics
+    from pipelines.store import open_store
+
+    config = load_config(folder)
+    state = LOOKS / "service.db"
+    shutil.copy(folder / "service.db", state)
+    store = open_store(f"sqlite:///{state}")
+    with store.write() as session:
+        key = keys.create(session, "ann", ("admin",), days=1, now=datetime.now(UTC))
+    facts = Facts(config, store, is_leader=lambda: True, last_beat=time.monotonic, cache=ProcessCache())
+    app = application(facts, Metrics(facts))
+    add_doors(app, config, store, facts)
+    server = HttpServer(app, host="127.0.0.1", port=0)
+    server.start()
+    try:
+        yield server.address, key
+    finally:
+        server.stop()
+        store.close()
 
 
 if __name__ == "__main__":

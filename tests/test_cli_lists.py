@@ -148,5 +148,5 @@ def test_status_says_what_failed_and_what_to_do(home: Path) -> None:
     assert found["score"].said.endswith("SourceError: gone")
     assert found["retrain"].state == "ok"
     assert (found["drift"].state, found["drift"].todo) == ("off", "detector jobs resume payments drift")
-    assert found["input"].said == "1 file could not be taken, the last: no lines"
-    assert found["service"].said == "does not run"
+    assert found["input"].said == "1 file could not be read, the last: no lines"
+    assert found["service"].said == "not running"

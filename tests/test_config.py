@@ -155,7 +155,7 @@ def test_passwords_are_not_shown(write: Write) -> None:
         (MINIMAL + "name: a b\n", r"name: expected letters, digits"),
         (MINIMAL + "train: {autoencoder: {enabled: 7}}\n", r"enabled: expected true or false, received 7"),
         ("name: x\n", r"line 1: source: is required"),
-        ("source: {}\n", r"expected either `path` \(files\) or `url`"),
+        ("source: {}\n", r"expected `path` \(files\), `url`"),
         ("source: {path: a.csv, table: b}\n", r"`table` and `query` belong to a database"),
         ("source: {url: 'sqlite:///x.db'}\n", r"a database needs either `table` or `query`"),
         ("source: {url: x.db, table: y}\n", r"source.url: expected a URL, such as sqlite:///data.db"),

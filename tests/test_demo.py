@@ -96,14 +96,14 @@ def test_demo_shows_the_whole_job(tmp_path: Path, capsys: pytest.CaptureFixture[
     folder = tmp_path / "new" / "demo"
     demo.run_demo(folder, now=NOW, rows=3_000)
 
-    shown = capsys.readouterr().out.rpartition("Train on what is past")[2]
+    shown = capsys.readouterr().out.rpartition("Train on past payments")[2]
     past, fresh = (pd.read_parquet(folder / "payments" / f"{name}.parquet") for name in ("past", "fresh"))
     scores = pd.concat([pd.read_parquet(file) for file in (folder / "scores").glob("*.parquet")])
     alerts = [json.loads(line) for line in (folder / "alerts.jsonl").read_text(encoding="utf-8").splitlines()]
     assert (len(past), len(fresh), len(scores)) == (3000, 750, 750)
     assert past["time"].max() <= fresh["time"].min()
     assert fresh["time"].max() < pd.Timestamp(NOW.replace(tzinfo=None))
-    for step in ("2  Score", "3  Against the known truth", "4  Alerts", "5  Where things are"):
+    for step in ("2  Score", "3  Compare with the known truth", "4  Alerts", "5  Where things are"):
         assert step in shown
     frauds = int(fresh["is_fraud"].sum())
     assert f"750 rows, {frauds} of them fraud" in shown

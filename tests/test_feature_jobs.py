@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 import subprocess
 from collections.abc import Iterator
 from datetime import UTC, datetime
@@ -24,6 +25,8 @@ from pipelines.scoring.explained import explain
 from pipelines.scoring.one_off import score
 from pipelines.simulate import simulate_transactions
 from pipelines.training.evaluate import evaluate
+from pipelines.training.registry_commands import compare_models
+from pipelines.training.retrain import retrain
 from pipelines.training.run_record import commit_of
 from pipelines.training.train import train
 
@@ -68,6 +71,24 @@ def test_rows_that_were_trained_on_are_scored_by_features_among_themselves(site:
     assert (report.scored, report.quarantined) == (2_400, 0)
     assert "99% of the rows are older than the past that training left" in str(report.note)
     assert found.risk == pytest.approx(scores["risk"].iloc[2_000])
+
+
+@pytest.mark.slow
+def test_detectors_with_features_are_compared(site: Config, tmp_path: Path) -> None:
+    """`detector models compare` measures features of the recent rows, as the retraining before it did."""
+    folder = Path(shutil.copytree(site.bundle.parent, tmp_path / "payments"))
+    past, fresh = (pd.read_parquet(folder / f"{name}.parquet") for name in ("past", "fresh"))
+    pd.concat([past, fresh]).to_parquet(folder / "past.parquet")
+    (folder / "detector.yaml").write_text(
+        yaml.safe_dump({**SETTINGS, "retrain": {"least_rows": 100}}), encoding="utf-8"
+    )
+    config = load_config(folder)
+    challenger = retrain(config, now=NOW).challenger
+
+    found = compare_models(config, "", challenger, now=NOW)
+
+    assert found.challenger == challenger != found.champion
+    assert 100 <= found.comparison.metrics()["compared_rows"] <= 600
 
 
 def test_late_rows_among_new_ones_are_quarantined(site: Config, tmp_path: Path) -> None:

@@ -176,11 +176,12 @@ def pages_of(entries: list[dict[str, Any]]) -> Iterator[str]:
 
 
 def test_every_page_is_in_the_navigation() -> None:
-    """No page of the documentation is left out."""
+    """No page of the documentation is left out, and no notebook."""
     navigation = yaml.safe_load((ROOT / "mkdocs.yml").read_text(encoding="utf-8"))["nav"]
 
-    pages = (ROOT / "docs").rglob("*.md")
-    assert sorted(pages_of(navigation)) == sorted(page.relative_to(ROOT / "docs").as_posix() for page in pages)
+    pages = [page.relative_to(ROOT / "docs").as_posix() for page in (ROOT / "docs").rglob("*.md")]
+    pages += [f"notebooks/{page.stem}.md" for page in (ROOT / "notebooks").glob("*.ipynb")]
+    assert sorted(pages_of(navigation)) == sorted(pages)
 
 
 def test_configuration_page_is_current() -> None:

@@ -57,7 +57,7 @@ def test_hot_bearing_is_compared_with_what_was_learnt(detector: SequenceDetector
     (reason,) = event["reasons"]
     assert reason.feature == "left"
     assert 85 < float(reason.observed.removeprefix("up to ")) < 92
-    expected = re.fullmatch(r"about ([\d.]+) \(([\d.]+) to ([\d.]+) in training\)", reason.expected)
+    expected = re.fullmatch(r"about ([\d.]+) \(learnt range ([\d.]+) to ([\d.]+)\)", reason.expected)
     assert expected is not None
     about, low, high = map(float, expected.groups())
     assert low <= about <= high
@@ -85,9 +85,10 @@ def test_drift_is_reported_as_it_went(detector: SequenceDetector, side: float, f
 
     reason = event["reasons"][0]
     assert reason.feature == "left"
-    said = re.fullmatch(r"(up to |down to |)([\d.]+)( at worst|)", reason.observed)
+    up, down = ("up to ", r"rises [\d.]+ in [\w ]+, to "), ("down to ", r"falls [\d.]+ in [\w ]+, to ")
+    said = re.fullmatch(rf"({'|'.join(up if side > 0 else down)})([\d.]+)", reason.observed)
     assert said is not None
-    assert (said[1], said[3]) in ((("up to ", "") if side > 0 else ("down to ", "")), ("", " at worst"))
+    assert event["direction"] == ("up" if side > 0 else "down")
     assert side * (float(said[2]) - float(re.search(r"about ([\d.]+)", reason.expected)[1])) > 0
     peak = frame.loc[frame["risk"].idxmax(), "reasons"][0]
     assert peak.feature == "left"
@@ -98,11 +99,10 @@ def test_event_says_when_it_began_how_long_it_lasted_and_when_it_was_worst() -> 
     """For people who read one line; as the columns say."""
     event, _ = worst(fitted(False), machine(800, 2, added=40.0))
 
-    minutes = event["steps"]
-    length = f"{minutes // 60} h {minutes % 60} min" if minutes % 60 else f"{minutes // 60} h"
-    ending = f" | from {event['start']:%Y-%m-%d %H:%M} for {length}, worst at {event['peak']:%Y-%m-%d %H:%M}"
+    began, length = START + pd.Timedelta(minutes=FIRST), "2 h 1 min"
+    assert event["onset"] == began
     assert event["text"].startswith("left up to 8")
-    assert event["text"].endswith(ending)
+    assert f" | from {began:%Y-%m-%d %H:%M} for {length}, worst at " in event["text"]
 
 
 def test_stuck_sensor_is_reported_as_stuck() -> None:
@@ -113,7 +113,8 @@ def test_stuck_sensor_is_reported_as_stuck() -> None:
     event, _ = worst(fitted(True), rows)
 
     assert event["reasons"][0].feature == "left"
-    assert re.fullmatch(r"stuck at 44|[\d.]+ at worst", event["reasons"][0].observed)
+    assert event["reasons"][0].observed == f"stuck at 44 since {START + pd.Timedelta(minutes=FIRST):%H:%M}"
+    assert (event["change"], event["direction"]) == ("stuck", "")
     assert event["reasons"][0].expected.startswith("about ")
 
 
@@ -125,5 +126,5 @@ def test_silent_sensor_beside_a_hot_one_is_named_too() -> None:
     event, _ = worst(fitted(False), rows)
 
     found = {reason.feature: reason.observed for reason in event["reasons"]}
-    assert found["speed"] == "no reading"
+    assert found["speed"] == f"no reading since {START + pd.Timedelta(minutes=FIRST):%H:%M}"
     assert found["left"].startswith("up to 8")

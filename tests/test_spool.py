@@ -25,7 +25,7 @@ from pipelines.config import Config
 from pipelines.monitoring.drift import watch
 from pipelines.registry.registry import ModelRegistry
 from pipelines.tracking import DatasetFacts, Spool, TrainingRecord, keep_training
-from pipelines.tracking.experiments import REVIEW
+from pipelines.tracking.experiments import CURVES, LOSS, REVIEW
 from pipelines.tracking.messages import flush_tracking, record_note, spool_of
 from pipelines.tracking.spool import MOST_ATTEMPTS
 from pipelines.training.registry_commands import promote_model, rollback_model
@@ -178,8 +178,23 @@ def test_experiments_say_what_they_hold(flushed: tuple[Config, MlflowClient]) ->
 
     assert view["name"] == "Review"
     assert set(shown["selectedColumns"]) <= known
-    assert "The view Review, below Views" in trainings.tags["mlflow.note.content"]
+    assert "Under Views, Review lists the decision" in trainings.tags["mlflow.note.content"]
     assert "drift" in monitoring.tags["mlflow.note.content"]
+
+
+def test_loss_and_held_out_loss_are_one_chart_of_a_saved_view(flushed: tuple[Config, MlflowClient]) -> None:
+    """The view Loss draws both metrics of the curves in one chart, in a section that is there."""
+    _, client = flushed
+    trainings = client.get_experiment_by_name("world")
+    assert trainings is not None
+    view = json.loads(trainings.tags[LOSS])
+    shown = json.loads(zlib.decompress(base64.b64decode(view["state"].removeprefix("deflate;"))))
+    (chart,), (section,) = shown["compareRunCharts"], shown["compareRunSections"]
+
+    assert view["name"] == "Loss"
+    assert chart["selectedMetricKeys"] == list(CURVES)
+    assert (chart["type"], chart["metricSectionId"], chart["xAxisKey"]) == ("LINE", section["uuid"], "step")
+    assert (chart["deleted"], section["deleted"], section["display"]) == (False, False, True)
 
 
 def test_drift_is_a_time_series_on_one_run(flushed: tuple[Config, MlflowClient]) -> None:

@@ -24,7 +24,7 @@ def test_rows_stand_for_what_is_normal_once_features_can_look_back():
 
     assert kept["at"].min() == pd.Timestamp("2024-01-21")
     assert note is not None
-    assert note.startswith("20 rows before 2024-01-21 00:00 not taken for normal behaviour: ")
+    assert note.startswith("20 rows before 2024-01-21 00:00 are not used to learn what is normal: ")
 
 
 @pytest.mark.parametrize("size", [200, 201, 1_000])

@@ -19,7 +19,7 @@ IN_UNIT = (*STATISTICS, "last")
 """The measures whose numbers are in the unit of the column they measure."""
 
 
-_NUMBER = re.compile(r"((?:about )?[-+]?[\d.,]+(?:e[-+]?\d+)?)( at worst)?")
+_NUMBER = re.compile(r"((?:about )?[-+]?[\d.,]+(?:e[-+]?\d+)?)( at worst| \(learnt range .*\))?")
 
 
 @dataclass(frozen=True)

@@ -186,11 +186,15 @@ class Reference:
         """
         if not len(rows):
             raise DataError("Drift needs at least one row, received none. Wait until rows have come.")
-        columns = {profile.name: rows[profile.name] for profile in self.profiles[:-1]}
-        columns[RISK] = pd.Series(np.asarray(risk, dtype=np.float64))
-        shifts = [profile.shift(columns[profile.name], psi=psi, effect=effect) for profile in self.profiles[:-1]]
-        shifts.append(self.profiles[-1].shift(columns[RISK], psi=psi, effect=effect))
+        shifts = [profile.shift(rows[profile.name], psi=psi, effect=effect) for profile in self.columns]
+        risks = pd.Series(np.asarray(risk, dtype=np.float64))
+        shifts.append(self.profiles[-1].shift(risks, psi=psi, effect=effect))
         return [*shifts, self._alert_shift(np.asarray(p_value, dtype=np.float64), psi=psi, effect=effect)]
+
+    @property
+    def columns(self) -> tuple[Profile, ...]:
+        """The profiles of the features, without that of the risk."""
+        return self.profiles[:-1]
 
     def _alert_shift(self, p_value: Floats, *, psi: float, effect: float) -> Shift:
         reference = np.array([self.alerts, self.alert_rows - self.alerts], dtype=np.float64)

@@ -23,7 +23,9 @@ from pipelines.backtest.plan import Plan, length
 from pipelines.backtest.summary import BacktestReport, cautions
 from pipelines.config import Config
 from pipelines.config.features import NEEDS_TIME
-from pipelines.factory.detector import detector_of, fit_warm, policy_of
+from pipelines.factory.detector import fit_warm, policy_of
+from pipelines.factory.gates import gated, without_maintenance
+from pipelines.factory.kinds import KINDS
 from pipelines.factory.labelled_set import labelled_set_from, train_head, without
 from pipelines.features.burn_in import warm
 from pipelines.features.engine import FeatureEngine, feature_engine_of
@@ -62,15 +64,17 @@ def backtest(config: Config, plan: Plan, *, now: datetime, folder: Path | None =
     whole_from = None if engine is None else rows[schema.time].min() + engine.reach
     if config.columns.label is None:  # as training does, which knows of no label column either
         config = config.model_copy(update={"train": config.train.model_copy(update={"calibrate_on": EVERY})})
+    kind = KINDS[config.kind]
     walk = _Walk(schema, plan, policy_of(config.policy, schema), whole_from)
-    found = []
+    found, blocks = [], kind.rows_stand_alone  # a card is blocked, a machine is mended
     periods = list(plan.periods())
     with progress("Backtesting", total=len(periods) * plan.seeds, unit="trainings") as advance:
         for begin, end in periods:
             known = history.known_by(begin, since=begin - plan.learnt)
-            learnt = _unblocked(rows, schema, truth.known_at, begin=begin - plan.learnt, end=begin)
+            learnt = _unblocked(rows, schema, truth.known_at, begin=begin - plan.learnt, end=begin, blocks=blocks)
+            learnt, _ = without_maintenance(learnt, config, schema)
             learnt = learnt.assign(**{str(schema.label): known.label[learnt.index]})
-            unblocked = _unblocked(rows, schema, truth.known_at, begin=begin, end=end)
+            unblocked = _unblocked(rows, schema, truth.known_at, begin=begin, end=end, blocks=blocks)
             for seed in range(plan.seeds):
                 own = config.model_copy(update={"random_state": seed})
                 values = walk.period(learnt, known, unblocked, own)
@@ -106,7 +110,7 @@ def _prepare(
             raise SchemaError(f"There is no column {name!r}, which {said} names. {nearest(name, present)}")
     with progress("Reading", total=source.estimate()) as advance:
         frame = source.read(advance=advance)
-    schema, given = columns.schema_of(frame), len(frame) + len(source.rejected)
+    schema, given = KINDS[config.kind].schema(frame, config), len(frame) + len(source.rejected)
     if plan.scenario is not None:
         schema = schema.without([plan.scenario])
     quarantined = Counter({"a line that cannot be read": len(source.rejected)})
@@ -152,18 +156,21 @@ class _Walk:
 
     def period(self, learnt: pd.DataFrame, known: KnownLabels, rows: pd.DataFrame, config: Config) -> dict[str, float]:
         """Train on what was known at the begin, score the period; nothing if there are too few rows for either."""
+        kind = KINDS[config.kind]
         if len(learnt) < LEAST_ROWS or rows.empty:
             return {}
         if config.train.rows is not None and len(learnt) > config.train.rows:
-            learnt = learnt.sample(config.train.rows, random_state=config.random_state)
+            learnt = learnt.iloc[kind.sample(len(learnt), config.train.rows, config.random_state)]
         labelled = (
             labelled_set_from(learnt, known.of(learnt.index), config, self.schema)
             if config.train.head.enabled
             else None
         )
         members, _ = warm(without(learnt, labelled), str(self.schema.time), self.whole_from)
-        scorer = train_head(fit_warm(detector_of(config, self.schema), members).scorer_, labelled, config)
+        scorer = train_head(fit_warm(kind.detector(config, self.schema, _silent), members).scorer_, labelled, config)
+        scorer = gated(scorer, config)
         scores = scorer.score(rows, self.policy, explains=False)
+        scores = scores.assign(risk=scores["risk"].fillna(scores["risk"].min()), p_value=scores["p_value"].fillna(1.0))
         scored = ScoredPeriod(
             rows,
             day=rows[str(self.schema.time)].dt.normalize(),
@@ -176,22 +183,22 @@ class _Walk:
             scenario=self.plan.scenario,
         )
         values = period_metrics(scored, scores["risk"].to_numpy())
-        if (head := scorer.head) is not None:
+        if kind.has_head(scorer) and (head := scorer.head) is not None:
             alone = scorer.unsupervised(rows)
-            for kind, risk in ((SUPERVISED, head.risk(rows, alone)), (UNSUPERVISED, alone["risk"].to_numpy())):
+            for name_of, risk in ((SUPERVISED, head.risk(rows, alone)), (UNSUPERVISED, alone["risk"].to_numpy())):
                 found, ranked = period_metrics(scored, risk), ("auroc", "ap", f"card_precision_{self.plan.k}")
-                values |= {f"{kind}{name}": found[name] for name in ranked if name in found}
+                values |= {f"{name_of}{name}": found[name] for name in ranked if name in found}
             values["head_decides"] = float(head.serves)
         return values
 
 
 def _unblocked(
-    rows: pd.DataFrame, schema: Schema, known_at: pd.Series, *, begin: pd.Timestamp, end: pd.Timestamp
+    rows: pd.DataFrame, schema: Schema, known_at: pd.Series, *, begin: pd.Timestamp, end: pd.Timestamp, blocks: bool
 ) -> pd.DataFrame:
-    """The rows of a period without those of entities known, before their day, to be compromised."""
+    """The rows of a period; without those of entities known before their day to be compromised, if that blocks them."""
     time = rows[str(schema.time)]
     inside = rows[(time >= begin) & (time < end)]
-    if schema.entity is None:
+    if schema.entity is None or not blocks:
         return inside
     frauds = rows[schema.label] == 1
     if not frauds.any():
@@ -199,6 +206,10 @@ def _unblocked(
     blocked = known_at[frauds].groupby(rows.loc[frauds, schema.entity]).min()
     since = inside[schema.entity].map(blocked)
     return inside[~(since <= inside[str(schema.time)].dt.normalize()).to_numpy(dtype=bool)]
+
+
+def _silent(what: str, done: int, planned: int) -> None:
+    del what, done, planned
 
 
 def _publish(report: BacktestReport, config: Config, *, now: datetime, folder: Path) -> BacktestReport:

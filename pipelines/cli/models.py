@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import sys
 from typing import Annotated, Any
 
 import typer
@@ -87,7 +88,11 @@ def compare(
     if as_json:
         say_json(found)
         return
-    for line in found.summary():
+    from rich.markdown import Markdown
+
+    decision, *rest = found.summary()
+    say(Markdown(decision) if sys.stdout.isatty() else decision)
+    for line in rest:
         say(line)
 
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Self
 from pydantic import ConfigDict, Field, PrivateAttr, field_validator, model_validator
 
 from pipelines.config.formats import FormatSection
+from pipelines.config.topics import TopicSection
 from pipelines.config.values import Location, Section, Url
 
 if TYPE_CHECKING:
@@ -22,7 +23,7 @@ FILENAME = "filename"
 
 
 class SourceSection(Section):
-    """Where the rows come from: files, or a database."""
+    """Where the rows come from: files, a database, or a Kafka topic."""
 
     path: Location | None = None
     """A CSV or Parquet file, a folder of either, or a pattern such as data/2024-*.parquet."""
@@ -35,6 +36,10 @@ class SourceSection(Section):
 
     query: str | None = None
     """A SELECT to read instead of a whole table."""
+
+    topic: TopicSection | None = None
+    """A Kafka topic of JSON objects instead: `detector serve` scores each message once, other commands read what is \
+there."""
 
     separator: Annotated[str, Field(min_length=1, max_length=1)] | None = None
     """What separates the fields of a CSV file. Found by itself when left out."""
@@ -79,8 +84,8 @@ proposes the form that fits."""
 
     @model_validator(mode="after")
     def _one_place(self) -> Self:
-        if (self.path is None) == (self.url is None):
-            raise ValueError("expected either `path` (files) or `url` (a database). Give one of the two.")
+        if sum(place is not None for place in (self.path, self.url, self.topic)) != 1:
+            raise ValueError("expected `path` (files), `url` (a database) or `topic` (Kafka). Give one of the three.")
         if self.url is None and (self.table or self.query):
             raise ValueError("`table` and `query` belong to a database. Give its `url` instead of `path`.")
         if self.url is not None and (self.table is None) == (self.query is None):
@@ -89,7 +94,7 @@ proposes the form that fits."""
 
     def at(self, path: str) -> SourceSection:
         """The same settings for another file, folder or pattern, relative to the current folder."""
-        return self.model_copy(update={"path": path, "url": None, "table": None, "query": None})
+        return self.model_copy(update={"path": path, "url": None, "table": None, "query": None, "topic": None})
 
 
 class ColumnName(Section):

@@ -250,7 +250,7 @@ def _entries_of(annotation: Any) -> type[BaseModel] | None:
 
 def section_of(annotation: Any) -> type[BaseModel] | None:
     """The section that a field holds, also where it may be left out; None for a plain value."""
-    if get_origin(annotation) is dict:
+    if get_origin(annotation) in (dict, tuple):
         return None
     for candidate in (annotation, *get_args(annotation)):
         if isinstance(candidate, type) and issubclass(candidate, BaseModel):

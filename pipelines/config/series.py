@@ -5,10 +5,14 @@ from __future__ import annotations
 import re
 from typing import Annotated, Literal, Self
 
-from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
+from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt, field_validator, model_validator
 
+from detector.errors import SettingError
+from detector.series.rhythm import period_of
+from pipelines.config.gates import GateSection, MaintenanceSection
 from pipelines.config.learning import TrainingSection
 from pipelines.config.values import Section, Share
+from pipelines.cron import zone_of
 
 _SAMPLING = ("every", "align", "missing", "limit", "jitter", "unsorted", "repeated")
 _PARAMETER = re.compile(
@@ -119,6 +123,12 @@ class SeriesSection(Section):
     quantile: Share = 0.99
     """A row is unusually risky above this quantile of the risks of rows not learnt from."""
 
+    period: str | None = None
+    """After which time readings are alike: 1d, 7d, 8h, or none. By default it is looked for in the training rows."""
+
+    timezone: str | None = None
+    """Whose clock tells hour and weekday, such as Europe/Berlin. By default that of the service."""
+
     join: NonNegativeInt = 5
     """Flagged segments with at most so many quiet steps between them are one event."""
 
@@ -140,11 +150,37 @@ class SeriesSection(Section):
     range_floor: PositiveFloat = 0.1
     """Least range of a sensor, as a share of the median range of the sensors that move."""
 
+    gates: GateSection = GateSection()
+    """What of all sensors is told."""
+
+    sensors: dict[str, GateSection] = Field(default={})
+    """What of single sensors is told, by name, where it is another: heat: {direction: up, least_deviation: 2}."""
+
+    maintenance: MaintenanceSection = MaintenanceSection()
+    """When machines are in maintenance: nothing is learnt from these times, and nothing told in them."""
+
     sampling: SamplingSection = SamplingSection()
     """What becomes of gaps, uneven times, missing values, disorder and repeats."""
 
     encoder: EncoderSection = EncoderSection()
     """The network that rebuilds windows; it must beat a linear model on held-out rows, or that one is used."""
+
+    @field_validator("period")
+    @classmethod
+    def _is_period(cls, value: str | None) -> str | None:
+        if value is not None and value != "none":
+            try:
+                period_of(value)
+            except SettingError as error:
+                raise ValueError(str(error)) from None
+        return value
+
+    @field_validator("timezone")
+    @classmethod
+    def _known_zone(cls, value: str | None) -> str | None:
+        if value is not None:
+            zone_of(value)
+        return value
 
     @model_validator(mode="after")
     def _some_member(self) -> Self:

@@ -94,6 +94,7 @@ _EXAMPLES: dict[str, Any] = {
     "source.url": "sqlite:///data.db",
     "source.table": "transactions",
     "source.query": "SELECT * FROM transactions WHERE day = CURRENT_DATE",
+    "source.topic": {"name": "transactions", "servers": "localhost:9092"},
     "source.separator": ";",
     "columns.key": "transaction_id",
     "columns.time": "time",
@@ -132,6 +133,7 @@ _EXAMPLES: dict[str, Any] = {
     "train.head.reports.source.url": "sqlite:///data.db",
     "train.head.reports.source.table": "chargebacks",
     "train.head.reports.source.query": "SELECT * FROM chargebacks",
+    "train.head.reports.source.topic": {"name": "chargebacks", "servers": "localhost:9092"},
     "train.head.reports.source.separator": ";",
     "train.head.reports.key": "transaction_id",
     "train.head.reports.label": "fraud",
@@ -144,6 +146,11 @@ _EXAMPLES: dict[str, Any] = {
     "series.encoder.kind": "conv1d",
     "series.smoothing": 5.0,
     "series.wait": 60,
+    "series.gates.range": [0, 90],
+    "series.maintenance.calendar": "maintenance.csv",
+    "series.maintenance.timezone": "Europe/Berlin",
+    "series.period": "7d",
+    "series.timezone": "Europe/Berlin",
     "series.sampling.every": "1min",
 }
 

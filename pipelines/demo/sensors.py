@@ -52,7 +52,7 @@ policy:
   quantile: 0.999            # one normal minute in a thousand
 
 alerts:
-  file: {path: alerts.jsonl} # one JSON object a line; the channel that needs nothing
+  file: {path: alerts.jsonl} # one JSON object a line
   log: {enabled: false}      # the other one: the log of the service
   recovery: true             # say so when a machine is well again
 
@@ -79,12 +79,12 @@ def run_sensor_demo(folder: Path, *, now: datetime, rows: int = 60_000) -> None:
     past, fresh = _simulate(folder, rows, until=now)
     put(past, config, "past", now=now)
 
-    console.rule("[bold]1  Train[/] on what is past")
+    console.rule("[bold]1  Train[/] on past readings")
     console.print(f"{len(past):,} simulated minutes of {MACHINES} machines with {SENSORS} sensors each.")
     trained = train(config, now=now)
     console.print("\n".join(trained.summary()), highlight=False)
 
-    console.rule("[bold]2  Score[/] what comes next")
+    console.rule("[bold]2  Score[/] new readings")
     report = score(config, input=str(folder / "fresh.parquet"), now=now)
     console.print(
         f"Scored {report.scored:,} rows in {report.seconds:.1f} s; flagged {report.flagged:,}.", highlight=False
@@ -94,11 +94,11 @@ def run_sensor_demo(folder: Path, *, now: datetime, rows: int = 60_000) -> None:
     console.rule("[bold]3  Events[/], the riskiest first")
     console.print(_events(events, fresh))
 
-    console.rule("[bold]4  Against the known truth[/]")
+    console.rule("[bold]4  Compare with the known truth[/]")
     for line in _against_truth(pd.read_parquet(folder / "scores.parquet"), events, fresh):
         console.print(line, highlight=False)
 
-    console.rule("[bold]5  Alerts[/], as `detector serve` sends them: one for each event, and when it is over")
+    console.rule("[bold]5  Alerts[/], as `detector serve` sends them: one per event, and one when it is over")
     store = open_store(config.service.store)
     try:
         context = Context(config, store, now)

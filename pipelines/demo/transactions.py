@@ -85,7 +85,7 @@ alerts:
   amount: amount
   large_amount: 1000
   shown: [merchant_category, channel]
-  file: {path: alerts.jsonl} # one JSON object a line; the channel that needs nothing
+  file: {path: alerts.jsonl} # one JSON object a line
   log: {enabled: false}      # the other one: the log of the service
 
 output:
@@ -115,7 +115,7 @@ def run_demo(folder: Path, *, now: datetime, rows: int = 60_000) -> None:
     past, fresh = _simulate(rows, until=now)
     put(past, config, "past", now=now)
 
-    console.rule("[bold]1  Train[/] on what is past")
+    console.rule("[bold]1  Train[/] on past payments")
     console.print(f"{len(past):,} simulated card payments, {int(past['is_fraud'].sum())} of them fraud.")
     trained = train(config, now=now)
     console.print("\n".join(trained.summary()), highlight=False)
@@ -123,7 +123,7 @@ def run_demo(folder: Path, *, now: datetime, rows: int = 60_000) -> None:
     store = open_store(config.service.store)
     try:
         context = Context(config, store, now)
-        console.rule("[bold]2  Score[/] what comes in, as `detector serve` does")
+        console.rule("[bold]2  Score[/] new payments, as `detector serve` does")
         score_new(context)  # the first look of a service: what is there was learnt from
         put(fresh, config, "fresh", now=now)
         began = time.perf_counter()
@@ -132,7 +132,7 @@ def run_demo(folder: Path, *, now: datetime, rows: int = 60_000) -> None:
         written = pd.concat([pd.read_parquet(file) for file in sorted((folder / "scores").glob("*.parquet"))])
         scores = written.merge(fresh[["transaction_id", "amount", "is_fraud", "scenario"]], on="transaction_id")
 
-        console.rule("[bold]3  Against the known truth[/], decided twice")
+        console.rule("[bold]3  Compare with the known truth[/]")
         scorer = trained_scorer(config)
         both = decided_both_ways(scores, scorer, policy_of(config.policy, scorer.schema))
         console.print(side_by_side(both, label="is_fraud", scenario="scenario"))
@@ -161,11 +161,11 @@ def trained_scorer(config: Config) -> TabularScorer:
 def _explained(both: Mapping[str, object]) -> str:
     """What stands side by side."""
     if TAUGHT not in both:
-        return "The members decide: too little is reported for a head that beats them. See the line on labels above."
+        return "The members decide: too few frauds are reported for a head to beat them. See the line on labels above."
     return (
-        "Members alone: nothing tells them what fraud looks like. (Reported frauds are\n"
-        "left out of training, and counted by terminal.) With chargebacks: a head has\n"
-        "learnt from the frauds reported by then, has beaten the members, and decides."
+        "Members alone: unsupervised, they have never seen a label. (Reported frauds are\n"
+        "left out of training, and counted by terminal.) With chargebacks: a supervised\n"
+        "head, trained on the frauds reported by then, beat the members and decides."
     )
 
 
@@ -212,17 +212,15 @@ def show_alerts(console: Console, config: Config, store: Store, *, truth: Truth)
     if events:
         with store.read() as session:
             text = alert_text(session, find(session, events[0]["id"]), config=config)
-        console.print(f"The first of them, by [bold]detector alerts show {name} {events[0]['id'][:9]}[/]:")
+        console.print(f"The first alert, as shown by [bold]detector alerts show {name} {events[0]['id'][:9]}[/]:")
         console.print(Panel(escape(text), expand=False))
         console.print(
             f"Answer it: [bold]detector alerts answer {name} {events[0]['id'][:9]} fraud --reason 'customer called'[/]"
         )
-    console.print(
-        f"These are lines of [bold]{escape(str(config.alerts.file.path))}[/], the channel that needs nothing."
-    )
-    console.print("To have them in Slack or at an address of your own, add to the configuration:")
+    console.print(f"The same alerts are in [bold]{escape(str(config.alerts.file.path))}[/], one JSON object a line.")
+    console.print("To get alerts in Slack or at your own endpoint, add to detector.yaml:")
     console.print(escape(TARGETS), highlight=False, style="bold")
-    console.print(f"and try it out: [bold]detector alerts test {name}[/]. All channels: docs/alerts.md")
+    console.print(f"then send a test: [bold]detector alerts test {name}[/]. All channels: docs/alerts.md")
 
 
 def _alerts(events: Sequence[Mapping[str, Any]], truth: Truth, *, entity: str) -> Listing:

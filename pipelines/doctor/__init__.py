@@ -44,8 +44,8 @@ def examine(config: Config, *, rows: int = SAMPLE_ROWS, now: datetime | None = N
         frame = _look(source, config, rows, total)
         checks.extend(_source(source, frame, total))
     except (SourceError, SettingError, MissingExtraError) as error:
-        place = "source.path" if config.source.url is None else "source.url"
-        checks.append(Check(place, "problem", str(error), "Correct it; the columns could not be checked."))
+        place = next(name for name in ("path", "url", "topic") if getattr(config.source, name) is not None)
+        checks.append(Check(f"source.{place}", "problem", str(error), "Correct it; the columns could not be checked."))
     if frame is not None:
         checks.extend(_formats(config, frame))
         checks.extend(check_columns(config.columns, frame))

@@ -13,6 +13,7 @@ from pipelines.config import Config
 from pipelines.config.series import in_settings
 from pipelines.doctor.check import Check
 from pipelines.factory.detector import refuse_taken_names
+from pipelines.factory.gates import without_maintenance
 from pipelines.factory.kinds import KINDS
 from pipelines.factory.leakage import suspects_of
 from pipelines.labels.known import known_labels, may_be_labelled, with_report_time
@@ -33,8 +34,12 @@ def check_training(config: Config, source: Source, frame: pd.DataFrame) -> Itera
             found = f"{len(cleaned.rows)} usable rows of {len(frame):,}: {why}"
             yield Check("train", "problem", found, "Mend what the checks above say, or give more rows.")
             return
-        rows, kept_apart = kind.split(cleaned.rows, config, schema)
-        kind.check(rows, kept_apart, config, schema)
+        working, idle = without_maintenance(cleaned.rows, config, schema)
+        if idle:
+            yield Check("series.maintenance", "ok", idle.rstrip("."))
+        rows, kept_apart = kind.split(working, config, schema)
+        for said in kind.check(rows, kept_apart, config, schema):
+            yield Check("series.period", "ok", said)
     except DetectorError as error:
         yield Check("train", "problem", in_settings(str(error)), _of_several(config, source))
 

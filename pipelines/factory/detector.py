@@ -28,6 +28,18 @@ log = logging.getLogger("detector.training")
 
 # Columns of the scores that a column of the table would hide.
 TAKEN = (*VERDICTS, "truth", "model_version", "scored_at")
+NOT_OF_DETECTOR = {
+    "sampling",
+    "encoder",
+    "timezone",
+    "join",
+    "silent_minutes",
+    "silent_by_clock",
+    "gates",
+    "sensors",
+    "maintenance",
+}
+"""Settings of series that say how a detector serves, or are read by themselves."""
 MEMBERS = ("autoencoder", "forest", "neighbours", "contraction", "rare_values", "sequence")
 
 
@@ -136,7 +148,8 @@ def sequence_detector_of(config: Config, schema: Schema, *, on_step: OnStep | No
         name=config.name,
         random_state=config.random_state,
         on_step=on_step,
-        **section.model_dump(exclude={"sampling", "encoder", "join", "silent_minutes", "silent_by_clock"}),
+        timezone=section.timezone or config.service.timezone,
+        **section.model_dump(exclude=NOT_OF_DETECTOR),
     )
 
 

@@ -84,11 +84,15 @@ class Table:
         kept_apart: pd.DataFrame,  # noqa: ARG002 - as the others
         config: Config,  # noqa: ARG002 - as the others
         schema: Schema,
-    ) -> None:
-        """Raise what training would find out of cleaned rows before it fits anything: that no column varies."""
+    ) -> list[str]:
+        """Raise what training would find out of cleaned rows before it fits anything: that no column varies.
+
+        What there is to say of time is returned: nothing.
+        """
         from detector.encoding.table import TableEncoder
 
         TableEncoder.fit(rows, schema)
+        return []
 
     def enough(
         self,
@@ -180,11 +184,23 @@ class Sensors:
         """A ``SequenceDetector``."""
         return sequence_detector_of(config, schema, on_step=on_step)
 
-    def check(self, rows: pd.DataFrame, kept_apart: pd.DataFrame, config: Config, schema: Schema) -> None:
-        """Raise what training would find out of cleaned rows before it fits anything: that they are no series."""
+    def check(self, rows: pd.DataFrame, kept_apart: pd.DataFrame, config: Config, schema: Schema) -> list[str]:
+        """Raise what training would find out of cleaned rows before it fits anything: that they are no series.
+
+        Which period each model would see, and what its window covers, is returned in words, the same once.
+        """
         from detector.detectors.series.check import check_fit
 
-        check_fit(sequence_detector_of(config, schema), rows, kept_apart)
+        found: dict[str, list[str]] = {}
+        for seen in check_fit(sequence_detector_of(config, schema), rows, kept_apart):
+            share = f", which foretells {seen.foretells:.0%} of the sensor that follows it most" if seen.period else ""
+            period = f"readings repeat after {seen.period}{share}" if seen.period else "no period is seen"
+            covers = f"a window covers {seen.window} rows, a long one {seen.long_window}"
+            if schema.time is not None:
+                lengths = (duration(pd.Timedelta(seconds=n * seen.seconds)) for n in (seen.window, seen.long_window))
+                covers = "a window covers {}, a long one {}".format(*lengths)
+            found.setdefault(f"{period}; {covers}", []).append(seen.name)
+        return [f"{', '.join(names)}: {said}" if len(found) > 1 else said for said, names in found.items()]
 
     def enough(self, rows: pd.DataFrame, config: Config, schema: Schema) -> tuple[pd.DataFrame, list[str]]:
         """Where each machine has a model, those of which there are eight windows: a new one waits until there are."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
@@ -16,6 +17,7 @@ from detector.metrics.ranking import read_labels
 from detector.schema import Schema
 from pipelines.config import Config
 from pipelines.factory.detector import refuse_taken_names
+from pipelines.factory.gates import without_maintenance
 from pipelines.factory.kinds import KINDS
 from pipelines.factory.labelled_set import LabelledSet, labelled_set_of, without
 from pipelines.features.burn_in import warm
@@ -23,6 +25,8 @@ from pipelines.features.engine import FeatureEngine, statements_of
 from pipelines.labels.known import known_labels, with_known_labels, with_report_time
 from pipelines.progress import counted, progress
 from pipelines.sources import Source
+
+log = logging.getLogger("detector.training")
 
 MOST_COMPARED = 100_000
 BATCH = 65_536
@@ -147,7 +151,7 @@ def split(
         schema = engine.schema(schema)
     frame = frame.reset_index(drop=True)
     cleaned = clean(frame, schema, labelled=schema.label is not None)
-    rows = cleaned.rows
+    rows, idle = without_maintenance(cleaned.rows, config, schema)
     if schema.time is not None:
         rows = rows.sort_values(schema.time, kind="stable")
     labels = read_labels(rows[schema.label]) if schema.label is not None else np.full(len(rows), np.nan)
@@ -163,6 +167,8 @@ def split(
     first = _first_compared(rows, believed, config, schema, champion_until)
     compare, learn = rows.iloc[first:], rows.iloc[:first]
     labelled = labelled_set_of(dated.iloc[:first], config, schema, now=now, statements=statements)
+    if idle:
+        log.info(idle)
     learn = without(learn[labels[:first] != 1], labelled)
     learn = with_known_labels(learn, dated, config, schema, now=now, statements=statements)
     learn, early = warm(learn, str(schema.time), None if engine is None else engine.whole_from)

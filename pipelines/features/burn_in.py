@@ -26,7 +26,7 @@ def warm(rows: pd.DataFrame, time: str, whole_from: pd.Timestamp | None) -> tupl
 
     >>> rows = pd.DataFrame({"at": pd.date_range("2024-01-01", periods=300)})
     >>> warm(rows, "at", pd.Timestamp("2024-01-31"))[1]
-    '30 rows before 2024-01-31 00:00 not taken for normal behaviour: their past is too short for the features.'
+    '30 rows before 2024-01-31 00:00 are not used to learn what is normal: their past is too short for the features.'
     >>> len(warm(rows, "at", pd.Timestamp("2024-09-30"))[0])
     150
     """
@@ -37,4 +37,4 @@ def warm(rows: pd.DataFrame, time: str, whole_from: pd.Timestamp | None) -> tupl
     if len(kept) == len(rows) or len(kept) < LEAST_ROWS:
         return rows, None
     early = f"{counted(len(rows) - len(kept))} before {since:%Y-%m-%d %H:%M}"
-    return kept, f"{early} not taken for normal behaviour: their past is too short for the features."
+    return kept, f"{early} are not used to learn what is normal: their past is too short for the features."

@@ -21,6 +21,20 @@ def open_followed(config: Config, store: Store, schema: Schema, *, also: Sequenc
     section, source = config.service, config.source
     if source.path is not None:
         return FollowedFolder(store, name=config.name, source=source, schema=schema, section=section, also=also)
+    if source.topic is not None:
+        from pipelines.ingest.topic import FollowedTopic
+        from pipelines.sources.topic import topic_of
+
+        return FollowedTopic(
+            store,
+            name=config.name,
+            topic=topic_of(source.topic),
+            schema=schema,
+            starts_new=section.start == "new",
+            batch_rows=section.batch_rows,
+            also=also,
+            formats=source.complete_formats,
+        )
     if source.table is None:
         raise SettingError(
             "`source.query` can be scored once, but not followed. Make a view of it, and name that in `source.table`."

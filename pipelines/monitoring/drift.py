@@ -20,6 +20,7 @@ from detector.metrics.drift import ALERTS, RISK, Shift, persistent
 from detector.persist import bundle
 from pipelines.config import Config
 from pipelines.factory.detector import policy_of
+from pipelines.factory.gates import gated
 from pipelines.factory.metadata import reference_of
 from pipelines.factory.training_period import latest_rows, rows_between
 from pipelines.features.engine import FeatureEngine, feature_engine_of
@@ -104,7 +105,7 @@ def watch(config: Config, *, now: datetime) -> DriftReport:
     registry, settings = ModelRegistry(config.bundle), config.drift
     settle_shadow(config, now=now)
     place = registry.serving()
-    champion, name = bundle.load(place), bundle.fingerprint(place)
+    champion, name = gated(bundle.load(place), config), bundle.fingerprint(place)
     reference = reference_of(champion.metrics)
     if reference is None:
         return _nothing("The detector remembers no training rows to compare with. Train again: `detector retrain`.")

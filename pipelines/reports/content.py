@@ -13,6 +13,7 @@ from detector.explain.reason import Reason
 from detector.features import Wording
 from detector.metrics.ranking import Interval
 from detector.schema import Schema
+from pipelines.reports.drift import Drift
 from pipelines.reports.style import shorten
 
 if TYPE_CHECKING:
@@ -56,6 +57,7 @@ class ReportContent:
     - ``source``: where the rows came from, without secrets.
     - ``reviewed``: how many of the rows were scored: those kept apart, in training.
     - ``alternatives``: what other thresholds would flag.
+    - ``drift``: the rows beside those that a detector learnt from.
     - ``explain``: the command that explains a row, to which its key is added.
     - ``truth``: metrics of ``detector.metrics.ranking`` against known labels, joined in one mapping.
     - ``ap_interval``: average precision with its bootstrap interval.
@@ -81,6 +83,7 @@ class ReportContent:
     seconds: float | None = None
     reviewed: int | None = None
     alternatives: Sequence[Alternative] = ()
+    drift: Drift | None = None
     explain: str = ""
     truth: Mapping[str, float] | None = None
     ap_interval: Interval | None = None

@@ -14,7 +14,9 @@ SURE, NEAR = 2.58, 0.005
 
 def findings_of(content: ReportContent) -> list[str]:
     """The findings, the most important first."""
-    return [*_events(content), *_flags(content), *_ranking(content), *_calibration(content), *_members(content)]
+    drift = [content.drift.finding()] if content.drift is not None else []
+    found = [*_events(content), *_flags(content), *_ranking(content), *_calibration(content)]
+    return [*found, *drift, *_members(content)]
 
 
 def _flags(content: ReportContent) -> Iterator[str]:

@@ -48,11 +48,13 @@ CAPTIONS = {
     "risk_over_time": "The risk, what is flagged (orange), and what is known to be anomalous (dark, above).",
     "comparison": "Left: how many anomalies are among the riskiest rows of each. Right: p-values that are "
     "right follow the diagonal.",
+    "drift": "The columns that shifted most. The bins of a number hold a tenth of the earlier rows each.",
     "members": "How alike the members order the rows. Members that agree on everything add nothing to each other.",
 }
 
 SECTIONS = {
     "comparison": ("comparison",),
+    "drift": ("drift",),
     "events": ("risk_over_time", *(f"event_{number}" for number in range(1, 7))),
     "threshold": ("risk", "alert_rate", "precision_recall", "calibration"),
     "drivers": ("feature_error", "code"),
@@ -119,7 +121,7 @@ def render(content: ReportContent) -> str:
         alerts=(alerts := _alert_rows(content)),
         levels=[level for level in reversed(SEVERITIES) if any(row["severity"] == level for row in alerts)],
         key_columns=_key_columns(content),
-        figures=_by_section(as_svg(content.figures)),
+        figures=_by_section(as_svg({**content.figures, **_drift_figure(content)})),
         members=_members(content),
         powers=_powers(content),
         facts=_facts(content),
@@ -140,6 +142,11 @@ def render_page(template: str, **parts: Any) -> str:
     script = (files("pipelines") / "templates" / "report.js").read_text(encoding="utf-8")
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode("ascii")
     return page.get_template(template).render(**parts, script=Markup(script), script_hash=f"sha256-{digest}")
+
+
+def _drift_figure(content: ReportContent) -> dict[str, Figure]:
+    drawn = None if content.drift is None else content.drift.figure
+    return {} if drawn is None else {"drift": drawn}
 
 
 def as_svg(figures: Mapping[str, Figure]) -> list[dict[str, Any]]:

@@ -81,6 +81,8 @@ class Scoring:
     sink: BatchSink = field(init=False)
     reasons: Counter[str] = field(default_factory=Counter, init=False)
     """Quarantined rows of all batches by the kind of their reason."""
+    held: Counter[str] = field(default_factory=Counter, init=False)
+    """Rows of all batches that gates held back, by gate."""
 
     def __post_init__(self) -> None:
         config, self.store, self.source = self.context.config, self.context.store, self.context.config.name
@@ -163,6 +165,7 @@ class Scoring:
             extra={"batch": batch.id, "rows": batch.rows, "seconds": round(time.perf_counter() - started, 3)},
         )
         self.reasons.update(outcome.reasons)
+        self.held.update(outcome.scored.held)
         warn_of_rows(batch, outcome.reasons, self._quarantine_of(batch), config=self.context.config)
         self._shadow(batch, outcome.trial)
         return None

@@ -88,6 +88,7 @@ class ScoredBatch:
       batch counts.
     - ``keep``: Writes what the next batch needs, in the transaction of this one, given its session and the batch's
       number.
+    - ``held``: How many rows each gate held back that would have been flagged.
     """
 
     scored: int
@@ -99,6 +100,7 @@ class ScoredBatch:
     note: str | None = None
     neighbours: Mapping[str, int] = field(default_factory=dict)
     keep: Callable[[Session, int], None] = keep_nothing
+    held: Mapping[str, int] = field(default_factory=dict)
 
 
 class BatchScorer(Protocol):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from pipelines.alerts.outbox.enqueue import enqueue
@@ -12,6 +12,7 @@ from pipelines.jobs.context import Context, JobOutcome
 from pipelines.progress import counted
 from pipelines.scoring.batch_transaction import Scoring
 from pipelines.scoring.load import load_scorer
+from pipelines.scoring.reports import held_back
 from pipelines.scoring.series import SeriesBatchScorer
 from pipelines.scoring.unusable import report_files
 from pipelines.store import Batch
@@ -37,16 +38,22 @@ class Totals:
         for name in ("rows", "scored", "flagged", "quarantined"):
             setattr(self, name, getattr(self, name) + getattr(batch, name))
 
-    def outcome(self, notices: Sequence[str], reasons: Counter[str] | None = None) -> JobOutcome:
-        """The run as its record shows it; ``reasons`` counts the rows that could not be used."""
+    def outcome(
+        self, notices: Sequence[str], reasons: Counter[str] | None = None, held: Mapping[str, int] | None = None
+    ) -> JobOutcome:
+        """Its record; ``reasons`` counts the rows that could not be used, ``held`` those held back."""
         facts = {name: value for name, value in vars(self).items() if name != "rows"}
         if reasons:
             facts["quarantined_by_reason"] = dict(reasons.most_common(MOST_REASONS))
+        if held:
+            facts["held_by_gate"] = dict(held)
         if notices:
             facts["notices"] = list(notices[:20])
         if not self.batches:
             return JobOutcome(outcome="skipped", note="; ".join(notices) or "nothing new", facts=facts)
         note = f"scored {self.scored:,} of {counted(self.rows)}, flagged {self.flagged:,}"
+        if held:
+            note += f", {held_back(held)}"
         if self.quarantined:
             note += f", quarantined {self.quarantined:,}"
         return JobOutcome(rows=self.rows, note="; ".join([note, *notices]), facts=facts)
@@ -75,7 +82,7 @@ def score_new(context: Context) -> JobOutcome:
     for notice in notices:
         log.warning(notice)
     report_files(context, notices, has_scored=totals.batches > 0)
-    return totals.outcome(notices, scoring.reasons)
+    return totals.outcome(notices, scoring.reasons, scoring.held)
 
 
 def _report_silence(scoring: Scoring) -> None:

@@ -9,6 +9,7 @@ from detector.errors import SettingError, nearest
 from detector.persist import bundle
 from pipelines.config import Config
 from pipelines.factory.detector import exploration_of, policy_of
+from pipelines.factory.gates import gated
 from pipelines.features.wording import wording_of
 from pipelines.jobs.context import ProcessCache
 from pipelines.scoring.contract import BatchScorer
@@ -64,12 +65,13 @@ def scorer_of(scorer: bundle.Scorer, *, version: str, config: Config) -> BatchSc
     policy = policy_of(config.policy, scorer.schema)
     if isinstance(scorer, SequenceScorer):
         return SeriesBatchScorer(
-            scorer,
+            gated(scorer, config),
             version=version,
             policy=policy,
             kept=kept,
             staleness=Staleness.of(config),
             wording=wording_of(config),
+            join=config.series.join,
         )
     return TableBatchScorer(
         scorer,
@@ -82,4 +84,13 @@ def scorer_of(scorer: bundle.Scorer, *, version: str, config: Config) -> BatchSc
 
 
 def _token(config: Config, folder: Path, version: str) -> object:
-    return folder, version, config.policy, config.series, config.alerts, config.columns, config.features
+    return (
+        folder,
+        version,
+        config.policy,
+        config.series,
+        config.alerts,
+        config.columns,
+        config.features,
+        config.service.timezone,
+    )

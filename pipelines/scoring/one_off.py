@@ -22,6 +22,7 @@ from detector.features import Wording
 from detector.persist import bundle
 from pipelines.config import Config, OutputSection
 from pipelines.factory.detector import exploration_of, policy_of
+from pipelines.factory.gates import gated
 from pipelines.features.engine import FeatureEngine, feature_engine_of, joined, slices
 from pipelines.features.wording import wording_of
 from pipelines.ingest.batch import InputBatch, ReadFacts
@@ -86,7 +87,7 @@ def score(
     given.check(source.columns())
     run = _Run(config, source, target, version, now, started)
     if isinstance(scorer, SequenceScorer):
-        return _score_series(run, scorer)
+        return _score_series(run, gated(scorer, config))
     wanted = read_columns(source.columns(), given, engine)
     rows = InputBatch(wanted, lambda facts: _read(source, facts, columns=wanted, numeric=given.numeric))
     return _score_table(run, scorer, rows, engine)
@@ -190,6 +191,7 @@ def _score_series(run: _Run, scorer: SequenceScorer) -> SeriesReport:
         events_output=beside.describe(),
         quarantine=quarantine.describe(),
         policy=policy.describe(),
+        held=found.held,
     )
 
 

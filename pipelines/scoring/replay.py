@@ -56,6 +56,11 @@ def backfill(context: Context) -> JobOutcome:
     else:
         from pipelines.ingest.table import FollowedTable
 
+        if context.config.source.topic is not None:
+            raise SettingError(
+                "Messages of a topic that the first look left out cannot be made up for. Score them from a file, or "
+                "begin anew with another `name` and `service.start: all`."
+            )
         if arguments.get("files") or not isinstance(followed, FollowedTable):
             raise SettingError("A table has no files. Say from where to where with --since and --until.")
         windows = followed.left_out(arguments.get("since"), arguments.get("until"))

@@ -12,6 +12,16 @@ from pipelines.progress import counted
 MOST_SHOWN = 10
 
 
+def held_back(held: Mapping[str, int]) -> str:
+    """What gates held back, in words, those first that held back most.
+
+    >>> held_back({"heat: direction": 3, "maintenance": 9})
+    'held back 12 rows that the policy flags (maintenance 9, heat: direction 3)'
+    """
+    each = ", ".join(f"{name} {rows:,}" for name, rows in sorted(held.items(), key=lambda one: (-one[1], one[0])))
+    return f"held back {counted(sum(held.values()))} that the policy flags ({each})"
+
+
 @dataclass(frozen=True)
 class SeriesReport:
     """What scoring series did."""
@@ -26,6 +36,8 @@ class SeriesReport:
     events_output: str
     quarantine: str
     policy: str
+    held: Mapping[str, int] = field(default_factory=dict)
+    """How many steps each gate held back that would have been flagged."""
 
     def summary(self) -> list[str]:
         """The run in a few lines, with the riskiest events."""
@@ -36,6 +48,8 @@ class SeriesReport:
             ),
             f"Policy: {self.policy}.",
         ]
+        if self.held:
+            lines.append(f"{held_back(self.held).capitalize()}.")
         top = self.events.astype({"risk": "float64"}).nlargest(MOST_SHOWN, "risk").sort_values("start", kind="stable")
         for event in top.itertuples():
             whose = f"{event.entity}  " if event.entity else ""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime, timedelta
 from functools import partial
@@ -21,6 +22,7 @@ from detector.decide.policy import Policy
 from detector.detectors.series.scorer import SequenceScorer
 from detector.detectors.series.stream import Continued, Tail, continue_series, newest_of
 from detector.features import Wording
+from pipelines.alerts.grouping.events import EVENT_REASONS, HELD
 from pipelines.ingest.batch import InputBatch
 from pipelines.ingest.dedupe import KeyLedger
 from pipelines.ingest.provenance import with_provenance
@@ -48,7 +50,8 @@ class SeriesBatchScorer:
     - ``version``: Its fingerprint.
     - ``policy``: Decides over the rows that are scored in a batch. A budget a day counts what other batches have
       flagged.
-    - ``kept``: Sensors whose values alerts show.
+    - ``kept``: Sensors whose values alerts show, and how many rows gates held back.
+    - ``join``: Quiet steps within one event.
     - ``staleness``: When a machine without any row is reported.
     """
 
@@ -61,14 +64,16 @@ class SeriesBatchScorer:
         kept: Sequence[str] = (),
         staleness: Staleness | None = None,
         wording: Wording | None = None,
+        join: int = 0,
     ) -> None:
         self.scorer = scorer
         self.schema = scorer.schema
         self.version = version
         self.policy = policy
-        self.kept = tuple(name for name in kept if name in scorer.sensors)
+        self.kept = (*(name for name in kept if name in scorer.sensors), HELD, EVENT_REASONS)
         self.staleness = staleness or Staleness()
         self.wording = wording or Wording()
+        self.join = join
 
     @property
     def metrics(self) -> Mapping[str, Any]:
@@ -95,7 +100,7 @@ class SeriesBatchScorer:
         is_new = np.ones(len(found.rows), dtype=bool)
         if not context.is_next and self.schema.key is not None:
             is_new = ~context.known(found.rows[self.schema.key])
-        scores = self._scores(found, is_new, context)
+        scores, held = self._scores(found, is_new, context)
         flags = scores["flagged"].to_numpy(dtype=bool)
         if waiting := int(found.tail.waiting.sum()):
             log.info("%d rows wait for those that come after them", waiting)
@@ -106,6 +111,7 @@ class SeriesBatchScorer:
             frames=_slices(scores),
             by_day={} if self.schema.time is None else counts_by_day(_days(scores, self.schema.time)[flags]),
             has_provenance=True,
+            held=held,
             notices=notices if context.is_next else None,
             keep=partial(_keep, source=context.source, tail=tail, scorer=self.scorer)
             if context.is_next
@@ -157,19 +163,33 @@ class SeriesBatchScorer:
             rows = rows.drop(index=again.index)
         return rows
 
-    def _scores(self, found: Continued, is_new: NDArray[np.bool_], context: BatchContext) -> pd.DataFrame:
-        """Scores of the rows that are final, without those that have some."""
+    def _scores(
+        self, found: Continued, is_new: NDArray[np.bool_], context: BatchContext
+    ) -> tuple[pd.DataFrame, Counter[str]]:
+        """Scores of the rows that are final, without those that have some; and what gates held back."""
         rows, step = found.rows[is_new], found.step[is_new]
         named = rows[[name for name in (self.schema.key, self.schema.time, self.schema.entity) if name is not None]]
         if self.schema.key is None:
             places = rows[list(PLACES)].set_axis(list(ROW_COLUMNS), axis=1)
             named = pd.concat([places, named], axis=1)
         if found.judged is None:
-            return named.assign(flagged=np.zeros(len(rows), dtype=bool))
+            return named.assign(flagged=np.zeros(len(rows), dtype=bool)), Counter()
         day = None if self.schema.time is None else _days(rows, self.schema.time)
-        flagged = self.policy.decide(found.judged.p_value[step], found.judged.risk[step], day=day, used=context.used)
-        scores = self.wording.scores(found.judged.row_scores(named, step, flagged))
-        return scores.join(rows[list(self.kept)]) if self.kept else scores
+        decision = found.judged.decide(self.policy, step=step, day=day, used=context.used)
+        scores = self.wording.scores(found.judged.row_scores(named, step, decision.flagged))
+        own = [name for name in self.kept if name in rows]
+        scores = scores.join(rows[own]) if own else scores
+        said = found.judged.event_reasons(step[decision.flagged], join=self.join)
+        reasons = pd.Series(
+            [self.wording.reasons(said.get(at, [])) for at in step.tolist()], scores.index, dtype=object
+        )
+        return scores.assign(**{HELD: self._held(rows, decision.held), EVENT_REASONS: reasons}), decision.by_gate
+
+    def _held(self, rows: pd.DataFrame, held: NDArray[np.bool_]) -> NDArray[np.int64]:
+        """For each row, how many of its machine gates held back in this batch."""
+        whose = rows[self.schema.entity] if self.schema.entity is not None else pd.Series("", index=rows.index)
+        counts = pd.Series(held, index=rows.index).groupby(whose.to_numpy()).transform("sum")
+        return np.asarray(counts.to_numpy(dtype=np.int64))
 
     def _notices(self, silent: pd.Series, present: pd.Timestamp) -> pd.DataFrame:
         time = self.schema.time

@@ -27,6 +27,9 @@ class Metrics:
         self._reasons = Counter(
             "detector_rows_quarantined_by_reason", "Rows quarantined, by reason.", ["reason"], registry=self.registry
         )
+        self._held = Counter(
+            "detector_rows_held_back", "Rows that a gate held back, by gate.", ["gate"], registry=self.registry
+        )
         self._seconds = Histogram(
             "detector_job_seconds", "How long runs took.", ["job"], registry=self.registry, buckets=BUCKETS
         )
@@ -48,6 +51,8 @@ class Metrics:
             self._quarantined.inc(facts.get("quarantined", 0))
             for reason, rows in facts.get("quarantined_by_reason", {}).items():
                 self._reasons.labels(reason).inc(rows)
+            for gate, rows in facts.get("held_by_gate", {}).items():
+                self._held.labels(gate).inc(rows)
         for name, value in found.gauges.items():
             self._gauge(name, float(value))
 

@@ -61,10 +61,10 @@ class Status:
         columns = (
             Column("what", head=True),
             Column("state", head=True),
-            Column("how it stands", is_sentence=True),
+            Column("details", is_sentence=True),
         )
         rows = [
-            {"what": each.what, "state": Cell(each.state, each.state, COLOURS[each.state]), "how it stands": each.said}
+            {"what": each.what, "state": Cell(each.state, each.state, COLOURS[each.state]), "details": each.said}
             for each in self.matters
         ]
         todo = [each.todo for each in self.matters if each.todo]
@@ -92,7 +92,7 @@ def status_of(config: Config, *, now: datetime, place: str) -> Status:
 
 def _detector(config: Config, place: str) -> Matter:
     if not config.bundle.exists():
-        return Matter("detector", "waits", f"none has been trained ({config.bundle})", f"detector train{place}")
+        return Matter("detector", "waits", f"not trained yet ({config.bundle})", f"detector train{place}")
     try:
         scorer = bundle.load(config.bundle.resolve())
     except DetectorError as error:
@@ -114,7 +114,7 @@ def _service(config: Config, store: Store, place: str) -> Iterator[Matter]:
         if runs:
             yield Matter("service", "ok", f"runs ({lease.holder})" if lease is not None else "runs")
         else:
-            yield Matter("service", "off", "does not run", f"detector serve{place}")
+            yield Matter("service", "off", "not running", f"detector serve{place}")
         yield from _jobs(config, store, session, place)
         yield from _files(config, session, place)
         yield from _alerts(config, session, place)
@@ -151,7 +151,7 @@ def _files(config: Config, session: Session, place: str) -> Iterator[Matter]:
             .order_by(SourceFile.seen_at.desc())
             .limit(1)
         )
-        said = f"{counted(broken, 'file')} could not be taken, the last: {reason or 'see the log'}"
+        said = f"{counted(broken, 'file')} could not be read, the last: {reason or 'see the log'}"
         yield Matter("input", "failed", said, f"Mend the files, then: detector backfill{place}")
     elif waiting := found.get("waiting", 0) + found.get("claimed", 0):
         yield Matter("input", "waits", f"{counted(waiting, 'file')} not scored yet")
@@ -168,7 +168,7 @@ def _alerts(config: Config, session: Session, place: str) -> Iterator[Matter]:
         todo = f"detector alerts retry{place} --target {target.name}" if target.state == "disabled" else ""
         yield Matter(f"target {target.name}", "failed", f"is {target.state}: {target.error}", todo)
     if dead := found.get("dead", 0):
-        yield Matter("alerts", "failed", f"{dead:,} were given up", f"detector alerts retry{place}")
+        yield Matter("alerts", "failed", f"{dead:,} could not be delivered", f"detector alerts retry{place}")
     elif waiting := found.get("waiting", 0) + found.get("held", 0):
         yield Matter("alerts", "waits", f"{waiting:,} not delivered yet")
     elif found:
@@ -182,7 +182,7 @@ def _alerts(config: Config, session: Session, place: str) -> Iterator[Matter]:
         yield Matter(
             "answers",
             "waits",
-            f"{unanswered:,} alerts have none",
+            f"{unanswered:,} alerts are unanswered",
             f"detector alerts list{place}, then: detector alerts answer{place} ALERT",
         )
 

@@ -16,13 +16,16 @@ if TYPE_CHECKING:
 
 NOTE = "mlflow.note.content"
 REVIEW = "mlflow.sharedViewState.detector-review"
+LOSS = "mlflow.sharedViewState.detector-loss"
 """MLflow's pages keep a saved view of the runs in such a tag."""
+CURVES = ("epoch/loss", "epoch/held_out_loss")
 COLUMNS = (
     *(f"tags.`{name}`" for name in ("decision", "reason", "trigger", "data window", "drift")),
     *(f"metrics.`{name}`" for name in ("rows", "ap", "ap_champion", "alerts_a_day")),
 )
 TRAININGS = (  # the page shows the first line alone
-    "The view Review, below Views, shows the decision, drift, rows, average precision and alerts a day of each.\n\n"
+    "Under Views, Review lists the decision, drift, rows, average precision and alerts a day of each run; Loss draws "
+    "loss and held-out loss in one chart.\n\n"
     "One run a training, named after what was decided, and one for each move that a person made; below a training, its "
     "members."
 )
@@ -49,22 +52,62 @@ def experiment_id(client: MlflowClient, uri: str, name: str, *, about: str = "")
         # Without the tag, MLflow's pages open in their layout for language models.
         tags = {"mlflow.experimentKind": "custom_model_development"}
         tags |= {NOTE: about} if about else {}
-        tags |= {REVIEW: saved_view("Review", COLUMNS)} if about == TRAININGS else {}
+        tags |= _views() if about == TRAININGS else {}
         return str(client.create_experiment(name, artifact_location=artifact_root(uri), tags=tags))
     if found.lifecycle_stage != "active":
         raise TrackingError(
             f"The experiment {name!r} was deleted. Restore it with "
             f"'mlflow experiments restore --experiment-id {found.experiment_id}', or name another."
         )
+    if about == TRAININGS and LOSS not in found.tags:  # made before there was this view
+        client.set_experiment_tag(found.experiment_id, LOSS, _views()[LOSS])
     return str(found.experiment_id)
 
 
-def saved_view(name: str, columns: Sequence[str]) -> str:
+def _views() -> dict[str, str]:
+    return {REVIEW: saved_view("Review", COLUMNS), LOSS: saved_view("Loss", COLUMNS[:1], curves=CURVES)}
+
+
+def saved_view(name: str, columns: Sequence[str], *, curves: Sequence[str] = ()) -> str:
     """A view of the list of runs, the latest first, as MLflow's pages save it.
+
+    - ``columns``: those of the list.
+    - ``curves``: metrics that are drawn over their steps in one chart, in the view of charts.
 
     >>> json.loads(saved_view("Review", ["metrics.`ap`"]))["name"]
     'Review'
     """
-    shown = {"orderByKey": "attributes.start_time", "orderByAsc": False, "selectedColumns": list(columns)}
+    shown: dict[str, object] = {
+        "orderByKey": "attributes.start_time",
+        "orderByAsc": False,
+        "selectedColumns": list(columns),
+    }
+    if curves:
+        shown |= _chart(name, curves)
     packed = base64.b64encode(zlib.compress(json.dumps(shown).encode())).decode("ascii")
     return json.dumps({"name": name, "createdAt": 0, "updatedAt": 0, "state": f"deflate;{packed}"})
+
+
+def _chart(name: str, curves: Sequence[str]) -> dict[str, object]:
+    """One wide chart of several metrics above those that MLflow makes by itself, one a metric."""
+    section = {"uuid": name, "name": name, "display": True, "isReordered": True, "columns": 1, "cardHeight": 420}
+    chart = {
+        "type": "LINE",
+        "uuid": f"{name}-chart",
+        "metricSectionId": name,
+        "metricKey": curves[0],
+        "selectedMetricKeys": list(curves),
+        "xAxisKey": "step",
+        "xAxisScaleType": "linear",
+        "scaleType": "linear",
+        "yAxisKey": "metric",
+        "lineSmoothness": 0,
+        "runsCountToCompare": 10,
+        "displayName": "Loss and held-out loss",
+    }
+    made = {"deleted": False, "isGenerated": False}
+    return {
+        "compareRunSections": [section | made],
+        "compareRunCharts": [chart | made | {"range": {}, "yAxisExpressions": []}],
+        "isAccordionReordered": True,
+    }

@@ -10,7 +10,18 @@ from pipelines.config import Config
 from pipelines.tracking.facts import flat_params
 
 MOST = 60
-APART = ("service", "alerts", "output", "tracking", "bundle", "report", "source.path", "source.url", "columns.names")
+APART = (
+    "service",
+    "alerts",
+    "output",
+    "tracking",
+    "bundle",
+    "report",
+    "source.path",
+    "source.url",
+    "source.topic",
+    "columns.names",
+)
 """Where things are and go: of no account for what a detector finds."""
 ALWAYS = (
     *("name", "kind", "random_state", "policy.quantile", "policy.fdr", "policy.budget.rows", "policy.budget.per"),

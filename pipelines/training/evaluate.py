@@ -19,17 +19,21 @@ from detector.schema import Schema
 from pipelines.alerts.feedback.answers import realised
 from pipelines.config import Config
 from pipelines.factory.detector import exploration_of, policy_of
+from pipelines.factory.gates import gated
 from pipelines.factory.kinds import KINDS
+from pipelines.factory.metadata import reference_of
 from pipelines.features.engine import feature_engine_of
 from pipelines.features.wording import wording_of
 from pipelines.labels.feedback import Statements
 from pipelines.labels.known import with_answers
 from pipelines.progress import counted, progress
 from pipelines.reports.content import ReportContent, column_facts, quarantine_counts
+from pipelines.reports.drift import drift_since
 from pipelines.reports.page import write_report
 from pipelines.sinks.quarantine import count_quarantined, why
 from pipelines.sources import open_source
 from pipelines.training.merit import Review, alternatives, explain_command
+from pipelines.training.pages import days_of
 from pipelines.training.review import review
 
 LABEL_SOME = "Label some of both (1 anomalous, 0 normal)."
@@ -87,7 +91,7 @@ def evaluate(config: Config, *, input: str, now: datetime) -> EvaluationReport: 
     and normal ones.
     """
     started = time.perf_counter()
-    scorer = bundle.load(config.bundle)
+    scorer = gated(bundle.load(config.bundle), config)
     schema, kind = scorer.schema, KINDS[config.kind]
     if schema.label is None:
         raise SettingError(
@@ -122,6 +126,11 @@ def evaluate(config: Config, *, input: str, now: datetime) -> EvaluationReport: 
             f"{schema.label!r} holds no known anomaly or no known normal row among the {len(cleaned.rows):,} rows "
             f"read, so there is nothing to compare with. {' '.join([*unused, LABEL_SOME])}"
         )
+    learnt, wording = reference_of(scorer.metrics), wording_of(config)
+    against = f"the rows that the detector learnt from{days_of(scorer)}".replace(" (rows from", " (from")
+    drift = None
+    if learnt is not None:
+        drift = drift_since(learnt, cleaned.rows, against=against, scores=reviewed.scored, wording=wording)
     quarantine = pd.concat([*quarantined, cleaned.quarantine], ignore_index=True)
     report = config.report.with_name(f"{config.report.stem}.evaluation.html")
     write_report(
@@ -133,6 +142,7 @@ def evaluate(config: Config, *, input: str, now: datetime) -> EvaluationReport: 
             rows=given_rows,
             reviewed=len(reviewed.scored),
             alternatives=alternatives(reviewed.scored),
+            drift=drift,
             explain=explain_command(config, input),
             flagged=int(reviewed.scored["flagged"].sum()),
             quarantined=len(quarantine),
@@ -145,7 +155,7 @@ def evaluate(config: Config, *, input: str, now: datetime) -> EvaluationReport: 
             reasons=reviewed.reasons,
             policy=policy.describe(),
             figures=figures,
-            columns=column_facts(frame, schema, wording_of(config)),
+            columns=column_facts(frame, schema, wording),
             quarantine=quarantine_counts(quarantine),
             members=scorer.members,
             model=scorer.metrics,

@@ -13,10 +13,11 @@ from detector.persist.bundle import Scorer
 from pipelines.config import Config
 from pipelines.factory.detector import policy_of
 from pipelines.factory.kinds import KINDS
-from pipelines.factory.metadata import REFERENCE
+from pipelines.factory.metadata import REFERENCE, reference_of
 from pipelines.features.wording import wording_of
 from pipelines.registry.registry import ModelRegistry
 from pipelines.reports.content import ReportContent, column_facts, quarantine_counts
+from pipelines.reports.drift import Drift, drift_since
 from pipelines.reports.page import write_page
 from pipelines.training.merit import Review, alternatives, explain_command
 
@@ -39,11 +40,13 @@ def training_content(
     seconds: float,
     notes: Sequence[str],
     places: Mapping[str, str],
+    drift: Drift | None = None,
     quarantine: pd.DataFrame | None = None,
 ) -> ReportContent:
     """What the page of a training says.
 
     - ``frame``: all rows read, with their features.
+    - ``drift``: the rows learnt from beside those of the version before.
     - ``quarantine``: those that could not be used, if that is known.
     """
     calibration = {name: value for name, value in reviewed.metrics.items() if name.startswith(("calib", "share_"))}
@@ -55,6 +58,7 @@ def training_content(
         reviewed=len(reviewed.scored),
         flagged=int(reviewed.scored["flagged"].sum()),
         alternatives=alternatives(reviewed.scored),
+        drift=drift,
         explain=explain_command(config),
         quarantined=None if quarantine is None else len(quarantine),
         source=source,
@@ -74,6 +78,26 @@ def training_content(
         places=places,
         notes=list(notes),
     )
+
+
+def drift_of(config: Config, before: Scorer | None, rows: pd.DataFrame, scorer: Scorer) -> Drift | None:
+    """The rows that a detector learnt from beside those of the version before; None where nothing can be compared.
+
+    - ``before``: the version before, if there is one; None too if it was trained before references were kept.
+    - ``rows``: those learnt from, as ``clean`` returns them.
+    """
+    reference = None if before is None else reference_of(before.metrics)
+    if before is None or reference is None:
+        return None
+    features = [name for name in scorer.schema.features if name not in scorer.schema.datetime]
+    against = f"the version before{days_of(before)}"
+    return drift_since(reference, rows, against=against, features=features, wording=wording_of(config))
+
+
+def days_of(scorer: Scorer) -> str:
+    """The days that a detector learnt from, as the end of a phrase; empty if rows had no time."""
+    since, until = (str(scorer.metrics.get(name, ""))[:10] for name in ("learnt_since", "learnt_until"))
+    return f" (rows from {since} to {until})" if since and until else ""
 
 
 def page_of(config: Config, name: str) -> Path:

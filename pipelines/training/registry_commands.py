@@ -11,6 +11,7 @@ from detector.errors import DataError, SettingError
 from detector.persist import bundle
 from pipelines.config import Config
 from pipelines.factory.training_period import recent, split
+from pipelines.features.engine import feature_engine_of
 from pipelines.ingest.usable import open_usable
 from pipelines.listing import Cell, Column, Listing
 from pipelines.progress import progress
@@ -163,8 +164,9 @@ def compare_models(config: Config, first: str, second: str, *, now: datetime) ->
     scorers = [bundle.load(registry.path_of(model.name)) for model in found]
     champion, challenger = scorers
     until = max(str(scorer.metrics.get("learnt_until", "")) for scorer in (champion, challenger))
-    frame = recent(open_usable(config), config, now=now)
-    period = split(frame, config, now=now, champion_until=until)
+    engine = feature_engine_of(config, trained=False)
+    frame = recent(open_usable(config), config, now=now, engine=engine)
+    period = split(frame, config, now=now, champion_until=until, engine=engine)
     if len(period.compare) < 2:
         raise DataError("No recent row is later than those the two learnt from. Wait until rows have come.")
     with progress("Comparing", total=None):

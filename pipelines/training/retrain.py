@@ -25,6 +25,7 @@ from pipelines.progress import counted, progress
 from pipelines.registry.comparison import Comparison
 from pipelines.registry.promotion import FAILED, KEEP, PROMOTE, SHADOW, Decision, decide, note_of, overtaken
 from pipelines.registry.registry import ModelRegistry, OnPromotion
+from pipelines.reports.drift import Drift
 from pipelines.reports.page import render
 from pipelines.scoring.shadow import begin_shadow, settle_shadow
 from pipelines.testing.failpoints import failpoint
@@ -33,7 +34,7 @@ from pipelines.tracking.messages import flush_tracking, record_note, record_prom
 from pipelines.tracking.usage import measured
 from pipelines.training.comparison import compare_on, comparison_figure
 from pipelines.training.merit import Review
-from pipelines.training.pages import keep_page, training_content
+from pipelines.training.pages import drift_of, keep_page, training_content
 from pipelines.training.review import review
 from pipelines.training.run_record import Fitted, Retraining
 from pipelines.training.train import fitting_steps
@@ -160,7 +161,10 @@ def _retrain(run: _Run) -> RetrainReport:
     with registry.locked():
         name = registry.add(challenger, facts=_facts(challenger, found, reviewed), now=now)
     failpoint("retrain.compared")
-    page = None if reviewed is None else _keep_page(run, name, period, challenger, reviewed, figures, found, decision)
+    page = None
+    if reviewed is not None:
+        drift = drift_of(config, champion, period.learn, challenger)
+        page = _keep_page(run, name, period, challenger, reviewed, figures, found, decision, drift)
     if config.tracking.enabled:
         made = Retraining(
             config, period, fitted, decision, found, reviewed, figures, champion, source, run.trigger, engine
@@ -189,6 +193,7 @@ def _keep_page(
     figures: dict[str, Figure],
     found: Comparison | None,
     decision: Decision,
+    drift: Drift | None,
 ) -> str:
     """Keep the page about a challenger; where it is, or why it could not be written, which stops nothing."""
     drawn = {} if found is None else {"comparison": comparison_figure(found)}
@@ -205,6 +210,7 @@ def _keep_page(
         seconds=time.monotonic() - run.begun,
         notes=[decision.reason, *checks],
         places={"Detector": str(run.registry.path_of(name))},
+        drift=drift,
     )
     try:
         return f"Report: {keep_page(run.config, name, render(content))}"

@@ -18,11 +18,12 @@ from detector.cleaning.quarantine import quarantine
 from detector.decide.calibrate import Calibrator
 from detector.decide.policy import Policy
 from detector.detectors.table.training_filters import count_reasons
-from detector.errors import DataError
+from detector.errors import BundleError, DataError
 from detector.persist import bundle
 from detector.schema import Schema
 from pipelines.config import Config
 from pipelines.factory.detector import fit_warm, policy_of, refuse_taken_names
+from pipelines.factory.gates import gated, without_maintenance
 from pipelines.factory.kinds import KINDS
 from pipelines.factory.labelled_set import LabelledSet, head_note, labelled_set_of, train_head, without
 from pipelines.factory.leakage import suspects_note, suspects_of
@@ -38,7 +39,7 @@ from pipelines.reports.content import ReportContent
 from pipelines.reports.page import write_report
 from pipelines.sinks.quarantine import QuarantineSink
 from pipelines.training.merit import Review
-from pipelines.training.pages import keep_page, training_content
+from pipelines.training.pages import drift_of, keep_page, training_content
 from pipelines.training.review import review
 from pipelines.training.run_record import Trained
 
@@ -130,7 +131,8 @@ def train(config: Config, *, now: datetime) -> TrainReport:
         sink.write(source.rejected)
     _refuse_too_few(cleaned, quarantine_file)
     usable = with_report_time(cleaned.rows, frame, config)
-    rows, early = warm(cleaned.rows, str(schema.time), None if engine is None else engine.whole_from)
+    working, idle = without_maintenance(cleaned.rows, config, schema)
+    rows, early = warm(working, str(schema.time), None if engine is None else engine.whole_from)
     rows, kept_apart = kind.split(rows, config, schema)
     labelled = labelled_set_of(usable.drop(index=kept_apart.index), config, schema, now=now, statements=statements)
     rows = without(rows, labelled)
@@ -143,8 +145,9 @@ def train(config: Config, *, now: datetime) -> TrainReport:
             detector.scorer_ = train_head(detector.scorer_, labelled, config)
     filtered = _write_filtered(config, detector, rows, frame)
     with progress("Reviewing", total=None):
-        reviewed, figures = review(detector.scorer_, kept_apart, config, detector.history_)
+        reviewed, figures = review(gated(detector.scorer_, config), kept_apart, config, detector.history_)
     add_metadata(detector.scorer_, rows, kept_apart, policy=policy, now=now)
+    drift = drift_of(config, _version_before(config), rows, detector.scorer_)
     ModelRegistry(config.bundle).put(detector.scorer_, now=now)
     if engine is not None:
         engine.save(history_folder(config))
@@ -152,8 +155,8 @@ def train(config: Config, *, now: datetime) -> TrainReport:
     lost = _lost(cleaned, len(frame), quarantine_file)
     hindsight = _hindsight(usable, labelled, config, schema)
     waiting = kind.waiting(detector.scorer_)
-    notes = [text for text in (early, lost, hindsight, filtered, unmatched, waiting) if text is not None]
-    content = _content(trained, notes, now=now, started=started)
+    notes = [text for text in (early, idle, lost, hindsight, filtered, unmatched, waiting) if text is not None]
+    content = replace(_content(trained, notes, now=now, started=started), drift=drift)
     write_report(config.report, content)
     logged: LoggedModel | None = None
     unsent: list[str] = []
@@ -197,6 +200,16 @@ def _check_places(config: Config) -> None:
         from pipelines.tracking import require
 
         require(config.tracking.uri, may_be_down=True)
+
+
+def _version_before(config: Config) -> bundle.Scorer | None:
+    """The detector that this one takes the place of; None too if it cannot be read, which must not stop a training."""
+    if not config.bundle.exists():
+        return None
+    try:
+        return bundle.load(config.bundle)
+    except BundleError:
+        return None
 
 
 def _quarantine(config: Config) -> Path:

@@ -74,7 +74,7 @@ class SequenceDetector(OutlierMixin, BaseEstimator):  # type: ignore[misc]  # sc
         How an encoder that is named is trained.
     weights, residuals, window, variance, range_floor, reach, folds, deviation_floor, z_cap, smoothing, trailing, wait
         See ``SeriesRecipe``.
-    trees, lags, quantile
+    trees, lags, quantile, period, timezone
         Likewise.
     contamination : float
         Share of the training rows that ``predict`` calls anomalous, as everywhere in scikit-learn. ``judge`` does not
@@ -140,6 +140,8 @@ class SequenceDetector(OutlierMixin, BaseEstimator):  # type: ignore[misc]  # sc
     trees: int = 100
     lags: int = 8
     quantile: float = 0.99
+    period: str | None = None
+    timezone: str = "UTC"
     contamination: float = 0.01
     name: str = "detector"
     random_state: int = 0

@@ -16,19 +16,24 @@ from detector.detectors.series.encoders import EncoderChoice
 from detector.detectors.series.join import join_members
 from detector.detectors.series.members import TrainingSeries, fit_members, silent
 from detector.detectors.series.model import SeriesModel
-from detector.detectors.series.planted import COPIES, Planted, plant
+from detector.detectors.series.planted import COPIES, Planted, plant, plant_other_times
 from detector.detectors.series.prepared import Prepared
-from detector.detectors.series.recipe import SeriesRecipe
+from detector.detectors.series.recipe import NO_PERIOD, PHASE, SeriesRecipe
 from detector.detectors.series.scorer import SequenceScorer, Short, places_by_entity
 from detector.errors import DataError, SchemaError
+from detector.members.phase import Found, find_rhythm
 from detector.schema import Schema
 from detector.series.resample import RegularSeries, regularise
+from detector.series.rhythm import period_of
 from detector.series.sampling import Sampling
 from detector.series.scaling import SeriesScaling
+from detector.series.segmented_windows import fold_of_rows
 from detector.series.segments import bounds
 from detector.training.settings import OnStep
 
 LEAST_ROWS = 8
+SIXTH = 6
+"""The part of a period for which another time of it is planted."""
 WINDOW_SHARE = 8
 MOST_STRIDE = 4
 STRIDE_SHARE = 6
@@ -121,6 +126,8 @@ def _training(series: RegularSeries, usable: Flags, place: Counts, *, name: str)
         codes=series.codes[place],
         usable=usable[place],
         name=name,
+        times=None if series.times is None else series.times[place],
+        seconds=1.0 if series.every is None else series.every.total_seconds(),
     )
 
 
@@ -165,15 +172,49 @@ def fit_series(
         seen, range_floor=recipe.range_floor, reach=recipe.reach, coarsest=recipe.deviation_floor
     )
     stride = window_stride(series, length)
+    rhythm = rhythm_of(series, scaling.scale(series.values, series.segment)[:, scaling.moving], recipe)
+    if rhythm is not None:
+        recipe = replace(recipe, members=(*recipe.members, PHASE))
     prepared = Prepared(series.values, series.segment, scaling, recipe, length, stride)
     planted: list[Planted] = []
     if recipe.weights is None and len(recipe.members) > 1 and scaling.moving.any():
         rng = np.random.default_rng(random_state)
         planted = [plant(prepared.moving, rng) for _ in range(COPIES)]
+        if rhythm is not None and series.times is not None:
+            part, rows = rhythm.rhythm.of(series.times), int(rhythm.rhythm.seconds / SIXTH / series.seconds)
+            planted.append(plant_other_times(prepared.moving, part, series.codes, rng, rows=max(LEAST_ROWS, rows)))
     copies = [prepared.planted(copy.values) for copy in planted]
-    found = fit_members(series, prepared, copies, encoder=encoder, random_state=random_state, on_step=on_step)
+    found = fit_members(
+        series,
+        prepared,
+        copies,
+        encoder=encoder,
+        random_state=random_state,
+        on_step=on_step,
+        rhythm=None if rhythm is None else rhythm.rhythm,
+    )
+    if rhythm is not None:
+        found.facts |= {"period": rhythm.rhythm.name, "period_foretells": float(rhythm.gains.max())}
     kinds = [copy.kind for copy in planted]
     return FittedSeries(join_members(series, [prepared, *copies], kinds, found), found.history, found.message)
+
+
+def rhythm_of(series: TrainingSeries, moving: NDArray[np.float32], recipe: SeriesRecipe) -> Found | None:
+    """The rhythm that scaled readings of the moving sensors follow, if rows that it was not learnt from agree."""
+    asked = recipe.period is not None or len(recipe.members) > 1
+    if series.times is None or not asked or recipe.period == NO_PERIOD or not moving.size or not series.usable.any():
+        return None
+    read = np.asarray(series.observed.any(axis=1))
+    values = np.where(read[:, None], moving.astype(np.float64), np.nan)
+    return find_rhythm(
+        values,
+        series.times,
+        series.usable,
+        fold_of_rows(len(series), recipe.folds),
+        every=series.seconds,
+        zone=recipe.timezone,
+        wanted=None if recipe.period is None else period_of(recipe.period),
+    )
 
 
 def window_stride(series: TrainingSeries, length: int) -> int:

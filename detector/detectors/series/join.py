@@ -15,11 +15,14 @@ from detector.detectors.series.members import FittedMembers, TrainingSeries, for
 from detector.detectors.series.model import ModelledSeries, SeriesModel
 from detector.detectors.series.planted import learn_shares, separation
 from detector.detectors.series.prepared import Prepared
+from detector.detectors.series.recipe import PHASE
 from detector.errors import DataError
 from detector.members.residuals import ResidualRule
 from detector.series.segments import smooth
 from detector.series.staleness import StalenessRule
 
+ENERGIES = ("spectrum", PHASE)
+"""Members whose errors are in usual ones already, not in ranges."""
 LEAST_OFF = 0.01
 """The share of rows below which those that are not rebuilt to the last digit count as none."""
 LEAST_DEVIATION = 0.1**0.5
@@ -66,6 +69,7 @@ def join_members(
         spectra=found.spectra,
         forecast=found.forecast,
         forest=found.forest,
+        phase=found.phase,
         rules=rules,
         fusion=fusion,
         shares=shares,
@@ -80,7 +84,9 @@ def join_members(
     )
     if model.forest is None:
         return model
-    seen = ModelledSeries(model, series.values, observed=series.observed, segment=series.segment, codes=series.codes)
+    seen = ModelledSeries(
+        model, series.values, observed=series.observed, segment=series.segment, codes=series.codes, times=series.times
+    )
     return replace(model, baseline=model.baseline | {"forest": forest_baseline(seen, scored)})
 
 
@@ -100,7 +106,7 @@ def _rules(series: TrainingSeries, prepared: Prepared, found: FittedMembers, sco
     for name in recipe.members:
         if name != "forest":
             errors = np.where(scored[:, None], found.errors[name][0], 0.0)
-            energies = name == "spectrum"
+            energies = name in ENERGIES
             rules[name] = ResidualRule.fit(
                 prepared.widen_energies(errors) if energies else prepared.widen(errors, signed=recipe.signed),
                 seen,
@@ -129,7 +135,7 @@ def _score(
     parts: dict[str, Floats] = {}
     for name in recipe.members:
         errors = np.where(scored[:, None], np.nan_to_num(found.errors[name][place]), 0.0)
-        if name == "spectrum":
+        if name in ENERGIES:
             errors = rules[name].parts(prepared.widen_energies(errors), seen)
         elif name != "forest":
             errors = rules[name].parts(prepared.widen(errors, signed=recipe.signed), seen)

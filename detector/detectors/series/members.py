@@ -14,14 +14,17 @@ from detector.arrays import Counts, Flags, Floats
 from detector.detectors.series.encoders import EncoderChoice, FittedEncoder
 from detector.detectors.series.model import ModelledSeries
 from detector.detectors.series.prepared import Prepared, Spectra
+from detector.detectors.series.recipe import PHASE
 from detector.members.forecast import Forecast
 from detector.members.isolation_forest import Trees
+from detector.members.phase import Phase
 from detector.members.spectrum import Spectrum
 from detector.members.window_forest import WindowForest
 from detector.members.window_network import WindowNetwork
 from detector.members.window_pca import WindowPCA
 from detector.onnx.graph import joined
 from detector.onnx.parity import largest_difference
+from detector.series.rhythm import Rhythm
 from detector.series.segmented_windows import LaidWindows, cross_fit, fold_of_rows, thinned
 from detector.training.settings import OnStep
 
@@ -39,6 +42,8 @@ class TrainingSeries:
     - ``segment``, ``codes``, (n_steps,): which unbroken segment, and which series, each step belongs to.
     - ``usable``, (n_steps,): false for steps known to be anomalous; no window that touches one is learnt from.
     - ``name``: whose they are, for messages; empty if it is plain.
+    - ``times``, (n_steps,): of each step, in UTC and without zone; ``None`` if there are none.
+    - ``seconds``: between two steps; 1 without times.
     """
 
     values: Floats
@@ -47,6 +52,8 @@ class TrainingSeries:
     codes: Counts
     usable: Flags
     name: str = ""
+    times: NDArray[np.datetime64] | None = None
+    seconds: float = 1.0
 
     def __len__(self) -> int:
         return len(self.values)
@@ -58,7 +65,7 @@ class FittedMembers:
 
     - ``errors``, (n_rows, n_moving_sensors), or (n_rows, 1) for the forest: those of rows not learnt from; NaN where no
       usable window covers a row. First those of the rows, then those of each copy with planted faults.
-    - ``pca``, ``network``, ``long``, ``spectra``, ``forecast``, ``forest``: see ``SeriesModel``.
+    - ``pca``, ``network``, ``long``, ``spectra``, ``forecast``, ``forest``, ``phase``: see ``SeriesModel``.
     - ``facts``, ``history``, ``message``: see ``FittedSeries``.
     """
 
@@ -69,6 +76,7 @@ class FittedMembers:
     spectra: Spectra | None = None
     forecast: Forecast | None = None
     forest: WindowForest | None = None
+    phase: Phase | None = None
     facts: dict[str, Any] = field(default_factory=dict)
     history: dict[str, list[float]] = field(default_factory=dict)
     message: str = ""
@@ -86,13 +94,18 @@ def fit_members(
     encoder: EncoderChoice | None,
     random_state: int,
     on_step: OnStep,
+    rhythm: Rhythm | None = None,
 ) -> FittedMembers:
     """Fit the members that the recipe names, and the principal components always; see ``fit_series``.
 
     ``copies`` are the rows with planted faults, which the members see as they see rows that they did not learn from.
     Raises ``DataError`` if there are too few usable windows.
     """
-    return _Fitting(series, prepared, copies, random_state, on_step).members(encoder)
+    fitting = _Fitting(series, prepared, copies, random_state, on_step)
+    found = fitting.members(encoder)
+    if rhythm is not None:
+        found.errors[PHASE], found.phase = fitting.phase(rhythm)
+    return found
 
 
 class _Fitting:
@@ -111,7 +124,7 @@ class _Fitting:
         self.fold = fold_of_rows(len(series), prepared.recipe.folds)
 
     def members(self, encoder: EncoderChoice | None) -> FittedMembers:
-        recipe, n = self.prepared.recipe, len(self.series)
+        recipe, n = self.prepared.recipe, len(self.series)  # of which the phase comes after them
         shapes = {name: (n, 1 if name == "forest" else 0) for name in recipe.members}
         found = FittedMembers({name: [np.zeros(shape)] * len(self.all) for name, shape in shapes.items()})
         if not self.prepared.scaling.moving.any():
@@ -133,6 +146,19 @@ class _Fitting:
             self.on_step("isolation forest", 0, 1)
             found.errors["forest"], found.forest = self._forest(squares)
         return found
+
+    def phase(self, rhythm: Rhythm) -> tuple[list[Floats], Phase]:
+        """Fit what is usual at each time; rows, and copies, against what is usual by rows of other folds."""
+        times, usable = self.series.times, self.series.usable
+        assert times is not None
+        moving = self.prepared.moving
+        found = [np.zeros(moving.shape) for _ in self.all]
+        for number in range(int(self.fold.max()) + 1):
+            inside, apart = self.fold == number, (self.fold != number) & usable
+            model = Phase.fit(moving[apart], times[apart], rhythm)
+            for errors, rows in zip(found, self.all, strict=True):
+                errors[inside] = model.errors(rows.moving[inside], times[inside])
+        return found, Phase.fit(moving[usable], times[usable], rhythm)
 
     def _components(self, found: FittedMembers) -> list[Floats]:
         """Fit the principal components; the squared residuals of rows and copies."""

@@ -14,8 +14,9 @@ from detector.arrays import Counts, Flags, Floats
 from detector.decide.calibrate import Calibrator
 from detector.decide.fuse import Fusion
 from detector.detectors.series.prepared import Prepared, Spectra
-from detector.detectors.series.recipe import EARLIER_WEIGHTS, SeriesRecipe
+from detector.detectors.series.recipe import EARLIER_WEIGHTS, PHASE, SeriesRecipe
 from detector.members.forecast import Forecast
+from detector.members.phase import Phase
 from detector.members.residuals import ResidualRule
 from detector.members.spectrum import Spectrum
 from detector.members.window_forest import WindowForest
@@ -37,7 +38,7 @@ class SeriesModel:
     - ``scaling``: how readings are scaled.
     - ``pca``: the linear floor; ``None`` if no sensor moved.
     - ``network``: the neural encoder that takes its place in the reconstruction, if it beat it.
-    - ``long``, ``spectra``, ``forecast``, ``forest``: those members, if there are.
+    - ``long``, ``spectra``, ``forecast``, ``forest``, ``phase``: those members, if there are.
     - ``rules``: what residuals are usual, for all members but the forest.
     - ``fusion``: how members' scores are standardised.
     - ``shares``, (n_members,): what each member counts; they sum to 1.
@@ -58,6 +59,7 @@ class SeriesModel:
     spectra: Spectra | None
     forecast: Forecast | None
     forest: WindowForest | None
+    phase: Phase | None
     rules: dict[str, ResidualRule]
     fusion: Fusion
     shares: Floats
@@ -124,10 +126,20 @@ class ModelledSeries:
     - ``values``, (n_steps, n_sensors): NaN where missing.
     - ``observed``, (n_steps, n_sensors): where a reading came.
     - ``segment``, ``codes``, (n_steps,): which unbroken segment, and which series, each step belongs to.
+    - ``times``, (n_steps,): of each step, where there are times.
     """
 
-    def __init__(self, model: SeriesModel, values: Floats, *, observed: Flags, segment: Counts, codes: Counts) -> None:
-        self.model, self.segment = model, segment
+    def __init__(
+        self,
+        model: SeriesModel,
+        values: Floats,
+        *,
+        observed: Flags,
+        segment: Counts,
+        codes: Counts,
+        times: NDArray[np.datetime64] | None = None,
+    ) -> None:
+        self.model, self.segment, self.times = model, segment, times
         self.observed = observed
         self.overdue = model.staleness.beyond(measure_staleness(observed, codes))
         self.prepared = Prepared(values, segment, model.scaling, model.recipe, model.length, model.stride, self.overdue)
@@ -185,6 +197,10 @@ class ModelledSeries:
         nothing = np.empty((len(prepared.scaled), 0))
         if name == "spectrum":
             return prepared.widen_energies(nothing if model.spectra is None else prepared.oscillation(model.spectra))
+        if name == PHASE:
+            if model.phase is None or self.times is None:
+                return prepared.widen_energies(nothing)
+            return prepared.widen_energies(model.phase.errors(prepared.moving, self.times))
         if model.pca is None:
             return prepared.widen(nothing, signed=signed)
         if name == "long":
@@ -264,6 +280,7 @@ def _describe(model: SeriesModel) -> Parts:
         "spectrum-half": None if model.spectra is None else model.spectra.half,
         "forecast": model.forecast,
         "forest": model.forest,
+        "phase": model.phase,
     }
     for name, member in members.items():
         arrays |= under(name, member.state()) if member is not None else {}
@@ -276,6 +293,7 @@ def _describe(model: SeriesModel) -> Parts:
         "silence": list(model.staleness.limits),
         "threshold": model.threshold,
         "facts": model.facts,
+        "rhythm": None if model.phase is None else model.phase.rhythm.to_dict(),
     }
     drawn = {"network": model.network, "forest": model.forest}
     return Parts(facts, arrays, {name: one.graph.content for name, one in drawn.items() if one is not None})
@@ -283,8 +301,8 @@ def _describe(model: SeriesModel) -> Parts:
 
 def _rebuild(parts: Parts) -> SeriesModel:
     facts, graphs = parts.facts, parts.graphs
-    names = ("pca", "long", "spectrum", "spectrum-half", "forecast", "network", "forest")
-    pca, long, spectrum, half, forecast, network, forest = (parts.part(name) for name in names)
+    names = ("pca", "long", "spectrum", "spectrum-half", "forecast", "network", "forest", "phase")
+    pca, long, spectrum, half, forecast, network, forest, phase = (parts.part(name) for name in names)
     recipe = SeriesRecipe.from_dict(facts["recipe"])
     if "shares" not in facts:  # the weights of 0.1 were fixed
         recipe = replace(recipe, weights=EARLIER_WEIGHTS | dict(recipe.weights or {}))
@@ -300,6 +318,7 @@ def _rebuild(parts: Parts) -> SeriesModel:
         spectra=Spectra(Spectrum.from_state(spectrum), Spectrum.from_state(half)) if spectrum else None,
         forecast=Forecast.from_state(forecast) if forecast else None,
         forest=WindowForest.from_state(forest, graphs["forest"]) if forest else None,
+        phase=Phase.from_state(phase, facts["rhythm"]) if phase else None,
         rules={name: ResidualRule.from_state(rule) for name, rule in rules.items()},
         fusion=Fusion.from_state(facts["fusion"]),
         shares=np.asarray(facts.get("shares", recipe.shares), dtype=np.float64),

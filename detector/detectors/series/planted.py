@@ -13,12 +13,15 @@ from sklearn.metrics import average_precision_score
 
 from detector.arrays import Counts, Floats
 
-KINDS = ("spike", "drift", "level", "stuck", "lost correlation", "change of frequency", "noise")
+KINDS = ("spike", "drift", "level", "stuck", "lost correlation", "change of frequency", "noise", "another time")
+ANOTHER_TIME = len(KINDS)
+"""Planted only where readings follow the time of the day."""
 COPIES = 2
 PRIOR = 12.0
 """What is held of the members beforehand, as a number of votes. Fewer, and the weights hang on the faults drawn; more,
 and nothing is learnt from them."""
 VOTES = 4
+SHIFTS = 8
 LEAST_CHANGE = 0.02
 LEAST_ROWS = 4
 MOST_ROWS = 20_000
@@ -44,7 +47,7 @@ def plant(values: NDArray[np.float32], rng: np.random.Generator) -> Planted:
     order: list[int] = []
     row = int(rng.integers(5, n // 60 + 7))
     while row < n - 4:
-        order = order or rng.permutation(len(KINDS)).tolist()
+        order = order or rng.permutation(len(KINDS) - 1).tolist()
         number = order.pop()
         longest = max(9, min(128, n // 12))
         rows = (
@@ -57,6 +60,35 @@ def plant(values: NDArray[np.float32], rng: np.random.Generator) -> Planted:
         moved = np.abs(changed[row:end] - values[row:end]).max(axis=1) > LEAST_CHANGE
         kind[row:end] = np.where(moved, number + 1, 0)
         row = end + int(rng.integers(max(8, end - row), max(9, int(2.5 * (end - row)) + 20)))
+    return Planted(changed, kind)
+
+
+def plant_other_times(
+    values: NDArray[np.float32], part: Counts, codes: Counts, rng: np.random.Generator, *, rows: int
+) -> Planted:
+    """Plant rows of another time of the day, or kind of day, of the same series: about a tenth of all.
+
+    ``part`` is the part of the rhythm that each row is in, ``codes`` whose it is, ``rows`` how long a fault lasts.
+
+    >>> values = np.arange(400, dtype=np.float32)[:, None] % 20
+    >>> planted = plant_other_times(values, np.arange(400) % 20, np.zeros(400), np.random.default_rng(0), rows=10)
+    >>> bool(0 < (planted.kind > 0).mean() < 0.2)
+    True
+    """
+    n = len(values)
+    changed, kind = values.copy(), np.zeros(n, dtype=np.int64)
+    row = int(rng.integers(0, 5 * rows))
+    while row + rows <= n:
+        for _ in range(SHIFTS):
+            other = int(rng.integers(0, n - rows + 1))
+            own, source = slice(row, row + rows), slice(other, other + rows)
+            alike = codes[own] == codes[source]
+            if alike.all() and (part[own] != part[source]).all():
+                changed[own] = values[source]
+                moved = np.abs(changed[own] - values[own]).max(axis=1) > LEAST_CHANGE
+                kind[own] = np.where(moved, ANOTHER_TIME, 0)
+                break
+        row += rows + int(rng.integers(5 * rows, 10 * rows))
     return Planted(changed, kind)
 
 

@@ -78,13 +78,12 @@ class SensorReadings:
             self._of_step(step, sensor, share) for sensor, share in ranked(self._blamed(step, np.maximum(parts, 0)))
         ]
 
-    def of_event(self, steps: Counts, parts: Floats) -> list[Reason]:
-        """The reasons for an event of these flagged steps, how far each sensor went; ``parts`` as for all steps."""
-        blamed = np.maximum(parts[steps], 0.0)
+    def blamed(self, steps: Counts, parts: Floats) -> Floats:
+        """What each sensor adds to the risk of these steps in all; ``parts`` as for all steps."""
+        found = np.maximum(parts[steps], 0.0)
         for place in np.flatnonzero(self.touched[steps]):
-            blamed[place] = self._blamed(int(steps[place]), blamed[place])
-        first, last = int(steps[0]), int(steps[-1])
-        return [self._of_event(first, last, sensor, share) for sensor, share in ranked(blamed.sum(axis=0))]
+            found[place] = self._blamed(int(steps[place]), found[place])
+        return np.asarray(found.sum(axis=0))
 
     def _blamed(self, step: int, parts: Floats) -> Floats:
         """What each sensor adds to a step's risk, most of it handed on to those that are out of range nearby."""
@@ -125,22 +124,6 @@ class SensorReadings:
         same_side = own * self.deviation[nearby, sensor] >= 0
         return step if weight >= (CLEAR if same_side else 1.0) * most else nearby
 
-    def _of_event(self, first: int, last: int, sensor: int, share: float) -> Reason:
-        deviation = self.deviation[first : last + 1, sensor]
-        seen = self.series.observed[first : last + 1, sensor]
-        if self.overdue[first : last + 1, sensor].any() or not seen.any():
-            return self._reason(sensor, "no reading", self._said(first + int(np.argmin(seen)), sensor), share)
-        side = 1.0 if deviation.sum() >= 0 else -1.0
-        beyond = np.where(side * deviation > 0, self.beyond[first : last + 1, sensor], 0.0)
-        is_far = bool(beyond.max() > BEYOND)
-        worst = first + int(np.argmax(beyond if is_far else side * deviation))
-        observed, values = self._observed(worst, sensor), self.series.values[first : last + 1, sensor][seen]
-        if len(values) > 2 and np.ptp(values) == 0:
-            observed = f"stuck at {observed}"
-        elif len(values) > 1:
-            observed = f"{'up' if side > 0 else 'down'} to {observed}" if is_far else f"{observed} at worst"
-        return self._reason(sensor, observed, self._said(worst, sensor), share, is_phrase=" " in observed)
-
     def _observed(self, step: int, sensor: int) -> str:
         return f"{self.series.values[step, sensor]:.4g}" if self.series.observed[step, sensor] else "no reading"
 
@@ -151,7 +134,7 @@ class SensorReadings:
         said = f"about {self.expected[step, sensor]:.4g}"
         low, high = (float(each[sensor]) for each in range_of(self.model_of(step)))
         if self.beyond[step, sensor] > BEYOND and low < high:
-            return f"{said} ({low:.4g} to {high:.4g} in training)"
+            return f"{said} (learnt range {low:.4g} to {high:.4g})"
         return said
 
     def _reason(self, sensor: int, observed: str, said: str, share: float, *, is_phrase: bool = False) -> Reason:

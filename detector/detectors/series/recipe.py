@@ -13,12 +13,16 @@ from detector.arrays import Floats
 from detector.checks import check_interval, check_least
 from detector.errors import SettingError, nearest
 from detector.members.residuals import Residuals
+from detector.series.rhythm import period_of
 from detector.series.row_errors import How
 from detector.series.segments import reach as smoothed_over
 
 MEMBERS = ("reconstruction", "forest", "forecast", "long", "spectrum")
-WEIGHTS = {"reconstruction": 1.0, "long": 0.5, "spectrum": 1.5, "forest": 0.25, "forecast": 0.25}
+WEIGHTS = {"reconstruction": 1.0, "long": 0.5, "spectrum": 1.5, "forest": 0.25, "forecast": 0.25, "phase": 1.0}
 """What is held of the members before any fault is planted; of the spectrum, where much was learnt from."""
+NO_PERIOD = "none"
+PHASE = "phase"
+"""The member that knows the time of the day and the kind of day; it takes part where a rhythm is found."""
 ENOUGH_WINDOWS = 32
 """Windows without a common row from which a spectrum is half learnt: it says less of fewer."""
 EARLIER_WEIGHTS = {"reconstruction": 1.0, "forest": 0.1, "forecast": 0.25}
@@ -76,6 +80,11 @@ class SeriesRecipe:
     quantile : float
         The threshold is this quantile of the risks of rows that were not learnt from, and a margin for how little so
         few rows say of it, see ``cautious``.
+    period : str, optional
+        After which time readings are alike, such as "1d", "7d" or "8h"; "none" if there is none. By default it is
+        looked for in training: a day, weeks, then any other. What is configured too counts only if held-out rows agree.
+    timezone : str
+        Whose clock tells the hour and the day.
 
     Raises
     ------
@@ -102,9 +111,11 @@ class SeriesRecipe:
     trees: int = 100
     lags: int = 8
     quantile: float = 0.99
+    period: str | None = None
+    timezone: str = "UTC"
 
     def __post_init__(self) -> None:
-        known = [name for name in self.members if name in MEMBERS]
+        known = [name for name in self.members if name in (*MEMBERS, PHASE)]
         if not known or len({*known}) < len(self.members):
             raise SettingError(
                 f"members must be some of {', '.join(MEMBERS)}, each once. Received: members={self.members!r}."
@@ -124,10 +135,12 @@ class SeriesRecipe:
                 f"Residuals are not judged by {self.residuals!r}. {nearest(str(self.residuals), get_args(Residuals))}"
             )
         self._check_weights()
+        if self.period not in (None, NO_PERIOD):
+            period_of(self.period)
 
     def _check_weights(self) -> None:
         for name, weight in (self.weights or {}).items():
-            if name not in MEMBERS:
+            if name not in WEIGHTS:
                 raise SettingError(f"weights names no member by {name!r}. {nearest(str(name), MEMBERS)}")
             if not weight >= 0:
                 raise SettingError(f"A weight must not be negative. Received: weights={{{name!r}: {weight}}}.")

@@ -2,24 +2,33 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
 from detector.arrays import Counts, Flags, Floats
+from detector.decide.days import Used
 from detector.decide.policy import Policy, severity
+from detector.detectors.series.event_reasons import EventFacts, EventReasons, beyond_limit, first_of
+from detector.detectors.series.gating import MAINTENANCE, NAMES, OPEN, Decision, Gating
 from detector.detectors.series.model import ModelledSeries, SeriesModel
 from detector.detectors.series.reasons import SensorReadings, duration
+from detector.detectors.series.recipe import PHASE
 from detector.errors import DataError
 from detector.explain.reason import Reason, in_words, no_reasons
+from detector.series.gates import Gates
 from detector.series.resample import RegularSeries
 from detector.series.segments import near, runs
 
 MARGIN = 20
+HIGH = 1e-4
+"""The p-value from which on a step is of high severity."""
 EVENT_COLUMNS = (
     "entity",
     "start",
@@ -29,6 +38,9 @@ EVENT_COLUMNS = (
     "risk",
     "p_value",
     "severity",
+    "onset",
+    "change",
+    "direction",
     "sensors",
     "reasons",
     "text",
@@ -57,11 +69,15 @@ class ScoredSeries:
         All of them.
     parts : sequence of (SeriesModel, array)
         Each model, and the steps it judges.
+    gates : Gates, optional
+        What is told of the sensors.
     """
 
-    def __init__(self, series: RegularSeries, parts: Sequence[tuple[SeriesModel, Counts]]) -> None:
-        self.series = series
-        self.members = parts[0][0].members
+    def __init__(
+        self, series: RegularSeries, parts: Sequence[tuple[SeriesModel, Counts]], *, gates: Gates | None = None
+    ) -> None:
+        self.series, self.gates = series, gates or Gates()
+        self.members = tuple(name for name in parts[0][0].members if name != PHASE)  # not each model has one
         self.parts = [
             Part(
                 place,
@@ -71,6 +87,7 @@ class ScoredSeries:
                     observed=series.observed[place],
                     segment=series.segment[place],
                     codes=series.codes[place],
+                    times=None if series.times is None else series.times[place],
                 ),
             )
             for model, place in parts
@@ -84,7 +101,9 @@ class ScoredSeries:
     @cached_property
     def scores(self) -> Floats:
         """Each member's z-score of each step."""
-        return self._gather(np.empty((len(self.series), len(self.members))), lambda part: part.seen.scores)
+        return self._gather(
+            np.empty((len(self.series), len(self.members))), lambda part: part.seen.scores[:, : len(self.members)]
+        )
 
     @cached_property
     def p_value(self) -> Floats:
@@ -136,18 +155,103 @@ class ScoredSeries:
         return pd.concat([scores, members], axis=1)
 
     def flagged(self, policy: Policy | None) -> Flags:
-        """The policy's decision on each step; without one, whether its risk is above the threshold."""
-        if policy is None:
-            return np.asarray(self.risk > self.threshold)
-        return policy.decide(self.p_value, self.risk, day=self.series.times)
+        """What is told of each step, see ``decide``."""
+        return self.decide(policy).flagged
+
+    def decide(
+        self,
+        policy: Policy | None,
+        *,
+        step: Counts | None = None,
+        day: NDArray[np.datetime64] | None = None,
+        used: Used | None = None,
+    ) -> Decision:
+        """The policy's decision on each of some steps, or of rows by their steps, as far as gates let it through.
+
+        Without a policy, whether its risk is above the threshold. A reading outside its limits is told whatever the
+        policy says; in maintenance nothing is. By default all steps; ``day`` and ``used`` as for ``Policy.decide``.
+        """
+        step = np.arange(len(self.series)) if step is None else step
+        day = self.series.times if day is None and len(step) == len(self.series) else day
+        p_value, risk = self.p_value[step], self.risk[step]
+
+        def by_policy(p_value: Floats, risk: Floats) -> Flags:
+            if policy is None:
+                return np.asarray(risk > self.threshold[step])
+            return policy.decide(p_value, risk, day=day, used=used)
+
+        raw = by_policy(p_value, risk)
+        quiet, why = self.quiet[step], np.full(len(step), "", dtype=object)
+        why[quiet] = MAINTENANCE
+        p_value, risk = np.where(quiet, 1.0, p_value), np.where(quiet, -np.inf, risk)
+        flagged, looked = by_policy(p_value, risk) if quiet.any() else raw, np.zeros(len(step), dtype=bool)
+        while self.gatings and (fresh := np.flatnonzero(flagged & ~looked)).size:
+            looked[fresh] = True
+            p_value[fresh], risk[fresh], why[fresh] = self._let_through(step[fresh])
+            flagged = by_policy(p_value, risk)
+        told = (flagged | self.outside[step].any(axis=1)) & ~quiet
+        held = (raw & ~told) | (self.outside[step].any(axis=1) & quiet)
+        return Decision(told, held, Counter(str(each) for each in why[held] if each))
+
+    @cached_property
+    def gatings(self) -> list[Gating]:
+        """Of each part, if anything of a sensor may be held back."""
+        gates = [self.gates.of(name) for name in self.series.sensors]
+        found = [Gating(part.seen, gates, self.seconds) for part in self.parts]
+        return found if any(gating.active for gating in found) else []
+
+    @property
+    def seconds(self) -> float:
+        """Between two steps; 1 where there are no times."""
+        return 1.0 if self.series.every is None else self.series.every.total_seconds()
+
+    @cached_property
+    def quiet(self) -> Flags:
+        """The steps in maintenance."""
+        return self.gates.is_quiet(self.series.times, self.series.entity)
+
+    @cached_property
+    def outside(self) -> Flags:
+        """Where a sensor reads beyond its limits, (n_steps, n_sensors)."""
+        found = np.zeros(self.series.values.shape, dtype=bool)
+        for sensor, name in enumerate(self.series.sensors):
+            gate = self.gates.of(name)
+            if gate.has_range:
+                values, seen = self.series.values[:, sensor], self.series.observed[:, sensor]
+                found[:, sensor] = seen & ((values < gate.low) | (values > gate.high))
+        return found
+
+    def _let_through(self, steps: Counts) -> tuple[Floats, Floats, NDArray[np.object_]]:
+        """What is left of p-value and risk of these steps, and what a gate holds back of each, in words."""
+        p_value, risk = self.p_value[steps], self.risk[steps]
+        why = np.full(len(steps), "", dtype=object)
+        wanted = np.zeros(len(self.series), dtype=bool)
+        wanted[steps] = True
+        parts = self.contributions(wanted)[steps]
+        for part, gating in zip(self.parts, self.gatings, strict=True):
+            own = np.flatnonzero(np.isin(steps, part.place))
+            if not len(own):
+                continue
+            inside = np.searchsorted(part.place, steps[own])
+            shut = gating.shut(inside)
+            risk[own] = gating.left(inside, shut, parts[own], risk[own])
+            p_value[own] = part.model.calibrator.p_value(risk[own])
+            most = np.argmax(np.where(shut > OPEN, parts[own], -np.inf), axis=1)
+            for line, sensor, code in zip(own, most, shut[np.arange(len(own)), most], strict=True):
+                why[line] = f"{self.series.sensors[sensor]}: {NAMES[code]}" if code else ""
+        return p_value, risk, why
 
     def severity(self, flagged: Flags) -> Any:
-        """How severe each flagged step is, by p-values that go on beyond the calibration rows where they can."""
+        """How severe each flagged step is, by p-values that go on beyond the calibration rows where they can.
+
+        A reading outside its limits is high at least.
+        """
         p_value = self.p_value.copy()
         for part in self.parts:
             own = part.place[flagged[part.place]]
             if part.model.calibrator.pareto is not None and len(own):
                 p_value[own] = part.model.calibrator.p_value(self.risk[own], tail="pareto")
+        p_value[self.outside.any(axis=1)] = np.minimum(p_value[self.outside.any(axis=1)], HIGH)
         return severity(p_value, flagged)
 
     @cached_property
@@ -164,7 +268,22 @@ class ScoredSeries:
         if not len(steps):
             return {}
         parts = self.contributions(wanted)
-        return {int(step): self.readings.at_step(int(step), parts[step]) for step in steps}
+        found = {
+            step: self.readings.at_step(step, first_of(parts[step], self.outside[step])) for step in steps.tolist()
+        }
+        return {step: self._with_limits(reasons, step) for step, reasons in found.items()}
+
+    def _with_limits(self, reasons: list[Reason], step: int) -> list[Reason]:
+        """Reasons of a step which say what limit a reading is beyond."""
+        if not self.outside[step].any():
+            return reasons
+        said = []
+        for reason in reasons:
+            sensor = self.series.sensors.index(reason.feature)
+            value = float(self.series.values[step, sensor])
+            limit = beyond_limit(self.gates.of(reason.feature), value) if self.outside[step, sensor] else ""
+            said.append(replace(reason, observed=f"{value:.4g}, {limit}", is_phrase=True) if limit else reason)
+        return said
 
     def events(self, flagged: Flags, *, join: int = 0) -> pd.DataFrame:
         """The flagged segments, one line each; see ``SequenceScorer.judge``."""
@@ -175,7 +294,7 @@ class ScoredSeries:
         for first, last in found:
             peak = first + int(np.argmax(risk[first : last + 1]))
             steps = first + np.flatnonzero(flagged[first : last + 1])
-            why = self.readings.of_event(steps, parts)
+            facts = self._event(steps, parts, flagged)
             lines.append(
                 {
                     "entity": self.series.entity[first],
@@ -186,19 +305,50 @@ class ScoredSeries:
                     "risk": self.risk[peak],
                     "p_value": self.p_value[peak],
                     "severity": severe[peak],
-                    "sensors": ", ".join(reason.feature for reason in why),
-                    "reasons": why,
-                    "text": f"{in_words(why)} | {self._course(first, last, peak)}",
+                    "onset": self._when(facts.onset),
+                    "change": facts.change,
+                    "direction": facts.direction,
+                    "sensors": ", ".join(reason.feature for reason in facts.reasons),
+                    "reasons": facts.reasons,
+                    "text": f"{in_words(facts.reasons)} | {self._course(facts)}",
                 }
             )
         return pd.DataFrame(lines, columns=list(EVENT_COLUMNS))
 
-    def _course(self, first: int, last: int, peak: int) -> str:
-        """When an event began, how long it lasted, and when it was worst."""
-        start, worst = self._when(first), self._when(peak)
+    def event_reasons(self, told: Counts, *, join: int = 0) -> dict[int, list[Reason]]:
+        """For each of these steps, the reasons of the event that it belongs to, with what came just before it.
+
+        That began where steps were as unusual as the least unusual of these, whether or not they were told then.
+        """
+        if not len(told):
+            return {}
+        unusual = (self.p_value <= self.p_value[told].max()) & ~self.quiet
+        wanted = np.zeros(len(self.series), dtype=bool)
+        wanted[told] = True
+        unusual |= wanted
+        events = [each for each in runs(unusual, self.series.segment, join) if wanted[each[0] : each[1] + 1].any()]
+        looked = np.zeros(len(self.series), dtype=bool)
+        for first, last in events:
+            looked[first : last + 1] = unusual[first : last + 1]
+        parts = self.contributions(looked)
+        found: dict[int, list[Reason]] = {}
+        for first, last in events:
+            steps = first + np.flatnonzero(looked[first : last + 1])
+            reasons = self._event(steps, parts, looked).reasons
+            found |= {int(step): reasons for step in steps if wanted[step]}
+        return found
+
+    def _event(self, steps: Counts, parts: Floats, flagged: Flags) -> EventFacts:
+        """What is said of an event of these flagged steps."""
+        part = next(part for part in self.parts if np.isin(steps[0], part.place))
+        return EventReasons(self.readings, part.seen, part.place, flagged, self.gates, self.outside).of(steps, parts)
+
+    def _course(self, facts: EventFacts) -> str:
+        """When the sensor at fault began to be off, for how long it was, and when it was worst."""
+        start, worst = self._when(facts.onset), self._when(facts.extreme)
         if self.series.times is None:
-            return f"from row {start} for {last - first + 1} steps, worst at row {worst}"
-        length = self._when(last) - start + (self.series.every or pd.Timedelta(0))
+            return f"from row {start} for {facts.end - facts.onset + 1} steps, worst at row {worst}"
+        length = self._when(facts.end) - start + (self.series.every or pd.Timedelta(0))
         return f"from {start:%Y-%m-%d %H:%M} for {duration(length)}, worst at {worst:%Y-%m-%d %H:%M}"
 
     def curves(self, events: pd.DataFrame, *, margin: int = MARGIN) -> pd.DataFrame:

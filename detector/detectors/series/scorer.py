@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
@@ -14,12 +15,15 @@ from detector.cleaning.clean import clean
 from detector.cleaning.quarantine import quarantine
 from detector.decide.calibrate import Calibrator
 from detector.decide.policy import Policy
+from detector.detectors.series.gating import holding
 from detector.detectors.series.model import SeriesModel, describe_models, rebuild_models
+from detector.detectors.series.recipe import PHASE
 from detector.detectors.series.scored import MARGIN, ScoredSeries, refuse_short
 from detector.errors import DataError, SchemaError, SettingError, nearest
 from detector.explain.reason import reasons_in_words
 from detector.onnx.parts import Parts
 from detector.schema import Schema
+from detector.series.gates import Gates
 from detector.series.resample import RegularSeries, regularise
 from detector.series.sampling import Sampling
 
@@ -42,11 +46,14 @@ class SeriesVerdicts:
         Rows that could not be scored, with ``row`` and ``reason``.
     events : DataFrame
         One line a flagged segment, see ``SequenceScorer.judge``.
+    held : Counter
+        How many rows each gate held back that would have been flagged.
     """
 
     frame: pd.DataFrame
     quarantine: pd.DataFrame
     events: pd.DataFrame
+    held: Counter[str] = field(default_factory=Counter)
 
 
 @dataclass(frozen=True)
@@ -73,6 +80,8 @@ class SequenceScorer:
         By entity; under empty text where they share one.
     metrics : dict
         Facts recorded while fitting.
+    gates : Gates
+        What is told of the sensors, and when nothing is. Not kept in a bundle: who serves it says.
     """
 
     name: str
@@ -82,11 +91,12 @@ class SequenceScorer:
     shared: bool
     models: dict[Any, SeriesModel]
     metrics: dict[str, Any] = field(default_factory=dict)
+    gates: Gates = field(default_factory=Gates)
 
     @property
     def members(self) -> tuple[str, ...]:
-        """The members' names."""
-        return next(iter(self.models.values())).members
+        """The names of the members that all models have."""
+        return tuple(name for name in next(iter(self.models.values())).members if name != PHASE)
 
     @property
     def sensors(self) -> tuple[str, ...]:
@@ -116,6 +126,19 @@ class SequenceScorer:
     def with_name(self, name: str) -> SequenceScorer:
         """The same scorer under another name."""
         return replace(self, name=name)
+
+    def with_gates(self, gates: Gates) -> SequenceScorer:
+        """The same scorer that tells what these let through.
+
+        Raises ``SettingError`` if they name a sensor that it does not have.
+        """
+        gates.check(self.sensors)
+        return replace(self, gates=gates)
+
+    def holding(self, model: SeriesModel) -> tuple[int, int]:
+        """How many more steps before and after a step the decision on it hangs on, because of gates."""
+        every = self.sampling.interval
+        return holding(self.gates, model, self.sensors, 1.0 if every is None else every / 1e6)
 
     def to_parts(self) -> Parts:
         """Everything, as a bundle keeps it."""
@@ -184,11 +207,13 @@ class SequenceScorer:
         check_join(join)
         cleaned = clean(frame, self.schema)
         scored = self.score_steps(cleaned.rows)
-        flagged = scored.flagged(policy)
+        decision = scored.decide(policy)
+        flagged = decision.flagged
         return SeriesVerdicts(
             frame=self.of_rows(scored, cleaned.rows, flagged).sort_index().reset_index(drop=True),
             quarantine=_quarantined(frame, cleaned.quarantine, scored.series.quarantine),
             events=scored.events(flagged, join=join),
+            held=decision.by_gate,
         )
 
     def of_rows(
@@ -278,10 +303,19 @@ class SequenceScorer:
         """Cleaned rows as their models see them."""
         if not len(rows):
             raise DataError("No row can be read: received n_samples = 0. Give rows with readings.")
-        series = regularise(rows, self.schema, self.sampling)
+        series = self.regular(rows)
         judged = self.series_steps(series)
         self._check_lengths(series)
         return judged
+
+    def regular(self, rows: pd.DataFrame) -> RegularSeries:
+        """Cleaned rows on regular steps; no window reaches from a time of maintenance out of it, or into one."""
+        series = regularise(rows, self.schema, self.sampling)
+        quiet = self.gates.is_quiet(series.times, series.entity)
+        if not quiet.any():
+            return series
+        begins = np.append(False, (np.diff(series.segment) != 0) | (np.diff(quiet.astype(np.int8)) != 0))
+        return replace(series, segment=np.cumsum(begins))
 
     def series_steps(self, series: RegularSeries) -> ScoredSeries:
         """Series on regular steps as their models see them, however short they are.
@@ -292,7 +326,8 @@ class SequenceScorer:
             If an entity has no model.
         """
         places = places_by_entity(series, shared=self.shared)
-        return ScoredSeries(series, [(self.model_of(entity), place) for entity, place in places.items()])
+        found = [(self.model_of(entity), place) for entity, place in places.items()]
+        return ScoredSeries(series, found, gates=self.gates)
 
     def model_of(self, entity: Any) -> SeriesModel:
         """What an entity is judged by.

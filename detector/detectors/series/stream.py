@@ -174,12 +174,12 @@ def _regular(scorer: SequenceScorer, rows: pd.DataFrame) -> tuple[RegularSeries 
         reasons.append(rows[entity][unknown].map(lambda name: f"{entity}: {name!r} {words}"))
         rows = rows[~unknown]
     try:
-        series = regularise(rows, scorer.schema, scorer.sampling) if len(rows) else None
+        series = scorer.regular(rows) if len(rows) else None
     except DataError as error:
         good, bad = _apart(scorer, rows, str(error))
         reasons.append(bad)
         rows = rows.loc[good]
-        series = regularise(rows, scorer.schema, scorer.sampling) if len(rows) else None
+        series = scorer.regular(rows) if len(rows) else None
     if series is not None and len(series.quarantine):
         reasons.append(series.quarantine.set_index("row")["reason"])
     return series, pd.concat([each for each in reasons if len(each)] or reasons)
@@ -220,7 +220,7 @@ def _settled(
             continue
         left = end - 1 - np.arange(first, end)
         apart = series.segment[first:end] != series.segment[end - 1]
-        settled[first:end] = ends | apart | (left >= model.ahead + joins)
+        settled[first:end] = ends | apart | (left >= model.ahead + scorer.holding(model)[1] + joins)
     return settled, short
 
 
@@ -239,7 +239,7 @@ def _shortened(
     firsts = []
     for _, model, first, end in _each(scorer, series):
         open_ = np.flatnonzero(~settled[first:end])
-        needed = first + (int(open_[0]) if len(open_) else end - first) - _context(model)
+        needed = first + (int(open_[0]) if len(open_) else end - first) - _context(model) - scorer.holding(model)[0]
         start = first + int(np.flatnonzero(has_row[first : max(first, needed) + 1])[-1])
         begin[first:end] = start
         firsts.append(start)

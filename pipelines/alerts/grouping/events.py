@@ -20,6 +20,10 @@ from detector.explain.reason import Reason
 from pipelines.config import Config
 
 EVERYTHING = "everything"
+HELD = "(held back)"
+"""Beside the scores of series: how many rows of its machine gates held back in the batch."""
+EVENT_REASONS = "(event)"
+"""Beside the scores of series: the reasons of the event that a flagged row belongs to."""
 
 
 @dataclass(frozen=True)
@@ -129,7 +133,7 @@ def events_of(flagged: pd.DataFrame, grouping: Grouping, *, now: datetime) -> li
     if amount is not None:
         amounts = np.abs(np.nan_to_num(pd.to_numeric(flagged[amount], errors="coerce").to_numpy(np.float64)[order]))
     sums = np.add.reduceat(amounts, starts)
-    reasons = flagged["reasons"].to_numpy() if "reasons" in flagged else np.full(len(flagged), None)
+    reasons = reasons_column(flagged)
     groups = [group_id(grouping.source, key) for key in keys]
     ends = np.append(starts[1:], len(order))
     moments: list[datetime] = when[order].astype("datetime64[us]").tolist()
@@ -154,6 +158,19 @@ def events_of(flagged: pd.DataFrame, grouping: Grouping, *, now: datetime) -> li
                 pattern=next((reason.feature for reason in reasons_of(reasons[peak])), ""),
             )
         )
+    return found
+
+
+def reasons_column(flagged: pd.DataFrame) -> NDArray[np.object_]:
+    """The reasons of each row: of the event it belongs to, where they are known."""
+    name = EVENT_REASONS if EVENT_REASONS in flagged else "reasons"
+    found: NDArray[np.object_] = flagged[name].to_numpy() if name in flagged else np.full(len(flagged), None)
+    if name == EVENT_REASONS and "reasons" in flagged:  # a notice beside the scores has none of an event
+        own = flagged["reasons"].to_numpy()
+        found = np.array(
+            [one or other for one, other in zip(map(reasons_of, found), own, strict=True)] + [None], object
+        )
+        return found[:-1]
     return found
 
 

@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 
 from detector.explain.reason import Reason
-from pipelines.alerts.grouping.events import Event, reasons_of, times_of
+from pipelines.alerts.grouping.events import HELD, Event, reasons_column, reasons_of, times_of
 from pipelines.alerts.grouping.notify_rules import Candidate
 from pipelines.config import Config
 from pipelines.config.masking import HIDDEN, Masks
@@ -44,11 +44,21 @@ def facts_of(
         "columns": {
             name: _short(masks.show(name, _written(peak[name], is_time=name == columns.time))) for name in shown
         },
-        "reasons": [_masked(reason, masks, settings.history) for reason in reasons_of(peak.get("reasons"))],
+        "reasons": [
+            _masked(reason, masks, settings.history)
+            for reason in reasons_of(reasons_column(flagged.iloc[[event.peak]])[0])
+        ],
+        **({"held": held} if (held := _held(peak)) else {}),
         "keys": [] if key is None else masks.show_all(key, [_named(value) for value in rows[key].iloc[:MOST_KEYS]]),
         "previous": candidate.previous,
         "course": course,
     }
+
+
+def _held(row: pd.Series) -> int:
+    """How many rows gates held back; a notice beside the scores says nothing of that."""
+    held = pd.to_numeric(row.get(HELD), errors="coerce")
+    return 0 if pd.isna(held) else int(held)
 
 
 def labels_of(flagged: pd.DataFrame, events: Sequence[Event], *, by: Sequence[str], masks: Masks) -> dict[str, str]:

@@ -183,6 +183,8 @@ class Message:
         if self.amount is not None:
             rows.append(("At stake", words.money(self.amount)))
         rows += [(one_line(str(name)), one_line(str(value))) for name, value in self.facts.get("columns", {}).items()]
+        if held := int(self.facts.get("held", 0)):
+            rows.append(("Held back", f"{words.counted(held, 'other flagged row')}, by gates or in maintenance"))
         keys = self.facts.get("keys", [])
         if keys:
             more = f" and {len(keys) - 5:,} more" if len(keys) > 5 else ""

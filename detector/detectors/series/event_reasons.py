@@ -1,0 +1,308 @@
+"""Why a segment was flagged, as a mechanic would say it: the sensor at fault first, and what each did."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+
+import numpy as np
+import pandas as pd
+
+from detector.arrays import Counts, Flags, Floats
+from detector.detectors.series.apart import EventWindows
+from detector.detectors.series.course import Looked, SensorCourse, course_of
+from detector.detectors.series.model import ModelledSeries, SeriesModel
+from detector.detectors.series.reasons import SensorReadings, duration, range_of, ranked
+from detector.explain.reason import Reason
+from detector.series.gates import Gates, SensorGate
+from detector.series.rhythm import DAY
+from detector.series.segments import reach
+
+MOST_SUSPECTS = 12
+"""Sensors, those that add most to the risk, of which it is found out what goes with them."""
+CERTAIN = 0.99
+BEFORE = 64
+"""Steps before an event that say how far from what is expected a sensor usually is."""
+LEAST_GAP = 0.01
+"""The least that this counts, in ranges."""
+LEAST_BEFORE = 8
+VAGUE = ("unlike", "apart", "restless", "up", "down")
+UNTIMELY = 3.0
+"""So many usual distances from what is usual at its time, a reading is unlike its time."""
+DIRECTIONS = {1: "up", -1: "down", 0: ""}
+
+
+@dataclass(frozen=True)
+class EventFacts:
+    """What is said of an event.
+
+    - ``reasons``: the sensors at fault, the most important first.
+    - ``onset``, ``extreme``, ``end``: the steps at which the first of them began to be off, was farthest off, and was
+      off for the last time.
+    - ``change``: what that one did: "up", "rises", "stuck" and so on, see ``SensorCourse``.
+    - ``direction``: "up", "down", or empty where it is neither.
+    """
+
+    reasons: list[Reason]
+    onset: int
+    extreme: int
+    end: int
+    change: str
+    direction: str
+
+
+@dataclass(frozen=True)
+class EventReasons:
+    """Events of the steps of one model.
+
+    - ``readings``: of all series.
+    - ``seen``, ``place``: the steps of the model, and their places among all.
+    - ``flagged``: of all steps, so that time that was quiet is known.
+    - ``gates``: units and limits of sensors.
+    - ``outside``: of all steps, where a sensor reads beyond its limits.
+    """
+
+    readings: SensorReadings
+    seen: ModelledSeries
+    place: Counts
+    flagged: Flags
+    gates: Gates
+    outside: Flags
+
+    def of(self, steps: Counts, parts: Floats) -> EventFacts:
+        """An event of these flagged steps; ``parts`` is what each sensor adds to the risk of every step."""
+        moving = np.flatnonzero(self.seen.model.scaling.moving)
+        blamed = self._without_healthy(self.readings.blamed(steps, parts), steps)
+        own = np.zeros(len(self.place), dtype=bool)
+        own[np.searchsorted(self.place, steps)] = True
+        windows = EventWindows.over(self.seen, own)
+        if windows is not None:
+            speaking = moving[~self.readings.overdue[steps][:, moving].any(axis=0)]  # silence is a fault of its own
+            suspects = speaking[np.argsort(-blamed[speaking], kind="stable")[:MOST_SUSPECTS]]
+            explained = windows.explained(np.searchsorted(moving, suspects))
+            blamed = redealt(blamed, dict(zip(suspects.tolist(), explained.tolist(), strict=True)))
+        blamed = first_of(blamed, np.asarray(self.outside[steps].any(axis=0)))
+        found = [(sensor, share, *self._course(sensor, steps)) for sensor, share in ranked(blamed)]
+        reasons = [self._reason(*each, int(steps[0])) for each in found]
+        first = found[0][2]
+        return EventFacts(reasons, first.onset, first.extreme, first.end, first.change, DIRECTIONS[first.side])
+
+    def _without_healthy(self, blamed: Floats, steps: Counts) -> Floats:
+        """No blame for a sensor that reads as expected all along, if there is another: its fault was elsewhere."""
+        model, first, last = self.seen.model, int(steps[0]), int(steps[-1])
+        aside = min(reach(model.smoothing), max(1, model.length // 4))
+        begin, end = self._within(first, first - aside, last + (0 if model.recipe.trailing else aside))
+        off = np.abs(self.readings.deviation[begin:end]).max(axis=0) > model.scaling.resolution
+        off |= self.readings.overdue[begin:end].any(axis=0)
+        kept = np.where(off, blamed, 0.0)
+        return kept if kept.any() else blamed
+
+    def _course(self, sensor: int, steps: Counts) -> tuple[SensorCourse, float]:
+        """What a sensor did, in steps of all series, and what it should have read where it was farthest off."""
+        model, first, last = self.seen.model, int(steps[0]), int(steps[-1])
+        aside = min(reach(model.smoothing), max(1, model.length // 4))
+        begin, end = self._within(first, first - aside, last + (0 if model.recipe.trailing else aside))
+        quiet = self._quiet(first, begin)
+        values = self._values(begin, end, sensor)
+        inside = np.zeros(end - begin, dtype=bool)
+        inside[steps - begin] = True
+        gap = LEAST_GAP * float(model.scaling.span[sensor] or 1.0)
+        if len(quiet) >= LEAST_BEFORE:
+            usual = np.abs(self._read(quiet, sensor) - self._expected(quiet, sensor))
+            gap = max(gap, float(np.nanmedian(usual)) if (~np.isnan(usual)).any() else 0.0)
+        expected = self._expected(np.arange(begin, end), sensor)
+        overdue = bool(self.readings.overdue[steps, sensor].any())
+        looked = Looked(values, expected, inside, self._read(quiet, sensor), gap, self._beyond(values, sensor), overdue)
+        partners = {other: (self._values(begin, end, other), tie) for other, tie in ties(model, sensor).items()}
+        found = course_of(looked, partners)
+        timely = self._at_this_time(sensor, np.arange(begin, end))
+        if timely is not None and found.change in VAGUE and _is_untimely(values, timely[0], timely[1], inside):
+            expected = timely[0]
+            found = replace(course_of(replace(looked, expected=expected), {}), change="untimely")
+        found = self._beyond_limits(found, sensor, begin, end)
+        return found.after(begin), float(expected[found.extreme])
+
+    def _at_this_time(self, sensor: int, steps: Counts) -> tuple[Floats, Floats] | None:
+        """What a sensor usually reads at the times of steps, and how far it usually is from that."""
+        model, times = self.seen.model, self.readings.series.times
+        if model.phase is None or times is None or not model.scaling.moving[sensor]:
+            return None
+        part, place = model.phase.rhythm.of(times[steps]), int(model.scaling.moving[:sensor].sum())
+        span, low = float(model.scaling.span[sensor]), float(model.scaling.low[sensor])
+        return model.phase.middle[part, place] * span + low, model.phase.scale[part, place] * span
+
+    def _beyond_limits(self, course: SensorCourse, sensor: int, begin: int, end: int) -> SensorCourse:
+        """A sensor that reads beyond its limits is farthest off where it is farthest beyond them."""
+        if not self.outside[begin:end, sensor].any():
+            return course
+        gate, values = self.gates.of(self.readings.series.sensors[sensor]), self._values(begin, end, sensor)
+        beyond = np.nan_to_num(np.maximum(values - gate.high, gate.low - values), nan=-np.inf)
+        extreme, places = int(np.argmax(beyond)), np.flatnonzero(self.outside[begin:end, sensor])
+        side = 1 if values[extreme] > gate.high else -1
+        if course.side == side:
+            return replace(course, extreme=extreme, onset=min(course.onset, extreme), end=max(course.end, extreme))
+        return SensorCourse("up" if side > 0 else "down", int(places[0]), extreme, int(places[-1]), side)
+
+    def _within(self, step: int, first: int, end: int) -> tuple[int, int]:
+        """The steps from one to another that are of the segment of a step; the step after the last."""
+        segment = self.readings.series.segment
+        first, end = max(first, 0), min(end + 1, len(segment))
+        same = np.flatnonzero(segment[first:end] == segment[step])
+        return first + int(same[0]), first + int(same[-1]) + 1
+
+    def _quiet(self, step: int, begin: int) -> Counts:
+        """Up to so many steps before an event that were not flagged."""
+        steps = np.arange(max(begin - 2 * BEFORE, 0), begin)
+        segment = self.readings.series.segment
+        return np.asarray(steps[(segment[steps] == segment[step]) & ~self.flagged[steps]][-BEFORE:])
+
+    def _values(self, begin: int, end: int, sensor: int) -> Floats:
+        return self._read(np.arange(begin, end), sensor)
+
+    def _read(self, steps: Counts, sensor: int) -> Floats:
+        series = self.readings.series
+        return np.asarray(np.where(series.observed[steps, sensor], series.values[steps, sensor], np.nan))
+
+    def _expected(self, steps: Counts, sensor: int) -> Floats:
+        """What a sensor should have read, by the others and by the time around, within the range of training."""
+        model = self.seen.model
+        rebuilt = self.readings.expected[steps, sensor]
+        if not model.scaling.moving[sensor]:
+            return np.asarray(rebuilt)
+        own = np.zeros(len(self.place), dtype=bool)
+        own[np.searchsorted(self.place, steps)] = True
+        windows = EventWindows.over(self.seen, own)
+        if windows is None:
+            return np.asarray(rebuilt)
+        place = int(model.scaling.moving[:sensor].sum())
+        scaled = windows.expected(place, len(self.place))[np.searchsorted(self.place, steps)]
+        low, high = (float(each[sensor]) for each in range_of(model))
+        found = np.clip(scaled * model.scaling.span[sensor] + model.scaling.low[sensor], low, high)
+        return np.asarray(np.where(np.isnan(found), rebuilt, found))
+
+    def _reason(self, sensor: int, share: float, course: SensorCourse, expected: float, first: int) -> Reason:
+        series = self.readings.series
+        name, since = series.sensors[sensor], self._since(course.onset, first)
+        value = self._number(series.values[course.extreme, sensor], name)
+        match course.change:
+            case "silent":
+                said = f"no reading {since}"
+            case "stuck":
+                said = f"stuck at {value} {since}"
+            case "rises" | "falls":
+                moved, long = self._number(course.moved, name), self._long(course.extreme - course.onset)
+                said = f"{course.change} {moved} in {long}, to {value}"
+            case "up" | "down":
+                said = f"{course.change} to {value}"
+            case "apart":
+                said = f"no longer moves with {series.sensors[course.partner or 0]}, {value} at worst"
+            case "untimely":
+                said = f"{value} at worst, unlike {self._time_of(course.extreme)}"
+            case "restless":
+                said = f"{course.times:.2g} times as restless as before, {value} at worst"
+            case _:
+                said = f"{value} at worst"
+        value_there = float(series.values[course.extreme, sensor])
+        if self.outside[course.onset : course.end + 1, sensor].any() and (
+            limit := beyond_limit(self.gates.of(name), value_there)
+        ):
+            said = f"{said}, {limit}"
+        return Reason(name, said, self._said(sensor, expected), share, is_phrase=" " in said)
+
+    def _said(self, sensor: int, expected: float) -> str:
+        """What was expected, and the range that was learnt."""
+        if np.isnan(expected):
+            return ""
+        low, high = (float(each[sensor]) for each in range_of(self.seen.model))
+        said = f"about {self._number(expected, self.readings.series.sensors[sensor])}"
+        return f"{said} (learnt range {low:.4g} to {high:.4g})" if low < high else said
+
+    def _beyond(self, values: Floats, sensor: int) -> Floats:
+        """How far readings are outside the learnt range, in ranges, signed."""
+        low, high = (float(each[sensor]) for each in range_of(self.seen.model))
+        span = float(self.seen.model.scaling.span[sensor]) or 1.0
+        return np.asarray(np.nan_to_num(np.maximum(values - high, 0.0) - np.maximum(low - values, 0.0)) / span)
+
+    def _number(self, value: float, sensor: str) -> str:
+        unit = self.gates.units.get(sensor, "")
+        return f"{value:.4g} {unit}" if unit else f"{value:.4g}"
+
+    def _since(self, step: int, first: int) -> str:
+        series = self.readings.series
+        if series.times is None:
+            return f"since row {step}"
+        when, other = pd.Timestamp(series.times[step]), pd.Timestamp(series.times[first])
+        clock = "%H:%M" if series.every is None or series.every >= pd.Timedelta("1min") else "%H:%M:%S"
+        return f"since {when:{clock if when.date() == other.date() else f'%Y-%m-%d {clock}'}}"
+
+    def _time_of(self, step: int) -> str:
+        """Which time a reading is unlike: of a weekday, or of another period."""
+        phase, times = self.seen.model.phase, self.readings.series.times
+        if phase is None or times is None or phase.rhythm.seconds != DAY:
+            return "this part of its period"
+        local = pd.Timestamp(times[step]).tz_localize("UTC").tz_convert(phase.rhythm.zone)
+        return f"a {local:%A}, {local:%H:%M}" if max(phase.rhythm.days) else f"other days at {local:%H:%M}"
+
+    def _long(self, steps: int) -> str:
+        every = self.readings.series.every
+        return f"{steps} steps" if every is None else duration(steps * every)
+
+
+def _is_untimely(values: Floats, usual: Floats, scale: Floats, inside: Flags) -> bool:
+    """Whether most readings of an event are far from what is usual at their time."""
+    away = np.abs(values - usual)[inside] / scale[inside]
+    return bool(np.nan_to_num(np.nanmedian(away)) > UNTIMELY) if (~np.isnan(away)).any() else False
+
+
+def first_of(blamed: Floats, outside: Flags) -> Floats:
+    """Blame with sensors beyond their limits in the first place.
+
+    >>> first_of(np.array([3.0, 1.0]), np.array([False, True])).tolist()
+    [3.0, 5.0]
+    """
+    if not outside.any():
+        return blamed
+    positive = np.maximum(blamed, 0.0)
+    return np.asarray(np.where(outside, positive + (float(positive.sum()) or 1.0), positive))
+
+
+def beyond_limit(gate: SensorGate, value: float) -> str:
+    """Which limit a reading is beyond, in words; empty if it is within.
+
+    >>> beyond_limit(SensorGate(low=0.0, high=80.0), 88.6)
+    'above its limit of 80'
+    """
+    if value > gate.high:
+        return f"above its limit of {gate.high:.4g}"
+    return f"below its limit of {gate.low:.4g}" if value < gate.low else ""
+
+
+def redealt(blamed: Floats, explained: Mapping[int, float]) -> Floats:
+    """Blame dealt anew by what goes with each sensor, as far as anything does.
+
+    >>> redealt(np.array([6.0, 4.0, 0.0]), {0: 0.1, 1: 0.9}).round(2).tolist()
+    [0.71, 9.29, 0.0]
+    """
+    sensors = np.array(list(explained), dtype=np.int64)
+    share = np.minimum(np.array(list(explained.values())), CERTAIN)
+    odds, pool, strength = share / (1 - share), blamed[sensors].sum(), float(share.max(initial=0.0))
+    if odds.sum() == 0:
+        return blamed
+    dealt = blamed.copy()
+    dealt[sensors] = (1 - strength) * blamed[sensors] + strength * pool * odds / odds.sum()
+    return dealt
+
+
+def ties(model: SeriesModel, sensor: int) -> dict[int, float]:
+    """The correlation of a sensor with each other one that moves, as the components know it."""
+    if model.pca is None or not model.scaling.moving[sensor]:
+        return {}
+    moving = np.flatnonzero(model.scaling.moving)
+    loadings = model.pca.directions.astype(np.float64).reshape(model.length, len(moving), -1)
+    loadings = loadings * np.sqrt(model.pca.variances)
+    own = loadings[:, int(np.searchsorted(moving, sensor))]
+    variance = (loadings**2).sum(axis=(0, 2)) + model.length * model.pca.noise
+    together = np.einsum("lk,lsk->s", own, loadings)
+    place = int(np.searchsorted(moving, sensor))
+    found = together / np.sqrt(np.maximum(variance * variance[place], np.finfo(float).tiny))
+    return {int(other): float(found[at]) for at, other in enumerate(moving) if other != sensor}
