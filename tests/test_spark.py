@@ -37,6 +37,7 @@ SETTINGS: dict[str, Any] = {
     "policy": {"quantile": 0.98},
     "tracking": {"enabled": False},
 }
+TOPIC = {"name": "payments", "servers": "localhost:9092"}
 FEATURES = {
     "history": [
         "count by card_id over 1d, 7d",
@@ -291,6 +292,12 @@ def test_a_batch_without_a_name_is_named_by_its_files(plain: Path, tmp_path: Pat
         ({}, {"input": "{empty}"}, SourceError, "has columns but no rows"),
         ({}, {"input": "{delta}"}, SourceError, "Delta table, and this Spark does not know Delta. Start it with"),
         ({}, {"input": "{csv}"}, SourceError, r"1\.csv differs from the first in 'more'"),
+        (
+            {"source": {"topic": TOPIC}},
+            {"input": None},
+            SettingError,
+            "Spark reads files and databases, and `source` is",
+        ),
         ({"source": {"url": "sqlite:///x.db", "table": "t"}}, {"input": None}, SettingError, "databases by JDBC"),
     ],
     ids=str,

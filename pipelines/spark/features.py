@@ -8,22 +8,20 @@ call an entity would cost more than its features.
 from __future__ import annotations
 
 import copy
-import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
 import pyarrow as pa
 
-from detector.arrays import Flags, Integers
+from detector.arrays import Integers
 from detector.errors import SettingError
-from detector.features import FeatureSet, History, integers, load_history, save_history
-from detector.features.join import entity_names
+from detector.features import FeatureSet, History
 from pipelines.config import Config
 from pipelines.features.engine import FeatureEngine, old_note
+from pipelines.spark.buckets import By, buckets_of, empty_past, history_of, pasts
 from pipelines.spark.deciding import is_among
 from pipelines.spark.measuring import key_texts
 from pipelines.spark.rows import POSITION, RawRows, in_order
@@ -35,7 +33,6 @@ if TYPE_CHECKING:
 ROWS_A_BUCKET = 50_000
 """About how many rows are measured together. Fewer, and calls cost more than work; more, and tasks need more memory."""
 FEWEST_BUCKETS, MOST_BUCKETS = 16, 100_000
-By = tuple[str, ...]
 
 
 @dataclass(frozen=True)
@@ -98,25 +95,11 @@ def add_features(
         if note or engine.history.latest is None:
             frame = grouped.applyInArrow(_of_one(measure), types)
         else:
-            past = rows.sparkSession.createDataFrame(_pasts(engine.history, by, count_buckets))
+            past = rows.sparkSession.createDataFrame(pasts(engine.history, by, count_buckets))
             frame = grouped.cogroup(past.groupBy("bucket")).applyInArrow(_of_two(measure), types)
         columns |= aliases
     clock = replace(engine.features, features=(), turns=None) if engine.features.calendar else None
     return FeaturedRows(frame, columns, clock, note)
-
-
-def with_clock(frame: pd.DataFrame, clock: FeatureSet | None, used: Flags) -> pd.DataFrame:
-    """Rows with what the clock says, where they have features at all."""
-    if clock is None:
-        return frame
-    from detector.cleaning.values import read_dates
-
-    time = read_dates(frame[clock.time])[0]
-    rows = pd.DataFrame({clock.time: time[used]})
-    if clock.key is not None:
-        rows[clock.key] = np.arange(len(rows))
-    found = clock.compute(rows)[list(clock.names)].reindex(frame.index)
-    return pd.concat([frame, found], axis="columns")
 
 
 @dataclass(frozen=True)
@@ -203,7 +186,7 @@ class Prepare:
             taken = good.loc[frame.index[used]]
             for number, by in enumerate(self.engine.features.groups):
                 bucket = pd.Series(frame.index.to_numpy() % self.buckets, index=frame.index)
-                bucket.loc[taken.index] = _buckets(taken, by, self.buckets)
+                bucket.loc[taken.index] = buckets_of(taken, by, self.buckets)
                 table = table.append_column(f"b{number}", pa.array(bucket.to_numpy(), pa.int64()))
             yield from table.to_batches()
 
@@ -231,7 +214,7 @@ class MeasureGroup:
         """The same, where a past goes on."""
         history = self.engine.history.copy()
         for content in past.column("past").to_pylist():
-            history = _history_of(content)
+            history = history_of(content)
         return self._measured(table, history)
 
     def _measured(self, table: pa.Table, history: History) -> pa.Table:
@@ -280,56 +263,8 @@ def _of_group(engine: FeatureEngine, by: By) -> FeatureEngine:
     found.features = replace(engine.features, features=tuple(engine.features.groups[by]), calendar=())
     found.reader = copy.copy(engine.reader)
     found.reader.features = found.features
-    found.history = _empty(engine.history, found.features)
+    found.history = empty_past(engine.history, found.features)
     return found
-
-
-def _empty(history: History, features: FeatureSet) -> History:
-    found = History(features)
-    found.lateness, found.latest = history.lateness, history.latest
-    return found
-
-
-def _buckets(rows: pd.DataFrame, by: By, buckets: int) -> Integers:
-    """The bucket of each row's entity; rows without one are spread."""
-    entity = integers.groups(rows, by)
-    known = np.flatnonzero(entity >= 0)
-    found = rows.index.to_numpy() % buckets
-    if len(known):
-        _, first, inverse = np.unique(entity[known], return_index=True, return_inverse=True)
-        found[known] = _bucket_of(entity_names(rows.iloc[known[first]], by), buckets)[inverse]
-    return np.asarray(found, dtype=np.int64)
-
-
-def _bucket_of(names: list[str], buckets: int) -> Integers:
-    hashed = pd.util.hash_array(np.array(names, dtype=object), categorize=False)
-    return np.asarray((hashed % np.uint64(buckets)).astype(np.int64))
-
-
-def _pasts(history: History, by: By, buckets: int) -> pa.Table:
-    """The past of the entities of each bucket, as a file: only the task that needs it is sent it."""
-    features = replace(history.features, features=tuple(history.features.groups[by]), calendar=())
-    entities, tails = history.entities[by], history.tails[by]
-    parts: dict[int, History] = {}
-    for name, bucket in zip(entities, _bucket_of(list(entities), buckets).tolist() if entities else [], strict=True):
-        part = parts.setdefault(bucket, _empty(history, features))
-        part.entities[by][name] = entities[name]
-        if name in tails:
-            part.tails[by][name] = tails[name]
-    content = [_content_of(part) for part in parts.values()]
-    return pa.table({"bucket": pa.array(parts, pa.int64()), "past": pa.array(content, pa.binary())})
-
-
-def _content_of(history: History) -> bytes:
-    with tempfile.TemporaryDirectory(prefix="detector-past-") as folder:
-        return save_history(history, Path(folder) / "past.npz").read_bytes()
-
-
-def _history_of(content: bytes) -> History:
-    with tempfile.TemporaryDirectory(prefix="detector-past-") as folder:
-        path = Path(folder) / "past.npz"
-        path.write_bytes(content)
-        return load_history(path)
 
 
 def _again(seen: DataFrame, *, among: str) -> Integers:

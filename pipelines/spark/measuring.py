@@ -11,8 +11,9 @@ import pandas as pd
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from detector.arrays import Flags
 from detector.cleaning.clean import clean
-from detector.cleaning.values import read_names
+from detector.cleaning.values import read_dates, read_names
 from detector.decide.policy import Policy
 from detector.detectors.table.scorer import UNSUPERVISED, TabularScorer
 from detector.features import FeatureSet
@@ -35,6 +36,18 @@ def key_texts(column: pd.Series) -> pd.Series:
     """
     names = read_names(column)
     return names.astype(object).map(str, na_action="ignore").astype("str")
+
+
+def with_clock(frame: pd.DataFrame, clock: FeatureSet | None, used: Flags) -> pd.DataFrame:
+    """Rows with what the clock says, where they have features at all."""
+    if clock is None:
+        return frame
+    time = read_dates(frame[clock.time])[0]
+    rows = pd.DataFrame({clock.time: time[used]})
+    if clock.key is not None:
+        rows[clock.key] = np.arange(len(rows))
+    found = clock.compute(rows)[list(clock.names)].reindex(frame.index)
+    return pd.concat([frame, found], axis="columns")
 
 
 @dataclass(frozen=True)
@@ -173,8 +186,6 @@ class Measure:
         """The rows that can have features, with these, and why the others cannot."""
         if not self.features and self.clock is None:
             return raw, pd.Series(dtype="str")
-        from pipelines.spark.features import with_clock
-
         reasons = table.column("reason").to_pandas().set_axis(raw.index).dropna().astype("str")
         added = {name: table.column(alias).to_numpy() for alias, name in self.features.items()}
         frame = pd.concat([raw, pd.DataFrame(added, index=raw.index)], axis="columns")

@@ -52,11 +52,16 @@ class SparkRows:
 class SparkSource:
     """A source that Spark reads: files in Parquet or CSV, a Delta table, a database.
 
-    Raises ``SourceError`` if it is not there or cannot be read.
+    Raises ``SourceError`` if it is not there or cannot be read; ``SettingError`` if it is a Kafka topic.
     """
 
     def __init__(self, spark: SparkSession, section: SourceSection) -> None:
         self.spark, self.section = spark, section
+        if section.topic is not None:
+            raise SettingError(
+                "Spark reads files and databases, and `source` is a Kafka topic. Let detector serve score it, or name "
+                "files: --input."
+            )
         self._files: list[str] = []
         if section.path is None:
             self.kind = "jdbc"
