@@ -11,8 +11,10 @@ import numpy as np
 import pandas as pd
 import pytest
 import yaml
+from typer.testing import CliRunner
 
 from detector.errors import SchemaError, SettingError, SinkError, SourceError
+from pipelines.cli import app
 from pipelines.config import Config, load_config
 from pipelines.simulate import simulate_transactions
 from pipelines.training.train import train
@@ -372,3 +374,18 @@ def test_the_registered_model_is_a_function_of_spark(plain: Path, tmp_path: Path
     assert found["flagged"].tolist() == expected["flagged"].tolist()
     assert found["reasons"].tolist() == expected["reasons"].tolist()
     assert found["flagged"].any()
+
+
+def test_the_command_scores_on_spark(plain: Path, tmp_path: Path) -> None:
+    """``--engine spark`` says what ``detector score`` says; ``--batch`` belongs to it alone."""
+    site(plain)
+    command = ["score", str(plain), "--input", str(plain / "fresh" / "part-2.parquet"), "--batch", "one"]
+
+    done = CliRunner().invoke(app, [*command, "--engine", "spark", "--output", str(tmp_path / "scores")])
+    refused = CliRunner().invoke(app, command)
+
+    assert done.exit_code == 0, done.output
+    assert "Scored 150 of 150 rows" in done.output
+    assert len(pd.read_parquet(tmp_path / "scores")) == 150
+    assert refused.exit_code == 2
+    assert "--batch names what Spark scores. Add --engine spark" in refused.output
