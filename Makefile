@@ -17,7 +17,7 @@ export NO_MKDOCS_2_WARNING := 1
 export MLFLOW_DISABLE_TELEMETRY := true
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test kernels coverage alertmanager chromium spark check format bench soak peers docs settings pictures notebooks mlflow lock clean
+.PHONY: help install demo test kernels coverage alertmanager prometheus chromium spark check format bench soak peers docs settings pictures notebooks mlflow lock clean
 
 help: ## List the targets.
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## (.*)/  make \1\t\2/' | expand -t 18
@@ -50,6 +50,13 @@ alertmanager: install ## Fetch Debian's Alertmanager into .venv, for the test th
 	  (cd "$$folder" && apt-get download -qq prometheus-alertmanager && dpkg -x *.deb .) && \
 	  mkdir -p $(TEMPLATES) && cp "$$folder$(TEMPLATES)"/*.tmpl $(TEMPLATES)/ && \
 	  cp "$$folder/usr/bin/prometheus-alertmanager" $(RUN)/; }
+
+prometheus: install ## Fetch Debian's Prometheus and promtool into .venv, for the tests of the alert rules and the dashboard.
+	test -x $(RUN)/promtool -a -x $(RUN)/prometheus || { \
+	  folder=$$(mktemp -d) && trap 'rm -rf "$$folder"' EXIT && \
+	  { apt-get update -qq 2>/dev/null || true; } && \
+	  (cd "$$folder" && apt-get download -qq prometheus && dpkg -x *.deb .) && \
+	  cp "$$folder/usr/bin/promtool" "$$folder/usr/bin/prometheus" $(RUN)/; }
 
 chromium: ## Install Debian's Chromium, for the tests of the console in a browser.
 	command -v chromium >/dev/null || { { apt-get update -qq 2>/dev/null || true; } && apt-get install -y -qq chromium; }

@@ -2,10 +2,19 @@
 
 from __future__ import annotations
 
+import json
 import os
-from collections.abc import Iterator, Mapping
+import re
+import signal
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
 import pandas as pd
@@ -18,6 +27,7 @@ from pipelines.jobs.context import Context, JobOutcome
 from pipelines.scoring.job import score_new
 from pipelines.store import Store, open_store
 
+ROOT = Path(__file__).parents[1]
 NOTHING_WRONG = {"lost": 0, "doubled": 0, "unknown": 0, "open": 0}
 
 
@@ -78,3 +88,47 @@ def states(site: Site) -> dict[str, tuple[str, str, int]]:
 
     with opened(site) as store, store.read() as session:
         return {file.name: (file.state, file.reason, file.rows) for file in session.scalars(sa.select(SourceFile))}
+
+
+class Instance:
+    """`detector serve` in a process of its own."""
+
+    def __init__(self, site: Site, *, fault: str = "") -> None:
+        self.log = site.folder / f"serve-{time.monotonic_ns()}.log"
+        environment = os.environ | {"PYTHONPATH": str(ROOT), "DETECTOR_FAULT": fault}
+        with self.log.open("w") as stream:
+            self.process = subprocess.Popen(
+                [sys.executable, "-m", "pipelines", "serve", str(site.folder)], stderr=stream, cwd=ROOT, env=environment
+            )
+
+    def lines(self) -> list[dict[str, Any]]:
+        """What it has logged; every line is JSON."""
+        return [json.loads(line) for line in self.log.read_text().splitlines()]
+
+    def said(self, text: str) -> bool:
+        """Whether a message holds a text."""
+        return text in self.log.read_text()
+
+    def get(self, page: str) -> tuple[int, str]:
+        """What it answers."""
+        found = re.search(r"answering on (http://[0-9.]+:[0-9]+)", self.log.read_text())
+        assert found is not None
+        try:
+            with urllib.request.urlopen(found[1] + page, timeout=5) as answer:
+                return answer.status, answer.read().decode()
+        except urllib.error.HTTPError as error:
+            with error:
+                return error.code, error.read().decode()
+
+    def end(self, number: int = signal.SIGTERM) -> int:
+        """Send a signal and wait."""
+        if self.process.poll() is None:
+            self.process.send_signal(number)
+        return self.process.wait(20)
+
+
+def wait_until(condition: Callable[[], object], seconds: float = 30.0) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition() and time.monotonic() < deadline:
+        time.sleep(0.1)
+    assert condition()

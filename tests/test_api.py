@@ -530,7 +530,8 @@ def test_jobs_are_run_and_left_out(service: Served) -> None:
     assert is_problem(service.ask("POST", "/v1/jobs/scroe/run", json={}), 404)
     with service.store.read() as session:
         assert session.scalars(sa.select(Request.job)).all() == ["score"]
-        trail = session.execute(sa.select(Audit.actor, Audit.action, Audit.reason).order_by(Audit.id)).all()
+        ours = sa.select(Audit.actor, Audit.action, Audit.reason).where(Audit.action != "create key")
+        trail = session.execute(ours.order_by(Audit.id)).all()
     assert [tuple(each) for each in trail] == [
         ("ann", "run score", "month end"),
         ("ann", "pause retrain", "labels are wrong"),

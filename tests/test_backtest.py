@@ -137,6 +137,7 @@ def test_known_cards_leave():
         known_at,
         begin=pd.Timestamp("2024-01-02"),
         end=pd.Timestamp("2024-01-04"),
+        blocks=True,
     )
 
     assert asked.index.tolist() == [1, 4, 5]

@@ -11,7 +11,7 @@ from pydantic import BaseModel, Field
 
 from detector.errors import SchemaError, SettingError
 from pipelines.config import ColumnsSection, Config, OutputSection, SourceSection, load_config
-from pipelines.config.reading import read_settings, section_of
+from pipelines.config.reading import read_settings, read_text, section_of
 from pipelines.config.template import HIDDEN, TEMPLATES, render
 
 MINIMAL = "source: {path: data.csv}\n"
@@ -202,8 +202,9 @@ class Either(BaseModel):
 )
 def test_either_of_two_kinds_is_one_mistake(write: Write, value: str, message: str) -> None:
     """Where a key takes a number or a word, one line says both."""
+    file = write(f"share: {value}\n")
     with pytest.raises(SettingError, match=message) as caught:
-        read_settings(write(f"share: {value}\n"), Either)
+        read_settings(file, Either, text=read_text(file))
 
     assert str(caught.value).count("share") == 1
 

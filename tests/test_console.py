@@ -396,7 +396,8 @@ def test_only_admins_steer(desk: Served, analyst: Browser) -> None:
     assert admin.ask("POST", "/models", data={"reason": "x"}).status_code == 422
     assert all_of(desk, Request.job) == ["score"]
     assert all_of(desk, JobState.paused) == [True]
-    assert all_of(desk, Audit.action) == ["run score", "pause retrain"]
+    done = [each for each in all_of(desk, Audit.action) if each not in ("create key", "sign in")]
+    assert done == ["run score", "pause retrain"]
 
 
 def test_alert_of_another_source_is_none_of_ours(analyst: Browser) -> None:

@@ -11,7 +11,11 @@ from typing import Any
 import pytest
 import sqlalchemy as sa
 
+from benchmarks.soak import Site
+from pipelines.config import load_config
+from pipelines.store import open_store
 from pipelines.store.alert_tables import Answer
+from pipelines.store.rule_tables import KeptRule
 from tests.alert_places import config_in, give, rows, store_in
 from tests.doors import Served, served
 
@@ -147,3 +151,47 @@ def test_pages_fit(chromium: Any, desk: Served, size: dict[str, int], scheme: st
         dark, light = sorted(colours, key=lambda text: sum(map(int, text[4:-1].split(","))))
         assert sum(map(int, light[4:-1].split(","))) - sum(map(int, dark[4:-1].split(","))) > 500
     assert found.errors == []
+
+
+def test_rule_is_written_with_names_completed_tried_and_saved(chromium: Any, tiny_bundle: Path, tmp_path: Path) -> None:
+    """By keyboard: a name is chosen by Enter, another by arrow and Tab; on a phone nothing is too wide."""
+    shutil.copytree(tiny_bundle, tmp_path / "bundle")
+    site = Site(tmp_path / "site", tmp_path / "bundle", "files to files", policy={"quantile": 0.9})
+    site.add(100)
+    config = load_config(site.folder)
+    with served(config, open_store(config.service.store)) as service:
+        found = Watched(chromium, service, viewport=PHONE)
+        page = found.page
+        page.goto(f"{service.address}/console/")
+        page.fill("#key", service.key("admin", now=datetime.now(UTC)))
+        page.keyboard.press("Enter")
+        page.wait_for_selector("nav")
+        page.goto(f"{service.address}/console/rules/new")
+        page.fill("input[name=name]", "large")
+        page.click("#when")
+        page.keyboard.type("am")
+        page.keyboard.press("Enter")
+        page.keyboard.type(" > 45 and p_value < 1 and not fe")
+        page.keyboard.press("ArrowDown")
+        page.keyboard.press("Tab")
+        page.keyboard.type(" > 'am")  # in quotes nothing is completed
+        hidden = page.locator("#names").is_hidden()
+        written = page.input_value("#when")
+        page.fill("#when", "amount > 45")
+        page.fill("input[name=days]", "3000")
+        page.click("text=Try on the past")
+        page.wait_for_selector("#trial")
+        fits = page.evaluate("document.documentElement.scrollWidth <= window.innerWidth")
+        page.screenshot(path=tmp_path / "rule.png", full_page=True)
+        page.click("button:has-text('Save')")
+        page.wait_for_selector("table.rules")
+        with service.store.read() as session:
+            (kept,) = session.scalars(sa.select(KeptRule))
+            said = (kept.name, kept.definition["when"], kept.state, kept.who)
+
+    assert written == "amount > 45 and p_value < 1 and not fee > 'am"
+    assert hidden
+    assert fits
+    assert said == ("large", "amount > 45", "shadow", "ann")
+    assert found.errors == []
+    assert found.asked == {service.address}

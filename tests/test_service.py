@@ -10,8 +10,6 @@ import re
 import shutil
 import signal
 import sqlite3
-import subprocess
-import sys
 import threading
 import time
 import urllib.error
@@ -44,48 +42,11 @@ from pipelines.service.memory import FreeMemory
 from pipelines.service.metrics import Metrics
 from pipelines.service.once import JobFailedError, run_once
 from pipelines.store import Request, Run
-from tests.service_sites import NOTHING_WRONG, context, opened, put, score
+from tests.service_sites import NOTHING_WRONG, Instance, context, opened, put, score, wait_until
 
 ROOT = Path(__file__).parents[1]
 QUIET: dict[str, Any] = {name: {"enabled": False} for name in ("retrain", "drift", "deliver", "housekeeping")}
 SERVED: dict[str, Any] = {"log": "json", "jobs": QUIET | {"score": {"when": "every 1s"}}, "lease": 2.0}
-
-
-class Instance:
-    """`detector serve` in a process of its own."""
-
-    def __init__(self, site: Site, *, fault: str = "") -> None:
-        self.log = site.folder / f"serve-{time.monotonic_ns()}.log"
-        environment = os.environ | {"PYTHONPATH": str(ROOT), "DETECTOR_FAULT": fault}
-        with self.log.open("w") as stream:
-            self.process = subprocess.Popen(
-                [sys.executable, "-m", "pipelines", "serve", str(site.folder)], stderr=stream, cwd=ROOT, env=environment
-            )
-
-    def lines(self) -> list[dict[str, Any]]:
-        """What it has logged; every line is JSON."""
-        return [json.loads(line) for line in self.log.read_text().splitlines()]
-
-    def said(self, text: str) -> bool:
-        """Whether a message holds a text."""
-        return text in self.log.read_text()
-
-    def get(self, page: str) -> tuple[int, str]:
-        """What it answers."""
-        found = re.search(r"answering on (http://[0-9.]+:[0-9]+)", self.log.read_text())
-        assert found is not None
-        try:
-            with urllib.request.urlopen(found[1] + page, timeout=5) as answer:
-                return answer.status, answer.read().decode()
-        except urllib.error.HTTPError as error:
-            with error:
-                return error.code, error.read().decode()
-
-    def end(self, number: int = signal.SIGTERM) -> int:
-        """Send a signal and wait."""
-        if self.process.poll() is None:
-            self.process.send_signal(number)
-        return self.process.wait(20)
 
 
 @pytest.fixture
@@ -99,13 +60,6 @@ def start() -> Iterator[Callable[..., Instance]]:
     yield _start
     for instance in begun:
         instance.end(signal.SIGKILL)
-
-
-def wait_until(condition: Callable[[], object], seconds: float = 30.0) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition() and time.monotonic() < deadline:
-        time.sleep(0.1)
-    assert condition()
 
 
 @pytest.mark.slow

@@ -39,6 +39,7 @@ SETTINGS: dict[str, Any] = {
     "policy": {"quantile": 0.98},
     "tracking": {"enabled": False},
 }
+RULE = {"name": "large", "when": "amount > 10", "action": "flag", "state": "live"}
 TOPIC = {"name": "payments", "servers": "localhost:9092"}
 FEATURES = {
     "history": [
@@ -285,6 +286,7 @@ def test_a_batch_without_a_name_is_named_by_its_files(plain: Path, tmp_path: Pat
         ({}, {"output": "scores.csv"}, SettingError, "Spark writes a folder of Parquet files, received '.*scores.csv'"),
         ({"output": {"url": "sqlite:///x.db", "table": "s"}}, {"output": None}, SettingError, "`output` is a database"),
         ({}, {"batch": "../other"}, SettingError, r"--batch expected letters, digits, .* received '\.\./other'"),
+        ({"rules": [RULE]}, {}, SettingError, "`rules` hold for these rows, and Spark does not apply them"),
         ({"kind": "sensors"}, {}, SettingError, "Spark scores tables, and `kind` is sensors"),
         ({}, {"input": "nothing/here.parquet"}, SourceError, "There is no file or folder .*here.parquet"),
         ({}, {"input": "file:///nothing/here"}, SourceError, "file:///nothing/here, or it is empty"),

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from detector.errors import SettingError
 
 LEAST_SHARE = 0.02
+RULE = "rule "
 WEEKDAYS = ("Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday", "Sunday")
 
 
@@ -51,6 +52,20 @@ class Reason:
     def __post_init__(self) -> None:
         object.__setattr__(self, "columns", tuple(self.columns) or (self.feature,))
 
+    @classmethod
+    def of_rule(cls, name: str, said: str) -> Self:
+        """What a rule that people wrote says of a row: no part of the risk is its.
+
+        >>> Reason.of_rule("abroad", "large and far from home").text
+        'rule abroad: large and far from home'
+        """
+        return cls(f"{RULE}{name}", said, "", 0.0)
+
+    @property
+    def is_rule(self) -> bool:
+        """Whether a rule says it, and not the model."""
+        return self.share == 0.0 and self.feature.startswith(RULE)
+
     @property
     def telling(self) -> bool:
         """Whether what was observed differs, as written, from what was expected.
@@ -73,6 +88,8 @@ class Reason:
     @property
     def text(self) -> str:
         """The reason in words."""
+        if self.is_rule:
+            return f"{self.feature}: {self.observed}"
         expected = f", expected {self.expected}" if self.expected else ""
         return f"{self.feature} {self.observed}{expected}; {100 * self.share:.0f} % of the risk"
 

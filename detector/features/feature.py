@@ -197,6 +197,16 @@ def is_rising(name: str) -> bool:
     return bool(measures) and measures[-1] in RISING
 
 
+def is_new(name: str) -> bool:
+    """Whether a column is a feature that is 1 where something is new and else 0, by its name.
+
+    >>> is_new("device_new_90d_by_card_id"), is_new("amount_mean_30d_by_card")
+    (True, False)
+    """
+    measures = _MEASURE_IN_NAME.findall(name)
+    return bool(measures) and measures[-1] == "new"
+
+
 def parse(lines: Sequence[str]) -> tuple[Feature, ...]:
     """Read several lines; a feature said twice counts once.
 

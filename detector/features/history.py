@@ -21,7 +21,7 @@ from detector.features.calendar import calendar
 from detector.features.duration import microseconds, short
 from detector.features.events import by_key
 from detector.features.feature_set import FeatureSet
-from detector.features.join import Joined, Keys
+from detector.features.join import SEPARATOR, Joined, Keys
 from detector.features.labels import reported_turns, with_turns
 from detector.features.layout import EMPTY, Layout
 from detector.features.measures import KNOWN_AT
@@ -232,6 +232,29 @@ class History:
             idle = [name for name, packed in entities.items() if layout.last_time(packed) <= oldest]
             gone += len(idle)
             for name in idle:
+                del entities[name]
+                self.tails[by].pop(name, None)
+        return gone
+
+    def drop(self, column: str, value: str) -> int:
+        """Forget what an entity did: all that is kept by a key with this value in this column; how many keys that is.
+
+        What it did at others (a card at a terminal) stays counted there, without its name.
+
+        >>> history = History(FeatureSet(("count by card over 30d", "count by card and shop over 30d"), time="time"))
+        >>> for card in ("c", "d"):
+        ...     _ = history.push_one({"time": pd.Timestamp("2024-01-01"), "card": card, "shop": "s"})
+        >>> history.drop("card", "c"), history.drop("card", "c"), len(history)
+        (2, 0, 2)
+        """
+        gone = 0
+        for by, entities in self.entities.items():
+            if column not in by:
+                continue
+            place = by.index(column)
+            ours = [name for name in entities if name.split(SEPARATOR)[place] == value]
+            gone += len(ours)
+            for name in ours:
                 del entities[name]
                 self.tails[by].pop(name, None)
         return gone

@@ -10,12 +10,14 @@ from fastapi.responses import JSONResponse
 from starlette.types import ASGIApp
 
 from pipelines.api.alerts import alerts_router
+from pipelines.api.audit import audit_router
 from pipelines.api.doors import Doors
 from pipelines.api.guard import Guard
 from pipelines.api.jobs import jobs_router
 from pipelines.api.looks import looks_router
 from pipelines.api.models import models_router
 from pipelines.api.problems import DESCRIBED, HEADERS, answer_problems
+from pipelines.api.rules import rules_router
 from pipelines.api.scores import scores_router
 
 PATH = "/v1"
@@ -45,7 +47,8 @@ def unguarded(doors: Doors) -> FastAPI:
         responses=DESCRIBED,
     )
     answer_problems(app)
-    for router in (scores_router, alerts_router, looks_router, jobs_router, models_router):
+    routers = (scores_router, alerts_router, looks_router, jobs_router, models_router, rules_router, audit_router)
+    for router in routers:
         app.include_router(router(doors))
 
     @app.get("/openapi.json", include_in_schema=False)

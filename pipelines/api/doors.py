@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -33,6 +34,9 @@ class Doors:
     clock: Callable[[], datetime] = _now
     memory: ProcessCache = field(default_factory=ProcessCache)
     """For what takes long to read, and nobody who scores is to wait for."""
+
+    trying: threading.Lock = field(default_factory=threading.Lock)
+    """Held while a rule is tried: one at a time."""
 
     @classmethod
     def of(cls, config: Config, store: Store, facts: Facts, *, clock: Callable[[], datetime] = _now) -> Doors:

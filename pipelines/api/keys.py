@@ -19,6 +19,7 @@ from sqlalchemy.orm import Session
 from detector.errors import DataError, SettingError, nearest
 from pipelines.escaping import one_line
 from pipelines.store.access_tables import ApiKey
+from pipelines.store.trail import who, write_down
 
 SCOPES = ("score", "review", "admin")
 MOST_NAME = 60
@@ -43,12 +44,15 @@ class Caller:
         return scope in self.scopes or "admin" in self.scopes
 
 
-def create(session: Session, name: str, scopes: Iterable[str], *, days: float | None, now: datetime) -> str:
+def create(
+    session: Session, name: str, scopes: Iterable[str], *, days: float | None, now: datetime, by: str = ""
+) -> str:
     """Make a key, and return it: it cannot be shown again.
 
     - ``name``: who has it; it stands beside all that is done with the key.
     - ``scopes``: of ``SCOPES``.
     - ``days``: how long it is valid; None for ever.
+    - ``by``: who makes it; empty for whoever runs this process.
 
     Raises ``SettingError`` if a scope is unknown or there is none, or the name is empty.
     """
@@ -62,6 +66,8 @@ def create(session: Session, name: str, scopes: Iterable[str], *, days: float | 
     until = None if days is None else now + timedelta(days=days)
     key = ApiKey(id=id, name=name, hash=_hash(secret), scopes=" ".join(wanted), created_at=now, until=until)
     session.add(key)
+    made = {"key": id, "name": name, "scopes": wanted, "until": until and until.isoformat()}
+    write_down(session, "create key", actor=by or who(), arguments=made, now=now)
     return f"det_{id}_{secret}"
 
 
@@ -81,7 +87,7 @@ def caller_of(key: ApiKey | None, *, now: datetime) -> Caller | None:
     return Caller(key.id, key.name, frozenset(key.scopes.split()))
 
 
-def revoke(session: Session, which: str, *, now: datetime) -> ApiKey:
+def revoke(session: Session, which: str, *, now: datetime, by: str = "") -> ApiKey:
     """Have a key open nothing from now on.
 
     - ``which``: its id, or the key itself.
@@ -93,6 +99,7 @@ def revoke(session: Session, which: str, *, now: datetime) -> ApiKey:
     if found is None or found.revoked_at is not None:
         raise DataError(f"There is no key {which[:16]!r} that could be revoked. `detector keys list` shows them.")
     found.revoked_at = now
+    write_down(session, "revoke key", actor=by or who(), arguments={"key": found.id, "name": found.name}, now=now)
     return found
 
 

@@ -113,6 +113,7 @@ def health_of(doors: Doors) -> dict[str, Any]:
     facts = doors.facts
     ready, found = facts.readiness()
     answer: dict[str, Any] = {"ready": ready} | found | {"name": doors.config.name}
+    answer["configuration"] = f"not taken over: {facts.refused}" if facts.refused else "ok"
     try:
         lag = facts.lag()
         answer |= {"waiting": lag.waiting, "lag_seconds": round(lag.seconds, 1)}

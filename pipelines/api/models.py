@@ -15,9 +15,9 @@ from pipelines.api.alerts import Given
 from pipelines.api.doors import Doors, caller_of, needs
 from pipelines.api.problems import HEADERS, ProblemError
 from pipelines.api.writes import beside
-from pipelines.jobs.steering import write_down
 from pipelines.registry.models_file import Promotion
 from pipelines.registry.registry import ModelRegistry
+from pipelines.store.trail import write_down
 from pipelines.training.registry_commands import compare_models, promote, roll_back
 
 

@@ -69,6 +69,8 @@ class Score(BaseModel):
     flagged: bool
     severity: str
     decided_by: str
+    rules: list[str] = Field(description="Live rules that hit it.")
+    hidden_by: list[str] = Field(description="Rules that keep it from being flagged.")
     reasons: list[Reason] | None
 
 
@@ -143,8 +145,18 @@ def _plain(found: ScoredEvents, *, key: str | None, explained: bool) -> list[dic
     lists: list[Any] = [None] * len(scores)
     if explained:
         lists = [[_reason(each) for each in reasons] for reasons in scores["reasons"]]
-    lines = zip(scores.index.tolist(), keys, scores[names].to_dict("records"), lists, strict=True)
-    return [{"place": place, "key": plain(key), **line, "reasons": reasons} for place, key, line, reasons in lines]
+    rules = [_named(scores, name) for name in ("rules_hit", "hidden_by")]
+    lines = zip(scores.index.tolist(), keys, scores[names].to_dict("records"), *rules, lists, strict=True)
+    return [
+        {"place": place, "key": plain(key), **line, "rules": hit, "hidden_by": hidden, "reasons": reasons}
+        for place, key, line, hit, hidden, reasons in lines
+    ]
+
+
+def _named(scores: pd.DataFrame, column: str) -> list[list[str]]:
+    if column not in scores:
+        return [[] for _ in range(len(scores))]
+    return [text.split(", ") if text else [] for text in scores[column].tolist()]
 
 
 def _reason(reason: Any) -> dict[str, Any]:

@@ -15,6 +15,7 @@ from detector.cleaning.clean import clean
 from detector.cleaning.values import read_names, read_numbers
 from detector.decide.policy import Policy
 from detector.detectors.table.recipe import EVERY
+from detector.detectors.table.scorer import TabularScorer
 from detector.errors import DataError, SchemaError, SettingError, nearest
 from detector.features import Money
 from detector.schema import Schema
@@ -183,7 +184,7 @@ class _Walk:
             scenario=self.plan.scenario,
         )
         values = period_metrics(scored, scores["risk"].to_numpy())
-        if kind.has_head(scorer) and (head := scorer.head) is not None:
+        if isinstance(scorer, TabularScorer) and (head := scorer.head) is not None:
             alone = scorer.unsupervised(rows)
             for name_of, risk in ((SUPERVISED, head.risk(rows, alone)), (UNSUPERVISED, alone["risk"].to_numpy())):
                 found, ranked = period_metrics(scored, risk), ("auroc", "ap", f"card_precision_{self.plan.k}")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import getpass
 from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -80,12 +79,16 @@ def retry(
     from pipelines.alerts.feedback.answers import find
     from pipelines.alerts.outbox.views import retry as again
     from pipelines.jobs.context import Context
+    from pipelines.store.trail import who as account
+    from pipelines.store.trail import write_down
 
     settings, store = _open(config, needs_secrets=True)
     moment = now()
     with store.write() as session:
         wanted = None if alert is None else find(session, alert).id
         number = again(session, now=moment, alert=wanted, target=target)
+        asked = {name: value for name, value in (("alert", wanted), ("target", target)) if value}
+        write_down(session, "retry alerts", actor=account(), arguments=asked | {"deliveries": number}, now=moment)
     outcome = deliver(Context(config=settings, store=store, now=moment))
     say(f"{number:,} to be sent: {outcome.note}.")
 
@@ -102,6 +105,7 @@ def answer(
     """Say what an alert was; it is counted, and kept for training."""
     from pipelines.alerts.feedback.answers import answer as keep
     from pipelines.alerts.feedback.answers import find
+    from pipelines.store.trail import who as account
 
     settings, store = _open(config)
     with store.write() as session:
@@ -110,7 +114,7 @@ def answer(
             find(session, alert),
             verdict,
             reason=reason,
-            who=who or getpass.getuser(),
+            who=who or account(),
             via="cli",
             config=settings,
             now=now(),
@@ -141,6 +145,7 @@ def silence(
     from pipelines.alerts.grouping.events import group_id
     from pipelines.alerts.outbox.views import silences_table
     from pipelines.config.masking import masks_of
+    from pipelines.store.trail import who as account
 
     settings, store = _open(config)
     moment = now()
@@ -153,7 +158,7 @@ def silence(
         return
     with store.write() as session:
         if lift is not None:
-            say(f"Silence {silences.lift(session, lift, now=moment).id} is over.")
+            say(f"Silence {silences.lift(session, lift, who=who or account(), now=moment).id} is over.")
             return
         if sum([alert is not None, bool(entity), everything]) != 1:
             raise SettingError("Say what to silence: --alert ALERT, --entity NAME, or --everything.")
@@ -177,7 +182,7 @@ def silence(
             below=below,
             until=moment + timedelta(hours=hours),
             reason=reason,
-            who=who or getpass.getuser(),
+            who=who or account(),
             now=moment,
         )
         say(f"Silence {made.id}: {label or 'everything'} until {made.until:%Y-%m-%d %H:%M} UTC.")

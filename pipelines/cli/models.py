@@ -5,12 +5,15 @@ from __future__ import annotations
 import json
 import os
 import sys
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from pipelines.cli.program import MODELS, AsJson, ConfigFile, now, say, say_json
 from pipelines.cli.project import Commands
+
+if TYPE_CHECKING:
+    from pipelines.config import Config
 
 Name = Annotated[str, typer.Argument(metavar="NAME", help="A detector's name, or its first letters.")]
 Why = Annotated[str, typer.Option("--reason", help="Why; kept with the move.")]
@@ -106,8 +109,10 @@ def promote(
     from pipelines.config import load_config
     from pipelines.training.registry_commands import promote_model
 
-    for line in promote_model(load_config(config, needs_secrets=False), name, reason=reason, now=now()):
+    settings = load_config(config, needs_secrets=False)
+    for line in promote_model(settings, name, reason=reason, now=now()):
         say(line)
+    _leave_trail(settings, "promote", reason)
 
 
 @models_app.command(
@@ -118,8 +123,10 @@ def rollback(config: ConfigFile, reason: Why = "A person decided so.") -> None:
     from pipelines.config import load_config
     from pipelines.training.registry_commands import rollback_model
 
-    for line in rollback_model(load_config(config, needs_secrets=False), reason=reason, now=now()):
+    settings = load_config(config, needs_secrets=False)
+    for line in rollback_model(settings, reason=reason, now=now()):
         say(line)
+    _leave_trail(settings, "rollback", reason)
 
 
 @models_app.command(epilog="Example: [bold]detector models flush payments/detector.yaml[/]")
@@ -134,6 +141,20 @@ def flush(config: ConfigFile) -> None:
     lines += waiting_note(sent)
     lines += [f"Refused by MLflow and kept: {name}: {reason}" for name, reason in spool_of(settings).refused()]
     _print(lines, {"rows": sent.entries, "note": lines[0], "outcome": "done" if sent.entries else "skipped"})
+
+
+def _leave_trail(settings: Config, action: str, reason: str) -> None:
+    """In the audit trail, if there is a service that has one."""
+    from pipelines.registry.registry import ModelRegistry
+    from pipelines.store import existing_store, open_store
+    from pipelines.store.trail import who, write_down
+
+    if existing_store(settings.service.store) is None:
+        return
+    store, serves = open_store(settings.service.store), ModelRegistry(settings.bundle).served()
+    with store.write() as session:
+        write_down(session, action, actor=who(), reason=reason, arguments={"to": serves}, now=now())
+    store.close()
 
 
 def _print(lines: list[str], outcome: dict[str, Any]) -> None:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from detector.errors import SettingError
 from pipelines.cli.program import EXIT_FAILURE, SERVE, AsJson, ConfigFile, now, say, say_json
 from pipelines.cli.project import Commands
 
@@ -35,10 +36,18 @@ def register(app: typer.Typer) -> None:
 
 def status(config: ConfigFile, as_json: AsJson = False) -> None:
     """Show what serves, what runs, what failed, what waits, and what to do next."""
-    from pipelines.config import load_config
-    from pipelines.service.status import status_of
+    from pipelines.config import file_of, load_config
+    from pipelines.service.status import status_of, unreadable_status
 
-    found = status_of(load_config(config, needs_secrets=False), now=now(), place=str(config))
+    try:
+        settings = load_config(config, needs_secrets=False)
+    except SettingError as error:
+        unreadable = unreadable_status(file_of(config), error, now=now())
+        if unreadable is None:
+            raise
+        found = unreadable
+    else:
+        found = status_of(settings, now=now(), place=str(config))
     if as_json:
         say_json(found)
     else:
@@ -112,16 +121,23 @@ def show_trail(
 ) -> None:
     """Show who had rows scored again, jobs run or left out, and detectors moved: when, and why."""
     from pipelines.service.listings import trail_table
+    from pipelines.store.trail import Wanted
 
     _, store = _open(config)
-    found = trail_table(store, last)
+    found = trail_table(store, Wanted(most=last))
     say_json(found) if as_json else say(found)
 
 
 @jobs_app.command("run", epilog="Example: [bold]detector jobs run payments score[/]")
 def run_job(config: ConfigFile, job: JobName) -> None:
     """Run a job now and wait for it; an instance that serves is asked to."""
+    from pipelines.jobs.steering import check_job
+    from pipelines.store.trail import who, write_down
+
+    check_job(job)
     settings, store = _open(config, needs_secrets=True)
+    with store.write() as session:
+        write_down(session, f"run {job}", actor=who(), now=now())
     _print(_run(settings, store, job, {}))
 
 
@@ -160,7 +176,7 @@ def _print(run: Run) -> None:
 
 
 def _rescore(config: Path, job: str, *, reason: str, **arguments: Any) -> None:
-    from pipelines.scoring.replay import who
+    from pipelines.store.trail import who
 
     settings, store = _open(config, needs_secrets=True)
     given = {name: value for name, value in arguments.items() if value}
@@ -172,6 +188,9 @@ def _set_paused(config: Path, job: str, *, paused: bool) -> None:
     from pipelines.jobs.steering import set_paused as keep
 
     check_job(job)
+    from pipelines.store.trail import who, write_down
+
     _, store = _open(config)
     with store.write() as session:
         keep(session, job, paused=paused)
+        write_down(session, f"{'pause' if paused else 'resume'} {job}", actor=who(), now=now())

@@ -7,6 +7,7 @@ Unknown keys are errors. Relative paths are relative to the folder of the file, 
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
@@ -25,8 +26,9 @@ from pipelines.config.learning import (
     TrainingSection,
     TrainSection,
 )
-from pipelines.config.reading import read_settings
+from pipelines.config.reading import read_settings, read_text
 from pipelines.config.retraining import DriftSection, RetrainSection
+from pipelines.config.rules import ListSection, RuleSection, check_names
 from pipelines.config.series import SeriesSection
 from pipelines.config.service import DEFAULT_SERVICE, ServiceSection
 from pipelines.config.values import Place, Section, Uri, hide_password
@@ -41,10 +43,12 @@ __all__ = [
     "DriftSection",
     "FeaturesSection",
     "ForestSection",
+    "ListSection",
     "NeighboursSection",
     "OutputSection",
     "PolicySection",
     "RetrainSection",
+    "RuleSection",
     "Section",
     "SeriesSection",
     "ServiceSection",
@@ -56,6 +60,8 @@ __all__ = [
 ]
 
 FILE_NAME = "detector.yaml"
+TEXT_VARIABLE = "DETECTOR_CONFIG_TEXT"
+"""Names a file whose text stands for that of the configuration: of the service, for the commands that it runs."""
 
 # Read like values of the file, not built here, so that their paths start from the folder of the file.
 _DEFAULT_OUTPUT: Any = {"path": "scores.parquet"}
@@ -111,6 +117,12 @@ class Config(Section):
     policy: PolicySection = PolicySection(fdr=0.1)
     """Which rows are flagged. Of several rules, all must agree: a cap and a floor."""
 
+    rules: tuple[RuleSection, ...] = ()
+    """What people know beside the model, each with `name`, `when`, `action`, `state`; see docs/rules.md."""
+
+    lists: dict[str, ListSection] = Field(default={})
+    """Lists that rules may look a column up in, by their names: stolen: {path: stolen.csv}."""
+
     output: OutputSection = Field(default=_DEFAULT_OUTPUT)
     """Where the scores go: a file, or a database table."""
 
@@ -136,6 +148,7 @@ class Config(Section):
     """What becomes an alert, when it is sent, and where it goes."""
 
     _file: Path | None = PrivateAttr(default=None)
+    _text: str = PrivateAttr(default="")
 
     @model_validator(mode="after")
     def _two_places(self) -> Self:
@@ -145,6 +158,9 @@ class Config(Section):
         self.source.with_names_of_files(self.columns)
         if self.policy.explore and self.kind == "sensors":
             raise ValueError("`policy.explore` draws rows of tables, and `kind` is sensors. Leave it out.")
+        check_names(self.rules)
+        if self.rules and self.kind == "sensors":
+            raise ValueError("`rules` are about rows of tables, and `kind` is sensors. Leave them out.")
         if self.train.sequence.enabled:
             self.features.check_events()
         if self.source.path is not None and self.source.path in (self.output.path, self.output.quarantine):
@@ -161,12 +177,19 @@ class Config(Section):
         """The file this was read from."""
         return self._file
 
+    @property
+    def text(self) -> str:
+        """The text it was read from."""
+        return self._text
+
     def to_dict(self) -> dict[str, Any]:
         """Plain values for a log, passwords hidden."""
         values = self.model_dump(mode="json")
         for section, key in (("source", "url"), ("output", "url"), ("tracking", "uri"), ("service", "store")):
             if values[section][key] is not None:
                 values[section][key] = hide_password(values[section][key])
+        for each in values["lists"].values():
+            each["url"] = each["url"] and hide_password(each["url"])
         return values
 
 
@@ -180,9 +203,14 @@ def load_config(path: str | Path, *, needs_secrets: bool = True) -> Config:
     Raises ``SettingError`` if there is no such file, it is not YAML, or a key or value has no meaning: all of them at
     once, each with its line.
     """
-    file = Path(path)
-    if file.is_dir():
-        file = file / FILE_NAME
-    config = read_settings(file, Config, needs_secrets=needs_secrets)
-    config._file = file.absolute()
+    file = file_of(path)
+    text = read_text(Path(os.environ.get(TEXT_VARIABLE) or file))
+    config = read_settings(file, Config, text=text, needs_secrets=needs_secrets)
+    config._file, config._text = file.absolute(), text
     return config
+
+
+def file_of(path: str | Path) -> Path:
+    """The configuration that a command names: the file, or the one in the folder."""
+    file = Path(path)
+    return file / FILE_NAME if file.is_dir() else file

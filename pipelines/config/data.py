@@ -146,6 +146,9 @@ a group for the part that counts, such as "pump-([0-9]+)". `entity` then names t
     others: Literal["infer", "ignore"] = "infer"
     """Columns that are named nowhere: guess their kind (infer), or leave them out (ignore)."""
 
+    for_rules: tuple[str, ...] = ()
+    """Columns that rules read, as text, and nothing is learnt from; what features are made of need not be named."""
+
     names: dict[str, ColumnName] = Field(default={})
     """What people call columns wherever reasons are shown (reports, alerts, scores, MLflow), and their unit or \
 currency: amount: payment, or amount: {name: payment, unit: EUR}. Masks go on naming the columns themselves."""

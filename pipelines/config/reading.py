@@ -8,10 +8,11 @@ from pathlib import Path
 from typing import Any, TypeVar, get_args, get_origin
 
 import yaml
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel, ConfigDict, ValidationError
 from pydantic_core import ErrorDetails
 
 from detector.errors import SettingError, nearest
+from pipelines.config.values import DEFAULT_STORE, Url
 
 Steps = tuple[str | int, ...]
 Model = TypeVar("Model", bound=BaseModel)
@@ -83,17 +84,18 @@ _Loader.add_constructor("tag:yaml.org,2002:int", _whole_number)
 _Loader.add_constructor("tag:yaml.org,2002:float", lambda _, node: float(node.value))
 
 
-def read_settings(file: Path, model: type[Model], *, needs_secrets: bool = True) -> Model:
-    """Read a YAML file as a model.
+def read_settings(file: Path, model: type[Model], *, text: str, needs_secrets: bool = True) -> Model:
+    """Read the text of a YAML file as a model.
 
-    - ``file``: the file; its folder is what relative paths in it are relative to.
+    - ``file``: the file, for messages; its folder is what relative paths in it are relative to.
     - ``model``: the pydantic model to read it as.
+    - ``text``: what ``read_text`` has read.
     - ``needs_secrets``: whether a secret of the alerts whose variable or file is not there is an error at once.
 
     Raises ``SettingError``: naming the file, and for each mistake its line, its place, what was expected and what was
     received.
     """
-    values, lines = _parse(file)
+    values, lines = _parse(file, text)
     try:
         return model.model_validate(values, context={"folder": file.absolute().parent, "needs_secrets": needs_secrets})
     except ValidationError as error:
@@ -101,7 +103,11 @@ def read_settings(file: Path, model: type[Model], *, needs_secrets: bool = True)
     raise SettingError(f"{file} cannot be used:\n" + "\n".join(f"  {mistake}" for mistake in mistakes))
 
 
-def _parse(file: Path) -> tuple[Mapping[str, Any], dict[Steps, int]]:
+def read_text(file: Path) -> str:
+    """The text of a configuration.
+
+    Raises ``SettingError`` if there is no such file, it is no text, or far too large.
+    """
     try:
         size = file.stat().st_size
         text = file.read_text(encoding="utf-8-sig") if size <= MOST_BYTES else ""
@@ -119,6 +125,35 @@ def _parse(file: Path) -> tuple[Mapping[str, Any], dict[Steps, int]]:
         raise SettingError(f"{file} cannot be read: {error.strerror}.") from None
     if size > MOST_BYTES:
         raise SettingError(f"{file} has {size / 1e6:,.1f} MB. A configuration has a few kilobytes; is it another file?")
+    return text
+
+
+def store_named_in(file: Path) -> str | None:
+    """Where a configuration keeps the service's state, though other parts of it cannot be used; None if unclear.
+
+    Text that is no YAML at all stands for one that says nothing of it.
+    """
+    try:
+        values, _ = _parse(file, read_text(file))
+    except SettingError:
+        values = {}
+    section = values.get("service")
+    named = section.get("store") if isinstance(section, Mapping) else None
+    try:
+        return _Place.model_validate(
+            {} if named is None else {"store": named}, context={"folder": file.absolute().parent}
+        ).store
+    except ValidationError:
+        return None
+
+
+class _Place(BaseModel):
+    model_config = ConfigDict(validate_default=True)
+
+    store: Url = DEFAULT_STORE
+
+
+def _parse(file: Path, text: str) -> tuple[Mapping[str, Any], dict[Steps, int]]:
     try:
         return _parse_text(file, text)
     except yaml.reader.ReaderError as error:
@@ -231,6 +266,7 @@ def _place(location: Steps, model: type[BaseModel]) -> tuple[Steps, type[BaseMod
     for step in location:
         if isinstance(step, int):
             place.append(step)
+            inner, entries = entries or inner, None
         elif entries is not None:
             place.append(step)
             inner, entries = entries, None
@@ -244,13 +280,14 @@ def _place(location: Steps, model: type[BaseModel]) -> tuple[Steps, type[BaseMod
 
 
 def _entries_of(annotation: Any) -> type[BaseModel] | None:
-    """The section that each entry of a mapping is; None for anything else."""
-    return section_of(get_args(annotation)[1]) if get_origin(annotation) is dict else None
+    """The section that each entry of a mapping or a list is; None for anything else."""
+    origin, given = get_origin(annotation), get_args(annotation)
+    return section_of(given[1 if origin is dict else 0]) if origin in (dict, tuple, list) else None
 
 
 def section_of(annotation: Any) -> type[BaseModel] | None:
     """The section that a field holds, also where it may be left out; None for a plain value."""
-    if get_origin(annotation) in (dict, tuple):
+    if get_origin(annotation) in (dict, tuple, list):
         return None
     for candidate in (annotation, *get_args(annotation)):
         if isinstance(candidate, type) and issubclass(candidate, BaseModel):

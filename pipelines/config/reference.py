@@ -59,6 +59,8 @@ def _section(
         if target is not None:
             inner.append((name, target))
             continue
+        if (each := _reference(_each(field))) is not None and models[each]["properties"]:
+            inner.append((name, each))
         default = "required" if name in required else _default(defaults.get(name, field.get("default")))
         rows.append(f"| `{name}` | {_values(field)} | {default} | {field['description']} |")
     if rows:
@@ -68,10 +70,18 @@ def _section(
     for name, target in inner:
         place = f"{path}.{name}".lstrip(".")
         field, section = model["properties"][name], models[target]
-        yield from (f"{'#' * (place.count('.') + 2)} {place}", "")
-        yield from (" ".join((field.get("description") or section["description"]).split()), "")
-        own = defaults.get(name, field.get("default")) or {}
+        several = _reference(field) is None
+        yield from (f"{'#' * (place.count('.') + 2)} {place}{', each' if several else ''}", "")
+        about = section["description"] if several else field.get("description") or section["description"]
+        yield from (" ".join(about.split()), "")
+        own = {} if several else defaults.get(name, field.get("default")) or {}
         yield from _section(section, models, path=place, defaults=own)
+
+
+def _each(field: Mapping[str, Any]) -> Mapping[str, Any]:
+    """What each entry of a list or a mapping is; nothing where there are no entries."""
+    found = field.get("items") or field.get("additionalProperties")
+    return found if isinstance(found, dict) else {}
 
 
 def _reference(field: Mapping[str, Any]) -> str | None:

@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt, field_validator
 
-from pipelines.config.values import Section, Url, hide_password
+from pipelines.config.values import DEFAULT_STORE, Section, Url, hide_password
 from pipelines.cron import parse, zone_of
 
 
@@ -113,7 +113,7 @@ class ConsoleSection(Section):
 class ServiceSection(Section):
     """What `detector serve` does, and when."""
 
-    store: Url = "sqlite:///service.db"
+    store: Url = DEFAULT_STORE
     """The database of the service's own state: an SQLite file, or a PostgreSQL database."""
 
     timezone: str = "UTC"
@@ -156,7 +156,18 @@ class ServiceSection(Section):
     """Seconds that a batch in hand is given to finish when the service is to end; then it is undone."""
 
     keep_runs: PositiveInt = 90
-    """Days that records of runs are kept."""
+    """Days that records of runs and of requests for them are kept, and files that a crash left over."""
+
+    keep_scores: PositiveInt | None = None
+    """Days that stored scores are kept after they were written, and rows that could not be used; by default, for ever.
+    Fewer make what-if and the history of an entity shorter."""
+
+    keep_alerts: PositiveInt | None = None
+    """Days that alerts are kept after their last row, with deliveries, verdicts and comments; by default, for ever.
+    Verdicts teach the next detector: fewer days leave it less to learn from."""
+
+    keep_audit: Annotated[int, Field(ge=30)] = 3_650
+    """Days that the audit trail is kept: who had what done. The database refuses less than 30."""
 
     host: str = "127.0.0.1"
     """The address to answer on: 0.0.0.0 for all."""

@@ -73,9 +73,12 @@ HIDDEN: dict[str, frozenset[str]] = {
         {
             "columns.categorical",
             "columns.datetime",
+            "columns.for_rules",
             "features",
+            "lists",
             "policy.explore",
             "policy.rows_a_day",
+            "rules",
             "train.autoencoder",
             "train.calibrate_on",
             "train.calibration_share",

@@ -11,6 +11,9 @@ from urllib.parse import quote, urlsplit
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationInfo
 
+DEFAULT_STORE = "sqlite:///service.db"
+"""Where the service keeps its state, if nothing else is said."""
+
 VERDICTS = (
     "risk",
     "p_value",
@@ -22,6 +25,9 @@ VERDICTS = (
     "decided_by",
     "explored",
     "chance",
+    "rules_hit",
+    "hidden_by",
+    "rules_version",
 )
 """The columns of the scores that say something of a row; no column of the table may have such a name."""
 

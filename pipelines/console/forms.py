@@ -48,8 +48,8 @@ class Form:
         return found
 
 
-async def checked(request: Request, act: Callable[[Form], str], *, scope: str = "review") -> Response:
-    """Do what a form says, and go where ``act`` says."""
+async def checked(request: Request, act: Callable[[Form], str | Response], *, scope: str = "review") -> Response:
+    """Do what a form says, and go where ``act`` says, or show the page that it makes."""
     who: Visitor = request.state.visitor
     try:
         fields = await form_of(request)
@@ -68,7 +68,7 @@ async def checked(request: Request, act: Callable[[Form], str], *, scope: str = 
         return page("problem.html.j2", request, status=error.status, title="That did not work", text=error.detail)
     except DetectorError as error:
         return failed(request, error)
-    return RedirectResponse(place, 303)
+    return RedirectResponse(place, 303) if isinstance(place, str) else place
 
 
 def failed(request: Request, error: DetectorError) -> Response:

@@ -14,6 +14,7 @@ from sqlalchemy.orm import Session
 from pipelines.api import keys
 from pipelines.api.keys import Caller
 from pipelines.store.access_tables import ApiKey, SignIn
+from pipelines.store.trail import write_down
 
 MOST_COOKIE = 100
 
@@ -36,6 +37,7 @@ def sign_in(session: Session, key: str, *, hours: float, now: datetime) -> str |
     if caller is None:
         return None
     cookie = secrets.token_urlsafe(32)
+    write_down(session, "sign in", actor=caller.name, arguments={"key": caller.id}, now=now)
     session.add(SignIn(hash=_hash(cookie), key=caller.id, since=now, until=now + timedelta(hours=hours)))
     return cookie
 

@@ -53,7 +53,7 @@ def _nothing(_: Session) -> None:
 class Context:
     """What a job is given.
 
-    - ``config``: as it was when the service started.
+    - ``config``: as it is when the run begins.
     - ``now``: when the run began, with a time zone.
     - ``run``: the number of the run's record.
     - ``arguments``: what ``detector backfill``, ``detector replay`` and the like ask for beyond the name of the job.

@@ -11,8 +11,8 @@ from sqlalchemy.orm import Session
 
 from detector.errors import SettingError, nearest
 from pipelines.config.service import JobsSection
-from pipelines.escaping import for_terminal
-from pipelines.store import Audit, JobState, Request, Run
+from pipelines.store import JobState, Request, Run
+from pipelines.store.trail import write_down
 
 STEPS = ("run", "pause", "resume")
 
@@ -58,7 +58,7 @@ def steer(session: Session, job: str, step: str, *, actor: str, reason: str, now
     check_job(job)
     if step not in STEPS:
         raise SettingError(f"There is no {step!r} to do with a job. {nearest(step, STEPS)}")
-    write_down(session, f"{step} {job}", actor=actor, reason=reason, arguments={}, now=now)
+    write_down(session, f"{step} {job}", actor=actor, reason=reason, now=now)
     if step == "run":
         return {"job": job, "request": ask_for(session, job, arguments={}, now=now)}
     return {"job": job, "paused": set_paused(session, job, paused=step == "pause")}
@@ -68,11 +68,3 @@ def last_runs(session: Session, *, job: str = "", most: int = 20) -> list[Run]:
     """The last runs, of one job or of all, the latest first."""
     statement = sa.select(Run).order_by(Run.id.desc()).limit(most)
     return list(session.scalars(statement if not job else statement.where(Run.job == job)))
-
-
-def write_down(
-    session: Session, action: str, *, actor: str, reason: str, arguments: Mapping[str, Any], now: datetime
-) -> None:
-    """Leave a trail of what somebody had done."""
-    trail = {"at": now, "actor": actor, "action": action, "reason": for_terminal(reason), "arguments": dict(arguments)}
-    session.add(Audit(**trail, batches=0, rows=0))

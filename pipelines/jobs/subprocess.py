@@ -15,6 +15,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from detector.errors import DetectorError, SettingError
+from pipelines.config import TEXT_VARIABLE
 from pipelines.jobs.context import Context, JobOutcome, StoppedError
 
 log = logging.getLogger("detector.commands")
@@ -40,8 +41,14 @@ def run_command(command: str, context: Context, *, seconds: float | None = None)
     if context.config.file is None:
         raise SettingError("A job that is a command of its own needs a configuration file, and there is none.")
     arguments = [sys.executable, "-m", "pipelines", *command.split(), str(context.config.file)]
-    environment = os.environ | {"DETECTOR_RUN": str(context.run)}
-    with tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as err:
+    with (
+        tempfile.TemporaryFile() as out,
+        tempfile.TemporaryFile() as err,
+        tempfile.NamedTemporaryFile("w", suffix=".yaml", encoding="utf-8") as text,
+    ):
+        text.write(context.config.text)  # the file itself may be half written by now, or be none that can be used
+        text.flush()
+        environment = os.environ | {"DETECTOR_RUN": str(context.run), TEXT_VARIABLE: text.name}
         process = subprocess.Popen(
             arguments, stdout=out, stderr=err, stdin=subprocess.DEVNULL, env=environment, start_new_session=True
         )

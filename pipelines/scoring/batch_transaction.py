@@ -35,6 +35,9 @@ from pipelines.ingest.followed import open_followed
 from pipelines.ingest.provenance import with_provenance
 from pipelines.jobs.context import Context
 from pipelines.prefetch import prefetch
+from pipelines.rules.book import RuleRun
+from pipelines.rules.names import FOR_ALERTS
+from pipelines.rules.serving import keep_tallies, note_rules, rule_book_of, switch_off
 from pipelines.scoring.contract import BatchContext, BatchScorer, Mode, ScoredBatch
 from pipelines.scoring.on_request import flagged_by_day
 from pipelines.scoring.shadow import ShadowTrial
@@ -68,6 +71,7 @@ class Outcome:
     alerts: pd.DataFrame | None = None
     """What alerts are made of; None where a batch brings none."""
     trial: ShadowTrial | None = None
+    rules: RuleRun | None = None
 
 
 @dataclass
@@ -89,7 +93,7 @@ class Scoring:
         schema = self.scorer.schema
         self.state = feature_state_of(config, self.store, self.context.cache)
         raw = schema if self.state is None else self.state.engine.raw_schema(schema)
-        also = () if self.state is None else self.state.engine.reader.optional
+        also = (() if self.state is None else self.state.engine.reader.optional) + config.columns.for_rules
         self.followed = open_followed(config, self.store, raw, also=also)
         self.sink = open_batch_sink(config, self.store, schema)
 
@@ -201,6 +205,7 @@ class Scoring:
         known = partial(self.sink.known, batch=batch.id, thoroughly=mode == "backfill")
         gathered = Gathered(config)
         trial = ShadowTrial.of(config, self.context.cache, now=now) if mode == "score" else None
+        rules = self._rules()
         with QuarantineSink(
             self._quarantine_of(batch), columns=rows.columns, escape=config.output.escape_formulas
         ) as quarantine:
@@ -220,6 +225,7 @@ class Scoring:
                     checkpoint=self.context.checkpoint,
                     store=self.store,
                     source=self.source,
+                    rules=rules,
                 ),
             )
             failpoint("score.computed")
@@ -235,7 +241,16 @@ class Scoring:
         failpoint("score.staged")
         alerts = with_notices(gathered.scores(), scored.notices) if batch.purpose == "score" else None
         was = "done" if mode == "replay" else "claimed"
-        return Outcome(scored, staged, rows.facts, quarantine.rows, quarantine.reasons, was, alerts, trial)
+        return Outcome(scored, staged, rows.facts, quarantine.rows, quarantine.reasons, was, alerts, trial, rules)
+
+    def _rules(self) -> RuleRun | None:
+        """The rules that hold now, for one batch; None for series."""
+        context = self.context
+        if context.config.kind == "sensors":
+            return None
+        note_rules(context.config, self.store, now=context.now)
+        book = rule_book_of(context.config, self.store, self.scorer.schema, context.cache)
+        return None if book is None else book.begin(now=context.now)
 
     def _commit(self, batch: Batch, outcome: Outcome, finish: Finish) -> None:
         scored, staged = outcome.scored, outcome.staged
@@ -264,6 +279,10 @@ class Scoring:
                 report_rows(session, batch, outcome.reasons, place, config=self.context.config, now=self.context.now)
                 if self.state is not None:
                     release(session, self.source, self.state.added_keys)
+            if outcome.rules is not None:
+                keep_tallies(session, batch, outcome.rules.tallies)
+                failed = {**outcome.rules.book.broken, **outcome.rules.failed}
+                switch_off(session, failed, config=self.context.config, now=self.context.now)
             scored.keep(session, batch.id)
             session.flush()
             self.context.fence(session)
@@ -298,7 +317,7 @@ class Scoring:
     def _written(self, frames: Iterator[pd.DataFrame]) -> Iterator[pd.DataFrame]:
         """Scores without the columns that stand there for alerts alone."""
         for frame in frames:
-            yield as_written(frame.drop(columns=list(self.scorer.kept), errors="ignore"))
+            yield as_written(frame.drop(columns=[*self.scorer.kept, *FOR_ALERTS], errors="ignore"))
 
     def _described(self, scored: ScoredBatch, facts: ReadFacts, batch: Batch) -> Iterator[pd.DataFrame]:
         """The scores with their model, batch and time, and where each row came from if no key names it."""

@@ -22,6 +22,7 @@ from pipelines.sinks.quarantine import QuarantineSink
 if TYPE_CHECKING:  # scoring a file needs no database
     from sqlalchemy.orm import Session
 
+    from pipelines.rules.book import RuleRun
     from pipelines.store import Store
 
 Mode = Literal["score", "backfill", "replay"]
@@ -49,6 +50,7 @@ class BatchContext:
     - ``advance``: Called with the number of rows that were read.
     - ``store``: The service's state, for detectors that remember something between batches.
     - ``source``: The name of the source there.
+    - ``rules``: What people wrote beside the model, for tables; None if nothing.
     """
 
     folder: Path
@@ -61,6 +63,7 @@ class BatchContext:
     advance: Callable[[int], None] = _no_progress
     store: Store | None = None
     source: str = ""
+    rules: RuleRun | None = None
 
     @property
     def is_next(self) -> bool:

@@ -20,6 +20,9 @@ from pipelines.features.held_events import HeldEvents, measure_ahead, related
 from pipelines.ingest.contract import FollowedSource
 from pipelines.ingest.followed import open_followed
 from pipelines.jobs.context import ProcessCache
+from pipelines.rules.book import RuleRun
+from pipelines.rules.names import typed
+from pipelines.rules.serving import rule_book_of, switch_off
 from pipelines.scoring.load import load_scorer
 from pipelines.scoring.table import TableBatchScorer
 from pipelines.store import DayFlags, Store
@@ -92,18 +95,48 @@ class OnRequest:
             frame, known = self._measured(events, state, refused, now=now)
         cleaned = clean(frame, scorer.schema, positions=frame.index)
         refused |= _reasons_of(cleaned.quarantine)
-        scoring = TableScoring(scorer.scorer, scorer.policy, explains=False)
-        scoring.add(cleaned.rows)
-        decision = scoring.decision(lambda days: flagged_by_day(self.store, self.config.name, days))
-        scores = pd.concat(list(scoring.scores(decision.flagged)))
-        if explain and len(cleaned.rows):
-            reasons = scorer.scorer.explain(cleaned.rows)
-            spoken = [scorer.wording.reasons(each) for each in reasons]
-            scores["reasons"] = pd.Series(spoken, index=scores.index, dtype=object)
+        rows = cleaned.rows
+        book = rule_book_of(self.config, self.store, scorer.schema, self.cache)
+        rules = None if book is None else book.begin(now=now)
+        if rules is not None:
+            rows = rows.assign(**typed(frame.loc[rows.index], rules.book.names.extra))
+        scoring = TableScoring(scorer.scorer, scorer.policy, explains=False, beside=rules)
+        scoring.add(rows)
+        scores, note = self._decided(scoring, rules, scorer if explain else None, rows, now=now)
         held = 0
         if keep and state is not None and len(cleaned.rows):
             held = self._hold(events.loc[[label for label in cleaned.rows.index if label not in known]], state, now=now)
-        return ScoredEvents(scores, refused, scorer.version, held, decision.note)
+        return ScoredEvents(scores, refused, scorer.version, held, note)
+
+    def _decided(
+        self,
+        scoring: TableScoring,
+        rules: RuleRun | None,
+        explainer: TableBatchScorer | None,
+        rows: pd.DataFrame,
+        *,
+        now: datetime,
+    ) -> tuple[pd.DataFrame, str | None]:
+        """Scores with their flags, reasons where they are asked for, and what rules say; and the note of the policy."""
+
+        def used(days: Sequence[date]) -> dict[date, int]:
+            return flagged_by_day(self.store, self.config.name, days)
+
+        if rules is None:
+            decision = scoring.decision(used)
+            flagged = decision.flagged
+        else:
+            decision, flagged = rules.decide(scoring, used)
+        scores = pd.concat(list(scoring.scores(flagged)))
+        if explainer is not None and len(rows):
+            spoken = [explainer.wording.reasons(each) for each in explainer.scorer.explain(rows)]
+            scores["reasons"] = pd.Series(spoken, index=scores.index, dtype=object)
+        if rules is not None:
+            (scores,) = rules.tell(iter([scores]))
+            if failed := {**rules.book.broken, **rules.failed}:
+                with self.store.write() as session:
+                    switch_off(session, failed, config=self.config, now=now)
+        return scores, decision.note
 
     def _measured(
         self, events: pd.DataFrame, state: FeatureState, refused: dict[int, str], *, now: datetime

@@ -6,9 +6,10 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pandas as pd
 
@@ -27,15 +28,20 @@ from pipelines.features.engine import FeatureEngine, feature_engine_of, joined, 
 from pipelines.features.wording import wording_of
 from pipelines.ingest.batch import InputBatch, ReadFacts
 from pipelines.ingest.usable import open_usable
+from pipelines.jobs.context import ProcessCache
 from pipelines.prefetch import prefetch
 from pipelines.progress import progress
+from pipelines.rules.names import FOR_ALERTS
 from pipelines.scoring.contract import BatchContext, ScoredBatch
-from pipelines.scoring.reports import ScoreReport, SeriesReport
+from pipelines.scoring.reports import RuleCount, ScoreReport, SeriesReport
 from pipelines.scoring.table import TableBatchScorer, read_columns
 from pipelines.scoring.written import as_written
 from pipelines.sinks.files import open_sink
 from pipelines.sinks.quarantine import QuarantineSink
 from pipelines.sources import Source, open_source
+
+if TYPE_CHECKING:
+    from pipelines.rules.book import RuleRun
 
 BATCH = 65_536
 
@@ -88,7 +94,7 @@ def score(
     run = _Run(config, source, target, version, now, started)
     if isinstance(scorer, SequenceScorer):
         return _score_series(run, gated(scorer, config))
-    wanted = read_columns(source.columns(), given, engine)
+    wanted = read_columns(source.columns(), given, engine, also=config.columns.for_rules)
     rows = InputBatch(wanted, lambda facts: _read(source, facts, columns=wanted, numeric=given.numeric))
     return _score_table(run, scorer, rows, engine)
 
@@ -98,6 +104,7 @@ def _score_table(run: _Run, scorer: TabularScorer, rows: InputBatch, engine: Fea
     batch_scorer = TableBatchScorer(
         scorer, run.version, policy, wording=wording_of(config), sample=exploration_of(config)
     )
+    rules = _rules(run, scorer)
     with ExitStack() as stack:
         sink = stack.enter_context(open_sink(run.target))
         place, escape = run.target.quarantine_path, run.target.escape_formulas
@@ -107,11 +114,11 @@ def _score_table(run: _Run, scorer: TabularScorer, rows: InputBatch, engine: Fea
         if engine is not None:
             rows = rows.map(_with_features(engine, quarantine, notes, now=run.now))
         with progress("Scoring", total=run.source.estimate()) as advance:
-            context = BatchContext(folder=folder, quarantine=quarantine, now=run.now, advance=advance)
+            context = BatchContext(folder=folder, quarantine=quarantine, now=run.now, advance=advance, rules=rules)
             scored = batch_scorer.score(rows, context)
         with progress("Explaining and writing", total=scored.scored) as advance:
             for scores in prefetch(scored.frames):
-                sink.write(run.stamped(as_written(scores)))
+                sink.write(run.stamped(as_written(scores.drop(columns=list(FOR_ALERTS), errors="ignore"))))
                 advance(len(scores))
     return ScoreReport(
         rows=rows.facts.rows + len(run.source.rejected),
@@ -122,9 +129,39 @@ def _score_table(run: _Run, scorer: TabularScorer, rows: InputBatch, engine: Fea
         output=sink.describe(),
         quarantine=quarantine.describe(),
         policy=policy.describe(),
-        note=" ".join([*notes, *_notes(scored, policy, scorer)]) or None,
+        note=" ".join([*notes, *_failures(rules), *_notes(scored, policy, scorer)]) or None,
         neighbours=scored.neighbours,
+        rules=[] if rules is None else _counts(rules),
     )
+
+
+def _rules(run: _Run, scorer: TabularScorer) -> RuleRun | None:
+    """The rules that hold: those of the file, and those of the service where there is one."""
+    config, book = run.config, None
+    if config.service.may_have_state:
+        from pipelines.rules.serving import stored_rule_book  # it loads SQLAlchemy
+
+        book = stored_rule_book(config, scorer.schema)
+    elif config.rules:
+        from pipelines.rules.checked import book_of  # it loads the reader of conditions
+
+        book = book_of(config, config.rules, scorer.schema, ProcessCache())
+    return None if book is None else book.begin(now=run.now)
+
+
+def _counts(rules: RuleRun) -> list[RuleCount]:
+    """What each live rule came to."""
+    found = {rule.name: RuleCount(rule.name, rule.section.action, 0, 0, 0) for rule in rules.rules if rule.is_live}
+    for each in rules.tallies:
+        if (before := found.get(each.rule)) is not None:
+            hits, flagged = before.hits + each.hits, before.flagged + each.flagged
+            found[each.rule] = replace(before, hits=hits, flagged=flagged, hidden=before.hidden + each.hidden)
+    return list(found.values())
+
+
+def _failures(rules: RuleRun | None) -> list[str]:
+    failed = {} if rules is None else rules.failed
+    return [f"The rule {name!r} failed and was left out: {why}" for name, why in failed.items()]
 
 
 def _notes(scored: ScoredBatch, policy: Policy, scorer: TabularScorer) -> list[str]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import getpass
 import logging
 from collections.abc import Iterator
 from datetime import datetime
@@ -22,16 +21,9 @@ from pipelines.scoring.job import Totals
 from pipelines.scoring.load import load_scorer
 from pipelines.scoring.series import SeriesBatchScorer
 from pipelines.store import Audit, Batch
+from pipelines.store.trail import who
 
 log = logging.getLogger("detector.again")
-
-
-def who() -> str:
-    """Who runs a command, for the trail."""
-    try:
-        return getpass.getuser()
-    except (OSError, KeyError):
-        return "unknown"
 
 
 def backfill(context: Context) -> JobOutcome:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 import pandas as pd
@@ -63,6 +63,29 @@ class SeriesReport:
 
 
 @dataclass(frozen=True)
+class RuleCount:
+    """What a rule came to in a scoring run: rows that it hit, that it flagged alone, and that it hid."""
+
+    name: str
+    action: str
+    hits: int
+    flagged: int
+    hidden: int
+
+    @property
+    def text(self) -> str:
+        """In one line.
+
+        >>> RuleCount("abroad", "alert", 12, 3, 0).text
+        'Rule abroad hit 12 rows, of which the policy alone would not have flagged 3.'
+        """
+        begin = f"Rule {self.name} hit {counted(self.hits)}"
+        if self.action == "alert":
+            return f"{begin}, of which the policy alone would not have flagged {self.flagged:,}."
+        return f"{begin} and hid {self.hidden:,}." if self.action == "never" else f"{begin} and raised their risk."
+
+
+@dataclass(frozen=True)
 class ScoreReport:
     """What a scoring run did."""
 
@@ -78,6 +101,8 @@ class ScoreReport:
     """Why a false discovery rate is no promise, or why nothing could be flagged."""
     neighbours: Mapping[str, int] = field(default_factory=dict)
     """How many rows the policy would have flagged at half and at twice its rate."""
+    rules: Sequence[RuleCount] = ()
+    """What each live rule came to."""
 
     def summary(self) -> list[str]:
         """The run in a few lines."""
@@ -95,6 +120,7 @@ class ScoreReport:
                 for place, (name, rows) in enumerate(self.neighbours.items())
             )
             lines.insert(2, f"It would have flagged with {counts}.")
+        lines += [each.text for each in self.rules]
         if self.note:
             lines.append(self.note)
         return lines

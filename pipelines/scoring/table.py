@@ -23,6 +23,7 @@ from pipelines.ingest.batch import InputBatch
 from pipelines.ingest.dedupe import KeyLedger
 from pipelines.ingest.provenance import with_provenance
 from pipelines.prefetch import prefetch
+from pipelines.rules.names import typed
 from pipelines.scoring.contract import BatchContext, ScoredBatch, each_once
 
 
@@ -65,6 +66,7 @@ class TableBatchScorer:
             kept=self.kept,
             sample=self.sample,
             explains=self.explains,
+            beside=context.rules,
             spool=FrameFolder(context.folder),
         )
         ledger, scored = KeyLedger(), 0
@@ -73,18 +75,24 @@ class TableBatchScorer:
             cleaned = clean(frame, self.schema, positions=frame.index)
             context.quarantine.write(cleaned.quarantine)
             rows = each_once(cleaned.rows, frame, ledger, context, key=self.schema.key)
+            if context.rules is not None:
+                rows = rows.assign(**typed(frame.loc[rows.index], context.rules.book.names.extra))
             scoring.add(rows, names=self._names(rows, batch))
             scored += len(rows)
             context.advance(len(frame))
         for rejected in batch.facts.rejected:
             context.quarantine.write(rejected)
-        decision, day = scoring.decision(context.used), scoring.day
-        flagged = decision.flagged
+        if context.rules is None:
+            decision = scoring.decision(context.used)
+            flagged = decision.flagged
+        else:
+            decision, flagged = context.rules.decide(scoring, context.used)
+        frames, day = map(self.wording.scores, scoring.scores(flagged)), scoring.day
         return ScoredBatch(
             scored,
             int(flagged.sum()),
-            map(self.wording.scores, scoring.scores(flagged)),
-            {} if day is None else counts_by_day(day[flagged]),
+            frames if context.rules is None else context.rules.tell(frames),
+            {} if day is None else counts_by_day(day[decision.flagged]),  # what rules flag takes nothing of a budget
             note=decision.note,
             neighbours=scoring.neighbours() if context.used is None else {},
         )
@@ -122,9 +130,11 @@ class FrameFolder(MutableMapping[str, pd.DataFrame]):
         return sum(1 for _ in self)
 
 
-def read_columns(columns: Sequence[str], schema: Schema, engine: FeatureEngine | None) -> list[str]:
-    """Of the columns that a source has, those that scoring needs."""
-    needed = {*schema.features, *(name for role, name in schema.roles.items() if role != "label")}
+def read_columns(
+    columns: Sequence[str], schema: Schema, engine: FeatureEngine | None, *, also: Sequence[str] = ()
+) -> list[str]:
+    """Of the columns that a source has, those that scoring needs, and ``also`` these."""
+    needed = {*schema.features, *(name for role, name in schema.roles.items() if role != "label"), *also}
     if engine is not None:
         needed |= set(engine.reader.needs)
     return [name for name in columns if name in needed]

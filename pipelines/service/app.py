@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import signal
+import sys
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -13,10 +14,12 @@ from types import FrameType
 
 import sqlalchemy as sa
 from fastapi import FastAPI
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from detector.errors import DetectorError, StoreError
 from pipelines.alerts.feedback.router import answer_router
 from pipelines.config import Config
+from pipelines.config.difference import listed
 from pipelines.jobs.catalogue import load_jobs
 from pipelines.jobs.context import Context, JobOutcome, ProcessCache
 from pipelines.service.facts import Facts
@@ -24,6 +27,8 @@ from pipelines.service.http import PAGES, HttpServer, application
 from pipelines.service.leader import BEATS, Leadership
 from pipelines.service.memory import FreeMemory, share_arenas
 from pipelines.service.metrics import Metrics
+from pipelines.service.reload import ConfigurationFile, Reading, check_serves
+from pipelines.service.reload_record import tell
 from pipelines.service.runs import close_lost, note_unrun, run_job
 from pipelines.service.scheduler import Schedule
 from pipelines.store import JobState, Request, Store
@@ -31,6 +36,7 @@ from pipelines.store import JobState, Request, Store
 log = logging.getLogger("detector.service")
 
 CYCLE_SECONDS = 1.0
+WAIT_SECONDS = 0.05
 LAST_SECONDS = 5.0
 """What is left to let go of the lease and of connections, once the job in hand was given its time."""
 MOST_FOLLOWING = 5
@@ -54,6 +60,11 @@ class Service:
         )
         self.metrics = Metrics(self.facts)
         self.schedule: Schedule | None = None
+        self.file = None if config.file is None else ConfigurationFile(config.file, check=self._check)
+        self.prepare: Callable[[Config], Callable[[], None]] = lambda _: lambda: None
+        """Called with a configuration that is to serve; returns what turns the doors to it."""
+        self._pending: tuple[Reading, Callable[[], None]] | None = None
+        self._untold: Reading | None = Reading(config)
         self._ending = threading.Event()
         self._abandoning = threading.Event()
         self._last_cycle = time.monotonic()
@@ -79,6 +90,7 @@ class Service:
         self._ending.set()
 
     def _cycle(self) -> None:
+        self._follow_configuration()
         led = self.leadership.is_leader
         try:
             leads = self.leadership.lead()
@@ -96,9 +108,56 @@ class Service:
                 return
             self._keep_schedule()
             self._answer_requests()
+            self._tell_of_configuration()
         except Exception:
             log.exception("the jobs could not be scheduled")
             self._stop_schedule()
+
+    def _check(self, serving: Config, config: Config) -> None:
+        check_serves(serving, config, self.cache)
+
+    def _follow_configuration(self) -> None:
+        """Look whether the file has changed; take it over once no batch is in hand."""
+        found = None if self.file is None else self.file.look(self.config)
+        if found is not None:
+            self._pending = None
+            try:
+                if found.config is not None and found.changed:
+                    self._pending = found, self.prepare(found.config)
+            except Exception as error:  # noqa: BLE001 - the service goes on with what it has
+                found = Reading(None, refused=f"{type(error).__name__}: {error}")
+            if found.refused and found.refused != self.facts.refused:
+                log.error("the changed configuration is not taken over, the one before goes on: %s", found.refused)
+            if found.refused != self.facts.refused:
+                self._untold = found
+            self.facts.refused = found.refused
+        if self._pending is not None:
+            self._take_over(*self._pending)
+
+    def _take_over(self, found: Reading, turn: Callable[[], None]) -> None:
+        lock = self._turn_of("score")
+        if found.config is None or not lock.acquire(blocking=False):
+            return  # the batch in hand is finished first
+        try:
+            before, self.config, self._pending = self.config, found.config, None
+            self.facts.take(found.config)
+            turn()
+            if (before.service.jobs, before.service.timezone) != (
+                self.config.service.jobs,
+                self.config.service.timezone,
+            ):
+                self._stop_schedule()
+        finally:
+            lock.release()
+        self._untold = found
+        log.info("the changed configuration serves now: %s", listed(found.changed))
+
+    def _tell_of_configuration(self) -> None:
+        """Write down, and have reported, what became of a changed file; tried again if the database is away."""
+        if (found := self._untold) is not None:
+            tell(self.store, found, config=self.config, instance=self.leadership.instance, fence=self.leadership.fence)
+            if self._untold is found:
+                self._untold = None
 
     def _keep_schedule(self) -> None:
         if self.schedule is not None and not self.schedule.is_alive:
@@ -140,32 +199,37 @@ class Service:
         return number
 
     def _run_one(self, job: str, *, trigger: str, arguments: dict[str, object]) -> tuple[int, JobOutcome | None]:
-        with self._turn("score" if job in ("backfill", "replay") else job):
-            return run_job(
-                self.context(arguments),
-                job,
-                trigger=trigger,
-                instance=self.leadership.instance,
-                on_end=self.metrics.on_end,
-            )
+        while True:
+            with self._turn_of("score" if job in ("backfill", "replay") else job):
+                context = self.context(arguments, yields=job == "score")
+                found = run_job(
+                    context, job, trigger=trigger, instance=self.leadership.instance, on_end=self.metrics.on_end
+                )
+            if job != "score" or (self._pending is None and context.config is self.config):
+                return found
+            while self._pending is not None and not self._ending.is_set():
+                time.sleep(WAIT_SECONDS)
+            if self._ending.is_set() or not self.leadership.is_leader:
+                return found
+            trigger = "configuration"  # what it left is scored by the configuration that serves now
 
-    def context(self, arguments: dict[str, object]) -> Context:
-        """What a job of this instance is given."""
+    def context(self, arguments: dict[str, object], *, yields: bool = False) -> Context:
+        """What a job of this instance is given; one that ``yields`` ends after its step for another configuration."""
         return Context(
             config=self.config,
             store=self.store,
             now=datetime.now(UTC),
             arguments=arguments,
-            stopping=self._ending.is_set,
+            stopping=lambda: self._ending.is_set() or (yields and self._pending is not None),
             abandoning=self._abandoning.is_set,
             fence=self.leadership.fence_of_term(),
             cache=self.cache,
         )
 
-    def _turn(self, job: str) -> _Turn:
+    def _turn_of(self, job: str) -> threading.Lock:
+        """One job of a kind at a time."""
         with self._lock:
-            lock = self._in_hand.setdefault(job, threading.Lock())
-        return _Turn(lock)
+            return self._in_hand.setdefault(job, threading.Lock())
 
     def _answer_requests(self) -> None:
         """Begin what commands have asked for, each in a thread of its own."""
@@ -226,23 +290,25 @@ class Service:
         return any(lock.locked() for lock in self._in_hand.values())
 
 
-class _Turn:
-    """One job of a kind at a time."""
+class _Doors:
+    """The web application that answers now; another one can take its place, and requests in hand end in theirs."""
 
-    def __init__(self, lock: threading.Lock) -> None:
-        self._lock = lock
+    def __init__(self, app: ASGIApp) -> None:
+        self.app = app
 
-    def __enter__(self) -> None:
-        self._lock.acquire()
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Pass a request on."""
+        await self.app(scope, receive, send)
 
-    def __exit__(self, *_: object) -> None:
-        self._lock.release()
+    def turn_to(self, app: ASGIApp) -> None:
+        """Have another one answer."""
+        self.app = app
 
 
 def serve(
     config: Config, store: Store, *, doors: Callable[[FastAPI, Config, Store, Facts], Sequence[str]] = lambda *_: ()
 ) -> None:
-    """Run an instance, with its HTTP server, until SIGTERM or SIGINT.
+    """Run an instance, with its HTTP server, until SIGTERM or SIGINT; SIGHUP has it read its configuration again.
 
     ``doors`` adds to its web application what lies above the service, and names it: the API and the console.
 
@@ -250,10 +316,19 @@ def serve(
     """
     share_arenas()
     service = Service(config, store)
-    app = application(service.facts, service.metrics)
-    app.include_router(answer_router(config, store, clock=lambda: datetime.now(UTC)))
-    pages = [*doors(app, config, store, service.facts), *PAGES]
-    server = HttpServer(app, host=config.service.host, port=config.service.port, pages=pages)
+
+    def opened(config: Config) -> tuple[FastAPI, list[str]]:
+        app = application(service.facts, service.metrics)
+        app.include_router(answer_router(config, store, clock=lambda: datetime.now(UTC)))
+        return app, [*doors(app, config, store, service.facts), *PAGES]
+
+    def prepare(config: Config) -> Callable[[], None]:
+        app, _ = opened(config)
+        return lambda: serving.turn_to(app)
+
+    app, pages = opened(config)
+    serving, service.prepare = _Doors(app), prepare
+    server = HttpServer(serving, host=config.service.host, port=config.service.port, pages=pages)
 
     last = threading.Timer(2 * config.service.stop_within + LAST_SECONDS, _give_up)
     last.daemon = True
@@ -264,7 +339,13 @@ def serve(
         if last.ident is None:
             last.start()
 
+    def read_again(*_: object) -> None:
+        if service.file is not None:
+            service.file.read_again()
+
     previous = {number: signal.signal(number, end) for number in (signal.SIGTERM, signal.SIGINT)}
+    if not sys.stdin.isatty():  # else it says that the terminal was closed
+        previous[signal.SIGHUP] = signal.signal(signal.SIGHUP, read_again)
     server.start()
     try:
         service.run()

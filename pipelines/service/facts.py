@@ -17,6 +17,7 @@ from pipelines.alerts.outbox.cap import reported_today
 from pipelines.config import Config
 from pipelines.ingest.contract import Lag
 from pipelines.jobs.context import ProcessCache
+from pipelines.service.room import room_of
 from pipelines.store import DayFlags, Run, Store
 
 if TYPE_CHECKING:
@@ -49,6 +50,8 @@ class Facts:
         self.cache = cache or ProcessCache()
         self.is_leader = is_leader
         self.last_beat = last_beat
+        self.refused = ""
+        """Why the configuration that the file has now was not taken over; empty if it was."""
         self._lag = Lag()
         self._lag_at = float("-inf")
 
@@ -60,6 +63,8 @@ class Facts:
     def readiness(self) -> tuple[bool, dict[str, Any]]:
         """Whether the instance could score: the state can be reached, and the detector that serves is loaded."""
         found: dict[str, Any] = {"leader": self.is_leader(), "store": "ok", "detector": "ok"}
+        if self.refused:  # the whole reason may name a value, and nobody has said who they are
+            found["configuration"] = "the changed file was not taken over: see `detector status`"
         try:
             self.store.revision()
         except DetectorError as error:
@@ -75,6 +80,12 @@ class Facts:
     def gauges(self) -> Iterator[tuple[str, str, float]]:
         """Name, meaning and value of each figure."""
         yield "leader", "Whether this instance leads: 1 or 0.", float(self.is_leader())
+        yield (
+            "configuration_ok",
+            "Whether the configuration that serves is the file's: 1 or 0.",
+            float(not self.refused),
+        )
+        yield from room_of(self.config.bundle.parent)
         ready, _ = self.readiness()
         yield "ready", "Whether this instance could score: 1 or 0.", float(ready)
         if not ready:
@@ -95,6 +106,10 @@ class Facts:
                 yield "last_score_timestamp_seconds", "When scoring last ended well.", ended.timestamp()
         except DetectorError as error:
             log.warning("the metrics are incomplete: %s", error)
+
+    def take(self, config: Config) -> None:
+        """Answer from another configuration from now on."""
+        self.config, self._lag_at = config, float("-inf")
 
     def lag(self) -> Lag:
         """How far the scores are behind the source; at most 15 seconds old."""

@@ -17,8 +17,9 @@ from sqlalchemy.orm import Session
 from detector.errors import DetectorError
 from pipelines.jobs.catalogue import DELIVERIES
 from pipelines.jobs.context import Context, JobOutcome
+from pipelines.service.retention import delete_old
 from pipelines.sinks.batch_files import ORPHANS
-from pipelines.store import Batch, DayFlags, Request, Run
+from pipelines.store import Run
 from pipelines.store.access_tables import AnsweredRequest, HeldEvent, SignIn
 
 log = logging.getLogger("detector.housekeeping")
@@ -100,26 +101,22 @@ def deliver(context: Context) -> JobOutcome:
 
 def tidy(context: Context) -> JobOutcome:
     """Delete old records and leftovers, let the database tidy up, and count rows that came too late."""
-    oldest = context.now - timedelta(days=context.config.service.keep_runs)
+    old = delete_old(context)
     with context.store.write() as session:
-        runs = session.execute(
-            sa.delete(Run).where(Run.started_at < oldest, Run.outcome != "running").returning(Run.id)
-        ).all()
-        session.execute(sa.delete(Request).where(Request.asked_at < oldest, Request.taken))
-        old = sa.select(Batch.id).where(Batch.done_at < oldest)
-        session.execute(sa.delete(DayFlags).where(DayFlags.batch.in_(old)))
         _forget_access(session, context)
     removed = _remove_orphans(context)
     if context.store.kind == "sqlite":
         with context.store.engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
             connection.exec_driver_sql("PRAGMA optimize")
     late, facts = _too_late(context)
-    facts |= {"runs_deleted": len(runs), "files_deleted": removed}
-    note = f"deleted {len(runs):,} records of runs and {removed:,} files left over from crashes"
+    facts |= {"runs_deleted": old["runs"], "files_deleted": removed, "deleted": old}
+    others = [f"{count:,} {name}" for name, count in old.items() if count and name not in ("runs", "requests")]
+    note = f"deleted {old['runs']:,} records of runs and {removed:,} files left over from crashes"
+    note += f"; too old: {', '.join(others)}" if others else ""
     if late:
         note += f"; {late:,} rows came later than `service.lateness` allows and were not scored: `detector backfill`"
         log.warning(note)
-    return JobOutcome(rows=len(runs) + removed, note=note, facts=facts, gauges={"rows_too_late": late})
+    return JobOutcome(rows=sum(old.values()) + removed, note=note, facts=facts, gauges={"rows_too_late": late})
 
 
 def _forget_access(session: Session, context: Context) -> None:

@@ -15,6 +15,7 @@ import uvicorn
 from fastapi import FastAPI, Response
 from fastapi.responses import JSONResponse
 from prometheus_client import CONTENT_TYPE_LATEST
+from starlette.types import ASGIApp
 
 from detector.errors import SettingError
 from pipelines.service.connections import bounds
@@ -98,7 +99,7 @@ class HttpServer:
     Raises ``SettingError`` if the port is taken or the address is not this machine's.
     """
 
-    def __init__(self, app: FastAPI, *, host: str, port: int, pages: Sequence[str] = PAGES) -> None:
+    def __init__(self, app: ASGIApp, *, host: str, port: int, pages: Sequence[str] = PAGES) -> None:
         kind = socket.AF_INET6 if ":" in host else socket.AF_INET
         # Said outright, or asyncio does not switch the waiting for full packets off: 40 ms for every answer.
         self._socket = socket.socket(kind, socket.SOCK_STREAM, socket.IPPROTO_TCP)

@@ -10,8 +10,10 @@ from __future__ import annotations
 
 import os
 import socket
+import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import sqlalchemy as sa
@@ -148,6 +150,29 @@ class Leadership:
         if self._seen != (lease.term, lease.beat):
             self._seen, self._seen_at = (lease.term, lease.beat), now
         return now - self._seen_at >= self.seconds
+
+
+@contextmanager
+def beating(leadership: Leadership) -> Iterator[None]:
+    """Give signs of life meanwhile, and let go of the lease at the end."""
+    done = threading.Event()
+
+    def beat() -> None:
+        while not done.wait(leadership.seconds / BEATS):
+            try:
+                if leadership.is_leader:
+                    leadership.lead()
+            except StoreError:
+                continue  # the next transaction that is fenced finds out
+
+    thread = threading.Thread(target=beat, name="lease", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        done.set()
+        thread.join()
+        leadership.release()
 
 
 def instance_name() -> str:

@@ -11,7 +11,8 @@ from pipelines.config import Config
 from pipelines.listing import Cell, Column, Listing
 from pipelines.service.due_times import next_times
 from pipelines.service.scheduler import sections_of
-from pipelines.store import Audit, JobState, Run, Store
+from pipelines.store import JobState, Run, Store
+from pipelines.store.trail import Wanted, entries
 
 COLOURS = {"failed": "bold red", "lost": "bold red", "missed": "yellow", "running": "cyan"}
 
@@ -70,33 +71,37 @@ def runs_table(store: Store, last: int) -> Listing:
     return Listing(columns, rows, title="Last runs", empty="Nothing has run yet.")
 
 
-def trail_table(store: Store, last: int) -> Listing:
+def trail_table(store: Store, wanted: Wanted) -> Listing:
     """What people had done, the latest first."""
     columns = (
         Column("when", head=True),
         Column("who", head=True),
         Column("what", head=True),
         Column("why", is_sentence=True),
-        Column("asked for"),
+        Column("about", key="arguments"),
         Column("batches", is_number=True),
         Column("rows", is_number=True),
     )
     rows = []
     with store.read() as session:
-        for trail in session.scalars(sa.select(Audit).order_by(Audit.id.desc()).limit(last)):
-            asked = ", ".join(f"{name} {value}" for name, value in trail.arguments.items())
+        for trail in entries(session, wanted):
+            asked = ", ".join(f"{name} {_listed(value)}" for name, value in trail.arguments.items())
             rows.append(
                 {
                     "when": _at(trail.at),
                     "who": trail.actor,
                     "what": trail.action,
                     "why": trail.reason,
-                    "asked for": Cell(trail.arguments, asked),
-                    "batches": trail.batches,
-                    "rows": trail.rows,
+                    "about": Cell(trail.arguments, asked),
+                    "batches": trail.batches or None,
+                    "rows": trail.rows or None,
                 }
             )
-    return Listing(columns, rows, title="Backfills and replays", empty="Nobody has asked for any.")
+    return Listing(columns, rows, title="Who had what done", empty="Nobody has done any of that.")
+
+
+def _listed(value: object) -> str:
+    return "; ".join(map(str, value)) if isinstance(value, list) else str(value)
 
 
 def _outcome(run: Run) -> Cell:

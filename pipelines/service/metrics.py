@@ -8,6 +8,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Proc
 from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.registry import Collector
 
+from pipelines.jobs.catalogue import JOBS
 from pipelines.jobs.context import JobOutcome
 from pipelines.service.facts import Facts
 
@@ -35,6 +36,8 @@ class Metrics:
         )
         self._runs = Counter("detector_runs", "Runs that ended.", ["job", "outcome"], registry=self.registry)
         self._failures = Counter("detector_job_failures", "Runs that failed.", ["job"], registry=self.registry)
+        for job in JOBS:  # from the start, or a rate would not see the first failure
+            self._failures.labels(job)
         self._gauges: dict[str, Gauge] = {}
 
     def on_end(self, job: str, outcome: str, seconds: float, found: JobOutcome | None) -> None:

@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-import threading
 import time
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any
 
 import sqlalchemy as sa
 
-from detector.errors import DetectorError, SettingError, StoreError, nearest
+from detector.errors import DetectorError, SettingError, nearest
 from pipelines.config import Config
 from pipelines.jobs.catalogue import JOBS
 from pipelines.jobs.steering import ask_for
 from pipelines.service.app import Service
-from pipelines.service.leader import BEATS
+from pipelines.service.leader import beating
 from pipelines.store import Request, Run, Store
 
 PAUSE = 0.2
@@ -50,7 +48,7 @@ def run_once(config: Config, store: Store, job: str, arguments: Mapping[str, Any
     if request is not None and not _withdraw(store, request):
         # The leader had begun and has died or ended since; the run here makes up for it.
         _forget(store, request)
-    with _beating(service):
+    with beating(service.leadership):
         found = service.run_and_follow(job, trigger="command", arguments=dict(arguments or {}))
     return _finished(store, found, job)
 
@@ -87,26 +85,3 @@ def _finished(store: Store, number: int, job: str) -> Run:
         why = run.error if run is not None else "the instance that was asked could not run it; its log says why"
         raise JobFailedError(f"The job {job} failed: {why}")
     return run
-
-
-@contextmanager
-def _beating(service: Service) -> Iterator[None]:
-    """Give signs of life meanwhile, and let go of the lease at the end."""
-    done = threading.Event()
-
-    def beat() -> None:
-        while not done.wait(service.config.service.lease / BEATS):
-            try:
-                if service.leadership.is_leader:
-                    service.leadership.lead()
-            except StoreError:
-                continue  # the transaction of the scores finds out
-
-    thread = threading.Thread(target=beat, name="lease", daemon=True)
-    thread.start()
-    try:
-        yield
-    finally:
-        done.set()
-        thread.join()
-        service.leadership.release()

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import dataclass, field
 from datetime import datetime
+from pathlib import Path
 from typing import Any
 
 import sqlalchemy as sa
@@ -15,11 +16,13 @@ from detector.errors import DetectorError
 from detector.persist import bundle
 from pipelines.alerts.channels.targets import targets_of
 from pipelines.config import Config
+from pipelines.config.reading import store_named_in
 from pipelines.listing import Cell, Column, Listing
 from pipelines.progress import counted
 from pipelines.registry.registry import ModelRegistry
 from pipelines.service.due_times import next_times
 from pipelines.service.leader import NAME, is_dead
+from pipelines.service.reload_record import last_record
 from pipelines.service.scheduler import sections_of
 from pipelines.store import JobState, Lease, Run, SourceFile, Store, existing_store
 from pipelines.store.alert_tables import Alert, Answer, Delivery, TargetState
@@ -113,11 +116,44 @@ def _service(config: Config, store: Store, place: str) -> Iterator[Matter]:
         runs = lease is not None and bool(lease.holder) and not is_dead(lease.holder)
         if runs:
             yield Matter("service", "ok", f"runs ({lease.holder})" if lease is not None else "runs")
+            yield from _configuration(config, session)
         else:
             yield Matter("service", "off", "not running", f"detector serve{place}")
         yield from _jobs(config, store, session, place)
         yield from _files(config, session, place)
         yield from _alerts(config, session, place)
+
+
+def _configuration(config: Config, session: Session) -> Iterator[Matter]:
+    last = last_record(session)
+    if last is None:
+        return
+    said = f"{last.started_at.astimezone():%Y-%m-%d %H:%M} "
+    if last.outcome == "failed":
+        said += f"not taken over, the one before goes on: {last.error}"
+        yield Matter("configuration", "failed", said, f"Mend {config.file}, or start the service anew")
+    else:
+        yield Matter("configuration", "ok", said + last.note)
+
+
+def unreadable_status(file: Path, error: DetectorError, *, now: datetime) -> Status | None:
+    """How a service stands whose configuration cannot be read any more; None if there is none to be found.
+
+    - ``error``: why it cannot be read.
+    """
+    place = store_named_in(file)
+    store = None if place is None else existing_store(place)
+    if store is None:
+        return None
+    with closing(store), store.read() as session:
+        lease = session.get(Lease, NAME)
+        if lease is None or not lease.holder or is_dead(lease.holder):
+            return None
+        matters = [
+            Matter("service", "ok", f"runs ({lease.holder}) with the configuration that it took over last"),
+            Matter("configuration", "failed", str(error), f"Mend {file}"),
+        ]
+    return Status(file.parent.absolute().name, now, matters)
 
 
 def _jobs(config: Config, store: Store, session: Session, place: str) -> Iterator[Matter]:

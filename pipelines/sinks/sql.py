@@ -18,8 +18,8 @@ from pipelines.store.database import Database
 log = logging.getLogger("detector.sinks")
 
 ROWS_AN_INSERT = 5_000
-NEW_COLUMNS = ("reasons_json",)
-"""Columns that a table of an earlier version does not have."""
+NEW_COLUMNS = ("reasons_json", "rules_hit", "hidden_by", "rules_version")
+"""Columns that a table of an earlier version, or from before there were rules, does not have."""
 _KINDS: dict[str, tuple[type[Any], ...]] = {
     "text": (sa.String, sa.Enum, sa.Uuid),
     "number": (sa.Numeric, sa.Float, sa.Integer),

@@ -118,4 +118,4 @@ def _of_table(config: Config, wanted: Scored) -> pd.DataFrame:
             found = connection.execute(statement).mappings().all()
         except SQLAlchemyError as error:
             raise SinkError(f"The scores in {database.name} cannot be read: {database.cause(error)}.") from None
-        return pd.DataFrame(found, columns=list(statement.columns.keys()))
+        return pd.DataFrame(found, columns=list(statement.selected_columns.keys()))

@@ -86,6 +86,7 @@ def score_on_spark(
     scorer, version = bundle.load(folder), bundle.fingerprint(folder)
     if not isinstance(scorer, TabularScorer):
         raise SettingError("Spark scores tables, and the bundle holds a detector of sensors. Leave --engine out.")
+    _refuse_rules(config, scorer)
     policy = policy_of(config.policy, scorer.schema)
     engine = feature_engine_of(config, trained=True)
     if engine is not None:
@@ -132,6 +133,20 @@ def spread(frame: DataFrame) -> DataFrame:
     """Rows over as many tasks as there are cores, where fewer files than that would leave some idle."""
     cores = frame.sparkSession.sparkContext.defaultParallelism
     return frame.repartition(cores) if frame.rdd.getNumPartitions() < cores else frame
+
+
+def _refuse_rules(config: Config, scorer: TabularScorer) -> None:
+    """Rules are applied by one machine alone so far: flags without them would be other flags."""
+    found = bool(config.rules)
+    if not found and config.service.may_have_state:
+        from pipelines.rules.serving import stored_rule_book  # it loads SQLAlchemy
+
+        found = stored_rule_book(config, scorer.schema) is not None
+    if found:
+        raise SettingError(
+            "`rules` hold for these rows, and Spark does not apply them: flags would be other ones. Score with detector "
+            "score, or leave the rules out."
+        )
 
 
 def _folder_of(section: OutputSection, given: str | None) -> str:

@@ -210,12 +210,12 @@ class DueTime(Base):
 
 
 class Audit(Base):
-    """Who had what scored again, when and why; never deleted."""
+    """Who had what done, when and why: see ``pipelines.store.trail``. The database refuses to change it."""
 
     __tablename__ = "audit"
 
     id: Mapped[int] = mapped_column(primary_key=True)
-    at: Mapped[datetime]
+    at: Mapped[datetime] = mapped_column(index=True)
     actor: Mapped[str]
     action: Mapped[str]
     reason: Mapped[str] = mapped_column(sa.Text)

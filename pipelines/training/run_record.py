@@ -261,7 +261,7 @@ def _common(config: Config) -> dict[str, Any]:
         "model_name": model_of(config),
         "serving": config.tracking.alias,
         "params": compared_settings(config),
-        "config_text": config.file.read_text(encoding="utf-8") if config.file is not None else "",
+        "config_text": config.text,
     }
 
 

@@ -218,6 +218,11 @@ class TabularScorer:
         p_value = head.calibrator.p_value(risk)
         return measures.assign(risk=risk, p_value=p_value, **{UNSUPERVISED: alone}), learnt
 
+    def p_value(self, risk: NDArray[np.float64]) -> NDArray[np.float64]:
+        """The p-value of risks as they decide: of the head where one serves."""
+        head = self.serving_head
+        return (self.calibrator if head is None else head.calibrator).p_value(risk)
+
     def unsupervised(self, rows: pd.DataFrame) -> pd.DataFrame:
         """Risk, p-value and each member's z-score without the head, for cleaned rows.
 

@@ -7,6 +7,7 @@ come in parts of any size, and the scores are the same however they were cut.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, MutableMapping, Sequence
+from dataclasses import replace
 from typing import Protocol
 
 import numpy as np
@@ -14,6 +15,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from detector.decide.audit_sample import AuditSample
+from detector.decide.beside import Beside
 from detector.decide.days import Used
 from detector.decide.policy import Decision, Policy
 from detector.decide.support import Support
@@ -36,6 +38,10 @@ class Steps(Protocol):
 
     def recalled(self, rows: pd.DataFrame) -> tuple[pd.DataFrame, NDArray[np.float64]]:
         """Risk, p-value and each member's score of cleaned rows, and how surely each was learnt from."""
+        ...
+
+    def p_value(self, risk: NDArray[np.float64]) -> NDArray[np.float64]:
+        """The p-value of a risk that decides."""
         ...
 
     def as_scores(self, rows: pd.DataFrame, measures: pd.DataFrame, *, flagged: NDArray[np.bool_]) -> pd.DataFrame:
@@ -63,6 +69,8 @@ class TableScoring:
         to be looked at (``chance``).
     explains : bool
         Whether flagged rows get reasons.
+    beside : Beside, optional
+        Raises risks, and says which rows the policy does not see, before it decides.
     spool : mutable mapping of str to DataFrame, optional
         Where parts wait for the decision; two numbers a row stay in memory anyway. In memory by default.
 
@@ -78,12 +86,14 @@ class TableScoring:
         kept: Sequence[str] = (),
         sample: AuditSample | None = None,
         explains: bool = True,
+        beside: Beside | None = None,
         spool: MutableMapping[str, pd.DataFrame] | None = None,
     ) -> None:
         self.scorer = scorer
         self.policy = policy
         self.sample = sample
         self.explains = explains
+        self.beside = beside
         self.kept = [name for name in kept if name in scorer.schema.features] if kept else []
         self._spool: MutableMapping[str, pd.DataFrame] = {} if spool is None else spool
         self._learnt = 0.0
@@ -91,6 +101,7 @@ class TableScoring:
         self._p_value: list[NDArray[np.float64]] = []
         self._day: list[NDArray[np.datetime64]] = []
         self._lots: list[NDArray[np.float64]] = []
+        self._barred: list[NDArray[np.bool_]] = []
 
     def add(self, rows: pd.DataFrame, *, names: Iterable[object] | None = None) -> None:
         """Measure one part of cleaned rows.
@@ -99,6 +110,13 @@ class TableScoring:
         """
         schema, number = self.scorer.schema, len(self._risk)
         measures, learnt = self.scorer.recalled(rows)
+        wanted = barred = np.zeros(len(rows), dtype=bool)
+        if self.beside is not None:
+            seen = self.beside.see(rows, measures)
+            if seen.risk is not None:
+                measures = measures.assign(risk=seen.risk, p_value=self.scorer.p_value(seen.risk))
+            wanted, barred = seen.wanted, seen.barred
+            self._barred.append(barred)
         risk, p_value = measures["risk"].to_numpy(), measures["p_value"].to_numpy()
         self._risk.append(risk)
         self._p_value.append(p_value)
@@ -111,10 +129,15 @@ class TableScoring:
         named = [name for role, name in schema.roles.items() if role != "label"]
         self._spool[f"{number}.measures"] = pd.concat([rows[named + self.kept], measures], axis=1)
         if self.explains:
-            day = self._day[number] if self.policy.needs_day and self._day else None
-            self._spool[f"{number}.candidates"] = rows[
-                self.policy.candidates(p_value, risk, day=day, support=self.scorer.support)
-            ]
+            self._spool[f"{number}.candidates"] = rows[wanted | self._candidates(p_value, risk, ~barred)]
+
+    def _candidates(
+        self, p_value: NDArray[np.float64], risk: NDArray[np.float64], seen: NDArray[np.bool_]
+    ) -> NDArray[np.bool_]:
+        """The rows that the policy may flag among those that it sees."""
+        found = np.zeros(len(seen), dtype=bool)
+        found[seen] = self.policy.candidates(p_value[seen], risk[seen], support=self.scorer.support)
+        return found
 
     @property
     def day(self) -> NDArray[np.datetime64] | None:
@@ -125,27 +148,35 @@ class TableScoring:
         """Which of all rows are flagged; ``used`` says what other batches took of a day's budget."""
         return self.decision(used).flagged
 
-    def decision(self, used: Used | None = None) -> Decision:
-        """The same, and whether a false discovery rate is promised."""
-        return self._decided_by(self.policy, used)
+    def decision(self, used: Used | None = None, *, barred: bool = True) -> Decision:
+        """The same, and whether a false discovery rate is promised.
+
+        ``barred`` is False to have the policy see the rows too that ``beside`` takes out of its sight.
+        """
+        return self._decided_by(self.policy, used, barred=barred)
 
     def neighbours(self) -> dict[str, int]:
         """How many rows the policy would flag at half and at twice its rate."""
         policies = self.policy.neighbours().items()
         return {name: int(self._decided_by(policy).flagged.sum()) for name, policy in policies}
 
-    def _decided_by(self, policy: Policy, used: Used | None = None) -> Decision:
+    def _decided_by(self, policy: Policy, used: Used | None = None, *, barred: bool = True) -> Decision:
         if not self._risk:
             return Decision(np.zeros(0, dtype=bool))
         p_value, risk = np.concatenate(self._p_value), np.concatenate(self._risk)
-        return policy.decision(
-            p_value,
-            risk,
-            day=self.day if policy.needs_day else None,
+        seen = ~np.concatenate(self._barred) if barred and self._barred else np.ones(len(risk), dtype=bool)
+        day = self.day if policy.needs_day else None
+        found = policy.decision(
+            p_value[seen],
+            risk[seen],
+            day=None if day is None else day[seen],
             used=used,
             support=self.scorer.support,
             learnt=self._learnt / max(1, len(risk)),
         )
+        flagged = np.zeros(len(risk), dtype=bool)
+        flagged[seen] = found.flagged
+        return replace(found, flagged=flagged)
 
     def scores(self, flagged: NDArray[np.bool_]) -> Iterator[pd.DataFrame]:
         """The rows in order, part by part, with flags and lists of reasons; one empty frame if there are none."""

@@ -21,6 +21,7 @@ from pipelines.escaping import for_terminal, one_line
 from pipelines.listing import Cell, Column, Listing
 from pipelines.store import existing_store
 from pipelines.store.alert_tables import Alert, Answer, Delivery
+from pipelines.store.trail import write_down
 
 Said = Literal["fraud", "fine", "unsure"]
 VERDICTS = get_args(Said)
@@ -78,6 +79,7 @@ def answer(
         model_version=alert.model_version,
     )
     session.add(said)
+    write_down(session, f"verdict {verdict}", actor=said.who, arguments={"alert": alert.id, "via": said.via}, now=now)
     days = 7.0 if config.alerts.answers is None else config.alerts.answers.snooze_days
     if snooze and verdict == "fine" and days:
         silence(

@@ -155,7 +155,7 @@ def events_of(flagged: pd.DataFrame, grouping: Grouping, *, now: datetime) -> li
                 amount=total,
                 places=order[start:end],
                 peak=peak,
-                pattern=next((reason.feature for reason in reasons_of(reasons[peak])), ""),
+                pattern=next((reason.feature for reason in event_reasons(reasons, order[start:end], peak)), ""),
             )
         )
     return found
@@ -177,6 +177,15 @@ def reasons_column(flagged: pd.DataFrame) -> NDArray[np.object_]:
 def reasons_of(value: object) -> list[Reason]:
     """The reasons in a cell of the column ``reasons``, most important first; none where a row is not flagged."""
     return list(value) if isinstance(value, list | tuple) else []
+
+
+def event_reasons(reasons: NDArray[np.object_], places: NDArray[np.int64], peak: int) -> list[Reason]:
+    """The reasons of an event: what rules say of any of its rows, each once, then what the model says of its worst row.
+
+    ``reasons`` is the column of that name, ``places`` and ``peak`` are positions in it.
+    """
+    rules = {reason: None for place in places for reason in reasons_of(reasons[place]) if reason.is_rule}
+    return [*rules, *(reason for reason in reasons_of(reasons[peak]) if not reason.is_rule)]
 
 
 def times_of(frame: pd.DataFrame, time: str | None, now: datetime) -> NDArray[np.datetime64]:

@@ -14,6 +14,7 @@ from pipelines.alerts.grouping.notify_rules import Candidate
 from pipelines.config.alerting import QuietSection
 from pipelines.cron import zone_of
 from pipelines.store.alert_tables import Silence
+from pipelines.store.trail import write_down
 
 
 def silence(
@@ -56,10 +57,11 @@ def silence(
     )
     session.add(made)
     session.flush()
+    write_down(session, "silence", actor=who, arguments={"silence": made.id, "until": until.isoformat()}, now=now)
     return made
 
 
-def lift(session: Session, number: int, *, now: datetime) -> Silence:
+def lift(session: Session, number: int, *, who: str, now: datetime) -> Silence:
     """End a silence now; what it was stays known.
 
     Raises ``DataError`` if there is none of that number that goes on.
@@ -68,6 +70,7 @@ def lift(session: Session, number: int, *, now: datetime) -> Silence:
     if found is None or found.until <= now:
         raise DataError(f"There is no silence {number} that goes on. `detector alerts silence --list` shows them.")
     found.until = now
+    write_down(session, "lift silence", actor=who, arguments={"silence": number}, now=now)
     session.flush()
     return found
 

@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 
 from detector.explain.reason import Reason
-from pipelines.alerts.grouping.events import HELD, Event, reasons_column, reasons_of, times_of
+from pipelines.alerts.grouping.events import HELD, Event, event_reasons, reasons_column, times_of
 from pipelines.alerts.grouping.notify_rules import Candidate
 from pipelines.config import Config
 from pipelines.config.masking import HIDDEN, Masks
@@ -44,10 +44,8 @@ def facts_of(
         "columns": {
             name: _short(masks.show(name, _written(peak[name], is_time=name == columns.time))) for name in shown
         },
-        "reasons": [
-            _masked(reason, masks, settings.history)
-            for reason in reasons_of(reasons_column(flagged.iloc[[event.peak]])[0])
-        ],
+        "reasons": [_masked(reason, masks, settings.history) for reason in _reasons(event, flagged)],
+        **_rules(rows),
         **({"held": held} if (held := _held(peak)) else {}),
         "keys": [] if key is None else masks.show_all(key, [_named(value) for value in rows[key].iloc[:MOST_KEYS]]),
         "previous": candidate.previous,
@@ -59,6 +57,20 @@ def _held(row: pd.Series) -> int:
     """How many rows gates held back; a notice beside the scores says nothing of that."""
     held = pd.to_numeric(row.get(HELD), errors="coerce")
     return 0 if pd.isna(held) else int(held)
+
+
+def _reasons(event: Event, flagged: pd.DataFrame) -> list[Reason]:
+    return event_reasons(reasons_column(flagged), event.places, event.peak)
+
+
+def _rules(rows: pd.DataFrame) -> dict[str, list[str]]:
+    """The rules that hit rows of an event, and their tags; nothing where there are no rules."""
+    found = {}
+    for name, column in (("rules", "rules_hit"), ("tags", "rule_tags")):
+        texts = dict.fromkeys(rows[column]) if column in rows else {}
+        if values := dict.fromkeys(each for text in texts for each in text.split(", ") if each):
+            found[name] = list(values)
+    return found
 
 
 def labels_of(flagged: pd.DataFrame, events: Sequence[Event], *, by: Sequence[str], masks: Masks) -> dict[str, str]:
@@ -94,6 +106,8 @@ def _masked(reason: Reason, masks: Masks, history: Mapping[str, str]) -> dict[st
     phrase = history.get(reason.feature, "")
     if not phrase and reason.is_phrase and not hidden:
         phrase = "{value}, expected about {expected}" if expected.startswith("about ") else "{value}"
+    if reason.is_rule:
+        phrase = "{value}"
     values = {"value": observed, "expected": expected.removeprefix("about ")}
     return {
         "feature": reason.feature,

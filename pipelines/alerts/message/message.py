@@ -125,7 +125,7 @@ class Message:
         if self.lists_lines:
             lines = self.facts.get("top", []) if self.kind == "digest" else self.facts["service"].get("lines", [])
             return [one_line(str(line)) for line in lines]
-        return [f"{reason_in_words(each)} ({100 * float(each['share']):.0f} % of the risk)" for each in self.reasons]
+        return [f"{reason_in_words(each)}{share_in_words(each)}" for each in self.reasons]
 
     @property
     def lists_lines(self) -> bool:
@@ -209,6 +209,7 @@ class Message:
             "amount": self.amount,
             "model_version": self.model_version,
         }
+        found |= {name: self.facts[name] for name in ("rules", "tags") if name in self.facts}
         if self.is_service:
             about = self.facts["service"]
             lines, todo = about.get("lines", []), about.get("todo", "")
@@ -241,6 +242,16 @@ def reason_in_words(reason: Mapping[str, Any]) -> str:
     expected = f", expected {reason['expected']}" if reason.get("expected") else ""
     said = f": {reason['words']}" if reason.get("words") else f" is {reason['observed']}{expected}"
     return one_line(f"{reason['feature']}{said}")
+
+
+def share_in_words(reason: Mapping[str, Any]) -> str:
+    """A reason's part in the risk; what a rule says has none.
+
+    >>> share_in_words({"share": 0.61}), share_in_words({"share": 0.0})
+    (' (61 % of the risk)', '')
+    """
+    share = float(reason["share"])
+    return f" ({100 * share:.0f} % of the risk)" if share else ""
 
 
 def message_of(alert: Alert, *, section: AlertsSection, target: str) -> Message:

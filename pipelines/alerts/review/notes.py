@@ -11,7 +11,9 @@ from pipelines.alerts.grouping.silences import silence
 from pipelines.escaping import for_terminal, one_line
 from pipelines.store.access_tables import AlertNote
 from pipelines.store.alert_tables import Alert, Silence
+from pipelines.store.trail import write_down
 
+ACTIONS = {"comment": "comment", "assigned": "assign"}
 MOST_TEXT = 4_000
 MOST_NAME = 200
 MOST_HOURS = 24.0 * 365
@@ -58,5 +60,7 @@ def snooze(session: Session, alert: Alert, *, hours: float, reason: str, who: st
 def _add(session: Session, alert: Alert, kind: str, text: str, *, who: str, now: datetime) -> AlertNote:
     note = AlertNote(alert=alert.id, kind=kind, text=text, who=one_line(who)[:MOST_NAME], at=now)
     session.add(note)
+    said = {"alert": alert.id} | ({"to": text} if kind == "assigned" else {})
+    write_down(session, ACTIONS[kind], actor=note.who, arguments=said, now=now)
     session.flush()
     return note

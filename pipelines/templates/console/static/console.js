@@ -70,6 +70,74 @@
     if (row && !event.target.closest("a, input")) { go(rows().indexOf(row)); }
   });
 
+  // Names in a rule: those that fit the word before the caret, chosen by arrows and Enter or Tab, or by a click.
+  function word(area) {
+    var before = area.value.slice(0, area.selectionStart);
+    var quotes = (before.match(/'/g) || []).length;
+    var found = before.match(/[\p{L}_][\p{L}\p{N}_.]*$/u);
+    return quotes % 2 || !found ? "" : found[0];
+  }
+
+  function options() { return Array.from(document.querySelectorAll("#names li:not([hidden])")); }
+
+  function select(to) {
+    var all = options(), area = document.getElementById("when");
+    all.forEach(function (each, number) { each.setAttribute("aria-selected", String(number === to)); });
+    if (all[to]) {
+      area.setAttribute("aria-activedescendant", all[to].id);
+      all[to].scrollIntoView({ block: "nearest" });
+    } else { area.removeAttribute("aria-activedescendant"); }
+  }
+
+  function close() {
+    var list = document.getElementById("names"), area = document.getElementById("when");
+    if (list) { list.hidden = true; area.setAttribute("aria-expanded", "false"); area.removeAttribute("aria-activedescendant"); }
+  }
+
+  function complete(area) {
+    var list = document.getElementById("names"), typed = word(area).toLowerCase(), shown = 0;
+    Array.from(list.children).forEach(function (each) {
+      var name = each.dataset.name.toLowerCase();
+      var fits = typed && name !== typed && name.indexOf(typed) >= 0 && shown < 20;
+      each.hidden = !fits;
+      if (fits) { shown += 1; }
+    });
+    list.hidden = !shown;
+    area.setAttribute("aria-expanded", String(!list.hidden));
+    if (shown) { select(0); }
+  }
+
+  function take(option) {
+    var area = document.getElementById("when"), at = area.selectionStart, typed = word(area), name = option.dataset.name;
+    var plain = /^[\p{L}_][\p{L}\p{N}_]*$/u.test(name);
+    var text = option.dataset.function ? name + "(" : plain ? name : '"' + name.replace(/"/g, '""') + '"';
+    area.setRangeText(text, at - typed.length, at, "end");
+    close();
+    area.focus();
+  }
+
+  document.addEventListener("input", function (event) {
+    if (event.target.id === "when") { complete(event.target); }
+  });
+
+  document.addEventListener("keydown", function (event) {
+    var list = document.getElementById("names");
+    if (event.target.id !== "when" || !list || list.hidden) { return; }
+    var all = options(), at = all.findIndex(function (each) { return each.getAttribute("aria-selected") === "true"; });
+    if (event.key === "ArrowDown") { select(Math.min(at + 1, all.length - 1)); }
+    else if (event.key === "ArrowUp") { select(Math.max(at - 1, 0)); }
+    else if (event.key === "Enter" || event.key === "Tab") { take(all[Math.max(at, 0)]); }
+    else if (event.key === "Escape") { close(); }
+    else { return; }
+    event.preventDefault();
+    event.stopImmediatePropagation();
+  });
+
+  document.addEventListener("mousedown", function (event) {
+    var option = event.target.closest ? event.target.closest("#names li") : null;
+    if (option) { event.preventDefault(); take(option); } else if (event.target.id !== "when") { close(); }
+  });
+
   function begin() { go(place); }
   document.addEventListener("DOMContentLoaded", begin);
   document.addEventListener("htmx:afterSettle", function (event) {

@@ -1,0 +1,224 @@
+"""``/v1/rules``: the rules and what they came to; try one on the past, keep one, put one into another state."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Depends, Path, Query, Request
+from fastapi.responses import JSONResponse
+from pydantic import Field
+from sqlalchemy.orm import Session
+
+from detector.errors import DataError, DetectorError, SettingError
+from pipelines.alerts.outbox.service_alerts import report_over
+from pipelines.api.alerts import Given
+from pipelines.api.doors import Doors, caller_of, needs
+from pipelines.api.problems import HEADERS, ProblemError
+from pipelines.api.writes import in_one_transaction
+from pipelines.config import RuleSection
+from pipelines.config.rules import MOST_REASON, MOST_WHEN
+from pipelines.listing import as_plain
+from pipelines.rules.checked import problems_of
+from pipelines.rules.expression import Condition
+from pipelines.rules.kept import find_rule, held_rules, history, put_rule, remove_rule, section_of, set_state
+from pipelines.rules.names import Names
+from pipelines.rules.overview import RuleLine, overview
+from pipelines.rules.wording import change_in_words
+from pipelines.scoring.load import load_scorer
+from pipelines.scoring.rule_trial import RuleTrial, try_rule
+
+MOST_TRIED = 200_000
+"""Rows that a trial in the service looks at; a command looks at all."""
+MOST_DAYS = 3_650.0
+RuleName = Annotated[str, Path(min_length=1, max_length=64)]
+
+
+class Definition(Given):
+    """What a rule says."""
+
+    when: str = Field(min_length=1, max_length=MOST_WHEN, description="Which rows: amount > 500 and country != 'DE'.")
+    action: str = Field("alert", description="alert, score_up or never.")
+    severity: str | None = Field(None, description="Of alert: low, medium, high or critical.")
+    tag: str = Field("", max_length=64)
+    by: float | None = Field(None, gt=0, le=1_000, description="Of score_up: how much is added to the risk.")
+    reason: str = Field("", max_length=MOST_REASON, description="What people are told; by default `when`.")
+
+    def section(self, name: str, state: str) -> RuleSection:
+        """As a rule.
+
+        Raises ``ProblemError`` that names the fields, if it is none.
+        """
+        values = self.model_dump(exclude={"state", "why", "days"}, exclude_none=True)
+        try:
+            return section_of({**values, "name": name, "state": state})
+        except SettingError as error:
+            raise ProblemError(422, str(error), fields=_fields(str(error))) from None
+
+
+class Kept(Definition):
+    """A rule to be kept."""
+
+    state: str = Field("shadow", description="live, shadow or off.")
+    why: str = Field("", max_length=1_000, description="Why; kept with who and when.")
+
+
+class Tried(Definition):
+    """A rule to be tried."""
+
+    days: float = Field(30.0, gt=0, le=MOST_DAYS, description="The last so many days before the latest row.")
+
+
+class State(Given):
+    """Another state."""
+
+    state: str = Field(description="live, shadow or off.")
+    why: str = Field("", max_length=1_000, description="Why; kept with who and when.")
+
+
+def rules_router(doors: Doors) -> APIRouter:
+    """The paths."""
+    router = APIRouter(prefix="/rules", tags=["rules"])
+    reads, changes = Depends(needs("review")), Depends(needs("admin"))
+
+    @router.get("", dependencies=[reads])
+    def list_rules() -> JSONResponse:
+        """Every rule: its state, its hits, and how often people said that it was right."""
+        return JSONResponse({"rules": [line.to_dict() for line in lines_of(doors)]}, headers=HEADERS)
+
+    @router.get("/names", dependencies=[reads])
+    def names() -> JSONResponse:
+        """What conditions may name: columns with their kinds, and lists."""
+        found = names_of(doors)
+        return JSONResponse({"columns": dict(found.columns), "lists": list(found.lists)}, headers=HEADERS)
+
+    @router.get("/history", dependencies=[reads])
+    def changes_of(rule: str = "", limit: Annotated[int, Query(ge=1, le=1_000)] = 100) -> JSONResponse:
+        """Who changed what, the latest first."""
+        return JSONResponse({"changes": history_of(doors, rule, most=limit)}, headers=HEADERS)
+
+    @router.post("/try", dependencies=[reads])
+    def try_one(given: Tried) -> JSONResponse:
+        """What a rule would have done on rows of the source; nothing is changed."""
+        found = trial_of(doors, given.section("tried", "shadow"), days=given.days)
+        return JSONResponse(as_plain(found.to_json()), headers=HEADERS)
+
+    @router.put("/{name}", dependencies=[changes])
+    def put(name: RuleName, given: Kept, request: Request) -> JSONResponse:
+        """Keep a rule, in the place of the one of that name; one of the file stays as it is."""
+        who, section = caller_of(request).name, given.section(name, given.state)
+        check(doors, section)
+
+        def within(session: Session) -> dict[str, Any]:
+            put_rule(session, section, config=doors.config, who=who, reason=given.why, now=doors.clock())
+            return _of(session, doors, name)
+
+        return in_one_transaction(doors, request, given, within)
+
+    @router.post("/{name}/state", dependencies=[changes])
+    def put_state(name: RuleName, given: State, request: Request) -> JSONResponse:
+        """Put a rule into another state."""
+        who = caller_of(request).name
+
+        def within(session: Session) -> dict[str, Any]:
+            switch(session, doors, name, given.state, who=who, why=given.why)
+            return _of(session, doors, name)
+
+        return in_one_transaction(doors, request, given, within)
+
+    @router.delete("/{name}", dependencies=[changes])
+    def remove(name: RuleName, request: Request) -> JSONResponse:
+        """Take a rule away that is not one of the file; its history stays."""
+        who = caller_of(request).name
+
+        def within(session: Session) -> dict[str, Any]:
+            remove_rule(session, name, config=doors.config, who=who, reason="", now=doors.clock())
+            return {"removed": name}
+
+        return in_one_transaction(doors, request, None, within)
+
+    return router
+
+
+def lines_of(doors: Doors) -> list[RuleLine]:
+    """Every rule with what it has come to, and why it cannot be looked at."""
+    with doors.store.read() as session:
+        rules = held_rules(doors.config, session)
+        try:
+            sections = [rule.section for rule in rules]
+            problems = problems_of(doors.config, sections, load_scorer(doors.config, doors.cache).schema)
+        except DetectorError:
+            problems = {}  # without a detector there are no columns to check against
+        return overview(doors.config, session, now=doors.clock(), problems=problems)
+
+
+def names_of(doors: Doors) -> Names:
+    """What conditions may name.
+
+    Raises ``BundleError`` if there is no detector.
+    """
+    return Names.of(doors.config, load_scorer(doors.config, doors.cache).schema)
+
+
+def check(doors: Doors, section: RuleSection) -> None:
+    """Raise ``ProblemError`` if a rule does not fit the columns, or ``DataError`` if rows are readings of sensors."""
+    if doors.config.kind == "sensors":
+        raise DataError("Rules are about rows of tables, and `kind` is sensors.")
+    try:
+        Condition.read(section.when, names_of(doors))
+    except SettingError as error:
+        raise ProblemError(422, f"when: {error}", fields={"when": str(error)}) from None
+
+
+def trial_of(doors: Doors, rule: RuleSection, *, days: float) -> RuleTrial:
+    """A rule on the last days of the source; one at a time, for it reads the whole source."""
+    check(doors, rule)
+    with doors.store.read() as session:
+        rules = held_rules(doors.config, session)
+    if not doors.trying.acquire(blocking=False):
+        raise ProblemError(
+            503, "Another rule is being tried. Ask again in a few seconds.", headers={"Retry-After": "5"}
+        )
+    try:
+        return try_rule(doors.config, rule, rules, days=days, now=doors.clock(), most_rows=MOST_TRIED)
+    finally:
+        doors.trying.release()
+
+
+def switch(session: Session, doors: Doors, name: str, state: str, *, who: str, why: str) -> None:
+    """Put a rule into another state; if it had failed and acts again, that trouble is over."""
+    config, now = doors.config, doors.clock()
+    set_state(session, name, state, config=config, who=who, reason=why, now=now)
+    if state != "off":
+        report_over(session, f"rule {name}", config=config, now=now)
+
+
+def history_of(doors: Doors, rule: str, *, most: int) -> list[dict[str, Any]]:
+    """Changes as programs receive them."""
+    with doors.store.read() as session:
+        return [
+            {
+                "at": each.at.isoformat(),
+                "rule": each.rule,
+                "who": each.who,
+                "what": each.what,
+                "change": change_in_words(each.before, each.after),
+                "why": each.reason,
+                "before": each.before,
+                "after": each.after,
+                "hash": each.hash,
+                "version": each.version,
+            }
+            for each in history(session, config=doors.config, rule=rule, most=most)
+        ]
+
+
+def _of(session: Session, doors: Doors, name: str) -> dict[str, Any]:
+    rule = find_rule(held_rules(doors.config, session), name)
+    return RuleLine(rule).to_dict()
+
+
+def _fields(said: str) -> Mapping[str, str]:
+    """The fields of an error of ``section_of``."""
+    parts = (each.partition(": ") for each in said.split("; "))
+    return {name: detail for name, mark, detail in parts if mark and " " not in name}

@@ -1,0 +1,71 @@
+"""Take one entity out of what is kept for features: the past of training and of the service, and held events."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pandas as pd
+import sqlalchemy as sa
+
+from detector.errors import BundleError
+from detector.features import load_history, save_history
+from pipelines.config import Config
+from pipelines.features.engine import FILE, ROWS, history_folder
+from pipelines.sinks.deletion import written_anew
+from pipelines.store import Store
+from pipelines.store.access_tables import HeldEvent
+
+
+def delete_past_of(config: Config, entity: str, keys: set[str], *, dry: bool) -> dict[str, int]:
+    """Forget what an entity did before; how many keys of pasts, and rows that are kept beside them.
+
+    - ``entity``: as text.
+    - ``keys``: of its rows.
+
+    No instance may hold the past in memory meanwhile.
+
+    Raises ``BundleError`` if a file is broken.
+    """
+    column, folder, pasts, rows = str(config.columns.entity), history_folder(config), 0, 0
+    for path in _there(folder / FILE, *sorted((folder / config.name).glob("past-*.npz"))):
+        history = load_history(path)
+        found = history.drop(column, entity)
+        pasts += found
+        if found and not dry:
+            save_history(history, path)
+    for path in _there(folder / ROWS, *sorted((folder / config.name).glob("batch-*.parquet"))):
+        rows += _filter(path, column, entity, config.columns.key, keys, dry=dry)
+    return {"pasts": pasts, "rows of pasts": rows}
+
+
+def delete_held(config: Config, store: Store, entity: str, *, dry: bool) -> tuple[int, set[str]]:
+    """Delete the events of an entity that were scored on request and wait for the source; how many, and their keys."""
+    with store.write() as session:
+        held = session.scalars(sa.select(HeldEvent).where(HeldEvent.source == config.name)).all()
+        ours = [each for each in held if str(each.row.get(str(config.columns.entity))).strip() == entity]
+        keys = {each.key for each in ours}
+        if not dry:
+            for each in ours:
+                session.delete(each)
+    return len(ours), keys
+
+
+def _there(*paths: Path) -> Iterator[Path]:
+    yield from (path for path in paths if path.is_file())
+
+
+def _filter(path: Path, column: str, entity: str, key: str | None, keys: set[str], *, dry: bool) -> int:
+    try:
+        rows = pd.read_parquet(path)
+    except (OSError, ValueError) as error:
+        raise BundleError(f"{path} is broken ({type(error).__name__}). Train again.") from error
+    ours = pd.Series(data=False, index=rows.index)
+    if column in rows:
+        ours |= rows[column].astype(str).str.strip() == entity
+    if key in rows:
+        ours |= rows[key].astype(str).str.strip().isin(keys)
+    if ours.any() and not dry:
+        with written_anew(path) as file:
+            rows[~ours].to_parquet(file)
+    return int(ours.sum())

@@ -1,0 +1,465 @@
+"""A rule tried on rows of the past: what it would have hit, caught and cost, beside the model and the other rules.
+
+Rows are measured as in training and scored by the detector that serves; the other rules are in the states they have. So
+the numbers are what would be today, not what was sent then: lists are today's, but for values that have an end.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from detector.cleaning.clean import clean
+from detector.cleaning.values import naive_utc, read_dates
+from detector.decide.support import Support
+from detector.detectors.table.scorer import TabularScorer
+from detector.detectors.table.scoring import TableScoring
+from detector.errors import DataError, SettingError, nearest
+from detector.explain.reason import Reason
+from detector.metrics.ranking import read_labels
+from detector.persist import bundle
+from detector.schema import Schema
+from pipelines.alerts.message import words
+from pipelines.config import Config, RuleSection
+from pipelines.config.masking import masks_of
+from pipelines.factory.detector import policy_of
+from pipelines.features.engine import FeatureEngine, feature_engine_of, slices
+from pipelines.ingest.usable import open_usable
+from pipelines.jobs.context import ProcessCache
+from pipelines.labels.feedback import Statements
+from pipelines.labels.known import known_labels, with_report_time
+from pipelines.listing import Cell, Column, Listing
+from pipelines.progress import counted, progress
+from pipelines.rules.book import RuleRun
+from pipelines.rules.checked import book_of
+from pipelines.rules.expression import Condition
+from pipelines.rules.kept import HeldRule, in_force
+from pipelines.rules.names import Names, typed
+from pipelines.scoring.table import read_columns
+
+MOST_EXAMPLES = 10
+TRIED = "tried"
+
+
+@dataclass(frozen=True)
+class Overlap:
+    """How many of the rows that the rule hits another one hits too; ``rule`` is "the model" for the policy."""
+
+    rule: str
+    state: str
+    hits: int
+    both: int
+
+
+@dataclass(frozen=True)
+class RuleTrial:
+    """What a rule would have done.
+
+    - ``since``, ``until``: The first and the last row; None where rows have no time.
+    - ``hits``: Rows that it hits; ``known`` of them are known to be ``frauds`` or ``false_alarms``.
+    - ``frauds_in_all``: Known frauds among all rows.
+    - ``only``: Known frauds that it hits, and neither the policy nor another live rule flags.
+    - ``flagged_before``, ``flagged_then``: Rows flagged without the rule, and with it live.
+    - ``hidden``: Of rows flagged without it, those that are not with it; ``hidden_frauds`` are known frauds.
+    - ``amount``: Of the rows it hits, of frauds among them, of false alarms; None without ``alerts.amount``.
+    - ``days``: Hits of each day.
+    """
+
+    rule: str
+    when: str
+    action: str
+    rows: int
+    days_in_all: float
+    since: datetime | None
+    until: datetime | None
+    hits: int
+    frauds: int
+    false_alarms: int
+    frauds_in_all: int
+    only: int
+    flagged_before: int
+    flagged_then: int
+    hidden: int
+    hidden_frauds: int
+    amount: float | None
+    amount_frauds: float | None
+    amount_false_alarms: float | None
+    days: list[dict[str, Any]]
+    overlaps: list[Overlap]
+    examples: list[dict[str, Any]]
+    notes: list[str]
+
+    @property
+    def a_day(self) -> float:
+        """Hits a day."""
+        return round(self.hits / max(self.days_in_all, 1.0), 2)
+
+    @property
+    def precision(self) -> float | None:
+        """Frauds among the hits of which it is known; None where nothing is."""
+        known = self.frauds + self.false_alarms
+        return self.frauds / known if known else None
+
+    def to_json(self) -> dict[str, Any]:
+        """As programs receive it."""
+        return vars(self) | {"a_day": self.a_day, "precision": self.precision}
+
+    def summary(self) -> list[object]:
+        """For people."""
+        return [*self.sentences(), "", self.overlap_table(), "", self.example_table(), *self.notes]
+
+    def sentences(self) -> list[str]:
+        """What it came to, in a few lines."""
+        span = ""
+        if self.since is not None and self.until is not None:
+            span = f" of {self.since:%Y-%m-%d} to {self.until:%Y-%m-%d}"
+        lines = [
+            f"{self.rule} ({self.action}): {self.when}",
+            f"Hits {self.hits:,} of {counted(self.rows)}{span}, {self.a_day:g} a day.",
+        ]
+        if self.frauds_in_all or self.frauds + self.false_alarms:
+            share = (
+                "" if self.precision is None else f" ({100 * self.precision:.0f} % of those that are known are right)"
+            )
+            lines.append(
+                f"Of these {self.frauds:,} are known frauds, of {self.frauds_in_all:,} in all, and "
+                f"{self.false_alarms:,} are false alarms{share}. {self.only:,} frauds would be found by nothing else."
+            )
+        else:
+            lines.append("No row is known to be fraud or not, so nobody can say how many are right.")
+        lines.append(self._effect())
+        if self.amount is not None:
+            frauds, alarms = words.money(self.amount_frauds or 0.0), words.money(self.amount_false_alarms or 0.0)
+            lines.append(f"Money: {words.money(self.amount)} in the hits, {frauds} of it fraud, {alarms} false alarms.")
+        return lines
+
+    def _effect(self) -> str:
+        if self.action == "never":
+            frauds = "" if not self.hidden_frauds else f", {self.hidden_frauds:,} of them known frauds"
+            return f"Live, it would hide {counted(self.hidden)} of {self.flagged_before:,} that are flagged{frauds}."
+        more = self.flagged_then - self.flagged_before
+        return f"Live, {self.flagged_then:,} rows would be flagged instead of {self.flagged_before:,} ({more:+,})."
+
+    def overlap_table(self) -> Listing:
+        """Beside the model and other rules."""
+        columns = (
+            Column("beside", head=True),
+            Column("state"),
+            Column("hits", is_number=True),
+            Column("both", is_number=True),
+            Column("of this rule", is_number=True, hidden=False, key="share"),
+        )
+        rows = [
+            {
+                "beside": each.rule,
+                "state": each.state,
+                "hits": each.hits,
+                "both": each.both,
+                "of this rule": Cell(each.both / max(self.hits, 1), f"{100 * each.both / max(self.hits, 1):.0f} %"),
+            }
+            for each in self.overlaps
+        ]
+        return Listing(columns, rows, title="Hit by this rule and flagged or hit by another")
+
+    def example_table(self) -> Listing:
+        """Some of the rows, the riskiest first."""
+        names = list(self.examples[0]) if self.examples else []
+        columns = tuple(Column(name, head=not place) for place, name in enumerate(names))
+        return Listing(columns, self.examples, title="The riskiest of them", empty="It hits nothing.")
+
+
+def tried_rule(text: str, rules: Sequence[HeldRule], names: Names) -> RuleSection:
+    """The rule of a name, or a new one of an expression.
+
+    Raises ``SettingError`` if it is neither.
+    """
+    for rule in rules:
+        if rule.name == text.strip():
+            return rule.section
+    try:
+        Condition.read(text, names)
+    except SettingError as error:
+        if text.strip().replace("-", "_").replace(".", "_").isidentifier():
+            known = [rule.name for rule in rules]
+            raise SettingError(
+                f"There is no rule {text.strip()!r}. {nearest(text, known)} Or give a condition, such as amount > 500."
+            ) from None
+        raise SettingError(f"The condition {text.strip()!r}: {error}") from None
+    name = TRIED
+    while any(rule.name.casefold() == name for rule in rules):
+        name += "-again"
+    return RuleSection(name=name, when=text.strip())
+
+
+def try_rule(
+    config: Config,
+    rule: str | RuleSection,
+    rules: Sequence[HeldRule],
+    *,
+    since: datetime | None = None,
+    until: datetime | None = None,
+    days: float | None = None,
+    now: datetime,
+    most_rows: int | None = None,
+) -> RuleTrial:
+    """Try a rule on the rows of the source.
+
+    - ``rule``: The name of one of ``rules``, a condition, or a whole rule.
+    - ``since``, ``until``: From when on, and before when; all rows by default.
+    - ``days``: The last so many days before the latest row instead.
+    - ``most_rows``: Score at most the latest so many.
+
+    Raises ``SettingError`` if the rule does not fit the columns; ``DataError`` if there are no rows then;
+    ``BundleError`` if there is no trained detector; ``SourceError`` if the rows cannot be read.
+    """
+    scorer = bundle.load(config.bundle.resolve())
+    if not isinstance(scorer, TabularScorer):
+        raise SettingError("Rules are about rows of tables, and `kind` is sensors.")
+    names = Names.of(config, scorer.schema)
+    section = tried_rule(rule, rules, names) if isinstance(rule, str) else rule
+    others = [each for each in in_force(rules) if each.name != section.name]
+    cache = ProcessCache()
+    book = book_of(config, [*others, section.model_copy(update={"state": "shadow"})], scorer.schema, cache)
+    then = book_of(config, [*others, section.model_copy(update={"state": "live"})], scorer.schema, cache)
+    rows, labels, notes = _rows(config, scorer, names, since=since, until=until, days=days, now=now, most=most_rows)
+    policy = policy_of(config.policy, scorer.schema)
+    with progress("Scoring", total=len(rows)) as advance:
+        measured = _Measured(scorer, [scorer.recalled(part) for part in _watched(slices(rows), advance)])
+    runs = []
+    for each in (book, then):
+        run = each.begin(now=now)
+        scoring = TableScoring(measured.again(), policy, explains=False, beside=run)
+        for part in slices(rows):
+            scoring.add(part)
+        run.decide(scoring, None)
+        if section.name in run.failed:
+            raise SettingError(f"The rule {section.name!r} fails on these rows: {run.failed[section.name]}")
+        runs.append(run)
+    return _report(config, section, rows, labels, measured, runs[0], runs[1], notes)
+
+
+class _Measured:
+    """A scorer whose rows were measured before, part by part."""
+
+    def __init__(self, scorer: TabularScorer, parts: list[tuple[pd.DataFrame, NDArray[np.float64]]]) -> None:
+        self.scorer = scorer
+        self.parts = parts
+        self._next = 0
+
+    def again(self) -> _Measured:
+        """The same from the first part on."""
+        return _Measured(self.scorer, self.parts)
+
+    @property
+    def schema(self) -> Schema:
+        """What the columns mean."""
+        return self.scorer.schema
+
+    @property
+    def support(self) -> Support | None:
+        """What a false discovery rate can rest on."""
+        return self.scorer.support
+
+    @property
+    def measures(self) -> pd.DataFrame:
+        """Of all rows."""
+        return pd.concat([part for part, _ in self.parts])
+
+    def recalled(self, rows: pd.DataFrame) -> tuple[pd.DataFrame, NDArray[np.float64]]:
+        """Those of the next part."""
+        del rows
+        self._next += 1
+        return self.parts[self._next - 1]
+
+    def p_value(self, risk: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Of a risk."""
+        return self.scorer.p_value(risk)
+
+    def as_scores(self, rows: pd.DataFrame, measures: pd.DataFrame, *, flagged: NDArray[np.bool_]) -> pd.DataFrame:
+        """As the scorer has them."""
+        return self.scorer.as_scores(rows, measures, flagged=flagged)
+
+    def explain(self, rows: pd.DataFrame) -> list[list[Reason]]:
+        """Nothing is explained in a trial."""
+        return [[] for _ in range(len(rows))]
+
+
+def _watched(parts: Sequence[pd.DataFrame], advance: Any) -> Any:
+    for part in parts:
+        yield part
+        advance(len(part))
+
+
+def _rows(
+    config: Config,
+    scorer: TabularScorer,
+    names: Names,
+    *,
+    since: datetime | None,
+    until: datetime | None,
+    days: float | None,
+    now: datetime,
+    most: int | None,
+) -> tuple[pd.DataFrame, NDArray[np.float64], list[str]]:
+    """Cleaned rows of the time with the extra columns of rules, what is known of each, and what is to be said."""
+    engine = feature_engine_of(config, trained=False)
+    schema = scorer.schema
+    given = schema if engine is None else schema.without(engine.features.names)
+    source, time = open_usable(config), schema.time
+    given.check(source.columns())
+    also = [*config.columns.for_rules, *(each for each in (schema.label, config.features.reported) if each)]
+    columns = read_columns(source.columns(), given, engine, also=also)
+    with progress("Reading", total=source.estimate()) as advance:
+        frame = source.read(columns=columns, numeric=given.numeric, advance=advance)
+    notes: list[str] = []
+    if time is None and (since or until or days):
+        raise DataError("Rows have no time (`columns.time`), so none can be chosen by it. Leave the times out.")
+    when = None if time is None else read_dates(frame[time])[0]
+    if when is not None and days is not None and when.notna().any():
+        since = (when.max() - timedelta(days=days)).to_pydatetime()
+    if engine is not None:
+        measured = engine.compute(_recent(frame, when, since, engine), now=pd.Timestamp(now))
+        frame = measured.rows
+    cleaned = clean(frame, schema, positions=frame.index)
+    rows = cleaned.rows
+    if time is not None:
+        inside = np.ones(len(rows), dtype=bool)
+        if since is not None:
+            inside &= (rows[time] >= naive_utc(since)).to_numpy()
+        if until is not None:
+            inside &= (rows[time] < naive_utc(until)).to_numpy()
+        rows = rows[inside].sort_values(time, kind="stable")
+    if rows.empty:
+        raise DataError("There are no rows of that time in the source. Give other days.")
+    if most is not None and len(rows) > most:
+        notes.append(
+            f"Only the latest {most:,} of {counted(len(rows))} were looked at; `detector rules try` takes all."
+        )
+        rows = rows.tail(most)
+    rows = rows.assign(**typed(frame.loc[rows.index], names.extra))
+    return rows, _labels(rows, frame, config, schema, now=now), notes
+
+
+def _recent(frame: pd.DataFrame, when: pd.Series | None, since: datetime | None, engine: FeatureEngine) -> pd.DataFrame:
+    """The rows that matter: those of the time, and those that their features look back to."""
+    if when is None or since is None:
+        return frame
+    return frame[(when >= naive_utc(since) - engine.reach).to_numpy()]
+
+
+def _labels(
+    rows: pd.DataFrame, frame: pd.DataFrame, config: Config, schema: Schema, *, now: datetime
+) -> NDArray[np.float64]:
+    if schema.time is not None:
+        dated = with_report_time(rows, frame, config)
+        return np.asarray(known_labels(dated, config, schema, now=now).label, dtype=np.float64)
+    if schema.label is not None and schema.label in rows:
+        return np.asarray(read_labels(rows[schema.label]), dtype=np.float64)
+    found = np.full(len(rows), np.nan)
+    if schema.key is not None:
+        for said in Statements.read(config).about(rows[schema.key]).values():
+            last = said.drop_duplicates("row", keep="last")
+            found[last["row"].to_numpy()] = last["label"].to_numpy()
+    return found
+
+
+def _report(
+    config: Config,
+    section: RuleSection,
+    rows: pd.DataFrame,
+    labels: NDArray[np.float64],
+    measured: _Measured,
+    before: RuleRun,
+    then: RuleRun,
+    notes: list[str],
+) -> RuleTrial:
+    hits, time, amount = before.hits[section.name], measured.schema.time, config.alerts.amount
+    fraud, fine = labels == 1, labels == 0
+    when = None if time is None else rows[time]
+    money = None
+    if amount is not None and amount in rows:
+        money = np.abs(np.nan_to_num(pd.to_numeric(rows[amount], errors="coerce").to_numpy(np.float64)))
+    span = 1.0 if when is None else (when.max() - when.min()).total_seconds() / 86_400
+    gone = before.flagged & ~then.flagged
+    overlaps = [Overlap("the model", "", int(before.model.sum()), int((hits & before.model).sum()))]
+    for rule in before.rules:
+        if rule.name != section.name:
+            theirs = before.hits[rule.name]
+            overlaps.append(Overlap(rule.name, rule.section.state, int(theirs.sum()), int((hits & theirs).sum())))
+    notes += [f"The rule {name!r} failed on these rows and was left out: {why}" for name, why in before.failed.items()]
+    return RuleTrial(
+        rule=section.name,
+        when=section.when,
+        action=section.action,
+        rows=len(rows),
+        days_in_all=round(span, 2),
+        since=None if when is None else when.min().to_pydatetime(),
+        until=None if when is None else when.max().to_pydatetime(),
+        hits=int(hits.sum()),
+        frauds=int((hits & fraud).sum()),
+        false_alarms=int((hits & fine).sum()),
+        frauds_in_all=int(fraud.sum()),
+        only=int((hits & fraud & ~before.flagged).sum()),
+        flagged_before=int(before.flagged.sum()),
+        flagged_then=int(then.flagged.sum()),
+        hidden=int(gone.sum()),
+        hidden_frauds=int((gone & fraud).sum()),
+        amount=None if money is None else round(float(money[hits].sum()), 2),
+        amount_frauds=None if money is None else round(float(money[hits & fraud].sum()), 2),
+        amount_false_alarms=None if money is None else round(float(money[hits & fine].sum()), 2),
+        days=_by_day(when, hits, fraud),
+        overlaps=overlaps,
+        examples=_examples(config, rows, measured.measures, hits, before, labels),
+        notes=notes,
+    )
+
+
+def _by_day(when: pd.Series | None, hits: NDArray[np.bool_], fraud: NDArray[np.bool_]) -> list[dict[str, Any]]:
+    if when is None:
+        return []
+    day = when.dt.date.to_numpy()
+    frame = pd.DataFrame({"day": day, "hits": hits, "frauds": hits & fraud})
+    counts = frame.groupby("day", sort=True)[["hits", "frauds"]].sum()
+    return [
+        {"day": moment.isoformat(), "hits": int(line.hits), "frauds": int(line.frauds)}
+        for moment, line in zip(counts.index, counts.itertuples(), strict=True)
+    ]
+
+
+def _examples(
+    config: Config,
+    rows: pd.DataFrame,
+    measures: pd.DataFrame,
+    hits: NDArray[np.bool_],
+    run: RuleRun,
+    labels: NDArray[np.float64],
+) -> list[dict[str, Any]]:
+    """The riskiest rows that it hits, as people may read them."""
+    columns, masks = config.columns, masks_of(config)
+    wanted = (columns.key, columns.time, columns.entity, config.alerts.amount, *config.alerts.shown)
+    shown = [name for name in dict.fromkeys(wanted) if name is not None and name in rows]
+    risk = measures["risk"].to_numpy()
+    places = np.flatnonzero(hits)
+    places = places[np.argsort(-risk[places], kind="stable")][:MOST_EXAMPLES]
+    known = {1.0: "fraud", 0.0: "fine"}
+    return [
+        {
+            **{name: masks.show(name, _plain(rows[name].iloc[place])) for name in shown},
+            "p-value": float(f"{measures['p_value'].iloc[place]:.3g}"),
+            "flagged": bool(run.flagged[place]),
+            "known": known.get(float(labels[place]), ""),
+        }
+        for place in places.tolist()
+    ]
+
+
+def _plain(value: Any) -> str:
+    if isinstance(value, float):
+        return f"{value:.10g}"
+    return str(value)

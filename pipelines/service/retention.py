@@ -1,0 +1,95 @@
+"""What is kept for how long, as ``service.keep_*`` say: the rest is deleted some thousand rows at a time."""
+
+from __future__ import annotations
+
+from datetime import datetime, timedelta
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy.orm import InstrumentedAttribute
+
+from pipelines.alerts.outbox.cap import sources_of
+from pipelines.alerts.review.deletion import delete_alerts
+from pipelines.jobs.context import Context
+from pipelines.sinks.deletion import delete_scores_before
+from pipelines.store import Audit, Batch, DayFlags, Request, Run, Store
+from pipelines.store.alert_tables import Alert, AlertDay, AlertGroup, Delivery, Silence
+from pipelines.store.trail import SERVICE, write_down
+
+AT_ONCE = 1_000
+"""Records that one transaction deletes: scoring and answers wait for it no longer than for a batch of alerts."""
+ON_THEIR_WAY = ("waiting", "held")
+
+
+def delete_old(context: Context) -> dict[str, int]:
+    """Delete what is older than it is to be kept; how many of each.
+
+    Raises ``SinkError`` if scores cannot be deleted; what was deleted until then stays deleted.
+    """
+    section, store = context.config.service, context.store
+    runs = _ago(context, section.keep_runs)
+    found = {
+        "runs": delete_some(store, Run.id, Run.started_at < runs, Run.outcome != "running"),
+        "requests": delete_some(store, Request.id, Request.asked_at < runs, Request.taken.is_(True)),
+    }
+    done = sa.select(Batch.id).where(Batch.done_at < runs)
+    delete_some(store, DayFlags.batch, DayFlags.batch.in_(done))
+    if section.keep_alerts is not None:
+        found["alerts"] = _delete_alerts(context, _ago(context, section.keep_alerts))
+    if section.keep_scores is not None:
+        scores = delete_scores_before(context.config, store, _ago(context, section.keep_scores))
+        found |= {"score files": scores.files, "scores": scores.rows}
+    found["audit records"] = _delete_audit(context, _ago(context, section.keep_audit))
+    return found
+
+
+def delete_some(store: Store, key: InstrumentedAttribute[Any], *which: sa.ColumnElement[bool]) -> int:
+    """Delete the rows of a table that conditions hold for, ``AT_ONCE`` in a transaction; how many.
+
+    - ``key``: its primary key, or a column that few rows share.
+    """
+    deleted = 0
+    while True:
+        with store.write() as session:
+            ids = session.scalars(sa.select(key).where(*which).distinct().limit(AT_ONCE)).all()
+            if not ids:
+                return deleted
+            session.execute(
+                sa.delete(key.class_).where(key.in_(ids), *which), execution_options={"synchronize_session": False}
+            )
+        deleted += len(ids)
+
+
+def _delete_alerts(context: Context, oldest: datetime) -> int:
+    """What is still on its way to somebody is kept, and what later rows are compared with while it is open."""
+    store, name, deleted = context.store, context.config.name, 0
+    sources = [*sources_of(context.config), f"{name}, service"]
+    waits = sa.select(Delivery.alert).where(Delivery.state.in_(ON_THEIR_WAY))
+    old = sa.select(Alert.id).where(
+        Alert.source == name, Alert.last_at < oldest, Alert.created_at < oldest, Alert.id.not_in(waits)
+    )
+    while True:
+        with store.read() as session:
+            ids = session.scalars(old.limit(AT_ONCE // 5)).all()
+        if not ids:
+            break
+        with store.write() as session:
+            delete_alerts(session, ids)
+        deleted += len(ids)
+    delete_some(store, AlertGroup.id, AlertGroup.source.in_(sources), AlertGroup.last_at < oldest, ~AlertGroup.is_open)
+    delete_some(store, Silence.id, Silence.source.in_(sources), Silence.until < oldest)
+    delete_some(store, AlertDay.day, AlertDay.source.in_(sources), AlertDay.day < oldest.date())
+    return deleted
+
+
+def _delete_audit(context: Context, oldest: datetime) -> int:
+    deleted = delete_some(context.store, Audit.id, Audit.at < oldest)
+    if deleted:
+        with context.store.write() as session:
+            said = {"records": deleted, "before": oldest.isoformat()}
+            write_down(session, "delete audit records", actor=SERVICE, arguments=said, now=context.now)
+    return deleted
+
+
+def _ago(context: Context, days: int) -> datetime:
+    return context.now - timedelta(days=days)
