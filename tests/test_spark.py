@@ -39,7 +39,7 @@ SETTINGS: dict[str, Any] = {
     "policy": {"quantile": 0.98},
     "tracking": {"enabled": False},
 }
-RULE = {"name": "large", "when": "amount > 10", "action": "flag", "state": "live"}
+RULE = {"name": "large", "when": "amount > 10", "action": "alert", "state": "live"}
 TOPIC = {"name": "payments", "servers": "localhost:9092"}
 FEATURES = {
     "history": [

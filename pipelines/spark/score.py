@@ -144,8 +144,8 @@ def _refuse_rules(config: Config, scorer: TabularScorer) -> None:
         found = stored_rule_book(config, scorer.schema) is not None
     if found:
         raise SettingError(
-            "`rules` hold for these rows, and Spark does not apply them: flags would be other ones. Score with detector "
-            "score, or leave the rules out."
+            "`rules` hold for these rows, and Spark does not apply them: others would be flagged. Score with "
+            "detector score alone, or leave the rules out."
         )
 
 
