@@ -17,7 +17,7 @@ export NO_MKDOCS_2_WARNING := 1
 export MLFLOW_DISABLE_TELEMETRY := true
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test kernels coverage alertmanager prometheus chromium check format bench soak peers docs settings pictures notebooks mlflow lock clean
+.PHONY: help install demo test kernels coverage alertmanager prometheus chromium spark check format bench soak peers docs settings pictures notebooks mlflow lock clean
 
 help: ## List the targets.
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## (.*)/  make \1\t\2/' | expand -t 18
@@ -60,6 +60,10 @@ prometheus: install ## Fetch Debian's Prometheus and promtool into .venv, for th
 
 chromium: ## Install Debian's Chromium, for the tests of the console in a browser.
 	command -v chromium >/dev/null || { { apt-get update -qq 2>/dev/null || true; } && apt-get install -y -qq chromium; }
+
+spark: install ## Install Java 17 and pyspark, for the tests of scoring on Spark.
+	command -v java >/dev/null || { { apt-get update -qq 2>/dev/null || true; } && apt-get install -y -qq openjdk-17-jre-headless; }
+	$(RUN)/python -m pip install --disable-pip-version-check --quiet "pyspark>=4.0"
 
 check: install ## Lint, format, types, architecture, documentation.
 	$(RUN)/ruff check .

@@ -42,6 +42,7 @@ settings.load_profile("steady")
 
 # Files of tests that take longest, longest first: begun first, they do not keep one process busy at the end.
 LONGEST = (
+    "test_spark",
     "test_notebooks",
     "test_encoders",
     "test_encoder_kinds",

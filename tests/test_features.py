@@ -1,6 +1,7 @@
 """Point-in-time features, against a slow oracle that only looks at the definition."""
 
 import math
+import pickle
 
 import numpy as np
 import pandas as pd
@@ -434,3 +435,16 @@ def test_rows_without_an_entity_have_no_history():
     rows = table(3).assign(card=pd.array([None, None, "a"], dtype="str"))
     count = FeatureSet(("count by card over 1h",), time="time").compute(rows)["count_1h_by_card"]
     assert count.isna().tolist() == [True, True, False]
+
+
+def test_a_history_goes_to_another_process_as_it_is() -> None:
+    """Pickled and restored it goes on as the first does; Spark's tasks get it so."""
+    history = History(FeatureSet(("mean of amount by card over 30d",), time="time", key="id"), lateness="1h")
+    rows = pd.DataFrame({"id": ["a", "b"], "time": pd.Timestamp("2024-01-01"), "card": "c", "amount": [10.0, 20.0]})
+    history.push(rows)
+
+    other = pickle.loads(pickle.dumps(history))  # noqa: S301 - our own
+
+    later = {"id": "d", "time": pd.Timestamp("2024-01-02"), "card": "c", "amount": 1.0}
+    assert (other.latest, other.lateness, other.tails) == (history.latest, history.lateness, history.tails)
+    assert other.push_one(later) == history.push_one(later) == {"amount_mean_30d_by_card": 15.0}

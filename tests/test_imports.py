@@ -54,6 +54,15 @@ def test_scoring_imports_nothing_that_only_fitting_needs(
     assert loaded.isdisjoint(ONLY_FOR_FITTING)
 
 
+def test_executors_of_spark_need_what_scoring_needs() -> None:
+    """What their tasks import brings no training, no MLflow, no database and no Spark session."""
+    parts = ("csv_rows", "deciding", "features", "measuring", "repeats", "shipped", "writing")
+    loaded = modules_after("import " + ", ".join(f"pipelines.spark.{part}" for part in parts))
+
+    assert "onnxruntime" in loaded
+    assert loaded.isdisjoint([*ONLY_FOR_FITTING, "sqlalchemy", "fastapi"])
+
+
 def test_service_imports_nothing_that_only_fitting_needs() -> None:
     """It scores, alerts and answers for months; what training needs would be 100 MB and two seconds more."""
     loaded = modules_after(

@@ -11,7 +11,7 @@ from scipy.stats import kstest
 
 from detector.decide.calibrate import Calibrator
 from detector.decide.contamination import find_contamination
-from detector.decide.fdr import discoveries, share_of_normal_rows
+from detector.decide.fdr import Totals, discoveries
 from detector.decide.policy import Budget, Policy, level
 from detector.decide.support import Support
 from detector.decide.tails import BeyondLargest
@@ -233,7 +233,7 @@ def test_rate_is_of_the_rows_that_can_be_normal() -> None:
     calibrator, risk = learn(rng.normal(size=2000)), np.r_[rng.normal(size=500), rng.normal(2.5, 1, 500)]
     p_value = calibrator.p_value(risk)
 
-    assert share_of_normal_rows(p_value) == pytest.approx(0.5, abs=0.06)
+    assert Totals.of(p_value).share_of_normal_rows == pytest.approx(0.5, abs=0.06)
     plain, adaptive = (Policy(fdr=0.1).decide(p_value, risk, support=each) for each in (None, calibrator.support))
     assert adaptive.sum() > 1.1 * plain.sum()
     assert adaptive[:500].sum() / adaptive.sum() < 0.13

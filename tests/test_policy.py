@@ -10,7 +10,9 @@ from hypothesis.extra.numpy import arrays
 from scipy import stats
 
 from detector.decide.calibrate import Calibrator
+from detector.decide.fdr import Totals
 from detector.decide.policy import Budget, Policy, discoveries, row_of_numbers, severity
+from detector.decide.support import Support
 from detector.errors import DataError, SettingError, ShapeError
 
 P_VALUES = arrays(np.float64, st.integers(0, 30), elements=st.sampled_from([0.001, 0.01, 0.02, 0.05, 0.1, 0.5, 1.0]))
@@ -129,6 +131,52 @@ def test_policy_flags_what_every_rule_allows(data: st.DataObject, p_value: np.nd
         assert chosen.sum() == min(rows, (passing & (day == today)).sum())
         for i in left.nonzero()[0]:
             assert all(risk[j] > risk[i] or (risk[j] == risk[i] and j < i) for j in chosen.nonzero()[0])
+
+
+RULES = [
+    Policy(quantile=0.9),
+    Policy(budget=Budget(rows=3)),
+    Policy(budget=Budget(rows=2, per="day")),
+    Policy(quantile=0.95, budget=Budget(rows=1, per="day")),
+    Policy(fdr=0.1),
+    Policy(fdr=0.3, budget=Budget(rows=2)),
+    Policy(quantile=0.99, fdr=0.2),
+    Policy(quantile=0.98, fdr=0.4, budget=Budget(rows=1, per="day")),
+]
+SUPPORTS = [
+    None,
+    Support(rows=5, smallest=1 / 6),
+    Support(rows=300, smallest=1 / 301),
+    Support(rows=99, smallest=1 / 100, stands_out=0.6),
+]
+
+
+@pytest.mark.parametrize("policy", RULES, ids=repr)
+@settings(max_examples=60, deadline=None)
+@given(data=st.data(), p_value=P_VALUES, cut=st.integers(1, 9), support=st.sampled_from(SUPPORTS))
+def test_parts_and_totals_decide_as_the_whole_batch(
+    data: st.DataObject, policy: Policy, p_value: np.ndarray, cut: int, support: Support | None
+) -> None:
+    """What ``deciding`` keeps of each part, and two numbers of the whole, flag the rows that all rows would.
+
+    The same notes, too; and whatever is flagged was a candidate of its part.
+    """
+    n_rows = len(p_value)
+    risk = np.array(data.draw(st.lists(st.sampled_from([0.0, 0.5, 1.0, 2.0]), min_size=n_rows, max_size=n_rows)))
+    day = np.datetime64("2026-03-01") + np.array(
+        data.draw(st.lists(st.integers(0, 2), min_size=n_rows, max_size=n_rows)), dtype=int
+    )
+    parts = np.split(np.arange(n_rows), range(cut, n_rows, cut))
+
+    whole = policy.decision(p_value, risk, day=day, support=support)
+
+    needed = [part[policy.deciding(p_value[part], risk[part], day=day[part], support=support)] for part in parts]
+    possible = [part[policy.candidates(p_value[part], risk[part], day=day[part], support=support)] for part in parts]
+    kept = np.concatenate(needed)
+    decided = policy.decision(p_value[kept], risk[kept], day=day[kept], support=support, totals=Totals.of(p_value))
+    assert kept[decided.flagged].tolist() == np.flatnonzero(whole.flagged).tolist()
+    assert (decided.note, decided.promised) == (whole.note, whole.promised)
+    assert set(np.flatnonzero(whole.flagged)) <= set(np.concatenate(possible))
 
 
 def test_policy_can_leave_a_quiet_day_alone() -> None:

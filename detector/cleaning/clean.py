@@ -124,7 +124,7 @@ class _Faults:
     def add(self, column: str, mask: Flags, kind: str, saying: str) -> None:
         """Note a fault of one kind in all rows of ``mask``; ``{}`` in ``saying`` stands for the value."""
         if mask.any():
-            sayings = [saying.replace("{}", _shown(value)) for value in self.frame[column][mask]]
+            sayings = [saying.replace("{}", shown(value)) for value in self.frame[column][mask]]
             self.note(column, np.flatnonzero(mask), kind, sayings)
 
     def note(self, column: str, positions: Places, kind: str, sayings: Iterable[str]) -> None:
@@ -194,10 +194,11 @@ def _refuse_repeated(key: pd.Series, faults: _Faults) -> None:
     codes = pd.factorize(names)[0]
     first = names.index.to_numpy()[~repeated][codes[repeated]]
     pairs = zip(names[repeated], first, strict=True)
-    sayings = [f"key {_shown(name, quote=False)} appears again (first at row {row})" for name, row in pairs]
+    sayings = [f"key {shown(name, quote=False)} appears again (first at row {row})" for name, row in pairs]
     faults.note(str(key.name), good[repeated], "repeated key", sayings)
 
 
-def _shown(value: Any, *, quote: bool = True) -> str:
+def shown(value: Any, *, quote: bool = True) -> str:
+    """A value as a reason says it: text in quotes, cut where it is long."""
     text = repr(value) if isinstance(value, str) and quote else str(value)
     return text if len(text) <= SHOWN else f"{text[:SHOWN]}…"

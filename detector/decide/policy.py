@@ -14,7 +14,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from detector.arrays import Flags, Floats
 from detector.decide.days import Used, group_by_day
-from detector.decide.fdr import discoveries, share_of_normal_rows
+from detector.decide.fdr import Totals, discoveries
 from detector.decide.numbers import level, row_of_numbers, share
 from detector.decide.severity import SEVERITIES, severity
 from detector.decide.support import Support
@@ -151,6 +151,7 @@ class Policy:
         used: Used | None = None,
         support: Support | None = None,
         learnt: float = 0.0,
+        totals: Totals | None = None,
     ) -> Decision:
         """Flag the rows of one batch, and say whether the false discovery rate is a promise.
 
@@ -167,6 +168,8 @@ class Policy:
             all (Storey's estimate), and where nothing passes it, what is blatant is flagged without a promise.
         learnt : float
             Share of the rows that the detector learnt from.
+        totals : Totals, optional
+            Those of the whole batch, where only the rows that ``deciding`` names are given; by default all are.
 
         Raises
         ------
@@ -186,22 +189,22 @@ class Policy:
         if self.quantile is not None:
             flagged &= p_value <= level(self.quantile)
         if self.fdr is not None:
-            passed, note = self._discovered(p_value, risk, support, learnt)
+            passed, note = self._discovered(p_value, risk, support, learnt, totals or Totals.of(p_value))
             flagged &= passed
         return Decision(self._within_budget(flagged, risk, day, used), promised=note is None, note=note)
 
     def _discovered(
-        self, p_value: Floats, risk: Floats, support: Support | None, learnt: float
+        self, p_value: Floats, risk: Floats, support: Support | None, learnt: float, totals: Totals
     ) -> tuple[Flags, str | None]:
         """The rows that pass the rate, or the fallback; and why it is no promise, if it is none."""
         fdr = self.fdr or 0.0
         if support is None:
-            return discoveries(p_value, fdr), None
+            return discoveries(p_value, fdr, rows=totals.rows), None
         why = support.why_not(fdr, learnt=learnt)
-        passed = discoveries(p_value, fdr, null_share=share_of_normal_rows(p_value))
+        passed = discoveries(p_value, fdr, null_share=totals.share_of_normal_rows, rows=totals.rows)
         if passed.any():
             return passed, why
-        instead, which = support.fallback(p_value, risk, fdr)
+        instead, which = support.fallback(p_value, risk, fdr, totals=totals)
         if not instead.any():
             return instead, why
         begin = why or f"A false discovery rate of {fdr * 100:.10g} % flags nothing."
@@ -220,8 +223,12 @@ class Policy:
             room = np.maximum(room - np.array([spent.get(each, 0) for each in days], dtype=np.int64), 0)
         return _riskiest(flagged, risk, group, room)
 
-    def candidates(self, p_value: ArrayLike, risk: ArrayLike, *, support: Support | None = None) -> Flags:
+    def candidates(
+        self, p_value: ArrayLike, risk: ArrayLike, *, day: ArrayLike | None = None, support: Support | None = None
+    ) -> Flags:
         """Rows of one part of a batch that ``decide`` may flag once it sees the whole batch; it flags no others.
+
+        The rows of a part stand in the order of the batch. With ``day``, a budget a day leaves out more of them.
 
         >>> Policy(fdr=0.1).candidates([0.05, 0.2], [3.0, 1.0])
         array([ True, False])
@@ -231,10 +238,28 @@ class Policy:
         if self.quantile is not None:
             possible &= p_value <= level(self.quantile)
         if self.fdr is not None:
-            possible &= p_value <= self.fdr if support is None else support.candidates(p_value, risk, self.fdr)
-        if self.budget is not None and self.budget.per == "batch":
-            possible = _riskiest(possible, risk, np.zeros(len(risk), dtype=np.int64), np.array([self.budget.rows]))
-        return possible
+            possible &= self._counted(p_value, risk, support)
+        return possible if self.needs_day and day is None else self._within_budget(possible, risk, day, None)
+
+    def deciding(
+        self, p_value: ArrayLike, risk: ArrayLike, *, day: ArrayLike | None = None, support: Support | None = None
+    ) -> Flags:
+        """Rows of one part of a batch without which ``decision`` cannot decide on the whole of it.
+
+        Given these of all parts, in the order of the batch, and the ``totals``, it flags the rows it would flag given
+        all. A false discovery rate counts rows that other rules do not let pass, so these are more than ``candidates``.
+
+        >>> Policy(fdr=0.1, budget=Budget(rows=1)).deciding([0.05, 0.01, 0.2], [2.0, 3.0, 1.0])
+        array([ True,  True, False])
+        """
+        if self.fdr is None:
+            return self.candidates(p_value, risk, day=day, support=support)
+        return self._counted(row_of_numbers(p_value, "p_value"), row_of_numbers(risk, "risk"), support)
+
+    def _counted(self, p_value: Floats, risk: Floats, support: Support | None) -> Flags:
+        """The rows that a false discovery rate, or its fallback, may let pass."""
+        fdr = self.fdr or 0.0
+        return p_value <= fdr if support is None else support.candidates(p_value, risk, fdr)
 
     def neighbours(self) -> dict[str, Policy]:
         """The same policy at half and at twice its rate, by what differs; of several rules, the first that it has.

@@ -8,7 +8,7 @@ from math import ceil
 import numpy as np
 
 from detector.arrays import Flags, Floats
-from detector.decide.fdr import discoveries, share_of_normal_rows
+from detector.decide.fdr import Totals, discoveries
 
 FALLBACK_SHARE = 0.01
 """The share of normal rows that a fallback flags where there are too few calibration rows for a rate."""
@@ -86,12 +86,14 @@ class Support:
             "calibration_promises": int(self.trimmed == 0),
         }
 
-    def fallback(self, p_value: Floats, risk: Floats, fdr: float) -> tuple[Flags, str]:
+    def fallback(self, p_value: Floats, risk: Floats, fdr: float, *, totals: Totals | None = None) -> tuple[Flags, str]:
         """The rows to flag where a rate flags none, and which they are in words: the most blatant, or nothing.
 
         Where there are too few calibration rows for the rate: those riskier than 99 % of them, or than all. Else those
         that twice the rate flags. If there are none, and a small group of calibration rows lies apart: those as far out
         as it.
+
+        - ``totals``: those of the whole batch, where rows that are no ``candidates`` were left out.
 
         >>> Support(rows=5, smallest=1 / 6).fallback(np.array([1 / 6, 0.5]), np.array([9.0, 1.0]), 0.1)
         (array([ True, False]), 'rows riskier than all 5 calibration rows')
@@ -101,7 +103,8 @@ class Support:
                 return p_value <= self.least_fdr, f"rows riskier than all {self.rows:,} calibration rows"
             return p_value <= FALLBACK_SHARE, f"rows riskier than {1 - FALLBACK_SHARE:.0%} of the calibration rows"
         twice = min(TWICE * fdr, MOST_FDR)
-        passed = discoveries(p_value, twice, null_share=share_of_normal_rows(p_value))
+        totals = totals or Totals.of(p_value)
+        passed = discoveries(p_value, twice, null_share=totals.share_of_normal_rows, rows=totals.rows)
         if passed.any():
             return passed, f"rows that a rate of {twice * 100:.10g} % flags"
         return risk > self.stands_out, "rows as far from all others as a small group of training rows"

@@ -70,6 +70,10 @@ class History:
         self._tails_kept = 0
         self._keys = tuple(dict.fromkeys(key for layout in self.layouts.values() for key in layout.keys))
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        kept = (self.lateness, self.latest, self.entities, self.tails)
+        return _restored, (self.features, self.told_by, *kept)
+
     def copy(self) -> History:
         """The same past, to go on from without changing this one; what is kept of an entity is shared until then."""
         other = History(self.features, told_by=self.told_by)
@@ -341,3 +345,18 @@ class History:
         if (changed := with_turns(events, at, turns, earlier=self.features.turns is None)) is not None:
             self.entities[by][name] = changed.tobytes()
         return True
+
+
+def _restored(
+    features: FeatureSet,
+    told_by: str | None,
+    lateness: int,
+    latest: int | None,
+    entities: dict[By, dict[str, bytes]],
+    tails: dict[By, dict[str, Keys]],
+) -> History:
+    """A history that was pickled, as between processes."""
+    history = History(features, told_by=told_by)
+    history.lateness, history.latest = lateness, latest
+    history.entities, history.tails = entities, tails
+    return history

@@ -23,6 +23,13 @@ class Template(StrEnum):
     sensors = "sensors"
 
 
+class Engine(StrEnum):
+    """What scores."""
+
+    local = "local"
+    spark = "spark"
+
+
 DATA_FILES = (".csv", ".parquet", ".tsv", ".txt", ".gz")
 
 
@@ -108,7 +115,15 @@ def score(
     ] = None,
     output: Annotated[
         str | None,
-        typer.Option(metavar="FILE", help="Write here (.parquet or .csv) instead."),
+        typer.Option(metavar="FILE", help="Write here (.parquet or .csv; with Spark a folder) instead."),
+    ] = None,
+    engine: Annotated[Engine, typer.Option(help="Score on this machine, or where Spark runs.")] = Engine.local,
+    batch: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME",
+            help="With Spark: what is scored; scored again, it is replaced. By default named by its files.",
+        ),
     ] = None,
     as_json: AsJson = False,
 ) -> None:
@@ -116,6 +131,13 @@ def score(
     from pipelines.config import load_config
 
     settings = load_config(config, needs_secrets=False)
+    if engine is Engine.spark:
+        from pipelines.spark.score import score_on_spark
+
+        print_report(score_on_spark(settings, input=input, output=output, batch=batch, now=now()), as_json=as_json)
+        return
+    if batch is not None:
+        raise SettingError("--batch names what Spark scores. Add --engine spark, or leave it out.")
     _refuse_overwriting(input or settings.source.path, output or settings.output.path)
     from pipelines.scoring.one_off import score as run
 

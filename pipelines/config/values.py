@@ -32,6 +32,7 @@ VERDICTS = (
 """The columns of the scores that say something of a row; no column of the table may have such a name."""
 
 VARIABLE = _VARIABLE = re.compile(r"\$\{([^}]*)\}")
+_REMOTE = re.compile(r"^[A-Za-z][A-Za-z0-9+.-]+:/")
 _RELATIVE_SQLITE = re.compile(r"^(sqlite(?:\+\w+)?:///)(?!/|:memory:|file:)([^?]+)(.*)$")
 _SECRET_KEYS = re.compile(r"([?&][^=&]*(?:password|passwd|pwd|secret|token|key)[^=&]*=)[^&]*", re.IGNORECASE)
 
@@ -53,12 +54,17 @@ def _resolve(value: str, info: ValidationInfo) -> str:
     text = _VARIABLE.sub(lambda match: _variable(match[1]), value)
     if not text.strip():
         raise ValueError("expected a path, received empty text.")
+    if _REMOTE.match(text):
+        return text
     path, folder = Path(text).expanduser(), _folder(info)
     return str(path) if folder is None else os.path.normpath(folder / path)
 
 
 def resolve_path(value: str, info: ValidationInfo) -> str:
-    """Expand variables and ``~``, and take a relative path from the folder of the configuration file."""
+    """Expand variables and ``~``, and take a relative path from the folder of the configuration file.
+
+    An address such as s3a://bucket/rows, which Spark reads, stays as it is.
+    """
     return _resolve(value, info)
 
 
@@ -72,7 +78,7 @@ def resolve_url(value: str, info: ValidationInfo) -> str:
     escaped = _VARIABLE.sub(lambda match: quote(_variable(match[1]), safe=""), user)
     text = _VARIABLE.sub(lambda match: _variable(match[1]), scheme + mark) + escaped + at
     text += _VARIABLE.sub(lambda match: _variable(match[1]), address)
-    if "://" not in text and not text.startswith(("databricks", "file:")):
+    if "://" not in text and not text.startswith(("databricks", "file:", "jdbc:")):
         raise ValueError("expected a URL, such as sqlite:///data.db or postgresql://user:${PASSWORD}@host/name.")
     relative = _RELATIVE_SQLITE.match(text)
     folder = _folder(info)

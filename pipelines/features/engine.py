@@ -86,6 +86,20 @@ def report_known(history: History, *parts: pd.DataFrame | None) -> bool:
     return bool(known.any())
 
 
+def old_note(old: int, rows: int) -> str:
+    """What to say of rows that are measured among themselves, because most are too old for the past; else nothing.
+
+    >>> old_note(1, 2), old_note(3, 4)[:46]
+    ('', '75% of the rows are older than the past that t')
+    """
+    if not rows or old / rows <= MOSTLY:
+        return ""
+    return (
+        f"{old / rows:.0%} of the rows are older than the past that training left: features were measured among these "
+        f"rows alone, as in training; the first rows have little past."
+    )
+
+
 class Faults(Protocol):
     """Says why each row cannot have features."""
 
@@ -255,16 +269,16 @@ class FeatureEngine:
         If most rows are older than the end of the past, such as those it was learnt from, all are measured among
         themselves, as in training.
         """
-        time = self.typed(frame)[self.features.time]
-        if self.history.latest is None or time.empty:
-            return self.push(frame, now=now), ""
-        old = float((time < pd.Timestamp(self.history.latest - self.history.lateness, unit="us")).mean())
-        if old <= MOSTLY:
-            return self.push(frame, now=now), ""
-        return self.compute(frame, now=now), (
-            f"{old:.0%} of the rows are older than the past that training left: features were measured among these "
-            f"rows alone, as in training; the first rows have little past."
-        )
+        old = self.is_old(self.typed(frame))
+        note = old_note(int(old.sum()), len(old))
+        return (self.compute if note else self.push)(frame, now=now), note
+
+    def is_old(self, typed: pd.DataFrame) -> NDArray[np.bool_]:
+        """Which rows, as ``typed`` returns them, are too old for the past."""
+        if self.history.latest is None:
+            return np.zeros(len(typed), dtype=bool)
+        open_from = pd.Timestamp(self.history.latest - self.history.lateness, unit="us")
+        return np.asarray(typed[self.features.time] < open_from, dtype=bool)
 
     def repeated(self, typed: pd.DataFrame) -> NDArray[np.bool_]:
         """Which rows have no key of their own, so that they do not belong to the past."""
@@ -306,15 +320,18 @@ class FeatureEngine:
         late = short(lateness * MICROSECONDS["s"]) if lateness else None
         return History(self.features, lateness=late, told_by=self.reader.told_by)
 
+    def faults(self, typed: pd.DataFrame, faults: Faults, now: pd.Timestamp | None) -> pd.Series:
+        """Why each row, as the reader returns it, cannot have features by some rules; empty text where it can."""
+        ahead = short(self.section.ahead * MICROSECONDS["s"])
+        return faults(typed, now=None if now is None else naive_utc(now), ahead=ahead)
+
     def _usable(
         self, frame: pd.DataFrame, faults: Faults, now: pd.Timestamp | None, typed: pd.DataFrame | None = None
     ) -> tuple[pd.DataFrame, pd.DataFrame]:
         """The rows that can have features, typed, and those that cannot, with the reason."""
         typed = self.reader.read(frame) if typed is None else typed
         typed = typed[typed[self.features.time].notna()]
-        now = None if now is None else naive_utc(now)
-        ahead = short(self.section.ahead * MICROSECONDS["s"])
-        reasons = faults(typed, now=now, ahead=ahead)
+        reasons = self.faults(typed, faults, now)
         bad = reasons[reasons != ""]
         unusable = quarantine(frame.loc[bad.index], bad.tolist()).reset_index(drop=True)
         return self.reader.with_turns(typed[reasons == ""]), unusable

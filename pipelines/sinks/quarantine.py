@@ -48,6 +48,16 @@ def kind_of(reason: str) -> str:
     return _VALUE.sub("…", reason)[:200]
 
 
+def shown_columns(columns: Sequence[str]) -> list[str]:
+    """The columns of a quarantine of rows with these.
+
+    >>> shown_columns(["amount", "reason"])
+    ['row', 'reason', 'amount', 'source_reason']
+    """
+    taken = ("row", "reason")
+    return [*taken, *(f"source_{name}" if name in taken else name for name in columns)]
+
+
 class QuarantineSink:
     """A CSV file of rows that could not be used: ``row``, ``reason``, then the original columns.
 
@@ -68,9 +78,8 @@ class QuarantineSink:
     def __init__(self, path: Path, *, columns: Sequence[str] = (), escape: bool = True) -> None:
         if path.suffix.lower() not in CSV_SUFFIXES:
             raise SettingError(f"The quarantine is a .csv file, received {str(path)!r}. Rename it.")
-        taken = ("row", "reason")
         self.path = path
-        self.columns = [*taken, *(f"source_{name}" if name in taken else name for name in columns)]
+        self.columns = shown_columns(columns)
         self.reasons: Counter[str] = Counter()
         """Rows by the kind of their reason."""
         self._escape = escape
@@ -94,8 +103,8 @@ class QuarantineSink:
             return
         if self._file is None:
             self._file = FileSink(self.path).__enter__()
-        texts = frame.reindex(columns=self.columns).apply(_as_text)
-        self._file.write(_escaped(texts) if self._escape else texts)
+        texts = as_texts(frame.reindex(columns=self.columns))
+        self._file.write(escaped(texts) if self._escape else texts)
         for kind, count in frame["reason"].map(kind_of).value_counts().items():
             known = kind in self.reasons or len(self.reasons) < MOST_KINDS
             self.reasons[str(kind) if known else "other reasons"] += int(count)
@@ -109,7 +118,13 @@ class QuarantineSink:
             self.path.unlink()
 
 
-def _escaped(texts: pd.DataFrame) -> pd.DataFrame:
+def as_texts(frame: pd.DataFrame) -> pd.DataFrame:
+    """Values as a person reads them; what is missing stays missing."""
+    return frame.apply(_as_text)
+
+
+def escaped(texts: pd.DataFrame) -> pd.DataFrame:
+    """Rows of a quarantine with a ' before text that is a formula to spreadsheets; the reason says where."""
     changed = {}
     for name in texts.columns:
         escaped = texts[name].map(for_spreadsheet, na_action="ignore").astype("str")

@@ -61,7 +61,7 @@ class FileReader:
         for file in find_files(path):
             if skipped and file.resolve() in skipped:
                 continue
-            if _is_parquet(file):
+            if is_parquet(file):
                 self.parts.append(ParquetFile(file))
             else:
                 part = CsvFile(file, separator=separator, encoding=encoding, decimal=decimal, formatted=formatted)
@@ -79,7 +79,7 @@ class FileReader:
                     f"{self.parts[0].path} has a column {self._name!r} already. Leave `columns.entity_from` out, or "
                     f"give `columns.entity` another name."
                 )
-            self._made = {part.path: _name_of(part.path, pattern) for part in self.parts}
+            self._made = {part.path: name_of(part.path, pattern) for part in self.parts}
             self.schema = self.schema.append(pa.field(self._name, pa.string()))
 
     @classmethod
@@ -139,6 +139,10 @@ def find_files(path: str) -> list[Path]:
     place = Path(path)
     if place.is_file():
         return [place]
+    if "://" in path:
+        raise SourceError(
+            f"{path} is an address, which this machine alone does not read. Add --engine spark, or copy it."
+        )
     if place.is_dir():
         return _files_in(place)
     if glob.has_magic(path):
@@ -206,7 +210,7 @@ def _data_suffix(file: Path) -> str:
     return suffixes[-1] if suffixes else ""
 
 
-def _name_of(file: Path, pattern: str) -> str:
+def name_of(file: Path, pattern: str) -> str:
     """What the name of a file says of its rows: all of it without its ending, or the group of a pattern."""
     if pattern == FILENAME:
         name = file.name
@@ -224,7 +228,7 @@ def _name_of(file: Path, pattern: str) -> str:
     return found[1]
 
 
-def _is_parquet(file: Path) -> bool:
+def is_parquet(file: Path) -> bool:
     """Whether to read a file as Parquet, by its name, or by its first bytes where the name does not tell."""
     try:
         with file.open("rb") as stream:
