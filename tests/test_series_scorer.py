@@ -226,10 +226,25 @@ def test_a_sensor_that_falls_silent_is_an_event_of_its_own(missing: Any) -> None
     silent = detector.judge(gap).events.iloc[-1]
 
     assert event["sensors"].split(", ")[0] == "flow"
-    assert event["text"].startswith("flow no reading since 01:4")
+    assert event["text"].startswith("flow no reading since 01:40, expected about ")
     assert START + pd.Timedelta(minutes=100) <= event["start"] <= START + pd.Timedelta(minutes=106)
     assert START + pd.Timedelta(minutes=100) <= silent["peak"] <= START + pd.Timedelta(minutes=105)
     assert silent["text"].count("no reading") == 3
+
+
+@pytest.mark.parametrize(("fault", "said"), [(np.nan, "no reading since 03:20"), (50.0, "stuck at 50 since 03:20")])
+def test_what_lasts_is_told_since_it_began(fault: float, said: str) -> None:
+    """Silence that is told only when it is longer than any in training, and each event of a sensor that stays stuck."""
+    learnt, rows = readings(600), readings(400, 1)
+    learnt.loc[100:140, "flow"] = np.nan
+    rows.loc[200:330, "flow"] = fault
+
+    events = small(schema=SCHEMA).fit(learnt).judge(rows).events
+
+    first = events[events["start"] <= START + pd.Timedelta(minutes=300)]
+    assert len(first) > 0
+    for text in first["text"]:
+        assert said in text
 
 
 def test_a_long_gap_splits_a_series(scorer: SequenceScorer) -> None:

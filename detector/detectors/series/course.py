@@ -141,7 +141,11 @@ def _stuck(looked: Looked) -> SensorCourse | None:
     if run is None or run[1] - run[0] + 1 < LEAST_ROWS:
         return None
     rows = run[1] - run[0] + 1
-    usual = _longest_run(looked.before, np.ones(len(looked.before), dtype=bool))
+    before = looked.before
+    if run[0] == 0:  # the run may have begun long before, between events of its own
+        begun = int(np.flatnonzero(before != looked.values[0])[-1:].max(initial=-1)) + 1
+        before = before[:begun] if begun >= LEAST_ROWS else before
+    usual = _longest_run(before, np.ones(len(before), dtype=bool))
     if usual is not None and rows <= 2 * (usual[1] - usual[0] + 1):
         return None
     return SensorCourse("stuck", run[0], run[0], run[1]) if 2 * rows >= looked.inside.sum() else None

@@ -120,7 +120,8 @@ class EventReasons:
             expected = timely[0]
             found = replace(course_of(replace(looked, expected=expected), {}), change="untimely")
         found = self._beyond_limits(found, sensor, begin, end)
-        return found.after(begin), float(expected[found.extreme])
+        should = float(expected[found.extreme])
+        return self._from_its_begin(found.after(begin), sensor), should
 
     def _at_this_time(self, sensor: int, steps: Counts) -> tuple[Floats, Floats] | None:
         """What a sensor usually reads at the times of steps, and how far it usually is from that."""
@@ -143,6 +144,16 @@ class EventReasons:
             return replace(course, extreme=extreme, onset=min(course.onset, extreme), end=max(course.end, extreme))
         return SensorCourse("up" if side > 0 else "down", int(places[0]), extreme, int(places[-1]), side)
 
+    def _from_its_begin(self, course: SensorCourse, sensor: int) -> SensorCourse:
+        """Silence, or one value, since it began, however long before the event: it is told only once it has lasted."""
+        if course.change not in ("silent", "stuck"):
+            return course
+        begin, _ = self._within(course.onset, 0, course.onset)
+        before = self._values(begin, course.onset, sensor)
+        other = ~np.isnan(before) if course.change == "silent" else before != self._read([course.onset], sensor)[0]
+        onset = begin + int(np.flatnonzero(other)[-1]) + 1 if other.any() else begin
+        return replace(course, onset=onset, extreme=onset)
+
     def _within(self, step: int, first: int, end: int) -> tuple[int, int]:
         """The steps from one to another that are of the segment of a step; the step after the last."""
         segment = self.readings.series.segment
@@ -159,7 +170,7 @@ class EventReasons:
     def _values(self, begin: int, end: int, sensor: int) -> Floats:
         return self._read(np.arange(begin, end), sensor)
 
-    def _read(self, steps: Counts, sensor: int) -> Floats:
+    def _read(self, steps: Counts | list[int], sensor: int) -> Floats:
         series = self.readings.series
         return np.asarray(np.where(series.observed[steps, sensor], series.values[steps, sensor], np.nan))
 
