@@ -21,6 +21,8 @@ _UNSUPPORTED = (errno.ENOSYS, errno.EINVAL, errno.EPERM)
 def whole_file(path: Path) -> Iterator[IO[bytes]]:
     """A file to write, which takes the place of another at the end; should anything fail, the other stays.
 
+    Whoever could read the other can read this one; a new one can be read by all.
+
     >>> import tempfile
     >>> path = Path(tempfile.mkdtemp()) / "state.json"
     >>> with whole_file(path) as file:
@@ -35,7 +37,7 @@ def whole_file(path: Path) -> Iterator[IO[bytes]]:
             yield file
             file.flush()
             os.fsync(file.fileno())
-        Path(name).chmod(0o644)
+        Path(name).chmod(path.stat().st_mode & 0o777 if path.exists() else 0o644)
         Path(name).replace(path)
     except BaseException:
         Path(name).unlink(missing_ok=True)

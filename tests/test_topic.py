@@ -60,7 +60,6 @@ def site(broker: Broker, tiny_bundle: Path, tmp_path: Path, request: pytest.Fixt
     """A project whose source is a topic of the test's own name; it has no messages yet."""
     found = Site(tmp_path / "site", tiny_bundle, "files to files")
     follow(found, broker, name_of(request))
-    broker.send(name_of(request), partition=1)
     return found
 
 
@@ -224,18 +223,22 @@ def test_another_topic_of_the_same_name_is_refused(site: Site, broker: Broker, n
             followed_of(site, store, broker, "other")._position()
 
 
-def test_what_retention_removed_is_told(site: Site, broker: Broker, name: str) -> None:
-    """Messages that are gone before they were scored are named; those that are there are scored."""
+@pytest.mark.parametrize(("end", "wanted"), [(3, {"0": [2, 3], "1": [0, 3]}), (2, {"1": [0, 2]})])
+def test_what_retention_removed_is_told(
+    site: Site, broker: Broker, name: str, end: int, wanted: dict[str, list[int]]
+) -> None:
+    """Messages that are gone before they were scored are named, once; those that are there are scored."""
     broker.send_rows(name, draw(6, first=0, seed=0))
     with opened(site) as store:
         followed = followed_of(site, store, broker, name)
-        followed.topic.there = lambda: {0: (2, 3), 1: (0, 3)}  # type: ignore[method-assign]
-        followed._position = lambda: {0: 0, 1: 0}  # type: ignore[method-assign]
+        followed._move({0: 0, 1: 0}, NOW)
+        followed.topic.there = lambda: {0: (2, end), 1: (0, end)}  # type: ignore[method-assign]
         proposal = followed.propose(NOW)
+        assert "2 messages, from offset 0, were removed by the topic's retention" in followed.notices[0]
+        followed.propose(NOW)
 
-    assert proposal is not None
-    assert proposal.window["offsets"] == {"0": [2, 3], "1": [0, 3]}
-    assert "2 messages, from offset 0, were removed by the topic's retention" in followed.notices[0]
+    assert (proposal and proposal.window["offsets"]) == wanted
+    assert followed.notices == []
 
 
 def followed_of(site: Site, store: Any, broker: Broker, name: str) -> FollowedTopic:

@@ -24,9 +24,10 @@ from pipelines.rules.expression import Condition
 from pipelines.rules.kept import find_rule, held_rules, history, put_rule, remove_rule, section_of, set_state
 from pipelines.rules.names import Names
 from pipelines.rules.overview import RuleLine, overview
+from pipelines.rules.trial import RuleTrial
 from pipelines.rules.wording import change_in_words
 from pipelines.scoring.load import load_scorer
-from pipelines.scoring.rule_trial import RuleTrial, try_rule
+from pipelines.scoring.rule_trial import try_rule
 
 MOST_TRIED = 200_000
 """Rows that a trial in the service looks at; a command looks at all."""

@@ -6,8 +6,8 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, NonNegativeFloat, field_validator, model_validator
 
-from pipelines.config.values import Place, Section
-from pipelines.cron import Interval, parse, zone_of
+from pipelines.config.values import Place, Section, Zone
+from pipelines.cron import Interval, parse
 
 
 class GateSection(Section):
@@ -72,15 +72,8 @@ class MaintenanceSection(Section):
     recurring: tuple[RecurringSection, ...] = ()
     """Maintenance that comes again and again, such as [{when: 0 6 * * sun, minutes: 120}]."""
 
-    timezone: str | None = None
+    timezone: Zone | None = None
     """The time zone of times that name none. By default `series.timezone`, or that of the service."""
-
-    @field_validator("timezone")
-    @classmethod
-    def _known_zone(cls, value: str | None) -> str | None:
-        if value is not None:
-            zone_of(value)
-        return value
 
     @property
     def is_planned(self) -> bool:

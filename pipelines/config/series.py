@@ -11,8 +11,7 @@ from detector.errors import SettingError
 from detector.series.rhythm import period_of
 from pipelines.config.gates import GateSection, MaintenanceSection
 from pipelines.config.learning import TrainingSection
-from pipelines.config.values import Section, Share
-from pipelines.cron import zone_of
+from pipelines.config.values import Section, Share, Zone
 
 _SAMPLING = ("every", "align", "missing", "limit", "jitter", "unsorted", "repeated")
 _PARAMETER = re.compile(
@@ -126,7 +125,7 @@ class SeriesSection(Section):
     period: str | None = None
     """After which time readings are alike: 1d, 7d, 8h, or none. By default it is looked for in the training rows."""
 
-    timezone: str | None = None
+    timezone: Zone | None = None
     """Whose clock tells hour and weekday, such as Europe/Berlin. By default that of the service."""
 
     join: NonNegativeInt = 5
@@ -173,13 +172,6 @@ class SeriesSection(Section):
                 period_of(value)
             except SettingError as error:
                 raise ValueError(str(error)) from None
-        return value
-
-    @field_validator("timezone")
-    @classmethod
-    def _known_zone(cls, value: str | None) -> str | None:
-        if value is not None:
-            zone_of(value)
         return value
 
     @model_validator(mode="after")

@@ -8,8 +8,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt, field_validator
 
-from pipelines.config.values import DEFAULT_STORE, Section, Url, hide_password
-from pipelines.cron import parse, zone_of
+from pipelines.config.values import DEFAULT_STORE, Section, Url, Zone, hide_password
+from pipelines.cron import parse
 
 
 class JobSection(Section):
@@ -116,7 +116,7 @@ class ServiceSection(Section):
     store: Url = DEFAULT_STORE
     """The database of the service's own state: an SQLite file, or a PostgreSQL database."""
 
-    timezone: str = "UTC"
+    timezone: Zone = "UTC"
     """The time zone of jobs that name none."""
 
     jobs: JobsSection = JobsSection()
@@ -195,12 +195,6 @@ Verdicts teach the next detector: fewer days leave it less to learn from."""
         """
         kind, _, place = self.store.partition(":///")
         return not kind.startswith("sqlite") or Path(place.partition("?")[0]).is_file()
-
-    @field_validator("timezone")
-    @classmethod
-    def _known_zone(cls, value: str) -> str:
-        zone_of(value)
-        return value
 
     def __repr_args__(self) -> Iterable[tuple[str | None, Any]]:
         for name, value in super().__repr_args__():

@@ -11,6 +11,8 @@ from urllib.parse import quote, urlsplit
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationInfo
 
+from pipelines.cron import zone_of
+
 DEFAULT_STORE = "sqlite:///service.db"
 """Where the service keeps its state, if nothing else is said."""
 
@@ -103,6 +105,11 @@ def hide_password(url: str) -> str:
     return _SECRET_KEYS.sub(r"\1***", shown)
 
 
+def _known_zone(value: str) -> str:
+    zone_of(value)
+    return value
+
+
 Location = Annotated[str, AfterValidator(resolve_path)]
 """A file, a folder or a pattern."""
 
@@ -114,6 +121,9 @@ Url = Annotated[str, AfterValidator(resolve_url)]
 
 Uri = Annotated[str, AfterValidator(resolve_uri)]
 """The address of a tracking server; like `Url`, or a folder."""
+
+Zone = Annotated[str, AfterValidator(_known_zone)]
+"""The name of a time zone, such as Europe/Berlin."""
 
 Share = Annotated[float, Field(gt=0, lt=1)]
 """A number between 0 and 1, both excluded."""

@@ -20,7 +20,7 @@ from pipelines.console.rendering import page
 from pipelines.rules.expression import FUNCTIONS
 from pipelines.rules.kept import CONSOLE, find_rule, held_rules, put_rule, remove_rule, section_of
 from pipelines.rules.names import SAID
-from pipelines.scoring.rule_trial import RuleTrial
+from pipelines.rules.trial import RuleTrial
 
 ACTIONS = {
     "alert": "flag the row and tell people",

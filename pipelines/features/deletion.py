@@ -8,11 +8,11 @@ from pathlib import Path
 import pandas as pd
 import sqlalchemy as sa
 
+from detector.atomic import whole_file
 from detector.errors import BundleError
 from detector.features import load_history, save_history
 from pipelines.config import Config
 from pipelines.features.engine import FILE, ROWS, history_folder
-from pipelines.sinks.deletion import written_anew
 from pipelines.store import Store
 from pipelines.store.access_tables import HeldEvent
 
@@ -66,6 +66,6 @@ def _filter(path: Path, column: str, entity: str, key: str | None, keys: set[str
     if key in rows:
         ours |= rows[key].astype(str).str.strip().isin(keys)
     if ours.any() and not dry:
-        with written_anew(path) as file:
+        with whole_file(path) as file:
             rows[~ours].to_parquet(file)
     return int(ours.sum())

@@ -67,10 +67,11 @@ class FollowedTopic:
         there, known = self.topic.there(), self._position()
         if known is None and self.starts_new:
             known = {partition: end for partition, (_, end) in there.items()}
-            with self.store.write() as session:
-                session.merge(Cursor(source=self.name, position=self._as_position(known), rows=0, moved_at=now))
+            self._move(known, now)
         failpoint("score.looked")
         waiting = self._waiting(there, known or {})
+        if self.notices:  # said once, also where nothing has come since
+            self._move((known or {}) | {partition: first for partition, (first, _) in waiting.items()}, now)
         offsets = shared(waiting, self.batch_rows)
         return Proposal({"topic": self.topic.name, "offsets": to_json(offsets)}) if offsets else None
 
@@ -190,6 +191,13 @@ class FollowedTopic:
         with self.store.read() as session:
             found = session.get(Cursor, self.name)
             return None if found is None else self._read(found.position)
+
+    def _move(self, offsets: Mapping[int, int], now: datetime) -> None:
+        """Leave messages behind that are not to be scored, or are gone."""
+        with self.store.write() as session:
+            cursor = session.get(Cursor, self.name) or Cursor(source=self.name, rows=0)
+            cursor.position, cursor.moved_at = self._as_position(offsets), now
+            session.add(cursor)
 
     def _as_position(self, offsets: Mapping[int, int]) -> dict[str, Any]:
         return {"topic": self.topic.name, "offsets": {str(partition): end for partition, end in offsets.items()}}

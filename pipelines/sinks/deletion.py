@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import os
-import tempfile
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -19,6 +17,7 @@ import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 from sqlalchemy.exc import SQLAlchemyError
 
+from detector.atomic import whole_file
 from detector.cleaning.values import naive_utc
 from detector.errors import SinkError
 from pipelines.config import Config
@@ -102,21 +101,6 @@ def score_folder(config: Config) -> Path:
     return Path(str(config.output.path)).with_suffix("")
 
 
-@contextmanager
-def written_anew(path: Path) -> Iterator[IO[bytes]]:
-    """A file to write in place of another, readable by whom that one was; should anything fail, that one stays."""
-    handle, name = tempfile.mkstemp(prefix=f".{path.name}-", suffix=".part", dir=path.parent)
-    try:
-        with os.fdopen(handle, "wb") as file:
-            yield file
-            file.flush()
-            os.fsync(file.fileno())
-        Path(name).chmod(path.stat().st_mode & 0o777)
-        Path(name).replace(path)
-    finally:
-        Path(name).unlink(missing_ok=True)
-
-
 def _files_of(config: Config) -> Iterator[Path]:
     folders = [quarantine_folder(config)]
     if config.output.path is not None:
@@ -159,7 +143,7 @@ def _filter(path: Path, config: Config, entity: str, *, dry: bool) -> tuple[int,
     keys = set() if key not in table.column_names else {str(each).strip() for each in taken[key].to_pylist()}
     if taken.num_rows and not dry:
         try:
-            with written_anew(path) as file:
+            with whole_file(path) as file:
                 _write(table.filter(pc.invert(ours)), file, path)
         except OSError as error:
             raise SinkError(f"{path} cannot be written: {error.strerror}. Is the disk full?") from error

@@ -12,11 +12,11 @@ from typing import Any, Self
 import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
+from detector.atomic import whole_file
 from pipelines.alerts.grouping.events import group_id
 from pipelines.alerts.outbox.cap import sources_of
 from pipelines.config import Config
 from pipelines.config.masking import masks_of
-from pipelines.sinks.deletion import written_anew
 from pipelines.store import Store, chunks
 from pipelines.store.access_tables import AlertNote
 from pipelines.store.alert_tables import Alert, AlertDay, AlertGroup, Answer, Delivery, Silence
@@ -158,7 +158,7 @@ def _clear_file(config: Config, marks: Marks, ids: set[str], *, dry: bool) -> in
     lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
     kept = [line for line in lines if not _shows(line, marks, ids)]
     if len(kept) < len(lines) and not dry:
-        with written_anew(path) as file:
+        with whole_file(path) as file:
             file.write("".join(kept).encode())
     return len(lines) - len(kept)
 
