@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -249,13 +249,15 @@ class FeatureEngine:
         taken = typed[~again]
         return MeasuredRows(self._joined(frame, self.history.push(taken), quarantine), quarantine, taken)
 
-    def beside(self, history: History, typed: pd.DataFrame) -> FeatureEngine:
+    def beside(
+        self, history: History, typed: pd.DataFrame, records: Sequence[Mapping[str, Any]] | None = None
+    ) -> FeatureEngine:
         """An engine that goes on from the past of some rows' entities; what it takes leaves that past as it is.
 
-        ``typed`` holds the rows as the reader returns them.
+        ``typed`` holds the rows as the reader returns them; ``records``, if at hand, the same as mappings.
         """
         found = copy.copy(self)
-        found.history = excerpt(history, typed)
+        found.history = excerpt(history, typed) if records is None else excerpt_of(history, records)
         return found
 
     def read_one(self, row: Mapping[str, Any], *, now: pd.Timestamp) -> dict[str, Any]:

@@ -7,7 +7,7 @@ request lies beside, in the database, by its key; it is let go in the transactio
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Any
@@ -70,6 +70,8 @@ class HeldEvents:
         - ``but``: says of a key whether it is left out.
         """
         with self._lock:
+            if not self._rows:
+                return {}
             if self._near is None or self._near.engine is not engine:
                 self._near = _ByEntity(engine, self._rows)
             found = self._near.keys(typed)
@@ -246,18 +248,20 @@ def measure_ahead(
     *,
     now: datetime,
     typed: pd.DataFrame,
+    records: Sequence[Mapping[str, Any]] | None = None,
 ) -> MeasuredRows:
     """The features of rows as the next batch would give them; history and engine stay as they are.
 
     - ``held``: other events that count as well, under labels that are none of ``frame``.
-    - ``typed``: the rows of ``frame`` as the engine's reader returns them.
+    - ``typed``: the rows of ``frame`` as the engine's reader returns them, and ``records``, if they are at hand, the
+      same as mappings.
     """
     every = frame
     if not held.empty:
         own = [name for name in engine.reader.needs if name in held]
         joined = pd.concat([held[own].astype(object), frame.astype(object)])
         every = pd.DataFrame({name: _inferred(joined[name]) for name in joined.columns})
-        typed = engine.reader.read(every)
-    found = engine.beside(history, typed).push(every, now=pd.Timestamp(now), typed=typed)
+        typed, records = engine.reader.read(every), None
+    found = engine.beside(history, typed, records).push(every, now=pd.Timestamp(now), typed=typed)
     asked = found.quarantine["row"].isin(frame.index)
     return replace(found, rows=found.rows[found.rows.index.isin(frame.index)], quarantine=found.quarantine[asked])

@@ -15,7 +15,7 @@ from sqlalchemy.orm import Session
 from detector.cleaning.clean import clean
 from detector.detectors.table.scoring import TableScoring
 from detector.errors import DataError, DetectorError
-from detector.features.excerpt import known_rows
+from detector.features.excerpt import is_known
 from pipelines.config import Config
 from pipelines.features.feature_state import FeatureState, feature_state_of
 from pipelines.features.held_events import HeldEvents, framed_by_key, measure_ahead
@@ -153,16 +153,19 @@ class OnRequest:
         engine, key = state.engine, state.engine.features.key
         typed = engine.reader.read(events)
         own = set() if key is None else set(typed[key].astype(str))
+        known_by = dict.fromkeys([*(name for by in engine.features.groups for name in by), *([key] if key else [])])
+        records: list[dict[str, Any]] = typed[list(known_by)].to_dict("records")
         with self.in_turn(state), self.store.read() as session:
             marks = self.marks(session, now=now)
             times = events[engine.features.time].tolist()
             history, in_hand = state.history_for(times, lambda: self.followed(state), marks.batch)
             self.held.follow(session, count=marks.held, last=marks.last_held, now=now)
-            near = self.held.near(engine, typed.to_dict("records"), but=lambda each: each in own or each in in_hand)
-            found = measure_ahead(engine, history, events, framed_by_key(near), now=now, typed=typed)
-            known = events.index[known_rows(history, typed)]
+            near = self.held.near(engine, records, but=lambda each: each in own or each in in_hand)
+            held = framed_by_key(near)
+            found = measure_ahead(engine, history, events, held, now=now, typed=typed, records=records)
+            known = {int(label) for label, row in zip(events.index, records, strict=True) if is_known(history, row)}
         refused |= _reasons_of(found.quarantine)
-        return found.rows, set(known.tolist())
+        return found.rows, known
 
     def _hold(self, events: pd.DataFrame, state: FeatureState, *, now: datetime) -> int:
         if state.engine.features.key is None or events.empty:
