@@ -21,7 +21,7 @@ from pipelines.escaping import one_line
 from pipelines.store.access_tables import ApiKey
 from pipelines.store.trail import who, write_down
 
-SCOPES = ("score", "review", "admin")
+SCOPES = ("score", "view", "review", "admin")
 MOST_NAME = 60
 _KEY = re.compile(r"det_([0-9a-f]{12})_([0-9a-f]{64})")
 _NOBODY = hashlib.sha256(b"nobody").hexdigest()
@@ -40,8 +40,8 @@ class Caller:
     scopes: frozenset[str]
 
     def may(self, scope: str) -> bool:
-        """Whether a scope is theirs; admin may do everything."""
-        return scope in self.scopes or "admin" in self.scopes
+        """Whether a scope is theirs; who reviews may look, admin may do everything."""
+        return scope in self.scopes or "admin" in self.scopes or (scope == "view" and "review" in self.scopes)
 
 
 def create(
@@ -61,7 +61,7 @@ def create(
         if scope not in SCOPES:
             raise SettingError(f"There is no scope {scope!r}. {nearest(scope, SCOPES)}")
     if not wanted or not name:
-        raise SettingError("A key needs a name and at least one scope: score, review or admin.")
+        raise SettingError("A key needs a name and at least one scope: score, view, review or admin.")
     id, secret = secrets.token_hex(6), secrets.token_hex(32)  # noqa: A001 - what it is called in the key
     until = None if days is None else now + timedelta(days=days)
     key = ApiKey(id=id, name=name, hash=_hash(secret), scopes=" ".join(wanted), created_at=now, until=until)

@@ -22,7 +22,7 @@ class ApiKey(Base):
     """Who has it; stands beside all that is done with it."""
     hash: Mapped[str]
     scopes: Mapped[str]
-    """Words with blanks between them: score, review, admin."""
+    """Words with blanks between them: score, view, review, admin."""
     created_at: Mapped[datetime]
     until: Mapped[datetime | None]
     revoked_at: Mapped[datetime | None]
