@@ -121,11 +121,11 @@ def _scored(doors: Doors, given: Events, listed: Sequence[Mapping[str, Value]]) 
     }:
         text = "1 value is missing." if len(missing) == 1 else f"{len(missing):,} values are missing."
         raise ProblemError(422, text, fields=dict(list(missing.items())[:20]))
-    if len(listed) == 1 and not given.reasons:
-        with contextlib.suppress(NotPlainError):
-            return _scored_one(doors, listed[0], keep=not given.dry_run)
-    frame = framed(map(dict, listed))
     try:
+        if len(listed) == 1 and not given.reasons:
+            with contextlib.suppress(NotPlainError):
+                return scored_one(doors, listed[0], keep=not given.dry_run)
+        frame = framed(listed)
         found = doors.on_request.score(frame, now=doors.clock(), explain=given.reasons, keep=not given.dry_run)
     except BusyError as error:
         raise ProblemError(503, str(error), headers={"Retry-After": "2"}) from None
@@ -139,11 +139,12 @@ def _scored(doors: Doors, given: Events, listed: Sequence[Mapping[str, Value]]) 
     }
 
 
-def _scored_one(doors: Doors, event: Mapping[str, Value], *, keep: bool) -> dict[str, Any]:
-    try:
-        found = score_one(doors.on_request, event, now=doors.clock(), keep=keep)
-    except BusyError as error:
-        raise ProblemError(503, str(error), headers={"Retry-After": "2"}) from None
+def scored_one(doors: Doors, event: Mapping[str, Value], *, keep: bool) -> dict[str, Any]:
+    """What is answered to one plain event.
+
+    Raises ``NotPlainError`` if it goes by frames; ``BusyError`` as they do.
+    """
+    found = score_one(doors.on_request, event, now=doors.clock(), keep=keep)
     line = {"place": 0, "key": found.key, **found.values, "rules": [], "hidden_by": [], "reasons": None}
     return {"model_version": found.version, "scores": [line], "refused": [], "held": found.held, "note": found.note}
 
