@@ -117,8 +117,13 @@ def console(browser: Browser, folder: Path) -> None:
             cookies = page.context.cookies()
         with opened(browser, f"{address}/console/health", width=390, height=760, dark=True, cookies=cookies) as page:
             save(page.screenshot(), DOCS / "console" / "phone.png")
-        for name in ("", "what-if", "quality", "models", "health"):
-            look(browser, f"console-{name or 'queue'}", address=f"{address}/console/{name}", cookies=cookies)
+        for name in ("", "what-if", "quality", "models", "health", "audit", "rules", "rules/new", "rules/history"):
+            look(
+                browser,
+                f"console-{name.replace('/', '-') or 'queue'}",
+                address=f"{address}/console/{name}",
+                cookies=cookies,
+            )
         look(browser, "console-alert", address=path, cookies=cookies)
 
 

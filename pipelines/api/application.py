@@ -11,6 +11,7 @@ from starlette.types import ASGIApp
 
 from pipelines.api.alerts import alerts_router
 from pipelines.api.audit import audit_router
+from pipelines.api.configuration import configuration_router
 from pipelines.api.doors import Doors
 from pipelines.api.guard import Guard
 from pipelines.api.jobs import jobs_router
@@ -49,7 +50,7 @@ def unguarded(doors: Doors) -> FastAPI:
     )
     answer_problems(app)
     routers = (scores_router, alerts_router, looks_router, jobs_router, models_router, rules_router, audit_router)
-    for router in routers:
+    for router in (*routers, configuration_router):
         app.include_router(router(doors))
 
     @app.get("/openapi.json", include_in_schema=False)
