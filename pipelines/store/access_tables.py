@@ -81,3 +81,16 @@ class HeldEvent(Base):
     row: Mapped[dict[str, Any]]
     """The columns that features need, as they came."""
     at: Mapped[datetime] = mapped_column(index=True)
+
+
+class QueueView(Base):
+    """Filters of the queue that somebody keeps under a name."""
+
+    __tablename__ = "queue_views"
+
+    source: Mapped[str] = mapped_column(primary_key=True)
+    who: Mapped[str] = mapped_column(primary_key=True)
+    name: Mapped[str] = mapped_column(primary_key=True)
+    filters: Mapped[dict[str, Any]]
+    """By the names that the queue's address has for them."""
+    at: Mapped[datetime]
