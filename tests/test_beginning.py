@@ -14,6 +14,7 @@ from detector.errors import SchemaError
 from pipelines.cli import app
 from pipelines.config import load_config
 from pipelines.doctor import examine
+from pipelines.doctor.beginning import begin
 from pipelines.doctor.proposal import proposal_of
 from pipelines.simulate import simulate_sensors, simulate_transactions
 
@@ -38,6 +39,28 @@ def test_payments_are_recognised() -> None:
     assert "features.reported" in found.named("ignore")[1].check
     assert found.amount == "amount"
     assert {"channel", "merchant_category", "terminal_id"} <= {each.column for each in found.named("categorical")}
+
+
+def test_codes_of_many_things_are_counted_and_are_no_numbers(tmp_path: Path) -> None:
+    """A terminal's number means nothing as an amount; how often it comes does. The window fits the rows' reach."""
+    rng = np.random.default_rng(0)
+    when = pd.date_range("2026-01-01", periods=4_000, freq="15min")
+    rows = pd.DataFrame({"no": range(4_000), "booked_at": when, "amount": rng.gamma(2, 20, 4_000).round(2)})
+    rows = rows.assign(customer_id=rng.integers(0, 900, 4_000), terminal_id=rng.integers(0, 1_500, 4_000))
+    file = tmp_path / "rows.csv"
+    rows.to_csv(file, index=False)
+
+    begun = begin(file, folder=tmp_path)
+
+    assert [each.column for each in begun.proposal.named("numeric")] == ["amount"]
+    assert [each.column for each in begun.proposal.named("ignore")] == ["terminal_id"]
+    config = load_config(tmp_path)
+    assert config.features is not None
+    assert list(config.features.history) == [
+        "count by customer_id over 1h, 1d",
+        "count by terminal_id over 1h, 1d",
+        "ratio of amount by customer_id over 7d",
+    ]
 
 
 def test_readings_of_machines_are_recognised() -> None:

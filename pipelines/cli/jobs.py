@@ -30,7 +30,7 @@ class Engine(StrEnum):
     spark = "spark"
 
 
-DATA_FILES = (".csv", ".parquet", ".tsv", ".txt", ".gz")
+DATA_FILES = (".csv", ".tsv", ".txt", ".parquet", ".pq", ".gz")
 
 
 def day(text: str) -> datetime:

@@ -17,6 +17,9 @@ from pipelines.sources import open_source
 
 LOOKED_AT = 20_000
 ROLES = ("key", "time", "entity", "label")
+PASTS = (30, 7, 1)
+SHARE_OF_THE_PAST = 4
+"""A window is proposed where the rows reach so many times as far: of its length, the first rows are not learnt from."""
 KINDS = ("numeric", "categorical", "boolean", "datetime", "ignore")
 
 
@@ -55,13 +58,16 @@ def begin(file: Path, *, folder: Path, force: bool = False) -> Beginning:
     target = folder / FILE_NAME
     if target.exists() and not force:
         raise SettingError(f"{target} is there already. Name another folder with --folder, or add --force.")
-    frame = open_source(SourceSection(path=str(file))).read(limit=LOOKED_AT)
+    source = open_source(SourceSection(path=str(file)))
+    frame = source.read(limit=LOOKED_AT)
     found = proposal_of(frame)
     path = os.path.relpath(file, folder)
+    days = found.days * max(1.0, (source.estimate() or 0) / len(frame))
+    text = written(found, path, name=name_of(file), rows=len(frame), days=days)
     try:
         folder.mkdir(parents=True, exist_ok=True)
         before = target.read_text(encoding="utf-8") if target.exists() else None
-        target.write_text(written(found, path, name=name_of(file), rows=len(frame)), encoding="utf-8")
+        target.write_text(text, encoding="utf-8")
     except OSError as error:
         raise SinkError(f"{target} cannot be written: {error.strerror}. Name another folder with --folder.") from error
     try:
@@ -84,12 +90,12 @@ def name_of(file: Path) -> str:
     return re.sub(r"[^a-z0-9]+", "-", file.stem.lower()).strip("-") or "detector"
 
 
-def written(found: Proposal, path: str, *, name: str, rows: int) -> str:
-    """The configuration as text, each line with its reason."""
-    return "\n".join(_lines(found, path, name, rows)) + "\n"
+def written(found: Proposal, path: str, *, name: str, rows: int, days: float) -> str:
+    """The configuration as text, each line with its reason; ``days`` is how long the whole file reaches."""
+    return "\n".join(_lines(found, path, name, rows, days)) + "\n"
 
 
-def _lines(found: Proposal, path: str, name: str, rows: int) -> Iterator[str]:
+def _lines(found: Proposal, path: str, name: str, rows: int, days: float) -> Iterator[str]:
     yield f"# Proposed by `detector init` after a look at {rows:,} rows. Correct what it got wrong; every setting is in"
     yield "# docs/configuration.md, and `detector doctor` checks this file against the rows."
     yield f"name: {_scalar(name)}"
@@ -109,7 +115,7 @@ def _lines(found: Proposal, path: str, name: str, rows: int) -> Iterator[str]:
         if choices := found.named(kind):
             yield f"  {kind}:"
             yield from (_noted(f"  - {_scalar(choice.column)}", choice.why) for choice in choices)
-    yield from _features(found)
+    yield from _features(found, days)
     if found.kind == "sensors":
         yield from ("", "series:", _noted("  wait: 60", "readings a score waits for; with more it finds a little more"))
     yield from ("", "policy:")
@@ -122,14 +128,24 @@ def _lines(found: Proposal, path: str, name: str, rows: int) -> Iterator[str]:
     yield from ("", "output:", "  path: scores.parquet")
 
 
-def _features(found: Proposal) -> Iterator[str]:
+def _past(days: float) -> str:
+    """How far back to look: rows whose past is shorter than the window are not learnt from.
+
+    >>> _past(365), _past(39), _past(8)
+    ('30d', '7d', '1d')
+    """
+    return next((f"{past}d" for past in PASTS if past * SHARE_OF_THE_PAST <= days), f"{PASTS[-1]}d")
+
+
+def _features(found: Proposal, days: float) -> Iterator[str]:
     entity, amount = found.role("entity"), found.amount
     if found.kind != "table" or not found.role("time") or not entity:
         return
     yield from ("", _noted("features:", "beside the entity's own past; docs/features.md has more"), "  history:")
-    yield f"  - {_scalar(f'count by {_quoted(entity)} over 1h, 1d')}"
+    for name in (entity, *found.counted):
+        yield f"  - {_scalar(f'count by {_quoted(name)} over 1h, 1d')}"
     if amount:
-        yield f"  - {_scalar(f'ratio of {_quoted(amount)} by {_quoted(entity)} over 30d')}"
+        yield f"  - {_scalar(f'ratio of {_quoted(amount)} by {_quoted(entity)} over {_past(days)}')}"
     if amount and amount != "amount":
         yield f"  amount: {_scalar(amount)}"
 
