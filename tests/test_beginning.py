@@ -14,6 +14,7 @@ from detector.errors import SchemaError
 from pipelines.cli import app
 from pipelines.config import load_config
 from pipelines.doctor import examine
+from pipelines.doctor.beginning import begin
 from pipelines.doctor.proposal import proposal_of
 from pipelines.simulate import simulate_sensors, simulate_transactions
 
@@ -40,6 +41,28 @@ def test_payments_are_recognised() -> None:
     assert {"channel", "merchant_category", "terminal_id"} <= {each.column for each in found.named("categorical")}
 
 
+def test_codes_of_many_things_are_counted_and_are_no_numbers(tmp_path: Path) -> None:
+    """A terminal's number means nothing as an amount; how often it comes does. The window fits the rows' reach."""
+    rng = np.random.default_rng(0)
+    when = pd.date_range("2026-01-01", periods=4_000, freq="15min")
+    rows = pd.DataFrame({"no": range(4_000), "booked_at": when, "amount": rng.gamma(2, 20, 4_000).round(2)})
+    rows = rows.assign(customer_id=rng.integers(0, 900, 4_000), terminal_id=rng.integers(0, 1_500, 4_000))
+    file = tmp_path / "rows.csv"
+    rows.to_csv(file, index=False)
+
+    begun = begin(file, folder=tmp_path)
+
+    assert [each.column for each in begun.proposal.named("numeric")] == ["amount"]
+    assert [each.column for each in begun.proposal.named("ignore")] == ["terminal_id"]
+    config = load_config(tmp_path)
+    assert config.features is not None
+    assert list(config.features.history) == [
+        "count by customer_id over 1h, 1d",
+        "count by terminal_id over 1h, 1d",
+        "ratio of amount by customer_id over 7d",
+    ]
+
+
 def test_readings_of_machines_are_recognised() -> None:
     """Numbers in regular steps, a row a machine and minute."""
     found = proposal_of(simulate_sensors(3_000, seed=1, machines=3, sensors=5))
@@ -52,6 +75,42 @@ def test_readings_of_machines_are_recognised() -> None:
     )
     assert found.why == "5 columns of numbers, a row every 60 s"
     assert [each.column for each in found.named("ignore")] == ["anomaly_kind", "anomaly_sensor"]
+
+
+@pytest.mark.parametrize("together", [True, False])
+def test_files_of_the_same_time_are_each_of_a_machine(
+    together: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Uneven seconds are regular enough; files one after the other are of one machine."""
+    monkeypatch.chdir(tmp_path)
+    rng = np.random.default_rng(0)
+    (tmp_path / "rows").mkdir()
+    for place, name in enumerate(("press-1", "press-2")):
+        start = pd.Timestamp("2026-04-01") + pd.Timedelta(days=0 if together else 3 * place)
+        when = start + pd.to_timedelta(np.arange(600) * 300 + rng.integers(0, 40, 600), unit="s")
+        frame = pd.DataFrame({"time": when, "flow": rng.normal(5, 1, 600), "heat": rng.normal(40, 2, 600)})
+        frame.to_csv(tmp_path / "rows" / f"{name}.csv", index=False)
+
+    result = CliRunner().invoke(app, ["init", "rows"])
+
+    assert result.exit_code == 0, result.output
+    assert "sensors, because 2 columns of numbers, a row about every 3" in result.output
+    config = load_config(tmp_path)
+    expected = ("machine", "filename") if together else (None, None)
+    assert (config.columns.entity, config.columns.entity_from) == expected
+    assert [check for check in examine(config) if check.state == "problem"] == []
+
+
+def test_results_do_not_go_among_the_rows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In a folder of rows, `detector init .` would make the scores a part of the source."""
+    simulate_transactions(100, seed=2).to_csv(tmp_path / "rows.csv", index=False)
+    monkeypatch.chdir(tmp_path)
+
+    result = CliRunner().invoke(app, ["init", "."])
+
+    assert result.exit_code == 2
+    assert "results must not lie among them. Name another folder with --folder" in result.output
+    assert not (tmp_path / "detector.yaml").exists()
 
 
 @pytest.mark.parametrize(

@@ -342,6 +342,15 @@ def test_text_that_is_no_configuration_is_refused_at_once(write: Write, text: st
     assert time.monotonic() - began < 5
 
 
+@pytest.mark.parametrize("name", ["rows.csv", "rows.parquet"])
+def test_rows_that_are_given_as_configuration_are_refused_with_what_to_do(name: str, tmp_path: Path) -> None:
+    """Who types `detector score rows.csv` is told where rows are named."""
+    (tmp_path / name).write_bytes(b"a,b\n1,2\n\xff")
+
+    with pytest.raises(SettingError, match=r"holds rows and is no configuration.*detector init.*--input"):
+        load_config(tmp_path / name)
+
+
 def test_aliases_may_be_used(write: Write) -> None:
     """A part that is written once and used twice is no bomb."""
     config = load_config(write(f"{MINIMAL}columns: {{numeric: &some [a, b], ignore: [c]}}\nalerts: {{shown: *some}}\n"))

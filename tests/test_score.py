@@ -295,6 +295,21 @@ def test_summary_counts_at_neighbouring_settings(trained: Path, configure: Confi
     assert f"It would have flagged with quantile 0.95: {half} rows, quantile 0.8: {twice}." in report.summary()
 
 
+def test_summary_shows_the_riskiest_flagged_rows_of_all_batches(
+    config: Config, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By key, with severity and first reason, in the order of their risk."""
+    monkeypatch.setattr(job, "BATCH", 40)
+
+    report, frame = scored(config)
+
+    first = frame[frame["flagged"]].nlargest(5, "risk")
+    key = str(config.columns.key)
+    assert [row[key] for row in report.riskiest] == first[key].astype(str).tolist()
+    assert [row["reason"] for row in report.riskiest] == first["reasons"].str.split(" | ", regex=False).str[0].tolist()
+    assert "The riskiest flagged rows:" in report.summary()
+
+
 def test_all_rows_in_quarantine_leave_an_empty_table(config: Config, payments: pd.DataFrame, tmp_path: Path) -> None:
     """No row can be used: the scores are empty with the usual columns, and the quarantine says why."""
     payments[:9].assign(amount="much").to_csv(tmp_path / "bad.csv", index=False)

@@ -37,8 +37,12 @@ RESOLVED = 1.5e-5
 NORMAL_QUARTILES = 1.349
 ALIKE = 2 * np.exp(-1) - SMOOTHING
 """Of one known row, so often is seen what tells one nat."""
+NEARER = 2.0
+"""How many times nearer than to the known rows a row may count for lying beside a doubted one. Smaller, and rare normal
+rows are strange for being rare; larger, and anomalies among the training rows hide those that resemble them."""
 
 Rows = NDArray[np.float32]
+NONE: Places = np.zeros(0, dtype=np.int64)
 
 
 @dataclass(frozen=True)
@@ -51,7 +55,9 @@ class KnownRows:
     rows left out in turn and averaged over the scalings, so 0 is usual and higher more anomalous.
 
     - ``rows``, by scaling, (n_references, n_inputs).
-    - ``contracted``: how many of them, the first, the kernel is laid over.
+    - ``doubted``, by scaling, (n_doubted, n_inputs): training rows that may be anomalies. Beside one of them a row is
+      as near as to it, but at most ``NEARER`` times nearer than it would be without.
+    - ``contracted``: how many of the known rows, the first, the kernel is laid over.
     - ``rare``: how rare the values of categories are.
     - ``range``, ``middle``, ``spread``, (n_numeric,): of each number, in the units of ``far``.
     - ``unit``, by scaling: the spread of the numbers, by which categories and gaps are multiplied: in training ranges,
@@ -64,6 +70,7 @@ class KnownRows:
     """
 
     rows: dict[str, Rows]
+    doubted: dict[str, Rows]
     contracted: int
     rare: RareValues
     range: Rows
@@ -76,11 +83,11 @@ class KnownRows:
     scale: dict[str, Floats]
 
     @classmethod
-    def fit(cls, far: Rows, space: Rows, chosen: Places, *, contracted: int) -> Self:
+    def fit(cls, far: Rows, space: Rows, chosen: Places, *, contracted: int, doubted: Places = NONE) -> Self:
         """Remember the chosen ones of prepared rows, in the order given; the first ``contracted`` carry the kernel.
 
-        ``far`` and ``space`` are those of ``detector.encoding.onnx``. Raises ``SettingError`` if ``contracted`` is not
-        positive.
+        ``doubted`` are the places of those that may be anomalies; scales are learnt without them. ``far`` and ``space``
+        are those of ``detector.encoding.onnx``. Raises ``SettingError`` if ``contracted`` is not positive.
         """
         if contracted < 1:
             raise SettingError(f"contracted must be at least 1. Received: contracted={contracted}.")
@@ -91,6 +98,7 @@ class KnownRows:
         spread = np.where(quartiles > LEAST, quartiles, known.std(axis=0))
         empty = cls(
             rows={},
+            doubted={},
             contracted=min(contracted, len(chosen)),
             rare=RareValues.fit(space[chosen, far.shape[1] :]),
             range=np.where(extent > LEAST, extent, 1.0).astype(np.float32),
@@ -109,6 +117,7 @@ class KnownRows:
         for name, rows in empty.scaled(far[chosen], space[chosen]).items():
             empty.rows[name] = np.ascontiguousarray(rows)
             empty.bandwidth[name] = kernel_width(rows[: empty.contracted])
+        empty.doubted.update(empty.scaled(far[doubted], space[doubted]))
         sample = chosen[:STANDARD_ROWS]
         for name, (distances, size) in empty._distances(far[sample], space[sample], np.arange(len(sample))).items():
             empty.floor[name] = np.array([_floor(column, empty.rows[name]) for column in distances.T])
@@ -139,7 +148,8 @@ class KnownRows:
     def distances(self, far: Rows, space: Rows, own: Places | None = None) -> dict[str, Floats]:
         """By scaling, the distance to the nearest known row and to the kernel's mean, shape (n_rows, 2).
 
-        ``own``, (n_rows,), is the place of each row among the known ones, which is left out; -1 where it is none.
+        ``own``, (n_rows,), is the place of each row among the known ones, and behind them the doubted ones, which is
+        left out; -1 where it is none.
         """
         return {name: distances for name, (distances, _) in self._distances(far, space, own).items()}
 
@@ -148,12 +158,13 @@ class KnownRows:
         found = {}
         for name, rows in self.scaled(far, space).items():
             parts = []
-            for block, squared in self._squared(name, rows, own):
+            for block, squared, beside in self._squared(name, rows, own):
                 size = (block**2).sum(axis=1)
-                nearest = np.sqrt(np.maximum(squared.min(axis=1) + size * (1 - CANCELLED), 0))
+                nearest = np.maximum(squared.min(axis=1) + size * (1 - CANCELLED), 0)
                 pull = ((block - self._mean(name, squared)) ** 2).sum(axis=1)
-                pulled = np.sqrt(np.maximum(pull - CANCELLED * size, 0))
-                parts.append(np.column_stack([nearest, pulled]))
+                both = np.column_stack([nearest, np.maximum(pull - CANCELLED * size, 0)])
+                doubted = np.maximum(beside + size * (1 - CANCELLED), 0)[:, None]
+                parts.append(np.sqrt(np.maximum(np.minimum(both, doubted), both / np.float32(NEARER**2))))
             distances = np.concatenate(parts or [np.zeros((0, 2))]).astype(np.float64)
             found[name] = distances, (rows.astype(np.float64) ** 2).sum(axis=1)
         return found
@@ -177,18 +188,22 @@ class KnownRows:
                     found[score][at] += parts / (parts.sum() or 1.0) / len(SCALINGS)
         return found
 
-    def _squared(self, name: str, rows: Rows, own: Places | None) -> Iterator[tuple[Rows, Rows]]:
-        """Blocks of rows, and their squared distances to the known ones less their own squared length."""
-        half = (self.rows[name].astype(np.float64) ** 2).sum(axis=1).astype(np.float32)
+    def _squared(self, name: str, rows: Rows, own: Places | None) -> Iterator[tuple[Rows, Rows, Rows]]:
+        """Blocks of rows, their squared distances to the known ones, and to the nearest doubted one.
+
+        Each less the row's own squared length.
+        """
+        known = self.rows[name]
+        every = np.concatenate([known, self.doubted[name]])
+        half = (every.astype(np.float64) ** 2).sum(axis=1).astype(np.float32)
         for start in range(0, len(rows), BLOCK):
             block = rows[start : start + BLOCK]
-            squared = half - 2 * block @ self.rows[name].T
+            squared = half - 2 * block @ every.T
             if own is not None:
                 places = own[start : start + BLOCK]
-                known = np.flatnonzero(places >= 0)
-                if squared.shape[1] > 1:
-                    squared[known, places[known]] = np.inf
-            yield block, squared
+                inside = np.flatnonzero(places >= (0 if len(known) > 1 else len(known)))  # the only one there is stays
+                squared[inside, places[inside]] = np.inf
+            yield block, squared[:, : len(known)], squared[:, len(known) :].min(axis=1, initial=np.inf)
 
     def _mean(self, name: str, squared: Rows) -> Rows:
         near = squared[:, : self.contracted]
@@ -209,7 +224,7 @@ class KnownRows:
         numbers = {name: getattr(self, name) for name in ("range", "middle", "spread")}
         per_scaling = {
             f"{what}_{name}": np.asarray(getattr(self, what)[name])
-            for what in ("rows", "unit", "bandwidth", "floor", "location", "scale")
+            for what in ("rows", "doubted", "unit", "bandwidth", "floor", "location", "scale")
             for name in SCALINGS
         }
         rare = {"count": self.rare.count, "known": np.array(self.rare.known)}
@@ -217,10 +232,12 @@ class KnownRows:
 
     @classmethod
     def from_state(cls, arrays: dict[str, NDArray[Any]]) -> Self:
-        """The inverse of ``state``; reads one without units, too."""
+        """The inverse of ``state``; reads one without units, or doubted rows, too."""
         values: dict[str, Any] = {name: arrays[name] for name in ("range", "middle", "spread")}
         for what in ("rows", "floor", "location", "scale"):
             values[what] = {name: arrays[f"{what}_{name}"] for name in SCALINGS}
+        none = {name: rows[:0] for name, rows in values["rows"].items()}
+        values["doubted"] = {name: arrays.get(f"doubted_{name}", none[name]) for name in SCALINGS}
         bandwidth = {name: float(arrays[f"bandwidth_{name}"]) for name in SCALINGS}
         unit = {name: np.float32(arrays.get(f"unit_{name}", 1)) for name in SCALINGS}
         alike = {"known": np.array(1), "count": np.full(arrays["rows_linear"].shape[1] - len(values["range"]), ALIKE)}

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from detector.members.neighbours import CANCELLED
-from detector.members.novelty import CURVED, FAR, LINEAR, MOST, RESOLVED, SCALINGS, SCORES
+from detector.members.novelty import CURVED, FAR, LINEAR, MOST, NEARER, RESOLVED, SCALINGS, SCORES
 
 if TYPE_CHECKING:
     import onnx
@@ -42,6 +42,7 @@ def graph_of(known: KnownRows) -> onnx.ModelProto:
         "kept": np.float32(1 - CANCELLED),
         "cancelled": np.float32(CANCELLED),
         "half": np.float32(1 / len(SCALINGS)),
+        "nearer": np.float32(1 / NEARER**2),
         "middle": known.middle,
         "most": MOST,
         "least": -MOST,
@@ -104,9 +105,8 @@ def _lines(known: KnownRows, name: str, constants: dict[str, NDArray[Any] | np.g
     inside = [i for i, start in enumerate(starts[:-1]) if start < kernel]
     lines = [f"{name}_longer = Pad ({name}, behind, one)"]
     for i, (start, end) in enumerate(pairwise(starts)):
-        chunk = rows[start:end].astype(np.float64)
-        half = -0.5 * (chunk**2).sum(axis=1)
-        constants[f"{name}_chunk_{i}"] = (np.vstack([chunk.T, half]) * sharpness).astype(np.float32)
+        chunk = rows[start:end]
+        constants[f"{name}_chunk_{i}"] = _augmented(chunk, sharpness)
         lines += [
             f"{name}_pull_{i} = MatMul ({name}_longer, {name}_chunk_{i})",
             f"{name}_most_{i} = ReduceMax <axes = [1], keepdims = 1> ({name}_pull_{i})",
@@ -141,7 +141,24 @@ def _lines(known: KnownRows, name: str, constants: dict[str, NDArray[Any] | np.g
         f"{name}_pull_less = Sub ({name}_residual_length, {name}_rounding)",
         f"{name}_pull = Max ({name}_pull_less, nought)",
     ]
-    for i, (score, distance) in enumerate(zip(SCORES, (f"{name}_distance", f"{name}_pull"), strict=True)):
+    distances = [f"{name}_distance", f"{name}_pull"]
+    if len(known.doubted[name]):
+        constants[f"{name}_doubted"] = _augmented(known.doubted[name], sharpness)
+        lines += [
+            f"{name}_doubted_pull = MatMul ({name}_longer, {name}_doubted)",
+            f"{name}_doubted_most = ReduceMax <axes = [1], keepdims = 1> ({name}_doubted_pull)",
+            f"{name}_doubted_nearest = Mul ({name}_doubted_most, {name}_blunt)",
+            f"{name}_doubted_shifted = Add ({name}_doubted_nearest, {name}_kept)",
+            f"{name}_beside = Max ({name}_doubted_shifted, nought)",
+        ]
+        for i, distance in enumerate(distances):
+            lines += [
+                f"{name}_near_{i} = Min ({distance}, {name}_beside)",
+                f"{name}_nearer_{i} = Mul ({distance}, nearer)",
+                f"{name}_doubtful_{i} = Max ({name}_near_{i}, {name}_nearer_{i})",
+            ]
+        distances = [f"{name}_doubtful_{i}" for i in range(len(SCORES))]
+    for i, (score, distance) in enumerate(zip(SCORES, distances, strict=True)):
         constants |= {
             f"{name}_floor_{i}": np.float32(known.floor[name][i] ** 2),
             f"{name}_location_{i}": np.float32(2 * known.location[name][i]),
@@ -155,3 +172,9 @@ def _lines(known: KnownRows, name: str, constants: dict[str, NDArray[Any] | np.g
             f"{name}_{score} = Div ({name}_from_{i}, {name}_scale_{i})",
         ]
     return lines
+
+
+def _augmented(rows: NDArray[np.float32], sharpness: float) -> NDArray[np.float32]:
+    """What a row with a one behind it is multiplied by for its pulls."""
+    exact = rows.astype(np.float64)
+    return (np.vstack([exact.T, -0.5 * (exact**2).sum(axis=1)]) * sharpness).astype(np.float32)

@@ -45,6 +45,7 @@ _PLAIN = {
 _SECRET = ("url", "uri")
 
 MOST_BYTES = 1_000_000
+DATA_FILES = (".csv", ".tsv", ".txt", ".parquet", ".pq", ".gz")
 MOST_VALUES = 100_000
 
 
@@ -106,8 +107,13 @@ def read_settings(file: Path, model: type[Model], *, text: str, needs_secrets: b
 def read_text(file: Path) -> str:
     """The text of a configuration.
 
-    Raises ``SettingError`` if there is no such file, it is no text, or far too large.
+    Raises ``SettingError`` if there is no such file, it is no text, far too large, or named as rows are.
     """
+    if file.suffix.lower() in DATA_FILES and file.is_file():
+        raise SettingError(
+            f"{file} holds rows and is no configuration. Write one with `detector init {file}`; where there is one, "
+            f"name the file in its `source.path`, or score it with `--input {file}`."
+        )
     try:
         size = file.stat().st_size
         text = file.read_text(encoding="utf-8-sig") if size <= MOST_BYTES else ""

@@ -42,7 +42,9 @@ def examine(config: Config, *, rows: int = SAMPLE_ROWS, now: datetime | None = N
         source = open_source(config.source)
         total = source.estimate()
         frame = _look(source, config, rows, total)
-        checks.extend(_source(source, frame, total))
+        was_read = total is not None and len(frame) < rows and KINDS[config.kind].rows_stand_alone
+        total = len(frame) if was_read else total
+        checks.extend(_source(source, frame, total, exact=was_read or source.count() is not None))
     except (SourceError, SettingError, MissingExtraError) as error:
         place = next(name for name in ("path", "url", "topic") if getattr(config.source, name) is not None)
         checks.append(Check(f"source.{place}", "problem", str(error), "Correct it; the columns could not be checked."))
@@ -71,8 +73,8 @@ def _look(source: Source, config: Config, rows: int, total: int | None) -> pd.Da
         return source.sample(rows, advance=advance)
 
 
-def _source(source: Source, frame: pd.DataFrame, total: int | None) -> Iterator[Check]:
-    counted = "" if total is None else f", {'' if source.count() is not None else 'about '}{total:,} rows"
+def _source(source: Source, frame: pd.DataFrame, total: int | None, *, exact: bool) -> Iterator[Check]:
+    counted = "" if total is None else f", {'' if exact else 'about '}{total:,} rows"
     looked = f"; {len(frame):,} of them looked at" if total is not None and len(frame) < total else ""
     yield Check("source", "ok", f"{source.describe()}: {len(frame.columns)} columns{counted}{looked}")
     rejected = source.rejected["reason"]

@@ -1,22 +1,27 @@
-"""``detector init FILE``: look at a file, write a configuration that says why, and say what to check."""
+"""``detector init FILE``: look at a file or a folder of files, write a configuration, say what to check."""
 
 from __future__ import annotations
 
 import json
 import os
 import re
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from detector.errors import SettingError, SinkError
 from pipelines.config import FILE_NAME, SourceSection, load_config
-from pipelines.doctor.proposal import Proposal, proposal_of
+from pipelines.config.data import FILENAME
+from pipelines.doctor.proposal import Proposal, proposal_of, times_of
 from pipelines.listing import Column, Listing
 from pipelines.sources import open_source
+from pipelines.sources.files import find_files
 
 LOOKED_AT = 20_000
 ROLES = ("key", "time", "entity", "label")
+PASTS = (30, 7, 1)
+SHARE_OF_THE_PAST = 4
+"""A window is proposed where the rows reach so many times as far: of its length, the first rows are not learnt from."""
 KINDS = ("numeric", "categorical", "boolean", "datetime", "ignore")
 
 
@@ -47,21 +52,34 @@ class Beginning:
 def begin(file: Path, *, folder: Path, force: bool = False) -> Beginning:
     """Look at a file and write the configuration for it.
 
+    - ``file``: or a folder of such files; the first is looked at. If they are readings of the same time, each is of a
+      machine of its own.
     - ``folder``: where to; made if it does not exist.
 
-    Raises ``SettingError`` if there is a configuration already; ``SourceError`` if the file cannot be read;
-    ``SinkError`` if the folder cannot be written to.
+    Raises ``SettingError`` if there is a configuration already, or it would lie among the rows; ``SourceError`` if the
+    file cannot be read; ``SinkError`` if the folder cannot be written to.
     """
+    if file.is_dir() and folder.resolve() == file.resolve():
+        raise SettingError(
+            f"{file} holds the rows, and results must not lie among them. Name another folder with --folder, such as "
+            f"`--folder {file.resolve().parent}`."
+        )
     target = folder / FILE_NAME
     if target.exists() and not force:
         raise SettingError(f"{target} is there already. Name another folder with --folder, or add --force.")
-    frame = open_source(SourceSection(path=str(file))).read(limit=LOOKED_AT)
+    files = find_files(str(file))
+    source = open_source(SourceSection(path=str(files[0])))
+    frame = source.read(limit=LOOKED_AT)
     found = proposal_of(frame)
     path = os.path.relpath(file, folder)
+    days = found.days * max(1.0, (source.estimate() or 0) / len(frame))
+    if found.kind == "sensors" and _side_by_side(files, found):
+        found = replace(found, entity_from=FILENAME)
+    text = written(found, path, name=name_of(file), rows=len(frame), days=days)
     try:
         folder.mkdir(parents=True, exist_ok=True)
         before = target.read_text(encoding="utf-8") if target.exists() else None
-        target.write_text(written(found, path, name=name_of(file), rows=len(frame)), encoding="utf-8")
+        target.write_text(text, encoding="utf-8")
     except OSError as error:
         raise SinkError(f"{target} cannot be written: {error.strerror}. Name another folder with --folder.") from error
     try:
@@ -75,6 +93,18 @@ def begin(file: Path, *, folder: Path, force: bool = False) -> Beginning:
     return Beginning(target, len(frame), found)
 
 
+def _side_by_side(files: Sequence[Path], found: Proposal) -> bool:
+    """Whether files hold rows of the same time, not one the rows after the other's; by the first two."""
+    time = next((each for each in found.named("time")), None)
+    if len(files) < 2 or time is None or found.role("entity") is not None:
+        return False
+    first, second = (
+        times_of(open_source(SourceSection(path=str(file))).read(limit=LOOKED_AT)[time.column], time.form)
+        for file in files[:2]
+    )
+    return bool(second.min() < first.max() and first.min() < second.max())
+
+
 def name_of(file: Path) -> str:
     """A name for the detector.
 
@@ -84,12 +114,12 @@ def name_of(file: Path) -> str:
     return re.sub(r"[^a-z0-9]+", "-", file.stem.lower()).strip("-") or "detector"
 
 
-def written(found: Proposal, path: str, *, name: str, rows: int) -> str:
-    """The configuration as text, each line with its reason."""
-    return "\n".join(_lines(found, path, name, rows)) + "\n"
+def written(found: Proposal, path: str, *, name: str, rows: int, days: float) -> str:
+    """The configuration as text, each line with its reason; ``days`` is how long the whole file reaches."""
+    return "\n".join(_lines(found, path, name, rows, days)) + "\n"
 
 
-def _lines(found: Proposal, path: str, name: str, rows: int) -> Iterator[str]:
+def _lines(found: Proposal, path: str, name: str, rows: int, days: float) -> Iterator[str]:
     yield f"# Proposed by `detector init` after a look at {rows:,} rows. Correct what it got wrong; every setting is in"
     yield "# docs/configuration.md, and `detector doctor` checks this file against the rows."
     yield f"name: {_scalar(name)}"
@@ -105,11 +135,14 @@ def _lines(found: Proposal, path: str, name: str, rows: int) -> Iterator[str]:
     for role in ROLES:
         for choice in found.named(role):
             yield _noted(f"  {role}: {_scalar(choice.column)}", choice.why)
+    if found.entity_from is not None:
+        yield _noted("  entity: machine", "files of the same time: each is of one")
+        yield f"  entity_from: {found.entity_from}"
     for kind in KINDS:
         if choices := found.named(kind):
             yield f"  {kind}:"
             yield from (_noted(f"  - {_scalar(choice.column)}", choice.why) for choice in choices)
-    yield from _features(found)
+    yield from _features(found, days)
     if found.kind == "sensors":
         yield from ("", "series:", _noted("  wait: 60", "readings a score waits for; with more it finds a little more"))
     yield from ("", "policy:")
@@ -122,14 +155,24 @@ def _lines(found: Proposal, path: str, name: str, rows: int) -> Iterator[str]:
     yield from ("", "output:", "  path: scores.parquet")
 
 
-def _features(found: Proposal) -> Iterator[str]:
+def _past(days: float) -> str:
+    """How far back to look: rows whose past is shorter than the window are not learnt from.
+
+    >>> _past(365), _past(39), _past(8)
+    ('30d', '7d', '1d')
+    """
+    return next((f"{past}d" for past in PASTS if past * SHARE_OF_THE_PAST <= days), f"{PASTS[-1]}d")
+
+
+def _features(found: Proposal, days: float) -> Iterator[str]:
     entity, amount = found.role("entity"), found.amount
     if found.kind != "table" or not found.role("time") or not entity:
         return
     yield from ("", _noted("features:", "beside the entity's own past; docs/features.md has more"), "  history:")
-    yield f"  - {_scalar(f'count by {_quoted(entity)} over 1h, 1d')}"
+    for name in (entity, *found.counted):
+        yield f"  - {_scalar(f'count by {_quoted(name)} over 1h, 1d')}"
     if amount:
-        yield f"  - {_scalar(f'ratio of {_quoted(amount)} by {_quoted(entity)} over 30d')}"
+        yield f"  - {_scalar(f'ratio of {_quoted(amount)} by {_quoted(entity)} over {_past(days)}')}"
     if amount and amount != "amount":
         yield f"  amount: {_scalar(amount)}"
 

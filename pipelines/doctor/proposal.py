@@ -13,6 +13,7 @@ from detector.errors import SchemaError
 from detector.schema import guess_kind
 from pipelines.config.formats import FormatSection
 from pipelines.doctor.formats import NEARLY_ALL, example, propose, share_of
+from pipelines.sources.formats import read_form
 
 TIME = re.compile(r"time|date|datum|zeit|created|booked|when|timestamp|(^|_)at$|(^|_)ts$", re.IGNORECASE)
 KEY = re.compile(r"(^|_)(id|key|nr|no|number|uuid|ref|reference)($|_)|id$", re.IGNORECASE)
@@ -29,7 +30,8 @@ ENTITIES = (
 MOST_ANOMALOUS = 0.3
 FEW_CODES = 50
 LEAST_REPEATS = 2.0
-REGULAR = 0.5
+REGULAR = 0.7
+"""Share of the steps in time that are half to one and a half times the middle one. Of events at random it is .35."""
 MOSTLY_NUMBERS = 0.7
 HALF, HARDLY = 0.5, 0.01
 
@@ -52,11 +54,21 @@ class Choice:
 
 @dataclass(frozen=True)
 class Proposal:
-    """What a file is taken for: "table" or "sensors", with a choice for each column."""
+    """What a file is taken for.
+
+    - ``kind``: "table" or "sensors".
+    - ``choices``: of each column.
+    - ``counted``: columns beside the entity that name something whose rows can be counted, such as a terminal.
+    - ``days``: how long the rows looked at reach, by their time; 0 without one.
+    - ``entity_from``: where the entity is read from, if it is not a column.
+    """
 
     kind: str
     why: str
     choices: list[Choice]
+    counted: tuple[str, ...] = ()
+    days: float = 0.0
+    entity_from: str | None = None
 
     def named(self, part: str) -> list[Choice]:
         """The columns of a role or a kind."""
@@ -110,7 +122,11 @@ def proposal_of(frame: pd.DataFrame) -> Proposal:
     for name in map(str, frame.columns):
         if name not in taken:
             take(_feature(name, frame[name]))
-    return Proposal(kind, str(why), [taken[str(name)] for name in frame.columns])
+    choices = [taken[str(name)] for name in frame.columns]
+    counted = [each.column for each in choices if each.part in ("categorical", "ignore") and _names_things(each, frame)]
+    return Proposal(
+        kind, str(why), choices, tuple(counted), 0.0 if time is None else _days(frame[time.column], time.form)
+    )
 
 
 def _label(frame: pd.DataFrame) -> Choice | None:
@@ -196,6 +212,23 @@ def _entity(frame: pd.DataFrame) -> Choice | None:
     return min(found, key=lambda each: each[0])[1] if found else None
 
 
+def _names_things(choice: Choice, frame: pd.DataFrame) -> bool:
+    """Whether a column names many things that come again."""
+    column = frame[choice.column].dropna()
+    known = any(word in choice.column.lower() for word in ENTITIES) and not _has_fractions(column)
+    return known and FEW_CODES < column.nunique() <= len(column) / LEAST_REPEATS
+
+
+def times_of(column: pd.Series, form: FormatSection | None) -> pd.Series:
+    """The times of a column that is written in a form; without those that cannot be read."""
+    return read_dates(column if form is None else read_form(column.astype("str"), form)[0])[0].dropna()
+
+
+def _days(column: pd.Series, form: FormatSection | None) -> float:
+    when = times_of(column, form)
+    return (when.max() - when.min()) / pd.Timedelta(days=1) if len(when) else 0.0
+
+
 def _why_sensors(frame: pd.DataFrame, time: Choice, entity: Choice | None, taken: set[str]) -> str | None:
     """Why rows are readings of sensors: numbers in regular steps; None if they are not."""
     others = [name for name in map(str, frame.columns) if name not in taken and frame[name].nunique() > 1]
@@ -206,12 +239,11 @@ def _why_sensors(frame: pd.DataFrame, time: Choice, entity: Choice | None, taken
     when = read_dates(frame[time.column])[0]
     groups = when.groupby(frame[entity.column].astype(str)) if entity is not None else [("", when)]
     steps = pd.concat([each.sort_values().diff() for _, each in groups]).dropna()
-    if steps.empty:
+    middle = steps.median()
+    if steps.empty or middle <= pd.Timedelta(0) or ((steps - middle).abs() < middle / 2).mean() < REGULAR:
         return None
-    step, share = steps.mode().iloc[0], float((steps == steps.mode().iloc[0]).mean())
-    if share < REGULAR or step <= pd.Timedelta(0):
-        return None
-    return f"{len(numbers)} columns of numbers, a row every {step.total_seconds():g} s"
+    about = "" if (steps == middle).mean() >= HALF else "about "
+    return f"{len(numbers)} columns of numbers, a row {about}every {middle.total_seconds():g} s"
 
 
 def _has_fractions(column: pd.Series) -> bool:
@@ -243,6 +275,8 @@ def _kinds(name: str, column: pd.Series, distinct: int) -> Iterator[Choice]:
     if kind == "numeric" and CODE.search(name) and not _has_fractions(column):
         if distinct <= max(FEW_CODES, 0.1 * len(column)):
             yield Choice(name, "categorical", f"its name, and {distinct:,} different numbers", "a code, not an amount")
-        elif distinct > 0.5 * len(column):
-            yield Choice(name, "ignore", f"its name, and {distinct:,} different numbers: nearly every row has another")
+        else:
+            many = "nearly every row has another" if distinct > HALF * len(column) else "too many to learn each"
+            check = "list it under numeric if it is an amount and no code"
+            yield Choice(name, "ignore", f"its name, and {distinct:,} different numbers: {many}", check)
     yield Choice(name, kind, why)

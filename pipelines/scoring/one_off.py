@@ -21,6 +21,7 @@ from detector.errors import DataError
 from detector.explain.reason import in_words
 from detector.features import Wording
 from detector.persist import bundle
+from detector.schema import Schema
 from pipelines.config import Config, OutputSection
 from pipelines.factory.detector import exploration_of, policy_of
 from pipelines.factory.gates import gated
@@ -33,7 +34,7 @@ from pipelines.prefetch import prefetch
 from pipelines.progress import progress
 from pipelines.rules.names import FOR_ALERTS
 from pipelines.scoring.contract import BatchContext, ScoredBatch
-from pipelines.scoring.reports import RuleCount, ScoreReport, SeriesReport
+from pipelines.scoring.reports import REASON, RuleCount, ScoreReport, SeriesReport
 from pipelines.scoring.table import TableBatchScorer, read_columns
 from pipelines.scoring.written import as_written
 from pipelines.sinks.files import open_sink
@@ -44,6 +45,7 @@ if TYPE_CHECKING:
     from pipelines.rules.book import RuleRun
 
 BATCH = 65_536
+RISKIEST = 5
 
 
 @dataclass(frozen=True)
@@ -116,8 +118,10 @@ def _score_table(run: _Run, scorer: TabularScorer, rows: InputBatch, engine: Fea
         with progress("Scoring", total=run.source.estimate()) as advance:
             context = BatchContext(folder=folder, quarantine=quarantine, now=run.now, advance=advance, rules=rules)
             scored = batch_scorer.score(rows, context)
+        riskiest: list[pd.DataFrame] = []
         with progress("Explaining and writing", total=scored.scored) as advance:
             for scores in prefetch(scored.frames):
+                riskiest = [pd.concat([*riskiest, scores[scores["flagged"]]]).nlargest(RISKIEST, "risk")]
                 sink.write(run.stamped(as_written(scores.drop(columns=list(FOR_ALERTS), errors="ignore"))))
                 advance(len(scores))
     return ScoreReport(
@@ -132,7 +136,16 @@ def _score_table(run: _Run, scorer: TabularScorer, rows: InputBatch, engine: Fea
         note=" ".join([*notes, *_failures(rules), *_notes(scored, policy, scorer)]) or None,
         neighbours=scored.neighbours,
         rules=[] if rules is None else _counts(rules),
+        riskiest=[row for frame in riskiest for row in _named(frame, scorer.schema)],
     )
+
+
+def _named(flagged: pd.DataFrame, schema: Schema) -> Iterator[dict[str, str]]:
+    """Flagged rows by what names them, with severity and the first reason; by their place where nothing does."""
+    names = [name for name in (schema.key, schema.time, schema.entity) if name is not None and name in flagged]
+    for place, row in zip(flagged.index, flagged.to_dict("records"), strict=True):
+        named = {name: str(row[name]) for name in names} or {"row": f"row {place}"}
+        yield named | {"severity": row["severity"], REASON: row["reasons"][0].text if len(row["reasons"]) else ""}
 
 
 def _rules(run: _Run, scorer: TabularScorer) -> RuleRun | None:

@@ -7,9 +7,11 @@ from dataclasses import dataclass, field
 
 import pandas as pd
 
+from pipelines.listing import Column, Listing
 from pipelines.progress import counted
 
 MOST_SHOWN = 10
+REASON = "reason"
 
 
 def held_back(held: Mapping[str, int]) -> str:
@@ -103,23 +105,29 @@ class ScoreReport:
     """How many rows the policy would have flagged at half and at twice its rate."""
     rules: Sequence[RuleCount] = ()
     """What each live rule came to."""
+    riskiest: Sequence[Mapping[str, str]] = ()
+    """The first of the flagged rows: names of the row, severity, and the first reason."""
 
-    def summary(self) -> list[str]:
+    def summary(self) -> list[object]:
         """The run in a few lines."""
         flagged = f"{self.flagged:,} ({100 * self.flagged / self.scored:.2g} %)" if self.flagged else "none"
-        lines = [
+        lines: list[object] = [
             f"Scored {self.scored:,} of {counted(self.rows)} in {self.seconds:.1f} s; flagged {flagged}.",
             f"Policy: {self.policy}.",
-            f"Scores: {self.output}",
         ]
-        if self.quarantined:
-            lines.append(f"{counted(self.quarantined)} could not be used; see why in {self.quarantine}")
         if self.neighbours:
             counts = ", ".join(
                 f"{name}: {counted(rows) if not place else f'{rows:,}'}"
                 for place, (name, rows) in enumerate(self.neighbours.items())
             )
-            lines.insert(2, f"It would have flagged with {counts}.")
+            lines.append(f"It would have flagged with {counts}.")
+        if self.riskiest:
+            names = [name for name in self.riskiest[0] if name != REASON]
+            columns = (*(Column(name, head=True) for name in names), Column(REASON, is_sentence=True))
+            lines += ["The riskiest flagged rows:", Listing(columns, self.riskiest)]
+        lines.append(f"Scores: {self.output}")
+        if self.quarantined:
+            lines.append(f"{counted(self.quarantined)} could not be used; see why in {self.quarantine}")
         lines += [each.text for each in self.rules]
         if self.note:
             lines.append(self.note)

@@ -21,7 +21,7 @@ from detector.members.neighbours import References
 BULK_NEIGHBOURS = 20
 SUSPICIOUS_SHARE = 0.01
 """Of the rows, those that forest and autoencoder (without one, forest and neighbours) both find among so many. Smaller,
-and anomalies that resemble each other hide each other; larger, and rare normal rows are learnt from no more."""
+and anomalies that resemble each other hide each other; larger, and rare normal rows are learnt from less."""
 MOST_STEPS = 2_000
 PROBE_ROWS = 1_000
 
@@ -33,7 +33,7 @@ class Bulk:
     """What members of the bulk say of the training rows.
 
     - ``rarity``, (n_rows,): how far each lies from the bulk, in standard deviations; higher is more unusual.
-    - ``suspicious``, (n_rows,): rows that nothing is to learn from.
+    - ``suspicious``, (n_rows,): rows that no network is to learn from.
     """
 
     rarity: Floats

@@ -13,6 +13,7 @@ from detector.detectors.table.calibration import calibrate
 from detector.detectors.table.members import (
     FittedMembers,
     Prepared,
+    choose_doubted,
     choose_known,
     fit_members,
     fit_sequence,
@@ -109,7 +110,9 @@ def _weigh(names: tuple[str, ...], prepared: Prepared, fitted: FittedMembers, re
     """Weigh the members by rows kept back from all of them, from the known rows too."""
     elsewhere = None
     if fitted.known is not None:
-        elsewhere = know(prepared.views, choose_known(prepared.learnt[fitted.trusted[prepared.learnt]], recipe), recipe)
+        is_trusted = fitted.trusted[prepared.learnt]
+        chosen = choose_known(prepared.learnt[is_trusted], recipe)
+        elsewhere = know(prepared.views, chosen, choose_doubted(prepared.learnt[~is_trusted], recipe), recipe)
 
     def score(given: Encoded) -> Floats:
         seen = prepared.graph.run(given.inputs())

@@ -25,7 +25,7 @@ from detector.encoding.table import Encoded, TableEncoder
 from detector.errors import SchemaError, SettingError, nearest
 from detector.members.event_sequence import EventWindow, Steps
 from detector.members.isolation_forest import Trees
-from detector.members.novelty import SCORES, KnownRows
+from detector.members.novelty import LINEAR, SCORES, KnownRows
 from detector.members.novelty_graph import graph_of
 from detector.members.rare_values import RARE_VALUES
 from detector.onnx.graph import Graph, joined
@@ -39,6 +39,8 @@ MOST_HELD_OUT_ROWS = 50_000
 MOST_PROBE_ROWS = 2_000
 TYPICAL, HIGH = 0.5, 0.9
 ALIKE = 0.05
+MOST_DOUBTED = 0.05
+"""Doubted rows that are remembered, as a share of the known ones; with more, scoring takes longer."""
 ROUNDING = {f"parity_{name}": 0.02 for name in SCORES}
 """In deviations: short distances are differences of large products, and float32 rounds these."""
 
@@ -151,8 +153,9 @@ def fit_members(prepared: Prepared, recipe: Recipe) -> FittedMembers:
     if NEIGHBOURS in recipe.members:
         recipe.report(NEIGHBOURS)
         chosen = choose_known(np.flatnonzero(fitted.trusted), recipe)
-        fitted.known = know(views, chosen, recipe)
-        fitted.scores |= _novelty(fitted.known, views, chosen, prepared.calibrating)
+        doubted = choose_doubted(np.flatnonzero(~fitted.trusted), recipe)
+        fitted.known = know(views, chosen, doubted, recipe)
+        fitted.scores |= _novelty(fitted.known, views, chosen, doubted, prepared.calibrating)
         fitted.parts["known"] = graph_of(fitted.known)
         if prepared.columns.levels:
             fitted.parts[RARE_VALUES] = fitted.known.rare.to_onnx(len(fitted.known.range))
@@ -209,22 +212,30 @@ def choose_known(trusted: Places, recipe: Recipe) -> Places:
     return np.random.default_rng(recipe.random_state).permutation(trusted)[: recipe.references]
 
 
-def know(views: Views, chosen: Places, recipe: Recipe) -> KnownRows:
-    """The chosen rows as known ones."""
-    return KnownRows.fit(far_of(views), views["space"], chosen, contracted=recipe.kernel_references)
+def know(views: Views, chosen: Places, doubted: Places, recipe: Recipe) -> KnownRows:
+    """The chosen rows as known ones, and those that are doubted."""
+    return KnownRows.fit(far_of(views), views["space"], chosen, contracted=recipe.kernel_references, doubted=doubted)
 
 
-def _novelty(known: KnownRows, views: Views, chosen: Places, at: Places) -> dict[str, Floats]:
-    """The scores of the rows at these places, each without itself where it is one of the chosen."""
+def choose_doubted(doubted: Places, recipe: Recipe) -> Places:
+    """Places of the doubted rows to remember: all, or a random sample where they are more than a share of the known."""
+    most = max(1, int(MOST_DOUBTED * recipe.references))
+    return np.random.default_rng(recipe.random_state).permutation(doubted)[:most]
+
+
+def _novelty(known: KnownRows, views: Views, chosen: Places, doubted: Places, at: Places) -> dict[str, Floats]:
+    """The scores of the rows at these places, each without itself where it is one of the chosen or doubted."""
     own = np.full(len(views["space"]), -1)
-    own[chosen] = np.arange(len(chosen))
+    remembered = np.concatenate([chosen, doubted])
+    own[remembered] = np.arange(len(remembered))
     return scores_of(known, taken({"far": far_of(views), "space": views["space"]}, at), own[at])
 
 
 def scores_of(known: KnownRows, views: Views, own: Places | None = None) -> dict[str, Floats]:
     """The scores that known rows give to others, by name; ``own`` as ``KnownRows.distances`` takes it."""
     found = known.score(far_of(views), views["space"], own)
-    rare = known.rare.contributions(views["space"][:, len(known.range) :], own).sum(axis=1)
+    counted = own if own is None else np.where(own < len(known.rows[LINEAR]), own, -1)
+    rare = known.rare.contributions(views["space"][:, len(known.range) :], counted).sum(axis=1)
     return dict(zip(SCORES, found.T, strict=True)) | {RARE_VALUES: rare}
 
 
