@@ -74,7 +74,7 @@ class SequenceDetector(OutlierMixin, BaseEstimator):  # type: ignore[misc]  # sc
         How an encoder that is named is trained.
     weights, residuals, window, variance, range_floor, reach, folds, deviation_floor, z_cap, smoothing, trailing, wait
         See ``SeriesRecipe``.
-    trees, lags, quantile, period, timezone
+    trees, lags, quantile, period, timezone, stuck
         Likewise.
     contamination : float
         Share of the training rows that ``predict`` calls anomalous, as everywhere in scikit-learn. ``judge`` does not
@@ -142,6 +142,7 @@ class SequenceDetector(OutlierMixin, BaseEstimator):  # type: ignore[misc]  # sc
     quantile: float = 0.99
     period: str | None = None
     timezone: str = "UTC"
+    stuck: bool = True
     contamination: float = 0.01
     name: str = "detector"
     random_state: int = 0

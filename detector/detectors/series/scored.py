@@ -257,10 +257,11 @@ class ScoredSeries:
     @cached_property
     def readings(self) -> SensorReadings:
         """What the sensors read beside what was learnt of them."""
-        overdue = np.zeros(self.series.values.shape, dtype=bool)
+        overdue, stuck = (np.zeros(self.series.values.shape, dtype=bool) for _ in range(2))
         for part in self.parts:
-            overdue[part.place] = part.seen.overdue
-        return SensorReadings.of(self.series, self.expected, overdue, [(part.model, part.place) for part in self.parts])
+            overdue[part.place], stuck[part.place] = part.seen.overdue, part.seen.stuck > 0
+        models = [(part.model, part.place) for part in self.parts]
+        return SensorReadings.of(self.series, self.expected, overdue, stuck, models)
 
     def reasons(self, wanted: Flags) -> dict[int, list[Reason]]:
         """Which sensors each of those steps is to blame on, the most important first."""
