@@ -33,9 +33,7 @@ def is_alike(values: Floats, other: Floats | float) -> Flags:
     return np.asarray(np.abs(values - other) <= ALIKE * np.spacing(np.abs(other)))
 
 
-def measure_runs(
-    values: Floats, observed: Flags, segment: NDArray[Any], *, back: Sequence[int], ahead: int
-) -> Counts:
+def measure_runs(values: Floats, observed: Flags, segment: NDArray[Any], *, back: Sequence[int], ahead: int) -> Counts:
     """How many readings of one value each reading is among, (n_steps, n_sensors); 0 where a sensor did not read.
 
     Only readings at most ``back`` steps before, for each sensor, and ``ahead`` steps after are counted, so that what is

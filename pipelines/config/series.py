@@ -128,9 +128,6 @@ class SeriesSection(Section):
     timezone: Zone | None = None
     """Whose clock tells hour and weekday, such as Europe/Berlin. By default that of the service."""
 
-    stuck: bool = True
-    """Whether a sensor that shows one value for twice as many readings as ever in training is told by that alone."""
-
     join: NonNegativeInt = 5
     """Flagged segments with at most so many quiet steps between them are one event."""
 

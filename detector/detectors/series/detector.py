@@ -74,7 +74,7 @@ class SequenceDetector(OutlierMixin, BaseEstimator):  # type: ignore[misc]  # sc
         How an encoder that is named is trained.
     weights, residuals, window, variance, range_floor, reach, folds, deviation_floor, z_cap, smoothing, trailing, wait
         See ``SeriesRecipe``.
-    trees, lags, quantile, period, timezone, stuck
+    trees, lags, quantile, period, timezone
         Likewise.
     contamination : float
         Share of the training rows that ``predict`` calls anomalous, as everywhere in scikit-learn. ``judge`` does not
@@ -106,7 +106,8 @@ class SequenceDetector(OutlierMixin, BaseEstimator):  # type: ignore[misc]  # sc
     -----
     A sensor that is missing adds nothing to the risk of a row, until it has been silent for longer than usual in
     training: then it adds more than any training row had. A sensor that never read in training is passed over; one
-    that was constant is expected to stay so.
+    that was constant is expected to stay so. One that shows the same value for more than twice as many readings as ever
+    in training, and more than 8, adds more than any training row had, too, unless it often stood still there.
 
     >>> time = np.arange(600.0)
     >>> rows = np.column_stack([np.sin(time / 5), np.cos(time / 5), np.sin(time / 5 + 1)])
@@ -142,7 +143,6 @@ class SequenceDetector(OutlierMixin, BaseEstimator):  # type: ignore[misc]  # sc
     quantile: float = 0.99
     period: str | None = None
     timezone: str = "UTC"
-    stuck: bool = True
     contamination: float = 0.01
     name: str = "detector"
     random_state: int = 0

@@ -71,26 +71,30 @@ class EventReasons:
 
     def of(self, steps: Counts, parts: Floats) -> EventFacts:
         """An event of these flagged steps; ``parts`` is what each sensor adds to the risk of every step."""
-        moving = np.flatnonzero(self.seen.model.scaling.moving)
+        moving, sticks = np.flatnonzero(self.seen.model.scaling.moving), self._sticks(steps, parts)
         blamed = self._without_healthy(self.readings.blamed(steps, parts), steps)
         own = np.zeros(len(self.place), dtype=bool)
         own[np.searchsorted(self.place, steps)] = True
         windows = EventWindows.over(self.seen, own)
         if windows is not None:
-            by_itself = self.readings.overdue[steps].any(axis=0) | self._sticks(steps)  # a fault that others do not see
+            by_itself = self.readings.overdue[steps].any(axis=0) | sticks  # a fault that others do not see
             speaking = moving[~by_itself[moving]]
             suspects = speaking[np.argsort(-blamed[speaking], kind="stable")[:MOST_SUSPECTS]]
             explained = windows.explained(np.searchsorted(moving, suspects))
             blamed = redealt(blamed, dict(zip(suspects.tolist(), explained.tolist(), strict=True)))
         blamed = first_of(blamed, np.asarray(self.outside[steps].any(axis=0)))
-        found = [(sensor, share, *self._course(sensor, steps)) for sensor, share in ranked(blamed)]
+        found = [
+            (sensor, share, *self._course(sensor, steps, sticks=bool(sticks[sensor])))
+            for sensor, share in ranked(blamed)
+        ]
         reasons = [self._reason(*each, int(steps[0])) for each in found]
         first = found[0][2]
         return EventFacts(reasons, first.onset, first.extreme, first.end, first.change, DIRECTIONS[first.side])
 
-    def _sticks(self, steps: Counts) -> Flags:
-        """The sensors that show one value for too long in at least half of these steps."""
-        return np.asarray(2 * self.readings.stuck[steps].sum(axis=0) >= len(steps))
+    def _sticks(self, steps: Counts, parts: Floats) -> Flags:
+        """The sensors that add most of what they add where they show one value for too long."""
+        stuck, own = self.readings.stuck[steps], np.maximum(parts[steps], 0.0)
+        return np.asarray(stuck.any(axis=0) & (2 * np.where(stuck, own, 0.0).sum(axis=0) >= own.sum(axis=0)))
 
     def _without_healthy(self, blamed: Floats, steps: Counts) -> Floats:
         """No blame for a sensor that reads as expected all along, if there is another: its fault was elsewhere."""
@@ -102,7 +106,7 @@ class EventReasons:
         kept = np.where(off, blamed, 0.0)
         return kept if kept.any() else blamed
 
-    def _course(self, sensor: int, steps: Counts) -> tuple[SensorCourse, float]:
+    def _course(self, sensor: int, steps: Counts, *, sticks: bool) -> tuple[SensorCourse, float]:
         """What a sensor did, in steps of all series, and what it should have read where it was farthest off."""
         model, first, last = self.seen.model, int(steps[0]), int(steps[-1])
         aside = min(reach(model.smoothing), max(1, model.length // 4))
@@ -118,7 +122,7 @@ class EventReasons:
         expected = self._expected(np.arange(begin, end), sensor)
         overdue = bool(self.readings.overdue[steps, sensor].any())
         looked = Looked(values, expected, inside, self._read(quiet, sensor), gap, self._beyond(values, sensor), overdue)
-        if self._sticks(steps)[sensor]:
+        if sticks:
             looked = replace(looked, stuck=inside & self.readings.stuck[begin:end, sensor])
         partners = {other: (self._values(begin, end, other), tie) for other, tie in ties(model, sensor).items()}
         found = course_of(looked, partners)
@@ -166,6 +170,12 @@ class EventReasons:
             onset = begin + int(read[-1]) + 1 if len(read) else begin
         return replace(course, onset=onset, extreme=onset)
 
+    def _is_first(self, course: SensorCourse) -> bool:
+        """Whether a sensor sticks since the first row that is known, of a file or of what a service keeps."""
+        codes = self.readings.series.codes
+        begins = course.onset == 0 or codes[course.onset - 1] != codes[course.onset]
+        return bool(course.change == "stuck" and begins)
+
     def _within(self, step: int, first: int, end: int) -> tuple[int, int]:
         """The steps from one to another that are of the segment of a step; the step after the last."""
         segment = self.readings.series.segment
@@ -205,7 +215,7 @@ class EventReasons:
 
     def _reason(self, sensor: int, share: float, course: SensorCourse, expected: float, first: int) -> Reason:
         series = self.readings.series
-        name, begun = series.sensors[sensor], since(series, course.onset, first)
+        name, begun = series.sensors[sensor], since(series, course.onset, first, at_least=self._is_first(course))
         value = self._number(series.values[course.extreme, sensor], name)
         match course.change:
             case "silent":

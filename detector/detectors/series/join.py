@@ -76,7 +76,7 @@ def join_members(
         shares=shares,
         baseline={name: np.zeros(n_sensors) if name == "forest" else parts[name].mean(axis=0) for name in names},
         staleness=StalenessRule.learn(series.observed, series.codes),
-        flatline=_flatline(series) if recipe.stuck else FlatlineRule.none(n_sensors),
+        flatline=FlatlineRule.learn(series.values, series.observed & series.usable[:, None], series.segment),
         calibrator=Calibrator(recipe.cautious(risk), resolution=RISK_RESOLUTION),
         threshold=recipe.threshold(risk) + RISK_RESOLUTION,
         facts=_facts(series, prepared, found, scored)
@@ -90,11 +90,6 @@ def join_members(
         model, series.values, observed=series.observed, segment=series.segment, codes=series.codes, times=series.times
     )
     return replace(model, baseline=model.baseline | {"forest": forest_baseline(seen, scored)})
-
-
-def _flatline(series: TrainingSeries) -> FlatlineRule:
-    """For how long each sensor shows one value; steps known to be anomalous do not say so."""
-    return FlatlineRule.learn(series.values, series.observed & series.usable[:, None], series.segment)
 
 
 def _within_resolution(prepared: Prepared, found: FittedMembers, scored: Flags) -> bool:

@@ -138,6 +138,7 @@ class ModelledSeries:
     - ``observed``, (n_steps, n_sensors): where a reading came.
     - ``segment``, ``codes``, (n_steps,): which unbroken segment, and which series, each step belongs to.
     - ``times``, (n_steps,): of each step, where there are times.
+    - ``may_stick``, (n_sensors,): the sensors of which it is not told that they stick; by default of none.
     """
 
     def __init__(
@@ -149,8 +150,9 @@ class ModelledSeries:
         segment: Counts,
         codes: Counts,
         times: NDArray[np.datetime64] | None = None,
+        may_stick: Flags | None = None,
     ) -> None:
-        self.model, self.segment, self.times = model, segment, times
+        self.model, self.segment, self.times, self.may_stick = model, segment, times, may_stick
         self.values, self.observed = values, observed
         self.overdue = model.staleness.beyond(measure_staleness(observed, codes))
         self.prepared = Prepared(values, segment, model.scaling, model.recipe, model.length, model.stride, self.overdue)
@@ -170,7 +172,8 @@ class ModelledSeries:
     @cached_property
     def stuck(self) -> Floats:
         """By how much each sensor has shown one value for too long; 0 where it has not; see ``FlatlineRule.excess``."""
-        return self.model.flatline.excess(self.values, self.observed, self.segment, ahead=self.model.ahead)
+        found = self.model.flatline.excess(self.values, self.observed, self.segment, ahead=self.model.ahead)
+        return found if self.may_stick is None else np.where(self.may_stick, 0.0, found)
 
     @cached_property
     def expected(self) -> Floats:

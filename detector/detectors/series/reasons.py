@@ -132,13 +132,14 @@ class SensorReadings:
         return step if weight >= (CLEAR if same_side else 1.0) * most else nearby
 
     def _held_since(self, step: int, sensor: int) -> str:
-        """Since when a sensor has shown the value of a step, as far as is looked back."""
-        series, most = self.series, max(step - self.model_of(step).flatline.back[sensor], 0)
+        """Since when a sensor has shown the value of a step, as far as a service keeps rows."""
+        series, model = self.series, self.model_of(step)
+        most = max(step - max(model.memory, model.flatline.reach), 0)
         steps = np.arange(most, step + 1)
         steps = steps[(series.segment[steps] == series.segment[step]) & series.observed[steps, sensor]]
         onset = steps[run_before(series.values[steps, sensor])]
         goes_back = onset == steps[0] and most > 0 and series.segment[most - 1] == series.segment[step]
-        return since(series, int(onset), step, before=bool(goes_back))
+        return since(series, int(onset), step, at_least=bool(goes_back))
 
     def _observed(self, step: int, sensor: int) -> str:
         return f"{self.series.values[step, sensor]:.4g}" if self.series.observed[step, sensor] else "no reading"
@@ -181,14 +182,14 @@ def run_before(values: Floats) -> int:
     return int(other[-1]) + 1 if len(other) else 0
 
 
-def since(series: RegularSeries, step: int, other: int, *, before: bool = False) -> str:
-    """Since which step, in words, as somebody says it who stands at another one; or since before it."""
-    said = "since before" if before else "since"
+def since(series: RegularSeries, step: int, other: int, *, at_least: bool = False) -> str:
+    """Since which step, in words, as said at another one; ``at_least`` if what was before it is not known."""
+    more = " or before" if at_least else ""
     if series.times is None:
-        return f"{said} row {step}"
+        return f"since row {step}{more}"
     when, day = pd.Timestamp(series.times[step]), pd.Timestamp(series.times[other]).date()
     clock = "%H:%M" if series.every is None or series.every >= pd.Timedelta("1min") else "%H:%M:%S"
-    return f"{said} {when:{clock if when.date() == day else f'%Y-%m-%d {clock}'}}"
+    return f"since {when:{clock if when.date() == day else f'%Y-%m-%d {clock}'}}{more}"
 
 
 def _reach(model: SeriesModel) -> int:

@@ -85,9 +85,6 @@ class SeriesRecipe:
         looked for in training: a day, weeks, then any other. What is configured too counts only if held-out rows agree.
     timezone : str
         Whose clock tells the hour and the day.
-    stuck : bool
-        Whether a sensor that shows one value for more than twice as many readings as ever in training, and more than 8,
-        is unusual by that alone. One that often stands still never is.
 
     Raises
     ------
@@ -116,7 +113,6 @@ class SeriesRecipe:
     quantile: float = 0.99
     period: str | None = None
     timezone: str = "UTC"
-    stuck: bool = True
 
     def __post_init__(self) -> None:
         known = [name for name in self.members if name in (*MEMBERS, PHASE)]

@@ -77,6 +77,7 @@ class ScoredSeries:
         self, series: RegularSeries, parts: Sequence[tuple[SeriesModel, Counts]], *, gates: Gates | None = None
     ) -> None:
         self.series, self.gates = series, gates or Gates()
+        may_stick = np.array([not self.gates.of(name).stuck for name in series.sensors], dtype=bool)
         self.members = tuple(name for name in parts[0][0].members if name != PHASE)  # not each model has one
         self.parts = [
             Part(
@@ -88,6 +89,7 @@ class ScoredSeries:
                     segment=series.segment[place],
                     codes=series.codes[place],
                     times=None if series.times is None else series.times[place],
+                    may_stick=may_stick,
                 ),
             )
             for model, place in parts
