@@ -27,6 +27,8 @@ from detector.schema import Schema
 from detector.series.flatline import FlatlineRule, measure_runs
 from detector.series.gates import Gates, SensorGate, Span
 from detector.series.sampling import Sampling
+from pipelines.config import Config
+from pipelines.factory.gates import gates_of
 
 NAN = np.nan
 SCHEMA = Schema(time="time", entity="machine", numeric=("speed", "flow", "heat"))
@@ -118,21 +120,24 @@ def test_run_hangs_on_no_more_rows_than_it_says(values: np.ndarray, back: int, a
 
 
 def test_limit_is_twice_the_longest_run_of_training() -> None:
-    """A coarse sensor gets a longer one; of one that is constant, seldom read, or stands still for long, none."""
+    """Of a sensor that is constant, coarse, slow, seldom read, or stands still for long, there is none."""
     rng, n = np.random.default_rng(0), 2000
     fine = rng.normal(size=n)
-    coarse = np.repeat(rng.permutation(n // 10), 10).astype(float)
+    pauses = fine.copy()
+    for begin in range(0, n, 400):
+        pauses[begin : begin + 9] = fine[begin]
+    slow, coarse = np.repeat(fine[: n // 2], 2), rng.integers(0, 10, n).astype(float)
     night = np.where(np.arange(n) % 288 < 96, 0.0, fine)
     seldom = np.where(np.arange(n) % 50 == 0, fine, NAN)
-    values = np.column_stack([fine, coarse, np.full(n, 3.0), night, seldom, np.full(n, NAN)])
+    values = np.column_stack([fine, pauses, slow, coarse, np.full(n, 3.0), night, seldom, np.full(n, NAN)])
 
     rule = FlatlineRule.learn(values, ~np.isnan(values), np.zeros(n))
 
-    assert rule.limits == (8, 20, None, None, None, None)
-    assert rule.back == (16, 40, 0, 0, 0, 0)
-    still = np.full((300, 6), 3.0)
+    assert rule.limits == (8, 18, None, None, None, None, None, None)
+    assert rule.back == (16, 36, 0, 0, 0, 0, 0, 0)
+    still = np.full((300, 8), 3.0)
     excess = rule.excess(still, np.full(still.shape, True), np.zeros(300), ahead=0)
-    assert np.argmax(excess > 0, axis=0).tolist() == [8, 20, 0, 0, 0, 0]
+    assert np.argmax(excess > 0, axis=0).tolist() == [8, 18, 0, 0, 0, 0, 0, 0]
     assert not excess[:, 2:].any()
 
 
@@ -292,3 +297,16 @@ def test_bundle_keeps_the_limits(tmp_path: Path) -> None:
     assert again.models[""].flatline == fitted().models[""].flatline
     np.testing.assert_array_equal(again.measure(rows)["risk"], fitted().measure(rows)["risk"])
     np.testing.assert_array_equal(earlier.measure(rows)["risk"], blind(fitted()).measure(rows)["risk"])
+
+
+def test_configuration_switches_it_off(tmp_path: Path) -> None:
+    """For one sensor, or for all but one."""
+    given = {"name": "presses", "kind": "sensors", "source": {"path": "in"}, "columns": {"time": "time"}}
+
+    def told(**series: Any) -> list[bool]:
+        gates = gates_of(Config.model_validate(given | {"series": series}, context={"folder": tmp_path}))
+        return [gates.of(name).stuck for name in ("flow", "heat")]
+
+    assert told() == [True, True]
+    assert told(sensors={"flow": {"stuck": False}}) == [False, True]
+    assert told(gates={"stuck": False}, sensors={"flow": {"stuck": True}}) == [True, False]

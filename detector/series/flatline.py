@@ -20,6 +20,10 @@ MOST_STEPS = 256
 """The farthest that is looked back for a run. More would find more of sensors that often stand still, and keep more."""
 ENOUGH = 8
 """So many times its limit a sensor must have read in training, lest few readings set it."""
+STRETCH, MOST_REPEATED, COMMONEST = 64, 0.25, 0.05
+"""Of so many readings in a row at most this share may repeat the one before, and at most this share of all have one
+value. Of a sensor that repeats more often, or is coarse, longer runs come with the next regime: on MSL, whose commands
+are on or off, on SKAB, whose flow is in whole litres, most runs beyond twice the longest were normal."""
 ALIKE = 4
 """Last bits by which equal readings may differ once they were averaged."""
 
@@ -58,8 +62,7 @@ def measure_runs(values: Floats, observed: Flags, segment: NDArray[Any], *, back
         place = np.flatnonzero(observed[:, sensor])
         if not len(place):
             continue
-        read = values[place, sensor]
-        begins = np.append(True, ~is_alike(read[:-1], read[1:]) | (np.diff(segment[place]) != 0))
+        begins = _begins(values[place, sensor], segment[place])
         first = np.flatnonzero(begins)
         run = np.cumsum(begins) - 1
         last = np.append(first[1:], len(place)) - 1
@@ -97,13 +100,14 @@ class FlatlineRule:
         """Take each sensor's limit from its runs in training.
 
         The limit is the longest run times the ``factor``, and never below ``least``: smaller, and quiet hours of other
-        days are told; larger, and a fault is told later. A sensor that stood still for so long that more than 256 steps
-        would have to be looked at, such as one that is constant, coarse or switched off at night, has no limit. Nor has
-        one that read less than 8 times as often. Raises ``SettingError`` if ``factor`` is below 1 or ``least`` below 2.
+        days are told; larger, and a fault is told later. A sensor that often stands still, for a quarter of any 64
+        readings, or is coarse, with one value in a twentieth of them, has no limit; nor has one that reads so seldom
+        that more than 256 steps would have to be looked at, or read less than 8 times as often. Raises
+        ``SettingError`` if ``factor`` is below 1 or ``least`` below 2.
 
-        >>> values = np.column_stack([np.arange(200.0) // 3, np.arange(200.0) // 90])
-        >>> FlatlineRule.learn(values, np.full((200, 2), True), np.zeros(200))
-        FlatlineRule(limits=(8, None), back=(16, 0))
+        >>> values = np.column_stack([np.arange(200.0), np.arange(200.0) // 3, np.arange(200.0) % 9])
+        >>> FlatlineRule.learn(values, np.full((200, 3), True), np.zeros(200))
+        FlatlineRule(limits=(8, None, None), back=(16, 0, 0))
         """
         if not (factor >= 1 and least >= 2):
             raise SettingError(
@@ -114,10 +118,11 @@ class FlatlineRule:
         longest = measure_runs(values, observed, segment, back=[n_steps] * n_sensors, ahead=n_steps)
         limits: list[int | None] = []
         back: list[int] = []
-        for run, readings in zip(longest.max(axis=0, initial=0).tolist(), observed.sum(axis=0).tolist(), strict=True):
-            limit = max(least, math.ceil(factor * run))
+        for sensor, run in enumerate(longest.max(axis=0, initial=0).tolist()):
+            read = observed[:, sensor]
+            limit, readings = max(least, math.ceil(factor * run)), int(read.sum())
             steps = math.ceil(2 * limit * n_steps / max(1, readings))
-            told = readings >= ENOUGH * limit and steps <= MOST_STEPS
+            told = readings >= ENOUGH * limit and steps <= MOST_STEPS and _moves(values[read, sensor], segment[read])
             limits.append(limit if told else None)
             back.append(steps if told else 0)
         return cls(tuple(limits), tuple(back))
@@ -146,3 +151,16 @@ class FlatlineRule:
         beyond = told & (run > limits)
         found[beyond] = np.log2(2 * (run / limits)[beyond])
         return found
+
+
+def _begins(read: Floats, segment: NDArray[Any]) -> Flags:
+    """Which readings of a sensor are another value than the one before, or of another segment."""
+    return np.append(True, ~is_alike(read[:-1], read[1:]) | (np.diff(segment) != 0))
+
+
+def _moves(read: Floats, segment: NDArray[Any]) -> bool:
+    """Whether a sensor hardly ever repeats a reading."""
+    repeated = np.cumsum(np.append(0, ~_begins(read, segment)))
+    most = int((repeated[STRETCH:] - repeated[:-STRETCH]).max(initial=0)) / STRETCH
+    commonest = int(np.unique(read, return_counts=True)[1].max(initial=0)) / max(1, len(read))
+    return most <= MOST_REPEATED and commonest <= COMMONEST
