@@ -2,8 +2,9 @@
 
 ``python -m benchmarks.api [--requests 500]``
 
-Payments with two features of a card's past, a detector of forest and neighbours, one client over one connection, all
-on this machine. The last line is one JSON object.
+Payments with two features of a card's past, a detector of forest and neighbours, client and service on this machine:
+one event after the other on one connection, 50 and 200 a second on four, a thousand in one request, and as many as
+can be, by turns with ``mlflow models serve`` of the same detector. The last line is one JSON object.
 """
 
 from __future__ import annotations
@@ -11,13 +12,18 @@ from __future__ import annotations
 import argparse
 import http.client
 import json
+import os
 import re
+import signal
+import socket
 import statistics
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -32,6 +38,7 @@ from pipelines.store import open_store
 from pipelines.training.train import train
 
 LEARNT, SCORED, ASKED, BATCH = 20_000, 4_000, 1_000, 1_000
+RATE, SECONDS, CLIENTS, ROUNDS = 200.0, 10.0, 4, 3
 SETTINGS: dict[str, Any] = {
     "name": "payments",
     "source": {"path": "past.parquet"},
@@ -72,26 +79,105 @@ def prepare(folder: Path) -> list[dict[str, Any]]:
 class Client:
     """One connection with a key."""
 
-    def __init__(self, address: str, key: str) -> None:
+    def __init__(self, address: str, key: str = "", *, path: str = "/v1/score") -> None:
         host, _, port = address.removeprefix("http://").partition(":")
         self._line = http.client.HTTPConnection(host, int(port), timeout=60)
         self._headers = {"Authorization": f"Bearer {key}", "Content-Type": "application/json"}
+        self._path = path
 
     def score(self, body: dict[str, Any]) -> float:
         """Ask, and return the seconds until the answer was read."""
         sent = json.dumps(body)
         started = time.perf_counter()
-        self._line.request("POST", "/v1/score", body=sent, headers=self._headers)
+        self._line.request("POST", self._path, body=sent, headers=self._headers)
         answer = self._line.getresponse()
         said = answer.read()
         if answer.status != 200:
             raise RuntimeError(f"the service answered {answer.status}: {said.decode()[:500]}")
         return time.perf_counter() - started
 
+    def close(self) -> None:
+        """Close the connection; it is opened anew with the next request."""
+        self._line.close()
 
-def measure(client: Client, events: Sequence[dict[str, Any]], requests: int) -> dict[str, float]:
-    """Milliseconds for one event, as a dry run and kept; rows a second of a batch."""
-    found: dict[str, float] = {}
+
+def steady(clients: Sequence[Client], bodies: Sequence[dict[str, Any]], *, rate: float, seconds: float) -> list[float]:
+    """Milliseconds from when each of ``rate`` requests a second was due until its answer was read."""
+    begin, waited = time.perf_counter() + 0.1, list[float]()
+
+    def ask(which: int) -> None:
+        for number in range(which, int(rate * seconds), len(clients)):
+            due = begin + number / rate
+            time.sleep(max(0.0, due - time.perf_counter()))
+            clients[which].score(bodies[number % len(bodies)])
+            waited.append(1e3 * (time.perf_counter() - due))
+
+    _at_once(ask, len(clients))
+    return sorted(waited)
+
+
+def throughput(clients: Sequence[Client], bodies: Sequence[dict[str, Any]], *, seconds: float) -> float:
+    """Requests a second that are answered, one after the other on each connection."""
+    begin, done = time.perf_counter(), list[int]()
+
+    def ask(which: int) -> None:
+        number = which
+        while time.perf_counter() < begin + seconds:
+            clients[which].score(bodies[number % len(bodies)])
+            number += len(clients)
+            done.append(number)
+
+    _at_once(ask, len(clients))
+    return len(done) / (time.perf_counter() - begin)
+
+
+def _at_once(work: Callable[[int], None], number: int) -> None:
+    with ThreadPoolExecutor(number) as pool:
+        list(pool.map(work, range(number)))
+
+
+@contextmanager
+def mlflow_server(folder: Path) -> Iterator[str]:
+    """`mlflow models serve` of the same detector, with one worker; yields its address."""
+    import mlflow
+
+    config = load_config(folder)
+    model = folder / "mlflow"
+    mlflow.pyfunc.save_model(
+        model,
+        loader_module="pipelines.pyfunc",
+        data_path=str(config.bundle.resolve()),
+        model_config={"policy": SETTINGS["policy"]},
+        pip_requirements=["mlflow"],
+    )
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    command = [sys.executable, "-m", "mlflow", "models", "serve", "-m", str(model), "-p", str(port)]
+    with (folder / "mlflow.log").open("w") as log:
+        process = subprocess.Popen(
+            [*command, "--env-manager", "local", "-w", "1"],
+            stdout=log,
+            stderr=log,
+            start_new_session=True,
+            env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[1])},
+        )
+    try:
+        address = f"http://127.0.0.1:{port}"
+        for _ in range(240):
+            with suppress(OSError):
+                socket.create_connection(("127.0.0.1", port), 1).close()
+                break
+            time.sleep(0.5)
+        yield address
+    finally:
+        os.killpg(process.pid, signal.SIGTERM)
+        process.wait(60)
+
+
+def measure(clients: Sequence[Client], events: Sequence[dict[str, Any]], requests: int) -> dict[str, float]:
+    """Milliseconds for one event, as a dry run and kept, and at a steady rate; rows a second of a batch."""
+    client, found = clients[0], dict[str, float]()
     for name, dry in (("dry", True), ("kept", False)):
         times = [
             1e3 * client.score({"event": events[number % len(events)], "dry_run": dry}) for number in range(requests)
@@ -100,9 +186,40 @@ def measure(client: Client, events: Sequence[dict[str, Any]], requests: int) -> 
             f"{name}_median_ms": statistics.median(times),
             f"{name}_p99_ms": sorted(times)[int(0.99 * len(times))],
         }
+    # An amount with a space is read by frames, like whatever is not plain: the same event, the longer way.
+    odd = [{"event": event | {"amount": f" {event['amount']}"}, "dry_run": True} for event in events]
+    found["frames_median_ms"] = statistics.median(
+        1e3 * client.score(odd[number % len(odd)]) for number in range(requests // 4)
+    )
+    kept = [{"event": event | {"transaction_id": f"s{number}"}} for number, event in enumerate(events)]
+    for rate in (RATE / 4, RATE):
+        waited = steady(clients, [body | {"dry_run": True} for body in kept], rate=rate, seconds=SECONDS)
+        found |= {
+            f"{rate:.0f}_a_second_median_ms": statistics.median(waited),
+            f"{rate:.0f}_a_second_p99_ms": waited[int(0.99 * len(waited))],
+        }
     batch = [events[number % len(events)] | {"transaction_id": f"b{number}"} for number in range(BATCH)]
     seconds = statistics.median(client.score({"events": batch, "dry_run": True}) for _ in range(10))
     return found | {"batch_rows_a_second": BATCH / seconds}
+
+
+def beside_mlflow(folder: Path, clients: Sequence[Client], events: Sequence[dict[str, Any]]) -> dict[str, float]:
+    """Requests a second of one event each, by turns with `mlflow models serve`, which is given the features."""
+    ours = [{"event": event, "dry_run": True} for event in events]
+    features = dict.fromkeys(load_config(folder).features.feature_set(load_config(folder).columns).names, 1.0)
+    theirs = [{"dataframe_records": [event | features]} for event in events]
+    rates: dict[str, list[float]] = {"ours": [], "mlflow": []}
+    with mlflow_server(folder) as address:
+        others = [Client(address, path="/invocations") for _ in clients]
+        others[0].score(theirs[0])
+        for _ in range(ROUNDS):
+            for each in (*clients, *others):
+                each.close()  # a server closes what lies idle
+            rates["ours"].append(throughput(clients, ours, seconds=SECONDS / 2))
+            rates["mlflow"].append(throughput(others, theirs, seconds=SECONDS / 2))
+    found = {f"{name}_a_second": statistics.median(each) for name, each in rates.items()}
+    ratio = statistics.median(own / other for own, other in zip(*rates.values(), strict=True))
+    return found | {"times_mlflow": ratio}
 
 
 def main(words: Sequence[str] | None = None) -> None:
@@ -126,10 +243,11 @@ def main(words: Sequence[str] | None = None) -> None:
             time.sleep(5)
             idle = memory_of(process.pid)
             address = re.findall(r"answering on (http://[0-9.]+:[0-9]+)", log.read_text())[0]
-            client = Client(address, key)
+            clients = [Client(address, key) for _ in range(CLIENTS)]
             for event in events[:20]:
-                client.score({"event": event, "dry_run": True})
-            found = measure(client, events, given.requests) | {"idle_mb": idle, "used_mb": memory_of(process.pid)}
+                clients[0].score({"event": event, "dry_run": True})
+            found = measure(clients, events, given.requests) | {"idle_mb": idle, "used_mb": memory_of(process.pid)}
+            found |= beside_mlflow(folder, clients, events)
         finally:
             process.terminate()
             process.wait(60)

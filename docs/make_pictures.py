@@ -33,6 +33,17 @@ DESK, PHONE = (1400, 1000), (390, 844)
 COLOURS = 128
 MLFLOW = "http://127.0.0.1:5019"
 BLOCK = re.compile(r"```(json|text)\n(?:(?!```).)*\n```\n*\Z", re.DOTALL)
+RULES: dict[str, dict[str, Any]] = {
+    "large-online": {
+        "when": "amount > 500 and channel == 'online'",
+        "severity": "high",
+        "tag": "online",
+        "reason": "a large amount online",
+        "state": "live",
+        "why": "asked for by the fraud team",
+    },
+    "small-at-the-till": {"when": "amount < 5 and channel == 'chip'", "action": "never", "why": "too many to look at"},
+}
 VIEWS = (("desk", DESK, False), ("dark", DESK, True), ("phone", PHONE, False), ("phone-dark", PHONE, True))
 
 
@@ -104,6 +115,8 @@ def report(browser: Browser, folder: Path) -> None:
 def console(browser: Browser, folder: Path) -> None:
     """The console over the demo's state: the queue, one alert, and its health on a phone in the dark."""
     with served(folder) as (address, key):
+        for name, rule in RULES.items():
+            add_rule(f"{address}/v1/rules/{name}", rule, key)
         with opened(browser, f"{address}/console/", width=1100, height=520) as page:
             _sign_in(page, key)
             page.keyboard.press("j")
@@ -117,9 +130,21 @@ def console(browser: Browser, folder: Path) -> None:
             cookies = page.context.cookies()
         with opened(browser, f"{address}/console/health", width=390, height=760, dark=True, cookies=cookies) as page:
             save(page.screenshot(), DOCS / "console" / "phone.png")
-        for name in ("", "what-if", "quality", "models", "health"):
-            look(browser, f"console-{name or 'queue'}", address=f"{address}/console/{name}", cookies=cookies)
+        for name in ("", "what-if", "quality", "models", "health", "audit", "rules", "rules/new", "rules/history"):
+            look(
+                browser,
+                f"console-{name.replace('/', '-') or 'queue'}",
+                address=f"{address}/console/{name}",
+                cookies=cookies,
+            )
         look(browser, "console-alert", address=path, cookies=cookies)
+
+
+def add_rule(address: str, rule: dict[str, Any], key: str) -> None:
+    """Keep a rule, as a program would."""
+    headers = {"Authorization": f"Bearer {key}", "Content-Type": "application/json"}
+    request = urllib.request.Request(address, json.dumps(rule).encode(), headers, method="PUT")
+    urllib.request.urlopen(request, timeout=60).close()
 
 
 def _sign_in(page: Page, key: str) -> None:
@@ -168,6 +193,7 @@ def look(browser: Browser, name: str, *, content: str = "", address: str = "", c
     """A page as people see it on a desk, in the dark, on a phone, and there in the dark, to be looked at."""
     for which, (width, height), dark in VIEWS:
         with opened(browser, content or address, width=width, height=height, dark=dark, cookies=cookies) as page:
+            page.wait_for_load_state("networkidle")
             page.screenshot(path=LOOKS / f"{name}-{which}.png", full_page=True)
 
 

@@ -38,6 +38,7 @@ from tests.alert_places import config_in, give, rows, store_in
 from tests.doors import Served, served
 from tests.sensor_sites import SensorSite, bundle_of
 from tests.service_sites import score
+from tests.test_console import Browser
 from tests.test_past import LATER, PAYMENTS, home, put, settle, trained  # noqa: F401 - fixtures
 
 ROOT = Path(__file__).parents[1]
@@ -596,6 +597,38 @@ def test_what_if_counts_what_is_stored(site: Site, service: Served) -> None:
     assert found["then"]["flagged"] == int((frame["p_value"] <= 0.5).sum())
     assert capped["then"]["flagged"] == 3
     assert is_problem(none, 422)
+
+
+def test_what_if_says_what_money_it_would_miss(site: Site) -> None:
+    """Of events that people called fraud, by what their alerts had at stake; nothing where nobody has said so."""
+    file = site.folder / "detector.yaml"
+    given = yaml.safe_load(file.read_text())
+    given["alerts"] = {"amount": "amount", "file": {"path": "alerts.jsonl"}, "a_day": 100, "key": ["fee"]}
+    file.write_text(yaml.safe_dump(given))
+    site.add(200)
+    score(site)
+    config = load_config(site.folder)
+    asked = {"quantile": 0.9999, "days": 3_000}
+    with served(config, open_store(config.service.store)) as service:
+        before = service.ask("POST", "/v1/what-if", json=asked).json()
+        alerts = service.ask("GET", "/v1/alerts").json()["alerts"]
+        for one, verdict in zip(alerts[:3], ("fraud", "fraud", "fine"), strict=True):
+            service.ask("POST", f"/v1/alerts/{one['id']}/verdict", json={"verdict": verdict})
+        found = service.ask("POST", "/v1/what-if", json=asked).json()
+        service.ask("POST", f"/v1/alerts/{alerts[0]['id']}/verdict", json={"verdict": "fine"})
+        corrected = service.ask("POST", "/v1/what-if", json=asked).json()
+        browser = Browser(service)
+        browser.sign_in("view")
+        page = browser.ask("GET", "/what-if?quantile=0.9999&days=3000").text
+    first, second = (round(one["amount"], 2) for one in alerts[:2])
+
+    assert (before["today"]["money_caught"], before["today"]["money_missed"]) == (None, None)
+    assert found["today"]["money_caught"] == round(first + second, 2)
+    assert (found["today"]["money_missed"], found["then"]["money_caught"]) == (0, 0)
+    assert found["then"]["money_missed"] == round(first + second, 2)
+    assert corrected["then"]["money_missed"] == second
+    assert "Money missed" in page
+    assert f"{second:,.2f}" in page
 
 
 def test_description_names_every_path(service: Served) -> None:

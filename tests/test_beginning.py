@@ -77,6 +77,42 @@ def test_readings_of_machines_are_recognised() -> None:
     assert [each.column for each in found.named("ignore")] == ["anomaly_kind", "anomaly_sensor"]
 
 
+@pytest.mark.parametrize("together", [True, False])
+def test_files_of_the_same_time_are_each_of_a_machine(
+    together: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Uneven seconds are regular enough; files one after the other are of one machine."""
+    monkeypatch.chdir(tmp_path)
+    rng = np.random.default_rng(0)
+    (tmp_path / "rows").mkdir()
+    for place, name in enumerate(("press-1", "press-2")):
+        start = pd.Timestamp("2026-04-01") + pd.Timedelta(days=0 if together else 3 * place)
+        when = start + pd.to_timedelta(np.arange(600) * 300 + rng.integers(0, 40, 600), unit="s")
+        frame = pd.DataFrame({"time": when, "flow": rng.normal(5, 1, 600), "heat": rng.normal(40, 2, 600)})
+        frame.to_csv(tmp_path / "rows" / f"{name}.csv", index=False)
+
+    result = CliRunner().invoke(app, ["init", "rows"])
+
+    assert result.exit_code == 0, result.output
+    assert "sensors, because 2 columns of numbers, a row about every 3" in result.output
+    config = load_config(tmp_path)
+    expected = ("machine", "filename") if together else (None, None)
+    assert (config.columns.entity, config.columns.entity_from) == expected
+    assert [check for check in examine(config) if check.state == "problem"] == []
+
+
+def test_results_do_not_go_among_the_rows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In a folder of rows, `detector init .` would make the scores a part of the source."""
+    simulate_transactions(100, seed=2).to_csv(tmp_path / "rows.csv", index=False)
+    monkeypatch.chdir(tmp_path)
+
+    result = CliRunner().invoke(app, ["init", "."])
+
+    assert result.exit_code == 2
+    assert "results must not lie among them. Name another folder with --folder" in result.output
+    assert not (tmp_path / "detector.yaml").exists()
+
+
 @pytest.mark.parametrize(
     ("values", "part"),
     [

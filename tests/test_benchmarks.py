@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from benchmarks import categorical, flags, speed, tabular, way
+from benchmarks import categorical, flags, speed, stages, tabular, way
 
 ROWS = 240
 
@@ -255,6 +255,35 @@ def test_speed_measures_every_part(monkeypatch: pytest.MonkeyPatch, capsys: pyte
     assert {name for name, value in figures.items() if value is None} == {"ratio_to_pyod", "ratio_to_pyod_default"}
     assert all(value > 0 for value in figures.values() if value is not None)
     assert "sklearn NearestNeighbors" in said
+
+
+@pytest.mark.slow
+def test_stages_are_measured_at_every_size(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    """Each stage has its time, none more than the job; the table is written, too."""
+    monkeypatch.setattr(stages, "SAMPLE", 500)
+
+    stages.main(["--rows", "500,1000", "--train-rows", "1000", "--output", str(tmp_path / "stages.csv")])
+
+    found = json.loads(capsys.readouterr().out.splitlines()[-1])
+    assert list(found["sizes"]) == ["500", "1000"]
+    for size in found["sizes"].values():
+        assert set(size["stages"]) >= {*stages.STAGES, stages.WRITE} - {"explain"}
+        assert all(0 < seconds < size["seconds"] for seconds in size["stages"].values())
+    assert set(found["members"]) >= {"autoencoder", "forest", "neighbours"}
+    assert pd.read_csv(tmp_path / "stages.csv")["stage"].tolist()[-1] == "peak memory, MB"
+
+
+def test_a_stage_has_its_own_seconds_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a stage within takes, and what is done with the items it yields, is not its own."""
+    now = iter([0.0, 1.0, 4.0, 10.0])
+    monkeypatch.setattr(stages.time, "perf_counter", lambda: next(now))
+    clock = stages.Clock()
+
+    clock.time("outer", lambda: clock.time("inner", lambda: None))
+
+    assert clock.seconds == {"inner": 3.0, "outer": 7.0}
 
 
 def test_speed_refuses_too_few_rows(capsys: pytest.CaptureFixture[str]) -> None:

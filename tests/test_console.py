@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 import re
 import shutil
 from collections.abc import Iterator
@@ -302,6 +303,44 @@ def test_quality_counts_each_alert_once(tmp_path: Path) -> None:
     assert "Half of the answers within 3.0 h" in text
     assert "By first reason Reason Sent Answered Fraud Precision amount 4 3 2 67 %" in text
     assert "file 4 3 2 67 %" in text
+
+
+def test_views_are_kept_for_each_person(desk: Served) -> None:
+    """Saved, listed, marked where it is shown, replaced and removed; nobody else sees it, and names are only text."""
+    made(desk, ("card-1", 0, "high"), ("card-2", 0, "low"))
+    ann, bob = Browser(desk), Browser(desk)
+    ann.sign_in("view")
+    bob.ask("POST", "/sign-in", data={"key": desk.key("review", name="bob")})
+    bob.cookie = bob.ask("POST", "/sign-in", data={"key": desk.key("review", name="bob")}).cookies[COOKIE]
+    bob.ask("GET", "/")
+
+    shown = "state=open&severity=high&order=urgent"
+    kept = ann.ask("POST", "/views", data={"name": EVIL[:40], "query": f"{shown}&after=x&nonsense=1"})
+    page = ann.ask("GET", unquote(kept.headers["location"].removeprefix("/console"))).text
+    ann.ask("POST", "/views", data={"name": "mine", "query": "assignee=ann"})
+    ann.ask("POST", "/views", data={"name": "mine", "query": "state=all"})
+    listed = ann.ask("GET", "/").text
+    empty = ann.ask("POST", "/views", data={"name": " ", "query": ""})
+    theirs = bob.ask("GET", "/").text
+    bob.ask("POST", "/views/remove", data={"name": "mine"})
+    still = ann.ask("GET", "/").text
+    ann.ask("POST", "/views/remove", data={"name": "mine"})
+    gone = ann.ask("GET", "/").text
+    for number in range(30):
+        last = ann.ask("POST", "/views", data={"name": f"view {number}", "query": "state=all"})
+
+    assert kept.headers["location"] == f"/console/?{shown}"
+    assert f'href="/console/?{html.escape(shown)}" aria-current="page"' in page
+    assert ("card-1" in page, "card-2" in page) == (True, False)
+    assert "<script>alert(1)" not in page
+    assert 'href="/console/?state=all"' in listed
+    assert "assignee=ann&#34;" not in listed
+    assert empty.status_code == 422
+    assert "mine" not in theirs
+    assert ">mine<" in still
+    assert ">mine<" not in gone
+    assert last.status_code == 422
+    assert "30 views already" in last.text
 
 
 def test_another_policy_is_looked_at_and_not_kept(tiny_bundle: Path, tmp_path: Path) -> None:

@@ -20,6 +20,7 @@ from mlflow.exceptions import MlflowException
 
 from detector.errors import DataError, SchemaError
 from pipelines.config import Config, load_config
+from pipelines.config.rules import RuleSection
 from pipelines.lab.evaluate import evaluate_encoders
 from pipelines.scoring.explained import explain
 from pipelines.scoring.one_off import score
@@ -238,6 +239,36 @@ def test_any_row_can_be_explained(site: Config, tmp_path: Path) -> None:
     said = "\n".join(str(line) for line in found.summary())
     assert f"{top}: Flagged, {scores.loc[top, 'severity']}." in said
     assert "It is number 1 of 600 rows by risk." in said
+
+
+def test_rules_count_where_a_row_is_explained(site: Config, tmp_path: Path) -> None:
+    """As in `score`: a rule flags a row that the policy does not, another one hides the riskiest; both are named."""
+    fresh = site.bundle.parent / "fresh.parquet"
+    rows = pd.read_parquet(fresh)
+    bare = [explain(site, key, input=str(fresh), now=NOW) for key in rows["transaction_id"].iloc[:1]]
+    top = explain_top(site, fresh, tmp_path)
+    least = float(rows["amount"].min())
+    rules = (
+        RuleSection(name="smallest", when=f"amount <= {least}", action="alert", state="live"),
+        RuleSection(name="known", when=f"transaction_id == '{top}'", action="never", state="live"),
+    )
+    ruled = site.model_copy(update={"rules": rules})
+    smallest = rows.loc[rows["amount"].idxmin(), "transaction_id"]
+
+    flagged, hidden = (explain(ruled, key, input=str(fresh), now=NOW) for key in (smallest, top))
+
+    assert not bare[0].rules
+    assert (flagged.flagged, flagged.rules, flagged.hidden_by) == (True, ["smallest"], [])
+    assert (hidden.flagged, hidden.hidden_by) == (False, ["known"])
+    assert "Rules that hit it: smallest." in flagged.summary()
+    assert "Kept from being flagged by: known." in hidden.summary()
+
+
+def explain_top(site: Config, fresh: Path, folder: Path) -> str:
+    """The key of the riskiest row."""
+    score(site, input=str(fresh), output=str(folder / "scores.parquet"), now=NOW)
+    scores = pd.read_parquet(folder / "scores.parquet").set_index("transaction_id")
+    return str(scores["risk"].idxmax())
 
 
 def test_a_row_of_the_source_is_explained_by_its_own_past(site: Config) -> None:

@@ -22,12 +22,17 @@ from detector.errors import SettingError
 from pipelines.alerts.review.queue import EVENTS
 from pipelines.cli import app
 from pipelines.config import TEXT_VARIABLE, Config, load_config
+from pipelines.console.application import add_doors
 from pipelines.scoring.batch_transaction import Scoring
 from pipelines.service.app import Service
+from pipelines.service.http import HttpServer, application
 from pipelines.service.reload import AGAIN_SECONDS, ConfigurationFile, Reading
 from pipelines.store import Audit, Run, Store
 from pipelines.store.alert_tables import Alert
+from tests.alert_places import config_in, store_in
+from tests.doors import Served, served
 from tests.service_sites import NOTHING_WRONG, Instance, context, opened, wait_until
+from tests.test_console import Browser
 
 QUIET = {name: {"enabled": False} for name in ("retrain", "drift", "deliver", "housekeeping")}
 
@@ -316,3 +321,57 @@ def test_process_takes_it_over_on_its_pages(site: Site) -> None:
     finally:
         instance.end(signal.SIGKILL)
     assert site.count() == NOTHING_WRONG
+
+
+@pytest.mark.slow
+def test_admin_has_it_read_and_is_told_why_not(site: Site) -> None:
+    """By `/v1` and by the button: what was taken over, why not, and who asked stands in the audit trail."""
+    with opened(site) as store, running(site, store) as service:
+        app = application(service.facts, service.metrics)
+        add_doors(app, service.config, store, service.facts)
+        server = HttpServer(app, host="127.0.0.1", port=0)
+        server.start()
+        try:
+            wait_until(lambda: service.leadership.is_leader)
+            desk = Served(server.address, store, service.config, service.cache)
+            path, why = "/v1/configuration/reload", {"reason": "month end"}
+            same = desk.ask("POST", path, json=why)
+            denied = desk.ask("POST", path, scope="review", json=why)
+            edit(site, policy={"quantile": 0.2})
+            taken = desk.ask("POST", path, json=why)
+            good = (site.folder / "detector.yaml").read_text()
+            (site.folder / "detector.yaml").write_text(good + "nonsense: 1\n")
+            refused = desk.ask("POST", path, json=why)
+            boss = Browser(desk)
+            boss.sign_in("admin")
+            shown = boss.ask("POST", "/configuration", data={"reason": "again"})
+            analyst = Browser(desk)
+            analyst.sign_in("review")
+            other = analyst.ask("POST", "/configuration", data={"reason": "again"})
+        finally:
+            server.stop()
+        with store.read() as session:
+            trail = session.scalars(sa.select(Audit).where(Audit.action == "ask to reload").order_by(Audit.id)).all()
+            told = [(each.actor, each.reason, each.arguments["outcome"]) for each in trail]
+            reasons = [each.arguments["refused"] for each in trail]
+
+    assert same.json() == {"changed": [], "note": "The file says what serves already."}
+    assert denied.status_code == 403
+    assert taken.json()["changed"] == ["policy.quantile: 0.99 → 0.2"]
+    assert refused.status_code == 409
+    assert "nonsense: is not a key" in refused.json()["detail"]
+    assert shown.status_code == 409
+    assert "nonsense: is not a key" in shown.text
+    assert other.status_code == 403
+    assert told[:3] == [("ann", "month end", outcome) for outcome in ("taken over", "taken over", "refused")]
+    assert told[3:] == [("ann", "again", "refused")]
+    assert "nonsense" in reasons[2]
+
+
+def test_service_without_a_file_says_so(tmp_path: Path) -> None:
+    """A configuration that a program made cannot be read again."""
+    with served(config_in(tmp_path), store_in(tmp_path)) as desk:
+        found = desk.ask("POST", "/v1/configuration/reload", json={})
+
+    assert found.status_code == 422
+    assert "no file to read again" in found.json()["detail"]

@@ -7,8 +7,9 @@ scaled, so that a large number such as an account balance keeps its cents.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any, Self
 
 import numpy as np
@@ -21,17 +22,20 @@ from detector.errors import DataError
 from detector.schema import Schema
 
 CYCLES = {"hour": 24.0, "weekday": 7.0}
+BOOLEANS = {0.0: "false", 1.0: "true"}
 
 
-def to_cycle(times: pd.Series, part: str) -> Floats:
+def to_cycle(times: NDArray[np.datetime64], part: str) -> Floats:
     """Hour of day or day of week as sine and cosine, shape (n_rows, 2); NaN where the time is missing.
 
-    >>> to_cycle(pd.Series(pd.to_datetime(["2026-01-05 06:00"])), "hour").round(3)
+    >>> to_cycle(np.array(["2026-01-05T06:00"], dtype="datetime64[us]"), "hour").round(3)
     array([[1., 0.]])
     """
-    hours = times.dt.hour + times.dt.minute / 60.0 + times.dt.second / 3600.0
-    position = hours if part == "hour" else times.dt.day_of_week + hours / 24.0
-    angle = position.to_numpy(dtype=np.float64, na_value=np.nan) * (2 * np.pi / CYCLES[part])
+    seconds = times.astype("datetime64[us]").astype(np.int64) // 1_000_000
+    days, of_day = np.divmod(seconds, 86_400)
+    hours = of_day // 3600 + of_day // 60 % 60 / 60.0 + of_day % 60 / 3600.0
+    position = hours if part == "hour" else (days + 3) % 7 + hours / 24.0  # 1970 began on a Thursday
+    angle = np.where(np.isnat(times), np.nan, position) * (2 * np.pi / CYCLES[part])
     return np.column_stack([np.sin(angle), np.cos(angle)])
 
 
@@ -206,11 +210,34 @@ class TableEncoder:
         """Turn cleaned rows into arrays."""
         names = self.schema.boolean + self.schema.categorical
         codes = np.empty((len(rows), len(names)), dtype=np.int64)
-        for i, (name, known) in enumerate(zip(names, self.levels, strict=True)):
+        for i, (name, known) in enumerate(zip(names, self._known, strict=True)):
             text = _as_text(rows[name], name in self.schema.boolean)
-            positions = pd.Index(known, dtype=object).get_indexer(pd.Index(text.to_numpy(dtype=object)))
+            positions = known.get_indexer(pd.Index(text.to_numpy(dtype=object), dtype=object))
             codes[:, i] = np.where(text.isna(), MISSING, np.where(positions < 0, UNSEEN, positions + RESERVED))
         return Encoded(_numeric(rows, self.schema), codes)
+
+    def encode_one(self, row: Mapping[str, Any]) -> Encoded:
+        """Turn the cells of one row, as ``plain_row`` returns them, into the same arrays."""
+        schema = self.schema
+        numeric = np.array([[row[name] for name in schema.numeric]], dtype=np.float64)
+        if schema.datetime:
+            times = [np.array([row[name]], dtype="datetime64[us]") for name in schema.datetime]
+            numeric = np.hstack([numeric, *(to_cycle(time, part) for time in times for part in CYCLES)])
+        texts = [BOOLEANS.get(row[name]) for name in schema.boolean] + [row[name] for name in schema.categorical]
+        codes = [
+            MISSING if text is None else known.get(text, UNSEEN) for text, known in zip(texts, self._codes, strict=True)
+        ]
+        return Encoded(np.ascontiguousarray(numeric), np.array([codes], dtype=np.int64))
+
+    @cached_property
+    def _known(self) -> list[pd.Index]:
+        """The levels of each column, to be looked up in."""
+        return [pd.Index(known, dtype=object) for known in self.levels]
+
+    @cached_property
+    def _codes(self) -> list[dict[str, int]]:
+        """The code of each level of each column."""
+        return [{text: place + RESERVED for place, text in enumerate(known)} for known in self.levels]
 
     def unscale(self, values: NDArray[np.floating[Any]]) -> Floats:
         """Scaled values, shape (n_rows, n_numeric), back in the units of the table."""
@@ -305,9 +332,10 @@ def _features(schema: Schema) -> tuple[Feature, ...]:
 
 def _numeric(rows: pd.DataFrame, schema: Schema) -> Floats:
     plain = rows[list(schema.numeric)].to_numpy(dtype=np.float64)
-    cycles = [to_cycle(rows[name], part) for name in schema.datetime for part in CYCLES]
+    times = [rows[name].to_numpy(dtype="datetime64[us]") for name in schema.datetime]
+    cycles = [to_cycle(time, part) for time in times for part in CYCLES]
     return np.ascontiguousarray(np.hstack([plain, *cycles])) if cycles else np.ascontiguousarray(plain)
 
 
 def _as_text(column: pd.Series, boolean: bool) -> pd.Series:
-    return column.map({0.0: "false", 1.0: "true"}) if boolean else column
+    return column.map(BOOLEANS) if boolean else column

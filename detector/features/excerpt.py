@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import numpy as np
@@ -32,8 +33,12 @@ def excerpt(history: History, rows: pd.DataFrame) -> History:
     >>> len(history), len(excerpt(history, rows[:1]))
     (2, 1)
     """
-    found = History(history.features, told_by=history.told_by)
-    found.lateness, found.latest = history.lateness, history.latest
+    return excerpt_of(history, _records(history, rows))
+
+
+def excerpt_of(history: History, rows: Iterable[Mapping[str, Any]]) -> History:
+    """The same for rows as mappings, typed."""
+    found, rows = history.emptied(), list(rows)
     for by, layout in history.layouts.items():
         for name, keys in _keys_by_entity(history, rows, by).items():
             packed, tail = history.entities[by].get(name, EMPTY), history.tails[by].get(name, ())
@@ -58,24 +63,28 @@ def known_rows(history: History, rows: pd.DataFrame) -> Flags:
     >>> known_rows(history, rows).tolist()
     [True, False]
     """
-    key, known = history.features.key, np.zeros(len(rows), dtype=bool)
+    return np.array([is_known(history, row) for row in _records(history, rows)], dtype=bool)
+
+
+def is_known(history: History, row: Mapping[str, Any]) -> bool:
+    """The same of one row, typed."""
+    key = history.features.key
     if key is None:
-        return known
-    for by in history.layouts:
-        for place, row in enumerate(rows[_columns(history, by)].to_dict("records")):
-            name = entity_name(row, by)
-            known[place] |= name is not None and row[key] in history.tails[by].get(name, ())
-    return known
+        return False
+    names = ((by, entity_name(row, by)) for by in history.layouts)
+    return any(name is not None and row[key] in history.tails[by].get(name, ()) for by, name in names)
 
 
-def _keys_by_entity(history: History, rows: pd.DataFrame, by: By) -> dict[str, set[Any]]:
+def _keys_by_entity(history: History, rows: Iterable[Mapping[str, Any]], by: By) -> dict[str, set[Any]]:
     key, found = history.features.key, dict[str, set[Any]]()
-    for row in rows[_columns(history, by)].to_dict("records"):
+    for row in rows:
         if (name := entity_name(row, by)) is not None:
             found.setdefault(name, set()).add(None if key is None else row[key])
     return found
 
 
-def _columns(history: History, by: By) -> list[str]:
-    key = history.features.key
-    return list(by) if key is None else list(dict.fromkeys([*by, key]))
+def _records(history: History, rows: pd.DataFrame) -> list[dict[Any, Any]]:
+    key, columns = history.features.key, dict.fromkeys(name for by in history.layouts for name in by)
+    named = list(columns if key is None else columns | {key: None})
+    records: list[dict[Any, Any]] = rows[named].to_dict("records")
+    return records

@@ -6,6 +6,7 @@ paths agree to the last bit.
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Mapping
 from math import nan
 from typing import Any
@@ -73,6 +74,13 @@ class History:
     def __reduce__(self) -> tuple[Any, ...]:
         kept = (self.lateness, self.latest, self.entities, self.tails)
         return _restored, (self.features, self.told_by, *kept)
+
+    def emptied(self) -> History:
+        """The same without what is kept of entities: a past that goes on from the same moment."""
+        other = copy.copy(self)
+        other.entities, other.tails = {by: {} for by in self._groups}, {by: {} for by in self._groups}
+        other._tails_kept = 0
+        return other
 
     def copy(self) -> History:
         """The same past, to go on from without changing this one; what is kept of an entity is shared until then."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from math import nan
 from typing import Any, Literal, get_args
 
 import numpy as np
@@ -68,6 +69,17 @@ class Money:
         """The column by which amounts are kept apart, if so."""
         return (self.currency,) if self.currency is not None and self.mixed == "apart" else ()
 
+    @property
+    def is_in_one(self) -> bool:
+        """Whether amounts count as they are, as there is one currency, or each has its own past."""
+        return self.currency is None or self.mixed == "apart"
+
+    def takes_one(self, row: Mapping[str, Any]) -> bool:
+        """Whether nothing is wrong with the amount of one row, as far as that can be said without others."""
+        amount = row[self.column]
+        refused = (amount < 0 and self.negative == "refuse") or (amount == 0 and self.zero == "refuse")
+        return self.is_in_one and not refused
+
     def read(self, rows: pd.DataFrame) -> Floats:
         """Amounts in one currency, NaN where missing or skipped.
 
@@ -95,9 +107,10 @@ class Money:
         nan
         """
         amount = row[self.column]
-        plain = self.currency is None or self.mixed == "apart"
-        if plain and isinstance(amount, int | float) and amount > 0:
-            return float(amount)
+        if self.is_in_one and isinstance(amount, int | float):
+            rule = "keep" if amount > 0 or amount != amount else self.negative if amount < 0 else self.zero
+            if rule != "refuse":
+                return float(amount) if rule == "keep" else nan
         names = [self.column] if self.currency is None else [self.column, self.currency]
         return float(self.read(pd.DataFrame({name: [row[name]] for name in names}))[0])
 

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from detector.members.novelty import KnownRows
 
-CHUNK = 500
+CHUNK = 2000
 """Known rows whose distances are computed together: those of a block of rows then stay in the processor's cache."""
 
 
@@ -96,7 +96,7 @@ def _lines(known: KnownRows, name: str, constants: dict[str, NDArray[Any] | np.g
 
     ``pull`` is what a kernel's exponent is, up to what is the same for all known rows: their products with a row less
     half their squared length, over the squared width. The length is a product, too, with a one behind each row, and so
-    is the sum of the weights, with a one behind each known row: what is 500 times as wide as a row is passed through
+    is the sum of the weights, with a one behind each known row: what is 2000 times as wide as a row is passed through
     memory as few times as can be.
     """
     rows, kernel, width = known.rows[name], known.contracted, known.rows[name].shape[1]

@@ -16,9 +16,11 @@ from detector.errors import BundleError
 if TYPE_CHECKING:
     import onnx
 
-BLOCK = 128
+BLOCK = 16
 """Rows computed together. One row costs as much as so many, so a larger block answers a single event later; a smaller
 one spends more of its time on calls."""
+TOGETHER = 8
+"""Blocks that a thread computes one after the other; fewer, and threads hand over more often than they compute."""
 
 
 class Graph:
@@ -60,16 +62,20 @@ class Graph:
         n_rows = len(next(iter(inputs.values())))
         starts = range(0, max(n_rows, 1), self.block)
 
-        def compute(start: int) -> list[NDArray[np.float32]]:
+        def compute(some: range) -> list[list[NDArray[np.float32]]]:
+            return [block(start) for start in some]
+
+        def block(start: int) -> list[NDArray[np.float32]]:
             cut = {name: _padded(array[start : start + self.block], self.block) for name, array in inputs.items()}
             kept = min(self.block, n_rows - start)
             return [result[:kept] for result in self._session.run(names, cut)]
 
-        if len(starts) == 1 or self.threads == 1:
-            parts = [compute(start) for start in starts]
+        if len(starts) <= TOGETHER or self.threads == 1:
+            parts = compute(starts)
         else:
+            some = [starts[first : first + TOGETHER] for first in range(0, len(starts), TOGETHER)]
             with ThreadPoolExecutor(self.threads) as pool:
-                parts = list(pool.map(compute, starts))
+                parts = [part for done in pool.map(compute, some) for part in done]
         return {name: np.concatenate([part[i] for part in parts]) for i, name in enumerate(names)}
 
 

@@ -125,3 +125,12 @@ def fingerprint(folder: Path | str) -> str:
     """A short name for exactly this bundle: the first 12 digits of its manifest's SHA-256."""
     FOLDER.facts(Path(folder))
     return digest_of(Path(folder) / MANIFEST)[:12]
+
+
+def stamp(folder: Path | str) -> tuple[int, ...] | None:
+    """What changes with a bundle's manifest, to be had at once; None if there is none."""
+    try:
+        found = (Path(folder) / MANIFEST).stat()
+    except OSError:
+        return None
+    return found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns

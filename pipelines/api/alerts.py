@@ -57,7 +57,7 @@ class Comment(Given):
 
 def alerts_router(doors: Doors) -> APIRouter:
     """The paths."""
-    router = APIRouter(prefix="/alerts", tags=["alerts"], dependencies=[Depends(needs("review"))])
+    router = APIRouter(prefix="/alerts", tags=["alerts"], dependencies=[Depends(needs("view"))])
     _add_reads(router, doors)
     _add_writes(router, doors)
     return router
@@ -119,7 +119,7 @@ def _add_writes(router: APIRouter, doors: Doors) -> None:
 
         return in_one_transaction(doors, request, given, within)
 
-    @router.post("/{alert}/verdict")
+    @router.post("/{alert}/verdict", dependencies=[Depends(needs("review"))])
     def answer(alert: str, given: Verdict, request: Request) -> JSONResponse:
         """Say what it was. An earlier verdict stays known; the last one counts."""
 
@@ -129,7 +129,7 @@ def _add_writes(router: APIRouter, doors: Doors) -> None:
 
         return write(request, alert, given, act)
 
-    @router.post("/{alert}/snooze")
+    @router.post("/{alert}/snooze", dependencies=[Depends(needs("review"))])
     def snooze(alert: str, given: Snooze, request: Request) -> JSONResponse:
         """Keep this pattern of this entity quiet for some hours."""
 
@@ -138,7 +138,7 @@ def _add_writes(router: APIRouter, doors: Doors) -> None:
 
         return write(request, alert, given, act)
 
-    @router.post("/{alert}/assignee")
+    @router.post("/{alert}/assignee", dependencies=[Depends(needs("review"))])
     def assign(alert: str, given: Assignee, request: Request) -> JSONResponse:
         """Say who looks after it."""
 
@@ -147,7 +147,7 @@ def _add_writes(router: APIRouter, doors: Doors) -> None:
 
         return write(request, alert, given, act)
 
-    @router.post("/{alert}/comments")
+    @router.post("/{alert}/comments", dependencies=[Depends(needs("review"))])
     def comment(alert: str, given: Comment, request: Request) -> JSONResponse:
         """Write something beside it."""
 

@@ -11,6 +11,7 @@ from starlette.types import ASGIApp
 
 from pipelines.api.alerts import alerts_router
 from pipelines.api.audit import audit_router
+from pipelines.api.configuration import configuration_router
 from pipelines.api.doors import Doors
 from pipelines.api.guard import Guard
 from pipelines.api.jobs import jobs_router
@@ -19,6 +20,7 @@ from pipelines.api.models import models_router
 from pipelines.api.problems import DESCRIBED, HEADERS, answer_problems
 from pipelines.api.rules import rules_router
 from pipelines.api.scores import scores_router
+from pipelines.api.short_way import ShortWay
 
 PATH = "/v1"
 ABOUT = """Score events, work through alerts, steer the service.
@@ -31,7 +33,7 @@ Errors are `application/problem+json`, whose `errors` name each field."""
 
 def api(doors: Doors) -> ASGIApp:
     """The application, to be mounted at ``PATH``."""
-    return Guard(unguarded(doors), doors)
+    return Guard(ShortWay(unguarded(doors), doors), doors)
 
 
 def unguarded(doors: Doors) -> FastAPI:
@@ -48,7 +50,7 @@ def unguarded(doors: Doors) -> FastAPI:
     )
     answer_problems(app)
     routers = (scores_router, alerts_router, looks_router, jobs_router, models_router, rules_router, audit_router)
-    for router in routers:
+    for router in (*routers, configuration_router):
         app.include_router(router(doors))
 
     @app.get("/openapi.json", include_in_schema=False)

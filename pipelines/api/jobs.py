@@ -31,7 +31,7 @@ class Why(Given):
 def jobs_router(doors: Doors) -> APIRouter:
     """The paths."""
     router = APIRouter(prefix="/jobs", tags=["jobs"])
-    store, reads, steers = doors.store, Depends(needs("review")), Depends(needs("admin"))
+    store, reads, steers = doors.store, Depends(needs("view")), Depends(needs("admin"))
 
     @router.get("", dependencies=[reads])
     def list_jobs() -> JSONResponse:

@@ -47,7 +47,7 @@ class Policy(Given):
 def looks_router(doors: Doors) -> APIRouter:
     """The paths."""
     router = APIRouter(tags=["look"])
-    reads = Depends(needs("review"))
+    reads = Depends(needs("view"))
 
     @router.get("/entities/{entity:path}", dependencies=[reads])
     def entity(entity: str, days: Annotated[float, Query(gt=0, le=3_650)] = 90.0) -> JSONResponse:

@@ -30,7 +30,7 @@ class Reason(Given):
 def models_router(doors: Doors) -> APIRouter:
     """The paths."""
     router = APIRouter(prefix="/models", tags=["models"])
-    config, reads, moves = doors.config, Depends(needs("review")), Depends(needs("admin"))
+    config, reads, moves = doors.config, Depends(needs("view")), Depends(needs("admin"))
     comparing = threading.Lock()
 
     @router.get("", dependencies=[reads])

@@ -80,7 +80,7 @@ class State(Given):
 def rules_router(doors: Doors) -> APIRouter:
     """The paths."""
     router = APIRouter(prefix="/rules", tags=["rules"])
-    reads, changes = Depends(needs("review")), Depends(needs("admin"))
+    reads, tries, changes = (Depends(needs(scope)) for scope in ("view", "review", "admin"))
 
     @router.get("", dependencies=[reads])
     def list_rules() -> JSONResponse:
@@ -98,7 +98,7 @@ def rules_router(doors: Doors) -> APIRouter:
         """Who changed what, the latest first."""
         return JSONResponse({"changes": history_of(doors, rule, most=limit)}, headers=HEADERS)
 
-    @router.post("/try", dependencies=[reads])
+    @router.post("/try", dependencies=[tries])
     def try_one(given: Tried) -> JSONResponse:
         """What a rule would have done on rows of the source; nothing is changed."""
         found = trial_of(doors, given.section("tried", "shadow"), days=given.days)

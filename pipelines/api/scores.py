@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 from collections.abc import Mapping, Sequence
 from typing import Annotated, Any
@@ -11,12 +12,14 @@ from fastapi import APIRouter, Depends, Request
 from fastapi.responses import JSONResponse
 from pydantic import BaseModel, ConfigDict, Field
 
+from detector.cleaning.plain import NotPlainError
 from detector.errors import nearest
 from pipelines.api.doors import Doors, needs
 from pipelines.api.problems import HEADERS, ProblemError
 from pipelines.api.writes import beside
 from pipelines.features.held_events import framed
 from pipelines.scoring.on_request import BusyError, ScoredEvents
+from pipelines.scoring.one_event import score_one
 
 Value = str | int | float | bool | None
 Event = Annotated[dict[str, Value], Field(min_length=1, max_length=2_000)]
@@ -118,8 +121,11 @@ def _scored(doors: Doors, given: Events, listed: Sequence[Mapping[str, Value]]) 
     }:
         text = "1 value is missing." if len(missing) == 1 else f"{len(missing):,} values are missing."
         raise ProblemError(422, text, fields=dict(list(missing.items())[:20]))
-    frame = framed([{name: event[name] for name in event} for event in listed])
     try:
+        if len(listed) == 1 and not given.reasons:
+            with contextlib.suppress(NotPlainError):
+                return scored_one(doors, listed[0], keep=not given.dry_run)
+        frame = framed(listed)
         found = doors.on_request.score(frame, now=doors.clock(), explain=given.reasons, keep=not given.dry_run)
     except BusyError as error:
         raise ProblemError(503, str(error), headers={"Retry-After": "2"}) from None
@@ -131,6 +137,16 @@ def _scored(doors: Doors, given: Events, listed: Sequence[Mapping[str, Value]]) 
         "held": found.held,
         "note": found.note,
     }
+
+
+def scored_one(doors: Doors, event: Mapping[str, Value], *, keep: bool) -> dict[str, Any]:
+    """What is answered to one plain event.
+
+    Raises ``NotPlainError`` if it goes by frames; ``BusyError`` as they do.
+    """
+    found = score_one(doors.on_request, event, now=doors.clock(), keep=keep)
+    line = {"place": 0, "key": found.key, **found.values, "rules": [], "hidden_by": [], "reasons": None}
+    return {"model_version": found.version, "scores": [line], "refused": [], "held": found.held, "note": found.note}
 
 
 def _refused(place: int, text: str, given: Events) -> dict[str, Any]:

@@ -65,17 +65,20 @@ def register(app: typer.Typer) -> None:
 def init(
     path: Annotated[
         Path,
-        typer.Argument(metavar="FILE|DIR", help="A file to look at, or a folder for the template's configuration."),
+        typer.Argument(
+            metavar="FILE|DIR",
+            help="A file, or a folder of files, to look at; else a folder for the template's configuration.",
+        ),
     ],
-    template: Annotated[Template, typer.Option(help="Of a folder: what it is for.")] = Template.table,
+    template: Annotated[Template, typer.Option(help="Of a folder without rows: what it is for.")] = Template.table,
     folder: Annotated[
-        Path | None, typer.Option(metavar="DIR", help="Of a file: where the configuration goes; by default here.")
+        Path | None, typer.Option(metavar="DIR", help="Of rows: where the configuration goes; by default here.")
     ] = None,
     force: Annotated[bool, typer.Option("--force", help="Replace the one that is there.")] = False,
     as_json: AsJson = False,
 ) -> None:
     """Look at a file and propose a configuration for it, or write a commented one to start from."""
-    if path.is_file():
+    if path.is_file() or _holds_rows(path):
         from pipelines.doctor.beginning import begin
 
         print_report(begin(path, folder=folder or Path(), force=force), as_json=as_json)
@@ -186,6 +189,13 @@ def evaluate(
     from pipelines.training.evaluate import evaluate as run
 
     print_report(run(settings, input=input, now=now()), as_json=as_json)
+
+
+def _holds_rows(folder: Path) -> bool:
+    """Whether a folder holds files of rows, and is none that has a configuration."""
+    if not folder.is_dir() or (folder / "detector.yaml").exists():
+        return False
+    return any(each.suffix.lower() in DATA_FILES and each.is_file() for each in folder.iterdir())
 
 
 def doctor(config: ConfigFile, as_json: AsJson = False) -> None:

@@ -17,7 +17,7 @@ keys_app = typer.Typer(
 def create(
     config: ConfigFile,
     name: Annotated[str, typer.Option(help="Who has it; stands beside all that is done with it.")],
-    scope: Annotated[list[str], typer.Option(help="score, review or admin; once for each.")],
+    scope: Annotated[list[str], typer.Option(help="score, view, review or admin; once for each.")],
     days: Annotated[float | None, typer.Option(min=0.01, help="How long it is valid; without it, for ever.")] = None,
 ) -> None:
     """Make a key and show it, once."""

@@ -2,14 +2,26 @@
 
 from __future__ import annotations
 
+import ipaddress
+import re
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt, field_validator
+from pydantic import (
+    Field,
+    NonNegativeFloat,
+    NonNegativeInt,
+    PositiveFloat,
+    PositiveInt,
+    field_validator,
+    model_validator,
+)
 
 from pipelines.config.values import DEFAULT_STORE, Section, Url, Zone, hide_password
 from pipelines.cron import parse
+
+_HEADER = re.compile(r"[A-Za-z0-9-]+")
 
 
 class JobSection(Section):
@@ -100,14 +112,71 @@ class ApiSection(Section):
     """Hours for which an event that was scored on request counts in the past of later ones, unless it comes before."""
 
 
+class ProxySection(Section):
+    """Single sign-on: a proxy before the console says in a header who somebody is. Off until a header is named.
+
+    The proxy must take the header away from what browsers send, and nothing else at its address may reach the service.
+    """
+
+    header: str | None = None
+    """The header with the name of whoever is signed in, such as `X-Forwarded-User` or `Remote-User`."""
+
+    addresses: tuple[str, ...] = ()
+    """Addresses or networks of the proxies, such as 127.0.0.1 or 10.1.0.0/28; from elsewhere the header is ignored."""
+
+    groups_header: str | None = None
+    """A header with the groups they are in, with commas between them, such as `X-Forwarded-Groups`."""
+
+    viewers: tuple[str, ...] = ()
+    """Names, and groups as `group:NAME`, of those who may look at everything; `*` for all whom the proxy lets in."""
+
+    analysts: tuple[str, ...] = ()
+    """The same of those who may answer alerts as well."""
+
+    admins: tuple[str, ...] = ()
+    """The same of those who may also run jobs, promote models and change rules."""
+
+    @field_validator("header", "groups_header")
+    @classmethod
+    def _is_header(cls, value: str | None) -> str | None:
+        if value is not None and not _HEADER.fullmatch(value):
+            raise ValueError(f"expected the name of a header, such as X-Forwarded-User, received {value!r}.")
+        return value
+
+    @field_validator("addresses")
+    @classmethod
+    def _are_networks(cls, values: tuple[str, ...]) -> tuple[str, ...]:
+        for value in values:
+            try:
+                network = ipaddress.ip_network(value, strict=False)
+            except ValueError:
+                raise ValueError(f"expected networks such as 10.1.0.0/28 or 127.0.0.1, received {value!r}.") from None
+            if network.prefixlen == 0:
+                raise ValueError(f"{value} is everybody, and anybody could say who they are. Name the proxy's address.")
+        return values
+
+    @model_validator(mode="after")
+    def _is_whole(self) -> ProxySection:
+        if self.header is None and (self.addresses or self.groups_header):
+            raise ValueError("`header` names no header, so nobody is signed in by it. Name it, or leave the rest out.")
+        if self.header is not None and not self.addresses:
+            raise ValueError("`addresses` names no proxy, so the header would never count. Name the proxy's address.")
+        if self.header is not None and not (self.viewers or self.analysts or self.admins):
+            raise ValueError("Nobody has a role. Name somebody, or a group, in `viewers`, `analysts` or `admins`.")
+        return self
+
+
 class ConsoleSection(Section):
-    """The pages under `/console` that people work in; they sign in with a key of the scope `review`, or `admin`."""
+    """The pages under `/console` that people work in; they sign in with a key: `view`, `review` or `admin`."""
 
     enabled: bool = True
     """Whether there are any."""
 
     hours: PositiveFloat = 12.0
     """Hours for which a browser stays signed in."""
+
+    proxy: ProxySection = ProxySection()
+    """Single sign-on by a header of a proxy."""
 
 
 class ServiceSection(Section):

@@ -141,6 +141,8 @@ _EXAMPLES: dict[str, Any] = {
     "train.head.reports.key": "transaction_id",
     "train.head.reports.label": "fraud",
     "service.cursor": "arrived_at",
+    "service.console.proxy.header": "X-Forwarded-User",
+    "service.console.proxy.groups_header": "X-Forwarded-Groups",
     "service.keep_scores": 730,
     "service.keep_alerts": 730,
     "tracking.experiment": "transactions",

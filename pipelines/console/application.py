@@ -28,6 +28,7 @@ from pipelines.console.queue import queue_router
 from pipelines.console.rendering import TEMPLATES, form_of, page
 from pipelines.console.rules import rules_router
 from pipelines.console.sign_ins import Visitor, sign_in, sign_out
+from pipelines.console.views import views_router
 from pipelines.service.facts import Facts
 from pipelines.store import Store
 
@@ -38,7 +39,7 @@ def console(doors: Doors) -> ASGIApp:
     """The application, to be mounted at ``PATH``."""
     app = FastAPI(docs_url=None, redoc_url=None, openapi_url=None)
     app.mount("/static", StaticFiles(directory=TEMPLATES / "static"))
-    for router in (queue_router, alert_router, pages_router, rules_router, audit_router):
+    for router in (queue_router, views_router, alert_router, pages_router, rules_router, audit_router):
         app.include_router(router(doors))
     _add_sign_in(app, doors)
 

@@ -11,9 +11,10 @@ from fastapi.responses import PlainTextResponse, RedirectResponse, Response
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from detector.errors import StoreError
+from detector.errors import DataError, StoreError
 from pipelines.api.doors import Doors
 from pipelines.api.limits import bounded
+from pipelines.console.proxy import ProxySignIn
 from pipelines.console.sign_ins import Visitor, visitor
 
 PATH = "/console"
@@ -34,11 +35,13 @@ HEADERS = {
 
 
 class ConsoleGuard:
-    """Lets those through who are signed in and may review; adds the headers that keep pages to themselves."""
+    """Lets those through who are signed in and may look; adds the headers that keep pages to themselves."""
 
     def __init__(self, app: ASGIApp, doors: Doors) -> None:
         self.app = app
         self.doors = doors
+        section = doors.config.service.console
+        self.proxy = ProxySignIn(section.proxy, doors.store, hours=section.hours)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass a request on, or send its sender to the sign-in page."""
@@ -61,21 +64,26 @@ class ConsoleGuard:
 
     async def _admit(self, scope: Scope, headers: Headers, path: str, *, writes: bool) -> Response | None:
         try:
-            who = await anyio.to_thread.run_sync(self._visitor, cookie_of(headers))
+            who = await anyio.to_thread.run_sync(self._visitor, scope, headers)
+        except DataError as error:
+            return PlainTextResponse(str(error), 403)
         except StoreError:
             return PlainTextResponse("The service's state cannot be reached. Try again in a minute.", 503)
         if who is None:
             following = "" if writes or path in ("", "/") else f"?next={quote(path, safe='')}"
             # htmx follows a redirect by itself; a form that was sent is not sent again
             return RedirectResponse(f"{PATH}/sign-in{following}", 303)
-        if not who.caller.may("review"):
-            return PlainTextResponse("This needs a key with the scope review. Sign in with another one.", 403)
+        if not who.caller.may("view"):
+            return PlainTextResponse("This needs a key with the scope view or review. Sign in with another one.", 403)
         scope.setdefault("state", {})["visitor"] = who
         return None
 
-    def _visitor(self, cookie: str) -> Visitor | None:
+    def _visitor(self, scope: Scope, headers: Headers) -> Visitor | None:
+        now = self.doors.clock()
+        if (named := self.proxy.visitor(scope, headers, now=now)) is not None:
+            return named
         with self.doors.store.read() as session:
-            return visitor(session, cookie, now=self.doors.clock())
+            return visitor(session, cookie_of(headers), now=now)
 
 
 def cookie_of(headers: Headers) -> str:

@@ -13,6 +13,7 @@ from fastapi.responses import HTMLResponse, Response
 from detector.errors import DataError, DetectorError
 from pipelines.alerts.channels.targets import targets_of
 from pipelines.alerts.feedback.answers import quality
+from pipelines.api.configuration import reloaded
 from pipelines.api.doors import Doors
 from pipelines.api.jobs import run_of
 from pipelines.api.looks import health_of, policies_of
@@ -78,7 +79,16 @@ def pages_router(doors: Doors) -> APIRouter:
     async def steer_job(request: Request) -> Response:
         return await checked(request, lambda form: _steer(doors, form), scope="admin")
 
+    @router.post("/configuration")
+    async def reload(request: Request) -> Response:
+        return await checked(request, lambda form: _reload(doors, request, form), scope="admin")
+
     return router
+
+
+def _reload(doors: Doors, request: Request, form: Form) -> Response:
+    found = reloaded(doors, who=form.visitor.caller.name, reason=form.one("reason"))
+    return page("problem.html.j2", request, title="The configuration was read", text=found["note"])
 
 
 def _changes(given: Mapping[str, str]) -> dict[str, Any]:

@@ -21,6 +21,8 @@ from pipelines.alerts.review.queue import STATES, Wanted
 from pipelines.api.doors import Doors
 from pipelines.config import Config
 from pipelines.console.rendering import page
+from pipelines.console.sign_ins import Visitor
+from pipelines.console.views import views_of
 from pipelines.cron import zone_of
 from pipelines.store.alert_tables import AlertDay
 
@@ -28,7 +30,6 @@ VIA = "console"
 PAGE = 50
 MOST_COUNTED = 10_000
 DEFAULT_SNOOZE = 24.0
-FILTERS = ("state", "severity", "about", "pattern", "assignee", "order")
 
 
 def queue_router(doors: Doors) -> APIRouter:
@@ -53,6 +54,8 @@ def queue_router(doors: Doors) -> APIRouter:
             lines = queue.page(session, wanted, config=config, now=now)
             total = queue.count(session, wanted, config=config, now=now, most=MOST_COUNTED + 1)
             held_back = held_back_today(session, config=config, now=now)
+            who: Visitor = request.state.visitor
+            views = views_of(session, source=config.name, who=who.caller.name)
         following = queue.following(wanted, lines)
         query = {name: value for name, value in (given | {"order": order}).items() if value}
         more = "" if following is None else urlencode(query | {"after": following.after})
@@ -65,7 +68,7 @@ def queue_router(doors: Doors) -> APIRouter:
             "now": now,
         }
         values |= {"states": STATES, "severities": SEVERITIES[::-1], "more": more, "held_back": held_back}
-        return page("queue.html.j2", request, name=config.name, query=urlencode(query), **values)
+        return page("queue.html.j2", request, name=config.name, query=urlencode(query), views=views, **values)
 
     return router
 

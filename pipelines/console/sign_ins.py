@@ -21,10 +21,14 @@ MOST_COOKIE = 100
 
 @dataclass(frozen=True)
 class Visitor:
-    """Who looks at a page, and what their forms must carry so that no other site can send them."""
+    """Who looks at a page, and what their forms must carry so that no other site can send them.
+
+    - ``by_proxy``: whether a proxy says who it is; then there is nothing here to sign out of.
+    """
 
     caller: Caller
     form_token: str
+    by_proxy: bool = False
 
     def sent(self, token: str) -> bool:
         """Whether a form is one of theirs."""

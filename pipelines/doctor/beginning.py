@@ -1,19 +1,21 @@
-"""``detector init FILE``: look at a file, write a configuration that says why, and say what to check."""
+"""``detector init FILE``: look at a file or a folder of files, write a configuration, say what to check."""
 
 from __future__ import annotations
 
 import json
 import os
 import re
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from detector.errors import SettingError, SinkError
 from pipelines.config import FILE_NAME, SourceSection, load_config
-from pipelines.doctor.proposal import Proposal, proposal_of
+from pipelines.config.data import FILENAME
+from pipelines.doctor.proposal import Proposal, proposal_of, times_of
 from pipelines.listing import Column, Listing
 from pipelines.sources import open_source
+from pipelines.sources.files import find_files
 
 LOOKED_AT = 20_000
 ROLES = ("key", "time", "entity", "label")
@@ -50,19 +52,29 @@ class Beginning:
 def begin(file: Path, *, folder: Path, force: bool = False) -> Beginning:
     """Look at a file and write the configuration for it.
 
+    - ``file``: or a folder of such files; the first is looked at. If they are readings of the same time, each is of a
+      machine of its own.
     - ``folder``: where to; made if it does not exist.
 
-    Raises ``SettingError`` if there is a configuration already; ``SourceError`` if the file cannot be read;
-    ``SinkError`` if the folder cannot be written to.
+    Raises ``SettingError`` if there is a configuration already, or it would lie among the rows; ``SourceError`` if the
+    file cannot be read; ``SinkError`` if the folder cannot be written to.
     """
+    if file.is_dir() and folder.resolve() == file.resolve():
+        raise SettingError(
+            f"{file} holds the rows, and results must not lie among them. Name another folder with --folder, such as "
+            f"`--folder {file.resolve().parent}`."
+        )
     target = folder / FILE_NAME
     if target.exists() and not force:
         raise SettingError(f"{target} is there already. Name another folder with --folder, or add --force.")
-    source = open_source(SourceSection(path=str(file)))
+    files = find_files(str(file))
+    source = open_source(SourceSection(path=str(files[0])))
     frame = source.read(limit=LOOKED_AT)
     found = proposal_of(frame)
     path = os.path.relpath(file, folder)
     days = found.days * max(1.0, (source.estimate() or 0) / len(frame))
+    if found.kind == "sensors" and _side_by_side(files, found):
+        found = replace(found, entity_from=FILENAME)
     text = written(found, path, name=name_of(file), rows=len(frame), days=days)
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -79,6 +91,18 @@ def begin(file: Path, *, folder: Path, force: bool = False) -> Beginning:
             target.unlink()
         raise
     return Beginning(target, len(frame), found)
+
+
+def _side_by_side(files: Sequence[Path], found: Proposal) -> bool:
+    """Whether files hold rows of the same time, not one the rows after the other's; by the first two."""
+    time = next((each for each in found.named("time")), None)
+    if len(files) < 2 or time is None or found.role("entity") is not None:
+        return False
+    first, second = (
+        times_of(open_source(SourceSection(path=str(file))).read(limit=LOOKED_AT)[time.column], time.form)
+        for file in files[:2]
+    )
+    return bool(second.min() < first.max() and first.min() < second.max())
 
 
 def name_of(file: Path) -> str:
@@ -111,6 +135,9 @@ def _lines(found: Proposal, path: str, name: str, rows: int, days: float) -> Ite
     for role in ROLES:
         for choice in found.named(role):
             yield _noted(f"  {role}: {_scalar(choice.column)}", choice.why)
+    if found.entity_from is not None:
+        yield _noted("  entity: machine", "files of the same time: each is of one")
+        yield f"  entity_from: {found.entity_from}"
     for kind in KINDS:
         if choices := found.named(kind):
             yield f"  {kind}:"

@@ -30,7 +30,8 @@ ENTITIES = (
 MOST_ANOMALOUS = 0.3
 FEW_CODES = 50
 LEAST_REPEATS = 2.0
-REGULAR = 0.5
+REGULAR = 0.7
+"""Share of the steps in time that are half to one and a half times the middle one. Of events at random it is .35."""
 MOSTLY_NUMBERS = 0.7
 HALF, HARDLY = 0.5, 0.01
 
@@ -59,6 +60,7 @@ class Proposal:
     - ``choices``: of each column.
     - ``counted``: columns beside the entity that name something whose rows can be counted, such as a terminal.
     - ``days``: how long the rows looked at reach, by their time; 0 without one.
+    - ``entity_from``: where the entity is read from, if it is not a column.
     """
 
     kind: str
@@ -66,6 +68,7 @@ class Proposal:
     choices: list[Choice]
     counted: tuple[str, ...] = ()
     days: float = 0.0
+    entity_from: str | None = None
 
     def named(self, part: str) -> list[Choice]:
         """The columns of a role or a kind."""
@@ -216,8 +219,13 @@ def _names_things(choice: Choice, frame: pd.DataFrame) -> bool:
     return known and FEW_CODES < column.nunique() <= len(column) / LEAST_REPEATS
 
 
+def times_of(column: pd.Series, form: FormatSection | None) -> pd.Series:
+    """The times of a column that is written in a form; without those that cannot be read."""
+    return read_dates(column if form is None else read_form(column.astype("str"), form)[0])[0].dropna()
+
+
 def _days(column: pd.Series, form: FormatSection | None) -> float:
-    when = read_dates(column if form is None else read_form(column.astype("str"), form)[0])[0].dropna()
+    when = times_of(column, form)
     return (when.max() - when.min()) / pd.Timedelta(days=1) if len(when) else 0.0
 
 
@@ -231,12 +239,11 @@ def _why_sensors(frame: pd.DataFrame, time: Choice, entity: Choice | None, taken
     when = read_dates(frame[time.column])[0]
     groups = when.groupby(frame[entity.column].astype(str)) if entity is not None else [("", when)]
     steps = pd.concat([each.sort_values().diff() for _, each in groups]).dropna()
-    if steps.empty:
+    middle = steps.median()
+    if steps.empty or middle <= pd.Timedelta(0) or ((steps - middle).abs() < middle / 2).mean() < REGULAR:
         return None
-    step, share = steps.mode().iloc[0], float((steps == steps.mode().iloc[0]).mean())
-    if share < REGULAR or step <= pd.Timedelta(0):
-        return None
-    return f"{len(numbers)} columns of numbers, a row every {step.total_seconds():g} s"
+    about = "" if (steps == middle).mean() >= HALF else "about "
+    return f"{len(numbers)} columns of numbers, a row {about}every {middle.total_seconds():g} s"
 
 
 def _has_fractions(column: pd.Series) -> bool:

@@ -3,21 +3,24 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterable
+import math
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from detector.cleaning.plain import NotPlainError
 from detector.cleaning.quarantine import quarantine
 from detector.cleaning.values import naive_utc
 from detector.errors import DataError, SettingError
 from detector.features import FeatureSet, History, load_history, save_history
 from detector.features.duration import MICROSECONDS, short
-from detector.features.excerpt import excerpt
+from detector.features.excerpt import excerpt, excerpt_of
+from detector.features.one_row import to_microseconds
 from detector.schema import Schema
 from pipelines.config import Config
 from pipelines.features.rows import FeatureRows, same_sources
@@ -133,6 +136,7 @@ class FeatureEngine:
     def __init__(self, config: Config) -> None:
         self.section = config.features
         self.features: FeatureSet = config.features.feature_set(config.columns)
+        self._names = frozenset(self.features.names)
         self.reader = FeatureRows(config, self.features)
         self.history = self.empty()
         self.whole_from: pd.Timestamp | None = None
@@ -245,14 +249,58 @@ class FeatureEngine:
         taken = typed[~again]
         return MeasuredRows(self._joined(frame, self.history.push(taken), quarantine), quarantine, taken)
 
-    def beside(self, history: History, typed: pd.DataFrame) -> FeatureEngine:
+    def beside(
+        self, history: History, typed: pd.DataFrame, records: Sequence[Mapping[str, Any]] | None = None
+    ) -> FeatureEngine:
         """An engine that goes on from the past of some rows' entities; what it takes leaves that past as it is.
 
-        ``typed`` holds the rows as the reader returns them.
+        ``typed`` holds the rows as the reader returns them; ``records``, if at hand, the same as mappings.
         """
         found = copy.copy(self)
-        found.history = excerpt(history, typed)
+        found.history = excerpt(history, typed) if records is None else excerpt_of(history, records)
         return found
+
+    def read_one(self, row: Mapping[str, Any], *, now: pd.Timestamp) -> dict[str, Any]:
+        """One new row as ``History.push_one`` takes it.
+
+        Raises ``NotPlainError`` if it takes a frame to read it, or to say why it cannot have features.
+        """
+        if not self._names.isdisjoint(row):
+            raise NotPlainError
+        typed = self.reader.read_one(row)
+        self.check_one(typed, now=now)
+        return typed
+
+    def check_one(self, typed: Mapping[str, Any], *, now: pd.Timestamp) -> None:
+        """Raise ``NotPlainError`` if something may keep a row, as the reader returns it, from having features."""
+        features = self.features
+        latest = naive_utc(now).to_datetime64() + np.timedelta64(int(self.section.ahead * MICROSECONDS["s"]), "us")
+        if typed[features.time] > latest:
+            raise NotPlainError
+        if features.money.column in typed and not features.money.takes_one(typed):
+            raise NotPlainError
+
+    def measure_one(
+        self, history: History, typed: Mapping[str, Any], beside: Iterable[Mapping[str, Any]]
+    ) -> dict[str, float]:
+        """The features of one row as ``push`` would give them; the history stays as it is.
+
+        - ``typed``, ``beside``: the row, and others that may be in its past as well, as ``read_one`` returns them.
+
+        Raises ``NotPlainError`` if the row comes too late, or is one that no history takes.
+        """
+        time, key = self.features.time, self.features.key
+        open_from = -math.inf if history.latest is None else history.latest - history.lateness
+        others = [each for each in beside if to_microseconds(each[time]) >= open_from]
+        past = excerpt_of(history, [typed])
+        try:
+            if key is not None:
+                before = [each for each in others if (each[time], each[key]) < (typed[time], typed[key])]
+                for each in sorted(before, key=lambda each: (each[time], each[key])):
+                    past.push_one(each)
+            return past.push_one(typed)
+        except (DataError, TypeError):
+            raise NotPlainError from None
 
     @property
     def reach(self) -> pd.Timedelta:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -92,6 +92,8 @@ class FeatureState:
         """Held while the history moves; whoever reads it meanwhile sees all of a batch, or nothing."""
         self._is_in_hand = False
         """Whether the history goes up to a batch that is not done yet."""
+        self._in_hand: frozenset[str] | None = None
+        """The keys of its rows, once somebody has asked."""
         self._trained: tuple[object, History] | None = None
 
     def measure(
@@ -111,10 +113,10 @@ class FeatureState:
                 if whole is None:
                     return
                 if self._mark == 0:
-                    self._begin(whole)
+                    self._begin(whole[self.engine.features.time])
                 self._mark = None
                 found = self.engine.push(whole, now=pd.Timestamp(now), known=known)
-                self._added, self._is_in_hand = found.taken, True
+                self._added, self._is_in_hand, self._in_hand = found.taken, True, None
             del whole
             quarantine.write(found.quarantine)
             self._rows = slices(found.rows)
@@ -184,17 +186,23 @@ class FeatureState:
         with self.moving:
             self._mark, self._is_in_hand, self._added = None, False, pd.DataFrame()
 
-    def history_for(self, frame: pd.DataFrame, followed: FollowedSource) -> tuple[History, set[str]]:
+    def history_for(
+        self, times: Sequence[Any], followed: Callable[[], FollowedSource], mark: int
+    ) -> tuple[History, frozenset[str]]:
         """The history that rows of the next batch would go on from, and the keys in it of a batch that is in hand.
 
         To be called, and the history to be read, while ``moving`` is held.
+
+        - ``times``: when the rows happened, as they came.
+        - ``mark``: the last batch that is done, looked up since then.
         """
         if self._is_in_hand:
-            return self.engine.history, set(self.added_keys)
-        mark = self._last_done()
+            if self._in_hand is None:
+                self._in_hand = frozenset(self.added_keys)
+            return self.engine.history, self._in_hand
         if self._mark is None or self._mark != mark:
-            self._load(mark, followed)
-        return self._begins_with(frame) if not mark else self.engine.history, set()
+            self._load(mark, followed())
+        return self.engine.history if mark else self._begins_with(pd.Series(times, dtype=object)), frozenset()
 
     @property
     def added_keys(self) -> list[str]:
@@ -251,7 +259,7 @@ class FeatureState:
         self._mark = mark
         self._write_snapshot(mark)
 
-    def _begin(self, whole: pd.DataFrame) -> None:
+    def _begin(self, times: pd.Series) -> None:
         """Before the very first batch: go on from the state that training left.
 
         A source with many rows from before the end of training is followed from its beginning, and has a state of
@@ -260,11 +268,11 @@ class FeatureState:
         Raises ``BundleError, DataError`` if that state is missing, broken, or of other features: nothing is scored as
         if everything were new.
         """
-        self.engine.history = self._begins_with(whole)
+        self.engine.history = self._begins_with(times)
         self._trained = None
         self._write_snapshot(0)
 
-    def _begins_with(self, whole: pd.DataFrame) -> History:
+    def _begins_with(self, times: pd.Series) -> History:
         """What the very first rows go on from: as it is if there is something, or what training left, or nothing."""
         file = self.folder.parent / FILE
         stamp = file.stat().st_mtime_ns if file.exists() else None
@@ -275,7 +283,7 @@ class FeatureState:
         trained = self._trained[1]
         if trained.latest is None:
             return self.engine.history
-        when = read_dates(whole[self.engine.features.time])[0].dropna()
+        when = read_dates(times)[0].dropna()
         end = pd.Timestamp(trained.latest - trained.lateness, unit="us")
         if (when < end).mean() <= MOST_LATE:
             return trained

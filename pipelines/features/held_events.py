@@ -7,8 +7,8 @@ request lies beside, in the database, by its key; it is let go in the transactio
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterable, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -16,14 +16,20 @@ import pandas as pd
 import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
+from detector.cleaning.plain import NotPlainError
 from detector.features import History
+from detector.features.one_row import entity_name
 from pipelines.features.engine import FeatureEngine, MeasuredRows
 from pipelines.store import Store, chunks
 from pipelines.store.access_tables import HeldEvent
 
+Entity = tuple[tuple[str, ...], str]
+NOTHING = (None, 0, False)
+"""What a label says that says nothing."""
+
 
 class HeldEvents:
-    """The events of one source that wait for it.
+    """The events of one source that wait for it, kept in memory as the database has them.
 
     - ``hours``: how long one waits at most.
     """
@@ -33,29 +39,92 @@ class HeldEvents:
         self.source = source
         self.hours = hours
         self._lock = threading.Lock()
-        self._state: tuple[int, int] | None = None
-        self._frame = pd.DataFrame()
+        self._rows: dict[str, HeldRow] = {}
+        self._last = 0
+        self._near: _ByEntity | None = None
+
+    def since(self, now: datetime) -> datetime:
+        """Those that were scored until then wait no longer."""
+        return now - timedelta(hours=self.hours)
 
     def frame(self, *, now: datetime) -> pd.DataFrame:
-        """All of them, as they came, under their keys as text; read again only where something has changed."""
-        ours = (HeldEvent.source == self.source, HeldEvent.at > now - timedelta(hours=self.hours))
-        with self._lock, self.store.read() as session:
-            count, last = session.execute(sa.select(sa.func.count(), sa.func.max(HeldEvent.id)).where(*ours)).one()
-            if self._state != (count, last or 0):
-                found = session.execute(sa.select(HeldEvent.key, HeldEvent.row).where(*ours).order_by(HeldEvent.id))
-                rows = {line.key: line.row for line in found}
-                self._frame = framed(rows.values()).set_axis(list(rows), axis="index") if rows else pd.DataFrame()
-                self._state = (count, last or 0)
-            return self._frame
+        """All of them, as they came, under their keys as text."""
+        with self.store.read() as session:
+            asked = sa.select(sa.func.count(), sa.func.max(HeldEvent.id)).where(*self._ours(now))
+            count, last = session.execute(asked).one()
+            self.follow(session, count=count, last=last or 0, now=now)
+        with self._lock:
+            return framed_by_key(self._rows)
 
-    def hold(self, rows: pd.DataFrame, keys: Sequence[str], *, now: datetime) -> int:
-        """Keep events, as they came; one with the same key is replaced, one whose key no database takes is left out.
+    def follow(self, session: Session, *, count: int, last: int, now: datetime) -> None:
+        """Take over what a look at the state has of them: how many there are, and the number of the latest."""
+        with self._lock:
+            self._follow(session, count=count, last=last, now=now)
 
-        Returns how many were kept.
+    def near(
+        self, engine: FeatureEngine, typed: Iterable[Mapping[str, Any]], *, but: Callable[[str], bool]
+    ) -> dict[str, HeldRow]:
+        """Those that share an entity with some event, by their keys as text: others cannot change its features.
+
+        - ``typed``: the events, as ``FeatureEngine.read_one`` returns them.
+        - ``but``: says of a key whether it is left out.
+        """
+        with self._lock:
+            if not self._rows:
+                return {}
+            if self._near is None or self._near.engine is not engine:
+                self._near = _ByEntity(engine, self._rows)
+            found = self._near.keys(typed)
+            return {key: self._rows[key] for key in self._rows if key in found and not but(key)} if found else {}
+
+    def read_near(
+        self, engine: FeatureEngine, typed: Mapping[str, Any], *, now: datetime, but: Callable[[str], bool]
+    ) -> list[Mapping[str, Any]]:
+        """The same for one event, as ``FeatureEngine.read_one`` returns them.
+
+        Raises ``NotPlainError`` if it takes a frame to say what is known of one of them.
+        """
+        with self._lock:
+            if self._near is None or self._near.engine is not engine:
+                self._near = _ByEntity(engine, self._rows)
+            return [self._near.read(key, now=pd.Timestamp(now)) for key in self._near.keys([typed]) if not but(key)]
+
+    def _ours(self, now: datetime) -> tuple[sa.ColumnElement[bool], ...]:
+        return HeldEvent.source == self.source, HeldEvent.at > self.since(now)
+
+    def _follow(self, session: Session, *, count: int, last: int, now: datetime) -> None:
+        """Read what is new in the database, or all of it where something has gone."""
+        oldest = self.since(now)
+        while self._rows and (first := next(iter(self._rows.items())))[1].at <= oldest:
+            self._let_go(first[0])
+        if last > self._last:
+            self._take(session, *self._ours(now), HeldEvent.id > self._last)
+        if len(self._rows) != count:
+            for key in list(self._rows):
+                self._let_go(key)
+            self._take(session, *self._ours(now))
+
+    def _take(self, session: Session, *which: sa.ColumnElement[bool]) -> None:
+        wanted = sa.select(HeldEvent.id, HeldEvent.key, HeldEvent.row, HeldEvent.at).where(*which)
+        for line in session.execute(wanted.order_by(HeldEvent.id)):
+            self._let_go(line.key)
+            self._rows[line.key] = HeldRow(line.row, line.at)
+            self._last = max(self._last, line.id)
+            if self._near is not None:
+                self._near.add(line.key, line.row)
+
+    def _let_go(self, key: str) -> None:
+        if self._rows.pop(key, None) is not None and self._near is not None:
+            self._near.take_away(key)
+
+    def hold(self, rows: Mapping[str, Mapping[str, Any]], *, now: datetime) -> int:
+        """Keep events, as they came, by their keys; one with the same key is replaced.
+
+        One whose key no database takes is left out. Returns how many were kept.
         """
         lines = [
-            {"source": self.source, "key": key, "row": row, "at": now}
-            for key, row in zip(keys, rows.to_dict("records"), strict=True)
+            {"source": self.source, "key": key, "row": dict(row), "at": now}
+            for key, row in rows.items()
             if "\x00" not in key
         ]
         with self.store.write() as session:
@@ -65,13 +134,86 @@ class HeldEvents:
         return len(lines)
 
 
+@dataclass(frozen=True)
+class HeldRow:
+    """An event that waits: as it came, and when it was scored."""
+
+    row: Mapping[str, Any]
+    at: datetime
+
+
+class _ByEntity:
+    """Held events by the entities that features know them by.
+
+    - ``engine``: reads them.
+    """
+
+    def __init__(self, engine: FeatureEngine, rows: Mapping[str, HeldRow]) -> None:
+        self.engine = engine
+        self._typed: dict[str, Mapping[str, Any]] = {}
+        self._keys: dict[Entity, dict[str, None]] = {}
+        self._labelled: set[str] = set()
+        for key, held in rows.items():
+            self.add(key, held.row)
+
+    def add(self, key: str, row: Mapping[str, Any]) -> None:
+        typed = self._read(row)
+        if typed is None:
+            return
+        self._typed[key] = typed
+        if any(row.get(name) not in NOTHING for name in self.engine.reader.optional):
+            self._labelled.add(key)
+        for entity in self._entities(typed):
+            self._keys.setdefault(entity, {})[key] = None
+
+    def take_away(self, key: str) -> None:
+        self._labelled.discard(key)
+        typed = self._typed.pop(key, None)
+        for entity in () if typed is None else self._entities(typed):
+            keys = self._keys.get(entity, {})
+            keys.pop(key, None)
+            if not keys:
+                self._keys.pop(entity, None)
+
+    def keys(self, typed: Iterable[Mapping[str, Any]]) -> set[str]:
+        return {key for row in typed for entity in self._entities(row) for key in self._keys.get(entity, ())}
+
+    def read(self, key: str, *, now: pd.Timestamp) -> Mapping[str, Any]:
+        self.engine.check_one(self._typed[key], now=now)
+        if self._is_told(key):
+            raise NotPlainError
+        return self._typed[key]
+
+    def _read(self, row: Mapping[str, Any]) -> dict[str, Any] | None:
+        """An event as ``FeatureEngine.read_one`` returns it; None if it has no time."""
+        reader, time = self.engine.reader, self.engine.features.time
+        try:
+            return reader.read_one(row)
+        except NotPlainError:
+            (typed,) = reader.read(framed([row])).to_dict("records")
+        if typed[time] is pd.NaT:
+            return None
+        return {str(name): value for name, value in typed.items()} | {time: typed[time].to_datetime64()}
+
+    def _is_told(self, key: str) -> bool:
+        """Whether something may be known of an event already that features are made of."""
+        if not self.engine.features.knows:
+            return False
+        return key in self._labelled or self.engine.reader.statements.may_be_about(key)
+
+    def _entities(self, typed: Mapping[str, Any]) -> Iterator[Entity]:
+        for by in self.engine.features.groups:
+            if (name := entity_name(typed, by)) is not None:
+                yield by, name
+
+
 def release(session: Session, source: str, keys: Iterable[str]) -> None:
     """Let go of events, as the source has brought them."""
     for some in chunks(keys):
         session.execute(sa.delete(HeldEvent).where(HeldEvent.source == source, HeldEvent.key.in_(some)))
 
 
-def framed(rows: Iterable[dict[str, Any]]) -> pd.DataFrame:
+def framed(rows: Iterable[Mapping[str, Any]]) -> pd.DataFrame:
     """Rows of plain values as a frame that changes none of them.
 
     >>> framed([{"n": 1, "x": 2}, {"n": None, "x": 3}]).dtypes.astype(str).to_dict()
@@ -80,6 +222,13 @@ def framed(rows: Iterable[dict[str, Any]]) -> pd.DataFrame:
     listed = list(rows)
     names = dict.fromkeys(name for row in listed for name in row)
     return pd.DataFrame({name: _typed([row.get(name) for row in listed]) for name in names})
+
+
+def framed_by_key(held: Mapping[str, HeldRow]) -> pd.DataFrame:
+    """Events that wait, as they came, under their keys."""
+    if not held:
+        return pd.DataFrame()
+    return framed(each.row for each in held.values()).set_axis(list(held), axis="index")
 
 
 def _typed(values: list[Any]) -> list[Any] | pd.Series:
@@ -99,31 +248,20 @@ def measure_ahead(
     *,
     now: datetime,
     typed: pd.DataFrame,
+    records: Sequence[Mapping[str, Any]] | None = None,
 ) -> MeasuredRows:
     """The features of rows as the next batch would give them; history and engine stay as they are.
 
     - ``held``: other events that count as well, under labels that are none of ``frame``.
-    - ``typed``: the rows of ``frame`` as the engine's reader returns them.
+    - ``typed``: the rows of ``frame`` as the engine's reader returns them, and ``records``, if they are at hand, the
+      same as mappings.
     """
     every = frame
     if not held.empty:
         own = [name for name in engine.reader.needs if name in held]
         joined = pd.concat([held[own].astype(object), frame.astype(object)])
         every = pd.DataFrame({name: _inferred(joined[name]) for name in joined.columns})
-        typed = engine.reader.read(every)
-    found = engine.beside(history, typed).push(every, now=pd.Timestamp(now), typed=typed)
+        typed, records = engine.reader.read(every), None
+    found = engine.beside(history, typed, records).push(every, now=pd.Timestamp(now), typed=typed)
     asked = found.quarantine["row"].isin(frame.index)
     return replace(found, rows=found.rows[found.rows.index.isin(frame.index)], quarantine=found.quarantine[asked])
-
-
-def related(engine: FeatureEngine, held: pd.DataFrame, frame: pd.DataFrame) -> pd.DataFrame:
-    """Those held events that share an entity with some row: others cannot change its features."""
-    if held.empty:
-        return held
-    near = pd.Series(data=False, index=held.index)
-    for by in engine.features.groups:
-        same = pd.Series(data=True, index=held.index)
-        for name in by:
-            same &= held[name].astype(str).isin(set(frame[name].astype(str)))
-        near |= same
-    return held[near]

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import json
 import logging
+from collections.abc import Mapping
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from detector.atomic import whole_file
+from detector.cleaning import plain
 from detector.cleaning.values import read_booleans, read_dates, read_names, read_numbers
 from detector.errors import BundleError, DetectorError, SettingError
 from detector.features import FeatureSet
@@ -91,7 +95,6 @@ class FeatureRows:
     def read(self, frame: pd.DataFrame) -> pd.DataFrame:
         """The columns that features need, read as ``clean`` reads them; what cannot be read is missing."""
         features, label = self.features, self.config.columns.label
-        numbers = {name for each in features.all if each.measure in OF_NUMBER + OF_PLACE for name in each.of}
         typed = {}
         for name in self.needs:
             if name not in frame.columns:
@@ -102,12 +105,37 @@ class FeatureRows:
                 typed[name] = read_dates(frame[name])[0]
             elif name == label:
                 typed[name] = read_booleans(frame[name])[0]
-            elif name in numbers:
+            elif name in self._numbers:
                 values, unread = read_numbers(frame[name])
                 typed[name] = values.mask(unread)
             else:
                 typed[name] = read_names(frame[name])
         return pd.DataFrame(typed, index=frame.index)
+
+    def read_one(self, row: Mapping[str, Any]) -> dict[str, Any]:
+        """The same of one row of plain values, without what is known of it: nothing of that counts in its own past.
+
+        Raises ``NotPlainError`` if it takes ``read`` to read it.
+        """
+        typed: dict[str, Any] = {}
+        for name in self.features.needs:
+            if name in self.features.knows:
+                continue
+            if name not in row:
+                raise plain.NotPlainError
+            if name == self.features.time:
+                typed[name] = np.datetime64(plain.moment(row[name], needed=True), "us")
+            elif name in self._numbers:
+                typed[name] = plain.number(row[name])
+            else:
+                typed[name] = plain.name(row[name], needed=name == self.features.key)
+        return typed
+
+    @cached_property
+    def _numbers(self) -> frozenset[str]:
+        """The columns that are numbers."""
+        of = (each.of for each in self.features.all if each.measure in OF_NUMBER + OF_PLACE)
+        return frozenset(name for names in of for name in names)
 
     def with_turns(self, typed: pd.DataFrame) -> pd.DataFrame:
         """The rows with what is known of each and since when; this, and nothing else, makes features of labels."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Self
 
 import numpy as np
@@ -76,6 +77,21 @@ class Statements:
             usable = masks.tells_apart(key) and len(self.verdicts)
             shown = names.map(lambda name: masks.show(key, name), na_action="ignore") if usable else names.iloc[:0]
         return {"reports": _joined(self.reports, names), "verdicts": _joined(self.verdicts, shown)}
+
+    def may_be_about(self, key: str) -> bool:
+        """Whether something was said of the row of a key, or nobody can tell without masking it.
+
+        >>> reports = pd.DataFrame({"key": ["7", "9"], "label": 1.0, "known_at": pd.Timestamp("2026-01-02")})
+        >>> said = Statements(reports, reports.iloc[:0], "id")
+        >>> said.may_be_about("7"), said.may_be_about("8")
+        (True, False)
+        """
+        is_masked = self.key is not None and self.masks.is_masked(self.key)
+        return key in self._keys or (is_masked and not self.verdicts.empty)
+
+    @cached_property
+    def _keys(self) -> frozenset[str]:
+        return frozenset(self.reports["key"]) | frozenset(self.verdicts["key"])
 
     def unmatched(self, keys: pd.Series) -> list[str]:
         """Keys that were reported and that none of the rows has, each once.

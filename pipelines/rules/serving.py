@@ -34,8 +34,21 @@ def rule_book_of(
     """
     with nullcontext() if store is None else store.read() as session:
         latest = None if session is None else last_change(session, config)
-        token = (config.rules, config.lists, config.features, config.columns, schema, latest, strict)
-        return cache.of("rules", token, lambda: _book(config, session, schema, cache, strict=strict))
+        return rule_book_at(config, session, schema, cache, latest=latest, strict=strict)
+
+
+def rule_book_at(
+    config: Config,
+    session: Session | None,
+    schema: Schema,
+    cache: ProcessCache,
+    *,
+    latest: int | None,
+    strict: bool = False,
+) -> RuleBook | None:
+    """The same, where ``latest`` says which change of a rule was the last."""
+    token = (config.rules, config.lists, config.features, config.columns, schema, latest, strict)
+    return cache.of("rules", token, lambda: _book(config, session, schema, cache, strict=strict))
 
 
 def _book(

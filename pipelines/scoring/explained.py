@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
@@ -11,6 +11,7 @@ import pandas as pd
 
 from detector.cleaning.clean import clean
 from detector.cleaning.values import read_names
+from detector.decide.policy import Policy
 from detector.detectors.table.scorer import TabularScorer
 from detector.detectors.table.scoring import TableScoring
 from detector.errors import DataError, SettingError, nearest
@@ -24,6 +25,9 @@ from pipelines.features.wording import wording_of
 from pipelines.ingest.usable import open_usable
 from pipelines.listing import Cell, Column, Listing
 from pipelines.progress import counted, progress
+from pipelines.rules.book import RuleRun
+from pipelines.rules.names import typed
+from pipelines.scoring.standing_rules import standing_rules
 from pipelines.scoring.table import read_columns
 from pipelines.sources import open_source
 
@@ -37,6 +41,7 @@ class Explanation:
     - ``values``: its columns, features among them, by the names that people have for them.
     - ``place``: how many of the rows are at least as risky, itself among them.
     - ``least``: the least risk that was flagged among them; missing if none was.
+    - ``rules``, ``hidden_by``: live rules that hit it, and those that keep it from being flagged.
     - ``members``: for each its z-score and its weight in the risk, where that is known.
     """
 
@@ -53,6 +58,8 @@ class Explanation:
     least: float | None
     policy: str
     decided_by: str
+    rules: list[str] = field(default_factory=list)
+    hidden_by: list[str] = field(default_factory=list)
 
     def summary(self) -> list[object]:
         """The row as a person reads it."""
@@ -87,6 +94,8 @@ class Explanation:
             f"Risk {self.risk:.2f}{threshold}. It is number {self.place:,} of {counted(self.rows)} by risk.",
             f"p-value {self.p_value:.2g}: {rarity(self.p_value)}.",
             f"Policy: {self.policy}. Decided by: {self.decided_by}.",
+            *([f"Rules that hit it: {', '.join(self.rules)}."] if self.rules else []),
+            *([f"Kept from being flagged by: {', '.join(self.hidden_by)}."] if self.hidden_by else []),
             "",
             Listing(columns, reasons, title="Reasons, most important first", empty="Nothing about it is unusual."),
             "",
@@ -103,7 +112,7 @@ class Explanation:
 def explain(config: Config, key: str, *, input: str | None, now: datetime) -> Explanation:  # noqa: A002 - the option's
     """Explain one row among those of the source, or of another file.
 
-    Features are measured as in ``detector score``. The policy decides over all rows read.
+    Features are measured as in ``detector score``. The policy decides over all rows read, beside the rules that hold.
 
     - ``key``: the value of the key column; the number of the row, from 0, where there is none.
 
@@ -116,7 +125,7 @@ def explain(config: Config, key: str, *, input: str | None, now: datetime) -> Ex
     engine = feature_engine_of(config, trained=True)
     given = scorer.schema if engine is None else scorer.schema.without(engine.features.names)
     given.check(source.columns())
-    columns = read_columns(source.columns(), given, engine)
+    columns = read_columns(source.columns(), given, engine, also=config.columns.for_rules)
     with progress("Reading", total=source.estimate()) as advance:
         frame = source.read(columns=columns, numeric=given.numeric, advance=advance)
     label = _find(frame, scorer.schema.key, key)
@@ -127,10 +136,9 @@ def explain(config: Config, key: str, *, input: str | None, now: datetime) -> Ex
     cleaned = clean(frame, scorer.schema, positions=frame.index)
     _refuse(cleaned.quarantine, label, key)
     policy = policy_of(config.policy, scorer.schema)
+    rules = standing_rules(config, scorer.schema, now=now)
     with progress("Scoring", total=None):
-        scoring = TableScoring(scorer, policy, explains=False)
-        scoring.add(cleaned.rows)
-        (scores,) = scoring.scores(scoring.decide())
+        scores = _scored(scorer, policy, rules, cleaned.rows, frame)
     row = scores.loc[label]
     wording = wording_of(config)
     shares = scorer.explain(cleaned.rows.loc[[label]], top=MOST_REASONS)[0]
@@ -150,7 +158,30 @@ def explain(config: Config, key: str, *, input: str | None, now: datetime) -> Ex
         least=float(flagged.min()) if len(flagged) else None,
         policy=policy.describe(),
         decided_by=str(row["decided_by"]),
+        rules=_named(row, "rules_hit"),
+        hidden_by=_named(row, "hidden_by"),
     )
+
+
+def _scored(
+    scorer: TabularScorer, policy: Policy, rules: RuleRun | None, rows: pd.DataFrame, frame: pd.DataFrame
+) -> pd.DataFrame:
+    """Scores and flags of all rows, with what rules say of them where there are any."""
+    if rules is not None:
+        rows = rows.assign(**typed(frame.loc[rows.index], rules.book.names.extra))
+    scoring = TableScoring(scorer, policy, explains=False, beside=rules)
+    scoring.add(rows)
+    if rules is None:
+        (scores,) = scoring.scores(scoring.decide())
+        return scores
+    _, flagged = rules.decide(scoring, None)
+    (scores,) = rules.tell(scoring.scores(flagged))
+    return scores
+
+
+def _named(row: pd.Series, column: str) -> list[str]:
+    text = str(row[column]) if column in row else ""
+    return text.split(", ") if text else []
 
 
 def _find(frame: pd.DataFrame, column: str | None, key: str) -> Any:

@@ -29,7 +29,7 @@ def load_scorer(config: Config, cache: ProcessCache) -> BatchScorer:
         See ``scorer_of``.
     """
     folder = config.bundle.resolve()  # a link to a bundle may be moved to another one meanwhile
-    version = bundle.fingerprint(folder)
+    version = cache.of("scorer's version", (folder, bundle.stamp(folder)), lambda: bundle.fingerprint(folder))
     return cache.of(
         "scorer",
         _token(config, folder, version),

@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date, datetime
+from typing import Any
 
 import pandas as pd
 import sqlalchemy as sa
+from sqlalchemy.orm import Session
 
 from detector.cleaning.clean import clean
 from detector.detectors.table.scoring import TableScoring
 from detector.errors import DataError, DetectorError
-from detector.features.excerpt import known_rows
+from detector.features.excerpt import is_known
 from pipelines.config import Config
 from pipelines.features.feature_state import FeatureState, feature_state_of
-from pipelines.features.held_events import HeldEvents, measure_ahead, related
+from pipelines.features.held_events import HeldEvents, framed_by_key, measure_ahead
 from pipelines.ingest.contract import FollowedSource
 from pipelines.ingest.followed import open_followed
 from pipelines.jobs.context import ProcessCache
@@ -24,6 +26,7 @@ from pipelines.rules.book import RuleRun
 from pipelines.rules.names import typed
 from pipelines.rules.serving import rule_book_of, switch_off
 from pipelines.scoring.load import load_scorer
+from pipelines.scoring.marks import Marks, marks_of
 from pipelines.scoring.table import TableBatchScorer
 from pipelines.store import DayFlags, Store
 
@@ -65,18 +68,21 @@ class OnRequest:
         self.cache = cache
         self.is_leader = is_leader
         self.held = HeldEvents(store, config.name, hours=config.service.api.hold_hours)
+        self._columns: tuple[TableBatchScorer, FeatureState | None, tuple[str, ...]] | None = None
 
     @property
-    def columns(self) -> list[str]:
+    def columns(self) -> tuple[str, ...]:
         """The columns that an event must have.
 
         Raises ``DataError`` if rows are readings of sensors.
         """
-        scorer, state = self._scorer(), self._state()
-        schema = scorer.schema if state is None else state.engine.raw_schema(scorer.schema)
-        optional = set() if state is None else set(state.engine.reader.optional)
-        wanted = [*schema.features, *(name for role, name in schema.roles.items() if role != "label")]
-        return [name for name in dict.fromkeys(wanted) if name not in optional]
+        scorer, state = self.scorer(), self.state()
+        if self._columns is None or self._columns[0] is not scorer or self._columns[1] is not state:
+            schema = scorer.schema if state is None else state.engine.raw_schema(scorer.schema)
+            optional = set() if state is None else set(state.engine.reader.optional)
+            wanted = [*schema.features, *(name for role, name in schema.roles.items() if role != "label")]
+            self._columns = scorer, state, tuple(name for name in dict.fromkeys(wanted) if name not in optional)
+        return self._columns[2]
 
     def score(self, events: pd.DataFrame, *, now: datetime, explain: bool, keep: bool) -> ScoredEvents:
         """Score events as the next batch would, if it held just these.
@@ -88,7 +94,7 @@ class OnRequest:
         Raises ``DataError`` if rows are readings of sensors; ``SchemaError`` if a column is missing; ``BusyError`` if
         another instance leads, or a large batch is in hand.
         """
-        scorer, state = self._scorer(), self._state()
+        scorer, state = self.scorer(), self.state()
         refused: dict[int, str] = {}
         frame, known = events, set[int]()
         if state is not None:
@@ -105,7 +111,8 @@ class OnRequest:
         scores, note = self._decided(scoring, rules, scorer if explain else None, rows, now=now)
         held = 0
         if keep and state is not None and len(cleaned.rows):
-            held = self._hold(events.loc[[label for label in cleaned.rows.index if label not in known]], state, now=now)
+            new = events.loc[[label for label in cleaned.rows.index if label not in known]]
+            held = self._hold(new, state, now=now)
         return ScoredEvents(scores, refused, scorer.version, held, note)
 
     def _decided(
@@ -142,42 +149,70 @@ class OnRequest:
         self, events: pd.DataFrame, state: FeatureState, refused: dict[int, str], *, now: datetime
     ) -> tuple[pd.DataFrame, set[int]]:
         """The events with their features, and those that the source has brought already."""
-        if not self.is_leader():
-            raise BusyError("Another instance leads, and only that one knows the past up to now: ask it.")
+        self.check_leads()
         engine, key = state.engine, state.engine.features.key
-        held, typed = self.held.frame(now=now), engine.reader.read(events)
-        followed = self._followed(state)
+        typed = engine.reader.read(events)
         own = set() if key is None else set(typed[key].astype(str))
-        with self._in_turn(state):
-            history, in_hand = state.history_for(events, followed)
-            held = related(engine, held[~held.index.isin(own | in_hand)], events)
-            found = measure_ahead(engine, history, events, held, now=now, typed=typed)
-            known = events.index[known_rows(history, typed)]
+        known_by = dict.fromkeys([*(name for by in engine.features.groups for name in by), *([key] if key else [])])
+        records: list[dict[str, Any]] = typed[list(known_by)].to_dict("records")
+        with self.in_turn(state), self.store.read() as session:
+            marks = self.marks(session, now=now)
+            times = events[engine.features.time].tolist()
+            history, in_hand = state.history_for(times, lambda: self.followed(state), marks.batch)
+            self.held.follow(session, count=marks.held, last=marks.last_held, now=now)
+            near = self.held.near(engine, records, but=lambda each: each in own or each in in_hand)
+            held = framed_by_key(near)
+            found = measure_ahead(engine, history, events, held, now=now, typed=typed, records=records)
+            known = {int(label) for label, row in zip(events.index, records, strict=True) if is_known(history, row)}
         refused |= _reasons_of(found.quarantine)
-        return found.rows, set(known.tolist())
+        return found.rows, known
 
     def _hold(self, events: pd.DataFrame, state: FeatureState, *, now: datetime) -> int:
+        if state.engine.features.key is None or events.empty:
+            return 0
+        keys = state.engine.reader.read(events)[state.engine.features.key].astype(str)
+        return self.hold(dict(zip(keys, events.to_dict("records"), strict=True)), state, now=now)
+
+    def hold(self, events: Mapping[str, Mapping[str, Any]], state: FeatureState, *, now: datetime) -> int:
+        """Have events count in the past of later ones, by their keys, until the source brings them; how many do."""
         key = state.engine.features.key
         if key is None:
             return 0  # whatever the source brings could not be told from it
-        wanted = [name for name in dict.fromkeys((*state.engine.reader.needs, key)) if name in events]
-        return self.held.hold(events[wanted], state.engine.reader.read(events)[key].astype(str).tolist(), now=now)
+        wanted = dict.fromkeys((*state.engine.reader.needs, key))
+        rows = {name: {each: event[each] for each in wanted if each in event} for name, event in events.items()}
+        return self.held.hold(rows, now=now)
 
-    def _scorer(self) -> TableBatchScorer:
+    def marks(self, session: Session, *, now: datetime) -> Marks:
+        """How far the state has come."""
+        return marks_of(session, self.config.name, held_since=self.held.since(now))
+
+    def check_leads(self) -> None:
+        """Raise ``BusyError`` if another instance leads."""
+        if not self.is_leader():
+            raise BusyError("Another instance leads, and only that one knows the past up to now: ask it.")
+
+    def scorer(self) -> TableBatchScorer:
+        """The detector that serves.
+
+        Raises ``DataError`` if it scores readings of sensors.
+        """
         scorer = load_scorer(self.config, self.cache)
         if not isinstance(scorer, TableBatchScorer):
             raise DataError("Readings of sensors are scored with those around them: send them through the source.")
         return scorer
 
-    def _state(self) -> FeatureState | None:
+    def state(self) -> FeatureState | None:
+        """What features know of the past; None without features."""
         return feature_state_of(self.config, self.store, self.cache)
 
-    def _followed(self, state: FeatureState) -> FollowedSource:
-        schema = state.engine.raw_schema(self._scorer().schema)
+    def followed(self, state: FeatureState) -> FollowedSource:
+        """The source, with all that features need of it."""
+        schema = state.engine.raw_schema(self.scorer().schema)
         return open_followed(self.config, self.store, schema, also=state.engine.reader.optional)
 
     @contextlib.contextmanager
-    def _in_turn(self, state: FeatureState) -> Iterator[None]:
+    def in_turn(self, state: FeatureState) -> Iterator[None]:
+        """Wait for the batch in hand to be measured. Raises ``BusyError`` if that takes long."""
         if not state.moving.acquire(timeout=PATIENCE):
             raise BusyError("The features of a large batch are being measured. Ask again in a few seconds.")
         try:

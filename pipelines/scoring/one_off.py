@@ -29,12 +29,12 @@ from pipelines.features.engine import FeatureEngine, feature_engine_of, joined, 
 from pipelines.features.wording import wording_of
 from pipelines.ingest.batch import InputBatch, ReadFacts
 from pipelines.ingest.usable import open_usable
-from pipelines.jobs.context import ProcessCache
 from pipelines.prefetch import prefetch
 from pipelines.progress import progress
 from pipelines.rules.names import FOR_ALERTS
 from pipelines.scoring.contract import BatchContext, ScoredBatch
 from pipelines.scoring.reports import REASON, RuleCount, ScoreReport, SeriesReport
+from pipelines.scoring.standing_rules import standing_rules
 from pipelines.scoring.table import TableBatchScorer, read_columns
 from pipelines.scoring.written import as_written
 from pipelines.sinks.files import open_sink
@@ -106,7 +106,7 @@ def _score_table(run: _Run, scorer: TabularScorer, rows: InputBatch, engine: Fea
     batch_scorer = TableBatchScorer(
         scorer, run.version, policy, wording=wording_of(config), sample=exploration_of(config)
     )
-    rules = _rules(run, scorer)
+    rules = standing_rules(run.config, scorer.schema, now=run.now)
     with ExitStack() as stack:
         sink = stack.enter_context(open_sink(run.target))
         place, escape = run.target.quarantine_path, run.target.escape_formulas
@@ -146,20 +146,6 @@ def _named(flagged: pd.DataFrame, schema: Schema) -> Iterator[dict[str, str]]:
     for place, row in zip(flagged.index, flagged.to_dict("records"), strict=True):
         named = {name: str(row[name]) for name in names} or {"row": f"row {place}"}
         yield named | {"severity": row["severity"], REASON: row["reasons"][0].text if len(row["reasons"]) else ""}
-
-
-def _rules(run: _Run, scorer: TabularScorer) -> RuleRun | None:
-    """The rules that hold: those of the file, and those of the service where there is one."""
-    config, book = run.config, None
-    if config.service.may_have_state:
-        from pipelines.rules.serving import stored_rule_book  # it loads SQLAlchemy
-
-        book = stored_rule_book(config, scorer.schema)
-    elif config.rules:
-        from pipelines.rules.checked import book_of  # it loads the reader of conditions
-
-        book = book_of(config, config.rules, scorer.schema, ProcessCache())
-    return None if book is None else book.begin(now=run.now)
 
 
 def _counts(rules: RuleRun) -> list[RuleCount]:

@@ -8,14 +8,18 @@ from datetime import datetime, timedelta
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import sqlalchemy as sa
 from numpy.typing import NDArray
 
+from detector.cleaning.values import read_names
 from detector.decide.policy import Policy
 from detector.errors import DataError
 from pipelines.config import Config, PolicySection
+from pipelines.config.masking import masks_of
 from pipelines.factory.detector import policy_of
 from pipelines.jobs.context import ProcessCache
+from pipelines.labels.answers import frauds_at_stake
 from pipelines.labels.feedback import Statements
 from pipelines.scoring.load import load_scorer
 from pipelines.scoring.table import TableBatchScorer
@@ -30,6 +34,8 @@ class Outlook:
 
     - ``answered``, ``fraud``: of the rows it flags, those of which people have said what they were, and were right.
     - ``missed``: rows that people called fraud and it does not flag.
+    - ``money_caught``, ``money_missed``: what was at stake in events that people called fraud: in those of which it
+      flags a row, and in the others; None without ``alerts.amount`` or such events.
     """
 
     policy: str
@@ -40,6 +46,8 @@ class Outlook:
     answered: int
     fraud: int
     missed: int
+    money_caught: float | None = None
+    money_missed: float | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """As programs receive it."""
@@ -54,6 +62,8 @@ class _Stored:
     day: NDArray[np.datetime64] | None
     said: NDArray[np.float64]
     days: float
+    stakes: tuple[tuple[float, NDArray[np.intp]], ...] = ()
+    """What was at stake in each fraud, and where its rows are."""
 
 
 def what_if(
@@ -92,6 +102,8 @@ def _outlook(stored: _Stored, policy: Policy, scorer: TableBatchScorer) -> Outlo
     flagged = policy.decision(stored.p_value, stored.risk, day=day, support=scorer.scorer.support).flagged
     known = ~np.isnan(stored.said)
     fraud = stored.said == 1.0
+    caught = sum(amount for amount, places in stored.stakes if flagged[places].any())
+    missed = sum(amount for amount, places in stored.stakes if not flagged[places].any())
     return Outlook(
         policy=policy.describe(),
         rows=len(stored.risk),
@@ -101,6 +113,8 @@ def _outlook(stored: _Stored, policy: Policy, scorer: TableBatchScorer) -> Outlo
         answered=int((flagged & known).sum()),
         fraud=int((flagged & fraud).sum()),
         missed=int((~flagged & fraud).sum()),
+        money_caught=round(caught, 2) if stored.stakes else None,
+        money_missed=round(missed, 2) if stored.stakes else None,
     )
 
 
@@ -125,4 +139,24 @@ def _read(config: Config, store: Store, *, days: float, now: datetime) -> _Store
         said[about["row"].to_numpy()] = about["label"].to_numpy()
     span = days if time not in frame else (frame[time].max() - frame[time].min()).total_seconds() / 86_400
     risk, p_value = frame["risk"].to_numpy(np.float64).copy(), frame["p_value"].to_numpy(np.float64).copy()
-    return _Stored(risk, p_value, day, said, float(span))
+    return _Stored(risk, p_value, day, said, float(span), _stakes(config, store, frame))
+
+
+def _stakes(config: Config, store: Store, frame: pd.DataFrame) -> tuple[tuple[float, NDArray[np.intp]], ...]:
+    key = config.columns.key
+    if config.alerts.amount is None or key is None or key not in frame:
+        return ()
+    with store.read() as session:
+        stakes = frauds_at_stake(session, config.name)
+    if not stakes:
+        return ()
+    names, masks = read_names(frame[key]).astype("str").astype("object"), masks_of(config)
+    if masks.is_masked(key):
+        if not masks.tells_apart(key):
+            return ()
+        names = names.map(lambda name: masks.show(key, name), na_action="ignore")
+    wanted = frozenset().union(*(stake.keys for stake in stakes))
+    at = names[names.isin(wanted)]
+    places = dict(zip(at, at.index.tolist(), strict=True))
+    found = [(stake.amount, [places[each] for each in stake.keys if each in places]) for stake in stakes]
+    return tuple((amount, np.array(rows, dtype=np.intp)) for amount, rows in found if rows)

@@ -29,6 +29,7 @@ from pipelines.service.memory import FreeMemory, share_arenas
 from pipelines.service.metrics import Metrics
 from pipelines.service.reload import ConfigurationFile, Reading, check_serves
 from pipelines.service.reload_record import tell
+from pipelines.service.reloads import Reloads
 from pipelines.service.runs import close_lost, note_unrun, run_job
 from pipelines.service.scheduler import Schedule
 from pipelines.store import JobState, Request, Store
@@ -61,6 +62,7 @@ class Service:
         self.metrics = Metrics(self.facts)
         self.schedule: Schedule | None = None
         self.file = None if config.file is None else ConfigurationFile(config.file, check=self._check)
+        self.facts.reloads = Reloads(None if self.file is None else self.file.read_again)
         self.prepare: Callable[[Config], Callable[[], None]] = lambda _: lambda: None
         """Called with a configuration that is to serve; returns what turns the doors to it."""
         self._pending: tuple[Reading, Callable[[], None]] | None = None
@@ -131,6 +133,7 @@ class Service:
             if found.refused != self.facts.refused:
                 self._untold = found
             self.facts.refused = found.refused
+            self.facts.reloads.looked(found)
         if self._pending is not None:
             self._take_over(*self._pending)
 

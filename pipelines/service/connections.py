@@ -12,6 +12,8 @@ from typing import Any
 import h11
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
+PEER = "detector.peer"
+"""Under which a request says where its connection comes from."""
 MOST_CONNECTIONS = 100
 READ_SECONDS = 10.0
 """For a whole request: its headers and its body, however often a byte of it comes."""

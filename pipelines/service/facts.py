@@ -17,6 +17,7 @@ from pipelines.alerts.outbox.cap import reported_today
 from pipelines.config import Config
 from pipelines.ingest.contract import Lag
 from pipelines.jobs.context import ProcessCache
+from pipelines.service.reloads import Reloads
 from pipelines.service.room import room_of
 from pipelines.store import DayFlags, Run, Store
 
@@ -50,6 +51,8 @@ class Facts:
         self.cache = cache or ProcessCache()
         self.is_leader = is_leader
         self.last_beat = last_beat
+        self.reloads = Reloads(None)
+        """Where somebody asks for the file of the configuration to be read."""
         self.refused = ""
         """Why the configuration that the file has now was not taken over; empty if it was."""
         self._lag = Lag()

@@ -22,7 +22,7 @@ from pipelines.listing import Column, Listing
 from pipelines.service.leader import NAME, Leadership, beating
 from pipelines.sinks.deletion import delete_scores_of
 from pipelines.store import Audit, Lease, RecentKey, Run, Store, chunks
-from pipelines.store.access_tables import AnsweredRequest
+from pipelines.store.access_tables import AnsweredRequest, QueueView
 from pipelines.store.database import Database
 from pipelines.store.trail import write_down
 
@@ -120,6 +120,7 @@ def _delete(config: Config, store: Store, entity: str, *, dry: bool) -> dict[str
     keys |= held_keys
     found = delete_alerts_of(config, store, Marks.of(config, entity, keys), dry=dry)
     found |= {"held events": held, "answered requests": _delete_answers(store, entity, keys, dry=dry)}
+    found |= {"views of the queue": _delete_views(store, entity, dry=dry)}
     found |= {
         "runs that name it": _scrub_runs(store, entity, dry=dry),
         "keys": _delete_keys(config, store, keys, dry=dry),
@@ -134,6 +135,16 @@ def _delete_answers(store: Store, entity: str, keys: set[str], *, dry: bool) -> 
     wanted = keys | {entity}
     with store.write() as session:
         ours = [each for each in session.scalars(sa.select(AnsweredRequest)).all() if _holds(each.answer, wanted)]
+        if not dry:
+            for each in ours:
+                session.delete(each)
+    return len(ours)
+
+
+def _delete_views(store: Store, entity: str, *, dry: bool) -> int:
+    """Views that somebody has kept and that look for it."""
+    with store.write() as session:
+        ours = [each for each in session.scalars(sa.select(QueueView)) if _holds(each.filters, {entity})]
         if not dry:
             for each in ours:
                 session.delete(each)

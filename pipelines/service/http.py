@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
+import os
 import socket
 import threading
 import time
@@ -15,10 +16,11 @@ import uvicorn
 from fastapi import FastAPI, Response
 from fastapi.responses import JSONResponse
 from prometheus_client import CONTENT_TYPE_LATEST
-from starlette.types import ASGIApp
+from starlette.types import ASGIApp, Receive, Scope, Send
+from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
 
 from detector.errors import SettingError
-from pipelines.service.connections import bounds
+from pipelines.service.connections import PEER, bounds
 from pipelines.service.facts import Facts
 from pipelines.service.metrics import Metrics
 
@@ -90,6 +92,17 @@ class DatabasePages:
             self._free.release()
 
 
+class WithPeer:
+    """Has each request say where its connection comes from, whatever its headers say of that."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self.app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Pass a request on."""
+        await self.app({**scope, PEER: (scope.get("client") or ("", 0))[0]}, receive, send)
+
+
 class HttpServer:
     """uvicorn in a thread of this process.
 
@@ -112,8 +125,11 @@ class HttpServer:
                 f"Nothing can be answered on {host}:{port}: {error.strerror}. Set `service.host` and `service.port`."
             ) from None
         self.address = f"http://{host}:{self._socket.getsockname()[1]}"
+        # By uvicorn's own way, nothing inside could tell where a connection comes from.
+        proxies = os.environ.get("FORWARDED_ALLOW_IPS", "127.0.0.1")
+        known = WithPeer(ProxyHeadersMiddleware(app, trusted_hosts=proxies))  # type: ignore[arg-type]  # its own types
         self._server = uvicorn.Server(
-            uvicorn.Config(app, log_config=None, access_log=False, lifespan="off", **bounds())
+            uvicorn.Config(known, log_config=None, access_log=False, lifespan="off", proxy_headers=False, **bounds())
         )
         self._pages = pages
         self._thread = threading.Thread(target=self._serve, name="http", daemon=True)

@@ -22,7 +22,7 @@ class ApiKey(Base):
     """Who has it; stands beside all that is done with it."""
     hash: Mapped[str]
     scopes: Mapped[str]
-    """Words with blanks between them: score, review, admin."""
+    """Words with blanks between them: score, view, review, admin."""
     created_at: Mapped[datetime]
     until: Mapped[datetime | None]
     revoked_at: Mapped[datetime | None]
@@ -81,3 +81,16 @@ class HeldEvent(Base):
     row: Mapped[dict[str, Any]]
     """The columns that features need, as they came."""
     at: Mapped[datetime] = mapped_column(index=True)
+
+
+class QueueView(Base):
+    """Filters of the queue that somebody keeps under a name."""
+
+    __tablename__ = "queue_views"
+
+    source: Mapped[str] = mapped_column(primary_key=True)
+    who: Mapped[str] = mapped_column(primary_key=True)
+    name: Mapped[str] = mapped_column(primary_key=True)
+    filters: Mapped[dict[str, Any]]
+    """By the names that the queue's address has for them."""
+    at: Mapped[datetime]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -9,7 +10,9 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from detector.arrays import Floats
 from detector.cleaning.clean import clean
+from detector.cleaning.plain import NotPlainError
 from detector.decide.calibrate import Calibrator
 from detector.decide.fuse import Fusion
 from detector.decide.policy import Policy, severity
@@ -36,6 +39,19 @@ __all__ = ["DEFAULT_POLICY", "UNSUPERVISED", "TabularScorer", "Verdicts"]
 
 DEFAULT_POLICY = Policy(quantile=0.99)
 UNSUPERVISED = "unsupervised_risk"
+
+
+@dataclass(frozen=True)
+class MeasuredRow:
+    """What is measured of one row.
+
+    - ``risk``, ``p_value``, (1,): as a policy takes them.
+    - ``learnt``: how surely the row was learnt from.
+    """
+
+    risk: Floats
+    p_value: Floats
+    learnt: float
 
 
 @dataclass(frozen=True)
@@ -103,6 +119,11 @@ class TabularScorer:
     def serving_head(self) -> Head | None:
         """The head, if it has proved itself."""
         return self.head if self.head is not None and self.head.serves else None
+
+    @property
+    def decided_by(self) -> str:
+        """What the risk is of: ``members``, or the ``head``."""
+        return "members" if self.serving_head is None else "head"
 
     @property
     def calibration(self) -> Calibrator:
@@ -189,14 +210,13 @@ class TabularScorer:
         frame = rows[named].copy() if named else pd.DataFrame({"row": rows.index}, index=rows.index)
         frame["risk"], frame["p_value"] = measures["risk"], measures["p_value"]
         frame["flagged"] = flagged
-        frame["severity"] = self._severity(measures, flagged)
+        frame["severity"] = self.severity(measures["risk"].to_numpy(), measures["p_value"].to_numpy(), flagged)
         frame["reasons"] = no_reasons(len(frame))
-        decided = "members" if self.serving_head is None else "head"
         return pd.concat(
             [
                 frame,
                 measures[[*self.members, UNSUPERVISED]],
-                pd.Series(decided, index=frame.index, dtype="str", name="decided_by"),
+                pd.Series(self.decided_by, index=frame.index, dtype="str", name="decided_by"),
             ],
             axis=1,
         )
@@ -232,13 +252,30 @@ class TabularScorer:
 
     def _unsupervised(self, rows: pd.DataFrame) -> tuple[pd.DataFrame, NDArray[np.float64]]:
         """As ``unsupervised``, and how surely each row was learnt from."""
-        encoded = self.encoded(rows)
-        z = self.standardised(encoded)
-        risk, learnt = self.fusion.risk(z), np.zeros(len(rows))
-        if self.learnt is not None:
-            risk, learnt = self.learnt.recall(encoded, risk, keys_of(rows, self.schema))
+        z, risk, learnt = self._measured(self.encoded(rows), keys_of(rows, self.schema))
         measures = {"risk": risk, "p_value": self.calibrator.p_value(risk)}
         return pd.DataFrame(measures | {name: z[:, i] for i, name in enumerate(self.members)}, index=rows.index), learnt
+
+    def _measured(self, encoded: Encoded, keys: NDArray[np.object_] | None) -> tuple[Floats, Floats, Floats]:
+        """Each member's z-score, the risk, and how surely each row was learnt from, of encoded rows."""
+        z = self.standardised(encoded)
+        risk, learnt = self.fusion.risk(z), np.zeros(len(encoded))
+        if self.learnt is not None:
+            risk, learnt = self.learnt.recall(encoded, risk, keys)
+        return z, risk, learnt
+
+    def measure_one(self, row: Mapping[str, Any]) -> MeasuredRow:
+        """Risk and p-value of one row's cells, as ``plain_row`` returns them: the numbers of ``measure``, sooner.
+
+        Raises ``NotPlainError`` if it takes a frame to measure rows: a head that serves, or a member that reads the
+        events before.
+        """
+        if self.serving_head is not None or self.window is not None:
+            raise NotPlainError
+        key = self.schema.key
+        keys = None if key is None or key not in row else np.array([str(row[key])], dtype=object)
+        _, risk, learnt = self._measured(self.columns.encode_one(row), keys)
+        return MeasuredRow(risk, self.calibrator.p_value(risk), float(learnt[0]))
 
     def encode(self, rows: pd.DataFrame) -> NDArray[np.float32]:
         """The autoencoder's code of each cleaned row, shape (n_rows, n_code)."""
@@ -316,11 +353,11 @@ class TabularScorer:
         """The inverse of ``to_parts``."""
         return cls(**values_of(parts))
 
-    def _severity(self, measures: pd.DataFrame, flagged: NDArray[np.bool_]) -> NDArray[np.object_]:
+    def severity(self, risk: Floats, p_value: Floats, flagged: NDArray[np.bool_]) -> NDArray[np.object_]:
         """From p-values that go on beyond the calibration rows where a tail could be fitted: severities need them."""
-        p_value = measures["p_value"].to_numpy().copy()
         if self.calibration.pareto is not None and flagged.any():
-            p_value[flagged] = self.calibration.p_value(measures["risk"].to_numpy()[flagged], tail="pareto")
+            p_value = p_value.copy()
+            p_value[flagged] = self.calibration.p_value(risk[flagged], tail="pareto")
         return severity(p_value, flagged)
 
     def encoded(self, rows: pd.DataFrame) -> Encoded:

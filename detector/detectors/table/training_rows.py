@@ -44,7 +44,7 @@ class LearntRows:
     apart: Flags
 
     @classmethod
-    def of(cls, encoded: Encoded, risk: Floats, apart: Flags, keys: pd.Series | None = None) -> Self:
+    def of(cls, encoded: Encoded, risk: Floats, apart: Flags, keys: NDArray[np.object_] | None = None) -> Self:
         """Rows, each with its risk; of rows that are alike, the least."""
         marks = marks_of(encoded, keys)
         order = np.lexsort((risk, marks))
@@ -58,7 +58,7 @@ class LearntRows:
     def __len__(self) -> int:
         return len(self.marks)
 
-    def recall(self, encoded: Encoded, risk: Floats, keys: pd.Series | None = None) -> tuple[Floats, Floats]:
+    def recall(self, encoded: Encoded, risk: Floats, keys: NDArray[np.object_] | None = None) -> tuple[Floats, Floats]:
         """The risks, those of rows like one that was learnt from replaced by its own; and how surely each is that row.
 
         That is 1 where one training row is like it, one half where several are, and 0 else.
@@ -67,12 +67,12 @@ class LearntRows:
         sure = np.where(self.alone[at], 1.0, SEVERAL)
         return np.where(known, self.risk[at], risk), np.where(known, sure, 0.0)
 
-    def lie_apart(self, encoded: Encoded, keys: pd.Series | None = None) -> Flags:
+    def lie_apart(self, encoded: Encoded, keys: NDArray[np.object_] | None = None) -> Flags:
         """Which rows are like one that counts as an anomaly."""
         at, known = self._places(encoded, keys)
         return np.asarray(known & self.apart[at])
 
-    def _places(self, encoded: Encoded, keys: pd.Series | None) -> tuple[Places, Flags]:
+    def _places(self, encoded: Encoded, keys: NDArray[np.object_] | None) -> tuple[Places, Flags]:
         """Where each row is, and whether it is there at all."""
         marks = marks_of(encoded, keys)
         at = np.minimum(np.searchsorted(self.marks, marks), len(self.marks) - 1)
@@ -88,12 +88,14 @@ class LearntRows:
         return cls(arrays["marks"], arrays["risk"], arrays["alone"], arrays["apart"])
 
 
-def keys_of(rows: pd.DataFrame, schema: Schema) -> pd.Series | None:
-    """The key of each row, by which equal rows are told apart; None if the rows have none."""
-    return rows[schema.key] if schema.key is not None and schema.key in rows else None
+def keys_of(rows: pd.DataFrame, schema: Schema) -> NDArray[np.object_] | None:
+    """The key of each row as text, by which equal rows are told apart; None if the rows have none."""
+    if schema.key is None or schema.key not in rows:
+        return None
+    return np.asarray(rows[schema.key].astype(str), dtype=object)
 
 
-def marks_of(encoded: Encoded, keys: pd.Series | None = None) -> Marks:
+def marks_of(encoded: Encoded, keys: NDArray[np.object_] | None = None) -> Marks:
     """A hash of each row, the same on every machine; -0 counts as 0, and all NaN are one.
 
     >>> rows = Encoded(np.array([[1.0, np.nan], [1.0, np.nan], [np.nan, 1.0]]), np.zeros((3, 0), np.int64))
@@ -113,7 +115,7 @@ def marks_of(encoded: Encoded, keys: pd.Series | None = None) -> Marks:
         block = slice(start, start + BLOCK)
         marks[block] = (_mixed(values[block]) * factors).sum(axis=1, dtype=np.uint64)
     if keys is not None:
-        marks += pd.util.hash_array(keys.astype(str).to_numpy(dtype=object))
+        marks += pd.util.hash_array(keys, categorize=False)
     return _mixed(marks)
 
 

@@ -1,0 +1,39 @@
+"""``/v1/configuration``: have the file read at once, and hear whether it serves."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from fastapi import APIRouter, Depends, Request
+from fastapi.responses import JSONResponse
+
+from pipelines.api.doors import Doors, caller_of, needs
+from pipelines.api.jobs import Why
+from pipelines.api.problems import ProblemError
+from pipelines.api.writes import beside
+from pipelines.service.reloads import RefusedError
+
+
+def configuration_router(doors: Doors) -> APIRouter:
+    """The path."""
+    router = APIRouter(prefix="/configuration", tags=["configuration"])
+
+    @router.post("/reload", dependencies=[Depends(needs("admin"))])
+    def reload(given: Why, request: Request) -> JSONResponse:
+        """Have the file of the configuration read, changed or not; 409 says why it cannot be taken over."""
+        who = caller_of(request).name
+        return beside(doors, request, given, lambda: reloaded(doors, who=who, reason=given.reason))
+
+    return router
+
+
+def reloaded(doors: Doors, *, who: str, reason: str) -> dict[str, Any]:
+    """What is answered.
+
+    Raises ``ProblemError`` where the file is refused.
+    """
+    try:
+        found = doors.facts.reloads.reload(doors.store, who=who, reason=reason, clock=doors.clock)
+    except RefusedError as error:
+        raise ProblemError(409, str(error)) from None
+    return {"changed": list(found.changed), "note": found.text}
