@@ -61,7 +61,7 @@ def test_each_row_has_a_verdict(scorer: SequenceScorer, verdicts: SeriesVerdicts
     assert (frame["reasons"].ne("") == frame["flagged"]).all()
     assert (frame["severity"].ne("") == frame["flagged"]).all()
     assert frame.loc[frame["risk"].idxmax(), "pump"] == "b"
-    assert frame.loc[frame["risk"].idxmax(), "reasons"].startswith("flow 20, expected about ")
+    assert frame.loc[frame["risk"].idxmax(), "reasons"].startswith("flow stuck at 20 since 01:20, expected about ")
     assert len(verdicts.quarantine) == 0
 
 

@@ -32,6 +32,8 @@ class SensorGate:
         given, both must be reached.
     least_seconds : float
         For how long. A fault is told that much later.
+    stuck : bool
+        Whether it is told that it shows one value for longer than ever in training; if not, that adds nothing to risks.
     low, high : float
         Readings below or above are always told, whatever else is set and whether or not the models see anything.
 
@@ -48,6 +50,7 @@ class SensorGate:
     least_deviation: float = 0.0
     least_relative: float = 0.0
     least_seconds: float = 0.0
+    stuck: bool = True
     low: float = -np.inf
     high: float = np.inf
 

@@ -25,6 +25,9 @@ class GateSection(Section):
     least_minutes: NonNegativeFloat = 0.0
     """For how many minutes a sensor must be off; without times, for how many steps. It is told that much later."""
 
+    stuck: bool = True
+    """Whether it is told that it shows one value for more than twice as many readings as ever in training."""
+
     range: tuple[float | None, float | None] | None = None
     """Readings outside are always told, such as [0, 90] or [null, 90], even if the models see nothing in them."""
 

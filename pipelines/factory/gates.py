@@ -90,6 +90,7 @@ def _gate(section: GateSection, seconds: float) -> SensorGate:
         least_deviation=section.least_deviation,
         least_relative=section.least_relative,
         least_seconds=seconds * section.least_minutes,
+        stuck=section.stuck,
         low=-np.inf if low is None else low,
         high=np.inf if high is None else high,
     )

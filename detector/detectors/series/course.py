@@ -66,6 +66,7 @@ class Looked:
     - ``gap``: how far readings usually are from what is expected.
     - ``beyond``, (n_steps,): how far readings are outside the learnt range, in ranges, signed; 0 within.
     - ``is_overdue``: whether the sensor was silent for longer than it ever was in training.
+    - ``stuck``, (n_steps,): the flagged steps at which it had shown one value for longer, if that is the event.
     """
 
     values: Floats
@@ -75,6 +76,7 @@ class Looked:
     gap: float
     beyond: Floats
     is_overdue: bool = False
+    stuck: Flags | None = None
 
 
 def course_of(looked: Looked, partners: dict[int, tuple[Floats, float]]) -> SensorCourse:
@@ -95,6 +97,9 @@ def course_of(looked: Looked, partners: dict[int, tuple[Floats, float]]) -> Sens
     if looked.is_overdue or not seen[looked.inside].any():
         gone = _longest_run(np.where(seen, np.nan, 0.0), looked.inside) or _bounds(looked.inside)
         return SensorCourse("silent", gone[0], gone[0], gone[1])
+    if looked.stuck is not None:
+        first, last = _bounds(looked.stuck)
+        return SensorCourse("stuck", first, first, last)
     if (held := _stuck(looked)) is not None:
         return held
     size = deviation * np.abs(deviation)

@@ -106,7 +106,8 @@ class SequenceDetector(OutlierMixin, BaseEstimator):  # type: ignore[misc]  # sc
     -----
     A sensor that is missing adds nothing to the risk of a row, until it has been silent for longer than usual in
     training: then it adds more than any training row had. A sensor that never read in training is passed over; one
-    that was constant is expected to stay so.
+    that was constant is expected to stay so. One that shows the same value for more than twice as many readings as ever
+    in training, and more than 8, adds more than any training row had, too, unless it often stood still there.
 
     >>> time = np.arange(600.0)
     >>> rows = np.column_stack([np.sin(time / 5), np.cos(time / 5), np.sin(time / 5 + 1)])

@@ -12,7 +12,7 @@ from detector.arrays import Counts, Flags, Floats
 from detector.detectors.series.apart import EventWindows
 from detector.detectors.series.course import Looked, SensorCourse, course_of
 from detector.detectors.series.model import ModelledSeries, SeriesModel
-from detector.detectors.series.reasons import SensorReadings, duration, range_of, ranked
+from detector.detectors.series.reasons import SensorReadings, duration, range_of, ranked, run_before, since
 from detector.explain.reason import Reason
 from detector.series.gates import Gates, SensorGate
 from detector.series.rhythm import DAY
@@ -71,21 +71,30 @@ class EventReasons:
 
     def of(self, steps: Counts, parts: Floats) -> EventFacts:
         """An event of these flagged steps; ``parts`` is what each sensor adds to the risk of every step."""
-        moving = np.flatnonzero(self.seen.model.scaling.moving)
+        moving, sticks = np.flatnonzero(self.seen.model.scaling.moving), self._sticks(steps, parts)
         blamed = self._without_healthy(self.readings.blamed(steps, parts), steps)
         own = np.zeros(len(self.place), dtype=bool)
         own[np.searchsorted(self.place, steps)] = True
         windows = EventWindows.over(self.seen, own)
         if windows is not None:
-            speaking = moving[~self.readings.overdue[steps][:, moving].any(axis=0)]  # silence is a fault of its own
+            by_itself = self.readings.overdue[steps].any(axis=0) | sticks  # a fault that others do not see
+            speaking = moving[~by_itself[moving]]
             suspects = speaking[np.argsort(-blamed[speaking], kind="stable")[:MOST_SUSPECTS]]
             explained = windows.explained(np.searchsorted(moving, suspects))
             blamed = redealt(blamed, dict(zip(suspects.tolist(), explained.tolist(), strict=True)))
         blamed = first_of(blamed, np.asarray(self.outside[steps].any(axis=0)))
-        found = [(sensor, share, *self._course(sensor, steps)) for sensor, share in ranked(blamed)]
+        found = [
+            (sensor, share, *self._course(sensor, steps, sticks=bool(sticks[sensor])))
+            for sensor, share in ranked(blamed)
+        ]
         reasons = [self._reason(*each, int(steps[0])) for each in found]
         first = found[0][2]
         return EventFacts(reasons, first.onset, first.extreme, first.end, first.change, DIRECTIONS[first.side])
+
+    def _sticks(self, steps: Counts, parts: Floats) -> Flags:
+        """The sensors that add most of what they add where they show one value for too long."""
+        stuck, own = self.readings.stuck[steps], np.maximum(parts[steps], 0.0)
+        return np.asarray(stuck.any(axis=0) & (2 * np.where(stuck, own, 0.0).sum(axis=0) >= own.sum(axis=0)))
 
     def _without_healthy(self, blamed: Floats, steps: Counts) -> Floats:
         """No blame for a sensor that reads as expected all along, if there is another: its fault was elsewhere."""
@@ -93,11 +102,11 @@ class EventReasons:
         aside = min(reach(model.smoothing), max(1, model.length // 4))
         begin, end = self._within(first, first - aside, last + (0 if model.recipe.trailing else aside))
         off = np.abs(self.readings.deviation[begin:end]).max(axis=0) > model.scaling.resolution
-        off |= self.readings.overdue[begin:end].any(axis=0)
+        off |= (self.readings.overdue[begin:end] | self.readings.stuck[begin:end]).any(axis=0)
         kept = np.where(off, blamed, 0.0)
         return kept if kept.any() else blamed
 
-    def _course(self, sensor: int, steps: Counts) -> tuple[SensorCourse, float]:
+    def _course(self, sensor: int, steps: Counts, *, sticks: bool) -> tuple[SensorCourse, float]:
         """What a sensor did, in steps of all series, and what it should have read where it was farthest off."""
         model, first, last = self.seen.model, int(steps[0]), int(steps[-1])
         aside = min(reach(model.smoothing), max(1, model.length // 4))
@@ -113,6 +122,8 @@ class EventReasons:
         expected = self._expected(np.arange(begin, end), sensor)
         overdue = bool(self.readings.overdue[steps, sensor].any())
         looked = Looked(values, expected, inside, self._read(quiet, sensor), gap, self._beyond(values, sensor), overdue)
+        if sticks:
+            looked = replace(looked, stuck=inside & self.readings.stuck[begin:end, sensor])
         partners = {other: (self._values(begin, end, other), tie) for other, tie in ties(model, sensor).items()}
         found = course_of(looked, partners)
         timely = self._at_this_time(sensor, np.arange(begin, end))
@@ -150,9 +161,20 @@ class EventReasons:
             return course
         begin, _ = self._within(course.onset, 0, course.onset)
         before = self._values(begin, course.onset, sensor)
-        other = ~np.isnan(before) if course.change == "silent" else before != self._read([course.onset], sensor)[0]
-        onset = begin + int(np.flatnonzero(other)[-1]) + 1 if other.any() else begin
+        if course.change == "stuck":
+            read = np.append(np.flatnonzero(~np.isnan(before)), len(before))
+            values = self._values(begin, course.onset + 1, sensor)[read]
+            onset = begin + int(read[run_before(values)])
+        else:
+            read = np.flatnonzero(~np.isnan(before))
+            onset = begin + int(read[-1]) + 1 if len(read) else begin
         return replace(course, onset=onset, extreme=onset)
+
+    def _is_first(self, course: SensorCourse) -> bool:
+        """Whether a sensor sticks since the first row that is known, of a file or of what a service keeps."""
+        codes = self.readings.series.codes
+        begins = course.onset == 0 or codes[course.onset - 1] != codes[course.onset]
+        return bool(course.change == "stuck" and begins)
 
     def _within(self, step: int, first: int, end: int) -> tuple[int, int]:
         """The steps from one to another that are of the segment of a step; the step after the last."""
@@ -193,13 +215,13 @@ class EventReasons:
 
     def _reason(self, sensor: int, share: float, course: SensorCourse, expected: float, first: int) -> Reason:
         series = self.readings.series
-        name, since = series.sensors[sensor], self._since(course.onset, first)
+        name, begun = series.sensors[sensor], since(series, course.onset, first, at_least=self._is_first(course))
         value = self._number(series.values[course.extreme, sensor], name)
         match course.change:
             case "silent":
-                said = f"no reading {since}"
+                said = f"no reading {begun}"
             case "stuck":
-                said = f"stuck at {value} {since}"
+                said = f"stuck at {value} {begun}"
             case "rises" | "falls":
                 moved, long = self._number(course.moved, name), self._long(course.extreme - course.onset)
                 said = f"{course.change} {moved} in {long}, to {value}"
@@ -237,14 +259,6 @@ class EventReasons:
     def _number(self, value: float, sensor: str) -> str:
         unit = self.gates.units.get(sensor, "")
         return f"{value:.4g} {unit}" if unit else f"{value:.4g}"
-
-    def _since(self, step: int, first: int) -> str:
-        series = self.readings.series
-        if series.times is None:
-            return f"since row {step}"
-        when, other = pd.Timestamp(series.times[step]), pd.Timestamp(series.times[first])
-        clock = "%H:%M" if series.every is None or series.every >= pd.Timedelta("1min") else "%H:%M:%S"
-        return f"since {when:{clock if when.date() == other.date() else f'%Y-%m-%d {clock}'}}"
 
     def _time_of(self, step: int) -> str:
         """Which time a reading is unlike: of a weekday, or of another period."""

@@ -81,6 +81,8 @@ class Gating:
             if gate.least_seconds > 0:
                 where, back = np.unique(farthest, return_inverse=True)
                 short = self._lasts(sensor, np.abs(off), where)[back] * self.seconds < gate.least_seconds
+                held = (self.seen.stuck[:, sensor] > 0).astype(np.float64)
+                short &= self._lasts(sensor, held, steps) * self.seconds < gate.least_seconds
             codes = np.select([wrong, small, short], [DIRECTION, DEVIATION, DURATION], OPEN)
             found[:, sensor] = np.where(self.seen.overdue[steps, sensor], OPEN, codes)
         return found
@@ -89,7 +91,7 @@ class Gating:
         """The risk of these steps without the sensors that are shut there; ``parts`` is what each adds to it."""
         moving = np.flatnonzero(self.seen.model.scaling.moving)
         positive = np.maximum(parts, 0.0)
-        is_shut, overdue = shut > OPEN, self.seen.overdue[steps]
+        is_shut, alone = shut > OPEN, self.seen.overdue[steps] | (self.seen.stuck[steps] > 0)
         remains = np.ones(len(steps))
         patterns, which = np.unique(is_shut[:, moving], axis=0, return_inverse=True)
         for number, pattern in enumerate(patterns):
@@ -97,7 +99,7 @@ class Gating:
             if pattern.any():
                 remains[own] = self._remains(steps[own], np.flatnonzero(pattern))
         own_parts = np.where(is_shut, positive, 0.0).sum(axis=1)
-        others = np.where(is_shut | overdue, 0.0, positive).sum(axis=1)
+        others = np.where(is_shut | alone, 0.0, positive).sum(axis=1)
         return np.asarray(np.where(is_shut.any(axis=1), risk - own_parts - (1 - remains) * others, risk))
 
     def _remains(self, steps: Counts, places: Counts) -> Floats:

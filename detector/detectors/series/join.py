@@ -18,6 +18,7 @@ from detector.detectors.series.prepared import Prepared
 from detector.detectors.series.recipe import PHASE
 from detector.errors import DataError
 from detector.members.residuals import ResidualRule
+from detector.series.flatline import FlatlineRule
 from detector.series.segments import smooth
 from detector.series.staleness import StalenessRule
 
@@ -75,6 +76,7 @@ def join_members(
         shares=shares,
         baseline={name: np.zeros(n_sensors) if name == "forest" else parts[name].mean(axis=0) for name in names},
         staleness=StalenessRule.learn(series.observed, series.codes),
+        flatline=FlatlineRule.learn(series.values, series.observed & series.usable[:, None], series.segment),
         calibrator=Calibrator(recipe.cautious(risk), resolution=RISK_RESOLUTION),
         threshold=recipe.threshold(risk) + RISK_RESOLUTION,
         facts=_facts(series, prepared, found, scored)

@@ -23,6 +23,7 @@ from detector.members.window_forest import WindowForest
 from detector.members.window_network import WindowNetwork
 from detector.members.window_pca import WindowPCA, expected_values
 from detector.onnx.parts import Parts, under
+from detector.series.flatline import FlatlineRule
 from detector.series.scaling import SeriesScaling
 from detector.series.segments import near, reach, smooth
 from detector.series.staleness import StalenessRule, measure_staleness
@@ -44,6 +45,7 @@ class SeriesModel:
     - ``shares``, (n_members,): what each member counts; they sum to 1.
     - ``baseline``, (n_sensors,): what each sensor adds to each member's score in normal rows.
     - ``staleness``: how long each sensor is usually silent.
+    - ``flatline``: for how long each usually shows one value.
     - ``calibrator``: risk to p-value, from rows that were not learnt from.
     - ``threshold``: the risk above which a step is flagged, if nothing else is said.
     - ``facts``: what was found while fitting.
@@ -65,6 +67,7 @@ class SeriesModel:
     shares: Floats
     baseline: dict[str, Floats]
     staleness: StalenessRule
+    flatline: FlatlineRule
     calibrator: Calibrator
     threshold: float
     facts: dict[str, Any] = field(default_factory=dict)
@@ -94,8 +97,16 @@ class SeriesModel:
         return float(1.0 + max(most, risk[-1] - risk[0]))
 
     @property
+    def stuck_alarm(self) -> float:
+        """What a sensor that has stuck for as long as is no news adds to the risk; each time as long, as much again.
+
+        More than lies between any two normal rows, so that it is enough to flag a row by itself.
+        """
+        return float(1.0 + self.calibrator.risk[-1] - self.calibrator.risk[0])
+
+    @property
     def memory(self) -> int:
-        """How many steps before a step bear on its risk, as long as no sensor has been silent."""
+        """How many steps before a step bear on its risk, as long as no sensor has been silent or has stuck."""
         return max(self._reach, self._long_reach(0)) + (self.recipe.lags if self.forecast else 0)
 
     @property
@@ -127,6 +138,7 @@ class ModelledSeries:
     - ``observed``, (n_steps, n_sensors): where a reading came.
     - ``segment``, ``codes``, (n_steps,): which unbroken segment, and which series, each step belongs to.
     - ``times``, (n_steps,): of each step, where there are times.
+    - ``may_stick``, (n_sensors,): the sensors of which it is not told that they stick; by default of none.
     """
 
     def __init__(
@@ -138,9 +150,10 @@ class ModelledSeries:
         segment: Counts,
         codes: Counts,
         times: NDArray[np.datetime64] | None = None,
+        may_stick: Flags | None = None,
     ) -> None:
-        self.model, self.segment, self.times = model, segment, times
-        self.observed = observed
+        self.model, self.segment, self.times, self.may_stick = model, segment, times, may_stick
+        self.values, self.observed = values, observed
         self.overdue = model.staleness.beyond(measure_staleness(observed, codes))
         self.prepared = Prepared(values, segment, model.scaling, model.recipe, model.length, model.stride, self.overdue)
 
@@ -152,9 +165,15 @@ class ModelledSeries:
 
     @cached_property
     def risk(self) -> Floats:
-        """One risk a step: the members' mean by weight, and the alarm of each sensor that is silent for too long."""
-        fused = self.scores @ self.model.shares
-        return np.asarray(fused + self.model.alarm * self.overdue.sum(axis=1))
+        """One risk a step: the members' mean by weight, and the alarm of each sensor that is silent, or sticks."""
+        fused = self.scores @ self.model.shares + self.model.alarm * self.overdue.sum(axis=1)
+        return np.asarray(fused + self.model.stuck_alarm * self.stuck.sum(axis=1))
+
+    @cached_property
+    def stuck(self) -> Floats:
+        """By how much each sensor has shown one value for too long; 0 where it has not; see ``FlatlineRule.excess``."""
+        found = self.model.flatline.excess(self.values, self.observed, self.segment, ahead=self.model.ahead)
+        return found if self.may_stick is None else np.where(self.may_stick, 0.0, found)
 
     @cached_property
     def expected(self) -> Floats:
@@ -168,7 +187,7 @@ class ModelledSeries:
     def contributions(self, wanted: Flags | None = None) -> Floats:
         """What each sensor adds to the risk of each step, which is their sum; only for the steps wanted, if given."""
         model = self.model
-        total = model.alarm * self.overdue
+        total = model.alarm * self.overdue + model.stuck_alarm * self.stuck
         for gain, name in zip(model.gains, model.members, strict=True):
             parts = self.forest_by_sensor(wanted) if name == "forest" else self.parts[name]
             total = total + gain * (parts - model.baseline[name])
@@ -291,6 +310,7 @@ def _describe(model: SeriesModel) -> Parts:
         "shares": model.shares.tolist(),
         "fusion": model.fusion.state(),
         "silence": list(model.staleness.limits),
+        "flatline": {"limits": list(model.flatline.limits), "back": list(model.flatline.back)},
         "threshold": model.threshold,
         "facts": model.facts,
         "rhythm": None if model.phase is None else model.phase.rhythm.to_dict(),
@@ -324,7 +344,15 @@ def _rebuild(parts: Parts) -> SeriesModel:
         shares=np.asarray(facts.get("shares", recipe.shares), dtype=np.float64),
         baseline=parts.part("usual"),
         staleness=StalenessRule(tuple(facts["silence"])),
+        flatline=_flatline(facts),
         calibrator=Calibrator.from_state(parts.part("calibrator")),
         threshold=facts["threshold"],
         facts=facts["facts"],
     )
+
+
+def _flatline(facts: Mapping[str, Any]) -> FlatlineRule:
+    """As it was learnt; bundles that know of none tell of no sensor that it sticks."""
+    if "flatline" not in facts:
+        return FlatlineRule.none(len(facts["silence"]))
+    return FlatlineRule(tuple(facts["flatline"]["limits"]), tuple(facts["flatline"]["back"]))

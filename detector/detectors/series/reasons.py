@@ -11,6 +11,7 @@ import pandas as pd
 from detector.arrays import Counts, Flags, Floats
 from detector.detectors.series.model import SeriesModel
 from detector.explain.reason import Reason
+from detector.series.flatline import is_alike
 from detector.series.resample import RegularSeries
 from detector.series.segments import near, reach
 
@@ -35,6 +36,7 @@ class SensorReadings:
     - ``deviation``, (n_steps, n_sensors): of the reading from that, signed, in ranges; 0 where there is none.
     - ``beyond``, (n_steps, n_sensors): how far the reading is outside the range, in ranges.
     - ``overdue``, (n_steps, n_sensors): where a sensor has been silent for too long.
+    - ``stuck``, (n_steps, n_sensors): where a sensor has shown one value for too long.
     - ``touched``, (n_steps,): where a reading outside its range may bear on the risk.
     - ``model_of``: the model of a step.
     """
@@ -44,6 +46,7 @@ class SensorReadings:
     deviation: Floats
     beyond: Floats
     overdue: Flags
+    stuck: Flags
     touched: Flags
     model_of: Callable[[int], SeriesModel]
 
@@ -53,6 +56,7 @@ class SensorReadings:
         series: RegularSeries,
         expected: Floats,
         overdue: Flags,
+        stuck: Flags,
         parts: list[tuple[SeriesModel, Counts]],
     ) -> SensorReadings:
         """Readings of all parts; ``expected`` holds the reconstruction."""
@@ -70,7 +74,7 @@ class SensorReadings:
             far = np.zeros(len(series), dtype=bool)
             far[steps] = (beyond[steps] > BEYOND).any(axis=1)
             touched[steps] = near(far, series.segment, _reach(model))[steps]
-        return cls(series, within, deviation, beyond, overdue, touched, lambda step: parts[number[step]][0])
+        return cls(series, within, deviation, beyond, overdue, stuck, touched, lambda step: parts[number[step]][0])
 
     def at_step(self, step: int, parts: Floats) -> list[Reason]:
         """The reasons for a step, the most important first; ``parts`` is what each sensor adds to its risk."""
@@ -95,11 +99,14 @@ class SensorReadings:
         total = float(beyond.sum())
         if total == 0:
             return parts
-        is_other = (beyond == 0) & ~self.overdue[step]
+        is_other = (beyond == 0) & ~self.overdue[step] & ~self.stuck[step]
         moved = np.where(is_other, parts, 0.0) * min(float(beyond.max()), MOST_MOVED)
         return np.asarray(parts - moved + moved.sum() * beyond / total)
 
     def _of_step(self, step: int, sensor: int, share: float) -> Reason:
+        if self.stuck[step, sensor]:
+            observed = f"stuck at {self._observed(step, sensor)} {self._held_since(step, sensor)}"
+            return self._reason(sensor, observed, self._said(step, sensor), share, is_phrase=True)
         shown = self._shown(step, sensor)
         observed = self._observed(shown, sensor)
         if shown != step:
@@ -123,6 +130,16 @@ class SensorReadings:
             weight, most = float(weights[step - first]), float(weights.max())
         same_side = own * self.deviation[nearby, sensor] >= 0
         return step if weight >= (CLEAR if same_side else 1.0) * most else nearby
+
+    def _held_since(self, step: int, sensor: int) -> str:
+        """Since when a sensor has shown the value of a step, as far as a service keeps rows."""
+        series, model = self.series, self.model_of(step)
+        most = max(step - max(model.memory, model.flatline.reach), 0)
+        steps = np.arange(most, step + 1)
+        steps = steps[(series.segment[steps] == series.segment[step]) & series.observed[steps, sensor]]
+        onset = steps[run_before(series.values[steps, sensor])]
+        goes_back = onset == steps[0] and most > 0 and series.segment[most - 1] == series.segment[step]
+        return since(series, int(onset), step, at_least=bool(goes_back))
 
     def _observed(self, step: int, sensor: int) -> str:
         return f"{self.series.values[step, sensor]:.4g}" if self.series.observed[step, sensor] else "no reading"
@@ -153,6 +170,26 @@ class SensorReadings:
         segment = self.series.segment[max(step - rows, 0) : step + ahead + 1]
         same = np.flatnonzero(segment == self.series.segment[step]) + max(step - rows, 0)
         return int(same[0]), int(same[-1]) + 1
+
+
+def run_before(values: Floats) -> int:
+    """Where the run of one value begins that readings end with.
+
+    >>> run_before(np.array([7.0, 7.4, 7.4, 7.4]))
+    1
+    """
+    other = np.flatnonzero(~is_alike(values, values[-1]))
+    return int(other[-1]) + 1 if len(other) else 0
+
+
+def since(series: RegularSeries, step: int, other: int, *, at_least: bool = False) -> str:
+    """Since which step, in words, as said at another one; ``at_least`` if what was before it is not known."""
+    more = " or before" if at_least else ""
+    if series.times is None:
+        return f"since row {step}{more}"
+    when, day = pd.Timestamp(series.times[step]), pd.Timestamp(series.times[other]).date()
+    clock = "%H:%M" if series.every is None or series.every >= pd.Timedelta("1min") else "%H:%M:%S"
+    return f"since {when:{clock if when.date() == day else f'%Y-%m-%d {clock}'}}{more}"
 
 
 def _reach(model: SeriesModel) -> int:

@@ -77,6 +77,7 @@ class ScoredSeries:
         self, series: RegularSeries, parts: Sequence[tuple[SeriesModel, Counts]], *, gates: Gates | None = None
     ) -> None:
         self.series, self.gates = series, gates or Gates()
+        may_stick = np.array([not self.gates.of(name).stuck for name in series.sensors], dtype=bool)
         self.members = tuple(name for name in parts[0][0].members if name != PHASE)  # not each model has one
         self.parts = [
             Part(
@@ -88,6 +89,7 @@ class ScoredSeries:
                     segment=series.segment[place],
                     codes=series.codes[place],
                     times=None if series.times is None else series.times[place],
+                    may_stick=may_stick,
                 ),
             )
             for model, place in parts
@@ -257,10 +259,11 @@ class ScoredSeries:
     @cached_property
     def readings(self) -> SensorReadings:
         """What the sensors read beside what was learnt of them."""
-        overdue = np.zeros(self.series.values.shape, dtype=bool)
+        overdue, stuck = (np.zeros(self.series.values.shape, dtype=bool) for _ in range(2))
         for part in self.parts:
-            overdue[part.place] = part.seen.overdue
-        return SensorReadings.of(self.series, self.expected, overdue, [(part.model, part.place) for part in self.parts])
+            overdue[part.place], stuck[part.place] = part.seen.overdue, part.seen.stuck > 0
+        models = [(part.model, part.place) for part in self.parts]
+        return SensorReadings.of(self.series, self.expected, overdue, stuck, models)
 
     def reasons(self, wanted: Flags) -> dict[int, list[Reason]]:
         """Which sensors each of those steps is to blame on, the most important first."""

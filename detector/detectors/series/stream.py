@@ -261,7 +261,7 @@ def _shortened(
 def _context(model: SeriesModel) -> int:
     """How many steps before one that is open are kept."""
     limits = [limit for limit in model.staleness.limits if limit is not None]
-    return model.memory + max(limits, default=0) + 1
+    return max(model.memory, model.flatline.reach) + max(limits, default=0) + 1
 
 
 def _each(scorer: SequenceScorer, series: RegularSeries) -> list[tuple[Any, SeriesModel, int, int]]:
