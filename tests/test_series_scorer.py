@@ -80,7 +80,7 @@ def test_each_flagged_segment_is_an_event(verdicts: SeriesVerdicts) -> None:
         assert event[name] == peak[told]
     assert event["onset"] == START + pd.Timedelta(minutes=80)
     assert re.fullmatch(
-        r"flow (down to|stuck at) 20, expected about [\d.]+ \(learnt range [\d.]+ to [\d.]+\); \d+ % of the risk.* "
+        r"flow stuck at 20 since 01:20, expected about [\d.]+ \(learnt range [\d.]+ to [\d.]+\); \d+ % of the risk.* "
         rf"\| from {event['onset']:%Y-%m-%d %H:%M} for 10 min, worst at {event['onset']:%Y-%m-%d %H:%M}",
         event["text"],
     )
