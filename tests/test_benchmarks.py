@@ -246,6 +246,7 @@ def test_speed_measures_every_part(monkeypatch: pytest.MonkeyPatch, capsys: pyte
     """On few rows, the whole benchmark runs, scikit-learn beside it, and every figure is a number above nothing."""
     monkeypatch.setattr(speed, "RUNS", 1)
     monkeypatch.setattr(speed, "COLD_STARTS", 1)
+    monkeypatch.setattr(speed, "ONE_BY_ONE", 3)
     sizes = ["--rows", "500", "--memory-rows", "500", "--train-rows", "1000", "--sample", "100"]
 
     speed.main([*sizes, "--against", "sklearn"])

@@ -54,7 +54,7 @@ def test_the_checks_are_not_vacuous() -> None:
     """They are executed, not skipped; only the two fail that must, and more in an estimator that breaks a promise."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        results = check_estimator(SequenceDetector(short="pad"), on_skip=None, on_fail=None)
+        results = check_estimator(small(short="pad"), on_skip=None, on_fail=None)
 
     status = Counter(result["status"] for result in results)
     failed = {result["check_name"] for result in results if result["status"] == "failed"}
