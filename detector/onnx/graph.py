@@ -16,7 +16,7 @@ from detector.errors import BundleError
 if TYPE_CHECKING:
     import onnx
 
-BLOCK = 32
+BLOCK = 64
 """Rows computed together. One row costs as much as so many, so a larger block answers a single event later; a smaller
 one spends more of its time on calls."""
 TOGETHER = 8
