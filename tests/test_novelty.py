@@ -28,11 +28,11 @@ def known() -> KnownRows:
 
 
 @pytest.mark.parametrize("flags", [0, 2])
-@pytest.mark.parametrize(("references", "doubted"), [(50, 0), (1, 0), (2500, 0), (1, 1), (600, 200)])
-def test_graph_scores_as_the_plain_way(flags: int, references: int, doubted: int) -> None:
-    """In one chunk of references and in several, with one-hot columns and without, with doubted rows and without."""
-    places = np.arange(references), np.arange(references, references + doubted)
-    known = KnownRows.fit(*draw(0, 3000, flags=flags), places[0], contracted=100, doubted=places[1])
+@pytest.mark.parametrize(("references", "suspicious"), [(50, 0), (1, 0), (2500, 0), (1, 1), (600, 200)])
+def test_graph_scores_as_the_plain_way(flags: int, references: int, suspicious: int) -> None:
+    """In one chunk of references and in several, with one-hot columns and without, with suspicious rows and without."""
+    places = np.arange(references), np.arange(references, references + suspicious)
+    known = KnownRows.fit(*draw(0, 3000, flags=flags), places[0], contracted=100, suspicious=places[1])
     far, space = draw(1, 200, flags=flags)
 
     found = joined({"known": graph_of(known)}).run({"far": far, "space": space})
@@ -126,30 +126,30 @@ def test_equal_rows_have_finite_scores() -> None:
     assert (found[1] > found[0]).all()
 
 
-def test_a_doubted_row_makes_rows_beside_it_half_as_far_at_most(known: KnownRows) -> None:
+def test_a_suspicious_row_makes_rows_beside_it_half_as_far_at_most(known: KnownRows) -> None:
     """Neither as strange as without it, nor as usual as if it were known; itself, it is as strange as ever."""
     far, space = draw(0, 600)
     far, space = np.vstack([far, [[40, 40, 40]]]), np.vstack([space, space[:1]])
-    doubting = KnownRows.fit(far, space, np.arange(500), contracted=100, doubted=np.array([600]))
+    wary = KnownRows.fit(far, space, np.arange(500), contracted=100, suspicious=np.array([600]))
     beside = far[[600, 0, 1]] + np.float32(1e-3), space[[600, 0, 1]]
 
     for name in SCALINGS:
-        plain, found = known.distances(*beside)[name], doubting.distances(*beside)[name]
+        plain, found = known.distances(*beside)[name], wary.distances(*beside)[name]
         assert found[0] == pytest.approx(plain[0] / NEARER, rel=1e-5)
         assert found[1:] == pytest.approx(plain[1:], abs=1e-4)
-        own = doubting.distances(far[600:], space[600:], np.array([500]))[name]
+        own = wary.distances(far[600:], space[600:], np.array([500]))[name]
         assert own == pytest.approx(known.distances(far[600:], space[600:])[name], rel=1e-5)
 
 
 def test_state_survives_a_round_trip() -> None:
-    """A restored member gives the same scores; one kept before rows were doubted has none."""
-    known = KnownRows.fit(*draw(0, 600), np.arange(500), contracted=100, doubted=np.arange(500, 510))
+    """A restored member gives the same scores; one kept before rows were suspicious has none."""
+    known = KnownRows.fit(*draw(0, 600), np.arange(500), contracted=100, suspicious=np.arange(500, 510))
     far, space = draw(1, 20)
     state = known.state()
 
     assert np.array_equal(KnownRows.from_state(state).score(far, space), known.score(far, space))
-    old = KnownRows.from_state({name: array for name, array in state.items() if not name.startswith("doubted_")})
-    assert all(len(rows) == 0 for rows in old.doubted.values())
+    old = KnownRows.from_state({name: array for name, array in state.items() if not name.startswith("suspicious_")})
+    assert all(len(rows) == 0 for rows in old.suspicious.values())
 
 
 def test_a_kernel_needs_rows() -> None:

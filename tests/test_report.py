@@ -165,7 +165,7 @@ def test_report_names_numbers_for_what_they_are() -> None:
 
     assert "Rows that p-values are counted on, each scored as if unseen 54,000" in page.text
     assert "Rows that the bulk was learnt without (train.clean_share), unusual or not 5,357" in page.text
-    assert "Rows doubted: in the most unusual hundredth of forest and autoencoder 41" in page.text
+    assert "Suspicious rows: in the most unusual hundredth of forest and autoencoder 41" in page.text
     assert "Precision at budget" not in page.text
     assert "held out for calibration" not in page.text
 

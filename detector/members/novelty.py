@@ -38,8 +38,8 @@ NORMAL_QUARTILES = 1.349
 ALIKE = 2 * np.exp(-1) - SMOOTHING
 """Of one known row, so often is seen what tells one nat."""
 NEARER = 2.0
-"""How many times nearer than to the known rows a row may count for lying beside a doubted one. Smaller, and rare normal
-rows are strange for being rare; larger, and anomalies among the training rows hide those that resemble them."""
+"""How many times nearer than to the known rows a row may count for lying beside a suspicious one. Smaller, and rare
+normal rows are strange for being rare; larger, and anomalies among the training rows hide those that resemble them."""
 
 Rows = NDArray[np.float32]
 NONE: Places = np.zeros(0, dtype=np.int64)
@@ -55,8 +55,8 @@ class KnownRows:
     rows left out in turn and averaged over the scalings, so 0 is usual and higher more anomalous.
 
     - ``rows``, by scaling, (n_references, n_inputs).
-    - ``doubted``, by scaling, (n_doubted, n_inputs): training rows that may be anomalies. Beside one of them a row is
-      as near as to it, but at most ``NEARER`` times nearer than it would be without.
+    - ``suspicious``, by scaling, (n_suspicious, n_inputs): training rows that may be anomalies. Beside one of them a
+      row is as near as to it, but at most ``NEARER`` times nearer than it would be without.
     - ``contracted``: how many of the known rows, the first, the kernel is laid over.
     - ``rare``: how rare the values of categories are.
     - ``range``, ``middle``, ``spread``, (n_numeric,): of each number, in the units of ``far``.
@@ -70,7 +70,7 @@ class KnownRows:
     """
 
     rows: dict[str, Rows]
-    doubted: dict[str, Rows]
+    suspicious: dict[str, Rows]
     contracted: int
     rare: RareValues
     range: Rows
@@ -83,11 +83,11 @@ class KnownRows:
     scale: dict[str, Floats]
 
     @classmethod
-    def fit(cls, far: Rows, space: Rows, chosen: Places, *, contracted: int, doubted: Places = NONE) -> Self:
+    def fit(cls, far: Rows, space: Rows, chosen: Places, *, contracted: int, suspicious: Places = NONE) -> Self:
         """Remember the chosen ones of prepared rows, in the order given; the first ``contracted`` carry the kernel.
 
-        ``doubted`` are the places of those that may be anomalies; scales are learnt without them. ``far`` and ``space``
-        are those of ``detector.encoding.onnx``. Raises ``SettingError`` if ``contracted`` is not positive.
+        ``suspicious`` are the places of those that may be anomalies; scales are learnt without them. ``far`` and
+        ``space`` are those of ``detector.encoding.onnx``. Raises ``SettingError`` if ``contracted`` is not positive.
         """
         if contracted < 1:
             raise SettingError(f"contracted must be at least 1. Received: contracted={contracted}.")
@@ -98,7 +98,7 @@ class KnownRows:
         spread = np.where(quartiles > LEAST, quartiles, known.std(axis=0))
         empty = cls(
             rows={},
-            doubted={},
+            suspicious={},
             contracted=min(contracted, len(chosen)),
             rare=RareValues.fit(space[chosen, far.shape[1] :]),
             range=np.where(extent > LEAST, extent, 1.0).astype(np.float32),
@@ -117,7 +117,7 @@ class KnownRows:
         for name, rows in empty.scaled(far[chosen], space[chosen]).items():
             empty.rows[name] = np.ascontiguousarray(rows)
             empty.bandwidth[name] = kernel_width(rows[: empty.contracted])
-        empty.doubted.update(empty.scaled(far[doubted], space[doubted]))
+        empty.suspicious.update(empty.scaled(far[suspicious], space[suspicious]))
         sample = chosen[:STANDARD_ROWS]
         for name, (distances, size) in empty._distances(far[sample], space[sample], np.arange(len(sample))).items():
             empty.floor[name] = np.array([_floor(column, empty.rows[name]) for column in distances.T])
@@ -148,7 +148,7 @@ class KnownRows:
     def distances(self, far: Rows, space: Rows, own: Places | None = None) -> dict[str, Floats]:
         """By scaling, the distance to the nearest known row and to the kernel's mean, shape (n_rows, 2).
 
-        ``own``, (n_rows,), is the place of each row among the known ones, and behind them the doubted ones, which is
+        ``own``, (n_rows,), is the place of each row among the known ones, and behind them the suspicious ones, which is
         left out; -1 where it is none.
         """
         return {name: distances for name, (distances, _) in self._distances(far, space, own).items()}
@@ -163,8 +163,8 @@ class KnownRows:
                 nearest = np.maximum(squared.min(axis=1) + size * (1 - CANCELLED), 0)
                 pull = ((block - self._mean(name, squared)) ** 2).sum(axis=1)
                 both = np.column_stack([nearest, np.maximum(pull - CANCELLED * size, 0)])
-                doubted = np.maximum(beside + size * (1 - CANCELLED), 0)[:, None]
-                parts.append(np.sqrt(np.maximum(np.minimum(both, doubted), both / np.float32(NEARER**2))))
+                suspicious = np.maximum(beside + size * (1 - CANCELLED), 0)[:, None]
+                parts.append(np.sqrt(np.maximum(np.minimum(both, suspicious), both / np.float32(NEARER**2))))
             distances = np.concatenate(parts or [np.zeros((0, 2))]).astype(np.float64)
             found[name] = distances, (rows.astype(np.float64) ** 2).sum(axis=1)
         return found
@@ -189,12 +189,12 @@ class KnownRows:
         return found
 
     def _squared(self, name: str, rows: Rows, own: Places | None) -> Iterator[tuple[Rows, Rows, Rows]]:
-        """Blocks of rows, their squared distances to the known ones, and to the nearest doubted one.
+        """Blocks of rows, their squared distances to the known ones, and to the nearest suspicious one.
 
         Each less the row's own squared length.
         """
         known = self.rows[name]
-        every = np.concatenate([known, self.doubted[name]])
+        every = np.concatenate([known, self.suspicious[name]])
         half = (every.astype(np.float64) ** 2).sum(axis=1).astype(np.float32)
         for start in range(0, len(rows), BLOCK):
             block = rows[start : start + BLOCK]
@@ -224,7 +224,7 @@ class KnownRows:
         numbers = {name: getattr(self, name) for name in ("range", "middle", "spread")}
         per_scaling = {
             f"{what}_{name}": np.asarray(getattr(self, what)[name])
-            for what in ("rows", "doubted", "unit", "bandwidth", "floor", "location", "scale")
+            for what in ("rows", "suspicious", "unit", "bandwidth", "floor", "location", "scale")
             for name in SCALINGS
         }
         rare = {"count": self.rare.count, "known": np.array(self.rare.known)}
@@ -232,12 +232,12 @@ class KnownRows:
 
     @classmethod
     def from_state(cls, arrays: dict[str, NDArray[Any]]) -> Self:
-        """The inverse of ``state``; reads one without units, or doubted rows, too."""
+        """The inverse of ``state``; reads one without units, or suspicious rows, too."""
         values: dict[str, Any] = {name: arrays[name] for name in ("range", "middle", "spread")}
         for what in ("rows", "floor", "location", "scale"):
             values[what] = {name: arrays[f"{what}_{name}"] for name in SCALINGS}
         none = {name: rows[:0] for name, rows in values["rows"].items()}
-        values["doubted"] = {name: arrays.get(f"doubted_{name}", none[name]) for name in SCALINGS}
+        values["suspicious"] = {name: arrays.get(f"suspicious_{name}", none[name]) for name in SCALINGS}
         bandwidth = {name: float(arrays[f"bandwidth_{name}"]) for name in SCALINGS}
         unit = {name: np.float32(arrays.get(f"unit_{name}", 1)) for name in SCALINGS}
         alike = {"known": np.array(1), "count": np.full(arrays["rows_linear"].shape[1] - len(values["range"]), ALIKE)}

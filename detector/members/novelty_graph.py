@@ -142,22 +142,22 @@ def _lines(known: KnownRows, name: str, constants: dict[str, NDArray[Any] | np.g
         f"{name}_pull = Max ({name}_pull_less, nought)",
     ]
     distances = [f"{name}_distance", f"{name}_pull"]
-    if len(known.doubted[name]):
-        constants[f"{name}_doubted"] = _augmented(known.doubted[name], sharpness)
+    if len(known.suspicious[name]):
+        constants[f"{name}_suspicious"] = _augmented(known.suspicious[name], sharpness)
         lines += [
-            f"{name}_doubted_pull = MatMul ({name}_longer, {name}_doubted)",
-            f"{name}_doubted_most = ReduceMax <axes = [1], keepdims = 1> ({name}_doubted_pull)",
-            f"{name}_doubted_nearest = Mul ({name}_doubted_most, {name}_blunt)",
-            f"{name}_doubted_shifted = Add ({name}_doubted_nearest, {name}_kept)",
-            f"{name}_beside = Max ({name}_doubted_shifted, nought)",
+            f"{name}_suspicious_pull = MatMul ({name}_longer, {name}_suspicious)",
+            f"{name}_suspicious_most = ReduceMax <axes = [1], keepdims = 1> ({name}_suspicious_pull)",
+            f"{name}_suspicious_nearest = Mul ({name}_suspicious_most, {name}_blunt)",
+            f"{name}_suspicious_shifted = Add ({name}_suspicious_nearest, {name}_kept)",
+            f"{name}_beside = Max ({name}_suspicious_shifted, nought)",
         ]
         for i, distance in enumerate(distances):
             lines += [
                 f"{name}_near_{i} = Min ({distance}, {name}_beside)",
                 f"{name}_nearer_{i} = Mul ({distance}, nearer)",
-                f"{name}_doubtful_{i} = Max ({name}_near_{i}, {name}_nearer_{i})",
+                f"{name}_wary_{i} = Max ({name}_near_{i}, {name}_nearer_{i})",
             ]
-        distances = [f"{name}_doubtful_{i}" for i in range(len(SCORES))]
+        distances = [f"{name}_wary_{i}" for i in range(len(SCORES))]
     for i, (score, distance) in enumerate(zip(SCORES, distances, strict=True)):
         constants |= {
             f"{name}_floor_{i}": np.float32(known.floor[name][i] ** 2),

@@ -65,7 +65,7 @@ SECTIONS = {
 _FACTS = {
     "rows_fitted": "Rows that members learnt from",
     "rows_calibration": "Rows that p-values are counted on, each scored as if unseen",
-    "rows_suspicious": "Rows doubted: in the most unusual hundredth of forest and autoencoder",
+    "rows_suspicious": "Suspicious rows: in the most unusual hundredth of forest and autoencoder",
     "rows_cleaned_out": "Rows that the bulk was learnt without (train.clean_share), unusual or not",
     "contamination_detected": "Anomalies estimated among the training rows",
     "reconstruction_error_train": "Reconstruction error, rows fitted",

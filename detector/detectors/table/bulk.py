@@ -2,7 +2,7 @@
 
 Training rows hold anomalies that nobody marked, and nothing that has learnt a row finds it novel. So training rows are
 ranked by members that did not learn the most unusual: an isolation forest first, then an autoencoder and neighbours of
-what it leaves. Rows that two of them agree about are not learnt from at all.
+what it leaves. From rows that two of them agree about no network learns; to the neighbours they are suspicious.
 """
 
 from __future__ import annotations

@@ -13,8 +13,8 @@ from detector.detectors.table.calibration import calibrate
 from detector.detectors.table.members import (
     FittedMembers,
     Prepared,
-    choose_doubted,
     choose_known,
+    choose_suspicious,
     fit_members,
     fit_sequence,
     know,
@@ -112,7 +112,7 @@ def _weigh(names: tuple[str, ...], prepared: Prepared, fitted: FittedMembers, re
     if fitted.known is not None:
         is_trusted = fitted.trusted[prepared.learnt]
         chosen = choose_known(prepared.learnt[is_trusted], recipe)
-        elsewhere = know(prepared.views, chosen, choose_doubted(prepared.learnt[~is_trusted], recipe), recipe)
+        elsewhere = know(prepared.views, chosen, choose_suspicious(prepared.learnt[~is_trusted], recipe), recipe)
 
     def score(given: Encoded) -> Floats:
         seen = prepared.graph.run(given.inputs())

@@ -39,8 +39,8 @@ MOST_HELD_OUT_ROWS = 50_000
 MOST_PROBE_ROWS = 2_000
 TYPICAL, HIGH = 0.5, 0.9
 ALIKE = 0.05
-MOST_DOUBTED = 0.05
-"""Doubted rows that are remembered, as a share of the known ones; with more, scoring takes longer."""
+MOST_SUSPICIOUS = 0.05
+"""Suspicious rows that are remembered, as a share of the known ones; with more, scoring takes longer."""
 ROUNDING = {f"parity_{name}": 0.02 for name in SCORES}
 """In deviations: short distances are differences of large products, and float32 rounds these."""
 
@@ -153,9 +153,9 @@ def fit_members(prepared: Prepared, recipe: Recipe) -> FittedMembers:
     if NEIGHBOURS in recipe.members:
         recipe.report(NEIGHBOURS)
         chosen = choose_known(np.flatnonzero(fitted.trusted), recipe)
-        doubted = choose_doubted(np.flatnonzero(~fitted.trusted), recipe)
-        fitted.known = know(views, chosen, doubted, recipe)
-        fitted.scores |= _novelty(fitted.known, views, chosen, doubted, prepared.calibrating)
+        suspicious = choose_suspicious(np.flatnonzero(~fitted.trusted), recipe)
+        fitted.known = know(views, chosen, suspicious, recipe)
+        fitted.scores |= _novelty(fitted.known, views, chosen, suspicious, prepared.calibrating)
         fitted.parts["known"] = graph_of(fitted.known)
         if prepared.columns.levels:
             fitted.parts[RARE_VALUES] = fitted.known.rare.to_onnx(len(fitted.known.range))
@@ -212,21 +212,23 @@ def choose_known(trusted: Places, recipe: Recipe) -> Places:
     return np.random.default_rng(recipe.random_state).permutation(trusted)[: recipe.references]
 
 
-def know(views: Views, chosen: Places, doubted: Places, recipe: Recipe) -> KnownRows:
-    """The chosen rows as known ones, and those that are doubted."""
-    return KnownRows.fit(far_of(views), views["space"], chosen, contracted=recipe.kernel_references, doubted=doubted)
+def know(views: Views, chosen: Places, suspicious: Places, recipe: Recipe) -> KnownRows:
+    """The chosen rows as known ones, and those that are suspicious."""
+    return KnownRows.fit(
+        far_of(views), views["space"], chosen, contracted=recipe.kernel_references, suspicious=suspicious
+    )
 
 
-def choose_doubted(doubted: Places, recipe: Recipe) -> Places:
-    """Places of the doubted rows to remember: all, or a random sample where they are more than a share of the known."""
-    most = max(1, int(MOST_DOUBTED * recipe.references))
-    return np.random.default_rng(recipe.random_state).permutation(doubted)[:most]
+def choose_suspicious(suspicious: Places, recipe: Recipe) -> Places:
+    """Places of the suspicious rows to remember: all, or a random sample where they are more than a share."""
+    most = max(1, int(MOST_SUSPICIOUS * recipe.references))
+    return np.random.default_rng(recipe.random_state).permutation(suspicious)[:most]
 
 
-def _novelty(known: KnownRows, views: Views, chosen: Places, doubted: Places, at: Places) -> dict[str, Floats]:
-    """The scores of the rows at these places, each without itself where it is one of the chosen or doubted."""
+def _novelty(known: KnownRows, views: Views, chosen: Places, suspicious: Places, at: Places) -> dict[str, Floats]:
+    """The scores of the rows at these places, each without itself where it is one of the chosen or suspicious."""
     own = np.full(len(views["space"]), -1)
-    remembered = np.concatenate([chosen, doubted])
+    remembered = np.concatenate([chosen, suspicious])
     own[remembered] = np.arange(len(remembered))
     return scores_of(known, taken({"far": far_of(views), "space": views["space"]}, at), own[at])
 
