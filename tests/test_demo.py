@@ -185,6 +185,20 @@ def test_only_what_a_demo_left_is_cleared_away(tmp_path: Path, first_line: str) 
     assert (tmp_path / "mine.txt").exists()
 
 
+def test_alerts_are_listed_newest_first_and_digests_apart() -> None:
+    """Alerts are written as they are sent: an event that grew after the digest of a batch stands behind it."""
+    sent = [
+        {"kind": "opened", "first_at": "2026-03-01T00:00:00+00:00"},
+        {"kind": "digest", "first_at": "2026-03-09T00:00:00+00:00"},
+        {"kind": "escalated", "first_at": "2026-03-02T00:00:00+00:00"},
+    ]
+
+    events, digests = demo.events_and_digests(sent)
+
+    assert [each["kind"] for each in events] == ["escalated", "opened"]
+    assert [each["kind"] for each in digests] == ["digest"]
+
+
 @pytest.mark.parametrize("shown", [0, 2])
 def test_alerts_are_shown_as_they_are(shown: int) -> None:
     """Square brackets in the data are no markup, the truth stands beside, and no alert at all is no fault."""

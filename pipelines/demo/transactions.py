@@ -199,14 +199,14 @@ def put(rows: pd.DataFrame, config: Config, name: str, *, now: datetime) -> None
 
 
 def show_alerts(console: Console, config: Config, store: Store, *, truth: Truth) -> None:
-    """What the local channel has got, one of them in full, and how to send them elsewhere.
+    """What the local channel has got, newest first, one of them in full, and how to send them elsewhere.
 
     - ``truth``: for an alert, as the file has it, the kinds of anomaly it really holds.
     """
     sent = [json.loads(line) for line in config.alerts.file.path.read_text(encoding="utf-8").splitlines()]
-    events = [each for each in sent if each["kind"] != "digest"]
+    events, digests = events_and_digests(sent)
     console.print(_alerts(events, truth, entity=str(config.columns.entity).removesuffix("_id")))
-    for digest in sent[len(events) :]:
+    for digest in digests:
         console.print(escape(digest["text"]), highlight=False)
     name = escape(str(config.file.parent if config.file is not None else "."))
     if events:
@@ -221,6 +221,14 @@ def show_alerts(console: Console, config: Config, store: Store, *, truth: Truth)
     console.print("To get alerts in Slack or at your own endpoint, add to detector.yaml:")
     console.print(escape(TARGETS), highlight=False, style="bold")
     console.print(f"then send a test: [bold]detector alerts test {name}[/]. All channels: docs/alerts.md")
+
+
+def events_and_digests(sent: Iterable[Mapping[str, Any]]) -> tuple[list[Mapping[str, Any]], list[Mapping[str, Any]]]:
+    """The events, newest first, and the digests of what the cap held back, each of which may stand anywhere."""
+    parts: dict[bool, list[Mapping[str, Any]]] = {False: [], True: []}
+    for each in sent:
+        parts[each["kind"] == "digest"].append(each)
+    return sorted(parts[False], key=lambda event: event["first_at"], reverse=True), parts[True]
 
 
 def _alerts(events: Sequence[Mapping[str, Any]], truth: Truth, *, entity: str) -> Listing:
