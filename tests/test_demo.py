@@ -117,6 +117,7 @@ def test_demo_shows_the_whole_job(tmp_path: Path, capsys: pytest.CaptureFixture[
     assert {key for each in alerts for key in each["keys"]} <= flagged
     assert f"detector alerts show {folder}" in shown.replace("\n", "")
     assert 'slack: {url: "${SLACK_URL}"}' in shown
+    assert " fraud --reason 'somebody looked'" in shown.replace("\n", "")
     assert "detector alerts test" in shown
     kept = ("detector.yaml", "bundle", "report.html", "scores")
     assert all((folder / name).exists() for name in kept)
