@@ -97,7 +97,7 @@ def retry(
 def answer(
     config: ConfigFile,
     alert: AlertId,
-    verdict: Annotated[str, typer.Argument(help="fraud (or the word of `alerts.anomaly`, such as fault), fine, or unsure.")],
+    verdict: Annotated[str, typer.Argument(help="fraud (or fault, as `alerts.anomaly` says), fine, or unsure.")],
     reason: Annotated[str, typer.Option(help="Why.")] = "",
     snooze: Annotated[bool, typer.Option("--snooze", help="If fine: keep this pattern quiet for a while.")] = False,
     who: Who = None,
