@@ -173,6 +173,11 @@ class Config(Section):
         return self
 
     @property
+    def anomaly(self) -> str:
+        """What is looked for, in a word: fraud, or, of machines, a fault; a table of one's own says what."""
+        return self.alerts.anomaly or ("fault" if self.kind == "sensors" else "fraud")
+
+    @property
     def file(self) -> Path | None:
         """The file this was read from."""
         return self._file

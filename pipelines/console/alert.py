@@ -13,11 +13,12 @@ from detector.cleaning.values import naive_utc
 from pipelines.alerts.review import notes, queue
 from pipelines.api.doors import Doors
 from pipelines.config.masking import masks_of
-from pipelines.console.charts import Timeline, timeline
+from pipelines.console.charts import Timeline, curves, timeline
 from pipelines.console.forms import Form, checked
 from pipelines.console.guard import PATH
 from pipelines.console.queue import DEFAULT_SNOOZE, act
 from pipelines.console.rendering import page
+from pipelines.scoring.alert_curves import curves_of_alert
 from pipelines.scoring.alert_rows import AlertRows, rows_of_alert
 from pipelines.sinks.stored_scores import Scored, stored_scores
 from pipelines.store.alert_tables import Alert
@@ -46,8 +47,11 @@ def alert_router(doors: Doors) -> APIRouter:
     def source(request: Request, alert: str) -> HTMLResponse:
         found = _alert(doors, alert)
         rows = rows_of_alert(found, config=config, store=store, cache=doors.cache, most=MOST_ROWS)
-        drawn = _timeline(doors, found, rows)
-        return page("source.html.j2", request, rows=rows, drawn=drawn, days=int(DAYS))
+        entity = _entity(doors, found, rows)
+        drawn = _timeline(doors, found, entity)
+        sensors = curves_of_alert(found, entity=entity, config=config, store=store, cache=doors.cache)
+        lines = [curves(each, first=found.first_at, last=found.last_at) for each in sensors.curves]
+        return page("source.html.j2", request, rows=rows, drawn=drawn, days=int(DAYS), lines=lines, note=sensors.note)
 
     @router.post("/alerts")
     async def act_on(request: Request) -> Response:
@@ -100,16 +104,21 @@ def _comment(doors: Doors, name: str, form: Form) -> str:
         return f"{PATH}/alerts/{alert.id}"
 
 
-def _timeline(doors: Doors, alert: Alert, rows: AlertRows) -> Timeline | None:
-    """How rare the rows of the entity were in the last days; None where rows have no time or no entity."""
-    config, time, name = doors.config, doors.config.columns.time, doors.config.columns.entity
-    if time is None or name is None:
+def _entity(doors: Doors, alert: Alert, rows: AlertRows) -> str | None:
+    """Whose alert it is; None where rows have no entity, or it may not be shown."""
+    config, name = doors.config, doors.config.columns.entity
+    if name is None:
         return None
     if name in rows.rows and not rows.rows.empty:
-        entity = str(rows.rows[name].iloc[0])
-    elif not masks_of(config).is_masked(name) and list(config.alerts.group_by(config.columns)) == [name]:
-        entity = alert.label
-    else:
+        return str(rows.rows[name].iloc[0])
+    is_named = list(config.alerts.group_by(config.columns)) == [name] and not masks_of(config).is_masked(name)
+    return alert.label if is_named else None
+
+
+def _timeline(doors: Doors, alert: Alert, entity: str | None) -> Timeline | None:
+    """How rare the rows of the entity were in the last days; None where rows have no time or no entity."""
+    config, time = doors.config, doors.config.columns.time
+    if time is None or entity is None:
         return None
     since = alert.last_at - timedelta(days=DAYS)
     found = stored_scores(config, doors.store, Scored(("p_value", "flagged"), entity=entity, since=since))

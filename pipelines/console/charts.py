@@ -5,7 +5,12 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
+
+import numpy as np
+
+from detector.arrays import Floats
+from pipelines.scoring.alert_curves import SensorCurve
 
 WIDTH, HEIGHT, EDGE = 640.0, 120.0, 10.0
 MOST_DOTS = 400
@@ -65,6 +70,83 @@ def timeline(
     usual = [dot for dot in dots if dot.kind == "usual"]
     thinned = usual[:: max(1, math.ceil(len(usual) / MOST_DOTS))]
     return Timeline([*thinned, *(dot for dot in dots if dot.kind != "usual")], since, until, (x_of(first), x_of(last)))
+
+
+@dataclass(frozen=True)
+class Curves:
+    """What a sensor read and what it should have read, as the ``d`` of two SVG paths.
+
+    - ``low``, ``high``: the values at the edges, in words.
+    - ``since``, ``until``, ``here``: as of a ``Timeline``.
+    """
+
+    title: str
+    observed: str
+    expected: str
+    low: str
+    high: str
+    since: datetime
+    until: datetime
+    here: tuple[float, float]
+
+
+def curves(curve: SensorCurve, *, first: datetime, last: datetime) -> Curves:
+    """A sensor over time; a line ends where there is no reading.
+
+    - ``first``, ``last``: of the alert.
+    """
+    times = np.array([moment.timestamp() for moment in curve.when.tz_localize(UTC)])
+    values = np.concatenate([curve.observed, curve.expected])
+    known = values[np.isfinite(values)]
+    low, high = (float(known.min()), float(known.max())) if len(known) else (0.0, 0.0)
+    span, length = high - low or 1.0, times[-1] - times[0] or 1.0
+
+    def x_of(seconds: Floats) -> Floats:
+        return np.asarray(EDGE + (WIDTH - 2 * EDGE) * np.clip((seconds - times[0]) / length, 0.0, 1.0))
+
+    def path(part: Floats) -> str:
+        y = HEIGHT - EDGE - (HEIGHT - 2 * EDGE) * (part - low) / span
+        return _path(x_of(times), y)
+
+    here = x_of(np.array([first.timestamp(), last.timestamp()])).round(1).tolist()
+    since, until = (moment.tz_localize(UTC).to_pydatetime() for moment in (curve.when[0], curve.when[-1]))
+    return Curves(
+        title=curve.title,
+        observed=path(curve.observed),
+        expected=path(curve.expected),
+        low=f"{low:.4g}",
+        high=f"{high:.4g}",
+        since=since,
+        until=until,
+        here=(here[0], here[1]),
+    )
+
+
+def _path(x: Floats, y: Floats) -> str:
+    """Lines through points, lifted where one is missing; of many, the extremes of each place.
+
+    >>> _path(np.array([0.0, 1.0, 2.0, 3.0]), np.array([5.0, 6.0, np.nan, 7.0]))
+    'M0 5L1 6M3 7'
+    """
+    parts, is_down = [], False
+    for at in _extremes(y):
+        if not np.isfinite(y[at]):
+            is_down = False
+            continue
+        parts.append(f"{'L' if is_down else 'M'}{x[at]:.4g} {y[at]:.4g}")
+        is_down = True
+    return "".join(parts)
+
+
+def _extremes(y: Floats) -> Sequence[int]:
+    """All places of a curve, or the lowest and highest of so many stretches that no more can be seen."""
+    if len(y) <= 2 * WIDTH:
+        return range(len(y))
+    found: list[int] = []
+    for stretch in np.array_split(np.arange(len(y)), int(WIDTH)):
+        known = stretch[np.isfinite(y[stretch])]
+        found += sorted({int(known[y[known].argmin()]), int(known[y[known].argmax()])}) if len(known) else [stretch[0]]
+    return found
 
 
 def _height(p_value: float) -> float:

@@ -59,7 +59,14 @@ def pages_router(doors: Doors) -> APIRouter:
         with doors.store.read() as session:
             found = quality(session, source=doors.config.name)
         tables = {name: frame.head(MOST_LINES).to_dict("records") for name, frame in found.by.items()}
-        return page("quality.html.j2", request, name=doors.config.name, quality=found, tables=tables)
+        return page(
+            "quality.html.j2",
+            request,
+            name=doors.config.name,
+            anomaly=doors.config.anomaly,
+            quality=found,
+            tables=tables,
+        )
 
     @router.get("/what-if")
     def what_if(request: Request) -> HTMLResponse:
@@ -73,6 +80,7 @@ def pages_router(doors: Doors) -> APIRouter:
         changed = {name: value for name, value in (policy | _shown(given)).items() if value is not None}
         text = yaml.safe_dump({"policy": changed}, sort_keys=False)
         values: dict[str, Any] = {"given": given, "problem": problem, "outlooks": outlooks, "text": text, "days": DAYS}
+        values["anomaly"] = doors.config.anomaly
         return page("what_if.html.j2", request, name=doors.config.name, **values)
 
     @router.post("/jobs")

@@ -67,7 +67,13 @@ def queue_router(doors: Doors) -> APIRouter:
             "given": given | {"order": order},
             "now": now,
         }
-        values |= {"states": STATES, "severities": SEVERITIES[::-1], "more": more, "held_back": held_back}
+        values |= {
+            "states": STATES,
+            "severities": SEVERITIES[::-1],
+            "more": more,
+            "held_back": held_back,
+            "anomaly": config.anomaly,
+        }
         return page("queue.html.j2", request, name=config.name, query=urlencode(query), views=views, **values)
 
     return router

@@ -211,12 +211,13 @@ def show_alerts(console: Console, config: Config, store: Store, *, truth: Truth)
     name = escape(str(config.file.parent if config.file is not None else "."))
     if events:
         with store.read() as session:
-            first = find(session, events[0]["id"])
-            text, what = alert_text(session, first, config=config), (first.facts or {}).get("anomaly", "fraud")
+            text = alert_text(session, find(session, events[0]["id"]), config=config)
         short = events[0]["id"][:9]
         console.print(f"The first alert, as shown by [bold]detector alerts show {name} {short}[/]:")
         console.print(Panel(escape(text), expand=False))
-        console.print(f"Answer it: [bold]detector alerts answer {name} {short} {what} --reason 'somebody looked'[/]")
+        console.print(
+            f"Answer it: [bold]detector alerts answer {name} {short} {config.anomaly} --reason 'somebody looked'[/]"
+        )
     console.print(f"The same alerts are in [bold]{escape(str(config.alerts.file.path))}[/], one JSON object a line.")
     console.print("To get alerts in Slack or at your own endpoint, add to detector.yaml:")
     console.print(escape(TARGETS), highlight=False, style="bold")

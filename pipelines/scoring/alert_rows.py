@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import pandas as pd
 import sqlalchemy as sa
@@ -21,6 +22,9 @@ from pipelines.store import Batch, Store
 from pipelines.store.alert_tables import Alert
 
 SCORES = ("risk", "p_value", "flagged", "severity")
+MOST_EARLIER = 20
+"""Batches before those of the run in which readings are looked for. Fewer, and a sensor that reports in small files has
+gaps; more, and an alert takes longer to open."""
 
 
 @dataclass(frozen=True)
@@ -40,17 +44,20 @@ class AlertRows:
 
 
 def rows_of_alert(alert: Alert, *, config: Config, store: Store, cache: ProcessCache, most: int = 100) -> AlertRows:
-    """The first rows of an alert; they are looked for in the batches of the run that made it, and nowhere else."""
+    """The first rows of an alert; they are looked for in the batches of the run that made it.
+
+    Readings wait for those after them, so theirs are looked for in the batches before as well.
+    """
     keys: list[str] = list(alert.facts.get("keys", []))[:most]
     name, masks = config.columns.key, masks_of(config)
     if not keys or name is None:
         return _none(len(keys), "Rows have no key (`columns.key`), so they cannot be found again." if keys else "")
     if not masks.tells_apart(name):
         return _none(len(keys), f"The key {name} is cut or hidden (`alerts.mask`), so its rows cannot be found again.")
-    batches = _batches(alert, store)
+    batches = batches_of_alert(alert, store)
+    earlier = earlier_batches(batches, store) if config.kind == "sensors" else []
     try:
-        followed = _followed(config, store, cache)
-        rows = _found(followed, batches, name, set(keys), masks)
+        rows = _found(frames_of(batches + earlier, config, store, cache), name, set(keys), masks)
     except DetectorError as error:
         return _none(len(keys), f"The source cannot be read: {error}")
     shown = rows.apply(lambda column: column.map(lambda value: _shown(masks, str(column.name), value)))
@@ -64,13 +71,35 @@ def rows_of_alert(alert: Alert, *, config: Config, store: Store, cache: ProcessC
     return AlertRows(rows, shown, missing, note)
 
 
-def _batches(alert: Alert, store: Store) -> list[Batch]:
+def batches_of_alert(alert: Alert, store: Store) -> list[Batch]:
     """Those of the run that made the alert: they have its time."""
     done = sa.select(Batch).where(
         Batch.source == alert.source, Batch.state == "done", Batch.purpose == "score", Batch.done_at == alert.created_at
     )
+    return _all(done.order_by(Batch.id), store)
+
+
+def earlier_batches(batches: Sequence[Batch], store: Store) -> list[Batch]:
+    """Some batches before these, the latest first."""
+    if not batches:
+        return []
+    first = batches[0]
+    done = sa.select(Batch).where(
+        Batch.source == first.source, Batch.state == "done", Batch.purpose == "score", Batch.id < first.id
+    )
+    return _all(done.order_by(Batch.id.desc()).limit(MOST_EARLIER), store)
+
+
+def frames_of(batches: Sequence[Batch], config: Config, store: Store, cache: ProcessCache) -> Iterator[pd.DataFrame]:
+    """The rows of batches as the source has them. Raises ``DetectorError`` where it cannot be read."""
+    followed = _followed(config, store, cache)
+    for batch in batches:
+        yield from followed.open(batch.window).frames()
+
+
+def _all(statement: sa.Select[Any], store: Store) -> list[Batch]:
     with store.read() as session:
-        found = list(session.scalars(done.order_by(Batch.id)))
+        found = list(session.scalars(statement))
         session.expunge_all()
     return found
 
@@ -82,9 +111,9 @@ def _followed(config: Config, store: Store, cache: ProcessCache) -> FollowedSour
     return open_followed(config, store, state.engine.raw_schema(schema), also=state.engine.reader.optional)
 
 
-def _found(followed: FollowedSource, batches: Sequence[Batch], name: str, keys: set[str], masks: Masks) -> pd.DataFrame:
+def _found(frames: Iterator[pd.DataFrame], name: str, keys: set[str], masks: Masks) -> pd.DataFrame:
     left, parts = set(keys), []
-    for frame in _frames(followed, batches):
+    for frame in frames:
         names = frame[name].map(lambda value: masks.show(name, value))
         ours = names.isin(left)
         if ours.any():
@@ -94,11 +123,6 @@ def _found(followed: FollowedSource, batches: Sequence[Batch], name: str, keys: 
             break
     rows = pd.concat(parts, ignore_index=True) if parts else pd.DataFrame(columns=[name])
     return rows.drop_duplicates(name, ignore_index=True)
-
-
-def _frames(followed: FollowedSource, batches: Sequence[Batch]) -> Iterator[pd.DataFrame]:
-    for batch in batches:
-        yield from followed.open(batch.window).frames()
 
 
 def _shown(masks: Masks, column: str, value: object) -> object:

@@ -92,7 +92,7 @@ class _Pages:
         return _page(
             title=message.question,
             text=message.lead,
-            anomaly=message.question.partition(",")[0],
+            anomaly=message.anomaly.capitalize(),
             lines=[*message.reason_lines, *(f"{name}: {value}" for name, value in message.table)],
             form=True,
             earlier=earlier,

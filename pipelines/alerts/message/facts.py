@@ -39,7 +39,7 @@ def facts_of(
     course_rows = rows if timeline is None else timeline
     course, begin = _risk_timeline(course_rows, columns.time)
     return {
-        "anomaly": settings.anomaly or ("fault" if config.kind == "sensors" else "fraud"),
+        "anomaly": config.anomaly,
         **({"course_from": begin} if course else {}),
         "columns": {
             name: _short(masks.show(name, _written(peak[name], is_time=name == columns.time))) for name in shown

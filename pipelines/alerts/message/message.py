@@ -79,12 +79,14 @@ class Message:
         return f"{self._unusual()}." if has_reasons else self.sentence
 
     @property
-    def question(self) -> str:
-        """What people are asked: whether it was fraud, or, of machines, a fault.
+    def anomaly(self) -> str:
+        """What is looked for: fraud, or, of machines, a fault; a table of one's own says it in ``alerts.anomaly``."""
+        return str(self.facts.get("anomaly", "fraud"))
 
-        A table of one's own says in ``alerts.anomaly`` what it looks for.
-        """
-        return f"{str(self.facts.get('anomaly', 'fraud')).capitalize()}, or fine?"
+    @property
+    def question(self) -> str:
+        """What people are asked."""
+        return f"{self.anomaly.capitalize()}, or fine?"
 
     @property
     def reasons_title(self) -> str:
