@@ -370,6 +370,23 @@ def test_another_policy_is_looked_at_and_not_kept(tiny_bundle: Path, tmp_path: P
 # What forms do --------------------------------------------------------------------------------------------------------
 
 
+def test_pages_call_what_is_looked_for_by_its_word(tmp_path: Path) -> None:
+    """Nobody who looks after machines is asked about fraud: buttons, verdicts and figures have the word."""
+    with served(config_in(tmp_path, anomaly="leak"), store_in(tmp_path)) as desk:
+        (one,) = made(desk, ("pump-1", 0, "high"))
+        analyst = Browser(desk)
+        analyst.sign_in("review")
+
+        before = [analyst.ask("GET", path).text for path in ("/", f"/alerts/{one}")]
+        analyst.ask("POST", "/alerts", data={"id": one, "what": "fraud"})
+        after = [analyst.ask("GET", path).text for path in (f"/alerts/{one}", "/quality")]
+
+    assert all(">Leak</button>" in page for page in before)
+    assert "<strong>leak</strong>" in after[0]
+    assert "Answered, leak or fine" in after[1]
+    assert not any(re.search(r">\s*fraud\s*<", page, re.IGNORECASE) for page in (*before, *after))
+
+
 def test_verdict_leads_to_the_next_alert(analyst: Browser) -> None:
     """One after the other, the most urgent first; after the last one, to the queue."""
     first, second, third = made(analyst.desk, ("card-1", 0, "critical"), ("card-2", 1, "high"), ("card-3", 2, "low"))
