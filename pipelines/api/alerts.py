@@ -12,7 +12,7 @@ from sqlalchemy.orm import Session
 
 from pipelines.alerts.feedback import answers
 from pipelines.alerts.review import notes, queue
-from pipelines.alerts.review.queue import Beside, Line, Wanted
+from pipelines.alerts.review.queue import MOST_COUNTED, Beside, Line, Wanted
 from pipelines.api.doors import Doors, caller_of, needs
 from pipelines.api.problems import HEADERS
 from pipelines.api.scores import plain
@@ -83,9 +83,10 @@ def _add_reads(router: APIRouter, doors: Doors) -> None:
         wanted = Wanted(state, severity, about, pattern, assignee, since, until, order, after, limit)
         with store.read() as session:
             lines = queue.page(session, wanted, config=config, now=doors.clock())
-            total = queue.count(session, wanted, config=config, now=doors.clock())
+            total = queue.count(session, wanted, config=config, now=doors.clock(), most=MOST_COUNTED + 1)
         following = queue.following(wanted, lines)
-        found = {"alerts": [line.to_dict() for line in lines], "total": total}
+        found = {"alerts": [line.to_dict() for line in lines], "total": min(total, MOST_COUNTED)}
+        found["total_is_least"] = total > MOST_COUNTED
         return JSONResponse(found | {"next": None if following is None else following.after}, headers=HEADERS)
 
     @router.get("/{alert}")

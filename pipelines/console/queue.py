@@ -17,7 +17,7 @@ from detector.errors import DataError
 from pipelines.alerts.feedback import answers
 from pipelines.alerts.outbox.cap import sources_of
 from pipelines.alerts.review import notes, queue
-from pipelines.alerts.review.queue import STATES, Wanted
+from pipelines.alerts.review.queue import MOST_COUNTED, STATES, Wanted
 from pipelines.api.doors import Doors
 from pipelines.config import Config
 from pipelines.console.rendering import page
@@ -28,7 +28,6 @@ from pipelines.store.alert_tables import AlertDay
 
 VIA = "console"
 PAGE = 50
-MOST_COUNTED = 10_000
 DEFAULT_SNOOZE = 24.0
 
 

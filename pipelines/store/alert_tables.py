@@ -6,9 +6,23 @@ from datetime import date, datetime
 from typing import Any
 
 import sqlalchemy as sa
+from sqlalchemy.engine.default import DefaultExecutionContext
 from sqlalchemy.orm import Mapped, mapped_column
 
+from detector.decide.severity import SEVERITIES
 from pipelines.store.tables import Base
+
+EVENTS = ("opened", "worse", "again")
+"""Kinds of alerts that are about an event, and wait for an answer."""
+
+
+def _given(context: DefaultExecutionContext) -> dict[str, Any]:
+    found: dict[str, Any] = context.get_current_parameters()  # type: ignore[no-untyped-call]
+    return found
+
+
+def _stake(amount: float | None) -> float:
+    return -1.0 if amount is None else float(amount)
 
 
 class AlertGroup(Base):
@@ -39,7 +53,13 @@ class Alert(Base):
     """Something to report to people, whether it was sent or not."""
 
     __tablename__ = "alerts"
-    __table_args__ = (sa.Index(None, "source", "created_at"), sa.Index(None, "incident"), sa.Index(None, "group"))
+    __table_args__ = (
+        sa.Index(None, "source", "created_at"),
+        sa.Index(None, "source", "label", "is_waiting"),
+        sa.Index(None, "incident"),
+        sa.Index(None, "group"),
+        sa.Index("ix_alerts_queue", "source", "is_waiting", "urgency", "stake", "rarity", "id"),
+    )
 
     id: Mapped[str] = mapped_column(primary_key=True)
     source: Mapped[str]
@@ -60,6 +80,14 @@ class Alert(Base):
     """The feature of the first reason."""
     facts: Mapped[dict[str, Any]]
     """Reasons, columns to show, keys of rows, figures of a digest; masked where they are to be."""
+    is_waiting: Mapped[bool] = mapped_column(default=lambda context: _given(context)["kind"] in EVENTS)
+    """Whether it waits for an answer: it is the latest about its event, and nobody has said anything."""
+    urgency: Mapped[int] = mapped_column(default=lambda context: SEVERITIES.index(_given(context)["severity"]))
+    """The place of its severity; this and the next two are what the queue is sorted by, the largest first."""
+    stake: Mapped[float] = mapped_column(default=lambda context: _stake(_given(context)["amount"]))
+    """The amount; -1 where there is none."""
+    rarity: Mapped[float] = mapped_column(default=lambda context: -float(_given(context)["p_value"]))
+    """The p-value's negative."""
 
 
 class Delivery(Base):

@@ -20,7 +20,7 @@ from pipelines.config import Config
 from pipelines.escaping import for_terminal, one_line
 from pipelines.listing import Cell, Column, Listing
 from pipelines.store import existing_store
-from pipelines.store.alert_tables import Alert, Answer, Delivery
+from pipelines.store.alert_tables import EVENTS, Alert, Answer, Delivery
 from pipelines.store.trail import write_down
 
 Said = Literal["fraud", "fine", "unsure"]
@@ -67,7 +67,7 @@ def answer(
         verdict = "fraud"  # what is called a fault, or what else `alerts.anomaly` says, counts as one
     if verdict not in VERDICTS:
         raise DataError(f"There is no answer {verdict!r}. {nearest(verdict, VERDICTS)}")
-    if alert.kind not in ("opened", "worse", "again"):
+    if alert.kind not in EVENTS:
         raise DataError(f"{alert.id} is about no event ({alert.kind}), so there is nothing to answer.")
     said = Answer(
         alert=alert.id,
@@ -79,6 +79,7 @@ def answer(
         model_version=alert.model_version,
     )
     session.add(said)
+    alert.is_waiting = False
     write_down(session, f"verdict {verdict}", actor=said.who, arguments={"alert": alert.id, "via": said.via}, now=now)
     days = 7.0 if config.alerts.answers is None else config.alerts.answers.snooze_days
     if snooze and verdict == "fine" and days:

@@ -20,6 +20,7 @@ from pipelines.alerts.grouping.silences import not_silenced, waits
 from pipelines.alerts.message.facts import facts_of, labels_of, rows_of_keys
 from pipelines.alerts.outbox.alerts import event_alert, recovery_alert
 from pipelines.alerts.outbox.cap import Cap
+from pipelines.alerts.outbox.waiting import only_latest_wait
 from pipelines.config import Config
 from pipelines.config.masking import masks_of
 from pipelines.store import chunks
@@ -83,6 +84,7 @@ def post(session: Session, alerts: Sequence[Alert], *, config: Config, now: date
                 held = wakes and waits(config.alerts.quiet, alert.severity, now)
                 rows.append(delivery_of(alert, target.name, now, state="held" if held else "waiting"))
     session.flush()
+    only_latest_wait(session, alerts)
     if rows:
         session.execute(sa.insert(Delivery), rows)
 

@@ -8,22 +8,24 @@ from datetime import datetime
 from typing import Any
 
 import sqlalchemy as sa
-from sqlalchemy.orm import Session, aliased
+from sqlalchemy.orm import InstrumentedAttribute, Session
 
 from detector.decide.policy import SEVERITIES
 from detector.errors import DataError, nearest
 from pipelines.alerts.feedback.answers import find
 from pipelines.alerts.message.message import Message, message_of, reason_in_words
+from pipelines.alerts.outbox.waiting import is_superseded
 from pipelines.config import Config
 from pipelines.escaping import one_line
 from pipelines.store.access_tables import AlertNote
-from pipelines.store.alert_tables import Alert, Answer, Delivery, Silence
+from pipelines.store.alert_tables import EVENTS, Alert, Answer, Delivery, Silence
 
-EVENTS = ("opened", "worse", "again")
 STATES = ("open", "snoozed", "answered", "all")
 ORDERS = ("urgent", "newest")
 MOST_SIMILAR = 5
 MOST_EARLIER = 20
+MOST_COUNTED = 10_000
+"""A page says how many alerts there are up to so many: nobody reads on, and counting takes longer than the page."""
 
 
 @dataclass(frozen=True)
@@ -91,7 +93,9 @@ def page(session: Session, wanted: Wanted, *, config: Config, now: datetime) -> 
     Raises ``DataError`` if ``after`` is no alert.
     """
     keys = _keys(wanted.order)
-    order = [column.desc() if falls else column for column, falls, _ in keys]
+    first, *rest = keys
+    # An entity has few alerts: they are sorted, lest a database walk through all that wait for those of one.
+    order = [(-first if wanted.about and wanted.order == "urgent" else first.desc()), *(key.desc() for key in rest)]
     chosen = sa.select(Alert.id).where(Alert.source == config.name, Alert.kind.in_(EVENTS))
     chosen = chosen.where(*_filters(wanted, now=now)).order_by(*order).limit(wanted.most)
     if wanted.after:
@@ -106,7 +110,10 @@ def page(session: Session, wanted: Wanted, *, config: Config, now: datetime) -> 
 
 
 def count(session: Session, wanted: Wanted, *, config: Config, now: datetime, most: int | None = None) -> int:
-    """How many there are on all pages; with ``most``, it is not counted beyond that."""
+    """How many there are on all pages; with ``most``, it is not counted beyond that.
+
+    ``most`` = ``MOST_COUNTED`` + 1 tells more than so many from just so many.
+    """
     ours = sa.select(Alert.id).where(Alert.source == config.name, Alert.kind.in_(EVENTS), *_filters(wanted, now=now))
     return int(session.scalar(sa.select(sa.func.count()).select_from(ours.limit(most).subquery())) or 0)
 
@@ -164,20 +171,16 @@ def next_open(session: Session, alert: Alert, *, config: Config, now: datetime) 
 
 
 def _filters(wanted: Wanted, *, now: datetime) -> list[sa.ColumnElement[bool]]:
-    later = aliased(Alert)
-    newer = sa.or_(
-        later.created_at > Alert.created_at, sa.and_(later.created_at == Alert.created_at, later.id > Alert.id)
-    )
-    found: list[sa.ColumnElement[bool]] = [
-        ~sa.exists().where(later.incident == Alert.incident, later.kind.in_(EVENTS), newer)
-    ]
-    answered, quiet = sa.exists().where(Answer.alert == Alert.id), _is_quiet(now)
+    found: list[sa.ColumnElement[bool]] = []
     if wanted.state in ("open", "snoozed"):
-        found += [~answered, quiet if wanted.state == "snoozed" else ~quiet]
-    elif wanted.state == "answered":
-        found.append(answered)
+        quiet = _is_quiet(now)
+        found += [sa.and_(Alert.is_waiting), quiet if wanted.state == "snoozed" else ~quiet]
+    else:
+        found.append(~is_superseded())
+    if wanted.state == "answered":
+        found.append(sa.exists().where(Answer.alert == Alert.id))
     if wanted.severity:
-        found.append(Alert.severity == wanted.severity)
+        found.append(Alert.urgency == SEVERITIES.index(wanted.severity))
     if wanted.about:
         found.append(Alert.label == one_line(wanted.about))
     if wanted.pattern:
@@ -191,36 +194,15 @@ def _filters(wanted: Wanted, *, now: datetime) -> list[sa.ColumnElement[bool]]:
     return found
 
 
-_Key = tuple[sa.ColumnElement[Any], bool, Any]
-"""What is sorted by, whether from large to small, and what an alert has there."""
+def _keys(order: str) -> list[InstrumentedAttribute[Any]]:
+    """What is sorted by, from large to small."""
+    return [Alert.created_at, Alert.id] if order == "newest" else [Alert.urgency, Alert.stake, Alert.rarity, Alert.id]
 
 
-def _keys(order: str) -> list[_Key]:
-    id_: _Key = (sa.type_coerce(Alert.id, sa.String), False, lambda alert: alert.id)
-    if order == "newest":
-        return [(sa.type_coerce(Alert.created_at, Alert.created_at.type), True, lambda alert: alert.created_at), id_]
-    ranks = {name: place for place, name in enumerate(SEVERITIES)}
-    return [
-        (sa.case(ranks, value=Alert.severity, else_=-1), True, lambda alert: ranks.get(alert.severity, -1)),
-        (
-            sa.func.coalesce(Alert.amount, -1.0),
-            True,
-            lambda alert: -1.0 if alert.amount is None else alert.amount,
-        ),
-        (sa.type_coerce(Alert.p_value, sa.Double), False, lambda alert: alert.p_value),
-        id_,
-    ]
-
-
-def _behind(keys: Sequence[_Key], alert: Alert) -> sa.ColumnElement[bool]:
+def _behind(keys: Sequence[InstrumentedAttribute[Any]], alert: Alert) -> sa.ColumnElement[bool]:
     """Whether an alert comes after one in that order."""
-    cases: list[sa.ColumnElement[bool]] = []
-    alike: list[sa.ColumnElement[bool]] = []
-    for column, falls, value_of in keys:
-        value = value_of(alert)
-        cases.append(sa.and_(*alike, column < value if falls else column > value))
-        alike.append(column == value)
-    return sa.or_(*cases)
+    values = [sa.literal(getattr(alert, key.key), key.type) for key in keys]
+    return sa.tuple_(*keys) < sa.tuple_(*values)
 
 
 def _verdict() -> sa.ScalarSelect[Any]:
