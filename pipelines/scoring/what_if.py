@@ -87,12 +87,13 @@ def what_if(
     scorer = load_scorer(config, cache)
     if not isinstance(scorer, TableBatchScorer):
         raise DataError("Flags of sensors depend on the rows around them: `detector score` shows another policy.")
-    stored = _stored(config, store, memory or ProcessCache(), days=days, now=now)
+    kept = memory or ProcessCache()
+    token, stored = _stored(config, store, kept, days=days, now=now)
     given = config.policy.model_dump(exclude_unset=True) | dict(changes)
     other = PolicySection.model_validate({name: value for name, value in given.items() if value is not None})
-    policies = (policy_of(config.policy, scorer.schema), policy_of(other, scorer.schema))
-    today, changed = (_outlook(stored, policy, scorer) for policy in policies)
-    return today, changed
+    policy = policy_of(config.policy, scorer.schema)
+    today = kept.of("today's outlook", (token, scorer.version, policy), lambda: _outlook(stored, policy, scorer))
+    return today, _outlook(stored, policy_of(other, scorer.schema), scorer)
 
 
 def _outlook(stored: _Stored, policy: Policy, scorer: TableBatchScorer) -> Outlook:
@@ -118,13 +119,18 @@ def _outlook(stored: _Stored, policy: Policy, scorer: TableBatchScorer) -> Outlo
     )
 
 
-def _stored(config: Config, store: Store, memory: ProcessCache, *, days: float, now: datetime) -> _Stored:
-    """The scores of the last days and what was said of them; read anew where there is a batch or an answer more."""
+def _stored(
+    config: Config, store: Store, memory: ProcessCache, *, days: float, now: datetime
+) -> tuple[tuple[object, ...], _Stored]:
+    """The scores of the last days and what was said of them, and what they stand for.
+
+    They are read anew where there is a batch or an answer more.
+    """
     with store.read() as session:
         batch = session.scalar(sa.select(sa.func.max(Batch.id)).where(Batch.state == "done"))
         answer = session.scalar(sa.select(sa.func.max(Answer.id)))
     token = (config.name, days, batch, answer, now.date())
-    return memory.of("stored scores", token, lambda: _read(config, store, days=days, now=now))
+    return token, memory.of("stored scores", token, lambda: _read(config, store, days=days, now=now))
 
 
 def _read(config: Config, store: Store, *, days: float, now: datetime) -> _Stored:
