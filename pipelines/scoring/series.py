@@ -6,13 +6,11 @@ import logging
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime, timedelta
-from functools import partial
 from typing import Any
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
-from sqlalchemy.orm import Session
 
 from detector.cleaning.clean import clean
 from detector.cleaning.quarantine import quarantine
@@ -26,11 +24,10 @@ from pipelines.alerts.grouping.events import EVENT_REASONS, HELD
 from pipelines.ingest.batch import InputBatch
 from pipelines.ingest.dedupe import KeyLedger
 from pipelines.ingest.provenance import with_provenance
-from pipelines.scoring.contract import BatchContext, ScoredBatch, each_once, keep_nothing
-from pipelines.scoring.series_tails import keep_tail, load_tail
+from pipelines.scoring.contract import BatchContext, ScoredBatch, each_once
+from pipelines.scoring.series_tails import decode, encode
 from pipelines.scoring.staleness import FORGOTTEN, Staleness, notices_of
 from pipelines.sinks.batch_sink import ROW_COLUMNS
-from pipelines.store import Store
 
 log = logging.getLogger("detector.score")
 
@@ -52,6 +49,7 @@ class SeriesBatchScorer:
       flagged.
     - ``kept``: Sensors whose values alerts show, and how many rows gates held back.
     - ``join``: Quiet steps within one event.
+    - ``explains``: Whether flagged rows get reasons.
     - ``staleness``: When a machine without any row is reported.
     """
 
@@ -65,6 +63,7 @@ class SeriesBatchScorer:
         staleness: Staleness | None = None,
         wording: Wording | None = None,
         join: int = 0,
+        explains: bool = True,
     ) -> None:
         self.scorer = scorer
         self.schema = scorer.schema
@@ -74,6 +73,12 @@ class SeriesBatchScorer:
         self.staleness = staleness or Staleness()
         self.wording = wording or Wording()
         self.join = join
+        self.explains = explains
+
+    @property
+    def goes_on(self) -> bool:
+        """A row's score hangs on those around it."""
+        return True
 
     @property
     def metrics(self) -> Mapping[str, Any]:
@@ -84,10 +89,10 @@ class SeriesBatchScorer:
         """Join the rows with those that were kept, score them, and say what is to be kept for the next batch."""
         rows = self._read(batch, context)
         if rows is None:
-            return ScoredBatch(0, 0, iter(()))
-        tail = Tail.empty(rows)
-        if context.is_next and context.store is not None:
-            tail = load_tail(context.store, context.source, self.schema, like=rows)
+            return ScoredBatch(0, 0, iter(()), memory=context.memory)
+        tail, is_next = Tail.empty(rows), context.memory is not None
+        if context.memory is not None:
+            tail = decode(context.memory, self.schema, like=rows)
             rows = self._believable(rows, tail, context)
         newest = newest_of(pd.concat([tail.rows, rows]) if len(tail.rows) else rows, self.schema)
         silent, notices = newest, pd.DataFrame()
@@ -95,10 +100,10 @@ class SeriesBatchScorer:
             present = self.staleness.present(newest, context.now)
             silent = self.staleness.silent(self.scorer, newest, present)
             notices = self._notices(silent, present)
-        found = continue_series(self.scorer, tail, rows, over=set(silent.index), is_last=not context.is_next)
+        found = continue_series(self.scorer, tail, rows, over=set(silent.index), is_last=not is_next)
         context.quarantine.write(_quarantined(found.refused))
         is_new = np.ones(len(found.rows), dtype=bool)
-        if not context.is_next and self.schema.key is not None:
+        if not is_next and self.schema.key is not None:
             is_new = ~context.known(found.rows[self.schema.key])
         scores, held = self._scores(found, is_new, context)
         flags = scores["flagged"].to_numpy(dtype=bool)
@@ -112,18 +117,16 @@ class SeriesBatchScorer:
             by_day={} if self.schema.time is None else counts_by_day(_days(scores, self.schema.time)[flags]),
             has_provenance=True,
             held=held,
-            notices=notices if context.is_next else None,
-            keep=partial(_keep, source=context.source, tail=tail, scorer=self.scorer)
-            if context.is_next
-            else keep_nothing,
+            notices=notices if is_next else None,
+            memory=encode(tail, self.schema) if is_next else None,
         )
 
-    def silent(self, store: Store, source: str, now: datetime) -> pd.DataFrame:
+    def silent(self, memory: bytes, now: datetime) -> pd.DataFrame:
         """Notices about machines that are silent by the clock, if that is asked for."""
         if not self.staleness.by_clock or self.schema.time is None:
             return pd.DataFrame()
         columns = [self.schema.time, *([self.schema.entity] if self.schema.entity is not None else [])]
-        newest = load_tail(store, source, self.schema, like=pd.DataFrame(columns=columns)).newest(self.schema)
+        newest = decode(memory, self.schema, like=pd.DataFrame(columns=columns)).newest(self.schema)
         if newest.empty:
             return pd.DataFrame()
         present = self.staleness.present(newest, now)
@@ -137,7 +140,9 @@ class SeriesBatchScorer:
             context.checkpoint()
             cleaned = clean(frame, self.schema, positions=frame.index)
             context.quarantine.write(cleaned.quarantine)
-            rows = each_once(cleaned.rows, frame, ledger, context, key=key) if context.is_next else cleaned.rows
+            rows = (
+                each_once(cleaned.rows, frame, ledger, context, key=key) if context.memory is not None else cleaned.rows
+            )
             if key is None and len(rows):
                 place = with_provenance(rows[[]], batch.facts.spans)
                 rows = rows.assign(**{kept: place[name] for kept, name in zip(PLACES, ROW_COLUMNS, strict=True)})
@@ -176,7 +181,9 @@ class SeriesBatchScorer:
             return named.assign(flagged=np.zeros(len(rows), dtype=bool)), Counter()
         day = None if self.schema.time is None else _days(rows, self.schema.time)
         decision = found.judged.decide(self.policy, step=step, day=day, used=context.used)
-        scores = self.wording.scores(found.judged.row_scores(named, step, decision.flagged))
+        scores = self.wording.scores(found.judged.row_scores(named, step, decision.flagged, explains=self.explains))
+        if not self.explains:
+            return scores, decision.by_gate
         own = [name for name in self.kept if name in rows]
         scores = scores.join(rows[own]) if own else scores
         said = found.judged.event_reasons(step[decision.flagged], join=self.join)
@@ -206,10 +213,6 @@ class SeriesBatchScorer:
         old = newest.index[newest < self.staleness.present(newest, now) - FORGOTTEN]
         kept = ~tail.rows[self.schema.entity].isin(old).to_numpy() | tail.waiting
         return Tail(tail.rows[kept], tail.waiting[kept])
-
-
-def _keep(session: Session, batch: int, *, source: str, tail: Tail, scorer: SequenceScorer) -> None:
-    keep_tail(session, source, tail, schema=scorer.schema, batch=batch)
 
 
 def _days(rows: pd.DataFrame, time: str) -> NDArray[np.datetime64]:

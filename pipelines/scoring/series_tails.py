@@ -1,4 +1,4 @@
-"""The last rows of each series in the service's state: written in the transaction that moves the cursor."""
+"""The last rows of each series as bytes: in the service's state, written in the transaction that moves the cursor."""
 
 from __future__ import annotations
 
@@ -17,23 +17,16 @@ from pipelines.store import SeriesTail, Store, upsert
 WAITING = "(waiting)"
 
 
-def load_tail(store: Store, source: str, schema: Schema, *, like: pd.DataFrame) -> Tail:
-    """What was kept of a source's series; empty if there is nothing, or its time or entity is another column now.
-
-    - ``store``: The state.
-    - ``source``: The name of the source.
-    - ``schema``: Of the detector that serves. Another one than before may have other sensors.
-    - ``like``: Rows with the columns that are wanted.
-    """
+def load_memory(store: Store, source: str) -> bytes:
+    """What was kept of a source's series; empty at the beginning."""
     with store.read() as session:
         found = session.get(SeriesTail, source)
-        content = None if found is None else found.rows
-    return Tail.empty(like) if content is None else decode(content, schema, like=like)
+        return b"" if found is None else found.rows
 
 
-def keep_tail(session: Session, source: str, tail: Tail, *, schema: Schema, batch: int) -> None:
+def keep_memory(session: Session, source: str, memory: bytes, *, batch: int) -> None:
     """Write what the next batch needs, in the transaction of this one."""
-    upsert(session, SeriesTail, [{"source": source, "batch": batch, "rows": encode(tail, schema)}])
+    upsert(session, SeriesTail, [{"source": source, "batch": batch, "rows": memory}])
 
 
 def encode(tail: Tail, schema: Schema) -> bytes:
@@ -50,7 +43,13 @@ def encode(tail: Tail, schema: Schema) -> bytes:
 
 
 def decode(content: bytes, schema: Schema, *, like: pd.DataFrame) -> Tail:
-    """The inverse of ``encode``."""
+    """The inverse of ``encode``; empty if there is nothing, or its time or entity is another column now.
+
+    - ``schema``: Of the detector that serves. Another one than before may have other sensors.
+    - ``like``: Rows with the columns that are wanted.
+    """
+    if not content:
+        return Tail.empty(like)
     frame = pa.ipc.open_file(pa.BufferReader(content)).read_all().to_pandas()
     if any(name is not None and name not in frame for name in (schema.time, schema.entity, schema.key)):
         return Tail.empty(like)
