@@ -12,9 +12,8 @@ import pytest
 import sqlalchemy as sa
 
 from detector.detectors.series.detector import SequenceDetector
-from detector.errors import SettingError
 from detector.persist.bundle import save
-from pipelines.scoring.replay import backfill, replay
+from pipelines.scoring.replay import backfill
 from pipelines.store import SeriesTail
 from pipelines.store.alert_tables import Alert
 from tests.sensor_sites import PUMPS, SensorSite, bundle_of, detector, minute, pump_rows
@@ -209,16 +208,6 @@ def test_backfill_scores_what_was_left_out_by_itself(centred: Path, tmp_path: Pa
     assert len(site.scores()) == 80 + 80 - 2 * 15
     with opened(site) as store, store.read() as session:
         assert [tail.batch for tail in session.scalars(sa.select(SeriesTail))] == [1]
-
-
-def test_replay_is_refused_for_series(trailing: Path, tmp_path: Path) -> None:
-    """What was kept before that batch is gone."""
-    site = SensorSite(tmp_path / "site", trailing)
-    site.add(40)
-    score(site)
-
-    with opened(site) as store, pytest.raises(SettingError, match="detector score CONFIG --input"):
-        replay(context(site, store))
 
 
 @pytest.mark.parametrize("budget", [{"rows": 3, "per": "day"}, {"rows": 3, "per": "batch"}])

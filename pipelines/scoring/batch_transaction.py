@@ -38,7 +38,7 @@ from pipelines.prefetch import prefetch
 from pipelines.rules.book import RuleRun
 from pipelines.rules.names import FOR_ALERTS
 from pipelines.rules.serving import keep_tallies, note_rules, rule_book_of, switch_off
-from pipelines.scoring.contract import BatchContext, BatchScorer, ScoredBatch
+from pipelines.scoring.contract import Around, BatchContext, BatchScorer, Known, ScoredBatch, nothing_known
 from pipelines.scoring.on_request import flagged_by_day
 from pipelines.scoring.series_tails import keep_memory, load_memory
 from pipelines.scoring.shadow import ShadowTrial
@@ -179,14 +179,26 @@ class Scoring:
         self._shadow(batch, outcome)
         return None
 
-    def process(self, batch: Batch, *, mode: Mode, finish: Finish, rows: InputBatch | None = None) -> Outcome:
-        """Read, score, stage; then put everything in its place in one transaction, which ``finish`` completes."""
+    def process(
+        self,
+        batch: Batch,
+        *,
+        mode: Mode,
+        finish: Finish,
+        rows: InputBatch | None = None,
+        around: Around | None = None,
+    ) -> Outcome:
+        """Read, score, stage; then put everything in its place in one transaction, which ``finish`` completes.
+
+        ``rows`` are those of the batch's window if not given; a detector that goes on needs those ``around`` a batch
+        that is scored again.
+        """
         rows = (rows or self.followed.open(batch.window)).map(_each_may_be_the_last)
         failpoint("score.opened")
         state = self.state if mode == "score" else None
         try:
             with tempfile.TemporaryDirectory(prefix="detector-") as folder:
-                outcome = self._stage(batch, rows, Path(folder), mode)
+                outcome = self._stage(batch, rows, Path(folder), mode, around)
                 if state is not None:
                     state.keep(batch.id)
                 self._commit(batch, outcome, finish)
@@ -204,10 +216,12 @@ class Scoring:
         self.followed.settle(session, window, facts, batch=batch.id, now=self.context.now)
         batch.window = window
 
-    def _stage(self, batch: Batch, rows: InputBatch, folder: Path, mode: Mode) -> Outcome:
+    def _stage(self, batch: Batch, rows: InputBatch, folder: Path, mode: Mode, around: Around | None) -> Outcome:
         """Score a batch and write its scores to where nobody sees them yet."""
         config, now = self.context.config, self.context.now
-        known = partial(self.sink.known, batch=batch.id, thoroughly=mode == "backfill")
+        known: Known = partial(self.sink.known, batch=batch.id, thoroughly=mode == "backfill")
+        if around is not None:
+            now, known = batch.claimed_at, nothing_known
         memory = load_memory(self.store, self.source) if mode == "score" and self.scorer.goes_on else None
         gathered = Gathered(config)
         trial = ShadowTrial.of(config, self.context.cache, now=now) if mode == "score" else None
@@ -229,6 +243,7 @@ class Scoring:
                     known=known,
                     checkpoint=self.context.checkpoint,
                     memory=memory,
+                    around=around,
                     rules=rules,
                 ),
             )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import date, datetime
 from pathlib import Path
@@ -23,12 +23,30 @@ if TYPE_CHECKING:  # scoring a file needs no database
     from pipelines.rules.book import RuleRun
 
 
-def _nothing_known(keys: pd.Series) -> NDArray[np.bool_]:
+Known = Callable[[pd.Series], NDArray[np.bool_]]
+"""Which keys have scores from another batch."""
+
+
+def nothing_known(keys: pd.Series) -> NDArray[np.bool_]:
+    """No key has scores."""
     return np.zeros(len(keys), dtype=bool)
 
 
 def _no_progress(rows: int) -> None:
     del rows
+
+
+@dataclass(frozen=True)
+class Around:
+    """The batches around one that is scored again, each with the time at which it was taken.
+
+    - ``before``, ``after``: Nearest first; opened as far as scores hang on their rows.
+    - ``scored``: The names of the rows that the batch had scored.
+    """
+
+    before: Iterable[tuple[InputBatch, datetime]]
+    after: Iterable[tuple[InputBatch, datetime]]
+    scored: set[str]
 
 
 @dataclass(frozen=True)
@@ -42,6 +60,7 @@ class BatchContext:
     - ``checkpoint``: To be called every now and then; raises if the work is to be undone.
     - ``advance``: Called with the number of rows that were read.
     - ``memory``: What a detector kept of the batch before, empty at the beginning; None if this one stands by itself.
+    - ``around``: Where a batch is scored again, those around it.
     - ``rules``: What people wrote beside the model, for tables; None if nothing.
     """
 
@@ -49,10 +68,11 @@ class BatchContext:
     quarantine: QuarantineSink
     now: datetime
     used: Used | None = None
-    known: Callable[[pd.Series], NDArray[np.bool_]] = _nothing_known
+    known: Known = nothing_known
     checkpoint: Callable[[], None] = lambda: None
     advance: Callable[[int], None] = _no_progress
     memory: bytes | None = None
+    around: Around | None = None
     rules: RuleRun | None = None
 
 

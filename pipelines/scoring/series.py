@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -24,10 +25,12 @@ from pipelines.alerts.grouping.events import EVENT_REASONS, HELD
 from pipelines.ingest.batch import InputBatch
 from pipelines.ingest.dedupe import KeyLedger
 from pipelines.ingest.provenance import with_provenance
-from pipelines.scoring.contract import BatchContext, ScoredBatch, each_once
+from pipelines.scoring.contract import Around, BatchContext, ScoredBatch, each_once
+from pipelines.scoring.series_replay import as_they_came, read_around
 from pipelines.scoring.series_tails import decode, encode
 from pipelines.scoring.staleness import FORGOTTEN, Staleness, notices_of
-from pipelines.sinks.batch_sink import ROW_COLUMNS
+from pipelines.sinks.batch_sink import ROW_COLUMNS, row_names
+from pipelines.sinks.quarantine import QuarantineSink
 
 log = logging.getLogger("detector.score")
 
@@ -87,13 +90,15 @@ class SeriesBatchScorer:
 
     def score(self, batch: InputBatch, context: BatchContext) -> ScoredBatch:
         """Join the rows with those that were kept, score them, and say what is to be kept for the next batch."""
+        if context.around is not None:
+            return self._score_again(batch, context.around, context)
         rows = self._read(batch, context)
         if rows is None:
             return ScoredBatch(0, 0, iter(()), memory=context.memory)
         tail, is_next = Tail.empty(rows), context.memory is not None
         if context.memory is not None:
             tail = decode(context.memory, self.schema, like=rows)
-            rows = self._believable(rows, tail, context)
+            rows = self._without_known(rows, tail, context)
         newest = newest_of(pd.concat([tail.rows, rows]) if len(tail.rows) else rows, self.schema)
         silent, notices = newest, pd.DataFrame()
         if not newest.empty:
@@ -105,11 +110,37 @@ class SeriesBatchScorer:
         is_new = np.ones(len(found.rows), dtype=bool)
         if not is_next and self.schema.key is not None:
             is_new = ~context.known(found.rows[self.schema.key])
-        scores, held = self._scores(found, is_new, context)
-        flags = scores["flagged"].to_numpy(dtype=bool)
         if waiting := int(found.tail.waiting.sum()):
             log.info("%d rows wait for those that come after them", waiting)
-        tail = self._lasting(found.tail, context.now)
+        scored = self._scored(found, is_new, context)
+        if not is_next:
+            return scored
+        return replace(scored, notices=notices, memory=encode(self._lasting(found.tail, context.now), self.schema))
+
+    def _score_again(self, batch: InputBatch, around: Around, context: BatchContext) -> ScoredBatch:
+        """Score the rows that a batch had scored, among those of the batches around it."""
+        own = self._read(batch, context)
+        if own is None:
+            return ScoredBatch(0, 0, iter(()))
+        named_by = PLACES if self.schema.key is None else (self.schema.key,)
+        with QuarantineSink(context.folder / "others.csv") as seen:  # their own quarantine is the one to read
+
+            def read(other: InputBatch, moment: datetime) -> pd.DataFrame:
+                rows = self._read(other, replace(context, quarantine=seen, now=moment))
+                return own.iloc[:0] if rows is None else rows
+
+            before, after = read_around(own, around, read=read, scorer=self.scorer, named_by=named_by)
+        rows, late = as_they_came(self.scorer, [*before, own, *after], own=len(before))
+        context.quarantine.write(_quarantined(late))
+        found = continue_series(self.scorer, Tail.empty(rows), rows, is_last=True)
+        context.quarantine.write(_quarantined(found.refused[found.refused.index >= 0]))
+        is_own = row_names(found.rows, named_by).isin(around.scored).to_numpy(dtype=bool)
+        return self._scored(found, is_own, context)
+
+    def _scored(self, found: Continued, is_new: NDArray[np.bool_], context: BatchContext) -> ScoredBatch:
+        """The rows that are final, without those that have scores."""
+        scores, held = self._scores(found, is_new, context)
+        flags = scores["flagged"].to_numpy(dtype=bool)
         return ScoredBatch(
             scored=len(scores),
             flagged=int(flags.sum()),
@@ -117,8 +148,6 @@ class SeriesBatchScorer:
             by_day={} if self.schema.time is None else counts_by_day(_days(scores, self.schema.time)[flags]),
             has_provenance=True,
             held=held,
-            notices=notices if is_next else None,
-            memory=encode(tail, self.schema) if is_next else None,
         )
 
     def silent(self, memory: bytes, now: datetime) -> pd.DataFrame:
@@ -136,13 +165,12 @@ class SeriesBatchScorer:
         """All rows of a batch that can be read, each key once; None if there is nothing at all."""
         parts: list[pd.DataFrame] = []
         ledger, key = KeyLedger(), self.schema.key
+        goes_on = context.memory is not None or context.around is not None
         for frame in batch.frames():
             context.checkpoint()
             cleaned = clean(frame, self.schema, positions=frame.index)
             context.quarantine.write(cleaned.quarantine)
-            rows = (
-                each_once(cleaned.rows, frame, ledger, context, key=key) if context.memory is not None else cleaned.rows
-            )
+            rows = each_once(cleaned.rows, frame, ledger, context, key=key) if goes_on else cleaned.rows
             if key is None and len(rows):
                 place = with_provenance(rows[[]], batch.facts.spans)
                 rows = rows.assign(**{kept: place[name] for kept, name in zip(PLACES, ROW_COLUMNS, strict=True)})
@@ -150,23 +178,29 @@ class SeriesBatchScorer:
         for rejected in batch.facts.rejected:
             context.quarantine.write(rejected)
         filled = [part for part in parts if len(part)]
-        return pd.concat(filled) if filled else None
+        if not filled:
+            return None
+        return self._believable(pd.concat(filled), context) if goes_on else pd.concat(filled)
 
-    def _believable(self, rows: pd.DataFrame, tail: Tail, context: BatchContext) -> pd.DataFrame:
-        """Without rows from the future, and those whose key waits already."""
-        time, key = self.schema.time, self.schema.key
-        if time is not None:
-            end = naive_utc(context.now + AHEAD)
-            future = rows[rows[time] > end]
-            why = [f"{time}: {each} lies in the future; is the clock of its machine right?" for each in future[time]]
-            context.quarantine.write(quarantine(future, why))
-            rows = rows.drop(index=future.index)
-        if key is not None:
-            again = rows[rows[key].isin(tail.rows[key])]
-            why = [f"{key}: key {value} appears again (first in an earlier batch)" for value in again[key]]
-            context.quarantine.write(quarantine(again, why))
-            rows = rows.drop(index=again.index)
-        return rows
+    def _believable(self, rows: pd.DataFrame, context: BatchContext) -> pd.DataFrame:
+        """Without rows from the future."""
+        time = self.schema.time
+        if time is None:
+            return rows
+        future = rows[rows[time] > naive_utc(context.now + AHEAD)]
+        why = [f"{time}: {each} lies in the future; is the clock of its machine right?" for each in future[time]]
+        context.quarantine.write(quarantine(future, why))
+        return rows.drop(index=future.index)
+
+    def _without_known(self, rows: pd.DataFrame, tail: Tail, context: BatchContext) -> pd.DataFrame:
+        """Without those whose key waits already."""
+        key = self.schema.key
+        if key is None:
+            return rows
+        again = rows[rows[key].isin(tail.rows[key])]
+        why = [f"{key}: key {value} appears again (first in an earlier batch)" for value in again[key]]
+        context.quarantine.write(quarantine(again, why))
+        return rows.drop(index=again.index)
 
     def _scores(
         self, found: Continued, is_new: NDArray[np.bool_], context: BatchContext

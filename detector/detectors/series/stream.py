@@ -81,6 +81,46 @@ class Continued:
     tail: Tail
 
 
+def reach_of(scorer: SequenceScorer) -> tuple[int, int]:
+    """How many steps before and after one its score hangs on, whichever model it has."""
+    before = max(_context(model) + scorer.holding(model)[0] for model in scorer.models.values())
+    return before, max(_ahead(scorer, model) for model in scorer.models.values())
+
+
+def late_rows(scorer: SequenceScorer, newest: pd.Series, rows: pd.DataFrame) -> pd.Series:
+    """Why rows come too late to be scored.
+
+    Parameters
+    ----------
+    scorer : SequenceScorer
+        The detector.
+    newest : Series
+        The time of each series' last row before, see ``newest_of``.
+    rows : DataFrame
+        As ``clean`` returns them.
+    """
+    none = pd.Series(index=rows.index[:0], dtype="str", name="reason")
+    schema = scorer.schema
+    if schema.time is None or newest.empty or rows.empty:
+        return none
+    whose = rows[schema.entity] if schema.entity is not None else pd.Series(SHARED, index=rows.index)
+    last = pd.to_datetime(whose.map(newest))
+    time = rows[schema.time]
+    late = time <= last
+    if scorer.sampling.align != "steps" and (every := scorer.sampling.interval) is not None:
+        interval = pd.Timedelta(microseconds=every)
+        late = time.dt.floor(interval) < last.dt.floor(interval)
+    if not late.any():
+        return none
+    reasons = [
+        f"{schema.time}: the series has a reading of {moment} from an earlier batch"
+        if moment == end
+        else f"{schema.time}: {moment} is before {end}, the newest reading of its series in an earlier batch"
+        for moment, end in zip(time[late], last[late], strict=True)
+    ]
+    return pd.Series(reasons, index=rows.index[late], dtype="str", name="reason")
+
+
 def continue_series(
     scorer: SequenceScorer, tail: Tail, rows: pd.DataFrame, *, over: Collection[Any] = (), is_last: bool = False
 ) -> Continued:
@@ -106,7 +146,7 @@ def continue_series(
         A series that cannot be put on regular steps, or has no model, is refused with its reason, and begins anew.
     """
     kept = tail.rows.set_axis(pd.RangeIndex(-len(tail.rows), 0), axis="index")
-    late = _late(scorer, tail, rows)
+    late = late_rows(scorer, tail.newest(scorer.schema), rows)
     fresh = rows.drop(index=late.index)
     joined = pd.concat([kept, fresh]) if len(kept) and len(fresh) else (kept if len(kept) else fresh)
     waiting = pd.Series(True, index=joined.index)
@@ -134,31 +174,6 @@ def continue_series(
         refused=_refused(joined, rows, waiting, reasons),
         tail=_shortened(scorer, series, joined, waiting=waiting, settled=settled),
     )
-
-
-def _late(scorer: SequenceScorer, tail: Tail, rows: pd.DataFrame) -> pd.Series:
-    """Why rows come too late to be scored."""
-    none = pd.Series(index=rows.index[:0], dtype="str", name="reason")
-    schema = scorer.schema
-    newest = tail.newest(schema)
-    if schema.time is None or newest.empty or rows.empty:
-        return none
-    whose = rows[schema.entity] if schema.entity is not None else pd.Series(SHARED, index=rows.index)
-    last = pd.to_datetime(whose.map(newest))
-    time = rows[schema.time]
-    late = time <= last
-    if scorer.sampling.align != "steps" and (every := scorer.sampling.interval) is not None:
-        interval = pd.Timedelta(microseconds=every)
-        late = time.dt.floor(interval) < last.dt.floor(interval)
-    if not late.any():
-        return none
-    reasons = [
-        f"{schema.time}: the series has a reading of {moment} from an earlier batch"
-        if moment == end
-        else f"{schema.time}: {moment} is before {end}, the newest reading of its series in an earlier batch"
-        for moment, end in zip(time[late], last[late], strict=True)
-    ]
-    return pd.Series(reasons, index=rows.index[late], dtype="str", name="reason")
 
 
 def _regular(scorer: SequenceScorer, rows: pd.DataFrame) -> tuple[RegularSeries | None, pd.Series]:
@@ -210,7 +225,6 @@ def _settled(
     """Which steps have all that they depend on; and series that are over before they were as long as a window."""
     settled = np.zeros(len(series), dtype=bool)
     short: dict[Any, str] = {}
-    joins = int(scorer.sampling.align != "steps")  # the last interval may still get readings
     for name, model, first, end in _each(scorer, series):
         ends = is_last or name in over
         if scorer.short == "reject" and end - first < model.length:
@@ -220,7 +234,7 @@ def _settled(
             continue
         left = end - 1 - np.arange(first, end)
         apart = series.segment[first:end] != series.segment[end - 1]
-        settled[first:end] = ends | apart | (left >= model.ahead + scorer.holding(model)[1] + joins)
+        settled[first:end] = ends | apart | (left >= _ahead(scorer, model))
     return settled, short
 
 
@@ -262,6 +276,11 @@ def _context(model: SeriesModel) -> int:
     """How many steps before one that is open are kept."""
     limits = [limit for limit in model.staleness.limits if limit is not None]
     return max(model.memory, model.flatline.reach) + max(limits, default=0) + 1
+
+
+def _ahead(scorer: SequenceScorer, model: SeriesModel) -> int:
+    """How many steps after one must be there before it is settled; the last interval may still get readings."""
+    return model.ahead + scorer.holding(model)[1] + int(scorer.sampling.align != "steps")
 
 
 def _each(scorer: SequenceScorer, series: RegularSeries) -> list[tuple[Any, SeriesModel, int, int]]:
