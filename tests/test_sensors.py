@@ -263,3 +263,29 @@ def test_a_machine_of_which_there_is_too_little_is_not_learnt_yet(
     assert notes == ["'M9' has no model yet: 100 rows to learn from, 128 are needed."]
     assert len(KINDS["sensors"].enough(rows, shared, schema)[0]) == 300
     assert len(KINDS["sensors"].enough(rows.tail(100), config, schema)[0]) == 100
+
+
+def test_some_machines_at_a_time_say_what_all_at_once_say(
+    trained: tuple[Config, TrainReport], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Scores, events and quarantine, however many machines there are; one without a row that can be read is no end."""
+    config = trained[0]
+    rows = pd.read_parquet(config.bundle.parent / "readings.parquet")
+    rows.loc[rows.index[5:8], "machine"] = None
+    bad = rows.head(40).assign(machine="M1", time=None)
+    given = pd.concat([rows, bad], ignore_index=True)
+    given.to_parquet(tmp_path / "in.parquet")
+    found = []
+    for most in (10**6, 1_000):
+        monkeypatch.setattr("pipelines.scoring.series_spool.ROWS_AT_ONCE", most)
+        report = score(config, input=str(tmp_path / "in.parquet"), output=str(tmp_path / f"{most}.parquet"), now=NOW)
+        assert report.rows == len(given)
+        found.append([pd.read_parquet(tmp_path / f"{most}{kind}.parquet") for kind in ("", ".events")])
+        found[-1].append(pd.read_csv(tmp_path / f"{most}.quarantine.csv"))
+
+    for whole, parted in zip(*found, strict=True):
+        by = [name for name in ("machine", "entity", "time", "start", "row") if name in whole]
+        assert len(whole) > 3
+        pd.testing.assert_frame_equal(
+            parted.sort_values(by, ignore_index=True), whole.sort_values(by, ignore_index=True), check_dtype=False
+        )

@@ -18,6 +18,7 @@ from detector.cleaning.quarantine import quarantine
 from detector.cleaning.values import naive_utc
 from detector.decide.days import counts_by_day
 from detector.decide.policy import Policy
+from detector.detectors.series.groups import group_numbers
 from detector.detectors.series.scorer import SequenceScorer
 from detector.detectors.series.stream import Continued, Tail, continue_series, newest_of
 from detector.features import Wording
@@ -105,17 +106,34 @@ class SeriesBatchScorer:
             present = self.staleness.present(newest, context.now)
             silent = self.staleness.silent(self.scorer, newest, present)
             notices = self._notices(silent, present)
-        found = continue_series(self.scorer, tail, rows, over=set(silent.index), is_last=not is_next)
-        context.quarantine.write(_quarantined(found.refused))
-        is_new = np.ones(len(found.rows), dtype=bool)
-        if not is_next and self.schema.key is not None:
-            is_new = ~context.known(found.rows[self.schema.key])
-        if waiting := int(found.tail.waiting.sum()):
+        parts, tails = [], []
+        for own_tail, own in self._groups(tail, rows):
+            found = continue_series(self.scorer, own_tail, own, over=set(silent.index), is_last=not is_next)
+            context.quarantine.write(_quarantined(found.refused))
+            is_new = np.ones(len(found.rows), dtype=bool)
+            if not is_next and self.schema.key is not None:
+                is_new = ~context.known(found.rows[self.schema.key])
+            parts.append(self._scores(found, is_new, context))
+            tails.append(found.tail)
+        tail = Tail.joined(tails)
+        if waiting := int(tail.waiting.sum()):
             log.info("%d rows wait for those that come after them", waiting)
-        scored = self._scored(found, is_new, context)
+        scored = self._scored(parts)
         if not is_next:
             return scored
-        return replace(scored, notices=notices, memory=encode(self._lasting(found.tail, context.now), self.schema))
+        return replace(scored, notices=notices, memory=encode(self._lasting(tail, context.now), self.schema))
+
+    def _groups(self, tail: Tail, rows: pd.DataFrame) -> Iterator[tuple[Tail, pd.DataFrame]]:
+        """Some machines at a time, so that memory does not grow with their number; all where others' risks decide."""
+        entity = self.schema.entity
+        if entity is None or not self.policy.is_by_row:
+            yield tail, rows
+            return
+        group = group_numbers(pd.concat([tail.rows[entity], rows[entity]], ignore_index=True))
+        kept, fresh = group[: len(tail.rows)], group[len(tail.rows) :]
+        for number in range(int(group.max(initial=0)) + 1):
+            is_kept = kept == number
+            yield Tail(tail.rows[is_kept], tail.waiting[is_kept]), rows[fresh == number]
 
     def _score_again(self, batch: InputBatch, around: Around, context: BatchContext) -> ScoredBatch:
         """Score the rows that a batch had scored, among those of the batches around it."""
@@ -135,11 +153,12 @@ class SeriesBatchScorer:
         found = continue_series(self.scorer, Tail.empty(rows), rows, is_last=True)
         context.quarantine.write(_quarantined(found.refused[found.refused.index >= 0]))
         is_own = row_names(found.rows, named_by).isin(around.scored).to_numpy(dtype=bool)
-        return self._scored(found, is_own, context)
+        return self._scored([self._scores(found, is_own, context)])
 
-    def _scored(self, found: Continued, is_new: NDArray[np.bool_], context: BatchContext) -> ScoredBatch:
-        """The rows that are final, without those that have scores."""
-        scores, held = self._scores(found, is_new, context)
+    def _scored(self, parts: Sequence[tuple[pd.DataFrame, Counter[str]]]) -> ScoredBatch:
+        """The scores of a batch, from those of some machines at a time."""
+        scores = pd.concat([scores for scores, _ in parts if len(scores)] or [parts[0][0]])
+        held = sum((held for _, held in parts), Counter())
         flags = scores["flagged"].to_numpy(dtype=bool)
         return ScoredBatch(
             scored=len(scores),

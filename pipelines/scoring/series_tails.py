@@ -33,7 +33,8 @@ def encode(tail: Tail, schema: Schema) -> bytes:
     """As a compressed Arrow file; keys and entities, whose types differ, as JSON."""
     frame = tail.rows.reset_index(drop=True)
     for name in _names(schema, frame):
-        frame[name] = pd.Series([_to_json(value) for value in frame[name]], dtype="str")
+        codes, names = pd.factorize(frame[name], use_na_sentinel=False)
+        frame[name] = pd.Series(pd.Index([_to_json(value) for value in names], dtype="str").take(codes))
     frame[WAITING] = tail.waiting
     table = pa.Table.from_pandas(frame, preserve_index=False)
     into = pa.BufferOutputStream()
@@ -54,7 +55,8 @@ def decode(content: bytes, schema: Schema, *, like: pd.DataFrame) -> Tail:
     if any(name is not None and name not in frame for name in (schema.time, schema.entity, schema.key)):
         return Tail.empty(like)
     for name in _names(schema, frame):
-        frame[name] = pd.Series([json.loads(text) for text in frame[name]], index=frame.index)
+        codes, texts = pd.factorize(frame[name])
+        frame[name] = pd.Series(pd.Index([json.loads(text) for text in texts]).take(codes), index=frame.index)
     waiting = frame[WAITING].to_numpy(dtype=bool)
     rows = frame.reindex(columns=like.columns)
     missing = [name for name in schema.numeric + schema.boolean if name in rows and name not in frame]

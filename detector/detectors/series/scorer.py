@@ -26,6 +26,7 @@ from detector.schema import Schema
 from detector.series.gates import Gates
 from detector.series.resample import RegularSeries, regularise
 from detector.series.sampling import Sampling
+from detector.series.segments import bounds
 
 SHARED = ""
 
@@ -362,7 +363,8 @@ def places_by_entity(series: RegularSeries, *, shared: bool) -> dict[Any, Counts
     """The steps of each entity, or of all under empty text."""
     if shared or series.entities is None:
         return {SHARED: np.arange(len(series))}
-    return {name: np.flatnonzero(series.codes == code) for code, name in enumerate(series.entities.tolist())}
+    names = series.entities.tolist()
+    return {names[series.codes[first]]: np.arange(first, end) for first, end in bounds(series.codes)}
 
 
 def check_join(join: int) -> None:

@@ -6,7 +6,7 @@ of each series the last rows are kept. A row is settled, told and never changed 
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -42,6 +42,12 @@ class Tail:
     def empty(cls, rows: pd.DataFrame) -> Tail:
         """Of series that have not begun; with the columns of ``rows``."""
         return cls(rows.iloc[:0], np.zeros(0, dtype=bool))
+
+    @classmethod
+    def joined(cls, tails: Sequence[Tail]) -> Tail:
+        """Those of several groups of series together."""
+        filled = [tail for tail in tails if len(tail.rows)] or tails[:1]
+        return cls(pd.concat([each.rows for each in filled]), np.concatenate([each.waiting for each in filled]))
 
     def newest(self, schema: Schema) -> pd.Series:
         """The time of each series' last row; see ``newest_of``."""
