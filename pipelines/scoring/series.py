@@ -106,15 +106,8 @@ class SeriesBatchScorer:
             present = self.staleness.present(newest, context.now)
             silent = self.staleness.silent(self.scorer, newest, present)
             notices = self._notices(silent, present)
-        parts, tails = [], []
-        for own_tail, own in self._groups(tail, rows):
-            found = continue_series(self.scorer, own_tail, own, over=set(silent.index), is_last=not is_next)
-            context.quarantine.write(_quarantined(found.refused))
-            is_new = np.ones(len(found.rows), dtype=bool)
-            if not is_next and self.schema.key is not None:
-                is_new = ~context.known(found.rows[self.schema.key])
-            parts.append(self._scores(found, is_new, context))
-            tails.append(found.tail)
+        over = set(silent.index)
+        parts, tails = zip(*(self._continued(*group, over, context) for group in self._groups(tail, rows)), strict=True)
         tail = Tail.joined(tails)
         if waiting := int(tail.waiting.sum()):
             log.info("%d rows wait for those that come after them", waiting)
@@ -122,6 +115,18 @@ class SeriesBatchScorer:
         if not is_next:
             return scored
         return replace(scored, notices=notices, memory=encode(self._lasting(tail, context.now), self.schema))
+
+    def _continued(
+        self, tail: Tail, rows: pd.DataFrame, over: set[Any], context: BatchContext
+    ) -> tuple[tuple[pd.DataFrame, Counter[str]], Tail]:
+        """Scores of the rows of some machines that are final, and what gates held back; and what is kept of them."""
+        is_next = context.memory is not None
+        found = continue_series(self.scorer, tail, rows, over=over, is_last=not is_next)
+        context.quarantine.write(_quarantined(found.refused))
+        is_new = np.ones(len(found.rows), dtype=bool)
+        if not is_next and self.schema.key is not None:
+            is_new = ~context.known(found.rows[self.schema.key])
+        return self._scores(found, is_new, context), found.tail
 
     def _groups(self, tail: Tail, rows: pd.DataFrame) -> Iterator[tuple[Tail, pd.DataFrame]]:
         """Some machines at a time, so that memory does not grow with their number; all where others' risks decide."""
