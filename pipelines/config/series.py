@@ -5,7 +5,15 @@ from __future__ import annotations
 import re
 from typing import Annotated, Literal, Self
 
-from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt, field_validator, model_validator
+from pydantic import (
+    Field,
+    NonNegativeFloat,
+    NonNegativeInt,
+    PositiveFloat,
+    PositiveInt,
+    field_validator,
+    model_validator,
+)
 
 from detector.errors import SettingError
 from detector.series.rhythm import period_of
@@ -130,6 +138,9 @@ class SeriesSection(Section):
 
     join: NonNegativeInt = 5
     """Flagged segments with at most so many quiet steps between them are one event."""
+
+    late_minutes: NonNegativeFloat = 0.0
+    """In the service: how much later than newer ones of its machine a reading may come; all scores wait for that."""
 
     silent_minutes: PositiveFloat = 15.0
     """In the service: a machine whose newest row is so much older than that of the others is reported as silent."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
 from pathlib import Path
 
 from detector.detectors.series.scorer import SequenceScorer
@@ -70,6 +71,7 @@ def scorer_of(scorer: bundle.Scorer, *, version: str, config: Config, explains: 
             wording=wording_of(config),
             join=config.series.join,
             explains=explains,
+            lateness=timedelta(minutes=config.series.late_minutes),
         )
     return TableBatchScorer(
         scorer,

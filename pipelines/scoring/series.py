@@ -27,7 +27,7 @@ from pipelines.ingest.batch import InputBatch
 from pipelines.ingest.dedupe import KeyLedger
 from pipelines.ingest.provenance import with_provenance
 from pipelines.scoring.contract import Around, BatchContext, ScoredBatch, each_once
-from pipelines.scoring.series_replay import as_they_came, read_around
+from pipelines.scoring.series_replay import Wanted, as_they_came, read_around
 from pipelines.scoring.series_tails import decode, encode
 from pipelines.scoring.staleness import FORGOTTEN, Staleness, notices_of
 from pipelines.sinks.batch_sink import ROW_COLUMNS, row_names
@@ -54,6 +54,7 @@ class SeriesBatchScorer:
     - ``kept``: Sensors whose values alerts show, and how many rows gates held back.
     - ``join``: Quiet steps within one event.
     - ``explains``: Whether flagged rows get reasons.
+    - ``lateness``: How much later than newer ones of its machine a reading may come.
     - ``staleness``: When a machine without any row is reported.
     """
 
@@ -68,6 +69,7 @@ class SeriesBatchScorer:
         wording: Wording | None = None,
         join: int = 0,
         explains: bool = True,
+        lateness: timedelta = timedelta(0),
     ) -> None:
         self.scorer = scorer
         self.schema = scorer.schema
@@ -78,6 +80,7 @@ class SeriesBatchScorer:
         self.wording = wording or Wording()
         self.join = join
         self.explains = explains
+        self.lateness = lateness
 
     @property
     def goes_on(self) -> bool:
@@ -121,7 +124,7 @@ class SeriesBatchScorer:
     ) -> tuple[tuple[pd.DataFrame, Counter[str]], Tail]:
         """Scores of the rows of some machines that are final, and what gates held back; and what is kept of them."""
         is_next = context.memory is not None
-        found = continue_series(self.scorer, tail, rows, over=over, is_last=not is_next)
+        found = continue_series(self.scorer, tail, rows, over=over, is_last=not is_next, lateness=self.lateness)
         context.quarantine.write(_quarantined(found.refused))
         is_new = np.ones(len(found.rows), dtype=bool)
         if not is_next and self.schema.key is not None:
@@ -152,8 +155,9 @@ class SeriesBatchScorer:
                 rows = self._read(other, replace(context, quarantine=seen, now=moment))
                 return own.iloc[:0] if rows is None else rows
 
-            before, after = read_around(own, around, read=read, scorer=self.scorer, named_by=named_by)
-        rows, late = as_they_came(self.scorer, [*before, own, *after], own=len(before))
+            wanted = Wanted(self.scorer, around.scored, named_by, lateness=self.lateness)
+            before, after = read_around(own, around, read=read, wanted=wanted)
+        rows, late = as_they_came(self.scorer, [*before, own, *after], own=len(before), lateness=self.lateness)
         context.quarantine.write(_quarantined(late))
         found = continue_series(self.scorer, Tail.empty(rows), rows, is_last=True)
         context.quarantine.write(_quarantined(found.refused[found.refused.index >= 0]))

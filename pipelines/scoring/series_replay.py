@@ -20,23 +20,17 @@ SLACK = timedelta(days=1)
 
 
 def read_around(
-    own: pd.DataFrame,
-    around: Around,
-    *,
-    read: Callable[[InputBatch, datetime], pd.DataFrame],
-    scorer: SequenceScorer,
-    named_by: Sequence[str],
+    own: pd.DataFrame, around: Around, *, read: Callable[[InputBatch, datetime], pd.DataFrame], wanted: Wanted
 ) -> tuple[list[pd.DataFrame], list[pd.DataFrame]]:
     """The rows of the batches before and after, in the order they came, as far as scores hang on them.
 
     - ``own``: The rows of the batch itself.
     - ``around``: The other batches; and the rows that the batch had scored, some of which came earlier.
     - ``read``: Reads a batch that was taken at a time.
-    - ``named_by``: The columns that name a row.
+    - ``wanted``: Says how far.
 
     Raises ``DataError`` if rows that the batch had scored are not there any more.
     """
-    wanted = Wanted(scorer, around.scored, named_by)
     wanted.add(own)
     before: list[pd.DataFrame] = []
     for batch, moment in around.before:
@@ -56,7 +50,7 @@ def read_around(
 
 
 def as_they_came(
-    scorer: SequenceScorer, parts: Sequence[pd.DataFrame], *, own: int
+    scorer: SequenceScorer, parts: Sequence[pd.DataFrame], *, own: int, lateness: timedelta
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
     """The rows of all parts without those that were late when they came, or whose key came before.
 
@@ -66,7 +60,7 @@ def as_they_came(
     kept, newest, ledger, others = [], pd.Series(dtype="datetime64[us]"), KeyLedger(), 0
     refused = parts[own].iloc[:0].assign(reason="")
     for number, part in enumerate(parts):
-        late = late_rows(scorer, newest, part)
+        late = late_rows(scorer, newest, part, lateness=lateness)
         rows, why = part.drop(index=late.index), [late]
         if (key := scorer.schema.key) is not None:
             again = rows[ledger.repeats(rows[key])][key]
@@ -89,12 +83,16 @@ class Wanted:
     - ``scorer``: The detector.
     - ``scored``: The names of the rows; those not found yet are ``missing``.
     - ``named_by``: The columns that name a row.
+    - ``lateness``: How much later than newer ones a row may come.
     """
 
-    def __init__(self, scorer: SequenceScorer, scored: set[str], named_by: Sequence[str]) -> None:
+    def __init__(
+        self, scorer: SequenceScorer, scored: set[str], named_by: Sequence[str], *, lateness: timedelta
+    ) -> None:
         self.scorer, self.missing, self.named_by = scorer, set(scored), named_by
         pace = timedelta(microseconds=scorer.sampling.interval or 0)
-        self.reach = tuple(steps * pace for steps in reach_of(scorer))
+        before, after = reach_of(scorer)
+        self.reach = before * pace + lateness, after * pace + lateness
         self._scored = scored
         self._edges = pd.DataFrame()
         self._last_began = pd.Timestamp.min
