@@ -100,6 +100,9 @@ class SeriesSection(Section):
     models: Literal["shared", "entity"] = "shared"
     """One model for all entities (shared), which must be alike, or one for each (entity)."""
 
+    learn_from: PositiveInt | None = None
+    """How many machines a shared model learns from, drawn by their names, where there are more; by default all."""
+
     members: tuple[Literal["reconstruction", "long", "spectrum", "forest", "forecast"], ...] = (
         "reconstruction",
         "forest",
@@ -184,6 +187,12 @@ class SeriesSection(Section):
             except SettingError as error:
                 raise ValueError(str(error)) from None
         return value
+
+    @model_validator(mode="after")
+    def _sample_of_many(self) -> Self:
+        if self.learn_from is not None and self.models == "entity":
+            raise ValueError("`learn_from` leaves machines out, which `models: entity` gives no model. Leave it out.")
+        return self
 
     @model_validator(mode="after")
     def _some_member(self) -> Self:
