@@ -100,6 +100,9 @@ class SeriesSection(Section):
     models: Literal["shared", "entity"] = "shared"
     """One model for all entities (shared), which must be alike, or one for each (entity)."""
 
+    group_by: str | None = None
+    """A pattern that finds a machine's kind in its name, such as ^([a-z]+)-; those of a kind share a model."""
+
     learn_from: PositiveInt | None = None
     """How many machines a shared model learns from, drawn by their names, where there are more; by default all."""
 
@@ -192,7 +195,18 @@ class SeriesSection(Section):
     def _sample_of_many(self) -> Self:
         if self.learn_from is not None and self.models == "entity":
             raise ValueError("`learn_from` leaves machines out, which `models: entity` gives no model. Leave it out.")
+        if self.group_by is not None and self.models == "entity":
+            raise ValueError("`group_by` says which machines share a model, and `models: entity` that none do. Choose.")
         return self
+
+    @field_validator("group_by")
+    @classmethod
+    def _is_pattern(cls, value: str | None) -> str | None:
+        try:
+            re.compile(value or "")
+        except re.error as error:
+            raise ValueError(f"expected a pattern such as ^([a-z]+)-, received {value!r}: {error}.") from None
+        return value
 
     @model_validator(mode="after")
     def _some_member(self) -> Self:

@@ -6,12 +6,13 @@ import numpy as np
 import pandas as pd
 
 from detector.cleaning.values import read_names
+from detector.detectors.series.groups import group_of
 from pipelines.config import Config
 from pipelines.sources import Source
 
 
 def some_machines(source: Source, config: Config) -> Source:
-    """The rows of as many machines as are to be learnt from; all if it is not said, or there are no more.
+    """The rows of as many machines of each kind as are to be learnt from; all if it is not said, or there are no more.
 
     They are drawn by their names alone, so that a later training draws them again.
     """
@@ -21,7 +22,11 @@ def some_machines(source: Source, config: Config) -> Source:
     names: set[str] = set()
     for frame in source.batches(columns=[entity]):
         names.update(read_names(frame[entity]).dropna().astype(str))
-    return source if len(names) <= most else source.only(entity, drawn(names, most))
+    kinds: dict[str, set[str]] = {}
+    for name in names:
+        kinds.setdefault(group_of(name, config.series.group_by or "$^"), set()).add(name)
+    chosen = {name for kind in kinds.values() for name in drawn(kind, most)}
+    return source if chosen == names else source.only(entity, chosen)
 
 
 def drawn(names: set[str], most: int) -> set[str]:

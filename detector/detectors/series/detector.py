@@ -83,6 +83,9 @@ class SequenceDetector(OutlierMixin, BaseEstimator):  # type: ignore[misc]  # sc
         What the detector is called.
     random_state : int
         Seeds forest and encoder; nothing else is random.
+    group_by : str, optional
+        A pattern that finds the kind of an entity in its name, such as "^([a-z]+)-" for press-17: those of one kind
+        share a model, instead of all.
     on_step : callable, optional
         Told (what, done, planned) while fitting.
 
@@ -146,6 +149,7 @@ class SequenceDetector(OutlierMixin, BaseEstimator):  # type: ignore[misc]  # sc
     contamination: float = 0.01
     name: str = "detector"
     random_state: int = 0
+    group_by: str | None = None
     on_step: OnStep | None = None
 
     def fit(self, X: Input, y: Any = None) -> Self:  # noqa: ARG002 - scikit-learn's signature
@@ -183,7 +187,8 @@ class SequenceDetector(OutlierMixin, BaseEstimator):  # type: ignore[misc]  # sc
             recipe,
             name=self.name,
             sampling=self.sampling or Sampling(),
-            shared=self.models == "shared",
+            shared=self.shares_one_model,
+            group_by=self.group_by,
             short=self.short,
             encoder=choice,
             random_state=self.random_state,
@@ -195,6 +200,11 @@ class SequenceDetector(OutlierMixin, BaseEstimator):  # type: ignore[misc]  # sc
         self.offset_ = float(np.percentile(-risk, 100 * self.contamination))
         self.scorer_.metrics["fit_seconds"] = time.perf_counter() - started
         return self
+
+    @property
+    def shares_one_model(self) -> bool:
+        """Whether all entities do."""
+        return self.models == "shared" and self.group_by is None
 
     @property
     def threshold_(self) -> float | dict[Any, float]:
@@ -277,7 +287,7 @@ class SequenceDetector(OutlierMixin, BaseEstimator):  # type: ignore[misc]  # sc
             if (value := getattr(self, name)) not in known:
                 raise SettingError(f"SequenceDetector knows no {name}={value!r}. {nearest(str(value), known)}")
         check_interval(self, "(0, 0.5]", "contamination")
-        if self.models == "entity" and (self.schema is None or self.schema.entity is None):
+        if not self.shares_one_model and (self.schema is None or self.schema.entity is None):
             raise SettingError(
                 "models='entity' needs a schema that names the entity column. Name it, or share a model."
             )

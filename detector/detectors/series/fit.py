@@ -67,6 +67,7 @@ def fit_scorer(
     encoder: EncoderChoice | None = None,
     random_state: int = 0,
     on_step: OnStep | None = None,
+    group_by: str | None = None,
 ) -> tuple[SequenceScorer, dict[Any, FittedSeries]]:
     """Fit all models on cleaned rows: the detector, and by entity each model with what was noticed on the way.
 
@@ -74,7 +75,7 @@ def fit_scorer(
     other parameters see ``SequenceScorer`` and ``fit_series``. Raises ``DataError`` if there are too few rows, a series
     is shorter than a window, or the sampling policy rejects something.
     """
-    series, training = training_series(rows, schema, sampling=sampling, shared=shared)
+    series, training = training_series(rows, schema, sampling=sampling, shared=shared, group_by=group_by)
     fitted = {
         entity: fit_series(own, recipe, encoder=encoder, random_state=random_state, on_step=on_step or silent)
         for entity, own in training.items()
@@ -85,6 +86,7 @@ def fit_scorer(
         sampling=sampling if series.every is None else replace(sampling, every=series.every),
         short=short,
         shared=shared,
+        group_by=group_by,
         models={entity: found.model for entity, found in fitted.items()},
         metrics=_metrics(fitted),
     )
@@ -92,7 +94,7 @@ def fit_scorer(
 
 
 def training_series(
-    rows: pd.DataFrame, schema: Schema, *, sampling: Sampling, shared: bool
+    rows: pd.DataFrame, schema: Schema, *, sampling: Sampling, shared: bool, group_by: str | None = None
 ) -> tuple[RegularSeries, dict[Any, TrainingSeries]]:
     """Cleaned rows on regular steps, and by entity what its model learns from.
 
@@ -106,7 +108,7 @@ def training_series(
     usable = _usable(series, rows, schema)
     return series, {
         entity: _training(series, usable, place, name="" if shared else repr(entity))
-        for entity, place in places_by_entity(series, shared=shared).items()
+        for entity, place in places_by_entity(series, shared=shared, group_by=group_by).items()
     }
 
 

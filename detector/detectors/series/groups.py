@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import re
+from typing import Any
+
 import numpy as np
 import pandas as pd
 
@@ -9,6 +12,18 @@ from detector.arrays import Counts
 
 ROWS_AT_ONCE = 65_536
 """A row of ten sensors takes about 2.5 kB while it is scored."""
+
+
+def group_of(entity: Any, pattern: str) -> str:
+    """The kind of an entity that its name tells, whose model it shares; empty text where it tells none.
+
+    What the first group of the pattern takes, or all of it.
+
+    >>> group_of("press-17", "^([a-z]+)-"), group_of("press-17", "^p"), group_of(17, "^([a-z]+)-")
+    ('press', 'p', '')
+    """
+    found = re.search(pattern, str(entity))
+    return "" if found is None else found[min(1, found.re.groups)] or ""
 
 
 def group_numbers(whose: pd.Series, most: int = ROWS_AT_ONCE) -> Counts:

@@ -16,6 +16,7 @@ from detector.cleaning.quarantine import quarantine
 from detector.decide.calibrate import Calibrator
 from detector.decide.policy import Policy
 from detector.detectors.series.gating import holding
+from detector.detectors.series.groups import group_of
 from detector.detectors.series.model import SeriesModel, describe_models, rebuild_models
 from detector.detectors.series.recipe import PHASE
 from detector.detectors.series.scored import MARGIN, ScoredSeries, refuse_short
@@ -83,6 +84,8 @@ class SequenceScorer:
         Facts recorded while fitting.
     gates : Gates
         What is told of the sensors, and when nothing is. Not kept in a bundle: who serves it says.
+    group_by : str, optional
+        A pattern: entities in whose names it finds the same text share a model, see ``group_of``.
     """
 
     name: str
@@ -93,6 +96,7 @@ class SequenceScorer:
     models: dict[Any, SeriesModel]
     metrics: dict[str, Any] = field(default_factory=dict)
     gates: Gates = field(default_factory=Gates)
+    group_by: str | None = None
 
     @property
     def members(self) -> tuple[str, ...]:
@@ -150,6 +154,7 @@ class SequenceScorer:
             "sampling": vars(self.sampling) | {"every": None if interval is None else f"{interval}us"},
             "short": self.short,
             "shared": self.shared,
+            "group_by": self.group_by,
             "metrics": self.metrics,
         }
         return replace(models, facts=facts | models.facts)
@@ -164,6 +169,7 @@ class SequenceScorer:
             sampling=Sampling(**facts["sampling"]),
             short=facts["short"],
             shared=facts["shared"],
+            group_by=facts.get("group_by"),
             models=rebuild_models(parts),
             metrics=facts["metrics"],
         )
@@ -293,7 +299,7 @@ class SequenceScorer:
         """Which cleaned rows belong to a series that has a model and is as long as its window."""
         entity = self.schema.entity
         whose = pd.Series(SHARED, index=rows.index) if entity is None else rows[entity]
-        known = whose.notna() & (self.shared | whose.isin(self.models))
+        known = whose.notna() & whose.isin([name for name in whose.dropna().unique().tolist() if self.has_model(name)])
         if self.short == "pad":
             return np.asarray(known, dtype=bool)
         length = {name: self.model_of(name).length for name in whose[known].unique().tolist()}
@@ -326,8 +332,8 @@ class SequenceScorer:
         SchemaError
             If an entity has no model.
         """
-        places = places_by_entity(series, shared=self.shared)
-        found = [(self.model_of(entity), place) for entity, place in places.items()]
+        places = places_by_entity(series, shared=self.shared, group_by=self.group_by)
+        found = [(self._model(name), place) for name, place in places.items()]
         return ScoredSeries(series, found, gates=self.gates)
 
     def model_of(self, entity: Any) -> SeriesModel:
@@ -338,14 +344,25 @@ class SequenceScorer:
         SchemaError
             If it has no model.
         """
-        if self.shared:
-            return self.models[SHARED]
-        if entity not in self.models:
+        return self._model(self._name_of(entity))
+
+    def has_model(self, entity: Any) -> bool:
+        """Whether an entity can be judged."""
+        return self._name_of(entity) in self.models
+
+    def _name_of(self, entity: Any) -> Any:
+        """Under which its model is kept."""
+        if self.group_by is not None:
+            return group_of(entity, self.group_by)
+        return SHARED if self.shared else entity
+
+    def _model(self, name: Any) -> SeriesModel:
+        if name not in self.models:
             raise SchemaError(
-                f"No model was fitted for {entity!r}. {nearest(str(entity), map(str, self.models))} Fit again with "
+                f"No model was fitted for {name!r}. {nearest(str(name), map(str, self.models))} Fit again with "
                 f"its rows, or choose models='shared'."
             )
-        return self.models[entity]
+        return self.models[name]
 
     def _check_lengths(self, series: RegularSeries) -> None:
         if self.short == "pad":
@@ -359,12 +376,16 @@ class SequenceScorer:
         return rows[named].copy() if named else pd.DataFrame({"row": rows.index}, index=rows.index)
 
 
-def places_by_entity(series: RegularSeries, *, shared: bool) -> dict[Any, Counts]:
-    """The steps of each entity, or of all under empty text."""
+def places_by_entity(series: RegularSeries, *, shared: bool, group_by: str | None = None) -> dict[Any, Counts]:
+    """The steps of each entity or group of entities, or of all under empty text."""
     if shared or series.entities is None:
         return {SHARED: np.arange(len(series))}
     names = series.entities.tolist()
-    return {names[series.codes[first]]: np.arange(first, end) for first, end in bounds(series.codes)}
+    found: dict[Any, list[Counts]] = {}
+    for first, end in bounds(series.codes):
+        name = names[series.codes[first]]
+        found.setdefault(name if group_by is None else group_of(name, group_by), []).append(np.arange(first, end))
+    return {name: np.concatenate(places) for name, places in found.items()}
 
 
 def check_join(join: int) -> None:

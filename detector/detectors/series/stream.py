@@ -207,7 +207,7 @@ def _regular(scorer: SequenceScorer, rows: pd.DataFrame) -> tuple[RegularSeries 
         reasons.append(pd.Series(f"{entity}: the entity is missing", index=rows.index[nobody], dtype="str"))
         rows = rows[~nobody]
     if entity is not None and not scorer.shared:
-        unknown = ~rows[entity].isin(scorer.models)
+        unknown = ~rows[entity].isin([name for name in rows[entity].unique().tolist() if scorer.has_model(name)])
         words = "has no model: train again with its rows, or choose `models: shared`"
         reasons.append(rows[entity][unknown].map(lambda name: f"{entity}: {name!r} {words}"))
         rows = rows[~unknown]
