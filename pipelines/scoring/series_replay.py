@@ -7,7 +7,8 @@ from datetime import datetime, timedelta
 
 import pandas as pd
 
-from detector.detectors.series.scorer import SHARED, SequenceScorer
+from detector.detectors.series.groups import SHARED
+from detector.detectors.series.scorer import SequenceScorer
 from detector.detectors.series.stream import late_rows, newest_of, reach_of
 from detector.errors import DataError
 from pipelines.ingest.batch import InputBatch

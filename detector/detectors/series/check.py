@@ -9,11 +9,10 @@ import pandas as pd
 
 from detector.detectors.series.detector import SequenceDetector
 from detector.detectors.series.fit import rhythm_of, training_series, window_length, window_stride
-from detector.detectors.series.groups import group_of
+from detector.detectors.series.groups import SHARED, group_of, places_by_entity
 from detector.detectors.series.members import TrainingSeries
 from detector.detectors.series.recipe import SeriesRecipe
 from detector.detectors.series.scored import refuse_short
-from detector.detectors.series.scorer import SHARED, places_by_entity
 from detector.schema import Schema
 from detector.series.resample import regularise
 from detector.series.sampling import Sampling

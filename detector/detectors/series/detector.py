@@ -20,9 +20,10 @@ from detector.cleaning.clean import clean
 from detector.decide.policy import Policy
 from detector.detectors.series.encoders import EncoderChoice
 from detector.detectors.series.fit import FittedSeries, Input, fit_scorer, read_input
+from detector.detectors.series.groups import SHARED
 from detector.detectors.series.recipe import MEMBERS, SeriesRecipe
 from detector.detectors.series.scored import MARGIN, ScoredSeries
-from detector.detectors.series.scorer import SHARED, Models, SequenceScorer, SeriesVerdicts, Short, check_join
+from detector.detectors.series.scorer import Models, SequenceScorer, SeriesVerdicts, Short, check_join
 from detector.errors import SchemaError, SettingError, UnfittedError, nearest
 from detector.members.residuals import Residuals
 from detector.schema import Schema

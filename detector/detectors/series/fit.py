@@ -13,13 +13,14 @@ from sklearn.utils.validation import validate_data
 
 from detector.arrays import Counts, Flags
 from detector.detectors.series.encoders import EncoderChoice
+from detector.detectors.series.groups import places_by_entity
 from detector.detectors.series.join import join_members
 from detector.detectors.series.members import TrainingSeries, fit_members, silent
 from detector.detectors.series.model import SeriesModel
 from detector.detectors.series.planted import COPIES, Planted, plant, plant_other_times
 from detector.detectors.series.prepared import Prepared
 from detector.detectors.series.recipe import NO_PERIOD, PHASE, SeriesRecipe
-from detector.detectors.series.scorer import SequenceScorer, Short, places_by_entity
+from detector.detectors.series.scorer import SequenceScorer, Short
 from detector.errors import DataError, SchemaError
 from detector.members.phase import Found, find_rhythm
 from detector.schema import Schema

@@ -1,4 +1,4 @@
-"""Many series, some at a time: what scores them takes far more memory than their rows do."""
+"""Which series share a model, and which are scored together: that takes far more memory than their rows do."""
 
 from __future__ import annotations
 
@@ -9,7 +9,11 @@ import numpy as np
 import pandas as pd
 
 from detector.arrays import Counts
+from detector.series.resample import RegularSeries
+from detector.series.segments import bounds
 
+SHARED = ""
+"""Under which the model is kept that all entities share."""
 ROWS_AT_ONCE = 65_536
 """A row of ten sensors takes about 2.5 kB while it is scored."""
 
@@ -24,6 +28,18 @@ def group_of(entity: Any, pattern: str) -> str:
     """
     found = re.search(pattern, str(entity))
     return "" if found is None else found[min(1, found.re.groups)] or ""
+
+
+def places_by_entity(series: RegularSeries, *, shared: bool, group_by: str | None = None) -> dict[Any, Counts]:
+    """The steps of each entity or group of entities, or of all under empty text."""
+    if shared or series.entities is None:
+        return {SHARED: np.arange(len(series))}
+    names = series.entities.tolist()
+    found: dict[Any, list[Counts]] = {}
+    for first, end in bounds(series.codes):
+        name = names[series.codes[first]]
+        found.setdefault(name if group_by is None else group_of(name, group_by), []).append(np.arange(first, end))
+    return {name: np.concatenate(places) for name, places in found.items()}
 
 
 def group_numbers(whose: pd.Series, most: int = ROWS_AT_ONCE) -> Counts:

@@ -10,13 +10,13 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from detector.arrays import Counts, Flags
+from detector.arrays import Flags
 from detector.cleaning.clean import clean
 from detector.cleaning.quarantine import quarantine
 from detector.decide.calibrate import Calibrator
 from detector.decide.policy import Policy
 from detector.detectors.series.gating import holding
-from detector.detectors.series.groups import group_of
+from detector.detectors.series.groups import SHARED, group_of, places_by_entity
 from detector.detectors.series.model import SeriesModel, describe_models, rebuild_models
 from detector.detectors.series.recipe import PHASE
 from detector.detectors.series.scored import MARGIN, ScoredSeries, refuse_short
@@ -27,9 +27,6 @@ from detector.schema import Schema
 from detector.series.gates import Gates
 from detector.series.resample import RegularSeries, regularise
 from detector.series.sampling import Sampling
-from detector.series.segments import bounds
-
-SHARED = ""
 
 Models = Literal["shared", "entity"]
 Short = Literal["reject", "pad"]
@@ -374,18 +371,6 @@ class SequenceScorer:
         roles = self.schema.roles
         named = [roles[role] for role in ("key", "time", "entity") if role in roles]
         return rows[named].copy() if named else pd.DataFrame({"row": rows.index}, index=rows.index)
-
-
-def places_by_entity(series: RegularSeries, *, shared: bool, group_by: str | None = None) -> dict[Any, Counts]:
-    """The steps of each entity or group of entities, or of all under empty text."""
-    if shared or series.entities is None:
-        return {SHARED: np.arange(len(series))}
-    names = series.entities.tolist()
-    found: dict[Any, list[Counts]] = {}
-    for first, end in bounds(series.codes):
-        name = names[series.codes[first]]
-        found.setdefault(name if group_by is None else group_of(name, group_by), []).append(np.arange(first, end))
-    return {name: np.concatenate(places) for name, places in found.items()}
 
 
 def check_join(join: int) -> None:

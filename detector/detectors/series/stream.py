@@ -15,10 +15,11 @@ import numpy as np
 import pandas as pd
 
 from detector.arrays import Counts, Flags
+from detector.detectors.series.groups import SHARED
 from detector.detectors.series.model import SeriesModel
 from detector.detectors.series.reasons import duration
 from detector.detectors.series.scored import ScoredSeries
-from detector.detectors.series.scorer import SHARED, SequenceScorer
+from detector.detectors.series.scorer import SequenceScorer
 from detector.errors import DataError
 from detector.schema import Schema
 from detector.series.resample import RegularSeries, regularise
