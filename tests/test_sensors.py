@@ -19,9 +19,11 @@ from detector.persist import bundle
 from pipelines.cli import app
 from pipelines.config import Config, load_config
 from pipelines.factory.kinds import KINDS
+from pipelines.factory.machines import some_machines
 from pipelines.lab.evaluate import evaluate_encoders
 from pipelines.scoring.one_off import score
 from pipelines.simulate import simulate_sensors
+from pipelines.sources import open_source
 from pipelines.training.evaluate import evaluate
 from pipelines.training.train import TrainReport, train
 
@@ -263,3 +265,52 @@ def test_a_machine_of_which_there_is_too_little_is_not_learnt_yet(
     assert notes == ["'M9' has no model yet: 100 rows to learn from, 128 are needed."]
     assert len(KINDS["sensors"].enough(rows, shared, schema)[0]) == 300
     assert len(KINDS["sensors"].enough(rows.tail(100), config, schema)[0]) == 100
+
+
+def test_some_machines_at_a_time_say_what_all_at_once_say(
+    trained: tuple[Config, TrainReport], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Scores, events and quarantine, however many machines there are; one without a row that can be read is no end."""
+    config = trained[0]
+    rows = pd.read_parquet(config.bundle.parent / "readings.parquet")
+    rows.loc[rows.index[5:8], "machine"] = None
+    bad = rows.head(40).assign(machine="M1", time=None)
+    given = pd.concat([rows, bad], ignore_index=True)
+    given.to_parquet(tmp_path / "in.parquet")
+    found = []
+    for most in (10**6, 1_000):
+        monkeypatch.setattr("pipelines.scoring.series_spool.ROWS_AT_ONCE", most)
+        report = score(config, input=str(tmp_path / "in.parquet"), output=str(tmp_path / f"{most}.parquet"), now=NOW)
+        assert report.rows == len(given)
+        found.append([pd.read_parquet(tmp_path / f"{most}{kind}.parquet") for kind in ("", ".events")])
+        found[-1].append(pd.read_csv(tmp_path / f"{most}.quarantine.csv"))
+
+    for whole, parted in zip(*found, strict=True):
+        by = [name for name in ("machine", "entity", "time", "start", "row") if name in whole]
+        assert len(whole) > 3
+        pd.testing.assert_frame_equal(
+            parted.sort_values(by, ignore_index=True), whole.sort_values(by, ignore_index=True), check_dtype=False
+        )
+
+
+def test_a_shared_model_learns_from_some_machines(tmp_path: Path) -> None:
+    """From all rows of as many as are asked for, the same each time; the others are scored by it."""
+    rows = simulate_sensors(12_000, seed=5, machines=6, sensors=4, normal_share=0.5, anomalies=["stuck"])
+    rows.to_parquet(tmp_path / "readings.parquet")
+    series = {"window": 16, "models": "shared", "learn_from": 2}
+    (tmp_path / "detector.yaml").write_text(yaml.safe_dump(SETTINGS | {"series": series}), encoding="utf-8")
+    config = load_config(tmp_path)
+
+    source = some_machines(open_source(config.source), config)
+    report = train(config, now=NOW)
+
+    learnt = source.read()
+    assert learnt["machine"].nunique() == 2
+    assert (len(learnt), report.rows) == (4_000, 2_800)  # the others are kept apart
+    assert list(source.read(columns=["time"]).columns) == ["time"]
+    found = score(config, output=str(tmp_path / "scores.parquet"), now=NOW)
+    assert found.scored == len(rows)
+    alone = {"series": {"models": "entity", "learn_from": 2}}
+    (tmp_path / "detector.yaml").write_text(yaml.safe_dump(SETTINGS | alone), encoding="utf-8")
+    with pytest.raises(SettingError, match="which `models: entity` gives no model"):
+        load_config(tmp_path)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +13,9 @@ import pytest
 import sqlalchemy as sa
 
 from detector.detectors.series.detector import SequenceDetector
-from detector.errors import SettingError
+from detector.detectors.series.groups import group_numbers
 from detector.persist.bundle import save
-from pipelines.scoring.replay import backfill, replay
+from pipelines.scoring.replay import backfill
 from pipelines.store import SeriesTail
 from pipelines.store.alert_tables import Alert
 from tests.sensor_sites import PUMPS, SensorSite, bundle_of, detector, minute, pump_rows
@@ -83,6 +84,22 @@ def test_a_table_takes_the_scores_of_rows_that_waited(centred: Path, tmp_path: P
 
     assert len(site.scored()) == 120 - 2 * 15
     assert set(site.scored().values()) == {1}
+
+
+def test_machines_are_scored_some_at_a_time(centred: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """However many there are, what is said of each, and kept of it, is as if all had been scored at once."""
+    found = []
+    for most in (10**6, 30):
+        monkeypatch.setattr("pipelines.scoring.series.group_numbers", partial(group_numbers, most=most))
+        site = SensorSite(tmp_path / str(most), centred)
+        site.rows = pump_rows(60, names=("a", "b", "c", "d"))
+        for _ in range(3):
+            site.add(80)
+            score(site)
+        found.append(site.scores().drop(columns="scored_at"))
+
+    pd.testing.assert_frame_equal(*found)
+    assert len(found[0]) == 240 - 4 * 15
 
 
 def test_a_fault_becomes_an_alert_and_its_end_a_recovery(trailing: Path, tmp_path: Path) -> None:
@@ -209,16 +226,6 @@ def test_backfill_scores_what_was_left_out_by_itself(centred: Path, tmp_path: Pa
     assert len(site.scores()) == 80 + 80 - 2 * 15
     with opened(site) as store, store.read() as session:
         assert [tail.batch for tail in session.scalars(sa.select(SeriesTail))] == [1]
-
-
-def test_replay_is_refused_for_series(trailing: Path, tmp_path: Path) -> None:
-    """What was kept before that batch is gone."""
-    site = SensorSite(tmp_path / "site", trailing)
-    site.add(40)
-    score(site)
-
-    with opened(site) as store, pytest.raises(SettingError, match="detector score CONFIG --input"):
-        replay(context(site, store))
 
 
 @pytest.mark.parametrize("budget", [{"rows": 3, "per": "day"}, {"rows": 3, "per": "batch"}])

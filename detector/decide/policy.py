@@ -120,6 +120,11 @@ class Policy:
             raise SettingError(f"budget must be a Budget, such as Budget(rows=50). Received: {budget!r}.")
 
     @property
+    def is_by_row(self) -> bool:
+        """Whether the decision on a row hangs on no other."""
+        return self.budget is None and self.fdr is None
+
+    @property
     def needs_day(self) -> bool:
         """Whether ``decide`` must be told each row's day."""
         return self.budget is not None and self.budget.per == "day"

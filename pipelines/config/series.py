@@ -5,7 +5,15 @@ from __future__ import annotations
 import re
 from typing import Annotated, Literal, Self
 
-from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt, field_validator, model_validator
+from pydantic import (
+    Field,
+    NonNegativeFloat,
+    NonNegativeInt,
+    PositiveFloat,
+    PositiveInt,
+    field_validator,
+    model_validator,
+)
 
 from detector.errors import SettingError
 from detector.series.rhythm import period_of
@@ -92,6 +100,12 @@ class SeriesSection(Section):
     models: Literal["shared", "entity"] = "shared"
     """One model for all entities (shared), which must be alike, or one for each (entity)."""
 
+    group_by: str | None = None
+    """A pattern that finds a machine's kind in its name, such as ^([a-z]+)-; those of a kind share a model."""
+
+    learn_from: PositiveInt | None = None
+    """How many machines a shared model learns from, drawn by their names, where there are more; by default all."""
+
     members: tuple[Literal["reconstruction", "long", "spectrum", "forest", "forecast"], ...] = (
         "reconstruction",
         "forest",
@@ -130,6 +144,9 @@ class SeriesSection(Section):
 
     join: NonNegativeInt = 5
     """Flagged segments with at most so many quiet steps between them are one event."""
+
+    late_minutes: NonNegativeFloat = 0.0
+    """In the service: how much later than newer ones of its machine a reading may come; all scores wait for that."""
 
     silent_minutes: PositiveFloat = 15.0
     """In the service: a machine whose newest row is so much older than that of the others is reported as silent."""
@@ -172,6 +189,23 @@ class SeriesSection(Section):
                 period_of(value)
             except SettingError as error:
                 raise ValueError(str(error)) from None
+        return value
+
+    @model_validator(mode="after")
+    def _sample_of_many(self) -> Self:
+        if self.learn_from is not None and self.models == "entity":
+            raise ValueError("`learn_from` leaves machines out, which `models: entity` gives no model. Leave it out.")
+        if self.group_by is not None and self.models == "entity":
+            raise ValueError("`group_by` says which machines share a model, and `models: entity` that none do. Choose.")
+        return self
+
+    @field_validator("group_by")
+    @classmethod
+    def _is_pattern(cls, value: str | None) -> str | None:
+        try:
+            re.compile(value or "")
+        except re.error as error:
+            raise ValueError(f"expected a pattern such as ^([a-z]+)-, received {value!r}: {error}.") from None
         return value
 
     @model_validator(mode="after")

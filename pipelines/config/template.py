@@ -152,6 +152,8 @@ _EXAMPLES: dict[str, Any] = {
     "features.lateness": 3600,
     "series.encoder.kind": "conv1d",
     "series.smoothing": 5.0,
+    "series.group_by": "^([a-z]+)-",
+    "series.learn_from": 100,
     "series.wait": 60,
     "series.gates.range": [0, 90],
     "series.maintenance.calendar": "maintenance.csv",

@@ -16,6 +16,7 @@ from pipelines.doctor.formats import MANY_LOST
 from pipelines.doctor.places import check_bundle, check_output, check_secrets, check_tracking
 from pipelines.doctor.training import check_labels, check_training
 from pipelines.factory.kinds import KINDS
+from pipelines.factory.machines import some_machines
 from pipelines.progress import progress
 from pipelines.sources import Source, open_source
 
@@ -69,7 +70,7 @@ def _look(source: Source, config: Config, rows: int, total: int | None) -> pd.Da
     kind = KINDS[config.kind]
     with progress("Reading", total=total) as advance:
         if not kind.rows_stand_alone:
-            return kind.read(source, config, advance)
+            return kind.read(some_machines(source, config), config, advance)
         return source.sample(rows, advance=advance)
 
 

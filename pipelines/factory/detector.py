@@ -33,6 +33,8 @@ NOT_OF_DETECTOR = {
     "encoder",
     "timezone",
     "join",
+    "learn_from",
+    "late_minutes",
     "silent_minutes",
     "silent_by_clock",
     "gates",

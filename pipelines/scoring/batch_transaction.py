@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import pandas as pd
 import sqlalchemy as sa
@@ -38,8 +38,9 @@ from pipelines.prefetch import prefetch
 from pipelines.rules.book import RuleRun
 from pipelines.rules.names import FOR_ALERTS
 from pipelines.rules.serving import keep_tallies, note_rules, rule_book_of, switch_off
-from pipelines.scoring.contract import BatchContext, BatchScorer, Mode, ScoredBatch
+from pipelines.scoring.contract import Around, BatchContext, BatchScorer, Known, ScoredBatch, nothing_known
 from pipelines.scoring.on_request import flagged_by_day
+from pipelines.scoring.series_tails import keep_memory, load_memory
 from pipelines.scoring.shadow import ShadowTrial
 from pipelines.scoring.staleness import with_notices
 from pipelines.scoring.unusable import report_rows, warn_of_rows
@@ -52,6 +53,8 @@ from pipelines.testing.failpoints import failpoint
 
 log = logging.getLogger("detector.score")
 
+Mode = Literal["score", "backfill", "replay"]
+"""Rows that go on from the last batch; rows that were left out once; rows that were scored before."""
 Finish = Callable[[Session, Batch, ReadFacts], None]
 """Completes the transaction of a batch: moves the cursor, or leaves a trail."""
 
@@ -71,6 +74,8 @@ class Outcome:
     alerts: pd.DataFrame | None = None
     """What alerts are made of; None where a batch brings none."""
     trial: ShadowTrial | None = None
+    memory: bytes | None = None
+    """What the detector had kept of the batch before."""
     rules: RuleRun | None = None
 
 
@@ -171,17 +176,29 @@ class Scoring:
         self.reasons.update(outcome.reasons)
         self.held.update(outcome.scored.held)
         warn_of_rows(batch, outcome.reasons, self._quarantine_of(batch), config=self.context.config)
-        self._shadow(batch, outcome.trial)
+        self._shadow(batch, outcome)
         return None
 
-    def process(self, batch: Batch, *, mode: Mode, finish: Finish, rows: InputBatch | None = None) -> Outcome:
-        """Read, score, stage; then put everything in its place in one transaction, which ``finish`` completes."""
+    def process(
+        self,
+        batch: Batch,
+        *,
+        mode: Mode,
+        finish: Finish,
+        rows: InputBatch | None = None,
+        around: Around | None = None,
+    ) -> Outcome:
+        """Read, score, stage; then put everything in its place in one transaction, which ``finish`` completes.
+
+        ``rows`` are those of the batch's window if not given; a detector that goes on needs those ``around`` a batch
+        that is scored again.
+        """
         rows = (rows or self.followed.open(batch.window)).map(_each_may_be_the_last)
         failpoint("score.opened")
         state = self.state if mode == "score" else None
         try:
             with tempfile.TemporaryDirectory(prefix="detector-") as folder:
-                outcome = self._stage(batch, rows, Path(folder), mode)
+                outcome = self._stage(batch, rows, Path(folder), mode, around)
                 if state is not None:
                     state.keep(batch.id)
                 self._commit(batch, outcome, finish)
@@ -199,10 +216,13 @@ class Scoring:
         self.followed.settle(session, window, facts, batch=batch.id, now=self.context.now)
         batch.window = window
 
-    def _stage(self, batch: Batch, rows: InputBatch, folder: Path, mode: Mode) -> Outcome:
+    def _stage(self, batch: Batch, rows: InputBatch, folder: Path, mode: Mode, around: Around | None) -> Outcome:
         """Score a batch and write its scores to where nobody sees them yet."""
         config, now = self.context.config, self.context.now
-        known = partial(self.sink.known, batch=batch.id, thoroughly=mode == "backfill")
+        known: Known = partial(self.sink.known, batch=batch.id, thoroughly=mode == "backfill")
+        if around is not None:
+            now, known = batch.claimed_at, nothing_known
+        memory = load_memory(self.store, self.source) if mode == "score" and self.scorer.goes_on else None
         gathered = Gathered(config)
         trial = ShadowTrial.of(config, self.context.cache, now=now) if mode == "score" else None
         rules = self._rules()
@@ -219,12 +239,11 @@ class Scoring:
                     folder=folder,
                     quarantine=quarantine,
                     now=now,
-                    mode=mode,
                     used=partial(flagged_by_day, self.store, self.source, but=batch.id),
                     known=known,
                     checkpoint=self.context.checkpoint,
-                    store=self.store,
-                    source=self.source,
+                    memory=memory,
+                    around=around,
                     rules=rules,
                 ),
             )
@@ -241,7 +260,9 @@ class Scoring:
         failpoint("score.staged")
         alerts = with_notices(gathered.scores(), scored.notices) if batch.purpose == "score" else None
         was = "done" if mode == "replay" else "claimed"
-        return Outcome(scored, staged, rows.facts, quarantine.rows, quarantine.reasons, was, alerts, trial, rules)
+        return Outcome(
+            scored, staged, rows.facts, quarantine.rows, quarantine.reasons, was, alerts, trial, memory, rules
+        )
 
     def _rules(self) -> RuleRun | None:
         """The rules that hold now, for one batch; None for series."""
@@ -283,7 +304,8 @@ class Scoring:
                 keep_tallies(session, batch, outcome.rules.tallies)
                 failed = {**outcome.rules.book.broken, **outcome.rules.failed}
                 switch_off(session, failed, config=self.context.config, now=self.context.now)
-            scored.keep(session, batch.id)
+            if scored.memory is not None and outcome.was == "claimed":
+                keep_memory(session, self.source, scored.memory, batch=batch.id)
             session.flush()
             self.context.fence(session)
             self.sink.show(staged)
@@ -299,16 +321,16 @@ class Scoring:
     def _quarantine_of(self, batch: Batch) -> Path:
         return quarantine_folder(self.context.config) / f"batch-{batch.id:08d}.csv"
 
-    def _shadow(self, batch: Batch, trial: ShadowTrial | None) -> None:
+    def _shadow(self, batch: Batch, outcome: Outcome) -> None:
         """Have a challenger score the batch too, if one is on trial; that it fails harms nothing."""
         measured = [] if self.state is None else self.state.let_go()
-        if trial is None:
+        if outcome.trial is None:
             return
         try:
             rows = self.followed.open(batch.window)
             if self.state is not None:
-                rows = replace(rows, read=lambda _: iter(measured))
-            trial.score(rows, batch=batch.id)
+                rows = replace(rows, read=lambda _: iter(measured), facts=outcome.facts)
+            outcome.trial.score(rows, batch=batch.id, memory=outcome.memory)
         except DetectorError as error:
             log.warning("the challenger could not score batch %d: %s", batch.id, error)
         except Exception:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import date, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 import pandas as pd
@@ -20,16 +20,15 @@ from pipelines.ingest.dedupe import KeyLedger
 from pipelines.sinks.quarantine import QuarantineSink
 
 if TYPE_CHECKING:  # scoring a file needs no database
-    from sqlalchemy.orm import Session
-
     from pipelines.rules.book import RuleRun
-    from pipelines.store import Store
-
-Mode = Literal["score", "backfill", "replay"]
-"""Rows that go on from the last batch; rows that were left out once; rows that were scored before."""
 
 
-def _nothing_known(keys: pd.Series) -> NDArray[np.bool_]:
+Known = Callable[[pd.Series], NDArray[np.bool_]]
+"""Which keys have scores from another batch."""
+
+
+def nothing_known(keys: pd.Series) -> NDArray[np.bool_]:
+    """No key has scores."""
     return np.zeros(len(keys), dtype=bool)
 
 
@@ -38,42 +37,43 @@ def _no_progress(rows: int) -> None:
 
 
 @dataclass(frozen=True)
+class Around:
+    """The batches around one that is scored again, each with the time at which it was taken.
+
+    - ``before``, ``after``: Nearest first; opened as far as scores hang on their rows.
+    - ``scored``: The names of the rows that the batch had scored.
+    """
+
+    before: Iterable[tuple[InputBatch, datetime]]
+    after: Iterable[tuple[InputBatch, datetime]]
+    scored: set[str]
+
+
+@dataclass(frozen=True)
 class BatchContext:
     """What scoring a batch is given beside its rows.
 
     - ``folder``: For temporary files.
     - ``quarantine``: For rows that cannot be used.
-    - ``mode``: "score", "backfill" or "replay"; whether the batch follows the one before.
     - ``used``: For some days: how many rows of each other batches have flagged.
     - ``known``: Which keys have scores from another batch.
     - ``checkpoint``: To be called every now and then; raises if the work is to be undone.
     - ``advance``: Called with the number of rows that were read.
-    - ``store``: The service's state, for detectors that remember something between batches.
-    - ``source``: The name of the source there.
+    - ``memory``: What a detector kept of the batch before, empty at the beginning; None if this one stands by itself.
+    - ``around``: Where a batch is scored again, those around it.
     - ``rules``: What people wrote beside the model, for tables; None if nothing.
     """
 
     folder: Path
     quarantine: QuarantineSink
     now: datetime
-    mode: Mode = "replay"
     used: Used | None = None
-    known: Callable[[pd.Series], NDArray[np.bool_]] = _nothing_known
+    known: Known = nothing_known
     checkpoint: Callable[[], None] = lambda: None
     advance: Callable[[int], None] = _no_progress
-    store: Store | None = None
-    source: str = ""
+    memory: bytes | None = None
+    around: Around | None = None
     rules: RuleRun | None = None
-
-    @property
-    def is_next(self) -> bool:
-        """Whether what was kept of the batches before belongs to this one."""
-        return self.mode == "score"
-
-
-def keep_nothing(session: Session, batch: int) -> None:
-    """What a detector without memory keeps for the next batch."""
-    del session, batch
 
 
 @dataclass(frozen=True)
@@ -89,8 +89,7 @@ class ScoredBatch:
     - ``note``: Why a false discovery rate is no promise, and what was flagged instead.
     - ``neighbours``: How many rows the policy would have flagged at half and at twice its rate; counted where no other
       batch counts.
-    - ``keep``: Writes what the next batch needs, in the transaction of this one, given its session and the batch's
-      number.
+    - ``memory``: What the next batch needs of this one; None if nothing.
     - ``held``: How many rows each gate held back that would have been flagged.
     """
 
@@ -102,7 +101,7 @@ class ScoredBatch:
     notices: pd.DataFrame | None = None
     note: str | None = None
     neighbours: Mapping[str, int] = field(default_factory=dict)
-    keep: Callable[[Session, int], None] = keep_nothing
+    memory: bytes | None = None
     held: Mapping[str, int] = field(default_factory=dict)
 
 
@@ -122,6 +121,11 @@ class BatchScorer(Protocol):
     @property
     def metrics(self) -> Mapping[str, Any]:
         """Facts recorded while it was trained."""
+        ...
+
+    @property
+    def goes_on(self) -> bool:
+        """Whether a row's score hangs on rows of other batches, so that it needs a memory."""
         ...
 
     @property

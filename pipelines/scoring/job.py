@@ -14,6 +14,7 @@ from pipelines.scoring.batch_transaction import Scoring
 from pipelines.scoring.load import load_scorer
 from pipelines.scoring.reports import held_back
 from pipelines.scoring.series import SeriesBatchScorer
+from pipelines.scoring.series_tails import load_memory
 from pipelines.scoring.unusable import report_files
 from pipelines.store import Batch
 
@@ -90,7 +91,7 @@ def _report_silence(scoring: Scoring) -> None:
     context, scorer = scoring.context, scoring.scorer
     if not isinstance(scorer, SeriesBatchScorer):
         return
-    notices = scorer.silent(context.store, scoring.source, context.now)
+    notices = scorer.silent(load_memory(context.store, scoring.source), context.now)
     if notices.empty:
         return
     with context.store.write() as session:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
 from pathlib import Path
 
 from detector.detectors.series.scorer import SequenceScorer
@@ -37,25 +38,22 @@ def load_scorer(config: Config, cache: ProcessCache) -> BatchScorer:
     )
 
 
-def load_challenger(config: Config, folder: Path, cache: ProcessCache) -> TableBatchScorer | None:
-    """A detector on trial, kept likewise; None if it is one for series. It explains nothing and samples nothing."""
+def load_challenger(config: Config, folder: Path, cache: ProcessCache) -> BatchScorer:
+    """A detector on trial, kept likewise. It explains nothing and samples nothing."""
     version = bundle.fingerprint(folder)
-
-    def make() -> TableBatchScorer | None:
-        scorer = bundle.load(folder)
-        if isinstance(scorer, SequenceScorer):
-            return None
-        return TableBatchScorer(scorer, version, policy_of(config.policy, scorer.schema), explains=False)
-
-    return cache.of("challenger", _token(config, folder, version), make)
+    return cache.of(
+        "challenger",
+        _token(config, folder, version),
+        lambda: scorer_of(bundle.load(folder), version=version, config=config, explains=False),
+    )
 
 
-def scorer_of(scorer: bundle.Scorer, *, version: str, config: Config) -> BatchScorer:
-    """A detector with the policy and the words of a configuration.
+def scorer_of(scorer: bundle.Scorer, *, version: str, config: Config, explains: bool = True) -> BatchScorer:
+    """A detector with the policy and the words of a configuration; unless it explains, its scores are only counted.
 
     Raises ``SettingError`` if the policy does not fit the rows, or alerts name a column whose values are not at hand.
     """
-    kept = tuple(config.alerts.columns_wanted(config.columns)) if config.alerts.enabled else ()
+    kept = tuple(config.alerts.columns_wanted(config.columns)) if config.alerts.enabled and explains else ()
     for name in kept:
         if name not in scorer.schema.features:
             raise SettingError(
@@ -72,6 +70,8 @@ def scorer_of(scorer: bundle.Scorer, *, version: str, config: Config) -> BatchSc
             staleness=Staleness.of(config),
             wording=wording_of(config),
             join=config.series.join,
+            explains=explains,
+            lateness=timedelta(minutes=config.series.late_minutes),
         )
     return TableBatchScorer(
         scorer,
@@ -79,7 +79,8 @@ def scorer_of(scorer: bundle.Scorer, *, version: str, config: Config) -> BatchSc
         policy,
         kept=kept,
         wording=wording_of(config),
-        sample=exploration_of(config),
+        sample=exploration_of(config) if explains else None,
+        explains=explains,
     )
 
 

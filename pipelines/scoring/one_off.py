@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import tempfile
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
@@ -13,6 +14,7 @@ from typing import TYPE_CHECKING
 
 import pandas as pd
 
+from detector.cleaning.clean import clean
 from detector.cleaning.values import naive_utc
 from detector.decide.policy import Policy
 from detector.detectors.series.scorer import SequenceScorer
@@ -34,6 +36,7 @@ from pipelines.progress import progress
 from pipelines.rules.names import FOR_ALERTS
 from pipelines.scoring.contract import BatchContext, ScoredBatch
 from pipelines.scoring.reports import REASON, RuleCount, ScoreReport, SeriesReport
+from pipelines.scoring.series_spool import SeriesSpool
 from pipelines.scoring.standing_rules import standing_rules
 from pipelines.scoring.table import TableBatchScorer, read_columns
 from pipelines.scoring.written import as_written
@@ -75,7 +78,8 @@ def score(
 
     Of a table, all rows are measured first; the policy then decides over all of them, because a budget or a false
     discovery rate is a property of the whole. Memory stays bounded: between the two, rows wait in temporary files.
-    Series are scored whole, because a row's risk depends on the rows around it.
+    Series are scored whole, because a row's risk depends on the rows around it; some at a time where the policy decides
+    on each row by itself.
 
     - ``config``: Names the source, the bundle, the policy and the output.
     - ``input``, ``output``: A file, folder or pattern to read, and a file to write, instead of the configured ones.
@@ -199,27 +203,43 @@ def _score_series(run: _Run, scorer: SequenceScorer) -> SeriesReport:
     config, source, schema = run.config, run.source, scorer.schema
     policy = policy_of(config.policy, schema)
     columns = [name for name in source.columns() if name in {*schema.features, *schema.roles.values()}]
-    with progress("Reading", total=source.estimate()) as advance:
-        frame = source.read(columns=columns, numeric=schema.numeric, advance=advance)
-    if frame.empty:
-        raise DataError(f"{source.describe()} holds no rows. Give rows with readings.")
-    with progress("Scoring", total=None):
-        found = scorer.score_frame(frame, policy=policy, join=config.series.join)
-    words = wording_of(config)
-    events = _worded(found.events, words)
+    words, parts, rows, scored, flagged, held = wording_of(config), list[pd.DataFrame](), 0, 0, 0, Counter[str]()
     with ExitStack() as stack:
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="detector-")))
+        spool = SeriesSpool(folder, schema.entity if policy.is_by_row else None, rows=source.estimate())
+        with progress("Reading", total=source.estimate()) as advance:
+            for frame in source.batches(BATCH, columns=columns, numeric=schema.numeric):
+                spool.add(frame)
+                rows += len(frame)
+                advance(len(frame))
+        if not rows:
+            raise DataError(f"{source.describe()} holds no rows. Give rows with readings.")
         place, escape = run.target.quarantine_path, run.target.escape_formulas
         quarantine = stack.enter_context(QuarantineSink(place, columns=columns, escape=escape))
-        quarantine.write(found.quarantine)
-        quarantine.write(source.rejected)
         sink = stack.enter_context(open_sink(run.target))
+        with progress("Scoring", total=rows) as advance:
+            for part in spool.parts():
+                advance(len(part))
+                unread = clean(part, schema, positions=part.index)
+                if unread.rows.empty and spool.groups > 1:
+                    quarantine.write(unread.quarantine)
+                    continue
+                found = scorer.score_frame(part.reset_index(drop=True), policy=policy, join=config.series.join)
+                quarantine.write(found.quarantine.assign(row=part.index[found.quarantine["row"].astype("int64")]))
+                sink.write(run.stamped(as_written(words.scores(found.frame))))
+                parts.append(found.events)
+                scored, flagged = scored + len(found.frame), flagged + int(found.frame["flagged"].sum())
+                held += found.held
+        if not parts:
+            raise DataError(f"No row of {source.describe()} can be read. Give rows with readings.")
+        quarantine.write(source.rejected)
+        events = _worded(pd.concat([each for each in parts if len(each)] or parts[:1], ignore_index=True), words)
         beside = stack.enter_context(open_sink(run.target.events))
-        sink.write(run.stamped(as_written(words.scores(found.frame))))
         beside.write(run.stamped(as_written(events.drop(columns="text"))))
     return SeriesReport(
-        rows=len(frame) + len(source.rejected),
-        scored=len(found.frame),
-        flagged=int(found.frame["flagged"].sum()),
+        rows=rows + len(source.rejected),
+        scored=scored,
+        flagged=flagged,
         events=events,
         quarantined=quarantine.rows,
         seconds=time.perf_counter() - run.started,
@@ -227,7 +247,7 @@ def _score_series(run: _Run, scorer: SequenceScorer) -> SeriesReport:
         events_output=beside.describe(),
         quarantine=quarantine.describe(),
         policy=policy.describe(),
-        held=found.held,
+        held=held,
     )
 
 

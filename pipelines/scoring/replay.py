@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from datetime import datetime
 from typing import Any
 
@@ -12,14 +12,14 @@ import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
 from detector.cleaning.values import read_names
-from detector.errors import SettingError
+from detector.errors import DataError, SettingError
 from pipelines.ingest.batch import InputBatch, ReadFacts
 from pipelines.ingest.folder import FollowedFolder
 from pipelines.jobs.context import Context, JobOutcome
 from pipelines.scoring.batch_transaction import Scoring
+from pipelines.scoring.contract import Around
 from pipelines.scoring.job import Totals
 from pipelines.scoring.load import load_scorer
-from pipelines.scoring.series import SeriesBatchScorer
 from pipelines.store import Audit, Batch
 from pipelines.store.trail import who
 
@@ -82,14 +82,11 @@ def replay(context: Context) -> JobOutcome:
     ``model_version``. ``context.arguments``: ``batches`` (numbers), or ``since`` and ``until`` (times at which
     they were scored); ``actor`` and ``reason`` for the trail.
 
-    Raises ``SettingError`` if there is no such batch, or if the detector is one for series.
+    A row of a series is scored by the rows around it, which are read from the batches before and after.
+
+    Raises ``SettingError`` if there is no such batch.
     """
     scoring = Scoring(context, load_scorer(context.config, context.cache))
-    if isinstance(scoring.scorer, SeriesBatchScorer):
-        raise SettingError(
-            "A batch of sensors cannot be scored again by itself: what was kept of the rows before it has moved on. "
-            "Score the whole series instead: detector score CONFIG --input PATH --output FILE."
-        )
     scoring.tidy()
     totals, notices = Totals(), []
     for batch in _chosen(context, scoring.source):
@@ -99,13 +96,21 @@ def replay(context: Context) -> JobOutcome:
             notices.append(f"batch {batch.id} was left as it is: its files have changed or are gone")
             continue
         before = batch.model_version
-        rows = _rows_of(scoring, batch)
+        goes_on = scoring.scorer.goes_on and batch.purpose == "score"
+        rows = _opened(scoring, batch) if goes_on else _rows_of(scoring, batch)
 
         def finish(session: Session, kept: Batch, _: ReadFacts, before: str = before) -> None:
             note = {"batch": kept.id, "model_before": before, "model_after": kept.model_version}
             session.add(_record(context, "replay", batches=1, rows=kept.rows, **note))
 
-        scoring.process(batch, mode="replay", finish=finish, rows=rows)
+        try:
+            around = _around(scoring, batch) if goes_on else None
+            scoring.process(batch, mode="replay", finish=finish, rows=rows, around=around)
+        except DataError as error:
+            if not goes_on:
+                raise
+            notices.append(f"batch {batch.id} was left as it is: {error}")
+            continue
         totals.add(batch)
     return totals.outcome(notices, scoring.reasons)
 
@@ -134,6 +139,31 @@ def _moment(text: str, context: Context) -> datetime:
     except ValueError:
         raise SettingError(f"Expected a time such as 2026-03-01T12:00, received {text!r}.") from None
     return moment.replace(tzinfo=context.now.tzinfo) if moment.tzinfo is None else moment
+
+
+def _around(scoring: Scoring, batch: Batch) -> Around:
+    """The batches before and after one, as far as their rows are there, and what names the rows that it scored."""
+    found = sa.select(Batch).where(Batch.source == scoring.source, Batch.state == "done", Batch.purpose == "score")
+    with scoring.store.read() as session:
+        batches = list(session.scalars(found.order_by(Batch.id)))
+        session.expunge_all()
+
+    def opened(others: Iterable[Batch]) -> Iterator[tuple[InputBatch, datetime]]:
+        for other in others:
+            if isinstance(scoring.followed, FollowedFolder) and not scoring.followed.is_intact(other.window):
+                return
+            yield _opened(scoring, other), other.claimed_at
+
+    return Around(
+        before=opened(each for each in reversed(batches) if each.id < batch.id),
+        after=opened(each for each in batches if each.id > batch.id),
+        scored=scoring.sink.keys_of(batch.id),
+    )
+
+
+def _opened(scoring: Scoring, batch: Batch) -> InputBatch:
+    """All rows of the window of a batch; late ones of a table are in that where the cursor places them."""
+    return scoring.followed.open({**batch.window, "backfill": True})
 
 
 def _rows_of(scoring: Scoring, batch: Batch) -> InputBatch:

@@ -5,20 +5,20 @@ from __future__ import annotations
 import logging
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from datetime import datetime, timedelta
-from functools import partial
 from typing import Any
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
-from sqlalchemy.orm import Session
 
 from detector.cleaning.clean import clean
 from detector.cleaning.quarantine import quarantine
 from detector.cleaning.values import naive_utc
 from detector.decide.days import counts_by_day
 from detector.decide.policy import Policy
+from detector.detectors.series.groups import group_numbers
 from detector.detectors.series.scorer import SequenceScorer
 from detector.detectors.series.stream import Continued, Tail, continue_series, newest_of
 from detector.features import Wording
@@ -26,11 +26,12 @@ from pipelines.alerts.grouping.events import EVENT_REASONS, HELD
 from pipelines.ingest.batch import InputBatch
 from pipelines.ingest.dedupe import KeyLedger
 from pipelines.ingest.provenance import with_provenance
-from pipelines.scoring.contract import BatchContext, ScoredBatch, each_once, keep_nothing
-from pipelines.scoring.series_tails import keep_tail, load_tail
+from pipelines.scoring.contract import Around, BatchContext, ScoredBatch, each_once
+from pipelines.scoring.series_replay import Wanted, as_they_came, read_around
+from pipelines.scoring.series_tails import decode, encode
 from pipelines.scoring.staleness import FORGOTTEN, Staleness, notices_of
-from pipelines.sinks.batch_sink import ROW_COLUMNS
-from pipelines.store import Store
+from pipelines.sinks.batch_sink import ROW_COLUMNS, row_names
+from pipelines.sinks.quarantine import QuarantineSink
 
 log = logging.getLogger("detector.score")
 
@@ -52,6 +53,8 @@ class SeriesBatchScorer:
       flagged.
     - ``kept``: Sensors whose values alerts show, and how many rows gates held back.
     - ``join``: Quiet steps within one event.
+    - ``explains``: Whether flagged rows get reasons.
+    - ``lateness``: How much later than newer ones of its machine a reading may come.
     - ``staleness``: When a machine without any row is reported.
     """
 
@@ -65,6 +68,8 @@ class SeriesBatchScorer:
         staleness: Staleness | None = None,
         wording: Wording | None = None,
         join: int = 0,
+        explains: bool = True,
+        lateness: timedelta = timedelta(0),
     ) -> None:
         self.scorer = scorer
         self.schema = scorer.schema
@@ -74,6 +79,13 @@ class SeriesBatchScorer:
         self.staleness = staleness or Staleness()
         self.wording = wording or Wording()
         self.join = join
+        self.explains = explains
+        self.lateness = lateness
+
+    @property
+    def goes_on(self) -> bool:
+        """A row's score hangs on those around it."""
+        return True
 
     @property
     def metrics(self) -> Mapping[str, Any]:
@@ -82,29 +94,81 @@ class SeriesBatchScorer:
 
     def score(self, batch: InputBatch, context: BatchContext) -> ScoredBatch:
         """Join the rows with those that were kept, score them, and say what is to be kept for the next batch."""
+        if context.around is not None:
+            return self._score_again(batch, context.around, context)
         rows = self._read(batch, context)
         if rows is None:
-            return ScoredBatch(0, 0, iter(()))
-        tail = Tail.empty(rows)
-        if context.is_next and context.store is not None:
-            tail = load_tail(context.store, context.source, self.schema, like=rows)
-            rows = self._believable(rows, tail, context)
+            return ScoredBatch(0, 0, iter(()), memory=context.memory)
+        tail, is_next = Tail.empty(rows), context.memory is not None
+        if context.memory is not None:
+            tail = decode(context.memory, self.schema, like=rows)
+            rows = self._without_known(rows, tail, context)
         newest = newest_of(pd.concat([tail.rows, rows]) if len(tail.rows) else rows, self.schema)
         silent, notices = newest, pd.DataFrame()
         if not newest.empty:
             present = self.staleness.present(newest, context.now)
             silent = self.staleness.silent(self.scorer, newest, present)
             notices = self._notices(silent, present)
-        found = continue_series(self.scorer, tail, rows, over=set(silent.index), is_last=not context.is_next)
+        over = set(silent.index)
+        parts, tails = zip(*(self._continued(*group, over, context) for group in self._groups(tail, rows)), strict=True)
+        tail = Tail.joined(tails)
+        if waiting := int(tail.waiting.sum()):
+            log.info("%d rows wait for those that come after them", waiting)
+        scored = self._scored(parts)
+        if not is_next:
+            return scored
+        return replace(scored, notices=notices, memory=encode(self._lasting(tail, context.now), self.schema))
+
+    def _continued(
+        self, tail: Tail, rows: pd.DataFrame, over: set[Any], context: BatchContext
+    ) -> tuple[tuple[pd.DataFrame, Counter[str]], Tail]:
+        """Scores of the rows of some machines that are final, and what gates held back; and what is kept of them."""
+        is_next = context.memory is not None
+        found = continue_series(self.scorer, tail, rows, over=over, is_last=not is_next, lateness=self.lateness)
         context.quarantine.write(_quarantined(found.refused))
         is_new = np.ones(len(found.rows), dtype=bool)
-        if not context.is_next and self.schema.key is not None:
+        if not is_next and self.schema.key is not None:
             is_new = ~context.known(found.rows[self.schema.key])
-        scores, held = self._scores(found, is_new, context)
+        return self._scores(found, is_new, context), found.tail
+
+    def _groups(self, tail: Tail, rows: pd.DataFrame) -> Iterator[tuple[Tail, pd.DataFrame]]:
+        """Some machines at a time, so that memory does not grow with their number; all where others' risks decide."""
+        entity = self.schema.entity
+        if entity is None or not self.policy.is_by_row:
+            yield tail, rows
+            return
+        group = group_numbers(pd.concat([tail.rows[entity], rows[entity]], ignore_index=True))
+        kept, fresh = group[: len(tail.rows)], group[len(tail.rows) :]
+        for number in range(int(group.max(initial=0)) + 1):
+            is_kept = kept == number
+            yield Tail(tail.rows[is_kept], tail.waiting[is_kept]), rows[fresh == number]
+
+    def _score_again(self, batch: InputBatch, around: Around, context: BatchContext) -> ScoredBatch:
+        """Score the rows that a batch had scored, among those of the batches around it."""
+        own = self._read(batch, context)
+        if own is None:
+            return ScoredBatch(0, 0, iter(()))
+        named_by = PLACES if self.schema.key is None else (self.schema.key,)
+        with QuarantineSink(context.folder / "others.csv") as seen:  # their own quarantine is the one to read
+
+            def read(other: InputBatch, moment: datetime) -> pd.DataFrame:
+                rows = self._read(other, replace(context, quarantine=seen, now=moment))
+                return own.iloc[:0] if rows is None else rows
+
+            wanted = Wanted(self.scorer, around.scored, named_by, lateness=self.lateness)
+            before, after = read_around(own, around, read=read, wanted=wanted)
+        rows, late = as_they_came(self.scorer, [*before, own, *after], own=len(before), lateness=self.lateness)
+        context.quarantine.write(_quarantined(late))
+        found = continue_series(self.scorer, Tail.empty(rows), rows, is_last=True)
+        context.quarantine.write(_quarantined(found.refused[found.refused.index >= 0]))
+        is_own = row_names(found.rows, named_by).isin(around.scored).to_numpy(dtype=bool)
+        return self._scored([self._scores(found, is_own, context)])
+
+    def _scored(self, parts: Sequence[tuple[pd.DataFrame, Counter[str]]]) -> ScoredBatch:
+        """The scores of a batch, from those of some machines at a time."""
+        scores = pd.concat([scores for scores, _ in parts if len(scores)] or [parts[0][0]])
+        held = sum((held for _, held in parts), Counter())
         flags = scores["flagged"].to_numpy(dtype=bool)
-        if waiting := int(found.tail.waiting.sum()):
-            log.info("%d rows wait for those that come after them", waiting)
-        tail = self._lasting(found.tail, context.now)
         return ScoredBatch(
             scored=len(scores),
             flagged=int(flags.sum()),
@@ -112,18 +176,14 @@ class SeriesBatchScorer:
             by_day={} if self.schema.time is None else counts_by_day(_days(scores, self.schema.time)[flags]),
             has_provenance=True,
             held=held,
-            notices=notices if context.is_next else None,
-            keep=partial(_keep, source=context.source, tail=tail, scorer=self.scorer)
-            if context.is_next
-            else keep_nothing,
         )
 
-    def silent(self, store: Store, source: str, now: datetime) -> pd.DataFrame:
+    def silent(self, memory: bytes, now: datetime) -> pd.DataFrame:
         """Notices about machines that are silent by the clock, if that is asked for."""
         if not self.staleness.by_clock or self.schema.time is None:
             return pd.DataFrame()
         columns = [self.schema.time, *([self.schema.entity] if self.schema.entity is not None else [])]
-        newest = load_tail(store, source, self.schema, like=pd.DataFrame(columns=columns)).newest(self.schema)
+        newest = decode(memory, self.schema, like=pd.DataFrame(columns=columns)).newest(self.schema)
         if newest.empty:
             return pd.DataFrame()
         present = self.staleness.present(newest, now)
@@ -133,11 +193,12 @@ class SeriesBatchScorer:
         """All rows of a batch that can be read, each key once; None if there is nothing at all."""
         parts: list[pd.DataFrame] = []
         ledger, key = KeyLedger(), self.schema.key
+        goes_on = context.memory is not None or context.around is not None
         for frame in batch.frames():
             context.checkpoint()
             cleaned = clean(frame, self.schema, positions=frame.index)
             context.quarantine.write(cleaned.quarantine)
-            rows = each_once(cleaned.rows, frame, ledger, context, key=key) if context.is_next else cleaned.rows
+            rows = each_once(cleaned.rows, frame, ledger, context, key=key) if goes_on else cleaned.rows
             if key is None and len(rows):
                 place = with_provenance(rows[[]], batch.facts.spans)
                 rows = rows.assign(**{kept: place[name] for kept, name in zip(PLACES, ROW_COLUMNS, strict=True)})
@@ -145,23 +206,29 @@ class SeriesBatchScorer:
         for rejected in batch.facts.rejected:
             context.quarantine.write(rejected)
         filled = [part for part in parts if len(part)]
-        return pd.concat(filled) if filled else None
+        if not filled:
+            return None
+        return self._believable(pd.concat(filled), context) if goes_on else pd.concat(filled)
 
-    def _believable(self, rows: pd.DataFrame, tail: Tail, context: BatchContext) -> pd.DataFrame:
-        """Without rows from the future, and those whose key waits already."""
-        time, key = self.schema.time, self.schema.key
-        if time is not None:
-            end = naive_utc(context.now + AHEAD)
-            future = rows[rows[time] > end]
-            why = [f"{time}: {each} lies in the future; is the clock of its machine right?" for each in future[time]]
-            context.quarantine.write(quarantine(future, why))
-            rows = rows.drop(index=future.index)
-        if key is not None:
-            again = rows[rows[key].isin(tail.rows[key])]
-            why = [f"{key}: key {value} appears again (first in an earlier batch)" for value in again[key]]
-            context.quarantine.write(quarantine(again, why))
-            rows = rows.drop(index=again.index)
-        return rows
+    def _believable(self, rows: pd.DataFrame, context: BatchContext) -> pd.DataFrame:
+        """Without rows from the future."""
+        time = self.schema.time
+        if time is None:
+            return rows
+        future = rows[rows[time] > naive_utc(context.now + AHEAD)]
+        why = [f"{time}: {each} lies in the future; is the clock of its machine right?" for each in future[time]]
+        context.quarantine.write(quarantine(future, why))
+        return rows.drop(index=future.index)
+
+    def _without_known(self, rows: pd.DataFrame, tail: Tail, context: BatchContext) -> pd.DataFrame:
+        """Without those whose key waits already."""
+        key = self.schema.key
+        if key is None:
+            return rows
+        again = rows[rows[key].isin(tail.rows[key])]
+        why = [f"{key}: key {value} appears again (first in an earlier batch)" for value in again[key]]
+        context.quarantine.write(quarantine(again, why))
+        return rows.drop(index=again.index)
 
     def _scores(
         self, found: Continued, is_new: NDArray[np.bool_], context: BatchContext
@@ -176,7 +243,9 @@ class SeriesBatchScorer:
             return named.assign(flagged=np.zeros(len(rows), dtype=bool)), Counter()
         day = None if self.schema.time is None else _days(rows, self.schema.time)
         decision = found.judged.decide(self.policy, step=step, day=day, used=context.used)
-        scores = self.wording.scores(found.judged.row_scores(named, step, decision.flagged))
+        scores = self.wording.scores(found.judged.row_scores(named, step, decision.flagged, explains=self.explains))
+        if not self.explains:
+            return scores, decision.by_gate
         own = [name for name in self.kept if name in rows]
         scores = scores.join(rows[own]) if own else scores
         said = found.judged.event_reasons(step[decision.flagged], join=self.join)
@@ -206,10 +275,6 @@ class SeriesBatchScorer:
         old = newest.index[newest < self.staleness.present(newest, now) - FORGOTTEN]
         kept = ~tail.rows[self.schema.entity].isin(old).to_numpy() | tail.waiting
         return Tail(tail.rows[kept], tail.waiting[kept])
-
-
-def _keep(session: Session, batch: int, *, source: str, tail: Tail, scorer: SequenceScorer) -> None:
-    keep_tail(session, source, tail, schema=scorer.schema, batch=batch)
 
 
 def _days(rows: pd.DataFrame, time: str) -> NDArray[np.datetime64]:

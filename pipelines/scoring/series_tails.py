@@ -1,4 +1,4 @@
-"""The last rows of each series in the service's state: written in the transaction that moves the cursor."""
+"""The last rows of each series as bytes: in the service's state, written in the transaction that moves the cursor."""
 
 from __future__ import annotations
 
@@ -17,30 +17,24 @@ from pipelines.store import SeriesTail, Store, upsert
 WAITING = "(waiting)"
 
 
-def load_tail(store: Store, source: str, schema: Schema, *, like: pd.DataFrame) -> Tail:
-    """What was kept of a source's series; empty if there is nothing, or its time or entity is another column now.
-
-    - ``store``: The state.
-    - ``source``: The name of the source.
-    - ``schema``: Of the detector that serves. Another one than before may have other sensors.
-    - ``like``: Rows with the columns that are wanted.
-    """
+def load_memory(store: Store, source: str) -> bytes:
+    """What was kept of a source's series; empty at the beginning."""
     with store.read() as session:
         found = session.get(SeriesTail, source)
-        content = None if found is None else found.rows
-    return Tail.empty(like) if content is None else decode(content, schema, like=like)
+        return b"" if found is None else found.rows
 
 
-def keep_tail(session: Session, source: str, tail: Tail, *, schema: Schema, batch: int) -> None:
+def keep_memory(session: Session, source: str, memory: bytes, *, batch: int) -> None:
     """Write what the next batch needs, in the transaction of this one."""
-    upsert(session, SeriesTail, [{"source": source, "batch": batch, "rows": encode(tail, schema)}])
+    upsert(session, SeriesTail, [{"source": source, "batch": batch, "rows": memory}])
 
 
 def encode(tail: Tail, schema: Schema) -> bytes:
     """As a compressed Arrow file; keys and entities, whose types differ, as JSON."""
     frame = tail.rows.reset_index(drop=True)
     for name in _names(schema, frame):
-        frame[name] = pd.Series([_to_json(value) for value in frame[name]], dtype="str")
+        codes, names = pd.factorize(frame[name], use_na_sentinel=False)
+        frame[name] = pd.Series(pd.Index([_to_json(value) for value in names], dtype="str").take(codes))
     frame[WAITING] = tail.waiting
     table = pa.Table.from_pandas(frame, preserve_index=False)
     into = pa.BufferOutputStream()
@@ -50,12 +44,19 @@ def encode(tail: Tail, schema: Schema) -> bytes:
 
 
 def decode(content: bytes, schema: Schema, *, like: pd.DataFrame) -> Tail:
-    """The inverse of ``encode``."""
+    """The inverse of ``encode``; empty if there is nothing, or its time or entity is another column now.
+
+    - ``schema``: Of the detector that serves. Another one than before may have other sensors.
+    - ``like``: Rows with the columns that are wanted.
+    """
+    if not content:
+        return Tail.empty(like)
     frame = pa.ipc.open_file(pa.BufferReader(content)).read_all().to_pandas()
     if any(name is not None and name not in frame for name in (schema.time, schema.entity, schema.key)):
         return Tail.empty(like)
     for name in _names(schema, frame):
-        frame[name] = pd.Series([json.loads(text) for text in frame[name]], index=frame.index)
+        codes, texts = pd.factorize(frame[name])
+        frame[name] = pd.Series(pd.Index([json.loads(text) for text in texts]).take(codes), index=frame.index)
     waiting = frame[WAITING].to_numpy(dtype=bool)
     rows = frame.reindex(columns=like.columns)
     missing = [name for name in schema.numeric + schema.boolean if name in rows and name not in frame]

@@ -22,12 +22,13 @@ from detector.metrics import compare
 from detector.metrics.calibration import calibration_metrics
 from pipelines.config import Config
 from pipelines.ingest.batch import InputBatch
+from pipelines.ingest.provenance import with_provenance
 from pipelines.jobs.context import ProcessCache
 from pipelines.registry.promotion import KEEP, PROMOTE, TITLES, Decision, overtaken
 from pipelines.registry.registry import ModelRegistry
-from pipelines.scoring.contract import BatchContext
+from pipelines.scoring.contract import BatchContext, BatchScorer
 from pipelines.scoring.load import load_challenger
-from pipelines.scoring.table import TableBatchScorer
+from pipelines.sinks.batch_sink import ROW_COLUMNS
 from pipelines.sinks.quarantine import QuarantineSink
 from pipelines.tracking.messages import record_note, record_promotion
 
@@ -36,7 +37,10 @@ log = logging.getLogger("detector.score")
 STATE = "shadow.json"
 DAYS = "days.json"
 """Beside the scores of a trial: what the challenger has flagged of each day, a batch."""
+MEMORY = "memory.arrow"
+"""Beside the scores of a trial of series: what the challenger has kept of the last batch."""
 MOST_FOR_RANKS = 100_000
+COMPARED = ["risk", "p_value", "flagged"]
 
 
 @dataclass(frozen=True)
@@ -77,12 +81,12 @@ class ShadowTrial:
 
     - ``trial``: Names the challenger.
     - ``scorer``: The challenger, which decides as the champion does: what it has flagged of a day in other batches
-      counts.
+      counts. One for series goes on from a memory of its own, so it may score a row in another batch than the champion.
     - ``folder``: Where the scores of the trial are kept, one file a batch.
     - ``now``: Of the run.
     """
 
-    def __init__(self, trial: Trial, scorer: TableBatchScorer, folder: Path, *, now: datetime) -> None:
+    def __init__(self, trial: Trial, scorer: BatchScorer, folder: Path, *, now: datetime) -> None:
         self.trial = trial
         self.scorer = scorer
         self.folder = folder
@@ -100,45 +104,61 @@ class ShadowTrial:
         except DetectorError as error:
             log.warning("the challenger %s cannot be loaded: %s", trial.name, error)
             return None
-        return None if scorer is None else cls(trial, scorer, _folder(config) / trial.name, now=now)
+        return cls(trial, scorer, _folder(config) / trial.name, now=now)
 
     def watch(self, frames: Iterator[pd.DataFrame]) -> Iterator[pd.DataFrame]:
         """The champion's scores on their way; what is compared of them is noted."""
         for frame in frames:
-            self._champion.append(frame[["risk", "p_value", "flagged"]])
+            self._champion.append(frame[[name for name in frame if name in (*self._named, *COMPARED)]])
             yield frame
 
-    def score(self, rows: InputBatch, *, batch: int) -> Path | None:
-        """Score the rows that the champion has scored.
+    @property
+    def _named(self) -> tuple[str, ...]:
+        """The columns that name a row, and say when it was and whose it is."""
+        return (*ROW_COLUMNS, *(each for role, each in self.scorer.schema.roles.items() if role != "label"))
+
+    def score(self, rows: InputBatch, *, batch: int, memory: bytes | None = None) -> Path | None:
+        """Score the rows that the champion has scored, or of series those that have come.
+
+        ``memory`` is what the champion had kept of the batch before: the trial of a detector for series begins with it.
 
         Returns the file with key, time, risk, p-value, and whether the champion and the challenger flag the row. The
         same batch writes the same file, so one that is scored again doubles nothing.
         """
-        if not self._champion:
-            return None
-        champion = pd.concat(self._champion)
-        theirs = rows.map(lambda frames: (frame[frame.index.isin(champion.index)] for frame in frames))
+        champion = pd.concat(self._champion) if self._champion else pd.DataFrame(columns=[*self._named, *COMPARED])
+        if not self.scorer.goes_on:
+            if champion.empty:
+                return None
+            rows = rows.map(lambda frames: (frame[frame.index.isin(champion.index)] for frame in frames))
         name = f"batch-{batch}"
         self.folder.mkdir(parents=True, exist_ok=True)
         with ExitStack() as stack:
             folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="detector-")))
             seen = stack.enter_context(QuarantineSink(folder / "quarantine.csv"))  # the champion's is the one to read
             used = partial(self._flagged_elsewhere, name)
-            context = BatchContext(folder=folder, quarantine=seen, now=self.now, used=used)
-            scored = self.scorer.score(theirs, context)
-            scores = pd.concat(list(scored.frames))
-        if scores.empty:
-            return None
-        named = [each for role, each in self.scorer.schema.roles.items() if role != "label"]
-        both = scores[["risk", "p_value", "flagged"]].add_suffix("_challenger")
-        both = both.join(champion.add_suffix("_champion"), how="inner")
-        both = pd.concat([scores.loc[both.index, named], both], axis=1)
+            before = self._memory(memory) if self.scorer.goes_on else None
+            context = BatchContext(folder=folder, quarantine=seen, now=self.now, used=used, memory=before)
+            scored = self.scorer.score(rows, context)
+            scores = pd.concat([frame for frame in scored.frames if len(frame)] or [champion.iloc[:0]])
+        if self.scorer.schema.key is None and len(scores) and not scored.has_provenance:
+            scores = with_provenance(scores, rows.facts.spans)
         path = self.folder / f"{name}.parquet"
+        both = side_by_side(champion, scores, key=self.scorer.schema.key)
         with whole_file(path) as file:
             both.assign(scored_at=naive_utc(self.now)).to_parquet(file)
         by_day = {str(day): count for day, count in scored.by_day.items()}
         write_whole(self.folder / DAYS, json.dumps(self._days() | {name: by_day}))
+        if scored.memory is not None:
+            with whole_file(self.folder / MEMORY) as file:
+                file.write(scored.memory)
         return path
+
+    def _memory(self, champions: bytes | None) -> bytes:
+        """What the challenger has kept; at first what the champion had."""
+        try:
+            return (self.folder / MEMORY).read_bytes()
+        except FileNotFoundError:
+            return champions or b""
 
     def _days(self) -> dict[str, dict[str, int]]:
         """How many rows of each day the challenger has flagged in each batch."""
@@ -151,6 +171,39 @@ class ShadowTrial:
     def _flagged_elsewhere(self, name: str, days: Sequence[date]) -> dict[date, int]:
         found = [by_day for batch, by_day in self._days().items() if batch != name]
         return {day: sum(by_day.get(str(day), 0) for by_day in found) for day in days}
+
+
+def side_by_side(champion: pd.DataFrame, challenger: pd.DataFrame, *, key: str | None) -> pd.DataFrame:
+    """What two detectors say of rows, by the key or by file and row; empty where only one of them has scored a row.
+
+    >>> scores = {"risk": [1.0], "p_value": [0.1], "flagged": [True]}
+    >>> found = side_by_side(pd.DataFrame({"id": [1]} | scores), pd.DataFrame({"id": [2]} | scores), key="id")
+    >>> found[["id", "risk_champion", "risk_challenger"]].to_numpy().tolist()
+    [[1.0, 1.0, nan], [2.0, nan, 1.0]]
+    """
+    names = list(ROW_COLUMNS) if key is None else [key]
+    sides = {"challenger": challenger.set_index(names), "champion": champion.set_index(names)}
+    facts = pd.concat(
+        [side[[name for name in champion if name in side and name not in COMPARED]] for side in sides.values()]
+    )
+    compared = [side[COMPARED].add_suffix(f"_{name}") for name, side in sides.items()]
+    both = pd.concat([facts[~facts.index.duplicated()], *compared], axis=1)
+    return both.sort_index().reset_index()
+
+
+def paired(rows: pd.DataFrame, *, key: str | None) -> pd.DataFrame:
+    """The rows that both have scored, each in the batch in which all that it hangs on had come."""
+    sides = [[f"{name}_{side}" for name in COMPARED] for side in ("champion", "challenger")]
+    if rows[[side[0] for side in sides]].notna().all(axis=None):
+        return rows
+    names = list(ROW_COLUMNS) if key is None else [key]
+    halves = [rows.loc[rows[side[0]].notna(), [*names, *side]] for side in sides]
+    kinds = (np.float64, np.float64, np.bool_)
+    return (
+        halves[0]
+        .merge(halves[1], on=names)
+        .astype({name: kind for side in sides for name, kind in zip(side, kinds, strict=True)})
+    )
 
 
 def settle_shadow(config: Config, *, now: datetime) -> str | None:
@@ -191,10 +244,10 @@ def _settled(config: Config, registry: ModelRegistry, trial: Trial) -> tuple[str
         return KEEP, "It serves already; a person promoted it during its trial.", {}
     if not registry.path_of(trial.name).exists():
         return KEEP, "The champion stays: the challenger's bundle is gone.", {}
-    files = sorted((_folder(config) / trial.name).glob("*.parquet"))
-    if not files:
+    found = [pd.read_parquet(path) for path in sorted((_folder(config) / trial.name).glob("*.parquet"))]
+    rows = paired(pd.concat(found), key=config.columns.key) if found else pd.DataFrame()
+    if rows.empty:
         return PROMOTE, f"No batch came during the trial, so the comparison decides. {trial.reason}", {}
-    rows = pd.concat([pd.read_parquet(path) for path in files], ignore_index=True)
     champion, challenger = int(rows["flagged_champion"].sum()), int(rows["flagged_challenger"].sum())
     sample = rows.iloc[:: max(1, len(rows) // MOST_FOR_RANKS)]
     stability = compare.rank_stability(sample["risk_champion"], sample["risk_challenger"])

@@ -58,7 +58,7 @@ class Staleness:
         - ``newest``: The time of each machine's last row, by entity.
         - ``present``: See ``present``.
         """
-        newest = newest[[scorer.shared or name in scorer.models for name in newest.index]]
+        newest = newest[[scorer.has_model(name) for name in newest.index]]
         if newest.empty:
             return newest
         patience = [max(self.after, _shortest_alarming(scorer, entity)) for entity in newest.index]

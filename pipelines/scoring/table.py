@@ -54,6 +54,11 @@ class TableBatchScorer:
         return self.scorer.schema
 
     @property
+    def goes_on(self) -> bool:
+        """Each row is scored by itself."""
+        return False
+
+    @property
     def metrics(self) -> Mapping[str, Any]:
         """Facts recorded while it was trained."""
         return self.scorer.metrics

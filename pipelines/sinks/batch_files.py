@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from datetime import datetime
 from itertools import chain
 from pathlib import Path
@@ -21,7 +21,7 @@ from detector.cleaning.values import read_names
 from detector.errors import SinkError
 from detector.schema import Schema
 from pipelines.config import Config
-from pipelines.sinks.batch_sink import BatchSink, Staged
+from pipelines.sinks.batch_sink import ROW_COLUMNS, BatchSink, Staged, row_names
 from pipelines.sinks.files import PARQUET_SUFFIXES, FileSink
 from pipelines.store import ScoreFile, Store, upsert
 from pipelines.testing.failpoints import failpoint
@@ -81,17 +81,15 @@ class FileBatchSink:
         return np.asarray(read_names(keys).astype(str).isin(self._keys).to_numpy(dtype=bool))
 
     def keys_of(self, batch: int) -> set[str]:
-        """The keys in the files of a batch."""
-        if self.key is None:
-            return set()
+        """What names the rows in the files of a batch."""
+        columns = ROW_COLUMNS if self.key is None else (self.key,)
         with self.store.read() as session:
             names = list(session.scalars(sa.select(ScoreFile.name).where(ScoreFile.batch == batch)))
         found: set[str] = set()
         for name in names:
             path = self.folder / name
             if path.is_file():
-                column = _column(path, self.key)
-                found.update(read_names(column).astype(str))
+                found.update(row_names(_columns(path, columns), columns))
         return found
 
     def stage(
@@ -146,11 +144,11 @@ def _place(hidden: Path) -> Path:
     return hidden.with_name(hidden.name.removeprefix(".").removesuffix(STAGED))
 
 
-def _column(path: Path, name: str) -> pd.Series:
+def _columns(path: Path, names: Sequence[str]) -> pd.DataFrame:
     if path.suffix in PARQUET_SUFFIXES:
-        return pq.read_table(path, columns=[name]).to_pandas()[name]
-    options = pa_csv.ConvertOptions(include_columns=[name], column_types={name: pa.string()})
-    return pa_csv.read_csv(path, convert_options=options).to_pandas()[name]
+        return pq.read_table(path, columns=list(names)).to_pandas()
+    options = pa_csv.ConvertOptions(include_columns=list(names), column_types=dict.fromkeys(names, pa.string()))
+    return pa_csv.read_csv(path, convert_options=options).to_pandas()
 
 
 def _flush(path: Path) -> None:

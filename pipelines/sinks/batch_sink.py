@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -12,11 +12,25 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from detector.cleaning.values import read_names
+
 if TYPE_CHECKING:  # the names of columns are needed where no database is
     from sqlalchemy.orm import Session
 
 ROW_COLUMNS = ("file", "row")
 """What names a row where no column does: the file it came from, and its number there."""
+
+
+def row_names(rows: pd.DataFrame, columns: Sequence[str]) -> pd.Series:
+    """What names each row, as text: its key, or its file and its number there.
+
+    >>> row_names(pd.DataFrame({"file": ["a.csv"], "row": [7]}), ROW_COLUMNS).tolist()
+    ['a.csv 7']
+    """
+    first, *others = (read_names(rows[name]).astype(str) for name in columns)
+    for other in others:
+        first = first + " " + other
+    return first
 
 
 @dataclass(frozen=True)
@@ -51,7 +65,7 @@ class BatchSink(Protocol):
         ...
 
     def keys_of(self, batch: int) -> set[str]:
-        """The keys, as text, of the rows of a batch that were scored."""
+        """The names of the rows of a batch that were scored, see ``row_names``."""
         ...
 
     def stage(

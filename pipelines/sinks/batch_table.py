@@ -83,13 +83,15 @@ class TableBatchSink:
         return np.asarray(keys.isin(found).to_numpy(dtype=bool))
 
     def keys_of(self, batch: int) -> set[str]:
-        """The keys of a batch."""
+        """What names the rows of a batch."""
+        names = ROW_COLUMNS if self.key is None else (self.key,)
         with self._connect() as connection:
             table = self._database.table(connection, self.table)
-            if table is None or self.key is None:
+            if table is None:
                 return set()
-            statement = sa.select(table.columns[self.key]).where(table.columns["batch"] == batch)
-            return {str(value).strip() for value in connection.scalars(statement, execution_options=UNCACHED)}
+            statement = sa.select(*(table.columns[name] for name in names)).where(table.columns["batch"] == batch)
+            lines = connection.execute(statement, execution_options=UNCACHED)
+            return {" ".join(str(value).strip() for value in line) for line in lines}
 
     def stage(
         self, frames: Iterable[pd.DataFrame], *, batch: int, version: str, folder: Path, replaces: bool = False

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from typing import Protocol
 
 import numpy as np
 import pandas as pd
 import pyarrow as pa
 
+from detector.cleaning.values import read_names
 from detector.errors import SchemaError, SourceError, nearest
 from pipelines.config.formats import FormatSection
 from pipelines.sources.arrow import join_tables, rebatch, to_frame
@@ -50,6 +51,36 @@ class NoRowsError(SourceError):
     """A place has columns but no rows."""
 
 
+class _Chosen:
+    """Some of the rows of another reader, see ``Source.only``."""
+
+    def __init__(self, reader: Reader, column: str, names: frozenset[str]) -> None:
+        self.reader, self.column, self.names = reader, column, names
+        self.rejected = reader.rejected
+
+    def describe(self) -> str:
+        """As the other."""
+        return self.reader.describe()
+
+    def columns(self) -> list[str]:
+        """As the other."""
+        return self.reader.columns()
+
+    def count(self) -> int | None:
+        """Only reading would tell."""
+        return None
+
+    def estimate(self) -> int | None:
+        """Only reading would tell."""
+        return None
+
+    def tables(self, columns: Sequence[str], *, size: int) -> Iterator[pa.Table]:
+        """The rows in order, in tables of at most about ``size`` rows."""
+        for table in self.reader.tables(list(dict.fromkeys([*columns, self.column])), size=size):
+            names = read_names(table[self.column].to_pandas()).astype(str)
+            yield table.filter(pa.array(names.isin(self.names).to_numpy(dtype=bool))).select(list(columns))
+
+
 class Source:
     """Rows of one place, as pandas frames whose index is the row's position in the place.
 
@@ -62,6 +93,10 @@ class Source:
 
     def __repr__(self) -> str:
         return f"Source({self.describe()})"
+
+    def only(self, column: str, names: Collection[str]) -> Source:
+        """The rows whose value of a column is one of these, as text."""
+        return Source(_Chosen(self._reader, column, frozenset(names)), self._formats)
 
     def describe(self) -> str:
         """Where the rows come from, without passwords."""

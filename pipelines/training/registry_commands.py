@@ -10,6 +10,7 @@ from typing import Any
 from detector.errors import DataError, SettingError
 from detector.persist import bundle
 from pipelines.config import Config
+from pipelines.factory.machines import some_machines
 from pipelines.factory.training_period import recent, split
 from pipelines.features.engine import feature_engine_of
 from pipelines.ingest.usable import open_usable
@@ -165,7 +166,7 @@ def compare_models(config: Config, first: str, second: str, *, now: datetime) ->
     champion, challenger = scorers
     until = max(str(scorer.metrics.get("learnt_until", "")) for scorer in (champion, challenger))
     engine = feature_engine_of(config, trained=False)
-    frame = recent(open_usable(config), config, now=now, engine=engine)
+    frame = recent(some_machines(open_usable(config), config), config, now=now, engine=engine)
     period = split(frame, config, now=now, champion_until=until, engine=engine)
     if len(period.compare) < 2:
         raise DataError("No recent row is later than those the two learnt from. Wait until rows have come.")

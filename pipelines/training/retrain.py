@@ -17,6 +17,7 @@ from pipelines.config import Config
 from pipelines.factory.detector import fit_warm, policy_of
 from pipelines.factory.kinds import KINDS
 from pipelines.factory.labelled_set import head_note, train_head
+from pipelines.factory.machines import some_machines
 from pipelines.factory.metadata import add_metadata
 from pipelines.factory.training_period import TrainingPeriod, recent, split
 from pipelines.features.engine import feature_engine_of, history_folder
@@ -133,7 +134,7 @@ def _retrain(run: _Run) -> RetrainReport:
     config, registry, now = run.config, run.registry, run.now
     compared = registry.served()
     champion = bundle.load(registry.place) if compared else None
-    source = open_usable(config)
+    source = some_machines(open_usable(config), config)
     engine = feature_engine_of(config, trained=False)
     frame = recent(source, config, now=now, engine=engine)
     until = "" if champion is None else str(champion.metrics.get("learnt_until", ""))

@@ -27,6 +27,7 @@ from pipelines.factory.gates import gated, without_maintenance
 from pipelines.factory.kinds import KINDS
 from pipelines.factory.labelled_set import LabelledSet, head_note, labelled_set_of, train_head, without
 from pipelines.factory.leakage import suspects_note, suspects_of
+from pipelines.factory.machines import some_machines
 from pipelines.factory.metadata import add_metadata
 from pipelines.features.burn_in import warm
 from pipelines.features.engine import feature_engine_of, history_folder, statements_of
@@ -103,7 +104,7 @@ def train(config: Config, *, now: datetime) -> TrainReport:
     """
     started = time.perf_counter()
     _check_places(config)
-    source = open_usable(config)
+    source = some_machines(open_usable(config), config)
     kind = KINDS[config.kind]
     engine = feature_engine_of(config, trained=False)
     with progress("Reading", total=source.estimate()) as advance:

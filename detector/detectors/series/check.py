@@ -9,10 +9,10 @@ import pandas as pd
 
 from detector.detectors.series.detector import SequenceDetector
 from detector.detectors.series.fit import rhythm_of, training_series, window_length, window_stride
+from detector.detectors.series.groups import SHARED, group_of, places_by_entity
 from detector.detectors.series.members import TrainingSeries
 from detector.detectors.series.recipe import SeriesRecipe
 from detector.detectors.series.scored import refuse_short
-from detector.detectors.series.scorer import SHARED, places_by_entity
 from detector.schema import Schema
 from detector.series.resample import regularise
 from detector.series.sampling import Sampling
@@ -49,8 +49,8 @@ def check_fit(detector: SequenceDetector, rows: pd.DataFrame, later: pd.DataFram
     detector._check_settings()
     schema, sampling = detector.schema or Schema(), detector.sampling or Sampling()
     recipe = SeriesRecipe(**{field.name: getattr(detector, field.name) for field in fields(SeriesRecipe)})
-    shared = detector.models == "shared"
-    series, found = training_series(rows, schema, sampling=sampling, shared=shared)
+    shared, group_by = detector.shares_one_model, detector.group_by
+    series, found = training_series(rows, schema, sampling=sampling, shared=shared, group_by=group_by)
     lengths = {entity: window_length(own, recipe) for entity, own in found.items()}
     seen = [_seen_time(own, recipe, lengths[entity]) for entity, own in found.items()]
     if later.empty or detector.short == "pad":
@@ -58,7 +58,8 @@ def check_fit(detector: SequenceDetector, rows: pd.DataFrame, later: pd.DataFram
     pace = sampling if series.every is None else replace(sampling, every=series.every)
     following = regularise(later, schema, pace)
     for entity, place in places_by_entity(following, shared=following.entities is None).items():
-        refuse_short(following, entity, len(place), lengths.get(SHARED if shared else entity, 0))
+        name = SHARED if shared else entity if group_by is None else group_of(entity, group_by)
+        refuse_short(following, entity, len(place), lengths.get(name, 0))
     return seen
 
 

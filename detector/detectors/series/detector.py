@@ -20,9 +20,10 @@ from detector.cleaning.clean import clean
 from detector.decide.policy import Policy
 from detector.detectors.series.encoders import EncoderChoice
 from detector.detectors.series.fit import FittedSeries, Input, fit_scorer, read_input
+from detector.detectors.series.groups import SHARED
 from detector.detectors.series.recipe import MEMBERS, SeriesRecipe
 from detector.detectors.series.scored import MARGIN, ScoredSeries
-from detector.detectors.series.scorer import SHARED, Models, SequenceScorer, SeriesVerdicts, Short, check_join
+from detector.detectors.series.scorer import Models, SequenceScorer, SeriesVerdicts, Short, check_join
 from detector.errors import SchemaError, SettingError, UnfittedError, nearest
 from detector.members.residuals import Residuals
 from detector.schema import Schema
@@ -83,6 +84,9 @@ class SequenceDetector(OutlierMixin, BaseEstimator):  # type: ignore[misc]  # sc
         What the detector is called.
     random_state : int
         Seeds forest and encoder; nothing else is random.
+    group_by : str, optional
+        A pattern that finds the kind of an entity in its name, such as "^([a-z]+)-" for press-17: those of one kind
+        share a model, instead of all.
     on_step : callable, optional
         Told (what, done, planned) while fitting.
 
@@ -146,6 +150,7 @@ class SequenceDetector(OutlierMixin, BaseEstimator):  # type: ignore[misc]  # sc
     contamination: float = 0.01
     name: str = "detector"
     random_state: int = 0
+    group_by: str | None = None
     on_step: OnStep | None = None
 
     def fit(self, X: Input, y: Any = None) -> Self:  # noqa: ARG002 - scikit-learn's signature
@@ -183,7 +188,8 @@ class SequenceDetector(OutlierMixin, BaseEstimator):  # type: ignore[misc]  # sc
             recipe,
             name=self.name,
             sampling=self.sampling or Sampling(),
-            shared=self.models == "shared",
+            shared=self.shares_one_model,
+            group_by=self.group_by,
             short=self.short,
             encoder=choice,
             random_state=self.random_state,
@@ -195,6 +201,11 @@ class SequenceDetector(OutlierMixin, BaseEstimator):  # type: ignore[misc]  # sc
         self.offset_ = float(np.percentile(-risk, 100 * self.contamination))
         self.scorer_.metrics["fit_seconds"] = time.perf_counter() - started
         return self
+
+    @property
+    def shares_one_model(self) -> bool:
+        """Whether all entities do."""
+        return self.models == "shared" and self.group_by is None
 
     @property
     def threshold_(self) -> float | dict[Any, float]:
@@ -277,7 +288,7 @@ class SequenceDetector(OutlierMixin, BaseEstimator):  # type: ignore[misc]  # sc
             if (value := getattr(self, name)) not in known:
                 raise SettingError(f"SequenceDetector knows no {name}={value!r}. {nearest(str(value), known)}")
         check_interval(self, "(0, 0.5]", "contamination")
-        if self.models == "entity" and (self.schema is None or self.schema.entity is None):
+        if not self.shares_one_model and (self.schema is None or self.schema.entity is None):
             raise SettingError(
                 "models='entity' needs a schema that names the entity column. Name it, or share a model."
             )

@@ -13,13 +13,14 @@ from sklearn.utils.validation import validate_data
 
 from detector.arrays import Counts, Flags
 from detector.detectors.series.encoders import EncoderChoice
+from detector.detectors.series.groups import places_by_entity
 from detector.detectors.series.join import join_members
 from detector.detectors.series.members import TrainingSeries, fit_members, silent
 from detector.detectors.series.model import SeriesModel
 from detector.detectors.series.planted import COPIES, Planted, plant, plant_other_times
 from detector.detectors.series.prepared import Prepared
 from detector.detectors.series.recipe import NO_PERIOD, PHASE, SeriesRecipe
-from detector.detectors.series.scorer import SequenceScorer, Short, places_by_entity
+from detector.detectors.series.scorer import SequenceScorer, Short
 from detector.errors import DataError, SchemaError
 from detector.members.phase import Found, find_rhythm
 from detector.schema import Schema
@@ -67,6 +68,7 @@ def fit_scorer(
     encoder: EncoderChoice | None = None,
     random_state: int = 0,
     on_step: OnStep | None = None,
+    group_by: str | None = None,
 ) -> tuple[SequenceScorer, dict[Any, FittedSeries]]:
     """Fit all models on cleaned rows: the detector, and by entity each model with what was noticed on the way.
 
@@ -74,7 +76,7 @@ def fit_scorer(
     other parameters see ``SequenceScorer`` and ``fit_series``. Raises ``DataError`` if there are too few rows, a series
     is shorter than a window, or the sampling policy rejects something.
     """
-    series, training = training_series(rows, schema, sampling=sampling, shared=shared)
+    series, training = training_series(rows, schema, sampling=sampling, shared=shared, group_by=group_by)
     fitted = {
         entity: fit_series(own, recipe, encoder=encoder, random_state=random_state, on_step=on_step or silent)
         for entity, own in training.items()
@@ -85,6 +87,7 @@ def fit_scorer(
         sampling=sampling if series.every is None else replace(sampling, every=series.every),
         short=short,
         shared=shared,
+        group_by=group_by,
         models={entity: found.model for entity, found in fitted.items()},
         metrics=_metrics(fitted),
     )
@@ -92,7 +95,7 @@ def fit_scorer(
 
 
 def training_series(
-    rows: pd.DataFrame, schema: Schema, *, sampling: Sampling, shared: bool
+    rows: pd.DataFrame, schema: Schema, *, sampling: Sampling, shared: bool, group_by: str | None = None
 ) -> tuple[RegularSeries, dict[Any, TrainingSeries]]:
     """Cleaned rows on regular steps, and by entity what its model learns from.
 
@@ -106,7 +109,7 @@ def training_series(
     usable = _usable(series, rows, schema)
     return series, {
         entity: _training(series, usable, place, name="" if shared else repr(entity))
-        for entity, place in places_by_entity(series, shared=shared).items()
+        for entity, place in places_by_entity(series, shared=shared, group_by=group_by).items()
     }
 
 

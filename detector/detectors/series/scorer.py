@@ -10,12 +10,13 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from detector.arrays import Counts, Flags
+from detector.arrays import Flags
 from detector.cleaning.clean import clean
 from detector.cleaning.quarantine import quarantine
 from detector.decide.calibrate import Calibrator
 from detector.decide.policy import Policy
 from detector.detectors.series.gating import holding
+from detector.detectors.series.groups import SHARED, group_of, places_by_entity
 from detector.detectors.series.model import SeriesModel, describe_models, rebuild_models
 from detector.detectors.series.recipe import PHASE
 from detector.detectors.series.scored import MARGIN, ScoredSeries, refuse_short
@@ -26,8 +27,6 @@ from detector.schema import Schema
 from detector.series.gates import Gates
 from detector.series.resample import RegularSeries, regularise
 from detector.series.sampling import Sampling
-
-SHARED = ""
 
 Models = Literal["shared", "entity"]
 Short = Literal["reject", "pad"]
@@ -82,6 +81,8 @@ class SequenceScorer:
         Facts recorded while fitting.
     gates : Gates
         What is told of the sensors, and when nothing is. Not kept in a bundle: who serves it says.
+    group_by : str, optional
+        A pattern: entities in whose names it finds the same text share a model, see ``group_of``.
     """
 
     name: str
@@ -92,6 +93,7 @@ class SequenceScorer:
     models: dict[Any, SeriesModel]
     metrics: dict[str, Any] = field(default_factory=dict)
     gates: Gates = field(default_factory=Gates)
+    group_by: str | None = None
 
     @property
     def members(self) -> tuple[str, ...]:
@@ -149,6 +151,7 @@ class SequenceScorer:
             "sampling": vars(self.sampling) | {"every": None if interval is None else f"{interval}us"},
             "short": self.short,
             "shared": self.shared,
+            "group_by": self.group_by,
             "metrics": self.metrics,
         }
         return replace(models, facts=facts | models.facts)
@@ -163,6 +166,7 @@ class SequenceScorer:
             sampling=Sampling(**facts["sampling"]),
             short=facts["short"],
             shared=facts["shared"],
+            group_by=facts.get("group_by"),
             models=rebuild_models(parts),
             metrics=facts["metrics"],
         )
@@ -292,7 +296,7 @@ class SequenceScorer:
         """Which cleaned rows belong to a series that has a model and is as long as its window."""
         entity = self.schema.entity
         whose = pd.Series(SHARED, index=rows.index) if entity is None else rows[entity]
-        known = whose.notna() & (self.shared | whose.isin(self.models))
+        known = whose.notna() & whose.isin([name for name in whose.dropna().unique().tolist() if self.has_model(name)])
         if self.short == "pad":
             return np.asarray(known, dtype=bool)
         length = {name: self.model_of(name).length for name in whose[known].unique().tolist()}
@@ -325,8 +329,8 @@ class SequenceScorer:
         SchemaError
             If an entity has no model.
         """
-        places = places_by_entity(series, shared=self.shared)
-        found = [(self.model_of(entity), place) for entity, place in places.items()]
+        places = places_by_entity(series, shared=self.shared, group_by=self.group_by)
+        found = [(self._model(name), place) for name, place in places.items()]
         return ScoredSeries(series, found, gates=self.gates)
 
     def model_of(self, entity: Any) -> SeriesModel:
@@ -337,14 +341,25 @@ class SequenceScorer:
         SchemaError
             If it has no model.
         """
-        if self.shared:
-            return self.models[SHARED]
-        if entity not in self.models:
+        return self._model(self._name_of(entity))
+
+    def has_model(self, entity: Any) -> bool:
+        """Whether an entity can be judged."""
+        return self._name_of(entity) in self.models
+
+    def _name_of(self, entity: Any) -> Any:
+        """Under which its model is kept."""
+        if self.group_by is not None:
+            return group_of(entity, self.group_by)
+        return SHARED if self.shared else entity
+
+    def _model(self, name: Any) -> SeriesModel:
+        if name not in self.models:
             raise SchemaError(
-                f"No model was fitted for {entity!r}. {nearest(str(entity), map(str, self.models))} Fit again with "
+                f"No model was fitted for {name!r}. {nearest(str(name), map(str, self.models))} Fit again with "
                 f"its rows, or choose models='shared'."
             )
-        return self.models[entity]
+        return self.models[name]
 
     def _check_lengths(self, series: RegularSeries) -> None:
         if self.short == "pad":
@@ -356,13 +371,6 @@ class SequenceScorer:
         roles = self.schema.roles
         named = [roles[role] for role in ("key", "time", "entity") if role in roles]
         return rows[named].copy() if named else pd.DataFrame({"row": rows.index}, index=rows.index)
-
-
-def places_by_entity(series: RegularSeries, *, shared: bool) -> dict[Any, Counts]:
-    """The steps of each entity, or of all under empty text."""
-    if shared or series.entities is None:
-        return {SHARED: np.arange(len(series))}
-    return {name: np.flatnonzero(series.codes == code) for code, name in enumerate(series.entities.tolist())}
 
 
 def check_join(join: int) -> None:

@@ -6,17 +6,20 @@ of each series the last rows are kept. A row is settled, told and never changed 
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from detector.arrays import Counts, Flags
+from detector.detectors.series.groups import SHARED
 from detector.detectors.series.model import SeriesModel
+from detector.detectors.series.reasons import duration
 from detector.detectors.series.scored import ScoredSeries
-from detector.detectors.series.scorer import SHARED, SequenceScorer
+from detector.detectors.series.scorer import SequenceScorer
 from detector.errors import DataError
 from detector.schema import Schema
 from detector.series.resample import RegularSeries, regularise
@@ -42,6 +45,12 @@ class Tail:
     def empty(cls, rows: pd.DataFrame) -> Tail:
         """Of series that have not begun; with the columns of ``rows``."""
         return cls(rows.iloc[:0], np.zeros(0, dtype=bool))
+
+    @classmethod
+    def joined(cls, tails: Sequence[Tail]) -> Tail:
+        """Those of several groups of series together."""
+        filled = [tail for tail in tails if len(tail.rows)] or tails[:1]
+        return cls(pd.concat([each.rows for each in filled]), np.concatenate([each.waiting for each in filled]))
 
     def newest(self, schema: Schema) -> pd.Series:
         """The time of each series' last row; see ``newest_of``."""
@@ -81,8 +90,59 @@ class Continued:
     tail: Tail
 
 
+def reach_of(scorer: SequenceScorer) -> tuple[int, int]:
+    """How many steps before and after one its score hangs on, whichever model it has."""
+    before = max(_context(model) + scorer.holding(model)[0] for model in scorer.models.values())
+    return before, max(_ahead(scorer, model) for model in scorer.models.values())
+
+
+def late_rows(
+    scorer: SequenceScorer, newest: pd.Series, rows: pd.DataFrame, *, lateness: timedelta = timedelta(0)
+) -> pd.Series:
+    """Why rows come too late to be scored.
+
+    Parameters
+    ----------
+    scorer : SequenceScorer
+        The detector.
+    newest : Series
+        The time of each series' last row before, see ``newest_of``.
+    rows : DataFrame
+        As ``clean`` returns them.
+    lateness : timedelta
+        How much earlier than the newest row of its series a row may be.
+    """
+    none = pd.Series(index=rows.index[:0], dtype="str", name="reason")
+    schema = scorer.schema
+    if schema.time is None or newest.empty or rows.empty:
+        return none
+    whose = rows[schema.entity] if schema.entity is not None else pd.Series(SHARED, index=rows.index)
+    last = pd.to_datetime(whose.map(newest))
+    time, limit = rows[schema.time], last - lateness
+    late = time <= limit
+    if scorer.sampling.align != "steps" and (every := scorer.sampling.interval) is not None:
+        interval = pd.Timedelta(microseconds=every)
+        late = time.dt.floor(interval) < limit.dt.floor(interval)
+    if not late.any():
+        return none
+    before = f"more than {duration(pd.Timedelta(lateness))} before" if lateness else "before"
+    reasons = [
+        f"{schema.time}: the series has a reading of {moment} from an earlier batch"
+        if moment == end
+        else f"{schema.time}: {moment} is {before} {end}, the newest reading of its series in an earlier batch"
+        for moment, end in zip(time[late], last[late], strict=True)
+    ]
+    return pd.Series(reasons, index=rows.index[late], dtype="str", name="reason")
+
+
 def continue_series(
-    scorer: SequenceScorer, tail: Tail, rows: pd.DataFrame, *, over: Collection[Any] = (), is_last: bool = False
+    scorer: SequenceScorer,
+    tail: Tail,
+    rows: pd.DataFrame,
+    *,
+    over: Collection[Any] = (),
+    is_last: bool = False,
+    lateness: timedelta = timedelta(0),
 ) -> Continued:
     """Judge rows that go on where the last ones ended.
 
@@ -94,11 +154,15 @@ def continue_series(
         What was kept; its columns are those of ``rows``.
     rows : DataFrame
         As ``clean`` returns them, in any order; with an index of its own, from 0 on. Rows of a series that are not
-        later than its newest kept one are refused; with readings joined by interval, those of an earlier interval.
+        later than its newest kept one, less the lateness, are refused; with readings joined by interval, those of an
+        earlier interval.
     over : collection
         Entities whose last rows are settled without those that might follow.
     is_last : bool
         Whether this is so of all.
+    lateness : timedelta
+        How much earlier than the newest row of its series a row may be that comes in a later part. All rows are settled
+        so much later.
 
     Returns
     -------
@@ -106,7 +170,7 @@ def continue_series(
         A series that cannot be put on regular steps, or has no model, is refused with its reason, and begins anew.
     """
     kept = tail.rows.set_axis(pd.RangeIndex(-len(tail.rows), 0), axis="index")
-    late = _late(scorer, tail, rows)
+    late = late_rows(scorer, tail.newest(scorer.schema), rows, lateness=lateness)
     fresh = rows.drop(index=late.index)
     joined = pd.concat([kept, fresh]) if len(kept) and len(fresh) else (kept if len(kept) else fresh)
     waiting = pd.Series(True, index=joined.index)
@@ -119,7 +183,7 @@ def continue_series(
     if series is None:
         refused = _refused(joined, rows, waiting, reasons)
         return Continued(None, joined.iloc[:0], np.zeros(0, np.int64), refused, Tail.empty(joined))
-    settled, short = _settled(scorer, series, over=over, is_last=is_last)
+    settled, short = _settled(scorer, series, over=over, is_last=is_last, lateness=lateness)
     labels, step = series.rows, series.step
     told = waiting.loc[labels].to_numpy() & settled[step]
     if short:
@@ -136,31 +200,6 @@ def continue_series(
     )
 
 
-def _late(scorer: SequenceScorer, tail: Tail, rows: pd.DataFrame) -> pd.Series:
-    """Why rows come too late to be scored."""
-    none = pd.Series(index=rows.index[:0], dtype="str", name="reason")
-    schema = scorer.schema
-    newest = tail.newest(schema)
-    if schema.time is None or newest.empty or rows.empty:
-        return none
-    whose = rows[schema.entity] if schema.entity is not None else pd.Series(SHARED, index=rows.index)
-    last = pd.to_datetime(whose.map(newest))
-    time = rows[schema.time]
-    late = time <= last
-    if scorer.sampling.align != "steps" and (every := scorer.sampling.interval) is not None:
-        interval = pd.Timedelta(microseconds=every)
-        late = time.dt.floor(interval) < last.dt.floor(interval)
-    if not late.any():
-        return none
-    reasons = [
-        f"{schema.time}: the series has a reading of {moment} from an earlier batch"
-        if moment == end
-        else f"{schema.time}: {moment} is before {end}, the newest reading of its series in an earlier batch"
-        for moment, end in zip(time[late], last[late], strict=True)
-    ]
-    return pd.Series(reasons, index=rows.index[late], dtype="str", name="reason")
-
-
 def _regular(scorer: SequenceScorer, rows: pd.DataFrame) -> tuple[RegularSeries | None, pd.Series]:
     """The series on regular steps, and why some rows have none."""
     entity, reasons = scorer.schema.entity, [pd.Series(dtype="str")]
@@ -169,7 +208,7 @@ def _regular(scorer: SequenceScorer, rows: pd.DataFrame) -> tuple[RegularSeries 
         reasons.append(pd.Series(f"{entity}: the entity is missing", index=rows.index[nobody], dtype="str"))
         rows = rows[~nobody]
     if entity is not None and not scorer.shared:
-        unknown = ~rows[entity].isin(scorer.models)
+        unknown = ~rows[entity].isin([name for name in rows[entity].unique().tolist() if scorer.has_model(name)])
         words = "has no model: train again with its rows, or choose `models: shared`"
         reasons.append(rows[entity][unknown].map(lambda name: f"{entity}: {name!r} {words}"))
         rows = rows[~unknown]
@@ -181,7 +220,8 @@ def _regular(scorer: SequenceScorer, rows: pd.DataFrame) -> tuple[RegularSeries 
         rows = rows.loc[good]
         series = scorer.regular(rows) if len(rows) else None
     if series is not None and len(series.quarantine):
-        reasons.append(series.quarantine.set_index("row")["reason"])
+        why = series.quarantine.set_index("row")["reason"]
+        reasons.append(why.str.replace(r"first at row -\d+", "first in an earlier batch", regex=True))
     return series, pd.concat([each for each in reasons if len(each)] or reasons)
 
 
@@ -205,12 +245,11 @@ def _apart(scorer: SequenceScorer, rows: pd.DataFrame, reason: str) -> tuple[pd.
 
 
 def _settled(
-    scorer: SequenceScorer, series: RegularSeries, *, over: Collection[Any], is_last: bool
+    scorer: SequenceScorer, series: RegularSeries, *, over: Collection[Any], is_last: bool, lateness: timedelta
 ) -> tuple[Flags, dict[Any, str]]:
     """Which steps have all that they depend on; and series that are over before they were as long as a window."""
     settled = np.zeros(len(series), dtype=bool)
     short: dict[Any, str] = {}
-    joins = int(scorer.sampling.align != "steps")  # the last interval may still get readings
     for name, model, first, end in _each(scorer, series):
         ends = is_last or name in over
         if scorer.short == "reject" and end - first < model.length:
@@ -218,9 +257,10 @@ def _settled(
                 short[name] = f"its series ended after {end - first} steps, and a window has {model.length}"
                 settled[first:end] = True
             continue
-        left = end - 1 - np.arange(first, end)
-        apart = series.segment[first:end] != series.segment[end - 1]
-        settled[first:end] = ends | apart | (left >= model.ahead + scorer.holding(model)[1] + joins)
+        complete = _complete(series, first, end, lateness)
+        left = complete - 1 - np.arange(first, end)
+        apart = series.segment[first:end] != series.segment[max(first, complete - 1)]
+        settled[first:end] = ends | (left >= 0) & apart | (left >= _ahead(scorer, model))
     return settled, short
 
 
@@ -262,6 +302,19 @@ def _context(model: SeriesModel) -> int:
     """How many steps before one that is open are kept."""
     limits = [limit for limit in model.staleness.limits if limit is not None]
     return max(model.memory, model.flatline.reach) + max(limits, default=0) + 1
+
+
+def _complete(series: RegularSeries, first: int, end: int, lateness: timedelta) -> int:
+    """Up to which step of a series no row may come any more, between others or in a gap."""
+    if series.times is None or not lateness:
+        return end
+    times = series.times[first:end]
+    return first + int(np.searchsorted(times, times[-1] - np.timedelta64(lateness), side="right"))
+
+
+def _ahead(scorer: SequenceScorer, model: SeriesModel) -> int:
+    """How many steps after one must be there before it is settled; the last interval may still get readings."""
+    return model.ahead + scorer.holding(model)[1] + int(scorer.sampling.align != "steps")
 
 
 def _each(scorer: SequenceScorer, series: RegularSeries) -> list[tuple[Any, SeriesModel, int, int]]:
