@@ -104,8 +104,11 @@ def clean(
             f"Convert it first, such as with .to_pandas()."
         )
     schema.check(frame.columns, labelled=labelled)
-    frame = frame.set_axis([str(name) for name in frame.columns], axis="columns")
-    frame = frame.set_axis(pd.RangeIndex(len(frame)) if positions is None else positions, axis="index")
+    if not all(isinstance(name, str) for name in frame.columns):
+        frame = frame.set_axis([str(name) for name in frame.columns], axis="columns")
+    positions = pd.RangeIndex(len(frame)) if positions is None else positions
+    if positions is not frame.index:
+        frame = frame.set_axis(positions, axis="index")
     faults = _Faults(frame)
     reader = ColumnReader(frame) if reader is None else reader
     rows = pd.DataFrame(_typed(reader, schema, faults, labelled=labelled), index=frame.index, copy=False)
@@ -183,10 +186,10 @@ def _refuse_unusable(names: pd.Series, faults: _Faults) -> None:
     """Names are written to databases and kept in memory: no NUL, which PostgreSQL refuses, and no megabytes."""
     if names.dtype != "str":
         return
-    long = (names.str.len() > MOST_NAME).fillna(False).to_numpy(dtype=bool)
-    faults.add(str(names.name), long, "too long", f"{{}} has more than {MOST_NAME:,} characters")
-    holds = names.str.contains("\0", regex=False).fillna(False).to_numpy(dtype=bool)
-    faults.add(str(names.name), holds, "a NUL character", "{} holds a NUL character")
+    long = names.str.len() > MOST_NAME
+    faults.add(str(names.name), long.to_numpy(), "too long", f"{{}} has more than {MOST_NAME:,} characters")
+    holds = names.str.contains("\0", regex=False, na=False)
+    faults.add(str(names.name), holds.to_numpy(), "a NUL character", "{} holds a NUL character")
 
 
 def _refuse_repeated(key: pd.Series, faults: _Faults) -> None:

@@ -155,8 +155,7 @@ def read_categories(column: pd.Series) -> pd.Series:
         codes, values = pd.factorize(column)
         known = pd.Series([_text_of(value) for value in values], dtype="str")
         return pd.Series(known.array.take(codes, allow_fill=True), index=column.index, copy=False)
-    text = _text(column).str.strip()
-    return text.mask(text == "")
+    return _filled(_text(column))
 
 
 def read_names(column: pd.Series) -> pd.Series:
@@ -175,8 +174,7 @@ def read_names(column: pd.Series) -> pd.Series:
         if ((np.abs(known) < 2.0**63) & (np.trunc(known) == known)).all():
             return column.astype("int64" if len(known) == len(column) else "Int64")
     if column.dtype == object or types.is_string_dtype(column):
-        text = _text(column).str.strip()
-        return text.mask(text == "")
+        return _filled(_text(column))
     return column
 
 
@@ -200,6 +198,13 @@ def _without_booleans(column: pd.Series) -> pd.Series:
         return column
     values = [int(value) if isinstance(value, (bool, np.bool_)) else value for value in column]
     return pd.Series(values, index=column.index, name=column.name, dtype=object)
+
+
+def _filled(text: pd.Series) -> pd.Series:
+    """Text without space around it; empty text is missing."""
+    text = text.str.strip()
+    empty = text == ""
+    return text.mask(empty) if empty.any() else text
 
 
 def _as_text(column: pd.Series, wanted: str) -> pd.Series:
