@@ -89,8 +89,8 @@ def known_rows(history: History, rows: KnownBy) -> Flags:
         return found
     for by, names in rows.names.items():
         tails = history.tails[by]
-        for place, (key, name) in enumerate(zip(rows.keys, names, strict=True)):
-            found[place] |= name is not None and key in tails.get(name, ())
+        given = zip(rows.keys, names, strict=True)
+        found |= np.array([name is not None and key in tails.get(name, ()) for key, name in given], dtype=bool)
     return found
 
 

@@ -377,10 +377,11 @@ class FeatureEngine:
         typed = typed[typed[self.features.time].notna()]
         reasons = self.faults(typed, faults, now)
         bad = reasons[reasons != ""]
-        unusable = quarantine(frame.loc[bad.index], bad.tolist()).reset_index(drop=True)
-        return self.reader.with_turns(typed[reasons == ""]), unusable
+        rows = frame.loc[bad.index] if len(bad) else frame.iloc[:0]
+        unusable = quarantine(rows, bad.tolist()).reset_index(drop=True)
+        return self.reader.with_turns(typed[reasons == ""] if len(bad) else typed), unusable
 
     def _joined(self, frame: pd.DataFrame, computed: pd.DataFrame, quarantine: pd.DataFrame) -> pd.DataFrame:
-        kept = frame.loc[~frame.index.isin(quarantine["row"])]
+        kept = frame if quarantine.empty else frame.loc[~frame.index.isin(quarantine["row"])]
         added = computed[list(self.features.names)].reindex(kept.index)
         return pd.concat([kept, added], axis="columns")

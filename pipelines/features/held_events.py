@@ -64,19 +64,18 @@ class HeldEvents:
         with self._lock:
             self._follow(session, count=count, last=last, now=now)
 
-    def near(self, engine: FeatureEngine, rows: KnownBy, *, but: Callable[[str], bool]) -> dict[str, HeldRow]:
-        """Those that share an entity with some event, by their keys as text: others cannot change its features.
-
-        - ``but``: says of a key whether it is left out.
-        """
+    def near(self, engine: FeatureEngine, rows: KnownBy) -> dict[str, HeldRow]:
+        """Those that share an entity with some event, by their keys as text: others cannot change its features."""
         with self._lock:
             found = self._by_entity(engine).keys(rows)
-            return {key: self._rows[key] for key in self._rows if key in found and not but(key)} if found else {}
+            return {key: self._rows[key] for key in self._rows if key in found} if found else {}
 
     def read_near(
         self, engine: FeatureEngine, row: KnownBy, *, now: datetime, but: Callable[[str], bool]
     ) -> list[Mapping[str, Any]]:
         """The same for one event, as ``FeatureEngine.read_one`` returns them.
+
+        - ``but``: says of a key whether it is left out.
 
         Raises ``NotPlainError`` if it takes a frame to say what is known of one of them.
         """

@@ -174,14 +174,16 @@ class OnRequest:
         self.check_leads()
         engine, key = state.engine, state.engine.features.key
         typed = engine.reader.read(events, reader)
-        own = set() if key is None else set(typed[key].astype(str))
         with self.in_turn(state), self.store.read() as session:
             marks = self.marks(session, now=now)
             times = events[engine.features.time].tolist()
             history, in_hand = state.history_for(times, lambda: self.followed(state), marks.batch)
             known_by = KnownBy.of(history, typed)
             self.held.follow(session, count=marks.held, last=marks.last_held, now=now)
-            near = self.held.near(engine, known_by, but=lambda each: each in own or each in in_hand)
+            near = self.held.near(engine, known_by)
+            if near and key is not None:
+                own = in_hand.union(typed[key].astype(str))
+                near = {name: row for name, row in near.items() if name not in own}
             held = framed_by_key(near)
             found = measure_ahead(engine, history, events, held, now=now, typed=typed, known_by=known_by)
             known = set(events.index[known_rows(history, known_by)].tolist())
