@@ -1,10 +1,11 @@
 """Measure how long ``detector serve`` takes to score events that a program asks about, and its memory.
 
-``python -m benchmarks.api [--requests 500]``
+``python -m benchmarks.api [--requests 500] [--plain]``
 
-Payments with two features of a card's past, a detector of forest and neighbours, client and service on this machine:
-one event after the other on one connection, 50 and 200 a second on four, a thousand in one request, and as many as
-can be, by turns with ``mlflow models serve`` of the same detector. The last line is one JSON object.
+Payments with two features of a card's past (none with ``--plain``), a detector of forest and neighbours, client and
+service on this machine: one event after the other on one connection, 50 and 200 a second on four, a thousand in one
+request, as JSON and as Arrow, and as many as can be, by turns with ``mlflow models serve`` of the same detector. The
+last line is one JSON object; the load of the machine, which others may use as well, is in it.
 """
 
 from __future__ import annotations
@@ -28,16 +29,18 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 import yaml
 
 from benchmarks.service import memory_of
 from pipelines.api import keys
+from pipelines.api.events import ARROW, JSON
 from pipelines.config import load_config
 from pipelines.simulate import simulate_transactions
 from pipelines.store import open_store
 from pipelines.training.train import train
 
-LEARNT, SCORED, ASKED, BATCH = 20_000, 4_000, 1_000, 1_000
+LEARNT, SCORED, ASKED, BATCH, BATCHES = 20_000, 4_000, 1_000, 1_000, 30
 RATE, SECONDS, CLIENTS, ROUNDS = 200.0, 10.0, 4, 3
 SETTINGS: dict[str, Any] = {
     "name": "payments",
@@ -61,15 +64,15 @@ SETTINGS: dict[str, Any] = {
 }
 
 
-def prepare(folder: Path) -> list[dict[str, Any]]:
+def prepare(folder: Path, settings: dict[str, Any] = SETTINGS) -> list[dict[str, Any]]:
     """Train a detector, put rows where the service looks for them, and return others to ask about."""
     start = datetime.now(UTC).replace(tzinfo=None) - timedelta(days=60)
     rows = simulate_transactions(LEARNT + SCORED + ASKED, start=start, days=60, seed=0)
     (folder / "in").mkdir()
     rows.iloc[:LEARNT].to_parquet(folder / "past.parquet")
-    (folder / "detector.yaml").write_text(yaml.safe_dump(SETTINGS))
+    (folder / "detector.yaml").write_text(yaml.safe_dump(settings))
     train(load_config(folder), now=datetime.now(UTC))
-    (folder / "detector.yaml").write_text(yaml.safe_dump(SETTINGS | {"source": {"path": "in"}}))
+    (folder / "detector.yaml").write_text(yaml.safe_dump(settings | {"source": {"path": "in"}}))
     rows.iloc[LEARNT : LEARNT + SCORED].to_parquet(folder / "in" / "first.parquet")
     asked = rows.iloc[LEARNT + SCORED :].drop(columns="is_fraud")
     found: list[dict[str, Any]] = json.loads(asked.to_json(orient="records", date_format="iso", date_unit="us"))
@@ -82,14 +85,23 @@ class Client:
     def __init__(self, address: str, key: str = "", *, path: str = "/v1/score") -> None:
         host, _, port = address.removeprefix("http://").partition(":")
         self._line = http.client.HTTPConnection(host, int(port), timeout=60)
-        self._headers = {"Authorization": f"Bearer {key}", "Content-Type": "application/json"}
+        self._key = {"Authorization": f"Bearer {key}"}
         self._path = path
 
     def score(self, body: dict[str, Any]) -> float:
         """Ask, and return the seconds until the answer was read."""
-        sent = json.dumps(body)
+        return self._send(json.dumps(body).encode(), {"Content-Type": JSON})
+
+    def score_stream(self, table: pa.Table) -> float:
+        """The same by an Arrow stream, answered by one, without keeping."""
+        sink = pa.BufferOutputStream()
+        with pa.ipc.new_stream(sink, table.schema) as stream:
+            stream.write_table(table)
+        return self._send(sink.getvalue().to_pybytes(), {"Content-Type": ARROW, "Accept": ARROW}, "?dry_run=true")
+
+    def _send(self, body: bytes, headers: dict[str, str], query: str = "") -> float:
         started = time.perf_counter()
-        self._line.request("POST", self._path, body=sent, headers=self._headers)
+        self._line.request("POST", self._path + query, body=body, headers=self._key | headers)
         answer = self._line.getresponse()
         said = answer.read()
         if answer.status != 200:
@@ -160,31 +172,49 @@ def mlflow_server(folder: Path) -> Iterator[str]:
             stdout=log,
             stderr=log,
             start_new_session=True,
-            env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[1])},
+            env={
+                **os.environ,
+                "PYTHONPATH": str(Path(__file__).parents[1]),
+                "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",  # for its uvicorn
+            },
         )
     try:
         address = f"http://127.0.0.1:{port}"
-        for _ in range(240):
+        for _ in range(600):
             with suppress(OSError):
                 socket.create_connection(("127.0.0.1", port), 1).close()
                 break
+            if process.poll() is not None:
+                raise RuntimeError(f"mlflow ended: {(folder / 'mlflow.log').read_text()[-2_000:]}")
             time.sleep(0.5)
         yield address
     finally:
-        os.killpg(process.pid, signal.SIGTERM)
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGTERM)
         process.wait(60)
 
 
-def measure(clients: Sequence[Client], events: Sequence[dict[str, Any]], requests: int) -> dict[str, float]:
-    """Milliseconds for one event, as a dry run and kept, and at a steady rate; rows a second of a batch."""
+def processor_ms(pid: int) -> float:
+    """Milliseconds of processor time that a process has had: others on the machine change it less than the clock."""
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return 1e3 * (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+def measure(clients: Sequence[Client], events: Sequence[dict[str, Any]], requests: int, pid: int) -> dict[str, float]:
+    """Milliseconds for one event, as a dry run and kept, and at a steady rate; rows a second of a batch.
+
+    ``pid`` is the service, whose processor time is taken beside.
+    """
     client, found = clients[0], dict[str, float]()
     for name, dry in (("dry", True), ("kept", False)):
+        had = processor_ms(pid)
         times = [
             1e3 * client.score({"event": events[number % len(events)], "dry_run": dry}) for number in range(requests)
         ]
         found |= {
             f"{name}_median_ms": statistics.median(times),
             f"{name}_p99_ms": sorted(times)[int(0.99 * len(times))],
+            f"{name}_processor_ms": (processor_ms(pid) - had) / requests,
         }
     # An amount with a space is read by frames, like whatever is not plain: the same event, the longer way.
     odd = [{"event": event | {"amount": f" {event['amount']}"}, "dry_run": True} for event in events]
@@ -199,14 +229,27 @@ def measure(clients: Sequence[Client], events: Sequence[dict[str, Any]], request
             f"{rate:.0f}_a_second_p99_ms": waited[int(0.99 * len(waited))],
         }
     batch = [events[number % len(events)] | {"transaction_id": f"b{number}"} for number in range(BATCH)]
-    seconds = statistics.median(client.score({"events": batch, "dry_run": True}) for _ in range(10))
-    return found | {"batch_rows_a_second": BATCH / seconds}
+    table = pa.Table.from_pylist(batch)
+    bodies: dict[str, Callable[[], float]] = {
+        "batch": lambda: client.score({"events": batch, "dry_run": True}),
+        "arrow": lambda: client.score_stream(table),
+    }
+    for name, ask in bodies.items():
+        had = processor_ms(pid)
+        seconds = statistics.median(ask() for _ in range(BATCHES))
+        found |= {
+            f"{name}_rows_a_second": BATCH / seconds,
+            f"{name}_processor_ms": (processor_ms(pid) - had) / BATCHES,
+        }
+    return found
 
 
 def beside_mlflow(folder: Path, clients: Sequence[Client], events: Sequence[dict[str, Any]]) -> dict[str, float]:
     """Requests a second of one event each, by turns with `mlflow models serve`, which is given the features."""
     ours = [{"event": event, "dry_run": True} for event in events]
-    features = dict.fromkeys(load_config(folder).features.feature_set(load_config(folder).columns).names, 1.0)
+    config = load_config(folder)
+    measured = config.features.feature_set(config.columns).names if config.features.wanted else ()
+    features = dict.fromkeys(measured, 1.0)
     theirs = [{"dataframe_records": [event | features]} for event in events]
     rates: dict[str, list[float]] = {"ours": [], "mlflow": []}
     with mlflow_server(folder) as address:
@@ -226,10 +269,12 @@ def main(words: Sequence[str] | None = None) -> None:
     """Print what was measured."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--requests", type=int, default=500)
+    parser.add_argument("--plain", action="store_true")
     given = parser.parse_args(words)
+    settings = {name: value for name, value in SETTINGS.items() if name != "features" or not given.plain}
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        events = prepare(folder)
+        events = prepare(folder, settings)
         store = open_store(load_config(folder).service.store)
         with store.write() as session:
             key = keys.create(session, "benchmark", ["score"], days=1, now=datetime.now(UTC))
@@ -246,7 +291,9 @@ def main(words: Sequence[str] | None = None) -> None:
             clients = [Client(address, key) for _ in range(CLIENTS)]
             for event in events[:20]:
                 clients[0].score({"event": event, "dry_run": True})
-            found = measure(clients, events, given.requests) | {"idle_mb": idle, "used_mb": memory_of(process.pid)}
+            found = {"load_before": os.getloadavg()[0]} | measure(clients, events, given.requests, process.pid)
+            found |= {"load_after": os.getloadavg()[0], "idle_mb": idle, "used_mb": memory_of(process.pid)}
+            print(json.dumps(found), flush=True)
             found |= beside_mlflow(folder, clients, events)
         finally:
             process.terminate()

@@ -31,7 +31,11 @@ class DetectorError(Exception):
 
 
 class SchemaError(DetectorError, ValueError):
-    """A column is missing, misnamed or of the wrong kind."""
+    """A column is missing, misnamed or of the wrong kind; ``column`` is its name where one alone is wrong."""
+
+    def __init__(self, text: str, *, column: str = "") -> None:
+        super().__init__(text)
+        self.column = column
 
 
 class DataError(DetectorError, ValueError):

@@ -9,6 +9,8 @@ from hypothesis import strategies as st
 
 from detector.cleaning.clean import Cleaned, clean
 from detector.cleaning.quarantine import quarantine
+from detector.cleaning.reader import ColumnReader
+from detector.cleaning.values import read_numbers
 from detector.errors import DataError, SchemaError
 from detector.schema import Schema
 
@@ -328,3 +330,29 @@ def test_reasons_come_with_the_most_frequent_first() -> None:
     counted = Cleaned(pd.DataFrame(), pd.DataFrame(), {"a: infinite": 1, "b: not a date": 5}).reasons()
 
     assert list(counted) == ["b: not a date", "a: infinite"]
+
+
+def test_columns_that_were_read_before_are_not_read_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What features have read, ``clean`` takes over: not once rows were taken out, or of a column that is new."""
+    read: list[Any] = []
+
+    def read_and_note(column: pd.Series) -> Any:
+        read.append(column.name)
+        return read_numbers(column)
+
+    monkeypatch.setattr("detector.cleaning.reader.read_numbers", read_and_note)
+    frame = pd.DataFrame({"id": [1, 2], "amount": ["3", "x"]}, index=[5, 7])
+    schema = Schema(key="id", numeric=("amount", "count"))
+    reader = ColumnReader(frame)
+    reader.numbers("amount")
+    measured = frame.assign(count=[1.0, 2.0])
+
+    whole = clean(measured, schema, positions=measured.index, reader=reader.over(measured))
+    once = list(read)
+    part = clean(measured[:1], schema, positions=measured.index[:1], reader=reader.over(measured[:1]))
+
+    assert whole.rows["count"].to_dict() == {5: 1.0}
+    assert whole.quarantine["row"].tolist() == [7]
+    assert once == ["amount", "count"]
+    assert part.rows["amount"].to_dict() == {5: 3.0}
+    assert read == once * 2

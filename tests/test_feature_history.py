@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from detector.errors import BundleError, DataError, SettingError
 from detector.features import FeatureSet, History, load_history, save_history
 from detector.features import history as history_module
+from detector.features.excerpt import KnownBy
 from tests.test_features import feature_set, payments, seconds, table
 
 QUIET = {"deadline": None, "suppress_health_check": [HealthCheck.too_slow, HealthCheck.function_scoped_fixture]}
@@ -234,3 +235,25 @@ def test_a_label_without_its_date_says_nothing_yet():
     assert history.report(pd.DataFrame([row | {"told": pd.NaT}])).all()
 
     assert history.push_one(row | {"time": seconds(2)})["frauds_1h_by_shop"] == 0.0
+
+
+def test_many_rows_are_known_by_what_each_is_known_by():
+    """Names of entities are the same of a frame and of a row: text, numbers, gaps, several columns at once."""
+    features = FeatureSet(("count by card over 1d", "count by card, shop over 1d"), time="time", key="id")
+    history = History(features)
+    rows = pd.DataFrame(
+        {
+            "id": ["b", "a", "c", "d"],
+            "time": pd.Timestamp("2024-01-01"),
+            "card": pd.array([7, None, 7, 8], dtype="Int64"),
+            "shop": pd.array(["x", "y", None, "x"], dtype="str"),
+        }
+    )
+
+    together = KnownBy.of(history, rows)
+    alone = [KnownBy.of_one(history, row) for row in rows.to_dict("records")]
+
+    assert together.keys == [each.keys[0] for each in alone]
+    for by, names in together.names.items():
+        assert names == [each.names[by][0] for each in alone]
+    assert together.names["card", "shop"] == ["7\x1fx", None, None, "8\x1fx"]

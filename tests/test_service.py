@@ -439,7 +439,10 @@ def test_cycles_of_old_objects_are_collected() -> None:
         assert gone() is not None
         seconds[0] = 60.0
         assert free.give_back()
+        looked_at = len(gc.get_objects())
     finally:
+        gc.unfreeze()
         gc.enable()
 
     assert gone() is None
+    assert looked_at < len(gc.get_objects()) / 2  # of what was there before, nothing

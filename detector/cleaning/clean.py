@@ -16,7 +16,7 @@ import pandas as pd
 
 from detector.arrays import Flags, Places
 from detector.cleaning.quarantine import quarantine
-from detector.cleaning.values import read_booleans, read_categories, read_dates, read_names, read_numbers
+from detector.cleaning.reader import ColumnReader
 from detector.errors import DataError
 from detector.schema import Schema
 
@@ -54,6 +54,7 @@ def clean(
     labelled: bool = False,
     drop_duplicates: bool = True,
     positions: pd.Index | None = None,
+    reader: ColumnReader | None = None,
 ) -> Cleaned:
     """Type every column the schema names, and quarantine the rows that cannot be used.
 
@@ -72,6 +73,8 @@ def clean(
         Whether a key's second appearance is a fault. Only good rows count as its first.
     positions : Index, optional
         Where each row stands in the table, where the frame is a batch or a sample of it; 0, 1, ... by default.
+    reader : ColumnReader, optional
+        Of the same frame, indexed by ``positions``, where some of its columns were read before.
 
     Returns
     -------
@@ -101,10 +104,14 @@ def clean(
             f"Convert it first, such as with .to_pandas()."
         )
     schema.check(frame.columns, labelled=labelled)
-    frame = frame.set_axis([str(name) for name in frame.columns], axis="columns")
-    frame = frame.set_axis(pd.RangeIndex(len(frame)) if positions is None else positions, axis="index")
+    if not all(isinstance(name, str) for name in frame.columns):
+        frame = frame.set_axis([str(name) for name in frame.columns], axis="columns")
+    positions = pd.RangeIndex(len(frame)) if positions is None else positions
+    if positions is not frame.index:
+        frame = frame.set_axis(positions, axis="index")
     faults = _Faults(frame)
-    rows = pd.DataFrame(_typed(frame, schema, faults, labelled=labelled), index=frame.index, copy=False)
+    reader = ColumnReader(frame) if reader is None else reader
+    rows = pd.DataFrame(_typed(reader, schema, faults, labelled=labelled), index=frame.index, copy=False)
     if schema.key is not None and drop_duplicates:
         _refuse_repeated(rows[schema.key], faults)
     if not faults.bad.any():
@@ -137,41 +144,41 @@ class _Faults:
     def quarantine(self) -> pd.DataFrame:
         """The bad rows as they came, after their position and the reasons."""
         reasons = ["; ".join(self._reasons[position]) for position in np.flatnonzero(self.bad).tolist()]
-        rows = self.frame[self.bad]
+        rows = self.frame[self.bad] if reasons else self.frame.iloc[:0]
         return quarantine(rows, reasons, positions=rows.index.to_numpy(dtype=np.int64)).reset_index(drop=True)
 
 
-def _typed(frame: pd.DataFrame, schema: Schema, faults: _Faults, *, labelled: bool) -> dict[str, pd.Series]:
+def _typed(reader: ColumnReader, schema: Schema, faults: _Faults, *, labelled: bool) -> dict[str, pd.Series]:
     typed: dict[str, pd.Series] = {}
     if schema.key is not None:
-        typed[schema.key] = read_names(frame[schema.key])
+        typed[schema.key] = reader.names(schema.key)
         absent = typed[schema.key].isna().to_numpy()
         faults.add(schema.key, absent, "missing key", "the key is missing")
         _refuse_unusable(typed[schema.key], faults)
     for name in dict.fromkeys(name for name in (schema.time, *schema.datetime) if name is not None):
-        typed[name], unread = read_dates(frame[name])
+        typed[name], unread = reader.dates(name)
         faults.add(name, unread, "not a date", "{} is not a date")
         if name == schema.time:
             absent = typed[name].isna().to_numpy() & ~unread
             faults.add(name, absent, "missing time", "the time is missing")
     if schema.entity is not None:
-        typed[schema.entity] = read_names(frame[schema.entity])
+        typed[schema.entity] = reader.names(schema.entity)
         _refuse_unusable(typed[schema.entity], faults)
-    if schema.label is not None and schema.label in frame:
-        typed[schema.label], unread = read_booleans(frame[schema.label])
+    if schema.label is not None and schema.label in reader.frame:
+        typed[schema.label], unread = reader.booleans(schema.label)
         if labelled:
             faults.add(schema.label, unread, "not 0 or 1", "{} is neither 0 nor 1")
     for name in schema.numeric:
-        typed[name], unread = read_numbers(frame[name])
+        typed[name], unread = reader.numbers(name)
         faults.add(name, unread, "not a number", "{} is not a number")
         values = typed[name].to_numpy()
         if not np.isfinite(values).all():
             faults.add(name, np.isinf(values), "infinite", "{} is infinite")
     for name in schema.boolean:
-        typed[name], unread = read_booleans(frame[name])
+        typed[name], unread = reader.booleans(name)
         faults.add(name, unread, "not true or false", "{} is neither true nor false")
     for name in schema.categorical:
-        typed[name] = read_categories(frame[name])
+        typed[name] = reader.categories(name)
     return {name: typed[name] for name in (*schema.roles.values(), *schema.features) if name in typed}
 
 
@@ -179,10 +186,10 @@ def _refuse_unusable(names: pd.Series, faults: _Faults) -> None:
     """Names are written to databases and kept in memory: no NUL, which PostgreSQL refuses, and no megabytes."""
     if names.dtype != "str":
         return
-    long = (names.str.len() > MOST_NAME).fillna(False).to_numpy(dtype=bool)
-    faults.add(str(names.name), long, "too long", f"{{}} has more than {MOST_NAME:,} characters")
-    holds = names.str.contains("\0", regex=False).fillna(False).to_numpy(dtype=bool)
-    faults.add(str(names.name), holds, "a NUL character", "{} holds a NUL character")
+    long = names.str.len() > MOST_NAME
+    faults.add(str(names.name), long.to_numpy(), "too long", f"{{}} has more than {MOST_NAME:,} characters")
+    holds = names.str.contains("\0", regex=False, na=False)
+    faults.add(str(names.name), holds.to_numpy(), "a NUL character", "{} holds a NUL character")
 
 
 def _refuse_repeated(key: pd.Series, faults: _Faults) -> None:

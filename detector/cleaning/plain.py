@@ -14,6 +14,7 @@ from math import isinf, nan
 from typing import Any
 
 from detector.cleaning.clean import MOST_NAME
+from detector.cleaning.values import MOMENT
 from detector.schema import Schema
 
 Cell = float | int | str | None
@@ -21,7 +22,7 @@ Cell = float | int | str | None
 WHOLE = 2**53
 """Whole numbers beyond this are not all floats."""
 LONG = 2**63
-_DATE = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}[T ][0-9]{2}:[0-9]{2}:[0-9]{2}(\.[0-9]{1,6})?(Z|[+-][0-9]{2}:[0-9]{2})?")
+_DATE = re.compile(MOMENT)
 _EPOCH, _EPOCH_UTC, _MICROSECOND = datetime(1970, 1, 1), datetime(1970, 1, 1, tzinfo=UTC), timedelta(microseconds=1)  # noqa: DTZ001 - times without a zone are UTC
 
 

@@ -38,6 +38,8 @@ Reading = tuple[pd.Series, Flags]
 INFINITE = {"inf": np.inf, "+inf": np.inf, "infinity": np.inf, "-inf": -np.inf, "-infinity": -np.inf}
 TRUTH = {"true": 1.0, "t": 1.0, "yes": 1.0, "y": 1.0, "false": 0.0, "f": 0.0, "no": 0.0, "n": 0.0}
 NUMBER = r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?"
+MOMENT = r"[0-9]{4}-[0-9]{2}-[0-9]{2}[T ][0-9]{2}:[0-9]{2}:[0-9]{2}(\.[0-9]{1,6})?(Z|[+-][0-9]{2}:[0-9]{2})?"
+"""A date with its time as it can be read without a second look."""
 
 
 def read_numbers(column: pd.Series) -> Reading:
@@ -108,17 +110,24 @@ def read_dates(column: pd.Series) -> Reading:
         return values.astype("datetime64[us]"), np.zeros(len(column), dtype=bool)
     if types.is_numeric_dtype(column) and not types.is_bool_dtype(column):
         return _dates_from_numbers(read_numbers(column)[0])
+    if isinstance(column.dtype, pd.StringDtype) and column.str.fullmatch(MOMENT).all():
+        values = _dates_from_iso(column)
+        return values, values.isna().to_numpy()
     text = _as_text(column, "a date")
     digits = text.str.fullmatch(NUMBER).to_numpy(dtype=bool, na_value=False)
     # pandas reads "now" and "today" from the clock, and drops to nanoseconds, with their short range of
     # years, for the whole batch if one row has more than six decimals.
     iso = text.where(text.str.match("[0-9]").to_numpy(dtype=bool, na_value=False) & ~digits)
     iso = iso.str.replace(r"(\.[0-9]{6})[0-9]+", r"\1", regex=True)
-    values = pd.to_datetime(iso, format="ISO8601", errors="coerce", utc=True).dt.tz_localize(None)
-    values = values.astype("datetime64[us]")
+    values = _dates_from_iso(iso)
     if digits.any():
         values[digits] = _dates_from_numbers(text[digits].astype(np.float64))[0]
     return values, (values.isna() & text.notna()).to_numpy()
+
+
+def _dates_from_iso(text: pd.Series) -> pd.Series:
+    values = pd.to_datetime(text, format="ISO8601", errors="coerce", utc=True).dt.tz_localize(None)
+    return values.astype("datetime64[us]")
 
 
 def _dates_from_numbers(numbers: pd.Series) -> Reading:
@@ -146,8 +155,7 @@ def read_categories(column: pd.Series) -> pd.Series:
         codes, values = pd.factorize(column)
         known = pd.Series([_text_of(value) for value in values], dtype="str")
         return pd.Series(known.array.take(codes, allow_fill=True), index=column.index, copy=False)
-    text = _text(column).str.strip()
-    return text.mask(text == "")
+    return _filled(_text(column))
 
 
 def read_names(column: pd.Series) -> pd.Series:
@@ -166,8 +174,7 @@ def read_names(column: pd.Series) -> pd.Series:
         if ((np.abs(known) < 2.0**63) & (np.trunc(known) == known)).all():
             return column.astype("int64" if len(known) == len(column) else "Int64")
     if column.dtype == object or types.is_string_dtype(column):
-        text = _text(column).str.strip()
-        return text.mask(text == "")
+        return _filled(_text(column))
     return column
 
 
@@ -193,12 +200,20 @@ def _without_booleans(column: pd.Series) -> pd.Series:
     return pd.Series(values, index=column.index, name=column.name, dtype=object)
 
 
+def _filled(text: pd.Series) -> pd.Series:
+    """Text without space around it; empty text is missing."""
+    text = text.str.strip()
+    empty = text == ""
+    return text.mask(empty) if empty.any() else text
+
+
 def _as_text(column: pd.Series, wanted: str) -> pd.Series:
     """Stripped text without the words for missing, or an error where the type says it can never do."""
     if not (column.dtype == object or types.is_string_dtype(column)):
         raise SchemaError(
             f"Column {column.name!r} should hold {wanted} in each row, but its type is {column.dtype}. "
-            f"List it under another kind, or convert it before."
+            f"List it under another kind, or convert it before.",
+            column=str(column.name),
         )
     text = _text(column).str.strip()
     return text.mask(text.str.lower().isin(MISSING))

@@ -3,45 +3,66 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, Self
 
 import numpy as np
 import pandas as pd
 
 from detector.arrays import Flags
+from detector.features import integers
 from detector.features.history import By, History
+from detector.features.join import entity_names
 from detector.features.layout import EMPTY
 from detector.features.one_row import entity_name
 
 
-def excerpt(history: History, rows: pd.DataFrame) -> History:
+@dataclass(frozen=True)
+class KnownBy:
+    """What a history knows some rows by.
+
+    - ``keys``: of each row; None without keys.
+    - ``names``: by each way to group rows, the entity of each row; None where part of it is missing.
+    """
+
+    keys: list[Any]
+    names: Mapping[By, list[str | None]]
+
+    @classmethod
+    def of(cls, history: History, rows: pd.DataFrame) -> Self:
+        """Of a frame with the key, if there is one, and the entities, as for ``History.push``."""
+        key = history.features.key
+        keys = [None] * len(rows) if key is None else rows[key].tolist()
+        return cls(keys, {by: _names(rows, by) for by in history.layouts})
+
+    @classmethod
+    def of_one(cls, history: History, row: Mapping[str, Any]) -> Self:
+        """Of one typed row."""
+        key = history.features.key
+        return cls([None if key is None else row[key]], {by: [entity_name(row, by)] for by in history.layouts})
+
+    def entities(self) -> Iterable[tuple[By, str]]:
+        """Each entity once."""
+        return ((by, name) for by, names in self.names.items() for name in dict.fromkeys(names) if name is not None)
+
+
+def excerpt(history: History, rows: KnownBy) -> History:
     """The past of the entities of some rows alone, to be moved on while the history stays as it is.
 
     Rows that are in the past already, told by their key, are left out of it.
-
-    Parameters
-    ----------
-    history : History
-        The whole past.
-    rows : DataFrame
-        With the key, if there is one, and the entities, as for ``History.push``.
 
     >>> from detector.features.feature_set import FeatureSet
     >>> history = History(FeatureSet(("count by card over 1d",), time="time"))
     >>> rows = pd.DataFrame({"time": [pd.Timestamp("2024-01-01")] * 2, "card": ["c", "d"]})
     >>> _ = history.push(rows)
-    >>> len(history), len(excerpt(history, rows[:1]))
+    >>> len(history), len(excerpt(history, KnownBy.of(history, rows[:1])))
     (2, 1)
     """
-    return excerpt_of(history, _records(history, rows))
-
-
-def excerpt_of(history: History, rows: Iterable[Mapping[str, Any]]) -> History:
-    """The same for rows as mappings, typed."""
-    found, rows = history.emptied(), list(rows)
+    found = history.emptied()
     for by, layout in history.layouts.items():
-        for name, keys in _keys_by_entity(history, rows, by).items():
-            packed, tail = history.entities[by].get(name, EMPTY), history.tails[by].get(name, ())
+        entities, tails = history.entities[by], history.tails[by]
+        for name, keys in _keys_by_entity(rows, by).items():
+            packed, tail = entities.get(name, EMPTY), tails.get(name, ())
             known_from = len(packed) // layout.size - len(tail)
             for place in reversed([place for place, each in enumerate(tail) if each in keys]):
                 cut = (known_from + place) * layout.size
@@ -53,38 +74,37 @@ def excerpt_of(history: History, rows: Iterable[Mapping[str, Any]]) -> History:
     return found
 
 
-def known_rows(history: History, rows: pd.DataFrame) -> Flags:
+def known_rows(history: History, rows: KnownBy) -> Flags:
     """Which rows are in the past already, told by their key; a row that is too late to be pushed is not looked for.
 
     >>> from detector.features.feature_set import FeatureSet
     >>> history = History(FeatureSet(("count by card over 1d",), time="time", key="id"))
     >>> rows = pd.DataFrame({"id": [1, 2], "time": [pd.Timestamp("2024-01-01")] * 2, "card": ["c", "d"]})
     >>> _ = history.push(rows[:1])
-    >>> known_rows(history, rows).tolist()
+    >>> known_rows(history, KnownBy.of(history, rows)).tolist()
     [True, False]
     """
-    return np.array([is_known(history, row) for row in _records(history, rows)], dtype=bool)
-
-
-def is_known(history: History, row: Mapping[str, Any]) -> bool:
-    """The same of one row, typed."""
-    key = history.features.key
-    if key is None:
-        return False
-    names = ((by, entity_name(row, by)) for by in history.layouts)
-    return any(name is not None and row[key] in history.tails[by].get(name, ()) for by, name in names)
-
-
-def _keys_by_entity(history: History, rows: Iterable[Mapping[str, Any]], by: By) -> dict[str, set[Any]]:
-    key, found = history.features.key, dict[str, set[Any]]()
-    for row in rows:
-        if (name := entity_name(row, by)) is not None:
-            found.setdefault(name, set()).add(None if key is None else row[key])
+    found = np.zeros(len(rows.keys), dtype=bool)
+    if history.features.key is None:
+        return found
+    for by, names in rows.names.items():
+        tails = history.tails[by]
+        given = zip(rows.keys, names, strict=True)
+        found |= np.array([name is not None and key in tails.get(name, ()) for key, name in given], dtype=bool)
     return found
 
 
-def _records(history: History, rows: pd.DataFrame) -> list[dict[Any, Any]]:
-    key, columns = history.features.key, dict.fromkeys(name for by in history.layouts for name in by)
-    named = list(columns if key is None else columns | {key: None})
-    records: list[dict[Any, Any]] = rows[named].to_dict("records")
-    return records
+def _names(rows: pd.DataFrame, by: By) -> list[str | None]:
+    codes = integers.groups(rows, by)
+    first = np.zeros(int(codes.max(initial=-1)) + 1, dtype=np.intp)
+    first[codes[codes >= 0]] = np.flatnonzero(codes >= 0)
+    names = [*entity_names(rows.iloc[first], by), None]  # the last for rows without one, whose code is -1
+    return [names[code] for code in codes.tolist()]
+
+
+def _keys_by_entity(rows: KnownBy, by: By) -> dict[str, set[Any]]:
+    found: dict[str, set[Any]] = {}
+    for name, key in zip(rows.names[by], rows.keys, strict=True):
+        if name is not None:
+            found.setdefault(name, set()).add(key)
+    return found

@@ -15,8 +15,8 @@ from pipelines.alerts.review import notes, queue
 from pipelines.alerts.review.queue import MOST_COUNTED, Beside, Line, Wanted
 from pipelines.api.doors import Doors, caller_of, needs
 from pipelines.api.problems import HEADERS
-from pipelines.api.scores import plain
 from pipelines.api.writes import in_one_transaction
+from pipelines.features.held_events import plain
 from pipelines.scoring.alert_rows import rows_of_alert
 
 VIA = "api"

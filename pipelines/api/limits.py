@@ -10,6 +10,8 @@ from collections.abc import Callable
 from fastapi import HTTPException
 from starlette.types import Message, Receive
 
+from pipelines.api.problems import ProblemError
+
 BURST_SECONDS = 10.0
 MOST_KNOWN = 10_000
 
@@ -79,3 +81,10 @@ def too_large(most: int) -> HTTPException:
     return HTTPException(
         413, f"A request may have {most:,} bytes. Send less at once, or raise `service.api.most_megabytes`."
     )
+
+
+def check_number(events: int, *, most: int) -> None:
+    """Raise ``ProblemError`` if there are more events than allowed."""
+    if events > most:
+        text = f"expected at most {most:,} (`service.api.most_events`), received {events:,}"
+        raise ProblemError(422, "Too many events.", fields={"events": text})

@@ -3,54 +3,31 @@
 from __future__ import annotations
 
 import contextlib
-import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Annotated, Any
 
 import pandas as pd
-from fastapi import APIRouter, Depends, Request
-from fastapi.responses import JSONResponse
-from pydantic import BaseModel, ConfigDict, Field
+from fastapi import APIRouter, Depends, Query, Request
+from fastapi.concurrency import run_in_threadpool
+from fastapi.responses import Response
+from pydantic import BaseModel, Field
+from pydantic_core import to_json
+from starlette.requests import ClientDisconnect
 
 from detector.cleaning.plain import NotPlainError
-from detector.errors import nearest
+from detector.errors import SchemaError
+from pipelines.api.arrow_stream import stream_of
 from pipelines.api.doors import Doors, needs
+from pipelines.api.events import ARROW, JSON, Events, Given
 from pipelines.api.problems import HEADERS, ProblemError
-from pipelines.api.writes import beside
-from pipelines.features.held_events import framed
+from pipelines.api.writes import once
+from pipelines.features.held_events import plain
 from pipelines.scoring.on_request import BusyError, ScoredEvents
 from pipelines.scoring.one_event import score_one
 
-Value = str | int | float | bool | None
-Event = Annotated[dict[str, Value], Field(min_length=1, max_length=2_000)]
-
-
-class Events(BaseModel):
-    """Events to score: one, or several."""
-
-    model_config = ConfigDict(extra="forbid")
-
-    event: Event | None = Field(None, description="One event: the columns of a row, times as ISO 8601.")
-    events: list[Event] | None = Field(None, min_length=1, description="Several, which count in each other's past.")
-    reasons: bool = Field(default=False, description="Whether each gets its reasons, flagged or not.")
-    dry_run: bool = Field(default=False, description="Whether later events are not to count these.")
-
-    def listed(self, *, most: int) -> Sequence[Mapping[str, Value]]:
-        """The events.
-
-        Raises ``ProblemError`` if there are none, too many, or both ``event`` and ``events``.
-        """
-        if (self.event is None) == (self.events is None):
-            raise ProblemError(422, "Give one event, or events.", fields={"event": "expected this, or `events`"})
-        listed = [self.event] if self.event is not None else self.events or []
-        if len(listed) > most:
-            text = f"expected at most {most:,} (`service.api.most_events`), received {len(listed):,}"
-            raise ProblemError(422, "Too many events.", fields={"events": text})
-        return listed
-
-    def place(self, number: int, name: str = "") -> str:
-        """How a field is called in an error."""
-        return ".".join(part for part in ("event" if self.event is not None else f"events.{number}", name) if part)
+Flag = Annotated[bool, Query(description="As in the body, for a body that is an Arrow stream.")]
+BINARY = {"schema": {"type": "string", "format": "binary"}}
+BODY = {"required": True, "content": {JSON: {"schema": Events.model_json_schema()}, ARROW: BINARY}}
 
 
 class Reason(BaseModel):
@@ -100,46 +77,65 @@ def scores_router(doors: Doors) -> APIRouter:
     router = APIRouter(tags=["score"])
     most = doors.config.service.api.most_events
 
-    @router.post("/score", response_model=Scores, dependencies=[Depends(needs("score"))])
-    def score(given: Events, request: Request) -> JSONResponse:
+    @router.post(
+        "/score",
+        response_model=Scores,
+        responses={200: {"content": {ARROW: BINARY}}},
+        dependencies=[Depends(needs("score"))],
+        openapi_extra={"requestBody": BODY},
+    )
+    async def score(request: Request, *, reasons: Flag = False, dry_run: Flag = False) -> Response:
         """Score events as the next batch would, if it held just these."""
-        listed = given.listed(most=most)
-        if given.dry_run:
-            return JSONResponse(_scored(doors, given, listed), headers=HEADERS)
-        return beside(doors, request, given, lambda: _scored(doors, given, listed))
+        try:
+            body = await request.body()
+        except ClientDisconnect:
+            raise ProblemError(400, "The body did not come in whole.") from None
+
+        def answer() -> Response:
+            kind = request.headers.get("content-type", "")
+            columns = doors.on_request.columns
+            given = Given.read(body, kind, columns, most=most, reasons=reasons, dry_run=dry_run)
+            wants_arrow = ARROW in request.headers.get("accept", "").lower()
+            if given.dry_run:
+                return said(_scored(doors, given), as_arrow=wants_arrow)
+            return once(
+                doors, request, body, lambda: _scored(doors, given), lambda each: said(each, as_arrow=wants_arrow)
+            )
+
+        return await run_in_threadpool(answer)
 
     return router
 
 
-def _scored(doors: Doors, given: Events, listed: Sequence[Mapping[str, Value]]) -> dict[str, Any]:
-    wanted = doors.on_request.columns
-    if missing := {
-        given.place(number, name): f"missing; give null if it has no value. {nearest(name, event)}"
-        for number, event in enumerate(listed)
-        for name in wanted
-        if name not in event
-    }:
-        text = "1 value is missing." if len(missing) == 1 else f"{len(missing):,} values are missing."
-        raise ProblemError(422, text, fields=dict(list(missing.items())[:20]))
+def said(answer: Mapping[str, Any], *, as_arrow: bool = False) -> Response:
+    """An answer as it is sent."""
+    if as_arrow:
+        return Response(stream_of(answer), media_type=ARROW, headers=HEADERS)
+    return Response(to_json(answer), media_type=JSON, headers=HEADERS)
+
+
+def _scored(doors: Doors, given: Given) -> dict[str, Any]:
+    keep = not given.dry_run
     try:
-        if len(listed) == 1 and not given.reasons:
+        if given.one is not None and not given.reasons:
             with contextlib.suppress(NotPlainError):
-                return scored_one(doors, listed[0], keep=not given.dry_run)
-        frame = framed(listed)
-        found = doors.on_request.score(frame, now=doors.clock(), explain=given.reasons, keep=not given.dry_run)
+                return scored_one(doors, given.one, keep=keep)
+        found = doors.on_request.score(given.frame, now=doors.clock(), explain=given.reasons, keep=keep)
     except BusyError as error:
         raise ProblemError(503, str(error), headers={"Retry-After": "2"}) from None
+    except SchemaError as error:
+        if not error.column:
+            raise
+        raise ProblemError(422, "A column cannot be read.", fields={f"events.{error.column}": str(error)}) from None
     refused = [_refused(place, text, given) for place, text in sorted(found.refused.items())]
-    if refused and len(listed) == 1:
+    if refused and len(given.frame) == 1:
         raise ProblemError(422, "The event cannot be scored.", fields={refused[0]["field"]: refused[0]["detail"]})
     scores = _plain(found, key=doors.config.columns.key, explained=given.reasons)
-    return {"model_version": found.version, "scores": scores, "refused": refused} | {
-        "held": found.held,
-        "note": found.note,
-    }
+    about = {"model_version": found.version, "held": found.held, "note": found.note}
+    return about | {"scores": scores, "refused": refused}
 
 
-def scored_one(doors: Doors, event: Mapping[str, Value], *, keep: bool) -> dict[str, Any]:
+def scored_one(doors: Doors, event: Mapping[str, Any], *, keep: bool) -> dict[str, Any]:
     """What is answered to one plain event.
 
     Raises ``NotPlainError`` if it goes by frames; ``BusyError`` as they do.
@@ -149,24 +145,26 @@ def scored_one(doors: Doors, event: Mapping[str, Value], *, keep: bool) -> dict[
     return {"model_version": found.version, "scores": [line], "refused": [], "held": found.held, "note": found.note}
 
 
-def _refused(place: int, text: str, given: Events) -> dict[str, Any]:
+def _refused(place: int, text: str, given: Given) -> dict[str, Any]:
     name, _, _ = text.partition(":")
     return {"place": place, "field": given.place(place, name if " " not in name else ""), "detail": text}
 
 
 def _plain(found: ScoredEvents, *, key: str | None, explained: bool) -> list[dict[str, Any]]:
     scores = found.scores
-    names = ["risk", "p_value", "flagged", "severity", "decided_by"]
     keys = [None] * len(scores) if key is None or key not in scores else scores[key].tolist()
-    lists: list[Any] = [None] * len(scores)
+    reasons: list[Any] = [None] * len(scores)
     if explained:
-        lists = [[_reason(each) for each in reasons] for reasons in scores["reasons"]]
-    rules = [_named(scores, name) for name in ("rules_hit", "hidden_by")]
-    lines = zip(scores.index.tolist(), keys, scores[names].to_dict("records"), *rules, lists, strict=True)
-    return [
-        {"place": place, "key": plain(key), **line, "rules": hit, "hidden_by": hidden, "reasons": reasons}
-        for place, key, line, hit, hidden, reasons in lines
-    ]
+        reasons = [[_reason(each) for each in listed] for listed in scores["reasons"]]
+    columns = {
+        "place": scores.index.tolist(),
+        "key": [plain(each) for each in keys],
+        **{name: scores[name].tolist() for name in ("risk", "p_value", "flagged", "severity", "decided_by")},
+        "rules": _named(scores, "rules_hit"),
+        "hidden_by": _named(scores, "hidden_by"),
+        "reasons": reasons,
+    }
+    return [dict(zip(columns, line, strict=True)) for line in zip(*columns.values(), strict=True)]
 
 
 def _named(scores: pd.DataFrame, column: str) -> list[list[str]]:
@@ -182,14 +180,3 @@ def _reason(reason: Any) -> dict[str, Any]:
         "expected": reason.expected,
         "share": round(float(reason.share), 4),
     }
-
-
-def plain(value: Any) -> Any:
-    """A value as JSON can hold it.
-
-    >>> plain(float("nan")), plain(pd.Timestamp("2026-03-01")), plain(3)
-    (None, '2026-03-01T00:00:00', 3)
-    """
-    if value is None or value is pd.NaT or (isinstance(value, float) and not math.isfinite(value)):
-        return None
-    return value.isoformat() if isinstance(value, pd.Timestamp) else value

@@ -6,11 +6,9 @@ which says what is wrong. So there is nothing here that answers an error.
 
 from __future__ import annotations
 
-from typing import Any
-
 import anyio.to_thread
-from fastapi.responses import JSONResponse
-from pydantic import ValidationError
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import Response
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -18,8 +16,11 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from detector.cleaning.plain import NotPlainError
 from detector.errors import DetectorError
 from pipelines.api.doors import Doors, caller_of
-from pipelines.api.problems import HEADERS
-from pipelines.api.scores import Events, scored_one
+from pipelines.api.events import ARROW, JSON, Events
+from pipelines.api.scores import said, scored_one
+
+MOST_BYTES = 65_536
+"""A longer body is of several events, mostly, and is read once alone."""
 
 
 class ShortWay:
@@ -37,27 +38,26 @@ class ShortWay:
             return
         request = Request(scope, receive)
         headers = request.headers
-        is_plain = headers.get("content-type", "").startswith("application/json") and "idempotency-key" not in headers
-        if not is_plain or not caller_of(request).may("score"):
+        is_plain = headers.get("content-type", "").startswith(JSON) and ARROW not in headers.get("accept", "")
+        if not is_plain or scope["query_string"] or "idempotency-key" in headers or not caller_of(request).may("score"):
             await self.app(scope, receive, send)
             return
         body = Body(receive)
         read = await body.read()
-        found = None if read is None else await anyio.to_thread.run_sync(self._scored, read)
-        if found is None:
-            await self.app(scope, body.again, send)
-        else:
-            await JSONResponse(found, headers=HEADERS)(scope, receive, send)
+        found = None
+        if read is not None and len(read) <= MOST_BYTES:
+            found = await anyio.to_thread.run_sync(self._scored, read)
+        await (self.app(scope, body.again, send) if found is None else found(scope, receive, send))
 
-    def _scored(self, body: bytes) -> dict[str, Any] | None:
+    def _scored(self, body: bytes) -> Response | None:
         try:
-            given = Events.model_validate_json(body)
+            given = Events.read(body)
             if given.event is None or given.events is not None or given.reasons:
                 return None
-            if any(name not in given.event for name in self.doors.on_request.columns):
+            if any(name not in given.event for name in self.doors.on_request.columns.needed):
                 return None
-            return scored_one(self.doors, given.event, keep=not given.dry_run)
-        except (ValidationError, NotPlainError, DetectorError):
+            return said(scored_one(self.doors, given.event, keep=not given.dry_run))
+        except (RequestValidationError, NotPlainError, DetectorError):
             return None
 
 

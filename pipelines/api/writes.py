@@ -9,11 +9,11 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable
 from datetime import timedelta
-from typing import Any
+from typing import Any, TypeVar
 
 import sqlalchemy as sa
 from fastapi import Request
-from fastapi.responses import JSONResponse
+from fastapi.responses import JSONResponse, Response
 from pydantic import BaseModel
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.orm import Session
@@ -27,6 +27,8 @@ IN_HAND = 0
 LOST_AFTER = timedelta(minutes=5)
 
 Values = dict[str, Any]
+Answer = TypeVar("Answer", bound=Response)
+Respond = Callable[[Values], Answer]
 
 
 def in_one_transaction(
@@ -36,40 +38,52 @@ def in_one_transaction(
     note = _note(doors, request, given)
     with doors.store.write() as session:
         if note is not None and (before := _taken(session, note)) is not None:
-            return _again(before, note)
+            return _again(before, note, as_json)
         answer = act(session)
         _done(session, note, answer)
-    return JSONResponse(answer, headers=HEADERS)
+    return as_json(answer)
 
 
 def beside(doors: Doors, request: Request, given: BaseModel | None, act: Callable[[], Values]) -> JSONResponse:
     """Do something that is no transaction of the service's state; while it is in hand, the same request is refused."""
+    return once(doors, request, given, act, as_json)
+
+
+def once(
+    doors: Doors, request: Request, given: BaseModel | bytes | None, act: Callable[[], Values], respond: Respond[Answer]
+) -> Answer:
+    """The same, with what makes the response of an answer."""
     note = _note(doors, request, given)
-    if note is not None:
-        with doors.store.write() as session:
-            if (before := _taken(session, note)) is not None:
-                return _again(before, note)
+    if note is None:
+        return respond(act())
+    with doors.store.write() as session:
+        if (before := _taken(session, note)) is not None:
+            return _again(before, note, respond)
     try:
         answer = act()
     except BaseException:
-        if note is not None:
-            with doors.store.write() as session:
-                session.execute(_ours(sa.delete(AnsweredRequest), note))
+        with doors.store.write() as session:
+            session.execute(_ours(sa.delete(AnsweredRequest), note))
         raise
     with doors.store.write() as session:
         _done(session, note, answer)
+    return respond(answer)
+
+
+def as_json(answer: Values) -> JSONResponse:
+    """An answer as it is sent."""
     return JSONResponse(answer, headers=HEADERS)
 
 
-def _note(doors: Doors, request: Request, given: BaseModel | None) -> Values | None:
+def _note(doors: Doors, request: Request, given: BaseModel | bytes | None) -> Values | None:
     name = request.headers.get("idempotency-key")
     if name is None:
         return None
     if not name.strip() or len(name) > MOST_NAME or not name.isprintable():
         raise ProblemError(400, f"Idempotency-Key: expected 1 to {MOST_NAME} printable characters.")
-    body = "" if given is None else given.model_dump_json()
-    said = f"{request.method} {request.url.path}?{request.url.query}\n{body}"
-    fingerprint = hashlib.sha256(said.encode()).hexdigest()
+    body = given.model_dump_json().encode() if isinstance(given, BaseModel) else given or b""
+    said = f"{request.method} {request.url.path}?{request.url.query}\n".encode() + body
+    fingerprint = hashlib.sha256(said).hexdigest()
     values = {"key": caller_of(request).id, "name": name, "fingerprint": fingerprint}
     return values | {"status": IN_HAND, "answer": {}, "at": doors.clock()}
 
@@ -87,12 +101,14 @@ def _taken(session: Session, note: Values) -> AnsweredRequest | None:
     return found
 
 
-def _again(before: AnsweredRequest, note: Values) -> JSONResponse:
+def _again(before: AnsweredRequest, note: Values, respond: Respond[Answer]) -> Answer:
     if before.fingerprint != note["fingerprint"]:
         raise ProblemError(422, "Idempotency-Key: another request came under this name. Give each its own.")
     if before.status == IN_HAND:
         raise ProblemError(409, "Idempotency-Key: the request of this name is in hand.", headers={"Retry-After": "1"})
-    return JSONResponse(before.answer, before.status, headers={**HEADERS, "Idempotent-Replay": "true"})
+    found = respond(before.answer)
+    found.headers["Idempotent-Replay"] = "true"
+    return found
 
 
 def _done(session: Session, note: Values | None, answer: Values) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -19,7 +19,7 @@ from detector.cleaning.values import naive_utc
 from detector.errors import DataError, SettingError
 from detector.features import FeatureSet, History, load_history, save_history
 from detector.features.duration import MICROSECONDS, short
-from detector.features.excerpt import excerpt, excerpt_of
+from detector.features.excerpt import KnownBy, excerpt
 from detector.features.one_row import to_microseconds
 from detector.schema import Schema
 from pipelines.config import Config
@@ -249,15 +249,10 @@ class FeatureEngine:
         taken = typed[~again]
         return MeasuredRows(self._joined(frame, self.history.push(taken), quarantine), quarantine, taken)
 
-    def beside(
-        self, history: History, typed: pd.DataFrame, records: Sequence[Mapping[str, Any]] | None = None
-    ) -> FeatureEngine:
-        """An engine that goes on from the past of some rows' entities; what it takes leaves that past as it is.
-
-        ``typed`` holds the rows as the reader returns them; ``records``, if at hand, the same as mappings.
-        """
+    def beside(self, history: History, rows: KnownBy) -> FeatureEngine:
+        """An engine that goes on from the past of some rows' entities; what it takes leaves that past as it is."""
         found = copy.copy(self)
-        found.history = excerpt(history, typed) if records is None else excerpt_of(history, records)
+        found.history = excerpt(history, rows)
         return found
 
     def read_one(self, row: Mapping[str, Any], *, now: pd.Timestamp) -> dict[str, Any]:
@@ -281,18 +276,19 @@ class FeatureEngine:
             raise NotPlainError
 
     def measure_one(
-        self, history: History, typed: Mapping[str, Any], beside: Iterable[Mapping[str, Any]]
+        self, history: History, typed: Mapping[str, Any], known_by: KnownBy, beside: Iterable[Mapping[str, Any]]
     ) -> dict[str, float]:
         """The features of one row as ``push`` would give them; the history stays as it is.
 
         - ``typed``, ``beside``: the row, and others that may be in its past as well, as ``read_one`` returns them.
+        - ``known_by``: the row's entities.
 
         Raises ``NotPlainError`` if the row comes too late, or is one that no history takes.
         """
         time, key = self.features.time, self.features.key
         open_from = -math.inf if history.latest is None else history.latest - history.lateness
         others = [each for each in beside if to_microseconds(each[time]) >= open_from]
-        past = excerpt_of(history, [typed])
+        past = excerpt(history, known_by)
         try:
             if key is not None:
                 before = [each for each in others if (each[time], each[key]) < (typed[time], typed[key])]
@@ -381,10 +377,11 @@ class FeatureEngine:
         typed = typed[typed[self.features.time].notna()]
         reasons = self.faults(typed, faults, now)
         bad = reasons[reasons != ""]
-        unusable = quarantine(frame.loc[bad.index], bad.tolist()).reset_index(drop=True)
-        return self.reader.with_turns(typed[reasons == ""]), unusable
+        rows = frame.loc[bad.index] if len(bad) else frame.iloc[:0]
+        unusable = quarantine(rows, bad.tolist()).reset_index(drop=True)
+        return self.reader.with_turns(typed[reasons == ""] if len(bad) else typed), unusable
 
     def _joined(self, frame: pd.DataFrame, computed: pd.DataFrame, quarantine: pd.DataFrame) -> pd.DataFrame:
-        kept = frame.loc[~frame.index.isin(quarantine["row"])]
+        kept = frame if quarantine.empty else frame.loc[~frame.index.isin(quarantine["row"])]
         added = computed[list(self.features.names)].reindex(kept.index)
         return pd.concat([kept, added], axis="columns")

@@ -6,10 +6,12 @@ request lies beside, in the database, by its key; it is let go in the transactio
 
 from __future__ import annotations
 
+import math
 import threading
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
+from itertools import chain
 from typing import Any
 
 import pandas as pd
@@ -18,6 +20,7 @@ from sqlalchemy.orm import Session
 
 from detector.cleaning.plain import NotPlainError
 from detector.features import History
+from detector.features.excerpt import KnownBy
 from detector.features.one_row import entity_name
 from pipelines.features.engine import FeatureEngine, MeasuredRows
 from pipelines.store import Store, chunks
@@ -61,33 +64,29 @@ class HeldEvents:
         with self._lock:
             self._follow(session, count=count, last=last, now=now)
 
-    def near(
-        self, engine: FeatureEngine, typed: Iterable[Mapping[str, Any]], *, but: Callable[[str], bool]
-    ) -> dict[str, HeldRow]:
-        """Those that share an entity with some event, by their keys as text: others cannot change its features.
-
-        - ``typed``: the events, as ``FeatureEngine.read_one`` returns them.
-        - ``but``: says of a key whether it is left out.
-        """
+    def near(self, engine: FeatureEngine, rows: KnownBy) -> dict[str, HeldRow]:
+        """Those that share an entity with some event, by their keys as text: others cannot change its features."""
         with self._lock:
-            if not self._rows:
-                return {}
-            if self._near is None or self._near.engine is not engine:
-                self._near = _ByEntity(engine, self._rows)
-            found = self._near.keys(typed)
-            return {key: self._rows[key] for key in self._rows if key in found and not but(key)} if found else {}
+            found = self._by_entity(engine).keys(rows)
+            return {key: self._rows[key] for key in self._rows if key in found} if found else {}
 
     def read_near(
-        self, engine: FeatureEngine, typed: Mapping[str, Any], *, now: datetime, but: Callable[[str], bool]
+        self, engine: FeatureEngine, row: KnownBy, *, now: datetime, but: Callable[[str], bool]
     ) -> list[Mapping[str, Any]]:
         """The same for one event, as ``FeatureEngine.read_one`` returns them.
+
+        - ``but``: says of a key whether it is left out.
 
         Raises ``NotPlainError`` if it takes a frame to say what is known of one of them.
         """
         with self._lock:
-            if self._near is None or self._near.engine is not engine:
-                self._near = _ByEntity(engine, self._rows)
-            return [self._near.read(key, now=pd.Timestamp(now)) for key in self._near.keys([typed]) if not but(key)]
+            near = self._by_entity(engine)
+            return [near.read(key, now=pd.Timestamp(now)) for key in near.keys(row) if not but(key)]
+
+    def _by_entity(self, engine: FeatureEngine) -> _ByEntity:
+        if self._near is None or self._near.engine is not engine:
+            self._near = _ByEntity(engine, self._rows)
+        return self._near
 
     def _ours(self, now: datetime) -> tuple[sa.ColumnElement[bool], ...]:
         return HeldEvent.source == self.source, HeldEvent.at > self.since(now)
@@ -175,8 +174,10 @@ class _ByEntity:
             if not keys:
                 self._keys.pop(entity, None)
 
-    def keys(self, typed: Iterable[Mapping[str, Any]]) -> set[str]:
-        return {key for row in typed for entity in self._entities(row) for key in self._keys.get(entity, ())}
+    def keys(self, rows: KnownBy) -> set[str]:
+        if not self._keys:
+            return set()
+        return {key for entity in rows.entities() for key in self._keys.get(entity, ())}
 
     def read(self, key: str, *, now: pd.Timestamp) -> Mapping[str, Any]:
         self.engine.check_one(self._typed[key], now=now)
@@ -213,15 +214,28 @@ def release(session: Session, source: str, keys: Iterable[str]) -> None:
         session.execute(sa.delete(HeldEvent).where(HeldEvent.source == source, HeldEvent.key.in_(some)))
 
 
-def framed(rows: Iterable[Mapping[str, Any]]) -> pd.DataFrame:
-    """Rows of plain values as a frame that changes none of them.
+def framed(rows: Iterable[Mapping[str, Any]], columns: Container[str] | None = None) -> pd.DataFrame:
+    """Rows of plain values as a frame that changes none of them, with these columns or all.
 
     >>> framed([{"n": 1, "x": 2}, {"n": None, "x": 3}]).dtypes.astype(str).to_dict()
     {'n': 'object', 'x': 'int64'}
     """
     listed = list(rows)
-    names = dict.fromkeys(name for row in listed for name in row)
-    return pd.DataFrame({name: _typed([row.get(name) for row in listed]) for name in names})
+    names = dict.fromkeys(chain.from_iterable(listed))
+    wanted = names if columns is None else [name for name in names if name in columns]
+    found = {name: _typed([row.get(name) for row in listed]) for name in wanted}
+    return pd.DataFrame(found, index=range(len(listed)))
+
+
+def plain(value: Any) -> Any:
+    """A value as JSON can hold it.
+
+    >>> plain(float("nan")), plain(pd.Timestamp("2026-03-01")), plain(3)
+    (None, '2026-03-01T00:00:00', 3)
+    """
+    if value is None or value is pd.NaT or value is pd.NA or (isinstance(value, float) and not math.isfinite(value)):
+        return None
+    return value.isoformat() if isinstance(value, pd.Timestamp) else value
 
 
 def framed_by_key(held: Mapping[str, HeldRow]) -> pd.DataFrame:
@@ -233,7 +247,7 @@ def framed_by_key(held: Mapping[str, HeldRow]) -> pd.DataFrame:
 
 def _typed(values: list[Any]) -> list[Any] | pd.Series:
     """Values for a column; beside a missing one a large number would be rounded, so these stay as they are."""
-    return pd.Series(values, dtype=object) if any(value is None for value in values) else values
+    return pd.Series(values, dtype=object) if None in values else values
 
 
 def _inferred(column: pd.Series) -> pd.Series:
@@ -248,20 +262,20 @@ def measure_ahead(
     *,
     now: datetime,
     typed: pd.DataFrame,
-    records: Sequence[Mapping[str, Any]] | None = None,
+    known_by: KnownBy,
 ) -> MeasuredRows:
     """The features of rows as the next batch would give them; history and engine stay as they are.
 
     - ``held``: other events that count as well, under labels that are none of ``frame``.
-    - ``typed``: the rows of ``frame`` as the engine's reader returns them, and ``records``, if they are at hand, the
-      same as mappings.
+    - ``typed``, ``known_by``: the rows of ``frame`` as the engine's reader returns them, and what the past knows them
+      by.
     """
-    every = frame
-    if not held.empty:
-        own = [name for name in engine.reader.needs if name in held]
-        joined = pd.concat([held[own].astype(object), frame.astype(object)])
-        every = pd.DataFrame({name: _inferred(joined[name]) for name in joined.columns})
-        typed, records = engine.reader.read(every), None
-    found = engine.beside(history, typed, records).push(every, now=pd.Timestamp(now), typed=typed)
+    if held.empty:
+        return engine.beside(history, known_by).push(frame, now=pd.Timestamp(now), typed=typed)
+    own = [name for name in engine.reader.needs if name in held]
+    joined = pd.concat([held[own].astype(object), frame.astype(object)])
+    every = pd.DataFrame({name: _inferred(joined[name]) for name in joined.columns})
+    typed = engine.reader.read(every)
+    found = engine.beside(history, KnownBy.of(history, typed)).push(every, now=pd.Timestamp(now), typed=typed)
     asked = found.quarantine["row"].isin(frame.index)
     return replace(found, rows=found.rows[found.rows.index.isin(frame.index)], quarantine=found.quarantine[asked])

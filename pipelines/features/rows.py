@@ -14,7 +14,7 @@ import pandas as pd
 
 from detector.atomic import whole_file
 from detector.cleaning import plain
-from detector.cleaning.values import read_booleans, read_dates, read_names, read_numbers
+from detector.cleaning.reader import ColumnReader
 from detector.errors import BundleError, DetectorError, SettingError
 from detector.features import FeatureSet
 from detector.features.feature import OF_NUMBER, OF_PLACE
@@ -92,9 +92,13 @@ class FeatureRows:
     def statements(self, said: Statements) -> None:
         self._statements = said
 
-    def read(self, frame: pd.DataFrame) -> pd.DataFrame:
-        """The columns that features need, read as ``clean`` reads them; what cannot be read is missing."""
+    def read(self, frame: pd.DataFrame, reader: ColumnReader | None = None) -> pd.DataFrame:
+        """The columns that features need, read as ``clean`` reads them; what cannot be read is missing.
+
+        - ``reader``: of the frame, where somebody else asks for its columns as well.
+        """
         features, label = self.features, self.config.columns.label
+        reader = ColumnReader(frame) if reader is None else reader
         typed = {}
         for name in self.needs:
             if name not in frame.columns:
@@ -102,14 +106,14 @@ class FeatureRows:
                     continue
                 raise features.lacking(name, frame)
             if name in (features.time, self.config.features.reported):
-                typed[name] = read_dates(frame[name])[0]
+                typed[name] = reader.dates(name)[0]
             elif name == label:
-                typed[name] = read_booleans(frame[name])[0]
+                typed[name] = reader.booleans(name)[0]
             elif name in self._numbers:
-                values, unread = read_numbers(frame[name])
-                typed[name] = values.mask(unread)
+                values, unread = reader.numbers(name)
+                typed[name] = values.mask(unread) if unread.any() else values
             else:
-                typed[name] = read_names(frame[name])
+                typed[name] = reader.names(name)
         return pd.DataFrame(typed, index=frame.index)
 
     def read_one(self, row: Mapping[str, Any]) -> dict[str, Any]:

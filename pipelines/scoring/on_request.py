@@ -13,12 +13,14 @@ import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
 from detector.cleaning.clean import clean
+from detector.cleaning.reader import ColumnReader
 from detector.detectors.table.scoring import TableScoring
 from detector.errors import DataError, DetectorError
-from detector.features.excerpt import is_known
+from detector.features.excerpt import KnownBy, known_rows
+from detector.schema import Schema
 from pipelines.config import Config
 from pipelines.features.feature_state import FeatureState, feature_state_of
-from pipelines.features.held_events import HeldEvents, framed_by_key, measure_ahead
+from pipelines.features.held_events import HeldEvents, framed_by_key, measure_ahead, plain
 from pipelines.ingest.contract import FollowedSource
 from pipelines.ingest.followed import open_followed
 from pipelines.jobs.context import ProcessCache
@@ -36,6 +38,29 @@ PATIENCE = 5.0
 
 class BusyError(DetectorError, RuntimeError):
     """The request cannot be answered now or here, and may be asked again."""
+
+
+@dataclass(frozen=True)
+class EventColumns:
+    """What is read of an event.
+
+    - ``needed``: the columns that it must have.
+    - ``read``: all that change what is said of it.
+    """
+
+    needed: tuple[str, ...]
+    read: frozenset[str]
+
+    @classmethod
+    def of(cls, config: Config, schema: Schema, state: FeatureState | None) -> EventColumns:
+        """Those of a detector and of the features that it has learnt with."""
+        optional, measured = set[str](), tuple[str, ...]()
+        if state is not None:
+            schema = state.engine.raw_schema(schema)
+            optional, measured = set(state.engine.reader.optional), state.engine.features.names
+        wanted = [*schema.features, *(name for role, name in schema.roles.items() if role != "label")]
+        needed = tuple(name for name in dict.fromkeys(wanted) if name not in optional)
+        return cls(needed, frozenset({*needed, *optional, *measured, *config.columns.for_rules}))
 
 
 @dataclass(frozen=True)
@@ -68,20 +93,17 @@ class OnRequest:
         self.cache = cache
         self.is_leader = is_leader
         self.held = HeldEvents(store, config.name, hours=config.service.api.hold_hours)
-        self._columns: tuple[TableBatchScorer, FeatureState | None, tuple[str, ...]] | None = None
+        self._columns: tuple[TableBatchScorer, FeatureState | None, EventColumns] | None = None
 
     @property
-    def columns(self) -> tuple[str, ...]:
-        """The columns that an event must have.
+    def columns(self) -> EventColumns:
+        """The columns of events.
 
         Raises ``DataError`` if rows are readings of sensors.
         """
         scorer, state = self.scorer(), self.state()
         if self._columns is None or self._columns[0] is not scorer or self._columns[1] is not state:
-            schema = scorer.schema if state is None else state.engine.raw_schema(scorer.schema)
-            optional = set() if state is None else set(state.engine.reader.optional)
-            wanted = [*schema.features, *(name for role, name in schema.roles.items() if role != "label")]
-            self._columns = scorer, state, tuple(name for name in dict.fromkeys(wanted) if name not in optional)
+            self._columns = scorer, state, EventColumns.of(self.config, scorer.schema, state)
         return self._columns[2]
 
     def score(self, events: pd.DataFrame, *, now: datetime, explain: bool, keep: bool) -> ScoredEvents:
@@ -96,10 +118,10 @@ class OnRequest:
         """
         scorer, state = self.scorer(), self.state()
         refused: dict[int, str] = {}
-        frame, known = events, set[int]()
+        reader, frame, known = ColumnReader(events), events, set[int]()
         if state is not None:
-            frame, known = self._measured(events, state, refused, now=now)
-        cleaned = clean(frame, scorer.schema, positions=frame.index)
+            frame, known = self._measured(events, state, refused, reader, now=now)
+        cleaned = clean(frame, scorer.schema, positions=frame.index, reader=reader.over(frame))
         refused |= _reasons_of(cleaned.quarantine)
         rows = cleaned.rows
         book = rule_book_of(self.config, self.store, scorer.schema, self.cache)
@@ -111,8 +133,8 @@ class OnRequest:
         scores, note = self._decided(scoring, rules, scorer if explain else None, rows, now=now)
         held = 0
         if keep and state is not None and len(cleaned.rows):
-            new = events.loc[[label for label in cleaned.rows.index if label not in known]]
-            held = self._hold(new, state, now=now)
+            new = [label for label in cleaned.rows.index if label not in known]
+            held = self._hold(events.loc[new], state, reader, now=now)
         return ScoredEvents(scores, refused, scorer.version, held, note)
 
     def _decided(
@@ -146,31 +168,33 @@ class OnRequest:
         return scores, decision.note
 
     def _measured(
-        self, events: pd.DataFrame, state: FeatureState, refused: dict[int, str], *, now: datetime
+        self, events: pd.DataFrame, state: FeatureState, refused: dict[int, str], reader: ColumnReader, *, now: datetime
     ) -> tuple[pd.DataFrame, set[int]]:
         """The events with their features, and those that the source has brought already."""
         self.check_leads()
         engine, key = state.engine, state.engine.features.key
-        typed = engine.reader.read(events)
-        own = set() if key is None else set(typed[key].astype(str))
-        known_by = dict.fromkeys([*(name for by in engine.features.groups for name in by), *([key] if key else [])])
-        records: list[dict[str, Any]] = typed[list(known_by)].to_dict("records")
+        typed = engine.reader.read(events, reader)
         with self.in_turn(state), self.store.read() as session:
             marks = self.marks(session, now=now)
             times = events[engine.features.time].tolist()
             history, in_hand = state.history_for(times, lambda: self.followed(state), marks.batch)
+            known_by = KnownBy.of(history, typed)
             self.held.follow(session, count=marks.held, last=marks.last_held, now=now)
-            near = self.held.near(engine, records, but=lambda each: each in own or each in in_hand)
+            near = self.held.near(engine, known_by)
+            if near and key is not None:
+                own = in_hand.union(typed[key].astype(str))
+                near = {name: row for name, row in near.items() if name not in own}
             held = framed_by_key(near)
-            found = measure_ahead(engine, history, events, held, now=now, typed=typed, records=records)
-            known = {int(label) for label, row in zip(events.index, records, strict=True) if is_known(history, row)}
+            found = measure_ahead(engine, history, events, held, now=now, typed=typed, known_by=known_by)
+            known = set(events.index[known_rows(history, known_by)].tolist())
         refused |= _reasons_of(found.quarantine)
         return found.rows, known
 
-    def _hold(self, events: pd.DataFrame, state: FeatureState, *, now: datetime) -> int:
-        if state.engine.features.key is None or events.empty:
+    def _hold(self, events: pd.DataFrame, state: FeatureState, reader: ColumnReader, *, now: datetime) -> int:
+        key = state.engine.features.key
+        if key is None or events.empty:
             return 0
-        keys = state.engine.reader.read(events)[state.engine.features.key].astype(str)
+        keys = reader.names(key).loc[events.index].astype(str)
         return self.hold(dict(zip(keys, events.to_dict("records"), strict=True)), state, now=now)
 
     def hold(self, events: Mapping[str, Mapping[str, Any]], state: FeatureState, *, now: datetime) -> int:
@@ -179,7 +203,7 @@ class OnRequest:
         if key is None:
             return 0  # whatever the source brings could not be told from it
         wanted = dict.fromkeys((*state.engine.reader.needs, key))
-        rows = {name: {each: event[each] for each in wanted if each in event} for name, event in events.items()}
+        rows = {name: {each: plain(event[each]) for each in wanted if each in event} for name, event in events.items()}
         return self.held.hold(rows, now=now)
 
     def marks(self, session: Session, *, now: datetime) -> Marks:

@@ -16,7 +16,7 @@ import pandas as pd
 from sqlalchemy.orm import Session
 
 from detector.cleaning.plain import Cell, NotPlainError, plain_row
-from detector.features.excerpt import is_known
+from detector.features.excerpt import KnownBy, known_rows
 from pipelines.features.feature_state import FeatureState
 from pipelines.rules.serving import rule_book_at
 from pipelines.scoring.marks import Marks
@@ -82,8 +82,9 @@ def _measured(
         times = [event[engine.features.time]]
         history, in_hand = state.history_for(times, lambda: desk.followed(state), marks.batch)
         desk.held.follow(session, count=marks.held, last=marks.last_held, now=now)
-        others = desk.held.read_near(engine, typed, now=now, but=lambda other: other == key or other in in_hand)
-        return engine.measure_one(history, typed, others), is_known(history, typed)
+        known_by = KnownBy.of_one(history, typed)
+        others = desk.held.read_near(engine, known_by, now=now, but=lambda other: other == key or other in in_hand)
+        return engine.measure_one(history, typed, known_by, others), bool(known_rows(history, known_by)[0])
 
 
 def _decided(desk: OnRequest, batch: TableBatchScorer, cells: Mapping[str, Cell]) -> tuple[dict[str, Any], str | None]:

@@ -207,18 +207,18 @@ class TabularScorer:
             The policy's decision.
         """
         named = [name for role in ("key", "time", "entity") if (name := self.schema.roles.get(role))]
-        frame = rows[named].copy() if named else pd.DataFrame({"row": rows.index}, index=rows.index)
-        frame["risk"], frame["p_value"] = measures["risk"], measures["p_value"]
-        frame["flagged"] = flagged
-        frame["severity"] = self.severity(measures["risk"].to_numpy(), measures["p_value"].to_numpy(), flagged)
-        frame["reasons"] = no_reasons(len(frame))
-        return pd.concat(
-            [
-                frame,
-                measures[[*self.members, UNSUPERVISED]],
-                pd.Series(self.decided_by, index=frame.index, dtype="str", name="decided_by"),
-            ],
-            axis=1,
+        return pd.DataFrame(
+            {
+                **({name: rows[name] for name in named} if named else {"row": rows.index}),
+                "risk": measures["risk"],
+                "p_value": measures["p_value"],
+                "flagged": flagged,
+                "severity": self.severity(measures["risk"].to_numpy(), measures["p_value"].to_numpy(), flagged),
+                "reasons": no_reasons(len(rows)),
+                **{name: measures[name] for name in (*self.members, UNSUPERVISED)},
+                "decided_by": pd.Series(self.decided_by, index=rows.index, dtype="str"),
+            },
+            index=rows.index,
         )
 
     def measure(self, rows: pd.DataFrame) -> pd.DataFrame:

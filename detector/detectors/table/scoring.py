@@ -127,7 +127,8 @@ class TableScoring:
             given = rows.index if names is None else names
             self._lots.append(self.sample.uniform(given if schema.key is None else rows[schema.key]))
         named = [name for role, name in schema.roles.items() if role != "label"]
-        self._spool[f"{number}.measures"] = pd.concat([rows[named + self.kept], measures], axis=1)
+        beside = {name: rows[name] for name in dict.fromkeys(named + self.kept)}
+        self._spool[f"{number}.measures"] = pd.DataFrame({**beside, **dict(measures.items())}, index=rows.index)
         if self.explains:
             self._spool[f"{number}.candidates"] = rows[wanted | self._candidates(p_value, risk, ~barred)]
 

@@ -1,0 +1,113 @@
+"""The events of a request to score, as JSON or as an Arrow stream: one frame of what is read of them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Annotated
+
+import pandas as pd
+from fastapi.exceptions import RequestValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic_core import from_json
+
+from detector.errors import nearest
+from pipelines.api.arrow_stream import frame_of
+from pipelines.api.limits import check_number
+from pipelines.api.problems import MOST_FIELDS, ProblemError
+from pipelines.features.held_events import framed
+from pipelines.scoring.on_request import EventColumns
+
+JSON, ARROW = "application/json", "application/vnd.apache.arrow.stream"
+MOST_COLUMNS = 2_000
+
+Value = str | int | float | bool | None
+Event = Annotated[dict[str, Value], Field(min_length=1, max_length=MOST_COLUMNS)]
+
+
+class Events(BaseModel):
+    """Events to score: one, or several."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    event: Event | None = Field(None, description="One event: the columns of a row, times as ISO 8601.")
+    events: list[Event] | None = Field(None, min_length=1, description="Several, which count in each other's past.")
+    reasons: bool = Field(default=False, description="Whether each gets its reasons, flagged or not.")
+    dry_run: bool = Field(default=False, description="Whether later events are not to count these.")
+
+    @classmethod
+    def read(cls, body: bytes) -> Events:
+        """Those of a body. Raises ``RequestValidationError`` that names what cannot be used."""
+        try:
+            return cls.model_validate(from_json(body))
+        except ValidationError as error:
+            raise RequestValidationError(error.errors()) from None
+        except ValueError as error:
+            raise RequestValidationError([{"type": "json_invalid", "loc": (), "msg": str(error)}]) from None
+
+
+@dataclass(frozen=True)
+class Given:
+    """What a request gives.
+
+    - ``frame``: The events, labelled 0, 1, …, with the columns that are read of them.
+    - ``reasons``, ``dry_run``: See ``Events``.
+    - ``one``: The event, where it came by itself.
+    """
+
+    frame: pd.DataFrame
+    reasons: bool
+    dry_run: bool
+    one: Mapping[str, Value] | None = None
+
+    @classmethod
+    def read(
+        cls, body: bytes, media_type: str, columns: EventColumns, *, most: int, reasons: bool, dry_run: bool
+    ) -> Given:
+        """The events of a body.
+
+        - ``most``: How many there may be.
+        - ``reasons``, ``dry_run``: As the address of the request has them.
+
+        Raises ``RequestValidationError`` or ``ProblemError`` that name what is wrong.
+        """
+        kind = media_type.partition(";")[0].strip().lower()
+        if kind == ARROW:
+            frame, given = frame_of(body, columns.read, most=most, most_columns=MOST_COLUMNS)
+            _refuse_missing([(f"events.{name}", name, given) for name in columns.needed if name not in frame])
+            return cls(frame, reasons, dry_run)
+        if kind != JSON:
+            raise ProblemError(415, f"Content-Type: expected {JSON} or {ARROW}, received {kind or 'none'!r}.")
+        events = Events.read(body)
+        if (events.event is None) == (events.events is None):
+            raise ProblemError(422, "Give one event, or events.", fields={"event": "expected this, or `events`"})
+        listed = [events.event] if events.event is not None else events.events or []
+        check_number(len(listed), most=most)
+        found = cls(framed(listed, columns.read), events.reasons or reasons, events.dry_run or dry_run, events.event)
+        needed = frozenset(columns.needed)
+        lacking = ((number, event) for number, event in enumerate(listed) if not needed <= event.keys())
+        _refuse_missing(
+            [
+                (found.place(number, name), name, event)
+                for number, event in lacking
+                for name in columns.needed
+                if name not in event
+            ]
+        )
+        return found
+
+    def place(self, number: int, name: str = "") -> str:
+        """How a field is called in an error."""
+        return ".".join(part for part in ("event" if self.one is not None else f"events.{number}", name) if part)
+
+
+def _refuse_missing(lacking: Sequence[tuple[str, str, Iterable[str]]]) -> None:
+    """Say what is missing: how the field is called, the column, and the columns that are there."""
+    if not lacking:
+        return
+    fields = {
+        field: f"missing; give null if it has no value. {nearest(name, given)}"
+        for field, name, given in lacking[:MOST_FIELDS]
+    }
+    text = "1 value is missing." if len(lacking) == 1 else f"{len(lacking):,} values are missing."
+    raise ProblemError(422, text, fields=fields)
