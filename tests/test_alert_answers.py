@@ -346,6 +346,9 @@ def test_targets_are_tried_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
 
     assert "file: took it" in said
     assert "webhook: 127.0.0.1 cannot be reached" in said
+    file, webhook = json.loads(printed("test", str(tmp_path), "--json", code=1))
+    assert (file["taken"], webhook["taken"]) == (True, False)
+    assert "127.0.0.1 cannot be reached" in webhook["problem"]
     assert "no target 'flie'. Did you mean 'file'" in printed("test", str(tmp_path), "--target", "flie", code=1)
 
 

@@ -238,7 +238,7 @@ def test_any_row_can_be_explained(site: Config, tmp_path: Path) -> None:
     assert "ratio of amount to its 30-day mean of card_id" in found.values
     said = "\n".join(str(line) for line in found.summary())
     assert f"{top}: Flagged, {scores.loc[top, 'severity']}." in said
-    assert "It is number 1 of 600 rows by risk." in said
+    assert "By risk it is number 1 of 600 rows." in said
 
 
 def test_rules_count_where_a_row_is_explained(site: Config, tmp_path: Path) -> None:
