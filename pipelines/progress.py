@@ -43,6 +43,15 @@ def counted(count: int, what: str = "row") -> str:
     return f"{count:,} {what}" + ("" if count == 1 else "s")
 
 
+def percent(share: float, digits: int = 0) -> str:
+    """A share in words.
+
+    >>> percent(0.5), percent(0.0123, 2)
+    ('50 %', '1.23 %')
+    """
+    return f"{100 * share:.{digits}f} %"
+
+
 @contextmanager
 def progress(label: str, *, total: int | None = None, unit: str = "rows") -> Iterator[Advance]:
     """Show how far a piece of work has come, while the ``with`` block runs.

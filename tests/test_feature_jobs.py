@@ -70,7 +70,7 @@ def test_rows_that_were_trained_on_are_scored_by_features_among_themselves(site:
     scores = pd.read_parquet(tmp_path / "scores.parquet")
     found = explain(site, str(scores["transaction_id"].iloc[2_000]), input=None, now=NOW)
     assert (report.scored, report.quarantined) == (2_400, 0)
-    assert "99% of the rows are older than the past that training left" in str(report.note)
+    assert "99 % of the rows are older than the past that training left" in str(report.note)
     assert found.risk == pytest.approx(scores["risk"].iloc[2_000])
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 from pipelines.config import RetrainSection
+from pipelines.progress import percent
 from pipelines.registry.comparison import Comparison
 
 KEEP, PROMOTE, SHADOW, FAILED = "keep", "promote", "shadow", "failed"
@@ -48,7 +49,7 @@ def decide(found: Comparison, settings: RetrainSection) -> Decision:
     people with alerts, and must rank rows much as the champion does.
     """
     gain, limit = found.gain, max(settings.most_calibration_distance, found.noise)
-    sure = f"{settings.confidence:.0%}".replace("%", " %")
+    sure = percent(settings.confidence)
     gains = f"{gain.estimate:+.3f} ({sure} interval {gain.low:+.3f} to {gain.high:+.3f})"
     broken = found.champion.calibration > limit
     better = Check(

@@ -24,7 +24,7 @@ from pipelines.features.engine import feature_engine_of
 from pipelines.features.wording import wording_of
 from pipelines.ingest.usable import open_usable
 from pipelines.listing import Cell, Column, Listing
-from pipelines.progress import counted, progress
+from pipelines.progress import counted, percent, progress
 from pipelines.rules.book import RuleRun
 from pipelines.rules.names import typed
 from pipelines.scoring.standing_rules import standing_rules
@@ -76,7 +76,7 @@ class Explanation:
                 "why": each.feature,
                 "observed": each.observed,
                 "expected": each.expected,
-                "share of the risk": Cell(each.share, f"{100 * each.share:.0f} %"),
+                "share of the risk": Cell(each.share, percent(each.share)),
             }
             for each in self.reasons
         ]

@@ -33,7 +33,7 @@ from pipelines.features.engine import feature_engine_of, history_folder, stateme
 from pipelines.ingest.usable import open_usable
 from pipelines.labels.feedback import Statements
 from pipelines.labels.known import with_known_labels, with_report_time
-from pipelines.progress import counted, progress
+from pipelines.progress import counted, percent, progress
 from pipelines.registry.registry import ModelRegistry
 from pipelines.reports.content import ReportContent
 from pipelines.reports.page import write_report
@@ -283,7 +283,7 @@ def _lost(cleaned: Cleaned, rows: int, file: Path) -> str | None:
     many = {reason: count for reason, count in cleaned.reasons().items() if count > MANY_LOST * rows}
     if not many:
         return None
-    shown = "; ".join(f"{reason} ({count / rows:.1%})" for reason, count in list(many.items())[:3])
+    shown = "; ".join(f"{reason} ({percent(count / rows, 1)})" for reason, count in list(many.items())[:3])
     return (
         f"Many rows could not be used for one reason, and nothing like them is learnt: {shown}. See each in {file}; "
         f"`detector doctor` says what to do."
