@@ -428,7 +428,7 @@ def test_training_is_whole_in_mlflow(logged: Config, registered: Any, tmp_path: 
     context = {each.dataset.name: each.tags[0].value for each in run.inputs.dataset_inputs}
     assert context == {"payments, learnt": "training", "payments, kept apart": "evaluation"}
     rows = {metric.key: metric.dataset_name for metric in model.metrics}
-    assert (rows["ap"], rows["auroc"], rows["calibration_distance"]) == ("payments, kept apart",) * 3
+    assert (rows["ap"], rows["auroc"], rows["calibration/distance"]) == ("payments, kept apart",) * 3
     assert (rows["rows_fitted"], rows["rows"]) == ("payments, learnt",) * 2
     page = Path(client.download_artifacts(run.info.run_id, "report.html", str(tmp_path))).read_text(encoding="utf-8")
     assert "Training report" in page

@@ -25,7 +25,6 @@ from detector.schema import Schema
 from pipelines.config import Config
 from pipelines.features.rows import FeatureRows, same_sources
 from pipelines.labels.feedback import Statements
-from pipelines.progress import percent
 
 FILE, ROWS = "history.npz", "rows.parquet"
 SLICE = 65_536
@@ -99,7 +98,7 @@ def old_note(old: int, rows: int) -> str:
     if not rows or old / rows <= MOSTLY:
         return ""
     return (
-        f"{percent(old / rows)} of the rows are older than the past that training left. Features were measured among "
+        f"{100 * old / rows:.0f} % of the rows are older than the past that training left. Features were measured among "
         f"these rows alone, as in training, so the first rows have little past."
     )
 
