@@ -98,8 +98,8 @@ def old_note(old: int, rows: int) -> str:
     if not rows or old / rows <= MOSTLY:
         return ""
     return (
-        f"{100 * old / rows:.0f} % of the rows are older than the past that training left. Features were measured among "
-        f"these rows alone, as in training, so the first rows have little past."
+        f"{100 * old / rows:.0f} % of the rows are older than the past that training left. Features were measured "
+        f"among these rows alone, as in training, so the first rows have little past."
     )
 
 
