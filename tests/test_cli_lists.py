@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from contextlib import closing
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,7 @@ from pipelines.cli import app
 from pipelines.config import load_config
 from pipelines.service.status import status_of
 from pipelines.store import Lease, Run, SourceFile, open_store
+from pipelines.store.alert_tables import Alert
 
 NOW = datetime(2026, 3, 2, 12, tzinfo=UTC)
 LISTS = (
@@ -108,6 +109,20 @@ def test_keys_are_listed_newest_first_and_fit_the_terminal() -> None:
     assert [key["name"] for key in listed] == ["bob", "ann"]
     assert all(key["key"].startswith("det_") and key["key"] not in narrow for key in made)
     assert [line.split()[1:4] for line in narrow.splitlines()[1:]] == [[name, "view", "·"] for name in ("bob", "ann")]
+
+
+def test_the_end_of_an_event_stands_above_its_beginning(home: Path) -> None:
+    """Alerts are listed by when they happened, the newest first; of one event its end comes later."""
+    config = load_config(home)
+    facts = {"source": "payments", "group": "g", "incident": "in_1", "label": "press-1", "severity": "high", "rows": 1}
+    facts |= {"p_value": 0.001, "model_version": "", "pattern": "", "facts": {}, "created_at": NOW, "last_at": NOW}
+    with closing(open_store(config.service.store)) as store, store.write() as session:
+        for name, kind, hours in (("al_a", "opened", 2), ("al_b", "recovered", 2), ("al_c", "opened", 1)):
+            session.add(Alert(id=name, kind=kind, first_at=NOW - timedelta(hours=hours), **facts))
+
+    listed = json.loads(run("alerts list --json").stdout)
+
+    assert [alert["id"] for alert in listed] == ["al_c", "al_b", "al_a"]
 
 
 @pytest.mark.usefixtures("home")
