@@ -223,4 +223,4 @@ def guess_kind(column: pd.Series) -> tuple[str, str]:
 
 
 def _share(share: float) -> str:
-    return "all values" if share == 1 else f"{share:.0%} of the values"
+    return "all values" if share == 1 else f"{100 * share:.0f} % of the values"

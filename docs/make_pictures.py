@@ -2,7 +2,7 @@
 
 They are taken in Debian's Chromium: the report and MLflow's pages from the demo's folder, the console over the demo's
 state, and an alert at each channel from what that channel really sends. What is sent is written into the channels'
-pages, so that these cannot grow old; the tests compare.
+pages, so that these cannot grow old; the tests compare. Of report and console a test compares the templates.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import Any
 
 from channel_pictures import mail_page, pages, payloads
+from drawn_templates import DRAWN_FROM, TEMPLATES, digest_of
 from PIL import Image
 from playwright.sync_api import Browser, Page, sync_playwright
 
@@ -64,7 +65,16 @@ def main() -> None:
             if given.only in ("", name):
                 print(f"{name} …", file=sys.stderr)  # noqa: T201 - a command
                 take(browser, given.folder)
+                if name in TEMPLATES:
+                    note_templates(name)
         browser.close()
+
+
+def note_templates(part: str) -> None:
+    """Write down which templates a part's pictures show; a test says when they are no longer those."""
+    noted = json.loads(DRAWN_FROM.read_text(encoding="utf-8")) if DRAWN_FROM.exists() else {}
+    text = json.dumps(noted | {part: digest_of(part)}, indent=2, sort_keys=True)
+    DRAWN_FROM.write_text(f"{text}\n", encoding="utf-8")
 
 
 def channels(browser: Browser, _: Path) -> None:
@@ -130,6 +140,14 @@ def console(browser: Browser, folder: Path) -> None:
             cookies = page.context.cookies()
         with opened(browser, f"{address}/console/health", width=390, height=760, dark=True, cookies=cookies) as page:
             save(page.screenshot(), DOCS / "console" / "phone.png")
+        with opened(browser, f"{address}/console/rules/new", width=1280, height=900, cookies=cookies) as page:
+            page.fill("input[name=name]", "new_device_online")
+            page.fill("#when", "amount > 500 and device_new_90d_by_card_id and channel = 'online'")
+            page.fill("input[name=days]", "120")
+            page.click("text=Try on the past")
+            page.wait_for_selector("#trial", timeout=300_000)
+            page.evaluate("document.activeElement.blur()")
+            save(page.screenshot(full_page=True), DOCS / "console" / "rule.png")
         for name in ("", "what-if", "quality", "models", "health", "audit", "rules", "rules/new", "rules/history"):
             look(
                 browser,

@@ -6,7 +6,7 @@ import logging
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from contextvars import ContextVar
 
 from rich.console import Console
@@ -22,6 +22,7 @@ from rich.progress import (
 )
 
 Advance = Callable[[int], None]
+OnPhase = Callable[[str, int, int], None]
 
 SILENT = logging.CRITICAL + 1
 
@@ -41,6 +42,15 @@ def counted(count: int, what: str = "row") -> str:
     ('1 row', '20,000 events')
     """
     return f"{count:,} {what}" + ("" if count == 1 else "s")
+
+
+def percent(share: float, digits: int = 0) -> str:
+    """A share in words.
+
+    >>> percent(0.5), percent(0.0123, 2)
+    ('50 %', '1.23 %')
+    """
+    return f"{100 * share:.{digits}f} %"
 
 
 @contextmanager
@@ -84,6 +94,41 @@ def progress(label: str, *, total: int | None = None, unit: str = "rows") -> Ite
 
         yield advance
         bar.update(task, total=done or 1, completed=done or 1)
+
+
+@contextmanager
+def phases(label: str, *, unit: str) -> Iterator[OnPhase]:
+    """Show work of several phases: on a terminal the name of the one in hand, and its steps where it counts any.
+
+    Yields what is to be called with the phase, how many of its steps are done, and how many there are.
+
+    >>> with phases("Training", unit="epochs") as step:
+    ...     step("forest", 0, 1)
+    ...     step("autoencoder", 1, 30)
+    """
+    phase, last = "", 0
+    inner: TaskID | None = None
+    watched = _log.level != SILENT and sys.stderr.isatty()
+    with progress(label, unit=unit) as advance, _bar() if watched else nullcontext() as bar:
+
+        def step(what: str, done: int, planned: int) -> None:
+            nonlocal phase, last, inner
+            counts = planned > 1
+            if what != phase or done < last:
+                phase, last = what, 0
+                if bar is not None:
+                    if inner is not None:
+                        bar.remove_task(inner)
+                    inner = bar.add_task(f"  {what}", total=planned if counts else None)
+            if counts and bar is not None and inner is not None:
+                bar.update(inner, completed=done)
+            elif counts:
+                advance(done - last)
+            last = done
+
+        yield step
+        if bar is not None and inner is not None:
+            bar.remove_task(inner)
 
 
 @contextmanager

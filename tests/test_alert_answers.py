@@ -295,7 +295,7 @@ def test_command_line_shows_answers_and_silences(store: Store, tmp_path: Path, m
     assert "file up 0 0" in printed("list", folder, "--targets").replace("low ", "")
     assert "is fine" in printed("answer", folder, name, "fine", "--reason", "known", "--who", "ann", "--snooze")
     assert "fine by ann" in printed("show", folder, name)
-    assert "0%" in printed("list", folder, "--precision")
+    assert "0 %" in printed("list", folder, "--precision")
     assert re.search(r"card-7 \S+ \S+ UTC amount ", printed("silence", folder, "--list"))
     assert "Silence 2: card-8 until" in printed(
         "silence", folder, "--entity", "card-8", "--reason", "test", "--hours", "2"
@@ -346,6 +346,9 @@ def test_targets_are_tried_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
 
     assert "file: took it" in said
     assert "webhook: 127.0.0.1 cannot be reached" in said
+    file, webhook = json.loads(printed("test", str(tmp_path), "--json", code=1))
+    assert (file["taken"], webhook["taken"]) == (True, False)
+    assert "127.0.0.1 cannot be reached" in webhook["problem"]
     assert "no target 'flie'. Did you mean 'file'" in printed("test", str(tmp_path), "--target", "flie", code=1)
 
 

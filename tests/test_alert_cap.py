@@ -74,7 +74,7 @@ def test_digest_lists_what_there_was_no_room_for(store: Store, config: Config) -
     assert len(lines) == 10
     assert all(line.startswith("(hidden) (critical): 1 flagged row, 2026-02-") for line in lines)
     text = Path(str(config.alerts.file.path)).read_text("utf-8")
-    assert "over 48 hours late, would have been alerts (18 critical, 74 low), beyond the 3 a day" in text
+    assert "more than 48 hours late, were not sent one by one (18 critical, 74 low): the limit is 3 a day" in text
 
 
 def test_what_counts_as_old_can_be_set(store: Store, tmp_path: Path) -> None:

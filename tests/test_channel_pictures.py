@@ -21,13 +21,30 @@ CODE = re.compile(r"```(?:json|text)\n((?:(?!```).)*)\n```\n*\Z", re.DOTALL)
 @pytest.fixture(scope="module")
 def drawn() -> ModuleType:
     """The script that draws them."""
-    spec = importlib.util.spec_from_file_location("channel_pictures", DOCS / "channel_pictures.py")
+    return script("channel_pictures")
+
+
+def script(name: str) -> ModuleType:
+    """A script of the documentation, which is no package."""
+    spec = importlib.util.spec_from_file_location(name, DOCS / f"{name}.py")
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     sys.modules[spec.name] = module
     spec.loader.exec_module(module)
     return module
+
+
+@pytest.mark.parametrize("part", ["console", "report"])
+def test_pictures_show_the_templates_of_today(part: str) -> None:
+    """Whoever changes a page takes its pictures anew."""
+    templates = script("drawn_templates")
+
+    noted = json.loads(templates.DRAWN_FROM.read_text(encoding="utf-8"))[part]
+
+    assert noted == templates.digest_of(part), (
+        f"Look at the pages of today and take their pictures: make pictures ({part})."
+    )
 
 
 def text_of(page: str) -> str:

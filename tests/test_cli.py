@@ -12,12 +12,13 @@ from typing import Any
 
 import pandas as pd
 import pytest
+from rich.progress import Progress
 from rich.table import Table
 from typer.testing import CliRunner
 
 from detector.errors import BundleError, DetectorError, SchemaError, SettingError, SinkError, SourceError
 from pipelines.cli import app
-from pipelines.progress import progress
+from pipelines.progress import phases, progress
 
 ROOT = Path(__file__).resolve().parents[1]
 COMMANDS = ["init", "train", "score", "evaluate", "doctor", "demo", "simulate transactions"]
@@ -378,6 +379,29 @@ def test_progress_on_a_terminal_is_a_bar(capsys: pytest.CaptureFixture[str], mon
     assert "Outer" in shown
     assert "Inner" in shown
     assert "3/3" in shown
+
+
+def test_phases_are_named_on_a_terminal_and_counted_in_a_log(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A phase shows while it lasts, with its own count; epochs of two networks add up."""
+
+    def work() -> str:
+        with phases("Training", unit="epochs") as step:
+            step("isolation forest", 0, 1)
+            for network, epochs in (("bulk", 2), ("autoencoder", 3)):
+                for epoch in range(1, epochs + 1):
+                    step(network, epoch, epochs)
+        return capsys.readouterr().err
+
+    assert work().splitlines()[-1].startswith("Training: 5 epochs in ")
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
+    shown: list[tuple[str, float | None]] = []
+    add = Progress.add_task
+    monkeypatch.setattr(Progress, "add_task", lambda bar, name, total: (shown.append((name, total)), add(bar, name))[1])
+    work()
+
+    assert shown == [("Training", None), ("  isolation forest", None), ("  bulk", 2), ("  autoencoder", 3)]
 
 
 def test_progress_of_a_failed_block_does_not_say_done(capsys: pytest.CaptureFixture[str]) -> None:

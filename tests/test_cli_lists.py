@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from contextlib import closing
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +15,20 @@ from pipelines.cli import app
 from pipelines.config import load_config
 from pipelines.service.status import status_of
 from pipelines.store import Lease, Run, SourceFile, open_store
+from pipelines.store.alert_tables import Alert
 
 NOW = datetime(2026, 3, 2, 12, tzinfo=UTC)
-LISTS = ("doctor", "status", "jobs list", "jobs trail", "alerts list", "models list")
+LISTS = (
+    "doctor",
+    "status",
+    "jobs list",
+    "jobs trail",
+    "alerts list",
+    "models list",
+    "keys list",
+    "audit",
+    "rules list",
+)
 OTHERS = ("alerts list --targets", "alerts list --precision", "alerts silence --list")
 
 
@@ -46,7 +57,23 @@ def test_every_list_is_json_on_demand(command: str) -> None:
     assert isinstance(json.loads(result.stdout), list | dict)
 
 
-@pytest.mark.parametrize("command", ["train", "score", "evaluate", "backtest", "retrain", "drift", "models compare"])
+REPORTS = (
+    *("init", "train", "score", "explain", "evaluate", "backtest", "retrain", "drift", "models compare"),
+    *(
+        "backfill",
+        "replay",
+        "jobs run",
+        "alerts show",
+        "alerts test",
+        "rules try",
+        "rules history",
+        "keys create",
+        "forget",
+    ),
+)
+
+
+@pytest.mark.parametrize("command", REPORTS)
 def test_every_report_can_be_json(command: str) -> None:
     """Each command that reports says so in its help."""
     assert "--json" in run(command, "--help").output
@@ -66,6 +93,36 @@ def test_a_report_in_json_holds_the_figures(home: Path) -> None:
     assert trained["reviewed"]["review_rows"] == 60
     assert (scored["rows"], scored["scored"]) == (600, 600)
     assert scored["output"].endswith("scores.parquet")
+    (model,) = json.loads(run("models list", "--json").stdout)["models"]
+    assert (model["role"], model["rows"]) == ("champion", 540)
+    assert f"There is only one detector, {model['name']}" in run("models compare").output
+
+
+@pytest.mark.usefixtures("home")
+def test_keys_are_listed_newest_first_and_fit_the_terminal() -> None:
+    """The secret is shown once, when the key is made; a narrow terminal gets records."""
+    made = [json.loads(run(f"keys create --name {name} --scope view --json").stdout) for name in ("ann", "bob")]
+
+    listed = json.loads(run("keys list --json").stdout)
+    narrow = run("keys list", columns=80).stdout
+
+    assert [key["name"] for key in listed] == ["bob", "ann"]
+    assert all(key["key"].startswith("det_") and key["key"] not in narrow for key in made)
+    assert [line.split()[1:4] for line in narrow.splitlines()[1:]] == [[name, "view", "·"] for name in ("bob", "ann")]
+
+
+def test_the_end_of_an_event_stands_above_its_beginning(home: Path) -> None:
+    """Alerts are listed by when they happened, the newest first; of one event its end comes later."""
+    config = load_config(home)
+    facts = {"source": "payments", "group": "g", "incident": "in_1", "label": "press-1", "severity": "high", "rows": 1}
+    facts |= {"p_value": 0.001, "model_version": "", "pattern": "", "facts": {}, "created_at": NOW, "last_at": NOW}
+    with closing(open_store(config.service.store)) as store, store.write() as session:
+        for name, kind, hours in (("al_a", "opened", 2), ("al_b", "recovered", 2), ("al_c", "opened", 1)):
+            session.add(Alert(id=name, kind=kind, first_at=NOW - timedelta(hours=hours), **facts))
+
+    listed = json.loads(run("alerts list --json").stdout)
+
+    assert [alert["id"] for alert in listed] == ["al_c", "al_b", "al_a"]
 
 
 @pytest.mark.usefixtures("home")

@@ -83,30 +83,30 @@ def test_all_problems_are_reported_at_once(tmp_path: Path, frame: pd.DataFrame) 
 @pytest.mark.parametrize(
     ("column", "values", "place", "state", "text"),
     [
-        ("id", lambda n: n // 2, "columns.key", "problem", "is the same in 50% of the rows"),
-        ("id", lambda n: "" if n == 3 else n, "columns.key", "warning", "0.10% missing, 0% repeated"),
-        ("id", lambda n: 7 if n in (3, 4) else n, "columns.key", "warning", "0.20% repeated"),
-        ("time", lambda n: "noon", "columns.time", "problem", "100% is not a time, such as 'noon'"),
+        ("id", lambda n: n // 2, "columns.key", "problem", "is the same in 50 % of the rows"),
+        ("id", lambda n: "" if n == 3 else n, "columns.key", "warning", "0.10 % missing, 0 % repeated"),
+        ("id", lambda n: 7 if n in (3, 4) else n, "columns.key", "warning", "0.20 % repeated"),
+        ("time", lambda n: "noon", "columns.time", "problem", "100 % is not a time, such as 'noon'"),
         (
             "time",
             lambda n: "?" if n < 500 else "2024-01-01",
             "columns.time",
             "problem",
-            "50% is not a time",
+            "50 % is not a time",
         ),
-        ("card", lambda n: "" if n < 500 else n, "columns.entity", "warning", "50% missing"),
+        ("card", lambda n: "" if n < 500 else n, "columns.entity", "warning", "50 % missing"),
         ("fraud", lambda n: 0, "columns.label", "warning", "0 anomalous, 1,000 normal"),
         ("fraud", lambda n: 1, "columns.label", "problem", "no normal row to learn from"),
         ("fraud", lambda n: int(n > 10), "columns.label", "warning", "is 1 the anomaly?"),
-        ("fraud", lambda n: n % 3, "columns.label", "problem", "33% unreadable, such as '2'"),
-        ("fraud", lambda n: "" if n % 2 else n % 4 // 2, "columns.label", "ok", "50% unknown"),
+        ("fraud", lambda n: n % 3, "columns.label", "problem", "33 % unreadable, such as '2'"),
+        ("fraud", lambda n: "" if n % 2 else n % 4 // 2, "columns.label", "ok", "50 % unknown"),
         ("amount", lambda n: "", "columns.numeric", "warning", "is always missing"),
-        ("amount", lambda n: n % 9 if n < 100 else "", "columns.numeric", "warning", "90% missing"),
+        ("amount", lambda n: n % 9 if n < 100 else "", "columns.numeric", "warning", "90 % missing"),
         ("amount", lambda n: 5, "columns.numeric", "warning", "is always '5'"),
         ("amount", lambda n: n, "columns.numeric", "warning", "different in nearly every row"),
-        ("amount", lambda n: "abc" if n == 7 else n % 9, "columns.numeric", "warning", "0.10% is not a number"),
+        ("amount", lambda n: "abc" if n == 7 else n % 9, "columns.numeric", "warning", "0.10 % is not a number"),
         ("amount", lambda n: 1e154 if n == 7 else n % 9, "columns.numeric", "warning", "holds 1e+154, far beyond"),
-        ("amount", lambda n: "inf" if n == 7 else n % 9, "columns.numeric", "warning", "0.10% infinite"),
+        ("amount", lambda n: "inf" if n == 7 else n % 9, "columns.numeric", "warning", "0.10 % infinite"),
         ("country", lambda n: f"c{n}", "columns.categorical", "warning", "different in nearly every row"),
     ],
 )
@@ -125,7 +125,7 @@ def test_column_that_is_not_of_its_kind(tmp_path: Path, frame: pd.DataFrame) -> 
 
     checks = examine(config)
 
-    assert "100% is not a number" in found(checks, "columns.numeric", "problem")
+    assert "100 % is not a number" in found(checks, "columns.numeric", "problem")
     assert "is not true or false" in found(checks, "columns.boolean", "problem")
 
 
@@ -287,7 +287,7 @@ def test_features_are_measured_of_the_sample(tmp_path: Path, frame: pd.DataFrame
     checks = examine(config_for(tmp_path, frame, features=settings))
 
     text = found(checks, "features", "warning")
-    assert text.startswith("1 features measured by card; 1.00% of the rows cannot have any (amount: ")
+    assert text.startswith("1 feature measured by card; 1.00 % of the rows cannot have any (amount: ")
 
 
 def test_a_misspelt_column_of_amounts_or_reports_is_reported(tmp_path: Path, frame: pd.DataFrame) -> None:
@@ -373,7 +373,7 @@ def test_declared_form_of_doctor_is_read(tmp_path: Path, frame: pd.DataFrame) ->
         ("%m/%d/%Y %I:%M %p", "they are written month first"),
         ("%d-%b-%y %H:%M:%S", '{date: "%d-%b-%y %H:%M:%S"}'),
         ("ms", "they are written milliseconds since 1970 > Set `source.formats: {time: {date: milliseconds}}`"),
-        ("both", "it is mixed: 64% day first and 36% month first > Have it written in one form"),
+        ("both", "it is mixed: 64 % day first and 36 % month first > Have it written in one form"),
         ("unclear", "they are written day first or month first"),
     ],
 )

@@ -70,7 +70,7 @@ def test_rows_that_were_trained_on_are_scored_by_features_among_themselves(site:
     scores = pd.read_parquet(tmp_path / "scores.parquet")
     found = explain(site, str(scores["transaction_id"].iloc[2_000]), input=None, now=NOW)
     assert (report.scored, report.quarantined) == (2_400, 0)
-    assert "99% of the rows are older than the past that training left" in str(report.note)
+    assert "99 % of the rows are older than the past that training left" in str(report.note)
     assert found.risk == pytest.approx(scores["risk"].iloc[2_000])
 
 
@@ -238,7 +238,7 @@ def test_any_row_can_be_explained(site: Config, tmp_path: Path) -> None:
     assert "ratio of amount to its 30-day mean of card_id" in found.values
     said = "\n".join(str(line) for line in found.summary())
     assert f"{top}: Flagged, {scores.loc[top, 'severity']}." in said
-    assert "It is number 1 of 600 rows by risk." in said
+    assert "By risk it is number 1 of 600 rows." in said
 
 
 def test_rules_count_where_a_row_is_explained(site: Config, tmp_path: Path) -> None:
@@ -428,7 +428,7 @@ def test_training_is_whole_in_mlflow(logged: Config, registered: Any, tmp_path: 
     context = {each.dataset.name: each.tags[0].value for each in run.inputs.dataset_inputs}
     assert context == {"payments, learnt": "training", "payments, kept apart": "evaluation"}
     rows = {metric.key: metric.dataset_name for metric in model.metrics}
-    assert (rows["ap"], rows["auroc"], rows["calibration_distance"]) == ("payments, kept apart",) * 3
+    assert (rows["ap"], rows["auroc"], rows["calibration/distance"]) == ("payments, kept apart",) * 3
     assert (rows["rows_fitted"], rows["rows"]) == ("payments, learnt",) * 2
     page = Path(client.download_artifacts(run.info.run_id, "report.html", str(tmp_path))).read_text(encoding="utf-8")
     assert "Training report" in page

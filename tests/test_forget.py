@@ -99,9 +99,9 @@ def test_nothing_that_the_service_keeps_names_it(site: tuple[Config, Path]) -> N
     assert found.deleted == would.deleted
     assert places(folder, WHO) == []
     assert len(scores(folder)) == count - own
-    assert found.deleted["rows of scores and quarantine"] == own
+    assert found.deleted["rows in scores and quarantine"] == own
     assert found.deleted["alerts"] > 0
-    assert found.deleted["pasts"] > 0
+    assert found.deleted["feature histories"] > 0
     assert sum(forgotten(config, WHO).deleted.values()) == 0, "done again, there is nothing left"
     with closing(open_store(config.service.store)) as store, store.read() as session:
         run_record = session.scalars(sa.select(Run).where(Run.outcome == "failed")).one()
@@ -251,7 +251,7 @@ def test_scores_in_a_table_go(tmp_path: Path, place: str) -> None:
     assert forget(config, store, "7", actor="ann", reason="", now=NOW, dry=True).deleted["keys"] == 0
     found = forget(config, store, "7", actor="ann", reason="", now=NOW)
 
-    assert found.deleted["rows of scores and quarantine"] == 1, "a row without a batch is none of the service's"
+    assert found.deleted["rows in scores and quarantine"] == 1, "a row without a batch is none of the service's"
     assert stored_scores(config, store, Scored(("risk",)))["transaction_id"].tolist() == ["b", "c"]
 
 
@@ -265,7 +265,7 @@ def test_quarantined_rows_go_and_others_stay_as_they_are(tmp_path: Path) -> None
 
     found = forget(config, store, "card-7", actor="ann", reason="", now=NOW)
 
-    assert found.deleted["rows of scores and quarantine"] == 1
+    assert found.deleted["rows in scores and quarantine"] == 1
     head, kept = '"row","reason","card_id","amount"\n', '"1","two\nlines","card-71","007"\n'
     assert (folder / "batch-1.csv").read_text() == head + kept
 

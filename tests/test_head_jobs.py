@@ -79,7 +79,7 @@ def test_training_switches_on_a_head_that_proved_itself(home: Path) -> None:
     assert (home / "bundle" / "head.onnx").is_file()
     assert scorer.metrics["head_serves"] == 1.0
     assert scorer.metrics["head_gain_low"] > 0
-    assert "Learning from labels: decides. On " in (home / "said.txt").read_text()
+    assert "The head that learnt from labels decides. On " in (home / "said.txt").read_text()
     assert not list((home / "bundle").glob("*.pkl"))
 
 
@@ -147,7 +147,7 @@ def test_retraining_fits_a_head_and_compares_by_it(
     assert report.decision.outcome == "promote", report.summary()
     assert scorer.serving_head is not None
     assert report.metrics["gain_low"] > 0.3
-    assert any(note.startswith("Learning from labels: decides.") for note in report.notes)
+    assert any(note.startswith("The head that learnt from labels decides.") for note in report.notes)
 
 
 @pytest.fixture

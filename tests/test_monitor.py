@@ -12,6 +12,7 @@ from detector.errors import BundleError
 from detector.persist import bundle
 from pipelines.cli import app
 from pipelines.config import load_config
+from pipelines.listing import Listing
 from pipelines.monitoring import drift as monitor
 from pipelines.monitoring.drift import DriftReport, watch
 from pipelines.registry.registry import ModelRegistry
@@ -60,7 +61,8 @@ def test_drift_must_last_and_asks_once_in_a_while(home: Path) -> None:
     assert [report.retrain for report in found] == [False, False, True, False, True, False]
     assert found[2].outcome()["then"] == ["retrain"]
     assert found[2].outcome()["gauges"]["drift:a"] > 1
-    assert "drift" in found[2].summary()[1]
+    (changed,) = [part for part in found[2].summary() if isinstance(part, Listing)]
+    assert changed.to_json()[0]["state"] == "drift"
 
 
 def test_new_detector_begins_anew(home: Path) -> None:
@@ -194,13 +196,14 @@ def test_models_are_listed_and_moved_by_command(home: Path) -> None:
 
 
 def test_empty_shelf_says_how_it_begins(tmp_path: Path) -> None:
-    """Before the first retraining there is nothing to list."""
+    """Before the first training there is nothing to list or to compare, and both say how to begin."""
     settle(tmp_path, world(2))
 
-    assert (
-        "There is no detector yet; the first `detector retrain`"
-        in CliRunner().invoke(app, ["models", "list", str(tmp_path)]).stdout
-    )
+    listed, compared = (CliRunner().invoke(app, ["models", each, str(tmp_path)]) for each in ("list", "compare"))
+
+    assert "There is none yet. `detector train` makes the first one." in listed.stdout
+    assert compared.exit_code == 2
+    assert "There is no detector yet, so there is nothing to compare." in compared.output
 
 
 def test_usage_is_measured_and_bounded() -> None:

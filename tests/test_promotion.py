@@ -35,7 +35,7 @@ BROKEN = replace(GOOD, calibration=0.4)
 @pytest.mark.parametrize(
     ("found", "verdict", "words"),
     [
-        (FOUND, PROMOTE, "it finds more, +0.100 of average precision"),
+        (FOUND, PROMOTE, "it finds more, +0.100 in average precision"),
         (replace(FOUND, gain=Interval(0.1, -0.01, 0.2)), KEEP, "a gain is not sure, +0.100"),
         (replace(FOUND, gain=Interval(0.0, 0.0, 0.0)), KEEP, "there is no gain"),
         (replace(FOUND, challenger=BROKEN), KEEP, "not met: its p-values are right"),

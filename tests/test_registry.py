@@ -90,10 +90,10 @@ def test_damaged_bundle_is_not_promoted(registry: ModelRegistry, others: list[Ta
 
 
 def test_unknown_name_is_answered_with_the_known_ones(registry: ModelRegistry) -> None:
-    """A name that fits none, or every one, is refused."""
+    """A name that fits none is refused."""
     first = str(registry.adopt(now=NOW).champion)
     for name in ("zzz", ""):
-        with pytest.raises(SettingError, match=f"No one detector is called '{name}'. Known: {first}"):
+        with pytest.raises(SettingError, match=f"No detector is called '{name}'. Known: {first}"):
             registry.promote(name, why="", now=NOW)
 
 

@@ -280,7 +280,7 @@ def test_note_when_the_rate_has_no_power(trained: Path, configure: Configure) ->
     assert (frame["flagged"] == (frame["p_value"] <= 0.01)).all()
     assert frame["flagged"].any()
     assert f"{calibrator.size:,} calibration rows cannot support a false discovery rate of 0.01 %" in str(report.note)
-    assert "at least 9,999. Flagged without a promise: rows riskier than 99% of the calibration" in str(report.note)
+    assert "at least 9,999. Flagged without a promise: rows riskier than 99 % of the calibration" in str(report.note)
     assert report.summary()[-1] == report.note
 
 

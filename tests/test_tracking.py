@@ -112,7 +112,7 @@ def first(uri: str, folder: Path, scorer: TabularScorer) -> LoggedModel:
         folder,
         scorer,
         params={"random_state": 0, "train": {"rows": None, "forest": {"trees": 20}}},
-        metrics={"ap": 0.7, "share_below_0.01": 0.012, "auroc": None},
+        metrics={"share_below_0.01": 0.012, "rows": 300.0, "ap": 0.7, "auroc": None},
         curves={"loss": [3.0, 2.0, 1.0], "held_out_loss": [3.0, 2.5, 2.6]},
         figures={"loss": figures.loss_curves({"loss": [3.0, 2.0, 1.0]})},
         config_text="source:\n  url: postgresql://ann:s3cret@db/x\n",
@@ -156,6 +156,14 @@ def test_run_holds_settings_metrics_and_curves(client: MlflowClient, first: Logg
     assert run.data.tags["mlflow.note.content"] == "Learnt from **300 rows** of March."
     history = client.get_metric_history(first.run_id, "epoch/held_out_loss")
     assert [(point.step, point.value) for point in history] == [(1, 3.0), (2, 2.5), (3, 2.6)]
+
+
+def test_what_a_reviewer_compares_comes_first(client: MlflowClient, first: LoggedModel) -> None:
+    """MLflow's page shows metrics in the order of the store: average precision before rows, groups behind."""
+    shown = list(client.get_run(first.run_id).data.metrics)
+
+    assert shown[:3] == ["ap", "rows", "calibration/share_below_0.01"]
+    assert shown.index("epoch/loss") > 2
 
 
 def test_run_names_its_dataset(client: MlflowClient, first: LoggedModel) -> None:

@@ -70,9 +70,9 @@ class Support:
             )
         if learnt > MOSTLY_LEARNT:
             return (
-                f"{learnt:.0%} of the rows were learnt from, and anomalies among them are part of what is normal; "
-                f"{rate} cannot be promised for them. Train on rows known to be normal, or flag by a budget or a "
-                f"quantile."
+                f"{100 * learnt:.0f} % of the rows were learnt from, and anomalies among them are part of what is "
+                f"normal; {rate} cannot be promised for them. Train on rows known to be normal, or flag by a budget or "
+                f"a quantile."
             )
         return None
 
@@ -101,7 +101,10 @@ class Support:
         if self.least_fdr > fdr:
             if self.least_fdr > FALLBACK_SHARE:
                 return p_value <= self.least_fdr, f"rows riskier than all {self.rows:,} calibration rows"
-            return p_value <= FALLBACK_SHARE, f"rows riskier than {1 - FALLBACK_SHARE:.0%} of the calibration rows"
+            return (
+                p_value <= FALLBACK_SHARE,
+                f"rows riskier than {100 * (1 - FALLBACK_SHARE):.0f} % of the calibration rows",
+            )
         twice = min(TWICE * fdr, MOST_FDR)
         totals = totals or Totals.of(p_value)
         passed = discoveries(p_value, twice, null_share=totals.share_of_normal_rows, rows=totals.rows)

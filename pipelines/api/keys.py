@@ -19,6 +19,7 @@ from sqlalchemy.orm import Session
 
 from detector.errors import DataError, SettingError, nearest
 from pipelines.escaping import one_line
+from pipelines.listing import Cell, Column, Listing
 from pipelines.store.access_tables import ApiKey
 from pipelines.store.trail import who, write_down
 
@@ -109,6 +110,39 @@ def revoke(session: Session, which: str, *, now: datetime, by: str = "") -> ApiK
 def every(session: Session) -> list[ApiKey]:
     """All keys there were, the oldest first."""
     return list(session.scalars(sa.select(ApiKey).order_by(ApiKey.created_at, ApiKey.id)))
+
+
+def keys_table(session: Session, *, now: datetime) -> Listing:
+    """All keys as a list, the newest first."""
+    columns = (
+        Column("id", head=True),
+        Column("name", head=True),
+        Column("scopes", is_sentence=True),
+        Column("created (UTC)", key="created_at"),
+        Column("state", is_sentence=True),
+        *(Column(name, hidden=True) for name in ("until", "revoked_at")),
+    )
+    rows = [
+        {
+            "id": key.id,
+            "name": key.name,
+            "scopes": key.scopes,
+            "created (UTC)": Cell(key.created_at, f"{key.created_at:%Y-%m-%d %H:%M}"),
+            "state": _state(key, now),
+            "until": key.until,
+            "revoked_at": key.revoked_at,
+        }
+        for key in reversed(every(session))
+    ]
+    return Listing(columns, rows, title="Keys", empty="There is none yet. Make one with `detector keys create`.")
+
+
+def _state(key: ApiKey, now: datetime) -> str:
+    if key.revoked_at is not None:
+        return f"revoked {key.revoked_at:%Y-%m-%d %H:%M}"
+    if key.until is None:
+        return "valid"
+    return f"{'expired' if key.until <= now else 'valid until'} {key.until:%Y-%m-%d %H:%M}"
 
 
 def _hash(secret: str) -> str:

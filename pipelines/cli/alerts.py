@@ -192,14 +192,18 @@ def silence(
 def try_targets(
     config: ConfigFile,
     target: Annotated[str | None, typer.Option(help="Only this target.")] = None,
+    as_json: AsJson = False,
 ) -> None:
-    """Send a test to every target, and say what each made of it."""
+    """Send a test alert to every target, and say whether each took it."""
     from pipelines.alerts.outbox.views import try_out
     from pipelines.config import load_config
 
     found = try_out(load_config(config), now=now(), only=target)
-    for each, problem in found:
-        say(f"{each.name}: {problem or 'took it'}")
+    if as_json:
+        say_json([{"target": each.name, "taken": not problem, "problem": problem or None} for each, problem in found])
+    else:
+        for each, problem in found:
+            say(f"{each.name}: {problem or 'took it'}")
     if any(problem for _, problem in found):
         raise typer.Exit(1)
 

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from pipelines.cli.program import ConfigFile, now, say
+from pipelines.cli.program import AsJson, ConfigFile, now, say, say_json
 
 keys_app = typer.Typer(
     no_args_is_help=True, help="Keys of the API and the console: who may ask for what.", rich_markup_mode="rich"
@@ -19,6 +19,7 @@ def create(
     name: Annotated[str, typer.Option(help="Who has it; stands beside all that is done with it.")],
     scope: Annotated[list[str], typer.Option(help="score, view, review or admin; once for each.")],
     days: Annotated[float | None, typer.Option(min=0.01, help="How long it is valid; without it, for ever.")] = None,
+    as_json: AsJson = False,
 ) -> None:
     """Make a key and show it, once."""
     from pipelines.api import keys
@@ -28,32 +29,23 @@ def create(
     store = open_store(load_config(config, needs_secrets=False).service.store)
     with store.write() as session:
         made = keys.create(session, name, scope, days=days, now=now())
+    if as_json:
+        say_json({"key": made, "name": name, "scopes": scope, "days": days})
+        return
     say(f"{made}\nKeep it now: only its hash is stored, so it cannot be shown again.")
 
 
 @keys_app.command("list", epilog="Example: [bold]detector keys list payments[/]")
-def list_keys(config: ConfigFile) -> None:
-    """Show all keys: who has them, what they may do, and which are over."""
-    from rich.table import Table
-    from rich.text import Text
-
+def list_keys(config: ConfigFile, as_json: AsJson = False) -> None:
+    """Show all keys, the newest first: who has them, what they may do, and which are over."""
     from pipelines.api import keys
     from pipelines.config import load_config
     from pipelines.store import open_store
 
     store = open_store(load_config(config, needs_secrets=False).service.store)
-    table, moment = Table(box=None, pad_edge=False), now()
-    for heading in ("id", "name", "scopes", "created (UTC)", "state"):
-        table.add_column(heading)
     with store.read() as session:
-        for key in keys.every(session):
-            state = "valid" if key.until is None else f"until {key.until:%Y-%m-%d %H:%M}"
-            if key.until is not None and key.until <= moment:
-                state = f"over since {key.until:%Y-%m-%d %H:%M}"
-            if key.revoked_at is not None:
-                state = f"revoked {key.revoked_at:%Y-%m-%d %H:%M}"
-            table.add_row(key.id, Text(key.name), key.scopes, f"{key.created_at:%Y-%m-%d %H:%M}", state)
-    say(table)
+        found = keys.keys_table(session, now=now())
+    say_json(found) if as_json else say(found)
 
 
 @keys_app.command(epilog="Example: [bold]detector keys revoke payments 3f2a91c04d7e[/]")

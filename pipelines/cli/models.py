@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import sys
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -157,7 +158,7 @@ def _leave_trail(settings: Config, action: str, reason: str) -> None:
     store.close()
 
 
-def _print(lines: list[str], outcome: dict[str, Any]) -> None:
+def _print(lines: Sequence[object], outcome: dict[str, Any]) -> None:
     """For people; and for the service, which started the command, as the last line."""
     for line in lines:
         say(line)

@@ -78,9 +78,10 @@ def backfill(
     ] = None,
     since: Annotated[str | None, typer.Option(metavar="POSITION", help="Of a table: after this position.")] = None,
     until: Annotated[str | None, typer.Option(metavar="POSITION", help="Of a table: up to this position.")] = None,
+    as_json: AsJson = False,
 ) -> None:
     """Score rows that were left out; rows that have scores are left alone."""
-    _rescore(config, "backfill", reason=reason, files=file, since=since, until=until)
+    _rescore(config, "backfill", as_json=as_json, reason=reason, files=file, since=since, until=until)
 
 
 def replay(
@@ -89,9 +90,10 @@ def replay(
     batch: Annotated[list[int] | None, typer.Option(metavar="N", help="A batch; without any, all.")] = None,
     since: Annotated[str | None, typer.Option(metavar="TIME", help="Scored at this time or later.")] = None,
     until: Annotated[str | None, typer.Option(metavar="TIME", help="Scored before this time.")] = None,
+    as_json: AsJson = False,
 ) -> None:
     """Score batches again with the detector that serves now."""
-    _rescore(config, "replay", reason=reason, batches=batch, since=since, until=until)
+    _rescore(config, "replay", as_json=as_json, reason=reason, batches=batch, since=since, until=until)
 
 
 @jobs_app.command("list", epilog="Example: [bold]detector jobs list payments --last 20[/]")
@@ -129,7 +131,7 @@ def show_trail(
 
 
 @jobs_app.command("run", epilog="Example: [bold]detector jobs run payments score[/]")
-def run_job(config: ConfigFile, job: JobName) -> None:
+def run_job(config: ConfigFile, job: JobName, as_json: AsJson = False) -> None:
     """Run a job now and wait for it; an instance that serves is asked to."""
     from pipelines.jobs.steering import check_job
     from pipelines.store.trail import who, write_down
@@ -138,7 +140,7 @@ def run_job(config: ConfigFile, job: JobName) -> None:
     settings, store = _open(config, needs_secrets=True)
     with store.write() as session:
         write_down(session, f"run {job}", actor=who(), now=now())
-    _print(_run(settings, store, job, {}))
+    _print(_run(settings, store, job, {}), as_json=as_json)
 
 
 @jobs_app.command("pause", epilog="Example: [bold]detector jobs pause payments retrain[/]")
@@ -171,16 +173,20 @@ def _run(settings: Config, store: Store, job: str, arguments: dict[str, Any]) ->
     return run_once(settings, store, job, arguments)
 
 
-def _print(run: Run) -> None:
+def _print(run: Run, *, as_json: bool) -> None:
+    if as_json:
+        facts = ("job", "outcome", "rows", "started_at", "ended_at", "note")
+        say_json({"run": run.id, **{name: getattr(run, name) for name in facts}})
+        return
     say(f"{run.job}: {run.note or run.outcome} (run {run.id})")
 
 
-def _rescore(config: Path, job: str, *, reason: str, **arguments: Any) -> None:
+def _rescore(config: Path, job: str, *, as_json: bool, reason: str, **arguments: Any) -> None:
     from pipelines.store.trail import who
 
     settings, store = _open(config, needs_secrets=True)
     given = {name: value for name, value in arguments.items() if value}
-    _print(_run(settings, store, job, given | {"actor": who(), "reason": reason}))
+    _print(_run(settings, store, job, given | {"actor": who(), "reason": reason}), as_json=as_json)
 
 
 def _set_paused(config: Path, job: str, *, paused: bool) -> None:

@@ -98,7 +98,7 @@ def run_sensor_demo(folder: Path, *, now: datetime, rows: int = 60_000) -> None:
     for line in _against_truth(pd.read_parquet(folder / "scores.parquet"), events, fresh):
         console.print(line, highlight=False)
 
-    console.rule("[bold]5  Alerts[/], as `detector serve` sends them, when an event begins and ends")
+    console.rule("[bold]5  Alerts[/], one for each event, and one when it is over")
     store = open_store(config.service.store)
     try:
         context = Context(config, store, now)

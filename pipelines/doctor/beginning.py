@@ -41,7 +41,7 @@ class Beginning:
         checks = [f"  {each.column} ({each.part}): {each.check}" for each in found.choices if each.check]
         name = "" if self.file.parent.resolve() == Path.cwd() else f" {self.file.parent}"
         return [
-            f"Looked at {self.rows:,} rows: {found.kind}, because {found.why}.",
+            f"Looked at {self.rows:,} rows. Their kind is {found.kind}, because {found.why}.",
             Listing(columns, rows),
             f"Wrote {self.file}.",
             *(["Check:", *checks] if checks else []),

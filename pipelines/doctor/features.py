@@ -13,6 +13,7 @@ from pipelines.config import Config
 from pipelines.doctor.check import Check
 from pipelines.doctor.formats import unread_check
 from pipelines.features.engine import FeatureEngine, feature_engine_of
+from pipelines.progress import counted, percent
 
 MONEY = ("amount", "currency", "rates", "mixed", "negative", "zero")
 
@@ -68,9 +69,9 @@ def _measured(engine: FeatureEngine, frame: pd.DataFrame) -> Check:
     except DetectorError as error:
         return Check("features", "problem", str(error), "Correct that, or leave the feature out.")
     by = ", ".join(dict.fromkeys(name for feature in engine.features.all for name in feature.by))
-    found = f"{len(names)} features measured" + (f" by {by}" if by else "")
+    found = f"{counted(len(names), 'feature')} measured" + (f" by {by}" if by else "")
     if len(quarantined):
         reason = quarantined["reason"].value_counts().index[0]
-        found += f"; {len(quarantined) / len(frame):.2%} of the rows cannot have any ({reason})"
+        found += f"; {percent(len(quarantined) / len(frame), 2)} of the rows cannot have any ({reason})"
         return Check("features", "warning", found, "These rows will go to the quarantine.")
     return Check("features", "ok", found)

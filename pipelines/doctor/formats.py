@@ -12,6 +12,7 @@ from detector.arrays import Flags
 from detector.schema import MISSING
 from pipelines.config.formats import FormatSection
 from pipelines.doctor.check import Check, State
+from pipelines.progress import percent
 from pipelines.sources.formats import as_written, read_form
 
 MANY_LOST = 0.01
@@ -93,7 +94,7 @@ def forms_of_text(name: str, column: pd.Series) -> Iterator[Check]:
         found = propose(column, dates=dates)
         if found and found[0][1] >= NEARLY_ALL:
             forms = " or ".join(form.describe() for form, _ in found)
-            text = f"{name!r} is taken for text, and {found[0][1]:.0%} of it is {kind}, written {forms}"
+            text = f"{name!r} is taken for text, and {percent(found[0][1])} of it is {kind}, written {forms}"
             yield Check("columns.categorical", "warning", text, f"{_settings(name, found)}, and list it as {kind}.")
             return
 
@@ -101,7 +102,7 @@ def forms_of_text(name: str, column: pd.Series) -> Iterator[Check]:
 def share_of(mask: pd.Series | Flags) -> str:
     """A share for people: two digits behind the point where it is small."""
     share = float(np.mean(mask))
-    return f"{share:.0%}" if share in (0.0, 1.0) or share >= 0.1 else f"{share:.2%}"
+    return percent(share, 0 if share in (0.0, 1.0) or share >= 0.1 else 2)
 
 
 def example(column: pd.Series) -> str:
@@ -127,7 +128,7 @@ def _advice(name: str, column: pd.Series, unread: Flags, *, dates: bool) -> tupl
         size = "" if dates or not _are_largest(column, unread) else ", and they are the largest"
         return f"{_settings(name, chosen)}.", f"they are written {' or '.join(f.describe() for f, _ in chosen)}{size}"
     if dates and found and len(mixed := _mixed(lost)) > 1:
-        words = " and ".join(f"{share:.0%} {form.describe()}" for form, share in mixed)
+        words = " and ".join(f"{percent(share)} {form.describe()}" for form, share in mixed)
         return _ONE_FORM, f"it is mixed: {words}"
     if not dates and _are_largest(column, unread):
         return "Write them without separators or units.", "they are the largest"

@@ -13,6 +13,7 @@ from detector.errors import SchemaError
 from detector.schema import guess_kind
 from pipelines.config.formats import FormatSection
 from pipelines.doctor.formats import NEARLY_ALL, example, propose, share_of
+from pipelines.progress import percent
 from pipelines.sources.formats import read_form
 
 TIME = re.compile(r"time|date|datum|zeit|created|booked|when|timestamp|(^|_)at$|(^|_)ts$", re.IGNORECASE)
@@ -170,7 +171,7 @@ def _time(frame: pd.DataFrame) -> Choice | None:
             forms = propose(column, dates=True)
             if not forms or forms[0][1] < NEARLY_ALL:
                 continue
-            form, why = forms[0][0], f"{forms[0][1]:.0%} are dates, written {forms[0][0].describe()}"
+            form, why = forms[0][0], f"{percent(forms[0][1])} are dates, written {forms[0][0].describe()}"
             if len(forms) > 1:
                 check = f"they would fit {forms[1][0].describe()} too, such as {example(column)}"
         distinct = column.nunique() / max(len(column), 1)
@@ -268,7 +269,7 @@ def _kinds(name: str, column: pd.Series, distinct: int) -> Iterator[Choice]:
             if found and found[0][1] >= NEARLY_ALL:
                 form = found[0][0]
                 check = f"they would fit {found[1][0].describe()} too" if len(found) > 1 else ""
-                yield Choice(name, other, f"{found[0][1]:.0%} are {other}, written {form.describe()}", check, form)
+                yield Choice(name, other, f"{percent(found[0][1])} are {other}, written {form.describe()}", check, form)
         if distinct > 0.5 * len(column) and distinct > FEW_CODES:
             yield Choice(name, "ignore", f"text, {distinct:,} different: nearly every row has another")
         yield Choice(name, "categorical", f"text, {distinct:,} different")

@@ -19,6 +19,7 @@ from detector.errors import DataError
 from detector.persist.bundle import Scorer
 from detector.schema import Schema
 from pipelines.factory.detector import detector_of, sequence_detector_of
+from pipelines.progress import percent
 
 if TYPE_CHECKING:
     from detector.training.settings import OnStep
@@ -193,7 +194,9 @@ class Sensors:
 
         found: dict[str, list[str]] = {}
         for seen in check_fit(sequence_detector_of(config, schema), rows, kept_apart):
-            share = f", which foretells {seen.foretells:.0%} of the sensor that follows it most" if seen.period else ""
+            share = (
+                f", which foretells {percent(seen.foretells)} of the sensor that follows it most" if seen.period else ""
+            )
             period = f"readings repeat after {seen.period}{share}" if seen.period else "no period is seen"
             covers = f"a window covers {seen.window} rows, a long one {seen.long_window}"
             if schema.time is not None:

@@ -148,6 +148,13 @@ def train_head(scorer: TabularScorer, labelled: LabelledSet | None, config: Conf
     return replace(scorer.with_head(head), metrics=scorer.metrics | metrics)
 
 
+SAID = {
+    "none": "Labels are not learnt from.",
+    "decides": "The head that learnt from labels decides.",
+    "fitted, does not decide": "A head has learnt from labels and does not decide.",
+}
+
+
 def head_tags(scorer: object) -> dict[str, str]:
     """What a run says of the head in tags.
 
@@ -163,7 +170,7 @@ def head_tags(scorer: object) -> dict[str, str]:
 def head_note(scorer: object) -> str | None:
     """Whether a head decides, and why, in a sentence; None where none was wanted."""
     tags = head_tags(scorer)
-    return f"Learning from labels: {tags['head']}. {tags['head reason']}" if tags else None
+    return f"{SAID[tags['head']]} {tags['head reason']}" if tags else None
 
 
 def _compared(facts: dict[str, object]) -> str:

@@ -36,7 +36,7 @@ def delete_past_of(config: Config, entity: str, keys: set[str], *, dry: bool) ->
             save_history(history, path)
     for path in _there(folder / ROWS, *sorted((folder / config.name).glob("batch-*.parquet"))):
         rows += _filter(path, column, entity, config.columns.key, keys, dry=dry)
-    return {"pasts": pasts, "rows of pasts": rows}
+    return {"feature histories": pasts, "rows in feature histories": rows}
 
 
 def delete_held(config: Config, store: Store, entity: str, *, dry: bool) -> tuple[int, set[str]]:

@@ -93,13 +93,13 @@ def old_note(old: int, rows: int) -> str:
     """What to say of rows that are measured among themselves, because most are too old for the past; else nothing.
 
     >>> old_note(1, 2), old_note(3, 4)[:46]
-    ('', '75% of the rows are older than the past that t')
+    ('', '75 % of the rows are older than the past that ')
     """
     if not rows or old / rows <= MOSTLY:
         return ""
     return (
-        f"{old / rows:.0%} of the rows are older than the past that training left: features were measured among these "
-        f"rows alone, as in training; the first rows have little past."
+        f"{100 * old / rows:.0f} % of the rows are older than the past that training left. Features were measured "
+        f"among these rows alone, as in training, so the first rows have little past."
     )
 
 

@@ -6,6 +6,7 @@ The state is one file beside the detectors: the latest row looked at, the last c
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from datetime import datetime, timedelta
 from typing import Any
@@ -24,7 +25,9 @@ from pipelines.factory.gates import gated
 from pipelines.factory.metadata import reference_of
 from pipelines.factory.training_period import latest_rows, rows_between
 from pipelines.features.engine import FeatureEngine, feature_engine_of
+from pipelines.features.wording import wording_of
 from pipelines.ingest.usable import open_usable
+from pipelines.listing import Column, Listing
 from pipelines.progress import counted, progress
 from pipelines.registry.registry import ModelRegistry
 from pipelines.scoring.shadow import settle_shadow
@@ -62,6 +65,7 @@ class DriftReport:
     - ``shifts``: one a column, then the risk, then the alerts.
     - ``drifting``: columns that moved often enough to be called drift.
     - ``alerts_a_day``: rows the policy flags.
+    - ``names``: what people call a column, where that differs.
     """
 
     rows: int
@@ -71,15 +75,28 @@ class DriftReport:
     retrain: bool
     note: str
     notes: list[str] = field(default_factory=list)
+    names: dict[str, str] = field(default_factory=dict)
 
-    def summary(self) -> list[str]:
+    def summary(self) -> list[object]:
         """The look in a few lines, what moved most first."""
-        lines = [self.note]
-        for shift in sorted(self.shifts, key=_strength, reverse=True)[:SHOWN]:
-            word = "drift" if shift.name in self.drifting else "moved" if shift.moved else ""
-            limits = f"stability index {shift.psi:.2f} (limit {shift.psi_limit:.2f}), effect {shift.effect:+.2f}"
-            lines.append(f"  {shift.name:<24}{limits} (limit {shift.effect_limit:.2f})  {word}".rstrip())
-        return lines + self.notes
+        if not self.shifts:
+            return [self.note, *self.notes]
+        columns = (
+            Column("column", head=True),
+            Column("state", head=True),
+            Column("stability index"),
+            Column("effect"),
+        )
+        rows = [
+            {
+                "column": self.names.get(shift.name, shift.name),
+                "state": "drift" if shift.name in self.drifting else "moved" if shift.moved else "stable",
+                "stability index": f"{shift.psi:.2f} (limit {shift.psi_limit:.2f})",
+                "effect": f"{shift.effect:+.2f} (limit {shift.effect_limit:.2f})",
+            }
+            for shift in sorted(self.shifts, key=_strength, reverse=True)[:SHOWN]
+        ]
+        return [self.note, Listing(columns, rows, title="What changed most"), *self.notes]
 
     def outcome(self) -> dict[str, Any]:
         """The same for the service's record of the run, with figures for its metrics page."""
@@ -135,7 +152,9 @@ def watch(config: Config, *, now: datetime) -> DriftReport:
     ]
     wanted = bool(drifting) and settings.retrain and _may_ask(state, config, now)
     alerts = _alerts_a_day(rows, scores, champion.schema.time)
-    report = DriftReport(len(rows), shifts, drifting, alerts, wanted, _note(rows, shifts, drifting, wanted))
+    names = _names(config, shifts)
+    note = _note(rows, shifts, drifting, wanted, names)
+    report = DriftReport(len(rows), shifts, drifting, alerts, wanted, note, names=names)
     failpoint("drift.compared")
     _record(config, report, name, step=state.step + 1, now=now)
     asked = now.isoformat() if wanted else state.asked_at
@@ -207,11 +226,17 @@ def _may_ask(state: DriftState, config: Config, now: datetime) -> bool:
     return not timedelta(0) <= since < timedelta(days=config.drift.retrain_every_days)  # or the clock was set back
 
 
-def _note(rows: pd.DataFrame, shifts: list[Shift], drifting: list[str], wanted: bool) -> str:
-    moved = [shift.name for shift in shifts if shift.moved]
+def _names(config: Config, shifts: list[Shift]) -> dict[str, str]:
+    wording = wording_of(config)
+    said = {shift.name: wording.column(shift.name) for shift in shifts if shift.name not in (RISK, ALERTS)}
+    return {name: each for name, each in said.items() if each != name}
+
+
+def _note(rows: pd.DataFrame, shifts: list[Shift], drifting: list[str], wanted: bool, names: Mapping[str, str]) -> str:
+    moved = [names.get(shift.name, shift.name) for shift in shifts if shift.moved]
     if drifting:
         after = "; a retraining is asked for" if wanted else ""
-        return f"Drift in {', '.join(drifting)}, in {counted(len(rows))}{after}."
+        return f"Drift in {', '.join(names.get(name, name) for name in drifting)}, in {counted(len(rows))}{after}."
     if moved:
         return f"{', '.join(moved)} moved, not yet for long, in {counted(len(rows))}."
     return f"No drift in {counted(len(rows))}."

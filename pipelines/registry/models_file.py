@@ -59,8 +59,11 @@ class RegistryState:
         Raises ``SettingError`` if there is none, or more than one.
         """
         found = [model for model in self.models if model.name.startswith(name)] if name else []
-        if len(found) != 1:
-            raise SettingError(f"No one detector is called {name!r}. {nearest(name, self.names)}")
+        if len(found) > 1:
+            fit = ", ".join(model.name for model in found)
+            raise SettingError(f"More than one detector begins with {name!r}: {fit}. Give more letters.")
+        if not found:
+            raise SettingError(f"No detector is called {name!r}. {nearest(name, self.names)}")
         return found[0]
 
     def before_champion(self) -> str | None:

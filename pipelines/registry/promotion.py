@@ -5,10 +5,16 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 from pipelines.config import RetrainSection
+from pipelines.progress import percent
 from pipelines.registry.comparison import Comparison
 
 KEEP, PROMOTE, SHADOW, FAILED = "keep", "promote", "shadow", "failed"
 TITLES = {PROMOTE: "Promoted", KEEP: "Kept the champion", SHADOW: "In the shadow", FAILED: "Training failed"}
+TRIAL_TITLES = {
+    PROMOTE: "A retraining would promote the challenger",
+    KEEP: "A retraining would keep the champion",
+    SHADOW: "A retraining would try the challenger in the shadow",
+}
 
 
 @dataclass(frozen=True)
@@ -43,11 +49,11 @@ def decide(found: Comparison, settings: RetrainSection) -> Decision:
     people with alerts, and must rank rows much as the champion does.
     """
     gain, limit = found.gain, max(settings.most_calibration_distance, found.noise)
-    sure = f"{settings.confidence:.0%}".replace("%", " %")
+    sure = percent(settings.confidence)
     gains = f"{gain.estimate:+.3f} ({sure} interval {gain.low:+.3f} to {gain.high:+.3f})"
     broken = found.champion.calibration > limit
     better = Check(
-        f"It surely gains more than {settings.least_gain:g} of {found.figure_of_merit}",
+        f"It reliably gains more than {settings.least_gain:g} in {found.figure_of_merit}",
         gain.low > settings.least_gain,
         gains,
     )
@@ -58,20 +64,21 @@ def decide(found: Comparison, settings: RetrainSection) -> Decision:
     )
     repairs = Check(
         f"Or it repairs the champion's p-values (distance beyond {limit:.3f}) and loses at most "
-        f"{settings.most_loss:g} of {found.figure_of_merit}",
+        f"{settings.most_loss:g} in {found.figure_of_merit}",
         broken and sound.met and gain.estimate >= -settings.most_loss,
         f"champion {found.champion.calibration:.3f}; {gains}",
     )
     most = settings.most_alert_change * max(found.champion.alerts, 1.0)
     calm = Check(
         f"It raises at most {settings.most_alert_change:g} times the champion's alerts, known anomalies not counted, "
-        f"or that one is wrong",
+        f"or the champion's p-values are wrong",
         broken or found.challenger.alerts - found.challenger.right <= most,
         f"{found.challenger.alerts:.1f} {found.alert_unit}, {found.challenger.right:.1f} of them right; champion "
         f"{found.champion.alerts:.1f}",
     )
     steady = Check(
-        f"It ranks rows as the champion does (correlation at least {settings.least_stability:g}), or that one is wrong",
+        f"It ranks rows as the champion does (correlation at least {settings.least_stability:g}), or the champion's "
+        f"p-values are wrong",
         broken or found.stability >= settings.least_stability,
         f"{found.stability:.2f}",
     )
@@ -85,12 +92,12 @@ def _outcome(checks: tuple[Check, ...], found: Comparison, settings: RetrainSect
     gain = found.gain
     if not better.met and not repairs.met:
         word = "a gain is not sure" if gain.estimate > settings.least_gain else "there is no gain"
-        return KEEP, f"The champion stays: {word}, {gain.estimate:+.3f} of {found.figure_of_merit}."
+        return KEEP, f"The champion stays: {word}, {gain.estimate:+.3f} in {found.figure_of_merit}."
     failed = [check for check in others if not check.met]
     if failed:
         return KEEP, f"The champion stays: not met: {failed[0].asks[0].lower()}{failed[0].asks[1:]}."
     because = (
-        f"it finds more, {gain.estimate:+.3f} of {found.figure_of_merit}"
+        f"it finds more, {gain.estimate:+.3f} in {found.figure_of_merit}"
         if better.met
         else f"the champion's p-values were off by {found.champion.calibration:.2f}, and its own are right"
     )
@@ -107,9 +114,13 @@ def overtaken(decision: Decision) -> Decision:
     return replace(decision, outcome=KEEP, reason=reason)
 
 
-def note_of(decision: Decision, found: Comparison | None, *, facts: dict[str, str]) -> str:
-    """The decision as Markdown, for a person who reads the run."""
-    lines = [f"## {TITLES[decision.outcome]}", "", decision.reason, ""]
+def note_of(decision: Decision, found: Comparison | None, *, facts: dict[str, str], is_trial: bool = False) -> str:
+    """The decision as Markdown, for a person who reads the run.
+
+    - ``is_trial``: whether it is only what would be decided.
+    """
+    title = (TRIAL_TITLES if is_trial else TITLES)[decision.outcome]
+    lines = [f"## {title}", "", decision.reason, ""]
     lines += [f"- {name}: {value}" for name, value in facts.items()]
     if found is not None:
         span = f" over {found.days:.1f} days" if found.days else ""

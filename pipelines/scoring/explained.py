@@ -24,7 +24,7 @@ from pipelines.features.engine import feature_engine_of
 from pipelines.features.wording import wording_of
 from pipelines.ingest.usable import open_usable
 from pipelines.listing import Cell, Column, Listing
-from pipelines.progress import counted, progress
+from pipelines.progress import counted, percent, progress
 from pipelines.rules.book import RuleRun
 from pipelines.rules.names import typed
 from pipelines.scoring.standing_rules import standing_rules
@@ -64,7 +64,7 @@ class Explanation:
     def summary(self) -> list[object]:
         """The row as a person reads it."""
         decision = f"Flagged, {self.severity}" if self.flagged else "Not flagged"
-        threshold = "" if self.least is None else f"; the least flagged has {self.least:.2f}"
+        threshold = "" if self.least is None else f"; the lowest that was flagged is {self.least:.2f}"
         columns = (
             Column("why", head=True, is_sentence=True),
             Column("observed", is_sentence=True),
@@ -76,7 +76,7 @@ class Explanation:
                 "why": each.feature,
                 "observed": each.observed,
                 "expected": each.expected,
-                "share of the risk": Cell(each.share, f"{each.share:.0%}"),
+                "share of the risk": Cell(each.share, percent(each.share)),
             }
             for each in self.reasons
         ]
@@ -88,12 +88,12 @@ class Explanation:
             }
             for name, z, weight in self.members
         ]
-        shown = ", ".join(f"{name} {_written(value)}" for name, value in self.values.items())
+        values = [{"column": name, "value": Cell(value, _written(value))} for name, value in self.values.items()]
         return [
             f"{self.key}: {decision}.",
-            f"Risk {self.risk:.2f}{threshold}. It is number {self.place:,} of {counted(self.rows)} by risk.",
+            f"Risk {self.risk:.2f}{threshold}. By risk it is number {self.place:,} of {counted(self.rows)}.",
             f"p-value {self.p_value:.2g}: {rarity(self.p_value)}.",
-            f"Policy: {self.policy}. Decided by: {self.decided_by}.",
+            f"Policy: {self.policy}. Decided by the {self.decided_by}.",
             *([f"Rules that hit it: {', '.join(self.rules)}."] if self.rules else []),
             *([f"Kept from being flagged by: {', '.join(self.hidden_by)}."] if self.hidden_by else []),
             "",
@@ -102,10 +102,10 @@ class Explanation:
             Listing(
                 (Column("member", head=True), Column("z-score", is_number=True), Column("weight", is_number=True)),
                 members,
-                title="Members: deviations above normal rows, and what each counts",
+                title="Members: how many deviations above normal rows, and the weight in the risk",
             ),
             "",
-            f"Values: {shown}",
+            Listing((Column("column", head=True), Column("value", head=True)), values, title="Values"),
         ]
 
 

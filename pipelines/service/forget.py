@@ -44,7 +44,10 @@ class Forgotten:
         rows = [{"what": name, "how many": count} for name, count in self.deleted.items() if count]
         title = "Would be deleted" if self.is_dry else "Deleted"
         listing = Listing(columns, rows, title=title, empty="Nothing: the service keeps nothing of it.")
-        return [listing, "", "What stays:", *(f"  {each}" for each in self.stays)]
+        parts = (each.partition(": ") for each in self.stays)
+        stays = [{"where": where, "what": what} for where, _, what in parts]
+        left = (Column("where", head=True), Column("what", is_sentence=True))
+        return [listing, "", Listing(left, stays, title="What stays, and what to do about it")]
 
     def to_json(self) -> dict[str, Any]:
         """For programs."""
@@ -127,7 +130,7 @@ def _delete(config: Config, store: Store, entity: str, *, dry: bool) -> dict[str
     }
     found |= delete_past_of(config, entity, keys, dry=dry)
     scores, _ = delete_scores_of(config, store, entity, dry=dry)
-    return found | {"rows of scores and quarantine": scores.rows, "files written anew": scores.files}
+    return found | {"rows in scores and quarantine": scores.rows, "rewritten files": scores.files}
 
 
 def _delete_answers(store: Store, entity: str, keys: set[str], *, dry: bool) -> int:
@@ -242,7 +245,7 @@ def _stays(config: Config, store: Store, entity: str) -> tuple[str, ...]:
             f"registered hold what entities did before (`history.npz`)."
         )
     if sent := [target.name for target in targets_of(config) if target.kind not in ("file", "log")]:
-        found.append(f"alerts that were sent: {', '.join(sent)} have their own copies.")
+        found.append(f"alerts that were sent: {', '.join(sent)} kept copies of their own.")
     found.append(
         f"files by hand: what `detector score` wrote with --output, reports such as {config.report}, the log, backups."
     )

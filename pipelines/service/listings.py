@@ -97,7 +97,7 @@ def trail_table(store: Store, wanted: Wanted) -> Listing:
                     "rows": trail.rows or None,
                 }
             )
-    return Listing(columns, rows, title="Who had what done", empty="Nobody has done any of that.")
+    return Listing(columns, rows, title="Audit trail, newest first", empty="Nothing is on record.")
 
 
 def _listed(value: object) -> str:

@@ -63,23 +63,37 @@ def metric_name(name: str) -> str:
     return re.sub(r"[^\w\-. :/]", "_", name, flags=re.ASCII)[:250]
 
 
-OF_MEMBERS = ("weight_", "power_", "parity_", "rank_correlation_", "ap_", "auroc_")
+OF_MEMBERS = ("weight_", "power_", "parity_", "rank_correlation_", "agreement_", "ap_", "auroc_")
+GROUPS = {"head_": "head/", "calibration_": "calibration/", "share_below_": "calibration/share_below_"}
 OF_SIDES = ("_champion", "_challenger")
+FIRST = (
+    *("ap", "ap_champion", "ap_challenger", "auroc", "precision", "recall", "precision_at_budget", "recall_at_budget"),
+    *("flagged", "alerts_a_day"),
+)
 
 
 def grouped(metrics: Mapping[str, float | None], members: Iterable[str]) -> dict[str, float | None]:
-    """Metrics as MLflow's pages group them: what tells of single members behind the others.
+    """Metrics in the order of MLflow's pages: what a reviewer compares, all others, then members, head, calibration.
 
-    >>> grouped({"ap": 0.5, "ap_forest": 0.4, "ap_champion": 0.3}, ["forest"])
-    {'ap': 0.5, 'members/ap_forest': 0.4, 'ap_champion': 0.3}
+    >>> grouped({"ap": 0.5, "ap_forest": 0.4, "ap_champion": 0.3, "head_gain": 0.1}, ["forest"])
+    {'ap': 0.5, 'ap_champion': 0.3, 'head/gain': 0.1, 'members/ap_forest': 0.4}
     """
     names = tuple(members)
 
     def place(name: str) -> str:
-        is_of_one = name.startswith(OF_MEMBERS) and any(f"_{each}" in name for each in names)
-        return f"members/{name}" if is_of_one and not name.endswith(OF_SIDES) else name
+        if name.endswith(OF_SIDES):
+            return name
+        if name.startswith(OF_MEMBERS) and any(f"_{each}" in name for each in names):
+            return f"members/{name}"
+        return next(
+            (group + name.removeprefix(begin) for begin, group in GROUPS.items() if name.startswith(begin)), name
+        )
 
-    return {place(name): value for name, value in metrics.items()}
+    def rank(name: str) -> tuple[bool, int, str]:
+        return "/" in name, FIRST.index(name) if name in FIRST else len(FIRST), name.partition("/")[0] * ("/" in name)
+
+    found = {place(name): value for name, value in metrics.items()}
+    return {name: found[name] for name in sorted(found, key=rank)}
 
 
 def dataset_input(facts: DatasetFacts, context: str = "training") -> DatasetInput:

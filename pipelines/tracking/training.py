@@ -86,17 +86,20 @@ def log_training(uri: str, record: TrainingRecord, *, predictions: pd.DataFrame,
         run_id = run.info.run_id
         with closing(client, run_id, ended=record.ended):
             log_settings(client, run_id, record.params)
-            log_curves(client, run_id, record.curves)
-            log_usage(client, run_id, record.usage)
             texts = {**record.texts, **({"detector.yaml": record.config_text} if record.config_text else {})}
             log_files(client, run_id, record.figures, texts)
             data = dataset_input(record.dataset)
             apart = data if record.compared is None else dataset_input(record.compared, "evaluation")
             client.log_inputs(run_id, [data] if apart is data else [data, apart])
             model_id = _log_model(run_id, record, predictions)
-            for metrics, rows in ((record.fit_metrics, data), (record.metrics, apart)):
+            for metrics, rows in (
+                (record.metrics, apart),
+                (record.fit_metrics, data),
+            ):  # pages show what came first first
                 found = grouped(metrics, record.members)
                 log_metrics(client, run_id, found, model_id=model_id, dataset=rows.dataset)
+            log_curves(client, run_id, record.curves)
+            log_usage(client, run_id, record.usage)
             for member in record.members:
                 _log_member(client, place, run_id, member, record, entry)
             number = _register(

@@ -26,7 +26,7 @@ from pipelines.features.engine import feature_engine_of
 from pipelines.features.wording import wording_of
 from pipelines.labels.feedback import Statements
 from pipelines.labels.known import with_answers
-from pipelines.progress import counted, progress
+from pipelines.progress import counted, percent, progress
 from pipelines.reports.content import ReportContent, column_facts, quarantine_counts
 from pipelines.reports.drift import drift_since
 from pipelines.reports.page import write_report
@@ -62,7 +62,7 @@ class EvaluationReport:
             f"Flagged {truth['flagged']:,.0f}: precision {truth['precision']:.3f}, recall {truth['recall']:.3f}."
             if truth["flagged"]
             else "Flagged none, so none of the anomalies was found.",
-            f"Of the {truth['budget']:,.0f} riskiest rows, {truth['precision_at_budget']:.1%} are anomalous.",
+            f"Of the {truth['budget']:,.0f} riskiest rows, {percent(truth['precision_at_budget'], 1)} are anomalous.",
         ]
         if "known_events" in truth:
             lines.append(

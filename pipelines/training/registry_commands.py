@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import datetime
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 from detector.errors import DataError, SettingError
@@ -17,19 +18,23 @@ from pipelines.ingest.usable import open_usable
 from pipelines.listing import Cell, Column, Listing
 from pipelines.progress import progress
 from pipelines.registry.comparison import Comparison
-from pipelines.registry.models_file import Promotion, StoredModel
+from pipelines.registry.models_file import Promotion, RegistryState, StoredModel
 from pipelines.registry.promotion import Decision, decide, note_of
-from pipelines.registry.registry import ModelRegistry
+from pipelines.registry.registry import ModelRegistry, listed
 from pipelines.tracking.messages import flush_tracking, record_promotion, spool_of, waiting_note
 from pipelines.training.comparison import compare_on
 from pipelines.training.pages import page_of
 
 MOST_SHOWN = 10
+ONLY_ONE = (
+    "Another `detector train` replaces it. `detector retrain` trains a second one on recent rows, keeps both and says "
+    "which is better."
+)
 
 
 def table(config: Config) -> Listing:
     """The detectors, the latest first."""
-    state = ModelRegistry(config.bundle).state()
+    state = _state(config)
     columns = (
         Column("name", head=True),
         Column("role", head=True),
@@ -45,8 +50,13 @@ def table(config: Config) -> Listing:
         made = Cell(model.made_at, model.made_at[:16].replace("T", " "))
         page = page_of(config, model.name)
         row = {"name": model.name, "role": role, "made": made, **_figures(model), "decision": model.decision}
-        rows.append(row | ({"report": str(page)} if page.is_file() else {}))
-    return Listing(columns, rows, title=f"Detectors of {config.name}")
+        rows.append(row | ({"report": Cell(page, _from_here(page))} if page.is_file() else {}))
+    return Listing(
+        columns,
+        rows,
+        title=f"Detectors of {config.name}",
+        empty="There is none yet. `detector train` makes the first one.",
+    )
 
 
 def promotions_table(config: Config) -> Listing:
@@ -68,8 +78,7 @@ def overview(config: Config) -> list[str]:
     """What a table cannot say: who serves, and what waits for MLflow."""
     registry = ModelRegistry(config.bundle)
     if not registry.managed:
-        there = "It serves as `detector train` left it" if config.bundle.exists() else "There is no detector yet"
-        return [f"{there}; the first `detector retrain` begins the list."]
+        return [ONLY_ONE] if config.bundle.exists() else []
     waiting = spool_of(config).waiting()
     return [f"{config.bundle} serves {registry.serving().name}."] + (
         [f"{waiting:,} wait for MLflow."] if waiting else []
@@ -137,7 +146,8 @@ class Compared:
     def summary(self) -> list[str]:
         """The decision as Markdown."""
         facts = {"champion": self.champion, "challenger": self.challenger}
-        return [note_of(self.decision, self.comparison, facts=facts), "Nothing was moved."]
+        note = note_of(self.decision, self.comparison, facts=facts, is_trial=True)
+        return [note, "Nothing was changed: this only compares."]
 
     def to_json(self) -> dict[str, Any]:
         """For programs: what would be decided and why, and the figures."""
@@ -155,13 +165,22 @@ def compare_models(config: Config, first: str, second: str, *, now: datetime) ->
     - ``first``, ``second``: names; "" for the champion and for the challenger.
     - ``now``: labels younger than the label delay before it are not believed.
 
-    Raises ``SettingError`` if there is no such detector; ``DataError`` if too few rows are later than those either
-    learnt from.
+    Raises ``SettingError`` if there is no such detector, or only one; ``DataError`` if too few rows are later than
+    those either learnt from.
     """
-    registry = ModelRegistry(config.bundle)
-    state = registry.state()
-    names = [first or state.champion or "", second or state.challenger or ""]
-    found = [state.find(name) for name in names]
+    registry, state = ModelRegistry(config.bundle), _state(config)
+    if len(state.models) < 2:
+        there = f"only one detector, {state.champion}" if state.models else "no detector yet"
+        raise SettingError(
+            f"There is {there}, so there is nothing to compare. `detector train` trains the first one, "
+            f"`detector retrain` the next."
+        )
+    if not second and state.challenger is None:
+        raise SettingError(
+            "There is no challenger. Name two detectors of `detector models list`, such as "
+            f"`detector models compare {state.models[-2].name[:4]} {state.models[-1].name[:4]}`, or retrain first."
+        )
+    found = [state.find(name) for name in (first or state.champion or "", second or state.challenger or "")]
     scorers = [bundle.load(registry.path_of(model.name)) for model in found]
     champion, challenger = scorers
     until = max(str(scorer.metrics.get("learnt_until", "")) for scorer in (champion, challenger))
@@ -173,6 +192,23 @@ def compare_models(config: Config, first: str, second: str, *, now: datetime) ->
     with progress("Comparing", total=None):
         comparison = compare_on(period, champion, challenger, config)
     return Compared(found[0].name, found[1].name, decide(comparison, config.retrain), comparison)
+
+
+def _state(config: Config) -> RegistryState:
+    """What is on disk; before the first retraining, the one detector that `detector train` left."""
+    registry = ModelRegistry(config.bundle)
+    state = registry.state()
+    if state.models or not config.bundle.exists():
+        return state
+    facts = listed(bundle.load(registry.serving()).metrics)
+    model = StoredModel(registry.served(), str(facts.pop("made_at", "")), facts)
+    return RegistryState(champion=model.name, models=(model,))
+
+
+def _from_here(page: Path) -> str:
+    """A path as short as it can be opened by from the working folder."""
+    here = Path.cwd()
+    return str(page.relative_to(here) if page.is_relative_to(here) else page)
 
 
 def _figures(model: StoredModel) -> dict[str, Any]:

@@ -22,7 +22,7 @@ from pipelines.factory.metadata import add_metadata
 from pipelines.factory.training_period import TrainingPeriod, recent, split
 from pipelines.features.engine import feature_engine_of, history_folder
 from pipelines.ingest.usable import open_usable
-from pipelines.progress import counted, progress
+from pipelines.progress import counted, phases, progress
 from pipelines.registry.comparison import Comparison
 from pipelines.registry.promotion import FAILED, KEEP, PROMOTE, SHADOW, Decision, decide, note_of, overtaken
 from pipelines.registry.registry import ModelRegistry, OnPromotion
@@ -38,7 +38,6 @@ from pipelines.training.merit import Review
 from pipelines.training.pages import drift_of, keep_page, training_content
 from pipelines.training.review import review
 from pipelines.training.run_record import Fitted, Retraining
-from pipelines.training.train import fitting_steps
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -221,7 +220,7 @@ def _keep_page(
 
 def _fit(run: _Run, period: TrainingPeriod) -> Fitted:
     started = run.clock()
-    with measured() as usage, fitting_steps() as on_step:
+    with measured() as usage, phases("Training", unit="epochs") as on_step:
         failpoint("retrain.fitting")
         detector = fit_warm(KINDS[run.config.kind].detector(run.config, period.schema, on_step), period.learn)
         if period.labelled is not None:

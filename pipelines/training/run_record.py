@@ -25,6 +25,7 @@ from pipelines.factory.metadata import reference_of
 from pipelines.factory.training_period import TrainingPeriod
 from pipelines.features.engine import FeatureEngine
 from pipelines.features.raw_rows import RawInput
+from pipelines.progress import percent
 from pipelines.registry.comparison import Comparison
 from pipelines.registry.promotion import Decision, note_of
 from pipelines.registry.registry import ModelRegistry
@@ -78,7 +79,9 @@ class Trained:
                 f"average precision {reviewed.truth['ap']:.3f} at a prevalence of {reviewed.truth['prevalence']:.4f}."
             )
         flagged, apart = int(reviewed.scored["flagged"].sum()), len(reviewed.scored)
-        lines.append(f"Flags {policy.describe()}: {flagged:,} of {apart:,} rows kept apart ({flagged / apart:.2%}).")
+        lines.append(
+            f"Flags {policy.describe()}: {flagged:,} of {apart:,} rows kept apart ({percent(flagged / apart, 2)})."
+        )
         since, until = (str(scorer.metrics.get(name) or "")[:10] for name in ("learnt_since", "learnt_until"))
         return TrainingRecord(
             **_common(config),

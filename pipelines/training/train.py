@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from pathlib import Path
@@ -34,7 +32,7 @@ from pipelines.features.engine import feature_engine_of, history_folder, stateme
 from pipelines.ingest.usable import open_usable
 from pipelines.labels.feedback import Statements
 from pipelines.labels.known import with_known_labels, with_report_time
-from pipelines.progress import counted, progress
+from pipelines.progress import counted, percent, phases, progress
 from pipelines.registry.registry import ModelRegistry
 from pipelines.reports.content import ReportContent
 from pipelines.reports.page import write_report
@@ -46,7 +44,6 @@ from pipelines.training.run_record import Trained
 
 if TYPE_CHECKING:
     from detector.detectors.table.detector import TabularDetector
-    from detector.training.settings import OnStep
     from pipelines.tracking import LoggedModel
 
 MANY_LOST = 0.01
@@ -137,7 +134,7 @@ def train(config: Config, *, now: datetime) -> TrainReport:
     rows, kept_apart = kind.split(rows, config, schema)
     labelled = labelled_set_of(usable.drop(index=kept_apart.index), config, schema, now=now, statements=statements)
     rows = without(rows, labelled)
-    with fitting_steps() as on_step:
+    with phases("Training", unit="epochs") as on_step:
         known = with_known_labels(rows, usable, config, schema, now=now, statements=statements)
         detector = fit_warm(kind.detector(config, schema, on_step), known)
     detector.on_step = None
@@ -284,26 +281,11 @@ def _lost(cleaned: Cleaned, rows: int, file: Path) -> str | None:
     many = {reason: count for reason, count in cleaned.reasons().items() if count > MANY_LOST * rows}
     if not many:
         return None
-    shown = "; ".join(f"{reason} ({count / rows:.1%})" for reason, count in list(many.items())[:3])
+    shown = "; ".join(f"{reason} ({percent(count / rows, 1)})" for reason, count in list(many.items())[:3])
     return (
         f"Many rows could not be used for one reason, and nothing like them is learnt: {shown}. See each in {file}; "
         f"`detector doctor` says what to do."
     )
-
-
-@contextmanager
-def fitting_steps() -> Iterator[OnStep]:
-    """A progress bar for the longest step, the autoencoder; the others are short."""
-    with progress("Training", total=None, unit="epochs") as advance:
-        last = 0
-
-        def on_step(what: str, done: int, planned: int) -> None:  # noqa: ARG001 - as the library calls it
-            nonlocal last
-            if planned > 1:
-                advance(done - last)
-                last = done
-
-        yield on_step
 
 
 def _log(trained: Trained) -> tuple[LoggedModel | None, list[str]]:

@@ -46,11 +46,12 @@ def assemble(rows: pd.DataFrame, schema: Schema, recipe: Recipe) -> tuple[Tabula
     fitted = fit_members(prepared, recipe)
     if SEQUENCE in recipe.members and recipe.steps is not None:
         prepared = fit_sequence(prepared, fitted, recipe.steps, recipe)
-    recipe.report("calibration")
+    recipe.report("weights")
     names = _score_names(recipe, categories=bool(prepared.columns.levels))
     at = prepared.calibrating
     scores = np.column_stack([fitted.scores[name] for name in names])
     fusion = _fusion(scores, names, prepared, fitted, recipe)
+    recipe.report("calibration")
     calibrator, recalled = calibrate(
         rows.iloc[at],
         prepared.encoded.take(at),
@@ -61,6 +62,7 @@ def assemble(rows: pd.DataFrame, schema: Schema, recipe: Recipe) -> tuple[Tabula
     )
     support = {} if calibrator.support is None else calibrator.support.facts()
     network = fitted.network
+    recipe.report("export")
     inside = {name: part for name, part in fitted.parts.items() if name not in (FOREST, "known")}
     scorer = TabularScorer(
         name=recipe.name,

@@ -19,6 +19,7 @@ from pipelines.alerts.grouping.silences import silence
 from pipelines.config import Config
 from pipelines.escaping import for_terminal, one_line
 from pipelines.listing import Cell, Column, Listing
+from pipelines.progress import percent
 from pipelines.store import existing_store
 from pipelines.store.alert_tables import EVENTS, Alert, Answer, Delivery
 from pipelines.store.trail import write_down
@@ -121,7 +122,7 @@ def precision_table(session: Session, *, source: str) -> Listing:
     numbers = (*(Column(name, is_number=True) for name in ("alerts", "answered", "fraud")), Column("precision"))
     found = precision(session, source=source).sort_values("week", ascending=False, kind="stable")
     rows = [
-        {**row, "precision": Cell(row["precision"], "-" if pd.isna(row["precision"]) else f"{row['precision']:.0%}")}
+        {**row, "precision": Cell(row["precision"], "-" if pd.isna(row["precision"]) else percent(row["precision"]))}
         for row in found.to_dict("records")
     ]
     return Listing((*heads, *numbers), rows, empty="No alert has been sent yet.")

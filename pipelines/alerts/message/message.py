@@ -58,7 +58,9 @@ class Message:
         if self.kind == "digest":
             return self._digest()
         if self.kind == "test":
-            return f"This is a test of the alerts of {self.source}: it came through, and nothing happened."
+            return (
+                f"This is a test alert of {self.source}. Nothing has happened; alerts will arrive here like this one."
+            )
         if self.kind == "service":
             return f"{self.facts['service']['text'].rstrip('.')}."
         if self.kind == "recovered" and self.is_service:
@@ -226,12 +228,11 @@ class Message:
         if self.facts.get("why") == "quiet":
             return f"{words.counted(more, 'alert')} of {self.source} came in the quiet hours ({parts})."
         room, hours = self.facts.get("a_day"), self.facts.get("backlog_hours")
-        which = f"on {self.facts.get('day')}"
-        if hours is not None:
-            which = f"scored on {self.facts.get('day')}, over {hours:g} hours late,"
+        were, day = "was" if more == 1 else "were", self.facts.get("day")
+        when = f"on {day}" if hours is None else f"scored on {day}, more than {hours:g} hours late,"
         return (
-            f"{words.counted(more, 'more event')} of {self.source} {which} would have been alerts "
-            f"({parts}), beyond the {room} a day; they are in the scores."
+            f"{words.counted(more, 'more event')} of {self.source} {when} {were} not sent one by one ({parts}): "
+            f"the limit is {room} a day. Their rows are in the scores."
         )
 
 

@@ -21,12 +21,18 @@ from pipelines.listing import Cell, Column, Listing
 from pipelines.store.alert_tables import Alert, Answer, Delivery, Silence, TargetState
 
 STATES = ("waiting", "held", "sent", "digested", "dead")
+_NEWEST_FIRST = (
+    Alert.first_at.desc(),
+    sa.case((Alert.kind == "recovered", 0), else_=1),  # that an event is over comes after it
+    Alert.created_at.desc(),
+    Alert.id,
+)
 _COLOURS = {"critical": "bold red", "high": "red", "medium": "yellow", "low": "cyan"}
 
 
 def alerts_table(session: Session, *, config: Config, state: str | None, most: int) -> Listing:
     """The latest alerts, and how far each is."""
-    statement = sa.select(Alert).where(Alert.source == config.name).order_by(Alert.first_at.desc(), Alert.id)
+    statement = sa.select(Alert).where(Alert.source == config.name).order_by(*_NEWEST_FIRST)
     if state is not None:
         if state not in STATES:
             raise DataError(f"There is no state {state!r}. {nearest(state, STATES)}")
@@ -74,7 +80,7 @@ def targets_table(session: Session, *, config: Config) -> Listing:
     columns = (
         Column("target", head=True),
         Column("state", head=True),
-        Column("from"),
+        Column("least severity", key="from"),
         Column("waiting", is_number=True),
         Column("given up", is_number=True),
         Column("last error", is_sentence=True),
@@ -90,7 +96,7 @@ def targets_table(session: Session, *, config: Config) -> Listing:
             {
                 "target": target.name,
                 "state": "up" if state is None else state.state,
-                "from": target.least_severity,
+                "least severity": target.least_severity,
                 "waiting": found.get("waiting", 0) + found.get("held", 0),
                 "given up": found.get("dead", 0),
                 "last error": "" if state is None else state.error,
