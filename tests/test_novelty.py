@@ -178,3 +178,14 @@ def test_known_rows_kept_before_units_score_as_they_did() -> None:
     old = KnownRows.from_state(state)
 
     assert np.array_equal(old.scaled(far, space)["linear"][:, 3:], space[:, 3:])
+
+
+def test_what_explains_a_row_does_not_depend_on_its_batch(known: KnownRows) -> None:
+    """To the last bit, or reasons would differ between a batch and one event."""
+    far, space = draw(2, 40)
+    whole = known.differences(far, space)
+
+    for at in (0, 7, 39):
+        alone = known.differences(far[at : at + 1], space[at : at + 1])
+
+        assert all(np.array_equal(alone[score][0], whole[score][at]) for score in SCORES)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
+from functools import cached_property
 from typing import Any, Self
 
 import numpy as np
@@ -66,7 +67,7 @@ class Reason:
         """Whether a rule says it, and not the model."""
         return self.share == 0.0 and self.feature.startswith(RULE)
 
-    @property
+    @cached_property
     def telling(self) -> bool:
         """Whether what was observed differs, as written, from what was expected.
 
