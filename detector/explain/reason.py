@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, Self
 
@@ -96,7 +96,14 @@ class Reason:
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values that JSON can hold."""
-        return asdict(self) | {"share": float(self.share), "columns": list(self.columns)}
+        return {
+            "feature": self.feature,
+            "observed": self.observed,
+            "expected": self.expected,
+            "share": float(self.share),
+            "columns": list(self.columns),
+            "is_phrase": self.is_phrase,
+        }
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Self:
