@@ -35,6 +35,8 @@ def graph_of(known: KnownRows) -> onnx.ModelProto:
         "axis": np.array([1]),
         "ones": np.ones((width, 1), dtype=np.float32),
         "behind": np.array([0, 0, 0, 1]),
+        "nowhere": np.array([0]),
+        "last": np.array([width + 1]),
         "nought": np.float32(0),
         "one": np.float32(1),
         "resolved": np.float32(RESOLVED),
@@ -94,8 +96,9 @@ def _lines(known: KnownRows, name: str, constants: dict[str, NDArray[Any] | np.g
     """The lines of one scaling, and their constants.
 
     ``pull`` is what a kernel's exponent is, up to what is the same for all known rows: their products with a row less
-    half their squared length, over the squared width. The length is a product, too, with a one behind each row: what is
-    2000 times as wide as a row is passed through memory as few times as can be.
+    half their squared length, over the squared width. The length is a product, too, with a one behind each row, and so
+    is the sum of the weights, with that of its cell behind each known row: what is 2000 times as wide as a row is
+    passed through memory as few times as can be.
     """
     rows, kernel = known.rows[name], known.contracted
     sharpness = 1.0 / known.bandwidth[name]
@@ -107,11 +110,16 @@ def _lines(known: KnownRows, name: str, constants: dict[str, NDArray[Any] | np.g
             f"{name}_pull_{i} = MatMul ({name}_longer, {name}_chunk_{i})",
             f"{name}_most_{i} = ReduceMax <axes = [1], keepdims = 1> ({name}_pull_{i})",
         ]
-    constants |= {f"{name}_kernel": rows[:kernel], f"{name}_blunt": np.float32(-2.0 / sharpness)}
+    cells = known.cells[name]
+    weighted = np.hstack([cells.weight[:, None] * cells.centre, cells.weight[:, None]])
+    constants |= {f"{name}_kernel": weighted, f"{name}_blunt": np.float32(-2.0 / sharpness)}
     lines += [
         f"{name}_most = Max ({', '.join(f'{name}_most_{i}' for i in range(len(chunks)))})",
         f"{name}_weight = Softmax <axis = 1> ({name}_pull_0)",
-        f"{name}_mean = MatMul ({name}_weight, {name}_kernel)",
+        f"{name}_pulled_all = MatMul ({name}_weight, {name}_kernel)",
+        f"{name}_pulled = Slice ({name}_pulled_all, nowhere, to, axis)",
+        f"{name}_total = Slice ({name}_pulled_all, to, last, axis)",
+        f"{name}_mean = Div ({name}_pulled, {name}_total)",
         f"{name}_nearest = Mul ({name}_most, {name}_blunt)",
         f"{name}_square = Mul ({name}, {name})",
         f"{name}_length = MatMul ({name}_square, ones)",
