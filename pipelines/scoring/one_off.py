@@ -44,7 +44,8 @@ from pipelines.sources import Source, open_source
 if TYPE_CHECKING:
     from pipelines.rules.book import RuleRun
 
-BATCH = 65_536
+BATCH = 32_768
+"""Rows read and scored together. Several such parts are in memory at once; fewer rows, and more time goes into frames."""
 RISKIEST = 5
 
 
