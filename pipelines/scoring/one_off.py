@@ -45,7 +45,7 @@ if TYPE_CHECKING:
     from pipelines.rules.book import RuleRun
 
 BATCH = 32_768
-"""Rows read and scored together. Several such parts are in memory at once; fewer rows, and more time goes into frames."""
+"""Rows read and scored together. Several such parts are in memory at once; of fewer rows, they cost more time."""
 RISKIEST = 5
 
 
