@@ -9,9 +9,9 @@ import pytest
 
 from detector.errors import BundleError
 from detector.onnx import text as onnx_text
-from detector.onnx.graph import Graph
+from detector.onnx.graph import BLOCK, MANY, Graph
 
-BLOCK = 64
+MOST = MANY * BLOCK
 WIDTH = 300
 
 
@@ -31,15 +31,15 @@ def content() -> bytes:
 
 @pytest.fixture(scope="module")
 def graph(content: bytes) -> Graph:
-    return Graph(content, block=BLOCK)
+    return Graph(content)
 
 
 @pytest.fixture(scope="module")
 def rows() -> np.ndarray:
-    return np.random.default_rng(1).normal(size=(5 * BLOCK + 3, WIDTH)).astype(np.float32)
+    return np.random.default_rng(1).normal(size=(5 * MOST + BLOCK + 3, WIDTH)).astype(np.float32)
 
 
-@pytest.mark.parametrize("size", [1, 2, BLOCK - 1, BLOCK, BLOCK + 1, 2 * BLOCK, 5 * BLOCK + 3])
+@pytest.mark.parametrize("size", [BLOCK - 1, BLOCK, MOST - 1, MOST, MOST + 1, 2 * MOST + 2 * BLOCK, 5 * MOST])
 def test_graph_gives_a_row_the_same_result_in_any_batch(graph: Graph, rows: np.ndarray, size: int) -> None:
     """To the last bit, whatever the batch and wherever in it the row lies."""
     whole = graph.run({"x": rows})
@@ -48,6 +48,27 @@ def test_graph_gives_a_row_the_same_result_in_any_batch(graph: Graph, rows: np.n
 
     for name in ("product", "size"):
         assert np.array_equal(np.concatenate([part[name] for part in cut]), whole[name])
+
+
+@pytest.mark.parametrize("place", [0, 1, BLOCK + 5, MOST - 1, 3 * MOST + 7, 5 * MOST + BLOCK + 2])
+def test_graph_gives_a_row_alone_what_it_gives_among_many(graph: Graph, rows: np.ndarray, place: int) -> None:
+    """To the last bit, whether it was in a block or in many that were computed as one."""
+    alone = graph.run({"x": rows[place : place + 1]})
+
+    assert all(np.array_equal(alone[name][0], whole[place]) for name, whole in graph.run({"x": rows}).items())
+
+
+def test_blocks_are_computed_as_one_only_where_that_changes_nothing() -> None:
+    """A result that depends on how many rows are computed together is that of a block in any batch."""
+    lines = ["shape = Shape (x)", "size = Cast <to = 1> (shape)", "y = Div (x, size)"]
+    model = onnx_text.model("by_shape", ["float[n, 2] x"], ["float[n, 2] y"], lines, {})
+    graph = Graph(onnx_text.join({"by_shape": model}, ["y"]))
+    ones = np.ones((2 * MOST + 1, 2), dtype=np.float32)
+
+    found = graph.run({"x": ones})["y"]
+
+    assert (found == np.array([1 / BLOCK, 1 / 2])).all()
+    assert np.array_equal(graph.run({"x": ones[:1]})["y"], found[:1])
 
 
 def test_graph_gives_a_row_the_same_result_in_any_order(graph: Graph, rows: np.ndarray) -> None:
@@ -72,9 +93,9 @@ def test_graph_computes_what_its_lines_say(graph: Graph, rows: np.ndarray, conte
 @pytest.mark.parametrize("threads", [1, 2, 5])
 def test_graph_gives_the_same_with_any_number_of_threads(content: bytes, rows: np.ndarray, threads: int) -> None:
     """Threads take blocks, not parts of one."""
-    found = Graph(content, block=BLOCK, threads=threads).run({"x": rows})["size"]
+    found = Graph(content, threads=threads).run({"x": rows})["size"]
 
-    assert np.array_equal(found, Graph(content, block=BLOCK, threads=3).run({"x": rows})["size"])
+    assert np.array_equal(found, Graph(content, threads=3).run({"x": rows})["size"])
 
 
 def test_graph_computes_no_rows(graph: Graph) -> None:

@@ -7,6 +7,7 @@ import pytest
 from numpy.typing import NDArray
 
 from detector.errors import SettingError
+from detector.members.kernel import Cells, choose_prototypes, nearest_of
 from detector.members.novelty import NEARER, SCALINGS, SCORES, KnownRows
 from detector.members.novelty_graph import graph_of
 from detector.onnx.graph import joined
@@ -178,3 +179,58 @@ def test_known_rows_kept_before_units_score_as_they_did() -> None:
     old = KnownRows.from_state(state)
 
     assert np.array_equal(old.scaled(far, space)["linear"][:, 3:], space[:, 3:])
+
+
+def test_what_explains_a_row_does_not_depend_on_its_batch(known: KnownRows) -> None:
+    """To the last bit, or reasons would differ between a batch and one event."""
+    far, space = draw(2, 40)
+    whole = known.differences(far, space)
+
+    for at in (0, 7, 39):
+        alone = known.differences(far[at : at + 1], space[at : at + 1])
+
+        assert all(np.array_equal(alone[score][0], whole[score][at]) for score in SCORES)
+
+
+def test_rows_that_stand_for_others_leave_no_rare_row_without_one_near() -> None:
+    """A handful far from the bulk are all remembered, though chance alone would take every tenth."""
+    rng = np.random.default_rng(0)
+    rows = rng.normal(size=(1000, 2)).astype(np.float32)
+    rare = np.array([505, 700, 901])
+    rows[rare] += np.array([[40, 0], [0, 40], [-40, 0]], dtype=np.float32)
+
+    chosen = choose_prototypes(rows, 100)
+
+    assert len(np.unique(chosen)) == 100
+    assert chosen[:50].tolist() == list(range(50))
+    assert set(rare) <= set(chosen)
+
+
+@pytest.mark.parametrize("row", [3, 40, 99])
+def test_a_row_is_left_out_of_those_that_one_stands_for(row: int) -> None:
+    """The mean is that of cells which were made without it, also where it was alone."""
+    rows = np.random.default_rng(0).normal(size=(100, 3)).astype(np.float32)
+    prototypes = rows[:20]
+    cell = nearest_of(rows, prototypes)
+    rest = np.arange(100) != row
+    without = Cells.of(rows[rest], cell[rest], 20)
+    squared = ((rows[row] - prototypes) ** 2).sum(axis=1)[None]
+
+    found = Cells.of(rows, cell, 20).mean(squared, 0.5, rows=rows[row][None], cell=cell[row][None])
+
+    assert np.allclose(found, without.mean(np.where(without.weight == 0, np.float32(np.inf), squared), 0.5), atol=1e-5)
+
+
+def test_few_rows_find_what_all_find_that_they_stand_for() -> None:
+    """Of the highest twentieth most, and more than as many rows that stand for themselves."""
+    far, space = draw(0, 2000)
+    new = draw(1, 1000)
+    every, few, alone = (
+        KnownRows.fit(far, space, np.arange(known), contracted=2000, references=references).score(*new)
+        for known, references in ((2000, 2000), (2000, 500), (500, 500))
+    )
+
+    for score in range(len(SCORES)):
+        highest, found, less = (set(np.argsort(-each[:, score])[:50]) for each in (every, few, alone))
+        assert len(found & highest) >= 42
+        assert len(found & highest) > len(less & highest)

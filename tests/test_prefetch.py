@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from pipelines.prefetch import prefetch
+from pipelines.prefetch import TOGETHER, prefetch, worked_on
 
 
 def test_ahead_makes_the_next_item_meanwhile() -> None:
@@ -47,3 +47,43 @@ def test_ahead_can_be_left_early() -> None:
     assert next(items) == 0
     items.close()
     assert list(items) == []
+
+
+def test_worked_on_keeps_the_order_and_works_meanwhile() -> None:
+    """The second item is worked on while the first still is, and yet comes second."""
+    second = threading.Event()
+
+    def work(number: int) -> int:
+        if number == 1:
+            assert second.wait(timeout=10)
+        if number == 2:
+            second.set()
+        return 10 * number
+
+    assert list(worked_on(work, iter([1, 2, 3]))) == [(1, 10), (2, 20), (3, 30)]
+
+
+def test_worked_on_takes_no_more_than_it_can_hold() -> None:
+    """However many there are, and however slow whoever uses them is."""
+    taken = []
+
+    def numbers() -> Iterator[int]:
+        for number in range(100):
+            taken.append(number)
+            yield number
+
+    found = worked_on(str, numbers())
+
+    assert next(found) == (0, "0")
+    assert len(taken) == TOGETHER + 1
+    assert next(found) == (1, "1")
+    assert len(taken) == TOGETHER + 2
+
+
+def test_worked_on_raises_where_the_item_would_have_come() -> None:
+    """What was worked on before is not lost."""
+    found = worked_on(lambda number: 1 // number, iter([1, 0, 1]))
+
+    assert next(found) == (1, 1)
+    with pytest.raises(ZeroDivisionError):
+        next(found)

@@ -73,7 +73,7 @@ def document(doc: str, names: list[str]) -> str:
     return "".join([head, title, "\n".join([own, *lines]), gap, rest])
 
 
-BLOCKS = 16
+BLOCKS = 64
 SIZES = ("code", "hidden", "filters", "kernel", "units", "heads", "blocks", "embedding", "draws")
 PROBE_ROWS = 256
 ANSWERS = ("code", "expected", "error")

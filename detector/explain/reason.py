@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any, Self
 
 import numpy as np
@@ -66,7 +67,7 @@ class Reason:
         """Whether a rule says it, and not the model."""
         return self.share == 0.0 and self.feature.startswith(RULE)
 
-    @property
+    @cached_property
     def telling(self) -> bool:
         """Whether what was observed differs, as written, from what was expected.
 
@@ -95,7 +96,14 @@ class Reason:
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values that JSON can hold."""
-        return asdict(self) | {"share": float(self.share), "columns": list(self.columns)}
+        return {
+            "feature": self.feature,
+            "observed": self.observed,
+            "expected": self.expected,
+            "share": float(self.share),
+            "columns": list(self.columns),
+            "is_phrase": self.is_phrase,
+        }
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Self:

@@ -168,13 +168,14 @@ class TableExplainer:
         own = [(row, f) for row, each in enumerate(chosen) for f in each if f < len(features)]
         observed = encoded.take(np.array([row for row, _ in own], dtype=np.int64))
         expected = self._expected(observed, np.array([f for _, f in own], dtype=np.int64))
+        as_expected = self._as_expected(observed, expected, np.array([f for _, f in own], dtype=np.int64))
         levels = [self._columns.level_names(code) for code in range(len(self._columns.levels))]
         place, foreseen = {pair: n for n, pair in enumerate(own)}, self._foreseen(encoded)
         reasons: list[list[Reason]] = [[] for _ in chosen]
         for row, each in enumerate(chosen):
             for f in each:
                 at = place.get((row, f), -1)
-                if not any_way and f < len(features) and self._is_as_expected(observed, expected, at, f):
+                if not any_way and f < len(features) and as_expected[at]:
                     continue
                 if not any_way and f in self._rising:
                     column = self._rising[f]
@@ -209,15 +210,22 @@ class TableExplainer:
             codes = self._columns.likeliest(found["likelihood"])
         return Encoded(numeric, codes)
 
-    def _is_as_expected(self, seen: Encoded, expected: Encoded, row: int, f: int) -> bool:
-        """Whether a number, or a point on the clock, is where it was expected; a category never is, nor a gap."""
-        columns = list(self._columns.features[f].numeric)
-        typical = expected.numeric[row, columns]
-        if self._columns.features[f].kind == "datetime":  # what is expected lies within the circle, not on it
-            typical = typical / max(float(np.hypot(*typical)), 1e-9)
-        with np.errstate(over="ignore"):  # so far away that it is infinitely many deviations
-            away = np.abs(seen.numeric[row, columns] - typical) / self._columns.scale[columns]
-        return bool(len(columns)) and bool((away < AS_EXPECTED).all())
+    def _as_expected(self, seen: Encoded, expected: Encoded, feature: NDArray[np.int64]) -> NDArray[np.bool_]:
+        """Whether the given feature of each row, a number or a point on the clock, is where it was expected.
+
+        A category never is, nor a gap.
+        """
+        found = np.zeros(len(feature), dtype=bool)
+        for f in np.unique(feature):
+            at, what = np.flatnonzero(feature == f), self._columns.features[f]
+            columns = list(what.numeric)
+            typical = expected.numeric[np.ix_(at, columns)]
+            if what.kind == "datetime":  # what is expected lies within the circle, not on it
+                typical = typical / np.maximum(np.hypot(*typical.T), 1e-9)[:, None]
+            with np.errstate(over="ignore"):  # so far away that it is infinitely many deviations
+                away = np.abs(seen.numeric[np.ix_(at, columns)] - typical) / self._columns.scale[columns]
+            found[at] = bool(columns) and (away < AS_EXPECTED).all(axis=1)
+        return found
 
     def _describe(
         self, seen: Encoded, expected: Encoded, row: int, f: int, levels: Sequence[NDArray[Any]]

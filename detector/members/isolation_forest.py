@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     import onnx
     from sklearn.ensemble import IsolationForest
 
+Nodes = NDArray[np.int32]
+
 LEAF = -1
 PART = 256
 """Rows that walk through the trees together: what they need stays in the processor's cache."""
@@ -111,28 +113,35 @@ class Trees:
 
         from detector.onnx import text as onnx_text
 
-        real = np.zeros(self.feature.shape, dtype=bool)
-        for i in range(len(self.feature)):
-            inner = np.flatnonzero(self.feature[i] >= 0)
-            real[i, [0, *self.left[i, inner], *self.right[i, inner]]] = True
+        split, threshold, true, false = self._likelier_when_false()
+        real = np.zeros(split.shape, dtype=bool)
+        for i in range(len(split)):
+            inner = np.flatnonzero(split[i] >= 0)
+            real[i, [0, *true[i, inner], *false[i, inner]]] = True
         tree, node = np.nonzero(real)
-        leaf = self.feature[real] < 0
-        weight = -self.depth[real][leaf] / (len(self.feature) * self.normaliser)
-        built = onnx_text.model("forest", ["float[n, table_width] table"], ["float[n, 1] forest"], [], {})
+        leaf = split[real] < 0
+        weight = -self.depth[real][leaf] / (len(split) * self.normaliser)
+        built = onnx_text.model(
+            "forest",
+            ["float[n, table_width] table"],
+            ["float[n, 1] forest"],
+            ["read = Slice (table, from, to, axis)", "turned = Neg (read)", "both = Concat <axis = 1> (read, turned)"],
+            {"from": np.array([0]), "to": np.array([self._n_read]), "axis": np.array([1])},
+        )
         built.graph.node.append(
             make_node(
                 "TreeEnsembleRegressor",
-                ["table"],
+                ["both"],
                 ["forest"],
                 domain="ai.onnx.ml",
                 n_targets=1,
                 nodes_treeids=tree.tolist(),
                 nodes_nodeids=node.tolist(),
-                nodes_featureids=np.maximum(self.feature[real], 0).tolist(),
-                nodes_values=np.where(leaf, 0, self.threshold[real]).tolist(),
+                nodes_featureids=np.maximum(split[real], 0).tolist(),
+                nodes_values=np.where(leaf, 0, threshold[real]).tolist(),
                 nodes_modes=np.where(leaf, "LEAF", "BRANCH_LEQ").tolist(),
-                nodes_truenodeids=np.where(leaf, 0, self.left[real]).tolist(),
-                nodes_falsenodeids=np.where(leaf, 0, self.right[real]).tolist(),
+                nodes_truenodeids=np.where(leaf, 0, true[real]).tolist(),
+                nodes_falsenodeids=np.where(leaf, 0, false[real]).tolist(),
                 target_treeids=tree[leaf].tolist(),
                 target_nodeids=node[leaf].tolist(),
                 target_ids=[0] * int(leaf.sum()),
@@ -140,6 +149,30 @@ class Trees:
             )
         )
         return built
+
+    @property
+    def _n_read(self) -> int:
+        """The first so many inputs are all that the trees read."""
+        return max(1, int(self.feature.max()) + 1)
+
+    def _likelier_when_false(
+        self,
+    ) -> tuple[NDArray[np.int32], NDArray[np.float32], NDArray[np.int32], NDArray[np.int32]]:
+        """Input, threshold, and the children if true and if false, with the likelier child of each split if false.
+
+        ONNX Runtime lays that child next to its parent, so most rows need not jump. Where it is the left one, the split
+        is asked the other way round, of the inputs' negatives, which stand behind the inputs.
+        """
+        split = self.feature >= 0
+        left, right = (np.take_along_axis(self.depth, child, axis=1) for child in (self.left, self.right))
+        turned = split & (left > right)  # expected paths are longer where more rows are
+        above = np.nextafter(-self.threshold, np.float32(-np.inf))  # of negatives at most this, inputs exceed it
+        return (
+            np.where(turned, self.feature + self._n_read, self.feature),
+            np.where(turned, above, self.threshold),
+            np.where(turned, self.right, self.left),
+            np.where(turned, self.left, self.right),
+        )
 
     def state(self) -> dict[str, NDArray[Any]]:
         """The arrays, for npz."""

@@ -9,7 +9,7 @@ rule, and rare categories are farther from the others.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import Any, Self
 
 import numpy as np
@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from detector.arrays import Floats, Places
 from detector.errors import SettingError
-from detector.members.kernel import kernel_width
+from detector.members.kernel import Cells, choose_prototypes, kernel_width, nearest_of, times
 from detector.members.neighbours import CANCELLED
 from detector.members.rare_values import SMOOTHING, RareValues
 
@@ -29,6 +29,8 @@ FAR = np.float32(1000.0)
 MOST = np.float32(1e15)
 STANDARD_ROWS = 5_000
 BLOCK = 1_024
+EXPLAINED = 16
+"""Rows explained together: their distances stay in the processor's cache."""
 LEAST = 1e-6
 NEGLIGIBLE = 1e-3
 """Distances below this share of the median are as good as none."""
@@ -54,10 +56,11 @@ class KnownRows:
     a row in the midst of others stays where it is, one beside them is pulled towards them. Each is standardised on
     rows left out in turn and averaged over the scalings, so 0 is usual and higher more anomalous.
 
-    - ``rows``, by scaling, (n_references, n_inputs).
+    - ``rows``, by scaling, (n_references, n_inputs): rows that stand for all that are known.
     - ``suspicious``, by scaling, (n_suspicious, n_inputs): training rows that may be anomalies. Beside one of them a
       row is as near as to it, but at most ``NEARER`` times nearer than it would be without.
-    - ``contracted``: how many of the known rows, the first, the kernel is laid over.
+    - ``contracted``: over how many of these, the first, the kernel is laid.
+    - ``cells``, by scaling: the known rows that each of them stands for.
     - ``rare``: how rare the values of categories are.
     - ``range``, ``middle``, ``spread``, (n_numeric,): of each number, in the units of ``far``.
     - ``unit``, by scaling: the spread of the numbers, by which categories and gaps are multiplied: in training ranges,
@@ -67,11 +70,14 @@ class KnownRows:
       distance is not much less than the floor.
 
     With few references a rare but normal row has none near it; with many, scoring takes longer.
+
+    While fitting, ``own`` says of each known row its place among ``rows``, or -1, and ``cell``, by scaling, its cell.
     """
 
     rows: dict[str, Rows]
     suspicious: dict[str, Rows]
     contracted: int
+    cells: dict[str, Cells]
     rare: RareValues
     range: Rows
     middle: Rows
@@ -81,13 +87,25 @@ class KnownRows:
     floor: dict[str, Floats]
     location: dict[str, Floats]
     scale: dict[str, Floats]
+    own: Places = field(default_factory=lambda: NONE)
+    cell: dict[str, Places] = field(default_factory=dict)
 
     @classmethod
-    def fit(cls, far: Rows, space: Rows, chosen: Places, *, contracted: int, suspicious: Places = NONE) -> Self:
-        """Remember the chosen ones of prepared rows, in the order given; the first ``contracted`` carry the kernel.
+    def fit(
+        cls,
+        far: Rows,
+        space: Rows,
+        chosen: Places,
+        *,
+        contracted: int,
+        references: int | None = None,
+        suspicious: Places = NONE,
+    ) -> Self:
+        """Know the chosen ones of prepared rows, in random order, and remember as many ``references``, or all.
 
-        ``suspicious`` are the places of those that may be anomalies; scales are learnt without them. ``far`` and
-        ``space`` are those of ``detector.encoding.onnx``. Raises ``SettingError`` if ``contracted`` is not positive.
+        The first ``contracted`` of these carry the kernel. ``suspicious`` are the places of those that may be
+        anomalies; scales are learnt without them. ``far`` and ``space`` are those of ``detector.encoding.onnx``. Raises
+        ``SettingError`` if ``contracted`` is not positive.
         """
         if contracted < 1:
             raise SettingError(f"contracted must be at least 1. Received: contracted={contracted}.")
@@ -99,7 +117,8 @@ class KnownRows:
         empty = cls(
             rows={},
             suspicious={},
-            contracted=min(contracted, len(chosen)),
+            contracted=min(contracted, references or len(chosen), len(chosen)),
+            cells={},
             rare=RareValues.fit(space[chosen, far.shape[1] :]),
             range=np.where(extent > LEAST, extent, 1.0).astype(np.float32),
             middle=np.asarray(middle, dtype=np.float32),
@@ -114,9 +133,17 @@ class KnownRows:
             variance = rows[:, : far.shape[1]].astype(np.float64).var(axis=0)
             typical = np.sqrt(variance.mean()) if len(variance) else 0.0
             empty.unit[name] = np.float32(typical if typical > LEAST else 1.0)
-        for name, rows in empty.scaled(far[chosen], space[chosen]).items():
-            empty.rows[name] = np.ascontiguousarray(rows)
-            empty.bandwidth[name] = kernel_width(rows[: empty.contracted])
+        every = empty.scaled(far[chosen], space[chosen])
+        remembered = choose_prototypes(_together(every), references or len(chosen))
+        own = np.full(len(chosen), -1)
+        own[remembered] = np.arange(len(remembered))
+        empty = replace(empty, own=own)
+        for name, rows in every.items():
+            empty.rows[name] = np.ascontiguousarray(rows[remembered])
+            kernel = empty.rows[name][: empty.contracted]
+            empty.cell[name] = cell = nearest_of(rows, kernel)
+            empty.cells[name] = Cells.of(rows, cell, len(kernel))
+            empty.bandwidth[name] = kernel_width(rows, kernel, empty.cells[name], cell)
         empty.suspicious.update(empty.scaled(far[suspicious], space[suspicious]))
         sample = chosen[:STANDARD_ROWS]
         for name, (distances, size) in empty._distances(far[sample], space[sample], np.arange(len(sample))).items():
@@ -148,8 +175,8 @@ class KnownRows:
     def distances(self, far: Rows, space: Rows, own: Places | None = None) -> dict[str, Floats]:
         """By scaling, the distance to the nearest known row and to the kernel's mean, shape (n_rows, 2).
 
-        ``own``, (n_rows,), is the place of each row among the known ones, and behind them the suspicious ones, which is
-        left out; -1 where it is none.
+        ``own``, (n_rows,), is the place of each row among those that were chosen when this was fitted, and behind them
+        the suspicious ones, which is left out; -1 where it is none.
         """
         return {name: distances for name, (distances, _) in self._distances(far, space, own).items()}
 
@@ -158,10 +185,10 @@ class KnownRows:
         found = {}
         for name, rows in self.scaled(far, space).items():
             parts = []
-            for block, squared, beside in self._squared(name, rows, own):
+            for block, squared, beside, mean in self._squared(name, rows, own):
                 size = (block**2).sum(axis=1)
                 nearest = np.maximum(squared.min(axis=1) + size * (1 - CANCELLED), 0)
-                pull = ((block - self._mean(name, squared)) ** 2).sum(axis=1)
+                pull = ((block - mean) ** 2).sum(axis=1)
                 both = np.column_stack([nearest, np.maximum(pull - CANCELLED * size, 0)])
                 suspicious = np.maximum(beside + size * (1 - CANCELLED), 0)[:, None]
                 parts.append(np.sqrt(np.maximum(np.minimum(both, suspicious), both / np.float32(NEARER**2))))
@@ -177,41 +204,47 @@ class KnownRows:
         """By score, each input's share of the squared distance, averaged over the scalings, (n_rows, n_inputs)."""
         found = {score: np.zeros(space.shape) for score in SCORES}
         for name, rows in self.scaled(far, space).items():
-            half = (self.rows[name].astype(np.float64) ** 2).sum(axis=1).astype(np.float32)
-            row = np.empty(rows.shape[1], dtype=np.float32)
-            for at in range(len(rows)):  # one by one: products of many rows add up in an order that depends on how many
-                row[:] = rows[at]
-                squared = half - 2 * (self.rows[name] @ row)
-                nearest = self.rows[name][squared.argmin()]
-                for score, target in (("neighbours", nearest), ("contraction", self._mean(name, squared[None])[0])):
-                    parts = (row - target).astype(np.float64) ** 2
-                    found[score][at] += parts / (parts.sum() or 1.0) / len(SCALINGS)
+            known = self.rows[name]
+            turned, half = np.ascontiguousarray(known.T), (known.astype(np.float64) ** 2).sum(axis=1).astype(np.float32)
+            for start in range(0, len(rows), EXPLAINED):
+                at = slice(start, start + EXPLAINED)
+                squared = half - 2 * times(rows[at], turned)
+                for score, target in zip(
+                    SCORES, (known[squared.argmin(axis=1)], self._mean(name, squared)), strict=True
+                ):
+                    parts = (rows[at] - target).astype(np.float64) ** 2
+                    total = parts.sum(axis=1, keepdims=True)
+                    found[score][at] += parts / np.where(total > 0, total, 1.0) / len(SCALINGS)
         return found
 
-    def _squared(self, name: str, rows: Rows, own: Places | None) -> Iterator[tuple[Rows, Rows, Rows]]:
-        """Blocks of rows, their squared distances to the known ones, and to the nearest suspicious one.
+    def _squared(self, name: str, rows: Rows, own: Places | None) -> Iterator[tuple[Rows, Rows, Rows, Rows]]:
+        """Blocks of rows, their squared distances to the known ones, and to the nearest suspicious one, and the mean.
 
-        Each less the row's own squared length.
+        Distances are less the row's own squared length.
         """
-        known = self.rows[name]
+        known, count = self.rows[name], len(self.own)
         every = np.concatenate([known, self.suspicious[name]])
         half = (every.astype(np.float64) ** 2).sum(axis=1).astype(np.float32)
         for start in range(0, len(rows), BLOCK):
             block = rows[start : start + BLOCK]
             squared = half - 2 * block @ every.T
-            if own is not None:
+            if own is None:
+                mean = self._mean(name, squared)
+            else:
                 places = own[start : start + BLOCK]
-                inside = np.flatnonzero(places >= (0 if len(known) > 1 else len(known)))  # the only one there is stays
-                squared[inside, places[inside]] = np.inf
-            yield block, squared[:, : len(known)], squared[:, len(known) :].min(axis=1, initial=np.inf)
+                is_known = (places >= 0) & (places < count) & (len(known) > 1)  # the only one there is stays
+                of_known = np.where(is_known, places, 0)
+                cell = np.where(is_known, self.cell[name][of_known], -1)
+                mean = self._mean(name, squared, rows=block, cell=cell)
+                place = np.where(
+                    is_known, self.own[of_known], np.where(places < count, -1, places - count + len(known))
+                )
+                inside = np.flatnonzero(place >= 0)
+                squared[inside, place[inside]] = np.inf
+            yield block, squared[:, : len(known)], squared[:, len(known) :].min(axis=1, initial=np.inf), mean
 
-    def _mean(self, name: str, squared: Rows) -> Rows:
-        near = squared[:, : self.contracted]
-        least = near.min(axis=1, keepdims=True)
-        least = np.where(np.isfinite(least), least, 0)
-        weight = np.exp((least - near) * np.float32(0.5 / self.bandwidth[name]))
-        total = np.maximum(weight.sum(axis=1, keepdims=True), np.float32(1e-30))
-        return np.asarray(weight @ self.rows[name][: self.contracted] / total)
+    def _mean(self, name: str, squared: Rows, *, rows: Rows | None = None, cell: Places | None = None) -> Rows:
+        return self.cells[name].mean(squared[:, : self.contracted], self.bandwidth[name], rows=rows, cell=cell)
 
     @property
     def sizes(self) -> dict[str, Rows]:
@@ -227,12 +260,14 @@ class KnownRows:
             for what in ("rows", "suspicious", "unit", "bandwidth", "floor", "location", "scale")
             for name in SCALINGS
         }
+        per_scaling |= {f"weight_{name}": self.cells[name].weight for name in SCALINGS}
+        per_scaling |= {f"centre_{name}": self.cells[name].centre for name in SCALINGS}
         rare = {"count": self.rare.count, "known": np.array(self.rare.known)}
         return {**numbers, **per_scaling, **rare, "contracted": np.array(self.contracted)}
 
     @classmethod
     def from_state(cls, arrays: dict[str, NDArray[Any]]) -> Self:
-        """The inverse of ``state``; reads one without units, or suspicious rows, too."""
+        """The inverse of ``state``; reads one without units, suspicious rows, or cells, too."""
         values: dict[str, Any] = {name: arrays[name] for name in ("range", "middle", "spread")}
         for what in ("rows", "floor", "location", "scale"):
             values[what] = {name: arrays[f"{what}_{name}"] for name in SCALINGS}
@@ -243,7 +278,19 @@ class KnownRows:
         alike = {"known": np.array(1), "count": np.full(arrays["rows_linear"].shape[1] - len(values["range"]), ALIKE)}
         found = alike | arrays  # the first bundles of version 0.2 knew of no rare values: all told as much
         rare = RareValues(found["count"], int(found["known"]))
-        return cls(unit=unit, bandwidth=bandwidth, contracted=int(arrays["contracted"]), rare=rare, **values)
+        contracted, cells = int(arrays["contracted"]), {}
+        for name, rows in values["rows"].items():  # earlier ones stood for themselves
+            alone = {f"weight_{name}": np.ones(contracted, dtype=np.float32), f"centre_{name}": rows[:contracted]}
+            found = alone | arrays
+            cells[name] = Cells(found[f"weight_{name}"], found[f"centre_{name}"])
+        return cls(unit=unit, bandwidth=bandwidth, contracted=contracted, cells=cells, rare=rare, **values)
+
+
+def _together(scaled: dict[str, Rows]) -> Rows:
+    """Rows in all scalings side by side, so that each counts as much."""
+    parts = [rows - rows.mean(axis=0) for rows in scaled.values()]
+    lengths = [float(np.median((part.astype(np.float64) ** 2).sum(axis=1))) for part in parts]
+    return np.hstack([part / np.float32(np.sqrt(length) or 1.0) for part, length in zip(parts, lengths, strict=True)])
 
 
 def _floor(distances: Floats, rows: Rows) -> float:

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from detector.members.novelty import KnownRows
 
 CHUNK = 2000
-"""Known rows whose distances are computed together: those of a block of rows then stay in the processor's cache."""
+"""Known rows beside those of the kernel whose distances are computed together, so that memory stays bounded."""
 
 
 def graph_of(known: KnownRows) -> onnx.ModelProto:
@@ -36,6 +36,7 @@ def graph_of(known: KnownRows) -> onnx.ModelProto:
         "ones": np.ones((width, 1), dtype=np.float32),
         "behind": np.array([0, 0, 0, 1]),
         "nowhere": np.array([0]),
+        "last": np.array([width + 1]),
         "nought": np.float32(0),
         "one": np.float32(1),
         "resolved": np.float32(RESOLVED),
@@ -96,36 +97,29 @@ def _lines(known: KnownRows, name: str, constants: dict[str, NDArray[Any] | np.g
 
     ``pull`` is what a kernel's exponent is, up to what is the same for all known rows: their products with a row less
     half their squared length, over the squared width. The length is a product, too, with a one behind each row, and so
-    is the sum of the weights, with a one behind each known row: what is 2000 times as wide as a row is passed through
-    memory as few times as can be.
+    is the sum of the weights, with that of its cell behind each known row: what is 2000 times as wide as a row is
+    passed through memory as few times as can be.
     """
-    rows, kernel, width = known.rows[name], known.contracted, known.rows[name].shape[1]
+    rows, kernel = known.rows[name], known.contracted
     sharpness = 1.0 / known.bandwidth[name]
-    starts = [*range(0, kernel, CHUNK), *range(kernel, len(rows), CHUNK), len(rows)]
-    inside = [i for i, start in enumerate(starts[:-1]) if start < kernel]
+    chunks = [*pairwise([0, *range(kernel, len(rows), CHUNK), len(rows)])]
     lines = [f"{name}_longer = Pad ({name}, behind, one)"]
-    for i, (start, end) in enumerate(pairwise(starts)):
-        chunk = rows[start:end]
-        constants[f"{name}_chunk_{i}"] = _augmented(chunk, sharpness)
+    for i, (start, end) in enumerate(chunks):
+        constants[f"{name}_chunk_{i}"] = _augmented(rows[start:end], sharpness)
         lines += [
             f"{name}_pull_{i} = MatMul ({name}_longer, {name}_chunk_{i})",
             f"{name}_most_{i} = ReduceMax <axes = [1], keepdims = 1> ({name}_pull_{i})",
         ]
-        if start < kernel:
-            constants[f"{name}_kernel_{i}"] = np.hstack([chunk, np.ones((len(chunk), 1))]).astype(np.float32)
-    every, those = (", ".join(f"{name}_most_{i}" for i in places) for places in (range(len(starts) - 1), inside))
-    lines += [f"{name}_most = Max ({every})", f"{name}_most_inside = Max ({those})"]
-    for i in inside:
-        lines += [
-            f"{name}_exponent_{i} = Sub ({name}_pull_{i}, {name}_most_inside)",
-            f"{name}_weight_{i} = Exp ({name}_exponent_{i})",
-            f"{name}_pulled_{i} = MatMul ({name}_weight_{i}, {name}_kernel_{i})",
-        ]
-    constants |= {f"{name}_blunt": np.float32(-2.0 / sharpness), "last": np.array([width + 1])}
+    cells = known.cells[name]
+    weighted = np.hstack([cells.weight[:, None] * cells.centre, cells.weight[:, None]])
+    constants |= {f"{name}_kernel": weighted, f"{name}_blunt": np.float32(-2.0 / sharpness)}
     lines += [
-        f"{name}_pulled_all = Sum ({', '.join(f'{name}_pulled_{i}' for i in inside)})",
+        f"{name}_most = Max ({', '.join(f'{name}_most_{i}' for i in range(len(chunks)))})",
+        f"{name}_weight = Softmax <axis = 1> ({name}_pull_0)",
+        f"{name}_pulled_all = MatMul ({name}_weight, {name}_kernel)",
         f"{name}_pulled = Slice ({name}_pulled_all, nowhere, to, axis)",
         f"{name}_total = Slice ({name}_pulled_all, to, last, axis)",
+        f"{name}_mean = Div ({name}_pulled, {name}_total)",
         f"{name}_nearest = Mul ({name}_most, {name}_blunt)",
         f"{name}_square = Mul ({name}, {name})",
         f"{name}_length = MatMul ({name}_square, ones)",
@@ -133,7 +127,6 @@ def _lines(known: KnownRows, name: str, constants: dict[str, NDArray[Any] | np.g
         f"{name}_shifted = Add ({name}_nearest, {name}_kept)",
         f"{name}_distance = Max ({name}_shifted, nought)",
         f"{name}_resolved = Mul ({name}_length, resolved)",
-        f"{name}_mean = Div ({name}_pulled, {name}_total)",
         f"{name}_residual = Sub ({name}, {name}_mean)",
         f"{name}_residual_square = Mul ({name}_residual, {name}_residual)",
         f"{name}_residual_length = MatMul ({name}_residual_square, ones)",

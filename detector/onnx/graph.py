@@ -16,19 +16,21 @@ from detector.errors import BundleError
 if TYPE_CHECKING:
     import onnx
 
-BLOCK = 64
+BLOCK = 16
 """Rows computed together. One row costs as much as so many, so a larger block answers a single event later; a smaller
-one spends more of its time on calls."""
-TOGETHER = 8
-"""Blocks that a thread computes one after the other; fewer, and threads hand over more often than they compute."""
+one ends in the middle of what a processor adds at once, where sums may come out otherwise."""
+MANY = 16
+"""Blocks computed as one where rows are many. More, and what belongs together leaves the processor's cache; fewer, and
+more of the time goes into calls."""
 
 
 class Graph:
-    """An ONNX model that scores rows in blocks of one fixed size.
+    """An ONNX model that scores rows in blocks of fixed sizes.
 
-    A float32 sum or logarithm depends in its last digits on the shape it is computed in, so a row scored alone and
-    the same row scored among a million would differ. Every block here has the same shape, the last one padded, so a
-    row's result does not depend on the batch it arrives in.
+    A float32 sum or logarithm may depend in its last digits on the shape it is computed in, so a row scored alone and
+    the same row scored among a million would differ. Every block here has the same shape, the last one padded. ``MANY``
+    of them are computed as one only where that gives every row the same to the last bit, which is seen on the first
+    rows that are many. So a row's result does not depend on the batch it arrives in.
 
     - ``content``: a serialised ONNX model.
     - ``block``: rows a block.
@@ -50,6 +52,7 @@ class Graph:
         self.block = block
         self.threads = threads
         self.outputs = [output.name for output in self._session.get_outputs()]
+        self._joins: bool | None = None
 
     def __reduce__(self) -> tuple[Any, ...]:
         return partial(type(self), block=self.block, threads=self.threads), (self.content,)
@@ -59,24 +62,42 @@ class Graph:
     ) -> dict[str, NDArray[np.float32]]:
         """Compute outputs, all or those named, for rows; inputs go by the graph's names, shape (n_rows, ...)."""
         names = list(outputs or self.outputs)
-        n_rows = len(next(iter(inputs.values())))
-        starts = range(0, max(n_rows, 1), self.block)
+        n_rows, most = len(next(iter(inputs.values()))), MANY * self.block
+        joins = n_rows >= most and self._can_join(inputs)
 
-        def compute(some: range) -> list[list[NDArray[np.float32]]]:
-            return [block(start) for start in some]
+        def compute(start: int) -> list[NDArray[np.float32]]:
+            some = {name: array[start : start + most] for name, array in inputs.items()}
+            return self._compute(some, names, most if joins and start + most <= n_rows else self.block)
 
-        def block(start: int) -> list[NDArray[np.float32]]:
-            cut = {name: _padded(array[start : start + self.block], self.block) for name, array in inputs.items()}
-            kept = min(self.block, n_rows - start)
-            return [result[:kept] for result in self._session.run(names, cut)]
-
-        if len(starts) <= TOGETHER or self.threads == 1:
-            parts = compute(starts)
+        starts = range(0, max(n_rows, 1), most)
+        if len(starts) == 1 or self.threads == 1:
+            parts = [compute(start) for start in starts]
         else:
-            some = [starts[first : first + TOGETHER] for first in range(0, len(starts), TOGETHER)]
             with ThreadPoolExecutor(self.threads) as pool:
-                parts = [part for done in pool.map(compute, some) for part in done]
+                parts = list(pool.map(compute, starts))
         return {name: np.concatenate([part[i] for part in parts]) for i, name in enumerate(names)}
+
+    def _compute(
+        self, inputs: Mapping[str, NDArray[Any]], names: Sequence[str], block: int
+    ) -> list[NDArray[np.float32]]:
+        """Outputs of rows, in blocks of one size."""
+        n_rows = len(next(iter(inputs.values())))
+        parts = [
+            self._session.run(names, {name: _padded(array[at : at + block], block) for name, array in inputs.items()})
+            for at in range(0, max(n_rows, 1), block)
+        ]
+        if len(parts) > 1:
+            return [np.concatenate(each)[:n_rows] for each in zip(*parts, strict=True)]
+        return [each[:n_rows] for each in parts[0]]
+
+    def _can_join(self, inputs: Mapping[str, NDArray[Any]]) -> bool:
+        """Whether ``MANY`` blocks computed as one give each of their rows the same as one by one."""
+        if self._joins is None:
+            most = MANY * self.block
+            first = {name: array[:most] for name, array in inputs.items()}
+            single, whole = (self._compute(first, self.outputs, size) for size in (self.block, most))
+            self._joins = all(map(partial(np.array_equal, equal_nan=True), single, whole))
+        return self._joins
 
 
 def _padded(rows: NDArray[Any], size: int) -> NDArray[Any]:

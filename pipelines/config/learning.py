@@ -117,8 +117,9 @@ class NeighboursSection(Section):
     enabled: bool = True
     """Whether this member takes part."""
 
-    references: PositiveInt = 5_000
-    """Most known rows to remember; scoring time grows with it. Too few, and a rare normal row has none near it."""
+    references: PositiveInt = 2_000
+    """Most rows to remember, which stand for all that are known; scoring time grows with it. Too few, and a rare normal
+    row has none near it."""
 
     kernel_references: PositiveInt = 2_000
     """Of these, the rows that pull."""

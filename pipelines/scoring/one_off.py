@@ -47,7 +47,8 @@ from pipelines.sources import Source, open_source
 if TYPE_CHECKING:
     from pipelines.rules.book import RuleRun
 
-BATCH = 65_536
+BATCH = 32_768
+"""Rows read and scored together. Several such parts are in memory at once; of fewer rows, they cost more time."""
 RISKIEST = 5
 
 

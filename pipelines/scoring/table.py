@@ -22,9 +22,17 @@ from pipelines.features.engine import FeatureEngine
 from pipelines.ingest.batch import InputBatch
 from pipelines.ingest.dedupe import KeyLedger
 from pipelines.ingest.provenance import with_provenance
-from pipelines.prefetch import prefetch
+from pipelines.prefetch import prefetch, worked_on
 from pipelines.rules.names import typed
 from pipelines.scoring.contract import BatchContext, ScoredBatch, each_once
+
+
+@dataclass(frozen=True)
+class _Part:
+    """Rows, and the file and row of each if they are sampled by them."""
+
+    rows: pd.DataFrame
+    names: list[tuple[str, int]] | None
 
 
 @dataclass(frozen=True)
@@ -74,17 +82,10 @@ class TableBatchScorer:
             beside=context.rules,
             spool=FrameFolder(context.folder),
         )
-        ledger, scored = KeyLedger(), 0
-        for frame in prefetch(batch.frames()):
-            context.checkpoint()
-            cleaned = clean(frame, self.schema, positions=frame.index)
-            context.quarantine.write(cleaned.quarantine)
-            rows = each_once(cleaned.rows, frame, ledger, context, key=self.schema.key)
-            if context.rules is not None:
-                rows = rows.assign(**typed(frame.loc[rows.index], context.rules.book.names.extra))
-            scoring.add(rows, names=self._names(rows, batch))
-            scored += len(rows)
-            context.advance(len(frame))
+        scored = 0
+        for part, measured in worked_on(lambda part: self.scorer.recalled(part.rows), self._parts(batch, context)):
+            scoring.add(part.rows, names=part.names, measured=measured)
+            scored += len(part.rows)
         for rejected in batch.facts.rejected:
             context.quarantine.write(rejected)
         if context.rules is None:
@@ -101,6 +102,19 @@ class TableBatchScorer:
             note=decision.note,
             neighbours=scoring.neighbours() if context.used is None else {},
         )
+
+    def _parts(self, batch: InputBatch, context: BatchContext) -> Iterator[_Part]:
+        """The rows that can be scored, a bounded number at a time."""
+        ledger = KeyLedger()
+        for frame in prefetch(batch.frames()):
+            context.checkpoint()
+            cleaned = clean(frame, self.schema, positions=frame.index)
+            context.quarantine.write(cleaned.quarantine)
+            rows = each_once(cleaned.rows, frame, ledger, context, key=self.schema.key)
+            if context.rules is not None:
+                rows = rows.assign(**typed(frame.loc[rows.index], context.rules.book.names.extra))
+            yield _Part(rows, self._names(rows, batch))
+            context.advance(len(frame))
 
     def _names(self, rows: pd.DataFrame, batch: InputBatch) -> list[tuple[str, int]] | None:
         """The file and row of each, if rows are sampled by them."""

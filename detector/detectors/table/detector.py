@@ -53,7 +53,7 @@ class TabularDetector(OutlierMixin, BaseEstimator):  # type: ignore[misc]  # sci
     max_samples : int
         Rows each tree is grown on.
     references : int
-        Known rows to remember at most. Scoring time grows with it.
+        Rows to remember at most, which stand for all that are known. Scoring time grows with it.
     kernel_references : int
         Of these, rows the contraction is measured with.
     clean_references : int
@@ -112,7 +112,7 @@ class TabularDetector(OutlierMixin, BaseEstimator):  # type: ignore[misc]  # sci
     autoencoder: TableAutoencoder | None = None
     trees: int = 100
     max_samples: int = 256
-    references: int = 5_000
+    references: int = 2_000
     kernel_references: int = 2_000
     clean_references: int = 512
     filters: Filters | None = None

@@ -25,7 +25,7 @@ from detector.encoding.table import Encoded, TableEncoder
 from detector.errors import SchemaError, SettingError, nearest
 from detector.members.event_sequence import EventWindow, Steps
 from detector.members.isolation_forest import Trees
-from detector.members.novelty import LINEAR, SCORES, KnownRows
+from detector.members.novelty import SCORES, KnownRows
 from detector.members.novelty_graph import graph_of
 from detector.members.rare_values import RARE_VALUES
 from detector.onnx.graph import Graph, joined
@@ -39,6 +39,8 @@ MOST_HELD_OUT_ROWS = 50_000
 MOST_PROBE_ROWS = 2_000
 TYPICAL, HIGH = 0.5, 0.9
 ALIKE = 0.05
+MOST_KNOWN = 5_000
+"""Known rows that references stand for. More, and training takes longer; fewer, and references stand for few."""
 MOST_SUSPICIOUS = 0.05
 """Suspicious rows that are remembered, as a share of the known ones; with more, scoring takes longer."""
 ROUNDING = {f"parity_{name}": 0.02 for name in SCORES}
@@ -208,14 +210,19 @@ def far_of(views: Views) -> NDArray[np.float32]:
 
 
 def choose_known(trusted: Places, recipe: Recipe) -> Places:
-    """Places of the rows to remember: a random sample of the trusted."""
-    return np.random.default_rng(recipe.random_state).permutation(trusted)[: recipe.references]
+    """Places of the rows to know: a random sample of the trusted, in random order."""
+    return np.random.default_rng(recipe.random_state).permutation(trusted)[: max(MOST_KNOWN, recipe.references)]
 
 
 def know(views: Views, chosen: Places, suspicious: Places, recipe: Recipe) -> KnownRows:
     """The chosen rows as known ones, and those that are suspicious."""
     return KnownRows.fit(
-        far_of(views), views["space"], chosen, contracted=recipe.kernel_references, suspicious=suspicious
+        far_of(views),
+        views["space"],
+        chosen,
+        contracted=recipe.kernel_references,
+        references=recipe.references,
+        suspicious=suspicious,
     )
 
 
@@ -236,7 +243,7 @@ def _novelty(known: KnownRows, views: Views, chosen: Places, suspicious: Places,
 def scores_of(known: KnownRows, views: Views, own: Places | None = None) -> dict[str, Floats]:
     """The scores that known rows give to others, by name; ``own`` as ``KnownRows.distances`` takes it."""
     found = known.score(far_of(views), views["space"], own)
-    counted = own if own is None else np.where(own < len(known.rows[LINEAR]), own, -1)
+    counted = own if own is None else np.where(own < len(known.own), own, -1)
     rare = known.rare.contributions(views["space"][:, len(known.range) :], counted).sum(axis=1)
     return dict(zip(SCORES, found.T, strict=True)) | {RARE_VALUES: rare}
 

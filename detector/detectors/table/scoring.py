@@ -22,6 +22,9 @@ from detector.decide.support import Support
 from detector.explain.reason import Reason, no_reasons
 from detector.schema import Schema
 
+Measured = tuple[pd.DataFrame, NDArray[np.float64]]
+"""Risk, p-value and each member's score of cleaned rows, and how surely each was learnt from."""
+
 
 class Steps(Protocol):
     """What a detector does with rows; a ``TabularScorer`` can."""
@@ -36,7 +39,7 @@ class Steps(Protocol):
         """What a false discovery rate can rest on."""
         ...
 
-    def recalled(self, rows: pd.DataFrame) -> tuple[pd.DataFrame, NDArray[np.float64]]:
+    def recalled(self, rows: pd.DataFrame) -> Measured:
         """Risk, p-value and each member's score of cleaned rows, and how surely each was learnt from."""
         ...
 
@@ -103,13 +106,16 @@ class TableScoring:
         self._lots: list[NDArray[np.float64]] = []
         self._barred: list[NDArray[np.bool_]] = []
 
-    def add(self, rows: pd.DataFrame, *, names: Iterable[object] | None = None) -> None:
+    def add(
+        self, rows: pd.DataFrame, *, names: Iterable[object] | None = None, measured: Measured | None = None
+    ) -> None:
         """Measure one part of cleaned rows.
 
-        ``names`` are those of its rows where no key names them, by default their positions.
+        ``names`` are those of its rows where no key names them, by default their positions; ``measured`` is what
+        ``recalled`` says of them where it was asked already.
         """
         schema, number = self.scorer.schema, len(self._risk)
-        measures, learnt = self.scorer.recalled(rows)
+        measures, learnt = self.scorer.recalled(rows) if measured is None else measured
         wanted = barred = np.zeros(len(rows), dtype=bool)
         if self.beside is not None:
             seen = self.beside.see(rows, measures)

@@ -113,7 +113,9 @@ def marks_of(encoded: Encoded, keys: NDArray[np.object_] | None = None) -> Marks
     marks = np.zeros(len(values), dtype=np.uint64)
     for start in range(0, len(values), BLOCK):  # few rows at a time stay in the processor's cache
         block = slice(start, start + BLOCK)
-        marks[block] = (_mixed(values[block]) * factors).sum(axis=1, dtype=np.uint64)
+        mixed = _mixed(values[block])
+        mixed *= factors
+        marks[block] = mixed.sum(axis=1, dtype=np.uint64)
     if keys is not None:
         marks += pd.util.hash_array(keys, categorize=False)
     return _mixed(marks)
@@ -122,6 +124,7 @@ def marks_of(encoded: Encoded, keys: NDArray[np.object_] | None = None) -> Marks
 def _mixed(values: Marks) -> Marks:
     """So that values which differ in few bits differ in all."""
     values = values * SPREAD
-    values = values ^ (values >> HALF)
-    values = values * SPREAD
-    return np.asarray(values ^ (values >> HALF))
+    values ^= values >> HALF
+    values *= SPREAD
+    values ^= values >> HALF
+    return values
