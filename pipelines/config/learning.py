@@ -118,8 +118,8 @@ class NeighboursSection(Section):
     """Whether this member takes part."""
 
     references: PositiveInt = 2_000
-    """Most rows to remember, which stand for all that are known; scoring time grows with it. Too few, and a rare normal
-    row has none near it."""
+    """Most rows to remember, which stand for all that are known; scoring time grows with it. Too few, and a rare \
+    normal row has none near it."""
 
     kernel_references: PositiveInt = 2_000
     """Of these, the rows that pull."""
