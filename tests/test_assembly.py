@@ -217,7 +217,7 @@ def test_assembly_says_how_far_it_is(table: pd.DataFrame) -> None:
 
     assemble(table, SCHEMA, recipe(on_step=lambda *step: steps.append(step)))
 
-    assert [what for what, _, _ in steps] == ["isolation forest", "neighbours", "calibration"]
+    assert [what for what, _, _ in steps] == ["isolation forest", "neighbours", "weights", "calibration", "export"]
 
 
 def test_assembly_repeats_itself_with_the_same_seed(table: pd.DataFrame, assembled: TabularScorer) -> None:

@@ -16,7 +16,7 @@ from pipelines.scoring.shadow import begin_shadow, paired, settle_shadow
 from tests.sensor_sites import SensorSite, bundle_of, detector
 from tests.service_sites import score
 
-NOW = datetime.now(UTC) + timedelta(minutes=5)
+NOW = datetime.now(UTC) + timedelta(hours=2)
 """When all files have come that a test writes."""
 
 

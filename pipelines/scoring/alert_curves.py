@@ -60,14 +60,16 @@ def curves_of_alert(
 
     There are none for rows of a table, for sensors whose values are masked, and where readings have no time.
     """
-    batch_scorer = load_scorer(config, cache)
-    if not isinstance(batch_scorer, SeriesBatchScorer) or batch_scorer.schema.time is None:
-        return SensorCurves()
-    scorer = batch_scorer.scorer
-    titles = _titles(alert, scorer.sensors, config)
-    if not titles or (entity is None and scorer.schema.entity is not None):
+    if config.kind != "sensors":
         return SensorCurves()
     try:
+        batch_scorer = load_scorer(config, cache)
+        if not isinstance(batch_scorer, SeriesBatchScorer) or batch_scorer.schema.time is None:
+            return SensorCurves()
+        scorer = batch_scorer.scorer
+        titles = _titles(alert, scorer.sensors, config)
+        if not titles or (entity is None and scorer.schema.entity is not None):
+            return SensorCurves()
         batches = batches_of_alert(alert, store)
         frames = frames_of(batches + earlier_batches(batches, store), config, store, cache)
         rows = _near(frames, scorer, alert, entity)
