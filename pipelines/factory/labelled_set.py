@@ -63,7 +63,7 @@ def labelled_set_from(rows: pd.DataFrame, known: KnownLabels, config: Config, sc
     suspects = suspects_of(rows, known.label, schema, trusted=section.trusted, random_state=config.random_state)
     if suspects:
         return replace(
-            _no_head(rows[anomalous], f"It would decide by hindsight. {suspects_note(suspects)}"), suspects=suspects
+            _no_head(rows[anomalous], f"A head would decide by hindsight. {suspects_note(suspects)}"), suspects=suspects
         )
     if anomalous.sum() < section.least_anomalies:
         return _no_head(
