@@ -14,8 +14,7 @@ import argparse
 import json
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -29,11 +28,7 @@ import yaml
 from benchmarks.soak import Site, train
 from pipelines.api import keys
 from pipelines.config import Config, load_config
-from pipelines.console.application import add_doors
-from pipelines.jobs.context import ProcessCache
-from pipelines.service.facts import Facts
-from pipelines.service.http import HttpServer, application
-from pipelines.service.metrics import Metrics
+from pipelines.console.alone import served_alone
 from pipelines.store import Batch, ScoreFile, Store, open_store
 from pipelines.store.alert_tables import Alert
 
@@ -119,20 +114,6 @@ def add_scores(store: Store, config: Config, rows: int) -> None:
             session.add(ScoreFile(name=name, batch=number, written_at=NOW, **written))
 
 
-@contextmanager
-def served(config: Config, store: Store) -> Iterator[str]:
-    """The pages of a project, without its jobs."""
-    facts = Facts(config, store, is_leader=lambda: True, last_beat=time.monotonic, cache=ProcessCache())
-    app = application(facts, Metrics(facts))
-    add_doors(app, config, store, facts)
-    server = HttpServer(app, host="127.0.0.1", port=0)
-    server.start()
-    try:
-        yield server.address
-    finally:
-        server.stop()
-
-
 def measure(address: str, key: str, *, times: int, has_scores: bool) -> dict[str, float]:
     """Milliseconds, by what was asked for."""
     with requests.Session() as client:
@@ -183,7 +164,7 @@ def main() -> None:
             add_scores(store, config, given.rows)
             with store.write() as session:
                 key = keys.create(session, "bench", ("admin",), days=1, now=NOW)
-            with served(config, store) as address:
+            with served_alone(config, store) as address:
                 found = measure(address, key, times=given.times, has_scores=given.rows > 0)
         finally:
             store.close()

@@ -271,28 +271,18 @@ def served(folder: Path) -> Iterator[tuple[str, str]]:
     """The pages of a project without its jobs, over a copy of its state, and a key for them."""
     from pipelines.api import keys
     from pipelines.config import load_config
-    from pipelines.console.application import add_doors
-    from pipelines.jobs.context import ProcessCache
-    from pipelines.service.facts import Facts
-    from pipelines.service.http import HttpServer, application
-    from pipelines.service.metrics import Metrics
+    from pipelines.console.alone import served_alone
     from pipelines.store import open_store
 
-    config = load_config(folder)
     state = LOOKS / "service.db"
     shutil.copy(folder / "service.db", state)
     store = open_store(f"sqlite:///{state}")
     with store.write() as session:
         key = keys.create(session, "ann", ("admin",), days=1, now=datetime.now(UTC))
-    facts = Facts(config, store, is_leader=lambda: True, last_beat=time.monotonic, cache=ProcessCache())
-    app = application(facts, Metrics(facts))
-    add_doors(app, config, store, facts)
-    server = HttpServer(app, host="127.0.0.1", port=0)
-    server.start()
     try:
-        yield server.address, key
+        with served_alone(load_config(folder), store) as address:
+            yield address, key
     finally:
-        server.stop()
         store.close()
 
 

@@ -260,3 +260,23 @@ def test_series_score_alike_on_every_path(tmp_path: Path) -> None:
     same_twice = compare_on(window, scorer, scorer, config)
     assert same_twice.champion.alerts == expected["flagged"].sum()
     assert len(NAMES) == 2
+
+
+def test_series_in_groups_score_each_key_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A key that came in another group of machines is told and left out, as where all are scored at once."""
+    site = SensorSite(tmp_path / "site", bundle_of(tmp_path))
+    rows = pump_rows(100)
+    of_a, of_b = (rows.index[rows["pump"] == name] for name in NAMES)
+    rows.loc[of_b[-1], "id"] = rows.loc[of_a[-1], "id"]
+    rows.to_csv(tmp_path / "rows.csv", index=False)
+    config, said = load_config(site.folder), []
+    for most in (10**6, 150):
+        monkeypatch.setattr("pipelines.scoring.series_spool.ROWS_AT_ONCE", most)
+        place = str(tmp_path / f"{most}.parquet")
+        report = score(config, input=str(tmp_path / "rows.csv"), output=place, now=NOW)
+        scored, left_out = pd.read_parquet(place), pd.read_csv(report.quarantine)
+        assert (report.scored, scored["id"].nunique(), len(left_out)) == (199, 199, 1)
+        said.append(left_out["reason"].iloc[0])
+
+    assert all("appears again" in reason for reason in said)
+    assert "earlier part" in said[1]

@@ -111,7 +111,7 @@ def status_of(error: DetectorError) -> int:
     if isinstance(error, StoreError | BundleError):
         return 503
     if isinstance(error, DataError | SchemaError | SettingError):
-        return 404 if str(error).startswith(("There is no ", "No one ", "No detector ")) else 422
+        return 404 if str(error).startswith(("There is no ", "No detector ")) else 422
     return 500
 
 

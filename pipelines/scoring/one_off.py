@@ -30,11 +30,12 @@ from pipelines.factory.gates import gated
 from pipelines.features.engine import FeatureEngine, feature_engine_of, joined, slices
 from pipelines.features.wording import wording_of
 from pipelines.ingest.batch import InputBatch, ReadFacts
+from pipelines.ingest.dedupe import KeyLedger
 from pipelines.ingest.usable import open_usable
 from pipelines.prefetch import prefetch
 from pipelines.progress import progress
 from pipelines.rules.names import FOR_ALERTS
-from pipelines.scoring.contract import BatchContext, ScoredBatch
+from pipelines.scoring.contract import BatchContext, ScoredBatch, each_once
 from pipelines.scoring.reports import REASON, RuleCount, ScoreReport, SeriesReport
 from pipelines.scoring.series_spool import SeriesSpool
 from pipelines.scoring.standing_rules import standing_rules
@@ -218,12 +219,11 @@ def _score_series(run: _Run, scorer: SequenceScorer) -> SeriesReport:
         place, escape = run.target.quarantine_path, run.target.escape_formulas
         quarantine = stack.enter_context(QuarantineSink(place, columns=columns, escape=escape))
         sink = stack.enter_context(open_sink(run.target))
+        context, ledger = BatchContext(folder=folder, quarantine=quarantine, now=run.now), KeyLedger()
         with progress("Scoring", total=rows) as advance:
             for part in spool.parts():
                 advance(len(part))
-                unread = clean(part, schema, positions=part.index)
-                if unread.rows.empty and spool.groups > 1:
-                    quarantine.write(unread.quarantine)
+                if spool.groups > 1 and (part := _first_of_keys(part, schema, ledger, context)).empty:
                     continue
                 found = scorer.score_frame(part.reset_index(drop=True), policy=policy, join=config.series.join)
                 quarantine.write(found.quarantine.assign(row=part.index[found.quarantine["row"].astype("int64")]))
@@ -250,6 +250,19 @@ def _score_series(run: _Run, scorer: SequenceScorer) -> SeriesReport:
         policy=policy.describe(),
         held=held,
     )
+
+
+def _first_of_keys(part: pd.DataFrame, schema: Schema, ledger: KeyLedger, context: BatchContext) -> pd.DataFrame:
+    """The rows of some series without those whose key another group had; where none is left to score, no row.
+
+    All that is left out is quarantined; of rows to be scored, the scorer sees to those that cannot be read.
+    """
+    cleaned = clean(part, schema, positions=part.index)
+    kept = each_once(cleaned.rows, part, ledger, context, key=schema.key)
+    if kept.empty:
+        context.quarantine.write(cleaned.quarantine)
+        return part.iloc[:0]
+    return part.drop(index=cleaned.rows.index.difference(kept.index))
 
 
 def _worded(events: pd.DataFrame, words: Wording) -> pd.DataFrame:
