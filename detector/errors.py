@@ -5,6 +5,7 @@
     DetectorError
     ├── SchemaError          (ValueError)     a column is missing, misnamed or of the wrong kind
     ├── DataError            (ValueError)     the rows cannot be used: none, one, all constant
+    │   └── NotFoundError    (DataError)      what was asked for by name or number is not there
     ├── ShapeError           (ValueError)     an array has the wrong shape
     ├── SettingError         (ValueError)     a parameter or a configuration key has no meaning
     │   └── WarmStartError   (SettingError)   earlier weights have other shapes than the network
@@ -40,6 +41,10 @@ class SchemaError(DetectorError, ValueError):
 
 class DataError(DetectorError, ValueError):
     """The rows cannot be used: there are none, or nothing in them varies."""
+
+
+class NotFoundError(DataError):
+    """What was asked for by its name or number is not there; a program that asked over HTTP is answered 404."""
 
 
 class ShapeError(DetectorError, ValueError):

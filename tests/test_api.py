@@ -456,7 +456,7 @@ def test_refused_write_may_come_again(desk: Served) -> None:
     (one,) = made(desk, ("card-1", 0, "high"))
     path, name = f"/v1/alerts/{one}/verdict", {"Idempotency-Key": "a-1"}
 
-    assert is_problem(desk.ask("POST", path, json={"verdict": "fruad"}, headers=name), 404)
+    assert is_problem(desk.ask("POST", path, json={"verdict": "fruad"}, headers=name), 422)
     assert desk.ask("POST", path, json={"verdict": "fraud"}, headers=name).status_code == 200
 
 

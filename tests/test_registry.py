@@ -11,7 +11,7 @@ import pytest
 
 from detector import TabularDetector
 from detector import atomic as swap
-from detector.errors import BundleError, SettingError
+from detector.errors import BundleError, NotFoundError
 from detector.persist import bundle
 from pipelines.registry.models_file import Promotion
 from pipelines.registry.registry import ModelRegistry
@@ -93,7 +93,7 @@ def test_unknown_name_is_answered_with_the_known_ones(registry: ModelRegistry) -
     """A name that fits none is refused."""
     first = str(registry.adopt(now=NOW).champion)
     for name in ("zzz", ""):
-        with pytest.raises(SettingError, match=f"No detector is called '{name}'. Known: {first}"):
+        with pytest.raises(NotFoundError, match=f"No detector is called '{name}'. Known: {first}"):
             registry.promote(name, why="", now=NOW)
 
 

@@ -10,7 +10,7 @@ from fastapi.responses import JSONResponse
 from pydantic import Field
 from sqlalchemy.orm import Session
 
-from detector.errors import DataError
+from detector.errors import NotFoundError
 from pipelines.api.alerts import Given
 from pipelines.api.doors import Doors, caller_of, needs
 from pipelines.api.problems import HEADERS
@@ -51,7 +51,7 @@ def jobs_router(doors: Doors) -> APIRouter:
         with store.read() as session:
             found = session.get(Asked, number)
             if found is None:
-                raise DataError(f"There is no request {number}.")
+                raise NotFoundError(f"There is no request {number}.")
             run = None if found.run is None else session.get(Run, found.run)
             state = "waiting" if not found.taken else "running" if found.run is None else "ended"
             answer = {"request": number, "job": found.job, "state": state}

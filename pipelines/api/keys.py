@@ -17,7 +17,7 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
-from detector.errors import DataError, SettingError, nearest
+from detector.errors import NotFoundError, SettingError, nearest
 from pipelines.escaping import one_line
 from pipelines.listing import Cell, Column, Listing
 from pipelines.store.access_tables import ApiKey
@@ -96,12 +96,12 @@ def revoke(session: Session, which: str, *, now: datetime, by: str = "") -> ApiK
 
     - ``which``: its id, or the key itself.
 
-    Raises ``DataError`` if there is none, or it was revoked before.
+    Raises ``NotFoundError`` if there is none, or it was revoked before.
     """
     parts = _KEY.fullmatch(which)
     found = session.get(ApiKey, parts[1] if parts is not None else which)
     if found is None or found.revoked_at is not None:
-        raise DataError(f"There is no key {which[:16]!r} that could be revoked. `detector keys list` shows them.")
+        raise NotFoundError(f"There is no key {which[:16]!r} that could be revoked. `detector keys list` shows them.")
     found.revoked_at = now
     write_down(session, "revoke key", actor=by or who(), arguments={"key": found.id, "name": found.name}, now=now)
     return found

@@ -12,7 +12,7 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 
-from detector.errors import BundleError, DataError, DetectorError, SchemaError, SettingError, StoreError
+from detector.errors import BundleError, DataError, DetectorError, NotFoundError, SchemaError, SettingError, StoreError
 
 log = logging.getLogger("detector.api")
 
@@ -110,8 +110,10 @@ def status_of(error: DetectorError) -> int:
     """Whose fault an error is."""
     if isinstance(error, StoreError | BundleError):
         return 503
+    if isinstance(error, NotFoundError):
+        return 404
     if isinstance(error, DataError | SchemaError | SettingError):
-        return 404 if str(error).startswith(("There is no ", "No detector ")) else 422
+        return 422
     return 500
 
 

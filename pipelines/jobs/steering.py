@@ -9,7 +9,7 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
-from detector.errors import SettingError, nearest
+from detector.errors import NotFoundError, SettingError, nearest
 from pipelines.config.service import JobsSection
 from pipelines.store import JobState, Request, Run
 from pipelines.store.trail import write_down
@@ -18,15 +18,15 @@ STEPS = ("run", "pause", "resume")
 
 
 def check_job(job: str) -> None:
-    """Raise ``SettingError`` if no job of the schedule has that name."""
+    """Raise ``NotFoundError`` if no job of the schedule has that name."""
     if job not in JobsSection.model_fields:
-        raise SettingError(f"There is no job {job!r}. {nearest(job, JobsSection.model_fields)}")
+        raise NotFoundError(f"There is no job {job!r}. {nearest(job, JobsSection.model_fields)}")
 
 
 def set_paused(session: Session, job: str, *, paused: bool) -> bool:
     """Leave a job out, or run it on schedule again; whether it is left out now.
 
-    Raises ``SettingError`` if there is none of that name.
+    Raises ``NotFoundError`` if there is none of that name.
     """
     check_job(job)
     session.merge(JobState(job=job, paused=paused))
@@ -53,7 +53,7 @@ def steer(session: Session, job: str, step: str, *, actor: str, reason: str, now
 
     Returns the job, and the number of the request or whether it is left out.
 
-    Raises ``SettingError`` if there is no such job or step.
+    Raises ``NotFoundError`` if there is no such job, ``SettingError`` if there is no such step.
     """
     check_job(job)
     if step not in STEPS:

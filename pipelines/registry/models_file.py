@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from detector.atomic import write_whole
-from detector.errors import SettingError, nearest
+from detector.errors import NotFoundError, SettingError, nearest
 
 STATE = "models.json"
 
@@ -56,14 +56,14 @@ class RegistryState:
     def find(self, name: str) -> StoredModel:
         """The detector of a name, or of the beginning of one.
 
-        Raises ``SettingError`` if there is none, or more than one.
+        Raises ``NotFoundError`` if there is none, ``SettingError`` if there is more than one.
         """
         found = [model for model in self.models if model.name.startswith(name)] if name else []
         if len(found) > 1:
             fit = ", ".join(model.name for model in found)
             raise SettingError(f"More than one detector begins with {name!r}: {fit}. Give more letters.")
         if not found:
-            raise SettingError(f"No detector is called {name!r}. {nearest(name, self.names)}")
+            raise NotFoundError(f"No detector is called {name!r}. {nearest(name, self.names)}")
         return found[0]
 
     def before_champion(self) -> str | None:

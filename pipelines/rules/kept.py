@@ -15,7 +15,7 @@ import pydantic
 import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
-from detector.errors import DataError, SettingError, nearest
+from detector.errors import DataError, NotFoundError, SettingError, nearest
 from pipelines.config import Config, RuleSection
 from pipelines.config.rules import MOST_RULES, STATES
 from pipelines.escaping import for_terminal, one_line
@@ -81,12 +81,12 @@ def in_force(rules: Sequence[HeldRule]) -> list[RuleSection]:
 def find_rule(rules: Sequence[HeldRule], name: str) -> HeldRule:
     """A rule by its name.
 
-    Raises ``DataError`` that names the nearest one, if there is none.
+    Raises ``NotFoundError`` that names the nearest one, if there is none.
     """
     for rule in sorted(rules, key=lambda each: bool(each.clash)):
         if rule.name == name:
             return rule
-    raise DataError(f"There is no rule {one_line(name)[:80]!r}. {nearest(name, [rule.name for rule in rules])}")
+    raise NotFoundError(f"There is no rule {one_line(name)[:80]!r}. {nearest(name, [rule.name for rule in rules])}")
 
 
 def section_of(values: dict[str, Any]) -> RuleSection:

@@ -13,7 +13,7 @@ import pandas as pd
 import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
-from detector.errors import DataError, nearest
+from detector.errors import DataError, NotFoundError, nearest
 from pipelines.alerts.grouping.audit_sample import SAMPLED
 from pipelines.alerts.grouping.silences import silence
 from pipelines.config import Config
@@ -32,7 +32,7 @@ MOST_TEXT = 1_000
 def find(session: Session, alert: str) -> Alert:
     """The alert of that name, or of the only one that begins so.
 
-    Raises ``DataError`` if there is none, or more than one.
+    Raises ``NotFoundError`` if there is none, ``DataError`` if there is more than one.
     """
     alert = one_line(alert)
     wanted = alert if alert.startswith("al_") else f"al_{alert}"
@@ -41,8 +41,8 @@ def find(session: Session, alert: str) -> Alert:
     pattern = wanted.replace("_", r"\_").replace("%", r"\%") + "%"
     found = session.scalars(sa.select(Alert).where(Alert.id.like(pattern, escape="\\")).limit(2)).all()
     if len(found) != 1:
-        what = "There is no alert" if not found else "There are several alerts"
-        raise DataError(f"{what} {alert!r}. `detector alerts list` shows them.")
+        what, kind = ("There is no alert", NotFoundError) if not found else ("There are several alerts", DataError)
+        raise kind(f"{what} {alert!r}. `detector alerts list` shows them.")
     return found[0]
 
 

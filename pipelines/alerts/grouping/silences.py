@@ -8,7 +8,7 @@ from datetime import datetime, time
 import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
-from detector.errors import DataError
+from detector.errors import DataError, NotFoundError
 from pipelines.alerts.grouping.events import Event, rank
 from pipelines.alerts.grouping.notify_rules import Candidate
 from pipelines.config.alerting import QuietSection
@@ -64,11 +64,11 @@ def silence(
 def lift(session: Session, number: int, *, who: str, now: datetime) -> Silence:
     """End a silence now; what it was stays known.
 
-    Raises ``DataError`` if there is none of that number that goes on.
+    Raises ``NotFoundError`` if there is none of that number that goes on.
     """
     found = session.get(Silence, number)
     if found is None or found.until <= now:
-        raise DataError(f"There is no silence {number} that goes on. `detector alerts silence --list` shows them.")
+        raise NotFoundError(f"There is no silence {number} that goes on. `detector alerts silence --list` shows them.")
     found.until = now
     write_down(session, "lift silence", actor=who, arguments={"silence": number}, now=now)
     session.flush()

@@ -11,7 +11,7 @@ import sqlalchemy as sa
 from sqlalchemy.orm import InstrumentedAttribute, Session
 
 from detector.decide.policy import SEVERITIES
-from detector.errors import DataError, nearest
+from detector.errors import DataError, NotFoundError, nearest
 from pipelines.alerts.feedback.answers import find
 from pipelines.alerts.message.message import Message, message_of, reason_in_words
 from pipelines.alerts.outbox.waiting import is_superseded
@@ -121,11 +121,11 @@ def count(session: Session, wanted: Wanted, *, config: Config, now: datetime, mo
 def line_of(session: Session, alert: str, *, config: Config, now: datetime) -> Line:
     """One alert, as the queue has it; any kind of alert.
 
-    Raises ``DataError`` if there is none, or several.
+    Raises ``NotFoundError`` if there is none, ``DataError`` if there are several.
     """
     found = find(session, alert)
     if found.source != config.name:
-        raise DataError(f"There is no alert {alert!r} of {config.name}. `detector alerts list` shows them.")
+        raise NotFoundError(f"There is no alert {alert!r} of {config.name}. `detector alerts list` shows them.")
     statement = sa.select(_verdict(), _assignee(), _quiet_until(now)).where(Alert.id == found.id)
     verdict, assignee, until = session.execute(statement).one()
     return Line(found, message_of(found, section=config.alerts, target="queue"), verdict or "", assignee or "", until)
