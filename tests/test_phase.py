@@ -71,6 +71,17 @@ def test_wednesday_that_looks_like_a_sunday_is_found() -> None:
     assert flagged_days(fit(plant(25, 1), "none"), rows) == set()
 
 
+def test_reading_beyond_all_learnt_ones_is_too_high_and_not_untimely() -> None:
+    """It is unlike every other time, so what is usual at its own says less than which way it went."""
+    rows = plant(12, 2, start=SPRING)
+    rows.loc[600:604, "power"] = 15.0
+
+    event = usual().score_frame(rows, policy=POLICY, join=5).events.nlargest(1, "risk").iloc[0]
+
+    assert (event["change"], event["direction"]) == ("up", "up")
+    assert event["text"].startswith("power up to 15")
+
+
 def test_normal_sundays_and_summer_time_stay_quiet() -> None:
     """On the Monday after the clock is put forward, work begins an hour earlier in UTC, and at six as ever."""
     assert flagged_days(usual(), plant(14, 3, start=SPRING)) == set()

@@ -128,7 +128,8 @@ class SeriesSection(Section):
     """Rows the risk is smoothed over: more for long anomalies, 0 for none. By default 3 (13,000 rows) to 10 (1,200)."""
 
     wait: Annotated[int, Field(ge=0)] | None = None
-    """Steps a row's score waits for at most; long windows that go on for longer count less. By default up to 167."""
+    """Steps a row's score waits for at most, but never fewer than two windows and their smoothing, 74 with windows of \
+    32; long windows that go on for longer count less. By default up to 167."""
 
     trailing: bool = False
     """Whether a row is scored by the rows before it alone, as they arrive; else by those on both sides."""

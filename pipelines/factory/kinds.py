@@ -234,13 +234,19 @@ class Sensors:
     def waiting(self, scorer: Any) -> str | None:
         """How many later steps a reading's score hangs on; nothing where only earlier ones count."""
         steps = max(model.ahead for model in scorer.models.values())
+        least = max(model.recipe.rows_around(model.length) for model in scorer.models.values())
         every = scorer.sampling.every
         if not steps:
             return None
         long = "" if every is None else f", {duration(steps * pd.Timedelta(every))}"
+        shorter = (
+            f"`series.wait` shortens that, to {least} at least"
+            if steps > least
+            else "A shorter `series.window` shortens that"
+        )
         return (
-            f"In the service a reading is scored when the {steps} after it have come{long}. `series.wait` shortens "
-            f"that, and `series.trailing: true` waits for none; both find less."
+            f"In the service a reading is scored when the {steps} after it have come{long}. {shorter}, "
+            f"and `series.trailing: true` waits for none; both find less."
         )
 
     def example(self, rows: pd.DataFrame, scorer: Any) -> pd.DataFrame:

@@ -12,6 +12,22 @@ from pipelines.progress import counted
 
 MOST_SHOWN = 10
 REASON = "reason"
+EVENT_COLUMNS = (*(Column(name, head=True) for name in ("severity", "of", "time")), Column(REASON, is_sentence=True))
+
+
+def span(start: object, end: object) -> str:
+    """From when to when, without the day of the end where it is that of the start; one time where they are equal.
+
+    >>> span(pd.Timestamp("2026-03-01 23:50:07"), pd.Timestamp("2026-03-01 23:58:00"))
+    '2026-03-01 23:50:07 to 23:58:00'
+    >>> span(3, 3), span(3, 8)
+    ('3', '3 to 8')
+    """
+    if start == end:
+        return str(start)
+    if isinstance(start, pd.Timestamp) and isinstance(end, pd.Timestamp) and start.date() == end.date():
+        return f"{start} to {end:%H:%M:%S}"
+    return f"{start} to {end}"
 
 
 def held_back(held: Mapping[str, int]) -> str:
@@ -41,9 +57,9 @@ class SeriesReport:
     held: Mapping[str, int] = field(default_factory=dict)
     """How many steps each gate held back that would have been flagged."""
 
-    def summary(self) -> list[str]:
+    def summary(self) -> list[object]:
         """The run in a few lines, with the riskiest events."""
-        lines = [
+        lines: list[object] = [
             (
                 f"Scored {self.scored:,} of {counted(self.rows)} in {self.seconds:.1f} s; flagged "
                 f"{counted(self.flagged)} in {counted(len(self.events), 'event')}."
@@ -52,12 +68,15 @@ class SeriesReport:
         ]
         if self.held:
             lines.append(f"{held_back(self.held).capitalize()}.")
-        top = self.events.astype({"risk": "float64"}).nlargest(MOST_SHOWN, "risk").sort_values("start", kind="stable")
-        for event in top.itertuples():
-            whose = f"{event.entity}  " if event.entity else ""
-            lines.append(f"  {whose}{event.start} to {event.end}  {event.severity}: {event.text}")
-        if len(self.events) > len(top):
-            lines.append(f"  and {len(self.events) - len(top):,} less risky ones")
+        if len(self.events):
+            top = self.events.astype({"risk": "float64"}).nlargest(MOST_SHOWN, "risk")
+            shown = [
+                {"severity": each.severity, "of": each.entity, "time": span(each.start, each.end), REASON: each.text}
+                for each in top.itertuples()
+            ]
+            lines += ["The riskiest events:", Listing(EVENT_COLUMNS, shown)]
+            if len(self.events) > len(top):
+                lines.append(f"and {len(self.events) - len(top):,} less risky ones")
         lines += [f"Scores: {self.output}", f"Events: {self.events_output}"]
         if self.quarantined:
             lines.append(f"{counted(self.quarantined)} could not be used; see why in {self.quarantine}")

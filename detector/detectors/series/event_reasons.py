@@ -10,7 +10,7 @@ import pandas as pd
 
 from detector.arrays import Counts, Flags, Floats
 from detector.detectors.series.apart import EventWindows
-from detector.detectors.series.course import Looked, SensorCourse, course_of
+from detector.detectors.series.course import OUT_OF_RANGE, Looked, SensorCourse, course_of
 from detector.detectors.series.model import ModelledSeries, SeriesModel
 from detector.detectors.series.reasons import SensorReadings, duration, range_of, ranked, run_before, since
 from detector.explain.reason import Reason
@@ -127,7 +127,8 @@ class EventReasons:
         partners = {other: (self._values(begin, end, other), tie) for other, tie in ties(model, sensor).items()}
         found = course_of(looked, partners)
         timely = self._at_this_time(sensor, np.arange(begin, end))
-        if timely is not None and found.change in VAGUE and _is_untimely(values, timely[0], timely[1], inside):
+        vague = found.change in VAGUE and abs(looked.beyond[found.extreme]) <= OUT_OF_RANGE
+        if timely is not None and vague and _is_untimely(values, timely[0], timely[1], inside):
             expected = timely[0]
             found = replace(course_of(replace(looked, expected=expected), {}), change="untimely")
         found = self._beyond_limits(found, sensor, begin, end)
