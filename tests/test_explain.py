@@ -115,7 +115,7 @@ def test_top_features_refuse_to_name_none(top: int) -> None:
         (950.0, 2, "950.00"),
         (3.0, 0, "3"),
         (-0.125, 3, "-0.125"),
-        (1e9 + 0.25, 2, "1000000000.25"),
+        (1e9 + 0.25, 2, "1,000,000,000.25"),
         (np.nan, 2, "missing"),
     ],
 )
@@ -131,7 +131,7 @@ def test_observed_number_has_the_digits_of_its_column(value: float, decimals: in
         (4.187, 2, "about 4.2"),
         (0.0312, 3, "about 0.031"),
         (187.4, 2, "about 187"),
-        (123456.0, 0, "about 123000"),
+        (123456.0, 0, "about 123,000"),
         (-41.87, 2, "about -42"),
         (9.96, 1, "about 10.0"),
         (0.4, 0, "about 0"),

@@ -17,6 +17,8 @@ from detector.errors import SettingError
 LEAST_SHARE = 0.02
 RULE = "rule "
 WEEKDAYS = ("Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday", "Sunday")
+GROUPED_FROM = 10_000
+"""Numbers from here on have their thousands apart; below, years and short codes stay as people write them."""
 
 
 @dataclass(frozen=True)
@@ -165,19 +167,19 @@ def most_telling(reasons: Sequence[Reason], top: int) -> list[Reason]:
 
 
 def number(value: float, decimals: int) -> str:
-    """An observed number with the digits its column is written with.
+    """An observed number with the digits its column is written with; its thousands apart from five digits on.
 
-    >>> number(950.0, 2), number(float("nan"), 2)
-    ('950.00', 'missing')
+    >>> number(950.0, 2), number(2024, 0), number(125950.5, 2), number(float("nan"), 2)
+    ('950.00', '2024', '125,950.50', 'missing')
     """
-    return "missing" if math.isnan(value) else f"{value:.{decimals}f}"
+    return "missing" if math.isnan(value) else _grouped(value, decimals)
 
 
 def about(value: float, decimals: int) -> str:
     """An expected number, no more exact than the model that expects it.
 
     >>> about(41.87, 2), about(0.0312, 3), about(123456.0, 0)
-    ('about 42', 'about 0.031', 'about 123000')
+    ('about 42', 'about 0.031', 'about 123,000')
     """
     if not math.isfinite(value):
         return "a value"
@@ -186,7 +188,11 @@ def about(value: float, decimals: int) -> str:
     magnitude = math.floor(math.log10(abs(value)))
     digits = 2 if magnitude < 2 else 3
     rounded = round(value, digits - 1 - magnitude)
-    return f"about {rounded:.{max(0, min(digits - 1 - magnitude, decimals))}f}"
+    return f"about {_grouped(rounded, max(0, min(digits - 1 - magnitude, decimals)))}"
+
+
+def _grouped(value: float, decimals: int) -> str:
+    return f"{value:,.{decimals}f}" if abs(value) >= GROUPED_FROM else f"{value:.{decimals}f}"
 
 
 def clock(hours: float) -> str:
