@@ -43,6 +43,9 @@ class Conv1dAutoencoder(AutoencoderMixin, BaseEstimator):  # type: ignore[misc] 
     def _width(self, n_features: int) -> int:
         return split_window(self.timesteps, n_features)[1]
 
+    def _sizes(self) -> tuple[int, ...]:
+        return ()
+
     def _build(self, rows: Rows) -> Network:
         from keras import layers
 

@@ -55,6 +55,9 @@ class Conv2dAutoencoder(AutoencoderMixin, BaseEstimator):  # type: ignore[misc] 
     def _width(self, n_features: int) -> int:
         return _image_shape(self.shape, n_features)[2]
 
+    def _sizes(self) -> tuple[int, ...]:
+        return ()
+
     def _build(self, rows: Rows) -> Network:
         from keras import layers
 

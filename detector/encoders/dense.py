@@ -29,6 +29,9 @@ class DenseAutoencoder(AutoencoderMixin, BaseEstimator):  # type: ignore[misc]  
     loss: str = "mse"
     standardise: bool = True
 
+    def _sizes(self) -> tuple[int, ...]:
+        return ()
+
     def _build(self, rows: Rows) -> Network:
         from keras import layers
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Hashable, Iterator, Mapping
 from dataclasses import dataclass
 from textwrap import wrap
 from typing import Any, ClassVar, Self
@@ -14,7 +14,8 @@ from sklearn.exceptions import NotFittedError
 
 from detector.checks import check_interval, one_of
 from detector.encoders.checks import check_not_negative, check_numbers, check_sizes
-from detector.encoders.export import cut, export
+from detector.encoders.compiled import Built, compiled
+from detector.encoders.export import cut
 from detector.encoders.network import Network
 from detector.encoders.scaling import Scaling
 from detector.errors import ShapeError, UnfittedError
@@ -73,6 +74,7 @@ def document(doc: str, names: list[str]) -> str:
     return "".join([head, title, "\n".join([own, *lines]), gap, rest])
 
 
+NOT_BUILT_FROM = ("initial_weights", "on_epoch")
 BLOCKS = 64
 SIZES = ("code", "hidden", "filters", "kernel", "units", "heads", "blocks", "embedding", "draws")
 PROBE_ROWS = 256
@@ -147,9 +149,11 @@ class AutoencoderMixin(TransformerMixin):  # type: ignore[misc]  # scikit-learn 
         rows = self._values(self._checked(X, reset=True))
         chosen = np.random.default_rng(self.random_state).permutation(rows.shape[0])[:PROBE_ROWS]
         probe = dense_rows(rows[np.sort(chosen)])
-        with keras_session(self.random_state):
-            network = self._build(rows)
-            trainer, scorer = _models(network, rows.shape[1])
+        with (
+            keras_session(self.random_state),
+            compiled(self._architecture(rows), lambda: _models(self._build(rows), rows.shape[1], self.code)) as made,
+        ):
+            network, trainer, scorer = made.built.network, made.built.trainer, made.built.models["scorer"]
             self.history_ = train(
                 trainer,
                 [rows],
@@ -161,7 +165,8 @@ class AutoencoderMixin(TransformerMixin):  # type: ignore[misc]  # scikit-learn 
             if network.settle is not None:
                 network.settle(probe)
             answers = [np.asarray(answer.numpy()) for answer in scorer(probe)]
-            whole, decoder = _export(network, scorer, self.code)
+            whole = made.export("scorer", ["values"], ANSWERS)
+            decoder = cut(whole, ["code"], ["expected"]) or made.export("decoder", ["code"], ["expected"])
             self.weights_ = {
                 f"{i}/{weight.path}": np.asarray(weight.numpy()) for i, weight in enumerate(trainer.weights)
             }
@@ -268,6 +273,27 @@ class AutoencoderMixin(TransformerMixin):  # type: ignore[misc]  # scikit-learn 
         """Make the layers. ``rows`` are there for what can be learnt from them beforehand."""
         raise NotImplementedError
 
+    def _architecture(self, rows: Rows) -> Hashable | None:
+        """All that the network depends on but weights; None if that cannot be told."""
+        sizes, kinds = self._sizes(), type(self).__mro__
+        builds, tells = (next(kind for kind in kinds if name in vars(kind)) for name in ("_build", "_sizes"))
+        if sizes is None or builds is not tells:  # a subclass may build from more than its parent tells
+            return None
+        training = self.training or Training()
+        settings = self.get_params(deep=False)
+        given = sorted((name, repr(each)) for name, each in settings.items() if name not in NOT_BUILT_FROM)
+        return (
+            type(self),
+            sizes,
+            tuple(given),
+            rows.shape[1],
+            training.plan(rows.shape[0] - training.held_out(rows.shape[0])),
+        )
+
+    def _sizes(self) -> tuple[int, ...] | None:
+        """What ``_build`` takes from the rows besides their width and values of weights; None if that is more."""
+        return None
+
     def _check_fitted(self) -> None:
         if not hasattr(self, "graph_"):
             raise UnfittedEncoderError(
@@ -286,23 +312,13 @@ def dense_rows(rows: Rows) -> NDArray[np.float32]:
     return rows if isinstance(rows, np.ndarray) else np.asarray(rows.toarray(), dtype=np.float32)
 
 
-def _models(network: Network, width: int) -> tuple[Any, Any]:
-    """Rows → each row's loss, and rows → all answers."""
+def _models(network: Network, width: int, code: int) -> Built:
+    """Rows → each row's loss, rows → all answers, and code → what is expected."""
     import keras
 
-    from detector.encoders.parts import Trainer
+    from detector.training.trainer import Trainer
 
-    rows = keras.Input((width,), name="values")
-    return Trainer(rows, network.row_loss(rows)), keras.Model(rows, network.answers(rows))
-
-
-def _export(network: Network, scorer: Any, code: int) -> tuple[Any, Any]:
-    """The network as two ONNX models: rows → all answers, and code → what is expected."""
-    import keras
-
-    whole = export(scorer, ["values"], ANSWERS)
-    decoder = cut(whole, "code", "expected")
-    if decoder is None:
-        given = keras.Input((code,), name="code")
-        decoder = export(keras.Model(given, network.chosen(network.decode(given))), ["code"], ["expected"])
-    return whole, decoder
+    rows, given = keras.Input((width,), name="values"), keras.Input((code,), name="code")
+    trainer, scorer = Trainer(rows, network.row_loss(rows)), keras.Model(rows, network.answers(rows))
+    decoder = keras.Model(given, network.chosen(network.decode(given)))
+    return Built(trainer, {"scorer": scorer, "decoder": decoder}, network)

@@ -108,7 +108,8 @@ class EventAutoencoder:
         import keras
         from keras import ops
 
-        from detector.encoders.parts import Damage, Trainer, filled, seen
+        from detector.encoders.parts import Damage, filled, seen
+        from detector.training.trainer import Trainer
 
         width = steps.shape[1]
         own = np.arange(width)[None, :] >= width - width // timesteps

@@ -32,21 +32,21 @@ def export(network: Any, inputs: Sequence[str], outputs: Sequence[str]) -> onnx.
     return model
 
 
-def cut(model: onnx.ModelProto, given: str, wanted: str) -> onnx.ModelProto | None:
-    """The part of a model that leads from one of its outputs to another; None if more than that output is needed.
+def cut(model: onnx.ModelProto, given: Sequence[str], wanted: Sequence[str]) -> onnx.ModelProto | None:
+    """The part of a model that leads from inputs or outputs of it to outputs; None if more than these is needed.
 
     Cutting the decoder out of an exported autoencoder is many times faster than exporting it as well.
     """
     import onnx
 
-    known = {tensor.name: tensor for tensor in model.graph.output}
+    known = {tensor.name: tensor for tensor in (*model.graph.input, *model.graph.output)}
     constants = {tensor.name: tensor for tensor in model.graph.initializer}
     makers = {name: node for node in model.graph.node for name in node.output}
     needed: set[str] = set()
-    waiting = [wanted]
+    waiting = list(wanted)
     while waiting:
         name = waiting.pop()
-        if name in needed or name == given or name in constants or not name:
+        if name in needed or name in given or name in constants or not name:
             continue
         if name not in makers or _has_graph(makers[name]):
             return None
@@ -56,9 +56,9 @@ def cut(model: onnx.ModelProto, given: str, wanted: str) -> onnx.ModelProto | No
     used = {name for node in nodes for name in node.input}
     part = onnx.helper.make_graph(
         nodes,
-        "decoder",
-        [known[given]],
-        [known[wanted]],
+        "part",
+        [known[name] for name in given],
+        [known[name] for name in wanted],
         [tensor for name, tensor in constants.items() if name in used],
     )
     return onnx.helper.make_model(part, ir_version=model.ir_version, opset_imports=model.opset_import)

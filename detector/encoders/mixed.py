@@ -80,6 +80,9 @@ class MixedAutoencoder(AutoencoderMixin, BaseEstimator):  # type: ignore[misc]  
             restored[:, at] = known[np.clip(expected[:, at].astype(int) - 1, 0, len(known) - 1)]
         return restored
 
+    def _sizes(self) -> tuple[int, ...]:
+        return tuple(len(levels) for levels in self.levels_)
+
     def _build(self, rows: Rows) -> Network:
         from keras import layers, ops
 

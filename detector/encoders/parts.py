@@ -42,15 +42,6 @@ def mean_over_seen(count: Callable[[Any], Any]) -> Callable[[Any, Any], Any]:
     return error
 
 
-class Trainer(keras.Model):  # type: ignore[misc]  # keras ships no types
-    """A model whose optimiser has its variables before the first step, which TensorFlow else traces twice."""
-
-    def compile(self, *args: Any, **kwargs: Any) -> None:
-        """As in Keras."""
-        super().compile(*args, **kwargs)
-        self.optimizer.build(self.trainable_variables)
-
-
 class Damage(keras.layers.Layer):  # type: ignore[misc]  # keras ships no types
     """Noise on every value, and a share of the values hidden, so that a network cannot simply copy.
 

@@ -52,6 +52,9 @@ class RecurrentAutoencoder(AutoencoderMixin, BaseEstimator):  # type: ignore[mis
     def _width(self, n_features: int) -> int:
         return split_window(self.timesteps, n_features)[1]
 
+    def _sizes(self) -> tuple[int, ...]:
+        return ()
+
     def _build(self, rows: Rows) -> Network:
         from detector.encoders.sequences import Recurrent, build_window_network
 

@@ -75,6 +75,9 @@ class SparseAutoencoder(AutoencoderMixin, BaseEstimator):  # type: ignore[misc] 
         scaled.data = (data.data / self.scaling_.scale[data.indices]).astype(np.float32)
         return scaled
 
+    def _sizes(self) -> tuple[int, ...]:
+        return ()
+
     def _build(self, rows: Rows) -> Network:
         from keras import layers, ops
 

@@ -10,7 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from detector.checks import one_of
-from detector.encoders.export import export
+from detector.encoders.compiled import Built, compiled
+from detector.encoders.export import cut
 from detector.errors import SettingError
 from detector.training.loop import LOSSES, OnEpoch, Training, keras_session, penalty, start_from, train
 
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     import onnx
 
 UNSEEN = 1
+PROBED = 1024
 LOG_SPREAD = 4.0
 """Logarithms of noise levels are divided by this, to be about as large as the scaled values beside them."""
 LOWEST_LEVEL = 0.2
@@ -137,32 +139,42 @@ class TableAutoencoder:
         network of the same shape, to start from.
         """
         inputs = {name: views[name] for name in ("values", "missing", "labels") if name in views}
-        with keras_session(random_state):
-            networks = _build(
-                self, {name: array.shape[1] for name, array in inputs.items()}, cardinalities, random_state
-            )
+        widths = {str(name): array.shape[1] for name, array in inputs.items()}
+        plan = self.training.plan(len(next(iter(inputs.values()))))
+        key = self, tuple(widths.items()), tuple(cardinalities), random_state, plan
+        with (
+            keras_session(random_state),
+            compiled(key, lambda: _build(self, widths, cardinalities, random_state)) as made,
+        ):
+            models, heads = made.built.models, made.built.network
             if initial is not None:
-                start_from(networks["encoder"], initial)
+                start_from(models["encoder"], initial)
             rows = list(inputs.values())
-            history = train(networks["trainer"], rows, self.training, random_state=random_state, on_epoch=on_epoch)
-            answer = networks["scorer"].predict([probe[name] for name in inputs], batch_size=1024, verbose=0)
+            history = train(made.built.trainer, rows, self.training, random_state=random_state, on_epoch=on_epoch)
+            scorer = made.export("scorer", list(inputs), ["error"])
+            encoder = made.export("encoder", list(inputs), ["code", *heads])
             return FittedNetwork(
-                scorer=export(networks["scorer"], list(inputs), ["error"]),
-                encoder=export(networks["encoder"], list(inputs), ["code", *networks["heads"]]),
-                decoder=export(networks["decoder"], ["code"], networks["heads"]),
-                probe_error=np.asarray(answer),
-                weights={weight.path: np.asarray(weight) for weight in networks["encoder"].weights},
+                scorer=scorer,
+                encoder=encoder,
+                decoder=cut(encoder, ["code"], heads) or made.export("decoder", ["code"], heads),
+                probe_error=_answers(models["scorer"], [probe[name] for name in inputs]),
+                weights={weight.path: np.asarray(weight) for weight in models["encoder"].weights},
                 history=history,
             )
 
 
-def _build(
-    settings: TableAutoencoder, widths: dict[str, int], cardinalities: Sequence[int], seed: int
-) -> dict[str, Any]:
+def _answers(model: Any, rows: Sequence[NDArray[np.float32]]) -> NDArray[np.float32]:
+    parts = range(0, len(rows[0]), PROBED)
+    found = [np.asarray(model([array[start : start + PROBED] for array in rows])) for start in parts]
+    return np.concatenate(found)
+
+
+def _build(settings: TableAutoencoder, widths: dict[str, int], cardinalities: Sequence[int], seed: int) -> Built:
     import keras
     from keras import layers, ops
 
     from detector.encoders.parts import Corruption, Levels, concatenated
+    from detector.training.trainer import Trainer
 
     clean = {name: keras.Input((width,), name=name) for name, width in widths.items()}
     n_values, n_labels = widths.get("values", 0), widths.get("labels", 0)
@@ -216,13 +228,12 @@ def _build(
         widths=(n_values, n_labels),
         seed=seed,
     )
-    return {
-        "trainer": keras.Model(inputs, row_loss),
+    models = {
         "scorer": keras.Model(inputs, error),
         "encoder": keras.Model(inputs, [code, *heads.values()]),
         "decoder": keras.Model(given, list(given_heads.values())),
-        "heads": list(heads),
     }
+    return Built(Trainer(inputs, row_loss), models, list(heads))
 
 
 def _scored(

@@ -101,6 +101,9 @@ class TokenAutoencoder(AutoencoderMixin, BaseEstimator):  # type: ignore[misc]  
     def _restored(self, expected: NDArray[np.float32]) -> list[list[Token]]:
         return self.vocabulary_.sequences(expected)
 
+    def _sizes(self) -> tuple[int, ...]:
+        return (self.vocabulary_.size,)
+
     def _build(self, rows: Rows) -> Network:
         from keras import layers, ops
 

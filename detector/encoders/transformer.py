@@ -52,6 +52,9 @@ class TransformerAutoencoder(AutoencoderMixin, BaseEstimator):  # type: ignore[m
     def _width(self, n_features: int) -> int:
         return split_window(self.timesteps, n_features)[1]
 
+    def _sizes(self) -> tuple[int, ...]:
+        return ()
+
     def _build(self, rows: Rows) -> Network:
         from detector.encoders.sequences import Attentive, build_window_network
 

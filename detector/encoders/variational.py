@@ -50,6 +50,9 @@ class VariationalAutoencoder(AutoencoderMixin, BaseEstimator):  # type: ignore[m
     draws: int = 8
     standardise: bool = True
 
+    def _sizes(self) -> tuple[int, ...]:
+        return ()
+
     def _build(self, rows: Rows) -> Network:
         from keras import initializers, layers, ops
 
@@ -63,7 +66,7 @@ class VariationalAutoencoder(AutoencoderMixin, BaseEstimator):  # type: ignore[m
         to_variance = layers.Dense(width, activation="softplus", kernel_initializer="zeros")
         path = LinearPath(rows, self.code, random_state=self.random_state) if self.linear else None
         training = self.training or Training()
-        epochs, steps = training.plan(round(len(rows) * (1 - training.holdout)))
+        epochs, steps = training.plan(len(rows) - training.held_out(len(rows)))
         rising = WarmUp(self.beta, int(self.warmup * epochs * steps))
         draw = Draw(self.random_state)
         codes = _normal_draws(self.draws, self.code, self.random_state)

@@ -22,6 +22,8 @@ from detector.training.settings import LOSSES, OPTIMISERS, SCHEDULES, Training
 if TYPE_CHECKING:
     import keras
 
+    from detector.training.trainer import Trainer
+
 __all__ = [
     "LOSSES",
     "OPTIMISERS",
@@ -88,7 +90,7 @@ def _silent_start() -> Iterator[None]:
 
 
 def train(
-    model: keras.Model,
+    model: Trainer,
     inputs: Sequence[Rows],
     training: Training,
     *,
@@ -98,24 +100,29 @@ def train(
 ) -> dict[str, list[float]]:
     """Train a model, in place, whose output is each row's own loss, shape (n_rows,) or (n_rows, 1).
 
-    It ends with its best weights; returned are ``loss``, ``held_out_loss`` and ``learning_rate`` of each epoch.
-    ``initial`` are weights of an earlier model of the same shape, in order, to start from. Raises ``DataError`` if the
-    loss stops being a number; ``WarmStartError`` if the earlier weights have other shapes.
+    Its optimiser begins anew. It ends with its best weights; returned are ``loss``, ``held_out_loss`` and
+    ``learning_rate`` of each epoch. ``initial`` are weights of an earlier model of the same shape, in order, to start
+    from. Raises ``DataError`` if the loss stops being a number; ``WarmStartError`` if the earlier weights have other
+    shapes.
     """
     import keras
 
     if initial is not None:
         start_from(model, initial)
     order = np.random.default_rng(random_state).permutation(inputs[0].shape[0])
-    n_held_out = int(len(order) * training.holdout)
+    n_held_out = training.held_out(len(order))
     held_out, rows = order[:n_held_out], order[n_held_out:]
     epochs, steps = training.plan(len(rows))
-    model.compile(
-        optimizer=_optimiser(training, epochs * steps),
-        loss=_mean_row_loss(training.trim),
-        steps_per_execution=min(steps, 25),
-        jit_compile=False,
-    )
+    if model.planned == (training, epochs, steps):
+        model.rewind()
+    else:
+        model.compile(
+            optimizer=_optimiser(training, epochs * steps),
+            loss=_mean_row_loss(training.trim),
+            steps_per_execution=min(steps, 25),
+            jit_compile=False,
+        )
+        model.planned = training, epochs, steps
     log = _log_callback(epochs, on_epoch)
     monitor = "val_loss" if n_held_out else "loss"
     stop = keras.callbacks.EarlyStopping(monitor, patience=training.patience, restore_best_weights=True)

@@ -92,6 +92,14 @@ class Training:
         one_of("optimiser", self.optimiser, OPTIMISERS)
         one_of("schedule", self.schedule, SCHEDULES)
 
+    def held_out(self, n_rows: int) -> int:
+        """How many of so many rows are kept back.
+
+        >>> Training(holdout=0.1).held_out(105)
+        10
+        """
+        return int(n_rows * self.holdout)
+
     def plan(self, n_rows: int) -> tuple[int, int]:
         """Epochs, and updates in each, for a table of so many rows.
 
