@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import threading
-from collections.abc import Callable, Container, Iterable, Iterator, Mapping
+from collections.abc import Callable, Container, Hashable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from itertools import chain
@@ -29,6 +29,16 @@ from pipelines.store.access_tables import HeldEvent
 Entity = tuple[tuple[str, ...], str]
 NOTHING = (None, 0, False)
 """What a label says that says nothing."""
+_WAIT = (
+    HeldEvent.source == sa.bindparam("source", type_=sa.String),
+    HeldEvent.at > sa.bindparam("since", type_=HeldEvent.at.type),
+)
+_COUNT = sa.select(sa.func.count()).select_from(HeldEvent).where(*_WAIT)
+_NEW = (
+    sa.select(*HeldEvent.__table__.columns)
+    .where(*_WAIT, HeldEvent.id > sa.bindparam("after", type_=sa.BigInteger))
+    .order_by(HeldEvent.id)
+)
 
 
 class HeldEvents:
@@ -44,6 +54,7 @@ class HeldEvents:
         self._lock = threading.Lock()
         self._rows: dict[str, HeldRow] = {}
         self._last = 0
+        self._gone: Hashable = None
         self._near: _ByEntity | None = None
 
     def since(self, now: datetime) -> datetime:
@@ -52,17 +63,27 @@ class HeldEvents:
 
     def frame(self, *, now: datetime) -> pd.DataFrame:
         """All of them, as they came, under their keys as text."""
-        with self.store.read() as session:
-            asked = sa.select(sa.func.count(), sa.func.max(HeldEvent.id)).where(*self._ours(now))
-            count, last = session.execute(asked).one()
-            self.follow(session, count=count, last=last or 0, now=now)
-        with self._lock:
+        with self.store.read() as session, self._lock:
+            self._drop_old(now)
+            self._take(session, _NEW, {"source": self.source, "since": self.since(now), "after": self._last})
+            self._reconcile(session, now=now)
             return framed_by_key(self._rows)
 
-    def follow(self, session: Session, *, count: int, last: int, now: datetime) -> None:
-        """Take over what a look at the state has of them: how many there are, and the number of the latest."""
+    def follow(self, session: Session, *, last: int, gone: Hashable, now: datetime) -> None:
+        """Take over what a look at the state has of them.
+
+        - ``last``: the number of the latest, of whichever source.
+        - ``gone``: what changes wherever some were let go before their time: by a batch, or by somebody who leaves a
+          trail. Only then are they counted, which takes longer the more there are.
+        """
         with self._lock:
-            self._follow(session, count=count, last=last, now=now)
+            self._drop_old(now)
+            if last > self._last:
+                self._take(session, _NEW, {"source": self.source, "since": self.since(now), "after": self._last})
+                self._last = last
+            if gone != self._gone:
+                self._reconcile(session, now=now)
+                self._gone = gone
 
     def near(self, engine: FeatureEngine, rows: KnownBy) -> dict[str, HeldRow]:
         """Those that share an entity with some event, by their keys as text: others cannot change its features."""
@@ -88,24 +109,22 @@ class HeldEvents:
             self._near = _ByEntity(engine, self._rows)
         return self._near
 
-    def _ours(self, now: datetime) -> tuple[sa.ColumnElement[bool], ...]:
-        return HeldEvent.source == self.source, HeldEvent.at > self.since(now)
-
-    def _follow(self, session: Session, *, count: int, last: int, now: datetime) -> None:
-        """Read what is new in the database, or all of it where something has gone."""
+    def _drop_old(self, now: datetime) -> None:
         oldest = self.since(now)
         while self._rows and (first := next(iter(self._rows.items())))[1].at <= oldest:
             self._let_go(first[0])
-        if last > self._last:
-            self._take(session, *self._ours(now), HeldEvent.id > self._last)
-        if len(self._rows) != count:
-            for key in list(self._rows):
-                self._let_go(key)
-            self._take(session, *self._ours(now))
 
-    def _take(self, session: Session, *which: sa.ColumnElement[bool]) -> None:
-        wanted = sa.select(HeldEvent.id, HeldEvent.key, HeldEvent.row, HeldEvent.at).where(*which)
-        for line in session.execute(wanted.order_by(HeldEvent.id)):
+    def _reconcile(self, session: Session, *, now: datetime) -> None:
+        """Read all of them where there are not as many as in memory."""
+        ours = {"source": self.source, "since": self.since(now)}
+        if session.connection().execute(_COUNT, ours).scalar_one() == len(self._rows):
+            return
+        for key in list(self._rows):
+            self._let_go(key)
+        self._take(session, _NEW, ours | {"after": 0})
+
+    def _take(self, session: Session, which: sa.Select[Any], given: Mapping[str, Any]) -> None:
+        for line in session.connection().execute(which, given):
             self._let_go(line.key)
             self._rows[line.key] = HeldRow(line.row, line.at)
             self._last = max(self._last, line.id)

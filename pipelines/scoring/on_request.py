@@ -10,7 +10,6 @@ from typing import Any
 
 import pandas as pd
 import sqlalchemy as sa
-from sqlalchemy.orm import Session
 
 from detector.cleaning.clean import clean
 from detector.cleaning.reader import ColumnReader
@@ -28,7 +27,7 @@ from pipelines.rules.book import RuleRun
 from pipelines.rules.names import typed
 from pipelines.rules.serving import rule_book_of, switch_off
 from pipelines.scoring.load import load_scorer
-from pipelines.scoring.marks import Marks, marks_of
+from pipelines.scoring.marks import marks_of
 from pipelines.scoring.table import TableBatchScorer
 from pipelines.store import DayFlags, Store
 
@@ -175,11 +174,11 @@ class OnRequest:
         engine, key = state.engine, state.engine.features.key
         typed = engine.reader.read(events, reader)
         with self.in_turn(state), self.store.read() as session:
-            marks = self.marks(session, now=now)
+            marks = marks_of(session, self.config.name)
             times = events[engine.features.time].tolist()
             history, in_hand = state.history_for(times, lambda: self.followed(state), marks.batch)
             known_by = KnownBy.of(history, typed)
-            self.held.follow(session, count=marks.held, last=marks.last_held, now=now)
+            self.held.follow(session, last=marks.last_held, gone=(marks.batch, marks.trail), now=now)
             near = self.held.near(engine, known_by)
             if near and key is not None:
                 own = in_hand.union(typed[key].astype(str))
@@ -205,10 +204,6 @@ class OnRequest:
         wanted = dict.fromkeys((*state.engine.reader.needs, key))
         rows = {name: {each: plain(event[each]) for each in wanted if each in event} for name, event in events.items()}
         return self.held.hold(rows, now=now)
-
-    def marks(self, session: Session, *, now: datetime) -> Marks:
-        """How far the state has come."""
-        return marks_of(session, self.config.name, held_since=self.held.since(now))
 
     def check_leads(self) -> None:
         """Raise ``BusyError`` if another instance leads."""

@@ -19,7 +19,7 @@ from detector.cleaning.plain import Cell, NotPlainError, plain_row
 from detector.features.excerpt import KnownBy, known_rows
 from pipelines.features.feature_state import FeatureState
 from pipelines.rules.serving import rule_book_at
-from pipelines.scoring.marks import Marks
+from pipelines.scoring.marks import Marks, marks_of
 from pipelines.scoring.on_request import OnRequest, flagged_by_day
 from pipelines.scoring.table import TableBatchScorer
 
@@ -52,7 +52,7 @@ def score_one(desk: OnRequest, event: Mapping[str, Any], *, now: datetime, keep:
     known = False
     if state is None:
         with desk.store.read() as session:
-            _check_rules(desk, session, scorer, desk.marks(session, now=now))
+            _check_rules(desk, session, scorer, marks_of(session, desk.config.name))
     else:
         features, known = _measured(desk, event, scorer, state, now=now)
     cells = plain_row({**event, **features}, scorer.schema)
@@ -77,11 +77,11 @@ def _measured(
     typed = engine.read_one(event, now=pd.Timestamp(now))
     key = None if engine.features.key is None else str(typed[engine.features.key])
     with desk.in_turn(state), desk.store.read() as session:
-        marks = desk.marks(session, now=now)
+        marks = marks_of(session, desk.config.name)
         _check_rules(desk, session, scorer, marks)
         times = [event[engine.features.time]]
         history, in_hand = state.history_for(times, lambda: desk.followed(state), marks.batch)
-        desk.held.follow(session, count=marks.held, last=marks.last_held, now=now)
+        desk.held.follow(session, last=marks.last_held, gone=(marks.batch, marks.trail), now=now)
         known_by = KnownBy.of_one(history, typed)
         others = desk.held.read_near(engine, known_by, now=now, but=lambda other: other == key or other in in_hand)
         return engine.measure_one(history, typed, known_by, others), bool(known_rows(history, known_by)[0])
