@@ -13,7 +13,7 @@ import pytest
 from benchmarks.soak import Site
 from detector.errors import SchemaError
 from pipelines.config import Config, load_config
-from pipelines.features.held_events import framed
+from pipelines.features.plain_frame import framed
 from pipelines.jobs.context import Context, ProcessCache
 from pipelines.scoring.job import score_new
 from pipelines.scoring.on_request import BusyError, OnRequest, ScoredEvents

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import date, datetime
-from typing import Any
 
 import pandas as pd
 import sqlalchemy as sa
@@ -19,7 +18,8 @@ from detector.features.excerpt import KnownBy, known_rows
 from detector.schema import Schema
 from pipelines.config import Config
 from pipelines.features.feature_state import FeatureState, feature_state_of
-from pipelines.features.held_events import HeldEvents, framed_by_key, measure_ahead, plain
+from pipelines.features.held_by_entity import HeldRow
+from pipelines.features.held_events import HeldEvents, framed_by_key, measure_ahead
 from pipelines.ingest.contract import FollowedSource
 from pipelines.ingest.followed import open_followed
 from pipelines.jobs.context import ProcessCache
@@ -100,7 +100,10 @@ class OnRequest:
 
         Raises ``DataError`` if rows are readings of sensors.
         """
-        scorer, state = self.scorer(), self.state()
+        return self.columns_of(self.scorer(), self.state())
+
+    def columns_of(self, scorer: TableBatchScorer, state: FeatureState | None) -> EventColumns:
+        """Those for a detector and a past."""
         if self._columns is None or self._columns[0] is not scorer or self._columns[1] is not state:
             self._columns = scorer, state, EventColumns.of(self.config, scorer.schema, state)
         return self._columns[2]
@@ -192,18 +195,16 @@ class OnRequest:
     def _hold(self, events: pd.DataFrame, state: FeatureState, reader: ColumnReader, *, now: datetime) -> int:
         key = state.engine.features.key
         if key is None or events.empty:
-            return 0
-        keys = reader.names(key).loc[events.index].astype(str)
-        return self.hold(dict(zip(keys, events.to_dict("records"), strict=True)), state, now=now)
-
-    def hold(self, events: Mapping[str, Mapping[str, Any]], state: FeatureState, *, now: datetime) -> int:
-        """Have events count in the past of later ones, by their keys, until the source brings them; how many do."""
-        key = state.engine.features.key
-        if key is None:
             return 0  # whatever the source brings could not be told from it
-        wanted = dict.fromkeys((*state.engine.reader.needs, key))
-        rows = {name: {each: plain(event[each]) for each in wanted if each in event} for name, event in events.items()}
-        return self.held.hold(rows, now=now)
+        keys = reader.names(key).loc[events.index].astype(str)
+        wanted = self.to_hold(state)
+        rows = zip(keys, events.to_dict("records"), strict=True)
+        return self.held.hold({name: HeldRow.of(row, wanted, now=now) for name, row in rows})
+
+    @staticmethod
+    def to_hold(state: FeatureState) -> tuple[str, ...]:
+        """The columns that are kept of an event that is held."""
+        return tuple(dict.fromkeys((*state.engine.reader.needs, str(state.engine.features.key))))
 
     def check_leads(self) -> None:
         """Raise ``BusyError`` if another instance leads."""
