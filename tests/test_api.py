@@ -204,6 +204,31 @@ def test_key_may_ask_so_often(site: Site) -> None:
         assert service.ask("GET", "/v1/jobs", scope="review").status_code == 200
 
 
+def test_single_events_are_scored_for_keys_that_may(site: Site) -> None:
+    """Keys are looked up together with what scores need: every refusal is that of any other request."""
+    config = with_api(site, per_second=0.2)
+    with served(config, open_store(config.service.store)) as service:
+        event = {"event": events(draw(1, first=0, seed=0))[0], "dry_run": True}
+
+        def ask(key: str) -> requests.Response:
+            return service.ask("POST", "/v1/score", json=event, key=key)
+
+        good, looks, gone, old = (service.key(scope) for scope in ("score", "view", "score", "score"))
+        assert [ask(key).status_code for key in (good, gone)] == [200, 200]
+        with service.store.write() as session:
+            keys.revoke(session, gone.split("_")[1], now=datetime.now(UTC))
+            session.execute(
+                sa.update(ApiKey).where(ApiKey.id == old.split("_")[1]).values(until=datetime.now(UTC) - DAY)
+            )
+        found = [ask(good), ask(good)]
+
+        for key in (gone, old, good[:-1] + ("0" if good[-1] != "0" else "1"), "nonsense"):
+            assert is_problem(ask(key), 401)
+        assert is_problem(ask(looks), 403)
+        assert [each.status_code for each in found] == [200, 429]
+        assert 1 <= int(found[-1].headers["retry-after"]) <= 5
+
+
 # Bodies ---------------------------------------------------------------------------------------------------------------
 
 

@@ -107,6 +107,8 @@ class _Admission:
         self.caller: keys.Caller | None = None
 
     def __call__(self, session: Session) -> bool:
+        if self.caller is not None:
+            return True  # what is scored anew was let through before
         caller = keys.check(session, self.key, now=self.guard.doors.clock())
         if caller is None or not caller.may("score") or self.guard.rate.wait(caller.id):
             return False
