@@ -35,6 +35,11 @@ from pipelines.store.alert_tables import Alert
 NOW = datetime.now(UTC)
 DAYS = 30
 A_TIME, A_FILE = 20_000, 500_000
+RULES = [
+    {"name": "cheap", "when": "amount < 1", "state": "live"},
+    {"name": "known", "when": "amount > 1000", "action": "never", "state": "live"},
+]
+HITS = ("", "cheap", "known", "cheap, known")
 SEVERITIES = ("low", "medium", "high", "critical")
 SHARES = (0.6, 0.3, 0.08, 0.02)
 PAGES = {
@@ -52,7 +57,7 @@ def project(folder: Path, store: str) -> Config:
     path = site.folder / "detector.yaml"
     values = yaml.safe_load(path.read_text(encoding="utf-8"))
     values |= {"columns": {"key": "id", "time": "at"}, "policy": {"budget": {"rows": 100, "per": "day"}}}
-    values |= {"alerts": {"amount": "amount", "log": {"enabled": False}}}
+    values |= {"alerts": {"amount": "amount", "log": {"enabled": False}}, "rules": RULES}
     path.write_text(yaml.safe_dump(values), encoding="utf-8")
     return load_config(site.folder)
 
@@ -104,6 +109,7 @@ def add_scores(store: Store, config: Config, rows: int) -> None:
         p_value = rng.uniform(0, 1, size)
         at = since + pd.to_timedelta((first + np.arange(size)) * ((DAYS - 1) * 86_400 / rows), unit="s")
         scores = {"id": first + np.arange(size), "at": at, "risk": -np.log(p_value), "p_value": p_value}
+        scores["rules_hit"] = rng.choice(HITS, size, p=(0.985, 0.01, 0.004, 0.001))
         frame = pd.DataFrame(scores).assign(scored_at=NOW.replace(tzinfo=None), batch=number)
         name = f"{number:05d}.parquet"
         frame.to_parquet(folder / name)

@@ -24,13 +24,17 @@ from typer.testing import CliRunner
 
 from benchmarks.service import memory_of
 from benchmarks.soak import Site, draw
+from detector.detectors.table.detector import TabularDetector
+from detector.schema import Schema
 from pipelines.api import keys
 from pipelines.api.models import Reason
 from pipelines.cli import app
 from pipelines.config import Config, load_config
 from pipelines.jobs.context import Context, ProcessCache
+from pipelines.registry.registry import ModelRegistry
 from pipelines.scoring.job import score_new
 from pipelines.service.housekeeping import tidy
+from pipelines.service.runs import run_job
 from pipelines.store import Audit, JobState, Request, open_store
 from pipelines.store.access_tables import AnsweredRequest, ApiKey
 from pipelines.store.alert_tables import Answer, Silence
@@ -165,7 +169,8 @@ def test_old_key_is_none(service: Served) -> None:
         ("review", "POST", "/v1/jobs/score/pause"),
         ("review", "POST", "/v1/models/x/promote"),
         ("review", "POST", "/v1/models/rollback"),
-        ("review", "GET", "/v1/models/compare"),
+        ("review", "POST", "/v1/models/compare"),
+        ("review", "GET", "/v1/models/compare/1"),
     ],
 )
 def test_scope_is_needed(desk: Served, scope: str, method: str, path: str) -> None:
@@ -197,6 +202,31 @@ def test_key_may_ask_so_often(site: Site) -> None:
         assert [each.status_code for each in found] == [200, 200, 200, 429]
         assert 1 <= int(found[-1].headers["retry-after"]) <= 4
         assert service.ask("GET", "/v1/jobs", scope="review").status_code == 200
+
+
+def test_single_events_are_scored_for_keys_that_may(site: Site) -> None:
+    """Keys are looked up together with what scores need: every refusal is that of any other request."""
+    config = with_api(site, per_second=0.2)
+    with served(config, open_store(config.service.store)) as service:
+        event = {"event": events(draw(1, first=0, seed=0))[0], "dry_run": True}
+
+        def ask(key: str) -> requests.Response:
+            return service.ask("POST", "/v1/score", json=event, key=key)
+
+        good, looks, gone, old = (service.key(scope) for scope in ("score", "view", "score", "score"))
+        assert [ask(key).status_code for key in (good, gone)] == [200, 200]
+        with service.store.write() as session:
+            keys.revoke(session, gone.split("_")[1], now=datetime.now(UTC))
+            session.execute(
+                sa.update(ApiKey).where(ApiKey.id == old.split("_")[1]).values(until=datetime.now(UTC) - DAY)
+            )
+        found = [ask(good), ask(good)]
+
+        for key in (gone, old, good[:-1] + ("0" if good[-1] != "0" else "1"), "nonsense"):
+            assert is_problem(ask(key), 401)
+        assert is_problem(ask(looks), 403)
+        assert [each.status_code for each in found] == [200, 429]
+        assert 1 <= int(found[-1].headers["retry-after"]) <= 5
 
 
 # Bodies ---------------------------------------------------------------------------------------------------------------
@@ -544,10 +574,6 @@ def test_jobs_are_run_and_left_out(service: Served) -> None:
 
 def test_models_are_promoted_and_rolled_back_with_a_reason(service: Served) -> None:
     """What serves changes from one moment to the next, and back; the reason names who said so."""
-    from detector.detectors.table.detector import TabularDetector
-    from detector.schema import Schema
-    from pipelines.registry.registry import ModelRegistry
-
     registry, now = ModelRegistry(service.config.bundle), datetime.now(UTC)
     schema = Schema(key="id", time="at", numeric=("amount", "fee"))
     other = TabularDetector(schema=schema, members=("forest",), trees=5).fit(draw(300, first=0, seed=1))
@@ -575,6 +601,55 @@ def test_models_are_promoted_and_rolled_back_with_a_reason(service: Served) -> N
     assert is_problem(service.ask("POST", f"/v1/models/{first}/promote", json={"reason": "again"}), 422)
     assert is_problem(service.ask("POST", "/v1/models/nope/promote", json={"reason": "x"}), 404)
     assert "reason" in fields_of(service.ask("POST", "/v1/models/rollback", json={}))
+
+
+def test_models_are_compared_by_a_job(service: Served) -> None:
+    """Asked for and answered later, by the process that leads, in a process of its own; who asked is written down."""
+    registry, now = ModelRegistry(service.config.bundle), datetime.now(UTC)
+    rows = draw(400, first=0, seed=1)
+    schema = Schema(key="id", time="at", numeric=("amount", "fee"))
+    other = TabularDetector(schema=schema, members=("forest",), trees=5).fit(rows.iloc[:200])
+    with registry.locked():
+        first = registry.adopt(now=now).champion
+        second = registry.add(other.scorer_, facts={}, now=now)
+    rows.to_parquet(service.config.file.parent / "in" / "recent.parquet")
+
+    unknown = service.ask("POST", "/v1/models/compare", json={"first": "--help", "second": second})
+    name = {"Idempotency-Key": "pair"}
+    asked = [
+        service.ask("POST", "/v1/models/compare", json={"first": first[:5], "second": second}, headers=name)
+        for _ in range(2)
+    ]
+    number = asked[0].json()["request"]
+    path = f"/v1/models/compare/{number}"
+    waiting = service.ask("GET", path).json()
+    with service.store.read() as session:
+        (request,) = session.scalars(sa.select(Request)).all()
+        session.expunge_all()
+    context = Context(service.config, service.store, now, arguments=request.arguments)
+    run, outcome = run_job(context, "compare", trigger="request", instance="this one")
+    with service.store.write() as session:
+        session.execute(sa.update(Request).values(taken=True, run=run))
+    found = service.ask("GET", path).json()
+    with service.store.read() as session:
+        trail = session.scalars(sa.select(Audit).where(Audit.action == "compare models")).all()
+        session.expunge_all()
+
+    assert [each.status_code for each in (unknown, *asked)] == [404, 202, 202]
+    assert waiting == {
+        "first": first,
+        "second": second,
+        "request": number,
+        "state": "waiting",
+        **dict.fromkeys(("figures", "note", "error")),
+    }
+    assert outcome is not None
+    assert (found["state"], found["error"]) == ("ended", "")
+    assert outcome.facts["champion"] == first
+    assert found["figures"] == outcome.facts["figures"] != {}
+    assert second in found["note"]
+    assert [each.actor for each in trail] == ["ann"]
+    assert is_problem(service.ask("GET", "/v1/models/compare/99"), 404)
 
 
 # Looking --------------------------------------------------------------------------------------------------------------

@@ -13,10 +13,11 @@ import pytest
 from benchmarks.soak import Site
 from detector.errors import SchemaError
 from pipelines.config import Config, load_config
-from pipelines.features.held_events import framed
+from pipelines.features.plain_frame import framed
 from pipelines.jobs.context import Context, ProcessCache
 from pipelines.scoring.job import score_new
 from pipelines.scoring.on_request import BusyError, OnRequest, ScoredEvents
+from pipelines.service.forget import forget
 from pipelines.store import Store, open_store
 from tests.service_sites import score
 from tests.test_past import LATER, PAYMENTS, home, put, scores, settle, trained  # noqa: F401 - fixtures
@@ -125,6 +126,21 @@ def test_restart_forgets_no_held_event(desk: Desk) -> None:
     found, alike, apart = (risks(each.ask(rest).scores).tolist() for each in (desk, fresh, other))
     assert found == alike
     assert found != apart
+
+
+def test_what_was_forgotten_is_counted_no_more(desk: Desk) -> None:
+    """Held events are not counted at every request: whoever deletes some leaves a trail, and that is seen."""
+    rest = NEW.iloc[40:]
+    desk.one_by_one(NEW.iloc[:40], keep=True)
+    held = risks(desk.ask(rest).scores).tolist()
+    for card in NEW.iloc[:40]["card_id"].unique()[:3]:
+        forget(desk.config, desk.store, card, actor="ann", reason="asked for", now=LATER)
+
+    found = risks(desk.ask(rest).scores).tolist()
+
+    assert found != held
+    assert found == risks(Desk(desk.config, desk.store).ask(rest).scores).tolist()
+    assert len(desk.on_request.held.frame(now=LATER)) < 40
 
 
 def test_failed_batch_is_counted_once(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -14,7 +14,7 @@ from detector.cleaning.clean import clean
 from detector.cleaning.plain import NotPlainError, plain_row
 from detector.schema import Schema
 from pipelines.config import load_config
-from pipelines.features.held_events import framed
+from pipelines.features.plain_frame import framed
 from pipelines.scoring.one_event import score_one
 from pipelines.store import open_store
 from pipelines.training.train import train

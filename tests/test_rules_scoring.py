@@ -27,6 +27,7 @@ from pipelines.store.rule_tables import RuleChange, RuleHits
 from tests.doors import served
 from tests.service_sites import opened, score
 from tests.test_api import events
+from tests.test_console import Browser
 from tests.test_past import LATER, PAYMENTS, home, put, settle, trained  # noqa: F401 - fixtures
 
 NOW = datetime.now(UTC)
@@ -178,6 +179,43 @@ def test_numbers_of_the_api_are_those_of_the_batch(site: Site) -> None:
     assert [", ".join(each["rules"]) for each in found] == wanted["rules_hit"].tolist()
     assert [", ".join(each["hidden_by"]) for each in found] == wanted["hidden_by"].tolist()
     assert all(each["reasons"][0]["feature"] == "rule low" for each in found if "low" in each["rules"])
+
+
+def test_what_if_says_what_rules_add_and_hide(site: Site) -> None:
+    """Beside today's policy as the batch had it; beside another as it would; once a rule is off, no more of it."""
+    calm = {"name": "calm", "when": "amount > 45", "action": "never", "state": "live"}
+    with_rules(site, LOW, calm, alerts={"amount": "amount", "file": {"path": "alerts.jsonl"}, "a_day": 1_000})
+    site.add(200)
+    score(site)
+    found, config = scores_of(site), load_config(site.folder)
+    low, never = (
+        found["rules_hit"].str.split(", ").map(lambda names, rule=rule: rule in names) for rule in ("low", "calm")
+    )
+    with served(config, open_store(config.service.store)) as service:
+        alert = service.ask("GET", "/v1/alerts").json()["alerts"][0]
+        service.ask("POST", f"/v1/alerts/{alert['id']}/verdict", json={"verdict": "fraud"})
+        said = service.ask("POST", "/v1/what-if", json={"quantile": 0.5, "days": 3_000}).json()
+        browser = Browser(service)
+        browser.sign_in("view")
+        page = browser.ask("GET", "/what-if?quantile=0.5&days=3000").text
+        with service.store.write() as session:
+            set_state(session, "calm", "off", config=config, who="ann", reason="", now=NOW)
+        less = service.ask("POST", "/v1/what-if", json={"quantile": 0.5, "days": 3_000}).json()
+
+    for quantile, each in ((0.9, said["today"]), (0.5, said["then"])):
+        policy = found["p_value"] <= 1 - quantile + 1e-12
+        assert each["flagged"] == policy.sum()
+        assert each["rules"]["flagged"] == ((policy | low) & ~never).sum()
+        assert each["rules"]["added"] == (low & ~policy & ~never).sum()
+        assert each["rules"]["hidden"] == ((policy | low) & never).sum() > 0
+    assert said["today"]["rules"]["flagged"] == found["flagged"].sum()
+    assert said["today"]["rules"]["hidden"] == (found["hidden_by"] != "").sum()
+    assert said["today"]["rules"]["money_hidden"] == 0
+    assert said["today"]["rules"]["money_added"] + said["today"]["money_caught"] == round(alert["amount"], 2)
+    assert "With the rules that act today" in page
+    assert "Money that only rules catch" in page
+    assert less["then"]["rules"]["hidden"] == 0
+    assert less["then"]["rules"]["flagged"] == ((found["p_value"] <= 0.5) | low).sum()
 
 
 def test_rules_take_nothing_of_a_budget(tiny_bundle: Path, tmp_path: Path) -> None:

@@ -216,18 +216,20 @@ class TableEncoder:
             codes[:, i] = np.where(text.isna(), MISSING, np.where(positions < 0, UNSEEN, positions + RESERVED))
         return Encoded(_numeric(rows, self.schema), codes)
 
-    def encode_one(self, row: Mapping[str, Any]) -> Encoded:
-        """Turn the cells of one row, as ``plain_row`` returns them, into the same arrays."""
+    def encode_plain(self, rows: Sequence[Mapping[str, Any]]) -> Encoded:
+        """Turn the cells of rows, as ``plain_row`` returns them, into the same arrays."""
         schema = self.schema
-        numeric = np.array([[row[name] for name in schema.numeric]], dtype=np.float64)
+        numeric = np.array([[row[name] for name in schema.numeric] for row in rows], dtype=np.float64)
         if schema.datetime:
-            times = [np.array([row[name]], dtype="datetime64[us]") for name in schema.datetime]
+            times = [np.array([row[name] for row in rows], dtype="datetime64[us]") for name in schema.datetime]
             numeric = np.hstack([numeric, *(to_cycle(time, part) for time in times for part in CYCLES)])
-        texts = [BOOLEANS.get(row[name]) for name in schema.boolean] + [row[name] for name in schema.categorical]
-        codes = [
-            MISSING if text is None else known.get(text, UNSEEN) for text, known in zip(texts, self._codes, strict=True)
-        ]
-        return Encoded(np.ascontiguousarray(numeric), np.array([codes], dtype=np.int64))
+        codes = [list(map(_code, self._texts(row), self._codes)) for row in rows]
+        return Encoded(np.ascontiguousarray(numeric), np.array(codes, dtype=np.int64))
+
+    def _texts(self, row: Mapping[str, Any]) -> list[str | None]:
+        """The cells of a plain row that have levels."""
+        schema = self.schema
+        return [BOOLEANS.get(row[name]) for name in schema.boolean] + [row[name] for name in schema.categorical]
 
     @cached_property
     def _known(self) -> list[pd.Index]:
@@ -312,6 +314,10 @@ class TableEncoder:
             counts=tuple(np.array(seen, dtype=np.int64) for seen in values["counts"]),
             **{name: arrays[name] for name in ("centre", "scale", "least", "most", "missing_rate")},
         )
+
+
+def _code(text: str | None, known: Mapping[str, int]) -> int:
+    return MISSING if text is None else known.get(text, UNSEEN)
 
 
 def _part(feature_name: str) -> str:

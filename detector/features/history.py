@@ -135,6 +135,14 @@ class History:
         DataError
             If it comes too late, or has no usable time or amount.
         """
+        found = self._take_one(row, answer=True)
+        return {name: found[name] for name in self._names}
+
+    def learn_one(self, row: Mapping[str, Any]) -> None:
+        """Add one row to the past without asking for its features. Raises as ``push_one`` does."""
+        self._take_one(row, answer=False)
+
+    def _take_one(self, row: Mapping[str, Any], *, answer: bool) -> dict[str, float]:
         values = read_row(self.features, row, self._keys)
         time = values["time"]
         if self.latest is not None and time < self.latest - self.lateness:
@@ -153,8 +161,8 @@ class History:
             cut = place * layout.size
             packed = b"".join((packed[:cut], layout.pack_one(values), packed[cut:]))
             seen = self._events(layout.events(packed), place)
-            for query in measured:
-                found[query.name] = query.answer(seen, query)
+            if answer:
+                found.update((query.name, query.answer(seen, query)) for query in measured)
             updates.append((by, name, *self._kept(layout, packed, seen, tail, latest)))
         for by, name, packed, tail in updates:
             self.entities[by][name] = packed
@@ -162,10 +170,10 @@ class History:
                 self.tails[by][name] = tail
         self.latest = latest
         self._shut_tails()
-        if self.features.calendar:
+        if answer and self.features.calendar:
             clock = np.array([time])
             found |= {name: float(calendar(clock, name)[0]) for name in self.features.calendar}
-        return {name: found[name] for name in self._names}
+        return found
 
     def report(self, rows: pd.DataFrame, *, reported: pd.Timestamp | None = None) -> pd.Series:
         """Report what has become known of rows pushed earlier; reporting it again changes nothing.

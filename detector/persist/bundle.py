@@ -130,7 +130,7 @@ def fingerprint(folder: Path | str) -> str:
 def stamp(folder: Path | str) -> tuple[int, ...] | None:
     """What changes with a bundle's manifest, to be had at once; None if there is none."""
     try:
-        found = (Path(folder) / MANIFEST).stat()
+        found = os.stat(os.path.join(folder, MANIFEST))  # noqa: PTH116, PTH118 - each event that is scored asks
     except OSError:
         return None
-    return found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns
+    return found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns

@@ -16,7 +16,7 @@ from pipelines.alerts.review.queue import MOST_COUNTED, Beside, Line, Wanted
 from pipelines.api.doors import Doors, caller_of, needs
 from pipelines.api.problems import HEADERS
 from pipelines.api.writes import in_one_transaction
-from pipelines.features.held_events import plain
+from pipelines.features.plain_frame import plain
 from pipelines.scoring.alert_rows import rows_of_alert
 
 VIA = "api"

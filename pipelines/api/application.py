@@ -20,7 +20,6 @@ from pipelines.api.models import models_router
 from pipelines.api.problems import DESCRIBED, HEADERS, answer_problems
 from pipelines.api.rules import rules_router
 from pipelines.api.scores import scores_router
-from pipelines.api.short_way import ShortWay
 
 PATH = "/v1"
 ABOUT = """Score events, work through alerts, steer the service.
@@ -33,7 +32,7 @@ Errors are `application/problem+json`, whose `errors` name each field."""
 
 def api(doors: Doors) -> ASGIApp:
     """The application, to be mounted at ``PATH``."""
-    return Guard(ShortWay(unguarded(doors), doors), doors)
+    return Guard(unguarded(doors), doors)
 
 
 def unguarded(doors: Doors) -> FastAPI:

@@ -13,6 +13,7 @@ from pipelines.api.keys import Caller
 from pipelines.api.problems import ProblemError
 from pipelines.config import Config
 from pipelines.jobs.context import ProcessCache
+from pipelines.scoring.in_groups import InGroups
 from pipelines.scoring.on_request import OnRequest
 from pipelines.service.facts import Facts
 from pipelines.store import Store
@@ -31,6 +32,7 @@ class Doors:
     facts: Facts
     cache: ProcessCache
     on_request: OnRequest
+    in_groups: InGroups
     clock: Callable[[], datetime] = _now
     memory: ProcessCache = field(default_factory=ProcessCache)
     """For what takes long to read, and nobody who scores is to wait for."""
@@ -42,7 +44,7 @@ class Doors:
     def of(cls, config: Config, store: Store, facts: Facts, *, clock: Callable[[], datetime] = _now) -> Doors:
         """The doors of an instance that knows itself by ``facts``."""
         asked = OnRequest(config, store, facts.cache, is_leader=facts.is_leader)
-        return cls(config, store, facts, facts.cache, asked, clock)
+        return cls(config, store, facts, facts.cache, asked, InGroups(asked), clock)
 
 
 def caller_of(request: Request) -> Caller:

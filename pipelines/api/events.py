@@ -15,7 +15,7 @@ from detector.errors import nearest
 from pipelines.api.arrow_stream import frame_of
 from pipelines.api.limits import check_number
 from pipelines.api.problems import MOST_FIELDS, ProblemError
-from pipelines.features.held_events import framed
+from pipelines.features.plain_frame import framed
 from pipelines.scoring.on_request import EventColumns
 
 JSON, ARROW = "application/json", "application/vnd.apache.arrow.stream"

@@ -7,6 +7,7 @@ import math
 
 import anyio.to_thread
 from fastapi.responses import JSONResponse
+from sqlalchemy.orm import Session
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Receive, Scope, Send
 
@@ -15,6 +16,7 @@ from pipelines.api import keys
 from pipelines.api.doors import Doors
 from pipelines.api.limits import Rate, bounded, too_large
 from pipelines.api.problems import problem
+from pipelines.api.short_way import Body, ShortWay
 from pipelines.escaping import one_line
 
 log = logging.getLogger("detector.api")
@@ -34,32 +36,40 @@ class Guard:
         self.most = int(doors.config.service.api.most_megabytes * MEGABYTE)
         self.rate = Rate(doors.config.service.api.per_second)
         self.failures = Rate(FAILURES_A_SECOND)
+        self.short_way = ShortWay(doors)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass a request on, or say why not."""
         if scope["type"] != "http":
             return
-        anyio.to_thread.current_default_thread_limiter().total_tokens = AT_ONCE
         headers = Headers(scope=scope)
-        found = await self._admit(headers, address=(scope.get("client") or ("", 0))[0])
+        receive = bounded(receive, most=self.most)
+        admission = _Admission(self, _key_of(headers))
+        if admission.key and self.short_way.may_take(scope, headers, most=self.most):
+            body = Body(receive)
+            answer = await self.short_way.answer(body, admits=admission)
+            if answer is not None:
+                await answer(scope, receive, send)
+                return
+            receive = body.again
+        anyio.to_thread.current_default_thread_limiter().total_tokens = AT_ONCE
+        found = admission.caller or await self._admit(headers, address=(scope.get("client") or ("", 0))[0])
         if isinstance(found, keys.Caller):
             scope.setdefault("state", {})["caller"] = found
-            await self.app(scope, bounded(receive, most=self.most), send)
+            await self.app(scope, receive, send)
         else:
             await found(scope, receive, send)
 
     async def _admit(self, headers: Headers, *, address: str) -> keys.Caller | JSONResponse:
-        given = headers.get("authorization", "")
-        scheme, _, key = given.partition(" ")
+        key, caller = _key_of(headers), None
         try:
-            caller = None
-            if scheme.lower() == "bearer" and key:
-                caller = await anyio.to_thread.run_sync(self._check, key.strip())
+            if key:
+                caller = await anyio.to_thread.run_sync(self._check, key)
         except StoreError as error:
             log.warning("a key could not be looked up: %s", error)
             return problem(503, "The service's state cannot be reached. Ask again in a minute.")
         if caller is None:
-            return self._refused(address, given=bool(given))
+            return self._refused(address, given="authorization" in headers)
         if wait := self.rate.wait(caller.id):
             text = (
                 f"A key may ask {self.doors.config.service.api.per_second:g} times a second (`service.api.per_second`)."
@@ -83,3 +93,29 @@ class Guard:
             log.warning("a wrong key was used from %s", one_line(address))
         text = "Send a key that `detector keys create` made: Authorization: Bearer det_…"
         return problem(401, text, headers={"WWW-Authenticate": 'Bearer realm="detector"'})
+
+
+class _Admission:
+    """Lets one request through at the look at the state that its scores need as well, or not, without a word.
+
+    - ``caller``: who asks, once they are let through.
+    """
+
+    def __init__(self, guard: Guard, key: str) -> None:
+        self.guard = guard
+        self.key = key
+        self.caller: keys.Caller | None = None
+
+    def __call__(self, session: Session) -> bool:
+        if self.caller is not None:
+            return True  # what is scored anew was let through before
+        caller = keys.check(session, self.key, now=self.guard.doors.clock())
+        if caller is None or not caller.may("score") or self.guard.rate.wait(caller.id):
+            return False
+        self.caller = caller
+        return True
+
+
+def _key_of(headers: Headers) -> str:
+    scheme, _, key = headers.get("authorization", "").partition(" ")
+    return key.strip() if scheme.lower() == "bearer" else ""

@@ -21,6 +21,8 @@ from pipelines.service.scheduler import sections_of
 from pipelines.store import Request as Asked
 from pipelines.store import Run
 
+Number = Annotated[int, Field(ge=1, lt=2**31)]
+
 
 class Why(Given):
     """Why; kept with who and when."""
@@ -46,15 +48,14 @@ def jobs_router(doors: Doors) -> APIRouter:
         return JSONResponse({"runs": found}, headers=HEADERS)
 
     @router.get("/requests/{number}", dependencies=[reads])
-    def asked(number: Annotated[int, Field(ge=1, lt=2**31)]) -> JSONResponse:
+    def asked(number: Number) -> JSONResponse:
         """What became of a run that was asked for."""
         with store.read() as session:
             found = session.get(Asked, number)
             if found is None:
                 raise NotFoundError(f"There is no request {number}.")
             run = None if found.run is None else session.get(Run, found.run)
-            state = "waiting" if not found.taken else "running" if found.run is None else "ended"
-            answer = {"request": number, "job": found.job, "state": state}
+            answer = {"request": number, "job": found.job, "state": state_of(found)}
             answer["run"] = None if run is None else run_of(run)
         return JSONResponse(answer, headers=HEADERS)
 
@@ -82,6 +83,11 @@ def jobs_router(doors: Doors) -> APIRouter:
         return take(job, "resume", given, request)
 
     return router
+
+
+def state_of(request: Asked) -> str:
+    """How far a run is that was asked for."""
+    return "waiting" if not request.taken else "running" if request.run is None else "ended"
 
 
 def jobs_of(doors: Doors) -> list[dict[str, Any]]:

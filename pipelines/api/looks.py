@@ -19,7 +19,7 @@ from pipelines.api.jobs import jobs_of, waiting_requests
 from pipelines.api.problems import HEADERS, ProblemError
 from pipelines.config.masking import masks_of
 from pipelines.escaping import for_terminal
-from pipelines.features.held_events import plain
+from pipelines.features.plain_frame import plain
 from pipelines.scoring.what_if import Outlook, what_if
 from pipelines.sinks.stored_scores import Scored, stored_scores
 from pipelines.store import Batch

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 from dataclasses import asdict
 from typing import Any
 
@@ -11,14 +10,19 @@ from fastapi.responses import JSONResponse
 from pydantic import Field
 from sqlalchemy.orm import Session
 
+from detector.errors import NotFoundError
 from pipelines.api.alerts import Given
 from pipelines.api.doors import Doors, caller_of, needs
-from pipelines.api.problems import HEADERS, ProblemError
-from pipelines.api.writes import beside
+from pipelines.api.jobs import Number, state_of
+from pipelines.api.problems import HEADERS
+from pipelines.api.writes import beside, in_one_transaction
+from pipelines.jobs.steering import ask_for
 from pipelines.registry.models_file import Promotion
 from pipelines.registry.registry import ModelRegistry
+from pipelines.store import Request as Asked
+from pipelines.store import Run
 from pipelines.store.trail import write_down
-from pipelines.training.registry_commands import compare_models, promote, roll_back
+from pipelines.training.registry_commands import pair_of, promote, roll_back
 
 
 class Reason(Given):
@@ -27,28 +31,50 @@ class Reason(Given):
     reason: str = Field(min_length=1, max_length=1_000)
 
 
+class Pair(Given):
+    """Two detectors, by their names or first letters; by default the champion and the challenger."""
+
+    first: str = Field("", max_length=100)
+    second: str = Field("", max_length=100)
+
+
 def models_router(doors: Doors) -> APIRouter:
     """The paths."""
     router = APIRouter(prefix="/models", tags=["models"])
     config, reads, moves = doors.config, Depends(needs("view")), Depends(needs("admin"))
-    comparing = threading.Lock()
 
     @router.get("", dependencies=[reads])
     def list_models() -> JSONResponse:
         """The detectors on disk, the latest last, and every move of the champion."""
         return JSONResponse(models_of(doors), headers=HEADERS)
 
-    @router.get("/compare", dependencies=[moves])
-    def compare(first: str = "", second: str = "") -> JSONResponse:
-        """Compare two detectors on recent rows that neither learnt from; by default champion and challenger."""
-        if not comparing.acquire(blocking=False):
-            raise ProblemError(503, "A comparison is in hand. Ask again later.", headers={"Retry-After": "30"})
-        try:
-            found = compare_models(config, first, second, now=doors.clock())
-        finally:
-            comparing.release()
-        facts = {"champion": found.champion, "challenger": found.challenger, "figures": found.comparison.metrics()}
-        return JSONResponse(facts | {"note": found.summary()[0]}, headers=HEADERS)
+    @router.post("/compare", dependencies=[moves], status_code=202)
+    def compare(given: Pair, request: Request) -> JSONResponse:
+        """Have two detectors compared on recent rows that neither learnt from; `compare/{number}` says how they do."""
+        first, second = pair_of(config, given.first, given.second)
+        who = caller_of(request).name
+
+        def ask(session: Session) -> dict[str, Any]:
+            pair, now = {"first": first, "second": second}, doors.clock()
+            write_down(session, "compare models", actor=who, arguments=pair, now=now)
+            return pair | {"request": ask_for(session, "compare", arguments=pair, now=now)}
+
+        answer = in_one_transaction(doors, request, given, ask)
+        answer.status_code = 202
+        return answer
+
+    @router.get("/compare/{number}", dependencies=[moves])
+    def compared(number: Number) -> JSONResponse:
+        """What became of a comparison that was asked for: waiting, running or ended, and the figures."""
+        with doors.store.read() as session:
+            found = session.get(Asked, number)
+            if found is None or found.job != "compare":
+                raise NotFoundError(f"There is no comparison {number}.")
+            run = None if found.run is None else session.get(Run, found.run)
+            facts = dict(found.arguments) | {"request": number, "state": state_of(found)}
+            result = {} if run is None else dict(run.facts)
+            facts |= {"figures": result.get("figures"), "note": run and run.note, "error": run and run.error}
+        return JSONResponse(facts, headers=HEADERS)
 
     @router.post("/rollback", dependencies=[moves])
     def rollback(given: Reason, request: Request) -> JSONResponse:

@@ -21,9 +21,9 @@ from pipelines.api.doors import Doors, needs
 from pipelines.api.events import ARROW, JSON, Events, Given
 from pipelines.api.problems import HEADERS, ProblemError
 from pipelines.api.writes import once
-from pipelines.features.held_events import plain
+from pipelines.features.plain_frame import plain
 from pipelines.scoring.on_request import BusyError, ScoredEvents
-from pipelines.scoring.one_event import score_one
+from pipelines.scoring.one_event import AskedEvent, ScoredEvent
 
 Flag = Annotated[bool, Query(description="As in the body, for a body that is an Arrow stream.")]
 BINARY = {"schema": {"type": "string", "format": "binary"}}
@@ -140,7 +140,11 @@ def scored_one(doors: Doors, event: Mapping[str, Any], *, keep: bool) -> dict[st
 
     Raises ``NotPlainError`` if it goes by frames; ``BusyError`` as they do.
     """
-    found = score_one(doors.on_request, event, now=doors.clock(), keep=keep)
+    return answer_of(doors.in_groups.ask(AskedEvent(event, keep, doors.clock())).result())
+
+
+def answer_of(found: ScoredEvent) -> dict[str, Any]:
+    """What is answered to one event."""
     line = {"place": 0, "key": found.key, **found.values, "rules": [], "hidden_by": [], "reasons": None}
     return {"model_version": found.version, "scores": [line], "refused": [], "held": found.held, "note": found.note}
 

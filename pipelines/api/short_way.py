@@ -1,4 +1,4 @@
-"""The short way of one plain event: from the body to the scores in one thread, past what only other requests need.
+"""The short way of one plain event: from the body to the group it is scored in, past what only other requests need.
 
 Whatever is not plain (several events, reasons asked for, a name for repeats, a fault anywhere) goes the whole way,
 which says what is wrong. So there is nothing here that answers an error.
@@ -6,57 +6,57 @@ which says what is wrong. So there is nothing here that answers an error.
 
 from __future__ import annotations
 
-import anyio.to_thread
+import asyncio
+from collections.abc import Callable
+
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import Response
+from sqlalchemy.orm import Session
+from starlette.datastructures import Headers
 from starlette.exceptions import HTTPException
-from starlette.requests import Request
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from starlette.types import Message, Receive, Scope
 
 from detector.cleaning.plain import NotPlainError
 from detector.errors import DetectorError
-from pipelines.api.doors import Doors, caller_of
+from pipelines.api.doors import Doors
 from pipelines.api.events import ARROW, JSON, Events
-from pipelines.api.scores import said, scored_one
+from pipelines.api.scores import answer_of, said
+from pipelines.scoring.one_event import AskedEvent
 
 MOST_BYTES = 65_536
 """A longer body is of several events, mostly, and is read once alone."""
 
 
 class ShortWay:
-    """Answers ``POST /score`` of one plain event; hands everything else on."""
+    """Answers ``POST /score`` of one plain event."""
 
-    def __init__(self, app: ASGIApp, doors: Doors) -> None:
-        self.app = app
+    def __init__(self, doors: Doors) -> None:
         self.doors = doors
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer, or pass the request on with the body that was read."""
+    def may_take(self, scope: Scope, headers: Headers, *, most: int) -> bool:
+        """Whether a request may be of that kind, by its address and its headers; ``most`` is how long it may be."""
         path = scope["path"].removeprefix(scope.get("root_path", ""))
-        if scope["method"] != "POST" or path != "/score":
-            await self.app(scope, receive, send)
-            return
-        request = Request(scope, receive)
-        headers = request.headers
-        is_plain = headers.get("content-type", "").startswith(JSON) and ARROW not in headers.get("accept", "")
-        if not is_plain or scope["query_string"] or "idempotency-key" in headers or not caller_of(request).may("score"):
-            await self.app(scope, receive, send)
-            return
-        body = Body(receive)
-        read = await body.read()
-        found = None
-        if read is not None and len(read) <= MOST_BYTES:
-            found = await anyio.to_thread.run_sync(self._scored, read)
-        await (self.app(scope, body.again, send) if found is None else found(scope, receive, send))
+        if scope["method"] != "POST" or path != "/score" or scope["query_string"] or "idempotency-key" in headers:
+            return False
+        if not headers.get("content-type", "").startswith(JSON) or ARROW in headers.get("accept", ""):
+            return False
+        length = headers.get("content-length", "")
+        return length.isdecimal() and int(length) <= min(most, MOST_BYTES)
 
-    def _scored(self, body: bytes) -> Response | None:
+    async def answer(self, body: Body, *, admits: Callable[[Session], bool]) -> Response | None:
+        """The answer to a request; None if it takes the whole way.
+
+        - ``admits``: whether whoever asks may, by a look at the state.
+        """
+        read = await body.read()
+        if read is None:
+            return None
         try:
-            given = Events.read(body)
+            given = Events.read(read)
             if given.event is None or given.events is not None or given.reasons:
                 return None
-            if any(name not in given.event for name in self.doors.on_request.columns.needed):
-                return None
-            return said(scored_one(self.doors, given.event, keep=not given.dry_run))
+            asked = AskedEvent(given.event, not given.dry_run, self.doors.clock(), admits)
+            return said(answer_of(await asyncio.wrap_future(self.doors.in_groups.ask(asked))))
         except (RequestValidationError, NotPlainError, DetectorError):
             return None
 

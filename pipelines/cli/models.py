@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from detector.errors import DataError
 from pipelines.cli.program import MODELS, AsJson, ConfigFile, now, say, say_json
 from pipelines.cli.project import Commands
 
@@ -88,7 +89,16 @@ def compare(
     from pipelines.config import load_config
     from pipelines.training.registry_commands import compare_models
 
-    found = compare_models(load_config(config, needs_secrets=False), first, second, now=now())
+    try:
+        found = compare_models(load_config(config, needs_secrets=False), first, second, now=now())
+    except DataError as error:
+        if not _is_job():
+            raise
+        _print([], {"outcome": "skipped", "note": str(error)})
+        return
+    if _is_job():
+        _print([], found.outcome())
+        return
     if as_json:
         say_json(found)
         return
@@ -162,5 +172,10 @@ def _print(lines: Sequence[object], outcome: dict[str, Any]) -> None:
     """For people; and for the service, which started the command, as the last line."""
     for line in lines:
         say(line)
-    if "DETECTOR_RUN" in os.environ:
+    if _is_job():
         say(json.dumps(outcome, ensure_ascii=False))
+
+
+def _is_job() -> bool:
+    """Whether the service has started the command."""
+    return "DETECTOR_RUN" in os.environ

@@ -12,7 +12,7 @@ from typing import Annotated, Any, Protocol
 import typer
 from typer.core import TyperGroup
 
-from detector.errors import DetectorError, SchemaError, SettingError, missing_extra
+from detector.errors import DetectorError, NotFoundError, SchemaError, SettingError, missing_extra
 from pipelines.cli.project import HERE, Commands
 from pipelines.escaping import for_json_log, for_terminal
 
@@ -48,7 +48,7 @@ class PlainErrors(TyperGroup):
             from pipelines.config.series import in_settings
 
             _complain(in_settings(str(error)))
-            usage = isinstance(error, SettingError | SchemaError)
+            usage = isinstance(error, NotFoundError | SettingError | SchemaError)
             raise typer.Exit(EXIT_USAGE if usage else EXIT_FAILURE) from None
         except (typer.Exit, typer.Abort, BrokenPipeError):
             raise

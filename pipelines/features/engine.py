@@ -6,6 +6,7 @@ import copy
 import math
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -255,21 +256,27 @@ class FeatureEngine:
         found.history = excerpt(history, rows)
         return found
 
-    def read_one(self, row: Mapping[str, Any], *, now: pd.Timestamp) -> dict[str, Any]:
+    def latest(self, now: datetime) -> np.datetime64:
+        """The latest time that a row may have."""
+        moment: np.datetime64 = naive_utc(now).to_datetime64()
+        return moment + np.timedelta64(int(self.section.ahead * MICROSECONDS["s"]), "us")
+
+    def read_one(self, row: Mapping[str, Any], *, latest: np.datetime64) -> dict[str, Any]:
         """One new row as ``History.push_one`` takes it.
+
+        - ``latest``: the latest time that it may have.
 
         Raises ``NotPlainError`` if it takes a frame to read it, or to say why it cannot have features.
         """
         if not self._names.isdisjoint(row):
             raise NotPlainError
         typed = self.reader.read_one(row)
-        self.check_one(typed, now=now)
+        self.check_one(typed, latest=latest)
         return typed
 
-    def check_one(self, typed: Mapping[str, Any], *, now: pd.Timestamp) -> None:
+    def check_one(self, typed: Mapping[str, Any], *, latest: np.datetime64) -> None:
         """Raise ``NotPlainError`` if something may keep a row, as the reader returns it, from having features."""
         features = self.features
-        latest = naive_utc(now).to_datetime64() + np.timedelta64(int(self.section.ahead * MICROSECONDS["s"]), "us")
         if typed[features.time] > latest:
             raise NotPlainError
         if features.money.column in typed and not features.money.takes_one(typed):
@@ -293,7 +300,7 @@ class FeatureEngine:
             if key is not None:
                 before = [each for each in others if (each[time], each[key]) < (typed[time], typed[key])]
                 for each in sorted(before, key=lambda each: (each[time], each[key])):
-                    past.push_one(each)
+                    past.learn_one(each)
             return past.push_one(typed)
         except (DataError, TypeError):
             raise NotPlainError from None

@@ -7,7 +7,7 @@ name of its section in ``service.jobs``. A job that needs TensorFlow or MLflow r
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
@@ -39,8 +39,10 @@ def _lazily(module: str, name: str) -> Callable[[Context], Any]:
     return run
 
 
-def as_command(command: str, *, seconds: Callable[[Config], float] | None = None) -> Job:
+def as_command(command: str, *, seconds: Callable[[Config], float] | None = None, takes: Sequence[str] = ()) -> Job:
     """A job that runs as ``detector COMMAND CONFIG`` in a process of its own.
+
+    After CONFIG come those of its arguments that ``takes`` names; whoever asks for the job has checked them.
 
     The last line the command prints may be a JSON object with the fields of ``JobOutcome`` (``rows``, ``note``,
     ``outcome``, ``facts``, ``gauges``, ``then``); otherwise that line is the note. An exit code other than 0 is a
@@ -51,7 +53,8 @@ def as_command(command: str, *, seconds: Callable[[Config], float] | None = None
     def run(context: Context) -> JobOutcome:
         from pipelines.jobs.subprocess import run_command
 
-        return run_command(command, context, seconds=None if seconds is None else seconds(context.config))
+        words = [str(context.arguments.get(name, "")) for name in takes]
+        return run_command(command, context, words, seconds=None if seconds is None else seconds(context.config))
 
     return run
 
@@ -60,12 +63,13 @@ JOBS: dict[str, Job] = {
     "score": _lazily("pipelines.scoring.job", "score_new"),
     "retrain": as_command("retrain", seconds=lambda config: 60 * config.retrain.timeout_minutes),
     "drift": as_command("drift"),
+    "compare": as_command("models compare", takes=("first", "second")),
     "deliver": _lazily("pipelines.service.housekeeping", "deliver"),
     "housekeeping": _lazily("pipelines.service.housekeeping", "tidy"),
     "backfill": _lazily("pipelines.scoring.replay", "backfill"),
     "replay": _lazily("pipelines.scoring.replay", "replay"),
 }
-"""Every job by its name; ``service.jobs`` says when, and the last two run only when asked for."""
+"""Every job by its name; ``service.jobs`` says when, and compare, backfill and replay run only when asked for."""
 
 DELIVERIES: dict[str, Callable[[Context], JobOutcome | int]] = {
     "alerts": _lazily("pipelines.alerts.delivery.deliver", "deliver"),

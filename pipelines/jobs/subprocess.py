@@ -20,7 +20,8 @@ from pipelines.jobs.context import Context, JobOutcome, StoppedError
 
 log = logging.getLogger("detector.commands")
 
-TAIL = 2_000
+COMPLAINT, SAID = 2_000, 50_000
+"""Characters at the end of what a command wrote to standard error and to standard output that are read."""
 PATIENCE = 10.0
 _FIELDS = ("rows", "note", "outcome", "facts", "gauges", "then")
 
@@ -29,8 +30,10 @@ class CommandError(DetectorError, RuntimeError):
     """A command failed; the message is what it said."""
 
 
-def run_command(command: str, context: Context, *, seconds: float | None = None) -> JobOutcome:
-    """Run ``detector COMMAND CONFIG`` and read what it says; see ``pipelines.jobs.catalogue.as_command``.
+def run_command(
+    command: str, context: Context, words: Sequence[str] = (), *, seconds: float | None = None
+) -> JobOutcome:
+    """Run ``detector COMMAND CONFIG WORDS`` and read what it says; see ``pipelines.jobs.catalogue.as_command``.
 
     - ``command``: one word, or two for a command of a group.
     - ``seconds``: how long it may take; after that it is ended.
@@ -40,7 +43,7 @@ def run_command(command: str, context: Context, *, seconds: float | None = None)
     """
     if context.config.file is None:
         raise SettingError("A job that is a command of its own needs a configuration file, and there is none.")
-    arguments = [sys.executable, "-m", "pipelines", *command.split(), str(context.config.file)]
+    arguments = [sys.executable, "-m", "pipelines", *command.split(), str(context.config.file), *words]
     with (
         tempfile.TemporaryFile() as out,
         tempfile.TemporaryFile() as err,
@@ -53,11 +56,11 @@ def run_command(command: str, context: Context, *, seconds: float | None = None)
             arguments, stdout=out, stderr=err, stdin=subprocess.DEVNULL, env=environment, start_new_session=True
         )
         code = _wait(process, context, seconds)
-        said, complaint = _end_of(out), _end_of(err)
+        said, complaint = _end_of(out, SAID), _end_of(err, COMPLAINT)
     if code:
-        words = complaint.strip() or said.strip() or "it said nothing"
+        why = complaint.strip() or said.strip()[-COMPLAINT:] or "it said nothing"
         how = f"was ended by {signal.Signals(-code).name}" if code < 0 else f"ended with code {code}"
-        raise CommandError(f"`detector {command}` {how}: {words}")
+        raise CommandError(f"`detector {command}` {how}: {why}")
     return outcome_of(said)
 
 
@@ -115,7 +118,7 @@ def _named(arguments: Any) -> Sequence[str]:
     return [str(argument) for argument in arguments][3:]
 
 
-def _end_of(stream: Any) -> str:
+def _end_of(stream: Any, most: int) -> str:
     size = stream.seek(0, os.SEEK_END)
-    stream.seek(max(0, size - TAIL))
+    stream.seek(max(0, size - most))
     return str(stream.read().decode("utf-8", errors="replace"))

@@ -29,8 +29,13 @@ def load_scorer(config: Config, cache: ProcessCache) -> BatchScorer:
     SettingError
         See ``scorer_of``.
     """
-    folder = config.bundle.resolve()  # a link to a bundle may be moved to another one meanwhile
-    version = cache.of("scorer's version", (folder, bundle.stamp(folder)), lambda: bundle.fingerprint(folder))
+    place = config.bundle  # a link to a bundle may be moved to another one meanwhile, and then has another stamp
+    return cache.of("serving", _token(config, place, bundle.stamp(place)), lambda: _load(config, cache))
+
+
+def _load(config: Config, cache: ProcessCache) -> BatchScorer:
+    folder = config.bundle.resolve()
+    version = bundle.fingerprint(folder)
     return cache.of(
         "scorer",
         _token(config, folder, version),
@@ -84,7 +89,7 @@ def scorer_of(scorer: bundle.Scorer, *, version: str, config: Config, explains: 
     )
 
 
-def _token(config: Config, folder: Path, version: str) -> object:
+def _token(config: Config, folder: Path, version: object) -> object:
     return (
         folder,
         version,

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import date, datetime
-from typing import Any
 
 import pandas as pd
 import sqlalchemy as sa
-from sqlalchemy.orm import Session
 
 from detector.cleaning.clean import clean
 from detector.cleaning.reader import ColumnReader
@@ -20,7 +18,8 @@ from detector.features.excerpt import KnownBy, known_rows
 from detector.schema import Schema
 from pipelines.config import Config
 from pipelines.features.feature_state import FeatureState, feature_state_of
-from pipelines.features.held_events import HeldEvents, framed_by_key, measure_ahead, plain
+from pipelines.features.held_by_entity import HeldRow
+from pipelines.features.held_events import HeldEvents, framed_by_key, measure_ahead
 from pipelines.ingest.contract import FollowedSource
 from pipelines.ingest.followed import open_followed
 from pipelines.jobs.context import ProcessCache
@@ -28,7 +27,7 @@ from pipelines.rules.book import RuleRun
 from pipelines.rules.names import typed
 from pipelines.rules.serving import rule_book_of, switch_off
 from pipelines.scoring.load import load_scorer
-from pipelines.scoring.marks import Marks, marks_of
+from pipelines.scoring.marks import marks_of
 from pipelines.scoring.table import TableBatchScorer
 from pipelines.store import DayFlags, Store
 
@@ -101,7 +100,10 @@ class OnRequest:
 
         Raises ``DataError`` if rows are readings of sensors.
         """
-        scorer, state = self.scorer(), self.state()
+        return self.columns_of(self.scorer(), self.state())
+
+    def columns_of(self, scorer: TableBatchScorer, state: FeatureState | None) -> EventColumns:
+        """Those for a detector and a past."""
         if self._columns is None or self._columns[0] is not scorer or self._columns[1] is not state:
             self._columns = scorer, state, EventColumns.of(self.config, scorer.schema, state)
         return self._columns[2]
@@ -175,11 +177,11 @@ class OnRequest:
         engine, key = state.engine, state.engine.features.key
         typed = engine.reader.read(events, reader)
         with self.in_turn(state), self.store.read() as session:
-            marks = self.marks(session, now=now)
+            marks = marks_of(session, self.config.name)
             times = events[engine.features.time].tolist()
             history, in_hand = state.history_for(times, lambda: self.followed(state), marks.batch)
             known_by = KnownBy.of(history, typed)
-            self.held.follow(session, count=marks.held, last=marks.last_held, now=now)
+            self.held.follow(session, last=marks.last_held, gone=(marks.batch, marks.trail), now=now)
             near = self.held.near(engine, known_by)
             if near and key is not None:
                 own = in_hand.union(typed[key].astype(str))
@@ -193,22 +195,16 @@ class OnRequest:
     def _hold(self, events: pd.DataFrame, state: FeatureState, reader: ColumnReader, *, now: datetime) -> int:
         key = state.engine.features.key
         if key is None or events.empty:
-            return 0
-        keys = reader.names(key).loc[events.index].astype(str)
-        return self.hold(dict(zip(keys, events.to_dict("records"), strict=True)), state, now=now)
-
-    def hold(self, events: Mapping[str, Mapping[str, Any]], state: FeatureState, *, now: datetime) -> int:
-        """Have events count in the past of later ones, by their keys, until the source brings them; how many do."""
-        key = state.engine.features.key
-        if key is None:
             return 0  # whatever the source brings could not be told from it
-        wanted = dict.fromkeys((*state.engine.reader.needs, key))
-        rows = {name: {each: plain(event[each]) for each in wanted if each in event} for name, event in events.items()}
-        return self.held.hold(rows, now=now)
+        keys = reader.names(key).loc[events.index].astype(str)
+        wanted = self.to_hold(state)
+        rows = zip(keys, events.to_dict("records"), strict=True)
+        return self.held.hold({name: HeldRow.of(row, wanted, now=now) for name, row in rows})
 
-    def marks(self, session: Session, *, now: datetime) -> Marks:
-        """How far the state has come."""
-        return marks_of(session, self.config.name, held_since=self.held.since(now))
+    @staticmethod
+    def to_hold(state: FeatureState) -> tuple[str, ...]:
+        """The columns that are kept of an event that is held."""
+        return tuple(dict.fromkeys((*state.engine.reader.needs, str(state.engine.features.key))))
 
     def check_leads(self) -> None:
         """Raise ``BusyError`` if another instance leads."""

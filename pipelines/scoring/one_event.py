@@ -1,4 +1,4 @@
-"""One event that somebody asks about, without a frame around it: the numbers of ``OnRequest.score``, sooner.
+"""Events that somebody asks about one by one, without a frame around them: the numbers of ``OnRequest.score``, sooner.
 
 What is measured, decided and remembered is the same. What is odd about an event, and what only frames can tell (rules,
 reasons, a head, members that read events before), is left to ``OnRequest.score``.
@@ -6,22 +6,39 @@ reasons, a head, members that read events before), is left to ``OnRequest.score`
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from functools import partial
 from typing import Any
 
 import numpy as np
-import pandas as pd
 from sqlalchemy.orm import Session
 
 from detector.cleaning.plain import Cell, NotPlainError, plain_row
+from detector.detectors.table.scorer import MeasuredRows
 from detector.features.excerpt import KnownBy, known_rows
 from pipelines.features.feature_state import FeatureState
+from pipelines.features.held_by_entity import HeldRow, PendingEvents
 from pipelines.rules.serving import rule_book_at
-from pipelines.scoring.marks import Marks
+from pipelines.scoring.marks import Marks, marks_of
 from pipelines.scoring.on_request import OnRequest, flagged_by_day
 from pipelines.scoring.table import TableBatchScorer
+
+
+@dataclass(frozen=True)
+class AskedEvent:
+    """An event that is asked about.
+
+    - ``event``: as it came.
+    - ``keep``: whether later events are to count it.
+    - ``admits``: whether whoever asks may, by a look at the state.
+    """
+
+    event: Mapping[str, Any]
+    keep: bool
+    now: datetime
+    admits: Callable[[Session], bool] = lambda _: True
 
 
 @dataclass(frozen=True)
@@ -31,35 +48,77 @@ class ScoredEvent:
     - ``values``: its risk, p-value, flag and severity, and what decided.
     - ``key``: as cleaned.
     - ``version``: of the detector.
-    - ``held``: whether it counts in the past of later ones from now on.
+    - ``to_hold``: what is to be held of it before this is said, so that later ones count it; None if nothing is.
+    - ``counts_pending``: whether it counts events that are not held yet, and must be said after they are.
     - ``note``: why a false discovery rate is no promise.
     """
 
     values: Mapping[str, Any]
     key: Cell
     version: str
-    held: int = 0
+    to_hold: HeldRow | None = None
+    counts_pending: bool = False
     note: str | None = None
+
+    @property
+    def held_as(self) -> str:
+        """What it is held by."""
+        return str(self.key)
+
+    @property
+    def held(self) -> int:
+        """How many events it adds to the past of later ones."""
+        return int(self.to_hold is not None)
+
+
+@dataclass(frozen=True)
+class _Read:
+    """An event with all that the members need of it; see ``ScoredEvent``.
+
+    - ``key``: what it is held by.
+    - ``cells``: as cleaned.
+    """
+
+    key: str
+    cells: Mapping[str, Cell]
+    to_hold: HeldRow | None = None
+    counts_pending: bool = False
 
 
 def score_one(desk: OnRequest, event: Mapping[str, Any], *, now: datetime, keep: bool) -> ScoredEvent:
-    """Score one event, given as it came.
+    """Score one event, given as it came, and hold it.
 
     Raises ``NotPlainError`` where it takes ``OnRequest.score``; ``BusyError`` and ``DataError`` as that does.
     """
-    scorer, state = desk.scorer(), desk.state()
-    features: dict[str, float] = {}
-    known = False
-    if state is None:
-        with desk.store.read() as session:
-            _check_rules(desk, session, scorer, desk.marks(session, now=now))
-    else:
-        features, known = _measured(desk, event, scorer, state, now=now)
-    cells = plain_row({**event, **features}, scorer.schema)
-    values, note = _decided(desk, scorer, cells)
-    key = None if scorer.schema.key is None else cells[scorer.schema.key]
-    held = 0 if not keep or known or state is None else desk.hold({str(key): event}, state, now=now)
-    return ScoredEvent(values, key, scorer.version, held, note)
+    (found,) = score_together(desk, [AskedEvent(event, keep, now)], PendingEvents())
+    if isinstance(found, NotPlainError):
+        raise found
+    if found.to_hold is not None:
+        desk.held.hold({found.held_as: found.to_hold})
+    return found
+
+
+def score_together(
+    desk: OnRequest, asked: Sequence[AskedEvent], pending: PendingEvents
+) -> list[ScoredEvent | NotPlainError]:
+    """Score events in their order, each as if it had come by itself after those before it.
+
+    The state is looked at once, and the members are asked once. What is to be held is among ``pending`` from then on.
+
+    Raises ``NotPlainError`` where it takes ``OnRequest.score`` for all of them, and gives back one for each for which
+    it does, or whose sender may not ask; ``BusyError`` and ``DataError`` as that does. Then nothing is pending that was
+    not before.
+    """
+    scorer, read = desk.scorer(), list[_Read | NotPlainError]()
+    if not scorer.scorer.measures_plain:
+        raise NotPlainError
+    try:
+        read += _read(desk, asked, scorer, pending)
+        scored = iter(_decided(desk, scorer, [each for each in read if isinstance(each, _Read)]))
+        return [next(scored) if isinstance(each, _Read) else each for each in read]
+    except BaseException:
+        pending.take_away({each.key: each.to_hold for each in read if isinstance(each, _Read) and each.to_hold})
+        raise
 
 
 def _check_rules(desk: OnRequest, session: Session, scorer: TableBatchScorer, marks: Marks) -> None:
@@ -68,45 +127,106 @@ def _check_rules(desk: OnRequest, session: Session, scorer: TableBatchScorer, ma
         raise NotPlainError
 
 
-def _measured(
-    desk: OnRequest, event: Mapping[str, Any], scorer: TableBatchScorer, state: FeatureState, *, now: datetime
-) -> tuple[dict[str, float], bool]:
-    """The features of an event, and whether the source has brought it already."""
+def _read(
+    desk: OnRequest, asked: Sequence[AskedEvent], scorer: TableBatchScorer, pending: PendingEvents
+) -> Iterator[_Read | NotPlainError]:
+    """The events, with what features know of their past; one that is to be held is pending for those after it."""
+    state = desk.state()
+    needed = desk.columns_of(scorer, state).needed
+    if state is None:
+        with desk.store.read() as session:
+            _check_rules(desk, session, scorer, marks_of(session, desk.config.name))
+            admitted = [each.admits(session) for each in asked]
+        for each, admits in zip(asked, admitted, strict=True):
+            yield _unless_odd(partial(_plain, each, scorer)) if admits else NotPlainError()
+        return
     desk.check_leads()
-    engine = state.engine
-    typed = engine.read_one(event, now=pd.Timestamp(now))
+    with desk.in_turn(state):
+        with pending.settled(), desk.store.read() as session:
+            marks = marks_of(session, desk.config.name)
+            _check_rules(desk, session, scorer, marks)
+            admitted = [each.admits(session) for each in asked]
+            desk.held.follow(session, last=marks.last_held, gone=(marks.batch, marks.trail), now=asked[-1].now)
+        for each, admits in zip(asked, admitted, strict=True):
+            if not admits or any(name not in each.event for name in needed):
+                yield NotPlainError()
+                continue
+            found = _unless_odd(partial(_measured, desk, each, scorer, state, pending, mark=marks.batch))
+            if isinstance(found, _Read) and found.to_hold is not None:
+                pending.add(found.key, found.to_hold)
+            yield found
+
+
+def _unless_odd(read: Callable[[], _Read]) -> _Read | NotPlainError:
+    try:
+        return read()
+    except NotPlainError as error:
+        return error
+
+
+def _plain(asked: AskedEvent, scorer: TableBatchScorer) -> _Read:
+    return _Read("", plain_row(asked.event, scorer.schema))
+
+
+def _measured(
+    desk: OnRequest,
+    asked: AskedEvent,
+    scorer: TableBatchScorer,
+    state: FeatureState,
+    pending: PendingEvents,
+    *,
+    mark: int,
+) -> _Read:
+    """An event with its features, and what is to be held of it."""
+    engine, event = state.engine, asked.event
+    latest = engine.latest(asked.now)
+    typed = engine.read_one(event, latest=latest)
     key = None if engine.features.key is None else str(typed[engine.features.key])
-    with desk.in_turn(state), desk.store.read() as session:
-        marks = desk.marks(session, now=now)
-        _check_rules(desk, session, scorer, marks)
-        times = [event[engine.features.time]]
-        history, in_hand = state.history_for(times, lambda: desk.followed(state), marks.batch)
-        desk.held.follow(session, count=marks.held, last=marks.last_held, now=now)
-        known_by = KnownBy.of_one(history, typed)
-        others = desk.held.read_near(engine, known_by, now=now, but=lambda other: other == key or other in in_hand)
-        return engine.measure_one(history, typed, known_by, others), bool(known_rows(history, known_by)[0])
+    history, in_hand = state.history_for([event[engine.features.time]], lambda: desk.followed(state), mark)
+    known_by = KnownBy.of_one(history, typed)
+    ahead = pending.read_near(engine, known_by, latest=latest)
+    others = desk.held.read_near(
+        engine, known_by, latest=latest, but=lambda other: other == key or other in in_hand or other in ahead
+    )
+    others += [row for name, row in ahead.items() if name != key and name not in in_hand]
+    features = engine.measure_one(history, typed, known_by, others)
+    cells = plain_row({**event, **features}, scorer.schema)
+    keeps = asked.keep and key is not None and not known_rows(history, known_by)[0]
+    to_hold = HeldRow.of(event, desk.to_hold(state), now=asked.now) if keeps else None
+    return _Read(str(key), cells, to_hold, counts_pending=bool(ahead))
 
 
-def _decided(desk: OnRequest, batch: TableBatchScorer, cells: Mapping[str, Cell]) -> tuple[dict[str, Any], str | None]:
-    """What the policy says of a cleaned event, and its note."""
-    scorer, policy = batch.scorer, batch.policy
-    found = scorer.measure_one(cells)
+def _decided(desk: OnRequest, batch: TableBatchScorer, read: Sequence[_Read]) -> list[ScoredEvent]:
+    """What the policy says of each event by itself."""
+    if not read:
+        return []
+    measured = batch.scorer.measure_plain([each.cells for each in read])
+    return [_decided_one(desk, batch, each, measured, place) for place, each in enumerate(read)]
+
+
+def _decided_one(
+    desk: OnRequest, batch: TableBatchScorer, read: _Read, measured: MeasuredRows, place: int
+) -> ScoredEvent:
+    scorer, policy, cells = batch.scorer, batch.policy, read.cells
+    own = slice(place, place + 1)
+    risk, p_value = measured.risk[own], measured.p_value[own]
     day = None
     if policy.needs_day and scorer.schema.time is not None:
         day = np.array([cells[scorer.schema.time]], dtype="datetime64[us]").astype("datetime64[D]")
     decision = policy.decision(
-        found.p_value,
-        found.risk,
+        p_value,
+        risk,
         day=day,
         used=lambda days: flagged_by_day(desk.store, desk.config.name, days),
         support=scorer.support,
-        learnt=found.learnt,
+        learnt=float(measured.learnt[place]),
     )
     values = {
-        "risk": float(found.risk[0]),
-        "p_value": float(found.p_value[0]),
+        "risk": float(risk[0]),
+        "p_value": float(p_value[0]),
         "flagged": bool(decision.flagged[0]),
-        "severity": str(scorer.severity(found.risk, found.p_value, decision.flagged)[0]),
+        "severity": str(scorer.severity(risk, p_value, decision.flagged)[0]),
         "decided_by": scorer.decided_by,
     }
-    return values, decision.note
+    key = None if scorer.schema.key is None else cells[scorer.schema.key]
+    return ScoredEvent(values, key, batch.version, read.to_hold, read.counts_pending, decision.note)

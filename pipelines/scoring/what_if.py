@@ -1,4 +1,4 @@
-"""What another policy would have flagged, from stored scores: flags a day, and what verdicts say of them."""
+"""What another policy would have flagged, from stored scores: flags a day, what verdicts say of them, and rules."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ import pandas as pd
 import sqlalchemy as sa
 from numpy.typing import NDArray
 
+from detector.arrays import Flags
 from detector.cleaning.values import read_names
 from detector.decide.policy import Policy
 from detector.errors import DataError
@@ -22,6 +23,7 @@ from pipelines.jobs.context import ProcessCache
 from pipelines.labels.answers import frauds_at_stake
 from pipelines.labels.feedback import Statements
 from pipelines.scoring.load import load_scorer
+from pipelines.scoring.rules_what_if import HITS, LiveRules, RulesOutlook, StoredHits
 from pipelines.scoring.table import TableBatchScorer
 from pipelines.sinks.stored_scores import Scored, stored_scores
 from pipelines.store import Batch, Store
@@ -36,6 +38,7 @@ class Outlook:
     - ``missed``: rows that people called fraud and it does not flag.
     - ``money_caught``, ``money_missed``: what was at stake in events that people called fraud: in those of which it
       flags a row, and in the others; None without ``alerts.amount`` or such events.
+    - ``rules``: what rules make of it, which all of the above leaves out; None where none acts.
     """
 
     policy: str
@@ -48,11 +51,13 @@ class Outlook:
     missed: int
     money_caught: float | None = None
     money_missed: float | None = None
+    rules: RulesOutlook | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """As programs receive it."""
         precision = self.fraud / self.answered if self.answered else None
-        return vars(self) | {"precision": precision}
+        rules = None if self.rules is None else self.rules.to_dict()
+        return vars(self) | {"precision": precision, "rules": rules}
 
 
 @dataclass(frozen=True)
@@ -64,6 +69,8 @@ class _Stored:
     days: float
     stakes: tuple[tuple[float, NDArray[np.intp]], ...] = ()
     """What was at stake in each fraud, and where its rows are."""
+
+    hits: StoredHits | None = None
 
 
 def what_if(
@@ -87,20 +94,26 @@ def what_if(
     scorer = load_scorer(config, cache)
     if not isinstance(scorer, TableBatchScorer):
         raise DataError("Flags of sensors depend on the rows around them: `detector score` shows another policy.")
-    kept = memory or ProcessCache()
+    kept, rules = memory or ProcessCache(), LiveRules.of(config, store)
     token, stored = _stored(config, store, kept, days=days, now=now)
     given = config.policy.model_dump(exclude_unset=True) | dict(changes)
     other = PolicySection.model_validate({name: value for name, value in given.items() if value is not None})
     policy = policy_of(config.policy, scorer.schema)
-    today = kept.of("today's outlook", (token, scorer.version, policy), lambda: _outlook(stored, policy, scorer))
-    return today, _outlook(stored, policy_of(other, scorer.schema), scorer)
+    version = None if rules is None else rules.version
+    today = kept.of(
+        "today's outlook", (token, scorer.version, policy, version), lambda: _outlook(stored, policy, scorer, rules)
+    )
+    return today, _outlook(stored, policy_of(other, scorer.schema), scorer, rules)
 
 
-def _outlook(stored: _Stored, policy: Policy, scorer: TableBatchScorer) -> Outlook:
+def _outlook(stored: _Stored, policy: Policy, scorer: TableBatchScorer, rules: LiveRules | None) -> Outlook:
     if policy.needs_day and stored.day is None:
         raise DataError("budget: per day needs `columns.time`, and rows have no time. Set `per: batch`.")
-    day = stored.day if policy.needs_day else None
-    flagged = policy.decision(stored.p_value, stored.risk, day=day, support=scorer.scorer.support).flagged
+    flagged = _decided(stored, policy, scorer)
+
+    def decided(seen: Flags | None) -> Flags:
+        return flagged if seen is None else _decided(stored, policy, scorer, seen)
+
     known = ~np.isnan(stored.said)
     fraud = stored.said == 1.0
     caught = sum(amount for amount, places in stored.stakes if flagged[places].any())
@@ -116,7 +129,21 @@ def _outlook(stored: _Stored, policy: Policy, scorer: TableBatchScorer) -> Outlo
         missed=int((~flagged & fraud).sum()),
         money_caught=round(caught, 2) if stored.stakes else None,
         money_missed=round(missed, 2) if stored.stakes else None,
+        rules=None if rules is None else rules.outlook(stored.hits, decided, days=stored.days, stakes=stored.stakes),
     )
+
+
+def _decided(stored: _Stored, policy: Policy, scorer: TableBatchScorer, seen: Flags | None = None) -> Flags:
+    """The rows that a policy flags, if it sees all or only some."""
+    risk, p_value, day = stored.risk, stored.p_value, stored.day if policy.needs_day else None
+    if seen is not None:
+        risk, p_value, day = risk[seen], p_value[seen], None if day is None else day[seen]
+    found = policy.decision(p_value, risk, day=day, support=scorer.scorer.support).flagged
+    if seen is None:
+        return found
+    flagged = np.zeros(len(seen), dtype=bool)
+    flagged[seen] = found
+    return flagged
 
 
 def _stored(
@@ -134,7 +161,7 @@ def _stored(
 
 
 def _read(config: Config, store: Store, *, days: float, now: datetime) -> _Stored:
-    frame = stored_scores(config, store, Scored(("risk", "p_value"), since=now - timedelta(days=days)))
+    frame = stored_scores(config, store, Scored(("risk", "p_value", HITS), since=now - timedelta(days=days)))
     if frame.empty:
         raise DataError(f"No row of the last {days:g} days has a score. Ask for more days.")
     time, key = config.columns.time, config.columns.key
@@ -145,7 +172,7 @@ def _read(config: Config, store: Store, *, days: float, now: datetime) -> _Store
         said[about["row"].to_numpy()] = about["label"].to_numpy()
     span = days if time not in frame else (frame[time].max() - frame[time].min()).total_seconds() / 86_400
     risk, p_value = frame["risk"].to_numpy(np.float64).copy(), frame["p_value"].to_numpy(np.float64).copy()
-    return _Stored(risk, p_value, day, said, float(span), _stakes(config, store, frame))
+    return _Stored(risk, p_value, day, said, float(span), _stakes(config, store, frame), StoredHits.of(frame))
 
 
 def _stakes(config: Config, store: Store, frame: pd.DataFrame) -> tuple[tuple[float, NDArray[np.intp]], ...]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import datetime
 from functools import partial
+from math import isfinite
 from pathlib import Path
 from typing import Any
 
@@ -149,6 +150,12 @@ class Compared:
         note = note_of(self.decision, self.comparison, facts=facts, is_trial=True)
         return [note, "Nothing was changed: this only compares."]
 
+    def outcome(self) -> dict[str, Any]:
+        """For the service: what it keeps with the run."""
+        figures = {name: value if isfinite(value) else None for name, value in self.comparison.metrics().items()}
+        facts = {"champion": self.champion, "challenger": self.challenger, "figures": figures}
+        return {"note": self.summary()[0], "facts": facts}
+
     def to_json(self) -> dict[str, Any]:
         """For programs: what would be decided and why, and the figures."""
         return {
@@ -159,16 +166,14 @@ class Compared:
         }
 
 
-def compare_models(config: Config, first: str, second: str, *, now: datetime) -> Compared:
-    """Compare two detectors on recent rows, and say what would be decided.
+def pair_of(config: Config, first: str, second: str) -> tuple[str, str]:
+    """The names of two detectors to compare.
 
-    - ``first``, ``second``: names; "" for the champion and for the challenger.
-    - ``now``: labels younger than the label delay before it are not believed.
+    - ``first``, ``second``: names or their first letters; "" for the champion and for the challenger.
 
-    Raises ``SettingError`` if there is no such detector, or only one; ``DataError`` if too few rows are later than
-    those either learnt from.
+    Raises ``SettingError`` if there is no such detector, or only one.
     """
-    registry, state = ModelRegistry(config.bundle), _state(config)
+    state = _state(config)
     if len(state.models) < 2:
         there = f"only one detector, {state.champion}" if state.models else "no detector yet"
         raise SettingError(
@@ -180,9 +185,20 @@ def compare_models(config: Config, first: str, second: str, *, now: datetime) ->
             "There is no challenger. Name two detectors of `detector models list`, such as "
             f"`detector models compare {state.models[-2].name[:4]} {state.models[-1].name[:4]}`, or retrain first."
         )
-    found = [state.find(name) for name in (first or state.champion or "", second or state.challenger or "")]
-    scorers = [bundle.load(registry.path_of(model.name)) for model in found]
-    champion, challenger = scorers
+    champion, challenger = first or state.champion or "", second or state.challenger or ""
+    return state.find(champion).name, state.find(challenger).name
+
+
+def compare_models(config: Config, first: str, second: str, *, now: datetime) -> Compared:
+    """Compare two detectors on recent rows, and say what would be decided.
+
+    - ``first``, ``second``: see ``pair_of``.
+    - ``now``: labels younger than the label delay before it are not believed.
+
+    Raises ``SettingError`` as ``pair_of`` does; ``DataError`` if too few rows are later than those either learnt from.
+    """
+    registry, names = ModelRegistry(config.bundle), pair_of(config, first, second)
+    champion, challenger = (bundle.load(registry.path_of(name)) for name in names)
     until = max(str(scorer.metrics.get("learnt_until", "")) for scorer in (champion, challenger))
     engine = feature_engine_of(config, trained=False)
     frame = recent(some_machines(open_usable(config), config), config, now=now, engine=engine)
@@ -191,7 +207,7 @@ def compare_models(config: Config, first: str, second: str, *, now: datetime) ->
         raise DataError("No recent row is later than those the two learnt from. Wait until rows have come.")
     with progress("Comparing", total=None):
         comparison = compare_on(period, champion, challenger, config)
-    return Compared(found[0].name, found[1].name, decide(comparison, config.retrain), comparison)
+    return Compared(*names, decide(comparison, config.retrain), comparison)
 
 
 def _state(config: Config) -> RegistryState:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -42,16 +42,16 @@ UNSUPERVISED = "unsupervised_risk"
 
 
 @dataclass(frozen=True)
-class MeasuredRow:
-    """What is measured of one row.
+class MeasuredRows:
+    """What is measured of rows.
 
-    - ``risk``, ``p_value``, (1,): as a policy takes them.
-    - ``learnt``: how surely the row was learnt from.
+    - ``risk``, ``p_value``, (n_rows,): as a policy takes them.
+    - ``learnt``, (n_rows,): how surely each row was learnt from.
     """
 
     risk: Floats
     p_value: Floats
-    learnt: float
+    learnt: Floats
 
 
 @dataclass(frozen=True)
@@ -264,18 +264,23 @@ class TabularScorer:
             risk, learnt = self.learnt.recall(encoded, risk, keys)
         return z, risk, learnt
 
-    def measure_one(self, row: Mapping[str, Any]) -> MeasuredRow:
-        """Risk and p-value of one row's cells, as ``plain_row`` returns them: the numbers of ``measure``, sooner.
+    def measure_plain(self, rows: Sequence[Mapping[str, Any]]) -> MeasuredRows:
+        """Risk and p-value of the cells of rows, as ``plain_row`` returns them: the numbers of ``measure``, sooner.
 
         Raises ``NotPlainError`` if it takes a frame to measure rows: a head that serves, or a member that reads the
         events before.
         """
-        if self.serving_head is not None or self.window is not None:
+        if not self.measures_plain:
             raise NotPlainError
         key = self.schema.key
-        keys = None if key is None or key not in row else np.array([str(row[key])], dtype=object)
-        _, risk, learnt = self._measured(self.columns.encode_one(row), keys)
-        return MeasuredRow(risk, self.calibrator.p_value(risk), float(learnt[0]))
+        keys = None if key is None else np.array([str(row[key]) for row in rows], dtype=object)
+        _, risk, learnt = self._measured(self.columns.encode_plain(rows), keys)
+        return MeasuredRows(risk, self.calibrator.p_value(risk), learnt)
+
+    @property
+    def measures_plain(self) -> bool:
+        """Whether it takes no frame to measure rows."""
+        return self.serving_head is None and self.window is None
 
     def encode(self, rows: pd.DataFrame) -> NDArray[np.float32]:
         """The autoencoder's code of each cleaned row, shape (n_rows, n_code)."""

@@ -1,0 +1,39 @@
+"""Rows of plain values, as JSON has them, as a frame; and values of a frame as JSON can hold them."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Container, Iterable, Mapping
+from itertools import chain
+from typing import Any
+
+import pandas as pd
+
+
+def framed(rows: Iterable[Mapping[str, Any]], columns: Container[str] | None = None) -> pd.DataFrame:
+    """Rows of plain values as a frame that changes none of them, with these columns or all.
+
+    >>> framed([{"n": 1, "x": 2}, {"n": None, "x": 3}]).dtypes.astype(str).to_dict()
+    {'n': 'object', 'x': 'int64'}
+    """
+    listed = list(rows)
+    names = dict.fromkeys(chain.from_iterable(listed))
+    wanted = names if columns is None else [name for name in names if name in columns]
+    found = {name: _typed([row.get(name) for row in listed]) for name in wanted}
+    return pd.DataFrame(found, index=range(len(listed)))
+
+
+def plain(value: Any) -> Any:
+    """A value as JSON can hold it.
+
+    >>> plain(float("nan")), plain(pd.Timestamp("2026-03-01")), plain(3)
+    (None, '2026-03-01T00:00:00', 3)
+    """
+    if value is None or value is pd.NaT or value is pd.NA or (isinstance(value, float) and not math.isfinite(value)):
+        return None
+    return value.isoformat() if isinstance(value, pd.Timestamp) else value
+
+
+def _typed(values: list[Any]) -> list[Any] | pd.Series:
+    """Values for a column; beside a missing one a large number would be rounded, so these stay as they are."""
+    return pd.Series(values, dtype=object) if None in values else values
