@@ -301,7 +301,7 @@ def _export(network: Network, scorer: Any, code: int) -> tuple[Any, Any]:
     import keras
 
     whole = export(scorer, ["values"], ANSWERS)
-    decoder = cut(whole, "code", "expected")
+    decoder = cut(whole, "code", ["expected"])
     if decoder is None:
         given = keras.Input((code,), name="code")
         decoder = export(keras.Model(given, network.chosen(network.decode(given))), ["code"], ["expected"])

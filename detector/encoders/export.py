@@ -8,9 +8,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 if TYPE_CHECKING:
     import onnx
+
+ROWS_AT_ONCE = 8_192
 
 
 def export(network: Any, inputs: Sequence[str], outputs: Sequence[str]) -> onnx.ModelProto:
@@ -32,8 +35,20 @@ def export(network: Any, inputs: Sequence[str], outputs: Sequence[str]) -> onnx.
     return model
 
 
-def cut(model: onnx.ModelProto, given: str, wanted: str) -> onnx.ModelProto | None:
-    """The part of a model that leads from one of its outputs to another; None if more than that output is needed.
+def answers(network: Any, inputs: Sequence[NDArray[np.float32]]) -> list[NDArray[np.float32]]:
+    """What a Keras model says of rows, one array for each output; some thousands of rows at once.
+
+    Called as it is: to make a graph of it first, as its ``predict`` does, takes longer than the rows.
+    """
+    parts = []
+    for start in range(0, max(len(inputs[0]), 1), ROWS_AT_ONCE):
+        found = network([rows[start : start + ROWS_AT_ONCE] for rows in inputs])
+        parts.append([np.asarray(each) for each in (found if isinstance(found, list | tuple) else [found])])
+    return [np.concatenate(each) for each in zip(*parts, strict=True)]
+
+
+def cut(model: onnx.ModelProto, given: str, wanted: Sequence[str]) -> onnx.ModelProto | None:
+    """The part of a model that leads from one of its outputs to others; None if more than that output is needed.
 
     Cutting the decoder out of an exported autoencoder is many times faster than exporting it as well.
     """
@@ -43,7 +58,7 @@ def cut(model: onnx.ModelProto, given: str, wanted: str) -> onnx.ModelProto | No
     constants = {tensor.name: tensor for tensor in model.graph.initializer}
     makers = {name: node for node in model.graph.node for name in node.output}
     needed: set[str] = set()
-    waiting = [wanted]
+    waiting = list(wanted)
     while waiting:
         name = waiting.pop()
         if name in needed or name == given or name in constants or not name:
@@ -58,7 +73,7 @@ def cut(model: onnx.ModelProto, given: str, wanted: str) -> onnx.ModelProto | No
         nodes,
         "decoder",
         [known[given]],
-        [known[wanted]],
+        [known[name] for name in wanted],
         [tensor for name, tensor in constants.items() if name in used],
     )
     return onnx.helper.make_model(part, ir_version=model.ir_version, opset_imports=model.opset_import)

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from detector.checks import one_of
-from detector.encoders.export import export
+from detector.encoders.export import answers, cut, export
 from detector.errors import SettingError
 from detector.training.loop import LOSSES, OnEpoch, Training, keras_session, penalty, start_from, train
 
@@ -136,24 +136,44 @@ class TableAutoencoder:
         Of the ``probe`` rows, prepared alike, Keras's own answer is kept. ``initial`` are the weights of an earlier
         network of the same shape, to start from.
         """
-        inputs = {name: views[name] for name in ("values", "missing", "labels") if name in views}
+        inputs = _inputs(views)
         with keras_session(random_state):
-            networks = _build(
-                self, {name: array.shape[1] for name, array in inputs.items()}, cardinalities, random_state
-            )
+            networks = _build(self, _widths(views), cardinalities, random_state)
             if initial is not None:
                 start_from(networks["encoder"], initial)
             rows = list(inputs.values())
             history = train(networks["trainer"], rows, self.training, random_state=random_state, on_epoch=on_epoch)
-            answer = networks["scorer"].predict([probe[name] for name in inputs], batch_size=1024, verbose=0)
+            (probe_error,) = answers(networks["scorer"], [probe[name] for name in inputs])
+            encoder = export(networks["encoder"], list(inputs), ["code", *networks["heads"]])
+            decoder = cut(encoder, "code", networks["heads"])
+            assert decoder is not None  # it reads nothing but the code
             return FittedNetwork(
                 scorer=export(networks["scorer"], list(inputs), ["error"]),
-                encoder=export(networks["encoder"], list(inputs), ["code", *networks["heads"]]),
-                decoder=export(networks["decoder"], ["code"], networks["heads"]),
-                probe_error=np.asarray(answer),
+                encoder=encoder,
+                decoder=decoder,
+                probe_error=probe_error,
                 weights={weight.path: np.asarray(weight) for weight in networks["encoder"].weights},
                 history=history,
             )
+
+    def check_initial(
+        self,
+        views: dict[str, NDArray[np.float32]],
+        cardinalities: Sequence[int],
+        initial: Mapping[str, NDArray[np.float32]],
+    ) -> None:
+        """Raise ``WarmStartError`` if ``fit`` cannot start from these weights, before anything is trained."""
+        with keras_session(0):
+            start_from(_build(self, _widths(views), cardinalities, 0)["encoder"], initial)
+
+
+def _inputs(views: dict[str, NDArray[np.float32]]) -> dict[str, NDArray[np.float32]]:
+    """Those views that the network reads, in order."""
+    return {name: views[name] for name in ("values", "missing", "labels") if name in views}
+
+
+def _widths(views: dict[str, NDArray[np.float32]]) -> dict[str, int]:
+    return {name: array.shape[1] for name, array in _inputs(views).items()}
 
 
 def _build(
@@ -206,8 +226,6 @@ def _build(
     row_loss = ops.mean(errors(decoded(encoded(damaged)), penalty(settings.loss)), axis=1)
     code = encoded(clean)
     heads = decoded(code)
-    given = keras.Input((settings.code,), name="code")
-    given_heads = decoded(given)
     inputs = list(clean.values())
     error = _scored(
         settings,
@@ -220,7 +238,6 @@ def _build(
         "trainer": keras.Model(inputs, row_loss),
         "scorer": keras.Model(inputs, error),
         "encoder": keras.Model(inputs, [code, *heads.values()]),
-        "decoder": keras.Model(given, list(given_heads.values())),
         "heads": list(heads),
     }
 
