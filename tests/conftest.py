@@ -50,24 +50,28 @@ typer.testing._get_command = cache(typer.main.get_command)
 
 # Files of tests that take longest, longest first: begun first, they do not keep one process busy at the end.
 LONGEST = (
-    "test_spark",
     "test_notebooks",
-    "test_encoders",
+    "test_spark",
+    "test_tabular",
     "test_encoder_kinds",
     "test_benchmarks",
-    "test_tabular",
+    "test_site_in_browser",
+    "test_encoders",
     "test_train",
     "test_retrain",
     "test_spool",
-    "test_kill",
     "test_table_autoencoder",
+    "test_assembly",
+    "test_detector_factory",
+    "test_api",
+    "test_kill",
     "test_training",
     "test_sensors",
     "test_past",
+    "test_one_score",
     "test_sequence_member",
     "test_score",
     "test_day",
-    "test_api",
 )
 
 

@@ -27,7 +27,7 @@ MISSING = (
     else ("Java is not installed: make spark" if not JAVA else None)
 )
 """Why Spark cannot be tested here; None if it can."""
-PARTITIONS = 8
+PARTITIONS = 4
 
 
 @contextmanager
