@@ -32,7 +32,7 @@ PARTITIONS = 4
 
 @contextmanager
 def local_spark() -> Iterator[Any]:
-    """Spark in two threads, with eight partitions wherever rows are spread."""
+    """Spark in two threads, with four partitions wherever rows are spread."""
     from pyspark.sql import SparkSession
 
     os.environ.setdefault("PYSPARK_PYTHON", sys.executable)
