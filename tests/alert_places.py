@@ -72,22 +72,9 @@ def config_in(folder: Path, **alerts: Any) -> Config:
     return load_config(folder)
 
 
-_empty: list[bytes] = []
-
-
 def store_in(folder: Path) -> Store:
-    """A new state; the migrations run once for all tests, the file they made is copied."""
-    file = folder / "service.db"
-    if not _empty:
-        made = open_store(f"sqlite:///{folder}/empty.db")
-        with made.engine.connect().execution_options(reads_only=True) as connection:
-            connection.exec_driver_sql("COMMIT")
-            connection.exec_driver_sql("PRAGMA wal_checkpoint(TRUNCATE)")
-            connection.exec_driver_sql("BEGIN")
-        made.close()
-        _empty.append((folder / "empty.db").read_bytes())
-    file.write_bytes(_empty[0])
-    return Store(f"sqlite:///{file}")
+    """A new state."""
+    return open_store(f"sqlite:///{folder}/service.db")
 
 
 def give(store: Store, config: Config, verdicts: pd.DataFrame, *, now: datetime = NOW) -> list[dict[str, Any]]:

@@ -15,15 +15,19 @@ os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 os.environ.setdefault("TF_NUM_INTRAOP_THREADS", "1")
 os.environ.setdefault("TF_NUM_INTEROP_THREADS", "1")
 
+import gc
 import shutil
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 import pytest
+import typer.main
+import typer.testing
 import yaml
 from hypothesis import settings
 
@@ -33,6 +37,7 @@ from detector.schema import Schema
 from detector.training.loop import Training
 from pipelines.config import Config, load_config
 from pipelines.simulate import simulate_transactions
+from pipelines.store import Store
 from tests.postgres_server import PostgresServer, running_postgres
 
 collect_ignore_glob = ["fixtures/*"]  # made by another version
@@ -40,26 +45,33 @@ collect_ignore_glob = ["fixtures/*"]  # made by another version
 settings.register_profile("steady", derandomize=True, deadline=None, max_examples=50)
 settings.load_profile("steady")
 
+# A command is built from its functions' signatures for as long as it runs; here the same one runs hundreds of times.
+typer.testing._get_command = cache(typer.main.get_command)
+
 # Files of tests that take longest, longest first: begun first, they do not keep one process busy at the end.
 LONGEST = (
-    "test_spark",
     "test_notebooks",
-    "test_encoders",
+    "test_spark",
+    "test_tabular",
     "test_encoder_kinds",
     "test_benchmarks",
-    "test_tabular",
+    "test_site_in_browser",
+    "test_encoders",
     "test_train",
     "test_retrain",
     "test_spool",
-    "test_kill",
     "test_table_autoencoder",
+    "test_assembly",
+    "test_detector_factory",
+    "test_api",
+    "test_kill",
     "test_training",
     "test_sensors",
     "test_past",
+    "test_one_score",
     "test_sequence_member",
     "test_score",
     "test_day",
-    "test_api",
 )
 
 
@@ -67,6 +79,39 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Begin with the files that take longest."""
     place = {name: number for number, name in enumerate(LONGEST)}
     items.sort(key=lambda item: place.get(item.path.stem, len(place)))
+
+
+def pytest_collection_finish() -> None:
+    """Leave all that is imported out of the search for garbage, which took a tenth of the time."""
+    gc.collect()
+    gc.freeze()
+
+
+upgrade = Store.upgrade
+
+
+@pytest.fixture(scope="session", autouse=True)
+def migrated_once(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """The migrations run once for all tests: a new SQLite state begins as a copy of the file that they made."""
+    file = tmp_path_factory.mktemp("state") / "empty.db"
+    empty = Store(f"sqlite:///{file}")
+    upgrade(empty)
+    empty.close()
+
+    def _upgrade(self: Store) -> None:
+        if self.kind == "sqlite" and self.url.database and not Path(self.url.database).exists():
+            shutil.copyfile(file, self.url.database)
+        upgrade(self)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Store, "upgrade", _upgrade)
+        yield
+
+
+@pytest.fixture
+def migrating(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A new state is made by the migrations all the same."""
+    monkeypatch.setattr(Store, "upgrade", upgrade)
 
 
 def draw_mixed(seed: int, n: int) -> pd.DataFrame:

@@ -27,12 +27,12 @@ MISSING = (
     else ("Java is not installed: make spark" if not JAVA else None)
 )
 """Why Spark cannot be tested here; None if it can."""
-PARTITIONS = 8
+PARTITIONS = 4
 
 
 @contextmanager
 def local_spark() -> Iterator[Any]:
-    """Spark in two threads, with eight partitions wherever rows are spread."""
+    """Spark in two threads, with four partitions wherever rows are spread."""
     from pyspark.sql import SparkSession
 
     os.environ.setdefault("PYSPARK_PYTHON", sys.executable)

@@ -41,7 +41,6 @@ from pipelines.alerts.network.errors import DeliveryError
 from pipelines.alerts.network.http import Poster
 from pipelines.config.alert_channels import EmailSection
 from pipelines.config.features import FeaturesSection
-from pipelines.store import Store
 from pipelines.store.alert_tables import Delivery
 from tests.alert_places import NOW, Receiver, config_in, free_port, give, receiver, rows, run, store_in
 
@@ -798,12 +797,3 @@ def test_threads_end_with_the_run(tmp_path: Path) -> None:
     run(store, config)
 
     assert not [thread.name for thread in threading.enumerate() if thread.name.startswith("alerts-")]
-
-
-def test_store_is_a_store(tmp_path: Path) -> None:
-    """The shortcut of these tests makes what the migrations make."""
-    store = store_in(tmp_path)
-
-    assert isinstance(store, Store)
-    store.upgrade()
-    assert store.revision() is not None

@@ -50,7 +50,7 @@ def test_p_values_of_a_detector_are_uniform() -> None:
     for seed in SEEDS:
         rng = np.random.default_rng(seed)
         rows = pd.DataFrame(rng.standard_t(3, size=(330, 3)), columns=list("abc"))
-        detector = TabularDetector(members=("neighbours",), random_state=seed, calibration_share=0.5)
+        detector = TabularDetector(members=("neighbours",), trees=10, random_state=seed, calibration_share=0.5)
         found.append(detector.fit(rows[:300]).p_value(rows[300:]))
 
     assert kstest(np.concatenate(found), "uniform").pvalue > 0.01

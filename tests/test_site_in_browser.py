@@ -28,12 +28,13 @@ EXAMINE = """() => {
   const light = (c) => { const v = c.map((x) => straight(x / 255));
     return .2126 * v[0] + .7152 * v[1] + .0722 * v[2]; };
   const canvas = document.createElement("canvas").getContext("2d", { willReadFrequently: true });
-  const parts = (text) => { canvas.clearRect(0, 0, 1, 1); canvas.fillStyle = text; canvas.fillRect(0, 0, 1, 1);
-    const [r, g, b, a] = canvas.getImageData(0, 0, 1, 1).data; return [[r, g, b], a / 255]; };
+  const once = (make) => { const known = new Map();
+    return (key) => { if (!known.has(key)) known.set(key, make(key)); return known.get(key); }; };
+  const parts = once((text) => { canvas.clearRect(0, 0, 1, 1); canvas.fillStyle = text; canvas.fillRect(0, 0, 1, 1);
+    const [r, g, b, a] = canvas.getImageData(0, 0, 1, 1).data; return [[r, g, b], a / 255]; });
   const over = ([top, solid], below) => top.map((value, place) => value * solid + below[place] * (1 - solid));
-  const ground = (element) => { const layers = []; let colour = [255, 255, 255];
-    for (let e = element; e; e = e.parentElement) layers.push(parts(getComputedStyle(e).backgroundColor));
-    for (const layer of layers.reverse()) colour = over(layer, colour); return colour; };
+  const ground = once((element) => element
+    ? over(parts(getComputedStyle(element).backgroundColor), ground(element.parentElement)) : [255, 255, 255]);
   const width = document.documentElement.clientWidth, found = [];
   const name = (element) => (element.textContent.trim() || element.outerHTML).slice(0, 60);
   const say = (what, element) => found.push(what + ": " + name(element));

@@ -22,6 +22,7 @@ from tests.spark_sites import MISSING, NOW, PARTITIONS, assert_as_local, local_s
 
 pytestmark = [pytest.mark.slow, pytest.mark.skipif(MISSING is not None, reason=str(MISSING))]
 
+FILES = 8  # twice as many as partitions
 COLUMNS = ["transaction_id", "time", "card_id", "terminal_id", "channel", "country", "amount", "is_fraud"]
 SETTINGS: dict[str, Any] = {
     "name": "payments",
@@ -82,7 +83,7 @@ def plain(tmp_path_factory: pytest.TempPathFactory) -> Path:
     payments = simulate_transactions(2_600, seed=3, days=21, fraud_rate=0.04)[COLUMNS]
     payments.iloc[:1_400].to_parquet(folder / "past.parquet")
     (folder / "fresh").mkdir()
-    for number, part in enumerate(np.array_split(np.arange(1_400, 2_600), PARTITIONS)):
+    for number, part in enumerate(np.array_split(np.arange(1_400, 2_600), FILES)):
         payments.iloc[part].to_parquet(folder / "fresh" / f"part-{9 - number}.parquet")
     train(site(folder), now=NOW)
     return folder

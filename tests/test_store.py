@@ -29,6 +29,8 @@ from pipelines.store.engine import HEAD, MIGRATIONS
 from tests.postgres_server import PostgresServer
 from tests.service_sites import opened, put, score
 
+pytestmark = pytest.mark.usefixtures("migrating")
+
 
 @pytest.fixture(params=["sqlite", "postgresql"])
 def store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Store]:
@@ -52,6 +54,24 @@ def test_tables_are_what_the_migrations_make(store: Store) -> None:
 def test_head_is_the_newest_migration() -> None:
     """The shortcut that leaves Alembic out at start knows the right one."""
     assert ScriptDirectory(str(MIGRATIONS)).get_current_head() == HEAD
+
+
+def test_other_tests_begin_with_what_the_migrations_make(
+    tmp_path: Path, migrated_once: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Their shortcut, a copied file, holds the same tables and the same version."""
+    made, copied = open_store(f"sqlite:///{tmp_path}/made.db"), Store(f"sqlite:///{tmp_path}/copied.db")
+    monkeypatch.undo()
+
+    copied.upgrade()
+
+    schemas = []
+    for store in (made, copied):
+        with store.read() as session:
+            schemas.append(session.execute(sa.text("SELECT type, name, sql FROM sqlite_master ORDER BY name")).all())
+        assert store.revision() == HEAD
+        store.close()
+    assert schemas[0] == schemas[1] != []
 
 
 def test_upgrade_can_be_repeated(store: Store) -> None:

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from detector.checks import one_of
-from detector.encoders.export import export
+from detector.encoders.export import answers, export
 from detector.errors import SettingError
 from detector.training.loop import OnEpoch, Training, keras_session, penalty, train
 
@@ -101,7 +101,7 @@ class EventAutoencoder:
         with keras_session(random_state):
             trainer, scorer = self._models(steps, timesteps, random_state)
             history = train(trainer, [steps], self.training, random_state=random_state, on_epoch=on_epoch)
-            residual = np.asarray(scorer.predict(probe, batch_size=1024, verbose=0)[0])
+            residual = answers(scorer, [probe])[0]
             return FittedEvents(export(scorer, ["steps"], ["residual", "foreseen"]), residual, history)
 
     def _models(self, steps: NDArray[np.float32], timesteps: int, seed: int) -> tuple[Any, Any]:

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from detector.checks import one_of
 from detector.encoders.compiled import Built, compiled
-from detector.encoders.export import cut
+from detector.encoders.export import answers, cut
 from detector.errors import SettingError
 from detector.training.loop import LOSSES, OnEpoch, Training, keras_session, penalty, start_from, train
 
@@ -19,7 +19,6 @@ if TYPE_CHECKING:
     import onnx
 
 UNSEEN = 1
-PROBED = 1024
 LOG_SPREAD = 4.0
 """Logarithms of noise levels are divided by this, to be about as large as the scaled values beside them."""
 LOWEST_LEVEL = 0.2
@@ -138,9 +137,9 @@ class TableAutoencoder:
         Of the ``probe`` rows, prepared alike, Keras's own answer is kept. ``initial`` are the weights of an earlier
         network of the same shape, to start from.
         """
-        inputs = {name: views[name] for name in ("values", "missing", "labels") if name in views}
-        widths = {str(name): array.shape[1] for name, array in inputs.items()}
-        plan = self.training.plan(len(next(iter(inputs.values()))))
+        inputs, widths = _inputs(views), _widths(views)
+        n_rows = len(next(iter(inputs.values())))
+        plan = self.training.plan(n_rows - self.training.held_out(n_rows))
         key = self, tuple(widths.items()), tuple(cardinalities), random_state, plan
         with (
             keras_session(random_state),
@@ -153,20 +152,35 @@ class TableAutoencoder:
             history = train(made.built.trainer, rows, self.training, random_state=random_state, on_epoch=on_epoch)
             scorer = made.export("scorer", list(inputs), ["error"])
             encoder = made.export("encoder", list(inputs), ["code", *heads])
+            decoder = cut(encoder, ["code"], heads)
+            assert decoder is not None  # it reads nothing but the code
             return FittedNetwork(
                 scorer=scorer,
                 encoder=encoder,
-                decoder=cut(encoder, ["code"], heads) or made.export("decoder", ["code"], heads),
-                probe_error=_answers(models["scorer"], [probe[name] for name in inputs]),
+                decoder=decoder,
+                probe_error=answers(models["scorer"], [probe[name] for name in inputs])[0],
                 weights={weight.path: np.asarray(weight) for weight in models["encoder"].weights},
                 history=history,
             )
 
+    def check_initial(
+        self,
+        views: dict[str, NDArray[np.float32]],
+        cardinalities: Sequence[int],
+        initial: Mapping[str, NDArray[np.float32]],
+    ) -> None:
+        """Raise ``WarmStartError`` if ``fit`` cannot start from these weights, before anything is trained."""
+        with keras_session(0):
+            start_from(_build(self, _widths(views), cardinalities, 0).models["encoder"], initial)
 
-def _answers(model: Any, rows: Sequence[NDArray[np.float32]]) -> NDArray[np.float32]:
-    parts = range(0, len(rows[0]), PROBED)
-    found = [np.asarray(model([array[start : start + PROBED] for array in rows])) for start in parts]
-    return np.concatenate(found)
+
+def _inputs(views: dict[str, NDArray[np.float32]]) -> dict[str, NDArray[np.float32]]:
+    """Those views that the network reads, in order."""
+    return {name: views[name] for name in ("values", "missing", "labels") if name in views}
+
+
+def _widths(views: dict[str, NDArray[np.float32]]) -> dict[str, int]:
+    return {name: array.shape[1] for name, array in _inputs(views).items()}
 
 
 def _build(settings: TableAutoencoder, widths: dict[str, int], cardinalities: Sequence[int], seed: int) -> Built:
@@ -218,8 +232,6 @@ def _build(settings: TableAutoencoder, widths: dict[str, int], cardinalities: Se
     row_loss = ops.mean(errors(decoded(encoded(damaged)), penalty(settings.loss)), axis=1)
     code = encoded(clean)
     heads = decoded(code)
-    given = keras.Input((settings.code,), name="code")
-    given_heads = decoded(given)
     inputs = list(clean.values())
     error = _scored(
         settings,
@@ -231,7 +243,6 @@ def _build(settings: TableAutoencoder, widths: dict[str, int], cardinalities: Se
     models = {
         "scorer": keras.Model(inputs, error),
         "encoder": keras.Model(inputs, [code, *heads.values()]),
-        "decoder": keras.Model(given, list(given_heads.values())),
     }
     return Built(Trainer(inputs, row_loss), models, list(heads))
 

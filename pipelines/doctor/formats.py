@@ -73,13 +73,15 @@ def propose(column: pd.Series, *, dates: bool) -> list[tuple[FormatSection, floa
     ['day first', 'month first']
     """
     text = _text(column)
-    if text.empty:
+    if not text.str.contains(r"\d").any():  # no form reads a value without a digit
         return []
+    times = text.value_counts(sort=False)
     best: list[tuple[FormatSection, float]] = []
     readings: list[pd.Series] = []
+    different = times.index.to_series(index=range(len(times)))
     for form in _dates(text) if dates else _NUMBERS:
-        read, misfit = read_form(text, form)
-        share = 1 - float(misfit.mean())
+        read, misfit = read_form(different, form)
+        share = float(times.to_numpy()[~misfit].sum()) / len(text)
         if best and share > best[0][1]:
             best, readings = [], []
         if share > 0 and (not best or share == best[0][1]) and not any(read.equals(other) for other in readings):

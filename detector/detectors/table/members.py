@@ -127,6 +127,9 @@ class FittedMembers:
 def fit_members(prepared: Prepared, recipe: Recipe) -> FittedMembers:
     """Fit every member of the recipe; raises as ``detector.detectors.table.fit.assemble`` says."""
     learnt, views = prepared.learnt, prepared.views
+    earlier = _earlier_weights(recipe) if AUTOENCODER in recipe.members else None
+    if earlier is not None:
+        recipe.autoencoder.check_initial(views, prepared.columns.cardinalities, earlier)
     recipe.report("isolation forest")
     forest = _forest(views["table"][learnt], recipe)
     trees = Trees.from_forest(forest)
