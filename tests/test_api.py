@@ -756,6 +756,9 @@ def test_sensors_are_looked_at_and_not_scored_on_request(tmp_path: Path) -> None
         score_new(Context(config, service.store, datetime.now(UTC), cache=service.cache))
         refused = service.ask("POST", "/v1/score", json={"event": {"id": 1}})
         looked = service.ask("POST", "/v1/what-if", json={"quantile": 0.9})
+        browser = Browser(service)
+        browser.sign_in("view")
+        page = browser.ask("GET", "/what-if").text
         alerts = service.ask("GET", "/v1/alerts").json()["alerts"]
         found = service.ask("GET", f"/v1/alerts/{alerts[0]['id']}/rows?limit=3").json()
         entity = service.ask("GET", f"/v1/entities/{alerts[0]['about']}?days=3000").json()
@@ -763,6 +766,8 @@ def test_sensors_are_looked_at_and_not_scored_on_request(tmp_path: Path) -> None
     assert is_problem(refused, 422)
     assert "through the source" in refused.json()["detail"]
     assert is_problem(looked, 422)
+    assert "`detector score` shows another policy" in page
+    assert 'name="quantile"' not in page  # nothing to fill in that could not be answered
     assert found["missing"] == 0
     assert {row["flow"] for row in found["rows"]} == {500.0}
     assert entity["total"] == int((site.rows["pump"].iloc[:400] == alerts[0]["about"]).sum())

@@ -80,7 +80,7 @@ def pages_router(doors: Doors) -> APIRouter:
         changed = {name: value for name, value in (policy | _shown(given)).items() if value is not None}
         text = yaml.safe_dump({"policy": changed}, sort_keys=False)
         values: dict[str, Any] = {"given": given, "problem": problem, "outlooks": outlooks, "text": text, "days": DAYS}
-        values["anomaly"] = doors.config.anomaly
+        values |= {"anomaly": doors.config.anomaly, "can_be_asked": doors.config.kind != "sensors"}
         return page("what_if.html.j2", request, name=doors.config.name, **values)
 
     @router.post("/jobs")
