@@ -24,10 +24,12 @@ class EventScore:
 
     - ``window``: which columns of a row hold these events.
     - ``graph``: ``window`` → ``log_odds`` (n, 1).
+    - ``shift``: what is added to these, as the network learnt from a sample of the normal rows.
     """
 
     window: EventWindow
     graph: Graph
+    shift: float = 0.0
 
     def score(self, rows: pd.DataFrame) -> Floats:
         """Of each cleaned row, shape (n_rows,)."""
@@ -45,12 +47,13 @@ class EventScore:
 
     def to_parts(self) -> Parts:
         """Everything, as a bundle keeps it."""
-        return Parts(self.window.state(), {}, {GRAPH: self.graph.content})
+        return Parts({"window": self.window.state(), "shift": self.shift}, {}, {GRAPH: self.graph.content})
 
     @classmethod
     def from_parts(cls, parts: Parts) -> Self:
         """The inverse of ``to_parts``."""
-        return cls(EventWindow.from_state(parts.facts), Graph(parts.graphs[GRAPH]))
+        window = EventWindow.from_state(parts.facts["window"])
+        return cls(window, Graph(parts.graphs[GRAPH]), parts.facts["shift"])
 
     def _log_odds(self, window: Floats) -> Floats:
-        return self.graph.run({"window": window})["log_odds"][:, 0].astype(np.float64)
+        return self.graph.run({"window": window})["log_odds"][:, 0].astype(np.float64) + self.shift
