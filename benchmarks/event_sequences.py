@@ -8,6 +8,8 @@ precision, and the share of the frauds of each scenario among the 100 riskiest r
 
 ``members``
     The default members, which know no label.
+``members and sequence``
+    With ``--member``: the same with the member `sequence`, which reads the events without labels.
 ``head``
     The supervised head on features and members' scores.
 ``head and events``
@@ -34,8 +36,9 @@ from sklearn.metrics import average_precision_score
 
 from benchmarks import transactions
 from detector.detectors.table.detector import TabularDetector
-from detector.detectors.table.recipe import MEMBERS
+from detector.detectors.table.recipe import MEMBERS, SEQUENCE
 from detector.encoders.event_classifier import READERS, EventClassifier
+from detector.encoders.events import EventAutoencoder
 from detector.features import FeatureSet, Money
 from detector.head.fit import HeadRecipe, fit_head
 from detector.head.fit_events import EventRecipe
@@ -165,7 +168,7 @@ def found_by(risk: pd.Series, split: Split) -> dict[str, float]:
     return {"ap": average_precision_score(fraud, risk), "recall": top[fraud].mean(), **shares}
 
 
-def one(split: Split, seed: int, network: EventClassifier) -> Iterator[dict[str, Any]]:
+def one(split: Split, seed: int, network: EventClassifier, *, member: bool) -> Iterator[dict[str, Any]]:
     """What each detector finds in one split."""
     schema = Schema(
         numeric=tuple(name for name in split.schema.numeric if name in split.unlabelled),
@@ -175,6 +178,10 @@ def one(split: Split, seed: int, network: EventClassifier) -> Iterator[dict[str,
     scorer = members.fit(split.unlabelled).scorer_
     asked = scorer.unsupervised(split.test)
     yield {"detector": "members", **found_by(asked["risk"], split)}
+    if member:
+        members.set_params(members=(*split.members, SEQUENCE), events=EventAutoencoder(kind=network.kind))
+        risk = members.fit(split.unlabelled).scorer_.unsupervised(split.test)["risk"]
+        yield {"detector": "members and sequence", **found_by(risk, split)}
     columns = [name for name in split.schema.numeric if name not in split.steps.beside]
     measures = scorer.unsupervised(split.labelled)
     for name, events in (("head", None), ("head and events", EventRecipe(split.steps, network))):
@@ -208,14 +215,15 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--seeds", type=int, nargs="+", default=[201, 202, 203], help="of the simulated payments")
     parser.add_argument("--weeks", nargs="+", default=list(WEEKS), help="the days on which training weeks begin")
     parser.add_argument("--encoder", choices=READERS, default="gru")
-    parser.add_argument("--output", type=Path, help="CSV file, a line a split and detector; lines are added to it")
+    parser.add_argument("--member", action="store_true", help="measure the member `sequence` too")
+    parser.add_argument("--output", type=Path, help="CSV file, a line a split and detector; lines are added")
     options = parser.parse_args(arguments)
     is_simulated = options.data == PAYMENTS
     splits = map(simulated, options.seeds) if is_simulated else handbook(Path(options.data), options.weeks)
     seeds = options.seeds if is_simulated else range(len(options.weeks))
     found = []
     for seed, split in zip(seeds, splits, strict=True):
-        for values in one(split, seed, EventClassifier(kind=options.encoder)):
+        for values in one(split, seed, EventClassifier(kind=options.encoder), member=options.member):
             line = {"data": PAYMENTS if is_simulated else "handbook", "split": split.name, **values}
             print(
                 "  ".join(
@@ -225,8 +233,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
             found.append(line)
     table = pd.DataFrame(found)
     if options.output is not None:
-        new = not options.output.exists()
-        table.to_csv(options.output, mode="a", header=new, index=False, float_format="%.4f", lineterminator="\n")
+        written = pd.concat([pd.read_csv(options.output), table]) if options.output.exists() else table
+        written.to_csv(options.output, index=False, float_format="%.4f", lineterminator="\n")
     means = table.drop(columns=["data", "split"]).groupby("detector", sort=False).mean(numeric_only=True)
     print(means.round(3).to_string())
     print(json.dumps({name: values.dropna().round(4).to_dict() for name, values in means.iterrows()}))

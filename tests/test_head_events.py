@@ -15,6 +15,7 @@ from detector.detectors.table.scorer import TabularScorer
 from detector.encoders.event_classifier import READERS, EventClassifier
 from detector.errors import SettingError
 from detector.features import FeatureSet
+from detector.head import fit_events
 from detector.head.events import EVENTS
 from detector.head.fit import HeadRecipe, fit_head
 from detector.head.fit_events import EventRecipe
@@ -169,6 +170,17 @@ def test_no_row_is_scored_by_a_network_that_saw_its_part_or_a_later_label() -> N
         assert not set(seen.index) & set(rows.index[part])
         assert not set(seen.index) & set(rows.index[kept])
         assert (known_at[seen.index] <= last["time"].min()).all()
+
+
+def test_a_sample_of_the_normal_rows_stands_for_all(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A network that learnt from one normal row in eight says how likely a fraud is among all."""
+    monkeypatch.setattr(fit_events, "MOST_NORMAL_ROWS", 400)
+    rows = payments()
+
+    score, _ = EventRecipe(steps_of(FEATURES.all), NETWORK).fit(rows, rows["fraud"].to_numpy() == 1, 0)
+
+    assert score.shift == pytest.approx(np.log(400 / (rows["fraud"] == 0).sum()))
+    assert (1 / (1 + np.exp(-score.score(rows)))).mean() == pytest.approx(rows["fraud"].mean(), rel=0.25)
 
 
 @pytest.mark.parametrize("kind", [kind for kind in READERS if kind != "gru"])

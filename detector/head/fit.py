@@ -131,25 +131,25 @@ def fit_head(
     kept_back = _kept_back(truth, known, recipe, random_state)
     labelled = LabelledRows(truth, known, known & ~kept_back, time, time if known_at is None else known_at)
     later, raw = _later(table, labelled, labelled.parts(recipe.folds + 1), recipe, random_state)
-    normal, score, found = table[kept_back], None, {}
+    risk, normal, score = measures["risk"].to_numpy(), table[kept_back], None
+    facts = _compare(raw, risk[later], truth[later], counts[later], random_state)
     if events is not None:
         read = _read_events(rows, table, labelled, counts, events, recipe, random_state)
-        found = read.facts
+        facts |= read.facts
         if read.serve:
-            table, later, raw = read.table, read.later, read.raw
-            score, found["events_parity"] = events.fit(rows[labelled.learnt], truth[labelled.learnt], random_state)
+            table, later, raw, alone = read.table, read.later, read.raw, facts["serves"]
+            facts |= _compare(raw, risk[later], truth[later], counts[later], random_state)
+            facts["serves"] |= alone  # the last part alone may be too small to prove what all the later rows did
+            score, facts["events_parity"] = events.fit(rows[labelled.learnt], truth[labelled.learnt], random_state)
             normal = _beside(normal, score.score(rows[kept_back]))
             names = (*names, EVENTS)
     calibration = LogisticRegression(C=1e6).fit(raw[:, None], truth[later], sample_weight=counts[later])
-    facts = _compare(raw, measures["risk"].to_numpy()[later], truth[later], counts[later], random_state) | found
     models = recipe.fit(table[labelled.learnt], truth[labelled.learnt], random_state)
     graph = _graph(models, table[labelled.learnt])
     slope, intercept = max(float(calibration.coef_[0, 0]), 1e-6), float(calibration.intercept_[0])
-    risk = slope * graph.run({"rows": normal})[OUTPUT][:, 0].astype(np.float64) + intercept
-    risk += between_equals(normal, names)
-    calibrator = Calibrator(risk)
-    if tail == "pareto" and calibrator.pareto is not None:
-        calibrator = Calibrator(risk, tail=tail)
+    normal_risk = slope * graph.run({"rows": normal})[OUTPUT][:, 0].astype(np.float64) + intercept
+    normal_risk += between_equals(normal, names)
+    calibrator = _calibrator(normal_risk, tail)
     facts |= {
         "rows_learnt": int(labelled.learnt.sum()),
         "anomalies_learnt": int(truth[labelled.learnt].sum()),
@@ -157,10 +157,20 @@ def fit_head(
         "anomalies_later": int(truth[later].sum()),
         "rows_calibrated": calibrator.size,
     }
-    empty = np.isnan(normal).all(axis=0)
-    typical = np.full(len(names), np.nan)
-    typical[~empty] = np.nanmedian(normal[:, ~empty], axis=0)
-    return Head(names, graph, slope, intercept, calibrator, tuple(typical.tolist()), score, facts)
+    return Head(names, graph, slope, intercept, calibrator, _typical(normal), score, facts)
+
+
+def _calibrator(risk: Floats, tail: str) -> Calibrator:
+    calibrator = Calibrator(risk)
+    return Calibrator(risk, tail=tail) if tail == "pareto" and calibrator.pareto is not None else calibrator
+
+
+def _typical(table: NDArray[np.float32]) -> tuple[float, ...]:
+    """The median of each column; missing where all is."""
+    empty = np.isnan(table).all(axis=0)
+    typical = np.full(table.shape[1], np.nan)
+    typical[~empty] = np.nanmedian(table[:, ~empty], axis=0)
+    return tuple(typical.tolist())
 
 
 def _kept_back(truth: Flags, known: Flags, recipe: HeadRecipe, random_state: int) -> Flags:
