@@ -73,10 +73,6 @@ def fitted(rows: pd.DataFrame, events: EventRecipe) -> Head:
     )
 
 
-def risk_of(head: Head, rows: pd.DataFrame) -> Any:
-    return head.risk(rows, measures_of(rows))
-
-
 class Noise(EventRecipe):
     """A network that learns nothing; ``seen`` are the rows it was given."""
 
@@ -95,20 +91,6 @@ class Noise(EventRecipe):
         return np.random.default_rng(len(rows)).normal(size=len(rows))
 
 
-@pytest.fixture(scope="module")
-def head() -> Head:
-    return fitted(payments(), EventRecipe(steps_of(FEATURES.all), NETWORK))
-
-
-def test_events_stay_where_later_labels_agree(head: Head) -> None:
-    """What only the order of events tells is learnt, found on the latest rows, and becomes an input of the head."""
-    assert head.facts["events_serve"]
-    assert head.facts["ap_with_events"] > head.facts["ap_without_events"] + 0.2
-    assert head.facts["events_gain_low"] > 0
-    assert head.columns == ("amount", "risk", EVENTS)
-    assert head.facts["events_parity"] < 1e-3
-
-
 def test_events_are_left_out_where_they_add_nothing() -> None:
     """A head that tells all frauds by the amount gets no further input, and keeps no network."""
     head = fitted(payments(by_order=False), Noise(steps_of(FEATURES.all), NETWORK))
@@ -116,38 +98,7 @@ def test_events_are_left_out_where_they_add_nothing() -> None:
     assert not head.facts["events_serve"]
     assert head.columns == ("amount", "risk")
     assert head.events is None
-    assert EVENTS not in head.to_parts().facts
-
-
-def test_head_with_events_survives_a_bundle_and_scores_rows_alone(head: Head) -> None:
-    """What is saved answers the same, row by row and all at once."""
-    rows = payments().iloc[-300:]
-    again = Head.from_parts(head.to_parts())
-
-    together = risk_of(head, rows)
-
-    assert np.ptp(together) > 1
-    assert (risk_of(again, rows) == together).all()
-    assert risk_of(again, rows.iloc[[7]])[0] == together[7]
-
-
-def test_p_values_of_normal_rows_are_uniform(head: Head) -> None:
-    """They come from rows that neither trees nor network learnt from."""
-    rows = payments(seed=1)
-    p_value = head.calibrator.p_value(risk_of(head, rows))[rows["fraud"] == 0]
-    for level in (0.05, 0.2, 0.5):
-        assert (p_value <= level).mean() == pytest.approx(level, abs=0.06)
-
-
-def test_falls_name_the_channel(head: Head) -> None:
-    """Without the amounts before it, a fraud looks less like one; the pauses say nothing here."""
-    rows = payments()
-    assert head.events is not None
-
-    falls = head.events.falls(rows[rows["fraud"] == 1]).mean(axis=0)
-
-    named = dict(zip([channel.said_as for channel in head.events.window.steps.channels], falls, strict=True))
-    assert named["amount"] > 3 * named["since_90d_by_card"]
+    assert "events" not in head.to_parts().facts
 
 
 def test_no_row_is_scored_by_a_network_that_saw_its_part_or_a_later_label() -> None:
@@ -207,9 +158,9 @@ def test_settings_without_meaning_are_refused(settings: dict[str, Any], message:
         EventClassifier(**settings)
 
 
-def raw_payments() -> pd.DataFrame:
+def raw_payments(seed: int = 0) -> pd.DataFrame:
     """The same payments as a source has them."""
-    rows = payments(3_000)[["id", "time", "card", "amount", "fraud"]]
+    rows = payments(3_000, seed=seed)[["id", "time", "card", "amount", "fraud"]]
     shifted = rows["time"] - rows["time"].min() + pd.Timestamp(START.replace(tzinfo=None))
     return rows.assign(time=shifted, transaction_id=rows["id"], card_id=rows["card"], is_fraud=rows["fraud"])
 
@@ -231,6 +182,12 @@ SECTIONS: dict[str, Any] = {
 }
 
 
+def featured(seed: int = 0) -> pd.DataFrame:
+    """The same with their features."""
+    features = FeatureSet(SECTIONS["features"]["history"], time="time", key="transaction_id")
+    return features.compute(raw_payments(seed))
+
+
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
     """A folder with a detector that learnt from most of the payments, and what the training said."""
@@ -241,20 +198,60 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
     return folder, "\n".join(report.summary())
 
 
-def test_training_says_that_the_head_reads_events(trained: tuple[Path, str]) -> None:
-    """The summary and the metrics say by how much, and only the head sees the columns of single events."""
-    folder, said = trained
+@pytest.fixture(scope="module")
+def scorer(trained: tuple[Path, str]) -> TabularScorer:
+    """The detector of the bundle."""
+    found = bundle.load(trained[0] / "bundle")
+    assert isinstance(found, TabularScorer)
+    return found
 
-    scorer = bundle.load(folder / "bundle")
 
-    assert isinstance(scorer, TabularScorer)
-    assert "It reads the events before a row: they change its average precision on the latest rows by +0." in said
+def test_events_stay_where_later_labels_agree(scorer: TabularScorer, trained: tuple[Path, str]) -> None:
+    """What only the order of events tells is found on the latest rows, becomes an input of the head, and is told."""
+    head = scorer.serving_head
+
+    assert head is not None
+    assert head.facts["events_serve"]
+    assert head.facts["ap_with_events"] > head.facts["ap_without_events"] + 0.2
+    assert head.facts["events_parity"] < 1e-3
+    assert head.columns == ("amount", "risk", "forest", EVENTS)
+    assert "It reads the events before a row: they change its average precision on the latest rows by +0." in trained[1]
     assert scorer.metrics["head_events_gain_low"] > 0
     assert [feature.name for feature in scorer.columns.features] == ["amount"]
-    assert scorer.serving_head is not None
-    assert scorer.serving_head.columns[0] == "amount"
-    assert EVENTS in scorer.serving_head.columns
-    assert not any("_last_" in name for name in scorer.serving_head.columns)
+
+
+def test_head_with_events_survives_a_bundle_and_scores_rows_alone(scorer: TabularScorer) -> None:
+    """What is saved answers the same, row by row and all at once."""
+    rows = featured().iloc[-300:]
+    head = scorer.serving_head
+    assert head is not None
+    again = scorer.with_head(Head.from_parts(head.to_parts()))
+
+    together = scorer.measure(rows)
+
+    assert np.ptp(together["risk"]) > 1
+    pd.testing.assert_frame_equal(again.measure(rows), together, check_exact=True)
+    pd.testing.assert_frame_equal(again.measure(rows.iloc[[7]]), together.iloc[[7]], check_exact=True)
+
+
+def test_p_values_of_normal_rows_are_uniform(scorer: TabularScorer) -> None:
+    """They come from rows that neither trees nor network learnt from."""
+    rows = featured(seed=1)
+    p_value = scorer.measure(rows)["p_value"][rows["is_fraud"] == 0]
+    for level in (0.05, 0.2, 0.5):
+        assert (p_value <= level).mean() == pytest.approx(level, abs=0.06)
+
+
+def test_falls_name_the_channel(scorer: TabularScorer) -> None:
+    """Without the amounts before it, a fraud looks less like one; the pauses say nothing here."""
+    rows, head = featured(), scorer.serving_head
+    assert head is not None
+    assert head.events is not None
+
+    falls = head.events.falls(rows[rows["is_fraud"] == 1]).mean(axis=0)
+
+    named = dict(zip([channel.said_as for channel in head.events.window.steps.channels], falls, strict=True))
+    assert named["amount"] > 3 * named["since_90d_by_card_id"]
 
 
 def test_batch_and_service_score_alike(trained: tuple[Path, str], tmp_path: Path) -> None:
@@ -279,11 +276,9 @@ def test_batch_and_service_score_alike(trained: tuple[Path, str], tmp_path: Path
     pd.testing.assert_series_equal(found.sort_index(), batch.loc[found.sort_index().index], rtol=1e-12)
 
 
-def test_reasons_of_events_name_columns_that_people_know(trained: tuple[Path, str]) -> None:
+def test_reasons_of_events_name_columns_that_people_know(scorer: TabularScorer) -> None:
     """What the order of events adds is said of the amount, not of numbered events."""
-    scorer = bundle.load(trained[0] / "bundle")
-    assert isinstance(scorer, TabularScorer)
-    rows = FeatureSet(SECTIONS["features"]["history"], time="time", key="transaction_id").compute(raw_payments())
+    rows = featured()
 
     reasons = scorer.explain(rows[rows["is_fraud"] == 1].iloc[-20:])
 
