@@ -16,7 +16,7 @@ precision, and the share of the frauds of each scenario among the 100 riskiest r
     The same with the score of a network that reads the last 32 events, where the later of the labelled rows say that
     it stays (``stays``); else it is the head.
 
-What the networks read, and how a head is taught their scores, was chosen on seed 101 and the week of 27 May.
+What the networks read, and how a head is taught their scores, was chosen on seed 101.
 """
 
 from __future__ import annotations
