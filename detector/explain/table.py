@@ -15,6 +15,7 @@ from detector.encoding.table import UNSEEN, Encoded, TableEncoder, from_cycle
 from detector.explain import reason as explain
 from detector.explain.reason import Reason
 from detector.features.feature import is_rising
+from detector.head.events import EVENTS, EventScore
 from detector.head.model import Head
 from detector.members.rare_values import RARE_VALUES
 
@@ -132,9 +133,24 @@ class TableExplainer:
         for fall, name in zip(falls.T, head.columns, strict=True):
             if name in places:
                 shares[:, places[name]] += fall
+            elif name == EVENTS and head.events is not None:
+                shares += fall[:, None] * self._shares_of_events(head.events, rows, members, places)
             else:
                 shares += fall[:, None] * members
         total = shares.sum(axis=1, keepdims=True)
+        return np.where(total > 0, shares / np.where(total > 0, total, 1.0), members)
+
+    def _shares_of_events(
+        self, events: EventScore, rows: pd.DataFrame, members: NDArray[np.float64], places: dict[str, int]
+    ) -> NDArray[np.float64]:
+        """The same of the score of the events before: of the columns they are known by, else as the members share."""
+        falls, shares = events.falls(rows), np.zeros(members.shape)
+        total = falls.sum(axis=1, keepdims=True)
+        for channel, fall in zip(events.window.steps.channels, falls.T, strict=True):
+            if channel.said_as in places:
+                shares[:, places[str(channel.said_as)]] += fall
+            else:
+                shares += fall[:, None] * members
         return np.where(total > 0, shares / np.where(total > 0, total, 1.0), members)
 
     @cached_property

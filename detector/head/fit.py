@@ -16,6 +16,9 @@ from detector.arrays import Flags, Floats, Places
 from detector.checks import check_interval, check_least
 from detector.decide.calibrate import Calibrator
 from detector.errors import DataError
+from detector.head.events import EVENTS
+from detector.head.fit_events import EventRecipe
+from detector.head.labelled import LabelledRows
 from detector.head.model import OUTPUT, Head, between_equals, boosting_to_onnx, inputs
 from detector.onnx.graph import Graph, joined
 from detector.onnx.parity import largest_difference
@@ -23,6 +26,9 @@ from detector.onnx.parity import largest_difference
 RESAMPLES = 100
 MEASURES_LEFT_OUT = ("p_value",)
 MOST_CALIBRATION_ROWS = 50_000
+EVENT_PARTS = 4
+"""Parts, one later than the other, of which the last decides whether the events before a row are of use. Fewer, and the
+networks that score the earlier ones learn from few rows; more, and the last holds few anomalies, at more networks."""
 
 
 @dataclass(frozen=True)
@@ -91,6 +97,7 @@ def fit_head(
     weight: Floats | None = None,
     tail: str = "empirical",
     recipe: HeadRecipe | None = None,
+    events: EventRecipe | None = None,
     random_state: int = 0,
 ) -> Head:
     """Learn from labelled rows (1 anomalous, 0 normal, missing unknown), as far as labels were known when it is fitted.
@@ -102,6 +109,9 @@ def fit_head(
     - ``known_at``: when each label became known; a fold is scored by what was known when it began. At once by default.
     - ``weight``: how many rows each stands for, where those not known to be anomalous are a sample.
     - ``tail``: see ``Calibrator``; empirical where there are too few rows for a Pareto tail.
+    - ``events``: how a network reads each row among the events before it. Its score becomes one more input, if on the
+      last quarter of the rows the head ranks better with it; ``facts`` then hold ``ap_with_events``,
+      ``ap_without_events``, their paired ``events_gain`` with its 90 % interval, and ``events_serve``.
 
     The head's ``facts`` are ``ap_head`` and ``ap_risk`` on the later rows with their 90 % intervals (``_low``,
     ``_high``), the same of the paired ``gain``, and ``serves``, whether ``gain_low`` is above zero. Raises
@@ -119,30 +129,48 @@ def fit_head(
     table = inputs(rows, measures, names)
     counts = np.ones(len(table)) if weight is None else np.asarray(weight, dtype=np.float64)
     kept_back = _kept_back(truth, known, recipe, random_state)
-    learnt = known & ~kept_back
-    later, raw = _later(table, truth, known, learnt, time, time if known_at is None else known_at, recipe, random_state)
+    labelled = LabelledRows(truth, known, known & ~kept_back, time, time if known_at is None else known_at)
+    later, raw = _later(table, labelled, labelled.parts(recipe.folds + 1), recipe, random_state)
+    risk, normal, score = measures["risk"].to_numpy(), table[kept_back], None
+    facts = _compare(raw, risk[later], truth[later], counts[later], random_state)
+    if events is not None:
+        read = _read_events(rows, table, labelled, counts, events, recipe, random_state)
+        facts |= read.facts
+        if read.serve:
+            table, later, raw, alone = read.table, read.later, read.raw, facts["serves"]
+            facts |= _compare(raw, risk[later], truth[later], counts[later], random_state)
+            facts["serves"] |= alone  # the last part alone may be too small to prove what all the later rows did
+            score, facts["events_parity"] = events.fit(rows[labelled.learnt], truth[labelled.learnt], random_state)
+            normal = _beside(normal, score.score(rows[kept_back]))
+            names = (*names, EVENTS)
     calibration = LogisticRegression(C=1e6).fit(raw[:, None], truth[later], sample_weight=counts[later])
-    facts = _compare(raw, measures["risk"].to_numpy()[later], truth[later], counts[later], random_state)
-    models = recipe.fit(table[learnt], truth[learnt], random_state)
-    graph = _graph(models, table[learnt])
+    models = recipe.fit(table[labelled.learnt], truth[labelled.learnt], random_state)
+    graph = _graph(models, table[labelled.learnt])
     slope, intercept = max(float(calibration.coef_[0, 0]), 1e-6), float(calibration.intercept_[0])
-    normal = table[kept_back]
-    risk = slope * graph.run({"rows": normal})[OUTPUT][:, 0].astype(np.float64) + intercept
-    risk += between_equals(normal, names)
-    calibrator = Calibrator(risk)
-    if tail == "pareto" and calibrator.pareto is not None:
-        calibrator = Calibrator(risk, tail=tail)
+    normal_risk = slope * graph.run({"rows": normal})[OUTPUT][:, 0].astype(np.float64) + intercept
+    normal_risk += between_equals(normal, names)
+    calibrator = _calibrator(normal_risk, tail)
     facts |= {
-        "rows_learnt": int(learnt.sum()),
-        "anomalies_learnt": int(truth[learnt].sum()),
+        "rows_learnt": int(labelled.learnt.sum()),
+        "anomalies_learnt": int(truth[labelled.learnt].sum()),
         "rows_later": len(later),
         "anomalies_later": int(truth[later].sum()),
         "rows_calibrated": calibrator.size,
     }
-    empty = np.isnan(normal).all(axis=0)
-    typical = np.full(len(names), np.nan)
-    typical[~empty] = np.nanmedian(normal[:, ~empty], axis=0)
-    return Head(names, graph, slope, intercept, calibrator, tuple(typical.tolist()), facts)
+    return Head(names, graph, slope, intercept, calibrator, _typical(normal), score, facts)
+
+
+def _calibrator(risk: Floats, tail: str) -> Calibrator:
+    calibrator = Calibrator(risk)
+    return Calibrator(risk, tail=tail) if tail == "pareto" and calibrator.pareto is not None else calibrator
+
+
+def _typical(table: NDArray[np.float32]) -> tuple[float, ...]:
+    """The median of each column; missing where all is."""
+    empty = np.isnan(table).all(axis=0)
+    typical = np.full(table.shape[1], np.nan)
+    typical[~empty] = np.nanmedian(table[:, ~empty], axis=0)
+    return tuple(typical.tolist())
 
 
 def _kept_back(truth: Flags, known: Flags, recipe: HeadRecipe, random_state: int) -> Flags:
@@ -156,34 +184,72 @@ def _kept_back(truth: Flags, known: Flags, recipe: HeadRecipe, random_state: int
 
 def _later(
     table: NDArray[np.float32],
-    truth: Flags,
-    known: Flags,
-    learnt: Flags,
-    time: pd.Series,
-    known_at: pd.Series,
+    labelled: LabelledRows,
+    parts: list[Places],
     recipe: HeadRecipe,
     random_state: int,
+    *,
+    first: int = 1,
 ) -> tuple[Places, Floats]:
-    """Labelled rows, and the log-odds that models of only what was known before give them."""
-    when, since = time.to_numpy(), known_at.to_numpy()
-    order = np.flatnonzero(known)[np.argsort(when[known], kind="stable")]
-    parts = np.array_split(order, recipe.folds + 1)
-    scored, log_odds = [], []
-    for number in range(1, len(parts)):
-        past = np.concatenate(parts[:number])
-        if len(parts[number]):
-            past = past[learnt[past] & (since[past] <= when[parts[number][0]])]
-        if not truth[past].any() or truth[past].all():
+    """The rows from a part on, and the log-odds that models of only what was known before each part give them."""
+    truth, scored, log_odds = labelled.truth, [], []
+    for number in range(first, len(parts)):
+        past = labelled.before(parts, number)
+        if not labelled.has_both(past):
             continue
         models = recipe.fit(table[past], truth[past], random_state)
         scored.append(parts[number])
         log_odds.append(np.mean([model.decision_function(table[parts[number]]) for model in models], axis=0))
-    if not scored or not truth[np.concatenate(scored)].any() or truth[np.concatenate(scored)].all():
+    if not scored or not labelled.has_both(np.concatenate(scored)):
         raise DataError(
             f"A head needs anomalies among the earlier and the later labelled rows, and the earlier ones known when "
-            f"the later happen; {int(truth[known].sum())} anomalies in all are no such."
+            f"the later happen; {int(truth.sum())} anomalies in all are no such."
         )
     return np.concatenate(scored), np.concatenate(log_odds)
+
+
+@dataclass(frozen=True)
+class _EventsRead:
+    """What the score of the events before a row adds on the last part; rows and log-odds as ``_later`` gives them."""
+
+    facts: dict[str, Any]
+    table: NDArray[np.float32]
+    later: Places
+    raw: Floats
+
+    @property
+    def serve(self) -> bool:
+        return bool(self.facts["events_serve"])
+
+
+def _read_events(
+    rows: pd.DataFrame,
+    table: NDArray[np.float32],
+    labelled: LabelledRows,
+    counts: Floats,
+    events: EventRecipe,
+    recipe: HeadRecipe,
+    random_state: int,
+) -> _EventsRead:
+    parts = labelled.parts(EVENT_PARTS)
+    wider = _beside(table, events.held_out(rows, labelled, parts, random_state))
+    try:
+        later, without = _later(table, labelled, parts, recipe, random_state, first=EVENT_PARTS - 1)
+    except DataError:
+        return _EventsRead({"events_serve": False}, table, np.array([], dtype=np.intp), np.array([]))
+    _, raw = _later(wider, labelled, parts, recipe, random_state, first=EVENT_PARTS - 1)
+    found = _compare(raw, without, labelled.truth[later], counts[later], random_state)
+    facts = {
+        "ap_with_events": found["ap_head"],
+        "ap_without_events": found["ap_risk"],
+        **{f"events_{name}": found[name] for name in ("gain", "gain_low", "gain_high")},
+        "events_serve": found["serves"],
+    }
+    return _EventsRead(facts, wider, later, raw)
+
+
+def _beside(table: NDArray[np.float32], score: Floats) -> NDArray[np.float32]:
+    return np.column_stack([table, score.astype(np.float32)])
 
 
 def _compare(raw: Floats, risk: Floats, truth: Flags, weight: Floats, random_state: int) -> dict[str, Any]:

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from detector.arrays import Floats
 from detector.decide.calibrate import Calibrator
 from detector.errors import SchemaError, nearest
+from detector.head.events import EVENTS, EventScore
 from detector.onnx.graph import Graph
 from detector.onnx.parts import Parts, under
 
@@ -38,6 +39,7 @@ class Head:
     - ``slope``, ``intercept``: calibration: the risk, in log-odds, is slope · raw + intercept.
     - ``calibrator``: how that risk becomes a p-value: by rows known to be normal that the head did not learn from.
     - ``typical``: the median of each input in those rows: what reasons compare a row with.
+    - ``events``: what makes its input ``events before``, where that is one.
     - ``facts``: what was found while fitting.
     """
 
@@ -47,6 +49,7 @@ class Head:
     intercept: float
     calibrator: Calibrator
     typical: tuple[float, ...]
+    events: EventScore | None = None
     facts: dict[str, Any] = field(default_factory=dict)
 
     @property
@@ -60,11 +63,11 @@ class Head:
         ``measures`` are the unsupervised ones, as ``TabularScorer.unsupervised`` returns them. Raises ``SchemaError``
         if a column is missing.
         """
-        return self._risk(inputs(rows, measures, self.columns))
+        return self._risk(self._inputs(rows, measures))
 
     def contributions(self, rows: pd.DataFrame, measures: pd.DataFrame) -> Floats:
         """How far the risk falls when one input is replaced by a typical value, shape (n_rows, n_columns)."""
-        table = inputs(rows, measures, self.columns)
+        table = self._inputs(rows, measures)
         risk, falls = self._risk(table), np.zeros(table.shape)
         for place, value in enumerate(self.typical):
             changed = table.copy()
@@ -81,7 +84,11 @@ class Head:
             "facts": self.facts,
         }
         arrays = under("calibrator", self.calibrator.state()) | {"typical": np.array(self.typical)}
-        return Parts(facts, arrays, {OUTPUT: self.graph.content})
+        graphs = {OUTPUT: self.graph.content}
+        if self.events is not None:
+            events = self.events.to_parts()
+            facts["events"], graphs = events.facts, graphs | events.graphs
+        return Parts(facts, arrays, graphs)
 
     @classmethod
     def from_parts(cls, parts: Parts) -> Self:
@@ -94,8 +101,14 @@ class Head:
             intercept=float(facts["intercept"]),
             calibrator=Calibrator.from_state(parts.part("calibrator")),
             typical=tuple(parts.arrays["typical"].tolist()),
+            events=EventScore.from_parts(Parts(facts["events"], {}, parts.graphs)) if facts.get("events") else None,
             facts=facts["facts"],
         )
+
+    def _inputs(self, rows: pd.DataFrame, measures: pd.DataFrame) -> NDArray[np.float32]:
+        if self.events is not None:
+            measures = measures.assign(**{EVENTS: self.events.score(rows)})
+        return inputs(rows, measures, self.columns)
 
     def _risk(self, table: NDArray[np.float32]) -> Floats:
         raw = self.graph.run({"rows": table})[OUTPUT][:, 0].astype(np.float64)

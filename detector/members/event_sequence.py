@@ -6,7 +6,7 @@ All of it happens inside the ONNX graph, as with ``detector.encoding``.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
@@ -32,10 +32,12 @@ class Channel:
 
     - ``columns``: where it stands of each event, oldest first, the row itself last; None where it is not kept.
     - ``coded``: whether it is a number from 0 to 15 that stands for a name.
+    - ``said_as``: the column by which people know it, if the row has that: reasons name it.
     """
 
     columns: tuple[str | None, ...]
     coded: bool = False
+    said_as: str | None = None
 
 
 @dataclass(frozen=True)
@@ -71,13 +73,13 @@ class Steps:
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values, for JSON."""
-        channels = [{"columns": list(channel.columns), "coded": channel.coded} for channel in self.channels]
+        channels = [asdict(channel) | {"columns": list(channel.columns)} for channel in self.channels]
         return {"sensors": channels, "beside": list(self.beside)}
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> Self:
         """The inverse of ``to_dict``."""
-        channels = tuple(Channel(tuple(each["columns"]), coded=each["coded"]) for each in values["sensors"])
+        channels = tuple(Channel(**each | {"columns": tuple(each["columns"])}) for each in values["sensors"])
         return cls(channels, tuple(values["beside"]))
 
 
@@ -104,6 +106,7 @@ def steps_of(features: Iterable[Feature]) -> Steps:
     found: dict[tuple[str, ...], dict[int, Feature]] = {}
     for feature in events:
         found.setdefault((feature.measure, *feature.of), {})[feature.back] = feature
+    (by, window), *_ = entities
     past = max(max(own) - (measure == "gap") for (measure, *_), own in found.items())
     channels = []
     for (measure, *of), own in found.items():
@@ -112,7 +115,8 @@ def steps_of(features: Iterable[Feature]) -> Steps:
         else:
             ahead = int(measure == "gap")
             columns = [own[back].name if (back := step + ahead) in own else None for step in range(past, -1, -1)]
-        channels.append(Channel(tuple(columns), coded=measure == "code"))
+        said_as = Feature("since", by=by, window=window).name if measure == "gap" else of[0]
+        channels.append(Channel(tuple(columns), coded=measure == "code", said_as=said_as))
     return Steps(tuple(channels), beside=tuple(feature.name for feature in events))
 
 

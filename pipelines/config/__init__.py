@@ -161,8 +161,12 @@ class Config(Section):
         check_names(self.rules)
         if self.rules and self.kind == "sensors":
             raise ValueError("`rules` are about rows of tables, and `kind` is sensors. Leave them out.")
-        if self.train.sequence.enabled:
-            self.features.check_events()
+        for setting, section in (
+            ("train.sequence", self.train.sequence),
+            ("train.head.events", self.train.head.events),
+        ):
+            if section.enabled:
+                self.features.check_events(setting)
         if self.source.path is not None and self.source.path in (self.output.path, self.output.quarantine):
             raise ValueError("`output` would replace the file that `source` reads. Name another file.")
         if self.source.url is not None and (self.source.url, self.source.table) == (

@@ -79,8 +79,8 @@ class FeaturesSection(Section):
         """Whether there are any."""
         return bool(self.history or self.calendar)
 
-    def check_events(self) -> None:
-        """Make sure that there are events for the member `sequence` to read.
+    def check_events(self, setting: str) -> None:
+        """Make sure that there are events for a network to read.
 
         Raises ``ValueError`` if no feature is of single events, or they are of several entities.
         """
@@ -90,7 +90,7 @@ class FeaturesSection(Section):
         try:
             steps_of(feature.parse(self.history))
         except SettingError as error:
-            raise ValueError(f"train.sequence: {error}") from None
+            raise ValueError(f"{setting}: {error}") from None
 
     def feature_set(self, columns: ColumnsSection) -> FeatureSet:
         """The features as the library knows them.

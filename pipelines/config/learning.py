@@ -128,6 +128,11 @@ class NeighboursSection(Section):
     """Known rows that stand for the bulk, by which training rows are ranked."""
 
 
+def _check_whole_heads(encoder: str, units: int) -> None:
+    if encoder == "transformer" and units % 4:
+        raise ValueError(f"units expected a multiple of 4 for a transformer, received {units}.")
+
+
 class SequenceSection(Section):
     """The network that reads a row among the events before it: what this entity did, in which order.
 
@@ -160,8 +165,7 @@ class SequenceSection(Section):
 
     @model_validator(mode="after")
     def _whole_heads(self) -> Self:
-        if self.encoder == "transformer" and self.units % 4:
-            raise ValueError(f"units expected a multiple of 4 for a transformer, received {self.units}.")
+        _check_whole_heads(self.encoder, self.units)
         return self
 
 
@@ -211,6 +215,31 @@ class ReportsSection(Section):
     """The column that says what was found, 1 fraud and 0 not. Without it, every report is of a fraud."""
 
 
+class HeadEventsSection(Section):
+    """A network that reads each row among the events before it, and learns from labels: one more input of the head.
+
+    Its window is made of `last`, `gap` and `code` in `features.history`, of one entity. It stays only if, on the later
+    of the labelled rows, the head ranks better with it.
+    """
+
+    enabled: bool = False
+    """Whether it is fitted."""
+
+    encoder: Literal["gru", "lstm", "transformer"] = "gru"
+    """What reads the window."""
+
+    units: PositiveInt = 32
+    """Width of the network; for a transformer a multiple of 4."""
+
+    epochs: PositiveInt = 8
+    """Passes over the labelled rows."""
+
+    @model_validator(mode="after")
+    def _whole_heads(self) -> Self:
+        _check_whole_heads(self.encoder, self.units)
+        return self
+
+
 class HeadSection(Section):
     """What labels teach: boosted trees over columns, features and the members' scores, once there are enough labels."""
 
@@ -231,6 +260,9 @@ class HeadSection(Section):
 
     verdicts: bool = True
     """Whether answers to alerts count as labels too, from the moment they were given; also for `features`."""
+
+    events: HeadEventsSection = HeadEventsSection()
+    """A network that reads each row among the events before it, and learns from labels: one more input of the head."""
 
     trusted: tuple[str, ...] = ()
     """Columns that tell the labels nearly perfectly and are known when a row happens. With others that do, no head \

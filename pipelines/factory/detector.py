@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from detector.detectors.table.detector import TabularDetector
     from detector.detectors.table.scorer import TabularScorer
     from detector.detectors.table.training_filters import Filters
+    from detector.members.event_sequence import Steps
     from detector.training.settings import OnStep, Training
     from pipelines.config import CleaningSection, Config, PolicySection, TrainingSection
 
@@ -93,7 +94,6 @@ def detector_of(config: Config, schema: Schema, *, on_step: OnStep | None = None
     from detector.detectors.table.detector import TabularDetector
     from detector.encoders.events import EventAutoencoder
     from detector.encoders.table import TableAutoencoder
-    from detector.members.event_sequence import steps_of
 
     section = config.train
     chosen = {name: getattr(section, name) for name in ("autoencoder", "forest", "neighbours", "sequence")}
@@ -129,10 +129,22 @@ def detector_of(config: Config, schema: Schema, *, on_step: OnStep | None = None
             training=training_of(events.training),
             **events.model_dump(exclude={"enabled", "encoder", "training"}),
         ),
-        steps=steps_of(config.features.feature_set(config.columns).all) if events.enabled else None,
+        steps=events_read(config),
         warm_start=_earlier(config) if network.training.warm_start else None,
         on_step=on_step,
     )
+
+
+def events_read(config: Config) -> Steps | None:
+    """The columns that hold the events before each row, if a member or the head reads them.
+
+    Raises ``SettingError`` if no feature says what came before a row.
+    """
+    from detector.members.event_sequence import steps_of
+
+    if not config.train.sequence.enabled and not config.train.head.events.enabled:
+        return None
+    return steps_of(config.features.feature_set(config.columns).all)
 
 
 def sequence_detector_of(config: Config, schema: Schema, *, on_step: OnStep | None = None) -> SequenceDetector:

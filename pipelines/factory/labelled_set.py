@@ -13,6 +13,7 @@ from detector.detectors.table.scorer import TabularScorer
 from detector.errors import DataError
 from detector.schema import Schema
 from pipelines.config import Config
+from pipelines.factory.detector import events_read
 from pipelines.factory.leakage import Suspect, suspects_note, suspects_of
 from pipelines.labels.feedback import Statements
 from pipelines.labels.known import KnownLabels, known_labels
@@ -116,24 +117,33 @@ def train_head(scorer: TabularScorer, labelled: LabelledSet | None, config: Conf
 
     The members must have been fitted without the rows of the labelled set.
     """
+    from detector.encoders.event_classifier import EventClassifier
     from detector.head.fit import HeadRecipe, fit_head  # scikit-learn, which a service that scores does not need
+    from detector.head.fit_events import EventRecipe
 
     if labelled is None:
         return scorer
     reason, head = labelled.reason, None
     if not reason:
-        section, schema = config.train.head, scorer.schema
+        section, schema, steps = config.train.head, scorer.schema, events_read(config)
+        columns = schema.without(() if steps is None else steps.beside)
+        events, network = None, section.events
+        if network.enabled and steps is not None:
+            reader = EventClassifier(kind=network.encoder, units=network.units)
+            training = replace(reader.training, epochs=network.epochs)
+            events = EventRecipe(steps, replace(reader, training=training))
         try:
             head = fit_head(
                 labelled.rows,
                 scorer.unsupervised(labelled.rows),
                 labelled.known.label,
                 labelled.rows[str(schema.time)],
-                columns=schema.numeric + schema.boolean,
+                columns=columns.numeric + columns.boolean,
                 known_at=labelled.known.known_at,
                 weight=labelled.weight,
                 tail=config.train.tail,
                 recipe=HeadRecipe(trees=section.trees, models=section.models, least_anomalies=section.least_anomalies),
+                events=events,
                 random_state=config.random_state,
             )
         except DataError as error:
@@ -142,7 +152,7 @@ def train_head(scorer: TabularScorer, labelled: LabelledSet | None, config: Conf
     if head is not None:
         facts = head.facts
         metrics = {"head_serves": float(head.serves), "head_reason": _compared(facts)}
-        metrics |= {f"head_{name}": float(facts[name]) for name in facts if name.startswith(("ap_", "gain"))}
+        metrics |= {f"head_{name}": float(facts[name]) for name in facts if name.startswith(("ap_", "gain", "events_"))}
         metrics |= {f"head_{name}": float(facts[name]) for name in NUMBERS}
         metrics |= {f"head_labels_by_{what}": float(count) for what, count in labelled.known.counts.items()}
     return replace(scorer.with_head(head), metrics=scorer.metrics | metrics)
@@ -178,10 +188,22 @@ def _compared(facts: dict[str, object]) -> str:
         f"{facts[name]:.3f} ({facts[f'{name}_low']:.3f} to {facts[f'{name}_high']:.3f})"
         for name in ("ap_head", "ap_risk", "gain")
     )
-    return (
+    said = (
         f"On {facts['rows_later']:,} later labelled rows with {facts['anomalies_later']:,} anomalies its average "
         f"precision is {head}, that of the unsupervised risk {risk}; the gain {gain}, 90 % intervals."
     )
+    return f"{said} {_events(facts)}".strip()
+
+
+def _events(facts: dict[str, object]) -> str:
+    """Whether the head reads the events before a row, and why."""
+    if "events_serve" not in facts:
+        return ""
+    if "events_gain" not in facts:
+        return "It does not read the events before a row: too few anomalies are known to find out what they add."
+    gain = f"{facts['events_gain']:+.3f} ({facts['events_gain_low']:+.3f} to {facts['events_gain_high']:+.3f})"
+    does = "reads" if facts["events_serve"] else "does not read"
+    return f"It {does} the events before a row: they change its average precision on the latest rows by {gain}."
 
 
 def _no_head(rows: pd.DataFrame, reason: str) -> LabelledSet:

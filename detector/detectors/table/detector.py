@@ -82,7 +82,7 @@ class TabularDetector(OutlierMixin, BaseEstimator):  # type: ignore[misc]  # sci
     events : EventAutoencoder, optional
         How the member "sequence" is made and trained; the defaults if not given.
     steps : Steps, optional
-        The columns that hold the events before each row, for that member.
+        The columns that hold the events before each row, for that member or a head; other members do not read them.
     warm_start : TabularScorer, optional
         An earlier detector of the same columns and architecture, with whose weights the autoencoder starts.
     on_step : callable, optional

@@ -75,7 +75,7 @@ class Prepared:
     def of(cls, rows: pd.DataFrame, schema: Schema, recipe: Recipe) -> Self:
         """Split rows, and learn their columns from those that a first forest does not find unusual."""
         learnt, kept_back = _split(len(rows), recipe)
-        of_rows = schema if SEQUENCE not in recipe.members or recipe.steps is None else _of_rows(schema, recipe.steps)
+        of_rows = schema if recipe.steps is None else _of_rows(schema, recipe.steps)
         baseline = _baseline_rows(rows.iloc[learnt], of_rows, recipe)
         columns = TableEncoder.fit(rows.iloc[learnt], of_rows, baseline=baseline, max_levels=recipe.max_levels)
         encoded, prepare = columns.encode(rows), to_onnx(columns)
