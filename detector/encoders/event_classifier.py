@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
 from detector.arrays import Flags
 from detector.checks import check_least, one_of
-from detector.encoders.export import export
+from detector.encoders.compiled import Built, compiled
+from detector.encoders.export import answers
 from detector.errors import SettingError
 from detector.training.loop import OnEpoch, Training, keras_session, train
 
@@ -77,24 +78,26 @@ class EventClassifier:
 
         The row itself is the last of the ``timesteps`` events. Keras's own answer is kept of the probe rows.
         """
-        with keras_session(random_state):
-            trainer, scorer = self._models(steps.shape[1], timesteps)
+        width, learnt = steps.shape[1], len(steps) - self.training.held_out(len(steps))
+        key = self, width, timesteps, random_state, self.training.plan(learnt)
+        with keras_session(random_state), compiled(key, lambda: self._models(width, timesteps)) as made:
             train(
-                trainer,
+                made.built.trainer,
                 [steps, truth.astype(np.float32)[:, None]],
                 self.training,
                 random_state=random_state,
                 on_epoch=on_epoch,
             )
-            found = np.asarray(scorer.predict(probe, batch_size=1024, verbose=0))
-            return FittedClassifier(export(scorer, ["steps"], ["log_odds"]), found)
+            (found,) = answers(made.built.models["scorer"], [probe])
+            return FittedClassifier(made.export("scorer", ["steps"], ["log_odds"]), found)
 
-    def _models(self, width: int, timesteps: int) -> tuple[Any, Any]:
+    def _models(self, width: int, timesteps: int) -> Built:
         import keras
         from keras import layers, ops
 
-        from detector.encoders.parts import Trainer, filled, seen
+        from detector.encoders.parts import filled, seen
         from detector.encoders.sequences import make_core
+        from detector.training.trainer import Trainer
 
         steps, truth = keras.Input((width,), name="steps"), keras.Input((1,), name="truth")
         size = width // timesteps
@@ -104,4 +107,5 @@ class EventClassifier:
         core = make_core(self.kind, units=self.units, heads=HEADS, blocks=1, timesteps=timesteps)
         read = core.read(layers.Dense(self.units, activation="relu")(by_event(filled(steps))), there)
         log_odds = layers.Dense(1)(layers.Dense(self.units, activation="relu")(read))
-        return Trainer([steps, truth], ops.softplus(log_odds) - truth * log_odds), keras.Model(steps, log_odds)
+        trainer = Trainer([steps, truth], ops.softplus(log_odds) - truth * log_odds)
+        return Built(trainer, {"scorer": keras.Model(steps, log_odds)})
