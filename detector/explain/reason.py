@@ -17,8 +17,8 @@ from detector.errors import SettingError
 LEAST_SHARE = 0.02
 RULE = "rule "
 WEEKDAYS = ("Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday", "Sunday")
-GROUPED_FROM = 10_000
-"""Numbers from here on have their thousands apart; below, years and short codes stay as people write them."""
+GROUPED_FROM, WHOLE_GROUPED_FROM = 1_000, 10_000
+"""From here on numbers have their thousands apart; whole ones later, because years and short codes are whole numbers."""
 
 
 @dataclass(frozen=True)
@@ -167,10 +167,10 @@ def most_telling(reasons: Sequence[Reason], top: int) -> list[Reason]:
 
 
 def number(value: float, decimals: int) -> str:
-    """An observed number with the digits its column is written with; its thousands apart from five digits on.
+    """An observed number with the digits its column is written with, and large ones with their thousands apart.
 
-    >>> number(950.0, 2), number(2024, 0), number(125950.5, 2), number(float("nan"), 2)
-    ('950.00', '2024', '125,950.50', 'missing')
+    >>> number(2950.0, 2), number(2024, 0), number(12024, 0), number(float("nan"), 2)
+    ('2,950.00', '2024', '12,024', 'missing')
     """
     return "missing" if math.isnan(value) else _grouped(value, decimals)
 
@@ -192,7 +192,8 @@ def about(value: float, decimals: int) -> str:
 
 
 def _grouped(value: float, decimals: int) -> str:
-    return f"{value:,.{decimals}f}" if abs(value) >= GROUPED_FROM else f"{value:.{decimals}f}"
+    large = abs(value) >= (GROUPED_FROM if decimals else WHOLE_GROUPED_FROM)
+    return f"{value:,.{decimals}f}" if large else f"{value:.{decimals}f}"
 
 
 def clock(hours: float) -> str:
