@@ -18,7 +18,7 @@ LEAST_SHARE = 0.02
 RULE = "rule "
 WEEKDAYS = ("Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday", "Sunday")
 GROUPED_FROM, WHOLE_GROUPED_FROM = 1_000, 10_000
-"""From here on numbers have their thousands apart; whole ones later, because years and short codes are whole numbers."""
+"""From here on numbers have their thousands apart; whole ones later, as years and short codes are whole numbers."""
 
 
 @dataclass(frozen=True)
