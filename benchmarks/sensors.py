@@ -20,6 +20,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -124,15 +125,26 @@ def measure(
         if task is None:
             yield []
             continue
+        begun = time.process_time()
         scored = score_default(task)
+        default_seconds = time.process_time() - begun
         if alone:
             scored = {DEFAULT: scored[DEFAULT]}
         better: dict[str, bool] = {}
+        seconds = {DEFAULT: default_seconds}
         for name in encoders:
+            begun = time.process_time()
             scored[name], better[name] = score_encoder(name, task)
+            seconds[name] = time.process_time() - begun
         name = path.relative_to(folder).with_suffix("").as_posix()
         yield [
-            {"file": name, "method": method, **protocol.judge(task, found), "beats_pca": better.get(method, np.nan)}
+            {
+                "file": name,
+                "method": method,
+                **protocol.judge(task, found),
+                "seconds": seconds.get(method, np.nan),
+                "beats_pca": better.get(method, np.nan),
+            }
             for method, found in scored.items()
         ]
 
@@ -156,7 +168,9 @@ def compare(results: pd.DataFrame, protocol: Protocol) -> pd.DataFrame:
     for method, own in results.groupby("method", sort=False):
         beaten = own["beats_pca"].dropna()
         floor = f"{int(beaten.sum())} of {len(beaten)}" if len(beaten) else ""
-        lines[str(method)] = {**summarise(own, protocol), "files": len(own), "beats window-PCA held out": floor}
+        seconds = own["seconds"].sum() if own["seconds"].notna().any() else np.nan
+        figures = {**summarise(own, protocol), "files": len(own), "seconds": seconds}
+        lines[str(method)] = {**figures, "beats window-PCA held out": floor}
     return pd.DataFrame.from_dict(lines, orient="index")
 
 
@@ -191,6 +205,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         parser.error(f"no {protocol.pattern} files in {options.folder}")
 
     print(declare())
+    RESULTS.mkdir(exist_ok=True)
     records: list[dict[str, object]] = []
     skipped: list[str] = []
     with Progress(console=Console(stderr=True)) as progress:
@@ -199,6 +214,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
         for path, found in zip(paths, found_by_file, strict=True):
             progress.update(task, description=path.stem, advance=1)
             records += found
+            if found:  # a run that is cut short leaves what it has
+                written = pd.DataFrame(records).drop(columns="beats_pca").round(4)
+                written.to_csv(RESULTS / f"sensors-{options.protocol}.csv", index=False)
             skipped += [] if found else [str(path.relative_to(options.folder))]
     if skipped:
         print(f"Without labels, not judged: {', '.join(skipped)}")
@@ -206,8 +224,6 @@ def main(arguments: Sequence[str] | None = None) -> None:
         parser.error(f"no labelled file in {options.folder}")
 
     results = pd.DataFrame(records)
-    RESULTS.mkdir(exist_ok=True)
-    results.drop(columns="beats_pca").round(4).to_csv(RESULTS / f"sensors-{options.protocol}.csv", index=False)
     own = results[results["method"] == DEFAULT].drop(columns=["method", "beats_pca"])
     print(f"\n{DEFAULT}, by file\n{own.to_string(index=False, float_format='{:.3f}'.format)}")
     print(f"\nall methods, {options.protocol}\n{compare(results, protocol).to_string()}")
