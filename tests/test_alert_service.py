@@ -198,7 +198,7 @@ def test_alerts_survive_kills_and_are_answered(tmp_path: Path, monkeypatch: pyte
             worst = next(body["data"] for body in hook.bodies if body["data"]["about"] == "card-2")
             text = box.mails[0].get_body(("plain",)).get_content()
             assert worst["answer_url"].startswith(f"{service}/alerts/answer/")
-            assert "amount is 500" in text
+            assert "amount is 5,00" in text
             assert re.search(rf"Fraud, or fine\? {service}/alerts/answer/\S+", text)
             form = urllib.parse.urlencode({"verdict": "fraud", "who": "ann", "reason": "never used before"}).encode()
             with urllib.request.urlopen(worst["answer_url"], data=form, timeout=10) as page:

@@ -143,7 +143,7 @@ def test_keys_are_made_listed_and_revoked_by_command(site: Site, service: Served
     assert "is revoked" in said("revoke", key.split("_")[1])
     assert "revoked" in said("list")
     assert is_problem(service.ask("GET", "/v1/health", key=key), 401)
-    assert "could be revoked" in said("revoke", key, code=1)
+    assert "could be revoked" in said("revoke", key, code=2)
     assert "Did you mean 'review'" in said("create", "--name", "x", "--scope", "revew", code=2)
     assert "revew" not in said("list")
 

@@ -144,7 +144,7 @@ def test_tables_texts_and_errors_of_commands_show_what_they_hold(
     assert r"a\x1b[2J" in printed
     assert r"b\x1b[2J" in printed
     assert r"card\x1b" in listed.output
-    assert failed.exit_code == 1
+    assert failed.exit_code == 2
     for text in (printed, listed.output, failed.output):
         assert not set(text) & {"\x1b", "\x9b"}
 

@@ -249,7 +249,9 @@ def test_verdicts_flag_what_the_policy_says(verdicts: Verdicts) -> None:
     assert set(frame.index[frame["flagged"]]) == set(riskiest)
     assert (frame["severity"] != "").equals(frame["flagged"])
     assert (frame["reasons"] != "").equals(frame["flagged"])
-    assert frame.loc[riskiest, "reasons"].str.contains(r"amount \d+\.\d\d, expected about \d+; \d+ % of the risk").all()
+    assert (
+        frame.loc[riskiest, "reasons"].str.contains(r"amount [\d,]+\.\d\d, expected about \d+; \d+ % of the risk").all()
+    )
 
 
 def test_verdicts_quarantine_bad_rows(verdicts: Verdicts) -> None:
@@ -286,7 +288,7 @@ def test_verdicts_fall_back_on_the_position(quick: TabularDetector) -> None:
 
     assert verdicts.frame["row"].tolist() == [0, 2]
     assert verdicts.frame["flagged"].tolist() == [False, True]
-    assert verdicts.frame["reasons"][1].startswith("amount 9000")
+    assert verdicts.frame["reasons"][1].startswith("amount 9,000")
 
 
 def test_severity_grows_with_the_distance() -> None:

@@ -21,6 +21,7 @@ from pipelines.config import Config, load_config
 from pipelines.factory.kinds import KINDS
 from pipelines.factory.machines import some_machines
 from pipelines.lab.evaluate import evaluate_encoders
+from pipelines.listing import Listing
 from pipelines.scoring.one_off import score
 from pipelines.simulate import simulate_sensors
 from pipelines.sources import open_source
@@ -103,7 +104,8 @@ def test_scoring_writes_every_row_and_every_event(trained: tuple[Config, TrainRe
     assert 0 < len(events) <= report.flagged
     assert (events["start"] <= events["end"]).all()
     assert {"entity", "severity", "sensors", "reasons", "model_version"} <= set(events)
-    assert any(str(events["start"].iloc[0]) in line for line in report.summary())
+    (listed,) = (part for part in report.summary() if isinstance(part, Listing))
+    assert listed.rows[0]["time"].startswith(str(events.loc[events["risk"].idxmax(), "start"]))
 
 
 def test_sensors_go_by_the_names_that_people_have_for_them(trained: tuple[Config, TrainReport], tmp_path: Path) -> None:
