@@ -349,7 +349,7 @@ def test_targets_are_tried_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     file, webhook = json.loads(printed("test", str(tmp_path), "--json", code=1))
     assert (file["taken"], webhook["taken"]) == (True, False)
     assert "127.0.0.1 cannot be reached" in webhook["problem"]
-    assert "no target 'flie'. Did you mean 'file'" in printed("test", str(tmp_path), "--target", "flie", code=1)
+    assert "no target 'flie'. Did you mean 'file'" in printed("test", str(tmp_path), "--target", "flie", code=2)
 
 
 # What must not be seen ------------------------------------------------------------------------------------------------

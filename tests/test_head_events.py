@@ -150,7 +150,11 @@ def test_every_reader_says_what_keras_says(kind: str) -> None:
 
 @pytest.mark.parametrize(
     ("settings", "message"),
-    [({"kind": "rnn"}, "kind"), ({"units": 0}, "units"), ({"kind": "transformer", "units": 6}, "multiple of 4")],
+    [
+        ({"kind": "rnn"}, "kind"),
+        ({"units": 0}, "units"),
+        ({"kind": "transformer", "units": 6}, "multiple of heads. Received: units=6, heads=4"),
+    ],
 )
 def test_settings_without_meaning_are_refused(settings: dict[str, Any], message: str) -> None:
     """A setting that is not known or not possible is an error at once."""

@@ -15,7 +15,7 @@ import sqlalchemy as sa
 
 from benchmarks.soak import Site, draw
 from detector.detectors.table.detector import TabularDetector
-from detector.errors import SchemaError, SettingError
+from detector.errors import NotFoundError, SchemaError, SettingError
 from detector.persist.bundle import save
 from detector.schema import Schema
 from pipelines.jobs.catalogue import DELIVERIES
@@ -218,7 +218,7 @@ def test_replay_with_a_new_detector_stands_beside_the_old_scores(
         note = session.scalars(sa.select(Audit.arguments)).one()
         assert note["model_before"] != note["model_after"]
         assert session.get_one(Batch, 1).model_version == note["model_after"]
-    with pytest.raises(SettingError, match="no batch 7 that was scored"):
+    with pytest.raises(NotFoundError, match="no batch 7 that was scored"):
         run(site, again.replay, batches=[7])
     with pytest.raises(SettingError, match="Expected a time such as"):
         run(site, again.replay, since="yesterday")

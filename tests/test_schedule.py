@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import sqlalchemy as sa
 
-from detector.errors import SettingError, StoreError
+from detector.errors import NotFoundError, SettingError, StoreError
 from pipelines.config import ServiceSection
 from pipelines.jobs import catalogue as jobs
 from pipelines.jobs.context import Context, JobOutcome, StoppedError
@@ -274,5 +274,5 @@ def test_unknown_job_is_refused(store: Store, tiny_bundle: Path, tmp_path: Path)
     """The message names the nearest."""
     site = Site(tmp_path / "site", tiny_bundle, "files to files")
 
-    with pytest.raises(SettingError, match="Did you mean 'score'"):
+    with pytest.raises(NotFoundError, match="Did you mean 'score'"):
         run_job(context(site, store), "scroe", trigger="", instance="")

@@ -105,7 +105,7 @@ def test_every_encoder_scores_what_it_did_not_see(kind):
     [
         ({"kind": "rnn"}, "kind"),
         ({"own_weight": 0.0}, r"own_weight in \(0, 1\]. Received: .*own_weight=0.0"),
-        ({"kind": "transformer", "units": 6}, "units must be a multiple of 4"),
+        ({"kind": "transformer", "units": 6}, "multiple of heads. Received: units=6, heads=4"),
     ],
 )
 def test_settings_without_meaning_are_refused(settings, message):

@@ -28,7 +28,7 @@ from typer.testing import CliRunner
 from benchmarks.service import memory_of
 from benchmarks.soak import Site
 from detector import load, save
-from detector.errors import SettingError
+from detector.errors import NotFoundError, SettingError
 from pipelines.cli import app
 from pipelines.jobs import catalogue as jobs
 from pipelines.jobs.context import Context, JobOutcome, StoppedError
@@ -199,7 +199,7 @@ def test_failures_are_counted_and_reported(site: Site, monkeypatch: pytest.Monke
         config = context(site, store).config
         with pytest.raises(JobFailedError, match="The job score failed: no such thing"):
             run_once(config, store, "score")
-        with pytest.raises(SettingError, match="Did you mean 'score'"):
+        with pytest.raises(NotFoundError, match="Did you mean 'score'"):
             run_once(config, store, "scor")
         service = service_of(site, store)
         service.leadership.lead()

@@ -3,23 +3,22 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from detector.arrays import Flags
 from detector.checks import check_least, one_of
+from detector.encoders.checks import check_heads
 from detector.encoders.compiled import Built, compiled
 from detector.encoders.export import answers
-from detector.errors import SettingError
 from detector.training.loop import OnEpoch, Training, keras_session, train
 
 if TYPE_CHECKING:
     import onnx
 
 READERS = ("gru", "lstm", "transformer")
-HEADS = 4
 
 
 @dataclass(frozen=True)
@@ -54,6 +53,8 @@ class EventClassifier:
         If a setting has no meaning.
     """
 
+    heads: ClassVar[int] = 4
+
     kind: str = "gru"
     units: int = 32
     training: Training = field(default_factory=lambda: Training(epochs=8, learning_rate=4e-3, clip=1.0))
@@ -61,8 +62,8 @@ class EventClassifier:
     def __post_init__(self) -> None:
         one_of("kind", self.kind, READERS)
         check_least(self, 1, "units")
-        if self.kind == "transformer" and self.units % HEADS:
-            raise SettingError(f"units must be a multiple of {HEADS}, the heads. Received: units={self.units}.")
+        if self.kind == "transformer":
+            check_heads(self)
 
     def fit(
         self,
@@ -104,7 +105,7 @@ class EventClassifier:
         by_event = layers.Reshape((timesteps, size))
         some = ops.matmul(by_event(seen(steps)), np.ones((size, 1), "float32"))[:, :, 0] > 0.5
         there = ops.cast(some, "float32")
-        core = make_core(self.kind, units=self.units, heads=HEADS, blocks=1, timesteps=timesteps)
+        core = make_core(self.kind, units=self.units, heads=self.heads, blocks=1, timesteps=timesteps)
         read = core.read(layers.Dense(self.units, activation="relu")(by_event(filled(steps))), there)
         log_odds = layers.Dense(1)(layers.Dense(self.units, activation="relu")(read))
         trainer = Trainer([steps, truth], ops.softplus(log_odds) - truth * log_odds)

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from detector.checks import one_of
+from detector.encoders.checks import check_heads
 from detector.encoders.export import answers, export
 from detector.errors import SettingError
 from detector.training.loop import OnEpoch, Training, keras_session, penalty, train
@@ -19,7 +20,6 @@ if TYPE_CHECKING:
     from detector.encoders.network import Network
 
 KINDS = ("gru", "lstm", "transformer", "conv1d")
-HEADS = 4
 
 
 @dataclass(frozen=True)
@@ -67,6 +67,8 @@ class EventAutoencoder:
         If a setting has no meaning.
     """
 
+    heads: ClassVar[int] = 4
+
     kind: str = "gru"
     code: int = 16
     units: int = 32
@@ -82,8 +84,8 @@ class EventAutoencoder:
                 f"code and units must be positive, mask lie in [0, 1) and own_weight in (0, 1]. Received: "
                 f"code={self.code}, units={self.units}, mask={self.mask}, own_weight={self.own_weight}."
             )
-        if self.kind == "transformer" and self.units % HEADS:
-            raise SettingError(f"units must be a multiple of {HEADS}, the heads. Received: units={self.units}.")
+        if self.kind == "transformer":
+            check_heads(self)
 
     def fit(
         self,
@@ -138,7 +140,7 @@ class EventAutoencoder:
         if self.kind == "conv1d":
             made = Conv1dAutoencoder(filters=(self.units // 2 or 1, self.units), kernel=3, **plain)
         elif self.kind == "transformer":
-            made = TransformerAutoencoder(units=self.units, heads=HEADS, **plain)
+            made = TransformerAutoencoder(units=self.units, heads=self.heads, **plain)
         else:
             made = RecurrentAutoencoder(cell=self.kind, units=self.units, **plain)
         network: Network = made._build(steps)

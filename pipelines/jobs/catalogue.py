@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from detector.errors import NotFoundError, nearest
 from pipelines.jobs.context import Context, JobOutcome
 
 if TYPE_CHECKING:
@@ -70,6 +71,17 @@ JOBS: dict[str, Job] = {
     "replay": _lazily("pipelines.scoring.replay", "replay"),
 }
 """Every job by its name; ``service.jobs`` says when, and compare, backfill and replay run only when asked for."""
+
+
+def job_of(name: str) -> Job:
+    """A job by its name.
+
+    Raises ``NotFoundError`` if there is none.
+    """
+    if name not in JOBS:
+        raise NotFoundError(f"There is no job {name!r}. {nearest(name, JOBS)}")
+    return JOBS[name]
+
 
 DELIVERIES: dict[str, Callable[[Context], JobOutcome | int]] = {
     "alerts": _lazily("pipelines.alerts.delivery.deliver", "deliver"),

@@ -14,7 +14,7 @@ from detector.cleaning.values import read_names
 from detector.decide.policy import Policy
 from detector.detectors.table.scorer import TabularScorer
 from detector.detectors.table.scoring import TableScoring
-from detector.errors import DataError, SettingError, nearest
+from detector.errors import DataError, NotFoundError, SettingError, nearest
 from detector.explain.reason import Reason
 from detector.persist import bundle
 from pipelines.alerts.message.words import rarity
@@ -188,14 +188,15 @@ def _find(frame: pd.DataFrame, column: str | None, key: str) -> Any:
     """The label of a row in the index."""
     if column is None:
         if not key.isdigit() or int(key) >= len(frame):
-            raise DataError(f"There is no row {key!r}. Rows have no key: give a number from 0 to {len(frame) - 1:,}.")
+            last = len(frame) - 1
+            raise NotFoundError(f"There is no row {key!r}. Rows have no key: give a number from 0 to {last:,}.")
         return frame.index[int(key)]
     names = read_names(frame[column])
     found = frame.index[(names == key.strip()).to_numpy(dtype=bool, na_value=False)]
     if not len(found):
         known = names.dropna().unique()
         meant = nearest(key, known[:: max(1, len(known) // 1000)])
-        raise DataError(
+        raise NotFoundError(
             f"No row has {column} {key!r} among {counted(len(frame))}. {meant} Or name the file it is in with --input."
         )
     return found[0]

@@ -12,7 +12,7 @@ import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
 from detector.cleaning.values import read_names
-from detector.errors import DataError, SettingError
+from detector.errors import DataError, NotFoundError, SettingError
 from pipelines.ingest.batch import InputBatch, ReadFacts
 from pipelines.ingest.folder import FollowedFolder
 from pipelines.jobs.context import Context, JobOutcome
@@ -127,7 +127,7 @@ def _chosen(context: Context, source: str) -> list[Batch]:
         batches = list(session.scalars(found))
         session.expunge_all()
     if missing := set(numbers or ()) - {batch.id for batch in batches}:
-        raise SettingError(
+        raise NotFoundError(
             f"There is no batch {min(missing)} that was scored. `detector jobs list` shows the last ones."
         )
     return batches

@@ -9,9 +9,9 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from detector.errors import DetectorError, SettingError, nearest
+from detector.errors import DetectorError
 from pipelines.config import Config
-from pipelines.jobs.catalogue import JOBS
+from pipelines.jobs.catalogue import job_of
 from pipelines.jobs.steering import ask_for
 from pipelines.service.app import Service
 from pipelines.service.leader import beating
@@ -32,10 +32,9 @@ def run_once(config: Config, store: Store, job: str, arguments: Mapping[str, Any
 
     Returns the record of the run.
 
-    Raises ``SettingError`` if there is no such job; ``JobFailedError`` if the job failed.
+    Raises ``NotFoundError`` if there is no such job; ``JobFailedError`` if the job failed.
     """
-    if job not in JOBS:
-        raise SettingError(f"There is no job {job!r}. {nearest(job, JOBS)}")
+    job_of(job)
     service = Service(config, store)
     request: int | None = None
     while not service.leadership.lead():

@@ -12,11 +12,11 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
-from detector.errors import DetectorError, SettingError, StoreError, nearest
+from detector.errors import DetectorError, StoreError
 from pipelines.alerts.outbox.service_alerts import Trouble, in_a_row, is_open, report, report_over
 from pipelines.config import Config
 from pipelines.config.series import in_settings
-from pipelines.jobs.catalogue import JOBS
+from pipelines.jobs.catalogue import job_of
 from pipelines.jobs.context import Context, JobOutcome, StoppedError
 from pipelines.sinks.quarantine import kind_of
 from pipelines.store import Run, Store
@@ -40,17 +40,16 @@ def run_job(
     Returns the number of the record; what the job returned, None if it failed or was stopped. It does not raise: the
     error is in the record and in the log.
 
-    Raises ``SettingError`` if there is no such job; ``StoreError`` if the record cannot be written.
+    Raises ``NotFoundError`` if there is no such job; ``StoreError`` if the record cannot be written.
     """
-    if job not in JOBS:
-        raise SettingError(f"There is no job {job!r}. {nearest(job, JOBS)}")
+    does = job_of(job)
     started = time.perf_counter()
     number = begin(context.store, job, trigger=trigger, instance=instance, now=context.now)
     failpoint("run.begun")
     found: JobOutcome | None = None
     outcome, error = "failed", ""
     try:
-        found = JOBS[job](replace(context, run=number))
+        found = does(replace(context, run=number))
         outcome = found.outcome
         log.info("%s: %s", job, found.note or outcome, extra={"job": job, "run": number, "rows": found.rows})
     except StoppedError as stopped:

@@ -10,7 +10,7 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
-from detector.errors import DataError, DetectorError, nearest
+from detector.errors import DataError, DetectorError, NotFoundError, nearest
 from pipelines.alerts.channels.targets import Target, secrets_of, targets_of, without_secrets
 from pipelines.alerts.message.message import message_of
 from pipelines.alerts.network.errors import DeliveryError
@@ -204,11 +204,11 @@ def retry(session: Session, *, now: datetime, alert: str | None, target: str | N
 def try_out(config: Config, *, now: datetime, only: str | None) -> list[tuple[Target, str]]:
     """Send a test to every target, or to one; what went wrong with each, or "".
 
-    Raises ``DataError`` if there is no such target.
+    Raises ``NotFoundError`` if there is no such target.
     """
     targets = targets_of(config)
     if only is not None and only not in [target.name for target in targets]:
-        raise DataError(f"There is no target {only!r}. {nearest(only, [target.name for target in targets])}")
+        raise NotFoundError(f"There is no target {only!r}. {nearest(only, [target.name for target in targets])}")
     alert = trial_alert(config=config, now=now)
     return [(target, _try(config, target, alert, now)) for target in targets if only in (None, target.name)]
 
