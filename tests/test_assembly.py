@@ -62,7 +62,7 @@ def table() -> pd.DataFrame:
 
 @pytest.fixture(scope="module")
 def assembled(table: pd.DataFrame) -> TabularScorer:
-    return assemble(table, SCHEMA, recipe())[0]
+    return assemble(table, SCHEMA, recipe()).scorer
 
 
 @pytest.mark.parametrize("members", [(), ("forest", "knn"), "forest"])
@@ -115,7 +115,8 @@ def test_assembly_joins_the_members_asked_for(
     table: pd.DataFrame, members: tuple[str, ...], columns: tuple[str, ...]
 ) -> None:
     """Neighbours give a distance and a pull; what was not asked for is not in the graph."""
-    scorer, curves = assemble(table, SCHEMA, recipe(members=members))
+    made = assemble(table, SCHEMA, recipe(members=members))
+    scorer, curves = made.scorer, made.history
 
     assert scorer.members == columns
     assert set(scorer.graph.outputs) == set(columns)
@@ -128,7 +129,7 @@ def test_assembly_calibrates_on_every_row_by_members_that_did_not_see_it(table: 
     """The forest and networks learn from the one part; trees and distances leave each row out."""
     prepared = Prepared.of(table, SCHEMA, recipe())
 
-    scorer, _ = assemble(table, SCHEMA, recipe())
+    scorer = assemble(table, SCHEMA, recipe()).scorer
 
     assert sorted([*prepared.learnt, *prepared.kept_back]) == list(range(500))
     assert len(prepared.kept_back) == 100
@@ -140,7 +141,7 @@ def test_rows_that_calibrate_are_bounded(table: pd.DataFrame, monkeypatch: pytes
     """Of ten million rows not all are measured against the known ones; a sample keeps p-values what they are."""
     monkeypatch.setattr(calibration, "MOST_CALIBRATION_ROWS", 200)
 
-    scorer, _ = assemble(table, SCHEMA, recipe(members=MEMBERS))
+    scorer = assemble(table, SCHEMA, recipe(members=MEMBERS)).scorer
 
     assert scorer.calibrator.size == scorer.metrics["rows_calibration"] == 200
     assert np.median(scorer.measure(draw(1, 2000))["p_value"]) == pytest.approx(0.5, abs=0.12)
@@ -168,7 +169,7 @@ def test_hidden_anomalies_do_not_hide_others() -> None:
     schema, new = Schema(numeric=("a",), label="fraud"), pd.DataFrame({"a": rng.normal(7, 1, 200)})
 
     found = {
-        which: assemble(rows, schema, recipe(members=("forest", "neighbours"), calibrate_on=which))[0].measure(new)
+        which: assemble(rows, schema, recipe(members=("forest", "neighbours"), calibrate_on=which)).scorer.measure(new)
         for which in ("known", "all")
     }
 
@@ -206,7 +207,7 @@ def test_nothing_is_learnt_from_rows_that_members_agree_about(table: pd.DataFram
     assert 2 <= (~fitted.trusted).sum() <= 5
     assert (~fitted.trusted[:5]).any()
     assert not (~fitted.trusted[5:]).any()
-    assert set(np.argsort(fitted.rarity)[-5:]) == set(range(5))
+    assert set(np.argsort(fitted.bulk.rarity)[-5:]) == set(range(5))
     assert fitted.known is not None
     assert len(fitted.known.rows["linear"]) == 100
 
@@ -222,8 +223,8 @@ def test_assembly_says_how_far_it_is(table: pd.DataFrame) -> None:
 
 def test_assembly_repeats_itself_with_the_same_seed(table: pd.DataFrame, assembled: TabularScorer) -> None:
     """Same rows, same seed, same graph to the last byte; another seed, another graph."""
-    again, _ = assemble(table, SCHEMA, recipe())
-    other, _ = assemble(table, SCHEMA, recipe(random_state=1))
+    again = assemble(table, SCHEMA, recipe()).scorer
+    other = assemble(table, SCHEMA, recipe(random_state=1)).scorer
 
     assert again.graph.content == assembled.graph.content
     assert np.array_equal(again.calibrator.risk, assembled.calibrator.risk)
@@ -279,7 +280,8 @@ def test_assembly_accepts_the_network_as_it_is(
     """The same network, not distorted, passes: the check above is not one that always fails."""
     monkeypatch.setattr(TableAutoencoder, "fit", lambda *_, **__: network)
 
-    scorer, curves = assemble(table, SCHEMA, recipe(members=("autoencoder",)))
+    made = assemble(table, SCHEMA, recipe(members=("autoencoder",)))
+    scorer, curves = made.scorer, made.history
 
     assert scorer.members == ("autoencoder",)
     assert curves == network.history
@@ -300,6 +302,31 @@ def network(table: pd.DataFrame) -> FittedNetwork:
         patch.setattr(TableAutoencoder, "fit", watched)
         assemble(table, SCHEMA, recipe(members=("autoencoder",)))
     return caught[-1]
+
+
+@pytest.mark.parametrize(("learnt", "networks"), [(False, 2), (True, 4)], ids=["unlearnt rows", "a learnt row"])
+def test_rows_leave_an_assembly_and_its_networks_stay_if_they_never_learnt_from_them(
+    monkeypatch: pytest.MonkeyPatch, learnt: bool, networks: int
+) -> None:
+    """One network ranks, one scores; what they cannot have from a row that left, they need not be trained again for."""
+    table = draw(1, 500)
+    table.iloc[:4] = [[30.0, -30.0], [31.0, -30.0], [30.0, -31.0], [31.0, -31.0]]
+    fits = []
+    fit = TableAutoencoder.fit
+    monkeypatch.setattr(TableAutoencoder, "fit", lambda *given, **named: fits.append(1) or fit(*given, **named))
+    made = assemble(table, SCHEMA, recipe(members=MEMBERS))
+    gone = np.zeros(len(table), dtype=bool)
+    gone[: 4 + 50 * learnt] = True
+
+    rest = made.without(gone)
+
+    assert len(fits) == networks
+    assert rest.prepared.rows.equals(table[~gone])
+    assert sorted([*rest.prepared.learnt, *rest.prepared.kept_back]) == list(range((~gone).sum()))
+    assert rest.scorer.metrics["rows_calibration"] == (~gone).sum()
+    assert set(rest.scorer.metrics) == set(made.scorer.metrics)
+    far = table.iloc[:1]
+    assert (rest.scorer.measure(far)["neighbours"] > made.scorer.measure(far)["neighbours"] + 1).all()
 
 
 def test_assembly_records_what_it_did(fitted: TabularDetector) -> None:

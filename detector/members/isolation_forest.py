@@ -72,11 +72,11 @@ class Trees:
         row that every tree was grown on is scored by all.
         """
         total, count = np.zeros(len(X)), np.zeros(len(X))
-        every = np.zeros(len(X))
+        every, all_names = np.zeros(len(X)), np.arange(X.shape[1])
         for depth, tree, names, sample in zip(
             self.depth, forest.estimators_, forest.estimators_features_, forest.estimators_samples_, strict=True
         ):
-            found = depth[tree.apply(X[:, names])]
+            found = depth[tree.apply(X if np.array_equal(names, all_names) else X[:, names])]
             unseen = np.ones(len(X), dtype=bool)
             unseen[grown_on[sample]] = False
             total += np.where(unseen, found, 0.0)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Self
 
@@ -39,7 +40,15 @@ class Cells:
         np.add.at(total, cell, rows.astype(np.float64))
         return cls(weight.astype(np.float32), (total / np.maximum(weight, 1)[:, None]).astype(np.float32))
 
-    def mean(self, squared: Rows, width: float, *, rows: Rows | None = None, cell: Places | None = None) -> Rows:
+    def mean(
+        self,
+        squared: Rows,
+        width: float,
+        *,
+        rows: Rows | None = None,
+        cell: Places | None = None,
+        product: Callable[[Rows, Rows], Rows] = np.matmul,
+    ) -> Rows:
         """The mean of the known rows weighted by a kernel, given squared distances to the cells' rows.
 
         Distances may all be less by the same. ``rows`` are left out of their ``cell``, where that is not -1.
@@ -52,7 +61,8 @@ class Cells:
         least = squared.min(axis=1, keepdims=True)
         least = np.where(np.isfinite(least), least, 0)
         kernel = np.exp((least - squared) * np.float32(0.5 / width))
-        pulled, total = times(kernel, self.weight[:, None] * self.centre), times(kernel, self.weight[:, None])
+        pulled = product(kernel, self.weight[:, None] * self.centre)
+        total = product(kernel, self.weight[:, None])
         if cell is not None and rows is not None:
             more = inside[self.weight[cell[inside]] > 1]
             own = kernel[more, cell[more]][:, None]

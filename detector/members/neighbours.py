@@ -11,7 +11,6 @@ from numpy.typing import NDArray
 from detector.arrays import Floats, Places
 from detector.errors import SettingError
 
-BLOCK = 2000
 PART = 256
 """Rows whose distances are looked at together: they stay in the processor's cache."""
 CANCELLED = 2e-6
@@ -74,8 +73,8 @@ class References:
         left_out = own is not None and len(self.rows) > 1
         k = min(self.k, len(self.rows) - 1) if left_out else self.k
         found = np.empty(len(X))
-        for start in range(0, len(X), BLOCK):
-            block = slice(start, start + BLOCK)
+        for start in range(0, len(X), PART):
+            block = slice(start, start + PART)
             squared = self.squared_distances(X[block])
             if own is not None and left_out:
                 inside = np.flatnonzero(own[block] >= 0)

@@ -28,7 +28,8 @@ FAR = np.float32(1000.0)
 """Training ranges beyond which a value's distance grows logarithmically, so that its square is still a float32."""
 MOST = np.float32(1e15)
 STANDARD_ROWS = 5_000
-BLOCK = 1_024
+BLOCK = 256
+"""Rows whose distances are looked at together while fitting: they stay in the processor's cache."""
 EXPLAINED = 16
 """Rows explained together: their distances stay in the processor's cache."""
 LEAST = 1e-6
@@ -209,9 +210,8 @@ class KnownRows:
             for start in range(0, len(rows), EXPLAINED):
                 at = slice(start, start + EXPLAINED)
                 squared = half - 2 * times(rows[at], turned)
-                for score, target in zip(
-                    SCORES, (known[squared.argmin(axis=1)], self._mean(name, squared)), strict=True
-                ):
+                mean = self.cells[name].mean(squared[:, : self.contracted], self.bandwidth[name], product=times)
+                for score, target in zip(SCORES, (known[squared.argmin(axis=1)], mean), strict=True):
                     parts = (rows[at] - target).astype(np.float64) ** 2
                     total = parts.sum(axis=1, keepdims=True)
                     found[score][at] += parts / np.where(total > 0, total, 1.0) / len(SCALINGS)

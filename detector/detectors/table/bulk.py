@@ -34,10 +34,16 @@ class Bulk:
 
     - ``rarity``, (n_rows,): how far each lies from the bulk, in standard deviations; higher is more unusual.
     - ``suspicious``, (n_rows,): rows that no network is to learn from.
+    - ``learnt``, (n_rows,): rows that a network learnt the bulk from.
     """
 
     rarity: Floats
     suspicious: Flags
+    learnt: Flags
+
+    def without(self, gone: Flags) -> Bulk:
+        """The same of the rows that are left."""
+        return Bulk(self.rarity[~gone], self.suspicious[~gone], self.learnt[~gone])
 
     @classmethod
     def learn(
@@ -60,15 +66,17 @@ class Bulk:
         ranked = learnt[np.argsort(forest[learnt], kind="stable")]
         bulk = np.sort(ranked[: max(2, len(ranked) - int(recipe.clean_share * len(ranked)))])
         scores: dict[str, Floats] = {}
+        none, seen = np.zeros(len(forest), dtype=bool), np.zeros(len(forest), dtype=bool)
         if AUTOENCODER in recipe.members and "values" in views:  # of categories alone it takes minutes and says no more
+            seen[bulk] = True
             scores[AUTOENCODER] = scored(_network(views, bulk, cardinalities, recipe))
         if NEIGHBOURS in recipe.members:
             scores[NEIGHBOURS] = np.log(_distances(views["space"], bulk, recipe.clean_references) + 1e-6)
         if not scores:
-            return cls(_standardised(forest), np.zeros(len(forest), dtype=bool))
+            return cls(_standardised(forest), none, none)
         first = next(iter(scores.values()))
         suspicious = _highest(forest, SUSPICIOUS_SHARE) & _highest(first, SUSPICIOUS_SHARE)
-        return cls(np.mean([_standardised(score) for score in scores.values()], axis=0), suspicious)
+        return cls(np.mean([_standardised(score) for score in scores.values()], axis=0), suspicious, seen)
 
 
 def _network(

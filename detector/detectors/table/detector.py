@@ -167,16 +167,18 @@ class TabularDetector(OutlierMixin, BaseEstimator):  # type: ignore[misc]  # sci
             )
         filters = self.filters or Filters()
         filtered = filters.apply(rows, schema, random_state=self.random_state)
-        self.scorer_, self.history_ = assemble(filtered.rows, schema, recipe)
+        made = assemble(filtered.rows, schema, recipe)
         if filters.refit:
-            risk = self.scorer_.measure(filtered.rows)["risk"].to_numpy()
+            risk = made.scorer.measure(filtered.rows)["risk"].to_numpy()
             filtered = filtered.without_highest(risk, filters.refit, "trimmed refit")
-            self.scorer_, self.history_ = assemble(filtered.rows, schema, recipe)
-        rows, apart = filtered.rows, self.scorer_.lie_apart(filtered.rows)
+            made = assemble(filtered.rows, schema, recipe)
+        rows, apart = filtered.rows, made.scorer.lie_apart(filtered.rows)
+        self.scorer_ = made.scorer
         if apart.any():  # what lies so far from all others would be known, and its like no news
             filtered = filtered.without(apart, _apart_reasons(apart))
-            scorer, self.history_ = assemble(filtered.rows, schema, recipe)
-            self.scorer_ = scorer.with_trimmed(int(apart.sum()))
+            made = made.without(apart)
+            self.scorer_ = made.scorer.with_trimmed(int(apart.sum()))
+        self.history_ = made.history
         self.left_out_ = filtered.left
         counts = {f"rows_left_out_{what.replace(' ', '_')}": n for what, n in filtered.counts.items()}
         self.scorer_.metrics.update(counts, fit_seconds=time.perf_counter() - started)

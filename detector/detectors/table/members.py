@@ -93,6 +93,27 @@ class Prepared:
             calibrating=choose_calibrating(rows, schema, recipe),
         )
 
+    @property
+    def probe(self) -> Places:
+        """Places of some rows that nothing learns from, on which models and graph are compared."""
+        return self.kept_back[:MOST_PROBE_ROWS]
+
+    def without(self, gone: Flags, schema: Schema, recipe: Recipe) -> Self:
+        """The others of these rows, their columns as they were learnt with those that are gone."""
+        kept = np.flatnonzero(~gone)
+        place = np.cumsum(~gone) - 1
+        rows = self.rows.iloc[kept]
+        return replace(
+            self,
+            rows=rows,
+            encoded=self.encoded.take(kept),
+            views=taken(self.views, kept),
+            marks=self.marks[kept],
+            learnt=place[self.learnt[~gone[self.learnt]]],
+            kept_back=place[self.kept_back[~gone[self.kept_back]]],
+            calibrating=choose_calibrating(rows, schema, recipe),
+        )
+
     def scorer_of(self, network: FittedNetwork) -> Scorer:
         """A network's score of encoded rows; of many columns, its graph takes seconds to build, so keep it."""
         surprise = surprise_of(network, self.columns, len(self.learnt))
@@ -106,16 +127,14 @@ class FittedMembers:
 
     - ``scores``: of the rows that calibrate, by members that have not seen them.
     - ``parts``: the pieces of the graph.
-    - ``trusted``, (n_rows,): rows that something may be learnt from.
-    - ``rarity``, (n_rows,): how far each row lies from the bulk.
+    - ``bulk``: how far each row lies from the bulk, and whether it is suspicious.
     """
 
     forest: IsolationForest
     trees: Trees
     scores: dict[str, Floats]
     parts: dict[str, onnx.ModelProto]
-    trusted: Flags
-    rarity: Floats
+    bulk: Bulk
     network: FittedNetwork | None = None
     surprises: Scorer | None = None
     known: KnownRows | None = None
@@ -123,36 +142,52 @@ class FittedMembers:
     history: dict[str, list[float]] = field(default_factory=dict)
     metrics: dict[str, Any] = field(default_factory=dict)
 
+    @property
+    def trusted(self) -> Flags:
+        """Rows that a network may learn from, shape (n_rows,)."""
+        return ~self.bulk.suspicious
 
-def fit_members(prepared: Prepared, recipe: Recipe) -> FittedMembers:
-    """Fit every member of the recipe; raises as ``detector.detectors.table.fit.assemble`` says."""
+    def trained(self, prepared: Prepared) -> Places:
+        """Places of the rows that the autoencoder learns from."""
+        return prepared.learnt[self.trusted[prepared.learnt]]
+
+
+def fit_members(prepared: Prepared, recipe: Recipe, networks: FittedMembers | None = None) -> FittedMembers:
+    """Fit every member of the recipe; raises as ``detector.detectors.table.fit.assemble`` says.
+
+    ``networks`` are members that learnt from these rows, whose networks and bulk stay.
+    """
     learnt, views = prepared.learnt, prepared.views
-    earlier = _earlier_weights(recipe) if AUTOENCODER in recipe.members else None
-    if earlier is not None:
+    if AUTOENCODER in recipe.members and networks is None and (earlier := _earlier_weights(recipe)) is not None:
         recipe.autoencoder.check_initial(views, prepared.columns.cardinalities, earlier)
     recipe.report("isolation forest")
     forest = _forest(views["table"][learnt], recipe)
     trees = Trees.from_forest(forest)
     isolation = _alike(trees.out_of_bag(forest, views["table"], learnt), prepared.marks)
-    bulk = Bulk.learn(
-        views,
-        isolation,
-        learnt,
-        cardinalities=prepared.columns.cardinalities,
-        scored=lambda network: prepared.scorer_of(network)(prepared.encoded),
-        recipe=recipe,
-    )
+    if networks is None:
+        bulk = Bulk.learn(
+            views,
+            isolation,
+            learnt,
+            cardinalities=prepared.columns.cardinalities,
+            scored=lambda network: prepared.scorer_of(network)(prepared.encoded),
+            recipe=recipe,
+        )
+    else:
+        bulk = networks.bulk
     fitted = FittedMembers(
         forest=forest,
         trees=trees,
         scores={FOREST: isolation[prepared.calibrating]},
         parts={"prepare": prepared.prepare},
-        trusted=~bulk.suspicious,
-        rarity=bulk.rarity,
+        bulk=bulk,
     )
     fitted.metrics |= {"rows_fitted": int(fitted.trusted[learnt].sum()), "rows_suspicious": int(bulk.suspicious.sum())}
     if AUTOENCODER in recipe.members:
-        _fit_network(prepared, fitted, recipe)
+        network = _fit_network(prepared, fitted, recipe) if networks is None else networks.network
+        assert network is not None  # members that learnt from these rows have the same recipe
+        _add_network(prepared, fitted, network)
+        fitted.metrics |= {"code_size": recipe.autoencoder.code, "epochs": len(network.history["loss"])}
     if FOREST in recipe.members:
         fitted.parts[FOREST] = trees.to_onnx()
     if NEIGHBOURS in recipe.members:
@@ -164,13 +199,13 @@ def fit_members(prepared: Prepared, recipe: Recipe) -> FittedMembers:
         fitted.parts["known"] = graph_of(fitted.known)
         if prepared.columns.levels:
             fitted.parts[RARE_VALUES] = fitted.known.rare.to_onnx(len(fitted.known.range))
-    fitted.metrics |= _parity(prepared, fitted, recipe)
+    fitted.metrics |= _parity(prepared, fitted, recipe, networks)
     return fitted
 
 
 def fit_sequence(prepared: Prepared, fitted: FittedMembers, steps: Steps, recipe: Recipe) -> Prepared:
     """Fit the member that reads a row among the events before it; returns the rows with these."""
-    trained = prepared.learnt[fitted.trusted[prepared.learnt]]
+    trained = fitted.trained(prepared)
     at = prepared.calibrating
     fitted.window = EventWindow.fit(prepared.rows.iloc[trained], steps)
     prepared = replace(prepared, encoded=replace(prepared.encoded, window=fitted.window.encode(prepared.rows)))
@@ -185,26 +220,29 @@ def fit_sequence(prepared: Prepared, fitted: FittedMembers, steps: Steps, recipe
     return prepared
 
 
-def _fit_network(prepared: Prepared, fitted: FittedMembers, recipe: Recipe) -> None:
-    trained = prepared.learnt[fitted.trusted[prepared.learnt]]
-    network = recipe.autoencoder.fit(
-        taken(prepared.views, trained),
+def _fit_network(prepared: Prepared, fitted: FittedMembers, recipe: Recipe) -> FittedNetwork:
+    return recipe.autoencoder.fit(
+        taken(prepared.views, fitted.trained(prepared)),
         prepared.columns.cardinalities,
-        probe=taken(prepared.views, prepared.kept_back),
+        probe=taken(prepared.views, prepared.probe),
         random_state=recipe.random_state,
         initial=_earlier_weights(recipe),
         on_epoch=lambda done, planned: recipe.report(AUTOENCODER, done, planned),
     )
+
+
+def _add_network(prepared: Prepared, fitted: FittedMembers, network: FittedNetwork) -> None:
     surprise = surprise_of(network, prepared.columns, len(prepared.learnt))
     fitted.network, fitted.history = network, dict(network.history)
     fitted.parts |= {AUTOENCODER: network.scorer, "surprise": surprise}
     fitted.surprises = prepared.scorer_of(network)
     at = prepared.calibrating
     score = _as_held_out(
-        fitted.surprises(prepared.encoded.take(at)), np.isin(at, trained), np.isin(at, prepared.kept_back)
+        fitted.surprises(prepared.encoded.take(at)),
+        np.isin(at, fitted.trained(prepared)),
+        np.isin(at, prepared.kept_back),
     )
     fitted.scores[AUTOENCODER] = _alike(score, prepared.marks[at])
-    fitted.metrics |= {"code_size": recipe.autoencoder.code, "epochs": len(network.history["loss"])}
 
 
 def far_of(views: Views) -> NDArray[np.float32]:
@@ -346,20 +384,28 @@ def _baseline_rows(rows: pd.DataFrame, schema: Schema, recipe: Recipe) -> Flags:
     return baseline
 
 
-def _parity(prepared: Prepared, fitted: FittedMembers, recipe: Recipe) -> dict[str, float]:
-    """Largest differences between the graph and the models it came from; raises if one is not small."""
-    held_out = taken(prepared.views, prepared.kept_back)
-    found = joined(fitted.parts).run(prepared.encoded.take(prepared.kept_back).inputs())
+def _parity(
+    prepared: Prepared, fitted: FittedMembers, recipe: Recipe, networks: FittedMembers | None
+) -> dict[str, float]:
+    """Largest differences between the graph and the models it came from; raises if one is not small.
+
+    That of ``networks`` which are not new is known.
+    """
+    held_out = taken(prepared.views, prepared.probe)
+    found = joined(fitted.parts).run(prepared.encoded.take(prepared.probe).inputs())
     pairs: dict[str, tuple[NDArray[Any], NDArray[Any]]] = {}
-    if fitted.network is not None:
+    earlier: dict[str, float] = {}
+    if fitted.network is not None and networks is None:
         pairs["parity_autoencoder"] = fitted.network.probe_error, found["error"]
+    elif networks is not None:
+        earlier["parity_autoencoder"] = networks.metrics["parity_autoencoder"]
     if FOREST in recipe.members:
         normality = -(2.0 ** found["forest"][:, 0].astype(np.float64))
         pairs["parity_forest"] = fitted.forest.score_samples(held_out["table"]), normality
     if fitted.known is not None:
         known = scores_of(fitted.known, held_out)
         pairs |= {f"parity_{name}": (known[name], found[name][:, 0]) for name in known if name in found}
-    return {
+    return earlier | {
         name: largest_difference({name: wanted}, {name: given}, most=ROUNDING.get(name))
         for name, (wanted, given) in pairs.items()
     }
