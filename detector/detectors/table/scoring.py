@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, MutableMapping, Sequence
 from dataclasses import replace
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import pandas as pd
@@ -100,6 +100,7 @@ class TableScoring:
         self.kept = [name for name in kept if name in scorer.schema.features] if kept else []
         self._spool: MutableMapping[str, pd.DataFrame] = {} if spool is None else spool
         self._learnt = 0.0
+        self._sizes: list[int] = []
         self._risk: list[NDArray[np.float64]] = []
         self._p_value: list[NDArray[np.float64]] = []
         self._day: list[NDArray[np.datetime64]] = []
@@ -114,7 +115,7 @@ class TableScoring:
         ``names`` are those of its rows where no key names them, by default their positions; ``measured`` is what
         ``recalled`` says of them where it was asked already.
         """
-        schema, number = self.scorer.schema, len(self._risk)
+        schema, number = self.scorer.schema, len(self._sizes)
         measures, learnt = self.scorer.recalled(rows) if measured is None else measured
         wanted = barred = np.zeros(len(rows), dtype=bool)
         if self.beside is not None:
@@ -123,8 +124,9 @@ class TableScoring:
                 measures = measures.assign(risk=seen.risk, p_value=self.scorer.p_value(seen.risk))
             wanted, barred = seen.wanted, seen.barred
             self._barred.append(barred)
-        risk, p_value = measures["risk"].to_numpy(), measures["p_value"].to_numpy()
-        self._risk.append(risk)
+        risk, p_value = measures["risk"].to_numpy(copy=True), measures["p_value"].to_numpy(copy=True)
+        self._sizes.append(len(rows))
+        self._risk.append(risk)  # a copy: a view would keep all columns of the frame in memory
         self._p_value.append(p_value)
         self._learnt += float(learnt.sum())
         if schema.time is not None:
@@ -149,7 +151,7 @@ class TableScoring:
     @property
     def day(self) -> NDArray[np.datetime64] | None:
         """The day of each row; None if rows have no time."""
-        return np.concatenate(self._day) if self._day else None
+        return _joined(self._day) if self._day else None
 
     def decide(self, used: Used | None = None) -> NDArray[np.bool_]:
         """Which of all rows are flagged; ``used`` says what other batches took of a day's budget."""
@@ -170,8 +172,8 @@ class TableScoring:
     def _decided_by(self, policy: Policy, used: Used | None = None, *, barred: bool = True) -> Decision:
         if not self._risk:
             return Decision(np.zeros(0, dtype=bool))
-        p_value, risk = np.concatenate(self._p_value), np.concatenate(self._risk)
-        seen = ~np.concatenate(self._barred) if barred and self._barred else np.ones(len(risk), dtype=bool)
+        p_value, risk = _joined(self._p_value), _joined(self._risk)
+        seen = ~_joined(self._barred) if barred and self._barred else slice(None)
         day = self.day if policy.needs_day else None
         found = policy.decision(
             p_value[seen],
@@ -188,10 +190,10 @@ class TableScoring:
     def scores(self, flagged: NDArray[np.bool_]) -> Iterator[pd.DataFrame]:
         """The rows in order, part by part, with flags and lists of reasons; one empty frame if there are none."""
         start = 0
-        for number, risk in enumerate(self._risk):
-            if not len(risk) and (len(flagged) or number):
+        for number, size in enumerate(self._sizes):
+            if not size and (len(flagged) or number):
                 continue  # its columns are all missing, so their types are unknown
-            marks = flagged[start : start + len(risk)]
+            marks = flagged[start : start + size]
             measures = self._spool[f"{number}.measures"]
             scores = self.scorer.as_scores(measures, measures, flagged=marks)
             if marks.any() and self.explains:
@@ -202,7 +204,13 @@ class TableScoring:
                 scores["explored"] = ~marks & (self._lots[number] < chance)
                 scores["chance"] = np.where(marks, 1.0, chance)
             yield scores.join(measures[self.kept]) if self.kept else scores
-            start += len(risk)
+            start += size
+
+
+def _joined(parts: list[NDArray[Any]]) -> NDArray[Any]:
+    """All parts as one, which stands for them from now on: both would be in memory else."""
+    parts[:] = [np.concatenate(parts)]
+    return parts[0]
 
 
 def _placed(reasons: Sequence[list[Reason]], marks: NDArray[np.bool_]) -> NDArray[np.object_]:
