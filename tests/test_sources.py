@@ -18,7 +18,7 @@ import pytest
 import sqlalchemy as sa
 
 from detector.errors import MissingExtraError, SchemaError, SettingError, SourceError
-from pipelines.config import SourceSection
+from pipelines.config import ColumnsSection, SourceSection
 from pipelines.sources import Source, open_source
 from pipelines.sources.arrow import plain_type, unify
 from tests.postgres_server import PostgresServer
@@ -497,6 +497,22 @@ def test_place_that_cannot_be_read(tmp_path: Path, files: dict[str, str], path: 
 
     with pytest.raises(SourceError, match=message):
         opened(tmp_path / path)
+
+
+def test_column_that_nothing_needs_may_be_missing_from_a_file(tmp_path: Path) -> None:
+    """What the configuration ignores may come and go; what it names must be in each file."""
+    (tmp_path / "a.csv").write_text("x,note\n1,a\n")
+    (tmp_path / "b.csv").write_text("new,x\n5,2\n")
+    section = SourceSection(path=str(tmp_path))
+    section.with_columns(ColumnsSection(numeric=("x",), ignore=("note",)))
+
+    source = open_source(section)
+
+    assert source.columns() == ["x"]
+    assert source.read()["x"].tolist() == ["1", "2"]
+    section.with_columns(ColumnsSection(numeric=("x", "note")))
+    with pytest.raises(SourceError, match=r"b.csv lacks 'note' and has 'new' besides"):
+        open_source(section)
 
 
 def test_sample_is_drawn_from_all_rows(tmp_path: Path) -> None:

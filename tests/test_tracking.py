@@ -158,9 +158,7 @@ def test_run_holds_settings_metrics_and_curves(client: MlflowClient, first: Logg
     assert [(point.step, point.value) for point in history] == [(1, 3.0), (2, 2.5), (3, 2.6)]
 
 
-def test_columns_of_any_name_can_be_logged(
-    uri: str, folder: Path, scorer: TabularScorer, client: MlflowClient
-) -> None:
+def test_columns_of_any_name_can_be_logged(uri: str, folder: Path, scorer: TabularScorer, client: MlflowClient) -> None:
     """A column called "Betrag (€)" or "km//h" stops no record of a training, and no two share a metric."""
     names = ("Betrag (€)", "Betrag ($)", "Größe", "km//h", "../up", "x" * 400, "x" * 400 + "y")
 
@@ -174,7 +172,9 @@ def test_columns_of_any_name_can_be_logged(
 
     run = client.get_run(logged.run_id)
     assert sum(name.startswith("source.formats.") for name in run.data.params) == len(names)
-    assert sorted(value for name, value in run.data.metrics.items() if name.startswith("psi")) == list(range(len(names)))
+    assert sorted(value for name, value in run.data.metrics.items() if name.startswith("psi")) == list(
+        range(len(names))
+    )
     assert run.data.metrics["psi/Größe"] == 2
 
 

@@ -69,7 +69,9 @@ def allowed_names(names: Iterable[str]) -> dict[str, str]:
     for name in given:
         short = _allowed(name)
         also = (f"{short} {number}" for number in count(2))
-        allowed[name] = short if short == name or short not in taken else next(each for each in also if each not in taken)
+        allowed[name] = (
+            short if short == name or short not in taken else next(each for each in also if each not in taken)
+        )
         taken[allowed[name]] = None
     return allowed
 
@@ -77,7 +79,9 @@ def allowed_names(names: Iterable[str]) -> dict[str, str]:
 def _allowed(name: str) -> str:
     """What MLflow does not allow becomes an underscore, and so do slashes of what is no path, as in ``km//h``."""
     plain = re.sub(r"[^\w\-. :/]", "_", name)[:LONGEST_NAME]
-    return plain if posixpath.normpath(plain) == plain and not plain.startswith(("/", "..")) else plain.replace("/", "_")
+    return (
+        plain if posixpath.normpath(plain) == plain and not plain.startswith(("/", "..")) else plain.replace("/", "_")
+    )
 
 
 OF_MEMBERS = ("weight_", "power_", "parity_", "rank_correlation_", "agreement_", "ap_", "auroc_")
