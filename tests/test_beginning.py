@@ -123,8 +123,10 @@ def test_results_do_not_go_among_the_rows(tmp_path: Path, monkeypatch: pytest.Mo
         ([None] * 1_000, "ignore"),
         ([n / 7 for n in range(1_000)], "numeric"),
         ([True, False] * 500, "boolean"),
+        ([f"{n % 40 * 50_021:08d}" for n in range(1_000)], "categorical"),
+        ([f"{n * 10_007:08d}" for n in range(1_000)], "ignore"),
     ],
-    ids=["separated thousands", "codes", "free text", "constant", "empty", "numbers", "flags"],
+    ids=["separated thousands", "codes", "free text", "constant", "empty", "numbers", "flags", "padded", "many padded"],
 )
 def test_a_column_is_taken_for_what_it_is(values: list[object], part: str) -> None:
     """By its values and, for codes, its name."""
@@ -132,6 +134,28 @@ def test_a_column_is_taken_for_what_it_is(values: list[object], part: str) -> No
     frame = pd.DataFrame({"no": rng.permutation(1_000), "zip_code": values})
 
     assert parts(frame) == {"no": "key", "zip_code": part}
+
+
+def test_a_bank_s_export_with_repeats_and_a_total_has_its_key_and_no_numbers_of_codes() -> None:
+    """A number that names a payment, or an account with leading zeros, is nothing to learn sizes from."""
+    frame = pd.DataFrame(
+        {
+            "Buchungs-Nr.": [f"{n:010d}" for n in range(1_000)],
+            "Konto": [f"{n % 30 * 77:08d}" for n in range(1_000)],
+            "Betrag (€)": [f"{n % 90},50" for n in range(1_000)],
+        }
+    )
+    total = pd.DataFrame({"Buchungs-Nr.": ["Summe"], "Betrag (€)": ["44.550,00"]})
+    frame = pd.concat([frame, frame.iloc[[5, 77]], total], ignore_index=True)
+
+    found = proposal_of(frame)
+
+    assert {choice.column: choice.part for choice in found.choices} == {
+        "Buchungs-Nr.": "key",
+        "Konto": "categorical",
+        "Betrag (€)": "numeric",
+    }
+    assert "2 rows repeat it or have none" in found.named("key")[0].check
 
 
 def test_a_form_is_proposed_and_a_doubtful_one_is_to_be_checked() -> None:

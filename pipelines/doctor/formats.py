@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 
 from detector.arrays import Flags
-from detector.schema import MISSING
+from detector.schema import MISSING, are_codes
 from pipelines.config.formats import FormatSection
 from pipelines.doctor.check import Check, State
 from pipelines.progress import percent
@@ -92,7 +92,7 @@ def propose(column: pd.Series, *, dates: bool) -> list[tuple[FormatSection, floa
 
 def forms_of_text(name: str, column: pd.Series) -> Iterator[Check]:
     """A column taken for text, nearly all of whose values are numbers or dates in a form of their own."""
-    for dates, kind in ((False, "numeric"), (True, "datetime")):
+    for dates, kind in () if are_codes(column) else ((False, "numeric"), (True, "datetime")):
         found = propose(column, dates=dates)
         if found and found[0][1] >= NEARLY_ALL:
             forms = " or ".join(form.describe() for form, _ in found)

@@ -10,14 +10,14 @@ import pandas as pd
 
 from detector.cleaning.values import read_booleans, read_dates
 from detector.errors import SchemaError
-from detector.schema import guess_kind
+from detector.schema import are_codes, guess_kind
 from pipelines.config.formats import FormatSection
 from pipelines.doctor.formats import NEARLY_ALL, example, propose, share_of
 from pipelines.progress import percent
 from pipelines.sources.formats import read_form
 
 TIME = re.compile(r"time|date|datum|zeit|created|booked|when|timestamp|(^|_)at$|(^|_)ts$", re.IGNORECASE)
-KEY = re.compile(r"(^|_)(id|key|nr|no|number|uuid|ref|reference)($|_)|id$", re.IGNORECASE)
+KEY = re.compile(r"(^|[\W_])(id|key|nr|no|number|uuid|ref|reference)($|[\W_])|id$|nummer$", re.IGNORECASE)
 LABEL = re.compile(r"fraud|label|anomal|outlier|target|fault|failure|abnormal|chargeback|(^|_)class$", re.IGNORECASE)
 CODE = re.compile(
     r"zip|post_?code|plz|code|mcc|category|type|status|country|currency|shop|store|branch|terminal|merchant|product|_id$",
@@ -35,6 +35,7 @@ REGULAR = 0.7
 """Share of the steps in time that are half to one and a half times the middle one. Of events at random it is .35."""
 MOSTLY_NUMBERS = 0.7
 HALF, HARDLY = 0.5, 0.01
+FEW_REPEATED = 0.01
 
 
 @dataclass(frozen=True)
@@ -181,19 +182,23 @@ def _time(frame: pd.DataFrame) -> Choice | None:
 
 
 def _key(frame: pd.DataFrame) -> Choice | None:
-    unique = [
-        name
-        for name in map(str, frame.columns)
-        if not frame[name].isna().any()
-        and frame[name].is_unique
-        and not _has_fractions(frame[name])
-        and guess_kind(frame[name])[0] != "datetime"
-    ]
-    named = [name for name in unique if KEY.search(name)]
-    texts = [name for name in unique if guess_kind(frame[name])[0] != "numeric"]
+    spoilt: dict[str, int] = {}
+    for name in map(str, frame.columns):
+        column = frame[name]
+        bad = int((column.isna() | column.duplicated()).sum())
+        may_repeat = KEY.search(name) and not any(word in name.lower() for word in ENTITIES)
+        if bad > (FEW_REPEATED * len(frame) if may_repeat else 0):
+            continue
+        if not _has_fractions(column) and guess_kind(column)[0] != "datetime":
+            spoilt[name] = bad
+    named = [name for name in spoilt if KEY.search(name)]
+    texts = [name for name in spoilt if guess_kind(frame[name])[0] != "numeric"]
     if not (named or texts) or len(frame) < 2:
         return None
-    name = (named or texts)[0]
+    name = min(named or texts, key=lambda each: spoilt[each])
+    if spoilt[name]:
+        which = f"{spoilt[name]:,} rows repeat it or have none, and would go to the quarantine; it must name a row"
+        return Choice(name, "key", "it is different in nearly every row", which)
     check = "" if named else "it is different in every row looked at; it must name a row"
     return Choice(name, "key", "it is different in every row", check)
 
@@ -263,21 +268,23 @@ def _feature(name: str, column: pd.Series) -> Choice:
 
 def _kinds(name: str, column: pd.Series, distinct: int) -> Iterator[Choice]:
     kind, why = guess_kind(column)
-    if kind == "categorical":
+    are_padded = are_codes(column)
+    if kind == "categorical" and not are_padded:
         for dates, other in ((False, "numeric"), (True, "datetime")):
             found = propose(column, dates=dates)
             if found and found[0][1] >= NEARLY_ALL:
                 form = found[0][0]
                 check = f"they would fit {found[1][0].describe()} too" if len(found) > 1 else ""
                 yield Choice(name, other, f"{percent(found[0][1])} are {other}, written {form.describe()}", check, form)
-        if distinct > 0.5 * len(column) and distinct > FEW_CODES:
+        if distinct > HALF * len(column) and distinct > FEW_CODES:
             yield Choice(name, "ignore", f"text, {distinct:,} different: nearly every row has another")
         yield Choice(name, "categorical", f"text, {distinct:,} different")
-    if kind == "numeric" and CODE.search(name) and not _has_fractions(column):
+    if are_padded or (kind == "numeric" and CODE.search(name) and not _has_fractions(column)):
+        reason = f"{'zeros before its digits' if are_padded else 'its name'}, and {distinct:,} different numbers"
         if distinct <= max(FEW_CODES, 0.1 * len(column)):
-            yield Choice(name, "categorical", f"its name, and {distinct:,} different numbers", "a code, not an amount")
+            yield Choice(name, "categorical", reason, "a code, not an amount")
         else:
             many = "nearly every row has another" if distinct > HALF * len(column) else "too many to learn each"
             check = "list it under numeric if it is an amount and no code"
-            yield Choice(name, "ignore", f"its name, and {distinct:,} different numbers: {many}", check)
+            yield Choice(name, "ignore", f"{reason}: {many}", check)
     yield Choice(name, kind, why)
