@@ -52,9 +52,9 @@ there."""
 
     formats: dict[str, FormatSection] = Field(default={})
     """How columns are written that are not as 1234.56 or 2026-01-31T10:00:00: amount: {thousands: ","} (or ".", " ", \
-"'"; with decimal: "," or "."), time: {date: day first} (or month first, seconds, milliseconds, microseconds, \
-nanoseconds, or a form such as "%d.%m.%y %H:%M"). A value in another form is refused, never guessed; `detector doctor` \
-proposes the form that fits."""
+"'"; with decimal: "," or "."), load: {unit: "%"}, time: {date: day first} (or month first, seconds, milliseconds, \
+microseconds, nanoseconds, or a form such as "%d.%m.%y %H:%M"). A value in another form is refused, never guessed; \
+`detector doctor` proposes the form that fits."""
 
     _names_of_files: tuple[str, str] | None = PrivateAttr(default=None)
     _columns: ColumnsSection | None = PrivateAttr(default=None)

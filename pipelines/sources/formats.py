@@ -93,10 +93,26 @@ def _numbers(text: pd.Series, form: FormatSection) -> tuple[Flags, pd.Series]:
         comma = _SEPARATORS[form.thousands]
         whole = f"(?:[0-9]{{1,3}}(?:{comma}[0-9]{{3}})+|[0-9]{{1,2}}(?:{comma}[0-9]{{2}})+{comma}[0-9]{{3}}|[0-9]+)"
     pattern = rf"[+-]?(?:{whole}(?:{decimal}[0-9]*)?|{decimal}[0-9]+)(?:[eE][+-]?[0-9]+)?"
+    if form.unit is not None:
+        text = _without_unit(text, form.unit)
     fits = text.str.fullmatch(pattern).to_numpy(dtype=bool, na_value=False)
     if form.thousands is not None:
         text = text.str.replace(_SEPARATORS[form.thousands], "", regex=True)
     return fits, text.str.replace(decimal, ".", regex=True)
+
+
+def _without_unit(text: pd.Series, unit: str) -> pd.Series:
+    """Numbers without the unit behind or before them; missing where there is none.
+
+    >>> _without_unit(pd.Series(["12 %", "-5%", "12", "12 °C"]), "%").tolist()
+    ['12', '-5', nan, nan]
+    >>> _without_unit(pd.Series(["-$12.50"]), "$").tolist()
+    ['-12.50']
+    """
+    what = re.escape(unit)
+    behind = text.str.extract(rf"^(.*?)\s*{what}$")[0]
+    before = text.str.extract(rf"^([+-]?)\s*{what}\s*(.*)$")
+    return behind.fillna(before[0] + before[1])
 
 
 def _dates(text: pd.Series, form: str) -> tuple[Flags, pd.Series]:
