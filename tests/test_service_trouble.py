@@ -187,20 +187,35 @@ def test_switched_off_with_the_alerts(tiny_bundle: Path, tmp_path: Path) -> None
         assert told(store) == []
 
 
-def test_file_that_is_set_aside_is_told(site: Site) -> None:
-    """A whole file that cannot be used is more than a share of rows; over once files are scored without one."""
+def test_each_file_that_is_set_aside_is_told_and_over_once_none_is_left(site: Site) -> None:
+    """A second one soon after the first is told with the next report; other files being scored mends neither."""
+    start = datetime.now(UTC)
     with opened(site) as store:
-        for name in ("a.csv", "b.csv"):
+        for minutes, name in enumerate(("a.csv", "b.csv")):
             (site.input / name).write_text("id,at\n1,2026-01-01\n", encoding="utf-8")
             back_date(site.input / name, 10.0)
-            scored(site, store)
+            scored(site, store, now=start + timedelta(minutes=minutes))
         put(site, "c.csv", 0, 50)
-        scored(site, store)
-        first, over = [alert for alert in told(store) if "service" in alert.facts]
+        scored(site, store, now=start + timedelta(minutes=2))
+        assert [alert.kind for alert in told(store) if "service" in alert.facts] == ["service"]
 
-    assert (first.kind, first.label, over.kind) == ("service", "files that cannot be used", "recovered")
+        for minutes in (30, 70, 140):
+            scored(site, store, now=start + timedelta(minutes=minutes))
+        put(site, "a.csv", 50, 50)
+        (site.input / "b.csv").unlink()
+        scored(site, store, now=start + timedelta(minutes=150))
+        first, second, over = [alert for alert in told(store) if "service" in alert.facts]
+
+    assert (first.kind, first.label, second.kind, over.kind) == (
+        "service",
+        "files that cannot be used",
+        "service",
+        "recovered",
+    )
     assert first.facts["service"]["text"].startswith("soak cannot use 1 file of its input: a.csv: ")
     assert "amount" in first.facts["service"]["text"]
+    assert second.facts["service"]["text"].startswith("soak cannot use 2 files of its input: b.csv: ")
+    assert [line[:5] for line in second.facts["service"]["lines"]] == ["b.csv", "a.csv"]
 
 
 # Jobs -----------------------------------------------------------------------------------------------------------------

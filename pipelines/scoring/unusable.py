@@ -11,8 +11,9 @@ from typing import Any
 
 from sqlalchemy.orm import Session
 
-from pipelines.alerts.outbox.service_alerts import Trouble, is_open, report, report_over
+from pipelines.alerts.outbox.service_alerts import Trouble, is_open, report, report_over, reported_at
 from pipelines.config import Config
+from pipelines.ingest.known_files import broken_files
 from pipelines.jobs.context import Context
 from pipelines.progress import counted
 from pipelines.sinks.quarantine import kind_of, why
@@ -54,19 +55,28 @@ def report_rows(
 
 
 def report_files(context: Context, notices: Sequence[str], *, has_scored: bool) -> None:
-    """Have files reported that were set aside, or that files are scored without any."""
+    """Have files reported that were set aside, or that files are scored and none that was is left.
+
+    Files that were set aside soon after a report are reported in the next, all that are left together.
+    """
     config, now = context.config, context.now
-    if not notices:
-        if not has_scored:
-            return
-        with context.store.read() as session:
-            if not is_open(session, FILES, config=config):
-                return
+    with context.store.read() as session:
+        was_open = is_open(session, FILES, config=config)
+        told_at = reported_at(session, FILES, config=config)
+        broken = broken_files(session, config) if was_open or notices else []
+    if not notices and not was_open:
+        return
+    has_news = bool(notices) or any(told_at is None or since > told_at for _, _, since in broken)
+    is_over = not notices and not broken and has_scored
+    if not has_news and not is_over:
+        return
+    known = [f"{name}: {reason}" for name, reason, _ in reversed(broken)]
+    lines = list(dict.fromkeys([*notices, *known]))
     with context.store.write() as session:
-        if notices:
-            report(session, _files(notices, config), config=config, now=now)
-        else:
+        if is_over:
             report_over(session, FILES, config=config, now=now)
+        else:
+            report(session, _files(lines, config), config=config, now=now, has_news=has_news)
         context.fence(session)
 
 
