@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -17,11 +18,13 @@ from pipelines.alerts.feedback.answers import answer
 from pipelines.alerts.grouping.silences import silence
 from pipelines.alerts.message.message import message_of
 from pipelines.alerts.outbox.views import alert_text, alerts_table
+from pipelines.config import load_config
 from pipelines.jobs import catalogue
 from pipelines.jobs.context import Context, JobOutcome
 from pipelines.scoring.job import score_new
+from pipelines.scoring.unusable import trouble_of_rows
 from pipelines.service.runs import run_job
-from pipelines.store import Store
+from pipelines.store import Batch, Store
 from pipelines.store.alert_tables import Alert, AlertDay
 from tests.service_sites import back_date, context, opened, put
 
@@ -95,6 +98,22 @@ def test_too_many_unusable_rows_are_told_once_until_they_are_over(site: Site) ->
     assert "`source: {formats: {amount: …}}`" in opened_["columns"]["What to do"]
     assert opened_["links"] == {}
     assert over["title"] == "Recovered: rows that cannot be used in soak"
+
+
+@pytest.mark.parametrize(
+    ("reason", "words"),
+    [
+        ("amount: … is not a number", "`source: {formats: {amount: …}}`"),
+        ("at: too late, the latest row is of … … already", "`features: {lateness: SECONDS}`. These, sent again, are"),
+    ],
+)
+def test_what_to_do_fits_the_reason(reason: str, words: str, site: Site) -> None:
+    """Rows that come too late are in no other form, and coming in again they are later still."""
+    batch = Batch(id=1, rows=10, quarantined=9, window={})
+
+    trouble = trouble_of_rows(batch, Counter({reason: 9}), site.folder, load_config(site.folder))
+
+    assert words in trouble.todo
 
 
 def test_share_is_the_configured_one(tiny_bundle: Path, tmp_path: Path) -> None:

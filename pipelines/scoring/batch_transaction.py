@@ -284,7 +284,7 @@ class Scoring:
             self._check_is(outcome.was, batch, session)
             self.sink.commit(staged, session, now=self.context.now)
             batch.model_version, batch.run = self.scorer.version, self.context.run
-            batch.rows, batch.scored, batch.flagged = outcome.facts.rows, scored.scored, scored.flagged
+            batch.rows, batch.scored, batch.flagged = outcome.facts.given, scored.scored, scored.flagged
             batch.quarantined = outcome.quarantined
             batch.state, batch.done_at = "done", self.context.now
             kept = session.merge(batch)

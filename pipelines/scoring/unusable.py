@@ -22,6 +22,7 @@ from pipelines.store import Batch
 log = logging.getLogger("detector.score")
 
 ROWS, FILES = "unusable rows", "unusable files"
+TOO_LATE = "too late, the latest row"
 MOST_LISTED = 5
 
 
@@ -49,7 +50,7 @@ def report_rows(
 ) -> None:
     """Have it reported if there were too many, or that this is over; in the transaction of the batch's scores."""
     if are_too_many(batch, config):
-        report(session, _rows(batch, reasons, quarantine, config), config=config, now=now)
+        report(session, trouble_of_rows(batch, reasons, quarantine, config), config=config, now=now)
     elif batch.rows:
         report_over(session, ROWS, config=config, now=now)
 
@@ -80,7 +81,8 @@ def report_files(context: Context, notices: Sequence[str], *, has_scored: bool) 
         context.fence(session)
 
 
-def _rows(batch: Batch, reasons: Counter[str], quarantine: Path, config: Config) -> Trouble:
+def trouble_of_rows(batch: Batch, reasons: Counter[str], quarantine: Path, config: Config) -> Trouble:
+    """What is told of a batch too many rows of which could not be used."""
     share, files = batch.quarantined / max(batch.rows, 1), _files_of(batch.window)
     places = {"Batch": str(batch.id), "Files": _listed(files), "Quarantine": str(quarantine)}
     top = reasons.most_common(MOST_LISTED)
@@ -94,10 +96,8 @@ def _rows(batch: Batch, reasons: Counter[str], quarantine: Path, config: Config)
         label="rows that cannot be used",
         severity="high",
         text=f"{text}; mainly {top[0][0]}" if top else text,
-        todo=f"Look at the quarantine file. Numbers or dates in another form: `source: {{formats: {{{column}: …}}}}` "
-        f"(`detector doctor` proposes the one that fits). Columns with other names: `columns`. If so many are usual: "
-        f"`service: {{most_quarantined: {min(1.0, 1.2 * share):.2g}}}`. Rows that can be used then are scored when "
-        f"they come in again.",
+        todo=f"Look at the quarantine file. {_way_out(column, top[0][0] if top else '')} If so many are usual: "
+        f"`service: {{most_quarantined: {min(1.0, 1.2 * share):.2g}}}`.",
         lines=[f"{reason} ({counted(count)})" for reason, count in top],
         columns={name: value for name, value in places.items() if value},
         figures={
@@ -108,6 +108,20 @@ def _rows(batch: Batch, reasons: Counter[str], quarantine: Path, config: Config)
             "files": files[:MOST_LISTED],
         },
         rows=batch.quarantined,
+    )
+
+
+def _way_out(column: str, reason: str) -> str:
+    """What to do about the most frequent reason why rows could not be used."""
+    if TOO_LATE in reason:
+        return (
+            "Rows that often come so late: `features: {lateness: SECONDS}`. These, sent again, are as late; look at "
+            "them with `detector score --input FILE`."
+        )
+    return (
+        f"Numbers or dates in another form: `source: {{formats: {{{column}: …}}}}` (`detector doctor` proposes the one "
+        f"that fits). Columns with other names: `columns`. Rows that can be used then are scored when they come in "
+        f"again."
     )
 
 
