@@ -77,6 +77,36 @@ def test_readings_of_machines_are_recognised() -> None:
     assert [each.column for each in found.named("ignore")] == ["anomaly_kind", "anomaly_sensor"]
 
 
+def test_readings_of_machines_are_recognised_whatever_the_column_is_called() -> None:
+    """A German export names machines in a column of its own, and days first."""
+    rows = simulate_sensors(3_000, seed=1, machines=3, sensors=5)
+    sensors = list(rows.columns[2:7])
+    frame = pd.DataFrame(
+        {"Zeit": pd.to_datetime(rows["time"]).dt.strftime("%d.%m.%Y %H:%M:%S"), "Bez.": rows["machine"]}
+    )
+    frame = frame.assign(**{name: rows[name] for name in sensors})
+
+    found = proposal_of(frame)
+
+    assert (found.kind, found.role("time"), found.role("entity")) == ("sensors", "Zeit", "Bez.")
+
+
+def test_one_reading_a_row_is_said_to_belong_into_columns() -> None:
+    """As a table, the values of all sensors would be one column of numbers that mean different things."""
+    when = pd.date_range("2026-01-01", periods=200, freq="30s").astype(str)
+    values = np.random.default_rng(0).normal([5, 40, 7, 90], 1, (200, 4))
+    wide = pd.DataFrame(values, columns=list("abcd")).assign(time=when, machine=["m", "n"] * 100)
+    rows = wide.melt(["time", "machine"], var_name="what", value_name="value")
+
+    found = proposal_of(rows)
+
+    (value,) = found.named("numeric")
+    assert "one reading a row, every 60 s" in value.check
+    assert "pivot_table(index=['time', 'machine'], columns='what', values='value')" in value.check
+    shuffled = rows.assign(time=np.random.default_rng(1).permutation(rows["time"].to_numpy()))
+    assert proposal_of(shuffled).named("numeric")[0].check == ""
+
+
 @pytest.mark.parametrize("together", [True, False])
 def test_files_of_the_same_time_are_each_of_a_machine(
     together: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
 
 import pandas as pd
 
@@ -36,6 +36,7 @@ REGULAR = 0.7
 MOSTLY_NUMBERS = 0.7
 HALF, HARDLY = 0.5, 0.01
 FEW_REPEATED = 0.01
+MOST_MACHINES = 0.02
 
 
 @dataclass(frozen=True)
@@ -114,7 +115,8 @@ def proposal_of(frame: pd.DataFrame) -> Proposal:
     take(time := _time(rest()))
     take(key := _key(rest()))
     take(entity := _entity(rest()))
-    why = None if time is None else _why_sensors(frame, time, entity, set(taken))
+    machine, why = _machine(frame, time, entity, taken)
+    take(machine)
     if why is not None and (key is None or not KEY.search(key.column)):
         if key is not None:
             del taken[key.column]
@@ -124,6 +126,7 @@ def proposal_of(frame: pd.DataFrame) -> Proposal:
     for name in map(str, frame.columns):
         if name not in taken:
             take(_feature(name, frame[name]))
+    take(_one_reading_a_row(frame, time, list(taken.values())))
     choices = [taken[str(name)] for name in frame.columns]
     counted = [each.column for each in choices if each.part in ("categorical", "ignore") and _names_things(each, frame)]
     return Proposal(
@@ -242,14 +245,59 @@ def _why_sensors(frame: pd.DataFrame, time: Choice, entity: Choice | None, taken
     numbers = [name for name in others if guess_kind(frame[name])[0] == "numeric"]
     if len(floats) < 2 or len(numbers) < MOSTLY_NUMBERS * len(others):
         return None
-    when = read_dates(frame[time.column])[0]
-    groups = when.groupby(frame[entity.column].astype(str)) if entity is not None else [("", when)]
+    when = times_of(frame[time.column], time.form)
+    groups = when.groupby(frame[entity.column].astype(str).reindex(when.index)) if entity is not None else [("", when)]
     steps = pd.concat([each.sort_values().diff() for _, each in groups]).dropna()
     middle = steps.median()
-    if steps.empty or middle <= pd.Timedelta(0) or ((steps - middle).abs() < middle / 2).mean() < REGULAR:
+    if steps.empty or not _are_regular(steps, middle):
         return None
     about = "" if (steps == middle).mean() >= HALF else "about "
     return f"{len(numbers)} columns of numbers, a row {about}every {middle.total_seconds():g} s"
+
+
+def _machine(
+    frame: pd.DataFrame, time: Choice | None, entity: Choice | None, taken: Mapping[str, Choice]
+) -> tuple[Choice | None, str | None]:
+    """The column by whose values rows are readings in regular steps, if it takes one, and why they are."""
+    if time is None:
+        return entity, None
+    why = _why_sensors(frame, time, entity, set(taken))
+    if why is not None or entity is not None:
+        return entity, why
+    for name in map(str, frame.columns):
+        many = frame[name].nunique()
+        if name in taken or not 1 < many <= MOST_MACHINES * len(frame) or guess_kind(frame[name])[0] != "categorical":
+            continue
+        check = "rows of one value come in regular steps: each should be a machine"
+        choice = Choice(name, "entity", f"{many:,} different, {len(frame) / many:,.0f} rows each", check)
+        why = _why_sensors(frame, time, choice, {*taken, name})
+        if why is not None:
+            return choice, why
+    return None, None
+
+
+def _one_reading_a_row(frame: pd.DataFrame, time: Choice | None, choices: list[Choice]) -> Choice | None:
+    """The only column of numbers, if rows of the same names come in regular steps: each is a reading of one sensor."""
+    numbers = [each for each in choices if each.part == "numeric"]
+    names = [each.column for each in choices if each.part in ("categorical", "entity")]
+    if time is None or len(numbers) != 1 or not names or not _has_fractions(frame[numbers[0].column]):
+        return None
+    when = times_of(frame[time.column], time.form)
+    steps = when.groupby([frame[name].astype(str).reindex(when.index) for name in names]).diff().dropna()
+    middle = steps.median()
+    if len(steps) < HALF * len(frame) or not _are_regular(steps, middle):
+        return None
+    values = pd.to_numeric(frame[numbers[0].column], errors="coerce")
+    sensor = max(names, key=lambda name: values.groupby(frame[name]).mean().std())
+    others = ", ".join(repr(name) for name in (time.column, *names) if name != sensor)
+    pivot = f"rows.pivot_table(index=[{others}], columns={sensor!r}, values={numbers[0].column!r}).reset_index()"
+    step = f"{middle.total_seconds():g} s"
+    check = f"one reading a row, every {step}. Sensors that are read together belong into a row: with pandas, {pivot}"
+    return replace(numbers[0], check=check)
+
+
+def _are_regular(steps: pd.Series, middle: pd.Timedelta) -> bool:
+    return bool(middle > pd.Timedelta(0) and ((steps - middle).abs() < middle / 2).mean() >= REGULAR)
 
 
 def _has_fractions(column: pd.Series) -> bool:
