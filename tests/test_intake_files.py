@@ -266,6 +266,33 @@ def test_batches_are_cut_at_files(build: Build) -> None:
     assert keys(site) == list(range(80))
 
 
+def test_file_that_is_sent_twice_is_scored_once(build: Build) -> None:
+    """Under two names, at once or later: the copy is set aside and named."""
+    site = build()
+    frame = put(site, "a.csv", 0, 30)
+    for name in ("b.csv", "c.csv"):
+        frame.to_csv(site.input / name, index=False)
+        back_date(site.input / name, 10.0)
+        said = score(site)
+        assert f"{name}: it holds the same as a.csv, byte for byte" in said.note
+        assert keys(site) == list(range(30))
+
+
+def test_file_that_is_renamed_is_not_scored_again(build: Build) -> None:
+    """Archived under another name that the pattern takes too, it stays scored; new rows at its end are scored."""
+    site = build()
+    frame = put(site, "a.csv", 0, 30)
+    score(site)
+    (site.input / "a.csv").rename(site.input / "old-a.csv")
+
+    assert score(site).note == "nothing new"
+    assert states(site)["old-a.csv"] == ("scored", "it was scored as a.csv", 30)
+    pd.concat([frame, draw(5, first=30, seed=30)]).to_csv(site.input / "old-a.csv", index=False)
+    back_date(site.input / "old-a.csv", 10.0)
+    score(site)
+    assert keys(site) == list(range(35))
+
+
 def test_budget_a_day_counts_all_batches(build: Build) -> None:
     """Rows flagged by earlier batches of a day use up its budget; a day never has more than its budget."""
     site = build(policy={"quantile": 0.5, "budget": {"rows": 5, "per": "day"}})

@@ -17,6 +17,7 @@ from detector.schema import Schema
 from pipelines.config import ServiceSection, SourceSection
 from pipelines.ingest.batch import InputBatch, ReadFacts
 from pipelines.ingest.contract import Lag, Proposal
+from pipelines.ingest.copies import split_copies
 from pipelines.ingest.file_changes import RESTORED, Inspector, is_new
 from pipelines.ingest.files import FileWindow, columns_of, frames_of
 from pipelines.ingest.fingerprint import fingerprint
@@ -80,6 +81,10 @@ class FollowedFolder:
         changes = self.inspector.look(
             news, self._known(list(news)), now, first_look=self.section.start == "new" and not seen
         )
+        if self.schema.time is not None or self.schema.key is not None:  # else equal rows may be different ones
+            with self.store.read() as session:
+                changes.ready, copies = split_copies(session, self.name, changes.ready, base=self.base)
+            changes.notes += copies
         changes.gone = [name for name, (_, _, state) in seen.items() if state == "waiting" and name not in found]
         failpoint("score.looked")
         self.notices = [f"{n['name']}: {n['reason']}" for n in changes.notes if n.get("state") in ("broken", "changed")]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from contextlib import closing
 from datetime import datetime
 
@@ -28,12 +29,14 @@ def unusable_files(config: Config) -> dict[str, str]:
         return {name: reason for name, reason in session.execute(broken.order_by(SourceFile.name))}  # noqa: C416
 
 
-def broken_files(session: Session, config: Config) -> list[tuple[str, str, datetime]]:
+def broken_files(
+    session: Session, config: Config, *, states: Sequence[str] = ("broken",)
+) -> list[tuple[str, str, datetime]]:
     """The files that were set aside and are still there: name, reason, and since when, the oldest first."""
     if config.source.path is None:
         return []
     broken = sa.select(SourceFile.name, SourceFile.reason, SourceFile.seen_at).where(
-        SourceFile.source == config.name, SourceFile.state == "broken"
+        SourceFile.source == config.name, SourceFile.state.in_(states)
     )
     base = base_of(config.source.path)
     rows = session.execute(broken.order_by(SourceFile.seen_at, SourceFile.name))
