@@ -130,7 +130,9 @@ class FollowedFolder:
     def left_out(self, names: Sequence[str]) -> list[dict[str, Any]]:
         """Windows of the files that were never scored, or not as they are now: those named, or all that were skipped.
 
-        Raises ``SettingError`` if a file that is named is not there, or was scored as it is.
+        Of one that is named and was scored, the rows that have scores are left alone, by their key.
+
+        Raises ``SettingError`` if a file that is named is not there, waits, or was scored and has no keys.
         """
         with self.store.read() as session:
             known = {file.name: file for file in session.scalars(self._files())}
@@ -139,11 +141,12 @@ class FollowedFolder:
         for name in names:
             if name not in found:
                 raise SettingError(f"There is no file {name!r} in {self.base}. {nearest(name, found)}")
-            if name not in known or known[name].state in ("scored", "claimed", "waiting"):
-                state = known[name].state if name in known else "new"
+            state = known[name].state if name in known else "new"
+            if state in ("new", "claimed", "waiting") or (state == "scored" and self.schema.key is None):
                 raise SettingError(
-                    f"{name} is {state}: only a file that was skipped, quarantined or changed can be backfilled. "
-                    f"One that was scored is scored again by `detector replay`."
+                    f"{name} is {state}: only a file that was skipped, quarantined or changed can be backfilled, and "
+                    f"with `columns.key` those rows of one that was scored which have no scores. It is scored again by "
+                    f"`detector replay`."
                 )
         chosen = names or [name for name, file in known.items() if file.state == "skipped" and name in found]
         windows = []

@@ -115,8 +115,8 @@ def _way_out(column: str, reason: str) -> str:
     """What to do about the most frequent reason why rows could not be used."""
     if TOO_LATE in reason:
         return (
-            "Rows that often come so late: `features: {lateness: SECONDS}`. These, sent again, are as late; look at "
-            "them with `detector score --input FILE`."
+            "Rows that often come so late: `features: {lateness: SECONDS}`. These, sent again, are as late: "
+            "`detector backfill --file NAME` scores those of a file."
         )
     return (
         f"Numbers or dates in another form: `source: {{formats: {{{column}: …}}}}` (`detector doctor` proposes the one "
