@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 from typer.testing import CliRunner
 
-from detector.errors import SchemaError
+from detector.errors import SchemaError, SourceError
 from pipelines.cli import app
 from pipelines.config import load_config
 from pipelines.doctor import examine
@@ -129,6 +129,22 @@ def test_files_of_the_same_time_are_each_of_a_machine(
     expected = ("machine", "filename") if together else (None, None)
     assert (config.columns.entity, config.columns.entity_from) == expected
     assert [check for check in examine(config) if check.state == "problem"] == []
+
+
+def test_a_windows_file_is_read_and_its_encoding_written(tmp_path: Path) -> None:
+    """A bank's export is seldom utf-8: its encoding is proposed, to be checked; lines that are no rows are counted."""
+    lines = ["Nr;Betrag;Empfänger", *(f"{n};{n % 7},50;Bäcker {n % 3}" for n in range(300)), "Summe"]
+    (tmp_path / "rows.csv").write_bytes("\n".join(lines).encode("cp1252"))
+
+    begun = begin(tmp_path / "rows.csv", folder=tmp_path)
+
+    assert load_config(tmp_path).source.encoding == "cp1252"
+    assert begun.proposal.role("key") == "Nr"
+    assert "not utf-8, and is read as cp1252" in begun.notes[0]
+    assert "1 line has a wrong number of fields" in begun.notes[1]
+    (tmp_path / "rows.csv").write_bytes(b"Nr;Betrag\n1;\x81\xff")
+    with pytest.raises(SourceError, match=r"not text in utf-8: line 2 holds the byte 0x81"):
+        begin(tmp_path / "rows.csv", folder=tmp_path, force=True)
 
 
 def test_results_do_not_go_among_the_rows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
