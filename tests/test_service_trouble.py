@@ -11,6 +11,8 @@ from typing import Any
 import pytest
 import sqlalchemy as sa
 
+import detector
+import pipelines
 from benchmarks.soak import Site, draw
 from detector.errors import DataError, SourceError, StoreError
 from pipelines.alerts.delivery.deliver import deliver
@@ -22,7 +24,7 @@ from pipelines.config import load_config
 from pipelines.jobs import catalogue
 from pipelines.jobs.context import Context, JobOutcome
 from pipelines.scoring.job import score_new
-from pipelines.scoring.unusable import trouble_of_rows
+from pipelines.scoring.unusable import WAYS_OUT, trouble_of_rows
 from pipelines.service.runs import run_job
 from pipelines.store import Batch, Store
 from pipelines.store.alert_tables import Alert, AlertDay
@@ -105,6 +107,8 @@ def test_too_many_unusable_rows_are_told_once_until_they_are_over(site: Site) ->
     [
         ("amount: … is not a number", "`source: {formats: {amount: …}}`"),
         ("at: too late, the latest row is of … … already", "`features: {lateness: SECONDS}`. These, sent again, are"),
+        ("at: … … is more than … min before … …, the newest reading of its series", "was set back. Readings that"),
+        ("id: key … appears again (scored before)", "were sent before; then nothing is lost"),
     ],
 )
 def test_what_to_do_fits_the_reason(reason: str, words: str, site: Site) -> None:
@@ -114,6 +118,19 @@ def test_what_to_do_fits_the_reason(reason: str, words: str, site: Site) -> None
     trouble = trouble_of_rows(batch, Counter({reason: 9}), site.folder, load_config(site.folder))
 
     assert words in trouble.todo
+
+
+@pytest.mark.parametrize("part", WAYS_OUT)
+def test_reasons_with_a_way_out_of_their_own_are_given(part: str) -> None:
+    """The words are those of the reasons, wherever these are made."""
+    made = "".join(
+        file.read_text(encoding="utf-8")
+        for package in (detector, pipelines)
+        for file in Path(package.__path__[0]).rglob("*.py")
+        if file.name != "unusable.py"
+    )
+
+    assert part in made
 
 
 def test_share_is_the_configured_one(tiny_bundle: Path, tmp_path: Path) -> None:

@@ -22,8 +22,20 @@ from pipelines.store import Batch
 log = logging.getLogger("detector.score")
 
 ROWS, FILES = "unusable rows", "unusable files"
-TOO_LATE = "too late, the latest row"
 MOST_LISTED = 5
+WAYS_OUT = {
+    "too late, the latest row": "Rows that often come so late: `features: {lateness: SECONDS}`. These, sent again, are "
+    "as late: `detector backfill --file NAME` scores those of a file.",
+    "the newest reading of its series": "Look whether the clock of the machine was set back. Readings that often come "
+    "so late: `series: {late_minutes: MINUTES}`; these, sent again, are as late.",
+    "lies in the future": "Look whether a clock is ahead, and which zone times are in: without one they are in UTC.",
+    "appears again": "Look whether these rows were sent before; then nothing is lost. Else `columns: {key: …}` names "
+    "no row: choose another column, or leave it out.",
+    "has a reading of this time": "Look whether these readings were sent before; then nothing is lost. Else several "
+    "machines may be read as one: `columns: {entity: …}`.",
+    "where the header has": "Have the file written whole, and fields quoted that hold the separator.",
+}
+"""What to do, by a part of the reason; for all others see ``_way_out``."""
 
 
 def are_too_many(batch: Batch, config: Config) -> bool:
@@ -113,12 +125,8 @@ def trouble_of_rows(batch: Batch, reasons: Counter[str], quarantine: Path, confi
 
 def _way_out(column: str, reason: str) -> str:
     """What to do about the most frequent reason why rows could not be used."""
-    if TOO_LATE in reason:
-        return (
-            "Rows that often come so late: `features: {lateness: SECONDS}`. These, sent again, are as late: "
-            "`detector backfill --file NAME` scores those of a file."
-        )
-    return (
+    found = next((advice for part, advice in WAYS_OUT.items() if part in reason), None)
+    return found or (
         f"Numbers or dates in another form: `source: {{formats: {{{column}: …}}}}` (`detector doctor` proposes the one "
         f"that fits). Columns with other names: `columns`. Rows that can be used then are scored when they come in "
         f"again."
