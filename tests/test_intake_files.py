@@ -323,6 +323,32 @@ def test_key_that_comes_again_is_quarantined_in_a_table(build: Build) -> None:
     assert aside["reason"].str.contains("appears again \\(scored before\\)").all()
 
 
+def test_quarantined_rows_of_several_files_are_named_by_file_and_number(build: Build) -> None:
+    """The position in a batch is none in any file, and a row may have no key to find it by."""
+    site = build()
+    for name, first in (("a.csv", 0), ("b.csv", 10)):
+        frame = draw(10, first=first, seed=first).astype({"id": object})
+        frame.loc[[2, 7], "id"] = None
+        frame.to_csv(site.input / name, index=False)
+        back_date(site.input / name, 10.0)
+    with (site.input / "b.csv").open("a") as stream:
+        stream.write("half a line\n")
+    back_date(site.input / "b.csv", 10.0)
+
+    assert score(site).facts["quarantined"] == 5
+
+    (file,) = (site.folder / "scores.quarantine").glob("*.csv")
+    aside = pd.read_csv(file)
+    named = aside.dropna(subset="row")
+    assert list(zip(named["file"], named["row"], strict=True)) == [
+        ("a.csv", 2),
+        ("a.csv", 7),
+        ("b.csv", 2),
+        ("b.csv", 7),
+    ]
+    assert aside["reason"].str.contains("b.csv line 12").sum() == 1
+
+
 def test_rows_without_a_key_are_named_by_file_and_number(build: Build, tmp_path: Path) -> None:
     """Without a key column each row says where it came from, also after the file has grown."""
     detector = TabularDetector(schema=Schema(numeric=("amount", "fee")), members=("forest",), trees=5)

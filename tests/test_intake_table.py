@@ -297,7 +297,7 @@ def test_deliver_gives_each_its_turn(build: Build, monkeypatch: pytest.MonkeyPat
 
     site = build()
     with opened(site) as store:
-        assert deliver(context(site, store)).note == "nothing waits to be sent"
+        assert deliver(context(site, store)).note == "nothing is due to be sent"
         monkeypatch.setitem(DELIVERIES, "letters", fail)
         monkeypatch.setitem(DELIVERIES, "parcels", lambda _: 3)
         with pytest.raises(SettingError, match="no address"):

@@ -226,8 +226,10 @@ class Scoring:
         gathered = Gathered(config)
         trial = ShadowTrial.of(config, self.context.cache, now=now) if mode == "score" else None
         rules = self._rules()
+        in_place = config.kind == "table" and mode != "replay"  # a replay numbers the rows it chose
+        spans = rows.facts.spans if in_place and "files" in batch.window else None
         with QuarantineSink(
-            self._quarantine_of(batch), columns=rows.columns, escape=config.output.escape_formulas
+            self._quarantine_of(batch), columns=rows.columns, escape=config.output.escape_formulas, spans=spans
         ) as quarantine:
             if self.state is not None and mode == "score":
                 rows = self.state.measure(rows, self.followed, quarantine, known=known, now=now)
