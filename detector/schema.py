@@ -15,6 +15,7 @@ KINDS = ("numeric", "categorical", "boolean", "datetime")
 MISSING = ("", "na", "n/a", "<na>", "nan", "nat", "null", "none")
 MOST = 0.5
 LOOKED_AT = 200
+MANY_PADDED = 0.01
 DATE = r"[0-9]{4}-[0-9]{2}-[0-9]{2}(?![0-9])"
 
 
@@ -187,6 +188,21 @@ def _names_once(columns: Iterable[Any]) -> list[str]:
     return names
 
 
+def are_codes(values: pd.Series) -> bool:
+    """Whether text is of digits with zeros before them, as accounts and postcodes are written and numbers are not.
+
+    >>> are_codes(pd.Series(["00140", "20095"])), are_codes(pd.Series(["0", "140"])), are_codes(pd.Series([140]))
+    (True, False, False)
+    """
+    if not pd.api.types.is_string_dtype(values):
+        return False
+    values = values.dropna().astype(str).str.strip()
+    digits = values.str.fullmatch("[0-9]+").to_numpy(dtype=bool)
+    return (
+        bool(digits.mean() > MOST and values[digits].str.match("0[0-9]").mean() > MANY_PADDED) if len(values) else False
+    )
+
+
 def guess_kind(column: pd.Series) -> tuple[str, str]:
     """The kind of a column nobody named, and why it is taken for that.
 
@@ -194,6 +210,8 @@ def guess_kind(column: pd.Series) -> tuple[str, str]:
     ('numeric', 'all values are numbers')
     >>> guess_kind(pd.Series(["5411-A", "5812-B"]))
     ('categorical', 'text that is neither numbers nor dates')
+    >>> guess_kind(pd.Series(["0042", "1700"]))
+    ('categorical', 'codes, as numbers have no leading zeros')
     """
     types = pd.api.types
     typed = f"its type is {column.dtype}"
@@ -211,6 +229,8 @@ def guess_kind(column: pd.Series) -> tuple[str, str]:
         return "numeric", "it is always missing"
     if set(values.str.lower().unique()[:3]) <= {"true", "false"}:
         return "boolean", "all values are true or false"
+    if are_codes(values):
+        return "categorical", "codes, as numbers have no leading zeros"
     numbers = pd.to_numeric(values, errors="coerce").notna().mean()
     if numbers > MOST:
         return "numeric", f"{_share(numbers)} are numbers"

@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 from typer.testing import CliRunner
 
-from detector.errors import SchemaError
+from detector.errors import SchemaError, SourceError
 from pipelines.cli import app
 from pipelines.config import load_config
 from pipelines.doctor import examine
@@ -77,6 +77,36 @@ def test_readings_of_machines_are_recognised() -> None:
     assert [each.column for each in found.named("ignore")] == ["anomaly_kind", "anomaly_sensor"]
 
 
+def test_readings_of_machines_are_recognised_whatever_the_column_is_called() -> None:
+    """A German export names machines in a column of its own, and days first."""
+    rows = simulate_sensors(3_000, seed=1, machines=3, sensors=5)
+    sensors = list(rows.columns[2:7])
+    frame = pd.DataFrame(
+        {"Zeit": pd.to_datetime(rows["time"]).dt.strftime("%d.%m.%Y %H:%M:%S"), "Bez.": rows["machine"]}
+    )
+    frame = frame.assign(**{name: rows[name] for name in sensors})
+
+    found = proposal_of(frame)
+
+    assert (found.kind, found.role("time"), found.role("entity")) == ("sensors", "Zeit", "Bez.")
+
+
+def test_one_reading_a_row_is_said_to_belong_into_columns() -> None:
+    """As a table, the values of all sensors would be one column of numbers that mean different things."""
+    when = pd.date_range("2026-01-01", periods=200, freq="30s").astype(str)
+    values = np.random.default_rng(0).normal([5, 40, 7, 90], 1, (200, 4))
+    wide = pd.DataFrame(values, columns=list("abcd")).assign(time=when, machine=["m", "n"] * 100)
+    rows = wide.melt(["time", "machine"], var_name="what", value_name="value")
+
+    found = proposal_of(rows)
+
+    (value,) = found.named("numeric")
+    assert "one reading a row, every 60 s" in value.check
+    assert "pivot_table(index=['time', 'machine'], columns='what', values='value')" in value.check
+    shuffled = rows.assign(time=np.random.default_rng(1).permutation(rows["time"].to_numpy()))
+    assert proposal_of(shuffled).named("numeric")[0].check == ""
+
+
 @pytest.mark.parametrize("together", [True, False])
 def test_files_of_the_same_time_are_each_of_a_machine(
     together: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -101,6 +131,22 @@ def test_files_of_the_same_time_are_each_of_a_machine(
     assert [check for check in examine(config) if check.state == "problem"] == []
 
 
+def test_a_windows_file_is_read_and_its_encoding_written(tmp_path: Path) -> None:
+    """A bank's export is seldom utf-8: its encoding is proposed, to be checked; lines that are no rows are counted."""
+    lines = ["Nr;Betrag;Empfänger", *(f"{n};{n % 7},50;Bäcker {n % 3}" for n in range(300)), "Summe"]
+    (tmp_path / "rows.csv").write_bytes("\n".join(lines).encode("cp1252"))
+
+    begun = begin(tmp_path / "rows.csv", folder=tmp_path)
+
+    assert load_config(tmp_path).source.encoding == "cp1252"
+    assert begun.proposal.role("key") == "Nr"
+    assert "not utf-8, and is read as cp1252" in begun.notes[0]
+    assert "1 line has a wrong number of fields" in begun.notes[1]
+    (tmp_path / "rows.csv").write_bytes(b"Nr;Betrag\n1;\x81\xff")
+    with pytest.raises(SourceError, match=r"not text in utf-8: line 2 holds the byte 0x81"):
+        begin(tmp_path / "rows.csv", folder=tmp_path, force=True)
+
+
 def test_results_do_not_go_among_the_rows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """In a folder of rows, `detector init .` would make the scores a part of the source."""
     simulate_transactions(100, seed=2).to_csv(tmp_path / "rows.csv", index=False)
@@ -123,8 +169,10 @@ def test_results_do_not_go_among_the_rows(tmp_path: Path, monkeypatch: pytest.Mo
         ([None] * 1_000, "ignore"),
         ([n / 7 for n in range(1_000)], "numeric"),
         ([True, False] * 500, "boolean"),
+        ([f"{n % 40 * 50_021:08d}" for n in range(1_000)], "categorical"),
+        ([f"{n * 10_007:08d}" for n in range(1_000)], "ignore"),
     ],
-    ids=["separated thousands", "codes", "free text", "constant", "empty", "numbers", "flags"],
+    ids=["separated thousands", "codes", "free text", "constant", "empty", "numbers", "flags", "padded", "many padded"],
 )
 def test_a_column_is_taken_for_what_it_is(values: list[object], part: str) -> None:
     """By its values and, for codes, its name."""
@@ -132,6 +180,28 @@ def test_a_column_is_taken_for_what_it_is(values: list[object], part: str) -> No
     frame = pd.DataFrame({"no": rng.permutation(1_000), "zip_code": values})
 
     assert parts(frame) == {"no": "key", "zip_code": part}
+
+
+def test_a_bank_s_export_with_repeats_and_a_total_has_its_key_and_no_numbers_of_codes() -> None:
+    """A number that names a payment, or an account with leading zeros, is nothing to learn sizes from."""
+    frame = pd.DataFrame(
+        {
+            "Buchungs-Nr.": [f"{n:010d}" for n in range(1_000)],
+            "Konto": [f"{n % 30 * 77:08d}" for n in range(1_000)],
+            "Betrag (€)": [f"{n % 90},50" for n in range(1_000)],
+        }
+    )
+    total = pd.DataFrame({"Buchungs-Nr.": ["Summe"], "Betrag (€)": ["44.550,00"]})
+    frame = pd.concat([frame, frame.iloc[[5, 77]], total], ignore_index=True)
+
+    found = proposal_of(frame)
+
+    assert {choice.column: choice.part for choice in found.choices} == {
+        "Buchungs-Nr.": "key",
+        "Konto": "categorical",
+        "Betrag (€)": "numeric",
+    }
+    assert "2 rows repeat it or have none" in found.named("key")[0].check
 
 
 def test_a_form_is_proposed_and_a_doubtful_one_is_to_be_checked() -> None:

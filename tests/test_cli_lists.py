@@ -13,6 +13,7 @@ from typer.testing import CliRunner
 
 from pipelines.cli import app
 from pipelines.config import load_config
+from pipelines.ingest.listing import base_of
 from pipelines.service.status import status_of
 from pipelines.store import Lease, Run, SourceFile, open_store
 from pipelines.store.alert_tables import Alert
@@ -184,6 +185,7 @@ def test_status_of_a_new_project_says_how_to_begin(home: Path) -> None:
 def test_status_says_what_failed_and_what_to_do(home: Path) -> None:
     """A failed job, a file that cannot be read and a paused job; the exit code tells a script."""
     config = load_config(home)
+    base_of(str(config.source.path)).joinpath("a.csv").touch()
     with closing(open_store(config.service.store)) as store, store.write() as session:
         session.add(Lease(name="service", holder="", term=1, beat=1))
         run_of = {"trigger": "schedule", "instance": "i", "started_at": NOW, "ended_at": NOW}
@@ -205,5 +207,5 @@ def test_status_says_what_failed_and_what_to_do(home: Path) -> None:
     assert found["score"].said.endswith("SourceError: gone")
     assert found["retrain"].state == "ok"
     assert (found["drift"].state, found["drift"].todo) == ("off", "detector jobs resume payments drift")
-    assert found["input"].said == "1 file could not be read, the last: no lines"
+    assert found["input"].said == "1 file cannot be used: a.csv; the first: no lines"
     assert found["service"].said == "not running"

@@ -336,7 +336,7 @@ def test_features_name_the_reports_they_cannot_read(tmp_path: Path, frame: pd.Da
             '{amount: {thousands: ".", decimal: ","}}',
             "as 1.234,56",
         ),
-        (lambda n: f"{n:.2f} EUR" if n > 1000 else f"{n:.2f}", "without separators or units", "they are the largest"),
+        (lambda n: f"{n:.2f} EUR" if n > 1000 else f"{n:.2f}", "written in one form", "are written as 1234.56 EUR"),
     ],
 )
 def test_doctor_proposes_the_form_of_numbers(

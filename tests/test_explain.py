@@ -89,6 +89,14 @@ def test_a_reason_that_says_nothing_is_not_given() -> None:
     assert most_telling(empty, 3) == empty[:1]
 
 
+@pytest.mark.parametrize("code", ["5411", "00000413", "1e5", "-0.50"])
+def test_a_code_that_is_as_expected_is_no_reason(code: str) -> None:
+    """An account of digits was told as "00000413, expected 00000413", before what was odd about the row."""
+    large = Reason("amount", "950.00", "about 42", 0.2)
+
+    assert most_telling([Reason("account", code, code, 0.5), large], 2) == [large]
+
+
 def test_top_features_come_largest_first() -> None:
     """At most ``top``, none below the least share, and the earlier of equals first."""
     shares = np.array([[0.1, 0.6, 0.3], [0.01, 0.98, 0.01], [0.4, 0.2, 0.4]])

@@ -257,3 +257,15 @@ def test_many_rows_are_known_by_what_each_is_known_by():
     for by, names in together.names.items():
         assert names == [each.names[by][0] for each in alone]
     assert together.names["card", "shop"] == ["7\x1fx", None, None, "8\x1fx"]
+
+
+def test_a_column_of_any_name_is_kept(tmp_path):
+    """A column called "Betrag (€)" makes no warning that NumPy's files are of another form."""
+    features = FeatureSet(("sum of Betrag (€) by card over 1d",), time="time")
+    history = History(features)
+    rows = pd.DataFrame({"time": pd.to_datetime(["2026-01-01", "2026-01-02"]), "card": "c", "Betrag (€)": [5.0, 7.5]})
+    history.push(rows)
+
+    again = load_history(save_history(history, tmp_path / "history.npz"))
+
+    assert again.entities == history.entities

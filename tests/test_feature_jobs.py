@@ -215,7 +215,10 @@ def test_evaluation_says_which_rows_came_too_late(site: Config, tmp_path: Path) 
     assert report.rows == 3_000
     assert report.quarantined > 2_300
     assert any("could not be used" in line for line in report.summary())
-    with pytest.raises(DataError, match=r"None of the 100 rows can be used.*too late.*only 1h is allowed \(100 rows\)"):
+    with pytest.raises(
+        DataError,
+        match=r"None of the 100 rows can be used.*too late.*only 1h is allowed by `features.lateness` \(100 rows\)",
+    ):
         evaluate(site, input=str(tmp_path / "past.parquet"), now=NOW)
 
 

@@ -424,7 +424,7 @@ def test_rows_that_cannot_be_used_are_named_beforehand():
 
     reasons = feature_set().faults(rows, now=now).tolist()
 
-    large = "amount: too large to count, at most 21,474,836 with 2 decimals"
+    large = "amount: too large to count, at most 21,474,836 with 2 `features.decimals`"
     assert reasons == ["", large, "time: lies in the future by more than 5m"]
     with pytest.raises(DataError, match="amount 1e\\+12 is beyond"):
         feature_set().compute(rows)

@@ -17,6 +17,7 @@ from detector.cleaning.values import read_dates, read_numbers
 from detector.errors import SettingError
 from pipelines.config import Config, SourceSection, load_config
 from pipelines.config.formats import FormatSection
+from pipelines.doctor.formats import propose
 from pipelines.scoring.one_off import score
 from pipelines.sources import open_source
 from pipelines.sources.formats import as_written, read_form
@@ -43,6 +44,14 @@ NOON = dt.datetime(2026, 8, 3, 12, 0)  # noqa: DTZ001 - as columns of times hold
         ({"thousands": "'"}, "1’234'567.5", 1234567.5),
         ({"decimal": ","}, " 12,5 ", 12.5),
         ({"decimal": ","}, "12.5", None),
+        ({"unit": "%"}, "12.5 %", 12.5),
+        ({"unit": "%"}, "-7%", -7.0),
+        ({"unit": "%"}, "12.5", None),
+        ({"unit": "%"}, "12.5 °C", None),
+        ({"unit": "$"}, "-$ 12.50", -12.5),
+        ({"unit": "$"}, "$12$", None),
+        ({"unit": "m3/h"}, "3 m3/h", 3.0),
+        ({"unit": "€", "thousands": "."}, "1.234,50 €", 1234.5),
     ],
 )
 def test_a_number_is_read_in_its_declared_form_only(form: dict[str, Any], written: str, number: float | None) -> None:
@@ -52,6 +61,35 @@ def test_a_number_is_read_in_its_declared_form_only(form: dict[str, Any], writte
     assert misfit.tolist() == [number is None]
     if number is not None:
         assert read_numbers(read)[0].tolist() == [number]
+
+
+@pytest.mark.parametrize(
+    ("values", "form"),
+    [
+        (["12 %", "7 %", "100 %"], "as 1234.56 %"),
+        (["12,5 %", "7,0 %"], "as 1234,56 %"),
+        (["71.3 °C", "-4.0 °C"], "as 1234.56 °C"),
+        (["EUR 1.234,50", "EUR 7,00"], "as 1.234,56 EUR"),
+        (["3.5 bar", "4 bar"], "as 1234.56 bar"),
+        (["12 %", "71.3 °C"], None),
+        (["R1", "R12"], None),
+        (["001 A", "012 A"], None),
+        (["12A", "13A"], None),
+        (["5411-A", "5812-A"], None),
+    ],
+)
+def test_a_unit_that_all_values_have_is_proposed(values: list[str], form: str | None) -> None:
+    """Percentages were learnt as names, silently; names with one letter in front are no numbers."""
+    found = propose(pd.Series(values * 20, name="x"), dates=False)
+
+    assert [each.describe() for each, share in found if share == 1.0] == ([] if form is None else [form])
+
+
+@pytest.mark.parametrize("unit", ["", "3", "-", "(x)", ","])
+def test_a_unit_that_could_be_a_part_of_the_number_is_refused(unit: str) -> None:
+    """So that no value has two readings."""
+    with pytest.raises(ValueError, match="behind the numbers"):
+        FormatSection(unit=unit)
 
 
 @pytest.mark.parametrize(
@@ -128,7 +166,7 @@ def test_every_source_reads_the_declared_forms(tmp_path: Path, place: str) -> No
         ("{date: yesterday}", "source.formats.amount.date: expected day first, month first, seconds"),
         ("{date: '%H:%M'}", "a form with day, month and year"),
         ("{date: day first, thousands: ','}", "a column holds dates or numbers"),
-        ("{}", "expected `thousands`, `decimal` or `date`"),
+        ("{}", "expected `thousands`, `decimal`, `unit` or `date`"),
         ("{thousand: ','}", "source.formats.amount.thousand: is not a key. Did you mean 'thousands'?"),
         ("{thousands: ';'}", "source.formats.amount.thousands: expected"),
     ],

@@ -266,6 +266,33 @@ def test_batches_are_cut_at_files(build: Build) -> None:
     assert keys(site) == list(range(80))
 
 
+def test_file_that_is_sent_twice_is_scored_once(build: Build) -> None:
+    """Under two names, at once or later: the copy is set aside and named."""
+    site = build()
+    frame = put(site, "a.csv", 0, 30)
+    for name in ("b.csv", "c.csv"):
+        frame.to_csv(site.input / name, index=False)
+        back_date(site.input / name, 10.0)
+        said = score(site)
+        assert f"{name}: it holds the same as a.csv, byte for byte" in said.note
+        assert keys(site) == list(range(30))
+
+
+def test_file_that_is_renamed_is_not_scored_again(build: Build) -> None:
+    """Archived under another name that the pattern takes too, it stays scored; new rows at its end are scored."""
+    site = build()
+    frame = put(site, "a.csv", 0, 30)
+    score(site)
+    (site.input / "a.csv").rename(site.input / "old-a.csv")
+
+    assert score(site).note == "nothing new"
+    assert states(site)["old-a.csv"] == ("scored", "it was scored as a.csv", 30)
+    pd.concat([frame, draw(5, first=30, seed=30)]).to_csv(site.input / "old-a.csv", index=False)
+    back_date(site.input / "old-a.csv", 10.0)
+    score(site)
+    assert keys(site) == list(range(35))
+
+
 def test_budget_a_day_counts_all_batches(build: Build) -> None:
     """Rows flagged by earlier batches of a day use up its budget; a day never has more than its budget."""
     site = build(policy={"quantile": 0.5, "budget": {"rows": 5, "per": "day"}})
@@ -294,6 +321,32 @@ def test_key_that_comes_again_is_quarantined_in_a_table(build: Build) -> None:
     assert keys(site) == list(range(30))
     aside = pd.read_csv(site.folder / "scores.quarantine" / "batch-00000002.csv")
     assert aside["reason"].str.contains("appears again \\(scored before\\)").all()
+
+
+def test_quarantined_rows_of_several_files_are_named_by_file_and_number(build: Build) -> None:
+    """The position in a batch is none in any file, and a row may have no key to find it by."""
+    site = build()
+    for name, first in (("a.csv", 0), ("b.csv", 10)):
+        frame = draw(10, first=first, seed=first).astype({"id": object})
+        frame.loc[[2, 7], "id"] = None
+        frame.to_csv(site.input / name, index=False)
+        back_date(site.input / name, 10.0)
+    with (site.input / "b.csv").open("a") as stream:
+        stream.write("half a line\n")
+    back_date(site.input / "b.csv", 10.0)
+
+    assert score(site).facts["quarantined"] == 5
+
+    (file,) = (site.folder / "scores.quarantine").glob("*.csv")
+    aside = pd.read_csv(file)
+    named = aside.dropna(subset="row")
+    assert list(zip(named["file"], named["row"], strict=True)) == [
+        ("a.csv", 2),
+        ("a.csv", 7),
+        ("b.csv", 2),
+        ("b.csv", 7),
+    ]
+    assert aside["reason"].str.contains("b.csv line 12").sum() == 1
 
 
 def test_rows_without_a_key_are_named_by_file_and_number(build: Build, tmp_path: Path) -> None:

@@ -11,12 +11,14 @@ import pandas as pd
 import pytest
 
 from benchmarks.soak import Site
+from detector.cleaning.plain import NotPlainError
 from detector.errors import SchemaError
 from pipelines.config import Config, load_config
 from pipelines.features.plain_frame import framed
 from pipelines.jobs.context import Context, ProcessCache
 from pipelines.scoring.job import score_new
 from pipelines.scoring.on_request import BusyError, OnRequest, ScoredEvents
+from pipelines.scoring.one_event import score_one
 from pipelines.service.forget import forget
 from pipelines.store import Store, open_store
 from tests.service_sites import score
@@ -103,6 +105,26 @@ def test_event_that_the_source_brought_counts_once(desk: Desk) -> None:
     assert desk.ask(last, keep=True).held == 0
     assert desk.on_request.held.frame(now=LATER).empty  # it is in the past, and the source will not bring it again
     assert other.to_numpy() != after.to_numpy()  # a second payment at the same moment has one more before it
+
+
+def test_text_is_read_in_the_declared_form(home: Path) -> None:  # noqa: F811
+    """A client that sends what the bank's file holds gets the numbers of the file: "1.234" is no 1.234."""
+    amount, time = {"thousands": ".", "decimal": ","}, {"date": "day first"}
+    config = settle(home, source={"path": "in/*.parquet", "formats": {"amount": amount, "time": time}})
+    store = open_store(config.service.store)
+    desk = Desk(config, store)
+    rows = NEW.iloc[:3].assign(amount=[1234.0, 1234.5, 7.0])
+    written = rows.assign(
+        amount=["1.234", "1.234,50", 7.0], time=rows["time"].dt.strftime("%d.%m.%Y %H:%M:%S.%f").tolist()
+    )
+
+    for keep in (False, True):  # kept ones are read again as held events
+        same(risks(desk.ask(written, keep=keep).scores), risks(desk.ask(rows).scores))
+    with pytest.raises(NotPlainError):
+        score_one(desk.on_request, events(written).iloc[0].to_dict(), now=LATER, keep=False)
+    refused = desk.ask(written.iloc[[0]].assign(amount="12.5")).refused
+    assert refused == {0: "amount: '12.5 (not as 1.234,56)' is not a number"}
+    store.close()
 
 
 def test_dry_run_leaves_nothing(desk: Desk) -> None:

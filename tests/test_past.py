@@ -26,7 +26,7 @@ from pipelines.monitoring.drift import watch
 from pipelines.registry.registry import ModelRegistry
 from pipelines.scoring.job import score_new
 from pipelines.scoring.load import load_scorer
-from pipelines.scoring.replay import replay
+from pipelines.scoring.replay import backfill, replay
 from pipelines.scoring.shadow import begin_shadow
 from pipelines.service.facts import Facts
 from pipelines.simulate import simulate_transactions
@@ -192,6 +192,27 @@ def test_rows_left_out_at_the_start_are_the_past(home: Path) -> None:
     pd.testing.assert_series_equal(
         scores(home), expected(config, 1_000, before=PAYMENTS.iloc[:1_000]), check_names=False, rtol=1e-6
     )
+
+
+def test_file_that_came_too_late_can_be_scored_after_all(home: Path) -> None:
+    """Its rows are quarantined at first, and scored by a backfill as they were at their time; the others stay."""
+    config = settle(home)
+    for name, rows in (("a", PAYMENTS.iloc[750:1_000]), ("c", PAYMENTS.iloc[1_050:1_100])):
+        put(home, name, rows)
+        run(config)
+    before = scores(home)
+    put(home, "b", PAYMENTS.iloc[1_000:1_050])
+    assert "too late" in str(run(config).facts["quarantined_by_reason"])
+    late = PAYMENTS["transaction_id"].iloc[1_000:1_040]
+    assert not scores(home).index.isin(late).any()
+
+    run(config, backfill, files=["b.parquet"])
+
+    found, wanted = scores(home), expected(config, 750)  # measured from the source, which begins there
+    assert found.index.is_unique
+    assert len(found) == 350
+    pd.testing.assert_series_equal(found[late].sort_index(), wanted[late].sort_index(), check_names=False, rtol=1e-6)
+    pd.testing.assert_series_equal(found[before.index], before)
 
 
 @pytest.mark.parametrize(

@@ -42,7 +42,7 @@ from pipelines.service.memory import FreeMemory
 from pipelines.service.metrics import Metrics
 from pipelines.service.once import JobFailedError, run_once
 from pipelines.store import Request, Run
-from tests.service_sites import NOTHING_WRONG, Instance, context, opened, put, score, wait_until
+from tests.service_sites import NOTHING_WRONG, Instance, back_date, context, opened, put, score, wait_until
 
 ROOT = Path(__file__).parents[1]
 QUIET: dict[str, Any] = {name: {"enabled": False} for name in ("retrain", "drift", "deliver", "housekeeping")}
@@ -271,6 +271,19 @@ def test_many_unusable_rows_are_warned_of(site: Site, caplog: pytest.LogCaptureF
     assert "batch-00000001.csv" in warning.message
     counted = 'detector_rows_quarantined_by_reason_total{reason="amount: … is not a number'
     assert counted in service.metrics.text().decode()
+
+
+def test_lines_that_cannot_be_read_count_as_rows_that_came(site: Site) -> None:
+    """Scored and quarantined rows add up to what came: it said that 4 of 3 rows could not be used."""
+    put(site, "a.csv", 0, 3)
+    with (site.input / "a.csv").open("a") as stream:
+        stream.write("half a li\n")
+    back_date(site.input / "a.csv", 10.0)
+
+    said = score(site)
+
+    assert said.note.startswith("scored 3 of 4 rows")
+    assert said.note.endswith("quarantined 1")
 
 
 def test_slow_delivery_keeps_no_other_waiting(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:

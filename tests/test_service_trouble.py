@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,8 @@ from typing import Any
 import pytest
 import sqlalchemy as sa
 
+import detector
+import pipelines
 from benchmarks.soak import Site, draw
 from detector.errors import DataError, SourceError, StoreError
 from pipelines.alerts.delivery.deliver import deliver
@@ -17,11 +20,13 @@ from pipelines.alerts.feedback.answers import answer
 from pipelines.alerts.grouping.silences import silence
 from pipelines.alerts.message.message import message_of
 from pipelines.alerts.outbox.views import alert_text, alerts_table
+from pipelines.config import load_config
 from pipelines.jobs import catalogue
 from pipelines.jobs.context import Context, JobOutcome
 from pipelines.scoring.job import score_new
+from pipelines.scoring.unusable import WAYS_OUT, trouble_of_rows
 from pipelines.service.runs import run_job
-from pipelines.store import Store
+from pipelines.store import Batch, Store
 from pipelines.store.alert_tables import Alert, AlertDay
 from tests.service_sites import back_date, context, opened, put
 
@@ -95,6 +100,37 @@ def test_too_many_unusable_rows_are_told_once_until_they_are_over(site: Site) ->
     assert "`source: {formats: {amount: …}}`" in opened_["columns"]["What to do"]
     assert opened_["links"] == {}
     assert over["title"] == "Recovered: rows that cannot be used in soak"
+
+
+@pytest.mark.parametrize(
+    ("reason", "words"),
+    [
+        ("amount: … is not a number", "`source: {formats: {amount: …}}`"),
+        ("at: too late, the latest row is of … … already", "`features: {lateness: SECONDS}`. These, sent again, are"),
+        ("at: … … is more than … min before … …, the newest reading of its series", "was set back. Readings that"),
+        ("id: key … appears again (scored before)", "were sent before; then nothing is lost"),
+    ],
+)
+def test_what_to_do_fits_the_reason(reason: str, words: str, site: Site) -> None:
+    """Rows that come too late are in no other form, and coming in again they are later still."""
+    batch = Batch(id=1, rows=10, quarantined=9, window={})
+
+    trouble = trouble_of_rows(batch, Counter({reason: 9}), site.folder, load_config(site.folder))
+
+    assert words in trouble.todo
+
+
+@pytest.mark.parametrize("part", WAYS_OUT)
+def test_reasons_with_a_way_out_of_their_own_are_given(part: str) -> None:
+    """The words are those of the reasons, wherever these are made."""
+    made = "".join(
+        file.read_text(encoding="utf-8")
+        for package in (detector, pipelines)
+        for file in Path(package.__path__[0]).rglob("*.py")
+        if file.name != "unusable.py"
+    )
+
+    assert part in made
 
 
 def test_share_is_the_configured_one(tiny_bundle: Path, tmp_path: Path) -> None:
@@ -187,20 +223,35 @@ def test_switched_off_with_the_alerts(tiny_bundle: Path, tmp_path: Path) -> None
         assert told(store) == []
 
 
-def test_file_that_is_set_aside_is_told(site: Site) -> None:
-    """A whole file that cannot be used is more than a share of rows; over once files are scored without one."""
+def test_each_file_that_is_set_aside_is_told_and_over_once_none_is_left(site: Site) -> None:
+    """A second one soon after the first is told with the next report; other files being scored mends neither."""
+    start = datetime.now(UTC)
     with opened(site) as store:
-        for name in ("a.csv", "b.csv"):
+        for minutes, name in enumerate(("a.csv", "b.csv")):
             (site.input / name).write_text("id,at\n1,2026-01-01\n", encoding="utf-8")
             back_date(site.input / name, 10.0)
-            scored(site, store)
+            scored(site, store, now=start + timedelta(minutes=minutes))
         put(site, "c.csv", 0, 50)
-        scored(site, store)
-        first, over = [alert for alert in told(store) if "service" in alert.facts]
+        scored(site, store, now=start + timedelta(minutes=2))
+        assert [alert.kind for alert in told(store) if "service" in alert.facts] == ["service"]
 
-    assert (first.kind, first.label, over.kind) == ("service", "files that cannot be used", "recovered")
+        for minutes in (30, 70, 140):
+            scored(site, store, now=start + timedelta(minutes=minutes))
+        put(site, "a.csv", 50, 50)
+        (site.input / "b.csv").unlink()
+        scored(site, store, now=start + timedelta(minutes=150))
+        first, second, over = [alert for alert in told(store) if "service" in alert.facts]
+
+    assert (first.kind, first.label, second.kind, over.kind) == (
+        "service",
+        "files that cannot be used",
+        "service",
+        "recovered",
+    )
     assert first.facts["service"]["text"].startswith("soak cannot use 1 file of its input: a.csv: ")
     assert "amount" in first.facts["service"]["text"]
+    assert second.facts["service"]["text"].startswith("soak cannot use 2 files of its input: b.csv: ")
+    assert [line[:5] for line in second.facts["service"]["lines"]] == ["b.csv", "a.csv"]
 
 
 # Jobs -----------------------------------------------------------------------------------------------------------------

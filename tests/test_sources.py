@@ -18,7 +18,7 @@ import pytest
 import sqlalchemy as sa
 
 from detector.errors import MissingExtraError, SchemaError, SettingError, SourceError
-from pipelines.config import SourceSection
+from pipelines.config import ColumnsSection, SourceSection
 from pipelines.sources import Source, open_source
 from pipelines.sources.arrow import plain_type, unify
 from tests.postgres_server import PostgresServer
@@ -497,6 +497,42 @@ def test_place_that_cannot_be_read(tmp_path: Path, files: dict[str, str], path: 
 
     with pytest.raises(SourceError, match=message):
         opened(tmp_path / path)
+
+
+@pytest.mark.parametrize("first", ["sep=|", '"sep=|"', "\n\nSEP=|\n"])
+def test_line_of_excel_above_the_header_is_none(tmp_path: Path, first: str) -> None:
+    """It names the separator, which need not be the likeliest one."""
+    (tmp_path / "a.csv").write_text(f"{first}\na|b,c,d\n1|2,3,4\n5|6\n")
+
+    source = opened(tmp_path / "a.csv")
+
+    assert source.columns() == ["a", "b,c,d"]
+    assert source.read()["a"].tolist() == ["1", "5"]
+
+
+def test_file_with_lines_above_its_header_is_refused(tmp_path: Path) -> None:
+    """One line of a preamble looks like the only row, and all rows like bad lines."""
+    rows = "".join(f"{n};{n};x\n" for n in range(20))
+    (tmp_path / "a.csv").write_text(f"Statement;2026\nAccount;17\n\nid;amount;shop\n{rows}")
+
+    with pytest.raises(SourceError, match=r"Most lines of .* do not have the 2 fields.*take out what stands above"):
+        opened(tmp_path / "a.csv").read()
+
+
+def test_column_that_nothing_needs_may_be_missing_from_a_file(tmp_path: Path) -> None:
+    """What the configuration ignores may come and go; what it names must be in each file."""
+    (tmp_path / "a.csv").write_text("x,note\n1,a\n")
+    (tmp_path / "b.csv").write_text("new,x\n5,2\n")
+    section = SourceSection(path=str(tmp_path))
+    section.with_columns(ColumnsSection(numeric=("x",), ignore=("note",)))
+
+    source = open_source(section)
+
+    assert source.columns() == ["x"]
+    assert source.read()["x"].tolist() == ["1", "2"]
+    section.with_columns(ColumnsSection(numeric=("x", "note")))
+    with pytest.raises(SourceError, match=r"b.csv lacks 'note' and has 'new' besides"):
+        open_source(section)
 
 
 def test_sample_is_drawn_from_all_rows(tmp_path: Path) -> None:

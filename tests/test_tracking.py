@@ -594,3 +594,24 @@ class answering:  # noqa: N801  # reads as a verb in a with statement
     def __exit__(self, *_: object) -> None:
         self.server.shutdown()
         self.server.server_close()
+
+
+def test_columns_of_any_name_can_be_logged(uri: str, folder: Path, scorer: TabularScorer, client: MlflowClient) -> None:
+    """A column called "Betrag (€)" or "km//h" stops no record of a training, and no two share a metric."""
+    names = ("Betrag (€)", "Betrag ($)", "Größe", "km//h", "../up", "x" * 400, "x" * 400 + "y")
+
+    logged = log(
+        uri,
+        folder,
+        scorer,
+        model_name="named",
+        params={"source": {"formats": {name: {"decimal": ","} for name in names}}},
+        metrics={f"psi/{name}": float(place) for place, name in enumerate(names)},
+    )
+
+    run = client.get_run(logged.run_id)
+    assert sum(name.startswith("source.formats.") for name in run.data.params) == len(names)
+    assert sorted(value for name, value in run.data.metrics.items() if name.startswith("psi")) == list(
+        range(len(names))
+    )
+    assert run.data.metrics["psi/Größe"] == 2

@@ -76,6 +76,8 @@ class Reason:
         >>> Reason("hour", "03:00", "16:20", 0.3).telling, Reason("payments", "0", "about 0", 0.3).telling
         (True, False)
         """
+        if self.observed == self.expected:  # a code such as "0413" is no number
+            return False
         decimals = len(self.observed.partition(".")[2])
         try:
             rounded = about(float(self.observed), decimals)

@@ -225,7 +225,7 @@ class FeatureSet:
             reasons = self.money.faults(rows)
             if self.money.currency is None or self.money.mixed != "convert":
                 amount = rows[self.money.column].to_numpy(dtype=np.float64, na_value=0.0)
-                most = f"at most {integers.MOST_UNITS / self.scale:,.0f} with {self.decimals} decimals"
+                most = f"at most {integers.MOST_UNITS / self.scale:,.0f} with {self.decimals} `features.decimals`"
                 reasons[np.abs(amount) * self.scale >= integers.MOST_UNITS] = (
                     f"{self.money.column}: too large to count, {most}"
                 )

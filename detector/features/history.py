@@ -280,7 +280,7 @@ class History:
 
     def _too_late(self) -> str:
         latest = pd.Timestamp(self.latest, unit="us")
-        allowed = f"only {short(self.lateness)} is allowed" if self.lateness else "no lateness is allowed"
+        allowed = f"{f'only {short(self.lateness)}' if self.lateness else 'nothing'} is allowed by `features.lateness`"
         return f"{self.features.time}: too late, the latest row is of {latest} already and {allowed}"
 
     def _take(self, rows: pd.DataFrame, *, answer: bool) -> pd.DataFrame:

@@ -42,7 +42,7 @@ def save_history(history: History, path: Path) -> Path:
         arrays[f"{number}.names"] = _text(json.dumps(list(entities)))
         arrays[f"{number}.keys"] = _text(json.dumps(history.tails[by], default=_plain))
         arrays[f"{number}.ends"] = np.cumsum([0, *map(len, entities.values())], dtype=np.int64)
-        arrays[f"{number}.events"] = np.frombuffer(b"".join(entities.values()), dtype=history.layouts[by].dtype)
+        arrays[f"{number}.events"] = np.frombuffer(b"".join(entities.values()), dtype=np.uint8)
     with whole_file(path) as file:
         np.savez(file, **arrays)  # type: ignore[arg-type]  # NumPy's stub takes the names for its own arguments
     return path

@@ -155,7 +155,7 @@ class Config(Section):
         self.alerts.check(self.columns)
         if self.columns.entity_from is not None and self.source.path is None:
             raise ValueError("`columns.entity_from` takes names of files, and `source` has none. Leave it out.")
-        self.source.with_names_of_files(self.columns)
+        self.source.with_columns(self.columns)
         if self.policy.explore and self.kind == "sensors":
             raise ValueError("`policy.explore` draws rows of tables, and `kind` is sensors. Leave it out.")
         check_names(self.rules)

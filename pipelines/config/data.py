@@ -52,11 +52,12 @@ there."""
 
     formats: dict[str, FormatSection] = Field(default={})
     """How columns are written that are not as 1234.56 or 2026-01-31T10:00:00: amount: {thousands: ","} (or ".", " ", \
-"'"; with decimal: "," or "."), time: {date: day first} (or month first, seconds, milliseconds, microseconds, \
-nanoseconds, or a form such as "%d.%m.%y %H:%M"). A value in another form is refused, never guessed; `detector doctor` \
-proposes the form that fits."""
+"'"; with decimal: "," or "."), load: {unit: "%"}, time: {date: day first} (or month first, seconds, milliseconds, \
+microseconds, nanoseconds, or a form such as "%d.%m.%y %H:%M"). A value in another form is refused, never guessed; \
+`detector doctor` proposes the form that fits."""
 
     _names_of_files: tuple[str, str] | None = PrivateAttr(default=None)
+    _columns: ColumnsSection | None = PrivateAttr(default=None)
 
     @field_validator("encoding")
     @classmethod
@@ -72,8 +73,13 @@ proposes the form that fits."""
         """The column that is made of the names of files, and the pattern; None if none is."""
         return self._names_of_files
 
-    def with_names_of_files(self, columns: ColumnsSection) -> None:
-        """Have the entity come from the names of files where the columns say so; ``Config`` calls this once."""
+    def needs(self, name: str) -> bool:
+        """Whether a column that one file has must be in all others."""
+        return self._columns is None or self._columns.uses(name)
+
+    def with_columns(self, columns: ColumnsSection) -> None:
+        """Know what the columns mean, and that names of files make one if they say so; ``Config`` calls this once."""
+        self._columns = columns
         if columns.entity_from is not None:
             self._names_of_files = (str(columns.entity), columns.entity_from)
 
@@ -177,6 +183,18 @@ currency: amount: payment, or amount: {name: payment, unit: EUR}. Masks go on na
                     f'"pump-([0-9]+)", received {self.entity_from!r} with {groups}.'
                 )
         return self
+
+    def uses(self, name: str) -> bool:
+        """Whether a column has a meaning, or one is guessed for it.
+
+        >>> section = ColumnsSection(key="id", ignore=["note"])
+        >>> section.uses("id"), section.uses("amount"), section.uses("note")
+        (True, True, False)
+        """
+        from detector.schema import KINDS, ROLES
+
+        named = {getattr(self, role) for role in ROLES} | {each for kind in KINDS for each in getattr(self, kind)}
+        return name in named or name in self.for_rules or (self.others == "infer" and name not in self.ignore)
 
     def schema_of(self, frame: pd.DataFrame) -> Schema:
         """The meaning of the columns of a table, given some of its rows.

@@ -1,7 +1,8 @@
-"""The part of the configuration about how values are written: separators of numbers, forms of dates."""
+"""The part of the configuration about how values are written: separators and units of numbers, forms of dates."""
 
 from __future__ import annotations
 
+import re
 from datetime import datetime
 from typing import Literal, Self
 
@@ -21,6 +22,10 @@ class FormatSection(Section):
 
     decimal: Literal[".", ","] | None = None
     """What separates whole numbers from fractions. By default the other one than `thousands`, else as the source."""
+
+    unit: str | None = None
+    """What is written behind or before each number, such as "%", °C or €; a number without it, or with another, is \
+refused."""
 
     date: str | None = None
     """Dates: day first, month first, seconds, milliseconds, microseconds or nanoseconds (since 1970), or a form such \
@@ -42,12 +47,19 @@ as %d.%m.%Y %H:%M. Dates such as 2026-01-31 are read beside it, unless the form 
             )
         return value
 
+    @field_validator("unit")
+    @classmethod
+    def _no_part_of_a_number(cls, value: str | None) -> str | None:
+        if value is None or re.fullmatch(r"[^\s\d.,'+()-][^+()-]*", value.strip()):
+            return value and value.strip()
+        raise ValueError(f"expected what stands behind the numbers, such as %, °C or km/h, received {value!r}.")
+
     @model_validator(mode="after")
     def _one_meaning(self) -> Self:
-        if self.date is not None and (self.thousands or self.decimal):
-            raise ValueError("a column holds dates or numbers. Keep `date`, or `thousands` and `decimal`.")
-        if self.date is None and self.thousands is None and self.decimal is None:
-            raise ValueError("expected `thousands`, `decimal` or `date`.")
+        if self.date is not None and (self.thousands or self.decimal or self.unit):
+            raise ValueError("a column holds dates or numbers. Keep `date`, or `thousands`, `decimal` and `unit`.")
+        if self.date is None and self.thousands is None and self.decimal is None and self.unit is None:
+            raise ValueError("expected `thousands`, `decimal`, `unit` or `date`.")
         if self.thousands is not None and self.thousands == self.decimal:
             raise ValueError(f"`thousands` and `decimal` are both {self.thousands!r}. They must differ.")
         return self
@@ -72,4 +84,4 @@ as %d.%m.%Y %H:%M. Dates such as 2026-01-31 are read beside it, unless the form 
             known = self.date in NAMED_DATES
             since = f"{self.date} since 1970" if self.date.endswith("seconds") else self.date
             return since if known else f"as {self.date}"
-        return f"as 1{self.thousands or ''}234{self.decimal or '.'}56"
+        return f"as 1{self.thousands or ''}234{self.decimal or '.'}56{' ' + self.unit if self.unit else ''}"

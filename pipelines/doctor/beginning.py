@@ -9,15 +9,20 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+import pandas as pd
+
 from detector.errors import SettingError, SinkError
 from pipelines.config import FILE_NAME, SourceSection, load_config
 from pipelines.config.data import FILENAME
 from pipelines.doctor.proposal import Proposal, proposal_of, times_of
 from pipelines.listing import Column, Listing
-from pipelines.sources import open_source
+from pipelines.progress import counted
+from pipelines.sources import Source, open_source
+from pipelines.sources.dialect import UndecodableError
 from pipelines.sources.files import find_files
 
 LOOKED_AT = 20_000
+WINDOWS = "cp1252"
 ROLES = ("key", "time", "entity", "label")
 PASTS = (30, 7, 1)
 SHARE_OF_THE_PAST = 4
@@ -32,6 +37,7 @@ class Beginning:
     file: Path
     rows: int
     proposal: Proposal
+    notes: tuple[str, ...] = ()
 
     def summary(self) -> list[object]:
         """The columns, what to check, and the next commands."""
@@ -39,6 +45,7 @@ class Beginning:
         columns = (Column("column", head=True), Column("is", head=True), Column("because", is_sentence=True))
         rows = [{"column": each.column, "is": each.part, "because": each.why} for each in found.choices]
         checks = [f"  {each.column} ({each.part}): {each.check}" for each in found.choices if each.check]
+        checks += [f"  {note}" for note in self.notes]
         name = "" if self.file.parent.resolve() == Path.cwd() else f" {self.file.parent}"
         return [
             f"Looked at {self.rows:,} rows. Their kind is {found.kind}, because {found.why}.",
@@ -68,14 +75,13 @@ def begin(file: Path, *, folder: Path, force: bool = False) -> Beginning:
     if target.exists() and not force:
         raise SettingError(f"{target} is there already. Name another folder with --folder, or add --force.")
     files = find_files(str(file))
-    source = open_source(SourceSection(path=str(files[0])))
-    frame = source.read(limit=LOOKED_AT)
+    encoding, source, frame = _look(files[0])
     found = proposal_of(frame)
     path = os.path.relpath(file, folder)
     days = found.days * max(1.0, (source.estimate() or 0) / len(frame))
     if found.kind == "sensors" and _side_by_side(files, found):
         found = replace(found, entity_from=FILENAME)
-    text = written(found, path, name=name_of(file), rows=len(frame), days=days)
+    text = written(found, path, name=name_of(file), rows=len(frame), days=days, encoding=encoding)
     try:
         folder.mkdir(parents=True, exist_ok=True)
         before = target.read_text(encoding="utf-8") if target.exists() else None
@@ -90,7 +96,29 @@ def begin(file: Path, *, folder: Path, force: bool = False) -> Beginning:
         else:
             target.unlink()
         raise
-    return Beginning(target, len(frame), found)
+    return Beginning(target, len(frame), found, tuple(_notes(source, encoding)))
+
+
+def _look(file: Path) -> tuple[str, Source, pd.DataFrame]:
+    """The encoding of a file, and its first rows."""
+    try:
+        source = open_source(SourceSection(path=str(file)))
+        return "utf-8", source, source.read(limit=LOOKED_AT)
+    except UndecodableError:
+        try:
+            source = open_source(SourceSection(path=str(file), encoding=WINDOWS))
+            return WINDOWS, source, source.read(limit=LOOKED_AT)
+        except UndecodableError:
+            pass
+        raise
+
+
+def _notes(source: Source, encoding: str) -> Iterator[str]:
+    if encoding != "utf-8":
+        yield f"source.encoding: the file is not utf-8, and is read as {encoding}; look at its umlauts and signs"
+    if lines := source.rejected["reason"].tolist():
+        have = "has" if len(lines) == 1 else "have"
+        yield f"{counted(len(lines), 'line')} {have} a wrong number of fields, for the quarantine: {lines[0]}"
 
 
 def _side_by_side(files: Sequence[Path], found: Proposal) -> bool:
@@ -98,10 +126,7 @@ def _side_by_side(files: Sequence[Path], found: Proposal) -> bool:
     time = next((each for each in found.named("time")), None)
     if len(files) < 2 or time is None or found.role("entity") is not None:
         return False
-    first, second = (
-        times_of(open_source(SourceSection(path=str(file))).read(limit=LOOKED_AT)[time.column], time.form)
-        for file in files[:2]
-    )
+    first, second = (times_of(_look(file)[2][time.column], time.form) for file in files[:2])
     return bool(second.min() < first.max() and first.min() < second.max())
 
 
@@ -114,18 +139,20 @@ def name_of(file: Path) -> str:
     return re.sub(r"[^a-z0-9]+", "-", file.stem.lower()).strip("-") or "detector"
 
 
-def written(found: Proposal, path: str, *, name: str, rows: int, days: float) -> str:
+def written(found: Proposal, path: str, *, name: str, rows: int, days: float, encoding: str = "utf-8") -> str:
     """The configuration as text, each line with its reason; ``days`` is how long the whole file reaches."""
-    return "\n".join(_lines(found, path, name, rows, days)) + "\n"
+    return "\n".join(_lines(found, path, name, rows, days, encoding)) + "\n"
 
 
-def _lines(found: Proposal, path: str, name: str, rows: int, days: float) -> Iterator[str]:
+def _lines(found: Proposal, path: str, name: str, rows: int, days: float, encoding: str) -> Iterator[str]:
     yield f"# Proposed by `detector init` after a look at {rows:,} rows. Correct what it got wrong; every setting is in"
     yield "# docs/configuration.md, and `detector doctor` checks this file against the rows."
     yield f"name: {_scalar(name)}"
     if found.kind == "sensors":
         yield _noted("kind: sensors", found.why)
     yield from ("", "source:", f"  path: {_scalar(path)}")
+    if encoding != "utf-8":
+        yield _noted(f"  encoding: {encoding}", "it is not utf-8")
     if forms := [(choice, choice.form) for choice in found.choices if choice.form is not None]:
         yield "  formats:"
         for choice, form in forms:

@@ -19,6 +19,7 @@ from pipelines.doctor.formats import MANY_LOST, example, forms_of_text, share_of
 MANY_MISSING = 0.5
 MANY_REPEATED = 0.1
 MANY_VALUES = 0.9
+NEARLY_ALL_ROWS = 0.99
 FEW_ROWS = 50
 ABSURD = 1e9
 
@@ -177,9 +178,10 @@ def _names_rows(kind: str, values: pd.Series, different: int) -> bool:
     """Whether a column looks like a row's number or name: text that never repeats, or a count upwards."""
     if kind == "categorical":
         return different > MANY_VALUES * len(values)
-    if kind != "numeric" or different < len(values):
+    if kind != "numeric" or different < NEARLY_ALL_ROWS * len(values):
         return False
-    return bool((values % 1 == 0).all() and values.is_monotonic_increasing)
+    known = values.dropna()
+    return bool((known % 1 == 0).all() and (known.diff().dropna() > 0).mean() > NEARLY_ALL_ROWS)
 
 
 def _read(kind: str, column: pd.Series) -> Reading:

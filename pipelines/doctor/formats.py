@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 
 from detector.arrays import Flags
-from detector.schema import MISSING
+from detector.schema import MISSING, are_codes
 from pipelines.config.formats import FormatSection
 from pipelines.doctor.check import Check, State
 from pipelines.progress import percent
@@ -39,6 +39,10 @@ _DATES = (
     *(FormatSection(date=date) for date in ("day first", "month first")),
     *(FormatSection(date=day + clock) for day in _DAYS for clock in _CLOCKS),
     *(FormatSection(date=date) for date in _WHOLE),
+)
+_NUMBER_AND_UNIT = (
+    r"^[+-]?(?:(?P<before>[$€£¥]|[A-Z]{3} )\s*)?(?P<number>[+-]?[0-9][0-9.,' \u00a0\u202f]*?)"
+    r"(?:\s*(?P<behind>[%‰°µΩ€$£¥]\S*|\s[A-Za-zµΩ][^\s+()-]*))?$"
 )
 _ONE_FORM = "Have it written in one form; a value that fits two would be read wrongly."
 _EPOCHS = ((1e11, 1e14, "milliseconds"), (1e14, 1e17, "microseconds"), (1e17, 1e20, "nanoseconds"))
@@ -79,7 +83,7 @@ def propose(column: pd.Series, *, dates: bool) -> list[tuple[FormatSection, floa
     best: list[tuple[FormatSection, float]] = []
     readings: list[pd.Series] = []
     different = times.index.to_series(index=range(len(times)))
-    for form in _dates(text) if dates else _NUMBERS:
+    for form in _dates(text) if dates else (*_NUMBERS, *_with_unit(different)):
         read, misfit = read_form(different, form)
         share = float(times.to_numpy()[~misfit].sum()) / len(text)
         if best and share > best[0][1]:
@@ -90,9 +94,20 @@ def propose(column: pd.Series, *, dates: bool) -> list[tuple[FormatSection, floa
     return best
 
 
+def _with_unit(text: pd.Series) -> list[FormatSection]:
+    """Forms of numbers with the unit that nearly all values share; none if there is no such unit."""
+    parts = text.str.extract(_NUMBER_AND_UNIT)
+    units = parts["behind"].fillna(parts["before"]).dropna()
+    if units.empty or len(units) < NEARLY_ALL * len(text) or are_codes(parts["number"]):
+        return []
+    unit = str(units.mode()[0]).strip()
+    plain = FormatSection(unit=unit)
+    return [plain, *(form.model_copy(update={"unit": unit}) for form in _NUMBERS)]
+
+
 def forms_of_text(name: str, column: pd.Series) -> Iterator[Check]:
     """A column taken for text, nearly all of whose values are numbers or dates in a form of their own."""
-    for dates, kind in ((False, "numeric"), (True, "datetime")):
+    for dates, kind in () if are_codes(column) else ((False, "numeric"), (True, "datetime")):
         found = propose(column, dates=dates)
         if found and found[0][1] >= NEARLY_ALL:
             forms = " or ".join(form.describe() for form, _ in found)

@@ -3,21 +3,21 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
 
 import pandas as pd
 
 from detector.cleaning.values import read_booleans, read_dates
 from detector.errors import SchemaError
-from detector.schema import guess_kind
+from detector.schema import are_codes, guess_kind
 from pipelines.config.formats import FormatSection
 from pipelines.doctor.formats import NEARLY_ALL, example, propose, share_of
 from pipelines.progress import percent
 from pipelines.sources.formats import read_form
 
 TIME = re.compile(r"time|date|datum|zeit|created|booked|when|timestamp|(^|_)at$|(^|_)ts$", re.IGNORECASE)
-KEY = re.compile(r"(^|_)(id|key|nr|no|number|uuid|ref|reference)($|_)|id$", re.IGNORECASE)
+KEY = re.compile(r"(^|[\W_])(id|key|nr|no|number|uuid|ref|reference)($|[\W_])|id$|nummer$", re.IGNORECASE)
 LABEL = re.compile(r"fraud|label|anomal|outlier|target|fault|failure|abnormal|chargeback|(^|_)class$", re.IGNORECASE)
 CODE = re.compile(
     r"zip|post_?code|plz|code|mcc|category|type|status|country|currency|shop|store|branch|terminal|merchant|product|_id$",
@@ -35,6 +35,8 @@ REGULAR = 0.7
 """Share of the steps in time that are half to one and a half times the middle one. Of events at random it is .35."""
 MOSTLY_NUMBERS = 0.7
 HALF, HARDLY = 0.5, 0.01
+FEW_REPEATED = 0.01
+MOST_MACHINES = 0.02
 
 
 @dataclass(frozen=True)
@@ -113,7 +115,8 @@ def proposal_of(frame: pd.DataFrame) -> Proposal:
     take(time := _time(rest()))
     take(key := _key(rest()))
     take(entity := _entity(rest()))
-    why = None if time is None else _why_sensors(frame, time, entity, set(taken))
+    machine, why = _machine(frame, time, entity, taken)
+    take(machine)
     if why is not None and (key is None or not KEY.search(key.column)):
         if key is not None:
             del taken[key.column]
@@ -123,6 +126,7 @@ def proposal_of(frame: pd.DataFrame) -> Proposal:
     for name in map(str, frame.columns):
         if name not in taken:
             take(_feature(name, frame[name]))
+    take(_one_reading_a_row(frame, time, list(taken.values())))
     choices = [taken[str(name)] for name in frame.columns]
     counted = [each.column for each in choices if each.part in ("categorical", "ignore") and _names_things(each, frame)]
     return Proposal(
@@ -181,19 +185,23 @@ def _time(frame: pd.DataFrame) -> Choice | None:
 
 
 def _key(frame: pd.DataFrame) -> Choice | None:
-    unique = [
-        name
-        for name in map(str, frame.columns)
-        if not frame[name].isna().any()
-        and frame[name].is_unique
-        and not _has_fractions(frame[name])
-        and guess_kind(frame[name])[0] != "datetime"
-    ]
-    named = [name for name in unique if KEY.search(name)]
-    texts = [name for name in unique if guess_kind(frame[name])[0] != "numeric"]
+    spoilt: dict[str, int] = {}
+    for name in map(str, frame.columns):
+        column = frame[name]
+        bad = int((column.isna() | column.duplicated()).sum())
+        may_repeat = KEY.search(name) and not any(word in name.lower() for word in ENTITIES)
+        if bad > (FEW_REPEATED * len(frame) if may_repeat else 0):
+            continue
+        if not _has_fractions(column) and guess_kind(column)[0] != "datetime":
+            spoilt[name] = bad
+    named = [name for name in spoilt if KEY.search(name)]
+    texts = [name for name in spoilt if guess_kind(frame[name])[0] != "numeric"]
     if not (named or texts) or len(frame) < 2:
         return None
-    name = (named or texts)[0]
+    name = min(named or texts, key=lambda each: spoilt[each])
+    if spoilt[name]:
+        which = f"{spoilt[name]:,} rows repeat it or have none, and would go to the quarantine; it must name a row"
+        return Choice(name, "key", "it is different in nearly every row", which)
     check = "" if named else "it is different in every row looked at; it must name a row"
     return Choice(name, "key", "it is different in every row", check)
 
@@ -237,14 +245,59 @@ def _why_sensors(frame: pd.DataFrame, time: Choice, entity: Choice | None, taken
     numbers = [name for name in others if guess_kind(frame[name])[0] == "numeric"]
     if len(floats) < 2 or len(numbers) < MOSTLY_NUMBERS * len(others):
         return None
-    when = read_dates(frame[time.column])[0]
-    groups = when.groupby(frame[entity.column].astype(str)) if entity is not None else [("", when)]
+    when = times_of(frame[time.column], time.form)
+    groups = when.groupby(frame[entity.column].astype(str).reindex(when.index)) if entity is not None else [("", when)]
     steps = pd.concat([each.sort_values().diff() for _, each in groups]).dropna()
     middle = steps.median()
-    if steps.empty or middle <= pd.Timedelta(0) or ((steps - middle).abs() < middle / 2).mean() < REGULAR:
+    if steps.empty or not _are_regular(steps, middle):
         return None
     about = "" if (steps == middle).mean() >= HALF else "about "
     return f"{len(numbers)} columns of numbers, a row {about}every {middle.total_seconds():g} s"
+
+
+def _machine(
+    frame: pd.DataFrame, time: Choice | None, entity: Choice | None, taken: Mapping[str, Choice]
+) -> tuple[Choice | None, str | None]:
+    """The column by whose values rows are readings in regular steps, if it takes one, and why they are."""
+    if time is None:
+        return entity, None
+    why = _why_sensors(frame, time, entity, set(taken))
+    if why is not None or entity is not None:
+        return entity, why
+    for name in map(str, frame.columns):
+        many = frame[name].nunique()
+        if name in taken or not 1 < many <= MOST_MACHINES * len(frame) or guess_kind(frame[name])[0] != "categorical":
+            continue
+        check = "rows of one value come in regular steps: each should be a machine"
+        choice = Choice(name, "entity", f"{many:,} different, {len(frame) / many:,.0f} rows each", check)
+        why = _why_sensors(frame, time, choice, {*taken, name})
+        if why is not None:
+            return choice, why
+    return None, None
+
+
+def _one_reading_a_row(frame: pd.DataFrame, time: Choice | None, choices: list[Choice]) -> Choice | None:
+    """The only column of numbers, if rows of the same names come in regular steps: each is a reading of one sensor."""
+    numbers = [each for each in choices if each.part == "numeric"]
+    names = [each.column for each in choices if each.part in ("categorical", "entity")]
+    if time is None or len(numbers) != 1 or not names or not _has_fractions(frame[numbers[0].column]):
+        return None
+    when = times_of(frame[time.column], time.form)
+    steps = when.groupby([frame[name].astype(str).reindex(when.index) for name in names]).diff().dropna()
+    middle = steps.median()
+    if len(steps) < HALF * len(frame) or not _are_regular(steps, middle):
+        return None
+    values = pd.to_numeric(frame[numbers[0].column], errors="coerce")
+    sensor = max(names, key=lambda name: values.groupby(frame[name]).mean().std())
+    others = ", ".join(repr(name) for name in (time.column, *names) if name != sensor)
+    pivot = f"rows.pivot_table(index=[{others}], columns={sensor!r}, values={numbers[0].column!r}).reset_index()"
+    step = f"{middle.total_seconds():g} s"
+    check = f"one reading a row, every {step}. Sensors that are read together belong into a row: with pandas, {pivot}"
+    return replace(numbers[0], check=check)
+
+
+def _are_regular(steps: pd.Series, middle: pd.Timedelta) -> bool:
+    return bool(middle > pd.Timedelta(0) and ((steps - middle).abs() < middle / 2).mean() >= REGULAR)
 
 
 def _has_fractions(column: pd.Series) -> bool:
@@ -263,21 +316,23 @@ def _feature(name: str, column: pd.Series) -> Choice:
 
 def _kinds(name: str, column: pd.Series, distinct: int) -> Iterator[Choice]:
     kind, why = guess_kind(column)
-    if kind == "categorical":
+    are_padded = are_codes(column)
+    if kind == "categorical" and not are_padded:
         for dates, other in ((False, "numeric"), (True, "datetime")):
             found = propose(column, dates=dates)
             if found and found[0][1] >= NEARLY_ALL:
                 form = found[0][0]
                 check = f"they would fit {found[1][0].describe()} too" if len(found) > 1 else ""
                 yield Choice(name, other, f"{percent(found[0][1])} are {other}, written {form.describe()}", check, form)
-        if distinct > 0.5 * len(column) and distinct > FEW_CODES:
+        if distinct > HALF * len(column) and distinct > FEW_CODES:
             yield Choice(name, "ignore", f"text, {distinct:,} different: nearly every row has another")
         yield Choice(name, "categorical", f"text, {distinct:,} different")
-    if kind == "numeric" and CODE.search(name) and not _has_fractions(column):
+    if are_padded or (kind == "numeric" and CODE.search(name) and not _has_fractions(column)):
+        reason = f"{'zeros before its digits' if are_padded else 'its name'}, and {distinct:,} different numbers"
         if distinct <= max(FEW_CODES, 0.1 * len(column)):
-            yield Choice(name, "categorical", f"its name, and {distinct:,} different numbers", "a code, not an amount")
+            yield Choice(name, "categorical", reason, "a code, not an amount")
         else:
             many = "nearly every row has another" if distinct > HALF * len(column) else "too many to learn each"
             check = "list it under numeric if it is an amount and no code"
-            yield Choice(name, "ignore", f"its name, and {distinct:,} different numbers: {many}", check)
+            yield Choice(name, "ignore", f"{reason}: {many}", check)
     yield Choice(name, kind, why)

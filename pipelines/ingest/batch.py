@@ -21,6 +21,11 @@ class ReadFacts:
     state: dict[str, Any] = field(default_factory=dict)
     """What the source wants to remember for ``settle``."""
 
+    @property
+    def given(self) -> int:
+        """Rows and lines that came, of which some could not be read."""
+        return self.rows + sum(map(len, self.rejected))
+
 
 @dataclass(frozen=True)
 class InputBatch:

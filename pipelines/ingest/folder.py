@@ -17,6 +17,7 @@ from detector.schema import Schema
 from pipelines.config import ServiceSection, SourceSection
 from pipelines.ingest.batch import InputBatch, ReadFacts
 from pipelines.ingest.contract import Lag, Proposal
+from pipelines.ingest.copies import split_copies
 from pipelines.ingest.file_changes import RESTORED, Inspector, is_new
 from pipelines.ingest.files import FileWindow, columns_of, frames_of
 from pipelines.ingest.fingerprint import fingerprint
@@ -80,6 +81,10 @@ class FollowedFolder:
         changes = self.inspector.look(
             news, self._known(list(news)), now, first_look=self.section.start == "new" and not seen
         )
+        if self.schema.time is not None or self.schema.key is not None:  # else equal rows may be different ones
+            with self.store.read() as session:
+                changes.ready, copies = split_copies(session, self.name, changes.ready, base=self.base)
+            changes.notes += copies
         changes.gone = [name for name, (_, _, state) in seen.items() if state == "waiting" and name not in found]
         failpoint("score.looked")
         self.notices = [f"{n['name']}: {n['reason']}" for n in changes.notes if n.get("state") in ("broken", "changed")]
@@ -125,7 +130,9 @@ class FollowedFolder:
     def left_out(self, names: Sequence[str]) -> list[dict[str, Any]]:
         """Windows of the files that were never scored, or not as they are now: those named, or all that were skipped.
 
-        Raises ``SettingError`` if a file that is named is not there, or was scored as it is.
+        Of one that is named and was scored, the rows that have scores are left alone, by their key.
+
+        Raises ``SettingError`` if a file that is named is not there, waits, or was scored and has no keys.
         """
         with self.store.read() as session:
             known = {file.name: file for file in session.scalars(self._files())}
@@ -134,11 +141,12 @@ class FollowedFolder:
         for name in names:
             if name not in found:
                 raise SettingError(f"There is no file {name!r} in {self.base}. {nearest(name, found)}")
-            if name not in known or known[name].state in ("scored", "claimed", "waiting"):
-                state = known[name].state if name in known else "new"
+            state = known[name].state if name in known else "new"
+            if state in ("new", "claimed", "waiting") or (state == "scored" and self.schema.key is None):
                 raise SettingError(
-                    f"{name} is {state}: only a file that was skipped, quarantined or changed can be backfilled. "
-                    f"One that was scored is scored again by `detector replay`."
+                    f"{name} is {state}: only a file that was skipped, quarantined or changed can be backfilled, and "
+                    f"with `columns.key` those rows of one that was scored which have no scores. It is scored again by "
+                    f"`detector replay`."
                 )
         chosen = names or [name for name, file in known.items() if file.state == "skipped" and name in found]
         windows = []

@@ -226,8 +226,10 @@ class Scoring:
         gathered = Gathered(config)
         trial = ShadowTrial.of(config, self.context.cache, now=now) if mode == "score" else None
         rules = self._rules()
+        in_place = config.kind == "table" and mode != "replay"  # a replay numbers the rows it chose
+        spans = rows.facts.spans if in_place and "files" in batch.window else None
         with QuarantineSink(
-            self._quarantine_of(batch), columns=rows.columns, escape=config.output.escape_formulas
+            self._quarantine_of(batch), columns=rows.columns, escape=config.output.escape_formulas, spans=spans
         ) as quarantine:
             if self.state is not None and mode == "score":
                 rows = self.state.measure(rows, self.followed, quarantine, known=known, now=now)
@@ -284,7 +286,7 @@ class Scoring:
             self._check_is(outcome.was, batch, session)
             self.sink.commit(staged, session, now=self.context.now)
             batch.model_version, batch.run = self.scorer.version, self.context.run
-            batch.rows, batch.scored, batch.flagged = outcome.facts.rows, scored.scored, scored.flagged
+            batch.rows, batch.scored, batch.flagged = outcome.facts.given, scored.scored, scored.flagged
             batch.quarantined = outcome.quarantined
             batch.state, batch.done_at = "done", self.context.now
             kept = session.merge(batch)

@@ -29,6 +29,7 @@ from pipelines.rules.serving import rule_book_of, switch_off
 from pipelines.scoring.load import load_scorer
 from pipelines.scoring.marks import marks_of
 from pipelines.scoring.table import TableBatchScorer
+from pipelines.sources.formats import events_with_formats
 from pipelines.store import DayFlags, Store
 
 PATIENCE = 5.0
@@ -92,6 +93,7 @@ class OnRequest:
         self.cache = cache
         self.is_leader = is_leader
         self.held = HeldEvents(store, config.name, hours=config.service.api.hold_hours)
+        self.formats = config.source.complete_formats
         self._columns: tuple[TableBatchScorer, FeatureState | None, EventColumns] | None = None
 
     @property
@@ -111,7 +113,7 @@ class OnRequest:
     def score(self, events: pd.DataFrame, *, now: datetime, explain: bool, keep: bool) -> ScoredEvents:
         """Score events as the next batch would, if it held just these.
 
-        - ``events``: as they came, labelled 0, 1, …
+        - ``events``: as they came, labelled 0, 1, …; text is in the form that ``source.formats`` declares.
         - ``explain``: whether each gets reasons, flagged or not.
         - ``keep``: whether later events are to count these, until the source brings them.
 
@@ -119,6 +121,7 @@ class OnRequest:
         another instance leads, or a large batch is in hand.
         """
         scorer, state = self.scorer(), self.state()
+        events = events_with_formats(events, self.formats)
         refused: dict[int, str] = {}
         reader, frame, known = ColumnReader(events), events, set[int]()
         if state is not None:

@@ -24,6 +24,7 @@ from pipelines.rules.serving import rule_book_at
 from pipelines.scoring.marks import Marks, marks_of
 from pipelines.scoring.on_request import OnRequest, flagged_by_day
 from pipelines.scoring.table import TableBatchScorer
+from pipelines.sources.formats import needs_form
 
 
 @dataclass(frozen=True)
@@ -138,7 +139,8 @@ def _read(
             _check_rules(desk, session, scorer, marks_of(session, desk.config.name))
             admitted = [each.admits(session) for each in asked]
         for each, admits in zip(asked, admitted, strict=True):
-            yield _unless_odd(partial(_plain, each, scorer)) if admits else NotPlainError()
+            is_plain = admits and not _has_forms(desk, each)
+            yield _unless_odd(partial(_plain, each, scorer)) if is_plain else NotPlainError()
         return
     desk.check_leads()
     with desk.in_turn(state):
@@ -148,13 +150,18 @@ def _read(
             admitted = [each.admits(session) for each in asked]
             desk.held.follow(session, last=marks.last_held, gone=(marks.batch, marks.trail), now=asked[-1].now)
         for each, admits in zip(asked, admitted, strict=True):
-            if not admits or any(name not in each.event for name in needed):
+            if not admits or any(name not in each.event for name in needed) or _has_forms(desk, each):
                 yield NotPlainError()
                 continue
             found = _unless_odd(partial(_measured, desk, each, scorer, state, pending, mark=marks.batch))
             if isinstance(found, _Read) and found.to_hold is not None:
                 pending.add(found.key, found.to_hold)
             yield found
+
+
+def _has_forms(desk: OnRequest, asked: AskedEvent) -> bool:
+    """Whether a value is in a form that is declared."""
+    return any(name in asked.event and needs_form(asked.event[name], form) for name, form in desk.formats.items())
 
 
 def _unless_odd(read: Callable[[], _Read]) -> _Read | NotPlainError:

@@ -11,8 +11,9 @@ from typing import Any
 
 from sqlalchemy.orm import Session
 
-from pipelines.alerts.outbox.service_alerts import Trouble, is_open, report, report_over
+from pipelines.alerts.outbox.service_alerts import Trouble, is_open, report, report_over, reported_at
 from pipelines.config import Config
+from pipelines.ingest.known_files import broken_files
 from pipelines.jobs.context import Context
 from pipelines.progress import counted
 from pipelines.sinks.quarantine import kind_of, why
@@ -22,6 +23,19 @@ log = logging.getLogger("detector.score")
 
 ROWS, FILES = "unusable rows", "unusable files"
 MOST_LISTED = 5
+WAYS_OUT = {
+    "too late, the latest row": "Rows that often come so late: `features: {lateness: SECONDS}`. These, sent again, are "
+    "as late: `detector backfill --file NAME` scores those of a file.",
+    "the newest reading of its series": "Look whether the clock of the machine was set back. Readings that often come "
+    "so late: `series: {late_minutes: MINUTES}`; these, sent again, are as late.",
+    "lies in the future": "Look whether a clock is ahead, and which zone times are in: without one they are in UTC.",
+    "appears again": "Look whether these rows were sent before; then nothing is lost. Else `columns: {key: …}` names "
+    "no row: choose another column, or leave it out.",
+    "has a reading of this time": "Look whether these readings were sent before; then nothing is lost. Else several "
+    "machines may be read as one: `columns: {entity: …}`.",
+    "where the header has": "Have the file written whole, and fields quoted that hold the separator.",
+}
+"""What to do, by a part of the reason; for all others see ``_way_out``."""
 
 
 def are_too_many(batch: Batch, config: Config) -> bool:
@@ -48,29 +62,39 @@ def report_rows(
 ) -> None:
     """Have it reported if there were too many, or that this is over; in the transaction of the batch's scores."""
     if are_too_many(batch, config):
-        report(session, _rows(batch, reasons, quarantine, config), config=config, now=now)
+        report(session, trouble_of_rows(batch, reasons, quarantine, config), config=config, now=now)
     elif batch.rows:
         report_over(session, ROWS, config=config, now=now)
 
 
 def report_files(context: Context, notices: Sequence[str], *, has_scored: bool) -> None:
-    """Have files reported that were set aside, or that files are scored without any."""
+    """Have files reported that were set aside, or that files are scored and none that was is left.
+
+    Files that were set aside soon after a report are reported in the next, all that are left together.
+    """
     config, now = context.config, context.now
-    if not notices:
-        if not has_scored:
-            return
-        with context.store.read() as session:
-            if not is_open(session, FILES, config=config):
-                return
+    with context.store.read() as session:
+        was_open = is_open(session, FILES, config=config)
+        told_at = reported_at(session, FILES, config=config)
+        broken = broken_files(session, config) if was_open or notices else []
+    if not notices and not was_open:
+        return
+    has_news = bool(notices) or any(told_at is None or since > told_at for _, _, since in broken)
+    is_over = not notices and not broken and has_scored
+    if not has_news and not is_over:
+        return
+    known = [f"{name}: {reason}" for name, reason, _ in reversed(broken)]
+    lines = list(dict.fromkeys([*notices, *known]))
     with context.store.write() as session:
-        if notices:
-            report(session, _files(notices, config), config=config, now=now)
-        else:
+        if is_over:
             report_over(session, FILES, config=config, now=now)
+        else:
+            report(session, _files(lines, config), config=config, now=now, has_news=has_news)
         context.fence(session)
 
 
-def _rows(batch: Batch, reasons: Counter[str], quarantine: Path, config: Config) -> Trouble:
+def trouble_of_rows(batch: Batch, reasons: Counter[str], quarantine: Path, config: Config) -> Trouble:
+    """What is told of a batch too many rows of which could not be used."""
     share, files = batch.quarantined / max(batch.rows, 1), _files_of(batch.window)
     places = {"Batch": str(batch.id), "Files": _listed(files), "Quarantine": str(quarantine)}
     top = reasons.most_common(MOST_LISTED)
@@ -84,10 +108,8 @@ def _rows(batch: Batch, reasons: Counter[str], quarantine: Path, config: Config)
         label="rows that cannot be used",
         severity="high",
         text=f"{text}; mainly {top[0][0]}" if top else text,
-        todo=f"Look at the quarantine file. Numbers or dates in another form: `source: {{formats: {{{column}: …}}}}` "
-        f"(`detector doctor` proposes the one that fits). Columns with other names: `columns`. If so many are usual: "
-        f"`service: {{most_quarantined: {min(1.0, 1.2 * share):.2g}}}`. Rows that can be used then are scored when "
-        f"they come in again.",
+        todo=f"Look at the quarantine file. {_way_out(column, top[0][0] if top else '')} If so many are usual: "
+        f"`service: {{most_quarantined: {min(1.0, 1.2 * share):.2g}}}`.",
         lines=[f"{reason} ({counted(count)})" for reason, count in top],
         columns={name: value for name, value in places.items() if value},
         figures={
@@ -98,6 +120,16 @@ def _rows(batch: Batch, reasons: Counter[str], quarantine: Path, config: Config)
             "files": files[:MOST_LISTED],
         },
         rows=batch.quarantined,
+    )
+
+
+def _way_out(column: str, reason: str) -> str:
+    """What to do about the most frequent reason why rows could not be used."""
+    found = next((advice for part, advice in WAYS_OUT.items() if part in reason), None)
+    return found or (
+        f"Numbers or dates in another form: `source: {{formats: {{{column}: …}}}}` (`detector doctor` proposes the one "
+        f"that fits). Columns with other names: `columns`. Rows that can be used then are scored when they come in "
+        f"again."
     )
 
 

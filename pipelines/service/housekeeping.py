@@ -95,7 +95,7 @@ def deliver(context: Context) -> JobOutcome:
     gauges = {name: value for sending in each for name, value in sending.gauges.items()}
     parts = ", ".join(f"{count:,} {name}" for name, count in sent.items() if count)
     if not parts:
-        return JobOutcome(outcome="skipped", note="nothing waits to be sent", gauges=gauges)
+        return JobOutcome(outcome="skipped", note="nothing is due to be sent", gauges=gauges)
     return JobOutcome(rows=sum(sent.values()), note=f"sent {parts}", facts=sent, gauges=gauges)
 
 

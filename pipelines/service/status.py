@@ -17,6 +17,7 @@ from detector.persist import bundle
 from pipelines.alerts.channels.targets import targets_of
 from pipelines.config import Config
 from pipelines.config.reading import store_named_in
+from pipelines.ingest.known_files import broken_files
 from pipelines.listing import Cell, Column, Listing
 from pipelines.progress import counted
 from pipelines.registry.registry import ModelRegistry
@@ -30,6 +31,7 @@ from pipelines.tracking.messages import spool_of
 
 COLOURS = {"ok": "green", "waits": "yellow", "failed": "bold red", "off": "dim"}
 BROKEN = ("broken", "changed")
+MOST_NAMED = 5
 
 
 @dataclass(frozen=True)
@@ -120,7 +122,7 @@ def _service(config: Config, store: Store, place: str) -> Iterator[Matter]:
         else:
             yield Matter("service", "off", "not running", f"detector serve{place}")
         yield from _jobs(config, store, session, place)
-        yield from _files(config, session, place)
+        yield from _files(config, session)
         yield from _alerts(config, session, place)
 
 
@@ -177,18 +179,15 @@ def _jobs(config: Config, store: Store, session: Session, place: str) -> Iterato
             yield Matter(name, "ok", "; ".join(part for part in (said, when) if part))
 
 
-def _files(config: Config, session: Session, place: str) -> Iterator[Matter]:
+def _files(config: Config, session: Session) -> Iterator[Matter]:
     of_source = sa.select(SourceFile.state, sa.func.count()).where(SourceFile.source == config.name)
     found = {row[0]: int(row[1]) for row in session.execute(of_source.group_by(SourceFile.state))}
-    if broken := sum(found.get(state, 0) for state in BROKEN):
-        reason = session.scalar(
-            sa.select(SourceFile.reason)
-            .where(SourceFile.source == config.name, SourceFile.state.in_(BROKEN))
-            .order_by(SourceFile.seen_at.desc())
-            .limit(1)
-        )
-        said = f"{counted(broken, 'file')} could not be read, the last: {reason or 'see the log'}"
-        yield Matter("input", "failed", said, f"Mend the files, then: detector backfill{place}")
+    if broken := broken_files(session, config, states=BROKEN):
+        names = [name for name, _, _ in reversed(broken)]
+        more = f" and {len(names) - MOST_NAMED:,} more" if len(names) > MOST_NAMED else ""
+        said = f"{counted(len(names), 'file')} cannot be used: {', '.join(names[:MOST_NAMED])}{more}"
+        reason = broken[-1][1] or "see the log"
+        yield Matter("input", "failed", f"{said}; the first: {reason}", "Mend the files, or move them away")
     elif waiting := found.get("waiting", 0) + found.get("claimed", 0):
         yield Matter("input", "waits", f"{counted(waiting, 'file')} not scored yet")
     elif found:

@@ -9,6 +9,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
+import numpy as np
 import pandas as pd
 
 from detector.errors import SettingError
@@ -17,6 +18,8 @@ from pipelines.escaping import for_spreadsheet, one_line
 from pipelines.progress import counted
 from pipelines.sinks.files import CSV_SUFFIXES, FileSink
 
+Span = tuple[str, int, int]
+FILE = "file"
 REASONS = 3
 MOST_KINDS = 50
 _VALUE = re.compile(r"'(?:[^'\\]|\\.)*'|\"(?:[^\"\\]|\\.)*\"|\b\d[\w.:,+-]*")
@@ -66,6 +69,8 @@ class QuarantineSink:
 
     - ``escape``: Put a ' before text that a spreadsheet would take for a formula, and say in the reason which columns
       have one.
+    - ``spans``: Of a batch of files, as in ``ReadFacts``, filled while rows are read: ``file`` then comes first, and
+      ``row`` is the number in that file.
 
     >>> import tempfile
     >>> with tempfile.TemporaryDirectory() as folder:
@@ -75,11 +80,14 @@ class QuarantineSink:
     "3","amount: 'x' is not a number","x"
     """
 
-    def __init__(self, path: Path, *, columns: Sequence[str] = (), escape: bool = True) -> None:
+    def __init__(
+        self, path: Path, *, columns: Sequence[str] = (), escape: bool = True, spans: Sequence[Span] | None = None
+    ) -> None:
         if path.suffix.lower() not in CSV_SUFFIXES:
             raise SettingError(f"The quarantine is a .csv file, received {str(path)!r}. Rename it.")
         self.path = path
-        self.columns = shown_columns(columns)
+        self._spans = None if FILE in columns else spans
+        self.columns = [*([FILE] if self._spans is not None else []), *shown_columns(columns)]
         self.reasons: Counter[str] = Counter()
         """Rows by the kind of their reason."""
         self._escape = escape
@@ -103,7 +111,8 @@ class QuarantineSink:
             return
         if self._file is None:
             self._file = FileSink(self.path).__enter__()
-        texts = as_texts(frame.reindex(columns=self.columns))
+        placed = frame if self._spans is None else in_files(frame, self._spans)
+        texts = as_texts(placed.reindex(columns=self.columns))
         self._file.write(escaped(texts) if self._escape else texts)
         for kind, count in frame["reason"].map(kind_of).value_counts().items():
             known = kind in self.reasons or len(self.reasons) < MOST_KINDS
@@ -116,6 +125,24 @@ class QuarantineSink:
             self._file.__exit__(kind, error, trace)
         elif kind is None and self.path.is_file():
             self.path.unlink()
+
+
+def in_files(frame: pd.DataFrame, spans: Sequence[Span]) -> pd.DataFrame:
+    """Rows of a batch with the file that each came from, and its number there in the place of that in the batch.
+
+    >>> rows = pd.DataFrame({"row": [7, pd.NA], "reason": ["the time is missing", "b.csv line 3: 1 field"]})
+    >>> in_files(rows.astype({"row": "Int64"}), [("a.csv", 0, 0), ("b.csv", 5, 100)])[["file", "row"]].values.tolist()
+    [['b.csv', 102], [<NA>, <NA>]]
+    """
+    row = frame["row"].astype("Int64")
+    known = row.notna().to_numpy()
+    at = np.searchsorted([start for _, start, _ in spans], row[known].to_numpy(dtype=np.int64), side="right") - 1
+    if not known.any() or (at < 0).any():
+        return frame
+    files = pd.Series(pd.NA, index=frame.index, dtype="string")
+    files[known] = [spans[place][0] for place in at]
+    row[known] += np.array([number - start for _, start, number in spans], dtype=np.int64)[at]
+    return frame.assign(**{FILE: files, "row": row})
 
 
 def as_texts(frame: pd.DataFrame) -> pd.DataFrame:

@@ -13,6 +13,7 @@ from detector.errors import SourceError
 from pipelines.sources.dialect import COMPRESSED, open_bytes, read_dialect, undecodable
 from pipelines.sources.salvage import Salvage, unclosed_quote
 
+FEW_BAD = 10
 BLOCK_BYTES = 1 << 20  # skipping bad lines takes time that grows with the square of it
 _DECIMAL_COMMA = r"^\s*([+-]?\d*),(\d+(?:[eE][+-]?\d+)?)\s*$"
 
@@ -77,7 +78,7 @@ class CsvFile:
             raise self._failure(error) from error
         finally:
             self.rejected.extend(salvage.report())
-        if salvage.bad and not rows:
+        if salvage.bad and (not rows or len(salvage.bad) > max(FEW_BAD, rows)):
             raise self._mostly_bad(salvage)
 
     def _reader(self, stream: pa.NativeFile, salvage: Salvage) -> Iterable[pa.RecordBatch]:
@@ -87,7 +88,7 @@ class CsvFile:
                 use_threads=False,  # or the handler is called from other threads
                 block_size=BLOCK_BYTES,
                 column_names=self.dialect.columns,
-                skip_rows=self.dialect.blank_lines,
+                skip_rows=self.dialect.lines_above,
                 skip_rows_after_names=1,
                 encoding=self.dialect.encoding,
             ),
@@ -120,7 +121,8 @@ class CsvFile:
         return SourceError(
             f"Most lines of {self.path} do not have the {len(self.dialect.columns)} fields of its header. "
             f"The first of them: {salvage.bad[0].text[:120]!r}. "
-            f"Check the header, and set `source.separator` if it is not {self.dialect.separator!r}."
+            f"Check the header, take out what stands above it, and set `source.separator` if it is not "
+            f"{self.dialect.separator!r}."
         )
 
     def _failure(self, error: Exception) -> Exception:

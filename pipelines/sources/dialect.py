@@ -18,7 +18,12 @@ HEAD_BYTES = 1 << 18
 SEPARATORS = (",", ";", "\t", "|")
 COMPRESSED = (".gz", ".bz2", ".zst")
 _BOMS = ((codecs.BOM_UTF8, "utf-8"), (codecs.BOM_UTF16_LE, "utf-16"), (codecs.BOM_UTF16_BE, "utf-16"))
+_SEP = re.compile(r'"?sep=(.)"?[ \t]*(\r\n|\n|\r)', re.IGNORECASE)
 _NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?")
+
+
+class UndecodableError(SourceError):
+    """A file that is text in another encoding."""
 
 
 @dataclass(frozen=True)
@@ -27,14 +32,14 @@ class Dialect:
 
     - ``encoding``, ``separator``: how characters are written, and what separates the fields.
     - ``columns``: the names in the header; one without a name is called after its position.
-    - ``blank_lines``: empty lines above the header.
+    - ``lines_above``: how many lines above the header are none: empty ones, and Excel's ``sep=;``.
     - ``record_bytes``: mean length of the first records, zero if there is nothing but a header.
     """
 
     encoding: str
     separator: str
     columns: tuple[str, ...]
-    blank_lines: int
+    lines_above: int
     record_bytes: float
 
 
@@ -61,6 +66,8 @@ def read_dialect(path: Path, *, separator: str | None, encoding: str) -> Dialect
     encoding = next((name for mark, name in _BOMS if head.startswith(mark)), encoding)
     text = _decode(path, head, encoding)
     body = text.lstrip("\r\n")
+    if (said := _SEP.match(body)) is not None:
+        separator, body = separator or said[1], body[said.end() :].lstrip("\r\n")
     if not body.strip():
         raise SourceError(f"{path} is empty: it has no header and no rows. Check what was to fill it.")
     if "\0" in body[:4096]:
@@ -69,10 +76,10 @@ def read_dialect(path: Path, *, separator: str | None, encoding: str) -> Dialect
     records = _records(body, found, whole=len(head) < HEAD_BYTES)
     columns = tuple(name.strip() or f"column_{n}" for n, name in enumerate(records[0], start=1))
     _check_header(path, columns)
-    blank_lines = len(text[: len(text) - len(body)].splitlines())
+    lines_above = len(text[: len(text) - len(body)].splitlines())
     only_header = len(head) < HEAD_BYTES and not body.partition("\n")[2].strip()
     size = 0.0 if only_header else len(head) / len(records)
-    return Dialect(encoding, found, columns, blank_lines, size)
+    return Dialect(encoding, found, columns, lines_above, size)
 
 
 def _decode(path: Path, head: bytes, encoding: str) -> str:
@@ -83,7 +90,7 @@ def _decode(path: Path, head: bytes, encoding: str) -> str:
         raise undecodable(path, encoding) from None
 
 
-def undecodable(path: Path, encoding: str) -> SourceError:
+def undecodable(path: Path, encoding: str) -> UndecodableError:
     """The error for bytes that are no characters, with the line of the first one."""
     where = ""
     if codecs.lookup(encoding).name == "utf-8":
@@ -94,7 +101,7 @@ def undecodable(path: Path, encoding: str) -> SourceError:
                 except UnicodeDecodeError as error:
                     where = f" line {number} holds the byte 0x{line[error.start]:02X}."
                     break
-    return SourceError(
+    return UndecodableError(
         f"{path} is not text in {encoding}:{where or ' some bytes are no characters.'} "
         f"Set `source.encoding` to how it was written, often cp1252, latin-1 or utf-16."
     )

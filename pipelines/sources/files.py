@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import glob
 import re
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from difflib import get_close_matches
-from functools import reduce
 from pathlib import Path
 from typing import Self
 
@@ -14,10 +13,10 @@ import pyarrow as pa
 
 from detector.errors import SourceError
 from pipelines.config.data import FILENAME, SourceSection
-from pipelines.sources.arrow import unify
 from pipelines.sources.csvfile import CsvFile
 from pipelines.sources.dialect import COMPRESSED
 from pipelines.sources.parquet import MAGIC, ParquetFile
+from pipelines.sources.shared_columns import shared_schema
 
 CSV_SUFFIXES = (".csv", ".tsv", ".txt")
 MOST_NAMED = 3
@@ -31,7 +30,7 @@ _FOREIGN = {
 
 
 class FileReader:
-    """CSV or Parquet files with the same columns, one after the other in the order of their names.
+    """CSV or Parquet files, one after the other in the order of their names; of their columns those that all have.
 
     - ``path``: a file; a folder, whose CSV or Parquet files are read (not those of its subfolders); or a pattern, where
       ``**`` stands for subfolders.
@@ -39,8 +38,9 @@ class FileReader:
     - ``separator``, ``encoding``, ``decimal``: how CSV files are written; see ``SourceSection``.
     - ``names``: a column that is made of the name of each file, and how; see ``ColumnsSection.entity_from``.
     - ``formatted``: columns to which ``decimal`` does not apply, as they have a form of their own.
+    - ``needs``: whether a column of the first file must be in every other; all by default.
 
-    Raises ``SourceError`` if there is no such file, it cannot be read, or the files have different columns.
+    Raises ``SourceError`` if there is no such file, it cannot be read, or a file lacks a column that is needed.
     """
 
     def __init__(
@@ -53,6 +53,7 @@ class FileReader:
         formatted: Collection[str] = (),
         names: tuple[str, str] | None = None,
         without: Collection[Path] = (),
+        needs: Callable[[str], bool] = lambda _: True,
     ) -> None:
         self.path = path
         self.rejected: list[str] = []
@@ -67,10 +68,9 @@ class FileReader:
                 part = CsvFile(file, separator=separator, encoding=encoding, decimal=decimal, formatted=formatted)
                 self.parts.append(part)
             self.parts[-1].rejected = self.rejected
-            _check_columns(self.parts[0], self.parts[-1])
         if not self.parts:
             raise SourceError(f"None of the files of {path} can be read: all were quarantined. Give good ones.")
-        self.schema: pa.Schema = reduce(unify, (part.schema for part in self.parts))
+        self.schema: pa.Schema = shared_schema(self.parts, needs)
         self._made: dict[Path, str] = {}
         if names is not None:
             self._name, pattern = names
@@ -93,6 +93,7 @@ class FileReader:
             formatted=tuple(section.formats),
             names=section.names_of_files,
             without=without,
+            needs=section.needs,
         )
 
     def describe(self) -> str:
@@ -247,16 +248,3 @@ def is_parquet(file: Path) -> bool:
         kind = suffix[1:].upper()
         raise SourceError(f"{file} is {kind}. Expected CSV or Parquet; save it as one of the two.")
     return suffix in PARQUET_SUFFIXES
-
-
-def _check_columns(first: CsvFile | ParquetFile, other: CsvFile | ParquetFile) -> None:
-    if set(first.columns) == set(other.columns):
-        return
-    missing = [name for name in first.columns if name not in other.columns]
-    extra = [name for name in other.columns if name not in first.columns]
-    parts = [f"lacks {', '.join(map(repr, missing))}"] if missing else []
-    parts += [f"has {', '.join(map(repr, extra))} besides"] if extra else []
-    raise SourceError(
-        f"The files have different columns: compared with {first.path.name}, {other.path} "
-        f"{' and '.join(parts)}. Move it away, or name the files to read with a pattern."
-    )

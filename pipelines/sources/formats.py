@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from functools import partial
+from typing import Any
 
 import numpy as np
 import pandas as pd
 import pyarrow as pa
 
 from detector.arrays import Flags
-from detector.cleaning.values import INFINITE
+from detector.cleaning.values import INFINITE, MOMENT
 from detector.schema import MISSING
 from pipelines.config.formats import FormatSection
 from pipelines.sources.arrow import to_frame
@@ -58,6 +60,39 @@ def frame_with_formats(frame: pd.DataFrame, formats: Mapping[str, FormatSection]
     return frame.assign(**{name: to_frame(table.select([name]), frame.index)[name] for name in names})
 
 
+def events_with_formats(events: pd.DataFrame, formats: Mapping[str, FormatSection]) -> pd.DataFrame:
+    """The same for events of JSON, in which text and numbers may stand in one column: text is in the declared form.
+
+    >>> events = pd.DataFrame({"amount": ["1.234", 1.5], "sent": [1785751200000, None]}, dtype=object)
+    >>> formats = {"amount": FormatSection(thousands=".", decimal=","), "sent": FormatSection(date="milliseconds")}
+    >>> events_with_formats(events, formats)["amount"].tolist()
+    ['1234', 1.5]
+    """
+    changed: dict[str, pd.Series] = {}
+    for name, form in formats.items():
+        if name not in events.columns or not len(events):
+            continue
+        column = events[name].astype(object)
+        chosen = column.map(partial(needs_form, form=form)).to_numpy(dtype=bool)
+        if chosen.any():
+            text = column[chosen].map(str).to_frame(name)
+            changed[name] = column.mask(chosen, frame_with_formats(text, {name: form})[name].astype(object))
+    return events.assign(**changed)
+
+
+def needs_form(value: Any, form: FormatSection) -> bool:
+    """Whether a value of JSON is read by the declared form: text is, and whole numbers that count from 1970.
+
+    >>> [needs_form(each, FormatSection(decimal=",")) for each in ("12,5", 12.5, None)]
+    [True, False, False]
+    >>> needs_form("2026-08-13T10:15:00", FormatSection(date="day first"))
+    False
+    """
+    if isinstance(value, str):
+        return form.date is None or form.date.startswith("%Y") or re.fullmatch(MOMENT, value) is None
+    return form.date in PER_SECOND and isinstance(value, (int, float)) and not isinstance(value, bool)
+
+
 def as_written(text: str) -> str:
     """A value without the note of the form that it is not in.
 
@@ -93,10 +128,26 @@ def _numbers(text: pd.Series, form: FormatSection) -> tuple[Flags, pd.Series]:
         comma = _SEPARATORS[form.thousands]
         whole = f"(?:[0-9]{{1,3}}(?:{comma}[0-9]{{3}})+|[0-9]{{1,2}}(?:{comma}[0-9]{{2}})+{comma}[0-9]{{3}}|[0-9]+)"
     pattern = rf"[+-]?(?:{whole}(?:{decimal}[0-9]*)?|{decimal}[0-9]+)(?:[eE][+-]?[0-9]+)?"
+    if form.unit is not None:
+        text = _without_unit(text, form.unit)
     fits = text.str.fullmatch(pattern).to_numpy(dtype=bool, na_value=False)
     if form.thousands is not None:
         text = text.str.replace(_SEPARATORS[form.thousands], "", regex=True)
     return fits, text.str.replace(decimal, ".", regex=True)
+
+
+def _without_unit(text: pd.Series, unit: str) -> pd.Series:
+    """Numbers without the unit behind or before them; missing where there is none.
+
+    >>> _without_unit(pd.Series(["12 %", "-5%", "12", "12 °C"]), "%").tolist()
+    ['12', '-5', nan, nan]
+    >>> _without_unit(pd.Series(["-$12.50"]), "$").tolist()
+    ['-12.50']
+    """
+    what = re.escape(unit)
+    behind = text.str.extract(rf"^(.*?)\s*{what}$")[0]
+    before = text.str.extract(rf"^([+-]?)\s*{what}\s*(.*)$")
+    return behind.fillna(before[0] + before[1])
 
 
 def _dates(text: pd.Series, form: str) -> tuple[Flags, pd.Series]:

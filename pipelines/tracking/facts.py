@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import posixpath
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import count
 from typing import TYPE_CHECKING, Any
 
 import pandas as pd
@@ -19,6 +21,7 @@ if TYPE_CHECKING:
 
 _TYPES = {"numeric": "double", "boolean": "boolean", "datetime": "datetime"}
 _LONGEST = 6000
+LONGEST_NAME = 240
 
 
 @dataclass(frozen=True)
@@ -54,13 +57,31 @@ def flat_params(params: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
     return flat
 
 
-def metric_name(name: str) -> str:
-    """A name that MLflow takes: what it does not allow becomes an underscore.
+def allowed_names(names: Iterable[str]) -> dict[str, str]:
+    """Each name of a setting or metric, such as that of a column, as MLflow takes it; different names stay different.
 
-    >>> metric_name("psi/amount (€)")
-    'psi/amount ___'
+    >>> list(allowed_names(["psi/amount (€)", "psi/amount ($)", "formats.Größe"]).values())
+    ['psi/amount ___', 'psi/amount ___ 2', 'formats.Größe']
     """
-    return re.sub(r"[^\w\-. :/]", "_", name, flags=re.ASCII)[:250]
+    given = tuple(names)
+    taken = dict.fromkeys(given)
+    allowed: dict[str, str] = {}
+    for name in given:
+        short = _allowed(name)
+        also = (f"{short} {number}" for number in count(2))
+        allowed[name] = (
+            short if short == name or short not in taken else next(each for each in also if each not in taken)
+        )
+        taken[allowed[name]] = None
+    return allowed
+
+
+def _allowed(name: str) -> str:
+    """What MLflow does not allow becomes an underscore, and so do slashes of what is no path, as in ``km//h``."""
+    plain = re.sub(r"[^\w\-. :/]", "_", name)[:LONGEST_NAME]
+    return (
+        plain if posixpath.normpath(plain) == plain and not plain.startswith(("/", "..")) else plain.replace("/", "_")
+    )
 
 
 OF_MEMBERS = ("weight_", "power_", "parity_", "rank_correlation_", "agreement_", "ap_", "auroc_")

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import detector
 from pipelines.tracking.address import mask_passwords
-from pipelines.tracking.facts import flat_params, metric_name
+from pipelines.tracking.facts import allowed_names, flat_params
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -80,7 +80,9 @@ def log_settings(client: MlflowClient, run_id: str, params: Mapping[str, Any]) -
     """Log settings with dots in their names."""
     from mlflow.entities import Param
 
-    settings = [Param(name, value) for name, value in flat_params(params).items()]
+    flat = flat_params(params)
+    names = allowed_names(flat)
+    settings = [Param(names[name], value) for name, value in flat.items()]
     for start in range(0, len(settings), 100):
         client.log_batch(run_id, params=settings[start : start + 100])
 
@@ -124,6 +126,7 @@ def log_metrics(
     from mlflow.entities import Metric
 
     now = time.time_ns() // 1_000_000 if at is None else round(at * 1000)
+    names = allowed_names(metrics)
     linked: dict[str, Any] = {}
     if dataset is not None:
         linked = {"dataset_name": dataset.name, "dataset_digest": dataset.digest}
@@ -131,7 +134,7 @@ def log_metrics(
         client,
         run_id,
         [
-            Metric(metric_name(name), float(value), now, step, model_id=model_id, run_id=run_id, **linked)
+            Metric(names[name], float(value), now, step, model_id=model_id, run_id=run_id, **linked)
             for name, value in metrics.items()
             if value is not None
         ],

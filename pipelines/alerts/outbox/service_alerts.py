@@ -54,12 +54,14 @@ class Trouble:
         return {"service": about | {"figures": dict(self.figures)}, "columns": columns}
 
 
-def report(session: Session, trouble: Trouble, *, config: Config, now: datetime, least: int = 1) -> Alert | None:
+def report(
+    session: Session, trouble: Trouble, *, config: Config, now: datetime, least: int = 1, has_news: bool = False
+) -> Alert | None:
     """Have a trouble reported: once, and again after ``alerts.again_minutes`` if it lasts. The caller commits.
 
     What came back soon after its end was reported is reported once ``alerts.window_minutes`` have passed since its
-    last report: small batches would have it come and go all day. ``least`` is how many times in a row it must have
-    been.
+    last report: small batches would have it come and go all day. So is one of which there ``has_news``. ``least`` is
+    how many times in a row it must have been.
     """
     if not config.alerts.enabled:
         return None
@@ -69,7 +71,7 @@ def report(session: Session, trouble: Trouble, *, config: Config, now: datetime,
         state.is_open = True
     state.rows, state.last_at, state.first_at = state.rows + 1, now, min(state.first_at, now)
     lasts = state.rows >= least or (state.rows > 1 and now - state.first_at >= LONG)
-    if not lasts or _is_recent(state, config, now):
+    if not lasts or _is_recent(state, config, now, has_news=has_news):
         return None
     state.told_severity, state.told_at = trouble.severity, now
     alert = service_alert(
@@ -106,9 +108,16 @@ def is_open(session: Session, cause: str, *, config: Config) -> bool:
     return state is not None and state.is_open
 
 
-def _is_recent(state: AlertGroup, config: Config, now: datetime) -> bool:
+def reported_at(session: Session, cause: str, *, config: Config) -> datetime | None:
+    """When a cause was reported last."""
+    state = session.get(AlertGroup, _group(config, cause))
+    return None if state is None else state.told_at
+
+
+def _is_recent(state: AlertGroup, config: Config, now: datetime, *, has_news: bool) -> bool:
     """Whether its last report holds. A time that lies ahead, since the clock was set back, is not waited for."""
-    pause = config.alerts.again_minutes if state.told_severity else config.alerts.window_minutes
+    lasts = state.told_severity and not has_news
+    pause = config.alerts.again_minutes if lasts else config.alerts.window_minutes
     return state.told_at is not None and timedelta(0) <= now - state.told_at < timedelta(minutes=pause)
 
 
