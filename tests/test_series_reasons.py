@@ -118,6 +118,21 @@ def test_stuck_sensor_is_reported_as_stuck() -> None:
     assert event["reasons"][0].expected.startswith("about ")
 
 
+def test_large_readings_have_their_thousands_apart() -> None:
+    """In the event and in each of its rows: what was read, what was expected, and the range that was learnt."""
+    rows = machine(800, 2)
+    rows.loc[FIRST:LAST, "speed"] += 800.0
+
+    event, frame = worst(fitted(False), rows)
+
+    (reason,) = [each for each in event["reasons"] if each.feature == "speed"]
+    assert re.search(r"\b2,[23]\d\d\b", reason.observed)
+    assert re.fullmatch(r"about 1,[45]\d\d \(learnt range 1,4\d\d to 1,[56]\d\d\)", reason.expected)
+    said = [each for reasons in frame["reasons"] for each in reasons if each.feature == "speed"]
+    assert said
+    assert not any(re.search(r"\d{4}", f"{each.observed} {each.expected}") for each in said)
+
+
 def test_silent_sensor_beside_a_hot_one_is_named_too() -> None:
     """Silence is a fault of its own that no other explains."""
     rows = machine(800, 2, added=40.0)

@@ -71,7 +71,7 @@ def moment(value: datetime | str | None) -> str:
 
 
 def cell(value: object, column: str) -> str:
-    """A value of a row for people; scores with four digits.
+    """A value of a row for people; scores with four digits, fractions with their thousands apart.
 
     >>> (
     ...     cell(1750.34, "amount"),
@@ -80,12 +80,13 @@ def cell(value: object, column: str) -> str:
     ...     cell(None, "x"),
     ...     cell(7, "n"),
     ... )
-    ('1750.34', '0.0003718', '', '', '7')
+    ('1,750.34', '0.0003718', '', '', '7')
     """
     if value is None or value != value:
         return ""
     if isinstance(value, float):
-        return f"{value:.4g}" if column in ("risk", "p_value") else f"{value:.10g}"
+        form = ".4g" if column in ("risk", "p_value") else ".10g" if value.is_integer() else ",.10g"
+        return f"{value:{form}}"
     return str(value)
 
 
