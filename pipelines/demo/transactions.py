@@ -100,8 +100,7 @@ service:
 """
 TARGETS = """\
 alerts:
-  slack: {url: "${SLACK_URL}"}
-  webhook: {url: "https://example.com/alerts", secrets: ["${WEBHOOK_SECRET}"]}"""
+  slack: {url: "${SLACK_URL}"}"""
 
 
 def run_demo(folder: Path, *, now: datetime, rows: int = 60_000) -> None:
@@ -226,9 +225,10 @@ def show_alerts(console: Console, config: Config, store: Store, *, truth: Truth)
     console.print(
         f"The same alerts are in [bold]{escape(from_here(config.alerts.file.path))}[/], one JSON object a line."
     )
-    console.print("To get alerts in Slack or at your own endpoint, add to detector.yaml:")
+    console.print("To get alerts in Slack, add one line to the section `alerts` of detector.yaml:")
     console.print(escape(TARGETS), highlight=False, style="bold")
-    console.print(f"then send a test: [bold]detector alerts test {name}[/]. All channels: docs/alerts.md")
+    console.print("and say where: [bold]export SLACK_URL=https://hooks.slack.com/services/…[/]")
+    console.print(f"Then send a test: [bold]detector alerts test {name}[/]. All channels: docs/alerts.md")
 
 
 def events_and_digests(sent: Iterable[Mapping[str, Any]]) -> tuple[list[Mapping[str, Any]], list[Mapping[str, Any]]]:

@@ -122,7 +122,7 @@ def render(content: ReportContent) -> str:
         findings=findings_of(content),
         alerts=(alerts := _alert_rows(content)),
         levels=[level for level in reversed(SEVERITIES) if any(row["severity"] == level for row in alerts)],
-        key_columns=_key_columns(content),
+        key_columns=[_called(content, name) for name in _key_columns(content)],
         figures=_by_section(as_svg({**content.figures, **_drift_figure(content)})),
         members=_members(content),
         powers=_powers(content),
@@ -175,6 +175,11 @@ def _key_columns(content: ReportContent) -> list[str]:
     if content.alerts is None:
         return []
     return [str(name) for name in content.alerts.columns if name not in _VERDICT and name not in content.members]
+
+
+def _called(content: ReportContent, name: str) -> str:
+    """What people call a column of the data; its own name where they do not."""
+    return next((each.words for each in content.columns if each.name == name and each.words), name)
 
 
 def _alert_rows(content: ReportContent) -> list[dict[str, Any]]:

@@ -71,7 +71,9 @@ class EvaluationReport:
                 f"{truth['flagged_events']:.0f} flagged segments {truth['false_events']:.0f} are false alarms."
             )
         members = [name.removeprefix("ap_") for name in truth if name.startswith("ap_")]
-        lines += [f"  {name:<12} AUROC {truth[f'auroc_{name}']:.3f}  AP {truth[f'ap_{name}']:.3f}" for name in members]
+        for name in members:
+            said = name.replace("_", " ")
+            lines.append(f"  {said:<12} AUROC {truth[f'auroc_{name}']:.3f}  AP {truth[f'ap_{name}']:.3f}")
         if self.note:
             lines.append(self.note)
         if self.answered:

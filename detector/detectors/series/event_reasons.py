@@ -229,7 +229,8 @@ class EventReasons:
             case "up" | "down":
                 said = f"{course.change} to {value}"
             case "apart":
-                said = f"no longer moves with {series.sensors[course.partner or 0]}, {value} at worst"
+                partner = series.sensors[course.partner or 0]
+                said = f"no longer moves with {self.gates.names.get(partner, partner)}, {value} at worst"
             case "untimely":
                 said = f"{value} at worst, unlike {self._time_of(course.extreme)}"
             case "restless":
