@@ -148,7 +148,8 @@ def test_pages_fit(chromium: Any, sending: Served, size: dict[str, int], scheme:
     found = Watched(chromium, sending, viewport=size, color_scheme=scheme)
     found.sign_in()
 
-    for path in ("/", f"/alerts/{one}", "/what-if", "/quality", "/models", "/health"):
+    pages = ("what-if", "quality", "models", "health", "audit", "rules", "rules/new", "rules/history")
+    for path in ("/", f"/alerts/{one}", *(f"/{name}" for name in pages)):
         found.page.goto(f"{sending.address}/console{path}")
         found.page.wait_for_load_state("networkidle")
         found.page.screenshot(path=tmp_path / f"{path.strip('/').replace('/', '-') or 'queue'}.png", full_page=True)
