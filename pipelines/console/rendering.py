@@ -16,6 +16,7 @@ from pipelines.alerts.message import words
 from pipelines.alerts.message.message import reason_in_words
 from pipelines.console.guard import PATH
 from pipelines.console.sign_ins import Visitor
+from pipelines.reports.page import prose
 
 TEMPLATES = Path(__file__).parents[1] / "templates" / "console"
 MOST_FIELDS = 1_000
@@ -51,6 +52,7 @@ def _environment() -> Environment:
         "cell": cell,
         "moment": moment,
         "money": words.money,
+        "prose": prose,
         "part": lambda text: quote(str(text), safe=""),
         "reason": reason_in_words,
         "counted": words.counted,

@@ -284,12 +284,12 @@ def _score(value: float | None) -> str:
 
 
 def prose(text: str) -> Markup:
-    """A sentence whose `names` of settings and commands are set as code; all else is escaped.
+    r"""A sentence whose `names` of settings and commands are set as code; all else is escaped, and no % begins a line.
 
-    >>> prose("`series.wait` < 3")
-    Markup('<code>series.wait</code> &lt; 3')
+    >>> prose("`series.wait` < 3 %")
+    Markup('<code>series.wait</code> &lt; 3\xa0%')
     """
-    return Markup(_CODE.sub(r"<code>\1</code>", str(escape(text))))
+    return Markup(_CODE.sub(r"<code>\1</code>", str(escape(text))).replace(" %", "\u00a0%"))
 
 
 def _cell(value: Any) -> str:
