@@ -148,7 +148,7 @@ def test_pages_fit(chromium: Any, sending: Served, size: dict[str, int], scheme:
     found = Watched(chromium, sending, viewport=size, color_scheme=scheme)
     found.sign_in()
 
-    pages = ("what-if", "quality", "models", "health", "audit", "rules", "rules/new", "rules/history")
+    pages = ("what-if", "quality", "models", "health", "audit", "rules", "rules/history")
     for path in ("/", f"/alerts/{one}", *(f"/{name}" for name in pages)):
         found.page.goto(f"{sending.address}/console{path}")
         found.page.wait_for_load_state("networkidle")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import html
 import json
 import re
 import shutil
@@ -23,6 +22,7 @@ from detector.errors import DataError, SchemaError
 from pipelines.config import Config, load_config
 from pipelines.config.rules import RuleSection
 from pipelines.lab.evaluate import evaluate_encoders
+from pipelines.reports.page import prose
 from pipelines.scoring.explained import explain
 from pipelines.scoring.one_off import score
 from pipelines.simulate import simulate_transactions
@@ -161,6 +161,7 @@ def test_reports_say_reasons_in_words(site: Config) -> None:
     assert re.search(r"<strong>payment</strong> [0-9.]+ EUR", evaluated)
     assert "<strong>amount_ratio" not in trained + evaluated
     assert "ratio of payment to its 30-day mean of card" in evaluated
+    assert '<button type="button">card</button>' in evaluated
 
 
 def test_a_name_for_a_column_that_is_not_there_is_refused(site: Config) -> None:
@@ -217,7 +218,7 @@ def test_evaluation_measures_rows_behind_the_past_as_scoring_does(site: Config, 
 
     assert (report.rows, report.quarantined) == (3_000, 0)
     said = next(line for line in report.summary() if "older than the past" in line)
-    assert html.escape(said) in report.report.read_text(encoding="utf-8")
+    assert prose(said) in report.report.read_text(encoding="utf-8")
     risks = pd.read_parquet(tmp_path / "scores.parquet")["risk"].to_numpy()
     np.testing.assert_array_equal(report.reviewed.scored["risk"].to_numpy(), risks)
 
