@@ -44,16 +44,17 @@ EXAMPLE = Message(
     reasons=[
         {"feature": "amount", "observed": "950.00", "expected": "about 42", "share": 0.61, "words": ""},
         {
-            "feature": "amount_to_card_mean",
-            "observed": "5.2",
-            "expected": "about 1",
+            "feature": "amount",
+            "observed": "5.2 times its 30-day mean of card",
+            "expected": "about 1.1",
             "share": 0.2,
-            "words": "5.2 times its 30-day mean",
+            "words": "5.2 times its 30-day mean of card, expected about 1.1",
         },
         {"feature": "country", "observed": "pl", "expected": "de", "share": 0.11, "words": ""},
     ],
     facts={
         "columns": {"merchant_category": "electronics"},
+        "names": {"merchant_category": "kind of shop"},
         "keys": ["t812", "t813"],
         "previous": "",
         "course": [[10_200 * place / 11, risk, risk > 6] for place, risk in enumerate(RISKS)],

@@ -129,7 +129,6 @@ def console(browser: Browser, folder: Path) -> None:
             add_rule(f"{address}/v1/rules/{name}", rule, key)
         with opened(browser, f"{address}/console/", width=1100, height=520) as page:
             _sign_in(page, key)
-            page.keyboard.press("j")
             save(page.screenshot(), DOCS / "console" / "queue.png")
             page.keyboard.press("Enter")
             page.wait_for_selector("#acts")

@@ -20,6 +20,8 @@ from rich.text import Text
 
 NARROW = 110
 """Columns of a terminal below which a table would be of words cut into pieces."""
+READABLE, GAP, MOST_WIDTH = 30, 3, 1_000
+"""How wide a longer text must at least be to be read in a column, what is between two columns, and no limit."""
 
 
 @dataclass(frozen=True)
@@ -83,7 +85,7 @@ class Listing:
             yield Text(self.title, style="bold")
         if not self.rows:
             yield Text(self.empty, style="dim")
-        elif options.max_width >= NARROW:
+        elif options.max_width >= max(NARROW, self._least_width):
             yield self._table()
         else:
             yield from self._records(options.max_width)
@@ -92,11 +94,30 @@ class Listing:
     def _shown(self) -> list[Column]:
         return [each for each in self.columns if not each.hidden]
 
+    @property
+    def _least_width(self) -> int:
+        """How wide a table must be so that no name or number in it is cut into pieces, and longer texts can be read."""
+        widths = [
+            min(
+                max(len(each.name), *(_text(row.get(each.name)).cell_len for row in self.rows)),
+                max(READABLE, len(each.name)) if not each.head or each.is_sentence else MOST_WIDTH,
+            )
+            for each in self._shown
+        ]
+        return sum(widths) + GAP * (len(widths) - 1)
+
     def _table(self) -> Table:
         table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False)
         for each in self._shown:
             whole = each.head and not each.is_sentence
-            table.add_column(each.name, justify="right" if each.is_number else "left", no_wrap=whole, overflow="fold")
+            least = min(len(each.name), READABLE)
+            table.add_column(
+                each.name,
+                justify="right" if each.is_number else "left",
+                no_wrap=whole,
+                overflow="fold",
+                min_width=least,
+            )
         for row in self.rows:
             table.add_row(*(_text(row.get(each.name)) for each in self._shown))
         return table

@@ -9,17 +9,20 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from contextvars import ContextVar
 
-from rich.console import Console
+from rich.console import Console, RenderableType
 from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
     Progress,
+    ProgressColumn,
     SpinnerColumn,
+    Task,
     TaskID,
     TextColumn,
     TimeElapsedColumn,
     TimeRemainingColumn,
 )
+from rich.text import Text
 
 Advance = Callable[[int], None]
 OnPhase = Callable[[str, int, int], None]
@@ -140,10 +143,10 @@ def _bar() -> Iterator[Progress]:
     columns = (
         SpinnerColumn(),
         TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
+        _WhereCounted(BarColumn()),
+        _WhereCounted(MofNCompleteColumn()),
         TimeElapsedColumn(),
-        TimeRemainingColumn(),
+        _WhereCounted(TimeRemainingColumn()),
     )
     with Progress(*columns, console=Console(stderr=True)) as bar:
         _on_screen.set(bar)
@@ -151,6 +154,23 @@ def _bar() -> Iterator[Progress]:
             yield bar
         finally:
             _on_screen.set(None)
+
+
+class _WhereCounted(ProgressColumn):
+    """A column for work whose total is known; of other work it says nothing, rather than "0/?"."""
+
+    def __init__(self, column: ProgressColumn) -> None:
+        super().__init__()
+        self.column = column
+
+    def render(self, task: Task) -> RenderableType:
+        """What the column says, or nothing."""
+        return Text() if task.total is None or self._is_uncounted(task) else self.column(task)
+
+    @staticmethod
+    def _is_uncounted(task: Task) -> bool:
+        """Whether it was one step, which nobody counted."""
+        return task.finished and task.total == 1
 
 
 def _update(bar: Progress, task: TaskID, done: int) -> None:

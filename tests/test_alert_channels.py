@@ -40,6 +40,7 @@ from pipelines.alerts.network.addresses import networks_of
 from pipelines.alerts.network.errors import DeliveryError
 from pipelines.alerts.network.http import Poster
 from pipelines.config.alert_channels import EmailSection
+from pipelines.config.data import ColumnName
 from pipelines.config.features import FeaturesSection
 from pipelines.store.alert_tables import Delivery
 from tests.alert_places import NOW, Receiver, config_in, free_port, give, receiver, rows, run, store_in
@@ -278,6 +279,21 @@ def test_measured_history_is_reported_as_it_was_measured(tmp_path: Path) -> None
         "device: not seen with this card_id in 90 days",
         "amount is 950.00, expected about 42",
     ]
+
+
+def test_columns_that_are_shown_go_by_the_names_that_people_have(tmp_path: Path) -> None:
+    """People read the name; whoever deletes or masks a column, and programs, find it by its own."""
+    config = config_in(tmp_path, shown=["shop_kind", "channel"])
+    named = config.columns.model_copy(update={"names": {"shop_kind": ColumnName(name="kind of shop")}})
+    config = config.model_copy(update={"columns": named})
+
+    (alert,) = give(store_in(tmp_path), config, rows(("a", 0, "high"), shop_kind="fuel", channel="chip"))
+
+    shown = message(facts=alert["facts"])
+    assert dict(shown.table)["kind of shop"] == "fuel"
+    assert dict(shown.table)["channel"] == "chip"
+    assert "shop_kind" not in str(payload_of(shown))
+    assert alert["facts"]["columns"] == {"shop_kind": "fuel", "channel": "chip"}
 
 
 # Alertmanager ---------------------------------------------------------------------------------------------------------

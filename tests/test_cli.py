@@ -379,6 +379,16 @@ def test_progress_on_a_terminal_is_a_bar(capsys: pytest.CaptureFixture[str], mon
     assert "Outer" in shown
     assert "Inner" in shown
     assert "3/3" in shown
+    assert "0/?" not in shown
+    assert "5/?" not in shown
+
+    with progress("Logging", total=None):
+        pass
+
+    uncounted = capsys.readouterr().err
+    assert "Logging" in uncounted
+    assert "━" not in uncounted
+    assert "1/1" not in uncounted
 
 
 def test_phases_are_named_on_a_terminal_and_counted_in_a_log(

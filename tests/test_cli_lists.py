@@ -5,15 +5,18 @@ from __future__ import annotations
 import json
 from contextlib import closing
 from datetime import UTC, datetime, timedelta
+from io import StringIO
 from pathlib import Path
 from typing import Any
 
 import pytest
+from rich.console import Console
 from typer.testing import CliRunner
 
 from pipelines.cli import app
 from pipelines.config import load_config
 from pipelines.ingest.listing import base_of
+from pipelines.listing import Column, Listing
 from pipelines.service.status import status_of
 from pipelines.store import Lease, Run, SourceFile, open_store
 from pipelines.store.alert_tables import Alert
@@ -46,6 +49,22 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def run(command: str, *more: str, columns: int | None = None) -> Any:
     environment = {} if columns is None else {"COLUMNS": str(columns)}
     return CliRunner().invoke(app, [*command.split(), *more], env=environment)
+
+
+@pytest.mark.parametrize(("width", "is_table"), [(200, True), (139, True), (138, False), (120, False)])
+def test_a_table_cuts_no_name_and_no_date_into_pieces(width: int, is_table: bool) -> None:
+    """Where it has not the room for them and for 30 letters of each sentence, it is told as records."""
+    names = ("first seen", "alerts a day", "learnt from", "report")
+    columns = (Column("name", head=True), *(Column(name) for name in names), Column("why", is_sentence=True))
+    cells = ("2026-03-02 12:00", "2.6", "2024-10-02 to 2024-10-27", "bundle.models/reports/35b165831c47.html")
+    row = {"name": "35b165831c47", **dict(zip(names, cells, strict=True)), "why": "A gain is not sure. " * 4}
+    console = Console(file=StringIO(), width=width)
+
+    console.print(Listing(columns, [row]))
+
+    shown = console.file.getvalue()
+    assert ("first seen   " in shown) is is_table
+    assert all(text in shown for text in ("first seen", "alerts a day", *cells[:3]))
 
 
 @pytest.mark.parametrize("command", [*LISTS, *OTHERS])

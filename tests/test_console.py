@@ -264,6 +264,25 @@ def test_queue_shows_the_most_urgent_first(analyst: Browser) -> None:
     assert analyst.ask("GET", "/?state=opne").status_code == 422
 
 
+def test_queue_without_amounts_has_no_column_for_them(analyst: Browser) -> None:
+    """Machines have nothing at stake, and an empty column says nothing."""
+    made(analyst.desk, ("m1", 0, "high"))
+
+    assert "At stake" not in analyst.ask("GET", "/").text
+
+
+def test_alert_does_not_repeat_its_first_reason(analyst: Browser) -> None:
+    """What happened stands above, why in the table below; other events of the entity are called so, earlier or not."""
+    made(analyst.desk, ("c1", 5_000, "high"))
+    (found,) = made(analyst.desk, ("c1", 0, "low"))
+
+    page = analyst.ask("GET", f"/alerts/{found}").text
+
+    assert "c1 in payments is unusual (low): 1 flagged row." in page
+    assert "mainly" not in page.partition('class="sentence"')[2].partition("</p>")[0]
+    assert "<h2>Other alerts of it</h2>" in page
+
+
 def test_link_of_a_message_leads_here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The page behind an answer link names the alert's page; who is not signed in comes back to it after that."""
     monkeypatch.setenv("LINKS", "a secret to sign links with")

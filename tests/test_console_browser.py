@@ -12,11 +12,12 @@ import pytest
 import sqlalchemy as sa
 
 from benchmarks.soak import Site
+from detector.explain.reason import Reason
 from pipelines.config import load_config
 from pipelines.store import open_store
 from pipelines.store.alert_tables import Answer
 from pipelines.store.rule_tables import KeptRule
-from tests.alert_places import config_in, give, rows, store_in
+from tests.alert_places import config_in, give, rows, run, store_in
 from tests.doors import Served, served
 
 CHROMIUM = shutil.which("chromium")
@@ -32,6 +33,13 @@ DESK, PHONE = {"width": 1280, "height": 900}, {"width": 390, "height": 844}
 @pytest.fixture
 def desk(tmp_path: Path) -> Iterator[Served]:
     with served(config_in(tmp_path), store_in(tmp_path)) as found:
+        yield found
+
+
+@pytest.fixture
+def sending(tmp_path: Path) -> Iterator[Served]:
+    """A desk whose alerts go to a file."""
+    with served(config_in(tmp_path, file={"path": "alerts.jsonl"}), store_in(tmp_path)) as found:
         yield found
 
 
@@ -131,14 +139,18 @@ def test_many_are_chosen_by_keyboard(chromium: Any, desk: Served) -> None:
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 @pytest.mark.parametrize("size", [DESK, PHONE])
-def test_pages_fit(chromium: Any, desk: Served, size: dict[str, int], scheme: str, tmp_path: Path) -> None:
-    """No page is wider than the screen, and text stands out from what is behind it."""
-    (one, *_) = made(desk, 3)
-    found = Watched(chromium, desk, viewport=size, color_scheme=scheme)
+def test_pages_fit(chromium: Any, sending: Served, size: dict[str, int], scheme: str, tmp_path: Path) -> None:
+    """No page is wider than the screen, also with a long reason, and text stands out from what is behind it."""
+    (one, *_) = made(sending, 3)
+    long = Reason("known fraud of this terminal_of_the_northern_branch", "50 % in the 7 days before", "about 1 %", 0.9)
+    give(sending.store, sending.config, rows(("card-9", 0, "low"), reasons=[long]), now=datetime.now(UTC))
+    run(sending.store, sending.config, now=datetime.now(UTC))
+    found = Watched(chromium, sending, viewport=size, color_scheme=scheme)
     found.sign_in()
 
-    for path in ("/", f"/alerts/{one}", "/what-if", "/quality", "/models", "/health"):
-        found.page.goto(f"{desk.address}/console{path}")
+    pages = ("what-if", "quality", "models", "health", "audit", "rules", "rules/history")
+    for path in ("/", f"/alerts/{one}", *(f"/{name}" for name in pages)):
+        found.page.goto(f"{sending.address}/console{path}")
         found.page.wait_for_load_state("networkidle")
         found.page.screenshot(path=tmp_path / f"{path.strip('/').replace('/', '-') or 'queue'}.png", full_page=True)
         wide = "each => each.getBoundingClientRect().right > window.innerWidth + 1 && !each.closest('.wide, .hidden')"
@@ -151,6 +163,22 @@ def test_pages_fit(chromium: Any, desk: Served, size: dict[str, int], scheme: st
         dark, light = sorted(colours, key=lambda text: sum(map(int, text[4:-1].split(","))))
         assert sum(map(int, light[4:-1].split(","))) - sum(map(int, dark[4:-1].split(","))) > 500
     assert found.errors == []
+
+
+def test_phone_says_what_each_number_is(chromium: Any, sending: Served) -> None:
+    """Where a table has become records, its head is gone: each number has its name before it."""
+    made(sending, 1)
+    run(sending.store, sending.config, now=datetime.now(UTC))
+    page = (found := Watched(chromium, sending, viewport=PHONE)).page
+    found.sign_in()
+    before = "each => getComputedStyle(each, '::before').content"
+
+    page.goto(f"{sending.address}/console/quality")
+
+    named = page.eval_on_selector_all(".records tbody td.number, .records td.bar", f"all => all.map({before})")
+    assert set(named) == {'"sent "', '"answered "', '"fraud "', '"precision "'}
+    assert page.locator("td.bar").first.inner_text() == "–"
+    assert "Nobody has said yet what these alerts were." in page.inner_text("main")
 
 
 def test_rule_is_written_with_names_completed_tried_and_saved(chromium: Any, tiny_bundle: Path, tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ import re
 from datetime import UTC, datetime
 from io import StringIO
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -15,12 +16,14 @@ from typer.testing import CliRunner
 
 from detector.decide.policy import Policy
 from detector.schema import Schema
+from pipelines.alerts.review.queue import Wanted, page
 from pipelines.cli import app
 from pipelines.config import load_config
 from pipelines.config.template import TEMPLATES
 from pipelines.demo import sensors
 from pipelines.demo import transactions as demo
 from pipelines.demo.comparison import ALONE, decided_both_ways, side_by_side
+from pipelines.store import open_store
 from pipelines.training import review
 
 NOW = datetime(2026, 3, 2, 12, tzinfo=UTC)
@@ -112,7 +115,12 @@ def test_demo_shows_the_whole_job(tmp_path: Path, capsys: pytest.CaptureFixture[
     assert int(found[1]) == scores["flagged"].sum()
     assert "The members decide" in shown
     assert 1 <= len([each for each in alerts if each["kind"] == "opened"]) <= 12
-    assert "of card_id" in json.dumps(alerts) or "of this card_id" in json.dumps(alerts)
+    assert "of card" in json.dumps(alerts) or "of this card" in json.dumps(alerts)
+    with open_store(load_config(folder).service.store).read() as session:
+        queued = [line.alert.id for line in page(session, Wanted(), config=load_config(folder), now=NOW)]
+    assert [each["id"] for each in demo.events_and_digests(alerts)[0]] == queued
+    assert f"alerts show {folder} {queued[0][:9]}" in " ".join(shown.split())
+    assert "card_id" not in shown.partition("4  Alerts")[2].partition("5  Where")[0]
     flagged = set(scores.loc[scores["flagged"], "transaction_id"])
     assert {key for each in alerts for key in each["keys"]} <= flagged
     assert f"detector alerts show {folder}" in shown.replace("\n", "")
@@ -186,17 +194,24 @@ def test_only_what_a_demo_left_is_cleared_away(tmp_path: Path, first_line: str) 
     assert (tmp_path / "mine.txt").exists()
 
 
-def test_alerts_are_listed_newest_first_and_digests_apart() -> None:
-    """Alerts are written as they are sent: an event that grew after the digest of a batch stands behind it."""
+def test_alerts_are_listed_by_urgency_and_digests_apart() -> None:
+    """The most severe, then the most at stake, then the rarest, as in the queue; that one is over is no other alert."""
+
+    def alert(about: str, severity: str, amount: float | None, p_value: float = 1e-3, kind: str = "opened") -> Any:
+        return {"about": about, "severity": severity, "amount": amount, "p_value": p_value, "kind": kind}
+
     sent = [
-        {"kind": "opened", "first_at": "2026-03-01T00:00:00+00:00"},
-        {"kind": "digest", "first_at": "2026-03-09T00:00:00+00:00"},
-        {"kind": "escalated", "first_at": "2026-03-02T00:00:00+00:00"},
+        alert("small", "medium", 20.0),
+        alert("", "low", None, kind="digest"),
+        alert("nothing at stake", "high", None),
+        alert("large", "medium", 2_000.0),
+        alert("rare", "medium", 20.0, p_value=1e-4, kind="worse"),
+        alert("large", "medium", 2_000.0, kind="recovered"),
     ]
 
     events, digests = demo.events_and_digests(sent)
 
-    assert [each["kind"] for each in events] == ["escalated", "opened"]
+    assert [each["about"] for each in events] == ["nothing at stake", "large", "rare", "small"]
     assert [each["kind"] for each in digests] == ["digest"]
 
 

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from detector.explain.reason import Reason
+from detector.explain.reason import Reason, about, number
 from detector.features import ColumnWords, Feature, Wording, in_own_words
 from detector.features.words import say
 
@@ -24,6 +24,8 @@ from detector.features.words import say
         ("speed of lat, lon by card over 1d", 950, "travel of this card 950 km/h since the last place"),
         ("distance of lat, lon by card over 1d", 12.3, "place of this card 12.3 km from the last"),
         ("risk by shop over 28d delay 7d", 0.12, "known fraud of this shop 12 % in the 28 days that end 7 days before"),
+        ("risk by shop over 1d delay 7d", 0.5, "known fraud of this shop 50 % in the day that ends 7 days before"),
+        ("sum of amount by card over 7d", 20, "sum of amount of this card 20 in the 7 days before"),
         ("frauds by shop over 28d", 2, "known fraud of this shop 2 in the 28 days before"),
         ("last 1 of amount by card over 7d", 12.5, "amount of this card 1 event before 12.5"),
         ("gap 1 by card over 7d", 3, "time between events of this card now 3 minutes"),
@@ -52,6 +54,24 @@ def test_reasons_keep_what_is_no_feature():
     assert said[1].text == "ratio of amount to its 30-day mean of card missing, expected about 1; 30 % of the risk"
     assert said[2].text == "known fraud of this shop 12 % in the 28 days before, expected about 1 %; 20 % of the risk"
     assert said[3].text == "last event of this card 3 minutes before, expected about 24 hours; 10 % of the risk"
+
+
+@pytest.mark.parametrize(
+    ("line", "value", "typical", "text"),
+    [
+        ("since by card over 90d", 4320.5, 12345.0, "last event of this card 3 days before, expected about 9 days"),
+        ("since by card over 90d", 86400.0, 1500.0, "last event of this card 60 days before, expected about 25 hours"),
+        ("speed of lat, lon by card over 1d", 3661.6, 40.0, "travel of this card 3,662 km/h since the last place"),
+        ("max of amount by card over 1d", 2950.25, 1200.0, "largest amount of this card 2,950 in the day before"),
+    ],
+)
+def test_large_values_keep_their_words(line: str, value: float, typical: float, text: str) -> None:
+    """Reasons arrive with their thousands apart, and are read as the numbers they are."""
+    (feature,) = Feature.parse(line)
+
+    (said,) = in_own_words([Reason(feature.name, number(value, 2), about(typical, 2), 0.5)], [feature])
+
+    assert said.text.startswith(text)
 
 
 def test_flags_of_the_calendar_are_said_as_times():

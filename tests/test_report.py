@@ -253,6 +253,28 @@ def test_findings_come_first(full: Page) -> None:
     assert "18 of 20 flags were right, and they found 18 of 40" in full.text
 
 
+def test_weights_of_every_member_are_told_and_a_head_is_named() -> None:
+    """A member without a score of its own counts too, so shares add up; where a head decides, they are not its own."""
+    model = {"weight_rare_values": 0.8, "weight_phase": 0.2, "weight_spread_phase": 0.01}
+    alone = replace(FULL, members=("rare_values",), model=model)
+    decided = replace(alone, truth=TRUTH | {"ap_unsupervised_risk": 0.3})
+
+    text, headed = (Page(render(each)).text for each in (alone, decided))
+
+    assert "The risk is made of rare values 80 %, phase 20 %." in text
+    assert "phase 20 % ± 1 %" in text
+    assert "The head decides. Without it, the risk would be made of rare values 80 %, phase 20 %." in headed
+    assert "rare_values" not in text
+
+
+def test_names_of_settings_are_set_as_code() -> None:
+    """A note comes from a sentence for the terminal; what a reader sees has no backticks, and data no markup."""
+    page = render(replace(FULL, notes=["`series.wait` shortens that.", "<b> & `<i>`"]))
+
+    assert "<p><code>series.wait</code> shortens that.</p>" in page
+    assert "<p>&lt;b&gt; &amp; <code>&lt;i&gt;</code></p>" in page
+
+
 @pytest.mark.parametrize(
     ("changes", "said"),
     [
@@ -301,7 +323,7 @@ def test_a_flagged_row_opens_to_its_reasons_and_its_command() -> None:
 
     page = render(replace(FULL, alerts=alerts, reasons=reasons, explain="detector explain ."))
 
-    assert page.count("<details><summary>amount 950.00 and 1 more</summary>") == 2
+    assert page.count("<details><summary>amount 950.00, expected about 42; and 1 more</summary>") == 2
     assert "detector explain . t1</code>" in page
     assert "detector explain . &#39;a b&#39;</code>" in page
 

@@ -31,8 +31,10 @@ from pipelines.scoring.load import load_scorer
 from pipelines.scoring.shadow import ShadowTrial, begin_shadow, settle_shadow, trial_of
 from pipelines.sinks.quarantine import QuarantineSink
 from pipelines.sources import open_source
+from pipelines.tracking import TrainingRecord
 from pipelines.tracking.messages import spool_of
 from pipelines.training import retrain as job
+from pipelines.training.pages import page_of
 from pipelines.training.registry_commands import compare_models, promote_model, rollback_model
 from pipelines.training.retrain import retrain
 from pipelines.training.train import train
@@ -147,6 +149,20 @@ def test_nothing_is_trained_for_too_few_new_rows(home: Path, monkeypatch: pytest
     assert report.decision.outcome == "keep"
     assert report.outcome()["outcome"] == "skipped"
     assert "`retrain.least_rows` asks for 900" in report.decision.reason
+
+
+def test_report_of_a_retraining_goes_to_mlflow(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The page that is kept beside the detectors is an artifact of the run as well."""
+    config = settle(home, world(40, changes=20))
+    config = config.model_copy(update={"tracking": config.tracking.model_copy(update={"enabled": True})})
+    records: list[TrainingRecord] = []
+    monkeypatch.setattr(job, "keep_training", lambda _, record: records.append(record))
+
+    report = retrain(config, now=after(40))
+
+    (record,) = records
+    assert "<h1>" in record.texts["report.html"]
+    assert record.texts["report.html"] == page_of(config, report.challenger).read_text(encoding="utf-8")
 
 
 def test_without_labels_anomalies_are_injected(home: Path) -> None:

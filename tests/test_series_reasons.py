@@ -11,6 +11,7 @@ import pytest
 
 from detector.detectors.series.detector import SequenceDetector
 from detector.schema import Schema
+from detector.series.gates import Gates
 
 BEARINGS = ("left", "middle", "right")
 SENSORS = (*BEARINGS, "speed", "current")
@@ -116,6 +117,34 @@ def test_stuck_sensor_is_reported_as_stuck() -> None:
     assert event["reasons"][0].observed == f"stuck at 44 since {START + pd.Timedelta(minutes=FIRST):%H:%M}"
     assert (event["change"], event["direction"]) == ("stuck", "")
     assert event["reasons"][0].expected.startswith("about ")
+
+
+def test_large_readings_have_their_thousands_apart() -> None:
+    """In the event and in each of its rows: what was read, what was expected, and the range that was learnt."""
+    rows = machine(800, 2)
+    rows.loc[FIRST:LAST, "speed"] += 800.0
+
+    event, frame = worst(fitted(False), rows)
+
+    (reason,) = [each for each in event["reasons"] if each.feature == "speed"]
+    assert re.search(r"\b2,[23]\d\d\b", reason.observed)
+    assert re.fullmatch(r"about 1,[45]\d\d \(learnt range 1,4\d\d to 1,[56]\d\d\)", reason.expected)
+    said = [each for reasons in frame["reasons"] for each in reasons if each.feature == "speed"]
+    assert said
+    assert not any(re.search(r"\d{4}", f"{each.observed} {each.expected}") for each in said)
+
+
+def test_partner_of_a_sensor_goes_by_its_name() -> None:
+    """A bearing that no longer follows another one: both are called as people call them."""
+    rows, time = machine(800, 2), np.arange(800)
+    against = 44 - 3 * (np.sin(time / 30) + 0.3 * np.sin(time / 7)) + np.random.default_rng(5).normal(0, 0.3, 800)
+    rows.loc[FIRST:LAST, "left"] = against[FIRST : LAST + 1]
+    scorer = fitted(False).scorer_.with_gates(Gates(names={name: f"{name} bearing" for name in BEARINGS}))
+
+    events = scorer.score_frame(rows).events
+
+    (reason,) = events.loc[events["risk"].idxmax(), "reasons"]
+    assert reason.observed.startswith("no longer moves with middle bearing, ")
 
 
 def test_silent_sensor_beside_a_hot_one_is_named_too() -> None:

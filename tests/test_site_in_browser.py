@@ -119,6 +119,26 @@ def test_every_page_can_be_read(chromium: Any, site: tuple[str, list[str]], widt
     assert {url for url in asked if not url.startswith((address, "data:"))} == set()
 
 
+@pytest.mark.parametrize("word", ["threshold", "quantile", "false alarm", "currency", "time zone"])
+def test_search_finds(chromium: Any, site: tuple[str, list[str]], word: str) -> None:
+    """What people look for leads to pages that speak of it."""
+    page = chromium.new_context(viewport={"width": 1400, "height": 900}).new_page()
+    page.goto(f"{site[0]}/quickstart/")
+    page.fill("input.md-search__input", word)
+
+    page.wait_for_selector(".md-search-result__link", state="attached", timeout=20_000)
+
+    assert word.split()[0] in page.inner_text(".md-search-result__list").lower()
+
+
+def test_steps_are_counted_on(chromium: Any, site: tuple[str, list[str]]) -> None:
+    """A numbered list whose steps hold code is one list, not many that each begin with 1."""
+    page = chromium.new_context(viewport={"width": 1400, "height": 900}).new_page()
+    page.goto(f"{site[0]}/channels/slack/")
+
+    assert page.eval_on_selector_all("article ol", "all => all.map(each => each.children.length)") == [4]
+
+
 @pytest.mark.parametrize(
     ("break_it", "said"),
     [

@@ -19,6 +19,8 @@ RULE = "rule "
 WEEKDAYS = ("Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday", "Sunday")
 GROUPED_FROM, WHOLE_GROUPED_FROM = 1_000, 10_000
 """From here on numbers have their thousands apart; whole ones later, as years and short codes are whole numbers."""
+LEAST_GROUPED_READING, MOST_GROUPED_READING = 999.5, 1e12
+"""Readings of sensors between these are said by all their whole digits."""
 
 
 @dataclass(frozen=True)
@@ -175,6 +177,15 @@ def number(value: float, decimals: int) -> str:
     ('2,950.00', '2024', '12,024', 'missing')
     """
     return "missing" if math.isnan(value) else _grouped(value, decimals)
+
+
+def reading(value: float) -> str:
+    """What a sensor reads, in four digits, and in all whole ones of a larger number; its thousands apart.
+
+    >>> reading(0.012345), reading(42.0), reading(1756.3), reading(24512.6)
+    ('0.01235', '42', '1,756', '24,513')
+    """
+    return f"{value:,.0f}" if LEAST_GROUPED_READING <= abs(value) < MOST_GROUPED_READING else f"{value:.4g}"
 
 
 def about(value: float, decimals: int) -> str:

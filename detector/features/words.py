@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from detector.explain.reason import Reason
 
 FLAGS = {"night": ("by day", "at night"), "weekend": ("on a working day", "on a weekend")}
-STATISTICS = {"mean": "mean", "std": "deviation", "max": "largest", "sum": "sum"}
+STATISTICS = {"mean": "mean", "std": "deviation of", "max": "largest", "sum": "sum of"}
 IN_UNIT = (*STATISTICS, "last")
 """The measures whose numbers are in the unit of the column they measure."""
 
@@ -99,7 +99,7 @@ def say(feature: Feature, value: float, *, unit: str = "") -> tuple[str, str]:
     whose, of, span = " and ".join(feature.by), ", ".join(feature.of), spoken(feature.window)
     days = _plural(feature.window)
     past = f"in the {days.removeprefix('1 ')}"
-    ending = f" that end {_plural(feature.delay)} before" if feature.delay else " before"
+    ending = f" {_that_ends(feature)}" if feature.delay else " before"
     number = f"{_number(value)} {unit}".strip() if feature.measure in IN_UNIT else _number(value)
     match feature.measure:
         case "ratio":
@@ -155,8 +155,13 @@ def title_with_window(feature: Feature) -> str:
     """
     if feature.measure in ("ratio", "zscore"):
         return title(feature)
-    ending = f" that end {_plural(feature.delay)} before" if feature.delay else ""
+    ending = f" {_that_ends(feature)}" if feature.delay else ""
     return f"{title(feature)}, {_plural(feature.window)}{ending}"
+
+
+def _that_ends(feature: Feature) -> str:
+    is_one = _plural(feature.window).startswith("1 ")
+    return f"that {'ends' if is_one else 'end'} {_plural(feature.delay)} before"
 
 
 def _of_column(reason: Reason, names: Mapping[str, ColumnWords]) -> Reason:
@@ -204,7 +209,7 @@ def _of_history(reason: Reason, feature: Feature, names: Mapping[str, ColumnWord
         expected = _in_unit(expected, feature.measure)
     feature = renamed(feature, names)
     try:
-        value = float(reason.observed)
+        value = _read(reason.observed)
     except ValueError:
         return replace(reason, feature=title(feature), expected=expected)
     name, observed = say(feature, value, unit=unit)
@@ -213,10 +218,19 @@ def _of_history(reason: Reason, feature: Feature, names: Mapping[str, ColumnWord
 
 def _in_unit(expected: str, measure: str) -> str:
     try:
-        value = float(expected.removeprefix("about "))
+        value = _read(expected.removeprefix("about "))
     except ValueError:
         return expected
     return f"about {_number(100 * value)} %" if measure == "risk" else f"about {_minutes(value)}"
+
+
+def _read(text: str) -> float:
+    """A number as reasons write it, its thousands apart.
+
+    >>> _read("12,950.25")
+    12950.25
+    """
+    return float(text.replace(",", ""))
 
 
 def _number(value: float) -> str:

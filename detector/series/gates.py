@@ -102,13 +102,14 @@ class Gates:
     - ``sensors``: by name, where it is another than ``otherwise``.
     - ``otherwise``: of all others.
     - ``calendar``: when machines are in maintenance; nothing is told then.
-    - ``units``: of sensors, for what is said of them.
+    - ``units``, ``names``: of sensors, for what is said of them.
     """
 
     sensors: Mapping[str, SensorGate] = field(default_factory=dict)
     otherwise: SensorGate = SensorGate()
     calendar: Calendar | None = None
     units: Mapping[str, str] = field(default_factory=dict)
+    names: Mapping[str, str] = field(default_factory=dict)
 
     def of(self, sensor: str) -> SensorGate:
         """What is told of one."""

@@ -143,7 +143,7 @@ def write(
         "backtest.html.j2",
         name=name,
         about=about,
-        lines=[line.strip() for line in report.summary()],
+        lines=[line[0].upper() + line[1:] for line in map(str.strip, report.summary())],
         seeds=plan.seeds > 1,
         figures=as_svg(drawings),
         means=_means(report),

@@ -10,6 +10,7 @@ from datetime import UTC, datetime, timedelta
 import numpy as np
 
 from detector.arrays import Floats
+from detector.explain.reason import reading
 from pipelines.scoring.alert_curves import SensorCurve
 
 WIDTH, HEIGHT, EDGE = 640.0, 120.0, 10.0
@@ -114,8 +115,8 @@ def curves(curve: SensorCurve, *, first: datetime, last: datetime) -> Curves:
         title=curve.title,
         observed=path(curve.observed),
         expected=path(curve.expected),
-        low=f"{low:.4g}",
-        high=f"{high:.4g}",
+        low=reading(low),
+        high=reading(high),
         since=since,
         until=until,
         here=(here[0], here[1]),

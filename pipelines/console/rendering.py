@@ -16,6 +16,7 @@ from pipelines.alerts.message import words
 from pipelines.alerts.message.message import reason_in_words
 from pipelines.console.guard import PATH
 from pipelines.console.sign_ins import Visitor
+from pipelines.reports.page import prose
 
 TEMPLATES = Path(__file__).parents[1] / "templates" / "console"
 MOST_FIELDS = 1_000
@@ -51,6 +52,7 @@ def _environment() -> Environment:
         "cell": cell,
         "moment": moment,
         "money": words.money,
+        "prose": prose,
         "part": lambda text: quote(str(text), safe=""),
         "reason": reason_in_words,
         "counted": words.counted,
@@ -71,7 +73,7 @@ def moment(value: datetime | str | None) -> str:
 
 
 def cell(value: object, column: str) -> str:
-    """A value of a row for people; scores with four digits.
+    """A value of a row for people; scores with four digits, fractions with their thousands apart.
 
     >>> (
     ...     cell(1750.34, "amount"),
@@ -80,12 +82,13 @@ def cell(value: object, column: str) -> str:
     ...     cell(None, "x"),
     ...     cell(7, "n"),
     ... )
-    ('1750.34', '0.0003718', '', '', '7')
+    ('1,750.34', '0.0003718', '', '', '7')
     """
     if value is None or value != value:
         return ""
     if isinstance(value, float):
-        return f"{value:.4g}" if column in ("risk", "p_value") else f"{value:.10g}"
+        form = ".4g" if column in ("risk", "p_value") else ".10g" if value.is_integer() else ",.10g"
+        return f"{value:{form}}"
     return str(value)
 
 

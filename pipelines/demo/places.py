@@ -32,3 +32,9 @@ def refuse_other_project(folder: Path, template: str) -> None:
             f"{file} is of {what}, and the demo would replace it. Name another folder: "
             f"detector demo --template {template} --folder {folder}-{NAMES[template].removeprefix('demo-')}"
         )
+
+
+def from_here(place: Path) -> str:
+    """A path as short as it can be typed in the working folder."""
+    here = Path.cwd()
+    return str(place.relative_to(here)) if place.is_relative_to(here) and place != here else str(place)

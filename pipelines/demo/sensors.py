@@ -44,6 +44,13 @@ columns:
   entity: machine
   label: anomaly             # used to leave known faults out of training, and to tell how good the detector is
   ignore: [anomaly_kind, anomaly_sensor]
+  names:                     # what people call the sensors, and what they measure in
+    motor_current_a: {name: motor current, unit: A}
+    speed_rpm: {name: speed, unit: rpm}
+    vibration_mm_s: {name: vibration, unit: mm/s}
+    pressure_bar: {name: pressure, unit: bar}
+    flow_l_min: {name: flow, unit: l/min}
+    bearing_temperature_c: {name: bearing temperature, unit: °C}
 
 series:
   models: entity             # the machines are not alike: one model for each
@@ -98,7 +105,7 @@ def run_sensor_demo(folder: Path, *, now: datetime, rows: int = 60_000) -> None:
     for line in _against_truth(pd.read_parquet(folder / "scores.parquet"), events, fresh):
         console.print(line, highlight=False)
 
-    console.rule("[bold]5  Alerts[/], one for each event, and one when it is over")
+    console.rule("[bold]5  Alerts[/], one for each event, the most urgent first")
     store = open_store(config.service.store)
     try:
         context = Context(config, store, now)

@@ -21,11 +21,13 @@ from detector.detectors.table.scorer import TabularScorer
 from detector.errors import BundleError
 from detector.persist import bundle
 from pipelines.alerts.feedback.answers import find
+from pipelines.alerts.grouping.events import rank
 from pipelines.alerts.message.message import reason_in_words
 from pipelines.alerts.message.words import money
 from pipelines.alerts.outbox.views import alert_text
 from pipelines.config import FILE_NAME, Config, load_config
 from pipelines.demo.comparison import TAUGHT, decided_both_ways, side_by_side
+from pipelines.demo.places import from_here
 from pipelines.factory.detector import policy_of
 from pipelines.jobs.context import Context
 from pipelines.listing import Cell, Column, Listing
@@ -59,6 +61,7 @@ columns:
   numeric: [amount]
   categorical: [merchant_category, channel]
   others: ignore
+  names: {card_id: card, terminal_id: terminal, merchant_category: kind of shop}   # as people call them
 
 features:                    # what a card, a terminal did before: as it was known at the time of each row
   history:
@@ -97,8 +100,7 @@ service:
 """
 TARGETS = """\
 alerts:
-  slack: {url: "${SLACK_URL}"}
-  webhook: {url: "https://example.com/alerts", secrets: ["${WEBHOOK_SECRET}"]}"""
+  slack: {url: "${SLACK_URL}"}"""
 
 
 def run_demo(folder: Path, *, now: datetime, rows: int = 60_000) -> None:
@@ -138,7 +140,7 @@ def run_demo(folder: Path, *, now: datetime, rows: int = 60_000) -> None:
         console.print(side_by_side(both, label="is_fraud", scenario="scenario"))
         console.print(_explained(both), highlight=False)
 
-        console.rule("[bold]4  Alerts[/], one for each card, reported once")
+        console.rule("[bold]4  Alerts[/], one for each card, reported once, the most urgent first")
         deliver(context)
         scenario = scores.set_index("transaction_id")["scenario"]
         show_alerts(console, config, store, truth=lambda event: {str(scenario[key]) for key in event["keys"]})
@@ -199,37 +201,50 @@ def put(rows: pd.DataFrame, config: Config, name: str, *, now: datetime) -> None
 
 
 def show_alerts(console: Console, config: Config, store: Store, *, truth: Truth) -> None:
-    """What the local channel has got, newest first, one of them in full, and how to send them elsewhere.
+    """What the local channel has got, the most urgent first, the first of them in full, and how to send them elsewhere.
 
     - ``truth``: for an alert, as the file has it, the kinds of anomaly it really holds.
     """
     sent = [json.loads(line) for line in config.alerts.file.path.read_text(encoding="utf-8").splitlines()]
     events, digests = events_and_digests(sent)
     console.print(_alerts(events, truth, entity=str(config.columns.entity).removesuffix("_id")))
+    if over := sum(each["kind"] == "recovered" for each in sent):
+        console.print(f"The end of {over:,} of them was reported too.", highlight=False)
     for digest in digests:
         console.print(escape(digest["text"]), highlight=False)
-    name = escape(str(config.file.parent if config.file is not None else "."))
+    name = escape("." if config.file is None else from_here(config.file.parent))
     if events:
         with store.read() as session:
             text = alert_text(session, find(session, events[0]["id"]), config=config)
         short = events[0]["id"][:9]
-        console.print(f"The first alert, as shown by [bold]detector alerts show {name} {short}[/]:")
+        console.print(f"The most urgent one, as shown by [bold]detector alerts show {name} {short}[/]:")
         console.print(Panel(escape(text), expand=False))
         console.print(
             f"Answer it: [bold]detector alerts answer {name} {short} {config.anomaly} --reason 'somebody looked'[/]"
         )
-    console.print(f"The same alerts are in [bold]{escape(str(config.alerts.file.path))}[/], one JSON object a line.")
-    console.print("To get alerts in Slack or at your own endpoint, add to detector.yaml:")
+    console.print(
+        f"The same alerts are in [bold]{escape(from_here(config.alerts.file.path))}[/], one JSON object a line."
+    )
+    console.print("To get alerts in Slack, add one line to the section `alerts` of detector.yaml:")
     console.print(escape(TARGETS), highlight=False, style="bold")
-    console.print(f"then send a test: [bold]detector alerts test {name}[/]. All channels: docs/alerts.md")
+    console.print("and say where: [bold]export SLACK_URL=https://hooks.slack.com/services/…[/]")
+    console.print(f"Then send a test: [bold]detector alerts test {name}[/]. All channels: docs/alerts.md")
 
 
 def events_and_digests(sent: Iterable[Mapping[str, Any]]) -> tuple[list[Mapping[str, Any]], list[Mapping[str, Any]]]:
-    """The events, newest first, and the digests of what the cap held back, each of which may stand anywhere."""
-    parts: dict[bool, list[Mapping[str, Any]]] = {False: [], True: []}
+    """The events in the order of the console's queue, and the digests of what the cap held back.
+
+    The most severe comes first, of these the one with most at stake, of these the rarest. That an event is over is no
+    event of its own.
+    """
+    parts: dict[str, list[Mapping[str, Any]]] = {"event": [], "digest": [], "recovered": []}
     for each in sent:
-        parts[each["kind"] == "digest"].append(each)
-    return sorted(parts[False], key=lambda event: event["first_at"], reverse=True), parts[True]
+        parts[each["kind"] if each["kind"] in parts else "event"].append(each)
+
+    def urgency(event: Mapping[str, Any]) -> tuple[int, float, float]:
+        return -rank(event["severity"]), -(event["amount"] or 0.0), event["p_value"]
+
+    return sorted(parts["event"], key=urgency), parts["digest"]
 
 
 def _alerts(events: Sequence[Mapping[str, Any]], truth: Truth, *, entity: str) -> Listing:
@@ -267,7 +282,7 @@ def console_of() -> Console:
 def show_places(folder: Path, report: Path, logged: Any, *, scores: Path, template: str) -> Table:
     """Where the results of a demo are, and what to do next."""
     table = Table(box=None, show_header=False, pad_edge=False)
-    table.add_row("Report", str(report))
+    table.add_row("Report", from_here(report))
     table.add_row("Scores", str(scores))
     table.add_row("Configuration", str(folder / FILE_NAME))
     if logged is not None:

@@ -34,7 +34,8 @@ def gates_of(config: Config, *, has_times: bool = True) -> Gates:
         for name, own in section.sensors.items()
     }
     units = {name: said.unit for name, said in config.columns.names.items() if said.unit}
-    return Gates(sensors, _gate(section.gates, scale), calendar_of(config), units)
+    names = {name: said.name for name, said in config.columns.names.items() if said.name}
+    return Gates(sensors, _gate(section.gates, scale), calendar_of(config), units, names)
 
 
 def gated(scorer: AnyScorer, config: Config) -> AnyScorer:

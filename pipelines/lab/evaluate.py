@@ -38,6 +38,11 @@ SHOWN = {
 }
 
 
+def _three_digits(value: float) -> str:
+    """A figure of a table: three digits, and of a large number all whole ones."""
+    return f"{value:,.0f}" if abs(value) >= 1_000 else f"{value:.3g}"
+
+
 @dataclass(frozen=True)
 class EncoderReport:
     """What a comparison of encoders found."""
@@ -54,7 +59,7 @@ class EncoderReport:
         shown = self.table[list(SHOWN)].rename(columns=SHOWN)
         lines = [
             f"Learnt from {self.learnt:,} rows, evaluated on {self.held_out:,} others. Error: variance not rebuilt.",
-            *shown.to_string(float_format=lambda value: f"{value:,.3g}").splitlines(),
+            *shown.to_string(float_format=_three_digits).splitlines(),
         ]
         worst = self.robustness.groupby(["encoder", "damage"], sort=False)["rank_stability"].min().unstack()
         lines += [
@@ -123,8 +128,9 @@ def _rows(config: Config, scorer: bundle.Scorer, place: str | None, *, now: date
     kind = KINDS[config.kind]
     frame = kind.read(source, config, lambda _: None)
     if engine is not None:
-        measure = engine.compute if place is None else engine.push
-        frame = measure(frame, now=pd.Timestamp(now)).rows
+        moment = pd.Timestamp(now)
+        measured = engine.compute(frame, now=moment) if place is None else engine.measure(frame, now=moment)[0]
+        frame = measured.rows
     rows = kind.normal(clean(frame, scorer.schema).rows, scorer)
     if len(rows) < 20:
         raise DataError(f"Expected at least 20 usable rows, received {len(rows)} from {source.describe()}. Give more.")

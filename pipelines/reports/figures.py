@@ -23,6 +23,7 @@ from pipelines.reports.style import (
     count_axis,
     empty_figure,
     in_house_style,
+    legend_below,
     percent,
     percent_axis,
 )
@@ -100,7 +101,7 @@ def risk_histogram(risk: ArrayLike, *, labels: ArrayLike | None = None, threshol
         axes.axvline(threshold, color=INK, linewidth=1.2, linestyle="--", label=f"flagged from {threshold:.2f}")
     axes.set(xlabel="risk (higher is more anomalous)", ylabel="rows per bin", title=title, ylim=(0.7, None))
     count_axis(axes.yaxis)
-    axes.legend(loc="upper right")
+    legend_below(figure)
     return figure
 
 
@@ -131,7 +132,7 @@ def precision_recall(labels: ArrayLike, risk: ArrayLike, *, budget: int | None =
     lift = facts["ap"] / facts["prevalence"]
     axes.set(xlabel="recall: share of anomalies found", ylabel="precision: share of flags that are right")
     axes.set(title=f"Ranking is {_times(lift)} as precise as a blind guess", xlim=(0, 1.01), ylim=(0, 1.03))
-    axes.legend(loc="upper right")
+    legend_below(figure, columns=2)
     return figure
 
 

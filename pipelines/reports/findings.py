@@ -78,16 +78,32 @@ def _calibration(content: ReportContent) -> Iterator[str]:
     )
 
 
+def weights_of(content: ReportContent) -> dict[str, float]:
+    """What each member counts in the risk, also those that have no score of their own for each row."""
+    model, start = content.model or {}, "weight_"
+    names = [name.removeprefix(start) for name in model if name.startswith(start) and "_spread_" not in name]
+    return {name: float(model[f"{start}{name}"]) for name in names}
+
+
 def _members(content: ReportContent) -> Iterator[str]:
-    model = content.model or {}
-    weights = {name: float(model[f"weight_{name}"]) for name in content.members if f"weight_{name}" in model}
+    weights = weights_of(content)
     if len(weights) < 2:
         return
     ranked = sorted(weights, key=lambda name: -weights[name])
-    counting = [f"{name} {percent(weights[name])}" for name in ranked if weights[name] > 0]
-    nothing = [name for name in ranked if weights[name] <= 0]
+    counting = [f"{_spaced(name)} {percent(weights[name])}" for name in ranked if weights[name] > 0]
+    nothing = [_spaced(name) for name in ranked if weights[name] <= 0]
     rest = f"; {' and '.join(nothing)} {'counts' if len(nothing) == 1 else 'count'} nothing here" if nothing else ""
-    yield f"The risk is made of {', '.join(counting)}{rest}."
+    what = "The head decides. Without it, the risk would be" if has_head(content) else "The risk is"
+    yield f"{what} made of {', '.join(counting)}{rest}."
+
+
+def has_head(content: ReportContent) -> bool:
+    """Whether a head that learnt from labels decided, so that there are figures of the members alone."""
+    return "ap_unsupervised_risk" in (content.truth or {})
+
+
+def _spaced(name: str) -> str:
+    return name.replace("_", " ")
 
 
 def tiles_of(content: ReportContent) -> list[tuple[str, str, str]]:

@@ -21,6 +21,7 @@ from pipelines.reports.style import (
     RULE,
     empty_figure,
     in_house_style,
+    legend_below,
     percent,
     ramp,
     shorten,
@@ -32,6 +33,8 @@ if TYPE_CHECKING:
 
 DOTS = 4_000
 BARS = 20
+LABEL, LINE = 38, 0.155
+"""Letters of a line of a label, and how high one is in inches."""
 
 
 @in_house_style
@@ -48,9 +51,11 @@ def feature_error(errors: pd.DataFrame, *, unusual: ArrayLike | None = None) -> 
     normal = errors[~chosen].mean() if split else errors.mean()
     high = errors[chosen].mean() if split else normal
     shown = (high if split else normal).sort_values(ascending=False).head(BARS).index[::-1]
-    places = np.arange(len(shown))
-    lines = sum(1 + (len(str(name)) > 30) / 2 for name in shown)
-    figure, (axes,) = empty_figure(height=1.5 + 0.27 * max(lines, 4))
+    labels = [fill(str(name), LABEL) for name in shown]
+    lines = np.array([1 + label.count("\n") for label in labels])
+    heights = LINE * lines + 0.09
+    places = np.cumsum(heights) - heights / 2
+    figure, (axes,) = empty_figure(height=1.5 + max(float(heights.sum()), 1.0))
     if split:
         axes.hlines(places, normal[shown], high[shown], color=RULE, linewidth=2.5, zorder=1)
         axes.plot(
@@ -69,14 +74,15 @@ def feature_error(errors: pd.DataFrame, *, unusual: ArrayLike | None = None) -> 
             markersize=7,
             label=f"unusual rows ({int(chosen.sum()):,})",
         )
-        axes.legend(loc="lower right")
+        legend_below(figure)
         title = f"Unusual rows differ most in {(high - normal).idxmax()}"
     else:
-        axes.barh(places, normal[shown], color=BLUE, height=0.62)
+        axes.barh(places, normal[shown], color=BLUE, height=0.15)
         title = f"{shown[-1]} is the hardest to reconstruct"
     more = f" (largest {BARS} of {errors.shape[1]})" if errors.shape[1] > BARS else ""
     axes.set(xlabel=f"mean reconstruction error, nats{more}", title=fill(shorten(title, 80), 44), xlim=(0, None))
-    axes.set_yticks(places, [fill(shorten(str(name), 56), 30) for name in shown], fontsize=8, linespacing=0.95)
+    axes.set_yticks(places, labels, fontsize=8, linespacing=1.0)
+    axes.set_ylim(0, float(heights.sum()))
     axes.grid(axis="y", visible=False)
     return figure
 
@@ -120,7 +126,7 @@ def code_map(codes: ArrayLike, *, risk: ArrayLike | None = None, labels: ArrayLi
 def member_correlation(scores: pd.DataFrame) -> Figure:
     """Rank correlation of the members' scores as a small table of squares."""
     matrix = evaluate.member_correlation(scores)
-    names, values = [str(name) for name in matrix.columns], matrix.to_numpy()
+    names, values = [str(name).replace("_", " ") for name in matrix.columns], matrix.to_numpy()
     size = len(names)
     figure, (axes,) = empty_figure(height=1.4 + 0.55 * size)
     axes.imshow(values, cmap=ramp(diverging=True), vmin=-1, vmax=1, aspect="auto")

@@ -10,8 +10,9 @@ from __future__ import annotations
 import base64
 import hashlib
 import math
+import re
 import shlex
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from datetime import datetime
 from importlib.resources import files
 from pathlib import Path
@@ -19,14 +20,14 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 from jinja2 import Environment, PackageLoader, StrictUndefined
-from markupsafe import Markup
+from markupsafe import Markup, escape
 
 from detector.atomic import write_whole
 from detector.decide.policy import SEVERITIES
 from detector.errors import SinkError
 from pipelines.reports import style as figure_style
 from pipelines.reports.content import ReportContent
-from pipelines.reports.findings import findings_of, tiles_of
+from pipelines.reports.findings import findings_of, tiles_of, weights_of
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -82,6 +83,7 @@ _SHARES = {
     "precision",
     "recall",
 }
+_CODE = re.compile(r"`([^`]+)`")
 _VERDICT = {"risk", "p_value", "flagged", "severity", "reasons", "truth", "unsupervised_risk", "decided_by"}
 
 
@@ -120,7 +122,7 @@ def render(content: ReportContent) -> str:
         findings=findings_of(content),
         alerts=(alerts := _alert_rows(content)),
         levels=[level for level in reversed(SEVERITIES) if any(row["severity"] == level for row in alerts)],
-        key_columns=_key_columns(content),
+        key_columns=[_called(content, name) for name in _key_columns(content)],
         figures=_by_section(as_svg({**content.figures, **_drift_figure(content)})),
         members=_members(content),
         powers=_powers(content),
@@ -138,7 +140,14 @@ def render_page(template: str, **parts: Any) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    page.filters |= {"count": _count, "share": _share, "number": _number}
+    filters: dict[str, Callable[..., str]] = {
+        "count": _count,
+        "share": _share,
+        "number": _number,
+        "score": _score,
+        "prose": prose,
+    }
+    page.filters |= filters
     script = (files("pipelines") / "templates" / "report.js").read_text(encoding="utf-8")
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode("ascii")
     return page.get_template(template).render(**parts, script=Markup(script), script_hash=f"sha256-{digest}")
@@ -166,6 +175,11 @@ def _key_columns(content: ReportContent) -> list[str]:
     if content.alerts is None:
         return []
     return [str(name) for name in content.alerts.columns if name not in _VERDICT and name not in content.members]
+
+
+def _called(content: ReportContent, name: str) -> str:
+    """What people call a column of the data; its own name where they do not."""
+    return next((each.words for each in content.columns if each.name == name and each.words), name)
 
 
 def _alert_rows(content: ReportContent) -> list[dict[str, Any]]:
@@ -196,24 +210,26 @@ def _members(content: ReportContent) -> list[dict[str, Any]]:
     model, truth = content.model or {}, content.truth or {}
     return [
         {
-            "name": name,
+            "name": name.replace("_", " "),
             "weight": model.get(f"weight_{name}"),
             "spread": model.get(f"weight_spread_{name}"),
             "ap": truth.get(f"ap_{name}"),
             "auroc": truth.get(f"auroc_{name}"),
             "parity": model.get(f"parity_{name}"),
         }
-        for name in content.members
+        for name in dict.fromkeys([*content.members, *weights_of(content)])
     ]
 
 
 def _first(content: ReportContent, place: int) -> str:
-    """The first reason of a flagged row, in short."""
+    """The first reason of a flagged row, and how many more there are."""
     reasons = content.reasons[place] if content.reasons else ()
     if not reasons:
         return ""
-    more = f" and {len(reasons) - 1} more" if len(reasons) > 1 else ""
-    return f"{reasons[0].feature} {reasons[0].observed}{more}"
+    first = reasons[0]
+    expected = f", expected {first.expected}" if first.expected else ""
+    more = f"; and {len(reasons) - 1} more" if len(reasons) > 1 else ""
+    return f"{first.feature} {first.observed}{expected}{more}"
 
 
 def _powers(content: ReportContent) -> list[tuple[str, list[float | None]]]:
@@ -260,6 +276,20 @@ def _number(value: Any) -> str:
     if abs(value) < 0.001 or abs(value) >= 1e6:
         return f"{value:.1e}"
     return f"{value:,.3g}" if abs(value) < 1000 else f"{value:,.0f}"
+
+
+def _score(value: float | None) -> str:
+    """An average precision or an AUROC, all of them with as many digits."""
+    return "–" if value is None or math.isnan(value) else f"{value:.3f}"
+
+
+def prose(text: str) -> Markup:
+    r"""A sentence whose `names` of settings and commands are set as code; all else is escaped, and no % begins a line.
+
+    >>> prose("`series.wait` < 3 %")
+    Markup('<code>series.wait</code> &lt; 3\xa0%')
+    """
+    return Markup(_CODE.sub(r"<code>\1</code>", str(escape(text))).replace(" %", "\u00a0%"))
 
 
 def _cell(value: Any) -> str:

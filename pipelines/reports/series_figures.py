@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -10,7 +10,17 @@ import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 
 from detector.errors import DataError
-from pipelines.reports.style import BLUE, GREY, INK, ORANGE, date_axis, empty_figure, in_house_style, shorten
+from pipelines.reports.style import (
+    BLUE,
+    GREY,
+    INK,
+    ORANGE,
+    date_axis,
+    empty_figure,
+    in_house_style,
+    legend_below,
+    shorten,
+)
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -54,35 +64,38 @@ def risk_over_time(
     axes.set_yscale("symlog", linthresh=max(float(np.nanmedian(np.abs(risk))), 1e-9))
     axes.set_ylim(bottom=0)
     axes.yaxis.set_major_formatter(lambda value, _: f"{value:g}")
-    axes.legend(loc="upper left", fontsize=8)
+    legend_below(figure)
     if np.issubdtype(when.dtype, np.datetime64):
         date_axis(axes)
     return figure
 
 
 @in_house_style
-def event_curves(curves: pd.DataFrame, *, event: pd.Series, sensors: Sequence[str]) -> Figure:
+def event_curves(
+    curves: pd.DataFrame, *, event: pd.Series, sensors: Sequence[str], called: Callable[[str], str] = str
+) -> Figure:
     """What each sensor at fault read around an event, and what it should have read.
 
     - ``curves``: the lines of one event in ``SequenceScorer.curves``.
     - ``event``: its line in the events: ``start``, ``end``, ``entity`` where there is one.
     - ``sensors``: those to draw, the most important first; at most three are drawn.
+    - ``called``: what people call a sensor.
 
     Raises ``DataError`` if there is no sensor.
     """
     shown = list(sensors)[:MOST_SENSORS]
     if not shown:
         raise DataError("event_curves needs at least one sensor.")
-    figure, every = empty_figure(rows=len(shown), height=1.3 + 1.35 * len(shown))
+    figure, every = empty_figure(rows=len(shown), height=1.55 + 1.35 * len(shown))
     for axes, name in zip(every, shown, strict=True):
         own = curves[curves["sensor"] == name]
         axes.axvspan(event["start"], event["end"], color=ORANGE, alpha=0.15, linewidth=0)
         axes.plot(own["when"], own["expected"], color=GREY, linewidth=1.4, label="expected")
         axes.plot(own["when"], own["observed"], color=BLUE, linewidth=1.4, label="observed")
-        axes.set_ylabel(shorten(name, 18), fontsize=8)
+        axes.set_ylabel(shorten(called(name), 24), fontsize=8)
     where = f"{event['entity']}: " if event.get("entity") not in (None, "") else ""
-    every[0].set_title(f"{where}{shown[0]} from {_as_text(event['start'])}")
-    every[0].legend(loc="upper left", ncols=2, fontsize=8)
+    every[0].set_title(f"{where}{called(shown[0])} from {_as_text(event['start'])}")
+    figure.legend(*every[0].get_legend_handles_labels(), loc="outside lower center", ncols=2)
     if isinstance(event["start"], pd.Timestamp):
         date_axis(every[-1])
     figure.align_ylabels()

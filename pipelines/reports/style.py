@@ -83,6 +83,11 @@ def empty_figure(*, rows: int = 1, ratios: list[int] | None = None, height: floa
     return figure, list(grid[:, 0])
 
 
+def legend_below(figure: Figure, *, columns: int = 3) -> None:
+    """What each line is, below the axes, where it hides none of them."""
+    figure.legend(loc="outside lower center", ncols=columns)
+
+
 def ramp(*, diverging: bool = False) -> Colormap:
     """Colours from normal to anomalous, or around zero."""
     from matplotlib.colors import LinearSegmentedColormap

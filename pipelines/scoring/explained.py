@@ -82,7 +82,7 @@ class Explanation:
         ]
         members = [
             {
-                "member": name,
+                "member": Cell(name, name.replace("_", " ")),
                 "z-score": Cell(z, f"{z:.2f}"),
                 "weight": None if weight is None else Cell(weight, f"{weight:.2f}"),
             }
@@ -212,4 +212,7 @@ def _refuse(quarantine: pd.DataFrame, label: Any, key: str) -> None:
 def _written(value: Any) -> str:
     if value is None or value is pd.NaT or (isinstance(value, float) and np.isnan(value)):
         return "missing"
-    return f"{value:.6g}" if isinstance(value, float | np.floating) else str(value)
+    if isinstance(value, float | np.floating):
+        number = float(value)
+        return f"{number:,.2f}" if 1e3 <= abs(number) < 1e15 and not number.is_integer() else f"{number:,.6g}"
+    return str(value)

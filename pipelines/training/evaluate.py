@@ -47,6 +47,7 @@ class EvaluationReport:
     quarantined: int
     reviewed: Review
     report: Path
+    note: str = ""
     answered: int = 0
     realised: str | None = None
     missed: str | None = None
@@ -70,7 +71,11 @@ class EvaluationReport:
                 f"{truth['flagged_events']:.0f} flagged segments {truth['false_events']:.0f} are false alarms."
             )
         members = [name.removeprefix("ap_") for name in truth if name.startswith("ap_")]
-        lines += [f"  {name:<12} AUROC {truth[f'auroc_{name}']:.3f}  AP {truth[f'ap_{name}']:.3f}" for name in members]
+        for name in members:
+            said = name.replace("_", " ")
+            lines.append(f"  {said:<12} AUROC {truth[f'auroc_{name}']:.3f}  AP {truth[f'ap_{name}']:.3f}")
+        if self.note:
+            lines.append(self.note)
         if self.answered:
             lines.append(f"Of these, {counted(self.answered)} labelled by answers to alerts.")
         if self.realised:
@@ -107,10 +112,10 @@ def evaluate(config: Config, *, input: str, now: datetime) -> EvaluationReport: 
     wanted = [name for name in source.columns() if name in needed]
     with progress("Reading", total=source.estimate()) as advance:
         frame = source.read(columns=wanted, numeric=given.numeric, advance=advance)
-    given_rows, quarantined = len(frame) + len(source.rejected), [source.rejected]
+    note, given_rows, quarantined = "", len(frame) + len(source.rejected), [source.rejected]
     reasons = Counter({"a line that cannot be read": len(source.rejected)})
     if engine is not None:
-        featured = engine.push(frame, now=pd.Timestamp(now))
+        featured, note = engine.measure(frame, now=pd.Timestamp(now))
         frame, quarantined = featured.rows, [*quarantined, featured.quarantine]
         reasons.update(featured.quarantine["reason"])
     frame, answered = with_answers(frame, schema, said)
@@ -148,6 +153,7 @@ def evaluate(config: Config, *, input: str, now: datetime) -> EvaluationReport: 
             quarantined=len(quarantine),
             source=source.describe(),
             seconds=time.perf_counter() - started,
+            notes=[note] if note else [],
             truth=reviewed.truth,
             ap_interval=reviewed.interval,
             alerts=reviewed.alerts,
@@ -167,6 +173,7 @@ def evaluate(config: Config, *, input: str, now: datetime) -> EvaluationReport: 
         quarantined=len(quarantine),
         reviewed=reviewed,
         report=report,
+        note=note,
         answered=answered,
         realised=realised(config),
         missed=_missed(cleaned.rows, reviewed.scored, config=config, schema=schema),

@@ -161,15 +161,16 @@ def _retrain(run: _Run) -> RetrainReport:
     with registry.locked():
         name = registry.add(challenger, facts=_facts(challenger, found, reviewed), now=now)
     failpoint("retrain.compared")
-    page = None
+    page, kept = "", None
     if reviewed is not None:
         drift = drift_of(config, champion, period.learn, challenger)
-        page = _keep_page(run, name, period, challenger, reviewed, figures, found, decision, drift)
+        page = _page(run, name, period, challenger, reviewed, figures, found, decision, drift)
+        kept = _kept(run, name, page)
     if config.tracking.enabled:
         made = Retraining(
             config, period, fitted, decision, found, reviewed, figures, champion, source, run.trigger, engine
         )
-        keep_training(spool_of(config), made.record(registry, name))
+        keep_training(spool_of(config), made.record(registry, name, page))
     if engine is not None:
         engine.save(history_folder(config))
     failpoint("retrain.kept")
@@ -180,11 +181,11 @@ def _retrain(run: _Run) -> RetrainReport:
         challenger=name,
         rows=len(period.learn),
         metrics={} if found is None else found.metrics(),
-        notes=[*notes, *(note for note in (period.early, head_note(challenger), page) if note is not None)],
+        notes=[*notes, *(note for note in (period.early, head_note(challenger), kept) if note is not None)],
     )
 
 
-def _keep_page(
+def _page(
     run: _Run,
     name: str,
     period: TrainingPeriod,
@@ -195,7 +196,7 @@ def _keep_page(
     decision: Decision,
     drift: Drift | None,
 ) -> str:
-    """Keep the page about a challenger; where it is, or why it could not be written, which stops nothing."""
+    """The page about a challenger."""
     drawn = {} if found is None else {"comparison": comparison_figure(found)}
     checks = [f"{'Met' if each.met else 'Not met'}: {each.asks} ({each.figures})." for each in decision.checks]
     content = training_content(
@@ -212,8 +213,13 @@ def _keep_page(
         places={"Detector": str(run.registry.path_of(name))},
         drift=drift,
     )
+    return render(content)
+
+
+def _kept(run: _Run, name: str, page: str) -> str:
+    """Keep the page about a challenger; where it is, or why it could not be written, which stops nothing."""
     try:
-        return f"Report: {keep_page(run.config, name, render(content))}"
+        return f"Report: {keep_page(run.config, name, page)}"
     except SinkError as error:
         return str(error)
 

@@ -42,8 +42,8 @@ def review(
         reviewed = review_table(scorer, rows, policy=policy, wording=wording)
         return reviewed, figures(scorer, rows, reviewed, policy=policy, history=history, wording=wording)
     reviewed, scored = review_series(scorer, rows, policy=policy, join=config.series.join)
-    drawn = series_figures(reviewed, scored, history=history)
     words = wording_of(config)
+    drawn = series_figures(reviewed, scored, history=history, called=words.column)
     return replace(reviewed, reasons=[words.reasons(each) for each in reviewed.reasons]), drawn
 
 

@@ -132,8 +132,8 @@ class Retraining:
     trigger: str
     engine: FeatureEngine | None = None
 
-    def record(self, registry: ModelRegistry, name: str) -> TrainingRecord:
-        """As MLflow holds it: a training whose model is the challenger of this name."""
+    def record(self, registry: ModelRegistry, name: str, page: str = "") -> TrainingRecord:
+        """As MLflow holds it: a training whose model is the challenger of this name, with its report."""
         config, period, scorer = self.config, self.period, self.fitted.detector.scorer_
         drift = self._drift()
         facts = {
@@ -173,7 +173,8 @@ class Retraining:
             members=_members(scorer, self.reviewed, len(period.learn)),
             curves=self.fitted.detector.history_,
             figures=compared | self.figures,
-            texts={"decision.md": note, "settings.yaml": whole_settings(config)},
+            texts={"decision.md": note, "settings.yaml": whole_settings(config)}
+            | ({"report.html": page} if page else {}),
             usage=self.fitted.usage,
             tags=cut(tags | commit_of(config) | head_tags(scorer)),
             description=note,

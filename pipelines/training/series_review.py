@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import pandas as pd
@@ -57,9 +57,16 @@ def review_series(
 
 
 def series_figures(
-    reviewed: Review, scored: ScoredSeries, *, history: Mapping[str, Sequence[float]] | None = None
+    reviewed: Review,
+    scored: ScoredSeries,
+    *,
+    history: Mapping[str, Sequence[float]] | None = None,
+    called: Callable[[str], str] = str,
 ) -> dict[str, Figure]:
-    """The pictures of a review: risk over time, the sensors at fault around each of the riskiest events, and more."""
+    """The pictures of a review: risk over time, the sensors at fault around each of the riskiest events, and more.
+
+    - ``called``: what people call a sensor.
+    """
     from pipelines.reports import figures as draw
     from pipelines.reports.series_figures import event_curves, risk_over_time
 
@@ -80,7 +87,9 @@ def series_figures(
     curves = scored.curves(top.assign(entity=top.get("entity", "")), margin=CURVE_MARGIN)
     for number, (name, event) in enumerate(top.iterrows(), start=1):
         sensors = [reason.feature for reason in reviewed.reasons[number - 1]]
-        drawings[f"event_{number}"] = event_curves(curves[curves["event"] == name], event=event, sensors=sensors)
+        drawings[f"event_{number}"] = event_curves(
+            curves[curves["event"] == name], event=event, sensors=sensors, called=called
+        )
     labels = verdicts.get("truth")
     if labels is not None:
         drawings["precision_recall"] = draw.precision_recall(labels, verdicts["risk"])
@@ -103,6 +112,7 @@ def _holds_anomaly(verdicts: pd.DataFrame, event: pd.Series) -> float:
 
 
 def _as_alerts(events: pd.DataFrame) -> pd.DataFrame:
-    """Events as a report shows alerts."""
-    shown = events.head(MOST_SHOWN).drop(columns=["reasons", "sensors", "peak"]).rename(columns={"text": "reasons"})
+    """Events as a report shows alerts: when, and why, which says since when and how the sensor moved."""
+    said = ["reasons", "sensors", "peak", "onset", "change", "direction"]
+    shown = events.head(MOST_SHOWN).drop(columns=said, errors="ignore").rename(columns={"text": "reasons"})
     return shown.drop(columns="entity") if (shown["entity"] == "").all() else shown

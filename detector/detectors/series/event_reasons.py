@@ -13,7 +13,7 @@ from detector.detectors.series.apart import EventWindows
 from detector.detectors.series.course import OUT_OF_RANGE, Looked, SensorCourse, course_of
 from detector.detectors.series.model import ModelledSeries, SeriesModel
 from detector.detectors.series.reasons import SensorReadings, duration, range_of, ranked, run_before, since
-from detector.explain.reason import Reason
+from detector.explain.reason import Reason, reading
 from detector.series.gates import Gates, SensorGate
 from detector.series.rhythm import DAY
 from detector.series.segments import reach
@@ -229,7 +229,8 @@ class EventReasons:
             case "up" | "down":
                 said = f"{course.change} to {value}"
             case "apart":
-                said = f"no longer moves with {series.sensors[course.partner or 0]}, {value} at worst"
+                partner = series.sensors[course.partner or 0]
+                said = f"no longer moves with {self.gates.names.get(partner, partner)}, {value} at worst"
             case "untimely":
                 said = f"{value} at worst, unlike {self._time_of(course.extreme)}"
             case "restless":
@@ -249,7 +250,7 @@ class EventReasons:
             return ""
         low, high = (float(each[sensor]) for each in range_of(self.seen.model))
         said = f"about {self._number(expected, self.readings.series.sensors[sensor])}"
-        return f"{said} (learnt range {low:.4g} to {high:.4g})" if low < high else said
+        return f"{said} (learnt range {reading(low)} to {reading(high)})" if low < high else said
 
     def _beyond(self, values: Floats, sensor: int) -> Floats:
         """How far readings are outside the learnt range, in ranges, signed."""
@@ -259,7 +260,7 @@ class EventReasons:
 
     def _number(self, value: float, sensor: str) -> str:
         unit = self.gates.units.get(sensor, "")
-        return f"{value:.4g} {unit}" if unit else f"{value:.4g}"
+        return f"{reading(value)} {unit}".rstrip()
 
     def _time_of(self, step: int) -> str:
         """Which time a reading is unlike: of a weekday, or of another period."""
@@ -299,8 +300,8 @@ def beyond_limit(gate: SensorGate, value: float) -> str:
     'above its limit of 80'
     """
     if value > gate.high:
-        return f"above its limit of {gate.high:.4g}"
-    return f"below its limit of {gate.low:.4g}" if value < gate.low else ""
+        return f"above its limit of {reading(gate.high)}"
+    return f"below its limit of {reading(gate.low)}" if value < gate.low else ""
 
 
 def redealt(blamed: Floats, explained: Mapping[int, float]) -> Floats:

@@ -10,7 +10,7 @@ import pandas as pd
 
 from detector.arrays import Counts, Flags, Floats
 from detector.detectors.series.model import SeriesModel
-from detector.explain.reason import Reason
+from detector.explain.reason import Reason, reading
 from detector.series.flatline import is_alike
 from detector.series.resample import RegularSeries
 from detector.series.segments import near, reach
@@ -142,16 +142,16 @@ class SensorReadings:
         return since(series, int(onset), step, at_least=bool(goes_back))
 
     def _observed(self, step: int, sensor: int) -> str:
-        return f"{self.series.values[step, sensor]:.4g}" if self.series.observed[step, sensor] else "no reading"
+        return reading(self.series.values[step, sensor]) if self.series.observed[step, sensor] else "no reading"
 
     def _said(self, step: int, sensor: int) -> str:
         """What was expected: the reconstruction, and for a reading far outside the range of training, that range."""
         if np.isnan(self.expected[step, sensor]):
             return ""
-        said = f"about {self.expected[step, sensor]:.4g}"
+        said = f"about {reading(self.expected[step, sensor])}"
         low, high = (float(each[sensor]) for each in range_of(self.model_of(step)))
         if self.beyond[step, sensor] > BEYOND and low < high:
-            return f"{said} (learnt range {low:.4g} to {high:.4g})"
+            return f"{said} (learnt range {reading(low)} to {reading(high)})"
         return said
 
     def _reason(self, sensor: int, observed: str, said: str, share: float, *, is_phrase: bool = False) -> Reason:

@@ -21,7 +21,7 @@ from detector.detectors.series.model import ModelledSeries, SeriesModel
 from detector.detectors.series.reasons import SensorReadings, duration
 from detector.detectors.series.recipe import PHASE
 from detector.errors import DataError
-from detector.explain.reason import Reason, in_words, no_reasons
+from detector.explain.reason import Reason, in_words, no_reasons, reading
 from detector.series.gates import Gates
 from detector.series.resample import RegularSeries
 from detector.series.segments import near, runs
@@ -285,7 +285,7 @@ class ScoredSeries:
             sensor = self.series.sensors.index(reason.feature)
             value = float(self.series.values[step, sensor])
             limit = beyond_limit(self.gates.of(reason.feature), value) if self.outside[step, sensor] else ""
-            said.append(replace(reason, observed=f"{value:.4g}, {limit}", is_phrase=True) if limit else reason)
+            said.append(replace(reason, observed=f"{reading(value)}, {limit}", is_phrase=True) if limit else reason)
         return said
 
     def events(self, flagged: Flags, *, join: int = 0) -> pd.DataFrame:

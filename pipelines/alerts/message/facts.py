@@ -44,6 +44,7 @@ def facts_of(
         "columns": {
             name: _short(masks.show(name, _written(peak[name], is_time=name == columns.time))) for name in shown
         },
+        **_names(shown, config),
         "reasons": [_masked(reason, masks, settings.history) for reason in _reasons(event, flagged)],
         **_rules(rows),
         **({"held": held} if (held := _held(peak)) else {}),
@@ -51,6 +52,12 @@ def facts_of(
         "previous": candidate.previous,
         "course": course,
     }
+
+
+def _names(shown: Sequence[str], config: Config) -> dict[str, dict[str, str]]:
+    """What people call the columns that are shown, where they call them anything."""
+    called = {name: said.name for name, said in config.columns.names.items() if name in shown and said.name}
+    return {"names": called} if called else {}
 
 
 def _held(row: pd.Series) -> int:

@@ -186,7 +186,11 @@ class Message:
             rows.append(("How rare", self.rarity))
         if self.amount is not None:
             rows.append(("At stake", words.money(self.amount)))
-        rows += [(one_line(str(name)), one_line(str(value))) for name, value in self.facts.get("columns", {}).items()]
+        called = self.facts.get("names", {})
+        rows += [
+            (one_line(str(called.get(name, name))), one_line(str(value)))
+            for name, value in self.facts.get("columns", {}).items()
+        ]
         if held := int(self.facts.get("held", 0)):
             rows.append(("Held back", f"{words.counted(held, 'other flagged row')}, by gates or in maintenance"))
         keys = self.facts.get("keys", [])
