@@ -766,7 +766,7 @@ def test_sensors_are_looked_at_and_not_scored_on_request(tmp_path: Path) -> None
     assert is_problem(refused, 422)
     assert "through the source" in refused.json()["detail"]
     assert is_problem(looked, 422)
-    assert "`detector score` shows another policy" in page
+    assert "<code>detector score</code> shows another policy" in page
     assert 'name="quantile"' not in page  # nothing to fill in that could not be answered
     assert found["missing"] == 0
     assert {row["flow"] for row in found["rows"]} == {500.0}

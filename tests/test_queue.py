@@ -11,7 +11,7 @@ import sqlalchemy as sa
 
 from pipelines.alerts.feedback.answers import answer
 from pipelines.alerts.outbox.enqueue import post
-from pipelines.alerts.review import queue
+from pipelines.alerts.review import notes, queue
 from pipelines.alerts.review.queue import Wanted
 from pipelines.config import Config
 from pipelines.store import Store
@@ -84,7 +84,19 @@ def test_only_the_latest_of_an_event_waits_until_it_is_answered(store: Store, co
     assert names(store, config, state="answered") == ["b"]
 
 
-@pytest.mark.parametrize("wanted", [{}, {"severity": "high"}, {"after": "al_a"}, {"about": "a"}], ids=repr)
+ASKED: list[dict[str, str]] = [
+    {},
+    {"severity": "high"},
+    {"after": "al_a"},
+    {"about": "a"},
+    {"pattern": "amount"},
+    {"state": "all"},
+    {"state": "all", "after": "al_a"},
+    {"state": "answered"},
+]
+
+
+@pytest.mark.parametrize("wanted", ASKED, ids=repr)
 def test_page_does_not_sort_all_that_waits(store: Store, config: Config, wanted: dict[str, str]) -> None:
     """The database walks along an index from the most urgent on; it sorts only those of one entity."""
     with store.write() as session:
@@ -99,12 +111,50 @@ def test_page_does_not_sort_all_that_waits(store: Store, config: Config, wanted:
     sa.event.listen(store.engine, "before_cursor_execute", listen)
     names(store, config, **wanted)
 
-    (plan,) = (each for each in asked if "ix_alerts_" in each)
-    if "about" in wanted:
-        assert "ix_alerts_source_label_is_waiting" in plan
-    else:
-        assert "ix_alerts_queue" in plan
-        assert "TEMP B-TREE" not in plan
+    plans = [each for each in asked if "ix_alerts_" in each]
+    assert len(plans) == (2 if wanted.get("state") == "all" else 1)  # those that wait, and the others
+    for plan in plans:
+        if "about" in wanted:
+            assert "ix_alerts_source_label_is_waiting" in plan
+        else:
+            assert f"ix_alerts_{'pattern' if 'pattern' in wanted else 'queue'} (source=? AND is_waiting=?" in plan
+            assert "TEMP B-TREE" not in plan
+
+
+def test_all_are_those_that_wait_and_the_others_in_one_order(store: Store, config: Config) -> None:
+    """Page after page, whatever was said of them; one is among those of the person whom it was given to last."""
+    given = [alert(config, name, amount=float(amount)) for name, amount in zip("abcde", range(5), strict=True)]
+    said = {"reason": "", "who": "ann", "via": "test", "config": config, "now": NOW}
+    with store.write() as session:
+        post(session, given, config=config, now=NOW)
+        for name in "bd":
+            answer(session, session.get_one(Alert, f"al_{name}"), "fine", **said)  # type: ignore[arg-type]
+        for name, who in (("a", "kim"), ("c", "kim"), ("c", "lou")):
+            notes.assign(session, session.get_one(Alert, f"al_{name}"), who, who="ann", now=NOW)
+        notes.snooze(session, session.get_one(Alert, "al_e"), hours=1, reason="known", who="ann", now=NOW)
+
+    assert names(store, config, state="all") == ["e", "d", "c", "b", "a"]
+    assert names(store, config, state="all", most=2) == ["e", "d"]
+    assert names(store, config, state="all", most=2, after="d") == ["c", "b"]
+    assert names(store, config, state="answered") == ["d", "b"]
+    assert names(store, config, state="snoozed") == ["e"]
+    assert names(store, config, assignee="kim") == ["a"]
+    assert names(store, config, assignee="lou") == ["c"]
+    assert names(store, config, assignee="") == []
+
+
+def test_no_more_are_counted_than_are_told(store: Store, config: Config, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A page says "more than", and counting does not take longer the more there are."""
+    monkeypatch.setattr(queue, "MOST_COUNTED", 2)
+    totals = []
+    for name in "abcd":
+        with store.write() as session:
+            post(session, [alert(config, name)], config=config, now=NOW)
+        with store.read() as session:
+            totals.append(queue.count(session, Wanted(), config=config, now=NOW))
+
+    assert totals == [1, 2, 3, 3]
+    assert [queue.counted(each) for each in totals] == ["1", "2", "more than 2", "more than 2"]
 
 
 def test_earlier_states_are_filled_in(each_store: Store, config: Config) -> None:  # noqa: F811 - the fixture

@@ -135,6 +135,6 @@ def health_of(doors: Doors) -> dict[str, Any]:
             for each in last
         ]
         answer["requests_waiting"] = waiting_requests(session)
-        wanted = queue.Wanted()
-        answer["alerts_open"] = queue.count(session, wanted, config=doors.config, now=doors.clock())
+        total = queue.count(session, queue.Wanted(), config=doors.config, now=doors.clock())
+        answer |= {"alerts_open": min(total, queue.MOST_COUNTED), "alerts_open_is_least": total > queue.MOST_COUNTED}
     return answer

@@ -17,7 +17,7 @@ from detector.errors import DataError
 from pipelines.alerts.feedback import answers
 from pipelines.alerts.outbox.cap import sources_of
 from pipelines.alerts.review import notes, queue
-from pipelines.alerts.review.queue import MOST_COUNTED, STATES, Wanted
+from pipelines.alerts.review.queue import STATES, Wanted
 from pipelines.api.doors import Doors
 from pipelines.config import Config
 from pipelines.console.rendering import page
@@ -51,18 +51,17 @@ def queue_router(doors: Doors) -> APIRouter:
         now, config = doors.clock(), doors.config
         with doors.store.read() as session:
             lines = queue.page(session, wanted, config=config, now=now)
-            total = queue.count(session, wanted, config=config, now=now, most=MOST_COUNTED + 1)
+            total = queue.count(session, wanted, config=config, now=now)
             held_back = held_back_today(session, config=config, now=now)
             who: Visitor = request.state.visitor
             views = views_of(session, source=config.name, who=who.caller.name)
         following = queue.following(wanted, lines)
         query = {name: value for name, value in (given | {"order": order}).items() if value}
         more = "" if following is None else urlencode(query | {"after": following.after})
-        shown = f"{total:,}" if total <= MOST_COUNTED else f"more than {MOST_COUNTED:,}"
         values: dict[str, Any] = {
             "lines": lines,
             "total": total,
-            "shown": shown,
+            "shown": queue.counted(total),
             "given": given | {"order": order},
             "now": now,
         }

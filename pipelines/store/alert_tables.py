@@ -59,6 +59,7 @@ class Alert(Base):
         sa.Index(None, "incident"),
         sa.Index(None, "group"),
         sa.Index("ix_alerts_queue", "source", "is_waiting", "urgency", "stake", "rarity", "id"),
+        sa.Index("ix_alerts_pattern", "source", "is_waiting", "pattern", "urgency", "stake", "rarity", "id"),
     )
 
     id: Mapped[str] = mapped_column(primary_key=True)

@@ -19,10 +19,12 @@ from pipelines.store.alert_tables import Answer
 from pipelines.store.database import BUSY_SECONDS, Database
 from pipelines.store.tables import Base
 
-HEAD = "0009"
+HEAD = "0010"
 """The newest migration; the tables are looked at with Alembic only if they do not have it."""
 
 IDS_A_QUERY = 500
+LOOKED_AT = 1_000
+"""Rows of an index that SQLite looks at to tell how many there are of each value; all of a large one take long."""
 
 NEW_SECONDS = 60.0
 """An empty file younger than that is one that another instance is just creating."""
@@ -68,6 +70,13 @@ class Store:
     def close(self) -> None:
         """Let go of all connections."""
         self.engine.dispose()
+
+    def count_rows(self) -> None:
+        """Have the database look how many rows have which values, by which it chooses indexes."""
+        with self.engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
+            if self.kind == "sqlite":
+                connection.exec_driver_sql(f"PRAGMA analysis_limit = {LOOKED_AT}")
+            connection.exec_driver_sql("ANALYZE")
 
     def is_same_database(self, url: str) -> bool:
         """Whether a URL names the database that the state is in, so that one transaction can hold both."""

@@ -8,7 +8,7 @@ from datetime import datetime
 from typing import Any
 
 import sqlalchemy as sa
-from sqlalchemy.orm import InstrumentedAttribute, Session
+from sqlalchemy.orm import InstrumentedAttribute, Session, aliased
 
 from detector.decide.policy import SEVERITIES
 from detector.errors import DataError, NotFoundError, nearest
@@ -22,6 +22,7 @@ from pipelines.store.alert_tables import EVENTS, Alert, Answer, Delivery, Silenc
 
 STATES = ("open", "snoozed", "answered", "all")
 ORDERS = ("urgent", "newest")
+ASSIGNED = "assigned"
 MOST_SIMILAR = 5
 MOST_EARLIER = 20
 MOST_COUNTED = 10_000
@@ -100,22 +101,32 @@ def page(session: Session, wanted: Wanted, *, config: Config, now: datetime) -> 
     chosen = chosen.where(*_filters(wanted, now=now)).order_by(*order).limit(wanted.most)
     if wanted.after:
         chosen = chosen.where(_behind(keys, find(session, wanted.after)))
+    # The index of the queue has those that wait apart from the others.
+    parts = [Alert.is_waiting, ~Alert.is_waiting] if (wanted.state, wanted.order) == ("all", "urgent") else [sa.true()]
+    ids = [alert for part in parts for alert in session.scalars(chosen.where(part))]
     # What stands beside an alert is looked up for those of the page alone, not for all that were sorted.
-    ids = session.scalars(chosen).all()
-    statement = sa.select(Alert, _verdict(), _assignee(), _quiet_until(now)).where(Alert.id.in_(ids)).order_by(*order)
+    statement = sa.select(Alert, _verdict(), _assignee(), _quiet_until(now)).where(Alert.id.in_(ids))
+    statement = statement.order_by(*order).limit(wanted.most)
     return [
         Line(alert, message_of(alert, section=config.alerts, target="queue"), verdict or "", assignee or "", until)
         for alert, verdict, assignee, until in session.execute(statement)
     ]
 
 
-def count(session: Session, wanted: Wanted, *, config: Config, now: datetime, most: int | None = None) -> int:
-    """How many there are on all pages; with ``most``, it is not counted beyond that.
-
-    ``most`` = ``MOST_COUNTED`` + 1 tells more than so many from just so many.
-    """
+def count(session: Session, wanted: Wanted, *, config: Config, now: datetime) -> int:
+    """How many there are on all pages; ``MOST_COUNTED`` + 1 where there are more than ``MOST_COUNTED``."""
     ours = sa.select(Alert.id).where(Alert.source == config.name, Alert.kind.in_(EVENTS), *_filters(wanted, now=now))
-    return int(session.scalar(sa.select(sa.func.count()).select_from(ours.limit(most).subquery())) or 0)
+    some = ours.limit(MOST_COUNTED + 1).subquery()
+    return int(session.scalar(sa.select(sa.func.count()).select_from(some)) or 0)
+
+
+def counted(total: int) -> str:
+    """What ``count`` found, as a page says it.
+
+    >>> counted(1_234), counted(10_001)
+    ('1,234', 'more than 10,000')
+    """
+    return f"{total:,}" if total <= MOST_COUNTED else f"more than {MOST_COUNTED:,}"
 
 
 def line_of(session: Session, alert: str, *, config: Config, now: datetime) -> Line:
@@ -172,13 +183,15 @@ def next_open(session: Session, alert: Alert, *, config: Config, now: datetime) 
 
 def _filters(wanted: Wanted, *, now: datetime) -> list[sa.ColumnElement[bool]]:
     found: list[sa.ColumnElement[bool]] = []
-    if wanted.state in ("open", "snoozed"):
-        quiet = _is_quiet(now)
-        found += [sa.and_(Alert.is_waiting), quiet if wanted.state == "snoozed" else ~quiet]
+    if wanted.state == "open":
+        found += [sa.and_(Alert.is_waiting), ~sa.exists().where(*_covers(Alert, now)).correlate(Alert)]
+    elif wanted.state == "snoozed":  # few are: a database begins with them, instead of with all that wait
+        other = aliased(Alert)
+        found += [sa.and_(Alert.is_waiting), Alert.id.in_(sa.select(other.id).where(*_covers(other, now)))]
     else:
         found.append(~is_superseded())
     if wanted.state == "answered":
-        found.append(sa.exists().where(Answer.alert == Alert.id))
+        found += [~Alert.is_waiting, sa.exists().where(Answer.alert == Alert.id)]
     if wanted.severity:
         found.append(Alert.urgency == SEVERITIES.index(wanted.severity))
     if wanted.about:
@@ -186,7 +199,12 @@ def _filters(wanted: Wanted, *, now: datetime) -> list[sa.ColumnElement[bool]]:
     if wanted.pattern:
         found.append(Alert.pattern == one_line(wanted.pattern))
     if wanted.assignee is not None:
-        found.append(sa.func.coalesce(_assignee(), "") == one_line(wanted.assignee))
+        who = one_line(wanted.assignee)
+        found.append(sa.func.coalesce(_assignee(), "") == who)
+        if who:  # likewise
+            found.append(
+                Alert.id.in_(sa.select(AlertNote.alert).where(AlertNote.kind == ASSIGNED, AlertNote.text == who))
+            )
     if wanted.since is not None:
         found.append(Alert.created_at >= wanted.since)
     if wanted.until is not None:
@@ -211,29 +229,25 @@ def _verdict() -> sa.ScalarSelect[Any]:
 
 
 def _assignee() -> sa.ScalarSelect[Any]:
-    ours = (AlertNote.alert == Alert.id, AlertNote.kind == "assigned")
+    ours = (AlertNote.alert == Alert.id, AlertNote.kind == ASSIGNED)
     return (
         sa.select(AlertNote.text).where(*ours).order_by(AlertNote.id.desc()).limit(1).correlate(Alert).scalar_subquery()
     )
 
 
-def _covers(now: datetime) -> list[sa.ColumnElement[bool]]:
+def _covers(alert: type[Alert], now: datetime) -> list[sa.ColumnElement[bool]]:
     return [
-        Silence.source == Alert.source,
-        Silence.group == Alert.group,
+        Silence.source == alert.source,
+        Silence.group == alert.group,
         Silence.group != "",
-        Silence.pattern.in_(["", Alert.pattern]),
+        Silence.pattern.in_(["", alert.pattern]),
         Silence.below == "",
         Silence.until > now,
     ]
 
 
-def _is_quiet(now: datetime) -> sa.ColumnElement[bool]:
-    return sa.exists().where(*_covers(now)).correlate(Alert)
-
-
 def _quiet_until(now: datetime) -> sa.ScalarSelect[Any]:
-    return sa.select(sa.func.max(Silence.until)).where(*_covers(now)).correlate(Alert).scalar_subquery()
+    return sa.select(sa.func.max(Silence.until)).where(*_covers(Alert, now)).correlate(Alert).scalar_subquery()
 
 
 def following(wanted: Wanted, lines: Sequence[Line]) -> Wanted | None:
