@@ -183,7 +183,7 @@ def main() -> None:
         try:
             add_alerts(store, config, given.alerts)
             add_scores(store, config, given.rows)
-            store.count_rows()
+            store.analyze()
             with store.write() as session:
                 key = keys.create(session, "bench", ("admin",), days=1, now=NOW)
             with served_alone(config, store) as address:

@@ -10,11 +10,11 @@ import pandas as pd
 import pytest
 
 from detector.decide.calibrate import Calibrator
-from detector.detectors.table import calibration
-from detector.detectors.table import members as fitting
+from detector.detectors.table import calibration, prepared
 from detector.detectors.table.detector import TabularDetector
 from detector.detectors.table.fit import assemble
-from detector.detectors.table.members import Prepared, fit_members
+from detector.detectors.table.members import fit_members
+from detector.detectors.table.prepared import Prepared
 from detector.detectors.table.recipe import MEMBERS, Recipe
 from detector.detectors.table.scorer import TabularScorer
 from detector.encoders.table import FittedNetwork, TableAutoencoder
@@ -180,9 +180,9 @@ def test_hidden_anomalies_do_not_hide_others() -> None:
 
 def test_rows_kept_back_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     """Of ten million rows not two million are kept back."""
-    monkeypatch.setattr(fitting, "MOST_HELD_OUT_ROWS", 10)
+    monkeypatch.setattr(prepared, "MOST_HELD_OUT_ROWS", 10)
 
-    learnt, kept_back = fitting._split(500, recipe())
+    learnt, kept_back = prepared._split(500, recipe())
 
     assert (len(learnt), len(kept_back)) == (490, 10)
 

@@ -157,6 +157,21 @@ def test_no_more_are_counted_than_are_told(store: Store, config: Config, monkeyp
     assert [queue.counted(each) for each in totals] == ["1", "2", "more than 2", "more than 2"]
 
 
+def test_database_knows_how_many_alerts_have_which_values(each_store: Store, config: Config) -> None:  # noqa: F811
+    """By a connection that has read nothing before, as that of housekeeping at night."""
+    with each_store.write() as session:
+        post(session, [alert(config, "a"), alert(config, "b")], config=config, now=NOW)
+
+    each_store.analyze()
+
+    known = {
+        "sqlite": "SELECT count(*) FROM sqlite_stat1 WHERE idx = 'ix_alerts_queue'",
+        "postgresql": "SELECT count(*) FROM pg_stats WHERE tablename = 'alerts' AND attname = 'urgency'",
+    }
+    with each_store.read() as session:
+        assert session.scalar(sa.text(known[each_store.kind])) == 1
+
+
 def test_earlier_states_are_filled_in(each_store: Store, config: Config) -> None:  # noqa: F811 - the fixture
     """After an upgrade the same alerts wait as before it, in the same order."""
     go_back(each_store, "0008")

@@ -105,7 +105,7 @@ def tidy(context: Context) -> JobOutcome:
     with context.store.write() as session:
         _forget_access(session, context)
     removed = _remove_orphans(context)
-    context.store.count_rows()
+    context.store.analyze()
     late, facts = _too_late(context)
     facts |= {"runs_deleted": old["runs"], "files_deleted": removed, "deleted": old}
     others = [f"{count:,} {name}" for name, count in old.items() if count and name not in ("runs", "requests")]

@@ -71,12 +71,16 @@ class Store:
         """Let go of all connections."""
         self.engine.dispose()
 
-    def count_rows(self) -> None:
-        """Have the database look how many rows have which values, by which it chooses indexes."""
-        with self.engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
+    def analyze(self) -> None:
+        """Have the database look how many rows have which values, by which it chooses indexes.
+
+        Raises ``StoreError`` if the database cannot be reached or refuses.
+        """
+        with self.write() as session:
             if self.kind == "sqlite":
-                connection.exec_driver_sql(f"PRAGMA analysis_limit = {LOOKED_AT}")
-            connection.exec_driver_sql("ANALYZE")
+                session.execute(sa.text(f"PRAGMA analysis_limit = {LOOKED_AT}"))
+            for table in Base.metadata.sorted_tables:
+                session.execute(sa.text(f"ANALYZE {table.name}"))
 
     def is_same_database(self, url: str) -> bool:
         """Whether a URL names the database that the state is in, so that one transaction can hold both."""

@@ -12,7 +12,6 @@ from detector.decide.fuse import ORDER_HINGE, ORDER_WEIGHT, Fusion
 from detector.detectors.table.calibration import calibrate
 from detector.detectors.table.members import (
     FittedMembers,
-    Prepared,
     choose_known,
     choose_suspicious,
     fit_members,
@@ -20,6 +19,7 @@ from detector.detectors.table.members import (
     know,
     scores_of,
 )
+from detector.detectors.table.prepared import Prepared
 from detector.detectors.table.recipe import AUTOENCODER, FOREST, NEIGHBOURS, SEQUENCE, Recipe
 from detector.detectors.table.scorer import TabularScorer
 from detector.detectors.table.weighing import Weights, learn_weights

@@ -2,41 +2,34 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import pandas as pd
 from numpy.typing import NDArray
 from scipy.stats import ks_2samp
 from sklearn.ensemble import IsolationForest
 
 from detector.arrays import Flags, Floats, Places
 from detector.detectors.table.bulk import Bulk
-from detector.detectors.table.calibration import choose_calibrating
+from detector.detectors.table.prepared import MOST_PROBE_ROWS, Prepared, Scorer, Views, grow_forest, taken
 from detector.detectors.table.recipe import AUTOENCODER, FOREST, NEIGHBOURS, SEQUENCE, Recipe
 from detector.detectors.table.surprise import surprise_of
-from detector.detectors.table.training_rows import marks_of
 from detector.encoders.events import EventAutoencoder
 from detector.encoders.table import FittedNetwork
-from detector.encoding.onnx import to_onnx
-from detector.encoding.table import Encoded, TableEncoder
-from detector.errors import SchemaError, SettingError, nearest
+from detector.encoding.table import Encoded
+from detector.errors import SettingError
 from detector.members.event_sequence import EventWindow, Steps
 from detector.members.isolation_forest import Trees
 from detector.members.novelty import SCORES, KnownRows
 from detector.members.novelty_graph import graph_of
 from detector.members.rare_values import RARE_VALUES
-from detector.onnx.graph import Graph, joined
+from detector.onnx.graph import joined
 from detector.onnx.parity import largest_difference
-from detector.schema import Schema
 
 if TYPE_CHECKING:
     import onnx
 
-MOST_HELD_OUT_ROWS = 50_000
-MOST_PROBE_ROWS = 2_000
 TYPICAL, HIGH = 0.5, 0.9
 ALIKE = 0.05
 MOST_KNOWN = 5_000
@@ -45,80 +38,6 @@ MOST_SUSPICIOUS = 0.05
 """Suspicious rows that are remembered, as a share of the known ones; with more, scoring takes longer."""
 ROUNDING = {f"parity_{name}": 0.02 for name in SCORES}
 """In deviations: short distances are differences of large products, and float32 rounds these."""
-
-Views = dict[str, NDArray[np.float32]]
-Scorer = Callable[[Encoded], Floats]
-
-
-@dataclass(frozen=True)
-class Prepared:
-    """Training rows as members take them.
-
-    - ``learnt``, ``kept_back``: places of the rows that networks and forest learn from, and of those they do not.
-    - ``calibrating``: places of the rows that calibrate, of both kinds.
-    - ``graph``: ``prepare``, ready to run; ``views``: what it makes of all rows, see ``detector.encoding.onnx``.
-    - ``marks``: the same for rows that are alike.
-    """
-
-    rows: pd.DataFrame
-    columns: TableEncoder
-    encoded: Encoded
-    prepare: onnx.ModelProto
-    graph: Graph
-    views: Views
-    marks: NDArray[np.uint64]
-    learnt: Places
-    kept_back: Places
-    calibrating: Places
-
-    @classmethod
-    def of(cls, rows: pd.DataFrame, schema: Schema, recipe: Recipe) -> Self:
-        """Split rows, and learn their columns from those that a first forest does not find unusual."""
-        learnt, kept_back = _split(len(rows), recipe)
-        of_rows = schema if recipe.steps is None else _of_rows(schema, recipe.steps)
-        baseline = _baseline_rows(rows.iloc[learnt], of_rows, recipe)
-        columns = TableEncoder.fit(rows.iloc[learnt], of_rows, baseline=baseline, max_levels=recipe.max_levels)
-        encoded, prepare = columns.encode(rows), to_onnx(columns)
-        graph = joined({"prepare": prepare})
-        return cls(
-            rows=rows,
-            columns=columns,
-            encoded=encoded,
-            prepare=prepare,
-            graph=graph,
-            views=graph.run(encoded.inputs()),
-            marks=marks_of(encoded),
-            learnt=learnt,
-            kept_back=kept_back,
-            calibrating=choose_calibrating(rows, schema, recipe),
-        )
-
-    @property
-    def probe(self) -> Places:
-        """Places of some rows that nothing learns from, on which models and graph are compared."""
-        return self.kept_back[:MOST_PROBE_ROWS]
-
-    def without(self, gone: Flags, schema: Schema, recipe: Recipe) -> Self:
-        """The others of these rows, their columns as they were learnt with those that are gone."""
-        kept = np.flatnonzero(~gone)
-        place = np.cumsum(~gone) - 1
-        rows = self.rows.iloc[kept]
-        return replace(
-            self,
-            rows=rows,
-            encoded=self.encoded.take(kept),
-            views=taken(self.views, kept),
-            marks=self.marks[kept],
-            learnt=place[self.learnt[~gone[self.learnt]]],
-            kept_back=place[self.kept_back[~gone[self.kept_back]]],
-            calibrating=choose_calibrating(rows, schema, recipe),
-        )
-
-    def scorer_of(self, network: FittedNetwork) -> Scorer:
-        """A network's score of encoded rows; of many columns, its graph takes seconds to build, so keep it."""
-        surprise = surprise_of(network, self.columns, len(self.learnt))
-        graph = joined({"prepare": self.prepare, "network": network.scorer, "surprise": surprise}, [AUTOENCODER])
-        return lambda rows: graph.run(rows.inputs())[AUTOENCODER][:, 0].astype(np.float64)
 
 
 @dataclass
@@ -161,7 +80,7 @@ def fit_members(prepared: Prepared, recipe: Recipe, networks: FittedMembers | No
     if AUTOENCODER in recipe.members and networks is None and (earlier := _earlier_weights(recipe)) is not None:
         recipe.autoencoder.check_initial(views, prepared.columns.cardinalities, earlier)
     recipe.report("isolation forest")
-    forest = _forest(views["table"][learnt], recipe)
+    forest = grow_forest(views["table"][learnt], recipe)
     trees = Trees.from_forest(forest)
     isolation = _alike(trees.out_of_bag(forest, views["table"], learnt), prepared.marks)
     if networks is None:
@@ -289,11 +208,6 @@ def scores_of(known: KnownRows, views: Views, own: Places | None = None) -> dict
     return dict(zip(SCORES, found.T, strict=True)) | {RARE_VALUES: rare}
 
 
-def taken(views: Views, rows: NDArray[Any]) -> Views:
-    """Some rows of every view."""
-    return {name: view[rows] for name, view in views.items()}
-
-
 def _as_held_out(score: Floats, trained: Flags, kept_back: Flags) -> Floats:
     """Scores of a network as if it had been trained on none of the rows.
 
@@ -318,14 +232,6 @@ def _alike(score: Floats, marks: NDArray[np.uint64]) -> Floats:
     """
     _, place, count = np.unique(marks, return_inverse=True, return_counts=True)
     return np.asarray((np.bincount(place, weights=score) / count)[place])
-
-
-def _of_rows(schema: Schema, steps: Steps) -> Schema:
-    """The columns that are features of the row itself."""
-    for name in steps.columns:
-        if name is not None and name not in schema.numeric:
-            raise SchemaError(f"The events of a row need the numeric column {name!r}. {nearest(name, schema.numeric)}")
-    return schema.without(steps.beside)
 
 
 def _sequence(
@@ -354,34 +260,12 @@ def _sequence(
     return parts, network.history, parity
 
 
-def _split(n_rows: int, recipe: Recipe) -> tuple[Places, Places]:
-    order = np.random.default_rng(recipe.random_state).permutation(n_rows)
-    n_held_out = max(1, min(MOST_HELD_OUT_ROWS, round(recipe.calibration_share * n_rows)))
-    return np.sort(order[n_held_out:]), np.sort(order[:n_held_out])
-
-
-def _forest(table: NDArray[np.float32], recipe: Recipe) -> IsolationForest:
-    """At most half of the rows a tree: those it was not grown on are scored by it."""
-    most = min(recipe.max_samples, max(2, len(table) // 2))
-    return IsolationForest(n_estimators=recipe.trees, max_samples=most, random_state=recipe.random_state).fit(table)
-
-
 def _earlier_weights(recipe: Recipe) -> dict[str, NDArray[np.float32]] | None:
     if recipe.warm_start is None:
         return None
     if not recipe.warm_start.weights:
         raise SettingError("The earlier detector has no autoencoder to start from. Train without a warm start.")
     return recipe.warm_start.weights
-
-
-def _baseline_rows(rows: pd.DataFrame, schema: Schema, recipe: Recipe) -> Flags:
-    """All rows but the share that a first forest finds most unusual."""
-    columns = TableEncoder.fit(rows, schema, max_levels=recipe.max_levels)
-    table = joined({"prepare": to_onnx(columns)}).run(columns.encode(rows).inputs(), ["table"])["table"]
-    normality = _forest(table, recipe).score_samples(table)
-    baseline = np.ones(len(rows), dtype=bool)
-    baseline[np.argsort(normality, kind="stable")[: int(recipe.clean_share * len(rows))]] = False
-    return baseline
 
 
 def _parity(
