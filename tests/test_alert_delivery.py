@@ -300,6 +300,7 @@ def test_target_that_hangs_does_not_keep_the_service_from_ending(
         took = time.monotonic() - began
     finally:
         process.kill()
+        process.wait()
 
     assert (len(server.got), code) == (1, 0)
     assert took < 4.0
