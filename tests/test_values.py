@@ -96,6 +96,25 @@ def test_read_dates_reads_one_value(value: Any, expected: Any) -> None:
 
 
 @pytest.mark.parametrize(
+    "text",
+    [
+        *["2024-01-31", "2024-01-31T10", "2024-01-31 10:11", "2024-01-31T10:11:12.5", "2024-01-31T10:11:12.1234567"],
+        *["2024-01-31T10:11:12Z", "2024-01-31 10:11:12-23:59", "2024-01-31T10:11:12+02", "2024-01-31T10:11:12+0200"],
+        *["2024-01-31T10:11:12+25:00", "2024-01-31T24:00:00", "2024-01-31T23:59:60", "2024-01-31T10:11:12,5"],
+        *["0000-01-01", "0001-01-01", "0001-01-01T00:00:00+01:00", "1600-02-29", "1900-02-29", "9999-12-31T23:59:59"],
+        *["10000-01-01", "2024-1-1", "2024-W05-1", "20240131T101112", "2024-01-31T", "2024-01-31 ", "", "NA"],
+    ],
+)
+def test_a_date_means_the_same_beside_others(text: str) -> None:
+    """Alone in its column, with another of its form, and among those of other forms and what is none."""
+    alone = read_dates(pd.Series([text], dtype="str"))
+
+    for others in ([text], ["2024-01-31T10:11:12Z"], ["x", "31.01.2024", "2024-01-31"]):
+        values, unread = read_dates(pd.Series([text, *others], dtype="str"))
+        assert (str(values[0]), unread[0]) == (str(alone[0][0]), alone[1][0])
+
+
+@pytest.mark.parametrize(
     ("values", "expected"),
     [
         ([1, 1.0, "1", " 1 ", Decimal("1.00"), b"1"], ["1"] * 6),

@@ -29,6 +29,7 @@ def quarantine(
             while free in rows.columns:
                 free = f"source_{free}"
             rows = rows.rename(columns={name: free})
-    row = pd.Series(np.asarray(rows.index if positions is None else positions), index=rows.index, name="row")
-    reason = pd.Series(list(reasons), index=rows.index, dtype="str", name="reason")
-    return pd.concat([row, reason, rows], axis="columns")
+    found = rows.copy(deep=False)
+    found.insert(0, "row", np.asarray(rows.index if positions is None else positions))
+    found.insert(1, "reason", pd.array(list(reasons), dtype="str"))
+    return found

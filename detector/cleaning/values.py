@@ -21,12 +21,15 @@ missing except in a category, a key or an entity, where ``"NA"`` may be Namibia.
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
 from datetime import date, datetime
 from decimal import Decimal
 from typing import Any
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
+import pyarrow.compute as pc
 from pandas.api import types
 
 from detector.arrays import Flags
@@ -40,6 +43,8 @@ TRUTH = {"true": 1.0, "t": 1.0, "yes": 1.0, "y": 1.0, "false": 0.0, "f": 0.0, "n
 NUMBER = r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?"
 MOMENT = r"[0-9]{4}-[0-9]{2}-[0-9]{2}[T ][0-9]{2}:[0-9]{2}:[0-9]{2}(\.[0-9]{1,6})?(Z|[+-][0-9]{2}:[0-9]{2})?"
 """A date with its time as it can be read without a second look."""
+YEAR_1 = np.datetime64("0001-01-01", "us")
+TEXT = pd.StringDtype(na_value=np.nan)
 
 
 def read_numbers(column: pd.Series) -> Reading:
@@ -110,9 +115,8 @@ def read_dates(column: pd.Series) -> Reading:
         return values.astype("datetime64[us]"), np.zeros(len(column), dtype=bool)
     if types.is_numeric_dtype(column) and not types.is_bool_dtype(column):
         return _dates_from_numbers(read_numbers(column)[0])
-    if isinstance(column.dtype, pd.StringDtype) and column.str.fullmatch(MOMENT).all():
-        values = _dates_from_iso(column)
-        return values, values.isna().to_numpy()
+    if isinstance(column.dtype, pd.StringDtype) and (values := _moments(column)) is not None:
+        return values, np.zeros(len(column), dtype=bool)
     text = _as_text(column, "a date")
     digits = text.str.fullmatch(NUMBER).to_numpy(dtype=bool, na_value=False)
     # pandas reads "now" and "today" from the clock, and drops to nanoseconds, with their short range of
@@ -123,6 +127,15 @@ def read_dates(column: pd.Series) -> Reading:
     if digits.any():
         values[digits] = _dates_from_numbers(text[digits].astype(np.float64))[0]
     return values, (values.isna() & text.notna()).to_numpy()
+
+
+def _moments(column: pd.Series) -> pd.Series | None:
+    """Text that is ISO 8601 throughout, or missing, all with a zone or all without; None if it takes another look."""
+    for kind in (pa.timestamp("us"), pa.timestamp("us", "UTC")):
+        with suppress(pa.ArrowInvalid):
+            found = np.asarray(as_arrow(column).cast(kind), dtype="datetime64[us]")
+            return None if (found < YEAR_1).any() else pd.Series(found, index=column.index, copy=False)
+    return None
 
 
 def _dates_from_iso(text: pd.Series) -> pd.Series:
@@ -202,9 +215,9 @@ def _without_booleans(column: pd.Series) -> pd.Series:
 
 def _filled(text: pd.Series) -> pd.Series:
     """Text without space around it; empty text is missing."""
-    text = text.str.strip()
-    empty = text == ""
-    return text.mask(empty) if empty.any() else text
+    values = pc.utf8_trim_whitespace(as_arrow(text))
+    values = pc.if_else(pc.equal(values, ""), None, values)
+    return pd.Series(TEXT.__from_arrow__(values), index=text.index, name=text.name, copy=False)
 
 
 def _as_text(column: pd.Series, wanted: str) -> pd.Series:
@@ -239,6 +252,11 @@ def _text_of(value: Any) -> str:
         if isinstance(value, Decimal):
             return f"{value.normalize():f}"
     return str(value)
+
+
+def as_arrow(text: pd.Series) -> pa.ChunkedArray:
+    """A column of text as Arrow has it; what takes several passes of pandas is one there."""
+    return pa.chunked_array(text.array.__arrow_array__())
 
 
 def naive_utc(moment: datetime) -> pd.Timestamp:

@@ -23,6 +23,10 @@ MANY = 16
 """Blocks computed as one where rows are many. More, and what belongs together leaves the processor's cache; fewer, and
 more of the time goes into calls."""
 
+MOSTLY = 0.75
+"""The last rows are computed as many, filled up, where they are at least this share of as many: then it is sooner than
+block by block."""
+
 
 class Graph:
     """An ONNX model that scores rows in blocks of fixed sizes.
@@ -67,7 +71,7 @@ class Graph:
 
         def compute(start: int) -> list[NDArray[np.float32]]:
             some = {name: array[start : start + most] for name, array in inputs.items()}
-            return self._compute(some, names, most if joins and start + most <= n_rows else self.block)
+            return self._compute(some, names, most if joins and n_rows - start >= MOSTLY * most else self.block)
 
         starts = range(0, max(n_rows, 1), most)
         if len(starts) == 1 or self.threads == 1:

@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Container, Iterable, Mapping
+from contextlib import suppress
 from itertools import chain
 from typing import Any
 
 import pandas as pd
+import pyarrow as pa
+
+from detector.cleaning.values import TEXT
 
 
 def framed(rows: Iterable[Mapping[str, Any]], columns: Container[str] | None = None) -> pd.DataFrame:
@@ -36,4 +40,7 @@ def plain(value: Any) -> Any:
 
 def _typed(values: list[Any]) -> list[Any] | pd.Series:
     """Values for a column; beside a missing one a large number would be rounded, so these stay as they are."""
+    if isinstance(values[0], str):
+        with suppress(pa.ArrowException, UnicodeError):  # if not all are text
+            return pd.Series(TEXT.__from_arrow__(pa.array(values, pa.large_string())), copy=False)
     return pd.Series(values, dtype=object) if None in values else values
