@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import warnings
 from collections.abc import Callable
 from xml.etree import ElementTree as ET
 
@@ -184,3 +185,13 @@ def test_a_time_axis_is_written_short() -> None:
     assert "18:00" in ticks
     assert all(len(tick) <= 6 for tick in ticks)
     assert figure.axes[0].xaxis.get_offset_text().get_text() == "2026-Nov-27"
+
+
+def test_names_that_no_font_has_are_drawn_without_a_warning() -> None:
+    """A column may be called by a picture; whoever trains is not told of fonts."""
+    figure = model_figures.feature_error(ERRORS.rename(columns={"column_7": "🙂 mood"}))
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert "🙂 mood" in figure_style.to_svg(figure)
+        assert figure_style.to_png(figure)

@@ -29,7 +29,6 @@ def quarantine(
             while free in rows.columns:
                 free = f"source_{free}"
             rows = rows.rename(columns={name: free})
-    found = rows.copy(deep=False)
-    found.insert(0, "row", np.asarray(rows.index if positions is None else positions))
-    found.insert(1, "reason", pd.array(list(reasons), dtype="str"))
-    return found
+    where = np.asarray(rows.index if positions is None else positions)
+    about = pd.DataFrame({"row": where, "reason": pd.array(list(reasons), dtype="str")}, index=rows.index)
+    return pd.concat([about, rows], axis="columns")

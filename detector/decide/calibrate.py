@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from copy import copy
 from typing import Any, Self
 
@@ -91,6 +91,7 @@ class Calibrator:
         risk: ArrayLike,
         *,
         views: Sequence[Floats] = (),
+        excused: Callable[[Flags], Flags] | None = None,
         tail: str = EXTRAPOLATED,
         max_rows: int = MAX_ROWS,
         random_state: int = 0,
@@ -98,13 +99,14 @@ class Calibrator:
     ) -> Self:
         """Calibrate on rows among which anomalies may be: a group apart from all others is taken out first.
 
-        ``views`` are other scores of the same rows in which such a group may show; see ``find_contamination``. Nothing
-        is taken out where ``tail`` is not "extrapolated". Raises as the constructor does.
+        ``views`` are other scores of the same rows in which such a group may show, and ``excused`` says which rows of
+        it stay all the same; see ``find_contamination``. Nothing is taken out where ``tail`` is not "extrapolated".
+        Raises as the constructor does.
         """
         values = _finite(risk)
         if tail != EXTRAPOLATED:
             return cls(values, tail=tail, max_rows=max_rows, random_state=random_state, resolution=resolution)
-        found = find_contamination(values, views, resolution=resolution)
+        found = find_contamination(values, views, resolution=resolution, excused=excused)
         calibrator = cls(
             values[~found.apart],
             tail=tail,

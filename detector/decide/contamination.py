@@ -9,8 +9,8 @@ is an anomaly in the one, and all are in the other. What is left is the blatant 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -51,13 +51,21 @@ class Evidence:
     gap: float = 0.0
 
 
-def find_contamination(risk: Floats, views: Sequence[Floats] = (), *, resolution: float = 0.0) -> Evidence:
+def find_contamination(
+    risk: Floats,
+    views: Sequence[Floats] = (),
+    *,
+    resolution: float = 0.0,
+    excused: Callable[[Flags], Flags] | None = None,
+) -> Evidence:
     """Look for a group of rows apart from the others.
 
     - ``risk``, (n_rows,): of calibration rows, none of which was learnt from by what scored it.
     - ``views``: other scores of the same rows, such as the mean of the members that say how far a row is from the
       bulk: outliers that resemble each other are near together, and show in these. Only large groups count there.
     - ``resolution``: risks that differ by less are alike.
+    - ``excused``: of a group, rows that it takes no anomaly to explain. They stay, and what is left is taken out only
+      if it is large by itself: a second look at the others would find the next step of what lies in steps.
 
     >>> rng = np.random.default_rng(0)
     >>> found = find_contamination(np.concatenate([rng.normal(size=4900), rng.normal(40, 5, 100)]))
@@ -66,6 +74,17 @@ def find_contamination(risk: Floats, views: Sequence[Floats] = (), *, resolution
     >>> int(find_contamination(rng.standard_t(3, 5000)).apart.sum())
     0
     """
+    found = _evidence(risk, views, resolution)
+    if excused is None or not found.apart.any() or not (ordinary := excused(found.apart) & found.apart).any():
+        return found
+    apart = found.apart & ~ordinary
+    if apart.sum() >= TRIMMED_FROM:
+        return replace(found, apart=apart)
+    rest = _evidence(risk[~ordinary], [view[~ordinary] for view in views], resolution)
+    return replace(rest, apart=np.zeros(len(risk), dtype=bool))
+
+
+def _evidence(risk: Floats, views: Sequence[Floats], resolution: float) -> Evidence:
     group, gap, below = _widest(risk, resolution)
     apart = np.zeros(len(risk), dtype=bool)
     if group >= TRIMMED_FROM:

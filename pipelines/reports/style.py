@@ -7,10 +7,12 @@ nothing global changes.
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import io
 import re
-from collections.abc import Callable
+import warnings
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any, ParamSpec
 
 from detector.errors import MissingExtraError
@@ -165,11 +167,14 @@ def to_svg(figure: Figure) -> str:
     return svg.replace(INK, "currentColor").strip()
 
 
-def _style() -> Any:
+@contextlib.contextmanager
+def _style() -> Iterator[None]:
     try:
         from matplotlib import rc_context
     except ImportError as error:
         raise MissingExtraError(
             "Figures need matplotlib. Install the training extra: pip install 'anomaly-detector[train]'."
         ) from error
-    return rc_context(_STYLE)
+    with rc_context(_STYLE), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Glyph .* missing from font")  # a column may be called "🙂"
+        yield

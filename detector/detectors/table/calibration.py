@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import numpy as np
 import pandas as pd
 
 from detector.arrays import Floats, Places
 from detector.decide.calibrate import RISK_RESOLUTION, Calibrator
+from detector.detectors.table.ordinary_groups import ordinary_rows
 from detector.detectors.table.recipe import KNOWN, Recipe
 from detector.detectors.table.training_rows import LearntRows, keys_of
 from detector.encoding.table import Encoded
@@ -40,7 +43,8 @@ def calibrate(
       that was learnt is novel. Outliers that are near each other show in it as a group apart.
     - ``tail``: see ``Calibrator``.
     """
-    calibrator = Calibrator.learn(risk, views=[rarity], tail=tail, resolution=RISK_RESOLUTION)
+    excused = partial(ordinary_rows, rows=rows, schema=schema)
+    calibrator = Calibrator.learn(risk, views=[rarity], excused=excused, tail=tail, resolution=RISK_RESOLUTION)
     known = np.empty(len(risk))
     known[np.argsort(rarity, kind="stable")] = np.sort(risk)
     return calibrator, LearntRows.of(encoded, known, calibrator.apart, keys_of(rows, schema))
