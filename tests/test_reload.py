@@ -25,7 +25,7 @@ from pipelines.config import TEXT_VARIABLE, Config, load_config
 from pipelines.console.application import add_doors
 from pipelines.scoring.batch_transaction import Scoring
 from pipelines.service.app import Service
-from pipelines.service.reload import AGAIN_SECONDS, ConfigurationFile, Reading
+from pipelines.service.configuration_file import AGAIN_SECONDS, ConfigurationFile, Reading
 from pipelines.service.http import HttpServer, application
 from pipelines.store import Audit, Run, Store
 from pipelines.store.alert_tables import Alert
