@@ -12,7 +12,8 @@ from detector.checks import one_of
 from detector.encoders.checks import check_heads
 from detector.encoders.export import answers, export
 from detector.errors import SettingError
-from detector.training.loop import OnEpoch, Training, keras_session, penalty, train
+from detector.training.loop import OnEpoch, keras_session, penalty, train
+from detector.training.settings import Training
 
 if TYPE_CHECKING:
     import onnx

@@ -13,7 +13,8 @@ from detector.checks import one_of
 from detector.encoders.compiled import Built, compiled
 from detector.encoders.export import answers, cut
 from detector.errors import SettingError
-from detector.training.loop import LOSSES, OnEpoch, Training, keras_session, penalty, start_from, train
+from detector.training.loop import OnEpoch, keras_session, penalty, start_from, train
+from detector.training.settings import LOSSES, Training
 
 if TYPE_CHECKING:
     import onnx
