@@ -30,7 +30,7 @@ class FittedEvents:
     - ``scorer``: ``steps`` → ``residual``, the squared residual of each input, 0 where nothing is known, and
       ``foreseen``.
     - ``probe_residual``, (n_probe, n_inputs): ``residual`` as Keras computes it on the probe rows.
-    - ``history``: see ``training.train``.
+    - ``history``: see ``detector.training.loop.train``.
     """
 
     scorer: onnx.ModelProto

@@ -38,7 +38,7 @@ class FittedNetwork:
     - ``decoder``: ``code`` → ``expected``, ``likelihood``.
     - ``probe_error``, (n_probe, n_inputs): ``error`` as Keras computes it on the probe rows.
     - ``weights``: for a warm start.
-    - ``history``: see ``training.train``.
+    - ``history``: see ``detector.training.loop.train``.
     """
 
     scorer: onnx.ModelProto
