@@ -138,8 +138,8 @@ def test_killed_run_leaves_the_past_as_it_should_be(home: Path, point: str) -> N
     put(home, "part1", PAYMENTS.iloc[750:1_000])
     code = (
         "import sys\nfrom tests import payment_sites\nfrom pathlib import Path\n"
-        "from pipelines.features import feature_state as past\n"
-        "past.BATCHES = 1\n"
+        "from pipelines.features import feature_state\n"
+        "feature_state.BATCHES = 1\n"
         "payment_sites.run(payment_sites.load_config(Path(sys.argv[1])))\n"
     )
     # The first snapshot is the one before the first batch; the second is the one after it.
