@@ -7,8 +7,8 @@ DATA ?=
 SIDE_BY_SIDE := --numprocesses logical --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 # The tests and examples whose results must not hang on the last bits of numbers.
 NUMBERS := detector/resolution.py detector/series detector/encoding detector/members detector/decide detector/detectors \
-  $(addprefix tests/test_,$(addsuffix .py,calibrate event_window forest fuse neighbours policy regular residual_rule \
-  resolution row_errors scorer segments sequence series_encoders series_model series_scorer series_tail staleness \
+  $(addprefix tests/test_,$(addsuffix .py,calibrate event_sequence forest fuse neighbours policy resample residual_rule \
+  resolution row_errors scorer segments sequence series_encoders series_model series_scorer series_stream staleness \
   tabular window_pca windows))
 # Where Debian's Alertmanager looks for them, and does not start without.
 TEMPLATES := /usr/share/prometheus/alertmanager

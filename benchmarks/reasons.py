@@ -26,7 +26,7 @@ from detector.detectors.series.detector import SequenceDetector
 from detector.detectors.table.detector import TabularDetector
 from detector.encoders.table import TableAutoencoder
 from detector.schema import Schema
-from detector.training.loop import Training
+from detector.training.settings import Training
 from pipelines.simulate import simulate_transactions, with_history
 from pipelines.simulate.sensors import simulate_sensors
 

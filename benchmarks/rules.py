@@ -105,7 +105,7 @@ def measure(conditions: tuple[str, ...], frame: pd.DataFrame) -> dict[str, float
     seconds, busy, hits = [], [], 0
     for _ in range(ROUNDS):
         run, begun, used = book.begin(now=NOW), time.perf_counter(), time.process_time()
-        hits = sum(int(run.see(*part).wanted.sum()) for part in parts)
+        hits = sum(int(run.override(*part).wanted.sum()) for part in parts)
         seconds.append(time.perf_counter() - begun)
         busy.append(time.process_time() - used)
         if run.failed:

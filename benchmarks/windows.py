@@ -29,7 +29,7 @@ from detector.encoders import (
     load,
     save,
 )
-from detector.training.loop import Training
+from detector.training.settings import Training
 
 TIMESTEPS, SENSORS = 64, 8
 ENCODERS: dict[str, Any] = {

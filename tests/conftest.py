@@ -34,7 +34,7 @@ from hypothesis import settings
 from detector.detectors.table.detector import TabularDetector
 from detector.encoders.table import TableAutoencoder
 from detector.schema import Schema
-from detector.training.loop import Training
+from detector.training.settings import Training
 from pipelines.config import Config, load_config
 from pipelines.simulate import simulate_transactions
 from pipelines.store import Store
@@ -61,13 +61,13 @@ LONGEST = (
     "test_retrain",
     "test_spool",
     "test_table_autoencoder",
-    "test_assembly",
+    "test_table_fit",
     "test_detector_factory",
     "test_api",
     "test_kill",
     "test_training",
     "test_sensors",
-    "test_past",
+    "test_feature_state",
     "test_one_score",
     "test_sequence_member",
     "test_score",

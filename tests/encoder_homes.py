@@ -23,7 +23,7 @@ from detector.encoders.tokens import TokenAutoencoder
 from detector.encoders.transformer import TransformerAutoencoder
 from detector.encoders.variational import VariationalAutoencoder
 from detector.lab.damage import unrelated
-from detector.training.loop import Training
+from detector.training.settings import Training
 
 N_TOKENS = 6
 PLACES = 7

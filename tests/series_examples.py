@@ -18,7 +18,7 @@ from detector.detectors.series.model import ModelledSeries, SeriesModel
 from detector.detectors.series.recipe import MEMBERS, SeriesRecipe
 from detector.encoders.conv1d import Conv1dAutoencoder
 from detector.schema import Schema
-from detector.training.loop import Training
+from detector.training.settings import Training
 
 START = pd.Timestamp("2026-03-01")
 SENSORS = ["heat", "flow", "power"]

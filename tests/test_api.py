@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import re
-import shutil
 import socket
 import subprocess
 import sys
@@ -29,7 +27,7 @@ from detector.schema import Schema
 from pipelines.api import keys
 from pipelines.api.models import Reason
 from pipelines.cli import app
-from pipelines.config import Config, load_config
+from pipelines.config import load_config
 from pipelines.jobs.context import Context, ProcessCache
 from pipelines.registry.registry import ModelRegistry
 from pipelines.scoring.job import score_new
@@ -38,30 +36,18 @@ from pipelines.service.runs import run_job
 from pipelines.store import Audit, JobState, Request, open_store
 from pipelines.store.access_tables import AnsweredRequest, ApiKey
 from pipelines.store.alert_tables import Answer, Silence
+from tests import doors, payment_sites
 from tests.alert_places import config_in, give, rows, store_in
-from tests.doors import Served, served
+from tests.doors import Browser, Served, events, fields_of, is_problem, served, with_api
+from tests.payment_sites import LATER, PAYMENTS, put, settle
 from tests.sensor_sites import SensorSite, bundle_of
 from tests.service_sites import score
-from tests.test_console import Browser
-from tests.test_past import LATER, PAYMENTS, home, put, settle, trained  # noqa: F401 - fixtures
+
+home, trained = payment_sites.home, payment_sites.trained
+service, site = doors.service, doors.site
 
 ROOT = Path(__file__).parents[1]
 DAY = timedelta(days=1)
-
-
-@pytest.fixture
-def site(tiny_bundle: Path, tmp_path: Path) -> Site:
-    place = tmp_path / "bundle"
-    shutil.copytree(tiny_bundle, place)
-    return Site(tmp_path / "site", place, "files to files", policy={"quantile": 0.9})
-
-
-@pytest.fixture
-def service(site: Site) -> Iterator[Served]:
-    """A service with a detector of one small forest."""
-    config = load_config(site.folder)
-    with served(config, open_store(config.service.store)) as found:
-        yield found
 
 
 @pytest.fixture
@@ -76,31 +62,10 @@ def made(desk: Served, *given: tuple[str, float, str], **columns: Any) -> list[s
     return [each["id"] for each in give(desk.store, desk.config, rows(*given, **columns), now=datetime.now(UTC))]
 
 
-def is_problem(found: requests.Response, status: int) -> bool:
-    """Whether an answer is a problem of that status."""
-    assert found.status_code == status, found.text
-    body = found.json()
-    return found.headers["content-type"] == "application/problem+json" and body["status"] == status
-
-
-def fields_of(found: requests.Response) -> dict[str, str]:
-    """What a problem says of each field."""
-    return {each["field"]: each["detail"] for each in found.json()["errors"]}
-
-
 def paths_of(service: Served) -> list[tuple[str, str]]:
     """Every path of the API, with its method."""
     found = service.ask("GET", "/v1/openapi.json").json()["paths"]
     return [(method.upper(), f"/v1{path}") for path, methods in found.items() for method in methods]
-
-
-def with_api(site: Site, **settings: Any) -> Config:
-    """The project with settings of ``service.api``."""
-    file = site.folder / "detector.yaml"
-    values = yaml.safe_load(file.read_text())
-    values["service"]["api"] = settings
-    file.write_text(yaml.safe_dump(values))
-    return load_config(site.folder)
 
 
 # Keys -----------------------------------------------------------------------------------------------------------------
@@ -283,11 +248,6 @@ def test_slow_body_is_cut(service: Served, monkeypatch: pytest.MonkeyPatch) -> N
 
 
 # Scores ---------------------------------------------------------------------------------------------------------------
-
-
-def events(frame: pd.DataFrame) -> list[dict[str, Any]]:
-    found: list[dict[str, Any]] = json.loads(frame.to_json(orient="records", date_format="iso", date_unit="us"))
-    return found
 
 
 def test_scores_are_those_of_the_batch(site: Site, service: Served) -> None:
@@ -825,7 +785,7 @@ def test_scoring_a_file_imports_nothing_of_the_web() -> None:
     assert done.stdout.split() == []
 
 
-def test_alert_is_followed_to_its_rows_and_its_entity(home: Path) -> None:  # noqa: F811
+def test_alert_is_followed_to_its_rows_and_its_entity(home: Path) -> None:
     """Its rows as the source has them, masked where alerts are; the entity's scores and alerts."""
     alerts = {"amount": "amount", "file": {"enabled": False}, "log": {"enabled": False}}
     config = settle(home, policy={"quantile": 0.8}, alerts=alerts | {"mask": {"merchant_category": "hide"}})

@@ -20,9 +20,12 @@ from pipelines.api.arrow_stream import frame_of
 from pipelines.api.events import ARROW
 from pipelines.api.problems import ProblemError
 from pipelines.store import open_store
-from tests.doors import Served, served
-from tests.test_api import events, fields_of, is_problem, service, site, with_api  # noqa: F401 - fixtures
-from tests.test_past import PAYMENTS, home, settle, trained  # noqa: F401 - fixtures
+from tests import doors, payment_sites
+from tests.doors import Served, events, fields_of, is_problem, served, with_api
+from tests.payment_sites import PAYMENTS, settle
+
+home, trained = payment_sites.home, payment_sites.trained
+service, site = doors.service, doors.site
 
 NEW = PAYMENTS.iloc[750:830]
 
@@ -35,7 +38,7 @@ def stream(table: pa.Table, **options: Any) -> bytes:
     return sink.getvalue()
 
 
-def ask(service: Served, table: pa.Table | bytes, *, query: str = "", **headers: str) -> requests.Response:  # noqa: F811
+def ask(service: Served, table: pa.Table | bytes, *, query: str = "", **headers: str) -> requests.Response:
     """What is answered to a body of Arrow."""
     body = stream(table) if isinstance(table, pa.Table) else table
     named = {"Content-Type": ARROW} | {name.replace("_", "-"): value for name, value in headers.items()}
@@ -47,7 +50,7 @@ def drawn(rows: int) -> pa.Table:
     return pa.Table.from_pandas(draw(rows, first=0, seed=0), preserve_index=False)
 
 
-def test_scores_are_those_of_json(site: Site, service: Served) -> None:  # noqa: F811
+def test_scores_are_those_of_json(site: Site, service: Served) -> None:
     """To the last bit, whether the answer is JSON or Arrow; with reasons by the address."""
     rows = draw(40, first=0, seed=0)
     wanted = service.ask("POST", "/v1/score", json={"events": events(rows), "reasons": True}).json()
@@ -65,7 +68,7 @@ def test_scores_are_those_of_json(site: Site, service: Served) -> None:  # noqa:
 
 
 @pytest.fixture
-def past(home: Path) -> Iterator[Served]:  # noqa: F811
+def past(home: Path) -> Iterator[Served]:
     """A service whose detector knows a card's past."""
     config = settle(home)
     with served(config, open_store(config.service.store)) as found:
@@ -100,7 +103,7 @@ def test_text_times_and_held_events_are_those_of_json(past: Served) -> None:
     assert [each["risk"] for each in after] == [each["risk"] for each in dry[40:]]  # those held are in their past
 
 
-def test_numbers_and_gaps_are_those_of_json(service: Served) -> None:  # noqa: F811
+def test_numbers_and_gaps_are_those_of_json(service: Served) -> None:
     """Whole numbers with gaps keep their digits as keys, decimals and narrow floats their value."""
     table = pa.table(
         {
@@ -129,7 +132,7 @@ def test_numbers_and_gaps_are_those_of_json(service: Served) -> None:  # noqa: F
     )
 
 
-def test_refusals_name_the_row_and_the_column(service: Served) -> None:  # noqa: F811
+def test_refusals_name_the_row_and_the_column(service: Served) -> None:
     """A value that cannot be read, by its row; a column that is missing or of the wrong type, by its name."""
     good = drawn(3)
     at = good.schema.get_field_index("amount")
@@ -158,7 +161,7 @@ def test_refusals_name_the_row_and_the_column(service: Served) -> None:  # noqa:
         assert set(fields_of(refused)) == {f"events.{name}"}
 
 
-def test_bodies_that_are_no_stream_get_a_problem(service: Served) -> None:  # noqa: F811
+def test_bodies_that_are_no_stream_get_a_problem(service: Served) -> None:
     """Cut off anywhere, changed anywhere, of another kind: the service says so and goes on."""
     body = stream(drawn(3))
     random = np.random.default_rng(0)
@@ -182,7 +185,7 @@ def test_bodies_that_are_no_stream_get_a_problem(service: Served) -> None:  # no
     assert service.ask("GET", "/v1/health").status_code == 200
 
 
-def test_other_kinds_of_bodies_are_named(service: Served) -> None:  # noqa: F811
+def test_other_kinds_of_bodies_are_named(service: Served) -> None:
     """Neither JSON nor Arrow is 415, with what is expected."""
     found = service.ask("POST", "/v1/score", data="id,amount\n1,2", headers={"Content-Type": "text/csv"})
 
@@ -219,10 +222,10 @@ def test_long_text_that_is_named_many_times_is_refused() -> None:
         assert "10,000,000,000 bytes" in error.value.fields["events.shop"]
 
 
-def test_limits_are_those_of_json(site: Site) -> None:  # noqa: F811
+def test_limits_are_those_of_json(site: Site) -> None:
     """The number of events, the size of the body, and at least one row."""
     config = with_api(site, most_events=2, most_megabytes=0.01)
-    with served(config, open_store(config.service.store)) as service:  # noqa: F811
+    with served(config, open_store(config.service.store)) as service:
         many = ask(service, drawn(3))
         large = ask(service, drawn(1_000))
         none = ask(service, drawn(2).slice(0, 0))
@@ -245,7 +248,7 @@ def test_request_that_comes_again_is_answered_again(past: Served) -> None:
     assert is_problem(other, 422)
 
 
-def test_description_has_both_kinds(service: Served) -> None:  # noqa: F811
+def test_description_has_both_kinds(service: Served) -> None:
     """OpenAPI names the bodies that are taken and given, and what they hold."""
     found = service.ask("GET", "/v1/openapi.json").json()["paths"]["/score"]["post"]
 

@@ -25,10 +25,9 @@ from pipelines.store import Audit, JobState, Request, open_store
 from pipelines.store.access_tables import AlertNote, SignIn
 from pipelines.store.alert_tables import Alert, Answer, Silence
 from tests.alert_places import config_in, give, rows, run, store_in
-from tests.doors import Served, served
+from tests.doors import COOKIE, Browser, Served, served
 from tests.service_sites import score
 
-COOKIE = "__Host-detector"
 EVIL = "<script>alert(1)</script><img src=x onerror=alert(1)>\"'{{7919*7907}}"
 
 
@@ -36,33 +35,6 @@ EVIL = "<script>alert(1)</script><img src=x onerror=alert(1)>\"'{{7919*7907}}"
 def desk(tmp_path: Path) -> Iterator[Served]:
     with served(config_in(tmp_path), store_in(tmp_path)) as found:
         yield found
-
-
-class Browser:
-    """As much of one as is asked: it keeps the cookie, and knows the token of the forms it has seen."""
-
-    def __init__(self, desk: Served) -> None:
-        self.desk = desk
-        self.cookie = ""
-        self.token = ""
-
-    def ask(self, method: str, path: str, **given: Any) -> requests.Response:
-        """Ask for a page, or send a form with the token."""
-        headers = {"Cookie": f"{COOKIE}={self.cookie}"} | given.pop("headers", {})
-        if method == "POST":
-            given["data"] = {"token": self.token} | given.get("data", {})
-        place = self.desk.address + "/console" + path
-        found = requests.request(method, place, headers=headers, timeout=20, allow_redirects=False, **given)
-        if (token := re.search(r'name="token" value="([^"]*)"', found.text)) is not None:
-            self.token = token[1]
-        return found
-
-    def sign_in(self, *scopes: str, **given: Any) -> requests.Response:
-        """Sign in with a new key."""
-        found = self.ask("POST", "/sign-in", data={"key": self.desk.key(*scopes)} | given)
-        self.cookie = found.cookies.get(COOKIE, "")
-        self.ask("GET", "/")
-        return found
 
 
 @pytest.fixture

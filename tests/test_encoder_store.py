@@ -16,7 +16,7 @@ import pytest
 from detector import encoders
 from detector.encoders import DenseAutoencoder, TokenAutoencoder, load, save
 from detector.errors import BundleError, UnfittedError
-from detector.training.loop import Training
+from detector.training.settings import Training
 from tests.encoder_homes import BRIEF
 
 ROOT = Path(__file__).resolve().parents[1]

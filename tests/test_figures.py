@@ -15,8 +15,7 @@ import pytest
 from matplotlib.figure import Figure
 
 from detector.errors import DataError, MissingExtraError
-from pipelines.reports import figures, model_figures, series_figures
-from pipelines.reports import style as figure_style
+from pipelines.reports import figures, model_figures, series_figures, style
 from pipelines.reports.style import title_of
 
 RANDOM = np.random.default_rng(0)
@@ -57,7 +56,7 @@ def test_figure_has_title_and_units_and_renders(draw: Callable[[], Figure]) -> N
     """Every figure has a title and axis labels, and becomes well-formed SVG."""
     figure = draw()
 
-    svg = figure_style.to_svg(figure)
+    svg = style.to_svg(figure)
 
     assert title_of(figure)
     assert figure.axes[-1].get_xlabel() or figure.axes[0].get_xlabel()
@@ -110,21 +109,21 @@ def test_anomalies_are_never_sampled_away() -> None:
 
 def test_svg_is_small_and_takes_the_ink_of_the_page() -> None:
     """Dots are one picture, text is text, and ink is the page's own colour."""
-    svg = figure_style.to_svg(DRAWINGS["code and risk"]())
+    svg = style.to_svg(DRAWINGS["code and risk"]())
 
     assert len(svg) < 400_000
     assert svg.startswith("<svg")
     assert svg.endswith("</svg>")
     assert "<text" in svg
     assert "currentColor" in svg
-    assert figure_style.INK not in svg
+    assert style.INK not in svg
 
 
 def test_column_names_are_text_and_not_markup_or_mathematics() -> None:
     """A column may be called anything."""
     errors = pd.DataFrame({"paid_$a_{b}$": [1.0, 2.0], "<script>alert(1)</script>": [0.5, 0.1]})
 
-    svg = figure_style.to_svg(model_figures.feature_error(errors))
+    svg = style.to_svg(model_figures.feature_error(errors))
 
     assert "paid_$a_{b}$" in svg
     assert "<script" not in svg
@@ -132,14 +131,14 @@ def test_column_names_are_text_and_not_markup_or_mathematics() -> None:
 
 def test_png_bytes() -> None:
     """PNG for MLflow."""
-    assert figure_style.to_png(DRAWINGS["members"]()).startswith(b"\x89PNG")
+    assert style.to_png(DRAWINGS["members"]()).startswith(b"\x89PNG")
 
 
 def test_settings_of_matplotlib_stay_as_they_were() -> None:
     """The house style holds while drawing only."""
     before = dict(mpl.rcParams)
 
-    figure_style.to_svg(DRAWINGS["risk"]())
+    style.to_svg(DRAWINGS["risk"]())
 
     assert dict(mpl.rcParams) == before
 
@@ -179,7 +178,7 @@ def test_a_time_axis_is_written_short() -> None:
     when = pd.date_range("2026-11-26 16:00", periods=1_000, freq="min")
     figure = series_figures.risk_over_time(when, np.arange(1_000.0), flagged=np.arange(1_000) > 990)
 
-    figure_style.to_svg(figure)
+    style.to_svg(figure)
 
     ticks = [label.get_text() for label in figure.axes[0].get_xticklabels() if label.get_text()]
     assert "18:00" in ticks

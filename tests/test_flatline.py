@@ -224,12 +224,12 @@ def test_any_cutting_gives_the_scores_of_the_whole(trailing: bool) -> None:
     for begin, end in pairwise([0, 150, 211, 260, 430, 431, 640, 900]):
         found = continue_series(scorer, tail, rows.iloc[begin:end].reset_index(drop=True), is_last=end == 900)
         tail = found.tail
-        assert found.judged is not None
-        parts.append(found.rows.assign(risk=found.judged.risk[found.step]))
-        flags = np.zeros(len(found.judged.series), dtype=bool)
-        flags[found.step] = found.judged.risk[found.step] > 10
-        by_step = found.judged.reasons(flags)
-        said |= {found.judged.when[step]: reasons[0].observed for step, reasons in by_step.items()}
+        assert found.scored is not None
+        parts.append(found.rows.assign(risk=found.scored.risk[found.step]))
+        flags = np.zeros(len(found.scored.series), dtype=bool)
+        flags[found.step] = found.scored.risk[found.step] > 10
+        by_step = found.scored.reasons(flags)
+        said |= {found.scored.when[step]: reasons[0].observed for step, reasons in by_step.items()}
 
     np.testing.assert_allclose(pd.concat(parts)["risk"], whole["risk"], rtol=1e-4, atol=1e-5)
     has_row = set(scored.series.step.tolist())

@@ -31,8 +31,11 @@ from pipelines.sinks.stored_scores import Scored, stored_scores
 from pipelines.store import Audit, Run, ScoreFile, Store, open_store
 from pipelines.store.access_tables import AlertNote, AnsweredRequest, HeldEvent
 from pipelines.store.alert_tables import Alert, AlertDay, Answer, Delivery, Silence
+from tests import payment_sites
 from tests.alert_places import NOW, config_in, give, rows, run, store_in
-from tests.test_past import LATER, PAYMENTS, expected, home, put, scores, settle, trained  # noqa: F401 - fixtures
+from tests.payment_sites import LATER, PAYMENTS, expected, put, scores, settle
+
+home, trained = payment_sites.home, payment_sites.trained
 
 WHO = PAYMENTS["card_id"].iloc[750:1_000].value_counts().index[0]
 OTHERS = PAYMENTS[PAYMENTS["card_id"] != WHO]
@@ -72,7 +75,7 @@ def places(folder: Path, who: str) -> list[str]:
 
 
 @pytest.fixture
-def site(home: Path) -> tuple[Config, Path]:  # noqa: F811 - the fixture
+def site(home: Path) -> tuple[Config, Path]:
     config = settle(home, **ALERTS)
     for number in range(2):
         scored(config, home, number)

@@ -177,8 +177,8 @@ def test_part_by_part_tells_what_the_whole_tells(size: int) -> None:
         part = rows.iloc[first : first + size].reset_index(drop=True)
         found = continue_series(scorer, tail, part, is_last=first + size >= len(rows))
         tail = found.tail
-        if found.judged is not None:
-            decision = found.judged.decide(POLICY, step=found.step)
+        if found.scored is not None:
+            decision = found.scored.decide(POLICY, step=found.step)
             told.append(pd.Series(decision.flagged, index=found.rows["time"]))
 
     joined = pd.concat(told)

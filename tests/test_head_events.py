@@ -31,7 +31,7 @@ from pipelines.scoring.job import score_new
 from pipelines.scoring.on_request import OnRequest
 from pipelines.store import open_store
 from pipelines.training.train import train
-from tests.test_past import LATER, START, put, scores, settle
+from tests.payment_sites import LATER, START, put, scores, settle
 
 LINES = ("last 3 of amount by card over 90d", "gap 3 by card over 90d")
 FEATURES = FeatureSet(LINES, time="time", key="id")

@@ -14,13 +14,14 @@ from detector.cleaning.plain import NotPlainError
 from detector.errors import StoreError
 from pipelines.features.held_by_entity import HeldRow
 from pipelines.scoring.in_groups import InGroups
-from pipelines.scoring.one_event import AskedEvent, ScoredEvent, score_one
+from pipelines.scoring.one_event import AskedEvent, ScoredEvent
 from pipelines.store import open_store
-from tests.test_on_request import Desk
-from tests.test_one_event import plain_events
-from tests.test_past import LATER, PAYMENTS, home, settle, trained  # noqa: F401 - fixtures
+from tests import payment_sites
+from tests.desks import Desk, Event, plain_events, score_one
+from tests.payment_sites import LATER, PAYMENTS, settle
 
-Event = dict[str, Any]
+home, trained = payment_sites.home, payment_sites.trained
+
 Hold = Callable[[Mapping[str, HeldRow]], int]
 
 EVENTS = plain_events(PAYMENTS.iloc[750:790])
@@ -47,7 +48,7 @@ class Gate:
 
 
 @pytest.fixture
-def desks(home: Path) -> Iterator[Callable[[str], Desk]]:  # noqa: F811
+def desks(home: Path) -> Iterator[Callable[[str], Desk]]:
     """Desks by the name of their source, which know nothing of each other's events."""
     stores = []
 

@@ -27,9 +27,9 @@ from pipelines.sources import open_source
 from pipelines.store import Store, open_store
 from pipelines.training.retrain import retrain
 from pipelines.training.train import train
+from tests.payment_sites import PAYMENTS, SETTINGS
 from tests.service_sites import pushed
 from tests.test_labels import say
-from tests.test_past import PAYMENTS, SETTINGS
 
 RISK = ["risk_30d_by_merchant_category_delay_1d", "frauds_30d_by_card_id_delay_2d"]
 LEARNT, EVERY = 500, 250

@@ -12,7 +12,8 @@ from scipy.stats import kstest
 from detector.decide.calibrate import Calibrator
 from detector.decide.contamination import find_contamination
 from detector.decide.fdr import Totals, discoveries
-from detector.decide.policy import Budget, Policy, level
+from detector.decide.numbers import level
+from detector.decide.policy import Budget, Policy
 from detector.decide.support import Support
 from detector.decide.tails import BeyondLargest
 from detector.detectors.table.detector import TabularDetector

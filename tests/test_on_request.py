@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -13,54 +12,22 @@ import pytest
 from benchmarks.soak import Site
 from detector.cleaning.plain import NotPlainError
 from detector.errors import SchemaError
-from pipelines.config import Config, load_config
-from pipelines.features.plain_frame import framed
-from pipelines.jobs.context import Context, ProcessCache
-from pipelines.scoring.job import score_new
-from pipelines.scoring.on_request import BusyError, OnRequest, ScoredEvents
-from pipelines.scoring.one_event import score_one
+from pipelines.config import load_config
+from pipelines.scoring.on_request import BusyError
 from pipelines.service.forget import forget
-from pipelines.store import Store, open_store
+from pipelines.store import open_store
+from tests import payment_sites
+from tests.desks import Desk, framed_events, risks, score_one
+from tests.payment_sites import LATER, PAYMENTS, put, scores, settle
 from tests.service_sites import score
-from tests.test_past import LATER, PAYMENTS, home, put, scores, settle, trained  # noqa: F401 - fixtures
+
+home, trained = payment_sites.home, payment_sites.trained
 
 NEW = PAYMENTS.iloc[750:830]
 
 
-def events(rows: pd.DataFrame) -> pd.DataFrame:
-    """Rows as JSON brings them."""
-    return framed(json.loads(rows.to_json(orient="records", date_format="iso", date_unit="us")))
-
-
-class Desk:
-    """One instance: it scores on request and in batches, with one memory."""
-
-    def __init__(self, config: Config, store: Store) -> None:
-        assert config.file is not None
-        self.folder, self.config, self.store, self.cache = config.file.parent, config, store, ProcessCache()
-        self.leads = True
-        self.on_request = OnRequest(config, store, self.cache, is_leader=lambda: self.leads)
-
-    def ask(self, rows: pd.DataFrame, *, keep: bool = False) -> ScoredEvents:
-        """Score rows on request."""
-        return self.on_request.score(events(rows), now=LATER, explain=False, keep=keep)
-
-    def one_by_one(self, rows: pd.DataFrame, *, keep: bool) -> pd.Series:
-        """The same, a request for each."""
-        found = [self.ask(rows.iloc[[at]], keep=keep).scores for at in range(len(rows))]
-        return risks(pd.concat(found))
-
-    def batch(self) -> int:
-        """Score what the source has brought."""
-        return score_new(Context(self.config, self.store, LATER, cache=self.cache)).rows
-
-
-def risks(scored: pd.DataFrame) -> pd.Series:
-    return scored.set_index("transaction_id")["risk"].sort_index()
-
-
 @pytest.fixture
-def desk(home: Path) -> Any:  # noqa: F811
+def desk(home: Path) -> Any:
     config = settle(home)
     store = open_store(config.service.store)
     yield Desk(config, store)
@@ -107,7 +74,7 @@ def test_event_that_the_source_brought_counts_once(desk: Desk) -> None:
     assert other.to_numpy() != after.to_numpy()  # a second payment at the same moment has one more before it
 
 
-def test_text_is_read_in_the_declared_form(home: Path) -> None:  # noqa: F811
+def test_text_is_read_in_the_declared_form(home: Path) -> None:
     """A client that sends what the bank's file holds gets the numbers of the file: "1.234" is no 1.234."""
     amount, time = {"thousands": ".", "decimal": ","}, {"date": "day first"}
     config = settle(home, source={"path": "in/*.parquet", "formats": {"amount": amount, "time": time}})
@@ -121,7 +88,7 @@ def test_text_is_read_in_the_declared_form(home: Path) -> None:  # noqa: F811
     for keep in (False, True):  # kept ones are read again as held events
         same(risks(desk.ask(written, keep=keep).scores), risks(desk.ask(rows).scores))
     with pytest.raises(NotPlainError):
-        score_one(desk.on_request, events(written).iloc[0].to_dict(), now=LATER, keep=False)
+        score_one(desk.on_request, framed_events(written).iloc[0].to_dict(), now=LATER, keep=False)
     refused = desk.ask(written.iloc[[0]].assign(amount="12.5")).refused
     assert refused == {0: "amount: '12.5 (not as 1.234,56)' is not a number"}
     store.close()
@@ -189,7 +156,7 @@ def test_events_that_cannot_be_scored_say_why(desk: Desk) -> None:
     """Each by its place; the others are scored."""
     put(desk.folder, "a", NEW.iloc[:40])
     desk.batch()
-    rows = events(NEW.iloc[40:43])
+    rows = framed_events(NEW.iloc[40:43])
     rows["amount"] = rows["amount"].astype(object)
     rows.loc[1, "amount"] = "12 euros"
     rows.loc[2, "time"] = "2020-01-01T00:00:00"

@@ -15,21 +15,15 @@ from detector.cleaning.plain import NotPlainError, plain_row
 from detector.schema import Schema
 from pipelines.config import load_config
 from pipelines.features.plain_frame import framed
-from pipelines.scoring.one_event import score_one
 from pipelines.store import open_store
 from pipelines.training.train import train
-from tests.test_on_request import Desk
-from tests.test_past import LATER, PAYMENTS, home, put, settle, trained  # noqa: F401 - fixtures
+from tests import payment_sites
+from tests.desks import Desk, Event, plain_events, score_one
+from tests.payment_sites import LATER, PAYMENTS, put, settle
 
-Event = dict[str, Any]
+home, trained = payment_sites.home, payment_sites.trained
+
 SAID = ("risk", "p_value", "flagged", "severity", "decided_by")
-
-
-def plain_events(rows: pd.DataFrame) -> list[Event]:
-    """Rows as JSON brings them, without their label."""
-    rows = rows.drop(columns="is_fraud").assign(time=rows["time"].astype(str))
-    found: list[Event] = rows.to_dict("records")
-    return found
 
 
 def odd(event: Event, number: int) -> Event:
@@ -93,7 +87,7 @@ def compare(desk: Desk, events: list[Event]) -> int:
     ],
     ids=["quantile", "budget", "late"],
 )
-def test_both_ways_agree_to_the_last_bit(home: Path, sections: Event) -> None:  # noqa: F811
+def test_both_ways_agree_to_the_last_bit(home: Path, sections: Event) -> None:
     """Of plain events and odd ones, known entities and new ones, with others held beside and after a batch."""
     given = settle(home, **{name: {**_settings(home)[name], **value} for name, value in sections.items()})
     if "features" in sections:

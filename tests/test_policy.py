@@ -10,8 +10,10 @@ from hypothesis.extra.numpy import arrays
 from scipy import stats
 
 from detector.decide.calibrate import Calibrator
-from detector.decide.fdr import Totals
-from detector.decide.policy import Budget, Policy, discoveries, row_of_numbers, severity
+from detector.decide.fdr import Totals, discoveries
+from detector.decide.numbers import row_of_numbers
+from detector.decide.policy import Budget, Policy
+from detector.decide.severity import severity
 from detector.decide.support import Support
 from detector.errors import DataError, SettingError, ShapeError
 

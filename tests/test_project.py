@@ -218,3 +218,35 @@ def test_places_that_a_text_names_are_there(path: Path) -> None:
     named = re.findall(r"`((?:detector|pipelines|benchmarks|tests)/[\w./]*)`", path.read_text(encoding="utf-8"))
 
     assert [place for place in named if not (ROOT / place).exists()] == []
+
+
+@pytest.mark.parametrize("path", TEXTS, ids=str)
+def test_names_that_a_text_finds_in_a_file_are_there(path: Path) -> None:
+    """Where documentation says that a file of the code has a name, in brackets behind it, it has."""
+    named = re.findall(r"`([\w./]+\.py)` \(`(\w+)[\w.]*`", path.read_text(encoding="utf-8"))
+
+    assert [(place, name) for place, name in named if name not in (ROOT / place).read_text(encoding="utf-8")] == []
+
+
+def test_examples_import_what_is_there() -> None:
+    """Whatever of ours an example of the documentation imports can be imported."""
+    imports = r"^from ((?:detector|pipelines|benchmarks)[\w.]*) import (.+)$"
+    named = {found for path in TEXTS for found in re.findall(imports, path.read_text(encoding="utf-8"), re.MULTILINE)}
+
+    assert named
+    for module, names in named:
+        found = import_module(module)
+        assert [name for name in names.split(", ") if not hasattr(found, name)] == [], module
+
+
+def test_every_folder_is_on_the_map() -> None:
+    """The page that leads through the code leaves no folder of it out."""
+    text = (ROOT / "docs/how-it-works.md").read_text(encoding="utf-8")
+
+    folders = {
+        f"{package}/{each.parent.name}/"
+        for package in ("detector", "pipelines")
+        for each in (ROOT / package).glob("*/__init__.py")
+    }
+
+    assert sorted(folder for folder in folders if f"`{folder}" not in text) == []

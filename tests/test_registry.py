@@ -9,8 +9,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from detector import TabularDetector
-from detector import atomic as swap
+from detector import TabularDetector, atomic
 from detector.errors import BundleError, NotFoundError
 from detector.persist import bundle
 from pipelines.registry.models_file import Promotion
@@ -192,27 +191,27 @@ def test_exchange_works_where_the_system_cannot(tmp_path: Path, monkeypatch: pyt
     """On a file system without the call, two moves do it."""
     (tmp_path / "a").mkdir()
     (tmp_path / "b").write_text("b")
-    monkeypatch.setattr(swap.ctypes, "CDLL", lambda *_, **__: object())
+    monkeypatch.setattr(atomic.ctypes, "CDLL", lambda *_, **__: object())
 
-    swap.exchange(tmp_path / "a", tmp_path / "b")
+    atomic.exchange(tmp_path / "a", tmp_path / "b")
 
     assert (tmp_path / "a").read_text() == "b"
     assert (tmp_path / "b").is_dir()
     with pytest.raises(OSError, match="nowhere"):
-        swap.exchange(tmp_path / "nowhere", tmp_path / "b")
+        atomic.exchange(tmp_path / "nowhere", tmp_path / "b")
 
 
 def test_failed_write_leaves_the_old_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A full disk costs the new text, not the old one."""
     file = tmp_path / "state.json"
-    swap.write_whole(file, "old")
+    atomic.write_whole(file, "old")
 
     def full(_: int) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(swap.os, "fsync", full)
+    monkeypatch.setattr(atomic.os, "fsync", full)
 
     with pytest.raises(OSError, match="No space left"):
-        swap.write_whole(file, "new")
+        atomic.write_whole(file, "new")
     assert file.read_text() == "old"
     assert [path.name for path in tmp_path.iterdir()] == ["state.json"]

@@ -25,14 +25,13 @@ from pipelines.config import TEXT_VARIABLE, Config, load_config
 from pipelines.console.application import add_doors
 from pipelines.scoring.batch_transaction import Scoring
 from pipelines.service.app import Service
+from pipelines.service.configuration_file import AGAIN_SECONDS, ConfigurationFile, Reading
 from pipelines.service.http import HttpServer, application
-from pipelines.service.reload import AGAIN_SECONDS, ConfigurationFile, Reading
 from pipelines.store import Audit, Run, Store
 from pipelines.store.alert_tables import Alert
 from tests.alert_places import config_in, store_in
-from tests.doors import Served, served
+from tests.doors import Browser, Served, served
 from tests.service_sites import NOTHING_WRONG, Instance, context, opened, wait_until
-from tests.test_console import Browser
 
 QUIET = {name: {"enabled": False} for name in ("retrain", "drift", "deliver", "housekeeping")}
 

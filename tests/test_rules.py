@@ -469,7 +469,7 @@ def test_rule_that_fails_is_left_out_of_the_whole_batch() -> None:
     measures = pd.DataFrame({"risk": np.zeros(4), "p_value": np.ones(4)})
     broken = ROWS.assign(amount=pd.Series([object()] * 4, dtype=object))
 
-    first, second = run.see(ROWS, measures), run.see(broken, measures)
+    first, second = run.override(ROWS, measures), run.override(broken, measures)
 
     assert first.wanted.tolist() == [True, True, False, True]
     assert second.wanted.tolist() == [True, False, False, True]
@@ -492,7 +492,7 @@ def test_list_that_is_gone_fails_its_rules_and_no_other() -> None:
     ]
     run = RuleBook.of(rules, NAMES, lists).begin(now=datetime.now(UTC))
 
-    seen = run.see(ROWS, pd.DataFrame({"risk": np.zeros(4), "p_value": np.ones(4)}))
+    seen = run.override(ROWS, pd.DataFrame({"risk": np.zeros(4), "p_value": np.ones(4)}))
 
     assert run.failed == {"a": "The list is gone."}
     assert seen.wanted.tolist() == [True, False, False, True]

@@ -24,11 +24,12 @@ from pipelines.scoring.rule_trial import try_rule
 from pipelines.store import Audit, Batch, open_store
 from pipelines.store.alert_tables import Alert
 from pipelines.store.rule_tables import RuleChange, RuleHits
-from tests.doors import served
+from tests import payment_sites
+from tests.doors import Browser, events, served
+from tests.payment_sites import LATER, PAYMENTS
 from tests.service_sites import opened, score
-from tests.test_api import events
-from tests.test_console import Browser
-from tests.test_past import LATER, PAYMENTS, home, put, settle, trained  # noqa: F401 - fixtures
+
+home, trained = payment_sites.home, payment_sites.trained
 
 NOW = datetime.now(UTC)
 LOW = {"name": "low", "when": "amount < 36", "severity": "critical", "tag": "cheap", "reason": "cheap", "state": "live"}
@@ -357,7 +358,7 @@ def test_replay_counts_once(site: Site) -> None:
 
 
 @pytest.fixture
-def past(home: Path) -> Path:  # noqa: F811 - the fixture
+def past(home: Path) -> Path:
     """A detector of payments with features, and as many payments more."""
     PAYMENTS.to_parquet(home / "past.parquet")
     return home

@@ -15,7 +15,7 @@ from detector.detectors.series.stream import Tail, continue_series
 from pipelines.scoring.replay import replay
 from tests.sensor_sites import SensorSite, bundle_of, detector, minute
 from tests.service_sites import context, opened, score
-from tests.test_series_tail import fitted, settled, troubled
+from tests.test_series_stream import fitted, settled, troubled
 
 TEN = timedelta(minutes=10)
 

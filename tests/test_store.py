@@ -19,7 +19,7 @@ from alembic.script import ScriptDirectory
 
 from benchmarks.soak import KILLED, Site, run
 from detector.errors import StoreError
-from pipelines.scoring import batch_transaction as incremental
+from pipelines.scoring import batch_transaction
 from pipelines.service.leader import Leadership
 from pipelines.store import Base, Batch, Cursor, DueTime, Run, Store, open_store
 from pipelines.store import access_tables as _access_tables  # noqa: F401 - they are in the same database
@@ -240,7 +240,7 @@ def test_database_restart_in_the_middle(
 ) -> None:
     """A run whose database is restarted under it goes on or fails; the next one works, and every row is scored once."""
     put(postgres_site, "a.parquet", 0, 50)
-    reached = incremental.failpoint
+    reached = batch_transaction.failpoint
 
     def restart(name: str) -> None:
         reached(name)
@@ -248,7 +248,7 @@ def test_database_restart_in_the_middle(
             postgres.stop()
             postgres.start()
 
-    monkeypatch.setattr(incremental, "failpoint", restart)
+    monkeypatch.setattr(batch_transaction, "failpoint", restart)
     outcomes: list[Any] = []
     try:
         outcomes.append(score(postgres_site).rows)

@@ -14,7 +14,8 @@ from detector.encoders.table import UNSEEN, FittedNetwork, TableAutoencoder, _co
 from detector.errors import SettingError
 from detector.onnx.graph import Graph
 from detector.onnx.text import join
-from detector.training.loop import LOSSES, Training, keras_session
+from detector.training.loop import keras_session
+from detector.training.settings import LOSSES, Training
 
 CARDINALITIES = (4, 5)
 N_VALUES = 3

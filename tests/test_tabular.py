@@ -21,7 +21,7 @@ from detector.detectors.table.detector import TabularDetector
 from detector.encoders.table import TableAutoencoder
 from detector.errors import DataError, SchemaError, SettingError, UnfittedError
 from detector.schema import Schema
-from detector.training.loop import Training
+from detector.training.settings import Training
 
 SMALL = TableAutoencoder(
     hidden=(8,), code=4, embedding=2, groups=0, training=Training(epochs=1, least_steps=5, batch_size=64)

@@ -20,7 +20,7 @@ from detector.errors import SettingError, SourceError
 from pipelines.config import load_config
 from pipelines.config.topics import TopicSection
 from pipelines.ingest.topic import FollowedTopic, shared
-from pipelines.scoring import replay as again
+from pipelines.scoring import replay
 from pipelines.sources import open_source
 from pipelines.sources import topic as reading
 from pipelines.sources.topic import Topic, TopicReader
@@ -195,7 +195,7 @@ def test_new_starts_after_what_is_there(site: Site, broker: Broker, name: str) -
 
     assert keys(site) == [20, 21, 22, 23]
     with opened(site) as store, pytest.raises(SettingError, match="cannot be made up for"):
-        again.backfill(context(site, store, arguments={"actor": "ann", "reason": "asked"}))
+        replay.backfill(context(site, store, arguments={"actor": "ann", "reason": "asked"}))
 
 
 def test_replay_reads_the_messages_again(site: Site, broker: Broker, name: str) -> None:
@@ -203,7 +203,7 @@ def test_replay_reads_the_messages_again(site: Site, broker: Broker, name: str) 
     broker.send_rows(name, draw(20, first=0, seed=0))
     score(site)
     with opened(site) as store:
-        found = again.replay(context(site, store, arguments={"actor": "ann", "reason": "asked"}))
+        found = replay.replay(context(site, store, arguments={"actor": "ann", "reason": "asked"}))
 
     assert found.rows == 20
     assert keys(site) == list(range(20))

@@ -13,16 +13,8 @@ import pytest
 from scipy.sparse import csr_array
 
 from detector.errors import DataError, DetectorError, MissingExtraError, SettingError
-from detector.training.loop import (
-    OPTIMISERS,
-    Training,
-    _mean_row_loss,
-    _optimiser,
-    _schedule,
-    keras_session,
-    penalty,
-    train,
-)
+from detector.training.loop import _mean_row_loss, _optimiser, _schedule, keras_session, penalty, train
+from detector.training.settings import OPTIMISERS, Training
 
 STEADY = Training(epochs=4, least_steps=50, max_steps=1000, batch_size=50, learning_rate=0.1, patience=50)
 

@@ -1,7 +1,4 @@
-"""Risk → p-value: the share of normal rows at least this risky, counted among rows that were not learnt from.
-
-``detector.decide.policy`` turns p-values into flags; its names can be had from here too.
-"""
+"""Risk → p-value: the share of normal rows at least this risky, counted among rows that were not learnt from."""
 
 from __future__ import annotations
 
@@ -15,12 +12,10 @@ from numpy.typing import ArrayLike, NDArray
 from detector.arrays import Flags, Floats
 from detector.checks import one_of
 from detector.decide.contamination import find_contamination
-from detector.decide.policy import Budget, Policy, discoveries, level, row_of_numbers, severity, share
+from detector.decide.numbers import level, row_of_numbers, share
 from detector.decide.support import Support
 from detector.decide.tails import MIN_ROWS_FOR_TAIL, MOST_TRUST, SMALLEST_TAIL_P, BeyondLargest, ParetoTail
 from detector.errors import BundleError, DataError, SettingError
-
-__all__ = ["Budget", "Calibrator", "ParetoTail", "Policy", "discoveries", "severity"]
 
 EMPIRICAL, PARETO, EXTRAPOLATED = "empirical", "pareto", "extrapolated"
 TAILS = (EMPIRICAL, PARETO, EXTRAPOLATED)

@@ -1,4 +1,4 @@
-"""p-values → flags, and how severe each is.
+"""p-values → flags.
 
 A policy has up to three rules, of which each may only take flags away.
 """
@@ -16,21 +16,11 @@ from detector.arrays import Flags, Floats
 from detector.decide.days import Used, group_by_day
 from detector.decide.fdr import Totals, discoveries
 from detector.decide.numbers import level, row_of_numbers, share
-from detector.decide.severity import SEVERITIES, severity
+from detector.decide.severity import SEVERITIES
 from detector.decide.support import Support
 from detector.errors import DataError, SettingError, ShapeError
 
-__all__ = [
-    "SEVERITIES",
-    "Budget",
-    "Decision",
-    "Policy",
-    "discoveries",
-    "level",
-    "row_of_numbers",
-    "severity",
-    "share",
-]
+__all__ = ["SEVERITIES", "Budget", "Decision", "Policy"]
 
 PERIODS = ("batch", "day")
 

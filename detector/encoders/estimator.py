@@ -21,7 +21,8 @@ from detector.encoders.scaling import Scaling
 from detector.errors import ShapeError, UnfittedError
 from detector.onnx.graph import Graph
 from detector.onnx.parity import largest_difference
-from detector.training.loop import LOSSES, OnEpoch, Rows, Training, keras_session, train
+from detector.training.loop import OnEpoch, Rows, keras_session, train
+from detector.training.settings import LOSSES, Training
 
 SHARED = {
     "code": (

@@ -13,7 +13,8 @@ from detector.checks import check_least, one_of
 from detector.encoders.checks import check_heads
 from detector.encoders.compiled import Built, compiled
 from detector.encoders.export import answers
-from detector.training.loop import OnEpoch, Training, keras_session, train
+from detector.training.loop import OnEpoch, keras_session, train
+from detector.training.settings import Training
 
 if TYPE_CHECKING:
     import onnx

@@ -12,7 +12,8 @@ from detector.checks import one_of
 from detector.encoders.checks import check_heads
 from detector.encoders.export import answers, export
 from detector.errors import SettingError
-from detector.training.loop import OnEpoch, Training, keras_session, penalty, train
+from detector.training.loop import OnEpoch, keras_session, penalty, train
+from detector.training.settings import Training
 
 if TYPE_CHECKING:
     import onnx
@@ -29,7 +30,7 @@ class FittedEvents:
     - ``scorer``: ``steps`` → ``residual``, the squared residual of each input, 0 where nothing is known, and
       ``foreseen``.
     - ``probe_residual``, (n_probe, n_inputs): ``residual`` as Keras computes it on the probe rows.
-    - ``history``: see ``training.train``.
+    - ``history``: see ``detector.training.loop.train``.
     """
 
     scorer: onnx.ModelProto

@@ -13,7 +13,8 @@ from detector.checks import one_of
 from detector.encoders.compiled import Built, compiled
 from detector.encoders.export import answers, cut
 from detector.errors import SettingError
-from detector.training.loop import LOSSES, OnEpoch, Training, keras_session, penalty, start_from, train
+from detector.training.loop import OnEpoch, keras_session, penalty, start_from, train
+from detector.training.settings import LOSSES, Training
 
 if TYPE_CHECKING:
     import onnx
@@ -37,7 +38,7 @@ class FittedNetwork:
     - ``decoder``: ``code`` → ``expected``, ``likelihood``.
     - ``probe_error``, (n_probe, n_inputs): ``error`` as Keras computes it on the probe rows.
     - ``weights``: for a warm start.
-    - ``history``: see ``training.train``.
+    - ``history``: see ``detector.training.loop.train``.
     """
 
     scorer: onnx.ModelProto

@@ -11,7 +11,8 @@ from sklearn.base import BaseEstimator
 
 from detector.encoders.estimator import AutoencoderMixin
 from detector.encoders.network import Network
-from detector.training.loop import Rows, Training
+from detector.training.loop import Rows
+from detector.training.settings import Training
 
 LEAST_VARIANCE = 1e-3
 

@@ -17,7 +17,6 @@ if TYPE_CHECKING:
     import onnx
     from sklearn.ensemble import IsolationForest
 
-Nodes = NDArray[np.int32]
 
 LEAF = -1
 PART = 256

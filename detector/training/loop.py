@@ -17,25 +17,12 @@ from numpy.typing import NDArray
 
 from detector.checks import one_of
 from detector.errors import DataError, MissingExtraError, WarmStartError
-from detector.training.settings import LOSSES, OPTIMISERS, SCHEDULES, Training
+from detector.training.settings import LOSSES, Training
 
 if TYPE_CHECKING:
     import keras
 
     from detector.training.trainer import Trainer
-
-__all__ = [
-    "LOSSES",
-    "OPTIMISERS",
-    "SCHEDULES",
-    "OnEpoch",
-    "Rows",
-    "Training",
-    "keras_session",
-    "penalty",
-    "start_from",
-    "train",
-]
 
 OnEpoch = Callable[[int, int], None]
 Rows = Any

@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from detector.metrics import ranking as evaluate
+from detector.metrics import ranking
 
 Floats = NDArray[np.float64]
 LEAST_ROWS = 50
@@ -69,8 +69,8 @@ def period_metrics(period: ScoredPeriod, risk: Floats) -> dict[str, float]:
         "flagged": float(flagged.sum()),
         "alerts_per_day": float(flagged.sum()) / days,
     }
-    if evaluate.has_both_classes(truth):
-        ranked = evaluate.ranking_metrics(truth, risk)
+    if ranking.has_both_classes(truth):
+        ranked = ranking.ranking_metrics(truth, risk)
         found |= {"auroc": ranked["auroc"], "ap": ranked["ap"], "prevalence": ranked["prevalence"]}
     if period.entity is not None:
         perfect = truth.fillna(0).to_numpy(dtype=np.float64)

@@ -139,7 +139,7 @@ def silence(
     as_json: AsJson = False,
 ) -> None:
     """Keep something quiet for a while, end that, or show what is silenced."""
-    from detector.decide.policy import SEVERITIES
+    from detector.decide.severity import SEVERITIES
     from pipelines.alerts.feedback.answers import find
     from pipelines.alerts.grouping import silences
     from pipelines.alerts.grouping.events import group_id

@@ -79,9 +79,9 @@ def init(
 ) -> None:
     """Look at a file and propose a configuration for it, or write a commented one to start from."""
     if path.is_file() or _holds_rows(path):
-        from pipelines.doctor.beginning import begin
+        from pipelines.doctor.init import init as run
 
-        print_report(begin(path, folder=folder or Path(), force=force), as_json=as_json)
+        print_report(run(path, folder=folder or Path(), force=force), as_json=as_json)
         return
     if path.suffix.lower() in DATA_FILES:
         raise SettingError(f"There is no file {path}. Name one that is there, or a folder for a new configuration.")

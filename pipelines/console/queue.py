@@ -12,7 +12,7 @@ from fastapi import APIRouter, Request
 from fastapi.responses import HTMLResponse
 from sqlalchemy.orm import Session
 
-from detector.decide.policy import SEVERITIES
+from detector.decide.severity import SEVERITIES
 from detector.errors import DataError
 from pipelines.alerts.feedback import answers
 from pipelines.alerts.outbox.cap import sources_of

@@ -17,7 +17,7 @@ from pipelines.config.rules import MOST_REASON, MOST_WHEN, STATES
 from pipelines.console.forms import Form, checked
 from pipelines.console.guard import PATH
 from pipelines.console.rendering import page
-from pipelines.rules.expression import FUNCTIONS
+from pipelines.rules.functions import FUNCTION_NAMES
 from pipelines.rules.kept import CONSOLE, find_rule, held_rules, put_rule, remove_rule, section_of
 from pipelines.rules.names import SAID
 from pipelines.rules.trial import RuleTrial
@@ -110,7 +110,7 @@ def _editor(
         "days": f"{days:g}",
         "columns": columns,
         "lists": names.lists,
-        "functions": FUNCTIONS,
+        "functions": FUNCTION_NAMES,
         "actions": ACTIONS,
         "severities": SEVERITIES,
         "states": STATES,

@@ -11,7 +11,7 @@ from rich.table import Table
 
 from detector.decide.policy import Policy
 from detector.detectors.table.scorer import UNSUPERVISED, TabularScorer
-from detector.metrics import ranking as evaluate
+from detector.metrics import ranking
 from detector.metrics.budget import budget_metrics, decision_metrics
 
 ALONE, TAUGHT = "members alone", "with chargebacks"
@@ -56,7 +56,7 @@ def side_by_side(decided: Mapping[str, pd.DataFrame], *, label: str, scenario: s
 
 def _numbers(rows: pd.DataFrame, label: str) -> dict[str, str]:
     truth, flagged = rows[label], rows["flagged"]
-    ranked = evaluate.ranking_metrics(truth, rows["risk"])
+    ranked = ranking.ranking_metrics(truth, rows["risk"])
     decided = decision_metrics(truth, flagged)
     first = budget_metrics(truth, rows["risk"], RISKIEST)
     return {

@@ -10,7 +10,7 @@ from typing import Any
 
 import pandas as pd
 
-from detector.metrics import ranking as evaluate
+from detector.metrics import ranking
 from detector.metrics.budget import decision_metrics
 from detector.metrics.events import event_metrics
 from pipelines.config import FILE_NAME, load_config
@@ -176,7 +176,7 @@ def _truth_of(event: object, fresh: pd.DataFrame) -> str:
 def _against_truth(scores: pd.DataFrame, events: pd.DataFrame, fresh: pd.DataFrame) -> Sequence[str]:
     known = fresh[["time", "machine", "anomaly", "anomaly_kind"]]
     joined = scores.merge(known, on=["time", "machine"]).sort_values(["machine", "time"], ignore_index=True)
-    ranked = evaluate.ranking_metrics(joined["anomaly"], joined["risk"])
+    ranked = ranking.ranking_metrics(joined["anomaly"], joined["risk"])
     decided = decision_metrics(joined["anomaly"], joined["flagged"])
     found = event_metrics(joined["anomaly"], joined["flagged"], joined["machine"])
     lines = [

@@ -8,7 +8,8 @@ from typing import Any
 
 import pandas as pd
 
-from detector.decide.policy import Policy, level
+from detector.decide.numbers import level
+from detector.decide.policy import Policy
 from detector.metrics.drift import Reference
 from detector.persist.bundle import Scorer
 from pipelines.factory.kinds import kind_of

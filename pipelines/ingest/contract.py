@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Protocol
@@ -41,6 +41,19 @@ class Proposal:
 
     window: Mapping[str, Any]
     claim: Callable[[Session, int], None] = _nothing
+
+
+@dataclass(frozen=True)
+class LeftOut:
+    """Which of the rows that were left out are to be scored after all; by default all.
+
+    - ``files``: The names of their files.
+    - ``since``, ``until``: Positions of the cursor's column, as people write them.
+    """
+
+    files: Sequence[str] = ()
+    since: str | None = None
+    until: str | None = None
 
 
 class FollowedSource(Protocol):
@@ -85,6 +98,21 @@ class FollowedSource(Protocol):
         What cannot be read any more is left out; a table leaves it to the caller to tell the window's rows by their
         key.
         """
+        ...
+
+    def left_out(self, wanted: LeftOut, now: datetime) -> list[Proposal]:
+        """The windows of what was left out.
+
+        Raises ``SettingError`` if the source cannot say what is wanted, or what is wanted was not left out.
+        """
+        ...
+
+    def can_replay(self, window: Mapping[str, Any]) -> bool:
+        """Whether the rows of a window that was scored are there as they were, as far as the source can tell."""
+        ...
+
+    def replayed(self, window: Mapping[str, Any]) -> Mapping[str, Any]:
+        """The window with which the rows of one that was scored are read again."""
         ...
 
     def lag(self, now: datetime) -> Lag:

@@ -16,7 +16,7 @@ from detector.errors import SchemaError, SettingError, SourceError, nearest
 from detector.schema import Schema
 from pipelines.config import ServiceSection, SourceSection
 from pipelines.ingest.batch import InputBatch, ReadFacts
-from pipelines.ingest.contract import Lag, Proposal
+from pipelines.ingest.contract import Lag, LeftOut, Proposal
 from pipelines.ingest.copies import split_copies
 from pipelines.ingest.file_changes import RESTORED, Inspector, is_new
 from pipelines.ingest.files import FileWindow, columns_of, frames_of
@@ -125,9 +125,17 @@ class FollowedFolder:
         if not entries:
             return None
         window = {"files": entries}
-        return Proposal(window, self.mark(window, now))
+        return Proposal(window, self._mark(window, now))
 
-    def left_out(self, names: Sequence[str]) -> list[dict[str, Any]]:
+    def left_out(self, wanted: LeftOut, now: datetime) -> list[Proposal]:
+        """A window for each file that was never scored, or not as it is now; see ``FollowedSource``."""
+        if wanted.since or wanted.until:
+            raise SettingError(
+                "Files have no position. Name them with --file, or leave it out for all that were skipped."
+            )
+        return [Proposal(window, self._mark(window, now)) for window in self._left_out(wanted.files)]
+
+    def _left_out(self, names: Sequence[str]) -> list[dict[str, Any]]:
         """Windows of the files that were never scored, or not as they are now: those named, or all that were skipped.
 
         Of one that is named and was scored, the rows that have scores are left alone, by their key.
@@ -165,7 +173,7 @@ class FollowedFolder:
             windows.append({"files": [entry]})
         return windows
 
-    def mark(self, window: Mapping[str, Any], now: datetime) -> Callable[[Session, int], None]:
+    def _mark(self, window: Mapping[str, Any], now: datetime) -> Callable[[Session, int], None]:
         """What marks the files of a window as taken."""
 
         def claim(session: Session, batch: int) -> None:
@@ -177,6 +185,14 @@ class FollowedFolder:
     def is_intact(self, window: Mapping[str, Any]) -> bool:
         """Whether every file of it is as it was when it was claimed."""
         return all(self._is_intact(entry) for entry in window["files"])
+
+    def can_replay(self, window: Mapping[str, Any]) -> bool:
+        """Whether every file of it begins as it did when it was scored."""
+        return self.is_intact(window)
+
+    def replayed(self, window: Mapping[str, Any]) -> Mapping[str, Any]:
+        """The same rows of the same files."""
+        return window
 
     def _is_intact(self, entry: Mapping[str, Any]) -> bool:
         path = self.base / entry["name"]

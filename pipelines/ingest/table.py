@@ -14,7 +14,7 @@ from detector.cleaning.values import read_names
 from detector.errors import SchemaError, SettingError, SourceError, nearest
 from pipelines.config.formats import FormatSection
 from pipelines.ingest.batch import InputBatch, ReadFacts
-from pipelines.ingest.contract import Lag, Proposal
+from pipelines.ingest.contract import Lag, LeftOut, Proposal
 from pipelines.ingest.rows import WindowReader
 from pipelines.sources.formats import frame_with_formats
 from pipelines.sources.source import Source
@@ -153,27 +153,36 @@ class FollowedTable:
         )
         self._remember(session, facts)
 
-    def left_out(self, since: str | None, until: str | None) -> list[dict[str, Any]]:
-        """Windows of what lies behind the cursor, from one position to another; the first and the cursor by default.
+    def left_out(self, wanted: LeftOut, now: datetime) -> list[Proposal]:
+        """What lies behind the cursor, from one position to another; the first and the cursor by default.
 
         Raises ``SettingError`` if nothing was scored yet, or a position cannot be read.
         """
+        del now
+        if wanted.files:
+            raise SettingError("A table has no files. Say from where to where with --since and --until.")
+        since, until = wanted.since, wanted.until
         position = self._position()
         if position is None:
             raise SettingError("Nothing was scored yet, so there is nothing to make up for: the first run scores it.")
         newest = from_json(position, self.cursor)
         end = newest if until is None else min(parse_position(until, newest), newest)
         after = None if since is None else parse_position(since, newest)
-        windows: list[dict[str, Any]] = []
+        found: list[Proposal] = []
         while after is None or after < end:
             upto = self._reader.highest(after, limit=self.batch_rows)
             if upto is None:
                 break
             upto = min(upto, end)
             first = None if after is None else to_json(after, self.cursor)
-            windows.append({"after": first, "upto": to_json(upto, self.cursor), "backfill": True})
+            found.append(Proposal({"after": first, "upto": to_json(upto, self.cursor), "backfill": True}))
             after = upto
-        return windows
+        return found
+
+    def can_replay(self, window: Mapping[str, Any]) -> bool:
+        """A table cannot tell: rows that are gone are not scored again."""
+        del window
+        return True
 
     def replayed(self, window: Mapping[str, Any]) -> dict[str, Any]:
         """The window of a batch that was scored, widened to where its late rows came from; the cursor stays."""

@@ -14,7 +14,7 @@ from detector.errors import SettingError, SourceError
 from detector.schema import Schema
 from pipelines.config.formats import FormatSection
 from pipelines.ingest.batch import InputBatch, ReadFacts
-from pipelines.ingest.contract import Lag, Proposal
+from pipelines.ingest.contract import Lag, LeftOut, Proposal
 from pipelines.sources.formats import frame_with_formats
 from pipelines.sources.topic import Offsets, Topic, as_text, event_of
 from pipelines.store import Cursor, Store
@@ -176,6 +176,26 @@ class FollowedTopic:
         for offsets in (before, after):
             for frame in self._frames(offsets, None):
                 yield frame_with_formats(frame, self.formats)
+
+    def left_out(self, wanted: LeftOut, now: datetime) -> list[Proposal]:
+        """None can be: the offsets say only how far the topic was scored.
+
+        Raises ``SettingError``.
+        """
+        del wanted, now
+        raise SettingError(
+            "Messages of a topic that the first look left out cannot be made up for. Score them from a file, or "
+            "begin anew with another `name` and `service.start: all`."
+        )
+
+    def can_replay(self, window: Mapping[str, Any]) -> bool:
+        """A topic tells when it is read: that fails if messages are gone."""
+        del window
+        return True
+
+    def replayed(self, window: Mapping[str, Any]) -> Mapping[str, Any]:
+        """The same offsets."""
+        return window
 
     def lag(self, now: datetime) -> Lag:
         """How many messages wait, and how old the oldest of the first partition that has some is."""

@@ -1,21 +1,18 @@
-"""What a job is given, and what it returns."""
+"""What a job is given, what it returns, and what one process keeps from run to run."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import threading
+from collections.abc import Callable, Hashable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, TypeVar, cast
 
 if TYPE_CHECKING:
     from sqlalchemy.orm import Session
 
     from pipelines.config import Config
     from pipelines.store import Store
-
-import threading
-from collections.abc import Hashable
-from typing import TypeVar, cast
 
 Kept = TypeVar("Kept")
 

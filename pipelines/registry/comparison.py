@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from detector.metrics import ranking as evaluate
+from detector.metrics import ranking
 
 
 @dataclass(frozen=True)
@@ -60,7 +60,7 @@ class Comparison:
     champion: Side
     challenger: Side
     basis: str
-    gain: evaluate.Interval
+    gain: ranking.Interval
     stability: float
     rows: int
     anomalies: int

@@ -66,7 +66,7 @@ class ReportContent:
     - ``unit``: what the alerts are: "rows" or "events".
     - ``reasons``: the reasons of each row of ``alerts``; without them its ``reasons`` text is shown.
     - ``policy``: the flagging rule in words: ``Policy.describe()``.
-    - ``calibration``: ``detector.metrics.ranking.calibration_metrics`` of held-out normal rows.
+    - ``calibration``: ``detector.metrics.calibration.calibration_metrics`` of held-out normal rows.
     - ``figures``: by name; the names of `CAPTIONS` get their caption.
     - ``quarantine``: rows by reason, see `quarantine_counts`.
     - ``model``: ``TabularScorer.metrics``.

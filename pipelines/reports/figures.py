@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from detector.errors import DataError
-from detector.metrics import ranking as evaluate
+from detector.metrics import ranking
 from detector.metrics.budget import budget_metrics
 from detector.metrics.calibration import alert_curve, calibration_metrics
 from pipelines.reports.style import (
@@ -111,7 +111,7 @@ def precision_recall(labels: ArrayLike, risk: ArrayLike, *, budget: int | None =
 
     Raises ``DataError`` if the known labels are all of one class.
     """
-    facts, curve = evaluate.ranking_metrics(labels, risk), evaluate.pr_curve(labels, risk)
+    facts, curve = ranking.ranking_metrics(labels, risk), ranking.pr_curve(labels, risk)
     figure, (axes,) = empty_figure()
     drawn = curve.iloc[_thinned(len(curve))]
     recall = np.append(0.0, drawn["recall"])
@@ -198,7 +198,7 @@ def calibration(p_value: ArrayLike) -> Figure:
 
 def _known(risk: ArrayLike, labels: ArrayLike | None) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     values = np.asarray(risk, dtype=np.float64)
-    truth = np.full(len(values), np.nan) if labels is None else evaluate.read_labels(labels)
+    truth = np.full(len(values), np.nan) if labels is None else ranking.read_labels(labels)
     finite = np.isfinite(values)
     if not finite.any():
         raise DataError("There is no risk to draw. Score at least one row first.")

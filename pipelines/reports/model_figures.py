@@ -13,7 +13,7 @@ import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 
 from detector.errors import DataError
-from detector.metrics import ranking as evaluate
+from detector.metrics import ranking
 from pipelines.reports.style import (
     BLUE,
     INK_ON_COLOUR,
@@ -95,7 +95,7 @@ def code_map(codes: ArrayLike, *, risk: ArrayLike | None = None, labels: ArrayLi
     - ``labels`` (n_rows,): 1 anomalous, 0 normal, missing unknown.
     """
     points, explained = _principal(np.asarray(codes, dtype=np.float64))
-    truth = np.full(len(points), np.nan) if labels is None else evaluate.read_labels(labels)
+    truth = np.full(len(points), np.nan) if labels is None else ranking.read_labels(labels)
     level = np.zeros(len(points)) if risk is None else np.asarray(risk, dtype=np.float64)
     kept = _sample(len(points), keep=truth == 1)
     kept = kept[np.argsort(np.nan_to_num(level[kept]), kind="stable")]
@@ -125,7 +125,7 @@ def code_map(codes: ArrayLike, *, risk: ArrayLike | None = None, labels: ArrayLi
 @in_house_style
 def member_correlation(scores: pd.DataFrame) -> Figure:
     """Rank correlation of the members' scores as a small table of squares."""
-    matrix = evaluate.member_correlation(scores)
+    matrix = ranking.member_correlation(scores)
     names, values = [str(name).replace("_", " ") for name in matrix.columns], matrix.to_numpy()
     size = len(names)
     figure, (axes,) = empty_figure(height=1.4 + 0.55 * size)

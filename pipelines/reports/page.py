@@ -23,9 +23,9 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup, escape
 
 from detector.atomic import write_whole
-from detector.decide.policy import SEVERITIES
+from detector.decide.severity import SEVERITIES
 from detector.errors import SinkError
-from pipelines.reports import style as figure_style
+from pipelines.reports import style
 from pipelines.reports.content import ReportContent
 from pipelines.reports.findings import findings_of, tiles_of, weights_of
 
@@ -163,8 +163,8 @@ def as_svg(figures: Mapping[str, Figure]) -> list[dict[str, Any]]:
     return [
         {
             "name": name,
-            "svg": Markup(figure_style.to_svg(figure)),
-            "title": figure_style.title_of(figure),
+            "svg": Markup(style.to_svg(figure)),
+            "title": style.title_of(figure),
             "caption": CAPTIONS.get(name, ""),
         }
         for name, figure in figures.items()
@@ -265,7 +265,7 @@ def _count(value: float) -> str:
 
 
 def _share(value: float) -> str:
-    return "–" if value is None or math.isnan(value) else figure_style.percent(float(value))
+    return "–" if value is None or math.isnan(value) else style.percent(float(value))
 
 
 def _number(value: Any) -> str:

@@ -15,8 +15,8 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from detector.cleaning.values import naive_utc
-from detector.decide.beside import Seen
 from detector.decide.days import Used
+from detector.decide.overrides import Override
 from detector.decide.policy import Decision
 from detector.decide.severity import SEVERITIES
 from detector.detectors.table.scoring import TableScoring
@@ -154,7 +154,7 @@ class Tally:
 
 
 class RuleRun:
-    """The rules over the rows of one batch, part by part, then all at once; see ``detector.decide.beside``.
+    """The rules over the rows of one batch, part by part, then all at once; see ``detector.decide.overrides``.
 
     A rule that fails is left out of the whole batch, and ``failed`` says why. Once it is decided, ``model`` are the
     rows that the policy flags, and ``flagged`` those that are flagged in the end, (n_rows,).
@@ -173,7 +173,7 @@ class RuleRun:
         for rule in self.rules:
             self._read_lists(rule)
 
-    def see(self, rows: pd.DataFrame, measures: pd.DataFrame) -> Seen:
+    def override(self, rows: pd.DataFrame, measures: pd.DataFrame) -> Override:
         """Which rows of a part each rule hits."""
         scores = {name: measures[name].to_numpy() for name in ("risk", "p_value")}
         values = Values(rows, scores, lists=self._lists, time=self.book.time, now=naive_utc(self.now))
@@ -191,7 +191,9 @@ class RuleRun:
             risk = scores["risk"].astype(np.float64).copy()
             for rule, each in raises:
                 risk[each] += rule.section.by
-        return Seen(risk, _any(self._acting("alert", hits), len(rows)), _any(self._acting("never", hits), len(rows)))
+        return Override(
+            risk, _any(self._acting("alert", hits), len(rows)), _any(self._acting("never", hits), len(rows))
+        )
 
     def _looked_up(self, values: Values) -> list[NDArray[np.bool_] | Exception | None]:
         """What each rule hits, or how it failed; None of those that have failed before. Many rows on two threads."""

@@ -12,12 +12,14 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from detector.cleaning.values import read_dates
 from detector.errors import SettingError, nearest
 from detector.features.feature import is_new
+from pipelines.rules.functions import COALESCE, FUNCTION_NAMES, FUNCTIONS
 from pipelines.rules.names import SAID, Kind, Names
 from pipelines.rules.syntax import MOST_VALUES, parse
 from pipelines.rules.values import Values
@@ -25,10 +27,11 @@ from pipelines.rules.values import Values
 if TYPE_CHECKING:
     from sqlglot import exp
 
-FUNCTIONS = ("abs", "coalesce", "contains", "ends_with", "hour", "length", "lower", "starts_with", "upper", "weekday")
 _ORDER = {"GT": pc.greater, "GTE": pc.greater_equal, "LT": pc.less, "LTE": pc.less_equal}
 _SAME = {"EQ": pc.equal, "NEQ": pc.not_equal}
 _SUMS = {"Add": pc.add, "Sub": pc.subtract, "Mul": pc.multiply}
+_NO_ROWS = Values.none()
+_NAMED_OTHERWISE = {"StartsWith": "starts_with", "EndsWith": "ends_with"}
 _SIGNS = {"GT": ">", "GTE": ">=", "LT": "<", "LTE": "<=", "EQ": "=", "NEQ": "!=", "Add": "+", "Sub": "-", "Mul": "*"}
 
 
@@ -284,32 +287,27 @@ class _Reader:
         if part.kind != "text" or not isinstance(pattern.literal, str):
             raise SettingError(f"{_said(node)}: `like` expected text and a pattern, such as merchant like 'shop%'.")
         text = pattern.literal
-        return Part("flag", f"({part.key} like {text!r})", lambda values: _whole(pc.match_like, part.of(values), text))
+        return Part("flag", f"({part.key} like {text!r})", lambda values: pc.match_like(part.of(values), text))
 
     def _function(self, node: exp.Expr) -> Part:
-        name = _function_name(node)
-        if name not in FUNCTIONS:
-            raise SettingError(f"{_said(node)} has no meaning in a rule. {nearest(name, FUNCTIONS)}")
-        given = _arguments(node)
-        parts = [self.part(each) for each in given]
-        wanted: tuple[Kind, ...] = _TAKES.get(name, ("text",))
-        if name == "coalesce":
+        name, given = _function_name(node), _arguments(node)
+        if name == COALESCE:
             return self._coalesce(node, given)
-        if name in ("contains", "starts_with", "ends_with"):
-            wanted = ("text", "text")
-        if tuple(part.kind for part in parts) != wanted:
+        if name not in FUNCTIONS:
+            raise SettingError(f"{_said(node)} has no meaning in a rule. {nearest(name, FUNCTION_NAMES)}")
+        function, parts = FUNCTIONS[name], [self.part(each) for each in given]
+        if tuple(part.kind for part in parts) != function.takes:
             raise SettingError(
-                f"{_said(node)}: {name} expected {' and '.join(SAID[kind] for kind in wanted)}, received "
+                f"{_said(node)}: {name} expected {' and '.join(SAID[kind] for kind in function.takes)}, received "
                 f"{' and '.join(SAID[part.kind] for part in parts) or 'nothing'}."
             )
         first, key = parts[0], f"{name}({', '.join(part.key for part in parts)})"
-        if len(parts) == 2:
-            piece, how = parts[1].literal, _PIECES[name]
-            if not isinstance(piece, str):
-                raise SettingError(f"{_said(node)}: the second part of {name} is text in single quotes.")
-            return Part("flag", key, lambda values: _whole(how, first.of(values), piece))
-        kind: Kind = "text" if name in ("lower", "upper") else "number"
-        return Part(kind, key, lambda values: _SINGLE[name](first.of(values)))
+        if len(parts) == 1:
+            return Part(function.gives, key, lambda values: function.run(first.of(values)))
+        text = parts[1].literal
+        if not isinstance(text, str):
+            raise SettingError(f"{_said(node)}: the second part of {name} is text in single quotes.")
+        return Part(function.gives, key, lambda values: function.run(first.of(values), text))
 
     def _coalesce(self, node: exp.Expr, given: Sequence[exp.Expr]) -> Part:
         if len(given) != 2:
@@ -322,24 +320,6 @@ class _Reader:
             f"coalesce({left.key}, {right.key})",
             lambda values: pc.coalesce(left.of(values), right.of(values)),
         )
-
-
-_NO_ROWS = Values.none()
-_PIECES = {"contains": pc.match_substring, "starts_with": pc.starts_with, "ends_with": pc.ends_with}
-_SINGLE: dict[str, Callable[[Any], Any]] = {
-    "abs": pc.abs,
-    "hour": lambda each: pc.cast(pc.hour(each), pa.float64()),
-    "length": lambda each: pc.cast(pc.utf8_length(each), pa.float64()),
-    "lower": pc.utf8_lower,
-    "upper": pc.utf8_upper,
-    "weekday": lambda each: pc.cast(pc.day_of_week(each, count_from_zero=False), pa.float64()),
-}
-_TAKES: dict[str, tuple[Kind, ...]] = {"abs": ("number",), "hour": ("time",), "weekday": ("time",)}
-_NAMES = {"StartsWith": "starts_with", "EndsWith": "ends_with"}
-
-
-def _whole(how: Callable[..., Any], column: Any, text: str) -> Any:
-    return how(column, text)
 
 
 def _divided(left: Any, right: Any) -> Any:
@@ -363,8 +343,6 @@ def _links(node: exp.Expr) -> list[exp.Expr]:
 
 
 def _moment(text: str) -> Part:
-    import pandas as pd
-
     read, unread = read_dates(pd.Series([text], dtype="str"))
     if unread[0] or read.isna()[0]:
         raise SettingError(f"'{text}' is no time. Write it as '2026-01-31' or '2026-01-31 14:00'.")
@@ -382,7 +360,7 @@ def _hint(column: Part, node: exp.Expr, value: Part) -> str:
 
 def _function_name(node: exp.Expr) -> str:
     name = type(node).__name__
-    found = str(node.this) if name == "Anonymous" else _NAMES.get(name, name)
+    found = str(node.this) if name == "Anonymous" else _NAMED_OTHERWISE.get(name, name)
     return found.lower()
 
 

@@ -24,7 +24,6 @@ from pipelines.sources import NoRowsError, open_source
 MOST_VALUES = 5_000_000
 REREAD_SECONDS = 60.0
 """A table is read anew after so long; a file at once when it has changed."""
-_NEVER = np.datetime64("NaT", "us")
 
 
 @dataclass(frozen=True)

@@ -11,6 +11,7 @@ import pandas as pd
 from detector.arrays import Floats
 from detector.cleaning.clean import clean
 from detector.cleaning.values import naive_utc
+from detector.detectors.series.events import curves_around
 from detector.detectors.series.scorer import SequenceScorer
 from detector.errors import DetectorError
 from pipelines.config import Config
@@ -111,7 +112,7 @@ def _drawn(scorer: SequenceScorer, rows: pd.DataFrame, alert: Alert, titles: Map
     step = _step(scorer)
     entity = "" if scorer.schema.entity is None else rows[scorer.schema.entity].iloc[0]
     event = {"entity": entity, "start": naive_utc(alert.first_at) - step, "end": naive_utc(alert.last_at) + step}
-    curves = scorer.score_steps(rows).curves(pd.DataFrame([event]), margin=SHOWN_AROUND)
+    curves = curves_around(scorer.score_steps(rows), pd.DataFrame([event]), margin=SHOWN_AROUND)
     found = []
     for name, title in titles.items():
         own = curves[curves["sensor"] == name]

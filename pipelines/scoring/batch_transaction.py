@@ -60,7 +60,7 @@ Finish = Callable[[Session, Batch, ReadFacts], None]
 
 
 @dataclass(frozen=True)
-class Outcome:
+class BatchOutcome:
     """A batch that is scored and staged, and waits to be committed."""
 
     scored: ScoredBatch
@@ -187,7 +187,7 @@ class Scoring:
         finish: Finish,
         rows: InputBatch | None = None,
         around: Around | None = None,
-    ) -> Outcome:
+    ) -> BatchOutcome:
         """Read, score, stage; then put everything in its place in one transaction, which ``finish`` completes.
 
         ``rows`` are those of the batch's window if not given; a detector that goes on needs those ``around`` a batch
@@ -216,7 +216,7 @@ class Scoring:
         self.followed.settle(session, window, facts, batch=batch.id, now=self.context.now)
         batch.window = window
 
-    def _stage(self, batch: Batch, rows: InputBatch, folder: Path, mode: Mode, around: Around | None) -> Outcome:
+    def _stage(self, batch: Batch, rows: InputBatch, folder: Path, mode: Mode, around: Around | None) -> BatchOutcome:
         """Score a batch and write its scores to where nobody sees them yet."""
         config, now = self.context.config, self.context.now
         known: Known = partial(self.sink.known, batch=batch.id, thoroughly=mode == "backfill")
@@ -260,10 +260,17 @@ class Scoring:
                 replaces=mode == "replay",
             )
         failpoint("score.staged")
-        alerts = with_notices(gathered.scores(), scored.notices) if batch.purpose == "score" else None
-        was = "done" if mode == "replay" else "claimed"
-        return Outcome(
-            scored, staged, rows.facts, quarantine.rows, quarantine.reasons, was, alerts, trial, memory, rules
+        return BatchOutcome(
+            scored=scored,
+            staged=staged,
+            facts=rows.facts,
+            quarantined=quarantine.rows,
+            reasons=quarantine.reasons,
+            was="done" if mode == "replay" else "claimed",
+            alerts=with_notices(gathered.scores(), scored.notices) if batch.purpose == "score" else None,
+            trial=trial,
+            memory=memory,
+            rules=rules,
         )
 
     def _rules(self) -> RuleRun | None:
@@ -275,7 +282,7 @@ class Scoring:
         book = rule_book_of(context.config, self.store, self.scorer.schema, context.cache)
         return None if book is None else book.begin(now=context.now)
 
-    def _commit(self, batch: Batch, outcome: Outcome, finish: Finish) -> None:
+    def _commit(self, batch: Batch, outcome: BatchOutcome, finish: Finish) -> None:
         scored, staged = outcome.scored, outcome.staged
         self.context.checkpoint()
         with self.store.write() as session:
@@ -323,7 +330,7 @@ class Scoring:
     def _quarantine_of(self, batch: Batch) -> Path:
         return quarantine_folder(self.context.config) / f"batch-{batch.id:08d}.csv"
 
-    def _shadow(self, batch: Batch, outcome: Outcome) -> None:
+    def _shadow(self, batch: Batch, outcome: BatchOutcome) -> None:
         """Have a challenger score the batch too, if one is on trial; that it fails harms nothing."""
         measured = [] if self.state is None else self.state.let_go()
         if outcome.trial is None:

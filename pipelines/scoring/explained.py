@@ -169,7 +169,7 @@ def _scored(
     """Scores and flags of all rows, with what rules say of them where there are any."""
     if rules is not None:
         rows = rows.assign(**typed(frame.loc[rows.index], rules.book.names.extra))
-    scoring = TableScoring(scorer, policy, explains=False, beside=rules)
+    scoring = TableScoring(scorer, policy, explains=False, overrides=rules)
     scoring.add(rows)
     if rules is None:
         (scores,) = scoring.scores(scoring.decide())

@@ -57,7 +57,7 @@ class InGroups:
         self._holding = Worker("holding", self._hold)
 
     def ask(self, asked: AskedEvent) -> Future[ScoredEvent]:
-        """What ``score_one`` says of an event, later; it has been held by then."""
+        """What ``score_together`` says of an event, later; it has been held by then."""
         waiting = _Waiting(asked)
         waiting.answer.set_running_or_notify_cancel()  # from now on nobody can cancel it
         self._scoring.put([waiting])

@@ -133,7 +133,7 @@ class OnRequest:
         rules = None if book is None else book.begin(now=now)
         if rules is not None:
             rows = rows.assign(**typed(frame.loc[rows.index], rules.book.names.extra))
-        scoring = TableScoring(scorer.scorer, scorer.policy, explains=False, beside=rules)
+        scoring = TableScoring(scorer.scorer, scorer.policy, explains=False, overrides=rules)
         scoring.add(rows)
         scores, note = self._decided(scoring, rules, scorer if explain else None, rows, now=now)
         held = 0

@@ -86,19 +86,6 @@ class _Read:
     counts_pending: bool = False
 
 
-def score_one(desk: OnRequest, event: Mapping[str, Any], *, now: datetime, keep: bool) -> ScoredEvent:
-    """Score one event, given as it came, and hold it.
-
-    Raises ``NotPlainError`` where it takes ``OnRequest.score``; ``BusyError`` and ``DataError`` as that does.
-    """
-    (found,) = score_together(desk, [AskedEvent(event, keep, now)], PendingEvents())
-    if isinstance(found, NotPlainError):
-        raise found
-    if found.to_hold is not None:
-        desk.held.hold({found.held_as: found.to_hold})
-    return found
-
-
 def score_together(
     desk: OnRequest, asked: Sequence[AskedEvent], pending: PendingEvents
 ) -> list[ScoredEvent | NotPlainError]:

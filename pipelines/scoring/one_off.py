@@ -235,8 +235,8 @@ def _score_series(run: _Run, scorer: SequenceScorer) -> SeriesReport:
             raise DataError(f"No row of {source.describe()} can be read. Give rows with readings.")
         quarantine.write(source.rejected)
         events = _worded(pd.concat([each for each in parts if len(each)] or parts[:1], ignore_index=True), words)
-        beside = stack.enter_context(open_sink(run.target.events))
-        beside.write(run.stamped(as_written(events.drop(columns="text"))))
+        events_sink = stack.enter_context(open_sink(run.target.events))
+        events_sink.write(run.stamped(as_written(events.drop(columns="text"))))
     return SeriesReport(
         rows=rows + len(source.rejected),
         scored=scored,
@@ -245,7 +245,7 @@ def _score_series(run: _Run, scorer: SequenceScorer) -> SeriesReport:
         quarantined=quarantine.rows,
         seconds=time.perf_counter() - run.started,
         output=sink.describe(),
-        events_output=beside.describe(),
+        events_output=events_sink.describe(),
         quarantine=quarantine.describe(),
         policy=policy.describe(),
         held=held,

@@ -14,7 +14,7 @@ from sqlalchemy.orm import Session
 from detector.cleaning.values import read_names
 from detector.errors import DataError, NotFoundError, SettingError
 from pipelines.ingest.batch import InputBatch, ReadFacts
-from pipelines.ingest.folder import FollowedFolder
+from pipelines.ingest.contract import LeftOut
 from pipelines.jobs.context import Context, JobOutcome
 from pipelines.scoring.batch_transaction import Scoring
 from pipelines.scoring.contract import Around
@@ -37,26 +37,8 @@ def backfill(context: Context) -> JobOutcome:
     scoring = Scoring(context, load_scorer(context.config, context.cache))
     scoring.tidy()
     arguments = context.arguments
-    followed = scoring.followed
-    if isinstance(followed, FollowedFolder):
-        if arguments.get("since") or arguments.get("until"):
-            raise SettingError(
-                "Files have no position. Name them with --file, or leave it out for all that were skipped."
-            )
-        windows = followed.left_out(arguments.get("files") or [])
-        marks = [followed.mark(window, context.now) for window in windows]
-    else:
-        from pipelines.ingest.table import FollowedTable
-
-        if context.config.source.topic is not None:
-            raise SettingError(
-                "Messages of a topic that the first look left out cannot be made up for. Score them from a file, or "
-                "begin anew with another `name` and `service.start: all`."
-            )
-        if arguments.get("files") or not isinstance(followed, FollowedTable):
-            raise SettingError("A table has no files. Say from where to where with --since and --until.")
-        windows = followed.left_out(arguments.get("since"), arguments.get("until"))
-        marks = [_nothing for _ in windows]
+    wanted = LeftOut(arguments.get("files") or (), arguments.get("since"), arguments.get("until"))
+    proposals = scoring.followed.left_out(wanted, context.now)
     totals, notices, trail = Totals(), [], _begin_trail(context, "backfill")
 
     def finish(session: Session, kept: Batch, facts: ReadFacts) -> None:
@@ -64,10 +46,10 @@ def backfill(context: Context) -> JobOutcome:
         record = session.get_one(Audit, trail)
         record.batches, record.rows = record.batches + 1, record.rows + kept.rows
 
-    for window, mark in zip(windows, marks, strict=True):
+    for proposal in proposals:
         if context.stopping():
             break
-        batch = scoring.claim(window, mark, purpose="backfill")
+        batch = scoring.claim(proposal.window, proposal.claim, purpose="backfill")
         if (refused := scoring.run(batch, finish=finish)) is not None:
             notices.append(refused)
             continue
@@ -92,7 +74,7 @@ def replay(context: Context) -> JobOutcome:
     for batch in _chosen(context, scoring.source):
         if context.stopping():
             break
-        if isinstance(scoring.followed, FollowedFolder) and not scoring.followed.is_intact(batch.window):
+        if not scoring.followed.can_replay(batch.window):
             notices.append(f"batch {batch.id} was left as it is: its files have changed or are gone")
             continue
         before = batch.model_version
@@ -150,7 +132,7 @@ def _around(scoring: Scoring, batch: Batch) -> Around:
 
     def opened(others: Iterable[Batch]) -> Iterator[tuple[InputBatch, datetime]]:
         for other in others:
-            if isinstance(scoring.followed, FollowedFolder) and not scoring.followed.is_intact(other.window):
+            if not scoring.followed.can_replay(other.window):
                 return
             yield _opened(scoring, other), other.claimed_at
 
@@ -168,11 +150,8 @@ def _opened(scoring: Scoring, batch: Batch) -> InputBatch:
 
 def _rows_of(scoring: Scoring, batch: Batch) -> InputBatch:
     """The rows that a batch scored, again; without keys all that it read."""
-    from pipelines.ingest.table import FollowedTable
-
-    followed, key = scoring.followed, scoring.scorer.schema.key
-    window = followed.replayed(batch.window) if isinstance(followed, FollowedTable) else batch.window
-    rows = followed.open(window)
+    key = scoring.scorer.schema.key
+    rows = scoring.followed.open(scoring.followed.replayed(batch.window))
     if key is None:
         return rows
     keys = scoring.sink.keys_of(batch.id)
@@ -210,7 +189,3 @@ def _begin_trail(context: Context, action: str) -> int:
         session.add(record)
         session.flush()
         return record.id
-
-
-def _nothing(session: Session, batch: int) -> None:
-    """A table needs no mark."""

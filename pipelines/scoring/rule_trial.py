@@ -105,7 +105,7 @@ def try_rule(
     runs = []
     for each in (book, then):
         run = each.begin(now=now)
-        scoring = TableScoring(measured.again(), policy, explains=False, beside=run)
+        scoring = TableScoring(measured.again(), policy, explains=False, overrides=run)
         for part in slices(rows):
             scoring.add(part)
         run.decide(scoring, None)

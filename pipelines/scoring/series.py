@@ -18,6 +18,7 @@ from detector.cleaning.quarantine import quarantine
 from detector.cleaning.values import naive_utc
 from detector.decide.days import counts_by_day
 from detector.decide.policy import Policy
+from detector.detectors.series.events import event_reasons_of
 from detector.detectors.series.groups import group_numbers
 from detector.detectors.series.scorer import SequenceScorer
 from detector.detectors.series.stream import Continued, Tail, continue_series, newest_of
@@ -239,16 +240,16 @@ class SeriesBatchScorer:
         if self.schema.key is None:
             places = rows[list(PLACES)].set_axis(list(ROW_COLUMNS), axis=1)
             named = pd.concat([places, named], axis=1)
-        if found.judged is None:
+        if found.scored is None:
             return named.assign(flagged=np.zeros(len(rows), dtype=bool)), Counter()
         day = None if self.schema.time is None else _days(rows, self.schema.time)
-        decision = found.judged.decide(self.policy, step=step, day=day, used=context.used)
-        scores = self.wording.scores(found.judged.row_scores(named, step, decision.flagged, explains=self.explains))
+        decision = found.scored.decide(self.policy, step=step, day=day, used=context.used)
+        scores = self.wording.scores(found.scored.row_scores(named, step, decision.flagged, explains=self.explains))
         if not self.explains:
             return scores, decision.by_gate
         own = [name for name in self.kept if name in rows]
         scores = scores.join(rows[own]) if own else scores
-        said = found.judged.event_reasons(step[decision.flagged], join=self.join)
+        said = event_reasons_of(found.scored, step[decision.flagged], join=self.join)
         reasons = pd.Series(
             [self.wording.reasons(said.get(at, [])) for at in step.tolist()], scores.index, dtype=object
         )

@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 
 from detector.cleaning.values import naive_utc
-from detector.decide.policy import severity
+from detector.decide.severity import severity
 from detector.detectors.series.scorer import SequenceScorer
 from detector.explain.reason import Reason
 from pipelines.config import Config

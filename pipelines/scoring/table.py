@@ -79,7 +79,7 @@ class TableBatchScorer:
             kept=self.kept,
             sample=self.sample,
             explains=self.explains,
-            beside=context.rules,
+            overrides=context.rules,
             spool=FrameFolder(context.folder),
         )
         scored = 0

@@ -22,12 +22,12 @@ from pipelines.config import Config
 from pipelines.config.difference import listed
 from pipelines.jobs.catalogue import load_jobs
 from pipelines.jobs.context import Context, JobOutcome, ProcessCache
+from pipelines.service.configuration_file import ConfigurationFile, Reading, check_serves
 from pipelines.service.facts import Facts
 from pipelines.service.http import PAGES, HttpServer, application
 from pipelines.service.leader import BEATS, Leadership
 from pipelines.service.memory import FreeMemory, share_arenas
 from pipelines.service.metrics import Metrics
-from pipelines.service.reload import ConfigurationFile, Reading, check_serves
 from pipelines.service.reload_record import tell
 from pipelines.service.reloads import Reloads
 from pipelines.service.runs import close_lost, note_unrun, run_job

@@ -18,7 +18,7 @@ from pipelines.config import Config
 from pipelines.ingest.contract import Lag
 from pipelines.jobs.context import ProcessCache
 from pipelines.service.reloads import Reloads
-from pipelines.service.room import room_of
+from pipelines.service.resources import resources_of
 from pipelines.store import DayFlags, Run, Store
 
 if TYPE_CHECKING:
@@ -88,7 +88,7 @@ class Facts:
             "Whether the configuration that serves is the file's: 1 or 0.",
             float(not self.refused),
         )
-        yield from room_of(self.config.bundle.parent)
+        yield from resources_of(self.config.bundle.parent)
         ready, _ = self.readiness()
         yield "ready", "Whether this instance could score: 1 or 0.", float(ready)
         if not ready:

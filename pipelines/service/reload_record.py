@@ -12,7 +12,7 @@ from sqlalchemy.orm import Session
 from pipelines.alerts.outbox.service_alerts import Trouble, is_open, report, report_over
 from pipelines.config import Config
 from pipelines.config.difference import listed
-from pipelines.service.reload import Reading
+from pipelines.service.configuration_file import Reading
 from pipelines.sinks.quarantine import kind_of
 from pipelines.store import Run, Store
 from pipelines.store.trail import write_down

@@ -9,7 +9,7 @@ from datetime import datetime
 
 from detector.errors import DataError, DetectorError
 from pipelines.config.difference import listed
-from pipelines.service.reload import Reading
+from pipelines.service.configuration_file import Reading
 from pipelines.store import Store
 from pipelines.store.trail import write_down
 

@@ -30,7 +30,7 @@ class TrainingRecord:
     """One training, as it is logged: `to_json` and `write_files` put it into the spool, `read` takes it out.
 
     - ``experiment``, ``model_name``: made if they do not exist.
-    - ``bundle``: the folder that ``detector.bundle.save`` wrote.
+    - ``bundle``: the folder that ``detector.persist.bundle.save`` wrote.
     - ``raw``: how raw rows are read and their features measured; it goes into the bundle that is logged.
     - ``example``: rows as the model takes them, raw and without the label; the first 5 are kept as the example.
     - ``optional``: columns that rows may come without.

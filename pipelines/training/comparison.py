@@ -13,8 +13,7 @@ from detector.cleaning.clean import clean
 from detector.decide.policy import Policy
 from detector.detectors.table.scorer import UNSUPERVISED
 from detector.errors import DataError
-from detector.metrics import compare
-from detector.metrics import ranking as evaluate
+from detector.metrics import compare, ranking
 from detector.metrics.budget import budget_metrics
 from detector.metrics.calibration import calibration_metrics
 from detector.metrics.inject import inject
@@ -68,7 +67,7 @@ def compare_on(
         budget = max(1, round(BUDGET_SHARE * len(rows)))
     budget = min(budget, max(1, len(rows) // 10))
     scores = [_scored(scorer, part, policy) for scorer, part in ((champion, theirs), (challenger, rows))]
-    labelled = int((labels == 1).sum()) >= config.retrain.least_anomalies and evaluate.has_both_classes(labels)
+    labelled = int((labels == 1).sum()) >= config.retrain.least_anomalies and ranking.has_both_classes(labels)
     if labelled:
         truth, risks = labels, (scores[0]["risk"].to_numpy(), scores[1]["risk"].to_numpy())
         gain = compare.precision_difference(
@@ -92,7 +91,7 @@ def compare_on(
         Side(
             risk=found["risk"].to_numpy(),
             p_value=found["p_value"].to_numpy(),
-            precision=evaluate.ranking_metrics(truth, risk)["ap"],
+            precision=ranking.ranking_metrics(truth, risk)["ap"],
             recall=recall,
             calibration=calibration_metrics(found["p_value"][normal])["calibration_distance"],
             alerts=alerts,

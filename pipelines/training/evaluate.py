@@ -11,9 +11,10 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from detector.cleaning.clean import clean
+from detector.cleaning.clean import Cleaned, clean
 from detector.decide.audit_sample import missed
 from detector.errors import DataError, SettingError
+from detector.features import Wording
 from detector.persist import bundle
 from detector.schema import Schema
 from pipelines.alerts.feedback.answers import realised
@@ -28,7 +29,7 @@ from pipelines.labels.feedback import Statements
 from pipelines.labels.known import with_answers
 from pipelines.progress import counted, percent, progress
 from pipelines.reports.content import ReportContent, column_facts, quarantine_counts
-from pipelines.reports.drift import drift_since
+from pipelines.reports.drift import Drift, drift_since
 from pipelines.reports.page import write_report
 from pipelines.sinks.quarantine import count_quarantined, why
 from pipelines.sources import open_source
@@ -97,13 +98,89 @@ def evaluate(config: Config, *, input: str, now: datetime) -> EvaluationReport: 
     """
     started = time.perf_counter()
     scorer = gated(bundle.load(config.bundle), config)
-    schema, kind = scorer.schema, KINDS[config.kind]
+    schema = scorer.schema
     if schema.label is None:
         raise SettingError(
             "`columns.label` names no column, so there is no truth to compare with. Name it, train again."
         )
     policy = policy_of(config.policy, schema)
-    source = open_source(config.source.at(input))
+    found = _read(config, input, schema, now=now)
+    rows, used = found.cleaned.rows, +found.reasons
+    with progress("Scoring", total=None):
+        if rows.empty:
+            raise DataError(f"None of the {counted(found.given)} can be used: {why(used)}. Mend them.")
+        reviewed, figures = review(scorer, rows, config, {})
+    if reviewed.truth is None:
+        unused = count_quarantined(used, of=found.given)
+        raise DataError(
+            f"{schema.label!r} holds no known anomaly or no known normal row among the {len(rows):,} rows "
+            f"read, so there is nothing to compare with. {' '.join([*unused, LABEL_SOME])}"
+        )
+    report = config.report.with_name(f"{config.report.stem}.evaluation.html")
+    wording = wording_of(config)
+    content = ReportContent(
+        name=scorer.name,
+        job="Evaluation",
+        made_at=now,
+        rows=found.given,
+        reviewed=len(reviewed.scored),
+        alternatives=alternatives(reviewed.scored),
+        drift=_drift(scorer, rows, reviewed, wording),
+        explain=explain_command(config, input),
+        flagged=int(reviewed.scored["flagged"].sum()),
+        quarantined=len(found.quarantine),
+        source=found.source,
+        seconds=time.perf_counter() - started,
+        notes=[found.note] if found.note else [],
+        truth=reviewed.truth,
+        ap_interval=reviewed.interval,
+        alerts=reviewed.alerts,
+        unit=KINDS[config.kind].unit,
+        reasons=reviewed.reasons,
+        policy=policy.describe(),
+        figures=figures,
+        columns=column_facts(found.frame, schema, wording),
+        quarantine=quarantine_counts(found.quarantine),
+        members=scorer.members,
+        model=scorer.metrics,
+        places={"Bundle": str(config.bundle)},
+    )
+    write_report(report, content)
+    return EvaluationReport(
+        rows=found.given,
+        quarantined=len(found.quarantine),
+        reviewed=reviewed,
+        report=report,
+        note=found.note,
+        answered=found.answered,
+        realised=realised(config),
+        missed=_missed(rows, reviewed.scored, config=config, schema=schema),
+    )
+
+
+@dataclass(frozen=True)
+class _Labelled:
+    """The rows of an evaluation.
+
+    - ``frame``: as read, with features and the labels that people gave since; ``answered`` of these.
+    - ``given``: how many there were.
+    - ``reasons``: how many cannot be used, by the kind of the reason.
+    - ``note``: what measuring the features has to say.
+    """
+
+    source: str
+    frame: pd.DataFrame
+    cleaned: Cleaned
+    quarantine: pd.DataFrame
+    given: int
+    reasons: Counter[str]
+    answered: int
+    note: str
+
+
+def _read(config: Config, place: str, schema: Schema, *, now: datetime) -> _Labelled:
+    """Read the rows, measure their features, add what people said of alerts, and clean them."""
+    source = open_source(config.source.at(place))
     engine = feature_engine_of(config, trained=True)
     given = schema if engine is None else schema.without(engine.features.names)
     said = Statements.answers(config)
@@ -112,7 +189,7 @@ def evaluate(config: Config, *, input: str, now: datetime) -> EvaluationReport: 
     wanted = [name for name in source.columns() if name in needed]
     with progress("Reading", total=source.estimate()) as advance:
         frame = source.read(columns=wanted, numeric=given.numeric, advance=advance)
-    note, given_rows, quarantined = "", len(frame) + len(source.rejected), [source.rejected]
+    rows, quarantined, note = len(frame) + len(source.rejected), [source.rejected], ""
     reasons = Counter({"a line that cannot be read": len(source.rejected)})
     if engine is not None:
         featured, note = engine.measure(frame, now=pd.Timestamp(now))
@@ -121,63 +198,17 @@ def evaluate(config: Config, *, input: str, now: datetime) -> EvaluationReport: 
     frame, answered = with_answers(frame, schema, said)
     cleaned = clean(frame, schema, labelled=True)
     reasons.update(cleaned.counts)
-    with progress("Scoring", total=None):
-        if cleaned.rows.empty:
-            raise DataError(f"None of the {counted(given_rows)} can be used: {why(+reasons)}. Mend them.")
-        reviewed, figures = review(scorer, cleaned.rows, config, {})
-    if reviewed.truth is None:
-        unused = count_quarantined(+reasons, of=given_rows)
-        raise DataError(
-            f"{schema.label!r} holds no known anomaly or no known normal row among the {len(cleaned.rows):,} rows "
-            f"read, so there is nothing to compare with. {' '.join([*unused, LABEL_SOME])}"
-        )
-    learnt, wording = reference_of(scorer.metrics), wording_of(config)
-    against = f"the rows that the detector learnt from{days_of(scorer)}".replace(" (rows from", " (from")
-    drift = None
-    if learnt is not None:
-        drift = drift_since(learnt, cleaned.rows, against=against, scores=reviewed.scored, wording=wording)
     quarantine = pd.concat([*quarantined, cleaned.quarantine], ignore_index=True)
-    report = config.report.with_name(f"{config.report.stem}.evaluation.html")
-    write_report(
-        report,
-        ReportContent(
-            name=scorer.name,
-            job="Evaluation",
-            made_at=now,
-            rows=given_rows,
-            reviewed=len(reviewed.scored),
-            alternatives=alternatives(reviewed.scored),
-            drift=drift,
-            explain=explain_command(config, input),
-            flagged=int(reviewed.scored["flagged"].sum()),
-            quarantined=len(quarantine),
-            source=source.describe(),
-            seconds=time.perf_counter() - started,
-            notes=[note] if note else [],
-            truth=reviewed.truth,
-            ap_interval=reviewed.interval,
-            alerts=reviewed.alerts,
-            unit=kind.unit,
-            reasons=reviewed.reasons,
-            policy=policy.describe(),
-            figures=figures,
-            columns=column_facts(frame, schema, wording),
-            quarantine=quarantine_counts(quarantine),
-            members=scorer.members,
-            model=scorer.metrics,
-            places={"Bundle": str(config.bundle)},
-        ),
-    )
-    return EvaluationReport(
-        rows=given_rows,
-        quarantined=len(quarantine),
-        reviewed=reviewed,
-        report=report,
-        note=note,
-        answered=answered,
-        realised=realised(config),
-        missed=_missed(cleaned.rows, reviewed.scored, config=config, schema=schema),
-    )
+    return _Labelled(source.describe(), frame, cleaned, quarantine, rows, reasons, answered, note)
+
+
+def _drift(scorer: bundle.Scorer, rows: pd.DataFrame, reviewed: Review, wording: Wording) -> Drift | None:
+    """The rows beside those that the detector learnt from; None where it does not know these."""
+    learnt = reference_of(scorer.metrics)
+    if learnt is None:
+        return None
+    against = f"the rows that the detector learnt from{days_of(scorer)}".replace(" (rows from", " (from")
+    return drift_since(learnt, rows, against=against, scores=reviewed.scored, wording=wording)
 
 
 def _missed(rows: pd.DataFrame, scored: pd.DataFrame, *, config: Config, schema: Schema) -> str | None:

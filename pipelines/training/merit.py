@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from detector.decide.policy import Policy
 from detector.detectors.table.scorer import UNSUPERVISED
 from detector.explain.reason import Reason
-from detector.metrics import ranking as evaluate
+from detector.metrics import ranking
 from detector.metrics.budget import budget_metrics, decision_metrics
 from pipelines.config import Config
 from pipelines.reports.content import Alternative
@@ -37,7 +37,7 @@ class Review:
     scored: pd.DataFrame
     metrics: dict[str, float]
     truth: dict[str, float] | None
-    interval: evaluate.Interval | None
+    interval: ranking.Interval | None
     alerts: pd.DataFrame
     reasons: list[list[Reason]] = field(default_factory=list)
 
@@ -85,7 +85,7 @@ def labels_of(rows: pd.DataFrame, label: str | None) -> NDArray[np.float64]:
     """The known truth of each row: 1, 0, or NaN where it is unknown."""
     if label is None or label not in rows:
         return np.full(len(rows), np.nan)
-    return evaluate.read_labels(rows[label])
+    return ranking.read_labels(rows[label])
 
 
 def against_labels(
@@ -100,12 +100,12 @@ def against_labels(
 
     ``members_flagged`` are the decisions of the members alone, where a head decides; theirs end in ``_members``.
     """
-    found = evaluate.ranking_metrics(labels, measures["risk"])
+    found = ranking.ranking_metrics(labels, measures["risk"])
     found |= budget_metrics(labels, measures["risk"], budget_of(policy, len(labels)))
     found |= decision_metrics(labels, flagged)
     same = [UNSUPERVISED] if UNSUPERVISED in measures and measures[UNSUPERVISED].equals(measures["risk"]) else []
     for name in measures.columns.drop(["risk", "p_value", *same]):
-        member = evaluate.ranking_metrics(labels, measures[name])
+        member = ranking.ranking_metrics(labels, measures[name])
         found |= {f"auroc_{name}": member["auroc"], f"ap_{name}": member["ap"]}
     if members_flagged is not None:
         alone = budget_metrics(labels, measures[UNSUPERVISED], budget_of(policy, len(labels)))
@@ -124,7 +124,7 @@ def budget_of(policy: Policy, rows: int) -> int:
 
 def correlations(scores: pd.DataFrame) -> dict[str, float]:
     """Rank correlation of each pair of members."""
-    matrix: Any = evaluate.member_correlation(scores)
+    matrix: Any = ranking.member_correlation(scores)
     names = list(matrix.columns)
     pairs = [(a, b) for i, a in enumerate(names) for b in names[i + 1 :]]
     return {f"rank_correlation_{a}_{b}": float(matrix.loc[a, b]) for a, b in pairs if np.isfinite(matrix.loc[a, b])}

@@ -26,7 +26,6 @@ from pipelines.progress import counted, phases, progress
 from pipelines.registry.comparison import Comparison
 from pipelines.registry.promotion import FAILED, KEEP, PROMOTE, SHADOW, Decision, decide, note_of, overtaken
 from pipelines.registry.registry import ModelRegistry, OnPromotion
-from pipelines.reports.drift import Drift
 from pipelines.reports.page import render
 from pipelines.scoring.shadow import begin_shadow, settle_shadow
 from pipelines.testing.failpoints import failpoint
@@ -161,15 +160,12 @@ def _retrain(run: _Run) -> RetrainReport:
     with registry.locked():
         name = registry.add(challenger, facts=_facts(challenger, found, reviewed), now=now)
     failpoint("retrain.compared")
+    made = Retraining(config, period, fitted, decision, found, reviewed, figures, champion, source, run.trigger, engine)
     page, kept = "", None
     if reviewed is not None:
-        drift = drift_of(config, champion, period.learn, challenger)
-        page = _page(run, name, period, challenger, reviewed, figures, found, decision, drift)
+        page = _page(run, name, made, reviewed)
         kept = _kept(run, name, page)
     if config.tracking.enabled:
-        made = Retraining(
-            config, period, fitted, decision, found, reviewed, figures, champion, source, run.trigger, engine
-        )
         keep_training(spool_of(config), made.record(registry, name, page))
     if engine is not None:
         engine.save(history_folder(config))
@@ -185,33 +181,24 @@ def _retrain(run: _Run) -> RetrainReport:
     )
 
 
-def _page(
-    run: _Run,
-    name: str,
-    period: TrainingPeriod,
-    challenger: bundle.Scorer,
-    reviewed: Review,
-    figures: dict[str, Figure],
-    found: Comparison | None,
-    decision: Decision,
-    drift: Drift | None,
-) -> str:
+def _page(run: _Run, name: str, made: Retraining, reviewed: Review) -> str:
     """The page about a challenger."""
+    period, challenger, found = made.period, made.fitted.detector.scorer_, made.comparison
     drawn = {} if found is None else {"comparison": comparison_figure(found)}
-    checks = [f"{'Met' if each.met else 'Not met'}: {each.asks} ({each.figures})." for each in decision.checks]
+    checks = [f"{'Met' if each.met else 'Not met'}: {each.asks} ({each.figures})." for each in made.decision.checks]
     content = training_content(
         run.config,
         challenger,
         reviewed,
-        drawn | figures,
+        drawn | made.figures,
         job="Retraining",
         now=run.now,
         frame=period.raw,
         source=f"{period.span}, compared on {len(period.compare):,} later rows" if found else period.span,
         seconds=time.monotonic() - run.begun,
-        notes=[decision.reason, *checks],
+        notes=[made.decision.reason, *checks],
         places={"Detector": str(run.registry.path_of(name))},
-        drift=drift,
+        drift=drift_of(run.config, made.champion, period.learn, challenger),
     )
     return render(content)
 

@@ -12,7 +12,7 @@ from detector.decide.policy import Policy
 from detector.detectors.table.scorer import UNSUPERVISED, TabularScorer
 from detector.explain.reason import in_words
 from detector.features import Wording
-from detector.metrics import ranking as evaluate
+from detector.metrics import ranking
 from detector.metrics.calibration import calibration_metrics
 from detector.persist.bundle import Scorer
 from pipelines.config import Config
@@ -66,12 +66,12 @@ def review_table(
     if len(rows) > 1 and len(scorer.members) > 1:
         metrics |= correlations(measures[list(scorer.members)])
     truth = interval = None
-    if evaluate.has_both_classes(labels):
+    if ranking.has_both_classes(labels):
         alone = None
         if scorer.serving_head is not None:
             alone = scorer.with_head(None).score(rows, policy, explains=False)["flagged"].to_numpy(dtype=bool)
         truth = against_labels(labels, measures, flagged, policy, members_flagged=alone)
-        interval = evaluate.average_precision_interval(labels, measures["risk"])
+        interval = ranking.average_precision_interval(labels, measures["risk"])
         scored["truth"] = labels
     alerts = scored[flagged].nlargest(MOST_SHOWN, "risk")
     reasons = [(wording or Wording()).reasons(each) for each in scorer.explain(rows.loc[alerts.index])]
@@ -103,7 +103,7 @@ def figures(
     if history and history.get("loss"):
         drawings["loss"] = draw.loss_curves(history)
     drawings["risk"] = draw.risk_histogram(scored["risk"], labels=labels, threshold=threshold)
-    if labels is not None and evaluate.has_both_classes(labels):
+    if labels is not None and ranking.has_both_classes(labels):
         drawings["precision_recall"] = draw.precision_recall(
             labels, scored["risk"], budget=budget_of(policy, len(scored))
         )

@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
-from detector.cleaning.clean import Cleaned
 from detector.cleaning.values import read_dates
 from detector.errors import DataError
 from detector.persist.bundle import Scorer
@@ -36,6 +35,7 @@ from pipelines.tracking.usage import Point
 from pipelines.training.compared_settings import compared_settings, whole_settings
 from pipelines.training.comparison import comparison_figure
 from pipelines.training.merit import Review
+from pipelines.training.prepare import PreparedRows
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -55,24 +55,20 @@ class Fitted:
 
 @dataclass(frozen=True)
 class Trained:
-    """All that is known of one training: what was read, the detector, and its review on rows kept apart."""
+    """All that is known of one training: the rows, the detector, and its review on those kept apart."""
 
     config: Config
-    source: Source
+    prepared: PreparedRows
     detector: TabularDetector
-    frame: pd.DataFrame
-    cleaned: Cleaned
-    rows: pd.DataFrame
-    kept_apart: pd.DataFrame
     reviewed: Review
     figures: dict[str, Figure]
-    engine: FeatureEngine | None = None
 
     def record(self, page: str = "") -> TrainingRecord:
         """As MLflow holds it, with the report."""
         config, scorer, reviewed = self.config, self.detector.scorer_, self.reviewed
+        prepared, rows = self.prepared, self.prepared.rows
         policy = policy_of(config.policy, scorer.schema)
-        lines = [f"{config.name}: learnt from {len(self.rows):,} rows."]
+        lines = [f"{config.name}: learnt from {len(rows):,} rows."]
         if reviewed.truth is not None:
             lines.append(
                 f"On {reviewed.truth['labelled']:,.0f} labelled rows kept apart: AUROC {reviewed.truth['auroc']:.3f}, "
@@ -86,12 +82,12 @@ class Trained:
         return TrainingRecord(
             **_common(config),
             bundle=config.bundle,
-            **_input(self.kept_apart, self.frame, scorer, config, self.engine),
-            dataset=_dataset(f"{config.name}, learnt", self.source, self.rows, scorer.schema),
-            compared=_dataset(f"{config.name}, kept apart", self.source, self.kept_apart, scorer.schema),
+            **_input(prepared.kept_apart, prepared.frame, scorer, config, prepared.engine),
+            dataset=_dataset(f"{config.name}, learnt", prepared.source, rows, scorer.schema),
+            compared=_dataset(f"{config.name}, kept apart", prepared.source, prepared.kept_apart, scorer.schema),
             metrics=_finite(reviewed.all_metrics),
-            fit_metrics=_numbers(scorer.metrics) | {"rows": float(len(self.rows))},
-            members=_members(scorer, reviewed, len(self.rows)),
+            fit_metrics=_numbers(scorer.metrics) | {"rows": float(len(rows))},
+            members=_members(scorer, reviewed, len(rows)),
             curves=self.detector.history_,
             figures=self.figures,
             texts={"settings.yaml": whole_settings(config)} | ({"report.html": page} if page else {}),
@@ -101,7 +97,7 @@ class Trained:
                 "reason": "asked for by hand, compared with no other",
                 "trigger": "asked for",
                 "data window": f"{since} to {until}" if since else "all rows",
-                "rows": str(len(self.rows)),
+                "rows": str(len(rows)),
                 "members": ", ".join(scorer.members),
             }
             | commit_of(config)

@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING
 import pandas as pd
 
 from detector.decide.policy import Policy
+from detector.detectors.series.events import curves_around, events_of
 from detector.detectors.series.scored import ScoredSeries
 from detector.detectors.series.scorer import SequenceScorer
-from detector.metrics import ranking as evaluate
+from detector.metrics import ranking
 from detector.metrics.calibration import calibration_metrics
 from detector.metrics.events import event_metrics
 from pipelines.training.merit import MOST_SHOWN, Review, against_labels, correlations, labels_of
@@ -44,13 +45,13 @@ def review_series(
         metrics |= calibration_metrics(normal)
     if len(scorer.members) > 1:
         metrics |= correlations(measures[list(scorer.members)])
-    events = scored.events(flags, join=join).sort_values("risk", ascending=False, kind="stable")
+    events = events_of(scored, flags, join=join).sort_values("risk", ascending=False, kind="stable")
     truth = interval = None
-    if evaluate.has_both_classes(labels):
+    if ranking.has_both_classes(labels):
         verdicts["truth"] = labels
         truth = against_labels(labels, measures, flagged, policy)
         truth |= event_metrics(labels, flagged, named.get("entity"))
-        interval = evaluate.average_precision_interval(labels, measures["risk"])
+        interval = ranking.average_precision_interval(labels, measures["risk"])
         events["truth"] = [_holds_anomaly(verdicts, event) for _, event in events.iterrows()]
     metrics["events"] = float(len(events))
     return Review(verdicts, metrics, truth, interval, _as_alerts(events), list(events["reasons"][:MOST_SHOWN])), scored
@@ -84,7 +85,7 @@ def series_figures(
         whose=worst,
     )
     top = events.head(MOST_EVENTS_DRAWN)
-    curves = scored.curves(top.assign(entity=top.get("entity", "")), margin=CURVE_MARGIN)
+    curves = curves_around(scored, top.assign(entity=top.get("entity", "")), margin=CURVE_MARGIN)
     for number, (name, event) in enumerate(top.iterrows(), start=1):
         sensors = [reason.feature for reason in reviewed.reasons[number - 1]]
         drawings[f"event_{number}"] = event_curves(

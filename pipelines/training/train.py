@@ -11,34 +11,28 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 
-from detector.cleaning.clean import Cleaned, clean
 from detector.cleaning.quarantine import quarantine
 from detector.decide.calibrate import Calibrator
 from detector.decide.policy import Policy
 from detector.detectors.table.training_filters import count_reasons
-from detector.errors import BundleError, DataError
+from detector.errors import BundleError
 from detector.persist import bundle
-from detector.schema import Schema
 from pipelines.config import Config
-from pipelines.factory.detector import fit_warm, policy_of, refuse_taken_names
-from pipelines.factory.gates import gated, without_maintenance
+from pipelines.factory.detector import fit_warm, policy_of
+from pipelines.factory.gates import gated
 from pipelines.factory.kinds import KINDS
-from pipelines.factory.labelled_set import LabelledSet, head_note, labelled_set_of, train_head, without
-from pipelines.factory.leakage import suspects_note, suspects_of
-from pipelines.factory.machines import some_machines
+from pipelines.factory.labelled_set import head_note, train_head
 from pipelines.factory.metadata import add_metadata
-from pipelines.features.burn_in import warm
-from pipelines.features.engine import feature_engine_of, history_folder, statements_of
-from pipelines.ingest.usable import open_usable
-from pipelines.labels.feedback import Statements
-from pipelines.labels.known import with_known_labels, with_report_time
-from pipelines.progress import counted, percent, phases, progress
+from pipelines.features.engine import history_folder
+from pipelines.progress import counted, phases, progress
 from pipelines.registry.registry import ModelRegistry
 from pipelines.reports.content import ReportContent
+from pipelines.reports.drift import Drift
 from pipelines.reports.page import write_report
 from pipelines.sinks.quarantine import QuarantineSink
 from pipelines.training.merit import Review
 from pipelines.training.pages import drift_of, keep_page, training_content
+from pipelines.training.prepare import PreparedRows, prepare
 from pipelines.training.review import review
 from pipelines.training.run_record import Trained
 
@@ -46,7 +40,6 @@ if TYPE_CHECKING:
     from detector.detectors.table.detector import TabularDetector
     from pipelines.tracking import LoggedModel
 
-MANY_LOST = 0.01
 NONE_LEFT_OUT = pd.DataFrame({"row": [], "reason": []}, dtype=object)
 
 
@@ -101,60 +94,56 @@ def train(config: Config, *, now: datetime) -> TrainReport:
     """
     started = time.perf_counter()
     _check_places(config)
-    source = some_machines(open_usable(config), config)
-    kind = KINDS[config.kind]
-    engine = feature_engine_of(config, trained=False)
-    with progress("Reading", total=source.estimate()) as advance:
-        frame = kind.read(source, config, advance)
-    schema = kind.schema(frame, config)
-    refuse_taken_names(schema)
-    unmeasured = pd.DataFrame()
-    if engine is not None:
-        with progress("Measuring features", total=None):
-            featured = engine.learn(frame, now=pd.Timestamp(now))
-        schema, unmeasured = engine.schema(schema), featured.quarantine
-        frame = featured.rows
-    statements = statements_of(config, engine)
-    whole = engine is not None or config.train.rows is None
-    unmatched = _unmatched(frame, config, statements) if whole else None
-    frame = _some(frame, config)
-    policy = policy_of(config.policy, schema)
-    cleaned = clean(frame, schema, labelled=schema.label is not None, positions=frame.index)
-    quarantine_file = _quarantine(config)
-    with QuarantineSink(
-        quarantine_file, columns=[str(name) for name in frame.columns], escape=config.output.escape_formulas
-    ) as sink:
-        sink.write(unmeasured)
-        sink.write(cleaned.quarantine)
-        sink.write(source.rejected)
-    _refuse_too_few(cleaned, quarantine_file)
-    usable = with_report_time(cleaned.rows, frame, config)
-    working, idle = without_maintenance(cleaned.rows, config, schema)
-    rows, early = warm(working, str(schema.time), None if engine is None else engine.whole_from)
-    rows, kept_apart = kind.split(rows, config, schema)
-    labelled = labelled_set_of(usable.drop(index=kept_apart.index), config, schema, now=now, statements=statements)
-    rows = without(rows, labelled)
-    with phases("Training", unit="epochs") as on_step:
-        known = with_known_labels(rows, usable, config, schema, now=now, statements=statements)
-        detector = fit_warm(kind.detector(config, schema, on_step), known)
-    detector.on_step = None
-    if labelled is not None:
-        with progress("Learning from labels", total=None):
-            detector.scorer_ = train_head(detector.scorer_, labelled, config)
-    filtered = _write_filtered(config, detector, rows, frame)
+    prepared = prepare(config, now=now)
+    rows, kept_apart, kind = prepared.rows, prepared.kept_apart, KINDS[config.kind]
+    policy = policy_of(config.policy, prepared.schema)
+    detector = _fit(prepared, config, now=now)
+    filtered = _write_filtered(config, detector, rows, prepared.frame)
     with progress("Reviewing", total=None):
         reviewed, figures = review(gated(detector.scorer_, config), kept_apart, config, detector.history_)
     add_metadata(detector.scorer_, rows, kept_apart, policy=policy, now=now)
     drift = drift_of(config, _version_before(config), rows, detector.scorer_)
     ModelRegistry(config.bundle).put(detector.scorer_, now=now)
-    if engine is not None:
-        engine.save(history_folder(config))
-    trained = Trained(config, source, detector, frame, cleaned, rows, kept_apart, reviewed, figures, engine)
-    lost = _lost(cleaned, len(frame), quarantine_file)
-    hindsight = _hindsight(usable, labelled, config, schema)
+    if prepared.engine is not None:
+        prepared.engine.save(history_folder(config))
+    trained = Trained(config, prepared, detector, reviewed, figures)
     waiting = kind.waiting(detector.scorer_)
-    notes = [text for text in (early, idle, lost, hindsight, filtered, unmatched, waiting) if text is not None]
-    content = replace(_content(trained, notes, now=now, started=started), drift=drift)
+    notes = [*prepared.notes, *(text for text in (filtered, waiting) if text is not None)]
+    content = _content(trained, notes, drift, now=now, started=started)
+    logged, unsent = _publish(trained, content)
+    return TrainReport(
+        rows=len(rows),
+        quarantined=prepared.quarantined,
+        reviewed=reviewed,
+        metrics=reviewed.all_metrics,
+        seconds=time.perf_counter() - started,
+        bundle=config.bundle,
+        report=config.report,
+        quarantine=prepared.quarantine,
+        notes=notes,
+        left_out=kind.left_out(detector),
+        logged=logged,
+        note=_power_note(policy, kind.calibration(detector.scorer_), len(rows)),
+        head=head_note(detector.scorer_),
+        unsent=unsent,
+    )
+
+
+def _fit(prepared: PreparedRows, config: Config, *, now: datetime) -> TabularDetector:
+    """The detector, with a head where labels teach one."""
+    with phases("Training", unit="epochs") as on_step:
+        known = prepared.with_labels(config, now=now)
+        detector: TabularDetector = fit_warm(KINDS[config.kind].detector(config, prepared.schema, on_step), known)
+    detector.on_step = None
+    if prepared.labelled is not None:
+        with progress("Learning from labels", total=None):
+            detector.scorer_ = train_head(detector.scorer_, prepared.labelled, config)
+    return detector
+
+
+def _publish(trained: Trained, content: ReportContent) -> tuple[LoggedModel | None, list[str]]:
+    """Write the report, log the training, have the report say where, and keep it beside the detectors."""
+    config = trained.config
     write_report(config.report, content)
     logged: LoggedModel | None = None
     unsent: list[str] = []
@@ -163,25 +152,9 @@ def train(config: Config, *, now: datetime) -> TrainReport:
             logged, unsent = _log(trained)
     if logged is not None:
         places = {"MLflow model": logged.model_uri, "MLflow run": logged.url or str(logged.open_with)}
-        content = replace(content, places={**content.places, **places})
-        write_report(config.report, content)
+        write_report(config.report, replace(content, places={**content.places, **places}))
     keep_page(config, bundle.fingerprint(config.bundle.resolve()), config.report.read_text(encoding="utf-8"))
-    return TrainReport(
-        rows=len(rows),
-        quarantined=len(unmeasured) + len(cleaned.quarantine) + len(source.rejected),
-        reviewed=reviewed,
-        metrics=reviewed.all_metrics,
-        seconds=time.perf_counter() - started,
-        bundle=config.bundle,
-        report=config.report,
-        quarantine=quarantine_file,
-        notes=notes,
-        left_out=kind.left_out(detector),
-        logged=logged,
-        note=_power_note(policy, kind.calibration(detector.scorer_), len(rows)),
-        head=head_note(detector.scorer_),
-        unsent=unsent,
-    )
+    return logged, unsent
 
 
 def _power_note(policy: Policy, calibration: Calibrator, rows: int) -> str | None:
@@ -210,43 +183,6 @@ def _version_before(config: Config) -> bundle.Scorer | None:
         return None
 
 
-def _quarantine(config: Config) -> Path:
-    return config.bundle.with_name(f"{config.bundle.name}.quarantine.csv")
-
-
-def _unmatched(rows: pd.DataFrame, config: Config, statements: Statements | None) -> str | None:
-    """What to say of reports about rows that are not there."""
-    if statements is None or config.columns.key is None:
-        return None
-    unknown = statements.unmatched(rows[config.columns.key])
-    if not unknown:
-        return None
-    return (
-        f"{len(unknown):,} of {counted(statements.reports['key'].nunique(), 'reported key')} belong to no row, "
-        f"such as {unknown[0]!r}; they count for nothing. Check `train.head.reports.key`."
-    )
-
-
-def _hindsight(rows: pd.DataFrame, labelled: LabelledSet | None, config: Config, schema: Schema) -> str | None:
-    """What to say of columns that give the label away, where the head does not say it."""
-    if labelled is not None and (labelled.suspects or schema.time is not None):
-        return None
-    if schema.label is None or not KINDS[config.kind].rows_stand_alone:
-        return None
-    trusted = config.train.head.trusted
-    return suspects_note(suspects_of(rows, rows[schema.label], schema, trusted=trusted))
-
-
-def _some(frame: pd.DataFrame, config: Config) -> pd.DataFrame:
-    """A random sample of as many rows as are to be learnt from, in order."""
-    most = config.train.rows
-    return (
-        frame
-        if most is None or len(frame) <= most
-        else frame.sample(most, random_state=config.random_state).sort_index()
-    )
-
-
 def _write_filtered(config: Config, detector: TabularDetector, rows: pd.DataFrame, frame: pd.DataFrame) -> str | None:
     """Keep the rows that were left out of training, each with its reason; say how many."""
     left = getattr(detector, "left_out_", NONE_LEFT_OUT)  # a detector of series has no filters
@@ -262,32 +198,6 @@ def _write_filtered(config: Config, detector: TabularDetector, rows: pd.DataFram
     return f"Left out of training: {shown}. See each in {path}"
 
 
-def _refuse_too_few(cleaned: Cleaned, file: Path) -> None:
-    if len(cleaned.rows) < 3:
-        why = "; ".join(f"{reason} ({counted(count)})" for reason, count in list(cleaned.reasons().items())[:3])
-        raise DataError(
-            f"Expected at least 3 usable rows to learn from, received {len(cleaned.rows)}. "
-            + (
-                f"Left out: {why}. See each in {file}. Mend them, or say in `source.formats` how they are written: "
-                f"`detector doctor` proposes the form that fits."
-                if why
-                else "Give more rows."
-            )
-        )
-
-
-def _lost(cleaned: Cleaned, rows: int, file: Path) -> str | None:
-    """What to say of a fault that many rows have in common, which is then hardly theirs."""
-    many = {reason: count for reason, count in cleaned.reasons().items() if count > MANY_LOST * rows}
-    if not many:
-        return None
-    shown = "; ".join(f"{reason} ({percent(count / rows, 1)})" for reason, count in list(many.items())[:3])
-    return (
-        f"Many rows could not be used for one reason, and nothing like them is learnt: {shown}. See each in {file}; "
-        f"`detector doctor` says what to do."
-    )
-
-
 def _log(trained: Trained) -> tuple[LoggedModel | None, list[str]]:
     """Log it; if the server is down, say so, and send it later."""
     from pipelines.tracking import keep_training
@@ -299,7 +209,9 @@ def _log(trained: Trained) -> tuple[LoggedModel | None, list[str]]:
     return sent.models.get(entry), waiting_note(sent)
 
 
-def _content(trained: Trained, notes: list[str], *, now: datetime, started: float) -> ReportContent:
+def _content(
+    trained: Trained, notes: list[str], drift: Drift | None, *, now: datetime, started: float
+) -> ReportContent:
     config, reviewed, scorer = trained.config, trained.reviewed, trained.detector.scorer_
     kind = KINDS[config.kind]
     policy = policy_of(config.policy, scorer.schema)
@@ -311,9 +223,9 @@ def _content(trained: Trained, notes: list[str], *, now: datetime, started: floa
         trained.figures,
         job="Training",
         now=now,
-        frame=trained.frame,
-        quarantine=trained.cleaned.quarantine,
-        source=trained.source.describe(),
+        frame=trained.prepared.frame,
+        quarantine=trained.prepared.cleaned.quarantine,
+        source=trained.prepared.source.describe(),
         seconds=time.perf_counter() - started,
         notes=[
             *(f"{sentence}." for sentence in kind.left_out(trained.detector)),
@@ -321,4 +233,5 @@ def _content(trained: Trained, notes: list[str], *, now: datetime, started: floa
             *(note for note in said if note is not None),
         ],
         places={"Bundle": str(config.bundle)},
+        drift=drift,
     )

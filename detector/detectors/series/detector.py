@@ -19,10 +19,11 @@ from detector.checks import check_interval
 from detector.cleaning.clean import clean
 from detector.decide.policy import Policy
 from detector.detectors.series.encoders import EncoderChoice
+from detector.detectors.series.events import MARGIN, events_of
 from detector.detectors.series.fit import FittedSeries, Input, fit_scorer, read_input
 from detector.detectors.series.groups import SHARED
 from detector.detectors.series.recipe import MEMBERS, SeriesRecipe
-from detector.detectors.series.scored import MARGIN, ScoredSeries
+from detector.detectors.series.scored import ScoredSeries
 from detector.detectors.series.scorer import Models, SequenceScorer, SeriesVerdicts, Short, check_join
 from detector.errors import SchemaError, SettingError, UnfittedError, nearest
 from detector.members.residuals import Residuals
@@ -223,7 +224,7 @@ class SequenceDetector(OutlierMixin, BaseEstimator):  # type: ignore[misc]  # sc
         """The flagged segments, one line each; see ``SequenceScorer.judge``."""
         check_join(join)
         scored, _ = self._scored(X)
-        return scored.events(scored.flagged(policy), join=join)
+        return events_of(scored, scored.flagged(policy), join=join)
 
     def curves(self, X: Input, events: pd.DataFrame | pd.Series, *, margin: int = MARGIN) -> pd.DataFrame:
         """What each sensor read and what it should have, around events; see ``SequenceScorer.curves``."""

@@ -35,7 +35,7 @@ MAINTENANCE = "maintenance"
 
 
 @dataclass(frozen=True)
-class Decision:
+class GatedDecision:
     """What is told, and what was held back.
 
     - ``flagged``, (n,): decisions.

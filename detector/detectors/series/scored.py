@@ -1,4 +1,4 @@
-"""Whole series as their models see them: risk and p-value of each step, reasons, events and curves."""
+"""Whole series as their models see them: risk, p-value, decision and reasons of each step."""
 
 from __future__ import annotations
 
@@ -14,42 +14,25 @@ from numpy.typing import NDArray
 
 from detector.arrays import Counts, Flags, Floats
 from detector.decide.days import Used
-from detector.decide.policy import Policy, severity
-from detector.detectors.series.event_reasons import EventFacts, EventReasons, beyond_limit, first_of
-from detector.detectors.series.gating import MAINTENANCE, NAMES, OPEN, Decision, Gating
+from detector.decide.policy import Policy
+from detector.decide.severity import severity
+from detector.detectors.series.event_reasons import beyond_limit, first_of
+from detector.detectors.series.gating import MAINTENANCE, NAMES, OPEN, GatedDecision, Gating
 from detector.detectors.series.model import ModelledSeries, SeriesModel
-from detector.detectors.series.reasons import SensorReadings, duration
+from detector.detectors.series.reasons import SensorReadings
 from detector.detectors.series.recipe import PHASE
 from detector.errors import DataError
-from detector.explain.reason import Reason, in_words, no_reasons, reading
+from detector.explain.reason import Reason, no_reasons, reading
 from detector.series.gates import Gates
 from detector.series.resample import RegularSeries
-from detector.series.segments import near, runs
 
-MARGIN = 20
 HIGH = 1e-4
 """The p-value from which on a step is of high severity."""
-EVENT_COLUMNS = (
-    "entity",
-    "start",
-    "end",
-    "peak",
-    "steps",
-    "risk",
-    "p_value",
-    "severity",
-    "onset",
-    "change",
-    "direction",
-    "sensors",
-    "reasons",
-    "text",
-)
 
 
 @dataclass(frozen=True)
 class Part:
-    """The steps that one model judges, and their places among all."""
+    """The steps that one model scores, and their places among all."""
 
     place: Counts
     seen: ModelledSeries
@@ -61,14 +44,14 @@ class Part:
 
 
 class ScoredSeries:
-    """Series, each step judged by its model.
+    """Series, each step scored by its model.
 
     Parameters
     ----------
     series : RegularSeries
         All of them.
     parts : sequence of (SeriesModel, array)
-        Each model, and the steps it judges.
+        Each model, and the steps it scores.
     gates : Gates, optional
         What is told of the sensors.
     """
@@ -167,7 +150,7 @@ class ScoredSeries:
         step: Counts | None = None,
         day: NDArray[np.datetime64] | None = None,
         used: Used | None = None,
-    ) -> Decision:
+    ) -> GatedDecision:
         """The policy's decision on each of some steps, or of rows by their steps, as far as gates let it through.
 
         Without a policy, whether its risk is above the threshold. A reading outside its limits is told whatever the
@@ -193,7 +176,7 @@ class ScoredSeries:
             flagged = by_policy(p_value, risk)
         told = (flagged | self.outside[step].any(axis=1)) & ~quiet
         held = (raw & ~told) | (self.outside[step].any(axis=1) & quiet)
-        return Decision(told, held, Counter(str(each) for each in why[held] if each))
+        return GatedDecision(told, held, Counter(str(each) for each in why[held] if each))
 
     @cached_property
     def gatings(self) -> list[Gating]:
@@ -288,96 +271,6 @@ class ScoredSeries:
             said.append(replace(reason, observed=f"{reading(value)}, {limit}", is_phrase=True) if limit else reason)
         return said
 
-    def events(self, flagged: Flags, *, join: int = 0) -> pd.DataFrame:
-        """The flagged segments, one line each; see ``SequenceScorer.judge``."""
-        found = runs(flagged, self.series.segment, join)
-        risk = np.where(flagged, self.risk, -np.inf)  # a pause between joined segments is no peak
-        parts, severe = self.contributions(flagged) if found else self.risk[:0], self.severity(flagged)
-        lines = []
-        for first, last in found:
-            peak = first + int(np.argmax(risk[first : last + 1]))
-            steps = first + np.flatnonzero(flagged[first : last + 1])
-            facts = self._event(steps, parts, flagged)
-            lines.append(
-                {
-                    "entity": self.series.entity[first],
-                    "start": self._when(first),
-                    "end": self._when(last),
-                    "peak": self._when(peak),
-                    "steps": last - first + 1,
-                    "risk": self.risk[peak],
-                    "p_value": self.p_value[peak],
-                    "severity": severe[peak],
-                    "onset": self._when(facts.onset),
-                    "change": facts.change,
-                    "direction": facts.direction,
-                    "sensors": ", ".join(reason.feature for reason in facts.reasons),
-                    "reasons": facts.reasons,
-                    "text": f"{in_words(facts.reasons)} | {self._course(facts)}",
-                }
-            )
-        return pd.DataFrame(lines, columns=list(EVENT_COLUMNS))
-
-    def event_reasons(self, told: Counts, *, join: int = 0) -> dict[int, list[Reason]]:
-        """For each of these steps, the reasons of the event that it belongs to, with what came just before it.
-
-        That began where steps were as unusual as the least unusual of these, whether or not they were told then.
-        """
-        if not len(told):
-            return {}
-        unusual = (self.p_value <= self.p_value[told].max()) & ~self.quiet
-        wanted = np.zeros(len(self.series), dtype=bool)
-        wanted[told] = True
-        unusual |= wanted
-        events = [each for each in runs(unusual, self.series.segment, join) if wanted[each[0] : each[1] + 1].any()]
-        looked = np.zeros(len(self.series), dtype=bool)
-        for first, last in events:
-            looked[first : last + 1] = unusual[first : last + 1]
-        parts = self.contributions(looked)
-        found: dict[int, list[Reason]] = {}
-        for first, last in events:
-            steps = first + np.flatnonzero(looked[first : last + 1])
-            reasons = self._event(steps, parts, looked).reasons
-            found |= {int(step): reasons for step in steps if wanted[step]}
-        return found
-
-    def _event(self, steps: Counts, parts: Floats, flagged: Flags) -> EventFacts:
-        """What is said of an event of these flagged steps."""
-        part = next(part for part in self.parts if np.isin(steps[0], part.place))
-        return EventReasons(self.readings, part.seen, part.place, flagged, self.gates, self.outside).of(steps, parts)
-
-    def _course(self, facts: EventFacts) -> str:
-        """When the sensor at fault began to be off, for how long it was, and when it was worst."""
-        start, worst = self._when(facts.onset), self._when(facts.extreme)
-        if self.series.times is None:
-            return f"from row {start} for {facts.end - facts.onset + 1} steps, worst at row {worst}"
-        length = self._when(facts.end) - start + (self.series.every or pd.Timedelta(0))
-        return f"from {start:%Y-%m-%d %H:%M} for {duration(length)}, worst at {worst:%Y-%m-%d %H:%M}"
-
-    def curves(self, events: pd.DataFrame, *, margin: int = MARGIN) -> pd.DataFrame:
-        """What sensors read and should have read around events; see ``SequenceScorer.curves``."""
-        series, when = self.series, self.when
-        pieces = []
-        for name, event in events.iterrows():
-            inside = (series.entity == event["entity"]) & (when >= event["start"]) & (when <= event["end"])
-            steps = np.flatnonzero(near(inside, series.segment, margin))
-            added = self.contributions(inside)[steps]
-            for at, sensor in enumerate(series.sensors):
-                observed = np.where(series.observed[steps, at], series.values[steps, at], np.nan)
-                piece = {
-                    "event": name,
-                    "entity": event["entity"],
-                    "sensor": sensor,
-                    "when": when[steps],
-                    "observed": observed,
-                    "expected": self.expected[steps, at],
-                    "added": np.where(inside[steps], added[:, at], np.nan),
-                    "inside": inside[steps],
-                }
-                pieces.append(pd.DataFrame(piece))
-        columns = ["event", "entity", "sensor", "when", "observed", "expected", "added", "inside"]
-        return pd.concat(pieces, ignore_index=True) if pieces else pd.DataFrame(columns=columns)
-
     @cached_property
     def when(self) -> Any:
         """The time of each step; without times, the position of its row."""
@@ -386,10 +279,6 @@ class ScoredSeries:
         rows = np.empty(len(self.series), dtype=np.int64)
         rows[self.series.step] = self.series.rows.to_numpy()  # without times each row is a step of its own
         return rows
-
-    def _when(self, step: int) -> Any:
-        found = self.when[step]
-        return pd.Timestamp(found) if self.series.times is not None else int(found)
 
     def _gather(self, into: Floats, of_part: Callable[[Part], Any]) -> Floats:
         for part in self.parts:

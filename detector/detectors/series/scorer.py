@@ -15,11 +15,12 @@ from detector.cleaning.clean import clean
 from detector.cleaning.quarantine import quarantine
 from detector.decide.calibrate import Calibrator
 from detector.decide.policy import Policy
+from detector.detectors.series.events import MARGIN, curves_around, events_of
 from detector.detectors.series.gating import holding
 from detector.detectors.series.groups import SHARED, group_of, places_by_entity
 from detector.detectors.series.model import SeriesModel, describe_models, rebuild_models
 from detector.detectors.series.recipe import PHASE
-from detector.detectors.series.scored import MARGIN, ScoredSeries, refuse_short
+from detector.detectors.series.scored import ScoredSeries, refuse_short
 from detector.errors import DataError, SchemaError, SettingError, nearest
 from detector.explain.reason import reasons_in_words
 from detector.onnx.parts import Parts
@@ -59,8 +60,8 @@ class SeriesVerdicts:
 class SequenceScorer:
     """A fitted detector for series. Made by ``SequenceDetector.fit`` or ``bundle.load``.
 
-    A row's risk depends on the rows around it, so series are judged whole; ``detector.detectors.series.stream``
-    judges them part by part, by the rows that it keeps. With ``trailing`` models it depends on the rows before it
+    A row's risk depends on the rows around it, so series are scored whole; ``detector.detectors.series.stream``
+    scores them part by part, by the rows that it keeps. With ``trailing`` models it depends on the rows before it
     alone.
 
     Parameters
@@ -72,7 +73,7 @@ class SequenceScorer:
     sampling : Sampling
         What becomes of gaps, uneven times and missing values; with the interval of the training series.
     short : {"reject", "pad"}
-        Whether a series shorter than a window is an error, or is judged as if its first row had lasted longer.
+        Whether a series shorter than a window is an error, or is scored as if its first row had lasted longer.
     shared : bool
         Whether all entities share one model.
     models : dict of str to SeriesModel
@@ -216,7 +217,7 @@ class SequenceScorer:
         return SeriesVerdicts(
             frame=self.of_rows(scored, cleaned.rows, flagged).sort_index().reset_index(drop=True),
             quarantine=_quarantined(frame, cleaned.quarantine, scored.series.quarantine),
-            events=scored.events(flagged, join=join),
+            events=events_of(scored, flagged, join=join),
             held=decision.by_gate,
         )
 
@@ -258,10 +259,10 @@ class SequenceScorer:
         DataFrame
             In the order of ``rows``; NaN in a row that has no step, such as the second of one time.
         """
-        judged = self.score_steps(rows)
-        values = np.column_stack([judged.risk, judged.p_value, judged.scores])
+        scored = self.score_steps(rows)
+        values = np.column_stack([scored.risk, scored.p_value, scored.scores])
         found = pd.DataFrame(
-            judged.series.to_rows(values), index=judged.series.rows, columns=["risk", "p_value", *self.members]
+            scored.series.to_rows(values), index=scored.series.rows, columns=["risk", "p_value", *self.members]
         )
         return found.reindex(rows.index)
 
@@ -290,7 +291,7 @@ class SequenceScorer:
             As ``judge``.
         """
         chosen = events.to_frame().T if isinstance(events, pd.Series) else events
-        return self.score_steps(clean(frame, self.schema).rows).curves(chosen, margin=margin)
+        return curves_around(self.score_steps(clean(frame, self.schema).rows), chosen, margin=margin)
 
     def can_judge(self, rows: pd.DataFrame) -> NDArray[np.bool_]:
         """Which cleaned rows belong to a series that has a model and is as long as its window."""
@@ -308,9 +309,9 @@ class SequenceScorer:
         if not len(rows):
             raise DataError("No row can be read: received n_samples = 0. Give rows with readings.")
         series = self.regular(rows)
-        judged = self.series_steps(series)
+        scored = self.series_steps(series)
         self._check_lengths(series)
-        return judged
+        return scored
 
     def regular(self, rows: pd.DataFrame) -> RegularSeries:
         """Cleaned rows on regular steps; no window reaches from a time of maintenance out of it, or into one."""
@@ -334,7 +335,7 @@ class SequenceScorer:
         return ScoredSeries(series, found, gates=self.gates)
 
     def model_of(self, entity: Any) -> SeriesModel:
-        """What an entity is judged by.
+        """What an entity is scored by.
 
         Raises
         ------
@@ -344,7 +345,7 @@ class SequenceScorer:
         return self._model(self._name_of(entity))
 
     def has_model(self, entity: Any) -> bool:
-        """Whether an entity can be judged."""
+        """Whether an entity can be scored."""
         return self._name_of(entity) in self.models
 
     def _name_of(self, entity: Any) -> Any:

@@ -71,19 +71,19 @@ class Continued:
 
     Parameters
     ----------
-    judged : ScoredSeries or None
+    scored : ScoredSeries or None
         The kept rows and the new ones as their models see them; ``None`` if there are none.
     rows : DataFrame
         The rows that are settled now, those that waited first; these have an index below 0.
     step : array of shape (n_settled,)
-        The step of each in ``judged``.
+        The step of each in ``scored``.
     refused : DataFrame
         Rows that cannot be scored, by the same index, with the column ``reason`` first.
     tail : Tail
         For the next part.
     """
 
-    judged: ScoredSeries | None
+    scored: ScoredSeries | None
     rows: pd.DataFrame
     step: Counts
     refused: pd.DataFrame
@@ -192,7 +192,7 @@ def continue_series(
         told &= ~labels.isin(hopeless.index)
     due = np.flatnonzero(told)
     return Continued(
-        judged=scorer.series_steps(series),
+        scored=scorer.series_steps(series),
         rows=joined.loc[labels[due]],
         step=step[due],
         refused=_refused(joined, rows, waiting, reasons),

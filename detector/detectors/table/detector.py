@@ -32,7 +32,7 @@ from detector.training.settings import OnStep
 MOST_ROWS_FOR_OFFSET = 20_000
 
 
-class UnfittedDetectorError(UnfittedError, NotFittedError):  # type: ignore[misc]  # as above
+class UnfittedDetectorError(UnfittedError, NotFittedError):  # type: ignore[misc]  # scikit-learn ships no types
     """``UnfittedError`` for those who expect scikit-learn's."""
 
 

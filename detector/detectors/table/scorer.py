@@ -15,7 +15,8 @@ from detector.cleaning.clean import clean
 from detector.cleaning.plain import NotPlainError
 from detector.decide.calibrate import Calibrator
 from detector.decide.fuse import Fusion
-from detector.decide.policy import Policy, severity
+from detector.decide.policy import Policy
+from detector.decide.severity import severity
 from detector.decide.support import Support
 from detector.detectors.table.saved import parts_of, values_of
 from detector.detectors.table.scoring import TableScoring

@@ -15,8 +15,8 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from detector.decide.audit_sample import AuditSample
-from detector.decide.beside import Beside
 from detector.decide.days import Used
+from detector.decide.overrides import Overrides
 from detector.decide.policy import Decision, Policy
 from detector.decide.support import Support
 from detector.explain.reason import Reason, no_reasons
@@ -26,8 +26,8 @@ Measured = tuple[pd.DataFrame, NDArray[np.float64]]
 """Risk, p-value and each member's score of cleaned rows, and how surely each was learnt from."""
 
 
-class Steps(Protocol):
-    """What a detector does with rows; a ``TabularScorer`` can."""
+class RowScorer(Protocol):
+    """What a detector does with rows; ``TabularScorer`` is one."""
 
     @property
     def schema(self) -> Schema:
@@ -61,7 +61,7 @@ class TableScoring:
 
     Parameters
     ----------
-    scorer : TabularScorer
+    scorer : RowScorer
         Measures and explains.
     policy : Policy
         Decides; rows that it can never flag are not kept for explanation.
@@ -72,7 +72,7 @@ class TableScoring:
         to be looked at (``chance``).
     explains : bool
         Whether flagged rows get reasons.
-    beside : Beside, optional
+    overrides : Overrides, optional
         Raises risks, and says which rows the policy does not see, before it decides.
     spool : mutable mapping of str to DataFrame, optional
         Where parts wait for the decision; two numbers a row stay in memory anyway. In memory by default.
@@ -83,20 +83,20 @@ class TableScoring:
 
     def __init__(
         self,
-        scorer: Steps,
+        scorer: RowScorer,
         policy: Policy,
         *,
         kept: Sequence[str] = (),
         sample: AuditSample | None = None,
         explains: bool = True,
-        beside: Beside | None = None,
+        overrides: Overrides | None = None,
         spool: MutableMapping[str, pd.DataFrame] | None = None,
     ) -> None:
         self.scorer = scorer
         self.policy = policy
         self.sample = sample
         self.explains = explains
-        self.beside = beside
+        self.overrides = overrides
         self.kept = [name for name in kept if name in scorer.schema.features] if kept else []
         self._spool: MutableMapping[str, pd.DataFrame] = {} if spool is None else spool
         self._learnt = 0.0
@@ -118,11 +118,11 @@ class TableScoring:
         schema, number = self.scorer.schema, len(self._sizes)
         measures, learnt = self.scorer.recalled(rows) if measured is None else measured
         wanted = barred = np.zeros(len(rows), dtype=bool)
-        if self.beside is not None:
-            seen = self.beside.see(rows, measures)
-            if seen.risk is not None:
-                measures = measures.assign(risk=seen.risk, p_value=self.scorer.p_value(seen.risk))
-            wanted, barred = seen.wanted, seen.barred
+        if self.overrides is not None:
+            found = self.overrides.override(rows, measures)
+            if found.risk is not None:
+                measures = measures.assign(risk=found.risk, p_value=self.scorer.p_value(found.risk))
+            wanted, barred = found.wanted, found.barred
             self._barred.append(barred)
         risk, p_value = measures["risk"].to_numpy(copy=True), measures["p_value"].to_numpy(copy=True)
         self._sizes.append(len(rows))
@@ -160,7 +160,7 @@ class TableScoring:
     def decision(self, used: Used | None = None, *, barred: bool = True) -> Decision:
         """The same, and whether a false discovery rate is promised.
 
-        ``barred`` is False to have the policy see the rows too that ``beside`` takes out of its sight.
+        ``barred`` is False to have the policy see the rows too that ``overrides`` take out of its sight.
         """
         return self._decided_by(self.policy, used, barred=barred)
 

@@ -14,7 +14,7 @@ from detector.errors import SchemaError, SourceError
 from pipelines.cli import app
 from pipelines.config import load_config
 from pipelines.doctor import examine
-from pipelines.doctor.beginning import begin
+from pipelines.doctor.init import init
 from pipelines.doctor.proposal import proposal_of
 from pipelines.simulate import simulate_sensors, simulate_transactions
 
@@ -50,7 +50,7 @@ def test_codes_of_many_things_are_counted_and_are_no_numbers(tmp_path: Path) -> 
     file = tmp_path / "rows.csv"
     rows.to_csv(file, index=False)
 
-    begun = begin(file, folder=tmp_path)
+    begun = init(file, folder=tmp_path)
 
     assert [each.column for each in begun.proposal.named("numeric")] == ["amount"]
     assert [each.column for each in begun.proposal.named("ignore")] == ["terminal_id"]
@@ -136,7 +136,7 @@ def test_a_windows_file_is_read_and_its_encoding_written(tmp_path: Path) -> None
     lines = ["Nr;Betrag;Empfänger", *(f"{n};{n % 7},50;Bäcker {n % 3}" for n in range(300)), "Summe"]
     (tmp_path / "rows.csv").write_bytes("\n".join(lines).encode("cp1252"))
 
-    begun = begin(tmp_path / "rows.csv", folder=tmp_path)
+    begun = init(tmp_path / "rows.csv", folder=tmp_path)
 
     assert load_config(tmp_path).source.encoding == "cp1252"
     assert begun.proposal.role("key") == "Nr"
@@ -144,7 +144,7 @@ def test_a_windows_file_is_read_and_its_encoding_written(tmp_path: Path) -> None
     assert "1 line has a wrong number of fields" in begun.notes[1]
     (tmp_path / "rows.csv").write_bytes(b"Nr;Betrag\n1;\x81\xff")
     with pytest.raises(SourceError, match=r"not text in utf-8: line 2 holds the byte 0x81"):
-        begin(tmp_path / "rows.csv", folder=tmp_path, force=True)
+        init(tmp_path / "rows.csv", folder=tmp_path, force=True)
 
 
 def test_results_do_not_go_among_the_rows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -22,7 +22,7 @@ from detector.errors import DataError, ParityError, SettingError
 from detector.members.isolation_forest import Trees
 from detector.members.novelty import KnownRows
 from detector.schema import Schema
-from detector.training.loop import Training
+from detector.training.settings import Training
 
 SCHEMA = Schema(numeric=("a", "b"))
 

@@ -9,7 +9,7 @@ from scipy import stats
 from sklearn import metrics
 
 from detector.errors import DataError, SettingError, ShapeError
-from detector.metrics import ranking as evaluate
+from detector.metrics import ranking
 from detector.metrics.budget import budget_metrics, decision_metrics
 from detector.metrics.calibration import alert_curve, calibration_metrics
 
@@ -26,7 +26,7 @@ def test_ranking_metrics_match_scikit_learn(judged: tuple[np.ndarray, np.ndarray
     """AUROC and average precision are scikit-learn's, ties included."""
     labels, risk = judged
 
-    found = evaluate.ranking_metrics(labels, risk)
+    found = ranking.ranking_metrics(labels, risk)
 
     assert found["auroc"] == pytest.approx(metrics.roc_auc_score(labels, risk))
     assert found["ap"] == pytest.approx(metrics.average_precision_score(labels, risk))
@@ -38,7 +38,7 @@ def test_pr_curve_matches_scikit_learn(judged: tuple[np.ndarray, np.ndarray]) ->
     labels, risk = judged
     precision, recall, threshold = metrics.precision_recall_curve(labels, risk)
 
-    curve = evaluate.pr_curve(labels, risk)
+    curve = ranking.pr_curve(labels, risk)
 
     np.testing.assert_allclose(curve["threshold"], threshold[::-1])
     np.testing.assert_allclose(curve["precision"], precision[-2::-1])
@@ -50,15 +50,15 @@ def test_unknown_labels_are_left_out(judged: tuple[np.ndarray, np.ndarray]) -> N
     labels, risk = judged
     more = pd.Series([*labels, None, pd.NA, np.nan], dtype="Float64")
 
-    found = evaluate.ranking_metrics(more, [*risk, 99.0, np.nan, -99.0])
+    found = ranking.ranking_metrics(more, [*risk, 99.0, np.nan, -99.0])
 
-    assert found == evaluate.ranking_metrics(labels, risk)
+    assert found == ranking.ranking_metrics(labels, risk)
 
 
 @pytest.mark.parametrize("labels", [[True, False, True], ["1", "0", "1"], pd.array([1, 0, 1], dtype="Int8")])
 def test_labels_of_any_common_type(labels: object) -> None:
     """Booleans, numbers as text and nullable integers are labels too."""
-    assert evaluate.ranking_metrics(labels, [3.0, 2.0, 1.0])["auroc"] == 0.5  # type: ignore[arg-type]
+    assert ranking.ranking_metrics(labels, [3.0, 2.0, 1.0])["auroc"] == 0.5  # type: ignore[arg-type]
 
 
 def test_precision_at_budget_shares_out_ties() -> None:
@@ -122,7 +122,7 @@ def test_interval_matches_resampled_rows(judged: tuple[np.ndarray, np.ndarray]) 
         rows = np.append(random.choice(anomalies, len(anomalies)), random.choice(normal, len(normal)))
         plain.append(metrics.average_precision_score(labels[rows], risk[rows]))
 
-    found = evaluate.average_precision_interval(labels, risk, repeats=2_000)
+    found = ranking.average_precision_interval(labels, risk, repeats=2_000)
 
     assert found.low < found.estimate < found.high
     np.testing.assert_allclose([found.low, found.high], np.quantile(plain, [0.025, 0.975]), atol=0.02)
@@ -130,7 +130,7 @@ def test_interval_matches_resampled_rows(judged: tuple[np.ndarray, np.ndarray]) 
 
 def test_interval_is_the_same_every_time(judged: tuple[np.ndarray, np.ndarray]) -> None:
     """The seed decides the draw."""
-    assert evaluate.average_precision_interval(*judged) == evaluate.average_precision_interval(*judged)
+    assert ranking.average_precision_interval(*judged) == ranking.average_precision_interval(*judged)
 
 
 def test_alert_curve_of_uniform_values_is_the_diagonal() -> None:
@@ -158,7 +158,7 @@ def test_member_correlation_matches_scipy() -> None:
     scores = pd.DataFrame(random.normal(size=(200, 2)), columns=["forest", "neighbours"])
     scores["autoencoder"] = scores["forest"] ** 3 + random.normal(size=200)
 
-    found = evaluate.member_correlation(scores.assign(constant=1.0))
+    found = ranking.member_correlation(scores.assign(constant=1.0))
 
     expected = stats.spearmanr(scores["forest"], scores["autoencoder"]).statistic
     assert found.loc["forest", "autoencoder"] == pytest.approx(expected)
@@ -172,9 +172,9 @@ def test_member_correlation_matches_scipy() -> None:
 )
 def test_one_class_is_an_error(labels: list[float]) -> None:
     """Nothing can be ranked among rows of one class, and the message counts them."""
-    assert not evaluate.has_both_classes(labels)
+    assert not ranking.has_both_classes(labels)
     with pytest.raises(DataError, match=r"received \d anomalies and \d normal rows"):
-        evaluate.ranking_metrics(labels, [1.0, 2.0, 3.0])
+        ranking.ranking_metrics(labels, [1.0, 2.0, 3.0])
     with pytest.raises(DataError, match="Ranking needs"):
         decision_metrics(labels, [True, False, True])
 
@@ -183,28 +183,28 @@ def test_one_class_is_an_error(labels: list[float]) -> None:
 def test_other_labels_are_an_error(labels: list[float]) -> None:
     """A label that is neither 1 nor 0 is named."""
     with pytest.raises(DataError, match="received -?[12] as well"):
-        evaluate.ranking_metrics(labels, [1.0, 2.0, 3.0])
+        ranking.ranking_metrics(labels, [1.0, 2.0, 3.0])
 
 
 def test_labels_in_words_are_an_error() -> None:
     """Words are not labels."""
     with pytest.raises(DataError, match="Labels must be 1, 0 or missing"):
-        evaluate.ranking_metrics(["fraud", "fine"], [1.0, 2.0])
+        ranking.ranking_metrics(["fraud", "fine"], [1.0, 2.0])
 
 
 def test_wrong_arguments_are_errors() -> None:
     """Each wrong argument is named with what was received."""
     with pytest.raises(ShapeError, match=r"\(2,\) labels and \(3,\) risks"):
-        evaluate.ranking_metrics([1, 0], [1.0, 2.0, 3.0])
+        ranking.ranking_metrics([1, 0], [1.0, 2.0, 3.0])
     with pytest.raises(DataError, match="1 labelled rows have no risk"):
-        evaluate.ranking_metrics([1, 0], [1.0, np.nan])
+        ranking.ranking_metrics([1, 0], [1.0, np.nan])
     with pytest.raises(SettingError, match="received 0"):
         budget_metrics([1, 0], [1.0, 2.0], 0)
     with pytest.raises(SettingError, match=r"received 1\.5"):
-        evaluate.average_precision_interval([1, 0], [1.0, 2.0], confidence=1.5)
+        ranking.average_precision_interval([1, 0], [1.0, 2.0], confidence=1.5)
     with pytest.raises(DataError, match="no p-values"):
         alert_curve([])
     with pytest.raises(DataError, match=r"received 0\.1 to 1\.2"):
         calibration_metrics([0.1, 1.2])
     with pytest.raises(DataError, match="at least two rows, received 1"):
-        evaluate.member_correlation(pd.DataFrame({"forest": [1.0]}))
+        ranking.member_correlation(pd.DataFrame({"forest": [1.0]}))

@@ -16,7 +16,7 @@ from benchmarks.soak import Site, draw
 from detector.detectors.table.detector import TabularDetector
 from detector.errors import BundleError, SinkError, SourceError, StoreError
 from detector.schema import Schema
-from pipelines.scoring import batch_transaction as incremental
+from pipelines.scoring import batch_transaction
 from pipelines.scoring.job import score_new
 from pipelines.store import DayFlags
 from pipelines.store.alert_tables import Alert, Delivery
@@ -157,14 +157,14 @@ def test_file_replaced_while_it_is_read(build: Build, monkeypatch: pytest.Monkey
     """What was read is not what is there: nothing is kept, and the next run takes the file as it is."""
     site = build()
     put(site, "a.csv", 0, 20)
-    reached = incremental.failpoint
+    reached = batch_transaction.failpoint
 
     def replace(point: str) -> None:
         reached(point)
         if point == "score.computed":
             put(site, "a.csv", 50, 25, age=5)
 
-    monkeypatch.setattr(incremental, "failpoint", replace)
+    monkeypatch.setattr(batch_transaction, "failpoint", replace)
     with pytest.raises(SourceError, match="changed while it was read; none of this batch was kept"):
         score(site)
     monkeypatch.undo()
@@ -184,7 +184,7 @@ def test_file_that_vanishes_after_its_claim_is_let_go(build: Build, monkeypatch:
         if point == "score.claimed":
             raise RuntimeError(point)
 
-    monkeypatch.setattr(incremental, "failpoint", stop)
+    monkeypatch.setattr(batch_transaction, "failpoint", stop)
     with pytest.raises(RuntimeError, match="score.claimed"):
         score(site)
     monkeypatch.undo()
@@ -413,7 +413,7 @@ def test_batch_that_another_run_has_dealt_with_is_not_committed(
     settings["alerts"] = {"enabled": True, "file": {"path": "alerts.jsonl"}}
     (site.folder / "detector.yaml").write_text(yaml.safe_dump(settings), encoding="utf-8")
     put(site, "a.parquet", 0, 200)
-    reached, paused = incremental.failpoint, []
+    reached, paused = batch_transaction.failpoint, []
 
     def pause(point: str) -> None:
         reached(point)
@@ -423,7 +423,7 @@ def test_batch_that_another_run_has_dealt_with_is_not_committed(
                 put(site, "a.parquet", 0, 100)
             assert score(site).outcome == "done"
 
-    monkeypatch.setattr(incremental, "failpoint", pause)
+    monkeypatch.setattr(batch_transaction, "failpoint", pause)
 
     with pytest.raises(StoreError, match="done already, by another run"):
         score(site)

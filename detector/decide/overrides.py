@@ -1,4 +1,4 @@
-"""What decides beside a policy: rows that are flagged whatever it says, and rows that nobody is to hear of."""
+"""Overrides of a policy: rows that are flagged whatever it says, and rows that nobody is to hear of."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from detector.arrays import Flags, Floats
 
 
 @dataclass(frozen=True)
-class Seen:
-    """What is said of one part of the rows.
+class Override:
+    """What is said of one part of the rows before a policy decides.
 
     - ``risk``, (n_rows,): Their risk from here on; None if it stays.
     - ``wanted``, (n_rows,): Those that may be flagged whatever the policy says, so that their reasons can be asked for.
@@ -24,9 +24,9 @@ class Seen:
     barred: Flags
 
 
-class Beside(Protocol):
-    """Looks at measured rows before a policy decides; rules that people wrote can."""
+class Overrides(Protocol):
+    """Looks at measured rows before a policy decides; rules that people wrote do."""
 
-    def see(self, rows: pd.DataFrame, measures: pd.DataFrame) -> Seen:
+    def override(self, rows: pd.DataFrame, measures: pd.DataFrame) -> Override:
         """Look at one part of cleaned rows, with their risk and p-value."""
         ...

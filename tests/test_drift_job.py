@@ -13,7 +13,7 @@ from detector.persist import bundle
 from pipelines.cli import app
 from pipelines.config import load_config
 from pipelines.listing import Listing
-from pipelines.monitoring import drift as monitor
+from pipelines.monitoring import drift
 from pipelines.monitoring.drift import DriftReport, watch
 from pipelines.registry.registry import ModelRegistry
 from pipelines.tracking.messages import spool_of
@@ -220,7 +220,7 @@ def test_usage_is_measured_and_bounded() -> None:
 def test_clock_set_back_lets_drift_ask_for_a_training(home: Path) -> None:
     """A request of next month, made while the clock was ahead, is no reason to wait until then."""
     config = load_config(home)
-    asked = monitor.DriftState(asked_at=after(60).isoformat())
+    asked = drift.DriftState(asked_at=after(60).isoformat())
 
-    assert monitor._may_ask(asked, config, after(40))
-    assert not monitor._may_ask(asked, config, after(61))
+    assert drift._may_ask(asked, config, after(40))
+    assert not drift._may_ask(asked, config, after(61))

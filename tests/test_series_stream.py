@@ -66,9 +66,9 @@ def go_on(scorer: SequenceScorer, rows: pd.DataFrame, cuts: list[int], **given: 
 def settled(parts: list[Continued]) -> pd.DataFrame:
     """What was said of each row."""
     frames = [
-        part.rows.assign(risk=part.judged.risk[part.step], p_value=part.judged.p_value[part.step])
+        part.rows.assign(risk=part.scored.risk[part.step], p_value=part.scored.p_value[part.step])
         for part in parts
-        if part.judged is not None
+        if part.scored is not None
     ]
     return pd.concat(frames, ignore_index=True)
 
@@ -201,7 +201,7 @@ def test_a_series_alone_that_is_refused_leaves_nothing() -> None:
 
     found = continue_series(scorer, begun.tail, rows.iloc[40:50].reset_index(drop=True))
 
-    assert found.judged is None
+    assert found.scored is None
     assert len(begun.rows) == 15
     assert len(found.refused) == 15 + 10
     assert found.refused["reason"].str.contains("where 10 are missing").all()

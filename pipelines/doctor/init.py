@@ -31,7 +31,7 @@ KINDS = ("numeric", "categorical", "boolean", "datetime", "ignore")
 
 
 @dataclass(frozen=True)
-class Beginning:
+class InitReport:
     """What was written, and why."""
 
     file: Path
@@ -56,7 +56,7 @@ class Beginning:
         ]
 
 
-def begin(file: Path, *, folder: Path, force: bool = False) -> Beginning:
+def init(file: Path, *, folder: Path, force: bool = False) -> InitReport:
     """Look at a file and write the configuration for it.
 
     - ``file``: or a folder of such files; the first is looked at. If they are readings of the same time, each is of a
@@ -96,7 +96,7 @@ def begin(file: Path, *, folder: Path, force: bool = False) -> Beginning:
         else:
             target.unlink()
         raise
-    return Beginning(target, len(frame), found, tuple(_notes(source, encoding)))
+    return InitReport(target, len(frame), found, tuple(_notes(source, encoding)))
 
 
 def _look(file: Path) -> tuple[str, Source, pd.DataFrame]:

@@ -20,7 +20,7 @@ from detector.persist.bundle import save
 from detector.schema import Schema
 from pipelines.jobs.catalogue import DELIVERIES
 from pipelines.jobs.context import JobOutcome
-from pipelines.scoring import replay as again
+from pipelines.scoring import replay
 from pipelines.scoring.batch_transaction import Scoring
 from pipelines.service.housekeeping import deliver, tidy
 from pipelines.store import Audit, Batch, Cursor, RecentKey, Run
@@ -109,8 +109,8 @@ def test_rows_later_than_allowed_are_counted_and_can_be_backfilled(build: Build)
         second = tidy(context(site, store))
     assert second.gauges == {"rows_too_late": 1}
     assert "1 rows came later" in second.note
-    assert run(site, again.backfill, since="2026-03-01T12:00", until="2026-03-01T12:00:50").facts["scored"] == 1
-    assert run(site, again.backfill).facts["scored"] == 0
+    assert run(site, replay.backfill, since="2026-03-01T12:00", until="2026-03-01T12:00:50").facts["scored"] == 1
+    assert run(site, replay.backfill).facts["scored"] == 0
     assert keys(site) == [0, 1, 2]
 
 
@@ -133,7 +133,7 @@ def test_backfill_scores_what_the_start_left_out(build: Build) -> None:
     insert(site, draw(5, first=20, seed=1))
     after = score(site)
 
-    found = run(site, again.backfill, until="19")
+    found = run(site, replay.backfill, until="19")
 
     assert (before.outcome, after.rows, found.rows) == ("skipped", 5, 20)
     assert keys(site) == list(range(25))
@@ -152,7 +152,7 @@ def test_backfill_that_is_cut_short_leaves_its_trail(build: Build, monkeypatch: 
     with monkeypatch.context() as cut:
         cut.setattr(Scoring, "process", lambda *_, **__: pytest.fail("the power is cut"))
         with pytest.raises(pytest.fail.Exception, match="power is cut"):
-            run(site, again.backfill)
+            run(site, replay.backfill)
 
     assert score(site).rows == 20
     assert keys(site) == list(range(20))
@@ -170,14 +170,14 @@ def test_backfill_of_files_takes_those_that_were_skipped(build: Build) -> None:
     score(site)
 
     assert keys(site) == list(range(20, 30))
-    assert run(site, again.backfill).rows == 20
+    assert run(site, replay.backfill).rows == 20
     assert keys(site) == list(range(30))
-    assert run(site, again.backfill, files=["new.csv"]).facts["scored"] == 0  # its rows have scores
+    assert run(site, replay.backfill, files=["new.csv"]).facts["scored"] == 0  # its rows have scores
     assert keys(site) == list(range(30))
     with pytest.raises(SettingError, match=r"no file 'nwe.csv'.*Did you mean 'new.csv'"):
-        run(site, again.backfill, files=["nwe.csv"])
+        run(site, replay.backfill, files=["nwe.csv"])
     with pytest.raises(SettingError, match="Files have no position"):
-        run(site, again.backfill, since="3")
+        run(site, replay.backfill, since="3")
 
 
 @pytest.mark.parametrize("way", ["files to files", "files to table", "table to files", "table to table"])
@@ -189,7 +189,7 @@ def test_replay_with_the_same_detector_changes_nothing(build: Build, way: str) -
     site.add(20)
     score(site)
 
-    found = run(site, again.replay)
+    found = run(site, replay.replay)
 
     assert found.facts["batches"] == 2
     assert found.facts["scored"] == 50
@@ -211,7 +211,7 @@ def test_replay_with_a_new_detector_stands_beside_the_old_scores(
     bundle = save(other.scorer_, tmp_path / "other")
     config.write_text(config.read_text().replace(str(tiny_bundle), str(bundle)))
 
-    run(site, again.replay, batches=[1])
+    run(site, replay.replay, batches=[1])
 
     assert set(site.scored().values()) == {2}
     with opened(site) as store, store.read() as session:
@@ -219,10 +219,10 @@ def test_replay_with_a_new_detector_stands_beside_the_old_scores(
         assert note["model_before"] != note["model_after"]
         assert session.get_one(Batch, 1).model_version == note["model_after"]
     with pytest.raises(NotFoundError, match="no batch 7 that was scored"):
-        run(site, again.replay, batches=[7])
+        run(site, replay.replay, batches=[7])
     with pytest.raises(SettingError, match="Expected a time such as"):
-        run(site, again.replay, since="yesterday")
-    assert run(site, again.replay, until="2020-01-01").outcome == "skipped"
+        run(site, replay.replay, since="yesterday")
+    assert run(site, replay.replay, until="2020-01-01").outcome == "skipped"
 
 
 def test_replay_leaves_a_batch_whose_file_is_gone(build: Build) -> None:
@@ -232,7 +232,7 @@ def test_replay_leaves_a_batch_whose_file_is_gone(build: Build) -> None:
     score(site)
     (site.input / "a.csv").unlink()
 
-    assert "batch 1 was left as it is" in run(site, again.replay).note
+    assert "batch 1 was left as it is" in run(site, replay.replay).note
     assert keys(site) == list(range(20))
 
 

@@ -1,4 +1,4 @@
-"""How much room there is: on the disk that the service writes to, and of memory that it may take."""
+"""How much disk there is where the service writes, and how much memory it may take."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ _LIMITS = ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_b
 """Of a container, as the two versions of control groups say it; outside of one there is neither, or it says "max"."""
 
 
-def room_of(folder: Path) -> Iterator[tuple[str, str, float]]:
+def resources_of(folder: Path) -> Iterator[tuple[str, str, float]]:
     """Name, meaning and value of the figures of disk and memory; one that cannot be had is left out.
 
     - ``folder``: the disk is the one that holds it; a folder that is not there stands for the nearest that is.
