@@ -165,7 +165,7 @@ def test_results_do_not_go_among_the_rows(tmp_path: Path, monkeypatch: pytest.Mo
         ([f"{n:,}.50" for n in range(900, 1_900)], "numeric"),
         ([10_000 + n % 40 for n in range(1_000)], "categorical"),
         ([f"customer writes {n}" for n in range(1_000)], "ignore"),
-        (["same"] * 1_000, "ignore"),
+        (["same"] * 1_000, "categorical"),
         ([None] * 1_000, "ignore"),
         ([n / 7 for n in range(1_000)], "numeric"),
         ([True, False] * 500, "boolean"),

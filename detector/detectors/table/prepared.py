@@ -17,9 +17,11 @@ from detector.detectors.table.recipe import AUTOENCODER, Recipe
 from detector.detectors.table.surprise import surprise_of
 from detector.detectors.table.training_rows import marks_of
 from detector.encoders.table import FittedNetwork
+from detector.encoding.constants import Constants
 from detector.encoding.onnx import to_onnx
 from detector.encoding.table import Encoded, TableEncoder
 from detector.errors import SchemaError, nearest
+from detector.features.feature import is_rising
 from detector.members.event_sequence import Steps
 from detector.onnx.graph import Graph, joined
 from detector.schema import Schema
@@ -62,6 +64,8 @@ class Prepared:
         of_rows = schema if recipe.steps is None else _of_rows(schema, recipe.steps)
         baseline = _baseline_rows(rows.iloc[learnt], of_rows, recipe)
         columns = TableEncoder.fit(rows.iloc[learnt], of_rows, baseline=baseline, max_levels=recipe.max_levels)
+        constants = Constants.fit(rows, of_rows, is_rising=is_rising)  # of all rows: what varies in any is none
+        columns = replace(columns, constants=constants)
         encoded, prepare = columns.encode(rows), to_onnx(columns)
         graph = joined({"prepare": prepare})
         return cls(
