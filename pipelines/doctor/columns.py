@@ -24,7 +24,7 @@ FEW_ROWS = 50
 ABSURD = 1e9
 
 _WORDS = {"numeric": "a number", "boolean": "true or false", "datetime": "a date", "time": "a time"}
-_LABEL = re.compile(r"(is_?)?(fraud|fraudulent|anomaly|anomalous|outlier|label|class|target|y)")
+_LABEL = re.compile(r"(is_?)?(fraud|fraudulent|anomaly|anomalous|outlier|label|class|target|y|betrug|auffällig)")
 _READERS = {"numeric": read_numbers, "boolean": read_booleans, "datetime": read_dates}
 
 

@@ -18,7 +18,10 @@ from pipelines.sources.formats import read_form
 
 TIME = re.compile(r"time|date|datum|zeit|created|booked|when|timestamp|(^|_)at$|(^|_)ts$", re.IGNORECASE)
 KEY = re.compile(r"(^|[\W_])(id|key|nr|no|number|uuid|ref|reference)($|[\W_])|id$|nummer$", re.IGNORECASE)
-LABEL = re.compile(r"fraud|label|anomal|outlier|target|fault|failure|abnormal|chargeback|(^|_)class$", re.IGNORECASE)
+LABEL = re.compile(
+    r"fraud|label|anomal|outlier|target|fault|failure|abnormal|chargeback|(^|_)class$|betrug|auff(ä|ae)llig|störung",
+    re.IGNORECASE,
+)
 CODE = re.compile(
     r"zip|post_?code|plz|code|mcc|category|type|status|country|currency|shop|store|branch|terminal|merchant|product|_id$",
     re.IGNORECASE,
@@ -27,6 +30,7 @@ AMOUNT = re.compile(r"amount|betrag|price|total|(^|_)sum($|_)|(^|_)value($|_)", 
 ENTITIES = (
     *("card", "account", "iban", "customer", "client", "user", "member", "patient", "employee", "machine", "device"),
     *("asset", "pump", "engine", "turbine", "vehicle", "host", "sensor", "unit", "merchant", "terminal", "shop"),
+    *("karte", "konto", "kunde", "maschine", "anlage", "gerät", "geraet"),
 )
 MOST_ANOMALOUS = 0.3
 FEW_CODES = 50
