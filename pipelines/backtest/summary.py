@@ -12,6 +12,7 @@ from pipelines.backtest.plan import Plan
 from pipelines.progress import counted
 from pipelines.reports.style import percent
 
+PAGE = "backtest.html"
 BROKEN = 0.05
 CHANCE = 2.0
 """By so many standard deviations of their number there must be more false alarms than were promised. Fewer, and a

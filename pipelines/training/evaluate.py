@@ -29,7 +29,7 @@ from pipelines.labels.known import with_answers
 from pipelines.progress import counted, percent, progress
 from pipelines.reports.content import ReportContent, column_facts, quarantine_counts
 from pipelines.reports.drift import drift_since
-from pipelines.reports.page import write_report
+from pipelines.reports.page import check_page, write_report
 from pipelines.sinks.quarantine import count_quarantined, why
 from pipelines.sources import open_source
 from pipelines.training.merit import Review, alternatives, explain_command
@@ -96,6 +96,8 @@ def evaluate(config: Config, *, input: str, now: datetime) -> EvaluationReport: 
     and normal ones.
     """
     started = time.perf_counter()
+    report = config.report.with_name(f"{config.report.stem}.evaluation.html")
+    check_page(report)
     scorer = gated(bundle.load(config.bundle), config)
     schema, kind = scorer.schema, KINDS[config.kind]
     if schema.label is None:
@@ -137,7 +139,6 @@ def evaluate(config: Config, *, input: str, now: datetime) -> EvaluationReport: 
     if learnt is not None:
         drift = drift_since(learnt, cleaned.rows, against=against, scores=reviewed.scored, wording=wording)
     quarantine = pd.concat([*quarantined, cleaned.quarantine], ignore_index=True)
-    report = config.report.with_name(f"{config.report.stem}.evaluation.html")
     write_report(
         report,
         ReportContent(

@@ -35,7 +35,7 @@ from pipelines.labels.known import with_known_labels, with_report_time
 from pipelines.progress import counted, percent, phases, progress
 from pipelines.registry.registry import ModelRegistry
 from pipelines.reports.content import ReportContent
-from pipelines.reports.page import write_report
+from pipelines.reports.page import check_page, write_report
 from pipelines.sinks.quarantine import QuarantineSink
 from pipelines.training.merit import Review
 from pipelines.training.pages import drift_of, keep_page, training_content
@@ -194,6 +194,7 @@ def _power_note(policy: Policy, calibration: Calibrator, rows: int) -> str | Non
 def _check_places(config: Config) -> None:
     """Find out before the long part what would otherwise fail after it."""
     bundle.check_place(config.bundle)
+    check_page(config.report)
     if config.tracking.enabled:
         from pipelines.tracking import require
 
