@@ -156,6 +156,19 @@ def test_feature_of_which_only_more_is_suspicious_moves_up_alone() -> None:
     assert moved.ravel().tolist() == [False, False, True, False]
 
 
+def test_feature_of_the_past_may_come_to_have_one() -> None:
+    """In training no card had come before: that one comes again is no news. Another value than the only one is."""
+    rows = draw(300, 0).assign(a_ratio_7d_by_card=np.nan, a_mean_7d_by_card=3.0)
+    schema = Schema(numeric=("a", "b", "a_ratio_7d_by_card", "a_mean_7d_by_card"))
+    scorer = TabularDetector(schema=schema, members=("forest", "neighbours"), trees=10).fit(rows).scorer_
+
+    fresh = draw(4, 1).assign(a_ratio_7d_by_card=[1.0, np.nan, np.nan, np.nan], a_mean_7d_by_card=[3.0, 3.0, np.nan, 5])
+
+    moved = scorer.columns.constants.moved(fresh)
+    assert moved is not None
+    assert moved.ravel().tolist() == [False, False, False, True]
+
+
 def test_what_varies_in_rows_kept_back_is_no_constant() -> None:
     """Rows that members did not learn from have been seen, too."""
     rows = draw(600, 0)

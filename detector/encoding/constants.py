@@ -87,11 +87,28 @@ class Constants:
     lift: float = 0.0
 
     @classmethod
-    def fit(cls, rows: pd.DataFrame, schema: Schema, *, is_rising: Callable[[str], bool] | None = None) -> Self:
-        """Find them among the features of cleaned rows; ``is_rising`` says of which only more is suspicious."""
+    def fit(
+        cls,
+        rows: pd.DataFrame,
+        schema: Schema,
+        *,
+        is_rising: Callable[[str], bool] = lambda _: False,
+        looks_back: Callable[[str], bool] = lambda _: False,
+    ) -> Self:
+        """Find them among the features of cleaned rows.
+
+        - ``is_rising``: of which only more is suspicious.
+        - ``looks_back``: which are made of the past of an entity. A gap, or a first value, says there how long the past
+          is, and no more: such columns are none if they were always missing.
+        """
         found = [Constant.of(name, schema.kind_of(name), rows[name]) for name in schema.features]
-        rising = is_rising or (lambda _: False)
-        return cls(tuple(replace(each, only_more=rising(each.name)) for each in found if each is not None))
+        return cls(
+            tuple(
+                replace(each, only_more=is_rising(each.name), has_gaps=each.has_gaps or looks_back(each.name))
+                for each in found
+                if each is not None and not (each.value is None and looks_back(each.name))
+            )
+        )
 
     def moved(self, rows: pd.DataFrame) -> Flags | None:
         """Which of them hold another value in each cleaned row, shape (n_rows, n_constants); None if there are none."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Self
@@ -29,6 +30,7 @@ from detector.schema import Schema
 if TYPE_CHECKING:
     import onnx
 
+_WINDOW_OF = re.compile(r"_[0-9]+[smhd]_by_")
 MOST_HELD_OUT_ROWS = 50_000
 MOST_PROBE_ROWS = 2_000
 
@@ -64,7 +66,8 @@ class Prepared:
         of_rows = schema if recipe.steps is None else _of_rows(schema, recipe.steps)
         baseline = _baseline_rows(rows.iloc[learnt], of_rows, recipe)
         columns = TableEncoder.fit(rows.iloc[learnt], of_rows, baseline=baseline, max_levels=recipe.max_levels)
-        constants = Constants.fit(rows, of_rows, is_rising=is_rising)  # of all rows: what varies in any is none
+        # Of all rows: what varies in any is no constant.
+        constants = Constants.fit(rows, of_rows, is_rising=is_rising, looks_back=_looks_back)
         columns = replace(columns, constants=constants)
         encoded, prepare = columns.encode(rows), to_onnx(columns)
         graph = joined({"prepare": prepare})
@@ -120,6 +123,15 @@ def _of_rows(schema: Schema, steps: Steps) -> Schema:
         if name is not None and name not in schema.numeric:
             raise SchemaError(f"The events of a row need the numeric column {name!r}. {nearest(name, schema.numeric)}")
     return schema.without(steps.beside)
+
+
+def _looks_back(name: str) -> bool:
+    """Whether a column is a feature made of the past of an entity, by its name.
+
+    >>> _looks_back("amount_mean_30d_by_card"), _looks_back("amount")
+    (True, False)
+    """
+    return _WINDOW_OF.search(name) is not None
 
 
 def _split(n_rows: int, recipe: Recipe) -> tuple[Places, Places]:
