@@ -115,8 +115,7 @@ class Table:
 
     def left_out(self, detector: Any) -> list[str]:
         """What nothing is learnt from, each with why: columns that do not vary, of which another value is news."""
-        dropped = detector.scorer_.columns.dropped
-        return [f"{name} ({reason}; any other value raises the risk)" for name, reason in dropped.items()]
+        return [f"{name} ({reason})" for name, reason in detector.scorer_.columns.dropped.items()]
 
     def waiting(self, scorer: Any) -> str | None:  # noqa: ARG002 - as the others
         """How long the service waits before it scores a row: not at all."""
