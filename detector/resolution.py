@@ -10,10 +10,13 @@ from __future__ import annotations
 
 import numpy as np
 
-from detector.arrays import Floats
+from detector.arrays import Flags, Floats
 
 FEW = 0.05
 LEVELS = 3
+SAME, SAME_AS_ZERO = 1e-6, 1e-9
+"""Up to this share of its size, and of 0 up to this, another number than the only one ever seen is that number.
+Smaller, and what float32 or a unit's conversion rounds is news; larger, and a small true change is not."""
 LAST_BITS = 4
 """Neighbouring floating-point numbers that count as one: what a sum or a mean of a few of them is off by."""
 
@@ -36,6 +39,19 @@ def float_resolution(values: Floats) -> float:
     with np.errstate(over="ignore"):
         single = bool((seen.astype(np.float32) == seen).all())
     return LAST_BITS * float(np.spacing(np.float32(size) if single else size))
+
+
+def is_same(values: Floats, constant: float) -> Flags:
+    """Which values are a constant up to rounding: to a millionth of its size; whole numbers are exact.
+
+    >>> is_same(np.array([1.0, 1.0000000001, 1.001]), 1.0).tolist(), bool(is_same(np.array([1e7 + 1]), 1e7)[0])
+    ([True, True, False], False)
+    """
+    with np.errstate(over="ignore", invalid="ignore"):
+        close = np.abs(values - constant) <= max(SAME * abs(constant), SAME_AS_ZERO)
+    if float(constant).is_integer():
+        close &= (values == constant) | (values != np.rint(values))
+    return np.asarray(close | (values == constant))
 
 
 def smallest_step(values: Floats, least: float) -> float:

@@ -3,6 +3,7 @@ from __future__ import annotations
 import json
 import logging
 import re
+from contextlib import closing
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -160,6 +161,56 @@ def test_answer_of_any_characters_is_kept(
 
     assert found == [("fine", "known\\x00\ntrip\\ud800", "an\\x00n bob", "cli")]
     assert silence == "fine: known\\x00\ntrip\\ud800"
+
+
+@pytest.mark.parametrize("kind", ["sqlite", "postgresql"])
+def test_beginning_of_a_name_is_looked_up_and_not_searched_for(
+    tmp_path: Path, request: pytest.FixtureRequest, kind: str
+) -> None:
+    """Whatever the collation; unknown names cost no look at every alert either."""
+    if kind == "sqlite":
+        store = store_in(tmp_path)
+    else:
+        server = request.getfixturevalue("postgres")
+        admin = sa.create_engine(sa.make_url(server.url("finding_admin")).set(drivername="postgresql+psycopg"))
+        with admin.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
+            icu = "CREATE DATABASE finding TEMPLATE template0 LOCALE_PROVIDER icu ICU_LOCALE 'de-DE'"
+            connection.execute(sa.text(icu))
+        store = open_store(str(admin.url.set(drivername="postgresql", database="finding")))
+        admin.dispose()
+    plans: list[str] = []
+
+    def listen(connection: Any, cursor: Any, statement: str, parameters: Any, *_: Any) -> None:
+        if statement.startswith("SELECT") and "LIMIT" in statement:
+            with closing(connection.connection.cursor()) as own:
+                if kind == "postgresql":
+                    own.execute("SET enable_seqscan = off")
+                own.execute(f"EXPLAIN {'QUERY PLAN ' if kind == 'sqlite' else ''}{statement}", parameters)
+                plans.append("\n".join(str(line[-1]) for line in own.fetchall()))
+
+    try:
+        made = [
+            each["id"] for each in give(store, config_in(tmp_path), rows(*((f"c{n}", n, "high") for n in range(9))))
+        ]
+        first = min(made)
+        unique = next(first[:length] for length in range(4, 28) if sum(i.startswith(first[:length]) for i in made) == 1)
+        sa.event.listen(store.engine, "before_cursor_execute", listen)
+        with store.read() as session:
+            assert find(session, unique).id == first
+            assert find(session, unique.removeprefix("al_")).id == first
+            for name, message in (
+                ("al_", "several"),
+                ("zzz", "no alert"),
+                (f"{first}0", "no alert"),
+                ("_l", "no alert"),
+            ):
+                with pytest.raises(DataError, match=f"There (is|are) {message}"):
+                    find(session, name)
+    finally:
+        store.close()
+
+    assert len(plans) == 6
+    assert all(("SEARCH" if kind == "sqlite" else "Index Cond") in plan for plan in plans)
 
 
 def test_file_with_links_is_for_its_owner_only(store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -298,6 +298,20 @@ def test_amounts_are_in_one_currency():
     assert _amounts(rows, Money("price")) == (None, [])
 
 
+@pytest.mark.parametrize(("flagged", "is_chance"), [(10.0, True), (100.0, False)])
+def test_few_false_alarms_too_many_are_not_called_a_broken_promise(flagged: float, is_chance: bool) -> None:
+    """Five in place of three come by chance; fifty in place of thirty do not. Seeds are no further rows."""
+    periods = pd.DataFrame(
+        {"begin": START, "seed": [0, 1], "rows": 500.0, "anomalies": 9.0, "flagged": flagged, "alerts_per_day": 1.0}
+        | {"recall": 1.0, "precision_realised": 0.5, "precision_predicted": 0.7}
+    )
+
+    said = " ".join(summarise(periods, Plan(START, END, seeds=2)))
+
+    assert ("may be chance: 5 false alarms in place of 3." in said) == is_chance
+    assert ("The promise was broken" in said) != is_chance
+
+
 def test_shares_in_words_are_of_all_periods_together():
     """One of ten and three of ninety are four of a hundred; a period in which nothing was flagged promises nothing."""
     periods = pd.DataFrame(
@@ -306,7 +320,7 @@ def test_shares_in_words_are_of_all_periods_together():
             "seed": 0,
             "rows": 500.0,
             "anomalies": [10.0, 90.0],
-            "flagged": [4.0, 0.0],
+            "flagged": [40.0, 0.0],
             "alerts_per_day": [2.0, 0.0],
             "recall": [0.1, 3 / 90],
             "precision_realised": [0.25, np.nan],

@@ -2,6 +2,8 @@ from __future__ import annotations
 
 import json
 import sqlite3
+from base64 import b64encode
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +13,7 @@ import pytest
 
 from pipelines.config import Config
 from pipelines.doctor import Check, as_summary, as_table, examine
+from pipelines.store import open_store
 
 
 @pytest.fixture
@@ -405,3 +408,51 @@ def test_doctor_says_which_kind_every_column_gets(tmp_path: Path, frame: pd.Data
     assert "'mcc': numeric, guessed" in found(checks, "columns.numeric", "warning")
     assert "list it under `columns.categorical`" in found(checks, "columns.numeric", "warning")
     assert "written as 1234,56" in found(checks, "columns.categorical", "warning")
+
+
+@pytest.mark.parametrize(
+    ("settings", "now", "warns"),
+    [
+        ({}, "2024-06-01", True),
+        ({"service": {"start": "new"}}, "2024-06-01", False),
+        ({}, "2023-12-31", False),
+        (
+            {"alerts": {"enabled": False, "webhook": {"url": "https://a.example/x", "secrets": ["${HOOK}"]}}},
+            "2024-06-01",
+            False,
+        ),
+        ({"alerts": {"file": {"path": "alerts.jsonl"}}}, "2024-06-01", False),
+    ],
+    ids=["old rows", "only new ones", "no old rows", "no alerts", "a file"],
+)
+def test_alerts_about_what_is_long_over_are_foretold(
+    tmp_path: Path,
+    frame: pd.DataFrame,
+    settings: dict[str, Any],
+    now: str,
+    warns: bool,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Before the first run, how many there are at most, where they go, and what avoids it."""
+    monkeypatch.setenv("HOOK", f"whsec_{b64encode(bytes(32)).decode()}")
+    channels = {"alerts": {"webhook": {"url": "https://a.example/x", "secrets": ["${HOOK}"]}, "a_day": 7}}
+
+    checks = examine(config_for(tmp_path, frame, **(channels | settings)), now=datetime.fromisoformat(f"{now}T00:00Z"))
+
+    said = found(checks, "service.start")
+    assert bool(said) == warns
+    if warns:
+        assert "100 % of the rows are older" in said
+        assert "up to 7 alerts about them and a digest go to webhook" in said
+        assert "`service: {start: new}`; `detector backfill`" in said
+
+
+def test_alerts_about_what_is_over_are_no_news_once_the_service_has_run(
+    tmp_path: Path, frame: pd.DataFrame, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Then the old files have been scored."""
+    monkeypatch.setenv("HOOK", f"whsec_{b64encode(bytes(32)).decode()}")
+    config = config_for(tmp_path, frame, alerts={"webhook": {"url": "https://a.example/x", "secrets": ["${HOOK}"]}})
+    open_store(str(config.service.store)).close()
+
+    assert not found(examine(config), "service.start")

@@ -20,7 +20,7 @@ from pipelines.config.formats import FormatSection
 from pipelines.doctor.formats import propose
 from pipelines.scoring.one_off import score
 from pipelines.sources import open_source
-from pipelines.sources.formats import as_written, read_form
+from pipelines.sources.formats import as_written, events_with_formats, read_form
 from pipelines.training.train import train
 from tests.service_sites import score as score_new
 
@@ -125,6 +125,72 @@ def test_a_date_is_read_in_its_declared_form_only(form: str, written: str, momen
         assert read_dates(read)[0].tolist() == [pd.Timestamp(moment)]
 
 
+@pytest.mark.parametrize(
+    ("date", "written", "utc"),
+    [
+        (None, "2026-07-01 10:00:00", "2026-07-01 08:00"),
+        (None, "2026-01-01", "2025-12-31 23:00"),
+        (None, "2026-07-01T10:00:00Z", "2026-07-01 10:00"),
+        (None, "2026-07-01T10:00:00+05:00", "2026-07-01 05:00"),
+        (None, "1785751200", "2026-08-03 10:00"),
+        (None, "2026-03-29 02:30", "2026-03-29 01:30"),
+        (None, "2026-10-25 02:30", "2026-10-25 00:30"),
+        (None, "9999-12-31", "9999-12-31 00:00"),
+        (None, "yesterday", None),
+        ("day first", "01.07.2026 10:00", "2026-07-01 08:00"),
+        ("day first", "01-07-2026 10:00 +0200", "2026-07-01 08:00"),
+        ("day first", "2026-07-01 10:00", "2026-07-01 08:00"),
+        ("%d.%m.%Y %H:%M", "01.01.2026 10:00", "2026-01-01 09:00"),
+    ],
+)
+def test_date_without_a_zone_is_by_the_clock_that_is_named(date: str | None, written: str, utc: str | None) -> None:
+    """One that names a zone, or counts from 1970, is that moment; one that was read so is not moved again."""
+    form = FormatSection(date=date, timezone="Europe/Berlin")
+
+    read, misfit = read_form(pd.Series([written]), form)
+
+    assert misfit[0] == (utc is None)
+    if utc is not None:
+        assert read_dates(read)[0][0] == pd.Timestamp(utc)
+        assert read_form(read, form)[0][0] == read[0]
+
+
+@pytest.mark.parametrize("place", ["csv", "parquet", "sql", "api"])
+def test_every_door_takes_times_by_the_same_clock(tmp_path: Path, place: str) -> None:
+    """Text and typed columns, of files, databases and the API; what has a zone keeps it."""
+    formats = {"at": {"timezone": "Europe/Berlin"}}
+    frame = pd.DataFrame({"at": pd.to_datetime(["2026-07-01 10:00", "2026-01-01 10:00"])})
+    if place == "api":
+        given = frame["at"].dt.strftime("%Y-%m-%dT%H:%M:%S").astype(object).to_frame()
+        read = events_with_formats(given, {"at": FormatSection(timezone="Europe/Berlin")})
+    else:
+        section: dict[str, Any] = {"path": str(tmp_path / f"data.{place}")}
+        if place == "sql":
+            section = {"url": f"sqlite:///{tmp_path}/data.db", "table": "rows"}
+            frame.to_sql("rows", sa.create_engine(section["url"]), index=False)
+        else:
+            frame.to_csv(section["path"], index=False) if place == "csv" else frame.to_parquet(section["path"])
+        read = open_source(SourceSection(**section, formats=formats)).read()
+
+    assert read_dates(read["at"])[0].tolist() == [pd.Timestamp("2026-07-01 08:00"), pd.Timestamp("2026-01-01 09:00")]
+
+
+def test_no_row_of_the_hour_that_clocks_repeat_is_lost(tmp_path: Path, tiny_bundle: Path) -> None:
+    """The cursor of a table goes back an hour then; without a time zone only the last minute is looked at again."""
+    site = Site(tmp_path / "site", tiny_bundle, "table to files", settings={"cursor": "at"})
+    file = site.folder / "detector.yaml"
+    values = yaml.safe_load(file.read_text())
+    values["source"]["formats"] = {"at": {"timezone": "Europe/Berlin"}}
+    file.write_text(yaml.safe_dump(values))
+    engine = sa.create_engine(f"sqlite:///{site.folder}/source.db")
+    hour = pd.date_range("2025-10-26 02:00", periods=60, freq="min")
+    for first in (0, 60):
+        draw(60, first=first, seed=0).assign(at=hour).to_sql("rows", engine, index=False, if_exists="append")
+        score_new(site)
+
+    assert sorted(int(key) for key in site.scored().elements()) == list(range(120))
+
+
 def test_missing_values_stay_missing() -> None:
     """Words for missing fit every form."""
     for form in ({"thousands": "."}, {"date": "day first"}, {"date": "milliseconds"}):
@@ -166,7 +232,10 @@ def test_every_source_reads_the_declared_forms(tmp_path: Path, place: str) -> No
         ("{date: yesterday}", "source.formats.amount.date: expected day first, month first, seconds"),
         ("{date: '%H:%M'}", "a form with day, month and year"),
         ("{date: day first, thousands: ','}", "a column holds dates or numbers"),
-        ("{}", "expected `thousands`, `decimal`, `unit` or `date`"),
+        ("{}", "expected `thousands`, `decimal`, `unit`, `date` or `timezone`"),
+        ("{timezone: Europe/Berlin, decimal: ','}", "a column holds dates or numbers"),
+        ("{timezone: Europe/Berlin, date: milliseconds}", "milliseconds count from 1970 in UTC"),
+        ("{timezone: Berlin}", "source.formats.amount.timezone: "),
         ("{thousand: ','}", "source.formats.amount.thousand: is not a key. Did you mean 'thousands'?"),
         ("{thousands: ';'}", "source.formats.amount.thousands: expected"),
     ],

@@ -63,6 +63,24 @@ def test_codes_of_many_things_are_counted_and_are_no_numbers(tmp_path: Path) -> 
     ]
 
 
+def test_german_names_of_labels_and_accounts_are_known() -> None:
+    """What is known of fraud is nothing to learn from, and alerts are about an account."""
+    rng = np.random.default_rng(0)
+    frame = pd.DataFrame(
+        {
+            "Umsatz-Nr.": [f"U{n:04d}" for n in range(600)],
+            "Buchungstag": pd.date_range("2026-01-01", periods=600, freq="h").strftime("%d.%m.%Y %H:%M"),
+            "Konto": rng.choice([f"DE{n:04d}" for n in range(40)], 600),
+            "Betrag": [f"{x:.2f}".replace(".", ",") for x in rng.lognormal(3, 1, 600)],
+            "Betrug": (rng.random(600) < 0.02).astype(int),
+        }
+    )
+
+    found = proposal_of(frame)
+
+    assert (found.role("label"), found.role("entity"), found.amount) == ("Betrug", "Konto", "Betrag")
+
+
 def test_readings_of_machines_are_recognised() -> None:
     """Numbers in regular steps, a row a machine and minute."""
     found = proposal_of(simulate_sensors(3_000, seed=1, machines=3, sensors=5))
@@ -165,7 +183,7 @@ def test_results_do_not_go_among_the_rows(tmp_path: Path, monkeypatch: pytest.Mo
         ([f"{n:,}.50" for n in range(900, 1_900)], "numeric"),
         ([10_000 + n % 40 for n in range(1_000)], "categorical"),
         ([f"customer writes {n}" for n in range(1_000)], "ignore"),
-        (["same"] * 1_000, "ignore"),
+        (["same"] * 1_000, "categorical"),
         ([None] * 1_000, "ignore"),
         ([n / 7 for n in range(1_000)], "numeric"),
         ([True, False] * 500, "boolean"),
@@ -198,7 +216,7 @@ def test_a_bank_s_export_with_repeats_and_a_total_has_its_key_and_no_numbers_of_
 
     assert {choice.column: choice.part for choice in found.choices} == {
         "Buchungs-Nr.": "key",
-        "Konto": "categorical",
+        "Konto": "entity",
         "Betrag (€)": "numeric",
     }
     assert "2 rows repeat it or have none" in found.named("key")[0].check

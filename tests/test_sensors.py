@@ -239,6 +239,20 @@ def test_what_cannot_be_scored_is_said(
     assert not (tmp_path / "out.parquet").exists()
 
 
+def test_machine_none_of_whose_rows_could_be_used_is_named(trained: tuple[Config, TrainReport], tmp_path: Path) -> None:
+    """Nothing else in the summary would say that it was not looked at; one with a few bad rows is not named."""
+    fresh = pd.read_parquet(trained[0].bundle.parent / "fresh.parquet")
+    lost, other = sorted(fresh["machine"].unique())
+    speed = fresh["speed_rpm"].astype(object).where(fresh["machine"] != lost, "n.v.")
+    speed[fresh.index[fresh["machine"] == other][:3]] = "n.v."
+    fresh.assign(speed_rpm=speed.astype(str)).to_parquet(tmp_path / "in.parquet")
+
+    report = score(trained[0], input=str(tmp_path / "in.parquet"), output=str(tmp_path / "out.parquet"), now=NOW)
+
+    assert report.absent == (lost,)
+    assert f"No row of {lost} could be used; nothing is known of it." in report.summary()
+
+
 def test_simulated_sensors_are_written(tmp_path: Path) -> None:
     """As many rows and machines as asked for, truth included."""
     done = CliRunner().invoke(

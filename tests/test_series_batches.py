@@ -175,6 +175,20 @@ def test_rows_that_cannot_be_scored_are_quarantined_with_the_reason(trailing: Pa
     assert len(site.scores()) == 60 + 56
 
 
+def test_a_machine_none_of_whose_rows_can_be_used_is_named(
+    trailing: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """It has no row that waits or is scored, so its silence would be told only once it had been heard before."""
+    site = SensorSite(tmp_path / "site", trailing)
+    rows = pump_rows(60)
+    rows["when"] = rows["when"].mask(rows["pump"] == "b", pd.Timestamp("2199-01-01"))
+
+    site.put(rows)
+    score(site)
+
+    assert "No row of b could be used: all are in the quarantine" in caplog.text
+
+
 def test_a_machine_never_seen_keeps_nobody_else(tmp_path: Path) -> None:
     """With a model each, its rows are quarantined until the next training."""
     site = SensorSite(tmp_path / "site", bundle_of(tmp_path, models="entity"))

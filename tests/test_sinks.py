@@ -9,10 +9,13 @@ import pyarrow.parquet as pq
 import pytest
 
 from detector.errors import SettingError, SinkError
-from pipelines.config import OutputSection
+from detector.schema import Schema
+from pipelines.config import Config, OutputSection
+from pipelines.sinks.batch_files import open_batch_sink
 from pipelines.sinks.files import FileSink, Sink, open_sink
 from pipelines.sinks.quarantine import QuarantineSink
 from pipelines.sinks.sql import SqlSink
+from pipelines.store import Store
 
 
 def verdicts(start: int = 0, rows: int = 3) -> pd.DataFrame:
@@ -329,3 +332,13 @@ def test_quarantine_is_csv() -> None:
     """Rows of all kinds of text fit CSV only."""
     with pytest.raises(SettingError, match=r"The quarantine is a .csv file"):
         QuarantineSink(Path("bad.parquet"))
+
+
+def test_service_names_the_setting_whose_ending_says_no_kind_of_file(tmp_path: Path) -> None:
+    """Not the hidden file that it was about to write."""
+    config = Config.model_validate(
+        {"source": {"path": "a.csv"}, "output": {"path": "scores"}}, context={"folder": tmp_path}
+    )
+
+    with pytest.raises(SettingError, match=r"`output.path` is .*/scores, .* such as scores.parquet"):
+        open_batch_sink(config, Store("sqlite://"), Schema(numeric=("x",)))

@@ -126,9 +126,12 @@ def test_csv_rejected_lines_are_of_the_last_read(csv: Make) -> None:
     ],
     ids=["to the end", "wrong number of fields", "right number by chance", "with lines between"],
 )
-def test_csv_stray_quote_swallows_no_good_row(csv: Make, text: str, kept: list[str], reported: str) -> None:
+@pytest.mark.parametrize("line_end", ["\n", "\r"])
+def test_csv_stray_quote_swallows_no_good_row(
+    csv: Make, text: str, kept: list[str], reported: str, line_end: str
+) -> None:
     """A quote that is never closed costs its own line, not those after it."""
-    source = csv("a,b,c\n" + text)
+    source = csv(("a,b,c\n" + text).replace("\n", line_end))
 
     assert sorted(values(source, "b")) == sorted(kept)
     assert source.rejected["reason"].tolist() == [f"data.csv line 3: a quote is opened and not closed: {reported}"]
@@ -143,6 +146,20 @@ def test_csv_quoted_line_ends_are_kept(csv: Make, value: str) -> None:
 
     assert values(source, "b") == [value, "x"]
     assert source.rejected.empty
+
+
+@pytest.mark.parametrize("above", ["", "\r", "sep=;\r"])
+def test_csv_lines_of_an_old_mac_are_rows(csv: Make, above: str) -> None:
+    """Carriage returns alone end lines; bad ones are named, as in other files."""
+    lines = ["a;b", "1;x", "5;6;7", '8;"two\nlines"', "9;y"]
+
+    source = csv(above + "\r".join(lines) + "\r")
+    rows = source.read()
+
+    assert rows["a"].astype(int).tolist() == [1, 8, 9]
+    assert rows["b"].tolist() == ["x", "two\nlines", "y"]
+    (reason,) = source.rejected["reason"]
+    assert reason == f"data.csv line {3 + above.count(chr(13))}: 3 fields where the header has 2: 5;6;7"
 
 
 def test_csv_value_of_megabytes_is_an_error_with_its_line(tmp_path: Path) -> None:

@@ -150,13 +150,13 @@ def test_rows_that_cannot_be_used_are_those_of_one_machine(plain: Path, tmp_path
 
 
 def test_csv_files_are_read_as_one_machine_reads_them(plain: Path, tmp_path: Path) -> None:
-    """Separators, quoted line ends, decimal commas and lines with too many fields; columns in another order."""
+    """Separators, quoted line ends, decimal commas and lines with too many fields; columns in another order, or new."""
     fresh = pd.concat([pd.read_parquet(file) for file in sorted((plain / "fresh").iterdir())], ignore_index=True)
     fresh.loc[5, "channel"] = "on\nline"
     fresh.loc[6, "channel"] = 'a "shop"; or two'
     (tmp_path / "rows").mkdir()
     for number, columns in enumerate((COLUMNS, COLUMNS[::-1])):
-        part = fresh.iloc[600 * number : 600 * number + 600][columns]
+        part = fresh.iloc[600 * number : 600 * number + 600][columns].assign(**{f"new {number}": "x"})
         part.to_csv(tmp_path / "rows" / f"{number}.csv", index=False, sep=";", decimal=",")
     with (tmp_path / "rows" / "0.csv").open("a") as file:
         file.write("too;few\n")
@@ -296,7 +296,9 @@ def test_a_batch_without_a_name_is_named_by_its_files(plain: Path, tmp_path: Pat
         ({}, {"input": "{columns}"}, SchemaError, "'amount'"),
         ({}, {"input": "{empty}"}, SourceError, "has columns but no rows"),
         ({}, {"input": "{delta}"}, SourceError, "Delta table, and this Spark does not know Delta. Start it with"),
-        ({}, {"input": "{csv}"}, SourceError, r"1\.csv differs from the first in 'more'"),
+        ({}, {"input": "{csv}"}, SourceError, r"1\.csv lacks 'amount'"),
+        ({}, {"input": "file://{csv}"}, SourceError, r"1\.csv lacks 'amount'.* list what nobody needs"),
+        ({}, {"input": "{parquet}"}, SourceError, r"1\.parquet lacks 'amount'"),
         (
             {"source": {"topic": TOPIC}},
             {"input": None},
@@ -317,12 +319,15 @@ def test_what_spark_cannot_do_is_said(
     (tmp_path / "delta" / "_delta_log").mkdir(parents=True)
     (tmp_path / "csv").mkdir()
     rows.to_csv(tmp_path / "csv" / "0.csv", index=False)
-    rows.assign(more=1).to_csv(tmp_path / "csv" / "1.csv", index=False)
+    rows.drop(columns="amount").to_csv(tmp_path / "csv" / "1.csv", index=False)
+    (tmp_path / "parquet").mkdir()
+    rows.to_parquet(tmp_path / "parquet" / "0.parquet")
+    rows.drop(columns="amount").to_parquet(tmp_path / "parquet" / "1.parquet")
     rows.drop(columns="amount").to_parquet(tmp_path / "columns.parquet")
     rows[:0].to_parquet(tmp_path / "empty.parquet")
     rows.assign(time=rows["time"].astype("datetime64[ns]")).to_parquet(tmp_path / "nanoseconds.parquet", version="2.6")
     places = {name: str(tmp_path / f"{name}.parquet") for name in ("columns", "empty", "nanoseconds")}
-    places |= {name: str(tmp_path / name) for name in ("delta", "csv")}
+    places |= {name: str(tmp_path / name) for name in ("delta", "csv", "parquet")}
     given: dict[str, Any] = {"input": str(plain / "fresh"), "output": "scores", "batch": "b"} | options
     if given["input"] is not None:
         given["input"] = given["input"].format(**places)

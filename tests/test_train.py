@@ -15,10 +15,15 @@ import pytest
 from detector.detectors.table.detector import TabularDetector
 from detector.errors import BundleError, DataError, SchemaError, SettingError, SinkError, TrackingError
 from detector.persist import bundle
+from pipelines.backtest.plan import Plan
+from pipelines.backtest.run import backtest
 from pipelines.config import Config
 from pipelines.factory import kinds
+from pipelines.lab.evaluate import evaluate_encoders
+from pipelines.reports.page import check_page
 from pipelines.scoring.one_off import score
 from pipelines.training import review
+from pipelines.training.evaluate import evaluate
 from pipelines.training.merit import Review
 from pipelines.training.review import review_table
 from pipelines.training.train import TrainReport, train
@@ -219,11 +224,12 @@ def test_failed_training_leaves_the_earlier_one(
     [
         ({"bundle": "table.csv"}, BundleError, "exists and is not a bundle"),
         ({"bundle": "table.csv/bundle"}, BundleError, "table.csv is a file"),
+        ({"report": "table.csv/report.html"}, SinkError, "report could not be written"),
         ({"tracking": {"uri": "sqlite:///table.csv"}}, TrackingError, "is not an SQLite file"),
         ({"policy": {"budget": {"rows": 3}}, "columns": {}}, SettingError, "`columns.time` names no column"),
         ({"columns": {"key": "forest"}}, SchemaError, "The key column is named 'forest'"),
     ],
-    ids=["bundle", "bundle's folder", "store", "budget", "name"],
+    ids=["bundle", "bundle's folder", "report", "store", "budget", "name"],
 )
 def test_faults_are_found_before_training(
     tmp_path: Path,
@@ -241,9 +247,32 @@ def test_faults_are_found_before_training(
         quick(tmp_path, configure, payments.rename(columns={"amount": "forest"}), **change)
 
 
+def test_page_that_cannot_be_written_is_found_before_rows_are_read(tmp_path: Path) -> None:
+    """By an evaluation, one of encoders, and a backtest; none of their work is lost after it."""
+    (tmp_path / "file").touch()
+    given = {"source": {"path": "nothing.csv"}, "columns": {"time": "time", "label": "is_fraud"}}
+    config = Config.model_validate(given | {"report": "file/report.html"}, context={"folder": tmp_path})
+    plan = Plan(datetime(2026, 1, 1), datetime(2026, 2, 1))  # noqa: DTZ001 - days of the table
+
+    for long in (
+        lambda: evaluate(config, input="nothing.csv", now=NOW),
+        lambda: evaluate_encoders(config, encoders=["dense"], input="nothing.csv", now=NOW),
+        lambda: backtest(config, plan, now=NOW),
+    ):
+        with pytest.raises(SinkError, match=r"report could not be written to .*file/.*\.html"):
+            long()
+    (tmp_path / "page.html").mkdir()
+    with pytest.raises(SinkError, match="it is a folder"):
+        check_page(tmp_path / "page.html")
+
+
 @pytest.mark.usefixtures("undrawn")
-def test_report_that_cannot_be_written(tmp_path: Path, configure: Configure, payments: pd.DataFrame) -> None:
-    """The page has no place: an error, and the bundle is there all the same."""
+def test_report_that_cannot_be_written(
+    tmp_path: Path, configure: Configure, payments: pd.DataFrame, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The page has no place any more after the training: an error, and the bundle is there all the same."""
+    monkeypatch.setattr("pipelines.training.train.check_page", lambda _: None)
+
     with pytest.raises(SinkError, match="report could not be written"):
         quick(tmp_path, configure, payments, report="table.csv/report.html")
 

@@ -21,6 +21,9 @@ EMPIRICAL, PARETO, EXTRAPOLATED = "empirical", "pareto", "extrapolated"
 TAILS = (EMPIRICAL, PARETO, EXTRAPOLATED)
 MAX_ROWS = 200_000
 BLOCK = 65_536
+STEP = 1.0
+"""How far beyond the largest risk a row comes that shows what none showed: a deviation of a score, or a unit of
+log-odds. 0, and it would tie with the largest; larger, and no other oddity comes between."""
 RISK_RESOLUTION = 1e-5
 """Risks, in deviations of a member's score, that differ by less are alike: scores are float32, and the same row's last
 bits depend on the processor. Larger, and true differences would count as ties."""
@@ -163,6 +166,28 @@ class Calibrator:
             beyond = certain > self.risk[-1]
             p_value[beyond] *= self.beyond.survival(certain[beyond])
         return p_value
+
+    def beyond_all(self, risk: Floats, times: NDArray[np.int64], *, least: float = 0.0) -> Floats:
+        """The risks of rows that show so many things which no calibration row showed; where ``times`` is 0, as before.
+
+        Such a thing alone has a p-value of 1 / (n + 1). So each lifts a risk, at least the median, as far as it is from
+        the median to just beyond the largest, and by ``least``. What else is odd about a row adds to it.
+
+        >>> Calibrator(np.array([0.0, 1.0, 3.0])).beyond_all(np.array([-2.0, 2.0, 2.0]), np.array([1, 1, 0])).tolist()
+        [4.0, 5.0, 2.0]
+        """
+        step = max(self.largest_step, least)
+        return np.where(times > 0, np.maximum(risk, self.median) + times * step, risk)
+
+    @property
+    def median(self) -> float:
+        """The median calibration risk."""
+        return float(np.median(self.risk))
+
+    @property
+    def largest_step(self) -> float:
+        """From the median to just beyond the largest risk."""
+        return float(self.risk[-1]) - self.median + STEP
 
     def threshold(self, quantile: float) -> float:
         """Return the risk above which, and only above which, the p-value is at most 1 - quantile.

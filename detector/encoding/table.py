@@ -17,6 +17,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from detector.arrays import Flags, Floats
+from detector.encoding.constants import Constants
 from detector.encoding.statistics import decimals_of, levels_of, location_and_scale, useless
 from detector.errors import DataError
 from detector.schema import Schema
@@ -61,11 +62,13 @@ class Encoded:
     - ``numeric``, (n_rows, n_numeric): in the units of the table; NaN where missing.
     - ``codes``, (n_rows, n_categorical): 0 missing, 1 unseen or rare, 2 and above the known levels.
     - ``window``: the row among the events before it, where a member reads these.
+    - ``moved``, (n_rows, n_constants): which columns that never varied hold another value; None if none was constant.
     """
 
     numeric: Floats
     codes: NDArray[np.int64]
     window: Floats | None = None
+    moved: Flags | None = None
 
     def __len__(self) -> int:
         return len(self.numeric)
@@ -79,7 +82,9 @@ class Encoded:
 
     def take(self, rows: NDArray[Any] | Sequence[int]) -> Encoded:
         """The rows at these positions or under this mask."""
-        return Encoded(self.numeric[rows], self.codes[rows], None if self.window is None else self.window[rows])
+        window = None if self.window is None else self.window[rows]
+        moved = None if self.moved is None else self.moved[rows]
+        return Encoded(self.numeric[rows], self.codes[rows], window, moved)
 
 
 @dataclass(frozen=True)
@@ -111,6 +116,7 @@ class TableEncoder:
     - ``missing_rate``, (n_numeric,): share of missing values in training.
     - ``levels``: the known levels of each boolean and categorical column, most frequent first.
     - ``counts``: how often each code was seen, for each such column.
+    - ``constants``: the columns that never varied; those without a gap are dropped, too.
     """
 
     schema: Schema
@@ -124,6 +130,7 @@ class TableEncoder:
     missing_rate: Floats
     levels: tuple[tuple[str, ...], ...]
     counts: tuple[NDArray[np.int64], ...]
+    constants: Constants = field(default_factory=Constants)
     features: tuple[Feature, ...] = field(init=False)
 
     def __post_init__(self) -> None:
@@ -179,6 +186,7 @@ class TableEncoder:
             missing_rate=np.isnan(numeric).mean(axis=0),
             levels=tuple(levels),
             counts=tuple(counts),
+            constants=Constants.fit(rows, schema),
         )
 
     @property
@@ -214,7 +222,7 @@ class TableEncoder:
             text = _as_text(rows[name], name in self.schema.boolean)
             positions = known.get_indexer(pd.Index(text.to_numpy(dtype=object), dtype=object))
             codes[:, i] = np.where(text.isna(), MISSING, np.where(positions < 0, UNSEEN, positions + RESERVED))
-        return Encoded(_numeric(rows, self.schema), codes)
+        return Encoded(_numeric(rows, self.schema), codes, moved=self.constants.moved(rows))
 
     def encode_plain(self, rows: Sequence[Mapping[str, Any]]) -> Encoded:
         """Turn the cells of rows, as ``plain_row`` returns them, into the same arrays."""
@@ -224,7 +232,8 @@ class TableEncoder:
             times = [np.array([row[name] for row in rows], dtype="datetime64[us]") for name in schema.datetime]
             numeric = np.hstack([numeric, *(to_cycle(time, part) for time in times for part in CYCLES)])
         codes = [list(map(_code, self._texts(row), self._codes)) for row in rows]
-        return Encoded(np.ascontiguousarray(numeric), np.array(codes, dtype=np.int64))
+        moved = self.constants.moved_plain(rows)
+        return Encoded(np.ascontiguousarray(numeric), np.array(codes, dtype=np.int64), moved=moved)
 
     def _texts(self, row: Mapping[str, Any]) -> list[str | None]:
         """The cells of a plain row that have levels."""
@@ -298,6 +307,7 @@ class TableEncoder:
             "decimals": list(self.decimals),
             "levels": [list(known) for known in self.levels],
             "counts": [seen.tolist() for seen in self.counts],
+            "constants": self.constants.state(),
         }
         names = ("centre", "scale", "least", "most", "missing_rate")
         return values, {name: getattr(self, name) for name in names}
@@ -312,6 +322,7 @@ class TableEncoder:
             decimals=tuple(values["decimals"]),
             levels=tuple(tuple(known) for known in values["levels"]),
             counts=tuple(np.array(seen, dtype=np.int64) for seen in values["counts"]),
+            constants=Constants.from_state(values.get("constants", {})),
             **{name: arrays[name] for name in ("centre", "scale", "least", "most", "missing_rate")},
         )
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any
 
@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from detector.arrays import Flags
 from detector.encoding.table import UNSEEN, Encoded, TableEncoder, from_cycle
 from detector.explain import reason as explain
 from detector.explain.reason import Reason
@@ -50,6 +51,31 @@ class TableExplainer:
         if rows.empty:
             return []
         encoded = self.scorer.encoded(rows)
+        reasons = self._of_values(rows, encoded, top=top)
+        return reasons if encoded.moved is None else self._with_moved(rows, encoded.moved, reasons, top=top)
+
+    def _with_moved(
+        self, rows: pd.DataFrame, moved: Flags, reasons: list[list[Reason]], *, top: int
+    ) -> list[list[Reason]]:
+        """First the columns that never varied and now do; the others share what risk is left."""
+        calibration, constants = self.scorer.calibration, self._columns.constants.columns
+        risk = self.scorer.measure(rows.iloc[np.flatnonzero(moved.any(axis=1))])["risk"].to_numpy()
+        for row, own in zip(np.flatnonzero(moved.any(axis=1)).tolist(), risk.tolist(), strict=True):
+            chosen = [constants[place] for place in np.flatnonzero(moved[row]).tolist()]
+            share = self.scorer.step_of_moved / (own - calibration.median)
+            first = [
+                Reason(each.name, each.say(rows[each.name].iloc[row]), each.expected, share, (each.name,))
+                for each in chosen
+            ]
+            left = max(0.0, 1.0 - share * len(chosen))
+            others = [replace(each, share=each.share * left) for each in reasons[row]]
+            names = {each.name for each in chosen}
+            rest = [each for each in others if each.share >= explain.LEAST_SHARE and not names & set(each.columns)]
+            reasons[row] = [*first, *rest][:top]
+        return reasons
+
+    def _of_values(self, rows: pd.DataFrame, encoded: Encoded, *, top: int) -> list[list[Reason]]:
+        """The reasons by what the members read."""
         shares = self._shares(encoded)
         if self.scorer.serving_head is not None:
             shares = self._shares_of_head(self.scorer.serving_head, rows, shares)
@@ -207,7 +233,7 @@ class TableExplainer:
 
     def _expected(self, seen: Encoded, feature: NDArray[np.int64]) -> Encoded:
         """What the given feature of each row should have been: the row's reconstruction with that feature hidden."""
-        hidden = Encoded(seen.numeric.copy(), seen.codes.copy(), seen.window)
+        hidden = replace(seen, numeric=seen.numeric.copy(), codes=seen.codes.copy())
         if "autoencoder" not in self.scorer.members:
             hidden.numeric[:] = self._columns.centre
             hidden.codes[:] = [np.argmax(seen[2:]) + 2 for seen in self._columns.counts]

@@ -19,6 +19,7 @@ from numpy.typing import ArrayLike
 
 from detector.arrays import Floats
 from detector.errors import BundleError, DataError, SettingError
+from detector.resolution import is_same
 from detector.schema import Schema
 
 BINS = 10
@@ -26,6 +27,9 @@ MOST_LEVELS = 50
 FEWEST_A_LEVEL = 5  # rarer levels are counted together: a name that stands for one person is not kept
 CHANCE_SCORE = 3.29  # standard normal score that one unmoved column in a thousand passes
 MOST_EFFECT = 10.0
+SMALLER = 0.2
+"""Of the limit of an effect, for a share that is small or was 0: from 1 % of alerts to 3 % is three times the work and
+h = 0.15."""
 RISK, ALERTS = "risk", "alerts"
 
 
@@ -36,7 +40,7 @@ class Shift:
     - ``name``: the column; "risk" and "alerts" are the detector's own.
     - ``psi``, ``psi_limit``: the population stability index, and what it must pass to count.
     - ``effect``, ``effect_limit``: numbers: difference of the means in deviations (Cohen's d). Levels: Cohen's w. The
-      share of alerts: Cohen's h.
+      share of alerts, and of other values in a column that never varied: Cohen's h.
     """
 
     name: str
@@ -78,6 +82,8 @@ class Profile:
         known = numbers[np.isfinite(numbers)]
         if not len(known):
             return cls(name, edges=(0.0,), counts=(0, 0, len(numbers)))
+        if is_same(known, float(known[0])).all():  # rounding is no variation
+            known = np.full(len(known), known[0])
         edges = np.unique(np.quantile(known, np.arange(1, BINS) / BINS))
         if edges[0] <= known.min():  # many rows share the least value: anything below it is news
             edges = np.append(np.nextafter(edges[0], -np.inf), edges)
@@ -107,6 +113,8 @@ class Profile:
         if self.edges:
             numbers = values.to_numpy(dtype=np.float64, na_value=np.nan)
             known = numbers[~np.isnan(numbers)]
+            if self._is_one_number:
+                known = np.where(is_same(known, self.edges[1]), self.edges[1], known)
             bins = np.bincount(np.searchsorted(self.edges, known, side="left"), minlength=len(self.edges) + 1)
             return np.append(bins, len(numbers) - len(known)).astype(np.float64)
         known = values.dropna().astype(str)
@@ -118,6 +126,8 @@ class Profile:
         reference, batch = np.array(self.counts, dtype=np.float64), self.count(values)
         noise = 1.0 / max(reference.sum(), 1.0) + 1.0 / max(batch.sum(), 1.0)
         by_chance = _chi_square_bound(len(reference) - 1) * noise
+        if (usual := self._constant(reference)) is not None:
+            return self._constant_shift(reference, batch, usual, psi=psi, effect=effect)
         known = values.to_numpy(dtype=np.float64, na_value=np.nan) if self.edges else None
         found = _cohen_w(reference, batch) if known is None else self._cohen_d(known)
         chance = sqrt(by_chance) if known is None else CHANCE_SCORE * sqrt(noise)
@@ -127,6 +137,33 @@ class Profile:
             psi_limit=max(psi, by_chance),
             effect=found,
             effect_limit=max(effect, chance),
+        )
+
+    @property
+    def _is_one_number(self) -> bool:
+        """Whether all numbers of the reference were the same: below them there is only the next smaller one."""
+        return len(self.edges) == 2 and self.edges[0] == np.nextafter(self.edges[1], -np.inf) and self.spread == 0.0
+
+    def _constant(self, reference: Floats) -> int | None:
+        """The bin that held every row of the reference, where that is one value or a gap; None if there is none."""
+        filled = np.flatnonzero(reference)
+        if len(filled) != 1 or reference.sum() < FEWEST_A_LEVEL:
+            return None
+        place, last = int(filled[0]), len(reference) - 1
+        one_value = (place == 1 and self._is_one_number) if self.edges else place < len(self.levels)
+        return place if one_value or place == last else None
+
+    def _constant_shift(self, reference: Floats, batch: Floats, usual: int, *, psi: float, effect: float) -> Shift:
+        """Of a column that never varied: the share of rows that hold anything else, which chance explains hardly."""
+        rows = max(batch.sum(), 1.0)
+        other = rows - batch[usual]
+        chance = sqrt(1.0 / reference.sum() + 1.0 / rows)
+        return Shift(
+            self.name,
+            psi=stability_index(reference, batch),
+            psi_limit=max(psi, _chi_square_bound(1) * chance**2),
+            effect=float(2.0 * np.arcsin(np.sqrt(other / rows))),
+            effect_limit=max(effect * SMALLER, CHANCE_SCORE * chance),
         )
 
     def _cohen_d(self, values: Floats) -> float:
@@ -208,8 +245,7 @@ class Reference:
             psi=stability_index(reference, batch),
             psi_limit=max(psi, _chi_square_bound(1) * noise),
             effect=float(height),
-            # From 1 % to 3 % is three times the work and h = 0.15: alerts have a limit of their own.
-            effect_limit=max(effect / 5.0, CHANCE_SCORE * sqrt(noise)),
+            effect_limit=max(effect * SMALLER, CHANCE_SCORE * sqrt(noise)),
         )
 
     def to_dict(self) -> dict[str, Any]:

@@ -11,7 +11,7 @@ import pandas as pd
 from markupsafe import Markup
 
 from pipelines.backtest.metrics import SUPERVISED, UNSUPERVISED
-from pipelines.backtest.summary import BacktestReport, weighted
+from pipelines.backtest.summary import PAGE, BacktestReport, weighted
 from pipelines.reports.page import as_svg, render_page, write_page
 from pipelines.reports.style import BLUE, GREY, INK, ORANGE, date_axis, empty_figure, in_house_style, percent
 
@@ -131,8 +131,8 @@ def write(
 ) -> dict[str, str]:
     """Write ``backtest.html`` and ``backtest.csv``; say where they are."""
     folder.mkdir(parents=True, exist_ok=True)
-    table, page = folder / "backtest.csv", folder / "backtest.html"
-    report.periods.to_csv(table, index=False)
+    table, page = folder / "backtest.csv", folder / PAGE
+    write_page(table, report.periods.to_csv(index=False))
     plan = report.plan
     last = list(plan.periods())[-1][1] - pd.Timedelta(days=1)
     about = (

@@ -21,7 +21,7 @@ from detector.features import Money
 from detector.schema import Schema
 from pipelines.backtest.metrics import LEAST_ROWS, SUPERVISED, UNSUPERVISED, ScoredPeriod, in_order, period_metrics
 from pipelines.backtest.plan import Plan, length
-from pipelines.backtest.summary import BacktestReport, cautions
+from pipelines.backtest.summary import PAGE, BacktestReport, cautions
 from pipelines.config import Config
 from pipelines.config.features import NEEDS_TIME
 from pipelines.factory.detector import fit_warm, policy_of
@@ -34,6 +34,7 @@ from pipelines.ingest.usable import open_usable
 from pipelines.labels.feedback import Statements
 from pipelines.labels.known import KnownLabels, LabelHistory, with_report_time
 from pipelines.progress import progress
+from pipelines.reports.page import check_page
 from pipelines.sinks.quarantine import count_quarantined
 
 if TYPE_CHECKING:
@@ -55,6 +56,8 @@ def backtest(config: Config, plan: Plan, *, now: datetime, folder: Path | None =
     Raises ``SettingError`` if the columns name no time, or nothing tells what was fraud; ``SchemaError`` if there is no
     column ``plan.scenario`` or ``features.reported``; ``DataError`` if no period has rows to learn from and to score.
     """
+    folder = folder or config.report.parent
+    check_page(folder / PAGE)
     engine = feature_engine_of(config, trained=False)
     rows, schema, notes = _prepare(config, plan, engine, now=now)
     statements = Statements.read(config) if engine is None else engine.reader.statements
@@ -92,7 +95,7 @@ def backtest(config: Config, plan: Plan, *, now: datetime, folder: Path | None =
     least = head.least_anomalies if head.enabled else None
     notes += cautions(measured, plan, first=time.min(), last=time.max(), least_anomalies=least)
     report = BacktestReport(measured, plan, {}, tuple(notes))
-    return _publish(report, config, now=now, folder=folder or config.report.parent)
+    return _publish(report, config, now=now, folder=folder)
 
 
 def _prepare(

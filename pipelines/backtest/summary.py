@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from math import sqrt
 
 import pandas as pd
 
@@ -11,7 +12,11 @@ from pipelines.backtest.plan import Plan
 from pipelines.progress import counted
 from pipelines.reports.style import percent
 
+PAGE = "backtest.html"
 BROKEN = 0.05
+CHANCE = 2.0
+"""By so many standard deviations of their number there must be more false alarms than were promised. Fewer, and a
+handful of them is called a broken promise; more, and a broken one takes long to be seen."""
 LEAST_SHARE = 0.01
 NOTHING = (
     "Flagged: nothing in any period. The policy asks for more certainty than the p-values can give: learn from more "
@@ -180,6 +185,10 @@ def _broken_promise(periods: pd.DataFrame) -> list[str]:
     promised = weighted(periods, "precision_predicted", "flagged")
     if not realised < promised - BROKEN:
         return [f"That is less than promised, by less than {percent(BROKEN)}."] if realised < promised else []
+    runs = max(1, periods["seed"].nunique())  # of other seeds they are the same rows
+    wrong, expected = ((1 - share) * periods["flagged"].sum() / runs for share in (realised, promised))
+    if wrong < expected + CHANCE * sqrt(max(expected, 1.0)):
+        return [f"That is less than promised, and may be chance: {wrong:.0f} false alarms in place of {expected:.0f}."]
     factor = (1 - realised) / max(1 - promised, LEAST_SHARE)
     return [
         (

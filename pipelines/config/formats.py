@@ -8,7 +8,7 @@ from typing import Literal, Self
 
 from pydantic import field_validator, model_validator
 
-from pipelines.config.values import Section
+from pipelines.config.values import Section, Zone
 
 NAMED_DATES = ("day first", "month first", "seconds", "milliseconds", "microseconds", "nanoseconds")
 _SOME_DAY = datetime(2026, 11, 28, 13, 45, 7)  # noqa: DTZ001 - only to try a form
@@ -30,6 +30,10 @@ refused."""
     date: str | None = None
     """Dates: day first, month first, seconds, milliseconds, microseconds or nanoseconds (since 1970), or a form such \
 as %d.%m.%Y %H:%M. Dates such as 2026-01-31 are read beside it, unless the form begins with the year."""
+
+    timezone: Zone | None = None
+    """Whose clock tells dates that name no zone, such as Europe/Berlin; by default UTC. Of an hour that the clock \
+repeats in autumn the first is taken, and a time that it skips in spring counts as an hour later."""
 
     @field_validator("date")
     @classmethod
@@ -56,13 +60,22 @@ as %d.%m.%Y %H:%M. Dates such as 2026-01-31 are read beside it, unless the form 
 
     @model_validator(mode="after")
     def _one_meaning(self) -> Self:
-        if self.date is not None and (self.thousands or self.decimal or self.unit):
-            raise ValueError("a column holds dates or numbers. Keep `date`, or `thousands`, `decimal` and `unit`.")
-        if self.date is None and self.thousands is None and self.decimal is None and self.unit is None:
-            raise ValueError("expected `thousands`, `decimal`, `unit` or `date`.")
+        if self.is_date and (self.thousands or self.decimal or self.unit):
+            raise ValueError(
+                "a column holds dates or numbers. Keep `date` and `timezone`, or `thousands`, `decimal` and `unit`."
+            )
+        if not self.is_date and self.thousands is None and self.decimal is None and self.unit is None:
+            raise ValueError("expected `thousands`, `decimal`, `unit`, `date` or `timezone`.")
+        if self.timezone is not None and self.date is not None and self.date.endswith("seconds"):
+            raise ValueError(f"{self.date} count from 1970 in UTC, whatever the clock. Leave `timezone` out.")
         if self.thousands is not None and self.thousands == self.decimal:
             raise ValueError(f"`thousands` and `decimal` are both {self.thousands!r}. They must differ.")
         return self
+
+    @property
+    def is_date(self) -> bool:
+        """Whether it is about dates, not numbers."""
+        return self.date is not None or self.timezone is not None
 
     def with_decimal(self, usual: str) -> FormatSection:
         """The same with the decimal separator filled in, for numbers.
@@ -70,7 +83,7 @@ as %d.%m.%Y %H:%M. Dates such as 2026-01-31 are read beside it, unless the form 
         >>> FormatSection(thousands=".").with_decimal(".").decimal
         ','
         """
-        if self.date is not None or self.decimal is not None:
+        if self.is_date or self.decimal is not None:
             return self
         return self.model_copy(update={"decimal": {",": ".", ".": ","}.get(str(self.thousands), usual)})
 
@@ -80,8 +93,9 @@ as %d.%m.%Y %H:%M. Dates such as 2026-01-31 are read beside it, unless the form 
         >>> FormatSection(thousands=".", decimal=",").describe(), FormatSection(date="day first").describe()
         ('as 1.234,56', 'day first')
         """
-        if self.date is not None:
-            known = self.date in NAMED_DATES
-            since = f"{self.date} since 1970" if self.date.endswith("seconds") else self.date
-            return since if known else f"as {self.date}"
+        if self.is_date:
+            form = self.date or "2026-01-31 10:15"
+            since = f"{form} since 1970" if form.endswith("seconds") else form
+            clock = "" if self.timezone is None else f", by the clock of {self.timezone}"
+            return f"{since if form in NAMED_DATES else f'as {form}'}{clock}"
         return f"as 1{self.thousands or ''}234{self.decimal or '.'}56{' ' + self.unit if self.unit else ''}"

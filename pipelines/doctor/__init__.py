@@ -12,6 +12,7 @@ from pipelines.config import Config
 from pipelines.doctor.check import Check, State, as_summary, as_table
 from pipelines.doctor.columns import check_columns
 from pipelines.doctor.features import check_features
+from pipelines.doctor.first_run import check_first_run
 from pipelines.doctor.formats import MANY_LOST
 from pipelines.doctor.places import check_bundle, check_output, check_secrets, check_tracking
 from pipelines.doctor.training import check_labels, check_training
@@ -55,6 +56,7 @@ def examine(config: Config, *, rows: int = SAMPLE_ROWS, now: datetime | None = N
         checks.extend(check_features(config, frame))
         checks.extend(check_labels(config, frame, now=now))
         checks.extend(check_training(config, source, frame))
+        checks.extend(check_first_run(config, frame, now=now))
     checks.extend(_policy(config, total))
     checks.extend(check_output(config))
     checks.append(check_bundle(config))

@@ -24,7 +24,7 @@ FEW_ROWS = 50
 ABSURD = 1e9
 
 _WORDS = {"numeric": "a number", "boolean": "true or false", "datetime": "a date", "time": "a time"}
-_LABEL = re.compile(r"(is_?)?(fraud|fraudulent|anomaly|anomalous|outlier|label|class|target|y)")
+_LABEL = re.compile(r"(is_?)?(fraud|fraudulent|anomaly|anomalous|outlier|label|class|target|y|betrug|auffällig)")
 _READERS = {"numeric": read_numbers, "boolean": read_booleans, "datetime": read_dates}
 
 
@@ -149,12 +149,14 @@ def _feature(name: str, kind: str, column: pd.Series, *, guessed: bool) -> Itera
     if kind == "categorical" and guessed:
         yield from forms_of_text(name, column)
     if missing.all():
-        yield Check(place, "warning", f"{title} is always missing", "It tells nothing.")
+        advice = "Nothing is learnt from it; any value counts as an anomaly. Is it to be filled in? `ignore` it."
+        yield Check(place, "warning", f"{title} is always missing", advice)
     elif missing.mean() > MANY_MISSING:
         yield Check(place, "warning", f"{title}: {share_of(missing)} missing", "Is that meant?")
     different = values.nunique()
     if different == 1 and not missing.any():
-        yield Check(place, "warning", f"{title} is always {example(column)}", "It tells nothing.")
+        advice = "Nothing is learnt from it; any other value counts as an anomaly. Is it to change? `ignore` it."
+        yield Check(place, "warning", f"{title} is always {example(column)}", advice)
     if len(values) >= FEW_ROWS and _names_rows(kind, values, different):
         advice = "If it names the row, make it the `key` or list it under `ignore`."
         yield Check(place, "warning", f"{title} is different in nearly every row", advice)

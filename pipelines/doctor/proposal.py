@@ -18,7 +18,10 @@ from pipelines.sources.formats import read_form
 
 TIME = re.compile(r"time|date|datum|zeit|created|booked|when|timestamp|(^|_)at$|(^|_)ts$", re.IGNORECASE)
 KEY = re.compile(r"(^|[\W_])(id|key|nr|no|number|uuid|ref|reference)($|[\W_])|id$|nummer$", re.IGNORECASE)
-LABEL = re.compile(r"fraud|label|anomal|outlier|target|fault|failure|abnormal|chargeback|(^|_)class$", re.IGNORECASE)
+LABEL = re.compile(
+    r"fraud|label|anomal|outlier|target|fault|failure|abnormal|chargeback|(^|_)class$|betrug|auff(ä|ae)llig|störung",
+    re.IGNORECASE,
+)
 CODE = re.compile(
     r"zip|post_?code|plz|code|mcc|category|type|status|country|currency|shop|store|branch|terminal|merchant|product|_id$",
     re.IGNORECASE,
@@ -27,6 +30,7 @@ AMOUNT = re.compile(r"amount|betrag|price|total|(^|_)sum($|_)|(^|_)value($|_)", 
 ENTITIES = (
     *("card", "account", "iban", "customer", "client", "user", "member", "patient", "employee", "machine", "device"),
     *("asset", "pump", "engine", "turbine", "vehicle", "host", "sensor", "unit", "merchant", "terminal", "shop"),
+    *("karte", "konto", "kunde", "maschine", "anlage", "gerät", "geraet"),
 )
 MOST_ANOMALOUS = 0.3
 FEW_CODES = 50
@@ -125,8 +129,8 @@ def proposal_of(frame: pd.DataFrame) -> Proposal:
         kind, why = "table", "each row stands for itself"
     for name in map(str, frame.columns):
         if name not in taken:
-            take(_feature(name, frame[name]))
-    take(_one_reading_a_row(frame, time, list(taken.values())))
+            take(_feature(name, frame[name], kind))
+    take(_one_reading_a_row(frame, time, [each for each in taken.values() if frame[each.column].nunique() > 1]))
     choices = [taken[str(name)] for name in frame.columns]
     counted = [each.column for each in choices if each.part in ("categorical", "ignore") and _names_things(each, frame)]
     return Proposal(
@@ -306,12 +310,24 @@ def _has_fractions(column: pd.Series) -> bool:
     return bool(len(numbers) and (numbers % 1 != 0).any())
 
 
-def _feature(name: str, column: pd.Series) -> Choice:
+def _feature(name: str, column: pd.Series, rows: str) -> Choice:
     known = column.dropna()
     distinct = known.nunique()
+    if known.empty:
+        return Choice(name, "ignore", "it is always missing")
     if distinct < 2:
-        return Choice(name, "ignore", "it is always missing" if known.empty else f"it is always {example(known)}")
+        return _constant(name, column, rows)
     return next(_kinds(name, column, int(distinct)))
+
+
+def _constant(name: str, column: pd.Series, rows: str) -> Choice:
+    """A column of one value: another would be news, unless it is about the file, such as its number or its date."""
+    kind, why = guess_kind(column)[0], f"it is always {example(column.dropna())}"
+    kind = "categorical" if kind == "numeric" and (are_codes(column) or CODE.search(name)) else kind
+    is_text = kind == "datetime" or (rows == "sensors" and kind == "categorical")
+    if is_text or column.isna().any() or any(each.search(name) for each in (LABEL, KEY, TIME)):
+        return Choice(name, "ignore", why)
+    return Choice(name, kind, why, "any other value counts as an anomaly; ignore it if it is about the file")
 
 
 def _kinds(name: str, column: pd.Series, distinct: int) -> Iterator[Choice]:

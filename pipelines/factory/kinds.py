@@ -114,7 +114,7 @@ class Table:
         return scorer.serving_head is not None
 
     def left_out(self, detector: Any) -> list[str]:
-        """What nothing is learnt from, each with why: columns that do not vary."""
+        """What nothing is learnt from, each with why: columns that do not vary, of which another value is news."""
         return [f"{name} ({reason})" for name, reason in detector.scorer_.columns.dropped.items()]
 
     def waiting(self, scorer: Any) -> str | None:  # noqa: ARG002 - as the others

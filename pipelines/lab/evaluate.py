@@ -21,7 +21,7 @@ from pipelines.features.engine import feature_engine_of
 from pipelines.ingest.usable import open_usable
 from pipelines.progress import progress
 from pipelines.reports.content import ReportContent
-from pipelines.reports.page import write_report
+from pipelines.reports.page import check_page, write_report
 from pipelines.sources import open_source
 
 if TYPE_CHECKING:
@@ -88,6 +88,8 @@ def evaluate_encoders(config: Config, *, encoders: Sequence[str], input: str, no
     for name in encoders:
         if name not in kind.encoders:
             raise SettingError(f"There is no encoder {name!r} for {config.kind}. {nearest(name, kind.encoders)}")
+    report = config.report.with_name(f"{config.report.stem}.encoders.html")
+    check_page(report)
     scorer = bundle.load(config.bundle)
     with progress("Reading", total=None):
         learnt, held_out = (
@@ -98,7 +100,6 @@ def evaluate_encoders(config: Config, *, encoders: Sequence[str], input: str, no
     with progress("Comparing encoders", total=None):
         found = compare(chosen, learnt, held_out, random_state=config.random_state)
     figures = {"encoders": encoder_table(found.table), "robustness": encoder_robustness(found.robustness)}
-    report = config.report.with_name(f"{config.report.stem}.encoders.html")
     write_report(
         report,
         ReportContent(

@@ -10,6 +10,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import math
+import os
 import re
 import shlex
 from collections.abc import Callable, Mapping
@@ -95,6 +96,21 @@ def write_report(path: Path, content: ReportContent) -> Path:
     return write_page(path, render(content))
 
 
+def check_page(path: Path) -> None:
+    """Find out before the long part whether a page can be written; the folders above it are made.
+
+    Raises ``SinkError`` if it cannot.
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise _unwritten(path, error.strerror or str(error)) from error
+    if path.is_dir():
+        raise _unwritten(path, "it is a folder")
+    if not os.access(path.parent, os.W_OK | os.X_OK):
+        raise _unwritten(path, f"this user may not write to {path.parent}")
+
+
 def write_page(path: Path, page: str) -> Path:
     """Write a page, replacing an older one in one step.
 
@@ -104,11 +120,14 @@ def write_page(path: Path, page: str) -> Path:
         path.parent.mkdir(parents=True, exist_ok=True)
         write_whole(path, page)
     except OSError as error:
-        raise SinkError(
-            f"The report could not be written to {path}: {error.strerror or error}. "
-            f"Choose another place with the setting 'report'."
-        ) from error
+        raise _unwritten(path, error.strerror or str(error)) from error
     return path
+
+
+def _unwritten(path: Path, why: str) -> SinkError:
+    return SinkError(
+        f"The report could not be written to {path}: {why}. Choose another place with the setting 'report'."
+    )
 
 
 def render(content: ReportContent) -> str:

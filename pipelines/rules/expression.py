@@ -355,6 +355,8 @@ def _hint(column: Part, node: exp.Expr, value: Part) -> str:
         return f" Write it as text: '{node.sql()}'."
     if value.kind == "text" and column.kind == "number" and isinstance(value.literal, str):
         return " Write the number without quotes."
+    if column.kind == "time" and value.kind == "number":
+        return " Write the time in single quotes, such as '2026-01-31'."
     return ""
 
 

@@ -6,6 +6,7 @@ meaning; the rest (queries, casts, parameters, statements) is an error that name
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING
 
 from detector.errors import SettingError
@@ -19,6 +20,7 @@ MOST_DEPTH = 30
 MOST_TOKENS = 600
 MOST_VALUES = 200
 DEEP = "The rule lies too deep in itself. Split it into several rules."
+_COMMA = re.compile(r"\d,\d")
 _SIGNS = frozenset(["(", ")", ",", "=", "==", "!=", "<>", "<", "<=", ">", ">=", "+", "-", "*", "/", "."])
 _SQL = frozenset(
     [
@@ -84,13 +86,25 @@ def parse(text: str) -> exp.Expr:
         near = text[max(0, place - 20) : place].strip()
         where = f" near {near!r}" if near else ""
         raise SettingError(
-            f"The rule is no condition{where}. Write, for example: amount > 500 and country in ('BR', 'US')"
+            f"The rule is no condition{where}. Write, for example: amount > 500 and country in ('BR', 'US'). "
+            f"{_hint(text)}"
         ) from None
     except RecursionError:
         raise SettingError(DEEP) from None
     if _depth(tree) > 2 * MOST_DEPTH:
         raise SettingError(DEEP)
     return tree
+
+
+def _hint(text: str) -> str:
+    """What people most often mean by what is no condition.
+
+    >>> _hint("amount > 1.000,50")
+    'Fractions stand behind a point, and nothing parts thousands: 1000.5.'
+    """
+    if _COMMA.search(text):
+        return "Fractions stand behind a point, and nothing parts thousands: 1000.5."
+    return 'A column whose name has other signs or blanks goes into double quotes: "shop no." = 7.'
 
 
 def _depth(tree: exp.Expr) -> int:

@@ -13,6 +13,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from detector.cleaning.quarantine import quarantine
+from detector.cleaning.values import read_names
 from detector.decide.days import Used
 from detector.schema import Schema
 from pipelines.ingest.batch import InputBatch
@@ -30,6 +31,17 @@ Known = Callable[[pd.Series], NDArray[np.bool_]]
 def nothing_known(keys: pd.Series) -> NDArray[np.bool_]:
     """No key has scores."""
     return np.zeros(len(keys), dtype=bool)
+
+
+def entities_of(rows: pd.DataFrame, schema: Schema) -> set[str]:
+    """What rows, cleaned or not, are about; nothing where they have no entity.
+
+    >>> sorted(entities_of(pd.DataFrame({"pump": [" 7", 8, None]}), Schema(entity="pump", numeric=("flow",))))
+    ['7', '8']
+    """
+    if schema.entity is None or schema.entity not in rows:
+        return set()
+    return set(map(str, read_names(rows[schema.entity]).dropna().unique()))
 
 
 def _no_progress(rows: int) -> None:

@@ -35,7 +35,7 @@ from pipelines.ingest.usable import open_usable
 from pipelines.prefetch import prefetch
 from pipelines.progress import progress
 from pipelines.rules.names import FOR_ALERTS
-from pipelines.scoring.contract import BatchContext, ScoredBatch, each_once
+from pipelines.scoring.contract import BatchContext, ScoredBatch, each_once, entities_of
 from pipelines.scoring.reports import REASON, RuleCount, ScoreReport, SeriesReport
 from pipelines.scoring.series_spool import SeriesSpool
 from pipelines.scoring.standing_rules import standing_rules
@@ -206,6 +206,7 @@ def _score_series(run: _Run, scorer: SequenceScorer) -> SeriesReport:
     policy = policy_of(config.policy, schema)
     columns = [name for name in source.columns() if name in {*schema.features, *schema.roles.values()}]
     words, parts, rows, scored, flagged, held = wording_of(config), list[pd.DataFrame](), 0, 0, 0, Counter[str]()
+    seen: set[str] = set()
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="detector-")))
         spool = SeriesSpool(folder, schema.entity if policy.is_by_row else None, rows=source.estimate())
@@ -223,12 +224,14 @@ def _score_series(run: _Run, scorer: SequenceScorer) -> SeriesReport:
         with progress("Scoring", total=rows) as advance:
             for part in spool.parts():
                 advance(len(part))
+                seen |= entities_of(part, schema)
                 if spool.groups > 1 and (part := _first_of_keys(part, schema, ledger, context)).empty:
                     continue
                 found = scorer.score_frame(part.reset_index(drop=True), policy=policy, join=config.series.join)
                 quarantine.write(found.quarantine.assign(row=part.index[found.quarantine["row"].astype("int64")]))
                 sink.write(run.stamped(as_written(words.scores(found.frame))))
                 parts.append(found.events)
+                seen -= entities_of(found.frame, schema)
                 scored, flagged = scored + len(found.frame), flagged + int(found.frame["flagged"].sum())
                 held += found.held
         if not parts:
@@ -249,6 +252,7 @@ def _score_series(run: _Run, scorer: SequenceScorer) -> SeriesReport:
         quarantine=quarantine.describe(),
         policy=policy.describe(),
         held=held,
+        absent=tuple(sorted(seen)),
     )
 
 

@@ -40,6 +40,16 @@ def held_back(held: Mapping[str, int]) -> str:
     return f"held back {counted(sum(held.values()))} that the policy flags ({each})"
 
 
+def none_of(machines: Sequence[str]) -> str:
+    """That machines have no row that could be used, with the names of a few.
+
+    >>> none_of(["pump-7"])
+    'No row of pump-7 could be used'
+    """
+    more = f" and {len(machines) - MOST_SHOWN:,} more" if len(machines) > MOST_SHOWN else ""
+    return f"No row of {', '.join(machines[:MOST_SHOWN])}{more} could be used"
+
+
 @dataclass(frozen=True)
 class SeriesReport:
     """What scoring series did."""
@@ -56,6 +66,8 @@ class SeriesReport:
     policy: str
     held: Mapping[str, int] = field(default_factory=dict)
     """How many steps each gate held back that would have been flagged."""
+    absent: Sequence[str] = ()
+    """Machines that have rows, none of which could be used."""
 
     def summary(self) -> list[object]:
         """The run in a few lines, with the riskiest events."""
@@ -78,6 +90,8 @@ class SeriesReport:
             if len(self.events) > len(top):
                 lines.append(f"and {len(self.events) - len(top):,} less risky ones")
         lines += [f"Scores: {self.output}", f"Events: {self.events_output}"]
+        if self.absent:
+            lines.append(f"{none_of(self.absent)}; nothing is known of {'it' if len(self.absent) == 1 else 'them'}.")
         if self.quarantined:
             lines.append(f"{counted(self.quarantined)} could not be used; see why in {self.quarantine}")
         return lines

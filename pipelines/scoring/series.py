@@ -27,7 +27,8 @@ from pipelines.alerts.grouping.events import EVENT_REASONS, HELD
 from pipelines.ingest.batch import InputBatch
 from pipelines.ingest.dedupe import KeyLedger
 from pipelines.ingest.provenance import with_provenance
-from pipelines.scoring.contract import Around, BatchContext, ScoredBatch, each_once
+from pipelines.scoring.contract import Around, BatchContext, ScoredBatch, each_once, entities_of
+from pipelines.scoring.reports import none_of
 from pipelines.scoring.series_replay import Wanted, as_they_came, read_around
 from pipelines.scoring.series_tails import decode, encode
 from pipelines.scoring.staleness import FORGOTTEN, Staleness, notices_of
@@ -193,10 +194,12 @@ class SeriesBatchScorer:
     def _read(self, batch: InputBatch, context: BatchContext) -> pd.DataFrame | None:
         """All rows of a batch that can be read, each key once; None if there is nothing at all."""
         parts: list[pd.DataFrame] = []
+        seen: set[str] = set()
         ledger, key = KeyLedger(), self.schema.key
         goes_on = context.memory is not None or context.around is not None
         for frame in batch.frames():
             context.checkpoint()
+            seen |= entities_of(frame, self.schema)
             cleaned = clean(frame, self.schema, positions=frame.index)
             context.quarantine.write(cleaned.quarantine)
             rows = each_once(cleaned.rows, frame, ledger, context, key=key) if goes_on else cleaned.rows
@@ -207,9 +210,12 @@ class SeriesBatchScorer:
         for rejected in batch.facts.rejected:
             context.quarantine.write(rejected)
         filled = [part for part in parts if len(part)]
-        if not filled:
-            return None
-        return self._believable(pd.concat(filled), context) if goes_on else pd.concat(filled)
+        rows = pd.concat(filled) if filled else None
+        if rows is not None and goes_on:
+            rows = self._believable(rows, context)
+        if absent := sorted(seen - (set() if rows is None else entities_of(rows, self.schema))):
+            log.warning("%s: all are in the quarantine", none_of(absent))
+        return rows
 
     def _believable(self, rows: pd.DataFrame, context: BatchContext) -> pd.DataFrame:
         """Without rows from the future."""

@@ -18,11 +18,11 @@ from numpy.typing import NDArray
 from sqlalchemy.orm import Session
 
 from detector.cleaning.values import read_names
-from detector.errors import SinkError
+from detector.errors import SettingError, SinkError
 from detector.schema import Schema
 from pipelines.config import Config
 from pipelines.sinks.batch_sink import ROW_COLUMNS, BatchSink, Staged, row_names
-from pipelines.sinks.files import PARQUET_SUFFIXES, FileSink
+from pipelines.sinks.files import CSV_SUFFIXES, PARQUET_SUFFIXES, FileSink
 from pipelines.store import ScoreFile, Store, upsert
 from pipelines.testing.failpoints import failpoint
 
@@ -170,6 +170,11 @@ def open_batch_sink(config: Config, store: Store, schema: Schema) -> BatchSink:
     output = config.output
     if output.path is not None:
         path = Path(output.path)
+        if path.suffix.lower() not in CSV_SUFFIXES + PARQUET_SUFFIXES:
+            raise SettingError(
+                f"`output.path` is {path}, and the service writes .parquet or .csv files into the folder of that name. "
+                f"Name one with that ending, such as {path.name}.parquet."
+            )
         return FileBatchSink(store, path.with_suffix(""), suffix=path.suffix.lower(), key=schema.key)
     from pipelines.sinks.batch_table import TableBatchSink
 

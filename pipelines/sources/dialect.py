@@ -19,6 +19,7 @@ SEPARATORS = (",", ";", "\t", "|")
 COMPRESSED = (".gz", ".bz2", ".zst")
 _BOMS = ((codecs.BOM_UTF8, "utf-8"), (codecs.BOM_UTF16_LE, "utf-16"), (codecs.BOM_UTF16_BE, "utf-16"))
 _SEP = re.compile(r'"?sep=(.)"?[ \t]*(\r\n|\n|\r)', re.IGNORECASE)
+_LONE_RETURN = re.compile(r"\r(?!\n)")
 _NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?")
 
 
@@ -64,7 +65,7 @@ def read_dialect(path: Path, *, separator: str | None, encoding: str) -> Dialect
     except (OSError, pa.ArrowException, zlib.error) as error:
         raise SourceError(f"{path} cannot be read, or is not compressed as its name says: {error}") from error
     encoding = next((name for mark, name in _BOMS if head.startswith(mark)), encoding)
-    text = _decode(path, head, encoding)
+    text = _with_line_ends(_decode(path, head, encoding))
     body = text.lstrip("\r\n")
     if (said := _SEP.match(body)) is not None:
         separator, body = separator or said[1], body[said.end() :].lstrip("\r\n")
@@ -88,6 +89,12 @@ def _decode(path: Path, head: bytes, encoding: str) -> str:
         return decoder.decode(head, final=len(head) < HEAD_BYTES).removeprefix("\ufeff")
     except UnicodeError:
         raise undecodable(path, encoding) from None
+
+
+def _with_line_ends(text: str) -> str:
+    """The text with line feeds where it has carriage returns alone, as old Macs wrote them and csv reads them not."""
+    lone = len(_LONE_RETURN.findall(text))
+    return _LONE_RETURN.sub("\n", text) if lone > text.count("\n") else text
 
 
 def undecodable(path: Path, encoding: str) -> UndecodableError:

@@ -12,7 +12,7 @@ import pandas as pd
 import pyarrow as pa
 
 from detector.arrays import Flags
-from detector.cleaning.values import INFINITE, MOMENT
+from detector.cleaning.values import INFINITE, MOMENT, read_dates
 from detector.schema import MISSING
 from pipelines.config.formats import FormatSection
 from pipelines.sources.arrow import to_frame
@@ -28,6 +28,9 @@ _DAY = (
     r"(?: ?(?P<half>[AaPp][Mm]))?)?(?P<zone>Z| ?[+-][0-9]{2}:?[0-9]{2})?"
 )
 _EPOCH = r"[+-]?[0-9]+(?:\.[0-9]+)?"
+_ZONE = r".*:[0-9]{2}(?:\.[0-9]+)? ?(?:[AaPp][Mm])?(?:Z| ?[+-][0-9]{2}:?[0-9]{2})"
+_REACH = (2, 9_998)
+"""The years whose times another zone keeps within those that can be written."""
 _NOTE = re.compile(r" \((?:not|not as) [^()]*\)$")
 
 
@@ -48,6 +51,9 @@ def with_formats(table: pa.Table, formats: Mapping[str, FormatSection]) -> pa.Ta
             table = table.set_column(at, name, pa.array(noted, type=pa.string(), from_pandas=True))
         elif form.date in PER_SECOND and (pa.types.is_integer(column.type) or pa.types.is_floating(column.type)):
             table = table.set_column(at, name, _moments(column.to_pandas(), PER_SECOND[form.date]))
+        elif form.timezone is not None and pa.types.is_timestamp(column.type) and column.type.tz is None:
+            moments = in_utc(column.cast(pa.timestamp("us"), safe=False).to_pandas(), form.timezone)
+            table = table.set_column(at, name, pa.array(moments).cast(pa.timestamp("us", tz="UTC")))
     return table
 
 
@@ -89,7 +95,9 @@ def needs_form(value: Any, form: FormatSection) -> bool:
     False
     """
     if isinstance(value, str):
-        return form.date is None or form.date.startswith("%Y") or re.fullmatch(MOMENT, value) is None
+        if form.timezone is not None and re.fullmatch(_ZONE, value) is None:
+            return True
+        return not form.is_date or (form.date or "").startswith("%Y") or re.fullmatch(MOMENT, value) is None
     return form.date in PER_SECOND and isinstance(value, (int, float)) and not isinstance(value, bool)
 
 
@@ -112,13 +120,42 @@ def read_form(text: pd.Series, form: FormatSection) -> tuple[pd.Series, Flags]:
     """
     trimmed = text.str.strip()
     absent = trimmed.isna().to_numpy() | trimmed.str.lower().isin(MISSING).to_numpy()
-    if form.date is None:
+    if not form.is_date:
         absent = absent | trimmed.str.lower().isin(INFINITE).to_numpy()
         fits, read = _numbers(trimmed, form.with_decimal("."))
     else:
-        fits, read = _dates(trimmed.mask(absent), form.date)
+        trimmed = trimmed.mask(absent)
+        fits, read = (trimmed.notna().to_numpy(), trimmed) if form.date is None else _dates(trimmed, form.date)
+        if form.timezone is not None:
+            is_told = trimmed.str.fullmatch(_ZONE).to_numpy(dtype=bool, na_value=False)
+            fits, read = _by_the_clock(read.where(fits), is_told, form.timezone)
     fits = fits & ~absent
     return text.mask(fits, read), ~fits & ~absent
+
+
+def in_utc(times: pd.Series, zone: str) -> pd.Series:
+    """Times that a zone's clock tells, in UTC.
+
+    Of an hour that it repeats the first, and a time that it skips counts as an hour later. Years that are hardly any,
+    such as 9999, stay as they are.
+
+    >>> told = pd.Series(pd.to_datetime(["2026-03-29 02:30", "2026-10-25 02:30"]))
+    >>> in_utc(told, "Europe/Berlin").astype("str").tolist()
+    ['2026-03-29 01:30:00', '2026-10-25 00:30:00']
+    """
+    inside = times.dt.year.between(*_REACH)
+    told = times.where(inside)
+    first = np.ones(len(told), dtype=bool)
+    local = told.dt.tz_localize(zone, ambiguous=first, nonexistent=pd.Timedelta(hours=1))
+    return local.dt.tz_convert("UTC").dt.tz_localize(None).where(inside, times)
+
+
+def _by_the_clock(text: pd.Series, is_told: Flags, zone: str) -> tuple[Flags, pd.Series]:
+    """Dates as they are read everywhere, of a zone's clock but for those that name a zone or count from 1970."""
+    moments, unread = read_dates(text.astype("str"))
+    counts = text.str.fullmatch(_EPOCH).to_numpy(dtype=bool, na_value=False)
+    moments = moments.where(is_told | counts, in_utc(moments, zone))
+    return moments.notna().to_numpy() & ~unread, moments.dt.strftime(_ISO_TEXT + "Z").astype("str")
 
 
 def _numbers(text: pd.Series, form: FormatSection) -> tuple[Flags, pd.Series]:

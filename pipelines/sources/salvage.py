@@ -138,6 +138,6 @@ def _broken_off(column: pa.ChunkedArray) -> list[int]:
     quoted = pc.ends_with(column, '"')
     if not pc.any(quoted).as_py():
         return []
-    broken = pc.fill_null(pc.and_(quoted, pc.match_substring(column, "\n")), False)
+    broken = pc.fill_null(pc.and_(quoted, pc.match_substring_regex(column, "[\r\n]")), False)
     positions: list[int] = np.flatnonzero(broken.to_numpy()).tolist()
     return positions

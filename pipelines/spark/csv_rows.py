@@ -31,7 +31,7 @@ class CsvRows:
     """Reads files in executors: path and content → rows as text with their place, and why others are bad.
 
     - ``names``: The columns that are wanted.
-    - ``columns``: Those that every file must have.
+    - ``columns``: Those that every file must have, in any order; others are passed over.
     - ``separator``, ``encoding``, ``decimal``, ``formatted``: As ``CsvFile`` takes them.
     """
 
@@ -86,11 +86,10 @@ class CsvRows:
         part = CsvFile(
             file, separator=self.separator, encoding=self.encoding, decimal=self.decimal, formatted=self.formatted
         )
-        if set(part.columns) != set(self.columns):
-            others = sorted(set(part.columns) ^ set(self.columns))
+        if missing := [name for name in self.columns if name not in part.columns]:
             raise SourceError(
-                f"The files have different columns: {path} differs from the first in {', '.join(map(repr, others))}. "
-                f"Move it away, or name the files to read with a pattern."
+                f"The files have different columns: {path} lacks {', '.join(map(repr, missing))}. Move it away, name "
+                f"the files to read with a pattern, or list what nobody needs under `columns.ignore`."
             )
         return part
 

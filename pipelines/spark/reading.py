@@ -18,7 +18,7 @@ from detector.errors import SchemaError, SettingError, SourceError, nearest
 from pipelines.config.data import SourceSection
 from pipelines.config.values import hide_password
 from pipelines.sources import NoRowsError
-from pipelines.sources.files import find_files, is_parquet, name_of
+from pipelines.sources.files import FileReader, find_files, is_parquet, name_of
 from pipelines.spark.csv_rows import CsvRows, csv_columns
 from pipelines.spark.hadoop import Folders
 from pipelines.spark.rows import POSITION, RawRows
@@ -120,6 +120,10 @@ class SparkSource:
         return found
 
     def _read_columns(self) -> list[str]:
+        path = self.section.path
+        if path is not None and self.kind in ("csv", "parquet") and not REMOTE.match(path):
+            made = self.section.names_of_files
+            return [name for name in FileReader.of(self.section, path).columns() if made is None or name != made[0]]
         if self.kind == "csv":
             return csv_columns(self.spark, self._files[0], self.section)
         names = self._load().columns
@@ -153,7 +157,8 @@ class SparkSource:
             raise SourceError(
                 f"{large[0][0]} has 2 GB or more, too much for one task. Split it, or save it as Parquet."
             )
-        reading = CsvRows.of(self.section, names, tuple(self._columns))
+        needed = [name for name in self._columns if self.section.needs(name)]
+        reading = CsvRows.of(self.section, names, tuple(dict.fromkeys([*names, *needed])))
         # One file a batch: several could be more than Arrow holds.
         self.spark.conf.set("spark.sql.execution.arrow.maxRecordsPerBatch", "1")
         try:

@@ -30,7 +30,7 @@ from pipelines.labels.known import with_answers
 from pipelines.progress import counted, percent, progress
 from pipelines.reports.content import ReportContent, column_facts, quarantine_counts
 from pipelines.reports.drift import Drift, drift_since
-from pipelines.reports.page import write_report
+from pipelines.reports.page import check_page, write_report
 from pipelines.sinks.quarantine import count_quarantined, why
 from pipelines.sources import open_source
 from pipelines.training.merit import Review, alternatives, explain_command
@@ -97,6 +97,8 @@ def evaluate(config: Config, *, input: str, now: datetime) -> EvaluationReport: 
     and normal ones.
     """
     started = time.perf_counter()
+    report = config.report.with_name(f"{config.report.stem}.evaluation.html")
+    check_page(report)
     scorer = gated(bundle.load(config.bundle), config)
     schema = scorer.schema
     if schema.label is None:
@@ -116,7 +118,6 @@ def evaluate(config: Config, *, input: str, now: datetime) -> EvaluationReport: 
             f"{schema.label!r} holds no known anomaly or no known normal row among the {len(rows):,} rows "
             f"read, so there is nothing to compare with. {' '.join([*unused, LABEL_SOME])}"
         )
-    report = config.report.with_name(f"{config.report.stem}.evaluation.html")
     wording = wording_of(config)
     content = ReportContent(
         name=scorer.name,

@@ -28,7 +28,7 @@ from pipelines.progress import counted, phases, progress
 from pipelines.registry.registry import ModelRegistry
 from pipelines.reports.content import ReportContent
 from pipelines.reports.drift import Drift
-from pipelines.reports.page import write_report
+from pipelines.reports.page import check_page, write_report
 from pipelines.sinks.quarantine import QuarantineSink
 from pipelines.training.merit import Review
 from pipelines.training.pages import drift_of, keep_page, training_content
@@ -167,6 +167,7 @@ def _power_note(policy: Policy, calibration: Calibrator, rows: int) -> str | Non
 def _check_places(config: Config) -> None:
     """Find out before the long part what would otherwise fail after it."""
     bundle.check_place(config.bundle)
+    check_page(config.report)
     if config.tracking.enabled:
         from pipelines.tracking import require
 

@@ -23,7 +23,7 @@ from detector.detectors.table.prepared import Prepared
 from detector.detectors.table.recipe import AUTOENCODER, FOREST, NEIGHBOURS, SEQUENCE, Recipe
 from detector.detectors.table.scorer import TabularScorer
 from detector.detectors.table.weighing import Weights, learn_weights
-from detector.encoding.table import Encoded
+from detector.encoding.table import UNSEEN, Encoded
 from detector.members.novelty import SCORES
 from detector.members.rare_values import RARE_VALUES
 from detector.onnx.graph import joined
@@ -31,6 +31,7 @@ from detector.schema import Schema
 
 MOST_BASELINE_ROWS = 2_000
 MOST_WEIGHING_ROWS = 1_000
+MOST_LIFTED_ROWS = 50
 HARDLY_LEARNT = 1e-3
 """A network that has learnt from so many of the rows that left, as a share of all it learnt from, need not be trained
 again. More, and anomalies stay learnt; 0, and one such row in a million doubles the time of training."""
@@ -111,11 +112,26 @@ def _assembled(prepared: Prepared, schema: Schema, recipe: Recipe, networks: Fit
         metrics=fitted.metrics | {"rows_calibration": len(at)} | support,
         learnt=recalled,
     )
+    scorer = _with_lift(scorer, prepared.encoded.take(prepared.kept_back[:MOST_LIFTED_ROWS]))
     sample = rows.iloc[prepared.kept_back[:MOST_BASELINE_ROWS]]
     scorer = replace(scorer, usual={name: found.mean(axis=0) for name, found in scorer.attributions(sample).items()})
     if network is not None:
         scorer.metrics.update(_reconstruction(scorer, rows.iloc[prepared.learnt], rows.iloc[prepared.kept_back]))
     return Assembled(scorer, fitted.history, given, fitted, recipe)
+
+
+def _with_lift(scorer: TabularScorer, rows: Encoded) -> TabularScorer:
+    """The same scorer that knows how much a category never seen adds to a risk, where a column never varied."""
+    constants, n_codes = scorer.columns.constants, rows.codes.shape[1]
+    if not constants.columns or not n_codes or not len(rows) or scorer.window is not None:
+        return scorer
+    usual = scorer.fusion.risk(scorer.standardised(rows))
+    unseen = [rows.codes.copy() for _ in range(n_codes)]
+    for code, codes in enumerate(unseen):
+        codes[:, code] = UNSEEN
+    odd = Encoded(np.tile(rows.numeric, (n_codes, 1)), np.vstack(unseen))
+    lift = float((scorer.fusion.risk(scorer.standardised(odd)) - np.tile(usual, n_codes)).max())
+    return replace(scorer, columns=replace(scorer.columns, constants=replace(constants, lift=max(lift, 0.0))))
 
 
 def _score_names(recipe: Recipe, *, categories: bool) -> tuple[str, ...]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Self
@@ -17,9 +18,11 @@ from detector.detectors.table.recipe import AUTOENCODER, Recipe
 from detector.detectors.table.surprise import surprise_of
 from detector.detectors.table.training_rows import marks_of
 from detector.encoders.table import FittedNetwork
+from detector.encoding.constants import Constants
 from detector.encoding.onnx import to_onnx
 from detector.encoding.table import Encoded, TableEncoder
 from detector.errors import SchemaError, nearest
+from detector.features.feature import is_rising
 from detector.members.event_sequence import Steps
 from detector.onnx.graph import Graph, joined
 from detector.schema import Schema
@@ -27,6 +30,7 @@ from detector.schema import Schema
 if TYPE_CHECKING:
     import onnx
 
+_WINDOW_OF = re.compile(r"_[0-9]+[smhd]_by_")
 MOST_HELD_OUT_ROWS = 50_000
 MOST_PROBE_ROWS = 2_000
 
@@ -62,6 +66,9 @@ class Prepared:
         of_rows = schema if recipe.steps is None else _of_rows(schema, recipe.steps)
         baseline = _baseline_rows(rows.iloc[learnt], of_rows, recipe)
         columns = TableEncoder.fit(rows.iloc[learnt], of_rows, baseline=baseline, max_levels=recipe.max_levels)
+        # Of all rows: what varies in any is no constant.
+        constants = Constants.fit(rows, of_rows, is_rising=is_rising, looks_back=_looks_back)
+        columns = replace(columns, constants=constants)
         encoded, prepare = columns.encode(rows), to_onnx(columns)
         graph = joined({"prepare": prepare})
         return cls(
@@ -116,6 +123,15 @@ def _of_rows(schema: Schema, steps: Steps) -> Schema:
         if name is not None and name not in schema.numeric:
             raise SchemaError(f"The events of a row need the numeric column {name!r}. {nearest(name, schema.numeric)}")
     return schema.without(steps.beside)
+
+
+def _looks_back(name: str) -> bool:
+    """Whether a column is a feature made of the past of an entity, by its name.
+
+    >>> _looks_back("amount_mean_30d_by_card"), _looks_back("amount")
+    (True, False)
+    """
+    return _WINDOW_OF.search(name) is not None
 
 
 def _split(n_rows: int, recipe: Recipe) -> tuple[Places, Places]:

@@ -132,6 +132,12 @@ class TabularScorer:
         return self.calibrator if self.serving_head is None else self.serving_head.calibrator
 
     @property
+    def step_of_moved(self) -> float:
+        """How far a column that never varied lifts the risk that decides, where it moves."""
+        own = self.columns.constants.lift if self.serving_head is None else 0.0
+        return max(self.calibration.largest_step, own)
+
+    @property
     def support(self) -> Support | None:
         """What a false discovery rate can rest on; None of a detector that knows of no fallback."""
         return self.calibration.support
@@ -236,6 +242,8 @@ class TabularScorer:
         if head is None:
             return measures.assign(**{UNSUPERVISED: alone}), learnt
         risk = head.risk(rows, measures)
+        if (moved := self.columns.constants.moved(rows)) is not None:
+            risk = head.calibrator.beyond_all(risk, moved.sum(axis=1))
         p_value = head.calibrator.p_value(risk)
         return measures.assign(risk=risk, p_value=p_value, **{UNSUPERVISED: alone}), learnt
 
@@ -263,6 +271,10 @@ class TabularScorer:
         risk, learnt = self.fusion.risk(z), np.zeros(len(encoded))
         if self.learnt is not None:
             risk, learnt = self.learnt.recall(encoded, risk, keys)
+        if encoded.moved is not None:
+            moved = encoded.moved.sum(axis=1)
+            risk = self.calibrator.beyond_all(risk, moved, least=self.columns.constants.lift)
+            learnt = np.where(moved > 0, 0.0, learnt)
         return z, risk, learnt
 
     def measure_plain(self, rows: Sequence[Mapping[str, Any]]) -> MeasuredRows:
