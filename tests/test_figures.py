@@ -192,5 +192,5 @@ def test_names_that_no_font_has_are_drawn_without_a_warning() -> None:
 
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        assert "🙂 mood" in figure_style.to_svg(figure)
-        assert figure_style.to_png(figure)
+        assert "🙂 mood" in style.to_svg(figure)
+        assert style.to_png(figure)

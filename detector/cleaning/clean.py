@@ -13,12 +13,11 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-import pyarrow.compute as pc
 
 from detector.arrays import Flags, Places
 from detector.cleaning.quarantine import quarantine
 from detector.cleaning.reader import ColumnReader
-from detector.cleaning.values import as_arrow
+from detector.cleaning.values import are_longer, hold
 from detector.errors import DataError
 from detector.schema import Schema
 
@@ -188,11 +187,9 @@ def _refuse_unusable(names: pd.Series, faults: _Faults) -> None:
     """Names are written to databases and kept in memory: no NUL, which PostgreSQL refuses, and no megabytes."""
     if names.dtype != "str":
         return
-    texts = as_arrow(names).fill_null("")
-    long = np.asarray(pc.greater(pc.utf8_length(texts), MOST_NAME))
+    long = are_longer(names, MOST_NAME)
     faults.add(str(names.name), long, "too long", f"{{}} has more than {MOST_NAME:,} characters")
-    holds = np.asarray(pc.match_substring(texts, "\0"))
-    faults.add(str(names.name), holds, "a NUL character", "{} holds a NUL character")
+    faults.add(str(names.name), hold(names, "\0"), "a NUL character", "{} holds a NUL character")
 
 
 def _refuse_repeated(key: pd.Series, faults: _Faults) -> None:

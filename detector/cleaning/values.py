@@ -133,7 +133,7 @@ def _moments(column: pd.Series) -> pd.Series | None:
     """Text that is ISO 8601 throughout, or missing, all with a zone or all without; None if it takes another look."""
     for kind in (pa.timestamp("us"), pa.timestamp("us", "UTC")):
         with suppress(pa.ArrowInvalid):
-            found = np.asarray(as_arrow(column).cast(kind), dtype="datetime64[us]")
+            found = np.asarray(_arrow(column).cast(kind), dtype="datetime64[us]")
             return None if (found < YEAR_1).any() else pd.Series(found, index=column.index, copy=False)
     return None
 
@@ -215,7 +215,7 @@ def _without_booleans(column: pd.Series) -> pd.Series:
 
 def _filled(text: pd.Series) -> pd.Series:
     """Text without space around it; empty text is missing."""
-    values = pc.utf8_trim_whitespace(as_arrow(text))
+    values = pc.utf8_trim_whitespace(_arrow(text))
     values = pc.if_else(pc.equal(values, ""), None, values)
     return pd.Series(TEXT.__from_arrow__(values), index=text.index, name=text.name, copy=False)
 
@@ -254,7 +254,17 @@ def _text_of(value: Any) -> str:
     return str(value)
 
 
-def as_arrow(text: pd.Series) -> pa.ChunkedArray:
+def are_longer(text: pd.Series, most: int) -> Flags:
+    """Which texts have more characters; none that is missing."""
+    return np.asarray(pc.greater(pc.utf8_length(_arrow(text).fill_null("")), most))
+
+
+def hold(text: pd.Series, part: str) -> Flags:
+    """Which texts hold a part; none that is missing."""
+    return np.asarray(pc.match_substring(_arrow(text).fill_null(""), part))
+
+
+def _arrow(text: pd.Series) -> pa.ChunkedArray:
     """A column of text as Arrow has it; what takes several passes of pandas is one there."""
     return pa.chunked_array(text.array.__arrow_array__())
 
