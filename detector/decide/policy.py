@@ -16,11 +16,8 @@ from detector.arrays import Flags, Floats
 from detector.decide.days import Used, group_by_day
 from detector.decide.fdr import Totals, discoveries
 from detector.decide.numbers import level, row_of_numbers, share
-from detector.decide.severity import SEVERITIES
 from detector.decide.support import Support
 from detector.errors import DataError, SettingError, ShapeError
-
-__all__ = ["SEVERITIES", "Budget", "Decision", "Policy"]
 
 PERIODS = ("batch", "day")
 

@@ -1,1 +1,1 @@
-"""Why a row or a step is flagged: reasons, and how the risk is shared out among features."""
+"""Why a row or a step is flagged: one reason, whatever detector gives it."""

@@ -18,6 +18,7 @@ from detector.decide.fuse import Fusion
 from detector.decide.policy import Policy
 from detector.decide.severity import severity
 from detector.decide.support import Support
+from detector.detectors.table.reasons import TableExplainer, sum_by
 from detector.detectors.table.saved import parts_of, values_of
 from detector.detectors.table.scoring import TableScoring
 from detector.detectors.table.training_rows import LearntRows, keys_of
@@ -25,7 +26,6 @@ from detector.detectors.table.verdicts import Verdicts
 from detector.encoding.table import Encoded, TableEncoder
 from detector.errors import SettingError, ShapeError
 from detector.explain.reason import Reason, no_reasons, reasons_in_words
-from detector.explain.table import TableExplainer, sum_by
 from detector.features import Wording
 from detector.head.model import Head
 from detector.members.event_sequence import EventWindow

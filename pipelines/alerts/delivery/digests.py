@@ -9,7 +9,7 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
-from detector.decide.policy import SEVERITIES
+from detector.decide.severity import SEVERITIES
 from pipelines.alerts.grouping.events import rank
 from pipelines.alerts.grouping.silences import is_quiet
 from pipelines.alerts.message.message import message_of

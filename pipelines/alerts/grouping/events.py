@@ -14,7 +14,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from detector.cleaning.values import read_dates
-from detector.decide.policy import SEVERITIES
+from detector.decide.severity import SEVERITIES
 from detector.errors import SettingError, nearest
 from detector.explain.reason import Reason
 from pipelines.config import Config

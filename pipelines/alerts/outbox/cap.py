@@ -9,7 +9,7 @@ from datetime import date, datetime, timedelta
 import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
-from detector.decide.policy import SEVERITIES
+from detector.decide.severity import SEVERITIES
 from pipelines.alerts.grouping.events import rank
 from pipelines.alerts.grouping.notify_rules import Candidate, choose
 from pipelines.alerts.message import words

@@ -10,7 +10,7 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.orm import InstrumentedAttribute, Session, aliased
 
-from detector.decide.policy import SEVERITIES
+from detector.decide.severity import SEVERITIES
 from detector.errors import DataError, NotFoundError, nearest
 from pipelines.alerts.feedback.answers import find
 from pipelines.alerts.message.message import Message, message_of, reason_in_words
