@@ -1,0 +1,217 @@
+"""What is kept of entities, where it lies on disk and only what has changed since is held in memory.
+
+A folder that is never changed (``StateFolder``) holds the past as it was when the folder was written; ``Spilled`` lays
+over it what came since. Writing makes another folder, see ``detector.features.spill``.
+"""
+
+from __future__ import annotations
+
+import json
+import zlib
+from collections.abc import Callable, Iterator, Mapping, MutableMapping, Sequence
+from itertools import repeat
+from typing import Any, Generic, Protocol, TypeVar, cast
+
+import numpy as np
+
+Value = TypeVar("Value")
+Held = TypeVar("Held", bound=Any)
+
+_UTF = ("utf-8", "surrogatepass")
+_HASHED = 4
+
+
+class Base(Protocol):
+    """A folder to look things up in: bytes by bytes."""
+
+    def get(self, key: bytes) -> bytes | None:
+        """What is kept under a key."""
+        ...
+
+    def many(self, keys: list[bytes]) -> list[bytes | None]:
+        """What is kept under each of several keys, fastest where they are sorted."""
+        ...
+
+    def items(self, prefix: bytes) -> Iterator[tuple[bytes, bytes]]:
+        """All keys that begin like this, in order."""
+        ...
+
+
+class Nowhere:
+    """A folder without anything."""
+
+    def get(self, key: bytes) -> bytes | None:  # noqa: ARG002 - as ``Base``
+        """Nothing."""
+        return None
+
+    def many(self, keys: list[bytes]) -> list[bytes | None]:
+        """Nothing of each."""
+        return [None] * len(keys)
+
+    def items(self, prefix: bytes) -> Iterator[tuple[bytes, bytes]]:  # noqa: ARG002
+        """Nothing."""
+        return iter(())
+
+
+NOWHERE = Nowhere()
+
+
+class Spilled(MutableMapping[str, Value], Generic[Value]):
+    """One kind of thing by entity: a dictionary whose older part lies in a folder.
+
+    - ``base``: the folder.
+    - ``number``: which of the things in it.
+    - ``packs``, ``unpacks``: how a value becomes bytes and comes back.
+    """
+
+    def __init__(
+        self, base: Base, number: int, packs: Callable[[Value], bytes], unpacks: Callable[[bytes], Value]
+    ) -> None:
+        self.base = base
+        self.number = number
+        self.packs, self.unpacks = packs, unpacks
+        self.changed: dict[str, Value | None] = {}
+        """What is no longer as in the folder; None where it is gone."""
+        self.added = 0
+        """How many were set since somebody has counted, at most."""
+        self._prefix = bytes([number])
+
+    def copy(self) -> Spilled[Value]:
+        """The same, to be changed apart; the folder is shared."""
+        other = Spilled(self.base, self.number, self.packs, self.unpacks)
+        other.changed, other.added = dict(self.changed), self.added
+        return other
+
+    def rebase(self, base: Base) -> None:
+        """Go on from a folder that holds what has changed.
+
+        Whoever reads meanwhile finds the same: the folder comes first, and holds what is then let go.
+        """
+        self.base = base
+        self.changed = {}
+
+    def many(self, names: Sequence[str], default: Held) -> list[Value | Held]:
+        """The values of several entities, looked up together."""
+        found = list(map(self.changed.get, names, repeat(_UNCHANGED)))
+        wanted = sorted((self.key(names[at]), at) for at, value in enumerate(found) if value is _UNCHANGED)
+        for (_, at), packed in zip(wanted, self.base.many([key for key, _ in wanted]), strict=True):
+            found[at] = None if packed is None else self.unpacks(packed)
+        return [default if value is None else value for value in found]
+
+    def changes(self) -> Iterator[tuple[bytes, bytes | None]]:
+        """What a folder must be told to hold the same, in the order of its keys."""
+        for key, name in sorted((self.key(name), name) for name in self.changed):
+            value = self.changed[name]
+            yield key, None if value is None else self.packs(value)
+
+    def key(self, name: str) -> bytes:
+        """What an entity is kept under; see ``hashed``."""
+        return self._prefix + hashed(name)
+
+    def __getitem__(self, name: str) -> Value:
+        if (value := self.changed.get(name, _UNCHANGED)) is _UNCHANGED:
+            packed = self.base.get(self.key(name))
+            value = None if packed is None else self.unpacks(packed)
+        if value is None:
+            raise KeyError(name)
+        return cast("Value", value)
+
+    def __setitem__(self, name: str, value: Value) -> None:
+        self.changed[name] = value
+        self.added += 1
+
+    def update(self, other: Any = (), /, **kwargs: Value) -> None:
+        """As of a dictionary."""
+        given = dict(other, **kwargs)
+        self.changed.update(given)
+        self.added += len(given)
+
+    def __delitem__(self, name: str) -> None:
+        if name not in self:
+            raise KeyError(name)
+        self.changed[name] = None
+
+    def __contains__(self, name: object) -> bool:
+        if (value := self.changed.get(cast("str", name), _UNCHANGED)) is not _UNCHANGED:
+            return value is not None
+        return isinstance(name, str) and self.base.get(self.key(name)) is not None
+
+    def __iter__(self) -> Iterator[str]:
+        return (name for name, _ in self._each())
+
+    def items(self) -> Any:
+        """Names with values, one after another; not a view, and nothing may change meanwhile."""
+        return self._each()
+
+    def values(self) -> Any:
+        """Values, one after another."""
+        return (value for _, value in self.items())
+
+    def __len__(self) -> int:
+        return sum(1 for _ in self._each())
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Mapping) and dict(self.items()) == dict(other.items())
+
+    __hash__ = None  # type: ignore[assignment]  # it changes
+
+    def _each(self) -> Iterator[tuple[str, Value]]:
+        for key, packed in self.base.items(self._prefix):
+            if (name := name_of(key)) not in self.changed:
+                yield name, self.unpacks(packed)
+        for name, value in self.changed.items():
+            if value is not None:
+                yield name, value
+
+
+_UNCHANGED: Any = object()
+
+
+def hashed(name: str) -> bytes:
+    """What an entity is kept under in a folder, behind the number of its kind: its name, behind a hash of it.
+
+    The hash spreads entities evenly, so that a folder can be built in parts that do not overlap (see
+    ``detector.features.rebuild``); the whole name behind it tells two of one hash apart.
+    """
+    encoded = name.encode(*_UTF)
+    return zlib.crc32(encoded).to_bytes(_HASHED, "big") + encoded
+
+
+def name_of(key: bytes) -> str:
+    r"""The name of the entity that something is kept under.
+
+    >>> name_of(b"\x00" + hashed("a card"))
+    'a card'
+    """
+    return key[1 + _HASHED :].decode(*_UTF)
+
+
+def many_of(kept: Mapping[str, Value], names: Sequence[str], default: Value) -> list[Value]:
+    """What is kept of each entity, wherever it lies.
+
+    >>> many_of({"a": 1}, ["b", "a"], 0)
+    [0, 1]
+    """
+    if isinstance(kept, Spilled):
+        return kept.many(names, default)
+    return list(map(kept.get, names, repeat(default)))
+
+
+def bytes_of(packed: bytes) -> bytes:
+    """Events as they lie in a folder, and in memory."""
+    return packed
+
+
+def packed_keys(keys: tuple[Any, ...]) -> bytes:
+    """The keys of the events that may still tie, as they lie in a folder."""
+    return json.dumps(keys, default=plain).encode()
+
+
+def unpacked_keys(packed: bytes) -> tuple[Any, ...]:
+    """The inverse of ``packed_keys``."""
+    return tuple(json.loads(packed))
+
+
+def plain(key: Any) -> Any:
+    """A key as JSON can hold it."""
+    return key.item() if isinstance(key, np.generic) else str(key)
