@@ -18,16 +18,17 @@ from detector.cleaning.plain import NotPlainError
 from detector.cleaning.quarantine import quarantine
 from detector.cleaning.values import naive_utc
 from detector.errors import DataError, SettingError
-from detector.features import FeatureSet, History, load_history, save_history
+from detector.features import FeatureSet, History
 from detector.features.duration import MICROSECONDS, short
 from detector.features.excerpt import KnownBy, excerpt
 from detector.features.one_row import to_microseconds
 from detector.schema import Schema
 from pipelines.config import Config
+from pipelines.features import kept
 from pipelines.features.rows import FeatureRows, same_sources
 from pipelines.labels.feedback import Statements
 
-FILE, ROWS = "history.npz", "rows.parquet"
+PAST, ROWS = "history", "rows.parquet"
 SLICE = 65_536
 MOSTLY = 0.5
 """Above this share of rows that are too old for the past, they are measured among themselves. Smaller, and a file of
@@ -140,6 +141,7 @@ class FeatureEngine:
         self._names = frozenset(self.features.names)
         self.reader = FeatureRows(config, self.features)
         self.history = self.empty()
+        self.most_bytes = 1e6 * self.section.most_megabytes
         self.whole_from: pd.Timestamp | None = None
         self._learnt: pd.DataFrame | None = None
 
@@ -171,7 +173,7 @@ class FeatureEngine:
         Raises ``BundleError`` if there is none, or it is broken; ``DataError`` if it was kept for other features, or
         with labels of other sources, than are configured now.
         """
-        history = load_history(folder / FILE)
+        history = kept.recall(folder / PAST)
         if not self.continues(history):
             raise DataError(
                 f"The past in {folder} was kept for other features than the configuration asks for, or with other "
@@ -192,7 +194,7 @@ class FeatureEngine:
             self.reader.keep(self._learnt, folder / ROWS)
         else:
             (folder / ROWS).unlink(missing_ok=True)  # of an earlier training, with keys as they are
-        return save_history(self.history, folder / FILE)
+        return kept.keep(self.history, folder / PAST, most=self.most_bytes)
 
     def learn(self, frame: pd.DataFrame, *, now: pd.Timestamp | None = None) -> MeasuredRows:
         """Add the features of a whole table, and start the past anew with it.

@@ -24,8 +24,9 @@ from detector.cleaning.values import read_dates
 from detector.errors import BundleError
 from detector.features import History
 from pipelines.config import Config
+from pipelines.features import kept
 from pipelines.features.engine import (
-    FILE,
+    PAST,
     ROWS,
     FeatureEngine,
     feature_engine_of,
@@ -48,6 +49,8 @@ MOST_ROWS, BATCHES = 500_000, 100
 MOST_HELD = 2_000_000
 MOST_LATE = 0.1
 """A first batch with a larger share of rows from before the end of training is no late batch: it is history."""
+LEAST_HELD = 100e6
+"""Bytes of changes that a past on disk may hold in memory in any case: fewer, and it would be written too often."""
 LOOK_EVERY = timedelta(days=1)
 
 Known = Callable[[pd.Series], NDArray[np.bool_]]
@@ -157,7 +160,7 @@ class FeatureState:
 
         Raises ``BundleError, DataError`` if it could not: scoring waits then, see ``_begin``.
         """
-        file = self.folder.parent / FILE
+        file = kept.kept(self.folder.parent / PAST)
         stamp = (file.stat().st_mtime_ns, file.stat().st_size) if file.exists() else None
         if self._checked == stamp and stamp is not None:
             return
@@ -178,7 +181,7 @@ class FeatureState:
             rows, batches = self._since
             self._since = (rows + len(self._added), batches + 1)
             self._added = pd.DataFrame()
-        if self._since[0] >= MOST_ROWS or self._since[1] >= BATCHES:
+        if self._since[0] >= MOST_ROWS or self._since[1] >= BATCHES or self._holds_much():
             self._write_snapshot(batch)
 
     def undone(self) -> None:
@@ -274,7 +277,7 @@ class FeatureState:
 
     def _begins_with(self, times: pd.Series) -> History:
         """What the very first rows go on from: as it is if there is something, or what training left, or nothing."""
-        file = self.folder.parent / FILE
+        file = kept.kept(self.folder.parent / PAST)
         stamp = file.stat().st_mtime_ns if file.exists() else None
         if self.engine.history.latest is not None:
             return self.engine.history
@@ -339,6 +342,11 @@ class FeatureState:
     def _write_snapshot(self, mark: int) -> None:
         self.snapshots.write(mark)
         self._since = (0, 0)
+
+    def _holds_much(self) -> bool:
+        """Whether what has changed since the past on disk was written takes more memory than the past may take."""
+        history, most = self.engine.history, max(self.engine.most_bytes, LEAST_HELD)
+        return history.is_spilled and history.bytes_in_memory > most
 
     def _last_done(self) -> int:
         with self.store.read() as session:
