@@ -18,7 +18,7 @@ Value = TypeVar("Value")
 Held = TypeVar("Held", bound=Any)
 
 _UTF = ("utf-8", "surrogatepass")
-_HASHED = 4
+HASHED = 4
 
 
 class Base(Protocol):
@@ -105,8 +105,8 @@ class Spilled(MutableMapping[str, Value], Generic[Value]):
             yield key, None if value is None else self.packs(value)
 
     def key(self, name: str) -> bytes:
-        """What an entity is kept under; see ``hashed``."""
-        return self._prefix + hashed(name)
+        """What an entity is kept under; see ``key_of``."""
+        return key_of(self.number, encoded(name))
 
     def __getitem__(self, name: str) -> Value:
         if (value := self.changed.get(name, _UNCHANGED)) is _UNCHANGED:
@@ -167,23 +167,27 @@ class Spilled(MutableMapping[str, Value], Generic[Value]):
 _UNCHANGED: Any = object()
 
 
-def hashed(name: str) -> bytes:
-    """What an entity is kept under in a folder, behind the number of its kind: its name, behind a hash of it.
+def key_of(number: int, name: bytes) -> bytes:
+    """What something is kept under in a folder: the number of its kind, a hash of the entity's name, and the name.
 
     The hash spreads entities evenly, so that a folder can be built in parts that do not overlap (see
     ``detector.features.rebuild``); the whole name behind it tells two of one hash apart.
     """
-    encoded = name.encode(*_UTF)
-    return zlib.crc32(encoded).to_bytes(_HASHED, "big") + encoded
+    return b"%c%b%b" % (number, zlib.crc32(name).to_bytes(HASHED, "big"), name)
+
+
+def encoded(name: str) -> bytes:
+    """A name as bytes, whatever is in it."""
+    return name.encode(*_UTF)
 
 
 def name_of(key: bytes) -> str:
-    r"""The name of the entity that something is kept under.
+    """The name of the entity that something is kept under.
 
-    >>> name_of(b"\x00" + hashed("a card"))
+    >>> name_of(key_of(0, encoded("a card")))
     'a card'
     """
-    return key[1 + _HASHED :].decode(*_UTF)
+    return key[1 + HASHED :].decode(*_UTF)
 
 
 def many_of(kept: Mapping[str, Value], names: Sequence[str], default: Value) -> list[Value]:

@@ -11,7 +11,7 @@ import json
 import os
 import shutil
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from itertools import chain
 from pathlib import Path
 from typing import Any, cast
@@ -141,6 +141,12 @@ def rebase(history: History, base: StateFolder) -> None:
             history.tails[by] = Spilled(base, 2 * number + 1, packed_keys, unpacked_keys)
 
 
+def into_memory(history: History) -> None:
+    """Have all of a past in memory; the folder is no longer needed."""
+    for by in history.layouts:
+        history.entities[by], history.tails[by] = dict(history.entities[by].items()), dict(history.tails[by].items())
+
+
 def about(history: History) -> dict[str, Any]:
     """What is known of a past as a whole, as JSON can hold it."""
     return {
@@ -213,6 +219,21 @@ def write_into(
     for path in folder.iterdir():
         if path.name.startswith(NOT_KEPT):
             path.unlink()
+
+
+def sorted_file(kept: Mapping[bytes, bytes], path: Path) -> Path:
+    """Write things under their keys as one file that ``write_into`` can take over."""
+    from rocksdict import SstFileWriter
+
+    file = SstFileWriter(_options())
+    try:
+        file.open(str(path))
+        for key in sorted(kept):
+            file[key] = kept[key]
+        file.finish()
+    except Exception as error:
+        raise OSError(f"{path} cannot be written: {error}") from error
+    return path
 
 
 def _parts(history: History) -> Iterator[Spilled[Any]]:

@@ -24,7 +24,7 @@ from detector.cleaning.values import read_dates
 from detector.errors import BundleError
 from detector.features import History
 from pipelines.config import Config
-from pipelines.features import kept
+from pipelines.features import kept, rebuild
 from pipelines.features.engine import (
     PAST,
     ROWS,
@@ -252,11 +252,10 @@ class FeatureState:
         self._mark, self._since = mark, (rows, len(following))
 
     def _build_anew(self, mark: int, followed: FollowedSource) -> None:
-        passed = self._passed(followed)
-        self.engine.history = self.engine.empty()
-        if passed is not None:
-            log.info("the past of %s is built from %d rows of the source", self.source, len(passed))
-            self.engine.history.learn(passed)
+        history, rows = rebuild.from_source(self.engine, followed.passed(), self.folder)
+        self.engine.history = history or self.engine.empty()
+        if history is not None:
+            log.info("the past of %s is built from %d rows of the source", self.source, rows)
         elif mark:
             log.warning("the past of %s is lost and begins anew: the source holds none of its scored rows", self.source)
         self._mark = mark
@@ -327,17 +326,12 @@ class FeatureState:
                 typed = typed[typed[time] <= until]
             parts.append(typed)
             if sum(map(len, parts)) > MOST_HELD:
-                parts = [self._young(pd.concat(parts, ignore_index=True))]
+                parts = [rebuild.young(self.engine, pd.concat(parts, ignore_index=True))]
         joined = pd.concat(parts, ignore_index=True) if parts else pd.DataFrame()
         if joined.empty:
             return None
         joined = joined[~self.engine.repeated(joined)]
-        return joined if since is not None else self._young(joined)
-
-    def _young(self, rows: pd.DataFrame) -> pd.DataFrame:
-        time = rows[self.engine.features.time]
-        lateness = pd.Timedelta(microseconds=self.engine.history.lateness)
-        return rows[time > time.max() - self.engine.reach - lateness]
+        return joined if since is not None else rebuild.young(self.engine, joined)
 
     def _write_snapshot(self, mark: int) -> None:
         self.snapshots.write(mark)
