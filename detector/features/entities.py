@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import zlib
-from collections.abc import Callable, Iterator, Mapping, MutableMapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, MutableMapping, Sequence
 from itertools import repeat
 from typing import Any, Generic, Protocol, TypeVar, cast
 
@@ -93,15 +93,15 @@ class Spilled(MutableMapping[str, Value], Generic[Value]):
     def many(self, names: Sequence[str], default: Held) -> list[Value | Held]:
         """The values of several entities, looked up together."""
         found = list(map(self.changed.get, names, repeat(_UNCHANGED)))
-        wanted = sorted((self.key(names[at]), at) for at, value in enumerate(found) if value is _UNCHANGED)
+        places = [at for at, value in enumerate(found) if value is _UNCHANGED]
+        wanted = sorted(zip(keys_of(self.number, [names[at] for at in places]), places, strict=True))
         for (_, at), packed in zip(wanted, self.base.many([key for key, _ in wanted]), strict=True):
             found[at] = None if packed is None else self.unpacks(packed)
         return [default if value is None else value for value in found]
 
     def changes(self) -> Iterator[tuple[bytes, bytes | None]]:
-        """What a folder must be told to hold the same, in the order of its keys."""
-        for key, name in sorted((self.key(name), name) for name in self.changed):
-            value = self.changed[name]
+        """What a folder must be told to hold the same."""
+        for key, value in zip(keys_of(self.number, self.changed), self.changed.values(), strict=True):
             yield key, None if value is None else self.packs(value)
 
     def key(self, name: str) -> bytes:
@@ -167,6 +167,21 @@ class Spilled(MutableMapping[str, Value], Generic[Value]):
 _UNCHANGED: Any = object()
 
 
+def discard(kept: MutableMapping[str, Any], names: Sequence[str]) -> None:
+    """Let go of what is kept of some entities, if anything is.
+
+    >>> kept = {"a": 1, "b": 2}
+    >>> discard(kept, ["b", "c"])
+    >>> kept
+    {'a': 1}
+    """
+    if isinstance(kept, Spilled):
+        kept.changed.update(dict.fromkeys(names))
+        return
+    for name in names:
+        kept.pop(name, None)
+
+
 def key_of(number: int, name: bytes) -> bytes:
     """What something is kept under in a folder: the number of its kind, a hash of the entity's name, and the name.
 
@@ -174,6 +189,16 @@ def key_of(number: int, name: bytes) -> bytes:
     ``detector.features.rebuild``); the whole name behind it tells two of one hash apart.
     """
     return b"%c%b%b" % (number, zlib.crc32(name).to_bytes(HASHED, "big"), name)
+
+
+def keys_of(number: int, names: Iterable[str]) -> list[bytes]:
+    """What several entities' things are kept under, the same as ``key_of`` says of each, in less time.
+
+    >>> keys_of(0, ["a", "b"]) == [key_of(0, b"a"), key_of(0, b"b")]
+    True
+    """
+    kind, crc32 = bytes([number]), zlib.crc32
+    return [kind + crc32(name).to_bytes(HASHED, "big") + name for name in map(encoded, names)]
 
 
 def encoded(name: str) -> bytes:

@@ -20,7 +20,7 @@ from detector.errors import DataError, SettingError
 from detector.features import integers
 from detector.features.calendar import calendar
 from detector.features.duration import microseconds, short
-from detector.features.entities import Spilled, many_of
+from detector.features.entities import Spilled, discard, many_of
 from detector.features.events import by_key
 from detector.features.feature_set import FeatureSet
 from detector.features.join import SEPARATOR, Joined, Keys
@@ -267,9 +267,8 @@ class History:
             oldest = (self.latest or 0) - self.lateness - layout.reach
             idle = [name for name, packed in entities.items() if layout.last_time(packed) <= oldest]
             gone += len(idle)
-            for name in idle:
-                del entities[name]
-                self.tails[by].pop(name, None)
+            discard(entities, idle)
+            discard(self.tails[by], idle)
         return gone
 
     def drop(self, column: str, value: str) -> int:
@@ -290,9 +289,8 @@ class History:
             place = by.index(column)
             ours = [name for name in entities if name.split(SEPARATOR)[place] == value]
             gone += len(ours)
-            for name in ours:
-                del entities[name]
-                self.tails[by].pop(name, None)
+            discard(entities, ours)
+            discard(self.tails[by], ours)
         return gone
 
     def _events(self, events: NDArray[Any], at: int) -> EntityEvents:
@@ -371,8 +369,7 @@ class History:
             names, layout = list(tails), self.layouts[by]
             last = map(layout.last_time, many_of(self.entities[by], names, EMPTY))
             shut = [name for name, time in zip(names, last, strict=True) if time < open_from]
-            for name in shut:
-                del tails[name]
+            discard(tails, shut)
             self._tails_kept += len(names) - len(shut)
             if isinstance(tails, Spilled):
                 tails.added = len(names) - len(shut)

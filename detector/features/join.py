@@ -203,12 +203,14 @@ class Joined:
         n_stored = int(self.stored.sum())
         ends = np.cumsum(self.stored)
         given = keys.iloc[self.new[np.maximum(events - n_stored, 0)]].tolist()
+        past = [self.names[whose] for whose in np.unique(entity[events < n_stored]).tolist()]
+        kept = dict(zip(past, many_of(tails, past, ()), strict=True))
         found = []
         for event, whose, key in zip(events.tolist(), entity.tolist(), given, strict=True):
             if event >= n_stored:
                 found.append(key)
                 continue
-            tail, behind = tails.get(self.names[whose], ()), int(ends[whose]) - event
+            tail, behind = kept[self.names[whose]], int(ends[whose]) - event
             found.append(tail[-behind] if behind <= len(tail) else None)
         return found
 
