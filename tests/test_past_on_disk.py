@@ -16,7 +16,9 @@ from detector.features import load_history
 from detector.persist import bundle
 from pipelines.config import Config
 from pipelines.features import kept
+from pipelines.features.deletion import delete_past_of
 from pipelines.features.engine import history_folder
+from pipelines.features.raw_rows import RawInput, RawRows
 from pipelines.training.train import train
 from tests.test_past import KILLED, LATER, PAYMENTS, ROOT, SETTINGS, expected, home, put, run, scores, settle, trained
 
@@ -178,3 +180,47 @@ def test_broken_folder_of_training_stops_scoring(home: Path) -> None:
         run(config)
 
     assert not list((home / "scores").glob("batch-*"))
+
+
+def test_entity_is_deleted_from_folders(home: Path) -> None:
+    """Of training and of the service, as from files; nothing of it stays on the disk, the others keep theirs."""
+    config = settle(home, **ON_DISK)
+    place = history_folder(config) / "history"
+    kept.keep(kept.recall(place), place, most=0)
+    put(home, "part1", PAYMENTS.iloc[750:1_000])
+    run(config)
+    who = str(PAYMENTS["card_id"].iloc[750])
+    pasts = [kept.kept(place), *(history_folder(config) / config.name).glob("past-*")]
+    before = [set(load_history(path).entities["card_id",]) for path in pasts]
+
+    would = delete_past_of(config, who, set(), dry=True)
+    assert [set(load_history(path).entities["card_id",]) for path in pasts] == before
+    found = delete_past_of(config, who, set(), dry=False)
+
+    assert found == would
+    assert found["feature histories"] >= 2
+    for path, names in zip(pasts, before, strict=True):
+        assert set(load_history(path).entities["card_id",]) == names - {who}
+        assert not any(who.encode() in file.read_bytes() for file in path.iterdir())
+    assert sum(delete_past_of(config, who, set(), dry=True).values()) == 0
+
+
+def test_logged_model_takes_a_folder_along(home: Path, tmp_path: Path) -> None:
+    """Its rows are measured against it, each time anew, wherever it was copied to and though nobody may write there."""
+    config = settle(home, **ON_DISK)
+    history = kept.recall(history_folder(config) / "history")
+    in_memory = RawRows(RawInput.of(config, history)).prepare(PAYMENTS.iloc[750:]).rows
+    spilled = history.copy()
+    kept.keep(spilled, tmp_path / "past", most=0)
+    (tmp_path / "bundle").mkdir()
+    RawInput.of(config, spilled).write(tmp_path / "bundle")
+    moved = Path(shutil.copytree(tmp_path / "bundle", tmp_path / "elsewhere"))
+    for path in moved.rglob("*"):
+        path.chmod(0o555 if path.is_dir() else 0o444)
+
+    rows = RawRows.load(moved)
+
+    for _ in range(2):
+        pd.testing.assert_frame_equal(rows.prepare(PAYMENTS.iloc[750:]).rows, in_memory, check_exact=True)
+    for path in moved.rglob("*"):
+        path.chmod(0o755)

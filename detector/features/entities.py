@@ -19,6 +19,8 @@ Held = TypeVar("Held", bound=Any)
 
 _UTF = ("utf-8", "surrogatepass")
 HASHED = 4
+BESIDE = 150
+"""Bytes that an entity takes in memory beside its events: its name, and a place for both."""
 
 
 class Base(Protocol):
@@ -180,6 +182,21 @@ def discard(kept: MutableMapping[str, Any], names: Sequence[str]) -> None:
         return
     for name in names:
         kept.pop(name, None)
+
+
+def count(kept: Mapping[str, Any]) -> int:
+    """How many there are; where they lie in a folder, at most how many have come since somebody counted."""
+    return kept.added if isinstance(kept, Spilled) else len(kept)
+
+
+def bytes_in_memory(kept: Mapping[str, bytes]) -> int:
+    """About how many bytes of memory events take.
+
+    >>> bytes_in_memory({"a": b"1234"})
+    154
+    """
+    held: Mapping[str, bytes | None] = kept.changed if isinstance(kept, Spilled) else kept
+    return BESIDE * len(held) + sum(map(len, filter(None, held.values())))
 
 
 def key_of(number: int, name: bytes) -> bytes:

@@ -20,7 +20,7 @@ from detector.errors import DataError, SettingError
 from detector.features import integers
 from detector.features.calendar import calendar
 from detector.features.duration import microseconds, short
-from detector.features.entities import Spilled, discard, many_of
+from detector.features.entities import Spilled, bytes_in_memory, count, discard, many_of
 from detector.features.events import by_key
 from detector.features.feature_set import FeatureSet
 from detector.features.join import SEPARATOR, Joined, Keys
@@ -34,8 +34,6 @@ By = tuple[str, ...]
 Entities = dict[str, bytes] | Spilled[bytes]
 Tails = dict[str, Keys] | Spilled[Keys]
 FEW_TAILS = 1_000
-BESIDE = 150
-"""Bytes that an entity takes in memory beside its events: its name, and a place for both."""
 
 
 class History:
@@ -115,8 +113,7 @@ class History:
     @property
     def bytes_in_memory(self) -> int:
         """About how many bytes of memory what is kept of entities takes."""
-        held = (each.changed if isinstance(each, Spilled) else each for each in self.entities.values())
-        return sum(BESIDE * len(each) + sum(map(len, filter(None, each.values()))) for each in held)
+        return sum(map(bytes_in_memory, self.entities.values()))
 
     def faults(self, rows: pd.DataFrame, *, now: pd.Timestamp | None = None, ahead: str = "5m") -> pd.Series:
         """Why each row cannot be pushed, as ``FeatureSet.faults`` and for rows that come too late."""
@@ -361,7 +358,7 @@ class History:
 
     def _shut_tails(self) -> None:
         """Let go of the keys that no row can tie with any more, whenever they have doubled."""
-        if sum(map(_count, self.tails.values())) <= 2 * self._tails_kept + FEW_TAILS:
+        if sum(map(count, self.tails.values())) <= 2 * self._tails_kept + FEW_TAILS:
             return
         open_from = (self.latest or 0) - self.lateness
         self._tails_kept = 0
@@ -384,11 +381,6 @@ class History:
         if (changed := with_turns(events, at, turns, earlier=self.features.turns is None)) is not None:
             self.entities[by][name] = changed.tobytes()
         return True
-
-
-def _count(tails: Tails) -> int:
-    """How many there are, or in a folder, at most how many have come since somebody counted."""
-    return tails.added if isinstance(tails, Spilled) else len(tails)
 
 
 def _restored(

@@ -30,8 +30,8 @@ def delete_past_of(config: Config, entity: str, keys: set[str], *, dry: bool) ->
     Raises ``BundleError`` if a file is broken.
     """
     column, folder, pasts, rows = str(config.columns.entity), history_folder(config), 0, 0
-    own = sorted((folder / config.name).glob("past-*"))
-    for path in _there(*(folder / f"{PAST}{ending}" for ending in (kept.FILE, kept.FOLDER)), *own):
+    own = {path.with_suffix("") for path in (folder / config.name).glob("past-*")}
+    for path in _there(*(kept.kept(place) for place in (folder / PAST, *sorted(own)))):
         history = load_history(path)
         found = history.drop(column, entity)
         pasts += found

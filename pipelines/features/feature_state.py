@@ -31,10 +31,9 @@ from pipelines.features.engine import (
     FeatureEngine,
     feature_engine_of,
     history_folder,
-    joined,
     report_known,
-    slices,
 )
+from pipelines.features.frames import joined, slices
 from pipelines.features.snapshots import Snapshots
 from pipelines.ingest.batch import InputBatch
 from pipelines.ingest.contract import FollowedSource
