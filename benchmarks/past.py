@@ -18,7 +18,7 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -39,7 +39,8 @@ DAYS, SKEW, TERMINALS = 120, 2.0, 50
 """Of the source; how unlike cards are (the first percent have a tenth of the events); cards to one terminal."""
 EVERY = 500_000
 """Rows after which the past is written, as in the service."""
-LOOKED_UP = 2_000
+LOOKED_UP, MORE = 2_000, 2_000_000
+"""Single events of random cards, and events that are pushed to the past that was built."""
 
 
 def engine_of(most_megabytes: float) -> FeatureEngine:
@@ -77,10 +78,27 @@ def write_source(folder: Path, given: argparse.Namespace) -> dict[str, Any]:
 
 def pushed(source: Path, place: Path, most: float, *, rows: int | None = None) -> dict[str, Any]:
     """Push the files of the source, and write the past as the service does."""
-    engine, since, done, number = engine_of(most), 0, 0, 0
+    return pushed_to(engine_of(most), map(pd.read_parquet, sorted(source.iterdir())), place, rows=rows)
+
+
+def gone_on(source: Path, built: Path, place: Path) -> dict[str, Any]:
+    """Push more events to the past that was built: the files of the end of the source, once more and later."""
+    engine, files = engine_of(0.0), sorted(source.iterdir())
+    engine.history = load_history(kept.kept(built / "past"))
+    files = files[-MORE // len(pd.read_parquet(files[0])) :]
+    frames = [pd.read_parquet(path) for path in files]
+    took = frames[-1]["time"].max() - frames[0]["time"].min()
+    later = (frame.assign(id=frame["id"] + "x", time=frame["time"] + took) for frame in frames)
+    return pushed_to(engine, later, place)
+
+
+def pushed_to(
+    engine: FeatureEngine, frames: Iterable[pd.DataFrame], place: Path, *, rows: int | None = None
+) -> dict[str, Any]:
+    """Push events, and write the past as the service does."""
+    since, done, number = 0, 0, 0
     started, busy, saving = time.perf_counter(), time.process_time(), 0.0
-    for path in sorted(source.iterdir()):
-        frame = pd.read_parquet(path)
+    for frame in frames:
         engine.history.push(frame)
         since, done = since + len(frame), done + len(frame)
         if since >= EVERY:
@@ -110,9 +128,8 @@ def write(engine: FeatureEngine, place: Path, number: int) -> None:
             kept.remove(other)
 
 
-def restarted(source: Path, place: Path, entities: int) -> dict[str, Any]:
+def restarted(source: Path, path: Path, entities: int) -> dict[str, Any]:
     """Open the past, look up entities, and push a batch."""
-    (path,) = place.glob("past-*")
     started = time.perf_counter()
     history = load_history(path)
     opened = time.perf_counter() - started
@@ -150,6 +167,7 @@ def rebuilt(source: Path, place: Path, processes: int) -> dict[str, Any]:
     taken = time.perf_counter() - started
     if history is None:
         raise SystemExit("nothing was built")
+    kept.keep(history, place / "past", most=0)
     children = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1e6
     return {"seconds": round(taken, 1), "events_per_second": round(rows / taken), "largest_process_gb": children}
 
@@ -157,7 +175,7 @@ def rebuilt(source: Path, place: Path, processes: int) -> dict[str, Any]:
 def same(source: Path, place: Path, built: Path, entities: int) -> dict[str, Any]:
     """How many of random cards have other features by the past that was built than by the one that was pushed."""
     (path,) = place.glob("past-*")
-    pasts = [load_history(path).copy(), load_history(kept.kept(built / ".rebuilt")).copy()]
+    pasts = [load_history(path).copy(), load_history(kept.kept(built / "past")).copy()]
     row, differ = pd.read_parquet(max(source.iterdir())).iloc[-1].to_dict(), 0
     for number, card in enumerate(np.random.default_rng(2).integers(0, entities, LOOKED_UP).tolist()):
         event = row | {"id": f"same-{number}", "card_id": f"card-{card}"}
@@ -205,7 +223,8 @@ def step_of(given: argparse.Namespace) -> Callable[[], dict[str, Any]]:
         "push": lambda: pushed(source, place, 0.0),
         "push on disk": lambda: pushed(source, given.folder / "small", 0.0, rows=given.compare),
         "push in memory": lambda: pushed(source, given.folder / "small", 1e9, rows=given.compare),
-        "restart": lambda: restarted(source, place, given.entities),
+        "go on": lambda: gone_on(source, given.folder / "built", given.folder / "small"),
+        "restart": lambda: restarted(source, kept.kept(given.folder / "built" / "past"), given.entities),
         "rebuild 1": lambda: rebuilt(source, given.folder / "built", 1),
         "rebuild 2": lambda: rebuilt(source, given.folder / "built", 2),
         "same": lambda: same(source, place, given.folder / "built", given.entities),
@@ -227,11 +246,14 @@ def measured(given: argparse.Namespace) -> dict[str, Any]:
 
     (given.folder / "source").mkdir(parents=True, exist_ok=True)
     found |= run("source")
-    names = ("events_per_second", "share_of_time_writing", "peak_anonymous_gb", "peak_gb", "state_gb")
-    found |= {name: value for name, value in run("push").items() if name in names}
-    found |= {f"restart_{n}".replace("restart_restart", "restart"): v for n, v in run("restart").items()}
-    for processes in (1, 2):
+    for processes in given.processes:
         found |= {f"rebuild_{processes}_{name}": value for name, value in run(f"rebuild {processes}").items()}
+    found["built_gb"] = size_of(given.folder / "built")
+    found |= {f"restart_{n}".replace("restart_restart", "restart"): v for n, v in run("restart").items()}
+    found |= {f"go_on_{name}": value for name, value in run("go on").items()}
+    if given.rebuild_only:
+        return found
+    found |= {f"push_{name}": value for name, value in run("push").items()}
     found |= {n: v for n, v in run("same").items() if n.startswith("cards")}
     disk, memory = run("push on disk"), run("push in memory")
     found["compared_events"] = given.compare
@@ -249,6 +271,8 @@ def main() -> None:
     parser.add_argument("--entities", type=int, default=1_000_000)
     parser.add_argument("--batch", type=int, default=250_000)
     parser.add_argument("--compare", type=int, default=2_000_000)
+    parser.add_argument("--processes", type=int, nargs="+", default=[1, 2], help="of rebuilding")
+    parser.add_argument("--rebuild-only", action="store_true", help="the past is built, and not pushed from the start")
     parser.add_argument("--folder", type=Path, default=None)
     parser.add_argument("--out", type=Path, default=None)
     parser.add_argument("--step", default=None, help=argparse.SUPPRESS)

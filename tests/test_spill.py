@@ -1,6 +1,7 @@
 """A past in a folder on disk: the same features to the last bit as in memory, and nothing lost or kept by accident."""
 
 import pickle
+import resource
 
 import numpy as np
 import pandas as pd
@@ -245,6 +246,24 @@ def test_full_disk_leaves_the_older_folder(tmp_path, monkeypatch):
     assert content(disk) == changed
     spill(disk, tmp_path / "past.state")
     assert content(load_spilled(tmp_path / "past.state")) == changed
+
+
+def test_file_that_cannot_grow_leaves_the_older_folder(tmp_path):
+    """Whatever RocksDB meets while it writes is said, and nothing of the new folder stays."""
+    _, disk = both(tmp_path, some(), features=CARDS)
+    before = content(load_spilled(tmp_path / "past.state"))
+    disk.learn(some(20_000, start="2024-01-01 03:00", seed=2))
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+
+    resource.setrlimit(resource.RLIMIT_FSIZE, (50_000, limits[1]))
+    try:
+        with pytest.raises(OSError, match="stays as it was"):
+            save_spilled(disk, tmp_path / "past.state")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+
+    assert content(load_spilled(tmp_path / "past.state")) == before
+    assert [path.name for path in tmp_path.iterdir()] == ["past.state"]
 
 
 def full(*_):

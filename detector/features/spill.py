@@ -7,6 +7,7 @@ Nothing in a folder runs: names and events are plain bytes, what is known of the
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import shutil
@@ -32,6 +33,7 @@ BUSY, PAUSE = ("num-running-flushes", "num-running-compactions", "compaction-pen
 NAME_BITS = 10
 """Bits a name in the filters that say of a file that it does not hold it: one name in a hundred is looked for in vain.
 Fewer read more, more take more memory."""
+FULL = "No space left"
 NOT_KEPT = ("LOG", "LOCK")
 """RocksDB's diary names the first and the last key of files; whoever was forgotten must not be in it."""
 
@@ -215,7 +217,7 @@ def write_into(
         if purge:
             Rdict(str(folder), _options()).close()  # begins a new list of files, without their former first keys
     except Exception as error:
-        raise OSError(f"{folder.parent} cannot hold the past of entities: {error}") from error
+        raise _failed(folder.parent, error) from error
     for path in folder.iterdir():
         if path.name.startswith(NOT_KEPT):
             path.unlink()
@@ -232,8 +234,14 @@ def sorted_file(kept: Mapping[bytes, bytes], path: Path) -> Path:
             file[key] = kept[key]
         file.finish()
     except Exception as error:
-        raise OSError(f"{path} cannot be written: {error}") from error
+        raise _failed(path.parent, error) from error
     return path
+
+
+def _failed(folder: Path, error: Exception) -> OSError:
+    """What is said of a folder that could not be written; what was there before stays."""
+    code = errno.ENOSPC if FULL in str(error) else errno.EIO
+    return OSError(code, f"The past of entities cannot be written, and stays as it was: {error}", str(folder))
 
 
 def _parts(history: History) -> Iterator[Spilled[Any]]:

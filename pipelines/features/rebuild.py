@@ -81,8 +81,9 @@ def _in_parts(
         worker = _Worker(_sent(engine), spool)
         with _Workers(worker, processes) as workers:
             rows, latest = 0, list[int]()
-            typed = ((_Worker.spool, part) for part in _positioned(held))
             held_rows = sum(map(len, held))
+            let_go = (held.pop(0) for _ in range(len(held)))
+            typed = ((_Worker.spool, part) for part in _positioned(let_go))
             raw = ((_Worker.spool_raw, part) for part in _positioned(frames, first=held_rows))
             for count, last in workers.each(chain(typed, raw)):
                 rows += count
