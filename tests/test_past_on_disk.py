@@ -12,7 +12,7 @@ import pandas as pd
 import pytest
 
 from detector.errors import BundleError
-from detector.features import load_history
+from detector.features import FeatureSet, History, load_history
 from detector.persist import bundle
 from pipelines.config import Config
 from pipelines.features import kept
@@ -128,6 +128,27 @@ def test_lost_folder_is_built_from_the_source(home: Path, lost: str) -> None:
     agrees(home, expected(config, 0))
 
 
+def test_part_of_a_folder_that_turns_out_to_be_broken_is_built_anew(
+    home: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A block whose check sum is wrong is only met when it is read, in the middle of a batch."""
+    monkeypatch.setattr("pipelines.features.feature_state.BATCHES", 1)
+    config = settle(home, **ON_DISK)
+    put(home, "part1", PAYMENTS.iloc[:1_000])
+    run(config)
+    (folder,) = (history_folder(config) / config.name).glob("past-*.state")
+    for path in folder.glob("*.sst"):
+        content = path.read_bytes()
+        path.write_bytes(content[:100] + bytes(50) + content[150:])
+    load_history(folder)  # it opens
+    put(home, "part2", PAYMENTS.iloc[1_000:])
+
+    run(config)
+
+    assert "Corruption" in caplog.text
+    agrees(home, expected(config, 0))
+
+
 def test_restored_database_does_not_believe_the_folder(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """It knows rows that the database has not scored: the past is built anew."""
     monkeypatch.setattr("pipelines.features.feature_state.BATCHES", 1)
@@ -224,3 +245,19 @@ def test_logged_model_takes_a_folder_along(home: Path, tmp_path: Path) -> None:
         pd.testing.assert_frame_equal(rows.prepare(PAYMENTS.iloc[750:]).rows, in_memory, check_exact=True)
     for path in moved.rglob("*"):
         path.chmod(0o755)
+
+
+def test_idle_entities_of_a_folder_are_looked_for_now_and_then(tmp_path: Path) -> None:
+    """Looking reads all of it: once in a quarter of the time that features look back, and with every file."""
+    history = History(FeatureSet(("count by card over 1h",), time="time"))
+
+    def after(minutes: int) -> int:
+        moment = pd.Timestamp("2024-01-01") + pd.Timedelta(minutes=minutes)
+        history.learn_one({"time": moment, "card": str(minutes)})
+        kept.forget_idle(history)
+        return len(history)
+
+    assert [after(0), after(61)] == [1, 1]
+    kept.keep(history, tmp_path / "past", most=0)
+    assert [after(75), after(122), after(136)] == [2, 2, 3]
+    assert [after(137), after(151)] == [3, 4]

@@ -29,6 +29,7 @@ from pipelines.features.engine import (
     PAST,
     ROWS,
     FeatureEngine,
+    MeasuredRows,
     feature_engine_of,
     history_folder,
     report_known,
@@ -116,8 +117,8 @@ class FeatureState:
                     return
                 if self._mark == 0:
                     self._begin(whole[self.engine.features.time])
-                self._mark = None
-                found = self.engine.push(whole, now=pd.Timestamp(now), known=known)
+                mark, self._mark = self._mark, None
+                found = self._push(whole, mark or 0, followed, known=known, now=now)
                 self._added, self._is_in_hand, self._in_hand = found.taken, True, None
             del whole
             quarantine.write(found.quarantine)
@@ -216,6 +217,20 @@ class FeatureState:
         """The rows of the last batch with their features, in parts; they are held no longer."""
         rows, self._rows = self._rows, []
         return rows
+
+    def _push(
+        self, rows: pd.DataFrame, mark: int, followed: FollowedSource, *, known: Known, now: datetime
+    ) -> MeasuredRows:
+        """The rows with their features; a past on disk of which a part turns out to be broken is built anew first."""
+        try:
+            return self.engine.push(rows, now=pd.Timestamp(now), known=known)
+        except BundleError as error:
+            if not mark or not self.engine.history.is_spilled:
+                raise
+            log.warning("%s", error)
+        self._build_anew(mark, followed)
+        self._mark = None
+        return self.engine.push(rows, now=pd.Timestamp(now), known=known)
 
     def _catch_up(self, followed: FollowedSource, now: datetime) -> None:
         """Bring the history to where the database says that the scores are."""
