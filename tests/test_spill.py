@@ -2,6 +2,7 @@
 
 import pickle
 import resource
+import shutil
 
 import numpy as np
 import pandas as pd
@@ -179,6 +180,19 @@ def test_next_folder_shares_what_has_not_changed(tmp_path):
     shared = [path for path in (tmp_path / "next.state").glob("*.sst") if path.stat().st_ino in inodes]
     assert shared
     assert content(reader) == content(history)
+
+
+@pytest.mark.parametrize("then", ["replaced", "deleted"])
+def test_past_goes_on_though_its_folder_is_no_longer_there(tmp_path, then):
+    """What was opened stays what it was, also where it is saved: never a mixture of two pasts."""
+    _, disk = both(tmp_path, some(), features=CARDS)
+    if then == "replaced":
+        both(tmp_path, some(seed=3), features=CARDS)
+    else:
+        shutil.rmtree(tmp_path / "past.state")
+    disk.learn(some(10, start="2024-01-01 03:00", seed=2))
+
+    assert content(load_spilled(save_spilled(disk, tmp_path / "next.state"))) == content(disk)
 
 
 def test_nothing_of_a_dropped_entity_stays_on_the_disk(tmp_path):

@@ -48,6 +48,7 @@ class StateFolder:
         from rocksdict import AccessType, Rdict
 
         self.path = path
+        self._inode = _inode(path)
         try:
             self._files: Any = Rdict(str(path), _options(), access_type=AccessType.read_only(False))
             self.about: dict[str, Any] = json.loads(self._files.get(ABOUT) or b"{}")
@@ -55,6 +56,11 @@ class StateFolder:
             if not path.exists():
                 raise BundleError(f"There is no history {path}. Learn one first.") from None
             raise BundleError(f"{path} is no history, or is broken ({error}). Learn it again.") from error
+
+    @property
+    def is_in_place(self) -> bool:
+        """Whether its files still lie where they lay; another folder may have taken the place."""
+        return self._inode is not None and _inode(self.path) == self._inode
 
     def __reduce__(self) -> tuple[Any, ...]:
         return StateFolder, (self.path,)
@@ -99,10 +105,14 @@ def save_spilled(history: History, folder: Path, *, purge: bool = False) -> Path
     base = next((kept.base for kept in parts if isinstance(kept.base, StateFolder)), None)
     folder.parent.mkdir(parents=True, exist_ok=True)
     changes = (change for kept in parts for change in kept.changes())
+    known = (ABOUT, json.dumps(about(history)).encode())
     with whole_folder(folder) as building:
-        if base is not None:
+        if base is None or not base.is_in_place:
+            older = () if base is None else base.items(b"")
+            write_into(building, chain(older, [known]), changes, purge=purge)
+        else:
             _share(base.path, building)
-        write_into(building, [(ABOUT, json.dumps(about(history)).encode())], changes, purge=purge)
+            write_into(building, [known], changes, purge=purge)
     return folder
 
 
@@ -236,6 +246,10 @@ def sorted_file(kept: Mapping[bytes, bytes], path: Path) -> Path:
     except Exception as error:
         raise _failed(path.parent, error) from error
     return path
+
+
+def _inode(path: Path) -> int | None:
+    return path.stat().st_ino if path.exists() else None
 
 
 def _failed(folder: Path, error: Exception) -> OSError:
