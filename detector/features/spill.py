@@ -29,6 +29,8 @@ ABOUT = b"\xff"
 """The key of what is known of the whole; no entity's begins like this."""
 CACHE, AT_ONCE = 64 << 20, 32 << 20
 """Bytes of blocks that stay unpacked while a folder is open, and of changes that are written together."""
+TOGETHER = 4_096
+"""Look-ups at once: each holds a block of its file, unpacked, until all are answered."""
 BUSY, PAUSE = ("num-running-flushes", "num-running-compactions", "compaction-pending"), 0.01
 NAME_BITS = 10
 """Bits a name in the filters that say of a file that it does not hold it: one name in a hundred is looked for in vain.
@@ -76,7 +78,8 @@ class StateFolder:
     def many(self, keys: list[bytes]) -> list[bytes | None]:
         """What is kept under each of several keys."""
         try:
-            return list(self._files.get(keys)) if keys else []
+            parts = (keys[start : start + TOGETHER] for start in range(0, len(keys), TOGETHER))
+            return [value for part in parts for value in self._files.get(part)]
         except Exception as error:
             raise self._broken(error) from error
 

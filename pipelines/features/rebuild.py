@@ -41,7 +41,7 @@ def from_source(
     """The past of all rows of a source, in whatever order, and how many rows there are; None if there are none.
 
     - ``frames``: as the source gives them.
-    - ``folder``: where there is room for what does not fit memory: about as much as for the rows as Parquet, twice.
+    - ``folder``: where there is room for what does not fit memory: about 50 bytes a row for each way to group rows.
     - ``processes``: as many as there are processors, and no more than four, if not given.
 
     Raises ``OSError`` if the disk is full.
