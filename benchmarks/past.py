@@ -185,8 +185,9 @@ def same(source: Path, place: Path, built: Path, entities: int) -> dict[str, Any
 
 
 def size_of(folder: Path) -> float:
-    """Gigabytes of all files below a folder."""
-    return round(sum(path.stat().st_size for path in folder.rglob("*") if path.is_file()) / 1e9, 3)
+    """Gigabytes of all files below a folder; one that lies at several places counts once."""
+    found = {stat.st_ino: stat.st_size for stat in map(Path.stat, folder.rglob("*"))}
+    return round(sum(found.values()) / 1e9, 3)
 
 
 class Memory:
