@@ -203,7 +203,7 @@ def key_of(number: int, name: bytes) -> bytes:
     """What something is kept under in a folder: the number of its kind, a hash of the entity's name, and the name.
 
     The hash spreads entities evenly, so that a folder can be built in parts that do not overlap (see
-    ``detector.features.rebuild``); the whole name behind it tells two of one hash apart.
+    ``pipelines.features.spool``); the whole name behind it tells two of one hash apart.
     """
     return b"%c%b%b" % (number, zlib.crc32(name).to_bytes(HASHED, "big"), name)
 

@@ -20,9 +20,9 @@ import pandas as pd
 
 from detector.atomic import whole_folder
 from detector.features import History
-from detector.features.rebuild import BUCKETS, Spool
 from pipelines.features import kept
 from pipelines.features.engine import FeatureEngine
+from pipelines.features.spool import BUCKETS, Spool
 
 log = logging.getLogger("detector.past")
 
