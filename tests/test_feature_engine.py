@@ -59,6 +59,22 @@ def test_training_and_scoring_see_the_same_past(rows, tmp_path):
     assert whole[NAMES].notna().mean().min() > 0.3
 
 
+@pytest.mark.parametrize("megabytes", [0, 500])
+def test_very_many_rows_are_learnt_in_parts(rows, tmp_path, monkeypatch, megabytes):
+    """On disk or in memory, and whatever the order: fresh rows have the features that one table would give them."""
+    config = config_of(tmp_path, CONFIG.replace("  calendar", f"  most_megabytes: {megabytes}\n  calendar"))
+    monkeypatch.setattr("pipelines.features.engine.LEARNT_AT_ONCE", 150)
+    before = FeatureEngine(config)
+    before.learn(rows[:1_000].sample(frac=1, random_state=1))
+    assert before.history.is_spilled == (megabytes == 0)
+    before.save(tmp_path)
+
+    fresh = FeatureEngine.load(config, tmp_path).push(rows[1_000:]).rows
+
+    whole = FeatureEngine(config).compute(rows).rows
+    pd.testing.assert_frame_equal(fresh[NAMES], whole[1_000:][NAMES], check_exact=True)
+
+
 def test_rows_that_cannot_have_features_are_quarantined(rows, tmp_path):
     """A refused amount, a clock that runs ahead and a late row leave with their reason; broken text stays for clean."""
     engine = FeatureEngine(config_of(tmp_path, CONFIG + "  negative: refuse\n"))

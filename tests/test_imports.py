@@ -142,3 +142,17 @@ def test_unknown_name_is_an_attribute_error() -> None:
     """As in any module."""
     with pytest.raises(AttributeError, match="module 'detector' has no attribute 'Tabular'"):
         _ = detector.Tabular
+
+
+def test_a_past_in_memory_loads_nothing_that_one_on_disk_needs() -> None:
+    """RocksDB is loaded where a past lies on disk, and nowhere else."""
+    code = (
+        "import tempfile, pathlib, pandas as pd\n"
+        "from detector.features import FeatureSet, History, load_history, save_history\n"
+        "import pipelines.features.feature_state, pipelines.scoring.one_off\n"
+        "history = History(FeatureSet(('count by card over 1d',), time='time'))\n"
+        "history.push(pd.DataFrame({'time': pd.to_datetime(['2024-01-01']), 'card': ['c']}))\n"
+        "load_history(save_history(history, pathlib.Path(tempfile.mkdtemp()) / 'history.npz'))"
+    )
+
+    assert "rocksdict" not in modules_after(code)

@@ -20,6 +20,7 @@ from detector.errors import DataError, SettingError
 from detector.features import integers
 from detector.features.calendar import calendar
 from detector.features.duration import microseconds, short
+from detector.features.entities import Spilled, bytes_in_memory, count, discard, many_of
 from detector.features.events import by_key
 from detector.features.feature_set import FeatureSet
 from detector.features.join import SEPARATOR, Joined, Keys
@@ -30,6 +31,8 @@ from detector.features.one_event import EntityEvents, Query
 from detector.features.one_row import entity_name, read_row
 
 By = tuple[str, ...]
+Entities = dict[str, bytes] | Spilled[bytes]
+Tails = dict[str, Keys] | Spilled[Keys]
 FEW_TAILS = 1_000
 
 
@@ -50,6 +53,8 @@ class History:
     ----------
     latest : int or None
         The time of the latest row, in microseconds.
+    entities : dict of dict
+        What is kept of each entity, by each way to group rows: in memory, or in a folder (``features.spill``).
 
     >>> history = History(FeatureSet(("mean of amount by card over 30d",), time="time"))
     >>> first = {"time": pd.Timestamp("2024-01-01"), "card": "c", "amount": 10.0}
@@ -62,12 +67,14 @@ class History:
         self.lateness = microseconds(lateness) if lateness else 0
         self.told_by = told_by
         self.latest: int | None = None
+        self.forgot_at: int | None = None
+        """Up to which time ``forget`` has looked."""
         self._groups = features.groups
         self._queries = {by: [Query.of(feature) for feature in measured] for by, measured in self._groups.items()}
         self._names = features.names
         self.layouts = {by: Layout.of(measured) for by, measured in self._groups.items()}
-        self.entities: dict[By, dict[str, bytes]] = {by: {} for by in self._groups}
-        self.tails: dict[By, dict[str, Keys]] = {by: {} for by in self._groups}
+        self.entities: dict[By, Entities] = {by: {} for by in self._groups}
+        self.tails: dict[By, Tails] = {by: {} for by in self._groups}
         self._tails_kept = 0
         self._keys = tuple(dict.fromkeys(key for layout in self.layouts.values() for key in layout.keys))
 
@@ -85,9 +92,9 @@ class History:
     def copy(self) -> History:
         """The same past, to go on from without changing this one; what is kept of an entity is shared until then."""
         other = History(self.features, told_by=self.told_by)
-        other.lateness, other.latest = self.lateness, self.latest
-        other.entities = {by: dict(entities) for by, entities in self.entities.items()}
-        other.tails = {by: dict(tails) for by, tails in self.tails.items()}
+        other.lateness, other.latest, other.forgot_at = self.lateness, self.latest, self.forgot_at
+        other.entities = {by: entities.copy() for by, entities in self.entities.items()}
+        other.tails = {by: tails.copy() for by, tails in self.tails.items()}
         return other
 
     def __len__(self) -> int:
@@ -97,6 +104,16 @@ class History:
     def events(self) -> int:
         """How many events are kept in all."""
         return sum(sum(map(len, entities.values())) // self.layouts[by].size for by, entities in self.entities.items())
+
+    @property
+    def is_spilled(self) -> bool:
+        """Whether what is kept lies in a folder, and only what has changed since in memory."""
+        return any(isinstance(entities, Spilled) for entities in self.entities.values())
+
+    @property
+    def bytes_in_memory(self) -> int:
+        """About how many bytes of memory what is kept of entities takes."""
+        return sum(map(bytes_in_memory, self.entities.values()))
 
     def faults(self, rows: pd.DataFrame, *, now: pd.Timestamp | None = None, ahead: str = "5m") -> pd.Series:
         """Why each row cannot be pushed, as ``FeatureSet.faults`` and for rows that come too late."""
@@ -241,15 +258,14 @@ class History:
 
     def forget(self) -> int:
         """Drop the entities whose past no feature looks back to; say how many."""
-        gone = 0
+        gone, self.forgot_at = 0, self.latest
         for by, entities in self.entities.items():
             layout = self.layouts[by]
             oldest = (self.latest or 0) - self.lateness - layout.reach
             idle = [name for name, packed in entities.items() if layout.last_time(packed) <= oldest]
             gone += len(idle)
-            for name in idle:
-                del entities[name]
-                self.tails[by].pop(name, None)
+            discard(entities, idle)
+            discard(self.tails[by], idle)
         return gone
 
     def drop(self, column: str, value: str) -> int:
@@ -270,9 +286,8 @@ class History:
             place = by.index(column)
             ours = [name for name in entities if name.split(SEPARATOR)[place] == value]
             gone += len(ours)
-            for name in ours:
-                del entities[name]
-                self.tails[by].pop(name, None)
+            discard(entities, ours)
+            discard(self.tails[by], ours)
         return gone
 
     def _events(self, events: NDArray[Any], at: int) -> EntityEvents:
@@ -343,13 +358,18 @@ class History:
 
     def _shut_tails(self) -> None:
         """Let go of the keys that no row can tie with any more, whenever they have doubled."""
-        if sum(map(len, self.tails.values())) <= 2 * self._tails_kept + FEW_TAILS:
+        if sum(map(count, self.tails.values())) <= 2 * self._tails_kept + FEW_TAILS:
             return
         open_from = (self.latest or 0) - self.lateness
+        self._tails_kept = 0
         for by, tails in self.tails.items():
-            entities, layout = self.entities[by], self.layouts[by]
-            self.tails[by] = {n: tail for n, tail in tails.items() if layout.last_time(entities[n]) >= open_from}
-        self._tails_kept = sum(map(len, self.tails.values()))
+            names, layout = list(tails), self.layouts[by]
+            last = map(layout.last_time, many_of(self.entities[by], names, EMPTY))
+            shut = [name for name, time in zip(names, last, strict=True) if time < open_from]
+            discard(tails, shut)
+            self._tails_kept += len(names) - len(shut)
+            if isinstance(tails, Spilled):
+                tails.added = len(names) - len(shut)
 
     def _mark(self, by: By, name: str | None, time: int, turns: Integers) -> bool:
         """Write down the turns of as many events of that time; whether there is any."""
@@ -368,8 +388,8 @@ def _restored(
     told_by: str | None,
     lateness: int,
     latest: int | None,
-    entities: dict[By, dict[str, bytes]],
-    tails: dict[By, dict[str, Keys]],
+    entities: dict[By, Entities],
+    tails: dict[By, Tails],
 ) -> History:
     """A history that was pickled, as between processes."""
     history = History(features, told_by=told_by)

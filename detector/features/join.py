@@ -8,7 +8,6 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from itertools import repeat
 from typing import Any, Self
 
 import numpy as np
@@ -18,6 +17,7 @@ from numpy.typing import NDArray
 from detector.arrays import Flags, Integers, Places, Times
 from detector.features import integers
 from detector.features.calendar import calendar
+from detector.features.entities import many_of
 from detector.features.events import EventSequence, by_key, in_time
 from detector.features.feature import Feature
 from detector.features.layout import EMPTY, Layout, wide
@@ -146,7 +146,7 @@ class Joined:
         first = np.zeros(int(codes.max(initial=-1)) + 1, dtype=np.intp)
         first[codes[backwards]] = backwards
         names = entity_names(rows.iloc[first], by)
-        packed = list(map(entities.get, names, repeat(EMPTY)))
+        packed = many_of(entities, names, EMPTY)
         stored = np.fromiter(map(len, packed), np.int64, len(packed)) // layout.size
         past = layout.events(b"".join(packed))
         entity = np.concatenate([np.repeat(np.arange(len(names)), stored), codes[new]])
@@ -203,12 +203,14 @@ class Joined:
         n_stored = int(self.stored.sum())
         ends = np.cumsum(self.stored)
         given = keys.iloc[self.new[np.maximum(events - n_stored, 0)]].tolist()
+        past = [self.names[whose] for whose in np.unique(entity[events < n_stored]).tolist()]
+        kept = dict(zip(past, many_of(tails, past, ()), strict=True))
         found = []
         for event, whose, key in zip(events.tolist(), entity.tolist(), given, strict=True):
             if event >= n_stored:
                 found.append(key)
                 continue
-            tail, behind = tails.get(self.names[whose], ()), int(ends[whose]) - event
+            tail, behind = kept[self.names[whose]], int(ends[whose]) - event
             found.append(tail[-behind] if behind <= len(tail) else None)
         return found
 

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from detector.atomic import whole_file
 from detector.errors import BundleError
 from detector.features.duration import short
+from detector.features.entities import plain
 from detector.features.feature_set import FeatureSet
 from detector.features.history import History
 from detector.onnx.parts import UNREADABLE, check_unpacked
@@ -40,7 +41,7 @@ def save_history(history: History, path: Path) -> Path:
     arrays = {"about": _text(json.dumps(about))}
     for number, (by, entities) in enumerate(history.entities.items()):
         arrays[f"{number}.names"] = _text(json.dumps(list(entities)))
-        arrays[f"{number}.keys"] = _text(json.dumps(history.tails[by], default=_plain))
+        arrays[f"{number}.keys"] = _text(json.dumps(history.tails[by], default=plain))
         arrays[f"{number}.ends"] = np.cumsum([0, *map(len, entities.values())], dtype=np.int64)
         arrays[f"{number}.events"] = np.frombuffer(b"".join(entities.values()), dtype=np.uint8)
     with whole_file(path) as file:
@@ -49,13 +50,17 @@ def save_history(history: History, path: Path) -> Path:
 
 
 def load_history(path: Path) -> History:
-    """The inverse of ``save_history``.
+    """The inverse of ``save_history``, and of ``save_spilled`` where the path is a folder.
 
     Raises
     ------
     BundleError
         If the file is missing, broken, or of a newer version.
     """
+    if path.is_dir():
+        from detector.features.spill import load_spilled
+
+        return load_spilled(path)
     try:
         check_unpacked(path)
         with np.load(path, allow_pickle=False) as arrays:
@@ -88,7 +93,3 @@ def _entities(arrays: Any, number: int) -> dict[str, bytes]:
 
 def _text(text: str) -> NDArray[np.uint8]:
     return np.frombuffer(text.encode(), dtype=np.uint8)
-
-
-def _plain(key: Any) -> Any:
-    return key.item() if isinstance(key, np.generic) else str(key)

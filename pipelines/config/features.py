@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING, Annotated, Literal, Self
 
-from pydantic import Field, PositiveInt, model_validator
+from pydantic import Field, NonNegativeFloat, PositiveInt, model_validator
 
 from detector.errors import SettingError
 from pipelines.config.values import Section
@@ -55,6 +55,9 @@ class FeaturesSection(Section):
 
     most_events: Annotated[int, Field(ge=1, le=100_000)] = 2_000
     """A window holds at most so many events of one entity, the latest; counts go no higher."""
+
+    most_megabytes: NonNegativeFloat = 500
+    """Memory that the past of entities may take, about; a larger one is kept on disk, with the same features."""
 
     ahead: PositiveInt = 300
     """Seconds that a clock may run ahead; rows further in the future are quarantined."""

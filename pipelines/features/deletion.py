@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -10,9 +11,10 @@ import sqlalchemy as sa
 
 from detector.atomic import whole_file
 from detector.errors import BundleError
-from detector.features import load_history, save_history
+from detector.features import load_history
 from pipelines.config import Config
-from pipelines.features.engine import FILE, ROWS, history_folder
+from pipelines.features import kept
+from pipelines.features.engine import PAST, ROWS, history_folder
 from pipelines.store import Store
 from pipelines.store.access_tables import HeldEvent
 
@@ -28,12 +30,16 @@ def delete_past_of(config: Config, entity: str, keys: set[str], *, dry: bool) ->
     Raises ``BundleError`` if a file is broken.
     """
     column, folder, pasts, rows = str(config.columns.entity), history_folder(config), 0, 0
-    for path in _there(folder / FILE, *sorted((folder / config.name).glob("past-*.npz"))):
+    own = {path.with_suffix("") for path in (folder / config.name).glob("past-*")}
+    for path in _there(*(kept.kept(place) for place in (folder / PAST, *sorted(own)))):
         history = load_history(path)
         found = history.drop(column, entity)
         pasts += found
         if found and not dry:
-            save_history(history, path)
+            kept.keep(history, path.with_suffix(""), most=math.inf, purge=True)
+    if not dry:
+        for path in (*kept.leftovers(folder), *kept.leftovers(folder / config.name)):
+            kept.remove(path)
     for path in _there(folder / ROWS, *sorted((folder / config.name).glob("batch-*.parquet"))):
         rows += _filter(path, column, entity, config.columns.key, keys, dry=dry)
     return {"feature histories": pasts, "rows in feature histories": rows}
@@ -52,7 +58,7 @@ def delete_held(config: Config, store: Store, entity: str, *, dry: bool) -> tupl
 
 
 def _there(*paths: Path) -> Iterator[Path]:
-    yield from (path for path in paths if path.is_file())
+    yield from (path for path in paths if path.exists())
 
 
 def _filter(path: Path, column: str, entity: str, key: str | None, keys: set[str], *, dry: bool) -> int:

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import copy
 import math
+import shutil
+import tempfile
+import weakref
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
@@ -18,17 +21,18 @@ from detector.cleaning.plain import NotPlainError
 from detector.cleaning.quarantine import quarantine
 from detector.cleaning.values import naive_utc
 from detector.errors import DataError, SettingError
-from detector.features import FeatureSet, History, load_history, save_history
+from detector.features import FeatureSet, History
 from detector.features.duration import MICROSECONDS, short
 from detector.features.excerpt import KnownBy, excerpt
 from detector.features.one_row import to_microseconds
 from detector.schema import Schema
 from pipelines.config import Config
+from pipelines.features import kept
 from pipelines.features.rows import FeatureRows, same_sources
 from pipelines.labels.feedback import Statements
 
-FILE, ROWS = "history.npz", "rows.parquet"
-SLICE = 65_536
+PAST, ROWS = "history", "rows.parquet"
+LEARNT_AT_ONCE = 2_000_000
 MOSTLY = 0.5
 """Above this share of rows that are too old for the past, they are measured among themselves. Smaller, and a file of
 new rows with some late ones forgets its past."""
@@ -61,17 +65,6 @@ def statements_of(config: Config, engine: FeatureEngine | None) -> Statements | 
 def history_folder(config: Config) -> Path:
     """Where the past of the entities is kept: beside the bundle, for every detector of this configuration."""
     return config.bundle.with_name(f"{config.bundle.name}.features")
-
-
-def joined(frames: Iterable[pd.DataFrame]) -> pd.DataFrame | None:
-    """All rows as one frame, because those of an entity may lie in any order; None if there are none."""
-    parts = [frame for frame in frames if len(frame)]
-    return pd.concat(parts) if parts else None
-
-
-def slices(rows: pd.DataFrame) -> list[pd.DataFrame]:
-    """The rows in parts of a size that scoring likes; at least one part."""
-    return [rows.iloc[start : start + SLICE] for start in range(0, max(len(rows), 1), SLICE)]
 
 
 def report_known(history: History, *parts: pd.DataFrame | None) -> bool:
@@ -140,6 +133,7 @@ class FeatureEngine:
         self._names = frozenset(self.features.names)
         self.reader = FeatureRows(config, self.features)
         self.history = self.empty()
+        self.most_bytes = 1e6 * self.section.most_megabytes
         self.whole_from: pd.Timestamp | None = None
         self._learnt: pd.DataFrame | None = None
 
@@ -171,7 +165,7 @@ class FeatureEngine:
         Raises ``BundleError`` if there is none, or it is broken; ``DataError`` if it was kept for other features, or
         with labels of other sources, than are configured now.
         """
-        history = load_history(folder / FILE)
+        history = kept.recall(folder / PAST)
         if not self.continues(history):
             raise DataError(
                 f"The past in {folder} was kept for other features than the configuration asks for, or with other "
@@ -192,7 +186,7 @@ class FeatureEngine:
             self.reader.keep(self._learnt, folder / ROWS)
         else:
             (folder / ROWS).unlink(missing_ok=True)  # of an earlier training, with keys as they are
-        return save_history(self.history, folder / FILE)
+        return kept.keep(self.history, folder / PAST, most=self.most_bytes)
 
     def learn(self, frame: pd.DataFrame, *, now: pd.Timestamp | None = None) -> MeasuredRows:
         """Add the features of a whole table, and start the past anew with it.
@@ -203,8 +197,7 @@ class FeatureEngine:
         - ``now``: Rows later than this, and the configured seconds, are quarantined.
         """
         featured = self.compute(frame, now=now)
-        self.history = self.empty()
-        self.history.learn(featured.taken)
+        self.history = self._learnt_from(featured.taken)
         if featured.taken.empty:
             return featured
         time = featured.taken[self.features.time]
@@ -213,6 +206,21 @@ class FeatureEngine:
             oldest = time.max() - self.reach - pd.Timedelta(microseconds=self.history.lateness)
             self._learnt = featured.taken[time > oldest]
         return featured
+
+    def _learnt_from(self, taken: pd.DataFrame) -> History:
+        """The past of some rows; of very many, in parts and on disk once it takes more memory than it may."""
+        history = self.empty()
+        if len(taken) <= LEARNT_AT_ONCE:
+            history.learn(taken)
+            return history
+        folder = Path(tempfile.mkdtemp(prefix="detector-past-"))
+        weakref.finalize(history, shutil.rmtree, folder, ignore_errors=True)
+        order = self.features.read(taken).order
+        for part, start in enumerate(range(0, len(taken), LEARNT_AT_ONCE)):
+            history.learn(taken.iloc[order[start : start + LEARNT_AT_ONCE]])
+            if kept.is_large(history, self.most_bytes):
+                kept.keep(history, folder / f"part-{part}", most=self.most_bytes)
+        return history
 
     def compute(
         self, frame: pd.DataFrame, *, now: pd.Timestamp | None = None, before: pd.DataFrame | None = None

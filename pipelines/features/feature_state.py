@@ -24,16 +24,17 @@ from detector.cleaning.values import read_dates
 from detector.errors import BundleError
 from detector.features import History
 from pipelines.config import Config
+from pipelines.features import kept, rebuild
 from pipelines.features.engine import (
-    FILE,
+    PAST,
     ROWS,
     FeatureEngine,
+    MeasuredRows,
     feature_engine_of,
     history_folder,
-    joined,
     report_known,
-    slices,
 )
+from pipelines.features.frames import joined, slices
 from pipelines.features.snapshots import Snapshots
 from pipelines.ingest.batch import InputBatch
 from pipelines.ingest.contract import FollowedSource
@@ -48,6 +49,8 @@ MOST_ROWS, BATCHES = 500_000, 100
 MOST_HELD = 2_000_000
 MOST_LATE = 0.1
 """A first batch with a larger share of rows from before the end of training is no late batch: it is history."""
+LEAST_HELD = 100e6
+"""Bytes of changes that a past on disk may hold in memory in any case: fewer, and it would be written too often."""
 LOOK_EVERY = timedelta(days=1)
 
 Known = Callable[[pd.Series], NDArray[np.bool_]]
@@ -114,8 +117,8 @@ class FeatureState:
                     return
                 if self._mark == 0:
                     self._begin(whole[self.engine.features.time])
-                self._mark = None
-                found = self.engine.push(whole, now=pd.Timestamp(now), known=known)
+                mark, self._mark = self._mark, None
+                found = self._push(whole, mark or 0, followed, known=known, now=now)
                 self._added, self._is_in_hand, self._in_hand = found.taken, True, None
             del whole
             quarantine.write(found.quarantine)
@@ -157,7 +160,7 @@ class FeatureState:
 
         Raises ``BundleError, DataError`` if it could not: scoring waits then, see ``_begin``.
         """
-        file = self.folder.parent / FILE
+        file = kept.kept(self.folder.parent / PAST)
         stamp = (file.stat().st_mtime_ns, file.stat().st_size) if file.exists() else None
         if self._checked == stamp and stamp is not None:
             return
@@ -178,7 +181,7 @@ class FeatureState:
             rows, batches = self._since
             self._since = (rows + len(self._added), batches + 1)
             self._added = pd.DataFrame()
-        if self._since[0] >= MOST_ROWS or self._since[1] >= BATCHES:
+        if self._since[0] >= MOST_ROWS or self._since[1] >= BATCHES or self._holds_much():
             self._write_snapshot(batch)
 
     def undone(self) -> None:
@@ -215,6 +218,20 @@ class FeatureState:
         rows, self._rows = self._rows, []
         return rows
 
+    def _push(
+        self, rows: pd.DataFrame, mark: int, followed: FollowedSource, *, known: Known, now: datetime
+    ) -> MeasuredRows:
+        """The rows with their features; a past on disk of which a part turns out to be broken is built anew first."""
+        try:
+            return self.engine.push(rows, now=pd.Timestamp(now), known=known)
+        except BundleError as error:
+            if not mark or not self.engine.history.is_spilled:
+                raise
+            log.warning("%s", error)
+        self._build_anew(mark, followed)
+        self._mark = None
+        return self.engine.push(rows, now=pd.Timestamp(now), known=known)
+
     def _catch_up(self, followed: FollowedSource, now: datetime) -> None:
         """Bring the history to where the database says that the scores are."""
         mark = self._last_done()
@@ -249,11 +266,10 @@ class FeatureState:
         self._mark, self._since = mark, (rows, len(following))
 
     def _build_anew(self, mark: int, followed: FollowedSource) -> None:
-        passed = self._passed(followed)
-        self.engine.history = self.engine.empty()
-        if passed is not None:
-            log.info("the past of %s is built from %d rows of the source", self.source, len(passed))
-            self.engine.history.learn(passed)
+        history, rows = rebuild.from_source(self.engine, followed.passed(), self.folder)
+        self.engine.history = history or self.engine.empty()
+        if history is not None:
+            log.info("the past of %s is built from %d rows of the source", self.source, rows)
         elif mark:
             log.warning("the past of %s is lost and begins anew: the source holds none of its scored rows", self.source)
         self._mark = mark
@@ -274,7 +290,7 @@ class FeatureState:
 
     def _begins_with(self, times: pd.Series) -> History:
         """What the very first rows go on from: as it is if there is something, or what training left, or nothing."""
-        file = self.folder.parent / FILE
+        file = kept.kept(self.folder.parent / PAST)
         stamp = file.stat().st_mtime_ns if file.exists() else None
         if self.engine.history.latest is not None:
             return self.engine.history
@@ -324,21 +340,21 @@ class FeatureState:
                 typed = typed[typed[time] <= until]
             parts.append(typed)
             if sum(map(len, parts)) > MOST_HELD:
-                parts = [self._young(pd.concat(parts, ignore_index=True))]
+                parts = [rebuild.young(self.engine, pd.concat(parts, ignore_index=True))]
         joined = pd.concat(parts, ignore_index=True) if parts else pd.DataFrame()
         if joined.empty:
             return None
         joined = joined[~self.engine.repeated(joined)]
-        return joined if since is not None else self._young(joined)
-
-    def _young(self, rows: pd.DataFrame) -> pd.DataFrame:
-        time = rows[self.engine.features.time]
-        lateness = pd.Timedelta(microseconds=self.engine.history.lateness)
-        return rows[time > time.max() - self.engine.reach - lateness]
+        return joined if since is not None else rebuild.young(self.engine, joined)
 
     def _write_snapshot(self, mark: int) -> None:
         self.snapshots.write(mark)
         self._since = (0, 0)
+
+    def _holds_much(self) -> bool:
+        """Whether what has changed since the past on disk was written takes more memory than the past may take."""
+        history, most = self.engine.history, max(self.engine.most_bytes, LEAST_HELD)
+        return history.is_spilled and history.bytes_in_memory > most
 
     def _last_done(self) -> int:
         with self.store.read() as session:

@@ -4,12 +4,13 @@ What this takes lies in the folder ``input`` of the bundle that is logged, so th
 
     bundle/input/
     ├── input.json     the parts of the configuration that say how rows are read
-    └── history.npz    the past that training left, where there are features
+    └── history.npz    the past that training left, where there are features; a folder, history.state, of a large one
 """
 
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,13 +19,14 @@ from typing import Any
 import pandas as pd
 
 from detector.atomic import write_whole
-from detector.features import History, Wording, load_history, save_history
+from detector.features import History, Wording
 from pipelines.config import Config
-from pipelines.features.engine import FeatureEngine, MeasuredRows
+from pipelines.features import kept
+from pipelines.features.engine import PAST, FeatureEngine, MeasuredRows
 from pipelines.features.wording import wording_of
 from pipelines.sources.formats import frame_with_formats
 
-FOLDER, SETTINGS, HISTORY = "input", "input.json", "history.npz"
+FOLDER, SETTINGS = "input", "input.json"
 
 
 @dataclass(frozen=True)
@@ -49,7 +51,7 @@ class RawInput:
         place.mkdir()
         write_whole(place / SETTINGS, json.dumps(self.settings, indent=1))
         if self.history is not None:
-            save_history(self.history, place / HISTORY)
+            kept.keep(self.history.copy(), place / PAST, most=math.inf)
 
 
 class RawRows:
@@ -72,7 +74,7 @@ class RawRows:
         if not (place / SETTINGS).is_file():
             return None
         settings = json.loads((place / SETTINGS).read_text(encoding="utf-8"))
-        history = load_history(place / HISTORY) if (place / HISTORY).is_file() else None
+        history = kept.recall(place / PAST) if kept.kept(place / PAST).exists() else None
         return cls(RawInput(settings, history))
 
     def prepare(self, frame: pd.DataFrame) -> MeasuredRows:

@@ -27,7 +27,8 @@ from detector.schema import Schema
 from pipelines.config import Config, OutputSection
 from pipelines.factory.detector import exploration_of, policy_of
 from pipelines.factory.gates import gated
-from pipelines.features.engine import FeatureEngine, feature_engine_of, joined, slices
+from pipelines.features.engine import FeatureEngine, feature_engine_of
+from pipelines.features.frames import joined, slices
 from pipelines.features.wording import wording_of
 from pipelines.ingest.batch import InputBatch, ReadFacts
 from pipelines.ingest.dedupe import KeyLedger

@@ -27,7 +27,8 @@ from detector.schema import Schema
 from pipelines.config import Config, RuleSection
 from pipelines.config.masking import masks_of
 from pipelines.factory.detector import policy_of
-from pipelines.features.engine import FeatureEngine, feature_engine_of, slices
+from pipelines.features.engine import FeatureEngine, feature_engine_of
+from pipelines.features.frames import slices
 from pipelines.ingest.usable import open_usable
 from pipelines.jobs.context import ProcessCache
 from pipelines.labels.feedback import Statements

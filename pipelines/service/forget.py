@@ -242,7 +242,7 @@ def _stays(config: Config, store: Store, entity: str) -> tuple[str, ...]:
     if config.tracking.enabled:
         found.append(
             f"MLflow: tables and pictures of runs at {config.tracking.uri} may show rows of it, and models that were "
-            f"registered hold what entities did before (`history.npz`)."
+            f"registered hold what entities did before (`history.npz`, or `history.state`)."
         )
     if sent := [target.name for target in targets_of(config) if target.kind not in ("file", "log")]:
         found.append(f"alerts that were sent: {', '.join(sent)} kept copies of their own.")
