@@ -242,6 +242,7 @@ def test_speed_report_ends_with_the_figures(peers: dict[str, float], ratio: floa
 
 
 @pytest.mark.slow
+@pytest.mark.long
 def test_speed_measures_every_part(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     """On few rows, the whole benchmark runs, scikit-learn beside it, and every figure is a number above nothing."""
     monkeypatch.setattr(speed, "RUNS", 1)

@@ -17,6 +17,8 @@ from PIL import Image
 
 ROOT = Path(__file__).resolve().parents[1]
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
+LONG = ("03_encoders",)
+"""Those that take minutes to run."""
 LARGEST = 150_000
 NUMBER = re.compile(r"-?\d+(?:\.\d+)?")
 
@@ -66,7 +68,9 @@ def pictures(notebook: Any) -> list[Any]:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+@pytest.mark.parametrize(
+    "path", [pytest.param(path, marks=[pytest.mark.long] * (path.stem in LONG), id=path.stem) for path in NOTEBOOKS]
+)
 def test_notebook_gives_its_committed_outputs(path: Path) -> None:
     """Run again, each cell puts out the same kinds of things, the same pictures and, where marked, the same numbers."""
     committed = nbformat.read(path, as_version=4)
