@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
+import subprocess
+import sys
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -73,6 +76,25 @@ def run(config: Config, job: Any = score_new, **arguments: Any) -> JobOutcome:
         return outcome
     finally:
         store.close()
+
+
+def run_until_killed(folder: Path, point: str) -> None:
+    """Score in a process that is killed at a failpoint, with a snapshot of the past after each batch."""
+    code = (
+        "import sys\nfrom tests import payment_sites\nfrom pathlib import Path\n"
+        "from pipelines.features import feature_state\n"
+        "feature_state.BATCHES = 1\n"
+        "payment_sites.run(payment_sites.load_config(Path(sys.argv[1])))\n"
+    )
+    # The first snapshot is the one before the first batch; the second is the one after it.
+    number = 2 if point.startswith("past.snap") else 1
+    killed = subprocess.run(
+        [sys.executable, "-c", code, str(folder)],
+        cwd=Path(__file__).parents[1],
+        check=False,
+        env=os.environ | {"DETECTOR_FAULT": f"{point}:{number}"},
+    )
+    assert killed.returncode == -signal.SIGKILL
 
 
 def scores(folder: Path) -> pd.Series:

@@ -5,8 +5,6 @@ from __future__ import annotations
 import os
 import re
 import shutil
-import subprocess
-import sys
 import time
 from pathlib import Path
 
@@ -28,13 +26,10 @@ from pipelines.service.facts import Facts
 from pipelines.store import open_store
 from pipelines.training.retrain import retrain
 from tests import payment_sites
-from tests.payment_sites import LATER, PAYMENTS, SETTINGS, expected, put, run, scores, settle
+from tests.payment_sites import LATER, PAYMENTS, SETTINGS, expected, put, run, run_until_killed, scores, settle
 from tests.service_sites import pushed
 
 home, trained = payment_sites.home, payment_sites.trained
-
-ROOT = Path(__file__).parents[1]
-KILLED = -9
 
 
 def test_batches_go_on_from_the_past_of_training(home: Path) -> None:
@@ -136,21 +131,7 @@ def test_killed_run_leaves_the_past_as_it_should_be(home: Path, point: str) -> N
     """After SIGKILL the same rows are measured against the same past, and the next ones against both."""
     config = settle(home)
     put(home, "part1", PAYMENTS.iloc[750:1_000])
-    code = (
-        "import sys\nfrom tests import payment_sites\nfrom pathlib import Path\n"
-        "from pipelines.features import feature_state\n"
-        "feature_state.BATCHES = 1\n"
-        "payment_sites.run(payment_sites.load_config(Path(sys.argv[1])))\n"
-    )
-    # The first snapshot is the one before the first batch; the second is the one after it.
-    number = 2 if point.startswith("past.snap") else 1
-    killed = subprocess.run(
-        [sys.executable, "-c", code, str(home)],
-        cwd=ROOT,
-        check=False,
-        env=os.environ | {"DETECTOR_FAULT": f"{point}:{number}"},
-    )
-    assert killed.returncode == KILLED
+    run_until_killed(home, point)
     put(home, "part2", PAYMENTS.iloc[1_000:])
 
     run(config)

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import os
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import pandas as pd
@@ -21,10 +18,8 @@ from pipelines.features.engine import history_folder
 from pipelines.features.raw_rows import RawInput, RawRows
 from pipelines.training.train import train
 from tests import payment_sites
-from tests.payment_sites import LATER, PAYMENTS, SETTINGS, expected, put, run, scores, settle
+from tests.payment_sites import LATER, PAYMENTS, SETTINGS, expected, put, run, run_until_killed, scores, settle
 
-ROOT = Path(__file__).parents[1]
-KILLED = -9
 home, trained = payment_sites.home, payment_sites.trained
 
 ON_DISK = {"features": SETTINGS["features"] | {"most_megabytes": 0}}
@@ -71,20 +66,7 @@ def test_killed_run_leaves_the_past_on_disk_as_it_should_be(home: Path, point: s
     """After SIGKILL nothing is lost and nothing counted twice; what was in the making is cleared away."""
     config = settle(home, **ON_DISK)
     put(home, "part1", PAYMENTS.iloc[750:1_000])
-    code = (
-        "import sys\nfrom tests import payment_sites\nfrom pathlib import Path\n"
-        "from pipelines.features import feature_state as past\n"
-        "past.BATCHES = 1\n"
-        "payment_sites.run(payment_sites.load_config(Path(sys.argv[1])))\n"
-    )
-    number = 2 if point.startswith("past.snap") else 1
-    killed = subprocess.run(
-        [sys.executable, "-c", code, str(home)],
-        cwd=ROOT,
-        check=False,
-        env=os.environ | {"DETECTOR_FAULT": f"{point}:{number}"},
-    )
-    assert killed.returncode == KILLED
+    run_until_killed(home, point)
     put(home, "part2", PAYMENTS.iloc[1_000:])
 
     run(config)
