@@ -10,9 +10,10 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+import pandas as pd
 import pytest
 
-from benchmarks import soak
+from benchmarks import backlog, soak
 from benchmarks.soak import KILLED, Site, run
 from tests.sensor_sites import SensorSite, bundle_of, detector
 from tests.service_sites import NOTHING_WRONG, score
@@ -157,3 +158,18 @@ def test_soak_prints_one_json_line(capsys: pytest.CaptureFixture[str]) -> None:
     assert code == 0
     assert {name: found[name] for name in NOTHING_WRONG} == NOTHING_WRONG
     assert found["batches"] == 4
+
+
+def test_backlog_is_scored_to_the_end(capsys: pytest.CaptureFixture[str]) -> None:
+    assert backlog.main(["--rows", "2500", "--file-rows", "1000", "--kills", "1", "--longest", "0.1"]) == 0
+    found = json.loads(capsys.readouterr().out.splitlines()[-1])
+    assert found | {"rows": 2500, "lost": 0, "doubled": 0, "open": 0, "exit_code": 0, "kills": 1} == found
+
+
+def test_backlog_counts_what_is_lost_and_doubled(tmp_path: Path) -> None:
+    site = soak.Site(tmp_path / "site", tmp_path, "files to files")
+    site.written = 4
+    (site.folder / "scores").mkdir()
+    for name, keys in (("1", [0, 1, 1]), ("2", [3, 1])):
+        pd.DataFrame({"id": keys}).to_parquet(site.folder / "scores" / f"{name}.parquet")
+    assert backlog.times_scored(site).tolist() == [1, 3, 0, 1]
