@@ -20,9 +20,9 @@ from detector.persist import bundle
 from pipelines.config import Config, OutputSection
 from pipelines.factory.detector import exploration_of, policy_of
 from pipelines.features.engine import feature_engine_of
+from pipelines.features.raw_source import read_columns, without_features
 from pipelines.features.wording import wording_of
 from pipelines.scoring.reports import ScoreReport
-from pipelines.scoring.table import read_columns
 from pipelines.sources.arrow import plain_type
 from pipelines.spark.committing import QUARANTINE, BatchFolder, check_batch
 from pipelines.spark.deciding import DecidedBatch, decide
@@ -93,7 +93,7 @@ def score_on_spark(
         refuse_unshared(config)
     spark = open_session(config.name)
     source = SparkSource(spark, config.source if input is None else config.source.at(input))
-    given = scorer.schema if engine is None else scorer.schema.without(engine.features.names)
+    given = without_features(scorer.schema, engine)
     given.check(source.columns())
     name = check_batch(batch) if batch is not None else source.fingerprint()
     place = BatchFolder(Folders(spark), target, name)
