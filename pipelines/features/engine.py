@@ -27,7 +27,7 @@ from detector.features.excerpt import KnownBy, excerpt
 from detector.features.one_row import to_microseconds
 from detector.schema import Schema
 from pipelines.config import Config
-from pipelines.features import kept
+from pipelines.features import stored_history
 from pipelines.features.rows import FeatureRows, same_sources
 from pipelines.labels.feedback import Statements
 
@@ -106,7 +106,7 @@ class Faults(Protocol):
 
 
 @dataclass(frozen=True)
-class MeasuredRows:
+class FeaturedRows:
     """Rows with their features, and rows that cannot have any.
 
     - ``rows``: As they came, with one more float64 column a feature.
@@ -151,7 +151,7 @@ class FeatureEngine:
         found.history, found.reader.statements = history, Statements.none()
         return found
 
-    def after(self, frame: pd.DataFrame) -> MeasuredRows:
+    def after(self, frame: pd.DataFrame) -> FeaturedRows:
         """Add the features of new rows, as ``push`` does, and leave the past as it is."""
         past, self.history = self.history, self.history.copy()
         try:
@@ -165,7 +165,7 @@ class FeatureEngine:
         Raises ``BundleError`` if there is none, or it is broken; ``DataError`` if it was kept for other features, or
         with labels of other sources, than are configured now.
         """
-        history = kept.recall(folder / PAST)
+        history = stored_history.recall(folder / PAST)
         if not self.continues(history):
             raise DataError(
                 f"The past in {folder} was kept for other features than the configuration asks for, or with other "
@@ -186,9 +186,9 @@ class FeatureEngine:
             self.reader.keep(self._learnt, folder / ROWS)
         else:
             (folder / ROWS).unlink(missing_ok=True)  # of an earlier training, with keys as they are
-        return kept.keep(self.history, folder / PAST, most=self.most_bytes)
+        return stored_history.keep(self.history, folder / PAST, most=self.most_bytes)
 
-    def learn(self, frame: pd.DataFrame, *, now: pd.Timestamp | None = None) -> MeasuredRows:
+    def learn(self, frame: pd.DataFrame, *, now: pd.Timestamp | None = None) -> FeaturedRows:
         """Add the features of a whole table, and start the past anew with it.
 
         ``whole_from`` then says from when on rows have a past as long as the features look back to.
@@ -218,13 +218,13 @@ class FeatureEngine:
         order = self.features.read(taken).order
         for part, start in enumerate(range(0, len(taken), LEARNT_AT_ONCE)):
             history.learn(taken.iloc[order[start : start + LEARNT_AT_ONCE]])
-            if kept.is_large(history, self.most_bytes):
-                kept.keep(history, folder / f"part-{part}", most=self.most_bytes)
+            if stored_history.is_large(history, self.most_bytes):
+                stored_history.keep(history, folder / f"part-{part}", most=self.most_bytes)
         return history
 
     def compute(
         self, frame: pd.DataFrame, *, now: pd.Timestamp | None = None, before: pd.DataFrame | None = None
-    ) -> MeasuredRows:
+    ) -> FeaturedRows:
         """Add the features of a whole table, and leave the past as it is.
 
         - ``now``: Rows later than this, and the configured seconds, are quarantined.
@@ -234,7 +234,7 @@ class FeatureEngine:
         taken = typed[~self.repeated(typed)]
         every = taken if before is None else pd.concat([before, taken], ignore_index=True)
         computed = self.features.compute(every).iloc[len(every) - len(taken) :].set_axis(taken.index)
-        return MeasuredRows(self._joined(frame, computed, quarantine), quarantine, taken)
+        return FeaturedRows(self._joined(frame, computed, quarantine), quarantine, taken)
 
     def push(
         self,
@@ -243,7 +243,7 @@ class FeatureEngine:
         now: pd.Timestamp | None = None,
         known: Callable[[pd.Series], NDArray[np.bool_]] | None = None,
         typed: pd.DataFrame | None = None,
-    ) -> MeasuredRows:
+    ) -> FeaturedRows:
         """Add the features of new rows, which then belong to the past; rows that come too late are quarantined.
 
         - ``now``: Rows later than this, and the configured seconds, are quarantined.
@@ -256,7 +256,7 @@ class FeatureEngine:
         if known is not None and self.features.key is not None:
             again = again | known(typed[self.features.key])
         taken = typed[~again]
-        return MeasuredRows(self._joined(frame, self.history.push(taken), quarantine), quarantine, taken)
+        return FeaturedRows(self._joined(frame, self.history.push(taken), quarantine), quarantine, taken)
 
     def beside(self, history: History, rows: KnownBy) -> FeatureEngine:
         """An engine that goes on from the past of some rows' entities; what it takes leaves that past as it is."""
@@ -322,7 +322,7 @@ class FeatureEngine:
         """The columns that features need of the rows that can have features, whenever they come."""
         return self._usable(frame, self.features.faults, None)[0]
 
-    def measure(self, frame: pd.DataFrame, *, now: pd.Timestamp | None = None) -> tuple[MeasuredRows, str]:
+    def measure(self, frame: pd.DataFrame, *, now: pd.Timestamp | None = None) -> tuple[FeaturedRows, str]:
         """Add the features of a file of rows, and say how if it is not as of new rows; see ``push``.
 
         If most rows are older than the end of the past, such as those it was learnt from, all are measured among

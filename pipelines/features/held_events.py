@@ -19,7 +19,7 @@ from sqlalchemy.orm import Session
 
 from detector.features import History
 from detector.features.excerpt import KnownBy
-from pipelines.features.engine import FeatureEngine, MeasuredRows
+from pipelines.features.engine import FeaturedRows, FeatureEngine
 from pipelines.features.held_by_entity import HeldByEntity, HeldRow
 from pipelines.features.plain_frame import framed
 from pipelines.store import Store, chunks
@@ -180,7 +180,7 @@ def measure_ahead(
     now: datetime,
     typed: pd.DataFrame,
     known_by: KnownBy,
-) -> MeasuredRows:
+) -> FeaturedRows:
     """The features of rows as the next batch would give them; history and engine stay as they are.
 
     - ``held``: other events that count as well, under labels that are none of ``frame``.

@@ -11,7 +11,7 @@ import pandas as pd
 from detector.cleaning.quarantine import quarantine
 from detector.schema import Schema
 from pipelines.config import Config
-from pipelines.features.engine import FeatureEngine, MeasuredRows, feature_engine_of
+from pipelines.features.engine import FeaturedRows, FeatureEngine, feature_engine_of
 from pipelines.ingest.usable import open_usable
 from pipelines.progress import progress
 from pipelines.sources import Source, open_source
@@ -64,10 +64,10 @@ class RawSource:
         with progress("Reading", total=self.source.estimate()) as advance:
             return self.source.read(columns=self.columns(also=also), numeric=self.schema.numeric, advance=advance)
 
-    def measure(self, frame: pd.DataFrame, *, now: datetime) -> tuple[MeasuredRows, str]:
+    def measure(self, frame: pd.DataFrame, *, now: datetime) -> tuple[FeaturedRows, str]:
         """See ``FeatureEngine.measure``; without features, the rows as they are."""
         if self.engine is None:
-            return MeasuredRows(frame, quarantine(frame.iloc[:0], []), frame), ""
+            return FeaturedRows(frame, quarantine(frame.iloc[:0], []), frame), ""
         return self.engine.measure(frame, now=pd.Timestamp(now))
 
 

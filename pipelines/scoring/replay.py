@@ -23,7 +23,7 @@ from pipelines.scoring.load import load_scorer
 from pipelines.store import Audit, Batch
 from pipelines.store.trail import who
 
-log = logging.getLogger("detector.again")
+log = logging.getLogger("detector.score")
 
 
 def backfill(context: Context) -> JobOutcome:

@@ -37,9 +37,9 @@ from pipelines.progress import counted, progress
 from pipelines.rules.book import RuleRun
 from pipelines.rules.checked import book_of
 from pipelines.rules.expression import Condition
-from pipelines.rules.kept import HeldRule, in_force
 from pipelines.rules.names import Names, typed
-from pipelines.rules.trial import Overlap, RuleTrial
+from pipelines.rules.stored import HeldRule, in_force
+from pipelines.rules.trial_report import Overlap, RuleTrial
 
 MOST_EXAMPLES = 10
 TRIED = "tried"

@@ -36,7 +36,7 @@ FEWEST_BUCKETS, MOST_BUCKETS = 16, 100_000
 
 
 @dataclass(frozen=True)
-class FeaturedRows:
+class FeaturedFrame:
     """Rows with their features.
 
     - ``frame``: as they came, with ``reason`` (why a row cannot have features), ``used`` and the features.
@@ -66,7 +66,7 @@ def refuse_unshared(config: Config) -> None:
 
 def add_features(
     rows: DataFrame, raw: RawRows, engine: FeatureEngine, *, repeated: frozenset[str], count: int, now: pd.Timestamp
-) -> FeaturedRows:
+) -> FeaturedFrame:
     """Measure features of all rows, as ``FeatureEngine.measure`` does of a file.
 
     - ``rows``: ``position`` and the columns of ``raw``; read more than once.
@@ -99,7 +99,7 @@ def add_features(
             frame = grouped.cogroup(past.groupBy("bucket")).applyInArrow(_of_two(measure), types)
         columns |= aliases
     clock = replace(engine.features, features=(), turns=None) if engine.features.calendar else None
-    return FeaturedRows(frame, columns, clock, note)
+    return FeaturedFrame(frame, columns, clock, note)
 
 
 @dataclass(frozen=True)

@@ -51,7 +51,7 @@ def with_clock(frame: pd.DataFrame, clock: FeatureSet | None, used: Flags) -> pd
 
 
 @dataclass(frozen=True)
-class MeasuredRows:
+class MeasuredColumns:
     """The columns of measured rows, and how they are called where users' names could clash.
 
     - ``schema``: The detector's.
@@ -137,7 +137,7 @@ class Measure:
 
     detector: str
     raw: RawRows
-    out: MeasuredRows
+    out: MeasuredColumns
     policy: Policy
     shown: tuple[str, ...]
     repeated: frozenset[str] = frozenset()

@@ -28,7 +28,7 @@ from pipelines.spark.committing import QUARANTINE, BatchFolder, check_batch
 from pipelines.spark.deciding import DecidedBatch, decide
 from pipelines.spark.features import add_features, refuse_unshared
 from pipelines.spark.hadoop import Folders
-from pipelines.spark.measuring import ROLES, Measure, MeasuredRows
+from pipelines.spark.measuring import ROLES, Measure, MeasuredColumns
 from pipelines.spark.reading import REMOTE, SparkRows, SparkSource
 from pipelines.spark.repeats import repeated_keys
 from pipelines.spark.rows import POSITION, RawRows
@@ -159,7 +159,7 @@ def _folder_of(section: OutputSection, given: str | None) -> str:
     return place.rstrip("/") if REMOTE.match(place) else Path(place).absolute().as_uri()
 
 
-def _measured(run: _Run, rows: SparkRows) -> MeasuredRows:
+def _measured(run: _Run, rows: SparkRows) -> MeasuredColumns:
     """The columns of measured rows; keys and entities have the types that cleaning gives them."""
     from pyspark.sql import functions as f
     from pyspark.sql.pandas.types import to_arrow_type
@@ -178,7 +178,7 @@ def _measured(run: _Run, rows: SparkRows) -> MeasuredRows:
             broken = rows.frame.where(~f.isnan(column) & (column != f.floor(column))).limit(1).count()
             kind = pa.float64() if broken else pa.int64()
         found[role] = kind
-    return MeasuredRows(schema, found, run.scorer.members)
+    return MeasuredColumns(schema, found, run.scorer.members)
 
 
 def _kept(run: _Run, frame: DataFrame) -> DataFrame:
@@ -196,7 +196,7 @@ def _with_day(frame: DataFrame, scorer: TabularScorer) -> DataFrame:
     return frame.withColumn("day", f.datediff(f.col("r_time"), f.lit("1970-01-01")).cast("long"))
 
 
-def _write_scores(run: _Run, measured: DataFrame, out: MeasuredRows, decided: DecidedBatch) -> None:
+def _write_scores(run: _Run, measured: DataFrame, out: MeasuredColumns, decided: DecidedBatch) -> None:
     context = run.spark.sparkContext
     without = np.sort(np.fromiter(decided.repeated, np.int64, len(decided.repeated)))
     written = WrittenScores(

@@ -20,7 +20,7 @@ from detector.features import Wording
 from pipelines.scoring.written import REASONS_JSON, as_written
 from pipelines.sinks.quarantine import escaped, shown_columns
 from pipelines.spark.deciding import is_among
-from pipelines.spark.measuring import MeasuredRows
+from pipelines.spark.measuring import MeasuredColumns
 from pipelines.spark.rows import POSITION, as_table, in_order
 from pipelines.spark.shipped import shipped_scorer
 
@@ -41,7 +41,7 @@ class WrittenScores:
     """
 
     detector: str
-    measured: MeasuredRows
+    measured: MeasuredColumns
     policy: Policy
     flagged: Any
     without: Any

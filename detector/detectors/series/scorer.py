@@ -293,7 +293,7 @@ class SequenceScorer:
         chosen = events.to_frame().T if isinstance(events, pd.Series) else events
         return curves_around(self.score_steps(clean(frame, self.schema).rows), chosen, margin=margin)
 
-    def can_judge(self, rows: pd.DataFrame) -> NDArray[np.bool_]:
+    def can_score(self, rows: pd.DataFrame) -> NDArray[np.bool_]:
         """Which cleaned rows belong to a series that has a model and is as long as its window."""
         entity = self.schema.entity
         whose = pd.Series(SHARED, index=rows.index) if entity is None else rows[entity]

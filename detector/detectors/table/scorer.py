@@ -43,7 +43,7 @@ UNSUPERVISED = "unsupervised_risk"
 
 
 @dataclass(frozen=True)
-class MeasuredRows:
+class RowRisks:
     """What is measured of rows.
 
     - ``risk``, ``p_value``, (n_rows,): as a policy takes them.
@@ -197,7 +197,7 @@ class TabularScorer:
         (scores,) = scoring.scores(scoring.decide())
         return scores
 
-    def can_judge(self, rows: pd.DataFrame) -> NDArray[np.bool_]:
+    def can_score(self, rows: pd.DataFrame) -> NDArray[np.bool_]:
         """Which cleaned rows can be scored: all, as each is judged by itself."""
         return np.ones(len(rows), dtype=bool)
 
@@ -277,7 +277,7 @@ class TabularScorer:
             learnt = np.where(moved > 0, 0.0, learnt)
         return z, risk, learnt
 
-    def measure_plain(self, rows: Sequence[Mapping[str, Any]]) -> MeasuredRows:
+    def measure_plain(self, rows: Sequence[Mapping[str, Any]]) -> RowRisks:
         """Risk and p-value of the cells of rows, as ``plain_row`` returns them: the numbers of ``measure``, sooner.
 
         Raises ``NotPlainError`` if it takes a frame to measure rows: a head that serves, or a member that reads the
@@ -288,7 +288,7 @@ class TabularScorer:
         key = self.schema.key
         keys = None if key is None else np.array([str(row[key]) for row in rows], dtype=object)
         _, risk, learnt = self._measured(self.columns.encode_plain(rows), keys)
-        return MeasuredRows(risk, self.calibrator.p_value(risk), learnt)
+        return RowRisks(risk, self.calibrator.p_value(risk), learnt)
 
     @property
     def measures_plain(self) -> bool:
