@@ -16,7 +16,7 @@ import numpy as np
 from sqlalchemy.orm import Session
 
 from detector.cleaning.plain import Cell, NotPlainError, plain_row
-from detector.detectors.table.scorer import RowRisks
+from detector.detectors.table.model import RowRisks
 from detector.features.excerpt import KnownBy, known_rows
 from pipelines.features.feature_state import FeatureState
 from pipelines.features.held_by_entity import HeldRow, PendingEvents

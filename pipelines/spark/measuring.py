@@ -15,7 +15,8 @@ from detector.arrays import Flags
 from detector.cleaning.clean import clean
 from detector.cleaning.values import read_dates, read_names
 from detector.decide.policy import Policy
-from detector.detectors.table.scorer import UNSUPERVISED, TabularScorer
+from detector.detectors.table.model import UNSUPERVISED
+from detector.detectors.table.scorer import TabularScorer
 from detector.features import FeatureSet
 from detector.schema import Schema
 from pipelines.sinks.quarantine import as_texts

@@ -14,7 +14,8 @@ from detector.arrays import Flags, Integers
 from detector.cleaning.clean import shown
 from detector.decide.audit_sample import AuditSample
 from detector.decide.policy import Policy
-from detector.detectors.table.scorer import UNSUPERVISED, TabularScorer
+from detector.detectors.table.model import UNSUPERVISED
+from detector.detectors.table.scorer import TabularScorer
 from detector.explain.reason import no_reasons
 from detector.features import Wording
 from pipelines.scoring.written import REASONS_JSON, as_written

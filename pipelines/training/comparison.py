@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from detector.cleaning.clean import clean
 from detector.decide.policy import Policy
-from detector.detectors.table.scorer import UNSUPERVISED
+from detector.detectors.table.model import UNSUPERVISED
 from detector.errors import DataError
 from detector.metrics import compare, ranking
 from detector.metrics.budget import budget_metrics
