@@ -14,7 +14,8 @@ from detector.cleaning.clean import clean
 from detector.decide.policy import Budget, Policy
 from detector.detectors.series.detector import SequenceDetector
 from detector.detectors.series.recipe import MEMBERS
-from detector.detectors.series.scorer import SequenceScorer, SeriesVerdicts
+from detector.detectors.series.scorer import SequenceScorer
+from detector.detectors.series.verdicts import SeriesVerdicts
 from detector.errors import DataError, SchemaError, SettingError
 from detector.schema import Schema
 from detector.series.sampling import Sampling

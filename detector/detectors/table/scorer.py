@@ -23,8 +23,6 @@ from detector.explain.reason import Reason, no_reasons, reasons_in_words
 from detector.features import Wording
 from detector.onnx.parts import Parts
 
-__all__ = ["DEFAULT_POLICY", "TabularScorer", "Verdicts"]
-
 DEFAULT_POLICY = Policy(quantile=0.99)
 
 
