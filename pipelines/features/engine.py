@@ -3,28 +3,25 @@
 from __future__ import annotations
 
 import copy
-import math
 import shutil
 import tempfile
 import weakref
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from detector.cleaning.plain import NotPlainError
 from detector.cleaning.quarantine import quarantine
 from detector.cleaning.values import naive_utc
 from detector.errors import DataError, SettingError
 from detector.features import FeatureSet, History
 from detector.features.duration import MICROSECONDS, short
 from detector.features.excerpt import KnownBy, excerpt
-from detector.features.one_row import to_microseconds
 from detector.schema import Schema
 from pipelines.config import Config
 from pipelines.features import stored_history
@@ -130,7 +127,7 @@ class FeatureEngine:
     def __init__(self, config: Config) -> None:
         self.section = config.features
         self.features: FeatureSet = config.features.feature_set(config.columns)
-        self._names = frozenset(self.features.names)
+        self.names = frozenset(self.features.names)
         self.reader = FeatureRows(config, self.features)
         self.history = self.empty()
         self.most_bytes = 1e6 * self.section.most_megabytes
@@ -268,50 +265,6 @@ class FeatureEngine:
         """The latest time that a row may have."""
         moment: np.datetime64 = naive_utc(now).to_datetime64()
         return moment + np.timedelta64(int(self.section.ahead * MICROSECONDS["s"]), "us")
-
-    def read_one(self, row: Mapping[str, Any], *, latest: np.datetime64) -> dict[str, Any]:
-        """One new row as ``History.push_one`` takes it.
-
-        - ``latest``: the latest time that it may have.
-
-        Raises ``NotPlainError`` if it takes a frame to read it, or to say why it cannot have features.
-        """
-        if not self._names.isdisjoint(row):
-            raise NotPlainError
-        typed = self.reader.read_one(row)
-        self.check_one(typed, latest=latest)
-        return typed
-
-    def check_one(self, typed: Mapping[str, Any], *, latest: np.datetime64) -> None:
-        """Raise ``NotPlainError`` if something may keep a row, as the reader returns it, from having features."""
-        features = self.features
-        if typed[features.time] > latest:
-            raise NotPlainError
-        if features.money.column in typed and not features.money.takes_one(typed):
-            raise NotPlainError
-
-    def measure_one(
-        self, history: History, typed: Mapping[str, Any], known_by: KnownBy, beside: Iterable[Mapping[str, Any]]
-    ) -> dict[str, float]:
-        """The features of one row as ``push`` would give them; the history stays as it is.
-
-        - ``typed``, ``beside``: the row, and others that may be in its past as well, as ``read_one`` returns them.
-        - ``known_by``: the row's entities.
-
-        Raises ``NotPlainError`` if the row comes too late, or is one that no history takes.
-        """
-        time, key = self.features.time, self.features.key
-        open_from = -math.inf if history.latest is None else history.latest - history.lateness
-        others = [each for each in beside if to_microseconds(each[time]) >= open_from]
-        past = excerpt(history, known_by)
-        try:
-            if key is not None:
-                before = [each for each in others if (each[time], each[key]) < (typed[time], typed[key])]
-                for each in sorted(before, key=lambda each: (each[time], each[key])):
-                    past.learn_one(each)
-            return past.push_one(typed)
-        except (DataError, TypeError):
-            raise NotPlainError from None
 
     @property
     def reach(self) -> pd.Timedelta:

@@ -94,7 +94,7 @@ class HeldEvents:
     def read_near(
         self, engine: FeatureEngine, row: KnownBy, *, latest: np.datetime64, but: Callable[[str], bool]
     ) -> list[Mapping[str, Any]]:
-        """The same for one event, as ``FeatureEngine.read_one`` returns them.
+        """The same for one event, as ``read_one`` returns them.
 
         - ``latest``: the latest time that one may have.
         - ``but``: says of a key whether it is left out.

@@ -20,6 +20,7 @@ from detector.detectors.table.model import RowRisks
 from detector.features.excerpt import KnownBy, known_rows
 from pipelines.features.feature_state import FeatureState
 from pipelines.features.held_by_entity import HeldRow, PendingEvents
+from pipelines.features.one_row import measure_one, read_one
 from pipelines.rules.serving import rule_book_at
 from pipelines.scoring.event_scorer import EventScorer, flagged_by_day
 from pipelines.scoring.marks import Marks, marks_of
@@ -174,7 +175,7 @@ def _measured(
     """An event with its features, and what is to be held of it."""
     engine, event = state.engine, asked.event
     latest = engine.latest(asked.now)
-    typed = engine.read_one(event, latest=latest)
+    typed = read_one(engine, event, latest=latest)
     key = None if engine.features.key is None else str(typed[engine.features.key])
     history, in_hand = state.history_for([event[engine.features.time]], lambda: events.followed(state), mark)
     known_by = KnownBy.of_one(history, typed)
@@ -183,7 +184,7 @@ def _measured(
         engine, known_by, latest=latest, but=lambda other: other == key or other in in_hand or other in ahead
     )
     others += [row for name, row in ahead.items() if name != key and name not in in_hand]
-    features = engine.measure_one(history, typed, known_by, others)
+    features = measure_one(engine, history, typed, known_by, others)
     cells = plain_row({**event, **features}, scorer.schema)
     keeps = asked.keep and key is not None and not known_rows(history, known_by)[0]
     to_hold = HeldRow.of(event, events.to_hold(state), now=asked.now) if keeps else None
