@@ -39,7 +39,7 @@ from pipelines.prefetch import prefetch
 from pipelines.rules.book import RuleRun
 from pipelines.rules.names import FOR_ALERTS
 from pipelines.rules.serving import keep_tallies, note_rules, rule_book_of, switch_off
-from pipelines.scoring.contract import Around, BatchContext, BatchScorer, ScoredBatch, nothing_known
+from pipelines.scoring.contract import AdjacentBatches, BatchContext, BatchScorer, ScoredBatch, nothing_known
 from pipelines.scoring.event_scorer import flagged_by_day
 from pipelines.scoring.series_tails import keep_memory, load_memory
 from pipelines.scoring.shadow import ShadowTrial
@@ -187,7 +187,7 @@ class Scoring:
         mode: Mode,
         finish: Finish,
         rows: InputBatch | None = None,
-        around: Around | None = None,
+        around: AdjacentBatches | None = None,
     ) -> BatchOutcome:
         """Read, score, stage; then put everything in its place in one transaction, which ``finish`` completes.
 
@@ -217,7 +217,9 @@ class Scoring:
         self.followed.settle(session, window, facts, batch=batch.id, now=self.context.now)
         batch.window = window
 
-    def _stage(self, batch: Batch, rows: InputBatch, folder: Path, mode: Mode, around: Around | None) -> BatchOutcome:
+    def _stage(
+        self, batch: Batch, rows: InputBatch, folder: Path, mode: Mode, around: AdjacentBatches | None
+    ) -> BatchOutcome:
         """Score a batch and write its scores to where nobody sees them yet."""
         config, now = self.context.config, self.context.now
         known: KnownKeys = partial(self.sink.known, batch=batch.id, thoroughly=mode == "backfill")

@@ -45,7 +45,7 @@ def _no_progress(rows: int) -> None:
 
 
 @dataclass(frozen=True)
-class Around:
+class AdjacentBatches:
     """The batches around one that is scored again, each with the time at which it was taken.
 
     - ``before``, ``after``: Nearest first; opened as far as scores hang on their rows.
@@ -80,7 +80,7 @@ class BatchContext:
     checkpoint: Callable[[], None] = lambda: None
     advance: Callable[[int], None] = _no_progress
     memory: bytes | None = None
-    around: Around | None = None
+    around: AdjacentBatches | None = None
     rules: RuleRun | None = None
 
 

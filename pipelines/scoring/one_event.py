@@ -23,7 +23,7 @@ from pipelines.features.held_by_entity import HeldRow, PendingEvents
 from pipelines.features.one_row import measure_one, read_one
 from pipelines.rules.serving import rule_book_at
 from pipelines.scoring.event_scorer import EventScorer, flagged_by_day
-from pipelines.scoring.marks import Marks, marks_of
+from pipelines.scoring.marks import LatestMarks, marks_of
 from pipelines.scoring.table import TableBatchScorer
 from pipelines.sources.formats import needs_form
 
@@ -110,7 +110,7 @@ def score_together(
         raise
 
 
-def _check_rules(events: EventScorer, session: Session, scorer: TableBatchScorer, marks: Marks) -> None:
+def _check_rules(events: EventScorer, session: Session, scorer: TableBatchScorer, marks: LatestMarks) -> None:
     """Raise ``NotPlainError`` if there are rules."""
     if rule_book_at(events.config, session, scorer.schema, events.cache, latest=marks.rule_change) is not None:
         raise NotPlainError

@@ -20,7 +20,7 @@ from detector.detectors.table.scorer import TabularScorer
 from detector.features import FeatureSet
 from detector.schema import Schema
 from pipelines.sinks.quarantine import as_texts
-from pipelines.spark.rows import POSITION, RawRows, as_table, in_order
+from pipelines.spark.rows import POSITION, SourceColumns, as_table, in_order
 from pipelines.spark.shipped import shipped_scorer
 
 if TYPE_CHECKING:
@@ -137,7 +137,7 @@ class Measure:
     """
 
     detector: str
-    raw: RawRows
+    raw: SourceColumns
     out: MeasuredColumns
     policy: Policy
     shown: tuple[str, ...]

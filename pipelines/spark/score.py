@@ -31,7 +31,7 @@ from pipelines.spark.hadoop import Folders
 from pipelines.spark.measuring import ROLES, Measure, MeasuredColumns
 from pipelines.spark.reading import REMOTE, SparkRows, SparkSource
 from pipelines.spark.repeats import repeated_keys
-from pipelines.spark.rows import POSITION, RawRows
+from pipelines.spark.rows import POSITION, SourceColumns
 from pipelines.spark.session import open_session, plain_errors
 from pipelines.spark.shipped import ship
 from pipelines.spark.writing import WrittenQuarantine, WrittenScores
@@ -101,7 +101,7 @@ def score_on_spark(
         run = _Run(spark, config, scorer, ship(spark.sparkContext, folder), policy, version, now, place)
         notes: list[str] = []
         rows = source.rows(read_columns(source.columns(), given, engine), staging=place.staging)
-        raw = RawRows(rows.names, frozenset(given.numeric), source.section.complete_formats)
+        raw = SourceColumns(rows.names, frozenset(given.numeric), source.section.complete_formats)
         frame = spread(rows.frame)
         repeated = repeated_keys(frame, raw, scorer.schema.key)
         measure = Measure(run.detector, raw, _measured(run, rows), policy, rows.names, repeated)
@@ -171,7 +171,7 @@ def _measured(run: _Run, rows: SparkRows) -> MeasuredColumns:
         if role == "time":
             found[role] = pa.timestamp("us")
             continue
-        column = rows.frame[RawRows(rows.names).columns[rows.names.index(name)]]
+        column = rows.frame[SourceColumns(rows.names).columns[rows.names.index(name)]]
         given = rows.frame.schema[rows.names.index(name) + 1].dataType
         kind = plain_type(to_arrow_type(given))
         if pa.types.is_floating(kind):  # whole numbers with gaps are floats to some who write Parquet
