@@ -28,7 +28,7 @@ import yaml
 from benchmarks.soak import Site, train
 from pipelines.api import keys
 from pipelines.config import Config, load_config
-from pipelines.console.alone import served_alone
+from pipelines.console.standalone import served_alone
 from pipelines.store import Batch, ScoreFile, Store, open_store
 from pipelines.store.alert_tables import Alert
 

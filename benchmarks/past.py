@@ -27,7 +27,7 @@ import pandas as pd
 
 from detector.features import History, load_history
 from pipelines.config import Config
-from pipelines.features import kept, rebuild
+from pipelines.features import rebuild, stored_history
 from pipelines.features.engine import FeatureEngine
 
 LINES = [
@@ -84,7 +84,7 @@ def pushed(source: Path, place: Path, most: float, *, rows: int | None = None) -
 def gone_on(source: Path, built: Path, place: Path) -> dict[str, Any]:
     """Push more events to the past that was built: the files of the end of the source, once more and later."""
     engine, files = engine_of(0.0), sorted(source.iterdir())
-    engine.history = load_history(kept.kept(built / "past"))
+    engine.history = load_history(stored_history.find(built / "past"))
     files = files[-MORE // len(pd.read_parquet(files[0])) :]
     frames = [pd.read_parquet(path) for path in files]
     took = frames[-1]["time"].max() - frames[0]["time"].min()
@@ -121,11 +121,11 @@ def pushed_to(
 def write(engine: FeatureEngine, place: Path, number: int) -> None:
     """One snapshot, in place of the one before."""
     place.mkdir(exist_ok=True)
-    kept.forget_idle(engine.history)
-    path = kept.keep(engine.history, place / f"past-{number:08d}", most=engine.most_bytes)
+    stored_history.forget_idle(engine.history)
+    path = stored_history.keep(engine.history, place / f"past-{number:08d}", most=engine.most_bytes)
     for other in place.iterdir():
         if other != path:
-            kept.remove(other)
+            stored_history.remove(other)
 
 
 def restarted(source: Path, path: Path, entities: int) -> dict[str, Any]:
@@ -167,7 +167,7 @@ def rebuilt(source: Path, place: Path, processes: int) -> dict[str, Any]:
     taken = time.perf_counter() - started
     if history is None:
         raise SystemExit("nothing was built")
-    kept.keep(history, place / "past", most=0)
+    stored_history.keep(history, place / "past", most=0)
     children = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1e6
     return {"seconds": round(taken, 1), "events_per_second": round(rows / taken), "largest_process_gb": children}
 
@@ -175,7 +175,7 @@ def rebuilt(source: Path, place: Path, processes: int) -> dict[str, Any]:
 def same(source: Path, place: Path, built: Path, entities: int) -> dict[str, Any]:
     """How many of random cards have other features by the past that was built than by the one that was pushed."""
     (path,) = place.glob("past-*")
-    pasts = [load_history(path).copy(), load_history(kept.kept(built / "past")).copy()]
+    pasts = [load_history(path).copy(), load_history(stored_history.find(built / "past")).copy()]
     row, differ = pd.read_parquet(max(source.iterdir())).iloc[-1].to_dict(), 0
     for number, card in enumerate(np.random.default_rng(2).integers(0, entities, LOOKED_UP).tolist()):
         event = row | {"id": f"same-{number}", "card_id": f"card-{card}"}
@@ -225,7 +225,7 @@ def step_of(given: argparse.Namespace) -> Callable[[], dict[str, Any]]:
         "push on disk": lambda: pushed(source, given.folder / "small", 0.0, rows=given.compare),
         "push in memory": lambda: pushed(source, given.folder / "small", 1e9, rows=given.compare),
         "go on": lambda: gone_on(source, given.folder / "built", given.folder / "small"),
-        "restart": lambda: restarted(source, kept.kept(given.folder / "built" / "past"), given.entities),
+        "restart": lambda: restarted(source, stored_history.find(given.folder / "built" / "past"), given.entities),
         "rebuild 1": lambda: rebuilt(source, given.folder / "built", 1),
         "rebuild 2": lambda: rebuilt(source, given.folder / "built", 2),
         "same": lambda: same(source, place, given.folder / "built", given.entities),

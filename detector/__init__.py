@@ -16,10 +16,12 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from detector.decide.policy import Budget, Policy
     from detector.detectors.series.detector import SequenceDetector
-    from detector.detectors.series.scorer import SequenceScorer, SeriesVerdicts
+    from detector.detectors.series.scorer import SequenceScorer
+    from detector.detectors.series.verdicts import SeriesVerdicts
     from detector.detectors.table.detector import TabularDetector
-    from detector.detectors.table.scorer import TabularScorer, Verdicts
+    from detector.detectors.table.scorer import TabularScorer
     from detector.detectors.table.training_filters import Bounds, Filters
+    from detector.detectors.table.verdicts import Verdicts
     from detector.errors import DetectorError
     from detector.explain.reason import Reason
     from detector.persist.bundle import load, save
@@ -56,10 +58,10 @@ _HOMES = {
     "Schema": "schema",
     "SequenceDetector": "detectors.series.detector",
     "SequenceScorer": "detectors.series.scorer",
-    "SeriesVerdicts": "detectors.series.scorer",
+    "SeriesVerdicts": "detectors.series.verdicts",
     "TabularDetector": "detectors.table.detector",
     "TabularScorer": "detectors.table.scorer",
-    "Verdicts": "detectors.table.scorer",
+    "Verdicts": "detectors.table.verdicts",
     "load": "persist.bundle",
     "save": "persist.bundle",
 }

@@ -270,7 +270,7 @@ def served(folder: Path) -> Iterator[tuple[str, str]]:
     """The pages of a project without its jobs, over a copy of its state, and a key for them."""
     from pipelines.api import keys
     from pipelines.config import load_config
-    from pipelines.console.alone import served_alone
+    from pipelines.console.standalone import served_alone
     from pipelines.store import open_store
 
     state = LOOKS / "service.db"

@@ -14,8 +14,8 @@ from pipelines.config import Config
 from pipelines.features.held_by_entity import PendingEvents
 from pipelines.features.plain_frame import framed
 from pipelines.jobs.context import Context, ProcessCache
+from pipelines.scoring.event_scorer import EventScorer, ScoredEvents
 from pipelines.scoring.job import score_new
-from pipelines.scoring.on_request import OnRequest, ScoredEvents
 from pipelines.scoring.one_event import AskedEvent, ScoredEvent, score_together
 from pipelines.store import Store
 from tests.payment_sites import LATER
@@ -35,11 +35,11 @@ class Desk:
         assert config.file is not None
         self.folder, self.config, self.store, self.cache = config.file.parent, config, store, ProcessCache()
         self.leads = True
-        self.on_request = OnRequest(config, store, self.cache, is_leader=lambda: self.leads)
+        self.event_scorer = EventScorer(config, store, self.cache, is_leader=lambda: self.leads)
 
     def ask(self, rows: pd.DataFrame, *, keep: bool = False) -> ScoredEvents:
         """Score rows on request."""
-        return self.on_request.score(framed_events(rows), now=LATER, explain=False, keep=keep)
+        return self.event_scorer.score(framed_events(rows), now=LATER, explain=False, keep=keep)
 
     def one_by_one(self, rows: pd.DataFrame, *, keep: bool) -> pd.Series:
         """The same, a request for each."""
@@ -62,10 +62,10 @@ def plain_events(rows: pd.DataFrame) -> list[Event]:
     return found
 
 
-def score_one(desk: OnRequest, event: Mapping[str, Any], *, now: datetime, keep: bool) -> ScoredEvent:
+def score_one(desk: EventScorer, event: Mapping[str, Any], *, now: datetime, keep: bool) -> ScoredEvent:
     """Score one event, given as it came, and hold it.
 
-    Raises ``NotPlainError`` where it takes ``OnRequest.score``; ``BusyError`` and ``DataError`` as that does.
+    Raises ``NotPlainError`` where it takes ``EventScorer.score``; ``BusyError`` and ``DataError`` as that does.
     """
     (found,) = score_together(desk, [AskedEvent(event, keep, now)], PendingEvents())
     if isinstance(found, NotPlainError):

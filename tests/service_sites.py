@@ -22,7 +22,7 @@ import pytest
 
 from benchmarks.soak import Site, draw
 from pipelines.config import load_config
-from pipelines.features.engine import FeatureEngine, MeasuredRows
+from pipelines.features.engine import FeaturedRows, FeatureEngine
 from pipelines.jobs.context import Context, JobOutcome
 from pipelines.scoring.job import score_new
 from pipelines.store import Store, open_store
@@ -31,12 +31,12 @@ ROOT = Path(__file__).parents[1]
 NOTHING_WRONG = {"lost": 0, "doubled": 0, "unknown": 0, "open": 0}
 
 
-def pushed(monkeypatch: pytest.MonkeyPatch) -> list[MeasuredRows]:
+def pushed(monkeypatch: pytest.MonkeyPatch) -> list[FeaturedRows]:
     """All that is measured online from now on, as it comes."""
-    seen: list[MeasuredRows] = []
+    seen: list[FeaturedRows] = []
     push = FeatureEngine.push
 
-    def watched(*args: Any, **given: Any) -> MeasuredRows:
+    def watched(*args: Any, **given: Any) -> FeaturedRows:
         seen.append(push(*args, **given))
         return seen[-1]
 

@@ -19,7 +19,7 @@ from pipelines.alerts.grouping import silences
 from pipelines.alerts.review import notes
 from pipelines.cli import app
 from pipelines.store import Audit, Store, open_store
-from pipelines.store.trail import Wanted, as_dict, entries, exported, write_down
+from pipelines.store.trail import TrailQuery, as_dict, entries, exported, write_down
 from tests.alert_places import NOW, config_in, give, rows, store_in
 from tests.doors import Browser, Served, served
 
@@ -44,7 +44,7 @@ def desk(tmp_path: Path) -> Iterator[Served]:
 def actions(store: Store, **wanted: object) -> list[str]:
     """What was done, the latest first."""
     with store.read() as session:
-        return [each.action for each in entries(session, Wanted(**wanted))]  # type: ignore[arg-type]
+        return [each.action for each in entries(session, TrailQuery(**wanted))]  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(
@@ -96,7 +96,7 @@ def test_what_people_do_is_written_down_without_naming_the_entity(tmp_path: Path
         quiet = notes.snooze(session, alert, hours=8, reason="card-7 travels", who="bob", now=NOW)
         silences.lift(session, quiet.id, who="bob", now=NOW + timedelta(hours=1))
     with store.read() as session:
-        found = [as_dict(each) for each in entries(session, Wanted())]
+        found = [as_dict(each) for each in entries(session, TrailQuery())]
 
     assert [(each["actor"], each["action"]) for each in found] == [
         ("bob", "lift silence"),
@@ -149,28 +149,30 @@ def full(store: Store) -> Store:
 def test_pages_and_filters(full: Store) -> None:
     """By who, what, when and page; the first word finds all that begin with it, and signs of patterns are signs."""
     with full.read() as session:
-        first = entries(session, Wanted(action="verdict", most=100))
-        second = entries(session, Wanted(action="verdict", before=first[-1].id, most=100))
+        first = entries(session, TrailQuery(action="verdict", most=100))
+        second = entries(session, TrailQuery(action="verdict", before=first[-1].id, most=100))
 
         assert [len(first), len(second)] == [100, 100]
         assert first[-1].id == second[0].id + 1
-        assert {each.action for each in entries(session, Wanted(action="verdict fine", most=999))} == {"verdict fine"}
-        assert entries(session, Wanted(action="verdict%")) == []
-        assert {each.actor for each in entries(session, Wanted(actor="ann", most=999))} == {"ann"}
-        between = Wanted(since=NOW + timedelta(minutes=10), until=NOW + timedelta(minutes=20))
+        assert {each.action for each in entries(session, TrailQuery(action="verdict fine", most=999))} == {
+            "verdict fine"
+        }
+        assert entries(session, TrailQuery(action="verdict%")) == []
+        assert {each.actor for each in entries(session, TrailQuery(actor="ann", most=999))} == {"ann"}
+        between = TrailQuery(since=NOW + timedelta(minutes=10), until=NOW + timedelta(minutes=20))
         assert len(entries(session, between)) == 10
 
 
 def test_all_of_it_is_exported(full: Store) -> None:
     """Every record once, in either form; no cell is a formula."""
-    lines = "".join(exported(full, Wanted(most=3), form="jsonl")).splitlines()
-    table = list(csv.DictReader(io.StringIO("".join(exported(full, Wanted(), form="csv")))))
+    lines = "".join(exported(full, TrailQuery(most=3), form="jsonl")).splitlines()
+    table = list(csv.DictReader(io.StringIO("".join(exported(full, TrailQuery(), form="csv")))))
 
     assert len(lines) == len(table) == 2_301
     assert [json.loads(line)["id"] for line in lines] == [int(line["id"]) for line in table]
     assert {line["actor"] for line in table} == {"ann", "bob", "'=cmd()"}
     with pytest.raises(DataError, match="expected csv or jsonl, received 'xlsx'"):
-        exported(full, Wanted(), form="xlsx")
+        exported(full, TrailQuery(), form="xlsx")
 
 
 def test_command_exports_to_a_file(tmp_path: Path) -> None:

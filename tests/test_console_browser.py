@@ -16,7 +16,7 @@ from detector.explain.reason import Reason
 from pipelines.config import load_config
 from pipelines.store import open_store
 from pipelines.store.alert_tables import Answer
-from pipelines.store.rule_tables import KeptRule
+from pipelines.store.rule_tables import StoredRule
 from tests.alert_places import config_in, give, rows, run, store_in
 from tests.doors import Served, served
 
@@ -214,7 +214,7 @@ def test_rule_is_written_with_names_completed_tried_and_saved(chromium: Any, tin
         page.click("button:has-text('Save')")
         page.wait_for_selector("table.rules")
         with service.store.read() as session:
-            (kept,) = session.scalars(sa.select(KeptRule))
+            (kept,) = session.scalars(sa.select(StoredRule))
             said = (kept.name, kept.definition["when"], kept.state, kept.who)
 
     assert written == "amount > 45 and p_value < 1 and not fee > 'am"

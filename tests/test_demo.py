@@ -16,7 +16,7 @@ from typer.testing import CliRunner
 
 from detector.decide.policy import Policy
 from detector.schema import Schema
-from pipelines.alerts.review.queue import Wanted, page
+from pipelines.alerts.review.queue import QueueQuery, page
 from pipelines.cli import app
 from pipelines.config import load_config
 from pipelines.config.template import TEMPLATES
@@ -117,7 +117,7 @@ def test_demo_shows_the_whole_job(tmp_path: Path, capsys: pytest.CaptureFixture[
     assert 1 <= len([each for each in alerts if each["kind"] == "opened"]) <= 12
     assert "of card" in json.dumps(alerts) or "of this card" in json.dumps(alerts)
     with open_store(load_config(folder).service.store).read() as session:
-        queued = [line.alert.id for line in page(session, Wanted(), config=load_config(folder), now=NOW)]
+        queued = [line.alert.id for line in page(session, QueueQuery(), config=load_config(folder), now=NOW)]
     assert [each["id"] for each in demo.events_and_digests(alerts)[0]] == queued
     assert f"alerts show {folder} {queued[0][:9]}" in " ".join(shown.split())
     assert "card_id" not in shown.partition("4  Alerts")[2].partition("5  Where")[0]

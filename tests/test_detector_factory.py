@@ -16,7 +16,7 @@ from detector.errors import SchemaError, SettingError
 from detector.persist import bundle
 from detector.schema import Schema
 from pipelines.config import Config, PolicySection, TrainSection
-from pipelines.factory.detector import MEMBERS, TAKEN, detector_of, fit_warm, policy_of, refuse_taken_names
+from pipelines.factory.detector import MEMBER_COLUMNS, TAKEN, detector_of, fit_warm, policy_of, refuse_taken_names
 from pipelines.scoring.one_off import score
 
 TIMED = Schema(time="when", numeric=("amount",))
@@ -66,8 +66,8 @@ def test_taken_names_are_those_of_the_scores(trained: Path, configure: Configure
 
     columns = set(pd.read_parquet(report.output)) - {"transaction_id", "time", "card_id"}
     rules = {"rules_hit", "hidden_by", "rules_version"}
-    assert columns | {"truth", "sequence"} | rules == set(TAKEN + MEMBERS)
-    assert set(MEMBERS) - {"sequence"} == set(bundle.load(config.bundle).members)
+    assert columns | {"truth", "sequence"} | rules == set(TAKEN + MEMBER_COLUMNS)
+    assert set(MEMBER_COLUMNS) - {"sequence"} == set(bundle.load(config.bundle).members)
 
 
 NETWORK = {

@@ -10,8 +10,9 @@ import pytest
 
 from detector.decide.policy import Policy
 from detector.detectors.series.detector import SequenceDetector
-from detector.detectors.series.scorer import SequenceScorer, SeriesVerdicts
+from detector.detectors.series.scorer import SequenceScorer
 from detector.detectors.series.stream import Tail, continue_series
+from detector.detectors.series.verdicts import SeriesVerdicts
 from detector.errors import SettingError
 from detector.schema import Schema
 from detector.series.gates import Gates, SensorGate, Span

@@ -27,8 +27,8 @@ from detector.persist import bundle
 from detector.training.settings import Training
 from pipelines.config import load_config
 from pipelines.jobs.context import Context, ProcessCache
+from pipelines.scoring.event_scorer import EventScorer
 from pipelines.scoring.job import score_new
-from pipelines.scoring.on_request import OnRequest
 from pipelines.store import open_store
 from pipelines.training.train import train
 from tests.payment_sites import LATER, START, put, scores, settle
@@ -264,7 +264,7 @@ def test_batch_and_service_score_alike(trained: tuple[Path, str], tmp_path: Path
     fresh, config = raw_payments().iloc[2_800:2_860], settle(folder, **SECTIONS)
     store, cache = open_store(config.service.store), ProcessCache()
     try:
-        desk = OnRequest(config, store, cache, is_leader=lambda: True)
+        desk = EventScorer(config, store, cache, is_leader=lambda: True)
         asked = [
             desk.score(fresh.iloc[[at]].astype({"time": "str"}), now=LATER, explain=False, keep=True).scores
             for at in range(len(fresh))

@@ -16,7 +16,7 @@ import yaml
 from detector.persist import bundle
 from pipelines.config import Config, load_config
 from pipelines.factory.training_period import recent
-from pipelines.features.engine import FeatureEngine, MeasuredRows, history_folder
+from pipelines.features.engine import FeaturedRows, FeatureEngine, history_folder
 from pipelines.features.feature_state import feature_state_of
 from pipelines.jobs.context import Context, JobOutcome, ProcessCache
 from pipelines.monitoring.drift import watch
@@ -234,7 +234,7 @@ def test_retraining_and_drift_know_what_was_said(home: Path, monkeypatch: pytest
     looked: list[pd.DataFrame] = []
     compute = FeatureEngine.compute
 
-    def watched(*args: Any, **given: Any) -> MeasuredRows:
+    def watched(*args: Any, **given: Any) -> FeaturedRows:
         computed = compute(*args, **given)
         looked.append(computed.rows)
         return computed

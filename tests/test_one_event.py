@@ -54,7 +54,7 @@ def odd(event: Event, number: int) -> Event:
 
 def by_frames(desk: Desk, event: Event) -> tuple[list[Any], str] | str:
     """What the way by frames says of an event, or why it refuses it."""
-    found = desk.on_request.score(framed([event]), now=LATER, explain=False, keep=False)
+    found = desk.event_scorer.score(framed([event]), now=LATER, explain=False, keep=False)
     if found.refused:
         return found.refused[0]
     line = found.scores.iloc[0]
@@ -63,15 +63,15 @@ def by_frames(desk: Desk, event: Event) -> tuple[list[Any], str] | str:
 
 
 def compare(desk: Desk, events: list[Event]) -> int:
-    """Ask both ways about each event, and have every third counted from then on; how many went the short way."""
+    """Ask both ways about each event, and have every third counted from then on; how many took the fast path."""
     short = 0
     for number, event in enumerate(events):
         wanted = by_frames(desk, event)
         try:
-            found = score_one(desk.on_request, event, now=LATER, keep=number % 3 == 0)
+            found = score_one(desk.event_scorer, event, now=LATER, keep=number % 3 == 0)
         except NotPlainError:
             if number % 3 == 0:
-                desk.on_request.score(framed([event]), now=LATER, explain=False, keep=True)
+                desk.event_scorer.score(framed([event]), now=LATER, explain=False, keep=True)
             continue
         short += 1
         assert ([found.values[name] for name in SAID], str(found.key)) == wanted, event

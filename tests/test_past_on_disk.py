@@ -12,7 +12,7 @@ from detector.errors import BundleError
 from detector.features import FeatureSet, History, load_history
 from detector.persist import bundle
 from pipelines.config import Config
-from pipelines.features import kept
+from pipelines.features import stored_history
 from pipelines.features.deletion import delete_past_of
 from pipelines.features.engine import history_folder
 from pipelines.features.raw_rows import RawInput, RawRows
@@ -160,7 +160,7 @@ def test_training_leaves_a_past_on_disk(tmp_path: Path) -> None:
     PAYMENTS.iloc[:750].to_parquet(tmp_path / "past.parquet")
     train(config, now=LATER)
     place = history_folder(config) / "history"
-    assert kept.kept(place).suffix == ".state"
+    assert stored_history.find(place).suffix == ".state"
     config = settle(tmp_path, **ON_DISK)
     put(tmp_path, "part1", PAYMENTS.iloc[750:])
 
@@ -168,7 +168,7 @@ def test_training_leaves_a_past_on_disk(tmp_path: Path) -> None:
 
     assert bundle.load(config.bundle)
     agrees(tmp_path, expected(config, 750, before=PAYMENTS.iloc[:750]))
-    kept.keep(load_history(kept.kept(place)), place, most=0)
+    stored_history.keep(load_history(stored_history.find(place)), place, most=0)
     small = settle(tmp_path, source={"path": "past.parquet"})
     train(small, now=LATER)
     assert [path.suffix for path in place.parent.glob("history*")] == [".npz"]
@@ -178,8 +178,8 @@ def test_broken_folder_of_training_stops_scoring(home: Path) -> None:
     """Never silently without it."""
     config = settle(home, **ON_DISK)
     place = history_folder(config) / "history"
-    kept.keep(kept.recall(place), place, most=0)
-    (kept.kept(place) / "CURRENT").unlink()
+    stored_history.keep(stored_history.recall(place), place, most=0)
+    (stored_history.find(place) / "CURRENT").unlink()
     put(home, "part1", PAYMENTS.iloc[750:])
 
     with pytest.raises(BundleError, match="Learn it again"):
@@ -192,11 +192,11 @@ def test_entity_is_deleted_from_folders(home: Path) -> None:
     """Of training and of the service, as from files; nothing of it stays on the disk, the others keep theirs."""
     config = settle(home, **ON_DISK)
     place = history_folder(config) / "history"
-    kept.keep(kept.recall(place), place, most=0)
+    stored_history.keep(stored_history.recall(place), place, most=0)
     put(home, "part1", PAYMENTS.iloc[750:1_000])
     run(config)
     who = str(PAYMENTS["card_id"].iloc[750])
-    pasts = [kept.kept(place), *(history_folder(config) / config.name).glob("past-*")]
+    pasts = [stored_history.find(place), *(history_folder(config) / config.name).glob("past-*")]
     before = [set(load_history(path).entities["card_id",]) for path in pasts]
 
     would = delete_past_of(config, who, set(), dry=True)
@@ -214,10 +214,10 @@ def test_entity_is_deleted_from_folders(home: Path) -> None:
 def test_logged_model_takes_a_folder_along(home: Path, tmp_path: Path) -> None:
     """Its rows are measured against it, each time anew, wherever it was copied to and though nobody may write there."""
     config = settle(home, **ON_DISK)
-    history = kept.recall(history_folder(config) / "history")
+    history = stored_history.recall(history_folder(config) / "history")
     in_memory = RawRows(RawInput.of(config, history)).prepare(PAYMENTS.iloc[750:]).rows
     spilled = history.copy()
-    kept.keep(spilled, tmp_path / "past", most=0)
+    stored_history.keep(spilled, tmp_path / "past", most=0)
     (tmp_path / "bundle").mkdir()
     RawInput.of(config, spilled).write(tmp_path / "bundle")
     moved = Path(shutil.copytree(tmp_path / "bundle", tmp_path / "elsewhere"))
@@ -239,10 +239,10 @@ def test_idle_entities_of_a_folder_are_looked_for_now_and_then(tmp_path: Path) -
     def after(minutes: int) -> int:
         moment = pd.Timestamp("2024-01-01") + pd.Timedelta(minutes=minutes)
         history.learn_one({"time": moment, "card": str(minutes)})
-        kept.forget_idle(history)
+        stored_history.forget_idle(history)
         return len(history)
 
     assert [after(0), after(61)] == [1, 1]
-    kept.keep(history, tmp_path / "past", most=0)
+    stored_history.keep(history, tmp_path / "past", most=0)
     assert [after(75), after(122), after(136)] == [2, 2, 3]
     assert [after(137), after(151)] == [3, 4]

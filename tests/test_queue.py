@@ -12,7 +12,7 @@ import sqlalchemy as sa
 from pipelines.alerts.feedback.answers import answer
 from pipelines.alerts.outbox.enqueue import post
 from pipelines.alerts.review import notes, queue
-from pipelines.alerts.review.queue import Wanted
+from pipelines.alerts.review.queue import QueueQuery
 from pipelines.config import Config
 from pipelines.store import Store
 from pipelines.store.alert_tables import Alert, Answer
@@ -43,7 +43,7 @@ def alert(config: Config, name: str, **given: Any) -> Alert:
 def names(store: Store, config: Config, **wanted: Any) -> list[str]:
     """Of the alerts on a page."""
     with store.read() as session:
-        lines = queue.page(session, Wanted(**wanted), config=config, now=NOW)
+        lines = queue.page(session, QueueQuery(**wanted), config=config, now=NOW)
     return [line.alert.id.removeprefix("al_") for line in lines]
 
 
@@ -151,7 +151,7 @@ def test_no_more_are_counted_than_are_told(store: Store, config: Config, monkeyp
         with store.write() as session:
             post(session, [alert(config, name)], config=config, now=NOW)
         with store.read() as session:
-            totals.append(queue.count(session, Wanted(), config=config, now=NOW))
+            totals.append(queue.count(session, QueueQuery(), config=config, now=NOW))
 
     assert totals == [1, 2, 3, 3]
     assert [queue.counted(each) for each in totals] == ["1", "2", "more than 2", "more than 2"]

@@ -17,7 +17,7 @@ from benchmarks.soak import Site
 from pipelines.config import load_config
 from pipelines.store import open_store
 from pipelines.store.alert_tables import Alert, Answer
-from pipelines.store.rule_tables import KeptRule, RuleChange
+from pipelines.store.rule_tables import RuleChange, StoredRule
 from tests.doors import Browser, Served, fields_of, is_problem, served
 from tests.service_sites import score
 from tests.test_console import EVIL
@@ -300,6 +300,6 @@ def test_kept_rules_are_masked_by_nothing_they_say(service: Served, admin: Brows
     admin.ask("POST", "/rules", data=data)
 
     with service.store.read() as session:
-        (kept,) = session.scalars(sa.select(KeptRule))
+        (kept,) = session.scalars(sa.select(StoredRule))
     assert (kept.definition["action"], kept.definition["severity"], kept.definition["tag"]) == ("never", "medium", "")
     assert kept.state == "shadow"

@@ -18,7 +18,7 @@ from benchmarks.soak import Site, draw
 from detector.errors import SettingError
 from pipelines.cli import app
 from pipelines.config import load_config
-from pipelines.rules.kept import held_rules, history, put_rule, section_of, set_state
+from pipelines.rules.stored import held_rules, history, put_rule, section_of, set_state
 from pipelines.scoring.one_off import score as score_file
 from pipelines.scoring.rule_trial import try_rule
 from pipelines.store import Audit, Batch, open_store

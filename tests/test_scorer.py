@@ -13,7 +13,8 @@ from scipy.stats import kstest
 from detector.cleaning.clean import clean
 from detector.decide.policy import Budget, Policy
 from detector.detectors.table.detector import TabularDetector
-from detector.detectors.table.scorer import TabularScorer, Verdicts
+from detector.detectors.table.scorer import TabularScorer
+from detector.detectors.table.verdicts import Verdicts
 from detector.errors import SchemaError, SettingError, ShapeError
 from detector.onnx.graph import BLOCK
 

@@ -66,7 +66,7 @@ def test_a_kind_that_was_not_learnt_from_is_refused(scorer: SequenceScorer) -> N
         scorer.measure(rows)
     found = continue_series(scorer, Tail.empty(rows), rows, is_last=True)
 
-    assert scorer.can_judge(rows).tolist() == (rows["pump"] == "fan-9").tolist()
+    assert scorer.can_score(rows).tolist() == (rows["pump"] == "fan-9").tolist()
     assert found.refused["reason"].str.startswith("pump: 'lift-1' has no model").sum() == 60
     assert set(found.rows["pump"]) == {"fan-9"}
 

@@ -14,7 +14,8 @@ from detector.cleaning.clean import clean
 from detector.decide.policy import Budget, Policy
 from detector.detectors.series.detector import SequenceDetector
 from detector.detectors.series.recipe import MEMBERS
-from detector.detectors.series.scorer import SequenceScorer, SeriesVerdicts
+from detector.detectors.series.scorer import SequenceScorer
+from detector.detectors.series.verdicts import SeriesVerdicts
 from detector.errors import DataError, SchemaError, SettingError
 from detector.schema import Schema
 from detector.series.sampling import Sampling
@@ -333,6 +334,6 @@ def test_rows_that_can_be_scored_are_reported() -> None:
     own = small(schema=PUMPS, models="entity").fit(two_pumps().iloc[:500]).scorer_
     rows = clean(pd.concat([readings(20, pump=name) for name in ("a", "new")] + [readings(5, pump="b")]), PUMPS).rows
 
-    assert own.can_judge(rows).tolist() == [True] * 20 + [False] * 25
-    assert replace(own, short="pad").can_judge(rows).sum() == 25
-    assert small(schema=PUMPS).fit(two_pumps().iloc[:500]).scorer_.can_judge(rows).sum() == 40
+    assert own.can_score(rows).tolist() == [True] * 20 + [False] * 25
+    assert replace(own, short="pad").can_score(rows).sum() == 25
+    assert small(schema=PUMPS).fit(two_pumps().iloc[:500]).scorer_.can_score(rows).sum() == 40

@@ -23,7 +23,7 @@ import pytest
 import yaml
 from mlflow import MlflowClient
 
-from detector import Budget, Policy, Schema, TabularDetector, TabularScorer, load, save
+from detector import Budget, Policy, Schema, TabularDetector, TabularScorer, save
 from detector.errors import MissingExtraError, SchemaError, SettingError, TrackingError
 from pipelines.cli import app
 from pipelines.reports import figures
@@ -32,7 +32,6 @@ from pipelines.tracking import (
     LoggedModel,
     TrainingRecord,
     experiments,
-    fetch_bundle,
     log_training,
     session,
     training,
@@ -334,23 +333,6 @@ def test_later_training_gets_the_alias_it_names(
     assert client.get_model_version_by_alias("payments", "champion").version == moved.version
 
     client.set_registered_model_alias("payments", "champion", "1")
-
-
-def test_bundle_comes_back_as_it_went(uri: str, first: LoggedModel, scorer: TabularScorer, tmp_path: Path) -> None:
-    """The fetched folder is a whole bundle that scores alike."""
-    table = rows(10, seed=3)
-
-    found = fetch_bundle(uri, "payments", into=tmp_path / "fetched")
-
-    pd.testing.assert_frame_equal(load(found).judge(table).frame, scorer.judge(table).frame)
-
-
-def test_unknown_model_or_alias_names_the_nearest(uri: str, first: LoggedModel, tmp_path: Path) -> None:
-    """A misspelt name is answered with the one that was meant."""
-    with pytest.raises(TrackingError, match="'paymnts'. Did you mean 'payments'"):
-        fetch_bundle(uri, "paymnts", into=tmp_path)
-    with pytest.raises(TrackingError, match="alias 'champoin'. Did you mean 'champion'"):
-        fetch_bundle(uri, "payments", alias="champoin", into=tmp_path)
 
 
 def test_logging_is_quiet_and_leaves_settings_alone(

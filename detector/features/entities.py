@@ -23,7 +23,7 @@ BESIDE = 150
 """Bytes that an entity takes in memory beside its events: its name, and a place for both."""
 
 
-class Base(Protocol):
+class Lookup(Protocol):
     """A folder to look things up in: bytes by bytes."""
 
     def get(self, key: bytes) -> bytes | None:
@@ -39,10 +39,10 @@ class Base(Protocol):
         ...
 
 
-class Nowhere:
+class EmptyLookup:
     """A folder without anything."""
 
-    def get(self, key: bytes) -> bytes | None:  # noqa: ARG002 - as ``Base``
+    def get(self, key: bytes) -> bytes | None:  # noqa: ARG002 - as ``Lookup``
         """Nothing."""
         return None
 
@@ -55,7 +55,7 @@ class Nowhere:
         return iter(())
 
 
-NOWHERE = Nowhere()
+NOWHERE = EmptyLookup()
 
 
 class Spilled(MutableMapping[str, Value], Generic[Value]):
@@ -67,7 +67,7 @@ class Spilled(MutableMapping[str, Value], Generic[Value]):
     """
 
     def __init__(
-        self, base: Base, number: int, packs: Callable[[Value], bytes], unpacks: Callable[[bytes], Value]
+        self, base: Lookup, number: int, packs: Callable[[Value], bytes], unpacks: Callable[[bytes], Value]
     ) -> None:
         self.base = base
         self.number = number
@@ -84,7 +84,7 @@ class Spilled(MutableMapping[str, Value], Generic[Value]):
         other.changed, other.added = dict(self.changed), self.added
         return other
 
-    def rebase(self, base: Base) -> None:
+    def rebase(self, base: Lookup) -> None:
         """Go on from a folder that holds what has changed.
 
         Whoever reads meanwhile finds the same: the folder comes first, and holds what is then let go.

@@ -108,7 +108,7 @@ def _smoothed(parts: Floats) -> Floats:
 
 
 @dataclass(frozen=True)
-class Found:
+class FoundRhythm:
     """A rhythm, and which share of what is unknown of the sensor that follows it most it foretells, (n_sensors,)."""
 
     rhythm: Rhythm
@@ -124,7 +124,7 @@ def find_rhythm(
     every: float,
     zone: str = "UTC",
     wanted: float | None = None,
-) -> Found | None:
+) -> FoundRhythm | None:
     """The rhythm that foretells rows best that it was not learnt from; ``None`` if none does.
 
     ``every`` are the seconds between two rows, ``wanted`` the only period to try, in seconds. What a rhythm foretells
@@ -140,13 +140,13 @@ def find_rhythm(
     """
     rows = np.asarray(values, dtype=np.float64).copy()
     rows[~usable] = np.nan
-    best: Found | None = None
+    best: FoundRhythm | None = None
     for rhythm in _candidates(rows, times, usable, every=every, zone=zone, wanted=wanted):
         gains = _gains(rows, times, usable, fold, rhythm)
         before = 0.0 if best is None else float(best.gains.max())
         needed = LEAST_GAIN if best is None else before + CLEAR_GAIN * (1 - before)
         if float(gains.max(initial=0.0)) >= needed and (best is None or float(gains.max()) > before):
-            best = Found(rhythm, gains)
+            best = FoundRhythm(rhythm, gains)
     return best
 
 

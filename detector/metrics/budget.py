@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from detector.errors import SettingError
-from detector.metrics.ranking import check_classes, check_lengths, count_steps, read_labels
+from detector.metrics.ranking import check_classes, check_lengths, count_ranked, read_labels
 
 
 def budget_metrics(labels: ArrayLike, risk: ArrayLike, budget: int) -> dict[str, float]:
@@ -22,16 +22,16 @@ def budget_metrics(labels: ArrayLike, risk: ArrayLike, budget: int) -> dict[str,
     """
     if budget < 1:
         raise SettingError(f"budget must be a positive number of rows, received {budget}.")
-    steps = count_steps(labels, risk)
-    total = steps.flagged[-1]
+    counts = count_ranked(labels, risk)
+    total = counts.flagged[-1]
     rows = min(float(budget), float(total))
-    found = steps.found(rows)
+    found = counts.found(rows)
     precision = found / rows
     return {
         "budget": rows,
         "precision_at_budget": precision,
-        "recall_at_budget": float(found / steps.anomalies[-1]),
-        "lift_at_budget": float(precision / (steps.anomalies[-1] / total)),
+        "recall_at_budget": float(found / counts.anomalies[-1]),
+        "lift_at_budget": float(precision / (counts.anomalies[-1] / total)),
     }
 
 

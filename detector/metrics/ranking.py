@@ -29,7 +29,7 @@ class Interval:
 
 
 @dataclass(frozen=True)
-class Steps:
+class RankedCounts:
     """Anomalies and normal rows at or above each distinct risk, highest risk first."""
 
     risk: Floats
@@ -87,16 +87,16 @@ def ranking_metrics(labels: ArrayLike, risk: ArrayLike) -> dict[str, float]:
     >>> ranking_metrics([1, 0, 1, 0], [0.9, 0.8, 0.7, 0.1])["auroc"]
     0.75
     """
-    steps = count_steps(labels, risk)
-    anomalies, normal = steps.anomalies[-1], steps.normal[-1]
-    recall = np.append(0.0, steps.anomalies) / anomalies
-    false_alarms = np.append(0.0, steps.normal) / normal
+    counts = count_ranked(labels, risk)
+    anomalies, normal = counts.anomalies[-1], counts.normal[-1]
+    recall = np.append(0.0, counts.anomalies) / anomalies
+    false_alarms = np.append(0.0, counts.normal) / normal
     return {
         "labelled": float(anomalies + normal),
         "anomalies": float(anomalies),
         "prevalence": float(anomalies / (anomalies + normal)),
         "auroc": float(np.trapezoid(recall, false_alarms)),
-        "ap": float(np.sum(np.diff(recall) * steps.anomalies / steps.flagged)),
+        "ap": float(np.sum(np.diff(recall) * counts.anomalies / counts.flagged)),
     }
 
 
@@ -114,11 +114,11 @@ def average_precision_interval(
     """
     if not 0 < confidence < 1:
         raise SettingError(f"confidence must lie between 0 and 1, received {confidence}. A usual value is 0.95.")
-    steps = count_steps(labels, risk)
-    anomalies_here = np.diff(steps.anomalies, prepend=0.0)
+    counts = count_ranked(labels, risk)
+    anomalies_here = np.diff(counts.anomalies, prepend=0.0)
     at = np.flatnonzero(anomalies_here)
     anomalies = anomalies_here[at].astype(np.int64)
-    normal_above = np.append(steps.normal[at], steps.normal[-1])
+    normal_above = np.append(counts.normal[at], counts.normal[-1])
     normal = np.diff(normal_above, prepend=0.0).astype(np.int64)
     random = np.random.default_rng(random_state)
     sampled = random.multinomial(anomalies.sum(), anomalies / anomalies.sum(), size=repeats)
@@ -137,12 +137,12 @@ def pr_curve(labels: ArrayLike, risk: ArrayLike) -> pd.DataFrame:
     >>> pr_curve([1, 0, 1], [3, 2, 1]).round(2).values.tolist()
     [[3.0, 1.0, 0.5], [2.0, 0.5, 0.5], [1.0, 0.67, 1.0]]
     """
-    steps = count_steps(labels, risk)
+    counts = count_ranked(labels, risk)
     return pd.DataFrame(
         {
-            "threshold": steps.risk,
-            "precision": steps.anomalies / steps.flagged,
-            "recall": steps.anomalies / steps.anomalies[-1],
+            "threshold": counts.risk,
+            "precision": counts.anomalies / counts.flagged,
+            "recall": counts.anomalies / counts.anomalies[-1],
         }
     )
 
@@ -162,7 +162,7 @@ def member_correlation(scores: pd.DataFrame) -> pd.DataFrame:
     return ranks.corr().clip(-1.0, 1.0)
 
 
-def count_steps(labels: ArrayLike, risk: ArrayLike) -> Steps:
+def count_ranked(labels: ArrayLike, risk: ArrayLike) -> RankedCounts:
     """The steps of all rows whose label is known."""
     truth, values = read_labels(labels), np.asarray(risk, dtype=np.float64)
     check_lengths(truth, values, "risks")
@@ -175,7 +175,7 @@ def count_steps(labels: ArrayLike, risk: ArrayLike) -> Steps:
     truth, values = truth[order], values[order]
     last = np.flatnonzero(np.append(values[1:] != values[:-1], True))
     anomalies = truth.cumsum()[last]
-    return Steps(values[last], anomalies, last + 1.0 - anomalies)
+    return RankedCounts(values[last], anomalies, last + 1.0 - anomalies)
 
 
 def check_lengths(labels: Floats, other: NDArray[Any], name: str) -> None:

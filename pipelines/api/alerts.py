@@ -12,7 +12,7 @@ from sqlalchemy.orm import Session
 
 from pipelines.alerts.feedback import answers
 from pipelines.alerts.review import notes, queue
-from pipelines.alerts.review.queue import MOST_COUNTED, Beside, Line, Wanted
+from pipelines.alerts.review.queue import MOST_COUNTED, AlertContext, QueueLine, QueueQuery
 from pipelines.api.doors import Doors, caller_of, needs
 from pipelines.api.problems import HEADERS
 from pipelines.api.writes import in_one_transaction
@@ -80,7 +80,7 @@ def _add_reads(router: APIRouter, doors: Doors) -> None:
         limit: Annotated[int, Query(ge=1, le=500)] = 50,
     ) -> JSONResponse:
         """The latest alert of each event, a page of them."""
-        wanted = Wanted(state, severity, about, pattern, assignee, since, until, order, after, limit)
+        wanted = QueueQuery(state, severity, about, pattern, assignee, since, until, order, after, limit)
         with store.read() as session:
             lines = queue.page(session, wanted, config=config, now=doors.clock())
             total = queue.count(session, wanted, config=config, now=doors.clock())
@@ -158,7 +158,7 @@ def _add_writes(router: APIRouter, doors: Doors) -> None:
         return write(request, alert, given, act)
 
 
-def detail_of(line: Line, beside: Beside) -> dict[str, Any]:
+def detail_of(line: QueueLine, beside: AlertContext) -> dict[str, Any]:
     """An alert with all that stands beside it, as JSON."""
     found = line.to_dict() | {"table": dict(line.message.table), "course": line.alert.facts.get("course", [])}
     found["verdicts"] = [

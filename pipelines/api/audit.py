@@ -10,7 +10,7 @@ from fastapi.responses import JSONResponse, StreamingResponse
 
 from pipelines.api.doors import Doors, needs
 from pipelines.api.problems import HEADERS
-from pipelines.store.trail import Wanted, as_dict, entries, exported
+from pipelines.store.trail import TrailQuery, as_dict, entries, exported
 
 TYPES = {"csv": "text/csv; charset=utf-8", "jsonl": "application/x-ndjson"}
 KINDS = ("text/csv", "application/x-ndjson")
@@ -35,7 +35,7 @@ def audit_router(doors: Doors) -> APIRouter:
         limit: Annotated[int, Query(ge=1, le=1_000)] = 50,
     ) -> JSONResponse:
         """What was done, the latest first."""
-        wanted = Wanted(_aware(since), _aware(until), actor, action, before, limit)
+        wanted = TrailQuery(_aware(since), _aware(until), actor, action, before, limit)
         return JSONResponse(page_of(doors, wanted), headers=HEADERS)
 
     @router.get("/export", response_class=StreamingResponse, responses={200: {"content": {each: {} for each in KINDS}}})
@@ -47,14 +47,14 @@ def audit_router(doors: Doors) -> APIRouter:
         action: Action = "",
     ) -> StreamingResponse:
         """All of it, the latest first."""
-        found = exported(doors.store, Wanted(_aware(since), _aware(until), actor, action), form=form)
+        found = exported(doors.store, TrailQuery(_aware(since), _aware(until), actor, action), form=form)
         headers = HEADERS | {"Content-Disposition": f'attachment; filename="audit.{form}"'}
         return StreamingResponse(found, media_type=TYPES[form], headers=headers)
 
     return router
 
 
-def page_of(doors: Doors, wanted: Wanted) -> dict[str, Any]:
+def page_of(doors: Doors, wanted: TrailQuery) -> dict[str, Any]:
     """A page of records, and what to give as ``before`` for the next one."""
     with doors.store.read() as session:
         found = [as_dict(record) for record in entries(session, wanted)]

@@ -13,8 +13,8 @@ from pipelines.api.keys import Caller
 from pipelines.api.problems import ProblemError
 from pipelines.config import Config
 from pipelines.jobs.context import ProcessCache
-from pipelines.scoring.in_groups import InGroups
-from pipelines.scoring.on_request import OnRequest
+from pipelines.scoring.event_batcher import EventBatcher
+from pipelines.scoring.event_scorer import EventScorer
 from pipelines.service.facts import Facts
 from pipelines.store import Store
 
@@ -31,8 +31,8 @@ class Doors:
     store: Store
     facts: Facts
     cache: ProcessCache
-    on_request: OnRequest
-    in_groups: InGroups
+    event_scorer: EventScorer
+    batcher: EventBatcher
     clock: Callable[[], datetime] = _now
     memory: ProcessCache = field(default_factory=ProcessCache)
     """For what takes long to read, and nobody who scores is to wait for."""
@@ -43,8 +43,8 @@ class Doors:
     @classmethod
     def of(cls, config: Config, store: Store, facts: Facts, *, clock: Callable[[], datetime] = _now) -> Doors:
         """The doors of an instance that knows itself by ``facts``."""
-        asked = OnRequest(config, store, facts.cache, is_leader=facts.is_leader)
-        return cls(config, store, facts, facts.cache, asked, InGroups(asked), clock)
+        asked = EventScorer(config, store, facts.cache, is_leader=facts.is_leader)
+        return cls(config, store, facts, facts.cache, asked, EventBatcher(asked), clock)
 
 
 def caller_of(request: Request) -> Caller:

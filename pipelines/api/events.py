@@ -16,7 +16,7 @@ from pipelines.api.arrow_stream import frame_of
 from pipelines.api.limits import check_number
 from pipelines.api.problems import MOST_FIELDS, ProblemError
 from pipelines.features.plain_frame import framed
-from pipelines.scoring.on_request import EventColumns
+from pipelines.scoring.event_scorer import EventColumns
 
 JSON, ARROW = "application/json", "application/vnd.apache.arrow.stream"
 MOST_COLUMNS = 2_000

@@ -14,9 +14,9 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from detector.errors import StoreError
 from pipelines.api import keys
 from pipelines.api.doors import Doors
+from pipelines.api.fast_path import Body, FastPath
 from pipelines.api.limits import Rate, bounded, too_large
 from pipelines.api.problems import problem
-from pipelines.api.short_way import Body, ShortWay
 from pipelines.escaping import one_line
 
 log = logging.getLogger("detector.api")
@@ -36,7 +36,7 @@ class Guard:
         self.most = int(doors.config.service.api.most_megabytes * MEGABYTE)
         self.rate = Rate(doors.config.service.api.per_second)
         self.failures = Rate(FAILURES_A_SECOND)
-        self.short_way = ShortWay(doors)
+        self.fast_path = FastPath(doors)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass a request on, or say why not."""
@@ -45,9 +45,9 @@ class Guard:
         headers = Headers(scope=scope)
         receive = bounded(receive, most=self.most)
         admission = _Admission(self, _key_of(headers))
-        if admission.key and self.short_way.may_take(scope, headers, most=self.most):
+        if admission.key and self.fast_path.may_take(scope, headers, most=self.most):
             body = Body(receive)
-            answer = await self.short_way.answer(body, admits=admission)
+            answer = await self.fast_path.answer(body, admits=admission)
             if answer is not None:
                 await answer(scope, receive, send)
                 return

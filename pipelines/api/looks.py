@@ -103,7 +103,7 @@ def entity_of(doors: Doors, entity: str, *, days: float) -> dict[str, Any]:
     rows = [{each: plain(value) for each, value in row.items()} for row in shown.to_dict("records")]
     label = masks.show(name, entity)
     with doors.store.read() as session:
-        wanted = queue.Wanted("all", about=label, since=since, order="newest", most=200)
+        wanted = queue.QueueQuery("all", about=label, since=since, order="newest", most=200)
         alerts = [line.to_dict() for line in queue.page(session, wanted, config=config, now=now)]
     return {"entity": label, "days": days, "total": len(scored), "rows": rows, "alerts": alerts}
 
@@ -135,6 +135,6 @@ def health_of(doors: Doors) -> dict[str, Any]:
             for each in last
         ]
         answer["requests_waiting"] = waiting_requests(session)
-        total = queue.count(session, queue.Wanted(), config=doors.config, now=doors.clock())
+        total = queue.count(session, queue.QueueQuery(), config=doors.config, now=doors.clock())
         answer |= {"alerts_open": min(total, queue.MOST_COUNTED), "alerts_open_is_least": total > queue.MOST_COUNTED}
     return answer

@@ -21,10 +21,10 @@ from pipelines.config.rules import MOST_REASON, MOST_WHEN
 from pipelines.listing import as_plain
 from pipelines.rules.checked import problems_of
 from pipelines.rules.expression import Condition
-from pipelines.rules.kept import find_rule, held_rules, history, put_rule, remove_rule, section_of, set_state
 from pipelines.rules.names import Names
 from pipelines.rules.overview import RuleLine, overview
-from pipelines.rules.trial import RuleTrial
+from pipelines.rules.stored import find_rule, held_rules, history, put_rule, remove_rule, section_of, set_state
+from pipelines.rules.trial_report import RuleTrial
 from pipelines.rules.wording import change_in_words
 from pipelines.scoring.load import load_scorer
 from pipelines.scoring.rule_trial import try_rule

@@ -22,7 +22,7 @@ from pipelines.api.events import ARROW, JSON, Events, Given
 from pipelines.api.problems import HEADERS, ProblemError
 from pipelines.api.writes import once
 from pipelines.features.plain_frame import plain
-from pipelines.scoring.on_request import BusyError, ScoredEvents
+from pipelines.scoring.event_scorer import BusyError, ScoredEvents
 from pipelines.scoring.one_event import AskedEvent, ScoredEvent
 
 Flag = Annotated[bool, Query(description="As in the body, for a body that is an Arrow stream.")]
@@ -93,7 +93,7 @@ def scores_router(doors: Doors) -> APIRouter:
 
         def answer() -> Response:
             kind = request.headers.get("content-type", "")
-            columns = doors.on_request.columns
+            columns = doors.event_scorer.columns
             given = Given.read(body, kind, columns, most=most, reasons=reasons, dry_run=dry_run)
             wants_arrow = ARROW in request.headers.get("accept", "").lower()
             if given.dry_run:
@@ -120,7 +120,7 @@ def _scored(doors: Doors, given: Given) -> dict[str, Any]:
         if given.one is not None and not given.reasons:
             with contextlib.suppress(NotPlainError):
                 return scored_one(doors, given.one, keep=keep)
-        found = doors.on_request.score(given.frame, now=doors.clock(), explain=given.reasons, keep=keep)
+        found = doors.event_scorer.score(given.frame, now=doors.clock(), explain=given.reasons, keep=keep)
     except BusyError as error:
         raise ProblemError(503, str(error), headers={"Retry-After": "2"}) from None
     except SchemaError as error:
@@ -140,7 +140,7 @@ def scored_one(doors: Doors, event: Mapping[str, Any], *, keep: bool) -> dict[st
 
     Raises ``NotPlainError`` if it goes by frames; ``BusyError`` as they do.
     """
-    return answer_of(doors.in_groups.ask(AskedEvent(event, keep, doors.clock())).result())
+    return answer_of(doors.batcher.ask(AskedEvent(event, keep, doors.clock())).result())
 
 
 def answer_of(found: ScoredEvent) -> dict[str, Any]:

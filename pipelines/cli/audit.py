@@ -39,10 +39,10 @@ def audit(
     from pipelines.config import load_config
     from pipelines.service.listings import trail_table
     from pipelines.store import open_store
-    from pipelines.store.trail import FORMS, Wanted, exported
+    from pipelines.store.trail import FORMS, TrailQuery, exported
 
     settings = load_config(config, needs_secrets=False)
-    wanted = Wanted(_utc(since), _utc(until), actor, action, most=last)
+    wanted = TrailQuery(_utc(since), _utc(until), actor, action, most=last)
     form = "jsonl" if export is not None and str(export) == "-" else export and export.suffix.lstrip(".").lower()
     if export is not None and form not in FORMS:
         raise SettingError(f"--export expected a .csv or .jsonl file, received {str(export)!r}.")

@@ -14,8 +14,8 @@ from pipelines.cli.project import Commands
 
 if TYPE_CHECKING:
     from pipelines.config import Config
-    from pipelines.rules.kept import HeldRule
     from pipelines.rules.overview import RuleLine
+    from pipelines.rules.stored import HeldRule
 
 rules_app = Commands(
     no_args_is_help=True, help="Rules beside the model: see them, try them on the past.", rich_markup_mode="rich"
@@ -102,7 +102,7 @@ def set_rule(
     """Put a rule into another state; of a rule of the file that holds until its text there is changed."""
     from pipelines.alerts.outbox.service_alerts import report_over
     from pipelines.config import load_config
-    from pipelines.rules.kept import set_state
+    from pipelines.rules.stored import set_state
     from pipelines.store import open_store
     from pipelines.store.trail import who
 
@@ -123,7 +123,7 @@ def history(
     """Show who changed which rule, when, and from what to what, the latest first."""
     from pipelines.config import load_config
     from pipelines.listing import Column, Listing
-    from pipelines.rules.kept import history as changes_of
+    from pipelines.rules.stored import history as changes_of
     from pipelines.rules.wording import change_in_words
     from pipelines.store import existing_store
 
@@ -177,7 +177,7 @@ def _lines(config: Config) -> list[RuleLine]:
 
 
 def _held(config: Config) -> list[HeldRule]:
-    from pipelines.rules.kept import held_rules
+    from pipelines.rules.stored import held_rules
     from pipelines.store import existing_store
 
     store = existing_store(config.service.store)

@@ -123,10 +123,10 @@ def show_trail(
 ) -> None:
     """Show who had rows scored again, jobs run or left out, and detectors moved: when, and why."""
     from pipelines.service.listings import trail_table
-    from pipelines.store.trail import Wanted
+    from pipelines.store.trail import TrailQuery
 
     _, store = _open(config)
-    found = trail_table(store, Wanted(most=last))
+    found = trail_table(store, TrailQuery(most=last))
     say_json(found) if as_json else say(found)
 
 

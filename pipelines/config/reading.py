@@ -18,7 +18,7 @@ from yaml.resolver import Resolver
 from detector.errors import SettingError, nearest
 from pipelines.config.values import DEFAULT_STORE, Url
 
-Steps = tuple[str | int, ...]
+YamlPath = tuple[str | int, ...]
 Model = TypeVar("Model", bound=BaseModel)
 
 _PLAIN = {
@@ -178,7 +178,7 @@ class _Place(BaseModel):
     store: Url = DEFAULT_STORE
 
 
-def _parse(file: Path, text: str) -> tuple[Mapping[str, Any], dict[Steps, int]]:
+def _parse(file: Path, text: str) -> tuple[Mapping[str, Any], dict[YamlPath, int]]:
     try:
         return _parse_text(file, text)
     except yaml.reader.ReaderError as error:
@@ -187,7 +187,7 @@ def _parse(file: Path, text: str) -> tuple[Mapping[str, Any], dict[Steps, int]]:
         raise SettingError(f"{file}: not valid YAML: its sections lie too deep in one another.") from None
 
 
-def _parse_text(file: Path, text: str) -> tuple[Mapping[str, Any], dict[Steps, int]]:
+def _parse_text(file: Path, text: str) -> tuple[Mapping[str, Any], dict[YamlPath, int]]:
     try:
         try:
             node, values = _load(_QuickLoader(text))
@@ -239,8 +239,8 @@ def _check_size(root: yaml.Node) -> None:
     size_of(root)
 
 
-def _lines(node: yaml.Node, place: Steps) -> list[tuple[Steps, int]]:
-    found: list[tuple[Steps, int]] = [(place, node.start_mark.line + 1)]
+def _lines(node: yaml.Node, place: YamlPath) -> list[tuple[YamlPath, int]]:
+    found: list[tuple[YamlPath, int]] = [(place, node.start_mark.line + 1)]
     if isinstance(node, yaml.MappingNode):
         for key, value in node.value:
             inner = (*place, key.value)
@@ -251,10 +251,10 @@ def _lines(node: yaml.Node, place: Steps) -> list[tuple[Steps, int]]:
     return found
 
 
-def _explain(errors: Sequence[ErrorDetails], model: type[BaseModel], lines: Mapping[Steps, int]) -> list[str]:
+def _explain(errors: Sequence[ErrorDetails], model: type[BaseModel], lines: Mapping[YamlPath, int]) -> list[str]:
     """One line a place; what the members of a union expect is joined by "or"."""
-    expected: dict[Steps, list[str]] = {}
-    received: dict[Steps, str] = {}
+    expected: dict[YamlPath, list[str]] = {}
+    received: dict[YamlPath, str] = {}
     for error in errors:
         place, owner = _place(error["loc"], model)
         name = str(place[-1]) if place else ""
@@ -274,7 +274,7 @@ def _explain(errors: Sequence[ErrorDetails], model: type[BaseModel], lines: Mapp
     ]
 
 
-def _mistake(place: Steps, line: int, text: str) -> str:
+def _mistake(place: YamlPath, line: int, text: str) -> str:
     where = f"line {line}: " + (".".join(map(str, place)) + ": " if place else "")
     return where + text + ("" if text.endswith((".", "?")) else ".")
 
@@ -284,13 +284,13 @@ def _join(texts: Sequence[str]) -> str:
     return " or ".join([first, *(text.removeprefix("expected ") for text in others)])
 
 
-def _line(place: Steps, lines: Mapping[Steps, int]) -> int:
+def _line(place: YamlPath, lines: Mapping[YamlPath, int]) -> int:
     while place not in lines:
         place = place[:-1]
     return lines[place]
 
 
-def _place(location: Steps, model: type[BaseModel]) -> tuple[Steps, type[BaseModel]]:
+def _place(location: YamlPath, model: type[BaseModel]) -> tuple[YamlPath, type[BaseModel]]:
     """The part of a pydantic location that the file has, without the tags of unions, and its section."""
     place: list[str | int] = []
     owner: type[BaseModel] = model

@@ -15,6 +15,7 @@ from pydantic import (
     model_validator,
 )
 
+from detector.detectors.series.recipe import MEMBERS, Member
 from detector.errors import SettingError
 from detector.series.rhythm import period_of
 from pipelines.config.gates import GateSection, MaintenanceSection
@@ -106,13 +107,7 @@ class SeriesSection(Section):
     learn_from: PositiveInt | None = None
     """How many machines a shared model learns from, drawn by their names, where there are more; by default all."""
 
-    members: tuple[Literal["reconstruction", "long", "spectrum", "forest", "forecast"], ...] = (
-        "reconstruction",
-        "forest",
-        "forecast",
-        "long",
-        "spectrum",
-    )
+    members: tuple[Member, ...] = MEMBERS
     """What scores a row: windows rebuilt, long windows, each sensor's spectrum, a forest on windows, a forecast."""
 
     window: Annotated[int, Field(ge=2)] = 32
@@ -212,7 +207,5 @@ class SeriesSection(Section):
     @model_validator(mode="after")
     def _some_member(self) -> Self:
         if not self.members:
-            raise ValueError(
-                "expected at least one of reconstruction, long, spectrum, forest and forecast in `members`."
-            )
+            raise ValueError(f"expected at least one of {', '.join(MEMBERS[:-1])} and {MEMBERS[-1]} in `members`.")
         return self

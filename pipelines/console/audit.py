@@ -12,7 +12,7 @@ from pipelines.api.audit import TYPES, page_of
 from pipelines.api.doors import Doors
 from pipelines.console.rendering import page
 from pipelines.console.sign_ins import Visitor
-from pipelines.store.trail import Wanted, exported
+from pipelines.store.trail import TrailQuery, exported
 
 PAGE = 100
 MOST_NUMBER = 2**31
@@ -27,7 +27,7 @@ def audit_router(doors: Doors) -> APIRouter:
         if (refusal := _refusal(request)) is not None:
             return refusal
         number = int(before) if before.isdecimal() and int(before) < MOST_NUMBER else None
-        found = page_of(doors, Wanted(actor=actor.strip(), action=action.strip(), before=number, most=PAGE))
+        found = page_of(doors, TrailQuery(actor=actor.strip(), action=action.strip(), before=number, most=PAGE))
         query = {name: value for name, value in (("actor", actor), ("action", action)) if value}
         more = "" if found["next"] is None else urlencode(query | {"before": found["next"]})
         values: dict[str, Any] = {"records": found["records"], "more": more, "query": urlencode(query)}
@@ -38,7 +38,7 @@ def audit_router(doors: Doors) -> APIRouter:
     def export(request: Request, form: str, actor: str = "", action: str = "") -> Response:
         if (refusal := _refusal(request)) is not None:
             return refusal
-        found = exported(doors.store, Wanted(actor=actor.strip(), action=action.strip()), form=form)
+        found = exported(doors.store, TrailQuery(actor=actor.strip(), action=action.strip()), form=form)
         headers = {"Content-Disposition": f'attachment; filename="audit.{form}"'}
         return StreamingResponse(found, media_type=TYPES[form], headers=headers)
 

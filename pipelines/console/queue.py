@@ -17,7 +17,7 @@ from detector.errors import DataError
 from pipelines.alerts.feedback import answers
 from pipelines.alerts.outbox.cap import sources_of
 from pipelines.alerts.review import notes, queue
-from pipelines.alerts.review.queue import STATES, Wanted
+from pipelines.alerts.review.queue import STATES, QueueQuery
 from pipelines.api.doors import Doors
 from pipelines.config import Config
 from pipelines.console.rendering import page
@@ -47,7 +47,7 @@ def queue_router(doors: Doors) -> APIRouter:
         after: str = "",
     ) -> HTMLResponse:
         given = {"state": state, "severity": severity, "about": about, "pattern": pattern, "assignee": assignee}
-        wanted = Wanted(state, severity, about, pattern, assignee or None, order=order, after=after, most=PAGE)
+        wanted = QueueQuery(state, severity, about, pattern, assignee or None, order=order, after=after, most=PAGE)
         now, config = doors.clock(), doors.config
         with doors.store.read() as session:
             lines = queue.page(session, wanted, config=config, now=now)

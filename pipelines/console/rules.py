@@ -18,9 +18,9 @@ from pipelines.console.forms import Form, checked
 from pipelines.console.guard import PATH
 from pipelines.console.rendering import page
 from pipelines.rules.functions import FUNCTION_NAMES
-from pipelines.rules.kept import CONSOLE, find_rule, held_rules, put_rule, remove_rule, section_of
 from pipelines.rules.names import SAID
-from pipelines.rules.trial import RuleTrial
+from pipelines.rules.stored import CONSOLE, find_rule, held_rules, put_rule, remove_rule, section_of
+from pipelines.rules.trial_report import RuleTrial
 
 ACTIONS = {
     "alert": "flag the row and tell people",

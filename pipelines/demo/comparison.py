@@ -10,7 +10,8 @@ from rich import box
 from rich.table import Table
 
 from detector.decide.policy import Policy
-from detector.detectors.table.scorer import UNSUPERVISED, TabularScorer
+from detector.detectors.table.model import UNSUPERVISED
+from detector.detectors.table.scorer import TabularScorer
 from detector.metrics import ranking
 from detector.metrics.budget import budget_metrics, decision_metrics
 

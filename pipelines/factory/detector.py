@@ -43,7 +43,7 @@ NOT_OF_DETECTOR = {
     "maintenance",
 }
 """Settings of series that say how a detector serves, or are read by themselves."""
-MEMBERS = ("autoencoder", "forest", "neighbours", "contraction", "rare_values", "sequence")
+MEMBER_COLUMNS = ("autoencoder", "forest", "neighbours", "contraction", "rare_values", "sequence")
 
 
 def policy_of(section: PolicySection, schema: Schema) -> Policy:
@@ -79,7 +79,7 @@ def refuse_taken_names(schema: Schema) -> None:
     >>> refuse_taken_names(Schema(key="id", numeric=("risk",)))
     """
     for role, name in schema.roles.items():
-        if role != "label" and name in TAKEN + MEMBERS:
+        if role != "label" and name in TAKEN + MEMBER_COLUMNS:
             raise SchemaError(
                 f"The {role} column is named {name!r}, and so is a column of the scores. Rename it; "
                 f"for a database, in `source.query`: SELECT {name} AS {name}_{role}, ..."

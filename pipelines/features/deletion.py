@@ -13,7 +13,7 @@ from detector.atomic import whole_file
 from detector.errors import BundleError
 from detector.features import load_history
 from pipelines.config import Config
-from pipelines.features import kept
+from pipelines.features import stored_history
 from pipelines.features.engine import PAST, ROWS, history_folder
 from pipelines.store import Store
 from pipelines.store.access_tables import HeldEvent
@@ -31,15 +31,15 @@ def delete_past_of(config: Config, entity: str, keys: set[str], *, dry: bool) ->
     """
     column, folder, pasts, rows = str(config.columns.entity), history_folder(config), 0, 0
     own = {path.with_suffix("") for path in (folder / config.name).glob("past-*")}
-    for path in _there(*(kept.kept(place) for place in (folder / PAST, *sorted(own)))):
+    for path in _there(*(stored_history.find(place) for place in (folder / PAST, *sorted(own)))):
         history = load_history(path)
         found = history.drop(column, entity)
         pasts += found
         if found and not dry:
-            kept.keep(history, path.with_suffix(""), most=math.inf, purge=True)
+            stored_history.keep(history, path.with_suffix(""), most=math.inf, purge=True)
     if not dry:
-        for path in (*kept.leftovers(folder), *kept.leftovers(folder / config.name)):
-            kept.remove(path)
+        for path in (*stored_history.leftovers(folder), *stored_history.leftovers(folder / config.name)):
+            stored_history.remove(path)
     for path in _there(folder / ROWS, *sorted((folder / config.name).glob("batch-*.parquet"))):
         rows += _filter(path, column, entity, config.columns.key, keys, dry=dry)
     return {"feature histories": pasts, "rows in feature histories": rows}

@@ -3,31 +3,28 @@
 from __future__ import annotations
 
 import copy
-import math
 import shutil
 import tempfile
 import weakref
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from detector.cleaning.plain import NotPlainError
 from detector.cleaning.quarantine import quarantine
 from detector.cleaning.values import naive_utc
 from detector.errors import DataError, SettingError
 from detector.features import FeatureSet, History
 from detector.features.duration import MICROSECONDS, short
 from detector.features.excerpt import KnownBy, excerpt
-from detector.features.one_row import to_microseconds
 from detector.schema import Schema
 from pipelines.config import Config
-from pipelines.features import kept
+from pipelines.features import stored_history
 from pipelines.features.rows import FeatureRows, same_sources
 from pipelines.labels.feedback import Statements
 
@@ -106,7 +103,7 @@ class Faults(Protocol):
 
 
 @dataclass(frozen=True)
-class MeasuredRows:
+class FeaturedRows:
     """Rows with their features, and rows that cannot have any.
 
     - ``rows``: As they came, with one more float64 column a feature.
@@ -130,7 +127,7 @@ class FeatureEngine:
     def __init__(self, config: Config) -> None:
         self.section = config.features
         self.features: FeatureSet = config.features.feature_set(config.columns)
-        self._names = frozenset(self.features.names)
+        self.names = frozenset(self.features.names)
         self.reader = FeatureRows(config, self.features)
         self.history = self.empty()
         self.most_bytes = 1e6 * self.section.most_megabytes
@@ -151,7 +148,7 @@ class FeatureEngine:
         found.history, found.reader.statements = history, Statements.none()
         return found
 
-    def after(self, frame: pd.DataFrame) -> MeasuredRows:
+    def after(self, frame: pd.DataFrame) -> FeaturedRows:
         """Add the features of new rows, as ``push`` does, and leave the past as it is."""
         past, self.history = self.history, self.history.copy()
         try:
@@ -165,7 +162,7 @@ class FeatureEngine:
         Raises ``BundleError`` if there is none, or it is broken; ``DataError`` if it was kept for other features, or
         with labels of other sources, than are configured now.
         """
-        history = kept.recall(folder / PAST)
+        history = stored_history.recall(folder / PAST)
         if not self.continues(history):
             raise DataError(
                 f"The past in {folder} was kept for other features than the configuration asks for, or with other "
@@ -186,9 +183,9 @@ class FeatureEngine:
             self.reader.keep(self._learnt, folder / ROWS)
         else:
             (folder / ROWS).unlink(missing_ok=True)  # of an earlier training, with keys as they are
-        return kept.keep(self.history, folder / PAST, most=self.most_bytes)
+        return stored_history.keep(self.history, folder / PAST, most=self.most_bytes)
 
-    def learn(self, frame: pd.DataFrame, *, now: pd.Timestamp | None = None) -> MeasuredRows:
+    def learn(self, frame: pd.DataFrame, *, now: pd.Timestamp | None = None) -> FeaturedRows:
         """Add the features of a whole table, and start the past anew with it.
 
         ``whole_from`` then says from when on rows have a past as long as the features look back to.
@@ -218,13 +215,13 @@ class FeatureEngine:
         order = self.features.read(taken).order
         for part, start in enumerate(range(0, len(taken), LEARNT_AT_ONCE)):
             history.learn(taken.iloc[order[start : start + LEARNT_AT_ONCE]])
-            if kept.is_large(history, self.most_bytes):
-                kept.keep(history, folder / f"part-{part}", most=self.most_bytes)
+            if stored_history.is_large(history, self.most_bytes):
+                stored_history.keep(history, folder / f"part-{part}", most=self.most_bytes)
         return history
 
     def compute(
         self, frame: pd.DataFrame, *, now: pd.Timestamp | None = None, before: pd.DataFrame | None = None
-    ) -> MeasuredRows:
+    ) -> FeaturedRows:
         """Add the features of a whole table, and leave the past as it is.
 
         - ``now``: Rows later than this, and the configured seconds, are quarantined.
@@ -234,7 +231,7 @@ class FeatureEngine:
         taken = typed[~self.repeated(typed)]
         every = taken if before is None else pd.concat([before, taken], ignore_index=True)
         computed = self.features.compute(every).iloc[len(every) - len(taken) :].set_axis(taken.index)
-        return MeasuredRows(self._joined(frame, computed, quarantine), quarantine, taken)
+        return FeaturedRows(self._joined(frame, computed, quarantine), quarantine, taken)
 
     def push(
         self,
@@ -243,7 +240,7 @@ class FeatureEngine:
         now: pd.Timestamp | None = None,
         known: Callable[[pd.Series], NDArray[np.bool_]] | None = None,
         typed: pd.DataFrame | None = None,
-    ) -> MeasuredRows:
+    ) -> FeaturedRows:
         """Add the features of new rows, which then belong to the past; rows that come too late are quarantined.
 
         - ``now``: Rows later than this, and the configured seconds, are quarantined.
@@ -256,7 +253,7 @@ class FeatureEngine:
         if known is not None and self.features.key is not None:
             again = again | known(typed[self.features.key])
         taken = typed[~again]
-        return MeasuredRows(self._joined(frame, self.history.push(taken), quarantine), quarantine, taken)
+        return FeaturedRows(self._joined(frame, self.history.push(taken), quarantine), quarantine, taken)
 
     def beside(self, history: History, rows: KnownBy) -> FeatureEngine:
         """An engine that goes on from the past of some rows' entities; what it takes leaves that past as it is."""
@@ -269,50 +266,6 @@ class FeatureEngine:
         moment: np.datetime64 = naive_utc(now).to_datetime64()
         return moment + np.timedelta64(int(self.section.ahead * MICROSECONDS["s"]), "us")
 
-    def read_one(self, row: Mapping[str, Any], *, latest: np.datetime64) -> dict[str, Any]:
-        """One new row as ``History.push_one`` takes it.
-
-        - ``latest``: the latest time that it may have.
-
-        Raises ``NotPlainError`` if it takes a frame to read it, or to say why it cannot have features.
-        """
-        if not self._names.isdisjoint(row):
-            raise NotPlainError
-        typed = self.reader.read_one(row)
-        self.check_one(typed, latest=latest)
-        return typed
-
-    def check_one(self, typed: Mapping[str, Any], *, latest: np.datetime64) -> None:
-        """Raise ``NotPlainError`` if something may keep a row, as the reader returns it, from having features."""
-        features = self.features
-        if typed[features.time] > latest:
-            raise NotPlainError
-        if features.money.column in typed and not features.money.takes_one(typed):
-            raise NotPlainError
-
-    def measure_one(
-        self, history: History, typed: Mapping[str, Any], known_by: KnownBy, beside: Iterable[Mapping[str, Any]]
-    ) -> dict[str, float]:
-        """The features of one row as ``push`` would give them; the history stays as it is.
-
-        - ``typed``, ``beside``: the row, and others that may be in its past as well, as ``read_one`` returns them.
-        - ``known_by``: the row's entities.
-
-        Raises ``NotPlainError`` if the row comes too late, or is one that no history takes.
-        """
-        time, key = self.features.time, self.features.key
-        open_from = -math.inf if history.latest is None else history.latest - history.lateness
-        others = [each for each in beside if to_microseconds(each[time]) >= open_from]
-        past = excerpt(history, known_by)
-        try:
-            if key is not None:
-                before = [each for each in others if (each[time], each[key]) < (typed[time], typed[key])]
-                for each in sorted(before, key=lambda each: (each[time], each[key])):
-                    past.learn_one(each)
-            return past.push_one(typed)
-        except (DataError, TypeError):
-            raise NotPlainError from None
-
     @property
     def reach(self) -> pd.Timedelta:
         """How far back the features look."""
@@ -322,7 +275,7 @@ class FeatureEngine:
         """The columns that features need of the rows that can have features, whenever they come."""
         return self._usable(frame, self.features.faults, None)[0]
 
-    def measure(self, frame: pd.DataFrame, *, now: pd.Timestamp | None = None) -> tuple[MeasuredRows, str]:
+    def measure(self, frame: pd.DataFrame, *, now: pd.Timestamp | None = None) -> tuple[FeaturedRows, str]:
         """Add the features of a file of rows, and say how if it is not as of new rows; see ``push``.
 
         If most rows are older than the end of the past, such as those it was learnt from, all are measured among

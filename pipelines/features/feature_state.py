@@ -15,21 +15,19 @@ from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pandas as pd
 import sqlalchemy as sa
-from numpy.typing import NDArray
 
 from detector.cleaning.values import read_dates
 from detector.errors import BundleError
 from detector.features import History
 from pipelines.config import Config
-from pipelines.features import kept, rebuild
+from pipelines.features import rebuild, stored_history
 from pipelines.features.engine import (
     PAST,
     ROWS,
+    FeaturedRows,
     FeatureEngine,
-    MeasuredRows,
     feature_engine_of,
     history_folder,
     report_known,
@@ -38,11 +36,12 @@ from pipelines.features.frames import joined, slices
 from pipelines.features.snapshots import Snapshots
 from pipelines.ingest.batch import InputBatch
 from pipelines.ingest.contract import FollowedSource
+from pipelines.ingest.dedupe import KnownKeys
 from pipelines.jobs.context import ProcessCache
 from pipelines.sinks.quarantine import QuarantineSink
 from pipelines.store import Batch, Store
 
-log = logging.getLogger("detector.past")
+log = logging.getLogger("detector.features")
 
 MOST_ROWS, BATCHES = 500_000, 100
 """After so many rows or batches a snapshot is written, and the files before it are deleted."""
@@ -52,8 +51,6 @@ MOST_LATE = 0.1
 LEAST_HELD = 100e6
 """Bytes of changes that a past on disk may hold in memory in any case: fewer, and it would be written too often."""
 LOOK_EVERY = timedelta(days=1)
-
-Known = Callable[[pd.Series], NDArray[np.bool_]]
 
 
 def feature_state_of(config: Config, store: Store, cache: ProcessCache) -> FeatureState | None:
@@ -100,7 +97,13 @@ class FeatureState:
         self._trained: tuple[object, History] | None = None
 
     def measure(
-        self, batch: InputBatch, followed: FollowedSource, quarantine: QuarantineSink, *, known: Known, now: datetime
+        self,
+        batch: InputBatch,
+        followed: FollowedSource,
+        quarantine: QuarantineSink,
+        *,
+        known: KnownKeys,
+        now: datetime,
     ) -> InputBatch:
         """The rows of a new batch with their features. They are read as a whole: an entity's lie in any order.
 
@@ -160,7 +163,7 @@ class FeatureState:
 
         Raises ``BundleError, DataError`` if it could not: scoring waits then, see ``_begin``.
         """
-        file = kept.kept(self.folder.parent / PAST)
+        file = stored_history.find(self.folder.parent / PAST)
         stamp = (file.stat().st_mtime_ns, file.stat().st_size) if file.exists() else None
         if self._checked == stamp and stamp is not None:
             return
@@ -219,8 +222,8 @@ class FeatureState:
         return rows
 
     def _push(
-        self, rows: pd.DataFrame, mark: int, followed: FollowedSource, *, known: Known, now: datetime
-    ) -> MeasuredRows:
+        self, rows: pd.DataFrame, mark: int, followed: FollowedSource, *, known: KnownKeys, now: datetime
+    ) -> FeaturedRows:
         """The rows with their features; a past on disk of which a part turns out to be broken is built anew first."""
         try:
             return self.engine.push(rows, now=pd.Timestamp(now), known=known)
@@ -290,7 +293,7 @@ class FeatureState:
 
     def _begins_with(self, times: pd.Series) -> History:
         """What the very first rows go on from: as it is if there is something, or what training left, or nothing."""
-        file = kept.kept(self.folder.parent / PAST)
+        file = stored_history.find(self.folder.parent / PAST)
         stamp = file.stat().st_mtime_ns if file.exists() else None
         if self.engine.history.latest is not None:
             return self.engine.history

@@ -16,6 +16,7 @@ from detector.cleaning.plain import NotPlainError
 from detector.features.excerpt import KnownBy
 from detector.features.one_row import entity_name
 from pipelines.features.engine import FeatureEngine
+from pipelines.features.one_row import check_one
 from pipelines.features.plain_frame import framed, plain
 
 Entity = tuple[tuple[str, ...], str]
@@ -78,17 +79,17 @@ class HeldByEntity:
         return {key for entity in rows.entities() for key in self._keys.get(entity, ())}
 
     def read(self, key: str, *, latest: np.datetime64) -> Mapping[str, Any]:
-        """One as ``FeatureEngine.read_one`` returns it.
+        """One as ``read_one`` returns it.
 
         Raises ``NotPlainError`` if it takes a frame to say what is known of it.
         """
-        self.engine.check_one(self._typed[key], latest=latest)
+        check_one(self.engine, self._typed[key], latest=latest)
         if self._is_told(key):
             raise NotPlainError
         return self._typed[key]
 
     def _read(self, row: Mapping[str, Any]) -> dict[str, Any] | None:
-        """An event as ``FeatureEngine.read_one`` returns it; None if it has no time."""
+        """An event as ``read_one`` returns it; None if it has no time."""
         reader, time = self.engine.reader, self.engine.features.time
         try:
             return reader.read_one(row)

@@ -19,7 +19,7 @@ from sqlalchemy.orm import Session
 
 from detector.features import History
 from detector.features.excerpt import KnownBy
-from pipelines.features.engine import FeatureEngine, MeasuredRows
+from pipelines.features.engine import FeaturedRows, FeatureEngine
 from pipelines.features.held_by_entity import HeldByEntity, HeldRow
 from pipelines.features.plain_frame import framed
 from pipelines.store import Store, chunks
@@ -94,7 +94,7 @@ class HeldEvents:
     def read_near(
         self, engine: FeatureEngine, row: KnownBy, *, latest: np.datetime64, but: Callable[[str], bool]
     ) -> list[Mapping[str, Any]]:
-        """The same for one event, as ``FeatureEngine.read_one`` returns them.
+        """The same for one event, as ``read_one`` returns them.
 
         - ``latest``: the latest time that one may have.
         - ``but``: says of a key whether it is left out.
@@ -180,7 +180,7 @@ def measure_ahead(
     now: datetime,
     typed: pd.DataFrame,
     known_by: KnownBy,
-) -> MeasuredRows:
+) -> FeaturedRows:
     """The features of rows as the next batch would give them; history and engine stay as they are.
 
     - ``held``: other events that count as well, under labels that are none of ``frame``.

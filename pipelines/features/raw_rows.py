@@ -21,8 +21,8 @@ import pandas as pd
 from detector.atomic import write_whole
 from detector.features import History, Wording
 from pipelines.config import Config
-from pipelines.features import kept
-from pipelines.features.engine import PAST, FeatureEngine, MeasuredRows
+from pipelines.features import stored_history
+from pipelines.features.engine import PAST, FeaturedRows, FeatureEngine
 from pipelines.features.wording import wording_of
 from pipelines.sources.formats import frame_with_formats
 
@@ -51,7 +51,7 @@ class RawInput:
         place.mkdir()
         write_whole(place / SETTINGS, json.dumps(self.settings, indent=1))
         if self.history is not None:
-            kept.keep(self.history.copy(), place / PAST, most=math.inf)
+            stored_history.keep(self.history.copy(), place / PAST, most=math.inf)
 
 
 class RawRows:
@@ -74,10 +74,10 @@ class RawRows:
         if not (place / SETTINGS).is_file():
             return None
         settings = json.loads((place / SETTINGS).read_text(encoding="utf-8"))
-        history = kept.recall(place / PAST) if kept.kept(place / PAST).exists() else None
+        history = stored_history.recall(place / PAST) if stored_history.find(place / PAST).exists() else None
         return cls(RawInput(settings, history))
 
-    def prepare(self, frame: pd.DataFrame) -> MeasuredRows:
+    def prepare(self, frame: pd.DataFrame) -> FeaturedRows:
         """The rows with their features, and those that cannot have any.
 
         - ``frame``: indexed from 0.
@@ -86,5 +86,5 @@ class RawRows:
         """
         frame = frame_with_formats(frame, self.formats)
         if self.engine is None:
-            return MeasuredRows(frame, pd.DataFrame({"row": [], "reason": []}), frame)
+            return FeaturedRows(frame, pd.DataFrame({"row": [], "reason": []}), frame)
         return self.engine.after(frame)

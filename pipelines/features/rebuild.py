@@ -20,11 +20,11 @@ import pandas as pd
 
 from detector.atomic import whole_folder
 from detector.features import History
-from pipelines.features import kept
+from pipelines.features import stored_history
 from pipelines.features.engine import FeatureEngine
 from pipelines.features.spool import BUCKETS, Spool
 
-log = logging.getLogger("detector.past")
+log = logging.getLogger("detector.features")
 
 MOST_HELD = 2_000_000
 """Rows that are held at once: of more, the past is built in parts."""
@@ -107,7 +107,7 @@ def _in_parts(
     history = load_spilled(built)
     if sum(held for _, held in made) < engine.most_bytes:
         into_memory(history)
-        kept.remove(built)
+        stored_history.remove(built)
     return history, rows - len(again)
 
 

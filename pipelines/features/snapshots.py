@@ -12,11 +12,11 @@ import pandas as pd
 from detector.atomic import whole_file
 from detector.errors import BundleError
 from detector.features import History, load_history
-from pipelines.features import kept
+from pipelines.features import stored_history
 from pipelines.features.engine import FeatureEngine
 from pipelines.testing.failpoints import failpoint
 
-log = logging.getLogger("detector.past")
+log = logging.getLogger("detector.features")
 
 SNAPSHOT = re.compile(r"past-(\d{8})\.(npz|state)")
 
@@ -36,7 +36,7 @@ class Snapshots:
         """The latest snapshot that is not ahead of the database, if it is of these features and of the same sources."""
         numbers = sorted(self._paths())
         for number in [each for each in numbers if each > mark]:  # the database was set back
-            kept.remove(self._paths()[number])
+            stored_history.remove(self._paths()[number])
         fitting = [each for each in numbers if each <= mark]
         if not fitting:
             return 0, None
@@ -51,19 +51,19 @@ class Snapshots:
     def write(self, mark: int) -> None:
         """Write the history, then delete what it makes needless."""
         self.folder.mkdir(parents=True, exist_ok=True)
-        kept.forget_idle(self.engine.history)
+        stored_history.forget_idle(self.engine.history)
         failpoint("past.snapshot")
         place = self.folder / f"past-{mark:08d}"
-        written = kept.keep(self.engine.history, place, most=self.engine.most_bytes)
+        written = stored_history.keep(self.engine.history, place, most=self.engine.most_bytes)
         if written.is_file():
             _sync(written)
         failpoint("past.snapped")
         for path in self.folder.iterdir():
             number = int("".join(filter(str.isdigit, path.name)) or 0)
             if number < mark or (number == mark and path.suffix == ".parquet") or path.suffix == ".part":
-                kept.remove(path)
-        for path in kept.leftovers(self.folder):
-            kept.remove(path)
+                stored_history.remove(path)
+        for path in stored_history.leftovers(self.folder):
+            stored_history.remove(path)
 
     def keep(self, batch: int, added: pd.DataFrame) -> None:
         """Write down what a batch adds; doing it twice is the same as doing it once."""
@@ -79,7 +79,7 @@ class Snapshots:
 
     def _paths(self) -> dict[int, Path]:
         found = {match[1] for path in self.folder.glob("past-*") if (match := SNAPSHOT.fullmatch(path.name))}
-        return {int(number): kept.kept(self.folder / f"past-{number}") for number in found}
+        return {int(number): stored_history.find(self.folder / f"past-{number}") for number in found}
 
 
 def _sync(path: Path) -> None:

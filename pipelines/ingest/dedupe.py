@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
+
+KnownKeys = Callable[[pd.Series], NDArray[np.bool_]]
+"""Which keys have scores from another batch."""
 
 
 class KeyLedger:

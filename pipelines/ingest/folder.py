@@ -25,7 +25,7 @@ from pipelines.ingest.listing import FileStat, base_of, list_files
 from pipelines.store import SourceFile, Store
 from pipelines.testing.failpoints import failpoint
 
-log = logging.getLogger("detector.intake")
+log = logging.getLogger("detector.ingest")
 
 MOST_FILES = 1_000
 

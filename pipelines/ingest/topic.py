@@ -20,7 +20,7 @@ from pipelines.sources.topic import Offsets, Topic, as_text, event_of
 from pipelines.store import Cursor, Store
 from pipelines.testing.failpoints import failpoint
 
-log = logging.getLogger("detector.intake")
+log = logging.getLogger("detector.ingest")
 
 BATCH = 65_536
 

@@ -11,7 +11,7 @@ from pipelines.ingest.listing import base_of
 from pipelines.progress import counted
 from pipelines.sources import Source, open_source
 
-log = logging.getLogger("detector.sources")
+log = logging.getLogger("detector.ingest")
 
 MOST_NAMED = 5
 

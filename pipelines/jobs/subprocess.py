@@ -18,7 +18,7 @@ from detector.errors import DetectorError, SettingError
 from pipelines.config import TEXT_VARIABLE
 from pipelines.jobs.context import Context, JobOutcome, StoppedError
 
-log = logging.getLogger("detector.commands")
+log = logging.getLogger("detector.jobs")
 
 COMPLAINT, SAID = 2_000, 50_000
 """Characters at the end of what a command wrote to standard error and to standard output that are read."""

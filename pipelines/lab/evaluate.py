@@ -17,12 +17,10 @@ from detector.persist import bundle
 from pipelines.config import Config
 from pipelines.factory.detector import training_of
 from pipelines.factory.kinds import KINDS
-from pipelines.features.engine import feature_engine_of
-from pipelines.ingest.usable import open_usable
+from pipelines.features.raw_source import RawSource
 from pipelines.progress import progress
 from pipelines.reports.content import ReportContent
 from pipelines.reports.page import check_page, write_report
-from pipelines.sources import open_source
 
 if TYPE_CHECKING:
     from detector.lab.report import Comparison
@@ -122,19 +120,17 @@ def _rows(config: Config, scorer: bundle.Scorer, place: str | None, *, now: date
 
     Of the rows that were learnt from, features are measured as in training; others go on from the past it left.
     """
-    source = open_usable(config) if place is None else open_source(config.source.at(place))
-    engine = feature_engine_of(config, trained=place is not None)
-    given = scorer.schema if engine is None else scorer.schema.without(engine.features.names)
-    given.check(source.columns())
-    kind = KINDS[config.kind]
-    frame = kind.read(source, config, lambda _: None)
-    if engine is not None:
-        moment = pd.Timestamp(now)
-        measured = engine.compute(frame, now=moment) if place is None else engine.measure(frame, now=moment)[0]
-        frame = measured.rows
+    raw, kind = RawSource.open(config, scorer.schema, place=place, trained=place is not None), KINDS[config.kind]
+    frame = kind.read(raw.source, config, lambda _: None)
+    if raw.engine is not None and place is None:
+        frame = raw.engine.compute(frame, now=pd.Timestamp(now)).rows
+    else:
+        frame = raw.measure(frame, now=now)[0].rows
     rows = kind.normal(clean(frame, scorer.schema).rows, scorer)
     if len(rows) < 20:
-        raise DataError(f"Expected at least 20 usable rows, received {len(rows)} from {source.describe()}. Give more.")
+        raise DataError(
+            f"Expected at least 20 usable rows, received {len(rows)} from {raw.source.describe()}. Give more."
+        )
     return rows
 
 

@@ -133,7 +133,7 @@ def watch(config: Config, *, now: datetime) -> DriftReport:
     frame, until = _new_rows(open_usable(config), config, since=since, now=now)
     rows = clean(frame, champion.schema).rows if len(frame) else pd.DataFrame()
     if len(rows):
-        rows = rows[champion.can_judge(rows)]
+        rows = rows[champion.can_score(rows)]
     if len(rows) < settings.least_rows:
         return _nothing(
             f"{counted(len(rows))} came since the last look; `drift.least_rows` asks for {settings.least_rows:,}."

@@ -12,7 +12,7 @@ from sqlalchemy.orm import Session
 
 from detector.explain.reason import RULE
 from pipelines.config import Config
-from pipelines.rules.kept import HeldRule, held_rules
+from pipelines.rules.stored import HeldRule, held_rules
 from pipelines.store.alert_tables import Alert, Answer
 from pipelines.store.rule_tables import RuleHits
 

@@ -16,7 +16,7 @@ from pipelines.config import Config
 from pipelines.jobs.context import ProcessCache
 from pipelines.rules.book import RuleBook, Tally
 from pipelines.rules.checked import book_of
-from pipelines.rules.kept import FAILED, held_rules, in_force, last_change, note_file, set_state
+from pipelines.rules.stored import FAILED, held_rules, in_force, last_change, note_file, set_state
 from pipelines.store import Batch, Store, existing_store
 from pipelines.store.rule_tables import RuleHits
 

@@ -31,6 +31,7 @@ from pipelines.features.feature_state import FeatureState, feature_state_of
 from pipelines.features.held_events import release
 from pipelines.ingest.batch import InputBatch, ReadFacts
 from pipelines.ingest.contract import FollowedSource
+from pipelines.ingest.dedupe import KnownKeys
 from pipelines.ingest.followed import open_followed
 from pipelines.ingest.provenance import with_provenance
 from pipelines.jobs.context import Context
@@ -38,8 +39,8 @@ from pipelines.prefetch import prefetch
 from pipelines.rules.book import RuleRun
 from pipelines.rules.names import FOR_ALERTS
 from pipelines.rules.serving import keep_tallies, note_rules, rule_book_of, switch_off
-from pipelines.scoring.contract import Around, BatchContext, BatchScorer, Known, ScoredBatch, nothing_known
-from pipelines.scoring.on_request import flagged_by_day
+from pipelines.scoring.contract import AdjacentBatches, BatchContext, BatchScorer, ScoredBatch, nothing_known
+from pipelines.scoring.event_scorer import flagged_by_day
 from pipelines.scoring.series_tails import keep_memory, load_memory
 from pipelines.scoring.shadow import ShadowTrial
 from pipelines.scoring.staleness import with_notices
@@ -186,7 +187,7 @@ class Scoring:
         mode: Mode,
         finish: Finish,
         rows: InputBatch | None = None,
-        around: Around | None = None,
+        around: AdjacentBatches | None = None,
     ) -> BatchOutcome:
         """Read, score, stage; then put everything in its place in one transaction, which ``finish`` completes.
 
@@ -216,10 +217,12 @@ class Scoring:
         self.followed.settle(session, window, facts, batch=batch.id, now=self.context.now)
         batch.window = window
 
-    def _stage(self, batch: Batch, rows: InputBatch, folder: Path, mode: Mode, around: Around | None) -> BatchOutcome:
+    def _stage(
+        self, batch: Batch, rows: InputBatch, folder: Path, mode: Mode, around: AdjacentBatches | None
+    ) -> BatchOutcome:
         """Score a batch and write its scores to where nobody sees them yet."""
         config, now = self.context.config, self.context.now
-        known: Known = partial(self.sink.known, batch=batch.id, thoroughly=mode == "backfill")
+        known: KnownKeys = partial(self.sink.known, batch=batch.id, thoroughly=mode == "backfill")
         if around is not None:
             now, known = batch.claimed_at, nothing_known
         memory = load_memory(self.store, self.source) if mode == "score" and self.scorer.goes_on else None

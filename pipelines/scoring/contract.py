@@ -17,15 +17,11 @@ from detector.cleaning.values import read_names
 from detector.decide.days import Used
 from detector.schema import Schema
 from pipelines.ingest.batch import InputBatch
-from pipelines.ingest.dedupe import KeyLedger
+from pipelines.ingest.dedupe import KeyLedger, KnownKeys
 from pipelines.sinks.quarantine import QuarantineSink
 
 if TYPE_CHECKING:  # scoring a file needs no database
     from pipelines.rules.book import RuleRun
-
-
-Known = Callable[[pd.Series], NDArray[np.bool_]]
-"""Which keys have scores from another batch."""
 
 
 def nothing_known(keys: pd.Series) -> NDArray[np.bool_]:
@@ -49,7 +45,7 @@ def _no_progress(rows: int) -> None:
 
 
 @dataclass(frozen=True)
-class Around:
+class AdjacentBatches:
     """The batches around one that is scored again, each with the time at which it was taken.
 
     - ``before``, ``after``: Nearest first; opened as far as scores hang on their rows.
@@ -80,11 +76,11 @@ class BatchContext:
     quarantine: QuarantineSink
     now: datetime
     used: Used | None = None
-    known: Known = nothing_known
+    known: KnownKeys = nothing_known
     checkpoint: Callable[[], None] = lambda: None
     advance: Callable[[int], None] = _no_progress
     memory: bytes | None = None
-    around: Around | None = None
+    around: AdjacentBatches | None = None
     rules: RuleRun | None = None
 
 

@@ -20,16 +20,13 @@ from detector.persist import bundle
 from pipelines.alerts.message.words import rarity
 from pipelines.config import Config
 from pipelines.factory.detector import policy_of
-from pipelines.features.engine import feature_engine_of
+from pipelines.features.raw_source import RawSource
 from pipelines.features.wording import wording_of
-from pipelines.ingest.usable import open_usable
 from pipelines.listing import Cell, Column, Listing
 from pipelines.progress import counted, percent, progress
 from pipelines.rules.book import RuleRun
 from pipelines.rules.names import typed
 from pipelines.scoring.standing_rules import standing_rules
-from pipelines.scoring.table import read_columns
-from pipelines.sources import open_source
 
 MOST_REASONS = 10
 
@@ -121,18 +118,12 @@ def explain(config: Config, key: str, *, input: str | None, now: datetime) -> Ex
     scorer = bundle.load(config.bundle.resolve())
     if not isinstance(scorer, TabularScorer):
         raise SettingError("`detector explain` is for rows of tables. Of sensors, the file of events has the reasons.")
-    source = open_usable(config) if input is None else open_source(config.source.at(input))
-    engine = feature_engine_of(config, trained=True)
-    given = scorer.schema if engine is None else scorer.schema.without(engine.features.names)
-    given.check(source.columns())
-    columns = read_columns(source.columns(), given, engine, also=config.columns.for_rules)
-    with progress("Reading", total=source.estimate()) as advance:
-        frame = source.read(columns=columns, numeric=given.numeric, advance=advance)
+    raw = RawSource.open(config, scorer.schema, place=input)
+    frame = raw.read(also=config.columns.for_rules)
     label = _find(frame, scorer.schema.key, key)
-    if engine is not None:
-        measured, _ = engine.measure(frame, now=pd.Timestamp(now))
-        _refuse(measured.quarantine, label, key)
-        frame = measured.rows
+    measured, _ = raw.measure(frame, now=now)
+    _refuse(measured.quarantine, label, key)
+    frame = measured.rows
     cleaned = clean(frame, scorer.schema, positions=frame.index)
     _refuse(cleaned.quarantine, label, key)
     policy = policy_of(config.policy, scorer.schema)

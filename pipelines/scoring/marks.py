@@ -21,7 +21,7 @@ _ASKED = sa.select(
 )
 
 
-class Marks(NamedTuple):
+class LatestMarks(NamedTuple):
     """What has come last; each is the number of a record, 0 before the first, and found at once however many there are.
 
     - ``rule_change``: The last change of a rule.
@@ -36,7 +36,7 @@ class Marks(NamedTuple):
     last_held: int
 
 
-def marks_of(session: Session, source: str) -> Marks:
+def marks_of(session: Session, source: str) -> LatestMarks:
     """The marks of a source."""
     found = session.connection().execute(_ASKED, {"source": source}).one()
-    return Marks(*(mark or 0 for mark in found))
+    return LatestMarks(*(mark or 0 for mark in found))

@@ -27,12 +27,12 @@ from detector.schema import Schema
 from pipelines.config import Config, OutputSection
 from pipelines.factory.detector import exploration_of, policy_of
 from pipelines.factory.gates import gated
-from pipelines.features.engine import FeatureEngine, feature_engine_of
+from pipelines.features.engine import FeatureEngine
 from pipelines.features.frames import joined, slices
+from pipelines.features.raw_source import RawSource
 from pipelines.features.wording import wording_of
 from pipelines.ingest.batch import InputBatch, ReadFacts
 from pipelines.ingest.dedupe import KeyLedger
-from pipelines.ingest.usable import open_usable
 from pipelines.prefetch import prefetch
 from pipelines.progress import progress
 from pipelines.rules.names import FOR_ALERTS
@@ -40,11 +40,11 @@ from pipelines.scoring.contract import BatchContext, ScoredBatch, each_once, ent
 from pipelines.scoring.reports import REASON, RuleCount, ScoreReport, SeriesReport
 from pipelines.scoring.series_spool import SeriesSpool
 from pipelines.scoring.standing_rules import standing_rules
-from pipelines.scoring.table import TableBatchScorer, read_columns
+from pipelines.scoring.table import TableBatchScorer
 from pipelines.scoring.written import as_written
 from pipelines.sinks.files import open_sink
 from pipelines.sinks.quarantine import QuarantineSink
-from pipelines.sources import Source, open_source
+from pipelines.sources import Source
 
 if TYPE_CHECKING:
     from pipelines.rules.book import RuleRun
@@ -95,17 +95,14 @@ def score(
     started = time.perf_counter()
     folder = config.bundle.resolve()  # a link to a bundle may be moved to another one meanwhile
     scorer, version = bundle.load(folder), bundle.fingerprint(folder)
-    source = open_usable(config) if input is None else open_source(config.source.at(input))
+    raw = RawSource.open(config, scorer.schema, place=input)
     target = config.output.at(output) if output is not None else config.output
-    engine = feature_engine_of(config, trained=True)
-    given = scorer.schema if engine is None else scorer.schema.without(engine.features.names)
-    given.check(source.columns())
-    run = _Run(config, source, target, version, now, started)
+    run = _Run(config, raw.source, target, version, now, started)
     if isinstance(scorer, SequenceScorer):
         return _score_series(run, gated(scorer, config))
-    wanted = read_columns(source.columns(), given, engine, also=config.columns.for_rules)
-    rows = InputBatch(wanted, lambda facts: _read(source, facts, columns=wanted, numeric=given.numeric))
-    return _score_table(run, scorer, rows, engine)
+    wanted = raw.columns(also=config.columns.for_rules)
+    rows = InputBatch(wanted, lambda facts: _read(raw.source, facts, columns=wanted, numeric=raw.schema.numeric))
+    return _score_table(run, scorer, rows, raw.engine)
 
 
 def _score_table(run: _Run, scorer: TabularScorer, rows: InputBatch, engine: FeatureEngine | None) -> ScoreReport:

@@ -17,13 +17,13 @@ from pipelines.ingest.batch import InputBatch, ReadFacts
 from pipelines.ingest.contract import LeftOut
 from pipelines.jobs.context import Context, JobOutcome
 from pipelines.scoring.batch_transaction import Scoring
-from pipelines.scoring.contract import Around
+from pipelines.scoring.contract import AdjacentBatches
 from pipelines.scoring.job import Totals
 from pipelines.scoring.load import load_scorer
 from pipelines.store import Audit, Batch
 from pipelines.store.trail import who
 
-log = logging.getLogger("detector.again")
+log = logging.getLogger("detector.score")
 
 
 def backfill(context: Context) -> JobOutcome:
@@ -123,7 +123,7 @@ def _moment(text: str, context: Context) -> datetime:
     return moment.replace(tzinfo=context.now.tzinfo) if moment.tzinfo is None else moment
 
 
-def _around(scoring: Scoring, batch: Batch) -> Around:
+def _around(scoring: Scoring, batch: Batch) -> AdjacentBatches:
     """The batches before and after one, as far as their rows are there, and what names the rows that it scored."""
     found = sa.select(Batch).where(Batch.source == scoring.source, Batch.state == "done", Batch.purpose == "score")
     with scoring.store.read() as session:
@@ -136,7 +136,7 @@ def _around(scoring: Scoring, batch: Batch) -> Around:
                 return
             yield _opened(scoring, other), other.claimed_at
 
-    return Around(
+    return AdjacentBatches(
         before=opened(each for each in reversed(batches) if each.id < batch.id),
         after=opened(each for each in batches if each.id > batch.id),
         scored=scoring.sink.keys_of(batch.id),

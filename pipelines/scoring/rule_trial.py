@@ -27,9 +27,9 @@ from detector.schema import Schema
 from pipelines.config import Config, RuleSection
 from pipelines.config.masking import masks_of
 from pipelines.factory.detector import policy_of
-from pipelines.features.engine import FeatureEngine, feature_engine_of
+from pipelines.features.engine import FeatureEngine
 from pipelines.features.frames import slices
-from pipelines.ingest.usable import open_usable
+from pipelines.features.raw_source import RawSource
 from pipelines.jobs.context import ProcessCache
 from pipelines.labels.feedback import Statements
 from pipelines.labels.known import known_labels, with_report_time
@@ -37,10 +37,9 @@ from pipelines.progress import counted, progress
 from pipelines.rules.book import RuleRun
 from pipelines.rules.checked import book_of
 from pipelines.rules.expression import Condition
-from pipelines.rules.kept import HeldRule, in_force
 from pipelines.rules.names import Names, typed
-from pipelines.rules.trial import Overlap, RuleTrial
-from pipelines.scoring.table import read_columns
+from pipelines.rules.stored import HeldRule, in_force
+from pipelines.rules.trial_report import Overlap, RuleTrial
 
 MOST_EXAMPLES = 10
 TRIED = "tried"
@@ -180,24 +179,18 @@ def _rows(
     most: int | None,
 ) -> tuple[pd.DataFrame, NDArray[np.float64], list[str]]:
     """Cleaned rows of the time with the extra columns of rules, what is known of each, and what is to be said."""
-    engine = feature_engine_of(config, trained=False)
     schema = scorer.schema
-    given = schema if engine is None else schema.without(engine.features.names)
-    source, time = open_usable(config), schema.time
-    given.check(source.columns())
-    also = [*config.columns.for_rules, *(each for each in (schema.label, config.features.reported) if each)]
-    columns = read_columns(source.columns(), given, engine, also=also)
-    with progress("Reading", total=source.estimate()) as advance:
-        frame = source.read(columns=columns, numeric=given.numeric, advance=advance)
+    raw, time = RawSource.open(config, schema, place=None, trained=False), schema.time
+    told = [name for name in (schema.label, config.features.reported) if name]
+    frame = raw.read(also=[*config.columns.for_rules, *told])
     notes: list[str] = []
     if time is None and (since or until or days):
         raise DataError("Rows have no time (`columns.time`), so none can be chosen by it. Leave the times out.")
     when = None if time is None else read_dates(frame[time])[0]
     if when is not None and days is not None and when.notna().any():
         since = (when.max() - timedelta(days=days)).to_pydatetime()
-    if engine is not None:
-        measured = engine.compute(_recent(frame, when, since, engine), now=pd.Timestamp(now))
-        frame = measured.rows
+    if raw.engine is not None:
+        frame = raw.engine.compute(_recent(frame, when, since, raw.engine), now=pd.Timestamp(now)).rows
     cleaned = clean(frame, schema, positions=frame.index)
     rows = cleaned.rows
     if time is not None:

@@ -14,7 +14,7 @@ from detector.arrays import Flags
 from pipelines.config import Config
 from pipelines.config.rules import RuleSection
 from pipelines.rules.book import version_of
-from pipelines.rules.kept import held_rules, in_force
+from pipelines.rules.stored import held_rules, in_force
 from pipelines.store import Store
 
 HITS = "rules_hit"

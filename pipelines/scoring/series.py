@@ -27,9 +27,9 @@ from pipelines.alerts.grouping.events import EVENT_REASONS, HELD
 from pipelines.ingest.batch import InputBatch
 from pipelines.ingest.dedupe import KeyLedger
 from pipelines.ingest.provenance import with_provenance
-from pipelines.scoring.contract import Around, BatchContext, ScoredBatch, each_once, entities_of
+from pipelines.scoring.contract import AdjacentBatches, BatchContext, ScoredBatch, each_once, entities_of
 from pipelines.scoring.reports import none_of
-from pipelines.scoring.series_replay import Wanted, as_they_came, read_around
+from pipelines.scoring.series_replay import SeriesCoverage, as_they_came, read_around
 from pipelines.scoring.series_tails import decode, encode
 from pipelines.scoring.staleness import FORGOTTEN, Staleness, notices_of
 from pipelines.sinks.batch_sink import ROW_COLUMNS, row_names
@@ -145,7 +145,7 @@ class SeriesBatchScorer:
             is_kept = kept == number
             yield Tail(tail.rows[is_kept], tail.waiting[is_kept]), rows[fresh == number]
 
-    def _score_again(self, batch: InputBatch, around: Around, context: BatchContext) -> ScoredBatch:
+    def _score_again(self, batch: InputBatch, around: AdjacentBatches, context: BatchContext) -> ScoredBatch:
         """Score the rows that a batch had scored, among those of the batches around it."""
         own = self._read(batch, context)
         if own is None:
@@ -157,7 +157,7 @@ class SeriesBatchScorer:
                 rows = self._read(other, replace(context, quarantine=seen, now=moment))
                 return own.iloc[:0] if rows is None else rows
 
-            wanted = Wanted(self.scorer, around.scored, named_by, lateness=self.lateness)
+            wanted = SeriesCoverage(self.scorer, around.scored, named_by, lateness=self.lateness)
             before, after = read_around(own, around, read=read, wanted=wanted)
         rows, late = as_they_came(self.scorer, [*before, own, *after], own=len(before), lateness=self.lateness)
         context.quarantine.write(_quarantined(late))

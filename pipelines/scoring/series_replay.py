@@ -13,7 +13,7 @@ from detector.detectors.series.stream import late_rows, newest_of, reach_of
 from detector.errors import DataError
 from pipelines.ingest.batch import InputBatch
 from pipelines.ingest.dedupe import KeyLedger
-from pipelines.scoring.contract import Around
+from pipelines.scoring.contract import AdjacentBatches
 from pipelines.sinks.batch_sink import row_names
 
 SLACK = timedelta(days=1)
@@ -21,7 +21,11 @@ SLACK = timedelta(days=1)
 
 
 def read_around(
-    own: pd.DataFrame, around: Around, *, read: Callable[[InputBatch, datetime], pd.DataFrame], wanted: Wanted
+    own: pd.DataFrame,
+    around: AdjacentBatches,
+    *,
+    read: Callable[[InputBatch, datetime], pd.DataFrame],
+    wanted: SeriesCoverage,
 ) -> tuple[list[pd.DataFrame], list[pd.DataFrame]]:
     """The rows of the batches before and after, in the order they came, as far as scores hang on them.
 
@@ -78,7 +82,7 @@ def as_they_came(
     return pd.concat(kept), refused
 
 
-class Wanted:
+class SeriesCoverage:
     """How much of each series has been read, beside what the scores of some rows hang on.
 
     - ``scorer``: The detector.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, MutableMapping, Sequence
+from collections.abc import Iterator, Mapping, MutableMapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,6 @@ from detector.detectors.table.scorer import TabularScorer
 from detector.detectors.table.scoring import TableScoring
 from detector.features import Wording
 from detector.schema import Schema
-from pipelines.features.engine import FeatureEngine
 from pipelines.ingest.batch import InputBatch
 from pipelines.ingest.dedupe import KeyLedger
 from pipelines.ingest.provenance import with_provenance
@@ -147,13 +146,3 @@ class FrameFolder(MutableMapping[str, pd.DataFrame]):
 
     def __len__(self) -> int:
         return sum(1 for _ in self)
-
-
-def read_columns(
-    columns: Sequence[str], schema: Schema, engine: FeatureEngine | None, *, also: Sequence[str] = ()
-) -> list[str]:
-    """Of the columns that a source has, those that scoring needs, and ``also`` these."""
-    needed = {*schema.features, *(name for role, name in schema.roles.items() if role != "label"), *also}
-    if engine is not None:
-        needed |= set(engine.reader.needs)
-    return [name for name in columns if name in needed]

@@ -293,7 +293,7 @@ class Service:
         return any(lock.locked() for lock in self._in_hand.values())
 
 
-class _Doors:
+class _CurrentApplication:
     """The web application that answers now; another one can take its place, and requests in hand end in theirs."""
 
     def __init__(self, app: ASGIApp) -> None:
@@ -330,7 +330,7 @@ def serve(
         return lambda: serving.turn_to(app)
 
     app, pages = opened(config)
-    serving, service.prepare = _Doors(app), prepare
+    serving, service.prepare = _CurrentApplication(app), prepare
     server = HttpServer(serving, host=config.service.host, port=config.service.port, pages=pages)
 
     last = threading.Timer(2 * config.service.stop_within + LAST_SECONDS, _give_up)

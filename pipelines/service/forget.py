@@ -15,7 +15,7 @@ import sqlalchemy as sa
 
 from detector.errors import DataError, SettingError, SinkError
 from pipelines.alerts.channels.targets import targets_of
-from pipelines.alerts.review.deletion import Marks, delete_alerts_of
+from pipelines.alerts.review.deletion import EntityMarks, delete_alerts_of
 from pipelines.config import Config
 from pipelines.features.deletion import delete_held, delete_past_of
 from pipelines.listing import Column, Listing
@@ -121,7 +121,7 @@ def _delete(config: Config, store: Store, entity: str, *, dry: bool) -> dict[str
     _, keys = delete_scores_of(config, store, entity, dry=True)
     held, held_keys = delete_held(config, store, entity, dry=dry)
     keys |= held_keys
-    found = delete_alerts_of(config, store, Marks.of(config, entity, keys), dry=dry)
+    found = delete_alerts_of(config, store, EntityMarks.of(config, entity, keys), dry=dry)
     found |= {"held events": held, "answered requests": _delete_answers(store, entity, keys, dry=dry)}
     found |= {"views of the queue": _delete_views(store, entity, dry=dry)}
     found |= {
@@ -185,7 +185,7 @@ _TEXTS = ("note", "error", "facts")
 
 
 def _without(text: str, entity: str) -> str:
-    return Marks("", frozenset({entity}), frozenset(), frozenset()).without(text, FORGOTTEN)
+    return EntityMarks("", frozenset({entity}), frozenset(), frozenset()).without(text, FORGOTTEN)
 
 
 def _walk(value: Any, change: Callable[[str], str]) -> Any:

@@ -12,7 +12,7 @@ from pipelines.listing import Cell, Column, Listing
 from pipelines.service.due_times import next_times
 from pipelines.service.scheduler import sections_of
 from pipelines.store import JobState, Run, Store
-from pipelines.store.trail import Wanted, entries
+from pipelines.store.trail import TrailQuery, entries
 
 COLOURS = {"failed": "bold red", "lost": "bold red", "missed": "yellow", "running": "cyan"}
 
@@ -71,7 +71,7 @@ def runs_table(store: Store, last: int) -> Listing:
     return Listing(columns, rows, title="Last runs", empty="Nothing has run yet.")
 
 
-def trail_table(store: Store, wanted: Wanted) -> Listing:
+def trail_table(store: Store, wanted: TrailQuery) -> Listing:
     """What people had done, the latest first."""
     columns = (
         Column("when", head=True),

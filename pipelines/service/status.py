@@ -35,7 +35,7 @@ MOST_NAMED = 5
 
 
 @dataclass(frozen=True)
-class Matter:
+class StatusLine:
     """One thing and how it stands: ok, waits, failed or off; ``todo`` is the command or the step that helps."""
 
     what: str
@@ -50,7 +50,7 @@ class Status:
 
     name: str
     at: datetime
-    matters: list[Matter] = field(default_factory=list)
+    matters: list[StatusLine] = field(default_factory=list)
 
     @property
     def well(self) -> bool:
@@ -87,7 +87,7 @@ def status_of(config: Config, *, now: datetime, place: str) -> Status:
     store = existing_store(config.service.store)
     if store is None:
         said = "it has not run yet"
-        matters.append(Matter("service", "off", said, f"detector serve{place}" if matters[0].state == "ok" else ""))
+        matters.append(StatusLine("service", "off", said, f"detector serve{place}" if matters[0].state == "ok" else ""))
     else:
         with closing(store):
             matters += _service(config, store, place)
@@ -95,47 +95,47 @@ def status_of(config: Config, *, now: datetime, place: str) -> Status:
     return Status(config.name, now, matters)
 
 
-def _detector(config: Config, place: str) -> Matter:
+def _detector(config: Config, place: str) -> StatusLine:
     if not config.bundle.exists():
-        return Matter("detector", "waits", f"not trained yet ({config.bundle})", f"detector train{place}")
+        return StatusLine("detector", "waits", f"not trained yet ({config.bundle})", f"detector train{place}")
     try:
         scorer = bundle.load(config.bundle.resolve())
     except DetectorError as error:
-        return Matter("detector", "failed", str(error), f"detector train{place}")
+        return StatusLine("detector", "failed", str(error), f"detector train{place}")
     made, rows = str(scorer.metrics.get("made_at", ""))[:16].replace("T", " "), scorer.metrics.get("rows_learnt")
     said = f"{bundle.fingerprint(config.bundle.resolve())} serves"
     said += f", trained {made} UTC" if made else ""
     said += f" on {counted(int(rows))}" if rows else ""
     challenger = ModelRegistry(config.bundle).state().challenger
     if challenger is None:
-        return Matter("detector", "ok", said)
-    return Matter("detector", "ok", f"{said}; the challenger is {challenger}", f"detector models compare{place}")
+        return StatusLine("detector", "ok", said)
+    return StatusLine("detector", "ok", f"{said}; the challenger is {challenger}", f"detector models compare{place}")
 
 
-def _service(config: Config, store: Store, place: str) -> Iterator[Matter]:
+def _service(config: Config, store: Store, place: str) -> Iterator[StatusLine]:
     with store.read() as session:
         lease = session.get(Lease, NAME)
         runs = lease is not None and bool(lease.holder) and not is_dead(lease.holder)
         if runs:
-            yield Matter("service", "ok", f"runs ({lease.holder})" if lease is not None else "runs")
+            yield StatusLine("service", "ok", f"runs ({lease.holder})" if lease is not None else "runs")
             yield from _configuration(config, session)
         else:
-            yield Matter("service", "off", "not running", f"detector serve{place}")
+            yield StatusLine("service", "off", "not running", f"detector serve{place}")
         yield from _jobs(config, store, session, place)
         yield from _files(config, session)
         yield from _alerts(config, session, place)
 
 
-def _configuration(config: Config, session: Session) -> Iterator[Matter]:
+def _configuration(config: Config, session: Session) -> Iterator[StatusLine]:
     last = last_record(session)
     if last is None:
         return
     said = f"{last.started_at.astimezone():%Y-%m-%d %H:%M} "
     if last.outcome == "failed":
         said += f"not taken over, the one before goes on: {last.error}"
-        yield Matter("configuration", "failed", said, f"Mend {config.file}, or start the service anew")
+        yield StatusLine("configuration", "failed", said, f"Mend {config.file}, or start the service anew")
     else:
-        yield Matter("configuration", "ok", said + last.note)
+        yield StatusLine("configuration", "ok", said + last.note)
 
 
 def unreadable_status(file: Path, error: DetectorError, *, now: datetime) -> Status | None:
@@ -152,13 +152,13 @@ def unreadable_status(file: Path, error: DetectorError, *, now: datetime) -> Sta
         if lease is None or not lease.holder or is_dead(lease.holder):
             return None
         matters = [
-            Matter("service", "ok", f"runs ({lease.holder}) with the configuration that it took over last"),
-            Matter("configuration", "failed", str(error), f"Mend {file}"),
+            StatusLine("service", "ok", f"runs ({lease.holder}) with the configuration that it took over last"),
+            StatusLine("configuration", "failed", str(error), f"Mend {file}"),
         ]
     return Status(file.parent.absolute().name, now, matters)
 
 
-def _jobs(config: Config, store: Store, session: Session, place: str) -> Iterator[Matter]:
+def _jobs(config: Config, store: Store, session: Session, place: str) -> Iterator[StatusLine]:
     due = next_times(store)
     paused = set(session.scalars(sa.select(JobState.job).where(JobState.paused)))
     for name, section in sections_of(config.service).items():
@@ -166,20 +166,20 @@ def _jobs(config: Config, store: Store, session: Session, place: str) -> Iterato
         when = f"next {due[name].astimezone():%Y-%m-%d %H:%M %Z}" if name in due and name not in paused else ""
         if not section.enabled or name in paused:
             todo = f"detector jobs resume{place} {name}" if name in paused else ""
-            yield Matter(name, "off", "is paused" if name in paused else "is switched off", todo)
+            yield StatusLine(name, "off", "is paused" if name in paused else "is switched off", todo)
         elif last is None:
-            yield Matter(name, "waits", ", ".join(part for part in ("has not run yet", when) if part))
+            yield StatusLine(name, "waits", ", ".join(part for part in ("has not run yet", when) if part))
         elif last.outcome in ("failed", "lost", "missed"):
             told = (last.error or last.note or last.outcome).strip().splitlines()[-1]
             said = f"{last.outcome} {last.started_at.astimezone():%Y-%m-%d %H:%M}: {told}"
-            yield Matter(name, "failed", said, f"detector jobs run{place} {name}")
+            yield StatusLine(name, "failed", said, f"detector jobs run{place} {name}")
         else:
             told = last.note or last.outcome
             said = f"{last.started_at.astimezone():%Y-%m-%d %H:%M} {told}"
-            yield Matter(name, "ok", "; ".join(part for part in (said, when) if part))
+            yield StatusLine(name, "ok", "; ".join(part for part in (said, when) if part))
 
 
-def _files(config: Config, session: Session) -> Iterator[Matter]:
+def _files(config: Config, session: Session) -> Iterator[StatusLine]:
     of_source = sa.select(SourceFile.state, sa.func.count()).where(SourceFile.source == config.name)
     found = {row[0]: int(row[1]) for row in session.execute(of_source.group_by(SourceFile.state))}
     if broken := broken_files(session, config, states=BROKEN):
@@ -187,34 +187,34 @@ def _files(config: Config, session: Session) -> Iterator[Matter]:
         more = f" and {len(names) - MOST_NAMED:,} more" if len(names) > MOST_NAMED else ""
         said = f"{counted(len(names), 'file')} cannot be used: {', '.join(names[:MOST_NAMED])}{more}"
         reason = broken[-1][1] or "see the log"
-        yield Matter("input", "failed", f"{said}; the first: {reason}", "Mend the files, or move them away")
+        yield StatusLine("input", "failed", f"{said}; the first: {reason}", "Mend the files, or move them away")
     elif waiting := found.get("waiting", 0) + found.get("claimed", 0):
-        yield Matter("input", "waits", f"{counted(waiting, 'file')} not scored yet")
+        yield StatusLine("input", "waits", f"{counted(waiting, 'file')} not scored yet")
     elif found:
-        yield Matter("input", "ok", f"{counted(found.get('scored', 0), 'file')} scored")
+        yield StatusLine("input", "ok", f"{counted(found.get('scored', 0), 'file')} scored")
 
 
-def _alerts(config: Config, session: Session, place: str) -> Iterator[Matter]:
+def _alerts(config: Config, session: Session, place: str) -> Iterator[StatusLine]:
     states = sa.select(Delivery.state, sa.func.count()).group_by(Delivery.state)
     found = {row[0]: int(row[1]) for row in session.execute(states)}
     names = [target.name for target in targets_of(config)]
     off = session.scalars(sa.select(TargetState).where(TargetState.name.in_(names), TargetState.state != "up"))
     for target in off:
         todo = f"detector alerts retry{place} --target {target.name}" if target.state == "disabled" else ""
-        yield Matter(f"target {target.name}", "failed", f"is {target.state}: {target.error}", todo)
+        yield StatusLine(f"target {target.name}", "failed", f"is {target.state}: {target.error}", todo)
     if dead := found.get("dead", 0):
-        yield Matter("alerts", "failed", f"{dead:,} could not be delivered", f"detector alerts retry{place}")
+        yield StatusLine("alerts", "failed", f"{dead:,} could not be delivered", f"detector alerts retry{place}")
     elif waiting := found.get("waiting", 0) + found.get("held", 0):
-        yield Matter("alerts", "waits", f"{waiting:,} not delivered yet")
+        yield StatusLine("alerts", "waits", f"{waiting:,} not delivered yet")
     elif found:
-        yield Matter("alerts", "ok", f"{found.get('sent', 0):,} delivered")
+        yield StatusLine("alerts", "ok", f"{found.get('sent', 0):,} delivered")
     asked = sa.select(sa.func.count()).where(
         Alert.source == config.name,
         Alert.kind.in_(("opened", "worse", "again")),
         Alert.id.not_in(sa.select(Answer.alert)),
     )
     if unanswered := int(session.scalar(asked) or 0):
-        yield Matter(
+        yield StatusLine(
             "answers",
             "waits",
             f"{unanswered:,} alerts are unanswered",
@@ -222,11 +222,13 @@ def _alerts(config: Config, session: Session, place: str) -> Iterator[Matter]:
         )
 
 
-def _tracking(config: Config, place: str) -> Iterator[Matter]:
+def _tracking(config: Config, place: str) -> Iterator[StatusLine]:
     if not config.tracking.enabled:
         return
     spool = spool_of(config)
     if refused := spool.refused():
-        yield Matter("MLflow", "failed", f"refused {counted(len(refused), 'record')}, the last: {refused[-1][1]}")
+        yield StatusLine("MLflow", "failed", f"refused {counted(len(refused), 'record')}, the last: {refused[-1][1]}")
     elif waiting := spool.waiting():
-        yield Matter("MLflow", "waits", f"{counted(waiting, 'record')} not sent yet", f"detector models flush{place}")
+        yield StatusLine(
+            "MLflow", "waits", f"{counted(waiting, 'record')} not sent yet", f"detector models flush{place}"
+        )

@@ -16,7 +16,7 @@ import pyarrow as pa
 from detector.errors import DetectorError, SourceError
 from pipelines.config.data import SourceSection
 from pipelines.sources.csvfile import CsvFile
-from pipelines.spark.rows import RawRows
+from pipelines.spark.rows import SourceColumns
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
@@ -51,7 +51,7 @@ class CsvRows:
     @property
     def schema(self) -> pa.Schema:
         """What it yields."""
-        text = [(name, pa.string()) for name in RawRows(self.names).columns]
+        text = [(name, pa.string()) for name in SourceColumns(self.names).columns]
         return pa.schema([("file", pa.string()), ("at", pa.int64()), ("reason", pa.string()), *text])
 
     def types(self) -> StructType:

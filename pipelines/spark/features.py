@@ -24,7 +24,7 @@ from pipelines.features.engine import FeatureEngine, old_note
 from pipelines.spark.buckets import By, buckets_of, empty_past, history_of, pasts
 from pipelines.spark.deciding import is_among
 from pipelines.spark.measuring import key_texts
-from pipelines.spark.rows import POSITION, RawRows, in_order
+from pipelines.spark.rows import POSITION, SourceColumns, in_order
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame
@@ -36,7 +36,7 @@ FEWEST_BUCKETS, MOST_BUCKETS = 16, 100_000
 
 
 @dataclass(frozen=True)
-class FeaturedRows:
+class FeaturedFrame:
     """Rows with their features.
 
     - ``frame``: as they came, with ``reason`` (why a row cannot have features), ``used`` and the features.
@@ -65,8 +65,14 @@ def refuse_unshared(config: Config) -> None:
 
 
 def add_features(
-    rows: DataFrame, raw: RawRows, engine: FeatureEngine, *, repeated: frozenset[str], count: int, now: pd.Timestamp
-) -> FeaturedRows:
+    rows: DataFrame,
+    raw: SourceColumns,
+    engine: FeatureEngine,
+    *,
+    repeated: frozenset[str],
+    count: int,
+    now: pd.Timestamp,
+) -> FeaturedFrame:
     """Measure features of all rows, as ``FeatureEngine.measure`` does of a file.
 
     - ``rows``: ``position`` and the columns of ``raw``; read more than once.
@@ -99,7 +105,7 @@ def add_features(
             frame = grouped.cogroup(past.groupBy("bucket")).applyInArrow(_of_two(measure), types)
         columns |= aliases
     clock = replace(engine.features, features=(), turns=None) if engine.features.calendar else None
-    return FeaturedRows(frame, columns, clock, note)
+    return FeaturedFrame(frame, columns, clock, note)
 
 
 @dataclass(frozen=True)
@@ -107,7 +113,7 @@ class Usable:
     """Says of rows which are older than the past, and of repeated keys which of their rows can have features."""
 
     engine: FeatureEngine
-    raw: RawRows
+    raw: SourceColumns
     now: pd.Timestamp
     repeated: frozenset[str]
 
@@ -156,7 +162,7 @@ class Prepare:
     """
 
     engine: FeatureEngine
-    raw: RawRows
+    raw: SourceColumns
     now: pd.Timestamp
     again: Integers
     buckets: int
@@ -201,7 +207,7 @@ class MeasureGroup:
     """
 
     engine: FeatureEngine
-    raw: RawRows
+    raw: SourceColumns
     aliases: tuple[str, ...]
     names: tuple[str, ...]
     computes: bool

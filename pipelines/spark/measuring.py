@@ -15,11 +15,12 @@ from detector.arrays import Flags
 from detector.cleaning.clean import clean
 from detector.cleaning.values import read_dates, read_names
 from detector.decide.policy import Policy
-from detector.detectors.table.scorer import UNSUPERVISED, TabularScorer
+from detector.detectors.table.model import UNSUPERVISED
+from detector.detectors.table.scorer import TabularScorer
 from detector.features import FeatureSet
 from detector.schema import Schema
 from pipelines.sinks.quarantine import as_texts
-from pipelines.spark.rows import POSITION, RawRows, as_table, in_order
+from pipelines.spark.rows import POSITION, SourceColumns, as_table, in_order
 from pipelines.spark.shipped import shipped_scorer
 
 if TYPE_CHECKING:
@@ -51,7 +52,7 @@ def with_clock(frame: pd.DataFrame, clock: FeatureSet | None, used: Flags) -> pd
 
 
 @dataclass(frozen=True)
-class MeasuredRows:
+class MeasuredColumns:
     """The columns of measured rows, and how they are called where users' names could clash.
 
     - ``schema``: The detector's.
@@ -136,8 +137,8 @@ class Measure:
     """
 
     detector: str
-    raw: RawRows
-    out: MeasuredRows
+    raw: SourceColumns
+    out: MeasuredColumns
     policy: Policy
     shown: tuple[str, ...]
     repeated: frozenset[str] = frozenset()

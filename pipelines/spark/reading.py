@@ -21,7 +21,7 @@ from pipelines.sources import NoRowsError
 from pipelines.sources.files import FileReader, find_files, is_parquet, name_of
 from pipelines.spark.csv_rows import CsvRows, csv_columns
 from pipelines.spark.hadoop import Folders
-from pipelines.spark.rows import POSITION, RawRows
+from pipelines.spark.rows import POSITION, SourceColumns
 from pipelines.spark.session import ROWS_A_BATCH, plain_errors
 
 if TYPE_CHECKING:
@@ -185,7 +185,7 @@ class SparkSource:
             rows += count
         if not rows:
             return SparkRows(frame, names, 0)
-        aliases = RawRows(names).columns
+        aliases = SourceColumns(names).columns
         types = "file string, start long" + (", made string" if made is not None else "")
         known = f.broadcast(self.spark.createDataFrame(starts, types))
         joined = frame.join(known, "file")
@@ -230,7 +230,7 @@ def _files_of(spark: SparkSession, path: str) -> tuple[str, list[str]]:
 def _aliased(names: Sequence[str]) -> list[Column]:
     from pyspark.sql import functions as f
 
-    aliases = RawRows(tuple(names)).columns
+    aliases = SourceColumns(tuple(names)).columns
     quoted = [f"`{name.replace('`', '``')}`" for name in names]
     return [f.col(name).alias(alias) for name, alias in zip(quoted, aliases, strict=True)]
 

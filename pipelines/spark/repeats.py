@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import pyarrow as pa
 
 from pipelines.spark.measuring import key_texts
-from pipelines.spark.rows import POSITION, RawRows
+from pipelines.spark.rows import POSITION, SourceColumns
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 class Keys:
     """Reads the keys of rows in executors, with forms and blanks as cleaning takes them."""
 
-    raw: RawRows
+    raw: SourceColumns
 
     def __call__(self, batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
         """``key`` of rows that have one."""
@@ -29,7 +29,7 @@ class Keys:
             yield pa.RecordBatch.from_arrays([keys.drop_null()], ["key"])
 
 
-def repeated_keys(rows: DataFrame, raw: RawRows, key: str | None) -> frozenset[str]:
+def repeated_keys(rows: DataFrame, raw: SourceColumns, key: str | None) -> frozenset[str]:
     """The keys that more than one row has, as text; they are few, or something is wrong with the source.
 
     - ``rows``: ``position`` and the columns of ``raw``.
@@ -37,7 +37,7 @@ def repeated_keys(rows: DataFrame, raw: RawRows, key: str | None) -> frozenset[s
     if key is None:
         return frozenset()
     alias = raw.columns[raw.names.index(key)]
-    only = RawRows((key,), formats=raw.formats)
+    only = SourceColumns((key,), formats=raw.formats)
     keys = rows.select(POSITION, rows[alias].alias("x0")).mapInArrow(Keys(only), "key string")
     found = keys.groupBy("key").count().where("count > 1").select("key").toArrow()
     return frozenset(found.column("key").to_pylist())

@@ -21,7 +21,7 @@ POSITION = "position"
 
 
 @dataclass(frozen=True)
-class RawRows:
+class SourceColumns:
     """How the columns of a source come to a task: under names that Spark cannot take for anything else.
 
     - ``names``: What they are called.

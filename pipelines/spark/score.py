@@ -20,18 +20,18 @@ from detector.persist import bundle
 from pipelines.config import Config, OutputSection
 from pipelines.factory.detector import exploration_of, policy_of
 from pipelines.features.engine import feature_engine_of
+from pipelines.features.raw_source import read_columns, without_features
 from pipelines.features.wording import wording_of
 from pipelines.scoring.reports import ScoreReport
-from pipelines.scoring.table import read_columns
 from pipelines.sources.arrow import plain_type
 from pipelines.spark.committing import QUARANTINE, BatchFolder, check_batch
 from pipelines.spark.deciding import DecidedBatch, decide
 from pipelines.spark.features import add_features, refuse_unshared
 from pipelines.spark.hadoop import Folders
-from pipelines.spark.measuring import ROLES, Measure, MeasuredRows
+from pipelines.spark.measuring import ROLES, Measure, MeasuredColumns
 from pipelines.spark.reading import REMOTE, SparkRows, SparkSource
 from pipelines.spark.repeats import repeated_keys
-from pipelines.spark.rows import POSITION, RawRows
+from pipelines.spark.rows import POSITION, SourceColumns
 from pipelines.spark.session import open_session, plain_errors
 from pipelines.spark.shipped import ship
 from pipelines.spark.writing import WrittenQuarantine, WrittenScores
@@ -93,7 +93,7 @@ def score_on_spark(
         refuse_unshared(config)
     spark = open_session(config.name)
     source = SparkSource(spark, config.source if input is None else config.source.at(input))
-    given = scorer.schema if engine is None else scorer.schema.without(engine.features.names)
+    given = without_features(scorer.schema, engine)
     given.check(source.columns())
     name = check_batch(batch) if batch is not None else source.fingerprint()
     place = BatchFolder(Folders(spark), target, name)
@@ -101,7 +101,7 @@ def score_on_spark(
         run = _Run(spark, config, scorer, ship(spark.sparkContext, folder), policy, version, now, place)
         notes: list[str] = []
         rows = source.rows(read_columns(source.columns(), given, engine), staging=place.staging)
-        raw = RawRows(rows.names, frozenset(given.numeric), source.section.complete_formats)
+        raw = SourceColumns(rows.names, frozenset(given.numeric), source.section.complete_formats)
         frame = spread(rows.frame)
         repeated = repeated_keys(frame, raw, scorer.schema.key)
         measure = Measure(run.detector, raw, _measured(run, rows), policy, rows.names, repeated)
@@ -159,7 +159,7 @@ def _folder_of(section: OutputSection, given: str | None) -> str:
     return place.rstrip("/") if REMOTE.match(place) else Path(place).absolute().as_uri()
 
 
-def _measured(run: _Run, rows: SparkRows) -> MeasuredRows:
+def _measured(run: _Run, rows: SparkRows) -> MeasuredColumns:
     """The columns of measured rows; keys and entities have the types that cleaning gives them."""
     from pyspark.sql import functions as f
     from pyspark.sql.pandas.types import to_arrow_type
@@ -171,14 +171,14 @@ def _measured(run: _Run, rows: SparkRows) -> MeasuredRows:
         if role == "time":
             found[role] = pa.timestamp("us")
             continue
-        column = rows.frame[RawRows(rows.names).columns[rows.names.index(name)]]
+        column = rows.frame[SourceColumns(rows.names).columns[rows.names.index(name)]]
         given = rows.frame.schema[rows.names.index(name) + 1].dataType
         kind = plain_type(to_arrow_type(given))
         if pa.types.is_floating(kind):  # whole numbers with gaps are floats to some who write Parquet
             broken = rows.frame.where(~f.isnan(column) & (column != f.floor(column))).limit(1).count()
             kind = pa.float64() if broken else pa.int64()
         found[role] = kind
-    return MeasuredRows(schema, found, run.scorer.members)
+    return MeasuredColumns(schema, found, run.scorer.members)
 
 
 def _kept(run: _Run, frame: DataFrame) -> DataFrame:
@@ -196,7 +196,7 @@ def _with_day(frame: DataFrame, scorer: TabularScorer) -> DataFrame:
     return frame.withColumn("day", f.datediff(f.col("r_time"), f.lit("1970-01-01")).cast("long"))
 
 
-def _write_scores(run: _Run, measured: DataFrame, out: MeasuredRows, decided: DecidedBatch) -> None:
+def _write_scores(run: _Run, measured: DataFrame, out: MeasuredColumns, decided: DecidedBatch) -> None:
     context = run.spark.sparkContext
     without = np.sort(np.fromiter(decided.repeated, np.int64, len(decided.repeated)))
     written = WrittenScores(

@@ -14,13 +14,14 @@ from detector.arrays import Flags, Integers
 from detector.cleaning.clean import shown
 from detector.decide.audit_sample import AuditSample
 from detector.decide.policy import Policy
-from detector.detectors.table.scorer import UNSUPERVISED, TabularScorer
+from detector.detectors.table.model import UNSUPERVISED
+from detector.detectors.table.scorer import TabularScorer
 from detector.explain.reason import no_reasons
 from detector.features import Wording
 from pipelines.scoring.written import REASONS_JSON, as_written
 from pipelines.sinks.quarantine import escaped, shown_columns
 from pipelines.spark.deciding import is_among
-from pipelines.spark.measuring import MeasuredRows
+from pipelines.spark.measuring import MeasuredColumns
 from pipelines.spark.rows import POSITION, as_table, in_order
 from pipelines.spark.shipped import shipped_scorer
 
@@ -41,7 +42,7 @@ class WrittenScores:
     """
 
     detector: str
-    measured: MeasuredRows
+    measured: MeasuredColumns
     policy: Policy
     flagged: Any
     without: Any

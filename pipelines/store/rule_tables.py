@@ -11,7 +11,7 @@ from sqlalchemy.orm import Mapped, mapped_column
 from pipelines.store.tables import Base
 
 
-class KeptRule(Base):
+class StoredRule(Base):
     """A rule from the console or the API; those of the file are in the file."""
 
     __tablename__ = "rules"

@@ -67,7 +67,7 @@ def write_down(
 
 
 @dataclass(frozen=True)
-class Wanted:
+class TrailQuery:
     """Which records.
 
     - ``since``, ``until``: from then on, and before then.
@@ -84,7 +84,7 @@ class Wanted:
     most: int = 50
 
 
-def entries(session: Session, wanted: Wanted) -> list[Audit]:
+def entries(session: Session, wanted: TrailQuery) -> list[Audit]:
     """Some records, the latest first."""
     statement = sa.select(Audit).order_by(Audit.id.desc()).limit(wanted.most)
     if wanted.since is not None:
@@ -106,7 +106,7 @@ def as_dict(record: Audit) -> dict[str, Any]:
     return {name: getattr(record, name) for name in COLUMNS} | {"at": record.at.isoformat()}
 
 
-def exported(store: Store, wanted: Wanted, *, form: str) -> Iterator[str]:
+def exported(store: Store, wanted: TrailQuery, *, form: str) -> Iterator[str]:
     """All records as text, the latest first, in pieces; a page of the database at a time.
 
     - ``form``: one of ``FORMS``: CSV whose cells no spreadsheet takes for formulas, or one JSON object a line.
@@ -118,7 +118,7 @@ def exported(store: Store, wanted: Wanted, *, form: str) -> Iterator[str]:
     return _exported(store, replace(wanted, most=A_PAGE), form)
 
 
-def _exported(store: Store, wanted: Wanted, form: str) -> Iterator[str]:
+def _exported(store: Store, wanted: TrailQuery, form: str) -> Iterator[str]:
     if form == "csv":
         yield _line(COLUMNS)
     while True:

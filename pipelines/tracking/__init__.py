@@ -6,7 +6,6 @@ Every training is one `TrainingRecord`, so that every run looks the same to a re
 
 from pipelines.tracking.address import mask_passwords, open_command, reachable
 from pipelines.tracking.facts import DatasetFacts
-from pipelines.tracking.lifecycle import fetch_bundle
 from pipelines.tracking.record import TrainingRecord
 from pipelines.tracking.sending import Sent, flush_spool, keep_training
 from pipelines.tracking.session import require
@@ -19,7 +18,6 @@ __all__ = [
     "Sent",
     "Spool",
     "TrainingRecord",
-    "fetch_bundle",
     "flush_spool",
     "keep_training",
     "log_training",

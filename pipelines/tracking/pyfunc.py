@@ -12,7 +12,7 @@ import pandas as pd
 
 from detector.cleaning.values import read_dates
 from detector.decide.policy import Budget, Policy
-from detector.detectors.series.scorer import SeriesVerdicts
+from detector.detectors.series.verdicts import SeriesVerdicts
 from detector.detectors.table.scorer import TabularScorer
 from detector.detectors.table.verdicts import Verdicts
 from detector.errors import SettingError

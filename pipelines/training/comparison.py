@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from detector.cleaning.clean import clean
 from detector.decide.policy import Policy
-from detector.detectors.table.scorer import UNSUPERVISED
+from detector.detectors.table.model import UNSUPERVISED
 from detector.errors import DataError
 from detector.metrics import compare, ranking
 from detector.metrics.budget import budget_metrics
@@ -54,8 +54,8 @@ def compare_on(
     confidence = config.retrain.confidence
     rows = period.compare
     theirs = clean(period.raw.loc[rows.index], champion.schema, positions=rows.index).rows
-    theirs = theirs[champion.can_judge(theirs)]
-    both = rows.index[challenger.can_judge(rows)].intersection(theirs.index, sort=False)
+    theirs = theirs[champion.can_score(theirs)]
+    both = rows.index[challenger.can_score(rows)].intersection(theirs.index, sort=False)
     if len(both) < 2:
         raise DataError("The champion can read none of the recent rows: their columns changed. Promote by hand.")
     labels = pd.Series(period.labels, index=rows.index).loc[both].to_numpy()

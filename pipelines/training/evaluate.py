@@ -23,7 +23,7 @@ from pipelines.factory.detector import exploration_of, policy_of
 from pipelines.factory.gates import gated
 from pipelines.factory.kinds import KINDS
 from pipelines.factory.metadata import reference_of
-from pipelines.features.engine import feature_engine_of
+from pipelines.features.raw_source import RawSource
 from pipelines.features.wording import wording_of
 from pipelines.labels.feedback import Statements
 from pipelines.labels.known import with_answers
@@ -32,7 +32,6 @@ from pipelines.reports.content import ReportContent, column_facts, quarantine_co
 from pipelines.reports.drift import Drift, drift_since
 from pipelines.reports.page import check_page, write_report
 from pipelines.sinks.quarantine import count_quarantined, why
-from pipelines.sources import open_source
 from pipelines.training.merit import Review, alternatives, explain_command
 from pipelines.training.pages import days_of
 from pipelines.training.review import review
@@ -181,26 +180,19 @@ class _Labelled:
 
 def _read(config: Config, place: str, schema: Schema, *, now: datetime) -> _Labelled:
     """Read the rows, measure their features, add what people said of alerts, and clean them."""
-    source = open_source(config.source.at(place))
-    engine = feature_engine_of(config, trained=True)
-    given = schema if engine is None else schema.without(engine.features.names)
     said = Statements.answers(config)
-    given.check(source.columns(), labelled=not said.verdicts["label"].notna().any())
-    needed = {*given.roles.values(), *given.features, *(engine.reader.needs if engine is not None else ())}
-    wanted = [name for name in source.columns() if name in needed]
-    with progress("Reading", total=source.estimate()) as advance:
-        frame = source.read(columns=wanted, numeric=given.numeric, advance=advance)
-    rows, quarantined, note = len(frame) + len(source.rejected), [source.rejected], ""
-    reasons = Counter({"a line that cannot be read": len(source.rejected)})
-    if engine is not None:
-        featured, note = engine.measure(frame, now=pd.Timestamp(now))
-        frame, quarantined = featured.rows, [*quarantined, featured.quarantine]
-        reasons.update(featured.quarantine["reason"])
-    frame, answered = with_answers(frame, schema, said)
+    raw = RawSource.open(config, schema, place=place, labelled=not said.verdicts["label"].notna().any())
+    frame = raw.read(also=[] if schema.label is None else [schema.label])
+    rejected, rows = raw.source.rejected, len(frame)
+    reasons = Counter({"a line that cannot be read": len(rejected)})
+    measured, note = raw.measure(frame, now=now)
+    reasons.update(measured.quarantine["reason"])
+    frame, answered = with_answers(measured.rows, schema, said)
     cleaned = clean(frame, schema, labelled=True)
     reasons.update(cleaned.counts)
-    quarantine = pd.concat([*quarantined, cleaned.quarantine], ignore_index=True)
-    return _Labelled(source.describe(), frame, cleaned, quarantine, rows, reasons, answered, note)
+    quarantine = pd.concat([rejected, measured.quarantine, cleaned.quarantine], ignore_index=True)
+    given = rows + len(rejected)
+    return _Labelled(raw.source.describe(), frame, cleaned, quarantine, given, reasons, answered, note)
 
 
 def _drift(scorer: bundle.Scorer, rows: pd.DataFrame, reviewed: Review, wording: Wording) -> Drift | None:

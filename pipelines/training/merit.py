@@ -11,7 +11,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from detector.decide.policy import Policy
-from detector.detectors.table.scorer import UNSUPERVISED
+from detector.detectors.table.model import UNSUPERVISED
 from detector.explain.reason import Reason
 from detector.metrics import ranking
 from detector.metrics.budget import budget_metrics, decision_metrics

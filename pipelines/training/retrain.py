@@ -149,7 +149,7 @@ def _retrain(run: _Run) -> RetrainReport:
         held_out = period.compare
         if period.schema.label is not None:
             held_out = held_out.assign(**{period.schema.label: period.labels})
-        held_out = held_out[challenger.can_judge(held_out)]
+        held_out = held_out[challenger.can_score(held_out)]
         add_metadata(challenger, period.learn, held_out, policy=policy_of(config.policy, period.schema), now=now)
         if len(held_out):
             reviewed, figures = review(challenger, held_out, config, fitted.detector.history_)

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING
 import pandas as pd
 
 from detector.decide.policy import Policy
-from detector.detectors.table.scorer import UNSUPERVISED, TabularScorer
+from detector.detectors.table.model import UNSUPERVISED
+from detector.detectors.table.scorer import TabularScorer
 from detector.explain.reason import in_words
 from detector.features import Wording
 from detector.metrics import ranking

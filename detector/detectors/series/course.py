@@ -56,7 +56,7 @@ class SensorCourse:
 
 
 @dataclass(frozen=True)
-class Looked:
+class EventReadings:
     """Readings of one sensor over an event and a little beyond, as what they are compared with knows them.
 
     - ``values``, (n_steps,): NaN where none came.
@@ -79,13 +79,13 @@ class Looked:
     stuck: Flags | None = None
 
 
-def course_of(looked: Looked, partners: dict[int, tuple[Floats, float]]) -> SensorCourse:
+def course_of(looked: EventReadings, partners: dict[int, tuple[Floats, float]]) -> SensorCourse:
     """Say what a sensor did over an event.
 
     ``partners`` are the readings of others in the same steps, each with the correlation that was learnt.
 
     >>> steps = np.arange(20.0)
-    >>> looked = Looked(
+    >>> looked = EventReadings(
     ...     10 + np.clip(steps - 5, 0, 10), np.full(20, 10.0), steps > 4, np.full(40, 10.0), 0.1, np.zeros(20)
     ... )
     >>> course = course_of(looked, {})
@@ -121,7 +121,7 @@ def course_of(looked: Looked, partners: dict[int, tuple[Floats, float]]) -> Sens
     return _to_one_side(looked, deviation, side)
 
 
-def _to_one_side(looked: Looked, deviation: Floats, side: int) -> SensorCourse:
+def _to_one_side(looked: EventReadings, deviation: Floats, side: int) -> SensorCourse:
     """A sensor that reads too high, or too low: since when, until when, and whether it got there by and by."""
     lean = side * deviation
     most = float(lean.max())
@@ -140,7 +140,7 @@ def _bounds(inside: Flags) -> tuple[int, int]:
     return int(places[0]), int(places[-1])
 
 
-def _stuck(looked: Looked) -> SensorCourse | None:
+def _stuck(looked: EventReadings) -> SensorCourse | None:
     """The longest run of one value that an event touches, if it is longer than any before, of a sensor that moves."""
     run = _longest_run(looked.values, looked.inside)
     if run is None or run[1] - run[0] + 1 < LEAST_ROWS:
@@ -175,7 +175,7 @@ def _is_steady(lean: Floats) -> bool:
     return bool(np.corrcoef(np.arange(len(lean)), lean)[0, 1] >= STEADY)
 
 
-def _lost_partner(looked: Looked, partners: dict[int, tuple[Floats, float]]) -> int | None:
+def _lost_partner(looked: EventReadings, partners: dict[int, tuple[Floats, float]]) -> int | None:
     """The sensor that this one moved with most closely, if it no longer does though that one moves."""
     for partner, (values, learnt) in sorted(partners.items(), key=lambda each: -abs(each[1][1])):
         both = looked.inside & ~np.isnan(looked.values) & ~np.isnan(values)
@@ -188,7 +188,7 @@ def _lost_partner(looked: Looked, partners: dict[int, tuple[Floats, float]]) -> 
     return None
 
 
-def _restless(looked: Looked) -> float:
+def _restless(looked: EventReadings) -> float:
     """How many times as large the steps from reading to reading are as before."""
     inside = looked.inside
     if inside.sum() < LEAST_ROWS or len(looked.before) < 2 * LEAST_ROWS:

@@ -24,7 +24,8 @@ from detector.detectors.series.fit import FittedSeries, Input, fit_scorer, read_
 from detector.detectors.series.groups import SHARED
 from detector.detectors.series.recipe import MEMBERS, SeriesRecipe
 from detector.detectors.series.scored import ScoredSeries
-from detector.detectors.series.scorer import Models, SequenceScorer, SeriesVerdicts, Short, check_join
+from detector.detectors.series.scorer import Models, SequenceScorer, Short, check_join
+from detector.detectors.series.verdicts import SeriesVerdicts
 from detector.errors import SchemaError, SettingError, UnfittedError, nearest
 from detector.members.residuals import Residuals
 from detector.schema import Schema

@@ -10,7 +10,7 @@ import pandas as pd
 
 from detector.arrays import Counts, Flags, Floats
 from detector.detectors.series.apart import EventWindows
-from detector.detectors.series.course import OUT_OF_RANGE, Looked, SensorCourse, course_of
+from detector.detectors.series.course import OUT_OF_RANGE, EventReadings, SensorCourse, course_of
 from detector.detectors.series.model import ModelledSeries, SeriesModel
 from detector.detectors.series.reasons import SensorReadings, duration, range_of, ranked, run_before, since
 from detector.explain.reason import Reason, reading
@@ -121,7 +121,9 @@ class EventReasons:
             gap = max(gap, float(np.nanmedian(usual)) if (~np.isnan(usual)).any() else 0.0)
         expected = self._expected(np.arange(begin, end), sensor)
         overdue = bool(self.readings.overdue[steps, sensor].any())
-        looked = Looked(values, expected, inside, self._read(quiet, sensor), gap, self._beyond(values, sensor), overdue)
+        looked = EventReadings(
+            values, expected, inside, self._read(quiet, sensor), gap, self._beyond(values, sensor), overdue
+        )
         if sticks:
             looked = replace(looked, stuck=inside & self.readings.stuck[begin:end, sensor])
         partners = {other: (self._values(begin, end, other), tie) for other, tie in ties(model, sensor).items()}

@@ -22,7 +22,7 @@ from detector.detectors.series.prepared import Prepared
 from detector.detectors.series.recipe import NO_PERIOD, PHASE, SeriesRecipe
 from detector.detectors.series.scorer import SequenceScorer, Short
 from detector.errors import DataError, SchemaError
-from detector.members.phase import Found, find_rhythm
+from detector.members.phase import FoundRhythm, find_rhythm
 from detector.schema import Schema
 from detector.series.resample import RegularSeries, regularise
 from detector.series.rhythm import period_of
@@ -202,7 +202,7 @@ def fit_series(
     return FittedSeries(join_members(series, [prepared, *copies], kinds, found), found.history, found.message)
 
 
-def rhythm_of(series: TrainingSeries, moving: NDArray[np.float32], recipe: SeriesRecipe) -> Found | None:
+def rhythm_of(series: TrainingSeries, moving: NDArray[np.float32], recipe: SeriesRecipe) -> FoundRhythm | None:
     """The rhythm that scaled readings of the moving sensors follow, if rows that it was not learnt from agree."""
     asked = recipe.period is not None or len(recipe.members) > 1
     if series.times is None or not asked or recipe.period == NO_PERIOD or not moving.size or not series.usable.any():

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Any, Self, get_args
+from typing import Any, Literal, Self, get_args
 
 import numpy as np
 
@@ -17,7 +17,8 @@ from detector.series.rhythm import period_of
 from detector.series.row_errors import How
 from detector.series.segments import reach as smoothed_over
 
-MEMBERS = ("reconstruction", "forest", "forecast", "long", "spectrum")
+Member = Literal["reconstruction", "forest", "forecast", "long", "spectrum"]
+MEMBERS: tuple[Member, ...] = get_args(Member)
 WEIGHTS = {"reconstruction": 1.0, "long": 0.5, "spectrum": 1.5, "forest": 0.25, "forecast": 0.25, "phase": 1.0}
 """What is held of the members before any fault is planted; of the spectrum, where much was learnt from."""
 NO_PERIOD = "none"

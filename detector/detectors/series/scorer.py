@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
@@ -18,9 +17,11 @@ from detector.decide.policy import Policy
 from detector.detectors.series.events import MARGIN, curves_around, events_of
 from detector.detectors.series.gating import holding
 from detector.detectors.series.groups import SHARED, group_of, places_by_entity
-from detector.detectors.series.model import SeriesModel, describe_models, rebuild_models
+from detector.detectors.series.model import SeriesModel
 from detector.detectors.series.recipe import PHASE
+from detector.detectors.series.saved import models_of, parts_of
 from detector.detectors.series.scored import ScoredSeries, refuse_short
+from detector.detectors.series.verdicts import SeriesVerdicts
 from detector.errors import DataError, SchemaError, SettingError, nearest
 from detector.explain.reason import reasons_in_words
 from detector.onnx.parts import Parts
@@ -31,29 +32,6 @@ from detector.series.sampling import Sampling
 
 Models = Literal["shared", "entity"]
 Short = Literal["reject", "pad"]
-
-
-@dataclass(frozen=True)
-class SeriesVerdicts:
-    """What a detector says of series.
-
-    Parameters
-    ----------
-    frame : DataFrame
-        One row a scored row: key, time and entity (or ``row``, the position), ``risk``, ``p_value``, ``flagged``,
-        ``severity``, ``reasons``, and each member's z-score.
-    quarantine : DataFrame
-        Rows that could not be scored, with ``row`` and ``reason``.
-    events : DataFrame
-        One line a flagged segment, see ``SequenceScorer.judge``.
-    held : Counter
-        How many rows each gate held back that would have been flagged.
-    """
-
-    frame: pd.DataFrame
-    quarantine: pd.DataFrame
-    events: pd.DataFrame
-    held: Counter[str] = field(default_factory=Counter)
 
 
 @dataclass(frozen=True)
@@ -145,7 +123,7 @@ class SequenceScorer:
 
     def to_parts(self) -> Parts:
         """Everything, as a bundle keeps it."""
-        models, interval = describe_models(self.models), self.sampling.interval
+        models, interval = parts_of(self.models), self.sampling.interval
         facts = {
             "name": self.name,
             "schema": self.schema.to_dict(),
@@ -168,7 +146,7 @@ class SequenceScorer:
             short=facts["short"],
             shared=facts["shared"],
             group_by=facts.get("group_by"),
-            models=rebuild_models(parts),
+            models=models_of(parts),
             metrics=facts["metrics"],
         )
 
@@ -293,7 +271,7 @@ class SequenceScorer:
         chosen = events.to_frame().T if isinstance(events, pd.Series) else events
         return curves_around(self.score_steps(clean(frame, self.schema).rows), chosen, margin=margin)
 
-    def can_judge(self, rows: pd.DataFrame) -> NDArray[np.bool_]:
+    def can_score(self, rows: pd.DataFrame) -> NDArray[np.bool_]:
         """Which cleaned rows belong to a series that has a model and is as long as its window."""
         entity = self.schema.entity
         whose = pd.Series(SHARED, index=rows.index) if entity is None else rows[entity]

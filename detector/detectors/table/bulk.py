@@ -29,7 +29,7 @@ Scored = Callable[[FittedNetwork], Floats]
 
 
 @dataclass(frozen=True)
-class Bulk:
+class BulkSigns:
     """What members of the bulk say of the training rows.
 
     - ``rarity``, (n_rows,): how far each lies from the bulk, in standard deviations; higher is more unusual.
@@ -41,9 +41,9 @@ class Bulk:
     suspicious: Flags
     learnt: Flags
 
-    def without(self, gone: Flags) -> Bulk:
+    def without(self, gone: Flags) -> BulkSigns:
         """The same of the rows that are left."""
-        return Bulk(self.rarity[~gone], self.suspicious[~gone], self.learnt[~gone])
+        return BulkSigns(self.rarity[~gone], self.suspicious[~gone], self.learnt[~gone])
 
     @classmethod
     def learn(
@@ -55,7 +55,7 @@ class Bulk:
         cardinalities: tuple[int, ...],
         scored: Scored,
         recipe: Recipe,
-    ) -> Bulk:
+    ) -> BulkSigns:
         """Rank rows.
 
         - ``views``: all rows as ``detector.encoding.onnx`` prepares them.

@@ -19,8 +19,9 @@ from detector.cleaning.clean import clean
 from detector.decide.policy import Policy
 from detector.detectors.table.fit import assemble
 from detector.detectors.table.recipe import MEMBERS, Recipe
-from detector.detectors.table.scorer import TabularScorer, Verdicts
+from detector.detectors.table.scorer import TabularScorer
 from detector.detectors.table.training_filters import Filters
+from detector.detectors.table.verdicts import Verdicts
 from detector.encoders.events import EventAutoencoder
 from detector.encoders.table import TableAutoencoder
 from detector.errors import DataError, SchemaError, UnfittedError

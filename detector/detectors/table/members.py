@@ -11,7 +11,7 @@ from scipy.stats import ks_2samp
 from sklearn.ensemble import IsolationForest
 
 from detector.arrays import Flags, Floats, Places
-from detector.detectors.table.bulk import Bulk
+from detector.detectors.table.bulk import BulkSigns
 from detector.detectors.table.prepared import MOST_PROBE_ROWS, Prepared, Scorer, Views, grow_forest, taken
 from detector.detectors.table.recipe import AUTOENCODER, FOREST, NEIGHBOURS, SEQUENCE, Recipe
 from detector.detectors.table.surprise import surprise_of
@@ -53,7 +53,7 @@ class FittedMembers:
     trees: Trees
     scores: dict[str, Floats]
     parts: dict[str, onnx.ModelProto]
-    bulk: Bulk
+    bulk: BulkSigns
     network: FittedNetwork | None = None
     surprises: Scorer | None = None
     known: KnownRows | None = None
@@ -84,7 +84,7 @@ def fit_members(prepared: Prepared, recipe: Recipe, networks: FittedMembers | No
     trees = Trees.from_forest(forest)
     isolation = _alike(trees.out_of_bag(forest, views["table"], learnt), prepared.marks)
     if networks is None:
-        bulk = Bulk.learn(
+        bulk = BulkSigns.learn(
             views,
             isolation,
             learnt,

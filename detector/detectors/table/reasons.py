@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
 from detector.arrays import Flags
+from detector.detectors.table.model import TableModel
 from detector.encoding.table import UNSEEN, Encoded, TableEncoder, from_cycle
 from detector.explain import reason as explain
 from detector.explain.reason import Reason
@@ -19,9 +20,6 @@ from detector.features.feature import is_rising
 from detector.head.events import EVENTS, EventScore
 from detector.head.model import Head
 from detector.members.rare_values import RARE_VALUES
-
-if TYPE_CHECKING:
-    from detector.detectors.table.scorer import TabularScorer
 
 SPARE_REASONS = 2
 AS_EXPECTED = 0.1
@@ -31,26 +29,26 @@ distance it adds. Larger, and small but odd differences are not said."""
 
 @dataclass(frozen=True)
 class TableExplainer:
-    """What stands behind the risks of a scorer."""
+    """What stands behind the risks of a model."""
 
-    scorer: TabularScorer
+    model: TableModel
 
     @property
     def _columns(self) -> TableEncoder:
-        return self.scorer.columns
+        return self.model.columns
 
     @property
     def feature_names(self) -> list[str]:
         """What reasons may name: the features of the row, then the columns that only its window has."""
         own = [feature.name for feature in self._columns.features]
-        beside = () if self.scorer.window is None else self.scorer.window.steps.columns
+        beside = () if self.model.window is None else self.model.window.steps.columns
         return own + [name for name in dict.fromkeys(beside) if name is not None and name not in own]
 
     def explain(self, rows: pd.DataFrame, *, top: int) -> list[list[Reason]]:
         """Reasons for cleaned rows, most important first; see ``TabularScorer.explain``."""
         if rows.empty:
             return []
-        encoded = self.scorer.encoded(rows)
+        encoded = self.model.encoded(rows)
         reasons = self._of_values(rows, encoded, top=top)
         return reasons if encoded.moved is None else self._with_moved(rows, encoded.moved, reasons, top=top)
 
@@ -58,11 +56,11 @@ class TableExplainer:
         self, rows: pd.DataFrame, moved: Flags, reasons: list[list[Reason]], *, top: int
     ) -> list[list[Reason]]:
         """First the columns that never varied and now do; the others share what risk is left."""
-        calibration, constants = self.scorer.calibration, self._columns.constants.columns
-        risk = self.scorer.measure(rows.iloc[np.flatnonzero(moved.any(axis=1))])["risk"].to_numpy()
+        calibration, constants = self.model.calibration, self._columns.constants.columns
+        risk = self.model.measure(rows.iloc[np.flatnonzero(moved.any(axis=1))])["risk"].to_numpy()
         for row, own in zip(np.flatnonzero(moved.any(axis=1)).tolist(), risk.tolist(), strict=True):
             chosen = [constants[place] for place in np.flatnonzero(moved[row]).tolist()]
-            share = self.scorer.step_of_moved / (own - calibration.median)
+            share = self.model.step_of_moved / (own - calibration.median)
             first = [
                 Reason(each.name, each.say(rows[each.name].iloc[row]), each.expected, share, (each.name,))
                 for each in chosen
@@ -77,8 +75,8 @@ class TableExplainer:
     def _of_values(self, rows: pd.DataFrame, encoded: Encoded, *, top: int) -> list[list[Reason]]:
         """The reasons by what the members read."""
         shares = self._shares(encoded)
-        if self.scorer.serving_head is not None:
-            shares = self._shares_of_head(self.scorer.serving_head, rows, shares)
+        if self.model.serving_head is not None:
+            shares = self._shares_of_head(self.model.serving_head, rows, shares)
         chosen = explain.top_features(self._suspicious(encoded, shares), top + SPARE_REASONS)
         reasons = self._reasons(encoded, shares, [row[:top] for row in chosen])
         missed = [len(each) < len(row[:top]) for each, row in zip(reasons, chosen, strict=True)]
@@ -100,60 +98,60 @@ class TableExplainer:
         """How much each feature adds to each member's score, shape (n_rows, n_features)."""
         n_features = len(self._columns.features)
         wanted = {
-            "surprise": "autoencoder" in self.scorer.members,
-            "table": self.scorer.trees is not None,
-            "space": self.scorer.references or self.scorer.known,
-            "far": self.scorer.known is not None and len(self._columns.centre),
-            "blame": self.scorer.window is not None,
+            "surprise": "autoencoder" in self.model.members,
+            "table": self.model.trees is not None,
+            "space": self.model.references or self.model.known,
+            "far": self.model.known is not None and len(self._columns.centre),
+            "blame": self.model.window is not None,
         }
-        found = self.scorer.inside.run(encoded.inputs(), [name for name, is_needed in wanted.items() if is_needed])
+        found = self.model.inside.run(encoded.inputs(), [name for name, is_needed in wanted.items() if is_needed])
         attributions = {}
-        if "autoencoder" in self.scorer.members:
+        if "autoencoder" in self.model.members:
             attributions["autoencoder"] = sum_by(found["surprise"], self._columns.input_features, n_features)
-        if self.scorer.trees is not None:
-            parts = self.scorer.trees.contributions(found["table"])
+        if self.model.trees is not None:
+            parts = self.model.trees.contributions(found["table"])
             attributions["forest"] = sum_by(parts, self._columns.table_features, n_features)
-        for name, member in self.scorer.references.items():
+        for name, member in self.model.references.items():
             attributions[name] = sum_by(member.differences(found["space"]), self._columns.space_features, n_features)
-        if self.scorer.known is not None:
+        if self.model.known is not None:
             far = found.get("far", np.zeros((len(encoded), 0), dtype=np.float32))
-            for name, parts in self.scorer.known.differences(far, found["space"]).items():
+            for name, parts in self.model.known.differences(far, found["space"]).items():
                 attributions[name] = sum_by(parts, self._columns.space_features, n_features)
-        if self.scorer.known is not None and RARE_VALUES in self.scorer.members:
-            parts = self.scorer.known.rare.contributions(found["space"][:, len(self._columns.centre) :])
+        if self.model.known is not None and RARE_VALUES in self.model.members:
+            parts = self.model.known.rare.contributions(found["space"][:, len(self._columns.centre) :])
             owners = self._columns.space_features[len(self._columns.centre) :]
             attributions[RARE_VALUES] = sum_by(parts, owners, n_features)
-        if self.scorer.window is None:
+        if self.model.window is None:
             return attributions
         names = self.feature_names
         beside = ((0, 0), (0, len(names) - n_features))
         attributions = {name: np.pad(parts, beside) for name, parts in attributions.items()}
         owner = {name: f for f, name in enumerate(names)}
-        known = [place for place, name in enumerate(self.scorer.window.steps.columns) if name is not None]
-        owners = np.array([owner[str(self.scorer.window.steps.columns[place])] for place in known])
+        known = [place for place, name in enumerate(self.model.window.steps.columns) if name is not None]
+        owners = np.array([owner[str(self.model.window.steps.columns[place])] for place in known])
         return attributions | {"sequence": sum_by(found["blame"][:, known], owners, len(names))}
 
     def _foreseen(self, encoded: Encoded) -> dict[str, Callable[[int], tuple[str, str]]]:
         """For each column that only the window has, what was observed of a row, and what the events lead to expect."""
-        if self.scorer.window is None or encoded.window is None:
+        if self.model.window is None or encoded.window is None:
             return {}
-        expected = self.scorer.window.unscale(self.scorer.inside.run(encoded.inputs(), ["foreseen"])["foreseen"])
+        expected = self.model.window.unscale(self.model.inside.run(encoded.inputs(), ["foreseen"])["foreseen"])
         return {
             name: partial(_described, encoded.window[:, place], expected[:, place])
-            for place, name in enumerate(self.scorer.window.steps.columns)
+            for place, name in enumerate(self.model.window.steps.columns)
             if name is not None
         }
 
     def _shares(self, encoded: Encoded) -> NDArray[np.float64]:
         """Each feature's share of the risk: what it adds beyond what it adds to a typical row."""
         attributions = self.attributions(encoded)
-        beyond = {name: parts - self.scorer.usual.get(name, 0.0) for name, parts in attributions.items()}
-        risk = self.scorer.fusion.contributions(self.scorer.standardised(encoded))
-        return explain.risk_shares(beyond, {name: risk[:, i] for i, name in enumerate(self.scorer.members)})
+        beyond = {name: parts - self.model.usual.get(name, 0.0) for name, parts in attributions.items()}
+        risk = self.model.fusion.contributions(self.model.standardised(encoded))
+        return explain.risk_shares(beyond, {name: risk[:, i] for i, name in enumerate(self.model.members)})
 
     def _shares_of_head(self, head: Head, rows: pd.DataFrame, members: NDArray[np.float64]) -> NDArray[np.float64]:
         """Each feature's share of the head's risk; what the members' scores add is shared as the members share it."""
-        falls = np.maximum(head.contributions(rows, self.scorer.unsupervised(rows)), 0.0)
+        falls = np.maximum(head.contributions(rows, self.model.unsupervised(rows)), 0.0)
         places = {feature.name: place for place, feature in enumerate(self._columns.features)}
         shares = np.zeros(members.shape)
         for fall, name in zip(falls.T, head.columns, strict=True):
@@ -234,7 +232,7 @@ class TableExplainer:
     def _expected(self, seen: Encoded, feature: NDArray[np.int64]) -> Encoded:
         """What the given feature of each row should have been: the row's reconstruction with that feature hidden."""
         hidden = replace(seen, numeric=seen.numeric.copy(), codes=seen.codes.copy())
-        if "autoencoder" not in self.scorer.members:
+        if "autoencoder" not in self.model.members:
             hidden.numeric[:] = self._columns.centre
             hidden.codes[:] = [np.argmax(seen[2:]) + 2 for seen in self._columns.counts]
             return hidden
@@ -244,7 +242,7 @@ class TableExplainer:
                 hidden.numeric[at, column] = np.nan
             if what.code is not None:
                 hidden.codes[at, what.code] = UNSEEN
-        found = self.scorer.autoencoder("expected likelihood", hidden)
+        found = self.model.autoencoder("expected likelihood", hidden)
         numeric, codes = hidden.numeric, hidden.codes
         if "expected" in found:
             numeric = np.clip(self._columns.unscale(found["expected"]), self._columns.least, self._columns.most)

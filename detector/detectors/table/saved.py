@@ -1,11 +1,12 @@
-"""A scorer of tables ↔ the parts that a bundle keeps."""
+"""A model of a table ↔ the parts that a bundle keeps."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from detector.decide.calibrate import Calibrator
 from detector.decide.fuse import Fusion
+from detector.detectors.table.model import TableModel
 from detector.detectors.table.training_rows import LearntRows
 from detector.encoding.table import TableEncoder
 from detector.head.model import Head
@@ -17,44 +18,41 @@ from detector.onnx.graph import Graph
 from detector.onnx.parts import Parts, under
 from detector.schema import Schema
 
-if TYPE_CHECKING:
-    from detector.detectors.table.scorer import TabularScorer
 
-
-def parts_of(scorer: TabularScorer) -> Parts:
-    """Everything of a scorer, as a bundle keeps it."""
-    columns, column_arrays = scorer.columns.state()
-    arrays = under("columns", column_arrays) | under("calibrator", scorer.calibrator.state())
-    if scorer.trees is not None:
-        arrays |= under("trees", scorer.trees.state())
-    for name, references in scorer.references.items():
+def parts_of(model: TableModel) -> Parts:
+    """Everything of a model, as a bundle keeps it."""
+    columns, column_arrays = model.columns.state()
+    arrays = under("columns", column_arrays) | under("calibrator", model.calibrator.state())
+    if model.trees is not None:
+        arrays |= under("trees", model.trees.state())
+    for name, references in model.references.items():
         arrays |= under(name, references.state())
-    if scorer.known is not None:
-        arrays |= under("known", scorer.known.state())
-    arrays |= under("usual", scorer.usual) | under("weights", scorer.weights)
-    if scorer.learnt is not None:
-        arrays |= under("learnt", scorer.learnt.state())
-    graphs = {"graph": scorer.graph.content, "inside": scorer.inside.content}
-    if scorer.decoder is not None:
-        graphs["decoder"] = scorer.decoder.content
-    head = None if scorer.head is None else scorer.head.to_parts()
+    if model.known is not None:
+        arrays |= under("known", model.known.state())
+    arrays |= under("usual", model.usual) | under("weights", model.weights)
+    if model.learnt is not None:
+        arrays |= under("learnt", model.learnt.state())
+    graphs = {"graph": model.graph.content, "inside": model.inside.content}
+    if model.decoder is not None:
+        graphs["decoder"] = model.decoder.content
+    head = None if model.head is None else model.head.to_parts()
     if head is not None:
         arrays |= under("head", head.arrays)
         graphs |= head.graphs
     facts = {
-        "name": scorer.name,
-        "schema": scorer.schema.to_dict(),
+        "name": model.name,
+        "schema": model.schema.to_dict(),
         "columns": columns,
-        "fusion": scorer.fusion.state(),
-        "window": None if scorer.window is None else scorer.window.state(),
-        "metrics": scorer.metrics,
+        "fusion": model.fusion.state(),
+        "window": None if model.window is None else model.window.state(),
+        "metrics": model.metrics,
         "head": None if head is None else head.facts,
     }
     return Parts(facts, arrays, graphs)
 
 
 def values_of(parts: Parts) -> dict[str, Any]:
-    """What a scorer is made with; the inverse of ``parts_of``."""
+    """What a model is made with; the inverse of ``parts_of``."""
     facts, graphs, trees = parts.facts, parts.graphs, parts.part("trees")
     references = {name: parts.part(name) for name in ("neighbours", "novelty")}
     head, learnt, known = facts.get("head"), parts.part("learnt"), parts.part("known")

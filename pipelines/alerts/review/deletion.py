@@ -25,7 +25,7 @@ READ_AT_ONCE = 500
 
 
 @dataclass(frozen=True)
-class Marks:
+class EntityMarks:
     """How an entity can be told in what alerts keep.
 
     - ``column``: ``columns.entity``.
@@ -71,7 +71,7 @@ class Marks:
     def without(self, text: str, instead: str) -> str:
         """A text with something else in the place of each name.
 
-        >>> Marks("card", frozenset({"c-7"}), frozenset(), frozenset()).without("c-7 and c-71: 'c-7'", "?")
+        >>> EntityMarks("card", frozenset({"c-7"}), frozenset(), frozenset()).without("c-7 and c-71: 'c-7'", "?")
         "? and c-71: '?'"
         """
         for name in self.names:
@@ -94,7 +94,7 @@ def delete_alerts(session: Session, ids: Sequence[str]) -> None:
     session.execute(sa.delete(Alert).where(Alert.id.in_(ids)))
 
 
-def delete_alerts_of(config: Config, store: Store, marks: Marks, *, dry: bool) -> dict[str, int]:
+def delete_alerts_of(config: Config, store: Store, marks: EntityMarks, *, dry: bool) -> dict[str, int]:
     """Delete what alerts keep of an entity; how much of each.
 
     Raises ``StoreError`` if the state cannot be written.
@@ -134,11 +134,11 @@ def _count(session: Session, table: type[Answer], ids: Sequence[str]) -> int:
     )
 
 
-def _is_about(silence: Silence, marks: Marks, config: Config) -> bool:
+def _is_about(silence: Silence, marks: EntityMarks, config: Config) -> bool:
     return silence.source == config.name and (silence.group in marks.groups or marks.are_in(silence.label))
 
 
-def _clear_days(config: Config, store: Store, marks: Marks, *, dry: bool) -> int:
+def _clear_days(config: Config, store: Store, marks: EntityMarks, *, dry: bool) -> int:
     """What the days had no room for, in words."""
     taken = 0
     with store.write() as session:
@@ -151,7 +151,7 @@ def _clear_days(config: Config, store: Store, marks: Marks, *, dry: bool) -> int
     return taken
 
 
-def _clear_file(config: Config, marks: Marks, ids: set[str], *, dry: bool) -> int:
+def _clear_file(config: Config, marks: EntityMarks, ids: set[str], *, dry: bool) -> int:
     path = Path(config.alerts.file.path)
     if not path.is_file():
         return 0
@@ -163,7 +163,7 @@ def _clear_file(config: Config, marks: Marks, ids: set[str], *, dry: bool) -> in
     return len(lines) - len(kept)
 
 
-def _shows(line: str, marks: Marks, ids: set[str]) -> bool:
+def _shows(line: str, marks: EntityMarks, ids: set[str]) -> bool:
     try:
         alert = json.loads(line)
     except ValueError:

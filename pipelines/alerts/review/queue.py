@@ -30,7 +30,7 @@ MOST_COUNTED = 10_000
 
 
 @dataclass(frozen=True)
-class Wanted:
+class QueueQuery:
     """Which alerts, in which order.
 
     - ``state``: open (nobody has answered, nothing keeps it quiet), snoozed, answered, or all.
@@ -60,7 +60,7 @@ class Wanted:
 
 
 @dataclass(frozen=True)
-class Line:
+class QueueLine:
     """An alert in the queue: what is said of it, by whom it was answered, and who has taken it."""
 
     alert: Alert
@@ -88,7 +88,7 @@ class Line:
         return found | {"reasons": self.message.reasons}
 
 
-def page(session: Session, wanted: Wanted, *, config: Config, now: datetime) -> list[Line]:
+def page(session: Session, wanted: QueueQuery, *, config: Config, now: datetime) -> list[QueueLine]:
     """One page of the queue.
 
     Raises ``DataError`` if ``after`` is no alert.
@@ -108,12 +108,12 @@ def page(session: Session, wanted: Wanted, *, config: Config, now: datetime) -> 
     statement = sa.select(Alert, _verdict(), _assignee(), _quiet_until(now)).where(Alert.id.in_(ids))
     statement = statement.order_by(*order).limit(wanted.most)
     return [
-        Line(alert, message_of(alert, section=config.alerts, target="queue"), verdict or "", assignee or "", until)
+        QueueLine(alert, message_of(alert, section=config.alerts, target="queue"), verdict or "", assignee or "", until)
         for alert, verdict, assignee, until in session.execute(statement)
     ]
 
 
-def count(session: Session, wanted: Wanted, *, config: Config, now: datetime) -> int:
+def count(session: Session, wanted: QueueQuery, *, config: Config, now: datetime) -> int:
     """How many there are on all pages; ``MOST_COUNTED`` + 1 where there are more than ``MOST_COUNTED``."""
     ours = sa.select(Alert.id).where(Alert.source == config.name, Alert.kind.in_(EVENTS), *_filters(wanted, now=now))
     some = ours.limit(MOST_COUNTED + 1).subquery()
@@ -129,7 +129,7 @@ def counted(total: int) -> str:
     return f"{total:,}" if total <= MOST_COUNTED else f"more than {MOST_COUNTED:,}"
 
 
-def line_of(session: Session, alert: str, *, config: Config, now: datetime) -> Line:
+def line_of(session: Session, alert: str, *, config: Config, now: datetime) -> QueueLine:
     """One alert, as the queue has it; any kind of alert.
 
     Raises ``NotFoundError`` if there is none, ``DataError`` if there are several.
@@ -139,28 +139,30 @@ def line_of(session: Session, alert: str, *, config: Config, now: datetime) -> L
         raise NotFoundError(f"There is no alert {alert!r} of {config.name}. `detector alerts list` shows them.")
     statement = sa.select(_verdict(), _assignee(), _quiet_until(now)).where(Alert.id == found.id)
     verdict, assignee, until = session.execute(statement).one()
-    return Line(found, message_of(found, section=config.alerts, target="queue"), verdict or "", assignee or "", until)
+    return QueueLine(
+        found, message_of(found, section=config.alerts, target="queue"), verdict or "", assignee or "", until
+    )
 
 
 @dataclass(frozen=True)
-class Beside:
+class AlertContext:
     """What stands beside an alert: what was said, sent and written, and other alerts."""
 
     answers: Sequence[Answer]
     notes: Sequence[AlertNote]
     deliveries: Sequence[Delivery]
-    earlier: Sequence[Line]
-    similar: Sequence[Line]
+    earlier: Sequence[QueueLine]
+    similar: Sequence[QueueLine]
 
 
-def beside(session: Session, line: Line, *, config: Config, now: datetime) -> Beside:
+def beside(session: Session, line: QueueLine, *, config: Config, now: datetime) -> AlertContext:
     """What stands beside an alert; ``similar`` were answered and have the same first reason, of other entities."""
     alert = line.alert
 
     def all_of(table: Any) -> Sequence[Any]:
         return session.scalars(sa.select(table).where(table.alert == alert.id).order_by(table.id)).all()
 
-    def lines(*where: sa.ColumnElement[bool], most: int) -> list[Line]:
+    def lines(*where: sa.ColumnElement[bool], most: int) -> list[QueueLine]:
         statement = sa.select(Alert.id).where(Alert.source == config.name, Alert.kind.in_(EVENTS), *where)
         newest = statement.order_by(Alert.created_at.desc(), Alert.id).limit(most)
         return [line_of(session, each, config=config, now=now) for each in session.scalars(newest).all()]
@@ -169,19 +171,19 @@ def beside(session: Session, line: Line, *, config: Config, now: datetime) -> Be
     earlier = lines(Alert.group == alert.group, Alert.id != alert.id, most=MOST_EARLIER) if alert.group else []
     alike = Alert.pattern == alert.pattern
     similar = lines(alike, answered, Alert.group != alert.group, most=MOST_SIMILAR) if alert.pattern else []
-    return Beside(all_of(Answer), all_of(AlertNote), all_of(Delivery), earlier, similar)
+    return AlertContext(all_of(Answer), all_of(AlertNote), all_of(Delivery), earlier, similar)
 
 
 def next_open(session: Session, alert: Alert, *, config: Config, now: datetime) -> str | None:
     """The open alert that comes after one in the queue, or the first if it was the last."""
-    for wanted in (Wanted(after=alert.id, most=1), Wanted(most=2)):
+    for wanted in (QueueQuery(after=alert.id, most=1), QueueQuery(most=2)):
         for line in page(session, wanted, config=config, now=now):
             if line.alert.id != alert.id:
                 return line.alert.id
     return None
 
 
-def _filters(wanted: Wanted, *, now: datetime) -> list[sa.ColumnElement[bool]]:
+def _filters(wanted: QueueQuery, *, now: datetime) -> list[sa.ColumnElement[bool]]:
     found: list[sa.ColumnElement[bool]] = []
     if wanted.state == "open":
         found += [sa.and_(Alert.is_waiting), ~sa.exists().where(*_covers(Alert, now)).correlate(Alert)]
@@ -250,6 +252,6 @@ def _quiet_until(now: datetime) -> sa.ScalarSelect[Any]:
     return sa.select(sa.func.max(Silence.until)).where(*_covers(Alert, now)).correlate(Alert).scalar_subquery()
 
 
-def following(wanted: Wanted, lines: Sequence[Line]) -> Wanted | None:
+def following(wanted: QueueQuery, lines: Sequence[QueueLine]) -> QueueQuery | None:
     """What to ask for the next page; None if this one was the last."""
     return replace(wanted, after=lines[-1].alert.id) if len(lines) == wanted.most else None

@@ -13,7 +13,7 @@ import pytest
 from detector.cleaning.plain import NotPlainError
 from detector.errors import StoreError
 from pipelines.features.held_by_entity import HeldRow
-from pipelines.scoring.in_groups import InGroups
+from pipelines.scoring.event_batcher import EventBatcher
 from pipelines.scoring.one_event import AskedEvent, ScoredEvent
 from pipelines.store import open_store
 from tests import payment_sites
@@ -32,10 +32,10 @@ class Gate:
     """Holds events of a desk, each time once somebody lets it."""
 
     def __init__(self, desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
-        self.hold, self.began, self.free = desk.on_request.held.hold, threading.Event(), threading.Event()
+        self.hold, self.began, self.free = desk.event_scorer.held.hold, threading.Event(), threading.Event()
         self.groups: list[list[str]] = []
         self.failing: list[Exception] = []
-        monkeypatch.setattr(desk.on_request.held, "hold", self)
+        monkeypatch.setattr(desk.event_scorer.held, "hold", self)
 
     def __call__(self, rows: Mapping[str, HeldRow]) -> int:
         """Hold events."""
@@ -62,19 +62,19 @@ def desks(home: Path) -> Iterator[Callable[[str], Desk]]:
         store.close()
 
 
-def asked(groups: InGroups, *events: Event, keep: bool = True) -> list[Future[ScoredEvent]]:
+def asked(groups: EventBatcher, *events: Event, keep: bool = True) -> list[Future[ScoredEvent]]:
     """Events that are asked about, one right after the other."""
     return [groups.ask(AskedEvent(event, keep, LATER)) for event in events]
 
 
 def alone(desk: Desk, events: list[Event]) -> list[ScoredEvent]:
     """The same events, each once the one before is held."""
-    return [score_one(desk.on_request, event, now=LATER, keep=True) for event in events]
+    return [score_one(desk.event_scorer, event, now=LATER, keep=True) for event in events]
 
 
 def keys_of(desk: Desk) -> list[str]:
     """Held events, in their order."""
-    return list(map(str, desk.on_request.held.frame(now=LATER).index))
+    return list(map(str, desk.event_scorer.held.frame(now=LATER).index))
 
 
 def of_one_card(*numbers: str) -> list[Event]:
@@ -89,7 +89,7 @@ def test_groups_say_what_each_event_gets_alone(desks: Callable[[str], Desk], mon
     """To the last bit, in the order in which they came; those that came during a transaction share the next."""
     together, one_by_one = desks("together"), desks("alone")
     gate = Gate(together, monkeypatch)
-    groups = InGroups(together.on_request)
+    groups = EventBatcher(together.event_scorer)
     events = [*EVENTS[:20], *of_one_card("a", "b", "c", "a"), *EVENTS[20:]]
 
     first = asked(groups, events[0])
@@ -112,7 +112,7 @@ def test_answers_wait_for_the_transactions_they_rest_on(
     """A held event is answered once it is held, a dry run that counts it then too, and another one at once."""
     desk = desks("payments")
     gate = Gate(desk, monkeypatch)
-    groups = InGroups(desk.on_request)
+    groups = EventBatcher(desk.event_scorer)
     own, same = of_one_card("own", "same")
     stranger = next(each for each in EVENTS if each["merchant_category"] != own["merchant_category"])
 
@@ -125,7 +125,7 @@ def test_answers_wait_for_the_transactions_they_rest_on(
 
     assert was_done == (False, False)
     assert held.result(SOON).held == 1
-    assert counting.result(SOON).values == score_one(desk.on_request, same, now=LATER, keep=False).values
+    assert counting.result(SOON).values == score_one(desk.event_scorer, same, now=LATER, keep=False).values
 
 
 def test_failed_transaction_fails_its_own_events(desks: Callable[[str], Desk], monkeypatch: pytest.MonkeyPatch) -> None:
@@ -133,7 +133,7 @@ def test_failed_transaction_fails_its_own_events(desks: Callable[[str], Desk], m
     desk, other = desks("payments"), desks("other")
     gate = Gate(desk, monkeypatch)
     gate.failing = [StoreError("The disk is full.")]
-    groups = InGroups(desk.on_request)
+    groups = EventBatcher(desk.event_scorer)
     lost, *rest = of_one_card("lost", "next", "last")
 
     failed, dry = (*asked(groups, lost), *asked(groups, rest[0], keep=False))
@@ -152,7 +152,7 @@ def test_failed_transaction_fails_its_own_events(desks: Callable[[str], Desk], m
 def test_odd_events_and_refused_ones_leave_the_others_alone(desks: Callable[[str], Desk]) -> None:
     """One that takes a frame, and one whose sender may not ask, are handed back; neither is counted or held."""
     desk, other = desks("payments"), desks("other")
-    groups = InGroups(desk.on_request)
+    groups = EventBatcher(desk.event_scorer)
     first, odd, barred, last = of_one_card("first", "odd", "barred", "last")
 
     found = [
@@ -184,7 +184,7 @@ def test_fault_in_one_event_fails_that_one(
 
     monkeypatch.setattr(one_event, "_decided_one", breaks)
     gate = Gate(desk, monkeypatch)
-    groups = InGroups(desk.on_request)
+    groups = EventBatcher(desk.event_scorer)
     first, *rest = of_one_card("first", "good", "bad", "fine")
     (begun,) = asked(groups, first)
     assert gate.began.wait(SOON)

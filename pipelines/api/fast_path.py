@@ -1,4 +1,4 @@
-"""The short way of one plain event: from the body to the group it is scored in, past what only other requests need.
+"""The fast path of one plain event: from the body to the group it is scored in, past what only other requests need.
 
 Whatever is not plain (several events, reasons asked for, a name for repeats, a fault anywhere) goes the whole way,
 which says what is wrong. So there is nothing here that answers an error.
@@ -27,7 +27,7 @@ MOST_BYTES = 65_536
 """A longer body is of several events, mostly, and is read once alone."""
 
 
-class ShortWay:
+class FastPath:
     """Answers ``POST /score`` of one plain event."""
 
     def __init__(self, doors: Doors) -> None:
@@ -56,7 +56,7 @@ class ShortWay:
             if given.event is None or given.events is not None or given.reasons:
                 return None
             asked = AskedEvent(given.event, not given.dry_run, self.doors.clock(), admits)
-            return said(answer_of(await asyncio.wrap_future(self.doors.in_groups.ask(asked))))
+            return said(answer_of(await asyncio.wrap_future(self.doors.batcher.ask(asked))))
         except (RequestValidationError, NotPlainError, DetectorError):
             return None
 

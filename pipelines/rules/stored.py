@@ -20,7 +20,7 @@ from pipelines.config import Config, RuleSection
 from pipelines.config.rules import MOST_RULES, STATES
 from pipelines.escaping import for_terminal, one_line
 from pipelines.rules.book import hash_of, version_of
-from pipelines.store.rule_tables import KeptRule, RuleChange, RuleState
+from pipelines.store.rule_tables import RuleChange, RuleState, StoredRule
 from pipelines.store.trail import write_down
 
 FILE: Literal["file"] = "file"
@@ -60,7 +60,7 @@ def held_rules(config: Config, session: Session | None) -> list[HeldRule]:
     states = {each.name: each for each in session.scalars(sa.select(RuleState).where(RuleState.source == config.name))}
     found = [_of_file(section, states.get(section.name)) for section in config.rules]
     names = {each.name.casefold() for each in found}
-    kept = sa.select(KeptRule).where(KeptRule.source == config.name).order_by(KeptRule.name)
+    kept = sa.select(StoredRule).where(StoredRule.source == config.name).order_by(StoredRule.name)
     for each in session.scalars(kept):
         clash = ""
         if each.name.casefold() in names:
@@ -117,7 +117,7 @@ def put_rule(
             f"name: the file {config.file or 'of the configuration'} holds a rule named {section.name!r}. "
             f"Change it there, or give this one another name."
         )
-    before = session.get(KeptRule, (config.name, section.name))
+    before = session.get(StoredRule, (config.name, section.name))
     if before is None:
         twin = next((rule for rule in rules if rule.name.casefold() == section.name.casefold()), None)
         if twin is not None:
@@ -127,7 +127,7 @@ def put_rule(
                 f"There are {len(rules)} rules, and there may be {MOST_RULES}. Remove some, or join some with `or`."
             )
     then = {} if before is None else {**before.definition, "state": before.state}
-    kept = KeptRule(source=config.name, name=section.name, definition=section.definition, state=section.state)
+    kept = StoredRule(source=config.name, name=section.name, definition=section.definition, state=section.state)
     kept.who, kept.at = _who(who), now
     session.merge(kept)
     what = "created" if before is None else "changed"
@@ -140,7 +140,7 @@ def remove_rule(session: Session, name: str, *, config: Config, who: str, reason
 
     Raises ``DataError`` if there is none of that name, or it is one of the file.
     """
-    kept = session.get(KeptRule, (config.name, name))
+    kept = session.get(StoredRule, (config.name, name))
     if kept is None:
         rule = find_rule(held_rules(config, session), name)
         raise DataError(f"The rule {rule.name!r} stands in the file. Take it out there, or switch it off.")
@@ -172,7 +172,7 @@ def set_state(
     rule = find_rule(held_rules(config, session), name)
     section = rule.section.model_copy(update={"state": state})
     if rule.origin == CONSOLE:
-        kept = session.get_one(KeptRule, (config.name, name))
+        kept = session.get_one(StoredRule, (config.name, name))
         kept.state, kept.who, kept.at = state, _who(who), now
     else:
         values = {"source": config.name, "name": name, "hash": hash_of(section), "state": state}

@@ -19,7 +19,7 @@ from dataclasses import dataclass, field
 from detector.cleaning.plain import NotPlainError
 from detector.errors import DetectorError
 from pipelines.features.held_by_entity import HeldRow, PendingEvents
-from pipelines.scoring.on_request import OnRequest
+from pipelines.scoring.event_scorer import EventScorer
 from pipelines.scoring.one_event import AskedEvent, ScoredEvent, score_together
 from pipelines.scoring.worker import Worker
 
@@ -45,11 +45,11 @@ class _Scored:
     found: ScoredEvent
 
 
-class InGroups:
-    """Scores events by a desk, together with whatever else is asked at that time."""
+class EventBatcher:
+    """Scores events together with whatever else is asked at that time."""
 
-    def __init__(self, desk: OnRequest) -> None:
-        self.desk = desk
+    def __init__(self, scorer: EventScorer) -> None:
+        self.scorer = scorer
         self._pending = PendingEvents()
         self._counting = threading.Lock()
         """Held while events are scored that may count others which are pending."""
@@ -66,7 +66,7 @@ class InGroups:
     def _score(self, waiting: Sequence[_Waiting]) -> None:
         with self._counting:
             try:
-                found = score_together(self.desk, [each.asked for each in waiting], self._pending)
+                found = score_together(self.scorer, [each.asked for each in waiting], self._pending)
             except Exception as error:  # noqa: BLE001 - those who wait are told
                 wrong = error
             else:
@@ -81,7 +81,7 @@ class InGroups:
 
     def _hold(self, scored: Sequence[_Scored]) -> None:
         try:
-            self.desk.held.hold(_rows(scored))
+            self.scorer.held.hold(_rows(scored))
         except Exception as error:  # noqa: BLE001 - those who wait are told
             self._undo(scored)
             _fail([each.waiting for each in scored if each.found.to_hold is not None], error)

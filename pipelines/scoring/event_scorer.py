@@ -81,7 +81,7 @@ class ScoredEvents:
     note: str | None = None
 
 
-class OnRequest:
+class EventScorer:
     """Scores events by the detector that serves, against the past of the service.
 
     - ``is_leader``: only the instance that leads knows the past up to now.

@@ -53,7 +53,7 @@ def keep(history: History, place: Path, *, most: float, purge: bool = False) -> 
     return path
 
 
-def kept(place: Path) -> Path:
+def find(place: Path) -> Path:
     """The file or the folder that holds a past; the later one, where a crash has left both."""
     both = [place.with_name(place.name + ending) for ending in (FILE, FOLDER)]
     there = [path for path in both if path.exists()]
@@ -65,7 +65,7 @@ def recall(place: Path) -> History:
 
     Raises ``BundleError`` if there is none, or it is broken.
     """
-    return load_history(kept(place))
+    return load_history(find(place))
 
 
 def remove(path: Path) -> None:

@@ -13,7 +13,7 @@ from benchmarks.soak import Site
 from detector.cleaning.plain import NotPlainError
 from detector.errors import SchemaError
 from pipelines.config import load_config
-from pipelines.scoring.on_request import BusyError
+from pipelines.scoring.event_scorer import BusyError
 from pipelines.service.forget import forget
 from pipelines.store import open_store
 from tests import payment_sites
@@ -52,7 +52,7 @@ def test_numbers_are_those_of_the_batch(desk: Desk) -> None:
     same(dry, wanted)
     same(kept, wanted)
     same(ahead, behind)
-    assert desk.on_request.held.frame(now=LATER).empty
+    assert desk.event_scorer.held.frame(now=LATER).empty
     put(desk.folder, "b", later)
     desk.batch()
     same(ahead, scores(desk.folder))
@@ -70,7 +70,7 @@ def test_event_that_the_source_brought_counts_once(desk: Desk) -> None:
 
     assert first.tolist() == again.tolist() == after.tolist()
     assert desk.ask(last, keep=True).held == 0
-    assert desk.on_request.held.frame(now=LATER).empty  # it is in the past, and the source will not bring it again
+    assert desk.event_scorer.held.frame(now=LATER).empty  # it is in the past, and the source will not bring it again
     assert other.to_numpy() != after.to_numpy()  # a second payment at the same moment has one more before it
 
 
@@ -88,7 +88,7 @@ def test_text_is_read_in_the_declared_form(home: Path) -> None:
     for keep in (False, True):  # kept ones are read again as held events
         same(risks(desk.ask(written, keep=keep).scores), risks(desk.ask(rows).scores))
     with pytest.raises(NotPlainError):
-        score_one(desk.on_request, framed_events(written).iloc[0].to_dict(), now=LATER, keep=False)
+        score_one(desk.event_scorer, framed_events(written).iloc[0].to_dict(), now=LATER, keep=False)
     refused = desk.ask(written.iloc[[0]].assign(amount="12.5")).refused
     assert refused == {0: "amount: '12.5 (not as 1.234,56)' is not a number"}
     store.close()
@@ -101,7 +101,7 @@ def test_dry_run_leaves_nothing(desk: Desk) -> None:
         desk.ask(NEW.iloc[:5])
 
     assert desk.one_by_one(NEW.iloc[:5], keep=False).tolist() == first.tolist()
-    assert desk.on_request.held.frame(now=LATER).empty
+    assert desk.event_scorer.held.frame(now=LATER).empty
 
 
 def test_restart_forgets_no_held_event(desk: Desk) -> None:
@@ -129,7 +129,7 @@ def test_what_was_forgotten_is_counted_no_more(desk: Desk) -> None:
 
     assert found != held
     assert found == risks(Desk(desk.config, desk.store).ask(rest).scores).tolist()
-    assert len(desk.on_request.held.frame(now=LATER)) < 40
+    assert len(desk.event_scorer.held.frame(now=LATER)) < 40
 
 
 def test_failed_batch_is_counted_once(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -161,7 +161,7 @@ def test_events_that_cannot_be_scored_say_why(desk: Desk) -> None:
     rows.loc[1, "amount"] = "12 euros"
     rows.loc[2, "time"] = "2020-01-01T00:00:00"
 
-    found = desk.on_request.score(rows, now=LATER, explain=True, keep=True)
+    found = desk.event_scorer.score(rows, now=LATER, explain=True, keep=True)
 
     assert found.scores.index.tolist() == [0]
     assert "amount" in found.refused[1]
@@ -170,7 +170,7 @@ def test_events_that_cannot_be_scored_say_why(desk: Desk) -> None:
     assert found.scores["reasons"].iloc[0]
     assert np.isfinite(found.scores["p_value"]).all()
     with pytest.raises(SchemaError, match="amount"):
-        desk.on_request.score(rows.drop(columns="amount"), now=LATER, explain=False, keep=False)
+        desk.event_scorer.score(rows.drop(columns="amount"), now=LATER, explain=False, keep=False)
 
 
 def test_only_the_leader_knows_the_past(desk: Desk) -> None:
@@ -193,11 +193,11 @@ def test_budget_of_the_day_counts_what_batches_flagged(site: Site) -> None:
     desk = Desk(config, store)
     extreme = pd.DataFrame({"id": [900], "at": ["2026-01-01T20:00:00"], "amount": [900.0], "fee": [50.0]})
     try:
-        before = desk.on_request.score(extreme, now=LATER, explain=False, keep=False).scores
+        before = desk.event_scorer.score(extreme, now=LATER, explain=False, keep=False).scores
         site.add(60)
         score(site)
-        after = desk.on_request.score(extreme, now=LATER, explain=False, keep=False).scores
-        tomorrow = desk.on_request.score(
+        after = desk.event_scorer.score(extreme, now=LATER, explain=False, keep=False).scores
+        tomorrow = desk.event_scorer.score(
             extreme.assign(at="2026-01-02T20:00:00"), now=LATER, explain=False, keep=False
         ).scores
     finally:
@@ -215,7 +215,7 @@ def test_without_features_any_instance_answers(site: Site) -> None:
     desk.leads = False
     rows = pd.DataFrame({"id": [1, 1], "at": ["2026-01-01"] * 2, "amount": [40.0, 41.0], "fee": [1.0, None]})
     try:
-        found = desk.on_request.score(rows, now=LATER, explain=True, keep=True)
+        found = desk.event_scorer.score(rows, now=LATER, explain=True, keep=True)
     finally:
         store.close()
 
