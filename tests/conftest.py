@@ -17,6 +17,7 @@ os.environ.setdefault("TF_NUM_INTEROP_THREADS", "1")
 
 import gc
 import shutil
+import sys
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from functools import cache
@@ -85,10 +86,24 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
                 item.add_marker(pytest.mark.skip(reason="takes minutes: LONG=1 make test"))
 
 
-def pytest_collection_finish() -> None:
-    """Leave all that is imported out of the search for garbage, which took a tenth of the time."""
+@cache
+def leave_out_of_garbage(with_keras: bool) -> None:
+    """Leave all that is there out of the search for garbage, once before and once after Keras is imported.
+
+    Keras looks for garbage after every fit, among its own modules and TensorFlow's, too.
+    """
     gc.collect()
     gc.freeze()
+
+
+def pytest_collection_finish() -> None:
+    """What collecting imported stays."""
+    leave_out_of_garbage("keras" in sys.modules)
+
+
+def pytest_runtest_teardown() -> None:
+    """What the first fit imported stays, too."""
+    leave_out_of_garbage("keras" in sys.modules)
 
 
 upgrade = Store.upgrade
