@@ -17,6 +17,7 @@ os.environ.setdefault("TF_NUM_INTEROP_THREADS", "1")
 
 import gc
 import shutil
+import sys
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from functools import cache
@@ -50,28 +51,37 @@ typer.testing._get_command = cache(typer.main.get_command)
 
 # Files of tests that take longest, longest first: begun first, they do not keep one process busy at the end.
 LONGEST = (
-    "test_notebooks",
     "test_spark",
+    "test_compiled",
+    "test_notebooks",
+    "test_site_in_browser",
+    "test_retrain",
+    "test_sequence",
     "test_tabular",
     "test_encoder_kinds",
     "test_benchmarks",
-    "test_site_in_browser",
-    "test_encoders",
-    "test_train",
-    "test_retrain",
-    "test_spool",
-    "test_table_autoencoder",
-    "test_table_fit",
-    "test_detector_factory",
+    "test_resolution",
     "test_api",
     "test_kill",
+    "test_absurd_values",
+    "test_train",
+    "test_topic",
+    "test_head_events",
     "test_training",
-    "test_sensors",
+    "test_earlier_version",
+    "test_table_autoencoder",
+    "test_console_browser",
     "test_feature_state",
-    "test_one_score",
-    "test_sequence_member",
-    "test_score",
-    "test_day",
+    "test_benchmark_sensors",
+    "test_past_on_disk",
+    "test_encoders",
+    "test_label_changes",
+    "test_sensors",
+    "test_scale",
+    "test_rebuild",
+    "test_spool",
+    "test_feature_jobs",
+    "test_series_late",
 )
 
 
@@ -85,10 +95,24 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
                 item.add_marker(pytest.mark.skip(reason="takes minutes: LONG=1 make test"))
 
 
-def pytest_collection_finish() -> None:
-    """Leave all that is imported out of the search for garbage, which took a tenth of the time."""
+@cache
+def leave_out_of_garbage(with_keras: bool) -> None:
+    """Leave all that is there out of the search for garbage, once before and once after Keras is imported.
+
+    Keras looks for garbage after every fit, among its own modules and TensorFlow's, too.
+    """
     gc.collect()
     gc.freeze()
+
+
+def pytest_collection_finish() -> None:
+    """What collecting imported stays."""
+    leave_out_of_garbage("keras" in sys.modules)
+
+
+def pytest_runtest_teardown() -> None:
+    """What the first fit imported stays, too."""
+    leave_out_of_garbage("keras" in sys.modules)
 
 
 upgrade = Store.upgrade

@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 from collections.abc import Iterator
 from datetime import UTC, datetime
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -137,31 +138,35 @@ def test_many_are_chosen_by_keyboard(chromium: Any, desk: Served) -> None:
     assert found.errors == []
 
 
-@pytest.mark.parametrize("scheme", ["light", "dark"])
-@pytest.mark.parametrize("size", [DESK, PHONE])
-def test_pages_fit(chromium: Any, sending: Served, size: dict[str, int], scheme: str, tmp_path: Path) -> None:
+def test_pages_fit(chromium: Any, sending: Served, tmp_path: Path) -> None:
     """No page is wider than the screen, also with a long reason, and text stands out from what is behind it."""
     (one, *_) = made(sending, 3)
     long = Reason("known fraud of this terminal_of_the_northern_branch", "50 % in the 7 days before", "about 1 %", 0.9)
     give(sending.store, sending.config, rows(("card-9", 0, "low"), reasons=[long]), now=datetime.now(UTC))
     run(sending.store, sending.config, now=datetime.now(UTC))
-    found = Watched(chromium, sending, viewport=size, color_scheme=scheme)
+    page = (found := Watched(chromium, sending, viewport=DESK)).page
     found.sign_in()
 
     pages = ("what-if", "quality", "models", "health", "audit", "rules", "rules/history")
     for path in ("/", f"/alerts/{one}", *(f"/{name}" for name in pages)):
-        found.page.goto(f"{sending.address}/console{path}")
-        found.page.wait_for_load_state("networkidle")
-        found.page.screenshot(path=tmp_path / f"{path.strip('/').replace('/', '-') or 'queue'}.png", full_page=True)
-        wide = "each => each.getBoundingClientRect().right > window.innerWidth + 1 && !each.closest('.wide, .hidden')"
-        names = f"Array.from(document.querySelectorAll('body *')).filter({wide}).map(each => each.outerHTML)"
-        assert found.page.evaluate(names) == [], path
-        assert found.page.evaluate("document.documentElement.scrollWidth <= window.innerWidth"), path
-        colours = found.page.evaluate(
-            "[getComputedStyle(document.body).color, getComputedStyle(document.body).backgroundColor]"
-        )
-        dark, light = sorted(colours, key=lambda text: sum(map(int, text[4:-1].split(","))))
-        assert sum(map(int, light[4:-1].split(","))) - sum(map(int, dark[4:-1].split(","))) > 500
+        page.goto(f"{sending.address}/console{path}")
+        page.wait_for_load_state("networkidle")
+        for size, scheme in product((DESK, PHONE), ("light", "dark")):
+            page.set_viewport_size(size)
+            page.emulate_media(color_scheme=scheme)
+            page.screenshot(path=tmp_path / "page.png", full_page=True)
+            case = (path, size, scheme)
+            wide = "each => each.getBoundingClientRect().right > window.innerWidth + 1"
+            wide += " && !each.closest('.wide, .hidden')"
+            names = f"Array.from(document.querySelectorAll('body *')).filter({wide}).map(each => each.outerHTML)"
+            assert page.evaluate(names) == [], case
+            assert page.evaluate("document.documentElement.scrollWidth <= window.innerWidth"), case
+            style = "getComputedStyle(document.body)"
+            text, ground = (
+                sum(map(int, colour[4:-1].split(",")))
+                for colour in page.evaluate(f"[{style}.color, {style}.backgroundColor]")
+            )
+            assert (ground - text if scheme == "light" else text - ground) > 500, case
     assert found.errors == []
 
 

@@ -93,9 +93,9 @@ class Topic:
 
     def _of_partition(self, consumer: Consumer, partition: int, first: int, end: int) -> Iterator[Message]:
         consumer.assign([self._kafka.TopicPartition(self.name, partition, first)])
-        heard = time.monotonic()
+        heard, wanted = time.monotonic(), first
         while True:
-            found = consumer.consume(AT_ONCE, timeout=1.0)
+            found = consumer.consume(min(AT_ONCE, end - wanted), timeout=1.0)  # it waits until there are so many
             if not found and time.monotonic() - heard > PATIENCE:
                 raise SourceError(f"No broker of {self.describe()} has answered for {PATIENCE:.0f} s. Is it running?")
             for message in found:
@@ -110,6 +110,7 @@ class Topic:
                     yield message
                 if offset >= end - 1:
                     return
+                wanted = offset + 1
 
     def _there(self, consumer: Consumer) -> Offsets:
         try:
