@@ -222,6 +222,14 @@ def test_a_bank_s_export_with_repeats_and_a_total_has_its_key_and_no_numbers_of_
     assert "2 rows repeat it or have none" in found.named("key")[0].check
 
 
+@pytest.mark.parametrize(("copies", "part"), [(30, "key"), (300, "ignore")])
+def test_rows_that_are_there_twice_do_not_hide_the_key(copies: int, part: str) -> None:
+    """An export that has some rows again still has its key; where most are there again it may count anything."""
+    frame = pd.DataFrame({"Schaden-Nr": [f"{n:05d}" for n in range(300)], "Betrag": [n * 1.5 for n in range(300)]})
+
+    assert parts(pd.concat([frame, frame.tail(copies)], ignore_index=True))["Schaden-Nr"] == part
+
+
 def test_a_form_is_proposed_and_a_doubtful_one_is_to_be_checked() -> None:
     """Days that could be months are said to be."""
     frame = pd.DataFrame(
