@@ -125,6 +125,16 @@ def test_one_reading_a_row_is_said_to_belong_into_columns() -> None:
     assert proposal_of(shuffled).named("numeric")[0].check == ""
 
 
+def test_one_reading_a_row_may_be_of_a_household_that_stands_for_itself() -> None:
+    """Meters of forty households are not one machine: rows may stay as they are."""
+    when = pd.date_range("2026-01-01", periods=200, freq="h")
+    meters = [pd.DataFrame({"time": when, "house": f"h{n}", "used": np.arange(200) % 7 + n / 4}) for n in range(3)]
+
+    check = proposal_of(pd.concat(meters, ignore_index=True)).named("numeric")[0].check
+
+    assert "If each 'house' stands for itself: `kind: sensors`, and `columns: {entity: house}`" in check
+
+
 @pytest.mark.parametrize("together", [True, False])
 def test_files_of_the_same_time_are_each_of_a_machine(
     together: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

@@ -300,6 +300,8 @@ def _one_reading_a_row(frame: pd.DataFrame, time: Choice | None, choices: list[C
     pivot = f"rows.pivot_table(index=[{others}], columns={sensor!r}, values={numbers[0].column!r}).reset_index()"
     step = f"{middle.total_seconds():g} s"
     check = f"one reading a row, every {step}. Sensors that are read together belong into a row: with pandas, {pivot}"
+    if len(names) == 1:
+        check += f". If each {sensor!r} stands for itself: `kind: sensors`, and `columns: {{entity: {sensor}}}`"
     return replace(numbers[0], check=check)
 
 
