@@ -83,6 +83,16 @@ def test_all_problems_are_reported_at_once(tmp_path: Path, frame: pd.DataFrame) 
     assert "no quantile above" in found(checks, "policy.quantile", "warning")
 
 
+def test_rows_that_are_copies_as_a_whole_are_told_apart_from_a_bad_key(tmp_path: Path) -> None:
+    """Of an export that has some rows again only the copies are set aside: a warning, and no other key is asked for."""
+    frame = pd.DataFrame({"id": [f"R{n}" for n in range(100)], "amount": [n % 7 for n in range(100)]})
+    frame = pd.concat([frame, frame.tail(40)], ignore_index=True)
+
+    checks = examine(config_for(tmp_path, frame, columns={"key": "id", "numeric": ["amount"]}))
+
+    assert "29 % repeated, 29 % in rows that are copies of others as a whole" in found(checks, "columns.key", "warning")
+
+
 @pytest.mark.parametrize(
     ("column", "values", "place", "state", "text"),
     [

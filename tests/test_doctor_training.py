@@ -99,6 +99,24 @@ def test_doctor_finds_what_training_refuses_of_sensors(tmp_path: Path, case: str
     assert not any(python in found for python in ("every=", "align=", "models=", "missing=", "Sampling("))
 
 
+def test_doctor_says_which_sensors_only_count(tmp_path: Path) -> None:
+    """A meter is never read again as it was, also after it was exchanged: what was used is the reading to learn."""
+    (tmp_path / "data").mkdir()
+    for number in (1, 2):
+        rows = machine(number)
+        energy = rows["load"].abs().cumsum()
+        rows.assign(energy=energy.where(rows.index < 250, energy - energy[249])).to_csv(
+            tmp_path / "data" / f"press-{number}.csv", index=False
+        )
+    config = config_for(tmp_path, columns={"time": "time", "entity": "machine", "entity_from": "filename"})
+
+    warnings = [check.found for check in examine(config) if check.state == "warning"]
+
+    assert [each for each in warnings if "counter" in each] == [
+        "'energy': readings hardly ever fall, as of a counter; those to come lie above all that is learnt"
+    ]
+
+
 def test_doctor_is_content_with_what_training_takes(tmp_path: Path) -> None:
     """A grid makes a series of uneven times."""
     uneven(tmp_path)

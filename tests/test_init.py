@@ -125,6 +125,16 @@ def test_one_reading_a_row_is_said_to_belong_into_columns() -> None:
     assert proposal_of(shuffled).named("numeric")[0].check == ""
 
 
+def test_one_reading_a_row_may_be_of_a_household_that_stands_for_itself() -> None:
+    """Meters of forty households are not one machine: rows may stay as they are."""
+    when = pd.date_range("2026-01-01", periods=200, freq="h")
+    meters = [pd.DataFrame({"time": when, "house": f"h{n}", "used": np.arange(200) % 7 + n / 4}) for n in range(3)]
+
+    check = proposal_of(pd.concat(meters, ignore_index=True)).named("numeric")[0].check
+
+    assert "If each 'house' stands for itself: `kind: sensors`, and `columns: {entity: house}`" in check
+
+
 @pytest.mark.parametrize("together", [True, False])
 def test_files_of_the_same_time_are_each_of_a_machine(
     together: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -220,6 +230,14 @@ def test_a_bank_s_export_with_repeats_and_a_total_has_its_key_and_no_numbers_of_
         "Betrag (€)": "numeric",
     }
     assert "2 rows repeat it or have none" in found.named("key")[0].check
+
+
+@pytest.mark.parametrize(("copies", "part"), [(30, "key"), (300, "ignore")])
+def test_rows_that_are_there_twice_do_not_hide_the_key(copies: int, part: str) -> None:
+    """An export that has some rows again still has its key; where most are there again it may count anything."""
+    frame = pd.DataFrame({"Schaden-Nr": [f"{n:05d}" for n in range(300)], "Betrag": [n * 1.5 for n in range(300)]})
+
+    assert parts(pd.concat([frame, frame.tail(copies)], ignore_index=True))["Schaden-Nr"] == part
 
 
 def test_a_form_is_proposed_and_a_doubtful_one_is_to_be_checked() -> None:

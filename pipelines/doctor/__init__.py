@@ -11,6 +11,7 @@ from detector.errors import MissingExtraError, SettingError, SourceError, neares
 from pipelines.config import Config
 from pipelines.doctor.check import Check, State, as_summary, as_table
 from pipelines.doctor.columns import check_columns
+from pipelines.doctor.counters import check_counters
 from pipelines.doctor.features import check_features
 from pipelines.doctor.first_run import check_first_run
 from pipelines.doctor.formats import MANY_LOST
@@ -53,6 +54,7 @@ def examine(config: Config, *, rows: int = SAMPLE_ROWS, now: datetime | None = N
     if frame is not None:
         checks.extend(_formats(config, frame))
         checks.extend(check_columns(config.columns, frame))
+        checks.extend(check_counters(config, frame))
         checks.extend(check_features(config, frame))
         checks.extend(check_labels(config, frame, now=now))
         checks.extend(check_training(config, source, frame))

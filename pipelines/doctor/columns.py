@@ -15,9 +15,9 @@ from detector.schema import KINDS, ROLES, Schema, guess_kind
 from pipelines.config import ColumnsSection
 from pipelines.doctor.check import Check, State
 from pipelines.doctor.formats import MANY_LOST, example, forms_of_text, share_of, unread_check
+from pipelines.doctor.proposal import MANY_REPEATED
 
 MANY_MISSING = 0.5
-MANY_REPEATED = 0.1
 MANY_VALUES = 0.9
 NEARLY_ALL_ROWS = 0.99
 FEW_ROWS = 50
@@ -69,7 +69,7 @@ def _without(section: ColumnsSection, lost: set[str]) -> ColumnsSection:
 
 def _roles(schema: Schema, frame: pd.DataFrame) -> Iterator[Check]:
     if schema.key is not None:
-        yield _key(schema.key, frame[schema.key])
+        yield _key(schema.key, frame[schema.key], frame.duplicated())
     if schema.time is not None:
         yield _time(schema.time, frame[schema.time])
     if schema.entity is not None:
@@ -83,15 +83,18 @@ def _roles(schema: Schema, frame: pd.DataFrame) -> Iterator[Check]:
         yield from _unnamed_label(schema, frame)
 
 
-def _key(name: str, column: pd.Series) -> Check:
+def _key(name: str, column: pd.Series, copies: pd.Series) -> Check:
     names = read_names(column)
     absent, repeated = names.isna(), names.duplicated() & names.notna()
-    if repeated.mean() > MANY_REPEATED:
+    copied = repeated & copies
+    if (repeated & ~copied).mean() > MANY_REPEATED:
         found = f"{name!r} is the same in {share_of(repeated)} of the rows"
         return Check("columns.key", "problem", found, "It names no row: choose another, or leave it out.")
     if absent.any() or repeated.any():
         found = f"{name!r}: {share_of(absent)} missing, {share_of(repeated)} repeated"
-        state: State = "problem" if (absent | repeated).mean() > MANY_LOST else "warning"
+        if copied.any():
+            found += f", {share_of(copied)} in rows that are copies of others as a whole"
+        state: State = "problem" if ((absent | repeated) & ~copied).mean() > MANY_LOST else "warning"
         return Check("columns.key", state, found, "These rows will go to the quarantine.")
     return Check("columns.key", "ok", f"{name!r} is different in every row")
 

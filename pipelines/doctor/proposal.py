@@ -40,6 +40,7 @@ REGULAR = 0.7
 MOSTLY_NUMBERS = 0.7
 HALF, HARDLY = 0.5, 0.01
 FEW_REPEATED = 0.01
+MANY_REPEATED = 0.1
 MOST_MACHINES = 0.02
 
 
@@ -117,7 +118,7 @@ def proposal_of(frame: pd.DataFrame) -> Proposal:
         for choice in _afterwards(frame, label.column):
             take(choice)
     take(time := _time(rest()))
-    take(key := _key(rest()))
+    take(key := _key(rest(), frame.duplicated()))
     take(entity := _entity(rest()))
     machine, why = _machine(frame, time, entity, taken)
     take(machine)
@@ -188,13 +189,15 @@ def _time(frame: pd.DataFrame) -> Choice | None:
     return max(found, key=lambda each: each[0])[1] if found else None
 
 
-def _key(frame: pd.DataFrame) -> Choice | None:
+def _key(frame: pd.DataFrame, copies: pd.Series) -> Choice | None:
+    """The column that names a row; that some rows are there twice as a whole does not speak against it."""
     spoilt: dict[str, int] = {}
+    forgiven = int(copies.sum()) if copies.mean() <= MANY_REPEATED else 0
     for name in map(str, frame.columns):
         column = frame[name]
         bad = int((column.isna() | column.duplicated()).sum())
         may_repeat = KEY.search(name) and not any(word in name.lower() for word in ENTITIES)
-        if bad > (FEW_REPEATED * len(frame) if may_repeat else 0):
+        if bad > (FEW_REPEATED * len(frame) + forgiven if may_repeat else 0):
             continue
         if not _has_fractions(column) and guess_kind(column)[0] != "datetime":
             spoilt[name] = bad
@@ -297,6 +300,8 @@ def _one_reading_a_row(frame: pd.DataFrame, time: Choice | None, choices: list[C
     pivot = f"rows.pivot_table(index=[{others}], columns={sensor!r}, values={numbers[0].column!r}).reset_index()"
     step = f"{middle.total_seconds():g} s"
     check = f"one reading a row, every {step}. Sensors that are read together belong into a row: with pandas, {pivot}"
+    if len(names) == 1:
+        check += f". If each {sensor!r} stands for itself: `kind: sensors`, and `columns: {{entity: {sensor}}}`"
     return replace(numbers[0], check=check)
 
 

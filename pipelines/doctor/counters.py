@@ -1,0 +1,55 @@
+"""Sensors that only count upwards: what they will read was never learnt."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pandas as pd
+
+from detector.cleaning.values import read_dates, read_numbers
+from detector.errors import DetectorError
+from pipelines.config import Config
+from pipelines.doctor.check import Check
+from pipelines.factory.kinds import KINDS
+from pipelines.progress import counted
+
+LEAST_RISES = 50
+MOST_FALLS = 0.01
+"""Share of the changes that may go down: a meter that is exchanged begins anew."""
+
+
+def check_counters(config: Config, frame: pd.DataFrame) -> Iterator[Check]:
+    """One warning that names the sensors that count; nothing of tables, whose rows need not be in order."""
+    if config.kind != "sensors":
+        return
+    try:
+        schema = KINDS[config.kind].schema(frame, config)
+        time = read_dates(frame[schema.time])[0]
+        numbers = {name: read_numbers(frame[name])[0] for name in schema.numeric}
+    except DetectorError:  # which another check says
+        return
+    order = time.sort_values(kind="stable").index
+    machines = None if schema.entity is None else frame[schema.entity].loc[order]
+    found = [name for name, values in numbers.items() if only_grows(values.loc[order], machines)]
+    if not found:
+        return
+    others = f" and {counted(len(found) - 1, 'other column')}" if len(found) > 1 else ""
+    yield Check(
+        "columns.numeric",
+        "warning",
+        f"{found[0]!r}{others}: readings hardly ever fall, as of a counter; those to come lie above all that is learnt",
+        "Give what was added since the reading before, such as `diff()` of pandas for each machine, and leave out "
+        "what is below zero where a meter began anew; or list them under `columns.ignore`.",
+    )
+
+
+def only_grows(values: pd.Series, machines: pd.Series | None = None) -> bool:
+    """Whether readings in order of time count upwards, but for a few new beginnings.
+
+    >>> only_grows(pd.Series([*range(100), *range(60)])), only_grows(pd.Series([1, 2] * 100))
+    (True, False)
+    """
+    known = values.dropna()
+    steps = known.diff() if machines is None else known.groupby(machines.loc[known.index]).diff()
+    rises, falls = int((steps > 0).sum()), int((steps < 0).sum())
+    return rises >= LEAST_RISES and falls <= MOST_FALLS * (rises + falls)
