@@ -157,6 +157,28 @@ def test_a_missing_sensor_is_completed_from_the_others() -> None:
     assert (completed[~doubtful] == window[~doubtful]).all()
 
 
+@pytest.mark.parametrize("n_hidden", [1, 3, 9])
+def test_hidden_values_are_the_mean_given_the_rest(n_hidden: int) -> None:
+    """As of a normal distribution with the covariance of components and noise, for fewer and more than components."""
+    rng = np.random.default_rng(0)
+    directions = np.linalg.qr(rng.normal(size=(12, 4)))[0]
+    variances, noise, centre = np.array([9.0, 4.0, 2.0, 1.0]), 0.3, rng.normal(size=12)
+    model = WindowPCA(centre.astype(np.float32), directions.astype(np.float32), variances, noise)
+    windows = rng.normal(size=(5, 12)).astype(np.float32)
+    hidden = rng.permutation(12)[:n_hidden]
+    seen = np.setdiff1d(np.arange(12), hidden)
+    covariance = directions * variances @ directions.T + noise * np.eye(12)
+    rest = np.linalg.solve(covariance[np.ix_(seen, seen)], (windows[:, seen] - centre[seen]).T)
+    expected = (covariance[np.ix_(hidden, seen)] @ rest).T + centre[hidden]
+    spoilt = windows.copy()
+    spoilt[:, hidden] = np.nan
+
+    completed = model.complete(spoilt, np.isin(np.arange(12), hidden)[None, :].repeat(5, axis=0))
+
+    np.testing.assert_allclose(completed[:, hidden], expected, atol=1e-5)
+    np.testing.assert_array_equal(completed[:, seen], windows[:, seen])
+
+
 def test_too_few_windows_are_refused() -> None:
     """With what could be changed."""
     laid = lay(waves(20))

@@ -9,7 +9,7 @@ from typing import Any, Protocol, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from detector.arrays import Flags, Floats
+from detector.arrays import Counts, Flags, Floats
 from detector.errors import DataError
 from detector.series.row_errors import How
 from detector.series.segmented_windows import LaidWindows, thinned
@@ -95,17 +95,16 @@ class WindowPCA:
         >>> line.complete(np.array([[3.0, 99.0]], np.float32), np.array([[False, True]])).round(3).tolist()
         [[3.0, 3.0]]
         """
-        completed = X.copy()
+        completed, centre = X.copy(), self.centre.astype(np.float64)
         patterns, which = np.unique(doubtful, axis=0, return_inverse=True)
+        given = np.where(doubtful, 0.0, X - centre) @ self.directions.astype(np.float64)
+        expectation: HiddenValues | None = None
         for number, gone in enumerate(patterns):
             if not gone.any():
                 continue
-            rows = np.flatnonzero(which == number)
-            seen = self.directions[~gone].astype(np.float64)
-            given = (X[np.ix_(rows, np.flatnonzero(~gone))] - self.centre[~gone]).astype(np.float64)
-            matrix = seen.T @ seen + np.diag(self.noise / self.variances)
-            code = np.linalg.solve(matrix, seen.T @ given.T).T
-            completed[np.ix_(rows, np.flatnonzero(gone))] = code @ self.directions[gone].T + self.centre[gone]
+            expectation = expectation or HiddenValues.of(self)
+            rows, hidden = np.flatnonzero(which == number), np.flatnonzero(gone)
+            completed[np.ix_(rows, hidden)] = expectation.given(given[rows], hidden) + centre[hidden]
         return completed
 
     def state(self) -> dict[str, NDArray[Any]]:
@@ -116,6 +115,44 @@ class WindowPCA:
     def from_state(cls, arrays: dict[str, NDArray[Any]]) -> Self:
         """The inverse of ``state``."""
         return cls(arrays["centre"], arrays["directions"], arrays["variances"], float(arrays["noise"]))
+
+
+@dataclass(frozen=True)
+class HiddenValues:
+    """What components lead one to expect of values that are hidden, given those that are seen.
+
+    With ``d`` for the directions and ``H`` for their rows of hidden values, a window's code given the rest solves
+    ``(dᵀd + noise / variances - HᵀH) code = given``. Hidden values are mostly fewer than components, so the matrix
+    without them is inverted once for all windows, and each set of hidden values costs a system of its own size
+    (Woodbury's identity).
+
+    - ``directions``, (n_inputs, n_components).
+    - ``matrix``, (n_components, n_components): where nothing is hidden.
+    - ``solved``, (n_inputs, n_components): the directions times the inverse of that.
+    """
+
+    directions: Floats
+    matrix: Floats
+    solved: Floats
+
+    @classmethod
+    def of(cls, pca: WindowPCA) -> Self:
+        """What is the same for all windows."""
+        directions = pca.directions.astype(np.float64)
+        matrix = directions.T @ directions + np.diag(pca.noise / pca.variances)
+        return cls(directions, matrix, np.asarray(np.linalg.solve(matrix, directions.T).T, dtype=np.float64))
+
+    def given(self, seen: Floats, hidden: Counts) -> Floats:
+        """The values of some inputs, without the centre, one window a row.
+
+        - ``seen``, (n_windows, n_components): the other inputs, without the centre, times their directions.
+        - ``hidden``, (n_hidden,): which inputs.
+        """
+        own = self.directions[hidden]
+        if len(hidden) > len(self.matrix):
+            return np.asarray(np.linalg.solve(self.matrix - own.T @ own, seen.T).T @ own.T)
+        solved = self.solved[hidden]
+        return np.asarray(np.linalg.solve(np.eye(len(hidden)) - solved @ own.T, solved @ seen.T).T)
 
 
 def scatter_of(laid: LaidWindows, chosen: Flags) -> tuple[Floats, Floats | None]:

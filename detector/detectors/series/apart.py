@@ -9,12 +9,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 
 from detector.arrays import Counts, Flags, Floats
 from detector.detectors.series.model import ModelledSeries
-from detector.members.window_pca import WindowPCA
+from detector.members.window_pca import HiddenValues, WindowPCA
 
 MOST_WINDOWS = 96
 """Of those that an event touches, so many are looked at. Fewer, and a short part of a long event is not seen."""
@@ -87,23 +88,29 @@ class EventWindows:
     def without(self, sensors: Counts) -> Floats:
         """The windows with these sensors, by their places among the moving ones, put in anew where the event is."""
         filled = self.windows.copy()
-        shape = self.windows.shape[1:]
-        directions = self.pca.directions.astype(np.float64).reshape(*shape, -1)
-        centre = self.pca.centre.astype(np.float64).reshape(shape)
-        centred = self.windows - centre
-        whole = np.tensordot(centred, directions, 2)
-        prior = np.diag(1.0 + self.pca.noise / self.pca.variances)
+        length, n_sensors = self.windows.shape[1:]
+        centre = self.pca.centre.astype(np.float64).reshape(length, n_sensors)
         patterns, which = np.unique(self.inside, axis=0, return_inverse=True)
         for number, gone in enumerate(patterns):
             if not gone.any():
                 continue
             own, rows = np.flatnonzero(which.ravel() == number), np.flatnonzero(gone)
-            place = np.ix_(own, rows, sensors)
-            hidden = directions[np.ix_(rows, sensors)].reshape(-1, directions.shape[-1])
-            given = whole[own] - centred[place].reshape(len(own), -1) @ hidden
-            code = np.linalg.solve(prior - hidden.T @ hidden, given.T).T
-            filled[place] = (code @ hidden.T).reshape(filled[place].shape) + centre[np.ix_(rows, sensors)]
+            place, hidden = np.ix_(own, rows, sensors), (rows[:, None] * n_sensors + sensors).ravel()
+            known = (self.windows[place] - centre[np.ix_(rows, sensors)]).reshape(len(own), -1)
+            seen = self._codes[own] - known @ self._expectation.directions[hidden]
+            expected = self._expectation.given(seen, hidden).reshape(len(own), len(rows), -1)
+            filled[place] = expected + centre[np.ix_(rows, sensors)]
         return filled
+
+    @cached_property
+    def _expectation(self) -> HiddenValues:
+        return HiddenValues.of(self.pca)
+
+    @cached_property
+    def _codes(self) -> Floats:
+        """What all sensors of each window add up to along the components."""
+        centred = self.windows.reshape(len(self.windows), -1) - self.pca.centre.astype(np.float64)
+        return np.asarray(centred @ self._expectation.directions)
 
     def strangeness(self, windows: Floats) -> Floats:
         """How badly each window is rebuilt in the time of the event: the mean of squared residuals in usual ones."""
