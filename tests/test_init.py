@@ -63,6 +63,20 @@ def test_codes_of_many_things_are_counted_and_are_no_numbers(tmp_path: Path) -> 
     ]
 
 
+def test_events_of_days_are_not_counted_by_the_hour(tmp_path: Path) -> None:
+    """Without a clock, all events of a day are of the same hour."""
+    rng = np.random.default_rng(0)
+    days = pd.Timestamp("2026-01-01") + pd.to_timedelta(np.sort(rng.integers(0, 90, 900)), unit="D")
+    rows = pd.DataFrame(
+        {"claim_id": range(900), "claimed_at": days.strftime("%d.%m.%Y"), "amount": rng.gamma(2, 20, 900)}
+    )
+    rows.assign(customer_id=rng.integers(0, 90, 900)).to_csv(tmp_path / "rows.csv", index=False)
+
+    init(tmp_path / "rows.csv", folder=tmp_path)
+
+    assert load_config(tmp_path).features.history[0] == "count by customer_id over 1d, 7d"
+
+
 def test_german_names_of_labels_and_accounts_are_known() -> None:
     """What is known of fraud is nothing to learn from, and alerts are about an account."""
     rng = np.random.default_rng(0)

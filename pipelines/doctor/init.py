@@ -196,8 +196,9 @@ def _features(found: Proposal, days: float) -> Iterator[str]:
     if found.kind != "table" or not found.role("time") or not entity:
         return
     yield from ("", _noted("features:", "beside the entity's own past; docs/features.md has more"), "  history:")
+    windows = "1d, 7d" if found.dated else "1h, 1d"
     for name in (entity, *found.counted):
-        yield f"  - {_scalar(f'count by {_quoted(name)} over 1h, 1d')}"
+        yield f"  - {_scalar(f'count by {_quoted(name)} over {windows}')}"
     if amount:
         yield f"  - {_scalar(f'ratio of {_quoted(amount)} by {_quoted(entity)} over {_past(days)}')}"
     if amount and amount != "amount":

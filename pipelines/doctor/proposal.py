@@ -68,6 +68,7 @@ class Proposal:
     - ``choices``: of each column.
     - ``counted``: columns beside the entity that name something whose rows can be counted, such as a terminal.
     - ``days``: how long the rows looked at reach, by their time; 0 without one.
+    - ``dated``: whether times are days, without a clock.
     - ``entity_from``: where the entity is read from, if it is not a column.
     """
 
@@ -76,6 +77,7 @@ class Proposal:
     choices: list[Choice]
     counted: tuple[str, ...] = ()
     days: float = 0.0
+    dated: bool = False
     entity_from: str | None = None
 
     def named(self, part: str) -> list[Choice]:
@@ -134,9 +136,8 @@ def proposal_of(frame: pd.DataFrame) -> Proposal:
     take(_one_reading_a_row(frame, time, [each for each in taken.values() if frame[each.column].nunique() > 1]))
     choices = [taken[str(name)] for name in frame.columns]
     counted = [each.column for each in choices if each.part in ("categorical", "ignore") and _names_things(each, frame)]
-    return Proposal(
-        kind, str(why), choices, tuple(counted), 0.0 if time is None else _days(frame[time.column], time.form)
-    )
+    days, dated = (0.0, False) if time is None else _reach(times_of(frame[time.column], time.form))
+    return Proposal(kind, str(why), choices, tuple(counted), days=days, dated=dated)
 
 
 def _label(frame: pd.DataFrame) -> Choice | None:
@@ -240,9 +241,11 @@ def times_of(column: pd.Series, form: FormatSection | None) -> pd.Series:
     return read_dates(column if form is None else read_form(column.astype("str"), form)[0])[0].dropna()
 
 
-def _days(column: pd.Series, form: FormatSection | None) -> float:
-    when = times_of(column, form)
-    return (when.max() - when.min()) / pd.Timedelta(days=1) if len(when) else 0.0
+def _reach(when: pd.Series) -> tuple[float, bool]:
+    """How many days times span, and whether they are days, without a clock."""
+    if when.empty:
+        return 0.0, False
+    return (when.max() - when.min()) / pd.Timedelta(days=1), bool((when == when.dt.normalize()).all())
 
 
 def _why_sensors(frame: pd.DataFrame, time: Choice, entity: Choice | None, taken: set[str]) -> str | None:
