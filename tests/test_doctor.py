@@ -466,3 +466,25 @@ def test_alerts_about_what_is_over_are_no_news_once_the_service_has_run(
     open_store(str(config.service.store)).close()
 
     assert not found(examine(config), "service.start")
+
+
+@pytest.mark.parametrize(
+    ("begin", "output", "expected"),
+    [
+        (0, {"path": "scores.parquet"}, "80 % of the rows of week2.csv have keys of week1.csv"),
+        (800, {"path": "scores.parquet"}, ""),
+        (0, {"url": "sqlite:///scores.db", "table": "scores"}, ""),
+    ],
+)
+def test_export_that_holds_older_rows_is_told(
+    tmp_path: Path, frame: pd.DataFrame, begin: int, output: dict[str, str], expected: str
+) -> None:
+    """A service with files of scores would score them again."""
+    (tmp_path / "in").mkdir()
+    frame.iloc[:800].to_csv(tmp_path / "in" / "week1.csv", index=False)
+    frame.iloc[begin:].to_csv(tmp_path / "in" / "week2.csv", index=False)
+
+    checks = examine(config_for(tmp_path, source={"path": "in"}, output=output))
+
+    assert expected in found(checks, "source.path", "warning")
+    assert bool(expected) == bool(found(checks, "source.path", "warning"))

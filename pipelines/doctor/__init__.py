@@ -16,6 +16,7 @@ from pipelines.doctor.features import check_features
 from pipelines.doctor.first_run import check_first_run
 from pipelines.doctor.formats import MANY_LOST
 from pipelines.doctor.places import check_bundle, check_output, check_secrets, check_tracking
+from pipelines.doctor.repeats import check_repeats
 from pipelines.doctor.training import check_labels, check_training
 from pipelines.factory.kinds import KINDS
 from pipelines.factory.machines import some_machines
@@ -59,6 +60,7 @@ def examine(config: Config, *, rows: int = SAMPLE_ROWS, now: datetime | None = N
         checks.extend(check_labels(config, frame, now=now))
         checks.extend(check_training(config, source, frame))
         checks.extend(check_first_run(config, frame, now=now))
+        checks.extend(check_repeats(config))
     checks.extend(_policy(config, total))
     checks.extend(check_output(config))
     checks.append(check_bundle(config))
