@@ -138,6 +138,11 @@ def test_passwords_are_not_shown(write: Write) -> None:
     ("text", "message"),
     [
         (MINIMAL + "trian: {}\n", r"line 2: trian: is not a key. Did you mean 'train'\?"),
+        (MINIMAL + "fdr: 0.1\n", r"line 2: fdr: is not a key\. Known: .*\. It is a key of `policy`\."),
+        (
+            MINIMAL + "train:\n  autoencoder:\n    epochs: 3\n",
+            r"line 4: train.autoencoder.epochs: is not a key\. .* It is a key of `train.autoencoder.training`\.",
+        ),
         (
             MINIMAL + "train:\n  autoencoder:\n    training:\n      epoks: 3\n",
             r"line 5: train.autoencoder.training.epoks: is not a key. Did you mean 'epochs'\?",

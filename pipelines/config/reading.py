@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar, get_args, get_origin
 
@@ -51,6 +51,7 @@ _SECRET = ("url", "uri")
 MOST_BYTES = 1_000_000
 DATA_FILES = (".csv", ".tsv", ".txt", ".parquet", ".pq", ".gz")
 MOST_VALUES = 100_000
+MOST_PLACES = 3
 
 
 class _Loader(yaml.SafeLoader):
@@ -260,7 +261,7 @@ def _explain(errors: Sequence[ErrorDetails], model: type[BaseModel], lines: Mapp
         name = str(place[-1]) if place else ""
         kind, context = error["type"], error.get("ctx", {})
         if kind == "extra_forbidden":
-            text = f"is not a key. {nearest(name, owner.model_fields)}"
+            text = f"is not a key. {nearest(name, owner.model_fields)}{_belongs(place, model)}"
         elif kind == "value_error":
             text = str(context["error"])
         else:
@@ -272,6 +273,23 @@ def _explain(errors: Sequence[ErrorDetails], model: type[BaseModel], lines: Mapp
         _mistake(place, _line(place, lines), _join(expected[place]) + received.get(place, ""))
         for place in sorted(expected, key=lambda place: _line(place, lines))
     ]
+
+
+def _belongs(place: YamlPath, model: type[BaseModel]) -> str:
+    """In which sections a key that was given in a wrong place is one, those below it first, if they are few."""
+    *outer, name = map(str, place)
+    found = list(_sections_with(name, model, ()))
+    below = [section for section in found if section[: len(outer)] == tuple(outer)]
+    shown = [f"`{'.'.join(section)}`" for section in (below if outer and below else found)]
+    return f" It is a key of {' and '.join(shown)}." if 0 < len(shown) <= MOST_PLACES else ""
+
+
+def _sections_with(name: str, section: type[BaseModel], place: tuple[str, ...]) -> Iterator[tuple[str, ...]]:
+    if place and name in section.model_fields:
+        yield place
+    for key, field in section.model_fields.items():
+        if (inner := section_of(field.annotation)) is not None:
+            yield from _sections_with(name, inner, (*place, key))
 
 
 def _mistake(place: YamlPath, line: int, text: str) -> str:
