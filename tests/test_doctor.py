@@ -80,7 +80,7 @@ def test_all_problems_are_reported_at_once(tmp_path: Path, frame: pd.DataFrame) 
     assert "no column 'cuntry' > Did you mean 'country'?" in found(checks, "columns.ignore", "problem")
     assert "neither .parquet nor .csv" in found(checks, "output.path", "problem")
     assert "is a file" in found(checks, "bundle", "problem")
-    assert "no quantile above" in found(checks, "policy.quantile", "warning")
+    assert "with 1,000 rows to learn from, no quantile above 0.99889 can" in found(checks, "policy.quantile", "warning")
 
 
 def test_rows_that_are_copies_as_a_whole_are_told_apart_from_a_bad_key(tmp_path: Path) -> None:

@@ -282,7 +282,8 @@ class TrainSection(Section):
     """Share of the rows kept from the detector altogether, at most 20,000, to measure how good it is."""
 
     calibration_share: Annotated[float, Field(gt=0, le=0.5)] = 0.2
-    """Share of the rows kept from all members, to calibrate on."""
+    """Share of the rows that networks do not learn from, at most 50,000: they tell how much better networks know the \
+others. Every row calibrates, scored by what has not learnt from it."""
 
     cleaning: CleaningSection = CleaningSection()
     """What is left out of training, though it can be read. The rows and reasons go to a file beside the bundle."""

@@ -117,7 +117,7 @@ def _policy(config: Config, total: int | None) -> Iterator[Check]:
     if total is None:
         return
     learned = total if train.rows is None else min(total, train.rows)
-    smallest = 1 / (round(learned * train.calibration_share) + 1)
+    smallest = 1 / (round(learned * (1 - train.review_share)) + 1)  # every row that is learnt from calibrates, too
     if policy.quantile is not None and 1 - policy.quantile < smallest:
         found = f"with {learned:,} rows to learn from, no quantile above {1 - smallest:.6g} can be told apart"
         yield Check("policy.quantile", "warning", found, "Lower it, or learn from more rows: `train.rows`.")

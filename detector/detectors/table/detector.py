@@ -65,7 +65,9 @@ class TabularDetector(OutlierMixin, BaseEstimator):  # type: ignore[misc]  # sci
         Share of the training rows, those the forest finds most unusual, that the density member and
         the autoencoder do not learn from.
     calibration_share : float
-        Share of the rows kept back for calibration, at most 50,000 rows.
+        Share of the rows that networks do not learn from, at most 50,000 rows: their scores tell by how much those
+        of the others are too low. Every row calibrates. Too small, and that is guessed from few rows; too big, and
+        networks learn from few.
     calibrate_on : str
         "known": where at least half of the rows have a label, only those calibrate that are known to be normal; the
         others may hold anomalies that nobody has reported yet. "all": every row does.
