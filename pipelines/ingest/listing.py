@@ -25,8 +25,14 @@ class FileStat:
     changed_ns: int
 
     def age(self, now: float) -> float:
-        """Seconds since it was last written to; negative if it seems to come from the future."""
-        return now - self.changed_ns / 1e9
+        """Seconds since it was last written to; negative if it seems to come from the future.
+
+        In whole microseconds, which is what clocks tell: as floats, a file of this moment could be of the next one.
+
+        >>> FileStat("a.csv", Path("a.csv"), 1, 1_796_025_308_250_399_112).age(1_796_025_308.250399)
+        0.0
+        """
+        return (round(now * 1e6) - self.changed_ns // 1_000) / 1e6
 
 
 def base_of(path: str) -> Path:
