@@ -3,8 +3,9 @@
 ``python -m benchmarks.backlog [--rows 50000000] [--file-rows 1000000] [--kills 20] [--output FILE.json]``
 
 Files of rows with a key, a time and two amounts lie there when the service starts, as after a move to it. Every run
-is a process of its own, as after a restart: so many are killed with SIGKILL at any moment, and the last
-one goes on to the end. The last line is one JSON object; what was killed is scored again, so rows a second are too few.
+is a process of its own, as after a restart: so many are killed with SIGKILL at any moment, unless they end before, and
+the last one goes on to the end. The last line is one JSON object; what was killed is scored again, so rows a second are
+too few.
 """
 
 from __future__ import annotations
@@ -13,7 +14,6 @@ import argparse
 import json
 import os
 import random
-import sqlite3
 import sys
 import tempfile
 import time
@@ -41,14 +41,6 @@ def times_scored(site: Site) -> NDArray[np.uint8]:
     for path in sorted((site.folder / "scores").glob("*.parquet")):
         np.add.at(found, pq.read_table(path, columns=["id"])["id"].to_numpy(), 1)
     return found
-
-
-def still_open(site: Site) -> int:
-    """Batches that are not done."""
-    connection = sqlite3.connect(site.folder / "service.db")
-    (number,) = connection.execute("SELECT count(*) FROM batches WHERE state != 'done'").fetchone()
-    connection.close()
-    return int(number)
 
 
 def score_all(site: Site, kills: int, rng: random.Random, *, longest: float) -> dict[str, float]:
@@ -80,7 +72,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         found |= score_all(site, options.kills, random.Random(options.seed), longest=options.longest)
         scored = times_scored(site)
         counts = {"rows": options.rows, "lost": int((scored == 0).sum()), "doubled": int((scored > 1).sum())}
-        found = counts | {"open": still_open(site)} | found
+        found = counts | {"open": site.count_open()} | found
     found["rows_per_second"] = options.rows / found["seconds"]
     text = json.dumps({name: round(value, 1) for name, value in found.items()})
     if options.output:

@@ -169,15 +169,19 @@ class Site:
     def count(self) -> dict[str, int]:
         """How many rows were lost, doubled, or come from nowhere; how many batches are open."""
         scored = self.scored()
-        connection = sqlite3.connect(self.folder / "service.db")
-        (still_open,) = connection.execute("SELECT count(*) FROM batches WHERE state != 'done'").fetchone()
-        connection.close()
         return {
             "lost": sum(key not in scored for key in range(self.written)),
             "doubled": sum(times - 1 for times in scored.values()),
             "unknown": sum(key >= self.written for key in scored),
-            "open": int(still_open),
+            "open": self.count_open(),
         }
+
+    def count_open(self) -> int:
+        """How many batches are not done."""
+        connection = sqlite3.connect(self.folder / "service.db")
+        (found,) = connection.execute("SELECT count(*) FROM batches WHERE state != 'done'").fetchone()
+        connection.close()
+        return int(found)
 
 
 def score_in_child(folder: str, fault: str, log: str = os.devnull) -> None:

@@ -34,7 +34,7 @@ def check_repeats(config: Config) -> Iterator[Check]:
     again = last.isin(before.dropna())
     if again.any():
         older, newer = (file.name for file in files)
-        found = f"{share_of(again)} of the rows of {newer} have keys of {older}: the service scores them again"
+        found = f"{share_of(again)} of the rows of {newer} have keys of {older}: coming later, they are scored again"
         advice = "Export what is new alone, or write scores to a table, where a key has them once: `output.url`."
         yield Check("source.path", "warning", found, advice)
 
