@@ -348,6 +348,14 @@ def test_fit_refuses_settings_without_meaning(settings: dict[str, Any], error: t
         small(**settings).fit(waves(100))
 
 
+def test_judge_refuses_what_is_no_policy() -> None:
+    """Such as the name of a rule."""
+    detector = small().fit(waves(200))
+
+    with pytest.raises(SettingError, match="policy must be a Policy.* Received: 'fdr'"):
+        detector.judge(waves(100), policy="fdr")  # type: ignore[arg-type]
+
+
 def test_an_array_does_not_fit_a_schema() -> None:
     """Names are needed."""
     with pytest.raises(SchemaError, match="expects a pandas DataFrame with named columns, received ndarray"):

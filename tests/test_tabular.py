@@ -5,6 +5,7 @@ from __future__ import annotations
 import pickle
 import warnings
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
@@ -178,6 +179,24 @@ def test_detector_with_a_schema_needs_names() -> None:
 
     with pytest.raises(SchemaError, match="expects a pandas DataFrame with named columns, received ndarray"):
         detector.fit(numbers().to_numpy())
+
+
+@pytest.mark.parametrize("given", [lambda f: f.to_numpy(), lambda f: f.iloc[0], lambda f: f.iloc[0].to_dict()])
+def test_detector_of_several_kinds_needs_names(given: Callable[[pd.DataFrame], Any]) -> None:
+    """What it was fitted on says which column is which kind; a row or a mapping is no table."""
+    frame = numbers(100).assign(shop=["food", "fuel"] * 50)
+    detector = swift().fit(frame)
+
+    with pytest.raises(SchemaError, match="fitted on columns of several kinds expects a pandas DataFrame with named"):
+        detector.risk(given(frame))
+
+
+def test_judge_refuses_what_is_no_policy() -> None:
+    """Such as the name of a rule."""
+    detector = swift().fit(numbers(100))
+
+    with pytest.raises(SettingError, match=r"policy must be a Policy, such as Policy\(fdr=0.1\). Received: 'fdr'"):
+        detector.judge(numbers(5), policy="fdr")  # type: ignore[arg-type]
 
 
 def test_detector_takes_an_array_in_place_of_the_frame_it_learnt() -> None:

@@ -253,6 +253,13 @@ class Policy:
         fdr = self.fdr or 0.0
         return p_value <= fdr if support is None else support.candidates(p_value, risk, fdr)
 
+    @staticmethod
+    def checked(policy: object) -> Policy:
+        """The policy given; raises ``SettingError`` if it is something else."""
+        if not isinstance(policy, Policy):
+            raise SettingError(f"policy must be a Policy, such as Policy(fdr=0.1). Received: {policy!r}.")
+        return policy
+
     def neighbours(self) -> dict[str, Policy]:
         """The same policy at half and at twice its rate, by what differs; of several rules, the first that it has.
 

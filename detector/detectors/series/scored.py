@@ -163,7 +163,7 @@ class ScoredSeries:
         def by_policy(p_value: Floats, risk: Floats) -> Flags:
             if policy is None:
                 return np.asarray(risk > self.threshold[step])
-            return policy.decide(p_value, risk, day=day, used=used)
+            return Policy.checked(policy).decide(p_value, risk, day=day, used=used)
 
         raw = by_policy(p_value, risk)
         quiet, why = self.quiet[step], np.full(len(step), "", dtype=object)

@@ -260,9 +260,10 @@ class TabularDetector(OutlierMixin, BaseEstimator):  # type: ignore[misc]  # sci
                 self.n_features_in_ = X.shape[1]
                 self._schema = self.schema or Schema.infer(X)
             return X
-        if self.schema is not None:
+        if self.schema is not None or (not reset and self._schema.features != self._schema.numeric):
+            has = "with a schema" if self.schema is not None else "that was fitted on columns of several kinds"
             raise SchemaError(
-                f"A detector with a schema expects a pandas DataFrame with named columns, received {type(X).__name__}. "
+                f"A detector {has} expects a pandas DataFrame with named columns, received {type(X).__name__}. "
                 f"Convert it, such as with pd.DataFrame(X, columns=[...])."
             )
         names = [str(name) for name in X.columns] if isinstance(X, pd.DataFrame) else []

@@ -93,7 +93,7 @@ class TableScoring:
         spool: MutableMapping[str, pd.DataFrame] | None = None,
     ) -> None:
         self.scorer = scorer
-        self.policy = policy
+        self.policy = Policy.checked(policy)
         self.sample = sample
         self.explains = explains
         self.overrides = overrides
