@@ -14,6 +14,8 @@ Align = Literal["steps", "mean", "last"]
 Missing = Literal["mask", "previous", "reject"]
 Unsorted = Literal["sort", "reject"]
 Repeated = Literal["quarantine", "reject"]
+PutBack = Literal["quarantine", "reject"]
+_KNOWN = {"align": Align, "missing": Missing, "unsorted": Unsorted, "repeated": Repeated, "put_back": PutBack}
 MICROSECOND = pd.Timedelta(microseconds=1)
 
 
@@ -42,6 +44,10 @@ class Sampling:
         What becomes of readings that come after later ones.
     repeated : {"quarantine", "reject"}
         What becomes of a second reading of the same time, where each is a step of its own.
+    put_back : {"reject", "quarantine"}
+        What becomes of an hour that comes twice, as where summer time ends. It is an error, because such times have no
+        zone; or, where it is known that they were read by a zone's clock, which tells both passes alike, the second
+        pass is that of any repeated times.
 
     Raises
     ------
@@ -59,9 +65,10 @@ class Sampling:
     jitter: float = 0.5
     unsorted: Unsorted = "sort"
     repeated: Repeated = "quarantine"
+    put_back: PutBack = "reject"
 
     def __post_init__(self) -> None:
-        for name, known in (("align", Align), ("missing", Missing), ("unsorted", Unsorted), ("repeated", Repeated)):
+        for name, known in _KNOWN.items():
             if (value := getattr(self, name)) not in get_args(known):
                 raise SettingError(f"Sampling knows no {name}={value!r}. {nearest(str(value), get_args(known))}")
         if self.limit < 0:
