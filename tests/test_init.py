@@ -212,6 +212,26 @@ def test_files_of_the_same_time_are_each_of_a_machine(
     assert [check for check in examine(config) if check.state == "problem"] == []
 
 
+@pytest.mark.parametrize("names", [("P1", "P2"), (7, 8)], ids=["text", "numbers"])
+def test_a_column_that_is_another_in_each_file_names_the_machine(names: tuple[object, object], tmp_path: Path) -> None:
+    """Files that come later may hold all machines, or be named otherwise; what is constant is no name."""
+    rng = np.random.default_rng(0)
+    (tmp_path / "rows").mkdir()
+    for place, name in enumerate(names):
+        when = pd.Timestamp("2026-04-01") + pd.to_timedelta(np.arange(600), unit="min")
+        frame = pd.DataFrame({"time": when, "volts": 400 + 10 * place, "site": "north", "pump": name})
+        frame = frame.assign(flow=rng.normal(5, 1, 600), heat=rng.normal(40, 2, 600))
+        frame.to_csv(tmp_path / "rows" / f"export-{place}.csv", index=False)
+
+    found = init(tmp_path / "rows", folder=tmp_path).proposal
+
+    assert (found.role("entity"), found.entity_from) == ("pump", None)
+    assert {each.column for each in found.named("ignore")} == {"site"}
+    config = load_config(tmp_path)
+    assert (config.columns.entity, config.series.models) == ("pump", "shared")
+    assert [check for check in examine(config) if check.state == "problem"] == []
+
+
 def test_a_windows_file_is_read_and_its_encoding_written(tmp_path: Path) -> None:
     """A bank's export is seldom utf-8: its encoding is proposed, to be checked; lines that are no rows are counted."""
     lines = ["Nr;Betrag;Empfänger", *(f"{n};{n % 7},50;Bäcker {n % 3}" for n in range(300)), "Summe"]
