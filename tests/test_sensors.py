@@ -258,18 +258,21 @@ def test_the_hour_that_a_named_clock_repeats_costs_its_second_pass_alone(tmp_pat
     rows = simulate_sensors(1_200, seed=3, machines=2, sensors=3).iloc[:, :5]
     when = pd.date_range("2026-10-20", periods=600, freq="15min", tz="UTC").tz_convert("Europe/Berlin")
     told = np.repeat(when.strftime("%Y-%m-%d %H:%M"), 2)
-    rows.sort_values(["time", "machine"]).assign(time=told).to_csv(tmp_path / "readings.csv", index=False)
+    rows = rows.sort_values(["time", "machine"]).assign(time=told)
+    rows.to_csv(tmp_path / "readings.csv", index=False)
+    rows[told < "2026-10-25"].to_csv(tmp_path / "summer.csv", index=False)
     columns = {"time": "time", "entity": "machine"}
     series = {"window": 8, "members": ["reconstruction"]}
-    source = {"path": "readings.csv", "formats": {"time": {"timezone": "Europe/Berlin"}}}
+    source = {"path": "summer.csv", "formats": {"time": {"timezone": "Europe/Berlin"}}}
     settings = SETTINGS | {"source": source, "columns": columns, "series": series}
     (tmp_path / "detector.yaml").write_text(yaml.safe_dump(settings), encoding="utf-8")
     config = load_config(tmp_path)
     train(config, now=NOW)
 
-    report = score(config, output=str(tmp_path / "out.parquet"), now=NOW)
+    report = score(config, input=str(tmp_path / "readings.csv"), output=str(tmp_path / "out.parquet"), now=NOW)
 
     assert (report.scored, report.quarantined) == (1_200 - 8, 8)
+    assert not pd.read_parquet(tmp_path / "out.events.parquet")["reasons"].str.contains("no reading since 01:00").any()
     reasons = pd.read_csv(tmp_path / "out.quarantine.csv")["reason"]
     assert reasons.str.contains("has a reading of this time").all()
     assert config.clock == "Europe/Berlin"

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Literal, get_args
+from zoneinfo import available_timezones
 
 import pandas as pd
 
@@ -14,8 +15,7 @@ Align = Literal["steps", "mean", "last"]
 Missing = Literal["mask", "previous", "reject"]
 Unsorted = Literal["sort", "reject"]
 Repeated = Literal["quarantine", "reject"]
-PutBack = Literal["quarantine", "reject"]
-_KNOWN = {"align": Align, "missing": Missing, "unsorted": Unsorted, "repeated": Repeated, "put_back": PutBack}
+_KNOWN = {"align": Align, "missing": Missing, "unsorted": Unsorted, "repeated": Repeated}
 MICROSECOND = pd.Timedelta(microseconds=1)
 
 
@@ -44,10 +44,10 @@ class Sampling:
         What becomes of readings that come after later ones.
     repeated : {"quarantine", "reject"}
         What becomes of a second reading of the same time, where each is a step of its own.
-    put_back : {"reject", "quarantine"}
-        What becomes of an hour that comes twice, as where summer time ends. It is an error, because such times have no
-        zone; or, where it is known that they were read by a zone's clock, which tells both passes alike, the second
-        pass is that of any repeated times.
+    clock : str, optional
+        The zone by whose clock times were told before they were put into UTC, such as ``"Europe/Berlin"``. Of the hour
+        that it repeats where summer time ends, the second pass has the times of the first: its readings are repeated
+        ones, and that it has none is no silence. Without it, an hour that comes twice is an error.
 
     Raises
     ------
@@ -65,7 +65,7 @@ class Sampling:
     jitter: float = 0.5
     unsorted: Unsorted = "sort"
     repeated: Repeated = "quarantine"
-    put_back: PutBack = "reject"
+    clock: str | None = None
 
     def __post_init__(self) -> None:
         for name, known in _KNOWN.items():
@@ -75,6 +75,8 @@ class Sampling:
             raise SettingError(f"Sampling expected a limit of at least 0 steps. Received: limit={self.limit}.")
         if not 0 <= self.jitter <= 1:
             raise SettingError(f"Sampling expected a jitter of 0 to 1 intervals. Received: jitter={self.jitter}.")
+        if self.clock is not None and self.clock not in available_timezones():
+            raise SettingError(f"Sampling knows no clock={self.clock!r}. Name a time zone, such as Europe/Berlin.")
         _ = self.interval
 
     @property

@@ -152,10 +152,10 @@ def sequence_detector_of(config: Config, schema: Schema, *, on_step: OnStep | No
     from detector.detectors.series.detector import SequenceDetector
     from detector.series.sampling import Sampling
 
-    section, is_told = config.series, config.zone_of_times is not None
+    section = config.series
     return SequenceDetector(
         schema=schema,
-        sampling=Sampling(**section.sampling.model_dump(), put_back="quarantine" if is_told else "reject"),
+        sampling=Sampling(**section.sampling.model_dump(), clock=config.zone_of_times),
         encoder=section.encoder.kind,
         fall_back=section.encoder.fall_back,
         training=training_of(section.encoder.training) if section.encoder.kind is not None else None,
