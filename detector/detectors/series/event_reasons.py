@@ -270,7 +270,8 @@ class EventReasons:
         if phase is None or times is None or phase.rhythm.seconds != DAY:
             return "this part of its period"
         local = pd.Timestamp(times[step]).tz_localize("UTC").tz_convert(phase.rhythm.zone)
-        return f"a {local:%A}, {local:%H:%M}" if max(phase.rhythm.days) else f"other days at {local:%H:%M}"
+        clock = f"{local:%H:%M}" if phase.rhythm.zone == "UTC" else f"{local:%H:%M %Z}"  # all other times are in UTC
+        return f"a {local:%A}, {clock}" if max(phase.rhythm.days) else f"other days at {clock}"
 
     def _long(self, steps: int) -> str:
         every = self.readings.series.every
