@@ -13,6 +13,7 @@ import pytest
 
 from pipelines.config import Config
 from pipelines.doctor import Check, as_summary, as_table, examine
+from pipelines.simulate import simulate_sensors
 from pipelines.store import open_store
 
 
@@ -488,3 +489,27 @@ def test_export_that_holds_older_rows_is_told(
 
     assert expected in found(checks, "source.path", "warning")
     assert bool(expected) == bool(found(checks, "source.path", "warning"))
+
+
+@pytest.mark.parametrize(("models", "warned"), [({"models": "shared"}, True), ({"models": "entity"}, False)])
+@pytest.mark.parametrize("factor", [1.5, 100])
+def test_machines_that_are_not_alike_do_not_share_a_model_unsaid(
+    models: dict[str, str], warned: bool, factor: float, tmp_path: Path
+) -> None:
+    """A household's fault is nothing beside what a factory uses; machines of about one size are alike."""
+    rows = simulate_sensors(2_000, seed=1, machines=2, sensors=3).iloc[:, :5]
+    speed = rows["speed_rpm"].where(rows["machine"] == "M1", rows["speed_rpm"] * factor)
+    rows.assign(speed_rpm=speed).to_parquet(tmp_path / "rows.parquet")
+    config = Config.model_validate(
+        {
+            "kind": "sensors",
+            "source": {"path": str(tmp_path / "rows.parquet")},
+            "columns": {"time": "time", "entity": "machine"},
+            "series": models,
+        }
+    )
+
+    found = [check.found for check in examine(config) if check.place == "series.models"]
+
+    assert len(found) == (warned and factor == 100)
+    assert all("'speed_rpm': it usually is, of 'M1'" in text for text in found)

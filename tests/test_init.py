@@ -149,6 +149,45 @@ def test_one_reading_a_row_may_be_of_a_household_that_stands_for_itself() -> Non
     assert "If each 'house' stands for itself: `kind: sensors`, and `columns: {entity: house}`" in check
 
 
+@pytest.mark.parametrize(("form", "point"), [("{:.2f} °C", "."), ("{:.2f}", ","), ("{:.2f}", ".")])
+def test_readings_are_recognised_however_numbers_are_written(form: str, point: str) -> None:
+    """A German export of sensors is no table of payments, and a pump's pressure is not the name of a pump."""
+    rows = simulate_sensors(3_000, seed=1, machines=3, sensors=5)
+    sensors = list(rows.columns[2:7])
+    frame = pd.DataFrame({"time": rows["time"].astype(str), "pump": rows["machine"]})
+    for name in sensors:
+        text = rows[name].map(form.format, na_action="ignore")
+        frame[f"{name} of pump"] = text.str.replace(".", point)
+
+    found = proposal_of(frame)
+
+    assert (found.kind, found.role("entity")) == ("sensors", "pump")
+    assert [choice.part for choice in found.choices] == ["time", "entity", *["numeric"] * 5]
+
+
+@pytest.mark.parametrize(("steps", "kind"), [("regular", "sensors"), ("random", "table")])
+def test_a_single_sensor_in_regular_steps_is_one(steps: str, kind: str) -> None:
+    """A thermometer's rows follow each other; of payments at any time each stands for itself."""
+    rng = np.random.default_rng(0)
+    seconds = np.arange(1_000) * 300.0 if steps == "regular" else rng.uniform(0, 300_000, 1_000)
+    when = pd.Timestamp("2026-04-01") + pd.to_timedelta(np.sort(seconds).round(), unit="s")
+
+    found = proposal_of(pd.DataFrame({"time": when, "temperature": rng.normal(-20, 1, 1_000).round(1)}))
+
+    assert (found.kind, found.role("entity")) == (kind, None)
+
+
+@pytest.mark.parametrize("missing", [None, "", "NaN", "n/a"])
+def test_a_missing_value_is_no_other_value(missing: str | None) -> None:
+    """However it is written: a constant stays one, and a column of nothing holds nothing."""
+    frame = pd.DataFrame({"id": range(100), "cores": ["8", *[missing] * 3] * 25, "host": [missing, None] * 50})
+
+    choices = {choice.column: choice for choice in proposal_of(frame).choices}
+
+    assert (choices["cores"].part, choices["cores"].why) == ("ignore", "it is always '8'")
+    assert (choices["host"].part, choices["host"].why) == ("ignore", "it is always missing")
+
+
 @pytest.mark.parametrize("together", [True, False])
 def test_files_of_the_same_time_are_each_of_a_machine(
     together: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -170,6 +209,26 @@ def test_files_of_the_same_time_are_each_of_a_machine(
     config = load_config(tmp_path)
     expected = ("machine", "filename") if together else (None, None)
     assert (config.columns.entity, config.columns.entity_from) == expected
+    assert [check for check in examine(config) if check.state == "problem"] == []
+
+
+@pytest.mark.parametrize("names", [("P1", "P2"), (7, 8)], ids=["text", "numbers"])
+def test_a_column_that_is_another_in_each_file_names_the_machine(names: tuple[object, object], tmp_path: Path) -> None:
+    """Files that come later may hold all machines, or be named otherwise; what is constant is no name."""
+    rng = np.random.default_rng(0)
+    (tmp_path / "rows").mkdir()
+    for place, name in enumerate(names):
+        when = pd.Timestamp("2026-04-01") + pd.to_timedelta(np.arange(600), unit="min")
+        frame = pd.DataFrame({"time": when, "volts": 400 + 10 * place, "site": "north", "pump": name})
+        frame = frame.assign(flow=rng.normal(5, 1, 600), heat=rng.normal(40, 2, 600))
+        frame.to_csv(tmp_path / "rows" / f"export-{place}.csv", index=False)
+
+    found = init(tmp_path / "rows", folder=tmp_path).proposal
+
+    assert (found.role("entity"), found.entity_from) == ("pump", None)
+    assert {each.column for each in found.named("ignore")} == {"site"}
+    config = load_config(tmp_path)
+    assert (config.columns.entity, config.series.models) == ("pump", "shared")
     assert [check for check in examine(config) if check.state == "problem"] == []
 
 

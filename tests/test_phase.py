@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from functools import cache
 
 import numpy as np
@@ -61,12 +62,12 @@ def flagged_days(scorer: SequenceScorer, rows: pd.DataFrame) -> set[str]:
 
 
 def test_wednesday_that_looks_like_a_sunday_is_found() -> None:
-    """Each of its windows is known from Sundays; only the day is wrong. The event says so."""
+    """Each of its windows is known from Sundays; only the day is wrong. The event says so, and by whose clock."""
     rows = plant(12, 2, start=SPRING, idle=("2026-04-01",))
 
     assert flagged_days(usual(), rows) == {"2026-04-01"}
     (event,) = usual().score_frame(rows, policy=POLICY, join=5).events.to_dict("records")
-    assert "unlike a Wednesday" in event["text"]
+    assert re.search(r"unlike a Wednesday, \d\d:\d\d CEST, ", event["text"])
     assert event["change"] == "untimely"
     assert flagged_days(fit(plant(25, 1), "none"), rows) == set()
 

@@ -38,3 +38,9 @@ def test_sampling_refuses_what_has_no_meaning(setting: dict[str, Any], message: 
     """When it is made, not when it is used."""
     with pytest.raises(SettingError, match=message):
         Sampling(**setting)
+
+
+def test_an_unknown_clock_is_refused() -> None:
+    """Before it is asked for the time."""
+    with pytest.raises(SettingError, match="no clock='Berlin'. Name a time zone"):
+        Sampling(clock="Berlin")

@@ -253,6 +253,31 @@ def test_machine_none_of_whose_rows_could_be_used_is_named(trained: tuple[Config
     assert f"No row of {lost} could be used; nothing is known of it." in report.summary()
 
 
+def test_the_hour_that_a_named_clock_repeats_costs_its_second_pass_alone(tmp_path: Path) -> None:
+    """Meters are read by the clock on the wall; the end of summer time must not keep back all of them."""
+    rows = simulate_sensors(1_200, seed=3, machines=2, sensors=3).iloc[:, :5]
+    when = pd.date_range("2026-10-20", periods=600, freq="15min", tz="UTC").tz_convert("Europe/Berlin")
+    told = np.repeat(when.strftime("%Y-%m-%d %H:%M"), 2)
+    rows = rows.sort_values(["time", "machine"]).assign(time=told)
+    rows.to_csv(tmp_path / "readings.csv", index=False)
+    rows[told < "2026-10-25"].to_csv(tmp_path / "summer.csv", index=False)
+    columns = {"time": "time", "entity": "machine"}
+    series = {"window": 8, "members": ["reconstruction"]}
+    source = {"path": "summer.csv", "formats": {"time": {"timezone": "Europe/Berlin"}}}
+    settings = SETTINGS | {"source": source, "columns": columns, "series": series}
+    (tmp_path / "detector.yaml").write_text(yaml.safe_dump(settings), encoding="utf-8")
+    config = load_config(tmp_path)
+    train(config, now=NOW)
+
+    report = score(config, input=str(tmp_path / "readings.csv"), output=str(tmp_path / "out.parquet"), now=NOW)
+
+    assert (report.scored, report.quarantined) == (1_200 - 8, 8)
+    assert not pd.read_parquet(tmp_path / "out.events.parquet")["reasons"].str.contains("no reading since 01:00").any()
+    reasons = pd.read_csv(tmp_path / "out.quarantine.csv")["reason"]
+    assert reasons.str.contains("has a reading of this time").all()
+    assert config.clock == "Europe/Berlin"
+
+
 def test_simulated_sensors_are_written(tmp_path: Path) -> None:
     """As many rows and machines as asked for, truth included."""
     done = CliRunner().invoke(

@@ -126,6 +126,9 @@ def test_a_silent_machine_is_reported_when_others_report(trailing: Path, tmp_pat
         score(site)
 
     assert alerts(site) == [("opened", "b", "silence"), ("recovered", "b", "")]
+    with opened(site) as store, store.read() as session:
+        (first,) = session.scalars(sa.select(Alert).where(Alert.kind == "opened")).one().facts["reasons"]
+    assert (first["observed"], first["expected"]) == ("of 40 min since 2026-03-01 00:49", "a reading every 1 min")
     assert len(site.scores()) == (~silent).sum()
 
 

@@ -78,6 +78,20 @@ def test_row_beside_a_fault_shows_where_the_fault_is() -> None:
     assert re.fullmatch(r"8\d\.?\d* (\d+ h )?\d+ min before", after.observed)
 
 
+def test_event_in_reach_of_a_far_larger_fault_says_so() -> None:
+    """A hot minute is in the windows of the hours around, which may be unusual for that alone."""
+    rows = machine(800, 2)
+    rows.loc[FIRST, "left"] += 15.0
+    rows.loc[FIRST + 60 : FIRST + 80, "left"] += 3.5
+
+    events = fitted(False).scorer_.score_frame(rows, join=0).events
+
+    hot = events["onset"] == START + pd.Timedelta(minutes=FIRST)
+    later = events["onset"] == START + pd.Timedelta(minutes=FIRST + 60)
+    assert re.match(r"left up to 61\.\d+, expected", events.loc[hot, "text"].item())
+    assert re.match(r"left up to 4\d\.\d+ \(61\.\d+, \d+ min before\), expected", events.loc[later, "text"].item())
+
+
 @pytest.mark.parametrize("side", [1.0, -1.0], ids=["up", "down"])
 @pytest.mark.parametrize("far", [6.0, 20.0])
 def test_drift_is_reported_as_it_went(detector: SequenceDetector, side: float, far: float) -> None:

@@ -90,3 +90,13 @@ def test_rule_refuses_settings_without_meaning(setting: dict[str, float]) -> Non
     """The message shows what was received."""
     with pytest.raises(SettingError, match=f"{next(iter(setting))}={next(iter(setting.values()))}"):
         StalenessRule.learn(np.ones((3, 1), dtype=bool), np.zeros(3, dtype=np.int64), **setting)  # type: ignore[arg-type]
+
+
+def test_steps_in_which_nothing_can_come_are_no_silence() -> None:
+    """A sensor that was silent before them is still silent, and no longer for them."""
+    observed = np.array([[True, True], [True, False], [False, False], [False, False], [True, False]])
+    excused = np.array([False, False, True, True, False])
+
+    silent = measure_staleness(observed, np.zeros(5, dtype=np.int64), excused)
+
+    assert silent.T.tolist() == [[0, 0, 0, 0, 0], [0, 1, 1, 1, 2]]

@@ -78,7 +78,8 @@ def order_readings(rows: pd.DataFrame, schema: Schema, sensors: tuple[str, ...],
         time = read_times(rows[schema.time])
         order = named[np.lexsort((time[named], codes[named]))]
         every = sampling.interval or infer_interval(time[order], codes[order], names)
-        refuse_summer_time(time[named], codes[named], values[named], names, every=every)
+        if sampling.clock is None:
+            refuse_summer_time(time[named], codes[named], values[named], names, every=every)
         moved = _count_moved(time[named], codes[named], rows.index[named], names, sampling)
         again = np.append(False, (np.diff(time[order]) == 0) & (np.diff(codes[order]) == 0))
         again &= sampling.align == "steps"

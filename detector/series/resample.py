@@ -18,7 +18,7 @@ from detector.errors import DataError, SchemaError, SettingError, ShapeError
 from detector.schema import Schema
 from detector.series.readings import Readings, order_readings
 from detector.series.sampling import Sampling, SamplingReport
-from detector.series.timestamps import is_spring_forward, name_series, show_span, show_time
+from detector.series.timestamps import is_second_pass, is_spring_forward, name_series, show_span, show_time
 
 SUMMER = "That is one hour: if these are local times, summer time began; convert them to UTC. "
 
@@ -35,6 +35,7 @@ class RegularSeries:
     - ``times``, (n_steps,): of the reading; where none came, in even steps between its neighbours.
     - ``entities``: the names, in order of appearance; ``None`` for a table of one series.
     - ``every``: the interval.
+    - ``excused``, (n_steps,): where no reading can come, because a clock tells that hour as it told the one before.
     - ``rows``: the rows that have a step, in the order they came.
     - ``step``, (n_rows,): the step of each.
     - ``quarantine``: ``row``, ``reason`` and the columns of the rows that have no step.
@@ -49,6 +50,7 @@ class RegularSeries:
     times: NDArray[np.datetime64] | None
     entities: pd.Index | None
     every: pd.Timedelta | None
+    excused: Flags | None
     rows: pd.Index
     step: Codes
     quarantine: pd.DataFrame
@@ -132,15 +134,17 @@ def regularise(rows: pd.DataFrame, schema: Schema, sampling: Sampling | None = N
     if sampling.missing == "previous":
         values = _carry(values, observed, segment, sampling.limit)
     kept = np.argsort(readings.rows, kind="stable")
+    times = _times(readings, hop, at, before) if readings.timed else None
     return RegularSeries(
         sensors=sensors,
         values=values,
         observed=observed,
         codes=readings.codes[before],
         segment=segment,
-        times=_times(readings, hop, at, before) if readings.timed else None,
+        times=times,
         entities=readings.names,
         every=pd.Timedelta(microseconds=readings.every) if readings.timed else None,
+        excused=None if times is None or sampling.clock is None else is_second_pass(times, sampling.clock),
         rows=rows.index[readings.rows[kept]],
         step=at[readings.reading[kept]],
         quarantine=readings.quarantine,

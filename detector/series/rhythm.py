@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from detector.arrays import Counts
 from detector.errors import SettingError
+from detector.series.timestamps import show_span
 
 DAY = 86_400
 _UNITS = {"s": 1, "m": 60, "min": 60, "h": 3_600, "d": DAY}
@@ -56,10 +57,14 @@ class Rhythm:
 
     @property
     def name(self) -> str:
-        """In words."""
+        """In words.
+
+        >>> Rhythm().name, Rhythm(seconds=4_800).name
+        ('a day', '80 min')
+        """
         if self.seconds == DAY:
             return NAMES.get(self.days, "a week")
-        return f"{pd.Timedelta(seconds=self.seconds)}".replace("0 days ", "")
+        return show_span(round(self.seconds * 1_000_000))
 
     def of(self, times: NDArray[np.datetime64]) -> Counts:
         """The part that each time, in UTC and without zone, is in: from 0 to ``size`` - 1."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Literal, get_args
+from zoneinfo import available_timezones
 
 import pandas as pd
 
@@ -14,6 +15,7 @@ Align = Literal["steps", "mean", "last"]
 Missing = Literal["mask", "previous", "reject"]
 Unsorted = Literal["sort", "reject"]
 Repeated = Literal["quarantine", "reject"]
+_KNOWN = {"align": Align, "missing": Missing, "unsorted": Unsorted, "repeated": Repeated}
 MICROSECOND = pd.Timedelta(microseconds=1)
 
 
@@ -42,6 +44,10 @@ class Sampling:
         What becomes of readings that come after later ones.
     repeated : {"quarantine", "reject"}
         What becomes of a second reading of the same time, where each is a step of its own.
+    clock : str, optional
+        The zone by whose clock times were told before they were put into UTC, such as ``"Europe/Berlin"``. Of the hour
+        that it repeats where summer time ends, the second pass has the times of the first: its readings are repeated
+        ones, and that it has none is no silence. Without it, an hour that comes twice is an error.
 
     Raises
     ------
@@ -59,15 +65,18 @@ class Sampling:
     jitter: float = 0.5
     unsorted: Unsorted = "sort"
     repeated: Repeated = "quarantine"
+    clock: str | None = None
 
     def __post_init__(self) -> None:
-        for name, known in (("align", Align), ("missing", Missing), ("unsorted", Unsorted), ("repeated", Repeated)):
+        for name, known in _KNOWN.items():
             if (value := getattr(self, name)) not in get_args(known):
                 raise SettingError(f"Sampling knows no {name}={value!r}. {nearest(str(value), get_args(known))}")
         if self.limit < 0:
             raise SettingError(f"Sampling expected a limit of at least 0 steps. Received: limit={self.limit}.")
         if not 0 <= self.jitter <= 1:
             raise SettingError(f"Sampling expected a jitter of 0 to 1 intervals. Received: jitter={self.jitter}.")
+        if self.clock is not None and self.clock not in available_timezones():
+            raise SettingError(f"Sampling knows no clock={self.clock!r}. Name a time zone, such as Europe/Berlin.")
         _ = self.interval
 
     @property

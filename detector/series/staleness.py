@@ -13,11 +13,11 @@ from detector.arrays import Counts, Flags, Floats
 from detector.errors import SettingError, ShapeError
 
 
-def measure_staleness(observed: Flags, codes: Counts) -> Counts:
+def measure_staleness(observed: Flags, codes: Counts, excused: Flags | None = None) -> Counts:
     """How many steps each sensor has been silent for: 0 where it reads, then 1, 2, 3; both (n_steps, n_sensors).
 
-    A series that begins silent counts from its beginning. Filled values are no readings. Raises ``ShapeError`` if the
-    two do not fit together.
+    A series that begins silent counts from its beginning. Filled values are no readings. Steps that are ``excused``,
+    (n_steps,), are not counted. Raises ``ShapeError`` if the first two do not fit together.
 
     >>> observed = np.array([[True], [False], [False], [True], [False]])
     >>> measure_staleness(observed, np.array([0, 0, 0, 0, 1])).ravel().tolist()
@@ -28,8 +28,10 @@ def measure_staleness(observed: Flags, codes: Counts) -> Counts:
             f"measure_staleness expected (n_steps, n_sensors) flags and one code a step, got shapes {observed.shape} "
             f"and {codes.shape}. Pass series.observed and series.codes."
         )
-    place = np.arange(len(codes))
-    return place[:, None] - np.maximum(_last_reading(observed), _begins(codes)[:, None] - 1)
+    since = np.maximum(_last_reading(observed), _begins(codes)[:, None] - 1)
+    counted = np.ones(len(codes), dtype=bool) if excused is None else ~excused
+    steps = np.append(0, np.cumsum(counted))
+    return np.asarray(steps[1:, None] - steps[since + 1])
 
 
 @dataclass(frozen=True)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
 from detector.arrays import Codes, Flags, Floats, Times
 from detector.errors import DataError
@@ -16,6 +17,8 @@ HOUR = 3_600_000_000
 UNITS = {"d": 24 * HOUR, "h": HOUR, "min": HOUR // 60, "s": HOUR // 3600, "ms": 1000}
 OWN_PACE = 1.5
 ENOUGH = 5
+LONGEST = np.timedelta64(3, "h")
+"""No clock is put back by more."""
 REMEDY = (
     "Write the times with their zone, such as 2024-10-27T02:00:00+01:00, or convert them to UTC "
     "(pandas: tz_localize(zone, ambiguous='infer'), then tz_convert('UTC'))."
@@ -73,6 +76,25 @@ def infer_interval(time: Times, codes: Codes, names: pd.Index | None) -> int:
             f"with align='mean'."
         )
     return middle
+
+
+def is_second_pass(times: NDArray[np.datetime64], zone: str) -> Flags:
+    """Which times, in UTC and without zone, are in an hour that a zone's clock tells for the second time.
+
+    >>> times = np.array(["2026-10-25T00:45", "2026-10-25T01:00", "2026-10-25T01:45", "2026-10-25T02:00"])
+    >>> is_second_pass(times.astype("datetime64[us]"), "Europe/Berlin").tolist()
+    [False, True, True, False]
+    """
+    fallen = _offset(times - LONGEST, zone) - _offset(times, zone)
+    found = fallen > np.timedelta64(0)
+    found[found] = _offset(times[found] - fallen[found], zone) > _offset(times[found], zone)
+    return np.asarray(found)
+
+
+def _offset(times: NDArray[np.datetime64], zone: str) -> NDArray[np.timedelta64]:
+    """How far a zone's clock is ahead of UTC."""
+    told = pd.DatetimeIndex(times).tz_localize("UTC").tz_convert(zone).tz_localize(None)
+    return np.asarray(told.to_numpy().astype("datetime64[us]") - times.astype("datetime64[us]"))
 
 
 def refuse_summer_time(time: Times, codes: Codes, values: Floats, names: pd.Index | None, *, every: int) -> None:

@@ -182,6 +182,17 @@ class Config(Section):
         return self.alerts.anomaly or ("fault" if self.kind == "sensors" else "fraud")
 
     @property
+    def zone_of_times(self) -> str | None:
+        """Whose clock tells the times of rows, where ``source.formats`` says it."""
+        form = self.source.formats.get(self.columns.time or "")
+        return None if form is None else form.timezone
+
+    @property
+    def clock(self) -> str:
+        """Whose clock tells hour and weekday of readings."""
+        return self.series.timezone or self.zone_of_times or self.service.timezone
+
+    @property
     def file(self) -> Path | None:
         """The file this was read from."""
         return self._file

@@ -76,7 +76,7 @@ class MaintenanceSection(Section):
     """Maintenance that comes again and again, such as [{when: 0 6 * * sun, minutes: 120}]."""
 
     timezone: Zone | None = None
-    """The time zone of times that name none. By default `series.timezone`, or that of the service."""
+    """The time zone of times that name none. By default as `series.timezone`."""
 
     @property
     def is_planned(self) -> bool:

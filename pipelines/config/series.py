@@ -32,6 +32,8 @@ _IN_WORDS = {
     "shorter windows": "shorter windows (`series.window`)",
     "Allow more jitter": "Allow more jitter (`series.sampling.jitter`)",
     "let entities share a model": "let entities share a model (`series.models: shared`)",
+    "Write the times with their zone": "Say whose clock it is in `source.formats`, such as `{time: {timezone: "
+    "Europe/Berlin}}`, and train again; or write the times with their zone",
     "Name the time column in the schema": "Name the time in `columns.time`",
     "a schema that names the entity column. Name it": "the entity of each row. Name it in `columns.entity`",
 }
@@ -136,7 +138,8 @@ class SeriesSection(Section):
     """After which time readings are alike: 1d, 7d, 8h, or none. By default it is looked for in the training rows."""
 
     timezone: Zone | None = None
-    """Whose clock tells hour and weekday, such as Europe/Berlin. By default that of the service."""
+    """Whose clock tells hour and weekday, such as Europe/Berlin. By default the one that `source.formats` names for \
+the time column, or that of the service."""
 
     join: NonNegativeInt = 5
     """Flagged segments with at most so many quiet steps between them are one event."""

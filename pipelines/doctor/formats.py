@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 
 from detector.arrays import Flags
-from detector.schema import MISSING, are_codes
+from detector.schema import MISSING, are_codes, guess_kind
 from pipelines.config.formats import FormatSection
 from pipelines.doctor.check import Check, State
 from pipelines.progress import percent
@@ -92,6 +92,23 @@ def propose(column: pd.Series, *, dates: bool) -> list[tuple[FormatSection, floa
             best.append((form, share))
             readings.append(read)
     return best
+
+
+def numbers_in_forms(frame: pd.DataFrame) -> dict[str, pd.Series]:
+    """The columns of text that are nearly always numbers in a form of their own, read as numbers.
+
+    >>> numbers_in_forms(pd.DataFrame({"pump": ["P1", "P2"], "flow": ["4,5", "12"]}))["flow"].tolist()
+    [4.5, 12.0]
+    """
+    read: dict[str, pd.Series] = {}
+    for name in map(str, frame.columns):
+        column = frame[name]
+        if guess_kind(column)[0] == "categorical" and not are_codes(column):
+            found = propose(column, dates=False)
+            if found and found[0][1] >= NEARLY_ALL:
+                text = read_form(column.astype("str"), found[0][0])[0]
+                read[name] = pd.to_numeric(text, errors="coerce")
+    return read
 
 
 def _with_unit(text: pd.Series) -> list[FormatSection]:

@@ -14,7 +14,8 @@ import pandas as pd
 from detector.errors import SettingError, SinkError
 from pipelines.config import FILE_NAME, SourceSection, load_config
 from pipelines.config.data import FILENAME
-from pipelines.doctor.proposal import Proposal, proposal_of, times_of
+from pipelines.doctor.formats import example
+from pipelines.doctor.proposal import ENTITIES, KEY, Choice, Proposal, proposal_of, times_of
 from pipelines.listing import Column, Listing
 from pipelines.progress import counted
 from pipelines.sources import Source, open_source
@@ -79,8 +80,8 @@ def init(file: Path, *, folder: Path, force: bool = False) -> InitReport:
     found = proposal_of(frame)
     path = os.path.relpath(file, folder)
     days = found.days * max(1.0, (source.estimate() or 0) / len(frame))
-    if found.kind == "sensors" and _side_by_side(files, found):
-        found = replace(found, entity_from=FILENAME)
+    if found.kind == "sensors":
+        found = _with_machines(found, frame, files)
     text = written(found, path, name=name_of(file), rows=len(frame), days=days, encoding=encoding)
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -121,13 +122,34 @@ def _notes(source: Source, encoding: str) -> Iterator[str]:
         yield f"{counted(len(lines), 'line')} {have} a wrong number of fields, for the quarantine: {lines[0]}"
 
 
-def _side_by_side(files: Sequence[Path], found: Proposal) -> bool:
-    """Whether files hold rows of the same time, not one the rows after the other's; by the first two."""
-    time = next((each for each in found.named("time")), None)
+def _with_machines(found: Proposal, frame: pd.DataFrame, files: Sequence[Path]) -> Proposal:
+    """Rows of the same time in several files are those of machines, named by a column or by the file.
+
+    By the first two files, if no column of the first names machines.
+    """
+    time = next(iter(found.named("time")), None)
     if len(files) < 2 or time is None or found.role("entity") is not None:
+        return found
+    other = _look(files[1])[2]
+    first, second = (times_of(each[time.column], time.form) for each in (frame, other))
+    if not (second.min() < first.max() and first.min() < second.max()):
+        return found
+    names = [each for each in found.choices if each.part != "time" and _names_a_file(each, frame, other)]
+    if not names:
+        return replace(found, entity_from=FILENAME)
+    machine = Choice(
+        names[0].column, "entity", f"files of the same time: each has one, as {example(frame[names[0].column])}"
+    )
+    return replace(found, choices=[machine if each is names[0] else each for each in found.choices])
+
+
+def _names_a_file(choice: Choice, frame: pd.DataFrame, other: pd.DataFrame) -> bool:
+    """Whether all rows of a file have one name, and all of another file another one."""
+    name = choice.column
+    is_name = choice.part == "ignore" or KEY.search(name) or any(word in name.lower() for word in ENTITIES)
+    if not is_name or name not in other or frame[name].isna().any() or other[name].isna().any():
         return False
-    first, second = (times_of(_look(file)[2][time.column], time.form) for file in files[:2])
-    return bool(second.min() < first.max() and first.min() < second.max())
+    return bool(frame[name].nunique() == other[name].nunique() == 1 and frame[name].iloc[0] != other[name].iloc[0])
 
 
 def name_of(file: Path) -> str:
@@ -170,8 +192,7 @@ def _lines(found: Proposal, path: str, name: str, rows: int, days: float, encodi
             yield f"  {kind}:"
             yield from (_noted(f"  - {_scalar(choice.column)}", choice.why) for choice in choices)
     yield from _features(found, days)
-    if found.kind == "sensors":
-        yield from ("", "series:", _noted("  wait: 60", "readings a score waits for; with more it finds a little more"))
+    yield from _series(found)
     yield from ("", "policy:")
     if found.kind == "table":  # a stricter quantile flags next to nothing where one training row in a hundred is odd
         per = "day" if found.role("time") else "batch"
@@ -203,6 +224,15 @@ def _features(found: Proposal, days: float) -> Iterator[str]:
         yield f"  - {_scalar(f'ratio of {_quoted(amount)} by {_quoted(entity)} over {_past(days)}')}"
     if amount and amount != "amount":
         yield f"  amount: {_scalar(amount)}"
+
+
+def _series(found: Proposal) -> Iterator[str]:
+    if found.kind != "sensors":
+        return
+    yield from ("", "series:")
+    if found.role("entity") or found.entity_from:
+        yield _noted("  models: shared", "one model for all machines, which must be alike; else `entity`: one for each")
+    yield _noted("  wait: 60", "readings a score waits for; with more it finds a little more")
 
 
 def _noted(line: str, note: str) -> str:

@@ -10,10 +10,10 @@ import pandas as pd
 
 from detector.cleaning.values import read_booleans, read_dates
 from detector.errors import SchemaError
-from detector.schema import are_codes, guess_kind
+from detector.schema import MISSING, are_codes, guess_kind
 from pipelines.config.formats import FormatSection
-from pipelines.doctor.formats import NEARLY_ALL, example, propose, share_of
-from pipelines.progress import percent
+from pipelines.doctor.formats import NEARLY_ALL, example, numbers_in_forms, propose, share_of
+from pipelines.progress import counted, percent
 from pipelines.sources.formats import read_form
 
 TIME = re.compile(r"time|date|datum|zeit|created|booked|when|timestamp|(^|_)at$|(^|_)ts$", re.IGNORECASE)
@@ -112,17 +112,18 @@ def proposal_of(frame: pd.DataFrame) -> Proposal:
         if choice is not None:
             taken[choice.column] = choice
 
-    def rest() -> pd.DataFrame:
-        return frame.drop(columns=list(taken))
+    def rest(rows: pd.DataFrame) -> pd.DataFrame:
+        return rows.drop(columns=list(taken))
 
-    take(label := _label(rest()))
+    take(label := _label(rest(frame)))
     if label is not None:
         for choice in _afterwards(frame, label.column):
             take(choice)
-    take(time := _time(rest()))
-    take(key := _key(rest(), frame.duplicated()))
-    take(entity := _entity(rest()))
-    machine, why = _machine(frame, time, entity, taken)
+    take(time := _time(rest(frame)))
+    read = frame.assign(**numbers_in_forms(rest(frame)))
+    take(key := _key(rest(read), frame.duplicated()))
+    take(entity := _entity(rest(read)))
+    machine, why = _machine(read, time, entity, taken)
     take(machine)
     if why is not None and (key is None or not KEY.search(key.column)):
         if key is not None:
@@ -133,11 +134,11 @@ def proposal_of(frame: pd.DataFrame) -> Proposal:
     for name in map(str, frame.columns):
         if name not in taken:
             take(_feature(name, frame[name], kind))
-    take(_one_reading_a_row(frame, time, [each for each in taken.values() if frame[each.column].nunique() > 1]))
+    take(_one_reading_a_row(read, time, [each for each in taken.values() if frame[each.column].nunique() > 1]))
     choices = [taken[str(name)] for name in frame.columns]
-    counted = [each.column for each in choices if each.part in ("categorical", "ignore") and _names_things(each, frame)]
+    things = [each.column for each in choices if each.part in ("categorical", "ignore") and _names_things(each, read)]
     days, dated = (0.0, False) if time is None else _reach(times_of(frame[time.column], time.form))
-    return Proposal(kind, str(why), choices, tuple(counted), days=days, dated=dated)
+    return Proposal(kind, str(why), choices, tuple(things), days=days, dated=dated)
 
 
 def _label(frame: pd.DataFrame) -> Choice | None:
@@ -249,11 +250,12 @@ def _reach(when: pd.Series) -> tuple[float, bool]:
 
 
 def _why_sensors(frame: pd.DataFrame, time: Choice, entity: Choice | None, taken: set[str]) -> str | None:
-    """Why rows are readings of sensors: numbers in regular steps; None if they are not."""
+    """Why rows are readings of sensors: numbers in regular steps, or one such number and no machine; None if not."""
     others = [name for name in map(str, frame.columns) if name not in taken and frame[name].nunique() > 1]
     floats = [name for name in others if _has_fractions(frame[name])]
     numbers = [name for name in others if guess_kind(frame[name])[0] == "numeric"]
-    if len(floats) < 2 or len(numbers) < MOSTLY_NUMBERS * len(others):
+    is_alone = entity is None and len(others) == len(numbers) == 1 and not CODE.search(others[0])
+    if not (is_alone or len(floats) >= 2) or len(numbers) < MOSTLY_NUMBERS * len(others):
         return None
     when = times_of(frame[time.column], time.form)
     groups = when.groupby(frame[entity.column].astype(str).reindex(when.index)) if entity is not None else [("", when)]
@@ -262,7 +264,8 @@ def _why_sensors(frame: pd.DataFrame, time: Choice, entity: Choice | None, taken
     if steps.empty or not _are_regular(steps, middle):
         return None
     about = "" if (steps == middle).mean() >= HALF else "about "
-    return f"{len(numbers)} columns of numbers, a row {about}every {middle.total_seconds():g} s"
+    columns = counted(len(numbers), "column")
+    return f"{columns} of numbers, a row {about}every {middle.total_seconds():g} s"
 
 
 def _machine(
@@ -319,11 +322,11 @@ def _has_fractions(column: pd.Series) -> bool:
 
 
 def _feature(name: str, column: pd.Series, rows: str) -> Choice:
-    known = column.dropna()
-    distinct = known.nunique()
-    if known.empty:
+    column = column.mask(column.astype("str").str.strip().str.lower().isin(MISSING))
+    distinct = column.nunique()
+    if distinct == 0:
         return Choice(name, "ignore", "it is always missing")
-    if distinct < 2:
+    if distinct == 1:
         return _constant(name, column, rows)
     return next(_kinds(name, column, int(distinct)))
 

@@ -155,14 +155,14 @@ def sequence_detector_of(config: Config, schema: Schema, *, on_step: OnStep | No
     section = config.series
     return SequenceDetector(
         schema=schema,
-        sampling=Sampling(**section.sampling.model_dump()),
+        sampling=Sampling(**section.sampling.model_dump(), clock=config.zone_of_times),
         encoder=section.encoder.kind,
         fall_back=section.encoder.fall_back,
         training=training_of(section.encoder.training) if section.encoder.kind is not None else None,
         name=config.name,
         random_state=config.random_state,
         on_step=on_step,
-        timezone=section.timezone or config.service.timezone,
+        timezone=config.clock,
         **section.model_dump(exclude=NOT_OF_DETECTOR),
     )
 

@@ -83,7 +83,7 @@ def calendar_of(config: Config) -> MaintenanceCalendar | None:
         return None
     if config.columns.time is None:
         raise SettingError("`series.maintenance` needs the time of each row. Name it in `columns.time`.")
-    zone = section.timezone or config.series.timezone or config.service.timezone
+    zone = section.timezone or config.clock
     recurring = []
     for each in section.recurring:
         when = parse(each.when, zone=zone)

@@ -10,6 +10,7 @@ import pandas as pd
 
 from detector.cleaning.values import naive_utc
 from detector.decide.severity import severity
+from detector.detectors.series.reasons import duration
 from detector.detectors.series.scorer import SequenceScorer
 from detector.explain.reason import Reason
 from pipelines.config import Config
@@ -70,13 +71,13 @@ def notices_of(
 ) -> pd.DataFrame:
     """What alerts are made of: a flagged row for each silent machine, now."""
     lines = []
-    pace = timedelta(microseconds=scorer.sampling.interval or 0).total_seconds()
+    pace = duration(pd.Timedelta(microseconds=scorer.sampling.interval or 0))
     for name, since in silent.items():
         model = scorer.model_of(name)
         risk = np.array([model.threshold + model.alarm * max(1, int(model.scaling.known.sum()))])
         p_value = model.calibrator.p_value(risk)
         tail = p_value if model.calibrator.pareto is None else model.calibrator.p_value(risk, tail="pareto")
-        silence = f"of {(present - since).total_seconds() / 60:.0f} min"
+        silence = f"of {duration(present - since)} since {since:%Y-%m-%d %H:%M}"
         lines.append(
             {
                 time: present,
@@ -84,7 +85,7 @@ def notices_of(
                 "p_value": float(p_value[0]),
                 "flagged": True,
                 "severity": severity(tail, np.array([True]))[0],
-                "reasons": [Reason("silence", silence, f"a reading every {pace:g} s", 1.0)],
+                "reasons": [Reason("silence", silence, f"a reading every {pace}", 1.0)],
                 "model_version": version,
             }
             | ({} if entity is None else {entity: name})

@@ -87,7 +87,7 @@ class EventReasons:
             (sensor, share, *self._course(sensor, steps, sticks=bool(sticks[sensor])))
             for sensor, share in ranked(blamed)
         ]
-        reasons = [self._reason(*each, int(steps[0])) for each in found]
+        reasons = [self._reason(*each, steps) for each in found]
         first = found[0][2]
         return EventFacts(reasons, first.onset, first.extreme, first.end, first.change, DIRECTIONS[first.side])
 
@@ -216,8 +216,8 @@ class EventReasons:
         found = np.clip(scaled * model.scaling.span[sensor] + model.scaling.low[sensor], low, high)
         return np.asarray(np.where(np.isnan(found), rebuilt, found))
 
-    def _reason(self, sensor: int, share: float, course: SensorCourse, expected: float, first: int) -> Reason:
-        series = self.readings.series
+    def _reason(self, sensor: int, share: float, course: SensorCourse, expected: float, steps: Counts) -> Reason:
+        series, first = self.readings.series, int(steps[0])
         name, begun = series.sensors[sensor], since(series, course.onset, first, at_least=self._is_first(course))
         value = self._number(series.values[course.extreme, sensor], name)
         match course.change:
@@ -244,6 +244,8 @@ class EventReasons:
             limit := beyond_limit(self.gates.of(name), value_there)
         ):
             said = f"{said}, {limit}"
+        if course.change not in ("silent", "stuck") and (elsewhere := self.readings.beyond_nearby(steps, sensor)):
+            said = f"{said} ({elsewhere})"
         return Reason(name, said, self._said(sensor, expected), share, is_phrase=" " in said)
 
     def _said(self, sensor: int, expected: float) -> str:
@@ -270,7 +272,8 @@ class EventReasons:
         if phase is None or times is None or phase.rhythm.seconds != DAY:
             return "this part of its period"
         local = pd.Timestamp(times[step]).tz_localize("UTC").tz_convert(phase.rhythm.zone)
-        return f"a {local:%A}, {local:%H:%M}" if max(phase.rhythm.days) else f"other days at {local:%H:%M}"
+        clock = f"{local:%H:%M}" if phase.rhythm.zone == "UTC" else f"{local:%H:%M %Z}"  # all other times are in UTC
+        return f"a {local:%A}, {clock}" if max(phase.rhythm.days) else f"other days at {clock}"
 
     def _long(self, steps: int) -> str:
         every = self.readings.series.every

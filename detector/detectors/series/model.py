@@ -136,6 +136,7 @@ class ModelledSeries:
     - ``segment``, ``codes``, (n_steps,): which unbroken segment, and which series, each step belongs to.
     - ``times``, (n_steps,): of each step, where there are times.
     - ``may_stick``, (n_sensors,): the sensors of which it is not told that they stick; by default of none.
+    - ``excused``, (n_steps,): where no reading can come; see ``RegularSeries``.
     """
 
     def __init__(
@@ -148,10 +149,11 @@ class ModelledSeries:
         codes: Counts,
         times: NDArray[np.datetime64] | None = None,
         may_stick: Flags | None = None,
+        excused: Flags | None = None,
     ) -> None:
         self.model, self.segment, self.times, self.may_stick = model, segment, times, may_stick
         self.values, self.observed = values, observed
-        self.overdue = model.staleness.beyond(measure_staleness(observed, codes))
+        self.overdue = model.staleness.beyond(measure_staleness(observed, codes, excused))
         self.prepared = Prepared(values, segment, model.scaling, model.recipe, model.length, model.stride, self.overdue)
 
     @cached_property

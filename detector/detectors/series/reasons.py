@@ -89,6 +89,20 @@ class SensorReadings:
             found[place] = self._blamed(int(steps[place]), found[place])
         return np.asarray(found.sum(axis=0))
 
+    def beyond_nearby(self, steps: Counts, sensor: int) -> str:
+        """What a sensor read out of its range beside an event in which it did not, and when; "" if it did, or did not.
+
+        Its windows reach into the event, which may be unusual for that alone.
+        """
+        first, last = int(steps[0]), int(steps[-1])
+        if self.beyond[first : last + 1, sensor].max() > BEYOND:
+            return ""
+        begin, end = (self._bounds(step, _reach(self.model_of(step)))[side] for side, step in enumerate((first, last)))
+        nearby = begin + int(np.argmax(self.beyond[begin:end, sensor]))
+        if self.beyond[nearby, sensor] <= BEYOND:
+            return ""
+        return f"{self._observed(nearby, sensor)}, {self._gap(first if nearby < first else last, nearby)}"
+
     def _blamed(self, step: int, parts: Floats) -> Floats:
         """What each sensor adds to a step's risk, most of it handed on to those that are out of range nearby."""
         if not self.touched[step]:

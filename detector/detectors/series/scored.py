@@ -73,6 +73,7 @@ class ScoredSeries:
                     codes=series.codes[place],
                     times=None if series.times is None else series.times[place],
                     may_stick=may_stick,
+                    excused=None if series.excused is None else series.excused[place],
                 ),
             )
             for model, place in parts
