@@ -513,3 +513,26 @@ def test_machines_that_are_not_alike_do_not_share_a_model_unsaid(
 
     assert len(found) == (warned and factor == 100)
     assert all("'speed_rpm': it usually is, of 'M1'" in text for text in found)
+
+
+@pytest.mark.parametrize(("factor", "floor", "warned"), [(1.0, 0.1, False), (1e-6, 0.1, True), (1e-6, 1e-9, False)])
+def test_sensor_that_hardly_counts_for_its_unit_is_told(
+    factor: float, floor: float, warned: bool, tmp_path: Path
+) -> None:
+    """A floor under ranges is a share of the usual one: in a million times the unit a sensor lies far below it."""
+    rows = simulate_sensors(2_000, seed=1, machines=2, sensors=3).iloc[:, :5]
+    rows.assign(speed_rpm=rows["speed_rpm"] * factor).to_parquet(tmp_path / "rows.parquet")
+    config = Config.model_validate(
+        {
+            "kind": "sensors",
+            "source": {"path": str(tmp_path / "rows.parquet")},
+            "columns": {"time": "time", "entity": "machine"},
+            "series": {"models": "entity", "range_floor": floor},
+        }
+    )
+
+    told = [check for check in examine(config) if check.place == "series.range_floor"]
+
+    assert len(told) == warned
+    assert all(check.found.startswith("'speed_rpm': it moves within") for check in told)
+    assert all("or set `series.range_floor` to" in check.advice for check in told)

@@ -16,6 +16,7 @@ from pipelines.doctor.features import check_features
 from pipelines.doctor.first_run import check_first_run
 from pipelines.doctor.formats import MANY_LOST
 from pipelines.doctor.likeness import check_likeness
+from pipelines.doctor.narrow_sensors import check_narrow_sensors
 from pipelines.doctor.places import check_bundle, check_output, check_secrets, check_tracking
 from pipelines.doctor.repeats import check_repeats
 from pipelines.doctor.training import check_labels, check_training
@@ -58,6 +59,7 @@ def examine(config: Config, *, rows: int = SAMPLE_ROWS, now: datetime | None = N
         checks.extend(check_columns(config.columns, frame))
         checks.extend(check_counters(config, frame))
         checks.extend(check_likeness(config, frame))
+        checks.extend(check_narrow_sensors(config, frame))
         checks.extend(check_features(config, frame))
         checks.extend(check_labels(config, frame, now=now))
         checks.extend(check_training(config, source, frame))

@@ -6,11 +6,9 @@ from collections.abc import Iterator
 
 import pandas as pd
 
-from detector.cleaning.values import read_dates, read_numbers
-from detector.errors import DetectorError
 from pipelines.config import Config
 from pipelines.doctor.check import Check
-from pipelines.factory.kinds import KINDS
+from pipelines.doctor.sensor_readings import readings_of
 from pipelines.progress import counted
 
 LEAST_RISES = 50
@@ -20,17 +18,11 @@ MOST_FALLS = 0.01
 
 def check_counters(config: Config, frame: pd.DataFrame) -> Iterator[Check]:
     """One warning that names the sensors that count; nothing of tables, whose rows need not be in order."""
-    if config.kind != "sensors":
+    if (readings := readings_of(config, frame)) is None:
         return
-    try:
-        schema = KINDS[config.kind].schema(frame, config)
-        time = read_dates(frame[schema.time])[0]
-        numbers = {name: read_numbers(frame[name])[0] for name in schema.numeric}
-    except DetectorError:  # which another check says
-        return
-    order = time.sort_values(kind="stable").index
-    machines = None if schema.entity is None else frame[schema.entity].loc[order]
-    found = [name for name, values in numbers.items() if only_grows(values.loc[order], machines)]
+    order = readings.time.sort_values(kind="stable").index
+    machines = None if readings.machines is None else readings.machines.loc[order]
+    found = [name for name, values in readings.numbers.items() if only_grows(values.loc[order], machines)]
     if not found:
         return
     others = f" and {counted(len(found) - 1, 'other column')}" if len(found) > 1 else ""

@@ -6,13 +6,11 @@ from collections.abc import Iterator
 
 import pandas as pd
 
-from detector.cleaning.values import read_numbers
-from detector.errors import DetectorError
 from detector.explain.reason import reading
 from pipelines.config import Config
 from pipelines.doctor.check import Check
 from pipelines.doctor.counters import only_grows
-from pipelines.factory.kinds import KINDS
+from pipelines.doctor.sensor_readings import readings_of
 from pipelines.progress import counted
 
 LEAST_READINGS = 50
@@ -24,17 +22,13 @@ FEW = 0.1
 
 def check_likeness(config: Config, frame: pd.DataFrame) -> Iterator[Check]:
     """One warning that names the sensors of which machines have nothing in common, where one model is for all."""
-    if config.kind != "sensors" or config.series.models != "shared" or config.series.group_by is not None:
+    readings = readings_of(config, frame)
+    if readings is None or config.series.models != "shared" or config.series.group_by is not None:
         return
-    try:
-        schema = KINDS[config.kind].schema(frame, config)
-        if schema.entity is None:
-            return
-        numbers = {name: read_numbers(frame[name])[0] for name in schema.numeric}
-    except DetectorError:  # which another check says
+    if (machines := readings.machines) is None:
         return
-    machines = frame[schema.entity]
-    found = [(name, apart) for name, values in numbers.items() if (apart := far_apart(values, machines)) is not None]
+    apart_by_name = {name: far_apart(values, machines) for name, values in readings.numbers.items()}
+    found = [(name, apart) for name, apart in apart_by_name.items() if apart is not None]
     if not found:
         return
     name, apart = found[0]
@@ -52,9 +46,9 @@ def far_apart(values: pd.Series, machines: pd.Series) -> str | None:
     """Of a low and of a high machine the readings, if they have hardly any in common; None if they do.
 
     >>> machines = pd.Series(["a", "b"] * 101)
-    >>> far_apart(pd.Series([n % 101 + 200 * (n % 2) for n in range(202)]), machines)
+    >>> far_apart(pd.Series([37 * n % 101 + 200 * (n % 2) for n in range(202)]), machines)
     "it usually is, of 'a' 5 to 95, and of 'b' 205 to 295"
-    >>> far_apart(pd.Series([n % 101 + 40 * (n % 2) for n in range(202)]), machines)
+    >>> far_apart(pd.Series([37 * n % 101 + 40 * (n % 2) for n in range(202)]), machines)
     """
     known = values.dropna()
     groups = known.groupby(machines.loc[known.index])
