@@ -17,6 +17,7 @@ from detector.persist import bundle
 from pipelines.alerts.channels.targets import targets_of
 from pipelines.config import Config
 from pipelines.config.reading import store_named_in
+from pipelines.disk import is_short, room
 from pipelines.ingest.known_files import broken_files
 from pipelines.listing import Cell, Column, Listing
 from pipelines.progress import counted
@@ -24,6 +25,7 @@ from pipelines.registry.registry import ModelRegistry
 from pipelines.service.due_times import next_times
 from pipelines.service.leader import NAME, is_dead
 from pipelines.service.reload_record import last_record
+from pipelines.service.resources import places_of
 from pipelines.service.scheduler import sections_of
 from pipelines.store import JobState, Lease, Run, SourceFile, Store, existing_store
 from pipelines.store.alert_tables import Alert, Answer, Delivery, TargetState
@@ -83,7 +85,7 @@ def status_of(config: Config, *, now: datetime, place: str) -> Status:
     - ``place``: how the configuration is named in a command, for what to do.
     """
     place = "" if place == "." else f" {place}"
-    matters = [_detector(config, place)]
+    matters = [_detector(config, place), *_disks(config)]
     store = existing_store(config.service.store)
     if store is None:
         said = "it has not run yet"
@@ -110,6 +112,14 @@ def _detector(config: Config, place: str) -> StatusLine:
     if challenger is None:
         return StatusLine("detector", "ok", said)
     return StatusLine("detector", "ok", f"{said}; the challenger is {challenger}", f"detector models compare{place}")
+
+
+def _disks(config: Config) -> Iterator[StatusLine]:
+    """Those with hardly any room: a service that cannot write anything down cannot say so here."""
+    short = [place for place in places_of(config) if is_short(place)]
+    if short:
+        said = f"is full, or soon will be: {room(short)}"
+        yield StatusLine("disk", "failed", said, "Make room, or set `service.keep_scores`; nothing is lost meanwhile")
 
 
 def _service(config: Config, store: Store, place: str) -> Iterator[StatusLine]:
