@@ -36,6 +36,11 @@ def full_disk(error: BaseException, places: Iterable[Path] = ()) -> str | None:
     >>> full_disk(ValueError("no")) is None
     True
     """
+    if isinstance(error, shutil.Error):  # a folder that was copied in part
+        for _, target, said in error.args[0]:
+            for code in FULL:
+                if f"[Errno {code}]" in str(said):
+                    return unwritten(Path(target), OSError(code, os.strerror(code)))
     if not isinstance(error, OSError) or error.errno not in FULL:
         return None
     if isinstance(error.filename, str):
@@ -51,7 +56,7 @@ def room(places: Iterable[Path]) -> str:
     """
     found: dict[int, tuple[int, str]] = {}
     for place in places:
-        folder = _nearest(place.absolute())
+        folder = _nearest(place.resolve())
         try:
             disk, device = shutil.disk_usage(folder), folder.stat().st_dev
         except OSError:
@@ -66,7 +71,7 @@ def room(places: Iterable[Path]) -> str:
 def is_short(place: Path) -> bool:
     """Whether the disk of a file or folder, be it there or not, has hardly any room."""
     try:
-        disk = shutil.disk_usage(_nearest(place.absolute()))
+        disk = shutil.disk_usage(_nearest(place.resolve()))
     except OSError:
         return False
     return disk.free < min(LEAST_FREE, LEAST_SHARE * disk.total)

@@ -151,6 +151,15 @@ def test_command_that_finds_the_disk_full_says_which(tmp_path: Path, monkeypatch
     assert "unexpected" not in result.output
 
 
+def test_copy_that_finds_the_disk_full_says_which(tmp_path: Path) -> None:
+    """A folder that was copied in part says so of each of its files, in one error without a number."""
+    said = f"[Errno {errno.ENOSPC}] No space left on device: 'bundle/arrays.npz' -> 'models/arrays.npz'"
+    error = shutil.Error([("bundle/arrays.npz", str(tmp_path / "models/arrays.npz"), said)])
+
+    assert str(full_disk(error)).startswith(f"{tmp_path}/models/arrays.npz cannot be written: the disk is full. ")
+    assert full_disk(shutil.Error([("a", "b", "[Errno 13] Permission denied")])) is None
+
+
 def test_other_errors_are_no_full_disk() -> None:
     """A file that is not there stays what it was."""
     assert full_disk(FileNotFoundError(errno.ENOENT, "no")) is None
