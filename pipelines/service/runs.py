@@ -20,7 +20,7 @@ from pipelines.disk import full_disk
 from pipelines.jobs.catalogue import job_of
 from pipelines.jobs.context import Context, JobOutcome, StoppedError
 from pipelines.service.resources import places_of
-from pipelines.sinks.quarantine import kind_of
+from pipelines.sinks.quarantine import without_values
 from pipelines.store import Run, Store
 from pipelines.testing.failpoints import failpoint
 
@@ -122,7 +122,7 @@ def _report(context: Context, job: str, outcome: str, error: str) -> None:
 
 def _failing(config: Config, job: str, error: str, session: Session, now: datetime) -> Trouble:
     times, since = in_a_row(session, f"job {job}", config=config, now=now)
-    shown = kind_of(error) if config.alerts.mask else error  # an error may name a value
+    shown = without_values(error, config) if config.alerts.mask else error  # an error may name a value
     effect = ", and nothing is scored meanwhile" if job == "score" else ""
     return Trouble(
         cause=f"job {job}",
