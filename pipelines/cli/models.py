@@ -141,12 +141,19 @@ def rollback(config: ConfigFile, reason: Why = "A person decided so.") -> None:
 
 
 @models_app.command(epilog="Example: [bold]detector models flush payments/detector.yaml[/]")
-def flush(config: ConfigFile) -> None:
+def flush(
+    config: ConfigFile,
+    refused: Annotated[
+        bool, typer.Option("--refused", help="Also what MLflow refused, once the cause is gone.")
+    ] = False,
+) -> None:
     """Send MLflow what waits for it."""
     from pipelines.config import load_config
     from pipelines.tracking.messages import flush_tracking, spool_of, waiting_note
 
     settings = load_config(config, needs_secrets=False)
+    if refused:
+        spool_of(settings).take_back()
     sent = flush_tracking(settings)
     lines = [f"Sent {sent.entries:,} to MLflow; {sent.waiting:,} wait."]
     lines += waiting_note(sent)

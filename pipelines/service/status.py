@@ -237,7 +237,8 @@ def _tracking(config: Config, place: str) -> Iterator[StatusLine]:
         return
     spool = spool_of(config)
     if refused := spool.refused():
-        yield StatusLine("MLflow", "failed", f"refused {counted(len(refused), 'record')}, the last: {refused[-1][1]}")
+        said = f"refused {counted(len(refused), 'record')}, the last: {refused[-1][1]}"
+        yield StatusLine("MLflow", "failed", said, f"Mend the cause, then: detector models flush{place} --refused")
     elif waiting := spool.waiting():
         yield StatusLine(
             "MLflow", "waits", f"{counted(waiting, 'record')} not sent yet", f"detector models flush{place}"
