@@ -12,7 +12,7 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
-from detector.errors import DetectorError
+from detector.errors import DetectorError, StoreError
 from detector.persist import bundle
 from pipelines.alerts.channels.targets import targets_of
 from pipelines.config import Config
@@ -86,13 +86,16 @@ def status_of(config: Config, *, now: datetime, place: str) -> Status:
     """
     place = "" if place == "." else f" {place}"
     matters = [_detector(config, place), *_disks(config)]
-    store = existing_store(config.service.store)
-    if store is None:
-        said = "it has not run yet"
-        matters.append(StatusLine("service", "off", said, f"detector serve{place}" if matters[0].state == "ok" else ""))
-    else:
-        with closing(store):
-            matters += _service(config, store, place)
+    try:
+        store = existing_store(config.service.store)
+        if store is None:
+            todo = f"detector serve{place}" if matters[0].state == "ok" else ""
+            matters.append(StatusLine("service", "off", "it has not run yet", todo))
+        else:
+            with closing(store):
+                matters += _service(config, store, place)
+    except StoreError as error:  # what can be said without the state is said
+        matters.append(StatusLine("service", "failed", str(error)))
     matters += _tracking(config, place)
     return Status(config.name, now, matters)
 

@@ -250,10 +250,25 @@ def _postgresql(url: sa.URL) -> Engine:
     return sa.create_engine(url, pool_pre_ping=True, connect_args={"connect_timeout": 10})
 
 
-def existing_store(url: str) -> Store | None:
-    """The state that a service keeps at an address, if there is one; a command that only looks makes none."""
+def existing_store(url: str, *, writes: bool = False) -> Store | None:
+    """The state that a service keeps at an address, if there is one; a command that only looks makes none.
+
+    - ``writes``: bring the tables up to date; else the state of an earlier version is left as it is.
+
+    Raises ``StoreError`` if it cannot be reached, or another version wrote it.
+    """
     store = Store(url)
     if store.kind == "sqlite" and not Path(store.url.database or "").is_file():
         return None
     with store.read() as session:
-        return store if sa.inspect(session.connection()).has_table(Answer.__tablename__) else None
+        if not sa.inspect(session.connection()).has_table(Answer.__tablename__):
+            return None
+    if writes or str(store.revision()) > HEAD:
+        store.upgrade()
+    elif (revision := store.revision()) != HEAD:
+        raise StoreError(
+            f"The service's state in {store.name} is that of an earlier version: its tables are at {revision}, this "
+            f"version's at {HEAD}. Stop that version if it still runs, back the state up, and start `detector serve`, "
+            f"which brings the tables up to date."
+        )
+    return store
