@@ -32,7 +32,7 @@ from pipelines.store.alert_tables import Alert, Answer, Delivery, TargetState
 from pipelines.tracking.messages import spool_of
 
 COLOURS = {"ok": "green", "waits": "yellow", "failed": "bold red", "off": "dim"}
-BROKEN = ("broken", "changed")
+BROKEN = ("broken", "changed", "unreadable")
 MOST_NAMED = 5
 
 
