@@ -223,6 +223,22 @@ def test_replay_leaves_rows_that_could_not_be_used(build: Build, way: str) -> No
         assert (batch.rows, batch.scored, batch.quarantined) == (30, 28, 2)
 
 
+def test_replay_of_a_batch_without_scores_says_so(build: Build) -> None:
+    """Scores that were deleted, or never were, are no "0 of 0 rows": what helps is named, and nothing is touched."""
+    site = build("files to files")
+    rows = draw(5, first=0, seed=0).astype({"amount": object}).assign(amount="odd")
+    rows.to_csv(site.input / "a.csv", index=False)
+    os.utime(site.input / "a.csv", (0, 0))
+    score(site)
+
+    found = run(site, replay.replay)
+
+    assert "batch 1 was left as it is: no row of it has scores (any more): `detector backfill`" in found.note
+    with opened(site) as store, store.read() as session:
+        assert session.scalars(sa.select(Batch.quarantined)).all() == [5]
+        assert session.scalars(sa.select(Audit)).all() == []
+
+
 def test_replay_with_a_new_detector_stands_beside_the_old_scores(
     build: Build, tmp_path: Path, tiny_bundle: Path
 ) -> None:
