@@ -13,6 +13,8 @@ from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from cronsim import CronSim, CronSimError
 
+_STEP = timedelta(seconds=30)
+"""Less than there is between two times of crontab."""
 _UNITS = {"s": 1, "m": 60, "h": 3_600, "d": 86_400}
 _EVERY = re.compile(r"every\s+(\d+)\s*(?:([smhd])|(second|minute|hour|day)s?)")
 _UP_TO_SUNDAY = re.compile(r"-(0|sun)(?=[,/]|$)")
@@ -35,6 +37,14 @@ class Interval:
     def after(self, moment: datetime) -> datetime:
         """The next time after a moment."""
         return moment + timedelta(seconds=self.seconds)
+
+    def last(self, first: datetime, now: datetime) -> datetime:
+        """Of one of its times and all that follow, the last that is not later than now.
+
+        >>> str(Interval(300).last(datetime(2026, 1, 1, 0, 2, tzinfo=UTC), datetime(2026, 6, 1, tzinfo=UTC)))
+        '2026-05-31 23:57:00+00:00'
+        """
+        return first + (now - first) // timedelta(seconds=self.seconds) * timedelta(seconds=self.seconds)
 
 
 @dataclass(frozen=True)
@@ -64,6 +74,22 @@ class Cron:
         times = CronSim(self.fields, moment.astimezone(self.zone))
         # In the repeated hour cronsim may name the first passing of a time, which is over.
         return next(each for each in times if each.astimezone(UTC) > moment)
+
+    def last(self, first: datetime, now: datetime) -> datetime:
+        """Of one of its times and all that follow, the last that is not later than now.
+
+        >>> nightly = parse("30 2 * * *")
+        >>> str(nightly.last(datetime(1970, 1, 1, 2, 30, tzinfo=UTC), datetime(2026, 6, 1, tzinfo=UTC)))
+        '2026-05-31 02:30:00+00:00'
+        """
+        found, early, late = first, first.astimezone(UTC), now.astimezone(UTC)
+        while late - early > _STEP:
+            middle = early + (late - early) / 2
+            if (following := self.after(middle)).astimezone(UTC) <= now:
+                found, early = following, middle
+            else:
+                late = middle
+        return found
 
 
 When = Interval | Cron

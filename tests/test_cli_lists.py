@@ -10,16 +10,19 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import sqlalchemy as sa
 from rich.console import Console
 from typer.testing import CliRunner
 
+from detector.errors import StoreError
 from pipelines.cli import app
 from pipelines.config import load_config
 from pipelines.ingest.listing import base_of
 from pipelines.listing import Column, Listing
 from pipelines.service.status import status_of
-from pipelines.store import Lease, Run, SourceFile, open_store
+from pipelines.store import Lease, Run, SourceFile, existing_store, open_store
 from pipelines.store.alert_tables import Alert
+from pipelines.store.engine import HEAD
 
 NOW = datetime(2026, 3, 2, 12, tzinfo=UTC)
 LISTS = (
@@ -190,6 +193,29 @@ def test_help_has_groups() -> None:
     assert places == sorted(places)
     assert places[0] < shown.index(" doctor ") < places[1] < shown.index(" backtest ") < places[2]
     assert places[2] < shown.index(" status ") < places[3] < shown.index(" retrain ")
+
+
+@pytest.mark.parametrize(("revision", "said"), [("0003", "that of an earlier version"), ("9999", "by a newer version")])
+def test_state_of_another_version_is_called_so(home: Path, revision: str, said: str) -> None:
+    """Status says the rest of what there is to say, and nothing advises to remove the state."""
+    config = load_config(home)
+    store = open_store(config.service.store)
+    with store.write() as session:
+        session.execute(sa.text("UPDATE alembic_version SET version_num = :it"), {"it": revision})
+        if revision < HEAD:
+            session.execute(sa.text("DROP TABLE due_times"))
+    store.close()
+
+    found = {each.what: each for each in status_of(config, now=NOW, place=".").matters}
+
+    assert found["service"].state == "failed"
+    assert said in found["service"].said
+    assert "remove the file" not in found["service"].said
+    assert "detector" in found
+    with pytest.raises(StoreError, match=said):
+        existing_store(config.service.store)
+    if revision > HEAD:  # an older one is brought up to date, as by all that writes
+        assert said in run("models promote . 3f2a").output
 
 
 def test_status_of_a_new_project_says_how_to_begin(home: Path) -> None:

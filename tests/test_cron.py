@@ -112,3 +112,14 @@ def test_zone_is_the_services_where_none_is_named() -> None:
 
     assert isinstance(found, Cron)
     assert str(found.zone) == "Asia/Tokyo"
+
+
+@pytest.mark.parametrize("text", ["every 7m", "30 2 * * *", "*/10 1-3 * * *", "0 0 29 2 *", "* * 1 * *"])
+def test_last_time_is_the_one_before_the_next(text: str) -> None:
+    """What was missed since a time is told without going through all of it, also about the nights of the changes."""
+    when = parse(text if "every" in text else f"{text} Europe/Berlin")
+    for night in (datetime(2026, 3, 29, tzinfo=UTC), datetime(2026, 10, 25, tzinfo=UTC)):
+        for now in (night + timedelta(minutes=minute) for minute in range(0, 200, 19)):
+            last = when.last(when.after(night - timedelta(days=3_000)), now)
+
+            assert last.astimezone(UTC) <= now < when.after(last.astimezone(UTC)).astimezone(UTC)

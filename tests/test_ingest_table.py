@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sqlite3
 from collections.abc import Callable
 from contextlib import closing
@@ -196,6 +197,46 @@ def test_replay_with_the_same_detector_changes_nothing(build: Build, way: str) -
     assert site.count() == {"lost": 0, "doubled": 0, "unknown": 0, "open": 0}
     with opened(site) as store, store.read() as session:
         assert [trail.action for trail in session.scalars(sa.select(Audit))] == ["replay", "replay"]
+
+
+@pytest.mark.parametrize("way", ["files to files", "table to table"])
+def test_replay_leaves_rows_that_could_not_be_used(build: Build, way: str) -> None:
+    """Rows without scores are not scored again, so they stay in the quarantine, each once, and are counted."""
+    site = build(way)
+    rows = draw(30, first=0, seed=0).astype({"amount": object})
+    rows.loc[[3, 4], "amount"] = ["1.2.3", "odd"]
+    if way == "files to files":
+        rows.to_csv(site.input / "a.csv", index=False)
+        os.utime(site.input / "a.csv", (0, 0))
+    else:
+        insert(site, rows)
+    assert score(site).facts["quarantined"] == 2
+    (place,) = (site.folder / "scores.quarantine").glob("*.csv")
+    before = place.read_text()
+
+    found = [run(site, replay.replay) for _ in range(2)]
+
+    assert place.read_text() == before
+    assert [each.facts["scored"] for each in found] == [28, 28]
+    with opened(site) as store, store.read() as session:
+        batch = session.scalars(sa.select(Batch)).one()
+        assert (batch.rows, batch.scored, batch.quarantined) == (30, 28, 2)
+
+
+def test_replay_of_a_batch_without_scores_says_so(build: Build) -> None:
+    """Scores that were deleted, or never were, are no "0 of 0 rows": what helps is named, and nothing is touched."""
+    site = build("files to files")
+    rows = draw(5, first=0, seed=0).astype({"amount": object}).assign(amount="odd")
+    rows.to_csv(site.input / "a.csv", index=False)
+    os.utime(site.input / "a.csv", (0, 0))
+    score(site)
+
+    found = run(site, replay.replay)
+
+    assert "batch 1 was left as it is: no row of it has scores (any more): `detector backfill`" in found.note
+    with opened(site) as store, store.read() as session:
+        assert session.scalars(sa.select(Batch.quarantined)).all() == [5]
+        assert session.scalars(sa.select(Audit)).all() == []
 
 
 def test_replay_with_a_new_detector_stands_beside_the_old_scores(

@@ -143,7 +143,7 @@ def test_full_disk_keeps_nothing_and_the_next_run_all(tiny_bundle: Path, tmp_pat
     )
 
     assert done.returncode == 1
-    assert "Is the disk full?" in done.stderr
+    assert "(ulimit -f, or the file system). " in done.stderr
     assert site.scored() == {}
     assert list((site.folder / "scores").glob(".*")) == []
     assert score(site).rows == 3_000

@@ -94,6 +94,20 @@ def test_ten_missed_runs_are_made_up_for_by_one(begin: Begin, store: Store, ran:
     assert timedelta(0) < next_times(store)["score"] - datetime.now(UTC) <= timedelta(minutes=5)
 
 
+@pytest.mark.parametrize("when", ["every 1s", "* * * * *"])
+def test_years_missed_hold_up_nothing(begin: Begin, store: Store, ran: list[str], when: str) -> None:
+    """A clock that began in 1970 and is set right leaves millions of times behind: one of them is made up for."""
+    begin(when).stop(wait=True)
+    ran.clear()
+    with store.write() as session:
+        session.execute(sa.update(DueTime).values(due_at=datetime(1970, 1, 1, tzinfo=UTC)))
+
+    schedule = begin(when)
+
+    wait_until(lambda: ran)
+    assert (schedule.next_times()["score"] or datetime.now(UTC)) - datetime.now(UTC) <= timedelta(minutes=1)
+
+
 def test_run_missed_for_longer_than_its_grace_is_left_out(
     begin: Begin, store: Store, ran: list[str], unrun: list[tuple[str, str]]
 ) -> None:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import re
 from collections import Counter
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import pytest
 import sqlalchemy as sa
 
@@ -26,6 +28,7 @@ from pipelines.jobs.context import Context, JobOutcome
 from pipelines.scoring.job import score_new
 from pipelines.scoring.unusable import WAYS_OUT, trouble_of_rows
 from pipelines.service.runs import run_job
+from pipelines.sinks.quarantine import QuarantineSink, without_values
 from pipelines.store import Batch, Store
 from pipelines.store.alert_tables import Alert, AlertDay
 from tests.service_sites import back_date, context, opened, put
@@ -109,15 +112,21 @@ def test_too_many_unusable_rows_are_told_once_until_they_are_over(site: Site) ->
         ("at: too late, the latest row is of … … already", "`features: {lateness: SECONDS}`. These, sent again, are"),
         ("at: … … is more than … min before … …, the newest reading of its series", "was set back. Readings that"),
         ("id: key … appears again (scored before)", "were sent before; then nothing is lost"),
+        (
+            "amount: … is not a number",
+            "Then `detector backfill --file 'day 1.csv' …` scores the rows that have no scores.",
+        ),
+        ("at: lies in the future by more than 5m", "Then `detector backfill --file 'day 1.csv' …` scores"),
     ],
 )
 def test_what_to_do_fits_the_reason(reason: str, words: str, site: Site) -> None:
     """Rows that come too late are in no other form, and coming in again they are later still."""
-    batch = Batch(id=1, rows=10, quarantined=9, window={})
+    batch = Batch(id=1, rows=10, quarantined=9, window={"files": [{"name": "day 1.csv"}, {"name": "day 2.csv"}]})
 
     trouble = trouble_of_rows(batch, Counter({reason: 9}), site.folder, load_config(site.folder))
 
     assert words in trouble.todo
+    assert "If so many are usual" not in trouble.todo
 
 
 @pytest.mark.parametrize("part", WAYS_OUT)
@@ -360,6 +369,44 @@ def test_error_shows_no_secret_and_no_masked_value(tiny_bundle: Path, tmp_path: 
         (alert,) = told(store)
 
     assert "4111" not in json.dumps(alert.facts)
+
+
+@pytest.mark.parametrize(
+    ("error", "shown"),
+    [
+        ("day-20260801.csv: Column 'amount' is missing from the table.", None),
+        ("/in/a.csv line 3: 5 fields where the header has 6", None),
+        ("[Errno 13] Permission denied: '/in/card 4'", None),
+        ("card: 'C00014' is no card", "card: … is no card"),
+        ("id: key C00014 appears again (first at row 3)", "id: key … appears again (first at row 3)"),
+        ("the card 4111111111111111 is odd", "the card … is odd"),
+    ],
+)
+def test_error_without_values_still_says_where(error: str, shown: str | None, site: Site) -> None:
+    """Where columns are masked, names of files and columns, line numbers and paths stay: they are what helps."""
+    assert without_values(error, load_config(site.folder)) == (error if shown is None else shown)
+
+
+@pytest.mark.parametrize(
+    ("reasons", "kind"),
+    [
+        (["at: too late, the latest row is of 2026-06-01 10:00:00 already and only 1h is allowed by `x`"] * 2, None),
+        (["id: key a-1 appears again (first at row 7)", "id: key Ann Lee appears again (first at row 9)"], None),
+        (["3d_secure: 'x' is not a number", "3d_secure: '3d_secure ' is not a number"], "3d_secure: … is not a number"),
+        (["at: lies in the future by more than 5m"] * 2, "at: lies in the future by more than 5m"),
+        (["a.csv line 3: 1 field where the header has 6", "a.csv line 4: 1 field where the header has 6"], None),
+    ],
+)
+def test_reasons_of_one_kind_are_counted_together(reasons: list[str], kind: str | None, tmp_path: Path) -> None:
+    """Whatever their values; names of columns and times that were set are no values."""
+    rows = pd.DataFrame({"row": [0, 1], "reason": reasons, "3d_secure": ["x", "y"]})
+    with QuarantineSink(tmp_path / "bad.csv", columns=["3d_secure"]) as sink:
+        sink.write(rows)
+
+    ((found, count),) = sink.reasons.items()
+    assert count == 2
+    assert kind in (None, found)
+    assert not re.search("Ann|2026|a-1", found)
 
 
 def test_clock_set_back_keeps_no_trouble_quiet(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -18,9 +18,11 @@ from typing import Any
 import pandas as pd
 import pytest
 from mlflow import MlflowClient
+from typer.testing import CliRunner
 
 from detector import TabularDetector
 from detector.persist import bundle
+from pipelines.cli import app
 from pipelines.config import Config
 from pipelines.monitoring.drift import watch
 from pipelines.registry.registry import ModelRegistry
@@ -268,6 +270,12 @@ def test_entry_that_is_refused_holds_up_no_other(flushed: tuple[Config, MlflowCl
     ((name, reason),) = spool_of(config).refused()
     assert name.split("-")[1] == "note"
     assert "mlflow experiments restore" in reason
+
+    client.restore_experiment(number)
+    done = CliRunner().invoke(app, ["models", "flush", str(config.file), "--refused"])
+    assert "Sent 1 to MLflow; 0 wait." in done.output, done.output
+    assert [run.info.run_name for run in runs(client, "gone")] == ["lost"]
+    assert spool_of(config).refused() == []
 
 
 def test_damaged_entry_is_refused(tmp_path: Path) -> None:

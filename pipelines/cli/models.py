@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import closing, contextmanager, nullcontext
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -121,9 +122,9 @@ def promote(
     from pipelines.training.registry_commands import promote_model
 
     settings = load_config(config, needs_secrets=False)
-    for line in promote_model(settings, name, reason=reason, now=now()):
-        say(line)
-    _leave_trail(settings, "promote", reason)
+    with _trail(settings, "promote", reason):
+        for line in promote_model(settings, name, reason=reason, now=now()):
+            say(line)
 
 
 @models_app.command(
@@ -135,18 +136,25 @@ def rollback(config: ConfigFile, reason: Why = "A person decided so.") -> None:
     from pipelines.training.registry_commands import rollback_model
 
     settings = load_config(config, needs_secrets=False)
-    for line in rollback_model(settings, reason=reason, now=now()):
-        say(line)
-    _leave_trail(settings, "rollback", reason)
+    with _trail(settings, "rollback", reason):
+        for line in rollback_model(settings, reason=reason, now=now()):
+            say(line)
 
 
 @models_app.command(epilog="Example: [bold]detector models flush payments/detector.yaml[/]")
-def flush(config: ConfigFile) -> None:
+def flush(
+    config: ConfigFile,
+    refused: Annotated[
+        bool, typer.Option("--refused", help="Also what MLflow refused, once the cause is gone.")
+    ] = False,
+) -> None:
     """Send MLflow what waits for it."""
     from pipelines.config import load_config
     from pipelines.tracking.messages import flush_tracking, spool_of, waiting_note
 
     settings = load_config(config, needs_secrets=False)
+    if refused:
+        spool_of(settings).take_back()
     sent = flush_tracking(settings)
     lines = [f"Sent {sent.entries:,} to MLflow; {sent.waiting:,} wait."]
     lines += waiting_note(sent)
@@ -154,18 +162,20 @@ def flush(config: ConfigFile) -> None:
     _print(lines, {"rows": sent.entries, "note": lines[0], "outcome": "done" if sent.entries else "skipped"})
 
 
-def _leave_trail(settings: Config, action: str, reason: str) -> None:
-    """In the audit trail, if there is a service that has one."""
+@contextmanager
+def _trail(settings: Config, action: str, reason: str) -> Iterator[None]:
+    """Write into the audit trail of the service, if there is one, what was done; looked for before it is done."""
     from pipelines.registry.registry import ModelRegistry
-    from pipelines.store import existing_store, open_store
+    from pipelines.store import existing_store
     from pipelines.store.trail import who, write_down
 
-    if existing_store(settings.service.store) is None:
-        return
-    store, serves = open_store(settings.service.store), ModelRegistry(settings.bundle).served()
-    with store.write() as session:
-        write_down(session, action, actor=who(), reason=reason, arguments={"to": serves}, now=now())
-    store.close()
+    store = existing_store(settings.service.store, writes=True)
+    with nullcontext() if store is None else closing(store):
+        yield
+        if store is not None:
+            done = {"to": ModelRegistry(settings.bundle).served()}
+            with store.write() as session:
+                write_down(session, action, actor=who(), reason=reason, arguments=done, now=now())
 
 
 def _print(lines: Sequence[object], outcome: dict[str, Any]) -> None:

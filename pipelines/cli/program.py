@@ -14,6 +14,7 @@ from typer.core import TyperGroup
 
 from detector.errors import DetectorError, NotFoundError, SchemaError, SettingError, missing_extra
 from pipelines.cli.project import HERE, Commands
+from pipelines.disk import full_disk
 from pipelines.escaping import for_json_log, for_terminal
 
 EXIT_FAILURE, EXIT_USAGE, EXIT_INTERRUPTED = 1, 2, 130
@@ -57,6 +58,9 @@ class PlainErrors(TyperGroup):
                 raise
             if isinstance(error, ModuleNotFoundError) and (missing := missing_extra(error)):
                 _complain(str(missing))
+                raise typer.Exit(EXIT_FAILURE) from None
+            if full := full_disk(error, [Path.cwd()]):
+                _complain(full)
                 raise typer.Exit(EXIT_FAILURE) from None
             _complain(
                 f"Something unexpected went wrong: {type(error).__name__}: {error}\n"

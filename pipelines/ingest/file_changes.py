@@ -12,9 +12,13 @@ from detector.schema import Schema
 from pipelines.config import ServiceSection, SourceSection
 from pipelines.ingest.files import columns_of
 from pipelines.ingest.fingerprint import ends_a_line, fingerprint
-from pipelines.ingest.listing import FileStat, can_grow, unfinished
+from pipelines.ingest.listing import FileStat, can_grow, unfinished, unreadable
 from pipelines.store import SourceFile
 
+UNREADABLE = "unreadable"
+"""The state of a file that the system does not let be read: it is tried again, though nothing in it changes."""
+OPEN = ("waiting", UNREADABLE)
+"""Files in these states are looked at each time."""
 DONE = ("scored", "changed")
 RESTORED = ("size", "changed_ns", "fingerprint", "state", "reason", "rows", "generation", "batch")
 
@@ -26,6 +30,8 @@ class Changes:
     notes: list[dict[str, Any]] = field(default_factory=list)
     gone: list[str] = field(default_factory=list)
     ready: list[tuple[FileStat, dict[str, Any]]] = field(default_factory=list)
+    unread: list[str] = field(default_factory=list)
+    """Why files cannot be read that were scored before; what is known of them must stay."""
 
 
 @dataclass(frozen=True)
@@ -55,7 +61,7 @@ class Inspector:
                 changes.notes.append(_as_note(stat, state="skipped", reason="there before the service started"))
                 continue
             if (reason := self._wait_for(stat, file, now)) is not None:
-                if file is None or (file.state in ("waiting", "broken") and _is_news(file, stat, reason)):
+                if file is None or (file.state in ("waiting", "broken", UNREADABLE) and _is_news(file, stat, reason)):
                     changes.notes.append(_as_note(stat, state="waiting", reason=reason))
                 continue
             self._inspect(stat, file, now, changes)
@@ -74,6 +80,12 @@ class Inspector:
         """Find out of a file that has settled whether it is whole, and new."""
         age = stat.age(now.timestamp())
         waited = max(age, 0.0 if file is None else (now - file.seen_at).total_seconds())
+        if reason := unreadable(stat.path):
+            if file is not None and file.state in DONE:
+                changes.unread.append(reason)
+            elif file is None or file.state != UNREADABLE or _is_news(file, stat, reason):
+                changes.notes.append(_as_note(stat, state=UNREADABLE, reason=reason))
+            return
         if reason := unfinished(stat, age=waited, settle=self.section.settle):
             state = "broken" if waited >= self.section.broken_after else "waiting"
             if file is not None and file.state in DONE:
@@ -107,7 +119,7 @@ class Inspector:
             "generation": 1 if file is None else file.generation,
             "before": None if file is None else {column: getattr(file, column) for column in RESTORED},
         }
-        if file is None or file.state in ("waiting", "broken", "skipped"):
+        if file is None or file.state in ("waiting", "broken", "skipped", UNREADABLE):
             return entry
         if (file.size, file.fingerprint) == (stat.size, digest):
             return None
@@ -125,8 +137,8 @@ class Inspector:
 
 
 def is_new(stat: FileStat, seen: tuple[int, int, str] | None) -> bool:
-    """Whether a file must be looked into: it is unknown, waits, or is not what it was."""
-    return seen is None or seen[2] == "waiting" or seen[:2] != (stat.size, stat.changed_ns)
+    """Whether a file must be looked into: it is unknown, waits, could not be read, or is not what it was."""
+    return seen is None or seen[2] in OPEN or seen[:2] != (stat.size, stat.changed_ns)
 
 
 def _same(file: SourceFile, stat: FileStat) -> bool:

@@ -18,10 +18,10 @@ from pipelines.config import ServiceSection, SourceSection
 from pipelines.ingest.batch import InputBatch, ReadFacts
 from pipelines.ingest.contract import Lag, LeftOut, Proposal
 from pipelines.ingest.copies import split_copies
-from pipelines.ingest.file_changes import RESTORED, Inspector, is_new
+from pipelines.ingest.file_changes import OPEN, RESTORED, UNREADABLE, Inspector, is_new
 from pipelines.ingest.files import FileWindow, columns_of, frames_of
 from pipelines.ingest.fingerprint import fingerprint
-from pipelines.ingest.listing import FileStat, base_of, list_files
+from pipelines.ingest.listing import FileStat, base_of, list_files, unreadable
 from pipelines.store import SourceFile, Store
 from pipelines.testing.failpoints import failpoint
 
@@ -85,9 +85,12 @@ class FollowedFolder:
             with self.store.read() as session:
                 changes.ready, copies = split_copies(session, self.name, changes.ready, base=self.base)
             changes.notes += copies
-        changes.gone = [name for name, (_, _, state) in seen.items() if state == "waiting" and name not in found]
+        changes.gone = [name for name, (_, _, state) in seen.items() if state in OPEN and name not in found]
         failpoint("score.looked")
-        self.notices = [f"{n['name']}: {n['reason']}" for n in changes.notes if n.get("state") in ("broken", "changed")]
+        told = ("broken", "changed", UNREADABLE)
+        self.notices = [f"{note['name']}: {note['reason']}" for note in changes.notes if note.get("state") in told]
+        for reason in changes.unread:
+            log.warning("%s", reason)
         if changes.notes or changes.gone:
             with self.store.write() as session:
                 for note in changes.notes:
@@ -247,7 +250,7 @@ class FollowedFolder:
         entry = next((entry for entry in window["files"] if entry["name"] == getattr(error, "name", None)), None)
         if entry is None or not isinstance(error, FileRefusedError):
             return None
-        state = "changed" if entry["from"] else "broken"
+        state = "changed" if entry["from"] else UNREADABLE if unreadable(self.base / entry["name"]) else "broken"
         with self.store.write() as session:
             self._note(session, entry | {"state": state, "reason": str(error)}, now)
         return f"{entry['name']} is quarantined: {error}"

@@ -10,6 +10,7 @@ import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
 from pipelines.config import Config
+from pipelines.ingest.file_changes import OPEN, UNREADABLE
 from pipelines.ingest.listing import base_of
 from pipelines.store import SourceFile, existing_store
 
@@ -23,14 +24,14 @@ def unusable_files(config: Config) -> dict[str, str]:
     if store is None:
         return {}
     broken = sa.select(SourceFile.name, SourceFile.reason).where(
-        SourceFile.source == config.name, SourceFile.state.in_(("broken", "waiting"))
+        SourceFile.source == config.name, SourceFile.state.in_(("broken", *OPEN))
     )
     with closing(store), store.read() as session:
         return {name: reason for name, reason in session.execute(broken.order_by(SourceFile.name))}  # noqa: C416
 
 
 def broken_files(
-    session: Session, config: Config, *, states: Sequence[str] = ("broken",)
+    session: Session, config: Config, *, states: Sequence[str] = ("broken", UNREADABLE)
 ) -> list[tuple[str, str, datetime]]:
     """The files that were set aside and are still there: name, reason, and since when, the oldest first."""
     if config.source.path is None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import glob
+import os
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -53,15 +54,24 @@ def base_of(path: str) -> Path:
 def list_files(path: str) -> dict[str, FileStat]:
     """The CSV and Parquet files of a folder, a pattern or a single path, by name; an empty folder has none.
 
-    Raises ``SourceError`` if there is no such folder.
+    Raises ``SourceError`` if there is no such folder, or it cannot be read.
     """
     place, base = Path(path), base_of(path)
-    if place.is_dir():
-        found = [file for file in place.iterdir() if _has_rows(file)]
-    elif glob.has_magic(path) and base.is_dir():
-        found = [Path(name) for name in glob.glob(path, recursive=True)]  # noqa: PTH207
-    else:
-        found = find_files(path)
+    try:
+        if place.is_dir():
+            found = [file for file in place.iterdir() if _has_rows(file)]
+        elif glob.has_magic(path) and base.is_dir():
+            os.scandir(base).close()  # a pattern in a folder that may not be read matches nothing
+            found = [Path(name) for name in glob.glob(path, recursive=True)]  # noqa: PTH207
+        else:
+            found = find_files(path)
+    except OSError as error:
+        if isinstance(error, SourceError):
+            raise
+        raise SourceError(
+            f"The folder {error.filename or base} cannot be read: {error.strerror}. Let this user read it, or correct "
+            f"`source.path`; what is in it is scored then."
+        ) from error
     stats: dict[str, FileStat] = {}
     for file in sorted(found):
         try:
@@ -72,6 +82,22 @@ def list_files(path: str) -> dict[str, FileStat]:
             name = file.relative_to(base).as_posix()
             stats[name] = FileStat(name, file, state.st_size, state.st_mtime_ns)
     return stats
+
+
+def unreadable(path: Path) -> str:
+    """Why the system does not let a file be read, as while its permissions are wrong; empty if it does, or it is gone.
+
+    >>> unreadable(Path("no such file"))
+    ''
+    """
+    try:
+        with path.open("rb") as stream:
+            stream.read(1)
+    except FileNotFoundError:
+        return ""
+    except OSError as error:
+        return f"{path} cannot be read: {error.strerror}. It is scored once this user may read it."
+    return ""
 
 
 def unfinished(stat: FileStat, *, age: float, settle: float) -> str:

@@ -67,6 +67,8 @@ class BatchOutcome:
     scored: ScoredBatch
     staged: Staged
     facts: ReadFacts
+    rows: int
+    """All that came; of a replay, with those that it left in the quarantine."""
     quarantined: int
     reasons: Counter[str]
     """Quarantined rows by the kind of their reason."""
@@ -231,8 +233,14 @@ class Scoring:
         rules = self._rules()
         in_place = config.kind == "table" and mode != "replay"  # a replay numbers the rows it chose
         spans = rows.facts.spans if in_place and "files" in batch.window else None
+        # Rows that have no scores are in no replay that goes by keys: they stay where they are.
+        adds = mode == "replay" and around is None and self.scorer.schema.key is not None
         with QuarantineSink(
-            self._quarantine_of(batch), columns=rows.columns, escape=config.output.escape_formulas, spans=spans
+            self._quarantine_of(batch),
+            columns=rows.columns,
+            escape=config.output.escape_formulas,
+            spans=spans,
+            adds=adds,
         ) as quarantine:
             if self.state is not None and mode == "score":
                 rows = self.state.measure(rows, self.followed, quarantine, known=known, now=now)
@@ -267,6 +275,7 @@ class Scoring:
             scored=scored,
             staged=staged,
             facts=rows.facts,
+            rows=scored.scored + quarantine.rows if adds else rows.facts.given,
             quarantined=quarantine.rows,
             reasons=quarantine.reasons,
             was="done" if mode == "replay" else "claimed",
@@ -296,7 +305,7 @@ class Scoring:
             self._check_is(outcome.was, batch, session)
             self.sink.commit(staged, session, now=self.context.now)
             batch.model_version, batch.run = self.scorer.version, self.context.run
-            batch.rows, batch.scored, batch.flagged = outcome.facts.given, scored.scored, scored.flagged
+            batch.rows, batch.scored, batch.flagged = outcome.rows, scored.scored, scored.flagged
             batch.quarantined = outcome.quarantined
             batch.state, batch.done_at = "done", self.context.now
             kept = session.merge(batch)

@@ -80,6 +80,11 @@ def replay(context: Context) -> JobOutcome:
         before = batch.model_version
         goes_on = scoring.scorer.goes_on and batch.purpose == "score"
         rows = _opened(scoring, batch) if goes_on else _rows_of(scoring, batch)
+        if rows is None:
+            notices.append(
+                f"batch {batch.id} was left as it is: no row of it has scores (any more): `detector backfill`"
+            )
+            continue
 
         def finish(session: Session, kept: Batch, _: ReadFacts, before: str = before) -> None:
             note = {"batch": kept.id, "model_before": before, "model_after": kept.model_version}
@@ -148,13 +153,15 @@ def _opened(scoring: Scoring, batch: Batch) -> InputBatch:
     return scoring.followed.open({**batch.window, "backfill": True})
 
 
-def _rows_of(scoring: Scoring, batch: Batch) -> InputBatch:
-    """The rows that a batch scored, again; without keys all that it read."""
+def _rows_of(scoring: Scoring, batch: Batch) -> InputBatch | None:
+    """The rows that a batch scored, again; without keys all that it read; None if no key has scores."""
     key = scoring.scorer.schema.key
     rows = scoring.followed.open(scoring.followed.replayed(batch.window))
     if key is None:
         return rows
     keys = scoring.sink.keys_of(batch.id)
+    if not keys:
+        return None
 
     def only_those(frames: Iterator[pd.DataFrame]) -> Iterator[pd.DataFrame]:
         count = 0

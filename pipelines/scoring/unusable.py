@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import shlex
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from datetime import datetime
@@ -16,13 +17,15 @@ from pipelines.config import Config
 from pipelines.ingest.known_files import broken_files
 from pipelines.jobs.context import Context
 from pipelines.progress import counted
-from pipelines.sinks.quarantine import kind_of, why
+from pipelines.sinks.quarantine import why, without_values
 from pipelines.store import Batch
 
 log = logging.getLogger("detector.score")
 
 ROWS, FILES = "unusable rows", "unusable files"
 MOST_LISTED = 5
+MOST_USUAL = 0.5
+"""Where more of the rows cannot be used, nobody can want to hear no more of it."""
 WAYS_OUT = {
     "too late, the latest row": "Rows that often come so late: `features: {lateness: SECONDS}`. These, sent again, are "
     "as late: `detector backfill --file NAME` scores those of a file.",
@@ -36,6 +39,13 @@ WAYS_OUT = {
     "where the header has": "Have the file written whole, and fields quoted that hold the separator.",
 }
 """What to do, by a part of the reason; for all others see ``_way_out``."""
+NOT_LOST = (
+    "too late, the latest row",
+    "the newest reading of its series",
+    "appears again",
+    "has a reading of this time",
+)
+"""Reasons whose ways out say themselves what becomes of these rows."""
 
 
 def are_too_many(batch: Batch, config: Config) -> bool:
@@ -98,7 +108,8 @@ def trouble_of_rows(batch: Batch, reasons: Counter[str], quarantine: Path, confi
     share, files = batch.quarantined / max(batch.rows, 1), _files_of(batch.window)
     places = {"Batch": str(batch.id), "Files": _listed(files), "Quarantine": str(quarantine)}
     top = reasons.most_common(MOST_LISTED)
-    column = top[0][0].partition(": ")[0] if top and ": " in top[0][0] else "COLUMN"
+    reason = top[0][0] if top else ""
+    column = reason.partition(": ")[0] if ": " in reason else "COLUMN"
     text = (
         f"{batch.quarantined:,} of {counted(batch.rows)} ({100 * share:.3g} %) of batch {batch.id} of {config.name} "
         f"could not be used, more than the {100 * config.service.most_quarantined:.3g} % of `service.most_quarantined`"
@@ -108,8 +119,18 @@ def trouble_of_rows(batch: Batch, reasons: Counter[str], quarantine: Path, confi
         label="rows that cannot be used",
         severity="high",
         text=f"{text}; mainly {top[0][0]}" if top else text,
-        todo=f"Look at the quarantine file. {_way_out(column, top[0][0] if top else '')} If so many are usual: "
-        f"`service: {{most_quarantined: {min(1.0, 1.2 * share):.2g}}}`.",
+        todo=" ".join(
+            part
+            for part in (
+                "Look at the quarantine file.",
+                _way_out(column, reason),
+                _way_back(reason, files, config),
+                ""
+                if share > MOST_USUAL
+                else f"If so many are usual: `service: {{most_quarantined: {1.2 * share:.2g}}}`.",
+            )
+            if part
+        ),
         lines=[f"{reason} ({counted(count)})" for reason, count in top],
         columns={name: value for name, value in places.items() if value},
         figures={
@@ -128,13 +149,26 @@ def _way_out(column: str, reason: str) -> str:
     found = next((advice for part, advice in WAYS_OUT.items() if part in reason), None)
     return found or (
         f"Numbers or dates in another form: `source: {{formats: {{{column}: …}}}}` (`detector doctor` proposes the one "
-        f"that fits). Columns with other names: `columns`. Rows that can be used then are scored when they come in "
-        f"again."
+        f"that fits). Columns with other names: `columns`."
     )
 
 
+def _way_back(reason: str, files: Sequence[str], config: Config) -> str:
+    """How rows that can be used once the cause is gone are scored after all; empty if nothing was lost."""
+    if any(part in reason for part in NOT_LOST):
+        return ""
+    if config.columns.key is None or config.source.topic is not None or config.kind == "sensors":
+        return "Rows that can be used then are scored when they come in again, as by a file of another name."
+    if files:
+        more = " …" if len(files) > 1 else ""
+        return f"Then `detector backfill --file {shlex.quote(files[0])}{more}` scores the rows that have no scores."
+    return "Then `detector backfill --since POSITION` scores the rows that have no scores."
+
+
 def _files(notices: Sequence[str], config: Config) -> Trouble:
-    shown = [kind_of(notice) if config.alerts.mask else notice for notice in notices]  # they may name values
+    shown = [
+        without_values(notice, config) if config.alerts.mask else notice for notice in notices
+    ]  # they may name values
     return Trouble(
         cause=FILES,
         label="files that cannot be used",

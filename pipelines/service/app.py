@@ -97,8 +97,13 @@ class Service:
         try:
             leads = self.leadership.lead()
         except StoreError as error:
-            log.error("%s", error)
+            if not self.facts.fault:  # else it is said already; a line a second would fill the disk of the log
+                log.error("%s", error)
+            self.facts.fault = str(error)
             return  # who led before goes on until it knows better; it can commit nothing without the database
+        if self.facts.fault:
+            self.facts.fault = ""
+            log.info("the service's state can be written to again")
         try:
             if leads and not led:
                 log.info("this instance leads now (term %s)", self.leadership.term)
@@ -180,9 +185,13 @@ class Service:
             self.schedule = None
 
     def _due(self, job: str) -> None:
-        if self._ending.is_set() or not self.leadership.is_leader or self._is_paused(job):
+        if self._ending.is_set() or not self.leadership.is_leader:
             return
-        self.run_and_follow(job, trigger="schedule")
+        try:
+            if not self._is_paused(job):
+                self.run_and_follow(job, trigger="schedule")
+        except DetectorError as error:
+            log.error("%s could not run: %s", job, error)
 
     def _is_paused(self, job: str) -> bool:
         with self.store.read() as session:

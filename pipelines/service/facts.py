@@ -55,6 +55,8 @@ class Facts:
         """Where somebody asks for the file of the configuration to be read."""
         self.refused = ""
         """Why the configuration that the file has now was not taken over; empty if it was."""
+        self.fault = ""
+        """Why the main loop cannot write to the state at present; empty if it can."""
         self._lag = Lag()
         self._lag_at = float("-inf")
 
@@ -64,8 +66,8 @@ class Facts:
         return silent < 60.0 + 2 * self.config.service.lease, {"seconds_since_last_round": round(silent, 1)}
 
     def readiness(self) -> tuple[bool, dict[str, Any]]:
-        """Whether the instance could score: the state can be reached, and the detector that serves is loaded."""
-        found: dict[str, Any] = {"leader": self.is_leader(), "store": "ok", "detector": "ok"}
+        """Whether the instance could score: the state can be written to, and the detector that serves is loaded."""
+        found: dict[str, Any] = {"leader": self.is_leader(), "store": self.fault or "ok", "detector": "ok"}
         if self.refused:  # the whole reason may name a value, and nobody has said who they are
             found["configuration"] = "the changed file was not taken over: see `detector status`"
         try:

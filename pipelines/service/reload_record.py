@@ -13,7 +13,7 @@ from pipelines.alerts.outbox.service_alerts import Trouble, is_open, report, rep
 from pipelines.config import Config
 from pipelines.config.difference import listed
 from pipelines.service.configuration_file import Reading
-from pipelines.sinks.quarantine import kind_of
+from pipelines.sinks.quarantine import without_values
 from pipelines.store import Run, Store
 from pipelines.store.trail import write_down
 
@@ -60,7 +60,7 @@ def last_record(session: Session) -> Run | None:
 
 
 def _trouble(config: Config, why: str) -> Trouble:
-    shown = kind_of(why) if config.alerts.mask else why  # it may name a value
+    shown = without_values(why, config) if config.alerts.mask else why  # it may name a value
     return Trouble(
         cause=CAUSE,
         label="the configuration",

@@ -7,6 +7,10 @@ import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
+import sqlalchemy as sa
+
+from pipelines.config import Config
+
 _LIMITS = ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes")
 """Of a container, as the two versions of control groups say it; outside of one there is neither, or it says "max"."""
 
@@ -26,6 +30,14 @@ def resources_of(folder: Path) -> Iterator[tuple[str, str, float]]:
         yield "disk_free_bytes", "Free on the disk of the project's folder, for this user.", float(disk.free)
         yield "disk_total_bytes", "Size of that disk.", float(disk.total)
     yield "memory_total_bytes", "What the process may take: of its container, or of the machine.", float(memory_limit())
+
+
+def places_of(config: Config) -> list[Path]:
+    """Where the service writes on disks: its state, scores, detectors, alerts."""
+    state = sa.make_url(config.service.store)
+    places = [config.bundle.parent, config.alerts.file.path]
+    places += [Path(state.database)] if state.get_backend_name() == "sqlite" and state.database else []
+    return places + ([Path(config.output.path)] if config.output.path is not None else [])
 
 
 def memory_limit(limits: tuple[str, ...] = _LIMITS) -> int:

@@ -16,9 +16,11 @@ from detector.errors import DetectorError, StoreError
 from pipelines.alerts.outbox.service_alerts import Trouble, in_a_row, is_open, report, report_over
 from pipelines.config import Config
 from pipelines.config.series import in_settings
+from pipelines.disk import full_disk
 from pipelines.jobs.catalogue import job_of
 from pipelines.jobs.context import Context, JobOutcome, StoppedError
-from pipelines.sinks.quarantine import kind_of
+from pipelines.service.resources import places_of
+from pipelines.sinks.quarantine import without_values
 from pipelines.store import Run, Store
 from pipelines.testing.failpoints import failpoint
 
@@ -59,8 +61,13 @@ def run_job(
         outcome, error = "failed", in_settings(str(failure))
         log.error("%s failed: %s", job, error, extra={"job": job, "run": number})
     except Exception as failure:
-        outcome, error = "failed", f"{type(failure).__name__}: {failure}"
-        log.exception("%s failed unexpectedly", job, extra={"job": job, "run": number})
+        outcome = "failed"
+        if (full := full_disk(failure, places_of(context.config))) is not None:
+            error = f"{full} What was in hand is undone, and done anew once there is room."
+            log.error("%s failed: %s", job, error, extra={"job": job, "run": number})
+        else:
+            error = f"{type(failure).__name__}: {failure}"
+            log.exception("%s failed unexpectedly", job, extra={"job": job, "run": number})
     failpoint("run.ending")
     seconds = time.perf_counter() - started
     # The clock may have been set meanwhile; how long it took has not changed by that.
@@ -115,7 +122,7 @@ def _report(context: Context, job: str, outcome: str, error: str) -> None:
 
 def _failing(config: Config, job: str, error: str, session: Session, now: datetime) -> Trouble:
     times, since = in_a_row(session, f"job {job}", config=config, now=now)
-    shown = kind_of(error) if config.alerts.mask else error  # an error may name a value
+    shown = without_values(error, config) if config.alerts.mask else error  # an error may name a value
     effect = ", and nothing is scored meanwhile" if job == "score" else ""
     return Trouble(
         cause=f"job {job}",

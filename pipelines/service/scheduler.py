@@ -48,8 +48,15 @@ class WhenTrigger(BaseTrigger):  # type: ignore[misc]  # APScheduler ships no ty
         return hash((self.text, self.zone, self.jitter))
 
     def get_next_fire_time(self, previous: datetime | None, now: datetime) -> datetime:
-        """The next time after the last one, or after now."""
-        following = parse(self.text, zone=self.zone).after(previous or now)
+        """The next time after the last one, or after now; of times that have passed by now, the last.
+
+        APScheduler asks for one after the other until now, and keeps the last. After a clock that was years behind, or
+        months in which nothing ran, those were millions, and nothing ran for minutes.
+        """
+        when = parse(self.text, zone=self.zone)
+        following = when.after(previous or now)
+        if following <= now:
+            return when.last(following, now)
         delay = random.uniform(0, self.jitter) if self.jitter else 0.0
         return following + timedelta(seconds=delay)
 

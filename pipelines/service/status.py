@@ -12,11 +12,12 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
-from detector.errors import DetectorError
+from detector.errors import DetectorError, StoreError
 from detector.persist import bundle
 from pipelines.alerts.channels.targets import targets_of
 from pipelines.config import Config
 from pipelines.config.reading import store_named_in
+from pipelines.disk import is_short, room
 from pipelines.ingest.known_files import broken_files
 from pipelines.listing import Cell, Column, Listing
 from pipelines.progress import counted
@@ -24,13 +25,14 @@ from pipelines.registry.registry import ModelRegistry
 from pipelines.service.due_times import next_times
 from pipelines.service.leader import NAME, is_dead
 from pipelines.service.reload_record import last_record
+from pipelines.service.resources import places_of
 from pipelines.service.scheduler import sections_of
 from pipelines.store import JobState, Lease, Run, SourceFile, Store, existing_store
 from pipelines.store.alert_tables import Alert, Answer, Delivery, TargetState
 from pipelines.tracking.messages import spool_of
 
 COLOURS = {"ok": "green", "waits": "yellow", "failed": "bold red", "off": "dim"}
-BROKEN = ("broken", "changed")
+BROKEN = ("broken", "changed", "unreadable")
 MOST_NAMED = 5
 
 
@@ -83,14 +85,17 @@ def status_of(config: Config, *, now: datetime, place: str) -> Status:
     - ``place``: how the configuration is named in a command, for what to do.
     """
     place = "" if place == "." else f" {place}"
-    matters = [_detector(config, place)]
-    store = existing_store(config.service.store)
-    if store is None:
-        said = "it has not run yet"
-        matters.append(StatusLine("service", "off", said, f"detector serve{place}" if matters[0].state == "ok" else ""))
-    else:
-        with closing(store):
-            matters += _service(config, store, place)
+    matters = [_detector(config, place), *_disks(config)]
+    try:
+        store = existing_store(config.service.store)
+        if store is None:
+            todo = f"detector serve{place}" if matters[0].state == "ok" else ""
+            matters.append(StatusLine("service", "off", "it has not run yet", todo))
+        else:
+            with closing(store):
+                matters += _service(config, store, place)
+    except StoreError as error:  # what can be said without the state is said
+        matters.append(StatusLine("service", "failed", str(error)))
     matters += _tracking(config, place)
     return Status(config.name, now, matters)
 
@@ -110,6 +115,14 @@ def _detector(config: Config, place: str) -> StatusLine:
     if challenger is None:
         return StatusLine("detector", "ok", said)
     return StatusLine("detector", "ok", f"{said}; the challenger is {challenger}", f"detector models compare{place}")
+
+
+def _disks(config: Config) -> Iterator[StatusLine]:
+    """Those with hardly any room: a service that cannot write anything down cannot say so here."""
+    short = [place for place in places_of(config) if is_short(place)]
+    if short:
+        said = f"is full, or soon will be: {room(short)}"
+        yield StatusLine("disk", "failed", said, "Make room, or set `service.keep_scores`; nothing is lost meanwhile")
 
 
 def _service(config: Config, store: Store, place: str) -> Iterator[StatusLine]:
@@ -227,7 +240,8 @@ def _tracking(config: Config, place: str) -> Iterator[StatusLine]:
         return
     spool = spool_of(config)
     if refused := spool.refused():
-        yield StatusLine("MLflow", "failed", f"refused {counted(len(refused), 'record')}, the last: {refused[-1][1]}")
+        said = f"refused {counted(len(refused), 'record')}, the last: {refused[-1][1]}"
+        yield StatusLine("MLflow", "failed", said, f"Mend the cause, then: detector models flush{place} --refused")
     elif waiting := spool.waiting():
         yield StatusLine(
             "MLflow", "waits", f"{counted(waiting, 'record')} not sent yet", f"detector models flush{place}"

@@ -21,6 +21,7 @@ from detector.cleaning.values import read_names
 from detector.errors import SettingError, SinkError
 from detector.schema import Schema
 from pipelines.config import Config
+from pipelines.disk import unwritten
 from pipelines.sinks.batch_sink import ROW_COLUMNS, BatchSink, Staged, row_names
 from pipelines.sinks.files import CSV_SUFFIXES, PARQUET_SUFFIXES, FileSink
 from pipelines.store import ScoreFile, Store, upsert
@@ -132,7 +133,7 @@ class FileBatchSink:
             hidden.replace(place)
             _flush(self.folder)
         except OSError as error:
-            raise SinkError(f"{place} cannot be put in its place: {error.strerror}. Nothing was kept.") from error
+            raise SinkError(f"{unwritten(place, error)} Nothing was kept.") from error
         failpoint("landing.renamed")
 
     def discard(self, batch: int) -> None:
@@ -157,7 +158,7 @@ def _flush(path: Path) -> None:
     try:
         os.fsync(handle)
     except OSError as error:
-        raise SinkError(f"{path} cannot be written: {error.strerror}. Is the disk full?") from error
+        raise SinkError(unwritten(path, error)) from error
     finally:
         os.close(handle)
 

@@ -19,6 +19,7 @@ from sqlalchemy.exc import IntegrityError, SQLAlchemyError
 from sqlalchemy.orm import Session
 
 from detector.errors import SettingError, SinkError
+from pipelines.disk import unwritten
 from pipelines.sinks.batch_sink import ROW_COLUMNS, Staged
 from pipelines.sinks.sql import ROWS_AN_INSERT, SqlSink, plain_rows
 from pipelines.store import Store
@@ -107,7 +108,7 @@ class TableBatchSink:
                 with pa.OSFile(str(path), "wb") as file, pa.ipc.new_file(file, table.schema) as writer:
                     writer.write_table(table)
             except OSError as error:
-                raise SinkError(f"{path} cannot be written: {error}. Is the disk full?") from error
+                raise SinkError(unwritten(path, error)) from error
             paths.append(path)
             rows += len(frame)
         return Staged(batch=batch, version=version, rows=rows, paths=tuple(paths), replaces=replaces)

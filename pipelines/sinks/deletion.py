@@ -21,6 +21,7 @@ from detector.atomic import whole_file
 from detector.cleaning.values import naive_utc
 from detector.errors import SinkError
 from pipelines.config import Config
+from pipelines.disk import unwritten
 from pipelines.sinks.batch_files import ORPHANS
 from pipelines.sinks.files import CSV_SUFFIXES, PARQUET_SUFFIXES
 from pipelines.sinks.quarantine import quarantine_folder
@@ -146,7 +147,7 @@ def _filter(path: Path, config: Config, entity: str, *, dry: bool) -> tuple[int,
             with whole_file(path) as file:
                 _write(table.filter(pc.invert(ours)), file, path)
         except OSError as error:
-            raise SinkError(f"{path} cannot be written: {error.strerror}. Is the disk full?") from error
+            raise SinkError(unwritten(path, error)) from error
     return taken.num_rows, keys
 
 

@@ -23,6 +23,7 @@ import pyarrow.parquet as pq
 
 from detector.errors import SettingError, SinkError
 from pipelines.config.data import OutputSection
+from pipelines.disk import unwritten
 
 CSV_SUFFIXES = (".csv", ".tsv")
 PARQUET_SUFFIXES = (".parquet", ".pq")
@@ -93,7 +94,7 @@ class FileSink:
                 f"{self.path} cannot be written: {self.path.parent} is a file. Choose another place."
             ) from None
         except OSError as error:
-            raise SinkError(f"{self.path} cannot be written: {error.strerror}. Choose another place.") from error
+            raise SinkError(f"{unwritten(self.path, error)} Choose another place, or make room.") from error
         return self
 
     def write(self, frame: pd.DataFrame) -> None:
@@ -104,7 +105,7 @@ class FileSink:
                 self._writer = self._open(table.schema)
             self._writer.write_table(table)
         except OSError as error:
-            raise SinkError(f"{self.path} cannot be written: {error}. Is the disk full?") from error
+            raise SinkError(unwritten(self.path, error)) from error
         self.rows += len(frame)
 
     def __exit__(
@@ -116,7 +117,7 @@ class FileSink:
                 if kind is None:
                     self._temporary.replace(self.path)
         except OSError as failure:
-            raise SinkError(f"{self.path} cannot be written: {failure}. Is the disk full?") from failure
+            raise SinkError(unwritten(self.path, failure)) from failure
         finally:
             self._temporary.unlink(missing_ok=True)
         if self._writer is None and kind is None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -22,7 +22,11 @@ Span = tuple[str, int, int]
 FILE = "file"
 REASONS = 3
 MOST_KINDS = 50
-_VALUE = re.compile(r"'(?:[^'\\]|\\.)*'|\"(?:[^\"\\]|\\.)*\"|\b\d[\w.:,+-]*")
+_QUOTED = r"'(?:[^'\\]|\\.)*'|\"(?:[^\"\\]|\\.)*\""
+_KEY = r"(?<=\bkey )\S.*?(?= appears again)"
+_VALUE = re.compile(rf"{_QUOTED}|{_KEY}|\b(?<!at most )(?!\d+(?:s|m|h|d|min)\b)\d[\w.:,+-]*")
+"""Values in quotes, keys, and numbers; but no limits and no times such as 5m, which are the same for all rows."""
+_SECRET = re.compile(rf"(?<!olumn )(?<!mean )(?:{_QUOTED})|{_KEY}|(?<![\w/.-])[\w-]*\d{{6}}[\w-]*(?![\w.-]*\.[a-z])")
 
 
 def count_quarantined(reasons: Mapping[str, int], *, of: int) -> list[str]:
@@ -42,13 +46,41 @@ def why(reasons: Mapping[str, int]) -> str:
     return listed + (f"; and {counted(len(most) - REASONS, 'other reason')}" if len(most) > REASONS else "")
 
 
-def kind_of(reason: str) -> str:
+def kind_of(reason: str, *, columns: Collection[str] = ()) -> str:
     """A reason without the values in it, so that rows with the same fault can be counted.
 
-    >>> kind_of("amount: '1.234,50' is not a number"), kind_of("id: key 17 appears again (scored before)")
-    ('amount: … is not a number', 'id: key … appears again (scored before)')
+    - ``columns``: Names that stay, whatever is in them.
+
+    >>> kind_of("3d_secure: '1.234,50' is not a number", columns=["3d_secure"])
+    '3d_secure: … is not a number'
+    >>> kind_of("at: lies in the future by more than 5m"), kind_of("id: key P-17 appears again (scored before)")
+    ('at: lies in the future by more than 5m', 'id: key … appears again (scored before)')
     """
-    return _VALUE.sub("…", reason)[:200]
+    head = next((f"{name}: " for name in columns if reason.startswith(f"{name}: ")), "")
+    return (head + _without(_VALUE, reason[len(head) :], columns).replace("… …", "…"))[:200]
+
+
+def without_values(error: str, config: Config) -> str:
+    """An error as people may read it who are not to see values: names of columns and files stay, and short numbers.
+
+    >>> config = Config.model_validate({"source": {"path": "in"}, "columns": {"numeric": ["amount"]}})
+    >>> without_values("p-20260801.csv line 3: column 'amount' holds 'Ann' and 4111111111111111", config)
+    "p-20260801.csv line 3: column 'amount' holds … and …"
+    """
+    section = config.columns
+    known = {section.key, section.time, section.entity, section.label, *section.names}
+    known.update(*(getattr(section, part) for part in ("numeric", "categorical", "boolean", "datetime", "for_rules")))
+    return _without(_SECRET, error, known)
+
+
+def _without(values: re.Pattern[str], text: str, names: Collection[str | None]) -> str:
+    """A text whose values are left out, but for names of columns and paths in quotes."""
+
+    def shown(found: re.Match[str]) -> str:
+        quoted = found[0][1:-1] if found[0][0] in "'\"" else ""
+        return found[0] if quoted and (quoted in names or quoted.startswith("/")) else "…"
+
+    return values.sub(shown, text)
 
 
 def shown_columns(columns: Sequence[str]) -> list[str]:
@@ -71,6 +103,7 @@ class QuarantineSink:
       have one.
     - ``spans``: Of a batch of files, as in ``ReadFacts``, filled while rows are read: ``file`` then comes first, and
       ``row`` is the number in that file.
+    - ``adds``: Rows of a file that is there stay, and others come behind them; none comes twice.
 
     >>> import tempfile
     >>> with tempfile.TemporaryDirectory() as folder:
@@ -81,7 +114,13 @@ class QuarantineSink:
     """
 
     def __init__(
-        self, path: Path, *, columns: Sequence[str] = (), escape: bool = True, spans: Sequence[Span] | None = None
+        self,
+        path: Path,
+        *,
+        columns: Sequence[str] = (),
+        escape: bool = True,
+        spans: Sequence[Span] | None = None,
+        adds: bool = False,
     ) -> None:
         if path.suffix.lower() not in CSV_SUFFIXES:
             raise SettingError(f"The quarantine is a .csv file, received {str(path)!r}. Rename it.")
@@ -92,11 +131,14 @@ class QuarantineSink:
         """Rows by the kind of their reason."""
         self._escape = escape
         self._file: FileSink | None = None
+        self._earlier = _earlier(path) if adds else None
 
     @property
     def rows(self) -> int:
-        """Rows taken so far."""
-        return 0 if self._file is None else self._file.rows
+        """Rows taken so far, and those that were there and stay."""
+        if self._file is not None:
+            return self._file.rows
+        return 0 if self._earlier is None else len(self._earlier)
 
     def describe(self) -> str:
         """The path."""
@@ -109,12 +151,20 @@ class QuarantineSink:
         """Take some rows; columns that are missing stay empty."""
         if frame.empty:
             return
-        if self._file is None:
-            self._file = FileSink(self.path).__enter__()
         placed = frame if self._spans is None else in_files(frame, self._spans)
         texts = as_texts(placed.reindex(columns=self.columns))
-        self._file.write(escaped(texts) if self._escape else texts)
-        for kind, count in frame["reason"].map(kind_of).value_counts().items():
+        texts = escaped(texts) if self._escape else texts
+        if self._earlier is not None:
+            texts = _others(texts, self._earlier)
+            if texts.empty:
+                return
+        if self._file is None:
+            self._file = FileSink(self.path).__enter__()
+            if self._earlier is not None:
+                self._file.write(self._earlier)
+        self._file.write(texts)
+        kinds = frame["reason"].map(lambda reason: kind_of(reason, columns=self.columns))
+        for kind, count in kinds.value_counts().items():
             known = kind in self.reasons or len(self.reasons) < MOST_KINDS
             self.reasons[str(kind) if known else "other reasons"] += int(count)
 
@@ -123,8 +173,24 @@ class QuarantineSink:
     ) -> None:
         if self._file is not None:
             self._file.__exit__(kind, error, trace)
-        elif kind is None and self.path.is_file():
+        elif kind is None and self._earlier is None and self.path.is_file():
             self.path.unlink()
+
+
+def _earlier(path: Path) -> pd.DataFrame | None:
+    """The rows that a quarantine holds; None if there is none."""
+    if not path.is_file():
+        return None
+    return as_texts(pd.read_csv(path, dtype=str, keep_default_na=False, na_values=[""]))
+
+
+def _others(texts: pd.DataFrame, earlier: pd.DataFrame) -> pd.DataFrame:
+    """Rows that are not among earlier ones, wherever they were in their file, with the columns of those."""
+    texts = texts.reindex(columns=earlier.columns)
+    same = [name for name in earlier.columns if name not in (FILE, "row")]
+    known = set(earlier[same].fillna("").itertuples(index=False, name=None))
+    is_new = [each not in known for each in texts[same].fillna("").itertuples(index=False, name=None)]
+    return as_texts(texts[is_new])
 
 
 def in_files(frame: pd.DataFrame, spans: Sequence[Span]) -> pd.DataFrame:

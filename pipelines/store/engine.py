@@ -15,6 +15,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import Session
 
 from detector.errors import SinkError, StoreError
+from pipelines.disk import room
 from pipelines.store.alert_tables import Answer
 from pipelines.store.database import BUSY_SECONDS, Database
 from pipelines.store.tables import Base
@@ -31,11 +32,17 @@ NEW_SECONDS = 60.0
 
 RESTORE = "Restore a backup; or remove the file to begin anew, and all rows that are there are scored again."
 _HINTS = {
+    "readonly": "May this user write to the file, and to the folder that it is in?",
+    "unable to open": "May this user write to the folder that it is in?",
+    "is full": "Make room: nothing is lost meanwhile, and the service goes on by itself.",
+    "disk I/O error": "Look whether the disk is full or fails, and whether files of this process may grow (ulimit -f).",
     "database is locked": f"Another process has been writing for more than {BUSY_SECONDS} seconds: try again later.",
     "malformed": RESTORE,
     "not a database": f"Is `service.store` the right file? {RESTORE}",
     "no such table": RESTORE,
 }
+_NO_ROOM = ("is full", "disk I/O error", "unable to open")
+"""What SQLite says when it may be that a disk has no room left."""
 MIGRATIONS = Path(__file__).parent / "migrations"
 _MIGRATION_LOCK = 4_719_012_638  # any number, the same for all instances
 
@@ -116,8 +123,10 @@ class Store:
     def failure(self, error: SQLAlchemyError) -> StoreError:
         """The error to raise for one of the database's."""
         cause = self._database.cause(error)
-        hint = next((f" {hint}" for words, hint in _HINTS.items() if words in cause), "")
-        return StoreError(f"The service's state in {self.name} cannot be used: {cause}.{hint}")
+        hints = [hint for words, hint in _HINTS.items() if words in cause]
+        if self.kind == "sqlite" and any(words in cause for words in _NO_ROOM):
+            hints.append(room([Path(str(self.url.database))]))
+        return StoreError(" ".join([f"The service's state in {self.name} cannot be used: {cause}.", *hints]))
 
     @contextmanager
     def _session(self, options: dict[str, Any]) -> Iterator[Session]:
@@ -241,10 +250,25 @@ def _postgresql(url: sa.URL) -> Engine:
     return sa.create_engine(url, pool_pre_ping=True, connect_args={"connect_timeout": 10})
 
 
-def existing_store(url: str) -> Store | None:
-    """The state that a service keeps at an address, if there is one; a command that only looks makes none."""
+def existing_store(url: str, *, writes: bool = False) -> Store | None:
+    """The state that a service keeps at an address, if there is one; a command that only looks makes none.
+
+    - ``writes``: bring the tables up to date; else the state of an earlier version is left as it is.
+
+    Raises ``StoreError`` if it cannot be reached, or another version wrote it.
+    """
     store = Store(url)
     if store.kind == "sqlite" and not Path(store.url.database or "").is_file():
         return None
     with store.read() as session:
-        return store if sa.inspect(session.connection()).has_table(Answer.__tablename__) else None
+        if not sa.inspect(session.connection()).has_table(Answer.__tablename__):
+            return None
+    if writes or str(store.revision()) > HEAD:
+        store.upgrade()
+    elif (revision := store.revision()) != HEAD:
+        raise StoreError(
+            f"The service's state in {store.name} is that of an earlier version: its tables are at {revision}, this "
+            f"version's at {HEAD}. Stop that version if it still runs, back the state up, and start `detector serve`, "
+            f"which brings the tables up to date."
+        )
+    return store

@@ -131,6 +131,19 @@ class Spool:
         target.parent.mkdir(exist_ok=True)
         folder.replace(target)
 
+    def take_back(self) -> int:
+        """Let what was refused wait again, in the order it was put there; how many. One whose place is taken stays."""
+        found = 0
+        for folder in sorted((self.folder / REFUSED).glob("*")):
+            target = self.folder / folder.name.rpartition("-")[0]
+            if not (folder / "entry.json").is_file() or target.exists():
+                continue
+            for name in ("attempts", "reason.txt"):
+                (folder / name).unlink(missing_ok=True)
+            folder.replace(target)
+            found += 1
+        return found
+
     @contextmanager
     def sending(self) -> Iterator[bool]:
         """Be the only process that sends; False if another one does."""

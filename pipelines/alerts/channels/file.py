@@ -12,6 +12,7 @@ from pipelines.alerts.message.message import Message
 from pipelines.alerts.network.errors import DeliveryError
 from pipelines.config.alert_channels import FileSection
 from pipelines.config.alerting import AlertsSection
+from pipelines.disk import unwritten
 
 LAST_BYTES = 262_144
 """How far back a line is looked for that was written already."""
@@ -61,7 +62,7 @@ class FileChannel:
                         line = "\n" + line
                 file.write(line.encode())
         except OSError as error:
-            raise DeliveryError(f"{self.path} cannot be written: {error.strerror}.") from error
+            raise DeliveryError(unwritten(self.path, error)) from error
 
     def close(self) -> None:
         """Nothing is held."""
