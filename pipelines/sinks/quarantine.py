@@ -11,6 +11,7 @@ from typing import Any, Self
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
 from detector.errors import SettingError
 from pipelines.config import Config
@@ -92,6 +93,12 @@ class QuarantineSink:
         """Rows by the kind of their reason."""
         self._escape = escape
         self._file: FileSink | None = None
+        self._labels: list[NDArray[np.int64]] = []
+
+    @property
+    def labels(self) -> NDArray[np.int64]:
+        """The labels of the rows taken so far, as the batch numbers them; lines that could not be read have none."""
+        return np.concatenate([np.zeros(0, dtype=np.int64), *self._labels])
 
     @property
     def rows(self) -> int:
@@ -111,6 +118,7 @@ class QuarantineSink:
             return
         if self._file is None:
             self._file = FileSink(self.path).__enter__()
+        self._labels.append(frame["row"].dropna().to_numpy(dtype=np.int64))
         placed = frame if self._spans is None else in_files(frame, self._spans)
         texts = as_texts(placed.reindex(columns=self.columns))
         self._file.write(escaped(texts) if self._escape else texts)
