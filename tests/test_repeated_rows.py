@@ -160,6 +160,17 @@ def test_quarantined_row_has_its_chance_in_the_next_export(site: Site) -> None:
     assert batches(site) == [(100, 95, 5, 0, 0), (100, 5, 0, 95, 0)]
 
 
+def test_export_that_replaces_the_one_before(tiny_bundle: Path, tmp_path: Path) -> None:
+    """Of one file that is overwritten each week, ``replaced: rescore`` scores what is new in it."""
+    site = Site(tmp_path / "site", tiny_bundle, "files to files", settings={"replaced": "rescore"})
+    for end in (100, 150):
+        export(site, "claims", ROWS[:end])
+        score(site)
+
+    assert [each[3] for each in batches(site)] == [0, 100]
+    assert site.scored() == Counter(range(150))
+
+
 POINTS = ["score.read", "score.computed", "landing.renamed", "score.moving", "score.committing", "score.committed"]
 
 

@@ -214,7 +214,8 @@ class ServiceSection(Section):
 again. By default, rows of files are skipped. One with other values is a correction, and is scored."""
 
     keep_keys: Annotated[int, Field(ge=1, le=10_000)] = 90
-    """Days that a row is known after it came last, in 24 bytes: longer than from one export to the next."""
+    """Days that a row is known after it came last, in 24 bytes; up to half as many more. Longer than from one export \
+to the next."""
 
     batch_rows: PositiveInt = 1_000_000
     """Rows of one batch, about; a whole file is never split."""

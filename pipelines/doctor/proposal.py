@@ -120,7 +120,7 @@ def proposal_of(frame: pd.DataFrame) -> Proposal:
         for choice in _afterwards(frame, label.column):
             take(choice)
     take(time := _time(rest()))
-    take(key := _key(rest(), frame.duplicated()))
+    take(key := key_of(rest(), frame.duplicated()))
     take(entity := _entity(rest()))
     machine, why = _machine(frame, time, entity, taken)
     take(machine)
@@ -190,7 +190,7 @@ def _time(frame: pd.DataFrame) -> Choice | None:
     return max(found, key=lambda each: each[0])[1] if found else None
 
 
-def _key(frame: pd.DataFrame, copies: pd.Series) -> Choice | None:
+def key_of(frame: pd.DataFrame, copies: pd.Series) -> Choice | None:
     """The column that names a row; that some rows are there twice as a whole does not speak against it."""
     spoilt: dict[str, int] = {}
     forgiven = int(copies.sum()) if copies.mean() <= MANY_REPEATED else 0

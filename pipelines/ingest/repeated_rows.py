@@ -12,10 +12,7 @@ from sqlalchemy.orm import Session
 
 from pipelines.ingest.batch import InputBatch, ReadFacts
 from pipelines.ingest.row_marks import DAY, VALUES, Marks, RowMarker, differ, found_in, in_order
-from pipelines.ingest.row_memory import RowMemory
-
-REFRESHED = 3
-"""A row that comes again is remembered anew once it was by this part of the days for which it is kept."""
+from pipelines.ingest.row_memory import REFRESHED, RowMemory, oldest_day
 
 
 class RepeatedRows:
@@ -62,12 +59,19 @@ class RepeatedRows:
     def keep(self, session: Session, quarantined: NDArray[np.int64]) -> None:
         """Remember the rows, in the transaction that keeps their scores; not those that were quarantined.
 
-        A correction that was quarantined is remembered all the same: it is told once, and not with every export.
+        A correction that was quarantined is remembered all the same: it is told once, and not with every export. To be
+        called once, as the last thing.
         """
-        stays = [(changed | ~np.isin(labels, quarantined)) for labels, _, changed in self._rows]
-        marks = [marks[:, stay] for (_, marks, _), stay in zip(self._rows, stays, strict=True)] + self._again
-        if marks:
-            self.memory.add(session, np.hstack(marks), since=self.day - self.days)
+        self._earlier, self._file = [], (-1, [])
+        kept = self._again
+        while self._rows:  # what was used is let go: a batch may have many rows
+            labels, marks, changed = self._rows.pop()
+            stays = changed | ~np.isin(labels, quarantined)
+            kept.append(marks if stays.all() else marks[:, stays])
+        if kept:
+            joined = np.hstack(kept[::-1])
+            kept.clear()
+            self.memory.add(session, joined, since=oldest_day(self.day, self.days))
 
     def _new_of(self, frame: pd.DataFrame, file: int) -> pd.DataFrame:
         marks, has_key = self.marker.marks(frame, day=self.day)

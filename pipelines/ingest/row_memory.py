@@ -27,6 +27,9 @@ MOST_CACHED = 512_000_000
 JOINED = 2
 """A run is joined with later ones unless it has more than so many times their rows."""
 
+REFRESHED = 3
+"""A row that comes again is written down anew once a day is this part of the days behind for which it is kept."""
+
 _RUNS = (
     sa.select(KnownRows.run, KnownRows.parts, KnownRows.columns, sa.func.sum(KnownRows.rows))
     .group_by(KnownRows.run, KnownRows.parts, KnownRows.columns)
@@ -197,6 +200,15 @@ class RowMemory:
                     for name, value in _encoded(marks[:, ~gone]).items():
                         setattr(part, name, value)
         return dropped
+
+
+def oldest_day(day: int, days: int) -> int:
+    """The day from which on marks are kept; a row may have come later by a part of the days than its mark says.
+
+    >>> oldest_day(1_000, 90)
+    880
+    """
+    return day - days - days // REFRESHED
 
 
 _NONE: Marks = np.zeros((3, 0), dtype=np.uint64)
