@@ -15,12 +15,13 @@ import sqlalchemy as sa
 
 from benchmarks.soak import KILLED, Site, draw, run
 from detector.schema import Schema
-from pipelines.config import load_config
+from pipelines.config import OutputSection, load_config
 from pipelines.ingest import row_memory
 from pipelines.ingest.row_marks import VALUES, Marks, RowMarker, differ, found_in, in_order, marks_of_keys
 from pipelines.ingest.row_memory import RowMemory
 from pipelines.scoring.replay import backfill, replay
 from pipelines.service.retention import delete_old
+from pipelines.sinks.batch_files import open_batch_sink
 from pipelines.store import Batch, KnownRows, Store, open_store
 from tests import payment_sites
 from tests.payment_sites import PAYMENTS, expected, scores, settle
@@ -161,10 +162,10 @@ def test_quarantined_row_has_its_chance_in_the_next_export(site: Site) -> None:
 
 
 def test_export_that_replaces_the_one_before(tiny_bundle: Path, tmp_path: Path) -> None:
-    """Of one file that is overwritten each week, ``replaced: rescore`` scores what is new in it."""
+    """Of one file that is overwritten each week, newest row first, ``replaced: rescore`` scores what is new."""
     site = Site(tmp_path / "site", tiny_bundle, "files to files", settings={"replaced": "rescore"})
     for end in (100, 150):
-        export(site, "claims", ROWS[:end])
+        export(site, "claims", ROWS[:end][::-1])
         score(site)
 
     assert [each[3] for each in batches(site)] == [0, 100]
@@ -213,6 +214,42 @@ def test_rows_of_an_earlier_version_are_known(site: Site) -> None:
 
     assert site.scored() == Counter(range(200))
     assert [each[3:] for each in batches(site)] == [(0, 0), (100, 0), (150, 0)]
+
+
+def test_broken_file_of_scores_stops_nothing(site: Site, caplog: pytest.LogCaptureFixture) -> None:
+    """Where the keys of an earlier version cannot be read, the log says so; those of other batches are known."""
+    for name, rows in (("a", ROWS[:50]), ("b", ROWS[50:100])):
+        export(site, name, rows)
+        score(site)
+    with opened(site) as store, store.write() as session:
+        session.execute(sa.delete(KnownRows))
+    next((site.folder / "scores").glob("batch-00000001*")).write_bytes(b"broken")
+    export(site, "all", ROWS)
+
+    outcome = score(site)
+
+    assert outcome.facts["repeated"] == 50
+    assert "rows of batch 1 are scored again if they come again" in caplog.text
+
+
+@pytest.mark.parametrize("output", ["scores.csv", "scores.parquet", "scores.db"])
+def test_scores_without_a_key_name_no_row(site: Site, store: Store, output: str) -> None:
+    """As of a detector that had none: they are in nobody's way."""
+    place = site.folder / output
+    found = {"url": f"sqlite:///{place}", "table": "scores"} if output == "scores.db" else {"path": str(place)}
+    config = load_config(site.folder)
+    config = config.model_copy(update={"output": OutputSection.model_validate(found)})
+    frame = pd.DataFrame({"file": ["a.csv"], "row": [0], "model_version": "x", "batch": 1})
+    for key in (None, "id"):
+        sink = open_batch_sink(config, store, Schema(key=key, numeric=("amount",)))
+        if key is None:
+            staged = sink.stage(iter([frame]), batch=1, version="x", folder=site.folder)
+            sink.deliver(staged)
+            with store.write() as session:
+                sink.commit(staged, session, now=NOW)
+                sink.show(staged)
+
+        assert sink.keys_of(1) == (set() if key else {"a.csv 0"})
 
 
 def test_rows_left_out_at_the_start_are_known(tiny_bundle: Path, tmp_path: Path) -> None:
@@ -298,12 +335,17 @@ def test_other_columns_are_compared_by_key_alone(site: Site, store: Store) -> No
     old = RowMemory(store, "s", columns=before.columns)
     with store.write() as session:
         old.add(session, before.marks(ROWS, day=1)[0], since=0)
-    marks = after.marks(ROWS, day=2)[0]
+    marks, new = after.marks(ROWS, day=2)[0], RowMemory(store, "s", columns=after.columns)
 
-    known, values = RowMemory(store, "s", columns=after.columns).look_up(marks)
+    def none_differs() -> bool:
+        known, values = new.look_up(marks)
+        return bool(known.all() and not differ(values, marks[VALUES]).any())
 
-    assert known.all()
-    assert not differ(values, marks[VALUES]).any()
+    assert none_differs()
+    with store.write() as session:
+        new.add(session, marks_of(range(1_000, 1_200)), since=0)
+    assert figure(store, sa.func.count(KnownRows.run.distinct())) == 1
+    assert none_differs()
 
 
 def test_values_are_compared_as_they_are_read() -> None:

@@ -8,11 +8,12 @@ from typing import Literal
 import numpy as np
 import sqlalchemy as sa
 
+from detector.errors import SinkError
 from detector.schema import Schema
 from pipelines.config import Config
 from pipelines.ingest.contract import FollowedSource
 from pipelines.ingest.repeated_rows import RepeatedRows
-from pipelines.ingest.row_marks import RowMarker, day_of, marks_of_keys
+from pipelines.ingest.row_marks import Marks, RowMarker, day_of, marks_of_keys
 from pipelines.ingest.row_memory import RowMemory
 from pipelines.jobs.context import Context
 from pipelines.progress import counted
@@ -80,7 +81,12 @@ class Repeats:
         own = (Batch.source == self.context.config.name, Batch.state == "done", Batch.id != batch.id)
         with self.context.store.read() as session:
             done = list(session.scalars(sa.select(Batch.id).where(*own).order_by(Batch.id)))
-        found = [marks_of_keys(sink.keys_of(other), day=day) for other in done]
+        found: list[Marks] = []
+        for other in done:
+            try:
+                found.append(marks_of_keys(sink.keys_of(other), day=day))
+            except SinkError as error:
+                log.warning("rows of batch %d are scored again if they come again: %s", other, error)
         found += [marker.marks(frame, day=day)[0] for frame in followed.skipped()]
         if not (known := sum(marks.shape[1] for marks in found)):
             return
