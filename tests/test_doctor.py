@@ -469,26 +469,50 @@ def test_alerts_about_what_is_over_are_no_news_once_the_service_has_run(
     assert not found(examine(config), "service.start")
 
 
+TABLE = {"url": "sqlite:///scores.db", "table": "scores"}
+AGAIN = "80 % of the rows of week2.csv"
+
+
 @pytest.mark.parametrize(
-    ("begin", "output", "expected"),
+    ("begin", "given", "place", "state", "expected"),
     [
-        (0, {"path": "scores.parquet"}, "80 % of the rows of week2.csv have keys of week1.csv"),
-        (800, {"path": "scores.parquet"}, ""),
-        (0, {"url": "sqlite:///scores.db", "table": "scores"}, ""),
+        (0, {}, "service.repeated_rows", "ok", f"{AGAIN} have keys of week1.csv: the service skips those that are un"),
+        (800, {}, "service.repeated_rows", "ok", ""),
+        (0, {"repeated_rows": "score"}, "service.repeated_rows", "warning", f"{AGAIN} have keys of week1.csv: coming"),
+        (0, {"repeated_rows": "score", "output": TABLE}, "service.repeated_rows", "warning", ""),
+        (0, {"key": None}, "columns.key", "warning", "are in week1.csv, too: coming later, they are scored again"),
+        (0, {"key": None}, "columns.key", "warning", "`columns: {key: id}`, and train again. With a key, the service"),
+        (800, {"key": None}, "columns.key", "warning", ""),
+        (0, {"key": None, "time": None}, "columns.key", "warning", ""),
     ],
 )
 def test_export_that_holds_older_rows_is_told(
-    tmp_path: Path, frame: pd.DataFrame, begin: int, output: dict[str, str], expected: str
+    tmp_path: Path, frame: pd.DataFrame, begin: int, given: dict[str, Any], place: str, state: str, expected: str
 ) -> None:
-    """A service with files of scores would score them again."""
+    """What the service does with them, and which column to name where it cannot tell them."""
     (tmp_path / "in").mkdir()
     frame.iloc[:800].to_csv(tmp_path / "in" / "week1.csv", index=False)
     frame.iloc[begin:].to_csv(tmp_path / "in" / "week2.csv", index=False)
+    columns = {"key": given.get("key", "id"), "time": given.get("time", "time"), "label": "fraud"}
+    service = {"service": {"repeated_rows": given["repeated_rows"]}} if "repeated_rows" in given else {}
+    output = given.get("output", {"path": "scores.parquet"})
 
-    checks = examine(config_for(tmp_path, source={"path": "in"}, output=output))
+    checks = examine(config_for(tmp_path, source={"path": "in"}, columns=columns, output=output, **service))
 
-    assert expected in found(checks, "source.path", "warning")
-    assert bool(expected) == bool(found(checks, "source.path", "warning"))
+    assert expected in found(checks, place, state)
+    told = [check for check in checks if "week1.csv" in check.found and "week2.csv" in check.found]
+    assert len(told) == bool(expected)
+
+
+def test_file_that_is_there_twice_is_no_export(tmp_path: Path, frame: pd.DataFrame) -> None:
+    """Of two files that are the same to the byte the service sets one aside, and says so itself."""
+    (tmp_path / "in").mkdir()
+    for name in ("week1.csv", "week2.csv"):
+        frame.to_csv(tmp_path / "in" / name, index=False)
+
+    checks = examine(config_for(tmp_path, source={"path": "in"}))
+
+    assert not found(checks, "service.repeated_rows")
 
 
 @pytest.mark.parametrize(("models", "warned"), [({"models": "shared"}, True), ({"models": "entity"}, False)])

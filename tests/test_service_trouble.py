@@ -121,7 +121,8 @@ def test_too_many_unusable_rows_are_told_once_until_they_are_over(site: Site) ->
 )
 def test_what_to_do_fits_the_reason(reason: str, words: str, site: Site) -> None:
     """Rows that come too late are in no other form, and coming in again they are later still."""
-    batch = Batch(id=1, rows=10, quarantined=9, window={"files": [{"name": "day 1.csv"}, {"name": "day 2.csv"}]})
+    files = {"files": [{"name": "day 1.csv"}, {"name": "day 2.csv"}]}
+    batch = Batch(id=1, rows=10, quarantined=9, repeated=0, window=files)
 
     trouble = trouble_of_rows(batch, Counter({reason: 9}), site.folder, load_config(site.folder))
 

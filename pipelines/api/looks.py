@@ -131,6 +131,8 @@ def health_of(doors: Doors) -> dict[str, Any]:
                 "rows": each.rows,
                 "flagged": each.flagged,
                 "quarantined": each.quarantined,
+                "repeated": each.repeated,
+                "corrected": each.corrected,
             }
             for each in last
         ]

@@ -193,6 +193,11 @@ class Config(Section):
         return self.series.timezone or self.zone_of_times or self.service.timezone
 
     @property
+    def skips_repeated_rows(self) -> bool:
+        """Whether the service leaves out rows that came before: of files, if nothing else is said."""
+        return (self.service.repeated_rows or ("score" if self.source.path is None else "skip")) == "skip"
+
+    @property
     def file(self) -> Path | None:
         """The file this was read from."""
         return self._file

@@ -209,6 +209,14 @@ class ServiceSection(Section):
     replaced: Literal["keep", "rescore"] = "keep"
     """A file that was scored and is then replaced: keep its scores and say so, or score it as a new file."""
 
+    repeated_rows: Literal["skip", "score"] | None = None
+    """A row whose `columns.key` and values came before, in another file or batch: skip and count it, or score it \
+again. By default, rows of files are skipped. One with other values is a correction, and is scored."""
+
+    keep_keys: Annotated[int, Field(ge=1, le=10_000)] = 90
+    """Days that a row is known after it came last, in 24 bytes; up to half as many more. Longer than from one export \
+to the next."""
+
     batch_rows: PositiveInt = 1_000_000
     """Rows of one batch, about; a whole file is never split."""
 

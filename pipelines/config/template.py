@@ -143,6 +143,7 @@ _EXAMPLES: dict[str, Any] = {
     "service.cursor": "arrived_at",
     "service.console.proxy.header": "X-Forwarded-User",
     "service.console.proxy.groups_header": "X-Forwarded-Groups",
+    "service.repeated_rows": "skip",
     "service.keep_scores": 730,
     "service.keep_alerts": 730,
     "tracking.experiment": "transactions",

@@ -18,7 +18,7 @@ from pipelines.doctor.formats import MANY_LOST
 from pipelines.doctor.likeness import check_likeness
 from pipelines.doctor.narrow_sensors import check_narrow_sensors
 from pipelines.doctor.places import check_bundle, check_output, check_secrets, check_tracking
-from pipelines.doctor.repeats import check_repeats
+from pipelines.doctor.repeats import SCAN_ROWS, check_repeats
 from pipelines.doctor.training import check_labels, check_training
 from pipelines.factory.kinds import KINDS
 from pipelines.factory.machines import some_machines
@@ -28,7 +28,6 @@ from pipelines.sources import Source, open_source
 __all__ = ["Check", "State", "as_summary", "as_table", "examine"]
 
 SAMPLE_ROWS = 50_000
-SCAN_ROWS = 2_000_000
 FEW_ROWS = 500
 
 
@@ -56,7 +55,7 @@ def examine(config: Config, *, rows: int = SAMPLE_ROWS, now: datetime | None = N
         checks.append(Check(f"source.{place}", "problem", str(error), "Correct it; the columns could not be checked."))
     if frame is not None:
         checks.extend(_formats(config, frame))
-        checks.extend(check_columns(config.columns, frame))
+        checks.extend(check_columns(config.columns, frame, skips=config.skips_repeated_rows))
         checks.extend(check_counters(config, frame))
         checks.extend(check_likeness(config, frame))
         checks.extend(check_narrow_sensors(config, frame))

@@ -28,8 +28,11 @@ _LABEL = re.compile(r"(is_?)?(fraud|fraudulent|anomaly|anomalous|outlier|label|c
 _READERS = {"numeric": read_numbers, "boolean": read_booleans, "datetime": read_dates}
 
 
-def check_columns(section: ColumnsSection, frame: pd.DataFrame) -> Iterator[Check]:
-    """Every named column: whether it is there; every column: whether its values fit its meaning."""
+def check_columns(section: ColumnsSection, frame: pd.DataFrame, *, skips: bool = False) -> Iterator[Check]:
+    """Every named column: whether it is there; every column: whether its values fit its meaning.
+
+    - ``skips``: Whether the service skips rows that another file has, too.
+    """
     present = [str(name) for name in frame.columns]
     lost = [(place, name) for place, name in _named(section) if name not in present]
     for place, name in lost:
@@ -45,7 +48,7 @@ def check_columns(section: ColumnsSection, frame: pd.DataFrame) -> Iterator[Chec
         return
     kinds = ", ".join(f"{len(names)} {kind}" for kind in KINDS if (names := getattr(schema, kind)))
     yield Check("columns", "ok", f"{len(schema.features)} to learn from: {kinds}")
-    yield from _roles(schema, frame)
+    yield from _roles(schema, frame, skips=skips)
     guessed = set(schema.features) - _listed(section)
     yield from kind_checks(schema, frame, guessed)
     for name in schema.features:
@@ -67,9 +70,9 @@ def _without(section: ColumnsSection, lost: set[str]) -> ColumnsSection:
     return section.model_copy(update={**roles, **kinds})
 
 
-def _roles(schema: Schema, frame: pd.DataFrame) -> Iterator[Check]:
+def _roles(schema: Schema, frame: pd.DataFrame, *, skips: bool) -> Iterator[Check]:
     if schema.key is not None:
-        yield _key(schema.key, frame[schema.key], frame.duplicated())
+        yield _key(schema.key, frame[schema.key], frame.duplicated(), skips=skips)
     if schema.time is not None:
         yield _time(schema.time, frame[schema.time])
     if schema.entity is not None:
@@ -83,7 +86,7 @@ def _roles(schema: Schema, frame: pd.DataFrame) -> Iterator[Check]:
         yield from _unnamed_label(schema, frame)
 
 
-def _key(name: str, column: pd.Series, copies: pd.Series) -> Check:
+def _key(name: str, column: pd.Series, copies: pd.Series, *, skips: bool) -> Check:
     names = read_names(column)
     absent, repeated = names.isna(), names.duplicated() & names.notna()
     copied = repeated & copies
@@ -95,7 +98,10 @@ def _key(name: str, column: pd.Series, copies: pd.Series) -> Check:
         if copied.any():
             found += f", {share_of(copied)} in rows that are copies of others as a whole"
         state: State = "problem" if ((absent | repeated) & ~copied).mean() > MANY_LOST else "warning"
-        return Check("columns.key", state, found, "These rows will go to the quarantine.")
+        advice = "These rows will go to the quarantine."
+        if copied.any() and skips:
+            advice = "The service skips copies of rows of another file; all others will go to the quarantine."
+        return Check("columns.key", state, found, advice)
     return Check("columns.key", "ok", f"{name!r} is different in every row")
 
 

@@ -121,7 +121,7 @@ def proposal_of(frame: pd.DataFrame) -> Proposal:
             take(choice)
     take(time := _time(rest(frame)))
     read = frame.assign(**numbers_in_forms(rest(frame)))
-    take(key := _key(rest(read), frame.duplicated()))
+    take(key := key_of(rest(read), frame.duplicated()))
     take(entity := _entity(rest(read)))
     machine, why = _machine(read, time, entity, taken)
     take(machine)
@@ -191,7 +191,7 @@ def _time(frame: pd.DataFrame) -> Choice | None:
     return max(found, key=lambda each: each[0])[1] if found else None
 
 
-def _key(frame: pd.DataFrame, copies: pd.Series) -> Choice | None:
+def key_of(frame: pd.DataFrame, copies: pd.Series) -> Choice | None:
     """The column that names a row; that some rows are there twice as a whole does not speak against it."""
     spoilt: dict[str, int] = {}
     forgiven = int(copies.sum()) if copies.mean() <= MANY_REPEATED else 0

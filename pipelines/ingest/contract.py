@@ -100,6 +100,10 @@ class FollowedSource(Protocol):
         """
         ...
 
+    def skipped(self) -> Iterator[pd.DataFrame]:
+        """The rows of files that were left out at the start; of other sources none, which go on from a position."""
+        ...
+
     def left_out(self, wanted: LeftOut, now: datetime) -> list[Proposal]:
         """The windows of what was left out.
 

@@ -269,24 +269,33 @@ class FollowedFolder:
     def passed(self, window: Mapping[str, Any] | None = None) -> Iterator[pd.DataFrame]:
         """The rows of the files that were scored or skipped and are still there."""
         own = {entry["name"]: entry for entry in (window or {"files": ()})["files"]}
-        with self.store.read() as session:
-            files = session.execute(
-                sa.select(SourceFile.name, SourceFile.state, SourceFile.rows)
-                .where(SourceFile.source == self.name, SourceFile.state.in_(("scored", "skipped")))
-                .order_by(SourceFile.id)
-            ).all()
-        for name, state, rows in files:
+        for name, state, rows in self._in_state("scored", "skipped"):
             parts = [(0, rows if state == "scored" else None)]
             if name in own:
                 parts = [(0, own[name]["from"])]
                 parts += [(own[name]["rows"], rows)] if "rows" in own[name] else []
             for skip, upto in parts:
-                try:
-                    yield from frames_of(
-                        FileWindow(self.base / name, self.source), self.schema, also=self.also, skip=skip, upto=upto
-                    )
-                except (SourceError, SchemaError) as error:
-                    log.warning("%s is not in the past: %s", name, error)
+                yield from self._rows_of(name, skip=skip, upto=upto)
+
+    def skipped(self) -> Iterator[pd.DataFrame]:
+        """The rows of the files that were left out at the start and are still there."""
+        for name, _, _ in self._in_state("skipped"):
+            yield from self._rows_of(name)
+
+    def _in_state(self, *states: str) -> list[tuple[str, str, int]]:
+        """Name, state and rows of the files in some states."""
+        wanted = sa.select(SourceFile.name, SourceFile.state, SourceFile.rows).order_by(SourceFile.id)
+        with self.store.read() as session:
+            found = session.execute(wanted.where(SourceFile.source == self.name, SourceFile.state.in_(states)))
+            return [(name, state, rows) for name, state, rows in found]
+
+    def _rows_of(self, name: str, *, skip: int = 0, upto: int | None = None) -> Iterator[pd.DataFrame]:
+        """The rows of a file, as far as it can be read."""
+        try:
+            window = FileWindow(self.base / name, self.source)
+            yield from frames_of(window, self.schema, also=self.also, skip=skip, upto=upto)
+        except (SourceError, SchemaError) as error:
+            log.warning("%s is not in the past: %s", name, error)
 
     def lag(self, now: datetime) -> Lag:
         """How many files wait, and for how long the oldest of them has."""

@@ -157,6 +157,10 @@ class FollowedTable:
         )
         self._remember(session, facts)
 
+    def skipped(self) -> Iterator[pd.DataFrame]:
+        """None: the position tells what is new."""
+        return iter(())
+
     def left_out(self, wanted: LeftOut, now: datetime) -> list[Proposal]:
         """What lies behind the cursor, from one position to another; the first and the cursor by default.
 

@@ -177,6 +177,10 @@ class FollowedTopic:
             for frame in self._frames(offsets, None):
                 yield frame_with_formats(frame, self.formats)
 
+    def skipped(self) -> Iterator[pd.DataFrame]:
+        """None: the position tells what is new."""
+        return iter(())
+
     def left_out(self, wanted: LeftOut, now: datetime) -> list[Proposal]:
         """None can be: the offsets say only how far the topic was scored.
 

@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import pandas as pd
 import sqlalchemy as sa
@@ -34,6 +34,7 @@ from pipelines.ingest.contract import FollowedSource
 from pipelines.ingest.dedupe import KnownKeys
 from pipelines.ingest.followed import open_followed
 from pipelines.ingest.provenance import with_provenance
+from pipelines.ingest.repeated_rows import RepeatedRows
 from pipelines.jobs.context import Context
 from pipelines.prefetch import prefetch
 from pipelines.rules.book import RuleRun
@@ -41,6 +42,7 @@ from pipelines.rules.names import FOR_ALERTS
 from pipelines.rules.serving import keep_tallies, note_rules, rule_book_of, switch_off
 from pipelines.scoring.contract import AdjacentBatches, BatchContext, BatchScorer, ScoredBatch, nothing_known
 from pipelines.scoring.event_scorer import flagged_by_day
+from pipelines.scoring.repeats import Mode, Repeats, repeats_in_words
 from pipelines.scoring.series_tails import keep_memory, load_memory
 from pipelines.scoring.shadow import ShadowTrial
 from pipelines.scoring.staleness import with_notices
@@ -54,8 +56,6 @@ from pipelines.testing.failpoints import failpoint
 
 log = logging.getLogger("detector.score")
 
-Mode = Literal["score", "backfill", "replay"]
-"""Rows that go on from the last batch; rows that were left out once; rows that were scored before."""
 Finish = Callable[[Session, Batch, ReadFacts], None]
 """Completes the transaction of a batch: moves the cursor, or leaves a trail."""
 
@@ -69,9 +69,8 @@ class BatchOutcome:
     facts: ReadFacts
     rows: int
     """All that came; of a replay, with those that it left in the quarantine."""
-    quarantined: int
-    reasons: Counter[str]
-    """Quarantined rows by the kind of their reason."""
+    quarantine: QuarantineSink
+    """What took the rows that could not be used."""
     was: str
     """The state its batch must still be in: another instance may have scored it, or given it up."""
     alerts: pd.DataFrame | None = None
@@ -80,6 +79,7 @@ class BatchOutcome:
     memory: bytes | None = None
     """What the detector had kept of the batch before."""
     rules: RuleRun | None = None
+    repeats: RepeatedRows | None = None
 
 
 @dataclass
@@ -103,6 +103,7 @@ class Scoring:
         raw = schema if self.state is None else self.state.engine.raw_schema(schema)
         also = (() if self.state is None else self.state.engine.reader.optional) + config.columns.for_rules
         self.followed = open_followed(config, self.store, raw, also=also)
+        self.repeats = Repeats(self.context, raw)
         self.sink = open_batch_sink(config, self.store, schema)
 
     def tidy(self) -> None:
@@ -170,15 +171,16 @@ class Scoring:
             self.give_up(batch)
             return refused
         log.info(
-            "batch %d: scored %d rows, flagged %d",
+            "batch %d: scored %d rows, flagged %d%s",
             batch.id,
             batch.scored,
             batch.flagged,
+            "".join(f"; {each}" for each in repeats_in_words(batch.repeated, batch.corrected)),
             extra={"batch": batch.id, "rows": batch.rows, "seconds": round(time.perf_counter() - started, 3)},
         )
-        self.reasons.update(outcome.reasons)
+        self.reasons.update(outcome.quarantine.reasons)
         self.held.update(outcome.scored.held)
-        warn_of_rows(batch, outcome.reasons, self._quarantine_of(batch), config=self.context.config)
+        warn_of_rows(batch, outcome.quarantine.reasons, self._quarantine_of(batch), config=self.context.config)
         self._shadow(batch, outcome)
         return None
 
@@ -198,10 +200,12 @@ class Scoring:
         """
         rows = (rows or self.followed.open(batch.window)).map(_each_may_be_the_last)
         failpoint("score.opened")
+        repeats = self.repeats.of_batch(batch, mode, self.followed, self.sink)
+        rows = rows if repeats is None else repeats.without(rows)
         state = self.state if mode == "score" else None
         try:
             with tempfile.TemporaryDirectory(prefix="detector-") as folder:
-                outcome = self._stage(batch, rows, Path(folder), mode, around)
+                outcome = replace(self._stage(batch, rows, Path(folder), mode, around), repeats=repeats)
                 if state is not None:
                     state.keep(batch.id)
                 self._commit(batch, outcome, finish)
@@ -276,8 +280,7 @@ class Scoring:
             staged=staged,
             facts=rows.facts,
             rows=scored.scored + quarantine.rows if adds else rows.facts.given,
-            quarantined=quarantine.rows,
-            reasons=quarantine.reasons,
+            quarantine=quarantine,
             was="done" if mode == "replay" else "claimed",
             alerts=with_notices(gathered.scores(), scored.notices) if batch.purpose == "score" else None,
             trial=trial,
@@ -306,7 +309,11 @@ class Scoring:
             self.sink.commit(staged, session, now=self.context.now)
             batch.model_version, batch.run = self.scorer.version, self.context.run
             batch.rows, batch.scored, batch.flagged = outcome.rows, scored.scored, scored.flagged
-            batch.quarantined = outcome.quarantined
+            batch.quarantined = outcome.quarantine.rows
+            if (repeats := outcome.repeats) is not None:
+                batch.repeated, batch.corrected = repeats.skipped, repeats.corrected(outcome.quarantine.labels)
+                if outcome.was == "claimed":
+                    repeats.keep(session, outcome.quarantine.labels)
             batch.state, batch.done_at = "done", self.context.now
             kept = session.merge(batch)
             session.execute(sa.delete(DayFlags).where(DayFlags.batch == batch.id))
@@ -318,7 +325,9 @@ class Scoring:
                 enqueue(session, outcome.alerts, config=self.context.config, now=self.context.now)
             if batch.purpose == "score" and outcome.was == "claimed":
                 place = self._quarantine_of(batch)
-                report_rows(session, batch, outcome.reasons, place, config=self.context.config, now=self.context.now)
+                report_rows(
+                    session, batch, outcome.quarantine.reasons, place, config=self.context.config, now=self.context.now
+                )
                 if self.state is not None:
                     release(session, self.source, self.state.added_keys)
             if outcome.rules is not None:

@@ -12,6 +12,7 @@ from pipelines.jobs.context import Context, JobOutcome
 from pipelines.progress import counted
 from pipelines.scoring.batch_transaction import Scoring
 from pipelines.scoring.load import load_scorer
+from pipelines.scoring.repeats import repeats_in_words
 from pipelines.scoring.reports import held_back
 from pipelines.scoring.series import SeriesBatchScorer
 from pipelines.scoring.series_tails import load_memory
@@ -32,11 +33,13 @@ class Totals:
     scored: int = 0
     flagged: int = 0
     quarantined: int = 0
+    repeated: int = 0
+    corrected: int = 0
 
     def add(self, batch: Batch) -> None:
         """One more batch."""
         self.batches += 1
-        for name in ("rows", "scored", "flagged", "quarantined"):
+        for name in ("rows", "scored", "flagged", "quarantined", "repeated", "corrected"):
             setattr(self, name, getattr(self, name) + getattr(batch, name))
 
     def outcome(
@@ -57,7 +60,8 @@ class Totals:
             note += f", {held_back(held)}"
         if self.quarantined:
             note += f", quarantined {self.quarantined:,}"
-        return JobOutcome(rows=self.rows, note="; ".join([note, *notices]), facts=facts)
+        repeats = repeats_in_words(self.repeated, self.corrected)
+        return JobOutcome(rows=self.rows, note="; ".join([note, *repeats, *notices]), facts=facts)
 
 
 def score_new(context: Context) -> JobOutcome:

@@ -50,7 +50,12 @@ NOT_LOST = (
 
 def are_too_many(batch: Batch, config: Config) -> bool:
     """Whether more of a batch's rows could not be used than is usual: a column may have changed its format."""
-    return batch.quarantined > config.service.most_quarantined * max(batch.rows, 1)
+    return batch.quarantined > config.service.most_quarantined * _new_rows(batch)
+
+
+def _new_rows(batch: Batch) -> int:
+    """The rows of a batch without those that came before; one at least."""
+    return max(batch.rows - batch.repeated, 1)
 
 
 def warn_of_rows(batch: Batch, reasons: Counter[str], quarantine: Path, *, config: Config) -> None:
@@ -60,7 +65,7 @@ def warn_of_rows(batch: Batch, reasons: Counter[str], quarantine: Path, *, confi
             "batch %d: %d of %d rows could not be used: %s. They are in %s",
             batch.id,
             batch.quarantined,
-            batch.rows,
+            _new_rows(batch),
             why(reasons),
             quarantine,
             extra={"batch": batch.id, "quarantined": batch.quarantined},
@@ -105,13 +110,14 @@ def report_files(context: Context, notices: Sequence[str], *, has_scored: bool) 
 
 def trouble_of_rows(batch: Batch, reasons: Counter[str], quarantine: Path, config: Config) -> Trouble:
     """What is told of a batch too many rows of which could not be used."""
-    share, files = batch.quarantined / max(batch.rows, 1), _files_of(batch.window)
+    rows = _new_rows(batch)
+    share, files = batch.quarantined / rows, _files_of(batch.window)
     places = {"Batch": str(batch.id), "Files": _listed(files), "Quarantine": str(quarantine)}
     top = reasons.most_common(MOST_LISTED)
     reason = top[0][0] if top else ""
     column = reason.partition(": ")[0] if ": " in reason else "COLUMN"
     text = (
-        f"{batch.quarantined:,} of {counted(batch.rows)} ({100 * share:.3g} %) of batch {batch.id} of {config.name} "
+        f"{batch.quarantined:,} of {counted(rows)} ({100 * share:.3g} %) of batch {batch.id} of {config.name} "
         f"could not be used, more than the {100 * config.service.most_quarantined:.3g} % of `service.most_quarantined`"
     )
     return Trouble(
@@ -136,7 +142,7 @@ def trouble_of_rows(batch: Batch, reasons: Counter[str], quarantine: Path, confi
         figures={
             "batch": batch.id,
             "quarantined": batch.quarantined,
-            "rows": batch.rows,
+            "rows": rows,
             "share": round(share, 4),
             "files": files[:MOST_LISTED],
         },

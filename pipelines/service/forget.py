@@ -18,6 +18,8 @@ from pipelines.alerts.channels.targets import targets_of
 from pipelines.alerts.review.deletion import EntityMarks, delete_alerts_of
 from pipelines.config import Config
 from pipelines.features.deletion import delete_held, delete_past_of
+from pipelines.ingest.row_marks import marks_of_keys
+from pipelines.ingest.row_memory import RowMemory
 from pipelines.listing import Column, Listing
 from pipelines.service.leader import NAME, Leadership, beating
 from pipelines.sinks.deletion import delete_scores_of
@@ -155,8 +157,8 @@ def _delete_views(store: Store, entity: str, *, dry: bool) -> int:
 
 
 def _delete_keys(config: Config, store: Store, keys: set[str], *, dry: bool) -> int:
-    """Keys by which late rows are told; a late row of the entity is scored anew without them."""
-    count = 0
+    """Keys by which rows are told that came before; such a row of the entity is scored anew without them."""
+    count = RowMemory(store, config.name).forget(marks_of_keys(keys, day=0), dry=dry)
     for some in chunks(keys):
         ours = (RecentKey.source == config.name, RecentKey.key.in_(some))
         with store.write() as session:

@@ -28,6 +28,12 @@ class Metrics:
         self._reasons = Counter(
             "detector_rows_quarantined_by_reason", "Rows quarantined, by reason.", ["reason"], registry=self.registry
         )
+        self._repeated = Counter(
+            "detector_rows_repeated", "Rows skipped, because they came before as they are.", registry=self.registry
+        )
+        self._corrected = Counter(
+            "detector_rows_corrected", "Rows scored that came before with other values.", registry=self.registry
+        )
         self._held = Counter(
             "detector_rows_held_back", "Rows that a gate held back, by gate.", ["gate"], registry=self.registry
         )
@@ -52,6 +58,8 @@ class Metrics:
             self._rows.inc(facts.get("scored", 0))
             self._flagged.inc(facts.get("flagged", 0))
             self._quarantined.inc(facts.get("quarantined", 0))
+            self._repeated.inc(facts.get("repeated", 0))
+            self._corrected.inc(facts.get("corrected", 0))
             for reason, rows in facts.get("quarantined_by_reason", {}).items():
                 self._reasons.labels(reason).inc(rows)
             for gate, rows in facts.get("held_by_gate", {}).items():

@@ -10,6 +10,8 @@ from sqlalchemy.orm import InstrumentedAttribute
 
 from pipelines.alerts.outbox.cap import sources_of
 from pipelines.alerts.review.deletion import delete_alerts
+from pipelines.ingest.row_marks import day_of
+from pipelines.ingest.row_memory import RowMemory, oldest_day
 from pipelines.jobs.context import Context
 from pipelines.sinks.deletion import delete_scores_before
 from pipelines.store import Audit, Batch, DayFlags, Request, Run, Store
@@ -32,6 +34,8 @@ def delete_old(context: Context) -> dict[str, int]:
         "runs": delete_some(store, Run.id, Run.started_at < runs, Run.outcome != "running"),
         "requests": delete_some(store, Request.id, Request.asked_at < runs, Request.taken.is_(True)),
     }
+    days, memory = section.keep_keys, RowMemory(store, context.config.name)
+    found["known rows"] = memory.let_go(since=oldest_day(day_of(context.now), days), slack=days // 10)
     done = sa.select(Batch.id).where(Batch.done_at < runs)
     delete_some(store, DayFlags.batch, DayFlags.batch.in_(done))
     if section.keep_alerts is not None:

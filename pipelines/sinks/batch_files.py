@@ -89,8 +89,8 @@ class FileBatchSink:
         found: set[str] = set()
         for name in names:
             path = self.folder / name
-            if path.is_file():
-                found.update(row_names(_columns(path, columns), columns))
+            if path.is_file() and (rows := _columns(path, columns)) is not None:
+                found.update(row_names(rows, columns))
         return found
 
     def stage(
@@ -145,11 +145,18 @@ def _place(hidden: Path) -> Path:
     return hidden.with_name(hidden.name.removeprefix(".").removesuffix(STAGED))
 
 
-def _columns(path: Path, names: Sequence[str]) -> pd.DataFrame:
-    if path.suffix in PARQUET_SUFFIXES:
-        return pq.read_table(path, columns=list(names)).to_pandas()
-    options = pa_csv.ConvertOptions(include_columns=list(names), column_types=dict.fromkeys(names, pa.string()))
-    return pa_csv.read_csv(path, convert_options=options).to_pandas()
+def _columns(path: Path, names: Sequence[str]) -> pd.DataFrame | None:
+    """Some columns of a file of scores; None if it has others, as of a detector that named rows by something else."""
+    try:
+        if path.suffix in PARQUET_SUFFIXES:
+            has_all = set(names) <= set(pq.read_schema(path).names)
+            return pq.read_table(path, columns=list(names)).to_pandas() if has_all else None
+        options = pa_csv.ConvertOptions(include_columns=list(names), column_types=dict.fromkeys(names, pa.string()))
+        return pa_csv.read_csv(path, convert_options=options).to_pandas()
+    except KeyError:
+        return None
+    except (OSError, pa.ArrowException) as error:
+        raise SinkError(f"{path} cannot be read: {error}. Look whether the file is whole.") from error
 
 
 def _flush(path: Path) -> None:

@@ -88,7 +88,7 @@ class TableBatchSink:
         names = ROW_COLUMNS if self.key is None else (self.key,)
         with self._connect() as connection:
             table = self._database.table(connection, self.table)
-            if table is None:
+            if table is None or not set(names) <= set(table.columns.keys()):
                 return set()
             statement = sa.select(*(table.columns[name] for name in names)).where(table.columns["batch"] == batch)
             lines = connection.execute(statement, execution_options=UNCACHED)

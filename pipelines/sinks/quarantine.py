@@ -11,6 +11,7 @@ from typing import Any, Self
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
 from detector.errors import SettingError
 from pipelines.config import Config
@@ -132,6 +133,12 @@ class QuarantineSink:
         self._escape = escape
         self._file: FileSink | None = None
         self._earlier = _earlier(path) if adds else None
+        self._labels: list[NDArray[np.int64]] = []
+
+    @property
+    def labels(self) -> NDArray[np.int64]:
+        """The labels of the rows taken so far, as the batch numbers them; lines that could not be read have none."""
+        return np.concatenate([np.zeros(0, dtype=np.int64), *self._labels])
 
     @property
     def rows(self) -> int:
@@ -151,6 +158,7 @@ class QuarantineSink:
         """Take some rows; columns that are missing stay empty."""
         if frame.empty:
             return
+        self._labels.append(frame["row"].dropna().to_numpy(dtype=np.int64))
         placed = frame if self._spans is None else in_files(frame, self._spans)
         texts = as_texts(placed.reindex(columns=self.columns))
         texts = escaped(texts) if self._escape else texts

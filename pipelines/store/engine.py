@@ -20,7 +20,7 @@ from pipelines.store.alert_tables import Answer
 from pipelines.store.database import BUSY_SECONDS, Database
 from pipelines.store.tables import Base
 
-HEAD = "0010"
+HEAD = "0011"
 """The newest migration; the tables are looked at with Alembic only if they do not have it."""
 
 IDS_A_QUERY = 500

@@ -91,6 +91,10 @@ class Batch(Base):
     scored: Mapped[int] = mapped_column(sa.BigInteger, default=0)
     flagged: Mapped[int] = mapped_column(sa.BigInteger, default=0)
     quarantined: Mapped[int] = mapped_column(sa.BigInteger, default=0)
+    repeated: Mapped[int] = mapped_column(sa.BigInteger, default=0)
+    """Rows that were skipped, because they came before as they are."""
+    corrected: Mapped[int] = mapped_column(sa.BigInteger, default=0)
+    """Scored rows that came before with other values."""
     claimed_at: Mapped[datetime]
     done_at: Mapped[datetime | None]
 
@@ -117,6 +121,27 @@ class RecentKey(Base):
     key: Mapped[str] = mapped_column(primary_key=True)
     place: Mapped[float]
     """The ingestion column as a number."""
+
+
+class KnownRows(Base):
+    """A part of the rows that came before, by hashes of their keys: see ``pipelines.ingest.row_memory``."""
+
+    __tablename__ = "known_rows"
+    __table_args__ = (sa.UniqueConstraint("source", "run", "part"),)
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    source: Mapped[str]
+    run: Mapped[int]
+    """What was written together; a later one has a larger number."""
+    part: Mapped[int]
+    parts: Mapped[int]
+    """Of how many the run is made: each holds an equal range of hashes."""
+    columns: Mapped[str]
+    """Names the columns whose values were hashed."""
+    rows: Mapped[int]
+    oldest: Mapped[int]
+    """The day since 1970 on which the row came that did not come again for longest."""
+    marks: Mapped[bytes] = mapped_column(sa.LargeBinary)
 
 
 class SeriesTail(Base):
