@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from benchmarks import categorical, flags, speed, stages, tabular, way
+from benchmarks import categorical, flags, mixed, speed, stages, tabular, way
 
 ROWS = 240
 
@@ -188,6 +188,54 @@ def test_categorical_ends_with_the_means(tmp_path: Path, capsys: pytest.CaptureF
     assert set(means) == {"auroc", "ap", "slowest_fit_seconds"}
     assert means["auroc"] > 0.9
     assert {"rare values", "one-hot 5-NN", "fusion"} <= set(pd.read_csv(tmp_path / "out.csv")["method"])
+
+
+def _priced(rows: int) -> pd.DataFrame:
+    """What is dear hangs on the kind; a count of rows, and text that is different in each, are no columns to learn."""
+    rng = np.random.default_rng(0)
+    kind = rng.choice(["book", "phone", "car"], rows)
+    price = pd.Series({"book": 10.0, "phone": 500.0, "car": 20_000.0})[kind].to_numpy() * rng.uniform(0.9, 1.1, rows)
+    return pd.DataFrame(
+        {"number": np.arange(rows), "kind": kind, "price": price, "name": [f"n{i}" for i in range(rows)]}
+    )
+
+
+def test_mixed_plants_what_no_row_had(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each kind of anomaly changes what it says and nothing else."""
+    _priced(300).to_csv(tmp_path / "priced.csv", index=False)
+    loaded = mixed.load(tmp_path / "priced.csv")
+    assert loaded is not None
+    rows, schema = loaded
+    assert (schema.numeric, schema.categorical) == (("price",), ("kind",))
+
+    def planted(kind: str) -> pd.DataFrame:
+        monkeypatch.setattr(mixed, "KINDS", (kind,))
+        return mixed.plant(rows, rows, schema, np.random.default_rng(0))
+
+    times = planted("scaled")["price"] / rows["price"]
+    assert np.maximum(times, 1 / times).between(3, 20).all()
+    beyond = planted("far")["price"]
+    assert ((beyond > rows["price"].max()) | (beyond < rows["price"].min())).all()
+    for kind, column in (("numbers", "price"), ("categories", "kind"), ("unusual", "kind")):
+        found = planted(kind)
+        (other,) = {"price", "kind"} - {column}
+        assert (found[column] != rows[column]).any()
+        pd.testing.assert_series_equal(found[other], rows[other])
+        assert found[column].isin(rows[column]).all()
+
+
+@pytest.mark.slow
+def test_mixed_ends_with_the_means(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Tables without numbers or categories are skipped with a word; members and peers stand side by side."""
+    _priced(600).to_csv(tmp_path / "priced.csv", index=False)
+    _priced(600)[["kind"]].to_csv(tmp_path / "kinds.csv", index=False)
+
+    mixed.main([str(tmp_path), "--protocol", "one-class", "--output", str(tmp_path / "out.csv")])
+
+    printed = capsys.readouterr().out
+    assert "kinds.csv has no numbers, or no categories: skipped" in printed
+    assert json.loads(printed.splitlines()[-1])["auroc"] > 0.6
+    assert {"neighbours", "one-hot 5-NN", "fusion"} <= set(pd.read_csv(tmp_path / "out.csv")["method"])
 
 
 @pytest.mark.parametrize(

@@ -224,7 +224,7 @@ def test_init_proposes_columns_of_one_value_but_not_those_about_the_file() -> No
             "amount": rng.lognormal(size=n).round(2),
             "limit": ["1.0"] * n,
             "country": ["DE"] * n,
-            "booked": pd.date_range("2026-01-01", periods=n, freq="7h").astype(str),
+            "booked": (pd.Timestamp("2026-01-01") + pd.to_timedelta(rng.integers(0, 10**7, n), unit="s")).astype(str),
             "exported": ["2026-01-31"] * n,
             "batch_id": ["17"] * n,
             "is_fraud": ["0"] * n,

@@ -27,7 +27,11 @@ _QUOTED = r"'(?:[^'\\]|\\.)*'|\"(?:[^\"\\]|\\.)*\""
 _KEY = r"(?<=\bkey )\S.*?(?= appears again)"
 _VALUE = re.compile(rf"{_QUOTED}|{_KEY}|\b(?<!at most )(?!\d+(?:s|m|h|d|min)\b)\d[\w.:,+-]*")
 """Values in quotes, keys, and numbers; but no limits and no times such as 5m, which are the same for all rows."""
-_SECRET = re.compile(rf"(?<!olumn )(?<!mean )(?:{_QUOTED})|{_KEY}|(?<![\w/.-])[\w-]*\d{{6}}[\w-]*(?![\w.-]*\.[a-z])")
+_SECRET = re.compile(
+    rf"(?P<named>\b(?:column|mean) )?(?:{_QUOTED})|{_KEY}|(?<![\w/.-])[\w-]*\d{{6}}[\w-]*(?![\w.-]*\.[a-z])",
+    re.IGNORECASE,
+)
+"""The same, but for what is named as a column, or as one that may have been meant, and for short numbers."""
 
 
 def count_quarantined(reasons: Mapping[str, int], *, of: int) -> list[str]:
@@ -79,7 +83,8 @@ def _without(values: re.Pattern[str], text: str, names: Collection[str | None]) 
 
     def shown(found: re.Match[str]) -> str:
         quoted = found[0][1:-1] if found[0][0] in "'\"" else ""
-        return found[0] if quoted and (quoted in names or quoted.startswith("/")) else "…"
+        stays = quoted in names or quoted.startswith("/") if quoted else bool(found.groupdict().get("named"))
+        return found[0] if stays else "…"
 
     return values.sub(shown, text)
 
