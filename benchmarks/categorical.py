@@ -22,7 +22,7 @@ from sklearn.ensemble import IsolationForest
 from sklearn.neighbors import NearestNeighbors
 from sklearn.preprocessing import OneHotEncoder
 
-from benchmarks.tabular import FUSION, METRICS, NEIGHBOURS, parser_of, sets_of, split, table, write
+from benchmarks.tabular import FUSION, METRICS, NEIGHBOURS, parser_of, sets_of, split, tell
 from detector.cleaning.clean import clean
 from detector.detectors.table.detector import TabularDetector
 from detector.metrics.ranking import ranking_metrics
@@ -87,12 +87,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     options = parser.parse_args(arguments)
     paths = sets_of(parser, options, ".parquet")
     results = pd.DataFrame(measure(paths, protocol=options.protocol, seeds=options.seeds))
-    write(results, options.output)
-    for metric, title in METRICS.items():
-        print(f"\n{title}, {options.protocol}\n{table(results, metric)}")
-    own = results[results["method"] == FUSION]
-    means = {metric: round(float(own[metric].mean()), 4) for metric in METRICS}
-    print("\n" + json.dumps(means | {"slowest_fit_seconds": round(float(own["seconds"].max()), 1)}))
+    slowest = float(results["seconds"].max())
+    print("\n" + json.dumps(tell(results, options) | {"slowest_fit_seconds": round(slowest, 1)}))
 
 
 if __name__ == "__main__":

@@ -26,7 +26,7 @@ from sklearn.neighbors import NearestNeighbors
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import OneHotEncoder, StandardScaler
 
-from benchmarks.tabular import FUSION, MAX_ROWS, METRICS, NEIGHBOURS, parser_of, sets_of, table, write
+from benchmarks.tabular import FUSION, MAX_ROWS, METRICS, NEIGHBOURS, parser_of, sets_of, tell
 from detector.cleaning.clean import clean
 from detector.detectors.table.detector import TabularDetector
 from detector.metrics.ranking import ranking_metrics
@@ -129,11 +129,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         parser.error("the protocols are one-class and dirty: nobody knows which rows of a table are anomalous")
     paths = sets_of(parser, options, ".csv")
     results = pd.DataFrame(measure(paths, protocol=options.protocol, seeds=options.seeds))
-    write(results, options.output)
-    for metric, title in METRICS.items():
-        print(f"\n{title}, {options.protocol}\n{table(results, metric)}")
-    own = results[results["method"] == FUSION]
-    print("\n" + json.dumps({metric: round(float(own[metric].mean()), 4) for metric in METRICS}))
+    print("\n" + json.dumps(tell(results, options)))
 
 
 if __name__ == "__main__":

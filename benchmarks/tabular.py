@@ -218,6 +218,15 @@ def sets_of(parser: argparse.ArgumentParser, options: argparse.Namespace, suffix
     return paths
 
 
+def tell(results: pd.DataFrame, options: argparse.Namespace) -> dict[str, float]:
+    """Write results where it was asked for, print a table of each metric, and return the means of the default."""
+    write(results, options.output)
+    for metric, title in METRICS.items():
+        print(f"\n{title}, {options.protocol}\n{table(results, metric)}")
+    own = results[results["method"] == FUSION]
+    return {metric: round(float(own[metric].mean()), 4) for metric in METRICS}
+
+
 def write(records: pd.DataFrame, path: Path | None) -> None:
     """Write records as CSV, if anywhere."""
     if path is not None:

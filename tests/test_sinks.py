@@ -309,6 +309,20 @@ def test_quarantine_without_rows_is_no_file(tmp_path: Path) -> None:
     assert not file.exists()
 
 
+def test_quarantine_that_is_added_to_counts_what_is_new(tmp_path: Path) -> None:
+    """A row that is there stays, comes in no second time, wherever it now stood, and is no new reason."""
+    file = tmp_path / "bad.csv"
+    with QuarantineSink(file, columns=["id", "amount"]) as sink:
+        sink.write(bad_rows())
+
+    with QuarantineSink(file, columns=["id", "amount"], adds=True) as sink:
+        sink.write(pd.concat([bad_rows(0), bad_rows(1).assign(id=[8])], ignore_index=True))
+
+    assert sink.rows == 2
+    assert sink.reasons == {"amount: … is not a number": 1}
+    assert pd.read_csv(file)["id"].tolist() == [7, 8]
+
+
 def test_quarantine_of_a_failed_job_changes_nothing(tmp_path: Path) -> None:
     """If the job fails, the file of an earlier run stays."""
     file = tmp_path / "bad.csv"

@@ -8,8 +8,7 @@ import pandas as pd
 
 from pipelines.config import Config
 from pipelines.doctor.check import Check
-from pipelines.doctor.sensor_readings import readings_of
-from pipelines.progress import counted
+from pipelines.doctor.sensor_readings import first_of, readings_of
 
 LEAST_RISES = 50
 MOST_FALLS = 0.01
@@ -25,11 +24,10 @@ def check_counters(config: Config, frame: pd.DataFrame) -> Iterator[Check]:
     found = [name for name, values in readings.numbers.items() if only_grows(values.loc[order], machines)]
     if not found:
         return
-    others = f" and {counted(len(found) - 1, 'other column')}" if len(found) > 1 else ""
     yield Check(
         "columns.numeric",
         "warning",
-        f"{found[0]!r}{others}: readings hardly ever fall, as of a counter; those to come lie above all that is learnt",
+        f"{first_of(found)}: readings hardly ever fall, as of a counter; those to come lie above all that is learnt",
         "Give what was added since the reading before, such as `diff()` of pandas for each machine, and leave out "
         "what is below zero where a meter began anew; or list them under `columns.ignore`.",
     )

@@ -10,8 +10,7 @@ from detector.explain.reason import reading
 from pipelines.config import Config
 from pipelines.doctor.check import Check
 from pipelines.doctor.counters import only_grows
-from pipelines.doctor.sensor_readings import readings_of
-from pipelines.progress import counted
+from pipelines.doctor.sensor_readings import first_of, readings_of
 
 LEAST_READINGS = 50
 MOST = 0.05
@@ -31,12 +30,11 @@ def check_likeness(config: Config, frame: pd.DataFrame) -> Iterator[Check]:
     found = [(name, apart) for name, apart in apart_by_name.items() if apart is not None]
     if not found:
         return
-    name, apart = found[0]
-    others = f" and {counted(len(found) - 1, 'other column')}" if len(found) > 1 else ""
+    names, (apart, *_) = zip(*found, strict=True)
     yield Check(
         "series.models",
         "warning",
-        f"{name!r}{others}: {apart}, and one model learns what is normal for both",
+        f"{first_of(names)}: {apart}, and one model learns what is normal for both",
         "What is unusual for one machine is then usual for another, and is missed. Are they alike? Else set "
         "`series.models: entity`, or `series.group_by` if their names tell their kind.",
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import pandas as pd
@@ -10,6 +11,7 @@ from detector.cleaning.values import read_dates, read_numbers
 from detector.errors import DetectorError
 from pipelines.config import Config
 from pipelines.factory.kinds import KINDS
+from pipelines.progress import counted
 
 
 @dataclass(frozen=True)
@@ -24,6 +26,16 @@ class SensorReadings:
     numbers: pd.DataFrame
     machines: pd.Series | None
     time: pd.Series
+
+
+def first_of(names: Sequence[str]) -> str:
+    """The first of some columns, and how many more there are.
+
+    >>> first_of(["heat"]), first_of(["heat", "flow", "load"])
+    ("'heat'", "'heat' and 2 other columns")
+    """
+    more = len(names) - 1
+    return f"{names[0]!r}" + (f" and {counted(more, 'other column')}" if more else "")
 
 
 def readings_of(config: Config, frame: pd.DataFrame) -> SensorReadings | None:

@@ -18,6 +18,7 @@ from pipelines.alerts.channels.targets import targets_of
 from pipelines.config import Config
 from pipelines.config.reading import store_named_in
 from pipelines.disk import is_short, room
+from pipelines.ingest.file_changes import UNREADABLE
 from pipelines.ingest.known_files import broken_files
 from pipelines.listing import Cell, Column, Listing
 from pipelines.progress import counted
@@ -32,7 +33,7 @@ from pipelines.store.alert_tables import Alert, Answer, Delivery, TargetState
 from pipelines.tracking.messages import spool_of
 
 COLOURS = {"ok": "green", "waits": "yellow", "failed": "bold red", "off": "dim"}
-BROKEN = ("broken", "changed", "unreadable")
+BROKEN = ("broken", "changed", UNREADABLE)
 MOST_NAMED = 5
 
 

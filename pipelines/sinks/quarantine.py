@@ -168,9 +168,11 @@ class QuarantineSink:
         texts = as_texts(placed.reindex(columns=self.columns))
         texts = escaped(texts) if self._escape else texts
         if self._earlier is not None:
-            texts = _others(texts, self._earlier)
-            if texts.empty:
+            texts = as_texts(texts.reindex(columns=self._earlier.columns))
+            is_new = _are_new(texts, self._earlier)
+            if not is_new.any():
                 return
+            texts, frame = texts[is_new], frame[is_new]
         if self._file is None:
             self._file = FileSink(self.path).__enter__()
             if self._earlier is not None:
@@ -197,13 +199,11 @@ def _earlier(path: Path) -> pd.DataFrame | None:
     return as_texts(pd.read_csv(path, dtype=str, keep_default_na=False, na_values=[""]))
 
 
-def _others(texts: pd.DataFrame, earlier: pd.DataFrame) -> pd.DataFrame:
-    """Rows that are not among earlier ones, wherever they were in their file, with the columns of those."""
-    texts = texts.reindex(columns=earlier.columns)
+def _are_new(texts: pd.DataFrame, earlier: pd.DataFrame) -> NDArray[np.bool_]:
+    """Which rows are not among earlier ones, wherever they were in their file."""
     same = [name for name in earlier.columns if name not in (FILE, "row")]
-    known = set(earlier[same].fillna("").itertuples(index=False, name=None))
-    is_new = [each not in known for each in texts[same].fillna("").itertuples(index=False, name=None)]
-    return as_texts(texts[is_new])
+    rows, known = (pd.MultiIndex.from_frame(each[same].fillna("")) for each in (texts, earlier))
+    return np.asarray(~rows.isin(known), dtype=bool)
 
 
 def in_files(frame: pd.DataFrame, spans: Sequence[Span]) -> pd.DataFrame:

@@ -263,9 +263,10 @@ def existing_store(url: str, *, writes: bool = False) -> Store | None:
     with store.read() as session:
         if not sa.inspect(session.connection()).has_table(Answer.__tablename__):
             return None
-    if writes or str(store.revision()) > HEAD:
-        store.upgrade()
-    elif (revision := store.revision()) != HEAD:
+    revision = store.revision()
+    if writes or str(revision) > HEAD:
+        store.upgrade()  # which refuses the state of a newer version
+    elif revision != HEAD:
         raise StoreError(
             f"The service's state in {store.name} is that of an earlier version: its tables are at {revision}, this "
             f"version's at {HEAD}. Stop that version if it still runs, back the state up, and start `detector serve`, "
