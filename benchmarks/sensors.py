@@ -13,7 +13,9 @@
 Configuration and threshold rule are the same for all; they use no label, and are printed before anything is
 scored. Rows are taken in the order they come, one interval apart: what ``Sampling(jitter=1)`` makes of SKAB's clock,
 which cuts off parts of a second. Values that are not finite are missing, and a file without both kinds of rows has no
-VUS-PR or average precision. The last line is one JSON object: the figures of the default detector.
+VUS-PR or average precision. Results are added to those of earlier runs, of which those of the same methods are
+replaced, so that encoders can be trained one by one. The last line is one JSON object: the figures of the default
+detector.
 """
 
 from __future__ import annotations
@@ -149,6 +151,19 @@ def measure(
         ]
 
 
+def written(records: pd.DataFrame, output: Path) -> pd.DataFrame:
+    """Results of each file and method with those of other methods of an earlier run, as read from ``output``.
+
+    >>> new = pd.DataFrame({"file": ["a"], "method": ["default"], "ap": [0.5]})
+    >>> written(new, Path("no such file")).equals(new)
+    True
+    """
+    if not output.exists():
+        return records
+    earlier = pd.read_csv(output)
+    return pd.concat([records, earlier[~earlier["method"].isin(records["method"])]], ignore_index=True)
+
+
 def summarise(records: pd.DataFrame, protocol: Protocol) -> dict[str, float]:
     """One method's figures over all files: from summed counts where rows are counted, else the mean of what is known.
 
@@ -206,6 +221,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
     print(declare())
     RESULTS.mkdir(exist_ok=True)
+    output = RESULTS / f"sensors-{options.protocol}.csv"
     records: list[dict[str, object]] = []
     skipped: list[str] = []
     with Progress(console=Console(stderr=True)) as progress:
@@ -215,8 +231,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
             progress.update(task, description=path.stem, advance=1)
             records += found
             if found:  # a run that is cut short leaves what it has
-                written = pd.DataFrame(records).drop(columns="beats_pca").round(4)
-                written.to_csv(RESULTS / f"sensors-{options.protocol}.csv", index=False)
+                own = pd.DataFrame(records).drop(columns="beats_pca").round(4)
+                written(own, output).to_csv(output, index=False)
             skipped += [] if found else [str(path.relative_to(options.folder))]
     if skipped:
         print(f"Without labels, not judged: {', '.join(skipped)}")

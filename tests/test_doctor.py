@@ -539,12 +539,24 @@ def test_machines_that_are_not_alike_do_not_share_a_model_unsaid(
     assert all("'speed_rpm': it usually is, of 'M1'" in text for text in found)
 
 
-@pytest.mark.parametrize(("factor", "floor", "warned"), [(1.0, 0.1, False), (1e-6, 0.1, True), (1e-6, 1e-9, False)])
+@pytest.mark.parametrize(
+    ("factor", "floor", "n_rows", "warned"),
+    [
+        (1.0, 0.1, 2_000, False),
+        (1e-6, 0.1, 2_000, True),
+        (1e-6, 1e-9, 2_000, False),
+        (1e-6, None, 1_800, True),
+        (1e-6, None, 4_000, False),
+    ],
+)
 def test_sensor_that_hardly_counts_for_its_unit_is_told(
-    factor: float, floor: float, warned: bool, tmp_path: Path
+    factor: float, floor: float | None, n_rows: int, warned: bool, tmp_path: Path
 ) -> None:
-    """A floor under ranges is a share of the usual one: in a million times the unit a sensor lies far below it."""
-    rows = simulate_sensors(2_000, seed=1, machines=2, sensors=3).iloc[:, :5]
+    """A floor under ranges is a share of the usual one: in a million times the unit a sensor lies far below it.
+
+    By default there is one where a model has fewer than 1,000 rows.
+    """
+    rows = simulate_sensors(n_rows, seed=1, machines=2, sensors=3).iloc[:, :5]
     rows.assign(speed_rpm=rows["speed_rpm"] * factor).to_parquet(tmp_path / "rows.parquet")
     config = Config.model_validate(
         {

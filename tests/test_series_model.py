@@ -92,6 +92,32 @@ def test_the_unit_of_a_sensor_changes_nothing() -> None:
     np.testing.assert_allclose(first, second, atol=0.02)
 
 
+@pytest.mark.parametrize("units", [[1e-4, 1, 1e4], [1e4, 1e-4, 1]])
+def test_units_of_single_sensors_change_nothing(units: list[float]) -> None:
+    """Nor do those of the others, where rows are enough to tell what range a sensor has."""
+    rows, later = waves(1_000), waves(200, seed=1)
+    later[100:110, 0] += 1.0
+    settings = recipe(**ALL)
+
+    first, second = seen(fit(rows, settings), later).risk, seen(fit(rows * units, settings), later * units).risk
+
+    np.testing.assert_allclose(second, first, rtol=0.02, atol=0.1)
+    assert second[100:110].min() > np.delete(second, slice(80, 130)).max()
+
+
+@pytest.mark.parametrize(("constant", "unit"), [(0.0, 1.0), (0.0, 1e5), (0.002, 1e5), (7.0, 1e-3), (3e4, 1.0)])
+def test_a_constant_sensor_speaks_whatever_the_units_of_others(constant: float, unit: float) -> None:
+    """A flag that was never set in training, and is, is seen beside pressures in Pa."""
+    model = fit(np.column_stack([unit * waves(400), np.full(400, constant)]), recipe(**ALL))
+    rows = np.column_stack([unit * waves(100, seed=1), np.full(100, constant)])
+    rows[50:, 3] = 1.5 * constant or 1.0
+
+    contributions = seen(model, rows).contributions()
+
+    assert contributions[:40, 3] == pytest.approx(0)
+    assert contributions[60:, 3].min() > model.threshold
+
+
 def test_members_are_standardised_on_rows_they_did_not_learn_from(fused: SeriesModel) -> None:
     """Their z-scores join by weight, and each has a threshold of its own among the facts."""
     judged = seen(fused, waves(200, seed=1))
@@ -223,7 +249,7 @@ def test_the_window_is_an_eighth_of_the_rows_at_most(n: int, length: int) -> Non
         ({"trees": 0}, "trees must be at least 1. Received: trees=0"),
         ({"lags": 0}, "lags must be at least 1. Received: lags=0"),
         ({"variance": 1.5}, "variance must lie in"),
-        ({"range_floor": 0.0}, "range_floor must be above 0"),
+        ({"range_floor": -0.1}, "range_floor must be at least 0"),
         ({"reach": -1.0}, "reach must be above 0"),
         ({"deviation_floor": 0.0}, "deviation_floor must be above 0"),
         ({"z_cap": 0.0}, "z_cap must be above 0"),

@@ -162,8 +162,9 @@ the time column, or that of the service."""
     variance: Annotated[float, Field(gt=0, le=1)] = 0.95
     """Share of the windows' variance that the linear model keeps."""
 
-    range_floor: PositiveFloat = 0.1
-    """Least range of a sensor, as a share of the median range of the sensors that move."""
+    range_floor: Annotated[float, Field(ge=0)] | None = None
+    """Least range of a sensor, as a share of the median range of the sensors that move: one that hardly moves counts \
+    less. By default 0.1 with fewer than 1,000 training rows, else 0, for it depends on units, which `doctor` says."""
 
     gates: GateSection = GateSection()
     """What of all sensors is told."""

@@ -153,6 +153,7 @@ _EXAMPLES: dict[str, Any] = {
     "features.lateness": 3600,
     "series.encoder.kind": "conv1d",
     "series.smoothing": 5.0,
+    "series.range_floor": 0.01,
     "series.group_by": "^([a-z]+)-",
     "series.learn_from": 100,
     "series.wait": 60,

@@ -64,6 +64,8 @@ def check_fit(detector: SequenceDetector, rows: pd.DataFrame, later: pd.DataFram
 
 
 def _seen_time(series: TrainingSeries, recipe: SeriesRecipe, length: int) -> SeenTime:
+    recipe = recipe.resolved(int(series.usable.sum()))
+    assert recipe.range_floor is not None
     seen = np.where(series.observed & series.usable[:, None], series.values, np.nan)
     scaling = SeriesScaling.fit(seen, range_floor=recipe.range_floor, reach=recipe.reach)
     rhythm = rhythm_of(series, scaling.scale(series.values, series.segment)[:, scaling.moving], recipe)

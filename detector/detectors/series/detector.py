@@ -136,7 +136,7 @@ class SequenceDetector(OutlierMixin, BaseEstimator):  # type: ignore[misc]  # sc
     residuals: Residuals = "z"
     window: int = 32
     variance: float = 0.95
-    range_floor: float = 0.1
+    range_floor: float | None = None
     reach: float = 10.0
     folds: int = 5
     deviation_floor: float = 0.05

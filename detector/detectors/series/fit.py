@@ -171,6 +171,7 @@ def fit_series(
     recipe = recipe.resolved(int(series.usable.sum()))
     length = window_length(series, recipe)
     seen = np.where(series.observed & series.usable[:, None], series.values, np.nan)
+    assert recipe.range_floor is not None
     scaling = SeriesScaling.fit(
         seen, range_floor=recipe.range_floor, reach=recipe.reach, coarsest=recipe.deviation_floor
     )

@@ -30,6 +30,8 @@ EARLIER_WEIGHTS = {"reconstruction": 1.0, "forest": 0.1, "forecast": 0.25}
 """What members of bundles counted that did not say so."""
 WIDEST_SMOOTHING, NARROWEST_SMOOTHING = 10.0, 3.0
 SMOOTHING_ROWS = 350.0
+FEW_ROWS, FLOOR_OF_FEW = 1_000, 0.1
+"""With fewer training rows than these, the least range of a sensor, as a share of the usual one."""
 LEAST_FACTOR, MARGIN = 1.2, 4.5
 LAG_SHARE = 8
 
@@ -52,8 +54,10 @@ class SeriesRecipe:
         Rows in a window; never more than an eighth of the training rows.
     variance : float
         Share of the windows' variance that the principal components keep.
-    range_floor : float
-        Least range of a sensor, as a share of the median range of the sensors that move.
+    range_floor : float, optional
+        Least range of a sensor, as a share of the median range of the sensors that move, and 0 for none. It depends on
+        their units: too large, and a sensor is as good as not there; too small, and one that hardly moves raises false
+        alarms where few rows tell what it usually does. By default a tenth with less than 1,000 training rows, else 0.
     reach : float
         Scaled values are cut so many ranges outside the training range.
     folds : int
@@ -101,7 +105,7 @@ class SeriesRecipe:
     residuals: Residuals = "z"
     window: int = 32
     variance: float = 0.95
-    range_floor: float = 0.1
+    range_floor: float | None = None
     reach: float = 10.0
     folds: int = 5
     deviation_floor: float = 0.05
@@ -123,12 +127,12 @@ class SeriesRecipe:
             )
         check_least(self, 2, "window", "folds")
         check_least(self, 1, "trees", "lags")
-        for name in ("smoothing", "wait"):
+        for name in ("smoothing", "wait", "range_floor"):
             if getattr(self, name) is not None:
                 check_least(self, 0, name)
         check_interval(self, "(0, 1]", "variance")
         check_interval(self, "(0, 1)", "quantile")
-        for name in ("range_floor", "reach", "deviation_floor", "z_cap"):
+        for name in ("reach", "deviation_floor", "z_cap"):
             if not getattr(self, name) > 0:
                 raise SettingError(f"{name} must be above 0. Received: {name}={getattr(self, name)}.")
         if self.residuals not in get_args(Residuals):
@@ -168,14 +172,16 @@ class SeriesRecipe:
         return np.asarray(weights / weights.sum())
 
     def resolved(self, n_rows: int) -> SeriesRecipe:
-        """The same for so many training rows: with the smoothing that suits them, and lags of at most an eighth.
+        """The same for so many training rows: smoothing and floor that suit them, and lags of at most an eighth.
 
-        >>> SeriesRecipe().resolved(10_000).smoothing
-        3.5
+        >>> resolved = SeriesRecipe().resolved(10_000)
+        >>> resolved.smoothing, resolved.range_floor, SeriesRecipe().resolved(400).range_floor
+        (3.5, 0.0, 0.1)
         """
         suits = min(max(SMOOTHING_ROWS / math.sqrt(max(1, n_rows)), NARROWEST_SMOOTHING), WIDEST_SMOOTHING)
         smoothing = suits if self.smoothing is None else self.smoothing
-        return replace(self, smoothing=smoothing, lags=min(self.lags, max(1, n_rows // LAG_SHARE)))
+        floor = (FLOOR_OF_FEW if n_rows < FEW_ROWS else 0.0) if self.range_floor is None else self.range_floor
+        return replace(self, smoothing=smoothing, range_floor=floor, lags=min(self.lags, max(1, n_rows // LAG_SHARE)))
 
     def cautious(self, risk: Floats) -> Floats:
         """Risks of rows that were not learnt from, as those of normal rows of other days may be.
