@@ -19,6 +19,7 @@ from detector.errors import DataError
 from detector.persist.bundle import Scorer
 from detector.schema import Schema
 from pipelines.factory.detector import detector_of, sequence_detector_of
+from pipelines.factory.loud import loud_notes
 from pipelines.progress import percent
 
 if TYPE_CHECKING:
@@ -116,6 +117,10 @@ class Table:
     def left_out(self, detector: Any) -> list[str]:
         """What nothing is learnt from, each with why: columns that do not vary, of which another value is news."""
         return [f"{name} ({reason})" for name, reason in detector.scorer_.columns.dropped.items()]
+
+    def noticed(self, detector: Any) -> list[str]:  # noqa: ARG002 - as the others
+        """What else there is to say of the training: nothing."""
+        return []
 
     def waiting(self, scorer: Any) -> str | None:  # noqa: ARG002 - as the others
         """How long the service waits before it scores a row: not at all."""
@@ -227,9 +232,13 @@ class Sensors:
         """Never."""
         return False
 
-    def left_out(self, detector: Any) -> list[str]:
-        """What was noticed while fitting, such as an encoder that was not kept."""
-        return [message.rstrip(".") for message in detector.messages_]
+    def left_out(self, detector: Any) -> list[str]:  # noqa: ARG002 - as the others
+        """Nothing: a sensor that did not move in training is expected to stay so."""
+        return []
+
+    def noticed(self, detector: Any) -> list[str]:
+        """Such as an encoder that was not kept, or a stretch that makes a threshold high."""
+        return [*detector.messages_, *loud_notes(detector.loud_stretches_)]
 
     def waiting(self, scorer: Any) -> str | None:
         """How many later steps a reading's score hangs on; nothing where only earlier ones count."""

@@ -177,7 +177,11 @@ def _retrain(run: _Run) -> RetrainReport:
         challenger=name,
         rows=len(period.learn),
         metrics={} if found is None else found.metrics(),
-        notes=[*notes, *(note for note in (period.early, head_note(challenger), kept) if note is not None)],
+        notes=[
+            *notes,
+            *KINDS[config.kind].noticed(fitted.detector),
+            *(note for note in (period.early, head_note(challenger), kept) if note is not None),
+        ],
     )
 
 

@@ -108,7 +108,8 @@ def train(config: Config, *, now: datetime) -> TrainReport:
         prepared.engine.save(history_folder(config))
     trained = Trained(config, prepared, detector, reviewed, figures)
     waiting = kind.waiting(detector.scorer_)
-    notes = [*prepared.notes, *(text for text in (filtered, waiting) if text is not None)]
+    said = (filtered, *kind.noticed(detector), waiting)
+    notes = [*prepared.notes, *(text for text in said if text is not None)]
     content = _content(trained, notes, drift, now=now, started=started)
     logged, unsent = _publish(trained, content)
     return TrainReport(

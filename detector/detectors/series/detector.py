@@ -107,6 +107,9 @@ class SequenceDetector(OutlierMixin, BaseEstimator):  # type: ignore[misc]  # sc
         ``"<entity>: loss"`` and so on.
     messages_ : tuple of str
         What was noticed while fitting, such as that an encoder was not kept.
+    loud_stretches_ : tuple of LoudStretches
+        Of each model that has some, the few stretches of training that alone make its threshold twice as high or more:
+        a fault or a holiday that should not be learnt from, perhaps.
 
     Notes
     -----
@@ -303,6 +306,7 @@ class SequenceDetector(OutlierMixin, BaseEstimator):  # type: ignore[misc]  # sc
 
     def _report_messages(self, fitted: Mapping[Any, FittedSeries]) -> None:
         self.messages_ = tuple(found.message for found in fitted.values() if found.message)
+        self.loud_stretches_ = tuple(found.loud for found in fitted.values() if found.loud is not None)
         self.scorer_.metrics["messages"] = list(self.messages_)
         shared = self.scorer_.shared
         self.history_ = {

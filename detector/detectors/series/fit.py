@@ -15,6 +15,7 @@ from detector.arrays import Counts, Flags
 from detector.detectors.series.encoders import EncoderChoice
 from detector.detectors.series.groups import places_by_entity
 from detector.detectors.series.join import join_members
+from detector.detectors.series.loud_stretch import LoudStretches
 from detector.detectors.series.members import TrainingSeries, fit_members, silent
 from detector.detectors.series.model import SeriesModel
 from detector.detectors.series.planted import COPIES, Planted, plant, plant_other_times
@@ -49,11 +50,17 @@ class FittedSeries:
     - ``model``: the model.
     - ``history``: the neural encoder's training curves; empty without one.
     - ``message``: what the caller should know, such as that an encoder was not kept; or empty.
+    - ``loud``: the stretches of training that alone make the threshold high; ``None`` if none do.
     """
 
     model: SeriesModel
     history: dict[str, list[float]] = field(default_factory=dict)
     message: str = ""
+    loud: LoudStretches | None = None
+
+    def naming(self, own: TrainingSeries, entities: pd.Index | None) -> FittedSeries:
+        """The same, with the loud stretches' times and entities; ``entities`` are the names by code."""
+        return self if self.loud is None else replace(self, loud=self.loud.named(entities, own.times))
 
 
 def fit_scorer(
@@ -78,7 +85,9 @@ def fit_scorer(
     """
     series, training = training_series(rows, schema, sampling=sampling, shared=shared, group_by=group_by)
     fitted = {
-        entity: fit_series(own, recipe, encoder=encoder, random_state=random_state, on_step=on_step or silent)
+        entity: fit_series(own, recipe, encoder=encoder, random_state=random_state, on_step=on_step or silent).naming(
+            own, series.entities
+        )
         for entity, own in training.items()
     }
     scorer = SequenceScorer(
@@ -200,7 +209,8 @@ def fit_series(
     if rhythm is not None:
         found.facts |= {"period": rhythm.rhythm.name, "period_foretells": float(rhythm.gains.max())}
     kinds = [copy.kind for copy in planted]
-    return FittedSeries(join_members(series, [prepared, *copies], kinds, found), found.history, found.message)
+    model = join_members(series, [prepared, *copies], kinds, found)
+    return FittedSeries(model, found.history, found.message, found.loud)
 
 
 def rhythm_of(series: TrainingSeries, moving: NDArray[np.float32], recipe: SeriesRecipe) -> FoundRhythm | None:

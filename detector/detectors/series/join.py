@@ -11,6 +11,7 @@ import numpy as np
 from detector.arrays import Counts, Flags, Floats
 from detector.decide.calibrate import RISK_RESOLUTION, Calibrator
 from detector.decide.fuse import Fusion
+from detector.detectors.series.loud_stretch import find_loud_stretches
 from detector.detectors.series.members import FittedMembers, TrainingSeries, forest_baseline
 from detector.detectors.series.model import ModelledSeries, SeriesModel
 from detector.detectors.series.planted import learn_shares, separation
@@ -36,6 +37,7 @@ def join_members(
     """The model, calibrated on the rows that were scored by members that did not learn from them.
 
     ``rows`` are those, and copies with planted faults of those ``kinds``, from which comes what each member counts.
+    ``found`` gets the stretches that the threshold rests on.
     """
     prepared, recipe = rows[0], rows[0].recipe
     names = recipe.members
@@ -58,6 +60,8 @@ def join_members(
         shares = shares.astype(np.float64)
         facts = {f"separation_{name}": separation(faults[:, place], kind) for place, name in enumerate(names)}
     risk = z @ shares
+    steps = np.flatnonzero(scored)
+    found.loud = find_loud_stretches(risk, steps, series.codes[steps], recipe, length=prepared.length)
     n_sensors = series.values.shape[1]
     model = SeriesModel(
         recipe=recipe,

@@ -12,6 +12,7 @@ from sklearn.ensemble import IsolationForest
 
 from detector.arrays import Counts, Flags, Floats
 from detector.detectors.series.encoders import EncoderChoice, FittedEncoder
+from detector.detectors.series.loud_stretch import LoudStretches
 from detector.detectors.series.model import ModelledSeries
 from detector.detectors.series.prepared import Prepared, Spectra
 from detector.detectors.series.recipe import PHASE
@@ -66,7 +67,7 @@ class FittedMembers:
     - ``errors``, (n_rows, n_moving_sensors), or (n_rows, 1) for the forest: those of rows not learnt from; NaN where no
       usable window covers a row. First those of the rows, then those of each copy with planted faults.
     - ``pca``, ``network``, ``long``, ``spectra``, ``forecast``, ``forest``, ``phase``: see ``SeriesModel``.
-    - ``facts``, ``history``, ``message``: see ``FittedSeries``.
+    - ``facts``, ``history``, ``message``, ``loud``: see ``FittedSeries``.
     """
 
     errors: dict[str, list[Floats]]
@@ -80,6 +81,7 @@ class FittedMembers:
     facts: dict[str, Any] = field(default_factory=dict)
     history: dict[str, list[float]] = field(default_factory=dict)
     message: str = ""
+    loud: LoudStretches | None = None
 
 
 def silent(what: str, done: int, planned: int) -> None:
