@@ -68,5 +68,5 @@ def test_a_short_table_can_be_learnt_from_again(tmp_path):
     window = split(frame, config, now=now, engine=engine)
 
     assert len(window.learn) > 300
-    assert window.early is not None
-    assert window.early.endswith("their past is too short for the features.")
+    (note,) = window.notes
+    assert note.endswith("their past is too short for the features.")

@@ -167,7 +167,7 @@ def test_same_seed_gives_the_same_scores(
 
 @pytest.mark.usefixtures("undrawn")
 def test_sample_is_of_the_whole_file(tmp_path: Path, configure: Configure, payments: pd.DataFrame, seen: Seen) -> None:
-    """Of more rows than `train.rows` a random part is read; a quarantined row has its number in the file."""
+    """Of more rows than `train.rows` a random part is read, which is said; a quarantined row has its number."""
     table = payments.astype({"amount": object})
     table.loc[table.index % 2 == 1, "amount"] = "much"
 
@@ -176,6 +176,7 @@ def test_sample_is_of_the_whole_file(tmp_path: Path, configure: Configure, payme
 
     quarantine = pd.read_csv(report.quarantine)
     assert len(quarantine) + len(seen["review"]) + len(seen["fit"]) <= 300
+    assert f"Learnt from 300 rows drawn at random from {len(table):,}; `train.rows` sets how many" in str(report.notes)
     assert report.quarantined == len(quarantine) > 100
     assert quarantine["row"].max() > 1400
     assert (payments["transaction_id"][quarantine["row"]].to_numpy() == quarantine["transaction_id"]).all()

@@ -18,7 +18,7 @@ from detector.schema import Schema
 from pipelines.config import Config
 from pipelines.factory.detector import refuse_taken_names
 from pipelines.factory.gates import without_maintenance
-from pipelines.factory.kinds import KINDS
+from pipelines.factory.kinds import KINDS, drawn_note
 from pipelines.factory.labelled_set import LabelledSet, labelled_set_of, without
 from pipelines.features.burn_in import warm
 from pipelines.features.engine import FeatureEngine, statements_of
@@ -44,7 +44,7 @@ class TrainingPeriod:
     - ``since``, ``until``: the span of the rows learnt from, or "" where there is no time.
     - ``compare_days``: how many days the rows compared on span; 0 where there is no time.
     - ``labelled``: what a head learns from, of the rows before those compared on; the members do not learn from these.
-    - ``early``: what to say of rows that only a head learns from, because their past is too short.
+    - ``notes``: what to say of rows that are not learnt from, or by a head alone because their past is too short.
     """
 
     schema: Schema
@@ -57,7 +57,7 @@ class TrainingPeriod:
     until: str
     compare_days: float
     labelled: LabelledSet | None = None
-    early: str | None = None
+    notes: tuple[str, ...] = ()
 
     @property
     def span(self) -> str:
@@ -175,6 +175,7 @@ def split(
     believed = believed[first:]
     chosen = kind.sample(len(compare), MOST_COMPARED, config.random_state)
     compare, believed = compare.iloc[chosen], believed[chosen]
+    drawn = drawn_note(kind, len(learn), config.train.rows)
     learn = learn.iloc[kind.sample(len(learn), config.train.rows, config.random_state)]
     if len(learn) < 3:
         raise DataError(
@@ -186,8 +187,9 @@ def split(
     if schema.time is not None and len(compare):
         spanned = compare[schema.time].max() - compare[schema.time].min()
         days = max(spanned.total_seconds() / 86_400, 1 / 24)
+    notes = tuple(note for note in (early, drawn) if note is not None)
     return TrainingPeriod(
-        schema, learn, compare, frame, believed, len(cleaned.quarantine), since, until, days, labelled, early
+        schema, learn, compare, frame, believed, len(cleaned.quarantine), since, until, days, labelled, notes
     )
 
 

@@ -14,7 +14,7 @@ from detector.schema import Schema
 from pipelines.config import Config
 from pipelines.factory.detector import refuse_taken_names
 from pipelines.factory.gates import without_maintenance
-from pipelines.factory.kinds import KINDS
+from pipelines.factory.kinds import KINDS, drawn_note
 from pipelines.factory.labelled_set import LabelledSet, labelled_set_of, without
 from pipelines.factory.leakage import suspects_note, suspects_of
 from pipelines.factory.machines import some_machines
@@ -72,8 +72,15 @@ def prepare(config: Config, *, now: datetime) -> PreparedRows:
     """
     source, kind = some_machines(open_usable(config), config), KINDS[config.kind]
     engine = feature_engine_of(config, trained=False)
+    there = 0
     with progress("Reading", total=source.estimate()) as advance:
-        frame = kind.read(source, config, advance)
+
+        def count(rows: int) -> None:
+            nonlocal there
+            there += rows
+            advance(rows)
+
+        frame = kind.read(source, config, count)
     schema = kind.schema(frame, config)
     refuse_taken_names(schema)
     unmeasured = pd.DataFrame()
@@ -99,7 +106,14 @@ def prepare(config: Config, *, now: datetime) -> PreparedRows:
     rows, kept_apart = kind.split(rows, config, schema)
     labelled = labelled_set_of(usable.drop(index=kept_apart.index), config, schema, now=now, statements=statements)
     lost = _lost(cleaned, len(frame), quarantine)
-    notes = (early, idle, lost, _hindsight(usable, labelled, config, schema), unmatched)
+    notes = (
+        drawn_note(kind, there, config.train.rows),
+        early,
+        idle,
+        lost,
+        _hindsight(usable, labelled, config, schema),
+        unmatched,
+    )
     return PreparedRows(
         source=source,
         schema=schema,

@@ -180,7 +180,8 @@ def _retrain(run: _Run) -> RetrainReport:
         notes=[
             *notes,
             *KINDS[config.kind].noticed(fitted.detector),
-            *(note for note in (period.early, head_note(challenger), kept) if note is not None),
+            *period.notes,
+            *(note for note in (head_note(challenger), kept) if note is not None),
         ],
     )
 
