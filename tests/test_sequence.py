@@ -319,6 +319,15 @@ def test_one_row_is_no_series(timed: SequenceDetector) -> None:
             ask(readings(0))
 
 
+def test_series_of_which_no_row_can_be_read_says_why(timed: SequenceDetector) -> None:
+    """Times in another form than ISO 8601 were "no row", without the reason."""
+    rows = readings(100).assign(when="31.12.2025 23:59")
+
+    for ask in (small(schema=SCHEMA).fit, timed.risk, timed.judge):
+        with pytest.raises(DataError, match=r"n_samples = 0, and 100 that cannot: when: not a date \(100\)"):
+            ask(rows)
+
+
 def test_the_interval_is_that_of_the_training_rows(timed: SequenceDetector) -> None:
     """A window of eight minutes stays one: readings of another pace are refused, or leave gaps."""
     fast, slow = readings(100, 1), readings(100, 1)

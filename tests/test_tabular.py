@@ -133,6 +133,19 @@ def test_detector_refuses_too_few_rows(n_rows: int) -> None:
         swift(schema=Schema(numeric=("amount", "fee"))).fit(numbers(n_rows))
 
 
+def test_rows_that_cannot_be_read_are_told_with_the_reason() -> None:
+    """By ``left_out_`` after fitting, and by the error where too few are left: half of a table went without a word."""
+    rows = numbers(60).astype({"amount": object})
+    rows.loc[::2, "amount"] = "many"
+    detector = swift(schema=Schema(numeric=("amount", "fee")))
+
+    left = detector.fit(rows).left_out_
+
+    assert left.loc[left["reason"] == "amount: 'many' is not a number", "row"].tolist() == list(range(0, 60, 2))
+    with pytest.raises(DataError, match=r"n_samples = 2, and 2 that cannot: amount: not a number \(2\)"):
+        detector.fit(rows.head(4))
+
+
 def test_detector_learns_from_three_rows() -> None:
     """Not well, but without a fault."""
     assert np.isfinite(swift().fit(numbers(3)).risk(numbers(3))).all()

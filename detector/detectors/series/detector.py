@@ -183,7 +183,7 @@ class SequenceDetector(OutlierMixin, BaseEstimator):  # type: ignore[misc]  # sc
         choice = None
         if self.encoder is not None:
             choice = EncoderChoice(self.encoder, fall_back=self.fall_back, training=self.training)
-        rows = clean(self._frame(X, reset=True), self._schema).rows
+        rows = clean(self._frame(X, reset=True), self._schema).usable()
         self.scorer_, fitted = fit_scorer(
             rows,
             self._schema,
@@ -323,7 +323,7 @@ class SequenceDetector(OutlierMixin, BaseEstimator):  # type: ignore[misc]  # sc
     def _scored(self, X: Input) -> tuple[ScoredSeries, int]:
         scorer = self._fitted()
         frame = self._frame(X, reset=False)
-        return scorer.score_steps(clean(frame, self._schema, drop_duplicates=False).rows), len(frame)
+        return scorer.score_steps(clean(frame, self._schema, drop_duplicates=False).usable()), len(frame)
 
     def _frame(self, X: Input, *, reset: bool) -> pd.DataFrame:
         frame, schema = read_input(self, X, schema=self.schema, reset=reset)
