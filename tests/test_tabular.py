@@ -99,11 +99,11 @@ def test_contamination_is_the_share_of_training_rows_called_anomalous(contaminat
     assert (predicted == -1).mean() == pytest.approx(contamination, abs=0.005)
 
 
-@pytest.mark.parametrize("contamination", [0.0, -0.1, 0.51])
-def test_detector_refuses_a_contamination_that_is_no_minority(contamination: float) -> None:
-    """More anomalous rows than normal ones means nothing."""
+@pytest.mark.parametrize("contamination", [0.0, -0.1, 0.51, "auto", None])
+def test_detector_refuses_a_contamination_that_is_no_minority(contamination: Any) -> None:
+    """More anomalous rows than normal ones means nothing, nor does what is no number."""
     with pytest.raises(
-        SettingError, match=rf"contamination must lie in \(0, 0.5\]. Received: contamination={contamination}"
+        SettingError, match=rf"contamination must lie in \(0, 0.5\]. Received: contamination={contamination!r}"
     ):
         swift(contamination=contamination).fit(numbers())
 
@@ -114,6 +114,8 @@ def test_detector_checks_its_settings_when_fitted() -> None:
 
     with pytest.raises(SettingError, match="trees must be at least 1"):
         detector.fit(numbers())
+    with pytest.raises(SettingError, match=r"schema must be a Schema. Received: schema=\{'numeric': \['amount'\]\}"):
+        swift(schema={"numeric": ["amount"]}).fit(numbers())
 
 
 @pytest.mark.parametrize(

@@ -15,7 +15,7 @@ from sklearn.base import BaseEstimator, OutlierMixin
 from sklearn.exceptions import NotFittedError
 
 from detector.arrays import Floats
-from detector.checks import check_interval
+from detector.checks import check_interval, check_kind
 from detector.cleaning.clean import clean
 from detector.decide.policy import Policy
 from detector.detectors.series.encoders import EncoderChoice
@@ -290,6 +290,8 @@ class SequenceDetector(OutlierMixin, BaseEstimator):  # type: ignore[misc]  # sc
             if (value := getattr(self, name)) not in known:
                 raise SettingError(f"SequenceDetector knows no {name}={value!r}. {nearest(str(value), known)}")
         check_interval(self, "(0, 0.5]", "contamination")
+        check_kind(self, Schema, "schema")
+        check_kind(self, Sampling, "sampling")
         if not self.shares_one_model and (self.schema is None or self.schema.entity is None):
             raise SettingError(
                 "models='entity' needs a schema that names the entity column. Name it, or share a model."

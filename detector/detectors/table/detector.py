@@ -14,7 +14,7 @@ from sklearn.exceptions import NotFittedError
 from sklearn.utils.validation import validate_data
 
 from detector.arrays import Flags, Floats
-from detector.checks import check_interval
+from detector.checks import check_interval, check_kind
 from detector.cleaning.clean import clean
 from detector.decide.policy import Policy
 from detector.detectors.table.fit import assemble
@@ -160,6 +160,8 @@ class TabularDetector(OutlierMixin, BaseEstimator):  # type: ignore[misc]  # sci
         settings = {field.name: getattr(self, field.name) for field in fields(Recipe)}
         recipe = Recipe(**settings | {"autoencoder": self.autoencoder or TableAutoencoder()})
         check_interval(self, "(0, 0.5]", "contamination")
+        check_kind(self, Schema, "schema")
+        check_kind(self, Filters, "filters")
         frame = self._frame(X, reset=True)
         schema = self._schema
         cleaned = clean(frame, schema)
