@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from numbers import Real
+from zoneinfo import available_timezones
+
 from detector.errors import SettingError
 
 
 def check_least(settings: object, least: int, *names: str) -> None:
-    """Refuse numbers that are too small.
+    """Refuse numbers that are too small, and what is no number.
 
     >>> from types import SimpleNamespace
     >>> check_least(SimpleNamespace(trees=0), 1, "trees")
@@ -14,12 +17,13 @@ def check_least(settings: object, least: int, *names: str) -> None:
     detector.errors.SettingError: trees must be at least 1. Received: trees=0.
     """
     for name in names:
-        if not (value := getattr(settings, name)) >= least:
+        value = getattr(settings, name)
+        if not (isinstance(value, Real) and float(value) >= least):
             raise SettingError(f"{name} must be at least {least}. Received: {name}={value!r}.")
 
 
 def check_interval(settings: object, interval: str, *names: str) -> None:
-    """Refuse numbers outside an interval, written as in mathematics.
+    """Refuse numbers outside an interval, written as in mathematics, and what is no number.
 
     >>> from types import SimpleNamespace
     >>> check_interval(SimpleNamespace(share=1.0), "[0, 1)", "share")
@@ -30,8 +34,9 @@ def check_interval(settings: object, interval: str, *names: str) -> None:
     is_open = interval.startswith("(") and interval.endswith(")")
     for name in names:
         value = getattr(settings, name)
-        after = value >= float(low) if interval.startswith("[") else value > float(low)
-        before = value <= float(high) if interval.endswith("]") else value < float(high)
+        number = float(value) if isinstance(value, Real) else float("nan")
+        after = number >= float(low) if interval.startswith("[") else number > float(low)
+        before = number <= float(high) if interval.endswith("]") else number < float(high)
         if not (after and before):
             where = f"between {low} and {high}" if is_open else f"in {interval}"
             raise SettingError(f"{name} must lie {where}. Received: {name}={value!r}.")
@@ -47,3 +52,28 @@ def one_of(name: str, value: object, known: tuple[str, ...]) -> None:
     """
     if value not in known:
         raise SettingError(f"{name} must be one of {', '.join(known)}. Received: {name}={value!r}.")
+
+
+def check_zone(name: str, value: str) -> None:
+    """Refuse a time zone that nobody knows.
+
+    >>> check_zone("timezone", "Mars")
+    Traceback (most recent call last):
+    detector.errors.SettingError: timezone must name a time zone, such as Europe/Berlin. Received: timezone='Mars'.
+    """
+    if value not in available_timezones():
+        raise SettingError(f"{name} must name a time zone, such as Europe/Berlin. Received: {name}={value!r}.")
+
+
+def check_kind(settings: object, kind: type, *names: str) -> None:
+    """Refuse what is of another kind, and not None.
+
+    >>> from types import SimpleNamespace
+    >>> check_kind(SimpleNamespace(share="half"), float, "share")
+    Traceback (most recent call last):
+    detector.errors.SettingError: share must be a float. Received: share='half'.
+    """
+    for name in names:
+        value = getattr(settings, name)
+        if value is not None and not isinstance(value, kind):
+            raise SettingError(f"{name} must be a {kind.__name__}. Received: {name}={value!r}.")

@@ -38,6 +38,24 @@ def test_training_survives_an_absurd_value(usual: str, absurd: tuple[float, ...]
     assert risk[1] > risk[0]
 
 
+def test_an_event_of_an_absurd_reading_is_told() -> None:
+    """Its square is no number, which was a warning; it is written in powers of ten."""
+    rng = np.random.default_rng(0)
+    rows = pd.DataFrame(
+        {"when": pd.date_range("2026-01-01", periods=ROWS, freq="min"), "heat": rng.normal(40, 1, ROWS)}
+    )
+    detector = SequenceDetector(
+        schema=Schema(time="when", numeric=("heat",)), members=("reconstruction",), window=8, smoothing=0.0
+    ).fit(rows)
+    rows.loc[200, "heat"] = 1e300
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        events = detector.judge(rows).events
+
+    assert events["text"].str.contains("heat up to 1e+300", regex=False).any()
+
+
 def test_centre_and_scale_of_huge_numbers_are_those_of_small_ones() -> None:
     """Scaled down and up again; sums and squares of such numbers would be none."""
     small = np.random.default_rng(1).normal(5, 1, (200, 1))

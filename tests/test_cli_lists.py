@@ -168,6 +168,9 @@ def test_arguments_behind_the_configuration_need_none() -> None:
     jobs = {job["job"]: job["next"] for job in json.loads(run("jobs list --json").stdout)["jobs"]}
     assert (jobs["retrain"], jobs["drift"]) == ("paused", "paused")
 
+    for key in ("2026/17", "amount / 2 > 1"):
+        assert f"There is no alert {key!r}" in run("alerts show", key).output
+
     misspelt = run("doctor paymnets")
 
     assert misspelt.exit_code == 2

@@ -172,6 +172,27 @@ def test_truth_among_the_features(tmp_path: Path, frame: pd.DataFrame) -> None:
     assert "the feature 'fraud' looks like the known truth > Set `label: fraud`" in found(checks, "columns.label")
 
 
+def test_rules_that_fit_no_column_and_lists_that_are_not_there(tmp_path: Path, frame: pd.DataFrame) -> None:
+    """Both are found before a training, and not once rows are to be scored; features count as columns."""
+    conditions = {"typed": "amuont > 5", "past": "amount_ratio_30d_by_card > 5", "open": "amount >"}
+    config = config_for(
+        tmp_path,
+        frame,
+        rules=[{"name": name, "when": when, "state": "live"} for name, when in conditions.items()],
+        lists={"stolen": {"path": "stolen.txt"}, "mine": {"values": ["7"]}},
+        features={"history": ["ratio of amount by card over 30d"]},
+    )
+
+    checks = examine(config)
+
+    problems = found(checks, "rules", "problem")
+    assert "'typed': There is no column 'amuont' for rules. Did you mean 'amount'?" in problems
+    assert "'open': The rule is no condition" in problems
+    assert found(checks, "rules", "ok").startswith("1 rule can be read")
+    assert "The list 'stolen' cannot be read" in found(checks, "lists", "problem")
+    assert found(checks, "lists", "ok").startswith("'mine': 1 value")
+
+
 def test_source_that_is_not_there(tmp_path: Path) -> None:
     """Without a source the rest is still checked."""
     (tmp_path / "data.tsv").write_text("x")

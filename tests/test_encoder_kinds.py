@@ -22,7 +22,7 @@ from detector.encoders.spectrogram import spectrograms
 from detector.encoders.tokens import TokenAutoencoder
 from detector.encoders.transformer import TransformerAutoencoder
 from detector.encoders.variational import VariationalAutoencoder
-from detector.encoders.vocabulary import Vocabulary
+from detector.encoders.vocabulary import Vocabulary, check_sequences
 from detector.errors import DataError, SettingError, ShapeError
 from detector.training.loop import keras_session
 from tests.encoder_homes import BRIEF, HOMES, at_home, fast, fresh, indicators, share_wrong
@@ -270,6 +270,12 @@ def test_unknown_token_costs_dearly_and_is_never_answered() -> None:
 
     assert odd < usual - 1
     assert 999 not in at_home("tokens").reconstruct([[100, 999, 102]])[0]
+
+
+def test_words_and_numbers_of_numpy_are_tokens() -> None:
+    """As arrays hold them and draws give them; words of NumPy were refused."""
+    for tokens in (["tea", "milk"], [7, 8]):
+        assert check_sequences(np.array([tokens])) == [tokens]
 
 
 def test_empty_and_long_sequences_follow_the_policy() -> None:

@@ -20,7 +20,7 @@ from pipelines.config.formats import FormatSection
 from pipelines.doctor.formats import propose
 from pipelines.scoring.one_off import score
 from pipelines.sources import open_source
-from pipelines.sources.formats import as_written, events_with_formats, read_form
+from pipelines.sources.formats import as_written, events_with_formats, frame_with_formats, read_form
 from pipelines.training.train import train
 from tests.service_sites import score as score_new
 
@@ -198,6 +198,34 @@ def test_missing_values_stay_missing() -> None:
 
         assert not misfit.any()
         assert read.fillna("").tolist() == ["", "NA", "", " null "]
+
+
+@pytest.mark.parametrize(
+    ("form", "given", "read"),
+    [
+        ({"thousands": ".", "decimal": ","}, ["1.234,5", 2.5, None], ["1234.5", 2.5, None]),
+        ({"date": "milliseconds"}, [1785758400000, "1785758400000"], ["2026-08-03T12:00:00.000000"] * 2),
+        (
+            {"date": "day first"},
+            ["03.08.2026", dt.date(2026, 8, 3)],
+            ["2026-08-03T00:00:00.000000", dt.date(2026, 8, 3)],
+        ),
+        (
+            {"timezone": "Europe/Berlin"},
+            ["2026-08-03 14:00", NOON + dt.timedelta(hours=2)],
+            ["2026-08-03T12:00:00.000000Z"] * 2,
+        ),
+    ],
+)
+def test_a_column_of_text_and_other_values_is_read_value_by_value(
+    form: dict[str, Any], given: list[Any], read: list[Any]
+) -> None:
+    """Messages and sheets have both in one column; such a batch ended in an error of Arrow."""
+    frame = pd.DataFrame({"value": given}, index=[7] * len(given), dtype=object)
+
+    found = frame_with_formats(frame, {"value": FormatSection(**form)})
+
+    assert found["value"].tolist() == read
 
 
 @pytest.mark.parametrize("place", ["csv", "parquet", "sql"])

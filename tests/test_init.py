@@ -184,7 +184,7 @@ def test_a_missing_value_is_no_other_value(missing: str | None) -> None:
 
     choices = {choice.column: choice for choice in proposal_of(frame).choices}
 
-    assert (choices["cores"].part, choices["cores"].why) == ("ignore", "it is always '8'")
+    assert (choices["cores"].part, choices["cores"].why) == ("ignore", "it is missing or '8'")
     assert (choices["host"].part, choices["host"].why) == ("ignore", "it is always missing")
 
 

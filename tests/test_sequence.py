@@ -319,6 +319,27 @@ def test_one_row_is_no_series(timed: SequenceDetector) -> None:
             ask(readings(0))
 
 
+def test_a_spike_in_noise_is_found_by_short_windows() -> None:
+    """Components that rebuilt whatever came counted alone, so that no risk was above 0."""
+    values = np.random.default_rng(0).normal(40, 1, (400, 1))
+    detector = SequenceDetector(window=8).fit(values)
+    values[200] = 100
+
+    risk = detector.risk(values)
+
+    assert abs(int(np.argmax(risk)) - 200) < 8
+    assert risk[200] > detector.threshold_
+
+
+def test_series_of_which_no_row_can_be_read_says_why(timed: SequenceDetector) -> None:
+    """Times in another form than ISO 8601 were "no row", without the reason."""
+    rows = readings(100).assign(when="31.12.2025 23:59")
+
+    for ask in (small(schema=SCHEMA).fit, timed.risk, timed.judge):
+        with pytest.raises(DataError, match=r"n_samples = 0, and 100 that cannot: when: not a date \(100\)"):
+            ask(rows)
+
+
 def test_the_interval_is_that_of_the_training_rows(timed: SequenceDetector) -> None:
     """A window of eight minutes stays one: readings of another pace are refused, or leave gaps."""
     fast, slow = readings(100, 1), readings(100, 1)
@@ -338,6 +359,8 @@ def test_the_interval_is_that_of_the_training_rows(timed: SequenceDetector) -> N
         ({"quantile": 1.0}, SettingError, "quantile must lie between 0 and 1. Received: quantile=1.0"),
         ({"contamination": 0.6}, SettingError, r"contamination must lie in \(0, 0.5\]. Received: contamination=0.6"),
         ({"window": 1}, SettingError, "window must be at least 2"),
+        ({"window": "1h"}, SettingError, "window must be at least 2. Received: window='1h'"),
+        ({"timezone": "Mars"}, SettingError, "timezone must name a time zone, such as Europe/Berlin"),
         ({"models": "entity"}, SettingError, "needs a schema that names the entity column"),
         ({"schema": Schema(numeric=("heat",), categorical=("mode",))}, SchemaError, r"lists \['mode'\] as text"),
     ],

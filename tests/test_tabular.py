@@ -99,11 +99,11 @@ def test_contamination_is_the_share_of_training_rows_called_anomalous(contaminat
     assert (predicted == -1).mean() == pytest.approx(contamination, abs=0.005)
 
 
-@pytest.mark.parametrize("contamination", [0.0, -0.1, 0.51])
-def test_detector_refuses_a_contamination_that_is_no_minority(contamination: float) -> None:
-    """More anomalous rows than normal ones means nothing."""
+@pytest.mark.parametrize("contamination", [0.0, -0.1, 0.51, "auto", None])
+def test_detector_refuses_a_contamination_that_is_no_minority(contamination: Any) -> None:
+    """More anomalous rows than normal ones means nothing, nor does what is no number."""
     with pytest.raises(
-        SettingError, match=rf"contamination must lie in \(0, 0.5\]. Received: contamination={contamination}"
+        SettingError, match=rf"contamination must lie in \(0, 0.5\]. Received: contamination={contamination!r}"
     ):
         swift(contamination=contamination).fit(numbers())
 
@@ -114,6 +114,8 @@ def test_detector_checks_its_settings_when_fitted() -> None:
 
     with pytest.raises(SettingError, match="trees must be at least 1"):
         detector.fit(numbers())
+    with pytest.raises(SettingError, match=r"schema must be a Schema. Received: schema=\{'numeric': \['amount'\]\}"):
+        swift(schema={"numeric": ["amount"]}).fit(numbers())
 
 
 @pytest.mark.parametrize(
@@ -131,6 +133,19 @@ def test_detector_refuses_too_few_rows(n_rows: int) -> None:
     """Two to learn from and one to calibrate on."""
     with pytest.raises(DataError, match=f"at least 3 usable rows.*n_samples = {n_rows}. Give more rows"):
         swift(schema=Schema(numeric=("amount", "fee"))).fit(numbers(n_rows))
+
+
+def test_rows_that_cannot_be_read_are_told_with_the_reason() -> None:
+    """By ``left_out_`` after fitting, and by the error where too few are left: half of a table went without a word."""
+    rows = numbers(60).astype({"amount": object})
+    rows.loc[::2, "amount"] = "many"
+    detector = swift(schema=Schema(numeric=("amount", "fee")))
+
+    left = detector.fit(rows).left_out_
+
+    assert left.loc[left["reason"] == "amount: 'many' is not a number", "row"].tolist() == list(range(0, 60, 2))
+    with pytest.raises(DataError, match=r"n_samples = 2, and 2 that cannot: amount: not a number \(2\)"):
+        detector.fit(rows.head(4))
 
 
 def test_detector_learns_from_three_rows() -> None:

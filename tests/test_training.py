@@ -83,8 +83,11 @@ def test_training_refuses_shares_outside_zero_and_one(name: str, share: float) -
         ({"momentum": 1.0}, r"momentum must lie in \[0, 1\). Received: momentum=1.0"),
         ({"warmup": -0.1}, r"warmup must lie in \[0, 1\). Received: warmup=-0.1"),
         ({"decay": 1.0}, "decay must lie between 0 and 1. Received: decay=1.0"),
-        ({"weight_decay": -1.0}, "weight_decay must not be negative. Received: weight_decay=-1.0"),
-        ({"clip": float("nan")}, "clip must not be negative. Received: clip=nan"),
+        ({"weight_decay": -1.0}, "weight_decay must be at least 0. Received: weight_decay=-1.0"),
+        ({"clip": float("nan")}, "clip must be at least 0. Received: clip=nan"),
+        ({"clip": None}, "clip must be at least 0. Received: clip=None"),
+        ({"epochs": "3"}, "epochs must be at least 1. Received: epochs='3'"),
+        ({"learning_rate": "auto"}, "learning_rate must be positive. Received: learning_rate='auto'"),
         ({"optimiser": "adm"}, "optimiser must be one of adam, adamw, rmsprop, sgd. Received: optimiser='adm'"),
         (
             {"schedule": "linear"},

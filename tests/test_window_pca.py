@@ -113,6 +113,19 @@ def test_components_keep_the_share_of_variance() -> None:
     assert few.noise > 0
 
 
+@pytest.mark.parametrize("still", [0, 1])
+def test_noise_is_not_rebuilt_whole(still: int) -> None:
+    """With as many components as readings that vary, every fault was rebuilt, and nothing was ever found."""
+    noise = np.random.default_rng(0).normal(size=(500, 1))
+    laid = lay(np.column_stack([noise, np.ones((500, still))]))
+    faults = np.eye(8 * (1 + still), dtype=np.float32)[:: 1 + still] * 30
+
+    model = WindowPCA.fit(laid, laid.whole, variance=1.0)
+
+    assert model.code == 7
+    assert np.abs(model.rebuild(faults) - faults).max() > 1
+
+
 @pytest.mark.parametrize("n", [12, 60])
 def test_few_and_many_windows_give_the_same_components(n: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """The small matrix of products between windows has the same spectrum as the large one."""

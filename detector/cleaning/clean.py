@@ -47,6 +47,24 @@ class Cleaned:
         """
         return dict(sorted(self.counts.items(), key=lambda item: -item[1]))
 
+    def usable(self, least: int = 1) -> pd.DataFrame:
+        """The rows that can be scored.
+
+        Raises ``DataError`` that says why the others cannot, if there are fewer than ``least``.
+
+        >>> clean(pd.DataFrame({"amount": ["x", None]}), Schema(numeric=("amount",))).usable(2)
+        Traceback (most recent call last):
+        detector.errors.DataError: Expected at least 2 rows that can be read; received n_samples = 1, and 1 that cannot:
+        amount: not a number (1).
+        """
+        if len(self.rows) < least and self.counts:
+            why = "; ".join(f"{reason} ({count:,})" for reason, count in self.reasons().items())
+            raise DataError(
+                f"Expected at least {least} row{'' if least == 1 else 's'} that can be read; received n_samples = "
+                f"{len(self.rows)}, and {len(self.quarantine):,} that cannot: {why}."
+            )
+        return self.rows
+
 
 def clean(
     frame: pd.DataFrame,

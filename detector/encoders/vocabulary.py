@@ -119,4 +119,4 @@ def _tokens(row: Any, at: int) -> list[Any]:
         raise DataError(
             f"Expected a list of tokens in row {at}, received {row!r}. A single sequence goes into a list of its own."
         )
-    return [int(token) if isinstance(token, np.integer) else token for token in row]
+    return [token.item() if isinstance(token, np.integer | np.str_) else token for token in row]

@@ -17,6 +17,8 @@ from detector.errors import SettingError
 LEAST_SHARE = 0.02
 RULE = "rule "
 WEEKDAYS = ("Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday", "Sunday")
+LEAST_POWER = 1e21
+"""From here on numbers are written in powers of ten: nobody reads so many digits."""
 GROUPED_FROM, WHOLE_GROUPED_FROM = 1_000, 10_000
 """From here on numbers have their thousands apart; whole ones later, as years and short codes are whole numbers."""
 LEAST_GROUPED_READING, MOST_GROUPED_READING = 999.5, 1e12
@@ -173,8 +175,8 @@ def most_telling(reasons: Sequence[Reason], top: int) -> list[Reason]:
 def number(value: float, decimals: int) -> str:
     """An observed number with the digits its column is written with, and large ones with their thousands apart.
 
-    >>> number(2950.0, 2), number(2024, 0), number(12024, 0), number(float("nan"), 2)
-    ('2,950.00', '2024', '12,024', 'missing')
+    >>> number(2950.0, 2), number(2024, 0), number(12024, 0), number(1e300, 2), number(float("nan"), 2)
+    ('2,950.00', '2024', '12,024', '1e+300', 'missing')
     """
     return "missing" if math.isnan(value) else _grouped(value, decimals)
 
@@ -205,6 +207,8 @@ def about(value: float, decimals: int) -> str:
 
 
 def _grouped(value: float, decimals: int) -> str:
+    if abs(value) >= LEAST_POWER:
+        return f"{value:.4g}"
     large = abs(value) >= (GROUPED_FROM if decimals else WHOLE_GROUPED_FROM)
     return f"{value:,.{decimals}f}" if large else f"{value:.{decimals}f}"
 

@@ -46,6 +46,8 @@ class WindowPCA:
     def fit(cls, laid: LaidWindows, chosen: Flags, *, variance: float) -> Self:
         """Keep the fewest components that hold a share of the variance, at most a quarter as many as windows chosen.
 
+        They are fewer than the readings of a window that vary: with as many, whatever comes would be rebuilt.
+
         Raises ``DataError`` if there are fewer than 2 windows.
 
         >>> wave = np.sin(np.arange(400.0) / 5)[:, None] * [1.0, 3.0]
@@ -67,6 +69,9 @@ class WindowPCA:
         kept = np.cumsum(found)
         real = max(1, int((found > found[0] * len(found) * np.finfo(np.float64).eps).sum()))  # the rest is rounding
         k = min(int(np.searchsorted(kept, variance * kept[-1])) + 1, max(1, n // CODE_SHARE), real)
+        if scatter is not None:
+            spread = np.diag(scatter)
+            k = min(k, max(1, int((spread > spread.max() * len(spread) * np.finfo(np.float64).eps).sum()) - 1))
         left_out = max(float(found[k:].sum()) / (n * max(1, len(centre) - k)), TINY)
         return cls(
             np.asarray(centre, dtype=np.float32),

@@ -5,10 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Literal, get_args
-from zoneinfo import available_timezones
 
 import pandas as pd
 
+from detector.checks import check_zone
 from detector.errors import SettingError, nearest
 
 Align = Literal["steps", "mean", "last"]
@@ -75,8 +75,8 @@ class Sampling:
             raise SettingError(f"Sampling expected a limit of at least 0 steps. Received: limit={self.limit}.")
         if not 0 <= self.jitter <= 1:
             raise SettingError(f"Sampling expected a jitter of 0 to 1 intervals. Received: jitter={self.jitter}.")
-        if self.clock is not None and self.clock not in available_timezones():
-            raise SettingError(f"Sampling knows no clock={self.clock!r}. Name a time zone, such as Europe/Berlin.")
+        if self.clock is not None:
+            check_zone("clock", self.clock)
         _ = self.interval
 
     @property

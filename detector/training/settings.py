@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from numbers import Real
 
 from detector.checks import check_interval, check_least, one_of
 from detector.errors import SettingError
@@ -82,13 +83,11 @@ class Training:
 
     def __post_init__(self) -> None:
         check_least(self, 1, "epochs", "max_steps", "batch_size", "least_steps", "patience", "plateau_patience")
-        if not self.learning_rate > 0:
-            raise SettingError(f"learning_rate must be positive. Received: learning_rate={self.learning_rate}.")
+        if not (isinstance(self.learning_rate, Real) and self.learning_rate > 0):
+            raise SettingError(f"learning_rate must be positive. Received: learning_rate={self.learning_rate!r}.")
         check_interval(self, "[0, 1)", "trim", "holdout", "momentum", "warmup")
         check_interval(self, "(0, 1)", "decay")
-        for name in ("weight_decay", "clip"):
-            if not getattr(self, name) >= 0:
-                raise SettingError(f"{name} must not be negative. Received: {name}={getattr(self, name)}.")
+        check_least(self, 0, "weight_decay", "clip")
         one_of("optimiser", self.optimiser, OPTIMISERS)
         one_of("schedule", self.schedule, SCHEDULES)
 

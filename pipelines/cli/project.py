@@ -56,5 +56,6 @@ class Commands(typer.Typer):
 
 
 def _is_place(text: str) -> bool:
-    """Whether an argument can only be a file or a folder."""
-    return os.sep in text or text.endswith((".yaml", ".yml")) or Path(text).exists()
+    """Whether an argument can only be a file or a folder; keys such as 2026/17 and rules such as a / b > 1 are none."""
+    is_below = os.sep in text and Path(Path(text).parts[0]).exists()
+    return is_below or text.endswith((".yaml", ".yml")) or Path(text).exists()

@@ -19,6 +19,7 @@ from pipelines.doctor.likeness import check_likeness
 from pipelines.doctor.narrow_sensors import check_narrow_sensors
 from pipelines.doctor.places import check_bundle, check_output, check_secrets, check_tracking
 from pipelines.doctor.repeats import SCAN_ROWS, check_repeats
+from pipelines.doctor.rules import check_rules
 from pipelines.doctor.training import check_labels, check_training
 from pipelines.factory.kinds import KINDS
 from pipelines.factory.machines import some_machines
@@ -64,6 +65,7 @@ def examine(config: Config, *, rows: int = SAMPLE_ROWS, now: datetime | None = N
         checks.extend(check_training(config, source, frame))
         checks.extend(check_first_run(config, frame, now=now))
         checks.extend(check_repeats(config))
+        checks.extend(check_rules(config, frame))
     checks.extend(_policy(config, total))
     checks.extend(check_output(config))
     checks.append(check_bundle(config))

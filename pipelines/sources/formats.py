@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from datetime import datetime
 from functools import partial
 from typing import Any
 
@@ -19,6 +20,8 @@ from pipelines.sources.arrow import to_frame
 
 PER_SECOND = {"seconds": 1, "milliseconds": 1_000, "microseconds": 1_000_000, "nanoseconds": 1_000_000_000}
 YEARS = (-62_135_596_800_000_000, 253_402_300_799_000_000)  # the years 1 to 9999, in microseconds
+MIXED = ("mixed", "mixed-integer", "date")
+"""What pandas calls a column of objects that may be of several kinds, which Arrow has no type for."""
 _SEPARATORS = {",": ",", ".": r"\.", " ": "[ \u00a0\u202f]", "'": "['’]"}
 _ISO = r"[0-9]{4}-[0-9]{2}-[0-9]{2}.*"
 _ISO_TEXT = "%Y-%m-%dT%H:%M:%S.%f"
@@ -58,9 +61,16 @@ def with_formats(table: pa.Table, formats: Mapping[str, FormatSection]) -> pa.Ta
 
 
 def frame_with_formats(frame: pd.DataFrame, formats: Mapping[str, FormatSection]) -> pd.DataFrame:
-    """The same for a frame."""
+    """The same for a frame, whose columns may hold text and numbers at once, as JSON and sheets have them.
+
+    >>> frame = pd.DataFrame({"amount": ["1.234,5", 1.5, None]}, dtype=object)
+    >>> frame_with_formats(frame, {"amount": FormatSection(thousands=".", decimal=",")})["amount"].tolist()
+    ['1234.5', 1.5, None]
+    """
     names = [name for name in formats if name in frame.columns]
-    if not names:
+    mixed = [name for name in names if pd.api.types.infer_dtype(frame[name]) in MIXED]
+    frame = events_with_formats(frame, {name: formats[name] for name in mixed})
+    if not (names := [name for name in names if name not in mixed]):
         return frame
     table = with_formats(pa.Table.from_pandas(frame[names], preserve_index=False), formats)
     return frame.assign(**{name: to_frame(table.select([name]), frame.index)[name] for name in names})
@@ -82,12 +92,13 @@ def events_with_formats(events: pd.DataFrame, formats: Mapping[str, FormatSectio
         chosen = column.map(partial(needs_form, form=form)).to_numpy(dtype=bool)
         if chosen.any():
             text = column[chosen].map(str).to_frame(name)
-            changed[name] = column.mask(chosen, frame_with_formats(text, {name: form})[name].astype(object))
+            changed[name] = column.copy()
+            changed[name][chosen] = frame_with_formats(text, {name: form})[name].astype(object).to_numpy()
     return events.assign(**changed)
 
 
 def needs_form(value: Any, form: FormatSection) -> bool:
-    """Whether a value of JSON is read by the declared form: text is, and whole numbers that count from 1970.
+    """Whether a value is read by the declared form: text is, numbers that count from 1970, and a clock's times.
 
     >>> [needs_form(each, FormatSection(decimal=",")) for each in ("12,5", 12.5, None)]
     [True, False, False]
@@ -98,6 +109,8 @@ def needs_form(value: Any, form: FormatSection) -> bool:
         if form.timezone is not None and re.fullmatch(_ZONE, value) is None:
             return True
         return not form.is_date or (form.date or "").startswith("%Y") or re.fullmatch(MOMENT, value) is None
+    if isinstance(value, datetime):
+        return form.timezone is not None and value is not pd.NaT and value.tzinfo is None
     return form.date in PER_SECOND and isinstance(value, (int, float)) and not isinstance(value, bool)
 
 

@@ -102,10 +102,12 @@ def course_of(looked: EventReadings, partners: dict[int, tuple[Floats, float]]) 
         return SensorCourse("stuck", first, first, last)
     if (held := _stuck(looked)) is not None:
         return held
-    size = deviation * np.abs(deviation)
+    largest = float(np.abs(deviation).max())
+    share = deviation / largest if largest > 0 else deviation  # the square of a reading may be more than a float holds
+    size = share * np.abs(share)
     total = float(np.abs(size).sum())
     leaning = float(size.sum()) / total if total > 0 else 0.0
-    side, is_clear = (1 if leaning >= 0 else -1), float(np.abs(deviation).max()) > CLEARLY * looked.gap
+    side, is_clear = (1 if leaning >= 0 else -1), largest > CLEARLY * looked.gap
     above, below = looked.beyond.max(initial=0.0), -looked.beyond.min(initial=0.0)
     if max(above, below) > OUT_OF_RANGE and min(above, below) < HALF * max(above, below):
         return _to_one_side(looked, deviation, 1 if above > below else -1)

@@ -15,7 +15,7 @@ from sklearn.base import BaseEstimator, OutlierMixin
 from sklearn.exceptions import NotFittedError
 
 from detector.arrays import Floats
-from detector.checks import check_interval
+from detector.checks import check_interval, check_kind
 from detector.cleaning.clean import clean
 from detector.decide.policy import Policy
 from detector.detectors.series.encoders import EncoderChoice
@@ -186,7 +186,7 @@ class SequenceDetector(OutlierMixin, BaseEstimator):  # type: ignore[misc]  # sc
         choice = None
         if self.encoder is not None:
             choice = EncoderChoice(self.encoder, fall_back=self.fall_back, training=self.training)
-        rows = clean(self._frame(X, reset=True), self._schema).rows
+        rows = clean(self._frame(X, reset=True), self._schema).usable()
         self.scorer_, fitted = fit_scorer(
             rows,
             self._schema,
@@ -293,6 +293,8 @@ class SequenceDetector(OutlierMixin, BaseEstimator):  # type: ignore[misc]  # sc
             if (value := getattr(self, name)) not in known:
                 raise SettingError(f"SequenceDetector knows no {name}={value!r}. {nearest(str(value), known)}")
         check_interval(self, "(0, 0.5]", "contamination")
+        check_kind(self, Schema, "schema")
+        check_kind(self, Sampling, "sampling")
         if not self.shares_one_model and (self.schema is None or self.schema.entity is None):
             raise SettingError(
                 "models='entity' needs a schema that names the entity column. Name it, or share a model."
@@ -327,7 +329,7 @@ class SequenceDetector(OutlierMixin, BaseEstimator):  # type: ignore[misc]  # sc
     def _scored(self, X: Input) -> tuple[ScoredSeries, int]:
         scorer = self._fitted()
         frame = self._frame(X, reset=False)
-        return scorer.score_steps(clean(frame, self._schema, drop_duplicates=False).rows), len(frame)
+        return scorer.score_steps(clean(frame, self._schema, drop_duplicates=False).usable()), len(frame)
 
     def _frame(self, X: Input, *, reset: bool) -> pd.DataFrame:
         frame, schema = read_input(self, X, schema=self.schema, reset=reset)

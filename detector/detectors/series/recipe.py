@@ -10,7 +10,7 @@ from typing import Any, Literal, Self, get_args
 import numpy as np
 
 from detector.arrays import Floats
-from detector.checks import check_interval, check_least
+from detector.checks import check_interval, check_least, check_zone
 from detector.errors import SettingError, nearest
 from detector.members.residuals import Residuals
 from detector.series.rhythm import period_of
@@ -142,6 +142,7 @@ class SeriesRecipe:
         self._check_weights()
         if self.period not in (None, NO_PERIOD):
             period_of(self.period)
+        check_zone("timezone", self.timezone)
 
     def _check_weights(self) -> None:
         for name, weight in (self.weights or {}).items():

@@ -189,7 +189,7 @@ class SequenceScorer:
         """As ``judge``, with a list of ``Reason`` for each row in the place of text; empty where it is not flagged."""
         check_join(join)
         cleaned = clean(frame, self.schema)
-        scored = self.score_steps(cleaned.rows)
+        scored = self.score_steps(cleaned.usable())
         decision = scored.decide(policy)
         flagged = decision.flagged
         return SeriesVerdicts(
@@ -269,7 +269,7 @@ class SequenceScorer:
             As ``judge``.
         """
         chosen = events.to_frame().T if isinstance(events, pd.Series) else events
-        return curves_around(self.score_steps(clean(frame, self.schema).rows), chosen, margin=margin)
+        return curves_around(self.score_steps(clean(frame, self.schema).usable()), chosen, margin=margin)
 
     def can_score(self, rows: pd.DataFrame) -> NDArray[np.bool_]:
         """Which cleaned rows belong to a series that has a model and is as long as its window."""

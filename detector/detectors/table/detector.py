@@ -14,7 +14,7 @@ from sklearn.exceptions import NotFittedError
 from sklearn.utils.validation import validate_data
 
 from detector.arrays import Flags, Floats
-from detector.checks import check_interval
+from detector.checks import check_interval, check_kind
 from detector.cleaning.clean import clean
 from detector.decide.policy import Policy
 from detector.detectors.table.fit import assemble
@@ -31,6 +31,7 @@ from detector.schema import Schema
 from detector.training.settings import OnStep
 
 MOST_ROWS_FOR_OFFSET = 20_000
+LEAST_ROWS = 3
 
 
 class UnfittedDetectorError(UnfittedError, NotFittedError):  # type: ignore[misc]  # scikit-learn ships no types
@@ -98,8 +99,8 @@ class TabularDetector(OutlierMixin, BaseEstimator):  # type: ignore[misc]  # sci
     history_ : dict of str to list of float
         Loss, held-out loss and learning rate of each epoch.
     left_out_ : DataFrame
-        The rows that were not learnt from, because of ``filters`` or because they lie apart from all others: ``row``,
-        their place in ``X``, and ``reason``.
+        The rows that were not learnt from, because they cannot be read, because of ``filters`` or because they lie
+        apart from all others: ``row``, their place in ``X``, and ``reason``.
     offset_ : float
         ``decision_function`` is ``score_samples`` minus this.
 
@@ -138,8 +139,8 @@ class TabularDetector(OutlierMixin, BaseEstimator):  # type: ignore[misc]  # sci
         Parameters
         ----------
         X : DataFrame or array of shape (n_rows, n_columns)
-            Training rows; those that cannot be read are left out. Rows whose label says anomalous are not learnt from;
-            for those without one see ``calibrate_on``.
+            Training rows; those that cannot be read are left out, see ``left_out_``. Rows whose label says anomalous
+            are not learnt from; for those without one see ``calibrate_on``.
         y : ignored
 
         Returns
@@ -159,14 +160,18 @@ class TabularDetector(OutlierMixin, BaseEstimator):  # type: ignore[misc]  # sci
         settings = {field.name: getattr(self, field.name) for field in fields(Recipe)}
         recipe = Recipe(**settings | {"autoencoder": self.autoencoder or TableAutoencoder()})
         check_interval(self, "(0, 0.5]", "contamination")
-        rows = self._rows(X, reset=True)
+        check_kind(self, Schema, "schema")
+        check_kind(self, Filters, "filters")
+        frame = self._frame(X, reset=True)
         schema = self._schema
+        cleaned = clean(frame, schema)
+        rows = cleaned.usable(LEAST_ROWS)
         if schema.label is not None and schema.label in rows:
             rows = rows[~(rows[schema.label] == 1)]
-        if len(rows) < 3:
+        if len(rows) < LEAST_ROWS:
             raise DataError(
-                f"Expected at least 3 usable rows, two to learn from and one to calibrate on; received n_samples = "
-                f"{len(rows)}. Give more rows, or see the quarantine for why rows were left out."
+                f"Expected at least {LEAST_ROWS} usable rows, two to learn from and one to calibrate on; received "
+                f"n_samples = {len(rows)}. Give more rows."
             )
         filters = self.filters or Filters()
         filtered = filters.apply(rows, schema, random_state=self.random_state)
@@ -182,7 +187,9 @@ class TabularDetector(OutlierMixin, BaseEstimator):  # type: ignore[misc]  # sci
             made = made.without(apart)
             self.scorer_ = made.scorer.with_trimmed(int(apart.sum()))
         self.history_ = made.history
-        self.left_out_ = filtered.left
+        self.left_out_ = pd.concat(
+            [cleaned.quarantine[list(filtered.left)].astype(object), filtered.left], ignore_index=True
+        )
         counts = {f"rows_left_out_{what.replace(' ', '_')}": n for what, n in filtered.counts.items()}
         self.scorer_.metrics.update(counts, fit_seconds=time.perf_counter() - started)
         sample = rows.iloc[:: max(1, len(rows) // MOST_ROWS_FOR_OFFSET)]
@@ -249,8 +256,8 @@ class TabularDetector(OutlierMixin, BaseEstimator):  # type: ignore[misc]  # sci
         measured[cleaned.rows.index] = scorer.measure(cleaned.rows)[name]
         return measured
 
-    def _rows(self, X: pd.DataFrame | NDArray[Any], *, reset: bool = False) -> pd.DataFrame:
-        return clean(self._frame(X, reset=reset), self._schema, drop_duplicates=reset).rows
+    def _rows(self, X: pd.DataFrame | NDArray[Any]) -> pd.DataFrame:
+        return clean(self._frame(X, reset=False), self._schema, drop_duplicates=False).rows
 
     def _frame(self, X: pd.DataFrame | NDArray[Any], *, reset: bool) -> pd.DataFrame:
         """The frame as given if there is a schema or the kinds are mixed; else checked as scikit-learn does."""
