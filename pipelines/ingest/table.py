@@ -82,14 +82,16 @@ class FollowedTable:
             with self.store.write() as session:
                 session.merge(Cursor(source=self.name, position=low, rows=0, moved_at=now))
         after = from_json(low, self.cursor)
+        newest = self._reader.highest(after, limit=None)
         high = self._reader.highest(after, limit=self.batch_rows)
         failpoint("score.looked")
         if high is None:
             if after is None or not self._has_late(after):
                 return None
-            high = after
+            high = newest = after
         self._refuse_text(high)
-        return Proposal({"after": low, "upto": to_json(high, self.cursor)})
+        is_last = newest is not None and high >= newest
+        return Proposal({"after": low, "upto": to_json(high, self.cursor)}, is_last=is_last)
 
     def is_intact(self, window: Mapping[str, Any]) -> bool:
         """Whether the cursor is still where the window begins."""
