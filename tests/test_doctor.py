@@ -285,6 +285,18 @@ def test_bundle_is_loaded(tmp_path: Path, frame: pd.DataFrame) -> None:
     assert "Train again" in found(examine(config_for(tmp_path, frame)), "bundle", "problem")
 
 
+def test_rules_that_do_not_fit_the_detector_are_reported(
+    tmp_path: Path, frame: pd.DataFrame, tiny_bundle: Path
+) -> None:
+    """The service would go on without them."""
+    rules = [{"name": "low", "when": "amount < 1"}, {"name": "bad", "when": "amuont > 1"}]
+
+    checks = examine(config_for(tmp_path, frame, bundle=str(tiny_bundle), rules=rules))
+
+    assert "bad: There is no column 'amuont'" in found(checks, "rules", "problem")
+    assert len([check for check in checks if check.place == "rules"]) == 1
+
+
 def test_checks_are_printed_as_a_table() -> None:
     """The list has a row a check, and the summary counts them."""
     checks = [Check("a", "ok", "x"), Check("b", "problem", "[y]", "z"), Check("c", "problem", "w")]

@@ -66,7 +66,7 @@ def examine(config: Config, *, rows: int = SAMPLE_ROWS, now: datetime | None = N
         checks.extend(check_repeats(config))
     checks.extend(_policy(config, total))
     checks.extend(check_output(config))
-    checks.append(check_bundle(config))
+    checks.extend(check_bundle(config))
     checks.append(check_tracking(config))
     checks.extend(check_secrets(config.alerts))
     return checks

@@ -38,26 +38,33 @@ def check_output(config: Config) -> Iterator[Check]:
     yield _writable("report", config.report)
 
 
-def check_bundle(config: Config) -> Check:
-    """The folder of the trained detector: whole, or able to be written."""
+def check_bundle(config: Config) -> Iterator[Check]:
+    """The folder of the trained detector: whole, or able to be written; and rules, which are about its columns."""
     folder = config.bundle
     if not folder.exists():
         found = _unwritable(folder)
         if found:
-            return Check("bundle", "problem", found, "Choose another folder, or change its permissions.")
-        return Check("bundle", "ok", f"{folder} is not there yet", "`detector train` writes it.")
+            yield Check("bundle", "problem", found, "Choose another folder, or change its permissions.")
+        else:
+            yield Check("bundle", "ok", f"{folder} is not there yet", "`detector train` writes it.")
+        return
     if not folder.is_dir():
-        return Check("bundle", "problem", f"{folder} is a file", "Name a folder.")
+        yield Check("bundle", "problem", f"{folder} is a file", "Name a folder.")
+        return
     if not any(folder.iterdir()):
-        return Check("bundle", "ok", f"{folder} is empty", "`detector train` fills it.")
+        yield Check("bundle", "ok", f"{folder} is empty", "`detector train` fills it.")
+        return
     from detector.persist.bundle import load
+    from pipelines.rules.checked import problems_of
 
     try:
         scorer = load(folder)
     except DetectorError as error:
-        return Check("bundle", "problem", str(error), "Train again, or restore the folder.")
-    found = f"{len(scorer.schema.features)} features; members {', '.join(scorer.members)}"
-    return Check("bundle", "ok", found)
+        yield Check("bundle", "problem", str(error), "Train again, or restore the folder.")
+        return
+    yield Check("bundle", "ok", f"{len(scorer.schema.features)} features; members {', '.join(scorer.members)}")
+    for name, problem in problems_of(config, config.rules, scorer.schema).items():
+        yield Check("rules", "problem", f"{name}: {problem}", "Mend it: the service would switch it off.")
 
 
 def check_secrets(section: BaseModel, place: str = "alerts") -> Iterator[Check]:

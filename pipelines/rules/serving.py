@@ -103,8 +103,7 @@ def _trouble(name: str, why: str) -> Trouble:
         cause=f"rule {name}",
         label=f"the rule {name}",
         severity="high",
-        text=f"The rule {name} has failed and is switched off; scoring goes on without it",
+        text=f"The rule {name} has failed and is switched off, and scoring goes on without it: {why[:MOST_TEXT].rstrip('.')}",
         todo=f"Mend it, then switch it on again: detector rules set CONFIG {name} live",
-        lines=[why[:MOST_TEXT]],
         figures={"rule": name},
     )
