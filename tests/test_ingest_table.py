@@ -345,3 +345,7 @@ def test_deliver_gives_each_its_turn(build: Build, monkeypatch: pytest.MonkeyPat
             deliver(context(site, store))
         monkeypatch.delitem(DELIVERIES, "letters")
         assert deliver(context(site, store)).note == "sent 3 parcels"
+        monkeypatch.setitem(DELIVERIES, "letters", lambda _: JobOutcome(facts={"failed": {"hook": "it has trouble."}}))
+        assert deliver(context(site, store)).note == "sent 3 parcels; not sent to hook: it has trouble."
+        monkeypatch.delitem(DELIVERIES, "parcels")
+        assert deliver(context(site, store)).note == "not sent to hook: it has trouble."
