@@ -86,7 +86,23 @@ def test_late_rows_are_scored_once_when_they_come(build: Build, way: str) -> Non
     assert (late.rows, nothing.outcome, both.rows) == (1, "skipped", 2)
     assert keys(site) == [0, 1, 2, 3, 4, 5]
     with opened(site) as store, store.read() as session:
-        assert set(session.scalars(sa.select(RecentKey.key))) == {"2", "4", "5"}
+        assert set(session.scalars(sa.select(RecentKey.key))) == {"2", "3", "4", "5"}
+
+
+@pytest.mark.parametrize("way", ["table to files", "table to table"])
+@pytest.mark.parametrize("cursor", ["arrived", "number"])
+def test_rows_at_the_cursor_are_scored_once(build: Build, way: str, cursor: str) -> None:
+    """Also by a clock of microseconds, or by numbers of 64 bits, which are rounded as numbers."""
+    site = build(way, settings={"cursor": cursor, "lateness": 60})
+
+    for number in range(20):
+        frame = arrived([number], [number + 0.856613 + number * 0.012347])
+        insert(site, frame.assign(number=2**60 + 7 * number))
+        assert score(site).rows == 1
+
+    assert keys(site) == list(range(20))
+    with opened(site) as store, store.read() as session:
+        assert sum(session.scalars(sa.select(Batch.quarantined))) == 0
 
 
 def test_rows_later_than_allowed_are_counted_and_can_be_backfilled(build: Build) -> None:
@@ -345,3 +361,7 @@ def test_deliver_gives_each_its_turn(build: Build, monkeypatch: pytest.MonkeyPat
             deliver(context(site, store))
         monkeypatch.delitem(DELIVERIES, "letters")
         assert deliver(context(site, store)).note == "sent 3 parcels"
+        monkeypatch.setitem(DELIVERIES, "letters", lambda _: JobOutcome(facts={"failed": {"hook": "it has trouble."}}))
+        assert deliver(context(site, store)).note == "sent 3 parcels; not sent to hook: it has trouble."
+        monkeypatch.delitem(DELIVERIES, "parcels")
+        assert deliver(context(site, store)).note == "not sent to hook: it has trouble."

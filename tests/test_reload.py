@@ -23,9 +23,10 @@ from pipelines.alerts.review.queue import EVENTS
 from pipelines.cli import app
 from pipelines.config import TEXT_VARIABLE, Config, load_config
 from pipelines.console.application import add_doors
+from pipelines.jobs.context import ProcessCache
 from pipelines.scoring.batch_transaction import Scoring
 from pipelines.service.app import Service
-from pipelines.service.configuration_file import AGAIN_SECONDS, ConfigurationFile, Reading
+from pipelines.service.configuration_file import AGAIN_SECONDS, ConfigurationFile, Reading, check_serves
 from pipelines.service.http import HttpServer, application
 from pipelines.store import Audit, Run, Store
 from pipelines.store.alert_tables import Alert
@@ -172,6 +173,27 @@ def test_refused_file_is_tried_again(site: Site) -> None:
     assert "learnt otherwise" in first.refused
     assert second is not None
     assert second.config is not None
+
+
+def test_rule_that_does_not_fit_is_refused(site: Site) -> None:
+    """A rule that is new or changed is checked against the detector; one that is off, or was there before, is not."""
+    bad = {"name": "bad", "when": "amuont > 1", "state": "live"}
+    good = {"name": "good", "when": "amount > 1", "state": "live"}
+    cache = ProcessCache()
+    watched = Watched(site, lambda serving, config: check_serves(serving, config, cache))
+
+    def look(*rules: dict[str, Any]) -> Reading:
+        edit(site, rules=list(rules))
+        found = watched.look(after=5)
+        assert found is not None
+        return found
+
+    assert "The rule bad cannot be used: There is no column 'amuont' for rules. Did you mean" in look(good, bad).refused
+    assert "The rule bad cannot be used" in look(bad | {"when": "amount >"}).refused
+    assert look(good, bad | {"state": "off"}).refused == ""
+    edit(site, rules=[bad])
+    watched.serving = load_config(site.folder)  # it was there at the start
+    assert look(bad, good).refused == ""
 
 
 def test_signal_has_it_read_though_nothing_has_changed(site: Site) -> None:

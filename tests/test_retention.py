@@ -15,10 +15,12 @@ from detector.errors import SettingError
 from pipelines.alerts.feedback.answers import answer, find
 from pipelines.alerts.review import notes
 from pipelines.config import load_config
-from pipelines.jobs.context import Context, JobOutcome
+from pipelines.jobs.context import Context, JobOutcome, ProcessCache
+from pipelines.scoring.what_if import what_if
 from pipelines.service import retention
 from pipelines.service.housekeeping import tidy
 from pipelines.service.retention import delete_old
+from pipelines.service.runs import run_job
 from pipelines.sinks import deletion
 from pipelines.sinks.stored_scores import Scored, stored_scores
 from pipelines.store import Audit, ScoreFile, Store, open_store
@@ -65,6 +67,31 @@ def test_old_scores_go_and_newer_ones_stay(
         assert len(stored_scores(config, store, Scored(("risk",)))) == 50
         assert count(store, ScoreFile) == (1 if way == "files to files" else 0)
     assert tidied(site, later).facts["deleted"]["scores"] == 0
+    with opened(site) as store, store.read() as session:
+        said = session.scalars(sa.select(Audit).where(Audit.action == "delete scores")).one()
+        assert said.arguments == {"records": 100, "before": (later - 10 * DAY).isoformat()}
+
+
+def test_what_if_counts_no_scores_that_are_gone(tiny_bundle: Path, tmp_path: Path) -> None:
+    """What it read before is read anew, though no batch has come since."""
+    site = Site(tmp_path / "site", tiny_bundle, "files to files", settings={"keep_scores": 10})
+    later = datetime.now(UTC) + 20 * DAY
+    for number, now in ((0, later - 20 * DAY), (50, later)):
+        put(site, f"{number}.csv", number, 50)
+        score(site, now=now)
+    memory = ProcessCache()
+    with opened(site) as store:
+        given = context(site, store, now=later)
+
+        def rows() -> int:
+            asked = {"quantile": 0.5}
+            today, _ = what_if(given.config, store, given.cache, changes=asked, days=9e3, now=later, memory=memory)
+            return today.rows
+
+        before = rows()
+        run_job(given, "housekeeping", trigger="request", instance="here")
+
+        assert (before, rows()) == (100, 50)
 
 
 def test_rows_of_others_in_the_table_stay(tiny_bundle: Path, tmp_path: Path) -> None:
@@ -150,6 +177,9 @@ def test_old_alerts_go_with_what_stands_beside_them(tmp_path: Path) -> None:
     assert [count(store, table) for table in (Answer, AlertNote, Silence)] == [0, 0, 0]
     assert count(store, Delivery) == 2
     assert count(store, AlertGroup, AlertGroup.label == "card-3") == 1
+    with store.read() as session:
+        said = session.scalars(sa.select(Audit).where(Audit.action == "delete alerts")).one()
+    assert (said.actor, said.arguments) == ("service", {"records": 1, "before": (NOW + 71 * DAY).isoformat()})
 
 
 def test_alerts_and_scores_are_kept_unless_it_is_said(tmp_path: Path) -> None:

@@ -270,6 +270,7 @@ def test_rule_that_fails_is_switched_off_and_reported(site: Site, how: str) -> N
     told = [each for each in all_of(site, Alert) if each.kind == "service"]
     assert [each.facts["service"]["cause"] for each in told] == ["rule bad"]
     assert "switched off" in told[0].facts["service"]["text"]
+    assert ("watched.txt" if how == "gone list" else "Did you mean 'amount'?") in told[0].facts["service"]["text"]
     change = [each for each in all_of(site, RuleChange) if each.what == "failed"]
     assert [(each.rule, each.who, each.after["state"]) for each in change] == [("bad", "service", "off")]
     assert [each.arguments["rule"] for each in all_of(site, Audit) if each.actor == "service"] == ["bad"]

@@ -94,6 +94,7 @@ def test_serves_takes_over_and_ends(tiny_bundle: Path, tmp_path: Path, start: Ca
     site.add(30)
     wait_until(lambda: len(site.scored()) == 80)
     assert second.said("this instance leads now")
+    assert second.log.read_text().count("another instance leads") == 1
     assert second.end() == 0
     assert second.said("SIGTERM")
     assert site.count() == NOTHING_WRONG

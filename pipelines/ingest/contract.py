@@ -37,10 +37,12 @@ class Proposal:
     - ``window``: As JSON can hold it: enough to read exactly the same rows again after a crash.
     - ``claim``: Marks the window as taken, given the session of the transaction that inserts the batch and the batch's
       number.
+    - ``is_last``: Whether it takes all that was there at the look; what comes meanwhile is for the next run.
     """
 
     window: Mapping[str, Any]
     claim: Callable[[Session, int], None] = _nothing
+    is_last: bool = False
 
 
 @dataclass(frozen=True)

@@ -128,7 +128,7 @@ class FollowedFolder:
         if not entries:
             return None
         window = {"files": entries}
-        return Proposal(window, self._mark(window, now))
+        return Proposal(window, self._mark(window, now), is_last=len(entries) == len(ready))
 
     def left_out(self, wanted: LeftOut, now: datetime) -> list[Proposal]:
         """A window for each file that was never scored, or not as it is now; see ``FollowedSource``."""

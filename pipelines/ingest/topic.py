@@ -73,7 +73,10 @@ class FollowedTopic:
         if self.notices:  # said once, also where nothing has come since
             self._move((known or {}) | {partition: first for partition, (first, _) in waiting.items()}, now)
         offsets = shared(waiting, self.batch_rows)
-        return Proposal({"topic": self.topic.name, "offsets": to_json(offsets)}) if offsets else None
+        if not offsets:
+            return None
+        is_last = offsets == {partition: span for partition, span in waiting.items() if span[1] > span[0]}
+        return Proposal({"topic": self.topic.name, "offsets": to_json(offsets)}, is_last=is_last)
 
     def _waiting(self, there: Offsets, known: Mapping[int, int]) -> Offsets:
         """What lies after the offsets; what the topic no longer keeps is told, and left behind."""

@@ -99,12 +99,12 @@ def switch_off(session: Session, failed: Mapping[str, str], *, config: Config, n
 
 
 def _trouble(name: str, why: str) -> Trouble:
+    why = why[:MOST_TEXT].rstrip(".")
     return Trouble(
         cause=f"rule {name}",
         label=f"the rule {name}",
         severity="high",
-        text=f"The rule {name} has failed and is switched off; scoring goes on without it",
+        text=f"The rule {name} has failed and is switched off, and scoring goes on without it: {why}",
         todo=f"Mend it, then switch it on again: detector rules set CONFIG {name} live",
-        lines=[why[:MOST_TEXT]],
         figures={"rule": name},
     )

@@ -91,10 +91,12 @@ class Scoring:
     state: FeatureState | None = field(init=False)
     followed: FollowedSource = field(init=False)
     sink: BatchSink = field(init=False)
-    reasons: Counter[str] = field(default_factory=Counter, init=False)
+    reasons: Counter[str] = field(default_factory=Counter)
     """Quarantined rows of all batches by the kind of their reason."""
-    held: Counter[str] = field(default_factory=Counter, init=False)
+    held: Counter[str] = field(default_factory=Counter)
     """Rows of all batches that gates held back, by gate."""
+    is_last: bool = field(default=False, init=False)
+    """Whether the batch that was claimed takes all that was there."""
 
     def __post_init__(self) -> None:
         config, self.store, self.source = self.context.config, self.context.store, self.context.config.name
@@ -126,6 +128,7 @@ class Scoring:
         proposal = self.followed.propose(self.context.now)
         if proposal is None:
             return None
+        self.is_last = proposal.is_last
         return self.claim(proposal.window, proposal.claim, purpose="score")
 
     def claim(self, window: Mapping[str, Any], mark: Callable[[Session, int], None], *, purpose: str) -> Batch:

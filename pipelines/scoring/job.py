@@ -1,11 +1,13 @@
-"""The service's job ``score``: batch after batch, until nothing is left or the service ends."""
+"""The service's job ``score``: batch after batch, until nothing is left of what was there, or the service ends."""
 
 from __future__ import annotations
 
 import logging
+import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
 
 from pipelines.alerts.outbox.enqueue import enqueue
 from pipelines.jobs.context import Context, JobOutcome
@@ -67,11 +69,14 @@ class Totals:
 def score_new(context: Context) -> JobOutcome:
     """Score all that has come in, batch by batch; a batch that an earlier run left open comes first.
 
+    Each batch is scored at the time it is by then, with the detector that serves by then. What comes while the last one
+    is scored waits for the next run: a source that never rests would have this one go on for ever.
+
     Raises ``BundleError`` if there is no trained detector; ``SourceError, SinkError, StoreError`` if something cannot
     be read or written; the batch in hand is undone, and taken again by the next run.
     """
+    began, totals, notices = time.monotonic(), Totals(), list[str]()
     scoring = Scoring(context, load_scorer(context.config, context.cache))
-    totals, notices = Totals(), []
     scoring.tidy()
     while not context.stopping():
         batch = scoring.next_batch()
@@ -80,14 +85,26 @@ def score_new(context: Context) -> JobOutcome:
             break
         if (refused := scoring.run(batch)) is not None:
             notices.append(refused)
-            continue
-        totals.add(batch)
+        else:
+            totals.add(batch)
+            if scoring.is_last:
+                break
+        scoring = _at(context.now + timedelta(seconds=time.monotonic() - began), scoring)
     if not totals.batches:
         _report_silence(scoring)
     for notice in notices:
         log.warning(notice)
     report_files(context, notices, has_scored=totals.batches > 0)
     return totals.outcome(notices, scoring.reasons, scoring.held)
+
+
+def _at(now: datetime, scoring: Scoring) -> Scoring:
+    """What scores the next batch: another detector may have been promoted meanwhile."""
+    context, before = replace(scoring.context, now=now), scoring.scorer
+    scorer = load_scorer(context.config, context.cache)
+    if scorer.version != before.version:
+        log.info("from here on %s scores, and no longer %s", scorer.version, before.version)
+    return replace(scoring, context=context, scorer=scorer)
 
 
 def _report_silence(scoring: Scoring) -> None:

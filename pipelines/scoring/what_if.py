@@ -26,7 +26,7 @@ from pipelines.scoring.load import load_scorer
 from pipelines.scoring.rules_what_if import HITS, LiveRules, RulesOutlook, StoredHits
 from pipelines.scoring.table import TableBatchScorer
 from pipelines.sinks.stored_scores import Scored, stored_scores
-from pipelines.store import Batch, Store
+from pipelines.store import Batch, Run, Store
 from pipelines.store.alert_tables import Answer
 
 
@@ -151,12 +151,14 @@ def _stored(
 ) -> tuple[tuple[object, ...], _Stored]:
     """The scores of the last days and what was said of them, and what they stand for.
 
-    They are read anew where there is a batch or an answer more.
+    They are read anew where there is a batch or an answer more, or a job has ended that changes or deletes scores.
     """
     with store.read() as session:
         batch = session.scalar(sa.select(sa.func.max(Batch.id)).where(Batch.state == "done"))
         answer = session.scalar(sa.select(sa.func.max(Answer.id)))
-    token = (config.name, days, batch, answer, now.date())
+        ended = (Run.job.in_(("replay", "housekeeping")), Run.outcome != "running")
+        run = session.scalar(sa.select(sa.func.max(Run.id)).where(*ended))
+    token = (config.name, days, batch, answer, run, now.date())
     return token, memory.of("stored scores", token, lambda: _read(config, store, days=days, now=now))
 
 

@@ -67,6 +67,7 @@ class Service:
         """Called with a configuration that is to serve; returns what turns the doors to it."""
         self._pending: tuple[Reading, Callable[[], None]] | None = None
         self._untold: Reading | None = Reading(config)
+        self._stands_by = False
         self._ending = threading.Event()
         self._abandoning = threading.Event()
         self._last_cycle = time.monotonic()
@@ -112,7 +113,11 @@ class Service:
                 if led or self.schedule is not None:
                     log.warning("another instance leads now")
                     self._stop_schedule()
+                elif not self._stands_by:
+                    log.info("another instance leads, as `detector status` says; this one waits until that has ended")
+                self._stands_by = True
                 return
+            self._stands_by = False
             self._keep_schedule()
             self._answer_requests()
             self._tell_of_configuration()

@@ -104,11 +104,12 @@ def check_serves(serving: Config, config: Config, cache: ProcessCache) -> None:
     Raises
     ------
     SettingError
-        If the policy or the alerts do not fit it, or features cannot be measured.
+        If the policy, the alerts or a new rule do not fit it, or features cannot be measured.
     DataError
         If it has learnt from other features.
     """
     from pipelines.features.engine import feature_engine_of
+    from pipelines.rules.checked import problems_of
     from pipelines.scoring.load import load_scorer
 
     engine, before = feature_engine_of(config, trained=False), feature_engine_of(serving, trained=False)
@@ -124,6 +125,9 @@ def check_serves(serving: Config, config: Config, cache: ProcessCache) -> None:
             f"The detector that serves has learnt from the feature {lost[0]!r}, which is configured no longer. "
             f"Train with the new file first: detector train CONFIG."
         )
+    new = [rule for rule in config.rules if rule.state != "off" and rule not in serving.rules]
+    for name, problem in problems_of(config, new, schema).items():
+        raise SettingError(f"The rule {name} cannot be used: {problem}")
 
 
 def _stamp(path: Path) -> Stamp:

@@ -39,6 +39,8 @@ class _Sending:
     send: Callable[[Context], JobOutcome | int]
     sent: int = 0
     gauges: Mapping[str, float] = field(default_factory=dict)
+    refused: Mapping[str, str] = field(default_factory=dict)
+    """Why targets took nothing."""
     failure: Exception | None = None
     thread: threading.Thread | None = None
     ended: float = 0.0
@@ -52,7 +54,8 @@ class _Sending:
         try:
             found = self.send(context)
             self.sent += found.rows if isinstance(found, JobOutcome) else found
-            self.gauges = found.gauges if isinstance(found, JobOutcome) else {}
+            if isinstance(found, JobOutcome):
+                self.gauges, self.refused = found.gauges, found.facts.get("failed", {})
         except Exception as error:  # noqa: BLE001 - it is raised once the others had their turn
             self.failure = error
         self.ended = time.monotonic()
@@ -94,9 +97,11 @@ def deliver(context: Context) -> JobOutcome:
     sent = {sending.name: sending.sent for sending in each}
     gauges = {name: value for sending in each for name, value in sending.gauges.items()}
     parts = ", ".join(f"{count:,} {name}" for name, count in sent.items() if count)
-    if not parts:
+    notes = [f"sent {parts}"] if parts else []
+    notes += [f"not sent to {target}: {why}" for sending in each for target, why in sending.refused.items()]
+    if not notes:
         return JobOutcome(outcome="skipped", note="nothing is due to be sent", gauges=gauges)
-    return JobOutcome(rows=sum(sent.values()), note=f"sent {parts}", facts=sent, gauges=gauges)
+    return JobOutcome(rows=sum(sent.values()), note="; ".join(notes), facts=sent, gauges=gauges)
 
 
 def tidy(context: Context) -> JobOutcome:

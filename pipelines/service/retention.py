@@ -39,11 +39,17 @@ def delete_old(context: Context) -> dict[str, int]:
     done = sa.select(Batch.id).where(Batch.done_at < runs)
     delete_some(store, DayFlags.batch, DayFlags.batch.in_(done))
     if section.keep_alerts is not None:
-        found["alerts"] = _delete_alerts(context, _ago(context, section.keep_alerts))
+        oldest = _ago(context, section.keep_alerts)
+        found["alerts"] = _delete_alerts(context, oldest)
+        _leave_trail(context, "alerts", found["alerts"], oldest)
     if section.keep_scores is not None:
-        scores = delete_scores_before(context.config, store, _ago(context, section.keep_scores))
+        oldest = _ago(context, section.keep_scores)
+        scores = delete_scores_before(context.config, store, oldest)
         found |= {"score files": scores.files, "scores": scores.rows}
-    found["audit records"] = _delete_audit(context, _ago(context, section.keep_audit))
+        _leave_trail(context, "scores", scores.rows, oldest)
+    oldest = _ago(context, section.keep_audit)
+    found["audit records"] = delete_some(store, Audit.id, Audit.at < oldest)
+    _leave_trail(context, "audit records", found["audit records"], oldest)
     return found
 
 
@@ -86,13 +92,12 @@ def _delete_alerts(context: Context, oldest: datetime) -> int:
     return deleted
 
 
-def _delete_audit(context: Context, oldest: datetime) -> int:
-    deleted = delete_some(context.store, Audit.id, Audit.at < oldest)
+def _leave_trail(context: Context, what: str, deleted: int, oldest: datetime) -> None:
+    """Whoever counts later what is left can tell from when on it is all."""
     if deleted:
         with context.store.write() as session:
             said = {"records": deleted, "before": oldest.isoformat()}
-            write_down(session, "delete audit records", actor=SERVICE, arguments=said, now=context.now)
-    return deleted
+            write_down(session, f"delete {what}", actor=SERVICE, arguments=said, now=context.now)
 
 
 def _ago(context: Context, days: int) -> datetime:
