@@ -335,7 +335,7 @@ def test_series_of_which_no_row_can_be_read_says_why(timed: SequenceDetector) ->
     """Times in another form than ISO 8601 were "no row", without the reason."""
     rows = readings(100).assign(when="31.12.2025 23:59")
 
-    for ask in (small(schema=SCHEMA).fit, timed.risk, timed.judge):
+    for ask in (small(schema=SCHEMA).fit, timed.risk):
         with pytest.raises(DataError, match=r"n_samples = 0, and 100 that cannot: when: not a date \(100\)"):
             ask(rows)
 
