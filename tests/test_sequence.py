@@ -360,6 +360,10 @@ def test_the_interval_is_that_of_the_training_rows(timed: SequenceDetector) -> N
         ({"contamination": 0.6}, SettingError, r"contamination must lie in \(0, 0.5\]. Received: contamination=0.6"),
         ({"window": 1}, SettingError, "window must be at least 2"),
         ({"window": "1h"}, SettingError, "window must be at least 2. Received: window='1h'"),
+        ({"window": 16.5}, SettingError, "window must be a whole number, of type int. Received: window=16.5"),
+        ({"folds": 2.5}, SettingError, "folds must be a whole number"),
+        ({"trees": 10.0}, SettingError, "trees must be a whole number"),
+        ({"lags": 4.5}, SettingError, "lags must be a whole number"),
         ({"timezone": "Mars"}, SettingError, "timezone must name a time zone, such as Europe/Berlin"),
         ({"models": "entity"}, SettingError, "needs a schema that names the entity column"),
         ({"schema": Schema(numeric=("heat",), categorical=("mode",))}, SchemaError, r"lists \['mode'\] as text"),
@@ -383,6 +387,13 @@ def test_an_array_does_not_fit_a_schema() -> None:
     """Names are needed."""
     with pytest.raises(SchemaError, match="expects a pandas DataFrame with named columns, received ndarray"):
         small(schema=SCHEMA).fit(waves(100))
+
+
+def test_a_frame_without_columns_is_refused() -> None:
+    """To learn from and to score."""
+    for ask in (small().fit, small().fit(waves(200)).risk):
+        with pytest.raises(SchemaError, match="Expected a frame with columns, received one of 100 rows without any"):
+            ask(pd.DataFrame(index=range(100)))
 
 
 def test_times_without_a_schema_are_refused() -> None:
