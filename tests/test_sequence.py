@@ -331,6 +331,20 @@ def test_a_spike_in_noise_is_found_by_short_windows() -> None:
     assert risk[200] > detector.threshold_
 
 
+@pytest.mark.parametrize("slope", [1.0, 1.8, -1.0])
+def test_a_spike_in_twins_of_noise_is_found_by_short_windows(slope: float) -> None:
+    """Two sensors of which one follows from the other: components rebuilt whatever both did, and counted alone."""
+    one = np.random.default_rng(0).normal(40, 1, (1000, 1))
+    one[600] = 60
+    values = np.hstack([one, slope * one + 32])
+
+    detector = SequenceDetector(window=8).fit(values[:500])
+    risk = detector.risk(values[500:])
+
+    assert abs(int(np.argmax(risk)) - 100) < 8
+    assert risk[100] > detector.threshold_
+
+
 def test_series_of_which_no_row_can_be_read_says_why(timed: SequenceDetector) -> None:
     """Times in another form than ISO 8601 were "no row", without the reason."""
     rows = readings(100).assign(when="31.12.2025 23:59")
