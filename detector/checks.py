@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from numbers import Real
+from numbers import Integral, Real
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from detector.errors import SettingError
@@ -20,6 +20,20 @@ def check_least(settings: object, least: int, *names: str) -> None:
         value = getattr(settings, name)
         if not (isinstance(value, Real) and float(value) >= least):
             raise SettingError(f"{name} must be at least {least}. Received: {name}={value!r}.")
+
+
+def check_whole(settings: object, *names: str) -> None:
+    """Refuse what is no whole number.
+
+    >>> from types import SimpleNamespace
+    >>> check_whole(SimpleNamespace(folds=2.5), "folds")
+    Traceback (most recent call last):
+    detector.errors.SettingError: folds must be a whole number, of type int. Received: folds=2.5.
+    """
+    for name in names:
+        value = getattr(settings, name)
+        if not isinstance(value, Integral):
+            raise SettingError(f"{name} must be a whole number, of type int. Received: {name}={value!r}.")
 
 
 def check_interval(settings: object, interval: str, *names: str) -> None:

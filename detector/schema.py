@@ -180,6 +180,20 @@ boolean=(), datetime=())
         return cls(**values)
 
 
+def refuse_no_columns(table: Any) -> None:
+    """Raise ``SchemaError`` if a frame has no column; what is no frame is passed over.
+
+    >>> refuse_no_columns(pd.DataFrame(index=range(3)))
+    Traceback (most recent call last):
+    detector.errors.SchemaError: Expected a frame with columns, received one of 3 rows without any. Give one with
+    columns.
+    """
+    if isinstance(table, pd.DataFrame) and not len(table.columns):
+        raise SchemaError(
+            f"Expected a frame with columns, received one of {len(table)} rows without any. Give one with columns."
+        )
+
+
 def _names_once(columns: Iterable[Any]) -> list[str]:
     names = [str(column) for column in columns]
     if len(set(names)) < len(names):

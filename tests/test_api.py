@@ -292,6 +292,20 @@ def test_errors_name_the_field(service: Served) -> None:
     assert any(name.startswith("events.1.amount") for name in fields_of(kind))
 
 
+@pytest.mark.parametrize("name", ["id", "at", "amount", "fee"])
+def test_null_is_advised_where_it_is_accepted(service: Served, name: str) -> None:
+    """Key and time must have a value; null is one of a feature."""
+    (good,) = events(draw(1, first=0, seed=0))
+    lacking = {column: value for column, value in good.items() if column != name}
+
+    missing = service.ask("POST", "/v1/score", json={"event": lacking})
+    null = service.ask("POST", "/v1/score", json={"event": good | {name: None}})
+
+    advice = fields_of(missing)[f"event.{name}"]
+    assert ("give null" in advice) == (null.status_code == 200)
+    assert ("must have a value" in advice) == (name in ("id", "at"))
+
+
 def test_no_more_events_than_allowed(site: Site) -> None:
     """One more is an error that names the setting."""
     config = with_api(site, most_events=2)

@@ -154,7 +154,8 @@ def test_a_missing_column_is_named(head):
 
 
 @pytest.mark.parametrize(
-    "setting", [{"trees": 0}, {"models": 0}, {"leaves": 1}, {"learning_rate": 0.0}, {"calibration_share": 1.0}]
+    "setting",
+    [{"trees": 0}, {"models": 0}, {"leaves": 1}, {"folds": 2.5}, {"learning_rate": 0.0}, {"calibration_share": 1.0}],
 )
 def test_settings_without_meaning_are_refused(setting):
     """A recipe that fits nothing is an error."""

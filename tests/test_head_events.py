@@ -153,6 +153,7 @@ def test_every_reader_says_what_keras_says(kind: str) -> None:
     [
         ({"kind": "rnn"}, "kind"),
         ({"units": 0}, "units"),
+        ({"units": 2.5}, "units must be positive whole numbers. Received: units=2.5"),
         ({"kind": "transformer", "units": 6}, "multiple of heads. Received: units=6, heads=4"),
     ],
 )

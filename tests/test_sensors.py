@@ -212,6 +212,24 @@ def test_registered_model_scores_like_the_command(
     assert loaded["flagged"].tolist() == commanded["flagged"].tolist()
 
 
+def test_rows_none_of_which_can_be_read_are_quarantined(trained: tuple[Config, TrainReport], tmp_path: Path) -> None:
+    """By the command and by what MLflow loads, as rows of a table are."""
+    from pipelines.tracking.pyfunc import ScoredTable
+
+    config = trained[0]
+    unread = pd.read_parquet(config.bundle.parent / "fresh.parquet").head(30).assign(time="soon")
+    unread.to_parquet(tmp_path / "in.parquet")
+
+    report = score(config, input=str(tmp_path / "in.parquet"), output=str(tmp_path / "out.parquet"), now=NOW)
+    loaded = ScoredTable(bundle.load(config.bundle)).predict(unread)
+
+    assert (report.rows, report.scored, report.quarantined) == (30, 0, 30)
+    assert loaded["severity"].eq("quarantined").all()
+    assert loaded["reasons"].eq("time: 'soon' is not a date").all()
+    assert loaded["risk"].isna().all()
+    assert not loaded["flagged"].any()
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [

@@ -331,11 +331,25 @@ def test_a_spike_in_noise_is_found_by_short_windows() -> None:
     assert risk[200] > detector.threshold_
 
 
+@pytest.mark.parametrize("slope", [1.0, 1.8, -1.0])
+def test_a_spike_in_twins_of_noise_is_found_by_short_windows(slope: float) -> None:
+    """Two sensors of which one follows from the other: components rebuilt whatever both did, and counted alone."""
+    one = np.random.default_rng(0).normal(40, 1, (1000, 1))
+    one[600] = 60
+    values = np.hstack([one, slope * one + 32])
+
+    detector = SequenceDetector(window=8).fit(values[:500])
+    risk = detector.risk(values[500:])
+
+    assert abs(int(np.argmax(risk)) - 100) < 8
+    assert risk[100] > detector.threshold_
+
+
 def test_series_of_which_no_row_can_be_read_says_why(timed: SequenceDetector) -> None:
     """Times in another form than ISO 8601 were "no row", without the reason."""
     rows = readings(100).assign(when="31.12.2025 23:59")
 
-    for ask in (small(schema=SCHEMA).fit, timed.risk, timed.judge):
+    for ask in (small(schema=SCHEMA).fit, timed.risk):
         with pytest.raises(DataError, match=r"n_samples = 0, and 100 that cannot: when: not a date \(100\)"):
             ask(rows)
 
@@ -360,6 +374,10 @@ def test_the_interval_is_that_of_the_training_rows(timed: SequenceDetector) -> N
         ({"contamination": 0.6}, SettingError, r"contamination must lie in \(0, 0.5\]. Received: contamination=0.6"),
         ({"window": 1}, SettingError, "window must be at least 2"),
         ({"window": "1h"}, SettingError, "window must be at least 2. Received: window='1h'"),
+        ({"window": 16.5}, SettingError, "window must be a whole number, of type int. Received: window=16.5"),
+        ({"folds": 2.5}, SettingError, "folds must be a whole number"),
+        ({"trees": 10.0}, SettingError, "trees must be a whole number"),
+        ({"lags": 4.5}, SettingError, "lags must be a whole number"),
         ({"timezone": "Mars"}, SettingError, "timezone must name a time zone, such as Europe/Berlin"),
         ({"models": "entity"}, SettingError, "needs a schema that names the entity column"),
         ({"schema": Schema(numeric=("heat",), categorical=("mode",))}, SchemaError, r"lists \['mode'\] as text"),
@@ -383,6 +401,13 @@ def test_an_array_does_not_fit_a_schema() -> None:
     """Names are needed."""
     with pytest.raises(SchemaError, match="expects a pandas DataFrame with named columns, received ndarray"):
         small(schema=SCHEMA).fit(waves(100))
+
+
+def test_a_frame_without_columns_is_refused() -> None:
+    """To learn from and to score."""
+    for ask in (small().fit, small().fit(waves(200)).risk):
+        with pytest.raises(SchemaError, match="Expected a frame with columns, received one of 100 rows without any"):
+            ask(pd.DataFrame(index=range(100)))
 
 
 def test_times_without_a_schema_are_refused() -> None:

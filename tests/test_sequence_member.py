@@ -104,7 +104,9 @@ def test_every_encoder_scores_what_it_did_not_see(kind):
     ("settings", "message"),
     [
         ({"kind": "rnn"}, "kind"),
-        ({"own_weight": 0.0}, r"own_weight in \(0, 1\]. Received: .*own_weight=0.0"),
+        ({"own_weight": 0.0}, r"own_weight must lie in \(0, 1\]. Received: own_weight=0.0"),
+        ({"mask": 1.0}, r"mask must lie in \[0, 1\). Received: mask=1.0"),
+        ({"code": 2.5}, "code must be positive whole numbers. Received: code=2.5"),
         ({"kind": "transformer", "units": 6}, "multiple of heads. Received: units=6, heads=4"),
     ],
 )

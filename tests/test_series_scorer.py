@@ -66,6 +66,17 @@ def test_each_row_has_a_verdict(scorer: SequenceScorer, verdicts: SeriesVerdicts
     assert len(verdicts.quarantine) == 0
 
 
+def test_rows_none_of_which_can_be_read_are_quarantined(scorer: SequenceScorer, verdicts: SeriesVerdicts) -> None:
+    """As a scorer of tables does; what is said of no row has the columns and types of other scores."""
+    unread = scorer.judge(two_pumps(20).assign(when="soon"))
+
+    assert unread.quarantine["row"].tolist() == list(range(40))
+    assert unread.quarantine["reason"].unique().tolist() == ["when: 'soon' is not a date"]
+    assert (len(unread.frame), len(unread.events)) == (0, 0)
+    assert unread.frame.dtypes.equals(verdicts.frame.dtypes)
+    assert list(unread.events) == list(verdicts.events)
+
+
 def test_each_flagged_segment_is_an_event(verdicts: SeriesVerdicts) -> None:
     """Whose, from when to when, its peak, who is at fault and how severe; all as the rows say."""
     frame, event = verdicts.frame, verdicts.events.loc[verdicts.events["risk"].idxmax()]

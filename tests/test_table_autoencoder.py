@@ -67,11 +67,22 @@ def plain() -> FittedNetwork:
     return trained(*WAYS[0])
 
 
-@pytest.mark.parametrize("changed", [{"hidden": (8, 0)}, {"code": 0}, {"embedding": -1}])
+@pytest.mark.parametrize(
+    "changed", [{"hidden": (8, 0)}, {"code": 0}, {"embedding": -1}, {"hidden": (8.5,)}, {"code": 2.5}]
+)
 def test_autoencoder_refuses_layers_without_units(changed: dict[str, Any]) -> None:
-    """A layer of no units lets nothing through."""
-    with pytest.raises(SettingError, match="Layer sizes must be positive. Received: hidden="):
+    """A layer of no units lets nothing through, and there is no half of one."""
+    with pytest.raises(SettingError, match=f"{next(iter(changed))} must be positive whole numbers. Received: "):
         TableAutoencoder(**changed)
+
+
+@pytest.mark.parametrize("name", ["levels", "groups"])
+def test_autoencoder_refuses_numbers_of_passes_that_are_not_whole(name: str) -> None:
+    """They ended in errors of Python; none at all is a setting."""
+    with pytest.raises(SettingError, match=f"{name} must be at least 0. Received: {name}=-1"):
+        TableAutoencoder(**{name: -1})
+    with pytest.raises(SettingError, match=f"{name} must be a whole number, of type int. Received: {name}=2.5"):
+        TableAutoencoder(**{name: 2.5})
 
 
 def test_autoencoder_refuses_a_loss_it_does_not_know() -> None:
@@ -80,10 +91,11 @@ def test_autoencoder_refuses_a_loss_it_does_not_know() -> None:
         TableAutoencoder(loss="rmse")
 
 
-@pytest.mark.parametrize("changed", [{"noise": -0.1}, {"mask": 1.0}, {"mask": -0.1}, {"groups": -1}])
+@pytest.mark.parametrize("changed", [{"noise": -0.1}, {"mask": 1.0}, {"mask": -0.1}])
 def test_autoencoder_refuses_noise_that_means_nothing(changed: dict[str, Any]) -> None:
-    """Negative noise or groups, or a mask that hides all."""
-    with pytest.raises(SettingError, match=r"mask lie in \[0, 1\). Received: noise="):
+    """Negative noise, or a mask that hides all."""
+    name, value = next(iter(changed.items()))
+    with pytest.raises(SettingError, match=rf"{name} must .*\. Received: {name}={value}"):
         TableAutoencoder(**changed)
 
 

@@ -118,6 +118,23 @@ def test_detector_checks_its_settings_when_fitted() -> None:
         swift(schema={"numeric": ["amount"]}).fit(numbers())
 
 
+SIZES = ("trees", "max_samples", "references", "kernel_references", "clean_references", "max_levels")
+
+
+@pytest.mark.parametrize("name", SIZES)
+def test_detector_refuses_sizes_that_are_no_whole_numbers(name: str) -> None:
+    """They ended in errors of Python, pandas and scikit-learn."""
+    with pytest.raises(SettingError, match=f"{name} must be a whole number, of type int. Received: {name}=20.5"):
+        swift(**{name: 20.5}).fit(numbers())
+
+
+def test_a_frame_without_columns_is_refused() -> None:
+    """To learn from and to score."""
+    for ask in (swift().fit, swift().fit(numbers()).risk):
+        with pytest.raises(SchemaError, match="Expected a frame with columns, received one of 100 rows without any"):
+            ask(pd.DataFrame(index=range(100)))
+
+
 @pytest.mark.parametrize(
     "ask", ["risk", "p_value", "score_samples", "decision_function", "predict", "judge", "explain", "encode", "decode"]
 )

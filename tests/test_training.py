@@ -86,6 +86,9 @@ def test_training_refuses_shares_outside_zero_and_one(name: str, share: float) -
         ({"weight_decay": -1.0}, "weight_decay must be at least 0. Received: weight_decay=-1.0"),
         ({"clip": float("nan")}, "clip must be at least 0. Received: clip=nan"),
         ({"clip": None}, "clip must be at least 0. Received: clip=None"),
+        ({"epochs": 2.5}, "epochs must be a whole number, of type int. Received: epochs=2.5"),
+        ({"batch_size": 256.0}, "batch_size must be a whole number"),
+        ({"least_steps": 2.5}, "least_steps must be a whole number"),
         ({"epochs": "3"}, "epochs must be at least 1. Received: epochs='3'"),
         ({"learning_rate": "auto"}, "learning_rate must be positive. Received: learning_rate='auto'"),
         ({"optimiser": "adm"}, "optimiser must be one of adam, adamw, rmsprop, sgd. Received: optimiser='adm'"),
@@ -178,6 +181,11 @@ def test_training_takes_sparse_rows(contaminated: np.ndarray) -> None:
 def test_plan_bounds_the_updates(n_rows: int, plan: tuple[int, int]) -> None:
     """At least ``least_steps`` an epoch, at most ``max_steps`` in all, at least one epoch."""
     assert Training(epochs=30, batch_size=100, least_steps=50, max_steps=6000).plan(n_rows) == plan
+
+
+def test_plan_counts_whole_updates() -> None:
+    """However the bound is written."""
+    assert repr(Training(max_steps=20.5).plan(100)) == repr(Training(max_steps=20).plan(100))
 
 
 @pytest.mark.parametrize(("trim", "expected"), [(0.0, 26.5), (0.25, 2.0), (0.5, 1.5), (0.1, 26.5), (0.9, 1.0)])

@@ -9,8 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from detector.arrays import Flags
-from detector.checks import check_least, one_of
-from detector.encoders.checks import check_heads
+from detector.checks import one_of
+from detector.encoders.checks import check_heads, check_sizes
 from detector.encoders.compiled import Built, compiled
 from detector.encoders.export import answers
 from detector.training.loop import OnEpoch, keras_session, train
@@ -62,7 +62,7 @@ class EventClassifier:
 
     def __post_init__(self) -> None:
         one_of("kind", self.kind, READERS)
-        check_least(self, 1, "units")
+        check_sizes(self, "units")
         if self.kind == "transformer":
             check_heads(self)
 

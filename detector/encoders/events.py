@@ -8,10 +8,9 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-from detector.checks import one_of
-from detector.encoders.checks import check_heads
+from detector.checks import check_interval, one_of
+from detector.encoders.checks import check_heads, check_sizes
 from detector.encoders.export import answers, export
-from detector.errors import SettingError
 from detector.training.loop import OnEpoch, keras_session, penalty, train
 from detector.training.settings import Training
 
@@ -80,11 +79,9 @@ class EventAutoencoder:
 
     def __post_init__(self) -> None:
         one_of("kind", self.kind, KINDS)
-        if min(self.code, self.units) < 1 or not 0 <= self.mask < 1 or not 0 < self.own_weight <= 1:
-            raise SettingError(
-                f"code and units must be positive, mask lie in [0, 1) and own_weight in (0, 1]. Received: "
-                f"code={self.code}, units={self.units}, mask={self.mask}, own_weight={self.own_weight}."
-            )
+        check_sizes(self, "code", "units")
+        check_interval(self, "[0, 1)", "mask")
+        check_interval(self, "(0, 1]", "own_weight")
         if self.kind == "transformer":
             check_heads(self)
 

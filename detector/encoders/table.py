@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from detector.checks import one_of
+from detector.checks import check_interval, check_least, check_whole, one_of
+from detector.encoders.checks import check_sizes
 from detector.encoders.compiled import Built, compiled
 from detector.encoders.export import answers, cut
 from detector.errors import SettingError
@@ -100,17 +101,11 @@ class TableAutoencoder:
     training: Training = field(default_factory=Training)
 
     def __post_init__(self) -> None:
-        if min((*self.hidden, self.code, self.embedding)) < 1:
-            raise SettingError(
-                f"Layer sizes must be positive. Received: hidden={self.hidden}, code={self.code}, "
-                f"embedding={self.embedding}."
-            )
+        check_sizes(self, "hidden", "code", "embedding")
         one_of("loss", self.loss, LOSSES)
-        if self.noise < 0 or not 0 <= self.mask < 1 or self.groups < 0 or self.levels < 0:
-            raise SettingError(
-                f"noise, levels and groups must not be negative and mask lie in [0, 1). Received: noise={self.noise}, "
-                f"levels={self.levels}, groups={self.groups}, mask={self.mask}."
-            )
+        check_least(self, 0, "noise", "levels", "groups")
+        check_whole(self, "levels", "groups")
+        check_interval(self, "[0, 1)", "mask")
         if not self.least_noise > 0:
             raise SettingError(f"least_noise must be positive. Received: least_noise={self.least_noise}.")
 

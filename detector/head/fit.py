@@ -13,7 +13,7 @@ from sklearn.ensemble import HistGradientBoostingClassifier
 from sklearn.linear_model import LogisticRegression
 
 from detector.arrays import Flags, Floats, Places
-from detector.checks import check_interval, check_least
+from detector.checks import check_interval, check_least, check_whole
 from detector.decide.calibrate import Calibrator
 from detector.errors import DataError
 from detector.head.events import EVENTS
@@ -61,6 +61,7 @@ class HeadRecipe:
     def __post_init__(self) -> None:
         check_least(self, 1, "trees", "models", "folds", "least_anomalies")
         check_least(self, 2, "leaves")
+        check_whole(self, "trees", "models", "folds", "leaves")
         check_interval(self, "(0, 1]", "learning_rate")
         check_interval(self, "(0, 1)", "calibration_share")
 

@@ -85,6 +85,19 @@ class WindowPCA:
         """How many components there are."""
         return int(self.directions.shape[1])
 
+    def rebuilds_anything(self, length: int) -> bool:
+        """Whether no window of so many rows differs from what is rebuilt, but for what sensors have in common.
+
+        Then there are as many components as rows times sensors that are no sum of others.
+
+        >>> twins = np.kron(np.eye(2), np.full((2, 1), 0.5**0.5)).astype(np.float32)
+        >>> WindowPCA(np.zeros(4, np.float32), twins, np.ones(2), 1e-9).rebuilds_anything(2)
+        True
+        """
+        by_sensor = np.moveaxis(self.directions.reshape(length, -1, self.code), 1, 0)
+        independent = int(np.linalg.matrix_rank(by_sensor.reshape(len(by_sensor), -1)))
+        return self.code >= length * independent
+
     def rebuild(self, X: NDArray[np.float32]) -> NDArray[np.float32]:
         """Project windows, one a row, on the components and back."""
         code = (X - self.centre) @ self.directions

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from numbers import Real
 
-from detector.checks import check_interval, check_least, one_of
+from detector.checks import check_interval, check_least, check_whole, one_of
 from detector.errors import SettingError
 
 OPTIMISERS = ("adam", "adamw", "rmsprop", "sgd")
@@ -83,6 +83,7 @@ class Training:
 
     def __post_init__(self) -> None:
         check_least(self, 1, "epochs", "max_steps", "batch_size", "least_steps", "patience", "plateau_patience")
+        check_whole(self, "epochs", "batch_size", "least_steps")
         if not (isinstance(self.learning_rate, Real) and self.learning_rate > 0):
             raise SettingError(f"learning_rate must be positive. Received: learning_rate={self.learning_rate!r}.")
         check_interval(self, "[0, 1)", "trim", "holdout", "momentum", "warmup")
@@ -105,5 +106,5 @@ class Training:
         >>> Training(epochs=30, batch_size=100, least_steps=50, max_steps=6000).plan(100_000)
         (6, 1000)
         """
-        steps = min(max(self.least_steps, -(-n_rows // self.batch_size)), self.max_steps)
-        return max(1, min(self.epochs, self.max_steps // steps)), steps
+        steps = int(min(max(self.least_steps, -(-n_rows // self.batch_size)), self.max_steps))
+        return max(1, int(min(self.epochs, self.max_steps // steps))), steps

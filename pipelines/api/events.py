@@ -74,7 +74,7 @@ class Given:
         kind = media_type.partition(";")[0].strip().lower()
         if kind == ARROW:
             frame, given = frame_of(body, columns.read, most=most, most_columns=MOST_COLUMNS)
-            _refuse_missing([(f"events.{name}", name, given) for name in columns.needed if name not in frame])
+            _refuse_missing([(f"events.{name}", name, given) for name in columns.needed if name not in frame], columns)
             return cls(frame, reasons, dry_run)
         if kind != JSON:
             raise ProblemError(415, f"Content-Type: expected {JSON} or {ARROW}, received {kind or 'none'!r}.")
@@ -92,7 +92,8 @@ class Given:
                 for number, event in lacking
                 for name in columns.needed
                 if name not in event
-            ]
+            ],
+            columns,
         )
         return found
 
@@ -101,13 +102,18 @@ class Given:
         return ".".join(part for part in ("event" if self.one is not None else f"events.{number}", name) if part)
 
 
-def _refuse_missing(lacking: Sequence[tuple[str, str, Iterable[str]]]) -> None:
+def _refuse_missing(lacking: Sequence[tuple[str, str, Iterable[str]]], columns: EventColumns) -> None:
     """Say what is missing: how the field is called, the column, and the columns that are there."""
     if not lacking:
         return
     fields = {
-        field: f"missing; give null if it has no value. {nearest(name, given)}"
+        field: f"missing; {_remedy(name, columns)}. {nearest(name, given)}"
         for field, name, given in lacking[:MOST_FIELDS]
     }
     text = "1 value is missing." if len(lacking) == 1 else f"{len(lacking):,} values are missing."
     raise ProblemError(422, text, fields=fields)
+
+
+def _remedy(name: str, columns: EventColumns) -> str:
+    """What to do where a column is missing."""
+    return "every event must have a value here" if name in columns.valued else "give null if it has no value"

@@ -46,10 +46,12 @@ class EventColumns:
 
     - ``needed``: the columns that it must have.
     - ``read``: all that change what is said of it.
+    - ``valued``: those of the needed that must have a value: null is not accepted.
     """
 
     needed: tuple[str, ...]
     read: frozenset[str]
+    valued: frozenset[str]
 
     @classmethod
     def of(cls, config: Config, schema: Schema, state: FeatureState | None) -> EventColumns:
@@ -60,7 +62,8 @@ class EventColumns:
             optional, measured = set(state.engine.reader.optional), state.engine.features.names
         wanted = [*schema.features, *(name for role, name in schema.roles.items() if role != "label")]
         needed = tuple(name for name in dict.fromkeys(wanted) if name not in optional)
-        return cls(needed, frozenset({*needed, *optional, *measured, *config.columns.for_rules}))
+        valued = frozenset(name for name in (schema.key, schema.time) if name is not None)
+        return cls(needed, frozenset({*needed, *optional, *measured, *config.columns.for_rules}), valued)
 
 
 @dataclass(frozen=True)

@@ -24,7 +24,7 @@ from detector.detectors.series.recipe import NO_PERIOD, PHASE, SeriesRecipe
 from detector.detectors.series.scorer import SequenceScorer, Short
 from detector.errors import DataError, SchemaError
 from detector.members.phase import FoundRhythm, find_rhythm
-from detector.schema import Schema
+from detector.schema import Schema, refuse_no_columns
 from detector.series.resample import RegularSeries, regularise
 from detector.series.rhythm import period_of
 from detector.series.sampling import Sampling
@@ -269,7 +269,7 @@ def read_input(detector: Any, X: Input, *, schema: Schema | None, reset: bool) -
     """Return the frame as given if there is a schema; else one of numbers, checked as scikit-learn does.
 
     While fitting (``reset``) the detector gets its ``feature_names_in_`` and ``n_features_in_``. Raises ``SchemaError``
-    if an array is given where there is a schema, or a column is no sensor where there is none.
+    if an array is given where there is a schema, or where there is none a column is no sensor, or there is no column.
     """
     if schema is not None:
         if not isinstance(X, pd.DataFrame):
@@ -281,6 +281,7 @@ def read_input(detector: Any, X: Input, *, schema: Schema | None, reset: bool) -
             detector.feature_names_in_ = np.array([str(name) for name in X.columns], dtype=object)
             detector.n_features_in_ = X.shape[1]
         return X, schema
+    refuse_no_columns(X)
     if isinstance(X, pd.DataFrame):
         for name, dtype in X.dtypes.items():
             if not (pd.api.types.is_numeric_dtype(dtype) or pd.api.types.is_object_dtype(dtype)):

@@ -97,8 +97,11 @@ def join_members(
 
 
 def _within_resolution(prepared: Prepared, found: FittedMembers, scored: Flags) -> bool:
-    """Whether windows are rebuilt to the last digit: then what other members see beside it is rounding."""
-    if "reconstruction" not in found.errors:
+    """Whether windows are rebuilt to the last digit: then what other members see beside it is rounding.
+
+    Not where components rebuild noise as well as anything else, as of few rows of sensors that are copies.
+    """
+    if "reconstruction" not in found.errors or found.pca is None or found.pca.rebuilds_anything(prepared.length):
         return False
     errors = np.where(scored[:, None], found.errors["reconstruction"][0], 0.0)
     off = prepared.widen(errors, signed=prepared.recipe.signed) != 0

@@ -10,11 +10,11 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from detector.arrays import Flags
-from detector.cleaning.clean import clean
+from detector.cleaning.clean import Cleaned, clean
 from detector.cleaning.quarantine import quarantine
 from detector.decide.calibrate import Calibrator
 from detector.decide.policy import Policy
-from detector.detectors.series.events import MARGIN, curves_around, events_of
+from detector.detectors.series.events import EVENT_COLUMNS, MARGIN, curves_around, events_of
 from detector.detectors.series.gating import holding
 from detector.detectors.series.groups import SHARED, group_of, places_by_entity
 from detector.detectors.series.model import SeriesModel
@@ -23,7 +23,7 @@ from detector.detectors.series.saved import models_of, parts_of
 from detector.detectors.series.scored import ScoredSeries, refuse_short
 from detector.detectors.series.verdicts import SeriesVerdicts
 from detector.errors import DataError, SchemaError, SettingError, nearest
-from detector.explain.reason import reasons_in_words
+from detector.explain.reason import no_reasons, reasons_in_words
 from detector.onnx.parts import Parts
 from detector.schema import Schema
 from detector.series.gates import Gates
@@ -178,7 +178,8 @@ class SequenceScorer:
         SchemaError
             If a column is missing, or an entity has no model.
         DataError
-            If there are no rows, a series is shorter than a window, or the sampling policy rejects something.
+            If no row is given, a series is shorter than a window, or the sampling policy rejects something. Rows none
+            of which can be read are all in ``quarantine``.
         SettingError
             If ``join`` is negative.
         """
@@ -189,7 +190,9 @@ class SequenceScorer:
         """As ``judge``, with a list of ``Reason`` for each row in the place of text; empty where it is not flagged."""
         check_join(join)
         cleaned = clean(frame, self.schema)
-        scored = self.score_steps(cleaned.usable())
+        if cleaned.rows.empty and len(frame):
+            return self._nothing_scored(cleaned)
+        scored = self.score_steps(cleaned.rows)
         decision = scored.decide(policy)
         flagged = decision.flagged
         return SeriesVerdicts(
@@ -345,6 +348,13 @@ class SequenceScorer:
             return
         for entity, place in places_by_entity(series, shared=series.entities is None).items():
             refuse_short(series, entity, len(place), self.model_of(entity).length)
+
+    def _nothing_scored(self, cleaned: Cleaned) -> SeriesVerdicts:
+        """What is said of rows none of which can be read: no score, with the columns and types of scores."""
+        scores = self._named(cleaned.rows).assign(
+            risk=0.0, p_value=0.0, flagged=False, severity="", reasons=no_reasons(0), **dict.fromkeys(self.members, 0.0)
+        )
+        return SeriesVerdicts(scores, cleaned.quarantine, pd.DataFrame(columns=list(EVENT_COLUMNS)))
 
     def _named(self, rows: pd.DataFrame) -> pd.DataFrame:
         roles = self.schema.roles

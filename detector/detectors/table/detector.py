@@ -27,7 +27,7 @@ from detector.encoders.table import TableAutoencoder
 from detector.errors import DataError, SchemaError, UnfittedError
 from detector.explain.reason import Reason
 from detector.members.event_sequence import Steps
-from detector.schema import Schema
+from detector.schema import Schema, refuse_no_columns
 from detector.training.settings import OnStep
 
 MOST_ROWS_FOR_OFFSET = 20_000
@@ -261,6 +261,8 @@ class TabularDetector(OutlierMixin, BaseEstimator):  # type: ignore[misc]  # sci
 
     def _frame(self, X: pd.DataFrame | NDArray[Any], *, reset: bool) -> pd.DataFrame:
         """The frame as given if there is a schema or the kinds are mixed; else checked as scikit-learn does."""
+        if self.schema is None:
+            refuse_no_columns(X)
         if isinstance(X, pd.DataFrame) and self._is_mixed(X):
             if reset:
                 self.feature_names_in_ = np.array([str(name) for name in X.columns], dtype=object)
