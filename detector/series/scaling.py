@@ -128,7 +128,7 @@ def steps_of(seen: Floats, rounding: Floats) -> tuple[Floats, Flags]:
         step[sensor] = smallest_step(column, float(rounding[sensor]))
         if step[sensor]:
             most, width = np.nanmax(np.abs(column)), np.nanmax(column) - np.nanmin(column)
-            flickers[sensor] = 2 * step[sensor] >= width - rounding[sensor] and width < FLICKER * most
+            flickers[sensor] = step[sensor] >= (width - rounding[sensor]) / 2 and width < FLICKER * most
     return step, flickers
 
 
