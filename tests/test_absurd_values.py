@@ -79,7 +79,7 @@ def test_a_head_reads_absurd_values() -> None:
 
 @pytest.mark.parametrize("absurd", [1e154, 1.7e308])
 def test_sensors_survive_an_absurd_value(absurd: float) -> None:
-    """A reading of a broken sensor is a row of high risk, and no end of the training."""
+    """A reading of a broken sensor is no end of the training."""
     rng = np.random.default_rng(2)
     steps = np.arange(600)
     frame = pd.DataFrame({"heat": np.sin(steps / 10) + rng.normal(0, 0.05, 600), "flag": np.ones(600)})

@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from benchmarks import categorical, flags, mixed, speed, stages, tabular, way
+from benchmarks import categorical, faults, flags, mixed, sensors, speed, stages, tabular, way
 
 ROWS = 240
 
@@ -374,3 +374,27 @@ def test_way_counts_modules_and_changes() -> None:
 
     assert found.figures() == {"modules": 2, "changes": 4}
     assert found.visits == {"detector.a": 3, "pipelines.b": 1}
+
+
+def test_faults_are_counted_by_machine_and_time() -> None:
+    """Two kinds that touch are two faults; an event of another machine, or beside a fault, finds none and is false."""
+    times = pd.date_range("2026-01-01", periods=6, freq="min")
+    rows = pd.DataFrame({"time": times, "machine": "M1", "anomaly": [0, 1, 1, 1, 0, 0]})
+    found = faults.faults_of(rows.assign(anomaly_kind=["", "spike", "drift", "drift", "", ""]))
+    events = pd.DataFrame(
+        {"entity": ["M1", "M2", "M1"], "start": [times[3], times[1], times[4]], "end": [times[4], times[3], times[5]]}
+    )
+
+    assert found[["start", "end"]].to_numpy().tolist() == [[times[1], times[1]], [times[2], times[3]]]
+    assert faults.count(found, events) == (1, 2)
+
+
+def test_results_of_other_methods_are_kept(tmp_path: Path) -> None:
+    """Of an earlier run; those of the same methods are replaced."""
+    earlier = pd.DataFrame({"file": ["a", "a"], "method": ["default", "conv1d"], "ap": [0.4, 0.6]})
+    earlier.to_csv(tmp_path / "results.csv", index=False)
+    new = pd.DataFrame({"file": ["a"], "method": ["default"], "ap": [0.5]})
+
+    kept = sensors.written(new, tmp_path / "results.csv")
+
+    assert kept[["method", "ap"]].to_numpy().tolist() == [["default", 0.5], ["conv1d", 0.6]]
