@@ -64,19 +64,16 @@ def history_folder(config: Config) -> Path:
     return config.bundle.with_name(f"{config.bundle.name}.features")
 
 
-def report_known(history: History, *parts: pd.DataFrame | None) -> bool:
+def report_known(history: History, rows: pd.DataFrame | None) -> bool:
     """Report to a history what is known of rows, as ``FeatureEngine.typed`` returns them; whether anything is.
 
-    A key that comes again is the same row. Rows of one moment are reported together: a history cannot tell them apart.
+    All rows of a moment must be among them: a history cannot tell them apart.
     """
-    given = [rows for rows in parts if rows is not None]
-    if not given or history.features.turns is None:
+    if rows is None or history.features.turns is None:
         return False
-    rows, features = pd.concat(given, ignore_index=True), history.features
-    if features.key is not None:
-        rows = rows[~rows[features.key].duplicated()]
+    time = rows[history.features.time]
     known = rows[history.features.turns[0]].notna()
-    history.report(rows[rows[features.time].isin(rows.loc[known, features.time])])
+    history.report(rows[time.isin(time[known])])
     return bool(known.any())
 
 

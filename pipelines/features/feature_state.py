@@ -33,6 +33,7 @@ from pipelines.features.engine import (
     report_known,
 )
 from pipelines.features.frames import joined, slices
+from pipelines.features.passed_rows import known_rows, rows_of_the_same_entities
 from pipelines.features.snapshots import Snapshots
 from pipelines.ingest.batch import InputBatch
 from pipelines.ingest.contract import FollowedSource
@@ -45,7 +46,6 @@ log = logging.getLogger("detector.features")
 
 MOST_ROWS, BATCHES = 500_000, 100
 """After so many rows or batches a snapshot is written, and the files before it are deleted."""
-MOST_HELD = 2_000_000
 MOST_LATE = 0.1
 """A first batch with a larger share of rows from before the end of training is no late batch: it is history."""
 LEAST_HELD = 100e6
@@ -112,9 +112,12 @@ class FeatureState:
 
         def featured(frames: Iterator[pd.DataFrame]) -> Iterator[pd.DataFrame]:
             whole = joined(frames)
+            due = self._is_due(now)
+            said = self._known_rows(followed) if due and self.engine.features.knows else None
             with self.moving:
                 self._is_in_hand = False
-                self._catch_up(followed, now)
+                self._catch_up(followed, said)
+                self._looked_at = now if due else self._looked_at
                 self._added, self._rows = pd.DataFrame(), []
                 if whole is None:
                     return
@@ -149,8 +152,8 @@ class FeatureState:
             self.engine.reader.refresh_statements()
             own = self.engine.typed(whole)
             begin, end = own[features.time].min() - self.engine.reach, own[features.time].max()
-            before = self._passed(followed, since=begin, until=end, window=window)
-            if before is not None and features.key is not None:
+            before = rows_of_the_same_entities(self.engine, followed.passed(window), own, since=begin, until=end)
+            if features.key is not None:
                 before = before[~before[features.key].isin(set(own[features.key]))]
             found = self.engine.compute(whole, now=pd.Timestamp(now), before=before)
             quarantine.write(found.quarantine)
@@ -235,18 +238,31 @@ class FeatureState:
         self._mark = None
         return self.engine.push(rows, now=pd.Timestamp(now), known=known)
 
-    def _catch_up(self, followed: FollowedSource, now: datetime) -> None:
-        """Bring the history to where the database says that the scores are."""
+    def _is_due(self, now: datetime) -> bool:
+        """Whether it is time to ask what was said of rows, and it could be asked."""
+        if self._looked_at is not None and now - self._looked_at < LOOK_EVERY:
+            return False
+        return self.engine.reader.refresh_statements()
+
+    def _known_rows(self, followed: FollowedSource) -> pd.DataFrame | None:
+        """What labels, reports and verdicts say of the rows behind the cursor, and of those of training.
+
+        All of them are read, which can take long, so nobody who reads the history should have to wait for it.
+        """
+        try:
+            learnt = self.engine.reader.kept(self.folder.parent / ROWS)
+        except BundleError as error:
+            log.warning("%s", error)
+            learnt = None
+        return known_rows(self.engine, followed.passed, learnt)
+
+    def _catch_up(self, followed: FollowedSource, said: pd.DataFrame | None) -> None:
+        """Bring the history to where the database says that the scores are, and report to it what was said of rows."""
         mark = self._last_done()
-        due = self._looked_at is None or now - self._looked_at >= LOOK_EVERY
-        due = due and self.engine.reader.refresh_statements()  # before the past is built anew
         if self._mark != mark or not mark:
             self._load(mark, followed)
-        if not due:
-            return
-        if self.engine.features.knows:
-            self._learn_statements(followed, mark)
-        self._looked_at = now
+        if report_known(self.engine.history, said):
+            self._write_snapshot(mark)
 
     def _load(self, mark: int, followed: FollowedSource) -> None:
         base, history = self.snapshots.latest(mark)
@@ -313,42 +329,6 @@ class FeatureState:
             self.source,
         )
         return self.engine.history
-
-    def _learn_statements(self, followed: FollowedSource, mark: int) -> None:
-        """Report to the history what labels, reports and verdicts say of its rows, and of those of training."""
-        try:
-            learnt = self.engine.reader.kept(self.folder.parent / ROWS)
-        except BundleError as error:
-            log.warning("%s", error)
-            learnt = None
-        if report_known(self.engine.history, self._passed(followed), learnt):
-            self._write_snapshot(mark)
-
-    def _passed(
-        self,
-        followed: FollowedSource,
-        *,
-        since: pd.Timestamp | None = None,
-        until: pd.Timestamp | None = None,
-        window: Mapping[str, Any] | None = None,
-    ) -> pd.DataFrame | None:
-        """The rows behind the cursor that features still look back to, typed; None if there are none."""
-        time = self.engine.features.time
-        parts: list[pd.DataFrame] = []
-        for frame in followed.passed(window):
-            typed = self.engine.typed(frame)
-            if since is not None:
-                typed = typed[typed[time] >= since]
-            if until is not None:
-                typed = typed[typed[time] <= until]
-            parts.append(typed)
-            if sum(map(len, parts)) > MOST_HELD:
-                parts = [rebuild.young(self.engine, pd.concat(parts, ignore_index=True))]
-        joined = pd.concat(parts, ignore_index=True) if parts else pd.DataFrame()
-        if joined.empty:
-            return None
-        joined = joined[~self.engine.repeated(joined)]
-        return joined if since is not None else rebuild.young(self.engine, joined)
 
     def _write_snapshot(self, mark: int) -> None:
         self.snapshots.write(mark)
