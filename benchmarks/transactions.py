@@ -1,8 +1,9 @@
 """Card fraud by the prequential protocol of the Fraud Detection Handbook, with and without labels in the model.
 
-``python -m benchmarks.transactions DATA_DIR [--weeks N] [--seeds N]``; DATA_DIR holds ``transactions.parquet``. The
-last line is JSON. For each week: train on 7 days, wait 7 for labels, test on 7, without cards known by then to be
-compromised (Le Borgne et al., Reproducible Machine Learning for Credit Card Fraud Detection, chapters 3 to 5).
+``python -m benchmarks.transactions DATA_DIR [--weeks N] [--seeds N]``; DATA_DIR holds ``transactions.parquet``. Each
+week, seed and score goes to ``--output``, and the last line is JSON. For each week: train on 7 days, wait 7 for labels,
+test on 7, without cards known by then to be compromised (Le Borgne et al., Reproducible Machine Learning for Credit
+Card Fraud Detection, chapters 3 to 5).
 
 What is measured:
 
@@ -51,6 +52,7 @@ from numpy.typing import NDArray
 from sklearn.metrics import average_precision_score, roc_auc_score
 from threadpoolctl import threadpool_limits
 
+from benchmarks.tabular import write
 from detector.detectors.table.detector import TabularDetector
 from detector.detectors.table.recipe import MEMBERS
 from detector.detectors.table.scorer import TabularScorer
@@ -242,6 +244,7 @@ def main() -> None:
     parser.add_argument("data", type=Path, metavar="DATA_DIR")
     parser.add_argument("--weeks", type=int, default=None, help="the first so many weeks; all by default")
     parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--output", type=Path, help="CSV file for every week, seed and score")
     parser.add_argument("--jobs", type=int, default=2, help="weeks measured side by side, one thread each")
     options = parser.parse_args()
     frame = pd.read_parquet(options.data / "transactions.parquet")
@@ -257,9 +260,13 @@ def main() -> None:
     starts = pd.date_range(first, last - pd.Timedelta(days=2 * DAYS + DELAY - 1), freq=f"{DAYS}D")[: options.weeks]
     cases = [(start, seed) for start in starts for seed in range(options.seeds)]
     found: dict[str, list[tuple[float, ...]]] = {}
+    records = []
     for (start, seed), week in zip(cases, side_by_side(frame, learnt, cases, options.jobs), strict=True):
         for name, values in week.items():
             found.setdefault(name, []).append(values)
+            measured = dict(zip(METRICS, values, strict=True))
+            records.append({"week": f"{start:%Y-%m-%d}", "seed": seed, "score": name, **measured})
+        write(pd.DataFrame(records), options.output)
         shown = "  ".join(f"{name} {values[1]:.3f} {values[2]:.3f}" for name, values in week.items())
         print(f"{start:%d %b} seed {seed}  {shown}", flush=True)
     print(f"\n{len(starts)} weeks, {options.seeds} seeds: mean ± deviation over weeks")
