@@ -248,6 +248,67 @@ def test_a_windows_file_is_read_and_its_encoding_written(tmp_path: Path) -> None
         init(tmp_path / "rows.csv", folder=tmp_path, force=True)
 
 
+def test_a_title_above_the_header_is_skipped(tmp_path: Path) -> None:
+    """A report's title and the account it is of stand above its header; `doctor` finds it where nobody set the line."""
+    lines = [
+        "Report of November",
+        ";Account:;DE00",
+        "",
+        "Nr;Amount;Shop",
+        *(f"{n};{n % 7},50;s{n % 3}" for n in range(300)),
+    ]
+    (tmp_path / "rows.csv").write_text("\n".join(lines))
+
+    begun = init(tmp_path / "rows.csv", folder=tmp_path)
+
+    assert load_config(tmp_path).source.header == 4
+    assert [choice.column for choice in begun.proposal.choices] == ["Nr", "Amount", "Shop"]
+    assert begun.notes == ("source.header: line 4 names the columns; the 3 lines above it are skipped, in every file",)
+    checks = examine(load_config(tmp_path))
+    assert not [check for check in checks if check.place == "source.header" or check.state == "problem"]
+
+    (tmp_path / "detector.yaml").write_text((tmp_path / "detector.yaml").read_text().replace("  header: 4", "#"))
+    (found,) = (check for check in examine(load_config(tmp_path)) if check.place == "source.header")
+    assert (found.state, found.advice) == ("warning", "If so, write `header: 4` below `source`.")
+
+
+def test_a_running_number_names_the_row_and_is_not_learnt() -> None:
+    """Numbers to come lie beyond all that was seen; a text of many words is no better name."""
+    texts = [f"please help with printer {n}" for n in range(100)]
+    frame = pd.DataFrame({"line": range(7, 107), "ticket": range(5_000, 5_300, 3), "text": texts, "age": [30, 31] * 50})
+
+    found = proposal_of(frame)
+
+    assert {choice.column: choice.part for choice in found.choices} == {
+        "line": "key",
+        "ticket": "ignore",
+        "text": "ignore",
+        "age": "numeric",
+    }
+
+
+@pytest.mark.parametrize(
+    ("name", "many", "part"),
+    [("shop", 3, "categorical"), ("shop", 40, "entity"), ("customer", 3, "entity"), ("account_type", 3, "categorical")],
+)
+def test_a_few_things_are_names_to_learn(name: str, many: int, part: str) -> None:
+    """Which of three shops it was belongs to a row; who the customer was does not, however few there are."""
+    frame = pd.DataFrame({"amount": [n / 7 for n in range(400)], name: [f"n{n * 7 % many}" for n in range(400)]})
+    assert proposal_of(frame).choices[1].part == part
+
+
+def test_columns_of_a_wide_table_share_a_line(tmp_path: Path) -> None:
+    rows = pd.DataFrame(np.random.default_rng(0).normal(size=(50, 60)), columns=[f"x{n}" for n in range(60)])
+    rows.assign(shop=["a", "b"] * 25).to_csv(tmp_path / "rows.csv", index=False)
+
+    shown = CliRunner().invoke(app, ["init", str(tmp_path / "rows.csv"), "--folder", str(tmp_path / "wide")]).output
+
+    assert "x0 … x59" in shown
+    assert "of 60 columns" in shown
+    assert "x30" not in shown
+    assert "x30" in (tmp_path / "wide" / "detector.yaml").read_text()
+
+
 def test_results_do_not_go_among_the_rows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """In a folder of rows, `detector init .` would make the scores a part of the source."""
     simulate_transactions(100, seed=2).to_csv(tmp_path / "rows.csv", index=False)

@@ -21,6 +21,7 @@ from detector.errors import MissingExtraError, SchemaError, SettingError, Source
 from pipelines.config import ColumnsSection, SourceSection
 from pipelines.sources import Source, open_source
 from pipelines.sources.arrow import plain_type, unify
+from pipelines.sources.dialect import find_header
 from tests.postgres_server import PostgresServer
 
 Make = Callable[..., Source]
@@ -65,6 +66,46 @@ def test_csv_separator_is_found(csv: Make, separator: str) -> None:
 def test_csv_separator_is_a_setting(csv: Make) -> None:
     """A separator nobody would guess can be named."""
     assert csv("a~b\n1~2\n", separator="~").columns() == ["a", "b"]
+
+
+TITLED = "Report;of 2026\n\n;Account:;DE00\nid;text;x\n1;a;2\n3;b\n5;c;6\n"
+
+
+def test_csv_header_below_a_title_is_a_setting(csv: Make) -> None:
+    """What stands above the header is skipped; lines that do not fit are told by their place in the file."""
+    source = csv(TITLED, header=4)
+
+    assert source.columns() == ["id", "text", "x"]
+    assert values(source, "text") == ["a", "c"]
+    assert source.rejected["reason"].tolist() == ["data.csv line 6: 2 fields where the header has 3: 3;b"]
+
+
+def test_csv_header_that_is_not_there(csv: Make) -> None:
+    with pytest.raises(SourceError, match=r"has no line 40, which `source.header` calls its header. Correct it."):
+        csv(TITLED, header=40)
+
+
+@pytest.mark.parametrize(
+    ("text", "line"),
+    [
+        (TITLED, 4),
+        ("Report;;\n;;\nid;amount;shop\n1;2,5;x\n2;3,5;y\n", 3),
+        ('"Report";"of"\n"Name";"Booked";"Amount"\n"Lee, A";"01.01.2026";"-1,50"\n"Lee, B";"01.01.2026";"9"\n', 2),
+        ("Report, written by hand\r\n\r\nid;amount\r\n1;2.5\r\n2;3.5\r\n", 3),
+        ("a,b\n1,2\n3,4\n", 1),
+        ("first;second\n1,5;2,5\n3,5;4,5\n", 1),
+        (",a,b\n0,1,2\n1,3,4\n", 1),
+        ("1,2\n3,4\n", 1),
+        ("id,2025,2026\nx,y,z\nx,y,z\n", 1),
+        ("a,b,c\n1,2\n1,2\n1,2\n1,2,3\n", 1),
+        ("name,city\nA,B\nC,D\n", 1),
+        ("Report\n\namount\n1\n2\n", 1),
+    ],
+)
+def test_csv_header_is_found_where_a_title_stands_above_it(tmp_path: Path, text: str, line: int) -> None:
+    """By the number of fields; the first line is taken for the header where nothing speaks against it."""
+    (tmp_path / "rows.csv").write_bytes(text.encode())
+    assert find_header(tmp_path / "rows.csv", encoding="utf-8") == line
 
 
 def test_csv_text_is_kept_as_it_is(csv: Make) -> None:
@@ -532,7 +573,7 @@ def test_file_with_lines_above_its_header_is_refused(tmp_path: Path) -> None:
     rows = "".join(f"{n};{n};x\n" for n in range(20))
     (tmp_path / "a.csv").write_text(f"Statement;2026\nAccount;17\n\nid;amount;shop\n{rows}")
 
-    with pytest.raises(SourceError, match=r"Most lines of .* do not have the 2 fields.*take out what stands above"):
+    with pytest.raises(SourceError, match=r"Most lines of .* do not have the 2 fields.*say in `source.header`"):
         opened(tmp_path / "a.csv").read()
 
 

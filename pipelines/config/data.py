@@ -44,6 +44,10 @@ there."""
     separator: Annotated[str, Field(min_length=1, max_length=1)] | None = None
     """What separates the fields of a CSV file. Found by itself when left out."""
 
+    header: Annotated[int, Field(ge=1)] | None = None
+    """The line of a CSV file that names the columns, counted from 1, where a title or other lines stand above it; \
+these are skipped. The first line that is not empty when left out."""
+
     encoding: str = "utf-8"
     """How the characters of a CSV file are written: utf-8, latin-1, cp1252, utf-16."""
 

@@ -17,7 +17,7 @@ from pipelines.doctor.first_run import check_first_run
 from pipelines.doctor.formats import MANY_LOST
 from pipelines.doctor.likeness import check_likeness
 from pipelines.doctor.narrow_sensors import check_narrow_sensors
-from pipelines.doctor.places import check_bundle, check_output, check_secrets, check_tracking
+from pipelines.doctor.places import check_bundle, check_header, check_output, check_secrets, check_tracking
 from pipelines.doctor.repeats import SCAN_ROWS, check_repeats
 from pipelines.doctor.rules import check_rules
 from pipelines.doctor.training import check_labels, check_training
@@ -41,7 +41,7 @@ def examine(config: Config, *, rows: int = SAMPLE_ROWS, now: datetime | None = N
     The checks are in the order of the configuration. What is wrong is not raised, and nothing is written.
     """
     now = now or datetime.now(UTC)
-    checks: list[Check] = []
+    checks = list(check_header(config.source))
     frame: pd.DataFrame | None = None
     total: int | None = None
     try:

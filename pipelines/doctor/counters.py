@@ -1,4 +1,4 @@
-"""Sensors that only count upwards: what they will read was never learnt."""
+"""Columns that only count upwards: what they will hold was never learnt."""
 
 from __future__ import annotations
 
@@ -13,6 +13,9 @@ from pipelines.doctor.sensor_readings import first_of, readings_of
 LEAST_RISES = 50
 MOST_FALLS = 0.01
 """Share of the changes that may go down: a meter that is exchanged begins anew."""
+LEAST_NUMBERED = 50
+DENSE, DENSE_IN_ORDER = 0.5, 0.02
+"""Share of the whole numbers of a range that must be there, and where they are in order: others were left out."""
 
 
 def check_counters(config: Config, frame: pd.DataFrame) -> Iterator[Check]:
@@ -43,3 +46,17 @@ def only_grows(values: pd.Series, machines: pd.Series | None = None) -> bool:
     steps = known.diff() if machines is None else known.groupby(machines.loc[known.index]).diff()
     rises, falls = int((steps > 0).sum()), int((steps < 0).sum())
     return rises >= LEAST_RISES and falls <= MOST_FALLS * (rises + falls)
+
+
+def is_running_number(column: pd.Series) -> bool:
+    """Whether a column numbers rows: whole numbers, each once, with hardly one left out, or in order with some.
+
+    >>> is_running_number(pd.Series(range(900, 1000))), is_running_number(pd.Series(range(0, 10_000_000, 99_999)))
+    (True, False)
+    """
+    numbers = pd.to_numeric(column, errors="coerce")
+    if len(numbers) < LEAST_NUMBERED or numbers.isna().any() or (numbers % 1 != 0).any() or numbers.duplicated().any():
+        return False
+    share = len(numbers) / (float(numbers.max()) - float(numbers.min()) + 1)
+    in_order = numbers.is_monotonic_increasing or numbers.is_monotonic_decreasing
+    return bool(share >= (DENSE_IN_ORDER if in_order else DENSE))

@@ -6,7 +6,9 @@ import json
 import os
 import re
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
+from itertools import groupby
 from pathlib import Path
 
 import pandas as pd
@@ -19,11 +21,13 @@ from pipelines.doctor.proposal import ENTITIES, KEY, Choice, Proposal, proposal_
 from pipelines.listing import Column, Listing
 from pipelines.progress import counted
 from pipelines.sources import Source, open_source
-from pipelines.sources.dialect import UndecodableError
-from pipelines.sources.files import find_files
+from pipelines.sources.dialect import UndecodableError, find_header
+from pipelines.sources.files import find_files, is_parquet
 
 LOOKED_AT = 20_000
 WINDOWS = "cp1252"
+MOST_LISTED, MOST_ALIKE = 40, 3
+"""Columns that are listed one by one; of more, so many neighbours that are alike share a line."""
 ROLES = ("key", "time", "entity", "label")
 PASTS = (30, 7, 1)
 SHARE_OF_THE_PAST = 4
@@ -44,7 +48,7 @@ class InitReport:
         """The columns, what to check, and the next commands."""
         found = self.proposal
         columns = (Column("column", head=True), Column("is", head=True), Column("because", is_sentence=True))
-        rows = [{"column": each.column, "is": each.part, "because": each.why} for each in found.choices]
+        rows = [{"column": name, "is": part, "because": why} for name, part, why in _listed(found.choices)]
         checks = [f"  {each.column} ({each.part}): {each.check}" for each in found.choices if each.check]
         checks += [f"  {note}" for note in self.notes]
         name = "" if self.file.parent.resolve() == Path.cwd() else f" {self.file.parent}"
@@ -76,13 +80,13 @@ def init(file: Path, *, folder: Path, force: bool = False) -> InitReport:
     if target.exists() and not force:
         raise SettingError(f"{target} is there already. Name another folder with --folder, or add --force.")
     files = find_files(str(file))
-    encoding, source, frame = _look(files[0])
+    source, frame, how = _look(files[0])
     found = proposal_of(frame)
     path = os.path.relpath(file, folder)
     days = found.days * max(1.0, (source.estimate() or 0) / len(frame))
     if found.kind == "sensors":
         found = _with_machines(found, frame, files)
-    text = written(found, path, name=name_of(file), rows=len(frame), days=days, encoding=encoding)
+    text = written(found, path, name=name_of(file), rows=len(frame), days=days, how=how)
     try:
         folder.mkdir(parents=True, exist_ok=True)
         before = target.read_text(encoding="utf-8") if target.exists() else None
@@ -97,26 +101,54 @@ def init(file: Path, *, folder: Path, force: bool = False) -> InitReport:
         else:
             target.unlink()
         raise
-    return InitReport(target, len(frame), found, tuple(_notes(source, encoding)))
+    return InitReport(target, len(frame), found, tuple(_notes(source, how)))
 
 
-def _look(file: Path) -> tuple[str, Source, pd.DataFrame]:
-    """The encoding of a file, and its first rows."""
+@dataclass(frozen=True)
+class Written:
+    """How a file is written, where it is not the usual way."""
+
+    encoding: str = "utf-8"
+    header: int = 1
+
+    def section(self, file: Path) -> SourceSection:
+        """What a configuration says of it."""
+        return SourceSection(path=str(file), encoding=self.encoding, header=None if self.header == 1 else self.header)
+
+
+def _look(file: Path) -> tuple[Source, pd.DataFrame, Written]:
+    """A file, its first rows, and how it is written."""
     try:
-        source = open_source(SourceSection(path=str(file)))
-        return "utf-8", source, source.read(limit=LOOKED_AT)
+        return _read(file, "utf-8")
     except UndecodableError:
-        try:
-            source = open_source(SourceSection(path=str(file), encoding=WINDOWS))
-            return WINDOWS, source, source.read(limit=LOOKED_AT)
-        except UndecodableError:
-            pass
+        with suppress(UndecodableError):
+            return _read(file, WINDOWS)
         raise
 
 
-def _notes(source: Source, encoding: str) -> Iterator[str]:
-    if encoding != "utf-8":
-        yield f"source.encoding: the file is not utf-8, and is read as {encoding}; look at its umlauts and signs"
+def _read(file: Path, encoding: str) -> tuple[Source, pd.DataFrame, Written]:
+    how = Written(encoding, 1 if is_parquet(file) else find_header(file, encoding=encoding))
+    source = open_source(how.section(file))
+    return source, source.read(limit=LOOKED_AT), how
+
+
+def _listed(choices: Sequence[Choice]) -> Iterator[tuple[str, str, str]]:
+    """Columns, what they are and why; of a wide table, neighbours that are alike in one line."""
+    least = MOST_ALIKE if len(choices) > MOST_LISTED else len(choices) + 1
+    for (part, why, _), group in groupby(choices, key=lambda each: (each.part, each.why, each.check)):
+        alike = list(group)
+        if len(alike) >= least:
+            yield f"{alike[0].column} … {alike[-1].column}", part, f"{why}, of {len(alike):,} columns"
+        else:
+            yield from ((each.column, part, why) for each in alike)
+
+
+def _notes(source: Source, how: Written) -> Iterator[str]:
+    if how.header > 1:
+        above = "the line above it is" if how.header == 2 else f"the {how.header - 1} lines above it are"
+        yield f"source.header: line {how.header} names the columns; {above} skipped, in every file"
+    if how.encoding != "utf-8":
+        yield f"source.encoding: the file is not utf-8, and is read as {how.encoding}; look at its umlauts and signs"
     if lines := source.rejected["reason"].tolist():
         have = "has" if len(lines) == 1 else "have"
         yield f"{counted(len(lines), 'line')} {have} a wrong number of fields, for the quarantine: {lines[0]}"
@@ -130,7 +162,7 @@ def _with_machines(found: Proposal, frame: pd.DataFrame, files: Sequence[Path]) 
     time = next(iter(found.named("time")), None)
     if len(files) < 2 or time is None or found.role("entity") is not None:
         return found
-    other = _look(files[1])[2]
+    other = _look(files[1])[1]
     first, second = (times_of(each[time.column], time.form) for each in (frame, other))
     if not (second.min() < first.max() and first.min() < second.max()):
         return found
@@ -161,20 +193,30 @@ def name_of(file: Path) -> str:
     return re.sub(r"[^a-z0-9]+", "-", file.stem.lower()).strip("-") or "detector"
 
 
-def written(found: Proposal, path: str, *, name: str, rows: int, days: float, encoding: str = "utf-8") -> str:
+def written(
+    found: Proposal,
+    path: str,
+    *,
+    name: str,
+    rows: int,
+    days: float,
+    how: Written = Written(),
+) -> str:
     """The configuration as text, each line with its reason; ``days`` is how long the whole file reaches."""
-    return "\n".join(_lines(found, path, name, rows, days, encoding)) + "\n"
+    return "\n".join(_lines(found, path, name, rows, days, how)) + "\n"
 
 
-def _lines(found: Proposal, path: str, name: str, rows: int, days: float, encoding: str) -> Iterator[str]:
+def _lines(found: Proposal, path: str, name: str, rows: int, days: float, how: Written) -> Iterator[str]:
     yield f"# Proposed by `detector init` after a look at {rows:,} rows. Correct what it got wrong; every setting is in"
     yield "# docs/configuration.md, and `detector doctor` checks this file against the rows."
     yield f"name: {_scalar(name)}"
     if found.kind == "sensors":
         yield _noted("kind: sensors", found.why)
     yield from ("", "source:", f"  path: {_scalar(path)}")
-    if encoding != "utf-8":
-        yield _noted(f"  encoding: {encoding}", "it is not utf-8")
+    if how.header > 1:
+        yield _noted(f"  header: {how.header}", "the line that names the columns")
+    if how.encoding != "utf-8":
+        yield _noted(f"  encoding: {how.encoding}", "it is not utf-8")
     if forms := [(choice, choice.form) for choice in found.choices if choice.form is not None]:
         yield "  formats:"
         for choice, form in forms:

@@ -5,16 +5,31 @@ from __future__ import annotations
 import fnmatch
 import os
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 from pydantic import BaseModel
 
-from detector.errors import DetectorError
-from pipelines.config import Config
+from detector.errors import DetectorError, SourceError
+from pipelines.config import Config, SourceSection
 from pipelines.config.alert_channels import MissingSecret
 from pipelines.config.values import hide_password
 from pipelines.doctor.check import Check
 from pipelines.sinks.files import CSV_SUFFIXES, PARQUET_SUFFIXES
+from pipelines.sources.dialect import find_header
+from pipelines.sources.files import find_files, is_parquet
+
+
+def check_header(section: SourceSection) -> Iterator[Check]:
+    """A warning where lines that are no header stand above it."""
+    if section.path is None or section.header is not None:
+        return
+    with suppress(SourceError):
+        file = find_files(section.path)[0]
+        line = 1 if is_parquet(file) else find_header(file, encoding=section.encoding)
+        if line > 1:
+            found = f"line {line} of {file} seems to name the columns, and what stands above it does not"
+            yield Check("source.header", "warning", found, f"If so, write `header: {line}` below `source`.")
 
 
 def check_output(config: Config) -> Iterator[Check]:

@@ -12,6 +12,7 @@ from detector.cleaning.values import read_booleans, read_dates
 from detector.errors import SchemaError
 from detector.schema import MISSING, are_codes, guess_kind
 from pipelines.config.formats import FormatSection
+from pipelines.doctor.counters import is_running_number
 from pipelines.doctor.formats import NEARLY_ALL, example, numbers_in_forms, propose, share_of
 from pipelines.progress import counted, percent
 from pipelines.sources.formats import read_form
@@ -27,13 +28,20 @@ CODE = re.compile(
     re.IGNORECASE,
 )
 AMOUNT = re.compile(r"amount|betrag|price|total|(^|_)sum($|_)|(^|_)value($|_)", re.IGNORECASE)
-ENTITIES = (
-    *("card", "account", "iban", "customer", "client", "user", "member", "patient", "employee", "machine", "device"),
-    *("asset", "pump", "engine", "turbine", "vehicle", "host", "sensor", "unit", "merchant", "terminal", "shop"),
-    *("karte", "konto", "kunde", "maschine", "anlage", "gerät", "geraet"),
+PARTIES = (
+    *("card", "account", "iban", "customer", "client", "user", "member", "patient", "employee"),
+    *("karte", "konto", "kunde"),
 )
+THINGS = (
+    *("machine", "device", "asset", "pump", "engine", "turbine", "vehicle", "host", "sensor", "unit"),
+    *("merchant", "terminal", "shop", "maschine", "anlage", "gerät", "geraet"),
+)
+ENTITIES = PARTIES + THINGS
+SORT = re.compile(r"type|class|category|status|kind|group|(^|_)art$|typ$|klasse|gruppe", re.IGNORECASE)
 MOST_ANOMALOUS = 0.3
 FEW_CODES = 50
+FEW_THINGS = 10
+"""So many shops or machines at most are names to learn: what is normal hangs on which it is."""
 LEAST_REPEATS = 2.0
 REGULAR = 0.7
 """Share of the steps in time that are half to one and a half times the middle one. Of events at random it is .35."""
@@ -122,15 +130,15 @@ def proposal_of(frame: pd.DataFrame) -> Proposal:
     take(time := _time(rest(frame)))
     read = frame.assign(**numbers_in_forms(rest(frame)))
     take(key := key_of(rest(read), frame.duplicated()))
-    take(entity := _entity(rest(read)))
-    machine, why = _machine(read, time, entity, taken)
-    take(machine)
+    machine, why = _machine(read, time, _entity(rest(read)), taken)
     if why is not None and (key is None or not KEY.search(key.column)):
         if key is not None:
             del taken[key.column]
         kind = "sensors"
+        take(machine)
     else:
         kind, why = "table", "each row stands for itself"
+        take(_entity(rest(read), few=FEW_THINGS))
     for name in map(str, frame.columns):
         if name not in taken:
             take(_feature(name, frame[name], kind))
@@ -205,9 +213,12 @@ def key_of(frame: pd.DataFrame, copies: pd.Series) -> Choice | None:
             spoilt[name] = bad
     named = [name for name in spoilt if KEY.search(name)]
     texts = [name for name in spoilt if guess_kind(frame[name])[0] != "numeric"]
-    if not (named or texts) or len(frame) < 2:
+    codes = [name for name in texts if not _is_prose(frame[name])]
+    running = [name for name in spoilt if is_running_number(frame[name])]
+    candidates = named or codes or running or texts
+    if not candidates or len(frame) < 2:
         return None
-    name = min(named or texts, key=lambda each: spoilt[each])
+    name = min(candidates, key=lambda each: spoilt[each])
     if spoilt[name]:
         which = f"{spoilt[name]:,} rows repeat it or have none, and would go to the quarantine; it must name a row"
         return Choice(name, "key", "it is different in nearly every row", which)
@@ -215,16 +226,22 @@ def key_of(frame: pd.DataFrame, copies: pd.Series) -> Choice | None:
     return Choice(name, "key", "it is different in every row", check)
 
 
-def _entity(frame: pd.DataFrame) -> Choice | None:
+def _is_prose(column: pd.Series) -> bool:
+    """Whether most values are of several words."""
+    return bool(column.dropna().astype("str").str.strip().str.contains(r"\s").mean() > HALF)
+
+
+def _entity(frame: pd.DataFrame, *, few: int = 1) -> Choice | None:
+    """The column that names who or what a row is about; of a ``few`` things, which one it is belongs to the row."""
     found: list[tuple[int, Choice]] = []
     for name in map(str, frame.columns):
         column, words = frame[name].dropna(), name.lower()
         rank = next((place for place, word in enumerate(ENTITIES) if word in words), None)
-        if rank is None or column.empty or _has_fractions(column):
+        if rank is None or column.empty or _has_fractions(column) or SORT.search(name):
             continue
         many = column.nunique()
         repeats = len(column) / many
-        if many > 1 and repeats >= LEAST_REPEATS:
+        if many > (1 if ENTITIES[rank] in PARTIES else few) and repeats >= LEAST_REPEATS:
             why = f"{many:,} different, {repeats:,.0f} rows each"
             found.append((rank, Choice(name, "entity", why, "alerts are about it, and features look back at its past")))
     return min(found, key=lambda each: each[0])[1] if found else None
@@ -251,7 +268,8 @@ def _reach(when: pd.Series) -> tuple[float, bool]:
 
 def _why_sensors(frame: pd.DataFrame, time: Choice, entity: Choice | None, taken: set[str]) -> str | None:
     """Why rows are readings of sensors: numbers in regular steps, or one such number and no machine; None if not."""
-    others = [name for name in map(str, frame.columns) if name not in taken and frame[name].nunique() > 1]
+    named = taken if entity is None else {*taken, entity.column}
+    others = [name for name in map(str, frame.columns) if name not in named and frame[name].nunique() > 1]
     floats = [name for name in others if _has_fractions(frame[name])]
     numbers = [name for name in others if guess_kind(frame[name])[0] == "numeric"]
     is_alone = entity is None and len(others) == len(numbers) == 1 and not CODE.search(others[0])
@@ -283,7 +301,7 @@ def _machine(
             continue
         check = "rows of one value come in regular steps: each should be a machine"
         choice = Choice(name, "entity", f"{many:,} different, {len(frame) / many:,.0f} rows each", check)
-        why = _why_sensors(frame, time, choice, {*taken, name})
+        why = _why_sensors(frame, time, choice, set(taken))
         if why is not None:
             return choice, why
     return None, None
@@ -328,6 +346,9 @@ def _feature(name: str, column: pd.Series, rows: str) -> Choice:
         return Choice(name, "ignore", "it is always missing")
     if distinct == 1:
         return _constant(name, column, rows)
+    if is_running_number(column):
+        check = "list it under numeric if it is something that was measured"
+        return Choice(name, "ignore", "it counts the rows: those to come lie beyond all that is learnt", check)
     return next(_kinds(name, column, int(distinct)))
 
 
@@ -355,7 +376,8 @@ def _kinds(name: str, column: pd.Series, distinct: int) -> Iterator[Choice]:
         if distinct > HALF * len(column) and distinct > FEW_CODES:
             yield Choice(name, "ignore", f"text, {distinct:,} different: nearly every row has another")
         yield Choice(name, "categorical", f"text, {distinct:,} different")
-    if are_padded or (kind == "numeric" and CODE.search(name) and not _has_fractions(column)):
+    is_name = CODE.search(name) or any(word in name.lower() for word in ENTITIES)
+    if are_padded or (kind == "numeric" and is_name and not _has_fractions(column)):
         reason = f"{'zeros before its digits' if are_padded else 'its name'}, and {distinct:,} different numbers"
         if distinct <= max(FEW_CODES, 0.1 * len(column)):
             yield Choice(name, "categorical", reason, "a code, not an amount")

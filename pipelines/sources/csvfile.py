@@ -2,20 +2,45 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Self
 
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.csv as pa_csv
 
 from detector.errors import SourceError
+from pipelines.config.data import SourceSection
 from pipelines.sources.dialect import COMPRESSED, open_bytes, read_dialect, undecodable
 from pipelines.sources.salvage import Salvage, unclosed_quote
 
 FEW_BAD = 10
 BLOCK_BYTES = 1 << 20  # skipping bad lines takes time that grows with the square of it
 _DECIMAL_COMMA = r"^\s*([+-]?\d*),(\d+(?:[eE][+-]?\d+)?)\s*$"
+
+
+@dataclass(frozen=True)
+class CsvOptions:
+    """What a configuration says of CSV files.
+
+    - ``separator``: what separates the fields, or None to find out.
+    - ``encoding``, ``decimal``: how characters are written, and what separates whole numbers from fractions.
+    - ``header``: the line that names the columns, counted from 1; by default the first that is not empty.
+    - ``formatted``: columns to which ``decimal`` does not apply, as they have a form of their own.
+    """
+
+    separator: str | None = None
+    encoding: str = "utf-8"
+    decimal: str = "."
+    header: int | None = None
+    formatted: tuple[str, ...] = ()
+
+    @classmethod
+    def of(cls, section: SourceSection) -> Self:
+        """Those of a section."""
+        return cls(section.separator, section.encoding, section.decimal, section.header, tuple(section.formats))
 
 
 class CsvFile:
@@ -26,20 +51,14 @@ class CsvFile:
     error, with the line.
 
     - ``path``: the file; .gz, .bz2 and .zst are decompressed.
-    - ``separator``: what separates the fields, or None to find out.
-    - ``encoding``, ``decimal``: how characters are written, and what separates whole numbers from fractions.
-    - ``formatted``: columns to which ``decimal`` does not apply.
 
     Raises ``SourceError`` if the file is empty, not text, or has no header.
     """
 
-    def __init__(
-        self, path: Path, *, separator: str | None, encoding: str, decimal: str, formatted: Collection[str] = ()
-    ) -> None:
+    def __init__(self, path: Path, options: CsvOptions) -> None:
         self.path = path
-        self.decimal = decimal
-        self.formatted = formatted
-        self.dialect = read_dialect(path, separator=separator, encoding=encoding)
+        self.options = options
+        self.dialect = read_dialect(path, separator=options.separator, encoding=options.encoding, header=options.header)
         self.schema = pa.schema([(name, pa.string()) for name in self.dialect.columns])
         self.rejected: list[str] = []
 
@@ -107,11 +126,11 @@ class CsvFile:
         return reader
 
     def _decimals(self, table: pa.Table) -> pa.Table:
-        if self.decimal == ".":
+        if self.options.decimal == ".":
             return table
         columns = [
             table.column(name)
-            if name in self.formatted
+            if name in self.options.formatted
             else pc.replace_substring_regex(table.column(name), pattern=_DECIMAL_COMMA, replacement=r"\1.\2")
             for name in table.column_names
         ]
@@ -121,8 +140,8 @@ class CsvFile:
         return SourceError(
             f"Most lines of {self.path} do not have the {len(self.dialect.columns)} fields of its header. "
             f"The first of them: {salvage.bad[0].text[:120]!r}. "
-            f"Check the header, take out what stands above it, and set `source.separator` if it is not "
-            f"{self.dialect.separator!r}."
+            f"Check the header, say in `source.header` which line it is if others stand above it, and set "
+            f"`source.separator` if it is not {self.dialect.separator!r}."
         )
 
     def _failure(self, error: Exception) -> Exception:

@@ -7,6 +7,7 @@ import csv
 import io
 import re
 import zlib
+from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,6 +20,9 @@ SEPARATORS = (",", ";", "\t", "|")
 COMPRESSED = (".gz", ".bz2", ".zst")
 _BOMS = ((codecs.BOM_UTF8, "utf-8"), (codecs.BOM_UTF16_LE, "utf-16"), (codecs.BOM_UTF16_BE, "utf-16"))
 _SEP = re.compile(r'"?sep=(.)"?[ \t]*(\r\n|\n|\r)', re.IGNORECASE)
+_LINE_END = re.compile(r"\r\n|\n|\r")
+MOST_ABOVE, MOSTLY_ALIKE = 100, 0.7
+"""Lines that are looked at for a header, and the share of those from it on that must have as many fields."""
 _LONE_RETURN = re.compile(r"\r(?!\n)")
 _NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?")
 
@@ -33,7 +37,7 @@ class Dialect:
 
     - ``encoding``, ``separator``: how characters are written, and what separates the fields.
     - ``columns``: the names in the header; one without a name is called after its position.
-    - ``lines_above``: how many lines above the header are none: empty ones, and Excel's ``sep=;``.
+    - ``lines_above``: how many lines above the header are none: a title, empty ones, and Excel's ``sep=;``.
     - ``record_bytes``: mean length of the first records, zero if there is nothing but a header.
     """
 
@@ -49,24 +53,17 @@ def open_bytes(path: Path) -> pa.NativeFile:
     return pa.input_stream(str(path), compression="detect", buffer_size=1 << 20)
 
 
-def read_dialect(path: Path, *, separator: str | None, encoding: str) -> Dialect:
+def read_dialect(path: Path, *, separator: str | None, encoding: str, header: int | None = None) -> Dialect:
     """Look at the head of a CSV file.
 
     - ``separator``: what separates the fields, or None to find out.
     - ``encoding``: how characters are written, unless the file begins with a byte order mark.
+    - ``header``: the line of the header, counted from 1; by default the first that is not empty.
 
     Raises ``SourceError`` if the file is empty, unreadable, not text in that encoding, or has no header.
     """
-    try:
-        with open_bytes(path) as stream:
-            head = stream.read(HEAD_BYTES)
-    except PermissionError as error:
-        raise SourceError(f"{path} may not be read by this user. Change its permissions.") from error
-    except (OSError, pa.ArrowException, zlib.error) as error:
-        raise SourceError(f"{path} cannot be read, or is not compressed as its name says: {error}") from error
-    encoding = next((name for mark, name in _BOMS if head.startswith(mark)), encoding)
-    text = _with_line_ends(_decode(path, head, encoding))
-    body = text.lstrip("\r\n")
+    head, encoding, text = _head(path, encoding)
+    body = text.lstrip("\r\n") if header is None else _from_line(path, text, header)
     if (said := _SEP.match(body)) is not None:
         separator, body = separator or said[1], body[said.end() :].lstrip("\r\n")
     if not body.strip():
@@ -77,10 +74,64 @@ def read_dialect(path: Path, *, separator: str | None, encoding: str) -> Dialect
     records = _records(body, found, whole=len(head) < HEAD_BYTES)
     columns = tuple(name.strip() or f"column_{n}" for n, name in enumerate(records[0], start=1))
     _check_header(path, columns)
-    lines_above = len(text[: len(text) - len(body)].splitlines())
+    lines_above = len(_LINE_END.findall(text[: len(text) - len(body)]))
     only_header = len(head) < HEAD_BYTES and not body.partition("\n")[2].strip()
     size = 0.0 if only_header else len(head) / len(records)
     return Dialect(encoding, found, columns, lines_above, size)
+
+
+def find_header(path: Path, *, encoding: str) -> int:
+    """The line that names the columns, counted from 1: above it stand lines with fewer fields, such as a title.
+
+    1 where the first line may be it. Raises as ``read_dialect`` does.
+    """
+    lines = _LINE_END.split(_head(path, encoding)[2])[:MOST_ABOVE]
+    found = [(*_header_of([_fields(line, separator) for line in lines]), n) for n, separator in enumerate(SEPARATORS)]
+    alike, line, _ = max(found, key=lambda each: (each[0], -each[1], -each[2]))
+    return line if alike >= MOSTLY_ALIKE else 1
+
+
+def _header_of(records: list[list[str]]) -> tuple[float, int]:
+    """The share of the records from a header on that have its width, and its line.
+
+    All columns have a name in it, but the first, of an index, if it is the first line.
+    """
+    widths = Counter(len(record) for record in records if len(record) > 1)
+    usual = widths.most_common(1)[0][0] if widths else 0
+    full = [at for at, record in enumerate(records) if len(record) == usual and all(record[at == 0 :])]
+    first = full[0] if full else 0
+    if not usual or any(map(_NUMBER.fullmatch, records[first])):
+        return 0.0, 1
+    alike = [len(record) == usual for record in records[first:] if record]
+    return sum(alike) / len(alike), first + 1
+
+
+def _fields(line: str, separator: str) -> list[str]:
+    try:
+        return [field.strip() for field in next(csv.reader([line], delimiter=separator), [])]
+    except csv.Error:
+        return []
+
+
+def _head(path: Path, encoding: str) -> tuple[bytes, str, str]:
+    """The beginning of a file: as bytes, the encoding it says it has, and as text."""
+    try:
+        with open_bytes(path) as stream:
+            head = stream.read(HEAD_BYTES)
+    except PermissionError as error:
+        raise SourceError(f"{path} may not be read by this user. Change its permissions.") from error
+    except (OSError, pa.ArrowException, zlib.error) as error:
+        raise SourceError(f"{path} cannot be read, or is not compressed as its name says: {error}") from error
+    encoding = next((name for mark, name in _BOMS if head.startswith(mark)), encoding)
+    return head, encoding, _with_line_ends(_decode(path, head, encoding))
+
+
+def _from_line(path: Path, text: str, number: int) -> str:
+    """The text from a line on, counted from 1."""
+    ends = [end.end() for end in _LINE_END.finditer(text)]
+    if number - 1 > len(ends):
+        raise SourceError(f"{path} has no line {number:,}, which `source.header` calls its header. Correct it.")
+    return text[0 if number == 1 else ends[number - 2] :]
 
 
 def _decode(path: Path, head: bytes, encoding: str) -> str:

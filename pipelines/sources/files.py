@@ -13,7 +13,7 @@ import pyarrow as pa
 
 from detector.errors import SourceError
 from pipelines.config.data import FILENAME, SourceSection
-from pipelines.sources.csvfile import CsvFile
+from pipelines.sources.csvfile import CsvFile, CsvOptions
 from pipelines.sources.dialect import COMPRESSED
 from pipelines.sources.parquet import MAGIC, ParquetFile
 from pipelines.sources.shared_columns import shared_schema
@@ -35,9 +35,8 @@ class FileReader:
     - ``path``: a file; a folder, whose CSV or Parquet files are read (not those of its subfolders); or a pattern, where
       ``**`` stands for subfolders.
     - ``without``: files that are left out.
-    - ``separator``, ``encoding``, ``decimal``: how CSV files are written; see ``SourceSection``.
+    - ``options``: how CSV files are written.
     - ``names``: a column that is made of the name of each file, and how; see ``ColumnsSection.entity_from``.
-    - ``formatted``: columns to which ``decimal`` does not apply, as they have a form of their own.
     - ``needs``: whether a column of the first file must be in every other; all by default.
 
     Raises ``SourceError`` if there is no such file, it cannot be read, or a file lacks a column that is needed.
@@ -47,10 +46,7 @@ class FileReader:
         self,
         path: str,
         *,
-        separator: str | None = None,
-        encoding: str = "utf-8",
-        decimal: str = ".",
-        formatted: Collection[str] = (),
+        options: CsvOptions,
         names: tuple[str, str] | None = None,
         without: Collection[Path] = (),
         needs: Callable[[str], bool] = lambda _: True,
@@ -65,8 +61,7 @@ class FileReader:
             if is_parquet(file):
                 self.parts.append(ParquetFile(file))
             else:
-                part = CsvFile(file, separator=separator, encoding=encoding, decimal=decimal, formatted=formatted)
-                self.parts.append(part)
+                self.parts.append(CsvFile(file, options))
             self.parts[-1].rejected = self.rejected
         if not self.parts:
             raise SourceError(f"None of the files of {path} can be read: all were quarantined. Give good ones.")
@@ -87,10 +82,7 @@ class FileReader:
         """Files that are written as a configuration says."""
         return cls(
             path,
-            separator=section.separator,
-            encoding=section.encoding,
-            decimal=section.decimal,
-            formatted=tuple(section.formats),
+            options=CsvOptions.of(section),
             names=section.names_of_files,
             without=without,
             needs=section.needs,

@@ -15,7 +15,7 @@ import pyarrow as pa
 
 from detector.errors import DetectorError, SourceError
 from pipelines.config.data import SourceSection
-from pipelines.sources.csvfile import CsvFile
+from pipelines.sources.csvfile import CsvFile, CsvOptions
 from pipelines.spark.rows import SourceColumns
 
 if TYPE_CHECKING:
@@ -32,21 +32,17 @@ class CsvRows:
 
     - ``names``: The columns that are wanted.
     - ``columns``: Those that every file must have, in any order; others are passed over.
-    - ``separator``, ``encoding``, ``decimal``, ``formatted``: As ``CsvFile`` takes them.
+    - ``options``: How the files are written.
     """
 
     names: tuple[str, ...]
     columns: tuple[str, ...]
-    separator: str | None
-    encoding: str
-    decimal: str
-    formatted: tuple[str, ...]
+    options: CsvOptions
 
     @classmethod
     def of(cls, section: SourceSection, names: tuple[str, ...], columns: tuple[str, ...]) -> Self:
         """Files written as a configuration says."""
-        formatted = tuple(section.formats)
-        return cls(names, columns, section.separator, section.encoding, section.decimal, formatted)
+        return cls(names, columns, CsvOptions.of(section))
 
     @property
     def schema(self) -> pa.Schema:
@@ -83,9 +79,7 @@ class CsvRows:
             yield from pa.Table.from_arrays(missing, schema=self.schema).to_batches()
 
     def _open(self, file: Path, path: str) -> CsvFile:
-        part = CsvFile(
-            file, separator=self.separator, encoding=self.encoding, decimal=self.decimal, formatted=self.formatted
-        )
+        part = CsvFile(file, self.options)
         if missing := [name for name in self.columns if name not in part.columns]:
             raise SourceError(
                 f"The files have different columns: {path} lacks {', '.join(map(repr, missing))}. Move it away, name "
@@ -112,16 +106,9 @@ def csv_columns(spark: SparkSession, path: str, section: SourceSection) -> list[
     row = files.select("path", f.substring("content", 1, HEAD_BYTES).alias("head")).head(1)
     if not row:
         raise SourceError(f"{path} holds no files.")
-    reading = CsvRows.of(section, (), ())
     with _on_disk(row[0]["path"], pa.py_buffer(bytes(row[0]["head"]))) as (file, told):
         try:
-            return CsvFile(
-                file,
-                separator=reading.separator,
-                encoding=reading.encoding,
-                decimal=reading.decimal,
-                formatted=reading.formatted,
-            ).columns
+            return CsvFile(file, CsvOptions.of(section)).columns
         except DetectorError as error:
             raise type(error)(told(str(error))) from None
 
