@@ -264,8 +264,8 @@ def main() -> None:
     for (start, seed), week in zip(cases, side_by_side(frame, learnt, cases, options.jobs), strict=True):
         for name, values in week.items():
             found.setdefault(name, []).append(values)
-            measured = dict(zip(METRICS, values, strict=True))
-            records.append({"week": f"{start:%Y-%m-%d}", "seed": seed, "score": name, **measured})
+            figures = dict(zip(METRICS, values, strict=True))
+            records.append({"week": f"{start:%Y-%m-%d}", "seed": seed, "score": name, **figures})
         write(pd.DataFrame(records), options.output)
         shown = "  ".join(f"{name} {values[1]:.3f} {values[2]:.3f}" for name, values in week.items())
         print(f"{start:%d %b} seed {seed}  {shown}", flush=True)
