@@ -154,3 +154,28 @@ def test_a_head_that_cannot_learn_says_what_is_missing(
 
     assert report.head is not None
     assert all(part in report.head for part in parts), report.head
+
+
+@pytest.mark.parametrize(
+    ("time", "said"),
+    [
+        ("when", "Labels are not learnt from. Answers to alerts are, once 50 anomalies are known"),
+        (None, None),
+    ],
+)
+def test_where_nothing_is_labelled_little_is_said_of_labels(
+    tmp_path: Path, configure: Callable[..., Config], time: str | None, said: str | None
+) -> None:
+    """Nobody waits for labels that no column, table or answer could give."""
+    payments(90, 300).drop(columns="fraud").to_parquet(tmp_path / "rows.parquet")
+    members = {"autoencoder": {"enabled": False}, "neighbours": {"enabled": False}, "forest": {"trees": 10}}
+    config = configure(
+        tmp_path,
+        source={"path": "rows.parquet"},
+        columns={"key": "id", "time": time, "numeric": ["amount"], "others": "ignore"},
+        train=members | {"head": {"least_anomalies": 50}},
+    )
+
+    report = train(config, now=NOW)
+
+    assert report.head == (None if said is None else f"{said} (`train.head.least_anomalies`).")

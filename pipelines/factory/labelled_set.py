@@ -52,6 +52,10 @@ def labelled_set_of(
     section = config.train.head
     if config.kind != "table" or not section.enabled:
         return None
+    statements = Statements.read(config) if statements is None else statements
+    if schema.label is None and section.reports is None and statements.verdicts.empty:
+        nothing = f"Answers to alerts are, once {section.least_anomalies:,} anomalies are known"
+        return None if schema.time is None else _no_head(rows.iloc[:0], f"{nothing} (`train.head.least_anomalies`).")
     if schema.time is None:
         return _no_head(rows.iloc[:0], "`columns.time` names no column, so no rows are later than others.")
     return labelled_set_from(rows, known_labels(rows, config, schema, now=now, statements=statements), config, schema)
