@@ -32,7 +32,7 @@ from pipelines.features.burn_in import warm
 from pipelines.features.engine import FeatureEngine, feature_engine_of
 from pipelines.ingest.usable import open_usable
 from pipelines.labels.feedback import Statements
-from pipelines.labels.known import KnownLabels, LabelHistory, with_report_time
+from pipelines.labels.known import TRUTH, KnownLabels, LabelHistory, with_report_time
 from pipelines.progress import progress
 from pipelines.reports.page import check_page
 from pipelines.sinks.quarantine import count_quarantined
@@ -42,8 +42,6 @@ if TYPE_CHECKING:
 
 AMOUNT = "__amount__"
 """Among the rows of a backtest: amounts in one currency."""
-TRUTH = "__truth__"
-"""Among the rows of a backtest without a label column: what reports and answers say."""
 
 
 def backtest(config: Config, plan: Plan, *, now: datetime, folder: Path | None = None) -> BacktestReport:
