@@ -348,3 +348,11 @@ def test_rows_that_can_be_scored_are_reported() -> None:
     assert own.can_score(rows).tolist() == [True] * 20 + [False] * 25
     assert replace(own, short="pad").can_score(rows).sum() == 25
     assert small(schema=PUMPS).fit(two_pumps().iloc[:500]).scorer_.can_score(rows).sum() == 40
+
+
+def test_uncleaned_rows_are_named(scorer: SequenceScorer) -> None:
+    """As those of a table are: column, row, and the method that takes a table as it comes."""
+    with pytest.raises(DataError, match="Row 3: flow: 'stuck' is not a number. `judge` takes"):
+        scorer.score(
+            two_pumps(40).astype({"flow": object}).replace({"flow": {two_pumps(40)["flow"][3]: "stuck"}}), None
+        )

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from detector.arrays import Flags
 from detector.cleaning.clean import Cleaned, clean
+from detector.cleaning.cleaned_only import cleaned_only
 from detector.cleaning.quarantine import quarantine
 from detector.decide.calibrate import Calibrator
 from detector.decide.policy import Policy
@@ -285,6 +286,7 @@ class SequenceScorer:
         size = whose.groupby(whose.to_numpy(), sort=False).transform("size")
         return np.asarray(known & (size >= whose.map(length)), dtype=bool)
 
+    @cleaned_only
     def score_steps(self, rows: pd.DataFrame) -> ScoredSeries:
         """Cleaned rows as their models see them."""
         if not len(rows):
