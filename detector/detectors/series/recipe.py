@@ -10,7 +10,7 @@ from typing import Any, Literal, Self, get_args
 import numpy as np
 
 from detector.arrays import Floats
-from detector.checks import check_interval, check_least, check_zone
+from detector.checks import check_interval, check_least, check_whole, check_zone
 from detector.errors import SettingError, nearest
 from detector.members.residuals import Residuals
 from detector.series.rhythm import period_of
@@ -127,6 +127,7 @@ class SeriesRecipe:
             )
         check_least(self, 2, "window", "folds")
         check_least(self, 1, "trees", "lags")
+        check_whole(self, "window", "folds", "trees", "lags")
         for name in ("smoothing", "wait", "range_floor"):
             if getattr(self, name) is not None:
                 check_least(self, 0, name)
