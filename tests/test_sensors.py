@@ -6,6 +6,7 @@ import subprocess
 import sys
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -212,12 +213,19 @@ def test_registered_model_scores_like_the_command(
     assert loaded["flagged"].tolist() == commanded["flagged"].tolist()
 
 
-def test_rows_none_of_which_can_be_read_are_quarantined(trained: tuple[Config, TrainReport], tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [({"time": "soon"}, "time: 'soon' is not a date"), ({"machine": None}, "machine: the entity is missing")],
+    ids=["no time", "no machine"],
+)
+def test_rows_none_of_which_can_be_scored_are_quarantined(
+    trained: tuple[Config, TrainReport], tmp_path: Path, change: dict[str, Any], reason: str
+) -> None:
     """By the command and by what MLflow loads, as rows of a table are."""
     from pipelines.tracking.pyfunc import ScoredTable
 
     config = trained[0]
-    unread = pd.read_parquet(config.bundle.parent / "fresh.parquet").head(30).assign(time="soon")
+    unread = pd.read_parquet(config.bundle.parent / "fresh.parquet").head(30).assign(**change)
     unread.to_parquet(tmp_path / "in.parquet")
 
     report = score(config, input=str(tmp_path / "in.parquet"), output=str(tmp_path / "out.parquet"), now=NOW)
@@ -225,7 +233,7 @@ def test_rows_none_of_which_can_be_read_are_quarantined(trained: tuple[Config, T
 
     assert (report.rows, report.scored, report.quarantined) == (30, 0, 30)
     assert loaded["severity"].eq("quarantined").all()
-    assert loaded["reasons"].eq("time: 'soon' is not a date").all()
+    assert loaded["reasons"].eq(reason).all()
     assert loaded["risk"].isna().all()
     assert not loaded["flagged"].any()
 
