@@ -14,6 +14,7 @@ from pipelines.config import Config
 from pipelines.config.alert_channels import MissingSecret
 from pipelines.config.values import hide_password
 from pipelines.doctor.check import Check
+from pipelines.progress import counted
 from pipelines.sinks.files import CSV_SUFFIXES, PARQUET_SUFFIXES
 
 
@@ -56,7 +57,7 @@ def check_bundle(config: Config) -> Check:
         scorer = load(folder)
     except DetectorError as error:
         return Check("bundle", "problem", str(error), "Train again, or restore the folder.")
-    found = f"{len(scorer.schema.features)} features; members {', '.join(scorer.members)}"
+    found = f"{counted(len(scorer.schema.features), 'feature')}; members {', '.join(scorer.members)}"
     return Check("bundle", "ok", found)
 
 
