@@ -279,6 +279,28 @@ def test_machine_none_of_whose_rows_could_be_used_is_named(trained: tuple[Config
     assert f"No row of {lost} could be used; nothing is known of it." in report.summary()
 
 
+def test_machine_that_has_fallen_silent_is_named(trained: tuple[Config, TrainReport], tmp_path: Path) -> None:
+    """No row of it is there to be flagged; with rows to the end there is nothing to say."""
+    fresh = pd.read_parquet(trained[0].bundle.parent / "fresh.parquet")
+    silent, other = sorted(fresh["machine"].unique())
+    last = fresh["time"].max()
+    early = fresh[(fresh["machine"] != silent) | (fresh["time"] < last - pd.Timedelta("3h"))]
+    since = early.loc[early["machine"] == silent, "time"].max()
+    found = []
+    for name, rows in (("whole", fresh), ("early", early)):
+        rows.to_parquet(tmp_path / f"{name}.parquet")
+        report = score(
+            trained[0], input=str(tmp_path / f"{name}.parquet"), output=str(tmp_path / "out.parquet"), now=NOW
+        )
+        found.append([line for line in report.summary() if str(line).startswith("No row of")])
+
+    assert found == [
+        [],
+        [f"No row of {silent} since {since:%Y-%m-%d %H:%M}, though others have later ones (`series.silent_minutes`)."],
+    ]
+    assert other not in found[1][0]
+
+
 def test_the_hour_that_a_named_clock_repeats_costs_its_second_pass_alone(tmp_path: Path) -> None:
     """Meters are read by the clock on the wall; the end of summer time must not keep back all of them."""
     rows = simulate_sensors(1_200, seed=3, machines=2, sensors=3).iloc[:, :5]
