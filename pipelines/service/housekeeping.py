@@ -18,7 +18,7 @@ from detector.errors import DetectorError
 from pipelines.jobs.catalogue import DELIVERIES
 from pipelines.jobs.context import Context, JobOutcome
 from pipelines.progress import counted
-from pipelines.service.retention import delete_old
+from pipelines.service.retention import delete_old, leap_of
 from pipelines.sinks.batch_files import ORPHANS
 from pipelines.store import Run
 from pipelines.store.access_tables import AnsweredRequest, HeldEvent, SignIn
@@ -120,8 +120,12 @@ def deliver(context: Context) -> JobOutcome:
 
 
 def tidy(context: Context) -> JobOutcome:
-    """Delete old records and leftovers, let the database tidy up, and count rows that came too late."""
-    old = delete_old(context)
+    """Delete old records and leftovers, let the database tidy up, and count rows that came too late.
+
+    Nothing old is deleted where the clock may be wrong, see ``leap_of``.
+    """
+    leap = leap_of(context)
+    old = {"runs": 0} if leap else delete_old(context)
     with context.store.write() as session:
         _forget_access(session, context)
     removed = _remove_orphans(context)
@@ -131,6 +135,12 @@ def tidy(context: Context) -> JobOutcome:
     others = [f"{count:,} {name}" for name, count in old.items() if count and name not in ("runs", "requests")]
     note = f"deleted {counted(old['runs'], 'record')} of runs and {counted(removed, 'file')} left over from crashes"
     note += f"; too old: {', '.join(others)}" if others else ""
+    if leap:
+        note = (
+            f"nothing old is deleted: the service did not run from {leap[0]:%Y-%m-%d} to {leap[1]:%Y-%m-%d}, or the "
+            f"clock was set ahead. If it is right, `detector jobs run housekeeping` deletes; else set it back. {note}"
+        )
+        log.warning(note)
     if late:
         note += f"; {counted(late)} came later than `service.lateness` allows, not scored: `detector backfill`"
         log.warning(note)
