@@ -26,7 +26,7 @@ from pipelines.config import Config
 from pipelines.config.features import NEEDS_TIME
 from pipelines.factory.detector import fit_warm, policy_of
 from pipelines.factory.gates import gated, without_maintenance
-from pipelines.factory.kinds import KINDS
+from pipelines.factory.kinds import KINDS, drawn_note
 from pipelines.factory.labelled_set import labelled_set_from, train_head, without
 from pipelines.features.burn_in import warm
 from pipelines.features.engine import FeatureEngine, feature_engine_of
@@ -68,7 +68,7 @@ def backtest(config: Config, plan: Plan, *, now: datetime, folder: Path | None =
         config = config.model_copy(update={"train": config.train.model_copy(update={"calibrate_on": EVERY})})
     kind = KINDS[config.kind]
     walk = _Walk(schema, plan, policy_of(config.policy, schema), whole_from)
-    found, blocks = [], kind.rows_stand_alone  # a card is blocked, a machine is mended
+    found, most, blocks = [], 0, kind.rows_stand_alone  # a card is blocked, a machine is mended
     periods = list(plan.periods())
     with progress("Backtesting", total=len(periods) * plan.seeds, unit="trainings") as advance:
         for begin, end in periods:
@@ -77,6 +77,7 @@ def backtest(config: Config, plan: Plan, *, now: datetime, folder: Path | None =
             learnt, _ = without_maintenance(learnt, config, schema)
             learnt = learnt.assign(**{str(schema.label): known.label[learnt.index]})
             unblocked = _unblocked(rows, schema, truth.known_at, begin=begin, end=end, blocks=blocks)
+            most = max(most, len(learnt))
             for seed in range(plan.seeds):
                 own = config.model_copy(update={"random_state": seed})
                 values = walk.period(learnt, known, unblocked, own)
@@ -91,6 +92,8 @@ def backtest(config: Config, plan: Plan, *, now: datetime, folder: Path | None =
     measured = in_order(pd.DataFrame(found))
     head, time = config.train.head, rows[schema.time]
     least = head.least_anomalies if head.enabled else None
+    if (drawn := drawn_note(kind, most, config.train.rows)) is not None:
+        notes.append(f"In the period with the most rows: {drawn}")
     notes += cautions(measured, plan, first=time.min(), last=time.max(), least_anomalies=least)
     report = BacktestReport(measured, plan, {}, tuple(notes))
     return _publish(report, config, now=now, folder=folder)
