@@ -34,6 +34,7 @@ from rich.console import Console
 from rich.progress import Progress
 from sklearn.metrics import average_precision_score
 
+from benchmarks.kept import keep
 from benchmarks.sensor_files import Floats, Task, load_asd, load_skab, load_tsb
 from benchmarks.series_metrics import RowCounts, find_period, measure_volume
 from detector.detectors.series.detector import SequenceDetector
@@ -151,19 +152,6 @@ def measure(
         ]
 
 
-def written(records: pd.DataFrame, output: Path) -> pd.DataFrame:
-    """Results of each file and method with those of other methods of an earlier run, as read from ``output``.
-
-    >>> new = pd.DataFrame({"file": ["a"], "method": ["default"], "ap": [0.5]})
-    >>> written(new, Path("no such file")).equals(new)
-    True
-    """
-    if not output.exists():
-        return records
-    earlier = pd.read_csv(output)
-    return pd.concat([records, earlier[~earlier["method"].isin(records["method"])]], ignore_index=True)
-
-
 def summarise(records: pd.DataFrame, protocol: Protocol) -> dict[str, float]:
     """One method's figures over all files: from summed counts where rows are counted, else the mean of what is known.
 
@@ -220,7 +208,6 @@ def main(arguments: Sequence[str] | None = None) -> None:
         parser.error(f"no {protocol.pattern} files in {options.folder}")
 
     print(declare())
-    RESULTS.mkdir(exist_ok=True)
     output = RESULTS / f"sensors-{options.protocol}.csv"
     records: list[dict[str, object]] = []
     skipped: list[str] = []
@@ -230,9 +217,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         for path, found in zip(paths, found_by_file, strict=True):
             progress.update(task, description=path.stem, advance=1)
             records += found
-            if found:  # a run that is cut short leaves what it has
-                own = pd.DataFrame(records).drop(columns="beats_pca").round(4)
-                written(own, output).to_csv(output, index=False)
+            if found:
+                keep(pd.DataFrame(records).drop(columns="beats_pca"), output, by=["file", "method"])
             skipped += [] if found else [str(path.relative_to(options.folder))]
     if skipped:
         print(f"Without labels, not judged: {', '.join(skipped)}")
@@ -240,6 +226,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         parser.error(f"no labelled file in {options.folder}")
 
     results = pd.DataFrame(records)
+    keep(results.drop(columns="beats_pca"), output, by=["method"])  # an earlier run may have been on other files
     own = results[results["method"] == DEFAULT].drop(columns=["method", "beats_pca"])
     print(f"\n{DEFAULT}, by file\n{own.to_string(index=False, float_format='{:.3f}'.format)}")
     print(f"\nall methods, {options.protocol}\n{compare(results, protocol).to_string()}")

@@ -31,6 +31,7 @@ from sklearn.ensemble import IsolationForest
 from sklearn.neighbors import NearestNeighbors
 from sklearn.preprocessing import MinMaxScaler, StandardScaler
 
+from benchmarks.kept import keep
 from detector.cleaning.clean import clean
 from detector.detectors.table.detector import TabularDetector
 from detector.metrics.ranking import ranking_metrics
@@ -246,6 +247,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         task = progress.add_task(options.protocol, total=len(paths) * options.seeds)
         for record in measure(paths, protocol=options.protocol, seeds=options.seeds):
             if not records or (record["set"], record["seed"]) != (records[-1]["set"], records[-1]["seed"]):
+                if records and options.output is not None:
+                    keep(pd.DataFrame(records), options.output, by=["set", "seed", "method"])
                 progress.update(task, description=f"{record['set']}, seed {record['seed']}", advance=1)
             records.append(record)
 

@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 from numbers import Integral, Real
+from typing import cast
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from detector.errors import SettingError
+
+MOST_SEED = 2**32 - 1
+"""What NumPy and scikit-learn take at most."""
 
 
 def check_least(settings: object, least: int, *names: str) -> None:
@@ -23,17 +27,45 @@ def check_least(settings: object, least: int, *names: str) -> None:
 
 
 def check_whole(settings: object, *names: str) -> None:
-    """Refuse what is no whole number.
+    """Refuse what is no whole number; a float without a fraction becomes an int.
 
     >>> from types import SimpleNamespace
-    >>> check_whole(SimpleNamespace(folds=2.5), "folds")
+    >>> settings = SimpleNamespace(trees=30.0, folds=2.5)
+    >>> check_whole(settings, "trees", "folds")
     Traceback (most recent call last):
     detector.errors.SettingError: folds must be a whole number, of type int. Received: folds=2.5.
+    >>> settings.trees
+    30
     """
     for name in names:
         value = getattr(settings, name)
-        if not isinstance(value, Integral):
+        if (whole := as_whole(value)) is None:
             raise SettingError(f"{name} must be a whole number, of type int. Received: {name}={value!r}.")
+        if whole is not value:
+            object.__setattr__(settings, name, whole)  # most settings are frozen once they are checked
+
+
+def as_whole(value: object) -> int | None:
+    """A whole number as it is, or as an int if it is a float; None for anything else.
+
+    >>> as_whole(30.0), as_whole(1.5), as_whole("3")
+    (30, None, None)
+    """
+    if isinstance(value, Integral):
+        return cast("int", value)
+    return int(float(value)) if isinstance(value, Real) and float(value).is_integer() else None
+
+
+def check_seed(settings: object) -> None:
+    """Refuse a ``random_state`` that not all random numbers can be begun with.
+
+    >>> from types import SimpleNamespace
+    >>> check_seed(SimpleNamespace(random_state=1.5))
+    Traceback (most recent call last):
+    detector.errors.SettingError: random_state must be a whole number, of type int. Received: random_state=1.5.
+    """
+    check_whole(settings, "random_state")
+    check_interval(settings, f"[0, {MOST_SEED}]", "random_state")
 
 
 def check_interval(settings: object, interval: str, *names: str) -> None:

@@ -85,8 +85,8 @@ def progress(label: str, *, total: int | None = None, unit: str = "rows") -> Ite
         print(f"{label} …", file=sys.stderr, flush=True)  # noqa: T201 - standard error is where it belongs
         yield count
         seconds = time.monotonic() - started
-        counted = f"{done:,} {unit} in " if done else ""
-        print(f"{label}: {counted}{seconds:.1f} s", file=sys.stderr, flush=True)  # noqa: T201
+        said = f"{counted(done, unit.removesuffix('s'))} in " if done else ""
+        print(f"{label}: {said}{seconds:.1f} s", file=sys.stderr, flush=True)  # noqa: T201
         return
     with _bar() as bar:
         task = bar.add_task(label, total=total or None)

@@ -27,7 +27,7 @@ from pipelines.alerts.network.addresses import guarded, is_allowed, networks_of
 from pipelines.cli import app
 from pipelines.config import Config, load_config
 from pipelines.labels.feedback import Statements
-from pipelines.labels.known import with_answers
+from pipelines.labels.known import with_statements
 from pipelines.service.http import HttpServer
 from pipelines.store import Store, open_store
 from pipelines.store.alert_tables import Alert, Answer, Delivery, Silence
@@ -278,7 +278,7 @@ def test_answers_are_counted_by_channel_reason_and_week(store: Store, tmp_path: 
     schema = Schema(key="transaction_id", label="is_fraud")
     keys = pd.DataFrame({"transaction_id": ["t0", "t1", "t2", "t3"]})
     statements = Statements.answers(config)
-    joined, _ = with_answers(keys, schema, statements)
+    joined, _ = with_statements(keys, schema, statements)
     said = statements.verdicts.set_index("key").loc["t0"]
     assert said["known_at"].dt.tz_localize(UTC).tolist() == [NOW, NOW + timedelta(hours=1)]
     assert joined["is_fraud"].tolist() == pytest.approx([1, 0, float("nan"), 1], nan_ok=True)
@@ -305,13 +305,15 @@ def test_answers_are_labels_in_evaluation(
     table = pd.DataFrame({"transaction_id": ["t0", "t1", "t2", "t3"], "is_fraud": [0, 1, None, None]})
     schema = Schema(key="transaction_id", label="is_fraud")
 
-    joined, said = with_answers(table, schema, Statements.answers(config))
+    joined, said = with_statements(table, schema, Statements.answers(config))
 
     assert joined["is_fraud"].tolist() == pytest.approx([1, 1, 0, float("nan")], nan_ok=True)
     assert said == 3
     assert realised(config) == "Alerts that people answered and that were fraud: log 1 of 3."
-    assert with_answers(table, Schema(label="is_fraud"), Statements.answers(config))[1] == 0
-    assert with_answers(table[["transaction_id"]], schema, Statements.answers(config))[0]["is_fraud"].isna().sum() == 1
+    assert with_statements(table, Schema(label="is_fraud"), Statements.answers(config))[1] == 0
+    assert (
+        with_statements(table[["transaction_id"]], schema, Statements.answers(config))[0]["is_fraud"].isna().sum() == 1
+    )
 
 
 def test_answer_to_nothing_is_refused(store: Store, tmp_path: Path) -> None:

@@ -30,7 +30,7 @@ from detector.explain.reason import Reason
 from detector.features import Feature, in_own_words
 from pipelines.alerts.channels.alertmanager import alerts_of
 from pipelines.alerts.channels.email import EmailChannel, mail_of
-from pipelines.alerts.channels.file import as_dict
+from pipelines.alerts.channels.file import FileChannel, as_dict, files_of
 from pipelines.alerts.channels.pagerduty import event_of
 from pipelines.alerts.channels.slack import payload_of
 from pipelines.alerts.channels.webhook import body_of
@@ -768,6 +768,39 @@ def test_file_takes_each_alert_once(tmp_path: Path) -> None:
     assert sorted(json.loads(line)["about"] for line in lines) == ["a", "b"]
     with store.read() as session:
         assert set(session.scalars(sa.select(Delivery.state))) == {"sent"}
+
+
+def test_full_file_is_set_aside(tmp_path: Path) -> None:
+    """Under the next number, that of a file that is there already left alone; nothing is lost, or written again."""
+    (tmp_path / "alerts.7.jsonl").write_text("of an earlier year\n", encoding="utf-8")
+    file = {"path": "alerts.jsonl", "most_megabytes": 0.0005}
+    config, store = config_in(tmp_path, file=file), store_in(tmp_path)
+    give(store, config, rows(*((name, 0, "high") for name in "abcde")))
+    run(store, config)
+    with store.write() as session:
+        session.execute(sa.update(Delivery).values(state="waiting", next_at=Delivery.created_at))
+
+    written = [path.read_bytes() for path in files_of(tmp_path / "alerts.jsonl")]
+    run(store, config)
+
+    assert sorted(path.name for path in tmp_path.glob("*.jsonl")) == [
+        *(f"alerts.{number}.jsonl" for number in range(10, 12)),
+        *(f"alerts.{number}.jsonl" for number in (7, 8, 9)),
+        "alerts.jsonl",
+    ]
+    lines = b"".join(written[1:]).splitlines()
+    assert sorted(json.loads(line)["about"] for line in lines) == list("abcde")
+    assert [path.read_bytes() for path in files_of(tmp_path / "alerts.jsonl")] == written
+
+
+def test_file_that_another_program_moved_is_begun_anew(tmp_path: Path) -> None:
+    """As logrotate does, even in the moment between opening and locking."""
+    channel = FileChannel(tmp_path / "alerts.jsonl")
+    with (tmp_path / "alerts.jsonl").open("a") as old:
+        (tmp_path / "alerts.jsonl").rename(tmp_path / "old")
+        assert not channel._is_ours(old.fileno())
+        (tmp_path / "alerts.jsonl").touch()
+        assert not channel._is_ours(old.fileno())
 
 
 def test_log_says_it_in_a_line(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

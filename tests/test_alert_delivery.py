@@ -28,6 +28,7 @@ from pipelines.alerts.delivery.deliver import deliver
 from pipelines.alerts.network.http import backoff
 from pipelines.config import Config
 from pipelines.jobs.context import Context
+from pipelines.service import housekeeping
 from pipelines.store import Store
 from pipelines.store.alert_tables import Delivery, TargetState
 from pipelines.testing.failpoints import VARIABLE
@@ -81,6 +82,19 @@ def test_alert_is_sent_once(store: Store, server: Receiver, tmp_path: Path, monk
     assert (first.rows, first.outcome, second.rows, second.outcome) == (1, "done", 0, "skipped")
     assert server.ids == [made[0]["id"]]
     assert [each["state"] for each in deliveries(store)] == ["sent"]
+
+
+def test_alerts_and_deliveries_are_told_apart(
+    store: Store, server: Receiver, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An alert that goes to two channels is one alert; the job says so, and counts it once."""
+    config = hooked(tmp_path, server, monkeypatch, file={"path": "alerts.jsonl"})
+    give(store, config, rows(("a", 0, "high"), ("b", 1, "high")))
+
+    found = housekeeping.deliver(Context(config=config, store=store, now=NOW))
+
+    assert found.note == "sent 2 alerts in 4 deliveries"
+    assert (found.rows, found.facts["alerts"]) == (2, 2)
 
 
 @pytest.mark.parametrize("status", [500, 503, 301, 302, 401, 403, 404, 400])

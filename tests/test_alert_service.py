@@ -214,5 +214,5 @@ def test_alerts_survive_kills_and_are_answered(tmp_path: Path, monkeypatch: pyte
     assert re.search(r"fraud by ann, .*, via webhook: never used before", shown.output)
     assert re.search(r"\S+ +webhook +amount +3 +1 +1 +100 %", counted.output)
     assert "28 labelled, 1 anomalous" in evaluated.output
-    assert "Of these, 1 row labelled by answers to alerts." in evaluated.output
+    assert "Of these, 1 row labelled by reports or answers to alerts." in evaluated.output
     assert "Alerts that people answered and that were fraud: email 1 of 1, file 1 of 1" in evaluated.output

@@ -1,5 +1,6 @@
 """The backtest: each period is judged with what was known when it began."""
 
+import re
 from datetime import UTC, datetime
 
 import numpy as np
@@ -269,8 +270,10 @@ def test_a_backtest_says_what_it_left_out(folder, tmp_path):
     )
     (tmp_path / "detector.yaml").write_text(text)
     plan = Plan(datetime.fromisoformat("2024-10-01"), datetime.fromisoformat("2024-10-19"), every="5d", train="5d")
+    config = load_config(tmp_path)
+    config = config.model_copy(update={"train": config.train.model_copy(update={"rows": 200})})
 
-    report = backtest(load_config(tmp_path), plan, now=NOW)
+    report = backtest(config, plan, now=NOW)
 
     said = "\n".join(report.summary())
     assert "2 periods of 5d" in said
@@ -279,6 +282,7 @@ def test_a_backtest_says_what_it_left_out(folder, tmp_path):
     assert "From 2024-10-16 on nothing is scored" in said
     assert "The last period is not whole: the table ends at 2024-10-13" in said
     assert f"5 of {len(rows[days < pd.Timestamp('2024-10-14')]):,} rows could not be used: time: lies in the" in said
+    assert re.search(r"In the period with the most rows: Learnt from 200 rows drawn at random from \d+; `train", said)
     assert "No head was learnt: in no period were 30 anomalies known" in said
     assert "amount: the amount is negative, and `negative` is set to refuse (2 rows)" in said
 

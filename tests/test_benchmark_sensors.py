@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -106,6 +107,43 @@ def test_an_encoder_is_scored_whether_it_beats_the_floor_or_not(
     assert beats == better
     assert np.isfinite(scored.risk).all()
     assert len(scored.risk) == 300
+
+
+def test_run_cut_short_keeps_earlier_results(tmp_path: Path, results: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of files that it did not come to, also by the same methods; a whole run leaves those of its files alone."""
+    methods = {"default": 3, "conv1d": 3}
+    earlier = pd.DataFrame(
+        [
+            {"file": file, "method": method, "ap": 0.1, "far": 0, "mar": 0, "seconds": 1}
+            for method in methods
+            for file in ("gone", "one", "two")
+        ]
+    )
+    results.mkdir()
+    earlier.to_csv(results / "sensors-asd.csv", index=False)
+    folder = write_files(tmp_path, "asd")
+    judged = [{"ap": 0.5}, {"ap": 0.6}]
+
+    def cut(paths: Any, *_: Any, **__: Any) -> Any:
+        for path, found in zip(paths, judged, strict=False):
+            yield [{"file": path.stem, "method": "default", **found, "seconds": 1.0, "beats_pca": np.nan}]
+        if len(judged) < 2:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(sensors, "measure", cut)
+    judged.pop()
+    with pytest.raises(KeyboardInterrupt):
+        sensors.main(["asd", str(folder)])
+    kept = pd.read_csv(results / "sensors-asd.csv")
+    judged.append({"ap": 0.6})
+    sensors.main(["asd", str(folder)])
+    whole = pd.read_csv(results / "sensors-asd.csv")
+
+    by_file = kept[kept["method"] == "default"].set_index("file")["ap"]
+    assert by_file.to_dict() == {"gone": 0.1, "one": 0.5, "two": 0.1}
+    assert whole[whole["method"] == "default"].set_index("file")["ap"].to_dict() == {"one": 0.5, "two": 0.6}
+    for found in (kept, whole):
+        assert (found["method"] == "conv1d").sum() == 3
 
 
 def test_an_unknown_encoder_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from benchmarks import categorical, faults, flags, mixed, sensors, speed, stages, tabular, way
+from benchmarks import categorical, faults, flags, mixed, speed, stages, tabular, way
 
 ROWS = 240
 
@@ -389,12 +389,31 @@ def test_faults_are_counted_by_machine_and_time() -> None:
     assert faults.count(found, events) == (1, 2)
 
 
-def test_results_of_other_methods_are_kept(tmp_path: Path) -> None:
-    """Of an earlier run; those of the same methods are replaced."""
-    earlier = pd.DataFrame({"file": ["a", "a"], "method": ["default", "conv1d"], "ap": [0.4, 0.6]})
-    earlier.to_csv(tmp_path / "results.csv", index=False)
-    new = pd.DataFrame({"file": ["a"], "method": ["default"], "ap": [0.5]})
+def test_run_cut_short_keeps_earlier_results(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Those of sets that it came to are replaced, the others stay; a whole run leaves its own alone."""
+    for name in ("one", "two"):
+        write_set(tmp_path / f"{name}.npz")
+    output = tmp_path / "ap.csv"
+    earlier = pd.DataFrame({"set": ["gone", "one", "two"], "seed": 0, "method": "fusion", "auroc": 0.1, "ap": 0.1})
+    earlier.to_csv(output, index=False)
+    monkeypatch.setattr(tabular, "peers", dict)
+    monkeypatch.setattr(tabular, "score_members", lambda parts, seed: {"fusion": parts.test[:, 0]})
+    monkeypatch.setattr(tabular, "FUSION", "fusion")
+    load, whole = tabular.load, tabular.load
 
-    kept = sensors.written(new, tmp_path / "results.csv")
+    def cut(path: Path) -> Any:
+        if path.stem == "zero":
+            raise KeyboardInterrupt
+        return load(path)
 
-    assert kept[["method", "ap"]].to_numpy().tolist() == [["default", 0.5], ["conv1d", 0.6]]
+    write_set(tmp_path / "zero.npz")
+    monkeypatch.setattr(tabular, "load", cut)
+    with pytest.raises(KeyboardInterrupt):
+        tabular.main([str(tmp_path), "--protocol", "one-class", "--seeds", "1", "--output", str(output)])
+    kept = pd.read_csv(output).set_index("set")["ap"]
+    monkeypatch.setattr(tabular, "load", whole)
+    tabular.main([str(tmp_path), "--protocol", "one-class", "--seeds", "1", "--output", str(output)])
+
+    assert kept["gone"] == 0.1
+    assert kept["one"] != 0.1
+    assert sorted(pd.read_csv(output)["set"]) == ["one", "two", "zero"]

@@ -5,14 +5,17 @@ import sqlite3
 from base64 import b64encode
 from datetime import datetime
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pandas as pd
 import pytest
 
+from detector.schema import Schema
 from pipelines.config import Config
 from pipelines.doctor import Check, as_summary, as_table, examine
+from pipelines.doctor.places import check_bundle
 from pipelines.simulate import simulate_sensors
 from pipelines.store import open_store
 
@@ -47,6 +50,19 @@ def found(checks: list[Check], place: str, state: str | None = None) -> str:
     return " | ".join(
         f"{check.found} > {check.advice}" for check in checks if check.place == place and state in (None, check.state)
     )
+
+
+def test_one_of_a_thing_is_said_so(tmp_path: Path, frame: pd.DataFrame, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Such as "1 column", "1 feature" and "only 1 row"."""
+    config = config_for(tmp_path, frame[["amount"]].head(1), columns={})
+    assert ": 1 column, 1 row" in found(examine(config), "source", "ok")
+    assert found(examine(config), "source", "warning").startswith("only 1 row >")
+
+    scorer = SimpleNamespace(schema=Schema(numeric=("amount",)), members=("forest",))
+    monkeypatch.setattr("detector.persist.bundle.load", lambda _: scorer)
+    config.bundle.mkdir()
+    (config.bundle / "bundle.json").touch()
+    assert check_bundle(config).found == "1 feature; members forest"
 
 
 def test_sound_configuration_has_no_problem(tmp_path: Path, frame: pd.DataFrame) -> None:

@@ -100,6 +100,16 @@ def test_manifest_of_someone_elses_making_is_refused(
         load(folder)
 
 
+def test_whole_float_of_an_earlier_version_is_read(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Such as epochs of 30.0, which fitted as well as 30."""
+    facts = json.loads((folder / "encoder.json").read_text(encoding="utf-8"))
+    facts["encoder"]["parameters"]["training"]["training"]["epochs"] = 30.0
+    monkeypatch.setattr("detector.onnx.folder.own_digest", lambda facts: facts["digest"])
+    (folder / "encoder.json").write_text(json.dumps(facts), encoding="utf-8")
+
+    assert repr(load(folder).training.epochs) == "30"
+
+
 def test_missing_file_is_an_error(folder: Path) -> None:
     """The folder was not copied as a whole."""
     (folder / "graph.onnx").unlink()

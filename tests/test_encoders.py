@@ -36,6 +36,7 @@ from detector.encoders.variational import VariationalAutoencoder
 from detector.errors import DataError, DetectorError, ParityError, SettingError, ShapeError, UnfittedError
 from detector.lab.damage import take
 from detector.onnx import parity
+from detector.training.settings import Training
 from tests.encoder_homes import BRIEF, HOMES, at_home, fresh, linear_error, strange
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -214,6 +215,23 @@ def test_code_must_be_a_positive_whole_number(kind: type[Any], code: Any) -> Non
     """Said at fit, as everywhere in scikit-learn."""
     with pytest.raises(SettingError, match=f"code must be positive whole numbers. Received: code={code!r}"):
         made(kind, code=code).fit(np.zeros((5, 4)))
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("seed", [1.5, -1, "1", None, 2**32])
+def test_random_state_must_be_a_whole_number(kind: type[Any], seed: Any) -> None:
+    """What NumPy, Keras and scikit-learn say of it names no parameter."""
+    with pytest.raises(SettingError, match="random_state must .*Received: random_state="):
+        made(kind, random_state=seed).fit(np.zeros((5, 4)))
+
+
+def test_whole_floats_count_as_whole_numbers() -> None:
+    """As a division or a table of settings makes them; what is kept are ints."""
+    encoder = DenseAutoencoder(code=2.0, hidden=(4.0,), random_state=1.0, training=Training(epochs=1.0))
+    encoder.fit(np.random.default_rng(0).normal(size=(20, 3)))
+
+    assert repr([encoder.code, encoder.hidden, encoder.random_state]) == "[2, (4,), 1]"
+    assert repr(encoder.training.epochs) == "1"
 
 
 @pytest.mark.parametrize(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -120,14 +120,80 @@ def test_label_column_missing(config: Config, payments: pd.DataFrame, tmp_path: 
         evaluate(config, input=str(tmp_path / "new.csv"), now=NOW)
 
 
-def test_detector_without_a_label(trained: Path, configure: Configure, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A detector that was trained without a label column cannot be compared with one."""
+@pytest.fixture
+def unlabelled(trained: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The project with a detector that was trained without a label column."""
     scorer = bundle.load(trained / "bundle")
-    unlabelled = replace(scorer, schema=replace(scorer.schema, label=None))
-    monkeypatch.setattr(job.bundle, "load", lambda _: unlabelled)
+    found = replace(scorer, schema=replace(scorer.schema, label=None))
+    monkeypatch.setattr(job.bundle, "load", lambda _: found)
+    return trained
 
-    with pytest.raises(SettingError, match="`columns.label` names no column"):
-        evaluate(configure(trained), input=str(trained / "payments.parquet"), now=NOW)
+
+COLUMNS = {"key": "transaction_id", "time": "time", "entity": "card_id", "datetime": ["time"]}
+
+
+def test_nothing_tells_what_is_anomalous(unlabelled: Path, configure: Configure) -> None:
+    """Without label column, reports and answers there is nothing to compare with, and all three are named."""
+    with pytest.raises(SettingError, match="`columns.label`, or a table of reports in `train.head.reports`, or answer"):
+        evaluate(configure(unlabelled, columns=COLUMNS), input=str(unlabelled / "payments.parquet"), now=NOW)
+
+
+@pytest.mark.usefixtures("undrawn")
+def test_label_column_named_after_the_training(unlabelled: Path, configure: Configure, payments: pd.DataFrame) -> None:
+    """It is a truth as any other, unless the detector has learnt from it."""
+    report = evaluate(configure(unlabelled), input=str(unlabelled / "payments.parquet"), now=NOW)
+
+    assert report.reviewed.truth is not None
+    assert report.reviewed.truth["anomalies"] == payments["is_fraud"].sum()
+    with pytest.raises(SettingError, match="learnt from 'amount' before `columns.label` named it"):
+        evaluate(
+            configure(unlabelled, columns=COLUMNS | {"label": "amount"}),
+            input=str(unlabelled / "payments.parquet"),
+            now=NOW,
+        )
+
+
+@pytest.mark.usefixtures("undrawn")
+@pytest.mark.parametrize("late", [False, True], ids=["long ago", "of late"])
+def test_reports_are_labels(unlabelled: Path, configure: Configure, payments: pd.DataFrame, late: bool) -> None:
+    """Reported rows are anomalous; the others are normal as for a training, once the delay of labels has passed."""
+    reported = payments.loc[payments["is_fraud"] == 1, "transaction_id"]
+    pd.DataFrame({"transaction_id": reported, "at": payments["time"].max()}).to_csv(unlabelled / "reports.csv")
+    config = configure(
+        unlabelled,
+        columns=COLUMNS,
+        train={"head": {"enabled": False, "reports": {"source": {"path": "reports.csv"}, "at": "at"}}},
+        retrain={"label_delay_days": 7},
+    )
+    last = payments["time"].max().to_pydatetime().replace(tzinfo=UTC)
+    inputs = str(unlabelled / "payments.parquet")
+
+    if late:
+        ages = last - payments["time"].dt.tz_localize(UTC)
+        expected = ((ages >= timedelta(days=7)) | payments["transaction_id"].isin(reported)).sum()
+        report = evaluate(config, input=inputs, now=last)
+    else:
+        expected = len(payments)
+        report = evaluate(config, input=inputs, now=last + timedelta(days=10))
+
+    truth = report.reviewed.truth
+    assert truth is not None
+    assert truth["anomalies"] == len(reported)
+    assert truth["labelled"] == expected
+    assert f"Of these, {len(reported)} rows labelled by reports or answers to alerts." in report.summary()
+    assert any("7 days old (`retrain.label_delay_days`)" in line for line in report.summary())
+
+
+def test_reports_of_other_rows(unlabelled: Path, configure: Configure, payments: pd.DataFrame) -> None:
+    """Where nothing is known of these rows, that is said."""
+    pd.DataFrame({"transaction_id": ["another"], "at": [payments["time"].max()]}).to_csv(unlabelled / "reports.csv")
+    head = {"enabled": False, "reports": {"source": {"path": "reports.csv"}, "at": "at"}}
+    config = configure(unlabelled, columns=COLUMNS, train={"head": head})
+
+    with pytest.raises(
+        DataError, match="Reports and answers tell of no known anomaly or no known normal row among.* 30 days"
+    ):
+        evaluate(config, input=str(unlabelled / "payments.parquet"), now=NOW)
 
 
 def test_evaluation_needs_a_detector(trained: Path, configure: Configure) -> None:

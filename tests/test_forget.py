@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import sqlite3
 from contextlib import closing
 from datetime import UTC, datetime, timedelta
@@ -182,6 +183,7 @@ def test_what_stands_beside_alerts_goes_and_others_stay(tmp_path: Path) -> None:
     """Verdicts, comments, deliveries, silences, held events, answers, lines of digests: card-71 is not card-7."""
     config, store = full(tmp_path, file={"enabled": True})
     run(store, config, now=NOW)
+    shutil.copy(tmp_path / "alerts.jsonl", tmp_path / "alerts.1.jsonl")  # one that was full
 
     found = forget(config, store, "card-7", actor="ann", reason="", now=NOW)
 
@@ -191,7 +193,7 @@ def test_what_stands_beside_alerts_goes_and_others_stay(tmp_path: Path) -> None:
         "verdicts": 1,
         "silences": 1,
         "lines of digests": 1,
-        "lines of the alert file": 1,
+        "lines of the alert file": 2,
         "held events": 1,
         "answered requests": 1,
     }
@@ -202,6 +204,7 @@ def test_what_stands_beside_alerts_goes_and_others_stay(tmp_path: Path) -> None:
         assert session.scalars(sa.select(AlertDay.worst).where(AlertDay.told == 0, AlertDay.more == 2)).one() == {
             "events": [[2, 1.0, "card-71: 1 flagged row"]]
         }
+    assert '"card-7"' not in (tmp_path / "alerts.1.jsonl").read_text(), "nor in a file that was full"
     text = (tmp_path / "alerts.jsonl").read_text()
     assert ("card-71" in text, '"card-7"' in text) == (True, False)
     assert (tmp_path / "alerts.jsonl").stat().st_mode & 0o777 == 0o600, "its links are for those who could read it"

@@ -27,6 +27,7 @@ from pipelines.disk import full_disk
 from pipelines.jobs import catalogue as jobs
 from pipelines.jobs.context import Context, JobOutcome
 from pipelines.service.app import Service
+from pipelines.service.runs import run_job
 from pipelines.service.status import status_of
 from pipelines.sinks.files import FileSink
 from pipelines.store import Run, Store, open_store
@@ -35,6 +36,8 @@ from tests.service_sites import context, opened
 QUIET: dict[str, Any] = {name: {"enabled": False} for name in ("score", "retrain", "drift", "deliver", "housekeeping")}
 NO_ROOM = OSError(errno.ENOSPC, "Error writing bytes to file. Detail: [errno 28] No space left on device")
 """As pyarrow says it, which does not know the file's name."""
+
+YEARLY = {"score": {"when": "0 3 1 1 *"}}
 
 
 @pytest.fixture
@@ -99,19 +102,44 @@ def test_state_without_room_is_said_once_and_in_readiness(
 
 
 def test_job_that_is_due_without_room_says_so_in_a_line(
-    site: Site, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    tiny_bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """No traceback of sixty lines each time it is due: nobody could write down that it began."""
+    """No traceback of sixty lines each time it is due, and none for its next time, which nobody could write down."""
+    site = Site(tmp_path / "yearly", tiny_bundle, "files to files", settings={"jobs": QUIET | YEARLY})
     with opened(site) as store:
         service = Service(context(site, store).config, store)
         assert service.leadership.lead()
+        service._keep_schedule()
         fill(store, monkeypatch)
 
+        assert service.schedule is not None
+        service.schedule._scheduler.modify_job("score", name="as APScheduler does with each time")
         service._due("score")
+        service._stop_schedule()
 
-    (line,) = (record for record in caplog.records if "score" in record.message)
-    assert line.message.startswith("score could not run: The service's state")
+    (line,) = (record for record in caplog.records if record.levelno > logging.INFO)
+    assert re.match(
+        r"score could not run, and is tried again at \d{4}-01-01 03:00:00 UTC: The service's state", line.message
+    )
     assert line.exc_info is None
+
+
+def test_job_that_loses_its_state_says_so_in_a_line(
+    site: Site, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """That its end could not be written down, and no alert made, has the cause that it has named already."""
+
+    def fail(context: Context) -> JobOutcome:
+        fill(context.store, monkeypatch)
+        with context.store.write():
+            return JobOutcome()
+
+    monkeypatch.setitem(jobs.JOBS, "score", fail)
+    with opened(site) as store:
+        run_job(context(site, store), "score", trigger="schedule", instance="here")
+
+    (line,) = (record.message for record in caplog.records if record.levelno > logging.INFO)
+    assert line.startswith("score failed: The service's state")
 
 
 def test_job_that_finds_the_disk_full_says_which(

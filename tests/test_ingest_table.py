@@ -125,7 +125,7 @@ def test_rows_later_than_allowed_are_counted_and_can_be_backfilled(build: Build)
     with opened(site) as store:
         second = tidy(context(site, store))
     assert second.gauges == {"rows_too_late": 1}
-    assert "1 rows came later" in second.note
+    assert "1 row came later" in second.note
     assert run(site, replay.backfill, since="2026-03-01T12:00", until="2026-03-01T12:00:50").facts["scored"] == 1
     assert run(site, replay.backfill).facts["scored"] == 0
     assert keys(site) == [0, 1, 2]

@@ -23,7 +23,7 @@ from pipelines.service.retention import delete_old
 from pipelines.service.runs import run_job
 from pipelines.sinks import deletion
 from pipelines.sinks.stored_scores import Scored, stored_scores
-from pipelines.store import Audit, ScoreFile, Store, open_store
+from pipelines.store import Audit, Run, ScoreFile, Store, open_store
 from pipelines.store.access_tables import AlertNote
 from pipelines.store.alert_tables import Alert, AlertGroup, Answer, Delivery, Silence
 from pipelines.store.trail import write_down
@@ -192,6 +192,44 @@ def test_alerts_and_scores_are_kept_unless_it_is_said(tmp_path: Path) -> None:
     assert "scores" not in found
     assert found["audit records"] == 0
     assert count(store, Alert) == 3
+
+
+@pytest.mark.parametrize(
+    ("ran", "trigger", "kept"),
+    [
+        ((-2, -1), "schedule", 0),
+        ((-2, 999, 999.5), "schedule", 1),
+        ((-2,), "schedule", 1),
+        ((-2, 999, 999.5), "command", 0),
+        ((-2, 999, 999.5), "request", 0),
+        ((-2, 960, 980), "schedule", 0),
+    ],
+    ids=["all the time", "since a day", "not since", "asked for by hand", "asked for", "for a month since"],
+)
+def test_clock_that_is_years_ahead_deletes_nothing(
+    tmp_path: Path, ran: tuple[float, ...], trigger: str, kept: int
+) -> None:
+    """Unless somebody asks for it, or the service has run for as long as the leap may be."""
+    config, store = config_in(tmp_path), open_store(f"sqlite:///{tmp_path}/s.db")
+    config = config.model_copy(update={"service": config.service.model_copy(update={"keep_audit": 100})})
+    now = NOW + 1_000 * DAY
+    days = [*range(-900, -1, 20), *(range(0, 1_000, 20) if ran[-1] == -1 else ()), *ran]
+    with store.write() as session:
+        write_down(session, "promote", actor="ann", now=NOW)
+        for day in days:
+            started = NOW + day * DAY
+            session.add(
+                Run(job="score", trigger="schedule", instance="a", started_at=started, outcome="done", rows=0, facts={})
+            )
+
+    run_job(Context(config, store, now), "housekeeping", trigger=trigger, instance="a")
+
+    assert count(store, Audit, Audit.action == "promote") == kept
+    with store.read() as session:
+        said = session.scalars(sa.select(Run).where(Run.job == "housekeeping")).one()
+        assert said.outcome == "done"
+        assert ("`detector jobs run housekeeping` deletes" in said.note) == bool(kept)
+    store.close()
 
 
 def test_audit_trail_is_kept_for_long_and_says_when_it_is_not(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -15,7 +15,7 @@ from detector.decide.policy import Budget, Policy
 from detector.detectors.table.detector import TabularDetector
 from detector.detectors.table.scorer import TabularScorer
 from detector.detectors.table.verdicts import Verdicts
-from detector.errors import SchemaError, SettingError, ShapeError
+from detector.errors import DataError, SchemaError, SettingError, ShapeError
 from detector.onnx.graph import BLOCK
 
 USUAL = {
@@ -391,3 +391,48 @@ def test_scorer_can_be_renamed(quick: TabularDetector) -> None:
     assert renamed.name == "payments"
     assert renamed.graph is quick.scorer_.graph
     assert quick.scorer_.name == "detector"
+
+
+CLEANED_ONLY = {
+    "score": lambda scorer, rows: scorer.score(rows, Policy(quantile=0.9)),
+    "measure": TabularScorer.measure,
+    "unsupervised": TabularScorer.unsupervised,
+    "encode": TabularScorer.encode,
+    "reconstruct": TabularScorer.reconstruct,
+    "feature_errors": TabularScorer.feature_errors,
+    "explain": TabularScorer.explain,
+    "attributions": TabularScorer.attributions,
+}
+
+
+@pytest.mark.parametrize("method", CLEANED_ONLY)
+@pytest.mark.parametrize(
+    ("spoil", "message"),
+    [
+        (lambda rows: rows.assign(amount=["1", "much", *["3"] * 8]), "Row 1: amount: 'much' is not a number. `judge`"),
+        (lambda rows: rows.assign(when=["soon", *["2026-03-01"] * 9]), "Row 0: when: 'soon' is not a date."),
+        (lambda rows: rows.drop(columns="amount"), "Column 'amount' is missing .*`detector.cleaning.clean.clean"),
+        (lambda rows: rows.to_numpy(), "got ndarray"),
+    ],
+    ids=["number", "date", "no column", "no frame"],
+)
+def test_uncleaned_rows_are_named(
+    scorer: TabularScorer, rows: pd.DataFrame, method: str, spoil: Any, message: str
+) -> None:
+    """The column, the row and the method that takes a table as it comes; not what NumPy says of it."""
+    with pytest.raises(DataError, match=f"Expected cleaned rows. .*{message}"):
+        CLEANED_ONLY[method](scorer, spoil(rows.iloc[:10]))
+
+
+def test_own_faults_are_not_blamed_on_rows(
+    scorer: TabularScorer, rows: pd.DataFrame, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An error with rows that are clean is another one, and stays as it is."""
+
+    def fail(*_: Any) -> None:
+        raise KeyError("of the program")
+
+    monkeypatch.setattr(TabularScorer, "encoded", fail)
+
+    with pytest.raises(KeyError, match="of the program"):
+        scorer.encode(rows)

@@ -6,6 +6,7 @@ import subprocess
 import sys
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -212,12 +213,19 @@ def test_registered_model_scores_like_the_command(
     assert loaded["flagged"].tolist() == commanded["flagged"].tolist()
 
 
-def test_rows_none_of_which_can_be_read_are_quarantined(trained: tuple[Config, TrainReport], tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [({"time": "soon"}, "time: 'soon' is not a date"), ({"machine": None}, "machine: the entity is missing")],
+    ids=["no time", "no machine"],
+)
+def test_rows_none_of_which_can_be_scored_are_quarantined(
+    trained: tuple[Config, TrainReport], tmp_path: Path, change: dict[str, Any], reason: str
+) -> None:
     """By the command and by what MLflow loads, as rows of a table are."""
     from pipelines.tracking.pyfunc import ScoredTable
 
     config = trained[0]
-    unread = pd.read_parquet(config.bundle.parent / "fresh.parquet").head(30).assign(time="soon")
+    unread = pd.read_parquet(config.bundle.parent / "fresh.parquet").head(30).assign(**change)
     unread.to_parquet(tmp_path / "in.parquet")
 
     report = score(config, input=str(tmp_path / "in.parquet"), output=str(tmp_path / "out.parquet"), now=NOW)
@@ -225,7 +233,7 @@ def test_rows_none_of_which_can_be_read_are_quarantined(trained: tuple[Config, T
 
     assert (report.rows, report.scored, report.quarantined) == (30, 0, 30)
     assert loaded["severity"].eq("quarantined").all()
-    assert loaded["reasons"].eq("time: 'soon' is not a date").all()
+    assert loaded["reasons"].eq(reason).all()
     assert loaded["risk"].isna().all()
     assert not loaded["flagged"].any()
 
@@ -269,6 +277,28 @@ def test_machine_none_of_whose_rows_could_be_used_is_named(trained: tuple[Config
 
     assert report.absent == (lost,)
     assert f"No row of {lost} could be used; nothing is known of it." in report.summary()
+
+
+def test_machine_that_has_fallen_silent_is_named(trained: tuple[Config, TrainReport], tmp_path: Path) -> None:
+    """No row of it is there to be flagged; with rows to the end there is nothing to say."""
+    fresh = pd.read_parquet(trained[0].bundle.parent / "fresh.parquet")
+    silent, other = sorted(fresh["machine"].unique())
+    last = fresh["time"].max()
+    early = fresh[(fresh["machine"] != silent) | (fresh["time"] < last - pd.Timedelta("3h"))]
+    since = early.loc[early["machine"] == silent, "time"].max()
+    found = []
+    for name, rows in (("whole", fresh), ("early", early)):
+        rows.to_parquet(tmp_path / f"{name}.parquet")
+        report = score(
+            trained[0], input=str(tmp_path / f"{name}.parquet"), output=str(tmp_path / "out.parquet"), now=NOW
+        )
+        found.append([line for line in report.summary() if str(line).startswith("No row of")])
+
+    assert found == [
+        [],
+        [f"No row of {silent} since {since:%Y-%m-%d %H:%M}, though others have later ones (`series.silent_minutes`)."],
+    ]
+    assert other not in found[1][0]
 
 
 def test_the_hour_that_a_named_clock_repeats_costs_its_second_pass_alone(tmp_path: Path) -> None:

@@ -77,6 +77,24 @@ def test_rows_none_of_which_can_be_read_are_quarantined(scorer: SequenceScorer, 
     assert list(unread.events) == list(verdicts.events)
 
 
+def test_rows_none_of_which_has_an_entity_are_quarantined(scorer: SequenceScorer, verdicts: SeriesVerdicts) -> None:
+    """As some of them are; those that cannot be read for another reason keep that reason."""
+    rows = two_pumps(20).assign(pump=None)
+    rows["when"] = rows["when"].astype(object)
+    rows.loc[3, "when"] = "soon"
+
+    nobodys = scorer.judge(rows)
+
+    assert nobodys.quarantine["row"].tolist() == list(range(40))
+    assert nobodys.quarantine["id"].tolist() == rows["id"].tolist()
+    assert nobodys.quarantine["reason"].value_counts().to_dict() == {
+        "pump: the entity is missing": 39,
+        "when: 'soon' is not a date": 1,
+    }
+    assert (len(nobodys.frame), len(nobodys.events)) == (0, 0)
+    assert nobodys.frame.dtypes.equals(verdicts.frame.dtypes)
+
+
 def test_each_flagged_segment_is_an_event(verdicts: SeriesVerdicts) -> None:
     """Whose, from when to when, its peak, who is at fault and how severe; all as the rows say."""
     frame, event = verdicts.frame, verdicts.events.loc[verdicts.events["risk"].idxmax()]
@@ -348,3 +366,11 @@ def test_rows_that_can_be_scored_are_reported() -> None:
     assert own.can_score(rows).tolist() == [True] * 20 + [False] * 25
     assert replace(own, short="pad").can_score(rows).sum() == 25
     assert small(schema=PUMPS).fit(two_pumps().iloc[:500]).scorer_.can_score(rows).sum() == 40
+
+
+def test_uncleaned_rows_are_named(scorer: SequenceScorer) -> None:
+    """As those of a table are: column, row, and the method that takes a table as it comes."""
+    with pytest.raises(DataError, match="Row 3: flow: 'stuck' is not a number. `judge` takes"):
+        scorer.score(
+            two_pumps(40).astype({"flow": object}).replace({"flow": {two_pumps(40)["flow"][3]: "stuck"}}), None
+        )

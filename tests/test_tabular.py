@@ -128,6 +128,17 @@ def test_detector_refuses_sizes_that_are_no_whole_numbers(name: str) -> None:
         swift(**{name: 20.5}).fit(numbers())
 
 
+@pytest.mark.parametrize("seed", [1.5, -1, None])
+def test_detector_refuses_a_random_state_that_is_no_whole_number(seed: Any) -> None:
+    """By its name, before a row is read; a whole float is one."""
+    with pytest.raises(SettingError, match="random_state must "):
+        swift(random_state=seed).fit(numbers())
+    assert (
+        swift(random_state=3.0).fit(numbers()).predict(numbers()).tolist()
+        == swift(random_state=3).fit(numbers()).predict(numbers()).tolist()
+    )
+
+
 def test_a_frame_without_columns_is_refused() -> None:
     """To learn from and to score."""
     for ask in (swift().fit, swift().fit(numbers()).risk):

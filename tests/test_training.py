@@ -87,7 +87,7 @@ def test_training_refuses_shares_outside_zero_and_one(name: str, share: float) -
         ({"clip": float("nan")}, "clip must be at least 0. Received: clip=nan"),
         ({"clip": None}, "clip must be at least 0. Received: clip=None"),
         ({"epochs": 2.5}, "epochs must be a whole number, of type int. Received: epochs=2.5"),
-        ({"batch_size": 256.0}, "batch_size must be a whole number"),
+        ({"batch_size": 256.5}, "batch_size must be a whole number"),
         ({"least_steps": 2.5}, "least_steps must be a whole number"),
         ({"epochs": "3"}, "epochs must be at least 1. Received: epochs='3'"),
         ({"learning_rate": "auto"}, "learning_rate must be positive. Received: learning_rate='auto'"),

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from sklearn.utils.validation import validate_data
 
+from detector.checks import as_whole
 from detector.errors import DataError, SettingError, ShapeError
 
 
@@ -45,12 +46,15 @@ def check_numbers(estimator: Any, X: Any, *, reset: bool, allow_nan: bool = True
 
 
 def check_sizes(estimator: Any, *names: str) -> None:
-    """Refuse sizes that are not positive whole numbers; a name may hold one or a tuple."""
+    """Refuse sizes that are not positive whole numbers; a name may hold one or a tuple. Whole floats become ints."""
     for name in names:
         value = getattr(estimator, name)
-        sizes = value if isinstance(value, tuple | list) else (value,)
-        if not all(isinstance(size, int | np.integer) and size >= 1 for size in sizes):
+        given = tuple(value) if isinstance(value, tuple | list) else (value,)
+        sizes = tuple(as_whole(size) for size in given)
+        if not all(size is not None and size >= 1 for size in sizes):
             raise SettingError(f"{name} must be positive whole numbers. Received: {name}={value!r}.")
+        if any(size is not each for size, each in zip(sizes, given, strict=True)):
+            object.__setattr__(estimator, name, sizes if isinstance(value, tuple | list) else sizes[0])
 
 
 def check_not_negative(estimator: Any, *names: str) -> None:

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from sklearn.base import TransformerMixin
 from sklearn.exceptions import NotFittedError
 
-from detector.checks import check_interval, one_of
+from detector.checks import check_interval, check_seed, one_of
 from detector.encoders.checks import check_not_negative, check_numbers, check_sizes
 from detector.encoders.compiled import Built, compiled
 from detector.encoders.export import cut
@@ -245,6 +245,7 @@ class AutoencoderMixin(TransformerMixin):  # type: ignore[misc]  # scikit-learn 
 
     def _check_settings(self) -> None:
         """Refuse parameters without meaning; an architecture adds its own."""
+        check_seed(self)
         check_sizes(self, *(name for name in SIZES if hasattr(self, name)))
         check_interval(self, "[0, 1)", *(name for name in ("mask", "warmup") if hasattr(self, name)))
         check_not_negative(self, *(name for name in ("noise", "beta") if hasattr(self, name)))

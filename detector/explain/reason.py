@@ -79,12 +79,14 @@ class Reason:
 
         >>> Reason("hour", "03:00", "16:20", 0.3).telling, Reason("payments", "0", "about 0", 0.3).telling
         (True, False)
+        >>> Reason("amount", "1,168.20", "about 1,170", 0.3).telling
+        False
         """
         if self.observed == self.expected:  # a code such as "0413" is no number
             return False
         decimals = len(self.observed.partition(".")[2])
         try:
-            rounded = about(float(self.observed), decimals)
+            rounded = about(float(self.observed.replace(",", "")), decimals)
         except ValueError:
             rounded = self.observed
         return rounded != self.expected
@@ -178,7 +180,7 @@ def number(value: float, decimals: int) -> str:
     >>> number(2950.0, 2), number(2024, 0), number(12024, 0), number(1e300, 2), number(float("nan"), 2)
     ('2,950.00', '2024', '12,024', '1e+300', 'missing')
     """
-    return "missing" if math.isnan(value) else _grouped(value, decimals)
+    return "missing" if math.isnan(value) else _grouped(value, decimals, whole=not decimals)
 
 
 def reading(value: float) -> str:
@@ -193,8 +195,8 @@ def reading(value: float) -> str:
 def about(value: float, decimals: int) -> str:
     """An expected number, no more exact than the model that expects it.
 
-    >>> about(41.87, 2), about(0.0312, 3), about(123456.0, 0)
-    ('about 42', 'about 0.031', 'about 123,000')
+    >>> about(41.87, 2), about(0.0312, 3), about(123456.0, 0), about(1168.2, 2), about(1168.2, 0)
+    ('about 42', 'about 0.031', 'about 123,000', 'about 1,170', 'about 1170')
     """
     if not math.isfinite(value):
         return "a value"
@@ -203,13 +205,13 @@ def about(value: float, decimals: int) -> str:
     magnitude = math.floor(math.log10(abs(value)))
     digits = 2 if magnitude < 2 else 3
     rounded = round(value, digits - 1 - magnitude)
-    return f"about {_grouped(rounded, max(0, min(digits - 1 - magnitude, decimals)))}"
+    return f"about {_grouped(rounded, max(0, min(digits - 1 - magnitude, decimals)), whole=not decimals)}"
 
 
-def _grouped(value: float, decimals: int) -> str:
+def _grouped(value: float, decimals: int, *, whole: bool) -> str:
     if abs(value) >= LEAST_POWER:
         return f"{value:.4g}"
-    large = abs(value) >= (GROUPED_FROM if decimals else WHOLE_GROUPED_FROM)
+    large = abs(value) >= (WHOLE_GROUPED_FROM if whole else GROUPED_FROM)
     return f"{value:,.{decimals}f}" if large else f"{value:.{decimals}f}"
 
 

@@ -108,6 +108,16 @@ def order_readings(rows: pd.DataFrame, schema: Schema, sensors: tuple[str, ...],
     return _refuse_too_fast(readings) if sampling.align == "steps" else _join(readings, sampling)
 
 
+def nameless(rows: pd.DataFrame, schema: Schema) -> pd.DataFrame:
+    """The rows without an entity, where there are entities, as they came, after their index and the reason."""
+    found = rows.iloc[:0] if schema.entity is None else rows[rows[schema.entity].isna()]
+    return quarantine(found, [_no_entity(schema)] * len(found))
+
+
+def _no_entity(schema: Schema) -> str:
+    return f"{schema.entity}: the entity is missing"
+
+
 def _entities(rows: pd.DataFrame, schema: Schema) -> tuple[Codes, pd.Index | None]:
     if schema.entity is None:
         return np.zeros(len(rows), dtype=np.int64), None
@@ -130,7 +140,7 @@ def _count_moved(time: Times, codes: Codes, index: pd.Index, names: pd.Index | N
 
 def _quarantine(rows: pd.DataFrame, schema: Schema, codes: Codes, order: Places, again: Flags) -> pd.DataFrame:
     """The rows as they came, after their index and the reason, in the order they came."""
-    reasons = {int(row): f"{schema.entity}: the entity is missing" for row in np.flatnonzero(codes < 0)}
+    reasons = {int(row): _no_entity(schema) for row in np.flatnonzero(codes < 0)}
     firsts = np.maximum.accumulate(np.where(again, 0, np.arange(len(order))))
     for place in np.flatnonzero(again):
         first = rows.index[order[firsts[place]]]

@@ -26,13 +26,13 @@ from pipelines.config import Config
 from pipelines.config.features import NEEDS_TIME
 from pipelines.factory.detector import fit_warm, policy_of
 from pipelines.factory.gates import gated, without_maintenance
-from pipelines.factory.kinds import KINDS
+from pipelines.factory.kinds import KINDS, drawn_note
 from pipelines.factory.labelled_set import labelled_set_from, train_head, without
 from pipelines.features.burn_in import warm
 from pipelines.features.engine import FeatureEngine, feature_engine_of
 from pipelines.ingest.usable import open_usable
 from pipelines.labels.feedback import Statements
-from pipelines.labels.known import KnownLabels, LabelHistory, with_report_time
+from pipelines.labels.known import TRUTH, KnownLabels, LabelHistory, with_report_time
 from pipelines.progress import progress
 from pipelines.reports.page import check_page
 from pipelines.sinks.quarantine import count_quarantined
@@ -42,8 +42,6 @@ if TYPE_CHECKING:
 
 AMOUNT = "__amount__"
 """Among the rows of a backtest: amounts in one currency."""
-TRUTH = "__truth__"
-"""Among the rows of a backtest without a label column: what reports and answers say."""
 
 
 def backtest(config: Config, plan: Plan, *, now: datetime, folder: Path | None = None) -> BacktestReport:
@@ -70,7 +68,7 @@ def backtest(config: Config, plan: Plan, *, now: datetime, folder: Path | None =
         config = config.model_copy(update={"train": config.train.model_copy(update={"calibrate_on": EVERY})})
     kind = KINDS[config.kind]
     walk = _Walk(schema, plan, policy_of(config.policy, schema), whole_from)
-    found, blocks = [], kind.rows_stand_alone  # a card is blocked, a machine is mended
+    found, most, blocks = [], 0, kind.rows_stand_alone  # a card is blocked, a machine is mended
     periods = list(plan.periods())
     with progress("Backtesting", total=len(periods) * plan.seeds, unit="trainings") as advance:
         for begin, end in periods:
@@ -79,6 +77,7 @@ def backtest(config: Config, plan: Plan, *, now: datetime, folder: Path | None =
             learnt, _ = without_maintenance(learnt, config, schema)
             learnt = learnt.assign(**{str(schema.label): known.label[learnt.index]})
             unblocked = _unblocked(rows, schema, truth.known_at, begin=begin, end=end, blocks=blocks)
+            most = max(most, len(learnt))
             for seed in range(plan.seeds):
                 own = config.model_copy(update={"random_state": seed})
                 values = walk.period(learnt, known, unblocked, own)
@@ -93,6 +92,8 @@ def backtest(config: Config, plan: Plan, *, now: datetime, folder: Path | None =
     measured = in_order(pd.DataFrame(found))
     head, time = config.train.head, rows[schema.time]
     least = head.least_anomalies if head.enabled else None
+    if (drawn := drawn_note(kind, most, config.train.rows)) is not None:
+        notes.append(f"In the period with the most rows: {drawn}")
     notes += cautions(measured, plan, first=time.min(), last=time.max(), least_anomalies=least)
     report = BacktestReport(measured, plan, {}, tuple(notes))
     return _publish(report, config, now=now, folder=folder)

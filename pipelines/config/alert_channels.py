@@ -129,6 +129,10 @@ class FileSection(ChannelSection):
     path: Place = Path("alerts.jsonl")
     """The file."""
 
+    most_megabytes: PositiveFloat = 100.0
+    """A file of that size is kept as `alerts.1.jsonl`, the next as `alerts.2.jsonl`, and so on, and a new one begun. \
+None is deleted."""
+
 
 class LogSection(ChannelSection):
     """The log of the service."""

@@ -23,7 +23,7 @@ from pipelines.doctor.rules import check_rules
 from pipelines.doctor.training import check_labels, check_training
 from pipelines.factory.kinds import KINDS
 from pipelines.factory.machines import some_machines
-from pipelines.progress import progress
+from pipelines.progress import counted, progress
 from pipelines.sources import Source, open_source
 
 __all__ = ["Check", "State", "as_summary", "as_table", "examine"]
@@ -86,16 +86,16 @@ def _look(source: Source, config: Config, rows: int, total: int | None) -> pd.Da
 
 
 def _source(source: Source, frame: pd.DataFrame, total: int | None, *, exact: bool) -> Iterator[Check]:
-    counted = "" if total is None else f", {'' if exact else 'about '}{total:,} rows"
+    rows = "" if total is None else f", {'' if exact else 'about '}{counted(total)}"
     looked = f"; {len(frame):,} of them looked at" if total is not None and len(frame) < total else ""
-    yield Check("source", "ok", f"{source.describe()}: {len(frame.columns)} columns{counted}{looked}")
+    yield Check("source", "ok", f"{source.describe()}: {counted(len(frame.columns), 'column')}{rows}{looked}")
     rejected = source.rejected["reason"]
     if len(rejected):
-        found = f"{len(rejected):,} lines have a wrong number of fields. {rejected.iloc[0]}"
+        found = f"{counted(len(rejected), 'line')} with a wrong number of fields. {rejected.iloc[0]}"
         state: State = "problem" if len(rejected) > MANY_LOST * (len(rejected) + (total or len(frame))) else "warning"
         yield Check("source", state, found, "They will go to the quarantine. Quote fields that hold the separator.")
     if len(frame) < FEW_ROWS:
-        found = f"only {len(frame):,} rows"
+        found = f"only {counted(len(frame))}"
         yield Check("source", "warning", found, f"Learning what is normal takes {FEW_ROWS} rows or more.")
 
 

@@ -16,6 +16,7 @@ from pipelines.config import ColumnsSection
 from pipelines.doctor.check import Check, State
 from pipelines.doctor.formats import MANY_LOST, example, forms_of_text, share_of, unread_check
 from pipelines.doctor.proposal import MANY_REPEATED
+from pipelines.progress import counted
 
 MANY_MISSING = 0.5
 MANY_VALUES = 0.9
@@ -219,7 +220,7 @@ def kind_checks(schema: Schema, frame: pd.DataFrame, guessed: Collection[str]) -
     yield from (check for check in checks if check.state != "ok")
     quiet = Counter((check.place, check.found.partition(": ")[2]) for check in checks if check.state == "ok")
     for (place, found), count in quiet.items():
-        yield Check(place, "ok", f"{count:,} columns: {found}")
+        yield Check(place, "ok", f"{counted(count, 'column')}: {found}")
 
 
 def kind_check(name: str, kind: str, column: pd.Series, *, guessed: bool) -> Check:

@@ -15,6 +15,7 @@ from pipelines.config import Config, SourceSection
 from pipelines.config.alert_channels import MissingSecret
 from pipelines.config.values import hide_password
 from pipelines.doctor.check import Check
+from pipelines.progress import counted
 from pipelines.sinks.files import CSV_SUFFIXES, PARQUET_SUFFIXES
 from pipelines.sources.dialect import find_header
 from pipelines.sources.files import find_files, is_parquet
@@ -71,7 +72,7 @@ def check_bundle(config: Config) -> Check:
         scorer = load(folder)
     except DetectorError as error:
         return Check("bundle", "problem", str(error), "Train again, or restore the folder.")
-    found = f"{len(scorer.schema.features)} features; members {', '.join(scorer.members)}"
+    found = f"{counted(len(scorer.schema.features), 'feature')}; members {', '.join(scorer.members)}"
     return Check("bundle", "ok", found)
 
 

@@ -23,6 +23,7 @@ from detector.features import History
 from pipelines.features import stored_history
 from pipelines.features.engine import FeatureEngine
 from pipelines.features.spool import BUCKETS, Spool
+from pipelines.parent import end_with_parent
 
 log = logging.getLogger("detector.features")
 
@@ -174,6 +175,7 @@ class _Workers:
 def _begin(worker: _Worker) -> None:
     global _worker  # noqa: PLW0603 - a process of a pool has no other place
     _worker = worker
+    end_with_parent()
 
 
 def _run(task: Callable[..., Made], given: tuple[Any, ...]) -> Made:

@@ -17,6 +17,7 @@ from typing import Any
 from detector.errors import DetectorError, SettingError
 from pipelines.config import TEXT_VARIABLE
 from pipelines.jobs.context import Context, JobOutcome, StoppedError
+from pipelines.parent import lifeline
 
 log = logging.getLogger("detector.jobs")
 
@@ -39,7 +40,7 @@ def run_command(
     - ``seconds``: how long it may take; after that it is ended.
 
     Raises ``CommandError`` if it ends with another exit code than 0, or took too long; ``StoppedError`` if the service
-    ends meanwhile; the command is asked to end, and killed if it does not.
+    ends meanwhile; the command is asked to end, and killed if it does not. If the service is killed, it ends by itself.
     """
     if context.config.file is None:
         raise SettingError("A job that is a command of its own needs a configuration file, and there is none.")
@@ -48,12 +49,19 @@ def run_command(
         tempfile.TemporaryFile() as out,
         tempfile.TemporaryFile() as err,
         tempfile.NamedTemporaryFile("w", suffix=".yaml", encoding="utf-8") as text,
+        lifeline() as (handed_on, named),
     ):
         text.write(context.config.text)  # the file itself may be half written by now, or be none that can be used
         text.flush()
-        environment = os.environ | {"DETECTOR_RUN": str(context.run), TEXT_VARIABLE: text.name}
+        environment = os.environ | {"DETECTOR_RUN": str(context.run), TEXT_VARIABLE: text.name} | named
         process = subprocess.Popen(
-            arguments, stdout=out, stderr=err, stdin=subprocess.DEVNULL, env=environment, start_new_session=True
+            arguments,
+            stdout=out,
+            stderr=err,
+            stdin=subprocess.DEVNULL,
+            env=environment,
+            pass_fds=[handed_on],
+            start_new_session=True,
         )
         code = _wait(process, context, seconds)
         said, complaint = _end_of(out, SAID), _end_of(err, COMPLAINT)

@@ -42,21 +42,36 @@ class Statements:
 
     @classmethod
     def read(cls, config: Config) -> Self:
-        """What is there at this moment; nothing where rows have no key.
+        """What is there at this moment and may be learnt from; nothing where rows have no key.
 
         Raises ``SourceError`` if the reports cannot be read; ``SchemaError`` if they lack a column.
         """
-        if config.columns.key is None:
-            return cls.none()
-        verdicts = _verdicts(config) if config.train.head.verdicts else no_statements()
-        return cls(_reports(config), verdicts, config.columns.key, masks_of(config))
+        return cls._of(config, reports=True, verdicts=config.train.head.verdicts)
+
+    @classmethod
+    def all(cls, config: Config) -> Self:
+        """The same, whether or not anything is to learn from answers to alerts."""
+        return cls._of(config, reports=True, verdicts=True)
 
     @classmethod
     def answers(cls, config: Config) -> Self:
         """Only what people answered to alerts, whether or not anything is to learn from it."""
+        return cls._of(config, reports=False, verdicts=True)
+
+    @classmethod
+    def _of(cls, config: Config, *, reports: bool, verdicts: bool) -> Self:
         if config.columns.key is None:
             return cls.none()
-        return cls(no_statements(), _verdicts(config), config.columns.key, masks_of(config))
+        return cls(
+            _reports(config) if reports else no_statements(),
+            _verdicts(config) if verdicts else no_statements(),
+            config.columns.key,
+            masks_of(config),
+        )
+
+    def __bool__(self) -> bool:
+        """Whether anything was said."""
+        return not (self.reports.empty and self.verdicts.empty)
 
     def about(self, keys: pd.Series) -> dict[str, pd.DataFrame]:
         """The statements about rows of these keys, by their kind: ``row`` (a position), ``label`` and ``known_at``.
@@ -68,7 +83,7 @@ class Statements:
         >>> Statements(reports, reports.iloc[:0], "id").about(pd.Series([5, 7]))["reports"]["row"].tolist()
         [1]
         """
-        if self.reports.empty and self.verdicts.empty:
+        if not self:
             return {"reports": no_statements("row"), "verdicts": no_statements("row")}
         names = read_names(keys).astype("str")
         shown = names

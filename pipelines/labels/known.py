@@ -19,6 +19,9 @@ from pipelines.config import Config
 from pipelines.config.features import TURNS
 from pipelines.labels.feedback import MOMENT, Statements, no_statements
 
+TRUTH = "__truth__"
+"""Among rows without a label column: what reports and answers say."""
+
 
 @dataclass(frozen=True)
 class KnownLabels:
@@ -217,20 +220,20 @@ def label_changes(
     return pd.DataFrame(found, index=rows.index)
 
 
-def with_answers(frame: pd.DataFrame, schema: Schema, statements: Statements) -> tuple[pd.DataFrame, int]:
-    """The rows with answers to alerts among their labels, for evaluation, and how many rows were answered.
+def with_statements(frame: pd.DataFrame, schema: Schema, statements: Statements) -> tuple[pd.DataFrame, int]:
+    """The rows with what was said of them among their labels, for evaluation, and of how many rows anything was said.
 
-    A row is anomalous if the label column or the last answer says so; "fine" counts where the label column says
-    nothing. The rows may lack the label column.
+    A row is anomalous if the label column or the last that was said of it says so; "fine" counts where the label column
+    says nothing. The rows may lack the label column.
 
     >>> rows = pd.DataFrame({"id": [1, 2, 3], "fraud": [0, None, None]})
     >>> said = pd.DataFrame({"key": ["1", "2"], "label": [1.0, 0.0], "known_at": pd.Timestamp("2026-01-02")})
-    >>> with_answers(rows, Schema(key="id", label="fraud"), Statements(said[:0], said, "id"))[0]["fraud"].tolist()
+    >>> with_statements(rows, Schema(key="id", label="fraud"), Statements(said[:0], said, "id"))[0]["fraud"].tolist()
     [1.0, 0.0, nan]
     """
-    if schema.key is None or schema.label is None or statements.verdicts.empty or schema.key not in frame:
+    if schema.key is None or schema.label is None or schema.key not in frame or not statements:
         return frame, 0
-    last = _last_statements(statements.about(frame[schema.key])["verdicts"].assign(assumed=False))
+    last = _last_statements(pd.concat(statements.about(frame[schema.key]).values()).assign(assumed=False))
     said = np.full(len(frame), np.nan)
     said[last["row"]] = last["label"]
     known = read_labels(frame[schema.label]) if schema.label in frame else np.full(len(frame), np.nan)

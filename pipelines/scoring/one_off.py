@@ -18,6 +18,7 @@ from detector.cleaning.clean import clean
 from detector.cleaning.values import naive_utc
 from detector.decide.policy import Policy
 from detector.detectors.series.scorer import SequenceScorer
+from detector.detectors.series.stream import newest_of
 from detector.detectors.table.scorer import TabularScorer
 from detector.errors import DataError
 from detector.explain.reason import in_words
@@ -39,6 +40,7 @@ from pipelines.rules.names import FOR_ALERTS
 from pipelines.scoring.contract import BatchContext, ScoredBatch, each_once, entities_of
 from pipelines.scoring.reports import REASON, RuleCount, ScoreReport, SeriesReport
 from pipelines.scoring.series_spool import SeriesSpool
+from pipelines.scoring.staleness import Staleness
 from pipelines.scoring.standing_rules import standing_rules
 from pipelines.scoring.table import TableBatchScorer
 from pipelines.scoring.written import as_written
@@ -205,6 +207,7 @@ def _score_series(run: _Run, scorer: SequenceScorer) -> SeriesReport:
     columns = [name for name in source.columns() if name in {*schema.features, *schema.roles.values()}]
     words, parts, rows, scored, flagged, held = wording_of(config), list[pd.DataFrame](), 0, 0, 0, Counter[str]()
     seen: set[str] = set()
+    newest = list[pd.Series]()
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="detector-")))
         spool = SeriesSpool(folder, schema.entity if policy.is_by_row else None, rows=source.estimate())
@@ -229,6 +232,7 @@ def _score_series(run: _Run, scorer: SequenceScorer) -> SeriesReport:
                 quarantine.write(found.quarantine.assign(row=part.index[found.quarantine["row"].astype("int64")]))
                 sink.write(run.stamped(as_written(words.scores(found.frame))))
                 parts.append(found.events)
+                newest.append(newest_of(found.frame, schema))
                 seen -= entities_of(found.frame, schema)
                 scored, flagged = scored + len(found.frame), flagged + int(found.frame["flagged"].sum())
                 held += found.held
@@ -251,7 +255,18 @@ def _score_series(run: _Run, scorer: SequenceScorer) -> SeriesReport:
         policy=policy.describe(),
         held=held,
         absent=tuple(sorted(seen)),
+        silent=_silent(run, scorer, pd.concat(newest)),
     )
+
+
+def _silent(run: _Run, scorer: SequenceScorer, newest: pd.Series) -> dict[str, datetime]:
+    """The time of the last row of each machine that the service would call silent, as others have later ones."""
+    if newest.empty:
+        return {}
+    staleness = replace(Staleness.of(run.config), by_clock=False)
+    latest = newest.groupby(level=0).max()
+    silent = staleness.silent(scorer, latest, staleness.present(latest, run.now)).sort_values()
+    return {str(name): since for name, since in silent.items()}
 
 
 def _first_of_keys(part: pd.DataFrame, schema: Schema, ledger: KeyLedger, context: BatchContext) -> pd.DataFrame:

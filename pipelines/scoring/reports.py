@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import datetime
 
 import pandas as pd
 
@@ -11,6 +12,7 @@ from pipelines.listing import Column, Listing
 from pipelines.progress import counted
 
 MOST_SHOWN = 10
+MOST_SILENT = 3
 REASON = "reason"
 EVENT_COLUMNS = (*(Column(name, head=True) for name in ("severity", "of", "time")), Column(REASON, is_sentence=True))
 
@@ -50,6 +52,17 @@ def none_of(machines: Sequence[str]) -> str:
     return f"No row of {', '.join(machines[:MOST_SHOWN])}{more} could be used"
 
 
+def silent_since(silent: Mapping[str, datetime]) -> str:
+    """Which machines have no rows, though others have: the time of the last row of a few, by machine.
+
+    >>> silent_since(dict.fromkeys(["M1", "M2", "M3", "M4"], datetime(2026, 3, 1, 10)))
+    'No row of M1 since 2026-03-01 10:00, M2 since 2026-03-01 10:00, M3 since 2026-03-01 10:00 and 1 more'
+    """
+    named = [f"{name} since {since:%Y-%m-%d %H:%M}" for name, since in list(silent.items())[:MOST_SILENT]]
+    more = f" and {len(silent) - MOST_SILENT:,} more" if len(silent) > MOST_SILENT else ""
+    return f"No row of {', '.join(named)}{more}"
+
+
 @dataclass(frozen=True)
 class SeriesReport:
     """What scoring series did."""
@@ -68,6 +81,8 @@ class SeriesReport:
     """How many steps each gate held back that would have been flagged."""
     absent: Sequence[str] = ()
     """Machines that have rows, none of which could be used."""
+    silent: Mapping[str, datetime] = field(default_factory=dict)
+    """The last row of each machine that others have outlived, see ``series.silent_minutes``."""
 
     def summary(self) -> list[object]:
         """The run in a few lines, with the riskiest events."""
@@ -92,6 +107,8 @@ class SeriesReport:
         lines += [f"Scores: {self.output}", f"Events: {self.events_output}"]
         if self.absent:
             lines.append(f"{none_of(self.absent)}; nothing is known of {'it' if len(self.absent) == 1 else 'them'}.")
+        if self.silent:
+            lines.append(f"{silent_since(self.silent)}, though others have later ones (`series.silent_minutes`).")
         if self.quarantined:
             lines.append(f"{counted(self.quarantined)} could not be used; see why in {self.quarantine}")
         return lines

@@ -196,7 +196,10 @@ class Service:
             if not self._is_paused(job):
                 self.run_and_follow(job, trigger="schedule")
         except DetectorError as error:
-            log.error("%s could not run: %s", job, error)
+            schedule = self.schedule
+            due = None if schedule is None else schedule.next_times().get(job)
+            again = "" if due is None else f", and is tried again at {due:%Y-%m-%d %H:%M:%S} UTC"
+            log.error("%s could not run%s: %s", job, again, error)
 
     def _is_paused(self, job: str) -> bool:
         with self.store.read() as session:

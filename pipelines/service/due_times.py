@@ -42,8 +42,8 @@ class DueTimes(MemoryJobStore):  # type: ignore[misc]  # APScheduler ships no ty
         try:
             with self._store.write() as session:
                 upsert(session, DueTime, [row])
-        except StoreError as error:  # the next leader then makes up for one run too many
-            log.error("the next time of %s could not be written down: %s", job.id, error)
+        except StoreError as error:  # the next leader then makes up for one run too many; the run itself says why
+            log.debug("the next time of %s could not be written down: %s", job.id, error)
 
 
 def settings_of(trigger: Any, grace: int) -> dict[str, Any]:

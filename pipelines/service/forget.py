@@ -21,6 +21,7 @@ from pipelines.features.deletion import delete_held, delete_past_of
 from pipelines.ingest.row_marks import marks_of_keys
 from pipelines.ingest.row_memory import RowMemory
 from pipelines.listing import Column, Listing
+from pipelines.progress import counted
 from pipelines.service.leader import NAME, Leadership, beating
 from pipelines.sinks.deletion import delete_scores_of
 from pipelines.store import Audit, Lease, RecentKey, Run, Store, chunks
@@ -255,5 +256,7 @@ def _stays(config: Config, store: Store, entity: str) -> tuple[str, ...]:
         told = (Audit.reason, sa.cast(Audit.arguments, sa.Text))
         named = sa.or_(*(column.contains(entity, autoescape=True) for column in told))
         if count := session.scalar(sa.select(sa.func.count()).select_from(Audit).where(named)):
-            found.append(f"audit trail: {count:,} records name it in what a person wrote; the trail is not changed.")
+            found.append(
+                f"audit trail: named in {counted(count, 'record')} of what a person wrote; the trail is not changed."
+            )
     return tuple(found)

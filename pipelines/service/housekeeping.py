@@ -17,7 +17,8 @@ from sqlalchemy.orm import Session
 from detector.errors import DetectorError
 from pipelines.jobs.catalogue import DELIVERIES
 from pipelines.jobs.context import Context, JobOutcome
-from pipelines.service.retention import delete_old
+from pipelines.progress import counted
+from pipelines.service.retention import delete_old, leap_of
 from pipelines.sinks.batch_files import ORPHANS
 from pipelines.store import Run
 from pipelines.store.access_tables import AnsweredRequest, HeldEvent, SignIn
@@ -25,6 +26,7 @@ from pipelines.store.access_tables import AnsweredRequest, HeldEvent, SignIn
 log = logging.getLogger("detector.housekeeping")
 
 POLL_SECONDS = 0.05
+SAID = {"mlflow": "MLflow record"}
 ASKED_AGAIN = timedelta(days=2)
 """How long a request may come again under its name and get the same answer."""
 AGAIN_SECONDS = 5.0
@@ -38,6 +40,8 @@ class _Sending:
     name: str
     send: Callable[[Context], JobOutcome | int]
     sent: int = 0
+    things: set[str] = field(default_factory=set)
+    """What was sent, where one thing can be sent to several."""
     gauges: Mapping[str, float] = field(default_factory=dict)
     refused: Mapping[str, str] = field(default_factory=dict)
     """Why targets took nothing."""
@@ -56,9 +60,20 @@ class _Sending:
             self.sent += found.rows if isinstance(found, JobOutcome) else found
             if isinstance(found, JobOutcome):
                 self.gauges, self.refused = found.gauges, found.facts.get("failed", {})
+                self.things |= found.facts.get("alerts", set())
         except Exception as error:  # noqa: BLE001 - it is raised once the others had their turn
             self.failure = error
         self.ended = time.monotonic()
+
+    @property
+    def count(self) -> int:
+        """How many things were sent, each to one or several."""
+        return len(self.things) or self.sent
+
+    def __str__(self) -> str:
+        """How much was sent."""
+        said = counted(self.count, SAID.get(self.name, self.name.removesuffix("s")))
+        return said if self.count == self.sent else f"{said} in {self.sent:,} deliveries"
 
     def is_idle(self, now: float) -> bool:
         """Whether it ended well, and long enough ago to look again."""
@@ -94,9 +109,9 @@ def deliver(context: Context) -> JobOutcome:
             log.warning("%s could not be sent: %s", name, error)
     if failures:
         raise failures[0][1]
-    sent = {sending.name: sending.sent for sending in each}
+    sent = {sending.name: sending.count for sending in each}
     gauges = {name: value for sending in each for name, value in sending.gauges.items()}
-    parts = ", ".join(f"{count:,} {name}" for name, count in sent.items() if count)
+    parts = ", ".join(str(sending) for sending in each if sending.sent)
     notes = [f"sent {parts}"] if parts else []
     notes += [f"not sent to {target}: {why}" for sending in each for target, why in sending.refused.items()]
     if not notes:
@@ -105,8 +120,12 @@ def deliver(context: Context) -> JobOutcome:
 
 
 def tidy(context: Context) -> JobOutcome:
-    """Delete old records and leftovers, let the database tidy up, and count rows that came too late."""
-    old = delete_old(context)
+    """Delete old records and leftovers, let the database tidy up, and count rows that came too late.
+
+    Nothing old is deleted where the clock may be wrong, see ``leap_of``.
+    """
+    leap = leap_of(context)
+    old = {"runs": 0} if leap else delete_old(context)
     with context.store.write() as session:
         _forget_access(session, context)
     removed = _remove_orphans(context)
@@ -114,10 +133,16 @@ def tidy(context: Context) -> JobOutcome:
     late, facts = _too_late(context)
     facts |= {"runs_deleted": old["runs"], "files_deleted": removed, "deleted": old}
     others = [f"{count:,} {name}" for name, count in old.items() if count and name not in ("runs", "requests")]
-    note = f"deleted {old['runs']:,} records of runs and {removed:,} files left over from crashes"
+    note = f"deleted {counted(old['runs'], 'record')} of runs and {counted(removed, 'file')} left over from crashes"
     note += f"; too old: {', '.join(others)}" if others else ""
+    if leap:
+        note = (
+            f"nothing old is deleted: the service did not run from {leap[0]:%Y-%m-%d} to {leap[1]:%Y-%m-%d}, or the "
+            f"clock was set ahead. If it is right, `detector jobs run housekeeping` deletes; else set it back. {note}"
+        )
+        log.warning(note)
     if late:
-        note += f"; {late:,} rows came later than `service.lateness` allows and were not scored: `detector backfill`"
+        note += f"; {counted(late)} came later than `service.lateness` allows, not scored: `detector backfill`"
         log.warning(note)
     return JobOutcome(rows=sum(old.values()) + removed, note=note, facts=facts, gauges={"rows_too_late": late})
 

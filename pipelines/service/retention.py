@@ -20,6 +20,10 @@ from pipelines.store.trail import SERVICE, write_down
 
 AT_ONCE = 1_000
 """Records that one transaction deletes: scoring and answers wait for it no longer than for a batch of alerts."""
+LEAP = timedelta(days=30)
+"""If the service recorded nothing for longer, it did not run, or a clock was set ahead: as much to be kept would seem
+old as soon as that. The same time without another leap shows that the clock is believed."""
+ASKED = ("command", "request")
 ON_THEIR_WAY = ("waiting", "held")
 
 
@@ -51,6 +55,20 @@ def delete_old(context: Context) -> dict[str, int]:
     found["audit records"] = delete_some(store, Audit.id, Audit.at < oldest)
     _leave_trail(context, "audit records", found["audit records"], oldest)
     return found
+
+
+def leap_of(context: Context) -> tuple[datetime, datetime] | None:
+    """From when to when the clock may have been set ahead, of late; None if not, or if somebody asked for this run.
+
+    By the records of runs: a clock that is years ahead makes all that is stored look old.
+    """
+    with context.store.read() as session:
+        run = session.get(Run, context.run)
+        before = session.scalar(sa.select(sa.func.max(Run.started_at)).where(Run.started_at < context.now - LEAP))
+        if before is None or (run is not None and run.trigger in ASKED):
+            return None
+        after = session.scalar(sa.select(sa.func.min(Run.started_at)).where(Run.started_at > before)) or context.now
+    return (before, after) if after - before > LEAP else None
 
 
 def delete_some(store: Store, key: InstrumentedAttribute[Any], *which: sa.ColumnElement[bool]) -> int:

@@ -71,8 +71,9 @@ def run_job(
     failpoint("run.ending")
     seconds = time.perf_counter() - started
     # The clock may have been set meanwhile; how long it took has not changed by that.
-    end(context.store, number, outcome=outcome, found=found, error=error, now=context.now + timedelta(seconds=seconds))
-    _report(context, job, outcome, error)
+    ended = context.now + timedelta(seconds=seconds)
+    if end(context.store, number, outcome=outcome, found=found, error=error, now=ended):
+        _report(context, job, outcome, error)
     if on_end is not None:
         on_end(job, outcome, seconds, found)
     return number, found
@@ -87,8 +88,8 @@ def begin(store: Store, job: str, *, trigger: str, instance: str, now: datetime)
         return run.id
 
 
-def end(store: Store, number: int, *, outcome: str, found: JobOutcome | None, error: str = "", now: datetime) -> None:
-    """Write down how a run ended. If the database is away, the run will be found lost."""
+def end(store: Store, number: int, *, outcome: str, found: JobOutcome | None, error: str = "", now: datetime) -> bool:
+    """Write down how a run ended, and whether that could be done. If the database is away, the run is found lost."""
     values: dict[str, Any] = {"outcome": outcome, "error": error[:4_000], "ended_at": now}
     if found is not None:
         values |= {"rows": found.rows, "note": found.note[:4_000], "facts": dict(found.facts)}
@@ -96,7 +97,12 @@ def end(store: Store, number: int, *, outcome: str, found: JobOutcome | None, er
         with store.write() as session:
             session.execute(sa.update(Run).where(Run.id == number).values(**values))
     except StoreError as failure:
-        log.error("the end of run %d could not be written down: %s", number, failure)
+        said = in_settings(str(failure)) == error
+        log.log(
+            logging.DEBUG if said else logging.ERROR, "the end of run %d could not be written down: %s", number, failure
+        )
+        return False
+    return True
 
 
 def _report(context: Context, job: str, outcome: str, error: str) -> None:

@@ -231,7 +231,7 @@ def _alerts(config: Config, session: Session, place: str) -> Iterator[StatusLine
         yield StatusLine(
             "answers",
             "waits",
-            f"{unanswered:,} alerts are unanswered",
+            f"{counted(unanswered, 'alert')} without an answer",
             f"detector alerts list{place}, then: detector alerts answer{place} ALERT",
         )
 

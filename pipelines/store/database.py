@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -19,6 +20,10 @@ BUSY_SECONDS = 30
 """How long another program that writes to an SQLite file is waited for."""
 
 _PLAIN_POSTGRES = ("postgresql", "postgres")
+_SAID_ALREADY = re.compile(
+    r"(connection failed: )?connection to server at \S+( \(\S+\))?, port \d+ failed: |\n\tIs the server running[^?]*\?"
+)
+"""What PostgreSQL's client says around a cause: the address, and to look whether the server runs."""
 _SECRET_WORDS = ("password", "passwd", "pwd", "secret", "token", "key")
 
 
@@ -82,7 +87,7 @@ class Database:
     def cause(self, error: Exception) -> str:
         """What a driver said, in one line, without the passwords of the URL."""
         text = str(getattr(error, "orig", None) or error)
-        text = " ".join(text.split("\n[SQL:")[0].split())
+        text = " ".join(_SAID_ALREADY.sub("", text.split("\n[SQL:")[0]).split())
         for secret in _secrets(self.url):
             text = text.replace(secret, "***")
         return text[:500].rstrip(".?! ")

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
 
@@ -26,7 +27,7 @@ from pipelines.factory.metadata import reference_of
 from pipelines.features.raw_source import RawSource
 from pipelines.features.wording import wording_of
 from pipelines.labels.feedback import Statements
-from pipelines.labels.known import with_answers
+from pipelines.labels.known import TRUTH, known_labels, with_statements
 from pipelines.progress import counted, percent, progress
 from pipelines.reports.content import ReportContent, column_facts, quarantine_counts
 from pipelines.reports.drift import Drift, drift_since
@@ -47,7 +48,7 @@ class EvaluationReport:
     quarantined: int
     reviewed: Review
     report: Path
-    note: str = ""
+    notes: Sequence[str] = ()
     answered: int = 0
     realised: str | None = None
     missed: str | None = None
@@ -74,10 +75,9 @@ class EvaluationReport:
         for name in members:
             said = name.replace("_", " ")
             lines.append(f"  {said:<12} AUROC {truth[f'auroc_{name}']:.3f}  AP {truth[f'ap_{name}']:.3f}")
-        if self.note:
-            lines.append(self.note)
+        lines += self.notes
         if self.answered:
-            lines.append(f"Of these, {counted(self.answered)} labelled by answers to alerts.")
+            lines.append(f"Of these, {counted(self.answered)} labelled by reports or answers to alerts.")
         if self.realised:
             lines.append(self.realised)
         if self.missed:
@@ -88,24 +88,22 @@ class EvaluationReport:
 
 
 def evaluate(config: Config, *, input: str, now: datetime) -> EvaluationReport:  # noqa: A002 - the option's name
-    """Score labelled rows and compare; what people said of alerts counts among the labels, see ``with_answers``.
+    """Score labelled rows and compare; reports and answers to alerts count among the labels, see ``with_statements``.
 
-    - ``config``: names the label column, the bundle and the policy.
+    - ``config``: names the bundle, the policy, and what knows labels: a column, reports, the service's answers.
 
-    Raises ``SettingError`` if the configuration names no label; ``DataError`` if the rows do not hold both anomalous
+    Raises ``SettingError`` if nothing tells what is anomalous; ``DataError`` if the rows do not hold both anomalous
     and normal ones.
     """
     started = time.perf_counter()
     report = config.report.with_name(f"{config.report.stem}.evaluation.html")
     check_page(report)
+    said = Statements.all(config)
     scorer = gated(bundle.load(config.bundle), config)
-    schema = scorer.schema
-    if schema.label is None:
-        raise SettingError(
-            "`columns.label` names no column, so there is no truth to compare with. Name it, train again."
-        )
+    schema = _labelled(scorer.schema, config, said)
+    scorer = replace(scorer, schema=schema)
     policy = policy_of(config.policy, schema)
-    found = _read(config, input, schema, now=now)
+    found = _read(config, input, schema, said, now=now)
     rows, used = found.cleaned.rows, +found.reasons
     with progress("Scoring", total=None):
         if rows.empty:
@@ -114,8 +112,8 @@ def evaluate(config: Config, *, input: str, now: datetime) -> EvaluationReport: 
     if reviewed.truth is None:
         unused = count_quarantined(used, of=found.given)
         raise DataError(
-            f"{schema.label!r} holds no known anomaly or no known normal row among the {len(rows):,} rows "
-            f"read, so there is nothing to compare with. {' '.join([*unused, LABEL_SOME])}"
+            f"{_knowing(schema)} no known anomaly or no known normal row among the {len(rows):,} rows "
+            f"read, so there is nothing to compare with. {' '.join([*unused, LABEL_SOME, *found.notes])}"
         )
     wording = wording_of(config)
     content = ReportContent(
@@ -131,7 +129,7 @@ def evaluate(config: Config, *, input: str, now: datetime) -> EvaluationReport: 
         quarantined=len(found.quarantine),
         source=found.source,
         seconds=time.perf_counter() - started,
-        notes=[found.note] if found.note else [],
+        notes=found.notes,
         truth=reviewed.truth,
         ap_interval=reviewed.interval,
         alerts=reviewed.alerts,
@@ -151,7 +149,7 @@ def evaluate(config: Config, *, input: str, now: datetime) -> EvaluationReport: 
         quarantined=len(found.quarantine),
         reviewed=reviewed,
         report=report,
-        note=found.note,
+        notes=found.notes,
         answered=found.answered,
         realised=realised(config),
         missed=_missed(rows, reviewed.scored, config=config, schema=schema),
@@ -165,7 +163,7 @@ class _Labelled:
     - ``frame``: as read, with features and the labels that people gave since; ``answered`` of these.
     - ``given``: how many there were.
     - ``reasons``: how many cannot be used, by the kind of the reason.
-    - ``note``: what measuring the features has to say.
+    - ``notes``: what measuring the features and reading the labels has to say.
     """
 
     source: str
@@ -175,24 +173,54 @@ class _Labelled:
     given: int
     reasons: Counter[str]
     answered: int
-    note: str
+    notes: list[str]
 
 
-def _read(config: Config, place: str, schema: Schema, *, now: datetime) -> _Labelled:
-    """Read the rows, measure their features, add what people said of alerts, and clean them."""
-    said = Statements.answers(config)
-    raw = RawSource.open(config, schema, place=place, labelled=not said.verdicts["label"].notna().any())
-    frame = raw.read(also=[] if schema.label is None else [schema.label])
+def _labelled(schema: Schema, config: Config, said: Statements) -> Schema:
+    """What columns mean, with a label: the one that the detector knows, or the configured one, or what was said."""
+    if schema.label is not None:
+        return schema
+    label = config.columns.label
+    if label in schema.features:
+        raise SettingError(
+            f"The detector learnt from {label!r} before `columns.label` named it, so it knows the answers. Train again."
+        )
+    if label is None and (schema.key is None or not said):
+        raise SettingError(
+            "Nothing tells what was anomalous. Name a column of the file in `columns.label`, or a table of reports in "
+            "`train.head.reports`, or answer alerts of the service; the latter two name rows by `columns.key`."
+        )
+    return replace(schema, label=label or TRUTH)
+
+
+def _knowing(schema: Schema) -> str:
+    return "Reports and answers tell of" if schema.label == TRUTH else f"{schema.label!r} holds"
+
+
+def _read(config: Config, place: str, schema: Schema, said: Statements, *, now: datetime) -> _Labelled:
+    """Read the rows, measure their features, add what was said of them, and clean them."""
+    is_column = schema.label != TRUTH
+    raw = RawSource.open(config, schema, place=place, labelled=is_column and not said)
+    frame = raw.read(also=[str(schema.label)] if is_column else [])
     rejected, rows = raw.source.rejected, len(frame)
     reasons = Counter({"a line that cannot be read": len(rejected)})
     measured, note = raw.measure(frame, now=now)
     reasons.update(measured.quarantine["reason"])
-    frame, answered = with_answers(measured.rows, schema, said)
+    frame, answered = with_statements(measured.rows, schema, said)
     cleaned = clean(frame, schema, labelled=True)
+    notes = [note] if note else []
+    if not is_column and schema.time is not None:
+        silent = replace(schema, label=None)
+        known = known_labels(cleaned.rows, config, silent, now=now, statements=said)
+        cleaned = replace(cleaned, rows=cleaned.rows.assign(**{TRUTH: known.label}))
+        notes.append(
+            f"Rows that nobody spoke of count as normal once they are {config.retrain.label_delay_days:g} days old "
+            f"(`retrain.label_delay_days`)."
+        )
     reasons.update(cleaned.counts)
     quarantine = pd.concat([rejected, measured.quarantine, cleaned.quarantine], ignore_index=True)
     given = rows + len(rejected)
-    return _Labelled(raw.source.describe(), frame, cleaned, quarantine, given, reasons, answered, note)
+    return _Labelled(raw.source.describe(), frame, cleaned, quarantine, given, reasons, answered, notes)
 
 
 def _drift(scorer: bundle.Scorer, rows: pd.DataFrame, reviewed: Review, wording: Wording) -> Drift | None:

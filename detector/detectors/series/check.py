@@ -16,7 +16,6 @@ from detector.detectors.series.scored import refuse_short
 from detector.schema import Schema
 from detector.series.resample import regularise
 from detector.series.sampling import Sampling
-from detector.series.scaling import SeriesScaling
 
 
 @dataclass(frozen=True)
@@ -65,9 +64,8 @@ def check_fit(detector: SequenceDetector, rows: pd.DataFrame, later: pd.DataFram
 
 def _seen_time(series: TrainingSeries, recipe: SeriesRecipe, length: int) -> SeenTime:
     recipe = recipe.resolved(int(series.usable.sum()))
-    assert recipe.range_floor is not None
     seen = np.where(series.observed & series.usable[:, None], series.values, np.nan)
-    scaling = SeriesScaling.fit(seen, range_floor=recipe.range_floor, reach=recipe.reach)
+    scaling = recipe.scaling_of(seen)
     rhythm = rhythm_of(series, scaling.scale(series.values, series.segment)[:, scaling.moving], recipe)
     period, gain = ("", 0.0) if rhythm is None else (rhythm.rhythm.name, float(rhythm.gains.max()))
     return SeenTime(series.name, period, gain, length, length * window_stride(series, length), series.seconds)

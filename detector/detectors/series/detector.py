@@ -15,7 +15,7 @@ from sklearn.base import BaseEstimator, OutlierMixin
 from sklearn.exceptions import NotFittedError
 
 from detector.arrays import Floats
-from detector.checks import check_interval, check_kind, check_whole
+from detector.checks import check_interval, check_kind, check_seed
 from detector.cleaning.clean import clean
 from detector.decide.policy import Policy
 from detector.detectors.series.encoders import EncoderChoice
@@ -292,7 +292,7 @@ class SequenceDetector(OutlierMixin, BaseEstimator):  # type: ignore[misc]  # sc
         for name, known in (("models", get_args(Models)), ("short", get_args(Short))):
             if (value := getattr(self, name)) not in known:
                 raise SettingError(f"SequenceDetector knows no {name}={value!r}. {nearest(str(value), known)}")
-        check_whole(self, "window", "folds", "trees", "lags")
+        check_seed(self)
         check_interval(self, "(0, 0.5]", "contamination")
         check_kind(self, Schema, "schema")
         check_kind(self, Sampling, "sampling")

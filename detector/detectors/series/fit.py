@@ -28,7 +28,6 @@ from detector.schema import Schema, refuse_no_columns
 from detector.series.resample import RegularSeries, regularise
 from detector.series.rhythm import period_of
 from detector.series.sampling import Sampling
-from detector.series.scaling import SeriesScaling
 from detector.series.segmented_windows import fold_of_rows
 from detector.series.segments import bounds
 from detector.training.settings import OnStep
@@ -180,10 +179,7 @@ def fit_series(
     recipe = recipe.resolved(int(series.usable.sum()))
     length = window_length(series, recipe)
     seen = np.where(series.observed & series.usable[:, None], series.values, np.nan)
-    assert recipe.range_floor is not None
-    scaling = SeriesScaling.fit(
-        seen, range_floor=recipe.range_floor, reach=recipe.reach, coarsest=recipe.deviation_floor
-    )
+    scaling = recipe.scaling_of(seen)
     stride = window_stride(series, length)
     rhythm = rhythm_of(series, scaling.scale(series.values, series.segment)[:, scaling.moving], recipe)
     if rhythm is not None:

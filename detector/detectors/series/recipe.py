@@ -10,11 +10,12 @@ from typing import Any, Literal, Self, get_args
 import numpy as np
 
 from detector.arrays import Floats
-from detector.checks import check_interval, check_least, check_zone
+from detector.checks import check_interval, check_least, check_whole, check_zone
 from detector.errors import SettingError, nearest
 from detector.members.residuals import Residuals
 from detector.series.rhythm import period_of
 from detector.series.row_errors import How
+from detector.series.scaling import SeriesScaling
 from detector.series.segments import reach as smoothed_over
 
 Member = Literal["reconstruction", "forest", "forecast", "long", "spectrum"]
@@ -127,6 +128,7 @@ class SeriesRecipe:
             )
         check_least(self, 2, "window", "folds")
         check_least(self, 1, "trees", "lags")
+        check_whole(self, "window", "folds", "trees", "lags")
         for name in ("smoothing", "wait", "range_floor"):
             if getattr(self, name) is not None:
                 check_least(self, 0, name)
@@ -183,6 +185,11 @@ class SeriesRecipe:
         smoothing = suits if self.smoothing is None else self.smoothing
         floor = (FLOOR_OF_FEW if n_rows < FEW_ROWS else 0.0) if self.range_floor is None else self.range_floor
         return replace(self, smoothing=smoothing, range_floor=floor, lags=min(self.lags, max(1, n_rows // LAG_SHARE)))
+
+    def scaling_of(self, seen: Floats) -> SeriesScaling:
+        """How readings of training, NaN where missing, are scaled; the recipe is ``resolved`` for them."""
+        assert self.range_floor is not None
+        return SeriesScaling.fit(seen, range_floor=self.range_floor, reach=self.reach, coarsest=self.deviation_floor)
 
     def cautious(self, risk: Floats) -> Floats:
         """Risks of rows that were not learnt from, as those of normal rows of other days may be.

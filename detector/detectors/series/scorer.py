@@ -10,7 +10,8 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from detector.arrays import Flags
-from detector.cleaning.clean import Cleaned, clean
+from detector.cleaning.clean import clean
+from detector.cleaning.cleaned_only import cleaned_only
 from detector.cleaning.quarantine import quarantine
 from detector.decide.calibrate import Calibrator
 from detector.decide.policy import Policy
@@ -27,6 +28,7 @@ from detector.explain.reason import no_reasons, reasons_in_words
 from detector.onnx.parts import Parts
 from detector.schema import Schema
 from detector.series.gates import Gates
+from detector.series.readings import nameless
 from detector.series.resample import RegularSeries, regularise
 from detector.series.sampling import Sampling
 
@@ -179,7 +181,7 @@ class SequenceScorer:
             If a column is missing, or an entity has no model.
         DataError
             If no row is given, a series is shorter than a window, or the sampling policy rejects something. Rows none
-            of which can be read are all in ``quarantine``.
+            of which can be read, or has an entity, are all in ``quarantine``.
         SettingError
             If ``join`` is negative.
         """
@@ -190,8 +192,9 @@ class SequenceScorer:
         """As ``judge``, with a list of ``Reason`` for each row in the place of text; empty where it is not flagged."""
         check_join(join)
         cleaned = clean(frame, self.schema)
-        if cleaned.rows.empty and len(frame):
-            return self._nothing_scored(cleaned)
+        without_entity = nameless(cleaned.rows, self.schema)
+        if len(frame) and len(without_entity) == len(cleaned.rows):
+            return self._nothing_scored(cleaned.rows.iloc[:0], _quarantined(frame, cleaned.quarantine, without_entity))
         scored = self.score_steps(cleaned.rows)
         decision = scored.decide(policy)
         flagged = decision.flagged
@@ -285,6 +288,7 @@ class SequenceScorer:
         size = whose.groupby(whose.to_numpy(), sort=False).transform("size")
         return np.asarray(known & (size >= whose.map(length)), dtype=bool)
 
+    @cleaned_only
     def score_steps(self, rows: pd.DataFrame) -> ScoredSeries:
         """Cleaned rows as their models see them."""
         if not len(rows):
@@ -349,12 +353,12 @@ class SequenceScorer:
         for entity, place in places_by_entity(series, shared=series.entities is None).items():
             refuse_short(series, entity, len(place), self.model_of(entity).length)
 
-    def _nothing_scored(self, cleaned: Cleaned) -> SeriesVerdicts:
-        """What is said of rows none of which can be read: no score, with the columns and types of scores."""
-        scores = self._named(cleaned.rows).assign(
+    def _nothing_scored(self, rows: pd.DataFrame, quarantined: pd.DataFrame) -> SeriesVerdicts:
+        """What is said of rows none of which can be scored: no score, with the columns and types of scores."""
+        scores = self._named(rows).assign(
             risk=0.0, p_value=0.0, flagged=False, severity="", reasons=no_reasons(0), **dict.fromkeys(self.members, 0.0)
         )
-        return SeriesVerdicts(scores, cleaned.quarantine, pd.DataFrame(columns=list(EVENT_COLUMNS)))
+        return SeriesVerdicts(scores, quarantined, pd.DataFrame(columns=list(EVENT_COLUMNS)))
 
     def _named(self, rows: pd.DataFrame) -> pd.DataFrame:
         roles = self.schema.roles

@@ -174,7 +174,7 @@ class TabularDetector(OutlierMixin, BaseEstimator):  # type: ignore[misc]  # sci
                 f"n_samples = {len(rows)}. Give more rows."
             )
         filters = self.filters or Filters()
-        filtered = filters.apply(rows, schema, random_state=self.random_state)
+        filtered = filters.apply(rows, schema, random_state=recipe.random_state)
         made = assemble(filtered.rows, schema, recipe)
         if filters.refit:
             risk = made.scorer.measure(filtered.rows)["risk"].to_numpy()

@@ -11,6 +11,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from detector.arrays import Floats
+from detector.cleaning.cleaned_only import cleaned_only
 from detector.cleaning.plain import NotPlainError
 from detector.decide.calibrate import Calibrator
 from detector.decide.fuse import Fusion
@@ -134,6 +135,7 @@ class TableModel:
         """The members' names."""
         return self.fusion.members
 
+    @cleaned_only
     def measure(self, rows: pd.DataFrame) -> pd.DataFrame:
         """Risk, p-value, each member's z-score and the unsupervised risk of cleaned rows; a function of each row alone.
 
@@ -158,6 +160,7 @@ class TableModel:
         head = self.serving_head
         return (self.calibrator if head is None else head.calibrator).p_value(risk)
 
+    @cleaned_only
     def unsupervised(self, rows: pd.DataFrame) -> pd.DataFrame:
         """Risk, p-value and each member's z-score without the head, for cleaned rows.
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from detector.checks import check_interval, check_least, check_whole, one_of
+from detector.checks import check_interval, check_least, check_seed, check_whole, one_of
 from detector.decide.calibrate import TAILS
 from detector.detectors.table.scorer import TabularScorer
 from detector.encoders.events import EventAutoencoder
@@ -57,6 +57,7 @@ class Recipe:
         sizes = ("trees", "max_samples", "references", "kernel_references", "clean_references", "max_levels")
         check_least(self, 1, *sizes)
         check_whole(self, *sizes)
+        check_seed(self)
         check_interval(self, "(0, 1)", "calibration_share")
         check_interval(self, "[0, 1)", "clean_share")
         one_of("calibrate_on", self.calibrate_on, CALIBRATING)

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from detector.arrays import Floats
 from detector.cleaning.clean import clean
+from detector.cleaning.cleaned_only import cleaned_only
 from detector.decide.policy import Policy
 from detector.decide.severity import severity
 from detector.detectors.table.model import UNSUPERVISED, TableModel
@@ -69,6 +70,7 @@ class TabularScorer(TableModel):
             neighbours=scoring.neighbours(),
         )
 
+    @cleaned_only
     def score(self, rows: pd.DataFrame, policy: Policy, *, explains: bool = True) -> pd.DataFrame:
         """Measure, decide and explain cleaned rows at once; ``TableScoring`` does it part by part.
 
@@ -114,6 +116,7 @@ class TabularScorer(TableModel):
             index=rows.index,
         )
 
+    @cleaned_only
     def encode(self, rows: pd.DataFrame) -> NDArray[np.float32]:
         """The autoencoder's code of each cleaned row, shape (n_rows, n_code)."""
         return self.autoencoder("code", self.encoded(rows))["code"]
@@ -128,17 +131,20 @@ class TabularScorer(TableModel):
             raise ShapeError(f"Expected codes of shape (n_rows, {width}), received {code.shape}.")
         return self._as_frame(self.decoder.run({"code": code}))
 
+    @cleaned_only
     def reconstruct(self, rows: pd.DataFrame) -> pd.DataFrame:
         """What the autoencoder makes of cleaned rows, in the units of the table."""
         frame = self._as_frame(self.autoencoder("expected likelihood", self.encoded(rows)))
         return frame.set_index(rows.index)
 
+    @cleaned_only
     def feature_errors(self, rows: pd.DataFrame) -> pd.DataFrame:
         """The autoencoder's surprise about each feature of cleaned rows, in nats."""
         surprise = self.autoencoder("surprise", self.encoded(rows))["surprise"]
         summed = sum_by(surprise, self.columns.input_features, len(self.columns.features))
         return pd.DataFrame(summed, index=rows.index, columns=[feature.name for feature in self.columns.features])
 
+    @cleaned_only
     def explain(self, rows: pd.DataFrame, *, top: int = 3) -> list[list[Reason]]:
         """Reasons for cleaned rows, most important first.
 
@@ -157,6 +163,7 @@ class TabularScorer(TableModel):
         """
         return TableExplainer(self).explain(rows, top=top)
 
+    @cleaned_only
     def attributions(self, rows: pd.DataFrame) -> dict[str, NDArray[np.float64]]:
         """How much each feature adds to each member's score, on the member's own scale, shape (n_rows, n_features)."""
         return TableExplainer(self).attributions(self.encoded(rows))

@@ -48,6 +48,7 @@ class Cycle:
     most_seconds: float = MOST_SECONDS
     started: float = field(default_factory=time.monotonic)
     sent: dict[str, int] = field(default_factory=dict)
+    alerts: set[str] = field(default_factory=set)
     failed: dict[str, str] = field(default_factory=dict)
     problems: list[StoreError] = field(default_factory=list)
     is_left: bool = False  # its end was not waited for: nobody looks at the problems any more
@@ -134,7 +135,7 @@ def _outcome(cycle: Cycle, hanging: list[str]) -> JobOutcome:
         rows=sent,
         note="; ".join(parts) or "nothing to send",
         outcome="skipped" if idle else "done",
-        facts={"sent": sent_to, "failed": failed},
+        facts={"sent": sent_to, "failed": failed, "alerts": set(cycle.alerts)},
         gauges=gauges,
     )
 
@@ -215,6 +216,7 @@ class Worker:
         except Exception as error:  # noqa: BLE001 - a fault in one channel must not end the others, nor lose an alert
             return self._failed(claimed, DeliveryError(f"{self.target.name} failed: {type(error).__name__}."))
         self.cycle.sent[self.target.name] = self.cycle.sent.get(self.target.name, 0) + 1
+        self.cycle.alerts.add(claimed.alert.id)
         self.cycle.failed.pop(self.target.name, None)
         return Result(claimed, self.cycle.now())
 

@@ -13,6 +13,7 @@ import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
 from detector.atomic import whole_file
+from pipelines.alerts.channels.file import files_of
 from pipelines.alerts.grouping.events import group_id
 from pipelines.alerts.outbox.cap import sources_of
 from pipelines.config import Config
@@ -152,9 +153,10 @@ def _clear_days(config: Config, store: Store, marks: EntityMarks, *, dry: bool) 
 
 
 def _clear_file(config: Config, marks: EntityMarks, ids: set[str], *, dry: bool) -> int:
-    path = Path(config.alerts.file.path)
-    if not path.is_file():
-        return 0
+    return sum(_clear_lines(path, marks, ids, dry=dry) for path in files_of(Path(config.alerts.file.path)))
+
+
+def _clear_lines(path: Path, marks: EntityMarks, ids: set[str], *, dry: bool) -> int:
     lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
     kept = [line for line in lines if not _shows(line, marks, ids)]
     if len(kept) < len(lines) and not dry:
