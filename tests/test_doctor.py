@@ -3,6 +3,7 @@ from __future__ import annotations
 import json
 import sqlite3
 from base64 import b64encode
+from collections.abc import Callable
 from datetime import datetime
 from pathlib import Path
 from types import SimpleNamespace
@@ -609,3 +610,17 @@ def test_sensor_that_hardly_counts_for_its_unit_is_told(
     assert len(told) == warned
     assert all(check.found.startswith("'speed_rpm': it moves within") for check in told)
     assert all("or set `series.range_floor` to" in check.advice for check in told)
+
+
+@pytest.mark.parametrize(("last", "is_told"), [("Total", True), ("X", True), ("A-300", False)])
+def test_a_total_below_the_rows_is_named(
+    tmp_path: Path, configure: Callable[..., Config], last: str, is_told: bool
+) -> None:
+    """It has as many fields as a row, and would be learnt from and scored as one."""
+    keys = [*(f"A-{n}" for n in range(299)), last]
+    pd.DataFrame({"id": keys, "amount": [*range(299), 44_551]}).to_csv(tmp_path / "rows.csv", index=False)
+    config = configure(tmp_path, source={"path": "rows.csv"}, columns={"key": "id", "numeric": ["amount"]})
+
+    told = [check for check in examine(config) if check.place == "columns.key" and check.state == "warning"]
+
+    assert [repr(last) in check.found for check in told] == [True] * is_told

@@ -74,6 +74,7 @@ def _without(section: ColumnsSection, lost: set[str]) -> ColumnsSection:
 def _roles(schema: Schema, frame: pd.DataFrame, *, skips: bool) -> Iterator[Check]:
     if schema.key is not None:
         yield _key(schema.key, frame[schema.key], frame.duplicated(), skips=skips)
+        yield from _totals(schema.key, frame[schema.key])
     if schema.time is not None:
         yield _time(schema.time, frame[schema.time])
     if schema.entity is not None:
@@ -104,6 +105,16 @@ def _key(name: str, column: pd.Series, copies: pd.Series, *, skips: bool) -> Che
             advice = "The service skips copies of rows of another file; all others will go to the quarantine."
         return Check("columns.key", state, found, advice)
     return Check("columns.key", "ok", f"{name!r} is different in every row")
+
+
+def _totals(name: str, column: pd.Series) -> Iterator[Check]:
+    """A warning of the few rows whose key is a word where all others have a number: a total below the rows."""
+    names = read_names(column).dropna().astype("str")
+    words = names[~names.str.contains(r"\d")]
+    if 0 < len(words) <= (1 - NEARLY_ALL_ROWS) * len(names):
+        found = f"{name!r} holds no digit in {counted(len(words))}, unlike all others, such as {example(words)}"
+        advice = "If it is a total, take it out of the file: it counts as a row, to learn from and to score."
+        yield Check("columns.key", "warning", found, advice)
 
 
 def _time(name: str, column: pd.Series) -> Check:
