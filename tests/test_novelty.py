@@ -234,3 +234,16 @@ def test_few_rows_find_what_all_find_that_they_stand_for() -> None:
         highest, found, less = (set(np.argsort(-each[:, score])[:50]) for each in (every, few, alone))
         assert len(found & highest) >= 42
         assert len(found & highest) > len(less & highest)
+
+
+@pytest.mark.parametrize("size", [1e-7, 1e-3, 1.0, 1e3, 1e9, 1e20, 1e37])
+def test_graph_scores_numbers_of_any_size_as_the_plain_way(size: float) -> None:
+    """The graph writes an inverse hyperbolic sine out, whose square would be too large for a float32."""
+    far, space = draw(0, 600)
+    far *= np.float32(1e-5)
+    known = KnownRows.fit(far, space, np.arange(500), contracted=100)
+    new = np.float32(size) * np.sign(far[500:]) * (1 + np.abs(far[500:]) / 10)
+
+    found = joined({"known": graph_of(known)}).run({"far": new, "space": space[500:]})
+
+    assert np.allclose(np.hstack([found[name] for name in SCORES]), known.score(new, space[500:]), atol=2e-2)

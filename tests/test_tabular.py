@@ -16,6 +16,7 @@ from sklearn.base import clone
 from sklearn.exceptions import NotFittedError
 from sklearn.utils import estimator_checks
 from sklearn.utils.estimator_checks import check_estimator, parametrize_with_checks
+from threadpoolctl import threadpool_info, threadpool_limits
 
 from detector.decide.policy import Policy
 from detector.detectors.table.detector import TabularDetector
@@ -482,3 +483,20 @@ def test_warm_start_begins_where_the_earlier_detector_ended(
     assert warm.history_["held_out_loss"][0] < 0.9 * cold.history_["held_out_loss"][0]
     with pytest.raises(SettingError, match="earlier weights do not fit this network"):
         TabularDetector(autoencoder=replace(brief, code=9), warm_start=fitted.scorer_, **settings).fit(mixed_rows)
+
+
+def test_fitting_takes_one_thread_for_products_and_gives_the_others_back() -> None:
+    """A second one waits more than it works, and takes a core from whatever else is computed."""
+    seen: list[set[int]] = []
+
+    def blas_threads() -> set[int]:
+        return {each["num_threads"] for each in threadpool_info() if each["user_api"] == "blas"}
+
+    with threadpool_limits(2, user_api="blas"):
+        detector = TabularDetector(members=("neighbours",), on_step=lambda *_: seen.append(blas_threads()))
+        detector.fit(np.random.default_rng(0).normal(size=(50, 2)))
+
+        assert blas_threads() == {2}
+
+    assert seen
+    assert all(each == {1} for each in seen)

@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 
     from detector.members.novelty import KnownRows
 
+VAST = np.float32(1e18)
+"""Its square is still a float32. Spreads beyond which an inverse hyperbolic sine is a little too small."""
 CHUNK = 2000
 """Known rows beside those of the kernel whose distances are computed together, so that memory stays bounded."""
 
@@ -24,7 +26,8 @@ def graph_of(known: KnownRows) -> onnx.ModelProto:
     """``far``, ``space`` → ``neighbours``, ``contraction`` (n, 1).
 
     Sums are matrix products, because ONNX Runtime's own reductions add in an order that depends on where a row lies
-    in memory. The first known rows are those of the kernel, so their distances are computed once.
+    in memory. The first known rows are those of the kernel, so their distances are computed once. An inverse hyperbolic
+    sine is written out, because ONNX Runtime's own takes one number at a time.
     """
     from detector.onnx import text as onnx_text
 
@@ -51,6 +54,7 @@ def graph_of(known: KnownRows) -> onnx.ModelProto:
         "far_below": -FAR,
         "range": known.range,
         "spread": known.spread,
+        "vast": VAST,
     }
     lines = ["rest = Slice (space, from, to, axis)"]
     if n_numeric:
@@ -68,7 +72,14 @@ def graph_of(known: KnownRows) -> onnx.ModelProto:
             "inside = Clip (ranged, far_below, far_away)",
             "linear_numbers = Add (inside, signed)",
             "spreads = Div (centred, spread)",
-            "curved_numbers = Asinh (spreads)",
+            "steep = Abs (spreads)",
+            "held = Min (steep, vast)",
+            "squares = Mul (held, held)",
+            "above = Add (squares, one)",
+            "root = Sqrt (above)",
+            "doubled = Add (steep, root)",
+            "arc = Log (doubled)",
+            "curved_numbers = Mul (sign, arc)",
         ]
     for name, sizes in known.sizes.items():
         constants[f"{name}_sizes"] = sizes

@@ -8,6 +8,7 @@ what it leaves. From rows that two of them agree about no network learns; to the
 from __future__ import annotations
 
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -67,11 +68,14 @@ class BulkSigns:
         bulk = np.sort(ranked[: max(2, len(ranked) - int(recipe.clean_share * len(ranked)))])
         scores: dict[str, Floats] = {}
         none, seen = np.zeros(len(forest), dtype=bool), np.zeros(len(forest), dtype=bool)
-        if AUTOENCODER in recipe.members and "values" in views:  # of categories alone it takes minutes and says no more
-            seen[bulk] = True
-            scores[AUTOENCODER] = scored(_network(views, bulk, cardinalities, recipe))
-        if NEIGHBOURS in recipe.members:
-            scores[NEIGHBOURS] = np.log(_distances(views["space"], bulk, recipe.clean_references) + 1e-6)
+        with ThreadPoolExecutor(1) as pool:  # a small network leaves much of a second core
+            if NEIGHBOURS in recipe.members:
+                distances = pool.submit(_distances, views["space"], bulk, recipe.clean_references)
+            if AUTOENCODER in recipe.members and "values" in views:  # of categories alone it takes minutes, in vain
+                seen[bulk] = True
+                scores[AUTOENCODER] = scored(_network(views, bulk, cardinalities, recipe))
+            if NEIGHBOURS in recipe.members:
+                scores[NEIGHBOURS] = np.log(distances.result() + 1e-6)
         if not scores:
             return cls(_standardised(forest), none, none)
         first = next(iter(scores.values()))

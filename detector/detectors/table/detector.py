@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from sklearn.base import BaseEstimator, OutlierMixin
 from sklearn.exceptions import NotFittedError
 from sklearn.utils.validation import validate_data
+from threadpoolctl import threadpool_limits
 
 from detector.arrays import Flags, Floats
 from detector.checks import check_interval, check_kind
@@ -174,18 +175,19 @@ class TabularDetector(OutlierMixin, BaseEstimator):  # type: ignore[misc]  # sci
                 f"n_samples = {len(rows)}. Give more rows."
             )
         filters = self.filters or Filters()
-        filtered = filters.apply(rows, schema, random_state=recipe.random_state)
-        made = assemble(filtered.rows, schema, recipe)
-        if filters.refit:
-            risk = made.scorer.measure(filtered.rows)["risk"].to_numpy()
-            filtered = filtered.without_highest(risk, filters.refit, "trimmed refit")
+        with threadpool_limits(limits=1, user_api="blas"):  # for small products, a second thread mostly waits
+            filtered = filters.apply(rows, schema, random_state=recipe.random_state)
             made = assemble(filtered.rows, schema, recipe)
-        rows, apart = filtered.rows, made.scorer.lie_apart(filtered.rows)
-        self.scorer_ = made.scorer
-        if apart.any():  # what lies so far from all others would be known, and its like no news
-            filtered = filtered.without(apart, _apart_reasons(apart))
-            made = made.without(apart)
-            self.scorer_ = made.scorer.with_trimmed(int(apart.sum()))
+            if filters.refit:
+                risk = made.scorer.measure(filtered.rows)["risk"].to_numpy()
+                filtered = filtered.without_highest(risk, filters.refit, "trimmed refit")
+                made = assemble(filtered.rows, schema, recipe)
+            rows, apart = filtered.rows, made.scorer.lie_apart(filtered.rows)
+            self.scorer_ = made.scorer
+            if apart.any():  # what lies so far from all others would be known, and its like no news
+                filtered = filtered.without(apart, _apart_reasons(apart))
+                made = made.without(apart)
+                self.scorer_ = made.scorer.with_trimmed(int(apart.sum()))
         self.history_ = made.history
         self.left_out_ = pd.concat(
             [cleaned.quarantine[list(filtered.left)].astype(object), filtered.left], ignore_index=True

@@ -10,15 +10,8 @@ import pandas as pd
 from detector.arrays import Flags, Floats
 from detector.decide.fuse import ORDER_HINGE, ORDER_WEIGHT, Fusion
 from detector.detectors.table.calibration import calibrate
-from detector.detectors.table.members import (
-    FittedMembers,
-    choose_known,
-    choose_suspicious,
-    fit_members,
-    fit_sequence,
-    know,
-    scores_of,
-)
+from detector.detectors.table.members import FittedMembers, fit_members, fit_sequence
+from detector.detectors.table.neighbours import scores_of
 from detector.detectors.table.prepared import Prepared
 from detector.detectors.table.recipe import AUTOENCODER, FOREST, NEIGHBOURS, SEQUENCE, Recipe
 from detector.detectors.table.scorer import TabularScorer
@@ -157,19 +150,14 @@ def _fusion(
 
 def _weigh(names: tuple[str, ...], prepared: Prepared, fitted: FittedMembers, recipe: Recipe) -> Weights:
     """Weigh the members by rows kept back from all of them, from the known rows too."""
-    elsewhere = None
-    if fitted.known is not None:
-        is_trusted = fitted.trusted[prepared.learnt]
-        chosen = choose_known(prepared.learnt[is_trusted], recipe)
-        elsewhere = know(prepared.views, chosen, choose_suspicious(prepared.learnt[~is_trusted], recipe), recipe)
 
     def score(given: Encoded) -> Floats:
         seen = prepared.graph.run(given.inputs())
         made = {FOREST: np.log2(-fitted.forest.score_samples(seen["table"]))}
         if fitted.surprises is not None:
             made[AUTOENCODER] = fitted.surprises(given)
-        if elsewhere is not None:
-            made |= scores_of(elsewhere, seen)
+        if fitted.elsewhere is not None:
+            made |= scores_of(fitted.elsewhere, seen)
         return np.column_stack([made[name] for name in names])
 
     sample = prepared.kept_back[fitted.trusted[prepared.kept_back]][:MOST_WEIGHING_ROWS]

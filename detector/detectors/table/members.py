@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
@@ -12,7 +13,8 @@ from sklearn.ensemble import IsolationForest
 
 from detector.arrays import Flags, Floats, Places
 from detector.detectors.table.bulk import BulkSigns
-from detector.detectors.table.prepared import MOST_PROBE_ROWS, Prepared, Scorer, Views, grow_forest, taken
+from detector.detectors.table.neighbours import know_all, know_learnt, scores_of
+from detector.detectors.table.prepared import MOST_PROBE_ROWS, Prepared, Scorer, grow_forest, taken
 from detector.detectors.table.recipe import AUTOENCODER, FOREST, NEIGHBOURS, SEQUENCE, Recipe
 from detector.detectors.table.surprise import surprise_of
 from detector.encoders.events import EventAutoencoder
@@ -32,10 +34,6 @@ if TYPE_CHECKING:
 
 TYPICAL, HIGH = 0.5, 0.9
 ALIKE = 0.05
-MOST_KNOWN = 5_000
-"""Known rows that references stand for. More, and training takes longer; fewer, and references stand for few."""
-MOST_SUSPICIOUS = 0.05
-"""Suspicious rows that are remembered, as a share of the known ones; with more, scoring takes longer."""
 ROUNDING = {f"parity_{name}": 0.02 for name in SCORES}
 """In deviations: short distances are differences of large products, and float32 rounds these."""
 
@@ -47,6 +45,7 @@ class FittedMembers:
     - ``scores``: of the rows that calibrate, by members that have not seen them.
     - ``parts``: the pieces of the graph.
     - ``bulk``: how far each row lies from the bulk, and whether it is suspicious.
+    - ``known``: known rows of all that are trusted; ``elsewhere``: of those alone that networks learn from.
     """
 
     forest: IsolationForest
@@ -57,6 +56,7 @@ class FittedMembers:
     network: FittedNetwork | None = None
     surprises: Scorer | None = None
     known: KnownRows | None = None
+    elsewhere: KnownRows | None = None
     window: EventWindow | None = None
     history: dict[str, list[float]] = field(default_factory=dict)
     metrics: dict[str, Any] = field(default_factory=dict)
@@ -102,22 +102,24 @@ def fit_members(prepared: Prepared, recipe: Recipe, networks: FittedMembers | No
         bulk=bulk,
     )
     fitted.metrics |= {"rows_fitted": int(fitted.trusted[learnt].sum()), "rows_suspicious": int(bulk.suspicious.sum())}
-    if AUTOENCODER in recipe.members:
-        network = _fit_network(prepared, fitted, recipe) if networks is None else networks.network
-        assert network is not None  # members that learnt from these rows have the same recipe
-        _add_network(prepared, fitted, network)
-        fitted.metrics |= {"code_size": recipe.autoencoder.code, "epochs": len(network.history["loss"])}
-    if FOREST in recipe.members:
-        fitted.parts[FOREST] = trees.to_onnx()
-    if NEIGHBOURS in recipe.members:
-        recipe.report(NEIGHBOURS)
-        chosen = choose_known(np.flatnonzero(fitted.trusted), recipe)
-        suspicious = choose_suspicious(np.flatnonzero(~fitted.trusted), recipe)
-        fitted.known = know(views, chosen, suspicious, recipe)
-        fitted.scores |= _novelty(fitted.known, views, chosen, suspicious, prepared.calibrating)
-        fitted.parts["known"] = graph_of(fitted.known)
-        if prepared.columns.levels:
-            fitted.parts[RARE_VALUES] = fitted.known.rare.to_onnx(len(fitted.known.range))
+    with ThreadPoolExecutor(2) as pool:  # small networks leave much of a second core
+        if NEIGHBOURS in recipe.members:
+            knowing, learning = (
+                pool.submit(know_all, prepared, fitted.trusted, recipe),
+                pool.submit(know_learnt, prepared, fitted.trusted, recipe),
+            )
+        if AUTOENCODER in recipe.members:
+            network = _fit_network(prepared, fitted, recipe) if networks is None else networks.network
+            assert network is not None  # members that learnt from these rows have the same recipe
+            _add_network(prepared, fitted, network)
+            fitted.metrics |= {"code_size": recipe.autoencoder.code, "epochs": len(network.history["loss"])}
+        if FOREST in recipe.members:
+            fitted.parts[FOREST] = trees.to_onnx()
+        if NEIGHBOURS in recipe.members:
+            recipe.report(NEIGHBOURS)
+            known, scores = knowing.result()
+            _add_known(prepared, fitted, known, scores)
+            fitted.elsewhere = learning.result()
     fitted.metrics |= _parity(prepared, fitted, recipe, networks)
     return fitted
 
@@ -164,48 +166,12 @@ def _add_network(prepared: Prepared, fitted: FittedMembers, network: FittedNetwo
     fitted.scores[AUTOENCODER] = _alike(score, prepared.marks[at])
 
 
-def far_of(views: Views) -> NDArray[np.float32]:
-    """The undamped numbers; no columns if the table has none."""
-    return views.get("far", np.zeros((len(views["space"]), 0), dtype=np.float32))
-
-
-def choose_known(trusted: Places, recipe: Recipe) -> Places:
-    """Places of the rows to know: a random sample of the trusted, in random order."""
-    return np.random.default_rng(recipe.random_state).permutation(trusted)[: max(MOST_KNOWN, recipe.references)]
-
-
-def know(views: Views, chosen: Places, suspicious: Places, recipe: Recipe) -> KnownRows:
-    """The chosen rows as known ones, and those that are suspicious."""
-    return KnownRows.fit(
-        far_of(views),
-        views["space"],
-        chosen,
-        contracted=recipe.kernel_references,
-        references=recipe.references,
-        suspicious=suspicious,
-    )
-
-
-def choose_suspicious(suspicious: Places, recipe: Recipe) -> Places:
-    """Places of the suspicious rows to remember: all, or a random sample where they are more than a share."""
-    most = max(1, int(MOST_SUSPICIOUS * recipe.references))
-    return np.random.default_rng(recipe.random_state).permutation(suspicious)[:most]
-
-
-def _novelty(known: KnownRows, views: Views, chosen: Places, suspicious: Places, at: Places) -> dict[str, Floats]:
-    """The scores of the rows at these places, each without itself where it is one of the chosen or suspicious."""
-    own = np.full(len(views["space"]), -1)
-    remembered = np.concatenate([chosen, suspicious])
-    own[remembered] = np.arange(len(remembered))
-    return scores_of(known, taken({"far": far_of(views), "space": views["space"]}, at), own[at])
-
-
-def scores_of(known: KnownRows, views: Views, own: Places | None = None) -> dict[str, Floats]:
-    """The scores that known rows give to others, by name; ``own`` as ``KnownRows.distances`` takes it."""
-    found = known.score(far_of(views), views["space"], own)
-    counted = own if own is None else np.where(own < len(known.own), own, -1)
-    rare = known.rare.contributions(views["space"][:, len(known.range) :], counted).sum(axis=1)
-    return dict(zip(SCORES, found.T, strict=True)) | {RARE_VALUES: rare}
+def _add_known(prepared: Prepared, fitted: FittedMembers, known: KnownRows, scores: dict[str, Floats]) -> None:
+    fitted.known = known
+    fitted.scores |= scores
+    fitted.parts["known"] = graph_of(known)
+    if prepared.columns.levels:
+        fitted.parts[RARE_VALUES] = known.rare.to_onnx(len(known.range))
 
 
 def _as_held_out(score: Floats, trained: Flags, kept_back: Flags) -> Floats:

@@ -103,22 +103,27 @@ def marks_of(encoded: Encoded, keys: NDArray[np.object_] | None = None) -> Marks
     >>> bool(first == second), bool(first == third)
     (True, False)
     """
-    numeric = (np.asarray(encoded.numeric, dtype=np.float64) + 0.0).view(np.uint64)
-    parts = [np.where(np.isnan(encoded.numeric), NOT_A_NUMBER, numeric), encoded.codes.astype(np.uint64)]
-    if encoded.window is not None:
-        window = np.asarray(encoded.window, dtype=np.float64).reshape(len(encoded.numeric), -1) + 0.0
-        parts.append(np.where(np.isnan(window), NOT_A_NUMBER, window.view(np.uint64)))
-    values = np.hstack(parts)
-    factors = _mixed(np.arange(1, values.shape[1] + 1, dtype=np.uint64)) | np.uint64(1)
-    marks = np.zeros(len(values), dtype=np.uint64)
-    for start in range(0, len(values), BLOCK):  # few rows at a time stay in the processor's cache
+    marks = np.zeros(len(encoded), dtype=np.uint64)
+    for start in range(0, len(encoded), BLOCK):  # few rows at a time stay in the processor's cache
         block = slice(start, start + BLOCK)
-        mixed = _mixed(values[block])
-        mixed *= factors
+        parts = [_bits(encoded.numeric[block]), encoded.codes[block].astype(np.uint64)]
+        if encoded.window is not None:
+            window = encoded.window[block]
+            parts.append(_bits(window.reshape(len(window), -1)))
+        mixed = _mixed(np.hstack(parts))
+        mixed *= _mixed(np.arange(1, mixed.shape[1] + 1, dtype=np.uint64)) | np.uint64(1)
         marks[block] = mixed.sum(axis=1, dtype=np.uint64)
     if keys is not None:
         marks += pd.util.hash_array(keys, categorize=False)
     return _mixed(marks)
+
+
+def _bits(numbers: NDArray[np.floating[Any]]) -> Marks:
+    """The bits of numbers, of equal ones the same."""
+    exact = np.asarray(numbers, dtype=np.float64) + 0.0  # of -0 it makes 0
+    bits = exact.view(np.uint64)
+    bits[np.isnan(exact)] = NOT_A_NUMBER
+    return bits
 
 
 def _mixed(values: Marks) -> Marks:
