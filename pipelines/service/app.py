@@ -180,8 +180,8 @@ class Service:
             schedule = Schedule(self.store, self.config.service, run=self._due, on_unrun=self._unrun)
             schedule.start()
             self.schedule = schedule
-            times = {name: str(moment) for name, moment in schedule.next_times().items()}
-            log.info("next: %s", ", ".join(f"{name} {moment}" for name, moment in sorted(times.items())))
+            times = sorted((moment, name) for name, moment in schedule.next_times().items() if moment is not None)
+            log.info("next, in UTC: %s", ", ".join(f"{name} {moment:%Y-%m-%d %H:%M:%S}" for moment, name in times))
         self.schedule.mend()
 
     def _stop_schedule(self) -> None:
