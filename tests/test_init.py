@@ -297,6 +297,23 @@ def test_a_few_things_are_names_to_learn(name: str, many: int, part: str) -> Non
     assert proposal_of(frame).choices[1].part == part
 
 
+def test_comments_that_few_rows_have_are_ignored() -> None:
+    """Each is another one: there is nothing to learn from which it is."""
+    comments = [f"dinner with client {n}" if n % 3 == 0 else None for n in range(600)]
+    found = proposal_of(pd.DataFrame({"amount": [n / 7 for n in range(600)], "comment": comments}))
+    assert found.choices[1].part == "ignore"
+
+
+def test_amounts_of_several_currencies_are_compared_apart(tmp_path: Path) -> None:
+    rows = simulate_transactions(900, seed=3)[["transaction_id", "time", "card_id", "amount"]]
+    rows.assign(currency=["EUR", "EUR", "SEK"] * 300).to_csv(tmp_path / "rows.csv", index=False)
+
+    init(tmp_path / "rows.csv", folder=tmp_path)
+
+    features = load_config(tmp_path).features
+    assert (features.currency, features.mixed) == ("currency", "apart")
+
+
 def test_columns_of_a_wide_table_share_a_line(tmp_path: Path) -> None:
     rows = pd.DataFrame(np.random.default_rng(0).normal(size=(50, 60)), columns=[f"x{n}" for n in range(60)])
     rows.assign(shop=["a", "b"] * 25).to_csv(tmp_path / "rows.csv", index=False)

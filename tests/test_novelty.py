@@ -247,3 +247,29 @@ def test_graph_scores_numbers_of_any_size_as_the_plain_way(size: float) -> None:
     found = joined({"known": graph_of(known)}).run({"far": new, "space": space[500:]})
 
     assert np.allclose(np.hstack([found[name] for name in SCORES]), known.score(new, space[500:]), atol=2e-2)
+
+
+def test_a_row_is_explained_by_usual_rows_and_not_by_one_as_odd_as_itself() -> None:
+    """What tells an outlier from another among the known rows is not what makes it one."""
+    rng = np.random.default_rng(0)
+    far = rng.normal(size=(600, 3)).astype(np.float32)
+    far[:10, 0] = rng.normal(60, 3, 10)
+    new = np.array([[60.0, 1.5, 0.0]], dtype=np.float32)
+    rarity = np.abs(far[:, 0]).astype(np.float64)
+
+    plain, told = (KnownRows.fit(far, far, np.arange(600), contracted=600, rarity=each) for each in (None, rarity))
+
+    assert not told.usual[told.own[:10]].any()
+    for name in SCORES:
+        assert plain.differences(new, new)[name][0, 0] < 0.5
+        assert told.differences(new, new)[name][0, 0] > 0.8
+    assert np.array_equal(plain.score(new, new), told.score(new, new))
+    old = KnownRows.from_state({name: array for name, array in told.state().items() if name != "usual"})
+    assert np.array_equal(old.differences(new, new)["neighbours"], plain.differences(new, new)["neighbours"])
+
+
+def test_where_no_known_row_carries_the_kernel_and_is_usual_all_are() -> None:
+    far = np.arange(40, dtype=np.float32)[:, None]
+    known = KnownRows.fit(far, far, np.arange(40), contracted=1, rarity=np.append(9.0, np.zeros(39)))
+    assert known.usual.all()
+    assert np.isfinite(known.differences(far, far)["contraction"]).all()

@@ -15,7 +15,7 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from detector.arrays import Floats, Places
+from detector.arrays import Flags, Floats, Places
 from detector.errors import SettingError
 from detector.members.kernel import Cells, choose_prototypes, kernel_width, nearest_of, times
 from detector.members.neighbours import CANCELLED
@@ -40,6 +40,9 @@ RESOLVED = 1.5e-5
 NORMAL_QUARTILES = 1.349
 ALIKE = 2 * np.exp(-1) - SMOOTHING
 """Of one known row, so often is seen what tells one nat."""
+USUAL_SHARE = 0.95
+"""Of the known rows, those nearest to the bulk. Larger, and odd rows among them explain others as odd; smaller, and
+what tells apart two kinds of normal rows is given as a reason."""
 NEARER = 2.0
 """How many times nearer than to the known rows a row may count for lying beside a suspicious one. Smaller, and rare
 normal rows are strange for being rare; larger, and anomalies among the training rows hide those that resemble them."""
@@ -61,6 +64,7 @@ class KnownRows:
     - ``suspicious``, by scaling, (n_suspicious, n_inputs): training rows that may be anomalies. Beside one of them a
       row is as near as to it, but at most ``NEARER`` times nearer than it would be without.
     - ``contracted``: over how many of these, the first, the kernel is laid.
+    - ``usual``, (n_references,): which of these are, so that others are explained by how they differ from one.
     - ``cells``, by scaling: the known rows that each of them stands for.
     - ``rare``: how rare the values of categories are.
     - ``range``, ``middle``, ``spread``, (n_numeric,): of each number, in the units of ``far``.
@@ -77,6 +81,7 @@ class KnownRows:
 
     rows: dict[str, Rows]
     suspicious: dict[str, Rows]
+    usual: Flags
     contracted: int
     cells: dict[str, Cells]
     rare: RareValues
@@ -101,12 +106,14 @@ class KnownRows:
         contracted: int,
         references: int | None = None,
         suspicious: Places = NONE,
+        rarity: Floats | None = None,
     ) -> Self:
         """Know the chosen ones of prepared rows, in random order, and remember as many ``references``, or all.
 
         The first ``contracted`` of these carry the kernel. ``suspicious`` are the places of those that may be
-        anomalies; scales are learnt without them. ``far`` and ``space`` are those of ``detector.encoding.onnx``. Raises
-        ``SettingError`` if ``contracted`` is not positive.
+        anomalies; scales are learnt without them. ``rarity``, (n_rows,), is how far each row lies from the bulk: the
+        rarest are not usual. ``far`` and ``space`` are those of ``detector.encoding.onnx``. Raises ``SettingError`` if
+        ``contracted`` is not positive.
         """
         if contracted < 1:
             raise SettingError(f"contracted must be at least 1. Received: contracted={contracted}.")
@@ -118,6 +125,7 @@ class KnownRows:
         empty = cls(
             rows={},
             suspicious={},
+            usual=np.ones(0, dtype=bool),
             contracted=min(contracted, references or len(chosen), len(chosen)),
             cells={},
             rare=RareValues.fit(space[chosen, far.shape[1] :]),
@@ -138,7 +146,10 @@ class KnownRows:
         remembered = choose_prototypes(_together(every), references or len(chosen))
         own = np.full(len(chosen), -1)
         own[remembered] = np.arange(len(remembered))
-        empty = replace(empty, own=own)
+        far_out = np.zeros(len(chosen)) if rarity is None else rarity[chosen]
+        usual = far_out[remembered] <= np.quantile(far_out, USUAL_SHARE)
+        usual |= not usual[: empty.contracted].any()  # then none is more usual than others
+        empty = replace(empty, own=own, usual=usual)
         for name, rows in every.items():
             empty.rows[name] = np.ascontiguousarray(rows[remembered])
             kernel = empty.rows[name][: empty.contracted]
@@ -202,14 +213,18 @@ class KnownRows:
         return np.asarray(0.5 * np.log(distances**2 + floor))
 
     def differences(self, far: Rows, space: Rows) -> dict[str, Floats]:
-        """By score, each input's share of the squared distance, averaged over the scalings, (n_rows, n_inputs)."""
+        """By score, each input's share of the squared distance, averaged over the scalings, (n_rows, n_inputs).
+
+        Distances are those to usual rows: a row may be near to one as odd as itself, and what still tells these two
+        apart is not why it is odd.
+        """
         found = {score: np.zeros(space.shape) for score in SCORES}
         for name, rows in self.scaled(far, space).items():
             known = self.rows[name]
             turned, half = np.ascontiguousarray(known.T), (known.astype(np.float64) ** 2).sum(axis=1).astype(np.float32)
             for start in range(0, len(rows), EXPLAINED):
                 at = slice(start, start + EXPLAINED)
-                squared = half - 2 * times(rows[at], turned)
+                squared = np.where(self.usual, half - 2 * times(rows[at], turned), np.float32(np.inf))
                 mean = self.cells[name].mean(squared[:, : self.contracted], self.bandwidth[name], product=times)
                 for score, target in zip(SCORES, (known[squared.argmin(axis=1)], mean), strict=True):
                     parts = (rows[at] - target).astype(np.float64) ** 2
@@ -263,7 +278,7 @@ class KnownRows:
         per_scaling |= {f"weight_{name}": self.cells[name].weight for name in SCALINGS}
         per_scaling |= {f"centre_{name}": self.cells[name].centre for name in SCALINGS}
         rare = {"count": self.rare.count, "known": np.array(self.rare.known)}
-        return {**numbers, **per_scaling, **rare, "contracted": np.array(self.contracted)}
+        return {**numbers, **per_scaling, **rare, "usual": self.usual, "contracted": np.array(self.contracted)}
 
     @classmethod
     def from_state(cls, arrays: dict[str, NDArray[Any]]) -> Self:
@@ -278,12 +293,13 @@ class KnownRows:
         alike = {"known": np.array(1), "count": np.full(arrays["rows_linear"].shape[1] - len(values["range"]), ALIKE)}
         found = alike | arrays  # the first bundles of version 0.2 knew of no rare values: all told as much
         rare = RareValues(found["count"], int(found["known"]))
+        usual = np.asarray(arrays.get("usual", np.ones(len(values["rows"][LINEAR]), dtype=bool)))  # earlier: all
         contracted, cells = int(arrays["contracted"]), {}
         for name, rows in values["rows"].items():  # earlier ones stood for themselves
             alone = {f"weight_{name}": np.ones(contracted, dtype=np.float32), f"centre_{name}": rows[:contracted]}
             found = alone | arrays
             cells[name] = Cells(found[f"weight_{name}"], found[f"centre_{name}"])
-        return cls(unit=unit, bandwidth=bandwidth, contracted=contracted, cells=cells, rare=rare, **values)
+        return cls(unit=unit, bandwidth=bandwidth, usual=usual, contracted=contracted, cells=cells, rare=rare, **values)
 
 
 def _together(scaled: dict[str, Rows]) -> Rows:

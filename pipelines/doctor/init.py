@@ -266,6 +266,9 @@ def _features(found: Proposal, days: float) -> Iterator[str]:
         yield f"  - {_scalar(f'ratio of {_quoted(amount)} by {_quoted(entity)} over {_past(days)}')}"
     if amount and amount != "amount":
         yield f"  amount: {_scalar(amount)}"
+    if amount and found.currency:
+        yield f"  currency: {_scalar(found.currency)}"
+        yield _noted("  mixed: apart", "amounts are compared within each currency only")
 
 
 def _series(found: Proposal) -> Iterator[str]:

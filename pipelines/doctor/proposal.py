@@ -37,6 +37,7 @@ THINGS = (
     *("merchant", "terminal", "shop", "maschine", "anlage", "gerät", "geraet"),
 )
 ENTITIES = PARTIES + THINGS
+CURRENCY = re.compile(r"currency|(^|_)ccy($|_)|w(ä|ae)hrung|devise", re.IGNORECASE)
 SORT = re.compile(r"type|class|category|status|kind|group|(^|_)art$|typ$|klasse|gruppe", re.IGNORECASE)
 MOST_ANOMALOUS = 0.3
 FEW_CODES = 50
@@ -100,6 +101,11 @@ class Proposal:
     def amount(self) -> str | None:
         """The column that probably holds amounts of money."""
         return next((each.column for each in self.named("numeric") if AMOUNT.search(each.column)), None)
+
+    @property
+    def currency(self) -> str | None:
+        """The column that probably names the currency of the amounts."""
+        return next((each.column for each in self.named("categorical") if CURRENCY.search(each.column)), None)
 
 
 def proposal_of(frame: pd.DataFrame) -> Proposal:
@@ -373,8 +379,8 @@ def _kinds(name: str, column: pd.Series, distinct: int) -> Iterator[Choice]:
                 form = found[0][0]
                 check = f"they would fit {found[1][0].describe()} too" if len(found) > 1 else ""
                 yield Choice(name, other, f"{percent(found[0][1])} are {other}, written {form.describe()}", check, form)
-        if distinct > HALF * len(column) and distinct > FEW_CODES:
-            yield Choice(name, "ignore", f"text, {distinct:,} different: nearly every row has another")
+        if distinct > HALF * column.count() and distinct > FEW_CODES:
+            yield Choice(name, "ignore", f"text, {distinct:,} different: nearly every row that has one has another")
         yield Choice(name, "categorical", f"text, {distinct:,} different")
     is_name = CODE.search(name) or any(word in name.lower() for word in ENTITIES)
     if are_padded or (kind == "numeric" and is_name and not _has_fractions(column)):

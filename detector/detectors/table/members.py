@@ -105,8 +105,8 @@ def fit_members(prepared: Prepared, recipe: Recipe, networks: FittedMembers | No
     with ThreadPoolExecutor(2) as pool:  # small networks leave much of a second core
         if NEIGHBOURS in recipe.members:
             knowing, learning = (
-                pool.submit(know_all, prepared, fitted.trusted, recipe),
-                pool.submit(know_learnt, prepared, fitted.trusted, recipe),
+                pool.submit(know_all, prepared, bulk, recipe),
+                pool.submit(know_learnt, prepared, bulk, recipe),
             )
         if AUTOENCODER in recipe.members:
             network = _fit_network(prepared, fitted, recipe) if networks is None else networks.network

@@ -6,6 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from detector.arrays import Flags, Floats, Places
+from detector.detectors.table.bulk import BulkSigns
 from detector.detectors.table.prepared import Prepared, Views, taken
 from detector.detectors.table.recipe import Recipe
 from detector.members.novelty import SCORES, KnownRows
@@ -17,23 +18,21 @@ MOST_SUSPICIOUS = 0.05
 """Suspicious rows that are remembered, as a share of the known ones; with more, scoring takes longer."""
 
 
-def know_all(prepared: Prepared, trusted: Flags, recipe: Recipe) -> tuple[KnownRows, dict[str, Floats]]:
-    """Know a sample of all rows, and score those that calibrate, each without itself.
-
-    ``trusted``, (n_rows,), are the rows that are not suspicious.
-    """
-    chosen, suspicious = _choose(np.arange(len(trusted)), trusted, recipe)
-    known, views = _know(prepared.views, chosen, suspicious, recipe), prepared.views
-    own = np.full(len(trusted), -1)
+def know_all(prepared: Prepared, bulk: BulkSigns, recipe: Recipe) -> tuple[KnownRows, dict[str, Floats]]:
+    """Know a sample of all rows, and score those that calibrate, each without itself."""
+    places = np.arange(len(bulk.suspicious))
+    chosen, suspicious = _choose(places, bulk.suspicious, recipe)
+    known, views = _know(prepared.views, chosen, suspicious, bulk, recipe), prepared.views
+    own = np.full(len(places), -1)
     remembered = np.concatenate([chosen, suspicious])
     own[remembered] = np.arange(len(remembered))
     at = prepared.calibrating
     return known, scores_of(known, taken({"far": far_of(views), "space": views["space"]}, at), own[at])
 
 
-def know_learnt(prepared: Prepared, trusted: Flags, recipe: Recipe) -> KnownRows:
+def know_learnt(prepared: Prepared, bulk: BulkSigns, recipe: Recipe) -> KnownRows:
     """Know a sample of the rows that networks learn from, and none that was kept back from these."""
-    return _know(prepared.views, *_choose(prepared.learnt, trusted, recipe), recipe)
+    return _know(prepared.views, *_choose(prepared.learnt, bulk.suspicious, recipe), bulk, recipe)
 
 
 def scores_of(known: KnownRows, views: Views, own: Places | None = None) -> dict[str, Floats]:
@@ -49,16 +48,17 @@ def far_of(views: Views) -> NDArray[np.float32]:
     return views.get("far", np.zeros((len(views["space"]), 0), dtype=np.float32))
 
 
-def _choose(places: Places, trusted: Flags, recipe: Recipe) -> tuple[Places, Places]:
+def _choose(places: Places, suspicious: Flags, recipe: Recipe) -> tuple[Places, Places]:
     """A random sample of the trusted rows at these places, in random order; and the suspicious ones, or a sample."""
-    known, suspicious = (
-        np.random.default_rng(recipe.random_state).permutation(places[which[places]]) for which in (trusted, ~trusted)
+    known, odd = (
+        np.random.default_rng(recipe.random_state).permutation(places[which[places]])
+        for which in (~suspicious, suspicious)
     )
     most_suspicious = max(1, int(MOST_SUSPICIOUS * recipe.references))
-    return known[: max(MOST_KNOWN, recipe.references)], suspicious[:most_suspicious]
+    return known[: max(MOST_KNOWN, recipe.references)], odd[:most_suspicious]
 
 
-def _know(views: Views, chosen: Places, suspicious: Places, recipe: Recipe) -> KnownRows:
+def _know(views: Views, chosen: Places, suspicious: Places, bulk: BulkSigns, recipe: Recipe) -> KnownRows:
     return KnownRows.fit(
         far_of(views),
         views["space"],
@@ -66,4 +66,5 @@ def _know(views: Views, chosen: Places, suspicious: Places, recipe: Recipe) -> K
         contracted=recipe.kernel_references,
         references=recipe.references,
         suspicious=suspicious,
+        rarity=bulk.rarity,
     )
