@@ -314,6 +314,30 @@ def test_amounts_of_several_currencies_are_compared_apart(tmp_path: Path) -> Non
     assert (features.currency, features.mixed) == ("currency", "apart")
 
 
+def test_an_account_that_a_supplier_never_had_is_a_feature(tmp_path: Path) -> None:
+    """Who diverts payments changes the account: bookkeeping's words for parties, amounts and codes are known."""
+    rng = np.random.default_rng(0)
+    supplier = rng.integers(0, 80, 2_000)
+    rows = pd.DataFrame(
+        {
+            "Rechnung": [f"R{n}" for n in range(2_000)],
+            "Datum": pd.date_range("2026-01-01", periods=2_000, freq="3h").strftime("%d.%m.%Y"),
+            "Lieferant": [f"L{n}" for n in supplier],
+            "IBAN": [f"DE{n:020d}" for n in supplier],
+            "Netto": rng.lognormal(6, 1, 2_000).round(2),
+            "Kostenstelle": 4_000 + supplier % 9,
+        }
+    )
+    rows.to_csv(tmp_path / "rows.csv", index=False)
+
+    found = init(tmp_path / "rows.csv", folder=tmp_path).proposal
+
+    features = load_config(tmp_path).features
+    assert (found.role("entity"), found.amount, features.amount) == ("Lieferant", "Netto", "Netto")
+    assert "Kostenstelle" in [choice.column for choice in found.named("categorical")]
+    assert "new of IBAN by Lieferant over 30d" in features.history
+
+
 def test_columns_of_a_wide_table_share_a_line(tmp_path: Path) -> None:
     rows = pd.DataFrame(np.random.default_rng(0).normal(size=(50, 60)), columns=[f"x{n}" for n in range(60)])
     rows.assign(shop=["a", "b"] * 25).to_csv(tmp_path / "rows.csv", index=False)

@@ -16,8 +16,9 @@ import pandas as pd
 from detector.errors import SettingError, SinkError
 from pipelines.config import FILE_NAME, SourceSection, load_config
 from pipelines.config.data import FILENAME
+from pipelines.doctor.column_names import ENTITIES, KEY
 from pipelines.doctor.formats import example
-from pipelines.doctor.proposal import ENTITIES, KEY, Choice, Proposal, proposal_of, times_of
+from pipelines.doctor.proposal import Choice, Proposal, proposal_of, times_of
 from pipelines.listing import Column, Listing
 from pipelines.progress import counted
 from pipelines.sources import Source, open_source
@@ -262,6 +263,8 @@ def _features(found: Proposal, days: float) -> Iterator[str]:
     windows = "1d, 7d" if found.dated else "1h, 1d"
     for name in (entity, *found.counted):
         yield f"  - {_scalar(f'count by {_quoted(name)} over {windows}')}"
+    for name in found.accounts:
+        yield f"  - {_scalar(f'new of {_quoted(name)} by {_quoted(entity)} over {_past(days)}')}"
     if amount:
         yield f"  - {_scalar(f'ratio of {_quoted(amount)} by {_quoted(entity)} over {_past(days)}')}"
     if amount and amount != "amount":

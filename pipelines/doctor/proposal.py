@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 
@@ -12,33 +11,12 @@ from detector.cleaning.values import read_booleans, read_dates
 from detector.errors import SchemaError
 from detector.schema import MISSING, are_codes, guess_kind
 from pipelines.config.formats import FormatSection
+from pipelines.doctor.column_names import ACCOUNT, AMOUNT, CODE, CURRENCY, ENTITIES, KEY, LABEL, PARTIES, SORT, TIME
 from pipelines.doctor.counters import is_running_number
 from pipelines.doctor.formats import NEARLY_ALL, example, numbers_in_forms, propose, share_of
 from pipelines.progress import counted, percent
 from pipelines.sources.formats import read_form
 
-TIME = re.compile(r"time|date|datum|zeit|created|booked|when|timestamp|(^|_)at$|(^|_)ts$", re.IGNORECASE)
-KEY = re.compile(r"(^|[\W_])(id|key|nr|no|number|uuid|ref|reference)($|[\W_])|id$|nummer$", re.IGNORECASE)
-LABEL = re.compile(
-    r"fraud|label|anomal|outlier|target|fault|failure|abnormal|chargeback|(^|_)class$|betrug|auff(ä|ae)llig|störung",
-    re.IGNORECASE,
-)
-CODE = re.compile(
-    r"zip|post_?code|plz|code|mcc|category|type|status|country|currency|shop|store|branch|terminal|merchant|product|_id$",
-    re.IGNORECASE,
-)
-AMOUNT = re.compile(r"amount|betrag|price|total|(^|_)sum($|_)|(^|_)value($|_)", re.IGNORECASE)
-PARTIES = (
-    *("card", "account", "iban", "customer", "client", "user", "member", "patient", "employee"),
-    *("karte", "konto", "kunde"),
-)
-THINGS = (
-    *("machine", "device", "asset", "pump", "engine", "turbine", "vehicle", "host", "sensor", "unit"),
-    *("merchant", "terminal", "shop", "maschine", "anlage", "gerät", "geraet"),
-)
-ENTITIES = PARTIES + THINGS
-CURRENCY = re.compile(r"currency|(^|_)ccy($|_)|w(ä|ae)hrung|devise", re.IGNORECASE)
-SORT = re.compile(r"type|class|category|status|kind|group|(^|_)art$|typ$|klasse|gruppe", re.IGNORECASE)
 MOST_ANOMALOUS = 0.3
 FEW_CODES = 50
 FEW_THINGS = 10
@@ -101,6 +79,11 @@ class Proposal:
     def amount(self) -> str | None:
         """The column that probably holds amounts of money."""
         return next((each.column for each in self.named("numeric") if AMOUNT.search(each.column)), None)
+
+    @property
+    def accounts(self) -> list[str]:
+        """The columns of what an entity seldom changes, such as where it is paid, and what it pays with."""
+        return [name for name in self.counted if ACCOUNT.search(name)]
 
     @property
     def currency(self) -> str | None:
