@@ -185,6 +185,32 @@ def test_what_is_no_event_is_quarantined(site: Site, broker: Broker, name: str) 
     assert "partition 0, offset 3: not JSON" in reasons
 
 
+def test_quarantined_messages_are_found_again(site: Site, broker: Broker, name: str) -> None:
+    """A message that is an event, but one that cannot be used, is named by its partition and offset, too."""
+    broker.send_rows(name, draw(5, first=0, seed=0))
+    broker.send(name, "not json", '{"amount": 3}')
+
+    score(site)
+
+    (file,) = site.folder.glob("**/batch-*.csv")
+    missing = pd.read_csv(file).set_index("reason").filter(like="the key is missing", axis="index")
+    assert missing[["file", "row"]].to_numpy().tolist() == [[f"{name}[0]", 4]]
+
+
+def test_half_a_pair_of_surrogates_stops_nothing(site: Site, broker: Broker, name: str) -> None:
+    """JSON can escape what no text can hold: the message is scored, wherever in it that stands, and so are others."""
+    event = {"id": 1, "at": "2026-01-01", "amount": 40, "fee": 1}
+    broker.send(
+        name, json.dumps(event | {"note": "\ud800", "\udc00": 1}), json.dumps(event | {"id": 2, "fee": "\udfff"})
+    )
+
+    found = score(site)
+
+    assert (found.rows, keys(site)) == (2, [1])
+    assert "'?' is not a number" in next(site.folder.glob("**/batch-*.csv")).read_text()
+    assert open_source(load_config(site.folder).source).read()["?"].dropna().tolist() == ["1"]
+
+
 def test_new_starts_after_what_is_there(site: Site, broker: Broker, name: str) -> None:
     """``service.start: new`` leaves out what is there at the first look; it cannot be made up for, and that is said."""
     follow(site, broker, name, start="new")

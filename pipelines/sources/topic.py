@@ -222,6 +222,8 @@ def event_of(message: Message) -> tuple[dict[str, Any] | None, str]:
         return None, f"{place}: no content"
     try:
         event = json.loads(content, parse_float=str, parse_int=str)
+        if b"\\ud" in content.lower():
+            event = json.loads(json.dumps(event, ensure_ascii=False).encode(errors="replace"))
     except (ValueError, RecursionError) as error:
         return None, f"{place}: not JSON: {str(error)[:200]}"
     if not isinstance(event, dict):
