@@ -331,10 +331,29 @@ def test_what_is_not_there_is_named(broker: Broker, monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr(reading, "PATIENCE", 1.5)
     with pytest.raises(SourceError, match="No broker of topic any at 127.0.0.1:1 answers"):
         Topic("any", servers="127.0.0.1:1", client={}).there()
-    with pytest.raises(SettingError, match=r"`source.topic.client` cannot be used: .*no.such"):
+    with pytest.raises(SettingError, match=r"`source.topic.client` .*cannot be used: No such .*no.such"):
         Topic("any", servers=broker.servers, client={"no.such": "1"}).there()
     with pytest.raises(SettingError, match=r"may not set 'group.id'"):
         Topic("any", servers=broker.servers, client={"group.id": "mine"})
+
+
+@pytest.mark.parametrize(
+    ("client", "reason"),
+    [
+        ({"security.protocol": "SSL"}, r"ssl:.*"),
+        ({"bootstrap.servers": "127.0.0.1:1"}, r"Connection refused\. Check"),
+    ],
+)
+def test_why_no_broker_answers_is_said(
+    broker: Broker, monkeypatch: pytest.MonkeyPatch, client: dict[str, str], reason: str
+) -> None:
+    """Not only that the connection failed: with wrong settings of TLS the network is not at fault."""
+    monkeypatch.setattr(reading, "PATIENCE", 3.0)
+    given = dict(client)
+    servers = given.pop("bootstrap.servers", broker.servers)
+
+    with pytest.raises(SourceError, match=rf"answers: .*{reason}"):
+        Topic("any", servers=servers, client=given).there()
 
 
 def test_messages_that_are_gone_are_an_error(broker: Broker, name: str) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -14,7 +15,7 @@ from detector.errors import MissingExtraError, SettingError, SourceError
 from pipelines.config.topics import TopicSection
 
 if TYPE_CHECKING:
-    from confluent_kafka import Consumer, Message
+    from confluent_kafka import Consumer, KafkaError, Message
 
 Offsets = dict[int, tuple[int, int]]
 """By partition, the first offset and the one after the last."""
@@ -53,12 +54,15 @@ class Topic:
         self.name = name
         self.servers = servers
         self._kafka = confluent_kafka
+        self._trouble = ""
+        """What the connection in hand suffered last."""
         self._settings = dict(client) | {
             "bootstrap.servers": servers,
             "group.id": "detector",  # the library wants one; nothing is committed to it
             "enable.auto.commit": "false",
             "auto.offset.reset": "error",
             "enable.partition.eof": "true",
+            "error_cb": self._note,
         }
 
     def describe(self) -> str:
@@ -97,7 +101,10 @@ class Topic:
         while True:
             found = consumer.consume(min(AT_ONCE, end - wanted), timeout=1.0)  # it waits until there are so many
             if not found and time.monotonic() - heard > PATIENCE:
-                raise SourceError(f"No broker of {self.describe()} has answered for {PATIENCE:.0f} s. Is it running?")
+                why = f": {self._trouble}" if self._trouble else ""
+                raise SourceError(
+                    f"No broker of {self.describe()} has answered for {PATIENCE:.0f} s{why}. Is it running?"
+                )
             for message in found:
                 heard, offset = time.monotonic(), int(message.offset() or 0)
                 if (error := message.error()) is not None:
@@ -126,17 +133,27 @@ class Topic:
                 for partition in sorted(topic.partitions)
             }
         except self._kafka.KafkaException as error:
+            consumer.poll(0)  # has what went wrong with the connection noted
             raise SourceError(
-                f"No broker of {self.describe()} answers: {error.args[0].str()}. Check `source.topic` and the network."
+                f"No broker of {self.describe()} answers: {self._trouble or error.args[0].str()}. "
+                f"Check `source.topic` and the network."
             ) from error
+
+    def _note(self, error: KafkaError) -> None:
+        """Keep why a connection failed; that all of them did says less."""
+        if error.code() != self._kafka.KafkaError._ALL_BROKERS_DOWN:
+            self._trouble = re.sub(r" \(after .*", "", error.str(), flags=re.DOTALL)
 
     @contextmanager
     def _consumer(self) -> Iterator[Consumer]:
+        self._trouble = ""
         try:
             consumer = self._kafka.Consumer(self._settings, logger=_Quiet())
         except (self._kafka.KafkaException, TypeError) as error:
+            what = error.args[0].str() if isinstance(error, self._kafka.KafkaException) else error
             raise SettingError(
-                f"`source.topic.client` cannot be used: {error}. Its names are those of librdkafka's CONFIGURATION.md."
+                f"`source.topic.client` or its `secrets` cannot be used: {what}. "
+                f"The names are those of librdkafka's CONFIGURATION.md."
             ) from error
         try:
             yield consumer
@@ -214,7 +231,8 @@ class TopicReader:
 def event_of(message: Message) -> tuple[dict[str, Any] | None, str]:
     """A message's JSON object; without one, why there is none, with its place.
 
-    What deletes a key of a compacted topic has no content, and is no event either.
+    What deletes a key of a compacted topic has no content, and is no event either. Half a pair of surrogates, which
+    JSON can escape and no text can hold, becomes a question mark: the event is scored all the same.
     """
     place = f"partition {message.partition()}, offset {message.offset()}"
     content = message.value()
