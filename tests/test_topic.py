@@ -249,6 +249,25 @@ def test_another_topic_of_the_same_name_is_refused(site: Site, broker: Broker, n
             followed_of(site, store, broker, "other")._position()
 
 
+def test_topic_that_was_made_anew_is_refused(site: Site, broker: Broker, name: str) -> None:
+    """However many messages the new one has: those at the first offsets would never be scored."""
+    broker.send_rows(name, draw(6, first=0, seed=0))
+    score(site)
+    broker.send_rows(name, draw(4, first=6, seed=1))
+    anew = name + "anew"
+    broker.send_rows(anew, draw(20, first=100, seed=2))
+    with opened(site) as store:
+        followed = followed_of(site, store, broker, name)
+        proposal = followed.propose(NOW)
+        assert proposal is not None
+        assert followed.is_intact(proposal.window)
+        followed.topic.messages = Topic(anew, servers=broker.servers, client={}).messages  # type: ignore[method-assign]
+
+        assert not followed.is_intact(proposal.window)
+        with pytest.raises(SourceError, match="was deleted and made anew since .* Give `name` another value"):
+            followed.propose(NOW)
+
+
 @pytest.mark.parametrize(("end", "wanted"), [(3, {"0": [2, 3], "1": [0, 3]}), (2, {"1": [0, 2]})])
 def test_what_retention_removed_is_told(
     site: Site, broker: Broker, name: str, end: int, wanted: dict[str, list[int]]
