@@ -214,11 +214,16 @@ def _alerts(config: Config, session: Session, place: str) -> Iterator[StatusLine
     names = [target.name for target in targets_of(config)]
     off = session.scalars(sa.select(TargetState).where(TargetState.name.in_(names), TargetState.state != "up"))
     for target in off:
-        todo = f"detector alerts retry{place} --target {target.name}" if target.state == "disabled" else ""
-        yield StatusLine(f"target {target.name}", "failed", f"is {target.state}: {target.error}", todo)
+        said = f"is {target.state} since {target.since.astimezone():%Y-%m-%d %H:%M}"
+        said += f", is tried again at {target.retry_at.astimezone():%Y-%m-%d %H:%M %Z}" if target.retry_at else ""
+        todo = "retry" if target.state == "disabled" else "test"
+        todo = f"detector alerts {todo}{place} --target {target.name}"
+        yield StatusLine(f"target {target.name}", "failed", f"{said}: {target.error}", todo)
+    waiting = found.get("waiting", 0) + found.get("held", 0)
     if dead := found.get("dead", 0):
-        yield StatusLine("alerts", "failed", f"{dead:,} could not be delivered", f"detector alerts retry{place}")
-    elif waiting := found.get("waiting", 0) + found.get("held", 0):
+        said = f"{dead:,} given up" + (f", {waiting:,} not delivered yet" if waiting else "")
+        yield StatusLine("alerts", "failed", said, f"detector alerts retry{place}")
+    elif waiting:
         yield StatusLine("alerts", "waits", f"{waiting:,} not delivered yet")
     elif found:
         yield StatusLine("alerts", "ok", f"{found.get('sent', 0):,} delivered")
