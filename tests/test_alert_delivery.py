@@ -144,6 +144,24 @@ def test_long_outage_ends_in_one_digest(
     assert {each["state"] for each in deliveries(store)} <= {"sent", "digested"}
 
 
+def test_outage_is_reported_to_the_other_targets(
+    store: Store, server: Receiver, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Once it has lasted for an hour, once; and its end. Shorter ones are nobody's business."""
+    config = hooked(tmp_path, server, monkeypatch, file={"path": "alerts.jsonl"})
+    give(store, config, rows(("a", 0, "high")))
+    server.answer = lambda _: (500, {}, b"")
+    for minutes in (0, 30, 30.01, 61, 61.01, 61.02):
+        run(store, config, now=NOW + timedelta(minutes=minutes))
+    server.answer = lambda _: (200, {}, b"ok")
+    for minutes in (120, 121):
+        run(store, config, now=NOW + timedelta(minutes=minutes))
+
+    told = [json.loads(line) for line in (tmp_path / "alerts.jsonl").read_text().splitlines()]
+    assert [each["kind"] for each in told] == ["opened", "service", "recovered"]
+    assert "do not reach webhook since 2026-03-02 12:00 UTC: 127.0.0.1 answered 500" in told[1]["text"]
+
+
 def test_outage_that_ends_at_night_wakes_nobody(
     store: Store, server: Receiver, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -19,6 +19,7 @@ from detector.errors import DetectorError, SettingError, StoreError
 from pipelines.alerts.channels.targets import Channel, Target, secrets_of, targets_of, without_secrets
 from pipelines.alerts.delivery import queue
 from pipelines.alerts.delivery.digests import end_days, end_outage, end_quiet
+from pipelines.alerts.delivery.outages import report_outages
 from pipelines.alerts.delivery.queue import Claimed, Result
 from pipelines.alerts.message.message import message_of
 from pipelines.alerts.network.errors import DeliveryError
@@ -82,6 +83,7 @@ def deliver(context: Context, *, most_seconds: float = MOST_SECONDS) -> JobOutco
     with context.store.write() as session:
         end_quiet(session, config=config, now=context.now)
         end_days(session, config=config, now=context.now)
+        report_outages(session, config=config, now=context.now)
         queue.bring_nearer(session, now=context.now, retry=config.alerts.retry)
         names = [target.name for target in targets_of(config)]
         dead = queue.give_up(session, names, now=context.now, hours=config.alerts.retry.give_up_hours)
