@@ -257,6 +257,9 @@ def test_status_says_what_failed_and_what_to_do(home: Path) -> None:
         session.add(Lease(name="service", holder="", term=1, beat=1))
         run_of = {"trigger": "schedule", "instance": "i", "started_at": NOW, "ended_at": NOW}
         session.add(Run(job="score", outcome="failed", error="Traceback\nSourceError: gone", **run_of))
+        session.add(
+            Run(job="score", outcome="overlapped", note="it was due while its last run still went on", **run_of)
+        )
         session.add(Run(job="retrain", outcome="done", note="kept the champion", **run_of))
         session.add(
             SourceFile(

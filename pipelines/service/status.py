@@ -176,7 +176,8 @@ def _jobs(config: Config, store: Store, session: Session, place: str) -> Iterato
     due = next_times(store)
     paused = set(session.scalars(sa.select(JobState.job).where(JobState.paused)))
     for name, section in sections_of(config.service).items():
-        last = session.scalars(sa.select(Run).where(Run.job == name).order_by(Run.id.desc()).limit(1)).first()
+        begun = sa.select(Run).where(Run.job == name, Run.outcome != "overlapped")  # the run before says how it went
+        last = session.scalars(begun.order_by(Run.id.desc()).limit(1)).first()
         when = f"next {due[name].astimezone():%Y-%m-%d %H:%M %Z}" if name in due and name not in paused else ""
         if not section.enabled or name in paused:
             todo = f"detector jobs resume{place} {name}" if name in paused else ""
