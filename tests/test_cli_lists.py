@@ -260,6 +260,8 @@ def test_status_says_what_failed_and_what_to_do(home: Path) -> None:
         session.add(
             Run(job="score", outcome="overlapped", note="it was due while its last run still went on", **run_of)
         )
+        session.add(Run(job="score", outcome="running", **run_of))
+        session.add(Run(job="deliver", outcome="running", **run_of))
         session.add(Run(job="retrain", outcome="done", note="kept the champion", **run_of))
         session.add(
             SourceFile(
@@ -274,7 +276,8 @@ def test_status_says_what_failed_and_what_to_do(home: Path) -> None:
     assert result.exit_code == 1
     assert max(map(len, result.stdout.splitlines())) <= 80
     assert (found["score"].state, found["score"].todo) == ("failed", "detector jobs run payments score")
-    assert found["score"].said.endswith("SourceError: gone")
+    assert found["score"].said.endswith(f"SourceError: gone (it runs since {NOW.astimezone():%Y-%m-%d %H:%M})")
+    assert found["deliver"].said == f"runs since {NOW.astimezone():%Y-%m-%d %H:%M}"
     assert found["retrain"].state == "ok"
     assert (found["drift"].state, found["drift"].todo) == ("off", "detector jobs resume payments drift")
     assert found["input"].said == "1 file cannot be used: a.csv; the first: no lines"

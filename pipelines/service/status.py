@@ -176,22 +176,34 @@ def _jobs(config: Config, store: Store, session: Session, place: str) -> Iterato
     due = next_times(store)
     paused = set(session.scalars(sa.select(JobState.job).where(JobState.paused)))
     for name, section in sections_of(config.service).items():
-        begun = sa.select(Run).where(Run.job == name, Run.outcome != "overlapped")  # the run before says how it went
-        last = session.scalars(begun.order_by(Run.id.desc()).limit(1)).first()
+        running, last = _last_runs(session, name)
         when = f"next {due[name].astimezone():%Y-%m-%d %H:%M %Z}" if name in due and name not in paused else ""
+        when = f"runs since {running.started_at.astimezone():%Y-%m-%d %H:%M}" if running is not None else when
         if not section.enabled or name in paused:
             todo = f"detector jobs resume{place} {name}" if name in paused else ""
             yield StatusLine(name, "off", "is paused" if name in paused else "is switched off", todo)
+        elif last is None and running is not None:
+            yield StatusLine(name, "ok", when)
         elif last is None:
             yield StatusLine(name, "waits", ", ".join(part for part in ("has not run yet", when) if part))
         elif last.outcome in ("failed", "lost", "missed"):
             told = (last.error or last.note or last.outcome).strip().splitlines()[-1]
             said = f"{last.outcome} {last.started_at.astimezone():%Y-%m-%d %H:%M}: {told}"
+            said += f" (it {when})" if running is not None else ""
             yield StatusLine(name, "failed", said, f"detector jobs run{place} {name}")
         else:
             told = last.note or last.outcome
             said = f"{last.started_at.astimezone():%Y-%m-%d %H:%M} {told}"
             yield StatusLine(name, "ok", "; ".join(part for part in (said, when) if part))
+
+
+def _last_runs(session: Session, job: str) -> tuple[Run | None, Run | None]:
+    """The run of a job that goes on, and the last one that ended, which says how things stand."""
+    of_job = sa.select(Run).where(Run.job == job, Run.outcome != "overlapped").order_by(Run.id.desc()).limit(1)
+    newest = session.scalars(of_job).first()
+    if newest is None or newest.outcome != "running":
+        return None, newest
+    return newest, session.scalars(of_job.where(Run.outcome != "running")).first()
 
 
 def _files(config: Config, session: Session) -> Iterator[StatusLine]:
