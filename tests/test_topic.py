@@ -12,6 +12,7 @@ from typing import Any
 
 import pandas as pd
 import pytest
+import sqlalchemy as sa
 import yaml
 from confluent_kafka import Producer
 
@@ -21,9 +22,11 @@ from pipelines.config import load_config
 from pipelines.config.topics import TopicSection
 from pipelines.ingest.topic import FollowedTopic, shared
 from pipelines.scoring import replay
+from pipelines.scoring.unusable import report_files
 from pipelines.sources import open_source
 from pipelines.sources import topic as reading
 from pipelines.sources.topic import Topic, TopicReader
+from pipelines.store.alert_tables import Alert
 from tests.service_sites import context, opened, score
 
 NOW = datetime.now(UTC)
@@ -284,6 +287,17 @@ def test_what_retention_removed_is_told(
 
     assert (proposal and proposal.window["offsets"]) == wanted
     assert followed.notices == []
+
+
+def test_lost_messages_are_reported_as_such(site: Site, broker: Broker, name: str) -> None:
+    """The alert of the service speaks of messages and of the topic's retention, and not of files."""
+    with opened(site) as store:
+        report_files(context(site, store), ["partition 0: 2 messages were removed"], has_scored=True)
+        with store.read() as session:
+            told = session.scalars(sa.select(Alert)).one().facts["service"]
+
+    assert told["text"] == "soak has lost messages before it could score them: partition 0: 2 messages were removed"
+    assert "retention.ms" in told["todo"]
 
 
 def followed_of(site: Site, store: Any, broker: Broker, name: str) -> FollowedTopic:
