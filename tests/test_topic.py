@@ -332,6 +332,17 @@ def test_a_topic_is_read_as_a_table(site: Site, broker: Broker, name: str) -> No
     assert source.estimate() == 2
 
 
+def test_fields_that_producers_added_are_columns(broker: Broker, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The newest messages are looked at, too; a field of theirs would not be learnt, and nobody would hear of it."""
+    monkeypatch.setattr(reading, "LOOKED_AT", 2)
+    broker.send(name, *['{"id": 1}'] * 6, '{"id": 7, "channel": "web"}', '{"id": 8}')
+    broker.send(name, '{"id": 9, "few": 1}', partition=1)
+
+    columns = TopicReader(Topic(name, servers=broker.servers, client={})).columns()
+
+    assert columns == ["id", "few", "channel"]
+
+
 def test_only_the_part_that_was_asked_for_is_read(broker: Broker, name: str) -> None:
     """Between two offsets, the second excluded."""
     broker.send(name, *(json.dumps({"id": number}) for number in range(10)))

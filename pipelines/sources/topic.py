@@ -24,7 +24,7 @@ PATIENCE = 30.0
 """Seconds without a message after which a broker is said not to answer."""
 AT_ONCE = 1_000
 LOOKED_AT = 1_000
-"""Messages of each partition that are read to learn the names of columns."""
+"""Messages at each end of a partition that are read to learn the names of columns."""
 
 _OURS = ("bootstrap.servers", "group.id", "enable.auto.commit", "auto.offset.reset", "enable.partition.eof")
 
@@ -190,12 +190,14 @@ class TopicReader:
         return self.topic.describe()
 
     def columns(self) -> list[str]:
-        """The names of fields in the first thousand messages of each partition."""
+        """The names of fields in the first and the last thousand messages of each partition: producers add some."""
         if self._columns is None:
-            few = {each: (first, min(end, first + LOOKED_AT)) for each, (first, end) in self._offsets.items()}
+            oldest = {each: (first, min(end, first + LOOKED_AT)) for each, (first, end) in self._offsets.items()}
+            newest = {each: (max(oldest[each][1], end - LOOKED_AT), end) for each, (_, end) in self._offsets.items()}
             names: dict[str, None] = {}
-            for message in self.topic.messages(few):
-                names |= dict.fromkeys(event_of(message)[0] or ())
+            for few in (oldest, newest):
+                for message in self.topic.messages(few):
+                    names |= dict.fromkeys(event_of(message)[0] or ())
             self._columns = list(names)
             if not names and self.estimate():
                 raise SourceError(f'No message of {self.describe()} is a JSON object, such as {{"amount": 12.5}}.')
