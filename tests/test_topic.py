@@ -300,6 +300,19 @@ def test_lost_messages_are_reported_as_such(site: Site, broker: Broker, name: st
     assert "retention.ms" in told["todo"]
 
 
+def test_retention_goes_on_while_the_past_is_read(site: Site, broker: Broker, name: str) -> None:
+    """What features are measured from again is what is left of it."""
+    broker.send_rows(name, draw(8, first=0, seed=0))
+    score(site)
+    with opened(site) as store:
+        followed = followed_of(site, store, broker, name)
+        there = followed.topic.there()
+        followed.topic.there = lambda: there  # type: ignore[method-assign]
+        followed.topic._there = lambda _: {0: (1, 4), 1: (3, 4)}  # type: ignore[method-assign]
+
+        assert sum(len(frame) for frame in followed.passed()) == 4
+
+
 def followed_of(site: Site, store: Any, broker: Broker, name: str) -> FollowedTopic:
     from pipelines.scoring.load import load_scorer
 
@@ -408,6 +421,18 @@ def test_messages_that_are_gone_are_an_error(broker: Broker, name: str) -> None:
 
     with pytest.raises(SourceError, match="Messages 0 to 2 of partition 0 .* are gone"):
         list(topic.messages({0: (0, 3)}))
+
+
+def test_retention_goes_on_while_a_topic_is_read(broker: Broker, name: str) -> None:
+    """A training takes minutes, and reads the topic twice: what is removed meanwhile is left out of it."""
+    broker.send(name, *(json.dumps({"id": number}) for number in range(10)))
+    topic = Topic(name, servers=broker.servers, client={})
+    reader = TopicReader(topic)
+    topic._there = lambda _: {0: (4, 10)}  # type: ignore[method-assign]
+
+    assert reader.columns() == ["id"]
+    (table,) = reader.tables(["id"], size=100)
+    assert table.column("id").to_pylist() == [str(number) for number in range(4, 10)]
 
 
 # Settings -------------------------------------------------------------------------------------------------------------

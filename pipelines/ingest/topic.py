@@ -138,7 +138,7 @@ class FollowedTopic:
         rows: list[dict[str, str | None]] = []
         rejected: list[str] = []
         start, expected = 0, (-1, -1)
-        for message in self.topic.messages(offsets):
+        for message in self.topic.messages(offsets, may_be_gone=facts is None):
             place = (int(message.partition() or 0), int(message.offset() or 0))
             if facts is not None:
                 facts.state[str(place[0])] = [place[1], message.timestamp()[1]]

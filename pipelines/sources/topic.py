@@ -77,17 +77,20 @@ class Topic:
         with self._consumer() as consumer:
             return self._there(consumer)
 
-    def messages(self, offsets: Mapping[int, tuple[int, int]]) -> Iterator[Message]:
+    def messages(self, offsets: Mapping[int, tuple[int, int]], *, may_be_gone: bool = False) -> Iterator[Message]:
         """The messages between offsets, partition by partition, in order.
 
-        Raises ``SourceError`` if some were removed by the topic's retention, or no broker answers for a while.
+        - ``may_be_gone``: whether those that the topic's retention removed are left out; else they are an error.
+
+        Raises ``SourceError`` if some were removed, or no broker answers for a while.
         """
         with self._consumer() as consumer:
             there = self._there(consumer)
-            for partition, (first, end) in sorted(offsets.items()):
+            for partition, (wanted, end) in sorted(offsets.items()):
+                oldest = there.get(partition, (end, end))[0]
+                first = max(wanted, oldest) if may_be_gone else wanted
                 if first >= end:
                     continue
-                oldest = there.get(partition, (end, end))[0]
                 if oldest > first:
                     raise SourceError(
                         f"Messages {first:,} to {min(oldest, end) - 1:,} of partition {partition} of {self.describe()} "
@@ -174,7 +177,7 @@ class TopicReader:
 
     A field that a message does not have is missing there. Lists and objects in a field are their JSON.
 
-    - ``offsets``: what to read; by default all that is there now.
+    - ``offsets``: what to read; by default all that is there now, but for what the topic removes meanwhile.
 
     Raises what ``Topic`` does.
     """
@@ -183,6 +186,7 @@ class TopicReader:
         self.topic = topic
         self.rejected: list[str] = []
         self._offsets = topic.there() if offsets is None else offsets
+        self._may_be_gone = offsets is None
         self._columns: list[str] | None = None
 
     def describe(self) -> str:
@@ -196,7 +200,7 @@ class TopicReader:
             newest = {each: (max(oldest[each][1], end - LOOKED_AT), end) for each, (_, end) in self._offsets.items()}
             names: dict[str, None] = {}
             for few in (oldest, newest):
-                for message in self.topic.messages(few):
+                for message in self.topic.messages(few, may_be_gone=self._may_be_gone):
                     names |= dict.fromkeys(event_of(message)[0] or ())
             self._columns = list(names)
             if not names and self.estimate():
@@ -217,7 +221,7 @@ class TopicReader:
         """The rows of all partitions, one after the other."""
         schema = pa.schema([(name, pa.string()) for name in columns])
         held: list[dict[str, str | None]] = []
-        for message in self.topic.messages(self._offsets):
+        for message in self.topic.messages(self._offsets, may_be_gone=self._may_be_gone):
             event, reason = event_of(message)
             if event is None:
                 self.rejected.append(reason)
