@@ -117,6 +117,73 @@ def test_target_that_refuses_is_tried_again(
     assert target_state(store) == "up"
 
 
+@pytest.mark.parametrize(("hours", "number", "messages"), [(3, 12, 2), (3, 11, 11), (0.01, 12, 12)])
+def test_long_outage_ends_in_one_digest(
+    store: Store,
+    server: Receiver,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    hours: float,
+    number: int,
+    messages: int,
+) -> None:
+    """People get the alert that was tried and one digest of the others, if those are many; machines get all."""
+    monkeypatch.setenv("SLACK_URL", f"{server.url}/slack")
+    config = hooked(tmp_path, server, monkeypatch, slack={"url": "${SLACK_URL}"})
+    give(store, config, rows(*((f"c{at}", at, "high") for at in range(number))))
+    server.answer = lambda _: (500, {}, b"")
+    run(store, config)
+    server.answer, server.got = lambda _: (200, {}, b"ok"), []
+
+    run(store, config, now=NOW + timedelta(hours=hours))
+
+    sent = {kind: [body for path, _, body in server.got if path == f"/{kind}"] for kind in ("hook", "slack")}
+    assert (len(sent["hook"]), len(sent["slack"])) == (number, messages)
+    is_digest = f"{number - 1} alerts of payments came while nothing could be sent here".encode() in sent["slack"][-1]
+    assert is_digest == (messages == 2)
+    assert {each["state"] for each in deliveries(store)} <= {"sent", "digested"}
+
+
+def test_outage_is_reported_to_the_other_targets(
+    store: Store, server: Receiver, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Once it has lasted for an hour, once; and its end. Shorter ones are nobody's business."""
+    config = hooked(tmp_path, server, monkeypatch, file={"path": "alerts.jsonl"})
+    give(store, config, rows(("a", 0, "high")))
+    server.answer = lambda _: (500, {}, b"")
+    for minutes in (0, 30, 30.01, 61, 61.01, 61.02):
+        run(store, config, now=NOW + timedelta(minutes=minutes))
+    server.answer = lambda _: (200, {}, b"ok")
+    for minutes in (120, 121):
+        run(store, config, now=NOW + timedelta(minutes=minutes))
+
+    told = [json.loads(line) for line in (tmp_path / "alerts.jsonl").read_text().splitlines()]
+    assert [each["kind"] for each in told] == ["opened", "service", "recovered"]
+    assert "do not reach webhook since 2026-03-02 12:00 UTC: 127.0.0.1 answered 500" in told[1]["text"]
+
+
+def test_outage_that_ends_at_night_wakes_nobody(
+    store: Store, server: Receiver, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What quiet hours hold back waits for their end, but for the one that was tried; what may wake people is sent."""
+    monkeypatch.setenv("SLACK_URL", f"{server.url}/slack")
+    config = config_in(tmp_path, slack={"url": "${SLACK_URL}"}, quiet={"since": "22:00", "until": "07:00"})
+    give(
+        store,
+        config,
+        rows(("first", 0, "critical"), *((f"c{at}", at, "high") for at in range(12)), ("z", 9, "critical")),
+    )
+    server.answer = lambda _: (500, {}, b"")
+    run(store, config)
+    server.answer, server.got = lambda _: (200, {}, b"ok"), []
+
+    run(store, config, now=NOW.replace(hour=23))
+    at_night = len(server.got)
+    run(store, config, now=NOW.replace(day=3, hour=7, minute=1))
+
+    assert (at_night, len(server.got)) == (3, 4)
+
+
 def test_retry_after_is_honoured(
     store: Store, server: Receiver, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -21,7 +21,7 @@ from pipelines.ingest.listing import base_of
 from pipelines.listing import Column, Listing
 from pipelines.service.status import status_of
 from pipelines.store import Lease, Run, SourceFile, existing_store, open_store
-from pipelines.store.alert_tables import Alert
+from pipelines.store.alert_tables import Alert, Delivery, TargetState
 from pipelines.store.engine import HEAD
 
 NOW = datetime(2026, 3, 2, 12, tzinfo=UTC)
@@ -230,6 +230,25 @@ def test_status_of_a_new_project_says_how_to_begin(home: Path) -> None:
     assert found.summary()[1:] == ["", "To do:", "  detector train"]
 
 
+def test_status_says_since_when_a_target_is_down(home: Path) -> None:
+    """And when it is tried again; what was given up hides nothing that waits."""
+    config = load_config(home)
+    with closing(open_store(config.service.store)) as store, store.write() as session:
+        later = NOW + timedelta(minutes=9)
+        session.add(TargetState(name="file", state="down", failures=7, retry_at=later, since=NOW, error="no disk"))
+        line = {"group": "g", "attempts": 1, "created_at": NOW, "next_at": NOW, "error": ""}
+        for at, state in enumerate(("dead", "waiting", "waiting")):
+            session.add(Delivery(alert=f"al_{at}", target="file", state=state, **line))
+
+    found = {each.what: each for each in status_of(config, now=NOW, place="payments").matters}
+
+    at, then = (moment.astimezone() for moment in (NOW, later))
+    said = f"is down since {at:%Y-%m-%d %H:%M}, is tried again at {then:%Y-%m-%d %H:%M %Z}: no disk"
+    assert found["target file"].said == said
+    assert found["target file"].todo == "detector alerts test payments --target file"
+    assert found["alerts"].said == "1 given up, 2 not delivered yet"
+
+
 def test_status_says_what_failed_and_what_to_do(home: Path) -> None:
     """A failed job, a file that cannot be read and a paused job; the exit code tells a script."""
     config = load_config(home)
@@ -238,6 +257,11 @@ def test_status_says_what_failed_and_what_to_do(home: Path) -> None:
         session.add(Lease(name="service", holder="", term=1, beat=1))
         run_of = {"trigger": "schedule", "instance": "i", "started_at": NOW, "ended_at": NOW}
         session.add(Run(job="score", outcome="failed", error="Traceback\nSourceError: gone", **run_of))
+        session.add(
+            Run(job="score", outcome="overlapped", note="it was due while its last run still went on", **run_of)
+        )
+        session.add(Run(job="score", outcome="running", **run_of))
+        session.add(Run(job="deliver", outcome="running", **run_of))
         session.add(Run(job="retrain", outcome="done", note="kept the champion", **run_of))
         session.add(
             SourceFile(
@@ -252,7 +276,8 @@ def test_status_says_what_failed_and_what_to_do(home: Path) -> None:
     assert result.exit_code == 1
     assert max(map(len, result.stdout.splitlines())) <= 80
     assert (found["score"].state, found["score"].todo) == ("failed", "detector jobs run payments score")
-    assert found["score"].said.endswith("SourceError: gone")
+    assert found["score"].said.endswith(f"SourceError: gone (it runs since {NOW.astimezone():%Y-%m-%d %H:%M})")
+    assert found["deliver"].said == f"runs since {NOW.astimezone():%Y-%m-%d %H:%M}"
     assert found["retrain"].state == "ok"
     assert (found["drift"].state, found["drift"].todo) == ("off", "detector jobs resume payments drift")
     assert found["input"].said == "1 file cannot be used: a.csv; the first: no lines"

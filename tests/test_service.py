@@ -28,8 +28,9 @@ from typer.testing import CliRunner
 from benchmarks.service import memory_of
 from benchmarks.soak import Site
 from detector import load, save
-from detector.errors import NotFoundError, SettingError
+from detector.errors import NotFoundError, SettingError, SourceError
 from pipelines.cli import app
+from pipelines.ingest.contract import Lag
 from pipelines.jobs import catalogue as jobs
 from pipelines.jobs.context import Context, JobOutcome, StoppedError
 from pipelines.jobs.subprocess import CommandError, outcome_of, run_command
@@ -333,6 +334,32 @@ def test_lag_counts_what_waits(tiny_bundle: Path, tmp_path: Path) -> None:
 
     assert (lag.waiting, rows) == (1, 7)
     assert 99 < lag.seconds < 200
+
+
+@pytest.mark.parametrize("is_slow", [True, False])
+def test_source_that_does_not_answer_takes_no_other_figure_with_it(
+    site: Site, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, is_slow: bool
+) -> None:
+    """While a broker or database is down the other metrics are what one looks at; the log says it once."""
+    ends = threading.Event()
+
+    def lag(_: Facts) -> Lag:
+        if is_slow:
+            ends.wait(20)
+        raise SourceError("no broker answers")
+
+    monkeypatch.setattr(Facts, "lag", lag)
+    monkeypatch.setattr("pipelines.service.facts.LAG_PATIENCE", 0.1)
+    with opened(site) as store:
+        facts = service_of(site, store).facts
+        began = time.monotonic()
+        names = [[name for name, _, _ in facts.gauges()] for _ in range(3)]
+        took = time.monotonic() - began
+        ends.set()
+
+    assert took < 10
+    assert all("model_age_seconds" in each and "lag_seconds" not in each for each in names)
+    assert is_slow or caplog.text.count("no broker answers") == 1
 
 
 def test_port_that_is_taken_is_reported(site: Site) -> None:

@@ -12,6 +12,7 @@ from typing import Any
 
 import pandas as pd
 import pytest
+import sqlalchemy as sa
 import yaml
 from confluent_kafka import Producer
 
@@ -21,9 +22,11 @@ from pipelines.config import load_config
 from pipelines.config.topics import TopicSection
 from pipelines.ingest.topic import FollowedTopic, shared
 from pipelines.scoring import replay
+from pipelines.scoring.unusable import report_files
 from pipelines.sources import open_source
 from pipelines.sources import topic as reading
 from pipelines.sources.topic import Topic, TopicReader
+from pipelines.store.alert_tables import Alert
 from tests.service_sites import context, opened, score
 
 NOW = datetime.now(UTC)
@@ -185,6 +188,32 @@ def test_what_is_no_event_is_quarantined(site: Site, broker: Broker, name: str) 
     assert "partition 0, offset 3: not JSON" in reasons
 
 
+def test_quarantined_messages_are_found_again(site: Site, broker: Broker, name: str) -> None:
+    """A message that is an event, but one that cannot be used, is named by its partition and offset, too."""
+    broker.send_rows(name, draw(5, first=0, seed=0))
+    broker.send(name, "not json", '{"amount": 3}')
+
+    score(site)
+
+    (file,) = site.folder.glob("**/batch-*.csv")
+    missing = pd.read_csv(file).set_index("reason").filter(like="the key is missing", axis="index")
+    assert missing[["file", "row"]].to_numpy().tolist() == [[f"{name}[0]", 4]]
+
+
+def test_half_a_pair_of_surrogates_stops_nothing(site: Site, broker: Broker, name: str) -> None:
+    """JSON can escape what no text can hold: the message is scored, wherever in it that stands, and so are others."""
+    event = {"id": 1, "at": "2026-01-01", "amount": 40, "fee": 1}
+    broker.send(
+        name, json.dumps(event | {"note": "\ud800", "\udc00": 1}), json.dumps(event | {"id": 2, "fee": "\udfff"})
+    )
+
+    found = score(site)
+
+    assert (found.rows, keys(site)) == (2, [1])
+    assert "'?' is not a number" in next(site.folder.glob("**/batch-*.csv")).read_text()
+    assert open_source(load_config(site.folder).source).read()["?"].dropna().tolist() == ["1"]
+
+
 def test_new_starts_after_what_is_there(site: Site, broker: Broker, name: str) -> None:
     """``service.start: new`` leaves out what is there at the first look; it cannot be made up for, and that is said."""
     follow(site, broker, name, start="new")
@@ -223,6 +252,25 @@ def test_another_topic_of_the_same_name_is_refused(site: Site, broker: Broker, n
             followed_of(site, store, broker, "other")._position()
 
 
+def test_topic_that_was_made_anew_is_refused(site: Site, broker: Broker, name: str) -> None:
+    """However many messages the new one has: those at the first offsets would never be scored."""
+    broker.send_rows(name, draw(6, first=0, seed=0))
+    score(site)
+    broker.send_rows(name, draw(4, first=6, seed=1))
+    anew = name + "anew"
+    broker.send_rows(anew, draw(20, first=100, seed=2))
+    with opened(site) as store:
+        followed = followed_of(site, store, broker, name)
+        proposal = followed.propose(NOW)
+        assert proposal is not None
+        assert followed.is_intact(proposal.window)
+        followed.topic.messages = Topic(anew, servers=broker.servers, client={}).messages  # type: ignore[method-assign]
+
+        assert not followed.is_intact(proposal.window)
+        with pytest.raises(SourceError, match="was deleted and made anew since .* Give `name` another value"):
+            followed.propose(NOW)
+
+
 @pytest.mark.parametrize(("end", "wanted"), [(3, {"0": [2, 3], "1": [0, 3]}), (2, {"1": [0, 2]})])
 def test_what_retention_removed_is_told(
     site: Site, broker: Broker, name: str, end: int, wanted: dict[str, list[int]]
@@ -239,6 +287,30 @@ def test_what_retention_removed_is_told(
 
     assert (proposal and proposal.window["offsets"]) == wanted
     assert followed.notices == []
+
+
+def test_lost_messages_are_reported_as_such(site: Site, broker: Broker, name: str) -> None:
+    """The alert of the service speaks of messages and of the topic's retention, and not of files."""
+    with opened(site) as store:
+        report_files(context(site, store), ["partition 0: 2 messages were removed"], has_scored=True)
+        with store.read() as session:
+            told = session.scalars(sa.select(Alert)).one().facts["service"]
+
+    assert told["text"] == "soak has lost messages before it could score them: partition 0: 2 messages were removed"
+    assert "retention.ms" in told["todo"]
+
+
+def test_retention_goes_on_while_the_past_is_read(site: Site, broker: Broker, name: str) -> None:
+    """What features are measured from again is what is left of it."""
+    broker.send_rows(name, draw(8, first=0, seed=0))
+    score(site)
+    with opened(site) as store:
+        followed = followed_of(site, store, broker, name)
+        there = followed.topic.there()
+        followed.topic.there = lambda: there  # type: ignore[method-assign]
+        followed.topic._there = lambda _: {0: (1, 4), 1: (3, 4)}  # type: ignore[method-assign]
+
+        assert sum(len(frame) for frame in followed.passed()) == 4
 
 
 def followed_of(site: Site, store: Any, broker: Broker, name: str) -> FollowedTopic:
@@ -273,6 +345,17 @@ def test_a_topic_is_read_as_a_table(site: Site, broker: Broker, name: str) -> No
     assert source.estimate() == 2
 
 
+def test_fields_that_producers_added_are_columns(broker: Broker, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The newest messages are looked at, too; a field of theirs would not be learnt, and nobody would hear of it."""
+    monkeypatch.setattr(reading, "LOOKED_AT", 2)
+    broker.send(name, *['{"id": 1}'] * 6, '{"id": 7, "channel": "web"}', '{"id": 8}')
+    broker.send(name, '{"id": 9, "few": 1}', partition=1)
+
+    columns = TopicReader(Topic(name, servers=broker.servers, client={})).columns()
+
+    assert columns == ["id", "few", "channel"]
+
+
 def test_only_the_part_that_was_asked_for_is_read(broker: Broker, name: str) -> None:
     """Between two offsets, the second excluded."""
     broker.send(name, *(json.dumps({"id": number}) for number in range(10)))
@@ -305,10 +388,29 @@ def test_what_is_not_there_is_named(broker: Broker, monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr(reading, "PATIENCE", 1.5)
     with pytest.raises(SourceError, match="No broker of topic any at 127.0.0.1:1 answers"):
         Topic("any", servers="127.0.0.1:1", client={}).there()
-    with pytest.raises(SettingError, match=r"`source.topic.client` cannot be used: .*no.such"):
+    with pytest.raises(SettingError, match=r"`source.topic.client` .*cannot be used: No such .*no.such"):
         Topic("any", servers=broker.servers, client={"no.such": "1"}).there()
     with pytest.raises(SettingError, match=r"may not set 'group.id'"):
         Topic("any", servers=broker.servers, client={"group.id": "mine"})
+
+
+@pytest.mark.parametrize(
+    ("client", "reason"),
+    [
+        ({"security.protocol": "SSL"}, r"ssl:.*"),
+        ({"bootstrap.servers": "127.0.0.1:1"}, r"Connection refused\. Check"),
+    ],
+)
+def test_why_no_broker_answers_is_said(
+    broker: Broker, monkeypatch: pytest.MonkeyPatch, client: dict[str, str], reason: str
+) -> None:
+    """Not only that the connection failed: with wrong settings of TLS the network is not at fault."""
+    monkeypatch.setattr(reading, "PATIENCE", 3.0)
+    given = dict(client)
+    servers = given.pop("bootstrap.servers", broker.servers)
+
+    with pytest.raises(SourceError, match=rf"answers: .*{reason}"):
+        Topic("any", servers=servers, client=given).there()
 
 
 def test_messages_that_are_gone_are_an_error(broker: Broker, name: str) -> None:
@@ -319,6 +421,18 @@ def test_messages_that_are_gone_are_an_error(broker: Broker, name: str) -> None:
 
     with pytest.raises(SourceError, match="Messages 0 to 2 of partition 0 .* are gone"):
         list(topic.messages({0: (0, 3)}))
+
+
+def test_retention_goes_on_while_a_topic_is_read(broker: Broker, name: str) -> None:
+    """A training takes minutes, and reads the topic twice: what is removed meanwhile is left out of it."""
+    broker.send(name, *(json.dumps({"id": number}) for number in range(10)))
+    topic = Topic(name, servers=broker.servers, client={})
+    reader = TopicReader(topic)
+    topic._there = lambda _: {0: (4, 10)}  # type: ignore[method-assign]
+
+    assert reader.columns() == ["id"]
+    (table,) = reader.tables(["id"], size=100)
+    assert table.column("id").to_pylist() == [str(number) for number in range(4, 10)]
 
 
 # Settings -------------------------------------------------------------------------------------------------------------

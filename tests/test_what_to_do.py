@@ -79,7 +79,7 @@ def test_a_missing_secret_is_an_error_where_it_is_used(unset: Path) -> None:
     with pytest.raises(SettingError, match="NO_SUCH_MASK is not set"):
         masks_of(config).show("card", "4929")
     assert config.alerts.slack is not None
-    with pytest.raises(SettingError, match="A secret of the alerts is needed here"):
+    with pytest.raises(SettingError, match="A secret is needed here"):
         config.alerts.slack.url.get_secret_value()
     places = {check.place for check in examine(config) if check.state == "problem"}
     assert places == {"alerts.mask_secret", "alerts.webhook.secrets", "alerts.slack.url", "alerts.answers.secret"}

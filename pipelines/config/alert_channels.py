@@ -40,7 +40,7 @@ class MissingSecret(SecretStr):
 
         Raises ``SettingError``.
         """
-        raise SettingError(f"A secret of the alerts is needed here: {self.reason}")
+        raise SettingError(f"A secret is needed here: {self.reason}")
 
 
 def _unless_missing(value: Any, handler: ValidatorFunctionWrapHandler, info: ValidationInfo) -> Any:

@@ -65,6 +65,11 @@ class FollowedTopic:
     def propose(self, now: datetime) -> Proposal | None:
         """Propose the messages after the last offsets, as many as a batch holds."""
         there, known = self.topic.there(), self._position()
+        if not self._is_same(there):
+            raise SourceError(
+                f"The {self.topic.describe()} was deleted and made anew since it was scored last: its offsets are "
+                f"those of other messages. Give `name` another value to begin anew."
+            )
         if known is None and self.starts_new:
             known = {partition: end for partition, (_, end) in there.items()}
             self._move(known, now)
@@ -97,9 +102,24 @@ class FollowedTopic:
             found[partition] = (max(first, oldest), end)
         return found
 
+    def _is_same(self, there: Offsets) -> bool:
+        """Whether the last message that was scored is where it was, with its time; one partition speaks for all.
+
+        A topic that was deleted and made anew counts from 0 again. Where nothing follows that message in any
+        partition, or the topic keeps it no longer, nobody can tell yet.
+        """
+        for partition, (offset, stamp) in self._stamps().items():
+            oldest, end = there.get(partition, (0, 0))
+            if oldest <= offset < end - 1:
+                found = self.topic.messages({partition: (offset, offset + 1)})
+                return all(message.timestamp()[1] == stamp for message in found)
+        return True
+
     def is_intact(self, window: Mapping[str, Any]) -> bool:
         """Whether the offsets are still where the window begins, and the topic still has it."""
         there, known = self.topic.there(), self._position() or {}
+        if not self._is_same(there):
+            return False
         for partition, (first, end) in from_json(window["offsets"]).items():
             oldest, newest = there.get(partition, (end + 1, end))
             if oldest > first or newest < end or known.get(partition, first) > first:
@@ -118,12 +138,14 @@ class FollowedTopic:
         rows: list[dict[str, str | None]] = []
         rejected: list[str] = []
         start, expected = 0, (-1, -1)
-        for message in self.topic.messages(offsets):
+        for message in self.topic.messages(offsets, may_be_gone=facts is None):
+            place = (int(message.partition() or 0), int(message.offset() or 0))
+            if facts is not None:
+                facts.state[str(place[0])] = [place[1], message.timestamp()[1]]
             event, reason = event_of(message)
             if event is None:
                 rejected.append(reason)
                 continue
-            place = (int(message.partition() or 0), int(message.offset() or 0))
             if facts is not None and place != expected:
                 facts.spans.append((f"{self.topic.name}[{place[0]}]", start + len(rows), place[1]))
             expected = (place[0], place[1] + 1)
@@ -152,7 +174,8 @@ class FollowedTopic:
         """Move the offsets."""
         del batch
         cursor = session.get(Cursor, self.name)
-        known = self._read(None if cursor is None else cursor.position) or {}
+        before = None if cursor is None else cursor.position
+        known = self._read(before) or {}
         offsets = from_json(window["offsets"])
         if any(known.get(partition, first) > first for partition, (first, _) in offsets.items()):
             raise SourceError(f"The offsets of {self.name} were moved by another run; nothing of this one was kept.")
@@ -160,7 +183,8 @@ class FollowedTopic:
             cursor = Cursor(source=self.name, rows=0)
             session.add(cursor)
         moved = known | {partition: end for partition, (_, end) in offsets.items()}
-        cursor.position, cursor.moved_at = self._as_position(moved), now
+        stamps = (before or {}).get("stamps", {}) | facts.state
+        cursor.position, cursor.moved_at = self._as_position(moved, stamps), now
         cursor.rows += facts.rows
 
     def passed(self, window: Mapping[str, Any] | None = None) -> Iterator[pd.DataFrame]:
@@ -223,11 +247,19 @@ class FollowedTopic:
         """Leave messages behind that are not to be scored, or are gone."""
         with self.store.write() as session:
             cursor = session.get(Cursor, self.name) or Cursor(source=self.name, rows=0)
-            cursor.position, cursor.moved_at = self._as_position(offsets), now
+            stamps = (cursor.position or {}).get("stamps", {})
+            cursor.position, cursor.moved_at = self._as_position(offsets, stamps), now
             session.add(cursor)
 
-    def _as_position(self, offsets: Mapping[int, int]) -> dict[str, Any]:
-        return {"topic": self.topic.name, "offsets": {str(partition): end for partition, end in offsets.items()}}
+    def _stamps(self) -> Offsets:
+        """By partition, the offset of the last message that was scored, and its time in milliseconds."""
+        with self.store.read() as session:
+            found = session.get(Cursor, self.name)
+            return from_json(((found and found.position) or {}).get("stamps", {}))
+
+    def _as_position(self, offsets: Mapping[int, int], stamps: Mapping[str, Sequence[int]]) -> dict[str, Any]:
+        ends = {str(partition): end for partition, end in offsets.items()}
+        return {"topic": self.topic.name, "offsets": ends, "stamps": dict(stamps)}
 
     def _read(self, position: Mapping[str, Any] | None) -> dict[int, int] | None:
         if position is None:

@@ -239,7 +239,7 @@ class Scoring:
         trial = ShadowTrial.of(config, self.context.cache, now=now) if mode == "score" else None
         rules = self._rules()
         in_place = config.kind == "table" and mode != "replay"  # a replay numbers the rows it chose
-        spans = rows.facts.spans if in_place and "files" in batch.window else None
+        spans = rows.facts.spans if in_place and batch.window.keys() & {"files", "offsets"} else None
         # Rows that have no scores are in no replay that goes by keys: they stay where they are.
         adds = mode == "replay" and around is None and self.scorer.schema.key is not None
         with QuarantineSink(

@@ -175,6 +175,17 @@ def _files(notices: Sequence[str], config: Config) -> Trouble:
     shown = [
         without_values(notice, config) if config.alerts.mask else notice for notice in notices
     ]  # they may name values
+    if config.source.topic is not None:
+        return Trouble(
+            cause=FILES,
+            label="messages that were lost",
+            severity="high",
+            text=f"{config.name} has lost messages before it could score them: {shown[0]}",
+            todo="See in `detector jobs list` when it scored last. Have the topic keep messages for longer than it may "
+            "stand still (retention.ms). What is lost can be scored from a file: `detector score --input`.",
+            lines=shown,
+            figures={"partitions": len(notices)},
+        )
     return Trouble(
         cause=FILES,
         label="files that cannot be used",

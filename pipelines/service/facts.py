@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import threading
 import time
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
@@ -28,6 +29,8 @@ log = logging.getLogger("detector.service")
 
 LAG_SECONDS = 15.0
 """The source is not asked more often than this, however often the metrics are."""
+LAG_PATIENCE = 2.0
+"""A source that takes longer keeps no other figure from those who ask."""
 
 
 class Facts:
@@ -59,6 +62,8 @@ class Facts:
         """Why the main loop cannot write to the state at present; empty if it can."""
         self._lag = Lag()
         self._lag_at = float("-inf")
+        self._lag_fault = ""
+        self._asking: threading.Thread | None = None
 
     def health(self) -> tuple[bool, dict[str, Any]]:
         """Whether the process does its work: the last cycle of the main loop ended not long ago."""
@@ -96,9 +101,13 @@ class Facts:
         if not ready:
             return
         try:
-            lag = self.lag()
-            yield "lag_waiting", "Files or rows of the source that were not scored yet.", float(lag.waiting)
-            yield "lag_seconds", "Age of the oldest file that waits, or how far the newest row is ahead.", lag.seconds
+            if (lag := self._lag_by_now()) is not None:
+                yield "lag_waiting", "Files or rows of the source that were not scored yet.", float(lag.waiting)
+                yield (
+                    "lag_seconds",
+                    "Age of the oldest file that waits, or how far the newest row is ahead.",
+                    lag.seconds,
+                )
             yield "model_age_seconds", "Since the detector that serves was trained.", self.model_age()
             yield "alerts_today", "Rows flagged, of those that happened today (UTC).", float(self._flagged_today())
             yield (
@@ -124,6 +133,23 @@ class Facts:
             intake = open_followed(self.config, self.store, self._scorer().schema)
             self._lag, self._lag_at = intake.lag(datetime.now(UTC)), time.monotonic()
         return self._lag
+
+    def _lag_by_now(self) -> Lag | None:
+        """The lag, if the source says it soon; why it does not is logged once."""
+        if self._asking is None or not self._asking.is_alive():
+            self._asking = threading.Thread(target=self._ask_for_lag, name="lag", daemon=True)
+            self._asking.start()
+        self._asking.join(LAG_PATIENCE)
+        return None if self._asking.is_alive() or self._lag_fault else self._lag
+
+    def _ask_for_lag(self) -> None:
+        try:
+            self.lag()
+            self._lag_fault = ""
+        except DetectorError as error:
+            if not self._lag_fault:
+                log.warning("how far the scores are behind is not known: %s", error)
+            self._lag_fault = str(error)
 
     def model_age(self) -> float:
         """Seconds since the detector was trained, or since its file was written if it does not say."""

@@ -150,4 +150,4 @@ class Schedule:
             due: Any = getattr(event, "scheduled_run_time", None)
             self._on_unrun(event.job_id, "missed", f"it was due at {due}, longer ago than its grace allows")
         else:
-            self._on_unrun(event.job_id, "skipped", "it was due while its last run still went on")
+            self._on_unrun(event.job_id, "overlapped", "it was due while its last run still went on")

@@ -176,21 +176,34 @@ def _jobs(config: Config, store: Store, session: Session, place: str) -> Iterato
     due = next_times(store)
     paused = set(session.scalars(sa.select(JobState.job).where(JobState.paused)))
     for name, section in sections_of(config.service).items():
-        last = session.scalars(sa.select(Run).where(Run.job == name).order_by(Run.id.desc()).limit(1)).first()
+        running, last = _last_runs(session, name)
         when = f"next {due[name].astimezone():%Y-%m-%d %H:%M %Z}" if name in due and name not in paused else ""
+        when = f"runs since {running.started_at.astimezone():%Y-%m-%d %H:%M}" if running is not None else when
         if not section.enabled or name in paused:
             todo = f"detector jobs resume{place} {name}" if name in paused else ""
             yield StatusLine(name, "off", "is paused" if name in paused else "is switched off", todo)
+        elif last is None and running is not None:
+            yield StatusLine(name, "ok", when)
         elif last is None:
             yield StatusLine(name, "waits", ", ".join(part for part in ("has not run yet", when) if part))
         elif last.outcome in ("failed", "lost", "missed"):
             told = (last.error or last.note or last.outcome).strip().splitlines()[-1]
             said = f"{last.outcome} {last.started_at.astimezone():%Y-%m-%d %H:%M}: {told}"
+            said += f" (it {when})" if running is not None else ""
             yield StatusLine(name, "failed", said, f"detector jobs run{place} {name}")
         else:
             told = last.note or last.outcome
             said = f"{last.started_at.astimezone():%Y-%m-%d %H:%M} {told}"
             yield StatusLine(name, "ok", "; ".join(part for part in (said, when) if part))
+
+
+def _last_runs(session: Session, job: str) -> tuple[Run | None, Run | None]:
+    """The run of a job that goes on, and the last one that ended, which says how things stand."""
+    of_job = sa.select(Run).where(Run.job == job, Run.outcome != "overlapped").order_by(Run.id.desc()).limit(1)
+    newest = session.scalars(of_job).first()
+    if newest is None or newest.outcome != "running":
+        return None, newest
+    return newest, session.scalars(of_job.where(Run.outcome != "running")).first()
 
 
 def _files(config: Config, session: Session) -> Iterator[StatusLine]:
@@ -214,11 +227,16 @@ def _alerts(config: Config, session: Session, place: str) -> Iterator[StatusLine
     names = [target.name for target in targets_of(config)]
     off = session.scalars(sa.select(TargetState).where(TargetState.name.in_(names), TargetState.state != "up"))
     for target in off:
-        todo = f"detector alerts retry{place} --target {target.name}" if target.state == "disabled" else ""
-        yield StatusLine(f"target {target.name}", "failed", f"is {target.state}: {target.error}", todo)
+        said = f"is {target.state} since {target.since.astimezone():%Y-%m-%d %H:%M}"
+        said += f", is tried again at {target.retry_at.astimezone():%Y-%m-%d %H:%M %Z}" if target.retry_at else ""
+        todo = "retry" if target.state == "disabled" else "test"
+        todo = f"detector alerts {todo}{place} --target {target.name}"
+        yield StatusLine(f"target {target.name}", "failed", f"{said}: {target.error}", todo)
+    waiting = found.get("waiting", 0) + found.get("held", 0)
     if dead := found.get("dead", 0):
-        yield StatusLine("alerts", "failed", f"{dead:,} could not be delivered", f"detector alerts retry{place}")
-    elif waiting := found.get("waiting", 0) + found.get("held", 0):
+        said = f"{dead:,} given up" + (f", {waiting:,} not delivered yet" if waiting else "")
+        yield StatusLine("alerts", "failed", said, f"detector alerts retry{place}")
+    elif waiting:
         yield StatusLine("alerts", "waits", f"{waiting:,} not delivered yet")
     elif found:
         yield StatusLine("alerts", "ok", f"{found.get('sent', 0):,} delivered")

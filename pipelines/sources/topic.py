@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -14,7 +15,7 @@ from detector.errors import MissingExtraError, SettingError, SourceError
 from pipelines.config.topics import TopicSection
 
 if TYPE_CHECKING:
-    from confluent_kafka import Consumer, Message
+    from confluent_kafka import Consumer, KafkaError, Message
 
 Offsets = dict[int, tuple[int, int]]
 """By partition, the first offset and the one after the last."""
@@ -23,7 +24,7 @@ PATIENCE = 30.0
 """Seconds without a message after which a broker is said not to answer."""
 AT_ONCE = 1_000
 LOOKED_AT = 1_000
-"""Messages of each partition that are read to learn the names of columns."""
+"""Messages at each end of a partition that are read to learn the names of columns."""
 
 _OURS = ("bootstrap.servers", "group.id", "enable.auto.commit", "auto.offset.reset", "enable.partition.eof")
 
@@ -53,12 +54,15 @@ class Topic:
         self.name = name
         self.servers = servers
         self._kafka = confluent_kafka
+        self._trouble = ""
+        """What the connection in hand suffered last."""
         self._settings = dict(client) | {
             "bootstrap.servers": servers,
             "group.id": "detector",  # the library wants one; nothing is committed to it
             "enable.auto.commit": "false",
             "auto.offset.reset": "error",
             "enable.partition.eof": "true",
+            "error_cb": self._note,
         }
 
     def describe(self) -> str:
@@ -73,17 +77,20 @@ class Topic:
         with self._consumer() as consumer:
             return self._there(consumer)
 
-    def messages(self, offsets: Mapping[int, tuple[int, int]]) -> Iterator[Message]:
+    def messages(self, offsets: Mapping[int, tuple[int, int]], *, may_be_gone: bool = False) -> Iterator[Message]:
         """The messages between offsets, partition by partition, in order.
 
-        Raises ``SourceError`` if some were removed by the topic's retention, or no broker answers for a while.
+        - ``may_be_gone``: whether those that the topic's retention removed are left out; else they are an error.
+
+        Raises ``SourceError`` if some were removed, or no broker answers for a while.
         """
         with self._consumer() as consumer:
             there = self._there(consumer)
-            for partition, (first, end) in sorted(offsets.items()):
+            for partition, (wanted, end) in sorted(offsets.items()):
+                oldest = there.get(partition, (end, end))[0]
+                first = max(wanted, oldest) if may_be_gone else wanted
                 if first >= end:
                     continue
-                oldest = there.get(partition, (end, end))[0]
                 if oldest > first:
                     raise SourceError(
                         f"Messages {first:,} to {min(oldest, end) - 1:,} of partition {partition} of {self.describe()} "
@@ -97,7 +104,10 @@ class Topic:
         while True:
             found = consumer.consume(min(AT_ONCE, end - wanted), timeout=1.0)  # it waits until there are so many
             if not found and time.monotonic() - heard > PATIENCE:
-                raise SourceError(f"No broker of {self.describe()} has answered for {PATIENCE:.0f} s. Is it running?")
+                why = f": {self._trouble}" if self._trouble else ""
+                raise SourceError(
+                    f"No broker of {self.describe()} has answered for {PATIENCE:.0f} s{why}. Is it running?"
+                )
             for message in found:
                 heard, offset = time.monotonic(), int(message.offset() or 0)
                 if (error := message.error()) is not None:
@@ -126,17 +136,27 @@ class Topic:
                 for partition in sorted(topic.partitions)
             }
         except self._kafka.KafkaException as error:
+            consumer.poll(0)  # has what went wrong with the connection noted
             raise SourceError(
-                f"No broker of {self.describe()} answers: {error.args[0].str()}. Check `source.topic` and the network."
+                f"No broker of {self.describe()} answers: {self._trouble or error.args[0].str()}. "
+                f"Check `source.topic` and the network."
             ) from error
+
+    def _note(self, error: KafkaError) -> None:
+        """Keep why a connection failed; that all of them did says less."""
+        if error.code() != self._kafka.KafkaError._ALL_BROKERS_DOWN:
+            self._trouble = re.sub(r" \(after .*", "", error.str(), flags=re.DOTALL)
 
     @contextmanager
     def _consumer(self) -> Iterator[Consumer]:
+        self._trouble = ""
         try:
             consumer = self._kafka.Consumer(self._settings, logger=_Quiet())
         except (self._kafka.KafkaException, TypeError) as error:
+            what = error.args[0].str() if isinstance(error, self._kafka.KafkaException) else error
             raise SettingError(
-                f"`source.topic.client` cannot be used: {error}. Its names are those of librdkafka's CONFIGURATION.md."
+                f"`source.topic.client` or its `secrets` cannot be used: {what}. "
+                f"The names are those of librdkafka's CONFIGURATION.md."
             ) from error
         try:
             yield consumer
@@ -157,7 +177,7 @@ class TopicReader:
 
     A field that a message does not have is missing there. Lists and objects in a field are their JSON.
 
-    - ``offsets``: what to read; by default all that is there now.
+    - ``offsets``: what to read; by default all that is there now, but for what the topic removes meanwhile.
 
     Raises what ``Topic`` does.
     """
@@ -166,6 +186,7 @@ class TopicReader:
         self.topic = topic
         self.rejected: list[str] = []
         self._offsets = topic.there() if offsets is None else offsets
+        self._may_be_gone = offsets is None
         self._columns: list[str] | None = None
 
     def describe(self) -> str:
@@ -173,12 +194,14 @@ class TopicReader:
         return self.topic.describe()
 
     def columns(self) -> list[str]:
-        """The names of fields in the first thousand messages of each partition."""
+        """The names of fields in the first and the last thousand messages of each partition: producers add some."""
         if self._columns is None:
-            few = {each: (first, min(end, first + LOOKED_AT)) for each, (first, end) in self._offsets.items()}
+            oldest = {each: (first, min(end, first + LOOKED_AT)) for each, (first, end) in self._offsets.items()}
+            newest = {each: (max(oldest[each][1], end - LOOKED_AT), end) for each, (_, end) in self._offsets.items()}
             names: dict[str, None] = {}
-            for message in self.topic.messages(few):
-                names |= dict.fromkeys(event_of(message)[0] or ())
+            for few in (oldest, newest):
+                for message in self.topic.messages(few, may_be_gone=self._may_be_gone):
+                    names |= dict.fromkeys(event_of(message)[0] or ())
             self._columns = list(names)
             if not names and self.estimate():
                 raise SourceError(f'No message of {self.describe()} is a JSON object, such as {{"amount": 12.5}}.')
@@ -198,7 +221,7 @@ class TopicReader:
         """The rows of all partitions, one after the other."""
         schema = pa.schema([(name, pa.string()) for name in columns])
         held: list[dict[str, str | None]] = []
-        for message in self.topic.messages(self._offsets):
+        for message in self.topic.messages(self._offsets, may_be_gone=self._may_be_gone):
             event, reason = event_of(message)
             if event is None:
                 self.rejected.append(reason)
@@ -214,7 +237,8 @@ class TopicReader:
 def event_of(message: Message) -> tuple[dict[str, Any] | None, str]:
     """A message's JSON object; without one, why there is none, with its place.
 
-    What deletes a key of a compacted topic has no content, and is no event either.
+    What deletes a key of a compacted topic has no content, and is no event either. Half a pair of surrogates, which
+    JSON can escape and no text can hold, becomes a question mark: the event is scored all the same.
     """
     place = f"partition {message.partition()}, offset {message.offset()}"
     content = message.value()
@@ -222,6 +246,8 @@ def event_of(message: Message) -> tuple[dict[str, Any] | None, str]:
         return None, f"{place}: no content"
     try:
         event = json.loads(content, parse_float=str, parse_int=str)
+        if b"\\ud" in content.lower():
+            event = json.loads(json.dumps(event, ensure_ascii=False).encode(errors="replace"))
     except (ValueError, RecursionError) as error:
         return None, f"{place}: not JSON: {str(error)[:200]}"
     if not isinstance(event, dict):

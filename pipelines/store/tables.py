@@ -183,7 +183,7 @@ class Run(Base):
     started_at: Mapped[datetime]
     ended_at: Mapped[datetime | None]
     outcome: Mapped[str]
-    """running, done, skipped, failed, missed, stopped, or lost (the process died)."""
+    """running, done, skipped, failed, missed, overlapped (the last still ran), stopped, or lost (the process died)."""
     rows: Mapped[int] = mapped_column(sa.BigInteger, default=0)
     note: Mapped[str] = mapped_column(sa.Text, default="")
     error: Mapped[str] = mapped_column(sa.Text, default="")

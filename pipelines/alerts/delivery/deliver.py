@@ -18,7 +18,8 @@ from datetime import datetime, timedelta
 from detector.errors import DetectorError, SettingError, StoreError
 from pipelines.alerts.channels.targets import Channel, Target, secrets_of, targets_of, without_secrets
 from pipelines.alerts.delivery import queue
-from pipelines.alerts.delivery.digests import end_days, end_quiet
+from pipelines.alerts.delivery.digests import end_days, end_outage, end_quiet
+from pipelines.alerts.delivery.outages import report_outages
 from pipelines.alerts.delivery.queue import Claimed, Result
 from pipelines.alerts.message.message import message_of
 from pipelines.alerts.network.errors import DeliveryError
@@ -82,6 +83,7 @@ def deliver(context: Context, *, most_seconds: float = MOST_SECONDS) -> JobOutco
     with context.store.write() as session:
         end_quiet(session, config=config, now=context.now)
         end_days(session, config=config, now=context.now)
+        report_outages(session, config=config, now=context.now)
         queue.bring_nearer(session, now=context.now, retry=config.alerts.retry)
         names = [target.name for target in targets_of(config)]
         dead = queue.give_up(session, names, now=context.now, hours=config.alerts.retry.give_up_hours)
@@ -228,18 +230,22 @@ class Worker:
 
     def _record(self, results: list[Result], untouched: list[Claimed]) -> None:
         """Record it; tried again if the database is locked, for what is not recorded is sent once more."""
+        now = self.cycle.now()
         for attempt in range(STORE_TRIES):
             try:
                 with self.cycle.context.store.write() as session:
-                    queue.record(
+                    down_since = queue.record(
                         session,
                         self.target.name,
                         results,
                         untouched,
-                        now=self.cycle.now(),
+                        now=now,
                         retry=self.alerts.retry,
                         jitter=self.cycle.jitter,
                     )
+                    if down_since is not None and self.target.wakes_people:
+                        config = self.cycle.context.config
+                        end_outage(session, self.target.name, since=down_since, config=config, now=now)
             except StoreError:
                 if attempt == STORE_TRIES - 1:
                     raise

@@ -92,8 +92,11 @@ def record(
     now: datetime,
     retry: RetrySection,
     jitter: random.Random,
-) -> None:
-    """Record what became of deliveries; those that were not tried are due again at once."""
+) -> datetime | None:
+    """Record what became of deliveries; those that were not tried are due again at once.
+
+    Returns since when the target had been down, if it is up again.
+    """
     if sent := [result for result in results if result.error is None]:
         session.execute(
             sa.update(Delivery),
@@ -114,12 +117,16 @@ def record(
     if state is None:
         state = TargetState(name=target, state="up", failures=0, retry_at=None, since=now, error="")
         session.add(state)
+    down_since = None
     for result in results:
         if result.error is None:
+            down_since = state.since if state.state == "down" else down_since
             if state.state == "down" or state.failures:
                 state.state, state.failures, state.retry_at, state.since, state.error = "up", 0, None, now, ""
             continue
+        down_since = None
         _failed(session, state, result, result.error, now=now, retry=retry, jitter=jitter)
+    return down_since
 
 
 def _failed(

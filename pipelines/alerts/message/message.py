@@ -231,6 +231,8 @@ class Message:
         )
         if self.facts.get("why") == "quiet":
             return f"{words.counted(more, 'alert')} of {self.source} came in the quiet hours ({parts})."
+        if self.facts.get("why") == "outage":
+            return f"{words.counted(more, 'alert')} of {self.source} came while nothing could be sent here ({parts})."
         room, hours = self.facts.get("a_day"), self.facts.get("backlog_hours")
         were, day = "was" if more == 1 else "were", self.facts.get("day")
         when = f"on {day}" if hours is None else f"scored on {day}, more than {hours:g} hours late,"
