@@ -92,7 +92,7 @@ class MissingExtraError(DetectorError, ImportError):
 
 
 _EXTRAS = {
-    "train": ("keras", "matplotlib", "mlflow", "onnx", "scipy", "sklearn", "tensorflow", "tf2onnx"),
+    "train": ("keras", "matplotlib", "mlflow", "onnx", "scipy", "sklearn", "tensorflow", "tf2onnx", "threadpoolctl"),
     "service": ("alembic", "apprise", "apscheduler", "fastapi", "httpcore", "httpx", "prometheus_client", "uvicorn"),
     "spark": ("pyspark",),
     "stream": ("confluent_kafka",),
