@@ -187,6 +187,41 @@ def test_beyond_all_leaves_other_risks_and_passes_the_largest() -> None:
     assert risk.tolist() == [100.0, 3.0, 161.0]
 
 
+def test_rows_that_alone_change_a_column_calibrate_those_that_change_another() -> None:
+    """They come where a new row of their kind comes, and what was largest before stays the step."""
+    risk, times = np.arange(100.0), np.zeros(100, dtype=np.int64)
+    times[[3, 70]] = 1
+    calibrator = Calibrator.learn(risk).with_lifted(risk, times)
+
+    again = Calibrator.from_state(calibrator.state())
+
+    new = again.beyond_all(np.array([0.0, 80.0]), np.array([1, 1]))
+    assert new.tolist() == [100.0, 130.5]
+    assert again.p_value(new[:1]).tolist() == [3 / 101]
+    assert Calibrator.learn(risk).with_lifted(risk, 0 * times).lifts is None
+
+
+def test_many_columns_that_hardly_ever_change_break_no_promise() -> None:
+    """Each changes in one row of 2,000: of 30 such columns, some are constant in training and change soon after."""
+    rng = np.random.default_rng(0)
+    names = [f"rare{n}" for n in range(30)]
+
+    def rows(n: int) -> pd.DataFrame:
+        flips = pd.DataFrame((rng.random((n, 30)) < 1 / 2_000).astype(float), columns=names)
+        return flips.assign(a=rng.normal(size=n), b=rng.normal(size=n))
+
+    detector = TabularDetector(members=("forest", "neighbours"), trees=10).fit(rows(1_000))
+    new = rows(4_000)
+
+    moved = detector.scorer_.columns.constants.moved(new)
+    p_value = detector.scorer_.measure(new)["p_value"].to_numpy()
+
+    assert moved is not None
+    assert moved.any(axis=1).mean() > 0.005
+    assert (p_value <= 0.002).mean() < 0.004
+    assert (p_value[moved.any(axis=1)] <= 0.02).all()
+
+
 @pytest.mark.parametrize(
     ("usual", "other"),
     [([1.0] * 5000, 7.0), ([np.nan] * 5000, 7.0), (["DE"] * 5000, "FR"), ([None] * 5000, "FR")],

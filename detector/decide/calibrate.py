@@ -79,6 +79,8 @@ class Calibrator:
         self.trimmed = trimmed
         self.stands_out = stands_out
         self.apart: Flags = np.zeros(len(values), dtype=bool)
+        self.lifts: tuple[float, float] | None = None
+        """The median and the largest step before some of the rows were lifted themselves."""
         self.pareto = ParetoTail.fit(self.risk, least=resolution)
         self.beyond = BeyondLargest.fit(self.risk, least=resolution)
         self.tail = self._known_tail(tail)
@@ -170,8 +172,9 @@ class Calibrator:
     def beyond_all(self, risk: Floats, times: NDArray[np.int64], *, least: float = 0.0) -> Floats:
         """The risks of rows that show so many things which no calibration row showed; where ``times`` is 0, as before.
 
-        Such a thing alone has a p-value of 1 / (n + 1). So each lifts a risk, at least the median, as far as it is from
-        the median to just beyond the largest, and by ``least``. What else is odd about a row adds to it.
+        Such a thing alone has a p-value of 1 / (n + 1), or more, see ``with_lifted``. So each lifts a risk, at least
+        the median, as far as it is from the median to just beyond the largest, and by ``least``. What else is odd about
+        a row adds to it.
 
         >>> Calibrator(np.array([0.0, 1.0, 3.0])).beyond_all(np.array([-2.0, 2.0, 2.0]), np.array([1, 1, 0])).tolist()
         [4.0, 5.0, 2.0]
@@ -179,15 +182,37 @@ class Calibrator:
         step = max(self.largest_step, least)
         return np.where(times > 0, np.maximum(risk, self.median) + times * step, risk)
 
+    def with_lifted(self, risk: Floats, times: NDArray[np.int64], *, least: float = 0.0) -> Self:
+        """Calibrated on the same rows, of which some showed ``times`` things that no other row did.
+
+        Left out, they would have been lifted, as a new row is that shows what none did. So they are, and with many
+        things that nearly never change, a new row that changes one is no rarer than it should be (Good, Biometrika
+        1953): its p-value is the share of the rows that were the only ones to change one.
+
+        - ``risk``, (n_rows,): as this was learnt from; ``least``: as ``beyond_all`` takes it.
+        """
+        if not times.any():
+            return self
+        found = type(self)(
+            self.beyond_all(risk, times, least=least)[~self.apart],
+            tail=self.tail,
+            max_rows=max(1, len(risk)),
+            resolution=self.resolution,
+            trimmed=self.trimmed,
+            stands_out=self.stands_out,
+        )
+        found.apart, found.lifts = self.apart, (self.median, max(self.largest_step, least))
+        return found
+
     @property
     def median(self) -> float:
-        """The median calibration risk."""
-        return float(np.median(self.risk))
+        """The median calibration risk, of rows that are not lifted."""
+        return self.lifts[0] if self.lifts is not None else float(np.median(self.risk))
 
     @property
     def largest_step(self) -> float:
-        """From the median to just beyond the largest risk."""
-        return float(self.risk[-1]) - self.median + STEP
+        """From the median to just beyond the largest risk of rows that are not lifted."""
+        return self.lifts[1] if self.lifts is not None else float(self.risk[-1]) - self.median + STEP
 
     def threshold(self, quantile: float) -> float:
         """Return the risk above which, and only above which, the p-value is at most 1 - quantile.
@@ -211,7 +236,11 @@ class Calibrator:
     def state(self) -> dict[str, NDArray[Any]]:
         """Everything ``from_state`` needs, as arrays fit for an ``.npz`` without pickle."""
         state = {"risk": self.risk, "tail": np.array(self.tail), "resolution": np.array(self.resolution)}
-        return state | {"trimmed": np.array(self.trimmed), "stands_out": np.array(self.stands_out)}
+        return (
+            state
+            | {"trimmed": np.array(self.trimmed), "stands_out": np.array(self.stands_out)}
+            | ({} if self.lifts is None else {"lifts": np.array(self.lifts)})
+        )
 
     @classmethod
     def from_state(cls, state: Mapping[str, NDArray[Any]]) -> Self:
@@ -221,7 +250,7 @@ class Calibrator:
         """
         try:
             risk, tail = state["risk"], str(state["tail"])
-            return cls(
+            found = cls(
                 risk,
                 tail=tail,
                 max_rows=max(1, np.size(risk)),
@@ -229,6 +258,9 @@ class Calibrator:
                 trimmed=int(state.get("trimmed", 0)),
                 stands_out=float(state.get("stands_out", float("inf"))),
             )
+            if "lifts" in state:
+                found.lifts = float(state["lifts"][0]), float(state["lifts"][1])
+            return found
         except (KeyError, ValueError) as error:
             raise BundleError(f"The saved calibration cannot be used: {error}. Train the detector again.") from error
 

@@ -14,6 +14,9 @@ from detector.arrays import Flags
 from detector.resolution import is_same
 from detector.schema import Schema
 
+FIRST = 1_000
+"""Rows by which most columns are seen to vary."""
+
 
 @dataclass(frozen=True)
 class Constant:
@@ -130,6 +133,27 @@ class Constants:
     def from_state(cls, values: Mapping[str, Any]) -> Self:
         """The inverse of ``state``; nothing is what bundles say that knew none."""
         return cls(tuple(Constant(**each) for each in values.get("columns", ())), float(values.get("lift", 0.0)))
+
+
+def alone(rows: pd.DataFrame, schema: Schema) -> NDArray[np.int64]:
+    """In how many columns each cleaned row is the only one that keeps them from being constant, shape (n_rows,).
+
+    >>> alone(pd.DataFrame({"limit": [5.0, 5.0, 7.0], "amount": [1.0, 2.0, 3.0]}), Schema(numeric=("limit", "amount")))
+    array([0, 0, 1])
+    """
+    times = np.zeros(len(rows), dtype=np.int64)
+    for name in schema.features if len(rows) > 2 else ():
+        column = rows[name]
+        if column.iloc[:FIRST].nunique(dropna=False) > 2:
+            continue
+        codes, _ = pd.factorize(column, use_na_sentinel=False)
+        counts = np.bincount(codes)
+        if len(counts) == 2 and counts.min() == 1:
+            place = int(np.flatnonzero(codes == counts.argmin())[0])
+            rest = Constant.of(name, schema.kind_of(name), column.drop(column.index[place]))
+            differs = rest is not None and rest.differs(*_plain(column.iloc[[place]], schema.kind_of(name)))[0]
+            times[place] += bool(differs)
+    return times
 
 
 def _plain(column: pd.Series, kind: str) -> tuple[NDArray[Any], Flags]:

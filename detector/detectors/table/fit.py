@@ -16,6 +16,7 @@ from detector.detectors.table.prepared import Prepared
 from detector.detectors.table.recipe import AUTOENCODER, FOREST, NEIGHBOURS, SEQUENCE, Recipe
 from detector.detectors.table.scorer import TabularScorer
 from detector.detectors.table.weighing import Weights, learn_weights
+from detector.encoding.constants import alone
 from detector.encoding.table import UNSEEN, Encoded
 from detector.members.novelty import SCORES
 from detector.members.rare_values import RARE_VALUES
@@ -77,10 +78,11 @@ def _assembled(prepared: Prepared, schema: Schema, recipe: Recipe, networks: Fit
     scores = np.column_stack([fitted.scores[name] for name in names])
     fusion = _fusion(scores, names, prepared, fitted, recipe)
     recipe.report("calibration")
+    risk = fusion.risk(fusion.standardise(scores))
     calibrator, recalled = calibrate(
         rows.iloc[at],
         prepared.encoded.take(at),
-        fusion.risk(fusion.standardise(scores)),
+        risk,
         rarity=fitted.bulk.rarity[at],
         schema=schema,
         tail=recipe.tail,
@@ -106,6 +108,8 @@ def _assembled(prepared: Prepared, schema: Schema, recipe: Recipe, networks: Fit
         learnt=recalled,
     )
     scorer = _with_lift(scorer, prepared.encoded.take(prepared.kept_back[:MOST_LIFTED_ROWS]))
+    lift = scorer.columns.constants.lift
+    scorer = replace(scorer, calibrator=calibrator.with_lifted(risk, alone(rows, schema)[at], least=lift))
     sample = rows.iloc[prepared.kept_back[:MOST_BASELINE_ROWS]]
     scorer = replace(scorer, usual={name: found.mean(axis=0) for name, found in scorer.attributions(sample).items()})
     if network is not None:
