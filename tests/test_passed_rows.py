@@ -35,7 +35,9 @@ def test_known_rows_come_with_those_of_their_moments(engine: FeatureEngine) -> N
     rows = PAYMENTS.iloc[:500].assign(is_fraud=0)
     fraud, beside = 30, 400
     rows.loc[rows.index[fraud], "is_fraud"] = 1
-    rows.loc[rows.index[beside], "time"] = rows["time"].iloc[fraud]
+    rows.loc[rows.index[beside], ["time", "card_id", "merchant_category"]] = rows.iloc[fraud][
+        ["time", "card_id", "merchant_category"]
+    ].to_list()
     read = []
 
     def frames() -> Iterator[pd.DataFrame]:
@@ -48,6 +50,27 @@ def test_known_rows_come_with_those_of_their_moments(engine: FeatureEngine) -> N
     assert found is not None
     assert found["transaction_id"].tolist() == rows["transaction_id"].iloc[[fraud, beside]].astype(str).tolist()
     assert len(read) == 2
+
+
+def test_known_rows_are_few_where_times_are_days(engine: FeatureEngine) -> None:
+    """All rows of a day are of one moment: only those of the same entity could be taken for the fraud."""
+    rows = PAYMENTS.iloc[:500].assign(is_fraud=0, time=PAYMENTS["time"].iloc[:500].dt.normalize())
+    rows.loc[rows.index[30], "is_fraud"] = 1
+    ways = {engine.features.grouped_by(each) for each in engine.features.all if each.needs_label}
+    same = [name for way in ways for name in way]
+
+    found = known_rows(engine, lambda: iter([rows]), None)
+
+    day = rows[rows["time"] == rows["time"].iloc[30]]
+    assert found is not None
+    assert 1 <= len(found) < len(day)
+    assert (found[same].astype(str) == rows[same].iloc[30].astype(str)).any(axis="columns").all()
+
+
+def test_what_no_feature_looks_back_to_is_not_known_any_more(engine: FeatureEngine) -> None:
+    rows = PAYMENTS.iloc[:100].assign(is_fraud=0)
+    rows.loc[rows.index[0], ["is_fraud", "time"]] = 1, rows["time"].min() - 2 * engine.reach
+    assert known_rows(engine, lambda: iter([rows]), None) is None
 
 
 def test_source_of_which_nothing_is_known_is_read_once(engine: FeatureEngine) -> None:

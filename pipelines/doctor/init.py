@@ -194,15 +194,7 @@ def name_of(file: Path) -> str:
     return re.sub(r"[^a-z0-9]+", "-", file.stem.lower()).strip("-") or "detector"
 
 
-def written(
-    found: Proposal,
-    path: str,
-    *,
-    name: str,
-    rows: int,
-    days: float,
-    how: Written = Written(),
-) -> str:
+def written(found: Proposal, path: str, *, name: str, rows: int, days: float, how: Written) -> str:
     """The configuration as text, each line with its reason; ``days`` is how long the whole file reaches."""
     return "\n".join(_lines(found, path, name, rows, days, how)) + "\n"
 

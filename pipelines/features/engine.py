@@ -268,6 +268,11 @@ class FeatureEngine:
         """How far back the features look."""
         return pd.Timedelta(microseconds=self.features.reach)
 
+    @property
+    def lateness(self) -> pd.Timedelta:
+        """How late a row may come and still find its place."""
+        return pd.Timedelta(microseconds=self.history.lateness)
+
     def typed(self, frame: pd.DataFrame) -> pd.DataFrame:
         """The columns that features need of the rows that can have features, whenever they come."""
         return self._usable(frame, self.features.faults, None)[0]

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
 from pipelines.features.engine import FeatureEngine
 
@@ -13,9 +14,10 @@ Frames = Iterable[pd.DataFrame]
 
 
 def known_rows(engine: FeatureEngine, frames: Callable[[], Frames], learnt: pd.DataFrame | None) -> pd.DataFrame | None:
-    """Rows of which something is known by now, and all others of the same moments; None if there are none.
+    """Rows of which something is known by now, and what a history cannot tell from them; None if there are none.
 
-    A history cannot tell rows of one moment apart, so all of them are reported to it together.
+    Those are rows of the same moment and entity, and all of them are reported to it together. Rows that no feature
+    looks back to any more are left out.
 
     - ``frames``: reads the source from its beginning; asked twice, the second time only where something is known.
     - ``learnt``: the rows of training, with what is known of them; they may lie in the source as well.
@@ -23,17 +25,24 @@ def known_rows(engine: FeatureEngine, frames: Callable[[], Frames], learnt: pd.D
     features = engine.features
     if features.turns is None:
         return None
-    time, known = features.time, features.turns[0]
+    time, turn = features.time, features.turns[0]
 
     def parts() -> Frames:
         yield from map(engine.typed, frames())
         if learnt is not None:
             yield learnt
 
-    moments = np.unique(np.concatenate([rows.loc[rows[known].notna(), time].unique() for rows in parts()] or [[]]))
-    if not len(moments):
+    said, latest = list[pd.DataFrame](), pd.Timestamp.min
+    for rows in parts():
+        said.append(rows[rows[turn].notna()])
+        latest = max(latest, rows[time].max()) if len(rows) else latest
+    known = pd.concat(said, ignore_index=True) if said else pd.DataFrame()
+    known = known if known.empty else known[known[time] > latest - engine.reach - engine.lateness]
+    if known.empty:
         return None
-    found = pd.concat([rows[rows[time].isin(moments)] for rows in parts()], ignore_index=True)
+    ways = {features.grouped_by(each) for each in features.all if each.needs_label}
+    alike = [rows[rows[time].isin(known[time]) & _shares(rows, known, ways)] for rows in parts()]
+    found = pd.concat(alike, ignore_index=True)
     return found[~engine.repeated(found)]
 
 
@@ -45,15 +54,17 @@ def rows_of_the_same_entities(
     - ``frames``: the rows of the source.
     - ``since``, ``until``: within these, both included.
     """
-    features = engine.features
-    ways = [{name: own[name].unique() for name in by} for by in features.groups]
-    found = []
-    for frame in frames:
-        rows = engine.typed(frame)
-        rows = rows[rows[features.time].between(since, until)]
-        shared = np.zeros(len(rows), dtype=bool)
-        for way in ways:
-            shared |= np.logical_and.reduce([rows[name].isin(values) for name, values in way.items()])
-        found.append(rows[shared])
-    every = pd.concat(found, ignore_index=True) if found else own.iloc[:0]
+    found = [own.iloc[:0]]
+    for rows in map(engine.typed, frames):
+        inside = rows[rows[engine.features.time].between(since, until)]
+        found.append(inside[_shares(inside, own, engine.features.groups)])
+    every = pd.concat(found, ignore_index=True)
     return every[~engine.repeated(every)]
+
+
+def _shares(rows: pd.DataFrame, own: pd.DataFrame, ways: Iterable[tuple[str, ...]]) -> NDArray[np.bool_]:
+    """Which rows have an entity of ``own``, by any way to group rows; of several columns, each for itself."""
+    shared = np.zeros(len(rows), dtype=bool)
+    for by in ways:
+        shared |= np.logical_and.reduce([rows[name].isin(own[name]).to_numpy() for name in by])
+    return shared

@@ -67,8 +67,7 @@ def from_source(
 def young(engine: FeatureEngine, rows: pd.DataFrame) -> pd.DataFrame:
     """The rows, as ``FeatureEngine.typed`` returns them, that features still look back to from the latest."""
     time = rows[engine.features.time]
-    lateness = pd.Timedelta(microseconds=engine.history.lateness)
-    return rows[time > time.max() - engine.reach - lateness]
+    return rows[time > time.max() - engine.reach - engine.lateness]
 
 
 def _in_parts(
