@@ -225,19 +225,11 @@ def measure(folder: Path, sizes: Sizes, libraries: Sequence[str], tell: Callable
     }
 
 
-def report(found: dict[str, Any], sizes: Sizes) -> str:
-    """Lay out the tables, and the JSON object as the last line."""
-    ours, default, peers = found["detectors"][PAIR], found["detectors"][DEFAULT], found["peers"]
-    pyod = peers.get("pyod pair")
-    lines = [f"From file to file: {sizes.score:,} rows, trained on {sizes.train:,}; memory at {sizes.memory:,} rows"]
-    lines += [pd.DataFrame(found["detectors"]).to_string(float_format="{:,.1f}".format), ""]
-    lines.append(f"Each member alone, in memory, {sizes.sample:,} rows")
-    lines += [f"  {name:<26}{rate:>12,.0f} rows/s" for name, rate in found["members"].items()]
-    lines += ["", f"Others, on {CORES} cores, their fastest batch size, from file to file, {sizes.sample:,} rows"]
-    lines += [f"  {name:<26}{rate:>12,.0f} rows/s" for name, rate in peers.items()]
-    if not pyod:
-        lines.append("  PyOD was not measured, so there is no ratio; the extra `bench` (or `make peers`) adds it")
-    figures = {
+def figures_of(found: dict[str, Any]) -> dict[str, Any]:
+    """What the last line says."""
+    ours, default = found["detectors"][PAIR], found["detectors"][DEFAULT]
+    pyod = found["peers"].get("pyod pair")
+    return {
         "rows_per_second": round(ours["rows_per_second"]),
         "ratio_to_pyod": round(ours["rows_per_second"] / pyod, 1) if pyod else None,
         "peak_memory_mb": round(ours["peak_memory_mb"]),
@@ -251,6 +243,19 @@ def report(found: dict[str, Any], sizes: Sizes) -> str:
         "row_ms_default": round(default["row_ms"], 1),
         "install_mb": round(found["install_mb"]),
     }
+
+
+def report(found: dict[str, Any], sizes: Sizes) -> str:
+    """Lay out the tables, and the JSON object as the last line."""
+    peers, figures = found["peers"], figures_of(found)
+    lines = [f"From file to file: {sizes.score:,} rows, trained on {sizes.train:,}; memory at {sizes.memory:,} rows"]
+    lines += [pd.DataFrame(found["detectors"]).to_string(float_format="{:,.1f}".format), ""]
+    lines.append(f"Each member alone, in memory, {sizes.sample:,} rows")
+    lines += [f"  {name:<26}{rate:>12,.0f} rows/s" for name, rate in found["members"].items()]
+    lines += ["", f"Others, on {CORES} cores, their fastest batch size, from file to file, {sizes.sample:,} rows"]
+    lines += [f"  {name:<26}{rate:>12,.0f} rows/s" for name, rate in peers.items()]
+    if figures["ratio_to_pyod"] is None:
+        lines.append("  PyOD was not measured, so there is no ratio; the extra `bench` (or `make peers`) adds it")
     return "\n".join([*lines, "", json.dumps(figures)])
 
 
@@ -264,6 +269,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument(
         "--against", default="pyod,sklearn", help="libraries to compare with, of pyod and sklearn (default: both)"
     )
+    parser.add_argument(
+        "--output", type=Path, help="also write the figures, and the rates of members and peers, as JSON"
+    )
     options = parser.parse_args(arguments)
     sizes = Sizes(options.rows, options.memory_rows or 5 * options.rows, options.train_rows, options.sample)
     if min(sizes.score, sizes.memory, sizes.sample) < 1 or sizes.train < 1000:
@@ -274,6 +282,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     with tempfile.TemporaryDirectory() as folder, Progress(console=Console(stderr=True)) as progress:
         task = progress.add_task("starting", total=9)
         found = measure(Path(folder), sizes, libraries, lambda what: progress.update(task, description=what, advance=1))
+    if options.output:
+        rates = {name: {key: round(rate) for key, rate in found[name].items()} for name in ("members", "peers")}
+        options.output.write_text(json.dumps(figures_of(found) | rates, indent=1) + "\n", encoding="utf-8")
     print(report(found, sizes))
 
 
