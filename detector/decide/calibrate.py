@@ -169,12 +169,12 @@ class Calibrator:
             p_value[beyond] *= self.beyond.survival(certain[beyond])
         return p_value
 
-    def beyond_all(self, risk: Floats, times: NDArray[np.int64], *, least: float = 0.0) -> Floats:
+    def beyond_all(self, risk: Floats, times: Floats, *, least: float = 0.0) -> Floats:
         """The risks of rows that show so many things which no calibration row showed; where ``times`` is 0, as before.
 
         Such a thing alone has a p-value of 1 / (n + 1), or more, see ``with_lifted``. So each lifts a risk, at least
         the median, as far as it is from the median to just beyond the largest, and by ``least``. What else is odd about
-        a row adds to it.
+        a row adds to it. Less than 1 lifts it by that part: something that few calibration rows showed.
 
         >>> Calibrator(np.array([0.0, 1.0, 3.0])).beyond_all(np.array([-2.0, 2.0, 2.0]), np.array([1, 1, 0])).tolist()
         [4.0, 5.0, 2.0]
@@ -182,7 +182,7 @@ class Calibrator:
         step = max(self.largest_step, least)
         return np.where(times > 0, np.maximum(risk, self.median) + times * step, risk)
 
-    def with_lifted(self, risk: Floats, times: NDArray[np.int64], *, least: float = 0.0) -> Self:
+    def with_lifted(self, risk: Floats, times: Floats, *, least: float = 0.0) -> Self:
         """Calibrated on the same rows, of which some showed ``times`` things that no other row did.
 
         Left out, they would have been lifted, as a new row is that shows what none did. So they are, and with many

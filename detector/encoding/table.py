@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from detector.arrays import Flags, Floats
 from detector.encoding.constants import Constants
+from detector.encoding.relations import Relations
 from detector.encoding.statistics import decimals_of, levels_of, location_and_scale, useless
 from detector.errors import DataError
 from detector.schema import Schema
@@ -63,12 +64,14 @@ class Encoded:
     - ``codes``, (n_rows, n_categorical): 0 missing, 1 unseen or rare, 2 and above the known levels.
     - ``window``: the row among the events before it, where a member reads these.
     - ``moved``, (n_rows, n_constants): which columns that never varied hold another value; None if none was constant.
+    - ``broken``, (n_rows, n_relations): which relations between columns do not hold; None if there are none.
     """
 
     numeric: Floats
     codes: NDArray[np.int64]
     window: Floats | None = None
     moved: Flags | None = None
+    broken: Flags | None = None
 
     def __len__(self) -> int:
         return len(self.numeric)
@@ -84,7 +87,8 @@ class Encoded:
         """The rows at these positions or under this mask."""
         window = None if self.window is None else self.window[rows]
         moved = None if self.moved is None else self.moved[rows]
-        return Encoded(self.numeric[rows], self.codes[rows], window, moved)
+        broken = None if self.broken is None else self.broken[rows]
+        return Encoded(self.numeric[rows], self.codes[rows], window, moved, broken)
 
 
 @dataclass(frozen=True)
@@ -117,6 +121,7 @@ class TableEncoder:
     - ``levels``: the known levels of each boolean and categorical column, most frequent first.
     - ``counts``: how often each code was seen, for each such column.
     - ``constants``: the columns that never varied; those without a gap are dropped, too.
+    - ``relations``: the exact relations between numeric columns.
     """
 
     schema: Schema
@@ -131,6 +136,7 @@ class TableEncoder:
     levels: tuple[tuple[str, ...], ...]
     counts: tuple[NDArray[np.int64], ...]
     constants: Constants = field(default_factory=Constants)
+    relations: Relations = field(default_factory=Relations)
     features: tuple[Feature, ...] = field(init=False)
 
     def __post_init__(self) -> None:
@@ -222,7 +228,8 @@ class TableEncoder:
             text = _as_text(rows[name], name in self.schema.boolean)
             positions = known.get_indexer(pd.Index(text.to_numpy(dtype=object), dtype=object))
             codes[:, i] = np.where(text.isna(), MISSING, np.where(positions < 0, UNSEEN, positions + RESERVED))
-        return Encoded(_numeric(rows, self.schema), codes, moved=self.constants.moved(rows))
+        numeric, moved = _numeric(rows, self.schema), self.constants.moved(rows)
+        return Encoded(numeric, codes, moved=moved, broken=self.relations.broken(numeric, self.schema.numeric))
 
     def encode_plain(self, rows: Sequence[Mapping[str, Any]]) -> Encoded:
         """Turn the cells of rows, as ``plain_row`` returns them, into the same arrays."""
@@ -232,8 +239,8 @@ class TableEncoder:
             times = [np.array([row[name] for row in rows], dtype="datetime64[us]") for name in schema.datetime]
             numeric = np.hstack([numeric, *(to_cycle(time, part) for time in times for part in CYCLES)])
         codes = [list(map(_code, self._texts(row), self._codes)) for row in rows]
-        moved = self.constants.moved_plain(rows)
-        return Encoded(np.ascontiguousarray(numeric), np.array(codes, dtype=np.int64), moved=moved)
+        moved, broken = self.constants.moved_plain(rows), self.relations.broken(numeric, schema.numeric)
+        return Encoded(np.ascontiguousarray(numeric), np.array(codes, dtype=np.int64), moved=moved, broken=broken)
 
     def _texts(self, row: Mapping[str, Any]) -> list[str | None]:
         """The cells of a plain row that have levels."""
@@ -308,6 +315,7 @@ class TableEncoder:
             "levels": [list(known) for known in self.levels],
             "counts": [seen.tolist() for seen in self.counts],
             "constants": self.constants.state(),
+            "relations": self.relations.state(),
         }
         names = ("centre", "scale", "least", "most", "missing_rate")
         return values, {name: getattr(self, name) for name in names}
@@ -323,6 +331,7 @@ class TableEncoder:
             levels=tuple(tuple(known) for known in values["levels"]),
             counts=tuple(np.array(seen, dtype=np.int64) for seen in values["counts"]),
             constants=Constants.from_state(values.get("constants", {})),
+            relations=Relations.from_state(values.get("relations", ())),
             **{name: arrays[name] for name in ("centre", "scale", "least", "most", "missing_rate")},
         )
 

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 
 MOST_REVIEW_ROWS = 20_000
 EXAMPLE_ROWS = 5
+MOST_SAID = 8
 WINDOWS_TO_LEARN = 8
 LEAST_WINDOWS = 20
 
@@ -120,9 +121,17 @@ class Table:
         """What nothing is learnt from, each with why: columns that do not vary, of which another value is news."""
         return [f"{name} ({reason})" for name, reason in detector.scorer_.columns.dropped.items()]
 
-    def noticed(self, detector: Any) -> list[str]:  # noqa: ARG002 - as the others
-        """What else there is to say of the training: nothing."""
-        return []
+    def noticed(self, detector: Any) -> list[str]:
+        """Exact relations between columns: a row that breaks one is news."""
+        found = detector.scorer_.columns.relations.found
+        if not found:
+            return []
+        said = [
+            each.formula + (f" ({100 * each.broken:.2g} % of the rows break it)" if each.broken else "")
+            for each in found[:MOST_SAID]
+        ]
+        more = f"; and {len(found) - MOST_SAID} more" if len(found) > MOST_SAID else ""
+        return [f"A row that breaks one of these lies beyond nearly all others: {'; '.join(said)}{more}."]
 
     def waiting(self, scorer: Any) -> str | None:  # noqa: ARG002 - as the others
         """How long the service waits before it scores a row: not at all."""

@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
 from detector.arrays import Flags, Floats
 from detector.decide.fuse import ORDER_HINGE, ORDER_WEIGHT, Fusion
@@ -108,8 +109,9 @@ def _assembled(prepared: Prepared, schema: Schema, recipe: Recipe, networks: Fit
         learnt=recalled,
     )
     scorer = _with_lift(scorer, prepared.encoded.take(prepared.kept_back[:MOST_LIFTED_ROWS]))
-    lift = scorer.columns.constants.lift
-    scorer = replace(scorer, calibrator=calibrator.with_lifted(risk, alone(rows, schema)[at], least=lift))
+    scorer, lifted = _with_weights(scorer, prepared.encoded.take(at))
+    lifted = lifted + alone(rows, schema)[at]
+    scorer = replace(scorer, calibrator=calibrator.with_lifted(risk, lifted, least=scorer.columns.constants.lift))
     sample = rows.iloc[prepared.kept_back[:MOST_BASELINE_ROWS]]
     scorer = replace(scorer, usual={name: found.mean(axis=0) for name, found in scorer.attributions(sample).items()})
     if network is not None:
@@ -129,6 +131,27 @@ def _with_lift(scorer: TabularScorer, rows: Encoded) -> TabularScorer:
     odd = Encoded(np.tile(rows.numeric, (n_codes, 1)), np.vstack(unseen))
     lift = float((scorer.fusion.risk(scorer.standardised(odd)) - np.tile(usual, n_codes)).max())
     return replace(scorer, columns=replace(scorer.columns, constants=replace(constants, lift=max(lift, 0.0))))
+
+
+def _with_weights(scorer: TabularScorer, rows: Encoded) -> tuple[TabularScorer, Floats]:
+    """The same scorer that knows how far breaking a relation lifts a risk, and how far each calibration row's is.
+
+    What ``n`` rows broke lifts to where as many are riskier, and what none broke beyond all. Left out, a calibration
+    row would find one row fewer that broke the same.
+    """
+    relations, calibrator = scorer.columns.relations, scorer.calibrator
+    if rows.broken is None:
+        return scorer, np.zeros(len(rows))
+    step = max(calibrator.largest_step, scorer.columns.constants.lift)
+    times = rows.broken.sum(axis=0)
+
+    def weights(times: NDArray[np.int64]) -> list[float]:
+        reached = np.quantile(calibrator.risk, 1 - times / len(rows)) - calibrator.median
+        return [float(weight) for weight in np.where(times > 0, reached / step, 1.0)]
+
+    left_out = relations.weighted(weights(np.maximum(times - 1, 0))).weight(rows.broken)
+    columns = replace(scorer.columns, relations=relations.weighted(weights(times)))
+    return replace(scorer, columns=columns), left_out
 
 
 def _score_names(recipe: Recipe, *, categories: bool) -> tuple[str, ...]:

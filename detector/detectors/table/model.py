@@ -145,13 +145,12 @@ class TableModel:
 
     def recalled(self, rows: pd.DataFrame) -> tuple[pd.DataFrame, NDArray[np.float64]]:
         """As ``measure``, and how surely each row was learnt from, from 0 to 1."""
-        measures, learnt = self._unsupervised(rows)
+        encoded = self.encoded(rows)
+        measures, learnt = self._unsupervised(rows, encoded)
         head, alone = self.serving_head, measures["risk"]
         if head is None:
             return measures.assign(**{UNSUPERVISED: alone}), learnt
-        risk = head.risk(rows, measures)
-        if (moved := self.columns.constants.moved(rows)) is not None:
-            risk = head.calibrator.beyond_all(risk, moved.sum(axis=1))
+        risk = head.calibrator.beyond_all(head.risk(rows, measures), self.steps_lifted(encoded))
         p_value = head.calibrator.p_value(risk)
         return measures.assign(risk=risk, p_value=p_value, **{UNSUPERVISED: alone}), learnt
 
@@ -166,11 +165,11 @@ class TableModel:
 
         A row that was learnt from has the risk it has for members that did not; the z-scores are those of all members.
         """
-        return self._unsupervised(rows)[0]
+        return self._unsupervised(rows, self.encoded(rows))[0]
 
-    def _unsupervised(self, rows: pd.DataFrame) -> tuple[pd.DataFrame, NDArray[np.float64]]:
+    def _unsupervised(self, rows: pd.DataFrame, encoded: Encoded) -> tuple[pd.DataFrame, NDArray[np.float64]]:
         """As ``unsupervised``, and how surely each row was learnt from."""
-        z, risk, learnt = self._measured(self.encoded(rows), keys_of(rows, self.schema))
+        z, risk, learnt = self._measured(encoded, keys_of(rows, self.schema))
         measures = {"risk": risk, "p_value": self.calibrator.p_value(risk)}
         return pd.DataFrame(measures | {name: z[:, i] for i, name in enumerate(self.members)}, index=rows.index), learnt
 
@@ -181,10 +180,22 @@ class TableModel:
         if self.learnt is not None:
             risk, learnt = self.learnt.recall(encoded, risk, keys)
         if encoded.moved is not None:
-            moved = encoded.moved.sum(axis=1)
-            risk = self.calibrator.beyond_all(risk, moved, least=self.columns.constants.lift)
-            learnt = np.where(moved > 0, 0.0, learnt)
-        return z, risk, learnt
+            learnt = np.where(encoded.moved.any(axis=1), 0.0, learnt)
+        steps = self._steps_lifted(encoded)
+        return z, self.calibrator.beyond_all(risk, steps, least=self.columns.constants.lift), learnt
+
+    def steps_lifted(self, encoded: Encoded) -> Floats:
+        """How many steps the risk that decides is lifted by what members hardly see; see ``Calibrator.beyond_all``.
+
+        Labels tell a head what a relation means that some training rows broke.
+        """
+        steps = self._steps_lifted(encoded)
+        return steps if self.serving_head is None else np.floor(steps)
+
+    def _steps_lifted(self, encoded: Encoded) -> Floats:
+        """The same of the unsupervised risk."""
+        steps = np.zeros(len(encoded)) if encoded.moved is None else encoded.moved.sum(axis=1).astype(np.float64)
+        return steps if encoded.broken is None else steps + self.columns.relations.weight(encoded.broken)
 
     def measure_plain(self, rows: Sequence[Mapping[str, Any]]) -> RowRisks:
         """Risk and p-value of the cells of rows, as ``plain_row`` returns them: the numbers of ``measure``, sooner.

@@ -19,6 +19,7 @@ from detector.detectors.table.surprise import surprise_of
 from detector.detectors.table.training_rows import marks_of
 from detector.encoders.table import FittedNetwork
 from detector.encoding.constants import Constants
+from detector.encoding.find_relations import find_relations
 from detector.encoding.onnx import to_onnx
 from detector.encoding.table import Encoded, TableEncoder
 from detector.errors import SchemaError, nearest
@@ -68,8 +69,8 @@ class Prepared:
         columns = TableEncoder.fit(rows.iloc[learnt], of_rows, baseline=baseline, max_levels=recipe.max_levels)
         # Of all rows: what varies in any is no constant.
         constants = Constants.fit(rows, of_rows, is_rising=is_rising, looks_back=_looks_back)
-        columns = replace(columns, constants=constants)
-        encoded, prepare = columns.encode(rows), to_onnx(columns)
+        columns, encoded = _with_relations(replace(columns, constants=constants), rows, recipe)
+        prepare = to_onnx(columns)
         graph = joined({"prepare": prepare})
         return cls(
             rows=rows,
@@ -132,6 +133,15 @@ def _looks_back(name: str) -> bool:
     (True, False)
     """
     return _WINDOW_OF.search(name) is not None
+
+
+def _with_relations(columns: TableEncoder, rows: pd.DataFrame, recipe: Recipe) -> tuple[TableEncoder, Encoded]:
+    """Columns that know the relations among those that are not made of the past of an entity, and the rows by them."""
+    encoded, names = columns.encode(rows), columns.schema.numeric
+    own = [place for place, name in enumerate(names) if not _looks_back(name)]
+    found = find_relations(encoded.numeric[:, own], [names[place] for place in own], random_state=recipe.random_state)
+    broken = found.broken(encoded.numeric, names)
+    return replace(columns, relations=found), replace(encoded, broken=broken)
 
 
 def _split(n_rows: int, recipe: Recipe) -> tuple[Places, Places]:

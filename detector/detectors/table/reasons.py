@@ -11,7 +11,6 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from detector.arrays import Flags
 from detector.detectors.table.model import TableModel
 from detector.encoding.table import UNSEEN, Encoded, TableEncoder, from_cycle
 from detector.explain import reason as explain
@@ -49,28 +48,40 @@ class TableExplainer:
         if rows.empty:
             return []
         encoded = self.model.encoded(rows)
-        reasons = self._of_values(rows, encoded, top=top)
-        return reasons if encoded.moved is None else self._with_moved(rows, encoded.moved, reasons, top=top)
-
-    def _with_moved(
-        self, rows: pd.DataFrame, moved: Flags, reasons: list[list[Reason]], *, top: int
-    ) -> list[list[Reason]]:
-        """First the columns that never varied and now do; the others share what risk is left."""
-        calibration, constants = self.model.calibration, self._columns.constants.columns
-        risk = self.model.measure(rows.iloc[np.flatnonzero(moved.any(axis=1))])["risk"].to_numpy()
-        for row, own in zip(np.flatnonzero(moved.any(axis=1)).tolist(), risk.tolist(), strict=True):
-            chosen = [constants[place] for place in np.flatnonzero(moved[row]).tolist()]
-            share = self.model.step_of_moved / (own - calibration.median)
-            first = [
-                Reason(each.name, each.say(rows[each.name].iloc[row]), each.expected, share, (each.name,))
-                for each in chosen
-            ]
-            left = max(0.0, 1.0 - share * len(chosen))
+        reasons, steps = self._of_values(rows, encoded, top=top), self.model.steps_lifted(encoded)
+        lifted = np.flatnonzero(steps > 0)
+        risk = self.model.measure(rows.iloc[lifted])["risk"].to_numpy() if len(lifted) else ()
+        for row, own in zip(lifted.tolist(), risk, strict=True):
+            step = self.model.step_of_moved / (own - self.model.calibration.median)
+            first = self._of_constants(rows, encoded, row)
+            first += self._of_relations(encoded, row, steps[row] - len(first))
+            first = [replace(each, share=each.share * step) for each in first]
+            left = max(0.0, 1.0 - steps[row] * step)
+            names = {each.feature for each in first}
             others = [replace(each, share=each.share * left) for each in reasons[row]]
-            names = {each.name for each in chosen}
             rest = [each for each in others if each.share >= explain.LEAST_SHARE and not names & set(each.columns)]
             reasons[row] = [*first, *rest][:top]
         return reasons
+
+    def _of_constants(self, rows: pd.DataFrame, encoded: Encoded, row: int) -> list[Reason]:
+        """The columns that never varied and now do, each with the steps that it lifts the risk by as its share."""
+        if encoded.moved is None:
+            return []
+        chosen = [self._columns.constants.columns[place] for place in np.flatnonzero(encoded.moved[row]).tolist()]
+        return [Reason(each.name, each.say(rows[each.name].iloc[row]), each.expected, 1.0) for each in chosen]
+
+    def _of_relations(self, encoded: Encoded, row: int, steps: float) -> list[Reason]:
+        """The column that explains most of the relations that a row breaks, with the steps as its share."""
+        if encoded.broken is None or not steps:
+            return []
+        names, relations = self._columns.schema.numeric, self._columns.relations
+        relation, column = relations.at_fault(encoded.broken[row])
+        values = encoded.numeric[[row]][:, [names.index(name) for name in relation.columns]]
+        at = names.index(column)
+        expected = explain.number(float(relation.expected(values, column)[0]), self._columns.decimals[at])
+        observed = explain.number(float(encoded.numeric[row, at]), self._columns.decimals[at])
+        said = f"{expected} by {relation.formula}" if expected != "missing" else relation.formula
+        return [Reason(column, observed, said, steps, relation.columns)]
 
     def _of_values(self, rows: pd.DataFrame, encoded: Encoded, *, top: int) -> list[list[Reason]]:
         """The reasons by what the members read."""
