@@ -87,6 +87,19 @@ def test_p_values_of_normal_rows_are_uniform(head):
         assert (p_value <= level).mean() == pytest.approx(level, abs=0.04)
 
 
+def test_normal_rows_that_show_what_none_did_calibrate_lifted():
+    """One in ten does here: so a new row that shows such a thing is no rarer than that."""
+    rows, measures, labels, time = world()
+    news = (np.arange(len(rows)) % 10 == 0).astype(float)
+
+    plain = fit_head(rows, measures, labels, time, columns=("amount",), recipe=RECIPE).calibrator
+    calibrator = fit_head(rows, measures, labels, time, columns=("amount",), recipe=RECIPE, news=news).calibrator
+
+    new, once = np.array([plain.median]), np.ones(1)
+    assert plain.p_value(plain.beyond_all(new, once)).item() < 0.01
+    assert calibrator.p_value(calibrator.beyond_all(new, once)).item() == pytest.approx(0.1, abs=0.05)
+
+
 def test_a_sample_of_the_normal_rows_stands_for_all():
     """With one in five of them, each standing for five, the probabilities are those of all rows."""
     rows, measures, labels, time = world(seed=5, size=12_000)

@@ -96,6 +96,7 @@ def fit_head(
     columns: Sequence[str],
     known_at: pd.Series | None = None,
     weight: Floats | None = None,
+    news: Floats | None = None,
     tail: str = "empirical",
     recipe: HeadRecipe | None = None,
     events: EventRecipe | None = None,
@@ -109,6 +110,8 @@ def fit_head(
     - ``columns``: numeric columns of ``rows`` to learn from.
     - ``known_at``: when each label became known; a fold is scored by what was known when it began. At once by default.
     - ``weight``: how many rows each stands for, where those not known to be anomalous are a sample.
+    - ``news``: how many things each shows that no row did which the members learnt from, as ``TableModel.news`` counts
+      them. New rows are lifted for them, so those that calibrate are, too. None by default.
     - ``tail``: see ``Calibrator``; empirical where there are too few rows for a Pareto tail.
     - ``events``: how a network reads each row among the events before it. Its score becomes one more input, if on the
       last quarter of the rows the head ranks better with it; ``facts`` then hold ``ap_with_events``,
@@ -151,6 +154,8 @@ def fit_head(
     normal_risk = slope * graph.run({"rows": normal})[OUTPUT][:, 0].astype(np.float64) + intercept
     normal_risk += between_equals(normal, names)
     calibrator = _calibrator(normal_risk, tail)
+    if news is not None:
+        calibrator = calibrator.with_lifted(normal_risk, news[kept_back])
     facts |= {
         "rows_learnt": int(labelled.learnt.sum()),
         "anomalies_learnt": int(truth[labelled.learnt].sum()),

@@ -145,6 +145,7 @@ def train_head(scorer: TabularScorer, labelled: LabelledSet | None, config: Conf
                 columns=columns.numeric + columns.boolean,
                 known_at=labelled.known.known_at,
                 weight=labelled.weight,
+                news=scorer.news(scorer.encoded(labelled.rows)),
                 tail=config.train.tail,
                 recipe=HeadRecipe(trees=section.trees, models=section.models, least_anomalies=section.least_anomalies),
                 events=events,

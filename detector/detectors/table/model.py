@@ -185,12 +185,15 @@ class TableModel:
         return z, self.calibrator.beyond_all(risk, steps, least=self.columns.constants.lift), learnt
 
     def steps_lifted(self, encoded: Encoded) -> Floats:
-        """How many steps the risk that decides is lifted by what members hardly see; see ``Calibrator.beyond_all``.
+        """How many steps the risk that decides is lifted by what members hardly see; see ``Calibrator.beyond_all``."""
+        return self._steps_lifted(encoded) if self.serving_head is None else self.news(encoded)
 
-        Labels tell a head what a relation means that some training rows broke.
+    def news(self, encoded: Encoded) -> Floats:
+        """How many things each row shows that no training row did.
+
+        A head is told of no others: labels say what a relation means that some rows broke.
         """
-        steps = self._steps_lifted(encoded)
-        return steps if self.serving_head is None else np.floor(steps)
+        return np.asarray(np.floor(self._steps_lifted(encoded)))
 
     def _steps_lifted(self, encoded: Encoded) -> Floats:
         """The same of the unsupervised risk."""
