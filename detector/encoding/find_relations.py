@@ -13,7 +13,7 @@ from typing import Self
 import numpy as np
 
 from detector.arrays import Flags, Floats
-from detector.encoding.relations import PRODUCT, ROUNDING, SUM, Relation, Relations
+from detector.encoding.relations import LEAST, PRODUCT, ROUNDING, SUM, Relation, Relations
 
 MOST_BROKEN = 0.01
 """The share of the rows that may break a relation. Smaller, and a few wrong rows in training hide it; larger, and
@@ -62,6 +62,23 @@ def find_relations(numeric: Floats, names: Sequence[str], *, random_state: int =
         multiples = {each.target for each in found if len(each.terms) == each.n_ways == 1}
         found += table.sums([c for c in table.varied if table.names[c] not in multiples])
     return Relations(tuple(sorted(found, key=lambda each: (each.broken, each.n_ways))[:MOST_RELATIONS]))
+
+
+def find_bounds(numeric: Floats, names: Sequence[str]) -> tuple[Relation, ...]:
+    """Which columns, such as days from one date to another, are hardly ever below 0.
+
+    - ``numeric``, (n_rows, n_columns): NaN where missing.
+
+    >>> [each.formula for each in find_bounds(np.arange(300.0)[:, None], ["days from sent to paid"])]
+    ['days from sent to paid at least 0']
+    """
+    found = []
+    for name, column in zip(names, numeric.T, strict=True):
+        bound = Relation(LEAST, name, (), ())
+        broken = float(bound.breaks(column[:, None]).mean())
+        if (~np.isnan(column)).sum() >= LEAST_ROWS and broken <= MOST_BROKEN:
+            found.append(replace(bound, broken=broken))
+    return tuple(found)
 
 
 @dataclass(frozen=True)

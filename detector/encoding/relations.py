@@ -14,7 +14,7 @@ import numpy as np
 
 from detector.arrays import Flags, Floats
 
-PRODUCT, SUM = "product", "sum"
+PRODUCT, SUM, LEAST = "product", "sum", "least"
 SLACK = 2.0
 """Rounding errors that a row may be off by: parts of a sum may have been rounded, each and by other rules."""
 ROUNDING = 1e-6
@@ -25,8 +25,8 @@ ROUNDING = 1e-6
 class Relation:
     """One column made of others, up to rounding.
 
-    - ``kind``: "product" (one of ``factors`` times the product of the terms) or "sum" (of the terms, each times its
-      factor, and of ``constant``).
+    - ``kind``: "product" (one of ``factors`` times the product of the terms), "sum" (of the terms, each times its
+      factor, and of ``constant``), or "least" (the target is at least ``constant``).
     - ``target``: the column; ``terms``: those it is made of.
     - ``rounding``: how far each column's values, the target's first, may be from what they stand for.
     - ``broken``: the share of the training rows that break it.
@@ -60,6 +60,8 @@ class Relation:
 
     def breaks(self, values: Floats) -> Flags:
         """Which rows break it; ``values``, (n_rows, 1 + n_terms): of target and terms. A row with a gap does not."""
+        if self.kind == LEAST:
+            return np.asarray(values[:, 0] < self.constant)
         with np.errstate(over="ignore", invalid="ignore"):
             made = self._made(values[:, 1:])
             off = np.abs(values[:, :1] - made) - SLACK * self._rounding(values, made)
@@ -92,6 +94,8 @@ class Relation:
         >>> Relation(SUM, "total", ("net", "rebate"), (1.0, -1.0), constant=4.9).formula
         'total = net + 4.9 - rebate'
         """
+        if self.kind == LEAST:
+            return f"{self.target} at least {self.constant:.6g}"
         if self.kind == PRODUCT:
             rates = " or ".join(f"{factor:.6g}" for factor in self.factors)
             return f"{self.target} = {'' if rates == '1' else f'{rates} × '}{' × '.join(self.terms)}"
@@ -127,7 +131,7 @@ class Relations:
     """The relations of a table.
 
     >>> table = Relations((Relation(SUM, "gross", ("net", "tax"), (1.0, 1.0), rounding=(0.01, 0.0, 0.0)),))
-    >>> table.broken(np.array([[1.0, 0.2, 1.2], [1.0, 0.2, 1.0]]), ["net", "tax", "gross"]).ravel().tolist()
+    >>> table.broken(np.array([[1.0, 0.2, 1.2], [1.0, 0.2, 1.0]]), {"net": 0, "tax": 1, "gross": 2}).ravel().tolist()
     [False, True]
     """
 
@@ -136,15 +140,14 @@ class Relations:
     def __len__(self) -> int:
         return len(self.found)
 
-    def broken(self, numeric: Floats, names: Sequence[str]) -> Flags | None:
+    def broken(self, numeric: Floats, places: Mapping[str, int]) -> Flags | None:
         """Which of them each row breaks, shape (n_rows, n_relations); None if there are none.
 
-        - ``numeric``, (n_rows, n_columns): in the units of the table; ``names``: of its first columns.
+        - ``numeric``, (n_rows, n_columns): in the units of the table; ``places``: which column is called what.
         """
         if not self.found:
             return None
-        place = {name: at for at, name in enumerate(names)}
-        return np.column_stack([each.breaks(numeric[:, [place[name] for name in each.columns]]) for each in self.found])
+        return np.column_stack([each.breaks(numeric[:, [places[n] for n in each.columns]]) for each in self.found])
 
     def weight(self, broken: Flags) -> Floats:
         """How far what each row breaks lifts its risk, shape (n_rows,).

@@ -19,11 +19,13 @@ from numpy.typing import NDArray
 from detector.arrays import Flags, Floats
 from detector.encoding.constants import Constants
 from detector.encoding.relations import Relations
+from detector.encoding.spans import Span, damped, find_spans, undamped
 from detector.encoding.statistics import decimals_of, levels_of, location_and_scale, useless
 from detector.errors import DataError
 from detector.schema import Schema
 
 CYCLES = {"hour": 24.0, "weekday": 7.0}
+SPAN = "span"
 BOOLEANS = {0.0: "false", 1.0: "true"}
 
 
@@ -51,6 +53,9 @@ def from_cycle(pair: NDArray[np.floating[Any]], part: str) -> Floats:
     return np.asarray(np.mod(turns, 1.0) * CYCLES[part])
 
 
+LEAST_DAYS = 14
+"""A date with fewer different days in training, most of them apart, has no weekday: of months' ends, the next may fall
+on one that none did. Smaller, and such rows are all odd; larger, and weekdays are learnt later."""
 MISSING, UNSEEN = 0, 1
 RESERVED = 2
 ONE_HOT_LEVELS = 30
@@ -93,14 +98,14 @@ class Encoded:
 
 @dataclass(frozen=True)
 class Feature:
-    """One thing a reason can name, and the model inputs it stands for.
+    """One thing a reason can name, the columns it is made of, and the model inputs it stands for.
 
     A number or a category is one input; a datetime is two features, hour and weekday, of two inputs each (sine
-    and cosine, so that 23:59 lies next to 0:01).
+    and cosine, so that 23:59 lies next to 0:01); and the days between two datetimes are one, damped.
     """
 
     name: str
-    column: str
+    columns: tuple[str, ...]
     kind: str
     numeric: tuple[int, ...] = ()
     code: int | None = None
@@ -122,6 +127,8 @@ class TableEncoder:
     - ``counts``: how often each code was seen, for each such column.
     - ``constants``: the columns that never varied; those without a gap are dropped, too.
     - ``relations``: the exact relations between numeric columns.
+    - ``clocks``: the dates of which hour or weekday is an input, each with which; ``spans``: the days between dates
+      that are inputs, too.
     """
 
     schema: Schema
@@ -137,10 +144,12 @@ class TableEncoder:
     counts: tuple[NDArray[np.int64], ...]
     constants: Constants = field(default_factory=Constants)
     relations: Relations = field(default_factory=Relations)
+    clocks: tuple[tuple[str, str], ...] = ()
+    spans: tuple[Span, ...] = ()
     features: tuple[Feature, ...] = field(init=False)
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "features", _features(self.schema))
+        object.__setattr__(self, "features", _features(self.schema, self.clocks, self.spans))
 
     @classmethod
     def fit(
@@ -172,7 +181,8 @@ class TableEncoder:
         if not used.features:
             shown = "; ".join(f"{name}: {reason}" for name, reason in list(dropped.items())[:5])
             raise DataError(f"No column varies, so there is nothing to learn ({shown}). Add a column that does.")
-        numeric = _numeric(rows, used)
+        clocks, spans = _clocks(rows, used), find_spans(rows, used)
+        numeric = _numeric(rows, used, clocks, spans)
         every = np.ones(len(rows), dtype=bool)
         centre, scale = location_and_scale(numeric, every if baseline is None else baseline)
         levels, counts = [], []
@@ -186,13 +196,15 @@ class TableEncoder:
             centre=centre,
             scale=scale,
             tail=tail,
-            decimals=tuple(decimals_of(numeric[:, i]) for i in range(len(used.numeric))),
+            decimals=tuple(decimals_of(column) for column in numeric.T),
             least=np.nanmin(numeric, axis=0, initial=np.inf),
             most=np.nanmax(numeric, axis=0, initial=-np.inf),
             missing_rate=np.isnan(numeric).mean(axis=0),
             levels=tuple(levels),
             counts=tuple(counts),
             constants=Constants.fit(rows, schema),
+            clocks=clocks,
+            spans=spans,
         )
 
     @property
@@ -228,24 +240,30 @@ class TableEncoder:
             text = _as_text(rows[name], name in self.schema.boolean)
             positions = known.get_indexer(pd.Index(text.to_numpy(dtype=object), dtype=object))
             codes[:, i] = np.where(text.isna(), MISSING, np.where(positions < 0, UNSEEN, positions + RESERVED))
-        numeric, moved = _numeric(rows, self.schema), self.constants.moved(rows)
-        return Encoded(numeric, codes, moved=moved, broken=self.relations.broken(numeric, self.schema.numeric))
+        numeric, moved = _numeric(rows, self.schema, self.clocks, self.spans), self.constants.moved(rows)
+        return Encoded(numeric, codes, moved=moved, broken=self.relations.broken(numeric, self.places))
 
     def encode_plain(self, rows: Sequence[Mapping[str, Any]]) -> Encoded:
         """Turn the cells of rows, as ``plain_row`` returns them, into the same arrays."""
         schema = self.schema
         numeric = np.array([[row[name] for name in schema.numeric] for row in rows], dtype=np.float64)
-        if schema.datetime:
-            times = [np.array([row[name] for row in rows], dtype="datetime64[us]") for name in schema.datetime]
-            numeric = np.hstack([numeric, *(to_cycle(time, part) for time in times for part in CYCLES)])
+        if self.clocks or self.spans:
+            times = {name: np.array([row[name] for row in rows], dtype="datetime64[us]") for name, _ in self.clocks}
+            cycles = [to_cycle(times[name], part) for name, part in self.clocks]
+            numeric = np.hstack([numeric, *cycles, *(damped(span.days_plain(rows))[:, None] for span in self.spans)])
         codes = [list(map(_code, self._texts(row), self._codes)) for row in rows]
-        moved, broken = self.constants.moved_plain(rows), self.relations.broken(numeric, schema.numeric)
+        moved, broken = self.constants.moved_plain(rows), self.relations.broken(numeric, self.places)
         return Encoded(np.ascontiguousarray(numeric), np.array(codes, dtype=np.int64), moved=moved, broken=broken)
 
     def _texts(self, row: Mapping[str, Any]) -> list[str | None]:
         """The cells of a plain row that have levels."""
         schema = self.schema
         return [BOOLEANS.get(row[name]) for name in schema.boolean] + [row[name] for name in schema.categorical]
+
+    @cached_property
+    def places(self) -> dict[str, int]:
+        """The numeric input of each number and span, by its name."""
+        return {each.name: each.numeric[0] for each in self.features if each.kind in ("numeric", SPAN)}
 
     @cached_property
     def _known(self) -> list[pd.Index]:
@@ -274,6 +292,8 @@ class TableEncoder:
         for feature in self.features:
             if feature.kind == "datetime":
                 decoded[feature.name] = from_cycle(numeric[:, list(feature.numeric)], _part(feature.name))
+            elif feature.kind == SPAN:
+                decoded[feature.name] = undamped(numeric[:, feature.numeric[0]])
             elif feature.code is not None:
                 decoded[feature.name] = self.level_names(feature.code)[codes[:, feature.code]]
         return pd.DataFrame(decoded)
@@ -316,6 +336,8 @@ class TableEncoder:
             "counts": [seen.tolist() for seen in self.counts],
             "constants": self.constants.state(),
             "relations": self.relations.state(),
+            "clocks": [list(each) for each in self.clocks],
+            "spans": [list(each.columns) for each in self.spans],
         }
         names = ("centre", "scale", "least", "most", "missing_rate")
         return values, {name: getattr(self, name) for name in names}
@@ -323,8 +345,10 @@ class TableEncoder:
     @classmethod
     def from_state(cls, values: dict[str, Any], arrays: dict[str, NDArray[Any]]) -> Self:
         """The inverse of ``state``."""
+        schema = Schema.from_dict(values["schema"])
+        every = [(name, part) for name in schema.datetime for part in CYCLES]  # in bundles that say nothing of clocks
         return cls(
-            schema=Schema.from_dict(values["schema"]),
+            schema=schema,
             dropped=dict(values["dropped"]),
             tail=float(values["tail"]),
             decimals=tuple(values["decimals"]),
@@ -332,6 +356,8 @@ class TableEncoder:
             counts=tuple(np.array(seen, dtype=np.int64) for seen in values["counts"]),
             constants=Constants.from_state(values.get("constants", {})),
             relations=Relations.from_state(values.get("relations", ())),
+            clocks=tuple((name, part) for name, part in values.get("clocks", every)),
+            spans=tuple(Span(*columns) for columns in values.get("spans", ())),
             **{name: arrays[name] for name in ("centre", "scale", "least", "most", "missing_rate")},
         )
 
@@ -344,23 +370,41 @@ def _part(feature_name: str) -> str:
     return feature_name.rsplit(" ", 1)[1]
 
 
-def _features(schema: Schema) -> tuple[Feature, ...]:
-    features = [Feature(name, name, "numeric", (i,)) for i, name in enumerate(schema.numeric)]
+def _clocks(rows: pd.DataFrame, schema: Schema) -> tuple[tuple[str, str], ...]:
+    """The dates whose hour or weekday can be learnt, each with which."""
+    return tuple(
+        (name, part)
+        for name in schema.datetime
+        for part in CYCLES
+        if part == "hour" or not _are_few_days(rows[name].dropna().to_numpy(dtype="datetime64[D]"))
+    )
+
+
+def _are_few_days(days: NDArray[np.datetime64]) -> bool:
+    """Whether dates are of few days, most of which have none beside them."""
+    found = np.unique(days)
+    return len(found) < LEAST_DAYS and 2 * len(found) < (found[-1] - found[0]).astype(int) + 1
+
+
+def _features(schema: Schema, clocks: Sequence[tuple[str, str]], spans: Sequence[Span]) -> tuple[Feature, ...]:
+    features = [Feature(name, (name,), "numeric", (i,)) for i, name in enumerate(schema.numeric)]
     position = len(schema.numeric)
-    for name in schema.datetime:
-        for part in CYCLES:
-            features.append(Feature(f"{name} {part}", name, "datetime", (position, position + 1)))
-            position += 2
+    for name, part in clocks:
+        features.append(Feature(f"{name} {part}", (name,), "datetime", (position, position + 1)))
+        position += 2
+    for span in spans:
+        features.append(Feature(span.name, span.columns, SPAN, (position,)))
+        position += 1
     for code, name in enumerate(schema.boolean + schema.categorical):
-        features.append(Feature(name, name, schema.kind_of(name), code=code))
+        features.append(Feature(name, (name,), schema.kind_of(name), code=code))
     return tuple(features)
 
 
-def _numeric(rows: pd.DataFrame, schema: Schema) -> Floats:
+def _numeric(rows: pd.DataFrame, schema: Schema, clocks: Sequence[tuple[str, str]], spans: Sequence[Span]) -> Floats:
     plain = rows[list(schema.numeric)].to_numpy(dtype=np.float64)
-    times = [rows[name].to_numpy(dtype="datetime64[us]") for name in schema.datetime]
-    cycles = [to_cycle(time, part) for time in times for part in CYCLES]
-    return np.ascontiguousarray(np.hstack([plain, *cycles])) if cycles else np.ascontiguousarray(plain)
+    cycles = [to_cycle(rows[name].to_numpy(dtype="datetime64[us]"), part) for name, part in clocks]
+    days = [damped(span.days(rows))[:, None] for span in spans]
+    return np.ascontiguousarray(np.hstack([plain, *cycles, *days]) if cycles or days else plain)
 
 
 def _as_text(column: pd.Series, boolean: bool) -> pd.Series:

@@ -148,7 +148,8 @@ a group for the part that counts, such as "pump-([0-9]+)". `entity` then names t
     """Columns that are true or false."""
 
     datetime: tuple[str, ...] = ()
-    """Columns that are dates or times, to be used as features (hour, weekday)."""
+    """Columns that are dates or times, to be used as features: hour, weekday, and the days between them and to the time
+    of the row."""
 
     ignore: tuple[str, ...] = ()
     """Columns to leave out."""

@@ -19,8 +19,9 @@ from detector.detectors.table.surprise import surprise_of
 from detector.detectors.table.training_rows import marks_of
 from detector.encoders.table import FittedNetwork
 from detector.encoding.constants import Constants
-from detector.encoding.find_relations import find_relations
+from detector.encoding.find_relations import find_bounds, find_relations
 from detector.encoding.onnx import to_onnx
+from detector.encoding.relations import Relations
 from detector.encoding.table import Encoded, TableEncoder
 from detector.errors import SchemaError, nearest
 from detector.features.feature import is_rising
@@ -137,10 +138,12 @@ def _looks_back(name: str) -> bool:
 
 def _with_relations(columns: TableEncoder, rows: pd.DataFrame, recipe: Recipe) -> tuple[TableEncoder, Encoded]:
     """Columns that know the relations among those that are not made of the past of an entity, and the rows by them."""
-    encoded, names = columns.encode(rows), columns.schema.numeric
-    own = [place for place, name in enumerate(names) if not _looks_back(name)]
-    found = find_relations(encoded.numeric[:, own], [names[place] for place in own], random_state=recipe.random_state)
-    broken = found.broken(encoded.numeric, names)
+    encoded, places = columns.encode(rows), columns.places
+    own = [name for name in columns.schema.numeric if not _looks_back(name)]
+    spans = [span.name for span in columns.spans]
+    found = find_relations(encoded.numeric[:, [places[name] for name in own]], own, random_state=recipe.random_state)
+    found = Relations(found.found + find_bounds(encoded.numeric[:, [places[name] for name in spans]], spans))
+    broken = found.broken(encoded.numeric, places)
     return replace(columns, relations=found), replace(encoded, broken=broken)
 
 

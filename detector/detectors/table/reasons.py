@@ -12,7 +12,9 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from detector.detectors.table.model import TableModel
-from detector.encoding.table import UNSEEN, Encoded, TableEncoder, from_cycle
+from detector.encoding.relations import LEAST
+from detector.encoding.spans import undamped
+from detector.encoding.table import SPAN, UNSEEN, Encoded, TableEncoder, from_cycle
 from detector.explain import reason as explain
 from detector.explain.reason import Reason
 from detector.features.feature import is_rising
@@ -21,6 +23,7 @@ from detector.head.model import Head
 from detector.members.rare_values import RARE_VALUES
 
 SPARE_REASONS = 2
+WHOLE_DAYS = 10
 AS_EXPECTED = 0.1
 """In deviations of a column: a number that is no farther from what was expected explains nothing, however much of a
 distance it adds. Larger, and small but odd differences are not said."""
@@ -59,7 +62,8 @@ class TableExplainer:
             left = max(0.0, 1.0 - steps[row] * step)
             names = {each.feature for each in first}
             others = [replace(each, share=each.share * left) for each in reasons[row]]
-            rest = [each for each in others if each.share >= explain.LEAST_SHARE and not names & set(each.columns)]
+            rest = [each for each in others if each.share >= explain.LEAST_SHARE]
+            rest = [each for each in rest if not names & {each.feature, *each.columns}]
             reasons[row] = [*first, *rest][:top]
         return reasons
 
@@ -74,12 +78,16 @@ class TableExplainer:
         """The column that explains most of the relations that a row breaks, with the steps as its share."""
         if encoded.broken is None or not steps:
             return []
-        names, relations = self._columns.schema.numeric, self._columns.relations
+        places, relations = self._columns.places, self._columns.relations
         relation, column = relations.at_fault(encoded.broken[row])
-        values = encoded.numeric[[row]][:, [names.index(name) for name in relation.columns]]
-        at = names.index(column)
-        expected = explain.number(float(relation.expected(values, column)[0]), self._columns.decimals[at])
+        at = places[column]
+        if relation.kind == LEAST:
+            observed = days(float(undamped(encoded.numeric[row, at])))
+            said = f"at least {relation.constant:.6g} as in nearly all rows"
+            return [Reason(column, observed, said, steps, self._made_of[column])]
         observed = explain.number(float(encoded.numeric[row, at]), self._columns.decimals[at])
+        values = encoded.numeric[[row]][:, [places[name] for name in relation.columns]]
+        expected = explain.number(float(relation.expected(values, column)[0]), self._columns.decimals[at])
         said = f"{expected} by {relation.formula}" if expected != "missing" else relation.formula
         return [Reason(column, observed, said, steps, relation.columns)]
 
@@ -189,6 +197,11 @@ class TableExplainer:
         return np.where(total > 0, shares / np.where(total > 0, total, 1.0), members)
 
     @cached_property
+    def _made_of(self) -> dict[str, tuple[str, ...]]:
+        """The columns that each feature is made of."""
+        return {feature.name: feature.columns for feature in self._columns.features}
+
+    @cached_property
     def _rising(self) -> dict[int, int]:
         """The features of which only more than usual is suspicious, and the numeric column of each."""
         return {
@@ -236,7 +249,7 @@ class TableExplainer:
                     described = self._describe(observed, expected, at, f, levels)
                 else:
                     described = foreseen[names[f]](row)
-                columns = (features[f].column if f < len(features) else names[f],)
+                columns = features[f].columns if f < len(features) else (names[f],)
                 reasons[row].append(Reason(names[f], *described, float(shares[row, f]), columns))
         return reasons
 
@@ -291,6 +304,9 @@ class TableExplainer:
             pair = np.stack([seen.numeric[row, at], expected.numeric[row, at]])
             observed, typical = from_cycle(pair, part)
             return say(float(observed)), say(float(typical))
+        if feature.kind == SPAN:
+            observed, typical = undamped(np.stack([seen.numeric[row, at], expected.numeric[row, at]]))[:, 0].tolist()
+            return days(observed), explain.about(typical, 0 if abs(typical) >= WHOLE_DAYS else 1)
         decimals, column = self._columns.decimals[at[0]], at[0]
         observed, typical = float(seen.numeric[row, column]), float(expected.numeric[row, column])
         return explain.number(observed, decimals), explain.about(typical, decimals)
@@ -298,6 +314,16 @@ class TableExplainer:
 
 def _described(observed: NDArray[np.float64], expected: NDArray[np.float64], row: int) -> tuple[str, str]:
     return explain.number(float(observed[row]), 2), explain.about(float(expected[row]), 2)
+
+
+def days(observed: float) -> str:
+    """Days that were observed; whole where there are many.
+
+    >>> days(0.25), days(-2.0), days(400.25)
+    ('0.2', '-2', '400')
+    """
+    observed = round(observed, 6)
+    return explain.number(observed, 0 if abs(observed) >= WHOLE_DAYS or observed.is_integer() else 1)
 
 
 def sum_by(parts: NDArray[Any], groups: NDArray[np.int64], n_groups: int) -> NDArray[np.float64]:
