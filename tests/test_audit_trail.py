@@ -21,7 +21,7 @@ from pipelines.cli import app
 from pipelines.store import Audit, Store, open_store
 from pipelines.store.trail import TrailQuery, as_dict, entries, exported, write_down
 from tests.alert_places import NOW, config_in, give, rows, store_in
-from tests.doors import Browser, Served, served
+from tests.web import Browser, Served, served
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])

@@ -29,7 +29,7 @@ class Rate:
     """
 
     def __init__(self, per_second: float, *, clock: Callable[[], float] = time.monotonic) -> None:
-        self._per_second = per_second
+        self.per_second = per_second
         self._room = max(1.0, per_second * BURST_SECONDS)
         self._clock = clock
         self._left: OrderedDict[str, tuple[float, float]] = OrderedDict()
@@ -40,7 +40,7 @@ class Rate:
         with self._lock:
             left = self._now(name)
             if left < takes:
-                return (takes - left) / self._per_second
+                return (takes - left) / self.per_second
             self._left[name] = (left - takes, self._clock())
             self._left.move_to_end(name)
             while len(self._left) > MOST_KNOWN:
@@ -50,11 +50,11 @@ class Rate:
     def would_wait(self, name: str) -> float:
         """How long ``wait`` would say, without taking any."""
         with self._lock:
-            return max(0.0, (1.0 - self._now(name)) / self._per_second)
+            return max(0.0, (1.0 - self._now(name)) / self.per_second)
 
     def _now(self, name: str) -> float:
         left, since = self._left.get(name, (self._room, self._clock()))
-        return min(self._room, left + (self._clock() - since) * self._per_second)
+        return min(self._room, left + (self._clock() - since) * self.per_second)
 
 
 def bounded(receive: Receive, *, most: int) -> Receive:

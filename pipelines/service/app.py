@@ -64,7 +64,7 @@ class Service:
         self.file = None if config.file is None else ConfigurationFile(config.file, check=self._check)
         self.facts.reloads = Reloads(None if self.file is None else self.file.read_again)
         self.prepare: Callable[[Config], Callable[[], None]] = lambda _: lambda: None
-        """Called with a configuration that is to serve; returns what turns the doors to it."""
+        """Called with a configuration that is to serve; returns what has the web application serve it."""
         self._pending: tuple[Reading, Callable[[], None]] | None = None
         self._untold: Reading | None = Reading(config)
         self._stands_by = False
@@ -326,11 +326,12 @@ class _CurrentApplication:
 
 
 def serve(
-    config: Config, store: Store, *, doors: Callable[[FastAPI, Config, Store, Facts], Sequence[str]] = lambda *_: ()
+    config: Config, store: Store, *, mount: Callable[[FastAPI, Config, Store, Facts], Sequence[str]] = lambda *_: ()
 ) -> None:
     """Run an instance, with its HTTP server, until SIGTERM or SIGINT; SIGHUP has it read its configuration again.
 
-    ``doors`` adds to its web application what lies above the service, and names it: the API and the console.
+    ``mount`` puts what lies above the service under its web application, the API and the console, and returns their
+    paths.
 
     Raises ``SettingError`` if the port is taken.
     """
@@ -340,7 +341,7 @@ def serve(
     def opened(config: Config) -> tuple[FastAPI, list[str]]:
         app = application(service.facts, service.metrics)
         app.include_router(answer_router(config, store, clock=lambda: datetime.now(UTC)))
-        return app, [*doors(app, config, store, service.facts), *PAGES]
+        return app, [*mount(app, config, store, service.facts), *PAGES]
 
     def prepare(config: Config) -> Callable[[], None]:
         app, _ = opened(config)
