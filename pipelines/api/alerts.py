@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, Query, Request
 from fastapi.responses import JSONResponse
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 from sqlalchemy.orm import Session
 
 from pipelines.alerts.feedback import answers
@@ -15,6 +15,7 @@ from pipelines.alerts.review import notes, queue
 from pipelines.alerts.review.queue import MOST_COUNTED, AlertContext, QueueLine, QueueQuery
 from pipelines.api.context import AppContext, caller_of, needs
 from pipelines.api.problems import HEADERS
+from pipelines.api.request_body import RequestBody
 from pipelines.api.writes import in_one_transaction
 from pipelines.features.plain_frame import plain
 from pipelines.scoring.alert_rows import rows_of_alert
@@ -22,13 +23,7 @@ from pipelines.scoring.alert_rows import rows_of_alert
 VIA = "api"
 
 
-class Given(BaseModel):
-    """The body of a request; a field that is not known is an error."""
-
-    model_config = ConfigDict(extra="forbid")
-
-
-class Verdict(Given):
+class Verdict(RequestBody):
     """What an alert was."""
 
     verdict: str = Field(description="fraud, fine or unsure.")
@@ -36,20 +31,20 @@ class Verdict(Given):
     snooze: bool = Field(default=False, description="If fine: keep this pattern of this entity quiet for a while.")
 
 
-class Snooze(Given):
+class Snooze(RequestBody):
     """Keep this pattern of this entity quiet, and the alert out of the queue."""
 
     hours: float
     reason: str = Field(max_length=1_000)
 
 
-class Assignee(Given):
+class Assignee(RequestBody):
     """Who looks after it."""
 
     assignee: str = Field(max_length=200, description="Empty for nobody.")
 
 
-class Comment(Given):
+class Comment(RequestBody):
     """Something to write beside it."""
 
     text: str = Field(max_length=4_000)
@@ -111,7 +106,7 @@ def _add_reads(router: APIRouter, context: AppContext) -> None:
 def _add_writes(router: APIRouter, context: AppContext) -> None:
     config = context.config
 
-    def write(request: Request, alert: str, given: Given, act: Any) -> JSONResponse:
+    def write(request: Request, alert: str, given: RequestBody, act: Any) -> JSONResponse:
         def within(session: Session) -> dict[str, Any]:
             line = queue.line_of(session, alert, config=config, now=context.clock())
             act(session, line.alert, caller_of(request).name)

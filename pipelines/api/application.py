@@ -13,13 +13,15 @@ from pipelines.api.alerts import alerts_router
 from pipelines.api.audit import audit_router
 from pipelines.api.configuration import configuration_router
 from pipelines.api.context import AppContext
+from pipelines.api.entities import entities_router
 from pipelines.api.guard import Guard
+from pipelines.api.health import health_router
 from pipelines.api.jobs import jobs_router
-from pipelines.api.looks import looks_router
 from pipelines.api.models import models_router
 from pipelines.api.problems import DESCRIBED, HEADERS, answer_problems
 from pipelines.api.rules import rules_router
 from pipelines.api.scores import scores_router
+from pipelines.api.what_if import what_if_router
 
 PATH = "/v1"
 ABOUT = """Score events, work through alerts, steer the service.
@@ -48,8 +50,9 @@ def unguarded(context: AppContext) -> FastAPI:
         responses=DESCRIBED,
     )
     answer_problems(app)
-    routers = (scores_router, alerts_router, looks_router, jobs_router, models_router, rules_router, audit_router)
-    for router in (*routers, configuration_router):
+    looks = (entities_router, what_if_router, health_router)
+    steers = (jobs_router, models_router, rules_router, audit_router, configuration_router)
+    for router in (scores_router, alerts_router, *looks, *steers):
         app.include_router(router(context))
 
     @app.get("/openapi.json", include_in_schema=False)

@@ -10,7 +10,7 @@ from fastapi.responses import JSONResponse
 from pipelines.api.context import AppContext, caller_of, needs
 from pipelines.api.jobs import Why
 from pipelines.api.problems import ProblemError
-from pipelines.api.writes import beside
+from pipelines.api.writes import as_json, once
 from pipelines.service.reloads import RefusedError
 
 
@@ -22,7 +22,7 @@ def configuration_router(context: AppContext) -> APIRouter:
     def reload(given: Why, request: Request) -> JSONResponse:
         """Have the file of the configuration read, changed or not; 409 says why it cannot be taken over."""
         who = caller_of(request).name
-        return beside(context, request, given, lambda: reloaded(context, who=who, reason=given.reason))
+        return once(context, request, given, lambda: reloaded(context, who=who, reason=given.reason), as_json)
 
     return router
 

@@ -20,7 +20,7 @@ from detector.cleaning.plain import NotPlainError
 from detector.errors import DetectorError
 from pipelines.api.context import AppContext
 from pipelines.api.events import ARROW, JSON, Events
-from pipelines.api.scores import answer_of, said
+from pipelines.api.scores import answer_of, response_of
 from pipelines.scoring.one_event import AskedEvent
 
 MOST_BYTES = 65_536
@@ -56,7 +56,7 @@ class FastPath:
             if given.event is None or given.events is not None or given.reasons:
                 return None
             asked = AskedEvent(given.event, not given.dry_run, self.context.clock(), admits)
-            return said(answer_of(await asyncio.wrap_future(self.context.batcher.ask(asked))))
+            return response_of(answer_of(await asyncio.wrap_future(self.context.batcher.ask(asked))))
         except (RequestValidationError, NotPlainError, DetectorError):
             return None
 

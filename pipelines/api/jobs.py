@@ -11,9 +11,9 @@ from pydantic import Field
 from sqlalchemy.orm import Session
 
 from detector.errors import NotFoundError
-from pipelines.api.alerts import Given
 from pipelines.api.context import AppContext, caller_of, needs
 from pipelines.api.problems import HEADERS
+from pipelines.api.request_body import RequestBody
 from pipelines.api.writes import in_one_transaction
 from pipelines.jobs.steering import last_runs, paused_jobs, steer
 from pipelines.service.due_times import next_times
@@ -24,7 +24,7 @@ from pipelines.store import Run
 Number = Annotated[int, Field(ge=1, lt=2**31)]
 
 
-class Why(Given):
+class Why(RequestBody):
     """Why; kept with who and when."""
 
     reason: str = Field("", max_length=1_000)

@@ -11,11 +11,11 @@ from pydantic import Field
 from sqlalchemy.orm import Session
 
 from detector.errors import NotFoundError
-from pipelines.api.alerts import Given
 from pipelines.api.context import AppContext, caller_of, needs
 from pipelines.api.jobs import Number, state_of
 from pipelines.api.problems import HEADERS
-from pipelines.api.writes import beside, in_one_transaction
+from pipelines.api.request_body import RequestBody
+from pipelines.api.writes import as_json, in_one_transaction, once
 from pipelines.jobs.steering import ask_for
 from pipelines.registry.models_file import Promotion
 from pipelines.registry.registry import ModelRegistry
@@ -25,13 +25,13 @@ from pipelines.store.trail import write_down
 from pipelines.training.registry_commands import pair_of, promote, roll_back
 
 
-class Reason(Given):
+class Reason(RequestBody):
     """Why; stored with the move."""
 
     reason: str = Field(min_length=1, max_length=1_000)
 
 
-class Pair(Given):
+class Pair(RequestBody):
     """Two detectors, by their names or first letters; by default the champion and the challenger."""
 
     first: str = Field("", max_length=100)
@@ -79,12 +79,14 @@ def models_router(context: AppContext) -> APIRouter:
     @router.post("/rollback", dependencies=[moves])
     def rollback(given: Reason, request: Request) -> JSONResponse:
         """Let the detector serve that served before."""
-        return beside(context, request, given, lambda: move(context, "", given.reason, caller_of(request).name))
+        return once(context, request, given, lambda: move(context, "", given.reason, caller_of(request).name), as_json)
 
     @router.post("/{name}/promote", dependencies=[moves])
     def promote_one(name: str, given: Reason, request: Request) -> JSONResponse:
         """Let a detector serve, from one moment to the next."""
-        return beside(context, request, given, lambda: move(context, name, given.reason, caller_of(request).name))
+        return once(
+            context, request, given, lambda: move(context, name, given.reason, caller_of(request).name), as_json
+        )
 
     return router
 

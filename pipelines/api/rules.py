@@ -12,9 +12,9 @@ from sqlalchemy.orm import Session
 
 from detector.errors import DataError, DetectorError, SettingError
 from pipelines.alerts.outbox.service_alerts import report_over
-from pipelines.api.alerts import Given
 from pipelines.api.context import AppContext, caller_of, needs
 from pipelines.api.problems import HEADERS, ProblemError
+from pipelines.api.request_body import RequestBody
 from pipelines.api.writes import in_one_transaction
 from pipelines.config import RuleSection
 from pipelines.config.rules import MOST_REASON, MOST_WHEN
@@ -35,7 +35,7 @@ MOST_DAYS = 3_650.0
 RuleName = Annotated[str, Path(min_length=1, max_length=64)]
 
 
-class Definition(Given):
+class Definition(RequestBody):
     """What a rule says."""
 
     when: str = Field(min_length=1, max_length=MOST_WHEN, description="Which rows: amount > 500 and country != 'DE'.")
@@ -57,20 +57,20 @@ class Definition(Given):
             raise ProblemError(422, str(error), fields=_fields(str(error))) from None
 
 
-class Kept(Definition):
+class RuleToKeep(Definition):
     """A rule to be kept."""
 
     state: str = Field("shadow", description="live, shadow or off.")
     why: str = Field("", max_length=1_000, description="Why; kept with who and when.")
 
 
-class Tried(Definition):
+class RuleToTry(Definition):
     """A rule to be tried."""
 
     days: float = Field(30.0, gt=0, le=MOST_DAYS, description="The last so many days before the latest row.")
 
 
-class State(Given):
+class State(RequestBody):
     """Another state."""
 
     state: str = Field(description="live, shadow or off.")
@@ -99,13 +99,13 @@ def rules_router(context: AppContext) -> APIRouter:
         return JSONResponse({"changes": history_of(context, rule, most=limit)}, headers=HEADERS)
 
     @router.post("/try", dependencies=[tries])
-    def try_one(given: Tried) -> JSONResponse:
+    def try_one(given: RuleToTry) -> JSONResponse:
         """What a rule would have done on rows of the source; nothing is changed."""
         found = trial_of(context, given.section("tried", "shadow"), days=given.days)
         return JSONResponse(as_plain(found.to_json()), headers=HEADERS)
 
     @router.put("/{name}", dependencies=[changes])
-    def put(name: RuleName, given: Kept, request: Request) -> JSONResponse:
+    def put(name: RuleName, given: RuleToKeep, request: Request) -> JSONResponse:
         """Keep a rule, in the place of the one of that name; one of the file stays as it is."""
         who, section = caller_of(request).name, given.section(name, given.state)
         check(context, section)

@@ -44,11 +44,6 @@ def in_one_transaction(
     return as_json(answer)
 
 
-def beside(context: AppContext, request: Request, given: BaseModel | None, act: Callable[[], Values]) -> JSONResponse:
-    """Do something that is no transaction of the service's state; while it is in hand, the same request is refused."""
-    return once(context, request, given, act, as_json)
-
-
 def once(
     context: AppContext,
     request: Request,
@@ -56,7 +51,10 @@ def once(
     act: Callable[[], Values],
     respond: Respond[Answer],
 ) -> Answer:
-    """The same, with what makes the response of an answer."""
+    """Do something outside of any transaction, such as to read a file; meanwhile the same request is refused.
+
+    ``respond`` makes the response of an answer.
+    """
     note = _note(context, request, given)
     if note is None:
         return respond(act())

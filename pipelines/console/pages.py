@@ -15,10 +15,11 @@ from pipelines.alerts.channels.targets import targets_of
 from pipelines.alerts.feedback.answers import quality
 from pipelines.api.configuration import reloaded
 from pipelines.api.context import AppContext
+from pipelines.api.health import health_of
 from pipelines.api.jobs import run_of
-from pipelines.api.looks import health_of, policies_of
 from pipelines.api.models import models_of, move
 from pipelines.api.problems import ProblemError
+from pipelines.api.what_if import policies_of
 from pipelines.console.forms import Form, checked
 from pipelines.console.guard import PATH
 from pipelines.console.rendering import page
