@@ -250,7 +250,7 @@ class FeatureState:
         All of them are read, which can take long, so nobody who reads the history should have to wait for it.
         """
         try:
-            learnt = self.engine.reader.kept(self.folder.parent / ROWS)
+            learnt = self.engine.reader.read_learnt(self.folder.parent / ROWS)
         except BundleError as error:
             log.warning("%s", error)
             learnt = None
