@@ -21,7 +21,7 @@ from detector.errors import DetectorError
 from pipelines.api.context import AppContext
 from pipelines.api.events import ARROW, JSON, Events
 from pipelines.api.scores import answer_of, response_of
-from pipelines.scoring.one_event import AskedEvent
+from pipelines.scoring.one_event import EventRequest
 
 MOST_BYTES = 65_536
 """A longer body is of several events, mostly, and is read once alone."""
@@ -55,8 +55,8 @@ class FastPath:
             given = Events.read(read)
             if given.event is None or given.events is not None or given.reasons:
                 return None
-            asked = AskedEvent(given.event, not given.dry_run, self.context.clock(), admits)
-            return response_of(answer_of(await asyncio.wrap_future(self.context.batcher.ask(asked))))
+            request = EventRequest(given.event, not given.dry_run, self.context.clock(), admits)
+            return response_of(answer_of(await asyncio.wrap_future(self.context.batcher.ask(request))))
         except (RequestValidationError, NotPlainError, DetectorError):
             return None
 

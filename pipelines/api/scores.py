@@ -23,7 +23,7 @@ from pipelines.api.problems import HEADERS, ProblemError
 from pipelines.api.writes import once
 from pipelines.features.plain_frame import plain
 from pipelines.scoring.event_scorer import BusyError, ScoredEvents
-from pipelines.scoring.one_event import AskedEvent, ScoredEvent
+from pipelines.scoring.one_event import EventRequest, ScoredEvent
 
 Flag = Annotated[bool, Query(description="As in the body, for a body that is an Arrow stream.")]
 BINARY = {"schema": {"type": "string", "format": "binary"}}
@@ -144,7 +144,7 @@ def scored_one(context: AppContext, event: Mapping[str, Any], *, keep: bool) -> 
 
     Raises ``NotPlainError`` if it goes by frames; ``BusyError`` as they do.
     """
-    return answer_of(context.batcher.ask(AskedEvent(event, keep, context.clock())).result())
+    return answer_of(context.batcher.ask(EventRequest(event, keep, context.clock())).result())
 
 
 def answer_of(found: ScoredEvent) -> dict[str, Any]:
