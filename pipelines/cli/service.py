@@ -62,8 +62,8 @@ def serve(config: ConfigFile) -> None:
     settings, store = _open(config, needs_secrets=True)
     from pipelines.console.application import mount_web
     from pipelines.progress import be_quiet
-    from pipelines.service.app import serve as run
     from pipelines.service.logs import configure
+    from pipelines.service.serve import serve as run
 
     be_quiet()
     configure(settings.service.log)

@@ -9,7 +9,7 @@ from datetime import datetime
 
 from detector.errors import DataError, DetectorError
 from pipelines.config.difference import listed
-from pipelines.service.configuration_file import Reading
+from pipelines.service.configuration_file import FoundConfiguration
 from pipelines.store import Store
 from pipelines.store.trail import write_down
 
@@ -42,10 +42,10 @@ class Reloads:
     def __init__(self, ask: Callable[[], None] | None) -> None:
         self._ask = ask
         self._looks = 0
-        self._found: Reading | None = None
+        self._found: FoundConfiguration | None = None
         self._changed = threading.Condition()
 
-    def looked(self, found: Reading) -> None:
+    def looked(self, found: FoundConfiguration) -> None:
         """The file was read; called by the loop."""
         with self._changed:
             self._looks, self._found = self._looks + 1, found
