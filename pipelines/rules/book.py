@@ -226,13 +226,18 @@ class RuleRun:
         self.model, self.flagged, self._whole = decision.flagged, flagged, whole | alert
         return decision, flagged
 
-    def tell(self, frames: Iterator[pd.DataFrame]) -> Iterator[pd.DataFrame]:
+    def annotate(self, frames: Iterator[pd.DataFrame]) -> Iterator[pd.DataFrame]:
         """Scores with what the rules say of each row: columns, severities, reasons."""
         hits, start = self._all(), 0
         for frame in frames:
             part = slice(start, start + len(frame))
             start += len(frame)
-            yield self._told(frame, hits[:, part], part)
+            yield self._annotated(frame, hits[:, part], part)
+
+    @property
+    def left_out(self) -> dict[str, str]:
+        """Why rules say nothing of this batch: they do not fit the columns, or have failed."""
+        return {**self.book.broken, **self.failed}
 
     @property
     def tallies(self) -> list[Tally]:
@@ -244,13 +249,13 @@ class RuleRun:
         """Which of all rows each rule hits, by its name."""
         return {rule.name: each for rule, each in zip(self.rules, self._all(), strict=True)}
 
-    def _told(self, frame: pd.DataFrame, hits: NDArray[np.bool_], part: slice) -> pd.DataFrame:
+    def _annotated(self, frame: pd.DataFrame, hits: NDArray[np.bool_], part: slice) -> pd.DataFrame:
         live = [number for number, rule in enumerate(self.rules) if rule.is_live]
         names = [self.rules[number].name for number in live]
         flagged, model = self.flagged[part], self.model[part]
         hidden = self._whole[part] & ~flagged
         never = [number for number in live if self.rules[number].section.action == "never"]
-        told = frame.assign(
+        found = frame.assign(
             rules_hit=_joined(hits[live], names, frame.index),
             hidden_by=_joined(hits[never] & hidden, [self.rules[number].name for number in never], frame.index),
             rules_version=pd.Series(self.book.version, index=frame.index, dtype="str"),
@@ -259,14 +264,14 @@ class RuleRun:
         tags = [self.rules[number].section.tag for number in acting]
         tagged = [number for number, tag in zip(acting, tags, strict=True) if tag]
         words = [self.rules[number].section.tag for number in tagged]
-        if "explored" in told:  # nobody is to hear of what is hidden, by chance neither
-            told["explored"] = told["explored"].to_numpy(dtype=bool) & ~hidden
-        told[TAGS] = _joined(hits[tagged] & flagged, words, frame.index)
+        if "explored" in found:  # nobody is to hear of what is hidden, by chance neither
+            found["explored"] = found["explored"].to_numpy(dtype=bool) & ~hidden
+        found[TAGS] = _joined(hits[tagged] & flagged, words, frame.index)
         if not acting or not (hits[acting] & flagged).any():
-            return told
+            return found
         severities, reasons = (
-            told["severity"].to_numpy(dtype=object).copy(),
-            told["reasons"].to_numpy(dtype=object).copy(),
+            found["severity"].to_numpy(dtype=object).copy(),
+            found["reasons"].to_numpy(dtype=object).copy(),
         )
         level = np.array([SEVERITIES.index(each) + 1 if each else 0 for each in severities])
         level[~model] = 0  # what the policy does not flag is as severe as the rules say
@@ -278,9 +283,9 @@ class RuleRun:
             for place in at.tolist():
                 reasons[place] = [reason, *reasons[place]]
         severities[flagged] = _TOP[level[flagged]]
-        told["severity"] = pd.Series(severities, index=frame.index).astype(frame["severity"].dtype)
-        told["reasons"] = pd.Series(reasons, index=frame.index, dtype=object)
-        return told
+        found["severity"] = pd.Series(severities, index=frame.index).astype(frame["severity"].dtype)
+        found["reasons"] = pd.Series(reasons, index=frame.index, dtype=object)
+        return found
 
     def _tallied(
         self,

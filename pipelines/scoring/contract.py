@@ -132,13 +132,13 @@ class BatchScorer(Protocol):
         ...
 
     @property
-    def goes_on(self) -> bool:
-        """Whether a row's score hangs on rows of other batches, so that it needs a memory."""
+    def needs_memory(self) -> bool:
+        """Whether a row's score depends on rows of the batches before, so that ``BatchContext.memory`` is needed."""
         ...
 
     @property
-    def kept(self) -> tuple[str, ...]:
-        """Columns that stand beside the scores for alerts alone."""
+    def alert_columns(self) -> tuple[str, ...]:
+        """Columns that go with the scores as far as the alerts, and are not written."""
         ...
 
     def score(self, batch: InputBatch, context: BatchContext) -> ScoredBatch:

@@ -25,7 +25,7 @@ from pipelines.ingest.followed import open_followed
 from pipelines.jobs.context import ProcessCache
 from pipelines.rules.book import RuleRun
 from pipelines.rules.names import typed
-from pipelines.rules.serving import rule_book_of, switch_off
+from pipelines.rules.serving import begin_rules, switch_off
 from pipelines.scoring.load import load_scorer
 from pipelines.scoring.marks import marks_of
 from pipelines.scoring.table import TableBatchScorer
@@ -132,8 +132,7 @@ class EventScorer:
         cleaned = clean(frame, scorer.schema, positions=frame.index, reader=reader.over(frame))
         refused |= _reasons_of(cleaned.quarantine)
         rows = cleaned.rows
-        book = rule_book_of(self.config, self.store, scorer.schema, self.cache)
-        rules = None if book is None else book.begin(now=now)
+        rules = begin_rules(self.config, self.store, scorer.schema, self.cache, now=now)
         if rules is not None:
             rows = rows.assign(**typed(frame.loc[rows.index], rules.book.names.extra))
         scoring = TableScoring(scorer.scorer, scorer.policy, explains=False, overrides=rules)
@@ -169,10 +168,10 @@ class EventScorer:
             spoken = [explainer.wording.reasons(each) for each in explainer.scorer.explain(rows)]
             scores["reasons"] = pd.Series(spoken, index=scores.index, dtype=object)
         if rules is not None:
-            (scores,) = rules.tell(iter([scores]))
-            if failed := {**rules.book.broken, **rules.failed}:
+            (scores,) = rules.annotate(iter([scores]))
+            if rules.left_out:
                 with self.store.write() as session:
-                    switch_off(session, failed, config=self.config, now=now)
+                    switch_off(session, rules.left_out, config=self.config, now=now)
         return scores, decision.note
 
     def _measured(
@@ -239,12 +238,12 @@ class EventScorer:
     @contextlib.contextmanager
     def in_turn(self, state: FeatureState) -> Iterator[None]:
         """Wait for the batch in hand to be measured. Raises ``BusyError`` if that takes long."""
-        if not state.moving.acquire(timeout=PATIENCE):
+        if not state.lock.acquire(timeout=PATIENCE):
             raise BusyError("The features of a large batch are being measured. Ask again in a few seconds.")
         try:
             yield
         finally:
-            state.moving.release()
+            state.lock.release()
 
 
 def flagged_by_day(store: Store, source: str, days: Sequence[date], *, but: int | None = None) -> dict[date, int]:

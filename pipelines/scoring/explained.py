@@ -166,7 +166,7 @@ def _scored(
         (scores,) = scoring.scores(scoring.decide())
         return scores
     _, flagged = rules.decide(scoring, None)
-    (scores,) = rules.tell(scoring.scores(flagged))
+    (scores,) = rules.annotate(scoring.scores(flagged))
     return scores
 
 

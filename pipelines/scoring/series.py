@@ -53,7 +53,7 @@ class SeriesBatchScorer:
     - ``version``: Its fingerprint.
     - ``policy``: Decides over the rows that are scored in a batch. A budget a day counts what other batches have
       flagged.
-    - ``kept``: Sensors whose values alerts show, and how many rows gates held back.
+    - ``alert_columns``: Sensors whose values alerts show; what gates held back and the event's reasons go with them.
     - ``join``: Quiet steps within one event.
     - ``explains``: Whether flagged rows get reasons.
     - ``lateness``: How much later than newer ones of its machine a reading may come.
@@ -66,7 +66,7 @@ class SeriesBatchScorer:
         *,
         version: str,
         policy: Policy,
-        kept: Sequence[str] = (),
+        alert_columns: Sequence[str] = (),
         staleness: Staleness | None = None,
         wording: Wording | None = None,
         join: int = 0,
@@ -77,7 +77,8 @@ class SeriesBatchScorer:
         self.schema = scorer.schema
         self.version = version
         self.policy = policy
-        self.kept = (*(name for name in kept if name in scorer.sensors), HELD, EVENT_REASONS)
+        sensors = (name for name in alert_columns if name in scorer.sensors)
+        self.alert_columns = (*sensors, HELD, EVENT_REASONS)
         self.staleness = staleness or Staleness()
         self.wording = wording or Wording()
         self.join = join
@@ -85,7 +86,7 @@ class SeriesBatchScorer:
         self.lateness = lateness
 
     @property
-    def goes_on(self) -> bool:
+    def needs_memory(self) -> bool:
         """A row's score hangs on those around it."""
         return True
 
@@ -253,7 +254,7 @@ class SeriesBatchScorer:
         scores = self.wording.scores(found.scored.row_scores(named, step, decision.flagged, explains=self.explains))
         if not self.explains:
             return scores, decision.by_gate
-        own = [name for name in self.kept if name in rows]
+        own = [name for name in self.alert_columns if name in rows]
         scores = scores.join(rows[own]) if own else scores
         said = event_reasons_of(found.scored, step[decision.flagged], join=self.join)
         reasons = pd.Series(

@@ -41,7 +41,7 @@ class TableBatchScorer:
     - ``version``: Its fingerprint.
     - ``policy``: Decides over each batch. A budget a day counts what other batches of the day have flagged: a row once
       flagged stays flagged, because its alert is out, and later batches get what is left of the day.
-    - ``kept``: Features whose values alerts show.
+    - ``alert_columns``: Features whose values alerts show.
     - ``wording``: How reasons are said.
     - ``sample``: Draws rows that are not flagged for an audit.
     - ``explains``: Whether flagged rows get reasons.
@@ -50,7 +50,7 @@ class TableBatchScorer:
     scorer: TabularScorer
     version: str
     policy: Policy
-    kept: tuple[str, ...] = ()
+    alert_columns: tuple[str, ...] = ()
     wording: Wording = field(default_factory=Wording)
     sample: AuditSample | None = None
     explains: bool = True
@@ -61,7 +61,7 @@ class TableBatchScorer:
         return self.scorer.schema
 
     @property
-    def goes_on(self) -> bool:
+    def needs_memory(self) -> bool:
         """Each row is scored by itself."""
         return False
 
@@ -75,7 +75,7 @@ class TableBatchScorer:
         scoring = TableScoring(
             self.scorer,
             self.policy,
-            kept=self.kept,
+            kept=self.alert_columns,
             sample=self.sample,
             explains=self.explains,
             overrides=context.rules,
@@ -96,7 +96,7 @@ class TableBatchScorer:
         return ScoredBatch(
             scored,
             int(flagged.sum()),
-            frames if context.rules is None else context.rules.tell(frames),
+            frames if context.rules is None else context.rules.annotate(frames),
             {} if day is None else counts_by_day(day[decision.flagged]),  # what rules flag takes nothing of a budget
             note=decision.note,
             neighbours=scoring.neighbours() if context.used is None else {},
