@@ -18,7 +18,7 @@ from pipelines.console.forms import Form, checked
 from pipelines.console.guard import PATH
 from pipelines.console.rendering import page
 from pipelines.rules.functions import FUNCTION_NAMES
-from pipelines.rules.names import SAID
+from pipelines.rules.names import IN_WORDS
 from pipelines.rules.stored import CONSOLE, find_rule, held_rules, put_rule, remove_rule, section_of
 from pipelines.rules.trial_report import RuleTrial
 
@@ -100,7 +100,7 @@ def _editor(
     days: float = DAYS,
 ) -> HTMLResponse:
     names = names_of(context)
-    columns = [(name, SAID[kind]) for name, kind in sorted(names.columns.items())]
+    columns = [(name, IN_WORDS[kind]) for name, kind in sorted(names.columns.items())]
     values: dict[str, Any] = {
         "given": given,
         "is_kept": is_kept,
