@@ -15,7 +15,7 @@ from pipelines.api.problems import HEADERS
 from pipelines.config.masking import masks_of
 from pipelines.escaping import for_terminal
 from pipelines.features.plain_frame import plain
-from pipelines.sinks.stored_scores import Scored, stored_scores
+from pipelines.sinks.stored_scores import ScoresQuery, stored_scores
 
 MOST_ROWS = 1_000
 SHOWN = ("risk", "p_value", "flagged", "severity", "reasons")
@@ -42,7 +42,7 @@ def entity_of(context: AppContext, entity: str, *, days: float) -> dict[str, Any
     if name is None:
         raise DataError("`columns.entity` names no column, so rows belong to nobody in particular.")
     since, masks, entity = now - timedelta(days=days), masks_of(config), for_terminal(entity)
-    scored = stored_scores(config, context.store, Scored(SHOWN, entity=entity, since=since))
+    scored = stored_scores(config, context.store, ScoresQuery(SHOWN, entity=entity, since=since))
     if config.columns.time in scored:
         scored = scored.sort_values(str(config.columns.time), ascending=False, kind="stable")
     shown = scored.head(MOST_ROWS).drop(columns=["batch", "scored_at", name], errors="ignore")

@@ -20,7 +20,7 @@ from pipelines.console.queue import DEFAULT_SNOOZE, act
 from pipelines.console.rendering import page
 from pipelines.scoring.alert_curves import curves_of_alert
 from pipelines.scoring.alert_rows import AlertRows, rows_of_alert
-from pipelines.sinks.stored_scores import Scored, stored_scores
+from pipelines.sinks.stored_scores import ScoresQuery, stored_scores
 from pipelines.store.alert_tables import Alert
 
 DAYS = 90.0
@@ -121,7 +121,7 @@ def _timeline(context: AppContext, alert: Alert, entity: str | None) -> Timeline
     if time is None or entity is None:
         return None
     since = alert.last_at - timedelta(days=DAYS)
-    found = stored_scores(config, context.store, Scored(("p_value", "flagged"), entity=entity, since=since))
+    found = stored_scores(config, context.store, ScoresQuery(("p_value", "flagged"), entity=entity, since=since))
     if found.empty or time not in found:
         return None
     known = found[found[time].notna() & found["p_value"].notna() & (found[time] <= naive_utc(alert.last_at))]
