@@ -41,7 +41,7 @@ class Table:
     """What a report calls what was flagged."""
     rows_stand_alone = True
     """Whether some of the rows can be left out without harm to the others."""
-    drawn = "{learnt:,} rows drawn at random from {rows:,}"
+    sampled = "{learnt:,} rows drawn at random from {rows:,}"
     """What is said if more rows were there than are to be learnt from."""
     without_risk = 0.0
     """The share of rows that may have no risk."""
@@ -153,7 +153,7 @@ class Sensors:
 
     unit = "events"
     rows_stand_alone = False
-    drawn = "the latest {learnt:,} of {rows:,} rows"
+    sampled = "the latest {learnt:,} of {rows:,} rows"
     without_risk = 0.2  # the second row of one time has no step of its own
     encoders: tuple[str, ...] = ("dense", "conv1d", "lstm", "gru", "transformer", "variational")
 
@@ -307,16 +307,16 @@ TABLE, SENSORS = Table(), Sensors()
 KINDS: dict[str, Kind] = {"table": TABLE, "sensors": SENSORS}
 
 
-def drawn_note(kind: Kind, rows: int, most: int | None) -> str | None:
+def sample_note(kind: Kind, rows: int, most: int | None) -> str | None:
     """What to say where there were more rows than the setting lets be learnt from; ``None`` where there were not.
 
-    >>> drawn_note(KINDS["sensors"], 566_000, 200_000)
+    >>> sample_note(KINDS["sensors"], 566_000, 200_000)
     'Learnt from the latest 200,000 of 566,000 rows; `train.rows` sets how many, and left empty takes all.'
     """
     if most is None or rows <= most:
         return None
-    drawn = kind.drawn.format(learnt=most, rows=rows)
-    return f"Learnt from {drawn}; `train.rows` sets how many, and left empty takes all."
+    sampled = kind.sampled.format(learnt=most, rows=rows)
+    return f"Learnt from {sampled}; `train.rows` sets how many, and left empty takes all."
 
 
 def kind_of(scorer: Scorer) -> Kind:

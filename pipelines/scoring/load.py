@@ -9,7 +9,7 @@ from detector.detectors.series.scorer import SequenceScorer
 from detector.errors import SettingError, nearest
 from detector.persist import bundle
 from pipelines.config import Config
-from pipelines.factory.detector import exploration_of, policy_of
+from pipelines.factory.detector import audit_sample_of, policy_of
 from pipelines.factory.gates import gated
 from pipelines.features.wording import wording_of
 from pipelines.jobs.context import ProcessCache
@@ -84,7 +84,7 @@ def scorer_of(scorer: bundle.Scorer, *, version: str, config: Config, explains: 
         policy,
         alert_columns=wanted,
         wording=wording_of(config),
-        sample=exploration_of(config) if explains else None,
+        sample=audit_sample_of(config) if explains else None,
         explains=explains,
     )
 

@@ -26,7 +26,7 @@ from detector.features import Wording
 from detector.persist import bundle
 from detector.schema import Schema
 from pipelines.config import Config, OutputSection
-from pipelines.factory.detector import exploration_of, policy_of
+from pipelines.factory.detector import audit_sample_of, policy_of
 from pipelines.factory.gates import gated
 from pipelines.features.engine import FeatureEngine
 from pipelines.features.frames import joined, slices
@@ -110,7 +110,7 @@ def score(
 def _score_table(run: _Run, scorer: TabularScorer, rows: InputBatch, engine: FeatureEngine | None) -> ScoreReport:
     config, policy = run.config, policy_of(run.config.policy, scorer.schema)
     batch_scorer = TableBatchScorer(
-        scorer, run.version, policy, wording=wording_of(config), sample=exploration_of(config)
+        scorer, run.version, policy, wording=wording_of(config), sample=audit_sample_of(config)
     )
     rules = standing_rules(run.config, scorer.schema, now=run.now)
     with ExitStack() as stack:
