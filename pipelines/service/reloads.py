@@ -51,9 +51,7 @@ class Reloads:
             self._looks, self._found = self._looks + 1, found
             self._changed.notify_all()
 
-    def reload(
-        self, store: Store, *, who: str, reason: str, clock: Callable[[], datetime], patience: float = PATIENCE
-    ) -> Reloaded:
+    def reload(self, store: Store, *, who: str, reason: str, clock: Callable[[], datetime]) -> Reloaded:
         """Have the file read, wait for what becomes of it, and write down who asked.
 
         Raises ``RefusedError`` if it cannot be taken over, with the reason; ``DataError`` if this service has no file.
@@ -63,7 +61,7 @@ class Reloads:
         with self._changed:
             before = self._looks
             self._ask()
-            self._changed.wait_for(lambda: self._looks > before, timeout=patience)
+            self._changed.wait_for(lambda: self._looks > before, timeout=PATIENCE)
             found = self._found if self._looks > before else None
         outcome = "not read yet" if found is None else "refused" if found.refused else "taken over"
         with store.write() as session:
@@ -71,7 +69,7 @@ class Reloads:
             facts["refused"] = found.refused[:2_000] if found else ""
             write_down(session, "ask to reload", actor=who, reason=reason, arguments=facts, now=clock())
         if found is None:
-            return Reloaded((), f"Not read within {patience:g} s; it is read as soon as the service comes to it.")
+            return Reloaded((), f"Not read within {PATIENCE:g} s; it is read as soon as the service comes to it.")
         if found.refused:
             raise RefusedError(f"The file is not taken over, the configuration before goes on: {found.refused}")
         if not found.changed:
