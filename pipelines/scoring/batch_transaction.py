@@ -36,8 +36,8 @@ from pipelines.ingest.followed import open_followed
 from pipelines.ingest.provenance import with_provenance
 from pipelines.jobs.context import Context
 from pipelines.prefetch import prefetch
-from pipelines.rules.book import RuleRun
 from pipelines.rules.names import FOR_ALERTS
+from pipelines.rules.run import RuleRun
 from pipelines.rules.serving import begin_rules, keep_tallies, note_rules, switch_off
 from pipelines.scoring.contract import AdjacentBatches, BatchContext, BatchScorer, ScoredBatch, nothing_known
 from pipelines.scoring.event_scorer import flagged_by_day

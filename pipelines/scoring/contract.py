@@ -21,7 +21,7 @@ from pipelines.ingest.dedupe import KeyLedger, KnownKeys
 from pipelines.sinks.quarantine import QuarantineSink
 
 if TYPE_CHECKING:  # scoring a file needs no database
-    from pipelines.rules.book import RuleRun
+    from pipelines.rules.run import RuleRun
 
 
 def nothing_known(keys: pd.Series) -> NDArray[np.bool_]:

@@ -23,8 +23,7 @@ from pipelines.features.held_events import HeldEvents, framed_by_key, measure_ah
 from pipelines.ingest.contract import FollowedSource
 from pipelines.ingest.followed import open_followed
 from pipelines.jobs.context import ProcessCache
-from pipelines.rules.book import RuleRun
-from pipelines.rules.names import typed
+from pipelines.rules.run import RuleRun
 from pipelines.rules.serving import begin_rules, switch_off
 from pipelines.scoring.load import load_scorer
 from pipelines.scoring.marks import marks_of
@@ -134,7 +133,7 @@ class EventScorer:
         rows = cleaned.rows
         rules = begin_rules(self.config, self.store, scorer.schema, self.cache, now=now)
         if rules is not None:
-            rows = rows.assign(**typed(frame.loc[rows.index], rules.book.names.extra))
+            rows = rules.with_columns(rows, frame)
         scoring = TableScoring(scorer.scorer, scorer.policy, explains=False, overrides=rules)
         scoring.add(rows)
         scores, note = self._decided(scoring, rules, scorer if explain else None, rows, now=now)

@@ -49,7 +49,7 @@ from pipelines.sinks.quarantine import QuarantineSink
 from pipelines.sources import Source
 
 if TYPE_CHECKING:
-    from pipelines.rules.book import RuleRun
+    from pipelines.rules.run import RuleRun
 
 BATCH = 32_768
 """Rows read and scored together. Several such parts are in memory at once; of fewer rows, they cost more time."""

@@ -34,10 +34,10 @@ from pipelines.jobs.context import ProcessCache
 from pipelines.labels.feedback import Statements
 from pipelines.labels.known import known_labels, with_report_time
 from pipelines.progress import counted, progress
-from pipelines.rules.book import RuleRun
 from pipelines.rules.checked import book_of
 from pipelines.rules.expression import Condition
 from pipelines.rules.names import Names, typed
+from pipelines.rules.run import RuleRun
 from pipelines.rules.stored import HeldRule, in_force
 from pipelines.rules.trial_report import Overlap, RuleTrial
 
@@ -104,7 +104,7 @@ def try_rule(
         measured = _Measured(scorer, [scorer.recalled(part) for part in _watched(slices(rows), advance)])
     runs = []
     for each in (book, then):
-        run = each.begin(now=now)
+        run = RuleRun(each, now=now)
         scoring = TableScoring(measured.again(), policy, explains=False, overrides=run)
         for part in slices(rows):
             scoring.add(part)

@@ -8,7 +8,7 @@ import pandas as pd
 
 from pipelines.ingest.batch import ReadFacts
 from pipelines.ingest.repeated_rows import RepeatedRows
-from pipelines.rules.book import RuleRun
+from pipelines.rules.run import RuleRun
 from pipelines.scoring.contract import ScoredBatch
 from pipelines.scoring.shadow import ShadowTrial
 from pipelines.sinks.batch_sink import Staged

@@ -22,7 +22,6 @@ from pipelines.ingest.batch import InputBatch
 from pipelines.ingest.dedupe import KeyLedger
 from pipelines.ingest.provenance import with_provenance
 from pipelines.prefetch import prefetch, worked_on
-from pipelines.rules.names import typed
 from pipelines.scoring.contract import BatchContext, ScoredBatch, each_once
 
 
@@ -111,7 +110,7 @@ class TableBatchScorer:
             context.quarantine.write(cleaned.quarantine)
             rows = each_once(cleaned.rows, frame, ledger, context, key=self.schema.key)
             if context.rules is not None:
-                rows = rows.assign(**typed(frame.loc[rows.index], context.rules.book.names.extra))
+                rows = context.rules.with_columns(rows, frame)
             yield _Part(rows, self._names(rows, batch))
             context.advance(len(frame))
 
