@@ -98,7 +98,7 @@ class Table:
         TableEncoder.fit(rows, schema)
         return []
 
-    def enough(
+    def trainable(
         self,
         rows: pd.DataFrame,
         config: Config,  # noqa: ARG002 - as the others
@@ -124,15 +124,15 @@ class Table:
         """What else there is to say of the training: nothing."""
         return []
 
-    def waiting(self, scorer: Any) -> str | None:  # noqa: ARG002 - as the others
-        """How long the service waits before it scores a row: not at all."""
+    def delay_note(self, scorer: Any) -> str | None:  # noqa: ARG002 - as the others
+        """How long the service waits before it scores a row, in a sentence: not at all."""
         return None
 
     def example(self, rows: pd.DataFrame, scorer: Any) -> pd.DataFrame:  # noqa: ARG002 - as the others
         """Some rows that can be scored by themselves."""
         return rows.head(EXAMPLE_ROWS)
 
-    def normal(self, rows: pd.DataFrame, scorer: Any) -> pd.DataFrame:
+    def normal_rows(self, rows: pd.DataFrame, scorer: Any) -> pd.DataFrame:
         """The rows that encoders are compared on: those not known to be anomalous."""
         label = scorer.schema.label
         return rows if label is None or label not in rows else rows[rows[label] != 1]
@@ -213,7 +213,7 @@ class Sensors:
             found.setdefault(f"{period}; {covers}", []).append(seen.name)
         return [f"{', '.join(names)}: {said}" if len(found) > 1 else said for said, names in found.items()]
 
-    def enough(self, rows: pd.DataFrame, config: Config, schema: Schema) -> tuple[pd.DataFrame, list[str]]:
+    def trainable(self, rows: pd.DataFrame, config: Config, schema: Schema) -> tuple[pd.DataFrame, list[str]]:
         """Where each machine has a model, those of which there are eight windows: a new one waits until there are."""
         if schema.entity is None or config.series.models == "shared":
             return rows, []
@@ -243,7 +243,7 @@ class Sensors:
         """Such as an encoder that was not kept, or a stretch that makes a threshold high."""
         return [*detector.messages_, *loud_notes(detector.loud_stretches_)]
 
-    def waiting(self, scorer: Any) -> str | None:
+    def delay_note(self, scorer: Any) -> str | None:
         """How many later steps a reading's score hangs on; nothing where only earlier ones count."""
         steps = max(model.ahead for model in scorer.models.values())
         least = max(model.recipe.rows_around(model.length) for model in scorer.models.values())
@@ -268,7 +268,7 @@ class Sensors:
             rows = rows[rows[entity] == rows[entity].iloc[0]]
         return rows.head(2 * self._length(scorer))
 
-    def normal(self, rows: pd.DataFrame, scorer: Any) -> pd.DataFrame:  # noqa: ARG002 - as the others
+    def normal_rows(self, rows: pd.DataFrame, scorer: Any) -> pd.DataFrame:  # noqa: ARG002 - as the others
         """All of them: without some, windows would have gaps."""
         return rows
 
