@@ -205,19 +205,13 @@ def _score_series(run: _Run, scorer: SequenceScorer) -> SeriesReport:
     config, source, schema = run.config, run.source, scorer.schema
     policy = policy_of(config.policy, schema)
     columns = [name for name in source.columns() if name in {*schema.features, *schema.roles.values()}]
-    words, parts, rows, scored, flagged, held = wording_of(config), list[pd.DataFrame](), 0, 0, 0, Counter[str]()
-    seen: set[str] = set()
-    newest = list[pd.Series]()
+    words, scored, flagged, held = wording_of(config), 0, 0, Counter[str]()
+    unscored = set[str]()
+    parts, newest = list[pd.DataFrame](), list[pd.Series]()
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="detector-")))
         spool = SeriesSpool(folder, schema.entity if policy.is_by_row else None, rows=source.estimate())
-        with progress("Reading", total=source.estimate()) as advance:
-            for frame in source.batches(BATCH, columns=columns, numeric=schema.numeric):
-                spool.add(frame)
-                rows += len(frame)
-                advance(len(frame))
-        if not rows:
-            raise DataError(f"{source.describe()} holds no rows. Give rows with readings.")
+        rows = _fill(spool, source, columns=columns, numeric=schema.numeric)
         place, escape = run.target.quarantine_path, run.target.escape_formulas
         quarantine = stack.enter_context(QuarantineSink(place, columns=columns, escape=escape))
         sink = stack.enter_context(open_sink(run.target))
@@ -225,7 +219,7 @@ def _score_series(run: _Run, scorer: SequenceScorer) -> SeriesReport:
         with progress("Scoring", total=rows) as advance:
             for part in spool.parts():
                 advance(len(part))
-                seen |= entities_of(part, schema)
+                unscored |= entities_of(part, schema)
                 if spool.groups > 1 and (part := _first_of_keys(part, schema, ledger, context)).empty:
                     continue
                 found = scorer.score_frame(part.reset_index(drop=True), policy=policy, join=config.series.join)
@@ -233,7 +227,7 @@ def _score_series(run: _Run, scorer: SequenceScorer) -> SeriesReport:
                 sink.write(run.stamped(as_written(words.scores(found.frame))))
                 parts.append(found.events)
                 newest.append(newest_of(found.frame, schema))
-                seen -= entities_of(found.frame, schema)
+                unscored -= entities_of(found.frame, schema)
                 scored, flagged = scored + len(found.frame), flagged + int(found.frame["flagged"].sum())
                 held += found.held
         if not parts:
@@ -254,9 +248,25 @@ def _score_series(run: _Run, scorer: SequenceScorer) -> SeriesReport:
         quarantine=quarantine.describe(),
         policy=policy.describe(),
         held=held,
-        absent=tuple(sorted(seen)),
+        absent=tuple(sorted(unscored)),
         silent=_silent(run, scorer, pd.concat(newest)),
     )
+
+
+def _fill(spool: SeriesSpool, source: Source, *, columns: list[str], numeric: tuple[str, ...]) -> int:
+    """Read all rows of a source into a spool; how many there are.
+
+    Raises ``DataError`` if there is none.
+    """
+    rows = 0
+    with progress("Reading", total=source.estimate()) as advance:
+        for frame in source.batches(BATCH, columns=columns, numeric=numeric):
+            spool.add(frame)
+            rows += len(frame)
+            advance(len(frame))
+    if not rows:
+        raise DataError(f"{source.describe()} holds no rows. Give rows with readings.")
+    return rows
 
 
 def _silent(run: _Run, scorer: SequenceScorer, newest: pd.Series) -> dict[str, datetime]:
