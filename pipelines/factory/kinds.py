@@ -46,7 +46,7 @@ class Table:
     without_risk = 0.0
     """The share of rows that may have no risk."""
     encoders: tuple[str, ...] = ("dense", "sparse", "variational")
-    """Those that can be compared on such rows."""
+    """The encoders that can be compared on such rows."""
 
     def read(self, source: Source, config: Config, advance: Any) -> pd.DataFrame:
         """At most as many rows as are to be learnt from, a random sample; all if their past is to be measured."""
@@ -227,12 +227,12 @@ class Sensors:
         return rows[size >= least], notes
 
     def calibration(self, scorer: Any) -> Calibrator:
-        """One for all series."""
+        """That of all series together."""
         calibrator: Calibrator = scorer.calibrator
         return calibrator
 
     def has_head(self, scorer: Any) -> bool:  # noqa: ARG002 - as the others
-        """Never."""
+        """Never: no head learns from series."""
         return False
 
     def left_out(self, detector: Any) -> list[str]:  # noqa: ARG002 - as the others
@@ -273,7 +273,7 @@ class Sensors:
         return rows
 
     def encoder_settings(self, config: Config, scorer: Any) -> tuple[TrainingSection, int | None]:
-        """Those of the member, and the longest window."""
+        """The training settings of the member, and the length of the longest window."""
         return config.series.encoder.training, self._length(scorer)
 
     def encoder_input(

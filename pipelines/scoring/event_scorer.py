@@ -54,7 +54,7 @@ class EventColumns:
 
     @classmethod
     def of(cls, config: Config, schema: Schema, state: FeatureState | None) -> EventColumns:
-        """Those of a detector and of the features that it has learnt with."""
+        """The columns that a detector, and the features it learnt with, read of events."""
         optional, measured = set[str](), tuple[str, ...]()
         if state is not None:
             schema = state.engine.raw_schema(schema)
@@ -107,7 +107,7 @@ class EventScorer:
         return self.columns_of(self.scorer(), self.state())
 
     def columns_of(self, scorer: TableBatchScorer, state: FeatureState | None) -> EventColumns:
-        """Those for a detector and a past."""
+        """The columns that a detector, and the features it learnt with, read of events."""
         if self._columns is None or self._columns[0] is not scorer or self._columns[1] is not state:
             self._columns = scorer, state, EventColumns.of(self.config, scorer.schema, state)
         return self._columns[2]

@@ -54,7 +54,7 @@ class Outlook:
     rules: RulesOutlook | None = None
 
     def to_dict(self) -> dict[str, Any]:
-        """As programs receive it."""
+        """The same as JSON, for programs."""
         precision = self.fraud / self.answered if self.answered else None
         rules = None if self.rules is None else self.rules.to_dict()
         return vars(self) | {"precision": precision, "rules": rules}

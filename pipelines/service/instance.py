@@ -238,7 +238,7 @@ class Service:
         )
 
     def _lock_of(self, job: str) -> threading.Lock:
-        """One job of a kind at a time."""
+        """The lock under which jobs of a kind run one at a time."""
         with self._lock:
             return self._in_hand.setdefault(job, threading.Lock())
 

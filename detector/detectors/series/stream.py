@@ -48,7 +48,7 @@ class Tail:
 
     @classmethod
     def joined(cls, tails: Sequence[Tail]) -> Tail:
-        """Those of several groups of series together."""
+        """The tails of several groups of series as one."""
         filled = [tail for tail in tails if len(tail.rows)] or tails[:1]
         return cls(pd.concat([each.rows for each in filled]), np.concatenate([each.waiting for each in filled]))
 
