@@ -48,7 +48,7 @@ def enqueue(session: Session, scored: pd.DataFrame, *, config: Config, now: date
     if not settings.enabled or scored.empty:
         return []
     flagged = scored[scored["flagged"].to_numpy(dtype=bool)]
-    events, others = bounded(events_of(flagged, Grouping.of(config), now=now))
+    events, others = most_severe_groups(events_of(flagged, Grouping.of(config), now=now))
     states = group_states(session, config.name, (event.group for event in events))
     found, earlier = _candidates(events, states, config)
     candidates = not_silenced(session, found, source=config.name, now=now)
@@ -182,7 +182,7 @@ def store_group_states(
         session.execute(sa.insert(AlertGroup), rows)
 
 
-def bounded(events: Sequence[Event], *, most: int = MOST_GROUPS) -> tuple[list[Event], list[Candidate]]:
+def most_severe_groups(events: Sequence[Event], *, most: int = MOST_GROUPS) -> tuple[list[Event], list[Candidate]]:
     """The events of the most severe groups; and the others, which are counted for the digest and not remembered.
 
     What is not remembered is counted anew if the next batch flags it again.
