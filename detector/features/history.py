@@ -6,7 +6,6 @@ paths agree to the last bit.
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Mapping
 from math import nan
 from typing import Any
@@ -84,22 +83,23 @@ class History:
         self._keys = tuple(dict.fromkeys(key for layout in self.layouts.values() for key in layout.keys))
 
     def __reduce__(self) -> tuple[Any, ...]:
-        kept = (self.lateness, self.latest, self.entities, self.tails)
-        return _restored, (self.features, self.told_by, *kept)
+        facts = {name: getattr(self, name) for name in ("lateness", "latest", "forgot_at", "entities", "tails")}
+        return _restored, (self.features, self.told_by, facts)
 
     def emptied(self) -> History:
         """The same without what is kept of entities: a past that goes on from the same moment."""
-        other = copy.copy(self)
-        other.entities, other.tails = {by: {} for by in self._groups}, {by: {} for by in self._groups}
-        other._tails_kept = 0
-        return other
+        return self._over({by: {} for by in self._groups}, {by: {} for by in self._groups})
 
     def copy(self) -> History:
         """The same past, to go on from without changing this one; what is kept of an entity is shared until then."""
-        other = History(self.features, told_by=self.told_by)
-        other.lateness, other.latest, other.forgot_at = self.lateness, self.latest, self.forgot_at
-        other.entities = {by: entities.copy() for by, entities in self.entities.items()}
-        other.tails = {by: tails.copy() for by, tails in self.tails.items()}
+        entities = {by: entities.copy() for by, entities in self.entities.items()}
+        return self._over(entities, {by: tails.copy() for by, tails in self.tails.items()})
+
+    def _over(self, entities: dict[By, Entities], tails: dict[By, Tails]) -> History:
+        """The same features at the same moment, over other entities; nothing of the features is prepared anew."""
+        other = History.__new__(History)
+        other.__dict__.update(self.__dict__)
+        other.entities, other.tails, other._tails_kept = entities, tails, 0
         return other
 
     def __len__(self) -> int:
@@ -390,16 +390,8 @@ class History:
         return True
 
 
-def _restored(
-    features: FeatureSet,
-    told_by: str | None,
-    lateness: int,
-    latest: int | None,
-    entities: dict[By, Entities],
-    tails: dict[By, Tails],
-) -> History:
+def _restored(features: FeatureSet, told_by: str | None, facts: dict[str, Any]) -> History:
     """A history that was pickled, as between processes."""
     history = History(features, told_by=told_by)
-    history.lateness, history.latest = lateness, latest
-    history.entities, history.tails = entities, tails
+    vars(history).update(facts)
     return history
