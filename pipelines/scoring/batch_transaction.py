@@ -40,7 +40,7 @@ from pipelines.rules.names import FOR_ALERTS
 from pipelines.rules.run import RuleRun
 from pipelines.rules.serving import begin_rules, keep_tallies, note_rules, switch_off
 from pipelines.scoring.contract import AdjacentBatches, BatchContext, BatchScorer, ScoredBatch, nothing_known
-from pipelines.scoring.event_scorer import flagged_by_day
+from pipelines.scoring.day_flags import flagged_by_day
 from pipelines.scoring.repeats import Mode, Repeats, repeats_in_words
 from pipelines.scoring.series_tails import keep_memory, load_memory
 from pipelines.scoring.shadow import ShadowTrial

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from datetime import date, datetime
+from datetime import datetime
+from functools import partial
 
 import pandas as pd
-import sqlalchemy as sa
 
 from detector.cleaning.clean import clean
 from detector.cleaning.reader import ColumnReader
@@ -25,11 +25,12 @@ from pipelines.ingest.followed import open_followed
 from pipelines.jobs.context import ProcessCache
 from pipelines.rules.run import RuleRun
 from pipelines.rules.serving import begin_rules, switch_off
+from pipelines.scoring.day_flags import flagged_by_day
 from pipelines.scoring.load import load_scorer
 from pipelines.scoring.marks import marks_of
 from pipelines.scoring.table import TableBatchScorer
 from pipelines.sources.formats import events_with_formats
-from pipelines.store import DayFlags, Store
+from pipelines.store import Store
 
 PATIENCE = 5.0
 """Seconds that a request waits for the features of a large batch; then it is told to come again."""
@@ -153,10 +154,7 @@ class EventScorer:
         now: datetime,
     ) -> tuple[pd.DataFrame, str | None]:
         """Scores with their flags, reasons where they are asked for, and what rules say; and the note of the policy."""
-
-        def used(days: Sequence[date]) -> dict[date, int]:
-            return flagged_by_day(self.store, self.config.name, days)
-
+        used = partial(flagged_by_day, self.store, self.config.name)
         if rules is None:
             decision = scoring.decision(used)
             flagged = decision.flagged
@@ -243,19 +241,6 @@ class EventScorer:
             yield
         finally:
             state.lock.release()
-
-
-def flagged_by_day(store: Store, source: str, days: Sequence[date], *, but: int | None = None) -> dict[date, int]:
-    """How many rows of some days were flagged, but for those of one batch."""
-    statement = (
-        sa.select(DayFlags.day, sa.func.sum(DayFlags.flagged))
-        .where(DayFlags.source == source, DayFlags.day.in_(list(days)))
-        .group_by(DayFlags.day)
-    )
-    if but is not None:
-        statement = statement.where(DayFlags.batch != but)
-    with store.read() as session:
-        return {day: int(flagged) for day, flagged in session.execute(statement)}
 
 
 def _reasons_of(quarantine: pd.DataFrame) -> dict[int, str]:

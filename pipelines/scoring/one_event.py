@@ -23,7 +23,8 @@ from pipelines.features.feature_state import FeatureState
 from pipelines.features.held_by_entity import HeldRow, PendingEvents
 from pipelines.features.one_row import measure_one, read_one
 from pipelines.rules.serving import rule_book_at
-from pipelines.scoring.event_scorer import EventScorer, flagged_by_day
+from pipelines.scoring.day_flags import flagged_by_day
+from pipelines.scoring.event_scorer import EventScorer
 from pipelines.scoring.marks import LatestMarks, marks_of
 from pipelines.scoring.table import TableBatchScorer
 from pipelines.sources.formats import needs_form
@@ -221,7 +222,7 @@ def _decided_one(
         p_value,
         risk,
         day=day,
-        used=lambda days: flagged_by_day(event_scorer.store, event_scorer.config.name, days),
+        used=partial(flagged_by_day, event_scorer.store, event_scorer.config.name),
         support=scorer.support,
         learnt=float(measured.learnt[place]),
     )
