@@ -2,7 +2,7 @@
 
 A million rows with the columns of card payments, in slices as scoring reads them. Rules compare numbers, text, times
 and lists of 100,000 values of which half have an end, and share some of their parts, as rules of one team do; the
-second set shares nothing. What is measured is ``RuleRun.see``, without reading, cleaning and scoring.
+second set shares nothing. What is measured is ``RuleRun.override``, without reading, cleaning and scoring.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from pipelines.config import RuleSection
 from pipelines.rules.book import RuleBook
 from pipelines.rules.lists import ValueList
 from pipelines.rules.names import Kind, Names
+from pipelines.rules.run import RuleRun
 
 RESULTS = Path(__file__).parent / "results" / "rules.csv"
 SLICE = 65_536
@@ -104,7 +105,7 @@ def measure(conditions: tuple[str, ...], frame: pd.DataFrame) -> dict[str, float
     parts = [(frame.iloc[at : at + SLICE], measures.iloc[at : at + SLICE]) for at in range(0, len(frame), SLICE)]
     seconds, busy, hits = [], [], 0
     for _ in range(ROUNDS):
-        run, begun, used = book.begin(now=NOW), time.perf_counter(), time.process_time()
+        run, begun, used = RuleRun(book, now=NOW), time.perf_counter(), time.process_time()
         hits = sum(int(run.override(*part).wanted.sum()) for part in parts)
         seconds.append(time.perf_counter() - begun)
         busy.append(time.process_time() - used)

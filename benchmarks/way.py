@@ -109,9 +109,9 @@ def follow(folder: Path, settings: dict[str, Any], *, past: pd.DataFrame, batche
     from pipelines.store import Run, open_store
 
     try:
-        from pipelines.service.app import Service
+        from pipelines.service.instance import Service
     except ImportError:  # as it was called up to 4640342
-        from pipelines.service.serve import Service  # type: ignore[import-not-found, no-redef]
+        from pipelines.service.serve import Service  # type: ignore[attr-defined]
 
     be_quiet()
     (folder / "in").mkdir(parents=True)

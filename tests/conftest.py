@@ -38,7 +38,7 @@ from detector.schema import Schema
 from detector.training.settings import Training
 from pipelines.config import Config, load_config
 from pipelines.simulate import simulate_transactions
-from pipelines.store import Store
+from pipelines.store import Store, open_store
 from tests.postgres_server import PostgresServer, running_postgres
 
 collect_ignore_glob = ["fixtures/*"]  # made by another version
@@ -272,3 +272,14 @@ def postgres() -> Iterator[PostgresServer]:
     """A PostgreSQL server of this test run's own."""
     with running_postgres() as server:
         yield server
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def each_store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Store]:
+    """A new state of the service in each database that may hold one."""
+    url = f"sqlite:///{tmp_path}/service.db"
+    if request.param == "postgresql":
+        url = request.getfixturevalue("postgres").url(f"test_{abs(hash(tmp_path))}")
+    store = open_store(url)
+    yield store
+    store.close()

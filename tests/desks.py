@@ -16,7 +16,7 @@ from pipelines.features.plain_frame import framed
 from pipelines.jobs.context import Context, ProcessCache
 from pipelines.scoring.event_scorer import EventScorer, ScoredEvents
 from pipelines.scoring.job import score_new
-from pipelines.scoring.one_event import AskedEvent, ScoredEvent, score_together
+from pipelines.scoring.one_event import EventRequest, ScoredEvent, score_together
 from pipelines.store import Store
 from tests.payment_sites import LATER
 
@@ -67,7 +67,7 @@ def score_one(desk: EventScorer, event: Mapping[str, Any], *, now: datetime, kee
 
     Raises ``NotPlainError`` where it takes ``EventScorer.score``; ``BusyError`` and ``DataError`` as that does.
     """
-    (found,) = score_together(desk, [AskedEvent(event, keep, now)], PendingEvents())
+    (found,) = score_together(desk, [EventRequest(event, keep, now)], PendingEvents())
     if isinstance(found, NotPlainError):
         raise found
     if found.to_hold is not None:

@@ -78,6 +78,20 @@ def run(config: Config, job: Any = score_new, **arguments: Any) -> JobOutcome:
         store.close()
 
 
+def score_and_restore(home: Path, config: Config) -> None:
+    """Score two parts, put back the database as it was after the first, and bring the second again with the rest."""
+    put(home, "part1", PAYMENTS.iloc[:800])
+    run(config)
+    shutil.copy(home / "service.db", home / "backup.db")
+    put(home, "part2", PAYMENTS.iloc[800:1_200])
+    run(config)
+    shutil.copy(home / "backup.db", home / "service.db")
+    for leftover in home.glob("service.db-*"):
+        leftover.unlink()
+    shutil.rmtree(home / "scores")
+    put(home, "part2", PAYMENTS.iloc[800:])
+
+
 def run_until_killed(folder: Path, point: str) -> None:
     """Score in a process that is killed at a failpoint, with a snapshot of the past after each batch."""
     code = (

@@ -17,7 +17,7 @@ from detector.errors import StoreError
 from pipelines.alerts.delivery.digests import end_quiet
 from pipelines.alerts.grouping import recovery
 from pipelines.alerts.grouping.events import Grouping, events_of
-from pipelines.alerts.outbox.enqueue import bounded, group_states
+from pipelines.alerts.outbox.enqueue import group_states, most_severe_groups
 from pipelines.store import Store, engine
 from pipelines.store.alert_tables import Alert, AlertDay, AlertGroup, Delivery
 from tests.alert_places import NOW, config_in, deliveries, give, rows, store_in
@@ -41,7 +41,7 @@ def test_most_severe_groups_are_kept_whole_and_the_others_counted(tmp_path: Path
     config = config_in(tmp_path)
     given = rows(("a", 0, "low"), ("a", 300, "critical"), ("b", 0, "high"), ("c", 0, "low"), ("c", 300, "low"))
 
-    kept, counted = bounded(events_of(given, Grouping.of(config), now=NOW), most=2)
+    kept, counted = most_severe_groups(events_of(given, Grouping.of(config), now=NOW), most=2)
 
     assert [event.severity for event in kept] == ["low", "critical", "high"]
     assert [each.event.severity for each in counted] == ["low", "low"]
@@ -52,7 +52,9 @@ def test_batch_in_which_all_is_flagged_writes_little(
 ) -> None:
     """The cap is applied before rows are written; the digest counts all but what was alerted."""
     config = config_in(tmp_path, file={"path": "alerts.jsonl"}, a_day=5, least_severity="low")
-    monkeypatch.setattr("pipelines.alerts.outbox.enqueue.bounded", lambda events: bounded(events, most=100))
+    monkeypatch.setattr(
+        "pipelines.alerts.outbox.enqueue.most_severe_groups", lambda events: most_severe_groups(events, most=100)
+    )
 
     alerts = give(store, config, pd.concat([many(2_000), many(3, severity="critical")], ignore_index=True))
 

@@ -36,15 +36,15 @@ from pipelines.service.runs import run_job
 from pipelines.store import Audit, JobState, Request, open_store
 from pipelines.store.access_tables import AnsweredRequest, ApiKey
 from pipelines.store.alert_tables import Answer, Silence
-from tests import doors, payment_sites
+from tests import payment_sites, web
 from tests.alert_places import config_in, give, rows, store_in
-from tests.doors import Browser, Served, events, fields_of, is_problem, served, with_api
 from tests.payment_sites import LATER, PAYMENTS, put, settle
 from tests.sensor_sites import SensorSite, bundle_of
 from tests.service_sites import score
+from tests.web import Browser, Served, events, fields_of, is_problem, served, with_api
 
 home, trained = payment_sites.home, payment_sites.trained
-service, site = doors.service, doors.site
+service, site = web.service, web.site
 
 ROOT = Path(__file__).parents[1]
 DAY = timedelta(days=1)

@@ -20,12 +20,12 @@ from pipelines.api.arrow_stream import frame_of
 from pipelines.api.events import ARROW
 from pipelines.api.problems import ProblemError
 from pipelines.store import open_store
-from tests import doors, payment_sites
-from tests.doors import Served, events, fields_of, is_problem, served, with_api
+from tests import payment_sites, web
 from tests.payment_sites import PAYMENTS, settle
+from tests.web import Served, events, fields_of, is_problem, served, with_api
 
 home, trained = payment_sites.home, payment_sites.trained
-service, site = doors.service, doors.site
+service, site = web.service, web.site
 
 NEW = PAYMENTS.iloc[750:830]
 

@@ -18,21 +18,15 @@ from pipelines.alerts.feedback.answers import answer, find
 from pipelines.alerts.grouping import silences
 from pipelines.alerts.review import notes
 from pipelines.cli import app
-from pipelines.store import Audit, Store, open_store
+from pipelines.store import Audit, Store
 from pipelines.store.trail import TrailQuery, as_dict, entries, exported, write_down
 from tests.alert_places import NOW, config_in, give, rows, store_in
-from tests.doors import Browser, Served, served
+from tests.web import Browser, Served, served
 
 
-@pytest.fixture(params=["sqlite", "postgresql"])
-def store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Store]:
-    if request.param == "sqlite":
-        url = f"sqlite:///{tmp_path}/service.db"
-    else:
-        url = request.getfixturevalue("postgres").url(f"audit_{abs(hash(tmp_path))}")
-    store = open_store(url)
-    yield store
-    store.close()
+@pytest.fixture
+def store(each_store: Store) -> Store:
+    return each_store
 
 
 @pytest.fixture

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 import shutil
 import zipfile
@@ -18,8 +17,9 @@ from detector.detectors.series.detector import SequenceDetector
 from detector.detectors.table.detector import TabularDetector
 from detector.detectors.table.scorer import TabularScorer
 from detector.errors import BundleError, SettingError, UnfittedError
-from detector.onnx.folder import digest_of, own_digest
+from detector.onnx.folder import digest_of
 from detector.persist.bundle import MANIFEST, fingerprint, load, save
+from tests.manifests import rewrite
 from tests.series_examples import small, waves
 
 FILES = ["arrays.npz", "bundle.json", "decoder.onnx", "graph.onnx", "inside.onnx"]
@@ -39,15 +39,6 @@ def loaded(saved: Path) -> TabularScorer:
 @pytest.fixture
 def copy(saved: Path, tmp_path: Path) -> Path:
     return Path(shutil.copytree(saved, tmp_path / "copy"))
-
-
-def rewrite(folder: Path, change: Callable[[dict[str, Any]], object]) -> None:
-    """Change the manifest as someone would who can compute its digest."""
-    path = folder / MANIFEST
-    manifest = json.loads(path.read_text(encoding="utf-8"))
-    change(manifest)
-    manifest["digest"] = own_digest(manifest)
-    path.write_text(json.dumps(manifest), encoding="utf-8")
 
 
 def test_loaded_scorer_measures_the_same(

@@ -25,8 +25,8 @@ from pipelines.store import Audit, JobState, Request, open_store
 from pipelines.store.access_tables import AlertNote, SignIn
 from pipelines.store.alert_tables import Alert, Answer, Silence
 from tests.alert_places import config_in, give, rows, run, store_in
-from tests.doors import COOKIE, Browser, Served, served
 from tests.service_sites import score
+from tests.web import COOKIE, Browser, Served, served
 
 EVIL = "<script>alert(1)</script><img src=x onerror=alert(1)>\"'{{7919*7907}}"
 

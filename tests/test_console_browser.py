@@ -19,7 +19,7 @@ from pipelines.store import open_store
 from pipelines.store.alert_tables import Answer
 from pipelines.store.rule_tables import StoredRule
 from tests.alert_places import config_in, give, rows, run, store_in
-from tests.doors import Served, served
+from tests.web import Served, served
 
 CHROMIUM = shutil.which("chromium")
 pytestmark = [

@@ -19,7 +19,7 @@ from pipelines.config import load_config
 from pipelines.store import Audit
 from pipelines.store.alert_tables import Answer
 from tests.alert_places import config_in, give, rows, store_in
-from tests.doors import Browser, Served, served
+from tests.web import Browser, Served, served
 
 HERE, ELSEWHERE = ["127.0.0.1"], ["10.1.2.0/28"]
 ROLES = {"admins": ["ada"], "analysts": ["group:fraud team"], "viewers": ["*"]}

@@ -22,8 +22,8 @@ from benchmarks.soak import Site
 from detector.metrics.drift import Shift
 from pipelines.jobs.subprocess import outcome_of
 from pipelines.monitoring.drift import DriftReport
-from pipelines.service.app import Service
 from pipelines.service.http import HttpServer, application
+from pipelines.service.instance import Service
 from tests.alert_places import free_port
 from tests.service_sites import context, opened, put
 

@@ -14,7 +14,7 @@ from detector.cleaning.plain import NotPlainError
 from detector.errors import StoreError
 from pipelines.features.held_by_entity import HeldRow
 from pipelines.scoring.event_batcher import EventBatcher
-from pipelines.scoring.one_event import AskedEvent, ScoredEvent
+from pipelines.scoring.one_event import EventRequest, ScoredEvent
 from pipelines.store import open_store
 from tests import payment_sites
 from tests.desks import Desk, Event, plain_events, score_one
@@ -64,7 +64,7 @@ def desks(home: Path) -> Iterator[Callable[[str], Desk]]:
 
 def asked(groups: EventBatcher, *events: Event, keep: bool = True) -> list[Future[ScoredEvent]]:
     """Events that are asked about, one right after the other."""
-    return [groups.ask(AskedEvent(event, keep, LATER)) for event in events]
+    return [groups.ask(EventRequest(event, keep, LATER)) for event in events]
 
 
 def alone(desk: Desk, events: list[Event]) -> list[ScoredEvent]:
@@ -157,7 +157,7 @@ def test_odd_events_and_refused_ones_leave_the_others_alone(desks: Callable[[str
 
     found = [
         *asked(groups, first, odd | {"amount": " 3 "}),
-        groups.ask(AskedEvent(barred, keep=True, now=LATER, admits=lambda _: False)),
+        groups.ask(EventRequest(barred, keep=True, now=LATER, admits=lambda _: False)),
         *asked(groups, last),
     ]
 

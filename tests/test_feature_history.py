@@ -1,5 +1,7 @@
 """The incremental path: the same features as in batch, row by row, from a bounded past."""
 
+import pickle
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -172,6 +174,24 @@ def test_idle_entities_are_forgotten():
 
     assert history.forget() == 1
     assert len(history) == 1
+
+
+@pytest.mark.parametrize(
+    "another",
+    [History.copy, History.emptied, lambda history: pickle.loads(pickle.dumps(history))],  # noqa: S301 - its own
+    ids=["copy", "emptied", "of another process"],
+)
+def test_another_history_goes_on_from_the_same_moment(another):
+    """It knows how far its rows go, and up to when idle entities were looked for."""
+    history = History(FeatureSet(("count by card over 1m",), time="time"), lateness="2m", told_by="reports")
+    history.push_one({"time": seconds(0), "card": "a"})
+    history.forget()
+
+    found = another(history)
+
+    assert (found.latest, found.forgot_at, found.lateness) == (history.latest, history.latest, history.lateness)
+    assert (found.told_by, found.features) == (history.told_by, history.features)
+    assert found.push_one({"time": seconds(1), "card": "b"}) == history.push_one({"time": seconds(1), "card": "b"})
 
 
 def test_histories_of_other_features_do_not_merge():

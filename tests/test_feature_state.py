@@ -26,7 +26,18 @@ from pipelines.service.facts import Facts
 from pipelines.store import open_store
 from pipelines.training.retrain import retrain
 from tests import payment_sites
-from tests.payment_sites import LATER, PAYMENTS, SETTINGS, expected, put, run, run_until_killed, scores, settle
+from tests.payment_sites import (
+    LATER,
+    PAYMENTS,
+    SETTINGS,
+    expected,
+    put,
+    run,
+    run_until_killed,
+    score_and_restore,
+    scores,
+    settle,
+)
 from tests.service_sites import pushed
 
 home, trained = payment_sites.home, payment_sites.trained
@@ -164,16 +175,7 @@ def test_snapshot_ahead_of_a_restored_database_is_not_believed(home: Path, monke
     """It knows rows that the database has not scored."""
     monkeypatch.setattr("pipelines.features.feature_state.BATCHES", 1)
     config = settle(home)
-    put(home, "part1", PAYMENTS.iloc[:800])
-    run(config)
-    shutil.copy(home / "service.db", home / "backup.db")
-    put(home, "part2", PAYMENTS.iloc[800:1_200])
-    run(config)
-    shutil.copy(home / "backup.db", home / "service.db")
-    for leftover in home.glob("service.db-*"):
-        leftover.unlink()
-    shutil.rmtree(home / "scores")
-    put(home, "part2", PAYMENTS.iloc[800:])
+    score_and_restore(home, config)
 
     run(config)
 

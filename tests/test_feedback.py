@@ -145,7 +145,7 @@ def test_state_is_let_go_where_verdicts_cannot_be_read(
     say(config, "a", "fraud", march(4))
     closed: list[int] = []
     monkeypatch.setattr(Store, "close", lambda _: closed.append(1))
-    monkeypatch.setattr("pipelines.labels.feedback.SAID", {})
+    monkeypatch.setattr("pipelines.labels.feedback.TRUTH_OF", {})
 
     with pytest.raises(KeyError, match="fraud"):
         Statements.read(config)

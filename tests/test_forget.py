@@ -28,7 +28,7 @@ from pipelines.scoring.job import score_new
 from pipelines.service import forget as forgetting
 from pipelines.service.forget import Forgotten, forget, hidden
 from pipelines.service.leader import Leadership
-from pipelines.sinks.stored_scores import Scored, stored_scores
+from pipelines.sinks.stored_scores import ScoresQuery, stored_scores
 from pipelines.store import Audit, Run, ScoreFile, Store, open_store
 from pipelines.store.access_tables import AlertNote, AnsweredRequest, HeldEvent
 from pipelines.store.alert_tables import Alert, AlertDay, Answer, Delivery, Silence
@@ -258,7 +258,7 @@ def test_scores_in_a_table_go(tmp_path: Path, place: str) -> None:
     found = forget(config, store, "7", actor="ann", reason="", now=NOW)
 
     assert found.deleted["rows in scores and quarantine"] == 1, "a row without a batch is none of the service's"
-    assert stored_scores(config, store, Scored(("risk",)))["transaction_id"].tolist() == ["b", "c"]
+    assert stored_scores(config, store, ScoresQuery(("risk",)))["transaction_id"].tolist() == ["b", "c"]
 
 
 def test_quarantined_rows_go_and_others_stay_as_they_are(tmp_path: Path) -> None:

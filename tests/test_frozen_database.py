@@ -21,8 +21,8 @@ import sqlalchemy as sa
 from benchmarks.soak import Site
 from pipelines.config import load_config
 from pipelines.service import http
-from pipelines.service.app import Service
 from pipelines.service.http import HttpServer, application
+from pipelines.service.instance import Service
 from pipelines.store import Batch, open_store
 from tests.postgres_server import PostgresServer
 from tests.service_sites import opened, put

@@ -26,7 +26,7 @@ from pipelines.cli import app
 from pipelines.disk import full_disk
 from pipelines.jobs import catalogue as jobs
 from pipelines.jobs.context import Context, JobOutcome
-from pipelines.service.app import Service
+from pipelines.service.instance import Service
 from pipelines.service.runs import run_job
 from pipelines.service.status import status_of
 from pipelines.sinks.files import FileSink
@@ -114,7 +114,7 @@ def test_job_that_is_due_without_room_says_so_in_a_line(
 
         assert service.schedule is not None
         service.schedule._scheduler.modify_job("score", name="as APScheduler does with each time")
-        service._due("score")
+        service._run_due("score")
         service._stop_schedule()
 
     (line,) = (record for record in caplog.records if record.levelno > logging.INFO)

@@ -66,7 +66,7 @@ def test_executors_of_spark_need_what_scoring_needs() -> None:
 def test_service_imports_nothing_that_only_fitting_needs() -> None:
     """It scores, alerts and answers for months; what training needs would be 100 MB and two seconds more."""
     loaded = modules_after(
-        "import pipelines.service.app, pipelines.scoring.batch_transaction, pipelines.alerts.delivery.deliver"
+        "import pipelines.service.serve, pipelines.scoring.batch_transaction, pipelines.alerts.delivery.deliver"
     )
 
     assert "onnxruntime" in loaded

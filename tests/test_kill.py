@@ -14,30 +14,14 @@ import pandas as pd
 import pytest
 
 from benchmarks import backlog, soak
-from benchmarks.soak import KILLED, Site, run
+from benchmarks.soak import KILLED, POINTS, POINTS_OF_A_TABLE, POINTS_OF_FILES, Site, run
 from tests.sensor_sites import SensorSite, bundle_of, detector
 from tests.service_sites import NOTHING_WRONG, score
 
 ROOT = Path(__file__).parents[1]
-ALWAYS = [
-    "leader.begun",
-    "run.begun",
-    "score.looked",
-    "score.claiming",
-    "score.claimed",
-    "score.opened",
-    "score.read",
-    "score.computed",
-    "landing.write",
-    "score.staged",
-    "score.moving",
-    "score.committing",
-    "score.committed",
-    "run.ending",
-]
 CASES = [
-    *(("files to files", False, point) for point in [*ALWAYS, "landing.rename", "landing.renamed"]),
-    *(("table to table", False, point) for point in [*ALWAYS[5:-1], "landing.insert", "landing.delivered"]),
+    *(("files to files", False, point) for point in [*POINTS, *POINTS_OF_FILES]),
+    *(("table to table", False, point) for point in [*POINTS[5:-1], *POINTS_OF_A_TABLE]),
     *(("files to table", True, point) for point in ("landing.insert", "score.moving", "score.committed")),
     *(("table to files", False, point) for point in ("landing.renamed", "score.committing", "score.committed")),
 ]
@@ -104,7 +88,7 @@ def test_sensors_with_random_kills(sensor_site: Callable[[Path], SensorSite], tm
 
     for _ in range(5):
         site.add(rng.randint(1, 90))
-        while (code := run(site.folder, f"{rng.choice(ALWAYS)}:1" if rng.random() < 0.6 else "")) != 0:
+        while (code := run(site.folder, f"{rng.choice(POINTS)}:1" if rng.random() < 0.6 else "")) != 0:
             assert code == KILLED
             kills += 1
 

@@ -62,7 +62,7 @@ def expected(site: Config, payments: pd.DataFrame) -> pd.DataFrame:
 
 
 def policy_of(scorer: Any) -> Policy:
-    from pipelines.config.learning import PolicySection
+    from pipelines.config.policy import PolicySection
     from pipelines.factory.detector import policy_of as made
 
     return made(PolicySection.model_validate(POLICY), scorer.schema)

@@ -117,7 +117,7 @@ def test_nobody_waits_while_the_source_is_read(home: Path, monkeypatch: pytest.M
     real = FeatureState._known_rows
 
     def watched(state: FeatureState, *given: object) -> pd.DataFrame | None:
-        held.append(state.moving.locked())
+        held.append(state.lock.locked())
         return real(state, *given)  # type: ignore[arg-type]
 
     monkeypatch.setattr(FeatureState, "_known_rows", watched)

@@ -18,7 +18,18 @@ from pipelines.features.engine import history_folder
 from pipelines.features.raw_rows import RawInput, RawRows
 from pipelines.training.train import train
 from tests import payment_sites
-from tests.payment_sites import LATER, PAYMENTS, SETTINGS, expected, put, run, run_until_killed, scores, settle
+from tests.payment_sites import (
+    LATER,
+    PAYMENTS,
+    SETTINGS,
+    expected,
+    put,
+    run,
+    run_until_killed,
+    score_and_restore,
+    scores,
+    settle,
+)
 
 home, trained = payment_sites.home, payment_sites.trained
 
@@ -138,16 +149,7 @@ def test_restored_database_does_not_believe_the_folder(home: Path, monkeypatch: 
     """It knows rows that the database has not scored: the past is built anew."""
     monkeypatch.setattr("pipelines.features.feature_state.BATCHES", 1)
     config = settle(home, **ON_DISK)
-    put(home, "part1", PAYMENTS.iloc[:800])
-    run(config)
-    shutil.copy(home / "service.db", home / "backup.db")
-    put(home, "part2", PAYMENTS.iloc[800:1_200])
-    run(config)
-    shutil.copy(home / "backup.db", home / "service.db")
-    for leftover in home.glob("service.db-*"):
-        leftover.unlink()
-    shutil.rmtree(home / "scores")
-    put(home, "part2", PAYMENTS.iloc[800:])
+    score_and_restore(home, config)
 
     run(config)
 

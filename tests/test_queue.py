@@ -18,7 +18,6 @@ from pipelines.store import Store
 from pipelines.store.alert_tables import Alert, Answer
 from tests.alert_places import NOW, config_in, store_in
 from tests.test_store import go_back
-from tests.test_store import store as each_store  # noqa: F401 - a fixture
 
 
 @pytest.fixture
@@ -157,7 +156,7 @@ def test_no_more_are_counted_than_are_told(store: Store, config: Config, monkeyp
     assert [queue.counted(each) for each in totals] == ["1", "2", "more than 2", "more than 2"]
 
 
-def test_database_knows_how_many_alerts_have_which_values(each_store: Store, config: Config) -> None:  # noqa: F811
+def test_database_knows_how_many_alerts_have_which_values(each_store: Store, config: Config) -> None:
     """By a connection that has read nothing before, as that of housekeeping at night."""
     with each_store.write() as session:
         post(session, [alert(config, "a"), alert(config, "b")], config=config, now=NOW)
@@ -172,7 +171,7 @@ def test_database_knows_how_many_alerts_have_which_values(each_store: Store, con
         assert session.scalar(sa.text(known[each_store.kind])) == 1
 
 
-def test_earlier_states_are_filled_in(each_store: Store, config: Config) -> None:  # noqa: F811 - the fixture
+def test_earlier_states_are_filled_in(each_store: Store, config: Config) -> None:
     """After an upgrade the same alerts wait as before it, in the same order."""
     go_back(each_store, "0008")
     when = datetime(2026, 3, 1, tzinfo=UTC)

@@ -22,17 +22,17 @@ from detector.errors import SettingError
 from pipelines.alerts.review.queue import EVENTS
 from pipelines.cli import app
 from pipelines.config import TEXT_VARIABLE, Config, load_config
-from pipelines.console.application import add_doors
+from pipelines.console.application import mount_web
 from pipelines.jobs.context import ProcessCache
 from pipelines.scoring.batch_transaction import Scoring
-from pipelines.service.app import Service
-from pipelines.service.configuration_file import AGAIN_SECONDS, ConfigurationFile, Reading, check_serves
+from pipelines.service.configuration_file import AGAIN_SECONDS, ConfigurationFile, FoundConfiguration, check_serves
 from pipelines.service.http import HttpServer, application
+from pipelines.service.instance import Service
 from pipelines.store import Audit, Run, Store
 from pipelines.store.alert_tables import Alert
 from tests.alert_places import config_in, store_in
-from tests.doors import Browser, Served, served
 from tests.service_sites import NOTHING_WRONG, Instance, context, opened, wait_until
+from tests.web import Browser, Served, served
 
 QUIET = {name: {"enabled": False} for name in ("retrain", "drift", "deliver", "housekeeping")}
 
@@ -65,7 +65,7 @@ class Watched:
         self.file = ConfigurationFile(site.folder / "detector.yaml", check=check, clock=self.clock)
         self.look(after=5)
 
-    def look(self, *, after: float) -> Reading | None:
+    def look(self, *, after: float) -> FoundConfiguration | None:
         """What is found when nothing was written for so long."""
         at_once = self.file.look(self.serving)
         self.clock.now += after
@@ -182,7 +182,7 @@ def test_rule_that_does_not_fit_is_refused(site: Site) -> None:
     cache = ProcessCache()
     watched = Watched(site, lambda serving, config: check_serves(serving, config, cache))
 
-    def look(*rules: dict[str, Any]) -> Reading:
+    def look(*rules: dict[str, Any]) -> FoundConfiguration:
         edit(site, rules=list(rules))
         found = watched.look(after=5)
         assert found is not None
@@ -349,7 +349,7 @@ def test_admin_has_it_read_and_is_told_why_not(site: Site) -> None:
     """By `/v1` and by the button: what was taken over, why not, and who asked stands in the audit trail."""
     with opened(site) as store, running(site, store) as service:
         app = application(service.facts, service.metrics)
-        add_doors(app, service.config, store, service.facts)
+        mount_web(app, service.config, store, service.facts)
         server = HttpServer(app, host="127.0.0.1", port=0)
         server.start()
         try:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -22,7 +21,7 @@ from pipelines.ingest.row_memory import RowMemory
 from pipelines.scoring.replay import backfill, replay
 from pipelines.service.retention import delete_old
 from pipelines.sinks.batch_files import open_batch_sink
-from pipelines.store import Batch, KnownRows, Store, open_store
+from pipelines.store import Batch, KnownRows, Store
 from tests import payment_sites
 from tests.payment_sites import PAYMENTS, expected, scores, settle
 from tests.payment_sites import put as put_payments
@@ -39,14 +38,9 @@ def site(tiny_bundle: Path, tmp_path: Path) -> Site:
     return Site(tmp_path / "site", tiny_bundle, "files to files")
 
 
-@pytest.fixture(params=["sqlite", "postgresql"])
-def store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Store]:
-    url = f"sqlite:///{tmp_path}/known.db"
-    if request.param == "postgresql":
-        url = request.getfixturevalue("postgres").url(f"known_{abs(hash(tmp_path))}")
-    store = open_store(url)
-    yield store
-    store.close()
+@pytest.fixture
+def store(each_store: Store) -> Store:
+    return each_store
 
 
 def figure(store: Store, what: sa.ColumnElement[int]) -> int:

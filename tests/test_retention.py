@@ -22,7 +22,7 @@ from pipelines.service.housekeeping import tidy
 from pipelines.service.retention import delete_old
 from pipelines.service.runs import run_job
 from pipelines.sinks import deletion
-from pipelines.sinks.stored_scores import Scored, stored_scores
+from pipelines.sinks.stored_scores import ScoresQuery, stored_scores
 from pipelines.store import Audit, Run, ScoreFile, Store, open_store
 from pipelines.store.access_tables import AlertNote
 from pipelines.store.alert_tables import Alert, AlertGroup, Answer, Delivery, Silence
@@ -64,7 +64,7 @@ def test_old_scores_go_and_newer_ones_stay(
     assert score(site, now=later).outcome == "skipped"
     with opened(site) as store:
         config = load_config(site.folder)
-        assert len(stored_scores(config, store, Scored(("risk",)))) == 50
+        assert len(stored_scores(config, store, ScoresQuery(("risk",)))) == 50
         assert count(store, ScoreFile) == (1 if way == "files to files" else 0)
     assert tidied(site, later).facts["deleted"]["scores"] == 0
     with opened(site) as store, store.read() as session:

@@ -24,6 +24,7 @@ from pipelines.rules.book import RuleBook, hash_of, version_of
 from pipelines.rules.expression import Condition
 from pipelines.rules.lists import ValueList, read_list
 from pipelines.rules.names import Names, typed
+from pipelines.rules.run import RuleRun
 from pipelines.rules.values import Values
 
 NAN = float("nan")
@@ -468,7 +469,7 @@ def test_rule_that_fails_is_left_out_of_the_whole_batch() -> None:
     """Whatever goes wrong in it, also in the middle of a batch; the others go on."""
     live = {"state": "live"}
     rules = [RuleSection(name="a", when="amount > 1", **live), RuleSection(name="b", when="country = 'DE'", **live)]
-    run = RuleBook.of(rules, NAMES, lambda _: {}).begin(now=datetime.now(UTC))
+    run = RuleRun(RuleBook.of(rules, NAMES, lambda _: {}), now=datetime.now(UTC))
     measures = pd.DataFrame({"risk": np.zeros(4), "p_value": np.ones(4)})
     broken = ROWS.assign(amount=pd.Series([object()] * 4, dtype=object))
 
@@ -493,7 +494,7 @@ def test_list_that_is_gone_fails_its_rules_and_no_other() -> None:
         RuleSection(name="a", when="card in watched", state="live"),
         RuleSection(name="b", when="online", state="live"),
     ]
-    run = RuleBook.of(rules, NAMES, lists).begin(now=datetime.now(UTC))
+    run = RuleRun(RuleBook.of(rules, NAMES, lists), now=datetime.now(UTC))
 
     seen = run.override(ROWS, pd.DataFrame({"risk": np.zeros(4), "p_value": np.ones(4)}))
 

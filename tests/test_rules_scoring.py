@@ -25,9 +25,9 @@ from pipelines.store import Audit, Batch, open_store
 from pipelines.store.alert_tables import Alert
 from pipelines.store.rule_tables import RuleChange, RuleHits
 from tests import payment_sites
-from tests.doors import Browser, events, served
 from tests.payment_sites import LATER, PAYMENTS
 from tests.service_sites import opened, score
+from tests.web import Browser, events, served
 
 home, trained = payment_sites.home, payment_sites.trained
 

@@ -347,13 +347,13 @@ def test_a_machine_of_which_there_is_too_little_is_not_learnt_yet(
     rows = pd.concat([readings.assign(machine="M1").head(200), readings.assign(machine="M9").head(100)])
     schema = KINDS["sensors"].schema(rows, config)
 
-    enough, notes = KINDS["sensors"].enough(rows, config, schema)
+    enough, notes = KINDS["sensors"].trainable(rows, config, schema)
     shared = config.model_copy(update={"series": config.series.model_copy(update={"models": "shared"})})
 
     assert enough["machine"].unique().tolist() == ["M1"]
     assert notes == ["'M9' has no model yet: 100 rows to learn from, 128 are needed."]
-    assert len(KINDS["sensors"].enough(rows, shared, schema)[0]) == 300
-    assert len(KINDS["sensors"].enough(rows.tail(100), config, schema)[0]) == 100
+    assert len(KINDS["sensors"].trainable(rows, shared, schema)[0]) == 300
+    assert len(KINDS["sensors"].trainable(rows.tail(100), config, schema)[0]) == 100
 
 
 def test_some_machines_at_a_time_say_what_all_at_once_say(

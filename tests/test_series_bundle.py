@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 import subprocess
 import sys
 import zipfile
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -21,10 +19,11 @@ from detector.detectors.series.scorer import SequenceScorer
 from detector.detectors.table.detector import TabularDetector
 from detector.detectors.table.scorer import TabularScorer
 from detector.errors import BundleError
-from detector.onnx.folder import digest_of, own_digest
+from detector.onnx.folder import digest_of
 from detector.persist import bundle
 from detector.persist.bundle import MANIFEST, fingerprint, load, save
 from detector.series.sampling import Sampling
+from tests.manifests import rewrite
 from tests.series_examples import PUMPS, networked, readings, small
 
 ONLY_FOR_FITTING = {"tensorflow", "keras", "onnx", "tf2onnx", "sklearn", "mlflow", "matplotlib"}
@@ -41,15 +40,6 @@ def saved(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def copy(saved: Path, tmp_path: Path) -> Path:
     return Path(shutil.copytree(saved, tmp_path / "copy"))
-
-
-def rewrite(folder: Path, change: Callable[[dict[str, Any]], object]) -> None:
-    """Change the manifest as someone would who can compute its digest."""
-    path = folder / MANIFEST
-    manifest = json.loads(path.read_text(encoding="utf-8"))
-    change(manifest)
-    manifest["digest"] = own_digest(manifest)
-    path.write_text(json.dumps(manifest), encoding="utf-8")
 
 
 def assert_alike(first: SequenceScorer, second: SequenceScorer, rows: pd.DataFrame) -> None:

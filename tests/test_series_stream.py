@@ -139,7 +139,7 @@ def test_a_new_series_waits_for_a_window() -> None:
 
     begun = continue_series(scorer, Tail.empty(pumps(0, 5)), pumps(0, 5))
     goes_on = continue_series(scorer, begun.tail, pumps(5, 9))
-    ended = continue_series(scorer, begun.tail, pumps(5, 5), over={"a"})
+    ended = continue_series(scorer, begun.tail, pumps(5, 5), ended={"a"})
 
     assert begun.rows.empty
     assert len(goes_on.rows) == 9

@@ -35,9 +35,9 @@ from pipelines.jobs import catalogue as jobs
 from pipelines.jobs.context import Context, JobOutcome, StoppedError
 from pipelines.jobs.subprocess import CommandError, outcome_of, run_command
 from pipelines.service import housekeeping
-from pipelines.service.app import Service
 from pipelines.service.facts import Facts
 from pipelines.service.http import HttpServer, application
+from pipelines.service.instance import Service
 from pipelines.service.logs import configure
 from pipelines.service.memory import FreeMemory
 from pipelines.service.metrics import Metrics
@@ -414,7 +414,7 @@ def test_commands_list_pause_and_resume(site: Site) -> None:
     with opened(site) as store:
         service = service_of(site, store)
         service.leadership.lead()
-        service._due("score")
+        service._run_due("score")
         with store.read() as session:
             jobs_run = session.scalars(sa.select(Run.job).order_by(Run.id)).all()
         service.leadership.release()

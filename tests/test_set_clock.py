@@ -18,7 +18,7 @@ import yaml
 
 from benchmarks.soak import Site, draw
 from pipelines.config import load_config
-from pipelines.service import app, facts, runs, scheduler
+from pipelines.service import facts, instance, runs, scheduler
 from pipelines.service.due_times import next_times
 from pipelines.store import Batch, Lease, open_store
 from pipelines.store.alert_tables import Alert, Delivery
@@ -48,7 +48,7 @@ class Clock:
             def now(cls, tz: Any = None) -> datetime:  # type: ignore[override]
                 return datetime.now(tz) + clock.ahead
 
-        looked_at_by = (app, facts, runs, scheduler, apscheduler.executors.base, apscheduler.schedulers.base)
+        looked_at_by = (instance, facts, runs, scheduler, apscheduler.executors.base, apscheduler.schedulers.base)
         for module in looked_at_by:
             monkeypatch.setattr(module, "datetime", Set)
 
@@ -67,7 +67,7 @@ def test_clock_that_is_set_doubles_and_holds_up_nothing(
     clock = Clock(monkeypatch)
     config = load_config(site.folder)
     store = open_store(config.service.store)
-    service = app.Service(config, store)
+    service = instance.Service(config, store)
     thread = threading.Thread(target=service.run)
     thread.start()
     try:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import sqlite3
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta, timezone
 from pathlib import Path
 from typing import Any
@@ -32,15 +32,9 @@ from tests.service_sites import opened, put, score
 pytestmark = pytest.mark.usefixtures("migrating")
 
 
-@pytest.fixture(params=["sqlite", "postgresql"])
-def store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Store]:
-    if request.param == "sqlite":
-        url = f"sqlite:///{tmp_path}/service.db"
-    else:
-        url = request.getfixturevalue("postgres").url(f"test_{abs(hash(tmp_path))}")
-    store = open_store(url)
-    yield store
-    store.close()
+@pytest.fixture
+def store(each_store: Store) -> Store:
+    return each_store
 
 
 def test_tables_are_what_the_migrations_make(store: Store) -> None:

@@ -38,15 +38,13 @@ class Support:
         """The least false discovery rate that can be asked for at all: 1 / (rows + 1)."""
         return 1.0 / (self.rows + 1)
 
-    def rows_needed(self, fdr: float, *, n_batch: int | None = None) -> int:
-        """Calibration rows without which a rate can flag nothing; with ``n_batch``: not a single row of so many.
+    def rows_needed(self, fdr: float) -> int:
+        """Calibration rows without which a rate can flag nothing.
 
         >>> Support(rows=5, smallest=1 / 6).rows_needed(0.1)
         9
-        >>> Support(rows=5, smallest=1 / 6).rows_needed(0.1, n_batch=1000)
-        9999
         """
-        return ceil((n_batch or 1) / fdr - 1e-9) - 1
+        return ceil(1 / fdr - 1e-9) - 1
 
     def why_not(self, fdr: float, *, learnt: float = 0.0) -> str | None:
         """Why a false discovery rate cannot be promised, in a sentence; None if it can.

@@ -171,7 +171,7 @@ class TableAutoencoder:
 
 
 def _inputs(views: dict[str, NDArray[np.float32]]) -> dict[str, NDArray[np.float32]]:
-    """Those views that the network reads, in order."""
+    """The views of the rows that the network reads, in the order of its inputs."""
     return {name: views[name] for name in ("values", "missing", "labels") if name in views}
 
 

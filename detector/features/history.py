@@ -6,7 +6,6 @@ paths agree to the last bit.
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Mapping
 from math import nan
 from typing import Any
@@ -53,8 +52,13 @@ class History:
     ----------
     latest : int or None
         The time of the latest row, in microseconds.
+    layouts : dict of Layout
+        How the events of an entity are packed, by each way to group rows.
     entities : dict of dict
-        What is kept of each entity, by each way to group rows: in memory, or in a folder (``features.spill``).
+        The packed events of each entity, by each way to group rows: in memory, or in a folder (``features.spill``).
+    tails : dict of dict
+        The keys of each entity's last events. Rows of one time are in the order of their keys, so these are needed as
+        long as a row may still come among them; older events have no key any more.
 
     >>> history = History(FeatureSet(("mean of amount by card over 30d",), time="time"))
     >>> first = {"time": pd.Timestamp("2024-01-01"), "card": "c", "amount": 10.0}
@@ -79,22 +83,23 @@ class History:
         self._keys = tuple(dict.fromkeys(key for layout in self.layouts.values() for key in layout.keys))
 
     def __reduce__(self) -> tuple[Any, ...]:
-        kept = (self.lateness, self.latest, self.entities, self.tails)
-        return _restored, (self.features, self.told_by, *kept)
+        facts = {name: getattr(self, name) for name in ("lateness", "latest", "forgot_at", "entities", "tails")}
+        return _restored, (self.features, self.told_by, facts)
 
     def emptied(self) -> History:
         """The same without what is kept of entities: a past that goes on from the same moment."""
-        other = copy.copy(self)
-        other.entities, other.tails = {by: {} for by in self._groups}, {by: {} for by in self._groups}
-        other._tails_kept = 0
-        return other
+        return self._over({by: {} for by in self._groups}, {by: {} for by in self._groups})
 
     def copy(self) -> History:
         """The same past, to go on from without changing this one; what is kept of an entity is shared until then."""
-        other = History(self.features, told_by=self.told_by)
-        other.lateness, other.latest, other.forgot_at = self.lateness, self.latest, self.forgot_at
-        other.entities = {by: entities.copy() for by, entities in self.entities.items()}
-        other.tails = {by: tails.copy() for by, tails in self.tails.items()}
+        entities = {by: entities.copy() for by, entities in self.entities.items()}
+        return self._over(entities, {by: tails.copy() for by, tails in self.tails.items()})
+
+    def _over(self, entities: dict[By, Entities], tails: dict[By, Tails]) -> History:
+        """The same features at the same moment, over other entities; nothing of the features is prepared anew."""
+        other = History.__new__(History)
+        other.__dict__.update(self.__dict__)
+        other.entities, other.tails, other._tails_kept = entities, tails, 0
         return other
 
     def __len__(self) -> int:
@@ -138,11 +143,11 @@ class History:
         SchemaError
             If a column is missing, or there already.
         """
-        return self._take(rows, answer=True)
+        return self._add(rows, answer=True)
 
     def learn(self, rows: pd.DataFrame) -> None:
         """Add rows to the past without asking for their features."""
-        self._take(rows, answer=False)
+        self._add(rows, answer=False)
 
     def push_one(self, row: Mapping[str, Any]) -> dict[str, float]:
         """The features of one row; the row goes to the past. Fast, for scoring online.
@@ -152,14 +157,14 @@ class History:
         DataError
             If it comes too late, or has no usable time or amount.
         """
-        found = self._take_one(row, answer=True)
+        found = self._add_one(row, answer=True)
         return {name: found[name] for name in self._names}
 
     def learn_one(self, row: Mapping[str, Any]) -> None:
         """Add one row to the past without asking for its features. Raises as ``push_one`` does."""
-        self._take_one(row, answer=False)
+        self._add_one(row, answer=False)
 
-    def _take_one(self, row: Mapping[str, Any], *, answer: bool) -> dict[str, float]:
+    def _add_one(self, row: Mapping[str, Any], *, answer: bool) -> dict[str, float]:
         values = read_row(self.features, row, self._keys)
         time = values["time"]
         if self.latest is not None and time < self.latest - self.lateness:
@@ -180,13 +185,13 @@ class History:
             seen = self._events(layout.events(packed), place)
             if answer:
                 found.update((query.name, query.answer(seen, query)) for query in measured)
-            updates.append((by, name, *self._kept(layout, packed, seen, tail, latest)))
+            updates.append((by, name, *self._to_store(layout, packed, seen, tail, latest)))
         for by, name, packed, tail in updates:
             self.entities[by][name] = packed
             if tail:
                 self.tails[by][name] = tail
         self.latest = latest
-        self._shut_tails()
+        self._drop_closed_tails()
         if answer and self.features.calendar:
             clock = np.array([time])
             found |= {name: float(calendar(clock, name)[0]) for name in self.features.calendar}
@@ -221,7 +226,7 @@ class History:
             for position, row in enumerate(rows[list(by)].to_dict("records")):
                 together.setdefault((entity_name(row, by), int(time[position])), []).append(position)
             for (name, moment), positions in together.items():
-                found[positions] |= self._mark(by, name, moment, turns[positions])
+                found[positions] |= self._write_turns(by, name, moment, turns[positions])
         return pd.Series(found, index=rows.index)
 
     def merge(self, other: History) -> None:
@@ -253,7 +258,7 @@ class History:
                 events = events[order]
                 tail = tuple(key for key in (every[place] for place in order) if key is not None)
                 seen = self._events(events, 0)
-                own[name], tail = self._kept(layout, events.tobytes(), seen, tail, self.latest or 0)
+                own[name], tail = self._to_store(layout, events.tobytes(), seen, tail, self.latest or 0)
                 self.tails[by][name] = tail
 
     def forget(self) -> int:
@@ -298,7 +303,7 @@ class History:
         allowed = f"{f'only {short(self.lateness)}' if self.lateness else 'nothing'} is allowed by `features.lateness`"
         return f"{self.features.time}: too late, the latest row is of {latest} already and {allowed}"
 
-    def _take(self, rows: pd.DataFrame, *, answer: bool) -> pd.DataFrame:
+    def _add(self, rows: pd.DataFrame, *, answer: bool) -> pd.DataFrame:
         unknown = {name: np.nan if name == self.features.label else pd.NaT for name in self.features.knows}
         given = rows.assign(**{name: nothing for name, nothing in unknown.items() if name not in rows})
         self.features.check(given)
@@ -324,11 +329,11 @@ class History:
             stored = joined.to_store(layout, open_from=open_from, most_events=self.features.most_events)
             self.entities[by].update(stored)
         self.latest = latest
-        self._shut_tails()
+        self._drop_closed_tails()
         return rows if columns is None else columns.added_to(rows)
 
     def _place(self, by: By, name: str, packed: bytes, *, time: int, key: Any) -> tuple[int, Keys]:
-        """Where a row belongs among the events of its entity, and the keys of the last ones with its own among them."""
+        """Where a row belongs among the events of its entity, and the tail with its key in it."""
         layout = self.layouts[by]
         size, tail = len(packed) // layout.size, self.tails[by].get(name, ())
         if not size or layout.last_time(packed) < time:
@@ -343,8 +348,10 @@ class History:
         at = place - known_from
         return place, (*tail[:at], key, *tail[at:]) if at >= 0 else tail
 
-    def _kept(self, layout: Layout, packed: bytes, seen: EntityEvents, tail: Keys, latest: int) -> tuple[bytes, Keys]:
-        """What is stored of an entity from now on, and the keys of the events that another may still tie with."""
+    def _to_store(
+        self, layout: Layout, packed: bytes, seen: EntityEvents, tail: Keys, latest: int
+    ) -> tuple[bytes, Keys]:
+        """What is stored of an entity from now on: its packed events, and its tail."""
         open_from, size = latest - self.lateness, len(seen.time)
         closed = int(seen.time.searchsorted(open_from))
         old = int(seen.time.searchsorted(open_from - layout.reach, "right"))
@@ -352,12 +359,12 @@ class History:
         return packed[begin * layout.size :], tail[max(0, len(tail) - (size - closed)) :] if closed < size else ()
 
     def _padded(self, by: By, name: str) -> list[Any]:
-        """One key an event of an entity; None where it is no longer kept, because no row can tie with it."""
+        """One key for each event of an entity; None for those before its tail."""
         size, tail = len(self.entities[by][name]) // self.layouts[by].size, self.tails[by].get(name, ())
         return [None] * (size - len(tail)) + list(tail)
 
-    def _shut_tails(self) -> None:
-        """Let go of the keys that no row can tie with any more, whenever they have doubled."""
+    def _drop_closed_tails(self) -> None:
+        """Drop the tails that no row can come among any more, whenever the tails have doubled."""
         if sum(map(count, self.tails.values())) <= 2 * self._tails_kept + FEW_TAILS:
             return
         open_from = (self.latest or 0) - self.lateness
@@ -371,8 +378,8 @@ class History:
             if isinstance(tails, Spilled):
                 tails.added = len(names) - len(shut)
 
-    def _mark(self, by: By, name: str | None, time: int, turns: Integers) -> bool:
-        """Write down the turns of as many events of that time; whether there is any."""
+    def _write_turns(self, by: By, name: str | None, time: int, turns: Integers) -> bool:
+        """Write down when the events of that time were known to be fraud, and no longer; whether there is any."""
         layout = self.layouts[by]
         events = layout.events(EMPTY if name is None else self.entities[by].get(name, EMPTY))
         at = np.flatnonzero(events["time"] == time)
@@ -383,16 +390,8 @@ class History:
         return True
 
 
-def _restored(
-    features: FeatureSet,
-    told_by: str | None,
-    lateness: int,
-    latest: int | None,
-    entities: dict[By, Entities],
-    tails: dict[By, Tails],
-) -> History:
+def _restored(features: FeatureSet, told_by: str | None, facts: dict[str, Any]) -> History:
     """A history that was pickled, as between processes."""
     history = History(features, told_by=told_by)
-    history.lateness, history.latest = lateness, latest
-    history.entities, history.tails = entities, tails
+    vars(history).update(facts)
     return history

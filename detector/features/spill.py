@@ -139,9 +139,11 @@ def load_spilled(folder: Path) -> History:
     return history
 
 
-def spill(history: History, folder: Path) -> None:
-    """Write a past as a folder, and let go of what of it is in memory."""
-    rebase(history, StateFolder(save_spilled(history, folder)))
+def spill(history: History, folder: Path, *, purge: bool = False) -> Path:
+    """Write a past as a folder, as ``save_spilled`` does, and let go of what of it is in memory."""
+    path = save_spilled(history, folder, purge=purge)
+    rebase(history, StateFolder(path))
+    return path
 
 
 def rebase(history: History, base: StateFolder) -> None:

@@ -7,14 +7,15 @@ from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, Query, Request
 from fastapi.responses import JSONResponse
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 from sqlalchemy.orm import Session
 
 from pipelines.alerts.feedback import answers
 from pipelines.alerts.review import notes, queue
 from pipelines.alerts.review.queue import MOST_COUNTED, AlertContext, QueueLine, QueueQuery
-from pipelines.api.doors import Doors, caller_of, needs
+from pipelines.api.context import AppContext, caller_of, needs
 from pipelines.api.problems import HEADERS
+from pipelines.api.request_body import RequestBody
 from pipelines.api.writes import in_one_transaction
 from pipelines.features.plain_frame import plain
 from pipelines.scoring.alert_rows import rows_of_alert
@@ -22,13 +23,7 @@ from pipelines.scoring.alert_rows import rows_of_alert
 VIA = "api"
 
 
-class Given(BaseModel):
-    """The body of a request; a field that is not known is an error."""
-
-    model_config = ConfigDict(extra="forbid")
-
-
-class Verdict(Given):
+class Verdict(RequestBody):
     """What an alert was."""
 
     verdict: str = Field(description="fraud, fine or unsure.")
@@ -36,35 +31,35 @@ class Verdict(Given):
     snooze: bool = Field(default=False, description="If fine: keep this pattern of this entity quiet for a while.")
 
 
-class Snooze(Given):
+class Snooze(RequestBody):
     """Keep this pattern of this entity quiet, and the alert out of the queue."""
 
     hours: float
     reason: str = Field(max_length=1_000)
 
 
-class Assignee(Given):
+class Assignee(RequestBody):
     """Who looks after it."""
 
     assignee: str = Field(max_length=200, description="Empty for nobody.")
 
 
-class Comment(Given):
+class Comment(RequestBody):
     """Something to write beside it."""
 
     text: str = Field(max_length=4_000)
 
 
-def alerts_router(doors: Doors) -> APIRouter:
+def alerts_router(context: AppContext) -> APIRouter:
     """The paths."""
     router = APIRouter(prefix="/alerts", tags=["alerts"], dependencies=[Depends(needs("view"))])
-    _add_reads(router, doors)
-    _add_writes(router, doors)
+    _add_reads(router, context)
+    _add_writes(router, context)
     return router
 
 
-def _add_reads(router: APIRouter, doors: Doors) -> None:
-    config, store = doors.config, doors.store
+def _add_reads(router: APIRouter, context: AppContext) -> None:
+    config, store = context.config, context.store
 
     @router.get("")
     def list_alerts(
@@ -82,8 +77,8 @@ def _add_reads(router: APIRouter, doors: Doors) -> None:
         """The latest alert of each event, a page of them."""
         wanted = QueueQuery(state, severity, about, pattern, assignee, since, until, order, after, limit)
         with store.read() as session:
-            lines = queue.page(session, wanted, config=config, now=doors.clock())
-            total = queue.count(session, wanted, config=config, now=doors.clock())
+            lines = queue.page(session, wanted, config=config, now=context.clock())
+            total = queue.count(session, wanted, config=config, now=context.clock())
         following = queue.following(wanted, lines)
         found = {"alerts": [line.to_dict() for line in lines], "total": min(total, MOST_COUNTED)}
         found["total_is_least"] = total > MOST_COUNTED
@@ -93,32 +88,32 @@ def _add_reads(router: APIRouter, doors: Doors) -> None:
     def show(alert: str) -> JSONResponse:
         """All about one alert."""
         with store.read() as session:
-            line = queue.line_of(session, alert, config=config, now=doors.clock())
-            beside = queue.beside(session, line, config=config, now=doors.clock())
+            line = queue.line_of(session, alert, config=config, now=context.clock())
+            beside = queue.beside(session, line, config=config, now=context.clock())
             return JSONResponse(detail_of(line, beside), headers=HEADERS)
 
     @router.get("/{alert}/rows")
     def rows(alert: str, limit: Annotated[int, Query(ge=1, le=1_000)] = 100) -> JSONResponse:
         """Its rows, as the source has them, with their scores; masked where alerts are."""
         with store.read() as session:
-            found = queue.line_of(session, alert, config=config, now=doors.clock()).alert
+            found = queue.line_of(session, alert, config=config, now=context.clock()).alert
             session.expunge_all()
-        rows = rows_of_alert(found, config=config, store=store, cache=doors.cache, most=limit)
+        rows = rows_of_alert(found, config=config, store=store, cache=context.cache, most=limit)
         lines = [{name: plain(value) for name, value in row.items()} for row in rows.shown.to_dict("records")]
         return JSONResponse({"rows": lines, "missing": rows.missing, "note": rows.note}, headers=HEADERS)
 
 
-def _add_writes(router: APIRouter, doors: Doors) -> None:
-    config = doors.config
+def _add_writes(router: APIRouter, context: AppContext) -> None:
+    config = context.config
 
-    def write(request: Request, alert: str, given: Given, act: Any) -> JSONResponse:
+    def write(request: Request, alert: str, given: RequestBody, act: Any) -> JSONResponse:
         def within(session: Session) -> dict[str, Any]:
-            line = queue.line_of(session, alert, config=config, now=doors.clock())
+            line = queue.line_of(session, alert, config=config, now=context.clock())
             act(session, line.alert, caller_of(request).name)
             session.flush()
-            return queue.line_of(session, line.alert.id, config=config, now=doors.clock()).to_dict()
+            return queue.line_of(session, line.alert.id, config=config, now=context.clock()).to_dict()
 
-        return in_one_transaction(doors, request, given, within)
+        return in_one_transaction(context, request, given, within)
 
     @router.post("/{alert}/verdict", dependencies=[Depends(needs("review"))])
     def answer(alert: str, given: Verdict, request: Request) -> JSONResponse:
@@ -126,7 +121,7 @@ def _add_writes(router: APIRouter, doors: Doors) -> None:
 
         def act(session: Session, found: Any, who: str) -> None:
             said = {"reason": given.reason, "who": who, "via": VIA, "snooze": given.snooze}
-            answers.answer(session, found, given.verdict, config=config, now=doors.clock(), **said)  # type: ignore[arg-type]
+            answers.answer(session, found, given.verdict, config=config, now=context.clock(), **said)  # type: ignore[arg-type]
 
         return write(request, alert, given, act)
 
@@ -135,7 +130,7 @@ def _add_writes(router: APIRouter, doors: Doors) -> None:
         """Keep this pattern of this entity quiet for some hours."""
 
         def act(session: Session, found: Any, who: str) -> None:
-            notes.snooze(session, found, hours=given.hours, reason=given.reason, who=who, now=doors.clock())
+            notes.snooze(session, found, hours=given.hours, reason=given.reason, who=who, now=context.clock())
 
         return write(request, alert, given, act)
 
@@ -144,7 +139,7 @@ def _add_writes(router: APIRouter, doors: Doors) -> None:
         """Say who looks after it."""
 
         def act(session: Session, found: Any, who: str) -> None:
-            notes.assign(session, found, given.assignee, who=who, now=doors.clock())
+            notes.assign(session, found, given.assignee, who=who, now=context.clock())
 
         return write(request, alert, given, act)
 
@@ -153,7 +148,7 @@ def _add_writes(router: APIRouter, doors: Doors) -> None:
         """Write something beside it."""
 
         def act(session: Session, found: Any, who: str) -> None:
-            notes.comment(session, found, given.text, who=who, now=doors.clock())
+            notes.comment(session, found, given.text, who=who, now=context.clock())
 
         return write(request, alert, given, act)
 

@@ -12,14 +12,16 @@ from starlette.types import ASGIApp
 from pipelines.api.alerts import alerts_router
 from pipelines.api.audit import audit_router
 from pipelines.api.configuration import configuration_router
-from pipelines.api.doors import Doors
+from pipelines.api.context import AppContext
+from pipelines.api.entities import entities_router
 from pipelines.api.guard import Guard
+from pipelines.api.health import health_router
 from pipelines.api.jobs import jobs_router
-from pipelines.api.looks import looks_router
 from pipelines.api.models import models_router
 from pipelines.api.problems import DESCRIBED, HEADERS, answer_problems
 from pipelines.api.rules import rules_router
 from pipelines.api.scores import scores_router
+from pipelines.api.what_if import what_if_router
 
 PATH = "/v1"
 ABOUT = """Score events, work through alerts, steer the service.
@@ -30,12 +32,12 @@ Every request carries a key: `Authorization: Bearer det_…`, made by `detector 
 Errors are `application/problem+json`, whose `errors` name each field."""
 
 
-def api(doors: Doors) -> ASGIApp:
+def api(context: AppContext) -> ASGIApp:
     """The application, to be mounted at ``PATH``."""
-    return Guard(unguarded(doors), doors)
+    return Guard(unguarded(context), context)
 
 
-def unguarded(doors: Doors) -> FastAPI:
+def unguarded(context: AppContext) -> FastAPI:
     """The same without its guard, which puts in who asks."""
     app = FastAPI(
         title="Anomaly detector",
@@ -48,9 +50,10 @@ def unguarded(doors: Doors) -> FastAPI:
         responses=DESCRIBED,
     )
     answer_problems(app)
-    routers = (scores_router, alerts_router, looks_router, jobs_router, models_router, rules_router, audit_router)
-    for router in (*routers, configuration_router):
-        app.include_router(router(doors))
+    looks = (entities_router, what_if_router, health_router)
+    steers = (jobs_router, models_router, rules_router, audit_router, configuration_router)
+    for router in (scores_router, alerts_router, *looks, *steers):
+        app.include_router(router(context))
 
     @app.get("/openapi.json", include_in_schema=False)
     def openapi() -> JSONResponse:

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Depends, Query
 from fastapi.responses import JSONResponse, StreamingResponse
 
-from pipelines.api.doors import Doors, needs
+from pipelines.api.context import AppContext, needs
 from pipelines.api.problems import HEADERS
 from pipelines.store.trail import TrailQuery, as_dict, entries, exported
 
@@ -21,7 +21,7 @@ Actor = Annotated[str, Query(description="Whose.")]
 Action = Annotated[str, Query(description="The action, or its first word, such as verdict.")]
 
 
-def audit_router(doors: Doors) -> APIRouter:
+def audit_router(context: AppContext) -> APIRouter:
     """The paths."""
     router = APIRouter(prefix="/audit", tags=["audit"], dependencies=[Depends(needs("admin"))])
 
@@ -36,7 +36,7 @@ def audit_router(doors: Doors) -> APIRouter:
     ) -> JSONResponse:
         """What was done, the latest first."""
         wanted = TrailQuery(_aware(since), _aware(until), actor, action, before, limit)
-        return JSONResponse(page_of(doors, wanted), headers=HEADERS)
+        return JSONResponse(page_of(context, wanted), headers=HEADERS)
 
     @router.get("/export", response_class=StreamingResponse, responses={200: {"content": {each: {} for each in KINDS}}})
     def export(
@@ -47,16 +47,16 @@ def audit_router(doors: Doors) -> APIRouter:
         action: Action = "",
     ) -> StreamingResponse:
         """All of it, the latest first."""
-        found = exported(doors.store, TrailQuery(_aware(since), _aware(until), actor, action), form=form)
+        found = exported(context.store, TrailQuery(_aware(since), _aware(until), actor, action), form=form)
         headers = HEADERS | {"Content-Disposition": f'attachment; filename="audit.{form}"'}
         return StreamingResponse(found, media_type=TYPES[form], headers=headers)
 
     return router
 
 
-def page_of(doors: Doors, wanted: TrailQuery) -> dict[str, Any]:
+def page_of(context: AppContext, wanted: TrailQuery) -> dict[str, Any]:
     """A page of records, and what to give as ``before`` for the next one."""
-    with doors.store.read() as session:
+    with context.store.read() as session:
         found = [as_dict(record) for record in entries(session, wanted)]
     return {"records": found, "next": found[-1]["id"] if len(found) == wanted.most else None}
 

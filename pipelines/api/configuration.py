@@ -7,14 +7,14 @@ from typing import Any
 from fastapi import APIRouter, Depends, Request
 from fastapi.responses import JSONResponse
 
-from pipelines.api.doors import Doors, caller_of, needs
+from pipelines.api.context import AppContext, caller_of, needs
 from pipelines.api.jobs import Why
 from pipelines.api.problems import ProblemError
-from pipelines.api.writes import beside
+from pipelines.api.writes import as_json, once
 from pipelines.service.reloads import RefusedError
 
 
-def configuration_router(doors: Doors) -> APIRouter:
+def configuration_router(context: AppContext) -> APIRouter:
     """The path."""
     router = APIRouter(prefix="/configuration", tags=["configuration"])
 
@@ -22,18 +22,18 @@ def configuration_router(doors: Doors) -> APIRouter:
     def reload(given: Why, request: Request) -> JSONResponse:
         """Have the file of the configuration read, changed or not; 409 says why it cannot be taken over."""
         who = caller_of(request).name
-        return beside(doors, request, given, lambda: reloaded(doors, who=who, reason=given.reason))
+        return once(context, request, given, lambda: reloaded(context, who=who, reason=given.reason), as_json)
 
     return router
 
 
-def reloaded(doors: Doors, *, who: str, reason: str) -> dict[str, Any]:
+def reloaded(context: AppContext, *, who: str, reason: str) -> dict[str, Any]:
     """What is answered.
 
     Raises ``ProblemError`` where the file is refused.
     """
     try:
-        found = doors.facts.reloads.reload(doors.store, who=who, reason=reason, clock=doors.clock)
+        found = context.facts.reloads.reload(context.store, who=who, reason=reason, clock=context.clock)
     except RefusedError as error:
         raise ProblemError(409, str(error)) from None
     return {"changed": list(found.changed), "note": found.text}

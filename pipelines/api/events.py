@@ -47,8 +47,8 @@ class Events(BaseModel):
 
 
 @dataclass(frozen=True)
-class Given:
-    """What a request gives.
+class ScoreRequest:
+    """What a request to score holds, however it was written.
 
     - ``frame``: The events, labelled 0, 1, …, with the columns that are read of them.
     - ``reasons``, ``dry_run``: See ``Events``.
@@ -63,7 +63,7 @@ class Given:
     @classmethod
     def read(
         cls, body: bytes, media_type: str, columns: EventColumns, *, most: int, reasons: bool, dry_run: bool
-    ) -> Given:
+    ) -> ScoreRequest:
         """The events of a body.
 
         - ``most``: How many there may be.

@@ -18,10 +18,10 @@ from starlette.types import Message, Receive, Scope
 
 from detector.cleaning.plain import NotPlainError
 from detector.errors import DetectorError
-from pipelines.api.doors import Doors
+from pipelines.api.context import AppContext
 from pipelines.api.events import ARROW, JSON, Events
-from pipelines.api.scores import answer_of, said
-from pipelines.scoring.one_event import AskedEvent
+from pipelines.api.scores import answer_of, response_of
+from pipelines.scoring.one_event import EventRequest
 
 MOST_BYTES = 65_536
 """A longer body is of several events, mostly, and is read once alone."""
@@ -30,8 +30,8 @@ MOST_BYTES = 65_536
 class FastPath:
     """Answers ``POST /score`` of one plain event."""
 
-    def __init__(self, doors: Doors) -> None:
-        self.doors = doors
+    def __init__(self, context: AppContext) -> None:
+        self.context = context
 
     def may_take(self, scope: Scope, headers: Headers, *, most: int) -> bool:
         """Whether a request may be of that kind, by its address and its headers; ``most`` is how long it may be."""
@@ -55,8 +55,8 @@ class FastPath:
             given = Events.read(read)
             if given.event is None or given.events is not None or given.reasons:
                 return None
-            asked = AskedEvent(given.event, not given.dry_run, self.doors.clock(), admits)
-            return said(answer_of(await asyncio.wrap_future(self.doors.batcher.ask(asked))))
+            request = EventRequest(given.event, not given.dry_run, self.context.clock(), admits)
+            return response_of(answer_of(await asyncio.wrap_future(self.context.batcher.ask(request))))
         except (RequestValidationError, NotPlainError, DetectorError):
             return None
 

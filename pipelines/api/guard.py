@@ -13,7 +13,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from detector.errors import StoreError
 from pipelines.api import keys
-from pipelines.api.doors import Doors
+from pipelines.api.context import AppContext
 from pipelines.api.fast_path import Body, FastPath
 from pipelines.api.limits import Rate, bounded, too_large
 from pipelines.api.problems import problem
@@ -30,13 +30,13 @@ AT_ONCE = 8
 class Guard:
     """Lets requests through that carry a valid key, as often as it may ask, with a body no larger than allowed."""
 
-    def __init__(self, app: ASGIApp, doors: Doors) -> None:
+    def __init__(self, app: ASGIApp, context: AppContext) -> None:
         self.app = app
-        self.doors = doors
-        self.most = int(doors.config.service.api.most_megabytes * MEGABYTE)
-        self.rate = Rate(doors.config.service.api.per_second)
+        self.context = context
+        self.most = int(context.config.service.api.most_megabytes * MEGABYTE)
+        self.rate = Rate(context.config.service.api.per_second)
         self.failures = Rate(FAILURES_A_SECOND)
-        self.fast_path = FastPath(doors)
+        self.fast_path = FastPath(context)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass a request on, or say why not."""
@@ -71,9 +71,7 @@ class Guard:
         if caller is None:
             return self._refused(address, given="authorization" in headers)
         if wait := self.rate.wait(caller.id):
-            text = (
-                f"A key may ask {self.doors.config.service.api.per_second:g} times a second (`service.api.per_second`)."
-            )
+            text = f"A key may ask {self.rate.per_second:g} times a second (`service.api.per_second`)."
             return problem(429, text, headers={"Retry-After": str(math.ceil(wait))})
         length = headers.get("content-length", "0")
         if not length.isdecimal() or int(length) > self.most:
@@ -82,8 +80,8 @@ class Guard:
         return caller
 
     def _check(self, key: str) -> keys.Caller | None:
-        with self.doors.store.read() as session:
-            return keys.check(session, key, now=self.doors.clock())
+        with self.context.store.read() as session:
+            return keys.check(session, key, now=self.context.clock())
 
     def _refused(self, address: str, *, given: bool) -> JSONResponse:
         """After some wrong keys from one address, wrong keys have to wait; a right one never does."""
@@ -109,7 +107,7 @@ class _Admission:
     def __call__(self, session: Session) -> bool:
         if self.caller is not None:
             return True  # what is scored anew was let through before
-        caller = keys.check(session, self.key, now=self.guard.doors.clock())
+        caller = keys.check(session, self.key, now=self.guard.context.clock())
         if caller is None or not caller.may("score") or self.guard.rate.wait(caller.id):
             return False
         self.caller = caller

@@ -11,9 +11,9 @@ from pydantic import Field
 from sqlalchemy.orm import Session
 
 from detector.errors import NotFoundError
-from pipelines.api.alerts import Given
-from pipelines.api.doors import Doors, caller_of, needs
+from pipelines.api.context import AppContext, caller_of, needs
 from pipelines.api.problems import HEADERS
+from pipelines.api.request_body import RequestBody
 from pipelines.api.writes import in_one_transaction
 from pipelines.jobs.steering import last_runs, paused_jobs, steer
 from pipelines.service.due_times import next_times
@@ -24,21 +24,21 @@ from pipelines.store import Run
 Number = Annotated[int, Field(ge=1, lt=2**31)]
 
 
-class Why(Given):
+class Why(RequestBody):
     """Why; kept with who and when."""
 
     reason: str = Field("", max_length=1_000)
 
 
-def jobs_router(doors: Doors) -> APIRouter:
+def jobs_router(context: AppContext) -> APIRouter:
     """The paths."""
     router = APIRouter(prefix="/jobs", tags=["jobs"])
-    store, reads, steers = doors.store, Depends(needs("view")), Depends(needs("admin"))
+    store, reads, steers = context.store, Depends(needs("view")), Depends(needs("admin"))
 
     @router.get("", dependencies=[reads])
     def list_jobs() -> JSONResponse:
         """Every job of the schedule."""
-        return JSONResponse({"jobs": jobs_of(doors)}, headers=HEADERS)
+        return JSONResponse({"jobs": jobs_of(context)}, headers=HEADERS)
 
     @router.get("/runs", dependencies=[reads])
     def runs(job: str = "", limit: Annotated[int, Query(ge=1, le=500)] = 20) -> JSONResponse:
@@ -63,9 +63,9 @@ def jobs_router(doors: Doors) -> APIRouter:
         who = caller_of(request).name
 
         def within(session: Session) -> dict[str, Any]:
-            return steer(session, job, step, actor=who, reason=given.reason, now=doors.clock())
+            return steer(session, job, step, actor=who, reason=given.reason, now=context.clock())
 
-        return in_one_transaction(doors, request, given, within)
+        return in_one_transaction(context, request, given, within)
 
     @router.post("/{job}/run", dependencies=[steers])
     def run(job: str, given: Why, request: Request) -> JSONResponse:
@@ -90,13 +90,13 @@ def state_of(request: Asked) -> str:
     return "waiting" if not request.taken else "running" if request.run is None else "ended"
 
 
-def jobs_of(doors: Doors) -> list[dict[str, Any]]:
+def jobs_of(context: AppContext) -> list[dict[str, Any]]:
     """Every job: when it runs, whether it is left out, and how it ended last."""
-    times = next_times(doors.store)
+    times = next_times(context.store)
     found = []
-    with doors.store.read() as session:
+    with context.store.read() as session:
         paused = paused_jobs(session)
-        for name, section in sections_of(doors.config.service).items():
+        for name, section in sections_of(context.config.service).items():
             last = next(iter(last_runs(session, job=name, most=1)), None)
             state = "off" if not section.enabled else "paused" if name in paused else "on"
             due = times.get(name) if state == "on" else None

@@ -29,32 +29,25 @@ class Rate:
     """
 
     def __init__(self, per_second: float, *, clock: Callable[[], float] = time.monotonic) -> None:
-        self._per_second = per_second
+        self.per_second = per_second
         self._room = max(1.0, per_second * BURST_SECONDS)
         self._clock = clock
         self._left: OrderedDict[str, tuple[float, float]] = OrderedDict()
         self._lock = threading.Lock()
 
-    def wait(self, name: str, *, takes: float = 1.0) -> float:
+    def wait(self, name: str) -> float:
         """Take one of what is left, or say in how many seconds there will be one; 0.0 if it was taken."""
         with self._lock:
-            left = self._now(name)
-            if left < takes:
-                return (takes - left) / self._per_second
-            self._left[name] = (left - takes, self._clock())
+            now = self._clock()
+            left, since = self._left.get(name, (self._room, now))
+            left = min(self._room, left + (now - since) * self.per_second)
+            if left < 1:
+                return (1 - left) / self.per_second
+            self._left[name] = (left - 1, now)
             self._left.move_to_end(name)
             while len(self._left) > MOST_KNOWN:
                 self._left.popitem(last=False)
             return 0.0
-
-    def would_wait(self, name: str) -> float:
-        """How long ``wait`` would say, without taking any."""
-        with self._lock:
-            return max(0.0, (1.0 - self._now(name)) / self._per_second)
-
-    def _now(self, name: str) -> float:
-        left, since = self._left.get(name, (self._room, self._clock()))
-        return min(self._room, left + (self._clock() - since) * self._per_second)
 
 
 def bounded(receive: Receive, *, most: int) -> Receive:

@@ -11,11 +11,11 @@ from pydantic import Field
 from sqlalchemy.orm import Session
 
 from detector.errors import NotFoundError
-from pipelines.api.alerts import Given
-from pipelines.api.doors import Doors, caller_of, needs
+from pipelines.api.context import AppContext, caller_of, needs
 from pipelines.api.jobs import Number, state_of
 from pipelines.api.problems import HEADERS
-from pipelines.api.writes import beside, in_one_transaction
+from pipelines.api.request_body import RequestBody
+from pipelines.api.writes import as_json, in_one_transaction, once
 from pipelines.jobs.steering import ask_for
 from pipelines.registry.models_file import Promotion
 from pipelines.registry.registry import ModelRegistry
@@ -25,28 +25,28 @@ from pipelines.store.trail import write_down
 from pipelines.training.registry_commands import pair_of, promote, roll_back
 
 
-class Reason(Given):
+class Reason(RequestBody):
     """Why; stored with the move."""
 
     reason: str = Field(min_length=1, max_length=1_000)
 
 
-class Pair(Given):
+class Pair(RequestBody):
     """Two detectors, by their names or first letters; by default the champion and the challenger."""
 
     first: str = Field("", max_length=100)
     second: str = Field("", max_length=100)
 
 
-def models_router(doors: Doors) -> APIRouter:
+def models_router(context: AppContext) -> APIRouter:
     """The paths."""
     router = APIRouter(prefix="/models", tags=["models"])
-    config, reads, moves = doors.config, Depends(needs("view")), Depends(needs("admin"))
+    config, reads, moves = context.config, Depends(needs("view")), Depends(needs("admin"))
 
     @router.get("", dependencies=[reads])
     def list_models() -> JSONResponse:
         """The detectors on disk, the latest last, and every move of the champion."""
-        return JSONResponse(models_of(doors), headers=HEADERS)
+        return JSONResponse(models_of(context), headers=HEADERS)
 
     @router.post("/compare", dependencies=[moves], status_code=202)
     def compare(given: Pair, request: Request) -> JSONResponse:
@@ -55,18 +55,18 @@ def models_router(doors: Doors) -> APIRouter:
         who = caller_of(request).name
 
         def ask(session: Session) -> dict[str, Any]:
-            pair, now = {"first": first, "second": second}, doors.clock()
+            pair, now = {"first": first, "second": second}, context.clock()
             write_down(session, "compare models", actor=who, arguments=pair, now=now)
             return pair | {"request": ask_for(session, "compare", arguments=pair, now=now)}
 
-        answer = in_one_transaction(doors, request, given, ask)
+        answer = in_one_transaction(context, request, given, ask)
         answer.status_code = 202
         return answer
 
     @router.get("/compare/{number}", dependencies=[moves])
     def compared(number: Number) -> JSONResponse:
         """What became of a comparison that was asked for: waiting, running or ended, and the figures."""
-        with doors.store.read() as session:
+        with context.store.read() as session:
             found = session.get(Asked, number)
             if found is None or found.job != "compare":
                 raise NotFoundError(f"There is no comparison {number}.")
@@ -79,37 +79,39 @@ def models_router(doors: Doors) -> APIRouter:
     @router.post("/rollback", dependencies=[moves])
     def rollback(given: Reason, request: Request) -> JSONResponse:
         """Let the detector serve that served before."""
-        return beside(doors, request, given, lambda: move(doors, "", given.reason, caller_of(request).name))
+        return once(context, request, given, lambda: move(context, "", given.reason, caller_of(request).name), as_json)
 
     @router.post("/{name}/promote", dependencies=[moves])
     def promote_one(name: str, given: Reason, request: Request) -> JSONResponse:
         """Let a detector serve, from one moment to the next."""
-        return beside(doors, request, given, lambda: move(doors, name, given.reason, caller_of(request).name))
+        return once(
+            context, request, given, lambda: move(context, name, given.reason, caller_of(request).name), as_json
+        )
 
     return router
 
 
-def move(doors: Doors, name: str, reason: str, who: str) -> dict[str, Any]:
+def move(context: AppContext, name: str, reason: str, who: str) -> dict[str, Any]:
     """Promote a detector, or roll back where none is named; who did it stands in the trail and beside the reason.
 
     Raises ``SettingError`` if there is none, or it serves already.
     """
-    config, now, why = doors.config, doors.clock(), f"{reason} ({who})"
+    config, now, why = context.config, context.clock(), f"{reason} ({who})"
     done: Promotion = promote(config, name, reason=why, now=now) if name else roll_back(config, reason=why, now=now)
-    with doors.store.write() as session:
-        _write_down(session, done, who, reason, doors)
+    with context.store.write() as session:
+        _write_down(session, done, who, reason, context)
     return {"serves": done.to, "before": done.before, "at": done.at, "reason": done.why}
 
 
-def models_of(doors: Doors) -> dict[str, Any]:
+def models_of(context: AppContext) -> dict[str, Any]:
     """The registry as JSON."""
-    registry = ModelRegistry(doors.config.bundle)
+    registry = ModelRegistry(context.config.bundle)
     state = registry.state()
     roles = {state.challenger: "challenger", state.champion: "champion"}
     models = [asdict(model) | {"role": roles.get(model.name, "")} for model in state.models]
     return {"serves": registry.served(), "models": models, "moves": [asdict(each) for each in state.promotions]}
 
 
-def _write_down(session: Session, done: Promotion, who: str, reason: str, doors: Doors) -> None:
+def _write_down(session: Session, done: Promotion, who: str, reason: str, context: AppContext) -> None:
     arguments = {"to": done.to, "before": done.before}
-    write_down(session, "promote", actor=who, reason=reason, arguments=arguments, now=doors.clock())
+    write_down(session, "promote", actor=who, reason=reason, arguments=arguments, now=context.clock())

@@ -62,7 +62,7 @@ class ProblemError(Exception):
         self.headers = dict(headers or {})
 
     def response(self) -> JSONResponse:
-        """As it is answered."""
+        """The response that says it."""
         return problem(self.status, self.detail, fields=self.fields, headers=self.headers)
 
 
@@ -107,7 +107,7 @@ def answer_problems(app: FastAPI) -> None:
 
 
 def status_of(error: DetectorError) -> int:
-    """Whose fault an error is."""
+    """The HTTP status of an error: 4xx where who asks can mend it, 5xx where only the service can."""
     if isinstance(error, StoreError | BundleError):
         return 503
     if isinstance(error, NotFoundError):

@@ -12,9 +12,9 @@ from sqlalchemy.orm import Session
 
 from detector.errors import DataError, DetectorError, SettingError
 from pipelines.alerts.outbox.service_alerts import report_over
-from pipelines.api.alerts import Given
-from pipelines.api.doors import Doors, caller_of, needs
+from pipelines.api.context import AppContext, caller_of, needs
 from pipelines.api.problems import HEADERS, ProblemError
+from pipelines.api.request_body import RequestBody
 from pipelines.api.writes import in_one_transaction
 from pipelines.config import RuleSection
 from pipelines.config.rules import MOST_REASON, MOST_WHEN
@@ -35,7 +35,7 @@ MOST_DAYS = 3_650.0
 RuleName = Annotated[str, Path(min_length=1, max_length=64)]
 
 
-class Definition(Given):
+class Definition(RequestBody):
     """What a rule says."""
 
     when: str = Field(min_length=1, max_length=MOST_WHEN, description="Which rows: amount > 500 and country != 'DE'.")
@@ -57,27 +57,27 @@ class Definition(Given):
             raise ProblemError(422, str(error), fields=_fields(str(error))) from None
 
 
-class Kept(Definition):
+class RuleToKeep(Definition):
     """A rule to be kept."""
 
     state: str = Field("shadow", description="live, shadow or off.")
     why: str = Field("", max_length=1_000, description="Why; kept with who and when.")
 
 
-class Tried(Definition):
+class RuleToTry(Definition):
     """A rule to be tried."""
 
     days: float = Field(30.0, gt=0, le=MOST_DAYS, description="The last so many days before the latest row.")
 
 
-class State(Given):
+class State(RequestBody):
     """Another state."""
 
     state: str = Field(description="live, shadow or off.")
     why: str = Field("", max_length=1_000, description="Why; kept with who and when.")
 
 
-def rules_router(doors: Doors) -> APIRouter:
+def rules_router(context: AppContext) -> APIRouter:
     """The paths."""
     router = APIRouter(prefix="/rules", tags=["rules"])
     reads, tries, changes = (Depends(needs(scope)) for scope in ("view", "review", "admin"))
@@ -85,36 +85,36 @@ def rules_router(doors: Doors) -> APIRouter:
     @router.get("", dependencies=[reads])
     def list_rules() -> JSONResponse:
         """Every rule: its state, its hits, and how often people said that it was right."""
-        return JSONResponse({"rules": [line.to_dict() for line in lines_of(doors)]}, headers=HEADERS)
+        return JSONResponse({"rules": [line.to_dict() for line in lines_of(context)]}, headers=HEADERS)
 
     @router.get("/names", dependencies=[reads])
     def names() -> JSONResponse:
         """What conditions may name: columns with their kinds, and lists."""
-        found = names_of(doors)
+        found = names_of(context)
         return JSONResponse({"columns": dict(found.columns), "lists": list(found.lists)}, headers=HEADERS)
 
     @router.get("/history", dependencies=[reads])
     def changes_of(rule: str = "", limit: Annotated[int, Query(ge=1, le=1_000)] = 100) -> JSONResponse:
         """Who changed what, the latest first."""
-        return JSONResponse({"changes": history_of(doors, rule, most=limit)}, headers=HEADERS)
+        return JSONResponse({"changes": history_of(context, rule, most=limit)}, headers=HEADERS)
 
     @router.post("/try", dependencies=[tries])
-    def try_one(given: Tried) -> JSONResponse:
+    def try_one(given: RuleToTry) -> JSONResponse:
         """What a rule would have done on rows of the source; nothing is changed."""
-        found = trial_of(doors, given.section("tried", "shadow"), days=given.days)
+        found = trial_of(context, given.section("tried", "shadow"), days=given.days)
         return JSONResponse(as_plain(found.to_json()), headers=HEADERS)
 
     @router.put("/{name}", dependencies=[changes])
-    def put(name: RuleName, given: Kept, request: Request) -> JSONResponse:
+    def put(name: RuleName, given: RuleToKeep, request: Request) -> JSONResponse:
         """Keep a rule, in the place of the one of that name; one of the file stays as it is."""
         who, section = caller_of(request).name, given.section(name, given.state)
-        check(doors, section)
+        check(context, section)
 
         def within(session: Session) -> dict[str, Any]:
-            put_rule(session, section, config=doors.config, who=who, reason=given.why, now=doors.clock())
-            return _of(session, doors, name)
+            put_rule(session, section, config=context.config, who=who, reason=given.why, now=context.clock())
+            return _of(session, context, name)
 
-        return in_one_transaction(doors, request, given, within)
+        return in_one_transaction(context, request, given, within)
 
     @router.post("/{name}/state", dependencies=[changes])
     def put_state(name: RuleName, given: State, request: Request) -> JSONResponse:
@@ -122,10 +122,10 @@ def rules_router(doors: Doors) -> APIRouter:
         who = caller_of(request).name
 
         def within(session: Session) -> dict[str, Any]:
-            switch(session, doors, name, given.state, who=who, why=given.why)
-            return _of(session, doors, name)
+            switch(session, context, name, given.state, who=who, why=given.why)
+            return _of(session, context, name)
 
-        return in_one_transaction(doors, request, given, within)
+        return in_one_transaction(context, request, given, within)
 
     @router.delete("/{name}", dependencies=[changes])
     def remove(name: RuleName, request: Request) -> JSONResponse:
@@ -133,70 +133,70 @@ def rules_router(doors: Doors) -> APIRouter:
         who = caller_of(request).name
 
         def within(session: Session) -> dict[str, Any]:
-            remove_rule(session, name, config=doors.config, who=who, reason="", now=doors.clock())
+            remove_rule(session, name, config=context.config, who=who, reason="", now=context.clock())
             return {"removed": name}
 
-        return in_one_transaction(doors, request, None, within)
+        return in_one_transaction(context, request, None, within)
 
     return router
 
 
-def lines_of(doors: Doors) -> list[RuleLine]:
+def lines_of(context: AppContext) -> list[RuleLine]:
     """Every rule with what it has come to, and why it cannot be looked at."""
-    with doors.store.read() as session:
-        rules = held_rules(doors.config, session)
+    with context.store.read() as session:
+        rules = held_rules(context.config, session)
         try:
             sections = [rule.section for rule in rules]
-            problems = problems_of(doors.config, sections, load_scorer(doors.config, doors.cache).schema)
+            problems = problems_of(context.config, sections, load_scorer(context.config, context.cache).schema)
         except DetectorError:
             problems = {}  # without a detector there are no columns to check against
-        return overview(doors.config, session, now=doors.clock(), problems=problems)
+        return overview(context.config, session, now=context.clock(), problems=problems)
 
 
-def names_of(doors: Doors) -> Names:
+def names_of(context: AppContext) -> Names:
     """What conditions may name.
 
     Raises ``BundleError`` if there is no detector.
     """
-    return Names.of(doors.config, load_scorer(doors.config, doors.cache).schema)
+    return Names.of(context.config, load_scorer(context.config, context.cache).schema)
 
 
-def check(doors: Doors, section: RuleSection) -> None:
+def check(context: AppContext, section: RuleSection) -> None:
     """Raise ``ProblemError`` if a rule does not fit the columns, or ``DataError`` if rows are readings of sensors."""
-    if doors.config.kind == "sensors":
+    if context.config.kind == "sensors":
         raise DataError("Rules are about rows of tables, and `kind` is sensors.")
     try:
-        Condition.read(section.when, names_of(doors))
+        Condition.read(section.when, names_of(context))
     except SettingError as error:
         raise ProblemError(422, f"when: {error}", fields={"when": str(error)}) from None
 
 
-def trial_of(doors: Doors, rule: RuleSection, *, days: float) -> RuleTrial:
+def trial_of(context: AppContext, rule: RuleSection, *, days: float) -> RuleTrial:
     """A rule on the last days of the source; one at a time, for it reads the whole source."""
-    check(doors, rule)
-    with doors.store.read() as session:
-        rules = held_rules(doors.config, session)
-    if not doors.trying.acquire(blocking=False):
+    check(context, rule)
+    with context.store.read() as session:
+        rules = held_rules(context.config, session)
+    if not context.trying.acquire(blocking=False):
         raise ProblemError(
             503, "Another rule is being tried. Ask again in a few seconds.", headers={"Retry-After": "5"}
         )
     try:
-        return try_rule(doors.config, rule, rules, days=days, now=doors.clock(), most_rows=MOST_TRIED)
+        return try_rule(context.config, rule, rules, days=days, now=context.clock(), most_rows=MOST_TRIED)
     finally:
-        doors.trying.release()
+        context.trying.release()
 
 
-def switch(session: Session, doors: Doors, name: str, state: str, *, who: str, why: str) -> None:
+def switch(session: Session, context: AppContext, name: str, state: str, *, who: str, why: str) -> None:
     """Put a rule into another state; if it had failed and acts again, that trouble is over."""
-    config, now = doors.config, doors.clock()
+    config, now = context.config, context.clock()
     set_state(session, name, state, config=config, who=who, reason=why, now=now)
     if state != "off":
         report_over(session, f"rule {name}", config=config, now=now)
 
 
-def history_of(doors: Doors, rule: str, *, most: int) -> list[dict[str, Any]]:
+def history_of(context: AppContext, rule: str, *, most: int) -> list[dict[str, Any]]:
     """Changes as programs receive them."""
-    with doors.store.read() as session:
+    with context.store.read() as session:
         return [
             {
                 "at": each.at.isoformat(),
@@ -210,12 +210,12 @@ def history_of(doors: Doors, rule: str, *, most: int) -> list[dict[str, Any]]:
                 "hash": each.hash,
                 "version": each.version,
             }
-            for each in history(session, config=doors.config, rule=rule, most=most)
+            for each in history(session, config=context.config, rule=rule, most=most)
         ]
 
 
-def _of(session: Session, doors: Doors, name: str) -> dict[str, Any]:
-    rule = find_rule(held_rules(doors.config, session), name)
+def _of(session: Session, context: AppContext, name: str) -> dict[str, Any]:
+    rule = find_rule(held_rules(context.config, session), name)
     return RuleLine(rule).to_dict()
 
 

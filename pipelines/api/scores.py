@@ -17,13 +17,13 @@ from starlette.requests import ClientDisconnect
 from detector.cleaning.plain import NotPlainError
 from detector.errors import SchemaError
 from pipelines.api.arrow_stream import stream_of
-from pipelines.api.doors import Doors, needs
-from pipelines.api.events import ARROW, JSON, Events, Given
+from pipelines.api.context import AppContext, needs
+from pipelines.api.events import ARROW, JSON, Events, ScoreRequest
 from pipelines.api.problems import HEADERS, ProblemError
 from pipelines.api.writes import once
 from pipelines.features.plain_frame import plain
 from pipelines.scoring.event_scorer import BusyError, ScoredEvents
-from pipelines.scoring.one_event import AskedEvent, ScoredEvent
+from pipelines.scoring.one_event import EventRequest, ScoredEvent
 
 Flag = Annotated[bool, Query(description="As in the body, for a body that is an Arrow stream.")]
 BINARY = {"schema": {"type": "string", "format": "binary"}}
@@ -72,10 +72,10 @@ class Scores(BaseModel):
     note: str | None = Field(description="Why a false discovery rate is no promise.")
 
 
-def scores_router(doors: Doors) -> APIRouter:
+def scores_router(context: AppContext) -> APIRouter:
     """The path."""
     router = APIRouter(tags=["score"])
-    most = doors.config.service.api.most_events
+    most = context.config.service.api.most_events
 
     @router.post(
         "/score",
@@ -93,13 +93,17 @@ def scores_router(doors: Doors) -> APIRouter:
 
         def answer() -> Response:
             kind = request.headers.get("content-type", "")
-            columns = doors.event_scorer.columns
-            given = Given.read(body, kind, columns, most=most, reasons=reasons, dry_run=dry_run)
+            columns = context.event_scorer.columns
+            given = ScoreRequest.read(body, kind, columns, most=most, reasons=reasons, dry_run=dry_run)
             wants_arrow = ARROW in request.headers.get("accept", "").lower()
             if given.dry_run:
-                return said(_scored(doors, given), as_arrow=wants_arrow)
+                return response_of(_scored(context, given), as_arrow=wants_arrow)
             return once(
-                doors, request, body, lambda: _scored(doors, given), lambda each: said(each, as_arrow=wants_arrow)
+                context,
+                request,
+                body,
+                lambda: _scored(context, given),
+                lambda each: response_of(each, as_arrow=wants_arrow),
             )
 
         return await run_in_threadpool(answer)
@@ -107,20 +111,20 @@ def scores_router(doors: Doors) -> APIRouter:
     return router
 
 
-def said(answer: Mapping[str, Any], *, as_arrow: bool = False) -> Response:
+def response_of(answer: Mapping[str, Any], *, as_arrow: bool = False) -> Response:
     """An answer as it is sent."""
     if as_arrow:
         return Response(stream_of(answer), media_type=ARROW, headers=HEADERS)
     return Response(to_json(answer), media_type=JSON, headers=HEADERS)
 
 
-def _scored(doors: Doors, given: Given) -> dict[str, Any]:
+def _scored(context: AppContext, given: ScoreRequest) -> dict[str, Any]:
     keep = not given.dry_run
     try:
         if given.one is not None and not given.reasons:
             with contextlib.suppress(NotPlainError):
-                return scored_one(doors, given.one, keep=keep)
-        found = doors.event_scorer.score(given.frame, now=doors.clock(), explain=given.reasons, keep=keep)
+                return scored_one(context, given.one, keep=keep)
+        found = context.event_scorer.score(given.frame, now=context.clock(), explain=given.reasons, keep=keep)
     except BusyError as error:
         raise ProblemError(503, str(error), headers={"Retry-After": "2"}) from None
     except SchemaError as error:
@@ -130,17 +134,17 @@ def _scored(doors: Doors, given: Given) -> dict[str, Any]:
     refused = [_refused(place, text, given) for place, text in sorted(found.refused.items())]
     if refused and len(given.frame) == 1:
         raise ProblemError(422, "The event cannot be scored.", fields={refused[0]["field"]: refused[0]["detail"]})
-    scores = _plain(found, key=doors.config.columns.key, explained=given.reasons)
+    scores = _score_lines(found, key=context.config.columns.key, explained=given.reasons)
     about = {"model_version": found.version, "held": found.held, "note": found.note}
     return about | {"scores": scores, "refused": refused}
 
 
-def scored_one(doors: Doors, event: Mapping[str, Any], *, keep: bool) -> dict[str, Any]:
+def scored_one(context: AppContext, event: Mapping[str, Any], *, keep: bool) -> dict[str, Any]:
     """What is answered to one plain event.
 
     Raises ``NotPlainError`` if it goes by frames; ``BusyError`` as they do.
     """
-    return answer_of(doors.batcher.ask(AskedEvent(event, keep, doors.clock())).result())
+    return answer_of(context.batcher.ask(EventRequest(event, keep, context.clock())).result())
 
 
 def answer_of(found: ScoredEvent) -> dict[str, Any]:
@@ -149,12 +153,12 @@ def answer_of(found: ScoredEvent) -> dict[str, Any]:
     return {"model_version": found.version, "scores": [line], "refused": [], "held": found.held, "note": found.note}
 
 
-def _refused(place: int, text: str, given: Given) -> dict[str, Any]:
+def _refused(place: int, text: str, given: ScoreRequest) -> dict[str, Any]:
     name, _, _ = text.partition(":")
     return {"place": place, "field": given.place(place, name if " " not in name else ""), "detail": text}
 
 
-def _plain(found: ScoredEvents, *, key: str | None, explained: bool) -> list[dict[str, Any]]:
+def _score_lines(found: ScoredEvents, *, key: str | None, explained: bool) -> list[dict[str, Any]]:
     scores = found.scores
     keys = [None] * len(scores) if key is None or key not in scores else scores[key].tolist()
     reasons: list[Any] = [None] * len(scores)

@@ -18,7 +18,7 @@ from pydantic import BaseModel
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.orm import Session
 
-from pipelines.api.doors import Doors, caller_of
+from pipelines.api.context import AppContext, caller_of
 from pipelines.api.problems import HEADERS, ProblemError
 from pipelines.store.access_tables import AnsweredRequest
 
@@ -32,11 +32,11 @@ Respond = Callable[[Values], Answer]
 
 
 def in_one_transaction(
-    doors: Doors, request: Request, given: BaseModel | None, act: Callable[[Session], Values]
+    context: AppContext, request: Request, given: BaseModel | None, act: Callable[[Session], Values]
 ) -> JSONResponse:
     """Do something in one transaction, together with the note that it was done."""
-    note = _note(doors, request, given)
-    with doors.store.write() as session:
+    note = _note(context, request, given)
+    with context.store.write() as session:
         if note is not None and (before := _taken(session, note)) is not None:
             return _again(before, note, as_json)
         answer = act(session)
@@ -44,28 +44,30 @@ def in_one_transaction(
     return as_json(answer)
 
 
-def beside(doors: Doors, request: Request, given: BaseModel | None, act: Callable[[], Values]) -> JSONResponse:
-    """Do something that is no transaction of the service's state; while it is in hand, the same request is refused."""
-    return once(doors, request, given, act, as_json)
-
-
 def once(
-    doors: Doors, request: Request, given: BaseModel | bytes | None, act: Callable[[], Values], respond: Respond[Answer]
+    context: AppContext,
+    request: Request,
+    given: BaseModel | bytes | None,
+    act: Callable[[], Values],
+    respond: Respond[Answer],
 ) -> Answer:
-    """The same, with what makes the response of an answer."""
-    note = _note(doors, request, given)
+    """Do something outside of any transaction, such as to read a file; meanwhile the same request is refused.
+
+    ``respond`` makes the response of an answer.
+    """
+    note = _note(context, request, given)
     if note is None:
         return respond(act())
-    with doors.store.write() as session:
+    with context.store.write() as session:
         if (before := _taken(session, note)) is not None:
             return _again(before, note, respond)
     try:
         answer = act()
     except BaseException:
-        with doors.store.write() as session:
+        with context.store.write() as session:
             session.execute(_ours(sa.delete(AnsweredRequest), note))
         raise
-    with doors.store.write() as session:
+    with context.store.write() as session:
         _done(session, note, answer)
     return respond(answer)
 
@@ -75,7 +77,7 @@ def as_json(answer: Values) -> JSONResponse:
     return JSONResponse(answer, headers=HEADERS)
 
 
-def _note(doors: Doors, request: Request, given: BaseModel | bytes | None) -> Values | None:
+def _note(context: AppContext, request: Request, given: BaseModel | bytes | None) -> Values | None:
     name = request.headers.get("idempotency-key")
     if name is None:
         return None
@@ -85,7 +87,7 @@ def _note(doors: Doors, request: Request, given: BaseModel | bytes | None) -> Va
     said = f"{request.method} {request.url.path}?{request.url.query}\n".encode() + body
     fingerprint = hashlib.sha256(said).hexdigest()
     values = {"key": caller_of(request).id, "name": name, "fingerprint": fingerprint}
-    return values | {"status": IN_HAND, "answer": {}, "at": doors.clock()}
+    return values | {"status": IN_HAND, "answer": {}, "at": context.clock()}
 
 
 def _taken(session: Session, note: Values) -> AnsweredRequest | None:

@@ -26,7 +26,7 @@ from pipelines.config import Config
 from pipelines.config.features import NEEDS_TIME
 from pipelines.factory.detector import fit_warm, policy_of
 from pipelines.factory.gates import gated, without_maintenance
-from pipelines.factory.kinds import KINDS, drawn_note
+from pipelines.factory.kinds import KINDS, sample_note
 from pipelines.factory.labelled_set import labelled_set_from, train_head, without
 from pipelines.features.burn_in import warm
 from pipelines.features.engine import FeatureEngine, feature_engine_of
@@ -92,7 +92,7 @@ def backtest(config: Config, plan: Plan, *, now: datetime, folder: Path | None =
     measured = in_order(pd.DataFrame(found))
     head, time = config.train.head, rows[schema.time]
     least = head.least_anomalies if head.enabled else None
-    if (drawn := drawn_note(kind, most, config.train.rows)) is not None:
+    if (drawn := sample_note(kind, most, config.train.rows)) is not None:
         notes.append(f"In the period with the most rows: {drawn}")
     notes += cautions(measured, plan, first=time.min(), last=time.max(), least_anomalies=least)
     report = BacktestReport(measured, plan, {}, tuple(notes))

@@ -20,9 +20,6 @@ if TYPE_CHECKING:
 rules_app = Commands(
     no_args_is_help=True, help="Rules beside the model: see them, try them on the past.", rich_markup_mode="rich"
 )
-Moment = Annotated[
-    str, typer.Option(metavar="TIME", help="Such as 2026-01-31 or 2026-01-31T12:00; UTC without a zone.")
-]
 
 
 @rules_app.command("list", epilog="Example: [bold]detector rules list payments[/]")

@@ -60,14 +60,14 @@ def status(config: ConfigFile, as_json: AsJson = False) -> None:
 def serve(config: ConfigFile) -> None:
     """Score, learn again and look for drift on a schedule, until it is stopped."""
     settings, store = _open(config, needs_secrets=True)
-    from pipelines.console.application import add_doors
+    from pipelines.console.application import mount_web
     from pipelines.progress import be_quiet
-    from pipelines.service.app import serve as run
     from pipelines.service.logs import configure
+    from pipelines.service.serve import serve as run
 
     be_quiet()
     configure(settings.service.log)
-    run(settings, store, doors=add_doors)
+    run(settings, store, mount=mount_web)
 
 
 def backfill(

@@ -18,14 +18,13 @@ from pipelines.config.data import ColumnsSection, OutputSection, SourceSection
 from pipelines.config.features import FeaturesSection
 from pipelines.config.learning import (
     AutoencoderSection,
-    BudgetSection,
     CleaningSection,
     ForestSection,
     NeighboursSection,
-    PolicySection,
     TrainingSection,
     TrainSection,
 )
+from pipelines.config.policy import BudgetSection, PolicySection
 from pipelines.config.reading import read_settings, read_text
 from pipelines.config.retraining import DriftSection, RetrainSection
 from pipelines.config.rules import ListSection, RuleSection, check_names

@@ -1,16 +1,15 @@
-"""The parts of the configuration about learning and deciding."""
+"""The parts of the configuration about learning what is normal; what labels teach is in ``head``."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from math import ceil
 from typing import Annotated, Literal, Self
 
 from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt, field_validator, model_validator
 
-from pipelines.config.data import SourceSection
-from pipelines.config.values import Section, Share
+from pipelines.config.head import HeadSection, check_whole_heads
+from pipelines.config.values import Section
 
 RULE = re.compile(r"(.+?)\s*(<=|>=|<|>)\s*([-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?)")
 
@@ -128,11 +127,6 @@ class NeighboursSection(Section):
     """Known rows that stand for the bulk, by which training rows are ranked."""
 
 
-def _check_whole_heads(encoder: str, units: int) -> None:
-    if encoder == "transformer" and units % 4:
-        raise ValueError(f"units expected a multiple of 4 for a transformer, received {units}.")
-
-
 class SequenceSection(Section):
     """The network that reads a row among the events before it: what this entity did, in which order.
 
@@ -165,7 +159,7 @@ class SequenceSection(Section):
 
     @model_validator(mode="after")
     def _whole_heads(self) -> Self:
-        _check_whole_heads(self.encoder, self.units)
+        check_whole_heads(self.encoder, self.units)
         return self
 
 
@@ -197,79 +191,6 @@ class CleaningSection(Section):
         for rule in self.rules:
             column, comparison, number = RULE.fullmatch(rule.strip()).groups()  # type: ignore[union-attr]  # checked
             yield column, comparison, float(number)
-
-
-class ReportsSection(Section):
-    """Reports of fraud that come later than the rows: chargebacks in a file or a table, by the key of the row."""
-
-    source: SourceSection
-    """Where they are: files, or a database."""
-
-    key: str | None = None
-    """The column that names the reported row. By default as in `columns.key`."""
-
-    at: str = "reported_at"
-    """The column that says when it was reported; what is reported later than now is not known yet."""
-
-    label: str | None = None
-    """The column that says what was found, 1 fraud and 0 not. Without it, every report is of a fraud."""
-
-
-class HeadEventsSection(Section):
-    """A network that reads each row among the events before it, and learns from labels: one more input of the head.
-
-    Its window is made of `last`, `gap` and `code` in `features.history`, of one entity. It stays only if, on the later
-    of the labelled rows, the head ranks better with it.
-    """
-
-    enabled: bool = False
-    """Whether it is fitted."""
-
-    encoder: Literal["gru", "lstm", "transformer"] = "gru"
-    """What reads the window."""
-
-    units: PositiveInt = 32
-    """Width of the network; for a transformer a multiple of 4."""
-
-    epochs: PositiveInt = 8
-    """Passes over the labelled rows."""
-
-    @model_validator(mode="after")
-    def _whole_heads(self) -> Self:
-        _check_whole_heads(self.encoder, self.units)
-        return self
-
-
-class HeadSection(Section):
-    """What labels teach: boosted trees over columns, features and the members' scores, once there are enough labels."""
-
-    enabled: bool = True
-    """Whether it is fitted; it decides only if it has beaten the unsupervised risk on later labelled rows."""
-
-    least_anomalies: PositiveInt = 100
-    """Fewest known anomalies to learn from."""
-
-    share: Annotated[float, Field(gt=0, lt=1)] = 0.3
-    """Share of the rows that it learns from and the members do not, or their scores would look too good to it."""
-
-    trees: PositiveInt = 100
-    """Trees a model."""
-
-    models: PositiveInt = 3
-    """Models of different seeds, averaged."""
-
-    verdicts: bool = True
-    """Whether answers to alerts count as labels too, from the moment they were given; also for `features`."""
-
-    events: HeadEventsSection = HeadEventsSection()
-    """A network that reads each row among the events before it, and learns from labels: one more input of the head."""
-
-    trusted: tuple[str, ...] = ()
-    """Columns that tell the labels nearly perfectly and are known when a row happens. With others that do, no head \
-decides: they are likely filled in afterwards, as the state of a case is."""
-
-    reports: ReportsSection | None = None
-    """Later reports of fraud, by key of the row; for `features` too. Rows in none are normal after the label delay."""
 
 
 class TrainSection(Section):
@@ -321,58 +242,3 @@ that few rows may flag nothing; or along a Pareto tail fitted to the riskiest 2 
         if not any(member.enabled for member in members):
             raise ValueError("autoencoder, forest, neighbours and sequence are all disabled. Enable at least one.")
         return self
-
-
-class BudgetSection(Section):
-    """How many rows people can look at."""
-
-    rows: PositiveInt
-    """Most rows to flag."""
-
-    per: Literal["batch", "day"] = "day"
-    """In one run (batch), or on each day of the time column (day)."""
-
-
-class PolicySection(Section):
-    """Which rows are flagged. Of several rules, all must agree: a cap and a floor."""
-
-    fdr: Share | None = None
-    """False discovery rate: the share of false alarms among the flagged rows (Benjamini-Hochberg)."""
-
-    quantile: Share | None = None
-    """Flag rows riskier than this share of normal rows, such as 0.999."""
-
-    explore: Annotated[float, Field(ge=0, lt=1)] = 0.0
-    """Share of the budget kept for rows sampled at random, whatever their risk: they show how much is missed."""
-
-    rows_a_day: PositiveInt | None = None
-    """About how many rows come a day; needed to explore with a budget a day, for the chance of each row."""
-
-    budget: BudgetSection | None = None
-    """Flag at most so many rows, the riskiest first."""
-
-    @model_validator(mode="after")
-    def _some_rule(self) -> Self:
-        if self.fdr is None and self.quantile is None and self.budget is None:
-            raise ValueError("expected `fdr`, `quantile` or `budget`, or several; without any, nothing decides.")
-        return self
-
-    @model_validator(mode="after")
-    def _room_to_explore(self) -> Self:
-        if not self.explore:
-            return self
-        if self.budget is None or self.budget.rows <= self.explored:
-            raise ValueError(
-                "`explore` expected a `budget` that is larger than what is drawn. Set `budget.rows`, such as 50."
-            )
-        if self.budget.per == "day" and self.rows_a_day is None:
-            raise ValueError(
-                "`explore` with a budget a day expected `rows_a_day`, to know the chance of each row. Give it about, "
-                "or set `per: batch` in the budget."
-            )
-        return self
-
-    @property
-    def explored(self) -> int:
-        """How many rows of the budget are for those drawn at random."""
-        return 0 if self.budget is None else ceil(round(self.explore * self.budget.rows, 9))

@@ -11,7 +11,7 @@ from fastapi.responses import HTMLResponse, Response
 
 from detector.cleaning.values import naive_utc
 from pipelines.alerts.review import notes, queue
-from pipelines.api.doors import Doors
+from pipelines.api.context import AppContext
 from pipelines.config.masking import masks_of
 from pipelines.console.charts import Timeline, curves, timeline
 from pipelines.console.forms import Form, checked
@@ -20,21 +20,21 @@ from pipelines.console.queue import DEFAULT_SNOOZE, act
 from pipelines.console.rendering import page
 from pipelines.scoring.alert_curves import curves_of_alert
 from pipelines.scoring.alert_rows import AlertRows, rows_of_alert
-from pipelines.sinks.stored_scores import Scored, stored_scores
+from pipelines.sinks.stored_scores import ScoresQuery, stored_scores
 from pipelines.store.alert_tables import Alert
 
 DAYS = 90.0
 MOST_ROWS = 50
 
 
-def alert_router(doors: Doors) -> APIRouter:
+def alert_router(context: AppContext) -> APIRouter:
     """The page, its parts that take a moment, and its forms."""
     router = APIRouter()
-    config, store = doors.config, doors.store
+    config, store = context.config, context.store
 
     @router.get("/alerts/{alert}")
     def show(request: Request, alert: str) -> HTMLResponse:
-        now = doors.clock()
+        now = context.clock()
         with store.read() as session:
             line = queue.line_of(session, alert, config=config, now=now)
             beside = queue.beside(session, line, config=config, now=now)
@@ -45,45 +45,45 @@ def alert_router(doors: Doors) -> APIRouter:
 
     @router.get("/alerts/{alert}/source")
     def source(request: Request, alert: str) -> HTMLResponse:
-        found = _alert(doors, alert)
-        rows = rows_of_alert(found, config=config, store=store, cache=doors.cache, most=MOST_ROWS)
-        entity = _entity(doors, found, rows)
-        drawn = _timeline(doors, found, entity)
-        sensors = curves_of_alert(found, entity=entity, config=config, store=store, cache=doors.cache)
+        found = _alert(context, alert)
+        rows = rows_of_alert(found, config=config, store=store, cache=context.cache, most=MOST_ROWS)
+        entity = _entity(context, found, rows)
+        drawn = _timeline(context, found, entity)
+        sensors = curves_of_alert(found, entity=entity, config=config, store=store, cache=context.cache)
         lines = [curves(each, first=found.first_at, last=found.last_at) for each in sensors.curves]
         return page("source.html.j2", request, rows=rows, drawn=drawn, days=int(DAYS), lines=lines, note=sensors.note)
 
     @router.post("/alerts")
     async def act_on(request: Request) -> Response:
-        return await checked(request, lambda form: _act(doors, form))
+        return await checked(request, lambda form: _act(context, form))
 
     @router.post("/alerts/{alert}/comments")
     async def comment(request: Request, alert: str) -> Response:
-        return await checked(request, lambda form: _comment(doors, alert, form))
+        return await checked(request, lambda form: _comment(context, alert, form))
 
     return router
 
 
-def _alert(doors: Doors, name: str) -> Alert:
-    with doors.store.read() as session:
-        found = queue.line_of(session, name, config=doors.config, now=doors.clock()).alert
+def _alert(context: AppContext, name: str) -> Alert:
+    with context.store.read() as session:
+        found = queue.line_of(session, name, config=context.config, now=context.clock()).alert
         session.expunge_all()
     return found
 
 
-def _act(doors: Doors, form: Form) -> str:
+def _act(context: AppContext, form: Form) -> str:
     """Do what a form says with its alerts, and say where to go on."""
     ids, what = form.all("id"), form.one("what")
-    with doors.store.write() as session:
+    with context.store.write() as session:
         following = None
         if form.one("then") == "next" and ids:
-            alert = queue.line_of(session, ids[0], config=doors.config, now=doors.clock()).alert
-            following = queue.next_open(session, alert, config=doors.config, now=doors.clock())
+            alert = queue.line_of(session, ids[0], config=context.config, now=context.clock()).alert
+            following = queue.next_open(session, alert, config=context.config, now=context.clock())
         act(
             session,
             ids,
             what,
-            doors=doors,
+            context=context,
             who=form.visitor.caller.name,
             reason=form.one("reason"),
             hours=form.number("hours", DEFAULT_SNOOZE),
@@ -96,17 +96,17 @@ def _act(doors: Doors, form: Form) -> str:
     return f"{PATH}/" if following is None else f"{PATH}/alerts/{following}"
 
 
-def _comment(doors: Doors, name: str, form: Form) -> str:
-    now = doors.clock()
-    with doors.store.write() as session:
-        alert = queue.line_of(session, name, config=doors.config, now=now).alert
+def _comment(context: AppContext, name: str, form: Form) -> str:
+    now = context.clock()
+    with context.store.write() as session:
+        alert = queue.line_of(session, name, config=context.config, now=now).alert
         notes.comment(session, alert, form.one("text"), who=form.visitor.caller.name, now=now)
         return f"{PATH}/alerts/{alert.id}"
 
 
-def _entity(doors: Doors, alert: Alert, rows: AlertRows) -> str | None:
+def _entity(context: AppContext, alert: Alert, rows: AlertRows) -> str | None:
     """Whose alert it is; None where rows have no entity, or it may not be shown."""
-    config, name = doors.config, doors.config.columns.entity
+    config, name = context.config, context.config.columns.entity
     if name is None:
         return None
     if name in rows.rows and not rows.rows.empty:
@@ -115,13 +115,13 @@ def _entity(doors: Doors, alert: Alert, rows: AlertRows) -> str | None:
     return alert.label if is_named else None
 
 
-def _timeline(doors: Doors, alert: Alert, entity: str | None) -> Timeline | None:
+def _timeline(context: AppContext, alert: Alert, entity: str | None) -> Timeline | None:
     """How rare the rows of the entity were in the last days; None where rows have no time or no entity."""
-    config, time = doors.config, doors.config.columns.time
+    config, time = context.config, context.config.columns.time
     if time is None or entity is None:
         return None
     since = alert.last_at - timedelta(days=DAYS)
-    found = stored_scores(config, doors.store, Scored(("p_value", "flagged"), entity=entity, since=since))
+    found = stored_scores(config, context.store, ScoresQuery(("p_value", "flagged"), entity=entity, since=since))
     if found.empty or time not in found:
         return None
     known = found[found[time].notna() & found["p_value"].notna() & (found[time] <= naive_utc(alert.last_at))]

@@ -16,7 +16,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from detector.errors import DetectorError
 from pipelines.api.application import PATH as API
 from pipelines.api.application import api
-from pipelines.api.doors import Doors
+from pipelines.api.context import AppContext
 from pipelines.api.limits import Rate
 from pipelines.config import Config
 from pipelines.console.alert import alert_router
@@ -35,13 +35,13 @@ from pipelines.store import Store
 FAILURES_A_SECOND = 0.2
 
 
-def console(doors: Doors) -> ASGIApp:
+def console(context: AppContext) -> ASGIApp:
     """The application, to be mounted at ``PATH``."""
     app = FastAPI(docs_url=None, redoc_url=None, openapi_url=None)
     app.mount("/static", StaticFiles(directory=TEMPLATES / "static"))
     for router in (queue_router, views_router, alert_router, pages_router, rules_router, audit_router):
-        app.include_router(router(doors))
-    _add_sign_in(app, doors)
+        app.include_router(router(context))
+    _add_sign_in(app, context)
 
     @app.exception_handler(DetectorError)
     async def of_service(request: Request, error: DetectorError) -> Response:
@@ -57,20 +57,20 @@ def console(doors: Doors) -> ASGIApp:
         text = "The address of this page cannot be read."
         return page("problem.html.j2", request, status=400, title="That did not work", text=text)
 
-    return ConsoleGuard(app, doors)
+    return ConsoleGuard(app, context)
 
 
-def add_doors(app: FastAPI, config: Config, store: Store, facts: Facts) -> list[str]:
-    """Add all ways in to the service's web application, as the configuration has them; their paths."""
-    doors, section = Doors.of(config, store, facts), config.service
-    found: dict[str, ASGIApp] = {}
+def mount_web(app: FastAPI, config: Config, store: Store, facts: Facts) -> list[str]:
+    """Put the console and the API under the service's web application, as configured; returns their paths."""
+    context, section = AppContext.of(config, store, facts), config.service
+    mounted: dict[str, ASGIApp] = {}
     if section.console.enabled:
-        found[PATH] = console(doors)
+        mounted[PATH] = console(context)
         app.add_api_route("/", lambda: RedirectResponse(f"{PATH}/", 303), include_in_schema=False)
     if section.api.enabled:
-        found[API] = api(doors)
-    app.add_middleware(ByPrefix, doors=found)
-    return list(found)
+        mounted[API] = api(context)
+    app.add_middleware(ByPrefix, mounted=mounted)
+    return list(mounted)
 
 
 class ByPrefix:
@@ -79,27 +79,27 @@ class ByPrefix:
     Starlette's own ``Mount`` leaves out paths with a line break in them, and the guard would never see those.
     """
 
-    def __init__(self, app: ASGIApp, doors: Mapping[str, ASGIApp]) -> None:
+    def __init__(self, app: ASGIApp, mounted: Mapping[str, ASGIApp]) -> None:
         self.app = app
-        self.doors = doors
+        self.mounted = mounted
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass a request on."""
         path = scope.get("path", "")
-        for prefix, door in self.doors.items():
+        for prefix, app in self.mounted.items():
             if path == prefix or path.startswith(f"{prefix}/"):
-                await door(dict(scope, root_path=scope.get("root_path", "") + prefix), receive, send)
+                await app(dict(scope, root_path=scope.get("root_path", "") + prefix), receive, send)
                 return
         await self.app(scope, receive, send)
 
 
-def _add_sign_in(app: FastAPI, doors: Doors) -> None:
+def _add_sign_in(app: FastAPI, context: AppContext) -> None:
     failures = Rate(FAILURES_A_SECOND)
-    hours = doors.config.service.console.hours
+    hours = context.config.service.console.hours
 
     def try_key(key: str) -> str | None:
-        with doors.store.write() as session:
-            return sign_in(session, key, hours=hours, now=doors.clock())
+        with context.store.write() as session:
+            return sign_in(session, key, hours=hours, now=context.clock())
 
     @app.get("/sign-in")
     async def ask(request: Request) -> Response:
@@ -130,13 +130,13 @@ def _add_sign_in(app: FastAPI, doors: Doors) -> None:
         form = await form_of(request)
         answer = RedirectResponse(f"{PATH}/sign-in", 303)
         if who.sent(form.get("token", [""])[-1]):
-            await run_in_threadpool(_leave, doors, cookie_of(request.headers))
+            await run_in_threadpool(_leave, context, cookie_of(request.headers))
             answer.delete_cookie(COOKIE, path="/", secure=True, httponly=True, samesite="lax")
         return answer
 
 
-def _leave(doors: Doors, cookie: str) -> None:
-    with doors.store.write() as session:
+def _leave(context: AppContext, cookie: str) -> None:
+    with context.store.write() as session:
         sign_out(session, cookie)
 
 

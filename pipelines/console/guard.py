@@ -12,7 +12,7 @@ from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from detector.errors import DataError, StoreError
-from pipelines.api.doors import Doors
+from pipelines.api.context import AppContext
 from pipelines.api.limits import bounded
 from pipelines.console.proxy import ProxySignIn
 from pipelines.console.sign_ins import Visitor, visitor
@@ -37,11 +37,11 @@ HEADERS = {
 class ConsoleGuard:
     """Lets those through who are signed in and may look; adds the headers that keep pages to themselves."""
 
-    def __init__(self, app: ASGIApp, doors: Doors) -> None:
+    def __init__(self, app: ASGIApp, context: AppContext) -> None:
         self.app = app
-        self.doors = doors
-        section = doors.config.service.console
-        self.proxy = ProxySignIn(section.proxy, doors.store, hours=section.hours)
+        self.context = context
+        section = context.config.service.console
+        self.proxy = ProxySignIn(section.proxy, context.store, hours=section.hours)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass a request on, or send its sender to the sign-in page."""
@@ -79,10 +79,10 @@ class ConsoleGuard:
         return None
 
     def _visitor(self, scope: Scope, headers: Headers) -> Visitor | None:
-        now = self.doors.clock()
+        now = self.context.clock()
         if (named := self.proxy.visitor(scope, headers, now=now)) is not None:
             return named
-        with self.doors.store.read() as session:
+        with self.context.store.read() as session:
             return visitor(session, cookie_of(headers), now=now)
 
 

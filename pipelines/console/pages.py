@@ -14,11 +14,12 @@ from detector.errors import DataError, DetectorError
 from pipelines.alerts.channels.targets import targets_of
 from pipelines.alerts.feedback.answers import quality
 from pipelines.api.configuration import reloaded
-from pipelines.api.doors import Doors
+from pipelines.api.context import AppContext
+from pipelines.api.health import health_of
 from pipelines.api.jobs import run_of
-from pipelines.api.looks import health_of, policies_of
 from pipelines.api.models import models_of, move
 from pipelines.api.problems import ProblemError
+from pipelines.api.what_if import policies_of
 from pipelines.console.forms import Form, checked
 from pipelines.console.guard import PATH
 from pipelines.console.rendering import page
@@ -30,40 +31,40 @@ DAYS = 30.0
 MOST_LINES = 20
 
 
-def pages_router(doors: Doors) -> APIRouter:
+def pages_router(context: AppContext) -> APIRouter:
     """The pages."""
     router = APIRouter()
 
     @router.get("/models")
     def models(request: Request) -> HTMLResponse:
-        return page("models.html.j2", request, name=doors.config.name, **models_of(doors))
+        return page("models.html.j2", request, name=context.config.name, **models_of(context))
 
     @router.post("/models")
     async def promote(request: Request) -> Response:
-        return await checked(request, lambda form: _move(doors, form), scope="admin")
+        return await checked(request, lambda form: _move(context, form), scope="admin")
 
     @router.get("/health")
     def health(request: Request) -> HTMLResponse:
-        with doors.store.read() as session:
+        with context.store.read() as session:
             runs = [run_of(run) for run in last_runs(session, most=15)]
-            targets = {target.name: session.get(TargetState, target.name) for target in targets_of(doors.config)}
+            targets = {target.name: session.get(TargetState, target.name) for target in targets_of(context.config)}
             states = [
                 {"name": name, "state": "up" if state is None else state.state, "error": state.error if state else ""}
                 for name, state in targets.items()
             ]
-        values: dict[str, Any] = {"health": health_of(doors), "runs": runs, "targets": states}
-        return page("health.html.j2", request, name=doors.config.name, **values)
+        values: dict[str, Any] = {"health": health_of(context), "runs": runs, "targets": states}
+        return page("health.html.j2", request, name=context.config.name, **values)
 
     @router.get("/quality")
     def quality_page(request: Request) -> HTMLResponse:
-        with doors.store.read() as session:
-            found = quality(session, source=doors.config.name)
+        with context.store.read() as session:
+            found = quality(session, source=context.config.name)
         tables = {name: frame.head(MOST_LINES).to_dict("records") for name, frame in found.by.items()}
         return page(
             "quality.html.j2",
             request,
-            name=doors.config.name,
-            anomaly=doors.config.anomaly,
+            name=context.config.name,
+            anomaly=context.config.anomaly,
             quality=found,
             tables=tables,
         )
@@ -73,29 +74,29 @@ def pages_router(doors: Doors) -> APIRouter:
         given = {name: request.query_params.get(name, "").strip() for name in ASKED}
         problem, outlooks = "", None
         try:
-            outlooks = policies_of(doors, _changes(given), days=_number(given, "days") or DAYS)
+            outlooks = policies_of(context, _changes(given), days=_number(given, "days") or DAYS)
         except (ProblemError, DetectorError) as error:
             problem = error.detail if isinstance(error, ProblemError) else str(error)
-        policy = doors.config.policy.model_dump(mode="json", exclude_unset=True)
+        policy = context.config.policy.model_dump(mode="json", exclude_unset=True)
         changed = {name: value for name, value in (policy | _shown(given)).items() if value is not None}
         text = yaml.safe_dump({"policy": changed}, sort_keys=False)
         values: dict[str, Any] = {"given": given, "problem": problem, "outlooks": outlooks, "text": text, "days": DAYS}
-        values |= {"anomaly": doors.config.anomaly, "can_be_asked": doors.config.kind != "sensors"}
-        return page("what_if.html.j2", request, name=doors.config.name, **values)
+        values |= {"anomaly": context.config.anomaly, "can_be_asked": context.config.kind != "sensors"}
+        return page("what_if.html.j2", request, name=context.config.name, **values)
 
     @router.post("/jobs")
     async def steer_job(request: Request) -> Response:
-        return await checked(request, lambda form: _steer(doors, form), scope="admin")
+        return await checked(request, lambda form: _steer(context, form), scope="admin")
 
     @router.post("/configuration")
     async def reload(request: Request) -> Response:
-        return await checked(request, lambda form: _reload(doors, request, form), scope="admin")
+        return await checked(request, lambda form: _reload(context, request, form), scope="admin")
 
     return router
 
 
-def _reload(doors: Doors, request: Request, form: Form) -> Response:
-    found = reloaded(doors, who=form.visitor.caller.name, reason=form.one("reason"))
+def _reload(context: AppContext, request: Request, form: Form) -> Response:
+    found = reloaded(context, who=form.visitor.caller.name, reason=form.one("reason"))
     return page("problem.html.j2", request, title="The configuration was read", text=found["note"])
 
 
@@ -130,15 +131,15 @@ def _number(given: Mapping[str, str], name: str) -> float | None:
     return found
 
 
-def _move(doors: Doors, form: Form) -> str:
+def _move(context: AppContext, form: Form) -> str:
     if not form.one("reason"):
         raise DataError("reason: say why; it is stored with the move.")
-    move(doors, form.one("model"), form.one("reason"), form.visitor.caller.name)
+    move(context, form.one("model"), form.one("reason"), form.visitor.caller.name)
     return f"{PATH}/models"
 
 
-def _steer(doors: Doors, form: Form) -> str:
-    with doors.store.write() as session:
-        who, now = form.visitor.caller.name, doors.clock()
+def _steer(context: AppContext, form: Form) -> str:
+    with context.store.write() as session:
+        who, now = form.visitor.caller.name, context.clock()
         steer(session, form.one("job"), form.one("step"), actor=who, reason=form.one("reason"), now=now)
     return f"{PATH}/health"

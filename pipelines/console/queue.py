@@ -18,7 +18,7 @@ from pipelines.alerts.feedback import answers
 from pipelines.alerts.outbox.cap import sources_of
 from pipelines.alerts.review import notes, queue
 from pipelines.alerts.review.queue import STATES, QueueQuery
-from pipelines.api.doors import Doors
+from pipelines.api.context import AppContext
 from pipelines.config import Config
 from pipelines.console.rendering import page
 from pipelines.console.sign_ins import Visitor
@@ -31,7 +31,7 @@ PAGE = 50
 DEFAULT_SNOOZE = 24.0
 
 
-def queue_router(doors: Doors) -> APIRouter:
+def queue_router(context: AppContext) -> APIRouter:
     """The page."""
     router = APIRouter()
 
@@ -48,8 +48,8 @@ def queue_router(doors: Doors) -> APIRouter:
     ) -> HTMLResponse:
         given = {"state": state, "severity": severity, "about": about, "pattern": pattern, "assignee": assignee}
         wanted = QueueQuery(state, severity, about, pattern, assignee or None, order=order, after=after, most=PAGE)
-        now, config = doors.clock(), doors.config
-        with doors.store.read() as session:
+        now, config = context.clock(), context.config
+        with context.store.read() as session:
             lines = queue.page(session, wanted, config=config, now=now)
             total = queue.count(session, wanted, config=config, now=now)
             held_back = held_back_today(session, config=config, now=now)
@@ -88,7 +88,15 @@ def held_back_today(session: Session, *, config: Config, now: datetime) -> dict[
 
 
 def act(
-    session: Session, ids: Sequence[str], what: str, *, doors: Doors, who: str, reason: str, hours: float, snooze: bool
+    session: Session,
+    ids: Sequence[str],
+    what: str,
+    *,
+    context: AppContext,
+    who: str,
+    reason: str,
+    hours: float,
+    snooze: bool,
 ) -> int:
     """Do the same with some alerts; how many there were.
 
@@ -96,7 +104,7 @@ def act(
 
     Raises ``DataError`` if there is no such thing to do, or no alert was chosen.
     """
-    config, now = doors.config, doors.clock()
+    config, now = context.config, context.clock()
     if not ids:
         raise DataError("No alert was chosen. Choose one with x, or go to it with j and k.")
     for each in ids:

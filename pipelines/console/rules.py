@@ -9,7 +9,7 @@ from fastapi.responses import HTMLResponse, Response
 
 from detector.decide.severity import SEVERITIES
 from detector.errors import DataError, DetectorError
-from pipelines.api.doors import Doors
+from pipelines.api.context import AppContext
 from pipelines.api.problems import ProblemError
 from pipelines.api.rules import MOST_DAYS, check, history_of, lines_of, names_of, switch, trial_of
 from pipelines.config import RuleSection
@@ -18,7 +18,7 @@ from pipelines.console.forms import Form, checked
 from pipelines.console.guard import PATH
 from pipelines.console.rendering import page
 from pipelines.rules.functions import FUNCTION_NAMES
-from pipelines.rules.names import SAID
+from pipelines.rules.names import IN_WORDS
 from pipelines.rules.stored import CONSOLE, find_rule, held_rules, put_rule, remove_rule, section_of
 from pipelines.rules.trial_report import RuleTrial
 
@@ -41,55 +41,55 @@ EMPTY = {
 DAYS = 30.0
 
 
-def rules_router(doors: Doors) -> APIRouter:
+def rules_router(context: AppContext) -> APIRouter:
     """The pages."""
     router = APIRouter()
 
     @router.get("/rules")
     def rules(request: Request) -> HTMLResponse:
-        values: dict[str, Any] = {"lines": lines_of(doors), "states": STATES}
-        return page("rules.html.j2", request, name=doors.config.name, **values)
+        values: dict[str, Any] = {"lines": lines_of(context), "states": STATES}
+        return page("rules.html.j2", request, name=context.config.name, **values)
 
     @router.get("/rules/new")
     def new(request: Request) -> HTMLResponse:
-        return _editor(doors, request, EMPTY)
+        return _editor(context, request, EMPTY)
 
     @router.get("/rules/history")
     def changes(request: Request) -> HTMLResponse:
         rule = request.query_params.get("rule", "")
-        found = history_of(doors, rule, most=200)
-        return page("rule_history.html.j2", request, name=doors.config.name, changes=found, rule=rule)
+        found = history_of(context, rule, most=200)
+        return page("rule_history.html.j2", request, name=context.config.name, changes=found, rule=rule)
 
     @router.get("/rules/edit")
     def edit(request: Request) -> HTMLResponse:
-        with doors.store.read() as session:
-            rule = find_rule(held_rules(doors.config, session), request.query_params.get("rule", ""))
+        with context.store.read() as session:
+            rule = find_rule(held_rules(context.config, session), request.query_params.get("rule", ""))
         section = rule.section
         given = {"name": section.name, "state": section.state} | {k: str(v) for k, v in section.definition.items()}
         given["by"] = f"{section.by:g}"
-        return _editor(doors, request, given, is_kept=rule.origin == CONSOLE, is_file=rule.origin != CONSOLE)
+        return _editor(context, request, given, is_kept=rule.origin == CONSOLE, is_file=rule.origin != CONSOLE)
 
     @router.post("/rules/try")
     async def try_one(request: Request) -> Response:
-        return await checked(request, lambda form: _tried(doors, request, form))
+        return await checked(request, lambda form: _tried(context, request, form))
 
     @router.post("/rules")
     async def save(request: Request) -> Response:
-        return await checked(request, lambda form: _save(doors, form), scope="admin")
+        return await checked(request, lambda form: _save(context, form), scope="admin")
 
     @router.post("/rules/state")
     async def state(request: Request) -> Response:
-        return await checked(request, lambda form: _switch(doors, form), scope="admin")
+        return await checked(request, lambda form: _switch(context, form), scope="admin")
 
     @router.post("/rules/remove")
     async def remove(request: Request) -> Response:
-        return await checked(request, lambda form: _remove(doors, form), scope="admin")
+        return await checked(request, lambda form: _remove(context, form), scope="admin")
 
     return router
 
 
 def _editor(
-    doors: Doors,
+    context: AppContext,
     request: Request,
     given: dict[str, str],
     *,
@@ -99,8 +99,8 @@ def _editor(
     trial: RuleTrial | None = None,
     days: float = DAYS,
 ) -> HTMLResponse:
-    names = names_of(doors)
-    columns = [(name, SAID[kind]) for name, kind in sorted(names.columns.items())]
+    names = names_of(context)
+    columns = [(name, IN_WORDS[kind]) for name, kind in sorted(names.columns.items())]
     values: dict[str, Any] = {
         "given": given,
         "is_kept": is_kept,
@@ -117,7 +117,7 @@ def _editor(
         "most_when": MOST_WHEN,
         "most_reason": MOST_REASON,
     }
-    return page("rule.html.j2", request, name=doors.config.name, **values)
+    return page("rule.html.j2", request, name=context.config.name, **values)
 
 
 def _section(form: Form, *, name: str = "") -> RuleSection:
@@ -135,7 +135,7 @@ def _section(form: Form, *, name: str = "") -> RuleSection:
     return section_of(given)
 
 
-def _tried(doors: Doors, request: Request, form: Form) -> HTMLResponse:
+def _tried(context: AppContext, request: Request, form: Form) -> HTMLResponse:
     """The editor as it was sent, with what the rule would have done below it."""
     given = EMPTY | {key: form.one(key) for key in FIELDS if form.one(key)}
     problem, trial, days = "", None, DAYS
@@ -143,35 +143,35 @@ def _tried(doors: Doors, request: Request, form: Form) -> HTMLResponse:
         days = form.number("days", DAYS)
         if not 0 < days <= MOST_DAYS:
             raise DataError(f"days: expected more than 0 and at most {MOST_DAYS:,.0f}, received {days:g}.")
-        trial = trial_of(doors, _section(form, name=form.one("name") or "tried"), days=days)
+        trial = trial_of(context, _section(form, name=form.one("name") or "tried"), days=days)
     except ProblemError as error:
         problem = error.detail
     except DetectorError as error:
         problem = str(error)
-    with doors.store.read() as session:
-        rules = held_rules(doors.config, session)
+    with context.store.read() as session:
+        rules = held_rules(context.config, session)
     origin = next((rule.origin for rule in rules if rule.name == given["name"]), "")
     is_kept, is_file = origin == CONSOLE, origin not in ("", CONSOLE)
-    return _editor(doors, request, given, is_kept=is_kept, is_file=is_file, problem=problem, trial=trial, days=days)
+    return _editor(context, request, given, is_kept=is_kept, is_file=is_file, problem=problem, trial=trial, days=days)
 
 
-def _save(doors: Doors, form: Form) -> str:
+def _save(context: AppContext, form: Form) -> str:
     section = _section(form)
-    check(doors, section)
-    with doors.store.write() as session:
-        who, now = form.visitor.caller.name, doors.clock()
-        put_rule(session, section, config=doors.config, who=who, reason=form.one("why"), now=now)
+    check(context, section)
+    with context.store.write() as session:
+        who, now = form.visitor.caller.name, context.clock()
+        put_rule(session, section, config=context.config, who=who, reason=form.one("why"), now=now)
     return f"{PATH}/rules"
 
 
-def _switch(doors: Doors, form: Form) -> str:
-    with doors.store.write() as session:
-        switch(session, doors, form.one("rule"), form.one("state"), who=form.visitor.caller.name, why=form.one("why"))
+def _switch(context: AppContext, form: Form) -> str:
+    with context.store.write() as session:
+        switch(session, context, form.one("rule"), form.one("state"), who=form.visitor.caller.name, why=form.one("why"))
     return f"{PATH}/rules"
 
 
-def _remove(doors: Doors, form: Form) -> str:
-    with doors.store.write() as session:
-        who, now = form.visitor.caller.name, doors.clock()
-        remove_rule(session, form.one("rule"), config=doors.config, who=who, reason=form.one("why"), now=now)
+def _remove(context: AppContext, form: Form) -> str:
+    with context.store.write() as session:
+        who, now = form.visitor.caller.name, context.clock()
+        remove_rule(session, form.one("rule"), config=context.config, who=who, reason=form.one("why"), now=now)
     return f"{PATH}/rules"

@@ -12,7 +12,7 @@ from fastapi.responses import Response
 from sqlalchemy.orm import Session
 
 from detector.errors import DataError
-from pipelines.api.doors import Doors
+from pipelines.api.context import AppContext
 from pipelines.console.forms import Form, checked
 from pipelines.console.guard import PATH
 from pipelines.escaping import one_line
@@ -23,17 +23,17 @@ FILTERS = ("state", "severity", "about", "pattern", "assignee", "order")
 MOST_VIEWS, MOST_NAME, MOST_FILTER = 30, 40, 200
 
 
-def views_router(doors: Doors) -> APIRouter:
+def views_router(context: AppContext) -> APIRouter:
     """The forms."""
     router = APIRouter()
 
     @router.post("/views")
     async def keep_view(request: Request) -> Response:
-        return await checked(request, lambda form: _keep(doors, form), scope="view")
+        return await checked(request, lambda form: _keep(context, form), scope="view")
 
     @router.post("/views/remove")
     async def remove_view(request: Request) -> Response:
-        return await checked(request, lambda form: _remove(doors, form), scope="view")
+        return await checked(request, lambda form: _remove(context, form), scope="view")
 
     return router
 
@@ -65,15 +65,15 @@ def remove(session: Session, name: str, *, source: str, who: str) -> None:
     session.execute(sa.delete(QueueView).where(*ours))
 
 
-def _keep(doors: Doors, form: Form) -> str:
+def _keep(context: AppContext, form: Form) -> str:
     filters = dict(parse_qsl(form.one("query")))
-    with doors.store.write() as session:
+    with context.store.write() as session:
         who = form.visitor.caller.name
-        keep(session, form.one("name"), filters, source=doors.config.name, who=who, now=doors.clock())
+        keep(session, form.one("name"), filters, source=context.config.name, who=who, now=context.clock())
     return f"{PATH}/?{urlencode({key: value for key, value in filters.items() if key in FILTERS})}"
 
 
-def _remove(doors: Doors, form: Form) -> str:
-    with doors.store.write() as session:
-        remove(session, form.one("name"), source=doors.config.name, who=form.visitor.caller.name)
+def _remove(context: AppContext, form: Form) -> str:
+    with context.store.write() as session:
+        remove(session, form.one("name"), source=context.config.name, who=form.visitor.caller.name)
     return f"{PATH}/"

@@ -62,7 +62,7 @@ def policy_of(section: PolicySection, schema: Schema) -> Policy:
     return Policy(quantile=section.quantile, fdr=section.fdr, budget=budget)
 
 
-def exploration_of(config: Config) -> AuditSample | None:
+def audit_sample_of(config: Config) -> AuditSample | None:
     """How rows are drawn that the policy does not flag; None if none are."""
     policy = config.policy
     if not policy.explore or policy.budget is None:
@@ -129,13 +129,13 @@ def detector_of(config: Config, schema: Schema, *, on_step: OnStep | None = None
             training=training_of(events.training),
             **events.model_dump(exclude={"enabled", "encoder", "training"}),
         ),
-        steps=events_read(config),
+        steps=event_steps(config),
         warm_start=_earlier(config) if network.training.warm_start else None,
         on_step=on_step,
     )
 
 
-def events_read(config: Config) -> Steps | None:
+def event_steps(config: Config) -> Steps | None:
     """The columns that hold the events before each row, if a member or the head reads them.
 
     Raises ``SettingError`` if no feature says what came before a row.

@@ -42,12 +42,12 @@ class Table:
     """What a report calls what was flagged."""
     rows_stand_alone = True
     """Whether some of the rows can be left out without harm to the others."""
-    drawn = "{learnt:,} rows drawn at random from {rows:,}"
+    sampled = "{learnt:,} rows drawn at random from {rows:,}"
     """What is said if more rows were there than are to be learnt from."""
     without_risk = 0.0
     """The share of rows that may have no risk."""
     encoders: tuple[str, ...] = ("dense", "sparse", "variational")
-    """Those that can be compared on such rows."""
+    """The encoders that can be compared on such rows."""
 
     def read(self, source: Source, config: Config, advance: Any) -> pd.DataFrame:
         """At most as many rows as are to be learnt from, a random sample; all if their past is to be measured."""
@@ -99,7 +99,7 @@ class Table:
         TableEncoder.fit(rows, schema)
         return []
 
-    def enough(
+    def trainable(
         self,
         rows: pd.DataFrame,
         config: Config,  # noqa: ARG002 - as the others
@@ -133,15 +133,15 @@ class Table:
         more = f"; and {len(found) - MOST_SAID} more" if len(found) > MOST_SAID else ""
         return [f"A row that breaks one of these lies beyond nearly all others: {'; '.join(said)}{more}."]
 
-    def waiting(self, scorer: Any) -> str | None:  # noqa: ARG002 - as the others
-        """How long the service waits before it scores a row: not at all."""
+    def delay_note(self, scorer: Any) -> str | None:  # noqa: ARG002 - as the others
+        """How long the service waits before it scores a row, in a sentence: not at all."""
         return None
 
     def example(self, rows: pd.DataFrame, scorer: Any) -> pd.DataFrame:  # noqa: ARG002 - as the others
         """Some rows that can be scored by themselves."""
         return rows.head(EXAMPLE_ROWS)
 
-    def normal(self, rows: pd.DataFrame, scorer: Any) -> pd.DataFrame:
+    def normal_rows(self, rows: pd.DataFrame, scorer: Any) -> pd.DataFrame:
         """The rows that encoders are compared on: those not known to be anomalous."""
         label = scorer.schema.label
         return rows if label is None or label not in rows else rows[rows[label] != 1]
@@ -162,7 +162,7 @@ class Sensors:
 
     unit = "events"
     rows_stand_alone = False
-    drawn = "the latest {learnt:,} of {rows:,} rows"
+    sampled = "the latest {learnt:,} of {rows:,} rows"
     without_risk = 0.2  # the second row of one time has no step of its own
     encoders: tuple[str, ...] = ("dense", "conv1d", "lstm", "gru", "transformer", "variational")
 
@@ -222,7 +222,7 @@ class Sensors:
             found.setdefault(f"{period}; {covers}", []).append(seen.name)
         return [f"{', '.join(names)}: {said}" if len(found) > 1 else said for said, names in found.items()]
 
-    def enough(self, rows: pd.DataFrame, config: Config, schema: Schema) -> tuple[pd.DataFrame, list[str]]:
+    def trainable(self, rows: pd.DataFrame, config: Config, schema: Schema) -> tuple[pd.DataFrame, list[str]]:
         """Where each machine has a model, those of which there are eight windows: a new one waits until there are."""
         if schema.entity is None or config.series.models == "shared":
             return rows, []
@@ -236,12 +236,12 @@ class Sensors:
         return rows[size >= least], notes
 
     def calibration(self, scorer: Any) -> Calibrator:
-        """One for all series."""
+        """That of all series together."""
         calibrator: Calibrator = scorer.calibrator
         return calibrator
 
     def has_head(self, scorer: Any) -> bool:  # noqa: ARG002 - as the others
-        """Never."""
+        """Never: no head learns from series."""
         return False
 
     def left_out(self, detector: Any) -> list[str]:  # noqa: ARG002 - as the others
@@ -252,7 +252,7 @@ class Sensors:
         """Such as an encoder that was not kept, or a stretch that makes a threshold high."""
         return [*detector.messages_, *loud_notes(detector.loud_stretches_)]
 
-    def waiting(self, scorer: Any) -> str | None:
+    def delay_note(self, scorer: Any) -> str | None:
         """How many later steps a reading's score hangs on; nothing where only earlier ones count."""
         steps = max(model.ahead for model in scorer.models.values())
         least = max(model.recipe.rows_around(model.length) for model in scorer.models.values())
@@ -277,12 +277,12 @@ class Sensors:
             rows = rows[rows[entity] == rows[entity].iloc[0]]
         return rows.head(2 * self._length(scorer))
 
-    def normal(self, rows: pd.DataFrame, scorer: Any) -> pd.DataFrame:  # noqa: ARG002 - as the others
+    def normal_rows(self, rows: pd.DataFrame, scorer: Any) -> pd.DataFrame:  # noqa: ARG002 - as the others
         """All of them: without some, windows would have gaps."""
         return rows
 
     def encoder_settings(self, config: Config, scorer: Any) -> tuple[TrainingSection, int | None]:
-        """Those of the member, and the longest window."""
+        """The training settings of the member, and the length of the longest window."""
         return config.series.encoder.training, self._length(scorer)
 
     def encoder_input(
@@ -316,16 +316,16 @@ TABLE, SENSORS = Table(), Sensors()
 KINDS: dict[str, Kind] = {"table": TABLE, "sensors": SENSORS}
 
 
-def drawn_note(kind: Kind, rows: int, most: int | None) -> str | None:
+def sample_note(kind: Kind, rows: int, most: int | None) -> str | None:
     """What to say where there were more rows than the setting lets be learnt from; ``None`` where there were not.
 
-    >>> drawn_note(KINDS["sensors"], 566_000, 200_000)
+    >>> sample_note(KINDS["sensors"], 566_000, 200_000)
     'Learnt from the latest 200,000 of 566,000 rows; `train.rows` sets how many, and left empty takes all.'
     """
     if most is None or rows <= most:
         return None
-    drawn = kind.drawn.format(learnt=most, rows=rows)
-    return f"Learnt from {drawn}; `train.rows` sets how many, and left empty takes all."
+    sampled = kind.sampled.format(learnt=most, rows=rows)
+    return f"Learnt from {sampled}; `train.rows` sets how many, and left empty takes all."
 
 
 def kind_of(scorer: Scorer) -> Kind:

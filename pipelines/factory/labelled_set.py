@@ -13,7 +13,7 @@ from detector.detectors.table.scorer import TabularScorer
 from detector.errors import DataError
 from detector.schema import Schema
 from pipelines.config import Config
-from pipelines.factory.detector import events_read
+from pipelines.factory.detector import event_steps
 from pipelines.factory.leakage import Suspect, suspects_note, suspects_of
 from pipelines.labels.feedback import Statements
 from pipelines.labels.known import KnownLabels, known_labels
@@ -129,7 +129,7 @@ def train_head(scorer: TabularScorer, labelled: LabelledSet | None, config: Conf
         return scorer
     reason, head = labelled.reason, None
     if not reason:
-        section, schema, steps = config.train.head, scorer.schema, events_read(config)
+        section, schema, steps = config.train.head, scorer.schema, event_steps(config)
         columns = schema.without(() if steps is None else steps.beside)
         events, network = None, section.events
         if network.enabled and steps is not None:

@@ -18,7 +18,7 @@ from detector.schema import Schema
 from pipelines.config import Config
 from pipelines.factory.detector import refuse_taken_names
 from pipelines.factory.gates import without_maintenance
-from pipelines.factory.kinds import KINDS, drawn_note
+from pipelines.factory.kinds import KINDS, sample_note
 from pipelines.factory.labelled_set import LabelledSet, labelled_set_of, without
 from pipelines.features.burn_in import warm
 from pipelines.features.engine import FeatureEngine, statements_of
@@ -175,7 +175,7 @@ def split(
     believed = believed[first:]
     chosen = kind.sample(len(compare), MOST_COMPARED, config.random_state)
     compare, believed = compare.iloc[chosen], believed[chosen]
-    drawn = drawn_note(kind, len(learn), config.train.rows)
+    drawn = sample_note(kind, len(learn), config.train.rows)
     learn = learn.iloc[kind.sample(len(learn), config.train.rows, config.random_state)]
     if len(learn) < 3:
         raise DataError(

@@ -25,7 +25,7 @@ from detector.features.excerpt import KnownBy, excerpt
 from detector.schema import Schema
 from pipelines.config import Config
 from pipelines.features import stored_history
-from pipelines.features.rows import FeatureRows, same_sources
+from pipelines.features.reader import FeatureReader, same_sources
 from pipelines.labels.feedback import Statements
 
 PAST, ROWS = "history", "rows.parquet"
@@ -125,7 +125,7 @@ class FeatureEngine:
         self.section = config.features
         self.features: FeatureSet = config.features.feature_set(config.columns)
         self.names = frozenset(self.features.names)
-        self.reader = FeatureRows(config, self.features)
+        self.reader = FeatureReader(config, self.features)
         self.history = self.empty()
         self.most_bytes = 1e6 * self.section.most_megabytes
         self.whole_from: pd.Timestamp | None = None
@@ -145,14 +145,6 @@ class FeatureEngine:
         found.history, found.reader.statements = history, Statements.none()
         return found
 
-    def after(self, frame: pd.DataFrame) -> FeaturedRows:
-        """Add the features of new rows, as ``push`` does, and leave the past as it is."""
-        past, self.history = self.history, self.history.copy()
-        try:
-            return self.push(frame)
-        finally:
-            self.history = past
-
     def recall(self, folder: Path) -> History:
         """The past that ``save`` left in a folder, with what was said since of the rows it was learnt from.
 
@@ -165,7 +157,7 @@ class FeatureEngine:
                 f"The past in {folder} was kept for other features than the configuration asks for, or with other "
                 f"labels, reports or verdicts. Train again."
             )
-        report_known(history, self.reader.kept(folder / ROWS))
+        report_known(history, self.reader.read_learnt(folder / ROWS))
         return history
 
     def continues(self, history: History) -> bool:
@@ -177,7 +169,7 @@ class FeatureEngine:
         folder.mkdir(parents=True, exist_ok=True)
         self.history.forget()
         if self._learnt is not None:
-            self.reader.keep(self._learnt, folder / ROWS)
+            self.reader.write_learnt(self._learnt, folder / ROWS)
         else:
             (folder / ROWS).unlink(missing_ok=True)  # of an earlier training, with keys as they are
         return stored_history.keep(self.history, folder / PAST, most=self.most_bytes)
@@ -252,10 +244,17 @@ class FeatureEngine:
         taken = typed[~again]
         return FeaturedRows(self._joined(frame, self.history.push(taken), quarantine), quarantine, taken)
 
-    def beside(self, history: History, rows: KnownBy) -> FeatureEngine:
-        """An engine that goes on from the past of some rows' entities; what it takes leaves that past as it is."""
+    def peek(self, frame: pd.DataFrame) -> FeaturedRows:
+        """Add the features of new rows, as ``push`` does, and leave the past as it is."""
+        return self._with_history(self.history.copy()).push(frame)
+
+    def with_excerpt(self, history: History, rows: KnownBy) -> FeatureEngine:
+        """An engine whose past is that of some rows' entities alone; what it takes leaves ``history`` as it is."""
+        return self._with_history(excerpt(history, rows))
+
+    def _with_history(self, history: History) -> FeatureEngine:
         found = copy.copy(self)
-        found.history = excerpt(history, rows)
+        found.history = history
         return found
 
     def latest(self, now: datetime) -> np.datetime64:
@@ -349,7 +348,7 @@ class FeatureEngine:
         bad = reasons[reasons != ""]
         rows = frame.loc[bad.index] if len(bad) else frame.iloc[:0]
         unusable = quarantine(rows, bad.tolist()).reset_index(drop=True)
-        return self.reader.with_turns(typed[reasons == ""] if len(bad) else typed), unusable
+        return self.reader.with_label_changes(typed[reasons == ""] if len(bad) else typed), unusable
 
     def _joined(self, frame: pd.DataFrame, computed: pd.DataFrame, quarantine: pd.DataFrame) -> pd.DataFrame:
         kept = frame if quarantine.empty else frame.loc[~frame.index.isin(quarantine["row"])]

@@ -50,7 +50,7 @@ MOST_LATE = 0.1
 """A first batch with a larger share of rows from before the end of training is no late batch: it is history."""
 LEAST_HELD = 100e6
 """Bytes of changes that a past on disk may hold in memory in any case: fewer, and it would be written too often."""
-LOOK_EVERY = timedelta(days=1)
+READ_LABELS_EVERY = timedelta(days=1)
 
 
 def feature_state_of(config: Config, store: Store, cache: ProcessCache) -> FeatureState | None:
@@ -71,7 +71,10 @@ def feature_state_of(config: Config, store: Store, cache: ProcessCache) -> Featu
 class FeatureState:
     """What features know of one source's entities, up to the batch that was scored last.
 
-    The engine holds the history in memory, the folder keeps it, and the store knows which batches are done.
+    The engine holds the history in memory, the folder keeps it, and the store knows which batches are done. A batch is
+    measured, then staged before its transaction, and after that either committed or rolled back.
+
+    - ``lock``: Held while the history moves; whoever reads it meanwhile sees all of a batch, or nothing.
     """
 
     def __init__(self, engine: FeatureEngine, folder: Path, store: Store, source: str) -> None:
@@ -81,18 +84,17 @@ class FeatureState:
         self.store = store
         self.source = source
         self._rows: list[pd.DataFrame] = []
-        self._mark: int | None = None
-        """The batch up to which the history in memory goes; None while a batch is in hand."""
+        self._up_to: int | None = None
+        """The batch up to which the history in memory goes; None while another is open, or where that is not known."""
         self._added = pd.DataFrame()
         self._since = (0, 0)
         """Rows and batches since the last snapshot."""
-        self._looked_at: datetime | None = None
+        self._labels_read_at: datetime | None = None
         self._checked: tuple[int, int] | None = None
-        self.moving = threading.Lock()
-        """Held while the history moves; whoever reads it meanwhile sees all of a batch, or nothing."""
-        self._is_in_hand = False
+        self.lock = threading.Lock()
+        self._has_open_batch = False
         """Whether the history goes up to a batch that is not done yet."""
-        self._in_hand: frozenset[str] | None = None
+        self._open_keys: frozenset[str] | None = None
         """The keys of its rows, once somebody has asked."""
         self._trained: tuple[object, History] | None = None
 
@@ -112,20 +114,20 @@ class FeatureState:
 
         def featured(frames: Iterator[pd.DataFrame]) -> Iterator[pd.DataFrame]:
             whole = joined(frames)
-            due = self._is_due(now)
+            due = self._labels_are_due(now)
             said = self._known_rows(followed) if due and self.engine.features.knows else None
-            with self.moving:
-                self._is_in_hand = False
+            with self.lock:
+                self._has_open_batch = False
                 self._catch_up(followed, said)
-                self._looked_at = now if due else self._looked_at
+                self._labels_read_at = now if due else self._labels_read_at
                 self._added, self._rows = pd.DataFrame(), []
                 if whole is None:
                     return
-                if self._mark == 0:
+                if self._up_to == 0:
                     self._begin(whole[self.engine.features.time])
-                mark, self._mark = self._mark, None
-                found = self._push(whole, mark or 0, followed, known=known, now=now)
-                self._added, self._is_in_hand, self._in_hand = found.taken, True, None
+                last_done, self._up_to = self._up_to, None
+                found = self._push(whole, last_done or 0, followed, known=known, now=now)
+                self._added, self._has_open_batch, self._open_keys = found.taken, True, None
             del whole
             quarantine.write(found.quarantine)
             self._rows = slices(found.rows)
@@ -176,42 +178,42 @@ class FeatureState:
                 self.engine.recall(self.folder.parent)
         self._checked = stamp
 
-    def keep(self, batch: int) -> None:
+    def stage(self, batch: int) -> None:
         """Write down what a batch adds, before its transaction; doing it twice is the same as doing it once."""
         self.snapshots.keep(batch, self._added)
 
-    def moved(self, batch: int) -> None:
-        """The batch is done: the history in memory goes up to it."""
-        with self.moving:
-            self._mark, self._is_in_hand = batch, False
+    def committed(self, batch: int) -> None:
+        """After its transaction: the batch is done, and the history in memory goes up to it."""
+        with self.lock:
+            self._up_to, self._has_open_batch = batch, False
             rows, batches = self._since
             self._since = (rows + len(self._added), batches + 1)
             self._added = pd.DataFrame()
         if self._since[0] >= MOST_ROWS or self._since[1] >= BATCHES or self._holds_much():
             self._write_snapshot(batch)
 
-    def undone(self) -> None:
-        """The batch in hand was not kept: what the history in memory has of it is forgotten."""
-        with self.moving:
-            self._mark, self._is_in_hand, self._added = None, False, pd.DataFrame()
+    def rolled_back(self) -> None:
+        """Its transaction failed: the history in memory, which has the batch, is loaded anew before the next one."""
+        with self.lock:
+            self._up_to, self._has_open_batch, self._added = None, False, pd.DataFrame()
 
     def history_for(
-        self, times: Sequence[Any], followed: Callable[[], FollowedSource], mark: int
+        self, times: Sequence[Any], followed: Callable[[], FollowedSource], last_done: int
     ) -> tuple[History, frozenset[str]]:
         """The history that rows of the next batch would go on from, and the keys in it of a batch that is in hand.
 
-        To be called, and the history to be read, while ``moving`` is held.
+        To be called, and the history to be read, while ``lock`` is held.
 
         - ``times``: when the rows happened, as they came.
-        - ``mark``: the last batch that is done, looked up since then.
+        - ``last_done``: the last batch that is done, looked up since then.
         """
-        if self._is_in_hand:
-            if self._in_hand is None:
-                self._in_hand = frozenset(self.added_keys)
-            return self.engine.history, self._in_hand
-        if self._mark is None or self._mark != mark:
-            self._load(mark, followed())
-        return self.engine.history if mark else self._begins_with(pd.Series(times, dtype=object)), frozenset()
+        if self._has_open_batch:
+            if self._open_keys is None:
+                self._open_keys = frozenset(self.added_keys)
+            return self.engine.history, self._open_keys
+        if self._up_to is None or self._up_to != last_done:
+            self._load(last_done, followed())
+        return self.engine.history if last_done else self._begins_with(pd.Series(times, dtype=object)), frozenset()
 
     @property
     def added_keys(self) -> list[str]:
@@ -219,28 +221,28 @@ class FeatureState:
         key = self.engine.features.key
         return [] if key not in self._added else self._added[key].astype(str).tolist()
 
-    def let_go(self) -> list[pd.DataFrame]:
+    def take_rows(self) -> list[pd.DataFrame]:
         """The rows of the last batch with their features, in parts; they are held no longer."""
         rows, self._rows = self._rows, []
         return rows
 
     def _push(
-        self, rows: pd.DataFrame, mark: int, followed: FollowedSource, *, known: KnownKeys, now: datetime
+        self, rows: pd.DataFrame, last_done: int, followed: FollowedSource, *, known: KnownKeys, now: datetime
     ) -> FeaturedRows:
         """The rows with their features; a past on disk of which a part turns out to be broken is built anew first."""
         try:
             return self.engine.push(rows, now=pd.Timestamp(now), known=known)
         except BundleError as error:
-            if not mark or not self.engine.history.is_spilled:
+            if not last_done or not self.engine.history.is_spilled:
                 raise
             log.warning("%s", error)
-        self._build_anew(mark, followed)
-        self._mark = None
+        self._rebuild(last_done, followed)
+        self._up_to = None
         return self.engine.push(rows, now=pd.Timestamp(now), known=known)
 
-    def _is_due(self, now: datetime) -> bool:
+    def _labels_are_due(self, now: datetime) -> bool:
         """Whether it is time to ask what was said of rows, and it could be asked."""
-        if self._looked_at is not None and now - self._looked_at < LOOK_EVERY:
+        if self._labels_read_at is not None and now - self._labels_read_at < READ_LABELS_EVERY:
             return False
         return self.engine.reader.refresh_statements()
 
@@ -250,7 +252,7 @@ class FeatureState:
         All of them are read, which can take long, so nobody who reads the history should have to wait for it.
         """
         try:
-            learnt = self.engine.reader.kept(self.folder.parent / ROWS)
+            learnt = self.engine.reader.read_learnt(self.folder.parent / ROWS)
         except BundleError as error:
             log.warning("%s", error)
             learnt = None
@@ -258,17 +260,17 @@ class FeatureState:
 
     def _catch_up(self, followed: FollowedSource, said: pd.DataFrame | None) -> None:
         """Bring the history to where the database says that the scores are, and report to it what was said of rows."""
-        mark = self._last_done()
-        if self._mark != mark or not mark:
-            self._load(mark, followed)
+        last_done = self._last_done()
+        if self._up_to != last_done or not last_done:
+            self._load(last_done, followed)
         if report_known(self.engine.history, said):
-            self._write_snapshot(mark)
+            self._write_snapshot(last_done)
 
-    def _load(self, mark: int, followed: FollowedSource) -> None:
-        base, history = self.snapshots.latest(mark)
+    def _load(self, last_done: int, followed: FollowedSource) -> None:
+        base, history = self.snapshots.latest(last_done)
         following = self._done_after(base)
-        if not mark or history is None or not all(self.snapshots.added(batch).exists() for batch in following):
-            self._build_anew(mark, followed)
+        if not last_done or history is None or not all(self.snapshots.added(batch).exists() for batch in following):
+            self._rebuild(last_done, followed)
             return
         rows = 0
         for batch in following:
@@ -276,23 +278,23 @@ class FeatureState:
                 added = pd.read_parquet(self.snapshots.added(batch))
             except (OSError, ValueError) as error:  # cut off, by a power cut perhaps
                 log.warning("%s is broken: %s", self.snapshots.added(batch), error)
-                self._build_anew(mark, followed)
+                self._rebuild(last_done, followed)
                 return
             rows += len(added)
             if len(added):
                 history.learn(added)
         self.engine.history = history
-        self._mark, self._since = mark, (rows, len(following))
+        self._up_to, self._since = last_done, (rows, len(following))
 
-    def _build_anew(self, mark: int, followed: FollowedSource) -> None:
+    def _rebuild(self, last_done: int, followed: FollowedSource) -> None:
         history, rows = rebuild.from_source(self.engine, followed.passed(), self.folder)
         self.engine.history = history or self.engine.empty()
         if history is not None:
             log.info("the past of %s is built from %d rows of the source", self.source, rows)
-        elif mark:
+        elif last_done:
             log.warning("the past of %s is lost and begins anew: the source holds none of its scored rows", self.source)
-        self._mark = mark
-        self._write_snapshot(mark)
+        self._up_to = last_done
+        self._write_snapshot(last_done)
 
     def _begin(self, times: pd.Series) -> None:
         """Before the very first batch: go on from the state that training left.
@@ -330,8 +332,8 @@ class FeatureState:
         )
         return self.engine.history
 
-    def _write_snapshot(self, mark: int) -> None:
-        self.snapshots.write(mark)
+    def _write_snapshot(self, last_done: int) -> None:
+        self.snapshots.write(last_done)
         self._since = (0, 0)
 
     def _holds_much(self) -> bool:

@@ -188,11 +188,11 @@ def measure_ahead(
       by.
     """
     if held.empty:
-        return engine.beside(history, known_by).push(frame, now=pd.Timestamp(now), typed=typed)
+        return engine.with_excerpt(history, known_by).push(frame, now=pd.Timestamp(now), typed=typed)
     own = [name for name in engine.reader.needs if name in held]
     joined = pd.concat([held[own].astype(object), frame.astype(object)])
     every = pd.DataFrame({name: _inferred(joined[name]) for name in joined.columns})
     typed = engine.reader.read(every)
-    found = engine.beside(history, KnownBy.of(history, typed)).push(every, now=pd.Timestamp(now), typed=typed)
+    found = engine.with_excerpt(history, KnownBy.of(history, typed)).push(every, now=pd.Timestamp(now), typed=typed)
     asked = found.quarantine["row"].isin(frame.index)
     return replace(found, rows=found.rows[found.rows.index.isin(frame.index)], quarantine=found.quarantine[asked])

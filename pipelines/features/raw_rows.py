@@ -87,4 +87,4 @@ class RawRows:
         frame = frame_with_formats(frame, self.formats)
         if self.engine is None:
             return FeaturedRows(frame, pd.DataFrame({"row": [], "reason": []}), frame)
-        return self.engine.after(frame)
+        return self.engine.peek(frame)

@@ -140,7 +140,7 @@ _worker: _Worker | None = None
 
 
 class _Workers:
-    """Some processes, or this one alone."""
+    """What measures parts of the source: a pool of processes, or this one where only one is wanted."""
 
     def __init__(self, worker: _Worker, processes: int) -> None:
         self.worker = worker

@@ -45,10 +45,9 @@ def keep(history: History, place: Path, *, most: float, purge: bool = False) -> 
         path = save_history(history, place.with_name(place.name + FILE))
         remove(place.with_name(place.name + FOLDER))
         return path
-    from detector.features.spill import StateFolder, rebase, save_spilled
+    from detector.features.spill import spill
 
-    path = save_spilled(history, place.with_name(place.name + FOLDER), purge=purge)
-    rebase(history, StateFolder(path))
+    path = spill(history, place.with_name(place.name + FOLDER), purge=purge)
     remove(place.with_name(place.name + FILE))
     return path
 

@@ -257,7 +257,7 @@ class FollowedTable:
         return any(str(key).strip() not in recent for key in self._reader.keys(self.key, self._back(after), after))
 
     def _back(self, position: Any) -> Any:
-        """That much before a position."""
+        """The position that rows may still come from, by the lateness that is allowed, where the cursor stands here."""
         if not self.lateness:
             return position
         if isinstance(position, datetime):

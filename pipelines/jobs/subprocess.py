@@ -21,7 +21,7 @@ from pipelines.parent import lifeline
 
 log = logging.getLogger("detector.jobs")
 
-COMPLAINT, SAID = 2_000, 50_000
+MOST_ERROR, MOST_OUTPUT = 2_000, 50_000
 """Characters at the end of what a command wrote to standard error and to standard output that are read."""
 PATIENCE = 10.0
 _FIELDS = ("rows", "note", "outcome", "facts", "gauges", "then")
@@ -64,9 +64,9 @@ def run_command(
             start_new_session=True,
         )
         code = _wait(process, context, seconds)
-        said, complaint = _end_of(out, SAID), _end_of(err, COMPLAINT)
+        said, complaint = _end_of(out, MOST_OUTPUT), _end_of(err, MOST_ERROR)
     if code:
-        why = complaint.strip() or said.strip()[-COMPLAINT:] or "it said nothing"
+        why = complaint.strip() or said.strip()[-MOST_ERROR:] or "it said nothing"
         how = f"was ended by {signal.Signals(-code).name}" if code < 0 else f"ended with code {code}"
         raise CommandError(f"`detector {command}` {how}: {why}")
     return outcome_of(said)

@@ -126,7 +126,7 @@ def _rows(config: Config, scorer: bundle.Scorer, place: str | None, *, now: date
         frame = raw.engine.compute(frame, now=pd.Timestamp(now)).rows
     else:
         frame = raw.measure(frame, now=now)[0].rows
-    rows = kind.normal(clean(frame, scorer.schema).rows, scorer)
+    rows = kind.normal_rows(clean(frame, scorer.schema).rows, scorer)
     if len(rows) < 20:
         raise DataError(
             f"Expected at least 20 usable rows, received {len(rows)} from {raw.source.describe()}. Give more."

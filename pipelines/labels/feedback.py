@@ -16,7 +16,7 @@ from pipelines.config import Config
 from pipelines.config.masking import Masks, masks_of
 from pipelines.sources import NoRowsError, open_source
 
-SAID = {"fraud": 1.0, "fine": 0.0, "unsure": np.nan}
+TRUTH_OF = {"fraud": 1.0, "fine": 0.0, "unsure": np.nan}
 MOMENT = "datetime64[us]"
 
 
@@ -125,7 +125,7 @@ def _verdicts(config: Config) -> pd.DataFrame:
         return no_statements()
     from pipelines.labels.answers import answered  # half a second, and most files are scored where no service runs
 
-    found = [(key, SAID[verdict], naive_utc(at)) for verdict, at, keys in answered(config) for key in keys]
+    found = [(key, TRUTH_OF[verdict], naive_utc(at)) for verdict, at, keys in answered(config) for key in keys]
     return pd.DataFrame(found, columns=["key", "label", "known_at"]) if found else no_statements()
 
 

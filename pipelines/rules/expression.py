@@ -20,18 +20,17 @@ from detector.cleaning.values import read_dates
 from detector.errors import SettingError, nearest
 from detector.features.feature import is_new
 from pipelines.rules.functions import COALESCE, FUNCTION_NAMES, FUNCTIONS
-from pipelines.rules.names import SAID, Kind, Names
-from pipelines.rules.syntax import MOST_VALUES, parse
+from pipelines.rules.names import IN_WORDS, Kind, Names
+from pipelines.rules.syntax import MOST_VALUES, arguments_of, as_sql, function_name, links_of, parse
 from pipelines.rules.values import Values
 
 if TYPE_CHECKING:
     from sqlglot import exp
 
 _ORDER = {"GT": pc.greater, "GTE": pc.greater_equal, "LT": pc.less, "LTE": pc.less_equal}
-_SAME = {"EQ": pc.equal, "NEQ": pc.not_equal}
-_SUMS = {"Add": pc.add, "Sub": pc.subtract, "Mul": pc.multiply}
+_EQUALITY = {"EQ": pc.equal, "NEQ": pc.not_equal}
+_ARITHMETIC = {"Add": pc.add, "Sub": pc.subtract, "Mul": pc.multiply}
 _NO_ROWS = Values.none()
-_NAMED_OTHERWISE = {"StartsWith": "starts_with", "EndsWith": "ends_with"}
 _SIGNS = {"GT": ">", "GTE": ">=", "LT": "<", "LTE": "<=", "EQ": "=", "NEQ": "!=", "Add": "+", "Sub": "-", "Mul": "*"}
 
 
@@ -104,8 +103,8 @@ class _Reader:
         if part.kind == "number" and part.key in self.names.columns and _is_one_or_zero(part.key):
             return Part("flag", f"({part.key} <> 0)", lambda values: pc.not_equal(part.of(values), 0.0))
         raise SettingError(
-            f"{_said(node)} is {SAID[part.kind]}, and a condition is true or false. Compare it, such as {_said(node)} "
-            f"{'> 0' if part.kind == 'number' else 'is not null'}."
+            f"{as_sql(node)} is {IN_WORDS[part.kind]}, and a condition is true or false. Compare it, such as "
+            f"{as_sql(node)} {'> 0' if part.kind == 'number' else 'is not null'}."
         )
 
     def part(self, node: exp.Expr) -> Part:
@@ -122,10 +121,10 @@ class _Reader:
         if name == "Not":
             inner = self.condition(node.this)
             return Part("flag", f"not {inner.key}", lambda values: pc.invert(inner.of(values)))
-        if name in _ORDER or name in _SAME:
+        if name in _ORDER or name in _EQUALITY:
             return self._comparison(name, node, node.this, node.expression)
-        if name in _SUMS or name == "Div":
-            return self._sum(name, node)
+        if name in _ARITHMETIC or name == "Div":
+            return self._arithmetic(name, node)
         if name == "Between":
             low = self._comparison("GTE", node, node.this, node.args["low"])
             high = self._comparison("LTE", node, node.this, node.args["high"])
@@ -140,7 +139,7 @@ class _Reader:
 
     def _column(self, node: exp.Expr) -> Part:
         if node.args.get("table") is not None:
-            raise SettingError(f"{_said(node)}: a name with a dot in it is written in double quotes.")
+            raise SettingError(f"{as_sql(node)}: a name with a dot in it is written in double quotes.")
         name = str(node.name)
         if node.this.args.get("quoted") and name not in self.names.columns:
             raise SettingError(
@@ -159,7 +158,9 @@ class _Reader:
         if name == "Neg":
             inner = self.part(node.this)
             if inner.kind != "number":
-                raise SettingError(f"{_said(node)}: {_said(node.this)} is {SAID[inner.kind]}, and has no opposite.")
+                raise SettingError(
+                    f"{as_sql(node)}: {as_sql(node.this)} is {IN_WORDS[inner.kind]}, and has no opposite."
+                )
             minus = -float(inner.literal) if isinstance(inner.literal, float) else None
             return Part("number", f"-({inner.key})", lambda values: pc.negate(inner.of(values)), literal=minus)
         if node.is_string:
@@ -170,11 +171,11 @@ class _Reader:
         except ValueError:
             number = float("inf")
         if not np.isfinite(number):
-            raise SettingError(f"{_said(node)} is no number that can be compared.")
+            raise SettingError(f"{as_sql(node)} is no number that can be compared.")
         return Part("number", repr(number), lambda _: pa.scalar(number), literal=number)
 
     def _chain(self, node: exp.Expr, name: str) -> Part:
-        parts = [self.condition(each) for each in _links(node)]
+        parts = [self.condition(each) for each in links_of(node)]
         join = pc.and_kleene if name == "And" else pc.or_kleene
 
         def run(values: Values) -> Any:
@@ -187,18 +188,18 @@ class _Reader:
 
     def _comparison(self, name: str, node: exp.Expr, first: exp.Expr, second: exp.Expr) -> Part:
         if any(type(each).__name__ == "Null" for each in (first, second)):
-            raise SettingError(f"{_said(node)} is never true: nothing equals a missing value. Write `is null`.")
-        left, right = self._alike(node, first, second)
+            raise SettingError(f"{as_sql(node)} is never true: nothing equals a missing value. Write `is null`.")
+        left, right = self._of_one_kind(node, first, second)
         if name in _ORDER and left.kind in ("text", "flag"):
             raise SettingError(
-                f"{_said(node)}: {_said(first)} is {SAID[left.kind]}, and only numbers and times have an order. "
+                f"{as_sql(node)}: {as_sql(first)} is {IN_WORDS[left.kind]}, and only numbers and times have an order. "
                 f"Compare with = or in."
             )
-        how: Callable[..., Any] = _ORDER[name] if name in _ORDER else _SAME[name]
+        how: Callable[..., Any] = _ORDER[name] if name in _ORDER else _EQUALITY[name]
         key = f"({left.key} {_SIGNS[name]} {right.key})"
         return Part("flag", key, lambda values: how(left.of(values), right.of(values)))
 
-    def _alike(self, node: exp.Expr, first: exp.Expr, second: exp.Expr) -> tuple[Part, Part]:
+    def _of_one_kind(self, node: exp.Expr, first: exp.Expr, second: exp.Expr) -> tuple[Part, Part]:
         """Two parts of one kind; text beside a time is read as one."""
         left, right = self.part(first), self.part(second)
         if left.kind == "time" and isinstance(right.literal, str):
@@ -207,18 +208,19 @@ class _Reader:
             left = _moment(left.literal)
         if left.kind != right.kind:
             raise SettingError(
-                f"{_said(node)}: {_said(first)} is {SAID[left.kind]} and {_said(second)} is {SAID[right.kind]}, which "
-                f"cannot be compared.{_hint(left, second, right) or _hint(right, first, left)}"
+                f"{as_sql(node)}: {as_sql(first)} is {IN_WORDS[left.kind]} and {as_sql(second)} is "
+                f"{IN_WORDS[right.kind]}, which cannot be compared."
+                f"{_hint(left, second, right) or _hint(right, first, left)}"
             )
         return left, right
 
-    def _sum(self, name: str, node: exp.Expr) -> Part:
+    def _arithmetic(self, name: str, node: exp.Expr) -> Part:
         parts = []
         for each in (node.this, node.expression):
             part = self.part(each)
             if part.kind != "number":
                 raise SettingError(
-                    f"{_said(node)}: {_said(each)} is {SAID[part.kind]}, and one calculates with numbers."
+                    f"{as_sql(node)}: {as_sql(each)} is {IN_WORDS[part.kind]}, and one calculates with numbers."
                 )
             parts.append(part)
         left, right = parts
@@ -226,7 +228,7 @@ class _Reader:
             return Part(
                 "number", f"({left.key} / {right.key})", lambda values: _divided(left.of(values), right.of(values))
             )
-        how = _SUMS[name]
+        how = _ARITHMETIC[name]
         key = f"({left.key} {_SIGNS[name]} {right.key})"
         return Part("number", key, lambda values: how(left.of(values), right.of(values)))
 
@@ -236,11 +238,11 @@ class _Reader:
             name = str(place.name) if type(place).__name__ == "Column" else ""
             if name not in self.names.lists:
                 raise SettingError(
-                    f"There is no list {name or _said(place)!r} in `lists`. {nearest(name, self.names.lists)}"
+                    f"There is no list {name or as_sql(place)!r} in `lists`. {nearest(name, self.names.lists)}"
                 )
             if part.kind not in ("text", "number"):
                 raise SettingError(
-                    f"{_said(node)}: {_said(node.this)} is {SAID[part.kind]}; lists hold text or numbers."
+                    f"{as_sql(node)}: {as_sql(node.this)} is {IN_WORDS[part.kind]}; lists hold text or numbers."
                 )
             self.lists[name] = None
             kind = part.kind
@@ -250,18 +252,18 @@ class _Reader:
         given = node.args.get("expressions") or []
         if not given or node.args.get("query") is not None:
             raise SettingError(
-                f"{_said(node)}: expected values in brackets, such as country in ('BR', 'US'), or a list."
+                f"{as_sql(node)}: expected values in brackets, such as country in ('BR', 'US'), or a list."
             )
         if len(given) > MOST_VALUES:
             raise SettingError(f"{len(given)} values in brackets are too many: put them into a list under `lists`.")
         several = []
         for each in given:
-            _, other = self._alike(node, node.this, each)
+            _, other = self._of_one_kind(node, node.this, each)
             if other.literal is None and other.kind != "time":
-                raise SettingError(f"{_said(each)}: only values stand in brackets behind `in`. Use `or`.")
+                raise SettingError(f"{as_sql(each)}: only values stand in brackets behind `in`. Use `or`.")
             several.append(other)
         if part.kind == "flag":
-            raise SettingError(f"{_said(node)}: {_said(node.this)} is true or false. Use it alone, or behind `not`.")
+            raise SettingError(f"{as_sql(node)}: {as_sql(node.this)} is true or false. Use it alone, or behind `not`.")
         key = f"({part.key} in {sorted(each.key for each in several)})"
         options = [each.run(_NO_ROWS) for each in several]
 
@@ -280,41 +282,41 @@ class _Reader:
             return Part("flag", f"({part.key} is null)", lambda values: pc.is_null(part.of(values)))
         if type(what).__name__ == "Boolean":
             return self._comparison("EQ", node, node.this, what)
-        raise SettingError(f"{_said(node)}: behind `is` stands null, not null, true or false.")
+        raise SettingError(f"{as_sql(node)}: behind `is` stands null, not null, true or false.")
 
     def _like(self, node: exp.Expr) -> Part:
         part, pattern = self.part(node.this), self.part(node.expression)
         if part.kind != "text" or not isinstance(pattern.literal, str):
-            raise SettingError(f"{_said(node)}: `like` expected text and a pattern, such as merchant like 'shop%'.")
+            raise SettingError(f"{as_sql(node)}: `like` expected text and a pattern, such as merchant like 'shop%'.")
         text = pattern.literal
         return Part("flag", f"({part.key} like {text!r})", lambda values: pc.match_like(part.of(values), text))
 
     def _function(self, node: exp.Expr) -> Part:
-        name, given = _function_name(node), _arguments(node)
+        name, given = function_name(node), arguments_of(node)
         if name == COALESCE:
             return self._coalesce(node, given)
         if name not in FUNCTIONS:
-            raise SettingError(f"{_said(node)} has no meaning in a rule. {nearest(name, FUNCTION_NAMES)}")
+            raise SettingError(f"{as_sql(node)} has no meaning in a rule. {nearest(name, FUNCTION_NAMES)}")
         function, parts = FUNCTIONS[name], [self.part(each) for each in given]
         if tuple(part.kind for part in parts) != function.takes:
             raise SettingError(
-                f"{_said(node)}: {name} expected {' and '.join(SAID[kind] for kind in function.takes)}, received "
-                f"{' and '.join(SAID[part.kind] for part in parts) or 'nothing'}."
+                f"{as_sql(node)}: {name} expected {' and '.join(IN_WORDS[kind] for kind in function.takes)}, received "
+                f"{' and '.join(IN_WORDS[part.kind] for part in parts) or 'nothing'}."
             )
         first, key = parts[0], f"{name}({', '.join(part.key for part in parts)})"
         if len(parts) == 1:
             return Part(function.gives, key, lambda values: function.run(first.of(values)))
         text = parts[1].literal
         if not isinstance(text, str):
-            raise SettingError(f"{_said(node)}: the second part of {name} is text in single quotes.")
+            raise SettingError(f"{as_sql(node)}: the second part of {name} is text in single quotes.")
         return Part(function.gives, key, lambda values: function.run(first.of(values), text))
 
     def _coalesce(self, node: exp.Expr, given: Sequence[exp.Expr]) -> Part:
         if len(given) != 2:
             raise SettingError(
-                f"{_said(node)}: expected a column and what stands for a missing value, such as coalesce(amount, 0)."
+                f"{as_sql(node)}: expected a column and what stands for a missing value, such as coalesce(amount, 0)."
             )
-        left, right = self._alike(node, *given)
+        left, right = self._of_one_kind(node, *given)
         return Part(
             left.kind,
             f"coalesce({left.key}, {right.key})",
@@ -331,15 +333,6 @@ def _both(left: Part, right: Part) -> Part:
     return Part(
         "flag", f"({left.key} And {right.key})", lambda values: pc.and_kleene(left.of(values), right.of(values))
     )
-
-
-def _links(node: exp.Expr) -> list[exp.Expr]:
-    """The links of a chain of one kind, in order."""
-    found, kind = [], type(node)
-    while type(node) is kind:
-        found.append(node.expression)
-        node = node.this
-    return [node, *reversed(found)]
 
 
 def _moment(text: str) -> Part:
@@ -360,23 +353,6 @@ def _hint(column: Part, node: exp.Expr, value: Part) -> str:
     return ""
 
 
-def _function_name(node: exp.Expr) -> str:
-    name = type(node).__name__
-    found = str(node.this) if name == "Anonymous" else _NAMED_OTHERWISE.get(name, name)
-    return found.lower()
-
-
-def _arguments(node: exp.Expr) -> list[exp.Expr]:
-    if type(node).__name__ == "Anonymous":
-        return list(node.expressions)
-    return list(node.iter_expressions())
-
-
 def _is_one_or_zero(name: str) -> bool:
     """Whether a column is a feature that is 1 or 0: something is new, or it is night or the weekend."""
     return is_new(name) or name in ("night", "weekend")
-
-
-def _said(node: exp.Expr) -> str:
-    text = node.sql()
-    return text if len(text) <= 80 else f"{text[:80]}…"

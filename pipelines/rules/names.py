@@ -19,7 +19,7 @@ SCORES: Mapping[str, Kind] = {"risk": "number", "p_value": "number"}
 _KINDS: Mapping[str, Kind] = {"numeric": "number", "categorical": "text", "boolean": "flag", "datetime": "time"}
 FOR_ALERTS = ("rule_tags",)
 """Columns that stand beside the scores for alerts alone."""
-SAID = {"number": "a number", "text": "text", "flag": "true or false", "time": "a time"}
+IN_WORDS = {"number": "a number", "text": "text", "flag": "true or false", "time": "a time"}
 
 
 @dataclass(frozen=True)

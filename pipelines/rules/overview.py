@@ -45,7 +45,7 @@ class RuleLine:
         return self.fraud / self.answered if self.answered else None
 
     def to_dict(self) -> dict[str, Any]:
-        """As programs receive it."""
+        """The same as JSON, for programs."""
         section, rule = self.rule.section, self.rule
         counts = ("today", "week", "flagged", "hidden", "alerts", "answered", "fraud")
         return {

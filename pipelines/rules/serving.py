@@ -14,8 +14,9 @@ from detector.schema import Schema
 from pipelines.alerts.outbox.service_alerts import Trouble, report
 from pipelines.config import Config
 from pipelines.jobs.context import ProcessCache
-from pipelines.rules.book import RuleBook, Tally
+from pipelines.rules.book import RuleBook
 from pipelines.rules.checked import book_of
+from pipelines.rules.run import RuleRun, Tally
 from pipelines.rules.stored import FAILED, held_rules, in_force, last_change, note_file, set_state
 from pipelines.store import Batch, Store, existing_store
 from pipelines.store.rule_tables import RuleHits
@@ -58,6 +59,12 @@ def _book(
     if not sections:
         return None
     return book_of(config, sections, schema, cache, strict=strict)
+
+
+def begin_rules(config: Config, store: Store, schema: Schema, cache: ProcessCache, *, now: datetime) -> RuleRun | None:
+    """The rules that hold now, ready for one batch of rows; None if there are none."""
+    book = rule_book_of(config, store, schema, cache)
+    return None if book is None else RuleRun(book, now=now)
 
 
 def stored_rule_book(config: Config, schema: Schema) -> RuleBook | None:

@@ -19,10 +19,11 @@ if TYPE_CHECKING:
 MOST_DEPTH = 30
 MOST_TOKENS = 600
 MOST_VALUES = 200
+_NAMED_OTHERWISE = {"StartsWith": "starts_with", "EndsWith": "ends_with"}
 DEEP = "The rule lies too deep in itself. Split it into several rules."
 _COMMA = re.compile(r"\d,\d")
 _SIGNS = frozenset(["(", ")", ",", "=", "==", "!=", "<>", "<", "<=", ">", ">=", "+", "-", "*", "/", "."])
-_SQL = frozenset(
+_SQL_WORDS = frozenset(
     [
         "select",
         "from",
@@ -96,6 +97,35 @@ def parse(text: str) -> exp.Expr:
     return tree
 
 
+def links_of(node: exp.Expr) -> list[exp.Expr]:
+    """The links of a chain of one kind, in order."""
+    found, kind = [], type(node)
+    while type(node) is kind:
+        found.append(node.expression)
+        node = node.this
+    return [node, *reversed(found)]
+
+
+def function_name(node: exp.Expr) -> str:
+    """What a function is called in a rule, in small letters."""
+    name = type(node).__name__
+    found = str(node.this) if name == "Anonymous" else _NAMED_OTHERWISE.get(name, name)
+    return found.lower()
+
+
+def arguments_of(node: exp.Expr) -> list[exp.Expr]:
+    """What stands in its brackets."""
+    if type(node).__name__ == "Anonymous":
+        return list(node.expressions)
+    return list(node.iter_expressions())
+
+
+def as_sql(node: exp.Expr) -> str:
+    """A node as people have written it, for errors; a long one is cut."""
+    text = node.sql()
+    return text if len(text) <= 80 else f"{text[:80]}…"
+
+
 def _hint(text: str) -> str:
     """What people most often mean by what is no condition.
 
@@ -145,7 +175,7 @@ def _check(tokens: list[Token]) -> None:
             raise SettingError(
                 f"The rule has more than {MOST_DEPTH} brackets in one another. Split it into several rules."
             )
-        if word.casefold() in _SQL:
+        if word.casefold() in _SQL_WORDS:
             raise SettingError(
                 f'{word!r} has no meaning in a rule. If a column has this name, write it in double quotes: "{word}"'
             )

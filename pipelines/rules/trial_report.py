@@ -71,7 +71,7 @@ class RuleTrial:
         return self.frauds / known if known else None
 
     def to_json(self) -> dict[str, Any]:
-        """As programs receive it."""
+        """The same as JSON, for programs."""
         return vars(self) | {"a_day": self.a_day, "precision": self.precision}
 
     def summary(self) -> list[object]:

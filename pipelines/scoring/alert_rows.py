@@ -17,7 +17,7 @@ from pipelines.ingest.contract import FollowedSource
 from pipelines.ingest.followed import open_followed
 from pipelines.jobs.context import ProcessCache
 from pipelines.scoring.load import load_scorer
-from pipelines.sinks.stored_scores import Scored, stored_scores
+from pipelines.sinks.stored_scores import ScoresQuery, stored_scores
 from pipelines.store import Batch, Store
 from pipelines.store.alert_tables import Alert
 
@@ -61,7 +61,7 @@ def rows_of_alert(alert: Alert, *, config: Config, store: Store, cache: ProcessC
     except DetectorError as error:
         return _none(len(keys), f"The source cannot be read: {error}")
     shown = rows.apply(lambda column: column.map(lambda value: _shown(masks, str(column.name), value)))
-    scores = stored_scores(config, store, Scored(SCORES, batches=[batch.id for batch in batches]))
+    scores = stored_scores(config, store, ScoresQuery(SCORES, batches=[batch.id for batch in batches]))
     if not rows.empty and name in scores:
         found = scores.set_index(scores[name].astype(str))
         found = found.loc[~found.index.duplicated(), [each for each in SCORES if each in found and each not in shown]]

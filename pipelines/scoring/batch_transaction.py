@@ -34,22 +34,22 @@ from pipelines.ingest.contract import FollowedSource
 from pipelines.ingest.dedupe import KnownKeys
 from pipelines.ingest.followed import open_followed
 from pipelines.ingest.provenance import with_provenance
-from pipelines.ingest.repeated_rows import RepeatedRows
 from pipelines.jobs.context import Context
 from pipelines.prefetch import prefetch
-from pipelines.rules.book import RuleRun
 from pipelines.rules.names import FOR_ALERTS
-from pipelines.rules.serving import keep_tallies, note_rules, rule_book_of, switch_off
+from pipelines.rules.run import RuleRun
+from pipelines.rules.serving import begin_rules, keep_tallies, note_rules, switch_off
 from pipelines.scoring.contract import AdjacentBatches, BatchContext, BatchScorer, ScoredBatch, nothing_known
-from pipelines.scoring.event_scorer import flagged_by_day
+from pipelines.scoring.day_flags import flagged_by_day
 from pipelines.scoring.repeats import Mode, Repeats, repeats_in_words
 from pipelines.scoring.series_tails import keep_memory, load_memory
 from pipelines.scoring.shadow import ShadowTrial
+from pipelines.scoring.staged_batch import StagedBatch
 from pipelines.scoring.staleness import with_notices
 from pipelines.scoring.unusable import report_rows, warn_of_rows
 from pipelines.scoring.written import as_written
 from pipelines.sinks.batch_files import open_batch_sink
-from pipelines.sinks.batch_sink import BatchSink, Staged
+from pipelines.sinks.batch_sink import BatchSink
 from pipelines.sinks.quarantine import QuarantineSink, quarantine_folder
 from pipelines.store import Batch, DayFlags
 from pipelines.testing.failpoints import failpoint
@@ -58,28 +58,6 @@ log = logging.getLogger("detector.score")
 
 Finish = Callable[[Session, Batch, ReadFacts], None]
 """Completes the transaction of a batch: moves the cursor, or leaves a trail."""
-
-
-@dataclass(frozen=True)
-class BatchOutcome:
-    """A batch that is scored and staged, and waits to be committed."""
-
-    scored: ScoredBatch
-    staged: Staged
-    facts: ReadFacts
-    rows: int
-    """All that came; of a replay, with those that it left in the quarantine."""
-    quarantine: QuarantineSink
-    """What took the rows that could not be used."""
-    was: str
-    """The state its batch must still be in: another instance may have scored it, or given it up."""
-    alerts: pd.DataFrame | None = None
-    """What alerts are made of; None where a batch brings none."""
-    trial: ShadowTrial | None = None
-    memory: bytes | None = None
-    """What the detector had kept of the batch before."""
-    rules: RuleRun | None = None
-    repeats: RepeatedRows | None = None
 
 
 @dataclass
@@ -166,7 +144,7 @@ class Scoring:
         started = time.perf_counter()
         mode: Mode = "backfill" if batch.purpose == "backfill" else "score"
         try:
-            outcome = self.process(batch, mode=mode, finish=finish or self.finish)
+            staged = self.process(batch, mode=mode, finish=finish or self.finish)
         except DetectorError as error:
             refused = self.followed.refuse(batch.window, error, now=self.context.now)
             if refused is None:
@@ -181,10 +159,10 @@ class Scoring:
             "".join(f"; {each}" for each in repeats_in_words(batch.repeated, batch.corrected)),
             extra={"batch": batch.id, "rows": batch.rows, "seconds": round(time.perf_counter() - started, 3)},
         )
-        self.reasons.update(outcome.quarantine.reasons)
-        self.held.update(outcome.scored.held)
-        warn_of_rows(batch, outcome.quarantine.reasons, self._quarantine_of(batch), config=self.context.config)
-        self._shadow(batch, outcome)
+        self.reasons.update(staged.quarantine.reasons)
+        self.held.update(staged.scored.held)
+        warn_of_rows(batch, staged.quarantine.reasons, self._quarantine_of(batch), config=self.context.config)
+        self._shadow(batch, staged)
         return None
 
     def process(
@@ -195,30 +173,30 @@ class Scoring:
         finish: Finish,
         rows: InputBatch | None = None,
         around: AdjacentBatches | None = None,
-    ) -> BatchOutcome:
+    ) -> StagedBatch:
         """Read, score, stage; then put everything in its place in one transaction, which ``finish`` completes.
 
         ``rows`` are those of the batch's window if not given; a detector that goes on needs those ``around`` a batch
         that is scored again.
         """
-        rows = (rows or self.followed.open(batch.window)).map(_each_may_be_the_last)
+        rows = (rows or self.followed.open(batch.window)).map(_with_failpoint)
         failpoint("score.opened")
         repeats = self.repeats.of_batch(batch, mode, self.followed, self.sink)
         rows = rows if repeats is None else repeats.without(rows)
         state = self.state if mode == "score" else None
         try:
             with tempfile.TemporaryDirectory(prefix="detector-") as folder:
-                outcome = replace(self._stage(batch, rows, Path(folder), mode, around), repeats=repeats)
+                staged = replace(self._stage(batch, rows, Path(folder), mode, around), repeats=repeats)
                 if state is not None:
-                    state.keep(batch.id)
-                self._commit(batch, outcome, finish)
+                    state.stage(batch.id)
+                self._commit(batch, staged, finish)
         except BaseException:
             if state is not None:
-                state.undone()
+                state.rolled_back()
             raise
         if state is not None:
-            state.moved(batch.id)
-        return outcome
+            state.committed(batch.id)
+        return staged
 
     def finish(self, session: Session, batch: Batch, facts: ReadFacts) -> None:
         """Move the cursor over what a batch has read."""
@@ -228,27 +206,19 @@ class Scoring:
 
     def _stage(
         self, batch: Batch, rows: InputBatch, folder: Path, mode: Mode, around: AdjacentBatches | None
-    ) -> BatchOutcome:
+    ) -> StagedBatch:
         """Score a batch and write its scores to where nobody sees them yet."""
         config, now = self.context.config, self.context.now
         known: KnownKeys = partial(self.sink.known, batch=batch.id, thoroughly=mode == "backfill")
         if around is not None:
             now, known = batch.claimed_at, nothing_known
-        memory = load_memory(self.store, self.source) if mode == "score" and self.scorer.goes_on else None
+        memory = load_memory(self.store, self.source) if mode == "score" and self.scorer.needs_memory else None
         gathered = Gathered(config)
         trial = ShadowTrial.of(config, self.context.cache, now=now) if mode == "score" else None
         rules = self._rules()
-        in_place = config.kind == "table" and mode != "replay"  # a replay numbers the rows it chose
-        spans = rows.facts.spans if in_place and batch.window.keys() & {"files", "offsets"} else None
-        # Rows that have no scores are in no replay that goes by keys: they stay where they are.
+        # A replay by keys reads only rows that have scores: those in the quarantine stay there.
         adds = mode == "replay" and around is None and self.scorer.schema.key is not None
-        with QuarantineSink(
-            self._quarantine_of(batch),
-            columns=rows.columns,
-            escape=config.output.escape_formulas,
-            spans=spans,
-            adds=adds,
-        ) as quarantine:
+        with self._quarantine(batch, rows, mode, adds=adds) as quarantine:
             if self.state is not None and mode == "score":
                 rows = self.state.measure(rows, self.followed, quarantine, known=known, now=now)
             elif self.state is not None:
@@ -270,25 +240,41 @@ class Scoring:
             failpoint("score.computed")
             frames = self._described(scored, rows.facts, batch)
             frames = gathered.watch(frames if trial is None else trial.watch(frames))
-            staged = self.sink.stage(
-                prefetch(self._written(frames)),
+            hidden = [*self.scorer.alert_columns, *FOR_ALERTS]
+            output = self.sink.stage(
+                prefetch(as_written(frame.drop(columns=hidden, errors="ignore")) for frame in frames),
                 batch=batch.id,
                 version=self.scorer.version,
                 folder=folder,
                 replaces=mode == "replay",
             )
         failpoint("score.staged")
-        return BatchOutcome(
+        return StagedBatch(
             scored=scored,
-            staged=staged,
+            output=output,
             facts=rows.facts,
             rows=scored.scored + quarantine.rows if adds else rows.facts.given,
             quarantine=quarantine,
-            was="done" if mode == "replay" else "claimed",
+            is_replay=mode == "replay",
             alerts=with_notices(gathered.scores(), scored.notices) if batch.purpose == "score" else None,
             trial=trial,
             memory=memory,
             rules=rules,
+        )
+
+    def _quarantine(self, batch: Batch, rows: InputBatch, mode: Mode, *, adds: bool) -> QuarantineSink:
+        """Where rows that cannot be used go; ``adds`` keeps those that are there already.
+
+        Of a table's files and offsets it names each row's place, but not of a replay, which numbers the rows it chose.
+        """
+        config = self.context.config
+        has_places = config.kind == "table" and mode != "replay" and batch.window.keys() & {"files", "offsets"}
+        return QuarantineSink(
+            self._quarantine_of(batch),
+            columns=rows.columns,
+            escape=config.output.escape_formulas,
+            spans=rows.facts.spans if has_places else None,
+            adds=adds,
         )
 
     def _rules(self) -> RuleRun | None:
@@ -297,55 +283,60 @@ class Scoring:
         if context.config.kind == "sensors":
             return None
         note_rules(context.config, self.store, now=context.now)
-        book = rule_book_of(context.config, self.store, self.scorer.schema, context.cache)
-        return None if book is None else book.begin(now=context.now)
+        return begin_rules(context.config, self.store, self.scorer.schema, context.cache, now=context.now)
 
-    def _commit(self, batch: Batch, outcome: BatchOutcome, finish: Finish) -> None:
-        scored, staged = outcome.scored, outcome.staged
+    def _commit(self, batch: Batch, staged: StagedBatch, finish: Finish) -> None:
         self.context.checkpoint()
         with self.store.write() as session:
-            self._check_is(outcome.was, batch, session)
+            self._check_state(staged.expected_state, batch, session)
             self.context.fence(session)
-        self.sink.deliver(staged)
+        self.sink.deliver(staged.output)
         with self.store.write() as session:
-            self._check_is(outcome.was, batch, session)
-            self.sink.commit(staged, session, now=self.context.now)
-            batch.model_version, batch.run = self.scorer.version, self.context.run
-            batch.rows, batch.scored, batch.flagged = outcome.rows, scored.scored, scored.flagged
-            batch.quarantined = outcome.quarantine.rows
-            if (repeats := outcome.repeats) is not None:
-                batch.repeated, batch.corrected = repeats.skipped, repeats.corrected(outcome.quarantine.labels)
-                if outcome.was == "claimed":
-                    repeats.keep(session, outcome.quarantine.labels)
-            batch.state, batch.done_at = "done", self.context.now
-            kept = session.merge(batch)
-            session.execute(sa.delete(DayFlags).where(DayFlags.batch == batch.id))
-            for day, flagged in scored.by_day.items():
-                session.add(DayFlags(batch=batch.id, day=day, source=self.source, flagged=flagged))
+            self._check_state(staged.expected_state, batch, session)
+            self.sink.commit(staged.output, session, now=self.context.now)
+            record = self._record(session, batch, staged)
             failpoint("score.moving")
-            finish(session, kept, outcome.facts)
-            if outcome.alerts is not None:
-                enqueue(session, outcome.alerts, config=self.context.config, now=self.context.now)
-            if batch.purpose == "score" and outcome.was == "claimed":
-                place = self._quarantine_of(batch)
-                report_rows(
-                    session, batch, outcome.quarantine.reasons, place, config=self.context.config, now=self.context.now
-                )
-                if self.state is not None:
-                    release(session, self.source, self.state.added_keys)
-            if outcome.rules is not None:
-                keep_tallies(session, batch, outcome.rules.tallies)
-                failed = {**outcome.rules.book.broken, **outcome.rules.failed}
-                switch_off(session, failed, config=self.context.config, now=self.context.now)
-            if scored.memory is not None and outcome.was == "claimed":
-                keep_memory(session, self.source, scored.memory, batch=batch.id)
+            finish(session, record, staged.facts)
+            self._report(session, batch, staged)
             session.flush()
             self.context.fence(session)
-            self.sink.show(staged)
+            self.sink.show(staged.output)
             failpoint("score.committing")
         failpoint("score.committed")
 
-    def _check_is(self, state: str, batch: Batch, session: Session) -> None:
+    def _record(self, session: Session, batch: Batch, staged: StagedBatch) -> Batch:
+        """Close the batch, and store what the next one needs of it; returns the batch as the session knows it."""
+        scored, quarantine, repeats = staged.scored, staged.quarantine, staged.repeats
+        batch.model_version, batch.run = self.scorer.version, self.context.run
+        batch.rows, batch.scored, batch.flagged = staged.rows, scored.scored, scored.flagged
+        batch.quarantined = quarantine.rows
+        if repeats is not None:
+            batch.repeated, batch.corrected = repeats.skipped, repeats.corrected(quarantine.labels)
+            if not staged.is_replay:
+                repeats.keep(session, quarantine.labels)
+        batch.state, batch.done_at = "done", self.context.now
+        session.execute(sa.delete(DayFlags).where(DayFlags.batch == batch.id))
+        for day, flagged in scored.by_day.items():
+            session.add(DayFlags(batch=batch.id, day=day, source=self.source, flagged=flagged))
+        if scored.memory is not None and not staged.is_replay:
+            keep_memory(session, self.source, scored.memory, batch=batch.id)
+        if self.state is not None and batch.purpose == "score" and not staged.is_replay:
+            release(session, self.source, self.state.added_keys)
+        return session.merge(batch)
+
+    def _report(self, session: Session, batch: Batch, staged: StagedBatch) -> None:
+        """Alerts about the scores, about rows that could not be used, and about rules that failed."""
+        config, now = self.context.config, self.context.now
+        if staged.alerts is not None:
+            enqueue(session, staged.alerts, config=config, now=now)
+        if batch.purpose == "score" and not staged.is_replay:
+            place = self._quarantine_of(batch)
+            report_rows(session, batch, staged.quarantine.reasons, place, config=config, now=now)
+        if staged.rules is not None:
+            keep_tallies(session, batch, staged.rules.tallies)
+            switch_off(session, staged.rules.left_out, config=config, now=now)
+
+    def _check_state(self, state: str, batch: Batch, session: Session) -> None:
         found = session.get(Batch, batch.id)
         if found is None or found.state != state:
             became = "given up" if found is None else f"{found.state} already"
@@ -354,25 +345,20 @@ class Scoring:
     def _quarantine_of(self, batch: Batch) -> Path:
         return quarantine_folder(self.context.config) / f"batch-{batch.id:08d}.csv"
 
-    def _shadow(self, batch: Batch, outcome: BatchOutcome) -> None:
+    def _shadow(self, batch: Batch, staged: StagedBatch) -> None:
         """Have a challenger score the batch too, if one is on trial; that it fails harms nothing."""
-        measured = [] if self.state is None else self.state.let_go()
-        if outcome.trial is None:
+        measured = [] if self.state is None else self.state.take_rows()
+        if staged.trial is None:
             return
         try:
             rows = self.followed.open(batch.window)
             if self.state is not None:
-                rows = replace(rows, read=lambda _: iter(measured), facts=outcome.facts)
-            outcome.trial.score(rows, batch=batch.id, memory=outcome.memory)
+                rows = replace(rows, read=lambda _: iter(measured), facts=staged.facts)
+            staged.trial.score(rows, batch=batch.id, memory=staged.memory)
         except DetectorError as error:
             log.warning("the challenger could not score batch %d: %s", batch.id, error)
         except Exception:
             log.exception("the challenger could not score batch %d", batch.id)
-
-    def _written(self, frames: Iterator[pd.DataFrame]) -> Iterator[pd.DataFrame]:
-        """Scores without the columns that stand there for alerts alone."""
-        for frame in frames:
-            yield as_written(frame.drop(columns=[*self.scorer.kept, *FOR_ALERTS], errors="ignore"))
 
     def _described(self, scored: ScoredBatch, facts: ReadFacts, batch: Batch) -> Iterator[pd.DataFrame]:
         """The scores with their model, batch and time, and where each row came from if no key names it."""
@@ -387,8 +373,8 @@ class Scoring:
             yield named.assign(model_version=self.scorer.version, scored_at=scored_at, batch=batch.id)
 
 
-def _each_may_be_the_last(frames: Iterator[pd.DataFrame]) -> Iterator[pd.DataFrame]:
-    """The same, with a point at which each part that was read can be the last."""
+def _with_failpoint(frames: Iterator[pd.DataFrame]) -> Iterator[pd.DataFrame]:
+    """The same frames; before each, a test can let the process die."""
     for frame in frames:
         failpoint("score.read")
         yield frame

@@ -21,7 +21,7 @@ from pipelines.ingest.dedupe import KeyLedger, KnownKeys
 from pipelines.sinks.quarantine import QuarantineSink
 
 if TYPE_CHECKING:  # scoring a file needs no database
-    from pipelines.rules.book import RuleRun
+    from pipelines.rules.run import RuleRun
 
 
 def nothing_known(keys: pd.Series) -> NDArray[np.bool_]:
@@ -132,13 +132,13 @@ class BatchScorer(Protocol):
         ...
 
     @property
-    def goes_on(self) -> bool:
-        """Whether a row's score hangs on rows of other batches, so that it needs a memory."""
+    def needs_memory(self) -> bool:
+        """Whether a row's score depends on rows of the batches before, so that ``BatchContext.memory`` is needed."""
         ...
 
     @property
-    def kept(self) -> tuple[str, ...]:
-        """Columns that stand beside the scores for alerts alone."""
+    def alert_columns(self) -> tuple[str, ...]:
+        """Columns that go with the scores as far as the alerts, and are not written."""
         ...
 
     def score(self, batch: InputBatch, context: BatchContext) -> ScoredBatch:

@@ -20,7 +20,7 @@ from detector.cleaning.plain import NotPlainError
 from detector.errors import DetectorError
 from pipelines.features.held_by_entity import HeldRow, PendingEvents
 from pipelines.scoring.event_scorer import EventScorer
-from pipelines.scoring.one_event import AskedEvent, ScoredEvent, score_together
+from pipelines.scoring.one_event import EventRequest, ScoredEvent, score_together
 from pipelines.scoring.worker import Worker
 
 log = logging.getLogger("detector.api")
@@ -33,7 +33,7 @@ MOST = 16
 class _Waiting:
     """An event that somebody waits for."""
 
-    asked: AskedEvent
+    request: EventRequest
     answer: Future[ScoredEvent] = field(default_factory=Future)
 
 
@@ -56,9 +56,9 @@ class EventBatcher:
         self._scoring = Worker("scoring", self._score, most=MOST)
         self._holding = Worker("holding", self._hold)
 
-    def ask(self, asked: AskedEvent) -> Future[ScoredEvent]:
+    def ask(self, request: EventRequest) -> Future[ScoredEvent]:
         """What ``score_together`` says of an event, later; it has been held by then."""
-        waiting = _Waiting(asked)
+        waiting = _Waiting(request)
         waiting.answer.set_running_or_notify_cancel()  # from now on nobody can cancel it
         self._scoring.put([waiting])
         return waiting.answer
@@ -66,7 +66,7 @@ class EventBatcher:
     def _score(self, waiting: Sequence[_Waiting]) -> None:
         with self._counting:
             try:
-                found = score_together(self.scorer, [each.asked for each in waiting], self._pending)
+                found = score_together(self.scorer, [each.request for each in waiting], self._pending)
             except Exception as error:  # noqa: BLE001 - those who wait are told
                 wrong = error
             else:

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from datetime import date, datetime
+from datetime import datetime
+from functools import partial
 
 import pandas as pd
-import sqlalchemy as sa
 
 from detector.cleaning.clean import clean
 from detector.cleaning.reader import ColumnReader
@@ -23,14 +23,14 @@ from pipelines.features.held_events import HeldEvents, framed_by_key, measure_ah
 from pipelines.ingest.contract import FollowedSource
 from pipelines.ingest.followed import open_followed
 from pipelines.jobs.context import ProcessCache
-from pipelines.rules.book import RuleRun
-from pipelines.rules.names import typed
-from pipelines.rules.serving import rule_book_of, switch_off
+from pipelines.rules.run import RuleRun
+from pipelines.rules.serving import begin_rules, switch_off
+from pipelines.scoring.day_flags import flagged_by_day
 from pipelines.scoring.load import load_scorer
 from pipelines.scoring.marks import marks_of
 from pipelines.scoring.table import TableBatchScorer
 from pipelines.sources.formats import events_with_formats
-from pipelines.store import DayFlags, Store
+from pipelines.store import Store
 
 PATIENCE = 5.0
 """Seconds that a request waits for the features of a large batch; then it is told to come again."""
@@ -55,7 +55,7 @@ class EventColumns:
 
     @classmethod
     def of(cls, config: Config, schema: Schema, state: FeatureState | None) -> EventColumns:
-        """Those of a detector and of the features that it has learnt with."""
+        """The columns that a detector, and the features it learnt with, read of events."""
         optional, measured = set[str](), tuple[str, ...]()
         if state is not None:
             schema = state.engine.raw_schema(schema)
@@ -108,7 +108,7 @@ class EventScorer:
         return self.columns_of(self.scorer(), self.state())
 
     def columns_of(self, scorer: TableBatchScorer, state: FeatureState | None) -> EventColumns:
-        """Those for a detector and a past."""
+        """The columns that a detector, and the features it learnt with, read of events."""
         if self._columns is None or self._columns[0] is not scorer or self._columns[1] is not state:
             self._columns = scorer, state, EventColumns.of(self.config, scorer.schema, state)
         return self._columns[2]
@@ -132,10 +132,9 @@ class EventScorer:
         cleaned = clean(frame, scorer.schema, positions=frame.index, reader=reader.over(frame))
         refused |= _reasons_of(cleaned.quarantine)
         rows = cleaned.rows
-        book = rule_book_of(self.config, self.store, scorer.schema, self.cache)
-        rules = None if book is None else book.begin(now=now)
+        rules = begin_rules(self.config, self.store, scorer.schema, self.cache, now=now)
         if rules is not None:
-            rows = rows.assign(**typed(frame.loc[rows.index], rules.book.names.extra))
+            rows = rules.with_columns(rows, frame)
         scoring = TableScoring(scorer.scorer, scorer.policy, explains=False, overrides=rules)
         scoring.add(rows)
         scores, note = self._decided(scoring, rules, scorer if explain else None, rows, now=now)
@@ -155,10 +154,7 @@ class EventScorer:
         now: datetime,
     ) -> tuple[pd.DataFrame, str | None]:
         """Scores with their flags, reasons where they are asked for, and what rules say; and the note of the policy."""
-
-        def used(days: Sequence[date]) -> dict[date, int]:
-            return flagged_by_day(self.store, self.config.name, days)
-
+        used = partial(flagged_by_day, self.store, self.config.name)
         if rules is None:
             decision = scoring.decision(used)
             flagged = decision.flagged
@@ -169,10 +165,10 @@ class EventScorer:
             spoken = [explainer.wording.reasons(each) for each in explainer.scorer.explain(rows)]
             scores["reasons"] = pd.Series(spoken, index=scores.index, dtype=object)
         if rules is not None:
-            (scores,) = rules.tell(iter([scores]))
-            if failed := {**rules.book.broken, **rules.failed}:
+            (scores,) = rules.annotate(iter([scores]))
+            if rules.left_out:
                 with self.store.write() as session:
-                    switch_off(session, failed, config=self.config, now=now)
+                    switch_off(session, rules.left_out, config=self.config, now=now)
         return scores, decision.note
 
     def _measured(
@@ -239,25 +235,12 @@ class EventScorer:
     @contextlib.contextmanager
     def in_turn(self, state: FeatureState) -> Iterator[None]:
         """Wait for the batch in hand to be measured. Raises ``BusyError`` if that takes long."""
-        if not state.moving.acquire(timeout=PATIENCE):
+        if not state.lock.acquire(timeout=PATIENCE):
             raise BusyError("The features of a large batch are being measured. Ask again in a few seconds.")
         try:
             yield
         finally:
-            state.moving.release()
-
-
-def flagged_by_day(store: Store, source: str, days: Sequence[date], *, but: int | None = None) -> dict[date, int]:
-    """How many rows of some days were flagged, but for those of one batch."""
-    statement = (
-        sa.select(DayFlags.day, sa.func.sum(DayFlags.flagged))
-        .where(DayFlags.source == source, DayFlags.day.in_(list(days)))
-        .group_by(DayFlags.day)
-    )
-    if but is not None:
-        statement = statement.where(DayFlags.batch != but)
-    with store.read() as session:
-        return {day: int(flagged) for day, flagged in session.execute(statement)}
+            state.lock.release()
 
 
 def _reasons_of(quarantine: pd.DataFrame) -> dict[int, str]:

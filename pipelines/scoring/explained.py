@@ -24,8 +24,7 @@ from pipelines.features.raw_source import RawSource
 from pipelines.features.wording import wording_of
 from pipelines.listing import Cell, Column, Listing
 from pipelines.progress import counted, percent, progress
-from pipelines.rules.book import RuleRun
-from pipelines.rules.names import typed
+from pipelines.rules.run import RuleRun
 from pipelines.scoring.standing_rules import standing_rules
 
 MOST_REASONS = 10
@@ -159,14 +158,14 @@ def _scored(
 ) -> pd.DataFrame:
     """Scores and flags of all rows, with what rules say of them where there are any."""
     if rules is not None:
-        rows = rows.assign(**typed(frame.loc[rows.index], rules.book.names.extra))
+        rows = rules.with_columns(rows, frame)
     scoring = TableScoring(scorer, policy, explains=False, overrides=rules)
     scoring.add(rows)
     if rules is None:
         (scores,) = scoring.scores(scoring.decide())
         return scores
     _, flagged = rules.decide(scoring, None)
-    (scores,) = rules.tell(scoring.scores(flagged))
+    (scores,) = rules.annotate(scoring.scores(flagged))
     return scores
 
 

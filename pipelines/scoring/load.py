@@ -9,7 +9,7 @@ from detector.detectors.series.scorer import SequenceScorer
 from detector.errors import SettingError, nearest
 from detector.persist import bundle
 from pipelines.config import Config
-from pipelines.factory.detector import exploration_of, policy_of
+from pipelines.factory.detector import audit_sample_of, policy_of
 from pipelines.factory.gates import gated
 from pipelines.features.wording import wording_of
 from pipelines.jobs.context import ProcessCache
@@ -58,8 +58,8 @@ def scorer_of(scorer: bundle.Scorer, *, version: str, config: Config, explains: 
 
     Raises ``SettingError`` if the policy does not fit the rows, or alerts name a column whose values are not at hand.
     """
-    kept = tuple(config.alerts.columns_wanted(config.columns)) if config.alerts.enabled and explains else ()
-    for name in kept:
+    wanted = tuple(config.alerts.columns_wanted(config.columns)) if config.alerts.enabled and explains else ()
+    for name in wanted:
         if name not in scorer.schema.features:
             raise SettingError(
                 f"`alerts` names the column {name!r}, which the detector does not learn from, so its values are not at "
@@ -71,7 +71,7 @@ def scorer_of(scorer: bundle.Scorer, *, version: str, config: Config, explains: 
             gated(scorer, config),
             version=version,
             policy=policy,
-            kept=kept,
+            alert_columns=wanted,
             staleness=Staleness.of(config),
             wording=wording_of(config),
             join=config.series.join,
@@ -82,9 +82,9 @@ def scorer_of(scorer: bundle.Scorer, *, version: str, config: Config, explains: 
         scorer,
         version,
         policy,
-        kept=kept,
+        alert_columns=wanted,
         wording=wording_of(config),
-        sample=exploration_of(config) if explains else None,
+        sample=audit_sample_of(config) if explains else None,
         explains=explains,
     )
 

@@ -18,18 +18,20 @@ from sqlalchemy.orm import Session
 from detector.cleaning.plain import Cell, NotPlainError, plain_row
 from detector.detectors.table.model import RowRisks
 from detector.features.excerpt import KnownBy, known_rows
+from detector.schema import Schema
 from pipelines.features.feature_state import FeatureState
 from pipelines.features.held_by_entity import HeldRow, PendingEvents
 from pipelines.features.one_row import measure_one, read_one
 from pipelines.rules.serving import rule_book_at
-from pipelines.scoring.event_scorer import EventScorer, flagged_by_day
+from pipelines.scoring.day_flags import flagged_by_day
+from pipelines.scoring.event_scorer import EventScorer
 from pipelines.scoring.marks import LatestMarks, marks_of
 from pipelines.scoring.table import TableBatchScorer
 from pipelines.sources.formats import needs_form
 
 
 @dataclass(frozen=True)
-class AskedEvent:
+class EventRequest:
     """An event that is asked about.
 
     - ``event``: as it came.
@@ -74,7 +76,7 @@ class ScoredEvent:
 
 
 @dataclass(frozen=True)
-class _Read:
+class _Prepared:
     """An event with all that the members need of it; see ``ScoredEvent``.
 
     - ``key``: what it is held by.
@@ -88,7 +90,7 @@ class _Read:
 
 
 def score_together(
-    events: EventScorer, asked: Sequence[AskedEvent], pending: PendingEvents
+    event_scorer: EventScorer, requests: Sequence[EventRequest], pending: PendingEvents
 ) -> list[ScoredEvent | NotPlainError]:
     """Score events in their order, each as if it had come by itself after those before it.
 
@@ -98,111 +100,119 @@ def score_together(
     it does, or whose sender may not ask; ``BusyError`` and ``DataError`` as that does. Then nothing is pending that was
     not before.
     """
-    scorer, read = events.scorer(), list[_Read | NotPlainError]()
-    if not scorer.scorer.measures_plain:
+    batch_scorer, prepared = event_scorer.scorer(), list[_Prepared | NotPlainError]()
+    if not batch_scorer.scorer.measures_plain:
         raise NotPlainError
     try:
-        read += _read(events, asked, scorer, pending)
-        scored = iter(_decided(events, scorer, [each for each in read if isinstance(each, _Read)]))
-        return [next(scored) if isinstance(each, _Read) else each for each in read]
+        prepared += _prepare(event_scorer, requests, batch_scorer, pending)
+        scored = iter(_decided(event_scorer, batch_scorer, [each for each in prepared if isinstance(each, _Prepared)]))
+        return [next(scored) if isinstance(each, _Prepared) else each for each in prepared]
     except BaseException:
-        pending.take_away({each.key: each.to_hold for each in read if isinstance(each, _Read) and each.to_hold})
+        pending.take_away({each.key: each.to_hold for each in prepared if isinstance(each, _Prepared) and each.to_hold})
         raise
 
 
-def _check_rules(events: EventScorer, session: Session, scorer: TableBatchScorer, marks: LatestMarks) -> None:
+def _check_rules(event_scorer: EventScorer, session: Session, schema: Schema, marks: LatestMarks) -> None:
     """Raise ``NotPlainError`` if there are rules."""
-    if rule_book_at(events.config, session, scorer.schema, events.cache, latest=marks.rule_change) is not None:
+    config, cache = event_scorer.config, event_scorer.cache
+    if rule_book_at(config, session, schema, cache, latest=marks.rule_change) is not None:
         raise NotPlainError
 
 
-def _read(
-    events: EventScorer, asked: Sequence[AskedEvent], scorer: TableBatchScorer, pending: PendingEvents
-) -> Iterator[_Read | NotPlainError]:
+def _prepare(
+    event_scorer: EventScorer, requests: Sequence[EventRequest], batch_scorer: TableBatchScorer, pending: PendingEvents
+) -> Iterator[_Prepared | NotPlainError]:
     """The events, with what features know of their past; one that is to be held is pending for those after it."""
-    state = events.state()
-    needed = events.columns_of(scorer, state).needed
+    state = event_scorer.state()
+    needed = event_scorer.columns_of(batch_scorer, state).needed
     if state is None:
-        with events.store.read() as session:
-            _check_rules(events, session, scorer, marks_of(session, events.config.name))
-            admitted = [each.admits(session) for each in asked]
-        for each, admits in zip(asked, admitted, strict=True):
-            is_plain = admits and not _has_forms(events, each)
-            yield _unless_odd(partial(_plain, each, scorer)) if is_plain else NotPlainError()
+        with event_scorer.store.read() as session:
+            _check_rules(event_scorer, session, batch_scorer.schema, marks_of(session, event_scorer.config.name))
+            admitted = [each.admits(session) for each in requests]
+        for each, admits in zip(requests, admitted, strict=True):
+            is_plain = admits and not _has_forms(event_scorer, each)
+            yield _unless_odd(partial(_without_features, each, batch_scorer.schema)) if is_plain else NotPlainError()
         return
-    events.check_leads()
-    with events.in_turn(state):
-        with pending.settled(), events.store.read() as session:
-            marks = marks_of(session, events.config.name)
-            _check_rules(events, session, scorer, marks)
-            admitted = [each.admits(session) for each in asked]
-            events.held.follow(session, last=marks.last_held, gone=(marks.batch, marks.trail), now=asked[-1].now)
-        for each, admits in zip(asked, admitted, strict=True):
-            if not admits or any(name not in each.event for name in needed) or _has_forms(events, each):
+    event_scorer.check_leads()
+    with event_scorer.in_turn(state):
+        with pending.settled(), event_scorer.store.read() as session:
+            marks = marks_of(session, event_scorer.config.name)
+            _check_rules(event_scorer, session, batch_scorer.schema, marks)
+            admitted = [each.admits(session) for each in requests]
+            event_scorer.held.follow(
+                session, last=marks.last_held, gone=(marks.batch, marks.trail), now=requests[-1].now
+            )
+        for each, admits in zip(requests, admitted, strict=True):
+            if not admits or any(name not in each.event for name in needed) or _has_forms(event_scorer, each):
                 yield NotPlainError()
                 continue
-            found = _unless_odd(partial(_measured, events, each, scorer, state, pending, mark=marks.batch))
-            if isinstance(found, _Read) and found.to_hold is not None:
+            read = partial(_with_features, event_scorer, each, batch_scorer.schema, state, pending, mark=marks.batch)
+            found = _unless_odd(read)
+            if isinstance(found, _Prepared) and found.to_hold is not None:
                 pending.add(found.key, found.to_hold)
             yield found
 
 
-def _has_forms(events: EventScorer, asked: AskedEvent) -> bool:
+def _has_forms(event_scorer: EventScorer, request: EventRequest) -> bool:
     """Whether a value is in a form that is declared."""
-    return any(name in asked.event and needs_form(asked.event[name], form) for name, form in events.formats.items())
+    return any(
+        name in request.event and needs_form(request.event[name], form) for name, form in event_scorer.formats.items()
+    )
 
 
-def _unless_odd(read: Callable[[], _Read]) -> _Read | NotPlainError:
+def _unless_odd(prepare: Callable[[], _Prepared]) -> _Prepared | NotPlainError:
     try:
-        return read()
+        return prepare()
     except NotPlainError as error:
         return error
 
 
-def _plain(asked: AskedEvent, scorer: TableBatchScorer) -> _Read:
-    return _Read("", plain_row(asked.event, scorer.schema))
+def _without_features(request: EventRequest, schema: Schema) -> _Prepared:
+    return _Prepared("", plain_row(request.event, schema))
 
 
-def _measured(
-    events: EventScorer,
-    asked: AskedEvent,
-    scorer: TableBatchScorer,
+def _with_features(
+    event_scorer: EventScorer,
+    request: EventRequest,
+    schema: Schema,
     state: FeatureState,
     pending: PendingEvents,
     *,
     mark: int,
-) -> _Read:
+) -> _Prepared:
     """An event with its features, and what is to be held of it."""
-    engine, event = state.engine, asked.event
-    latest = engine.latest(asked.now)
+    engine, event = state.engine, request.event
+    latest = engine.latest(request.now)
     typed = read_one(engine, event, latest=latest)
     key = None if engine.features.key is None else str(typed[engine.features.key])
-    history, in_hand = state.history_for([event[engine.features.time]], lambda: events.followed(state), mark)
+    history, in_hand = state.history_for([event[engine.features.time]], lambda: event_scorer.followed(state), mark)
     known_by = KnownBy.of_one(history, typed)
     ahead = pending.read_near(engine, known_by, latest=latest)
-    others = events.held.read_near(
+    others = event_scorer.held.read_near(
         engine, known_by, latest=latest, but=lambda other: other == key or other in in_hand or other in ahead
     )
     others += [row for name, row in ahead.items() if name != key and name not in in_hand]
     features = measure_one(engine, history, typed, known_by, others)
-    cells = plain_row({**event, **features}, scorer.schema)
-    keeps = asked.keep and key is not None and not known_rows(history, known_by)[0]
-    to_hold = HeldRow.of(event, events.to_hold(state), now=asked.now) if keeps else None
-    return _Read(str(key), cells, to_hold, counts_pending=bool(ahead))
+    cells = plain_row({**event, **features}, schema)
+    keeps = request.keep and key is not None and not known_rows(history, known_by)[0]
+    to_hold = HeldRow.of(event, event_scorer.to_hold(state), now=request.now) if keeps else None
+    return _Prepared(str(key), cells, to_hold, counts_pending=bool(ahead))
 
 
-def _decided(events: EventScorer, batch: TableBatchScorer, read: Sequence[_Read]) -> list[ScoredEvent]:
+def _decided(
+    event_scorer: EventScorer, batch_scorer: TableBatchScorer, prepared: Sequence[_Prepared]
+) -> list[ScoredEvent]:
     """What the policy says of each event by itself."""
-    if not read:
+    if not prepared:
         return []
-    measured = batch.scorer.measure_plain([each.cells for each in read])
-    return [_decided_one(events, batch, each, measured, place) for place, each in enumerate(read)]
+    measured = batch_scorer.scorer.measure_plain([each.cells for each in prepared])
+    return [_decided_one(event_scorer, batch_scorer, each, measured, place) for place, each in enumerate(prepared)]
 
 
 def _decided_one(
-    events: EventScorer, batch: TableBatchScorer, read: _Read, measured: RowRisks, place: int
+    event_scorer: EventScorer, batch_scorer: TableBatchScorer, prepared: _Prepared, measured: RowRisks, place: int
 ) -> ScoredEvent:
-    scorer, policy, cells = batch.scorer, batch.policy, read.cells
+    scorer, policy, cells = batch_scorer.scorer, batch_scorer.policy, prepared.cells
     own = slice(place, place + 1)
     risk, p_value = measured.risk[own], measured.p_value[own]
     day = None
@@ -212,7 +222,7 @@ def _decided_one(
         p_value,
         risk,
         day=day,
-        used=lambda days: flagged_by_day(events.store, events.config.name, days),
+        used=partial(flagged_by_day, event_scorer.store, event_scorer.config.name),
         support=scorer.support,
         learnt=float(measured.learnt[place]),
     )
@@ -224,4 +234,4 @@ def _decided_one(
         "decided_by": scorer.decided_by,
     }
     key = None if scorer.schema.key is None else cells[scorer.schema.key]
-    return ScoredEvent(values, key, batch.version, read.to_hold, read.counts_pending, decision.note)
+    return ScoredEvent(values, key, batch_scorer.version, prepared.to_hold, prepared.counts_pending, decision.note)

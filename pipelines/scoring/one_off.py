@@ -26,7 +26,7 @@ from detector.features import Wording
 from detector.persist import bundle
 from detector.schema import Schema
 from pipelines.config import Config, OutputSection
-from pipelines.factory.detector import exploration_of, policy_of
+from pipelines.factory.detector import audit_sample_of, policy_of
 from pipelines.factory.gates import gated
 from pipelines.features.engine import FeatureEngine
 from pipelines.features.frames import joined, slices
@@ -49,7 +49,7 @@ from pipelines.sinks.quarantine import QuarantineSink
 from pipelines.sources import Source
 
 if TYPE_CHECKING:
-    from pipelines.rules.book import RuleRun
+    from pipelines.rules.run import RuleRun
 
 BATCH = 32_768
 """Rows read and scored together. Several such parts are in memory at once; of fewer rows, they cost more time."""
@@ -110,7 +110,7 @@ def score(
 def _score_table(run: _Run, scorer: TabularScorer, rows: InputBatch, engine: FeatureEngine | None) -> ScoreReport:
     config, policy = run.config, policy_of(run.config.policy, scorer.schema)
     batch_scorer = TableBatchScorer(
-        scorer, run.version, policy, wording=wording_of(config), sample=exploration_of(config)
+        scorer, run.version, policy, wording=wording_of(config), sample=audit_sample_of(config)
     )
     rules = standing_rules(run.config, scorer.schema, now=run.now)
     with ExitStack() as stack:
@@ -205,19 +205,13 @@ def _score_series(run: _Run, scorer: SequenceScorer) -> SeriesReport:
     config, source, schema = run.config, run.source, scorer.schema
     policy = policy_of(config.policy, schema)
     columns = [name for name in source.columns() if name in {*schema.features, *schema.roles.values()}]
-    words, parts, rows, scored, flagged, held = wording_of(config), list[pd.DataFrame](), 0, 0, 0, Counter[str]()
-    seen: set[str] = set()
-    newest = list[pd.Series]()
+    words, scored, flagged, held = wording_of(config), 0, 0, Counter[str]()
+    unscored = set[str]()
+    parts, newest = list[pd.DataFrame](), list[pd.Series]()
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="detector-")))
         spool = SeriesSpool(folder, schema.entity if policy.is_by_row else None, rows=source.estimate())
-        with progress("Reading", total=source.estimate()) as advance:
-            for frame in source.batches(BATCH, columns=columns, numeric=schema.numeric):
-                spool.add(frame)
-                rows += len(frame)
-                advance(len(frame))
-        if not rows:
-            raise DataError(f"{source.describe()} holds no rows. Give rows with readings.")
+        rows = _fill(spool, source, columns=columns, numeric=schema.numeric)
         place, escape = run.target.quarantine_path, run.target.escape_formulas
         quarantine = stack.enter_context(QuarantineSink(place, columns=columns, escape=escape))
         sink = stack.enter_context(open_sink(run.target))
@@ -225,7 +219,7 @@ def _score_series(run: _Run, scorer: SequenceScorer) -> SeriesReport:
         with progress("Scoring", total=rows) as advance:
             for part in spool.parts():
                 advance(len(part))
-                seen |= entities_of(part, schema)
+                unscored |= entities_of(part, schema)
                 if spool.groups > 1 and (part := _first_of_keys(part, schema, ledger, context)).empty:
                     continue
                 found = scorer.score_frame(part.reset_index(drop=True), policy=policy, join=config.series.join)
@@ -233,7 +227,7 @@ def _score_series(run: _Run, scorer: SequenceScorer) -> SeriesReport:
                 sink.write(run.stamped(as_written(words.scores(found.frame))))
                 parts.append(found.events)
                 newest.append(newest_of(found.frame, schema))
-                seen -= entities_of(found.frame, schema)
+                unscored -= entities_of(found.frame, schema)
                 scored, flagged = scored + len(found.frame), flagged + int(found.frame["flagged"].sum())
                 held += found.held
         if not parts:
@@ -254,9 +248,25 @@ def _score_series(run: _Run, scorer: SequenceScorer) -> SeriesReport:
         quarantine=quarantine.describe(),
         policy=policy.describe(),
         held=held,
-        absent=tuple(sorted(seen)),
+        absent=tuple(sorted(unscored)),
         silent=_silent(run, scorer, pd.concat(newest)),
     )
+
+
+def _fill(spool: SeriesSpool, source: Source, *, columns: list[str], numeric: tuple[str, ...]) -> int:
+    """Read all rows of a source into a spool; how many there are.
+
+    Raises ``DataError`` if there is none.
+    """
+    rows = 0
+    with progress("Reading", total=source.estimate()) as advance:
+        for frame in source.batches(BATCH, columns=columns, numeric=numeric):
+            spool.add(frame)
+            rows += len(frame)
+            advance(len(frame))
+    if not rows:
+        raise DataError(f"{source.describe()} holds no rows. Give rows with readings.")
+    return rows
 
 
 def _silent(run: _Run, scorer: SequenceScorer, newest: pd.Series) -> dict[str, datetime]:

@@ -78,7 +78,7 @@ def replay(context: Context) -> JobOutcome:
             notices.append(f"batch {batch.id} was left as it is: its files have changed or are gone")
             continue
         before = batch.model_version
-        goes_on = scoring.scorer.goes_on and batch.purpose == "score"
+        goes_on = scoring.scorer.needs_memory and batch.purpose == "score"
         rows = _opened(scoring, batch) if goes_on else _rows_of(scoring, batch)
         if rows is None:
             notices.append(

@@ -34,10 +34,10 @@ from pipelines.jobs.context import ProcessCache
 from pipelines.labels.feedback import Statements
 from pipelines.labels.known import known_labels, with_report_time
 from pipelines.progress import counted, progress
-from pipelines.rules.book import RuleRun
 from pipelines.rules.checked import book_of
 from pipelines.rules.expression import Condition
 from pipelines.rules.names import Names, typed
+from pipelines.rules.run import RuleRun
 from pipelines.rules.stored import HeldRule, in_force
 from pipelines.rules.trial_report import Overlap, RuleTrial
 
@@ -104,7 +104,7 @@ def try_rule(
         measured = _Measured(scorer, [scorer.recalled(part) for part in _watched(slices(rows), advance)])
     runs = []
     for each in (book, then):
-        run = each.begin(now=now)
+        run = RuleRun(each, now=now)
         scoring = TableScoring(measured.again(), policy, explains=False, overrides=run)
         for part in slices(rows):
             scoring.add(part)
@@ -124,7 +124,7 @@ class _Measured:
         self._next = 0
 
     def again(self) -> _Measured:
-        """The same from the first part on."""
+        """The same measures, to be given out from the first part on."""
         return _Measured(self.scorer, self.parts)
 
     @property
@@ -139,21 +139,21 @@ class _Measured:
 
     @property
     def measures(self) -> pd.DataFrame:
-        """Of all rows."""
+        """The measures of all rows, in order."""
         return pd.concat([part for part, _ in self.parts])
 
     def recalled(self, rows: pd.DataFrame) -> tuple[pd.DataFrame, NDArray[np.float64]]:
-        """Those of the next part."""
+        """The measures of the next part, whatever the rows: parts come in the order in which they were measured."""
         del rows
         self._next += 1
         return self.parts[self._next - 1]
 
     def p_value(self, risk: NDArray[np.float64]) -> NDArray[np.float64]:
-        """Of a risk."""
+        """The p-value of each risk."""
         return self.scorer.p_value(risk)
 
     def as_scores(self, rows: pd.DataFrame, measures: pd.DataFrame, *, flagged: NDArray[np.bool_]) -> pd.DataFrame:
-        """As the scorer has them."""
+        """The scores of rows, as the scorer makes them of measures."""
         return self.scorer.as_scores(rows, measures, flagged=flagged)
 
     def explain(self, rows: pd.DataFrame) -> list[list[Reason]]:

@@ -43,7 +43,7 @@ class RulesOutlook:
     money_hidden: float | None = None
 
     def to_dict(self) -> dict[str, Any]:
-        """As programs receive it."""
+        """The same as JSON, for programs."""
         return dict(vars(self))
 
 

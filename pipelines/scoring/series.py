@@ -53,7 +53,7 @@ class SeriesBatchScorer:
     - ``version``: Its fingerprint.
     - ``policy``: Decides over the rows that are scored in a batch. A budget a day counts what other batches have
       flagged.
-    - ``kept``: Sensors whose values alerts show, and how many rows gates held back.
+    - ``alert_columns``: Sensors whose values alerts show; what gates held back and the event's reasons go with them.
     - ``join``: Quiet steps within one event.
     - ``explains``: Whether flagged rows get reasons.
     - ``lateness``: How much later than newer ones of its machine a reading may come.
@@ -66,7 +66,7 @@ class SeriesBatchScorer:
         *,
         version: str,
         policy: Policy,
-        kept: Sequence[str] = (),
+        alert_columns: Sequence[str] = (),
         staleness: Staleness | None = None,
         wording: Wording | None = None,
         join: int = 0,
@@ -77,7 +77,8 @@ class SeriesBatchScorer:
         self.schema = scorer.schema
         self.version = version
         self.policy = policy
-        self.kept = (*(name for name in kept if name in scorer.sensors), HELD, EVENT_REASONS)
+        sensors = (name for name in alert_columns if name in scorer.sensors)
+        self.alert_columns = (*sensors, HELD, EVENT_REASONS)
         self.staleness = staleness or Staleness()
         self.wording = wording or Wording()
         self.join = join
@@ -85,7 +86,7 @@ class SeriesBatchScorer:
         self.lateness = lateness
 
     @property
-    def goes_on(self) -> bool:
+    def needs_memory(self) -> bool:
         """A row's score hangs on those around it."""
         return True
 
@@ -111,8 +112,10 @@ class SeriesBatchScorer:
             present = self.staleness.present(newest, context.now)
             silent = self.staleness.silent(self.scorer, newest, present)
             notices = self._notices(silent, present)
-        over = set(silent.index)
-        parts, tails = zip(*(self._continued(*group, over, context) for group in self._groups(tail, rows)), strict=True)
+        ended = set(silent.index)
+        parts, tails = zip(
+            *(self._continued(*group, ended, context) for group in self._groups(tail, rows)), strict=True
+        )
         tail = Tail.joined(tails)
         if waiting := int(tail.waiting.sum()):
             log.info("%d rows wait for those that come after them", waiting)
@@ -122,11 +125,11 @@ class SeriesBatchScorer:
         return replace(scored, notices=notices, memory=encode(self._lasting(tail, context.now), self.schema))
 
     def _continued(
-        self, tail: Tail, rows: pd.DataFrame, over: set[Any], context: BatchContext
+        self, tail: Tail, rows: pd.DataFrame, ended: set[Any], context: BatchContext
     ) -> tuple[tuple[pd.DataFrame, Counter[str]], Tail]:
         """Scores of the rows of some machines that are final, and what gates held back; and what is kept of them."""
         is_next = context.memory is not None
-        found = continue_series(self.scorer, tail, rows, over=over, is_last=not is_next, lateness=self.lateness)
+        found = continue_series(self.scorer, tail, rows, ended=ended, is_last=not is_next, lateness=self.lateness)
         context.quarantine.write(_quarantined(found.refused))
         is_new = np.ones(len(found.rows), dtype=bool)
         if not is_next and self.schema.key is not None:
@@ -196,13 +199,13 @@ class SeriesBatchScorer:
         parts: list[pd.DataFrame] = []
         seen: set[str] = set()
         ledger, key = KeyLedger(), self.schema.key
-        goes_on = context.memory is not None or context.around is not None
+        has_neighbours = context.memory is not None or context.around is not None
         for frame in batch.frames():
             context.checkpoint()
             seen |= entities_of(frame, self.schema)
             cleaned = clean(frame, self.schema, positions=frame.index)
             context.quarantine.write(cleaned.quarantine)
-            rows = each_once(cleaned.rows, frame, ledger, context, key=key) if goes_on else cleaned.rows
+            rows = each_once(cleaned.rows, frame, ledger, context, key=key) if has_neighbours else cleaned.rows
             if key is None and len(rows):
                 place = with_provenance(rows[[]], batch.facts.spans)
                 rows = rows.assign(**{kept: place[name] for kept, name in zip(PLACES, ROW_COLUMNS, strict=True)})
@@ -211,7 +214,7 @@ class SeriesBatchScorer:
             context.quarantine.write(rejected)
         filled = [part for part in parts if len(part)]
         rows = pd.concat(filled) if filled else None
-        if rows is not None and goes_on:
+        if rows is not None and has_neighbours:
             rows = self._believable(rows, context)
         if absent := sorted(seen - (set() if rows is None else entities_of(rows, self.schema))):
             log.warning("%s: all are in the quarantine", none_of(absent))
@@ -253,7 +256,7 @@ class SeriesBatchScorer:
         scores = self.wording.scores(found.scored.row_scores(named, step, decision.flagged, explains=self.explains))
         if not self.explains:
             return scores, decision.by_gate
-        own = [name for name in self.kept if name in rows]
+        own = [name for name in self.alert_columns if name in rows]
         scores = scores.join(rows[own]) if own else scores
         said = event_reasons_of(found.scored, step[decision.flagged], join=self.join)
         reasons = pd.Series(

@@ -126,7 +126,7 @@ class ShadowTrial:
         same batch writes the same file, so one that is scored again doubles nothing.
         """
         champion = pd.concat(self._champion) if self._champion else pd.DataFrame(columns=[*self._named, *COMPARED])
-        if not self.scorer.goes_on:
+        if not self.scorer.needs_memory:
             if champion.empty:
                 return None
             rows = rows.map(lambda frames: (frame[frame.index.isin(champion.index)] for frame in frames))
@@ -136,7 +136,7 @@ class ShadowTrial:
             folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="detector-")))
             seen = stack.enter_context(QuarantineSink(folder / "quarantine.csv"))  # the champion's is the one to read
             used = partial(self._flagged_elsewhere, name)
-            before = self._memory(memory) if self.scorer.goes_on else None
+            before = self._memory(memory) if self.scorer.needs_memory else None
             context = BatchContext(folder=folder, quarantine=seen, now=self.now, used=used, memory=before)
             scored = self.scorer.score(rows, context)
             scores = pd.concat([frame for frame in scored.frames if len(frame)] or [champion.iloc[:0]])

@@ -35,7 +35,7 @@ class Staleness:
 
     @classmethod
     def of(cls, config: Config) -> Staleness:
-        """As configured."""
+        """The limits that a configuration sets."""
         entity = config.columns.entity
         one_each = config.alerts.group_by(config.columns) == (() if entity is None else (entity,))
         after = timedelta(minutes=config.series.silent_minutes)

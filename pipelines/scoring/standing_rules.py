@@ -10,11 +10,11 @@ from pipelines.config import Config
 from pipelines.jobs.context import ProcessCache
 
 if TYPE_CHECKING:
-    from pipelines.rules.book import RuleRun
+    from pipelines.rules.run import RuleRun
 
 
 def standing_rules(config: Config, schema: Schema, *, now: datetime) -> RuleRun | None:
-    """They, ready for one run over rows; None if there are none.
+    """The rules that hold now, for one run over rows; None if there are none.
 
     Raises ``SettingError`` if a rule does not fit the columns.
     """
@@ -27,4 +27,8 @@ def standing_rules(config: Config, schema: Schema, *, now: datetime) -> RuleRun 
         from pipelines.rules.checked import book_of  # it loads the reader of conditions
 
         book = book_of(config, config.rules, schema, ProcessCache())
-    return None if book is None else book.begin(now=now)
+    if book is None:
+        return None
+    from pipelines.rules.run import RuleRun
+
+    return RuleRun(book, now=now)

@@ -22,7 +22,6 @@ from pipelines.ingest.batch import InputBatch
 from pipelines.ingest.dedupe import KeyLedger
 from pipelines.ingest.provenance import with_provenance
 from pipelines.prefetch import prefetch, worked_on
-from pipelines.rules.names import typed
 from pipelines.scoring.contract import BatchContext, ScoredBatch, each_once
 
 
@@ -41,7 +40,7 @@ class TableBatchScorer:
     - ``version``: Its fingerprint.
     - ``policy``: Decides over each batch. A budget a day counts what other batches of the day have flagged: a row once
       flagged stays flagged, because its alert is out, and later batches get what is left of the day.
-    - ``kept``: Features whose values alerts show.
+    - ``alert_columns``: Features whose values alerts show.
     - ``wording``: How reasons are said.
     - ``sample``: Draws rows that are not flagged for an audit.
     - ``explains``: Whether flagged rows get reasons.
@@ -50,7 +49,7 @@ class TableBatchScorer:
     scorer: TabularScorer
     version: str
     policy: Policy
-    kept: tuple[str, ...] = ()
+    alert_columns: tuple[str, ...] = ()
     wording: Wording = field(default_factory=Wording)
     sample: AuditSample | None = None
     explains: bool = True
@@ -61,7 +60,7 @@ class TableBatchScorer:
         return self.scorer.schema
 
     @property
-    def goes_on(self) -> bool:
+    def needs_memory(self) -> bool:
         """Each row is scored by itself."""
         return False
 
@@ -75,7 +74,7 @@ class TableBatchScorer:
         scoring = TableScoring(
             self.scorer,
             self.policy,
-            kept=self.kept,
+            kept=self.alert_columns,
             sample=self.sample,
             explains=self.explains,
             overrides=context.rules,
@@ -96,7 +95,7 @@ class TableBatchScorer:
         return ScoredBatch(
             scored,
             int(flagged.sum()),
-            frames if context.rules is None else context.rules.tell(frames),
+            frames if context.rules is None else context.rules.annotate(frames),
             {} if day is None else counts_by_day(day[decision.flagged]),  # what rules flag takes nothing of a budget
             note=decision.note,
             neighbours=scoring.neighbours() if context.used is None else {},
@@ -111,7 +110,7 @@ class TableBatchScorer:
             context.quarantine.write(cleaned.quarantine)
             rows = each_once(cleaned.rows, frame, ledger, context, key=self.schema.key)
             if context.rules is not None:
-                rows = rows.assign(**typed(frame.loc[rows.index], context.rules.book.names.extra))
+                rows = context.rules.with_columns(rows, frame)
             yield _Part(rows, self._names(rows, batch))
             context.advance(len(frame))
 

@@ -25,7 +25,7 @@ from pipelines.labels.feedback import Statements
 from pipelines.scoring.load import load_scorer
 from pipelines.scoring.rules_what_if import HITS, LiveRules, RulesOutlook, StoredHits
 from pipelines.scoring.table import TableBatchScorer
-from pipelines.sinks.stored_scores import Scored, stored_scores
+from pipelines.sinks.stored_scores import ScoresQuery, stored_scores
 from pipelines.store import Batch, Run, Store
 from pipelines.store.alert_tables import Answer
 
@@ -54,7 +54,7 @@ class Outlook:
     rules: RulesOutlook | None = None
 
     def to_dict(self) -> dict[str, Any]:
-        """As programs receive it."""
+        """The same as JSON, for programs."""
         precision = self.fraud / self.answered if self.answered else None
         rules = None if self.rules is None else self.rules.to_dict()
         return vars(self) | {"precision": precision, "rules": rules}
@@ -163,7 +163,7 @@ def _stored(
 
 
 def _read(config: Config, store: Store, *, days: float, now: datetime) -> _Stored:
-    frame = stored_scores(config, store, Scored(("risk", "p_value", HITS), since=now - timedelta(days=days)))
+    frame = stored_scores(config, store, ScoresQuery(("risk", "p_value", HITS), since=now - timedelta(days=days)))
     if frame.empty:
         raise DataError(f"No row of the last {days:g} days has a score. Ask for more days.")
     time, key = config.columns.time, config.columns.key

@@ -45,7 +45,7 @@ class Worker(Generic[Thing]):
             self._changed.notify()
 
     def take_back(self) -> list[Thing]:
-        """Those that wait, which are not done."""
+        """The things that wait, which will not be done here."""
         with self._changed:
             some, self._waiting = self._waiting, []
             return some

@@ -25,7 +25,7 @@ Stamp = tuple[int, int, int] | None
 
 
 @dataclass(frozen=True)
-class Reading:
+class FoundConfiguration:
     """What the file holds now.
 
     - ``config``: None if it cannot be taken over.
@@ -65,7 +65,7 @@ class ConfigurationFile:
         """Have the next look read the file, whether it has changed or not; a signal handler may call it."""
         self._asked.set()
 
-    def look(self, serving: Config) -> Reading | None:
+    def look(self, serving: Config) -> FoundConfiguration | None:
         """What the file holds, if it is to be read; None if all is as it was, or it is just being written."""
         now, stamp = self._clock(), _stamp(self.path)
         if stamp != self._seen:
@@ -79,7 +79,7 @@ class ConfigurationFile:
         self._again_at = now + AGAIN_SECONDS if found.refused else float("inf")
         return found
 
-    def _reading(self, serving: Config) -> Reading:
+    def _reading(self, serving: Config) -> FoundConfiguration:
         try:
             config = load_config(self.path)
             changed = tuple(changes(serving, config))
@@ -91,11 +91,11 @@ class ConfigurationFile:
             if changed:
                 self._check(serving, config)
         except DetectorError as error:
-            return Reading(None, refused=str(error))
+            return FoundConfiguration(None, refused=str(error))
         except Exception as error:
             log.exception("the configuration could not be checked")
-            return Reading(None, refused=f"{type(error).__name__}: {error}")
-        return Reading(config, changed)
+            return FoundConfiguration(None, refused=f"{type(error).__name__}: {error}")
+        return FoundConfiguration(config, changed)
 
 
 def check_serves(serving: Config, config: Config, cache: ProcessCache) -> None:

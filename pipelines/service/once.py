@@ -13,7 +13,7 @@ from detector.errors import DetectorError
 from pipelines.config import Config
 from pipelines.jobs.catalogue import job_of
 from pipelines.jobs.steering import ask_for
-from pipelines.service.app import Service
+from pipelines.service.instance import Service
 from pipelines.service.leader import beating
 from pipelines.store import Request, Run, Store
 

@@ -12,7 +12,7 @@ from sqlalchemy.orm import Session
 from pipelines.alerts.outbox.service_alerts import Trouble, is_open, report, report_over
 from pipelines.config import Config
 from pipelines.config.difference import listed
-from pipelines.service.configuration_file import Reading
+from pipelines.service.configuration_file import FoundConfiguration
 from pipelines.sinks.quarantine import without_values
 from pipelines.store import Run, Store
 from pipelines.store.trail import write_down
@@ -22,7 +22,9 @@ JOB = "configuration"
 CAUSE = "configuration"
 
 
-def tell(store: Store, found: Reading, *, config: Config, instance: str, fence: Callable[[Session], None]) -> None:
+def record_change(
+    store: Store, found: FoundConfiguration, *, config: Config, instance: str, fence: Callable[[Session], None]
+) -> None:
     """Write it down and have it reported, in one transaction.
 
     Nothing is written where a file says what serves already, unless it was refused before.

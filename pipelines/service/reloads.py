@@ -9,7 +9,7 @@ from datetime import datetime
 
 from detector.errors import DataError, DetectorError
 from pipelines.config.difference import listed
-from pipelines.service.configuration_file import Reading
+from pipelines.service.configuration_file import FoundConfiguration
 from pipelines.store import Store
 from pipelines.store.trail import write_down
 
@@ -42,18 +42,16 @@ class Reloads:
     def __init__(self, ask: Callable[[], None] | None) -> None:
         self._ask = ask
         self._looks = 0
-        self._found: Reading | None = None
+        self._found: FoundConfiguration | None = None
         self._changed = threading.Condition()
 
-    def looked(self, found: Reading) -> None:
+    def looked(self, found: FoundConfiguration) -> None:
         """The file was read; called by the loop."""
         with self._changed:
             self._looks, self._found = self._looks + 1, found
             self._changed.notify_all()
 
-    def reload(
-        self, store: Store, *, who: str, reason: str, clock: Callable[[], datetime], patience: float = PATIENCE
-    ) -> Reloaded:
+    def reload(self, store: Store, *, who: str, reason: str, clock: Callable[[], datetime]) -> Reloaded:
         """Have the file read, wait for what becomes of it, and write down who asked.
 
         Raises ``RefusedError`` if it cannot be taken over, with the reason; ``DataError`` if this service has no file.
@@ -63,7 +61,7 @@ class Reloads:
         with self._changed:
             before = self._looks
             self._ask()
-            self._changed.wait_for(lambda: self._looks > before, timeout=patience)
+            self._changed.wait_for(lambda: self._looks > before, timeout=PATIENCE)
             found = self._found if self._looks > before else None
         outcome = "not read yet" if found is None else "refused" if found.refused else "taken over"
         with store.write() as session:
@@ -71,7 +69,7 @@ class Reloads:
             facts["refused"] = found.refused[:2_000] if found else ""
             write_down(session, "ask to reload", actor=who, reason=reason, arguments=facts, now=clock())
         if found is None:
-            return Reloaded((), f"Not read within {patience:g} s; it is read as soon as the service comes to it.")
+            return Reloaded((), f"Not read within {PATIENCE:g} s; it is read as soon as the service comes to it.")
         if found.refused:
             raise RefusedError(f"The file is not taken over, the configuration before goes on: {found.refused}")
         if not found.changed:

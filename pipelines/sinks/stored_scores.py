@@ -27,7 +27,7 @@ TEXT = ("severity", "model_version", "decided_by", "reasons", "reasons_json")
 
 
 @dataclass(frozen=True)
-class Scored:
+class ScoresQuery:
     """Which scores.
 
     - ``columns``: those to read; one that is not there is left out.
@@ -42,7 +42,7 @@ class Scored:
     since: datetime | None = None
 
 
-def stored_scores(config: Config, store: Store, wanted: Scored) -> pd.DataFrame:
+def stored_scores(config: Config, store: Store, wanted: ScoresQuery) -> pd.DataFrame:
     """The latest score of each row; an empty frame where nothing was scored yet.
 
     Raises ``SinkError`` if they cannot be read.
@@ -58,12 +58,12 @@ def stored_scores(config: Config, store: Store, wanted: Scored) -> pd.DataFrame:
     return found.reset_index(drop=True)
 
 
-def _names(config: Config, wanted: Scored) -> list[str]:
+def _names(config: Config, wanted: ScoresQuery) -> list[str]:
     own = (config.columns.key, config.columns.time, config.columns.entity, "scored_at", "batch")
     return list(dict.fromkeys([*(name for name in own if name is not None), *wanted.columns]))
 
 
-def _of_files(config: Config, store: Store, wanted: Scored) -> pd.DataFrame:
+def _of_files(config: Config, store: Store, wanted: ScoresQuery) -> pd.DataFrame:
     folder = Path(str(config.output.path)).with_suffix("")
     statement = sa.select(ScoreFile.name).order_by(ScoreFile.batch)
     if wanted.batches is not None:
@@ -97,7 +97,7 @@ def _read(path: Path, names: Sequence[str]) -> pa.Table:
     return table.select([name for name in names if name in table.column_names])
 
 
-def _of_table(config: Config, wanted: Scored) -> pd.DataFrame:
+def _of_table(config: Config, wanted: ScoresQuery) -> pd.DataFrame:
     database = Database(str(config.output.url), failure=SinkError, create=True)
     names = _names(config, wanted)
     if database.is_missing_file:

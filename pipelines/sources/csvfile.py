@@ -39,7 +39,7 @@ class CsvOptions:
 
     @classmethod
     def of(cls, section: SourceSection) -> Self:
-        """Those of a section."""
+        """The dialect that a configuration declares."""
         return cls(section.separator, section.encoding, section.decimal, section.header, tuple(section.formats))
 
 

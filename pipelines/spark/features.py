@@ -231,7 +231,7 @@ class MeasureGroup:
         table = in_order(table)
         frame = self.raw.frame(table)
         used = frame[table.column("used").to_numpy(zero_copy_only=False)]
-        typed = self.engine.reader.with_turns(self.engine.reader.read(used))
+        typed = self.engine.reader.with_label_changes(self.engine.reader.read(used))
         features = self.engine.features
         computed = features.compute(typed) if self.computes or not len(typed) else history.push(typed)
         found = computed.reindex(frame.index)

@@ -18,7 +18,7 @@ from detector.detectors.table.scorer import TabularScorer
 from detector.errors import SettingError, SinkError
 from detector.persist import bundle
 from pipelines.config import Config, OutputSection
-from pipelines.factory.detector import exploration_of, policy_of
+from pipelines.factory.detector import audit_sample_of, policy_of
 from pipelines.features.engine import feature_engine_of
 from pipelines.features.raw_source import read_columns, without_features
 from pipelines.features.wording import wording_of
@@ -207,7 +207,7 @@ def _write_scores(run: _Run, measured: DataFrame, out: MeasuredColumns, decided:
         context.broadcast(without),
         decided.rows,
         wording_of(run.config),
-        exploration_of(run.config),
+        audit_sample_of(run.config),
         {"model_version": run.version, "scored_at": naive_utc(run.now)},
     )
     frame = measured.where("reason is null").mapInArrow(written, written.types())

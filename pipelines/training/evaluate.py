@@ -20,7 +20,7 @@ from detector.persist import bundle
 from detector.schema import Schema
 from pipelines.alerts.feedback.answers import realised
 from pipelines.config import Config
-from pipelines.factory.detector import exploration_of, policy_of
+from pipelines.factory.detector import audit_sample_of, policy_of
 from pipelines.factory.gates import gated
 from pipelines.factory.kinds import KINDS
 from pipelines.factory.metadata import reference_of
@@ -237,7 +237,7 @@ def _missed(rows: pd.DataFrame, scored: pd.DataFrame, *, config: Config, schema:
 
     The chance of a row is known here only where the day has the budget, and not each batch its own.
     """
-    exploration = exploration_of(config)
+    exploration = audit_sample_of(config)
     if exploration is None or exploration.among is None or schema.key is None or schema.time is None:
         return None
     chance = exploration.chance(len(rows))

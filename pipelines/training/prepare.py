@@ -14,7 +14,7 @@ from detector.schema import Schema
 from pipelines.config import Config
 from pipelines.factory.detector import refuse_taken_names
 from pipelines.factory.gates import without_maintenance
-from pipelines.factory.kinds import KINDS, drawn_note
+from pipelines.factory.kinds import KINDS, sample_note
 from pipelines.factory.labelled_set import LabelledSet, labelled_set_of, without
 from pipelines.factory.leakage import suspects_note, suspects_of
 from pipelines.factory.machines import some_machines
@@ -107,7 +107,7 @@ def prepare(config: Config, *, now: datetime) -> PreparedRows:
     labelled = labelled_set_of(usable.drop(index=kept_apart.index), config, schema, now=now, statements=statements)
     lost = _lost(cleaned, len(frame), quarantine)
     notes = (
-        drawn_note(kind, there, config.train.rows),
+        sample_note(kind, there, config.train.rows),
         early,
         idle,
         lost,

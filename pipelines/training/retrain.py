@@ -139,8 +139,8 @@ def _retrain(run: _Run) -> RetrainReport:
     period = split(frame, config, now=now, champion_until=until, engine=engine)
     if champion is not None and len(period.compare) < config.retrain.least_rows:
         return _skipped(run, period, until)
-    enough, notes = KINDS[config.kind].enough(period.learn, config, period.schema)
-    period = replace(period, learn=enough)
+    learn, notes = KINDS[config.kind].trainable(period.learn, config, period.schema)
+    period = replace(period, learn=learn)
     fitted = _fit(run, period)
     challenger = fitted.detector.scorer_
     reviewed: Review | None = None

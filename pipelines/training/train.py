@@ -107,8 +107,7 @@ def train(config: Config, *, now: datetime) -> TrainReport:
     if prepared.engine is not None:
         prepared.engine.save(history_folder(config))
     trained = Trained(config, prepared, detector, reviewed, figures)
-    waiting = kind.waiting(detector.scorer_)
-    said = (filtered, *kind.noticed(detector), waiting)
+    said = (filtered, *kind.noticed(detector), kind.delay_note(detector.scorer_))
     notes = [*prepared.notes, *(text for text in said if text is not None)]
     content = _content(trained, notes, drift, now=now, started=started)
     logged, unsent = _publish(trained, content)

@@ -9,8 +9,8 @@ import numpy as np
 import pandas as pd
 
 from detector.arrays import Counts, Flags, Floats
-from detector.detectors.series.apart import EventWindows
-from detector.detectors.series.course import OUT_OF_RANGE, EventReadings, SensorCourse, course_of
+from detector.detectors.series.behaviour import OUT_OF_RANGE, EventReadings, SensorBehaviour, behaviour_of
+from detector.detectors.series.event_windows import EventWindows
 from detector.detectors.series.model import ModelledSeries, SeriesModel
 from detector.detectors.series.reasons import SensorReadings, duration, range_of, ranked, run_before, since
 from detector.explain.reason import Reason, reading
@@ -39,7 +39,7 @@ class EventFacts:
     - ``reasons``: the sensors at fault, the most important first.
     - ``onset``, ``extreme``, ``end``: the steps at which the first of them began to be off, was farthest off, and was
       off for the last time.
-    - ``change``: what that one did: "up", "rises", "stuck" and so on, see ``SensorCourse``.
+    - ``change``: what that one did: "up", "rises", "stuck" and so on, see ``SensorBehaviour``.
     - ``direction``: "up", "down", or empty where it is neither.
     """
 
@@ -84,7 +84,7 @@ class EventReasons:
             blamed = redealt(blamed, dict(zip(suspects.tolist(), explained.tolist(), strict=True)))
         blamed = first_of(blamed, np.asarray(self.outside[steps].any(axis=0)))
         found = [
-            (sensor, share, *self._course(sensor, steps, sticks=bool(sticks[sensor])))
+            (sensor, share, *self._behaviour(sensor, steps, sticks=bool(sticks[sensor])))
             for sensor, share in ranked(blamed)
         ]
         reasons = [self._reason(*each, steps) for each in found]
@@ -106,7 +106,7 @@ class EventReasons:
         kept = np.where(off, blamed, 0.0)
         return kept if kept.any() else blamed
 
-    def _course(self, sensor: int, steps: Counts, *, sticks: bool) -> tuple[SensorCourse, float]:
+    def _behaviour(self, sensor: int, steps: Counts, *, sticks: bool) -> tuple[SensorBehaviour, float]:
         """What a sensor did, in steps of all series, and what it should have read where it was farthest off."""
         model, first, last = self.seen.model, int(steps[0]), int(steps[-1])
         aside = min(reach(model.smoothing), max(1, model.length // 4))
@@ -121,18 +121,18 @@ class EventReasons:
             gap = max(gap, float(np.nanmedian(usual)) if (~np.isnan(usual)).any() else 0.0)
         expected = self._expected(np.arange(begin, end), sensor)
         overdue = bool(self.readings.overdue[steps, sensor].any())
-        looked = EventReadings(
+        event_readings = EventReadings(
             values, expected, inside, self._read(quiet, sensor), gap, self._beyond(values, sensor), overdue
         )
         if sticks:
-            looked = replace(looked, stuck=inside & self.readings.stuck[begin:end, sensor])
+            event_readings = replace(event_readings, stuck=inside & self.readings.stuck[begin:end, sensor])
         partners = {other: (self._values(begin, end, other), tie) for other, tie in ties(model, sensor).items()}
-        found = course_of(looked, partners)
+        found = behaviour_of(event_readings, partners)
         timely = self._at_this_time(sensor, np.arange(begin, end))
-        vague = found.change in VAGUE and abs(looked.beyond[found.extreme]) <= OUT_OF_RANGE
+        vague = found.change in VAGUE and abs(event_readings.beyond[found.extreme]) <= OUT_OF_RANGE
         if timely is not None and vague and _is_untimely(values, timely[0], timely[1], inside):
             expected = timely[0]
-            found = replace(course_of(replace(looked, expected=expected), {}), change="untimely")
+            found = replace(behaviour_of(replace(event_readings, expected=expected), {}), change="untimely")
         found = self._beyond_limits(found, sensor, begin, end)
         should = float(expected[found.extreme])
         return self._from_its_begin(found.after(begin), sensor), should
@@ -146,38 +146,39 @@ class EventReasons:
         span, low = float(model.scaling.span[sensor]), float(model.scaling.low[sensor])
         return model.phase.middle[part, place] * span + low, model.phase.scale[part, place] * span
 
-    def _beyond_limits(self, course: SensorCourse, sensor: int, begin: int, end: int) -> SensorCourse:
+    def _beyond_limits(self, behaviour: SensorBehaviour, sensor: int, begin: int, end: int) -> SensorBehaviour:
         """A sensor that reads beyond its limits is farthest off where it is farthest beyond them."""
         if not self.outside[begin:end, sensor].any():
-            return course
+            return behaviour
         gate, values = self.gates.of(self.readings.series.sensors[sensor]), self._values(begin, end, sensor)
         beyond = np.nan_to_num(np.maximum(values - gate.high, gate.low - values), nan=-np.inf)
         extreme, places = int(np.argmax(beyond)), np.flatnonzero(self.outside[begin:end, sensor])
         side = 1 if values[extreme] > gate.high else -1
-        if course.side == side:
-            return replace(course, extreme=extreme, onset=min(course.onset, extreme), end=max(course.end, extreme))
-        return SensorCourse("up" if side > 0 else "down", int(places[0]), extreme, int(places[-1]), side)
+        if behaviour.side == side:
+            onset, end = min(behaviour.onset, extreme), max(behaviour.end, extreme)
+            return replace(behaviour, extreme=extreme, onset=onset, end=end)
+        return SensorBehaviour("up" if side > 0 else "down", int(places[0]), extreme, int(places[-1]), side)
 
-    def _from_its_begin(self, course: SensorCourse, sensor: int) -> SensorCourse:
-        """Silence, or one value, since it began, however long before the event: it is told only once it has lasted."""
-        if course.change not in ("silent", "stuck"):
-            return course
-        begin, _ = self._within(course.onset, 0, course.onset)
-        before = self._values(begin, course.onset, sensor)
-        if course.change == "stuck":
+    def _from_its_begin(self, behaviour: SensorBehaviour, sensor: int) -> SensorBehaviour:
+        """Of silence and of one value, the onset is where it began, before the event: it is flagged once it lasts."""
+        if behaviour.change not in ("silent", "stuck"):
+            return behaviour
+        begin, _ = self._within(behaviour.onset, 0, behaviour.onset)
+        before = self._values(begin, behaviour.onset, sensor)
+        if behaviour.change == "stuck":
             read = np.append(np.flatnonzero(~np.isnan(before)), len(before))
-            values = self._values(begin, course.onset + 1, sensor)[read]
+            values = self._values(begin, behaviour.onset + 1, sensor)[read]
             onset = begin + int(read[run_before(values)])
         else:
             read = np.flatnonzero(~np.isnan(before))
             onset = begin + int(read[-1]) + 1 if len(read) else begin
-        return replace(course, onset=onset, extreme=onset)
+        return replace(behaviour, onset=onset, extreme=onset)
 
-    def _is_first(self, course: SensorCourse) -> bool:
+    def _is_first(self, behaviour: SensorBehaviour) -> bool:
         """Whether a sensor sticks since the first row that is known, of a file or of what a service keeps."""
         codes = self.readings.series.codes
-        begins = course.onset == 0 or codes[course.onset - 1] != codes[course.onset]
-        return bool(course.change == "stuck" and begins)
+        begins = behaviour.onset == 0 or codes[behaviour.onset - 1] != codes[behaviour.onset]
+        return bool(behaviour.change == "stuck" and begins)
 
     def _within(self, step: int, first: int, end: int) -> tuple[int, int]:
         """The steps from one to another that are of the segment of a step; the step after the last."""
@@ -216,35 +217,35 @@ class EventReasons:
         found = np.clip(scaled * model.scaling.span[sensor] + model.scaling.low[sensor], low, high)
         return np.asarray(np.where(np.isnan(found), rebuilt, found))
 
-    def _reason(self, sensor: int, share: float, course: SensorCourse, expected: float, steps: Counts) -> Reason:
+    def _reason(self, sensor: int, share: float, behaviour: SensorBehaviour, expected: float, steps: Counts) -> Reason:
         series, first = self.readings.series, int(steps[0])
-        name, begun = series.sensors[sensor], since(series, course.onset, first, at_least=self._is_first(course))
-        value = self._number(series.values[course.extreme, sensor], name)
-        match course.change:
+        name, begun = series.sensors[sensor], since(series, behaviour.onset, first, at_least=self._is_first(behaviour))
+        value = self._number(series.values[behaviour.extreme, sensor], name)
+        match behaviour.change:
             case "silent":
                 said = f"no reading {begun}"
             case "stuck":
                 said = f"stuck at {value} {begun}"
             case "rises" | "falls":
-                moved, long = self._number(course.moved, name), self._long(course.extreme - course.onset)
-                said = f"{course.change} {moved} in {long}, to {value}"
+                moved, long = self._number(behaviour.moved, name), self._long(behaviour.extreme - behaviour.onset)
+                said = f"{behaviour.change} {moved} in {long}, to {value}"
             case "up" | "down":
-                said = f"{course.change} to {value}"
+                said = f"{behaviour.change} to {value}"
             case "apart":
-                partner = series.sensors[course.partner or 0]
+                partner = series.sensors[behaviour.partner or 0]
                 said = f"no longer moves with {self.gates.names.get(partner, partner)}, {value} at worst"
             case "untimely":
-                said = f"{value} at worst, unlike {self._time_of(course.extreme)}"
+                said = f"{value} at worst, unlike {self._time_of(behaviour.extreme)}"
             case "restless":
-                said = f"{course.times:.2g} times as restless as before, {value} at worst"
+                said = f"{behaviour.times:.2g} times as restless as before, {value} at worst"
             case _:
                 said = f"{value} at worst"
-        value_there = float(series.values[course.extreme, sensor])
-        if self.outside[course.onset : course.end + 1, sensor].any() and (
+        value_there = float(series.values[behaviour.extreme, sensor])
+        if self.outside[behaviour.onset : behaviour.end + 1, sensor].any() and (
             limit := beyond_limit(self.gates.of(name), value_there)
         ):
             said = f"{said}, {limit}"
-        if course.change not in ("silent", "stuck") and (elsewhere := self.readings.beyond_nearby(steps, sensor)):
+        if behaviour.change not in ("silent", "stuck") and (elsewhere := self.readings.beyond_nearby(steps, sensor)):
             said = f"{said} ({elsewhere})"
         return Reason(name, said, self._said(sensor, expected), share, is_phrase=" " in said)
 

@@ -64,16 +64,16 @@ def events_of(scored: ScoredSeries, flagged: Flags, *, join: int = 0) -> pd.Data
     return pd.DataFrame(lines, columns=list(EVENT_COLUMNS))
 
 
-def event_reasons_of(scored: ScoredSeries, told: Counts, *, join: int = 0) -> dict[int, list[Reason]]:
-    """For each of these steps, the reasons of the event that it belongs to, with what came just before it.
+def event_reasons_of(scored: ScoredSeries, flagged: Counts, *, join: int = 0) -> dict[int, list[Reason]]:
+    """For each of these flagged steps, the reasons of the event that it belongs to.
 
-    That began where steps were as unusual as the least unusual of these, whether or not they were told then.
+    An event begins where steps are as unusual as the least unusual of these, though they were not flagged then.
     """
-    if not len(told):
+    if not len(flagged):
         return {}
-    unusual = (scored.p_value <= scored.p_value[told].max()) & ~scored.quiet
+    unusual = (scored.p_value <= scored.p_value[flagged].max()) & ~scored.quiet
     wanted = np.zeros(len(scored.series), dtype=bool)
-    wanted[told] = True
+    wanted[flagged] = True
     unusual |= wanted
     events = [each for each in runs(unusual, scored.series.segment, join) if wanted[each[0] : each[1] + 1].any()]
     looked = np.zeros(len(scored.series), dtype=bool)

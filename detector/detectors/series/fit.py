@@ -12,9 +12,9 @@ from numpy.typing import NDArray
 from sklearn.utils.validation import validate_data
 
 from detector.arrays import Counts, Flags
+from detector.detectors.series.assemble import assemble_model
 from detector.detectors.series.encoders import EncoderChoice
 from detector.detectors.series.groups import places_by_entity
-from detector.detectors.series.join import join_members
 from detector.detectors.series.loud_stretch import LoudStretches
 from detector.detectors.series.members import TrainingSeries, fit_members, silent
 from detector.detectors.series.model import SeriesModel
@@ -205,7 +205,7 @@ def fit_series(
     if rhythm is not None:
         found.facts |= {"period": rhythm.rhythm.name, "period_foretells": float(rhythm.gains.max())}
     kinds = [copy.kind for copy in planted]
-    model = join_members(series, [prepared, *copies], kinds, found)
+    model = assemble_model(series, [prepared, *copies], kinds, found)
     return FittedSeries(model, found.history, found.message, found.loud)
 
 

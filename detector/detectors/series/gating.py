@@ -1,9 +1,9 @@
-"""Which flagged steps gates hold back, because without the sensors that are not to be told nothing is left to tell.
+"""Which flagged steps gates hold back: those that would not be flagged without the sensors that are shut there.
 
 A sensor is shut at a step if it is off the wrong way, not far enough, or not for long enough. What counts then is the
 risk without it: its own part is taken off, and of the others' parts as much as is no longer strange once it is put in
-anew, for a fault makes healthy sensors look strange as well. A step is told if the policy flags what is left. All of
-it hangs on so many rows around a step, so it is the same however a series is cut.
+anew, for a fault makes healthy sensors look strange as well. The step stays flagged if the policy flags what is left.
+All of it depends on a known number of rows around a step, so it is the same however a series is cut.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from detector.arrays import Counts, Flags, Floats
-from detector.detectors.series.apart import EventWindows
+from detector.detectors.series.event_windows import EventWindows
 from detector.detectors.series.model import ModelledSeries, SeriesModel
 from detector.series.gates import Gates, SensorGate
 from detector.series.segments import near, reach
@@ -36,7 +36,7 @@ MAINTENANCE = "maintenance"
 
 @dataclass(frozen=True)
 class GatedDecision:
-    """What is told, and what was held back.
+    """What is flagged, and what was held back.
 
     - ``flagged``, (n,): decisions.
     - ``held``, (n,): what the policy flags and a gate held back.
@@ -68,7 +68,7 @@ class Gating:
         return [sensor for sensor, gate in enumerate(self.gates) if gate.holds_back and known[sensor]]
 
     def shut(self, steps: Counts) -> Counts:
-        """For each of these steps and sensors: 0 if it may be told, or the number of the gate that holds it back."""
+        """For each of these steps and sensors: 0 if it is open, or the number of the gate that shuts it."""
         found = np.zeros((len(steps), len(self.gates)), dtype=np.int64)
         for sensor in self.active:
             gate = self.gates[sensor]
@@ -208,7 +208,7 @@ def around(gate: SensorGate, seconds: float) -> int:
     return int(np.ceil(gate.least_seconds / seconds)) + PAUSE if gate.least_seconds > 0 else 0
 
 
-def holding(gates: Gates, model: SeriesModel, sensors: Iterable[str], seconds: float) -> tuple[int, int]:
+def gate_reach(gates: Gates, model: SeriesModel, sensors: Iterable[str], seconds: float) -> tuple[int, int]:
     """How many more steps before and after a step the decision on it hangs on, because of gates."""
     asked = [gate for gate in map(gates.of, sensors) if gate.holds_back]
     if not asked:

@@ -53,7 +53,7 @@ class ScoredSeries:
     parts : sequence of (SeriesModel, array)
         Each model, and the steps it scores.
     gates : Gates, optional
-        What is told of the sensors.
+        Which deviations of a sensor are not flagged, and when nothing is.
     """
 
     def __init__(
@@ -141,7 +141,7 @@ class ScoredSeries:
         return pd.concat([scores, members], axis=1)
 
     def flagged(self, policy: Policy | None) -> Flags:
-        """What is told of each step, see ``decide``."""
+        """Which steps are flagged, see ``decide``."""
         return self.decide(policy).flagged
 
     def decide(
@@ -152,10 +152,11 @@ class ScoredSeries:
         day: NDArray[np.datetime64] | None = None,
         used: Used | None = None,
     ) -> GatedDecision:
-        """The policy's decision on each of some steps, or of rows by their steps, as far as gates let it through.
+        """Which of some steps are flagged, or of rows by their steps; by default of all steps.
 
-        Without a policy, whether its risk is above the threshold. A reading outside its limits is told whatever the
-        policy says; in maintenance nothing is. By default all steps; ``day`` and ``used`` as for ``Policy.decide``.
+        The policy decides; without one, whether the risk is above the threshold. A step that gates hold back is decided
+        on again by what its risk is without the sensors that they are for. A reading outside its limits is flagged
+        whatever the policy says; in maintenance nothing is. ``day`` and ``used`` as for ``Policy.decide``.
         """
         step = np.arange(len(self.series)) if step is None else step
         day = self.series.times if day is None and len(step) == len(self.series) else day
@@ -170,14 +171,15 @@ class ScoredSeries:
         quiet, why = self.quiet[step], np.full(len(step), "", dtype=object)
         why[quiet] = MAINTENANCE
         p_value, risk = np.where(quiet, 1.0, p_value), np.where(quiet, -np.inf, risk)
-        flagged, looked = by_policy(p_value, risk) if quiet.any() else raw, np.zeros(len(step), dtype=bool)
-        while self.gatings and (fresh := np.flatnonzero(flagged & ~looked)).size:
-            looked[fresh] = True
+        chosen, gated = by_policy(p_value, risk) if quiet.any() else raw, np.zeros(len(step), dtype=bool)
+        while self.gatings and (fresh := np.flatnonzero(chosen & ~gated)).size:
+            gated[fresh] = True
             p_value[fresh], risk[fresh], why[fresh] = self._let_through(step[fresh])
-            flagged = by_policy(p_value, risk)
-        told = (flagged | self.outside[step].any(axis=1)) & ~quiet
-        held = (raw & ~told) | (self.outside[step].any(axis=1) & quiet)
-        return GatedDecision(told, held, Counter(str(each) for each in why[held] if each))
+            chosen = by_policy(p_value, risk)
+        outside = self.outside[step].any(axis=1)
+        flagged = (chosen | outside) & ~quiet
+        held = (raw & ~flagged) | (outside & quiet)
+        return GatedDecision(flagged, held, Counter(str(each) for each in why[held] if each))
 
     @cached_property
     def gatings(self) -> list[Gating]:

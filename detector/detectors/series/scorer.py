@@ -16,7 +16,7 @@ from detector.cleaning.quarantine import quarantine
 from detector.decide.calibrate import Calibrator
 from detector.decide.policy import Policy
 from detector.detectors.series.events import EVENT_COLUMNS, MARGIN, curves_around, events_of
-from detector.detectors.series.gating import holding
+from detector.detectors.series.gating import gate_reach
 from detector.detectors.series.groups import SHARED, group_of, places_by_entity
 from detector.detectors.series.model import SeriesModel
 from detector.detectors.series.recipe import PHASE
@@ -61,7 +61,7 @@ class SequenceScorer:
     metrics : dict
         Facts recorded while fitting.
     gates : Gates
-        What is told of the sensors, and when nothing is. Not kept in a bundle: who serves it says.
+        Which deviations of a sensor are not flagged, and when nothing is. Set by who serves it; not in a bundle.
     group_by : str, optional
         A pattern: entities in whose names it finds the same text share a model, see ``group_of``.
     """
@@ -111,17 +111,17 @@ class SequenceScorer:
         return replace(self, name=name)
 
     def with_gates(self, gates: Gates) -> SequenceScorer:
-        """The same scorer that tells what these let through.
+        """The same scorer that flags only what these let through.
 
         Raises ``SettingError`` if they name a sensor that it does not have.
         """
         gates.check(self.sensors)
         return replace(self, gates=gates)
 
-    def holding(self, model: SeriesModel) -> tuple[int, int]:
-        """How many more steps before and after a step the decision on it hangs on, because of gates."""
+    def gate_reach(self, model: SeriesModel) -> tuple[int, int]:
+        """How many more steps before and after a step the decision on it depends on, because of gates."""
         every = self.sampling.interval
-        return holding(self.gates, model, self.sensors, 1.0 if every is None else every / 1e6)
+        return gate_reach(self.gates, model, self.sensors, 1.0 if every is None else every / 1e6)
 
     def to_parts(self) -> Parts:
         """Everything, as a bundle keeps it."""

@@ -1,7 +1,7 @@
 """Series that go on: scored part by part as they would be in one piece, by the rows that are kept of each.
 
 What a row's risk depends on is known: so many steps before it and, unless the model is trailing, so many after it. So
-of each series the last rows are kept. A row is settled, told and never changed again, once all of that is there.
+of each series the last rows are kept. A row is settled once all of that is there: it is scored then, and never again.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ class Tail:
 
     @classmethod
     def joined(cls, tails: Sequence[Tail]) -> Tail:
-        """Those of several groups of series together."""
+        """The tails of several groups of series as one."""
         filled = [tail for tail in tails if len(tail.rows)] or tails[:1]
         return cls(pd.concat([each.rows for each in filled]), np.concatenate([each.waiting for each in filled]))
 
@@ -92,7 +92,7 @@ class Continued:
 
 def reach_of(scorer: SequenceScorer) -> tuple[int, int]:
     """How many steps before and after one its score hangs on, whichever model it has."""
-    before = max(_context(model) + scorer.holding(model)[0] for model in scorer.models.values())
+    before = max(_context(model) + scorer.gate_reach(model)[0] for model in scorer.models.values())
     return before, max(_ahead(scorer, model) for model in scorer.models.values())
 
 
@@ -140,11 +140,11 @@ def continue_series(
     tail: Tail,
     rows: pd.DataFrame,
     *,
-    over: Collection[Any] = (),
+    ended: Collection[Any] = (),
     is_last: bool = False,
     lateness: timedelta = timedelta(0),
 ) -> Continued:
-    """Judge rows that go on where the last ones ended.
+    """Score rows that go on where the last ones ended.
 
     Parameters
     ----------
@@ -156,7 +156,7 @@ def continue_series(
         As ``clean`` returns them, in any order; with an index of its own, from 0 on. Rows of a series that are not
         later than its newest kept one, less the lateness, are refused; with readings joined by interval, those of an
         earlier interval.
-    over : collection
+    ended : collection
         Entities whose last rows are settled without those that might follow.
     is_last : bool
         Whether this is so of all.
@@ -183,14 +183,14 @@ def continue_series(
     if series is None:
         refused = _refused(joined, rows, waiting, reasons)
         return Continued(None, joined.iloc[:0], np.zeros(0, np.int64), refused, Tail.empty(joined))
-    settled, short = _settled(scorer, series, over=over, is_last=is_last, lateness=lateness)
+    settled, short = _settled(scorer, series, ended=ended, is_last=is_last, lateness=lateness)
     labels, step = series.rows, series.step
-    told = waiting.loc[labels].to_numpy() & settled[step]
+    is_due = waiting.loc[labels].to_numpy() & settled[step]
     if short:
-        hopeless = pd.Series(series.entity.take(step).map(short), index=labels)[told].dropna()
-        reasons = pd.concat([reasons, hopeless])
-        told &= ~labels.isin(hopeless.index)
-    due = np.flatnonzero(told)
+        too_short = pd.Series(series.entity.take(step).map(short), index=labels)[is_due].dropna()
+        reasons = pd.concat([reasons, too_short])
+        is_due &= ~labels.isin(too_short.index)
+    due = np.flatnonzero(is_due)
     return Continued(
         scored=scorer.series_steps(series),
         rows=joined.loc[labels[due]],
@@ -215,7 +215,7 @@ def _regular(scorer: SequenceScorer, rows: pd.DataFrame) -> tuple[RegularSeries 
     try:
         series = scorer.regular(rows) if len(rows) else None
     except DataError as error:
-        good, bad = _apart(scorer, rows, str(error))
+        good, bad = _tried_apart(scorer, rows, str(error))
         reasons.append(bad)
         rows = rows.loc[good]
         series = scorer.regular(rows) if len(rows) else None
@@ -225,7 +225,7 @@ def _regular(scorer: SequenceScorer, rows: pd.DataFrame) -> tuple[RegularSeries 
     return series, pd.concat([each for each in reasons if len(each)] or reasons)
 
 
-def _apart(scorer: SequenceScorer, rows: pd.DataFrame, reason: str) -> tuple[pd.Index, pd.Series]:
+def _tried_apart(scorer: SequenceScorer, rows: pd.DataFrame, reason: str) -> tuple[pd.Index, pd.Series]:
     """The rows of series that can be put on regular steps by themselves, and why the others cannot."""
     entity = scorer.schema.entity
     if entity is None:
@@ -245,22 +245,22 @@ def _apart(scorer: SequenceScorer, rows: pd.DataFrame, reason: str) -> tuple[pd.
 
 
 def _settled(
-    scorer: SequenceScorer, series: RegularSeries, *, over: Collection[Any], is_last: bool, lateness: timedelta
+    scorer: SequenceScorer, series: RegularSeries, *, ended: Collection[Any], is_last: bool, lateness: timedelta
 ) -> tuple[Flags, dict[Any, str]]:
     """Which steps have all that they depend on; and series that are over before they were as long as a window."""
     settled = np.zeros(len(series), dtype=bool)
     short: dict[Any, str] = {}
-    for name, model, first, end in _each(scorer, series):
-        ends = is_last or name in over
+    for name, model, first, end in _by_entity(scorer, series):
+        is_over = is_last or name in ended
         if scorer.short == "reject" and end - first < model.length:
-            if ends:
+            if is_over:
                 short[name] = f"its series ended after {end - first} steps, and a window has {model.length}"
                 settled[first:end] = True
             continue
         complete = _complete(series, first, end, lateness)
         left = complete - 1 - np.arange(first, end)
         apart = series.segment[first:end] != series.segment[max(first, complete - 1)]
-        settled[first:end] = ends | (left >= 0) & apart | (left >= _ahead(scorer, model))
+        settled[first:end] = is_over | (left >= 0) & apart | (left >= _ahead(scorer, model))
     return settled, short
 
 
@@ -277,9 +277,9 @@ def _shortened(
     has_row[series.step] = True
     begin = np.zeros(len(series), dtype=np.int64)
     firsts = []
-    for _, model, first, end in _each(scorer, series):
+    for _, model, first, end in _by_entity(scorer, series):
         open_ = np.flatnonzero(~settled[first:end])
-        needed = first + (int(open_[0]) if len(open_) else end - first) - _context(model) - scorer.holding(model)[0]
+        needed = first + (int(open_[0]) if len(open_) else end - first) - _context(model) - scorer.gate_reach(model)[0]
         start = first + int(np.flatnonzero(has_row[first : max(first, needed) + 1])[-1])
         begin[first:end] = start
         firsts.append(start)
@@ -314,10 +314,10 @@ def _complete(series: RegularSeries, first: int, end: int, lateness: timedelta) 
 
 def _ahead(scorer: SequenceScorer, model: SeriesModel) -> int:
     """How many steps after one must be there before it is settled; the last interval may still get readings."""
-    return model.ahead + scorer.holding(model)[1] + int(scorer.sampling.align != "steps")
+    return model.ahead + scorer.gate_reach(model)[1] + int(scorer.sampling.align != "steps")
 
 
-def _each(scorer: SequenceScorer, series: RegularSeries) -> list[tuple[Any, SeriesModel, int, int]]:
+def _by_entity(scorer: SequenceScorer, series: RegularSeries) -> list[tuple[Any, SeriesModel, int, int]]:
     """Each series: its entity, its model, its first step and the step after its last."""
     names = [SHARED] if series.entities is None else series.entities.tolist()
     return [

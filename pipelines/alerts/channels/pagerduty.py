@@ -51,7 +51,7 @@ class PagerDutyChannel(PostingChannel):
         self._routing_key = section.routing_key.get_secret_value()
 
     def request(self, message: Message, now: datetime) -> tuple[bytes, Mapping[str, str]]:
-        """One event."""
+        """The body and the headers of one event."""
         del now
         return as_json(event_of(message, routing_key=self._routing_key)), JSON
 

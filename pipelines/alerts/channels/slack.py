@@ -74,7 +74,7 @@ class SlackChannel(PostingChannel):
         self._templates = alerts.templates
 
     def request(self, message: Message, now: datetime) -> tuple[bytes, Mapping[str, str]]:
-        """One message."""
+        """The body and the headers of one message."""
         del now
         return as_json(payload_of(message, templates=self._templates)), {
             "Content-Type": "application/json; charset=utf-8"

@@ -74,7 +74,7 @@ class WebhookChannel(PostingChannel):
         self._secrets = [each.get_secret_value() for each in section.secrets]
 
     def request(self, message: Message, now: datetime) -> tuple[bytes, Mapping[str, str]]:
-        """One event, signed with each secret."""
+        """The body of one event, and headers with a signature by each secret."""
         body = body_of(message)
         return body, sign(body, id=message.id, now=now, secrets=self._secrets) | JSON
 

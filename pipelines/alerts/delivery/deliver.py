@@ -64,10 +64,15 @@ class Cycle:
         """Whether to end."""
         return self.context.stopping() or time.monotonic() - self.started > self.most_seconds
 
-    def is_busy(self, target: str, busy: bool) -> bool:
-        """Note whether a target has work; returns whether any has."""
+    def note(self, target: str, *, busy: bool) -> None:
+        """Note whether a target has work."""
         with self._lock:
             (self._busy.add if busy else self._busy.discard)(target)
+
+    @property
+    def is_busy(self) -> bool:
+        """Whether any target has work."""
+        with self._lock:
             return bool(self._busy)
 
 
@@ -94,7 +99,7 @@ def deliver(context: Context, *, most_seconds: float = MOST_SECONDS) -> JobOutco
     threads: dict[str, threading.Thread] = context.cache.of("alert threads", None, dict)
     begun = [target for target in targets_of(config) if target.name not in _alive(threads)]
     for target in begun:
-        cycle.is_busy(target.name, True)
+        cycle.note(target.name, busy=True)
         name = f"alerts-{target.name}"
         threads[target.name] = threading.Thread(target=_run, args=(cycle, target), name=name, daemon=True)
     for target in begun:
@@ -144,25 +149,25 @@ def _outcome(cycle: Cycle, hanging: list[str]) -> JobOutcome:
 
 def _run(cycle: Cycle, target: Target) -> None:
     """One target, until nothing is due for any."""
-    worker = Worker(cycle, target)
+    worker = TargetWorker(cycle, target)
     try:
         while not cycle.over():
-            if worker.step():
-                cycle.is_busy(target.name, True)
-            elif cycle.is_busy(target.name, False):
-                time.sleep(POLL_SECONDS)
-            else:
+            found = worker.step()
+            cycle.note(target.name, busy=found)
+            if not cycle.is_busy:
                 return
+            if not found:
+                time.sleep(POLL_SECONDS)
     except StoreError as error:
         cycle.problems.append(error)
         if cycle.is_left:
             log.error("what became of alerts to %s could not be recorded: %s", target.name, error)
     finally:
-        cycle.is_busy(target.name, False)
+        cycle.note(target.name, busy=False)
         worker.close()
 
 
-class Worker:
+class TargetWorker:
     """Takes alerts to one target."""
 
     def __init__(self, cycle: Cycle, target: Target) -> None:

@@ -26,7 +26,8 @@ from pipelines.config.masking import masks_of
 from pipelines.store import chunks
 from pipelines.store.alert_tables import Alert, AlertGroup, Delivery
 
-__all__ = ["enqueue", "post"]
+MOST_GROUPS = 20_000
+"""Events of more groups in one batch are not remembered: the least severe are counted for the digest alone."""
 
 
 def enqueue(session: Session, scored: pd.DataFrame, *, config: Config, now: datetime) -> list[Alert]:
@@ -47,14 +48,14 @@ def enqueue(session: Session, scored: pd.DataFrame, *, config: Config, now: date
     if not settings.enabled or scored.empty:
         return []
     flagged = scored[scored["flagged"].to_numpy(dtype=bool)]
-    events, others = bounded(events_of(flagged, Grouping.of(config), now=now))
+    events, others = most_severe_groups(events_of(flagged, Grouping.of(config), now=now))
     states = group_states(session, config.name, (event.group for event in events))
     found, earlier = _candidates(events, states, config)
     candidates = not_silenced(session, found, source=config.name, now=now)
     cap = Cap.of(session, config=config, now=now)
-    chosen, more = cap.choose(candidates)
+    chosen, without_room = cap.choose(candidates)
     others = [each for each in others if rank(each.event.severity) >= rank(settings.least_severity)]
-    more = [*more, *not_silenced(session, others, source=config.name, now=now)]
+    without_room = [*without_room, *not_silenced(session, others, source=config.name, now=now)]
     for candidate in chosen:
         states[candidate.event.group] = reported(states[candidate.event.group], candidate)
     alerts = _alerts(chosen, flagged, config=config, now=now, context=scored)
@@ -66,7 +67,7 @@ def enqueue(session: Session, scored: pd.DataFrame, *, config: Config, now: date
         over = followed(earlier, chosen, states, labels) + recovered(session, scored, config=config, now=now)
         alerts += [recovery_alert(each, config=config, now=now) for each in over]
     post(session, _in_order(alerts), config=config, now=now)
-    digests = cap.digests(more, labels, config=config, now=now)
+    digests = cap.digests(without_room, labels, config=config, now=now)
     post(session, digests, config=config, now=now)
     alerts += digests
     session.flush()
@@ -181,10 +182,7 @@ def store_group_states(
         session.execute(sa.insert(AlertGroup), rows)
 
 
-MOST_GROUPS = 20_000
-
-
-def bounded(events: Sequence[Event], *, most: int = MOST_GROUPS) -> tuple[list[Event], list[Candidate]]:
+def most_severe_groups(events: Sequence[Event], *, most: int = MOST_GROUPS) -> tuple[list[Event], list[Candidate]]:
     """The events of the most severe groups; and the others, which are counted for the digest and not remembered.
 
     What is not remembered is counted anew if the next batch flags it again.

@@ -80,7 +80,7 @@ class QueueLine:
         return reason_in_words(self.message.reasons[0]) if self.message.reasons else ""
 
     def to_dict(self) -> dict[str, Any]:
-        """As programs receive it."""
+        """The same as JSON, for programs."""
         found = self.message.to_dict() | {"created_at": self.alert.created_at.isoformat(), "state": self.state}
         found |= {"verdict": self.verdict or None, "assignee": self.assignee or None}
         found["snoozed_until"] = None if self.snoozed_until is None else self.snoozed_until.isoformat()

@@ -1,4 +1,4 @@
-"""A service on loopback with all its doors, over a project whose alerts are given by hand."""
+"""A service on loopback with its API and console, over a project whose alerts are given by hand."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from benchmarks.soak import Site
 from pipelines.alerts.feedback.router import answer_router
 from pipelines.api import keys
 from pipelines.config import Config, load_config
-from pipelines.console.application import add_doors
+from pipelines.console.application import mount_web
 from pipelines.jobs.context import ProcessCache
 from pipelines.service.facts import Facts
 from pipelines.service.http import HttpServer, application
@@ -60,7 +60,7 @@ def served(config: Config, store: Store, *, leads: bool = True, answers: bool = 
     app = application(facts, Metrics(facts))
     if answers:
         app.include_router(answer_router(config, store, clock=lambda: datetime.now(UTC)))
-    add_doors(app, config, store, facts)
+    mount_web(app, config, store, facts)
     server = HttpServer(app, host="127.0.0.1", port=0)
     server.start()
     try:

@@ -1,4 +1,4 @@
-"""Join fitted members: what residuals are usual, what each member counts, the calibration and the threshold."""
+"""A model assembled of fitted members: what residuals are usual, what each member counts, calibration, threshold."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ LEAST_DEVIATION = 0.1**0.5
 """The root of the least spread of the spectrum's errors."""
 
 
-def join_members(
+def assemble_model(
     series: TrainingSeries, rows: Sequence[Prepared], kinds: Sequence[Counts], found: FittedMembers
 ) -> SeriesModel:
     """The model, calibrated on the rows that were scored by members that did not learn from them.

@@ -1,34 +1,27 @@
-"""``detector serve``: lead or wait, run the jobs, answer over HTTP, and end in good order."""
+"""One instance of the service: it leads or waits, follows its configuration, runs the jobs, and ends in good order."""
 
 from __future__ import annotations
 
 import logging
-import os
-import signal
-import sys
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from datetime import UTC, datetime
-from types import FrameType
+from functools import partial
 
 import sqlalchemy as sa
-from fastapi import FastAPI
-from starlette.types import ASGIApp, Receive, Scope, Send
 
 from detector.errors import DetectorError, StoreError
-from pipelines.alerts.feedback.router import answer_router
 from pipelines.config import Config
 from pipelines.config.difference import listed
 from pipelines.jobs.catalogue import load_jobs
 from pipelines.jobs.context import Context, JobOutcome, ProcessCache
-from pipelines.service.configuration_file import ConfigurationFile, Reading, check_serves
+from pipelines.service.configuration_file import ConfigurationFile, FoundConfiguration, check_serves
 from pipelines.service.facts import Facts
-from pipelines.service.http import PAGES, HttpServer, application
 from pipelines.service.leader import BEATS, Leadership
-from pipelines.service.memory import FreeMemory, share_arenas
+from pipelines.service.memory import FreeMemory
 from pipelines.service.metrics import Metrics
-from pipelines.service.reload_record import tell
+from pipelines.service.reload_record import record_change
 from pipelines.service.reloads import Reloads
 from pipelines.service.runs import close_lost, note_unrun, run_job
 from pipelines.service.scheduler import Schedule
@@ -38,8 +31,7 @@ log = logging.getLogger("detector.service")
 
 CYCLE_SECONDS = 1.0
 WAIT_SECONDS = 0.05
-LAST_SECONDS = 5.0
-"""What is left to let go of the lease and of connections, once the job in hand was given its time."""
+"""Between two looks at whether what is waited for has ended."""
 MOST_FOLLOWING = 5
 """Jobs that one job may bring with it, one after the other."""
 
@@ -61,12 +53,13 @@ class Service:
         )
         self.metrics = Metrics(self.facts)
         self.schedule: Schedule | None = None
-        self.file = None if config.file is None else ConfigurationFile(config.file, check=self._check)
+        check = partial(check_serves, cache=self.cache)
+        self.file = None if config.file is None else ConfigurationFile(config.file, check=check)
         self.facts.reloads = Reloads(None if self.file is None else self.file.read_again)
         self.prepare: Callable[[Config], Callable[[], None]] = lambda _: lambda: None
-        """Called with a configuration that is to serve; returns what turns the doors to it."""
-        self._pending: tuple[Reading, Callable[[], None]] | None = None
-        self._untold: Reading | None = Reading(config)
+        """Called with a configuration that is to serve; returns what has the web application serve it."""
+        self._pending: tuple[FoundConfiguration, Callable[[], None]] | None = None
+        self._unrecorded: FoundConfiguration | None = FoundConfiguration(config)
         self._stands_by = False
         self._ending = threading.Event()
         self._abandoning = threading.Event()
@@ -76,7 +69,7 @@ class Service:
         self._lock = threading.Lock()
 
     def run(self) -> None:
-        """Go on until ``end`` is called, or the process gets SIGTERM or SIGINT."""
+        """Go on until ``end`` is called."""
         pause = min(CYCLE_SECONDS, self.config.service.lease / BEATS)
         load_jobs()
         memory = FreeMemory()
@@ -120,13 +113,10 @@ class Service:
             self._stands_by = False
             self._keep_schedule()
             self._answer_requests()
-            self._tell_of_configuration()
+            self._record_configuration()
         except Exception:
             log.exception("the jobs could not be scheduled")
             self._stop_schedule()
-
-    def _check(self, serving: Config, config: Config) -> None:
-        check_serves(serving, config, self.cache)
 
     def _follow_configuration(self) -> None:
         """Look whether the file has changed; take it over once no batch is in hand."""
@@ -137,18 +127,18 @@ class Service:
                 if found.config is not None and found.changed:
                     self._pending = found, self.prepare(found.config)
             except Exception as error:  # noqa: BLE001 - the service goes on with what it has
-                found = Reading(None, refused=f"{type(error).__name__}: {error}")
+                found = FoundConfiguration(None, refused=f"{type(error).__name__}: {error}")
             if found.refused and found.refused != self.facts.refused:
                 log.error("the changed configuration is not taken over, the one before goes on: %s", found.refused)
             if found.refused != self.facts.refused:
-                self._untold = found
+                self._unrecorded = found
             self.facts.refused = found.refused
             self.facts.reloads.looked(found)
         if self._pending is not None:
             self._take_over(*self._pending)
 
-    def _take_over(self, found: Reading, turn: Callable[[], None]) -> None:
-        lock = self._turn_of("score")
+    def _take_over(self, found: FoundConfiguration, turn: Callable[[], None]) -> None:
+        lock = self._lock_of("score")
         if found.config is None or not lock.acquire(blocking=False):
             return  # the batch in hand is finished first
         try:
@@ -162,22 +152,23 @@ class Service:
                 self._stop_schedule()
         finally:
             lock.release()
-        self._untold = found
+        self._unrecorded = found
         log.info("the changed configuration serves now: %s", listed(found.changed))
 
-    def _tell_of_configuration(self) -> None:
+    def _record_configuration(self) -> None:
         """Write down, and have reported, what became of a changed file; tried again if the database is away."""
-        if (found := self._untold) is not None:
-            tell(self.store, found, config=self.config, instance=self.leadership.instance, fence=self.leadership.fence)
-            if self._untold is found:
-                self._untold = None
+        if (found := self._unrecorded) is not None:
+            instance, fence = self.leadership.instance, self.leadership.fence
+            record_change(self.store, found, config=self.config, instance=instance, fence=fence)
+            if self._unrecorded is found:
+                self._unrecorded = None
 
     def _keep_schedule(self) -> None:
         if self.schedule is not None and not self.schedule.is_alive:
             log.warning("the scheduler has ended; it is started anew")
             self._stop_schedule()
         if self.schedule is None:
-            schedule = Schedule(self.store, self.config.service, run=self._due, on_unrun=self._unrun)
+            schedule = Schedule(self.store, self.config.service, run=self._run_due, on_unrun=self._note_unrun)
             schedule.start()
             self.schedule = schedule
             times = sorted((moment, name) for name, moment in schedule.next_times().items() if moment is not None)
@@ -189,7 +180,7 @@ class Service:
             self.schedule.stop(wait=False)
             self.schedule = None
 
-    def _due(self, job: str) -> None:
+    def _run_due(self, job: str) -> None:
         if self._ending.is_set() or not self.leadership.is_leader:
             return
         try:
@@ -206,7 +197,7 @@ class Service:
             state = session.get(JobState, job)
             return state is not None and state.paused
 
-    def _unrun(self, job: str, outcome: str, why: str) -> None:
+    def _note_unrun(self, job: str, outcome: str, why: str) -> None:
         note_unrun(self.store, job, outcome, instance=self.leadership.instance, why=why)
 
     def run_and_follow(self, job: str, *, trigger: str, arguments: dict[str, object] | None = None) -> int:
@@ -220,7 +211,7 @@ class Service:
 
     def _run_one(self, job: str, *, trigger: str, arguments: dict[str, object]) -> tuple[int, JobOutcome | None]:
         while True:
-            with self._turn_of("score" if job in ("backfill", "replay") else job):
+            with self._lock_of("score" if job in ("backfill", "replay") else job):
                 context = self.context(arguments, yields=job == "score")
                 found = run_job(
                     context, job, trigger=trigger, instance=self.leadership.instance, on_end=self.metrics.on_end
@@ -246,8 +237,8 @@ class Service:
             cache=self.cache,
         )
 
-    def _turn_of(self, job: str) -> threading.Lock:
-        """One job of a kind at a time."""
+    def _lock_of(self, job: str) -> threading.Lock:
+        """The lock under which jobs of a kind run one at a time."""
         with self._lock:
             return self._in_hand.setdefault(job, threading.Lock())
 
@@ -279,108 +270,28 @@ class Service:
     def _finish(self) -> None:
         """Give the step in hand some time, then undo it; then let go of the lease."""
         log.info("ending")
-        if self.schedule is not None:
-            self.schedule.stop(wait=False)
-            self.schedule = None
-        deadline = time.monotonic() + self.config.service.stop_within
-        while self.is_busy and time.monotonic() < deadline:
-            self._beat()
-            time.sleep(0.05)
+        self._stop_schedule()
+        self._wait_for_jobs()
         self._abandoning.set()
-        deadline = time.monotonic() + self.config.service.stop_within
-        while self.is_busy and time.monotonic() < deadline:
-            self._beat()
-            time.sleep(0.05)
+        self._wait_for_jobs()
         try:
             self.leadership.release()
         except StoreError as error:
             log.error("%s", error)
         log.info("ended")
 
-    def _beat(self) -> None:
-        try:
-            if self.leadership.is_leader:
-                self.leadership.lead()
-        except StoreError as error:
-            log.error("%s", error)
+    def _wait_for_jobs(self) -> None:
+        """Until no job is in hand, for ``service.stop_within`` at most; meanwhile the lease is kept."""
+        deadline = time.monotonic() + self.config.service.stop_within
+        while self.is_busy and time.monotonic() < deadline:
+            try:
+                if self.leadership.is_leader:
+                    self.leadership.lead()
+            except StoreError as error:
+                log.error("%s", error)
+            time.sleep(WAIT_SECONDS)
 
     @property
     def is_busy(self) -> bool:
         """Whether a job is in hand."""
         return any(lock.locked() for lock in self._in_hand.values())
-
-
-class _CurrentApplication:
-    """The web application that answers now; another one can take its place, and requests in hand end in theirs."""
-
-    def __init__(self, app: ASGIApp) -> None:
-        self.app = app
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Pass a request on."""
-        await self.app(scope, receive, send)
-
-    def turn_to(self, app: ASGIApp) -> None:
-        """Have another one answer."""
-        self.app = app
-
-
-def serve(
-    config: Config, store: Store, *, doors: Callable[[FastAPI, Config, Store, Facts], Sequence[str]] = lambda *_: ()
-) -> None:
-    """Run an instance, with its HTTP server, until SIGTERM or SIGINT; SIGHUP has it read its configuration again.
-
-    ``doors`` adds to its web application what lies above the service, and names it: the API and the console.
-
-    Raises ``SettingError`` if the port is taken.
-    """
-    share_arenas()
-    service = Service(config, store)
-
-    def opened(config: Config) -> tuple[FastAPI, list[str]]:
-        app = application(service.facts, service.metrics)
-        app.include_router(answer_router(config, store, clock=lambda: datetime.now(UTC)))
-        return app, [*doors(app, config, store, service.facts), *PAGES]
-
-    def prepare(config: Config) -> Callable[[], None]:
-        app, _ = opened(config)
-        return lambda: serving.turn_to(app)
-
-    app, pages = opened(config)
-    serving, service.prepare = _CurrentApplication(app), prepare
-    server = HttpServer(serving, host=config.service.host, port=config.service.port, pages=pages)
-
-    last = threading.Timer(2 * config.service.stop_within + LAST_SECONDS, _give_up)
-    last.daemon = True
-
-    def end(number: int, _: FrameType | None) -> None:
-        log.info("%s", signal.Signals(number).name)
-        service.end()
-        if last.ident is None:
-            last.start()
-
-    def read_again(*_: object) -> None:
-        if service.file is not None:
-            service.file.read_again()
-
-    previous = {number: signal.signal(number, end) for number in (signal.SIGTERM, signal.SIGINT)}
-    if not sys.stdin.isatty():  # else it says that the terminal was closed
-        previous[signal.SIGHUP] = signal.signal(signal.SIGHUP, read_again)
-    server.start()
-    try:
-        service.run()
-    finally:
-        server.stop()
-        store.close()
-        last.cancel()
-        for number, handler in previous.items():
-            signal.signal(number, handler)
-    if service.is_busy:
-        _give_up()
-
-
-def _give_up() -> None:
-    """End the process, whatever waits: a job that does not end, or a database that says nothing."""
-    log.error("the service did not end in time; what it had in hand is undone, and done anew by the next")
-    logging.shutdown()
-    os._exit(1)

@@ -18,9 +18,9 @@ from pipelines.config import load_config
 from pipelines.store import open_store
 from pipelines.store.alert_tables import Alert, Answer
 from pipelines.store.rule_tables import RuleChange, StoredRule
-from tests.doors import Browser, Served, fields_of, is_problem, served
 from tests.service_sites import score
 from tests.test_console import EVIL
+from tests.web import Browser, Served, fields_of, is_problem, served
 
 RULE = {"when": "amount > 45", "severity": "high", "reason": "large", "why": "a try"}
 FILED = {"name": "filed", "when": "amount < 36", "state": "live", "reason": "cheap"}

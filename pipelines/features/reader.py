@@ -25,8 +25,8 @@ from pipelines.labels.known import label_changes, may_be_labelled
 log = logging.getLogger("detector.features")
 
 
-class FeatureRows:
-    """Reads rows for features.
+class FeatureReader:
+    """Reads of raw rows the columns that features need, and adds when the label of each became known.
 
     - ``config``: Names the columns, and whose word counts.
     - ``features``: What is to be measured.
@@ -141,8 +141,8 @@ class FeatureRows:
         of = (each.of for each in self.features.all if each.measure in OF_NUMBER + OF_PLACE)
         return frozenset(name for names in of for name in names)
 
-    def with_turns(self, typed: pd.DataFrame) -> pd.DataFrame:
-        """The rows with what is known of each and since when; this, and nothing else, makes features of labels."""
+    def with_label_changes(self, typed: pd.DataFrame) -> pd.DataFrame:
+        """The rows with the times at which each was known as fraud, no longer, and again, for features of labels."""
         features = self.features
         if not features.knows:
             return typed
@@ -171,14 +171,14 @@ class FeatureRows:
         self._warned = False
         return True
 
-    def keep(self, rows: pd.DataFrame, path: Path) -> None:
-        """Write down of rows of which something may still be said: what a past knows them by, and their own labels."""
+    def write_learnt(self, rows: pd.DataFrame, path: Path) -> None:
+        """Write down, of rows whose labels may still change, what a past knows them by and their own labels."""
         known = [name for name in dict.fromkeys((*self._known_by, *self.optional)) if name in rows]
         with whole_file(path) as file:
             rows[known].to_parquet(file)
 
-    def kept(self, path: Path) -> pd.DataFrame | None:
-        """The rows that were written down, with what is known of them by now; None if there are none.
+    def read_learnt(self, path: Path) -> pd.DataFrame | None:
+        """The rows that ``write_learnt`` wrote, with what is known of them by now; None if there are none.
 
         Raises ``BundleError`` if the file is broken.
         """
@@ -188,7 +188,7 @@ class FeatureRows:
             rows = pd.read_parquet(path)
         except (OSError, ValueError) as error:
             raise BundleError(f"{path} is broken ({type(error).__name__}). Train again.") from error
-        return self.with_turns(rows) if set(self._known_by) <= set(rows) else None  # else of other features
+        return self.with_label_changes(rows) if set(self._known_by) <= set(rows) else None  # else of other features
 
     @property
     def _known_by(self) -> list[str]:

@@ -29,7 +29,7 @@ OUT_OF_RANGE = 0.05
 
 
 @dataclass(frozen=True)
-class SensorCourse:
+class SensorBehaviour:
     """What one sensor did. Steps are counted from the first that was looked at.
 
     - ``change``: what it is in one word; "apart" if it no longer moves with ``partner``, "untimely" if it
@@ -79,62 +79,62 @@ class EventReadings:
     stuck: Flags | None = None
 
 
-def course_of(looked: EventReadings, partners: dict[int, tuple[Floats, float]]) -> SensorCourse:
+def behaviour_of(readings: EventReadings, partners: dict[int, tuple[Floats, float]]) -> SensorBehaviour:
     """Say what a sensor did over an event.
 
     ``partners`` are the readings of others in the same steps, each with the correlation that was learnt.
 
     >>> steps = np.arange(20.0)
-    >>> looked = EventReadings(
+    >>> readings = EventReadings(
     ...     10 + np.clip(steps - 5, 0, 10), np.full(20, 10.0), steps > 4, np.full(40, 10.0), 0.1, np.zeros(20)
     ... )
-    >>> course = course_of(looked, {})
-    >>> course.change, course.onset, course.extreme, course.moved
+    >>> found = behaviour_of(readings, {})
+    >>> found.change, found.onset, found.extreme, found.moved
     ('rises', 7, 15, 8.0)
     """
-    deviation = np.nan_to_num(looked.values - looked.expected)
-    seen = ~np.isnan(looked.values)
-    if looked.is_overdue or not seen[looked.inside].any():
-        gone = _longest_run(np.where(seen, np.nan, 0.0), looked.inside) or _bounds(looked.inside)
-        return SensorCourse("silent", gone[0], gone[0], gone[1])
-    if looked.stuck is not None:
-        first, last = _bounds(looked.stuck)
-        return SensorCourse("stuck", first, first, last)
-    if (held := _stuck(looked)) is not None:
+    deviation = np.nan_to_num(readings.values - readings.expected)
+    seen = ~np.isnan(readings.values)
+    if readings.is_overdue or not seen[readings.inside].any():
+        gone = _longest_run(np.where(seen, np.nan, 0.0), readings.inside) or _bounds(readings.inside)
+        return SensorBehaviour("silent", gone[0], gone[0], gone[1])
+    if readings.stuck is not None:
+        first, last = _bounds(readings.stuck)
+        return SensorBehaviour("stuck", first, first, last)
+    if (held := _stuck(readings)) is not None:
         return held
     largest = float(np.abs(deviation).max())
     share = deviation / largest if largest > 0 else deviation  # the square of a reading may be more than a float holds
     size = share * np.abs(share)
     total = float(np.abs(size).sum())
     leaning = float(size.sum()) / total if total > 0 else 0.0
-    side, is_clear = (1 if leaning >= 0 else -1), largest > CLEARLY * looked.gap
-    above, below = looked.beyond.max(initial=0.0), -looked.beyond.min(initial=0.0)
+    side, is_clear = (1 if leaning >= 0 else -1), largest > CLEARLY * readings.gap
+    above, below = readings.beyond.max(initial=0.0), -readings.beyond.min(initial=0.0)
     if max(above, below) > OUT_OF_RANGE and min(above, below) < HALF * max(above, below):
-        return _to_one_side(looked, deviation, 1 if above > below else -1)
-    first, last = _bounds(looked.inside)
+        return _to_one_side(readings, deviation, 1 if above > below else -1)
+    first, last = _bounds(readings.inside)
     farthest = int(np.argmax(np.abs(deviation)))
     if not (is_clear and abs(leaning) >= ONE_SIDED):
-        if (partner := _lost_partner(looked, partners)) is not None:
-            return SensorCourse("apart", first, farthest, last, partner=partner)
-        if (times := _restless(looked)) >= RESTLESS:
-            return SensorCourse("restless", first, farthest, last, times=times)
+        if (partner := _lost_partner(readings, partners)) is not None:
+            return SensorBehaviour("apart", first, farthest, last, partner=partner)
+        if (times := _restless(readings)) >= RESTLESS:
+            return SensorBehaviour("restless", first, farthest, last, times=times)
     if abs(leaning) < LEANING:
-        return SensorCourse("unlike", first, farthest, last)
-    return _to_one_side(looked, deviation, side)
+        return SensorBehaviour("unlike", first, farthest, last)
+    return _to_one_side(readings, deviation, side)
 
 
-def _to_one_side(looked: EventReadings, deviation: Floats, side: int) -> SensorCourse:
+def _to_one_side(readings: EventReadings, deviation: Floats, side: int) -> SensorBehaviour:
     """A sensor that reads too high, or too low: since when, until when, and whether it got there by and by."""
     lean = side * deviation
     most = float(lean.max())
-    begun = np.flatnonzero(lean >= max(BEGUN * most, min(CLEARLY * looked.gap, HALF * most)))
-    out = side * looked.beyond > OUT_OF_RANGE  # there a sensor is farthest off where it reads most, or least
-    extreme = int(np.argmax(np.where(out, side * looked.beyond, 0.0) if out.any() else lean))
+    begun = np.flatnonzero(lean >= max(BEGUN * most, min(CLEARLY * readings.gap, HALF * most)))
+    out = side * readings.beyond > OUT_OF_RANGE  # there a sensor is farthest off where it reads most, or least
+    extreme = int(np.argmax(np.where(out, side * readings.beyond, 0.0) if out.any() else lean))
     onset, end = min(*begun[:1].tolist(), extreme, len(lean)), max(*begun[-1:].tolist(), extreme, 0)
-    moved = float(looked.values[extreme] - looked.values[onset])
+    moved = float(readings.values[extreme] - readings.values[onset])
     if side * moved > HALF * most > 0 and _is_steady(lean[onset : extreme + 1]):
-        return SensorCourse("rises" if side > 0 else "falls", onset, extreme, end, side, abs(moved))
-    return SensorCourse("up" if side > 0 else "down", onset, extreme, end, side)
+        return SensorBehaviour("rises" if side > 0 else "falls", onset, extreme, end, side, abs(moved))
+    return SensorBehaviour("up" if side > 0 else "down", onset, extreme, end, side)
 
 
 def _bounds(inside: Flags) -> tuple[int, int]:
@@ -142,20 +142,20 @@ def _bounds(inside: Flags) -> tuple[int, int]:
     return int(places[0]), int(places[-1])
 
 
-def _stuck(looked: EventReadings) -> SensorCourse | None:
+def _stuck(readings: EventReadings) -> SensorBehaviour | None:
     """The longest run of one value that an event touches, if it is longer than any before, of a sensor that moves."""
-    run = _longest_run(looked.values, looked.inside)
+    run = _longest_run(readings.values, readings.inside)
     if run is None or run[1] - run[0] + 1 < LEAST_ROWS:
         return None
     rows = run[1] - run[0] + 1
-    before = looked.before
+    before = readings.before
     if run[0] == 0:  # the run may have begun long before, between events of its own
-        begun = int(np.flatnonzero(before != looked.values[0])[-1:].max(initial=-1)) + 1
+        begun = int(np.flatnonzero(before != readings.values[0])[-1:].max(initial=-1)) + 1
         before = before[:begun] if begun >= LEAST_ROWS else before
     usual = _longest_run(before, np.ones(len(before), dtype=bool))
     if usual is not None and rows <= 2 * (usual[1] - usual[0] + 1):
         return None
-    return SensorCourse("stuck", run[0], run[0], run[1]) if 2 * rows >= looked.inside.sum() else None
+    return SensorBehaviour("stuck", run[0], run[0], run[1]) if 2 * rows >= readings.inside.sum() else None
 
 
 def _longest_run(values: Floats, touched: Flags) -> tuple[int, int] | None:
@@ -177,24 +177,24 @@ def _is_steady(lean: Floats) -> bool:
     return bool(np.corrcoef(np.arange(len(lean)), lean)[0, 1] >= STEADY)
 
 
-def _lost_partner(looked: EventReadings, partners: dict[int, tuple[Floats, float]]) -> int | None:
+def _lost_partner(readings: EventReadings, partners: dict[int, tuple[Floats, float]]) -> int | None:
     """The sensor that this one moved with most closely, if it no longer does though that one moves."""
     for partner, (values, learnt) in sorted(partners.items(), key=lambda each: -abs(each[1][1])):
-        both = looked.inside & ~np.isnan(looked.values) & ~np.isnan(values)
+        both = readings.inside & ~np.isnan(readings.values) & ~np.isnan(values)
         if abs(learnt) < LEAST_TIES or both.sum() < 2 * LEAST_ROWS or np.ptp(values[both]) == 0:
             continue
-        if np.ptp(looked.values[both]) == 0:
+        if np.ptp(readings.values[both]) == 0:
             return partner
-        now = float(np.corrcoef(looked.values[both], values[both])[0, 1])
+        now = float(np.corrcoef(readings.values[both], values[both])[0, 1])
         return partner if np.sign(learnt) * now < LOST_TIES else None
     return None
 
 
-def _restless(looked: EventReadings) -> float:
+def _restless(readings: EventReadings) -> float:
     """How many times as large the steps from reading to reading are as before."""
-    inside = looked.inside
-    if inside.sum() < LEAST_ROWS or len(looked.before) < 2 * LEAST_ROWS:
+    inside = readings.inside
+    if inside.sum() < LEAST_ROWS or len(readings.before) < 2 * LEAST_ROWS:
         return 0.0
-    now, usual = (np.abs(np.diff(values)) for values in (looked.values[inside], looked.before))
+    now, usual = (np.abs(np.diff(values)) for values in (readings.values[inside], readings.before))
     usual_step = float(np.nanmean(usual)) if (~np.isnan(usual)).any() else 0.0
     return float(np.nanmean(now)) / usual_step if usual_step > 0 and (~np.isnan(now)).any() else 0.0

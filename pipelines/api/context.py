@@ -1,4 +1,4 @@
-"""What every way into the service is given: its settings, its state, its memory, and who leads."""
+"""What every handler of the API and the console is given: the settings, state, caches and scorer of the service."""
 
 from __future__ import annotations
 
@@ -24,8 +24,13 @@ def _now() -> datetime:
 
 
 @dataclass(frozen=True)
-class Doors:
-    """One instance of the service, as those see it who ask."""
+class AppContext:
+    """What requests to one instance of the service share.
+
+    - ``cache``: What the jobs keep in memory too, such as the detector that serves.
+    - ``memory``: What takes long to read, in a cache of its own, so that nobody who scores waits for it.
+    - ``trying``: Held while a rule is tried, one at a time.
+    """
 
     config: Config
     store: Store
@@ -35,16 +40,13 @@ class Doors:
     batcher: EventBatcher
     clock: Callable[[], datetime] = _now
     memory: ProcessCache = field(default_factory=ProcessCache)
-    """For what takes long to read, and nobody who scores is to wait for."""
-
     trying: threading.Lock = field(default_factory=threading.Lock)
-    """Held while a rule is tried: one at a time."""
 
     @classmethod
-    def of(cls, config: Config, store: Store, facts: Facts, *, clock: Callable[[], datetime] = _now) -> Doors:
-        """The doors of an instance that knows itself by ``facts``."""
-        asked = EventScorer(config, store, facts.cache, is_leader=facts.is_leader)
-        return cls(config, store, facts, facts.cache, asked, EventBatcher(asked), clock)
+    def of(cls, config: Config, store: Store, facts: Facts, *, clock: Callable[[], datetime] = _now) -> AppContext:
+        """That of an instance; ``facts`` says whether it leads, and holds its cache."""
+        scorer = EventScorer(config, store, facts.cache, is_leader=facts.is_leader)
+        return cls(config, store, facts, facts.cache, scorer, EventBatcher(scorer), clock)
 
 
 def caller_of(request: Request) -> Caller:

@@ -1,0 +1,61 @@
+"""``/v1/health``: how the service is."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from fastapi import APIRouter
+from fastapi.responses import JSONResponse
+
+from detector.errors import DetectorError
+from pipelines.alerts.review import queue
+from pipelines.api.context import AppContext
+from pipelines.api.jobs import jobs_of, waiting_requests
+from pipelines.api.problems import HEADERS
+from pipelines.store import Batch
+
+
+def health_router(context: AppContext) -> APIRouter:
+    """The path."""
+    router = APIRouter(tags=["look"])
+
+    @router.get("/health")
+    def health() -> JSONResponse:
+        """How the service is: whether it could score, how far it is behind, its jobs."""
+        return JSONResponse(health_of(context), headers=HEADERS)
+
+    return router
+
+
+def health_of(context: AppContext) -> dict[str, Any]:
+    """How the service is."""
+    facts = context.facts
+    ready, found = facts.readiness()
+    answer: dict[str, Any] = {"ready": ready} | found | {"name": context.config.name}
+    answer["configuration"] = f"not taken over: {facts.refused}" if facts.refused else "ok"
+    try:
+        lag = facts.lag()
+        answer |= {"waiting": lag.waiting, "lag_seconds": round(lag.seconds, 1)}
+        answer["model_age_days"] = round(facts.model_age() / 86_400, 2)
+    except DetectorError as error:
+        answer["lag"] = str(error)
+    answer["jobs"] = jobs_of(context)
+    with context.store.read() as session:
+        last = session.query(Batch).filter(Batch.source == context.config.name).order_by(Batch.id.desc()).limit(10)
+        answer["batches"] = [
+            {
+                "batch": each.id,
+                "state": each.state,
+                "done_at": each.done_at and each.done_at.isoformat(),
+                "rows": each.rows,
+                "flagged": each.flagged,
+                "quarantined": each.quarantined,
+                "repeated": each.repeated,
+                "corrected": each.corrected,
+            }
+            for each in last
+        ]
+        answer["requests_waiting"] = waiting_requests(session)
+        total = queue.count(session, queue.QueueQuery(), config=context.config, now=context.clock())
+        answer |= {"alerts_open": min(total, queue.MOST_COUNTED), "alerts_open_is_least": total > queue.MOST_COUNTED}
+    return answer
