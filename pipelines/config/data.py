@@ -148,8 +148,7 @@ a group for the part that counts, such as "pump-([0-9]+)". `entity` then names t
     """Columns that are true or false."""
 
     datetime: tuple[str, ...] = ()
-    """Columns that are dates or times, to be used as features: hour, weekday, and the days between them and to the time
-    of the row."""
+    """Dates or times that are features: hour, weekday, and the days between them and to the time of the row."""
 
     ignore: tuple[str, ...] = ()
     """Columns to leave out."""
