@@ -105,7 +105,8 @@ def fit_head(
     """Learn from labelled rows (1 anomalous, 0 normal, missing unknown), as far as labels were known when it is fitted.
 
     - ``rows``: cleaned, with features, and not learnt from by the members, or their scores are too good.
-    - ``measures``: as ``TabularScorer.unsupervised`` returns them; risk and members' scores become inputs too.
+    - ``measures``: as ``TabularScorer.unsupervised`` returns them, and what ``for_head`` adds; all but the p-value
+      become inputs, too.
     - ``time``: when each row happened: folds are later than what is learnt from.
     - ``columns``: numeric columns of ``rows`` to learn from.
     - ``known_at``: when each label became known; a fold is scored by what was known when it began. At once by default.

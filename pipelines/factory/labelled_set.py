@@ -139,7 +139,7 @@ def train_head(scorer: TabularScorer, labelled: LabelledSet | None, config: Conf
         try:
             head = fit_head(
                 labelled.rows,
-                scorer.unsupervised(labelled.rows),
+                scorer.for_head(labelled.rows, scorer.unsupervised(labelled.rows)),
                 labelled.known.label,
                 labelled.rows[str(schema.time)],
                 columns=columns.numeric + columns.boolean,

@@ -150,7 +150,7 @@ class TableModel:
         head, alone = self.serving_head, measures["risk"]
         if head is None:
             return measures.assign(**{UNSUPERVISED: alone}), learnt
-        risk = head.calibrator.beyond_all(head.risk(rows, measures), self.steps_lifted(encoded))
+        risk = head.calibrator.beyond_all(head.risk(rows, self.for_head(rows, measures)), self.steps_lifted(encoded))
         p_value = head.calibrator.p_value(risk)
         return measures.assign(risk=risk, p_value=p_value, **{UNSUPERVISED: alone}), learnt
 
@@ -166,6 +166,10 @@ class TableModel:
         A row that was learnt from has the risk it has for members that did not; the z-scores are those of all members.
         """
         return self._unsupervised(rows, self.encoded(rows))[0]
+
+    def for_head(self, rows: pd.DataFrame, measures: pd.DataFrame) -> pd.DataFrame:
+        """What a head reads beside the columns of cleaned rows: their measures, and the days between their dates."""
+        return measures.assign(**{span.name: span.days(rows) for span in self.columns.spans})
 
     def _unsupervised(self, rows: pd.DataFrame, encoded: Encoded) -> tuple[pd.DataFrame, NDArray[np.float64]]:
         """As ``unsupervised``, and how surely each row was learnt from."""

@@ -170,7 +170,7 @@ class TableExplainer:
 
     def _shares_of_head(self, head: Head, rows: pd.DataFrame, members: NDArray[np.float64]) -> NDArray[np.float64]:
         """Each feature's share of the head's risk; what the members' scores add is shared as the members share it."""
-        falls = np.maximum(head.contributions(rows, self.model.unsupervised(rows)), 0.0)
+        falls = np.maximum(head.contributions(rows, self.model.for_head(rows, self.model.unsupervised(rows))), 0.0)
         places = {feature.name: place for place, feature in enumerate(self._columns.features)}
         shares = np.zeros(members.shape)
         for fall, name in zip(falls.T, head.columns, strict=True):
