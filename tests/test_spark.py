@@ -23,7 +23,8 @@ from tests.spark_sites import MISSING, NOW, PARTITIONS, assert_as_local, local_s
 pytestmark = [pytest.mark.slow, pytest.mark.skipif(MISSING is not None, reason=str(MISSING))]
 
 FILES = 8  # twice as many as partitions
-COLUMNS = ["transaction_id", "time", "card_id", "terminal_id", "channel", "country", "amount", "is_fraud"]
+SIMULATED = ["transaction_id", "time", "card_id", "terminal_id", "channel", "country", "amount", "is_fraud"]
+COLUMNS = [*SIMULATED, "opened"]
 SETTINGS: dict[str, Any] = {
     "name": "payments",
     "source": {"path": "past.parquet"},
@@ -34,6 +35,7 @@ SETTINGS: dict[str, Any] = {
         "label": "is_fraud",
         "numeric": ["amount"],
         "categorical": ["channel", "country"],
+        "datetime": ["opened"],
         "others": "ignore",
     },
     "train": {"autoencoder": {"enabled": False}, "forest": {"trees": 30}},
@@ -67,6 +69,13 @@ def site(folder: Path, **sections: Any) -> Config:
     return load_config(folder)
 
 
+def simulated(rows: int, **settings: Any) -> pd.DataFrame:
+    """Payments, and when the account was opened: its days to the time of the row are learnt."""
+    payments = simulate_transactions(rows, seed=3, **settings)[SIMULATED]
+    days = np.random.default_rng(5).gamma(2, 200, rows).round() + 20
+    return payments.assign(opened=payments["time"].dt.normalize() - pd.to_timedelta(days, unit="D"))
+
+
 def skewed(payments: pd.DataFrame) -> pd.DataFrame:
     """Payments of which four in ten are of one card, and one in ten are of none."""
     rng = np.random.default_rng(4)
@@ -80,7 +89,7 @@ def skewed(payments: pd.DataFrame) -> pd.DataFrame:
 def plain(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A detector without features, and new rows in eight files."""
     folder = tmp_path_factory.mktemp("plain")
-    payments = simulate_transactions(2_600, seed=3, days=21, fraud_rate=0.04)[COLUMNS]
+    payments = simulated(2_600, days=21, fraud_rate=0.04)
     payments.iloc[:1_400].to_parquet(folder / "past.parquet")
     (folder / "fresh").mkdir()
     for number, part in enumerate(np.array_split(np.arange(1_400, 2_600), FILES)):
@@ -93,7 +102,7 @@ def plain(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def featured(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A detector with features by card, by terminal and by both."""
     folder = tmp_path_factory.mktemp("featured")
-    payments = skewed(simulate_transactions(3_000, seed=3, days=40, fraud_rate=0.03))[COLUMNS]
+    payments = skewed(simulated(3_000, days=40, fraud_rate=0.03))
     payments.iloc[:2_000].to_parquet(folder / "past.parquet")
     payments.iloc[2_000:].to_parquet(folder / "fresh.parquet")
     train(site(folder, features=FEATURES), now=NOW)

@@ -116,9 +116,11 @@ class MeasuredColumns:
         return data.set_axis(list(wanted.values()), axis="columns").set_axis(index)
 
     def cleaned(self, table: pa.Table) -> pd.DataFrame:
-        """Cleaned features of rows that were kept for their reasons."""
-        data = table.select(list(self.features)).to_pandas(ignore_metadata=True)
-        data = data.set_axis(list(self.features.values()), axis="columns")
+        """Cleaned features of rows that were kept for their reasons, and their time, from which dates are counted."""
+        time = self.schema.time
+        wanted = self.features | ({} if time in (None, *self.schema.datetime) else {"r_time": time})
+        data = table.select(list(wanted)).to_pandas(ignore_metadata=True)
+        data = data.set_axis(list(wanted.values()), axis="columns")
         return data.set_axis(pd.Index(table.column(POSITION).to_numpy()), axis="index")
 
 
