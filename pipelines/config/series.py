@@ -35,6 +35,9 @@ _IN_WORDS = {
     "Write the times with their zone": "Say whose clock it is in `source.formats`, such as `{time: {timezone: "
     "Europe/Berlin}}`, and train again; or write the times with their zone",
     "Name the time column in the schema": "Name the time in `columns.time`",
+    "A SequenceDetector reads numeric and boolean sensors, but the schema lists": "Sensors are numbers, or true and "
+    "false, but `columns.categorical` or `columns.datetime` lists",
+    "Leave them out of the schema": "List them under `columns.ignore` in its place",
     "a schema that names the entity column. Name it": "the entity of each row. Name it in `columns.entity`",
 }
 

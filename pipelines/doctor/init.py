@@ -16,9 +16,11 @@ import pandas as pd
 from detector.errors import SettingError, SinkError
 from pipelines.config import FILE_NAME, SourceSection, load_config
 from pipelines.config.data import FILENAME
+from pipelines.doctor.choice import Choice
 from pipelines.doctor.column_names import ENTITIES, KEY
 from pipelines.doctor.formats import example
-from pipelines.doctor.proposal import Choice, Proposal, proposal_of, times_of
+from pipelines.doctor.proposal import Proposal, proposal_of
+from pipelines.doctor.reading_rows import times_of
 from pipelines.listing import Column, Listing
 from pipelines.progress import counted
 from pipelines.sources import Source, open_source
@@ -270,9 +272,15 @@ def _series(found: Proposal) -> Iterator[str]:
     if found.kind != "sensors":
         return
     yield from ("", "series:")
-    if found.role("entity") or found.entity_from:
+    if found.apart:
+        yield _noted("  models: entity", "one model for each sensor, as none is like another")
+    elif found.role("entity") or found.entity_from:
         yield _noted("  models: shared", "one model for all machines, which must be alike; else `entity`: one for each")
     yield _noted("  wait: 60", "readings a score waits for; with more it finds a little more")
+    if (steps := found.sampled) is not None:
+        given = f"{{every: {steps.every}, align: last, missing: previous, limit: {steps.limit}}}"
+        yield "  # readings come when something changes: each step holds the last one, for `limit` steps at most"
+        yield f"  sampling: {given}"
 
 
 def _noted(line: str, note: str) -> str:
