@@ -183,6 +183,25 @@ def test_rows_that_a_clock_makes_are_readings_though_a_database_numbered_them(ke
     assert (found.kind, found.role("key")) == ("sensors", None)
 
 
+def test_a_meter_is_proposed_as_a_counter(tmp_path: Path) -> None:
+    """Where it stands was never learnt; it began anew at 5,000, and stands elsewhere for each building."""
+    rng = np.random.default_rng(0)
+    houses = []
+    for name, start in (("north", 4_000), ("south", 90)):
+        frame = pd.DataFrame({"time": pd.date_range("2026-01-01", periods=900, freq="15min"), "building": name})
+        used = rng.gamma(2, 2, 900)
+        houses.append(frame.assign(power=(used * 4).round(1), energy=((start + used.cumsum()) % 5_000).round(1)))
+    pd.concat(houses).sort_values("time", kind="stable").to_csv(tmp_path / "rows.csv", index=False)
+
+    begun = init(tmp_path / "rows.csv", folder=tmp_path)
+
+    config = load_config(tmp_path)
+    assert (config.columns.entity, config.series.sampling.counters) == ("building", ("energy",))
+    assert config.columns.names["energy"].name == "energy added"
+    assert any("a meter" in choice.check for choice in begun.proposal.choices)
+    assert [check for check in examine(config) if check.state != "ok" and "counter" in check.found] == []
+
+
 def test_readings_at_uneven_times_are_put_on_steps(tmp_path: Path) -> None:
     """A row is written when one of two sensors changes, and holds only that one."""
     rng = np.random.default_rng(0)

@@ -22,7 +22,7 @@ from pipelines.config.gates import GateSection, MaintenanceSection
 from pipelines.config.learning import TrainingSection
 from pipelines.config.values import Section, Share, Zone
 
-_SAMPLING = ("every", "align", "missing", "limit", "jitter", "unsorted", "repeated")
+_SAMPLING = ("every", "align", "missing", "limit", "jitter", "unsorted", "repeated", "counters")
 _PARAMETER = re.compile(
     r"(?:Sampling\()?\b(?P<name>every|align|missing|limit|jitter|unsorted|repeated|models|short)="
     r"(?:'(?P<quoted>[^']*)'|(?P<left>\.\.\.)|(?P<plain>[\w-]+))(?P<closed>\))?"
@@ -85,6 +85,9 @@ class SamplingSection(Section):
 
     repeated: Literal["quarantine", "reject"] = "quarantine"
     """A second reading of the same time: quarantine it, or refuse them all."""
+
+    counters: tuple[str, ...] = ()
+    """Sensors that count upwards, such as meters of energy: what they add from reading to reading is looked at."""
 
 
 class EncoderSection(Section):

@@ -228,6 +228,7 @@ def _lines(found: Proposal, path: str, name: str, rows: int, days: float, how: W
         if choices := found.named(kind):
             yield f"  {kind}:"
             yield from (_noted(f"  - {_scalar(choice.column)}", choice.why) for choice in choices)
+    yield from _names(found)
     yield from _features(found, days)
     yield from _series(found)
     yield from ("", "policy:")
@@ -238,6 +239,12 @@ def _lines(found: Proposal, path: str, name: str, rows: int, days: float, how: W
     else:
         yield _noted("  quantile: 0.999", "flag what is rarer than one normal reading in a thousand")
     yield from ("", "output:", "  path: scores.parquet")
+
+
+def _names(found: Proposal) -> Iterator[str]:
+    if found.counters:
+        yield _noted("  names:", "what reasons call them")
+        yield from (f"    {_scalar(name)}: {{name: {_scalar(f'{name} added')}}}" for name in found.counters)
 
 
 def _past(days: float) -> str:
@@ -277,10 +284,19 @@ def _series(found: Proposal) -> Iterator[str]:
     elif found.role("entity") or found.entity_from:
         yield _noted("  models: shared", "one model for all machines, which must be alike; else `entity`: one for each")
     yield _noted("  wait: 60", "readings a score waits for; with more it finds a little more")
+    if found.sampled is not None or found.counters:
+        yield "  sampling:"
     if (steps := found.sampled) is not None:
-        given = f"{{every: {steps.every}, align: last, missing: previous, limit: {steps.limit}}}"
-        yield "  # readings come when something changes: each step holds the last one, for `limit` steps at most"
-        yield f"  sampling: {given}"
+        yield "    # readings come when something changes: each step holds the last one, for `limit` steps at most"
+        yield from (
+            f"    every: {steps.every}",
+            "    align: last",
+            "    missing: previous",
+            f"    limit: {steps.limit}",
+        )
+    if found.counters:
+        names = ", ".join(_scalar(name) for name in found.counters)
+        yield _noted(f"    counters: [{names}]", "what they add from reading to reading is looked at")
 
 
 def _noted(line: str, note: str) -> str:

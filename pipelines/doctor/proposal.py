@@ -15,7 +15,7 @@ from pipelines.doctor.column_names import ACCOUNT, AMOUNT, CODE, CURRENCY, ENTIT
 from pipelines.doctor.counters import is_running_number
 from pipelines.doctor.formats import NEARLY_ALL, example, numbers_in_forms, propose, share_of
 from pipelines.doctor.reading_rows import HALF, Sampled, has_fractions, times_of
-from pipelines.doctor.sensor_columns import as_sensor
+from pipelines.doctor.sensor_columns import COUNTS, as_sensor, with_counters
 from pipelines.doctor.sensor_rows import Readings, machine_of, single_readings
 from pipelines.progress import percent
 
@@ -60,6 +60,11 @@ class Proposal:
     def role(self, part: str) -> str | None:
         """The column that has a role."""
         return next((choice.column for choice in self.named(part)), None)
+
+    @property
+    def counters(self) -> list[str]:
+        """The sensors that count upwards."""
+        return [each.column for each in self.named("numeric") if each.why == COUNTS]
 
     @property
     def amount(self) -> str | None:
@@ -121,6 +126,8 @@ def proposal_of(frame: pd.DataFrame) -> Proposal:
     log, changed = single_readings(read, time, varied)
     taken |= {each.column: each for each in changed}
     choices = [taken[str(name)] for name in frame.columns]
+    if time is not None and (log is not None or kind == "sensors"):
+        choices = with_counters(choices, read, times_of(frame[time.column], time.form))
     things = [each.column for each in choices if each.part in ("categorical", "ignore") and _names_things(each, read)]
     days, dated = (0.0, False) if time is None else _reach(times_of(frame[time.column], time.form))
     return Proposal(

@@ -10,9 +10,11 @@ from detector.cleaning.values import read_booleans
 from detector.errors import SchemaError
 from detector.schema import guess_kind
 from pipelines.doctor.choice import Choice
+from pipelines.doctor.counters import only_grows
 from pipelines.progress import counted
 
 FEW_STATES = 50
+COUNTS = "it hardly ever falls"
 
 
 def as_sensor(choice: Choice, column: pd.Series) -> Choice:
@@ -35,6 +37,19 @@ def as_sensor(choice: Choice, column: pd.Series) -> Choice:
         return replace(choice, part="numeric", why=f"its name, and {states}", check=check)
     check = "no sensor, as it is no number; nothing is learnt from it. If its states matter, give each as a number"
     return replace(choice, part="ignore", check=check if choice.part == "categorical" else "")
+
+
+def with_counters(choices: list[Choice], frame: pd.DataFrame, when: pd.Series) -> list[Choice]:
+    """The columns of which those that count upwards are said to be counters, machine by machine."""
+    machines = next((frame[each.column] for each in choices if each.part == "entity"), None)
+    order = when.sort_values(kind="stable").index
+    names = None if machines is None else machines.astype(str).loc[order]
+    return [
+        replace(each, why=COUNTS, check="a meter; `series.sampling.counters` has what it adds looked at")
+        if each.part == "numeric" and only_grows(pd.to_numeric(frame[each.column], errors="coerce").loc[order], names)
+        else each
+        for each in choices
+    ]
 
 
 def _is_truth(known: pd.Series) -> bool:

@@ -112,6 +112,11 @@ class Table:
         calibration: Calibrator = scorer.calibration
         return calibration
 
+    def steady(self, scorer: Any) -> Schema:
+        """The columns that later rows are compared with those of training by: all."""
+        schema: Schema = scorer.schema
+        return schema
+
     def has_head(self, scorer: Any) -> bool:
         """Whether labels have a say in the risk that decides."""
         return scorer.serving_head is not None
@@ -230,6 +235,11 @@ class Sensors:
         """One for all series."""
         calibrator: Calibrator = scorer.calibrator
         return calibrator
+
+    def steady(self, scorer: Any) -> Schema:
+        """All but counters, which always lie above what was."""
+        schema: Schema = scorer.schema
+        return schema.without(scorer.sampling.counters)
 
     def has_head(self, scorer: Any) -> bool:  # noqa: ARG002 - as the others
         """Never."""

@@ -280,6 +280,7 @@ def _shortened(
     for _, model, first, end in _each(scorer, series):
         open_ = np.flatnonzero(~settled[first:end])
         needed = first + (int(open_[0]) if len(open_) else end - first) - _context(model) - scorer.holding(model)[0]
+        needed -= scorer.sampling.limit + 1 if scorer.sampling.counters else 0  # what the first steps add to
         start = first + int(np.flatnonzero(has_row[first : max(first, needed) + 1])[-1])
         begin[first:end] = start
         firsts.append(start)
@@ -289,8 +290,8 @@ def _shortened(
     labels, step = labels[inside], step[inside]
     kept = rows.loc[labels].copy()
     nothing = np.full(len(series.sensors), np.nan)
-    last = carry_on(series.values, series.segment, nothing)
-    missing = np.isnan(series.values)
+    last = carry_on(series.levels, series.segment, nothing)
+    missing = np.isnan(series.levels)
     for start in firsts:
         at = int(np.searchsorted(step, start))
         for sensor in np.flatnonzero(missing[start] & ~np.isnan(last[start])).tolist():
