@@ -202,6 +202,39 @@ def test_a_meter_is_proposed_as_a_counter(tmp_path: Path) -> None:
     assert [check for check in examine(config) if check.state != "ok" and "counter" in check.found] == []
 
 
+@pytest.mark.parametrize(("days", "quantile"), [(2, 0.99), (20, 0.999)])
+def test_two_days_of_readings_are_enough_to_begin(days: int, quantile: float, tmp_path: Path) -> None:
+    """A quantile that no row can pass is not proposed, and what is kept apart for the review is a window at least."""
+    count = days * 96
+    rng = np.random.default_rng(0)
+    frame = pd.DataFrame({"time": pd.date_range("2026-01-01", periods=count, freq="15min")})
+    frame = frame.assign(power=rng.normal(20, 2, count).round(1), heat=rng.normal(50, 1, count).round(1))
+    frame.to_csv(tmp_path / "rows.csv", index=False)
+
+    begun = init(tmp_path / "rows.csv", folder=tmp_path)
+
+    config = load_config(tmp_path)
+    assert config.policy.quantile == quantile
+    bad = [str(check) for check in examine(config) if check.state == "problem" or check.place == "policy.quantile"]
+    assert bad == []
+    assert "when 60 or more have come after it, 15 h" in " ".join(begun.notes)
+
+
+@pytest.mark.parametrize(
+    ("form", "asks"), [("%Y-%m-%d %H:%M", True), ("%Y-%m-%dT%H:%MZ", False), ("%d.%m.%Y %H:%M", True)]
+)
+def test_whose_clock_tells_readings_is_asked_where_no_zone_is_named(form: str, asks: bool) -> None:
+    """Summer time ends long after the first training; what reads days first goes on to."""
+    when = pd.date_range("2026-01-20", periods=400, freq="15min")
+    rng = np.random.default_rng(0)
+    frame = pd.DataFrame({"time": when.strftime(form), "a": rng.normal(5, 1, 400), "b": rng.normal(9, 1, 400)})
+
+    (time,) = proposal_of(frame).named("time")
+
+    assert ("timezone: Europe/Berlin}}`" in time.check) == asks
+    assert ("{time: {date: day first, timezone" in time.check) == form.startswith("%d")
+
+
 def test_readings_at_uneven_times_are_put_on_steps(tmp_path: Path) -> None:
     """A row is written when one of two sensors changes, and holds only that one."""
     rng = np.random.default_rng(0)

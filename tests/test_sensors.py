@@ -325,6 +325,32 @@ def test_a_machine_that_is_no_longer_what_was_learnt_is_named(
     assert other not in line
 
 
+def test_a_policy_that_no_row_can_pass_is_said_where_nothing_is_flagged(tmp_path: Path) -> None:
+    """Two hundred readings cannot tell what is rarer than one in a thousand; that nothing is found is no news."""
+    rng = np.random.default_rng(0)
+    when = pd.date_range("2026-01-01", periods=400, freq="15min").astype(str)
+    rows = pd.DataFrame({"time": when, "a": rng.normal(5, 1, 400).round(2), "b": rng.normal(9, 1, 400).round(2)})
+    rows[:200].to_csv(tmp_path / "old.csv", index=False)
+    rows[200:].to_csv(tmp_path / "new.csv", index=False)
+    config = Config.model_validate(
+        {
+            "kind": "sensors",
+            "source": {"path": str(tmp_path / "old.csv")},
+            "columns": {"time": "time"},
+            "policy": {"quantile": 0.999},
+            "bundle": str(tmp_path / "bundle"),
+            "report": str(tmp_path / "report.html"),
+            "tracking": {"enabled": False},
+        }
+    )
+    train(config, now=NOW)
+
+    report = score(config, input=str(tmp_path / "new.csv"), output=str(tmp_path / "out.csv"), now=NOW)
+
+    assert report.flagged == 0
+    assert any("no row can pass the quantile 0.999" in str(line) for line in report.summary())
+
+
 def test_the_hour_that_a_named_clock_repeats_costs_its_second_pass_alone(tmp_path: Path) -> None:
     """Meters are read by the clock on the wall; the end of summer time must not keep back all of them."""
     rows = simulate_sensors(1_200, seed=3, machines=2, sensors=3).iloc[:, :5]

@@ -19,7 +19,7 @@ from pipelines.config.data import FILENAME
 from pipelines.doctor.choice import Choice
 from pipelines.doctor.column_names import ENTITIES, KEY
 from pipelines.doctor.formats import example
-from pipelines.doctor.proposal import Proposal, proposal_of
+from pipelines.doctor.proposal import WAIT, Proposal, proposal_of
 from pipelines.doctor.reading_rows import times_of
 from pipelines.listing import Column, Listing
 from pipelines.progress import counted
@@ -29,6 +29,8 @@ from pipelines.sources.files import find_files, is_parquet
 
 LOOKED_AT = 20_000
 WINDOWS = "cp1252"
+ENOUGH = 1_200
+"""Rows that tell a reading in a thousand apart: nine tenths of them calibrate."""
 MOST_LISTED, MOST_ALIKE = 40, 3
 """Columns that are listed one by one; of more, so many neighbours that are alike share a line."""
 ROLES = ("key", "time", "entity", "label")
@@ -89,7 +91,8 @@ def init(file: Path, *, folder: Path, force: bool = False) -> InitReport:
     days = found.days * max(1.0, (source.estimate() or 0) / len(frame))
     if found.kind == "sensors":
         found = _with_machines(found, frame, files)
-    text = written(found, path, name=name_of(file), rows=len(frame), days=days, how=how)
+    total = (source.estimate() or len(frame)) * len(files)
+    text = written(found, path, name=name_of(file), rows=len(frame), total=total, days=days, how=how)
     try:
         folder.mkdir(parents=True, exist_ok=True)
         before = target.read_text(encoding="utf-8") if target.exists() else None
@@ -104,7 +107,7 @@ def init(file: Path, *, folder: Path, force: bool = False) -> InitReport:
         else:
             target.unlink()
         raise
-    return InitReport(target, len(frame), found, tuple(_notes(source, how)))
+    return InitReport(target, len(frame), found, (*_notes(source, how), *_waiting(found)))
 
 
 @dataclass(frozen=True)
@@ -157,6 +160,14 @@ def _notes(source: Source, how: Written) -> Iterator[str]:
         yield f"{counted(len(lines), 'line')} {have} a wrong number of fields, for the quarantine: {lines[0]}"
 
 
+def _waiting(found: Proposal) -> Iterator[str]:
+    if found.kind == "sensors":
+        yield (
+            f"series.wait: the service scores a reading when {WAIT} or more have come after it, {found.waits}; "
+            f"`trailing: true` scores it at once, and finds less"
+        )
+
+
 def _with_machines(found: Proposal, frame: pd.DataFrame, files: Sequence[Path]) -> Proposal:
     """Rows of the same time in several files are those of machines, named by a column or by the file.
 
@@ -196,9 +207,10 @@ def name_of(file: Path) -> str:
     return re.sub(r"[^a-z0-9]+", "-", file.stem.lower()).strip("-") or "detector"
 
 
-def written(found: Proposal, path: str, *, name: str, rows: int, days: float, how: Written) -> str:
-    """The configuration as text, each line with its reason; ``days`` is how long the whole file reaches."""
-    return "\n".join(_lines(found, path, name, rows, days, how)) + "\n"
+def written(found: Proposal, path: str, *, name: str, rows: int, total: int, days: float, how: Written) -> str:
+    """The configuration as text, each line with its reason; the whole source has ``total`` rows, over ``days``."""
+    lines = [*_lines(found, path, name, rows, days, how), "", "policy:", *_policy(found, total)]
+    return "\n".join([*lines, "", "output:", "  path: scores.parquet"]) + "\n"
 
 
 def _lines(found: Proposal, path: str, name: str, rows: int, days: float, how: Written) -> Iterator[str]:
@@ -231,14 +243,18 @@ def _lines(found: Proposal, path: str, name: str, rows: int, days: float, how: W
     yield from _names(found)
     yield from _features(found, days)
     yield from _series(found)
-    yield from ("", "policy:")
+
+
+def _policy(found: Proposal, total: int) -> Iterator[str]:
+    """What is flagged; ``total`` rows are there to learn from."""
     if found.kind == "table":  # a stricter quantile flags next to nothing where one training row in a hundred is odd
         per = "day" if found.role("time") else "batch"
         yield _noted("  quantile: 0.99", "flag what is rarer than one normal row in a hundred")
         yield _noted(f"  budget: {{rows: 20, per: {per}}}", "and never more than people can look at")
-    else:
+    elif total >= ENOUGH * (found.machines if found.apart else 1):
         yield _noted("  quantile: 0.999", "flag what is rarer than one normal reading in a thousand")
-    yield from ("", "output:", "  path: scores.parquet")
+    else:
+        yield _noted("  quantile: 0.99", "one in a hundred: so few rows tell no rarer ones apart; with more, 0.999")
 
 
 def _names(found: Proposal) -> Iterator[str]:
@@ -283,7 +299,7 @@ def _series(found: Proposal) -> Iterator[str]:
         yield _noted("  models: entity", "one model for each sensor, as none is like another")
     elif found.role("entity") or found.entity_from:
         yield _noted("  models: shared", "one model for all machines, which must be alike; else `entity`: one for each")
-    yield _noted("  wait: 60", "readings a score waits for; with more it finds a little more")
+    yield _noted(f"  wait: {WAIT}", f"readings a score waits for, {found.waits}; `trailing: true` waits for none")
     if found.sampled is not None or found.counters:
         yield "  sampling:"
     if (steps := found.sampled) is not None:

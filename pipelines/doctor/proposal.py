@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import pandas as pd
 
 from detector.cleaning.values import read_booleans
+from detector.detectors.series.reasons import duration
 from detector.errors import SchemaError
 from detector.schema import MISSING, are_codes, guess_kind
 from pipelines.doctor.choice import Choice
@@ -15,8 +16,8 @@ from pipelines.doctor.column_names import ACCOUNT, AMOUNT, CODE, CURRENCY, ENTIT
 from pipelines.doctor.counters import is_running_number
 from pipelines.doctor.formats import NEARLY_ALL, example, numbers_in_forms, propose, share_of
 from pipelines.doctor.reading_rows import HALF, Sampled, has_fractions, times_of
-from pipelines.doctor.sensor_columns import COUNTS, as_sensor, with_counters
-from pipelines.doctor.sensor_rows import Readings, machine_of, single_readings
+from pipelines.doctor.sensor_columns import COUNTS, as_sensor, with_clock, with_counters
+from pipelines.doctor.sensor_rows import NO_STEP, Readings, machine_of, single_readings
 from pipelines.progress import percent
 
 MOST_ANOMALOUS = 0.3
@@ -25,6 +26,8 @@ FEW_THINGS = 10
 """So many shops or machines at most are names to learn: what is normal hangs on which it is."""
 LEAST_REPEATS = 2.0
 HARDLY = 0.01
+WAIT = 60
+"""Readings that a score waits for, as it is proposed."""
 FEW_REPEATED = 0.01
 MANY_REPEATED = 0.1
 
@@ -40,6 +43,8 @@ class Proposal:
     - ``dated``: whether times are days, without a clock.
     - ``entity_from``: where the entity is read from, if it is not a column.
     - ``apart``: whether each entity is a sensor of its own, so none is like another.
+    - ``machines``: how many entities there are.
+    - ``step``: how often readings come.
     - ``sampled``: the steps that readings are put on which come when something changes.
     """
 
@@ -51,6 +56,8 @@ class Proposal:
     dated: bool = False
     entity_from: str | None = None
     apart: bool = False
+    machines: int = 1
+    step: pd.Timedelta = NO_STEP
     sampled: Sampled | None = None
 
     def named(self, part: str) -> list[Choice]:
@@ -60,6 +67,15 @@ class Proposal:
     def role(self, part: str) -> str | None:
         """The column that has a role."""
         return next((choice.column for choice in self.named(part)), None)
+
+    @property
+    def waits(self) -> str:
+        """How long the readings take for which a score waits.
+
+        >>> Proposal("sensors", "", [], step=pd.Timedelta("15min")).waits
+        '15 h'
+        """
+        return duration(WAIT * (self.step if self.sampled is None else pd.Timedelta(self.sampled.every)))
 
     @property
     def counters(self) -> list[str]:
@@ -128,6 +144,7 @@ def proposal_of(frame: pd.DataFrame) -> Proposal:
     choices = [taken[str(name)] for name in frame.columns]
     if time is not None and (log is not None or kind == "sensors"):
         choices = with_counters(choices, read, times_of(frame[time.column], time.form))
+        choices = [with_clock(each, frame[time.column]) if each == time else each for each in choices]
     things = [each.column for each in choices if each.part in ("categorical", "ignore") and _names_things(each, read)]
     days, dated = (0.0, False) if time is None else _reach(times_of(frame[time.column], time.form))
     return Proposal(
@@ -138,6 +155,8 @@ def proposal_of(frame: pd.DataFrame) -> Proposal:
         days=days,
         dated=dated,
         apart=log is not None,
+        machines=next((read[each.column].nunique() for each in choices if each.part == "entity"), 1),
+        step=(log or found).step,
         sampled=(log or found).sampled,
     )
 

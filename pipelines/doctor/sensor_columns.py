@@ -14,6 +14,7 @@ from pipelines.doctor.counters import only_grows
 from pipelines.progress import counted
 
 FEW_STATES = 50
+ZONE = r"(?:[Zz]|UTC|GMT|[+-][0-9]{2}:?[0-9]{2})$"
 COUNTS = "it hardly ever falls"
 
 
@@ -37,6 +38,23 @@ def as_sensor(choice: Choice, column: pd.Series) -> Choice:
         return replace(choice, part="numeric", why=f"its name, and {states}", check=check)
     check = "no sensor, as it is no number; nothing is learnt from it. If its states matter, give each as a number"
     return replace(choice, part="ignore", check=check if choice.part == "categorical" else "")
+
+
+def with_clock(time: Choice, column: pd.Series) -> Choice:
+    """The time of readings: a clock on the wall is put back in autumn, and no hour of readings may come twice.
+
+    >>> time = Choice("time", "time", "all values are dates", "it must say when it happened")
+    >>> with_clock(time, pd.Series(["2026-03-01T10:00:00Z"])) == time
+    True
+    """
+    has_zone = getattr(column.dt, "tz", None) is not None if hasattr(column, "dt") else False
+    text = column.dropna().astype(str).str.strip()
+    if has_zone or text.str.contains(ZONE).all() or pd.to_numeric(text, errors="coerce").notna().all():
+        return time
+    form = "" if time.form is None else f"date: {time.form.date}, "
+    given = f"`source.formats: {{{time.column}: {{{form}timezone: Europe/Berlin}}}}`"
+    check = f"it names no zone, and is taken as UTC. If a clock on the wall tells it: {given}"
+    return replace(time, check=f"{time.check}; {check}")
 
 
 def with_counters(choices: list[Choice], frame: pd.DataFrame, when: pd.Series) -> list[Choice]:

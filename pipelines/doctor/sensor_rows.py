@@ -29,13 +29,15 @@ from pipelines.progress import counted
 
 MOSTLY_NUMBERS = 0.7
 FEW_STATES = 10
+NO_STEP = pd.Timedelta(0)
 
 
 @dataclass(frozen=True)
 class Readings:
-    """Why rows are readings of sensors, whether a clock makes them, and how those at uneven times become steps."""
+    """Why rows are readings of sensors, how often they come, if a clock makes them, or what makes steps of them."""
 
     why: str
+    step: pd.Timedelta = NO_STEP
     is_clocked: bool = False
     sampled: Sampled | None = None
 
@@ -59,11 +61,11 @@ def _readings(frame: pd.DataFrame, time: Choice, entity: Choice | None, taken: s
         middle = steps.median()
         about = "" if (steps == middle).mean() >= HALF else "about "
         why = f"{columns} of numbers, a row {about}every {middle.total_seconds():g} s"
-        return Readings(why, is_clocked=are_clocked(steps))
+        return Readings(why, middle, is_clocked=are_clocked(steps))
     values = frame.loc[when.sort_values(kind="stable").index, numbers].apply(pd.to_numeric, errors="coerce")
     if are_numbers and all(follow_on(values[name], names) for name in floats or numbers):
         why = f"{columns} of numbers, each close to the one before, at uneven times"
-        return Readings(why, sampled=sampled(when, values, names))
+        return Readings(why, steps.median(), sampled=sampled(when, values, names))
     return None
 
 

@@ -175,13 +175,14 @@ class Sensors:
         return frame[latest.to_numpy()]
 
     def split(self, rows: pd.DataFrame, config: Config, schema: Schema) -> tuple[pd.DataFrame, pd.DataFrame]:
-        """The last part of each series is kept apart."""
+        """The last part of each series is kept apart, at least a window: less could not be scored."""
         if schema.time is not None:
             rows = rows.sort_values(schema.time, kind="stable")
         whose = rows[schema.entity] if schema.entity is not None else pd.Series("", index=rows.index)
         place = whose.groupby(whose, sort=False).cumcount(ascending=False)
         length = whose.groupby(whose, sort=False).transform("size")
-        apart = (place < np.maximum(1, config.train.review_share * length)).to_numpy()
+        window = np.minimum(config.series.window, length // 2)
+        apart = (place < np.maximum(config.train.review_share * length, window)).to_numpy()
         return rows[~apart], rows[apart]
 
     def schema(self, frame: pd.DataFrame, config: Config) -> Schema:

@@ -260,6 +260,7 @@ def _score_series(run: _Run, scorer: SequenceScorer) -> SeriesReport:
         absent=tuple(sorted(seen)),
         silent=_silent(run, scorer, pd.concat(newest)),
         unlike=_unlike(pd.concat(shares).groupby(level=0).sum()),
+        note=None if flagged else policy.power_note(scored, scorer.calibrator.size),
     )
 
 

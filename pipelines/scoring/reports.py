@@ -102,6 +102,8 @@ class SeriesReport:
     """The last row of each machine that others have outlived, see ``series.silent_minutes``."""
     unlike: Mapping[str, float] = field(default_factory=dict)
     """The share of the rows that is flagged, of each machine of which it is large; ``""`` names the only series."""
+    note: str | None = None
+    """Why nothing can be flagged."""
 
     def summary(self) -> list[object]:
         """The run in a few lines, with the riskiest events."""
@@ -111,6 +113,7 @@ class SeriesReport:
                 f"{counted(self.flagged)} in {counted(len(self.events), 'event')}."
             ),
             f"Policy: {self.policy}.",
+            *([self.note] if self.note is not None else []),
         ]
         if self.held:
             lines.append(f"{held_back(self.held).capitalize()}.")
@@ -125,9 +128,9 @@ class SeriesReport:
                 lines.append(f"and {len(self.events) - len(top):,} less risky ones")
         if self.unlike:
             lines.append(
-                f"{unlike_training(self.unlike)}: they are unlike what was learnt. Either a fault lasts, or what is usual "
-                f"has changed, as with a season, another sensor or a machine that was not learnt from: then learn from "
-                f"such rows as well, by `detector train` or `detector retrain`."
+                f"{unlike_training(self.unlike)}: they are unlike what was learnt. Either a fault lasts, or what is "
+                f"usual has changed, as with a season, another sensor or a machine that was not learnt from: then "
+                f"learn from such rows as well, by `detector train` or `detector retrain`."
             )
         lines += [f"Scores: {self.output}", f"Events: {self.events_output}"]
         if self.absent:
